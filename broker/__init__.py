@@ -1,0 +1,1 @@
+"""The shared floor: the words every part speaks, and the way onto the bus."""

@@ -1,0 +1,116 @@
+"""Time as an argument: instants in nanoseconds since 1970 UTC, and the two clocks that give them.
+
+Only this module may read the machine's clock or sleep on it; lint keeps it so.  Samples, batching, leases,
+deadlines and staleness follow a `Clock`; time-outs of a transport are real time and use `asyncio.timeout`.
+"""
+
+import asyncio
+import heapq
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from broker.errors import Invalid
+
+NS_PER_S = 1_000_000_000
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TEXT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+class Clock(Protocol):
+    """Where a process takes its time from."""
+
+    def now_ns(self) -> int:
+        """The present instant, ns since 1970 UTC; never less than an earlier answer of a stepped clock."""
+
+    async def sleep(self, duration_s: float) -> None:
+        """Return once `duration_s` of this clock's time has passed; 0 or less yields once."""
+
+
+class WallClock:
+    """The machine's own time."""
+
+    def now_ns(self) -> int:
+        """UTC in ns, as the operating system tells it; it may jump when the system's clock is set."""
+        return time.time_ns()
+
+    async def sleep(self, duration_s: float) -> None:
+        """Sleep in real time."""
+        await asyncio.sleep(max(duration_s, 0.0))
+
+
+class SteppedClock:
+    """A clock that stands still until somebody advances it: tests and virtual time."""
+
+    def __init__(self, start_ns: int = 0) -> None:
+        """start_ns: the first instant, ns since 1970 UTC."""
+        self._now_ns = start_ns
+        self._order = 0
+        self._sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
+
+    def now_ns(self) -> int:
+        """The instant this clock was last advanced to."""
+        return self._now_ns
+
+    async def sleep(self, duration_s: float) -> None:
+        """Wait until `advance` has carried the clock past the end of the span."""
+        if duration_s <= 0:
+            await asyncio.sleep(0)
+            return
+        woken = asyncio.get_running_loop().create_future()
+        self._order += 1
+        due_ns = self._now_ns + round(duration_s * NS_PER_S)
+        heapq.heappush(self._sleepers, (due_ns, self._order, woken))
+        await woken
+
+    async def advance(self, duration_s: float) -> None:
+        """Step forward, waking each sleeper at its own instant and letting it run before the next."""
+        end_ns = self._now_ns + round(duration_s * NS_PER_S)
+        await _let_others_run()
+        while self._sleepers and self._sleepers[0][0] <= end_ns:
+            due_ns, _, woken = heapq.heappop(self._sleepers)
+            self._now_ns = due_ns
+            if not woken.done():
+                woken.set_result(None)
+            await _let_others_run()
+        self._now_ns = end_ns
+
+
+async def _let_others_run() -> None:
+    for _ in range(10):  # a wake-up may pass through a few tasks before all of them wait again
+        await asyncio.sleep(0)
+
+
+def text_of(time_ns: int) -> str:
+    """An instant as RFC 3339 UTC text with all nine digits, `2026-11-23T12:00:00.131000000Z`.
+
+    Raises Invalid outside the years 1 to 9999.
+    """
+    seconds, nanos = divmod(time_ns, NS_PER_S)
+    try:
+        moment = _EPOCH + timedelta(seconds=seconds)
+    except OverflowError as exc:
+        raise Invalid(f"{time_ns} ns is not an instant between the years 1 and 9999") from exc
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z" if moment.year >= 1000 else _early(moment, nanos)
+
+
+def _early(moment: datetime, nanos: int) -> str:
+    return f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}.{nanos:09d}Z"  # strftime does not pad the year
+
+
+def ns_of(text: str) -> int:
+    """An instant from RFC 3339 text with `Z` or an offset and up to nine digits; raises Invalid."""
+    found = _TEXT.fullmatch(text)
+    if found is None:
+        raise Invalid(
+            f"{text[:40]!r} is not an instant",
+            hint="write it as 2026-11-23T12:00:00Z, with up to nine digits of a second",
+        )
+    try:
+        moment = datetime.fromisoformat(found[1] + found[3].replace("Z", "+00:00"))
+        since = moment - _EPOCH
+    except (ValueError, OverflowError) as exc:
+        raise Invalid(f"{text!r} is not an instant: {exc}") from exc
+    return (since.days * 86_400 + since.seconds) * NS_PER_S + int((found[2] or "").ljust(9, "0"))

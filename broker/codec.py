@@ -1,0 +1,470 @@
+"""Batches as JSON and back: readable with nothing but a JSON parser, safe for JavaScript.
+
+An integer beyond ±2^53 is written as a decimal string.  A NaN or an infinity has no JSON: such a sample is bad and
+its value null.  A document is read in two steps, because what its columns mean stands in a spec that the reader may
+not have yet: `parse` checks the document itself, `fit` holds it against the spec.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from broker.batch import (
+    BAD,
+    GOOD,
+    MOST_BYTES,
+    MOST_VALUES,
+    NO_VALUE,
+    NUMPY,
+    QUALITIES,
+    Batch,
+    Column,
+    Gap,
+    Long,
+    Quality,
+    Source,
+    Times,
+    Wide,
+)
+from broker.clock import ns_of, text_of
+from broker.errors import Corrupt, Invalid
+from broker.streams import Dtype, StreamSpec
+
+WIRE_VERSION = 1
+MOST_EXACT = 2**53
+MOST_NAME = 40
+
+_INT64 = range(-(2**63), 2**63)
+_DECIMAL = re.compile(r"-?\d{1,19}", re.ASCII)
+_EPOCH_NAME = re.compile(r"[0-9A-Za-z-]{1,40}", re.ASCII)
+_CODE = {name: code for code, name in enumerate(QUALITIES)}
+
+
+# --- out -------------------------------------------------------------------------------------------------------
+
+
+def encode(batch: Batch) -> bytes:
+    """One batch as a JSON document."""
+    return stamped(body(batch), batch.pub_ns)
+
+
+def body(batch: Batch) -> bytes:
+    """Everything of the document but `pub`: what a spool keeps until it is sent, and sent again."""
+    document: dict[str, Any] = {"spec": batch.spec_version}
+    if batch.epoch is not None:
+        document |= {"epoch": batch.epoch, "seq": batch.seq}
+    document["source"] = batch.source
+    if batch.input_ns is not None:
+        document["input_t"] = text_of(batch.input_ns)
+    document["frames"] = [frame_out(frame) for frame in batch.frames]
+    if batch.gaps:
+        document["gaps"] = [gap_out(gap) for gap in batch.gaps]
+    return dumps(document)
+
+
+def stamped(rest: bytes, pub_ns: int) -> bytes:
+    """A whole document from a body and the instant of this sending."""
+    return b'{"v":%d,"pub":"%s",' % (WIRE_VERSION, text_of(pub_ns).encode()) + rest[1:]
+
+
+def dumps(document: object) -> bytes:
+    """JSON of an object that may hold columns, such as `frame_out` gives."""
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def frame_out(frame: Wide | Long) -> dict[str, Any]:
+    """One frame as an object for `dumps`."""
+    return _wide_out(frame) if isinstance(frame, Wide) else _long_out(frame)
+
+
+def _wide_out(frame: Wide) -> dict[str, Any]:
+    out: dict[str, Any] = _times_out(frame.time_ns)
+    out["values"] = {
+        name: _column_out(column, frame.quality.get(name)) for name, column in frame.values.items()
+    }
+    worse = {name: _quality_out(codes) for name, codes in frame.quality.items() if codes.any()}
+    if worse:
+        out["quality"] = worse
+    return out
+
+
+def _long_out(frame: Long) -> dict[str, Any]:
+    out: dict[str, Any] = _times_out(frame.time_ns)
+    out["signal"] = np.ascontiguousarray(frame.signal)
+    out["value"] = _column_out(frame.values, frame.quality)
+    if frame.quality.any():
+        out["quality"] = _quality_out(frame.quality)
+    return out
+
+
+def _times_out(time_ns: Times) -> dict[str, Any]:
+    start_ns = int(time_ns[0]) if len(time_ns) else 0
+    return {"t0": text_of(start_ns), "dt": _column_out(time_ns - start_ns, None)}
+
+
+def _column_out(column: Column, quality: Quality | None) -> Column | list[Any]:
+    """A column for orjson, which writes NaN as null: as it stands where all of it is plain, else value by value."""
+    missing = quality is not None and bool((quality == BAD).any())
+    if column.dtype == np.float64:
+        return np.ascontiguousarray(column)
+    if column.dtype == np.bool_ and not missing:
+        return np.ascontiguousarray(column)
+    if column.dtype == np.int64 and not missing and (len(column) == 0 or _exact(column)):
+        return np.ascontiguousarray(column)
+    values = [_value_out(value) for value in column.tolist()]
+    if missing and quality is not None:
+        return [None if code == BAD else v for v, code in zip(values, quality.tolist(), strict=True)]
+    return values
+
+
+def _exact(column: Column) -> bool:
+    return bool(column.min() >= -MOST_EXACT and column.max() <= MOST_EXACT)
+
+
+def _value_out(value: object) -> object:
+    if isinstance(value, int) and not -MOST_EXACT <= value <= MOST_EXACT:
+        return str(value)
+    return value
+
+
+def _quality_out(codes: Quality) -> list[str]:
+    return [QUALITIES[code] for code in codes.tolist()]
+
+
+def gap_out(gap: Gap) -> dict[str, Any]:
+    """One gap as an object for `dumps`."""
+    return {
+        "signals": gap.signals,
+        "from": text_of(gap.from_ns),
+        "to": text_of(gap.to_ns),
+        "cause": gap.cause,
+    }
+
+
+# --- in, first step: the document itself -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A batch whose head and gaps are checked and whose frames are still what JSON gave."""
+
+    spec_version: int
+    pub_ns: int
+    epoch: str | None
+    seq: int | None
+    source: Source
+    input_ns: int | None
+    frames: tuple[Any, ...]
+    gaps: tuple[Gap, ...]
+
+
+def parse(payload: bytes) -> Document:
+    """Read a document's head and gaps; raises Corrupt with what is wrong in it."""
+    if len(payload) > MOST_BYTES:
+        raise Corrupt(f"a batch of {len(payload)} bytes", hint=f"at most {MOST_BYTES}")
+    raw = json_object(payload, "a batch")
+    if raw.get("v") != WIRE_VERSION:
+        raise Corrupt(f"a batch of wire version {raw.get('v')!r}", hint=f"this reads version {WIRE_VERSION}")
+    epoch, seq = _numbering(raw)
+    frames = raw.get("frames", [])
+    gaps = raw.get("gaps", [])
+    if not isinstance(frames, list) or not isinstance(gaps, list):
+        raise Corrupt("frames and gaps of a batch are not lists")
+    return Document(
+        spec_version=_whole(raw.get("spec"), "spec", 1),
+        pub_ns=_instant(raw.get("pub"), "pub"),
+        epoch=epoch,
+        seq=seq,
+        source=_source(raw.get("source")),
+        input_ns=_instant(raw["input_t"], "input_t") if "input_t" in raw else None,
+        frames=tuple(frames),
+        gaps=tuple(gap_in(gap) for gap in gaps),
+    )
+
+
+def json_object(payload: bytes, what: str) -> dict[str, Any]:
+    """The JSON object in `payload`; `what` names it in the message.  Raises Corrupt."""
+    try:
+        raw = orjson.loads(payload)
+    except orjson.JSONDecodeError as exc:
+        raise Corrupt(f"{what} that is not JSON: {exc}") from exc
+    if not isinstance(raw, dict):
+        raise Corrupt(f"{what} that is a JSON {type(raw).__name__}, not an object")
+    return raw
+
+
+def _numbering(raw: Mapping[str, Any]) -> tuple[str | None, int | None]:
+    if raw.get("epoch") is None and raw.get("seq") is None:
+        return None, None
+    epoch = raw.get("epoch")
+    if not isinstance(epoch, str) or _EPOCH_NAME.fullmatch(epoch) is None:
+        raise Corrupt(f"epoch {str(epoch)[:60]!r}", hint="1 to 40 letters, digits and '-', beside a seq")
+    return epoch, _whole(raw.get("seq"), "seq", 1)
+
+
+def _whole(value: object, what: str, least: int) -> int:
+    if type(value) is not int or not least <= value <= MOST_EXACT:
+        raise Corrupt(f"{what} {str(value)[:60]!r}", hint=f"a whole number from {least} up")
+    return value
+
+
+def _instant(value: object, what: str) -> int:
+    if not isinstance(value, str):
+        raise Corrupt(f"{what} {str(value)[:60]!r}", hint="an instant as 2026-11-23T12:00:00.000000000Z")
+    try:
+        return ns_of(value)
+    except Invalid as exc:
+        raise Corrupt(f"{what}: {exc.message}", hint=exc.hint) from exc
+
+
+def _source(value: object) -> Source:
+    try:
+        return Source(value)  # type: ignore[arg-type]  # any JSON value may stand here, and is refused
+    except ValueError as exc:
+        raise Corrupt(f"source {str(value)[:60]!r}", hint=f"one of {', '.join(Source)}") from exc
+
+
+def gap_in(raw: object) -> Gap:
+    """Read one gap; raises Corrupt."""
+    if not isinstance(raw, dict):
+        raise Corrupt("a gap that is not an object")
+    signals, cause = raw.get("signals"), raw.get("cause")
+    if not isinstance(signals, list) or not all(isinstance(name, str) for name in signals):
+        raise Corrupt("a gap without a list of signals")
+    if not isinstance(cause, str) or len(cause) > MOST_NAME:
+        raise Corrupt(f"a gap with cause {str(cause)[:60]!r}", hint=f"at most {MOST_NAME} characters")
+    gap = Gap(tuple(signals), _instant(raw.get("from"), "from"), _instant(raw.get("to"), "to"), cause)
+    if gap.from_ns > gap.to_ns:
+        raise Corrupt(f"a gap from {raw['from']} to {raw['to']}", hint="it must not end before it begins")
+    return gap
+
+
+# --- in, second step: against the spec -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """What does not fit the spec: one sample, a whole column or a whole frame; the rest is unharmed by it.
+
+    value: the offending JSON, cut to 200 characters.
+    """
+
+    reason: str
+    signal: str | None = None
+    time_ns: int | None = None
+    value: str = ""
+
+
+class _Unfit(Exception):  # noqa: N818 - control flow inside this module, seen by nobody else
+    """A frame or a column as a whole does not fit."""
+
+
+def decode(payload: bytes, spec: StreamSpec) -> tuple[Batch, tuple[Misfit, ...]]:
+    """Both steps: `decode(encode(b), spec) == (b, ())`; raises Corrupt."""
+    return fit(parse(payload), spec)
+
+
+def fit(document: Document, spec: StreamSpec) -> tuple[Batch, tuple[Misfit, ...]]:
+    """Hold a document's frames against its spec: what fits as columns, what does not with its reason.
+
+    Raises Corrupt where the spec has another version, or the document more than MOST_VALUES values.
+    """
+    if document.spec_version != spec.version:
+        raise Corrupt(f"a batch of spec {document.spec_version} read with spec {spec.version}")
+    frames, misfits = frames_in(document.frames, spec)
+    if sum(len(frame) for frame in frames) > MOST_VALUES:
+        raise Corrupt("a batch of too many values", hint=f"at most {MOST_VALUES}")
+    batch = Batch(
+        spec_version=document.spec_version,
+        frames=frames,
+        source=document.source,
+        pub_ns=document.pub_ns,
+        epoch=document.epoch,
+        seq=document.seq,
+        gaps=document.gaps,
+        input_ns=document.input_ns,
+    )
+    return batch, misfits
+
+
+def frames_in(
+    frames: Sequence[Any], spec: StreamSpec
+) -> tuple[tuple[Wide | Long, ...], tuple[Misfit, ...]]:
+    """Hold frames against the spec they were written with."""
+    fitting: list[Wide | Long] = []
+    misfits: list[Misfit] = []
+    for raw in frames:
+        try:
+            fitting += _frame_in(raw, spec, misfits)
+        except _Unfit as exc:
+            misfits.append(Misfit(f"frame: {exc}", value=_shown(raw)))
+    return tuple(fitting), tuple(misfits)
+
+
+def _frame_in(raw: object, spec: StreamSpec, misfits: list[Misfit]) -> Sequence[Wide | Long]:
+    if not isinstance(raw, dict):
+        raise _Unfit(f"a JSON {type(raw).__name__}, not an object")
+    return _wide_in(raw, spec, misfits) if "values" in raw else _long_in(raw, spec, misfits)
+
+
+def _wide_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) -> list[Wide]:
+    time_ns = _times_in(raw)
+    columns, qualities = raw["values"], raw.get("quality", {})
+    if not isinstance(columns, dict) or not isinstance(qualities, dict):
+        raise _Unfit("values and quality are not objects")
+    dtypes = {signal.name: signal.dtype for signal in spec.signals}
+    together: dict[str, Column] = {}
+    together_quality: dict[str, Quality] = {}
+    apart: list[Wide] = []
+    for name, column in columns.items():
+        try:
+            if name not in dtypes:
+                raise _Unfit("the spec has no such signal")
+            found = _column_in(column, qualities.get(name), time_ns, dtypes[name], name, misfits)
+        except _Unfit as exc:
+            misfits.append(Misfit(str(exc), signal=name[:80], value=_shown(column)))
+            continue
+        values, quality, keep = found
+        if not keep.all():
+            if keep.any():
+                apart.append(Wide(time_ns[keep], {name: values[keep]}, {name: quality[keep]}))
+            continue
+        together[name] = values
+        if quality.any():
+            together_quality[name] = quality
+    if together or not columns:
+        return [Wide(time_ns, together, together_quality), *apart]
+    return apart
+
+
+def _long_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) -> list[Long]:
+    time_ns = _times_in(raw)
+    signal, column, qualities = raw.get("signal"), raw.get("value"), raw.get("quality")
+    if not isinstance(signal, list) or any(type(at) is not int for at in signal):
+        raise _Unfit("signal is not a list of indexes")
+    if not isinstance(column, list) or not len(signal) == len(column) == len(time_ns):
+        raise _Unfit("dt, signal and value are not of one length")
+    if qualities is not None and (not isinstance(qualities, list) or len(qualities) != len(column)):
+        raise _Unfit("quality and value are not of one length")
+    if any(not 0 <= at < len(spec.signals) for at in signal):
+        raise _Unfit(f"signal counts beyond the {len(spec.signals)} of the spec")
+    dtypes = tuple(one.dtype for one in spec.signals)
+    index = np.array(signal, np.int32)
+    values = np.empty(len(column), NUMPY[dtypes[0]] if len(set(dtypes)) == 1 else np.object_)
+    quality, keep = np.zeros(len(column), np.uint8), np.ones(len(column), np.bool_)
+    for at in np.unique(index).tolist():
+        mine = np.flatnonzero(index == at)
+        where = mine.tolist()
+        values[mine], quality[mine], keep[mine] = _column_in(
+            [column[i] for i in where],
+            None if qualities is None else [qualities[i] for i in where],
+            time_ns[mine],
+            dtypes[at],
+            spec.names[at],
+            misfits,
+        )
+    frame = Long(time_ns[keep], index[keep], values[keep], quality[keep], spec.names, dtypes)
+    return [frame] if len(frame) or not column else []
+
+
+def _times_in(raw: Mapping[str, Any]) -> Times:
+    offsets = raw.get("dt")
+    if not isinstance(offsets, list):
+        raise _Unfit("dt is not a list of offsets in ns")
+    try:
+        start_ns = _instant(raw.get("t0"), "t0")
+    except Corrupt as exc:
+        raise _Unfit(exc.message) from exc
+    if set(map(type, offsets)) <= {int} and all(-MOST_EXACT <= dt <= MOST_EXACT for dt in offsets):
+        times = [start_ns + dt for dt in offsets]
+    else:
+        times = [start_ns + _integer_in(dt, "dt") for dt in offsets]
+    if any(time not in _INT64 for time in times):
+        raise _Unfit("a time stamp beyond the years 1678 to 2262")
+    return np.array(times, np.int64)
+
+
+def _column_in(
+    column: object, qualities: object, time_ns: Times, dtype: Dtype, name: str, misfits: list[Misfit]
+) -> tuple[Column, Quality, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """One signal's values and quality, and which of them to keep; a misfit for each of the others."""
+    if not isinstance(column, list) or len(column) != len(time_ns):
+        raise _Unfit("dt and values are not of one length")
+    keep = np.ones(len(column), np.bool_)
+    if qualities is None and set(map(type, column)) <= _PLAIN[dtype]:
+        values = _plain(column, dtype)
+        if dtype is not Dtype.FLOAT64 or np.isfinite(values).all():
+            return values, np.zeros(len(column), np.uint8), keep
+    codes = _qualities_in(qualities, len(column))
+    values = np.empty(len(column), NUMPY[dtype])
+    for at, value in enumerate(column):
+        try:
+            values[at] = _value_in(value, codes[at], dtype)
+        except _Unfit as exc:
+            keep[at] = False
+            values[at] = NO_VALUE[dtype]
+            misfits.append(Misfit(str(exc), name, int(time_ns[at]), _shown(value)))
+    return values, np.array([max(code, 0) for code in codes], np.uint8), keep
+
+
+_PLAIN: Mapping[Dtype, set[type]] = {
+    Dtype.FLOAT64: {float},
+    Dtype.INT64: set(),  # each may be beyond 2^53, or beyond int64: looked at one by one
+    Dtype.BOOL: {bool},
+    Dtype.STRING: {str},
+}
+
+
+def _plain(column: Sequence[object], dtype: Dtype) -> Column:
+    values = np.empty(len(column), NUMPY[dtype])
+    values[:] = column
+    return values
+
+
+def _qualities_in(raw: object, count: int) -> list[int]:
+    """A code for each sample; -1 where the word is none of ours."""
+    if raw is None:
+        return [GOOD] * count
+    if not isinstance(raw, list) or len(raw) != count:
+        raise _Unfit("quality and values are not of one length")
+    return [_CODE.get(word, -1) if isinstance(word, str) else -1 for word in raw]
+
+
+def _value_in(value: Any, code: int, dtype: Dtype) -> object:
+    if code < 0:
+        raise _Unfit(f"its quality is none of {', '.join(QUALITIES)}")
+    if code == BAD:
+        if value is not None:
+            raise _Unfit("a bad sample carries no value: null is right")
+        return NO_VALUE[dtype]
+    if value is None:
+        raise _Unfit("null without quality bad")
+    if dtype is Dtype.INT64:
+        return _integer_in(value, "it")
+    if dtype is Dtype.FLOAT64 and type(value) in {float, int}:
+        if not math.isfinite(value):  # 1e999 is JSON
+            raise _Unfit("it is beyond the range of float64")
+        return value
+    if (dtype is Dtype.BOOL and type(value) is bool) or (dtype is Dtype.STRING and type(value) is str):
+        return value
+    raise _Unfit(f"a JSON {type(value).__name__} is no {dtype}")
+
+
+def _integer_in(value: object, what: str) -> int:
+    if type(value) is str and _DECIMAL.fullmatch(value):
+        value = int(value)
+    if type(value) is not int or value not in _INT64:
+        raise _Unfit(f"{what} is no int64")
+    return value
+
+
+def _shown(raw: object) -> str:
+    try:
+        return orjson.dumps(raw).decode()[:200]
+    except orjson.JSONEncodeError:  # deeper than orjson writes back: what it is says enough
+        return f"a deeply nested {type(raw).__name__}"

@@ -1,0 +1,172 @@
+"""Names and topics: where a thing of the testbed is found on the bus.
+
+`tb1/{space}/{verb}/{organisation}/{equipment}/{last…}`: the verb comes first, so that every right is one exact
+topic and nobody's own subtree contains what others may write.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from broker.errors import Invalid
+
+ROOT = "tb1"
+LIVE = "live"
+RUN_PREFIX = "run-"
+
+_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
+
+
+class Verb(StrEnum):
+    """What kind of message a topic carries."""
+
+    DATA = "data"
+    LATE = "late"
+    SPEC = "spec"
+    HEALTH = "health"
+    MARK = "mark"
+
+
+def checked_id(text: str, what: str) -> str:
+    """Give `text` back if it is an id of the testbed; `what` names it in the message.  Raises Invalid."""
+    if _ID.fullmatch(text) is None:
+        raise Invalid(
+            f"{what} {text[:60]!r} is not an id",
+            hint="use 1 to 40 of a-z, 0-9 and '-', neither first nor last a '-'",
+        )
+    return text
+
+
+def checked_space(text: str) -> str:
+    """Give `text` back if it names a space, `live` or `run-<id>`; raises Invalid."""
+    if text != LIVE and not text.startswith(RUN_PREFIX):
+        raise Invalid(f"space {text[:60]!r} is not a space", hint="use 'live' or 'run-<id>'")
+    return checked_id(text, "space")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class EquipmentAddress:
+    """One equipment, or one deployment of a prototype, of an organisation."""
+
+    organisation: str
+    equipment: str
+
+    def __post_init__(self) -> None:
+        checked_id(self.organisation, "organisation")
+        checked_id(self.equipment, "equipment")
+
+    def __str__(self) -> str:
+        return f"{self.organisation}/{self.equipment}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `organisation/equipment`; raises Invalid."""
+        parts = text.split("/")
+        if len(parts) != 2:
+            raise Invalid(
+                f"{text[:130]!r} is not the address of an equipment",
+                hint="write organisation/equipment",
+            )
+        return cls(*parts)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StreamAddress:
+    """One stream: the unit that is shared, stored, granted and described by a spec."""
+
+    organisation: str
+    equipment: str
+    stream: str
+
+    def __post_init__(self) -> None:
+        checked_id(self.organisation, "organisation")
+        checked_id(self.equipment, "equipment")
+        checked_id(self.stream, "stream")
+
+    def __str__(self) -> str:
+        return f"{self.organisation}/{self.equipment}/{self.stream}"
+
+    @property
+    def owner(self) -> EquipmentAddress:
+        """The equipment that this is a stream of: on the bus, its publisher."""
+        return EquipmentAddress(self.organisation, self.equipment)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `organisation/equipment/stream`; raises Invalid."""
+        parts = text.split("/")
+        if len(parts) != 3:
+            raise Invalid(
+                f"{text[:130]!r} is not the address of a stream",
+                hint="write organisation/equipment/stream",
+            )
+        return cls(*parts)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StreamTopic:
+    """A topic that carries one stream's batches, backlog, spec or health in one space."""
+
+    space: str
+    verb: Verb
+    address: StreamAddress
+
+    def __post_init__(self) -> None:
+        checked_space(self.space)
+        if self.verb is Verb.MARK:
+            raise Invalid("a mark is addressed to a publisher, not to a stream")
+
+    def __str__(self) -> str:
+        return f"{ROOT}/{self.space}/{self.verb}/{self.address}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class MarkTopic:
+    """The topic on which the recorder tells one publisher what it holds."""
+
+    space: str
+    publisher: EquipmentAddress
+
+    def __post_init__(self) -> None:
+        checked_space(self.space)
+
+    def __str__(self) -> str:
+        return f"{ROOT}/{self.space}/{Verb.MARK}/{self.publisher}"
+
+
+Topic = StreamTopic | MarkTopic
+
+
+def parse(text: str) -> Topic:
+    """Read a topic back into its parts; `parse(str(topic)) == topic`.  Raises Invalid."""
+    match text.split("/"):
+        case [root, space, verb, organisation, equipment] if root == ROOT and verb == Verb.MARK:
+            return MarkTopic(space, EquipmentAddress(organisation, equipment))
+        case [root, space, verb, organisation, equipment, stream] if (
+            root == ROOT and verb in _STREAM_VERBS
+        ):
+            return StreamTopic(space, Verb(verb), StreamAddress(organisation, equipment, stream))
+    raise Invalid(
+        f"{text[:200]!r} is not a topic of the testbed",
+        hint=f"write {ROOT}/space/verb/organisation/equipment/stream",
+    )
+
+
+_STREAM_VERBS = frozenset({Verb.DATA, Verb.LATE, Verb.SPEC, Verb.HEALTH})
+
+
+def matches(topic_filter: str, topic: str) -> bool:
+    """Whether an MQTT filter (with `+` and a last `#`) covers a topic or another, narrower filter.
+
+    Source: MQTT 3.1.1, 4.7.
+    """
+    wanted, given = topic_filter.split("/"), topic.split("/")
+    for at, level in enumerate(wanted):
+        if level == "#":
+            return at > 0 or not topic.startswith("$")
+        if at >= len(given) or given[at] == "#":
+            return False
+        if level != given[at] and (level != "+" or (at == 0 and topic.startswith("$"))):
+            return False
+    return len(wanted) == len(given)

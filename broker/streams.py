@@ -1,0 +1,151 @@
+"""Streams and their specs: what a series of samples means before one is sent."""
+
+import math
+import re
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Self
+
+from broker.errors import Invalid
+from broker.namespace import StreamAddress
+
+_SIGNAL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 _.-]{0,62}[A-Za-z0-9])?", re.ASCII)
+
+MOST_SIGNALS = 1_000
+MOST_TEXT = 400
+
+
+class Dtype(StrEnum):
+    """The type of every value of a signal; it never changes within a stream."""
+
+    FLOAT64 = "float64"
+    INT64 = "int64"
+    BOOL = "bool"
+    STRING = "string"
+
+
+class Trigger(StrEnum):
+    """When the source owes a sample (OPC UA Part 4, DataChangeTrigger)."""
+
+    VALUE = "value"
+    TIMESTAMP = "timestamp"
+
+
+def checked_signal(text: str) -> str:
+    """Give `text` back if it can name a signal; raises Invalid."""
+    if _SIGNAL_NAME.fullmatch(text) is None:
+        raise Invalid(
+            f"signal name {text[:80]!r} is not allowed",
+            hint="use 1 to 64 of A-Z, a-z, 0-9, ' ', '_', '.', '-', first and last a letter or digit",
+        )
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One typed series of a stream.
+
+    unit: UCUM code, "1" without dimension.  low, high: the range values are expected in; resolution: the smallest
+    step that means something; all three in `unit` and only for numbers.  node: where the source has it.
+    """
+
+    name: str
+    dtype: Dtype = Dtype.FLOAT64
+    unit: str = "1"
+    low: float | None = None
+    high: float | None = None
+    resolution: float | None = None
+    description: str = ""
+    node: str = ""
+    shape: tuple[()] = ()
+    """Scalar; fixed lengths are reserved on the wire and refused until a model needs them."""
+
+    def __post_init__(self) -> None:
+        checked_signal(self.name)
+        if self.shape != ():
+            raise Invalid(f"signal {self.name!r} has shape {self.shape}", hint="only scalars, shape []")
+        for what in ("unit", "description", "node"):
+            if len(getattr(self, what)) > MOST_TEXT:
+                raise Invalid(f"{what} of signal {self.name!r} is longer than {MOST_TEXT} characters")
+        self._check_range()
+
+    def _check_range(self) -> None:
+        given = {"low": self.low, "high": self.high, "resolution": self.resolution}
+        for what, number in given.items():
+            if number is None:
+                continue
+            if self.dtype not in {Dtype.FLOAT64, Dtype.INT64}:
+                raise Invalid(f"signal {self.name!r} is a {self.dtype} and has a {what}", hint="leave it out")
+            if not math.isfinite(number):
+                raise Invalid(f"{what} of signal {self.name!r} is {number}", hint="give a finite number")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise Invalid(
+                f"signal {self.name!r} ranges from {self.low:g} to {self.high:g} {self.unit}",
+                hint="low must be below high",
+            )
+        if self.resolution is not None and self.resolution <= 0:
+            raise Invalid(f"resolution of signal {self.name!r} is {self.resolution:g}", hint="above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """The schema of a stream: immutable per (stream, version).
+
+    version: from 1 up, given by the registry.  signals: their order is the order of indexes in long frames.
+    period_s: the usual time between samples; 0 where there is none.  max_silence_s: with trigger `value`, how long
+    the source may say nothing before it is asked.
+    """
+
+    address: StreamAddress
+    signals: tuple[Signal, ...]
+    version: int = 1
+    trigger: Trigger = Trigger.VALUE
+    period_s: float = 0.0
+    max_silence_s: float = 10.0
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.version < 2**31:
+            raise Invalid(f"spec version {self.version} of {self.address}", hint="count from 1")
+        if not 1 <= len(self.signals) <= MOST_SIGNALS:
+            raise Invalid(
+                f"{self.address} has {len(self.signals)} signals", hint=f"give 1 to {MOST_SIGNALS}"
+            )
+        names = [signal.name for signal in self.signals]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise Invalid(f"{self.address} names signal {twice[0]!r} twice", hint="one name, one signal")
+        if not (math.isfinite(self.period_s) and self.period_s >= 0):
+            raise Invalid(f"period of {self.address} is {self.period_s} s", hint="0 or more")
+        if not (math.isfinite(self.max_silence_s) and self.max_silence_s > 0):
+            raise Invalid(f"max_silence of {self.address} is {self.max_silence_s} s", hint="above 0")
+        if len(self.description) > MOST_TEXT:
+            raise Invalid(f"description of {self.address} is longer than {MOST_TEXT} characters")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The signals' names, in the order of the spec."""
+        return tuple(signal.name for signal in self.signals)
+
+    def signal(self, name: str) -> Signal:
+        """The signal of that name; raises Invalid."""
+        for signal in self.signals:
+            if signal.name == name:
+                return signal
+        raise Invalid(f"{self.address} has no signal {name!r}", hint=f"it has {', '.join(self.names)}")
+
+    def numbered(self, version: int) -> Self:
+        """The same schema under another version."""
+        return replace(self, version=version)
+
+    def follows(self, earlier: "StreamSpec") -> None:
+        """Check that this may be the stream's next version: no signal changes its dtype.  Raises Invalid."""
+        dtypes = {signal.name: signal.dtype for signal in earlier.signals}
+        for signal in self.signals:
+            before = dtypes.get(signal.name, signal.dtype)
+            if before != signal.dtype:
+                raise Invalid(
+                    f"{self.address}: {signal.name!r} was {before} in version {earlier.version}"
+                    f" and would become {signal.dtype}",
+                    hint="what is stored keeps its type: give the signal a new name",
+                )
