@@ -1,0 +1,106 @@
+"""The way to the testbed's API over HTTP, with its problems read back into the error tree.
+
+Gateways and prototypes register what they publish here; readers fetch specs and history.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from broker import messages
+from broker.batch import Kind
+from broker.errors import BedError, Corrupt, Forbidden, Invalid, Refused, Taken, Unavailable, Unknown
+from broker.namespace import EquipmentAddress, StreamAddress
+from broker.streams import StreamSpec
+
+ROOT = "/api/v1"
+
+_BRANCH: Mapping[str, type[BedError]] = {
+    kind.code: kind for kind in (Refused, Invalid, Unknown, Forbidden, Taken, Unavailable, Corrupt)
+}
+
+
+class Api:
+    """One client of the API; every method raises a Refused with the API's own sentence, or Unavailable."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        """http: with the base URL, the credential and the time-outs set; see `connect`."""
+        self._http = http
+
+    async def request(self, method: str, path: str, **content: Any) -> Any:
+        """The JSON answer to one request; path: below the API's root; content: `json` or `params`."""
+        try:
+            answer = await self._http.request(method, ROOT + path, **content)
+        except httpx.TransportError as exc:
+            raise _away(self._http.base_url, exc) from exc
+        if answer.is_error:
+            raise problem(answer)
+        return answer.json() if answer.content else None
+
+    @asynccontextmanager
+    async def stream(self, path: str, **content: Any) -> AsyncIterator[httpx.Response]:
+        """One GET whose answer is read as it comes."""
+        try:
+            async with self._http.stream("GET", ROOT + path, **content) as answer:
+                if answer.is_error:
+                    await answer.aread()
+                    raise problem(answer)
+                yield answer
+        except httpx.TransportError as exc:
+            raise _away(self._http.base_url, exc) from exc
+
+    async def register_equipment(
+        self,
+        address: EquipmentAddress,
+        *,
+        name: str,
+        kind: Kind,
+        site: Mapping[str, str] | None = None,
+        description: str = "",
+    ) -> None:
+        """Register or renew an equipment; site: its ISA-95 path, enterprise to line."""
+        body = {"name": name, "kind": kind, "site": dict(site or {}), "description": description}
+        await self.request("PUT", f"/equipment/{address}", json=body)
+
+    async def register_spec(self, spec: StreamSpec) -> StreamSpec:
+        """Propose a spec; the same comes back under the version that the registry gave it."""
+        proposal = messages.spec_json(spec)
+        for given_by_the_registry in ("v", "stream", "version"):
+            del proposal[given_by_the_registry]
+        answer = await self.request("POST", f"/streams/{spec.address}/specs", json=proposal)
+        return spec.numbered(int(answer["version"]))
+
+    async def spec(self, address: StreamAddress, version: int | None = None) -> StreamSpec:
+        """The spec of a stream, the newest where no version is asked for."""
+        if version is None:
+            return messages.spec_of((await self.request("GET", f"/streams/{address}"))["spec"])
+        return messages.spec_of(await self.request("GET", f"/streams/{address}/specs/{version}"))
+
+
+@asynccontextmanager
+async def connect(url: str, credential: str, *, timeout_s: float = 10.0) -> AsyncIterator[Api]:
+    """An API client for `http://host:port`, with a credential's whole text."""
+    headers = {"Authorization": f"Bearer {credential}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s) as http:
+        yield Api(http)
+
+
+def problem(answer: httpx.Response) -> BedError:
+    """The error that a problem+json (RFC 9457) describes."""
+    try:
+        told = answer.json()
+        code, detail, hint = str(told["code"]), str(told["detail"]), str(told.get("hint", ""))
+    except (ValueError, KeyError, TypeError):
+        code, detail, hint = "", f"{answer.request.url} answered {answer.status_code}", ""
+    if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+        return Unavailable(detail, hint=hint)
+    return _BRANCH.get(code, Refused)(detail, hint=hint)
+
+
+def _away(url: httpx.URL, exc: httpx.TransportError) -> Unavailable:
+    return Unavailable(
+        f"the API at {url} did not answer: {exc or type(exc).__name__}",
+        hint="is the server up? `testbed up` starts one",
+    )

@@ -1,0 +1,120 @@
+"""The signed words of NATS's auth callout: read a knock at the door, write what whoever knocks may do.
+
+Source: NATS ADR-26 (auth callout) and ADR-14 (JWT claims): ed25519 over base64url, no padding.
+"""
+
+import base64
+import hashlib
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import nkeys
+import orjson
+
+from broker.errors import Corrupt
+
+ACCOUNT = "TESTBED"
+_HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
+
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """Somebody connects: who they say they are, and what they show for it."""
+
+    principal: str
+    secret: str = field(repr=False)
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a connection may do, as MQTT filters, and until when (ns since 1970), None for no end."""
+
+    publish: frozenset[str]
+    subscribe: frozenset[str]
+    expires_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A knock as the server passes it on, with what the answer must name."""
+
+    knock: Knock
+    server_id: str
+    user_key: str
+    connection: int
+
+
+class Signer:
+    """The key that the server trusts to answer for it; made anew at each start, never stored."""
+
+    def __init__(self) -> None:
+        self._pair = nkeys.from_seed(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_ACCOUNT))
+        self.public: str = self._pair.public_key.decode()
+
+    def admit(self, request: Request, entry: Entry, now_ns: int) -> bytes:
+        """The signed answer that lets a connection in with exactly these rights."""
+        user: dict[str, Any] = {
+            "aud": ACCOUNT,
+            "sub": request.user_key,
+            "name": request.knock.principal,
+            "nats": {
+                "pub": _allowed(entry.publish),
+                "sub": _allowed(entry.subscribe, "$MQTT.sub.>"),
+                "subs": -1,
+                "data": -1,
+                "payload": -1,
+                "type": "user",
+                "version": 2,
+            },
+        }
+        if entry.expires_ns is not None:
+            user["exp"] = entry.expires_ns // 1_000_000_000
+        return self._respond(request, {"jwt": self._sign(user, now_ns).decode()}, now_ns)
+
+    def refuse(self, request: Request, now_ns: int) -> bytes:
+        """The signed answer that keeps a connection out."""
+        return self._respond(request, {"error": "not let in"}, now_ns)
+
+    def _respond(self, request: Request, answer: dict[str, Any], now_ns: int) -> bytes:
+        kind = {"type": "authorization_response", "version": 2}
+        claims = {"sub": request.user_key, "aud": request.server_id, "nats": answer | kind}
+        return self._sign(claims, now_ns)
+
+    def _sign(self, claims: dict[str, Any], now_ns: int) -> bytes:
+        full = {"iat": now_ns // 1_000_000_000, "iss": self.public} | claims
+        full["jti"] = base64.b32encode(hashlib.sha256(orjson.dumps(full)).digest()).decode().rstrip("=")
+        signed = _encoded(orjson.dumps(_HEADER)) + b"." + _encoded(orjson.dumps(full))
+        return signed + b"." + _encoded(self._pair.sign(signed))
+
+
+def read(token: bytes) -> Request:
+    """Read the server's request; raises Corrupt.  The subject it came on is the server's own, so it is believed."""
+    try:
+        middle = token.split(b".")[1]
+        claims = orjson.loads(base64.urlsafe_b64decode(middle + b"=" * (-len(middle) % 4)))["nats"]
+        shown, who = claims["connect_opts"], claims["client_info"]
+        return Request(
+            Knock(shown.get("user", ""), shown.get("pass", ""), who.get("mqtt_id") or who.get("name", "")),
+            server_id=claims["server_id"]["id"],
+            user_key=claims["user_nkey"],
+            connection=int(who["id"]),
+        )
+    except (IndexError, KeyError, TypeError, ValueError) as exc:
+        raise Corrupt(f"an auth callout that lacks sense: {exc}") from exc
+
+
+def subjects(topic_filter: str) -> list[str]:
+    """The NATS subjects of an MQTT filter: `a/#` covers `a` too, which takes two."""
+    subject = topic_filter.replace("/", ".").replace("+", "*")
+    return [subject[:-2], subject[:-1] + ">"] if subject.endswith(".#") else [subject]
+
+
+def _allowed(filters: frozenset[str], *more: str) -> dict[str, list[str]]:
+    listed = sorted(one for topic_filter in filters for one in subjects(topic_filter))
+    return {"allow": [*listed, *more]} if listed or more else {"deny": [">"]}
+
+
+def _encoded(raw: bytes) -> bytes:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=")
