@@ -101,6 +101,6 @@ def problem(answer: httpx.Response) -> BedError:
 
 def _away(url: httpx.URL, exc: httpx.TransportError) -> Unavailable:
     return Unavailable(
-        f"the API at {url} did not answer: {exc or type(exc).__name__}",
+        f"the API at {url} did not answer: {exc!r}",
         hint="is the server up? `testbed up` starts one",
     )

@@ -1,0 +1,83 @@
+# Everything a newcomer or a machine runs here; `make help` lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+# The Python that makes .venv: the first of these that is 3.11 or newer; or say `make demo PYTHON=...`
+PYTHONS := python3 python3.14 python3.13 python3.12 python3.11
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+
+.PHONY: help demo test lint types docs lock clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: .venv/demo.stamp ## run the main job on a simulated factory; ARGS="--keep" and others pass on
+	@$(BIN)/testbed demo $(ARGS)
+
+test: .venv/dev.stamp ## lint, types and every test; ARGS="-k name" passes on to pytest
+	@tests/services/install
+	$(MAKE) lint types
+	$(BIN)/python -m pytest $(if $(filter true,$(CI)),--need-services) $(ARGS)
+
+lint: .venv/dev.stamp ## style, format and who may import whom
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+
+types: .venv/dev.stamp ## mypy --strict
+	@$(BIN)/mypy
+
+docs: .venv/dev.stamp ## the documents: links resolve, and what they promise holds
+	@$(BIN)/python -m pytest tests/docs $(ARGS)
+
+lock: .venv/dev.stamp ## write both lock files from pyproject.toml; ARGS=--upgrade takes new versions
+	@$(PIP) install uv
+	$(COMPILE) --extra dev pyproject.toml -o requirements-dev.lock
+	$(COMPILE) --extra demo -c requirements-dev.lock pyproject.toml -o requirements.lock
+
+COMPILE = $(BIN)/uv pip compile --quiet $(ARGS) --universal --generate-hashes --no-emit-index-url \
+	--no-header --python-version 3.11
+
+clean: ## remove what can be made again; data folders stay
+	@rm -rf .venv build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/demo.stamp: requirements.lock pyproject.toml
+	@$(call install,$<)
+	touch $@
+
+.venv/dev.stamp: requirements-dev.lock pyproject.toml
+	@$(call install,$<)
+	touch $@ .venv/demo.stamp # the demo's lock is a part of this one
+
+# Install exactly what a lock file names, then the project itself; a .venv that does not start is made anew.
+define install
+	python=
+	for each in $(or $(PYTHON),$(PYTHONS)); do
+		if "$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+			python=$$each
+			break
+		fi
+	done
+	if [ -z "$$python" ]; then
+		echo "no Python 3.11 or newer found; name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2
+		exit 2
+	fi
+	if ! $(BIN)/python -c 'import pip' 2>/dev/null; then
+		if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then
+			echo "$$python has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2
+			exit 2
+		fi
+		echo "making .venv with $$("$$python" --version)" >&2
+		"$$python" -m venv --clear .venv
+	fi
+	echo "installing $$(grep -c '^[a-z]' $(1)) packages of $(1) into .venv, about a minute" >&2
+	$(PIP) install --require-hashes -r $(1)
+	echo "installing the project" >&2
+	$(PIP) install --no-deps --editable .
+endef

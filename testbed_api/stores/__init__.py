@@ -1,0 +1,1 @@
+"""Where samples are kept: one port, and one adapter a product."""

@@ -1,0 +1,122 @@
+"""What every test gets: its marker from its folder, the products, and a guard against leftovers."""
+
+import asyncio
+import gc
+import inspect
+import time
+from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests import leftovers, services
+from tests.services import influxd as influxd_product
+from tests.services import mosquitto as mosquitto_product
+
+HERE = Path(__file__).parent
+FOLDERS = ("property", "conformance", "integration", "e2e", "architecture", "docs")
+E2E_TIMEOUT_S = 300
+GONE_WITHIN_S = 2.0
+
+SHARED_PRODUCTS = pytest.StashKey[list[services.Product]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--need-services",
+        action="store_true",
+        help="a skipped test is a failed one: green means that everything ran",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SHARED_PRODUCTS] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(HERE).parts[0]
+        item.add_marker(folder if folder in FOLDERS else "unit")
+        if folder == "e2e" and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(E2E_TIMEOUT_S))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if item.config.getoption("--need-services"):
+        _fail_if_skipped(report)
+    if report.failed:
+        for product in item.config.stash[SHARED_PRODUCTS]:
+            report.sections.append((f"{product.name}'s log", product.log_tail()))
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    report = yield
+    if collector.config.getoption("--need-services"):
+        _fail_if_skipped(report)
+    return report
+
+
+def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        *_, reason = report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"--need-services: nothing may be skipped, but this was. {reason}"
+
+
+@pytest.fixture(scope="session")
+def mosquitto(request, tmp_path_factory) -> Iterator[mosquitto_product.Mosquitto]:
+    """A Mosquitto for the whole session; its users are `tests.services.mosquitto.PASSWORDS`."""
+    with mosquitto_product.serve(tmp_path_factory.mktemp("mosquitto")) as server:
+        request.config.stash[SHARED_PRODUCTS].append(server.product)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def influxd(request, tmp_path_factory) -> Iterator[influxd_product.Influxd]:
+    """An InfluxDB 2.7 for the whole session; a test that wants to be alone makes its own bucket."""
+    with influxd_product.serve(tmp_path_factory.mktemp("influxd")) as server:
+        request.config.stash[SHARED_PRODUCTS].append(server.product)
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request) -> Iterator[None]:
+    """Fail a test that leaves a thread, a child process or a TCP socket behind."""
+    shared = request.config.stash[SHARED_PRODUCTS]
+    before = leftovers.held(shared_pids=_pids(shared))
+    yield
+    deadline_s = time.monotonic() + GONE_WITHIN_S
+    while left := _without(leftovers.held(shared_pids=_pids(shared)), before):
+        if time.monotonic() > deadline_s:
+            pytest.fail("left behind: " + ", ".join(sorted(left)), pytrace=False)
+        gc.collect()
+        time.sleep(0.02)  # noqa: TID251  (a thread that was told to end needs real time for it)
+
+
+def _pids(products: list[services.Product]) -> set[int]:
+    return {product.process.pid for product in products}
+
+
+def _without(now: Mapping[Hashable, str], before: Mapping[Hashable, str]) -> list[str]:
+    return [text for key, text in now.items() if key not in before]
+
+
+@pytest.fixture(autouse=True)
+def no_task_left_behind(request, nothing_left_behind) -> None:  # noqa: ARG001  (torn down last)
+    """Fail an async test that leaves a task behind; a test without an event loop pays nothing."""
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("_no_task_left_on_this_loop")
+
+
+@pytest.fixture
+async def _no_task_left_on_this_loop() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if left:
+        names = ", ".join(sorted(f"task {task.get_name()} {task.get_coro()}" for task in left))
+        pytest.fail(f"left behind: {names}", pytrace=False)

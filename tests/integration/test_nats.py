@@ -1,0 +1,1 @@
+"""The embedded broker lets in whom we answer for, to what we answer, and nobody else."""

@@ -1,0 +1,68 @@
+"""What this process holds that a test must give back: threads, child processes, TCP sockets.
+
+Child processes and sockets are read from Linux's /proc; elsewhere only threads are seen.
+"""
+
+import threading
+from collections.abc import Collection, Hashable, Mapping
+from pathlib import Path
+
+PROC = Path("/proc/self")
+
+# What libraries keep for longer than a test: the start of a thread's name, a part of a command.
+LIBRARY_THREADS = (
+    "AnyIO worker thread",  # an idle one ends with the event loop it served
+    "asyncio_",  # the executor of a session's event loop
+)
+LIBRARY_CHILDREN = ("multiprocessing.resource_tracker",)
+
+
+def held(*, shared_pids: Collection[int]) -> Mapping[Hashable, str]:
+    """Everything held now: what identifies it, and how a message names it.
+
+    shared_pids: child processes that belong to the session, not to one test.
+    """
+    return {
+        **{thread: f"thread {thread.name}" for thread in _threads()},
+        **{pid: text for pid, text in _children().items() if int(pid) not in shared_pids},
+        **_sockets(),
+    }
+
+
+def _threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if not each.name.startswith(LIBRARY_THREADS)]
+
+
+def _children() -> dict[str, str]:
+    """Running and ended but unreaped child processes by pid."""
+    pids = " ".join(_read(listing) for listing in PROC.glob("task/*/children")).split()
+    commands = {pid: _read(Path(f"/proc/{pid}/cmdline")).replace("\0", " ") for pid in pids}
+    return {
+        pid: f"child {pid} {command or '(ended, but nobody waited for it)'}"
+        for pid, command in commands.items()
+        if not any(known in command for known in LIBRARY_CHILDREN)
+    }
+
+
+def _sockets() -> dict[str, str]:
+    """TCP sockets, listening or connected, by inode, with local and remote end in hexadecimal."""
+    ends = {
+        f"socket:[{fields[9]}]": f"TCP socket {fields[1]} {fields[2]}"
+        for table in ("tcp", "tcp6")
+        for fields in map(str.split, _read(PROC / "net" / table).splitlines()[1:])
+    }
+    return {inode: ends[inode] for inode in map(_target, PROC.glob("fd/*")) if inode in ends}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # the thread or process went away meanwhile
+        return ""
+
+
+def _target(fd: Path) -> str:
+    try:
+        return str(fd.readlink())
+    except OSError:
+        return ""

@@ -1,0 +1,97 @@
+"""The real products that tests run against: on loopback, a free port and a temporary folder."""
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+LOOPBACK = "127.0.0.1"
+READY_WITHIN_S = 30.0
+STOPPED_WITHIN_S = 10.0
+LOG_TAIL_CHARS = 4000
+
+
+@dataclass(frozen=True)
+class Product:
+    """A running product: its process and what it has written so far."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def log_tail(self) -> str:
+        """The end of what the product wrote to its standard output and error."""
+        return self.log.read_text(errors="replace")[-LOG_TAIL_CHARS:]
+
+
+def found(command: str, *places: Path) -> str:
+    """The path of a product's executable; the test is skipped where there is none."""
+    path = shutil.which(command)
+    for place in places:
+        path = path or shutil.which(place)
+    if path is None:
+        pytest.skip(f"{command} is not on this machine; tests/services/install puts it there")
+    return path
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return probe.getsockname()[1]
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody accepts connections on a port of loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], *, folder: Path, ready: Callable[[], bool]
+) -> Iterator[Product]:
+    """Start a product, wait until it is `ready`, and stop it by its pid in the end.
+
+    folder: where its log is kept, `<name>.log`, appended to by each start and printed on failure.
+    """
+    name = Path(command[0]).name
+    log = folder / f"{name}.log"
+    with log.open("ab") as sink:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
+    product = Product(name, process, log)
+    try:
+        _wait_until(ready, product)
+        yield product
+    except BaseException:
+        sys.stdout.write(f"{name} wrote:\n{product.log_tail()}\n")  # pytest shows it on failure
+        raise
+    finally:
+        _stop(process)
+
+
+def _wait_until(ready: Callable[[], bool], product: Product) -> None:
+    deadline_s = time.monotonic() + READY_WITHIN_S
+    while not ready():
+        code = product.process.poll()
+        if code is not None:
+            pytest.fail(f"{product.name} ended with code {code} before it was ready")
+        if time.monotonic() > deadline_s:
+            pytest.fail(f"{product.name} was not ready within {READY_WITHIN_S} s")
+        time.sleep(0.02)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOPPED_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

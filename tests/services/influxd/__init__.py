@@ -1,0 +1,80 @@
+"""InfluxDB 2.7's server: from PATH, or as `build` beside this file made it once."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests import services
+
+VERSION = "2.7.12"
+ORGANISATION = "testbed"
+BUCKET = "testbed"
+TOKEN = "the-first-administrators-token"
+
+
+@dataclass(frozen=True)
+class Influxd:
+    """Where a running influxd listens, and its first administrator's token."""
+
+    url: str
+    organisation: str
+    bucket: str
+    token: str
+    product: services.Product
+
+
+@contextlib.contextmanager
+def serve(folder: Path, *, port: int = 0) -> Iterator[Influxd]:
+    """Run influxd on loopback with its data in `folder`, which a later start carries on.
+
+    port: 0 takes a free one.  A fresh folder is set up with one organisation, bucket and token.
+    """
+    command = services.found("influxd", _cache() / f"influxd-{VERSION}" / "influxd")
+    port = port or services.free_port()
+    url = f"http://{services.LOOPBACK}:{port}"
+    with services.running(
+        [
+            command,
+            f"--http-bind-address={services.LOOPBACK}:{port}",
+            f"--engine-path={folder / 'engine'}",
+            f"--bolt-path={folder / 'influxd.bolt'}",
+            f"--sqlite-path={folder / 'influxd.sqlite'}",
+            "--reporting-disabled",
+            "--log-level=warn",
+        ],
+        folder=folder,
+        ready=lambda: _is_healthy(url),
+    ) as product:
+        _set_up(url)
+        yield Influxd(url, ORGANISATION, BUCKET, TOKEN, product)
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "connected-testbed"
+
+
+def _is_healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=2).is_success
+    except httpx.TransportError:
+        return False
+
+
+def _set_up(url: str) -> None:
+    if not httpx.get(f"{url}/api/v2/setup").raise_for_status().json()["allowed"]:
+        return  # a restart on a folder that was set up before
+    httpx.post(
+        f"{url}/api/v2/setup",
+        json={
+            "username": "administrator",
+            "password": "administrators-password",
+            "org": ORGANISATION,
+            "bucket": BUCKET,
+            "token": TOKEN,
+        },
+    ).raise_for_status()

@@ -1,0 +1,59 @@
+"""Mosquitto 2 from the system, with two users and nobody else let in."""
+
+import contextlib
+import getpass
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests import services
+
+PASSWORDS: Mapping[str, str] = {"ada": "ada-secret-1", "bert": "bert-secret-2"}
+
+
+@dataclass(frozen=True)
+class Mosquitto:
+    """Where a running Mosquitto listens; `PASSWORDS` are its users."""
+
+    host: str
+    port: int
+    product: services.Product
+
+
+@contextlib.contextmanager
+def serve(folder: Path, *, port: int = 0) -> Iterator[Mosquitto]:
+    """Run Mosquitto on loopback with its data in `folder`, which a later start carries on.
+
+    port: 0 takes a free one.  Sessions and retained messages are written when it stops.
+    """
+    command = services.found("mosquitto", Path("/usr/sbin/mosquitto"))
+    port = port or services.free_port()
+    config = _configure(folder, port)
+    with services.running(
+        [command, "-c", str(config)], folder=folder, ready=lambda: services.accepts(port)
+    ) as product:
+        yield Mosquitto(services.LOOPBACK, port, product)
+
+
+def _configure(folder: Path, port: int) -> Path:
+    passwords = folder / "passwords"
+    passwords.touch(mode=0o600)
+    passwords.write_text("".join(f"{user}:{secret}\n" for user, secret in PASSWORDS.items()))
+    subprocess.run(["mosquitto_passwd", "-U", passwords], check=True, capture_output=True)
+    config = folder / "mosquitto.conf"
+    lines = [
+        f"listener {port} {services.LOOPBACK}",
+        f"user {getpass.getuser()}",  # as root it would change to a user who may not read `folder`
+        "allow_anonymous false",
+        f"password_file {passwords}",
+        "persistence true",
+        f"persistence_location {folder}/",
+        "log_dest stderr",
+        # a recorder acknowledges after its store: thousands are in flight, and none may be dropped
+        "max_inflight_messages 20000",
+        "max_queued_messages 1000000",
+        "max_queued_bytes 0",
+    ]
+    config.write_text("\n".join(lines) + "\n")
+    return config
