@@ -4,7 +4,6 @@ Measurement = the stream's address, tag `space`, a field a signal.  Sent twice i
 series and time stamp, the later write wins; a bad sample hides a value written before under its identity.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,14 +11,8 @@ from typing import Any
 import httpx
 import numpy as np
 import orjson
-from influxdb_client.client.influxdb_client import InfluxDBClient
-from influxdb_client.client.write_api import SYNCHRONOUS
-from influxdb_client.domain.write_precision import WritePrecision
-from influxdb_client.rest import ApiException
-from urllib3.exceptions import HTTPError
-
 from broker.batch import BAD, NO_VALUE, NUMPY, Long
-from broker.errors import BedError, Forbidden, Invalid, Partial, Unavailable
+from broker.errors import BedError, Forbidden, Invalid, Partial, Unavailable, Unknown
 from broker.streams import Dtype
 from testbed_api.stores import line_protocol, thinning
 from testbed_api.stores.port import Block, Window
@@ -28,7 +21,6 @@ POST_LINES = 50_000
 CHUNK = 5_000
 """Rows that influxd sends at a time."""
 FRAME = 10_000
-NS: Any = WritePrecision.NS
 
 _REFUSED = frozenset({400, 413, 422})
 
@@ -36,11 +28,10 @@ _REFUSED = frozenset({400, 413, 422})
 class InfluxDbStore:
     """A `SeriesStore` over one bucket."""
 
-    def __init__(self, client: InfluxDBClient, http: httpx.AsyncClient, bucket: str) -> None:
+    def __init__(self, http: httpx.AsyncClient, organisation: str, bucket: str) -> None:
         """Made by `open`."""
-        self._client = client
-        self._write_api = client.write_api(write_options=SYNCHRONOUS)
         self._http = http
+        self._organisation = organisation
         self._bucket = bucket
 
     async def write(self, blocks: Sequence[Block]) -> None:
@@ -63,11 +54,8 @@ class InfluxDbStore:
             raise Partial(f"InfluxDB refused {len(rejected)} of {len(blocks)} blocks", rejected=rejected)
 
     async def _post(self, lines: Sequence[str]) -> None:
-        body = "\n".join(lines).encode()
-        try:
-            await asyncio.to_thread(self._write_api.write, self._bucket, record=body, write_precision=NS)
-        except (ApiException, HTTPError, OSError) as exc:
-            raise _translated(exc) from exc
+        params = {"org": self._organisation, "bucket": self._bucket, "precision": "ns"}
+        await _ask(self._http, "POST", "/api/v2/write", params=params, content="\n".join(lines).encode())
 
     async def read(self, window: Window) -> AsyncIterator[Long]:
         """Rows as InfluxQL merges them, each with the fields of one time stamp."""
@@ -88,7 +76,7 @@ class InfluxDbStore:
                     for frame in _frames(_rows(line), names, window):
                         yield frame
         except httpx.TransportError as exc:
-            raise Unavailable(f"InfluxDB did not answer: {exc!r}") from exc
+            raise _away(self._http, exc) from exc
 
     def thin(self, window: Window, points: int) -> AsyncIterator[Long]:
         """Thinned here, from all samples of the window."""
@@ -96,12 +84,7 @@ class InfluxDbStore:
 
     async def ready(self) -> None:
         """Ask for its health."""
-        try:
-            answer = await self._http.get("/health")
-        except httpx.TransportError as exc:
-            raise Unavailable(f"InfluxDB did not answer: {exc!r}") from exc
-        if answer.is_error:
-            raise Unavailable(f"InfluxDB is not well: {answer.text[:300]}")
+        await _ask(self._http, "GET", "/health")
 
 
 @asynccontextmanager
@@ -110,32 +93,42 @@ async def open(  # noqa: A001
 ) -> AsyncIterator[InfluxDbStore]:
     """The store in one bucket, made if it is not there.
 
-    url: http://host:port.  Raises Unavailable if InfluxDB is away, Forbidden if the token does not do.
+    url: http://host:port.  Raises Unavailable if InfluxDB is away, Forbidden if the token does not do, Unknown if
+    there is no such organisation.
     """
     headers = {"Authorization": f"Token {token}"}
-    client = InfluxDBClient(url=url, token=token, org=organisation, timeout=round(timeout_s * 1000))
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s) as http:
+        await _make_bucket(http, organisation, bucket)
+        yield InfluxDbStore(http, organisation, bucket)
+
+
+async def _make_bucket(http: httpx.AsyncClient, organisation: str, bucket: str) -> None:
+    found = (await _ask(http, "GET", "/api/v2/buckets", params={"limit": 100})).json()["buckets"]
+    if bucket in {one["name"] for one in found}:
+        return
+    owners = (await _ask(http, "GET", "/api/v2/orgs")).json()["orgs"]
+    ids = {one["name"]: one["id"] for one in owners}
+    if organisation not in ids:
+        raise Unknown(
+            f"the token sees no organisation {organisation!r} in InfluxDB", hint=f"it sees {', '.join(ids) or 'none'}"
+        )
+    body = {"orgID": ids[organisation], "name": bucket, "retentionRules": []}
+    await _ask(http, "POST", "/api/v2/buckets", json=body)
+
+
+async def _ask(http: httpx.AsyncClient, method: str, path: str, **content: Any) -> httpx.Response:
+    """One request; raises Invalid, Forbidden or Unavailable."""
     try:
-        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s) as http:
-            await asyncio.to_thread(_find_bucket, client, organisation, bucket)
-            yield InfluxDbStore(client, http, bucket)
-    finally:
-        client.api_client.rest_client.pool_manager.clear()  # its `close` leaves the sockets open
-        await asyncio.to_thread(client.close)
+        answer = await http.request(method, path, **content)
+    except httpx.TransportError as exc:
+        raise _away(http, exc) from exc
+    if answer.is_error:
+        raise _of_status(answer.status_code, answer.text[:300])
+    return answer
 
 
-def _find_bucket(client: InfluxDBClient, organisation: str, bucket: str) -> None:
-    try:
-        buckets = client.buckets_api()
-        if buckets.find_bucket_by_name(bucket) is None:  # type: ignore[no-untyped-call]  # untyped there
-            buckets.create_bucket(bucket_name=bucket, org=organisation)
-    except (ApiException, HTTPError, OSError) as exc:
-        raise _translated(exc) from exc
-
-
-def _translated(exc: Exception) -> BedError:
-    if isinstance(exc, ApiException) and exc.status:
-        return _of_status(exc.status, str(exc.message or exc.body or exc.reason)[:300])
-    return Unavailable(f"InfluxDB did not answer: {exc}", hint="is influxd running at that address?")
+def _away(http: httpx.AsyncClient, exc: httpx.TransportError) -> Unavailable:
+    return Unavailable(f"InfluxDB at {http.base_url} did not answer: {exc!r}", hint="is influxd running there?")
 
 
 def _of_status(status: int, said: str) -> BedError:
