@@ -142,7 +142,10 @@ class Long:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A stated hole: between `from_ns` and `to_ns`, both included, samples of these signals are missing."""
+    """A stated hole: between `from_ns` and `to_ns`, both included, samples of these signals are missing.
+
+    signals: none named means all of the stream.
+    """
 
     signals: tuple[str, ...]
     from_ns: int

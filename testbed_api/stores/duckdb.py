@@ -1,151 +1,237 @@
 """The embedded store: one DuckDB file that belongs to one process.
 
-Each (space, stream) is one table of samples in long form, appended in the order of arrival; reads sort.  A sample that
-is there already is not written again: the anti-join looks only at the time range of what is written, which the
-file's zone maps make cheap.
+Each (space, stream) is one table of samples in long form, appended in the order of arrival; reads sort.  Samples later
+than all that their signal has are appended as they are; for others an anti-join finds what is there already, looking
+only at their time range, which the file's zone maps make cheap.  DuckDB syncs its log at each commit: what is written
+outlives a loss of power.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
 
-from broker.batch import BAD, NO_VALUE, NUMPY, Column, Long
-from broker.errors import Corrupt, Refused, Taken, Unavailable
+from broker.batch import BAD, GOOD, NO_VALUE, Long, Series
+from broker.errors import BedError, Corrupt, Invalid, Refused, Taken, Unavailable, Unknown
 from broker.streams import Dtype
+from testbed_api.stores import frames
 from testbed_api.stores.port import Block, Window
 
 LAYOUT = 1
-FRAME = 10_000
-PAGE = 100_000
+PAGE = 50_000
 """Rows read at a time, then handed on in frames."""
 READERS = 4
 
 _COLUMN = {Dtype.FLOAT64: "f", Dtype.INT64: "i", Dtype.BOOL: "b", Dtype.STRING: "s"}
+_KIND = {dtype: kind for kind, dtype in enumerate(_COLUMN)}
+_NO_KIND = len(_KIND)
+"""The kind of a sample without a value."""
+
 _CREATE = """CREATE TABLE IF NOT EXISTS {table}
   (signal VARCHAR, time_ns BIGINT, f DOUBLE, i BIGINT, b BOOLEAN, s VARCHAR, quality UTINYINT)"""
-_INSERT = """
-INSERT INTO {table}
-SELECT DISTINCT ON (name, time_ns)
-  list_extract($names, code) AS name, time_ns,
-  {f} AS f, {i} AS i, {b} AS b, {s} AS s, quality
-FROM new
-WHERE NOT EXISTS (
+_STAGE = """CREATE OR REPLACE TEMP TABLE staged AS
+SELECT part, name, time_ns, {f} AS f, {i} AS i, {b} AS b, {s} AS s, quality FROM given"""
+_LATEST = "SELECT signal, max(time_ns) FROM {table} WHERE time_ns >= $first GROUP BY signal"
+_APPEND = """INSERT INTO {table}
+SELECT list_extract($names, name), time_ns, f, i, b, s, quality FROM staged WHERE part = $part"""
+_INSERT_MISSING = """INSERT INTO {table}
+SELECT DISTINCT ON (name, time_ns) list_extract($names, name), time_ns, f, i, b, s, quality
+FROM staged WHERE part = $part AND NOT EXISTS (
   FROM {table} AS old
   WHERE old.time_ns BETWEEN $first AND $last
-    AND old.time_ns = new.time_ns AND old.signal = list_extract($names, code))"""
-_PAGE = """
-SELECT list_position($names, signal)::INTEGER AS place, time_ns, f, i, b, s, quality
-FROM {table}
-WHERE time_ns >= $first AND time_ns < $end AND list_contains($names, signal)
-  AND (time_ns > $after OR list_position($names, signal) > $place)
-ORDER BY time_ns, place LIMIT {page}"""
-_THIN = """
-WITH spans AS (
-  SELECT signal, (time_ns - $first) // $width AS span, quality = 0 AS good, quality = 2 AS bad,
-         time_ns, CASE WHEN list_contains($ordered, signal) THEN coalesce(f, i) END AS number, i
-  FROM {table}
-  WHERE time_ns >= $first AND time_ns < $end AND list_contains($names, signal)
-), ends AS (
-  SELECT signal,
-    coalesce(arg_min(time_ns, coalesce(i, number)) FILTER (good), min(time_ns) FILTER (good), min(time_ns)) AS low,
-    coalesce(arg_max(time_ns, coalesce(i, number)) FILTER (good), max(time_ns) FILTER (good), max(time_ns)) AS high
-  FROM spans GROUP BY signal, span
-), chosen AS (SELECT signal, low AS time_ns FROM ends UNION SELECT signal, high FROM ends)
-SELECT list_position($names, signal)::INTEGER AS place, time_ns, f, i, b, s, quality
-FROM {table} SEMI JOIN chosen USING (signal, time_ns)
-WHERE time_ns >= $first AND time_ns < $end
-ORDER BY time_ns, place"""
+    AND old.time_ns = staged.time_ns AND old.signal = list_extract($names, staged.name))
+ORDER BY staged.rowid"""
 
-_T = TypeVar("_T")
+_MINE = "time_ns >= $first AND time_ns < $end AND list_contains($names, signal)"
+_EXTENT = f"SELECT count(*), min(time_ns), max(time_ns) FROM {{table}} WHERE {_MINE}"
+_PAGE = f"""SELECT list_position($names, signal)::INTEGER AS place, time_ns, quality, {{columns}}
+FROM {{table}} WHERE {_MINE} AND (time_ns > $first OR list_position($names, signal) > $place)
+ORDER BY time_ns, place LIMIT {PAGE}"""
+_ENDS = f"""SELECT list_position($names, signal)::INTEGER AS place, {{columns}}
+FROM {{table}} WHERE {_MINE} AND quality {{quality}} GROUP BY signal, {{since}} // $span"""
+_BY_VALUE = (
+    f"arg_min(time_ns, {{v}}) AS t0, min({{v}}) AS v0, {GOOD} AS q0,"
+    f" arg_max(time_ns, {{v}}) AS t1, max({{v}}) AS v1, {GOOD} AS q1"
+)
+_BY_TIME = (
+    "min(time_ns) AS t0, arg_min_null({v}, time_ns) AS v0, arg_min(quality, time_ns) AS q0,"
+    " max(time_ns) AS t1, arg_max_null({v}, time_ns) AS v1, arg_max(quality, time_ns) AS q1"
+)
+
+_Result = TypeVar("_Result")
+_Rows = Mapping[str, Any]
 
 
 class DuckDbStore:
     """A `SeriesStore` over one file."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, file: "_File") -> None:
         """Made by `open`."""
-        self._connection = connection
-        self._writing = asyncio.Lock()
-        self._reading = asyncio.Semaphore(READERS)
-        self._tables = {
-            str(name) for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
-        }
+        self._file = file
+        self._writer = ThreadPoolExecutor(1, "duckdb-writer")
+        self._readers = ThreadPoolExecutor(READERS, "duckdb-reader")
+        self._tables: set[str] = set()
+        self._latest: dict[tuple[str, str], int] = {}
+        """The latest time of each (table, signal), as far as this process has asked; the writer's own."""
 
     async def write(self, blocks: Sequence[Block]) -> None:
         """One transaction for all blocks."""
-        async with self._writing:
-            await _in_thread(self._write, blocks)
+        await self._in(self._writer, self._write, blocks)
 
     def _write(self, blocks: Sequence[Block]) -> None:
-        by_table: dict[str, list[Block]] = {}
+        by_table: dict[str, list[_Run]] = {}
         for block in blocks:
-            by_table.setdefault(_table(block.space, str(block.spec.address)), []).append(block)
-        made: set[str] = set()
-        cursor = self._connection.cursor()
+            runs = by_table.setdefault(_table(block.space, block.spec.address), [])
+            runs += (
+                _Run(name, block.spec.signal(name).dtype, series)
+                for name, series in block.series
+                if len(series.time_ns)
+            )
         try:
-            cursor.begin()
-            for table, mine in by_table.items():
-                if table not in self._tables:
-                    cursor.execute(_CREATE.format(table=_quoted(table)))
-                    made.add(table)
-                _insert(cursor, table, mine)
-            cursor.commit()
-        finally:
-            cursor.close()  # rolls back what was not committed
-        self._tables |= made
+            with (
+                self._file.cursor() as cursor
+            ):  # what is not committed when it closes is rolled back
+                cursor.begin()
+                parts = [
+                    part
+                    for table in by_table
+                    for part in self._sorted(cursor, table, by_table[table])
+                ]
+                _stage(cursor, parts)
+                for at, part in enumerate(parts):
+                    part.insert(cursor, at)
+                cursor.commit()
+        except duckdb.Error:
+            self._latest.clear()  # whether it was committed after all is for the file to say
+            raise
+        self._tables |= by_table.keys()
+
+    def _sorted(
+        self, cursor: duckdb.DuckDBPyConnection, table: str, runs: Sequence["_Run"]
+    ) -> Iterator["_Part"]:
+        """The runs that can be appended as they are, and those that must be compared with what is there."""
+        if not runs:
+            return
+        if table not in self._tables:
+            cursor.execute(_CREATE.format(table=_quoted(table)))
+        strange = {run.name for run in runs if (table, run.name) not in self._latest}
+        if strange:
+            first = min(int(run.series.time_ns.min()) for run in runs)
+            found = cursor.execute(_LATEST.format(table=_quoted(table)), {"first": first})
+            latest = dict(found.fetchall())
+            self._latest |= {(table, name): latest.get(name, first - 1) for name in strange}
+        fresh, again = _Part(table, fresh=True), _Part(table, fresh=False)
+        for run in runs:
+            times = run.series.time_ns
+            known = self._latest[table, run.name]
+            ascending = bool(np.all(times[1:] > times[:-1]))
+            (fresh if times[0] > known and ascending else again).runs.append(run)
+            self._latest[table, run.name] = max(known, int(times.max()))
+        yield from (part for part in (fresh, again) if part.runs)
 
     async def read(self, window: Window) -> AsyncIterator[Long]:
-        """Page by page behind the last sample of the page before."""
-        table = _table(window.space, str(window.spec.address))
-        if table not in self._tables:
-            return
-        query = _PAGE.format(table=_quoted(table), page=PAGE)
-        names = _in_order(window)
-        after, at = window.from_ns, 0
-        while True:
-            place = {"names": names, "first": after, "end": window.to_ns, "after": after, "place": at}
-            rows = await self._fetch(query, place)
-            for frame in _frames(rows, window, names):
+        """Page by page behind the last sample of the page before, in slices of time that hold about one page."""
+        count, first, last = await self._in(self._readers, self._extent, window)
+        width = max((last - first) * PAGE // (2 * count), 1) if count else 1
+        at, place = first, 0
+        while count and at <= last:
+            end = min(at + width, last + 1)
+            page = await self._in(self._readers, self._page, window, at, place, end)
+            for frame in frames.cut(page):
                 yield frame
-            if len(rows["place"]) < PAGE:
-                return
-            after, at = int(rows["time_ns"][-1]), int(rows["place"][-1])
+            if len(page) == PAGE:
+                at, place, width = int(page.time_ns[-1]), _place(window, page), max(width // 2, 1)
+            else:
+                at, place, width = end, 0, width * 2 if len(page) < PAGE // 4 else width
+
+    def _extent(self, window: Window) -> tuple[int, int, int]:
+        """How many samples the window has, and the times of the first and the last."""
+        if not self._has(window):
+            return 0, 0, 0
+        with self._file.cursor() as cursor:
+            found = cursor.execute(_EXTENT.format(table=_of(window)), _asked(window)).fetchall()
+        return found[0] if found[0][0] else (0, 0, 0)
+
+    def _page(self, window: Window, at: int, place: int, end: int) -> Long:
+        columns = ", ".join(
+            dict.fromkeys(_COLUMN[window.spec.signal(name).dtype] for name in window.signals)
+        )
+        asked = _asked(window) | {"first": at, "end": end, "place": place}
+        with self._file.cursor() as cursor:
+            rows = cursor.execute(
+                _PAGE.format(table=_of(window), columns=columns), asked
+            ).fetchnumpy()
+        return _samples(window, rows, _in_order(window))
 
     async def thin(self, window: Window, points: int) -> AsyncIterator[Long]:
-        """Least and greatest of each span, found in SQL."""
-        table = _table(window.space, str(window.spec.address))
-        if table not in self._tables:
-            return
-        names = _in_order(window)
-        numbers = (Dtype.FLOAT64, Dtype.INT64)
-        place = {
-            "names": names,
-            "ordered": [name for name in names if window.spec.signal(name).dtype in numbers],
-            "first": window.from_ns,
-            "end": window.to_ns,
-            "width": max(-(-(window.to_ns - window.from_ns) // max(points // 2, 1)), 1),
-        }
-        rows = await self._fetch(_THIN.format(table=_quoted(table)), place)
-        for frame in _frames(rows, window, names):
+        """The ends of each span, found in SQL."""
+        ends = await self._in(self._readers, self._ends, window, points)
+        for frame in frames.thinned(window, points, ends):
             yield frame
+
+    def _ends(self, window: Window, points: int) -> list[Long]:
+        if not self._has(window):
+            return []
+        wide = window.to_ns - window.from_ns >= 2**63
+        since = "(time_ns::HUGEINT - $first)" if wide else "(time_ns - $first)"
+        found = []
+        with self._file.cursor() as cursor:
+            for dtype, column in _COLUMN.items():
+                names = [
+                    name for name in _in_order(window) if window.spec.signal(name).dtype is dtype
+                ]
+                good = _BY_VALUE if dtype in frames.ORDERED else _BY_TIME
+                for quality, ends in (
+                    ((f"= {GOOD}", good), (f"<> {GOOD}", _BY_TIME)) if names else ()
+                ):
+                    query = _ENDS.format(
+                        table=_of(window),
+                        columns=ends.format(v=column),
+                        quality=quality,
+                        since=since,
+                    )
+                    asked = _asked(window) | {
+                        "names": names,
+                        "span": frames.span_ns(window, points),
+                    }
+                    rows = cursor.execute(query, asked).fetchnumpy()
+                    for end in "01":
+                        one = {"place": rows["place"], "time_ns": rows[f"t{end}"]}
+                        one |= {"quality": rows[f"q{end}"], column: rows[f"v{end}"]}
+                        found.append(_samples(window, one, names))
+        return found
 
     async def ready(self) -> None:
         """Ask the file a question."""
-        await self._fetch("SELECT 1 AS one", {})
+        await self._in(self._readers, self._file.ask, "SELECT 1")
 
-    async def _fetch(self, query: str, place: Mapping[str, object]) -> dict[str, Any]:
-        def fetch() -> dict[str, Any]:
-            with self._connection.cursor() as cursor:
-                found: dict[str, Any] = cursor.execute(query, dict(place)).fetchnumpy()
-                return found
+    def _has(self, window: Window) -> bool:
+        table = _table(window.space, window.spec.address)
+        if table not in self._tables and self._file.ask(
+            "SELECT 1 FROM duckdb_tables() WHERE table_name = ?", table
+        ):
+            self._tables.add(table)
+        return table in self._tables and bool(window.signals)
 
-        async with self._reading:
-            return await _in_thread(fetch)
+    async def _in(
+        self, pool: ThreadPoolExecutor, call: Callable[..., _Result], *args: object
+    ) -> _Result:
+        """Run one call off the loop; one that is no longer waited for still comes to its end."""
+        with _translated():
+            return await asyncio.get_running_loop().run_in_executor(pool, call, *args)
+
+    async def close(self) -> None:
+        """Finish what was begun, then close the file; called by `open`."""
+        for pool in (self._writer, self._readers):
+            await asyncio.to_thread(pool.shutdown)
+        await asyncio.to_thread(self._file.close)
 
 
 @asynccontextmanager
@@ -155,98 +241,170 @@ async def open(path: Path, *, memory: str = "1GB", threads: int = 2) -> AsyncIte
     memory: most that DuckDB uses, such as "1GB".  Raises Taken if another process has it, Refused if its layout is of
     another version, Corrupt if it is no such file.
     """
-    config: dict[str, Any] = {"memory_limit": memory, "threads": threads}
+    file = _File(path, {"memory_limit": memory, "threads": threads})
+    with _translated():
+        await asyncio.to_thread(file.check_layout)
+    store = DuckDbStore(file)
     try:
-        connection = await asyncio.to_thread(duckdb.connect, str(path), config=config)
-    except duckdb.IOException as exc:
-        if "lock" in str(exc):
-            raise Taken(f"{path} is open in another process", hint="one process owns the file: ask its API") from exc
-        if "not a valid DuckDB" in str(exc):
-            raise Corrupt(f"{path} is not a DuckDB file") from exc
-        raise Unavailable(f"{path} cannot be opened: {exc}") from exc
-    except duckdb.Error as exc:
-        raise Corrupt(f"{path} cannot be opened: {exc}") from exc
-    try:
-        await _in_thread(lambda: _check_layout(connection, path))
-        yield DuckDbStore(connection)
+        yield store
     finally:
-        await asyncio.to_thread(connection.close)
+        await store.close()
 
 
-def _check_layout(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    connection.execute("CREATE TABLE IF NOT EXISTS layout (version INTEGER)")
-    found = connection.execute("SELECT version FROM layout").fetchall()
-    if not found:
-        connection.execute("INSERT INTO layout VALUES (?)", [LAYOUT])
-    elif found != [(LAYOUT,)]:
-        raise Refused(
-            f"{path} has layout {found[0][0]}, this version reads {LAYOUT}", hint="use the version that wrote it"
-        )
+class _File:
+    """The connection to the file, opened again after an error that DuckDB does not recover from."""
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self._path = path
+        self._config = config
+        self._lock = threading.Lock()
+        self._connection: duckdb.DuckDBPyConnection | None = None
+
+    @contextmanager
+    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection for one thread and one job."""
+        try:
+            with self._lock:
+                if self._connection is None:
+                    self._connection = _connected(self._path, self._config)
+                cursor = self._connection.cursor()
+            with cursor:
+                yield cursor
+        except duckdb.FatalException:  # a checkpoint met a full disk, say
+            self.close()
+            raise
+
+    def ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """All rows of a small query."""
+        with self.cursor() as cursor:
+            return cursor.execute(query, values).fetchall()
+
+    def check_layout(self) -> None:
+        """Raises Refused if the tables are of another version."""
+        try:
+            self.ask("CREATE TABLE IF NOT EXISTS layout (version INTEGER)")
+            self.ask("INSERT INTO layout SELECT ? WHERE NOT EXISTS (FROM layout)", LAYOUT)
+            [(version,)] = self.ask("SELECT version FROM layout")
+            if version != LAYOUT:
+                raise Refused(
+                    f"{self._path} has layout {version}, this version reads {LAYOUT}",
+                    hint="use the version that wrote it",
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
 
 
-def _insert(cursor: duckdb.DuckDBPyConnection, table: str, blocks: Sequence[Block]) -> None:
-    """Insert what is not there yet, dtype by dtype, from columns."""
-    by_dtype: dict[Dtype, list[tuple[str, Any]]] = {}
-    for block in blocks:
-        for name, series in block.series:
-            if len(series.time_ns):
-                by_dtype.setdefault(block.spec.signal(name).dtype, []).append((name, series))
-    for dtype, found in by_dtype.items():
-        names = list(dict.fromkeys(name for name, _ in found))
-        codes = [np.full(len(one.time_ns), names.index(name) + 1, np.int32) for name, one in found]
-        times = np.concatenate([one.time_ns for _, one in found])
-        new = {
-            "code": np.concatenate(codes),
-            "time_ns": times,
-            "value": np.concatenate([one.values for _, one in found]),
-            "quality": np.concatenate([one.quality for _, one in found]),
-        }
-        cursor.register("new", new)
-        values = dict.fromkeys("fibs", "NULL") | {_COLUMN[dtype]: f"CASE WHEN quality <> {BAD} THEN value END"}
-        place = {"names": names, "first": int(times.min()), "last": int(times.max())}
-        cursor.execute(_INSERT.format(table=_quoted(table), **values), place)
-        cursor.unregister("new")
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Samples of one signal."""
+
+    name: str
+    dtype: Dtype
+    series: Series
 
 
-def _frames(rows: Mapping[str, Any], window: Window, names: Sequence[str]) -> list[Long]:
-    """Rows as frames; `place` counts from 1 in `names`, a frame's signals from 0 in the spec."""
-    spec = window.spec
-    dtypes = tuple(signal.dtype for signal in spec.signals)
-    places = np.array([spec.names.index(name) for name in names], np.int32)
-    signal = places[rows["place"].astype(np.int64) - 1] if len(rows["place"]) else np.empty(0, np.int32)
-    quality = rows["quality"].astype(np.uint8)
-    values = _values(rows, signal, quality, dtypes)
-    return [
-        Long(
-            rows["time_ns"][cut : cut + FRAME].astype(np.int64),
-            signal[cut : cut + FRAME],
-            values[cut : cut + FRAME],
-            quality[cut : cut + FRAME],
-            spec.names,
-            dtypes,
-        )
-        for cut in range(0, len(signal), FRAME)
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one statement inserts into one table.
+
+    fresh: each run ascends, and begins after all that its signal has.
+    """
+
+    table: str
+    fresh: bool
+    runs: list[_Run] = field(default_factory=list)
+
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(run.name for run in self.runs))
+
+    def insert(self, cursor: duckdb.DuckDBPyConnection, at: int) -> None:
+        """Insert the staged rows of part number `at`, this one."""
+        asked: dict[str, Any] = {"names": self.names(), "part": at}
+        if not self.fresh:
+            asked["first"] = min(int(run.series.time_ns.min()) for run in self.runs)
+            asked["last"] = max(int(run.series.time_ns.max()) for run in self.runs)
+        query = _APPEND if self.fresh else _INSERT_MISSING
+        cursor.execute(query.format(table=_quoted(self.table)), asked)
+
+
+def _stage(cursor: duckdb.DuckDBPyConnection, parts: Sequence[_Part]) -> None:
+    """Hand all samples of a write to DuckDB at once, as columns: it costs a millisecond each time."""
+    runs = [
+        (at, part.names().index(run.name) + 1, run)
+        for at, part in enumerate(parts)
+        for run in part.runs
     ]
+    if not runs:
+        return
+    sizes = [len(run.series.time_ns) for _, _, run in runs]
+    quality = np.concatenate([run.series.quality for _, _, run in runs])
+    kind = np.repeat(np.array([_KIND[run.dtype] for _, _, run in runs], np.uint8), sizes)
+    kind[quality == BAD] = _NO_KIND
+    given = {
+        "part": np.repeat(np.array([at for at, _, _ in runs], np.int32), sizes),
+        "name": np.repeat(np.array([name for _, name, _ in runs], np.int32), sizes),
+        "time_ns": np.concatenate([run.series.time_ns for _, _, run in runs]),
+        "quality": quality,
+        "kind": kind,
+    }
+    columns = dict.fromkeys(_COLUMN.values(), "NULL")
+    for dtype in {run.dtype for _, _, run in runs}:
+        column = _COLUMN[dtype]
+        nothing = np.array([NO_VALUE[dtype]])
+        given[column] = np.concatenate(
+            [
+                run.series.values if run.dtype is dtype else np.repeat(nothing, size)
+                for size, (_, _, run) in zip(sizes, runs, strict=True)
+            ]
+        )
+        columns[column] = f"CASE WHEN kind = {_KIND[dtype]} THEN {column} END"
+    cursor.register("given", given)
+    cursor.execute(_STAGE.format(**columns))
 
 
-def _values(rows: Mapping[str, Any], signal: Column, quality: Column, dtypes: tuple[Dtype, ...]) -> Column:
-    present = {dtypes[at] for at in np.unique(signal).tolist()}
-    alone = len(set(dtypes)) == 1
-    values = np.empty(len(signal), NUMPY[dtypes[0]] if alone else np.object_)
-    for dtype in present:
-        mine = np.isin(signal, [at for at, one in enumerate(dtypes) if one is dtype])
-        nothing: Any = NO_VALUE[dtype]
-        column = np.ma.filled(rows[_COLUMN[dtype]][mine], nothing)
-        values[mine] = column if alone else column.tolist()
-        values[mine & (quality == BAD)] = nothing
-    return values
+def _samples(window: Window, rows: _Rows, names: Sequence[str]) -> Long:
+    """Rows as columns of the port; `place` counts from 1 in `names`."""
+    spec = window.spec
+    places = np.array([spec.names.index(name) for name in names], np.int32)
+    signal = places[rows["place"] - 1]
+    quality = np.asarray(rows["quality"], np.uint8)
+    values = frames.column(window, len(signal))
+    for dtype, column in _COLUMN.items():
+        if column in rows:
+            of_dtype = [at for at, one in enumerate(spec.signals) if one.dtype is dtype]
+            mine = np.isin(signal, of_dtype)
+            nothing: Any = NO_VALUE[dtype]
+            found = np.ma.filled(rows[column][mine], nothing)
+            found[quality[mine] == BAD] = nothing
+            values[mine] = found if values.dtype == found.dtype else found.tolist()
+    return frames.of(window, np.asarray(rows["time_ns"]), signal, values, quality)
+
+
+def _place(window: Window, page: Long) -> int:
+    """Where the page's last signal stands among those asked for, from 1."""
+    return _in_order(window).index(page.names[int(page.signal[-1])]) + 1
+
+
+def _asked(window: Window) -> dict[str, Any]:
+    return {"names": _in_order(window), "first": window.from_ns, "end": window.to_ns}
 
 
 def _in_order(window: Window) -> list[str]:
     return [name for name in window.spec.names if name in window.signals]
 
 
-def _table(space: str, stream: str) -> str:
+def _of(window: Window) -> str:
+    return _quoted(_table(window.space, window.spec.address))
+
+
+def _table(space: str, stream: object) -> str:
     return f"{space}/{stream}"
 
 
@@ -254,11 +412,59 @@ def _quoted(table: str) -> str:
     return '"' + table.replace('"', '""') + '"'
 
 
-async def _in_thread(call: Callable[..., _T], *args: object) -> _T:
-    """Run one call of DuckDB off the loop, its errors translated."""
+def _connected(path: Path, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+    if not path.parent.is_dir():
+        raise Unknown(f"there is no folder {path.parent}", hint="make it first")
     try:
-        return await asyncio.to_thread(call, *args)
-    except (duckdb.IOException, duckdb.FatalException, duckdb.OutOfMemoryException, duckdb.TransactionException) as exc:
-        raise Unavailable(f"the DuckDB file did not take it: {exc}", hint="is the disk full?") from exc
-    except duckdb.SerializationException as exc:
-        raise Corrupt(f"the DuckDB file is damaged: {exc}") from exc
+        return duckdb.connect(str(path), config=config)
+    except (duckdb.ParserException, duckdb.SyntaxException) as exc:
+        raise Invalid(f"DuckDB cannot be set up so: {exc}") from exc
+    except duckdb.IOException as exc:
+        text = str(exc)
+        if "Could not set lock" in text:
+            raise Taken(
+                f"{path} is open in another process", hint="one process owns the file: ask its API"
+            ) from exc
+        if "not a valid DuckDB" in text:
+            raise Corrupt(
+                f"{path} is not a DuckDB file", hint="move it away, or name another"
+            ) from exc
+        if "version number" in text:
+            raise Refused(
+                f"{path} was written by another DuckDB: {text}",
+                hint="use the version that wrote it",
+            ) from exc
+        raise
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """No error of DuckDB leaves the adapter, but those of a wrong statement, which are bugs."""
+    try:
+        yield
+    except duckdb.Error as exc:
+        error = translation(exc)
+        if error is None:
+            raise
+        raise error from exc
+
+
+def translation(exc: duckdb.Error) -> BedError | None:
+    """What an error of DuckDB means to the caller; None where it can only be a bug of ours."""
+    text = str(exc)
+    if "orrupt" in text or "Could not read enough bytes" in text or isinstance(exc, _BYTES_LIE):
+        return Corrupt(f"the DuckDB file is damaged: {text}", hint="restore it from a backup")
+    if isinstance(exc, _AWAY):
+        return Unavailable(f"the DuckDB file did not take it: {text}", hint="is the disk full?")
+    return None
+
+
+_BYTES_LIE = (duckdb.SerializationException,)
+_AWAY = (
+    duckdb.ConnectionException,  # closed and not yet opened again
+    duckdb.FatalException,
+    duckdb.InterruptException,
+    duckdb.IOException,
+    duckdb.OutOfMemoryException,
+    duckdb.TransactionException,
+)

@@ -1,51 +1,72 @@
 """InfluxDB's line protocol, made in bulk from columns.
 
-Signals with the same time stamps become one line with many fields.  A field is the signal's name; its quality stands
-in `<name>:q` where it is not good, alone where a bad sample has no value.
+Signals with the same time stamps become one line with many fields.  A good value stands in the field `<signal>`, an
+uncertain one in `<signal>:uncertain`, and `<signal>:bad` marks a sample without a value.  A field of its own for each
+quality, because fields are overwritten one by one: whatever is sent again under one identity, the value that is read
+is one that was sent with the quality read.
 Source: InfluxDB 2.7 reference, line protocol.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-
-import numpy as np
+from collections.abc import Iterable, Iterator, Sequence
 
 from broker.batch import BAD, GOOD, Series
 from broker.streams import Dtype
 from testbed_api.stores.port import Block
 
-QUALITY = ":q"
+MOST_LINES = 50_000
+MOST_BYTES = 5_000_000
+
+_SUFFIXES = ("", ":uncertain", ":bad")
+"""By quality; no signal's name holds a colon."""
+
+
+def field(name: str, quality: int) -> str:
+    """The field that holds a signal's samples of one quality; InfluxDB refuses a field called `time`."""
+    return ("time:" if name == "time" else name) + _SUFFIXES[quality]
+
+
+def bodies(blocks: Iterable[Block]) -> Iterator[bytes]:
+    """What to send, each part within `MOST_LINES`, and within `MOST_BYTES` unless one line is longer."""
+    part: list[bytes] = []
+    size = 0
+    for block in blocks:
+        for line in lines(block):
+            encoded = line.encode()
+            if part and (len(part) == MOST_LINES or size + len(encoded) >= MOST_BYTES):
+                yield b"\n".join(part)
+                part, size = [], 0
+            part.append(encoded)
+            size += len(encoded) + 1
+    if part:
+        yield b"\n".join(part)
 
 
 def lines(block: Block) -> Iterator[str]:
     """The lines of a block, without line ends; nanosecond time stamps."""
-    head = _escaped(str(block.spec.address)) + ",space=" + _escaped(block.space)
+    head = f"{block.spec.address},space={block.space}"  # ids hold nothing that needs escaping
     dtypes = {signal.name: signal.dtype for signal in block.spec.signals}
     shared: dict[bytes, list[tuple[str, Series]]] = defaultdict(list)
     for name, series in block.series:
         if len(series.time_ns):
             shared[series.time_ns.tobytes()].append((name, series))
     for together in shared.values():
-        fields = [_fields(_escaped(name), dtypes[name], series) for name, series in together]
+        columns = [_fields(name, dtypes[name], series) for name, series in together]
         times = map(str, together[0][1].time_ns.tolist())
-        for time, *cells in zip(times, *fields, strict=True):
+        for time, *cells in zip(times, *columns, strict=True):
             yield f"{head} {','.join(cells)} {time}"
 
 
-def _fields(key: str, dtype: Dtype, series: Series) -> Sequence[str]:
-    """`key=value` for each sample, with its quality where that is not good."""
+def _fields(name: str, dtype: Dtype, series: Series) -> Sequence[str]:
+    """`key=value` for each sample."""
+    keys = [field(name, quality).replace(" ", "\\ ") for quality in range(len(_SUFFIXES))]
     values = _texts(dtype, series)
-    if not np.any(series.quality):
-        return [f"{key}={value}" for value in values]
-    out = []
-    for value, code in zip(values, series.quality.tolist(), strict=True):
-        if code == GOOD:
-            out.append(f"{key}={value}")
-        elif code == BAD:
-            out.append(f"{key}{QUALITY}={code}i")
-        else:
-            out.append(f"{key}={value},{key}{QUALITY}={code}i")
-    return out
+    if not series.quality.any():
+        return [f"{keys[GOOD]}={value}" for value in values]
+    return [
+        f"{keys[code]}={'t' if code == BAD else value}"
+        for value, code in zip(values, series.quality.tolist(), strict=True)
+    ]
 
 
 def _texts(dtype: Dtype, series: Series) -> Sequence[str]:
@@ -57,8 +78,3 @@ def _texts(dtype: Dtype, series: Series) -> Sequence[str]:
     if dtype is Dtype.BOOL:
         return ["t" if value else "f" for value in values]
     return ['"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values]
-
-
-def _escaped(name: str) -> str:
-    """A measurement, tag value or field key; ids and signal names hold nothing else that needs it."""
-    return name.replace(" ", "\\ ")

@@ -1,1 +1,333 @@
-"""One suite for the way onto the bus, over the real NATS and the real Mosquitto."""
+"""What `broker/client.py` promises, over the real NATS and the real Mosquitto."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from broker import client
+from broker.clock import WallClock
+from broker.errors import Forbidden, Refused, Unavailable
+from broker.settings import Credential
+from tests.conformance.brokers import ADA, BERT, NATS_ACK_WAIT_S, Broker, settings
+
+TOPIC = "t/one"
+
+
+@asynccontextmanager
+async def open_bus(
+    broker: Broker, who: Credential = ADA, *, durable: bool = False, **changed: object
+) -> AsyncIterator[client.Bus]:
+    async with client.open(
+        settings(broker, who, **changed), WallClock(), client_id=who.principal, durable=durable
+    ) as bus:
+        if not durable:  # that one connects with its first inbox
+            await bus.connection()
+        yield bus
+
+
+async def next_of(inbox: client.Inbox, count: int = 1, *, ack: bool = True) -> list[bytes]:
+    """The payloads of the next messages."""
+    payloads = []
+    async for message in inbox:
+        payloads.append(message.payload)
+        if ack:
+            inbox.ack(message)
+        if len(payloads) == count:
+            break
+    return payloads
+
+
+def numbered(count: int, first: int = 0) -> list[bytes]:
+    return [b"%d" % number for number in range(first, first + count)]
+
+
+async def publish_all(bus: client.Bus, payloads: Sequence[bytes]) -> None:
+    """Publish in a pipeline, and return when the broker has acknowledged the last."""
+    for acknowledged in [await bus.submit(TOPIC, payload) for payload in payloads]:
+        await acknowledged
+
+
+async def drop(bus: client.Bus) -> None:
+    """Cut the connection as a network does, when all acknowledgements so far have reached the broker."""
+    await bus.publish("t/behind-the-acknowledgements", b"")
+    bus._connection._socket.shutdown(socket.SHUT_RDWR)
+
+
+async def stays_empty(inbox: client.Inbox) -> bool:
+    """Whether nothing comes for a while."""
+    try:
+        async with asyncio.timeout(NATS_ACK_WAIT_S + 0.5):
+            await anext(inbox)
+    except TimeoutError:
+        return True
+    return False
+
+
+# --- delivery -----------------------------------------------------------------------------------------------------
+
+
+async def test_messages_arrive_in_the_order_they_were_published(broker):
+    async with open_bus(broker) as ada, open_bus(broker, BERT) as bert:
+        async with bert.subscribe(["t/#"], capacity=1_000, overflow="block") as inbox:
+            await publish_all(ada, numbered(300))
+            assert await next_of(inbox, 300) == numbered(300)
+
+
+async def test_two_thousand_messages_are_published_in_a_pipeline(broker):
+    async with open_bus(broker) as ada, open_bus(broker, BERT) as bert:
+        async with bert.subscribe([TOPIC], capacity=2_000, overflow="block") as inbox:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(publish_all(ada, numbered(2_000)), name="publisher")
+                assert await next_of(inbox, 2_000) == numbered(2_000)
+
+
+async def test_a_payload_of_256_kib_arrives_whole(broker):
+    payload = os.urandom(256 * 1024)
+    async with open_bus(broker) as bus:
+        async with bus.subscribe([TOPIC], capacity=1, overflow="block") as inbox:
+            await bus.publish(TOPIC, payload)
+            assert await next_of(inbox) == [payload]
+
+
+async def test_a_retained_message_greets_a_later_reader_and_says_that_it_is_one(broker):
+    async with open_bus(broker) as ada, open_bus(broker, BERT) as bert:
+        await ada.publish(TOPIC, b"kept", retain=True)
+        async with bert.subscribe([TOPIC], capacity=10, overflow="block") as inbox:
+            greeting = await anext(inbox)
+            await ada.publish(TOPIC, b"fresh", retain=True)
+            later = await anext(inbox)
+    assert (greeting.payload, greeting.retained) == (b"kept", True)
+    assert (later.payload, later.retained) == (b"fresh", False)
+
+
+async def test_a_message_for_two_inboxes_is_acknowledged_when_both_are_done_with_it(broker):
+    async with open_bus(broker, BERT, durable=True) as bert, open_bus(broker) as ada:
+        async with (
+            bert.subscribe([TOPIC], capacity=10, overflow="block") as one,
+            bert.subscribe([TOPIC], capacity=10, overflow="block") as other,
+        ):
+            await bert.connection()
+            await publish_all(ada, [b"by both", b"by one"])
+            assert await next_of(one, 2) == [b"by both", b"by one"]
+            assert await next_of(other) == [b"by both"]
+            assert await next_of(other, ack=False) == [b"by one"]
+            await drop(bert)
+            again = await anext(other)
+    assert (again.payload, again.duplicate) == (b"by one", True)
+
+
+async def test_an_inbox_that_was_left_gets_nothing_more(broker):
+    async with open_bus(broker) as bus:
+        async with bus.subscribe([TOPIC], capacity=10, overflow="block") as kept:
+            async with bus.subscribe([TOPIC], capacity=1, overflow="block") as left:
+                await bus.publish(TOPIC, b"1")
+                assert await next_of(left) == await next_of(kept) == [b"1"]
+            await publish_all(bus, numbered(5))  # a full inbox that nobody reads would stop the others
+            assert await next_of(kept, 5) == numbered(5)
+            assert left.dropped == 0
+
+
+# --- acknowledgement and sessions ---------------------------------------------------------------------------------
+
+
+async def test_what_was_not_acknowledged_comes_again_to_a_durable_session(broker):
+    async with open_bus(broker, BERT, durable=True) as bert, open_bus(broker) as ada:
+        async with bert.subscribe([TOPIC], capacity=100, overflow="block") as inbox:
+            await bert.connection()
+            await publish_all(ada, numbered(20))
+            assert await next_of(inbox, 12) == numbered(12)
+            assert await next_of(inbox, 8, ack=False) == numbered(8, 12)
+            await drop(bert)
+            await bert.connection(after=1)
+            assert await next_of(inbox, 8) == numbered(8, 12)
+            await drop(bert)
+            await bert.connection(after=2)
+            assert await stays_empty(inbox)
+
+
+async def test_a_durable_session_keeps_what_arrives_while_its_reader_is_away(broker):
+    async with open_bus(broker) as ada:
+        async with (
+            open_bus(broker, BERT, durable=True) as bert,
+            bert.subscribe([TOPIC], capacity=100, overflow="block") as inbox,
+        ):
+            await bert.connection()
+            await publish_all(ada, numbered(10))
+            assert await next_of(inbox, 6) == numbered(6)
+        await publish_all(ada, numbered(10, 10))
+        async with open_bus(broker, BERT, durable=True) as bert:
+            async with bert.subscribe([TOPIC], capacity=100, overflow="block") as inbox:
+                again = await next_of(inbox, 14)  # NATS sends what is new before what it sends again
+                assert sorted(again, key=int) == numbered(14, 6)
+                assert await stays_empty(inbox)
+
+
+async def test_a_clean_session_keeps_what_it_has_not_read_over_a_break(broker):
+    async with open_bus(broker, BERT) as bert, open_bus(broker) as ada:
+        async with bert.subscribe([TOPIC], capacity=100, overflow="block") as inbox:
+            await publish_all(ada, numbered(5))
+            assert await next_of(inbox) == [b"0"]
+            while len(inbox) < 4:
+                await WallClock().sleep(0.01)
+            await drop(bert)
+            await bert.connection(after=1)
+            await ada.publish(TOPIC, b"5")
+            assert await next_of(inbox, 5) == numbered(5, 1)
+
+
+# --- a slow reader ------------------------------------------------------------------------------------------------
+
+
+async def test_a_blocking_inbox_stays_within_its_bound_and_loses_nothing(broker):
+    async with open_bus(broker) as ada, open_bus(broker, BERT) as bert:
+        async with bert.subscribe([TOPIC], capacity=10, overflow="block") as inbox:
+            await publish_all(ada, numbered(500))
+            longest, payloads = 0, []
+            async for message in inbox:
+                longest = max(longest, len(inbox))
+                payloads.append(message.payload)
+                inbox.ack(message)
+                if len(payloads) == 500:
+                    break
+                await WallClock().sleep(0.001)
+    assert payloads == numbered(500)
+    assert longest <= 10
+
+
+async def test_a_dropping_inbox_keeps_the_newest_and_counts_the_others(broker):
+    async with open_bus(broker) as ada, open_bus(broker, BERT) as bert:
+        async with (
+            bert.subscribe([TOPIC], capacity=10, overflow="drop_oldest") as slow,
+            bert.subscribe([TOPIC], capacity=500, overflow="block") as witness,
+        ):
+            await publish_all(ada, numbered(500))
+            assert await next_of(witness, 500) == numbered(500)
+            assert await next_of(slow, 10) == numbered(10, 490)
+            assert slow.dropped == 490
+
+
+async def test_who_reads_a_full_inbox_may_wait_for_an_acknowledgement(broker):
+    """It lies behind messages that are not read as long as the inbox is full."""
+    async with open_bus(broker) as ada, open_bus(broker, BERT, timeout_s=3) as bert:
+        async with bert.subscribe([TOPIC], capacity=5, overflow="block") as inbox:
+            await publish_all(ada, numbered(200))
+            for number in range(200):
+                assert await next_of(inbox) == [b"%d" % number]
+                if number % 20 == 0:
+                    await bert.publish("t/answer", b"")
+
+
+async def test_a_reader_may_pause_for_longer_than_the_keep_alive(broker):
+    async with open_bus(broker) as ada, open_bus(broker, BERT, keepalive_s=2) as bert:
+        async with bert.subscribe([TOPIC], capacity=5, overflow="block") as inbox:
+            await publish_all(ada, numbered(50))
+            await WallClock().sleep(6)
+            assert await next_of(inbox, 50) == numbered(50)
+        assert await bert.connection() == 1
+
+
+# --- breaks -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_client_is_back_within_ten_seconds_of_a_killed_broker(broker):
+    async with open_bus(broker) as ada, open_bus(broker, BERT) as bert:
+        async with bert.subscribe([TOPIC], capacity=10, overflow="block") as inbox:
+            async with broker.killed():
+                while ada.is_connected or bert.is_connected:
+                    await WallClock().sleep(0.01)
+            async with asyncio.timeout(10):
+                assert await ada.connection(after=1) == await bert.connection(after=1) == 2
+            await ada.publish(TOPIC, b"again")
+            assert await next_of(inbox) == [b"again"]
+            assert ada.last_error is None
+
+
+async def test_a_broker_that_falls_silent_is_noticed(broker):
+    async with open_bus(broker, keepalive_s=2) as bus:
+        os.kill(broker.pid, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(6):
+                while bus.is_connected:
+                    await WallClock().sleep(0.05)
+        finally:
+            os.kill(broker.pid, signal.SIGCONT)
+        async with asyncio.timeout(10):
+            assert await bus.connection(after=1) == 2
+
+
+async def test_what_a_break_leaves_unacknowledged_fails_as_unavailable(broker):
+    async with open_bus(broker) as bus:
+        os.kill(broker.pid, signal.SIGSTOP)
+        waiting = [await bus.submit(TOPIC, payload) for payload in numbered(10)]
+        async with broker.killed():
+            for one in waiting:
+                with pytest.raises(Unavailable, match=str(broker.address)):
+                    await one
+            with pytest.raises(Unavailable, match=str(broker.address)):
+                await bus.publish(TOPIC, b"while away")
+
+
+async def test_a_publish_that_is_not_acknowledged_in_time_is_unavailable(broker):
+    async with open_bus(broker, timeout_s=1) as bus:
+        os.kill(broker.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(Unavailable, match="no acknowledgement of t/one in 1 s"):
+                await bus.publish(TOPIC, b"")
+        finally:
+            os.kill(broker.pid, signal.SIGCONT)
+
+
+async def test_the_window_holds_a_publisher_back(broker):
+    async with open_bus(broker, window=5) as bus:
+        os.kill(broker.pid, signal.SIGSTOP)
+        sent = [await bus.submit(TOPIC, payload) for payload in numbered(5)]
+        try:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await bus.submit(TOPIC, b"one too many")
+        finally:
+            os.kill(broker.pid, signal.SIGCONT)
+        for one in sent:
+            await one
+        await bus.publish(TOPIC, b"room again")
+
+
+# --- who may come in ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong", [Credential("ada", BERT.secret), Credential("carol", ADA.secret)], ids=["secret", "name"]
+)
+async def test_a_wrong_credential_is_forbidden(broker, wrong):
+    async with client.open(settings(broker, wrong), WallClock(), client_id=wrong.principal) as bus:
+        with pytest.raises(Forbidden, match=f"{broker.address}.*TESTBED_CREDENTIAL"):
+            await bus.ready()
+
+
+async def test_nobody_at_the_address_is_unavailable(broker):
+    async with broker.killed():
+        chosen = settings(broker, ADA, timeout_s=1)
+        async with client.open(chosen, WallClock(), client_id="ada") as bus:
+            with pytest.raises(Unavailable, match=str(broker.address)):
+                await bus.ready()
+
+
+async def test_an_error_inside_comes_out_as_it_is(broker):
+    with pytest.raises(Refused, match="by the one inside"):
+        async with open_bus(broker):
+            raise Refused("by the one inside")
+
+
+async def test_leaving_in_the_middle_of_everything_leaves_nothing_behind(broker):
+    """The guard of every test looks for tasks, threads, children and sockets."""
+    async with open_bus(broker) as bus:
+        async with bus.subscribe([TOPIC], capacity=1, overflow="block"):
+            for payload in numbered(100):
+                await bus.submit(TOPIC, payload)
+
+

@@ -1,1 +1,356 @@
-"""The embedded broker lets in whom we answer for, to what we answer, and nobody else."""
+"""The embedded broker lets in whom we answer for, to what we answered, and nobody else."""
+
+import asyncio
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+from pydantic import SecretStr
+
+from broker import client
+from broker.backends import nats
+from broker.clock import NS_PER_S, WallClock
+from broker.errors import Forbidden, Invalid, Refused, Taken, Unavailable
+from broker.settings import Address, BusSettings, Credential
+from tests import services
+
+ADA = Credential("ada", "ada-secret-of-24-letters")
+BERT = Credential("bert", "bert-secret-of-25-letters")
+OWN = "t/ada"
+SECRETS = {one.principal: one.secret for one in (ADA, BERT)}
+
+
+class Porter:
+    """Answers as a test says: ada publishes and reads `t/ada`, bert everything below `t/`."""
+
+    def __init__(self) -> None:
+        self.entries = {
+            "ada": nats.Entry(frozenset({OWN}), frozenset({OWN})),
+            "bert": nats.Entry(frozenset({"t/#"}), frozenset({"t/#"})),
+        }
+        self.knocks: list[nats.Knock] = []
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def answer(self, knock: nats.Knock) -> nats.Entry | None:
+        self.knocks.append(knock)
+        entry = self.entries.get(knock.principal)
+        self.asked.set()
+        await self.may_answer.wait()
+        return entry if SECRETS.get(knock.principal) == knock.secret else None
+
+
+@pytest.fixture
+def porter() -> Porter:
+    return Porter()
+
+
+@pytest.fixture
+async def door(tmp_path, porter) -> AsyncIterator[nats.Door]:
+    async with nats.serve(tmp_path, answer=porter.answer, clock=WallClock()) as door:
+        yield door
+
+
+def opened(door: nats.Door, who: Credential, client_id: str = "", **changed: object):
+    settings = BusSettings(broker=f"mqtt://{door.mqtt}", credential=SecretStr(who.text), **changed)
+    return client.open(settings, WallClock(), client_id=client_id or who.principal)
+
+
+@asynccontextmanager
+async def ada_and_bert(door: nats.Door) -> AsyncIterator[tuple[client.Bus, client.Bus]]:
+    async with opened(door, ADA) as ada, opened(door, BERT) as bert:
+        await ada.ready()
+        await bert.ready()
+        yield ada, bert
+
+
+def first_child() -> int:
+    """The server's process: these tests start no other."""
+    listings = Path("/proc/self/task").glob("*/children")
+    return int(" ".join(listing.read_text() for listing in listings).split()[0])
+
+
+# --- who may come in ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("who", "client_id"),
+    [
+        (Credential("ada", BERT.secret), "ada"),
+        (Credential("carol", ADA.secret), "carol"),
+        (Credential("callout", "x" * 16), "callout"),
+        (Credential("system", "x" * 16), "system"),
+        (ADA, "bert"),
+        (ADA, "bert--1"),
+        (ADA, "adabert"),
+        (ADA, "ada-"),
+        (ADA, "xada--1"),
+    ],
+    ids=lambda value: getattr(value, "principal", value),
+)
+async def test_a_wrong_secret_name_or_client_id_is_refused(door, who, client_id):
+    async with opened(door, who, client_id) as bus:
+        with pytest.raises(Forbidden, match="refused the credential"):
+            await bus.ready()
+
+
+async def test_several_clients_of_one_principal_come_in_under_ids_of_their_own(door):
+    async with opened(door, ADA) as one, opened(door, ADA, "ada--2f") as other:
+        await one.ready()
+        await other.ready()
+
+
+async def test_a_principal_that_could_share_a_client_id_with_another_is_refused(door, porter):
+    porter.entries["ada--x"] = porter.entries["ada"]
+    knock = nats.Knock("ada--x", ADA.secret, "ada--x")
+    assert not nats.callout.is_bound(knock)
+    with pytest.raises(Invalid, match="ada--x"):
+        Credential("ada--x", ADA.secret)
+
+
+async def answer_to(address: Address, packet: bytes) -> bytes:
+    """All that a door says to these bytes before it closes."""
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    try:
+        writer.write(packet)
+        async with asyncio.timeout(5):
+            return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_nobody_without_a_credential_comes_in_by_mqtt(door):
+    anonymous = b"\x10\x0f\x00\x04MQTT\x04\x02\x00\x0a\x00\x03ada"
+    assert await answer_to(door.mqtt, anonymous) == b"\x20\x02\x00\x05"
+
+
+def listening_ports(pid: int) -> set[int]:
+    """Where a process listens, as the kernel tells it; on loopback alone."""
+    sockets = {str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir()}
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ends = [one[1] for one in lines if one[3] == "0A" and f"socket:[{one[9]}]" in sockets]
+    assert all(end.startswith("0100007F") for end in ends)
+    return {int(end.partition(":")[2], 16) for end in ends}
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [{}, {"user": "ada", "pass": ADA.secret, "name": "ada"}, {"user": "callout", "pass": "guessed"}],
+    ids=["nothing", "a good credential", "a guess"],
+)
+async def test_nobody_comes_in_by_the_inner_door(door, shown):
+    (inner,) = listening_ports(first_child()) - {door.mqtt.port}
+    connect = b"CONNECT " + orjson.dumps({"verbose": False, "protocol": 1} | shown)
+    said = await answer_to(Address("127.0.0.1", inner), connect + b"\r\nPING\r\n")
+    assert b"-ERR 'Authorization Violation'" in said
+    assert b"PONG" not in said
+
+
+# --- to what ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    ["#", "+/ada", "t/+", "t/#", "t/ada/#", "t/bert", "$SYS/#", "$MQTT/#", "$MQTT/sub/#", "$JS/#", "+/+", "/t/ada", "t.ada"],
+)
+async def test_what_is_not_in_the_entry_cannot_be_subscribed(door, wanted):
+    async with opened(door, ADA) as bus:
+        await bus.ready()
+        async with bus.subscribe([wanted], capacity=10, overflow="block") as inbox:
+            with pytest.raises(Forbidden, match="refused to subscribe"):
+                async with asyncio.timeout(2):
+                    await anext(inbox)
+
+
+@pytest.mark.parametrize("topic", ["t/bert", "t/ada/x", "t", "x", "$SYS/REQ/USER/AUTH", "$MQTT/msgs/t/bert"])
+@pytest.mark.parametrize("retain", [False, True])
+async def test_what_is_published_outside_the_entry_reaches_nobody(door, topic, retain):
+    async with ada_and_bert(door) as (ada, bert):
+        async with bert.subscribe(["t/#"], capacity=10, overflow="block") as inbox:
+            await bert.publish("t/before", b"")
+            try:
+                await ada.publish(topic, b"forbidden", retain=retain)
+            except Unavailable:
+                await ada.connection(after=1)
+            await ada.publish(OWN, b"allowed")
+            await bert.publish("t/after", b"")
+            assert [(await anext(inbox)).topic for _ in range(3)] == ["t/before", OWN, "t/after"]
+        async with bert.subscribe(["t/#"], capacity=10, overflow="block") as inbox:
+            await bert.publish("t/nothing-kept", b"")
+            assert (await anext(inbox)).topic == "t/nothing-kept"
+
+
+async def test_a_will_outside_the_entry_reaches_nobody(door):
+    texts = ["ada", "t/bert", "forbidden", "ada", ADA.secret]  # client id, will topic, will, user, password
+    rest = b"\x00\x04MQTT\x04\xc6\x00\x0a" + b"".join(
+        len(text).to_bytes(2, "big") + text.encode() for text in texts
+    )
+    async with opened(door, BERT) as bert:
+        await bert.ready()
+        async with bert.subscribe(["t/#"], capacity=10, overflow="block") as inbox:
+            reader, writer = await asyncio.open_connection(door.mqtt.host, door.mqtt.port)
+            writer.write(b"\x10" + len(rest).to_bytes(1, "big") + rest)
+            await reader.read(4)
+            writer.transport.abort()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await anext(inbox)
+
+
+async def test_a_retained_message_outside_the_entry_is_not_shown(door):
+    async with ada_and_bert(door) as (ada, bert):
+        await bert.publish("t/secret", b"", retain=True)
+        await bert.publish(OWN, b"shown", retain=True)
+        async with ada.subscribe([OWN], capacity=10, overflow="block") as inbox:
+            assert (await anext(inbox)).payload == b"shown"
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await anext(inbox)
+
+
+async def test_a_wider_filter_covers_its_own_root_and_all_below(door):
+    async with opened(door, BERT) as bert:
+        await bert.ready()
+        async with bert.subscribe(["t/#"], capacity=10, overflow="block") as inbox:
+            for topic in ("t", "t/a", "t/a/b"):
+                await bert.publish(topic, b"")
+                assert (await anext(inbox)).topic == topic
+
+
+@pytest.mark.parametrize("topic_filter", ["a.b", "a/*", "a/>", "a//b", "/a", "a/", "a/#/b", "a+", "$SYS/#", "a b", ""])
+def test_a_filter_that_nats_would_read_otherwise_is_not_granted(topic_filter):
+    with pytest.raises(Invalid, match="is not a filter that can be granted"):
+        nats.callout.subjects(topic_filter)
+
+
+# --- for how long -------------------------------------------------------------------------------------------------
+
+
+async def test_a_kick_silences_and_the_next_knock_is_answered_anew(door, porter):
+    async with ada_and_bert(door) as (ada, bert):
+        async with ada.subscribe([OWN], capacity=10, overflow="block") as inbox:
+            porter.entries["ada"] = nats.Entry(frozenset(), frozenset())
+            await door.kick("ada")
+            await bert.publish(OWN, b"after the kick")
+            with pytest.raises(Forbidden, match=OWN):
+                await anext(inbox)
+            assert await ada.connection() == 2
+        assert await bert.connection() == 1
+
+
+async def test_a_kick_reaches_who_is_just_being_answered(door, porter):
+    porter.may_answer.clear()
+    async with opened(door, ADA) as ada:
+        await porter.asked.wait()
+        porter.entries["ada"] = None  # too late for the answer that is under way
+        await door.kick("ada")
+        porter.may_answer.set()
+        with pytest.raises(Forbidden):
+            await ada.ready()
+
+
+async def test_an_entry_ends_a_connection_at_its_expiry(door, porter):
+    entry = porter.entries["ada"]
+    now_ns = WallClock().now_ns()
+    porter.entries["ada"] = nats.Entry(entry.publish, entry.subscribe, now_ns + 2 * NS_PER_S)
+    async with opened(door, ADA) as ada:
+        await ada.ready()
+        porter.entries["ada"] = None
+        while ada.is_connected:
+            await WallClock().sleep(0.02)
+        assert 1 <= (WallClock().now_ns() - now_ns) / NS_PER_S <= 4
+
+
+async def test_an_entry_that_has_expired_lets_nobody_in(door, porter):
+    entry = porter.entries["ada"]
+    porter.entries["ada"] = nats.Entry(entry.publish, entry.subscribe, WallClock().now_ns() - NS_PER_S)
+    async with opened(door, ADA, timeout_s=2) as ada:
+        with pytest.raises(Forbidden):
+            await ada.ready()
+
+
+# --- its life -----------------------------------------------------------------------------------------------------
+
+
+async def test_retained_messages_are_kept_between_starts(tmp_path, porter):
+    for expected in ([], [b"kept"]):
+        async with nats.serve(tmp_path, answer=porter.answer, clock=WallClock()) as door:
+            async with opened(door, ADA) as ada:
+                await ada.ready()
+                async with ada.subscribe([OWN], capacity=10, overflow="block") as inbox:
+                    for payload in expected:
+                        assert (await anext(inbox)).payload == payload
+                    await ada.publish(OWN, b"kept", retain=True)
+
+
+async def test_rights_and_kicks_work_after_a_crash(door):
+    async with ada_and_bert(door) as (ada, bert):
+        os.kill(first_child(), signal.SIGKILL)
+        async with asyncio.timeout(10):
+            await ada.connection(after=1)
+            await bert.connection(after=1)
+        await door.kick("ada")
+        async with asyncio.timeout(5):
+            assert await ada.connection(after=2) == 3
+        assert await bert.connection() == 2
+
+
+async def test_a_port_in_use_is_taken(door, tmp_path, porter):
+    taken = nats.NatsSettings(mqtt_port=door.mqtt.port)
+    with pytest.raises(Taken, match=f"127.0.0.1:{door.mqtt.port}"):
+        async with nats.serve(tmp_path / "2", answer=porter.answer, clock=WallClock(), settings=taken):
+            pass
+
+
+async def test_a_server_that_does_not_start_says_why(tmp_path, porter):
+    (tmp_path / "jetstream").write_text("not a folder")
+    with pytest.raises(Unavailable, match=r"did not start:\n(.|\n)*storage directory is not a directory"):
+        async with nats.serve(tmp_path, answer=porter.answer, clock=WallClock()):
+            pass
+
+
+async def test_an_error_inside_comes_out_as_it_is(tmp_path, porter):
+    with pytest.raises(Refused, match="by the one inside"):
+        async with nats.serve(tmp_path, answer=porter.answer, clock=WallClock()):
+            raise Refused("by the one inside")
+
+
+async def test_its_secrets_are_nobody_elses_to_read(door, tmp_path):
+    assert stat.S_IMODE((tmp_path / "nats.conf").stat().st_mode) == 0o600
+
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from broker.backends import nats
+from broker.clock import WallClock
+
+async def nobody(knock):
+    return None
+
+async def main():
+    async with nats.serve(Path(sys.argv[1]), answer=nobody, clock=WallClock()) as door:
+        print(door.mqtt.port, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_the_server_ends_when_its_parent_is_killed(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", PARENT, tmp_path], stdout=subprocess.PIPE) as parent:
+        port = int(await asyncio.to_thread(parent.stdout.readline))
+        assert services.accepts(port)
+        parent.kill()
+    async with asyncio.timeout(5):
+        while services.accepts(port):
+            await WallClock().sleep(0.02)

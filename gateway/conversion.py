@@ -1,0 +1,81 @@
+"""From OPC UA's values to ours: which built-in type becomes which dtype, and what a status code means.
+
+Boolean → bool; all integers and enumerations → int64; Float, Double → float64; String, LocalizedText, Guid → string;
+DateTime → int64 ns since 1970.  Everything else is refused by name.
+"""
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from asyncua import ua
+
+from broker.batch import BAD, GOOD, UNCERTAIN
+from broker.streams import Dtype
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_INT64 = range(-(2**63), 2**63)
+
+_INTEGERS = ("SByte", "Byte", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64")
+DTYPES: dict[ua.VariantType, Dtype] = {
+    ua.VariantType.Boolean: Dtype.BOOL,
+    **{getattr(ua.VariantType, name): Dtype.INT64 for name in _INTEGERS},
+    ua.VariantType.Float: Dtype.FLOAT64,
+    ua.VariantType.Double: Dtype.FLOAT64,
+    ua.VariantType.String: Dtype.STRING,
+    ua.VariantType.LocalizedText: Dtype.STRING,
+    ua.VariantType.Guid: Dtype.STRING,
+    ua.VariantType.DateTime: Dtype.INT64,
+}
+
+
+class Unfit(Exception):  # noqa: N818 - a verdict on one value, seen by the link alone
+    """This value is none of the signal's dtype."""
+
+
+def quality_of(status: ua.StatusCode | None) -> int:
+    """The severity, the two highest bits; OPC UA Part 4, 7.39.1."""
+    severity = (status.value >> 30) & 3 if status is not None else 0
+    return GOOD if severity == 0 else UNCERTAIN if severity == 1 else BAD
+
+
+def overflowed(status: ua.StatusCode | None) -> bool:
+    """Whether the server had to drop samples of this item before this one: InfoType DataValue with the Overflow bit."""
+    return status is not None and (status.value & 0x0C00) == 0x0400 and bool(status.value & 0x80)  # noqa: PLR2004
+
+
+def instant_of(moment: datetime) -> int:
+    """ns since 1970; OPC UA's 100 ns end at whole microseconds here."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - _EPOCH) // _MICROSECOND * 1000
+
+
+def value_of(value: Any, dtype: Dtype) -> Any:
+    """A value of OPC UA in the signal's dtype; raises Unfit with the reason."""
+    plain = _plain(value)
+    kind = type(plain)
+    if dtype is Dtype.FLOAT64 and kind in {float, int}:
+        if not math.isfinite(plain):
+            raise Unfit("it is no finite number")
+        return float(plain)
+    if dtype is Dtype.INT64 and kind is int:
+        if plain not in _INT64:
+            raise Unfit("it is beyond int64")
+        return plain
+    if (dtype is Dtype.BOOL and kind is bool) or (dtype is Dtype.STRING and kind is str):
+        return plain
+    raise Unfit(f"a {type(value).__name__} is no {dtype}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return instant_of(value)
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, ua.LocalizedText):
+        return value.Text or ""
+    if isinstance(value, bool | float | str):
+        return value
+    return int(value) if isinstance(value, int) else value

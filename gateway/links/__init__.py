@@ -1,0 +1,1 @@
+"""How a gateway reaches equipment: one file a protocol."""

@@ -1,0 +1,160 @@
+"""Finding a mapping's nodes on a server: by namespace URI at every connect, since indexes may change."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from asyncua import Client, ua
+from asyncua.ua.uaerrors import UaError
+
+from broker.errors import Invalid, Unavailable
+from gateway.conversion import DTYPES
+from gateway.mapping import Server
+from gateway.nodes import NodeById, NodeByPath, NodeName
+
+WITHIN = "Objects"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a server has under a node's name: its id and its type, or why it cannot be read."""
+
+    node: ua.NodeId | None
+    variant: ua.VariantType | None
+    problem: str = ""
+
+
+@asynccontextmanager
+async def connected(server: Server) -> AsyncIterator[Client]:
+    """A fresh client with an open session; raises Unavailable, or Invalid if the server wants security.
+
+    asyncua can hang on a connection that has gone quiet, so nothing of a client is used twice and every step is bounded.
+    """
+    client = Client(server.url, timeout=server.timeout_s)
+    try:
+        async with asyncio.timeout(server.timeout_s * 3):
+            await client.connect()
+    except (OSError, TimeoutError, UaError, ConnectionError) as exc:
+        await _let_go(client)
+        raise await _why(server, exc) from exc
+    try:
+        yield client
+    finally:
+        await _let_go(client)
+
+
+async def _let_go(client: Client) -> None:
+    try:
+        async with asyncio.timeout(2.0):
+            await client.disconnect()
+    except (OSError, TimeoutError, UaError, ConnectionError):
+        client.disconnect_socket()
+
+
+async def _why(server: Server, exc: Exception) -> Exception:
+    """What is wrong with a server that did not let us in."""
+    if isinstance(exc, UaError) and not isinstance(exc, ConnectionError):
+        modes = await offered(server)
+        if modes and "None" not in modes:
+            return Invalid(
+                f"{server.url} wants security: it offers {', '.join(modes)}",
+                hint="this version connects without; open an endpoint without security on a protected network",
+            )
+    said = str(exc) or type(exc).__name__
+    return Unavailable(f"{server.url} did not answer: {said}", hint="is the server running, and the address right?")
+
+
+async def offered(server: Server) -> list[str]:
+    """The security modes of a server's endpoints; empty if it does not tell."""
+    client = Client(server.url, timeout=server.timeout_s)
+    try:
+        async with asyncio.timeout(server.timeout_s):
+            endpoints = await client.connect_and_get_server_endpoints()
+    except (OSError, TimeoutError, UaError, ConnectionError):
+        return []
+    return sorted({f"{one.SecurityMode.name.rstrip('_')}" for one in endpoints})
+
+
+async def resolve(client: Client, names: Sequence[NodeName], *, per_call: int) -> list[Found]:
+    """Each name's node and type, in order; what is missing is said in words, and harms no other."""
+    uris = await client.get_namespace_array()
+    ids = [await _node_id(client, name, uris) for name in names]
+    known = [(at, one) for at, one in enumerate(ids) if isinstance(one, ua.NodeId)]
+    types: dict[int, Any] = {}
+    for chunk in chunks(known, per_call):
+        nodes = [node for _, node in chunk]
+        answers = await client.uaclient.read_attributes(nodes, ua.AttributeIds.DataType)
+        for (at, _), answer in zip(chunk, answers, strict=True):
+            types[at] = answer
+    return [
+        Found(None, None, one) if isinstance(one, str) else await _typed(client, one, types[at])
+        for at, one in enumerate(ids)
+    ]
+
+
+async def _node_id(client: Client, name: NodeName, uris: Sequence[str]) -> ua.NodeId | str:
+    """The node id on this server, or what is wrong in words."""
+    wanted = [name.uri] if isinstance(name, NodeById) else [uri for uri, _ in name.steps]
+    for uri in wanted:
+        if uri not in uris:
+            return f"the server has no namespace {uri}; it has {', '.join(uris)}"
+    if isinstance(name, NodeByPath):
+        return await _by_path(client, name, uris)
+    identifier: Any = name.identifier
+    if name.kind == "i":
+        identifier = int(name.identifier)
+    elif name.kind == "g":
+        try:
+            identifier = UUID(name.identifier)
+        except ValueError:
+            return f"{name.identifier!r} is no GUID"
+    return ua.NodeId(identifier, ua.Int16(list(uris).index(name.uri)))
+
+
+async def _by_path(client: Client, name: NodeByPath, uris: Sequence[str]) -> ua.NodeId | str:
+    path = [f"{list(uris).index(uri)}:{step}" for uri, step in name.steps]
+    try:
+        return (await client.nodes.objects.get_child(path)).nodeid
+    except UaError:
+        return f"the server has no node at {name}"
+
+
+async def _typed(client: Client, node: ua.NodeId, answer: ua.DataValue) -> Found:
+    status = answer.StatusCode
+    if status is not None and not status.is_good():
+        name = status.name
+        return Found(None, None, "the server has no such node" if "Unknown" in name else f"the server says {name}")
+    variant = await _built_in(client, answer.Value.Value if answer.Value else None)
+    if variant not in DTYPES:
+        named = variant.name if variant is not None else str(answer.Value.Value if answer.Value else "none")
+        return Found(node, variant, f"its type {named} is not supported; {', '.join(one.name for one in DTYPES)} are")
+    return Found(node, variant)
+
+
+async def _built_in(client: Client, data_type: Any) -> ua.VariantType | None:
+    """The built-in type that a data type is stored as: up its parents, an enumeration as Int32."""
+    for _ in range(20):  # deeper than any type tree
+        if not isinstance(data_type, ua.NodeId):
+            return None
+        if data_type.NamespaceIndex == 0 and isinstance(data_type.Identifier, int):
+            if data_type.Identifier == ua.ObjectIds.Enumeration:
+                return ua.VariantType.Int32
+            if data_type.Identifier in {int(ua.ObjectIds.UtcTime)}:
+                return ua.VariantType.DateTime
+            try:
+                return ua.VariantType(data_type.Identifier)
+            except ValueError:
+                pass
+        parents = await client.get_node(data_type).get_referenced_nodes(
+            refs=ua.ObjectIds.HasSubtype, direction=ua.BrowseDirection.Inverse
+        )
+        data_type = parents[0].nodeid if parents else None
+    return None
+
+
+def chunks(rows: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    """Consecutive parts of at most `size`."""
+    return (rows[cut : cut + size] for cut in range(0, len(rows), size))

@@ -1,0 +1,296 @@
+"""The mapping: one YAML file that says what of a machine becomes which stream.
+
+Reading it finds every mistake, not only the first; each names the line, the field, the value and what would be right.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping as AnyMapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from broker.batch import MOST_VALUES, Kind
+from broker.errors import BedError, Invalid, Unknown
+from broker.namespace import EquipmentAddress, StreamAddress, checked_id
+from broker.streams import Dtype, Signal, StreamSpec, Trigger, checked_signal
+from broker.units import checked_unit
+from gateway import nodes
+from gateway.nodes import NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One signal's source: where it is read, and how far it must move to count (`deadband`, in its unit)."""
+
+    node: NodeName
+    deadband: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMapping:
+    """One stream: its spec (unnumbered yet), and for each of its signals, in order, where it comes from.
+
+    batch_age_s: how long samples may wait for others to travel with; 0 sends what one publish of the server brought.
+    """
+
+    spec: StreamSpec
+    items: tuple[Item, ...]
+    publishing_interval_s: float
+    batch_age_s: float
+    batch_values: int
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The OPC UA server, and what may be asked of it.
+
+    items_per_call: nodes in one request; items_per_s: samples a second the server may be asked for.
+    """
+
+    url: str
+    timeout_s: float
+    items_per_call: int
+    items_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """What one gateway does: one equipment, its server, its streams."""
+
+    equipment: EquipmentAddress
+    name: str
+    kind: Kind
+    site: AnyMapping[str, str]
+    description: str
+    server: Server
+    streams: tuple[StreamMapping, ...]
+
+
+def load(path: Path) -> Mapping:
+    """Read a mapping file; raises Unknown if there is none, Invalid with all mistakes in it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as exc:
+        raise Unknown(f"there is no mapping {path}", hint="`testbed gateway browse URL` writes a first one") from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise Invalid(f"mapping {path} cannot be read: {exc}") from exc
+    return read(text, str(path))
+
+
+def read(text: str, name: str) -> Mapping:
+    """Read a mapping's text; `name` stands for the file in messages."""
+    raw, places, mistakes = _plain(text, name)
+    try:
+        model = _File.model_validate(raw)
+    except ValidationError as exc:
+        mistakes += [_sentence(one, places) for one in exc.errors()]
+    if mistakes:
+        lines = "\n".join(f"  {name}:{line}: {what}" for line, what in sorted(set(mistakes)))
+        count = f"{len(set(mistakes))} mistake{'s' if len(set(mistakes)) > 1 else ''}"
+        raise Invalid(f"{count} in the mapping:\n{lines}")
+    return _mapping(model)
+
+
+# --- the file's form -------------------------------------------------------------------------------------------
+
+
+def _refusing(check: Any) -> AfterValidator:
+    """A check of ours as pydantic wants it: its sentence in a ValueError."""
+
+    def validate(value: Any) -> Any:
+        try:
+            check(value)
+        except BedError as exc:
+            raise ValueError(str(exc)) from exc
+        return value
+
+    return AfterValidator(validate)
+
+
+def _finite(value: float) -> None:
+    if not math.isfinite(value):
+        raise Invalid(f"{value} is not finite")
+
+
+_Id = Annotated[str, _refusing(lambda text: checked_id(text, "id"))]
+_SignalName = Annotated[str, _refusing(checked_signal)]
+_Unit = Annotated[str, _refusing(checked_unit)]
+_Node = Annotated[str, _refusing(nodes.parse)]
+_Number = Annotated[float, _refusing(_finite)]
+_Seconds = Annotated[float, Field(gt=0, le=86_400), _refusing(_finite)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Signal(_Strict):
+    node: _Node
+    dtype: Dtype = Dtype.FLOAT64
+    unit: _Unit = "1"
+    low: _Number | None = None
+    high: _Number | None = None
+    resolution: _Number | None = None
+    deadband: Annotated[_Number, Field(ge=0)] = 0.0
+    description: Annotated[str, Field(max_length=400)] = ""
+
+
+class _Batch(_Strict):
+    age_s: Annotated[float, Field(ge=0, le=60)] = 0.0
+    values: Annotated[int, Field(ge=1, le=MOST_VALUES)] = 5_000
+
+
+class _Stream(_Strict):
+    signals: Annotated[dict[_SignalName, _Signal], Field(min_length=1, max_length=1_000)]
+    trigger: Trigger = Trigger.VALUE
+    period_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    publishing_interval_s: _Seconds = 0.5
+    max_silence_s: _Seconds = 10.0
+    batch: _Batch = _Batch()
+    description: Annotated[str, Field(max_length=400)] = ""
+
+
+class _Site(_Strict):
+    enterprise: str = ""
+    site: str = ""
+    area: str = ""
+    line: str = ""
+
+
+class _OpcUa(_Strict):
+    url: Annotated[str, Field(pattern=r"^opc\.tcp://[^/\s]+")]
+    security: Literal["none"]
+    timeout_s: _Seconds = 4.0
+    items_per_call: Annotated[int, Field(ge=1, le=10_000)] = 500
+    items_per_s: Annotated[float, Field(gt=0)] = 100_000.0
+
+
+class _File(_Strict):
+    organisation: _Id
+    equipment: _Id
+    kind: Kind
+    opcua: _OpcUa
+    streams: Annotated[dict[_Id, _Stream], Field(min_length=1)]
+    name: Annotated[str, Field(max_length=200)] = ""
+    site: _Site = _Site()
+    description: Annotated[str, Field(max_length=400)] = ""
+
+
+def _mapping(model: _File) -> Mapping:
+    equipment = EquipmentAddress(model.organisation, model.equipment)
+    return Mapping(
+        equipment=equipment,
+        name=model.name or model.equipment,
+        kind=model.kind,
+        site={level: name for level, name in model.site.model_dump().items() if name},
+        description=model.description,
+        server=Server(
+            model.opcua.url, model.opcua.timeout_s, model.opcua.items_per_call, model.opcua.items_per_s
+        ),
+        streams=tuple(_stream(equipment, name, one) for name, one in model.streams.items()),
+    )
+
+
+def _stream(equipment: EquipmentAddress, name: str, model: _Stream) -> StreamMapping:
+    spec = StreamSpec(
+        address=StreamAddress(equipment.organisation, equipment.equipment, name),
+        signals=tuple(
+            Signal(
+                name=signal,
+                dtype=one.dtype,
+                unit=one.unit,
+                low=one.low,
+                high=one.high,
+                resolution=one.resolution,
+                description=one.description,
+                node=one.node,
+            )
+            for signal, one in model.signals.items()
+        ),
+        trigger=model.trigger,
+        period_s=model.period_s,
+        max_silence_s=model.max_silence_s,
+        description=model.description,
+    )
+    return StreamMapping(
+        spec=spec,
+        items=tuple(Item(nodes.parse(one.node), one.deadband) for one in model.signals.values()),
+        publishing_interval_s=model.publishing_interval_s,
+        batch_age_s=model.batch.age_s,
+        batch_values=model.batch.values,
+    )
+
+
+# --- from YAML, remembering lines ------------------------------------------------------------------------------
+
+_Places = dict[tuple[str, ...], int]
+
+
+def _plain(text: str, name: str) -> tuple[Any, _Places, list[tuple[int, str]]]:
+    """The file as plain values, the line of each field, and the keys that stand twice."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as exc:
+        line = exc.problem_mark.line + 1 if exc.problem_mark else 1
+        raise Invalid(f"{name}:{line}: this is not YAML: {exc.problem}") from exc
+    except yaml.YAMLError as exc:
+        raise Invalid(f"{name}: this is not YAML: {exc}") from exc
+    if not isinstance(root, yaml.MappingNode):
+        raise Invalid(f"{name}:1: a mapping file holds fields", hint="such as organisation: factory")
+    places: _Places = {(): 1}
+    twice: list[tuple[int, str]] = []
+    return _value(root, (), places, twice), places, twice
+
+
+def _value(node: yaml.Node, path: tuple[str, ...], places: _Places, twice: list[tuple[int, str]]) -> Any:
+    places[path] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        found: dict[str, Any] = {}
+        for key, value in node.value:
+            inner = (*path, str(key.value))
+            line = key.start_mark.line + 1
+            if key.value in found:
+                twice.append((line, f"{'.'.join(inner)}: it stands twice; the first is on line {places[inner]}"))
+                continue
+            found[str(key.value)] = _value(value, inner, places, twice)
+            places[inner] = line
+        return found
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(one, (*path, str(at)), places, twice) for at, one in enumerate(node.value)]
+    return _scalar(node)
+
+
+def _scalar(node: yaml.Node) -> Any:
+    """A scalar as it was written, so that `on` and `1e3` are not what YAML 1.1 makes of them."""
+    if node.tag == "tag:yaml.org,2002:null":
+        return None
+    return node.value
+
+
+def _sentence(error: Any, places: _Places) -> tuple[int, str]:
+    """One mistake of pydantic's as (line, sentence)."""
+    path = tuple(str(part) for part in error["loc"] if part != "[key]")
+    line = next(places[path[:cut]] for cut in range(len(path), -1, -1) if path[:cut] in places)
+    field = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(path[-1], _known(path[:-1]), 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_known(path[:-1]))}"
+        return line, f"{field}: there is no such field; {hint}"
+    if error["type"] == "missing":
+        return line, f"{field}: this field is missing"
+    said = error["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(error["input"], dict | BaseModel) else f" (it is {str(error['input'])[:80]!r})"
+    return line, f"{field}: {said}{'' if repr(error['input']) in said else given}"
+
+
+def _known(path: Sequence[str]) -> list[str]:
+    """The fields that may stand at a path."""
+    forms: AnyMapping[int, type[BaseModel]] = {0: _File, 2: _Stream, 4: _Signal}
+    named: AnyMapping[str, type[BaseModel]] = {"opcua": _OpcUa, "site": _Site, "batch": _Batch}
+    form = named.get(path[-1]) if path and path[-1] in named else forms.get(len(path))
+    return sorted(form.model_fields) if form else []

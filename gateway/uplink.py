@@ -1,0 +1,160 @@
+"""The uplink: from the spool to the recorder, until it says that it has it.
+
+Fresh batches go on `data` in the order of their numbers.  What is not marked in time goes again on `late`, as does
+everything unmarked after a break, behind what is fresh.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from broker import client, codec, messages
+from broker.batch import Batch
+from broker.clock import NS_PER_S, Clock
+from broker.errors import Corrupt, Unavailable
+from broker.messages import Held
+from broker.namespace import EquipmentAddress, MarkTopic, StreamAddress, StreamTopic, Verb
+from broker.streams import StreamSpec
+from gateway.spool import Kept, Spool
+
+LOOK_EVERY_S = 1.0
+BACKLOG_AT_ONCE = 50
+BACKLOG_PAUSE_S = 0.01
+"""Between portions of the backlog, so that fresh batches keep flowing: at most 5,000 late batches a second."""
+NOT_ACCEPTED_S = 600.0
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Sent:
+    """What the uplink has done since it started."""
+
+    batches: int = 0
+    again: int = 0
+    marks: int = 0
+    connects: int = 0
+
+
+class Uplink:
+    """One gateway's way out."""
+
+    def __init__(
+        self, bus: client.Bus, spool: Spool, clock: Clock, *, space: str, specs: Sequence[StreamSpec]
+    ) -> None:
+        """specs: of all streams, as registered."""
+        self.sent = Sent()
+        self.not_accepted = False
+        self._bus = bus
+        self._spool = spool
+        self._clock = clock
+        self._space = space
+        self._specs = {str(spec.address): spec for spec in specs}
+        self._sendable = asyncio.Event()
+        self._drained = asyncio.Event()
+
+    async def send(self, batches: Sequence[tuple[StreamAddress, Batch]]) -> None:
+        """Commit batches to the spool, then publish them; raises Unavailable only if the spool does not take them."""
+        named = [(str(address), batch) for address, batch in batches]
+        for kept in await self._spool.commit(named, self._clock.now_ns()):
+            if self._sendable.is_set():
+                await self._publish(Verb.DATA, kept)
+
+    async def run(self) -> None:
+        """Announce, take marks and send again, until cancelled."""
+        publisher = next(iter(self._specs.values())).address.owner
+        topic = str(MarkTopic(self._space, publisher))
+        async with (
+            self._bus.subscribe([topic], capacity=100, overflow="drop_oldest") as marks,
+            asyncio.TaskGroup() as tasks,
+        ):
+            tasks.create_task(self._announce(), name="uplink specs")
+            tasks.create_task(self._send_again(), name="uplink backlog")
+            await self._take_marks(marks, publisher)
+
+    async def drained(self, patience_s: float) -> bool:
+        """Whether all that was sent was marked within this time."""
+        waited_s = 0.0
+        while (await self._spool.depth()).unmarked:
+            if waited_s >= patience_s:
+                return False
+            await self._clock.sleep(0.05)
+            waited_s += 0.05
+        return True
+
+    async def _announce(self) -> None:
+        """On every connection: the specs first, retained, then samples may follow; the backlog is due at once."""
+        number = 0
+        while True:
+            number = await self._bus.connection(after=number)
+            self.sent.connects += 1
+            try:
+                for spec in self._specs.values():
+                    topic = str(StreamTopic(self._space, Verb.SPEC, spec.address))
+                    await self._bus.publish(topic, messages.encode_spec(spec), retain=True)
+                await self._spool.all_due()
+            except Unavailable as exc:
+                log.warning("specs were not announced", reason=str(exc))
+                await self._clock.sleep(LOOK_EVERY_S)
+                number -= 1
+                continue
+            self._sendable.set()
+
+    async def _take_marks(self, marks: client.Inbox, publisher: EquipmentAddress) -> None:
+        async for message in marks:
+            try:
+                mark = messages.decode_mark(message.payload)
+                await self._spool.mark(self._ours(mark, publisher), self._clock.now_ns())
+                self.sent.marks += 1
+            except (Corrupt, Unavailable) as exc:
+                log.warning("mark was not taken", reason=str(exc))
+            marks.ack(message)
+
+    def _ours(self, mark: messages.Mark, publisher: EquipmentAddress) -> Mapping[str, Held]:
+        """What the mark says of the present epoch."""
+        return {
+            f"{publisher}/{stream}": epochs[self._spool.epoch]
+            for stream, epochs in mark.streams.items()
+            if self._spool.epoch in epochs
+        }
+
+    async def _send_again(self) -> None:
+        while True:
+            await self._sendable.wait()
+            try:
+                while due := await self._spool.due(self._clock.now_ns(), BACKLOG_AT_ONCE):
+                    for kept in due:
+                        await self._publish(Verb.LATE, kept)
+                    self.sent.again += len(due)
+                    await self._clock.sleep(BACKLOG_PAUSE_S)
+                await self._judge()
+            except Unavailable as exc:
+                log.warning("backlog was not read", reason=str(exc))
+            await self._clock.sleep(LOOK_EVERY_S)
+
+    async def _judge(self) -> None:
+        """Raise `not accepted` where something was sent and sent again for ten minutes in vain."""
+        oldest_ns = (await self._spool.depth()).oldest_ns
+        late = oldest_ns is not None and self._clock.now_ns() - oldest_ns > round(NOT_ACCEPTED_S * NS_PER_S)
+        if late and not self.not_accepted:
+            log.error("batches were not accepted", since_s=NOT_ACCEPTED_S, hint="look at the stream's dead letters")
+        self.not_accepted = late
+
+    async def _publish(self, verb: Verb, kept: Kept) -> None:
+        """Send one batch; if that fails it is in the spool and goes again."""
+        topic = str(StreamTopic(self._space, verb, StreamAddress.parse(kept.stream)))
+        try:
+            sent = await self._bus.submit(topic, codec.stamped(kept.body, self._clock.now_ns()))
+        except Unavailable:
+            self._sendable.clear()  # until the next connection has announced the specs
+            return
+        sent.add_done_callback(_noticed)
+        self.sent.batches += 1
+
+
+def _noticed(sent: asyncio.Future[None]) -> None:
+    """A batch that a broken connection took with it goes again from the spool: nothing to do here."""
+    if not sent.cancelled():
+        sent.exception()

@@ -1,0 +1,1 @@
+"""How a simulated machine is reached: one file a protocol."""

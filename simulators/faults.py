@@ -1,0 +1,63 @@
+"""Faults that can be switched into a model, and when they are there."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from broker.errors import Invalid
+
+_TEXT = re.compile(r"(?P<kind>[a-z]+)@(?P<start>\d+(?:\.\d+)?)\.\.(?P<end>\d+(?:\.\d+)?)(?:x(?P<severity>[\d.]+))?")
+
+
+class FaultKind(StrEnum):
+    """What can go wrong with a pump rig."""
+
+    VALVE = "valve"
+    """The discharge valve is closed, as in the recorded experiments."""
+    CAVITATION = "cavitation"
+    """Too little head at the inlet: vapour in the pump."""
+    BEARING = "bearing"
+    """A worn bearing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault from `start_s` to `end_s` of the model's time.
+
+    severity: 0 to 1.  ramp_s: how long it takes to come and to go, inside the span.
+    """
+
+    kind: FaultKind
+    start_s: float
+    end_s: float
+    severity: float = 1.0
+    ramp_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_s < self.end_s:
+            raise Invalid(f"fault {self.kind} from {self.start_s:g} to {self.end_s:g} s", hint="0 <= start < end")
+        if not 0 < self.severity <= 1:
+            raise Invalid(f"severity {self.severity:g} of fault {self.kind}", hint="above 0, at most 1")
+
+    def level(self, time_s: float) -> float:
+        """How much of the fault is there, 0 to `severity`."""
+        ramp = max(self.ramp_s, 1e-9)
+        rise = (time_s - self.start_s) / ramp
+        fall = (self.end_s - time_s) / ramp
+        return self.severity * max(0.0, min(1.0, rise, fall))
+
+    @classmethod
+    def parse(cls, text: str) -> "Fault":
+        """Read `kind@start..end` in seconds, with `x<severity>` behind it if not 1; raises Invalid."""
+        found = _TEXT.fullmatch(text)
+        if found is None or found["kind"] not in set(FaultKind):
+            raise Invalid(f"{text!r} is no fault", hint=f"write {'|'.join(FaultKind)}@start..end in s, such as valve@60..90")
+        return cls(
+            FaultKind(found["kind"]), float(found["start"]), float(found["end"]), float(found["severity"] or 1.0)
+        )
+
+
+def level(faults: Sequence[Fault], kind: FaultKind, time_s: float) -> float:
+    """How much of one kind is there, 0 to 1."""
+    return max((fault.level(time_s) for fault in faults if fault.kind is kind), default=0.0)

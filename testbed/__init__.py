@@ -1,0 +1,1 @@
+"""The one command: it wires the parts together and runs them."""

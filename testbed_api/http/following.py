@@ -1,0 +1,56 @@
+"""Live batches as server-sent events, for as long as the caller may read them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from broker import client, namespace
+from broker.clock import NS_PER_S
+from broker.errors import Forbidden
+from broker.namespace import StreamTopic
+from testbed_api.http.access import Caller
+from testbed_api.parts import Parts
+
+CAPACITY = 200
+"""Batches that wait for a slow reader; beyond them the oldest are dropped, and it is told how many."""
+LOOK_EVERY_S = 0.5
+BEAT_EVERY_S = 10.0
+
+
+async def events(parts: Parts, caller: Caller, topic: str) -> AsyncIterator[bytes]:
+    """One event a batch, a comment every ten seconds, and the end within a second of the right's end."""
+    told = 0
+    beat_ns = parts.clock.now_ns()
+    yield b": following\n\n"
+    async with parts.bus.subscribe([topic], capacity=CAPACITY, overflow="drop_oldest") as inbox:
+        while await _may_still_read(parts, caller, topic):
+            if inbox.dropped > told:
+                yield b"event: missed\ndata: %d\n\n" % (inbox.dropped - told)
+                told = inbox.dropped
+            async for message in _for_a_while(inbox):
+                yield b"event: batch\ndata: " + message.payload + b"\n\n"
+            now_ns = parts.clock.now_ns()
+            if now_ns - beat_ns >= round(BEAT_EVERY_S * NS_PER_S):
+                beat_ns = now_ns
+                yield b": beat\n\n"
+
+
+async def _for_a_while(inbox: client.Inbox) -> AsyncIterator[client.Message]:
+    """What arrives until it is time to look at the rights again."""
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + LOOK_EVERY_S
+    while loop.time() < until_s:
+        try:
+            async with asyncio.timeout_at(until_s):
+                message = await anext(inbox)
+        except (TimeoutError, Forbidden):
+            return
+        inbox.ack(message)
+        yield message
+
+
+async def _may_still_read(parts: Parts, caller: Caller, topic: str) -> bool:
+    found = await parts.registry.principal(caller.principal)
+    one = namespace.parse(topic)
+    if found is None or not isinstance(one, StreamTopic):
+        return False
+    return Caller(caller.principal, found.holding, parts.clock.now_ns()).may_read(one.space, one.address)

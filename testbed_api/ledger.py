@@ -1,0 +1,235 @@
+"""What the recorder has dealt with: ranges of sequence numbers, gaps, dead letters, specs and what is set aside.
+
+The tables live in the `recorder` schema beside the registry, whatever the store.  Everything that one flush settles
+is one transaction, so a batch is either in the ranges with its gaps and dead letters, or it was never seen.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+from sqlalchemy import Row, delete, func, insert, select
+from sqlalchemy.exc import DBAPIError
+
+from broker import messages
+from broker.batch import Gap
+from broker.errors import Taken, Unavailable
+from broker.messages import Held
+from broker.namespace import StreamAddress
+from broker.streams import StreamSpec
+from testbed_api.registry.tables import dead_letters, gaps, ranges, set_aside, specs
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+
+class Life(NamedTuple):
+    """One epoch of a stream in a space: what sequence numbers are counted in."""
+
+    space: str
+    stream: StreamAddress
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """What could not be stored, and why: one sample, a column, a frame or a whole message.
+
+    value: the offending JSON, cut short.  payload: the message itself where nothing of it could be used.
+    """
+
+    space: str
+    stream: str
+    reason: str
+    epoch: str | None = None
+    seq: int | None = None
+    signal: str | None = None
+    time_ns: int | None = None
+    value: str = ""
+    payload: bytes | None = None
+    received_ns: int = 0
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A whole message that waits for the spec of its stream."""
+
+    topic: str
+    payload: bytes
+    received_ns: int
+    id: int = 0
+
+
+@dataclass(slots=True)
+class Entries:
+    """What one flush settles."""
+
+    held: dict[Life, Held] = field(default_factory=dict)
+    gaps: list[tuple[Life, int | None, Gap]] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    set_aside: list[SetAside] = field(default_factory=list)
+    taken_up: list[int] = field(default_factory=list)
+    """Ids of set-aside messages that this flush has dealt with."""
+
+
+class Ledger:
+    """The recorder's tables.  One recorder writes; anybody may read.  Raises Unavailable where SQL is away."""
+
+    def __init__(self, engine: "AsyncEngine") -> None:
+        """engine: from `testbed_api.registry.sql`, with the `recorder` schema migrated."""
+        self._engine = engine
+
+    async def commit(self, entries: Entries) -> None:
+        """Write all of it, or none."""
+        async with self._transaction() as sql:
+            for life, held in entries.held.items():
+                key = {"space": life.space, "stream": str(life.stream), "epoch": life.epoch}
+                await sql.execute(delete(ranges).filter_by(**key))
+                await sql.execute(
+                    insert(ranges), [key | {"first": a, "last": b} for a, b in held.ranges]
+                )
+            await _insert_all(sql, gaps, [_gap_row(*one) for one in entries.gaps])
+            await _insert_all(sql, dead_letters, [_letter_row(one) for one in entries.dead_letters])
+            await _insert_all(
+                sql,
+                set_aside,
+                [
+                    {"topic": one.topic, "payload": one.payload, "received_ns": one.received_ns}
+                    for one in entries.set_aside
+                ],
+            )
+            if entries.taken_up:
+                await sql.execute(delete(set_aside).where(set_aside.c.id.in_(entries.taken_up)))
+
+    async def held(self, life: Life) -> Held:
+        """What is held of one epoch of a stream."""
+        query = select(ranges.c.first, ranges.c.last).filter_by(
+            space=life.space, stream=str(life.stream), epoch=life.epoch
+        )
+        return Held.of((row.first, row.last) for row in await self._rows(query))
+
+    async def keep_spec(self, space: str, spec: StreamSpec, received_ns: int) -> None:
+        """Keep a spec for good; raises Taken if another one is kept under its version."""
+        kept = await self.spec(space, spec.address, spec.version)
+        if kept is None:
+            row = {
+                "space": space,
+                "stream": str(spec.address),
+                "version": spec.version,
+                "document": messages.encode_spec(spec).decode(),
+                "received_ns": received_ns,
+            }
+            async with self._transaction() as sql:
+                await sql.execute(insert(specs), [row])
+        elif kept != spec:
+            raise Taken(
+                f"spec {spec.version} of {spec.address} differs from the one that is kept",
+                hint="a spec never changes: register a new version",
+            )
+
+    async def spec(self, space: str, stream: StreamAddress, version: int) -> StreamSpec | None:
+        """The spec of that version, if it has come."""
+        query = select(specs.c.document).filter_by(
+            space=space, stream=str(stream), version=version
+        )
+        found = await self._rows(query)
+        return messages.decode_spec(found[0].document.encode()) if found else None
+
+    async def waiting(self, space: str, stream: StreamAddress) -> list[SetAside]:
+        """The messages of a stream that were set aside, oldest first."""
+        ends = [f"tb1/{space}/{verb}/{stream}" for verb in ("data", "late")]
+        query = select(set_aside).where(set_aside.c.topic.in_(ends)).order_by(set_aside.c.id)
+        return [
+            SetAside(row.topic, row.payload, row.received_ns, row.id)
+            for row in await self._rows(query)
+        ]
+
+    async def gaps(
+        self, space: str, stream: StreamAddress, from_ns: int, to_ns: int
+    ) -> list[Gap]:
+        """The gaps that touch the span, `to_ns` not included, by where they begin."""
+        query = (
+            select(gaps)
+            .filter_by(space=space, stream=str(stream))
+            .where(gaps.c.to_ns >= from_ns, gaps.c.from_ns < to_ns)
+            .order_by(gaps.c.from_ns, gaps.c.id)
+        )
+        return [
+            Gap(tuple(orjson.loads(row.signals)), row.from_ns, row.to_ns, row.cause)
+            for row in await self._rows(query)
+        ]
+
+    async def dead_letters(
+        self, space: str, stream: StreamAddress, after_id: int, limit: int
+    ) -> list[DeadLetter]:
+        """Up to `limit` dead letters of a stream with an id above `after_id`, ascending, without payloads."""
+        query = (
+            select(*(column for column in dead_letters.c if column.name != "payload"))
+            .filter_by(space=space, stream=str(stream))
+            .where(dead_letters.c.id > after_id)
+            .order_by(dead_letters.c.id)
+            .limit(limit)
+        )
+        return [DeadLetter(**row._mapping) for row in await self._rows(query)]  # noqa: SLF001 - its public face
+
+    async def counts(self) -> Mapping[str, int]:
+        """How many gaps, dead letters and messages set aside there are, in all spaces."""
+        tables = {"gaps": gaps, "dead_letters": dead_letters, "set_aside": set_aside}
+        return {
+            name: (await self._rows(select(func.count()).select_from(table)))[0][0]
+            for name, table in tables.items()
+        }
+
+    async def _rows(self, query: Any) -> Sequence[Row[Any]]:
+        async with self._transaction() as sql:
+            return (await sql.execute(query)).all()
+
+    @asynccontextmanager
+    async def _transaction(self) -> "AsyncIterator[AsyncConnection]":
+        try:
+            async with self._engine.begin() as sql:
+                yield sql
+        except (DBAPIError, OSError) as exc:
+            raise Unavailable(
+                f"the recorder's ledger did not answer: {exc}",
+                hint="is the disk full, or the database away?",
+            ) from exc
+
+
+async def _insert_all(sql: "AsyncConnection", table: Any, rows: Iterable[Mapping[str, Any]]) -> None:
+    listed = list(rows)
+    if listed:
+        await sql.execute(insert(table), listed)
+
+
+def _gap_row(life: Life, seq: int | None, gap: Gap) -> dict[str, Any]:
+    return {
+        "space": life.space,
+        "stream": str(life.stream),
+        "epoch": life.epoch or None,
+        "seq": seq,
+        "signals": orjson.dumps(gap.signals).decode(),
+        "from_ns": gap.from_ns,
+        "to_ns": gap.to_ns,
+        "cause": gap.cause,
+    }
+
+
+def _letter_row(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "space": letter.space,
+        "stream": letter.stream,
+        "epoch": letter.epoch,
+        "seq": letter.seq,
+        "signal": letter.signal,
+        "time_ns": letter.time_ns,
+        "value": letter.value,
+        "reason": letter.reason,
+        "payload": letter.payload,
+        "received_ns": letter.received_ns,
+    }

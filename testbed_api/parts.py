@@ -1,0 +1,37 @@
+"""What the API is made of: handed to its app, and by it to every route."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from broker import client
+from broker.clock import Clock
+from testbed_api.freshness import Freshness
+from testbed_api.ledger import Ledger
+from testbed_api.registry.sql import Registry
+from testbed_api.stores.port import SeriesStore
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """kick: ends a principal's connections to the broker.  recorded: the recorder's counts, where it is in this process."""
+
+    registry: Registry
+    ledger: Ledger
+    store: SeriesStore
+    bus: client.Bus
+    freshness: Freshness
+    clock: Clock
+    kick: Callable[[str], Awaitable[None]]
+    recorded: Callable[[], Mapping[str, int]]
+
+
+def _parts(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+Given = Annotated[Parts, Depends(_parts)]
+"""The parts, in a route's signature."""

@@ -1,0 +1,1 @@
+"""The schema's versions, applied at every start by Alembic."""

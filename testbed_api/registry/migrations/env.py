@@ -1,0 +1,11 @@
+"""What Alembic runs: on the connection that `sql.migrate` hands it."""
+
+from alembic import context
+
+from testbed_api.registry.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=metadata, include_schemas=True
+)
+with context.begin_transaction():
+    context.run_migrations()

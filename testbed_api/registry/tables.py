@@ -1,0 +1,127 @@
+"""All tables: the registry's, and those of the recorder in a schema of their own."""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+RECORDER = "recorder"
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+_ID = String(40)
+_STREAM = String(122)
+_SERIAL = BigInteger().with_variant(Integer, "sqlite")
+
+organisations = Table(
+    "organisations",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("name", String(200), nullable=False),
+)
+equipment = Table(
+    "equipment",
+    metadata,
+    Column("organisation", _ID, ForeignKey("organisations.id"), primary_key=True),
+    Column("id", _ID, primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("kind", String(10), nullable=False),
+    Column("site", Text, nullable=False),
+    Column("description", String(400), nullable=False),
+)
+stream_specs = Table(
+    "stream_specs",
+    metadata,
+    Column("organisation", _ID, primary_key=True),
+    Column("equipment", _ID, primary_key=True),
+    Column("stream", _ID, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("document", Text, nullable=False),
+    ForeignKeyConstraint(["organisation", "equipment"], ["equipment.organisation", "equipment.id"]),
+)
+principals = Table(
+    "principals",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("secret_hash", String(64), nullable=False),
+    Column("role", String(20), nullable=False),
+    Column("entries", Text, nullable=False),
+    Column("expires_ns", BigInteger),
+    Column("created_ns", BigInteger, nullable=False),
+)
+
+specs = Table(
+    "specs",
+    metadata,
+    Column("space", _ID, primary_key=True),
+    Column("stream", _STREAM, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("document", Text, nullable=False),
+    Column("received_ns", BigInteger, nullable=False),
+    schema=RECORDER,
+)
+ranges = Table(
+    "ranges",
+    metadata,
+    Column("space", _ID, primary_key=True),
+    Column("stream", _STREAM, primary_key=True),
+    Column("epoch", _ID, primary_key=True),
+    Column("first", BigInteger, primary_key=True),
+    Column("last", BigInteger, nullable=False),
+    schema=RECORDER,
+)
+gaps = Table(
+    "gaps",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("space", _ID, nullable=False),
+    Column("stream", _STREAM, nullable=False),
+    Column("signals", Text, nullable=False),
+    Column("from_ns", BigInteger, nullable=False),
+    Column("to_ns", BigInteger, nullable=False),
+    Column("cause", _ID, nullable=False),
+    Column("epoch", _ID),
+    Column("seq", BigInteger),
+    Index(None, "space", "stream", "from_ns"),
+    schema=RECORDER,
+)
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("space", _ID, nullable=False),
+    Column("stream", _STREAM, nullable=False),
+    Column("epoch", _ID),
+    Column("seq", BigInteger),
+    Column("signal", String(80)),
+    Column("time_ns", BigInteger),
+    Column("value", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("payload", LargeBinary),
+    Column("received_ns", BigInteger, nullable=False),
+    Index(None, "space", "stream", "id"),
+    schema=RECORDER,
+)
+set_aside = Table(
+    "set_aside",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("topic", String(200), nullable=False, index=True),
+    Column("payload", LargeBinary, nullable=False),
+    Column("received_ns", BigInteger, nullable=False),
+    schema=RECORDER,
+)

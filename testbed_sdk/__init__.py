@@ -1,0 +1,36 @@
+"""What a company imports: connect, and the words of its signals.
+
+    from testbed_sdk import connect
+
+    async with connect() as testbed:
+        async for batch in testbed.input("rig"):
+            print(batch["Pressure"].values)
+"""
+
+from broker.errors import BedError, Corrupt, Forbidden, Invalid, Refused, Unavailable, Unknown
+from broker.streams import Dtype, Signal
+from testbed_sdk.connection import Testbed, connect
+from testbed_sdk.history import History
+from testbed_sdk.inputs import Input, Missed, Received
+from testbed_sdk.outputs import Output
+from testbed_sdk.settings import PrototypeSettings
+
+__all__ = [
+    "BedError",
+    "Corrupt",
+    "Dtype",
+    "Forbidden",
+    "History",
+    "Input",
+    "Invalid",
+    "Missed",
+    "Output",
+    "PrototypeSettings",
+    "Received",
+    "Refused",
+    "Signal",
+    "Testbed",
+    "Unavailable",
+    "Unknown",
+    "connect",
+]

@@ -1,0 +1,176 @@
+"""Connecting: one call, and the named inputs and outputs of a prototype are there."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+from pydantic import ValidationError
+
+from broker import api, client
+from broker.batch import Kind, source_of
+from broker.clock import NS_PER_S, Clock, WallClock
+from broker.errors import Invalid, Unknown
+from broker.namespace import LIVE, StreamAddress
+from broker.settings import BusSettings, Credential
+from broker.streams import Signal, StreamSpec, Trigger
+from testbed_sdk import history
+from testbed_sdk.history import History
+from testbed_sdk.inputs import Input
+from testbed_sdk.outputs import Output
+from testbed_sdk.settings import PrototypeSettings
+
+log = structlog.get_logger()
+
+
+class Testbed:
+    """What a prototype sees: its inputs, its outputs, and history."""
+
+    __test__ = False  # it is no test case, whatever a collector thinks of its name
+
+    def __init__(
+        self,
+        settings: PrototypeSettings,
+        *,
+        bus: client.Bus,
+        door: api.Api,
+        clock: Clock,
+        tasks: asyncio.TaskGroup,
+        stack: AsyncExitStack,
+    ) -> None:
+        """Made by `connect`."""
+        self._settings = settings
+        self._bus = bus
+        self._door = door
+        self._clock = clock
+        self._tasks = tasks
+        self._stack = stack
+        self.outputs: list[Output] = []
+        self._promises: list[asyncio.Task[None]] = []
+
+    def input(self, name: str, *, fill: bool = False) -> Input:
+        """The input of that name: `async for batch in testbed.input("rig")`.
+
+        fill: after a break, hand over what history holds of it before going on.
+        """
+        return Input(
+            self._settings.space,
+            self._address(name, "input"),
+            bus=self._bus,
+            door=self._door,
+            clock=self._clock,
+            stack=self._stack,
+            fill=fill,
+        )
+
+    async def output(self, name: str, signals: Sequence[Signal], *, description: str = "") -> Output:
+        """Register the output of that name with its signals, and open it."""
+        address = self._address(name, "output")
+        kind = Kind.REAL if self._settings.space == LIVE else Kind.SIMULATED
+        await self._door.register_equipment(address.owner, name=address.equipment, kind=kind, description="a prototype")
+        spec = await self._door.register_spec(
+            StreamSpec(address, tuple(signals), trigger=Trigger.TIMESTAMP, description=description)
+        )
+        output = Output(
+            self._settings.space,
+            spec,
+            bus=self._bus,
+            clock=self._clock,
+            source=source_of(kind, self._settings.space),
+            ring_bytes=self._settings.ring_bytes,
+        )
+        await output.announce()
+        self.outputs.append(output)
+        self._promises.append(
+            self._tasks.create_task(output.keep_promises(), name=f"output {name}")
+        )
+        return output
+
+    async def history(
+        self,
+        name: str,
+        *signals: str,
+        from_ns: int | None = None,
+        to_ns: int | None = None,
+        points: int | None = None,
+    ) -> History:
+        """What is stored of an input or output; the last hour where no span is given, all signals where none is named.
+
+        points: thin each signal to about so many samples, keeping least and greatest values.
+        """
+        end_ns = self._clock.now_ns() if to_ns is None else to_ns
+        start_ns = end_ns - 3600 * NS_PER_S if from_ns is None else from_ns
+        span = history.Span(self._settings.space, start_ns, end_ns, signals, points)
+        bound = self._settings.inputs | self._settings.outputs
+        return await history.fetch(self._door, _bound(bound, name, "input or output"), span)
+
+    async def close(self) -> None:
+        """Wait for the recorder's last marks, then end the outputs' work; called by `connect`."""
+        try:
+            async with asyncio.timeout(self._settings.drain_s):
+                for output in self.outputs:
+                    await output.drained()
+        except TimeoutError:
+            left = {str(output.spec.address): output.unmarked for output in self.outputs}
+            log.warning("outputs were left unconfirmed", batches=left)
+        for promise in self._promises:
+            promise.cancel()
+
+    def _address(self, name: str, what: str) -> StreamAddress:
+        return _bound(self._settings.inputs if what == "input" else self._settings.outputs, name, what)
+
+
+def _bound(bindings: dict[str, StreamAddress], name: str, what: str) -> StreamAddress:
+    if name not in bindings:
+        known = ", ".join(sorted(bindings)) or "none"
+        raise Unknown(
+            f"no {what} is called {name!r}; bound are: {known}",
+            hint=f"set TESTBED_{what.split(' ', 1)[0].upper()}S={name}=organisation/equipment/stream",
+        )
+    return bindings[name]
+
+
+def from_environment() -> tuple[PrototypeSettings, BusSettings]:
+    """Read TESTBED_… once; raises Invalid with every field that is wrong."""
+    try:
+        return PrototypeSettings(), BusSettings()
+    except ValidationError as exc:
+        wrong = "; ".join(
+            f"TESTBED_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in exc.errors()
+        )
+        raise Invalid(f"the environment is not right: {wrong}", hint="see docs/how-to/write-a-prototype.md") from exc
+
+
+@asynccontextmanager
+async def connect(
+    settings: PrototypeSettings | None = None,
+    bus_settings: BusSettings | None = None,
+    clock: Clock | None = None,
+) -> AsyncIterator[Testbed]:
+    """Connect a prototype to the testbed: `async with connect() as testbed`.
+
+    All is read from the environment unless given.  On leaving, outputs wait up to `drain_s` for the recorder.
+    Raises Invalid, Forbidden if the credential is wrong, Unavailable if broker or API are away.
+    """
+    if settings is None or bus_settings is None:
+        found, found_bus = from_environment()
+        settings, bus_settings = settings or found, bus_settings or found_bus
+    clock = clock or WallClock()
+    text = bus_settings.credential.get_secret_value()
+    client_id = f"{Credential.parse(text).principal}--{secrets.token_hex(4)}"
+    failure: Exception | None = None
+    async with (
+        api.connect(settings.api, text) as door,
+        client.open(bus_settings, clock, client_id=client_id) as bus,
+        AsyncExitStack() as stack,
+        asyncio.TaskGroup() as tasks,
+    ):
+        testbed = Testbed(settings, bus=bus, door=door, clock=clock, tasks=tasks, stack=stack)
+        try:
+            yield testbed
+        except Exception as exc:  # noqa: BLE001 - the prototype's own error, given back below as it was
+            failure = exc
+        await testbed.close()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,89 @@
+"""History: what the testbed has stored of a stream, as columns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from broker import api, clock, codec
+from broker.batch import NUMPY, Gap, Series, Times
+from broker.errors import Corrupt
+from broker.namespace import StreamAddress
+from broker.streams import StreamSpec
+from testbed_sdk import columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The stored samples of some signals over a span, each ascending in time, and the gaps that touch it."""
+
+    spec: StreamSpec
+    series: Mapping[str, Series]
+    gaps: tuple[Gap, ...]
+
+    def __getitem__(self, signal: str) -> Series:
+        """The samples of one signal."""
+        return self.series[signal]
+
+    def numpy(self, *signals: str) -> tuple[Times, npt.NDArray[Any]]:
+        """(time_ns int64[n], values [n, k]) of these signals, or of all; see `columns.aligned`."""
+        return columns.aligned([self.series[name] for name in signals or self.series])
+
+    def pandas(self, *signals: str) -> "pd.DataFrame":
+        """One column a signal, the index in UTC; needs pandas."""
+        import pandas as pd  # noqa: PLC0415 - the SDK works without it
+
+        names = list(signals or self.series)
+        times, table = self.numpy(*names)
+        index = pd.to_datetime(times, unit="ns", utc=True)
+        return pd.DataFrame(table, index=index.rename("time"), columns=names)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What to fetch: `from_ns` included, `to_ns` not; no signals means all; points thins to about so many."""
+
+    space: str
+    from_ns: int
+    to_ns: int
+    signals: tuple[str, ...] = ()
+    points: int | None = None
+
+
+async def fetch(door: api.Api, address: StreamAddress, span: Span) -> History:
+    """Read a span of history through the API; raises Refused, Unavailable, or Corrupt if it breaks off."""
+    params: dict[str, Any] = {
+        "space": span.space,
+        "from": clock.text_of(span.from_ns),
+        "to": clock.text_of(span.to_ns),
+        "signals": list(span.signals),
+    }
+    if span.points is not None:
+        params["points"] = span.points
+    async with door.stream(f"/streams/{address}/history", params=params) as answer:
+        payload = await answer.aread()
+    try:
+        told = orjson.loads(payload)
+    except orjson.JSONDecodeError as exc:
+        raise Corrupt(f"the history of {address} broke off", hint="ask again, or for less") from exc
+    spec = await door.spec(address, int(told["spec"]))
+    frames, _ = codec.frames_in(told["frames"], spec)
+    parts: dict[str, list[Series]] = {name: [] for name in span.signals or spec.names}
+    for frame in frames:
+        for name, series in frame.series():
+            parts[name].append(series)
+    joined = {name: _joined(found, spec, name) for name, found in parts.items()}
+    return History(spec, joined, tuple(codec.gap_in(gap) for gap in told["gaps"]))
+
+
+def _joined(parts: list[Series], spec: StreamSpec, name: str) -> Series:
+    if not parts:
+        dtype = NUMPY[spec.signal(name).dtype]
+        return Series(np.empty(0, np.int64), np.empty(0, dtype), np.empty(0, np.uint8))
+    return Series(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -1,0 +1,175 @@
+"""Inputs: the batches of a stream, as they come."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy.typing as npt
+import structlog
+
+from broker import api, client, codec, messages, namespace
+from broker.batch import Batch, Gap, Series, Times, Wide
+from broker.clock import Clock
+from broker.errors import Corrupt
+from broker.namespace import StreamAddress, StreamTopic, Verb
+from broker.streams import StreamSpec
+from testbed_sdk import columns, history
+
+CAPACITY = 1_000
+"""Batches that wait for the prototype; beyond them the oldest are dropped, and said to be missed."""
+
+FILL_AFTER_S = 1.0
+"""How long what was missed is given to reach the store, before it is read from there."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Batches that never came: sequence numbers first..last of one epoch, both included."""
+
+    epoch: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One batch of an input, with what came before it and did not arrive.
+
+    received_ns: when it was handed over.  missed: set on the first batch after a break.  filled: this is what
+    history held of a break, not a message.
+    """
+
+    batch: Batch
+    spec: StreamSpec
+    received_ns: int
+    missed: Missed | None = None
+    filled: bool = False
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The holes that the publisher states in this batch."""
+        return self.batch.gaps
+
+    @property
+    def latency_s(self) -> float:
+        """From the publisher's sending to the handing over, in seconds."""
+        return (self.received_ns - self.batch.pub_ns) / 1e9
+
+    def __getitem__(self, signal: str) -> Series:
+        """The samples of one signal: time_ns, values, quality."""
+        self.spec.signal(signal)
+        return self.batch[signal]
+
+    def table(self, *signals: str) -> tuple[Times, npt.NDArray[Any]]:
+        """(time_ns int64[n], values [n, k]) of these signals, or of all; see `columns.aligned`."""
+        return columns.aligned([self[name] for name in signals or self.spec.names])
+
+
+class Input:
+    """One named input: iterate over it for its batches, in the order of the publisher."""
+
+    def __init__(
+        self,
+        space: str,
+        address: StreamAddress,
+        *,
+        bus: client.Bus,
+        door: api.Api,
+        clock: Clock,
+        stack: AsyncExitStack,
+        fill: bool = False,
+    ) -> None:
+        """stack: closes the subscription when the connection ends.  fill: read what was missed from history."""
+        self.address = address
+        self._space = space
+        self._bus = bus
+        self._door = door
+        self._clock = clock
+        self._stack = stack
+        self._inbox: client.Inbox | None = None
+        self._specs: dict[int, StreamSpec] = {}
+        self._last: tuple[str, int] | None = None
+        self._fill = fill
+        self._newest_ns = -(2**63)
+
+    async def open(self) -> client.Inbox:
+        """Subscribe now instead of at the first batch: what is published after this returns will come."""
+        if self._inbox is None:
+            wanted = [
+                str(StreamTopic(self._space, verb, self.address)) for verb in (Verb.SPEC, Verb.DATA)
+            ]
+            self._inbox = await self._stack.enter_async_context(
+                self._bus.subscribe(wanted, capacity=CAPACITY, overflow="drop_oldest")
+            )
+        return self._inbox
+
+    async def __aiter__(self) -> AsyncIterator[Received]:
+        """The batches, for as long as the connection lasts; raises Refused if the credential does not cover them."""
+        inbox = await self.open()
+        async for message in inbox:
+            received = await self._read(message)
+            if received is not None:
+                if received.missed is not None and self._fill and self._newest_ns < _first_ns(received.batch):
+                    yield await self._filled(received)
+                self._newest_ns = max(self._newest_ns, _last_ns(received.batch))
+                yield received
+            inbox.ack(message)  # after the prototype is done with it
+
+    async def _read(self, message: client.Message) -> Received | None:
+        topic = namespace.parse(message.topic)
+        try:
+            if isinstance(topic, StreamTopic) and topic.verb is Verb.SPEC:
+                if message.payload:
+                    spec = messages.decode_spec(message.payload)
+                    self._specs[spec.version] = spec
+                return None
+            document = codec.parse(message.payload)
+            missed, repeated = self._counted(document.epoch, document.seq)
+            if repeated:
+                return None
+            spec = await self._spec(document.spec_version)
+            batch, misfits = codec.fit(document, spec)
+        except Corrupt as exc:
+            log.warning("message was set aside", topic=message.topic, reason=str(exc))
+            return None
+        for misfit in misfits[:1]:
+            log.warning("samples did not fit", stream=str(self.address), count=len(misfits), first=misfit.reason)
+        return Received(batch, spec, self._clock.now_ns(), missed)
+
+    async def _spec(self, version: int) -> StreamSpec:
+        if version not in self._specs:
+            self._specs[version] = await self._door.spec(self.address, version)
+        return self._specs[version]
+
+    def _counted(self, epoch: str | None, seq: int | None) -> tuple[Missed | None, bool]:
+        """What is missing before this batch, and whether it has been here before."""
+        if epoch is None or seq is None:
+            return None, False
+        before, self._last = self._last, (epoch, seq)
+        if before is None:
+            return None, False
+        expected = before[1] + 1 if before[0] == epoch else 1
+        if seq < expected:
+            self._last = before
+            return None, True
+        return (Missed(epoch, expected, seq - 1) if seq > expected else None), False
+
+    async def _filled(self, received: Received) -> Received:
+        """What history holds of the span before `received`, since the newest sample that was handed over."""
+        await self._clock.sleep(FILL_AFTER_S)
+        span = history.Span(self._space, self._newest_ns + 1, _first_ns(received.batch))
+        stored = await history.fetch(self._door, self.address, span)
+        frames = tuple(Wide(one.time_ns, {name: one.values}, {name: one.quality}) for name, one in stored.series.items() if len(one.time_ns))
+        batch = replace(received.batch, frames=frames, gaps=stored.gaps, epoch=None, seq=None)
+        return Received(batch, stored.spec, self._clock.now_ns(), filled=True)
+
+
+def _first_ns(batch: Batch) -> int:
+    return min((int(frame.time_ns.min()) for frame in batch.frames if len(frame)), default=-(2**63))
+
+
+def _last_ns(batch: Batch) -> int:
+    return max((int(frame.time_ns.max()) for frame in batch.frames if len(frame)), default=-(2**63))

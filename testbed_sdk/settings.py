@@ -1,0 +1,57 @@
+"""What the environment tells a prototype: where the testbed is, and what its names are bound to."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from broker import namespace
+from broker.errors import Invalid
+from broker.namespace import StreamAddress
+
+Bindings = Annotated[dict[str, StreamAddress], NoDecode]
+
+
+class PrototypeSettings(BaseSettings):
+    """The binding of one deployment; address of the broker and credential stand in `BusSettings`."""
+
+    model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
+
+    api: str = Field(default="http://127.0.0.1:8600", description="URL of the testbed's API")
+    space: str = Field(default="live", description="space: live, or run-<id>")
+    inputs: Bindings = Field(
+        default_factory=dict,
+        description="what each input's name stands for: name=organisation/equipment/stream,…",
+    )
+    outputs: Bindings = Field(
+        default_factory=dict,
+        description="what each output's name stands for: name=organisation/deployment/stream,…",
+    )
+    ring_bytes: int = Field(
+        default=16 * 1024 * 1024, ge=1024, description="bytes of output kept until the recorder has them"
+    )
+    drain_s: float = Field(default=10.0, ge=0, description="seconds to wait at the end for the last marks")
+
+    @field_validator("space")
+    @classmethod
+    def _is_a_space(cls, text: str) -> str:
+        try:
+            return namespace.checked_space(text)
+        except Invalid as exc:
+            raise ValueError(str(exc)) from exc
+
+    @field_validator("inputs", "outputs", mode="before")
+    @classmethod
+    def _reads_bindings(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        bindings = {}
+        for part in filter(None, (one.strip() for one in value.split(","))):
+            name, equals, address = part.partition("=")
+            if not equals:
+                raise ValueError(f"{part!r} binds nothing: write name=organisation/equipment/stream")
+            try:
+                bindings[name.strip()] = StreamAddress.parse(address.strip())
+            except Invalid as exc:
+                raise ValueError(str(exc)) from exc
+        return bindings

@@ -1,0 +1,108 @@
+"""Where the bus is and who asks: what is read, and what is refused in which words."""
+
+import pytest
+from pydantic import ValidationError
+
+from broker.errors import Invalid
+from broker.settings import Address, BusSettings, Credential
+
+SECRET = "s" * 43
+
+
+def test_a_credential_reads_back_as_it_was_written():
+    made = Credential.make("pump-rig")
+    assert Credential.parse(made.text) == made
+    assert made.text == f"pump-rig.{made.secret}"
+
+
+def test_a_made_secret_has_256_bits_and_is_never_the_same():
+    secrets = {Credential.make("a").secret for _ in range(100)}
+    assert len(secrets) == 100
+    assert {len(secret) for secret in secrets} == {43}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "principal.secret"),
+        ("ada", "principal.secret"),
+        (f".{SECRET}", "is not an id"),
+        (f"Ada.{SECRET}", "'Ada' is not an id"),
+        (f"a--b.{SECRET}", "'a--b' has '--' in it"),
+        ("ada.", "the secret of 'ada'"),
+        ("ada.short", "the secret of 'ada'"),
+        (f"ada.{SECRET}.", "the secret of 'ada'"),
+        (f"ada.{SECRET}\n", "the secret of 'ada'"),
+        ("ada." + "s" * 101, "the secret of 'ada'"),
+    ],
+)
+def test_what_is_no_credential_is_refused_with_the_reason(text, reason):
+    with pytest.raises(Invalid, match=reason):
+        Credential.parse(text)
+
+
+@pytest.mark.parametrize("text", ["ada." + "x" * 101, "y" * 43, f"ada--.{SECRET}", f"ada.{SECRET}!"])
+def test_a_refusal_does_not_repeat_the_secret(text):
+    with pytest.raises(Invalid) as refused:
+        Credential.parse(text)
+    assert text.rpartition(".")[2] not in str(refused.value)
+
+
+def test_a_credential_is_shown_without_its_secret():
+    assert SECRET not in repr(Credential("ada", SECRET))
+    assert SECRET not in repr(BusSettings(credential=f"ada.{SECRET}"))
+
+
+def test_settings_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("TESTBED_BROKER", "mqtt://broker.example:18830")
+    monkeypatch.setenv("TESTBED_CREDENTIAL", f"ada.{SECRET}")
+    settings = BusSettings()
+    assert settings.address == Address("broker.example", 18830)
+    assert settings.credential.get_secret_value() == f"ada.{SECRET}"
+
+
+def test_the_port_of_a_broker_is_1883_where_none_is_said():
+    assert str(BusSettings(broker="mqtt://broker.example").address) == "broker.example:1883"
+
+
+def test_the_address_of_a_broker_may_be_ipv6():
+    assert BusSettings(broker="mqtt://[::1]:1884").address == Address("::1", 1884)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1:1883",
+        "http://127.0.0.1:1883",
+        "mqtts://127.0.0.1:8883",
+        "mqtt://:1883",
+        "mqtt://127.0.0.1:0",
+        "mqtt://127.0.0.1:65536",
+        "mqtt://127.0.0.1:port",
+        "mqtt://127.0.0.1/topic",
+        "mqtt://127.0.0.1?x=1",
+    ],
+)
+def test_a_wrong_address_is_refused_with_what_would_be_right(url):
+    with pytest.raises(ValidationError, match="mqtt://host:port"):
+        BusSettings(broker=url)
+
+
+def test_a_password_in_the_address_is_refused_and_not_repeated():
+    with pytest.raises(ValidationError, match="TESTBED_CREDENTIAL") as refused:
+        BusSettings(broker="mqtt://ada:hush@127.0.0.1")
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("timeout_s", 0), ("keepalive_s", 1), ("window", 0), ("window", 65_000)]
+)
+def test_a_number_out_of_bounds_is_refused(name, value):
+    with pytest.raises(ValidationError, match=name):
+        BusSettings(**{name: value})
+
+
+def test_an_unknown_setting_is_refused():
+    with pytest.raises(ValidationError, match="time_out"):
+        BusSettings(time_out=3)
