@@ -24,7 +24,9 @@ class Row:
 class Source(Protocol):
     """Rows in the order of time: equal arguments (and seed) give equal rows.  No I/O, no clock."""
 
-    signals: tuple[Signal, ...]
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """What each value of a row is."""
 
     def rows(self) -> Iterator[Row]:
         """All rows, from the beginning."""

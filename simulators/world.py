@@ -41,6 +41,14 @@ class Pace:
     times: Times = Times.SHIFTED
 
 
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What was played: rows, and the time stamp of the last one."""
+
+    rows: int
+    last_ns: int
+
+
 async def play(
     source: Source,
     face: Face,
@@ -49,13 +57,13 @@ async def play(
     pace: Pace,
     ledger: Ledger | None = None,
     on_rows: Callable[[int], None] = lambda _: None,
-) -> int:
-    """Offer every row once it is due; what a tick brings is one entry of the ledger.  Returns the number of rows.
+) -> Played:
+    """Offer every row once it is due; what a tick brings is one entry of the ledger.
 
     on_rows: told how many rows have been offered so far.
     """
     start_ns = clock.now_ns() // MICROSECOND_NS * MICROSECOND_NS  # OPC UA's time stamps are no finer
-    count = 0
+    count = last_ns = 0
     waiting: list[Row] = []
     for due_ns, row in _timed(source, pace, start_ns):
         while due_ns > clock.now_ns():
@@ -65,11 +73,12 @@ async def play(
                 on_rows(count)
             await clock.sleep(min((due_ns - clock.now_ns()) / NS_PER_S, TICK_S))
         waiting.append(row)
+        last_ns = row.time_ns
     if waiting:
         count += await _offer(waiting, face, ledger)
         on_rows(count)
     log.info("source was played", rows=count)
-    return count
+    return Played(count, last_ns)
 
 
 async def _offer(rows: list[Row], face: Face, ledger: Ledger | None) -> int:

@@ -1,5 +1,6 @@
 """How fresh each stream is, as its publisher says, until what it said runs out."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 
 import structlog
@@ -7,11 +8,11 @@ import structlog
 from broker import client, messages, namespace
 from broker.clock import Clock
 from broker.errors import Corrupt, Invalid
-from broker.messages import Health
 from broker.messages import Freshness as State
+from broker.messages import Health
 from broker.namespace import StreamAddress, StreamTopic, Verb
 
-FILTER = f"{namespace.ROOT}/+/{Verb.HEALTH}/#"
+FILTER = f"{namespace.ROOT}/+/{Verb.HEALTH}/+/+/+"
 
 log = structlog.get_logger()
 
@@ -21,25 +22,28 @@ class Freshness:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._healths: dict[tuple[str, StreamAddress], Health] = {}
+        self._healths: dict[StreamAddress, dict[str, Health]] = defaultdict(dict)
 
     async def follow(self, bus: client.Bus) -> None:
         """Take in what the publishers say, until cancelled."""
         async with bus.subscribe([FILTER], capacity=1_000, overflow="drop_oldest") as inbox:
             async for message in inbox:
-                try:
-                    topic = namespace.parse(message.topic)
-                    if isinstance(topic, StreamTopic):
-                        self._healths[topic.space, topic.address] = messages.decode_health(message.payload)
-                except (Corrupt, Invalid) as exc:
-                    log.info("health was not understood", topic=message.topic[:200], reason=str(exc))
+                self._take(message)
                 inbox.ack(message)
+
+    def _take(self, message: client.Message) -> None:
+        try:
+            topic = namespace.parse(message.topic)
+            if isinstance(topic, StreamTopic):
+                health = messages.decode_health(message.payload)
+                self._healths[topic.address][topic.space] = health
+        except (Corrupt, Invalid) as exc:
+            log.info("health was not understood", topic=message.topic[:200], reason=str(exc))
 
     def of(self, address: StreamAddress) -> Mapping[str, tuple[State, Health]]:
         """Space -> what holds now: beyond `valid_until` a stream is stale whatever was said."""
         now_ns = self._clock.now_ns()
         return {
             space: (State.STALE if health.valid_until_ns < now_ns else health.state, health)
-            for (space, one), health in self._healths.items()
-            if one == address
+            for space, health in self._healths.get(address, {}).items()
         }

@@ -23,7 +23,8 @@ from testbed_api.stores.port import Block, SeriesStore
 
 KindOf = Callable[[EquipmentAddress], Awaitable[Kind | None]]
 
-TOPICS = tuple(f"{namespace.ROOT}/+/{verb}/#" for verb in (Verb.SPEC, Verb.DATA, Verb.LATE))
+TOPICS = tuple(f"{namespace.ROOT}/+/{verb}/+/+/+" for verb in (Verb.SPEC, Verb.DATA, Verb.LATE))
+"""Level by level: NATS makes two consumers of a `#`, and all of a session may hold 65,535 unacknowledged messages."""
 
 log = structlog.get_logger()
 

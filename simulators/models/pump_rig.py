@@ -62,7 +62,7 @@ class Rig:
 class PumpRig:
     """A `Source`: one row every `period_s` of the rig's time, `count` in all."""
 
-    signals = SIGNALS
+    signals: tuple[Signal, ...] = SIGNALS
 
     def __init__(
         self,

@@ -1,0 +1,87 @@
+"""`testbed credential`: made, listed and revoked through the API, with the administrator's own from the environment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from broker import api
+from broker.errors import Invalid
+from broker.namespace import LIVE, StreamAddress, checked_id, checked_space
+
+
+class ApiSettings(BaseSettings):
+    """Where the API is, and who asks."""
+
+    model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
+
+    api: str = Field(default="http://127.0.0.1:8600", description="URL of the testbed's API")
+    credential: SecretStr = Field(default=SecretStr(""), description="an administrator's credential")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A credential to be made; streams as `[space:]organisation/equipment/stream`."""
+
+    principal: str
+    reads: Sequence[str]
+    writes: Sequence[str]
+    administrator: bool
+    expires_in_s: float | None
+
+
+async def create(wanted: Wanted) -> Any:
+    """Make it; the answer holds the credential, this once."""
+    checked_id(wanted.principal, "principal")
+    body: dict[str, Any] = {
+        "principal": wanted.principal,
+        "role": "administrator" if wanted.administrator else "member",
+        "reads": [_entry(one) for one in wanted.reads],
+        "writes": [_entry(one) for one in wanted.writes],
+    }
+    if wanted.expires_in_s is not None:
+        body["expires_in_s"] = wanted.expires_in_s
+    return await _ask("POST", "/credentials", json=body)
+
+
+async def listed() -> Any:
+    """All that there are."""
+    return (await _ask("GET", "/credentials"))["items"]
+
+
+async def revoke(principal: str) -> None:
+    """End one."""
+    await _ask("DELETE", f"/credentials/{checked_id(principal, 'principal')}")
+
+
+def show(made: Any, out: Console) -> None:
+    """The credential and what it holds."""
+    out.print(made["credential"], style="bold", markup=False)
+    out.print("keep it: it is not shown again. Use it as TESTBED_CREDENTIAL.", style="dim")
+
+
+def table(found: Any, out: Console) -> None:
+    """A row a credential."""
+    rows = Table("principal", "role", "reads", "writes", "expires")
+    for one in found:
+        reads, writes = ("\n".join(f"{it['space']}:{it['stream']}" for it in one[what]) for what in ("reads", "writes"))
+        rows.add_row(one["principal"], one["role"], reads, writes, one["expires"] or "never")
+    out.print(rows)
+
+
+async def _ask(method: str, path: str, **content: Any) -> Any:
+    settings = ApiSettings()
+    credential = settings.credential.get_secret_value()
+    if not credential:
+        raise Invalid("no credential is set", hint="set TESTBED_CREDENTIAL to the administrator's; the first start of `testbed up` shows it")
+    async with api.connect(settings.api, credential) as door:
+        return await door.request(method, path, **content)
+
+
+def _entry(text: str) -> dict[str, str]:
+    space, colon, stream = text.rpartition(":")
+    return {"space": checked_space(space if colon else LIVE), "stream": str(StreamAddress.parse(stream))}

@@ -1,0 +1,99 @@
+"""How a command runs: signals, errors as sentences, exit codes, logs.
+
+0 done · 1 the verdict is negative · 2 your input · 3 the testbed's or a service's fault · 130 interrupted.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Coroutine
+from enum import IntEnum
+from typing import Any, NoReturn, TypeVar
+
+import structlog
+from rich.console import Console
+
+from broker.errors import BedError, Refused
+
+_T = TypeVar("_T")
+
+
+class Exit(IntEnum):
+    """What a command's exit code says."""
+
+    DONE = 0
+    NEGATIVE = 1
+    INPUT = 2
+    FAULT = 3
+    INTERRUPTED = 130
+
+
+def log_to_stderr(*, verbose: bool = True) -> None:
+    """Events in colour on a terminal, as JSON elsewhere; data alone goes to stdout."""
+    terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO if verbose else logging.WARNING),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # it logs what it also raises
+
+
+def run(main: Coroutine[Any, Any, _T]) -> _T:
+    """Run a command to its end; an error ends the process with its sentence and its exit code."""
+    try:
+        return asyncio.run(_until_terminated(main))
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
+    except BedError as exc:
+        fail(exc)
+    except ExceptionGroup as group:
+        known, bugs = group.split(BedError)
+        if bugs is not None or known is None:
+            raise
+        fail(_first(known))
+
+
+async def _until_terminated(main: Coroutine[Any, Any, _T]) -> _T:
+    """SIGTERM ends a command as orderly as Ctrl-C, and is no error."""
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    terminated = False
+
+    def terminate() -> None:
+        nonlocal terminated
+        terminated = True
+        if task is not None:
+            task.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, terminate)
+    try:
+        return await main
+    except asyncio.CancelledError:
+        if terminated:
+            sys.exit(Exit.DONE)
+        raise
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+def fail(error: BedError) -> NoReturn:
+    """Say what is wrong and what to do, and end."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"error: {error.message}", style="red", markup=False)
+    if error.hint:
+        console.print(f"hint: {error.hint}", markup=False)
+    sys.exit(Exit.INPUT if isinstance(error, Refused) else Exit.FAULT)
+
+
+def _first(group: BaseExceptionGroup[BedError]) -> BedError:
+    one = group.exceptions[0]
+    return _first(one) if isinstance(one, BaseExceptionGroup) else one

@@ -1,0 +1,81 @@
+"""`testbed up`: a server until it is stopped, with its recorder in a process of its own where the store is InfluxDB."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import Process
+from collections.abc import Callable
+
+import structlog
+from rich.console import Console
+
+from broker.clock import Clock
+from testbed_api import service
+from testbed_api.service import Server
+from testbed_api.settings import ServerSettings
+
+RESTART_S = 1.0
+STOP_S = 15.0
+
+log = structlog.get_logger()
+
+
+async def up(settings: ServerSettings, clock: Clock, on_ready: Callable[[Server], None]) -> None:
+    """Serve until cancelled; `on_ready` is told once where everything is."""
+    async with service.serve(settings, clock) as server:
+        async with asyncio.TaskGroup() as tasks:
+            if server.recorder is not None:
+                tasks.create_task(_recorder(settings, server, server.recorder, clock), name="recorder process")
+            on_ready(server)
+            await asyncio.get_running_loop().create_future()
+
+
+async def _recorder(settings: ServerSettings, server: Server, credential: str, clock: Clock) -> None:
+    """The recorder's process, started again whenever it ends."""
+    environment = os.environ | {
+        "TESTBED_FOLDER": str(settings.folder),
+        "TESTBED_STORE": settings.store,
+        "TESTBED_STORE_TOKEN": settings.store_token.get_secret_value(),
+        "TESTBED_BROKER": f"mqtt://{server.broker}",
+        "TESTBED_CREDENTIAL": credential,
+    }
+    while True:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "testbed", "recorder", env=environment, start_new_session=True
+        )
+        try:
+            code = await child.wait()
+        finally:
+            await ended(child)
+        log.error("recorder ended and is started again", exit_code=code)
+        await clock.sleep(RESTART_S)
+
+
+async def ended(child: Process) -> None:
+    """End a child in order; by force if it does not listen."""
+    if child.returncode is not None:
+        return
+    child.terminate()
+    try:
+        async with asyncio.timeout(STOP_S):
+            await child.wait()
+    except TimeoutError:
+        child.kill()
+        await child.wait()
+
+
+def told_as_json(say: Callable[[object], None], server: Server) -> None:
+    """Where everything is, as one line of JSON."""
+    where = {"event": "ready", "api": f"http://{server.api}", "broker": f"mqtt://{server.broker}"}
+    say(where | {"administrator": server.administrator})
+
+
+def told(out: Console, server: Server) -> None:
+    """Where everything is, in words; the first administrator's credential once."""
+    out.print(f"API     http://{server.api}/api/v1/docs")
+    out.print(f"broker  mqtt://{server.broker}")
+    if server.administrator is not None:
+        out.print("\nThe administrator's credential, shown this once:", style="bold")
+        out.print(f"  export TESTBED_CREDENTIAL={server.administrator}", markup=False)
+        out.print("  testbed credential create NAME --reads organisation/equipment/stream --writes …\n", markup=False)
+    out.print("Ctrl-C stops it; nothing is lost.", style="dim")

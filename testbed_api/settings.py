@@ -1,0 +1,56 @@
+"""What the server is told: where its data lies, where it listens, which store it writes to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+EMBEDDED = "duckdb"
+
+
+@dataclass(frozen=True, slots=True)
+class InfluxDbAddress:
+    """Where an InfluxDB is, and what of it is ours."""
+
+    url: str
+    organisation: str
+    bucket: str
+
+
+class ServerSettings(BaseSettings):
+    """One server: a data folder, two doors, a store."""
+
+    model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
+
+    folder: Path = Field(default=Path("testbed-data"), description="data folder; belongs to one server")
+    host: str = Field(default="127.0.0.1", description="address that the API and the broker listen on")
+    api_port: int = Field(default=8600, ge=0, le=65_535, description="port of the API; 0 takes a free one")
+    mqtt_port: int = Field(default=1883, ge=0, le=65_535, description="port of the broker's MQTT door; 0 takes a free one")
+    store: str = Field(
+        default=EMBEDDED, description="duckdb, or influxdb://host:port/organisation/bucket (2.7)"
+    )
+    store_token: SecretStr = Field(default=SecretStr(""), description="token for InfluxDB")
+
+    @field_validator("store")
+    @classmethod
+    def _is_a_store(cls, text: str) -> str:
+        if text != EMBEDDED:
+            influxdb_of(text)
+        return text
+
+    @property
+    def influxdb(self) -> InfluxDbAddress | None:
+        """Where InfluxDB is, None for the embedded store."""
+        return None if self.store == EMBEDDED else influxdb_of(self.store)
+
+
+def influxdb_of(text: str) -> InfluxDbAddress:
+    """Read `influxdb://host:port/organisation/bucket`; raises ValueError with what would be right."""
+    parts = urlsplit(text)
+    names = parts.path.strip("/").split("/")
+    if parts.scheme not in {"influxdb", "influxdb+https"} or not parts.hostname or len(names) != 2 or not all(names):
+        raise ValueError(f"{text!r} is no store: write duckdb, or influxdb://host:port/organisation/bucket")
+    scheme = "https" if parts.scheme.endswith("https") else "http"
+    return InfluxDbAddress(f"{scheme}://{parts.netloc}", *names)
