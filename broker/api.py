@@ -11,7 +11,16 @@ import httpx
 
 from broker import messages
 from broker.batch import Kind
-from broker.errors import BedError, Corrupt, Forbidden, Invalid, Refused, Taken, Unavailable, Unknown
+from broker.errors import (
+    BedError,
+    Corrupt,
+    Forbidden,
+    Invalid,
+    Refused,
+    Taken,
+    Unavailable,
+    Unknown,
+)
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.streams import StreamSpec
 
@@ -23,7 +32,9 @@ _BRANCH: Mapping[str, type[BedError]] = {
 
 
 class Api:
-    """One client of the API; every method raises a Refused with the API's own sentence, or Unavailable."""
+    """One client of the API; every method raises a Refused with the API's own sentence, or
+    Unavailable.
+    """
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         """http: with the base URL, the credential and the time-outs set; see `connect`."""

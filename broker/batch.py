@@ -1,7 +1,8 @@
 """The batch: the samples of one stream over a short time, as columns, with the gaps among them.
 
-A sample is (signal, time, value, quality).  Quality is GOOD, UNCERTAIN or BAD (the severity of an OPC UA status
-code).  A sample is BAD exactly when it has no usable value: null on the wire, NaN / 0 / False / "" in a column.
+A sample is (signal, time, value, quality).  Quality is GOOD, UNCERTAIN or BAD (the severity of an
+OPC UA status code).  A sample is BAD exactly when it has no usable value: null on the wire, NaN / 0
+/ False / "" in a column.
 """
 
 from collections.abc import Iterator, Mapping
@@ -41,7 +42,9 @@ NO_VALUE: Mapping[Dtype, object] = {
 
 
 class Source(StrEnum):
-    """Where a stream's values come from, set from the registered kind of the equipment and the space."""
+    """Where a stream's values come from, set from the registered kind of the equipment and the
+    space.
+    """
 
     LIVE = "live"
     RECORDED = "recorded"
@@ -77,8 +80,8 @@ class Series(NamedTuple):
 class Wide:
     """Signals that share their time stamps.
 
-    time_ns: int64[n], ns since 1970 UTC, in the order of the source.  values: signal -> column of n in its dtype.
-    quality: signal -> uint8[n], only for signals where not all is GOOD.
+    time_ns: int64[n], ns since 1970 UTC, in the order of the source.  values: signal -> column of n
+    in its dtype. quality: signal -> uint8[n], only for signals where not all is GOOD.
     """
 
     time_ns: Times
@@ -99,7 +102,9 @@ class Wide:
             isinstance(other, Wide)
             and np.array_equal(self.time_ns, other.time_ns)
             and self.values.keys() == other.values.keys()
-            and all(same_series(series, dict(other.series())[name]) for name, series in self.series())
+            and all(
+                same_series(series, dict(other.series())[name]) for name, series in self.series()
+            )
         )
 
 
@@ -107,8 +112,9 @@ class Wide:
 class Long:
     """Samples that each have a time stamp of their own, in the order of the source.
 
-    time_ns: int64[n].  signal: int32[n], counting from 0 in the order of the spec.  values: a column of n; where the
-    signals' dtypes differ, an object array of Python values.  quality: uint8[n].  names: the spec's signal names.
+    time_ns: int64[n].  signal: int32[n], counting from 0 in the order of the spec.  values: a
+    column of n; where the signals' dtypes differ, an object array of Python values.  quality:
+    uint8[n].  names: the spec's signal names.
     """
 
     time_ns: Times
@@ -142,7 +148,8 @@ class Long:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A stated hole: between `from_ns` and `to_ns`, both included, samples of these signals are missing.
+    """A stated hole: between `from_ns` and `to_ns`, both included, samples of these signals are
+    missing.
 
     signals: none named means all of the stream.
     """
@@ -158,7 +165,8 @@ class Batch:
     """What one message of a stream says.
 
     epoch, seq: the publisher's numbering; both None for a plain client, which is then at-most-once.
-    input_ns: for a prototype's output, the time of the data it answers.  Which stream it is stands in the topic.
+    input_ns: for a prototype's output, the time of the data it answers.  Which stream it is stands
+    in the topic.
     """
 
     spec_version: int

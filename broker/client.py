@@ -1,18 +1,18 @@
 """The way onto the bus: MQTT 3.1.1 with acknowledgement in the reader's hands.
 
-Each connection is a fresh paho client driven by the asyncio loop; nothing of an old one survives it.  What was sent
-and not acknowledged when a connection broke fails with Unavailable: to send again is the business of whoever keeps
-it (a spool, a ring).  What was received and not acknowledged can still be read, and comes again to a durable session.
+Each connection is a fresh paho client driven by the asyncio loop; nothing of an old one survives
+it.  What was sent and not acknowledged when a connection broke fails with Unavailable: to send
+again is the business of whoever keeps it (a spool, a ring).  What was received and not acknowledged
+can still be read, and comes again to a durable session.
 """
 
 import asyncio
 import random
 import socket
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import paho.mqtt.client as paho
 import structlog
@@ -21,139 +21,31 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from broker import namespace
 from broker.clock import Clock
+from broker.credential import Credential
 from broker.errors import BedError, Forbidden, Unavailable
-from broker.settings import Address, BusSettings, Credential
-
-Overflow = Literal["block", "drop_oldest"]
+from broker.inbox import Delivery, Inbox, Message, Overflow
+from broker.settings import Address, BusSettings
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 3.0
-"""Full jitter between 0 and a pause that doubles up to this: after a long absence of the broker the next try comes
-within 3 s of its return, and its own time-out is the settings' `timeout_s`; on loopback a client is back within 4 s.
-The pauses begin anew after a connection that lasted longer than this: two clients that take one client id from each
-other do not do so ten times a second."""
+"""Full jitter between 0 and a pause that doubles up to this: after a long absence of the broker the
+next try comes within 3 s of its return, and its own time-out is the settings' `timeout_s`; on
+loopback a client is back within 4 s. The pauses begin anew after a connection that lasted longer
+than this: two clients that take one client id from each other do not do so ten times a second."""
 REFUSED_PAUSE_S = 3.0
 """Rights may be rebuilt while a client waits: a refused one is back within this."""
 TICK_S = 1.0
 LINGER_S = 1.0
-INBOX_BYTES = 64 * 1024 * 1024
+
+__all__ = ["Bus", "Inbox", "Message", "Overflow", "open"]
 
 log = structlog.get_logger()
 
 _T = TypeVar("_T")
 
 
-@dataclass(slots=True)
-class _Delivery:
-    """One arrival: acknowledged to the broker when every inbox that got it is done with it."""
-
-    connection: "_Connection"
-    mid: int
-    qos: int
-    readers: int
-
-    def done(self) -> None:
-        self.readers -= 1
-        if self.readers == 0:
-            self.connection.acknowledge(self.mid, self.qos)
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What arrived.  retained: it was kept by the broker from before; duplicate: it may have been here already."""
-
-    topic: str
-    payload: bytes
-    retained: bool = False
-    duplicate: bool = False
-    _delivery: _Delivery | None = field(default=None, repr=False, compare=False)
-
-
-class Inbox:
-    """What arrives for one subscription: iterate, then acknowledge.
-
-    Bounded in messages and bytes.  `block` stops reading from the connection while it is full, `drop_oldest` lets go of
-    the oldest and counts it in `dropped`.  While an acknowledgement of the broker is awaited, `block` holds to the
-    bytes alone: the acknowledgement lies behind what is not read, and who waits for it may be this inbox's reader.
-    """
-
-    def __init__(self, filters: Sequence[str], capacity: int, overflow: Overflow) -> None:
-        """Made by `Bus.subscribe`."""
-        self.filters = tuple(filters)
-        self.dropped = 0
-        self._capacity = capacity
-        self._overflow = overflow
-        self._waiting: deque[Message] = deque()
-        self._bytes = 0
-        self._arrived = asyncio.Event()
-        self._refused: BedError | None = None
-        self._connection: _Connection | None = None
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Message:
-        """The next message; raises Forbidden if the broker refused the subscription."""
-        while not self._waiting:
-            if self._refused is not None:
-                raise self._refused
-            self._arrived.clear()
-            await self._arrived.wait()
-        message = self._waiting.popleft()
-        self._bytes -= len(message.payload)
-        if self._connection is not None:
-            self._connection.resume()
-        return message
-
-    def ack(self, message: Message) -> None:
-        """Tell the broker that this message is dealt with; of a broken connection it is forgotten."""
-        if message._delivery is not None:  # noqa: SLF001 - its own module
-            message._delivery.done()  # noqa: SLF001
-
-    @property
-    def full(self) -> bool:
-        """Whether no more fits."""
-        return len(self._waiting) >= self._capacity or self._bytes >= INBOX_BYTES
-
-    def blocks(self, *, stretched: bool) -> bool:
-        """Whether the connection must not be read for now; stretched: only bytes count."""
-        full = self._bytes >= INBOX_BYTES if stretched else self.full
-        return self._overflow == "block" and full
-
-    def put(self, message: Message) -> None:
-        """Take in an arrival."""
-        if self._overflow == "drop_oldest":
-            while self.full and self._waiting:
-                oldest = self._waiting.popleft()
-                self._bytes -= len(oldest.payload)
-                self.dropped += 1
-                self.ack(oldest)
-        self._waiting.append(message)
-        self._bytes += len(message.payload)
-        self._arrived.set()
-
-    def attach(self, connection: "_Connection") -> None:
-        """Belong to this connection from now on."""
-        self._connection = connection
-        self._refused = None
-
-    def leave(self) -> None:
-        """Be done with what is unread, so that other inboxes' acknowledgements of it count."""
-        for message in self._waiting:
-            self.ack(message)
-        self._waiting.clear()
-
-    def refuse(self, error: BedError) -> None:
-        """End the iteration with this error."""
-        self._refused = error
-        self._arrived.set()
-
-
 class _Paho(paho.Client):
-    """A paho client over a socket that is connected already, so that connecting never blocks the loop."""
+    """A paho client over a socket that is connected already: connecting never blocks the loop."""
 
     prepared: socket.socket
 
@@ -195,7 +87,9 @@ class _Connection:
             reconnect_on_failure=False,
         )
         self._paho.username_pw_set(credential.principal, credential.secret)
-        self._paho.max_inflight_messages_set(settings.window)
+        self._paho.max_inflight_messages_set(
+            0
+        )  # Bus counts; paho would walk its window at each PUBACK
         self._paho.on_connect = self._on_connect
         self._paho.on_disconnect = self._on_disconnect
         self._paho.on_message = self._on_message
@@ -205,13 +99,14 @@ class _Connection:
         self._paho.on_socket_register_write = self._on_register_write
         self._paho.on_socket_unregister_write = self._on_unregister_write
 
-    # --- life ---------------------------------------------------------------------------------------------------
+    # --- life -------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Connect, be accepted, and subscribe; raises Forbidden or Unavailable."""
         address = self._settings.address
-        for inbox in self._inboxes:  # before connecting: a durable session speaks before it is asked
-            inbox.attach(self)
+        # before connecting: a durable session speaks before it is asked
+        for inbox in self._inboxes:
+            inbox.attach(self.resume)
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 self._paho.prepared = await _connected_socket(address)
@@ -223,9 +118,14 @@ class _Connection:
                 await _first(self.accepted, self.lost, address)
                 await self.subscribe_rest()
         except TimeoutError as exc:
-            raise Unavailable(f"the broker at {address} did not answer in {self._settings.timeout_s:g} s") from exc
+            raise Unavailable(
+                f"the broker at {address} did not answer in {self._settings.timeout_s:g} s"
+            ) from exc
         except OSError as exc:
-            raise Unavailable(f"the broker at {address} did not answer: {exc.strerror or exc}", hint="is it running?") from exc
+            raise Unavailable(
+                f"the broker at {address} did not answer: {exc.strerror or exc}",
+                hint="is it running?",
+            ) from exc
 
     async def subscribe_rest(self) -> None:
         """Ask for the filters of every inbox that came since the last time."""
@@ -235,7 +135,7 @@ class _Connection:
 
     async def subscribe(self, inbox: Inbox) -> None:
         """Ask for an inbox's filters; a refusal is told to the inbox."""
-        inbox.attach(self)
+        inbox.attach(self.resume)
         self._subscribed.append(inbox)
         rc, mid = self._paho.subscribe([(one, 1) for one in inbox.filters])
         if rc != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
@@ -246,13 +146,17 @@ class _Connection:
         refused = [one for one, code in zip(inbox.filters, codes, strict=True) if code.is_failure]
         if refused:
             inbox.refuse(
-                Forbidden(f"the broker refused to subscribe {refused[0]}", hint="the credential does not cover it")
+                Forbidden(
+                    f"the broker refused to subscribe {refused[0]}",
+                    hint="the credential does not cover it",
+                )
             )
 
     def unsubscribe(self, inbox: Inbox) -> None:
         """Let go of an inbox that was left; filters that another inbox still has stay.
 
-        Those of a durable session stay too: the broker is to keep what arrives until the next process reads it.
+        Those of a durable session stay too: the broker is to keep what arrives until the next
+        process reads it.
         """
         if not self._durable:
             inbox.leave()
@@ -266,12 +170,15 @@ class _Connection:
         """End the connection, politely if it still stands."""
         if self._tick is not None:
             self._tick.cancel()
-        lingering = self._socket.dup() if self._socket is not None and not self.lost.done() else None
+        lingering: socket.socket | None = None
+        if self._socket is not None and not self.lost.done():
+            lingering = self._socket.dup()  # paho closes its own at once
         self._paho.disconnect()
         self._paho.loop_write()
         self._end("it was closed")
         if self._socket is not None:
-            self._paho.on_socket_close = None  # paho's finaliser would say it of a socket that is gone
+            # else paho's finaliser would speak of a socket that is gone
+            self._paho.on_socket_close = None
             self._paho.on_socket_unregister_write = None
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
@@ -287,13 +194,15 @@ class _Connection:
         for future in pending:
             if not future.done():
                 future.set_exception(
-                    Unavailable(f"the connection to the broker at {self._settings.address} broke: {reason}")
+                    Unavailable(
+                        f"the connection to the broker at {self._settings.address} broke: {reason}"
+                    )
                 )
-                future.exception()  # looked at: whoever still waits gets it, and nobody else complains
+                future.exception()  # looked at: asyncio need not complain where nobody waits
         self._sent.clear()
         self._asked.clear()
 
-    # --- out ----------------------------------------------------------------------------------------------------
+    # --- out --------------------------------------------------------------------------------------
 
     def publish(self, topic: str, payload: bytes, *, retain: bool) -> asyncio.Future[None]:
         """Send at QoS 1; the future ends with the broker's acknowledgement."""
@@ -305,14 +214,16 @@ class _Connection:
         return self._sent[sent.mid]
 
     def _unsent(self, what: str, rc: MQTTErrorCode) -> Unavailable:
-        return Unavailable(f"the {what} was not sent to {self._settings.address}: {paho.error_string(rc)}")
+        return Unavailable(
+            f"the {what} was not sent to {self._settings.address}: {paho.error_string(rc)}"
+        )
 
     def acknowledge(self, mid: int, qos: int) -> None:
         """Acknowledge an arrival of this connection."""
         if qos > 0 and not self.lost.done():
             self._paho.ack(mid, qos)
 
-    # --- the socket ---------------------------------------------------------------------------------------------
+    # --- the socket -------------------------------------------------------------------------------
 
     def _read(self) -> None:
         self._paho.loop_read()
@@ -334,8 +245,9 @@ class _Connection:
         """Keep the connection alive, and notice when it is not."""
         self._tick = self._loop.call_later(TICK_S, self._on_tick)
         if self._paused:
-            # The broker's answers wait behind what is not read, so silence proves nothing; but the broker must hear
-            # from us.  paho has no public way to say so outside of loop_misc, which would end the connection.
+            # The broker's answers wait behind what is not read, so silence proves nothing; but the
+            # broker must hear from us.  paho has no public way to say so outside of loop_misc,
+            # which would end the connection.
             self._paho._send_pingreq()  # noqa: SLF001
             self._paho._ping_t = 0.0  # noqa: SLF001
         else:
@@ -352,14 +264,18 @@ class _Connection:
         self._loop.remove_writer(sock)
         self._socket = None  # paho closes it
 
-    # --- what the broker says -----------------------------------------------------------------------------------
+    # --- what the broker says ---------------------------------------------------------------------
 
-    def _on_connect(self, _client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _props: Any) -> None:
+    def _on_connect(
+        self, _client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _props: Any
+    ) -> None:
         if self.accepted.done():
             return
         address = self._settings.address
         if code == "Server unavailable":
-            self.accepted.set_exception(Unavailable(f"the broker at {address} says that it is not available"))
+            self.accepted.set_exception(
+                Unavailable(f"the broker at {address} says that it is not available")
+            )
         elif code.is_failure:
             self.accepted.set_exception(
                 Forbidden(
@@ -370,34 +286,49 @@ class _Connection:
         else:
             self.accepted.set_result(None)
 
-    def _on_disconnect(self, _client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _props: Any) -> None:
+    def _on_disconnect(
+        self, _client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _props: Any
+    ) -> None:
         self._end(str(code))
 
-    def _on_publish(self, _client: paho.Client, _data: Any, mid: int, _code: ReasonCode, _props: Any) -> None:
+    def _on_publish(
+        self, _client: paho.Client, _data: Any, mid: int, _code: ReasonCode, _props: Any
+    ) -> None:
         sent = self._sent.pop(mid, None)
         if sent is not None and not sent.done():
             sent.set_result(None)
 
-    def _on_subscribe(self, _client: paho.Client, _data: Any, mid: int, codes: list[ReasonCode], _props: Any) -> None:
+    def _on_subscribe(
+        self, _client: paho.Client, _data: Any, mid: int, codes: list[ReasonCode], _props: Any
+    ) -> None:
         asked = self._asked.pop(mid, None)
         if asked is not None and not asked.done():
             asked.set_result(codes)
 
     def _on_message(self, _client: paho.Client, _data: Any, arrived: paho.MQTTMessage) -> None:
         readers = [
-            inbox for inbox in self._inboxes if any(namespace.matches(one, arrived.topic) for one in inbox.filters)
+            inbox
+            for inbox in self._inboxes
+            if any(namespace.matches(one, arrived.topic) for one in inbox.filters)
         ]
-        delivery = _Delivery(self, arrived.mid, arrived.qos, len(readers))
+        done = partial(self.acknowledge, arrived.mid, arrived.qos)
+        delivery = Delivery(done, len(readers))
         if not readers and not self._durable:  # a durable session keeps it for who reads it next
-            self.acknowledge(arrived.mid, arrived.qos)
+            done()
         for inbox in readers:
-            inbox.put(Message(arrived.topic, bytes(arrived.payload), arrived.retain, arrived.dup, delivery))
+            inbox.put(
+                Message(
+                    arrived.topic, bytes(arrived.payload), arrived.retain, arrived.dup, delivery
+                )
+            )
 
 
 class Bus:
     """A standing connection to the broker, renewed for as long as it is open."""
 
-    def __init__(self, settings: BusSettings, clock: Clock, *, client_id: str, durable: bool) -> None:
+    def __init__(
+        self, settings: BusSettings, clock: Clock, *, client_id: str, durable: bool
+    ) -> None:
         """Made by `open`."""
         self.last_error: BedError | None = None
         self._settings = settings
@@ -420,30 +351,39 @@ class Bus:
         return self._connection is not None
 
     async def connection(self, after: int = 0) -> int:
-        """The ordinal of the standing connection, from 1 up, once it is greater than `after`: wait for a renewal."""
+        """The ordinal of the standing connection, from 1 up, once it is greater than `after`."""
         async with self._changed:
             await self._changed.wait_for(lambda: self.is_connected and self._count > after)
             return self._count
 
     async def ready(self) -> None:
-        """Return once connected; raises Forbidden if the broker refuses the credential, Unavailable in time."""
+        """Return once connected; raises Forbidden if refused, Unavailable after `timeout_s`."""
         try:
             async with asyncio.timeout(self._settings.timeout_s), self._changed:
-                await self._changed.wait_for(lambda: self.is_connected or isinstance(self.last_error, Forbidden))
+                await self._changed.wait_for(
+                    lambda: self.is_connected or isinstance(self.last_error, Forbidden)
+                )
         except TimeoutError:
             pass
         if not self.is_connected:
-            raise self.last_error or Unavailable(f"the broker at {self._settings.address} did not answer")
+            raise self.last_error or Unavailable(
+                f"the broker at {self._settings.address} did not answer"
+            )
 
-    async def submit(self, topic: str, payload: bytes, *, retain: bool = False) -> asyncio.Future[None]:
-        """Send at QoS 1 and go on; the future ends with the broker's acknowledgement, or Unavailable.
+    async def submit(
+        self, topic: str, payload: bytes, *, retain: bool = False
+    ) -> asyncio.Future[None]:
+        """Send at QoS 1; the future ends with the broker's acknowledgement, or Unavailable.
 
-        Waits while `window` messages are unacknowledged.  Raises Unavailable when there is no connection.
+        Waits while `window` messages are unacknowledged.  Raises Unavailable when there is no
+        connection.
         """
         await self._room.acquire()
         try:
             if self._connection is None:
-                raise self.last_error or Unavailable(f"the broker at {self._settings.address} is not connected yet")
+                raise self.last_error or Unavailable(
+                    f"the broker at {self._settings.address} is not connected yet"
+                )
             sent = self._connection.publish(topic, payload, retain=retain)
         except BaseException:
             self._room.release()
@@ -458,15 +398,20 @@ class Bus:
             async with asyncio.timeout(self._settings.timeout_s):
                 await asyncio.shield(sent)
         except TimeoutError as exc:
-            raise Unavailable(f"no acknowledgement of {topic} in {self._settings.timeout_s:g} s") from exc
+            raise Unavailable(
+                f"no acknowledgement of {topic} in {self._settings.timeout_s:g} s"
+            ) from exc
 
     @asynccontextmanager
-    async def subscribe(self, filters: Sequence[str], *, capacity: int, overflow: Overflow) -> AsyncIterator[Inbox]:
+    async def subscribe(
+        self, filters: Sequence[str], *, capacity: int, overflow: Overflow
+    ) -> AsyncIterator[Inbox]:
         """Receive what matches; asked for again on every new connection before anything else.
 
-        Where a connection stands, what is published after this is entered will come.  A durable bus connects when its
-        first inbox is entered, for its session may speak at once.  Filters of one bus are equal or do not overlap: where
-        they do, NATS sends a message once for each of them, and Mosquitto once.
+        Where a connection stands, what is published after this is entered will come.  A durable bus
+        connects when its first inbox is entered, for its session may speak at once.  Filters of one
+        bus are equal or do not overlap: where they do, NATS sends a message once for each of them,
+        and Mosquitto once.
         """
         inbox = Inbox(filters, capacity, overflow)
         self._inboxes.append(inbox)
@@ -490,8 +435,8 @@ class Bus:
             began_s = loop.time()
             error = await self._live()
             await self._fall(error)
-            refused = isinstance(error, Forbidden)
-            await self._clock.sleep(REFUSED_PAUSE_S if refused else random.uniform(0, pause_s))  # noqa: S311 - no secret
+            jitter_s = random.uniform(0, pause_s)  # noqa: S311 - no secret
+            await self._clock.sleep(REFUSED_PAUSE_S if isinstance(error, Forbidden) else jitter_s)
             lasted = loop.time() - began_s > 2 * LONGEST_PAUSE_S
             pause_s = FIRST_PAUSE_S if lasted else min(pause_s * 2, LONGEST_PAUSE_S)
 
@@ -507,7 +452,9 @@ class Bus:
         except (Unavailable, Forbidden) as exc:
             return exc
         else:
-            return Unavailable(f"the connection to the broker at {self._settings.address} broke: {reason}")
+            return Unavailable(
+                f"the connection to the broker at {self._settings.address} broke: {reason}"
+            )
         finally:
             self._connection = None
             await connection.close()
@@ -535,10 +482,11 @@ class Bus:
 async def open(  # noqa: A001 - `client.open` says what it does
     settings: BusSettings, clock: Clock, *, client_id: str, durable: bool = False
 ) -> AsyncIterator[Bus]:
-    """A way onto the bus, made in the background; `await bus.ready()` where the first connection matters.
+    """A way onto the bus, made in the background: `await bus.ready()` where that matters.
 
-    client_id: the principal, or the principal with `--` and more behind it.  durable: the broker keeps what arrives
-    while this client is away, from its first subscription on; for the recorder and the auditor only.
+    client_id: the principal, or the principal with `--` and more behind it.  durable: the broker
+    keeps what arrives while this client is away, from its first subscription on; for the recorder
+    and the auditor only.
     """
     bus = Bus(settings, clock, client_id=client_id, durable=durable)
     failure: Exception | None = None
@@ -546,7 +494,7 @@ async def open(  # noqa: A001 - `client.open` says what it does
         running = tasks.create_task(bus.run(), name="bus connection")
         try:
             yield bus
-        except Exception as exc:  # noqa: BLE001 - given back below as it was: a group would hide it from `except Refused`
+        except Exception as exc:  # noqa: BLE001 - given back below as it was, not in a group
             failure = exc
         finally:
             running.cancel()
@@ -562,7 +510,7 @@ async def _connected_socket(address: Address) -> socket.socket:
     for family, kind, protocol, _, target in found:
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.setblocking(False)
+            sock.settimeout(0)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await loop.sock_connect(sock, target)
         except OSError as exc:
@@ -577,7 +525,10 @@ async def _connected_socket(address: Address) -> socket.socket:
 
 
 async def _read_to_the_end(sock: socket.socket) -> None:
-    """Close a socket without a reset: one that has unread bytes would take our last acknowledgements with it."""
+    """Close a socket without a reset, which would take our last acknowledgements with it.
+
+    Closing one that holds unread bytes sends a reset.
+    """
     with sock, suppress(OSError, TimeoutError):
         sock.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(LINGER_S):

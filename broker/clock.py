@@ -1,7 +1,8 @@
 """Time as an argument: instants in nanoseconds since 1970 UTC, and the two clocks that give them.
 
-Only this module may read the machine's clock or sleep on it; lint keeps it so.  Samples, batching, leases,
-deadlines and staleness follow a `Clock`; time-outs of a transport are real time and use `asyncio.timeout`.
+Only this module may read the machine's clock or sleep on it; lint keeps it so.  Samples, batching,
+leases, deadlines and staleness follow a `Clock`; time-outs of a transport are real time and use
+`asyncio.timeout`.
 """
 
 import asyncio
@@ -23,7 +24,9 @@ class Clock(Protocol):
     """Where a process takes its time from."""
 
     def now_ns(self) -> int:
-        """The present instant, ns since 1970 UTC; never less than an earlier answer of a stepped clock."""
+        """The present instant, ns since 1970 UTC; never less than an earlier answer of a stepped
+        clock.
+        """
 
     async def sleep(self, duration_s: float) -> None:
         """Return once `duration_s` of this clock's time has passed; 0 or less yields once."""
@@ -93,11 +96,15 @@ def text_of(time_ns: int) -> str:
         moment = _EPOCH + timedelta(seconds=seconds)
     except OverflowError as exc:
         raise Invalid(f"{time_ns} ns is not an instant between the years 1 and 9999") from exc
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z" if moment.year >= 1000 else _early(moment, nanos)
+    return (
+        f"{moment:%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z" if moment.year >= 1000 else _early(moment, nanos)
+    )
 
 
 def _early(moment: datetime, nanos: int) -> str:
-    return f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}.{nanos:09d}Z"  # strftime does not pad the year
+    return (
+        f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}.{nanos:09d}Z"  # strftime does not pad the year
+    )
 
 
 def ns_of(text: str) -> int:

@@ -1,8 +1,9 @@
 """Batches as JSON and back: readable with nothing but a JSON parser, safe for JavaScript.
 
-An integer beyond ±2^53 is written as a decimal string.  A NaN or an infinity has no JSON: such a sample is bad and
-its value null.  A document is read in two steps, because what its columns mean stands in a spec that the reader may
-not have yet: `parse` checks the document itself, `fit` holds it against the spec.
+An integer beyond ±2^53 is written as a decimal string.  A NaN or an infinity has no JSON: such a
+sample is bad and its value null.  A document is read in two steps, because what its columns mean
+stands in a spec that the reader may not have yet: `parse` checks the document itself, `fit` holds
+it against the spec.
 """
 
 import math
@@ -45,7 +46,8 @@ _EPOCH_NAME = re.compile(r"[0-9A-Za-z-]{1,40}", re.ASCII)
 _CODE = {name: code for code, name in enumerate(QUALITIES)}
 
 
-# --- out -------------------------------------------------------------------------------------------------------
+# --- out ------------------------------------------------------------------------------------------
+# -------------
 
 
 def encode(batch: Batch) -> bytes:
@@ -108,7 +110,9 @@ def _times_out(time_ns: Times) -> dict[str, Any]:
 
 
 def _column_out(column: Column, quality: Quality | None) -> Column | list[Any]:
-    """A column for orjson, which writes NaN as null: as it stands where all of it is plain, else value by value."""
+    """A column for orjson, which writes NaN as null: as it stands where all of it is plain, else
+    value by value.
+    """
     missing = quality is not None and bool((quality == BAD).any())
     if column.dtype == np.float64:
         return np.ascontiguousarray(column)
@@ -118,7 +122,9 @@ def _column_out(column: Column, quality: Quality | None) -> Column | list[Any]:
         return np.ascontiguousarray(column)
     values = [_value_out(value) for value in column.tolist()]
     if missing and quality is not None:
-        return [None if code == BAD else v for v, code in zip(values, quality.tolist(), strict=True)]
+        return [
+            None if code == BAD else v for v, code in zip(values, quality.tolist(), strict=True)
+        ]
     return values
 
 
@@ -146,7 +152,8 @@ def gap_out(gap: Gap) -> dict[str, Any]:
     }
 
 
-# --- in, first step: the document itself -----------------------------------------------------------------------
+# --- in, first step: the document itself
+# -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +176,9 @@ def parse(payload: bytes) -> Document:
         raise Corrupt(f"a batch of {len(payload)} bytes", hint=f"at most {MOST_BYTES}")
     raw = json_object(payload, "a batch")
     if raw.get("v") != WIRE_VERSION:
-        raise Corrupt(f"a batch of wire version {raw.get('v')!r}", hint=f"this reads version {WIRE_VERSION}")
+        raise Corrupt(
+            f"a batch of wire version {raw.get('v')!r}", hint=f"this reads version {WIRE_VERSION}"
+        )
     epoch, seq = _numbering(raw)
     frames = raw.get("frames", [])
     gaps = raw.get("gaps", [])
@@ -203,7 +212,9 @@ def _numbering(raw: Mapping[str, Any]) -> tuple[str | None, int | None]:
         return None, None
     epoch = raw.get("epoch")
     if not isinstance(epoch, str) or _EPOCH_NAME.fullmatch(epoch) is None:
-        raise Corrupt(f"epoch {str(epoch)[:60]!r}", hint="1 to 40 letters, digits and '-', beside a seq")
+        raise Corrupt(
+            f"epoch {str(epoch)[:60]!r}", hint="1 to 40 letters, digits and '-', beside a seq"
+        )
     return epoch, _whole(raw.get("seq"), "seq", 1)
 
 
@@ -215,7 +226,9 @@ def _whole(value: object, what: str, least: int) -> int:
 
 def _instant(value: object, what: str) -> int:
     if not isinstance(value, str):
-        raise Corrupt(f"{what} {str(value)[:60]!r}", hint="an instant as 2026-11-23T12:00:00.000000000Z")
+        raise Corrupt(
+            f"{what} {str(value)[:60]!r}", hint="an instant as 2026-11-23T12:00:00.000000000Z"
+        )
     try:
         return ns_of(value)
     except Invalid as exc:
@@ -237,19 +250,27 @@ def gap_in(raw: object) -> Gap:
     if not isinstance(signals, list) or not all(isinstance(name, str) for name in signals):
         raise Corrupt("a gap without a list of signals")
     if not isinstance(cause, str) or len(cause) > MOST_NAME:
-        raise Corrupt(f"a gap with cause {str(cause)[:60]!r}", hint=f"at most {MOST_NAME} characters")
-    gap = Gap(tuple(signals), _instant(raw.get("from"), "from"), _instant(raw.get("to"), "to"), cause)
+        raise Corrupt(
+            f"a gap with cause {str(cause)[:60]!r}", hint=f"at most {MOST_NAME} characters"
+        )
+    gap = Gap(
+        tuple(signals), _instant(raw.get("from"), "from"), _instant(raw.get("to"), "to"), cause
+    )
     if gap.from_ns > gap.to_ns:
-        raise Corrupt(f"a gap from {raw['from']} to {raw['to']}", hint="it must not end before it begins")
+        raise Corrupt(
+            f"a gap from {raw['from']} to {raw['to']}", hint="it must not end before it begins"
+        )
     return gap
 
 
-# --- in, second step: against the spec -------------------------------------------------------------------------
+# --- in, second step: against the spec
+# -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """What does not fit the spec: one sample, a whole column or a whole frame; the rest is unharmed by it.
+    """What does not fit the spec: one sample, a whole column or a whole frame; the rest is unharmed
+    by it.
 
     value: the offending JSON, cut to 200 characters.
     """
@@ -260,7 +281,7 @@ class Misfit:
     value: str = ""
 
 
-class _Unfit(Exception):  # noqa: N818 - control flow inside this module, seen by nobody else
+class _Unfit(Exception):
     """A frame or a column as a whole does not fit."""
 
 
@@ -270,7 +291,8 @@ def decode(payload: bytes, spec: StreamSpec) -> tuple[Batch, tuple[Misfit, ...]]
 
 
 def fit(document: Document, spec: StreamSpec) -> tuple[Batch, tuple[Misfit, ...]]:
-    """Hold a document's frames against its spec: what fits as columns, what does not with its reason.
+    """Hold a document's frames against its spec: what fits as columns, what does not with its
+    reason.
 
     Raises Corrupt where the spec has another version, or the document more than MOST_VALUES values.
     """
@@ -390,7 +412,12 @@ def _times_in(raw: Mapping[str, Any]) -> Times:
 
 
 def _column_in(
-    column: object, qualities: object, time_ns: Times, dtype: Dtype, name: str, misfits: list[Misfit]
+    column: object,
+    qualities: object,
+    time_ns: Times,
+    dtype: Dtype,
+    name: str,
+    misfits: list[Misfit],
 ) -> tuple[Column, Quality, np.ndarray[Any, np.dtype[np.bool_]]]:
     """One signal's values and quality, and which of them to keep; a misfit for each of the others."""
     if not isinstance(column, list) or len(column) != len(time_ns):
@@ -450,7 +477,9 @@ def _value_in(value: Any, code: int, dtype: Dtype) -> object:
         if not math.isfinite(value):  # 1e999 is JSON
             raise _Unfit("it is beyond the range of float64")
         return value
-    if (dtype is Dtype.BOOL and type(value) is bool) or (dtype is Dtype.STRING and type(value) is str):
+    if (dtype is Dtype.BOOL and type(value) is bool) or (
+        dtype is Dtype.STRING and type(value) is str
+    ):
         return value
     raise _Unfit(f"a JSON {type(value).__name__} is no {dtype}")
 

@@ -73,7 +73,9 @@ class Partial(BedError):
 
     code = "partial"
 
-    def __init__(self, message: str, *, rejected: Sequence[tuple[int, str]], hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, rejected: Sequence[tuple[int, str]], hint: str = ""
+    ) -> None:
         """rejected: (index of the row in the caller's sequence, the reason), ascending."""
         super().__init__(message, hint=hint)
         self.rejected = tuple(rejected)

@@ -1,7 +1,7 @@
 """The states a part tells the others: spec, health and mark, as JSON and back.
 
-A spec is what a stream's columns mean; a health is how fresh a stream is; a mark is what the recorder holds.  Batches
-are written by `broker.codec`.
+A spec is what a stream's columns mean; a health is how fresh a stream is; a mark is what the
+recorder holds.  Batches are written by `broker.codec`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,9 +27,11 @@ class Freshness(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How fresh a stream is, in the words of its publisher; after `valid_until_ns` it is stale whatever it says.
+    """How fresh a stream is, in the words of its publisher; after `valid_until_ns` it is stale
+    whatever it says.
 
-    last_ns: time stamp of the newest sample, None before the first.  alarms: what a human should know, in sentences.
+    last_ns: time stamp of the newest sample, None before the first.  alarms: what a human should
+    know, in sentences.
     """
 
     state: Freshness
@@ -40,7 +42,8 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the recorder holds of one epoch of a stream: 1..upto without a hole, and the ranges beyond it.
+    """What the recorder holds of one epoch of a stream: 1..upto without a hole, and the ranges
+    beyond it.
 
     beyond: (first, last) pairs, both included, ascending, not touching one another.
     """
@@ -110,7 +113,9 @@ def decode_health(payload: bytes) -> Health:
 def encode_mark(mark: Mark) -> bytes:
     """A mark as JSON."""
     streams = {
-        stream: {epoch: {"upto": held.upto, "beyond": held.beyond} for epoch, held in epochs.items()}
+        stream: {
+            epoch: {"upto": held.upto, "beyond": held.beyond} for epoch, held in epochs.items()
+        }
         for stream, epochs in mark.streams.items()
     }
     return orjson.dumps({"v": WIRE_VERSION, "streams": streams})

@@ -1,7 +1,7 @@
 """Names and topics: where a thing of the testbed is found on the bus.
 
-`tb1/{space}/{verb}/{organisation}/{equipment}/{last…}`: the verb comes first, so that every right is one exact
-topic and nobody's own subtree contains what others may write.
+`tb1/{space}/{verb}/{organisation}/{equipment}/{last…}`: the verb comes first, so that every right
+is one exact topic and nobody's own subtree contains what others may write.
 """
 
 import re
@@ -29,7 +29,9 @@ class Verb(StrEnum):
 
 
 def checked_id(text: str, what: str) -> str:
-    """Give `text` back if it is an id of the testbed; `what` names it in the message.  Raises Invalid."""
+    """Give `text` back if it is an id of the testbed; `what` names it in the message.  Raises
+    Invalid.
+    """
     if _ID.fullmatch(text) is None:
         raise Invalid(
             f"{what} {text[:60]!r} is not an id",

@@ -1,7 +1,7 @@
 """Who may do what: two pure functions over one snapshot of rights, and nothing else decides.
 
-`decide` answers one question, `topics` lists all answers that concern the bus; a property test holds them against
-each other.  Where the rights come from is not their business.
+`decide` answers one question, `topics` lists all answers that concern the bus; a property test
+holds them against each other.  Where the rights come from is not their business.
 """
 
 from collections.abc import Mapping
@@ -87,8 +87,12 @@ def topics(rights: Rights, principal: str, at_ns: int) -> Topics:
         return Topics()
     if holding.role is Role.SYSTEM:
         return Topics(frozenset({_EVERYTHING}), frozenset({_EVERYTHING}))
-    publish = {str(StreamTopic(e.space, verb, e.address)) for e in holding.writes for verb in _WRITTEN}
-    subscribe = {str(StreamTopic(e.space, verb, e.address)) for e in holding.reads for verb in _READ}
+    publish = {
+        str(StreamTopic(e.space, verb, e.address)) for e in holding.writes for verb in _WRITTEN
+    }
+    subscribe = {
+        str(StreamTopic(e.space, verb, e.address)) for e in holding.reads for verb in _READ
+    }
     subscribe |= {str(MarkTopic(e.space, e.address.owner)) for e in holding.writes}
     if holding.role is Role.ADMINISTRATOR:
         subscribe.add(_EVERYTHING)
@@ -109,14 +113,18 @@ def decide(
     if holding.role is Role.ADMINISTRATOR and action is Action.SUBSCRIBE:
         return Decision(allowed=True, reason="an administrator reads everything")
     if isinstance(topic, MarkTopic):
-        own = any((e.space, e.address.owner) == (topic.space, topic.publisher) for e in holding.writes)
+        own = any(
+            (e.space, e.address.owner) == (topic.space, topic.publisher) for e in holding.writes
+        )
         allowed = own and action is Action.SUBSCRIBE
         return Decision(allowed, "a mark for its own equipment" if allowed else "not its equipment")
     listed, verbs = (
         (holding.writes, _WRITTEN) if action is Action.PUBLISH else (holding.reads, _READ)
     )
     allowed = Entry(topic.space, topic.address) in listed and topic.verb in verbs
-    return Decision(allowed, "listed in its credential" if allowed else "not listed in its credential")
+    return Decision(
+        allowed, "listed in its credential" if allowed else "not listed in its credential"
+    )
 
 
 def _expired(holding: Holding, at_ns: int) -> bool:

@@ -45,8 +45,9 @@ def checked_signal(text: str) -> str:
 class Signal:
     """One typed series of a stream.
 
-    unit: UCUM code, "1" without dimension.  low, high: the range values are expected in; resolution: the smallest
-    step that means something; all three in `unit` and only for numbers.  node: where the source has it.
+    unit: UCUM code, "1" without dimension.  low, high: the range values are expected in;
+    resolution: the smallest step that means something; all three in `unit` and only for numbers.
+    node: where the source has it.
     """
 
     name: str
@@ -63,10 +64,14 @@ class Signal:
     def __post_init__(self) -> None:
         checked_signal(self.name)
         if self.shape != ():
-            raise Invalid(f"signal {self.name!r} has shape {self.shape}", hint="only scalars, shape []")
+            raise Invalid(
+                f"signal {self.name!r} has shape {self.shape}", hint="only scalars, shape []"
+            )
         for what in ("unit", "description", "node"):
             if len(getattr(self, what)) > MOST_TEXT:
-                raise Invalid(f"{what} of signal {self.name!r} is longer than {MOST_TEXT} characters")
+                raise Invalid(
+                    f"{what} of signal {self.name!r} is longer than {MOST_TEXT} characters"
+                )
         self._check_range()
 
     def _check_range(self) -> None:
@@ -75,25 +80,31 @@ class Signal:
             if number is None:
                 continue
             if self.dtype not in {Dtype.FLOAT64, Dtype.INT64}:
-                raise Invalid(f"signal {self.name!r} is a {self.dtype} and has a {what}", hint="leave it out")
+                raise Invalid(
+                    f"signal {self.name!r} is a {self.dtype} and has a {what}", hint="leave it out"
+                )
             if not math.isfinite(number):
-                raise Invalid(f"{what} of signal {self.name!r} is {number}", hint="give a finite number")
+                raise Invalid(
+                    f"{what} of signal {self.name!r} is {number}", hint="give a finite number"
+                )
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise Invalid(
                 f"signal {self.name!r} ranges from {self.low:g} to {self.high:g} {self.unit}",
                 hint="low must be below high",
             )
         if self.resolution is not None and self.resolution <= 0:
-            raise Invalid(f"resolution of signal {self.name!r} is {self.resolution:g}", hint="above 0")
+            raise Invalid(
+                f"resolution of signal {self.name!r} is {self.resolution:g}", hint="above 0"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
     """The schema of a stream: immutable per (stream, version).
 
-    version: from 1 up, given by the registry.  signals: their order is the order of indexes in long frames.
-    period_s: the usual time between samples; 0 where there is none.  max_silence_s: with trigger `value`, how long
-    the source may say nothing before it is asked.
+    version: from 1 up, given by the registry.  signals: their order is the order of indexes in long
+    frames. period_s: the usual time between samples; 0 where there is none.  max_silence_s: with
+    trigger `value`, how long the source may say nothing before it is asked.
     """
 
     address: StreamAddress
@@ -114,11 +125,15 @@ class StreamSpec:
         names = [signal.name for signal in self.signals]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise Invalid(f"{self.address} names signal {twice[0]!r} twice", hint="one name, one signal")
+            raise Invalid(
+                f"{self.address} names signal {twice[0]!r} twice", hint="one name, one signal"
+            )
         if not (math.isfinite(self.period_s) and self.period_s >= 0):
             raise Invalid(f"period of {self.address} is {self.period_s} s", hint="0 or more")
         if not (math.isfinite(self.max_silence_s) and self.max_silence_s > 0):
-            raise Invalid(f"max_silence of {self.address} is {self.max_silence_s} s", hint="above 0")
+            raise Invalid(
+                f"max_silence of {self.address} is {self.max_silence_s} s", hint="above 0"
+            )
         if len(self.description) > MOST_TEXT:
             raise Invalid(f"description of {self.address} is longer than {MOST_TEXT} characters")
 
@@ -132,14 +147,18 @@ class StreamSpec:
         for signal in self.signals:
             if signal.name == name:
                 return signal
-        raise Invalid(f"{self.address} has no signal {name!r}", hint=f"it has {', '.join(self.names)}")
+        raise Invalid(
+            f"{self.address} has no signal {name!r}", hint=f"it has {', '.join(self.names)}"
+        )
 
     def numbered(self, version: int) -> Self:
         """The same schema under another version."""
         return replace(self, version=version)
 
     def follows(self, earlier: "StreamSpec") -> None:
-        """Check that this may be the stream's next version: no signal changes its dtype.  Raises Invalid."""
+        """Check that this may be the stream's next version: no signal changes its dtype.  Raises
+        Invalid.
+        """
         dtypes = {signal.name: signal.dtype for signal in earlier.signals}
         for signal in self.signals:
             before = dtypes.get(signal.name, signal.dtype)

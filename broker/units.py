@@ -1,6 +1,7 @@
 """Units of measure: whether a text is a UCUM code."""
 
 import functools
+from typing import Any
 
 from broker.errors import Invalid
 
@@ -8,29 +9,32 @@ MOST_LENGTH = 40
 
 
 def checked_unit(text: str) -> str:
-    """Give `text` back if it is a case-sensitive UCUM code such as `L/min`, `Cel`, `bar` or `1`; raises Invalid.
+    """Give `text` back if it is a case-sensitive UCUM code such as `L/min`, `Cel`, `bar` or `1`;
+    raises Invalid.
 
     Source: The Unified Code for Units of Measure, 2.1; the grammar is ucumvert's.
     """
     if not (0 < len(text) <= MOST_LENGTH and _is_ucum(text)):
         raise Invalid(
-            f"{text[:60]!r} is no UCUM unit", hint="such as Cel, bar, L/min, m/s2, %, or 1 without dimension"
+            f"{text[:60]!r} is no UCUM unit",
+            hint="such as Cel, bar, L/min, m/s2, %, or 1 without dimension",
         )
     return text
 
 
 @functools.cache
 def _is_ucum(text: str) -> bool:
-    from lark.exceptions import LarkError  # noqa: PLC0415 - half a second, spent only where a unit is checked
-    from ucumvert import get_ucum_parser  # noqa: PLC0415
+    from lark.exceptions import LarkError  # noqa: PLC0415 - half a second, spent only where needed
 
     try:
-        _parser(get_ucum_parser).parse(text)
+        _parser().parse(text)
     except LarkError:
         return False
     return True
 
 
 @functools.cache
-def _parser(make):  # type: ignore[no-untyped-def]  # ucumvert has no types
-    return make()
+def _parser() -> Any:
+    from ucumvert import get_ucum_parser  # noqa: PLC0415 - likewise
+
+    return get_ucum_parser()

@@ -16,6 +16,8 @@ from broker.streams import Dtype
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+MOST_TEXT = 16_384
+"""Characters of one value; escaped in JSON they still fit a batch."""
 _INT64 = range(-(2**63), 2**63)
 
 _INTEGERS = ("SByte", "Byte", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64")
@@ -52,6 +54,12 @@ def instant_of(moment: datetime) -> int:
     return (aware - _EPOCH) // _MICROSECOND * 1000
 
 
+def fits(variant: ua.VariantType, dtype: Dtype) -> bool:
+    """Whether values of this type can be kept in a dtype: its own, and whole numbers as float64."""
+    own = DTYPES[variant]
+    return own is dtype or (own is Dtype.INT64 and dtype is Dtype.FLOAT64)
+
+
 def value_of(value: Any, dtype: Dtype) -> Any:
     """A value of OPC UA in the signal's dtype; raises Unfit with the reason."""
     plain = _plain(value)
@@ -64,7 +72,11 @@ def value_of(value: Any, dtype: Dtype) -> Any:
         if plain not in _INT64:
             raise Unfit("it is beyond int64")
         return plain
-    if (dtype is Dtype.BOOL and kind is bool) or (dtype is Dtype.STRING and kind is str):
+    if dtype is Dtype.BOOL and kind is bool:
+        return plain
+    if dtype is Dtype.STRING and kind is str:
+        if len(plain) > MOST_TEXT:
+            raise Unfit(f"its {len(plain)} characters are more than {MOST_TEXT}")
         return plain
     raise Unfit(f"a {type(value).__name__} is no {dtype}")
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from broker.batch import MOST_VALUES, Kind
 from broker.errors import BedError, Invalid, Unknown
@@ -70,13 +70,21 @@ class Mapping:
     server: Server
     streams: tuple[StreamMapping, ...]
 
+    @property
+    def asked_per_s(self) -> float:
+        """Samples a second that the server is asked for, as far as periods are given."""
+        periods = [(len(one.items), one.spec.period_s) for one in self.streams]
+        return sum(items / period_s for items, period_s in periods if period_s)
+
 
 def load(path: Path) -> Mapping:
     """Read a mapping file; raises Unknown if there is none, Invalid with all mistakes in it."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as exc:
-        raise Unknown(f"there is no mapping {path}", hint="`testbed gateway browse URL` writes a first one") from exc
+        raise Unknown(
+            f"there is no mapping {path}", hint="`testbed gateway browse URL` writes a first one"
+        ) from exc
     except (OSError, UnicodeDecodeError) as exc:
         raise Invalid(f"mapping {path} cannot be read: {exc}") from exc
     return read(text, str(path))
@@ -135,9 +143,24 @@ class _Signal(_Strict):
     unit: _Unit = "1"
     low: _Number | None = None
     high: _Number | None = None
-    resolution: _Number | None = None
+    resolution: Annotated[_Number, Field(gt=0)] | None = None
     deadband: Annotated[_Number, Field(ge=0)] = 0.0
     description: Annotated[str, Field(max_length=400)] = ""
+
+    @model_validator(mode="after")
+    def _fits_its_dtype(self) -> Self:
+        if self.dtype not in {Dtype.FLOAT64, Dtype.INT64}:
+            given = {
+                "low": self.low,
+                "high": self.high,
+                "resolution": self.resolution,
+                "deadband": self.deadband,
+            }
+            if wrong := [what for what, number in given.items() if number]:
+                raise ValueError(f"a {self.dtype} has no {' and no '.join(wrong)}; leave it out")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
+        return self
 
 
 class _Batch(_Strict):
@@ -190,7 +213,10 @@ def _mapping(model: _File) -> Mapping:
         site={level: name for level, name in model.site.model_dump().items() if name},
         description=model.description,
         server=Server(
-            model.opcua.url, model.opcua.timeout_s, model.opcua.items_per_call, model.opcua.items_per_s
+            model.opcua.url,
+            model.opcua.timeout_s,
+            model.opcua.items_per_call,
+            model.opcua.items_per_s,
         ),
         streams=tuple(_stream(equipment, name, one) for name, one in model.streams.items()),
     )
@@ -232,37 +258,63 @@ _Places = dict[tuple[str, ...], int]
 
 
 def _plain(text: str, name: str) -> tuple[Any, _Places, list[tuple[int, str]]]:
-    """The file as plain values, the line of each field, and the keys that stand twice."""
+    """The file as plain values, the line of each field, and what is no plain YAML."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 1
         raise Invalid(f"{name}:{line}: this is not YAML: {exc.problem}") from exc
-    except yaml.YAMLError as exc:
+    except (yaml.YAMLError, RecursionError) as exc:
         raise Invalid(f"{name}: this is not YAML: {exc}") from exc
     if not isinstance(root, yaml.MappingNode):
-        raise Invalid(f"{name}:1: a mapping file holds fields", hint="such as organisation: factory")
-    places: _Places = {(): 1}
-    twice: list[tuple[int, str]] = []
-    return _value(root, (), places, twice), places, twice
+        raise Invalid(
+            f"{name}:1: a mapping file holds fields", hint="such as organisation: factory"
+        )
+    reading = _Reading()
+    return reading.value(root, (), 1), reading.places, reading.mistakes
 
 
-def _value(node: yaml.Node, path: tuple[str, ...], places: _Places, twice: list[tuple[int, str]]) -> Any:
-    places[path] = node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
+class _Reading:
+    """One walk over a YAML tree.  An alias is refused: it may hold itself, and hides which line is meant."""
+
+    def __init__(self) -> None:
+        self.places: _Places = {(): 1}
+        self.mistakes: list[tuple[int, str]] = []
+        self._seen: set[int] = set()
+
+    def value(self, node: yaml.Node, path: tuple[str, ...], line: int) -> Any:
+        self.places[path] = line
+        if id(node) in self._seen:
+            self.mistakes.append(
+                (line, f"{'.'.join(path)}: an alias is not allowed here; write it out")
+            )
+            return None
+        self._seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            return self._fields(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            rows = enumerate(node.value)
+            return [self.value(one, (*path, str(at)), one.start_mark.line + 1) for at, one in rows]
+        return _scalar(node)
+
+    def _fields(self, node: yaml.MappingNode, path: tuple[str, ...]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in node.value:
-            inner = (*path, str(key.value))
             line = key.start_mark.line + 1
-            if key.value in found:
-                twice.append((line, f"{'.'.join(inner)}: it stands twice; the first is on line {places[inner]}"))
+            if not isinstance(key, yaml.ScalarNode):
+                self.mistakes.append(
+                    (line, f"{'.'.join(path)}: a field's name must be a plain text")
+                )
                 continue
-            found[str(key.value)] = _value(value, inner, places, twice)
-            places[inner] = line
+            inner = (*path, key.value)
+            if key.value in found:
+                first = self.places[inner]
+                self.mistakes.append(
+                    (line, f"{'.'.join(inner)}: it stands twice; the first is on line {first}")
+                )
+                continue
+            found[key.value] = self.value(value, inner, line)
         return found
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(one, (*path, str(at)), places, twice) for at, one in enumerate(node.value)]
-    return _scalar(node)
 
 
 def _scalar(node: yaml.Node) -> Any:
@@ -284,7 +336,11 @@ def _sentence(error: Any, places: _Places) -> tuple[int, str]:
     if error["type"] == "missing":
         return line, f"{field}: this field is missing"
     said = error["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(error["input"], dict | BaseModel) else f" (it is {str(error['input'])[:80]!r})"
+    given = (
+        ""
+        if isinstance(error["input"], dict | BaseModel)
+        else f" (it is {str(error['input'])[:80]!r})"
+    )
     return line, f"{field}: {said}{'' if repr(error['input']) in said else given}"
 
 

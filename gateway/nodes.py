@@ -52,7 +52,9 @@ def parse(text: str) -> NodeName:
             hint="write nsu=<namespace URI>;s=<id> or a path /<URI>|<name>/…; `testbed gateway browse` lists them",
         )
     if found["kind"] == "i" and not found["id"].isdecimal():
-        raise Invalid(f"{text[:120]!r}: {found['id']!r} is no number", hint="i= takes a number, s= a text")
+        raise Invalid(
+            f"{text[:120]!r}: {found['id']!r} is no number", hint="i= takes a number, s= a text"
+        )
     return NodeById(found["uri"] or OPC_UA, found["kind"], found["id"])
 
 
@@ -70,5 +72,7 @@ def _split(path: str) -> list[str]:
 def _step(text: str) -> tuple[str, str]:
     uri, bar, name = text.rpartition("|")
     if not name or (bar and not uri):
-        raise Invalid(f"{text[:120]!r} is no step of a path", hint="write /<namespace URI>|<browse name>")
+        raise Invalid(
+            f"{text[:120]!r} is no step of a path", hint="write /<namespace URI>|<browse name>"
+        )
     return uri or OPC_UA, name

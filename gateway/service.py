@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 
@@ -11,10 +11,11 @@ import structlog
 from broker import api, client, messages
 from broker.batch import Batch, Gap, source_of
 from broker.clock import NS_PER_S, Clock
+from broker.credential import Credential
 from broker.errors import Unavailable
 from broker.messages import Freshness, Health
 from broker.namespace import StreamAddress, StreamTopic, Verb
-from broker.settings import BusSettings, Credential
+from broker.settings import BusSettings
 from broker.streams import StreamSpec, Trigger
 from gateway import spool
 from gateway.links.opcua import OpcUaLink
@@ -46,7 +47,13 @@ class Feed:
     """What the link fills and the uplink empties: one shaper a stream, bounded in samples."""
 
     def __init__(
-        self, mapping: Mapping, specs: Sequence[StreamSpec], *, clock: Clock, space: str, most_waiting: int
+        self,
+        mapping: Mapping,
+        specs: Sequence[StreamSpec],
+        *,
+        clock: Clock,
+        space: str,
+        most_waiting: int,
     ) -> None:
         """specs: as registered, beside the mapping's streams.  most_waiting: samples not yet spooled."""
         self.alarms: dict[str, str] = {}
@@ -69,7 +76,8 @@ class Feed:
         """Samples from the link; waits while too many are not spooled yet: the server's queue is the next buffer."""
         now_ns = self._clock.now_ns()
         self.freshness[stream].sample_ns = now_ns
-        self.freshness[stream].newest_ns = max(arrivals.time_ns)
+        known = self.freshness[stream]
+        known.newest_ns = max(*arrivals.time_ns, known.newest_ns or min(arrivals.time_ns))
         shaper = self.shapers[stream]
         async with self._changed:
             await self._changed.wait_for(lambda: self._waiting < self._most_waiting)
@@ -79,7 +87,6 @@ class Feed:
 
     async def gap(self, stream: int, gap: Gap) -> None:
         """A hole from the link."""
-        log.warning("gap was found", stream=str(self._specs[stream].address), signals=gap.signals, cause=gap.cause)
         self.shapers[stream].gap(gap)
 
     def heard(self, streams: Sequence[int]) -> None:
@@ -93,7 +100,11 @@ class Feed:
         if sentence is not None:
             self.alarms[subject] = sentence
         if sentence != before:
-            log.warning("alarm was raised" if sentence else "alarm was cleared", subject=subject, reason=sentence or before)
+            log.warning(
+                "alarm was raised" if sentence else "alarm was cleared",
+                subject=subject,
+                reason=sentence or before,
+            )
 
     def last_ns(self, stream: int, signal: int) -> int | None:
         """The newest time stamp taken of a signal; of an earlier life only the stream's is known."""
@@ -121,12 +132,18 @@ class Feed:
     def rest(self) -> list[tuple[StreamAddress, Batch]]:
         """Everything, at the end."""
         for stream, shaper in enumerate(self.shapers):
-            if shaper.count:
-                self._put(stream, shaper.cut())
+            if shaper.waits:
+                for batch in shaper.cut():
+                    self._put(stream, batch)
         return self._emptied()
 
     def _put(self, stream: int, batch: Batch) -> None:
-        self._ready.append((self._specs[stream].address, _numbered(batch, self._specs[stream])))
+        spec = self._specs[stream]
+        if batch.gaps:
+            signals = sum(len(one.signals or spec.names) for one in batch.gaps)
+            causes = sorted({one.cause for one in batch.gaps})
+            log.warning("gaps were found", stream=str(spec.address), signals=signals, causes=causes)
+        self._ready.append((spec.address, _numbered(batch, spec)))
         self._waiting += len(batch)
 
     def _emptied(self) -> list[tuple[StreamAddress, Batch]]:
@@ -145,17 +162,28 @@ async def run(
     principal = Credential.parse(credential).principal
     specs = await _register(mapping, settings, credential, clock)
     kept_settings = SpoolSettings(settings.spool_bytes, settings.spool_keep_s)
-    path = settings.spool / f"{mapping.equipment.organisation}.{mapping.equipment.equipment}.{settings.space}.sqlite"
+    path = (
+        settings.spool
+        / f"{mapping.equipment.organisation}.{mapping.equipment.equipment}.{settings.space}.sqlite"
+    )
     async with (
         spool.open(path, epoch=secrets.token_hex(13), settings=kept_settings) as kept,
         client.open(bus_settings, clock, client_id=f"{principal}--gateway") as bus,
     ):
         uplink = Uplink(bus, kept, clock, space=settings.space, specs=specs)
-        feed = Feed(mapping, specs, clock=clock, space=settings.space, most_waiting=settings.waiting_samples)
+        feed = Feed(
+            mapping, specs, clock=clock, space=settings.space, most_waiting=settings.waiting_samples
+        )
         await feed.remember(kept)
+        link = OpcUaLink(mapping, feed, clock)
         async with _running(uplink):
             try:
-                await _carry(mapping, feed, uplink, bus, clock, settings.space)
+                await _carry(
+                    link,
+                    feed,
+                    _tell_health(mapping, feed, uplink, bus, clock, settings.space),
+                    uplink,
+                )
             finally:
                 drained = await asyncio.shield(_finish(feed, uplink, settings.drain_s))
                 depth = await kept.depth()
@@ -167,11 +195,16 @@ async def run(
                     dropped=depth.dropped,
                     spool_bytes=depth.bytes,
                     **asdict(uplink.sent),
+                    republished=link.republished,
+                    unfit=link.unfit,
+                    alarms=len(feed.alarms),
                     **_totals(feed),
                 )
 
 
-async def _register(mapping: Mapping, settings: GatewaySettings, credential: str, clock: Clock) -> list[StreamSpec]:
+async def _register(
+    mapping: Mapping, settings: GatewaySettings, credential: str, clock: Clock
+) -> list[StreamSpec]:
     """Make the equipment and its specs known, however long the API is away."""
     said = False
     while True:
@@ -204,17 +237,19 @@ async def _running(uplink: Uplink) -> AsyncIterator[None]:
 
 
 async def _carry(
-    mapping: Mapping, feed: Feed, uplink: Uplink, bus: client.Bus, clock: Clock, space: str
+    link: OpcUaLink, feed: Feed, health: Coroutine[None, None, None], uplink: Uplink
 ) -> None:
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(OpcUaLink(mapping, feed, clock).run(), name="link")
+        tasks.create_task(link.run(), name="link")
         tasks.create_task(feed.age(), name="batch age")
-        tasks.create_task(_tell_health(mapping, feed, uplink, bus, clock, space), name="health")
+        tasks.create_task(health, name="health")
         while True:
             await _spooled(feed, uplink, await feed.batches())
 
 
-async def _spooled(feed: Feed, uplink: Uplink, ready: Sequence[tuple[StreamAddress, Batch]]) -> None:
+async def _spooled(
+    feed: Feed, uplink: Uplink, ready: Sequence[tuple[StreamAddress, Batch]]
+) -> None:
     """Into the spool; what its disk does not take is a stated gap of the next batch."""
     try:
         await uplink.send(ready)
@@ -222,18 +257,10 @@ async def _spooled(feed: Feed, uplink: Uplink, ready: Sequence[tuple[StreamAddre
         feed.alarm("spool", str(exc))
         for address, batch in ready:
             stream = [one.mapping.spec.address for one in feed.shapers].index(address)
-            for gap in (*batch.gaps, *_lost(batch)):
+            for gap in (*batch.gaps, *spool.holes_of(batch, "spool-failed")):
                 feed.shapers[stream].gap(gap)
     else:
         feed.alarm("spool", None)
-
-
-def _lost(batch: Batch) -> list[Gap]:
-    return [
-        Gap((name,), int(series.time_ns.min()), int(series.time_ns.max()), "spool-failed")
-        for name, series in batch.series()
-        if len(series.time_ns)
-    ]
 
 
 async def _finish(feed: Feed, uplink: Uplink, drain_s: float) -> bool:
@@ -254,7 +281,11 @@ async def _tell_health(
         for index, stream in enumerate(mapping.streams):
             topic = str(StreamTopic(space, Verb.HEALTH, stream.spec.address))
             try:
-                await bus.publish(topic, messages.encode_health(_health(mapping, feed, uplink, index, clock)), retain=True)
+                await bus.publish(
+                    topic,
+                    messages.encode_health(_health(mapping, feed, uplink, index, clock)),
+                    retain=True,
+                )
             except Unavailable:
                 break  # said by the bus itself; valid_until tells the readers
         await clock.sleep(HEALTH_EVERY_S)
@@ -269,7 +300,9 @@ def _health(mapping: Mapping, feed: Feed, uplink: Uplink, index: int, clock: Clo
     general = [sentence for subject, sentence in feed.alarms.items() if "/" not in subject]
     own = [sentence for subject, sentence in feed.alarms.items() if subject.startswith(f"{index}/")]
     if uplink.not_accepted:
-        general.append("batches were not accepted by the recorder for ten minutes: look at the dead letters")
+        general.append(
+            "batches were not accepted by the recorder for ten minutes: look at the dead letters"
+        )
     return Health(
         Freshness.FRESH if fresh else Freshness.STALE,
         valid_until_ns=clock.now_ns() + round(HEALTH_VALID_S * NS_PER_S),
@@ -283,5 +316,5 @@ def _numbered(batch: Batch, spec: StreamSpec) -> Batch:
 
 
 def _totals(feed: Feed) -> dict[str, int]:
-    names = ("offered", "dead_banded", "moved", "repeated")
+    names = ("offered", "dead_banded", "moved", "repeated", "gaps")
     return {name: sum(getattr(one.shaped, name) for one in feed.shapers) for name in names}

@@ -16,11 +16,17 @@ class GatewaySettings(BaseSettings):
     api: str = Field(default="http://127.0.0.1:8600", description="URL of the testbed's API")
     space: str = Field(default=namespace.LIVE, description="space to publish in: live, or run-<id>")
     spool: Path = Field(default=Path("testbed-data/gateway"), description="folder of the spool")
-    spool_bytes: int = Field(default=2 * 1024**3, ge=1024**2, description="most bytes the spool keeps")
+    spool_bytes: int = Field(
+        default=2 * 1024**3, ge=1024**2, description="most bytes the spool keeps"
+    )
     spool_keep_s: float = Field(
         default=900.0, ge=0, description="seconds a batch stays in the spool after its mark"
     )
     waiting_samples: int = Field(
-        default=200_000, ge=1_000, description="samples read and not yet spooled, before reading waits"
+        default=200_000,
+        ge=1_000,
+        description="samples read and not yet spooled, before reading waits",
     )
-    drain_s: float = Field(default=10.0, ge=0, description="seconds to wait for the last marks when it stops")
+    drain_s: float = Field(
+        default=10.0, ge=0, description="seconds to wait for the last marks when it stops"
+    )

@@ -3,7 +3,7 @@
 A shaper holds what has arrived for one stream and not been cut into a batch yet.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +16,13 @@ from gateway.mapping import StreamMapping
 LONG_UNDER = 24
 """A signal alone in its frame with fewer samples than this is cheaper among others in a long frame."""
 ROUGH_BYTES = 200 * 1024
-"""A batch is cut before its JSON can pass the 256 KiB of the wire."""
-NUMBER_BYTES = 24
+"""A batch is cut before its JSON can pass the 256 KiB of the wire; what follows counts towards it."""
+SAMPLE_BYTES = 56
+"""Of a long frame: time, index, value, quality."""
+SIGNAL_BYTES = 120
+GAP_BYTES = 120
+MOST_RECENT = 256
+"""Time stamps remembered of each signal, so that no two of its samples get the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,8 @@ class Shaped:
     dead_banded: int = 0
     moved: int = 0
     """Samples whose time stamp a former one of their signal had already: 1 ns later each."""
+    gaps: int = 0
+    """Holes stated, counted for each signal."""
     repeated: int = 0
     """The server's last sample told again, at a new subscription: no new sample."""
 
@@ -53,10 +60,27 @@ class Shaped:
 class _Track:
     """What is known of one signal."""
 
-    last_ns: int | None = None
-    last_value: Any = None
-    last_quality: int = 0
-    kept_value: float | None = None
+    newest_ns: int | None = None
+    """The greatest time stamp, which late data do not turn back."""
+    told: tuple[int, Any, int] | None = None
+    """The last arrival, as the server told it."""
+    kept: tuple[float, int] | None = None
+    """Value and quality of the last sample that left the dead band."""
+    taken: dict[int, int] = field(default_factory=dict)
+    """Recent time stamps, each with the first one after it that may be free."""
+
+    def place(self, time_ns: int) -> int:
+        """A time stamp that no recent sample has: this one, or the next that is free."""
+        free_ns = time_ns
+        while free_ns in self.taken:
+            free_ns = self.taken[free_ns]
+        for one_ns in (time_ns, free_ns):
+            self.taken.pop(one_ns, None)  # to the end, which is forgotten last
+            self.taken[one_ns] = free_ns + 1
+        while len(self.taken) > MOST_RECENT:
+            del self.taken[next(iter(self.taken))]
+        self.newest_ns = free_ns if self.newest_ns is None else max(free_ns, self.newest_ns)
+        return free_ns
 
 
 @dataclass(slots=True)
@@ -68,7 +92,7 @@ class Shaper:
     shaped: Shaped = field(default_factory=Shaped)
     _tracks: list[_Track] = field(init=False)
     _rows: list[list[tuple[int, Any, int]]] = field(init=False)
-    _gaps: list[Gap] = field(default_factory=list)
+    _gaps: dict[tuple[int, int, str], set[str]] = field(default_factory=dict)
     _count: int = 0
     _bytes: int = 0
     _since_ns: int = 0
@@ -78,13 +102,13 @@ class Shaper:
         self._rows = [[] for _ in self.mapping.spec.signals]
 
     @property
-    def count(self) -> int:
-        """Samples that wait to be cut."""
-        return self._count
+    def waits(self) -> bool:
+        """Whether there are samples or gaps to be cut."""
+        return bool(self._count or self._gaps)
 
     def last_ns(self, signal: int) -> int | None:
-        """The time stamp of a signal's newest sample."""
-        return self._tracks[signal].last_ns
+        """The greatest time stamp of a signal."""
+        return self._tracks[signal].newest_ns
 
     def take(self, arrivals: Arrivals, now_ns: int, *, fresh: bool = False) -> Iterator[Batch]:
         """Take in what arrived; batches come out where one is full.
@@ -93,58 +117,84 @@ class Shaper:
         """
         if not self._count:
             self._since_ns = now_ns
-        rows = zip(arrivals.signal, arrivals.time_ns, arrivals.values, arrivals.quality, strict=True)
+        rows = zip(
+            arrivals.signal, arrivals.time_ns, arrivals.values, arrivals.quality, strict=True
+        )
         for at, time_ns, value, quality in rows:
             self.shaped.offered += 1
             track = self._tracks[at]
-            if fresh and self._is_repeated(track, time_ns, value, quality):
+            if fresh and track.told == (time_ns, value, quality):
                 self.shaped.repeated += 1
                 continue
-            if track.last_ns is not None and time_ns == track.last_ns:
-                time_ns += 1  # noqa: PLW2901 - of two at one time the later moves
-                self.shaped.moved += 1
-            track.last_ns, track.last_value, track.last_quality = time_ns, value, quality
+            track.told = (time_ns, value, quality)
+            placed_ns = track.place(time_ns)
+            self.shaped.moved += placed_ns != time_ns
             if self._in_deadband(at, track, value, quality):
                 self.shaped.dead_banded += 1
                 continue
-            self._rows[at].append((time_ns, value, quality))
-            self._count += 1
-            self._bytes += NUMBER_BYTES + (len(value) * 6 if isinstance(value, str) else 0)
-            if self._count >= self.mapping.batch_values or self._bytes >= ROUGH_BYTES:
-                yield self.cut()
+            yield from self._keep(at, (placed_ns, value, quality))
+
+    def _keep(self, at: int, row: tuple[int, Any, int]) -> Iterator[Batch]:
+        """Put one sample to those that wait, and cut before or after it where that is due."""
+        size = SAMPLE_BYTES + (len(row[1]) * 6 if isinstance(row[1], str) else 0)
+        if self._bytes + size + SIGNAL_BYTES > ROUGH_BYTES:
+            yield from self.cut()
+        if not self._rows[at]:
+            size += SIGNAL_BYTES + len(self.mapping.spec.names[at])
+        self._rows[at].append(row)
+        self._count += 1
+        self._bytes += size
+        if self._count >= self.mapping.batch_values:
+            yield from self.cut()
 
     def gap(self, gap: Gap) -> None:
-        """State a hole; it travels with the next batch."""
-        self._gaps.append(gap)
+        """State a hole; it travels with the next batch, and signals with the same hole share it."""
+        signals = gap.signals or self.mapping.spec.names
+        self._gaps.setdefault((gap.from_ns, gap.to_ns, gap.cause), set()).update(signals)
+        self.shaped.gaps += len(signals)
 
     def due(self, now_ns: int) -> Iterator[Batch]:
         """What has waited long enough."""
         old = now_ns - self._since_ns >= round(self.mapping.batch_age_s * NS_PER_S)
         if self._gaps or (self._count and old):
-            yield self.cut()
+            yield from self.cut()
 
-    def cut(self) -> Batch:
-        """Everything that waits, as one batch without a number yet."""
-        frames = tuple(self._frames())
-        gaps, self._gaps = tuple(self._gaps), []
+    def cut(self) -> Iterator[Batch]:
+        """Everything that waits, without a number yet: one batch, or more if there are many gaps."""
+        version = self.mapping.spec.version
+        frames, size = tuple(self._frames()), self._bytes
+        gaps: list[Gap] = []
+        for gap in self._stated():
+            cost = GAP_BYTES + sum(len(name) + 3 for name in gap.signals)
+            if size + cost > ROUGH_BYTES:
+                yield Batch(version, frames, self.source, gaps=tuple(gaps))
+                frames, gaps, size = (), [], 0
+            gaps.append(gap)
+            size += cost
+        self._gaps.clear()
         self._rows = [[] for _ in self._rows]
         self._count = self._bytes = 0
-        return Batch(self.mapping.spec.version, frames, self.source, gaps=gaps)
+        yield Batch(version, frames, self.source, gaps=tuple(gaps))
 
-    @staticmethod
-    def _is_repeated(track: _Track, time_ns: int, value: Any, quality: int) -> bool:
-        return track.last_ns in {time_ns, time_ns + 1} and (track.last_value, track.last_quality) == (value, quality)
+    def _stated(self) -> Iterable[Gap]:
+        """The gaps that wait; one of all signals names none."""
+        for (from_ns, to_ns, cause), signals in self._gaps.items():
+            named = tuple(name for name in self.mapping.spec.names if name in signals)
+            yield Gap(() if len(named) == len(self._rows) else named, from_ns, to_ns, cause)
 
     def _in_deadband(self, at: int, track: _Track, value: Any, quality: int) -> bool:
         """Absolute dead band around the last sample kept; OPC UA Part 4, 7.22.2."""
         width = self.mapping.items[at].deadband
         if not width:
             return False
-        number = None if quality == BAD else float(value)
-        inside = number is not None and track.kept_value is not None and abs(number - track.kept_value) <= width
-        if not inside:
-            track.kept_value = number
-        return inside
+        if quality == BAD:
+            track.kept = None
+            return False
+        number, kept = float(value), track.kept
+        if kept is not None and kept[1] == quality and abs(number - kept[0]) <= width:
+            return True
+        track.kept = (number, quality)
+        return False
 
     def _frames(self) -> Iterator[Wide | Long]:
         """Signals of equal time stamps together, long ones alone, and the rest in one long frame."""

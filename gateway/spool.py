@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
+import structlog
 
 from broker import codec
 from broker.batch import Batch, Gap
@@ -28,19 +29,25 @@ RESEND_FIRST_S = 10.0
 RESEND_MOST_S = 60.0
 DELETED_AT_ONCE = 1_000
 
-_SCHEMA = """
-CREATE TABLE spool (layout INTEGER NOT NULL, epoch TEXT NOT NULL);
-CREATE TABLE streams (stream TEXT PRIMARY KEY, seq INTEGER NOT NULL, last_ns INTEGER);
-CREATE TABLE batches (
-  id INTEGER PRIMARY KEY, stream TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL,
-  first_ns INTEGER, last_ns INTEGER, committed_ns INTEGER NOT NULL,
-  due_ns INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0, marked_ns INTEGER);
-CREATE UNIQUE INDEX unmarked ON batches (stream, seq) WHERE marked_ns IS NULL;
-CREATE INDEX due ON batches (due_ns) WHERE marked_ns IS NULL;
-CREATE INDEX marked ON batches (marked_ns) WHERE marked_ns IS NOT NULL;
-"""
+DROPPED_AT_ONCE = 20
+FULL = "spool-full"
+
+_SCHEMA = (
+    "CREATE TABLE spool (layout INTEGER NOT NULL, epoch TEXT NOT NULL)",
+    "CREATE TABLE streams (stream TEXT PRIMARY KEY, seq INTEGER NOT NULL, last_ns INTEGER)",
+    "CREATE TABLE batches ("
+    " id INTEGER PRIMARY KEY, stream TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL,"
+    " holes BLOB,"  # the gaps that would stand for its samples; NULL if it has none, or no longer
+    " committed_ns INTEGER NOT NULL, due_ns INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0,"
+    " marked_ns INTEGER)",
+    "CREATE UNIQUE INDEX unmarked ON batches (stream, seq) WHERE marked_ns IS NULL",
+    "CREATE INDEX due ON batches (due_ns) WHERE marked_ns IS NULL",
+    "CREATE INDEX marked ON batches (marked_ns) WHERE marked_ns IS NOT NULL",
+)
 
 _T = TypeVar("_T")
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +82,17 @@ class Depth:
 class Spool:
     """An open spool; every method is one transaction at most.  Raises Unavailable where the disk does not take it."""
 
-    def __init__(self, sql: sqlite3.Connection, settings: SpoolSettings, thread: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, sql: sqlite3.Connection, settings: SpoolSettings, thread: ThreadPoolExecutor
+    ) -> None:
         """Made by `open`."""
         self._sql = sql
         self._settings = settings
         self._thread = thread
         self.epoch: str = sql.execute("SELECT epoch FROM spool").fetchone()[0]
-        self._bytes = sql.execute("SELECT coalesce(sum(length(body)), 0) FROM batches").fetchone()[0]
+        self._bytes = sql.execute("SELECT coalesce(sum(length(body)), 0) FROM batches").fetchone()[
+            0
+        ]
         self._dropped = 0
 
     async def commit(self, batches: Sequence[tuple[str, Batch]], now_ns: int) -> list[Kept]:
@@ -89,23 +100,29 @@ class Spool:
         return await self._run(lambda: self._commit(batches, now_ns))
 
     def _commit(self, batches: Sequence[tuple[str, Batch]], now_ns: int) -> list[Kept]:
-        kept: list[Kept] = []
-        with self._sql:
-            self._forget(now_ns)
-            for stream, batch in batches:
-                first_ns, last_ns = _span(batch)
-                seq = self._next(stream, last_ns)
-                body = codec.body(replace(batch, epoch=self.epoch, seq=seq))
-                cursor = self._sql.execute(
-                    "INSERT INTO batches (stream, seq, body, first_ns, last_ns, committed_ns, due_ns)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (stream, seq, body, first_ns, last_ns, now_ns, now_ns + round(RESEND_FIRST_S * NS_PER_S)),
-                )
-                kept.append(Kept(cursor.lastrowid or 0, stream, seq, body))
-                self._bytes += len(body)
-            if self._bytes > self._settings.most_bytes:
-                self._make_room()
+        before = self._bytes, self._dropped
+        try:
+            with self._sql:
+                self._forget(now_ns)
+                kept = [self._insert(stream, batch, now_ns) for stream, batch in batches]
+                if self._bytes > self._settings.most_bytes:
+                    self._make_room()
+        except BaseException:  # what is rolled back is not counted either
+            self._bytes, self._dropped = before
+            raise
         return kept
+
+    def _insert(self, stream: str, batch: Batch, now_ns: int) -> Kept:
+        holes = holes_of(batch, FULL)
+        seq = self._next(stream, max((one.to_ns for one in holes), default=None))
+        body = codec.body(replace(batch, epoch=self.epoch, seq=seq))
+        stated = codec.dumps([codec.gap_out(one) for one in holes]) if holes else None
+        cursor = self._sql.execute(
+            "INSERT INTO batches (stream, seq, body, holes, committed_ns, due_ns) VALUES (?, ?, ?, ?, ?, ?)",
+            (stream, seq, body, stated, now_ns, now_ns + round(RESEND_FIRST_S * NS_PER_S)),
+        )
+        self._bytes += len(body)
+        return Kept(cursor.lastrowid or 0, stream, seq, body)
 
     def _next(self, stream: str, last_ns: int | None) -> int:
         row = self._sql.execute(
@@ -127,18 +144,27 @@ class Spool:
 
     def _make_room(self) -> None:
         """The spool is full: what is marked goes first, then the oldest batches become gaps under their own numbers."""
-        gone = self._sql.execute("DELETE FROM batches WHERE marked_ns IS NOT NULL RETURNING length(body)").fetchall()
+        gone = self._sql.execute(
+            "DELETE FROM batches WHERE marked_ns IS NOT NULL RETURNING length(body)"
+        ).fetchall()
         self._bytes -= sum(size for (size,) in gone)
-        oldest = self._sql.execute(
-            "SELECT id, body, first_ns, last_ns FROM batches WHERE first_ns IS NOT NULL ORDER BY id"
-        )
-        for row, body, first_ns, last_ns in oldest.fetchmany(DELETED_AT_ONCE):
-            if self._bytes <= self._settings.most_bytes:
+        while self._bytes > self._settings.most_bytes:
+            oldest = self._sql.execute(
+                "SELECT id, body, holes FROM batches WHERE holes IS NOT NULL ORDER BY id LIMIT ?",
+                (DROPPED_AT_ONCE,),
+            ).fetchall()
+            if not oldest:
                 break
-            emptied = _emptied(body, first_ns, last_ns)
-            self._sql.execute("UPDATE batches SET body = ?, first_ns = NULL, due_ns = 0 WHERE id = ?", (emptied, row))
-            self._bytes += len(emptied) - len(body)
-            self._dropped += 1
+            for row, body, holes in oldest:
+                emptied = _emptied(body, holes)
+                self._sql.execute(
+                    "UPDATE batches SET body = ?, holes = NULL, due_ns = 0 WHERE id = ?",
+                    (emptied, row),
+                )
+                self._bytes += len(emptied) - len(body)
+                self._dropped += 1
+                if self._bytes <= self._settings.most_bytes:
+                    break
 
     async def mark(self, held: Mapping[str, Held], now_ns: int) -> None:
         """The recorder holds these sequence numbers of this epoch's streams."""
@@ -199,16 +225,30 @@ class Spool:
         return [Kept(*row) for row in await self._run(lambda: self._sql.execute(query).fetchall())]
 
     async def _run(self, call: Callable[[], _T]) -> _T:
+        """In the spool's thread; who is cancelled meanwhile waits for the end, so that nothing is half known."""
+        doing = asyncio.get_running_loop().run_in_executor(self._thread, call)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+            return await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            await asyncio.wait([doing])
+            if not doing.cancelled() and (failure := doing.exception()) is not None:
+                log.error("spool failed while it was left", reason=str(failure))
+            raise
         except sqlite3.OperationalError as exc:
-            raise Unavailable(f"the spool did not take it: {exc}", hint="is the disk full?") from exc
+            raise Unavailable(
+                f"the spool did not take it: {exc}", hint="is the disk full?"
+            ) from exc
         except sqlite3.DatabaseError as exc:
-            raise Corrupt(f"the spool is damaged: {exc}", hint="set the file aside; its unmarked batches are in it") from exc
+            raise Corrupt(
+                f"the spool is damaged: {exc}",
+                hint="set the file aside; its unmarked batches are in it",
+            ) from exc
 
 
 @asynccontextmanager
-async def open(path: Path, *, epoch: str, settings: SpoolSettings | None = None) -> AsyncIterator[Spool]:  # noqa: A001
+async def open(
+    path: Path, *, epoch: str, settings: SpoolSettings | None = None
+) -> AsyncIterator[Spool]:  # noqa: A001
     """The spool in `path`, made under this epoch if it is not there.
 
     Raises Taken if another gateway has it, Refused if its layout is of a newer version.
@@ -221,7 +261,9 @@ async def open(path: Path, *, epoch: str, settings: SpoolSettings | None = None)
             _lock(lock, path)
             sql = await loop.run_in_executor(thread, _connect, path, epoch)
             try:
-                yield await loop.run_in_executor(thread, Spool, sql, settings or SpoolSettings(), thread)
+                yield await loop.run_in_executor(
+                    thread, Spool, sql, settings or SpoolSettings(), thread
+                )
             finally:
                 await loop.run_in_executor(thread, sql.close)
         finally:
@@ -232,7 +274,10 @@ def _lock(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as exc:
-        raise Taken(f"another gateway is using the spool {path}", hint="stop it, or give this one its own folder") from exc
+        raise Taken(
+            f"another gateway is using the spool {path}",
+            hint="stop it, or give this one its own folder",
+        ) from exc
 
 
 def _connect(path: Path, epoch: str) -> sqlite3.Connection:
@@ -241,8 +286,10 @@ def _connect(path: Path, epoch: str) -> sqlite3.Connection:
         sql.execute("PRAGMA journal_mode = WAL")
         sql.execute("PRAGMA synchronous = FULL")
         if not sql.execute("SELECT 1 FROM sqlite_master WHERE name = 'spool'").fetchone():
-            with sql:
-                sql.executescript(_SCHEMA)
+            with sql:  # all of it or nothing: a spool without an epoch could not be opened again
+                sql.execute("BEGIN IMMEDIATE")
+                for statement in _SCHEMA:
+                    sql.execute(statement)
                 sql.execute("INSERT INTO spool VALUES (?, ?)", (LAYOUT, epoch))
         layout = sql.execute("SELECT layout FROM spool").fetchone()
     except sqlite3.OperationalError as exc:
@@ -251,21 +298,29 @@ def _connect(path: Path, epoch: str) -> sqlite3.Connection:
         raise Corrupt(f"{path} is no spool: {exc}") from exc
     if layout != (LAYOUT,):
         sql.close()
-        raise Refused(f"the spool {path} has layout {layout}, this version reads {LAYOUT}", hint="use the newer version")
+        raise Refused(
+            f"the spool {path} has layout {layout}, this version reads {LAYOUT}",
+            hint="use the newer version",
+        )
     return sql
 
 
-def _span(batch: Batch) -> tuple[int | None, int | None]:
-    times = [frame.time_ns for frame in batch.frames if len(frame)]
-    if not times:
-        return None, None
-    return min(int(one.min()) for one in times), max(int(one.max()) for one in times)
+def holes_of(batch: Batch, cause: str) -> list[Gap]:
+    """The gaps that say exactly what would be missing without this batch's samples."""
+    spans: dict[str, tuple[int, int]] = {}
+    for name, series in batch.series():
+        if len(series.time_ns):
+            first_ns, last_ns = int(series.time_ns.min()), int(series.time_ns.max())
+            before = spans.get(name, (first_ns, last_ns))
+            spans[name] = (min(first_ns, before[0]), max(last_ns, before[1]))
+    together: dict[tuple[int, int], list[str]] = {}
+    for name, span in spans.items():
+        together.setdefault(span, []).append(name)
+    return [Gap(tuple(names), *span, cause) for span, names in together.items()]
 
 
-def _emptied(body: bytes, first_ns: int, last_ns: int) -> bytes:
-    """The same batch with a gap in place of its samples."""
+def _emptied(body: bytes, holes: bytes) -> bytes:
+    """The same batch with gaps in place of its samples."""
     document: dict[str, Any] = orjson.loads(body)
-    names: set[str] = {name for frame in document["frames"] for name in frame.get("values", ())}
-    named = () if any("signal" in frame for frame in document["frames"]) else tuple(sorted(names))
-    gap = Gap(named, first_ns, last_ns, "spool-full")
-    return codec.dumps(document | {"frames": [], "gaps": [*document.get("gaps", []), codec.gap_out(gap)]})
+    gaps = [*document.get("gaps", []), *orjson.loads(holes)]
+    return codec.dumps(document | {"frames": [], "gaps": gaps})

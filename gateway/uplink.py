@@ -24,6 +24,8 @@ BACKLOG_AT_ONCE = 50
 BACKLOG_PAUSE_S = 0.01
 """Between portions of the backlog, so that fresh batches keep flowing: at most 5,000 late batches a second."""
 NOT_ACCEPTED_S = 600.0
+FRESH_WAITING = 500
+"""Batches that wait for the broker; one more and it goes later, as `late`."""
 
 log = structlog.get_logger()
 
@@ -34,6 +36,7 @@ class Sent:
 
     batches: int = 0
     again: int = 0
+    put_off: int = 0
     marks: int = 0
     connects: int = 0
 
@@ -42,7 +45,13 @@ class Uplink:
     """One gateway's way out."""
 
     def __init__(
-        self, bus: client.Bus, spool: Spool, clock: Clock, *, space: str, specs: Sequence[StreamSpec]
+        self,
+        bus: client.Bus,
+        spool: Spool,
+        clock: Clock,
+        *,
+        space: str,
+        specs: Sequence[StreamSpec],
     ) -> None:
         """specs: of all streams, as registered."""
         self.sent = Sent()
@@ -52,15 +61,20 @@ class Uplink:
         self._clock = clock
         self._space = space
         self._specs = {str(spec.address): spec for spec in specs}
-        self._sendable = asyncio.Event()
-        self._drained = asyncio.Event()
+        self._fresh: asyncio.Queue[Kept] = asyncio.Queue(FRESH_WAITING)
+        self._announced = 0
 
     async def send(self, batches: Sequence[tuple[StreamAddress, Batch]]) -> None:
-        """Commit batches to the spool, then publish them; raises Unavailable only if the spool does not take them."""
+        """Commit batches to the spool and have them published, without waiting for the broker.
+
+        Raises Unavailable if the spool does not take them.
+        """
         named = [(str(address), batch) for address, batch in batches]
         for kept in await self._spool.commit(named, self._clock.now_ns()):
-            if self._sendable.is_set():
-                await self._publish(Verb.DATA, kept)
+            try:
+                self._fresh.put_nowait(kept)
+            except asyncio.QueueFull:
+                self.sent.put_off += 1
 
     async def run(self) -> None:
         """Announce, take marks and send again, until cancelled."""
@@ -71,6 +85,7 @@ class Uplink:
             asyncio.TaskGroup() as tasks,
         ):
             tasks.create_task(self._announce(), name="uplink specs")
+            tasks.create_task(self._send_fresh(), name="uplink fresh")
             tasks.create_task(self._send_again(), name="uplink backlog")
             await self._take_marks(marks, publisher)
 
@@ -88,19 +103,21 @@ class Uplink:
         """On every connection: the specs first, retained, then samples may follow; the backlog is due at once."""
         number = 0
         while True:
-            number = await self._bus.connection(after=number)
-            self.sent.connects += 1
+            standing = await self._bus.connection(after=number)
             try:
                 for spec in self._specs.values():
                     topic = str(StreamTopic(self._space, Verb.SPEC, spec.address))
                     await self._bus.publish(topic, messages.encode_spec(spec), retain=True)
+                while not self._fresh.empty():
+                    self._fresh.get_nowait()  # it is in the spool, and all that is there is due now
+                self._announced = standing
                 await self._spool.all_due()
             except Unavailable as exc:
                 log.warning("specs were not announced", reason=str(exc))
                 await self._clock.sleep(LOOK_EVERY_S)
-                number -= 1
                 continue
-            self._sendable.set()
+            number = standing
+            self.sent.connects += 1
 
     async def _take_marks(self, marks: client.Inbox, publisher: EquipmentAddress) -> None:
         async for message in marks:
@@ -120,38 +137,59 @@ class Uplink:
             if self._spool.epoch in epochs
         }
 
+    async def _send_fresh(self) -> None:
+        while True:
+            await self._publish(Verb.DATA, await self._fresh.get())
+
     async def _send_again(self) -> None:
         while True:
-            await self._sendable.wait()
             try:
-                while due := await self._spool.due(self._clock.now_ns(), BACKLOG_AT_ONCE):
-                    for kept in due:
-                        await self._publish(Verb.LATE, kept)
-                    self.sent.again += len(due)
+                while await self._may_send() and await self._send_due():
                     await self._clock.sleep(BACKLOG_PAUSE_S)
                 await self._judge()
             except Unavailable as exc:
                 log.warning("backlog was not read", reason=str(exc))
             await self._clock.sleep(LOOK_EVERY_S)
 
+    async def _send_due(self) -> bool:
+        """One portion of the backlog; whether there may be more to send now."""
+        due = await self._spool.due(self._clock.now_ns(), BACKLOG_AT_ONCE)
+        for kept in due:
+            if not await self._publish(Verb.LATE, kept):
+                return False
+            self.sent.again += 1
+        return bool(due)
+
+    async def _may_send(self) -> bool:
+        """Whether this connection has announced the specs; waits for a connection."""
+        return await self._bus.connection() == self._announced
+
     async def _judge(self) -> None:
         """Raise `not accepted` where something was sent and sent again for ten minutes in vain."""
         oldest_ns = (await self._spool.depth()).oldest_ns
-        late = oldest_ns is not None and self._clock.now_ns() - oldest_ns > round(NOT_ACCEPTED_S * NS_PER_S)
+        late = oldest_ns is not None and self._clock.now_ns() - oldest_ns > round(
+            NOT_ACCEPTED_S * NS_PER_S
+        )
         if late and not self.not_accepted:
-            log.error("batches were not accepted", since_s=NOT_ACCEPTED_S, hint="look at the stream's dead letters")
+            log.error(
+                "batches were not accepted",
+                since_s=NOT_ACCEPTED_S,
+                hint="look at the stream's dead letters",
+            )
         self.not_accepted = late
 
-    async def _publish(self, verb: Verb, kept: Kept) -> None:
-        """Send one batch; if that fails it is in the spool and goes again."""
+    async def _publish(self, verb: Verb, kept: Kept) -> bool:
+        """Send one batch; False if it cannot go now: it is in the spool and goes after the specs are announced."""
+        if not await self._may_send():
+            return False
         topic = str(StreamTopic(self._space, verb, StreamAddress.parse(kept.stream)))
         try:
             sent = await self._bus.submit(topic, codec.stamped(kept.body, self._clock.now_ns()))
         except Unavailable:
-            self._sendable.clear()  # until the next connection has announced the specs
-            return
+            return False
         sent.add_done_callback(_noticed)
         self.sent.batches += 1
+        return True
 
 
 def _noticed(sent: asyncio.Future[None]) -> None:

@@ -1,1 +1,3 @@
-"""Machines that are not there: models, recordings played back, and the faces they show to a gateway."""
+"""Machines that are not there: models, recordings played back, and the faces they show to a
+gateway.
+"""

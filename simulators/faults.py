@@ -7,7 +7,9 @@ from enum import StrEnum
 
 from broker.errors import Invalid
 
-_TEXT = re.compile(r"(?P<kind>[a-z]+)@(?P<start>\d+(?:\.\d+)?)\.\.(?P<end>\d+(?:\.\d+)?)(?:x(?P<severity>[\d.]+))?")
+_TEXT = re.compile(
+    r"(?P<kind>[a-z]+)@(?P<start>\d+(?:\.\d+)?)\.\.(?P<end>\d+(?:\.\d+)?)(?:x(?P<severity>[\d.]+))?"
+)
 
 
 class FaultKind(StrEnum):
@@ -36,9 +38,14 @@ class Fault:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_s < self.end_s:
-            raise Invalid(f"fault {self.kind} from {self.start_s:g} to {self.end_s:g} s", hint="0 <= start < end")
+            raise Invalid(
+                f"fault {self.kind} from {self.start_s:g} to {self.end_s:g} s",
+                hint="0 <= start < end",
+            )
         if not 0 < self.severity <= 1:
-            raise Invalid(f"severity {self.severity:g} of fault {self.kind}", hint="above 0, at most 1")
+            raise Invalid(
+                f"severity {self.severity:g} of fault {self.kind}", hint="above 0, at most 1"
+            )
 
     def level(self, time_s: float) -> float:
         """How much of the fault is there, 0 to `severity`."""
@@ -49,12 +56,20 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> "Fault":
-        """Read `kind@start..end` in seconds, with `x<severity>` behind it if not 1; raises Invalid."""
+        """Read `kind@start..end` in seconds, with `x<severity>` behind it if not 1; raises
+        Invalid.
+        """
         found = _TEXT.fullmatch(text)
         if found is None or found["kind"] not in set(FaultKind):
-            raise Invalid(f"{text!r} is no fault", hint=f"write {'|'.join(FaultKind)}@start..end in s, such as valve@60..90")
+            raise Invalid(
+                f"{text!r} is no fault",
+                hint=f"write {'|'.join(FaultKind)}@start..end in s, such as valve@60..90",
+            )
         return cls(
-            FaultKind(found["kind"]), float(found["start"]), float(found["end"]), float(found["severity"] or 1.0)
+            FaultKind(found["kind"]),
+            float(found["start"]),
+            float(found["end"]),
+            float(found["severity"] or 1.0),
         )
 
 

@@ -1,6 +1,7 @@
 """The source's own ledger: what it offered, on disk before it was offered.
 
-A file of JSON lines; the first names the signals, each other one is a row.  A checker holds it against the store.
+A file of JSON lines; the first names the signals, each other one is a row.  A checker holds it
+against the store.
 """
 
 import os
@@ -42,7 +43,9 @@ class Ledger:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as exc:
-            raise Unavailable(f"the ledger {self._file.name} was not written: {exc.strerror}") from exc
+            raise Unavailable(
+                f"the ledger {self._file.name} was not written: {exc.strerror}"
+            ) from exc
 
 
 @contextmanager
@@ -63,6 +66,11 @@ def read(path: Path) -> Offered:
         head, *lines = path.read_bytes().split(b"\n")
         signals = tuple(orjson.loads(head)["signals"])
         rows = [orjson.loads(line) for line in lines[:-1]]
-        return Offered(signals, tuple(Row(time, tuple(values), anomaly, cause) for time, values, anomaly, cause in rows))
+        return Offered(
+            signals,
+            tuple(
+                Row(time, tuple(values), anomaly, cause) for time, values, anomaly, cause in rows
+            ),
+        )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as exc:
         raise Corrupt(f"{path} is no ledger: {exc}") from exc

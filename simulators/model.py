@@ -11,8 +11,8 @@ from broker.streams import Signal
 class Row:
     """One instant of a machine.
 
-    time_ns: since 1970 UTC in a recording, since the start in a model.  values: one a signal, in their order.
-    anomaly: the truth, None where it is not known.  cause: the fault behind it.
+    time_ns: since 1970 UTC in a recording, since the start in a model.  values: one a signal, in
+    their order. anomaly: the truth, None where it is not known.  cause: the fault behind it.
     """
 
     time_ns: int

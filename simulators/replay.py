@@ -1,7 +1,7 @@
 """Recordings played back: a CSV in the form of the Skoltech Anomaly Benchmark.
 
-Semicolons; `datetime` (no zone: taken as UTC), the eight columns of the rig, and, if there are any, the labels
-`anomaly` and `changepoint`.  Rows may share a time stamp; none may go back.
+Semicolons; `datetime` (no zone: taken as UTC), the eight columns of the rig, and, if there are any,
+the labels `anomaly` and `changepoint`.  Rows may share a time stamp; none may go back.
 """
 
 import csv
@@ -35,7 +35,9 @@ class Recording:
 
 
 def read(path: Path) -> Recording:
-    """Read a recording; raises Unknown if there is no such file, Invalid with line, column and value of what is wrong."""
+    """Read a recording; raises Unknown if there is no such file, Invalid with line, column and
+    value of what is wrong.
+    """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return _parsed(csv.reader(file, delimiter=";"), path)
@@ -50,11 +52,16 @@ def read(path: Path) -> Recording:
 def _parsed(lines: Iterator[list[str]], path: Path) -> Recording:
     header = next(lines, None)
     if header is None:
-        raise Invalid(f"{path} is empty", hint=f"its first line names the columns: {TIME};{SIGNALS[0].name};…")
+        raise Invalid(
+            f"{path} is empty", hint=f"its first line names the columns: {TIME};{SIGNALS[0].name};…"
+        )
     columns = {name.strip(): at for at, name in enumerate(header)}
     for name in (TIME, *(signal.name for signal in SIGNALS)):
         if name not in columns:
-            raise Invalid(f"{path}:1: column {name!r} is missing", hint=f"there are {', '.join(columns)[:200]}")
+            raise Invalid(
+                f"{path}:1: column {name!r} is missing",
+                hint=f"there are {', '.join(columns)[:200]}",
+            )
     rows: list[Row] = []
     for number, cells in enumerate(lines, start=2):
         if not cells:
@@ -64,7 +71,10 @@ def _parsed(lines: Iterator[list[str]], path: Path) -> Recording:
             raise Invalid(f"{where}: {len(cells)} cells, the header has {len(header)} columns")
         row = _row(cells, columns, where)
         if rows and row.time_ns < rows[-1].time_ns:
-            raise Invalid(f"{where}: {TIME} {cells[columns[TIME]]} lies before the row above", hint="sort the file by time")
+            raise Invalid(
+                f"{where}: {TIME} {cells[columns[TIME]]} lies before the row above",
+                hint="sort the file by time",
+            )
         rows.append(row)
     if not rows:
         raise Invalid(f"{path} has a header and no rows")
@@ -76,7 +86,9 @@ def _row(cells: list[str], columns: Mapping[str, int], where: str) -> Row:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as exc:
-        raise Invalid(f"{where}: {TIME} {text!r} is no time", hint="write 2020-03-09 10:14:33") from exc
+        raise Invalid(
+            f"{where}: {TIME} {text!r} is no time", hint="write 2020-03-09 10:14:33"
+        ) from exc
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     values = tuple(_number(cells[columns[signal.name]], signal.name, where) for signal in SIGNALS)
     label = _number(cells[columns[LABEL]], LABEL, where) if LABEL in columns else None
@@ -92,7 +104,9 @@ def _number(text: str, name: str, where: str) -> float:
     try:
         number = float(text)
     except ValueError as exc:
-        raise Invalid(f"{where}: {name} {text!r} is no number", hint="write it with a decimal point") from exc
+        raise Invalid(
+            f"{where}: {name} {text!r} is no number", hint="write it with a decimal point"
+        ) from exc
     if not math.isfinite(number):
         raise Invalid(f"{where}: {name} is {text}", hint="a finite number is wanted")
     return number

@@ -23,7 +23,9 @@ class Times(StrEnum):
     ORIGINAL = "original"
     """The source's own, exactly."""
     SHIFTED = "shifted"
-    """The instant of playing: the first is the start, the spacing is the source's divided by the speed."""
+    """The instant of playing: the first is the start, the spacing is the source's divided by the
+    speed.
+    """
 
 
 class Face(Protocol):
@@ -62,7 +64,9 @@ async def play(
 
     on_rows: told how many rows have been offered so far.
     """
-    start_ns = clock.now_ns() // MICROSECOND_NS * MICROSECOND_NS  # OPC UA's time stamps are no finer
+    start_ns = (
+        clock.now_ns() // MICROSECOND_NS * MICROSECOND_NS
+    )  # OPC UA's time stamps are no finer
     count = last_ns = 0
     waiting: list[Row] = []
     for due_ns, row in _timed(source, pace, start_ns):

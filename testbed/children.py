@@ -25,8 +25,12 @@ class Child:
         self._process = process
         self._log = log
 
-    async def told(self, event: str, *, on_other: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Mapping[str, Any]:
-        """The next line whose `event` is this; raises Unavailable, with its last words, if the process ends before."""
+    async def told(
+        self, event: str, *, on_other: Callable[[Mapping[str, Any]], None] = lambda _: None
+    ) -> Mapping[str, Any]:
+        """The next line whose `event` is this; raises Unavailable, with its last words, if the
+        process ends before.
+        """
         if self._process.stdout is None:
             raise TypeError(f"{self.name} was started without a pipe")
         while line := await self._process.stdout.readline():

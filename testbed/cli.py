@@ -5,7 +5,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import orjson
 import typer
@@ -26,7 +26,9 @@ app = typer.Typer(
 )
 gateway_app = typer.Typer(help="The edge process at a machine.", no_args_is_help=True)
 simulate_app = typer.Typer(help="A machine for anybody to try.", no_args_is_help=True)
-credential_app = typer.Typer(help="Who may read and write what (for administrators).", no_args_is_help=True)
+credential_app = typer.Typer(
+    help="Who may read and write what (for administrators).", no_args_is_help=True
+)
 app.add_typer(gateway_app, name="gateway")
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(credential_app, name="credential")
@@ -41,8 +43,13 @@ def settings(kind: Callable[..., Any], **given: Any) -> Any:
     try:
         return kind(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as exc:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}" for one in exc.errors())
-        running.fail(Invalid(f"a setting is not right: {wrong}", hint="see docs/reference/settings.md"))
+        wrong = "; ".join(
+            f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}"
+            for one in exc.errors()
+        )
+        running.fail(
+            Invalid(f"a setting is not right: {wrong}", hint="see docs/reference/settings.md")
+        )
 
 
 def say_json(what: object) -> None:
@@ -52,11 +59,13 @@ def say_json(what: object) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def main(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:  # noqa: FBT002
+def main(
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+) -> None:
     """Every command reads TESTBED_… from the environment; options go before it."""
     running.log_to_stderr()
     if version:
-        from importlib.metadata import version as installed  # noqa: PLC0415
+        from importlib.metadata import version as installed
 
         out.print(installed("connected-testbed"))
         raise typer.Exit
@@ -64,50 +73,84 @@ def main(version: Annotated[bool, typer.Option("--version", help="print the vers
 
 @app.command()
 def demo(
-    data: Annotated[Optional[Path], typer.Option(help="a recording (CSV) to play instead of the model")] = None,
-    folder: Annotated[Optional[Path], typer.Option(help="where data, logs and report go; a new temporary one if left out")] = None,
-    speed: Annotated[Optional[float], typer.Option(min=0.01, help="source seconds a second")] = None,
-    times: Annotated[str, typer.Option(help="time stamps of a recording: original or shifted")] = "original",
-    store: Annotated[str, typer.Option(help="duckdb, or influxdb://host:port/organisation/bucket", envvar="TESTBED_STORE")] = "duckdb",
-    keep: Annotated[bool, typer.Option("--keep", help="leave everything running and say what to try")] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="a recording (CSV) to play instead of the model")
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="where data, logs and report go; a new temporary one if left out"),
+    ] = None,
+    speed: Annotated[
+        float | None, typer.Option(min=0.01, help="source seconds a second")
+    ] = None,
+    times: Annotated[
+        str, typer.Option(help="time stamps of a recording: original or shifted")
+    ] = "original",
+    store: Annotated[
+        str,
+        typer.Option(
+            help="duckdb, or influxdb://host:port/organisation/bucket", envvar="TESTBED_STORE"
+        ),
+    ] = "duckdb",
+    keep: Annotated[
+        bool, typer.Option("--keep", help="leave everything running and say what to try")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """The whole testbed on this machine: a rig, a gateway, a server, a prototype, and a verdict on every sample."""
-    from testbed import demo_command  # noqa: PLC0415
-    from testbed.demo import Plan  # noqa: PLC0415
+    """The whole testbed on this machine: a rig, a gateway, a server, a prototype, and a verdict on
+    every sample.
+    """
+    from testbed import demo_command
+    from testbed.demo import Plan
 
     where = folder or Path(tempfile.mkdtemp(prefix="testbed-demo-"))
     plan = Plan(where, data, speed, demo_command.checked_times(times), store)
-    clean = running.run(demo_command.run(plan, WallClock(), keep=keep, as_json=json, temporary=folder is None))
+    clean = running.run(
+        demo_command.run(plan, WallClock(), keep=keep, as_json=json, temporary=folder is None)
+    )
     raise typer.Exit(Exit.DONE if clean else Exit.NEGATIVE)
 
 
 @app.command()
 def up(
-    data: Annotated[Optional[Path], typer.Option(help="data folder [testbed-data]")] = None,
-    host: Annotated[Optional[str], typer.Option(help="address to listen on [127.0.0.1]")] = None,
-    port: Annotated[Optional[int], typer.Option(help="port of the API; 0 takes a free one [8600]")] = None,
-    mqtt_port: Annotated[Optional[int], typer.Option(help="port of the broker; 0 takes a free one [1883]")] = None,
-    store: Annotated[Optional[str], typer.Option(help="duckdb, or influxdb://host:port/organisation/bucket")] = None,
+    data: Annotated[Path | None, typer.Option(help="data folder [testbed-data]")] = None,
+    host: Annotated[str | None, typer.Option(help="address to listen on [127.0.0.1]")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="port of the API; 0 takes a free one [8600]")
+    ] = None,
+    mqtt_port: Annotated[
+        int | None, typer.Option(help="port of the broker; 0 takes a free one [1883]")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="duckdb, or influxdb://host:port/organisation/bucket")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run broker and server for real use, until Ctrl-C."""
-    from testbed import up as room  # noqa: PLC0415
-    from testbed_api.settings import ServerSettings  # noqa: PLC0415
+    from testbed import up as room
+    from testbed_api.settings import ServerSettings
 
-    chosen = settings(ServerSettings, folder=data, host=host, api_port=port, mqtt_port=mqtt_port, store=store)
-    tell = functools.partial(room.told_as_json, say_json) if json else functools.partial(room.told, out)
+    chosen = settings(
+        ServerSettings, folder=data, host=host, api_port=port, mqtt_port=mqtt_port, store=store
+    )
+    tell = (
+        functools.partial(room.told_as_json, say_json)
+        if json
+        else functools.partial(room.told, out)
+    )
     running.run(room.up(chosen, WallClock(), tell))
 
 
 @app.command(hidden=True)
 def recorder() -> None:
     """The recorder in a process of its own; `up` starts it where the store is InfluxDB."""
-    from broker.settings import BusSettings  # noqa: PLC0415
-    from testbed_api import service  # noqa: PLC0415
-    from testbed_api.settings import ServerSettings  # noqa: PLC0415
+    from broker.settings import BusSettings
+    from testbed_api import service
+    from testbed_api.settings import ServerSettings
 
-    running.run(service.record(settings(ServerSettings), settings(BusSettings, window=10_000), WallClock()))
+    running.run(
+        service.record(settings(ServerSettings), settings(BusSettings, window=10_000), WallClock())
+    )
 
 
 @app.command()
@@ -116,7 +159,7 @@ def tap(
     json: Json = False,
 ) -> None:
     """A stream live in the terminal, until Ctrl-C."""
-    from testbed import tapping  # noqa: PLC0415
+    from testbed import tapping
 
     running.run(tapping.tap(stream, say_json if json else tapping.table(out)))
 
@@ -124,7 +167,7 @@ def tap(
 @app.command()
 def openapi() -> None:
     """The API's OpenAPI document."""
-    from testbed_api.app import openapi_document  # noqa: PLC0415
+    from testbed_api.app import openapi_document
 
     say_json(openapi_document())
 
@@ -132,92 +175,117 @@ def openapi() -> None:
 @gateway_app.command("run")
 def gateway_run(mapping: Annotated[Path, typer.Argument(help="mapping file (YAML)")]) -> None:
     """Read the machine and publish it, until Ctrl-C."""
-    from broker.settings import BusSettings  # noqa: PLC0415
-    from gateway import mapping as mappings  # noqa: PLC0415
-    from gateway import service  # noqa: PLC0415
-    from gateway.settings import GatewaySettings  # noqa: PLC0415
+    from broker.settings import BusSettings
+    from gateway import mapping as mappings
+    from gateway import service
+    from gateway.settings import GatewaySettings
 
     async def go() -> None:
-        await service.run(mappings.load(mapping), settings(GatewaySettings), settings(BusSettings), WallClock())
+        await service.run(
+            mappings.load(mapping), settings(GatewaySettings), settings(BusSettings), WallClock()
+        )
 
     running.run(go())
 
 
 @gateway_app.command("check")
-def gateway_check(mapping: Annotated[Path, typer.Argument(help="mapping file (YAML)")], json: Json = False) -> None:
+def gateway_check(
+    mapping: Annotated[Path, typer.Argument(help="mapping file (YAML)")], json: Json = False
+) -> None:
     """Say everything that is wrong with a mapping, against the live server, before it runs."""
-    from testbed import gateway_commands  # noqa: PLC0415
+    from testbed import gateway_commands
 
-    good = running.run(gateway_commands.check(mapping, say_json if json else out.print, as_json=json))
+    good = running.run(
+        gateway_commands.check(mapping, say_json if json else out.print, as_json=json)
+    )
     raise typer.Exit(Exit.DONE if good else Exit.INPUT)
 
 
 @gateway_app.command("browse")
 def gateway_browse(
     url: Annotated[str, typer.Argument(help="opc.tcp://host:port")],
-    write: Annotated[Optional[Path], typer.Option(help="write a starting mapping to this file")] = None,
-    equipment: Annotated[str, typer.Option(help="organisation/equipment for the mapping")] = "factory/machine",
+    write: Annotated[
+        Path | None, typer.Option(help="write a starting mapping to this file")
+    ] = None,
+    equipment: Annotated[
+        str, typer.Option(help="organisation/equipment for the mapping")
+    ] = "factory/machine",
 ) -> None:
     """List a server's nodes as a tree, and write a first mapping of them."""
-    from testbed import gateway_commands  # noqa: PLC0415
+    from testbed import gateway_commands
 
     running.run(gateway_commands.browse(url, write, equipment, out))
 
 
-Port = Annotated[int, typer.Option(min=0, max=65535, help="port of the OPC UA server; 0 takes a free one")]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, help="port of the OPC UA server; 0 takes a free one")
+]
 Speed = Annotated[float, typer.Option(min=0.01, help="source seconds a second")]
-LedgerFile = Annotated[Optional[Path], typer.Option(help="write what is offered to this new file")]
+LedgerFile = Annotated[Path | None, typer.Option(help="write what is offered to this new file")]
 Wait = Annotated[bool, typer.Option("--wait", help="begin only when every variable is monitored")]
 
 
 @simulate_app.command("pump-rig")
-def simulate_pump_rig(  # noqa: PLR0913
+def simulate_pump_rig(
     port: Port = 4840,
     seed: Annotated[int, typer.Option(help="of all noise")] = 0,
     period: Annotated[float, typer.Option(min=0.001, help="seconds of the rig between rows")] = 1.0,
-    rows: Annotated[Optional[int], typer.Option(min=2, help="rows to play; without end if left out")] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=2, help="rows to play; without end if left out")
+    ] = None,
     speed: Speed = 1.0,
-    fault: Annotated[Optional[list[str]], typer.Option(help="kind@start..end in rig seconds, kind valve, cavitation or bearing")] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="kind@start..end in rig seconds, kind valve, cavitation or bearing"),
+    ] = None,
     ledger: LedgerFile = None,
     wait: Wait = False,
     json: Json = False,
 ) -> None:
     """A water pump rig behind an OPC UA server, with faults to switch in."""
-    from simulators.faults import Fault  # noqa: PLC0415
-    from simulators.models.pump_rig import PumpRig  # noqa: PLC0415
-    from testbed import simulate  # noqa: PLC0415
-    from simulators.world import Pace  # noqa: PLC0415
+    from simulators.faults import Fault
+    from simulators.models.pump_rig import PumpRig
+    from simulators.world import Pace
+    from testbed import simulate
 
     async def go() -> None:
         faults = [Fault.parse(one) for one in fault or []]
         rig = PumpRig(seed=seed, period_s=period, count=rows or 10**9, faults=faults)
         showing = simulate.Showing(port, Pace(speed), wait, ledger)
-        await simulate.simulate(rig, showing, WallClock(), simulate.teller(say_json if json else None, out))
+        await simulate.simulate(
+            rig, showing, WallClock(), simulate.teller(say_json if json else None, out)
+        )
 
     running.run(go())
 
 
 @simulate_app.command("csv")
-def simulate_csv(  # noqa: PLR0913
+def simulate_csv(
     file: Annotated[Path, typer.Argument(help="recording in the form of the Skoltech benchmark")],
     port: Port = 4840,
     speed: Speed = 1.0,
     times: Annotated[str, typer.Option(help="time stamps: original or shifted")] = "original",
-    repeat: Annotated[bool, typer.Option("--repeat", help="begin again at the end; with shifted times")] = False,
+    repeat: Annotated[
+        bool, typer.Option("--repeat", help="begin again at the end; with shifted times")
+    ] = False,
     ledger: LedgerFile = None,
     wait: Wait = False,
     json: Json = False,
 ) -> None:
     """A recording played through an OPC UA server as if it were the machine."""
-    from simulators import replay  # noqa: PLC0415
-    from simulators.world import Pace, Times  # noqa: PLC0415
-    from testbed import demo_command, simulate  # noqa: PLC0415
+    from simulators import replay
+    from simulators.world import Pace, Times
+    from testbed import demo_command, simulate
 
     async def go() -> None:
         source = replay.read(file)
-        showing = simulate.Showing(port, Pace(speed, Times(demo_command.checked_times(times))), wait, ledger)
+        showing = simulate.Showing(
+            port, Pace(speed, Times(demo_command.checked_times(times))), wait, ledger
+        )
         played = simulate.Repeated(source) if repeat else source
-        await simulate.simulate(played, showing, WallClock(), simulate.teller(say_json if json else None, out))
+        await simulate.simulate(
+            played, showing, WallClock(), simulate.teller(say_json if json else None, out)
+        )
 
     running.run(go())
 
@@ -225,16 +293,25 @@ def simulate_csv(  # noqa: PLR0913
 @credential_app.command("create")
 def credential_create(
     principal: Annotated[str, typer.Argument(help="its name, an id such as detector")],
-    reads: Annotated[Optional[list[str]], typer.Option(help="[space:]organisation/equipment/stream, any number of times")] = None,
-    writes: Annotated[Optional[list[str]], typer.Option(help="the same, for what it publishes")] = None,
-    administrator: Annotated[bool, typer.Option("--administrator", help="it runs the testbed")] = False,
-    expires_in_s: Annotated[Optional[float], typer.Option(help="seconds until it ends")] = None,
+    reads: Annotated[
+        list[str] | None,
+        typer.Option(help="[space:]organisation/equipment/stream, any number of times"),
+    ] = None,
+    writes: Annotated[
+        list[str] | None, typer.Option(help="the same, for what it publishes")
+    ] = None,
+    administrator: Annotated[
+        bool, typer.Option("--administrator", help="it runs the testbed")
+    ] = False,
+    expires_in_s: Annotated[float | None, typer.Option(help="seconds until it ends")] = None,
     json: Json = False,
 ) -> None:
     """Make a credential with an explicit list of streams; it is shown this once."""
-    from testbed import credentials  # noqa: PLC0415
+    from testbed import credentials
 
-    wanted = credentials.Wanted(principal, tuple(reads or ()), tuple(writes or ()), administrator, expires_in_s)
+    wanted = credentials.Wanted(
+        principal, tuple(reads or ()), tuple(writes or ()), administrator, expires_in_s
+    )
     made = running.run(credentials.create(wanted))
     say_json(made) if json else credentials.show(made, out)
 
@@ -242,7 +319,7 @@ def credential_create(
 @credential_app.command("list")
 def credential_list(json: Json = False) -> None:
     """All credentials, without their secrets."""
-    from testbed import credentials  # noqa: PLC0415
+    from testbed import credentials
 
     found = running.run(credentials.listed())
     say_json(found) if json else credentials.table(found, out)
@@ -251,7 +328,7 @@ def credential_list(json: Json = False) -> None:
 @credential_app.command("revoke")
 def credential_revoke(principal: Annotated[str, typer.Argument(help="whose")]) -> None:
     """End a credential at once, with its connections."""
-    from testbed import credentials  # noqa: PLC0415
+    from testbed import credentials
 
     running.run(credentials.revoke(principal))
     out.print(f"{principal} is revoked")

@@ -1,11 +1,13 @@
-"""`testbed credential`: made, listed and revoked through the API, with the administrator's own from the environment."""
+"""`testbed credential`: made, listed and revoked through the API, with the administrator's own
+from the environment.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +22,9 @@ class ApiSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
 
     api: str = Field(default="http://127.0.0.1:8600", description="URL of the testbed's API")
-    credential: SecretStr = Field(default=SecretStr(""), description="an administrator's credential")
+    credential: SecretStr = Field(
+        default=SecretStr(""), description="an administrator's credential"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,10 @@ def table(found: Any, out: Console) -> None:
     """A row a credential."""
     rows = Table("principal", "role", "reads", "writes", "expires")
     for one in found:
-        reads, writes = ("\n".join(f"{it['space']}:{it['stream']}" for it in one[what]) for what in ("reads", "writes"))
+        reads, writes = (
+            "\n".join(f"{it['space']}:{it['stream']}" for it in one[what])
+            for what in ("reads", "writes")
+        )
         rows.add_row(one["principal"], one["role"], reads, writes, one["expires"] or "never")
     out.print(rows)
 
@@ -77,11 +84,17 @@ async def _ask(method: str, path: str, **content: Any) -> Any:
     settings = ApiSettings()
     credential = settings.credential.get_secret_value()
     if not credential:
-        raise Invalid("no credential is set", hint="set TESTBED_CREDENTIAL to the administrator's; the first start of `testbed up` shows it")
+        raise Invalid(
+            "no credential is set",
+            hint="set TESTBED_CREDENTIAL to the administrator's; the first start of `testbed up` shows it",
+        )
     async with api.connect(settings.api, credential) as door:
         return await door.request(method, path, **content)
 
 
 def _entry(text: str) -> dict[str, str]:
     space, colon, stream = text.rpartition(":")
-    return {"space": checked_space(space if colon else LIVE), "stream": str(StreamAddress.parse(stream))}
+    return {
+        "space": checked_space(space if colon else LIVE),
+        "stream": str(StreamAddress.parse(stream)),
+    }

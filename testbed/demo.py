@@ -1,4 +1,6 @@
-"""`testbed demo`: the whole testbed on one machine, from a rig to a scored prototype, and a verdict on every sample."""
+"""`testbed demo`: the whole testbed on one machine, from a rig to a scored prototype, and a
+verdict on every sample.
+"""
 
 import asyncio
 import os
@@ -46,7 +48,9 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run.  data: a recording to play instead of the model.  folder: for data, logs and the report."""
+    """What to run.  data: a recording to play instead of the model.  folder: for data, logs and
+    the report.
+    """
 
     folder: Path
     data: Path | None = None
@@ -113,7 +117,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(plan: Plan, clock: Clock, progress: Progress) -> AsyncIterator[tuple[Stage, Outcome]]:
+async def staged(
+    plan: Plan, clock: Clock, progress: Progress
+) -> AsyncIterator[tuple[Stage, Outcome]]:
     """Run the demo to its verdict; what runs stays until this is left."""
     async with AsyncExitStack() as stack:
         progress.phase = "starting the server"
@@ -144,17 +150,32 @@ async def staged(plan: Plan, clock: Clock, progress: Progress) -> AsyncIterator[
 async def kept(stage: Stage) -> AsyncIterator[None]:
     """Machine, gateway and prototype once more, without end, under the credentials they had."""
     port = stage.machine.rpartition(":")[2]
-    what = ["csv", str(stage.plan.data), "--times", "shifted", "--repeat"] if stage.plan.data else ["pump-rig"]
+    what = (
+        ["csv", str(stage.plan.data), "--times", "shifted", "--repeat"]
+        if stage.plan.data
+        else ["pump-rig"]
+    )
     machine = child(
         "machine",
-        ["-m", "testbed", "simulate", *what, "--speed", str(_speed(stage.plan)), "--port", port, "--json"],
+        [
+            "-m",
+            "testbed",
+            "simulate",
+            *what,
+            "--speed",
+            str(_speed(stage.plan)),
+            "--port",
+            port,
+            "--json",
+        ],
         log=stage.plan.folder / "machine.log",
     )
     async with machine as running:
         await running.told("ready")
         async with _detector(stage) as detector, _gateway(stage), asyncio.TaskGroup() as tasks:
             told = [
-                tasks.create_task(_unheard(one), name=f"{one.name}'s output") for one in (running, detector)
+                tasks.create_task(_unheard(one), name=f"{one.name}'s output")
+                for one in (running, detector)
             ]
             yield
             for one in told:
@@ -166,13 +187,18 @@ async def _unheard(child: Child) -> None:
     await child.told("the end")
 
 
-async def _watch(observer: Testbed, machine: Child, detector: Child, progress: Progress, clock: Clock) -> None:
+async def _watch(
+    observer: Testbed, machine: Child, detector: Child, progress: Progress, clock: Clock
+) -> None:
     """Follow the run until the last row has come through, and its score."""
     seen = {"rig": 0, "score": 0}
 
     async def follow(name: str) -> None:
         async for batch in observer.input(name):
-            newest = max((int(one.time_ns[-1]) for _, one in batch.batch.series() if len(one.time_ns)), default=0)
+            newest = max(
+                (int(one.time_ns[-1]) for _, one in batch.batch.series() if len(one.time_ns)),
+                default=0,
+            )
             seen[name] = max(seen[name], newest)
             if name == "rig":
                 progress.received += len(batch.batch)
@@ -198,19 +224,52 @@ async def _watch(observer: Testbed, machine: Child, detector: Child, progress: P
     await detector.stop()
 
 
-# --- the parts, each a process of its own ----------------------------------------------------------------------
+# --- the parts, each a process of its own
+# ----------------------------------------------------------------------
 
 
 def _server(plan: Plan) -> Any:
-    command = ["-m", "testbed", "up", "--json", "--data", str(plan.folder / "data"), "--port", "0", "--mqtt-port", "0"]
+    command = [
+        "-m",
+        "testbed",
+        "up",
+        "--json",
+        "--data",
+        str(plan.folder / "data"),
+        "--port",
+        "0",
+        "--mqtt-port",
+        "0",
+    ]
     return child("server", [*command, "--store", plan.store], log=plan.folder / "server.log")
 
 
 def _machine(plan: Plan) -> Any:
-    what = ["pump-rig", "--rows", str(ROWS), "--period", str(PERIOD_S), "--seed", "7", "--fault", FAULT]
+    what = [
+        "pump-rig",
+        "--rows",
+        str(ROWS),
+        "--period",
+        str(PERIOD_S),
+        "--seed",
+        "7",
+        "--fault",
+        FAULT,
+    ]
     if plan.data is not None:
         what = ["csv", str(plan.data), "--times", plan.times]
-    command = ["-m", "testbed", "simulate", *what, "--speed", str(_speed(plan)), "--port", "0", "--json", "--wait"]
+    command = [
+        "-m",
+        "testbed",
+        "simulate",
+        *what,
+        "--speed",
+        str(_speed(plan)),
+        "--port",
+        "0",
+        "--json",
+        "--wait",
+    ]
     ledger_file = str(plan.folder / "offered.jsonl")
     return child("machine", [*command, "--ledger", ledger_file], log=plan.folder / "machine.log")
 
@@ -230,16 +289,22 @@ def _speed(plan: Plan) -> float:
 def _detector(stage: Stage) -> Any:
     script = EXAMPLES / "detector" / "detector.py"
     if not script.exists():
-        raise Unknown(f"the example {script} is not there", hint="run the demo from a checkout of the project")
+        raise Unknown(
+            f"the example {script} is not there", hint="run the demo from a checkout of the project"
+        )
     environment = _environment(stage, "detector") | {
         "TESTBED_INPUTS": f"rig={RIG}",
         "TESTBED_OUTPUTS": f"score={SCORE}",
     }
-    return child("prototype", [str(script)], log=stage.plan.folder / "prototype.log", environment=environment)
+    return child(
+        "prototype", [str(script)], log=stage.plan.folder / "prototype.log", environment=environment
+    )
 
 
 def _gateway(stage: Stage) -> Any:
-    environment = _environment(stage, "gateway") | {"TESTBED_SPOOL": str(stage.plan.folder / "spool")}
+    environment = _environment(stage, "gateway") | {
+        "TESTBED_SPOOL": str(stage.plan.folder / "spool")
+    }
     command = ["-m", "testbed", "gateway", "run", str(stage.plan.folder / MAPPING)]
     return child("gateway", command, log=stage.plan.folder / "gateway.log", environment=environment)
 
@@ -294,20 +359,25 @@ async def _credentials(door: api.Api) -> dict[str, str]:
         "observer": {"reads": [rig, score]},
     }
     return {
-        name: (await door.request("POST", "/credentials", json={"principal": name} | holds))["credential"]
+        name: (await door.request("POST", "/credentials", json={"principal": name} | holds))[
+            "credential"
+        ]
         for name, holds in wanted.items()
     }
 
 
 @asynccontextmanager
 async def _observing(stage: Stage) -> AsyncIterator[Testbed]:
-    settings = PrototypeSettings(api=stage.api, space=SPACE, inputs={"rig": RIG, "score": SCORE}, outputs={})
+    settings = PrototypeSettings(
+        api=stage.api, space=SPACE, inputs={"rig": RIG, "score": SCORE}, outputs={}
+    )
     bus = BusSettings(broker=stage.broker, credential=SecretStr(stage.observer))
     async with connect(settings, bus) as observer:
         yield observer
 
 
-# --- the verdict -----------------------------------------------------------------------------------------------
+# --- the verdict
+# -----------------------------------------------------------------------------------------------
 
 
 async def _judge(stage: Stage, observer: Testbed, progress: Progress) -> Outcome:
@@ -318,9 +388,13 @@ async def _judge(stage: Stage, observer: Testbed, progress: Progress) -> Outcome
     try:
         score = await observer.history("score", **whole)
     except Unknown:
-        raise Unavailable(f"the prototype published nothing:\n{(stage.plan.folder / 'prototype.log').read_text()[-2000:]}") from None
+        raise Unavailable(
+            f"the prototype published nothing:\n{(stage.plan.folder / 'prototype.log').read_text()[-2000:]}"
+        ) from None
     async with api.connect(stage.api, stage.administrator) as door:
-        letters = await door.request("GET", f"/streams/{RIG}/dead-letters", params={"space": SPACE, "limit": 1000})
+        letters = await door.request(
+            "GET", f"/streams/{RIG}/dead-letters", params={"space": SPACE, "limit": 1000}
+        )
     samples = _offered_samples(offered)
     counters = verdict.counters(
         samples,
@@ -331,7 +405,9 @@ async def _judge(stage: Stage, observer: Testbed, progress: Progress) -> Outcome
     )
     truth = {row.time_ns: row.anomaly for row in offered.rows if row.anomaly is not None}
     flags = score["anomaly"]
-    detection = verdict.detection(truth, dict(zip(flags.time_ns.tolist(), flags.values.tolist(), strict=True)))
+    detection = verdict.detection(
+        truth, dict(zip(flags.time_ns.tolist(), flags.values.tolist(), strict=True))
+    )
     outcome = Outcome(
         samples_offered=len(samples),
         samples_stored=sum(len(one.time_ns) for one in rig.series.values()),
@@ -345,7 +421,9 @@ async def _judge(stage: Stage, observer: Testbed, progress: Progress) -> Outcome
 
 
 def _offered_samples(offered: Offered) -> dict[tuple[str, int], float]:
-    """Every sample by what it is known by; of two at one time the later is 1 ns later, as everywhere."""
+    """Every sample by what it is known by; of two at one time the later is 1 ns later, as
+    everywhere.
+    """
     samples: dict[tuple[str, int], float] = {}
     for row in offered.rows:
         for name, value in zip(offered.signals, row.values, strict=True):
@@ -375,7 +453,9 @@ def _percentiles(latencies_s: list[float]) -> dict[str, float | None]:
     return {"p50": p50, "p99": p99}
 
 
-def _evidence(plan: Plan, outcome: Outcome, rig: History, score: History, offered: Offered) -> Evidence:
+def _evidence(
+    plan: Plan, outcome: Outcome, rig: History, score: History, offered: Offered
+) -> Evidence:
     spans: list[tuple[int, int]] = []
     for before, row in zip((None, *offered.rows), offered.rows, strict=False):
         if row.anomaly and before is not None and before.anomaly:
@@ -403,7 +483,11 @@ def facts(outcome: Outcome) -> dict[str, str]:
         "samples offered": f"{told['samples_offered']:,}",
         "samples stored": f"{told['samples_stored']:,}",
         **{name: str(told[name]) for name in ("lost", "duplicated", "wrong", "silent")},
-        "latency p50 / p99": " / ".join(f"{one:.1f} ms" if one is not None else "-" for one in outcome.latency_ms.values()),
-        **{name: "no labels" if told[key] is None else f"{told[key]:.3f}" for name, key in rates.items()},
+        "latency p50 / p99": " / ".join(
+            f"{one:.1f} ms" if one is not None else "-" for one in outcome.latency_ms.values()
+        ),
+        **{
+            name: "no labels" if told[key] is None else f"{told[key]:.3f}"
+            for name, key in rates.items()
+        },
     }
-

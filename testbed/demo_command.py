@@ -55,7 +55,9 @@ async def _show(progress: Progress, screen: Console, clock: Clock) -> None:
 
 
 def _line(progress: Progress) -> str:
-    numbers = f"offered {progress.offered:,}  received {progress.received:,}  scored {progress.scored:,}"
+    numbers = (
+        f"offered {progress.offered:,}  received {progress.received:,}  scored {progress.scored:,}"
+    )
     return f"[bold]{progress.phase}[/]  {numbers if progress.offered else ''}"
 
 
@@ -74,7 +76,9 @@ def _tell(outcome: Outcome, *, as_json: bool) -> None:
 
 def _tell_what_to_try(stage: Stage, screen: Console) -> None:
     """Lines to copy into another terminal."""
-    history = f"{stage.api}/api/v1/streams/{demo.RIG}/history?space={demo.SPACE}&points=20&format=csv"
+    history = (
+        f"{stage.api}/api/v1/streams/{demo.RIG}/history?space={demo.SPACE}&points=20&format=csv"
+    )
     screen.print(
         f"""
 everything goes on running; in another terminal:

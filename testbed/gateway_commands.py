@@ -1,4 +1,6 @@
-"""`testbed gateway check` and `browse`: what a factory engineer does before a machine goes on the bus."""
+"""`testbed gateway check` and `browse`: what a factory engineer does before a machine goes on the
+bus.
+"""
 
 from collections.abc import Callable
 from dataclasses import asdict

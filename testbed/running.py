@@ -1,6 +1,7 @@
 """How a command runs: signals, errors as sentences, exit codes, logs.
 
-0 done · 1 the verdict is negative · 2 your input · 3 the testbed's or a service's fault · 130 interrupted.
+0 done · 1 the verdict is negative · 2 your input · 3 the testbed's or a service's fault · 130
+interrupted.
 """
 
 import asyncio
@@ -40,7 +41,9 @@ def log_to_stderr(*, verbose: bool = True) -> None:
             structlog.processors.format_exc_info,
             structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO if verbose else logging.WARNING),
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.INFO if verbose else logging.WARNING
+        ),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )

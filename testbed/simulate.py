@@ -22,7 +22,9 @@ SETTLE_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Showing:
-    """How a source is shown.  wait: play only once every variable is monitored.  ledger: where to keep what was offered."""
+    """How a source is shown.  wait: play only once every variable is monitored.  ledger: where to
+    keep what was offered.
+    """
 
     port: int
     pace: Pace
@@ -51,7 +53,9 @@ class Repeated:
             shift_ns += last_ns - (first_ns or 0) + (period_ns or NS_PER_S)
 
 
-async def simulate(source: Source, showing: Showing, clock: Clock, tell: Callable[[dict[str, Any]], None]) -> None:
+async def simulate(
+    source: Source, showing: Showing, clock: Clock, tell: Callable[[dict[str, Any]], None]
+) -> None:
     """Serve until cancelled; `tell` is given what happens: ready, progress, played."""
     names = [one.name for one in source.signals]
     book = ledger.create(showing.ledger, names) if showing.ledger else nullcontext(None)
@@ -73,12 +77,16 @@ async def simulate(source: Source, showing: Showing, clock: Clock, tell: Callabl
             await asyncio.get_running_loop().create_future()
 
 
-def teller(say_json: Callable[[dict[str, Any]], None] | None, out: Console) -> Callable[[dict[str, Any]], None]:
+def teller(
+    say_json: Callable[[dict[str, Any]], None] | None, out: Console
+) -> Callable[[dict[str, Any]], None]:
     """How what happens is told: as JSON lines, or in words."""
 
     def in_words(said: dict[str, Any]) -> None:
         if said["event"] == "ready":
-            out.print(f"serving {said['url']} until Ctrl-C; look at it: testbed gateway browse {said['url']}")
+            out.print(
+                f"serving {said['url']} until Ctrl-C; look at it: testbed gateway browse {said['url']}"
+            )
         elif said["event"] == "played":
             out.print(f"played {said['rows']} rows; the last values stay until Ctrl-C")
 

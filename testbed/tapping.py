@@ -21,7 +21,11 @@ async def tap(stream: str, show: Callable[[Any], None]) -> None:
     )
     async with connect(settings, bus) as testbed:
         async for received in testbed.input("tap"):
-            show(orjson.loads(codec.encode(received.batch)) if show.__name__ == "say_json" else received)
+            show(
+                orjson.loads(codec.encode(received.batch))
+                if show.__name__ == "say_json"
+                else received
+            )
 
 
 def table(out: Console) -> Callable[[Received], None]:
@@ -33,14 +37,20 @@ def table(out: Console) -> Callable[[Received], None]:
             out.print(f"missed batches {missed.first} to {missed.last}", style="yellow")
         for gap in received.gaps:
             span = f"{clock.text_of(gap.from_ns)} to {clock.text_of(gap.to_ns)}"
-            out.print(f"gap {span}: {gap.cause} {', '.join(gap.signals) or 'all signals'}", style="yellow", markup=False)
+            out.print(
+                f"gap {span}: {gap.cause} {', '.join(gap.signals) or 'all signals'}",
+                style="yellow",
+                markup=False,
+            )
         rows: dict[int, list[str]] = {}
         for name, series in received.batch.series():
             unit = received.spec.signal(name).unit
             for time_ns, value, code in zip(*(one.tolist() for one in series), strict=True):
                 shown = f"{value:g}" if isinstance(value, float) else str(value)
                 note = "" if code == 0 else f" ({QUALITIES[code]})"
-                rows.setdefault(time_ns, []).append(f"{name} {shown}{'' if unit == '1' else ' ' + unit}{note}")
+                rows.setdefault(time_ns, []).append(
+                    f"{name} {shown}{'' if unit == '1' else ' ' + unit}{note}"
+                )
         for time_ns in sorted(rows):
             out.print(f"{clock.text_of(time_ns)[:-7]}Z  {'  '.join(rows[time_ns])}", markup=False)
 

@@ -1,4 +1,6 @@
-"""`testbed up`: a server until it is stopped, with its recorder in a process of its own where the store is InfluxDB."""
+"""`testbed up`: a server until it is stopped, with its recorder in a process of its own where the
+store is InfluxDB.
+"""
 
 import asyncio
 import os
@@ -22,15 +24,18 @@ log = structlog.get_logger()
 
 async def up(settings: ServerSettings, clock: Clock, on_ready: Callable[[Server], None]) -> None:
     """Serve until cancelled; `on_ready` is told once where everything is."""
-    async with service.serve(settings, clock) as server:
-        async with asyncio.TaskGroup() as tasks:
-            if server.recorder is not None:
-                tasks.create_task(_recorder(settings, server, server.recorder, clock), name="recorder process")
-            on_ready(server)
-            await asyncio.get_running_loop().create_future()
+    async with service.serve(settings, clock) as server, asyncio.TaskGroup() as tasks:
+        if server.recorder is not None:
+            tasks.create_task(
+                _recorder(settings, server, server.recorder, clock), name="recorder process"
+            )
+        on_ready(server)
+        await asyncio.get_running_loop().create_future()
 
 
-async def _recorder(settings: ServerSettings, server: Server, credential: str, clock: Clock) -> None:
+async def _recorder(
+    settings: ServerSettings, server: Server, credential: str, clock: Clock
+) -> None:
     """The recorder's process, started again whenever it ends."""
     environment = os.environ | {
         "TESTBED_FOLDER": str(settings.folder),
@@ -77,5 +82,8 @@ def told(out: Console, server: Server) -> None:
     if server.administrator is not None:
         out.print("\nThe administrator's credential, shown this once:", style="bold")
         out.print(f"  export TESTBED_CREDENTIAL={server.administrator}", markup=False)
-        out.print("  testbed credential create NAME --reads organisation/equipment/stream --writes …\n", markup=False)
+        out.print(
+            "  testbed credential create NAME --reads organisation/equipment/stream --writes …\n",
+            markup=False,
+        )
     out.print("Ctrl-C stops it; nothing is lost.", style="dim")

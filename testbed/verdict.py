@@ -1,6 +1,8 @@
-"""What became of everything that was offered: the four counters, and how well a detector did.  Pure.
+"""What became of everything that was offered: the four counters, and how well a detector did.
+Pure.
 
-Sets of (signal, time) and their values are compared, not counts.  Source: the goals in docs/reference/counters.md.
+Sets of (signal, time) and their values are compared, not counts.  Source: the goals in
+docs/reference/counters.md.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,8 +17,9 @@ _Id = tuple[str, int]
 class Counters:
     """All zero, or something is wrong.
 
-    lost: spooled, and neither stored nor dead-lettered.  duplicated: stored more than once.  wrong: value, time or quality
-    differs, or a gap covers what is stored.  silent: offered, and neither stored, dead-lettered nor in a gap.
+    lost: spooled, and neither stored nor dead-lettered.  duplicated: stored more than once.  wrong:
+    value, time or quality differs, or a gap covers what is stored.  silent: offered, and neither
+    stored, dead-lettered nor in a gap.
     """
 
     lost: int
@@ -32,7 +35,9 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """How well anomalies were found: F1, false-alarm rate and missed-alarm rate, 0 to 1; None without any truth."""
+    """How well anomalies were found: F1, false-alarm rate and missed-alarm rate, 0 to 1; None
+    without any truth.
+    """
 
     f1: float | None
     far: float | None
@@ -49,12 +54,15 @@ def counters(
 ) -> Counters:
     """Hold what the source says it offered against what the store gives back.
 
-    offered: (signal, time_ns) -> value.  stored: each signal's samples.  spooled: what the gateway had committed.
+    offered: (signal, time_ns) -> value.  stored: each signal's samples.  spooled: what the gateway
+    had committed.
     """
     found: dict[_Id, tuple[float, int]] = {}
     duplicated = wrong = 0
     for name, series in stored.items():
-        rows = zip(series.time_ns.tolist(), series.values.tolist(), series.quality.tolist(), strict=True)
+        rows = zip(
+            series.time_ns.tolist(), series.values.tolist(), series.quality.tolist(), strict=True
+        )
         for time_ns, value, quality in rows:
             duplicated += (name, time_ns) in found
             found[name, time_ns] = (value, quality)
@@ -62,7 +70,9 @@ def counters(
         wrong += one not in offered or offered[one] != value or quality != GOOD
         wrong += any(_covers(gap, one) for gap in gaps)
     settled = found.keys() | set(dead)
-    silent = sum(one not in settled and not any(_covers(gap, one) for gap in gaps) for one in offered)
+    silent = sum(
+        one not in settled and not any(_covers(gap, one) for gap in gaps) for one in offered
+    )
     lost = sum(one not in settled for one in set(spooled))
     return Counters(lost, duplicated, wrong, silent)
 
@@ -82,4 +92,6 @@ def detection(truth: Mapping[int, bool], found: Mapping[int, bool]) -> Detection
     if not both or hits + missed == 0:
         return Detection(None, false / len(both) if both else None, None)
     f1 = 2 * hits / (2 * hits + missed + false)
-    return Detection(f1, false / (false + quiet) if false + quiet else None, missed / (hits + missed))
+    return Detection(
+        f1, false / (false + quiet) if false + quiet else None, missed / (hits + missed)
+    )

@@ -7,9 +7,9 @@ import structlog
 from broker import policy
 from broker.backends.callout import Entry, Knock
 from broker.clock import Clock
+from broker.credential import Credential
 from broker.errors import Unavailable
 from broker.policy import Holding, Rights, Role
-from broker.settings import Credential
 from testbed_api.domain import access
 from testbed_api.registry.sql import Registry
 
@@ -20,7 +20,9 @@ class Doorkeeper:
     """Answers the broker's auth callout."""
 
     def __init__(self, registry: Registry, clock: Clock, system: Mapping[str, Credential]) -> None:
-        """system: the parts' own credentials by principal, made anew at each start and never stored."""
+        """system: the parts' own credentials by principal, made anew at each start and never
+        stored.
+        """
         self._registry = registry
         self._clock = clock
         self._system = {name: access.hashed(one.secret) for name, one in system.items()}
@@ -34,7 +36,9 @@ class Doorkeeper:
         try:
             found = await self._registry.principal(knock.principal)
         except Unavailable as exc:
-            log.error("connection could not be judged", principal=knock.principal[:60], reason=str(exc))
+            log.exception(
+                "connection could not be judged", principal=knock.principal[:60], reason=str(exc)
+            )
             return None
         if found is None or not found.proves(knock.secret):
             return None

@@ -1,4 +1,4 @@
-"""Errors as HTTP: the one place where a branch of the tree becomes a status (RFC 9457, problem+json)."""
+"""Errors as HTTP: the one place where a branch of the tree becomes a status (RFC 9457)."""
 
 import secrets
 from collections.abc import Mapping
@@ -10,7 +10,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from broker.errors import BedError, Corrupt, Forbidden, Invalid, Partial, Refused, Taken, Unavailable, Unknown
+from broker.errors import (
+    BedError,
+    Corrupt,
+    Forbidden,
+    Invalid,
+    Partial,
+    Refused,
+    Taken,
+    Unavailable,
+    Unknown,
+)
 
 STATUS: Mapping[type[BedError], int] = {
     Invalid: 422,
@@ -20,9 +30,20 @@ STATUS: Mapping[type[BedError], int] = {
     Refused: 409,
     Unavailable: 503,
     Partial: 500,
-    Corrupt: 422,
+    Corrupt: 500,  # it is our own files that lie: what a client sends is Invalid
 }
 RETRY_AFTER_S = 2
+MEDIA_TYPE = "application/problem+json"
+
+_OF_STATUS = {
+    400: Invalid.code,
+    404: Unknown.code,
+    405: "method_not_allowed",
+    413: "too_large",
+}
+_MOST_TOLD = 5
+_MOST_SHOWN = 60
+_SAID_BY_PYDANTIC = "Value error, "
 
 log = structlog.get_logger()
 
@@ -33,6 +54,20 @@ class Unauthenticated(Forbidden):
     code = "unauthenticated"
 
 
+class _Problem(JSONResponse):
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        """As JSON, also where a sentence repeats text that is no Unicode."""
+        plain = {
+            key: value.encode("utf-8", "backslashreplace").decode()
+            if isinstance(value, str)
+            else value
+            for key, value in content.items()
+        }
+        return super().render(plain)
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of this app with a problem."""
     app.add_exception_handler(BedError, _of_ours)
@@ -41,39 +76,73 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _of_a_bug)
 
 
-def problem(status: int, code: str, detail: str, *, hint: str = "", headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """A problem+json answer."""
-    body = {"type": f"urn:connected-testbed:problem:{code}", "title": code, "status": status, "detail": detail, "code": code}
-    if hint:
-        body["hint"] = hint
-    return JSONResponse(body, status, dict(headers or {}), "application/problem+json")
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    path: str,
+    hint: str = "",
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """A problem+json answer to a request for `path`."""
+    body = {
+        "type": f"urn:connected-testbed:problem:{code}",
+        "title": code.replace("_", " "),
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "instance": path,
+    }
+    return _Problem(body | ({"hint": hint} if hint else {}), status, dict(headers or {}))
 
 
-async def _of_ours(_request: Request, exc: Exception) -> JSONResponse:
+async def _of_ours(request: Request, exc: Exception) -> JSONResponse:
     if not isinstance(exc, BedError):
         raise exc
-    if isinstance(exc, Unauthenticated):
-        challenge = {"WWW-Authenticate": "Bearer"}
-        return problem(401, exc.code, exc.message, hint=exc.hint, headers=challenge)
     status = next(STATUS[kind] for kind in type(exc).__mro__ if kind in STATUS)
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(exc, Unavailable) else None
-    return problem(status, exc.code, exc.message, hint=exc.hint, headers=headers)
+    headers: dict[str, str] = {}
+    if isinstance(exc, Unauthenticated):
+        status, headers = 401, {"WWW-Authenticate": "Bearer"}
+    if isinstance(exc, Unavailable):
+        headers = {"Retry-After": str(RETRY_AFTER_S)}
+    if isinstance(exc, Corrupt | Partial):
+        log.error("stored data was not understood", path=request.url.path, reason=str(exc))
+    path = request.url.path
+    return problem(status, exc.code, exc.message, path=path, hint=exc.hint, headers=headers)
 
 
-async def _of_validation(_request: Request, exc: Exception) -> JSONResponse:
-    errors: list[Any] = list(exc.errors()) if isinstance(exc, RequestValidationError) else []
-    sentences = [f"{'.'.join(map(str, one['loc'][1:])) or one['loc'][0]}: {one['msg']}" for one in errors]
-    return problem(422, Invalid.code, "; ".join(sentences[:10]).encode("ascii", "replace").decode())
+async def _of_validation(request: Request, exc: Exception) -> JSONResponse:
+    found: list[Any] = list(exc.errors()) if isinstance(exc, RequestValidationError) else []
+    sentences = [_sentence(one) for one in found[:_MOST_TOLD]]
+    if len(found) > _MOST_TOLD:
+        sentences.append(f"and {len(found) - _MOST_TOLD} more")
+    return problem(422, Invalid.code, "; ".join(sentences), path=request.url.path)
 
 
-async def _of_http(_request: Request, exc: Exception) -> JSONResponse:
-    status = exc.status_code if isinstance(exc, HTTPException) else 500
-    code = {404: Unknown.code, 405: "method_not_allowed", 413: "too_large"}.get(status, "http")
-    headers = getattr(exc, "headers", None)
-    return problem(status, code, str(getattr(exc, "detail", "")), headers=headers)
+def _sentence(error: Mapping[str, Any]) -> str:
+    """Which field, its value, and what would be right."""
+    where, *names = error["loc"]
+    if error["type"] == "json_invalid":
+        reason = error.get("ctx", {}).get("error", "")
+        return f"the body is not JSON: {reason} at character {error['loc'][-1]}"
+    field = ".".join(map(str, names)) or f"the {where}"
+    given = error.get("input")
+    shown = f" = {given!r:.{_MOST_SHOWN}}" if isinstance(given, str | int | float) else ""
+    return f"{field}{shown}: {error['msg'].removeprefix(_SAID_BY_PYDANTIC)}"
+
+
+async def _of_http(request: Request, exc: Exception) -> JSONResponse:
+    if not isinstance(exc, HTTPException):
+        raise exc
+    path = request.url.path
+    code = _OF_STATUS.get(exc.status_code, "http")
+    return problem(exc.status_code, code, str(exc.detail), path=path, headers=exc.headers)
 
 
 async def _of_a_bug(request: Request, exc: Exception) -> JSONResponse:
     number = secrets.token_hex(6)
-    log.error("request failed", request=number, path=request.url.path, exc_info=exc)
-    return problem(500, "bug", f"this is a fault of the testbed; its log has it under {number}")
+    path = request.url.path
+    log.error("request failed", request=number, path=path, exc_info=exc)
+    sentence = f"this is a fault of the testbed; its log has it under {number}"
+    return problem(500, "bug", sentence, path=path)

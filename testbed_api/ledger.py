@@ -1,7 +1,9 @@
-"""What the recorder has dealt with: ranges of sequence numbers, gaps, dead letters, specs and what is set aside.
+"""What the recorder has dealt with: ranges of sequence numbers, gaps, dead letters, specs and what
+is set aside.
 
-The tables live in the `recorder` schema beside the registry, whatever the store.  Everything that one flush settles
-is one transaction, so a batch is either in the ranges with its gaps and dead letters, or it was never seen.
+The tables live in the `recorder` schema beside the registry, whatever the store.  Everything that
+one flush settles is one transaction, so a batch is either in the ranges with its gaps and dead
+letters, or it was never seen.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +41,8 @@ class Life(NamedTuple):
 class DeadLetter:
     """What could not be stored, and why: one sample, a column, a frame or a whole message.
 
-    value: the offending JSON, cut short.  payload: the message itself where nothing of it could be used.
+    value: the offending JSON, cut short.  payload: the message itself where nothing of it could be
+    used.
     """
 
     space: str
@@ -78,7 +81,9 @@ class Entries:
 
 
 class Ledger:
-    """The recorder's tables.  One recorder writes; anybody may read.  Raises Unavailable where SQL is away."""
+    """The recorder's tables.  One recorder writes; anybody may read.  Raises Unavailable where SQL
+    is away.
+    """
 
     def __init__(self, engine: "AsyncEngine") -> None:
         """engine: from `testbed_api.registry.sql`, with the `recorder` schema migrated."""
@@ -134,9 +139,7 @@ class Ledger:
 
     async def spec(self, space: str, stream: StreamAddress, version: int) -> StreamSpec | None:
         """The spec of that version, if it has come."""
-        query = select(specs.c.document).filter_by(
-            space=space, stream=str(stream), version=version
-        )
+        query = select(specs.c.document).filter_by(space=space, stream=str(stream), version=version)
         found = await self._rows(query)
         return messages.decode_spec(found[0].document.encode()) if found else None
 
@@ -149,9 +152,7 @@ class Ledger:
             for row in await self._rows(query)
         ]
 
-    async def gaps(
-        self, space: str, stream: StreamAddress, from_ns: int, to_ns: int
-    ) -> list[Gap]:
+    async def gaps(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> list[Gap]:
         """The gaps that touch the span, `to_ns` not included, by where they begin."""
         query = (
             select(gaps)
@@ -167,7 +168,9 @@ class Ledger:
     async def dead_letters(
         self, space: str, stream: StreamAddress, after_id: int, limit: int
     ) -> list[DeadLetter]:
-        """Up to `limit` dead letters of a stream with an id above `after_id`, ascending, without payloads."""
+        """Up to `limit` dead letters of a stream with an id above `after_id`, ascending, without
+        payloads.
+        """
         query = (
             select(*(column for column in dead_letters.c if column.name != "payload"))
             .filter_by(space=space, stream=str(stream))
@@ -201,7 +204,9 @@ class Ledger:
             ) from exc
 
 
-async def _insert_all(sql: "AsyncConnection", table: Any, rows: Iterable[Mapping[str, Any]]) -> None:
+async def _insert_all(
+    sql: "AsyncConnection", table: Any, rows: Iterable[Mapping[str, Any]]
+) -> None:
     listed = list(rows)
     if listed:
         await sql.execute(insert(table), listed)

@@ -16,7 +16,11 @@ from testbed_api.stores.port import SeriesStore
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """kick: ends a principal's connections to the broker.  recorded: the recorder's counts, where it is in this process."""
+    """All that a route may need.
+
+    kick: ends a principal's connections to the broker.
+    recorded: the recorder's counts, empty where it is not in this process.
+    """
 
     registry: Registry
     ledger: Ledger

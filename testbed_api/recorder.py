@@ -1,7 +1,8 @@
 """The recorder: takes what the bus carries into the store, and tells each publisher what it holds.
 
-Order is the promise: samples into the store, then the ledger, then the broker's acknowledgement, then the marks.  A
-crash anywhere in between costs work done twice and nothing else, since the store knows a sample by its identity.
+Order is the promise: samples into the store, then the ledger, then the broker's acknowledgement,
+then the marks.  A crash anywhere in between costs work done twice and nothing else, since the store
+knows a sample by its identity.
 """
 
 import asyncio
@@ -24,7 +25,9 @@ from testbed_api.stores.port import Block, SeriesStore
 KindOf = Callable[[EquipmentAddress], Awaitable[Kind | None]]
 
 TOPICS = tuple(f"{namespace.ROOT}/+/{verb}/+/+/+" for verb in (Verb.SPEC, Verb.DATA, Verb.LATE))
-"""Level by level: NATS makes two consumers of a `#`, and all of a session may hold 65,535 unacknowledged messages."""
+"""Level by level: NATS makes two consumers of a `#`, and all of a session may hold 65,535
+unacknowledged messages.
+"""
 
 log = structlog.get_logger()
 
@@ -114,7 +117,8 @@ class Recorder:
             while True:
                 await self._flush(inbox, await self._gather(inbox))
 
-    # --- taking in ----------------------------------------------------------------------------------------------
+    # --- taking in
+    # ----------------------------------------------------------------------------------------------
 
     async def _gather(self, inbox: client.Inbox) -> list[client.Message]:
         """The next messages: at least one or what has waited, at most what one flush may hold."""
@@ -147,7 +151,9 @@ class Recorder:
                 break
             except Unavailable as exc:
                 if not down:
-                    log.warning("recording was interrupted", reason=str(exc), messages=len(candidates))
+                    log.warning(
+                        "recording was interrupted", reason=str(exc), messages=len(candidates)
+                    )
                 down = True
                 await self._clock.sleep(self._pace.retry_s)
         if down:
@@ -207,7 +213,8 @@ class Recorder:
     async def _take(
         self, flush: _Flush, topic: StreamTopic, message: client.Message, *, known: bool = False
     ) -> bool:
-        """Add one message of samples to the flush; False where its spec or equipment is not known yet.
+        """Add one message of samples to the flush; False where its spec or equipment is not known
+        yet.
 
         known: its sequence number is in the ranges already, because it was set aside.
         """
@@ -217,7 +224,11 @@ class Recorder:
             self._bury(flush, message, str(exc))
             return True
         life = Life(topic.space, topic.address, document.epoch or "")
-        if document.seq is not None and not known and await self._is_held(flush, life, document.seq):
+        if (
+            document.seq is not None
+            and not known
+            and await self._is_held(flush, life, document.seq)
+        ):
             flush.repeated += 1
             flush.marks.add((topic.space, topic.address.owner))
             return True
@@ -294,7 +305,8 @@ class Recorder:
             )
         )
 
-    # --- storing ------------------------------------------------------------------------------------------------
+    # --- storing ----------------------------------------------------------------------------------
+    # --------------
 
     async def _settle(self, flush: _Flush) -> None:
         """Samples, then ledger; nothing is remembered before both have it."""
@@ -337,7 +349,8 @@ class Recorder:
                     )
                 ]
 
-    # --- what is known ------------------------------------------------------------------------------------------
+    # --- what is known
+    # ------------------------------------------------------------------------------------------
 
     async def _is_held(self, flush: _Flush, life: Life, seq: int) -> bool:
         return seq in flush.seqs.get(life, ()) or seq in await self._held_of(life)
@@ -364,7 +377,8 @@ class Recorder:
             self._kinds[equipment] = kind
         return self._kinds[equipment]
 
-    # --- telling the publishers ---------------------------------------------------------------------------------
+    # --- telling the publishers
+    # ---------------------------------------------------------------------------------
 
     async def _mark(self, space: str, publisher: EquipmentAddress) -> None:
         streams: dict[str, dict[str, Held]] = defaultdict(dict)

@@ -1,6 +1,7 @@
 """The server, wired together: broker, registry, store, recorder, API.
 
-With the embedded store all of it is one process beside the broker's; with InfluxDB the recorder runs in one of its own.
+With the embedded store all of it is one process beside the broker's; with InfluxDB the recorder
+runs in one of its own.
 """
 
 import asyncio
@@ -20,9 +21,10 @@ from broker import client
 from broker.backends import nats
 from broker.backends.nats import NatsSettings
 from broker.clock import Clock
+from broker.credential import Credential
 from broker.errors import Invalid, Refused, Taken, Unavailable
 from broker.policy import Holding, Role
-from broker.settings import Address, BusSettings, Credential
+from broker.settings import Address, BusSettings
 from testbed_api.app import create_app
 from testbed_api.domain import access
 from testbed_api.doorkeeper import Doorkeeper
@@ -46,8 +48,8 @@ SHUTDOWN_S = 2
 class Server:
     """A running server.
 
-    administrator: the first administrator's credential, at the first start only.  recorder: what a recorder in a process of its
-    own connects with, None where it runs in this one.
+    administrator: the first administrator's credential, at the first start only.  recorder: what a
+    recorder in a process of its own connects with, None where it runs in this one.
     """
 
     api: Address
@@ -60,8 +62,8 @@ class Server:
 async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]:
     """Run a server on its data folder until left.
 
-    Raises Taken if a port or the folder is in use, Refused if the folder is of another version, Unavailable if a part
-    does not start.
+    Raises Taken if a port or the folder is in use, Refused if the folder is of another version,
+    Unavailable if a part does not start.
     """
     system = {name: Credential.make(name) for name in (API, RECORDER)}
     apart = settings.influxdb is not None
@@ -72,17 +74,30 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
         doors = NatsSettings(host=settings.host, mqtt_port=settings.mqtt_port)
         with _listening(settings.host, settings.api_port) as door:
             async with (
-                nats.serve(settings.folder / "broker", answer=keeper.answer, clock=clock, settings=doors) as broker,
+                nats.serve(
+                    settings.folder / "broker", answer=keeper.answer, clock=clock, settings=doors
+                ) as broker,
                 client.open(_bus(broker.mqtt, system[API]), clock, client_id=API) as bus,
             ):
                 await bus.ready()
                 async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
                     recorder = None
                     if not apart:
-                        recording = _recording(broker.mqtt, system[RECORDER], registry, ledger, store, clock)
+                        recording = _recording(
+                            broker.mqtt, system[RECORDER], registry, ledger, store, clock
+                        )
                         recorder = await stack.enter_async_context(recording)
                     freshness = Freshness(clock)
-                    parts = Parts(registry, ledger, store, bus, freshness, clock, broker.kick, partial(_counts, recorder))
+                    parts = Parts(
+                        registry,
+                        ledger,
+                        store,
+                        bus,
+                        freshness,
+                        clock,
+                        broker.kick,
+                        partial(_counts, recorder),
+                    )
                     following = tasks.create_task(freshness.follow(bus), name="freshness")
                     async with _answering(parts, door):
                         host, port = door.getsockname()[:2]
@@ -93,11 +108,17 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
 
 @asynccontextmanager
 async def _recording(
-    broker: Address, credential: Credential, registry: Registry, ledger: Ledger, store: SeriesStore, clock: Clock
+    broker: Address,
+    credential: Credential,
+    registry: Registry,
+    ledger: Ledger,
+    store: SeriesStore,
+    clock: Clock,
 ) -> AsyncIterator[Recorder]:
     """A recorder in this process."""
-    async with client.open(_bus(broker, credential), clock, client_id=RECORDER, durable=True) as bus:
-        await bus.ready()
+    async with client.open(
+        _bus(broker, credential), clock, client_id=RECORDER, durable=True
+    ) as bus:
         recorder = Recorder(bus, store=store, ledger=ledger, kind_of=registry.kind_of, clock=clock)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(recorder.run(), name="recorder")
@@ -145,7 +166,10 @@ async def _data(folder: Path) -> AsyncIterator[tuple[Registry, Ledger]]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            raise Taken(f"a server is running on {folder}", hint="stop it, or choose another folder with --data") from exc
+            raise Taken(
+                f"a server is running on {folder}",
+                hint="stop it, or choose another folder with --data",
+            ) from exc
         _check_layout(folder)
         async with open_engine(folder) as engine:
             yield Registry(engine), Ledger(engine)
@@ -159,24 +183,33 @@ def _check_layout(folder: Path) -> None:
         mark.write_text(LAYOUT)
     found = mark.read_text(errors="replace").strip()
     if found != LAYOUT:
-        raise Refused(f"the data folder {folder} has layout {found[:20]!r}, this version reads {LAYOUT}", hint="use the version that wrote it")
+        raise Refused(
+            f"the data folder {folder} has layout {found[:20]!r}, this version reads {LAYOUT}",
+            hint="use the version that wrote it",
+        )
 
 
 async def _first_administrator(registry: Registry, clock: Clock) -> str | None:
     """At the first start, somebody who can make the other credentials."""
     if any(one.holding.role is Role.ADMINISTRATOR for one in await registry.principals()):
         return None
-    credential, principal = access.issued(ADMINISTRATOR, Holding(Role.ADMINISTRATOR), clock.now_ns())
+    credential, principal = access.issued(
+        ADMINISTRATOR, Holding(Role.ADMINISTRATOR), clock.now_ns()
+    )
     await registry.add_principal(principal)
     return credential.text
 
 
 def _bus(broker: Address, credential: Credential) -> BusSettings:
-    return BusSettings(broker=f"mqtt://{broker}", credential=SecretStr(credential.text), window=10_000)
+    return BusSettings(
+        broker=f"mqtt://{broker}", credential=SecretStr(credential.text), window=10_000
+    )
 
 
 def _counts(recorder: Recorder | None) -> Mapping[str, int]:
-    """What the recorder in this process has done; one in a process of its own is seen through the ledger."""
+    """What the recorder in this process has done; one in a process of its own is seen through the
+    ledger.
+    """
     return asdict(recorder.counts) if recorder else {}
 
 
@@ -189,7 +222,10 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             door.bind((host, port))
             door.listen(128)
         except OSError as exc:
-            raise Taken(f"cannot listen on {host}:{port}: {exc.strerror}", hint="choose another port with --port") from exc
+            raise Taken(
+                f"cannot listen on {host}:{port}: {exc.strerror}",
+                hint="choose another port with --port",
+            ) from exc
         yield door
 
 

@@ -24,10 +24,21 @@ class ServerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
 
-    folder: Path = Field(default=Path("testbed-data"), description="data folder; belongs to one server")
-    host: str = Field(default="127.0.0.1", description="address that the API and the broker listen on")
-    api_port: int = Field(default=8600, ge=0, le=65_535, description="port of the API; 0 takes a free one")
-    mqtt_port: int = Field(default=1883, ge=0, le=65_535, description="port of the broker's MQTT door; 0 takes a free one")
+    folder: Path = Field(
+        default=Path("testbed-data"), description="data folder; belongs to one server"
+    )
+    host: str = Field(
+        default="127.0.0.1", description="address that the API and the broker listen on"
+    )
+    api_port: int = Field(
+        default=8600, ge=0, le=65_535, description="port of the API; 0 takes a free one"
+    )
+    mqtt_port: int = Field(
+        default=1883,
+        ge=0,
+        le=65_535,
+        description="port of the broker's MQTT door; 0 takes a free one",
+    )
     store: str = Field(
         default=EMBEDDED, description="duckdb, or influxdb://host:port/organisation/bucket (2.7)"
     )
@@ -50,7 +61,14 @@ def influxdb_of(text: str) -> InfluxDbAddress:
     """Read `influxdb://host:port/organisation/bucket`; raises ValueError with what would be right."""
     parts = urlsplit(text)
     names = parts.path.strip("/").split("/")
-    if parts.scheme not in {"influxdb", "influxdb+https"} or not parts.hostname or len(names) != 2 or not all(names):
-        raise ValueError(f"{text!r} is no store: write duckdb, or influxdb://host:port/organisation/bucket")
+    if (
+        parts.scheme not in {"influxdb", "influxdb+https"}
+        or not parts.hostname
+        or len(names) != 2
+        or not all(names)
+    ):
+        raise ValueError(
+            f"{text!r} is no store: write duckdb, or influxdb://host:port/organisation/bucket"
+        )
     scheme = "https" if parts.scheme.endswith("https") else "http"
     return InfluxDbAddress(f"{scheme}://{parts.netloc}", *names)

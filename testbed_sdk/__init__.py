@@ -1,10 +1,10 @@
 """What a company imports: connect, and the words of its signals.
 
-    from testbed_sdk import connect
+from testbed_sdk import connect
 
-    async with connect() as testbed:
-        async for batch in testbed.input("rig"):
-            print(batch["Pressure"].values)
+async with connect() as testbed:
+    async for batch in testbed.input("rig"):
+        print(batch["Pressure"].values)
 """
 
 from broker.errors import BedError, Corrupt, Forbidden, Invalid, Refused, Unavailable, Unknown

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from broker import api, client
 from broker.batch import Kind, source_of
 from broker.clock import NS_PER_S, Clock, WallClock
+from broker.credential import Credential
 from broker.errors import Invalid, Unknown
 from broker.namespace import LIVE, StreamAddress
-from broker.settings import BusSettings, Credential
+from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec, Trigger
 from testbed_sdk import history
 from testbed_sdk.history import History
@@ -64,11 +65,15 @@ class Testbed:
             fill=fill,
         )
 
-    async def output(self, name: str, signals: Sequence[Signal], *, description: str = "") -> Output:
+    async def output(
+        self, name: str, signals: Sequence[Signal], *, description: str = ""
+    ) -> Output:
         """Register the output of that name with its signals, and open it."""
         address = self._address(name, "output")
         kind = Kind.REAL if self._settings.space == LIVE else Kind.SIMULATED
-        await self._door.register_equipment(address.owner, name=address.equipment, kind=kind, description="a prototype")
+        await self._door.register_equipment(
+            address.owner, name=address.equipment, kind=kind, description="a prototype"
+        )
         spec = await self._door.register_spec(
             StreamSpec(address, tuple(signals), trigger=Trigger.TIMESTAMP, description=description)
         )
@@ -95,7 +100,8 @@ class Testbed:
         to_ns: int | None = None,
         points: int | None = None,
     ) -> History:
-        """What is stored of an input or output; the last hour where no span is given, all signals where none is named.
+        """What is stored of an input or output; the last hour where no span is given, all signals
+        where none is named.
 
         points: thin each signal to about so many samples, keeping least and greatest values.
         """
@@ -118,7 +124,9 @@ class Testbed:
             promise.cancel()
 
     def _address(self, name: str, what: str) -> StreamAddress:
-        return _bound(self._settings.inputs if what == "input" else self._settings.outputs, name, what)
+        return _bound(
+            self._settings.inputs if what == "input" else self._settings.outputs, name, what
+        )
 
 
 def _bound(bindings: dict[str, StreamAddress], name: str, what: str) -> StreamAddress:
@@ -137,9 +145,12 @@ def from_environment() -> tuple[PrototypeSettings, BusSettings]:
         return PrototypeSettings(), BusSettings()
     except ValidationError as exc:
         wrong = "; ".join(
-            f"TESTBED_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in exc.errors()
+            f"TESTBED_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}"
+            for one in exc.errors()
         )
-        raise Invalid(f"the environment is not right: {wrong}", hint="see docs/how-to/write-a-prototype.md") from exc
+        raise Invalid(
+            f"the environment is not right: {wrong}", hint="see docs/how-to/write-a-prototype.md"
+        ) from exc
 
 
 @asynccontextmanager
@@ -150,8 +161,9 @@ async def connect(
 ) -> AsyncIterator[Testbed]:
     """Connect a prototype to the testbed: `async with connect() as testbed`.
 
-    All is read from the environment unless given.  On leaving, outputs wait up to `drain_s` for the recorder.
-    Raises Invalid, Forbidden if the credential is wrong, Unavailable if broker or API are away.
+    All is read from the environment unless given.  On leaving, outputs wait up to `drain_s` for the
+    recorder. Raises Invalid, Forbidden if the credential is wrong, Unavailable if broker or API are
+    away.
     """
     if settings is None or bus_settings is None:
         found, found_bus = from_environment()
@@ -166,6 +178,7 @@ async def connect(
         AsyncExitStack() as stack,
         asyncio.TaskGroup() as tasks,
     ):
+        await bus.ready()
         testbed = Testbed(settings, bus=bus, door=door, clock=clock, tasks=tasks, stack=stack)
         try:
             yield testbed

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The stored samples of some signals over a span, each ascending in time, and the gaps that touch it."""
+    """The stored samples of some signals over a span, each ascending in time, and the gaps that
+    touch it.
+    """
 
     spec: StreamSpec
     series: Mapping[str, Series]
@@ -47,7 +49,9 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What to fetch: `from_ns` included, `to_ns` not; no signals means all; points thins to about so many."""
+    """What to fetch: `from_ns` included, `to_ns` not; no signals means all; points thins to about
+    so many.
+    """
 
     space: str
     from_ns: int
@@ -57,7 +61,9 @@ class Span:
 
 
 async def fetch(door: api.Api, address: StreamAddress, span: Span) -> History:
-    """Read a span of history through the API; raises Refused, Unavailable, or Corrupt if it breaks off."""
+    """Read a span of history through the API; raises Refused, Unavailable, or Corrupt if it breaks
+    off.
+    """
     params: dict[str, Any] = {
         "space": span.space,
         "from": clock.text_of(span.from_ns),

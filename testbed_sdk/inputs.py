@@ -17,7 +17,8 @@ from broker.streams import StreamSpec
 from testbed_sdk import columns, history
 
 CAPACITY = 1_000
-"""Batches that wait for the prototype; beyond them the oldest are dropped, and said to be missed."""
+"""Batches that wait for the prototype; beyond them the oldest are dropped, and said to be missed.
+"""
 
 FILL_AFTER_S = 1.0
 """How long what was missed is given to reach the store, before it is read from there."""
@@ -38,8 +39,8 @@ class Missed:
 class Received:
     """One batch of an input, with what came before it and did not arrive.
 
-    received_ns: when it was handed over.  missed: set on the first batch after a break.  filled: this is what
-    history held of a break, not a message.
+    received_ns: when it was handed over.  missed: set on the first batch after a break.  filled:
+    this is what history held of a break, not a message.
     """
 
     batch: Batch
@@ -82,7 +83,9 @@ class Input:
         stack: AsyncExitStack,
         fill: bool = False,
     ) -> None:
-        """stack: closes the subscription when the connection ends.  fill: read what was missed from history."""
+        """stack: closes the subscription when the connection ends.  fill: read what was missed
+        from history.
+        """
         self.address = address
         self._space = space
         self._bus = bus
@@ -96,7 +99,9 @@ class Input:
         self._newest_ns = -(2**63)
 
     async def open(self) -> client.Inbox:
-        """Subscribe now instead of at the first batch: what is published after this returns will come."""
+        """Subscribe now instead of at the first batch: what is published after this returns will
+        come.
+        """
         if self._inbox is None:
             wanted = [
                 str(StreamTopic(self._space, verb, self.address)) for verb in (Verb.SPEC, Verb.DATA)
@@ -107,12 +112,18 @@ class Input:
         return self._inbox
 
     async def __aiter__(self) -> AsyncIterator[Received]:
-        """The batches, for as long as the connection lasts; raises Refused if the credential does not cover them."""
+        """The batches, for as long as the connection lasts; raises Refused if the credential does
+        not cover them.
+        """
         inbox = await self.open()
         async for message in inbox:
             received = await self._read(message)
             if received is not None:
-                if received.missed is not None and self._fill and self._newest_ns < _first_ns(received.batch):
+                if (
+                    received.missed is not None
+                    and self._fill
+                    and self._newest_ns < _first_ns(received.batch)
+                ):
                     yield await self._filled(received)
                 self._newest_ns = max(self._newest_ns, _last_ns(received.batch))
                 yield received
@@ -136,7 +147,12 @@ class Input:
             log.warning("message was set aside", topic=message.topic, reason=str(exc))
             return None
         for misfit in misfits[:1]:
-            log.warning("samples did not fit", stream=str(self.address), count=len(misfits), first=misfit.reason)
+            log.warning(
+                "samples did not fit",
+                stream=str(self.address),
+                count=len(misfits),
+                first=misfit.reason,
+            )
         return Received(batch, spec, self._clock.now_ns(), missed)
 
     async def _spec(self, version: int) -> StreamSpec:
@@ -158,11 +174,17 @@ class Input:
         return (Missed(epoch, expected, seq - 1) if seq > expected else None), False
 
     async def _filled(self, received: Received) -> Received:
-        """What history holds of the span before `received`, since the newest sample that was handed over."""
+        """What history holds of the span before `received`, since the newest sample that was
+        handed over.
+        """
         await self._clock.sleep(FILL_AFTER_S)
         span = history.Span(self._space, self._newest_ns + 1, _first_ns(received.batch))
         stored = await history.fetch(self._door, self.address, span)
-        frames = tuple(Wide(one.time_ns, {name: one.values}, {name: one.quality}) for name, one in stored.series.items() if len(one.time_ns))
+        frames = tuple(
+            Wide(one.time_ns, {name: one.values}, {name: one.quality})
+            for name, one in stored.series.items()
+            if len(one.time_ns)
+        )
         batch = replace(received.batch, frames=frames, gaps=stored.gaps, epoch=None, seq=None)
         return Received(batch, stored.spec, self._clock.now_ns(), filled=True)
 

@@ -36,8 +36,9 @@ class _Kept:
 class Output:
     """One named output of a prototype.
 
-    What is published waits in a ring bounded in bytes until the recorder's mark; when the ring is full `publish` waits.
-    The four counters of the delivery contract hold while the prototype's process lives.
+    What is published waits in a ring bounded in bytes until the recorder's mark; when the ring is
+    full `publish` waits. The four counters of the delivery contract hold while the prototype's
+    process lives.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class Output:
         source: Source,
         ring_bytes: int,
     ) -> None:
-        """spec: as registered.  source: what every batch must state.  ring_bytes: most that waits for marks."""
+        """spec: as registered.  source: what every batch must state.  ring_bytes: most that waits
+        for marks.
+        """
         self.spec = spec
         self._space = space
         self._bus = bus
@@ -73,24 +76,34 @@ class Output:
     ) -> None:
         """Publish samples that share their time stamps.
 
-        time_ns: one instant or n of them.  values: signal -> one value or n of them, in the spec's dtype.  input_ns: the
-        time of the data that this answers.  quality: signal -> n codes, where not all is good.
-        Raises Invalid if something does not fit the spec; returns when the batch is kept and, if the broker is
-        there, sent.
+        time_ns: one instant or n of them.  values: signal -> one value or n of them, in the spec's
+        dtype.  input_ns: the time of the data that this answers.  quality: signal -> n codes, where
+        not all is good. Raises Invalid if something does not fit the spec; returns when the batch
+        is kept and, if the broker is there, sent.
         """
         frame = self._frame(time_ns, values, quality or {})
         self._seq += 1
         seq = self._seq
         body = codec.body(
             Batch(
-                self.spec.version, (frame,), self._source, epoch=self._epoch, seq=seq, input_ns=input_ns
+                self.spec.version,
+                (frame,),
+                self._source,
+                epoch=self._epoch,
+                seq=seq,
+                input_ns=input_ns,
             )
         )
         if len(body) > MOST_BYTES - 100:
             self._seq -= 1
-            raise Invalid(f"{len(body)} bytes in one batch of {self.spec.address}", hint="publish fewer samples at once")
+            raise Invalid(
+                f"{len(body)} bytes in one batch of {self.spec.address}",
+                hint="publish fewer samples at once",
+            )
         async with self._room:
-            await self._room.wait_for(lambda: self._kept_bytes + len(body) <= self._ring_bytes or not self._kept)
+            await self._room.wait_for(
+                lambda: self._kept_bytes + len(body) <= self._ring_bytes or not self._kept
+            )
             due_ns = self._clock.now_ns() + round(RESEND_AFTER_S * NS_PER_S)
             self._kept[seq] = _Kept(body, due_ns)
             self._kept_bytes += len(body)
@@ -101,19 +114,30 @@ class Output:
     ) -> Wide:
         times = np.atleast_1d(np.asarray(time_ns))
         if times.dtype.kind not in "iu" or times.ndim != 1:
-            raise Invalid(f"times of {self.spec.address} are {times.dtype}", hint="ns since 1970 as whole numbers")
+            raise Invalid(
+                f"times of {self.spec.address} are {times.dtype}",
+                hint="ns since 1970 as whole numbers",
+            )
         columns: dict[str, Column] = {}
         for name, given in values.items():
             dtype = NUMPY[self.spec.signal(name).dtype]
             column = np.atleast_1d(np.asarray(given, np.object_ if dtype.hasobject else None))
             if not dtype.hasobject and not np.can_cast(column.dtype, dtype, "same_kind"):
-                raise Invalid(f"{name!r} of {self.spec.address} is {column.dtype}", hint=f"give {dtype}")
+                raise Invalid(
+                    f"{name!r} of {self.spec.address} is {column.dtype}", hint=f"give {dtype}"
+                )
             if column.shape != times.shape:
-                raise Invalid(f"{name!r} has {len(column)} values for {len(times)} times", hint="one for each")
+                raise Invalid(
+                    f"{name!r} has {len(column)} values for {len(times)} times", hint="one for each"
+                )
             columns[name] = column.astype(dtype)
         if len(times) * len(columns) > MOST_VALUES:
-            raise Invalid(f"{len(times) * len(columns)} values at once", hint=f"at most {MOST_VALUES}")
-        codes: dict[str, Quality] = {name: np.asarray(one, np.uint8) for name, one in quality.items()}
+            raise Invalid(
+                f"{len(times) * len(columns)} values at once", hint=f"at most {MOST_VALUES}"
+            )
+        codes: dict[str, Quality] = {
+            name: np.asarray(one, np.uint8) for name, one in quality.items()
+        }
         return Wide(times.astype(np.int64), columns, codes)
 
     async def announce(self) -> None:

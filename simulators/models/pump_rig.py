@@ -1,13 +1,18 @@
-"""A water circulation rig: motor, centrifugal pump, valve, and eight sensors named and ranged like a real one.
+"""A water circulation rig: motor, centrifugal pump, valve, and eight sensors named and ranged like
+a real one.
 
 Equations, in the order they are used:
-- affinity laws and a quadratic pump curve, H = H0 - a Q²; the piping takes H = k Q², k rising as the valve closes,
-  k = k0 / opening².  The working point is where both meet.  Source: Gülich, Centrifugal Pumps, 4th ed., ch. 1 and 11.
-- shaft power P = P0 + ρ g Q H / η; current I = P / (√3 U cos φ).  Source: any text on induction motors.
-- motor body: C dT/dt = losses - G (T - T_ambient), first order; the water is warmed by what the pump puts into it.
-- vibration (RMS): grows with the distance from the best flow squared, with bearing wear, and with the shortage of
-  suction head in cavitation, which also takes away flow and makes it flutter.  Source: ISO 10816-7, Gülich ch. 6.
-Noise and quantisation are those seen in the recordings of the Skoltech rig (Katser and Kozitsin, 2020).
+- affinity laws and a quadratic pump curve, H = H0 - a Q²; the piping takes H = k Q², k rising as
+  the valve closes, k = k0 / opening².  The working point is where both meet.  Source: Gülich,
+  Centrifugal Pumps, 4th ed., ch. 1 and 11.
+- shaft power P = P0 + rho g Q H / η; current I = P / (√3 U cos φ).  Source: any text on induction
+  motors.
+- motor body: C dT/dt = losses - G (T - T_ambient), first order; the water is warmed by what the
+  pump puts into it.
+- vibration (RMS): grows with the distance from the best flow squared, with bearing wear, and with
+  the shortage of suction head in cavitation, which also takes away flow and makes it flutter.
+  Source: ISO 10816-7, Gülich ch. 6. Noise and quantisation are those seen in the recordings of the
+  Skoltech rig (Katser and Kozitsin, 2020).
 """
 
 import math
@@ -22,14 +27,53 @@ from simulators.faults import Fault, FaultKind
 from simulators.model import Row
 
 SIGNALS = (
-    Signal("Accelerometer1RMS", unit="g", low=0.0, high=0.5, resolution=1e-6, description="vibration, motor side"),
-    Signal("Accelerometer2RMS", unit="g", low=0.0, high=0.5, resolution=1e-6, description="vibration, pump side"),
+    Signal(
+        "Accelerometer1RMS",
+        unit="g",
+        low=0.0,
+        high=0.5,
+        resolution=1e-6,
+        description="vibration, motor side",
+    ),
+    Signal(
+        "Accelerometer2RMS",
+        unit="g",
+        low=0.0,
+        high=0.5,
+        resolution=1e-6,
+        description="vibration, pump side",
+    ),
     Signal("Current", unit="A", low=0.0, high=4.0, resolution=1e-5, description="motor current"),
-    Signal("Pressure", unit="bar", low=-1.5, high=3.0, resolution=0.327927, description="pressure behind the pump"),
-    Signal("Temperature", unit="Cel", low=15.0, high=120.0, resolution=1e-4, description="engine body"),
-    Signal("Thermocouple", unit="Cel", low=10.0, high=60.0, resolution=1e-4, description="circulating fluid"),
-    Signal("Voltage", unit="V", low=180.0, high=280.0, resolution=1e-3, description="motor voltage"),
-    Signal("Volume Flow RateRMS", unit="L/min", low=0.0, high=150.0, resolution=1e-3, description="circulation"),
+    Signal(
+        "Pressure",
+        unit="bar",
+        low=-1.5,
+        high=3.0,
+        resolution=0.327927,
+        description="pressure behind the pump",
+    ),
+    Signal(
+        "Temperature", unit="Cel", low=15.0, high=120.0, resolution=1e-4, description="engine body"
+    ),
+    Signal(
+        "Thermocouple",
+        unit="Cel",
+        low=10.0,
+        high=60.0,
+        resolution=1e-4,
+        description="circulating fluid",
+    ),
+    Signal(
+        "Voltage", unit="V", low=180.0, high=280.0, resolution=1e-3, description="motor voltage"
+    ),
+    Signal(
+        "Volume Flow RateRMS",
+        unit="L/min",
+        low=0.0,
+        high=150.0,
+        resolution=1e-3,
+        description="circulation",
+    ),
 )
 
 GRAVITY = 9.81
@@ -73,7 +117,9 @@ class PumpRig:
         faults: Sequence[Fault] = (),
         rig: Rig | None = None,
     ) -> None:
-        """seed: of all noise.  faults: in seconds of the rig's time; a row is an anomaly while one is there."""
+        """seed: of all noise.  faults: in seconds of the rig's time; a row is an anomaly while one
+        is there.
+        """
         self._seed = seed
         self._period_s = period_s
         self._count = count
@@ -84,16 +130,32 @@ class PumpRig:
         """From the warm rig on; equal arguments give equal rows."""
         noise = np.random.default_rng(self._seed)
         rig = self._rig
-        healthy = rig.idle_power + _hydraulic_power(*_working_point(rig, 0, 0)) / rig.hydraulic_efficiency
+        healthy = (
+            rig.idle_power + _hydraulic_power(*_working_point(rig, 0, 0)) / rig.hydraulic_efficiency
+        )
         motor_c = rig.ambient + rig.loss_share * healthy / rig.conductance
         water_c = rig.ambient + rig.water_warming * healthy
         for at in range(self._count):
             time_s = at * self._period_s
-            valve, cavitation, wear = (faults.level(self._faults, kind, time_s) for kind in FaultKind)
+            valve, cavitation, wear = (
+                faults.level(self._faults, kind, time_s) for kind in FaultKind
+            )
             flow, head = _working_point(rig, valve, cavitation)
-            power = rig.idle_power + _hydraulic_power(flow, head) / rig.hydraulic_efficiency + 60.0 * wear
-            motor_c += self._period_s * (rig.loss_share * power - rig.conductance * (motor_c - rig.ambient)) / rig.motor_capacity
-            water_c += self._period_s * (rig.water_warming * power - (water_c - rig.ambient)) / rig.water_capacity
+            power = (
+                rig.idle_power
+                + _hydraulic_power(flow, head) / rig.hydraulic_efficiency
+                + 60.0 * wear
+            )
+            motor_c += (
+                self._period_s
+                * (rig.loss_share * power - rig.conductance * (motor_c - rig.ambient))
+                / rig.motor_capacity
+            )
+            water_c += (
+                self._period_s
+                * (rig.water_warming * power - (water_c - rig.ambient))
+                / rig.water_capacity
+            )
             rough = 1 + 8 * (1 - flow / rig.best_flow) ** 2 + 0.6 * cavitation + 0.9 * wear
             values = _sensed(noise, rig, flow, head, power, motor_c, water_c, rough, cavitation)
             present = [fault.kind for fault in self._faults if fault.level(time_s) > 0]

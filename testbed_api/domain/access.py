@@ -4,10 +4,10 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 
+from broker.credential import Credential
 from broker.errors import Invalid
 from broker.namespace import checked_id
 from broker.policy import Holding
-from broker.settings import Credential
 
 SYSTEM_PREFIX = "testbed-"
 
@@ -22,13 +22,22 @@ class Principal:
     created_ns: int
 
     def __post_init__(self) -> None:
-        checked_id(self.id, "principal")
-        if self.id.startswith(SYSTEM_PREFIX):
-            raise Invalid(f"principal {self.id!r} is reserved", hint=f"choose one that does not begin with {SYSTEM_PREFIX!r}")
+        checked_principal(self.id)
 
     def proves(self, secret: str) -> bool:
         """Whether this is the secret, in constant time."""
         return hmac.compare_digest(self.secret_hash, hashed(secret))
+
+
+def checked_principal(text: str) -> str:
+    """Give `text` back if a credential can be made for it; raises Invalid."""
+    checked_id(text, "principal")
+    if text.startswith(SYSTEM_PREFIX):
+        raise Invalid(
+            f"principal {text!r} is a part of the testbed itself",
+            hint=f"choose one that does not begin with {SYSTEM_PREFIX!r}",
+        )
+    return text
 
 
 def issued(principal: str, holding: Holding, now_ns: int) -> tuple[Credential, Principal]:

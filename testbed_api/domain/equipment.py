@@ -39,10 +39,14 @@ class Equipment:
         _checked_text(self.description, "description", MOST_TEXT)
         for level, name in self.site.items():
             if level not in LEVELS:
-                raise Invalid(f"{level[:40]!r} is no level of a site", hint=f"ISA-95 has {', '.join(LEVELS)}")
+                raise Invalid(
+                    f"{level[:40]!r} is no level of a site", hint=f"ISA-95 has {', '.join(LEVELS)}"
+                )
             _checked_text(name, level, MOST_NAME)
 
 
 def _checked_text(text: str, what: str, most: int) -> None:
     if len(text) > most or not text.isprintable():
-        raise Invalid(f"{what} {text[:60]!r} is not allowed", hint=f"printable characters, at most {most}")
+        raise Invalid(
+            f"{what} {text[:60]!r} is not allowed", hint=f"printable characters, at most {most}"
+        )

@@ -3,35 +3,43 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from broker import client, namespace
+from broker import client
 from broker.clock import NS_PER_S
-from broker.errors import Forbidden
 from broker.namespace import StreamTopic
+from testbed_api.http import access
 from testbed_api.http.access import Caller
 from testbed_api.parts import Parts
 
 CAPACITY = 200
-"""Batches that wait for a slow reader; beyond them the oldest are dropped, and it is told how many."""
+"""Batches that wait for a slow reader; beyond them the oldest are dropped, and it is told."""
 LOOK_EVERY_S = 0.5
 BEAT_EVERY_S = 10.0
 
 
-async def events(parts: Parts, caller: Caller, topic: str) -> AsyncIterator[bytes]:
-    """One event a batch, a comment every ten seconds, and the end within a second of the right's end."""
+async def events(parts: Parts, caller: Caller, topic: StreamTopic) -> AsyncIterator[bytes]:
+    """One event a batch, a comment every ten seconds; ends within a second of the right's end."""
     told = 0
     beat_ns = parts.clock.now_ns()
-    yield b": following\n\n"
-    async with parts.bus.subscribe([topic], capacity=CAPACITY, overflow="drop_oldest") as inbox:
+    async with parts.bus.subscribe(
+        [str(topic)], capacity=CAPACITY, overflow="drop_oldest"
+    ) as inbox:
+        yield b": following\n\n"
         while await _may_still_read(parts, caller, topic):
             if inbox.dropped > told:
                 yield b"event: missed\ndata: %d\n\n" % (inbox.dropped - told)
                 told = inbox.dropped
             async for message in _for_a_while(inbox):
-                yield b"event: batch\ndata: " + message.payload + b"\n\n"
+                yield event(message.payload)
             now_ns = parts.clock.now_ns()
             if now_ns - beat_ns >= round(BEAT_EVERY_S * NS_PER_S):
                 beat_ns = now_ns
                 yield b": beat\n\n"
+
+
+def event(payload: bytes) -> bytes:
+    """A batch as one event, in which a line break of the payload begins no line of its own."""
+    lines = payload.splitlines() or [b""]
+    return b"event: batch\n" + b"".join(b"data: " + line + b"\n" for line in lines) + b"\n"
 
 
 async def _for_a_while(inbox: client.Inbox) -> AsyncIterator[client.Message]:
@@ -42,15 +50,12 @@ async def _for_a_while(inbox: client.Inbox) -> AsyncIterator[client.Message]:
         try:
             async with asyncio.timeout_at(until_s):
                 message = await anext(inbox)
-        except (TimeoutError, Forbidden):
+        except TimeoutError:
             return
         inbox.ack(message)
         yield message
 
 
-async def _may_still_read(parts: Parts, caller: Caller, topic: str) -> bool:
-    found = await parts.registry.principal(caller.principal)
-    one = namespace.parse(topic)
-    if found is None or not isinstance(one, StreamTopic):
-        return False
-    return Caller(caller.principal, found.holding, parts.clock.now_ns()).may_read(one.space, one.address)
+async def _may_still_read(parts: Parts, caller: Caller, topic: StreamTopic) -> bool:
+    now = await access.again(caller, parts)
+    return now is not None and now.may_read(topic.space, topic.address)

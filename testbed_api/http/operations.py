@@ -1,7 +1,6 @@
 """Routes for whoever runs the testbed: is it alive, is it ready, how much has it done."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, generate_latest
@@ -9,51 +8,66 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from broker.errors import Unavailable
+from testbed_api.http import examples
 from testbed_api.http.access import Asking
 from testbed_api.parts import Given, Parts
 
 router = APIRouter(tags=["operations"])
 
 GAUGES = frozenset({"waiting"})
+_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
-@router.get("/health", summary="Alive?")
+@router.get("/health", summary="Alive?", responses=examples.answer({"state": "alive"}))
 async def health() -> dict[str, str]:
     """Answers as long as the process does; open to everybody."""
     return {"state": "alive"}
 
 
-@router.get("/ready", summary="Ready?")
-async def ready(parts: Given) -> dict[str, str]:
-    """Whether store, registry and broker answer; 503 with what is wrong. Open to everybody."""
-    await parts.store.ready()
-    await parts.ledger.counts()
+@router.get(
+    "/ready",
+    summary="Ready?",
+    responses=examples.answer({"state": "ready"}) | examples.problems(401, 503),
+)
+async def ready(parts: Given, _caller: Asking) -> dict[str, str]:
+    """Whether registry, store and broker answer; 503 with what is wrong. For every credential."""
+    await parts.store.ready()  # the registry has answered: it knew the caller
     if not parts.bus.is_connected:
         raise parts.bus.last_error or Unavailable("the broker is not connected")
     return {"state": "ready"}
 
 
-@router.get("/metrics", summary="Counts for Prometheus", response_class=Response)
+@router.get(
+    "/metrics",
+    summary="Counts for Prometheus",
+    response_class=Response,
+    responses=examples.answer(examples.METRICS, "text/plain") | examples.problems(401, 403),
+)
 async def metrics(parts: Given, caller: Asking) -> Response:
     """For administrators."""
     caller.must_administrate()
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Counts(parts, await parts.ledger.counts()))
-    return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+    return Response(generate_latest(registry), media_type=_TEXT)
 
 
 class _Counts(Collector):
     """The recorder's counts and the ledger's, as they are at one scrape."""
 
-    def __init__(self, parts: Parts, ledger: Any) -> None:
+    def __init__(self, parts: Parts, ledger: Mapping[str, int]) -> None:
         self._parts = parts
         self._ledger = ledger
 
     def collect(self) -> Iterator[Metric]:
+        """One family a count."""
         for name, count in self._parts.recorded().items():
             family = GaugeMetricFamily if name in GAUGES else CounterMetricFamily
-            yield family(f"testbed_recorder_{name}", f"recorder: {name}, since its start", value=count)
+            yield family(
+                f"testbed_recorder_{name}", f"recorder: {name}, since its start", value=count
+            )
         for name, count in self._ledger.items():
             yield GaugeMetricFamily(f"testbed_ledger_{name}", f"ledger: {name} in all", value=count)
         connected = float(self._parts.bus.is_connected)
-        yield GaugeMetricFamily("testbed_broker_connected", "whether the API is on the bus", value=connected)
+        yield GaugeMetricFamily(
+            "testbed_broker_connected", "whether the API is on the bus", value=connected
+        )

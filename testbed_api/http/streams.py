@@ -1,235 +1,156 @@
 """Routes: what is stored of a stream, and what comes in now."""
 
-import csv
-import io
-from collections.abc import AsyncIterator, Sequence
-from enum import StrEnum
 from typing import Annotated, Any
 
-import structlog
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from broker import codec
-from broker.batch import BAD, Gap, Long
-from broker.clock import NS_PER_S, ns_of, text_of
-from broker.errors import BedError, Forbidden, Invalid
+from broker.clock import text_of
+from broker.errors import Forbidden
 from broker.namespace import StreamAddress, StreamTopic, Verb
-from testbed_api.http import following
-from testbed_api.http.access import Asking
-from testbed_api.http.forms import Id, Space
+from testbed_api.http import examples, following
+from testbed_api.http.access import Asking, Caller
+from testbed_api.http.forms import (
+    EARLIEST_NS,
+    LATEST_NS,
+    Format,
+    InSpace,
+    Letters,
+    OfStream,
+    Span,
+    Wanted,
+)
+from testbed_api.http.history import as_csv, as_json
+from testbed_api.http.streaming import Streamed, begun
+from testbed_api.ledger import DeadLetter
 from testbed_api.parts import Given
 from testbed_api.stores.port import Window
 
 router = APIRouter(tags=["streams"], prefix="/streams/{organisation}/{equipment}/{stream}")
 
-DEFAULT_SPAN_S = 3600
-EARLIEST_NS, LATEST_NS = -(2**63) + 1, 2**63 - 1
-
-log = structlog.get_logger()
+CSV_TYPE = "text/csv; charset=utf-8"
+GAPS_HEADER = "Testbed-Gaps"
 
 
-class Form(StrEnum):
-    """How history is written."""
-
-    JSON = "json"
-    CSV = "csv"
-
-
-Instant = Annotated[
-    str | None,
-    Query(max_length=40, description="RFC 3339 with an offset or Z", examples=["2026-11-23T12:00:00Z"]),
-]
-
-
-@router.get("/history", summary="What is stored", response_class=StreamingResponse)
-async def history(  # noqa: PLR0913 - a query has as many parameters as it has
-    organisation: Id,
-    equipment: Id,
-    stream: Id,
-    parts: Given,
-    caller: Asking,
-    space: Annotated[Space, Query(description="live, or run-<id>")] = "live",
-    from_: Annotated[Instant, Query(alias="from", description="included; an hour before `to` if left out")] = None,
-    to: Annotated[Instant, Query(description="not included; now if left out")] = None,
-    signals: Annotated[list[str] | None, Query(max_length=1_000, description="all if left out")] = None,
-    points: Annotated[int | None, Query(ge=2, le=100_000, description="thin each signal to about so many")] = None,
-    format: Form = Form.JSON,  # noqa: A002 - the name that everybody types
+@router.get(
+    "/history",
+    summary="What is stored",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "the samples of the span",
+            "headers": {
+                GAPS_HEADER: {
+                    "description": "how many known gaps touch the span",
+                    "schema": {"type": "integer"},
+                }
+            },
+            "content": {
+                "application/json": {"example": examples.HISTORY},
+                "text/csv": {"example": examples.CSV},
+            },
+        }
+    },
+)
+async def history(
+    address: OfStream, asked: Annotated[Wanted, Query()], parts: Given, caller: Asking
 ) -> StreamingResponse:
-    """The samples of a span, streamed: as JSON in the frames of the wire, or as CSV with a row a time stamp.
+    """The samples of a span, streamed: as JSON in the frames of the wire, or as CSV.
 
-    Thinning keeps least and greatest values at their own times. If the store fails on the way the JSON stays
-    unfinished, and the CSV ends in a line that begins with `#`. CSV shows usable values only; a bad sample is empty.
+    `from` is included, an hour before `to` if left out; `to` is not included, now if left out.
+    Thinning keeps least and greatest values at their own times.
+
+    CSV has a row for each time stamp and a column for each signal. A cell is empty where the signal
+    has no sample at that time, or a bad one; an uncertain value stands there like a good one. Who
+    needs quality and gaps reads JSON.
+
+    If the store fails on the way, the connection is closed before the answer's end.
     """
-    address = StreamAddress(organisation, equipment, stream)
-    caller.must_read(space, address)
+    caller.must_read(asked.space, address)
     spec = await parts.registry.spec(address)
-    from_ns, to_ns = _span(from_, to, parts.clock.now_ns())
-    names = tuple(dict.fromkeys(signals)) if signals else spec.names
-    window = Window(space, spec, names, from_ns, to_ns)
-    frames = parts.store.read(window) if points is None else parts.store.thin(window, points)
-    first = await anext(aiter(frames), None)  # so that a store that is away is a status, not a broken body
-    gaps = await parts.ledger.gaps(space, address, from_ns, to_ns)
-    if format is Form.CSV:
-        return StreamingResponse(_csv(window, first, frames), media_type="text/csv; charset=utf-8")
-    return StreamingResponse(_json(window, first, frames, gaps), media_type="application/json")
+    from_ns, to_ns = asked.until(parts.clock.now_ns())
+    names = tuple(dict.fromkeys(asked.signals)) or spec.names
+    window = Window(asked.space, spec, names, from_ns, to_ns)
+    gaps = await parts.ledger.gaps(asked.space, address, from_ns, to_ns)
+    store, points = parts.store, asked.points
+    frames = store.read(window) if points is None else store.thin(window, points)
+    csv = asked.format is Format.CSV
+    chunks = await begun(as_csv(window, frames) if csv else as_json(window, frames, gaps))
+    media_type = CSV_TYPE if csv else "application/json"
+    return Streamed(chunks, headers={GAPS_HEADER: str(len(gaps))}, media_type=media_type)
 
 
-@router.get("/gaps", summary="What is known to be missing")
-async def gaps(  # noqa: PLR0913
-    organisation: Id,
-    equipment: Id,
-    stream: Id,
-    parts: Given,
-    caller: Asking,
-    space: Annotated[Space, Query()] = "live",
-    from_: Annotated[Instant, Query(alias="from")] = None,
-    to: Annotated[Instant, Query()] = None,
+@router.get(
+    "/gaps",
+    summary="What is known to be missing",
+    responses=examples.answer({"items": [examples.GAP]}),
+)
+async def gaps(
+    address: OfStream, asked: Annotated[Span, Query()], parts: Given, caller: Asking
 ) -> dict[str, Any]:
-    """The gaps that touch a span; the whole past if none is named. No signals named means all of the stream."""
-    address = StreamAddress(organisation, equipment, stream)
-    caller.must_read(space, address)
+    """The gaps that touch a span, the whole past if none is named.
+
+    A gap that names no signals is one of the whole stream.
+    """
+    caller.must_read(asked.space, address)
     await parts.registry.spec(address)
-    found = await parts.ledger.gaps(space, address, _at(from_, EARLIEST_NS), _at(to, LATEST_NS))
+    from_ns, to_ns = asked.between(EARLIEST_NS, LATEST_NS)
+    found = await parts.ledger.gaps(asked.space, address, from_ns, to_ns)
     return {"items": [codec.gap_out(gap) for gap in found]}
 
 
-@router.get("/dead-letters", summary="What could not be stored, and why")
-async def dead_letters(  # noqa: PLR0913
-    organisation: Id,
-    equipment: Id,
-    stream: Id,
-    parts: Given,
-    caller: Asking,
-    space: Annotated[Space, Query()] = "live",
-    cursor: Annotated[int, Query(ge=0, le=2**62, description="`next` of the page before")] = 0,
-    limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+@router.get(
+    "/dead-letters",
+    summary="What could not be stored, and why",
+    responses=examples.answer(examples.page(examples.DEAD_LETTER, 17)),
+)
+async def dead_letters(
+    address: OfStream, asked: Annotated[Letters, Query()], parts: Given, caller: Asking
 ) -> dict[str, Any]:
-    """For whoever publishes the stream, and administrators."""
-    address = StreamAddress(organisation, equipment, stream)
-    if not caller.writes(address) and not caller.is_administrator:
-        caller.must_read(space, address)
-        raise Forbidden(f"{caller.principal} does not publish {address}")
-    found = await parts.ledger.dead_letters(space, address, cursor, limit)
-    items = [
-        {
-            "id": one.id,
-            "epoch": one.epoch,
-            "seq": one.seq,
-            "signal": one.signal,
-            "time": None if one.time_ns is None else text_of(one.time_ns),
-            "value": one.value,
-            "reason": one.reason,
-            "received": text_of(one.received_ns),
-        }
-        for one in found
-    ]
-    return {"items": items, "next": found[-1].id if len(found) == limit else None}
+    """For whoever publishes the stream in that space, and administrators."""
+    _must_answer_for(caller, asked.space, address)
+    await parts.registry.spec(address)
+    found = await parts.ledger.dead_letters(asked.space, address, asked.cursor, asked.limit + 1)
+    page, more = found[: asked.limit], len(found) > asked.limit
+    return {"items": [_letter(one) for one in page], "next": page[-1].id if more else None}
 
 
-@router.get("/live", summary="What comes in now", response_class=StreamingResponse)
-async def live(  # noqa: PLR0913
-    organisation: Id,
-    equipment: Id,
-    stream: Id,
-    parts: Given,
-    caller: Asking,
-    space: Annotated[Space, Query()] = "live",
+@router.get(
+    "/live",
+    summary="What comes in now",
+    response_class=StreamingResponse,
+    responses=examples.answer(examples.EVENTS, "text/event-stream"),
+)
+async def live(
+    address: OfStream, asked: Annotated[InSpace, Query()], parts: Given, caller: Asking
 ) -> StreamingResponse:
-    """Server-sent events: `batch` with the JSON of the wire, `missed` with a count when you are too slow."""
-    address = StreamAddress(organisation, equipment, stream)
-    caller.must_read(space, address)
-    topic = str(StreamTopic(space, Verb.DATA, address))
-    return StreamingResponse(
-        following.events(parts, caller, topic),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-store"},
-    )
+    """Server-sent events: `batch` with the JSON of the wire, `missed` with a count if you are slow.
+
+    A comment comes every ten seconds. The stream ends within a second of your right to read it.
+    """
+    caller.must_read(asked.space, address)
+    await parts.registry.spec(address)
+    events = following.events(parts, caller, StreamTopic(asked.space, Verb.DATA, address))
+    headers = {"Cache-Control": "no-store"}
+    return Streamed(events, headers=headers, media_type="text/event-stream")
 
 
-def _span(from_: str | None, to: str | None, now_ns: int) -> tuple[int, int]:
-    to_ns = _at(to, now_ns)
-    from_ns = _at(from_, to_ns - DEFAULT_SPAN_S * NS_PER_S)
-    if from_ns >= to_ns:
-        raise Invalid(f"the span from {from_ or text_of(from_ns)} to {to or text_of(to_ns)} is empty or inverted", hint="'from' must be earlier than 'to'")
-    return from_ns, to_ns
+def _must_answer_for(caller: Caller, space: str, address: StreamAddress) -> None:
+    """Raise unless it publishes the stream there or runs the testbed: a reader is told why not."""
+    if not (caller.may_write(space, address) or caller.is_administrator):
+        caller.must_read(space, address)
+        raise Forbidden(f"{caller.id} does not publish {address} in space {space}")
 
 
-def _at(text: str | None, otherwise_ns: int) -> int:
-    if text is None:
-        return otherwise_ns
-    time_ns = ns_of(text)
-    if not EARLIEST_NS <= time_ns <= LATEST_NS:
-        raise Invalid(f"{text} cannot be stored", hint="between the years 1678 and 2262")
-    return time_ns
-
-
-async def _json(
-    window: Window, first: Long | None, rest: AsyncIterator[Long], gaps: Sequence[Gap]
-) -> AsyncIterator[bytes]:
-    head = {"stream": str(window.spec.address), "space": window.space, "spec": window.spec.version}
-    yield codec.dumps(head)[:-1] + b',"frames":['
-    try:
-        if first is not None:
-            yield codec.dumps(codec.frame_out(first))
-        async for frame in rest:
-            yield b"," + codec.dumps(codec.frame_out(frame))
-    except BedError as exc:
-        log.error("history broke off", stream=head["stream"], reason=str(exc))
-        return
-    yield b'],"gaps":' + codec.dumps([codec.gap_out(gap) for gap in gaps]) + b"}"
-
-
-async def _csv(window: Window, first: Long | None, rest: AsyncIterator[Long]) -> AsyncIterator[str]:
-    columns = [name for name in window.spec.names if name in window.signals]
-    table = _Table([window.spec.names.index(name) for name in columns])
-    table.write(["time", *columns])
-    try:
-        if first is not None:
-            table.add(first)
-        async for frame in rest:
-            table.add(frame)
-            yield table.taken()
-    except BedError as exc:
-        log.error("history broke off", stream=str(window.spec.address), reason=str(exc))
-        table.close()
-        yield table.taken() + "# broke off: ask again\n"
-        return
-    table.close()
-    yield table.taken()
-
-
-class _Table:
-    """Long frames as CSV rows: samples of equal time become one row."""
-
-    def __init__(self, signals: Sequence[int]) -> None:
-        self._text = io.StringIO()
-        self._rows = csv.writer(self._text)
-        self._place = {signal: at for at, signal in enumerate(signals)}
-        self._time_ns: int | None = None
-        self._cells: list[Any] = []
-
-    def write(self, cells: Sequence[object]) -> None:
-        self._rows.writerow(cells)
-
-    def add(self, frame: Long) -> None:
-        columns = (frame.time_ns, frame.signal, frame.values, frame.quality)
-        for time_ns, signal, value, quality in zip(*(one.tolist() for one in columns), strict=True):
-            if time_ns != self._time_ns:
-                self.close()
-                self._time_ns, self._cells = time_ns, [""] * len(self._place)
-            if quality != BAD:
-                self._cells[self._place[signal]] = value
-
-    def close(self) -> None:
-        """Write the row that is open."""
-        if self._time_ns is not None:
-            self.write([text_of(self._time_ns), *self._cells])
-        self._time_ns = None
-
-    def taken(self) -> str:
-        """The text so far, which is forgotten here."""
-        text = self._text.getvalue()
-        self._text.seek(0)
-        self._text.truncate()
-        return text
+def _letter(one: DeadLetter) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "epoch": one.epoch,
+        "seq": one.seq,
+        "signal": one.signal,
+        "time": None if one.time_ns is None else text_of(one.time_ns),
+        "value": one.value,
+        "reason": one.reason,
+        "received": text_of(one.received_ns),
+    }

@@ -1,7 +1,8 @@
-"""The registry's queries, over SQLAlchemy; on SQLite each schema is a file of its own in the data folder."""
+"""The registry's queries, over SQLAlchemy; on SQLite each schema is a file in the data folder."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +61,15 @@ async def open_engine(folder: Path) -> AsyncIterator[AsyncEngine]:
 async def migrate(engine: AsyncEngine, where: object) -> None:
     """Bring the schema to this version; `where` names it in messages."""
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option(
+        "script_location", str(Path(__file__).parent / "migrations").replace("%", "%%")
+    )
 
     def upgrade(connection: "Connection") -> None:
         config.attributes["connection"] = connection
+        if connection.dialect.name == "sqlite":
+            # all or nothing, and one process after the other: SQLite's own transactions begin late
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
         command.upgrade(config, "head")
 
     try:
@@ -72,7 +78,7 @@ async def migrate(engine: AsyncEngine, where: object) -> None:
     except CommandError as exc:
         head = ScriptDirectory.from_config(config).get_current_head()
         raise Refused(
-            f"the data in {where} was written by a newer version: this one knows schema {head} ({exc})",
+            f"the data in {where} is of a newer version: this one knows schema {head} ({exc})",
             hint="use the newer version, or another folder",
         ) from exc
     except (DBAPIError, OSError) as exc:
@@ -80,13 +86,16 @@ async def migrate(engine: AsyncEngine, where: object) -> None:
 
 
 class Registry:
-    """Organisations, equipment, streams with their specs, and principals.  Raises Unavailable where SQL is away."""
+    """Organisations, equipment, streams with their specs, and principals.
+
+    Raises Unavailable where SQL is away.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         """engine: migrated, see `open_engine`."""
         self._engine = engine
 
-    # --- organisations and equipment ----------------------------------------------------------------------------
+    # --- organisations and equipment --------------------------------------------------------------
 
     async def add_organisation(self, organisation: Organisation) -> None:
         """Keep a new one; raises Taken."""
@@ -115,32 +124,50 @@ class Registry:
             "site": orjson.dumps(dict(one.site)).decode(),
             "description": one.description,
         }
-        async with self._begin() as sql:
+        async with self._begin(write=True) as sql:
             table, owners = tables.equipment, tables.organisations
             owner = select(owners.c.id).filter_by(id=one.address.organisation)
             if (await sql.execute(owner)).first() is None:
-                await sql.execute(insert(owners).values(id=one.address.organisation, name=one.address.organisation))
+                await sql.execute(
+                    insert(owners).values(
+                        id=one.address.organisation, name=one.address.organisation
+                    )
+                )
             before = (await sql.execute(select(table.c.kind).filter_by(**key))).first()
             if before is None:
                 await sql.execute(insert(table).values(**key, **row))
             elif before.kind != one.kind:
-                raise Taken(f"{one.address} is registered as {before.kind}", hint="an equipment's kind never changes")
+                raise Taken(
+                    f"{one.address} is registered as {before.kind}",
+                    hint="an equipment's kind never changes",
+                )
             else:
                 await sql.execute(update(table).filter_by(**key).values(**row))
 
     async def equipment(self, address: EquipmentAddress) -> Equipment:
         """One equipment; raises Unknown."""
-        query = select(tables.equipment).filter_by(organisation=address.organisation, id=address.equipment)
+        query = select(tables.equipment).filter_by(
+            organisation=address.organisation, id=address.equipment
+        )
         for row in await self._rows(query):
             return _equipment(row)
         raise Unknown(f"there is no equipment {address}")
 
-    async def all_equipment(self, after: EquipmentAddress | None, limit: int) -> list[Equipment]:
-        """Up to `limit` behind `after`, by address."""
+    async def all_equipment(
+        self,
+        after: EquipmentAddress | None,
+        limit: int,
+        *,
+        among: Collection[EquipmentAddress] | None = None,
+    ) -> list[Equipment]:
+        """Up to `limit` behind `after`, by address; of those in `among`, of all if that is None."""
         table = tables.equipment
+        place = tuple_(table.c.organisation, table.c.id)
         query = select(table).order_by(table.c.organisation, table.c.id).limit(limit)
         if after is not None:
-            query = query.where(tuple_(table.c.organisation, table.c.id) > (after.organisation, after.equipment))
+            query = query.where(place > astuple(after))
+        if among is not None:
+            query = query.where(place.in_([astuple(one) for one in among]))
         return [_equipment(row) for row in await self._rows(query)]
 
     async def kind_of(self, address: EquipmentAddress) -> Kind | None:
@@ -150,19 +177,25 @@ class Registry:
         except Unknown:
             return None
 
-    # --- streams ------------------------------------------------------------------------------------------------
+    # --- streams ----------------------------------------------------------------------------------
 
     async def add_spec(self, proposal: StreamSpec) -> StreamSpec:
         """Register a spec: what is the newest already keeps its version, else it gets the next.
 
-        Raises Unknown if the equipment is not registered, Invalid if it may not follow the one before.
+        Raises Unknown if the equipment is not registered, Invalid if it may not follow the newest.
         """
         address = proposal.address
-        key = {"organisation": address.organisation, "equipment": address.equipment, "stream": address.stream}
+        key = {
+            "organisation": address.organisation,
+            "equipment": address.equipment,
+            "stream": address.stream,
+        }
         await self.equipment(address.owner)
         async with self._begin(write=True) as sql:
             table = tables.stream_specs
-            query = select(table.c.document).filter_by(**key).order_by(table.c.version.desc()).limit(1)
+            query = (
+                select(table.c.document).filter_by(**key).order_by(table.c.version.desc()).limit(1)
+            )
             newest = (await sql.execute(query)).first()
             version = 1
             if newest is not None:
@@ -186,20 +219,35 @@ class Registry:
             query = query.filter_by(version=version)
         for row in await self._rows(query.order_by(table.c.version.desc()).limit(1)):
             return messages.decode_spec(row.document.encode())
-        raise Unknown(f"there is no stream {address}" + ("" if version is None else f" with spec {version}"))
+        raise Unknown(
+            f"there is no stream {address}" + ("" if version is None else f" with spec {version}")
+        )
 
-    async def streams(self, after: StreamAddress | None, limit: int) -> list[StreamSpec]:
-        """Up to `limit` streams behind `after`, by address, each with its newest spec."""
+    async def streams(
+        self,
+        after: StreamAddress | None,
+        limit: int,
+        *,
+        among: Collection[StreamAddress] | None = None,
+    ) -> list[StreamSpec]:
+        """Up to `limit` streams behind `after`, by address, each with its newest spec.
+
+        among: which streams count; None means all.
+        """
         table = tables.stream_specs
         place = (table.c.organisation, table.c.equipment, table.c.stream)
-        newest = select(*place, func.max(table.c.version).label("version")).group_by(*place).subquery()
+        newest = (
+            select(*place, func.max(table.c.version).label("version")).group_by(*place).subquery()
+        )
         same = and_(*(newest.c[column.name] == column for column in (*place, table.c.version)))
         query = select(table.c.document).join(newest, same).order_by(*place).limit(limit)
         if after is not None:
-            query = query.where(tuple_(*place) > (after.organisation, after.equipment, after.stream))
+            query = query.where(tuple_(*place) > astuple(after))
+        if among is not None:
+            query = query.where(tuple_(*place).in_([astuple(one) for one in among]))
         return [messages.decode_spec(row.document.encode()) for row in await self._rows(query)]
 
-    # --- principals ---------------------------------------------------------------------------------------------
+    # --- principals -------------------------------------------------------------------------------
 
     async def add_principal(self, principal: Principal) -> None:
         """Keep a new one; raises Taken."""
@@ -216,7 +264,10 @@ class Registry:
                     )
                 )
         except IntegrityError as exc:
-            raise Taken(f"principal {principal.id!r} exists already", hint="delete it first, or choose another id") from exc
+            raise Taken(
+                f"principal {principal.id!r} exists already",
+                hint="delete it first, or choose another id",
+            ) from exc
 
     async def principals(self) -> list[Principal]:
         """All, by id."""
@@ -230,9 +281,17 @@ class Registry:
         return None
 
     async def remove_principal(self, id_: str) -> None:
-        """Forget one; raises Unknown."""
-        async with self._begin() as sql:
-            gone = await sql.execute(delete(tables.principals).filter_by(id=id_))
+        """Forget one; raises Unknown, or Refused if no lasting administrator would be left."""
+        table = tables.principals
+        async with self._begin(write=True) as sql:
+            lasting = select(table.c.id).filter_by(role=Role.ADMINISTRATOR, expires_ns=None)
+            administrators = {row.id for row in await sql.execute(lasting)}
+            if administrators == {id_}:
+                raise Refused(
+                    f"{id_!r} is the only administrator whose credential does not expire",
+                    hint="make another one first",
+                )
+            gone = await sql.execute(delete(table).filter_by(id=id_))
         if gone.rowcount == 0:
             raise Unknown(f"there is no principal {id_!r}")
 
@@ -241,7 +300,7 @@ class Registry:
         found = await self.principal(id_)
         return Rights({id_: found.holding} if found else {})
 
-    # --- how ----------------------------------------------------------------------------------------------------
+    # --- how --------------------------------------------------------------------------------------
 
     async def _rows(self, query: Any) -> Sequence[Row[Any]]:
         async with self._begin() as sql:
@@ -258,12 +317,16 @@ class Registry:
         except IntegrityError:
             raise
         except (DBAPIError, OSError) as exc:
-            raise Unavailable(f"the registry did not answer: {exc}", hint="is the disk full?") from exc
+            raise Unavailable(
+                f"the registry did not answer: {exc}", hint="is the disk full?"
+            ) from exc
 
 
 def _equipment(row: Row[Any]) -> Equipment:
     site: Mapping[str, str] = orjson.loads(row.site)
-    return Equipment(EquipmentAddress(row.organisation, row.id), row.name, Kind(row.kind), site, row.description)
+    return Equipment(
+        EquipmentAddress(row.organisation, row.id), row.name, Kind(row.kind), site, row.description
+    )
 
 
 def _principal(row: Row[Any]) -> Principal:
@@ -272,10 +335,18 @@ def _principal(row: Row[Any]) -> Principal:
         frozenset(Entry(space, StreamAddress.parse(stream)) for space, stream in entries[what])
         for what in ("reads", "writes")
     )
-    return Principal(row.id, row.secret_hash, Holding(Role(row.role), reads, writes, row.expires_ns), row.created_ns)
+    return Principal(
+        row.id,
+        row.secret_hash,
+        Holding(Role(row.role), reads, writes, row.expires_ns),
+        row.created_ns,
+    )
 
 
 def _entries_out(holding: Holding) -> str:
     listed = {"reads": holding.reads, "writes": holding.writes}
-    rows = {what: sorted([one.space, str(one.address)] for one in entries) for what, entries in listed.items()}
+    rows = {
+        what: sorted([one.space, str(one.address)] for one in entries)
+        for what, entries in listed.items()
+    }
     return orjson.dumps(rows).decode()

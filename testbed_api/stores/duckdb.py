@@ -1,9 +1,11 @@
 """The embedded store: one DuckDB file that belongs to one process.
 
-Each (space, stream) is one table of samples in long form, appended in the order of arrival; reads sort.  Samples later
-than all that their signal has are appended as they are; for others an anti-join finds what is there already, looking
-only at their time range, which the file's zone maps make cheap.  DuckDB syncs its log at each commit: what is written
-outlives a loss of power.
+Each (space, stream) is one table of samples in long form, appended in the order of arrival; reads
+sort.  Samples later than all that their signal has are appended as they are; for others an
+anti-join finds what is there already, looking only at their time range, which the file's zone maps
+make cheap.  DuckDB syncs its log at each commit: what is written outlives a loss of power.
+
+In the statements only the name of a table and our own columns are text, all else is bound.
 """
 
 import asyncio
@@ -27,7 +29,8 @@ from testbed_api.stores.port import Block, Window
 LAYOUT = 1
 PAGE = 50_000
 """Rows read at a time, then handed on in frames."""
-READERS = 4
+READERS = 2
+"""Reads at a time; each uses several cores, and more of them only wait for one another."""
 
 _COLUMN = {Dtype.FLOAT64: "f", Dtype.INT64: "i", Dtype.BOOL: "b", Dtype.STRING: "s"}
 _KIND = {dtype: kind for kind, dtype in enumerate(_COLUMN)}
@@ -50,12 +53,12 @@ FROM staged WHERE part = $part AND NOT EXISTS (
 ORDER BY staged.rowid"""
 
 _MINE = "time_ns >= $first AND time_ns < $end AND list_contains($names, signal)"
-_EXTENT = f"SELECT count(*), min(time_ns), max(time_ns) FROM {{table}} WHERE {_MINE}"
-_PAGE = f"""SELECT list_position($names, signal)::INTEGER AS place, time_ns, quality, {{columns}}
-FROM {{table}} WHERE {_MINE} AND (time_ns > $first OR list_position($names, signal) > $place)
-ORDER BY time_ns, place LIMIT {PAGE}"""
-_ENDS = f"""SELECT list_position($names, signal)::INTEGER AS place, {{columns}}
-FROM {{table}} WHERE {_MINE} AND quality {{quality}} GROUP BY signal, {{since}} // $span"""
+_EXTENT = "SELECT count(*), min(time_ns), max(time_ns) FROM {table} WHERE {mine}"
+_PAGE = """SELECT list_position($names, signal)::INTEGER AS place, time_ns, quality, {columns}
+FROM {table} WHERE {mine} AND (time_ns > $first OR list_position($names, signal) > $place)
+ORDER BY time_ns, place LIMIT $page"""
+_ENDS = """SELECT list_position($names, signal)::INTEGER AS place, {columns}
+FROM {table} WHERE {mine} AND quality {quality} GROUP BY signal, {since} // $span"""
 _BY_VALUE = (
     f"arg_min(time_ns, {{v}}) AS t0, min({{v}}) AS v0, {GOOD} AS q0,"
     f" arg_max(time_ns, {{v}}) AS t1, max({{v}}) AS v1, {GOOD} AS q1"
@@ -79,7 +82,7 @@ class DuckDbStore:
         self._readers = ThreadPoolExecutor(READERS, "duckdb-reader")
         self._tables: set[str] = set()
         self._latest: dict[tuple[str, str], int] = {}
-        """The latest time of each (table, signal), as far as this process has asked; the writer's own."""
+        """The latest time of each (table, signal), as far as it was asked for; the writer's own."""
 
     async def write(self, blocks: Sequence[Block]) -> None:
         """One transaction for all blocks."""
@@ -88,22 +91,16 @@ class DuckDbStore:
     def _write(self, blocks: Sequence[Block]) -> None:
         by_table: dict[str, list[_Run]] = {}
         for block in blocks:
-            runs = by_table.setdefault(_table(block.space, block.spec.address), [])
-            runs += (
-                _Run(name, block.spec.signal(name).dtype, series)
-                for name, series in block.series
-                if len(series.time_ns)
-            )
+            for name, series in block.series:
+                if len(series.time_ns):
+                    run = _Run(name, block.spec.signal(name).dtype, series)
+                    by_table.setdefault(_table(block.space, block.spec.address), []).append(run)
         try:
-            with (
-                self._file.cursor() as cursor
-            ):  # what is not committed when it closes is rolled back
+            with self._file.cursor() as cursor:  # closed before a commit, it rolls back
                 cursor.begin()
-                parts = [
-                    part
-                    for table in by_table
-                    for part in self._sorted(cursor, table, by_table[table])
-                ]
+                parts: list[_Part] = []
+                for table, runs in by_table.items():
+                    parts += self._sorted(cursor, table, runs)
                 _stage(cursor, parts)
                 for at, part in enumerate(parts):
                     part.insert(cursor, at)
@@ -116,28 +113,25 @@ class DuckDbStore:
     def _sorted(
         self, cursor: duckdb.DuckDBPyConnection, table: str, runs: Sequence["_Run"]
     ) -> Iterator["_Part"]:
-        """The runs that can be appended as they are, and those that must be compared with what is there."""
-        if not runs:
-            return
+        """What can be appended as it is, and what must be compared with what is there."""
         if table not in self._tables:
             cursor.execute(_CREATE.format(table=_quoted(table)))
         strange = {run.name for run in runs if (table, run.name) not in self._latest}
         if strange:
-            first = min(int(run.series.time_ns.min()) for run in runs)
+            first = min(run.first for run in runs)
             found = cursor.execute(_LATEST.format(table=_quoted(table)), {"first": first})
             latest = dict(found.fetchall())
             self._latest |= {(table, name): latest.get(name, first - 1) for name in strange}
         fresh, again = _Part(table, fresh=True), _Part(table, fresh=False)
         for run in runs:
-            times = run.series.time_ns
             known = self._latest[table, run.name]
-            ascending = bool(np.all(times[1:] > times[:-1]))
-            (fresh if times[0] > known and ascending else again).runs.append(run)
-            self._latest[table, run.name] = max(known, int(times.max()))
+            part = fresh if run.first > known and run.ascends() else again
+            part.runs.append(run)
+            self._latest[table, run.name] = max(known, run.last)
         yield from (part for part in (fresh, again) if part.runs)
 
     async def read(self, window: Window) -> AsyncIterator[Long]:
-        """Page by page behind the last sample of the page before, in slices of time that hold about one page."""
+        """Page behind page, in slices of time that hold about one page: no sort is larger."""
         count, first, last = await self._in(self._readers, self._extent, window)
         width = max((last - first) * PAGE // (2 * count), 1) if count else 1
         at, place = first, 0
@@ -155,19 +149,15 @@ class DuckDbStore:
         """How many samples the window has, and the times of the first and the last."""
         if not self._has(window):
             return 0, 0, 0
-        with self._file.cursor() as cursor:
-            found = cursor.execute(_EXTENT.format(table=_of(window)), _asked(window)).fetchall()
-        return found[0] if found[0][0] else (0, 0, 0)
+        [(count, first, last)] = self._file.ask(_about(window, _EXTENT), _asked(window))
+        return count, first or 0, last or 0
 
     def _page(self, window: Window, at: int, place: int, end: int) -> Long:
-        columns = ", ".join(
-            dict.fromkeys(_COLUMN[window.spec.signal(name).dtype] for name in window.signals)
-        )
-        asked = _asked(window) | {"first": at, "end": end, "place": place}
+        asked = _asked(window) | {"first": at, "end": end, "place": place, "page": PAGE}
+        dtypes = {window.spec.signal(name).dtype for name in window.signals}
+        query = _about(window, _PAGE, columns=", ".join(_COLUMN[dtype] for dtype in dtypes))
         with self._file.cursor() as cursor:
-            rows = cursor.execute(
-                _PAGE.format(table=_of(window), columns=columns), asked
-            ).fetchnumpy()
+            rows = cursor.execute(query, asked).fetchnumpy()
         return _samples(window, rows, _in_order(window))
 
     async def thin(self, window: Window, points: int) -> AsyncIterator[Long]:
@@ -177,35 +167,16 @@ class DuckDbStore:
             yield frame
 
     def _ends(self, window: Window, points: int) -> list[Long]:
+        found: list[Long] = []
         if not self._has(window):
-            return []
-        wide = window.to_ns - window.from_ns >= 2**63
-        since = "(time_ns::HUGEINT - $first)" if wide else "(time_ns - $first)"
-        found = []
+            return found
+        asked = _asked(window) | {"span": frames.span_ns(window, points)}
         with self._file.cursor() as cursor:
             for dtype, column in _COLUMN.items():
-                names = [
-                    name for name in _in_order(window) if window.spec.signal(name).dtype is dtype
-                ]
-                good = _BY_VALUE if dtype in frames.ORDERED else _BY_TIME
-                for quality, ends in (
-                    ((f"= {GOOD}", good), (f"<> {GOOD}", _BY_TIME)) if names else ()
-                ):
-                    query = _ENDS.format(
-                        table=_of(window),
-                        columns=ends.format(v=column),
-                        quality=quality,
-                        since=since,
-                    )
-                    asked = _asked(window) | {
-                        "names": names,
-                        "span": frames.span_ns(window, points),
-                    }
-                    rows = cursor.execute(query, asked).fetchnumpy()
-                    for end in "01":
-                        one = {"place": rows["place"], "time_ns": rows[f"t{end}"]}
-                        one |= {"quality": rows[f"q{end}"], column: rows[f"v{end}"]}
-                        found.append(_samples(window, one, names))
+                names = [one for one in _in_order(window) if window.spec.signal(one).dtype is dtype]
+                for query in _queries_of_ends(window, dtype) if names else ():
+                    rows = cursor.execute(query, asked | {"names": names}).fetchnumpy()
+                    found += (_end(window, rows, names, column, end) for end in "01")
         return found
 
     async def ready(self) -> None:
@@ -214,9 +185,8 @@ class DuckDbStore:
 
     def _has(self, window: Window) -> bool:
         table = _table(window.space, window.spec.address)
-        if table not in self._tables and self._file.ask(
-            "SELECT 1 FROM duckdb_tables() WHERE table_name = ?", table
-        ):
+        query = "SELECT 1 FROM duckdb_tables() WHERE table_name = ?"
+        if table not in self._tables and self._file.ask(query, [table]):
             self._tables.add(table)
         return table in self._tables and bool(window.signals)
 
@@ -235,11 +205,13 @@ class DuckDbStore:
 
 
 @asynccontextmanager
-async def open(path: Path, *, memory: str = "1GB", threads: int = 2) -> AsyncIterator[DuckDbStore]:  # noqa: A001
+async def open(  # noqa: A001
+    path: Path, *, memory: str = "1GB", threads: int = 2
+) -> AsyncIterator[DuckDbStore]:
     """The store in one file, made if it is not there.
 
-    memory: most that DuckDB uses, such as "1GB".  Raises Taken if another process has it, Refused if its layout is of
-    another version, Corrupt if it is no such file.
+    memory: most that DuckDB uses, such as "1GB".  Raises Taken if another process has it, Refused
+    if its layout is of another version, Corrupt if it is no such file.
     """
     file = _File(path, {"memory_limit": memory, "threads": threads})
     with _translated():
@@ -274,7 +246,7 @@ class _File:
             self.close()
             raise
 
-    def ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+    def ask(self, query: str, values: object = None) -> list[tuple[Any, ...]]:
         """All rows of a small query."""
         with self.cursor() as cursor:
             return cursor.execute(query, values).fetchall()
@@ -283,7 +255,7 @@ class _File:
         """Raises Refused if the tables are of another version."""
         try:
             self.ask("CREATE TABLE IF NOT EXISTS layout (version INTEGER)")
-            self.ask("INSERT INTO layout SELECT ? WHERE NOT EXISTS (FROM layout)", LAYOUT)
+            self.ask("INSERT INTO layout SELECT ? WHERE NOT EXISTS (FROM layout)", [LAYOUT])
             [(version,)] = self.ask("SELECT version FROM layout")
             if version != LAYOUT:
                 raise Refused(
@@ -309,6 +281,17 @@ class _Run:
     dtype: Dtype
     series: Series
 
+    @property
+    def first(self) -> int:
+        return int(self.series.time_ns.min())
+
+    @property
+    def last(self) -> int:
+        return int(self.series.time_ns.max())
+
+    def ascends(self) -> bool:
+        return bool(np.all(self.series.time_ns[1:] > self.series.time_ns[:-1]))
+
 
 @dataclass(frozen=True, slots=True)
 class _Part:
@@ -328,14 +311,14 @@ class _Part:
         """Insert the staged rows of part number `at`, this one."""
         asked: dict[str, Any] = {"names": self.names(), "part": at}
         if not self.fresh:
-            asked["first"] = min(int(run.series.time_ns.min()) for run in self.runs)
-            asked["last"] = max(int(run.series.time_ns.max()) for run in self.runs)
+            asked["first"] = min(run.first for run in self.runs)
+            asked["last"] = max(run.last for run in self.runs)
         query = _APPEND if self.fresh else _INSERT_MISSING
         cursor.execute(query.format(table=_quoted(self.table)), asked)
 
 
 def _stage(cursor: duckdb.DuckDBPyConnection, parts: Sequence[_Part]) -> None:
-    """Hand all samples of a write to DuckDB at once, as columns: it costs a millisecond each time."""
+    """Hand all samples of a write to DuckDB at once, as columns: each time costs a millisecond."""
     runs = [
         (at, part.names().index(run.name) + 1, run)
         for at, part in enumerate(parts)
@@ -369,6 +352,22 @@ def _stage(cursor: duckdb.DuckDBPyConnection, parts: Sequence[_Part]) -> None:
     cursor.execute(_STAGE.format(**columns))
 
 
+def _queries_of_ends(window: Window, dtype: Dtype) -> Iterator[str]:
+    """For signals of one dtype: the ends of the good samples of each span, then of the others."""
+    wide = window.to_ns - window.from_ns >= 2**63
+    since = "(time_ns::HUGEINT - $first)" if wide else "(time_ns - $first)"
+    good = _BY_VALUE if dtype in frames.ORDERED else _BY_TIME
+    for quality, ends in ((f"= {GOOD}", good), (f"<> {GOOD}", _BY_TIME)):
+        columns = ends.format(v=_COLUMN[dtype])
+        yield _about(window, _ENDS, columns=columns, quality=quality, since=since)
+
+
+def _end(window: Window, rows: _Rows, names: Sequence[str], column: str, end: str) -> Long:
+    """One of the two ends of each span."""
+    mine = {"place": rows["place"], "time_ns": rows["t" + end], "quality": rows["q" + end]}
+    return _samples(window, mine | {column: rows["v" + end]}, names)
+
+
 def _samples(window: Window, rows: _Rows, names: Sequence[str]) -> Long:
     """Rows as columns of the port; `place` counts from 1 in `names`."""
     spec = window.spec
@@ -400,8 +399,9 @@ def _in_order(window: Window) -> list[str]:
     return [name for name in window.spec.names if name in window.signals]
 
 
-def _of(window: Window) -> str:
-    return _quoted(_table(window.space, window.spec.address))
+def _about(window: Window, query: str, **parts: str) -> str:
+    table = _table(window.space, window.spec.address)
+    return query.format(table=_quoted(table), mine=_MINE, **parts)
 
 
 def _table(space: str, stream: object) -> str:
@@ -466,5 +466,6 @@ _AWAY = (
     duckdb.InterruptException,
     duckdb.IOException,
     duckdb.OutOfMemoryException,
+    duckdb.ResourceInUseException,
     duckdb.TransactionException,
 )

@@ -1,4 +1,4 @@
-"""What every adapter does with columns: cut them into frames, and choose the samples that make a thin series.
+"""What every adapter does with columns: cut them into frames, and choose those of a thin series.
 
 Pure; the contract is `testbed_api.stores.port`.
 """
@@ -58,8 +58,8 @@ def span_ns(window: Window, points: int) -> int:
 def thinned(window: Window, points: int, ends: Sequence[Long]) -> Iterator[Long]:
     """The samples that stand for the window, out of candidates from each span.
 
-    ends: of each span and signal at least the good samples with the least and greatest value (the first and the last
-    where the dtype has no order), and the first and the last of those that are not good.
+    ends: of each span and signal the good samples with the least and greatest value (where the
+    dtype has no order any with the first and the last), and any of the others with their ends.
     """
     found = joined(window, ends)
     count = max(points // 2, 1)
@@ -67,7 +67,9 @@ def thinned(window: Window, points: int, ends: Sequence[Long]) -> Iterator[Long]
     spans = (since // np.uint64(span_ns(window, points))).astype(np.int64) + found.signal * count
     bad = found.quality != GOOD
     bare = bad & ~np.isin(spans, spans[~bad])
-    keep = np.flatnonzero(~bad | _first_or_last(spans, bare))
+    ordered = np.array([dtype in ORDERED for dtype in found.dtypes])[found.signal]
+    chosen = (~bad & ordered) | _first_or_last(spans, ~bad & ~ordered) | _first_or_last(spans, bare)
+    keep = np.flatnonzero(chosen)
     once = np.diff(found.time_ns[keep], prepend=-1) != 0
     once |= np.diff(found.signal[keep], prepend=-1) != 0
     yield from cut(_part(found, keep[once]))

@@ -1,20 +1,24 @@
-"""InfluxDB 2.7: line protocol written in bulk, InfluxQL read in chunks, thinned by Flux inside the server.
+"""InfluxDB 2.7: written in bulk as line protocol, read in chunks with InfluxQL, thinned by Flux.
 
-Measurement = the stream's address, tag `space`, fields as in `line_protocol`.  Sent twice is stored once by InfluxDB's
-own rule: same series and time stamp, the later write wins; of samples of one identity with different qualities the worst
-is read.  Ids, spaces and signal names hold no quote and no backslash, so nothing leaves its quotes in a query.
+Measurement = the stream's address, tag `space`, fields as in `line_protocol`.  Sent twice is stored
+once by InfluxDB's own rule: same series and time stamp, the later write wins; of samples with one
+identity and different qualities the worst is read.  Ids, spaces and signal names hold no quote and
+no backslash, so nothing leaves its quotes in a query.
 """
 
 import asyncio
 import csv
+import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import numpy as np
 import orjson
 
+from broker import clock
 from broker.batch import BAD, GOOD, NO_VALUE, UNCERTAIN, Long
 from broker.errors import BedError, Forbidden, Invalid, Partial, Unavailable, Unknown
 from broker.streams import Dtype
@@ -29,7 +33,6 @@ _READERS: dict[Dtype, Any] = {
     Dtype.FLOAT64: float,
     Dtype.INT64: int,
     Dtype.BOOL: lambda text: text == "true",
-    Dtype.STRING: orjson.loads,
 }
 """How a value is read from Flux's CSV."""
 
@@ -47,7 +50,7 @@ class InfluxDbStore:
         self._bucket = bucket
 
     async def write(self, blocks: Sequence[Block]) -> None:
-        """All lines in as few requests as fit; where InfluxDB refuses, by halves, to know which block it is."""
+        """All lines in few requests; where InfluxDB refuses, by halves, to find the block."""
         rejected = [one async for one in self._write(blocks, 0)]
         if rejected:
             raise Partial(
@@ -85,25 +88,33 @@ class InfluxDbStore:
             async with self._http.stream("POST", "/query", data=form) as answer:
                 if answer.is_error:
                     raise _of_status(answer.status_code, await answer.aread())
-                async for line in answer.aiter_lines():
+                async for line in _lines(answer):
                     for frame in await asyncio.to_thread(_chunk, line, fields, window):
                         yield frame
 
     async def thin(self, window: Window, points: int) -> AsyncIterator[Long]:
-        """The ends of each span, found by influxd; a sample sent again as worse may still be shown."""
-        fields = await self._fields(window)
-        if not fields:
-            return
-        query = _flux(fields, window, self._bucket, frames.span_ns(window, points))
-        answer = await _ask(
-            self._http,
-            "POST",
-            "/api/v2/query",
-            params={"org": self._organisation},
-            json={"query": query, "type": "flux", "dialect": {"header": True, "annotations": []}},
-        )
-        for frame in await asyncio.to_thread(_thinned, answer.text, window, points):
+        """The ends of each span, found by influxd; one sent again as worse may still be shown.
+
+        Strings are thinned here: Flux takes an empty one for none.
+        """
+        texts = [one for one in window.signals if window.spec.signal(one).dtype is Dtype.STRING]
+        ends: list[Long] = []
+        async for frame in self.read(replace(window, signals=tuple(texts))):
+            ends = list(frames.thinned(window, points, [*ends, frame]))
+        fields = [one for one in await self._fields(window) if one[0] not in texts]
+        if fields:
+            ends += await self._ends(fields, window, points)
+        for frame in await asyncio.to_thread(lambda: list(frames.thinned(window, points, ends))):
             yield frame
+
+    async def _ends(self, fields: Sequence[_Field], window: Window, points: int) -> list[Long]:
+        params = {"org": self._organisation}
+        document = {
+            "query": _flux(fields, window, self._bucket, points),
+            "dialect": {"header": True, "annotations": []},
+        }
+        answer = await _ask(self._http, "POST", "/api/v2/query", params=params, json=document)
+        return await asyncio.to_thread(_of_csv, answer.text, fields, window)
 
     async def ready(self) -> None:
         """Ask for its health."""
@@ -111,6 +122,8 @@ class InfluxDbStore:
 
     async def _fields(self, window: Window) -> list[_Field]:
         """The fields there are of the signals asked for."""
+        if not window.signals:
+            return []
         query = f'SHOW FIELD KEYS FROM "{window.spec.address}"'
         answer = await _ask(self._http, "POST", "/query", data=self._influxql(query))
         with _translated(self._http):
@@ -129,8 +142,8 @@ async def open(  # noqa: A001
 ) -> AsyncIterator[InfluxDbStore]:
     """The store in one bucket, made if it is not there.
 
-    url: http://host:port.  Raises Unavailable if InfluxDB is away, Forbidden if the token does not do, Unknown if
-    there is no such organisation.
+    url: http://host:port.  Raises Unavailable if InfluxDB is away, Forbidden if the token does not
+    do, Unknown if there is no such organisation.
     """
     headers = {"Authorization": f"Token {token}", "Accept-Encoding": "identity"}
     try:
@@ -198,11 +211,26 @@ def _of_status(status: int, body: bytes) -> BedError:
     return Unavailable(f"InfluxDB answered {status}: {said}")
 
 
-def _rows(body: bytes | str) -> list[list[Any]]:
-    """The rows of an answer to InfluxQL, or of one chunk; raises Unavailable if it tells of an error."""
+async def _lines(answer: httpx.Response) -> AsyncIterator[bytes]:
+    """What stands between line feeds; a string's value may hold all else that ends a line."""
+    parts: list[bytes] = []
+    async for read in answer.aiter_bytes():
+        *ended, rest = read.split(b"\n")
+        for line in ended:
+            yield b"".join([*parts, line])
+            parts = []
+        parts.append(rest)
+    yield b"".join(parts)
+
+
+def _rows(body: bytes) -> list[list[Any]]:
+    """The rows of InfluxQL's answer, or of one chunk; raises Unavailable if that is an error."""
     if not body:
         return []
-    told = orjson.loads(body)
+    if b"-0," in body or b"-0]" in body:  # a float's negative zero, which reads as an integer
+        told = json.loads(body, parse_int=lambda text: -0.0 if text == "-0" else int(text))
+    else:
+        told = orjson.loads(body)
     results = [told, *told.get("results", [])]
     for result in results:
         if "error" in result:
@@ -212,23 +240,27 @@ def _rows(body: bytes | str) -> list[list[Any]]:
     ]
 
 
-def _chunk(line: str, fields: Sequence[_Field], window: Window) -> list[Long]:
+def _chunk(line: bytes, fields: Sequence[_Field], window: Window) -> list[Long]:
     """Rows [time, field, …] as frames; of the qualities of one sample the worst."""
     rows = _rows(line)
     if not rows:
         return []
     times, *columns = zip(*rows, strict=True)
     time_ns = np.array(times, np.int64)
+    nothing = np.uint8(255)
+    found: dict[str, tuple[Any, Any]] = {}
+    for (name, code), cells in zip(
+        fields, columns, strict=True
+    ):  # each signal's from best to worst
+        values, quality = found.setdefault(
+            name, (np.empty(len(rows), np.object_), np.full(len(rows), nothing))
+        )
+        there = np.array([cell is not None for cell in cells])
+        values[there] = np.array(cells, np.object_)[there]
+        quality[there] = code
     parts = []
-    for name in dict.fromkeys(name for name, _ in fields):
-        values = np.full(len(rows), None, np.object_)
-        quality = np.zeros(len(rows), np.uint8)
-        for (owner, code), cells in zip(fields, columns, strict=True):
-            if owner == name:
-                there = np.array([cell is not None for cell in cells])
-                values[there] = np.array(cells, np.object_)[there]
-                quality[there] = code
-        there = np.array([value is not None for value in values])
+    for name, (values, quality) in found.items():
+        there = quality != nothing
         parts.append(_samples(window, name, time_ns[there], values[there], quality[there]))
     return list(frames.cut(frames.joined(window, parts)))
 
@@ -243,57 +275,50 @@ def _samples(window: Window, name: str, time_ns: Any, values: Any, quality: Any)
     return frames.of(window, time_ns, signal, column, quality)
 
 
-def _flux(fields: Sequence[_Field], window: Window, bucket: str, span_ns: int) -> str:
+def _flux(fields: Sequence[_Field], window: Window, bucket: str, points: int) -> str:
     """The two ends of each span, for each group of fields with one type and one order."""
     groups: dict[tuple[Dtype, bool], list[str]] = {}
     for name, quality in fields:
         dtype = Dtype.BOOL if quality == BAD else window.spec.signal(name).dtype
         by_value = quality == GOOD and dtype in frames.ORDERED
         groups.setdefault((dtype, by_value), []).append(line_protocol.field(name, quality))
-    source = (  # written out in each pipe: influxd thins inside its storage only what nothing else shares
+    source = (  # in each pipe anew: influxd thins inside its storage only what no other pipe shares
         f"from(bucket: {orjson.dumps(bucket).decode()})"
         f" |> range(start: time(v: {window.from_ns}), stop: time(v: {window.to_ns}))"
         f' |> filter(fn: (r) => r._measurement == "{window.spec.address}")'
         f' |> filter(fn: (r) => r.space == "{window.space}")'
     )
-    span = f"window(every: {span_ns}ns, offset: {window.from_ns % span_ns}ns)"
-    text = ['import "json"']
-    for number, ((dtype, by_value), names) in enumerate(groups.items()):
+    span_ns = frames.span_ns(window, points)
+    whole = points < 4  # one span, whose length a duration of Flux may not hold
+    spans = "" if whole else f"|> window(every: {span_ns}ns, offset: {window.from_ns % span_ns}ns)"
+    text: list[str] = []
+    for number, ((_, by_value), names) in enumerate(groups.items()):
         wanted = " or ".join(f'r._field == "{name}"' for name in names)
-        value = f"string(v: {'json.encode(v: r._value)' if dtype is Dtype.STRING else 'r._value'})"
-        for end in ("min", "max") if by_value else ("first", "last"):
-            text.append(
-                f"{source} |> filter(fn: (r) => {wanted}) |> {span} |> {end}() |> group()"
-                f" |> map(fn: (r) => ({{field: r._field, at: int(v: r._time), value: {value}}}))"
-                f' |> yield(name: "{number} {end}")'
-            )
+        text += (
+            f"{source} |> filter(fn: (r) => {wanted}) {spans} |> {end}() |> group()"
+            f' |> keep(columns: ["_field", "_time", "_value"]) |> yield(name: "{number} {end}")'
+            for end in (("min", "max") if by_value else ("first", "last"))
+        )
     return "\n".join(text)
 
 
-def _thinned(text: str, window: Window, points: int) -> list[Long]:
-    """The samples in Flux's CSV, as frames."""
-    known = {
-        line_protocol.field(name, quality): (name, quality)
-        for name in window.signals
-        for quality in (GOOD, UNCERTAIN, BAD)
-    }
+def _of_csv(text: str, fields: Sequence[_Field], window: Window) -> list[Long]:
+    """The samples in Flux's answer; each table in it has a header of its own."""
+    known = {line_protocol.field(*one): one for one in fields}
     found: dict[_Field, list[tuple[int, Any]]] = {}
     at: dict[str, int] = {}
     for row in csv.reader(text.splitlines()):
-        if "field" in row:
+        if row[1:3] == ["result", "table"]:
             at = {name: place for place, name in enumerate(row)}
         elif row:
-            name, quality = known[row[at["field"]]]
+            name, quality = known[row[at["_field"]]]
             read = _READERS[Dtype.BOOL if quality == BAD else window.spec.signal(name).dtype]
-            found.setdefault((name, quality), []).append(
-                (int(row[at["at"]]), read(row[at["value"]]))
-            )
-    ends = []
-    for (name, quality), samples in found.items():
-        values = np.empty(len(samples), np.object_)
-        values[:] = [value for _, value in samples]
-        time_ns = np.array([time for time, _ in samples], np.int64)
-        ends.append(
-            _samples(window, name, time_ns, values, np.full(len(samples), quality, np.uint8))
-        )
-    return list(frames.thinned(window, points, ends))
+            one = (clock.ns_of(row[at["_time"]]), read(row[at["_value"]]))
+            found.setdefault((name, quality), []).append(one)
+    return [_end(window, *field, samples) for field, samples in found.items()]
+
+
+def _end(window: Window, name: str, quality: int, samples: Sequence[tuple[int, Any]]) -> Long:
+    times, values = zip(*samples, strict=True)
+    codes = np.full(len(samples), quality, np.uint8)
+    return _samples(window, name, np.array(times, np.int64), np.array(values, np.object_), codes)

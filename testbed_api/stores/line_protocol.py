@@ -1,9 +1,9 @@
 """InfluxDB's line protocol, made in bulk from columns.
 
-Signals with the same time stamps become one line with many fields.  A good value stands in the field `<signal>`, an
-uncertain one in `<signal>:uncertain`, and `<signal>:bad` marks a sample without a value.  A field of its own for each
-quality, because fields are overwritten one by one: whatever is sent again under one identity, the value that is read
-is one that was sent with the quality read.
+Signals with the same time stamps become one line with many fields.  A good value stands in the
+field `<signal>`, an uncertain one in `<signal>:uncertain`, and `<signal>:bad` marks a sample
+without a value.  Each quality has a field of its own, because InfluxDB overwrites fields one by
+one: whatever is sent again under one identity, the value read was sent with the quality read.
 Source: InfluxDB 2.7 reference, line protocol.
 """
 
@@ -22,12 +22,12 @@ _SUFFIXES = ("", ":uncertain", ":bad")
 
 
 def field(name: str, quality: int) -> str:
-    """The field that holds a signal's samples of one quality; InfluxDB refuses a field called `time`."""
+    """The field with a signal's samples of one quality; InfluxDB refuses one called `time`."""
     return ("time:" if name == "time" else name) + _SUFFIXES[quality]
 
 
 def bodies(blocks: Iterable[Block]) -> Iterator[bytes]:
-    """What to send, each part within `MOST_LINES`, and within `MOST_BYTES` unless one line is longer."""
+    """What to send, in parts of `MOST_LINES` and `MOST_BYTES` (or one longer line) at most."""
     part: list[bytes] = []
     size = 0
     for block in blocks:

@@ -14,12 +14,13 @@ from pydantic import SecretStr
 
 from broker.backends import nats
 from broker.clock import WallClock
-from broker.settings import Address, BusSettings, Credential
+from broker.credential import Credential
+from broker.settings import Address, BusSettings
 from tests.services import mosquitto
 
 ADA = Credential("ada", "ada-secret-of-24-letters")
 BERT = Credential("bert", "bert-secret-of-25-letters")
-NATS_ACK_WAIT_S = 1  # it sends again what was not acknowledged after this, not at once on a reconnect
+NATS_ACK_WAIT_S = 1  # only after this it sends again what was not acknowledged
 SECRETS = {one.principal: one.secret for one in (ADA, BERT)}
 
 
@@ -37,9 +38,21 @@ class Broker(Protocol):
 
 
 def settings(broker: Broker, who: Credential, **changed: object) -> BusSettings:
-    return BusSettings(
-        broker=f"mqtt://{broker.address}", credential=SecretStr(who.text), **changed
-    )
+    return BusSettings(broker=f"mqtt://{broker.address}", credential=SecretStr(who.text), **changed)
+
+
+@contextlib.asynccontextmanager
+async def stopped(broker: Broker) -> AsyncIterator[None]:
+    """Still there, but silent; a broker that is killed meanwhile does not come back from it."""
+    pid = broker.pid
+    os.kill(pid, signal.SIGSTOP)
+    while not all(state == "T" for state in _thread_states(pid)):
+        await WallClock().sleep(0.001)  # a signal reaches a process's threads one by one
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 class _StartedOnRequest(WallClock):
@@ -117,9 +130,14 @@ class _Mosquitto:
 @contextlib.asynccontextmanager
 async def open_mosquitto(folder: Path) -> AsyncIterator[Broker]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mosquitto, "PASSWORDS", SECRETS)  # those of the service are too short to be ours
+        patch.setattr(mosquitto, "PASSWORDS", SECRETS)  # its own are too short for a Credential
         async with AsyncExitStack() as stack:
             yield _Mosquitto(folder, stack)
+
+
+def _thread_states(pid: int) -> list[str]:
+    stats = [one.read_text() for one in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return [stat.rpartition(") ")[2][0] for stat in stats]
 
 
 def _children() -> Iterator[int]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -11,9 +10,9 @@ import pytest
 
 from broker import client
 from broker.clock import WallClock
+from broker.credential import Credential
 from broker.errors import Forbidden, Refused, Unavailable
-from broker.settings import Credential
-from tests.conformance.brokers import ADA, BERT, NATS_ACK_WAIT_S, Broker, settings
+from tests.conformance.brokers import ADA, BERT, NATS_ACK_WAIT_S, Broker, settings, stopped
 
 TOPIC = "t/one"
 
@@ -53,7 +52,7 @@ async def publish_all(bus: client.Bus, payloads: Sequence[bytes]) -> None:
 
 
 async def drop(bus: client.Bus) -> None:
-    """Cut the connection as a network does, when all acknowledgements so far have reached the broker."""
+    """Cut the connection as a network does, once all acknowledgements have reached the broker."""
     await bus.publish("t/behind-the-acknowledgements", b"")
     bus._connection._socket.shutdown(socket.SHUT_RDWR)
 
@@ -68,30 +67,38 @@ async def stays_empty(inbox: client.Inbox) -> bool:
     return False
 
 
-# --- delivery -----------------------------------------------------------------------------------------------------
+# --- delivery -------------------------------------------------------------------------------------
 
 
 async def test_messages_arrive_in_the_order_they_were_published(broker):
-    async with open_bus(broker) as ada, open_bus(broker, BERT) as bert:
-        async with bert.subscribe(["t/#"], capacity=1_000, overflow="block") as inbox:
-            await publish_all(ada, numbered(300))
-            assert await next_of(inbox, 300) == numbered(300)
+    async with (
+        open_bus(broker) as ada,
+        open_bus(broker, BERT) as bert,
+        bert.subscribe(["t/#"], capacity=1_000, overflow="block") as inbox,
+    ):
+        await publish_all(ada, numbered(300))
+        assert await next_of(inbox, 300) == numbered(300)
 
 
 async def test_two_thousand_messages_are_published_in_a_pipeline(broker):
-    async with open_bus(broker) as ada, open_bus(broker, BERT) as bert:
-        async with bert.subscribe([TOPIC], capacity=2_000, overflow="block") as inbox:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(publish_all(ada, numbered(2_000)), name="publisher")
-                assert await next_of(inbox, 2_000) == numbered(2_000)
+    async with (
+        open_bus(broker) as ada,
+        open_bus(broker, BERT) as bert,
+        bert.subscribe([TOPIC], capacity=2_000, overflow="block") as inbox,
+        asyncio.TaskGroup() as tasks,
+    ):
+        tasks.create_task(publish_all(ada, numbered(2_000)), name="publisher")
+        assert await next_of(inbox, 2_000) == numbered(2_000)
 
 
 async def test_a_payload_of_256_kib_arrives_whole(broker):
     payload = os.urandom(256 * 1024)
-    async with open_bus(broker) as bus:
-        async with bus.subscribe([TOPIC], capacity=1, overflow="block") as inbox:
-            await bus.publish(TOPIC, payload)
-            assert await next_of(inbox) == [payload]
+    async with (
+        open_bus(broker) as bus,
+        bus.subscribe([TOPIC], capacity=1, overflow="block") as inbox,
+    ):
+        await bus.publish(TOPIC, payload)
+        assert await next_of(inbox) == [payload]
 
 
 async def test_a_retained_message_greets_a_later_reader_and_says_that_it_is_one(broker):
@@ -106,48 +113,54 @@ async def test_a_retained_message_greets_a_later_reader_and_says_that_it_is_one(
 
 
 async def test_a_message_for_two_inboxes_is_acknowledged_when_both_are_done_with_it(broker):
-    async with open_bus(broker, BERT, durable=True) as bert, open_bus(broker) as ada:
-        async with (
-            bert.subscribe([TOPIC], capacity=10, overflow="block") as one,
-            bert.subscribe([TOPIC], capacity=10, overflow="block") as other,
-        ):
-            await bert.connection()
-            await publish_all(ada, [b"by both", b"by one"])
-            assert await next_of(one, 2) == [b"by both", b"by one"]
-            assert await next_of(other) == [b"by both"]
-            assert await next_of(other, ack=False) == [b"by one"]
-            await drop(bert)
-            again = await anext(other)
+    async with (
+        open_bus(broker, BERT, durable=True) as bert,
+        open_bus(broker) as ada,
+        bert.subscribe([TOPIC], capacity=10, overflow="block") as one,
+        bert.subscribe([TOPIC], capacity=10, overflow="block") as other,
+    ):
+        await bert.connection()
+        await publish_all(ada, [b"by both", b"by one"])
+        assert await next_of(one, 2) == [b"by both", b"by one"]
+        assert await next_of(other) == [b"by both"]
+        assert await next_of(other, ack=False) == [b"by one"]
+        await drop(bert)
+        again = await anext(other)
     assert (again.payload, again.duplicate) == (b"by one", True)
 
 
 async def test_an_inbox_that_was_left_gets_nothing_more(broker):
-    async with open_bus(broker) as bus:
-        async with bus.subscribe([TOPIC], capacity=10, overflow="block") as kept:
-            async with bus.subscribe([TOPIC], capacity=1, overflow="block") as left:
-                await bus.publish(TOPIC, b"1")
-                assert await next_of(left) == await next_of(kept) == [b"1"]
-            await publish_all(bus, numbered(5))  # a full inbox that nobody reads would stop the others
-            assert await next_of(kept, 5) == numbered(5)
-            assert left.dropped == 0
+    async with (
+        open_bus(broker) as bus,
+        bus.subscribe([TOPIC], capacity=10, overflow="block") as kept,
+    ):
+        async with bus.subscribe([TOPIC], capacity=1, overflow="block") as left:
+            await bus.publish(TOPIC, b"1")
+            assert await next_of(left) == await next_of(kept) == [b"1"]
+        await publish_all(bus, numbered(5))  # an inbox that stayed would be full and block
+        assert await next_of(kept, 5) == numbered(5)
+        assert len(left) == 0
 
 
-# --- acknowledgement and sessions ---------------------------------------------------------------------------------
+# --- acknowledgement and sessions -----------------------------------------------------------------
 
 
 async def test_what_was_not_acknowledged_comes_again_to_a_durable_session(broker):
-    async with open_bus(broker, BERT, durable=True) as bert, open_bus(broker) as ada:
-        async with bert.subscribe([TOPIC], capacity=100, overflow="block") as inbox:
-            await bert.connection()
-            await publish_all(ada, numbered(20))
-            assert await next_of(inbox, 12) == numbered(12)
-            assert await next_of(inbox, 8, ack=False) == numbered(8, 12)
-            await drop(bert)
-            await bert.connection(after=1)
-            assert await next_of(inbox, 8) == numbered(8, 12)
-            await drop(bert)
-            await bert.connection(after=2)
-            assert await stays_empty(inbox)
+    async with (
+        open_bus(broker, BERT, durable=True) as bert,
+        open_bus(broker) as ada,
+        bert.subscribe([TOPIC], capacity=100, overflow="block") as inbox,
+    ):
+        await bert.connection()
+        await publish_all(ada, numbered(20))
+        assert await next_of(inbox, 12) == numbered(12)
+        assert await next_of(inbox, 8, ack=False) == numbered(8, 12)
+        await drop(bert)
+        await bert.connection(after=1)
+        assert await next_of(inbox, 8) == numbered(8, 12)
+        await drop(bert)
+        await bert.connection(after=2)
+        assert await stays_empty(inbox)
 
 
 async def test_a_durable_session_keeps_what_arrives_while_its_reader_is_away(broker):
@@ -160,66 +173,78 @@ async def test_a_durable_session_keeps_what_arrives_while_its_reader_is_away(bro
             await publish_all(ada, numbered(10))
             assert await next_of(inbox, 6) == numbered(6)
         await publish_all(ada, numbered(10, 10))
-        async with open_bus(broker, BERT, durable=True) as bert:
-            async with bert.subscribe([TOPIC], capacity=100, overflow="block") as inbox:
-                again = await next_of(inbox, 14)  # NATS sends what is new before what it sends again
-                assert sorted(again, key=int) == numbered(14, 6)
-                assert await stays_empty(inbox)
+        async with (
+            open_bus(broker, BERT, durable=True) as bert,
+            bert.subscribe([TOPIC], capacity=100, overflow="block") as inbox,
+        ):
+            arrived = await next_of(inbox, 14)
+            assert sorted(arrived, key=int) == numbered(14, 6)  # NATS sends the new ones first
+            assert await stays_empty(inbox)
 
 
 async def test_a_clean_session_keeps_what_it_has_not_read_over_a_break(broker):
-    async with open_bus(broker, BERT) as bert, open_bus(broker) as ada:
-        async with bert.subscribe([TOPIC], capacity=100, overflow="block") as inbox:
-            await publish_all(ada, numbered(5))
-            assert await next_of(inbox) == [b"0"]
-            while len(inbox) < 4:
-                await WallClock().sleep(0.01)
-            await drop(bert)
-            await bert.connection(after=1)
-            await ada.publish(TOPIC, b"5")
-            assert await next_of(inbox, 5) == numbered(5, 1)
+    async with (
+        open_bus(broker, BERT) as bert,
+        open_bus(broker) as ada,
+        bert.subscribe([TOPIC], capacity=100, overflow="block") as inbox,
+    ):
+        await publish_all(ada, numbered(5))
+        assert await next_of(inbox) == [b"0"]
+        while len(inbox) < 4:
+            await WallClock().sleep(0.01)
+        await drop(bert)
+        await bert.connection(after=1)
+        await ada.publish(TOPIC, b"5")
+        assert await next_of(inbox, 5) == numbered(5, 1)
 
 
-# --- a slow reader ------------------------------------------------------------------------------------------------
+# --- a slow reader --------------------------------------------------------------------------------
 
 
 async def test_a_blocking_inbox_stays_within_its_bound_and_loses_nothing(broker):
-    async with open_bus(broker) as ada, open_bus(broker, BERT) as bert:
-        async with bert.subscribe([TOPIC], capacity=10, overflow="block") as inbox:
-            await publish_all(ada, numbered(500))
-            longest, payloads = 0, []
-            async for message in inbox:
-                longest = max(longest, len(inbox))
-                payloads.append(message.payload)
-                inbox.ack(message)
-                if len(payloads) == 500:
-                    break
-                await WallClock().sleep(0.001)
+    async with (
+        open_bus(broker) as ada,
+        open_bus(broker, BERT) as bert,
+        bert.subscribe([TOPIC], capacity=10, overflow="block") as inbox,
+    ):
+        await publish_all(ada, numbered(500))
+        longest, payloads = 0, []
+        async for message in inbox:
+            longest = max(longest, len(inbox))
+            payloads.append(message.payload)
+            inbox.ack(message)
+            if len(payloads) == 500:
+                break
+            await WallClock().sleep(0.001)
     assert payloads == numbered(500)
     assert longest <= 10
 
 
 async def test_a_dropping_inbox_keeps_the_newest_and_counts_the_others(broker):
-    async with open_bus(broker) as ada, open_bus(broker, BERT) as bert:
-        async with (
-            bert.subscribe([TOPIC], capacity=10, overflow="drop_oldest") as slow,
-            bert.subscribe([TOPIC], capacity=500, overflow="block") as witness,
-        ):
-            await publish_all(ada, numbered(500))
-            assert await next_of(witness, 500) == numbered(500)
-            assert await next_of(slow, 10) == numbered(10, 490)
-            assert slow.dropped == 490
+    async with (
+        open_bus(broker) as ada,
+        open_bus(broker, BERT) as bert,
+        bert.subscribe([TOPIC], capacity=10, overflow="drop_oldest") as slow,
+        bert.subscribe([TOPIC], capacity=500, overflow="block") as witness,
+    ):
+        await publish_all(ada, numbered(500))
+        assert await next_of(witness, 500) == numbered(500)
+        assert await next_of(slow, 10) == numbered(10, 490)
+        assert slow.dropped == 490
 
 
 async def test_who_reads_a_full_inbox_may_wait_for_an_acknowledgement(broker):
     """It lies behind messages that are not read as long as the inbox is full."""
-    async with open_bus(broker) as ada, open_bus(broker, BERT, timeout_s=3) as bert:
-        async with bert.subscribe([TOPIC], capacity=5, overflow="block") as inbox:
-            await publish_all(ada, numbered(200))
-            for number in range(200):
-                assert await next_of(inbox) == [b"%d" % number]
-                if number % 20 == 0:
-                    await bert.publish("t/answer", b"")
+    async with (
+        open_bus(broker) as ada,
+        open_bus(broker, BERT, timeout_s=3) as bert,
+        bert.subscribe([TOPIC], capacity=5, overflow="block") as inbox,
+    ):
+        await publish_all(ada, numbered(200))
+        for number in range(200):
+            assert await next_of(inbox) == [b"%d" % number]
+            if number % 20 == 0:
+                await bert.publish("t/answer", b"")
 
 
 async def test_a_reader_may_pause_for_longer_than_the_keep_alive(broker):
@@ -231,38 +256,36 @@ async def test_a_reader_may_pause_for_longer_than_the_keep_alive(broker):
         assert await bert.connection() == 1
 
 
-# --- breaks -------------------------------------------------------------------------------------------------------
+# --- breaks ---------------------------------------------------------------------------------------
 
 
 async def test_a_client_is_back_within_ten_seconds_of_a_killed_broker(broker):
-    async with open_bus(broker) as ada, open_bus(broker, BERT) as bert:
-        async with bert.subscribe([TOPIC], capacity=10, overflow="block") as inbox:
-            async with broker.killed():
-                while ada.is_connected or bert.is_connected:
-                    await WallClock().sleep(0.01)
-            async with asyncio.timeout(10):
-                assert await ada.connection(after=1) == await bert.connection(after=1) == 2
-            await ada.publish(TOPIC, b"again")
-            assert await next_of(inbox) == [b"again"]
-            assert ada.last_error is None
+    async with (
+        open_bus(broker) as ada,
+        open_bus(broker, BERT) as bert,
+        bert.subscribe([TOPIC], capacity=10, overflow="block") as inbox,
+    ):
+        async with broker.killed():
+            while ada.is_connected or bert.is_connected:
+                await WallClock().sleep(0.01)
+        async with asyncio.timeout(10):
+            assert await ada.connection(after=1) == await bert.connection(after=1) == 2
+        await ada.publish(TOPIC, b"again")
+        assert await next_of(inbox) == [b"again"]
+        assert ada.last_error is None
 
 
 async def test_a_broker_that_falls_silent_is_noticed(broker):
     async with open_bus(broker, keepalive_s=2) as bus:
-        os.kill(broker.pid, signal.SIGSTOP)
-        try:
-            async with asyncio.timeout(6):
-                while bus.is_connected:
-                    await WallClock().sleep(0.05)
-        finally:
-            os.kill(broker.pid, signal.SIGCONT)
+        async with stopped(broker), asyncio.timeout(6):
+            while bus.is_connected:
+                await WallClock().sleep(0.05)
         async with asyncio.timeout(10):
             assert await bus.connection(after=1) == 2
 
 
 async def test_what_a_break_leaves_unacknowledged_fails_as_unavailable(broker):
-    async with open_bus(broker) as bus:
-        os.kill(broker.pid, signal.SIGSTOP)
+    async with open_bus(broker) as bus, stopped(broker):
         waiting = [await bus.submit(TOPIC, payload) for payload in numbered(10)]
         async with broker.killed():
             for one in waiting:
@@ -273,35 +296,30 @@ async def test_what_a_break_leaves_unacknowledged_fails_as_unavailable(broker):
 
 
 async def test_a_publish_that_is_not_acknowledged_in_time_is_unavailable(broker):
-    async with open_bus(broker, timeout_s=1) as bus:
-        os.kill(broker.pid, signal.SIGSTOP)
-        try:
-            with pytest.raises(Unavailable, match="no acknowledgement of t/one in 1 s"):
-                await bus.publish(TOPIC, b"")
-        finally:
-            os.kill(broker.pid, signal.SIGCONT)
+    async with open_bus(broker, timeout_s=1) as bus, stopped(broker):
+        with pytest.raises(Unavailable, match="no acknowledgement of t/one in 1 s"):
+            await bus.publish(TOPIC, b"")
 
 
 async def test_the_window_holds_a_publisher_back(broker):
     async with open_bus(broker, window=5) as bus:
-        os.kill(broker.pid, signal.SIGSTOP)
-        sent = [await bus.submit(TOPIC, payload) for payload in numbered(5)]
-        try:
+        async with stopped(broker):
+            sent = [await bus.submit(TOPIC, payload) for payload in numbered(5)]
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
                     await bus.submit(TOPIC, b"one too many")
-        finally:
-            os.kill(broker.pid, signal.SIGCONT)
         for one in sent:
             await one
         await bus.publish(TOPIC, b"room again")
 
 
-# --- who may come in ----------------------------------------------------------------------------------------------
+# --- who may come in ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "wrong", [Credential("ada", BERT.secret), Credential("carol", ADA.secret)], ids=["secret", "name"]
+    "wrong",
+    [Credential("ada", BERT.secret), Credential("carol", ADA.secret)],
+    ids=["secret", "name"],
 )
 async def test_a_wrong_credential_is_forbidden(broker, wrong):
     async with client.open(settings(broker, wrong), WallClock(), client_id=wrong.principal) as bus:
@@ -325,9 +343,6 @@ async def test_an_error_inside_comes_out_as_it_is(broker):
 
 async def test_leaving_in_the_middle_of_everything_leaves_nothing_behind(broker):
     """The guard of every test looks for tasks, threads, children and sockets."""
-    async with open_bus(broker) as bus:
-        async with bus.subscribe([TOPIC], capacity=1, overflow="block"):
-            for payload in numbered(100):
-                await bus.submit(TOPIC, payload)
-
-
+    async with open_bus(broker) as bus, bus.subscribe([TOPIC], capacity=1, overflow="block"):
+        for payload in numbered(100):
+            await bus.submit(TOPIC, payload)

@@ -1,12 +1,16 @@
 """What every time-series store must do, held against each of them."""
 
+import asyncio
+import itertools
 import math
+import struct
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from broker.batch import BAD, GOOD, NO_VALUE, NUMPY, UNCERTAIN, Series
-from broker.errors import Forbidden, Taken, Unavailable
 from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed_api.stores import duckdb, influxdb
@@ -22,7 +26,15 @@ SPEC = StreamSpec(
     ),
 )
 FLOATS = StreamSpec(StreamAddress("factory", "pump-rig", "fast"), (Signal("a"), Signal("b")))
+STRANGE = StreamSpec(
+    StreamAddress("factory", "pump-rig", "strange"),
+    tuple(
+        Signal(name)
+        for name in ("time", "Time", "space", "value", "a.b-c_d", "1 2", "field", "result")
+    ),
+)
 ALWAYS = (-(2**62), 2**62)
+NO_TWO_BY_CHANCE = itertools.count()
 
 
 @pytest.fixture(params=["duckdb", "influxdb"])
@@ -50,12 +62,16 @@ def series(times, values, quality=None, dtype=Dtype.FLOAT64):
     return Series(np.array(times, np.int64), column, codes)
 
 
+def bits(value):
+    return struct.pack("d", value)
+
+
 def block(*named, spec=SPEC, space="live"):
     return Block(space, spec, named)
 
 
 async def stored(store, spec=SPEC, space="live", span=ALWAYS, signals=None):
-    """All samples as {signal: [(time, value, quality)]}, checking order and frame size on the way."""
+    """All samples as {signal: [(time, value, quality)]}; checks order and frame size on the way."""
     found = {name: [] for name in signals or spec.names}
     last = (-(2**63), -1)
     async for frame in store.read(Window(space, spec, tuple(found), *span)):
@@ -89,7 +105,7 @@ async def test_every_dtype_comes_back_value_for_value(store):
         ]
     )
     found = await stored(store)
-    assert [value for _, value, _ in found["Volume Flow RateRMS"]] == floats
+    assert [bits(value) for _, value, _ in found["Volume Flow RateRMS"]] == [*map(bits, floats)]
     assert [value for _, value, _ in found["strokes"]] == whole
     assert [value for _, value, _ in found["valve.open-1"]] == [True, False] * 3
     assert [value for _, value, _ in found["recipe"]] == text
@@ -149,9 +165,8 @@ async def test_a_window_includes_its_start_and_not_its_end(store):
 
 
 async def test_only_the_signals_asked_for_are_read(store):
-    await store.write(
-        [block(("strokes", series([1], [1], dtype=Dtype.INT64)), ("recipe", series([1], ["a"], dtype=Dtype.STRING)))]
-    )
+    strokes, recipe = series([1], [1], dtype=Dtype.INT64), series([1], ["a"], dtype=Dtype.STRING)
+    await store.write([block(("strokes", strokes), ("recipe", recipe))])
     assert await stored(store, signals=("recipe",)) == {"recipe": [(1, "a", 0)]}
 
 
@@ -164,12 +179,105 @@ async def test_spaces_and_streams_are_kept_apart(store):
 
 
 async def test_a_large_window_is_read_in_bounded_frames(store):
-    count = 120_000
+    count = 150_000
     times = np.arange(count) * 100
-    await store.write([block(("a", series(times, times / 7)), ("b", series(times + 50, times / 3)), spec=FLOATS)])
+    pair = ("a", series(times, times / 7)), ("b", series(times + 50, times / 3))
+    await store.write([block(*pair, spec=FLOATS)])
     found = await stored(store, FLOATS)
     assert [value for _, value, _ in found["a"]] == (times / 7).tolist()
     assert len(found["b"]) == count
+
+
+async def test_samples_far_apart_and_close_together_are_read_alike(store):
+    close = 1_000_000_000 + np.arange(60_000)
+    times = np.concatenate([[-(2**61)], close, [2**40, 2**61]])
+    await store.write([block(("a", series(times, times / 7)), spec=FLOATS)])
+    assert [time for time, _, _ in (await stored(store, FLOATS))["a"]] == times.tolist()
+
+
+async def test_a_reader_may_leave_early(store):
+    times = np.arange(60_000)
+    await store.write([block(("a", series(times, times / 7)), spec=FLOATS)])
+    frames = store.read(Window("live", FLOATS, ("a",), *ALWAYS))
+    assert len(await anext(frames)) > 0
+    await frames.aclose()
+    await store.ready()
+
+
+async def test_no_signals_asked_for_are_no_samples(store):
+    await store.write([block(("a", series([1], [1.0])), spec=FLOATS)])
+    window = Window("live", FLOATS, (), *ALWAYS)
+    assert [frame async for frame in store.read(window)] == []
+    assert [frame async for frame in store.thin(window, 10)] == []
+
+
+async def test_any_name_that_a_signal_may_have_is_kept_apart(store):
+    named = [(name, series([1, 2], [at, -at])) for at, name in enumerate(STRANGE.names, start=1)]
+    await store.write([block(*named, spec=STRANGE)])
+    found = await stored(store, STRANGE)
+    assert found == {
+        name: [(1, at, 0), (2, -at, 0)] for at, name in enumerate(STRANGE.names, start=1)
+    }
+    for name in STRANGE.names:
+        window = Window("live", STRANGE, (name,), 0, 10)
+        [frame] = [frame async for frame in store.thin(window, 2)]
+        assert {frame.names[at] for at in frame.signal} == {name}
+
+
+SENT = [(GOOD, 1.0), (GOOD, 2.0), (UNCERTAIN, 3.0), (UNCERTAIN, 4.0), (BAD, math.nan)]
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one write", "in two"])
+async def test_value_and_quality_of_a_sample_were_sent_together(store, together):
+    pairs = list(itertools.product(SENT, SENT))
+    times = list(range(len(pairs)))
+    first, second = (
+        block(
+            ("a", series(times, *([pair[at][part] for pair in pairs] for part in (1, 0)))),
+            spec=FLOATS,
+        )
+        for at in (0, 1)
+    )
+    for blocks in [[first, second]] if together else [[first], [second]]:
+        await store.write(blocks)
+    found = (await stored(store, FLOATS))["a"]
+    assert [time for time, _, _ in found] == times
+    for (_, value, code), pair in zip(found, pairs, strict=True):
+        assert (code, bits(value)) in [(sent, bits(one)) for sent, one in pair]
+
+
+async def test_readers_see_what_was_written_before_they_began(store):
+    done = 0
+
+    async def write():
+        nonlocal done
+        for at in range(30):
+            times = np.arange(at * 100, at * 100 + 100)
+            await store.write([block(("a", series(times, times / 7)), spec=FLOATS)])
+            done = at + 1
+
+    async def look():
+        while done < 30:
+            least = done * 100
+            found = (await stored(store, FLOATS))["a"]
+            assert len(found) >= least
+            assert all(value == time / 7 for time, value, _ in found)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(write(), name="writer")
+        for reader in range(3):
+            tasks.create_task(look(), name=f"reader {reader}")
+
+
+async def test_a_write_that_nobody_waits_for_does_no_harm(store):
+    times = np.arange(5_000)
+    one = block(("a", series(times, times / 7)), spec=FLOATS)
+    async with asyncio.TaskGroup() as tasks:
+        abandoned = tasks.create_task(store.write([one]), name="abandoned")
+        await asyncio.wait([abandoned], timeout=0.002)
+        abandoned.cancel()
+    await store.write([one])
+    assert [time for time, _, _ in (await stored(store, FLOATS))["a"]] == times.tolist()
 
 
 async def test_thinning_keeps_extremes_and_never_shows_bad_for_good(store):
@@ -213,36 +321,120 @@ async def test_what_was_written_outlives_the_store(opened):
         await second.ready()
 
 
-async def test_a_store_that_is_away_is_unavailable():
-    with pytest.raises(Unavailable):
-        async with influxdb.open(
-            "http://127.0.0.1:9", token="none", organisation="testbed", bucket="testbed"
-        ):
-            pass
+async def test_thinning_compares_whole_numbers_beyond_2_to_the_53_exactly(store):
+    values = [2**60 + 1, 2**60 + 3, 2**60, 2**60 + 2]
+    await store.write([block(("strokes", series([1, 2, 3, 4], values, dtype=Dtype.INT64)))])
+    window = Window("live", SPEC, ("strokes",), 0, 10)
+    [frame] = [frame async for frame in store.thin(window, 2)]
+    assert frame.time_ns.tolist() == [2, 3]
+    assert frame.values.tolist() == [2**60 + 3, 2**60]
 
 
-async def test_a_wrong_token_is_forbidden(influxd):
-    with pytest.raises(Forbidden, match="token"):
-        async with influxdb.open(
-            influxd.url, token="wrong", organisation=influxd.organisation, bucket="testbed"
-        ):
-            pass
+async def test_a_span_without_a_good_sample_shows_its_first_and_last(store):
+    times = list(range(10, 40))
+    quality = [BAD, UNCERTAIN] * 5 + [GOOD, UNCERTAIN] * 5 + [UNCERTAIN, BAD] * 5
+    values = [
+        math.nan if code == BAD else float(time) for time, code in zip(times, quality, strict=True)
+    ]
+    await store.write([block(("a", series(times, values, quality)), spec=FLOATS)])
+    window = Window("live", FLOATS, ("a",), 10, 40)
+    [frame] = [frame async for frame in store.thin(window, 6)]
+    assert frame.time_ns.tolist() == [10, 19, 20, 28, 30, 39]
+    assert frame.quality.tolist() == [BAD, UNCERTAIN, GOOD, GOOD, UNCERTAIN, BAD]
 
 
-async def test_a_file_that_another_process_has_is_taken(tmp_path):
-    import subprocess  # noqa: PLC0415 - one test only
-    import sys  # noqa: PLC0415
+def sample(dtype):
+    values = {
+        Dtype.FLOAT64: st.floats(allow_nan=False, allow_infinity=False),
+        Dtype.INT64: st.integers(-(2**63), 2**63 - 1),
+        Dtype.BOOL: st.booleans(),
+        Dtype.STRING: st.text(max_size=20),
+    }
+    none = st.just((NO_VALUE[dtype], BAD))
+    return st.tuples(values[dtype], st.sampled_from([GOOD, UNCERTAIN])) | none
 
-    path = tmp_path / "samples.duckdb"
-    holder = subprocess.Popen(  # noqa: ASYNC220, S603
-        [sys.executable, "-c", f"import duckdb; c = duckdb.connect({str(path)!r}); print(1, flush=True); input()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+
+def samples():
+    """For each signal of SPEC: time -> (value, quality)."""
+    times = st.integers(-(2**61), 2**61) | st.integers(0, 50)
+    return st.fixed_dictionaries(
+        {one.name: st.dictionaries(times, sample(one.dtype), max_size=15) for one in SPEC.signals}
     )
-    try:
-        holder.stdout.readline()
-        with pytest.raises(Taken, match="another process"):
-            async with duckdb.open(path):
-                pass
-    finally:
-        holder.communicate(b"\n")
+
+
+def blocks_of(chosen, space):
+    return [
+        block((one.name, series([time], [value], [code], one.dtype)), space=space)
+        for one in SPEC.signals
+        for time, (value, code) in chosen[one.name].items()
+    ]
+
+
+def comparable(value):
+    return bits(value) if isinstance(value, float) else value
+
+
+AN_EMPTY_STRING = {
+    "Volume Flow RateRMS": {},
+    "strokes": {},
+    "valve.open-1": {},
+    "recipe": {-1: ("full", GOOD), 0: ("", GOOD)},
+}
+
+
+@given(chosen=samples(), again=st.booleans(), points=st.integers(2, 20))
+@example(chosen=AN_EMPTY_STRING, again=False, points=4)
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+async def test_any_samples_come_back_as_they_were_sent(store, chosen, again, points):
+    space = f"run-{next(NO_TWO_BY_CHANCE)}"
+    blocks = blocks_of(chosen, space)
+    await store.write(blocks)
+    if again:
+        await store.write(blocks[::-1] + blocks)
+    found = await stored(store, space=space)
+    for name in SPEC.names:
+        sent = sorted(chosen[name].items())
+        assert [(time, comparable(value), code) for time, value, code in found[name]] == [
+            (time, comparable(value), code) for time, (value, code) in sent
+        ]
+    window = Window(space, SPEC, SPEC.names, *ALWAYS)
+    await check_thinned(store, window, points, found)
+
+
+async def check_thinned(store, window, points, whole):
+    """Hold the contract of `thin` against all samples of the window."""
+    width = -(-(window.to_ns - window.from_ns) // (points // 2))
+    thin, order = {name: [] for name in whole}, []
+    async for frame in store.thin(window, points):
+        for name, one in frame.series():
+            thin[name] += zip(*(part.tolist() for part in one), strict=True)
+        order += zip(frame.time_ns.tolist(), frame.signal.tolist(), strict=True)
+    assert order == sorted(set(order))
+    for name, every in whole.items():
+        kept = {
+            span: list(of)
+            for span, of in itertools.groupby(
+                thin[name], lambda s: (s[0] - window.from_ns) // width
+            )
+        }
+        for span, of in itertools.groupby(every, lambda s: (s[0] - window.from_ns) // width):
+            check_span(window.spec.signal(name).dtype, list(of), kept.pop(span))
+        assert not kept
+
+
+def check_span(dtype, every, kept):
+    assert len(kept) <= 2
+    assert {(time, comparable(value)) for time, value, _ in kept} <= {
+        (time, comparable(value)) for time, value, _ in every
+    }
+    good = [one for one in every if one[2] == GOOD]
+    if good:
+        assert {code for _, _, code in kept} == {GOOD}
+    if good and dtype in {Dtype.FLOAT64, Dtype.INT64}:
+        values = [value for _, value, _ in good]
+        assert {min(values), max(values)} == {value for _, value, _ in kept}
+    else:
+        times = [time for time, _, _ in good or every]
+        assert {min(times), max(times)} == {time for time, _, _ in kept}

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import stat
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,8 +16,9 @@ from pydantic import SecretStr
 from broker import client
 from broker.backends import nats
 from broker.clock import NS_PER_S, WallClock
+from broker.credential import Credential
 from broker.errors import Forbidden, Invalid, Refused, Taken, Unavailable
-from broker.settings import Address, BusSettings, Credential
+from broker.settings import Address, BusSettings
 from tests import services
 
 ADA = Credential("ada", "ada-secret-of-24-letters")
@@ -78,7 +78,7 @@ def first_child() -> int:
     return int(" ".join(listing.read_text() for listing in listings).split()[0])
 
 
-# --- who may come in ----------------------------------------------------------------------------------------------
+# --- who may come in ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,7 @@ async def test_several_clients_of_one_principal_come_in_under_ids_of_their_own(d
         await other.ready()
 
 
-async def test_a_principal_that_could_share_a_client_id_with_another_is_refused(door, porter):
-    porter.entries["ada--x"] = porter.entries["ada"]
+def test_a_principal_that_could_share_a_client_id_with_another_is_refused():
     knock = nats.Knock("ada--x", ADA.secret, "ada--x")
     assert not nats.callout.is_bound(knock)
     with pytest.raises(Invalid, match="ada--x"):
@@ -144,7 +143,11 @@ def listening_ports(pid: int) -> set[int]:
 
 @pytest.mark.parametrize(
     "shown",
-    [{}, {"user": "ada", "pass": ADA.secret, "name": "ada"}, {"user": "callout", "pass": "guessed"}],
+    [
+        {},
+        {"user": "ada", "pass": ADA.secret, "name": "ada"},
+        {"user": "callout", "pass": "guessed"},
+    ],
     ids=["nothing", "a good credential", "a guess"],
 )
 async def test_nobody_comes_in_by_the_inner_door(door, shown):
@@ -155,12 +158,26 @@ async def test_nobody_comes_in_by_the_inner_door(door, shown):
     assert b"PONG" not in said
 
 
-# --- to what ------------------------------------------------------------------------------------------------------
+# --- to what --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "wanted",
-    ["#", "+/ada", "t/+", "t/#", "t/ada/#", "t/bert", "$SYS/#", "$MQTT/#", "$MQTT/sub/#", "$JS/#", "+/+", "/t/ada", "t.ada"],
+    [
+        "#",
+        "+/ada",
+        "t/+",
+        "t/#",
+        "t/ada/#",
+        "t/bert",
+        "$SYS/#",
+        "$MQTT/#",
+        "$MQTT/sub/#",
+        "$JS/#",
+        "+/+",
+        "/t/ada",
+        "t.ada",
+    ],
 )
 async def test_what_is_not_in_the_entry_cannot_be_subscribed(door, wanted):
     async with opened(door, ADA) as bus:
@@ -171,8 +188,10 @@ async def test_what_is_not_in_the_entry_cannot_be_subscribed(door, wanted):
                     await anext(inbox)
 
 
-@pytest.mark.parametrize("topic", ["t/bert", "t/ada/x", "t", "x", "$SYS/REQ/USER/AUTH", "$MQTT/msgs/t/bert"])
-@pytest.mark.parametrize("retain", [False, True])
+@pytest.mark.parametrize(
+    "topic", ["t/bert", "t/ada/x", "t", "x", "$SYS/REQ/USER/AUTH", "$MQTT/msgs/t/bert"]
+)
+@pytest.mark.parametrize("retain", [False, True], ids=["passing", "retained"])
 async def test_what_is_published_outside_the_entry_reaches_nobody(door, topic, retain):
     async with ada_and_bert(door) as (ada, bert):
         async with bert.subscribe(["t/#"], capacity=10, overflow="block") as inbox:
@@ -190,9 +209,10 @@ async def test_what_is_published_outside_the_entry_reaches_nobody(door, topic, r
 
 
 async def test_a_will_outside_the_entry_reaches_nobody(door):
-    texts = ["ada", "t/bert", "forbidden", "ada", ADA.secret]  # client id, will topic, will, user, password
+    client_id, topic, will, user, password = "ada", "t/bert", "forbidden", "ada", ADA.secret
     rest = b"\x00\x04MQTT\x04\xc6\x00\x0a" + b"".join(
-        len(text).to_bytes(2, "big") + text.encode() for text in texts
+        len(text).to_bytes(2, "big") + text.encode()
+        for text in (client_id, topic, will, user, password)
     )
     async with opened(door, BERT) as bert:
         await bert.ready()
@@ -226,13 +246,15 @@ async def test_a_wider_filter_covers_its_own_root_and_all_below(door):
                 assert (await anext(inbox)).topic == topic
 
 
-@pytest.mark.parametrize("topic_filter", ["a.b", "a/*", "a/>", "a//b", "/a", "a/", "a/#/b", "a+", "$SYS/#", "a b", ""])
+@pytest.mark.parametrize(
+    "topic_filter", ["a.b", "a/*", "a/>", "a//b", "/a", "a/", "a/#/b", "a+", "$SYS/#", "a b", ""]
+)
 def test_a_filter_that_nats_would_read_otherwise_is_not_granted(topic_filter):
     with pytest.raises(Invalid, match="is not a filter that can be granted"):
         nats.callout.subjects(topic_filter)
 
 
-# --- for how long -------------------------------------------------------------------------------------------------
+# --- for how long ---------------------------------------------------------------------------------
 
 
 async def test_a_kick_silences_and_the_next_knock_is_answered_anew(door, porter):
@@ -272,24 +294,27 @@ async def test_an_entry_ends_a_connection_at_its_expiry(door, porter):
 
 async def test_an_entry_that_has_expired_lets_nobody_in(door, porter):
     entry = porter.entries["ada"]
-    porter.entries["ada"] = nats.Entry(entry.publish, entry.subscribe, WallClock().now_ns() - NS_PER_S)
+    past_ns = WallClock().now_ns() - NS_PER_S
+    porter.entries["ada"] = nats.Entry(entry.publish, entry.subscribe, past_ns)
     async with opened(door, ADA, timeout_s=2) as ada:
         with pytest.raises(Forbidden):
             await ada.ready()
 
 
-# --- its life -----------------------------------------------------------------------------------------------------
+# --- its life -------------------------------------------------------------------------------------
 
 
 async def test_retained_messages_are_kept_between_starts(tmp_path, porter):
     for expected in ([], [b"kept"]):
-        async with nats.serve(tmp_path, answer=porter.answer, clock=WallClock()) as door:
-            async with opened(door, ADA) as ada:
-                await ada.ready()
-                async with ada.subscribe([OWN], capacity=10, overflow="block") as inbox:
-                    for payload in expected:
-                        assert (await anext(inbox)).payload == payload
-                    await ada.publish(OWN, b"kept", retain=True)
+        async with (
+            nats.serve(tmp_path, answer=porter.answer, clock=WallClock()) as door,
+            opened(door, ADA) as ada,
+        ):
+            await ada.ready()
+            async with ada.subscribe([OWN], capacity=10, overflow="block") as inbox:
+                for payload in expected:
+                    assert (await anext(inbox)).payload == payload
+                await ada.publish(OWN, b"kept", retain=True)
 
 
 async def test_rights_and_kicks_work_after_a_crash(door):
@@ -306,14 +331,14 @@ async def test_rights_and_kicks_work_after_a_crash(door):
 
 async def test_a_port_in_use_is_taken(door, tmp_path, porter):
     taken = nats.NatsSettings(mqtt_port=door.mqtt.port)
+    second = nats.serve(tmp_path / "2", answer=porter.answer, clock=WallClock(), settings=taken)
     with pytest.raises(Taken, match=f"127.0.0.1:{door.mqtt.port}"):
-        async with nats.serve(tmp_path / "2", answer=porter.answer, clock=WallClock(), settings=taken):
-            pass
+        await second.__aenter__()
 
 
 async def test_a_server_that_does_not_start_says_why(tmp_path, porter):
     (tmp_path / "jetstream").write_text("not a folder")
-    with pytest.raises(Unavailable, match=r"did not start:\n(.|\n)*storage directory is not a directory"):
+    with pytest.raises(Unavailable, match=r"did not start:\n(.|\n)*storage directory is not"):
         async with nats.serve(tmp_path, answer=porter.answer, clock=WallClock()):
             pass
 
@@ -324,7 +349,8 @@ async def test_an_error_inside_comes_out_as_it_is(tmp_path, porter):
             raise Refused("by the one inside")
 
 
-async def test_its_secrets_are_nobody_elses_to_read(door, tmp_path):
+@pytest.mark.usefixtures("door")
+def test_its_secrets_are_nobody_elses_to_read(tmp_path):
     assert stat.S_IMODE((tmp_path / "nats.conf").stat().st_mode) == 0o600
 
 
@@ -347,10 +373,13 @@ asyncio.run(main())
 
 
 async def test_the_server_ends_when_its_parent_is_killed(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", PARENT, tmp_path], stdout=subprocess.PIPE) as parent:
-        port = int(await asyncio.to_thread(parent.stdout.readline))
-        assert services.accepts(port)
-        parent.kill()
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PARENT, tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    port = int(await parent.stdout.readline())
+    assert services.accepts(port)
+    parent.kill()
+    await parent.wait()
     async with asyncio.timeout(5):
         while services.accepts(port):
             await WallClock().sleep(0.02)

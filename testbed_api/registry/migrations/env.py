@@ -5,7 +5,10 @@ from alembic import context
 from testbed_api.registry.tables import metadata
 
 context.configure(
-    connection=context.config.attributes["connection"], target_metadata=metadata, include_schemas=True
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    include_schemas=True,
+    transactional_ddl=True,
 )
 with context.begin_transaction():
     context.run_migrations()

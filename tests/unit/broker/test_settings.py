@@ -3,8 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
+from broker.credential import Credential
 from broker.errors import Invalid
-from broker.settings import Address, BusSettings, Credential
+from broker.settings import Address, BusSettings
 
 SECRET = "s" * 43
 
@@ -41,7 +42,9 @@ def test_what_is_no_credential_is_refused_with_the_reason(text, reason):
         Credential.parse(text)
 
 
-@pytest.mark.parametrize("text", ["ada." + "x" * 101, "y" * 43, f"ada--.{SECRET}", f"ada.{SECRET}!"])
+@pytest.mark.parametrize(
+    "text", ["ada." + "x" * 101, "y" * 43, f"ada--.{SECRET}", f"ada.{SECRET}!"]
+)
 def test_a_refusal_does_not_repeat_the_secret(text):
     with pytest.raises(Invalid) as refused:
         Credential.parse(text)

@@ -14,9 +14,7 @@ STREAM = sa.String(122)
 
 
 def _serial() -> sa.Column[int]:
-    return sa.Column(
-        "id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True
-    )
+    return sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True)
 
 
 def _of_a_stream() -> list[sa.Column[str]]:
@@ -29,7 +27,9 @@ def _of_a_stream() -> list[sa.Column[str]]:
 def upgrade() -> None:
     """Make all tables."""
     _make_registry()
-    _make_recorder()
+    _make_what_is_held()
+    _make_what_is_missing()
+    _make_what_waits()
 
 
 def _make_registry() -> None:
@@ -69,7 +69,7 @@ def _make_registry() -> None:
     )
 
 
-def _make_recorder() -> None:
+def _make_what_is_held() -> None:
     op.create_table(
         "specs",
         sa.Column("space", ID, primary_key=True),
@@ -88,6 +88,9 @@ def _make_recorder() -> None:
         sa.Column("last", sa.BigInteger, nullable=False),
         schema=RECORDER,
     )
+
+
+def _make_what_is_missing() -> None:
     op.create_table(
         "gaps",
         _serial(),
@@ -118,8 +121,14 @@ def _make_recorder() -> None:
         schema=RECORDER,
     )
     op.create_index(
-        "ix_dead_letters_space_stream_id", "dead_letters", ["space", "stream", "id"], schema=RECORDER
+        "ix_dead_letters_space_stream_id",
+        "dead_letters",
+        ["space", "stream", "id"],
+        schema=RECORDER,
     )
+
+
+def _make_what_waits() -> None:
     op.create_table(
         "set_aside",
         _serial(),

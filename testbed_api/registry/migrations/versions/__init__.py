@@ -1,0 +1,1 @@
+"""The versions of the schema, each following the one before."""

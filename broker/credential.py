@@ -1,0 +1,54 @@
+"""Credentials: who one is, and the secret that proves it."""
+
+import re
+import secrets
+from dataclasses import dataclass, field
+from typing import Self
+
+from broker.errors import Invalid
+from broker.namespace import checked_id
+
+SECRET_BYTES = 32
+_SECRET = re.compile(r"[A-Za-z0-9_-]{16,100}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """Who one is and what proves it; as text `principal.secret`."""
+
+    principal: str
+    secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        checked_id(self.principal, "principal")
+        if "--" in self.principal:
+            raise Invalid(
+                f"principal {self.principal!r} has '--' in it",
+                hint="that separates it from the rest of a client id",
+            )
+        if _SECRET.fullmatch(self.secret) is None:
+            raise Invalid(
+                f"the secret of {self.principal!r} is not one",
+                hint="16 to 100 of A-Z, a-z, 0-9, '_', '-'",
+            )
+
+    @property
+    def text(self) -> str:
+        """The credential as it is handed over, once."""
+        return f"{self.principal}.{self.secret}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `principal.secret`; raises Invalid, without repeating the secret."""
+        principal, dot, secret = text.partition(".")
+        if not dot:
+            raise Invalid(
+                "the credential is not one",
+                hint="it reads principal.secret, as it was shown when made",
+            )
+        return cls(principal, secret)
+
+    @classmethod
+    def make(cls, principal: str) -> Self:
+        """A new one, with 256 random bits."""
+        return cls(principal, secrets.token_urlsafe(SECRET_BYTES))

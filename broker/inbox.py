@@ -1,0 +1,125 @@
+"""What arrives for a subscription, and the account of who is done with it."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+from broker.errors import BedError
+
+Overflow = Literal["block", "drop_oldest"]
+
+INBOX_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One arrival: acknowledged to the broker when every inbox that got it is done with it."""
+
+    acknowledge: Callable[[], None]
+    readers: int
+
+    def done(self) -> None:
+        """One more inbox is done."""
+        self.readers -= 1
+        if self.readers == 0:
+            self.acknowledge()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What arrived.
+
+    retained: it was kept by the broker from before.  duplicate: it may have been here already.
+    """
+
+    topic: str
+    payload: bytes
+    retained: bool = False
+    duplicate: bool = False
+    delivery: Delivery | None = field(default=None, repr=False, compare=False)
+
+
+class Inbox:
+    """What arrives for one subscription: iterate, then acknowledge.
+
+    Bounded in messages and bytes.  `block` stops reading from the connection while it is full,
+    `drop_oldest` lets go of the oldest and counts it in `dropped`.  While an acknowledgement of the
+    broker is awaited, `block` holds to the bytes alone: the acknowledgement lies behind what is not
+    read, and who waits for it may be this inbox's reader.
+    """
+
+    def __init__(self, filters: Sequence[str], capacity: int, overflow: Overflow) -> None:
+        """Made by `Bus.subscribe`."""
+        self.filters = tuple(filters)
+        self.dropped = 0
+        self._capacity = capacity
+        self._overflow = overflow
+        self._waiting: deque[Message] = deque()
+        self._bytes = 0
+        self._arrived = asyncio.Event()
+        self._refused: BedError | None = None
+        self._resume: Callable[[], None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        """The next message; raises Forbidden if the broker refused the subscription."""
+        while not self._waiting:
+            if self._refused is not None:
+                raise self._refused
+            self._arrived.clear()
+            await self._arrived.wait()
+        message = self._waiting.popleft()
+        self._bytes -= len(message.payload)
+        if self._resume is not None:
+            self._resume()
+        return message
+
+    def ack(self, message: Message) -> None:
+        """Tell the broker that this message is dealt with; after a break it is not told."""
+        if message.delivery is not None:
+            message.delivery.done()
+
+    @property
+    def full(self) -> bool:
+        """Whether no more fits."""
+        return len(self._waiting) >= self._capacity or self._bytes >= INBOX_BYTES
+
+    def blocks(self, *, stretched: bool) -> bool:
+        """Whether the connection must not be read for now; stretched: only bytes count."""
+        full = self._bytes >= INBOX_BYTES if stretched else self.full
+        return self._overflow == "block" and full
+
+    def put(self, message: Message) -> None:
+        """Take in an arrival."""
+        if self._overflow == "drop_oldest":
+            while self.full and self._waiting:
+                oldest = self._waiting.popleft()
+                self._bytes -= len(oldest.payload)
+                self.dropped += 1
+                self.ack(oldest)
+        self._waiting.append(message)
+        self._bytes += len(message.payload)
+        self._arrived.set()
+
+    def attach(self, resume: Callable[[], None]) -> None:
+        """Belong to a connection from now on, which goes on reading when told to `resume`."""
+        self._resume = resume
+        self._refused = None
+
+    def leave(self) -> None:
+        """Be done with what is unread, so that other inboxes' acknowledgements of it count."""
+        for message in self._waiting:
+            self.ack(message)
+        self._waiting.clear()
+
+    def refuse(self, error: BedError) -> None:
+        """End the iteration with this error."""
+        self._refused = error
+        self._arrived.set()

@@ -1,0 +1,105 @@
+"""A first look at a server: its nodes as a tree, and a mapping to start from."""
+
+import re
+from typing import Any
+
+import yaml
+
+from broker.streams import Dtype
+from gateway.conversion import DTYPES
+from gateway.links.describing import Described, Listed, describe, walk
+from gateway.links.resolving import connected
+from gateway.mapping import Server
+
+TIMEOUT_S = 4.0
+MOST_DESCRIPTION = 400
+MOST_SIGNALS = 1_000
+"""In one stream; a folder with more becomes several."""
+
+_HEAD = """\
+# A first mapping, written from what the server tells.  Look through it, and leave out what nobody needs:
+# kind (real or simulated), the streams' names, period_s, trigger (value, or timestamp to keep repeated values).
+"""
+
+
+async def tree(server_url: str) -> list[str]:
+    """The server's objects and variables below Objects, indented, with type and node as a mapping names it.
+
+    Raises Unavailable if the server does not answer, Invalid if it wants security.
+    """
+    async with connected(_server(server_url)) as client:
+        return [_line(one) async for one in walk(client)]
+
+
+async def starting_mapping(url: str, organisation: str, equipment: str) -> str:
+    """A mapping file's text with every variable that can be read, one stream a folder."""
+    streams: dict[str, dict[str, Any]] = {}
+    async with connected(_server(url)) as client:
+        async for one in walk(client):
+            if one.variant not in DTYPES or one.is_array or not one.text:
+                continue
+            stream = streams.setdefault(_stream(one, streams), {"signals": {}})
+            name = _free(_signal(one.name), stream["signals"])
+            stream["signals"][name] = _fields(one, await describe(client, one.node))
+    document = {
+        "organisation": organisation,
+        "equipment": equipment,
+        "kind": "real",
+        "opcua": {"url": url, "security": "none"},
+        "streams": streams,
+    }
+    return _HEAD + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _server(url: str) -> Server:
+    return Server(url, TIMEOUT_S, items_per_call=500, items_per_s=100_000.0)
+
+
+def _line(one: Listed) -> str:
+    indent = "  " * len(one.parents)
+    if not one.is_variable:
+        return f"{indent}{one.name}  {one.text}".rstrip()
+    kind = one.variant.name if one.variant is not None else "of a type that is not built in"
+    note = "" if one.variant in DTYPES and not one.is_array else " (not supported)"
+    return f"{indent}{one.name}  {kind}{'[]' if one.is_array else ''}{note}  {one.text}".rstrip()
+
+
+def _stream(one: Listed, streams: dict[str, dict[str, Any]]) -> str:
+    """The stream of a variable: its folder's name as an id, numbered on where that is full."""
+    name = one.parents[-1] if one.parents else "objects"
+    base = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:36].strip("-") or "stream"
+    number, found = 1, base
+    while len(streams.get(found, {"signals": ()})["signals"]) >= MOST_SIGNALS:
+        number += 1
+        found = f"{base}-{number}"
+    return found
+
+
+def _signal(name: str) -> str:
+    """A browse name as a signal's name."""
+    edge = r"^[^A-Za-z0-9]+|[^A-Za-z0-9]+$"
+    plain = re.sub(edge, "", re.sub(r"[^A-Za-z0-9 _.-]+", "-", name))
+    return re.sub(edge, "", plain[:60]) or "signal"
+
+
+def _free(name: str, taken: dict[str, Any]) -> str:
+    number, found = 1, name
+    while found in taken:
+        number += 1
+        found = f"{name[:58]}-{number}"
+    return found
+
+
+def _fields(one: Listed, told: Described) -> dict[str, Any]:
+    if one.variant is None:
+        return {}
+    dtype = DTYPES[one.variant]
+    fields: dict[str, Any] = {"node": one.text, "dtype": str(dtype)}
+    if told.unit is not None:
+        fields["unit"] = told.unit
+    numeric = dtype in {Dtype.FLOAT64, Dtype.INT64}
+    if numeric and told.low is not None and told.high is not None and told.low < told.high:
+        fields |= {"low": told.low, "high": told.high}
+    if told.description:
+        fields["description"] = told.description[:MOST_DESCRIPTION]
+    return fields

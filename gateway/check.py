@@ -1,0 +1,126 @@
+"""Everything that is wrong with a mapping against the live server, in sentences, before `run` meets it."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from asyncua import Client
+from asyncua.ua.uaerrors import UaError
+
+from broker.errors import Invalid, Unavailable
+from broker.streams import Signal, StreamSpec
+from gateway.conversion import DTYPES, fits
+from gateway.links.describing import describe, walk
+from gateway.links.resolving import NO_NODE, Found, connected, most_per_call, resolve
+from gateway.mapping import Mapping
+
+NEAREST = 3
+
+
+class Severity(StrEnum):
+    """An error keeps samples from arriving; a warning is worth a look."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, with what to do about it."""
+
+    severity: Severity
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.sentence}"
+
+
+async def check(mapping: Mapping) -> list[Finding]:
+    """Hold a mapping against its server; no finding means that `run` will read all of it."""
+    findings = list(_load(mapping))
+    try:
+        async with connected(mapping.server) as client:
+            findings += await _limits(client, mapping)
+            findings += await _nodes(client, mapping)
+    except (Unavailable, Invalid) as exc:
+        findings.append(Finding(Severity.ERROR, str(exc)))
+    except (UaError, OSError, TimeoutError) as exc:
+        said = str(exc) or type(exc).__name__
+        sentence = f"{mapping.server.url} broke off while it was asked: {said}; try again"
+        findings.append(Finding(Severity.ERROR, sentence))
+    return findings
+
+
+def _load(mapping: Mapping) -> Iterator[Finding]:
+    asked, allowed = mapping.asked_per_s, mapping.server.items_per_s
+    if asked > allowed:
+        yield Finding(
+            Severity.ERROR,
+            f"{asked:g} samples/s are asked for and opcua.items_per_s allows {allowed:g}:"
+            " lengthen a period_s, or allow more if the server bears it",
+        )
+
+
+async def _limits(client: Client, mapping: Mapping) -> list[Finding]:
+    allowed, ours = await most_per_call(client, mapping.server), mapping.server.items_per_call
+    if allowed >= ours:
+        return []
+    sentence = f"the server takes {allowed} nodes a call, fewer than opcua.items_per_call: {ours}"
+    return [Finding(Severity.WARNING, f"{sentence}; {allowed} are used, so write that")]
+
+
+async def _nodes(client: Client, mapping: Mapping) -> list[Finding]:
+    """What is wrong with each node, stream by stream."""
+    names = [item.node for stream in mapping.streams for item in stream.items]
+    per_call = await most_per_call(client, mapping.server)
+    found = await resolve(client, names, per_call=per_call)
+    known: list[str] = []
+    if any(one.problem == NO_NODE for one in found):
+        known = [one.text async for one in walk(client) if one.is_variable]
+    findings: list[Finding] = []
+    signals = ((one.spec, signal) for one in mapping.streams for signal in one.spec.signals)
+    for (spec, signal), one in zip(signals, found, strict=True):
+        if one.problem:
+            findings.append(_missing(spec, signal, one, known))
+        else:
+            findings += await _described(client, spec, signal, one)
+    return findings
+
+
+def _missing(spec: StreamSpec, signal: Signal, found: Found, known: list[str]) -> Finding:
+    sentence = f"{spec.address.stream}.{signal.name}: {found.problem}: {signal.node}"
+    if found.problem == NO_NODE:
+        near = difflib.get_close_matches(signal.node, known, NEAREST, cutoff=0.5)
+        sentence += (
+            f"; near it are {', '.join(near)}" if near else "; `testbed gateway browse` lists all"
+        )
+    return Finding(Severity.ERROR, sentence)
+
+
+async def _described(
+    client: Client, spec: StreamSpec, signal: Signal, found: Found
+) -> list[Finding]:
+    """Type, unit and range of a node that is there."""
+    findings: list[Finding] = []
+    name = f"{spec.address.stream}.{signal.name}"
+    if found.node is None or found.variant is None:
+        return findings
+    if not fits(found.variant, signal.dtype):
+        dtype = DTYPES[found.variant]
+        sentence = (
+            f"{name}: it is {found.variant.name} on the server and {signal.dtype} in the mapping"
+        )
+        findings.append(Finding(Severity.ERROR, f"{sentence}: write dtype: {dtype}"))
+    told = await describe(client, found.node)
+    if told.unit is not None and told.unit != signal.unit:
+        sentence = f"{name}: its unit is {told.unit} on the server and {signal.unit} in the mapping"
+        findings.append(
+            Finding(Severity.WARNING, f"{sentence}; values are never converted: say which is right")
+        )
+    ours = (signal.low, signal.high)
+    if None not in ours and told.low is not None and (told.low, told.high) != ours:
+        sentence = f"{name}: its range is {told.low:g} to {told.high:g} on the server"
+        mine = f"{signal.low:g} to {signal.high:g} in the mapping"
+        findings.append(Finding(Severity.WARNING, f"{sentence} and {mine}: say which is right"))
+    return findings

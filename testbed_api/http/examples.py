@@ -1,0 +1,130 @@
+"""What each route answers, as the documentation shows it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from testbed_api.errors import MEDIA_TYPE
+
+_AT = "2026-11-23T12:00:00.000000000Z"
+_LATER = "2026-11-23T12:00:05.000000000Z"
+_STREAM = "factory/pump-rig/rig"
+_ENTRY = {"space": "live", "stream": _STREAM}
+
+ORGANISATION = {"id": "factory", "name": "The Factory Ltd"}
+EQUIPMENT = {
+    "organisation": "factory",
+    "equipment": "pump-rig",
+    "name": "Pump rig 1",
+    "kind": "simulated",
+    "site": {"enterprise": "The Factory Ltd", "site": "North"},
+    "description": "",
+}
+SPEC = {
+    "v": 1,
+    "stream": _STREAM,
+    "version": 1,
+    "trigger": "timestamp",
+    "period_s": 1.0,
+    "max_silence_s": 10.0,
+    "description": "",
+    "signals": [
+        {
+            "name": "Pressure",
+            "dtype": "float64",
+            "shape": [],
+            "unit": "bar",
+            "low": 0.0,
+            "high": 6.0,
+            "resolution": 0.01,
+            "description": "behind the pump",
+            "node": "nsu=urn:factory;s=Pressure",
+        }
+    ],
+}
+STREAM = {
+    "stream": _STREAM,
+    "spec": SPEC,
+    "freshness": {"live": {"state": "fresh", "last": _AT, "valid_until": _LATER, "alarms": []}},
+}
+GAP = {"signals": ["Pressure"], "from": _AT, "to": _LATER, "cause": "server-overflow"}
+HISTORY = {
+    "stream": _STREAM,
+    "space": "live",
+    "spec": 1,
+    "frames": [{"t0": _AT, "dt": [0, 1000000000], "signal": [0, 0], "value": [3.02, 3.01]}],
+    "gaps": [GAP],
+}
+CSV = f"time,Pressure\r\n{_AT},3.02\r\n"
+DEAD_LETTER = {
+    "id": 17,
+    "epoch": "01JD",
+    "seq": 4711,
+    "signal": "Pressure",
+    "time": _AT,
+    "value": '"high"',
+    "reason": "a JSON str is no float64",
+    "received": _LATER,
+}
+EVENTS = 'event: batch\ndata: {"v":1,"pub":"…","spec":1,…}\n\nevent: missed\ndata: 3\n\n'
+HELD = {
+    "principal": "detector",
+    "role": "member",
+    "reads": [_ENTRY],
+    "writes": [],
+    "expires": None,
+}
+ISSUED = {"credential": "detector.pK0v…"} | HELD
+METRICS = "# TYPE testbed_broker_connected gauge\ntestbed_broker_connected 1.0\n"
+
+_PROBLEM_SCHEMA = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code", "instance"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "what is wrong, in a sentence"},
+        "code": {"type": "string", "description": "stable: for programs"},
+        "instance": {"type": "string"},
+        "hint": {"type": "string", "description": "what would be right"},
+    },
+}
+_PROBLEMS = {
+    401: ("no credential, or not a right one", "unauthenticated", "the credential is not right"),
+    403: ("not yours to do", "forbidden", "detector is no administrator"),
+    404: ("missing, or not yours to see", "unknown", f"there is no stream {_STREAM}"),
+    409: ("it exists already", "taken", "organisation 'factory' exists already"),
+    413: ("the body is too large", "too_large", "a body of more than 1048576 bytes"),
+    422: ("the request is wrong in itself", "invalid", "limit = 0: should be 1 or more"),
+    503: ("a real system is away", "unavailable", "the broker is not connected"),
+}
+
+
+def page(item: Mapping[str, Any], following: object = None) -> dict[str, Any]:
+    """One page of a listing."""
+    return {"items": [item], "next": following}
+
+
+def answer(example: object, media_type: str = "application/json", status: int = 200) -> Any:
+    """What a route's `responses` says of success."""
+    return {
+        status: {"description": "done", "content": {media_type: {"example": example}}},
+    }
+
+
+def problems(*statuses: int) -> Any:
+    """What a router's `responses` says of these errors."""
+    return {status: _problem(status, *_PROBLEMS[status]) for status in statuses}
+
+
+def _problem(status: int, description: str, code: str, detail: str) -> dict[str, Any]:
+    example = {
+        "type": f"urn:connected-testbed:problem:{code}",
+        "title": code,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "instance": "/api/v1/…",
+    }
+    content = {MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA, "example": example}}
+    return {"description": description, "content": content}

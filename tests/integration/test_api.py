@@ -1,0 +1,563 @@
+"""The API over its real registry and store, asked through HTTP in process."""
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+from pydantic import SecretStr
+
+from broker import client, clock, codec, messages
+from broker.batch import BAD, GOOD, Gap, Series
+from broker.clock import NS_PER_S, SteppedClock, WallClock
+from broker.credential import Credential
+from broker.messages import Held
+from broker.namespace import StreamAddress
+from broker.policy import Entry, Holding, Role
+from broker.settings import BusSettings
+from broker.streams import StreamSpec
+from testbed_api.app import create_app
+from testbed_api.domain import access
+from testbed_api.freshness import Freshness
+from testbed_api.http.bounds import MOST_BODY
+from testbed_api.ledger import DeadLetter, Entries, Ledger, Life
+from testbed_api.parts import Parts
+from testbed_api.registry.sql import Registry, open_engine
+from testbed_api.stores import duckdb
+from testbed_api.stores.port import Block
+
+START_NS = clock.ns_of("2026-11-23T12:00:00Z")
+RIG = StreamAddress("factory", "pump-rig", "rig")
+OTHER = StreamAddress("factory", "mill", "spindle")
+STREAM = f"/streams/{RIG}"
+SPEC = {
+    "trigger": "timestamp",
+    "signals": [
+        {"name": "Pressure", "unit": "bar"},
+        {"name": "Volume Flow RateRMS", "unit": "L/min"},
+        {"name": "running", "dtype": "bool"},
+    ],
+}
+EQUIPMENT = {"name": "Pump rig", "kind": "simulated"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bed:
+    parts: Parts
+    clock: SteppedClock
+    http: httpx.AsyncClient
+    kicked: list[str]
+    recorded: dict[str, int]
+
+    async def credential(self, principal: str, **holding: object) -> dict[str, str]:
+        credential, kept = access.issued(principal, Holding(**holding), self.clock.now_ns())
+        await self.parts.registry.add_principal(kept)
+        return {"Authorization": f"Bearer {credential.text}"}
+
+    async def ask(self, who: dict[str, str], method: str, path: str, **content: object):
+        return await self.http.request(method, path, headers=who, **content)
+
+
+@pytest.fixture
+async def bed(tmp_path) -> AsyncIterator[Bed]:
+    nowhere = BusSettings(
+        broker="mqtt://127.0.0.1:9", credential=SecretStr(Credential.make("api").text)
+    )
+    time = SteppedClock(START_NS)
+    kicked: list[str] = []
+
+    async def kick(principal: str) -> None:
+        kicked.append(principal)
+
+    recorded: dict[str, int] = {}
+    async with (
+        open_engine(tmp_path) as engine,
+        duckdb.open(tmp_path / "samples.duckdb") as store,
+        client.open(nowhere, WallClock(), client_id="api") as bus,
+    ):
+        parts = Parts(
+            registry=Registry(engine),
+            ledger=Ledger(engine),
+            store=store,
+            bus=bus,
+            freshness=Freshness(time),
+            clock=time,
+            kick=kick,
+            recorded=lambda: recorded,
+        )
+        door = httpx.ASGITransport(create_app(parts), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=door, base_url="http://api/api/v1") as http:
+            yield Bed(parts, time, http, kicked, recorded)
+
+
+@pytest.fixture
+async def admin(bed) -> dict[str, str]:
+    return await bed.credential("ada", role=Role.ADMINISTRATOR)
+
+
+@pytest.fixture
+async def writer(bed) -> dict[str, str]:
+    return await bed.credential("gateway", writes=frozenset({Entry("live", RIG)}))
+
+
+@pytest.fixture
+async def reader(bed) -> dict[str, str]:
+    return await bed.credential("detector", reads=frozenset({Entry("live", RIG)}))
+
+
+@pytest.fixture
+async def rig(bed, writer) -> StreamSpec:
+    """The stream, registered."""
+    await bed.ask(writer, "PUT", f"/equipment/{RIG.owner}", json=EQUIPMENT)
+    answer = await bed.ask(writer, "POST", f"{STREAM}/specs", json=SPEC)
+    assert answer.status_code == 200, answer.text
+    return messages.spec_of(answer.json())
+
+
+async def stored(bed: Bed, spec: StreamSpec, count: int) -> None:
+    """One pressure and flow a second from START_NS on; the second pressure is bad."""
+    times = START_NS + np.arange(count, dtype=np.int64) * NS_PER_S
+    quality = np.zeros(count, np.uint8)
+    pressure = np.arange(count, dtype=np.float64)
+    if count > 1:
+        quality[1], pressure[1] = BAD, np.nan
+    good = np.full(count, GOOD, np.uint8)
+    series = (
+        ("Pressure", Series(times, pressure, quality)),
+        ("Volume Flow RateRMS", Series(times, np.full(count, 7.5), good)),
+        ("running", Series(times[:1], np.array([True]), good[:1])),
+    )
+    await bed.parts.store.write([Block("live", spec, series)])
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str, *words: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    told = answer.json()
+    assert (told["code"], told["status"]) == (code, status)
+    assert told["instance"].startswith("/api/v1")
+    for word in words:
+        assert word in answer.text
+
+
+# --- who is asking --------------------------------------------------------------------------------
+
+
+async def test_only_health_and_the_documentation_are_open(bed):
+    for path, methods in create_app(None).openapi()["paths"].items():
+        url = path.removeprefix("/api/v1").format(
+            organisation="o", equipment="e", stream="s", version=1, principal="p"
+        )
+        for method in methods:
+            answer = await bed.ask({}, method.upper(), url)
+            if path.endswith("/health"):
+                assert answer.status_code == 200
+            else:
+                assert_problem(answer, 401, "unauthenticated")
+                assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("text", ["", "ada", "ada.wrong-secret-of-24-letters", "nobody.x", "ä.ö"])
+async def test_a_wrong_credential_is_told_so_and_nothing_else(bed, admin, text):  # noqa: ARG001
+    who = {"Authorization": f"Bearer {text}".encode()}
+    assert_problem(await bed.ask(who, "GET", "/me"), 401, "unauthenticated")
+
+
+async def test_a_credential_ends_at_its_expiry(bed, admin):
+    body = {"principal": "guest", "expires_in_s": 10}
+    made = await bed.ask(admin, "POST", "/credentials", json=body)
+    who = {"Authorization": f"Bearer {made.json()['credential']}"}
+    assert (await bed.ask(who, "GET", "/me")).status_code == 200
+    await bed.clock.advance(10)
+    assert_problem(await bed.ask(who, "GET", "/me"), 401, "unauthenticated")
+
+
+async def test_a_credential_is_shown_once_and_listed_without_its_secret(bed, admin):
+    body = {"principal": "detector", "reads": [{"stream": str(RIG)}]}
+    made = (await bed.ask(admin, "POST", "/credentials", json=body)).json()
+    listed = await bed.ask(admin, "GET", "/credentials")
+    assert made["reads"] == [{"space": "live", "stream": str(RIG)}]
+    assert made["credential"].partition(".")[2] not in listed.text
+    again = await bed.ask(admin, "POST", "/credentials", json=body)
+    assert_problem(again, 409, "taken", "detector")
+
+
+async def test_a_removed_credential_is_refused_and_its_connections_are_ended(bed, admin, reader):
+    gone = await bed.ask(admin, "DELETE", "/credentials/detector")
+    assert gone.status_code == 204
+    assert bed.kicked == ["detector"]
+    assert_problem(await bed.ask(reader, "GET", "/me"), 401, "unauthenticated")
+    assert_problem(await bed.ask(admin, "DELETE", "/credentials/detector"), 404, "unknown")
+
+
+async def test_the_last_lasting_administrator_stays(bed, admin):
+    body = {"principal": "guest", "role": "administrator", "expires_in_s": 10}
+    await bed.ask(admin, "POST", "/credentials", json=body)
+    refused = await bed.ask(admin, "DELETE", "/credentials/ada")
+    assert_problem(refused, 409, "refused", "ada", "make another one first")
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ({"principal": "testbed-recorder"}, "testbed-"),
+        ({"principal": "Ada"}, "is not an id"),
+        ({"principal": "a--b"}, "--"),
+        ({"principal": "x", "role": "system"}, "role = 'system'"),
+        ({"principal": "x", "reads": [{"stream": "a/b"}]}, "organisation/equipment/stream"),
+        ({"principal": "x", "reads": [{"space": "moon", "stream": "a/b/c"}]}, "moon"),
+        ({"principal": "x", "expires_in_s": -1}, "expires_in_s"),
+        ({"principal": "x", "colour": "red"}, "colour"),
+    ],
+)
+async def test_a_credential_that_makes_no_sense_is_refused_by_field_and_value(
+    bed, admin, body, word
+):
+    answer = await bed.ask(admin, "POST", "/credentials", json=body)
+    assert_problem(answer, 422, "invalid", word)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/organisations"),
+        ("POST", "/credentials"),
+        ("GET", "/credentials"),
+        ("DELETE", "/credentials/ada"),
+        ("GET", "/metrics"),
+        ("PUT", "/equipment/factory/mill"),
+        ("POST", "/streams/factory/mill/spindle/specs"),
+    ],
+)
+@pytest.mark.usefixtures("rig")
+async def test_a_reader_may_not_do_what_is_not_its_business(bed, reader, method, path):
+    bodies = {
+        "/organisations": {"id": "x", "name": "X"},
+        "/credentials": {"principal": "x"},
+        "/equipment/factory/mill": EQUIPMENT,
+        "/streams/factory/mill/spindle/specs": SPEC,
+    }
+    body = bodies.get(path) if method in {"POST", "PUT"} else None
+    assert_problem(await bed.ask(reader, method, path, json=body), 403, "forbidden")
+
+
+@pytest.mark.usefixtures("rig")
+async def test_foreign_and_missing_objects_answer_alike(bed, reader, admin):
+    await bed.ask(admin, "PUT", f"/equipment/{OTHER.owner}", json=EQUIPMENT)
+    await bed.ask(admin, "POST", f"/streams/{OTHER}/specs", json=SPEC)
+    for rest in ("", "/specs/1", "/history", "/gaps", "/dead-letters", "/live"):
+        foreign = await bed.ask(reader, "GET", f"/streams/{OTHER}{rest}")
+        missing = await bed.ask(reader, "GET", f"/streams/factory/mill/missing{rest}")
+        assert_problem(foreign, 404, "unknown")
+        assert foreign.text.replace("spindle", "missing") == missing.text
+    foreign = await bed.ask(reader, "GET", "/equipment/factory/mill")
+    missing = await bed.ask(reader, "GET", "/equipment/factory/mall")
+    assert foreign.text.replace("mill", "mall") == missing.text
+
+
+@pytest.mark.usefixtures("rig")
+async def test_a_right_in_one_space_is_none_in_another(bed):
+    in_a_run = frozenset({Entry("run-1", RIG)})
+    who = await bed.credential("other", reads=in_a_run, writes=in_a_run)
+    for rest in ("history", "gaps", "dead-letters", "live"):
+        assert_problem(await bed.ask(who, "GET", f"{STREAM}/{rest}"), 404, "unknown")
+    inside = await bed.ask(who, "GET", f"{STREAM}/dead-letters", params={"space": "run-1"})
+    assert inside.status_code == 200
+
+
+# --- the registry ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("rig")
+async def test_an_organisation_is_made_once(bed, admin, reader):
+    body = {"id": "company", "name": "The Company"}
+    assert (await bed.ask(admin, "POST", "/organisations", json=body)).status_code == 201
+    assert_problem(await bed.ask(admin, "POST", "/organisations", json=body), 409, "taken")
+    seen = (await bed.ask(reader, "GET", "/organisations")).json()
+    assert [one["id"] for one in seen["items"]] == ["factory"]
+
+
+@pytest.mark.usefixtures("rig")
+async def test_an_equipments_kind_never_changes(bed, writer):
+    path = f"/equipment/{RIG.owner}"
+    renamed = await bed.ask(writer, "PUT", path, json=EQUIPMENT | {"name": "Rig"})
+    assert renamed.json()["name"] == "Rig"
+    assert (await bed.ask(writer, "GET", path)).json() == renamed.json()
+    real = await bed.ask(writer, "PUT", path, json=EQUIPMENT | {"kind": "real"})
+    assert_problem(real, 409, "taken", "simulated")
+
+
+@pytest.mark.usefixtures("rig")
+async def test_the_same_spec_keeps_its_version_and_a_change_gets_the_next(bed, writer, reader):
+    same = await bed.ask(writer, "POST", f"{STREAM}/specs", json=SPEC)
+    assert same.json()["version"] == 1
+    changed = await bed.ask(writer, "POST", f"{STREAM}/specs", json=SPEC | {"period_s": 0.5})
+    assert changed.json()["version"] == 2
+    assert (await bed.ask(reader, "GET", STREAM)).json()["spec"]["version"] == 2
+    assert (await bed.ask(reader, "GET", f"{STREAM}/specs/1")).json()["period_s"] == 0
+    assert_problem(await bed.ask(reader, "GET", f"{STREAM}/specs/3"), 404, "unknown", "3")
+    assert_problem(await bed.ask(reader, "GET", f"{STREAM}/specs/0"), 422, "invalid", "version")
+
+
+@pytest.mark.parametrize(
+    ("signals", "words"),
+    [
+        ([{"name": "p", "unit": "bars"}], ["'p'", "bars", "UCUM"]),
+        ([{"name": "p", "low": 2, "high": 1}], ["low must be below high"]),
+        ([{"name": "p", "dtype": "text"}], ["signals.0.dtype", "text", "float64"]),
+        ([{"name": "p"}, {"name": "p"}], ["'p' twice"]),
+        ([{"name": "p/q"}], ["p/q"]),
+        ([{"name": "p", "colour": "red"}], ["signals.0.colour"]),
+        ([], ["signals"]),
+        ([{"name": "Pressure", "dtype": "int64"}], ["was float64 in version 1"]),
+    ],
+)
+@pytest.mark.usefixtures("rig")
+async def test_a_spec_that_makes_no_sense_is_refused_by_field_and_value(
+    bed, writer, signals, words
+):
+    answer = await bed.ask(writer, "POST", f"{STREAM}/specs", json={"signals": signals})
+    assert_problem(answer, 422, "invalid", *words)
+
+
+async def test_a_spec_needs_its_equipment(bed, writer):
+    answer = await bed.ask(writer, "POST", f"{STREAM}/specs", json=SPEC)
+    assert_problem(answer, 404, "unknown", "factory/pump-rig")
+
+
+async def test_pages_follow_one_another_without_hole_or_repeat(bed, admin):
+    names = [f"s{number:02}" for number in range(25)]
+    listed = [StreamAddress("factory", "mill", name) for name in names]
+    await bed.ask(admin, "PUT", "/equipment/factory/mill", json=EQUIPMENT)
+    for one in listed:
+        await bed.ask(admin, "POST", f"/streams/{one}/specs", json=SPEC)
+    half = frozenset(Entry("live", one) for one in listed[::2])
+    who = await bed.credential("half", reads=half)
+    assert await _all_pages(bed, admin, limit=5) == [str(one) for one in listed]
+    assert await _all_pages(bed, who, limit=5) == [str(one) for one in listed[::2]]
+    assert await _all_pages(bed, await bed.credential("none"), limit=5) == []
+    wrong = await bed.ask(admin, "GET", "/streams", params={"cursor": "x"})
+    assert_problem(wrong, 422, "invalid", "organisation/equipment/stream")
+
+
+async def _all_pages(bed: Bed, who: dict[str, str], limit: int) -> list[str]:
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        answer = await bed.ask(who, "GET", "/streams", params={"limit": limit, **cursor})
+        page = answer.json()
+        assert len(page["items"]) <= limit
+        seen += [one["stream"] for one in page["items"]]
+        if page["next"] is None:
+            return seen
+        assert len(page["items"]) == limit
+        cursor = {"cursor": page["next"]}
+
+
+# --- what is stored -------------------------------------------------------------------------------
+
+
+async def test_history_as_json_is_in_the_frames_of_the_wire(bed, rig, reader):
+    await stored(bed, rig, 25_000)
+    life = Life("live", RIG, "e1")
+    gap = Gap(("Pressure",), START_NS, START_NS + NS_PER_S, "server-overflow")
+    await bed.parts.ledger.commit(Entries(held={life: Held(1)}, gaps=[(life, 1, gap)]))
+    await bed.clock.advance(30_000)
+    span = {"from": "2026-11-23T12:00:00Z"}
+    answer = await bed.ask(reader, "GET", f"{STREAM}/history", params=span)
+    told = orjson.loads(answer.content)
+    frames, misfits = codec.frames_in(told["frames"], rig)
+    assert (told["stream"], told["space"], told["spec"]) == (str(RIG), "live", 1)
+    assert (sum(map(len, frames)), misfits) == (50_001, ())
+    assert [codec.gap_in(one) for one in told["gaps"]] == [gap]
+    assert answer.headers["testbed-gaps"] == "1"
+
+
+async def test_history_as_csv_has_a_row_a_time_stamp_and_no_bad_value(bed, rig, reader):
+    await stored(bed, rig, 12_000)  # a row may begin in one frame and end in the next
+    await bed.clock.advance(12_000)
+    asked = {"format": "csv", "from": "2026-11-23T12:00:00Z"}
+    answer = await bed.ask(reader, "GET", f"{STREAM}/history", params=asked)
+    rows = list(csv.reader(io.StringIO(answer.text)))
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert rows[0] == ["time", "Pressure", "Volume Flow RateRMS", "running"]
+    assert rows[1] == ["2026-11-23T12:00:00.000000000Z", "0.0", "7.5", "true"]
+    assert rows[2] == ["2026-11-23T12:00:01.000000000Z", "", "7.5", ""]
+    assert len(rows) == 12_001
+
+
+async def test_history_gives_the_signals_and_the_span_that_were_asked_for(bed, rig, reader):
+    await stored(bed, rig, 10)
+    asked = {
+        "signals": ["Volume Flow RateRMS"],
+        "from": "2026-11-23T13:00:02+01:00",
+        "to": "2026-11-23T12:00:05Z",
+    }
+    told = (await bed.ask(reader, "GET", f"{STREAM}/history", params=asked)).json()
+    frames, _ = codec.frames_in(told["frames"], rig)
+    assert [name for name, _ in frames[0].series()] == ["Volume Flow RateRMS"]
+    assert ((frames[0].time_ns - START_NS) // NS_PER_S).tolist() == [2, 3, 4]
+
+
+async def test_thinned_history_keeps_the_greatest_value(bed, rig, reader):
+    await stored(bed, rig, 3_000)
+    await bed.clock.advance(3_000)
+    asked = {"points": 20, "signals": ["Pressure"]}
+    told = (await bed.ask(reader, "GET", f"{STREAM}/history", params=asked)).json()
+    values = [value for frame in told["frames"] for value in frame["value"]]
+    assert 10 <= len(values) <= 40
+    assert max(value for value in values if value is not None) == 2_999.0
+
+
+@pytest.mark.usefixtures("rig")
+async def test_history_of_an_empty_span_is_a_whole_answer(bed, reader):
+    answer = await bed.ask(reader, "GET", f"{STREAM}/history")
+    assert answer.json()["frames"] == []
+    as_csv = await bed.ask(reader, "GET", f"{STREAM}/history", params={"format": "csv"})
+    assert as_csv.text == "time,Pressure,Volume Flow RateRMS,running\r\n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"from": "2026-11-24T00:00:00Z", "to": "2026-11-23T00:00:00Z"}, ["empty or inverted"]),
+        ({"from": "yesterday"}, ["yesterday", "2026-11-23T12:00:00Z"]),
+        ({"to": "1500-01-01T00:00:00Z"}, ["1678"]),
+        ({"signals": ["Presure"]}, ["Presure", "Volume Flow RateRMS"]),
+        ({"signal": ["Pressure"]}, ["signal"]),
+        ({"points": 1}, ["points = '1'"]),
+        ({"format": "xml"}, ["xml", "'json' or 'csv'"]),
+        ({"space": "moon"}, ["moon", "run-"]),
+    ],
+)
+@pytest.mark.usefixtures("rig")
+async def test_a_wrong_question_is_answered_with_what_would_be_right(bed, admin, asked, words):
+    answer = await bed.ask(admin, "GET", f"{STREAM}/history", params=asked)
+    assert_problem(answer, 422, "invalid", *words)
+
+
+@pytest.mark.usefixtures("rig")
+async def test_the_earliest_span_that_can_be_stored_can_be_asked_for(bed, reader):
+    asked = {"to": "1677-09-21T00:15:00Z"}
+    answer = await bed.ask(reader, "GET", f"{STREAM}/history", params=asked)
+    assert answer.status_code == 200
+
+
+@pytest.mark.usefixtures("rig")
+async def test_gaps_of_a_span_are_told(bed, reader):
+    life = Life("live", RIG, "e1")
+    found = [Gap((), START_NS + n * NS_PER_S, START_NS + n * NS_PER_S, "late") for n in range(3)]
+    await bed.parts.ledger.commit(Entries(gaps=[(life, n, gap) for n, gap in enumerate(found)]))
+    every = await bed.ask(reader, "GET", f"{STREAM}/gaps")
+    assert [codec.gap_in(one) for one in every.json()["items"]] == found
+    asked = {"from": "2026-11-23T12:00:02Z", "to": "2026-11-23T12:00:01Z"}
+    wrong = await bed.ask(reader, "GET", f"{STREAM}/gaps", params=asked)
+    assert_problem(wrong, 422, "invalid", "inverted")
+
+
+@pytest.mark.usefixtures("rig")
+async def test_dead_letters_are_for_the_publisher_page_by_page(bed, reader, writer, admin):
+    letters = [
+        DeadLetter("live", str(RIG), reason=f"reason {n}", value="1", received_ns=START_NS)
+        for n in range(5)
+    ]
+    await bed.parts.ledger.commit(Entries(dead_letters=letters))
+    assert_problem(await bed.ask(reader, "GET", f"{STREAM}/dead-letters"), 403, "forbidden")
+    first = (await bed.ask(writer, "GET", f"{STREAM}/dead-letters", params={"limit": 3})).json()
+    asked = {"limit": 3, "cursor": first["next"]}
+    second = (await bed.ask(admin, "GET", f"{STREAM}/dead-letters", params=asked)).json()
+    reasons = [one["reason"] for one in first["items"] + second["items"]]
+    assert reasons == [f"reason {n}" for n in range(5)]
+    assert second["next"] is None
+
+
+# --- whoever runs it ------------------------------------------------------------------------------
+
+
+async def test_readiness_says_what_is_wrong(bed, reader):
+    assert_problem(await bed.ask(reader, "GET", "/ready"), 503, "unavailable", "broker")
+    assert (await bed.ask(reader, "GET", "/ready")).headers["retry-after"] == "2"
+
+
+async def test_metrics_count_what_was_recorded(bed, admin):
+    bed.recorded.update(samples=12, waiting=3)
+    text = (await bed.ask(admin, "GET", "/metrics")).text
+    assert "testbed_recorder_samples_total 12.0" in text
+    assert "testbed_recorder_waiting 3.0" in text
+    assert "testbed_ledger_gaps 0.0" in text
+    assert "testbed_broker_connected 0.0" in text
+
+
+# --- bad requests ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "word"),
+    [
+        (b"", 422, "body"),
+        (b"{", 422, "JSON"),
+        (b"[]", 422, "body"),
+        (b'"\\ud800"', 422, "body"),
+        (b'{"id":"\\ud800","name":"x"}', 422, "id"),
+        (b'{"id":"x","name":"\\u0000"}', 422, "printable"),
+        (b'{"id":"\xff"}', 400, "body"),
+        (b"[" * 100_000, 400, "body"),
+        (b"x" * (MOST_BODY + 1), 413, str(MOST_BODY)),
+    ],
+)
+async def test_a_body_that_is_none_is_a_problem_of_the_sender(bed, admin, body, status, word):
+    who = admin | {"Content-Type": "application/json"}
+    answer = await bed.ask(who, "POST", "/organisations", content=body)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert word in answer.text
+
+
+async def test_a_body_that_does_not_say_how_long_it_is_is_bounded_too(bed, admin):
+    async def much() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b" " * 100_000
+
+    who = admin | {"Content-Type": "application/json"}
+    answer = await bed.ask(who, "POST", "/organisations", content=much())
+    assert_problem(answer, 413, "too_large", str(MOST_BODY))
+
+
+async def test_a_path_or_method_that_is_none_is_a_problem_too(bed):
+    assert_problem(await bed.ask({}, "GET", "/nothing"), 404, "unknown")
+    assert_problem(await bed.ask({}, "PATCH", "/me"), 405, "method_not_allowed")
+
+
+async def test_a_fault_of_ours_has_a_number_and_no_traceback(bed, admin, caplog):  # noqa: ARG001
+    def broken() -> dict[str, int]:
+        raise ZeroDivisionError("secret detail")
+
+    object.__setattr__(bed.parts, "recorded", broken)
+    answer = await bed.ask(admin, "GET", "/metrics")
+    assert_problem(answer, 500, "bug", "fault of the testbed")
+    assert "secret detail" not in answer.text
+
+
+async def test_the_documentation_names_no_other_host(bed):
+    page = await bed.ask({}, "GET", "/docs")
+    assert page.status_code == 200
+    assert "http://" not in page.text
+    assert "https://" not in page.text
+    for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"):
+        assert (await bed.ask({}, "GET", f"/docs/assets/{asset}")).status_code == 200
+        assert asset in page.text
+
+
+def test_every_route_is_documented_with_an_example():
+    for path, methods in create_app(None).openapi()["paths"].items():
+        for method, route in methods.items():
+            assert route["summary"], path
+            assert route["description"], path
+            answers = [one for status, one in route["responses"].items() if status < "300"]
+            for one in answers:
+                if method != "delete":
+                    assert all("example" in kind for kind in one["content"].values()), path

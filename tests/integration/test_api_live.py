@@ -1,0 +1,183 @@
+"""The API of a whole server over real sockets: what streams, what ends, what never breaks."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+
+import httpx
+import numpy as np
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from pydantic import SecretStr
+from schemathesis.checks import not_a_server_error
+
+from broker import client, codec, messages
+from broker.batch import Batch, Source, Wide
+from broker.clock import NS_PER_S, WallClock
+from broker.messages import Freshness, Health
+from broker.namespace import StreamAddress
+from broker.settings import BusSettings
+from testbed_api import service
+from testbed_api.settings import ServerSettings
+
+RIG = StreamAddress("factory", "pump-rig", "rig")
+STREAM = f"/streams/{RIG}"
+DATA = f"tb1/live/data/{RIG}"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    http: httpx.AsyncClient
+    broker: str
+    administrator: str
+
+    async def made(self, principal: str, **content: object) -> str:
+        answer = await self.http.post("/credentials", json={"principal": principal, **content})
+        return answer.json()["credential"]
+
+
+@pytest.fixture
+async def server(tmp_path) -> AsyncIterator[Running]:
+    told = ServerSettings(folder=tmp_path / "data", api_port=0, mqtt_port=0)
+    async with service.serve(told, WallClock()) as running:
+        headers = {"Authorization": f"Bearer {running.administrator}"}
+        url = f"http://{running.api}/api/v1"
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=10) as http:
+            body = {"name": "Rig", "kind": "simulated"}
+            await http.put(f"/equipment/{RIG.owner}", json=body)
+            await http.post(f"{STREAM}/specs", json={"signals": [{"name": "p"}]})
+            yield Running(http, f"mqtt://{running.broker}", running.administrator)
+
+
+@pytest.fixture
+async def publisher(server) -> AsyncIterator[client.Bus]:
+    entry = {"space": "live", "stream": str(RIG)}
+    text = await server.made("gateway", writes=[entry])
+    told = BusSettings(broker=server.broker, credential=SecretStr(text))
+    async with client.open(told, WallClock(), client_id="gateway") as bus:
+        await bus.ready()
+        yield bus
+
+
+def batch(number: int) -> bytes:
+    times = np.array([WallClock().now_ns()], np.int64)
+    frame = Wide(times, {"p": np.array([float(number)])})
+    return codec.encode(Batch(1, (frame,), Source.SIMULATED, pub_ns=int(times[0])))
+
+
+async def events(answer: httpx.Response) -> AsyncIterator[tuple[str, str]]:
+    """(kind, data) of each event; a comment's kind is empty."""
+    kind, data = "", []
+    async for line in answer.aiter_lines():
+        if line.startswith(":"):
+            yield "", line[2:]
+        elif line.startswith("event: "):
+            kind = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            data.append(line.removeprefix("data: "))
+        elif not line and kind:
+            yield kind, "\n".join(data)
+            kind, data = "", []
+
+
+async def test_batches_come_as_they_are_published(server, publisher):
+    async with (
+        server.http.stream("GET", f"{STREAM}/live") as answer,
+        aclosing(events(answer)) as told,
+    ):
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert await anext(told) == ("", "following")
+        for number in range(3):
+            sent = batch(number)
+            await publisher.publish(DATA, sent)
+            assert await anext(told) == ("batch", sent.decode())
+
+
+async def test_a_line_break_in_a_batch_makes_no_event_of_its_own(server, publisher):
+    forged = b'{"v":1,\n\nevent: missed\ndata: 100\n\n"x":1}'
+    async with (
+        server.http.stream("GET", f"{STREAM}/live") as answer,
+        aclosing(events(answer)) as told,
+    ):
+        assert await anext(told) == ("", "following")
+        await publisher.publish(DATA, forged)
+        assert await anext(told) == ("batch", forged.decode())
+
+
+async def test_a_revoked_reader_gets_no_more_after_a_second(server, publisher):
+    text = await server.made("guest", reads=[{"stream": str(RIG)}])
+    headers = {"Authorization": f"Bearer {text}"}
+    async with (
+        server.http.stream("GET", f"{STREAM}/live", headers=headers) as answer,
+        aclosing(events(answer)) as told,
+    ):
+        assert await anext(told) == ("", "following")
+        gone = await server.http.delete("/credentials/guest")
+        assert gone.status_code == 204
+        async with asyncio.timeout(1.0):
+            assert [one async for one in told] == []
+    again = await server.http.get(f"{STREAM}", headers=headers)
+    assert again.status_code == 401
+    await publisher.publish(DATA, batch(1))
+
+
+async def test_a_reader_whose_credential_expires_gets_no_more(server):
+    text = await server.made("guest", reads=[{"stream": str(RIG)}], expires_in_s=1)
+    headers = {"Authorization": f"Bearer {text}"}
+    async with (
+        server.http.stream("GET", f"{STREAM}/live", headers=headers) as answer,
+        asyncio.timeout(2.5),
+    ):
+        assert [one async for one in events(answer)] == [("", "following")]
+
+
+async def test_freshness_follows_the_publisher_until_its_word_runs_out(server, publisher):
+    now_ns = WallClock().now_ns()
+    for valid_until_ns, state in ((now_ns + 60 * NS_PER_S, "fresh"), (now_ns, "stale")):
+        health = messages.encode_health(Health(Freshness.FRESH, valid_until_ns, now_ns))
+        await publisher.publish(f"tb1/live/health/{RIG}", health, retain=True)
+        async with asyncio.timeout(5):
+            while True:
+                told = (await server.http.get(STREAM)).json()["freshness"].get("live", {})
+                if told.get("state") == state:
+                    break
+
+
+async def test_a_server_with_all_its_parts_is_ready(server):
+    assert (await server.http.get("/ready")).json() == {"state": "ready"}
+
+
+@pytest.mark.timeout(60)
+async def test_whatever_the_schema_allows_nothing_breaks(server):
+    await asyncio.to_thread(_fuzz, str(server.http.base_url), server.administrator)
+
+
+def _fuzz(url: str, credential: str) -> None:
+    """A few cases for each operation but the endless one, on a thread: the server has the loop."""
+    headers = {"Authorization": f"Bearer {credential}"}
+    schema = schemathesis.openapi.from_url(url + "openapi.json")
+    calm = settings(
+        max_examples=12,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    seen = 0
+    for found in schema.exclude(path_regex="/live$").get_all_operations():
+        operation = found.ok()
+        seen += 1
+        for mode in schemathesis.GenerationMode:
+
+            @calm
+            @given(case=operation.as_strategy(generation_mode=mode))
+            def ask(case: schemathesis.Case) -> None:
+                case.call_and_validate(headers=headers, checks=[not_a_server_error])
+
+            with suppress(Unsatisfiable):  # what takes no parameter cannot be asked wrongly
+                ask()
+    assert seen > 15

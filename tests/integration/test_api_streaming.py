@@ -1,0 +1,131 @@
+"""History over a real HTTP server: it never stands in memory, and what is cut is seen to be cut."""
+
+import asyncio
+import tracemalloc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from pydantic import SecretStr
+
+from broker import client
+from broker.batch import Kind, Long
+from broker.clock import SteppedClock, WallClock
+from broker.credential import Credential
+from broker.errors import Unavailable
+from broker.namespace import StreamAddress
+from broker.policy import Holding, Role
+from broker.settings import BusSettings
+from broker.streams import Dtype, Signal, StreamSpec
+from testbed_api.app import create_app
+from testbed_api.domain import access
+from testbed_api.domain.equipment import Equipment
+from testbed_api.freshness import Freshness
+from testbed_api.ledger import Ledger
+from testbed_api.parts import Parts
+from testbed_api.registry.sql import Registry, open_engine
+from testbed_api.stores.port import Window
+
+RIG = StreamAddress("factory", "pump-rig", "rig")
+FRAME = 10_000
+
+
+class Endless:
+    """A store that makes its frames up, and is away after so many of them."""
+
+    def __init__(self, frames: int, *, then_away: bool) -> None:
+        self.closed = asyncio.Event()
+        self._frames = frames
+        self._then_away = then_away
+
+    async def read(self, window: Window) -> AsyncIterator[Long]:
+        signal, quality = np.zeros(FRAME, np.int32), np.zeros(FRAME, np.uint8)
+        try:
+            for number in range(self._frames):
+                times = window.from_ns + np.arange(FRAME, dtype=np.int64) + number * FRAME
+                yield Long(times, signal, np.ones(FRAME), quality, ("p",), (Dtype.FLOAT64,))
+            if self._then_away:
+                raise Unavailable("the store went away")
+        finally:
+            self.closed.set()
+
+    thin = None
+    write = None
+    ready = None
+
+
+@asynccontextmanager
+async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
+    nowhere = BusSettings(
+        broker="mqtt://127.0.0.1:9", credential=SecretStr(Credential.make("api").text)
+    )
+    credential, kept = access.issued("ada", Holding(Role.ADMINISTRATOR), 0)
+    clock = SteppedClock(0)
+    async with (
+        open_engine(folder) as engine,
+        client.open(nowhere, WallClock(), client_id="api") as bus,
+    ):
+        registry = Registry(engine)
+        await registry.add_principal(kept)
+        await registry.put_equipment(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
+        await registry.add_spec(StreamSpec(RIG, (Signal("p"),)))
+        parts = Parts(registry, Ledger(engine), store, bus, Freshness(clock), clock, None, dict)
+        config = uvicorn.Config(create_app(parts), port=0, log_config=None, lifespan="off")
+        server = uvicorn.Server(config)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(server.serve(), name="api")
+            while not server.started:
+                await WallClock().sleep(0.01)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            headers = {"Authorization": f"Bearer {credential.text}"}
+            url = f"http://127.0.0.1:{port}/api/v1/streams/{RIG}"
+            async with httpx.AsyncClient(base_url=url, headers=headers) as http:
+                yield http
+            server.should_exit = True
+            await running
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+async def test_an_answer_that_breaks_off_has_no_end(tmp_path, form):
+    async with (
+        served(tmp_path, Endless(3, then_away=True)) as http,
+        http.stream("GET", "/history", params={"format": form}) as answer,
+    ):
+        assert answer.status_code == 200
+        with pytest.raises(httpx.RemoteProtocolError):
+            await answer.aread()
+
+
+async def test_a_store_that_is_away_from_the_start_is_a_status(tmp_path):
+    async with served(tmp_path, Endless(0, then_away=True)) as http:
+        answer = await http.get("/history")
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+async def test_memory_does_not_grow_with_the_span(tmp_path, form):
+    frames = 20
+    async with served(tmp_path, Endless(frames, then_away=False)) as http:
+        tracemalloc.start()
+        try:
+            size = 0
+            async with http.stream("GET", "/history", params={"format": form}) as answer:
+                async for chunk in answer.aiter_bytes():
+                    size += len(chunk)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert size > frames * FRAME * 10
+    assert peak < size / 2
+
+
+async def test_a_reader_that_leaves_ends_the_reading(tmp_path):
+    store = Endless(10_000_000, then_away=False)
+    async with served(tmp_path, store) as http:
+        async with http.stream("GET", "/history") as answer:
+            await anext(answer.aiter_bytes())
+        async with asyncio.timeout(5):
+            await store.closed.wait()

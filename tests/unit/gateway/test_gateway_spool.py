@@ -1,0 +1,81 @@
+"""The spool: what survives, and what is said of what does not."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+
+from broker.batch import Batch, Source, Wide
+from broker.errors import Taken, Unavailable
+from broker.messages import Held
+from gateway import spool
+from gateway.spool import Spool, SpoolSettings
+
+
+def batch(first_ns: int, count: int = 3, *names: str) -> Batch:
+    times = np.arange(first_ns, first_ns + count, dtype=np.int64)
+    frames = [Wide(times + at, {name: times * 0.5}) for at, name in enumerate(names or ("a",))]
+    return Batch(1, tuple(frames), Source.LIVE)
+
+
+@asynccontextmanager
+async def opened(folder: Path, epoch: str = "one", most_bytes: int = 2**30) -> AsyncIterator[Spool]:
+    settings = SpoolSettings(most_bytes, 0.0)
+    async with spool.open(folder / "s.sqlite", epoch=epoch, settings=settings) as kept:
+        yield kept
+
+
+async def test_numbers_and_epoch_go_on_after_a_restart(tmp_path: Path) -> None:
+    async with opened(tmp_path) as kept:
+        await kept.commit([("s", batch(1)), ("t", batch(1))], 0)
+    async with opened(tmp_path, epoch="two") as kept:
+        (again,) = await kept.commit([("s", batch(9))], 0)
+        assert (kept.epoch, again.seq) == ("one", 2)
+        assert await kept.last_ns("s") == 11
+
+
+async def test_what_is_marked_is_not_sent_again(tmp_path: Path) -> None:
+    async with opened(tmp_path) as kept:
+        await kept.commit([("s", batch(at)) for at in range(4)], 0)
+        await kept.mark({"s": Held(2, ((4, 4),))}, 1)
+        await kept.all_due()
+        assert [one.seq for one in await kept.due(10, 10)] == [3]
+        assert await kept.due(10, 10) == []
+
+
+async def test_a_full_spool_states_exactly_what_it_dropped(tmp_path: Path) -> None:
+    async with opened(tmp_path, most_bytes=4_000) as kept:
+        await kept.commit([("s", batch(at * 100, 20, "a", "b")) for at in range(30)], 0)
+        depth, first = await kept.depth(), (await kept.bodies())[0]
+    document = orjson.loads(first.body)
+    assert depth.dropped > 0
+    assert (document["seq"], document["frames"]) == (1, [])
+    spans = [(gap["signals"], gap["from"][-4:-1], gap["to"][-4:-1], gap["cause"]) for gap in document["gaps"]]
+    assert spans == [(["a"], "000", "019", "spool-full"), (["b"], "001", "020", "spool-full")]
+
+
+async def test_a_full_disk_leaves_the_count_of_bytes_right(tmp_path: Path) -> None:
+    async with opened(tmp_path) as kept:
+        await kept.commit([("s", batch(1))], 0)
+        before = await kept.depth()
+        kept._sql.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(Unavailable, match="full"):
+            await kept.commit([("s", batch(at * 10_000, 5_000)) for at in range(5)], 0)
+        assert await kept.depth() == before
+
+
+async def test_two_gateways_cannot_have_one_spool(tmp_path: Path) -> None:
+    async with opened(tmp_path):
+        with pytest.raises(Taken):
+            async with opened(tmp_path):
+                pass
+
+
+async def test_a_spool_that_was_not_made_to_the_end_is_made_anew(tmp_path: Path) -> None:
+    sqlite3.connect(tmp_path / "s.sqlite").close()
+    async with opened(tmp_path) as kept:
+        assert kept.epoch == "one"
