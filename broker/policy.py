@@ -39,7 +39,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What one principal holds; from `expires_ns` on, nothing."""
+    """What one principal holds; from `expires_ns` on, nothing.  What it writes it reads too."""
 
     role: Role = Role.MEMBER
     reads: frozenset[Entry] = frozenset()
@@ -90,9 +90,8 @@ def topics(rights: Rights, principal: str, at_ns: int) -> Topics:
     publish = {
         str(StreamTopic(e.space, verb, e.address)) for e in holding.writes for verb in _WRITTEN
     }
-    subscribe = {
-        str(StreamTopic(e.space, verb, e.address)) for e in holding.reads for verb in _READ
-    }
+    read = holding.reads | holding.writes
+    subscribe = {str(StreamTopic(e.space, verb, e.address)) for e in read for verb in _READ}
     subscribe |= {str(MarkTopic(e.space, e.address.owner)) for e in holding.writes}
     if holding.role is Role.ADMINISTRATOR:
         subscribe.add(_EVERYTHING)
@@ -118,10 +117,11 @@ def decide(
         )
         allowed = own and action is Action.SUBSCRIBE
         return Decision(allowed, "a mark for its own equipment" if allowed else "not its equipment")
-    listed, verbs = (
-        (holding.writes, _WRITTEN) if action is Action.PUBLISH else (holding.reads, _READ)
-    )
-    allowed = Entry(topic.space, topic.address) in listed and topic.verb in verbs
+    entry = Entry(topic.space, topic.address)
+    if action is Action.PUBLISH:
+        allowed = entry in holding.writes and topic.verb in _WRITTEN
+    else:
+        allowed = entry in holding.reads | holding.writes and topic.verb in _READ
     return Decision(
         allowed, "listed in its credential" if allowed else "not listed in its credential"
     )

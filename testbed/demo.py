@@ -122,13 +122,12 @@ async def staged(
 ) -> AsyncIterator[tuple[Stage, Outcome]]:
     """Run the demo to its verdict; what runs stays until this is left."""
     async with AsyncExitStack() as stack:
-        progress.phase = "starting the server"
+        progress.phase = "starting the server and the machine"
         server = await stack.enter_async_context(_server(plan))
+        machine = await stack.enter_async_context(_machine(plan))
         said = await server.told("ready")
         async with api.connect(said["api"], said["administrator"]) as door:
             keys = await _credentials(door)
-        progress.phase = "starting the machine"
-        machine = await stack.enter_async_context(_machine(plan))
         url = (await machine.told("ready"))["url"]
         stage = Stage(plan, said["api"], said["broker"], said["administrator"], keys, url)
         progress.phase = "starting the prototype"

@@ -66,64 +66,83 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
     Unavailable if a part does not start.
     """
     system = {name: Credential.make(name) for name in (API, RECORDER)}
+    doors = NatsSettings(host=settings.host, mqtt_port=settings.mqtt_port)
     apart = settings.influxdb is not None
-    async with _data(settings.folder) as registry_and_ledger, open_store(settings) as store:
-        registry, ledger = registry_and_ledger
-        administrator = await _first_administrator(registry, clock)
-        keeper = Doorkeeper(registry, clock, system)
-        doors = NatsSettings(host=settings.host, mqtt_port=settings.mqtt_port)
-        with _listening(settings.host, settings.api_port) as door:
+    with _listening(settings.host, settings.api_port) as door:
+        async with _kept(settings) as kept:
+            answer = Doorkeeper(kept.registry, clock, system).answer
+            administrator = await _first_administrator(kept.registry, clock)
+            folder = settings.folder / "broker"
             async with (
-                nats.serve(
-                    settings.folder / "broker", answer=keeper.answer, clock=clock, settings=doors
-                ) as broker,
-                client.open(_bus(broker.mqtt, system[API]), clock, client_id=API) as bus,
+                nats.serve(folder, answer=answer, clock=clock, settings=doors) as broker,
+                _working(kept, broker, system, clock, apart=apart) as parts,
+                _answering(parts, door),
             ):
-                await bus.ready()
-                async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-                    recorder = None
-                    if not apart:
-                        recording = _recording(
-                            broker.mqtt, system[RECORDER], registry, ledger, store, clock
-                        )
-                        recorder = await stack.enter_async_context(recording)
-                    freshness = Freshness(clock)
-                    parts = Parts(
-                        registry,
-                        ledger,
-                        store,
-                        bus,
-                        freshness,
-                        clock,
-                        broker.kick,
-                        partial(_counts, recorder),
-                    )
-                    following = tasks.create_task(freshness.follow(bus), name="freshness")
-                    async with _answering(parts, door):
-                        host, port = door.getsockname()[:2]
-                        own = system[RECORDER].text if apart else None
-                        yield Server(Address(host, port), broker.mqtt, administrator, own)
-                    following.cancel()
+                host, port = door.getsockname()[:2]
+                own = system[RECORDER].text if apart else None
+                yield Server(Address(host, port), broker.mqtt, administrator, own)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What outlives the server."""
+
+    registry: Registry
+    ledger: Ledger
+    store: SeriesStore
+
+
+@asynccontextmanager
+async def _kept(settings: ServerSettings) -> AsyncIterator[_Kept]:
+    async with _data(settings.folder) as (registry, ledger), open_store(settings) as store:
+        yield _Kept(registry, ledger, store)
+
+
+@asynccontextmanager
+async def _working(
+    kept: _Kept, broker: nats.Door, system: Mapping[str, Credential], clock: Clock, *, apart: bool
+) -> AsyncIterator[Parts]:
+    """The parts of the API, on the bus, beside the recorder unless that runs apart."""
+    async with (
+        client.open(_bus(broker.mqtt, system[API]), clock, client_id=API) as bus,
+        AsyncExitStack() as stack,
+    ):
+        await bus.ready()
+        recorder = None
+        if not apart:
+            recording = _recording(kept, _bus(broker.mqtt, system[RECORDER]), clock)
+            recorder = await stack.enter_async_context(recording)
+        yield Parts(
+            kept.registry,
+            kept.ledger,
+            kept.store,
+            bus,
+            Freshness(clock),
+            clock,
+            broker.kick,
+            partial(_counts, recorder),
+        )
 
 
 @asynccontextmanager
 async def _recording(
-    broker: Address,
-    credential: Credential,
-    registry: Registry,
-    ledger: Ledger,
-    store: SeriesStore,
-    clock: Clock,
+    kept: _Kept, bus_settings: BusSettings, clock: Clock
 ) -> AsyncIterator[Recorder]:
     """A recorder in this process."""
-    async with client.open(
-        _bus(broker, credential), clock, client_id=RECORDER, durable=True
-    ) as bus:
-        recorder = Recorder(bus, store=store, ledger=ledger, kind_of=registry.kind_of, clock=clock)
+    async with client.open(bus_settings, clock, client_id=RECORDER, durable=True) as bus:
+        recorder = Recorder(
+            bus,
+            store=kept.store,
+            ledger=kept.ledger,
+            kind_of=kept.registry.kind_of,
+            clock=clock,
+        )
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(recorder.run(), name="recorder")
-            yield recorder
-            running.cancel()
+            try:
+                yield recorder
+            finally:
+                running.cancel()
 
 
 async def record(settings: ServerSettings, bus_settings: BusSettings, clock: Clock) -> None:
@@ -249,6 +268,7 @@ async def _answering(parts: Parts, door: socket.socket) -> AsyncIterator[None]:
     )
     server = _Uvicorn(config)
     async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(parts.freshness.follow(parts.bus), name="freshness")
         tasks.create_task(server.serve(sockets=[door]), name="api")
         while not server.started:
             await parts.clock.sleep(0.01)
@@ -256,3 +276,4 @@ async def _answering(parts: Parts, door: socket.socket) -> AsyncIterator[None]:
             yield
         finally:
             server.should_exit = True
+            following.cancel()

@@ -1,12 +1,25 @@
 """Samples side by side, for those who think in tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from broker.batch import BAD, Series, Times
+from broker.batch import (
+    BAD,
+    GOOD,
+    MOST_VALUES,
+    NO_VALUE,
+    NUMPY,
+    Column,
+    Quality,
+    Series,
+    Times,
+    Wide,
+)
+from broker.errors import Invalid
+from broker.streams import StreamSpec
 
 
 def aligned(series: Sequence[Series]) -> tuple[Times, npt.NDArray[Any]]:
@@ -32,3 +45,47 @@ def aligned(series: Sequence[Series]) -> tuple[Times, npt.NDArray[Any]]:
         usable = quality != BAD
         table[np.searchsorted(times, time_ns[usable]), column] = values[usable]
     return times, table
+
+
+def frame_of(
+    spec: StreamSpec,
+    time_ns: object,
+    values: Mapping[str, object],
+    quality: Mapping[str, Sequence[int]],
+) -> Wide:
+    """Samples that share their time stamps, checked against their spec; raises Invalid.
+
+    time_ns: one instant or n of them.  values: signal -> one value or n.  quality: signal -> n
+    codes.  A NaN or an infinity is a bad sample without a value.
+    """
+    times = np.atleast_1d(np.asarray(time_ns))
+    if times.dtype.kind not in "iu" or times.ndim != 1:
+        raise Invalid(
+            f"times of {spec.address} are {times.dtype}", hint="ns since 1970 as whole numbers"
+        )
+    columns = {name: _column(spec, name, given, len(times)) for name, given in values.items()}
+    if len(times) * len(columns) > MOST_VALUES:
+        raise Invalid(f"{len(times) * len(columns)} values at once", hint=f"at most {MOST_VALUES}")
+    codes: dict[str, Quality] = {}
+    for name, column in columns.items():
+        told = np.asarray(quality.get(name, [GOOD] * len(times)), np.uint8)
+        if len(told) != len(times) or (len(told) and told.max() > BAD):
+            raise Invalid(f"quality of {name!r} is not one of 0, 1, 2 for each sample")
+        lacking = ~np.isfinite(column) if column.dtype.kind == "f" else np.zeros(len(times), bool)
+        codes[name] = np.where(lacking, np.uint8(BAD), told)
+        column[codes[name] == BAD] = NO_VALUE[spec.signal(name).dtype]
+    shown = {name: code for name, code in codes.items() if code.any()}
+    return Wide(times.astype(np.int64), columns, shown)
+
+
+def _column(spec: StreamSpec, name: str, given: object, count: int) -> Column:
+    """One signal's values in its dtype, a copy."""
+    dtype = NUMPY[spec.signal(name).dtype]
+    column = np.atleast_1d(np.asarray(given, np.object_ if dtype.hasobject else None))
+    if dtype.hasobject and not all(isinstance(one, str) for one in column.tolist()):
+        raise Invalid(f"{name!r} of {spec.address} is not all text", hint="give strings")
+    if not dtype.hasobject and not np.can_cast(column.dtype, dtype, "same_kind"):
+        raise Invalid(f"{name!r} of {spec.address} is {column.dtype}", hint=f"give {dtype}")
+    if column.shape != (count,):
+        raise Invalid(f"{name!r} has {len(column)} values for {count} times", hint="one for each")
+    return column.astype(dtype)

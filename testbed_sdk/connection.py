@@ -159,7 +159,7 @@ async def connect(
     bus_settings: BusSettings | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[Testbed]:
-    """Connect a prototype to the testbed: `async with connect() as testbed`.
+    """Connect a prototype to the testbed, as in `async with connect() as testbed`.
 
     All is read from the environment unless given.  On leaving, outputs wait up to `drain_s` for the
     recorder. Raises Invalid, Forbidden if the credential is wrong, Unavailable if broker or API are
@@ -175,15 +175,14 @@ async def connect(
     async with (
         api.connect(settings.api, text) as door,
         client.open(bus_settings, clock, client_id=client_id) as bus,
-        AsyncExitStack() as stack,
-        asyncio.TaskGroup() as tasks,
     ):
         await bus.ready()
-        testbed = Testbed(settings, bus=bus, door=door, clock=clock, tasks=tasks, stack=stack)
-        try:
-            yield testbed
-        except Exception as exc:  # noqa: BLE001 - the prototype's own error, given back below as it was
-            failure = exc
-        await testbed.close()
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+            testbed = Testbed(settings, bus=bus, door=door, clock=clock, tasks=tasks, stack=stack)
+            try:
+                yield testbed
+            except Exception as exc:  # noqa: BLE001 - the prototype's own, given back as it was
+                failure = exc
+            await testbed.close()
     if failure is not None:
         raise failure

@@ -10,16 +10,18 @@ import numpy.typing as npt
 import structlog
 
 from broker import client, codec, messages
-from broker.batch import MOST_BYTES, MOST_VALUES, NUMPY, Batch, Column, Quality, Source, Wide
+from broker.batch import MOST_BYTES, Batch, Source, Wide
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Corrupt, Invalid, Unavailable
 from broker.messages import Held
 from broker.namespace import MarkTopic, StreamTopic, Verb
 from broker.streams import StreamSpec
+from testbed_sdk import columns
 
 RESEND_AFTER_S = 10.0
 RESEND_MOST_S = 60.0
 LOOK_EVERY_S = 1.0
+STAMP_BYTES = 100
 
 log = structlog.get_logger()
 
@@ -81,64 +83,35 @@ class Output:
         not all is good. Raises Invalid if something does not fit the spec; returns when the batch
         is kept and, if the broker is there, sent.
         """
-        frame = self._frame(time_ns, values, quality or {})
-        self._seq += 1
-        seq = self._seq
-        body = codec.body(
-            Batch(
-                self.spec.version,
-                (frame,),
-                self._source,
-                epoch=self._epoch,
-                seq=seq,
-                input_ns=input_ns,
-            )
-        )
-        if len(body) > MOST_BYTES - 100:
-            self._seq -= 1
-            raise Invalid(
-                f"{len(body)} bytes in one batch of {self.spec.address}",
-                hint="publish fewer samples at once",
-            )
+        frame = columns.frame_of(self.spec, time_ns, values, quality or {})
+        body = self._numbered(frame, input_ns)
         async with self._room:
             await self._room.wait_for(
                 lambda: self._kept_bytes + len(body) <= self._ring_bytes or not self._kept
             )
             due_ns = self._clock.now_ns() + round(RESEND_AFTER_S * NS_PER_S)
-            self._kept[seq] = _Kept(body, due_ns)
+            self._kept[self._seq] = _Kept(body, due_ns)
             self._kept_bytes += len(body)
         await self._send(Verb.DATA, body)
 
-    def _frame(
-        self, time_ns: object, values: Mapping[str, object], quality: Mapping[str, Sequence[int]]
-    ) -> Wide:
-        times = np.atleast_1d(np.asarray(time_ns))
-        if times.dtype.kind not in "iu" or times.ndim != 1:
+    def _numbered(self, frame: Wide, input_ns: int | None) -> bytes:
+        """The next batch's body; its number is used up only if it fits."""
+        batch = Batch(
+            self.spec.version,
+            (frame,),
+            self._source,
+            epoch=self._epoch,
+            seq=self._seq + 1,
+            input_ns=input_ns,
+        )
+        body = codec.body(batch)
+        if len(body) > MOST_BYTES - STAMP_BYTES:
             raise Invalid(
-                f"times of {self.spec.address} are {times.dtype}",
-                hint="ns since 1970 as whole numbers",
+                f"{len(body)} bytes in one batch of {self.spec.address}",
+                hint="publish fewer samples at once",
             )
-        columns: dict[str, Column] = {}
-        for name, given in values.items():
-            dtype = NUMPY[self.spec.signal(name).dtype]
-            column = np.atleast_1d(np.asarray(given, np.object_ if dtype.hasobject else None))
-            if not dtype.hasobject and not np.can_cast(column.dtype, dtype, "same_kind"):
-                raise Invalid(
-                    f"{name!r} of {self.spec.address} is {column.dtype}", hint=f"give {dtype}"
-                )
-            if column.shape != times.shape:
-                raise Invalid(
-                    f"{name!r} has {len(column)} values for {len(times)} times", hint="one for each"
-                )
-            columns[name] = column.astype(dtype)
-        if len(times) * len(columns) > MOST_VALUES:
-            raise Invalid(
-                f"{len(times) * len(columns)} values at once", hint=f"at most {MOST_VALUES}"
-            )
-        codes: dict[str, Quality] = {
-            name: np.asarray(one, np.uint8) for name, one in quality.items()
-        }
-        return Wide(times.astype(np.int64), columns, codes)
+        self._seq += 1
+        return body
 
     async def announce(self) -> None:
         """Publish the spec, retained, so that readers know what the columns mean."""

@@ -1,4 +1,7 @@
-"""History as text, made frame by frame: JSON in the frames of the wire, or CSV."""
+"""History as text, made frame by frame: JSON in the frames of the wire, or CSV.
+
+A frame of 10,000 samples takes milliseconds to write, so it is written on a thread.
+"""
 
 import asyncio
 import csv
@@ -29,7 +32,7 @@ async def as_json(
     between = b""
     async with aclosing(cast("AsyncGenerator[Long]", frames)):
         async for frame in frames:
-            yield text + between + codec.dumps(codec.frame_out(frame))
+            yield text + between + await asyncio.to_thread(_frame, frame)
             text, between = b"", b","
     yield text + b'],"gaps":' + codec.dumps([codec.gap_out(gap) for gap in gaps]) + b"}"
 
@@ -44,6 +47,10 @@ async def as_csv(window: Window, frames: AsyncIterator[Long]) -> AsyncIterator[b
                 yield text
     table.end_row()
     yield table.taken()
+
+
+def _frame(frame: Long) -> bytes:
+    return codec.dumps(codec.frame_out(frame))
 
 
 class _Table:

@@ -105,9 +105,8 @@ async def test_a_store_that_is_away_from_the_start_is_a_status(tmp_path):
         assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
 
 
-@pytest.mark.parametrize("form", ["json", "csv"])
-async def test_memory_does_not_grow_with_the_span(tmp_path, form):
-    frames = 20
+@pytest.mark.parametrize(("form", "frames"), [("json", 120), ("csv", 25)])
+async def test_memory_does_not_grow_with_the_span(tmp_path, form, frames):
     async with served(tmp_path, Endless(frames, then_away=False)) as http:
         tracemalloc.start()
         try:
@@ -119,7 +118,7 @@ async def test_memory_does_not_grow_with_the_span(tmp_path, form):
         finally:
             tracemalloc.stop()
     assert size > frames * FRAME * 10
-    assert peak < size / 2
+    assert peak < 5_500_000 < size / 1.5
 
 
 async def test_a_reader_that_leaves_ends_the_reading(tmp_path):

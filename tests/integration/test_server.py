@@ -1,0 +1,312 @@
+"""The server as one process, with prototypes on the bus: what is published is stored, answered for and marked."""
+
+import asyncio
+import contextlib
+
+import numpy as np
+import pytest
+from pydantic import SecretStr
+
+from broker import api, client, codec, messages
+from broker.batch import BAD, GOOD, Batch, Gap, Kind, Source, Wide
+from broker.clock import WallClock
+from broker.errors import Forbidden, Invalid, Taken, Unknown
+from broker.namespace import MarkTopic, StreamAddress, StreamTopic, Verb
+from broker.settings import BusSettings
+from broker.streams import Dtype, Signal, StreamSpec
+from testbed_api import service
+from testbed_api.settings import ServerSettings
+from testbed_sdk import PrototypeSettings, connect
+
+CLOCK = WallClock()
+SPACE = "run-demo"
+RIG = StreamAddress("factory", "pump-rig", "rig")
+SCORE = StreamAddress("company", "detector", "score")
+SPEC = StreamSpec(RIG, (Signal("Pressure", unit="bar"), Signal("strokes", Dtype.INT64)))
+T0 = 1_700_000_000_000_000_000
+
+
+@contextlib.asynccontextmanager
+async def serving(folder):
+    settings = ServerSettings(folder=folder, api_port=0, mqtt_port=0)
+    async with service.serve(settings, CLOCK) as server:
+        yield server
+
+
+@pytest.fixture
+async def server(tmp_path):
+    async with serving(tmp_path / "data") as one:
+        yield one
+
+
+@pytest.fixture
+async def administrator(server):
+    async with api.connect(f"http://{server.api}", server.administrator) as door:
+        yield door
+
+
+async def credential(administrator, principal, *, reads=(), writes=()):
+    listed = {
+        what: [{"space": SPACE, "stream": str(one)} for one in streams]
+        for what, streams in {"reads": reads, "writes": writes}.items()
+    }
+    made = await administrator.request(
+        "POST", "/credentials", json={"principal": principal} | listed
+    )
+    return made["credential"]
+
+
+def prototype(server, credential, **bound):
+    settings = PrototypeSettings(
+        api=f"http://{server.api}",
+        space=SPACE,
+        inputs={name: one for name, one in bound.items() if name != "score"},
+        outputs={"score": SCORE},
+        drain_s=5,
+    )
+    return connect(settings, bus(server, credential))
+
+
+def bus(server, credential):
+    return BusSettings(broker=f"mqtt://{server.broker}", credential=SecretStr(credential))
+
+
+@contextlib.asynccontextmanager
+async def machine(server, administrator):
+    """A publisher of the rig without a gateway, its equipment and spec registered."""
+    key = await credential(administrator, "machine", writes=[RIG])
+    async with (
+        api.connect(f"http://{server.api}", key) as door,
+        client.open(bus(server, key), CLOCK, client_id="machine") as out,
+    ):
+        await door.register_equipment(RIG.owner, name="rig", kind=Kind.SIMULATED)
+        await door.register_spec(SPEC)
+        await out.ready()
+        yield out
+
+
+def batch(seq, values, *, source=Source.SIMULATED, start=T0, gaps=(), epoch="e1"):
+    times = np.arange(len(values)) + start
+    frame = Wide(times, {"Pressure": np.array(values, np.float64)})
+    return Batch(1, (frame,), source, CLOCK.now_ns(), epoch, seq, gaps)
+
+
+async def publish(out, one, verb=Verb.DATA):
+    await out.publish(str(StreamTopic(SPACE, verb, RIG)), codec.encode(one))
+
+
+async def announce(out):
+    await out.publish(
+        str(StreamTopic(SPACE, Verb.SPEC, RIG)), messages.encode_spec(SPEC), retain=True
+    )
+
+
+async def marked(out, upto, *, then=lambda: None):
+    """Return once the recorder holds 1..upto of epoch e1."""
+    async with (
+        asyncio.timeout(10),
+        out.subscribe(
+            [str(MarkTopic(SPACE, RIG.owner))], capacity=100, overflow="drop_oldest"
+        ) as marks,
+    ):
+        sent = then()
+        if sent is not None:
+            await sent
+        async for message in marks:
+            marks.ack(message)
+            held = messages.decode_mark(message.payload).streams.get("rig", {}).get("e1")
+            if held is not None and held.upto >= upto:
+                return
+
+
+async def history(administrator, **params):
+    whole = {"space": SPACE, "from": "2020-01-01T00:00:00Z", "to": "2030-01-01T00:00:00Z"}
+    return await administrator.request("GET", f"/streams/{RIG}/history", params=whole | params)
+
+
+async def test_what_is_published_is_marked_and_stored_once(server, administrator):
+    async with machine(server, administrator) as out:
+        await announce(out)
+        await marked(out, 2, then=lambda: both(out))
+        await marked(out, 2, then=lambda: publish(out, batch(1, [1.5, 2.5]), Verb.LATE))
+        (frame,) = (await history(administrator))["frames"]
+        assert frame["value"] == [1.5, 2.5, 3.5]
+
+
+async def both(out):
+    await publish(out, batch(1, [1.5, 2.5]))
+    await publish(out, batch(2, [3.5], start=T0 + 10))
+
+
+async def test_a_batch_waits_for_its_spec(server, administrator):
+    async with machine(server, administrator) as out:
+        await publish(out, batch(1, [1.5]))
+        await marked(out, 1, then=lambda: announce(out))
+        assert (await history(administrator))["frames"][0]["value"] == [1.5]
+
+
+async def test_what_does_not_fit_is_a_dead_letter_and_harms_nothing_else(server, administrator):
+    async with machine(server, administrator) as out:
+        await announce(out)
+        odd = codec.encode(batch(1, [1.5, 2.5, 3.5])).replace(b"2.5", b'"two"')
+        topic = str(StreamTopic(SPACE, Verb.DATA, RIG))
+        await marked(out, 1, then=lambda: out.publish(topic, odd))
+        assert (await history(administrator))["frames"][0]["value"] == [1.5, 3.5]
+        letters = await administrator.request(
+            "GET", f"/streams/{RIG}/dead-letters", params={"space": SPACE}
+        )
+        (letter,) = letters["items"]
+        assert (letter["signal"], letter["value"]) == ("Pressure", '"two"')
+
+
+async def test_a_batch_that_lies_about_its_source_is_a_dead_letter(server, administrator):
+    async with machine(server, administrator) as out:
+        await announce(out)
+        await marked(out, 1, then=lambda: publish(out, batch(1, [1.5], source=Source.LIVE)))
+        assert (await history(administrator))["frames"] == []
+        letters = await administrator.request(
+            "GET", f"/streams/{RIG}/dead-letters", params={"space": SPACE}
+        )
+        assert "source live from a simulated equipment" in letters["items"][0]["reason"]
+
+
+async def test_gaps_stand_beside_the_history(server, administrator):
+    async with machine(server, administrator) as out:
+        await announce(out)
+        gap = Gap(("Pressure",), T0 + 2, T0 + 5, "server-overflow")
+        await marked(out, 1, then=lambda: publish(out, batch(1, [1.5], gaps=(gap,))))
+        (told,) = (await history(administrator))["gaps"]
+        assert (told["signals"], told["cause"]) == (["Pressure"], "server-overflow")
+
+
+async def test_a_restart_loses_nothing_and_shows_no_credential_again(tmp_path):
+    async with serving(tmp_path / "data") as server:
+        async with (
+            api.connect(f"http://{server.api}", server.administrator) as door,
+            machine(server, door) as out,
+        ):
+            await announce(out)
+            await marked(out, 1, then=lambda: publish(out, batch(1, [1.5])))
+        secret = server.administrator
+    async with serving(tmp_path / "data") as again:
+        assert again.administrator is None
+        async with api.connect(f"http://{again.api}", secret) as door:
+            assert (await history(door))["frames"][0]["value"] == [1.5]
+
+
+async def test_a_second_server_on_the_same_folder_is_refused(server, tmp_path):
+    with pytest.raises(Taken, match="a server is running"):
+        async with serving(tmp_path / "data"):
+            pass
+
+
+async def test_a_folder_of_another_layout_is_refused(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "layout").write_text("99")
+    with pytest.raises(Invalid.__mro__[1], match="layout '99'"):
+        async with serving(folder):
+            pass
+
+
+async def test_a_port_in_use_is_named(server, tmp_path):
+    settings = ServerSettings(folder=tmp_path / "other", api_port=server.api.port, mqtt_port=0)
+    with pytest.raises(Taken, match=str(server.api.port)):
+        async with service.serve(settings, CLOCK):
+            pass
+
+
+async def test_a_prototype_reads_answers_and_finds_its_answers_in_history(server, administrator):
+    key = await credential(administrator, "detector", reads=[RIG], writes=[SCORE])
+    async with machine(server, administrator) as out, prototype(server, key, rig=RIG) as testbed:
+        rig = testbed.input("rig")
+        await rig.open()
+        score = await testbed.output("score", [Signal("score"), Signal("word", Dtype.STRING)])
+        await announce(out)
+        await publish(out, batch(1, [1.5, 2.5]))
+        received = await anext(aiter(rig))
+        times, table = received.table("Pressure")
+        assert table[:, 0].tolist() == [1.5, 2.5]
+        assert 0 <= received.latency_s < 10
+        await score.publish(
+            times, {"score": [0.1, 0.2], "word": ["low", "high"]}, input_ns=int(times[-1])
+        )
+        async with asyncio.timeout(10):
+            await score.drained()
+        stored = await testbed.history("score", from_ns=T0 - 1, to_ns=T0 + 100)
+        assert stored["score"].values.tolist() == [0.1, 0.2]
+        assert stored["word"].values.tolist() == ["low", "high"]
+        assert stored["score"].quality.tolist() == [GOOD, GOOD]
+        assert stored.pandas("score").index[0].value == T0
+
+
+async def test_a_prototype_is_told_what_it_missed_and_may_have_it_from_history(
+    server, administrator
+):
+    key = await credential(administrator, "detector", reads=[RIG])
+    async with machine(server, administrator) as out, prototype(server, key, rig=RIG) as testbed:
+        rig = testbed.input("rig", fill=True)
+        await rig.open()
+        await announce(out)
+        await publish(out, batch(1, [1.0]))
+        await publish(out, batch(2, [2.0], start=T0 + 10), Verb.LATE)
+        await publish(out, batch(3, [3.0], start=T0 + 20))
+        batches = aiter(rig)
+        async with asyncio.timeout(15):
+            first, filled, third = [await anext(batches) for _ in range(3)]
+        assert first["Pressure"].values.tolist() == [1.0]
+        assert filled.filled
+        assert filled["Pressure"].values.tolist() == [2.0]
+        assert (third.missed.first, third.missed.last) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["detector.AAAAAAAAAAAAAAAAAAAAAAAAAAAA", "nobody.AAAAAAAAAAAAAAAAAAAAAAAA"]
+)
+async def test_a_wrong_credential_is_forbidden_everywhere(server, wrong):
+    with pytest.raises(Forbidden):
+        async with prototype(server, wrong, rig=RIG):
+            pass
+    async with api.connect(f"http://{server.api}", wrong) as door:
+        with pytest.raises(Forbidden.__mro__[1]):
+            await door.request("GET", "/me")
+
+
+async def test_an_unbound_name_says_what_is_bound(server, administrator):
+    key = await credential(administrator, "detector", reads=[RIG])
+    async with prototype(server, key, rig=RIG) as testbed:
+        with pytest.raises(Unknown, match="bound are: rig"):
+            testbed.input("press")
+
+
+@pytest.mark.parametrize(
+    ("times", "values", "sentence"),
+    [
+        ([1.5], {"score": [0.1]}, "ns since 1970"),
+        ([1, 2], {"score": [0.1]}, "1 values for 2 times"),
+        ([1], {"speed": [0.1]}, "no signal 'speed'"),
+        ([1], {"score": ["high"]}, "give float64"),
+    ],
+)
+async def test_an_output_that_does_not_fit_is_refused(
+    server, administrator, times, values, sentence
+):
+    key = await credential(administrator, "detector", writes=[SCORE])
+    async with prototype(server, key) as testbed:
+        score = await testbed.output("score", [Signal("score")])
+        with pytest.raises(Invalid, match=sentence):
+            await score.publish(times, values)
+
+
+async def test_a_bad_sample_is_stored_as_bad(server, administrator):
+    key = await credential(administrator, "detector", writes=[SCORE])
+    async with prototype(server, key) as testbed:
+        score = await testbed.output("score", [Signal("score")])
+        await score.publish([T0], {"score": [float("nan")]}, quality={"score": [BAD]})
+        async with asyncio.timeout(10):
+            await score.drained()
+    key = await credential(administrator, "reader", reads=[SCORE])
+    async with api.connect(f"http://{server.api}", key) as door:
+        whole = {"space": SPACE, "from": "2020-01-01T00:00:00Z"}
+        (frame,) = (await door.request("GET", f"/streams/{SCORE}/history", params=whole))["frames"]
+        assert (frame["value"], frame["quality"]) == ([None], ["bad"])
