@@ -41,7 +41,7 @@ class Api:
         self._http = http
 
     async def request(self, method: str, path: str, **content: Any) -> Any:
-        """The JSON answer to one request; path: below the API's root; content: `json` or `params`."""
+        """The JSON answer to one request; path: below the root; content: `json` or `params`."""
         try:
             answer = await self._http.request(method, ROOT + path, **content)
         except httpx.TransportError as exc:

@@ -77,7 +77,7 @@ class Series(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Wide:
+class Wide:  # noqa: PLW1641 - columns have no hash
     """Signals that share their time stamps.
 
     time_ns: int64[n], ns since 1970 UTC, in the order of the source.  values: signal -> column of n
@@ -109,7 +109,7 @@ class Wide:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Long:
+class Long:  # noqa: PLW1641 - columns have no hash
     """Samples that each have a time stamp of their own, in the order of the source.
 
     time_ns: int64[n].  signal: int32[n], counting from 0 in the order of the spec.  values: a

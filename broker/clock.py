@@ -36,7 +36,7 @@ class WallClock:
     """The machine's own time."""
 
     def now_ns(self) -> int:
-        """UTC in ns, as the operating system tells it; it may jump when the system's clock is set."""
+        """UTC in ns, as the system tells it; it may jump when the system's clock is set."""
         return time.time_ns()
 
     async def sleep(self, duration_s: float) -> None:
@@ -69,7 +69,7 @@ class SteppedClock:
         await woken
 
     async def advance(self, duration_s: float) -> None:
-        """Step forward, waking each sleeper at its own instant and letting it run before the next."""
+        """Step forward, waking each sleeper at its instant and letting it run before the next."""
         end_ns = self._now_ns + round(duration_s * NS_PER_S)
         await _let_others_run()
         while self._sleepers and self._sleepers[0][0] <= end_ns:

@@ -419,7 +419,7 @@ def _column_in(
     name: str,
     misfits: list[Misfit],
 ) -> tuple[Column, Quality, np.ndarray[Any, np.dtype[np.bool_]]]:
-    """One signal's values and quality, and which of them to keep; a misfit for each of the others."""
+    """One signal's values and quality, and which to keep; a misfit for each of the others."""
     if not isinstance(column, list) or len(column) != len(time_ns):
         raise _Unfit("dt and values are not of one length")
     keep = np.ones(len(column), np.bool_)

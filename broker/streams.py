@@ -36,7 +36,7 @@ def checked_signal(text: str) -> str:
     if _SIGNAL_NAME.fullmatch(text) is None:
         raise Invalid(
             f"signal name {text[:80]!r} is not allowed",
-            hint="use 1 to 64 of A-Z, a-z, 0-9, ' ', '_', '.', '-', first and last a letter or digit",
+            hint="use 1 to 64 of A-Z, a-z, 0-9, ' ', '_', '.', '-', at both ends a letter or digit",
         )
     return text
 

@@ -1,1 +1,1 @@
-"""The edge process at the factory: it reads a machine, keeps what it read until that is stored, and tells of gaps."""
+"""The process at the factory: it reads a machine and keeps what it read until that is stored."""

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from broker.streams import Dtype
-from gateway.conversion import DTYPES
+from gateway.links.conversion import DTYPES
 from gateway.links.describing import Described, Listed, describe, walk
 from gateway.links.resolving import connected
 from gateway.mapping import Server
@@ -17,13 +17,13 @@ MOST_SIGNALS = 1_000
 """In one stream; a folder with more becomes several."""
 
 _HEAD = """\
-# A first mapping, written from what the server tells.  Look through it, and leave out what nobody needs:
-# kind (real or simulated), the streams' names, period_s, trigger (value, or timestamp to keep repeated values).
+# A first mapping, written from what the server tells.  Leave out what nobody needs; look at kind
+# (real or simulated), the streams' names, period_s and trigger (timestamp keeps repeated values).
 """
 
 
 async def tree(server_url: str) -> list[str]:
-    """The server's objects and variables below Objects, indented, with type and node as a mapping names it.
+    """The server's objects and variables below Objects, indented, with type and node.
 
     Raises Unavailable if the server does not answer, Invalid if it wants security.
     """

@@ -1,18 +1,15 @@
-"""Everything that is wrong with a mapping against the live server, in sentences, before `run` meets it."""
+"""Everything that is wrong with a mapping against the live server, before `run` meets it."""
 
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from asyncua import Client
-from asyncua.ua.uaerrors import UaError
-
 from broker.errors import Invalid, Unavailable
 from broker.streams import Signal, StreamSpec
-from gateway.conversion import DTYPES, fits
+from gateway.links.conversion import DTYPES, fits
 from gateway.links.describing import describe, walk
-from gateway.links.resolving import NO_NODE, Found, connected, most_per_call, resolve
+from gateway.links.resolving import NO_NODE, Found, Session, connected, most_per_call, resolve
 from gateway.mapping import Mapping
 
 NEAREST = 3
@@ -45,10 +42,6 @@ async def check(mapping: Mapping) -> list[Finding]:
             findings += await _nodes(client, mapping)
     except (Unavailable, Invalid) as exc:
         findings.append(Finding(Severity.ERROR, str(exc)))
-    except (UaError, OSError, TimeoutError) as exc:
-        said = str(exc) or type(exc).__name__
-        sentence = f"{mapping.server.url} broke off while it was asked: {said}; try again"
-        findings.append(Finding(Severity.ERROR, sentence))
     return findings
 
 
@@ -62,7 +55,7 @@ def _load(mapping: Mapping) -> Iterator[Finding]:
         )
 
 
-async def _limits(client: Client, mapping: Mapping) -> list[Finding]:
+async def _limits(client: Session, mapping: Mapping) -> list[Finding]:
     allowed, ours = await most_per_call(client, mapping.server), mapping.server.items_per_call
     if allowed >= ours:
         return []
@@ -70,7 +63,7 @@ async def _limits(client: Client, mapping: Mapping) -> list[Finding]:
     return [Finding(Severity.WARNING, f"{sentence}; {allowed} are used, so write that")]
 
 
-async def _nodes(client: Client, mapping: Mapping) -> list[Finding]:
+async def _nodes(client: Session, mapping: Mapping) -> list[Finding]:
     """What is wrong with each node, stream by stream."""
     names = [item.node for stream in mapping.streams for item in stream.items]
     per_call = await most_per_call(client, mapping.server)
@@ -99,7 +92,7 @@ def _missing(spec: StreamSpec, signal: Signal, found: Found, known: list[str]) -
 
 
 async def _described(
-    client: Client, spec: StreamSpec, signal: Signal, found: Found
+    client: Session, spec: StreamSpec, signal: Signal, found: Found
 ) -> list[Finding]:
     """Type, unit and range of a node that is there."""
     findings: list[Finding] = []

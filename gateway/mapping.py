@@ -1,6 +1,7 @@
 """The mapping: one YAML file that says what of a machine becomes which stream.
 
-Reading it finds every mistake, not only the first; each names the line, the field, the value and what would be right.
+Reading it finds every mistake, not only the first; each names the line, the field, the value and
+what would be right.
 """
 
 import difflib
@@ -25,7 +26,7 @@ from gateway.nodes import NodeName
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One signal's source: where it is read, and how far it must move to count (`deadband`, in its unit)."""
+    """One signal's source: where it is read, and how far it must move to count."""
 
     node: NodeName
     deadband: float = 0.0
@@ -33,9 +34,9 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class StreamMapping:
-    """One stream: its spec (unnumbered yet), and for each of its signals, in order, where it comes from.
+    """One stream: its spec, unnumbered yet, and where each of its signals comes from.
 
-    batch_age_s: how long samples may wait for others to travel with; 0 sends what one publish of the server brought.
+    batch_age_s: how long samples may wait for others; 0 sends what one publish brought.
     """
 
     spec: StreamSpec
@@ -104,7 +105,7 @@ def read(text: str, name: str) -> Mapping:
     return _mapping(model)
 
 
-# --- the file's form -------------------------------------------------------------------------------------------
+# --- the file's form -----------------------------------------------------------------------------
 
 
 def _refusing(check: Any) -> AfterValidator:
@@ -252,7 +253,7 @@ def _stream(equipment: EquipmentAddress, name: str, model: _Stream) -> StreamMap
     )
 
 
-# --- from YAML, remembering lines ------------------------------------------------------------------------------
+# --- from YAML, remembering lines ----------------------------------------------------------------
 
 _Places = dict[tuple[str, ...], int]
 
@@ -275,7 +276,7 @@ def _plain(text: str, name: str) -> tuple[Any, _Places, list[tuple[int, str]]]:
 
 
 class _Reading:
-    """One walk over a YAML tree.  An alias is refused: it may hold itself, and hides which line is meant."""
+    """One walk over a YAML tree.  An alias is refused: it may hold itself."""
 
     def __init__(self) -> None:
         self.places: _Places = {(): 1}

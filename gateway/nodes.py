@@ -1,7 +1,8 @@
 """How a mapping names an OPC UA node: by namespace URI and id, or by a browse path.
 
-`nsu=urn:maker:machine;s=Pump.Pressure` (also `i=` and `g=`), or `/urn:maker:machine|Pump/urn:maker:machine|Pressure`
-from the Objects folder; a step without a URI is of the OPC UA namespace.  Namespace indexes are refused: a server may
+`nsu=urn:maker:machine;s=Pump.Pressure` (also `i=` and `g=`), or from the Objects folder
+`/urn:maker:machine|Pump/urn:maker:machine|Pressure`; a step without a URI is of the OPC UA
+namespace.  Namespace indexes are refused: a server may
 renumber them at every start.  Source: OPC UA Part 6, 5.3.1.10.
 """
 
@@ -49,7 +50,7 @@ def parse(text: str) -> NodeName:
     if found is None:
         raise Invalid(
             f"{text[:120]!r} names no node",
-            hint="write nsu=<namespace URI>;s=<id> or a path /<URI>|<name>/…; `testbed gateway browse` lists them",
+            hint="write nsu=<URI>;s=<id> or /<URI>|<name>/…; see `testbed gateway browse`",
         )
     if found["kind"] == "i" and not found["id"].isdecimal():
         raise Invalid(

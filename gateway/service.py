@@ -22,7 +22,7 @@ from gateway.links.opcua import OpcUaLink
 from gateway.mapping import Mapping
 from gateway.settings import GatewaySettings
 from gateway.shaping import Arrivals, Shaper
-from gateway.spool import Spool, SpoolSettings
+from gateway.spool import Depth, Spool, SpoolSettings
 from gateway.uplink import Uplink
 
 TICK_S = 0.02
@@ -55,7 +55,7 @@ class Feed:
         space: str,
         most_waiting: int,
     ) -> None:
-        """specs: as registered, beside the mapping's streams.  most_waiting: samples not yet spooled."""
+        """specs: as registered, of its streams.  most_waiting: samples not yet spooled."""
         self.alarms: dict[str, str] = {}
         self.freshness = [_Freshness() for _ in mapping.streams]
         self.shapers = [Shaper(one, source_of(mapping.kind, space)) for one in mapping.streams]
@@ -73,7 +73,7 @@ class Feed:
         self._before = [await kept.last_ns(str(spec.address)) for spec in self._specs]
 
     async def take(self, stream: int, arrivals: Arrivals, *, fresh: bool) -> None:
-        """Samples from the link; waits while too many are not spooled yet: the server's queue is the next buffer."""
+        """Samples from the link; waits while too many are not spooled yet."""
         now_ns = self._clock.now_ns()
         self.freshness[stream].sample_ns = now_ns
         known = self.freshness[stream]
@@ -107,7 +107,7 @@ class Feed:
             )
 
     def last_ns(self, stream: int, signal: int) -> int | None:
-        """The newest time stamp taken of a signal; of an earlier life only the stream's is known."""
+        """The newest time stamp of a signal; of an earlier life only the stream's is known."""
         now = self.shapers[stream].last_ns(signal)
         return self._before[stream] if now is None else now
 
@@ -156,50 +156,32 @@ async def run(
 ) -> None:
     """Carry samples up until cancelled; then spool what is left and wait for its marks.
 
-    Raises Refused where the API does not take the equipment or a spec, Forbidden if the credential is wrong.
+    Raises Refused where the API does not take the equipment or a spec, Forbidden for a wrong
+    credential.
     """
     credential = bus_settings.credential.get_secret_value()
     principal = Credential.parse(credential).principal
     specs = await _register(mapping, settings, credential, clock)
+    space, machine = settings.space, mapping.equipment
+    path = settings.spool / f"{machine.organisation}.{machine.equipment}.{space}.sqlite"
     kept_settings = SpoolSettings(settings.spool_bytes, settings.spool_keep_s)
-    path = (
-        settings.spool
-        / f"{mapping.equipment.organisation}.{mapping.equipment.equipment}.{settings.space}.sqlite"
-    )
     async with (
         spool.open(path, epoch=secrets.token_hex(13), settings=kept_settings) as kept,
         client.open(bus_settings, clock, client_id=f"{principal}--gateway") as bus,
     ):
-        uplink = Uplink(bus, kept, clock, space=settings.space, specs=specs)
-        feed = Feed(
-            mapping, specs, clock=clock, space=settings.space, most_waiting=settings.waiting_samples
-        )
+        uplink = Uplink(bus, kept, clock, space=space, specs=specs)
+        most = settings.waiting_samples
+        feed = Feed(mapping, specs, clock=clock, space=space, most_waiting=most)
         await feed.remember(kept)
         link = OpcUaLink(mapping, feed, clock)
+        health = _tell_health(mapping, feed, uplink, bus, clock, space)
         async with _running(uplink):
             try:
-                await _carry(
-                    link,
-                    feed,
-                    _tell_health(mapping, feed, uplink, bus, clock, settings.space),
-                    uplink,
-                )
+                await _carry(link, feed, health, uplink)
             finally:
                 drained = await asyncio.shield(_finish(feed, uplink, settings.drain_s))
-                depth = await kept.depth()
-                log.info(
-                    "gateway ended",
-                    equipment=str(mapping.equipment),
-                    drained=drained,
-                    unmarked=depth.unmarked,
-                    dropped=depth.dropped,
-                    spool_bytes=depth.bytes,
-                    **asdict(uplink.sent),
-                    republished=link.republished,
-                    unfit=link.unfit,
-                    alarms=len(feed.alarms),
-                    **_totals(feed),
-                )
+                totals = asdict(uplink.sent) | _totals(feed, link, await kept.depth())
+                log.info("gateway ended", equipment=str(machine), drained=drained, **totals)
 
 
 async def _register(
@@ -269,7 +251,7 @@ async def _finish(feed: Feed, uplink: Uplink, drain_s: float) -> bool:
         await uplink.send(feed.rest())
         return await uplink.drained(drain_s)
     except Unavailable as exc:
-        log.error("last batches were not spooled", reason=str(exc))
+        log.error("last batches were not spooled", reason=str(exc))  # noqa: TRY400 - the reason says it
         return False
 
 
@@ -315,6 +297,15 @@ def _numbered(batch: Batch, spec: StreamSpec) -> Batch:
     return Batch(spec.version, batch.frames, batch.source, gaps=batch.gaps)
 
 
-def _totals(feed: Feed) -> dict[str, int]:
+def _totals(feed: Feed, link: OpcUaLink, depth: Depth) -> dict[str, int]:
+    """What became of everything, for the last line of the log."""
     names = ("offered", "dead_banded", "moved", "repeated", "gaps")
-    return {name: sum(getattr(one.shaped, name) for one in feed.shapers) for name in names}
+    return {name: sum(getattr(one.shaped, name) for one in feed.shapers) for name in names} | {
+        "unmarked": depth.unmarked,
+        "dropped": depth.dropped,
+        "spool_bytes": depth.bytes,
+        "republished": link.republished,
+        "unfit": link.unfit,
+        "server_connects": link.connects,
+        "alarms": len(feed.alarms),
+    }

@@ -1,4 +1,4 @@
-"""From arrivals to batches: dead band, one time stamp a sample, frames, and cuts by size and age.  Pure.
+"""From arrivals to batches: dead band, time stamps, frames, and cuts by size and age.  Pure.
 
 A shaper holds what has arrived for one stream and not been cut into a batch yet.
 """
@@ -14,9 +14,9 @@ from broker.clock import NS_PER_S
 from gateway.mapping import StreamMapping
 
 LONG_UNDER = 24
-"""A signal alone in its frame with fewer samples than this is cheaper among others in a long frame."""
+"""A signal alone with fewer samples than this is cheaper among others in a long frame."""
 ROUGH_BYTES = 200 * 1024
-"""A batch is cut before its JSON can pass the 256 KiB of the wire; what follows counts towards it."""
+"""A batch is cut before its JSON can pass the 256 KiB of the wire; so much each part costs:"""
 SAMPLE_BYTES = 56
 """Of a long frame: time, index, value, quality."""
 SIGNAL_BYTES = 120
@@ -29,8 +29,8 @@ MOST_RECENT = 256
 class Arrivals:
     """Samples of one stream as a link hands them over, in the order of the source.
 
-    signal: indexes into the spec.  time_ns: source time stamps.  values: Python values of the signals' dtypes, anything where
-    the quality is BAD.  quality: codes of `broker.batch`.
+    signal: indexes into the spec.  time_ns: source time stamps.  values: Python values of the
+    signals' dtypes, anything where the quality is BAD.  quality: codes of `broker.batch`.
     """
 
     signal: Sequence[int]
@@ -113,7 +113,7 @@ class Shaper:
     def take(self, arrivals: Arrivals, now_ns: int, *, fresh: bool = False) -> Iterator[Batch]:
         """Take in what arrived; batches come out where one is full.
 
-        fresh: the first arrivals of a new subscription, among which the server repeats what it told last.
+        fresh: the first arrivals of a new subscription, where the server repeats what it told last.
         """
         if not self._count:
             self._since_ns = now_ns
@@ -160,7 +160,7 @@ class Shaper:
             yield from self.cut()
 
     def cut(self) -> Iterator[Batch]:
-        """Everything that waits, without a number yet: one batch, or more if there are many gaps."""
+        """Everything that waits, unnumbered yet: one batch, or more if there are many gaps."""
         version = self.mapping.spec.version
         frames, size = tuple(self._frames()), self._bytes
         gaps: list[Gap] = []
@@ -197,7 +197,7 @@ class Shaper:
         return False
 
     def _frames(self) -> Iterator[Wide | Long]:
-        """Signals of equal time stamps together, long ones alone, and the rest in one long frame."""
+        """Signals of equal time stamps together, long ones alone, the rest in one long frame."""
         spec = self.mapping.spec
         together: dict[tuple[int, ...], list[int]] = {}
         for at, rows in enumerate(self._rows):

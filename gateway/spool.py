@@ -1,7 +1,8 @@
-"""The spool: every batch is on the gateway's disk before it is sent, and stays until the recorder has marked it.
+"""The spool: every batch is on disk before it is sent, until the recorder has marked it.
 
-One SQLite file, one connection in one thread that both writes and checkpoints (SQLite before 3.51.3 can corrupt a WAL
-otherwise).  An epoch is one life of the file; sequence numbers of a stream count on over restarts.
+One SQLite file, one connection in one thread that both writes and checkpoints (SQLite before 3.51.3
+can corrupt a WAL otherwise).  An epoch is one life of the file;
+sequence numbers of a stream count on over restarts.
 """
 
 import asyncio
@@ -35,11 +36,13 @@ FULL = "spool-full"
 _SCHEMA = (
     "CREATE TABLE spool (layout INTEGER NOT NULL, epoch TEXT NOT NULL)",
     "CREATE TABLE streams (stream TEXT PRIMARY KEY, seq INTEGER NOT NULL, last_ns INTEGER)",
-    "CREATE TABLE batches ("
-    " id INTEGER PRIMARY KEY, stream TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL,"
-    " holes BLOB,"  # the gaps that would stand for its samples; NULL if it has none, or no longer
-    " committed_ns INTEGER NOT NULL, due_ns INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0,"
-    " marked_ns INTEGER)",
+    (
+        "CREATE TABLE batches ("
+        " id INTEGER PRIMARY KEY, stream TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL,"
+        " holes BLOB,"  # the gaps that may stand for its samples; NULL if it has none
+        " committed_ns INTEGER NOT NULL, due_ns INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0,"
+        " marked_ns INTEGER)"
+    ),
     "CREATE UNIQUE INDEX unmarked ON batches (stream, seq) WHERE marked_ns IS NULL",
     "CREATE INDEX due ON batches (due_ns) WHERE marked_ns IS NULL",
     "CREATE INDEX marked ON batches (marked_ns) WHERE marked_ns IS NOT NULL",
@@ -71,7 +74,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How full the spool is: batches that wait for their mark, all bytes, and the oldest that waits."""
+    """How full the spool is: batches that wait for their mark, and all bytes."""
 
     unmarked: int
     bytes: int
@@ -80,7 +83,7 @@ class Depth:
 
 
 class Spool:
-    """An open spool; every method is one transaction at most.  Raises Unavailable where the disk does not take it."""
+    """An open spool; every method is one transaction at most, or raises Unavailable."""
 
     def __init__(
         self, sql: sqlite3.Connection, settings: SpoolSettings, thread: ThreadPoolExecutor
@@ -118,7 +121,8 @@ class Spool:
         body = codec.body(replace(batch, epoch=self.epoch, seq=seq))
         stated = codec.dumps([codec.gap_out(one) for one in holes]) if holes else None
         cursor = self._sql.execute(
-            "INSERT INTO batches (stream, seq, body, holes, committed_ns, due_ns) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO batches (stream, seq, body, holes, committed_ns, due_ns)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
             (stream, seq, body, stated, now_ns, now_ns + round(RESEND_FIRST_S * NS_PER_S)),
         )
         self._bytes += len(body)
@@ -127,7 +131,9 @@ class Spool:
     def _next(self, stream: str, last_ns: int | None) -> int:
         row = self._sql.execute(
             "INSERT INTO streams VALUES (?, 1, ?) ON CONFLICT (stream) DO UPDATE SET seq = seq + 1,"
-            " last_ns = max(coalesce(excluded.last_ns, last_ns), coalesce(last_ns, excluded.last_ns)) RETURNING seq",
+            " last_ns = max(coalesce(excluded.last_ns, last_ns),"
+            " coalesce(last_ns, excluded.last_ns))"
+            " RETURNING seq",
             (stream, last_ns),
         ).fetchone()
         return int(row[0])
@@ -143,7 +149,7 @@ class Spool:
         self._bytes -= sum(size for (size,) in gone)
 
     def _make_room(self) -> None:
-        """The spool is full: what is marked goes first, then the oldest batches become gaps under their own numbers."""
+        """Let go of what is marked, then make the oldest batches gaps under their own numbers."""
         gone = self._sql.execute(
             "DELETE FROM batches WHERE marked_ns IS NOT NULL RETURNING length(body)"
         ).fetchall()
@@ -175,7 +181,8 @@ class Spool:
             for stream, one in held.items():
                 for first, last in one.ranges:
                     self._sql.execute(
-                        "UPDATE batches SET marked_ns = ? WHERE stream = ? AND seq BETWEEN ? AND ? AND marked_ns IS NULL",
+                        "UPDATE batches SET marked_ns = ?"
+                        " WHERE stream = ? AND seq BETWEEN ? AND ? AND marked_ns IS NULL",
                         (now_ns, stream, first, last),
                     )
 
@@ -225,14 +232,14 @@ class Spool:
         return [Kept(*row) for row in await self._run(lambda: self._sql.execute(query).fetchall())]
 
     async def _run(self, call: Callable[[], _T]) -> _T:
-        """In the spool's thread; who is cancelled meanwhile waits for the end, so that nothing is half known."""
+        """In the spool's thread; who is cancelled meanwhile waits for the end."""
         doing = asyncio.get_running_loop().run_in_executor(self._thread, call)
         try:
             return await asyncio.shield(doing)
         except asyncio.CancelledError:
             await asyncio.wait([doing])
             if not doing.cancelled() and (failure := doing.exception()) is not None:
-                log.error("spool failed while it was left", reason=str(failure))
+                log.error("spool failed while it was left", reason=str(failure))  # noqa: TRY400
             raise
         except sqlite3.OperationalError as exc:
             raise Unavailable(
@@ -246,9 +253,9 @@ class Spool:
 
 
 @asynccontextmanager
-async def open(
+async def open(  # noqa: A001 - `spool.open` says what it does
     path: Path, *, epoch: str, settings: SpoolSettings | None = None
-) -> AsyncIterator[Spool]:  # noqa: A001
+) -> AsyncIterator[Spool]:
     """The spool in `path`, made under this epoch if it is not there.
 
     Raises Taken if another gateway has it, Refused if its layout is of a newer version.

@@ -1,7 +1,7 @@
 """The uplink: from the spool to the recorder, until it says that it has it.
 
-Fresh batches go on `data` in the order of their numbers.  What is not marked in time goes again on `late`, as does
-everything unmarked after a break, behind what is fresh.
+Fresh batches go on `data` in the order of their numbers.  What is not marked in time goes again on
+`late`, as does everything unmarked after a break, behind what is fresh.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from gateway.spool import Kept, Spool
 LOOK_EVERY_S = 1.0
 BACKLOG_AT_ONCE = 50
 BACKLOG_PAUSE_S = 0.01
-"""Between portions of the backlog, so that fresh batches keep flowing: at most 5,000 late batches a second."""
+"""Between portions of the backlog, so that fresh batches keep flowing: at most 5,000 a second."""
 NOT_ACCEPTED_S = 600.0
 FRESH_WAITING = 500
 """Batches that wait for the broker; one more and it goes later, as `late`."""
@@ -100,7 +100,7 @@ class Uplink:
         return True
 
     async def _announce(self) -> None:
-        """On every connection: the specs first, retained, then samples may follow; the backlog is due at once."""
+        """On every connection: the specs first, retained, then samples; the backlog is due."""
         number = 0
         while True:
             standing = await self._bus.connection(after=number)
@@ -179,7 +179,7 @@ class Uplink:
         self.not_accepted = late
 
     async def _publish(self, verb: Verb, kept: Kept) -> bool:
-        """Send one batch; False if it cannot go now: it is in the spool and goes after the specs are announced."""
+        """Send one batch; False if it cannot go now: it is in the spool and goes later."""
         if not await self._may_send():
             return False
         topic = str(StreamTopic(self._space, verb, StreamAddress.parse(kept.stream)))
@@ -193,6 +193,6 @@ class Uplink:
 
 
 def _noticed(sent: asyncio.Future[None]) -> None:
-    """A batch that a broken connection took with it goes again from the spool: nothing to do here."""
+    """What a broken connection took with it goes again from the spool: nothing to do."""
     if not sent.cancelled():
         sent.exception()

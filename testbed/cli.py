@@ -80,9 +80,7 @@ def demo(
         Path | None,
         typer.Option(help="where data, logs and report go; a new temporary one if left out"),
     ] = None,
-    speed: Annotated[
-        float | None, typer.Option(min=0.01, help="source seconds a second")
-    ] = None,
+    speed: Annotated[float | None, typer.Option(min=0.01, help="source seconds a second")] = None,
     times: Annotated[
         str, typer.Option(help="time stamps of a recording: original or shifted")
     ] = "original",

@@ -86,7 +86,7 @@ async def _ask(method: str, path: str, **content: Any) -> Any:
     if not credential:
         raise Invalid(
             "no credential is set",
-            hint="set TESTBED_CREDENTIAL to the administrator's; the first start of `testbed up` shows it",
+            hint="set TESTBED_CREDENTIAL to the administrator's; the first `testbed up` shows it",
         )
     async with api.connect(settings.api, credential) as door:
         return await door.request(method, path, **content)

@@ -388,7 +388,7 @@ async def _judge(stage: Stage, observer: Testbed, progress: Progress) -> Outcome
         score = await observer.history("score", **whole)
     except Unknown:
         raise Unavailable(
-            f"the prototype published nothing:\n{(stage.plan.folder / 'prototype.log').read_text()[-2000:]}"
+            f"the prototype published nothing; its log is {stage.plan.folder / 'prototype.log'}"
         ) from None
     async with api.connect(stage.api, stage.administrator) as door:
         letters = await door.request(
@@ -435,7 +435,7 @@ def _offered_samples(offered: Offered) -> dict[tuple[str, int], float]:
 
 async def _spooled(folder: Path, spec: StreamSpec) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
-    for path in folder.glob("*.sqlite"):
+    for path in await asyncio.to_thread(lambda: sorted(folder.glob("*.sqlite"))):
         async with spool.open(path, epoch="unused") as kept:
             for one in await kept.bodies():
                 frames, _ = codec.frames_in(orjson.loads(one.body)["frames"], spec)
@@ -463,7 +463,7 @@ def _evidence(
             spans.append((row.time_ns, row.time_ns))
     return Evidence(
         title="Testbed demo",
-        subtitle=f"{plan.data.name if plan.data else 'simulated pump rig'}, played through OPC UA, recorded in {SPACE}",
+        subtitle=f"{plan.data.name if plan.data else 'pump rig'}, over OPC UA, recorded in {SPACE}",
         signals=rig.series,
         units={one.name: one.unit for one in rig.spec.signals},
         scores={"score": score["score"], "anomaly": score["anomaly"]},

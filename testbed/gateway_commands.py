@@ -26,7 +26,7 @@ async def check(path: Path, show: Callable[[Any], None], *, as_json: bool) -> bo
     else:
         for one in findings:
             show(str(one))
-    return not any(one.is_error for one in findings)
+    return not any(one.severity is checking.Severity.ERROR for one in findings)
 
 
 async def browse(url: str, write: Path | None, equipment: str, out: Console) -> None:

@@ -85,7 +85,7 @@ def teller(
     def in_words(said: dict[str, Any]) -> None:
         if said["event"] == "ready":
             out.print(
-                f"serving {said['url']} until Ctrl-C; look at it: testbed gateway browse {said['url']}"
+                f"serving {said['url']} until Ctrl-C; see it: testbed gateway browse {said['url']}"
             )
         elif said["event"] == "played":
             out.print(f"played {said['rows']} rows; the last values stay until Ctrl-C")

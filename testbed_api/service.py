@@ -176,22 +176,28 @@ async def open_store(settings: ServerSettings) -> AsyncIterator[SeriesStore]:
 @asynccontextmanager
 async def _data(folder: Path) -> AsyncIterator[tuple[Registry, Ledger]]:
     """The data folder, locked, of this version, with its registry and ledger open."""
+    with _locked(folder):
+        _check_layout(folder)
+        async with open_engine(folder) as engine:
+            yield Registry(engine), Ledger(engine)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The folder, made if it is not there, and ours alone."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as exc:
         raise Unavailable(f"the data folder {folder} cannot be used: {exc.strerror}") from exc
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise Taken(
-                f"a server is running on {folder}",
-                hint="stop it, or choose another folder with --data",
-            ) from exc
-        _check_layout(folder)
-        async with open_engine(folder) as engine:
-            yield Registry(engine), Ledger(engine)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as exc:
+        raise Taken(
+            f"a server is running on {folder}",
+            hint="stop it, or choose another folder with --data",
+        ) from exc
     finally:
         os.close(lock)
 

@@ -58,7 +58,7 @@ class ServerSettings(BaseSettings):
 
 
 def influxdb_of(text: str) -> InfluxDbAddress:
-    """Read `influxdb://host:port/organisation/bucket`; raises ValueError with what would be right."""
+    """Read `influxdb://host:port/organisation/bucket`; raises ValueError."""
     parts = urlsplit(text)
     names = parts.path.strip("/").split("/")
     if (

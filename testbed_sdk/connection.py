@@ -134,7 +134,7 @@ def _bound(bindings: dict[str, StreamAddress], name: str, what: str) -> StreamAd
         known = ", ".join(sorted(bindings)) or "none"
         raise Unknown(
             f"no {what} is called {name!r}; bound are: {known}",
-            hint=f"set TESTBED_{what.split(' ', 1)[0].upper()}S={name}=organisation/equipment/stream",
+            hint=f"set TESTBED_{what.split(maxsplit=1)[0].upper()}S={name}=organisation/…/stream",
         )
     return bindings[name]
 
@@ -159,7 +159,7 @@ async def connect(
     bus_settings: BusSettings | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[Testbed]:
-    """Connect a prototype to the testbed, as in `async with connect() as testbed`.
+    """Connect a prototype to the testbed, for as long as this is open.
 
     All is read from the environment unless given.  On leaving, outputs wait up to `drain_s` for the
     recorder. Raises Invalid, Forbidden if the credential is wrong, Unavailable if broker or API are

@@ -72,7 +72,7 @@ class Received:
 class Input:
     """One named input: iterate over it for its batches, in the order of the publisher."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place, by name
         self,
         space: str,
         address: StreamAddress,

@@ -13,7 +13,7 @@ Bindings = Annotated[dict[str, StreamAddress], NoDecode]
 
 
 class PrototypeSettings(BaseSettings):
-    """The binding of one deployment; address of the broker and credential stand in `BusSettings`."""
+    """The binding of one deployment; broker and credential stand in `BusSettings`."""
 
     model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
 

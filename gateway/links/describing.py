@@ -33,14 +33,14 @@ _UCUM = {
     5720146: "W",
     20529: "%",
 }
-"""UNECE number of a unit -> UCUM code, where the display name is no UCUM; OPC UA Part 8, 5.6.4.3."""
+"""UNECE number -> UCUM, where the display name is no UCUM; OPC UA Part 8, 5.6.4.3."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
     """A node below the Objects folder.
 
-    parents: browse names from Objects down.  variant: of a variable's value, None if it is not built in.
+    parents: browse names from Objects down.  variant: None if the type is not built in.
     """
 
     node: ua.NodeId
@@ -66,19 +66,24 @@ async def walk(client: Client) -> AsyncIterator[Listed]:
     """Every object and variable below Objects but the Server's own, each once, parents first."""
     uris = await client.get_namespace_array()
     seen: set[ua.NodeId] = set()
-    waiting: list[tuple[ua.NodeId, tuple[str, ...]]] = [(client.nodes.objects.nodeid, ())]
+    waiting = await _below(client, client.nodes.objects.nodeid, ())
     while waiting:
-        parent, path = waiting.pop()
-        below: list[tuple[ua.NodeId, tuple[str, ...]]] = []
-        for one in await client.get_node(parent).get_children_descriptions():
-            if one.NodeId in seen or not _is_shown(one):
-                continue
-            seen.add(one.NodeId)
-            listed = await _listed(client, one, path, uris)
-            yield listed
-            if len(path) < DEEPEST:
-                below.append((one.NodeId, (*path, listed.name)))
-        waiting += reversed(below)
+        one, path = waiting.pop()
+        if one.NodeId in seen or not _is_shown(one):
+            continue
+        seen.add(one.NodeId)
+        listed = await _listed(client, one, path, uris)
+        yield listed
+        if len(path) < DEEPEST:
+            waiting += await _below(client, one.NodeId, (*path, listed.name))
+
+
+async def _below(
+    client: Client, node: ua.NodeId, path: tuple[str, ...]
+) -> list[tuple[Any, tuple[str, ...]]]:
+    """The children of a node, the last first."""
+    children = await client.get_node(node).get_children_descriptions()
+    return [(one, path) for one in reversed(children)]
 
 
 def _is_shown(one: Any) -> bool:

@@ -1,7 +1,7 @@
 """OPC UA: subscriptions that notice what they miss.
 
-Streams of equal publishing interval share one subscription, and a node in several streams is monitored once.  Each
-publish is looked at as a whole: sequence numbers are followed, a missing one is asked for again (Republish), the
+Streams of equal publishing interval share one subscription, and a node in several streams is
+monitored once.  Sequence numbers are followed, a missing one is asked for again (Republish), the
 Overflow bit and every break become gaps.  After a break nothing of the old client is used.
 Source: OPC UA Part 4, 5.13 (MonitoredItem) and 5.14 (Subscription).
 """
@@ -21,7 +21,15 @@ from broker.batch import BAD, Gap
 from broker.clock import NS_PER_S, Clock
 from broker.errors import BedError, Unavailable
 from broker.streams import Trigger
-from gateway.conversion import DTYPES, Unfit, fits, instant_of, overflowed, quality_of, value_of
+from gateway.links.conversion import (
+    DTYPES,
+    Unfit,
+    fits,
+    instant_of,
+    overflowed,
+    quality_of,
+    value_of,
+)
 from gateway.links.resolving import Found, chunks, connected, most_per_call, resolve
 from gateway.links.subscribing import Monitored, Subscription, subscribe
 from gateway.mapping import Mapping, StreamMapping
@@ -29,7 +37,7 @@ from gateway.shaping import Arrivals
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
-"""Full jitter up to a pause that doubles: a server that is back is found within 5 s and one time-out."""
+"""Full jitter up to a pause that doubles: a server is found within 5 s and one time-out."""
 STEADY_S = 5.0
 """A connection that stood this long was a good one: the next pause is short again."""
 RETRY_MISSING_S = 30.0
@@ -121,7 +129,7 @@ class OpcUaLink:
     def _names(self) -> list[Any]:
         return [item.node for stream in self._mapping.streams for item in stream.items]
 
-    # --- subscribing --------------------------------------------------------------------------------------------
+    # --- subscribing -----------------------------------------------------------------------------
 
     def _grouped(self, found: Sequence[Found]) -> dict[float, list[Monitored]]:
         """The items of each publishing interval, a node once; problems become alarms."""
@@ -144,8 +152,8 @@ class OpcUaLink:
             return f"{one.name!r} of {stream.spec.address.stream} is not read: {found.problem}"
         if found.variant is not None and not fits(found.variant, one.dtype):
             return (
-                f"{one.name!r} of {stream.spec.address.stream} is {found.variant.name} on the server,"
-                f" which is {DTYPES[found.variant]}; the mapping says {one.dtype}"
+                f"{one.name!r} of {stream.spec.address.stream} is {found.variant.name} on the"
+                f" server, which is {DTYPES[found.variant]}; the mapping says {one.dtype}"
             )
         return None
 
@@ -165,7 +173,7 @@ class OpcUaLink:
                 )
         return made
 
-    # --- following ----------------------------------------------------------------------------------------------
+    # --- following -------------------------------------------------------------------------------
 
     async def _follow(self, client: Client, subscriptions: dict[int, Subscription]) -> None:
         """One publish request after the other; answers are dealt with in the order they come."""
@@ -194,7 +202,7 @@ class OpcUaLink:
             acknowledged = [ua.SubscriptionAcknowledgement(subscription.id, message.SequenceNumber)]
 
     async def _recover(self, client: Client, subscription: Subscription, number: int) -> None:
-        """A publish was lost: have it sent again, or state the hole, which ends at each item's next sample."""
+        """A publish was lost: have it sent again, or let each item's next sample end a gap."""
         request = ua.RepublishRequest()
         request.Parameters.SubscriptionId = subscription.id
         request.Parameters.RetransmitSequenceNumber = number
@@ -274,10 +282,10 @@ class OpcUaLink:
             return
         await self._sink.gap(stream, Gap((spec.names[signal],), last_ns + 1, until_ns - 1, cause))
 
-    # --- watching -----------------------------------------------------------------------------------------------
+    # --- watching --------------------------------------------------------------------------------
 
     async def _watch(self, subscriptions: dict[int, Subscription]) -> None:
-        """Give the connection up when a subscription is silent beyond its keep-alives; real time, a transport's."""
+        """Give the connection up when a subscription is silent beyond its keep-alives."""
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
             if self._handing_on:  # that is our slowness, not the server's silence
@@ -292,7 +300,7 @@ class OpcUaLink:
     async def _ask_silent(
         self, client: Client, subscriptions: dict[int, Subscription], per_call: int
     ) -> None:
-        """Trigger `value`: silence is not staleness, so what says nothing for long is read, and that is a sample."""
+        """Trigger `value`: what says nothing for long is read, and that is a sample."""
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
             now_ns = self._clock.now_ns()

@@ -1,4 +1,4 @@
-"""Finding a mapping's nodes on a server: by namespace URI at every connect, since indexes may change."""
+"""Finding a mapping's nodes on a server: by namespace URI at every connect; indexes may change."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -11,11 +11,15 @@ from asyncua import Client, ua
 from asyncua.ua.uaerrors import UaError
 
 from broker.errors import Invalid, Unavailable
-from gateway.conversion import DTYPES
+from gateway.links.conversion import DTYPES
 from gateway.mapping import Server
 from gateway.nodes import NodeById, NodeByPath, NodeName
 
 NO_NODE = "the server has no such node"
+
+
+Session = Client
+"""A client that is connected, for who only passes it on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +33,10 @@ class Found:
 
 @asynccontextmanager
 async def connected(server: Server) -> AsyncIterator[Client]:
-    """A fresh client with an open session; raises Unavailable, or Invalid if the server wants security.
+    """A fresh client with an open session.
 
-    asyncua can hang on a connection that has gone quiet, so nothing of a client is used twice and every step is bounded.
+    Raises Unavailable, or Invalid if the server wants security.  asyncua can hang on a
+    connection that has gone quiet, so no client is used twice and every step is bounded.
     """
     client = Client(server.url, timeout=server.timeout_s)
     try:
@@ -42,6 +47,8 @@ async def connected(server: Server) -> AsyncIterator[Client]:
         raise await _why(server, exc) from exc
     try:
         yield client
+    except (OSError, TimeoutError, UaError) as exc:
+        raise Unavailable(f"{server.url} broke off: {str(exc) or type(exc).__name__}") from exc
     finally:
         await _let_go(client)
 
@@ -61,7 +68,7 @@ async def _why(server: Server, exc: Exception) -> Exception:
         if modes and "None" not in modes:
             return Invalid(
                 f"{server.url} wants security: it offers {', '.join(modes)}",
-                hint="this version connects without; open an endpoint without security on a protected network",
+                hint="this version connects without; open an endpoint without on its own network",
             )
     said = str(exc) or type(exc).__name__
     return Unavailable(

@@ -1,4 +1,4 @@
-"""Making subscriptions: what is asked of a server for each monitored item, without asyncua's own publish loop."""
+"""Making subscriptions: what is asked of a server for each monitored item."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from asyncua import Client, ua
 from asyncua.ua.ua_binary import struct_from_binary
 
-from broker.streams import StreamSpec, Trigger
+from broker.streams import Trigger
 from gateway.links.resolving import Found, chunks
 from gateway.mapping import StreamMapping
 
@@ -17,8 +17,8 @@ KEEP_ALIVES = 3
 LIFETIMES = 30
 LEAST_SILENCE_S = 5.0
 QUEUE_SPARE = 4
-QUEUE_UNKNOWN = 100
-"""Samples a publishing interval may bring of a signal whose period is not known."""
+QUEUE_LEAST = 100
+"""Samples of a signal that the server is asked to keep; one that is fed in bursts needs them."""
 
 _TRIGGERS = {
     Trigger.VALUE: ua.DataChangeTrigger.StatusValue,
@@ -30,8 +30,8 @@ _TRIGGERS = {
 class Monitored:
     """One node, and every (stream, signal) that it feeds.
 
-    fresh: nothing has come of it since subscribing.  lost: a publish was lost, so that its next sample ends a gap.
-    refused: why the server does not monitor it.
+    fresh: nothing has come of it since subscribing.  lost: a publish was lost, so that its next
+    sample ends a gap.  refused: why the server does not monitor it.
     """
 
     found: Found
@@ -44,7 +44,7 @@ class Monitored:
 
 @dataclass(slots=True)
 class Subscription:
-    """One subscription on the server.  quiet_s: longest that it may say nothing before it is given up."""
+    """One subscription on the server.  quiet_s: after so long a silence it is given up."""
 
     id: int
     streams: list[int]
@@ -99,7 +99,7 @@ async def subscribe(
 def _asked_for(
     handle: int, item: Monitored, streams: Sequence[StreamMapping], interval_s: float
 ) -> ua.MonitoredItemCreateRequest:
-    """Exception-based sampling, with a queue for what one publishing interval brings and some more."""
+    """Exception-based sampling, with a queue for more than a publish brings."""
     specs = [streams[stream].spec for stream, _ in item.feeds]
     request = ua.MonitoredItemCreateRequest()
     request.ItemToMonitor.NodeId = item.found.node
@@ -107,14 +107,8 @@ def _asked_for(
     request.MonitoringMode = ua.MonitoringMode.Reporting
     request.RequestedParameters.ClientHandle = handle
     request.RequestedParameters.SamplingInterval = 0.0
-    request.RequestedParameters.QueueSize = (
-        max(_expected(spec, interval_s) for spec in specs) * QUEUE_SPARE
-    )
+    expected = max(interval_s / one.period_s if one.period_s else 0.0 for one in specs)
+    request.RequestedParameters.QueueSize = max(round(expected * QUEUE_SPARE), QUEUE_LEAST)
     request.RequestedParameters.DiscardOldest = True
     request.RequestedParameters.Filter = ua.DataChangeFilter(_TRIGGERS[specs[0].trigger])
     return request
-
-
-def _expected(spec: StreamSpec, interval_s: float) -> int:
-    """Samples of a signal in one publishing interval."""
-    return max(1, round(interval_s / spec.period_s)) if spec.period_s else QUEUE_UNKNOWN

@@ -176,7 +176,7 @@ def _hydraulic_power(flow: float, head: float) -> float:
     return DENSITY * GRAVITY * head * flow / 60_000
 
 
-def _sensed(
+def _sensed(  # noqa: PLR0913 - eight sensors see as many quantities
     noise: np.random.Generator,
     rig: Rig,
     flow: float,

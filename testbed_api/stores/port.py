@@ -12,7 +12,9 @@ from broker.streams import StreamSpec
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Samples of one stream in one space, to be stored; `series` are (signal, its samples), in any order."""
+    """Samples of one stream in one space, to be stored; `series` are (signal, its samples), in any
+    order.
+    """
 
     space: str
     spec: StreamSpec
@@ -46,29 +48,36 @@ class Window:
 class SeriesStore(Protocol):
     """Samples with the identity (space, stream, signal, time): stored twice is stored once.
 
-    Any number of reads and one write may run at the same time.  What a finished `write` stored, every later read
-    sees, and it outlives a crash of this process.  All methods raise Unavailable where the product is away, its
-    disk is full or it does not answer in time; no error of the product's library leaves the adapter.
+    Any number of reads and one write may run at the same time.  What a finished `write` stored,
+    every later read sees, and it outlives a crash of this process.  All methods raise Unavailable
+    where the product is away, its disk is full or it does not answer in time; no error of the
+    product's library leaves the adapter.
     """
 
     async def write(self, blocks: Sequence[Block]) -> None:
-        """Store all samples; of two with one identity the first stays or the later replaces it, never both.
+        """Store all samples; of two with one identity the first stays or the later replaces it,
+        never both.
 
-        Raises Partial with the indexes of blocks that the store will never take, the others being stored.
+        Raises Partial with the indexes of blocks that the store will never take, the others being
+        stored.
         """
 
     def read(self, window: Window) -> AsyncIterator[Long]:
-        """The samples in the window, ascending in (time, signal index of the spec), at most 10,000 a frame.
+        """The samples in the window, ascending in (time, signal index of the spec), at most 10,000
+        a frame.
 
-        Streams: memory does not grow with the window.  Nothing is read before the first frame is asked for.
+        Streams: memory does not grow with the window.  Nothing is read before the first frame is
+        asked for.
         """
 
     def thin(self, window: Window, points: int) -> AsyncIterator[Long]:
-        """At most about `points` samples a signal, so that a plot looks the same: order and frames as in `read`.
+        """At most about `points` samples a signal, so that a plot looks the same: order and frames
+        as in `read`.
 
-        The window is cut into points / 2 equal spans; of each the samples with the least and the greatest value
-        are given, with their own time stamps, and samples that are not GOOD never stand for one that is.  Signals
-        without an order (bool, string) give the first and the last sample of each span.  points: 2 or more.
+        The window is cut into points / 2 equal spans; of each the samples with the least and the
+        greatest value are given, with their own time stamps, and samples that are not GOOD never
+        stand for one that is.  Signals without an order (bool, string) give the first and the last
+        sample of each span.  points: 2 or more.
         """
 
     async def ready(self) -> None:

@@ -1,4 +1,4 @@
-"""The server as one process, with prototypes on the bus: what is published is stored, answered for and marked."""
+"""The server as one process, with prototypes on the bus."""
 
 import asyncio
 import contextlib
@@ -194,7 +194,7 @@ async def test_a_restart_loses_nothing_and_shows_no_credential_again(tmp_path):
             assert (await history(door))["frames"][0]["value"] == [1.5]
 
 
-async def test_a_second_server_on_the_same_folder_is_refused(server, tmp_path):
+async def test_a_second_server_on_the_same_folder_is_refused(server, tmp_path):  # noqa: ARG001
     with pytest.raises(Taken, match="a server is running"):
         async with serving(tmp_path / "data"):
             pass

@@ -23,7 +23,9 @@ rows = st.tuples(st.integers(0, 2), st.integers(0, 40), st.floats(-1e9, 1e9))
 
 
 @given(st.lists(st.lists(rows, min_size=1, max_size=20), max_size=10))
-def test_every_sample_comes_out_once_at_its_time_or_just_after(told: list[list[tuple[int, int, float]]]) -> None:
+def test_every_sample_comes_out_once_at_its_time_or_just_after(
+    told: list[list[tuple[int, int, float]]],
+) -> None:
     shaper = Shaper(MAPPING, Source.LIVE)
     batches = []
     for publish in told:
@@ -31,7 +33,11 @@ def test_every_sample_comes_out_once_at_its_time_or_just_after(told: list[list[t
         batches += shaper.take(Arrivals(signals, times, values, [GOOD] * len(publish)), 0)
     batches += shaper.cut()
     for at, name in enumerate(MAPPING.spec.names):
-        out = [pair for one in batches for pair in zip(one[name].time_ns.tolist(), one[name].values.tolist(), strict=True)]
+        out = [
+            pair
+            for one in batches
+            for pair in zip(one[name].time_ns.tolist(), one[name].values.tolist(), strict=True)
+        ]
         put = [(time, value) for publish in told for signal, time, value in publish if signal == at]
         assert len({time for time, _ in out}) == len(out)
         assert sorted(value for _, value in out) == sorted(value for _, value in put)

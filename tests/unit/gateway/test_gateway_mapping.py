@@ -29,20 +29,36 @@ streams:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("kind: simulated", "knd: simulated", "m:3: knd: there is no such field; did you mean 'kind'?"),
+        (
+            "kind: simulated",
+            "knd: simulated",
+            "m:3: knd: there is no such field; did you mean 'kind'?",
+        ),
         ("kind: simulated", "kind: toy", "m:3: kind: "),
         ("security: none", "security: sign", "m:6: opcua.security: "),
         ("equipment: rig", "equipment: Rig", "m:2: equipment: "),
         ("high: 1", "high: 0", "m:11: streams.s.signals.a: low 0 must be below high 0"),
-        ("dtype: string", "dtype: string, low: 1", "m:15: streams.s.signals.b: a string has no low"),
+        (
+            "dtype: string",
+            "dtype: string, low: 1",
+            "m:15: streams.s.signals.b: a string has no low",
+        ),
         ("dtype: string", "dtype: string, deadband: 1", "a string has no deadband"),
         ("dtype: string", "dtype: bool, deadband: 1", "a bool has no deadband"),
         ("low: 0", "unit: metres", "m:13: streams.s.signals.a.unit: "),
         ("nsu=urn:x;s=A", "ns=2;s=A", "m:12: streams.s.signals.a.node: "),
         ("period_s: 2", "period_s: soon", "m:9: streams.s.period_s: "),
-        ("      b:", "      a:", "m:15: streams.s.signals.a: it stands twice; the first is on line 11"),
+        (
+            "      b:",
+            "      a:",
+            "m:15: streams.s.signals.a: it stands twice; the first is on line 11",
+        ),
         ("{node: i=2, dtype: string}", "&b {node: *b}", "m:15: streams.s.signals.b.node: an alias"),
-        ("kind: simulated", "kind: simulated\n[a, b]: 1", "m:4: : a field's name must be a plain text"),
+        (
+            "kind: simulated",
+            "kind: simulated\n[a, b]: 1",
+            "m:4: : a field's name must be a plain text",
+        ),
         ("organisation: factory", "organisation: [", "this is not YAML"),
     ],
 )
@@ -54,7 +70,12 @@ def test_a_mistake_is_told_with_its_line(old: str, new: str, said: str) -> None:
 
 def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(Invalid, match="3 mistakes"):
-        mapping.read(GOOD.replace("rig", "R").replace("period_s: 2", "period_s: -1").replace("high: 1", "high: 0"), "m")
+        mapping.read(
+            GOOD.replace("rig", "R")
+            .replace("period_s: 2", "period_s: -1")
+            .replace("high: 1", "high: 0"),
+            "m",
+        )
 
 
 def test_the_load_on_the_server_is_the_sum_over_its_streams() -> None:

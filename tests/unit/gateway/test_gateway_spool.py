@@ -54,7 +54,10 @@ async def test_a_full_spool_states_exactly_what_it_dropped(tmp_path: Path) -> No
     document = orjson.loads(first.body)
     assert depth.dropped > 0
     assert (document["seq"], document["frames"]) == (1, [])
-    spans = [(gap["signals"], gap["from"][-4:-1], gap["to"][-4:-1], gap["cause"]) for gap in document["gaps"]]
+    spans = [
+        (gap["signals"], gap["from"][-4:-1], gap["to"][-4:-1], gap["cause"])
+        for gap in document["gaps"]
+    ]
     assert spans == [(["a"], "000", "019", "spool-full"), (["b"], "001", "020", "spool-full")]
 
 

@@ -1,7 +1,7 @@
-"""From OPC UA's values to ours: which built-in type becomes which dtype, and what a status code means.
+"""From OPC UA's values to ours: which type becomes which dtype, and what a status means.
 
-Boolean → bool; all integers and enumerations → int64; Float, Double → float64; String, LocalizedText, Guid → string;
-DateTime → int64 ns since 1970.  Everything else is refused by name.
+Boolean → bool; all integers and enumerations → int64; Float, Double → float64;
+String, LocalizedText, Guid → string; DateTime → int64 ns since 1970.  All else is refused.
 """
 
 import math
@@ -33,8 +33,8 @@ DTYPES: dict[ua.VariantType, Dtype] = {
 }
 
 
-class Unfit(Exception):  # noqa: N818 - a verdict on one value, seen by the link alone
-    """This value is none of the signal's dtype."""
+class Unfit(Exception):
+    """A value is none of the signal's dtype."""
 
 
 def quality_of(status: ua.StatusCode | None) -> int:
@@ -44,12 +44,12 @@ def quality_of(status: ua.StatusCode | None) -> int:
 
 
 def overflowed(status: ua.StatusCode | None) -> bool:
-    """Whether the server had to drop samples of this item before this one: InfoType DataValue with the Overflow bit."""
-    return status is not None and (status.value & 0x0C00) == 0x0400 and bool(status.value & 0x80)  # noqa: PLR2004
+    """Whether the server dropped samples of this item before this one: the Overflow bit."""
+    return status is not None and (status.value & 0x0C00) == 0x0400 and bool(status.value & 0x80)
 
 
 def instant_of(moment: datetime) -> int:
-    """ns since 1970; OPC UA's 100 ns end at whole microseconds here."""
+    """Ns since 1970; OPC UA's 100 ns end at whole microseconds here."""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - _EPOCH) // _MICROSECOND * 1000
 

@@ -1,0 +1,59 @@
+"""Commands as people type them: what is wrong is said in a sentence, and the exit code says whose fault it is."""
+
+import pytest
+
+from tests.e2e.test_demo import recording, run
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda text: text.replace("Pressure", "Presure"), ":1: column 'Pressure' is missing"),
+        (
+            lambda text: text.replace("10:00:05", "09:00:05"),
+            ":7: datetime 2020-03-09 09:00:05 lies before",
+        ),
+        (
+            lambda text: text.replace("2020-03-09 10:00:03", "yesterday"),
+            ":5: datetime 'yesterday' is no time",
+        ),
+        (lambda text: text[: text.index("\n") + 1], "has a header and no rows"),
+        (lambda _: "", "is empty"),
+    ],
+)
+def test_a_broken_recording_is_named_with_its_line(tmp_path, change, sentence):
+    data = recording(tmp_path / "rig.csv", 12)
+    data.write_text(change(data.read_text()))
+    done = run("simulate", "csv", data, "--port", "0")
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["gateway", "run", "nowhere.yaml"], 2, "there is no mapping nowhere.yaml"),
+        (["simulate", "pump-rig", "--fault", "leak@1..2"], 2, "'leak@1..2' is no fault"),
+        (["credential", "create", "detector"], 2, "no credential is set"),
+        (["gateway", "browse", "opc.tcp://127.0.0.1:9"], 3, "opc.tcp://127.0.0.1:9 did not answer"),
+        (["up", "--store", "postgres://x"], 2, "'postgres://x' is no store"),
+        (["demo", "--data", "nowhere.csv"], 2, "there is no recording nowhere.csv"),
+        (["tap", "rig"], 2, "is not the address of a stream"),
+    ],
+)
+def test_wrong_input_is_said_in_a_sentence(tmp_path, arguments, code, sentence):
+    environment = {"TMPDIR": str(tmp_path)}
+    done = run(*arguments, environment=environment, timeout_s=60)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert sentence in done.stderr
+
+
+def test_a_server_that_is_away_is_the_services_fault():
+    environment = {
+        "TESTBED_API": "http://127.0.0.1:9",
+        "TESTBED_CREDENTIAL": "administrator.AAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    }
+    done = run("credential", "list", environment=environment)
+    assert done.returncode == 3
+    assert "did not answer" in done.stderr

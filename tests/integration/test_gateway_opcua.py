@@ -1,0 +1,125 @@
+"""Browse, check and the link against a real OPC UA server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from broker.batch import Gap
+from broker.clock import WallClock
+from gateway import browse, mapping
+from gateway.check import check
+from gateway.links.opcua import OpcUaLink
+from gateway.mapping import Mapping
+from gateway.shaping import Arrivals
+from simulators.faces import opcua
+from simulators.models.pump_rig import SIGNALS, PumpRig
+
+EXAMPLE = (Path(__file__).parents[2] / "examples/pump-rig/mapping.yaml").read_text()
+
+
+@pytest.fixture
+async def face() -> AsyncIterator[opcua.OpcUaFace]:
+    async with opcua.serve("PumpRig", SIGNALS) as running:
+        yield running
+
+
+def mapped(url: str, *changes: tuple[str, str]) -> Mapping:
+    text = EXAMPLE.replace("opc.tcp://127.0.0.1:4840", url)
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    return mapping.read(text, "m")
+
+
+class Kept:
+    """A sink that keeps what it is given."""
+
+    # ruff: noqa: ARG002 - the port names what this sink does not look at
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, int, object]] = []
+        self.alarms: list[str] = []
+        self.changed = asyncio.Event()
+
+    async def take(self, stream: int, arrivals: Arrivals, *, fresh: bool) -> None:
+        self.rows += zip(arrivals.signal, arrivals.time_ns, arrivals.values, strict=True)
+        self.changed.set()
+
+    async def gap(self, stream: int, gap: Gap) -> None:
+        raise AssertionError(f"there is no gap: {gap}")
+
+    def heard(self, streams: Sequence[int]) -> None:
+        pass
+
+    def alarm(self, subject: str, sentence: str | None) -> None:
+        if sentence:
+            self.alarms.append(sentence)
+
+    def last_ns(self, stream: int, signal: int) -> int | None:
+        return None
+
+
+async def test_the_example_and_the_starting_mapping_are_right(face: opcua.OpcUaFace) -> None:
+    text = await browse.starting_mapping(face.url, "factory", "pump-rig")
+    assert await check(mapping.read(text, "m")) == []
+    assert await check(mapped(face.url)) == []
+
+
+async def test_the_tree_shows_each_variable_as_a_mapping_writes_it(face: opcua.OpcUaFace) -> None:
+    lines = await browse.tree(face.url)
+    node = "nsu=urn:connected-testbed:simulators;s=PumpRig.Pressure"
+    assert f"  Pressure  Double  {node}" in lines
+    assert not any("ServerStatus" in line for line in lines)
+
+
+PRESSURE = "nsu=urn:connected-testbed:simulators;s=PumpRig.Pressure"
+CURRENT = "unit: A\n        low: 0\n        high: 4\n        resolution: 1e-05"
+DISAGREEING = (
+    (PRESSURE, PRESSURE.replace("Pressure", "Presure"), f"near it are {PRESSURE}"),
+    (PRESSURE, "nsu=urn:x;s=P", "it has http"),
+    (PRESSURE, "i=2255", "it is an array"),
+    ("unit: A", "unit: mA", "warning: rig.Current: its unit is A on the server and mA"),
+    ("high: 280", "high: 281", "its range is 180 to 280 on the server"),
+    (CURRENT, "dtype: bool", "write dtype: float64"),
+    ("security: none", "security: none\n  items_per_s: 5", "8 samples/s are asked for"),
+)
+
+
+async def test_what_does_not_agree_with_the_server_is_told(face: opcua.OpcUaFace) -> None:
+    for old, new, said in DISAGREEING:
+        findings = [str(one) for one in await check(mapped(face.url, (old, new)))]
+        assert any(said in one for one in findings), findings
+
+
+async def test_a_server_that_is_not_there_is_one_finding() -> None:
+    (finding,) = await check(mapped("opc.tcp://127.0.0.1:1"))
+    assert "did not answer" in finding.sentence
+
+
+async def test_every_value_arrives_with_its_time_while_one_node_is_missing(
+    face: opcua.OpcUaFace,
+) -> None:
+    sink, clock = Kept(), WallClock()
+    rows = [row for _, row in zip(range(20), PumpRig().rows(), strict=False)]
+    link = OpcUaLink(mapped(face.url, ("PumpRig.Pressure", "PumpRig.Presure")), sink, clock)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(link.run(), name="link")
+        while face._monitored() < 7:
+            await clock.sleep(0.02)
+        for row in rows:
+            await face.offer([row])
+        while len(sink.rows) < 7 * 20:
+            sink.changed.clear()
+            await sink.changed.wait()
+        running.cancel()
+    wanted = {
+        (at, row.time_ns // 1000 * 1000, value)
+        for row in rows
+        for at, value in enumerate(row.values)
+        if at != 3
+    }
+    assert set(sink.rows) == wanted
+    assert len(sink.rows) == len(wanted)
+    assert any("Pressure" in one for one in sink.alarms)

@@ -1,0 +1,101 @@
+"""The uplink through a real broker: marks, and what goes late after the broker was away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import orjson
+from pydantic import SecretStr
+
+from broker import client, messages
+from broker.backends import nats
+from broker.batch import Batch, Source, Wide
+from broker.clock import WallClock
+from broker.credential import Credential
+from broker.messages import Held, Mark
+from broker.namespace import StreamAddress, parse
+from broker.settings import BusSettings
+from broker.streams import Signal, StreamSpec
+from gateway import spool
+from gateway.uplink import FRESH_WAITING, Uplink
+
+SPEC = StreamSpec(StreamAddress("o", "e", "s"), (Signal("a"),))
+CLOCK = WallClock()
+
+
+def batch(at: int) -> Batch:
+    return Batch(1, (Wide(np.array([at], np.int64), {"a": np.array([1.0])}),), Source.LIVE)
+
+
+def settings(door: nats.Door) -> BusSettings:
+    return BusSettings(
+        broker=f"mqtt://{door.mqtt}", credential=SecretStr(Credential.make("ada").text)
+    )
+
+
+async def answer(*_: object) -> nats.Entry:
+    return nats.Entry(publish=frozenset({"tb1/#"}), subscribe=frozenset({"tb1/#"}))
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[tuple[client.Bus, spool.Spool, client.Bus]]:
+    async with (
+        nats.serve(folder, answer=answer, clock=CLOCK) as door,
+        client.open(settings(door), CLOCK, client_id="ada--gateway") as bus,
+        client.open(settings(door), CLOCK, client_id="ada--recorder") as recorder,
+        spool.open(folder / "s.sqlite", epoch="one") as kept,
+    ):
+        yield bus, kept, recorder
+
+
+async def test_what_waited_goes_late_behind_the_spec_and_is_done_when_marked(
+    tmp_path: Path,
+) -> None:
+    async with asyncio.timeout(15), opened(tmp_path) as (bus, kept, recorder):
+        uplink = Uplink(bus, kept, CLOCK, space="live", specs=[SPEC])
+        await uplink.send([(SPEC.address, batch(1))])
+        async with (
+            recorder.subscribe(["tb1/live/#"], capacity=100, overflow="drop_oldest") as inbox,
+            asyncio.TaskGroup() as tasks,
+        ):
+            running = tasks.create_task(uplink.run(), name="uplink")
+            seen: list[tuple[str, int | None]] = []
+            async for message in inbox:
+                inbox.ack(message)
+                verb = str(parse(message.topic).verb)
+                seen.append((verb, orjson.loads(message.payload).get("seq")))
+                if verb == "late":
+                    await uplink.send([(SPEC.address, batch(2))])
+                if verb == "data":
+                    break
+            assert seen == [("spec", None), ("late", 1), ("data", 2)]
+            mark = messages.encode_mark(Mark({"s": {"one": Held(2)}}))
+            await recorder.publish("tb1/live/mark/o/e", mark)
+            assert await uplink.drained(5.0)
+            running.cancel()
+
+
+class Silent:
+    """A bus whose broker stands still."""
+
+    async def connection(self, after: int = 0) -> int:
+        return await asyncio.Event().wait() or after
+
+
+async def test_spooling_does_not_wait_for_the_broker(tmp_path: Path) -> None:
+    async with asyncio.timeout(10), spool.open(tmp_path / "s.sqlite", epoch="one") as kept:
+        uplink = Uplink(Silent(), kept, CLOCK, space="live", specs=[SPEC])  # type: ignore[arg-type]
+        await uplink.send([(SPEC.address, batch(at)) for at in range(FRESH_WAITING + 5)])
+        assert (await kept.depth()).unmarked == FRESH_WAITING + 5
+        assert uplink.sent.put_off == 5
+
+
+async def test_a_commit_that_is_cancelled_is_done_nevertheless(tmp_path: Path) -> None:
+    async with asyncio.timeout(10), spool.open(tmp_path / "s.sqlite", epoch="one") as kept:
+        async with asyncio.TaskGroup() as tasks:
+            doing = tasks.create_task(kept.commit([("s", batch(1))], 0), name="commit")
+            await CLOCK.sleep(0)
+            doing.cancel()
+        assert (await kept.depth()).unmarked == 1
