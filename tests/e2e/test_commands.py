@@ -1,4 +1,4 @@
-"""Commands as people type them: what is wrong is said in a sentence, and the exit code says whose fault it is."""
+"""Commands as people type them: wrong input is a sentence, and the exit code says whose fault."""
 
 import pytest
 

@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from testbed_api.settings import ServerSettings
 from testbed_sdk import PrototypeSettings, connect
 
 CLOCK = WallClock()
+EXAMPLE = Path(__file__).parents[2] / "examples" / "plain_mqtt.py"
 SPACE = "run-demo"
 RIG = StreamAddress("factory", "pump-rig", "rig")
 SCORE = StreamAddress("company", "detector", "score")
@@ -310,3 +314,43 @@ async def test_a_bad_sample_is_stored_as_bad(server, administrator):
         whole = {"space": SPACE, "from": "2020-01-01T00:00:00Z"}
         (frame,) = (await door.request("GET", f"/streams/{SCORE}/history", params=whole))["frames"]
         assert (frame["value"], frame["quality"]) == ([None], ["bad"])
+
+
+async def test_any_mqtt_client_can_take_part(server, administrator):
+    mean = StreamAddress("company", "plain", "mean")
+    key = await credential(administrator, "plain", reads=[RIG], writes=[mean])
+    environment = os.environ | {
+        "TESTBED_API": f"http://{server.api}",
+        "TESTBED_BROKER": f"mqtt://{server.broker}",
+        "TESTBED_CREDENTIAL": key,
+        "TESTBED_SPACE": SPACE,
+    }
+    async with machine(server, administrator) as out:
+        await announce(out)
+        plain = await asyncio.create_subprocess_exec(
+            sys.executable, str(EXAMPLE), env=environment, stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            async with asyncio.timeout(15):
+                while not await _printed(plain):
+                    await publish(out, batch(CLOCK.now_ns(), [1.0, 2.0]))
+                whole = {"space": SPACE, "from": "2020-01-01T00:00:00Z"}
+                found = []
+                while not found:
+                    answer = await administrator.request(
+                        "GET", f"/streams/{mean}/history", params=whole
+                    )
+                    found = answer["frames"]
+        finally:
+            plain.terminate()
+            await plain.wait()
+            plain._transport.close()
+        assert found[0]["value"][0] == 1.5
+
+
+async def _printed(process):
+    try:
+        async with asyncio.timeout(0.5):
+            return (await process.stdout.readline()).startswith(b"mean pressure 1.5")
+    except TimeoutError:
+        return False

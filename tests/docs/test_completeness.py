@@ -1,0 +1,64 @@
+"""The reference names everything there is: settings, commands, errors, topics, gap causes."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from broker import errors
+from broker.namespace import Verb
+from broker.settings import BusSettings
+from gateway.settings import GatewaySettings
+from testbed import cli
+from testbed_api.errors import STATUS
+from testbed_api.settings import ServerSettings
+from testbed_sdk import PrototypeSettings
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+
+
+def read(name):
+    return (REFERENCE / name).read_text()
+
+
+@pytest.mark.parametrize("kind", [BusSettings, ServerSettings, GatewaySettings, PrototypeSettings])
+def test_every_setting_is_described_as_the_code_describes_it(kind):
+    text = read("settings.md")
+    for name, field in kind.model_fields.items():
+        assert f"`TESTBED_{name.upper()}`" in text
+        assert field.description in text
+
+
+def test_every_command_is_listed():
+    text = read("commands.md").replace("` · `", " ")
+    group = typer.main.get_command(cli.app)
+    for name, command in group.commands.items():
+        if command.hidden:
+            continue
+        for sub in getattr(command, "commands", {"": None}):
+            assert re.search(rf"testbed {name} ?(\w+ )*{sub}", text), f"testbed {name} {sub}"
+
+
+def test_every_error_has_its_code_and_its_status():
+    text = read("commands.md")
+    for kind, status in STATUS.items():
+        assert f"| `{kind.code}` | {status} |" in text
+    assert {kind.code for kind in STATUS} <= set(re.findall(r"^\| `(\w+)`", text, re.MULTILINE))
+    assert issubclass(errors.Unknown, errors.Refused)
+
+
+def test_every_verb_has_its_topic():
+    text = read("messages.md")
+    for verb in Verb:
+        assert f"`tb1/{{space}}/{verb}/" in text
+
+
+def test_every_cause_of_a_gap_is_told():
+    text = read("messages.md")
+    gateway = Path(__file__).parents[2] / "gateway"
+    source = "\n".join(path.read_text() for path in gateway.rglob("*.py"))
+    causes = set(re.findall(r'"((?:source|gateway|server|lost|spool)-[a-z]+)"', source))
+    assert causes
+    for cause in causes:
+        assert f"`{cause}`" in text
