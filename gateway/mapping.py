@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from broker.batch import MOST_VALUES, Kind
-from broker.errors import BedError, Invalid, Unknown
+from broker.errors import Invalid, Unknown
+from broker.fields import refusing
 from broker.namespace import EquipmentAddress, StreamAddress, checked_id
 from broker.streams import Dtype, Signal, StreamSpec, Trigger, checked_signal
 from broker.units import checked_unit
@@ -108,30 +109,17 @@ def read(text: str, name: str) -> Mapping:
 # --- the file's form -----------------------------------------------------------------------------
 
 
-def _refusing(check: Any) -> AfterValidator:
-    """A check of ours as pydantic wants it: its sentence in a ValueError."""
-
-    def validate(value: Any) -> Any:
-        try:
-            check(value)
-        except BedError as exc:
-            raise ValueError(str(exc)) from exc
-        return value
-
-    return AfterValidator(validate)
-
-
 def _finite(value: float) -> None:
     if not math.isfinite(value):
         raise Invalid(f"{value} is not finite")
 
 
-_Id = Annotated[str, _refusing(lambda text: checked_id(text, "id"))]
-_SignalName = Annotated[str, _refusing(checked_signal)]
-_Unit = Annotated[str, _refusing(checked_unit)]
-_Node = Annotated[str, _refusing(nodes.parse)]
-_Number = Annotated[float, _refusing(_finite)]
-_Seconds = Annotated[float, Field(gt=0, le=86_400), _refusing(_finite)]
+_Id = Annotated[str, refusing(lambda text: checked_id(text, "id"))]
+_SignalName = Annotated[str, refusing(checked_signal)]
+_Unit = Annotated[str, refusing(checked_unit)]
+_Node = Annotated[str, refusing(nodes.parse)]
+_Number = Annotated[float, refusing(_finite)]
+_Seconds = Annotated[float, Field(gt=0, le=86_400), refusing(_finite)]
 
 
 class _Strict(BaseModel):

@@ -1,11 +1,13 @@
 """What a gateway process is told by its environment."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from broker import namespace
+from broker.fields import refusing
 
 
 class GatewaySettings(BaseSettings):
@@ -14,7 +16,9 @@ class GatewaySettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
 
     api: str = Field(default="http://127.0.0.1:8600", description="URL of the testbed's API")
-    space: str = Field(default=namespace.LIVE, description="space to publish in: live, or run-<id>")
+    space: Annotated[str, refusing(namespace.checked_space)] = Field(
+        default=namespace.LIVE, description="space to publish in: live, or run-<id>"
+    )
     spool: Path = Field(default=Path("testbed-data/gateway"), description="folder of the spool")
     spool_bytes: int = Field(
         default=2 * 1024**3, ge=1024**2, description="most bytes the spool keeps"

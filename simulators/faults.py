@@ -1,5 +1,6 @@
 """Faults that can be switched into a model, and when they are there."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +8,10 @@ from enum import StrEnum
 
 from broker.errors import Invalid
 
+_NUMBER = r"\d+(?:\.\d+)?"
 _TEXT = re.compile(
-    r"(?P<kind>[a-z]+)@(?P<start>\d+(?:\.\d+)?)\.\.(?P<end>\d+(?:\.\d+)?)(?:x(?P<severity>[\d.]+))?"
+    rf"(?P<kind>[a-z]+)@(?P<start>{_NUMBER})\.\.(?P<end>{_NUMBER})(?:x(?P<severity>{_NUMBER}))?",
+    re.ASCII,
 )
 
 
@@ -37,7 +40,7 @@ class Fault:
     ramp_s: float = 2.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start_s < self.end_s:
+        if not 0 <= self.start_s < self.end_s < math.inf:
             raise Invalid(
                 f"fault {self.kind} from {self.start_s:g} to {self.end_s:g} s",
                 hint="0 <= start < end",
@@ -46,13 +49,18 @@ class Fault:
             raise Invalid(
                 f"severity {self.severity:g} of fault {self.kind}", hint="above 0, at most 1"
             )
+        if not 0 <= self.ramp_s < math.inf:
+            raise Invalid(f"ramp of fault {self.kind} is {self.ramp_s:g} s", hint="0 or more")
 
     def level(self, time_s: float) -> float:
         """How much of the fault is there, 0 to `severity`."""
-        ramp = max(self.ramp_s, 1e-9)
-        rise = (time_s - self.start_s) / ramp
-        fall = (self.end_s - time_s) / ramp
-        return self.severity * max(0.0, min(1.0, rise, fall))
+        if not self.start_s < time_s < self.end_s:
+            return 0.0
+        if self.ramp_s == 0:
+            return self.severity
+        rise = (time_s - self.start_s) / self.ramp_s
+        fall = (self.end_s - time_s) / self.ramp_s
+        return self.severity * min(1.0, rise, fall)
 
     @classmethod
     def parse(cls, text: str) -> "Fault":
@@ -63,7 +71,8 @@ class Fault:
         if found is None or found["kind"] not in set(FaultKind):
             raise Invalid(
                 f"{text!r} is no fault",
-                hint=f"write {'|'.join(FaultKind)}@start..end in s, such as valve@60..90",
+                hint=f"write {'|'.join(FaultKind)}@start..end in s, such as valve@60..90,"
+                " and x0.5 behind it for half the severity",
             )
         return cls(
             FaultKind(found["kind"]),
@@ -74,5 +83,5 @@ class Fault:
 
 
 def level(faults: Sequence[Fault], kind: FaultKind, time_s: float) -> float:
-    """How much of one kind is there, 0 to 1."""
+    """How much of one kind is there, 0 to 1: of overlapping faults the worst."""
     return max((fault.level(time_s) for fault in faults if fault.kind is kind), default=0.0)

@@ -1,20 +1,22 @@
 """The source's own ledger: what it offered, on disk before it was offered.
 
-A file of JSON lines; the first names the signals, each other one is a row.  A checker holds it
-against the store.
+A file of JSON lines; the first names the signals, each other one is a row, `[time_ns, [values],
+anomaly, cause]`.  A checker holds it against the store.
 """
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedWriter
+from io import FileIO
 from pathlib import Path
 
 import orjson
 
-from broker.errors import Corrupt, Taken, Unavailable
+from broker.errors import Corrupt, Taken, Unavailable, Unknown
 from simulators.model import Row
+
+VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,49 +30,67 @@ class Offered:
 class Ledger:
     """A ledger that is being written."""
 
-    def __init__(self, file: BufferedWriter) -> None:
-        """Made by `create`."""
+    def __init__(self, file: FileIO, signals: Sequence[str]) -> None:
+        """file: new and unbuffered, so that closing it has nothing left to fail with."""
         self._file = file
+        self._write(orjson.dumps({"v": VERSION, "signals": signals}) + b"\n")
 
     def enter(self, rows: Sequence[Row]) -> None:
-        """Put rows on the disk; raises Unavailable if it does not take them."""
-        lines = [orjson.dumps([row.time_ns, row.values, row.anomaly, row.cause]) for row in rows]
-        self._write(b"\n".join(lines) + b"\n")
+        """Put rows on the disk, whole and synced; raises Unavailable if it does not take them."""
+        self._write(
+            b"".join(
+                orjson.dumps([row.time_ns, row.values, row.anomaly, row.cause]) + b"\n"
+                for row in rows
+            )
+        )
 
     def _write(self, text: bytes) -> None:
         try:
-            self._file.write(text)
-            self._file.flush()
+            while text:  # a disk that is nearly full takes a part, and refuses the rest
+                text = text[self._file.write(text) :]
             os.fsync(self._file.fileno())
         except OSError as exc:
             raise Unavailable(
-                f"the ledger {self._file.name} was not written: {exc.strerror}"
+                f"the ledger {self._file.name} was not written: {exc.strerror}",
+                hint="make room; what it does not hold was not offered",
             ) from exc
 
 
 @contextmanager
 def create(path: Path, signals: Sequence[str]) -> Iterator[Ledger]:
-    """A new ledger; raises Taken if the file is there already."""
+    """A new ledger; raises Taken if the file is there already, Unknown if its folder is not,
+    Unavailable if the disk does not take it.
+    """
     try:
-        with path.open("xb") as file:
-            ledger = Ledger(file)
-            ledger._write(orjson.dumps({"v": 1, "signals": signals}) + b"\n")  # noqa: SLF001
-            yield ledger
+        file = path.open("xb", buffering=0)
     except FileExistsError as exc:
         raise Taken(f"there is a ledger {path} already", hint="name a new file") from exc
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise Unknown(f"there is no folder {path.parent} for the ledger {path.name}") from exc
+    except OSError as exc:
+        raise Unavailable(f"the ledger {path} cannot be made: {exc.strerror}") from exc
+    with file:
+        yield Ledger(file, signals)
 
 
 def read(path: Path) -> Offered:
-    """Read a ledger; a last line that was cut short was never offered.  Raises Corrupt."""
+    """Read a ledger; a last line that was cut short was never offered.
+
+    Raises Unknown if there is no such file, Corrupt if it is no ledger.
+    """
     try:
         head, *lines = path.read_bytes().split(b"\n")
+    except OSError as exc:
+        raise Unknown(f"the ledger {path} cannot be read: {exc.strerror}") from exc
+    try:
         signals = tuple(orjson.loads(head)["signals"])
-        rows = [orjson.loads(line) for line in lines[:-1]]
-        return Offered(
-            signals,
-            tuple(
-                Row(time, tuple(values), anomaly, cause) for time, values, anomaly, cause in rows
-            ),
-        )
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as exc:
+        return Offered(signals, tuple(_row(line, len(signals)) for line in lines[:-1]))
+    except (KeyError, TypeError, ValueError) as exc:
         raise Corrupt(f"{path} is no ledger: {exc}") from exc
+
+
+def _row(line: bytes, width: int) -> Row:
+    time_ns, values, anomaly, cause = orjson.loads(line)
+    if len(values) != width:
+        raise ValueError(f"{len(values)} values for {width} signals")
+    return Row(time_ns, tuple(values), anomaly, cause)

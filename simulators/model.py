@@ -11,8 +11,9 @@ from broker.streams import Signal
 class Row:
     """One instant of a machine.
 
-    time_ns: since 1970 UTC in a recording, since the start in a model.  values: one a signal, in
-    their order. anomaly: the truth, None where it is not known.  cause: the fault behind it.
+    time_ns: since 1970 UTC in a recording, since the start in a model; whole microseconds, because
+    no face shows finer ones.  values: one a signal, in their order, finite.  anomaly: the truth,
+    None where it is not known.  cause: the fault behind it, several joined by `+`.
     """
 
     time_ns: int
@@ -22,7 +23,11 @@ class Row:
 
 
 class Source(Protocol):
-    """Rows in the order of time: equal arguments (and seed) give equal rows.  No I/O, no clock."""
+    """Rows in the order of time: equal arguments (and seed) give equal rows.  No I/O, no clock.
+
+    Each row is computed when it is asked for, so a source may be endless.  Neighbours may share a
+    time stamp; none goes back.
+    """
 
     @property
     def signals(self) -> tuple[Signal, ...]:

@@ -1,11 +1,14 @@
 """Recordings played back: a CSV in the form of the Skoltech Anomaly Benchmark.
 
 Semicolons; `datetime` (no zone: taken as UTC), the eight columns of the rig, and, if there are any,
-the labels `anomaly` and `changepoint`.  Rows may share a time stamp; none may go back.
+the labels `anomaly` and `changepoint`, 0 or 1; other columns are left alone.  Rows may share a time
+stamp, because a recorder that writes whole seconds makes such files; none may go back.
 """
 
 import csv
+import io
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,9 +20,15 @@ from simulators.model import Row
 from simulators.models.pump_rig import SIGNALS
 
 TIME = "datetime"
-LABEL = "anomaly"
+ANOMALY = "anomaly"
+LABELS = (ANOMALY, "changepoint")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_END = datetime(2262, 1, 1, tzinfo=UTC)  # an int64 of ns ends in April of that year
+_TIME_TEXT = re.compile(
+    r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)?", re.ASCII
+)
+_NUMBER_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,38 +47,48 @@ def read(path: Path) -> Recording:
     """Read a recording; raises Unknown if there is no such file, Invalid with line, column and
     value of what is wrong.
     """
+    if not path.exists():
+        raise Unknown(f"there is no recording {path}")
+    if not path.is_file():
+        raise Invalid(f"{path} is not a file", hint="name a recording, a CSV file")
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return _parsed(csv.reader(file, delimiter=";"), path)
-    except FileNotFoundError as exc:
-        raise Unknown(f"there is no recording {path}") from exc
+        content = path.read_bytes()
+    except OSError as exc:
+        raise Invalid(f"{path} cannot be read: {exc.strerror}") from exc
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise Invalid(f"{path} is not text in UTF-8: {exc.reason} at byte {exc.start}") from exc
-    except (OSError, csv.Error) as exc:
-        raise Invalid(f"{path} cannot be read: {exc}") from exc
-
-
-def _parsed(lines: Iterator[list[str]], path: Path) -> Recording:
-    header = next(lines, None)
-    if header is None:
+        line = content.count(b"\n", 0, exc.start) + 1
         raise Invalid(
-            f"{path} is empty", hint=f"its first line names the columns: {TIME};{SIGNALS[0].name};…"
-        )
-    columns = {name.strip(): at for at, name in enumerate(header)}
-    for name in (TIME, *(signal.name for signal in SIGNALS)):
-        if name not in columns:
-            raise Invalid(
-                f"{path}:1: column {name!r} is missing",
-                hint=f"there are {', '.join(columns)[:200]}",
-            )
+            f"{path}:{line}: byte 0x{content[exc.start]:02x} is no text in UTF-8",
+            hint="save the file as UTF-8",
+        ) from exc
+    return _parsed(path, _lines(path, text))
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Number and cells of each line that is not blank."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";")
+    try:
+        for cells in reader:
+            if cells:
+                yield reader.line_num, [cell.strip() for cell in cells]
+    except csv.Error as exc:
+        raise Invalid(f"{path}:{reader.line_num}: {exc}", hint="one row a line") from exc
+
+
+def _parsed(path: Path, lines: Iterator[tuple[int, list[str]]]) -> Recording:
+    _, header = next(lines, (1, []))
+    columns = _columns(path, header)
     rows: list[Row] = []
-    for number, cells in enumerate(lines, start=2):
-        if not cells:
-            continue
+    for number, cells in lines:
         where = f"{path}:{number}"
         if len(cells) != len(header):
-            raise Invalid(f"{where}: {len(cells)} cells, the header has {len(header)} columns")
-        row = _row(cells, columns, where)
+            raise Invalid(
+                f"{where}: {len(cells)} cells, the header has {len(header)} columns",
+                hint="separate them by semicolons",
+            )
+        row = _row({name: cells[at] for name, at in columns.items()}, where)
         if rows and row.time_ns < rows[-1].time_ns:
             raise Invalid(
                 f"{where}: {TIME} {cells[columns[TIME]]} lies before the row above",
@@ -77,36 +96,67 @@ def _parsed(lines: Iterator[list[str]], path: Path) -> Recording:
             )
         rows.append(row)
     if not rows:
-        raise Invalid(f"{path} has a header and no rows")
+        raise Invalid(f"{path} has a header and no rows", hint="one row an instant, below it")
     return Recording(tuple(rows))
 
 
-def _row(cells: list[str], columns: Mapping[str, int], where: str) -> Row:
-    text = cells[columns[TIME]]
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as exc:
-        raise Invalid(
-            f"{where}: {TIME} {text!r} is no time", hint="write 2020-03-09 10:14:33"
-        ) from exc
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    values = tuple(_number(cells[columns[signal.name]], signal.name, where) for signal in SIGNALS)
-    label = _number(cells[columns[LABEL]], LABEL, where) if LABEL in columns else None
+def _columns(path: Path, header: list[str]) -> Mapping[str, int]:
+    """Where each column stands that is read; the labels may be missing."""
+    needed = (TIME, *(signal.name for signal in SIGNALS))
+    if not header:
+        raise Invalid(f"{path} is empty", hint=f"its first line is {';'.join(needed)}")
+    for name in (*needed, *LABELS):
+        if header.count(name) > 1:
+            raise Invalid(f"{path}:1: there are two columns {name!r}", hint="leave one out")
+    for name in needed:
+        if name not in header:
+            raise Invalid(
+                f"{path}:1: column {name!r} is missing",
+                hint=f"separated by semicolons; there are {', '.join(map(repr, header))[:200]}",
+            )
+    return {name: header.index(name) for name in (*needed, *LABELS) if name in header}
+
+
+def _row(cells: Mapping[str, str], where: str) -> Row:
+    labels = {name: _label(cells[name], name, where) for name in LABELS if name in cells}
+    anomaly = labels.get(ANOMALY)
     return Row(
-        (aware - _EPOCH) // timedelta(microseconds=1) * 1000,
-        values,
-        anomaly=None if label is None else label > 0,
-        cause="labelled" if label else "",
+        _time_ns(cells[TIME], where),
+        tuple(_number(cells[signal.name], signal.name, where) for signal in SIGNALS),
+        anomaly=anomaly,
+        cause="labelled" if anomaly else "",
     )
 
 
-def _number(text: str, name: str, where: str) -> float:
+def _time_ns(text: str, where: str) -> int:
+    hint = "write 2020-03-09 10:14:33, from 1970 to 2261"
     try:
-        number = float(text)
-    except ValueError as exc:
+        moment = datetime.fromisoformat(text) if _TIME_TEXT.fullmatch(text) else None
+    except ValueError:  # such as a 13th month
+        moment = None
+    if moment is None:
+        raise Invalid(f"{where}: {TIME} {text!r} is no time", hint=hint)
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if not _EPOCH <= aware < _END:
+        raise Invalid(f"{where}: {TIME} {text} is out of range", hint=hint)
+    return (aware - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def _number(text: str, name: str, where: str) -> float:
+    if text.lstrip("+-").lower() in {"nan", "inf", "infinity"}:
+        raise Invalid(f"{where}: {name} is {text}", hint="a finite number is wanted")
+    if _NUMBER_TEXT.fullmatch(text) is None:
         raise Invalid(
             f"{where}: {name} {text!r} is no number", hint="write it with a decimal point"
-        ) from exc
+        )
+    number = float(text)
     if not math.isfinite(number):
-        raise Invalid(f"{where}: {name} is {text}", hint="a finite number is wanted")
+        raise Invalid(f"{where}: {name} {text} is too large", hint="at most 1.7e308")
     return number
+
+
+def _label(text: str, name: str, where: str) -> bool:
+    number = _number(text, name, where)
+    if number not in {0.0, 1.0}:
+        raise Invalid(f"{where}: label {name} is {text}", hint="0 or 1")
+    return number == 1.0

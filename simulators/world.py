@@ -1,18 +1,22 @@
 """Playing a source: row by row at its time, into the ledger and then to the machine's face."""
 
+import asyncio
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
 import structlog
 
 from broker.clock import NS_PER_S, Clock
+from broker.errors import Invalid
 from simulators.ledger import Ledger
 from simulators.model import Row, Source
 
-TICK_S = 0.01
 MICROSECOND_NS = 1_000
+MOST_ROWS_AT_ONCE = 500
+"""So that a speed beyond what the machine can do holds neither its memory nor its event loop."""
 
 log = structlog.get_logger()
 
@@ -42,6 +46,10 @@ class Pace:
     speed: float = 1.0
     times: Times = Times.SHIFTED
 
+    def __post_init__(self) -> None:
+        if not 0 < self.speed < math.inf:
+            raise Invalid(f"speed {self.speed:g}", hint="source seconds a second, above 0")
+
 
 @dataclass(frozen=True, slots=True)
 class Played:
@@ -60,36 +68,37 @@ async def play(
     ledger: Ledger | None = None,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> Played:
-    """Offer every row once it is due; what a tick brings is one entry of the ledger.
+    """Offer every row once it is due, together with those that fell due meanwhile.
 
-    on_rows: told how many rows have been offered so far.
+    Never faster than the ledger and the face take them: whoever falls behind catches up, no row is
+    left out.  on_rows: told how many rows have been offered so far.  Raises Unavailable as soon as
+    the ledger takes no more.
     """
-    start_ns = (
-        clock.now_ns() // MICROSECOND_NS * MICROSECOND_NS
-    )  # OPC UA's time stamps are no finer
+    start_ns = _whole_microseconds(clock.now_ns())
     count = last_ns = 0
     waiting: list[Row] = []
+
+    async def offer() -> None:
+        nonlocal count, waiting
+        if ledger is not None:
+            await asyncio.to_thread(ledger.enter, waiting)
+        await face.offer(waiting)
+        count += len(waiting)
+        waiting = []
+        on_rows(count)
+        await clock.sleep(0)  # lets the face's own tasks run, however far behind this is
+
     for due_ns, row in _timed(source, pace, start_ns):
+        if waiting and (due_ns > clock.now_ns() or len(waiting) == MOST_ROWS_AT_ONCE):
+            await offer()
         while due_ns > clock.now_ns():
-            if waiting:
-                count += await _offer(waiting, face, ledger)
-                waiting = []
-                on_rows(count)
-            await clock.sleep(min((due_ns - clock.now_ns()) / NS_PER_S, TICK_S))
+            await clock.sleep((due_ns - clock.now_ns()) / NS_PER_S)
         waiting.append(row)
         last_ns = row.time_ns
     if waiting:
-        count += await _offer(waiting, face, ledger)
-        on_rows(count)
+        await offer()
     log.info("source was played", rows=count)
     return Played(count, last_ns)
-
-
-async def _offer(rows: list[Row], face: Face, ledger: Ledger | None) -> int:
-    if ledger is not None:
-        ledger.enter(rows)
-    await face.offer(rows)
-    return len(rows)
 
 
 def _timed(source: Source, pace: Pace, start_ns: int) -> Iterator[tuple[int, Row]]:
@@ -98,7 +107,11 @@ def _timed(source: Source, pace: Pace, start_ns: int) -> Iterator[tuple[int, Row
     for row in source.rows():
         first_ns = row.time_ns if first_ns is None else first_ns
         due_ns = start_ns + round((row.time_ns - first_ns) / pace.speed)
-        time_ns = row.time_ns
         if pace.times is Times.SHIFTED:
-            time_ns = due_ns // MICROSECOND_NS * MICROSECOND_NS
-        yield due_ns, Row(time_ns, row.values, row.anomaly, row.cause)
+            yield due_ns, replace(row, time_ns=_whole_microseconds(due_ns))
+        else:
+            yield due_ns, row
+
+
+def _whole_microseconds(time_ns: int) -> int:
+    return time_ns // MICROSECOND_NS * MICROSECOND_NS

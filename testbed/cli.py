@@ -1,21 +1,19 @@
 """The command line: a subcommand a job; each parses, calls, prints."""
 
 import functools
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
 from broker.clock import WallClock
 from broker.errors import Invalid
 from testbed import running
 from testbed.running import Exit
+from testbed.screen import out, say_json
 
 app = typer.Typer(
     name="testbed",
@@ -33,8 +31,6 @@ app.add_typer(gateway_app, name="gateway")
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(credential_app, name="credential")
 
-out = Console(soft_wrap=True, highlight=False)
-
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for scripts")]
 
 
@@ -50,12 +46,6 @@ def settings(kind: Callable[..., Any], **given: Any) -> Any:
         running.fail(
             Invalid(f"a setting is not right: {wrong}", hint="see docs/reference/settings.md")
         )
-
-
-def say_json(what: object) -> None:
-    """One line of JSON on standard output, at once."""
-    sys.stdout.buffer.write(orjson.dumps(what, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
-    sys.stdout.buffer.flush()
 
 
 @app.callback(invoke_without_command=True)
@@ -100,9 +90,10 @@ def demo(
     """
     from testbed import demo_command
     from testbed.demo import Plan
+    from testbed.simulate import checked_times
 
     where = folder or Path(tempfile.mkdtemp(prefix="testbed-demo-"))
-    plan = Plan(where, data, speed, demo_command.checked_times(times), store)
+    plan = Plan(where, data, speed, checked_times(times), store)
     clean = running.run(
         demo_command.run(plan, WallClock(), keep=keep, as_json=json, temporary=folder is None)
     )
@@ -273,13 +264,12 @@ def simulate_csv(
     """A recording played through an OPC UA server as if it were the machine."""
     from simulators import replay
     from simulators.world import Pace, Times
-    from testbed import demo_command, simulate
+    from testbed import simulate
+    from testbed.simulate import checked_times
 
     async def go() -> None:
         source = replay.read(file)
-        showing = simulate.Showing(
-            port, Pace(speed, Times(demo_command.checked_times(times))), wait, ledger
-        )
+        showing = simulate.Showing(port, Pace(speed, Times(checked_times(times))), wait, ledger)
         played = simulate.Repeated(source) if repeat else source
         await simulate.simulate(
             played, showing, WallClock(), simulate.teller(say_json if json else None, out)

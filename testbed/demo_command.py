@@ -8,19 +8,11 @@ from rich.live import Live
 from rich.table import Table
 
 from broker.clock import Clock
-from broker.errors import Invalid
-from simulators.world import Times
 from testbed import demo
 from testbed.demo import Outcome, Plan, Progress, Stage
+from testbed.screen import out, say_json
 
 REFRESH_S = 0.25
-
-
-def checked_times(text: str) -> str:
-    """`original` or `shifted`; raises Invalid."""
-    if text not in set(Times):
-        raise Invalid(f"times {text!r} are not known", hint=f"one of {', '.join(Times)}")
-    return text
 
 
 async def run(plan: Plan, clock: Clock, *, keep: bool, as_json: bool, temporary: bool) -> bool:
@@ -62,8 +54,6 @@ def _line(progress: Progress) -> str:
 
 
 def _tell(outcome: Outcome, *, as_json: bool) -> None:
-    from testbed.cli import out, say_json  # noqa: PLC0415
-
     if as_json:
         say_json(outcome.as_json())
         return

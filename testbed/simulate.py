@@ -10,10 +10,11 @@ from typing import Any
 from rich.console import Console
 
 from broker.clock import NS_PER_S, Clock
+from broker.errors import Invalid
 from simulators import ledger, world
 from simulators.faces import opcua
 from simulators.model import Row, Source
-from simulators.world import Pace
+from simulators.world import Pace, Times
 
 NAME = "PumpRig"
 SETTLE_S = 0.5
@@ -30,6 +31,13 @@ class Showing:
     pace: Pace
     wait: bool = False
     ledger: Path | None = None
+
+
+def checked_times(text: str) -> str:
+    """`original` or `shifted`; raises Invalid."""
+    if text not in set(Times):
+        raise Invalid(f"times {text!r} are not known", hint=f"one of {', '.join(Times)}")
+    return text
 
 
 class Repeated:

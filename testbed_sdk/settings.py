@@ -7,6 +7,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from broker import namespace
 from broker.errors import Invalid
+from broker.fields import refusing
 from broker.namespace import StreamAddress
 
 Bindings = Annotated[dict[str, StreamAddress], NoDecode]
@@ -18,7 +19,9 @@ class PrototypeSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
 
     api: str = Field(default="http://127.0.0.1:8600", description="URL of the testbed's API")
-    space: str = Field(default="live", description="space: live, or run-<id>")
+    space: Annotated[str, refusing(namespace.checked_space)] = Field(
+        default="live", description="space: live, or run-<id>"
+    )
     inputs: Bindings = Field(
         default_factory=dict,
         description="what each input's name stands for: name=organisation/equipment/stream,…",
@@ -35,14 +38,6 @@ class PrototypeSettings(BaseSettings):
     drain_s: float = Field(
         default=10.0, ge=0, description="seconds to wait at the end for the last marks"
     )
-
-    @field_validator("space")
-    @classmethod
-    def _is_a_space(cls, text: str) -> str:
-        try:
-            return namespace.checked_space(text)
-        except Invalid as exc:
-            raise ValueError(str(exc)) from exc
 
     @field_validator("inputs", "outputs", mode="before")
     @classmethod

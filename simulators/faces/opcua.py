@@ -1,18 +1,25 @@
 """A machine's OPC UA face: a server with one variable a signal, read-only, no values before there
 are any.
 
-A simulator for everybody to try: it takes anonymous sessions without security and grants them
-nothing but reading.
+A simulator for everybody to try: it takes anonymous sessions without security, on loopback alone,
+and grants them nothing but reading.  asyncua's own user `admin` is shut out.
+
+What asyncua's server does with a subscription (2.1): it honours the trigger, the queue size (0
+means 10,000, which is also the most) and the publishing interval.  A queue that is full drops its
+oldest sample without setting the overflow bit, whatever was asked.  It puts everything there is
+into one publish, and always sends the time stamps it has, in steps of a microsecond.
 """
 
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from asyncua import Server, ua
 from asyncua.common.node import Node
+from asyncua.crypto.permission_rules import User, UserRole
 
 from broker.clock import Clock
 from broker.errors import Taken
@@ -22,17 +29,19 @@ from simulators.model import Row
 NAMESPACE = "urn:connected-testbed:simulators"
 LOOPBACK = "127.0.0.1"
 LOOK_EVERY_S = 0.05
+MOST_PICOSECONDS = 10_000
+"""OPC UA Part 4, 7.11.4: in tens of picoseconds, below a whole 100 ns."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS: dict[str, tuple[str, int]] = {
-    "g": ("GM", 4674893),
-    "A": ("AMP", 4279632),
-    "bar": ("BAR", 4342098),
-    "Cel": ("CEL", 4408652),
-    "V": ("VLT", 5655636),
-    "L/min": ("L2", 19506),
+    "g": ("standard acceleration of free fall", 4928560),  # K40
+    "A": ("ampere", 4279632),  # AMP
+    "bar": ("bar", 4342098),  # BAR
+    "Cel": ("degree Celsius", 4408652),  # CEL
+    "V": ("volt", 5655636),  # VLT
+    "L/min": ("litre per minute", 19506),  # L2
 }
-"""UCUM code -> UNECE code and its number; OPC UA Part 8, 5.6.4.3."""
+"""Unit -> its name and the number of its UNECE code; OPC UA Part 8, 5.6.4.3."""
 
 
 class OpcUaFace:
@@ -43,29 +52,54 @@ class OpcUaFace:
         self.url = url
         self._server = server
         self._nodes = nodes
+        self._last_ns = 0
+        self._at_same_time = 0
 
     async def offer(self, rows: list[Row]) -> None:
         """Write each row, all its values with its time stamp: a repeated value is a new sample
         nevertheless.
+
+        Rows of equal time are told apart by picoseconds, or a server would not say that the second
+        one came.
         """
         for row in rows:
+            same = row.time_ns == self._last_ns
+            self._at_same_time = (self._at_same_time + 1) % MOST_PICOSECONDS if same else 0
+            self._last_ns = row.time_ns
             moment: Any = _EPOCH + timedelta(microseconds=row.time_ns // 1000)
+            later: Any = self._at_same_time or None
             for node, value in zip(self._nodes, row.values, strict=True):
                 told = ua.DataValue(
                     ua.Variant(value, ua.VariantType.Double),
                     SourceTimestamp=moment,
-                    ServerTimestamp=moment,
+                    SourcePicoseconds=later,
                 )
                 await self._server.write_attribute_value(node.nodeid, told)
 
     async def watched(self, clock: Clock) -> None:
-        """Return once somebody monitors every variable."""
+        """Return once every variable is monitored, by whomever."""
         while self._monitored() < len(self._nodes):
             await clock.sleep(LOOK_EVERY_S)
 
     def _monitored(self) -> int:
-        subscriptions = self._server.iserver.subscription_service.subscriptions.values()
-        return sum(len(one.monitored_item_srv._monitored_items) for one in subscriptions)  # noqa: SLF001
+        """How many of the variables are monitored."""
+        space = self._server.iserver.aspace
+        values = (space[node.nodeid].attributes[ua.AttributeIds.Value] for node in self._nodes)
+        return sum(bool(value.datachange_callbacks) for value in values)
+
+
+class _OnlyReaders:
+    """Who may come in, as asyncua asks: whoever gives no name, and only to read."""
+
+    def get_user(
+        self,
+        iserver: Any,  # noqa: ARG002 - asyncua's signature
+        username: str | None = None,
+        password: str | None = None,  # noqa: ARG002
+        certificate: Any = None,  # noqa: ARG002
+    ) -> User | None:
+        """None refuses the session."""
+        return User(UserRole.User) if username is None else None
 
 
 @asynccontextmanager
@@ -74,13 +108,16 @@ async def serve(name: str, signals: Sequence[Signal], *, port: int = 0) -> Async
 
     port: 0 takes a free one.  Raises Taken if the port is in use.
     """
-    port = port or _free_port()
-    server = Server()
+    port = _free_port(port)
+    readers: Any = _OnlyReaders()
+    server = Server(user_manager=readers)
     await server.init()
     url = f"opc.tcp://{LOOPBACK}:{port}"
     server.set_endpoint(url)
     server.set_server_name(f"connected-testbed {name}")
     server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+    server.set_identity_tokens([ua.AnonymousIdentityToken])
+    server.allow_remote_admin(allow=False)
     index: Any = await server.register_namespace(NAMESPACE)
     identifier: Any = name
     machine = await server.nodes.objects.add_object(
@@ -90,9 +127,7 @@ async def serve(name: str, signals: Sequence[Signal], *, port: int = 0) -> Async
     try:
         await server.start()
     except OSError as exc:
-        raise Taken(
-            f"cannot listen on {LOOPBACK}:{port}: {exc.strerror}", hint="choose another port"
-        ) from exc
+        raise _in_use(port, exc) from exc
     try:
         yield OpcUaFace(server, url, nodes)
     finally:
@@ -108,26 +143,46 @@ async def _variable(machine: Node, index: Any, name: str, signal: Signal) -> Nod
         0.0,
         ua.VariantType.Double,
     )
-    code, number = _UNITS.get(signal.unit, ("", -1))
-    unit = ua.EUInformation(
-        NamespaceUri="http://www.opcfoundation.org/UA/units/un/cefact",
-        UnitId=number,
-        DisplayName=ua.LocalizedText(signal.unit),
-        Description=ua.LocalizedText(code),
-    )
-    await node.add_property(0, "EngineeringUnits", unit)
-    if signal.low is not None and signal.high is not None:
-        await node.add_property(0, "EURange", ua.Range(signal.low, signal.high))
-    await node.write_attribute(
-        ua.AttributeIds.Description, ua.DataValue(ua.Variant(ua.LocalizedText(signal.description)))
-    )
+    typed: Any = ua.ObjectIds.HasTypeDefinition
+    await node.delete_reference(ua.ObjectIds.BaseDataVariableType, typed, bidirectional=False)
+    await node.add_reference(ua.ObjectIds.AnalogItemType, typed, bidirectional=False)
+    await _describe(node, signal)
     waiting = ua.StatusCode(ua.UInt32(ua.StatusCodes.BadWaitingForInitialData))
     nothing = ua.DataValue(ua.Variant(0.0, ua.VariantType.Double), waiting)
     await node.write_attribute(ua.AttributeIds.Value, nothing)
     return node
 
 
-def _free_port() -> int:
+async def _describe(node: Node, signal: Signal) -> None:
+    """Description, unit, range and decimals; the unit's display name is its UCUM code."""
+    description = ua.DataValue(ua.Variant(ua.LocalizedText(signal.description)))
+    await node.write_attribute(ua.AttributeIds.Description, description)
+    meaning, number = _UNITS.get(signal.unit, ("", -1))
+    unit = ua.EUInformation(
+        NamespaceUri="http://www.opcfoundation.org/UA/units/un/cefact",
+        UnitId=number,
+        DisplayName=ua.LocalizedText(signal.unit),
+        Description=ua.LocalizedText(meaning),
+    )
+    await node.add_property(0, "EngineeringUnits", unit)
+    if signal.low is not None and signal.high is not None:
+        await node.add_property(0, "EURange", ua.Range(signal.low, signal.high))
+    if signal.resolution is not None:
+        exponent = Decimal(repr(signal.resolution)).normalize().as_tuple().exponent
+        await node.add_property(0, "ValuePrecision", float(-int(exponent)))
+
+
+def _free_port(wanted: int) -> int:
+    """`wanted`, or any if it is 0.  Asked for before asyncua does, which would log a traceback."""
     with socket.socket() as sock:
-        sock.bind((LOOPBACK, 0))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((LOOPBACK, wanted))
+        except (OSError, OverflowError) as exc:
+            raise _in_use(wanted, exc) from exc
         return int(sock.getsockname()[1])
+
+
+def _in_use(port: int, exc: Exception) -> Taken:
+    reason = getattr(exc, "strerror", None) or exc
+    return Taken(f"cannot listen on {LOOPBACK}:{port}: {reason}", hint="choose another port")

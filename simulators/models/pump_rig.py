@@ -1,26 +1,29 @@
 """A water circulation rig: motor, centrifugal pump, valve, and eight sensors named and ranged like
 a real one.
 
-Equations, in the order they are used:
-- affinity laws and a quadratic pump curve, H = H0 - a Q²; the piping takes H = k Q², k rising as
-  the valve closes, k = k0 / opening².  The working point is where both meet.  Source: Gülich,
-  Centrifugal Pumps, 4th ed., ch. 1 and 11.
-- shaft power P = P0 + rho g Q H / η; current I = P / (√3 U cos φ).  Source: any text on induction
-  motors.
-- motor body: C dT/dt = losses - G (T - T_ambient), first order; the water is warmed by what the
-  pump puts into it.
-- vibration (RMS): grows with the distance from the best flow squared, with bearing wear, and with
-  the shortage of suction head in cavitation, which also takes away flow and makes it flutter.
-  Source: ISO 10816-7, Gülich ch. 6. Noise and quantisation are those seen in the recordings of the
-  Skoltech rig (Katser and Kozitsin, 2020).
+Equations, in the order they are used; the pump turns at one speed:
+- pump H = H0 - a Q², piping H = k Q² with k = k0 / opening², rising as the valve closes; the
+  working point is where both meet.  Source: Gülich, Centrifugal Pumps, 4th ed., ch. 1 and 11.
+- power P = P0 + rho g Q H / η, a worn bearing adding friction to it; current I = P / (√3 U cos φ).
+  Source: Chapman, Electric Machinery Fundamentals, 5th ed., ch. 6.
+- motor body C dT/dt = losses - G (T - T_ambient), solved exactly over each step, and the water
+  likewise, warmed by what the pump puts into it.  Source: Incropera et al., Fundamentals of Heat
+  and Mass Transfer, 7th ed., ch. 5 (lumped capacitance).
+- cavitation: where NPSH falls below what the pump requires, it loses head (3 % define NPSH3; fully
+  developed it is far more) and the flow flutters.  Source: ISO 9906; Gülich ch. 6.
+- vibration (RMS) grows with the square of the distance from the best flow, with cavitation and with
+  bearing wear.  Source: ISO 10816-7; Gülich ch. 10.
+Noise and quantisation are those seen in the recordings of the Skoltech rig (Katser and Kozitsin,
+2020), and the constants are fitted to the means of its `valve1` series.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from broker.errors import Invalid
 from broker.streams import Signal
 from simulators import faults
 from simulators.faults import Fault, FaultKind
@@ -77,7 +80,10 @@ SIGNALS = (
 )
 
 GRAVITY = 9.81
+"""m/s²"""
 DENSITY = 998.0
+"""kg/m³, water at 21 °C."""
+MICROSECOND_S = 1e-6
 PRESSURE_STEP = 0.327927
 """bar, one step of the rig's pressure sensor; its zero lies at PRESSURE_ZERO."""
 PRESSURE_ZERO = 0.054711
@@ -85,22 +91,42 @@ PRESSURE_ZERO = 0.054711
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """The rig's constants.  Flows in L/min, heads in m, powers in W, temperatures in °C."""
+    """The rig's constants.  Flows in L/min, heads in m, powers in W, temperatures in °C, voltage in
+    V, heat capacities in J/K, conductance in W/K, times in s.
+    """
 
     shut_off_head: float = 1.25
     best_flow: float = 32.0
     best_head: float = 0.85
+    shut_opening: float = 0.78
+    """How far a shut valve still lets through: the recorded experiments close it in part."""
+    lift_lost: float = 0.15
+    """Share of the shut-off head that fully developed cavitation takes away."""
     idle_power: float = 130.0
+    bearing_power: float = 60.0
     hydraulic_efficiency: float = 0.05
+    voltage: float = 231.0
     power_factor: float = 0.56
     ambient: float = 22.0
     loss_share: float = 0.45
     conductance: float = 1.73
     motor_capacity: float = 210.0
     water_warming: float = 0.0175
-    water_capacity: float = 600.0
-    shut_opening: float = 0.78
-    """How far a shut valve still lets through: the recorded experiments close it in part."""
+    """K above ambient that a W warms the water by, in the end."""
+    water_time_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What is so, before anything has sensed it."""
+
+    flow: float
+    head: float
+    power: float
+    motor_c: float
+    water_c: float
+    cavitation: float
+    wear: float
 
 
 class PumpRig:
@@ -117,9 +143,15 @@ class PumpRig:
         faults: Sequence[Fault] = (),
         rig: Rig | None = None,
     ) -> None:
-        """seed: of all noise.  faults: in seconds of the rig's time; a row is an anomaly while one
-        is there.
+        """seed: of all noise, 0 or more.  faults: in seconds of the rig's time; a row is an anomaly
+        while one is there.  Raises Invalid.
         """
+        if seed < 0:
+            raise Invalid(f"seed {seed}", hint="0 or more")
+        if not MICROSECOND_S <= period_s < math.inf:
+            raise Invalid(f"period {period_s:g} s", hint="seconds, a microsecond at least")
+        if count < 1:
+            raise Invalid(f"{count} rows", hint="1 or more")
         self._seed = seed
         self._period_s = period_s
         self._count = count
@@ -129,37 +161,63 @@ class PumpRig:
     def rows(self) -> Iterator[Row]:
         """From the warm rig on; equal arguments give equal rows."""
         noise = np.random.default_rng(self._seed)
-        rig = self._rig
-        healthy = (
-            rig.idle_power + _hydraulic_power(*_working_point(rig, 0, 0)) / rig.hydraulic_efficiency
-        )
-        motor_c = rig.ambient + rig.loss_share * healthy / rig.conductance
-        water_c = rig.ambient + rig.water_warming * healthy
+        state = _settled(self._rig)
         for at in range(self._count):
             time_s = at * self._period_s
-            valve, cavitation, wear = (
-                faults.level(self._faults, kind, time_s) for kind in FaultKind
+            levels = {kind: faults.level(self._faults, kind, time_s) for kind in FaultKind}
+            causes = [kind for kind, level in levels.items() if level > 0]
+            state = _stepped(self._rig, state, self._period_s, levels)
+            yield Row(
+                round(time_s / MICROSECOND_S) * 1000,
+                _sensed(noise, self._rig, state),
+                anomaly=bool(causes),
+                cause="+".join(causes),
             )
-            flow, head = _working_point(rig, valve, cavitation)
-            power = (
-                rig.idle_power
-                + _hydraulic_power(flow, head) / rig.hydraulic_efficiency
-                + 60.0 * wear
-            )
-            motor_c += (
-                self._period_s
-                * (rig.loss_share * power - rig.conductance * (motor_c - rig.ambient))
-                / rig.motor_capacity
-            )
-            water_c += (
-                self._period_s
-                * (rig.water_warming * power - (water_c - rig.ambient))
-                / rig.water_capacity
-            )
-            rough = 1 + 8 * (1 - flow / rig.best_flow) ** 2 + 0.6 * cavitation + 0.9 * wear
-            values = _sensed(noise, rig, flow, head, power, motor_c, water_c, rough, cavitation)
-            present = [fault.kind for fault in self._faults if fault.level(time_s) > 0]
-            yield Row(round(time_s * 1e9), values, anomaly=bool(present), cause="+".join(present))
+
+
+def _settled(rig: Rig) -> _State:
+    """The healthy rig, warm."""
+    flow, head = _working_point(rig, 0, 0)
+    power = rig.idle_power + _hydraulic_power(flow, head) / rig.hydraulic_efficiency
+    return _State(
+        flow,
+        head,
+        power,
+        motor_c=rig.ambient + rig.loss_share * power / rig.conductance,
+        water_c=rig.ambient + rig.water_warming * power,
+        cavitation=0,
+        wear=0,
+    )
+
+
+def _stepped(
+    rig: Rig, before: _State, duration_s: float, levels: Mapping[FaultKind, float]
+) -> _State:
+    """The rig `duration_s` later, with so much of each fault in it."""
+    cavitation, wear = levels[FaultKind.CAVITATION], levels[FaultKind.BEARING]
+    flow, head = _working_point(rig, levels[FaultKind.VALVE], cavitation)
+    power = (
+        rig.idle_power
+        + _hydraulic_power(flow, head) / rig.hydraulic_efficiency
+        + rig.bearing_power * wear
+    )
+    motor_end_c = rig.ambient + rig.loss_share * power / rig.conductance
+    motor_time_s = rig.motor_capacity / rig.conductance
+    water_end_c = rig.ambient + rig.water_warming * power
+    return _State(
+        flow,
+        head,
+        power,
+        motor_c=_approach(before.motor_c, motor_end_c, duration_s / motor_time_s),
+        water_c=_approach(before.water_c, water_end_c, duration_s / rig.water_time_s),
+        cavitation=cavitation,
+        wear=wear,
+    )
+
+
+def _approach(start: float, end: float, time_constants: float) -> float:
+    """A first-order balance after so many time constants: exact, whatever the step."""
+    return end + (start - end) * math.exp(-time_constants)
 
 
 def _working_point(rig: Rig, valve: float, cavitation: float) -> tuple[float, float]:
@@ -167,38 +225,32 @@ def _working_point(rig: Rig, valve: float, cavitation: float) -> tuple[float, fl
     curve = (rig.shut_off_head - rig.best_head) / rig.best_flow**2
     opening = 1 - (1 - rig.shut_opening) * valve
     piping = rig.best_head / rig.best_flow**2 / opening**2
-    lift = rig.shut_off_head * (1 - 0.15 * cavitation)
+    lift = rig.shut_off_head * (1 - rig.lift_lost * cavitation)
     flow = math.sqrt(lift / (curve + piping))
     return flow, piping * flow**2
 
 
 def _hydraulic_power(flow: float, head: float) -> float:
-    return DENSITY * GRAVITY * head * flow / 60_000
+    return DENSITY * GRAVITY * head * flow / 60_000  # L/min to m³/s
 
 
-def _sensed(  # noqa: PLR0913 - eight sensors see as many quantities
-    noise: np.random.Generator,
-    rig: Rig,
-    flow: float,
-    head: float,
-    power: float,
-    motor_c: float,
-    water_c: float,
-    rough: float,
-    cavitation: float,
-) -> tuple[float, ...]:
+def _sensed(noise: np.random.Generator, rig: Rig, state: _State) -> tuple[float, ...]:
     """What the eight sensors show of it."""
-    voltage = 231.0 + 10.3 * noise.standard_normal()
-    current = power / (math.sqrt(3) * 231.0 * rig.power_factor) + 0.27 * noise.standard_normal()
-    pressure = DENSITY * GRAVITY * head / 1e5 + 0.24 * (1 + cavitation) * noise.standard_normal()
-    flutter = 0.4 * (1 + 4 * cavitation) * noise.standard_normal()
+    one = noise.standard_normal
+    rough = (
+        1 + 8 * (1 - state.flow / rig.best_flow) ** 2 + 0.6 * state.cavitation + 0.9 * state.wear
+    )
+    voltage = rig.voltage + 10.3 * one()
+    current = state.power / (math.sqrt(3) * rig.voltage * rig.power_factor) + 0.27 * one()
+    pressure = DENSITY * GRAVITY * state.head / 1e5 + 0.24 * (1 + state.cavitation) * one()
+    flow = state.flow + 0.4 * (1 + 4 * state.cavitation) * one()
     return (
-        round(0.0266 * rough * (1 + 0.012 * noise.standard_normal()), 6),
-        round(0.0400 * rough * (1 + 0.016 * noise.standard_normal()), 6),
+        round(0.0266 * rough * (1 + 0.012 * one()), 6),
+        round(0.0400 * rough * (1 + 0.016 * one()), 6),
         round(max(current, 0.0), 5),
         round(PRESSURE_ZERO + PRESSURE_STEP * round((pressure - PRESSURE_ZERO) / PRESSURE_STEP), 6),
-        round(motor_c + 0.15 * noise.standard_normal(), 4),
-        round(water_c + 0.01 * noise.standard_normal(), 4),
+        round(state.motor_c + 0.15 * one(), 4),
+        round(state.water_c + 0.01 * one(), 4),
         round(voltage, 3),
-        round(float(np.round(flow + flutter)) + 0.004 * noise.standard_normal(), 3),
+        round(round(flow) + 0.004 * one(), 3),
     )

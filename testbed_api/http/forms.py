@@ -1,15 +1,16 @@
 """What the API takes in paths, queries and bodies, as pydantic models with examples."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import Depends
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from broker import namespace
 from broker.batch import Kind
 from broker.clock import NS_PER_S, ns_of, text_of
-from broker.errors import BedError, Invalid
+from broker.errors import Invalid
+from broker.fields import refusing
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.policy import Entry, Role
 from broker.streams import MOST_SIGNALS, Dtype, Signal, StreamSpec, Trigger
@@ -20,24 +21,13 @@ _AN_ID = {"pattern": "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"}
 """For readers of the schema: what is refused, and in which words, is the namespace's affair."""
 
 
-def _refusing(check: Any) -> AfterValidator:
-    def validate(value: Any) -> Any:
-        try:
-            check(value)
-        except BedError as exc:
-            raise ValueError(str(exc)) from exc
-        return value
-
-    return AfterValidator(validate)
-
-
 Id = Annotated[
     str,
     Field(max_length=40, json_schema_extra=_AN_ID),
-    _refusing(lambda text: namespace.checked_id(text, "id")),
+    refusing(lambda text: namespace.checked_id(text, "id")),
 ]
-Space = Annotated[str, Field(max_length=40), _refusing(namespace.checked_space)]
-Address = Annotated[str, Field(max_length=122), _refusing(StreamAddress.parse)]
+Space = Annotated[str, Field(max_length=40), refusing(namespace.checked_space)]
+Address = Annotated[str, Field(max_length=122), refusing(StreamAddress.parse)]
 Name = Annotated[str, Field(min_length=1, max_length=MOST_NAME)]
 Text = Annotated[str, Field(max_length=MOST_TEXT)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
