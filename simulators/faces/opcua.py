@@ -19,7 +19,6 @@ from typing import Any
 
 from asyncua import Server, ua
 from asyncua.common.node import Node
-from asyncua.crypto.permission_rules import User, UserRole
 
 from broker.clock import Clock
 from broker.errors import Taken
@@ -52,7 +51,7 @@ class OpcUaFace:
         self.url = url
         self._server = server
         self._nodes = nodes
-        self._last_ns = 0
+        self._last_ns = -1
         self._at_same_time = 0
 
     async def offer(self, rows: list[Row]) -> None:
@@ -88,20 +87,6 @@ class OpcUaFace:
         return sum(bool(value.datachange_callbacks) for value in values)
 
 
-class _OnlyReaders:
-    """Who may come in, as asyncua asks: whoever gives no name, and only to read."""
-
-    def get_user(
-        self,
-        iserver: Any,  # noqa: ARG002 - asyncua's signature
-        username: str | None = None,
-        password: str | None = None,  # noqa: ARG002
-        certificate: Any = None,  # noqa: ARG002
-    ) -> User | None:
-        """None refuses the session."""
-        return User(UserRole.User) if username is None else None
-
-
 @asynccontextmanager
 async def serve(name: str, signals: Sequence[Signal], *, port: int = 0) -> AsyncIterator[OpcUaFace]:
     """A server on loopback with one object `name` and a variable a signal, `s=<name>.<signal>`.
@@ -109,8 +94,7 @@ async def serve(name: str, signals: Sequence[Signal], *, port: int = 0) -> Async
     port: 0 takes a free one.  Raises Taken if the port is in use.
     """
     port = _free_port(port)
-    readers: Any = _OnlyReaders()
-    server = Server(user_manager=readers)
+    server = Server()
     await server.init()
     url = f"opc.tcp://{LOOPBACK}:{port}"
     server.set_endpoint(url)

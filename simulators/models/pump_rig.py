@@ -87,6 +87,8 @@ MICROSECOND_S = 1e-6
 PRESSURE_STEP = 0.327927
 """bar, one step of the rig's pressure sensor; its zero lies at PRESSURE_ZERO."""
 PRESSURE_ZERO = 0.054711
+PRESSURE_DOWN, PRESSURE_UP = 4, 8
+"""How many steps it has to each side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,14 +245,23 @@ def _sensed(noise: np.random.Generator, rig: Rig, state: _State) -> tuple[float,
     voltage = rig.voltage + 10.3 * one()
     current = state.power / (math.sqrt(3) * rig.voltage * rig.power_factor) + 0.27 * one()
     pressure = DENSITY * GRAVITY * state.head / 1e5 + 0.24 * (1 + state.cavitation) * one()
+    steps = round((pressure - PRESSURE_ZERO) / PRESSURE_STEP)
     flow = state.flow + 0.4 * (1 + 4 * state.cavitation) * one()
-    return (
+    shown = (
         round(0.0266 * rough * (1 + 0.012 * one()), 6),
         round(0.0400 * rough * (1 + 0.016 * one()), 6),
-        round(max(current, 0.0), 5),
-        round(PRESSURE_ZERO + PRESSURE_STEP * round((pressure - PRESSURE_ZERO) / PRESSURE_STEP), 6),
+        round(current, 5),
+        round(PRESSURE_ZERO + PRESSURE_STEP * min(max(steps, -PRESSURE_DOWN), PRESSURE_UP), 6),
         round(state.motor_c + 0.15 * one(), 4),
         round(state.water_c + 0.01 * one(), 4),
         round(voltage, 3),
         round(round(flow) + 0.004 * one(), 3),
     )
+    return tuple(map(_saturated, SIGNALS, shown))
+
+
+def _saturated(signal: Signal, value: float) -> float:
+    """A sensor shows nothing beyond the ends of its range."""
+    low = value if signal.low is None else signal.low
+    high = value if signal.high is None else signal.high
+    return min(max(value, low), high)
