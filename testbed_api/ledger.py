@@ -199,7 +199,7 @@ class Ledger:
                 yield sql
         except (DBAPIError, OSError) as exc:
             raise Unavailable(
-                f"the recorder's ledger did not answer: {exc}",
+                f"the recorder's ledger did not answer: {getattr(exc, 'orig', exc)}",
                 hint="is the disk full, or the database away?",
             ) from exc
 

@@ -14,12 +14,17 @@ from testbed_api.registry.sql import Registry
 from testbed_api.stores.port import SeriesStore
 
 
+def _not_interrupted() -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """All that a route may need.
 
     kick: ends a principal's connections to the broker.
-    recorded: the recorder's counts, empty where it is not in this process.
+    recorded: the recorder's counts, empty where it is not in this process.  interrupted: why it
+    does not record just now, empty while it does.
     """
 
     registry: Registry
@@ -30,6 +35,7 @@ class Parts:
     clock: Clock
     kick: Callable[[str], Awaitable[None]]
     recorded: Callable[[], Mapping[str, int]]
+    interrupted: Callable[[], str] = _not_interrupted
 
 
 def _parts(request: Request) -> Parts:

@@ -96,6 +96,7 @@ class Recorder:
     ) -> None:
         """kind_of: the registered kind of an equipment, None where it is not registered."""
         self.counts = Counts()
+        self.interrupted = ""
         self._bus = bus
         self._store = store
         self._ledger = ledger
@@ -143,21 +144,21 @@ class Recorder:
         """Bring the gathered messages through, however long the store or the ledger is away."""
         now_ns = self._clock.now_ns()
         candidates = [*self._waiting, *((message, now_ns) for message in gathered)]
-        down = False
         while True:
             try:
                 done, waiting, flush = await self._sort(candidates)
                 await self._settle(flush)
                 break
             except Unavailable as exc:
-                if not down:
+                if not self.interrupted:
                     log.warning(
                         "recording was interrupted", reason=str(exc), messages=len(candidates)
                     )
-                down = True
+                self.interrupted = str(exc)
                 await self._clock.sleep(self._pace.retry_s)
-        if down:
+        if self.interrupted:
             log.warning("recording was resumed", messages=len(candidates))
+            self.interrupted = ""
         self._waiting = waiting
         self.counts.waiting = len(waiting)
         for message in done:

@@ -121,6 +121,7 @@ async def _working(
             clock,
             broker.kick,
             partial(_counts, recorder),
+            partial(_interrupted, recorder),
         )
 
 
@@ -236,6 +237,10 @@ def _counts(recorder: Recorder | None) -> Mapping[str, int]:
     ledger.
     """
     return asdict(recorder.counts) if recorder else {}
+
+
+def _interrupted(recorder: Recorder | None) -> str:
+    return recorder.interrupted if recorder else ""
 
 
 @contextmanager

@@ -33,7 +33,7 @@ MOST_PICOSECONDS = 10_000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS: dict[str, tuple[str, int]] = {
-    "g": ("standard acceleration of free fall", 4928560),  # K40
+    "[g]": ("standard acceleration of free fall", 4928560),  # K40
     "A": ("ampere", 4279632),  # AMP
     "bar": ("bar", 4342098),  # BAR
     "Cel": ("degree Celsius", 4408652),  # CEL

@@ -32,7 +32,7 @@ from simulators.model import Row
 SIGNALS = (
     Signal(
         "Accelerometer1RMS",
-        unit="g",
+        unit="[g]",
         low=0.0,
         high=0.5,
         resolution=1e-6,
@@ -40,7 +40,7 @@ SIGNALS = (
     ),
     Signal(
         "Accelerometer2RMS",
-        unit="g",
+        unit="[g]",
         low=0.0,
         high=0.5,
         resolution=1e-6,
@@ -248,8 +248,8 @@ def _sensed(noise: np.random.Generator, rig: Rig, state: _State) -> tuple[float,
     steps = round((pressure - PRESSURE_ZERO) / PRESSURE_STEP)
     flow = state.flow + 0.4 * (1 + 4 * state.cavitation) * one()
     shown = (
-        round(0.0266 * rough * (1 + 0.012 * one()), 6),
-        round(0.0400 * rough * (1 + 0.016 * one()), 6),
+        round(0.0271 * rough * (1 + 0.012 * one()), 6),
+        round(0.0402 * rough * (1 + 0.016 * one()), 6),
         round(current, 5),
         round(PRESSURE_ZERO + PRESSURE_STEP * min(max(steps, -PRESSURE_DOWN), PRESSURE_UP), 6),
         round(state.motor_c + 0.15 * one(), 4),

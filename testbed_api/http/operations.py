@@ -32,6 +32,8 @@ async def health() -> dict[str, str]:
 async def ready(parts: Given, _caller: Asking) -> dict[str, str]:
     """Whether registry, store and broker answer; 503 with what is wrong. For every credential."""
     await parts.store.ready()  # the registry has answered: it knew the caller
+    if why := parts.interrupted():
+        raise Unavailable(f"recording is interrupted: {why}", hint="nothing is lost: it waits")
     if not parts.bus.is_connected:
         raise parts.bus.last_error or Unavailable("the broker is not connected")
     return {"state": "ready"}

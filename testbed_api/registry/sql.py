@@ -318,7 +318,8 @@ class Registry:
             raise
         except (DBAPIError, OSError) as exc:
             raise Unavailable(
-                f"the registry did not answer: {exc}", hint="is the disk full?"
+                f"the registry did not answer: {getattr(exc, 'orig', exc)}",
+                hint="is the disk full?",
             ) from exc
 
 

@@ -12,14 +12,14 @@ from simulators.models.pump_rig import PRESSURE_STEP, PRESSURE_ZERO, SIGNALS, Pu
 
 NAMES = [signal.name for signal in SIGNALS]
 RECORDED = {  # mean and standard deviation of the recordings' healthy rows, `valve1` together
-    "Accelerometer1RMS": (0.0270, 0.0005),
-    "Accelerometer2RMS": (0.0403, 0.0010),
-    "Current": (0.985, 0.275),
+    "Accelerometer1RMS": (0.0271, 0.0005),
+    "Accelerometer2RMS": (0.0402, 0.0010),
+    "Current": (0.986, 0.275),
     "Pressure": (0.073, 0.259),
-    "Temperature": (72.0, 2.9),
-    "Thermocouple": (25.4, 0.35),
-    "Voltage": (230.9, 10.7),
-    "Volume Flow RateRMS": (32.13, 0.49),
+    "Temperature": (72.1, 2.8),
+    "Thermocouple": (25.4, 0.34),
+    "Voltage": (230.8, 10.7),
+    "Volume Flow RateRMS": (32.13, 0.48),
 }
 WARM_BY_ITS_ROOM = {"Temperature": 8.0, "Thermocouple": 1.0}  # the recorded rig's day decides these
 
