@@ -1,0 +1,70 @@
+"""The demo's report, as a browser shows it."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from broker.batch import Gap, Series
+from testbed import report
+from testbed.report import Evidence
+from tests import services
+
+QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def series(values):
+    count = len(values)
+    return Series(np.arange(count) * 10**9, np.array(values, np.float64), np.zeros(count, np.uint8))
+
+
+def evidence(**changed):
+    return Evidence(
+        **{
+            "title": "Testbed demo",
+            "subtitle": "a rig & its <signals>",
+            "signals": {"Pressure": series([1.0, 2.0, 3.0]), "silent": series([])},
+            "units": {"Pressure": "bar"},
+            "scores": {"score": series([0.1, 0.9, 0.2])},
+            "truth": [(10**9, 2 * 10**9)],
+            "gaps": [Gap((), 0, 10**9, "source-unreachable")],
+            "facts": {"samples offered": "3"},
+            "clean": True,
+        }
+        | changed
+    )
+
+
+def shown(path, folder):
+    browser = services.found("chromium", Path("/usr/bin/chromium"))
+    command = [browser, *QUIET, f"--user-data-dir={folder}", "--dump-dom", path.as_uri()]
+    done = subprocess.run(  # noqa: S603 - our own command
+        command, capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
+def test_the_report_needs_nothing_but_itself(tmp_path):
+    path = tmp_path / "report.html"
+    report.write(path, evidence())
+    page = shown(path, tmp_path / "profile")
+    assert "nothing lost, doubled, wrong or silent" in page
+    assert "a rig &amp; its &lt;signals&gt;" in page
+    assert "<svg" in page
+    assert "<script" not in page
+    assert 'src="' not in page
+
+
+def test_counters_that_are_not_zero_are_said_first(tmp_path):
+    path = tmp_path / "report.html"
+    report.write(path, evidence(clean=False))
+    assert "the counters are not zero" in path.read_text()
