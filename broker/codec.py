@@ -152,8 +152,7 @@ def gap_out(gap: Gap) -> dict[str, Any]:
     }
 
 
-# --- in, first step: the document itself
-# -----------------------------------------------------------------------
+# --- in, first step: the document itself ----------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +262,7 @@ def gap_in(raw: object) -> Gap:
     return gap
 
 
-# --- in, second step: against the spec
-# -------------------------------------------------------------------------
+# --- in, second step: against the spec ------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

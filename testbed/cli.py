@@ -150,7 +150,7 @@ def tap(
     """A stream live in the terminal, until Ctrl-C."""
     from testbed import tapping
 
-    running.run(tapping.tap(stream, say_json if json else tapping.table(out)))
+    running.run(tapping.tap(stream, tapping.as_json(say_json) if json else tapping.table(out)))
 
 
 @app.command()

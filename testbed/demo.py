@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import yaml
 from pydantic import SecretStr
 
 from broker import api, codec
-from broker.clock import Clock
+from broker.clock import Clock, ns_of
 from broker.errors import Unavailable, Unknown
 from broker.namespace import StreamAddress
 from broker.settings import BusSettings
@@ -121,6 +121,7 @@ async def staged(
     plan: Plan, clock: Clock, progress: Progress
 ) -> AsyncIterator[tuple[Stage, Outcome]]:
     """Run the demo to its verdict; what runs stays until this is left."""
+    plan = replace(plan, speed=_speed(plan))  # a recording is read once to know how long it is
     async with AsyncExitStack() as stack:
         progress.phase = "starting the server and the machine"
         server = await stack.enter_async_context(_server(plan))
@@ -223,8 +224,7 @@ async def _watch(
     await detector.stop()
 
 
-# --- the parts, each a process of its own
-# ----------------------------------------------------------------------
+# --- the parts, each a process of its own ---------------------------------------------------------
 
 
 def _server(plan: Plan) -> Any:
@@ -375,8 +375,7 @@ async def _observing(stage: Stage) -> AsyncIterator[Testbed]:
         yield observer
 
 
-# --- the verdict
-# -----------------------------------------------------------------------------------------------
+# --- the verdict ----------------------------------------------------------------------------------
 
 
 async def _judge(stage: Stage, observer: Testbed, progress: Progress) -> Outcome:
@@ -390,16 +389,12 @@ async def _judge(stage: Stage, observer: Testbed, progress: Progress) -> Outcome
         raise Unavailable(
             f"the prototype published nothing; its log is {stage.plan.folder / 'prototype.log'}"
         ) from None
-    async with api.connect(stage.api, stage.administrator) as door:
-        letters = await door.request(
-            "GET", f"/streams/{RIG}/dead-letters", params={"space": SPACE, "limit": 1000}
-        )
     samples = _offered_samples(offered)
     counters = verdict.counters(
         samples,
         rig.series,
         await _spooled(stage.plan.folder / "spool", rig.spec),
-        dead=[(one["signal"], 0) for one in letters["items"]],
+        dead=await _dead(stage),
         gaps=rig.gaps,
     )
     truth = {row.time_ns: row.anomaly for row in offered.rows if row.anomaly is not None}
@@ -417,6 +412,23 @@ async def _judge(stage: Stage, observer: Testbed, progress: Progress) -> Outcome
     )
     report.write(outcome.report, _evidence(stage.plan, outcome, rig, score, offered))
     return outcome
+
+
+async def _dead(stage: Stage) -> list[tuple[str, int]]:
+    """The samples that the recorder set apart with a reason."""
+    found: list[tuple[str, int]] = []
+    cursor: int | None = 0
+    async with api.connect(stage.api, stage.administrator) as door:
+        while cursor is not None:
+            params = {"space": SPACE, "limit": 1000, "cursor": cursor}
+            page = await door.request("GET", f"/streams/{RIG}/dead-letters", params=params)
+            found += [
+                (one["signal"], ns_of(one["time"]))
+                for one in page["items"]
+                if one["signal"] is not None and one["time"] is not None
+            ]
+            cursor = page["next"]
+    return found
 
 
 def _offered_samples(offered: Offered) -> dict[tuple[str, int], float]:

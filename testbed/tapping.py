@@ -1,7 +1,6 @@
 """`testbed tap`: a stream as it comes."""
 
 from collections.abc import Callable
-from typing import Any
 
 import orjson
 from rich.console import Console
@@ -13,7 +12,7 @@ from testbed_sdk import PrototypeSettings, Received, connect
 from testbed_sdk.connection import from_environment
 
 
-async def tap(stream: str, show: Callable[[Any], None]) -> None:
+async def tap(stream: str, show: Callable[[Received], None]) -> None:
     """Show every batch until cancelled."""
     found, bus = from_environment()
     settings = PrototypeSettings(
@@ -21,11 +20,12 @@ async def tap(stream: str, show: Callable[[Any], None]) -> None:
     )
     async with connect(settings, bus) as testbed:
         async for received in testbed.input("tap"):
-            show(
-                orjson.loads(codec.encode(received.batch))
-                if show.__name__ == "say_json"
-                else received
-            )
+            show(received)
+
+
+def as_json(say: Callable[[object], None]) -> Callable[[Received], None]:
+    """A line of JSON a batch, as on the wire."""
+    return lambda received: say(orjson.loads(codec.encode(received.batch)))
 
 
 def table(out: Console) -> Callable[[Received], None]:

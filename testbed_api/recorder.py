@@ -118,8 +118,7 @@ class Recorder:
             while True:
                 await self._flush(inbox, await self._gather(inbox))
 
-    # --- taking in
-    # ----------------------------------------------------------------------------------------------
+    # --- taking in --------------------------------------------------------------------------------
 
     async def _gather(self, inbox: client.Inbox) -> list[client.Message]:
         """The next messages: at least one or what has waited, at most what one flush may hold."""
@@ -350,8 +349,7 @@ class Recorder:
                     )
                 ]
 
-    # --- what is known
-    # ------------------------------------------------------------------------------------------
+    # --- what is known ----------------------------------------------------------------------------
 
     async def _is_held(self, flush: _Flush, life: Life, seq: int) -> bool:
         return seq in flush.seqs.get(life, ()) or seq in await self._held_of(life)
@@ -378,8 +376,7 @@ class Recorder:
             self._kinds[equipment] = kind
         return self._kinds[equipment]
 
-    # --- telling the publishers
-    # ---------------------------------------------------------------------------------
+    # --- telling the publishers -------------------------------------------------------------------
 
     async def _mark(self, space: str, publisher: EquipmentAddress) -> None:
         streams: dict[str, dict[str, Held]] = defaultdict(dict)
