@@ -25,7 +25,7 @@ from broker.clock import NS_PER_S
 from broker.errors import Corrupt, Refused, Taken, Unavailable
 from broker.messages import Held
 
-LAYOUT = 1
+LAYOUT = 2
 RESEND_FIRST_S = 10.0
 RESEND_MOST_S = 60.0
 DELETED_AT_ONCE = 1_000
@@ -290,26 +290,57 @@ def _lock(descriptor: int, path: Path) -> None:
 def _connect(path: Path, epoch: str) -> sqlite3.Connection:
     try:
         sql = sqlite3.connect(path, check_same_thread=False)
-        sql.execute("PRAGMA journal_mode = WAL")
-        sql.execute("PRAGMA synchronous = FULL")
-        if not sql.execute("SELECT 1 FROM sqlite_master WHERE name = 'spool'").fetchone():
-            with sql:  # all of it or nothing: a spool without an epoch could not be opened again
+        try:
+            sql.execute("PRAGMA journal_mode = WAL")
+            sql.execute("PRAGMA synchronous = FULL")
+            with sql:  # all of it or nothing: no spool without an epoch, none between two layouts
                 sql.execute("BEGIN IMMEDIATE")
-                for statement in _SCHEMA:
-                    sql.execute(statement)
-                sql.execute("INSERT INTO spool VALUES (?, ?)", (LAYOUT, epoch))
-        layout = sql.execute("SELECT layout FROM spool").fetchone()
+                _prepare(sql, path, epoch)
+        except BaseException:
+            sql.close()
+            raise
     except sqlite3.OperationalError as exc:
         raise Unavailable(f"the spool {path} cannot be opened: {exc}") from exc
     except sqlite3.DatabaseError as exc:
         raise Corrupt(f"{path} is no spool: {exc}") from exc
-    if layout != (LAYOUT,):
-        sql.close()
-        raise Refused(
-            f"the spool {path} has layout {layout}, this version reads {LAYOUT}",
-            hint="use the newer version",
-        )
     return sql
+
+
+def _prepare(sql: sqlite3.Connection, path: Path, epoch: str) -> None:
+    """Make a new spool, or bring one of an older layout to this one with all that it holds."""
+    if not sql.execute("SELECT 1 FROM sqlite_master WHERE name = 'spool'").fetchone():
+        for statement in _SCHEMA:
+            sql.execute(statement)
+        sql.execute("INSERT INTO spool VALUES (?, ?)", (LAYOUT, epoch))
+        return
+    (layout,) = sql.execute("SELECT layout FROM spool").fetchone() or (0,)
+    if layout not in range(min(_MIGRATIONS), LAYOUT + 1):
+        raise Refused(
+            f"the spool {path} has layout {layout}, this version reads up to {LAYOUT}",
+            hint="run the version that wrote it until all is marked, or move the file away: what"
+            " is not marked is in it",
+        )
+    for older in range(layout, LAYOUT):
+        _MIGRATIONS[older](sql)
+        sql.execute("UPDATE spool SET layout = ?", (older + 1,))
+    if layout < LAYOUT:
+        log.info("spool was migrated", path=str(path), before=layout, layout=LAYOUT)
+
+
+def _make_room_for_holes(sql: sqlite3.Connection) -> None:
+    """1 to 2: the first spools did not keep the gaps that may stand for a batch's samples.
+
+    Batches of theirs have none, so they stay until they are marked, however full the spool is.
+    """
+    if "holes" not in {row[1] for row in sql.execute("PRAGMA table_info(batches)")}:
+        sql.execute("ALTER TABLE batches ADD COLUMN holes BLOB")
+
+
+_MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _make_room_for_holes}
+"""Layout -> what makes the next layout of it, in the transaction that opens the spool.
+
+A change of `_SCHEMA` raises `LAYOUT` and adds an entry here, and its test a file of that layout.
+"""
 
 
 def holes_of(batch: Batch, cause: str) -> list[Gap]:
