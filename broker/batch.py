@@ -5,7 +5,7 @@ OPC UA status code).  A sample is BAD exactly when it has no usable value: null 
 / False / "" in a column.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -39,6 +39,12 @@ NO_VALUE: Mapping[Dtype, object] = {
     Dtype.STRING: "",
 }
 """What stands in a column where a bad sample has no value."""
+
+
+def column_dtype(dtypes: Iterable[Dtype]) -> np.dtype[Any]:
+    """What a column with values of all these dtypes is made of: objects where they differ."""
+    every = set(dtypes)
+    return NUMPY[every.pop()] if len(every) == 1 else np.dtype(np.object_)
 
 
 class Source(StrEnum):

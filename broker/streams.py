@@ -2,7 +2,8 @@
 
 import math
 import re
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
@@ -114,16 +115,22 @@ class StreamSpec:
     period_s: float = 0.0
     max_silence_s: float = 10.0
     description: str = ""
+    names: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """The signals' names, in the order of the spec."""
+    dtypes: tuple[Dtype, ...] = field(init=False, repr=False, compare=False)
+    """The signals' dtypes, in the order of the spec."""
 
     def __post_init__(self) -> None:
+        names = tuple(signal.name for signal in self.signals)
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "dtypes", tuple(signal.dtype for signal in self.signals))
         if not 1 <= self.version < 2**31:
             raise Invalid(f"spec version {self.version} of {self.address}", hint="count from 1")
         if not 1 <= len(self.signals) <= MOST_SIGNALS:
             raise Invalid(
                 f"{self.address} has {len(self.signals)} signals", hint=f"give 1 to {MOST_SIGNALS}"
             )
-        names = [signal.name for signal in self.signals]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, times in Counter(names).items() if times > 1)
         if twice:
             raise Invalid(
                 f"{self.address} names signal {twice[0]!r} twice", hint="one name, one signal"
@@ -136,11 +143,6 @@ class StreamSpec:
             )
         if len(self.description) > MOST_TEXT:
             raise Invalid(f"description of {self.address} is longer than {MOST_TEXT} characters")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The signals' names, in the order of the spec."""
-        return tuple(signal.name for signal in self.signals)
 
     def signal(self, name: str) -> Signal:
         """The signal of that name; raises Invalid."""

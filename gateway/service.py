@@ -18,10 +18,11 @@ from broker.namespace import StreamAddress, StreamTopic, Verb
 from broker.settings import BusSettings
 from broker.streams import StreamSpec, Trigger
 from gateway import spool
+from gateway.arrivals import Arrivals
 from gateway.links.opcua import OpcUaLink
 from gateway.mapping import Mapping
 from gateway.settings import GatewaySettings
-from gateway.shaping import Arrivals, Shaper
+from gateway.shaping import Shaper
 from gateway.spool import Depth, Spool, SpoolSettings
 from gateway.uplink import Uplink
 
@@ -77,7 +78,8 @@ class Feed:
         now_ns = self._clock.now_ns()
         self.freshness[stream].sample_ns = now_ns
         known = self.freshness[stream]
-        known.newest_ns = max(*arrivals.time_ns, known.newest_ns or min(arrivals.time_ns))
+        newest_ns = int(arrivals.time_ns.max())
+        known.newest_ns = max(newest_ns, known.newest_ns or newest_ns)
         shaper = self.shapers[stream]
         async with self._changed:
             await self._changed.wait_for(lambda: self._waiting < self._most_waiting)

@@ -17,10 +17,11 @@ from asyncua import Client, ua
 from asyncua.ua.ua_binary import struct_from_binary
 from asyncua.ua.uaerrors import UaError
 
-from broker.batch import BAD, Gap
+from broker.batch import BAD, NO_VALUE, Gap
 from broker.clock import NS_PER_S, Clock
 from broker.errors import BedError, Unavailable
 from broker.streams import Trigger
+from gateway.arrivals import Arrivals
 from gateway.links.conversion import (
     DTYPES,
     Unfit,
@@ -33,7 +34,6 @@ from gateway.links.conversion import (
 from gateway.links.resolving import Found, chunks, connected, most_per_call, resolve
 from gateway.links.subscribing import Monitored, Subscription, subscribe
 from gateway.mapping import Mapping, StreamMapping
-from gateway.shaping import Arrivals
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
@@ -229,7 +229,8 @@ class OpcUaLink:
                 if item is not None:
                     await self._sort(item, told.Value, rows)
         for (stream, fresh), found in rows.items():
-            await self._sink.take(stream, Arrivals(*zip(*found, strict=True)), fresh=fresh)
+            dtypes = self._mapping.streams[stream].spec.dtypes
+            await self._sink.take(stream, Arrivals.of(dtypes, found), fresh=fresh)
 
     async def _sort(
         self,
@@ -261,9 +262,9 @@ class OpcUaLink:
 
     def _sample(self, stream: int, signal: int, told: ua.DataValue) -> tuple[Any, int]:
         quality = quality_of(told.StatusCode)
-        if quality == BAD:
-            return None, BAD
         one = self._mapping.streams[stream].spec.signals[signal]
+        if quality == BAD:
+            return NO_VALUE[one.dtype], BAD
         try:
             return value_of(told.Value.Value if told.Value else None, one.dtype), quality
         except Unfit as exc:
@@ -272,7 +273,7 @@ class OpcUaLink:
             self._sink.alarm(
                 f"{stream}/{one.name}", f"a value of {one.name!r} of {name} is stored as bad: {exc}"
             )
-            return None, BAD
+            return NO_VALUE[one.dtype], BAD
 
     async def _hole(self, stream: int, signal: int, until_ns: int, cause: str) -> None:
         """What lies between the last sample and this one is missing, if anything can."""
@@ -337,9 +338,9 @@ class OpcUaLink:
             time_ns = item.heard_ns if moment is None else instant_of(moment)
             for stream, signal in item.feeds:
                 value, quality = self._sample(stream, signal, answer)
-                await self._sink.take(
-                    stream, Arrivals([signal], [time_ns], [value], [quality]), fresh=False
-                )
+                dtypes = self._mapping.streams[stream].spec.dtypes
+                row = (signal, time_ns, value, quality)
+                await self._sink.take(stream, Arrivals.of(dtypes, [row]), fresh=False)
 
     async def _look_again(self, client: Client, before: Sequence[Found], per_call: int) -> None:
         """Nodes that were missing: when one turns up, begin anew with all of them."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from broker.batch import GOOD, NUMPY, Column, Long, Quality, Times
+from broker.batch import GOOD, Column, Long, Quality, Times, column_dtype
 from broker.streams import Dtype
 from testbed_api.stores.port import Window
 
@@ -27,8 +27,7 @@ def of(window: Window, time_ns: Times, signal: Column, values: Column, quality: 
 
 def column(window: Window, size: int) -> Column:
     """Room for the values of samples of any of the spec's signals."""
-    dtypes = {signal.dtype for signal in window.spec.signals}
-    return np.empty(size, NUMPY[dtypes.pop()] if len(dtypes) == 1 else np.object_)
+    return np.empty(size, column_dtype(window.spec.dtypes))
 
 
 def joined(window: Window, parts: Sequence[Long]) -> Long:

@@ -9,10 +9,10 @@ import pytest
 from broker.batch import Gap
 from broker.clock import WallClock
 from gateway import browse, mapping
+from gateway.arrivals import Arrivals
 from gateway.check import check
 from gateway.links.opcua import OpcUaLink
 from gateway.mapping import Mapping
-from gateway.shaping import Arrivals
 from simulators.faces import opcua
 from simulators.models.pump_rig import SIGNALS, PumpRig
 

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from broker.batch import GOOD, Source
 from gateway import mapping
-from gateway.shaping import Arrivals, Shaper
+from gateway.arrivals import Arrivals
+from gateway.shaping import Shaper
 
 TEXT = """
 organisation: o
@@ -29,8 +30,8 @@ def test_every_sample_comes_out_once_at_its_time_or_just_after(
     shaper = Shaper(MAPPING, Source.LIVE)
     batches = []
     for publish in told:
-        signals, times, values = zip(*publish, strict=True)
-        batches += shaper.take(Arrivals(signals, times, values, [GOOD] * len(publish)), 0)
+        rows = [(*row, GOOD) for row in publish]
+        batches += shaper.take(Arrivals.of(MAPPING.spec.dtypes, rows), 0)
     batches += shaper.cut()
     for at, name in enumerate(MAPPING.spec.names):
         out = [

@@ -3,9 +3,10 @@
 import pytest
 
 from broker import codec
-from broker.batch import BAD, GOOD, MOST_BYTES, UNCERTAIN, Gap
+from broker.batch import BAD, GOOD, MOST_BYTES, UNCERTAIN, Gap, Source
 from gateway import mapping
-from gateway.shaping import Arrivals, Shaper, Source
+from gateway.arrivals import Arrivals
+from gateway.shaping import Shaper
 
 HEAD = """
 organisation: o
@@ -25,8 +26,8 @@ def shaper(*signals: str) -> Shaper:
 
 
 def taken(one: Shaper, *rows: tuple[int, object, int], fresh: bool = False) -> None:
-    times, values, quality = zip(*rows, strict=True)
-    assert not list(one.take(Arrivals([0] * len(rows), times, values, quality), 0, fresh=fresh))
+    arrivals = Arrivals.of(one.mapping.spec.dtypes, [(0, *row) for row in rows])
+    assert not list(one.take(arrivals, 0, fresh=fresh))
 
 
 def times_of(one: Shaper) -> list[int]:
@@ -69,7 +70,14 @@ def test_what_the_server_repeats_at_a_new_subscription_is_no_sample() -> None:
 
 def test_a_change_of_quality_leaves_the_dead_band() -> None:
     one = shaper("a: {deadband: 1}")
-    taken(one, (1, 5.0, GOOD), (2, 5.5, GOOD), (3, 5.5, UNCERTAIN), (4, None, BAD), (5, 5.5, GOOD))
+    taken(
+        one,
+        (1, 5.0, GOOD),
+        (2, 5.5, GOOD),
+        (3, 5.5, UNCERTAIN),
+        (4, float("nan"), BAD),
+        (5, 5.5, GOOD),
+    )
     assert times_of(one) == [1, 3, 4, 5]
     assert one.shaped.dead_banded == 1
 
@@ -90,8 +98,9 @@ def test_no_batch_is_larger_than_the_wire_allows() -> None:
     one = shaper("a: {dtype: string}", "b: {dtype: string}")
     batches = []
     for time in range(60):
-        rows = Arrivals([0, 1], [time * 100] * 2, ["\x01" * 16_000, "x" * 16_000], [GOOD, GOOD])
-        batches += one.take(rows, 0)
+        texts = ("\x01" * 16_000, "x" * 16_000)
+        rows = [(at, time * 100, text, GOOD) for at, text in enumerate(texts)]
+        batches += one.take(Arrivals.of(one.mapping.spec.dtypes, rows), 0)
     batches += one.cut()
     assert sum(len(batch) for batch in batches) == 120
     assert all(len(codec.encode(batch)) <= MOST_BYTES for batch in batches)

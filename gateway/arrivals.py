@@ -1,0 +1,61 @@
+"""Arrivals: what a link hands over, as columns."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from broker.batch import Column, Quality, Times, column_dtype
+from broker.streams import Dtype
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrivals:
+    """Samples of one stream, in the order of the source.
+
+    signal: int32[n], indexes into the spec.  time_ns: int64[n], source time stamps.  values: a
+    column of n in the dtype that all signals of the stream share, else an object array of Python
+    values; NO_VALUE of its dtype where a sample is BAD.  quality: uint8[n], codes of
+    `broker.batch`.
+    """
+
+    signal: npt.NDArray[np.int32]
+    time_ns: Times
+    values: Column
+    quality: Quality
+
+    def __len__(self) -> int:
+        return len(self.signal)
+
+    def __getitem__(self, rows: Any) -> Self:
+        """Some of the samples: a slice, a mask or places."""
+        return type(self)(
+            self.signal[rows], self.time_ns[rows], self.values[rows], self.quality[rows]
+        )
+
+    @classmethod
+    def of(cls, dtypes: Sequence[Dtype], rows: Iterable[tuple[int, int, Any, int]]) -> Self:
+        """From rows of (signal, time_ns, value, quality): for the few that come one by one."""
+        signal, time_ns, values, quality = zip(*rows, strict=True)
+        column = np.empty(len(values), column_dtype(dtypes))
+        column[:] = values
+        return cls(
+            np.array(signal, np.int32),
+            np.array(time_ns, np.int64),
+            column,
+            np.array(quality, np.uint8),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Several after one another."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            np.concatenate([one.signal for one in parts]),
+            np.concatenate([one.time_ns for one in parts]),
+            np.concatenate([one.values for one in parts]),
+            np.concatenate([one.quality for one in parts]),
+        )

@@ -1,0 +1,84 @@
+"""From samples to frames: signals of equal time stamps together, the rest one by one.  Pure."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from broker.batch import NUMPY, Long, Wide
+from broker.streams import StreamSpec
+from gateway.arrivals import Arrivals
+
+LONG_UNDER = 24
+"""A signal alone with fewer samples than this is cheaper among others in a long frame."""
+
+Places = npt.NDArray[np.intp]
+
+
+def frames(found: Arrivals, spec: StreamSpec) -> Iterator[Wide | Long]:
+    """All samples, each once.
+
+    Signals of equal time stamps share a wide frame, one with many samples has a wide frame of its
+    own, all others are one long frame, ascending in time.
+    """
+    if not len(found):
+        return
+    rows = np.argsort(found.signal, kind="stable")
+    own = found.signal[rows]
+    starts = np.flatnonzero(np.diff(own, prepend=-1))
+    counts = np.diff(starts, append=len(own))
+    left = np.ones(len(own), np.bool_)
+    for group in _together(found.time_ns[rows], starts, counts):
+        size = int(counts[group[0]])
+        if len(group) == 1 and size < LONG_UNDER:
+            continue
+        at = (starts[group][:, np.newaxis] + np.arange(size)).ravel()
+        left[rows[at]] = False
+        yield _wide(found[rows[at]], own[starts[group]], spec)
+    if left.any():
+        yield _long(found if left.all() else found[left], spec)
+
+
+def _together(times: npt.NDArray[np.int64], starts: Places, counts: Places) -> list[Places]:
+    """Which signals have equal time stamps: groups of places in `starts`.
+
+    times: those of the first signal, then of the second, and so on.
+    """
+    every = np.arange(len(starts))
+    if (counts == counts[0]).all():
+        table = times.reshape(len(starts), counts[0])
+        if (table == table[0]).all():
+            return [every]
+    if len(np.unique(times[starts])) == len(starts):
+        return [every[at : at + 1] for at in np.flatnonzero(counts >= LONG_UNDER)]
+    groups: dict[bytes, list[int]] = {}
+    for at, (start, count) in enumerate(zip(starts.tolist(), counts.tolist(), strict=True)):
+        groups.setdefault(times[start : start + count].tobytes(), []).append(at)
+    return [np.array(group) for group in groups.values()]
+
+
+def _wide(found: Arrivals, signals: npt.NDArray[np.int32], spec: StreamSpec) -> Wide:
+    """found: the samples of the first of `signals`, then of the second, and so on, as many each."""
+    size = len(found) // len(signals)
+    names = [spec.names[at] for at in signals.tolist()]
+    columns = found.values.reshape(len(signals), size)
+    quality = found.quality.reshape(len(signals), size)
+    return Wide(
+        found.time_ns[:size],
+        {
+            name: column.astype(NUMPY[spec.signals[at].dtype], copy=False)
+            for name, at, column in zip(names, signals.tolist(), columns, strict=True)
+        }
+        if columns.dtype == np.object_
+        else dict(zip(names, columns, strict=True)),
+        {name: codes for name, codes in zip(names, quality, strict=True) if codes.any()}
+        if quality.any()
+        else {},
+    )
+
+
+def _long(found: Arrivals, spec: StreamSpec) -> Long:
+    if (np.diff(found.time_ns) < 0).any():
+        found = found[np.argsort(found.time_ns, kind="stable")]
+    dtypes = tuple(one.dtype for one in spec.signals)
+    return Long(found.time_ns, found.signal, found.values, found.quality, spec.names, dtypes)

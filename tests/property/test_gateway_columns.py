@@ -1,0 +1,117 @@
+"""What the gateway does with columns is what a loop over the samples would do."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.batch import BAD, GOOD, NO_VALUE, UNCERTAIN, Wide, column_dtype
+from broker.namespace import StreamAddress
+from broker.streams import Dtype, Signal, StreamSpec
+from gateway.arrivals import Arrivals
+from gateway.deadband import DeadBand
+from gateway.framing import frames
+from gateway.placing import MOST_RECENT, Placer
+
+SIGNALS = 3
+VALUES = {
+    Dtype.FLOAT64: st.floats(-10, 10),
+    Dtype.INT64: st.integers(-(2**63), 2**63 - 1),
+    Dtype.BOOL: st.booleans(),
+    Dtype.STRING: st.sampled_from(["", "a", "ß"]),
+}
+dtype_lists = st.one_of(
+    st.lists(st.sampled_from(Dtype), min_size=SIGNALS, max_size=SIGNALS),
+    st.sampled_from(Dtype).map(lambda one: [one] * SIGNALS),
+)
+
+
+@st.composite
+def arrivals(draw: st.DrawFn, dtypes: list[Dtype], most_time: int = 12) -> Arrivals:
+    rows = []
+    for _ in range(draw(st.integers(1, 15))):
+        signal = draw(st.integers(0, SIGNALS - 1))
+        quality = draw(st.sampled_from([GOOD, UNCERTAIN, BAD]))
+        value = NO_VALUE[dtypes[signal]] if quality == BAD else draw(VALUES[dtypes[signal]])
+        rows.append((signal, draw(st.integers(0, most_time)), value, quality))
+    return Arrivals.of(dtypes, rows)
+
+
+@given(st.data(), st.lists(st.just([Dtype.FLOAT64] * SIGNALS), min_size=1, max_size=6))
+def test_every_sample_gets_the_next_free_time_of_its_signal(
+    data: st.DataObject, publishes: list[list[Dtype]]
+) -> None:
+    placer = Placer(SIGNALS)
+    taken: list[set[int]] = [set() for _ in range(SIGNALS)]
+    for dtypes in publishes:
+        one = data.draw(arrivals(dtypes))
+        placed = placer.place(one.signal, one.time_ns)
+        for signal in range(SIGNALS):
+            mine = one.signal == signal
+            for told, found in zip(one.time_ns[mine], placed[mine], strict=True):
+                free = int(told)
+                while free in taken[signal]:
+                    free += 1
+                taken[signal].add(free)
+                assert found == free
+            if taken[signal]:
+                assert placer.newest_ns[signal] == max(taken[signal])
+
+
+def test_what_is_remembered_of_times_is_bounded() -> None:
+    placer = Placer(2)
+    for at in range(100):
+        placer.place(np.zeros(50, np.int32), np.arange(50) + at * 50)
+    assert placer._remembered < 2 * MOST_RECENT + 50
+
+
+@given(st.data(), st.lists(st.sampled_from([0.0, 1.0, 4.0]), min_size=SIGNALS, max_size=SIGNALS))
+def test_the_dead_band_keeps_what_leaves_it(data: st.DataObject, widths: list[float]) -> None:
+    band = DeadBand(np.array(widths))
+    last: list[tuple[float, int] | None] = [None] * SIGNALS
+    for _ in range(3):
+        one = data.draw(arrivals([Dtype.FLOAT64] * SIGNALS))
+        rows = zip(one.signal.tolist(), one.values.tolist(), one.quality.tolist(), strict=True)
+        for counts, (signal, value, quality) in zip(band.leaving(one), rows, strict=True):
+            before, width = last[signal], widths[signal]
+            inside = (
+                width > 0
+                and before is not None
+                and before[1] == quality
+                and abs(value - before[0]) <= width
+            )
+            assert counts == (not inside)
+            if not inside:
+                last[signal] = None if quality == BAD else (value, quality)
+
+
+@given(st.data(), dtype_lists)
+def test_frames_hold_every_sample_once(data: st.DataObject, dtypes: list[Dtype]) -> None:
+    found = data.draw(arrivals(dtypes, most_time=2))
+    signals = tuple(Signal(f"s{at}", dtype) for at, dtype in enumerate(dtypes))
+    spec = StreamSpec(StreamAddress("o", "e", "s"), signals)
+    made = list(frames(found, spec))
+    out = [
+        (name, *sample)
+        for frame in made
+        for name, series in frame.series()
+        for sample in zip(*(column.tolist() for column in series), strict=True)
+    ]
+    put = [
+        (spec.names[signal], *rest)
+        for signal, *rest in zip(
+            found.signal.tolist(),
+            found.time_ns.tolist(),
+            found.values.tolist(),
+            found.quality.tolist(),
+            strict=True,
+        )
+    ]
+    assert sorted(map(repr, out)) == sorted(map(repr, put))
+    for frame in made:
+        columns = frame.values.values() if isinstance(frame, Wide) else ()
+        for column, name in zip(columns, frame.values if columns else (), strict=True):
+            assert column.dtype == column_dtype([spec.signal(name).dtype])
+    times = {tuple(found.time_ns[found.signal == at]) for at in np.unique(found.signal)}
+    if len(times) == 1 and len(np.unique(found.signal)) > 1:
+        (frame,) = made
+        assert isinstance(frame, Wide)
