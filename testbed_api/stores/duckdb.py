@@ -12,7 +12,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,11 +22,14 @@ import numpy as np
 
 from broker.batch import BAD, GOOD, NO_VALUE, Long, Series
 from broker.errors import BedError, Corrupt, Invalid, Refused, Taken, Unavailable, Unknown
+from broker.namespace import StreamAddress
 from broker.streams import Dtype
 from testbed_api.stores import frames
 from testbed_api.stores.port import Block, Window
 
 LAYOUT = 1
+_MIGRATIONS: Mapping[int, Sequence[str]] = {}
+"""Layout -> the statements that make the next layout of it; whoever raises `LAYOUT` adds them."""
 PAGE = 50_000
 """Rows read at a time, then handed on in frames."""
 READERS = 2
@@ -52,6 +55,7 @@ FROM staged WHERE part = $part AND NOT EXISTS (
     AND old.time_ns = staged.time_ns AND old.signal = list_extract($names, staged.name))
 ORDER BY staged.rowid"""
 
+_DELETE = "DELETE FROM {table} WHERE time_ns >= $first AND time_ns < $end"
 _MINE = "time_ns >= $first AND time_ns < $end AND list_contains($names, signal)"
 _EXTENT = "SELECT count(*), min(time_ns), max(time_ns) FROM {table} WHERE {mine}"
 _PAGE = """SELECT list_position($names, signal)::INTEGER AS place, time_ns, quality, {columns}
@@ -179,16 +183,31 @@ class DuckDbStore:
                     found += (_end(window, rows, names, column, end) for end in "01")
         return found
 
+    async def delete(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> None:
+        """Delete rows, then have the file give their room to what comes."""
+        await self._in(self._writer, self._delete, _table(space, stream), from_ns, to_ns)
+
+    def _delete(self, table: str, from_ns: int, to_ns: int) -> None:
+        if not self._knows(table):
+            return
+        with self._file.cursor() as cursor:
+            asked = {"first": from_ns, "end": to_ns}
+            cursor.execute(_DELETE.format(table=_quoted(table)), asked)
+        with suppress(duckdb.TransactionException):  # somebody reads: then a later checkpoint does
+            self._file.ask("CHECKPOINT")
+
     async def ready(self) -> None:
         """Ask the file a question."""
         await self._in(self._readers, self._file.ask, "SELECT 1")
 
     def _has(self, window: Window) -> bool:
-        table = _table(window.space, window.spec.address)
+        return bool(window.signals) and self._knows(_table(window.space, window.spec.address))
+
+    def _knows(self, table: str) -> bool:
         query = "SELECT 1 FROM duckdb_tables() WHERE table_name = ?"
         if table not in self._tables and self._file.ask(query, [table]):
             self._tables.add(table)
-        return table in self._tables and bool(window.signals)
+        return table in self._tables
 
     async def _in(
         self, pool: ThreadPoolExecutor, call: Callable[..., _Result], *args: object
@@ -252,16 +271,25 @@ class _File:
             return cursor.execute(query, values).fetchall()
 
     def check_layout(self) -> None:
-        """Raises Refused if the tables are of another version."""
+        """Bring the tables to this version; raises Refused if they are of a newer one."""
         try:
-            self.ask("CREATE TABLE IF NOT EXISTS layout (version INTEGER)")
-            self.ask("INSERT INTO layout SELECT ? WHERE NOT EXISTS (FROM layout)", [LAYOUT])
-            [(version,)] = self.ask("SELECT version FROM layout")
-            if version != LAYOUT:
-                raise Refused(
-                    f"{self._path} has layout {version}, this version reads {LAYOUT}",
-                    hint="use the version that wrote it",
+            with self.cursor() as cursor:  # closed before a commit, it rolls back
+                cursor.begin()
+                cursor.execute("CREATE TABLE IF NOT EXISTS layout (version INTEGER)")
+                cursor.execute(
+                    "INSERT INTO layout SELECT ? WHERE NOT EXISTS (FROM layout)", [LAYOUT]
                 )
+                [(version,)] = cursor.execute("SELECT version FROM layout").fetchall()
+                if version not in {LAYOUT, *_MIGRATIONS}:
+                    raise Refused(
+                        f"{self._path} has layout {version}, this version reads {LAYOUT}",
+                        hint="use the version that wrote it",
+                    )
+                for older in range(version, LAYOUT):
+                    for statement in _MIGRATIONS[older]:
+                        cursor.execute(statement)
+                    cursor.execute("UPDATE layout SET version = ?", [older + 1])
+                cursor.commit()
         except BaseException:
             self.close()
             raise

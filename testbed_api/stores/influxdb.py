@@ -20,10 +20,16 @@ import orjson
 
 from broker import clock
 from broker.batch import BAD, GOOD, NO_VALUE, UNCERTAIN, Long
-from broker.errors import BedError, Forbidden, Invalid, Partial, Unavailable, Unknown
+from broker.errors import BedError, Forbidden, Invalid, Partial, Refused, Unavailable, Unknown
+from broker.namespace import StreamAddress
 from broker.streams import Dtype
 from testbed_api.stores import frames, line_protocol
 from testbed_api.stores.port import Block, Window
+
+LAYOUT = 1
+"""How samples stand in a bucket; a point of the measurement `layout` says which one it has."""
+EARLIEST_NS, LATEST_NS = -(2**63) + 2, 2**63 - 2
+"""The first and the last instant that InfluxDB knows."""
 
 CHUNK_CELLS = 50_000
 """Values that influxd sends at a time, about."""
@@ -116,6 +122,39 @@ class InfluxDbStore:
         answer = await _ask(self._http, "POST", "/api/v2/query", params=params, json=document)
         return await asyncio.to_thread(_of_csv, answer.text, fields, window)
 
+    async def delete(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> None:
+        """Delete by measurement and tag; InfluxDB counts the end of the span in."""
+        first_ns, last_ns = max(from_ns, EARLIEST_NS), min(to_ns - 1, LATEST_NS)
+        if first_ns > last_ns:
+            return
+        body = {
+            "start": clock.text_of(first_ns),
+            "stop": clock.text_of(last_ns),
+            "predicate": f'_measurement="{stream}" AND space="{space}"',
+        }
+        params = {"org": self._organisation, "bucket": self._bucket}
+        await _ask(self._http, "POST", "/api/v2/delete", params=params, json=body)
+
+    async def check_layout(self) -> None:
+        """Mark a bucket that is not marked; raises Refused if its layout is of another version."""
+        answer = await _ask(
+            self._http,
+            "POST",
+            "/query",
+            data=self._influxql('SELECT last("version") FROM "layout"'),
+        )
+        with _translated(self._http):
+            found = [version for _, version in _rows(answer.content)]
+        if not found:
+            params = {"org": self._organisation, "bucket": self._bucket}
+            line = f"layout version={LAYOUT}i".encode()
+            await _ask(self._http, "POST", "/api/v2/write", params=params, content=line)
+        elif found != [LAYOUT]:
+            raise Refused(
+                f"the bucket {self._bucket} has layout {found[0]}, this version reads {LAYOUT}",
+                hint="use the version that wrote it, or another bucket",
+            )
+
     async def ready(self) -> None:
         """Ask for its health."""
         await _ask(self._http, "GET", "/health")
@@ -143,7 +182,7 @@ async def open(  # noqa: A001
     """The store in one bucket, made if it is not there.
 
     url: http://host:port.  Raises Unavailable if InfluxDB is away, Forbidden if the token does not
-    do, Unknown if there is no such organisation.
+    do, Unknown if there is no such organisation, Refused if the bucket is of another version.
     """
     headers = {"Authorization": f"Token {token}", "Accept-Encoding": "identity"}
     try:
@@ -152,7 +191,9 @@ async def open(  # noqa: A001
         raise Invalid(f"{url!r} is not a URL: {exc}", hint="write http://host:port") from exc
     async with http:
         await _make_bucket(http, organisation, bucket)
-        yield InfluxDbStore(http, organisation, bucket)
+        store = InfluxDbStore(http, organisation, bucket)
+        await store.check_layout()
+        yield store
 
 
 async def _make_bucket(http: httpx.AsyncClient, organisation: str, bucket: str) -> None:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from broker.batch import Long, Series
 from broker.errors import Invalid
-from broker.namespace import checked_space
+from broker.namespace import StreamAddress, checked_space
 from broker.streams import StreamSpec
 
 
@@ -78,6 +78,13 @@ class SeriesStore(Protocol):
         greatest value are given, with their own time stamps, and samples that are not GOOD never
         stand for one that is.  Signals without an order (bool, string) give the first and the last
         sample of each span.  points: 2 or more.
+        """
+
+    async def delete(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> None:
+        """Forget all samples of a stream in a space from `from_ns` on and before `to_ns`.
+
+        Afterwards no read sees one of them, nor after a crash.  What is written meanwhile may stay
+        or go; what is written later stays.  Deleting what is not there is done at once.
         """
 
     async def ready(self) -> None:

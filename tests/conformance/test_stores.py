@@ -321,6 +321,47 @@ async def test_what_was_written_outlives_the_store(opened):
         await second.ready()
 
 
+async def test_what_is_deleted_is_gone_and_nothing_else(store):
+    strokes = series(range(1, 7), range(1, 7), dtype=Dtype.INT64)
+    bad = series([3], [math.nan], [BAD])
+    await store.write([block(("strokes", strokes), ("Volume Flow RateRMS", bad))])
+    await store.write([block(("strokes", strokes), space="run-demo")])
+    await store.write([block(("a", series([3], [3.0])), spec=FLOATS)])
+    await store.delete("live", SPEC.address, 2, 5)
+    found = await stored(store)
+    assert [time for time, _, _ in found["strokes"]] == [1, 5, 6]
+    assert found["Volume Flow RateRMS"] == []
+    assert len((await stored(store, space="run-demo"))["strokes"]) == 6
+    assert len((await stored(store, FLOATS))["a"]) == 1
+
+
+async def test_all_of_a_stream_may_be_deleted_and_written_anew(store):
+    far = [-(2**61), 0, 2**61]
+    await store.write([block(("a", series(far, [1.0, 2.0, 3.0])), spec=FLOATS)])
+    await store.delete("live", FLOATS.address, -(2**63) + 1, 2**63 - 1)
+    assert (await stored(store, FLOATS))["a"] == []
+    await store.write([block(("a", series(far, [4.0, 5.0, 6.0])), spec=FLOATS)])
+    assert [value for _, value, _ in (await stored(store, FLOATS))["a"]] == [4.0, 5.0, 6.0]
+
+
+async def test_deleting_what_is_not_there_is_no_fault(store):
+    await store.delete("live", FLOATS.address, 0, 10)
+    await store.write([block(("a", series([20], [1.0])), spec=FLOATS)])
+    await store.delete("live", FLOATS.address, 0, 10)
+    await store.delete("live", FLOATS.address, 10, 10)
+    assert (await stored(store, FLOATS))["a"] == [(20, 1.0, 0)]
+
+
+async def test_what_was_deleted_stays_deleted_when_the_store_is_opened_again(opened):
+    async with opened() as first:
+        times = np.arange(10_000)
+        await first.write([block(("a", series(times, times / 7)), spec=FLOATS)])
+        await first.delete("live", FLOATS.address, 1_000, 9_999)
+    async with opened() as second:
+        kept = [time for time, _, _ in (await stored(second, FLOATS))["a"]]
+        assert kept == [*range(1_000), 9_999]
+
+
 async def test_thinning_compares_whole_numbers_beyond_2_to_the_53_exactly(store):
     values = [2**60 + 1, 2**60 + 3, 2**60, 2**60 + 2]
     await store.write([block(("strokes", series([1, 2, 3, 4], values, dtype=Dtype.INT64)))])

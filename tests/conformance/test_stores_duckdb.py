@@ -89,6 +89,34 @@ async def test_a_file_of_another_layout_is_refused(path):
             pass
 
 
+async def test_a_file_of_an_older_layout_is_brought_to_this_one(path, monkeypatch):
+    async with duckdb.open(path) as store:
+        await store.write([block(0, 10)])
+    monkeypatch.setattr(duckdb, "LAYOUT", duckdb.LAYOUT + 1)
+    monkeypatch.setattr(
+        duckdb, "_MIGRATIONS", {duckdb.LAYOUT - 1: ["CREATE TABLE migrated (once INTEGER)"]}
+    )
+    for _ in range(2):  # a statement run twice would fail
+        async with duckdb.open(path) as store:
+            assert await times(store) == list(range(10))
+    with library.connect(path) as connection:
+        assert connection.execute("FROM layout").fetchall() == [(duckdb.LAYOUT,)]
+
+
+async def test_a_migration_that_fails_leaves_the_file_as_it_was(path, monkeypatch):
+    async with duckdb.open(path) as store:
+        await store.write([block(0, 10)])
+    with monkeypatch.context() as newer:
+        newer.setattr(duckdb, "LAYOUT", duckdb.LAYOUT + 1)
+        steps = ["CREATE TABLE half (once INTEGER)", "SELECT * FROM nowhere"]
+        newer.setattr(duckdb, "_MIGRATIONS", {duckdb.LAYOUT - 1: steps})
+        with pytest.raises(library.CatalogException):
+            async with duckdb.open(path):
+                pass
+    async with duckdb.open(path) as store:
+        assert await times(store) == list(range(10))
+
+
 async def test_what_is_no_such_file_is_corrupt(path):
     path.write_bytes(os.urandom(20_000))
     with pytest.raises(Corrupt, match="is not a DuckDB file"):

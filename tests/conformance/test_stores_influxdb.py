@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from broker.batch import NUMPY, Series
-from broker.errors import BedError, Forbidden, Invalid, Partial, Unavailable, Unknown
+from broker.errors import BedError, Forbidden, Invalid, Partial, Refused, Unavailable, Unknown
 from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed_api.stores import influxdb
@@ -52,6 +52,42 @@ async def test_what_is_no_address_is_invalid(url):
 async def test_a_wrong_token_is_forbidden(influxd):
     with pytest.raises(Forbidden, match="token"):
         async with opened(influxd, token="wrong"):
+            pass
+
+
+async def said(server, bucket, line):
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        answer = await http.post(
+            "/api/v2/write",
+            params={"org": server.organisation, "bucket": bucket},
+            headers={"Authorization": f"Token {server.token}"},
+            content=line,
+        )
+        answer.raise_for_status()
+
+
+async def test_a_bucket_from_before_layouts_were_marked_is_taken_as_it_is(influxd):
+    async with opened(influxd, bucket="unmarked"):
+        pass
+    async with httpx.AsyncClient(base_url=influxd.url) as http:
+        await http.post(
+            "/api/v2/delete",
+            params={"org": influxd.organisation, "bucket": "unmarked"},
+            headers={"Authorization": f"Token {influxd.token}"},
+            json={"start": "1970-01-01T00:00:00Z", "stop": "2200-01-01T00:00:00Z"},
+        )
+    await said(influxd, "unmarked", b"factory/pump-rig/rig,space=live a=1.5 1")
+    for _ in range(2):
+        async with opened(influxd, bucket="unmarked") as store:
+            assert await times(store) == [1]
+
+
+async def test_a_bucket_of_a_newer_layout_is_refused(influxd):
+    async with opened(influxd, bucket="newer") as store:
+        await store.write([block([1], [1.5])])
+    await said(influxd, "newer", b"layout version=99i")
+    with pytest.raises(Refused, match="bucket newer has layout 99, this version reads 1"):
+        async with opened(influxd, bucket="newer"):
             pass
 
 
