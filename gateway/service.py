@@ -17,7 +17,7 @@ from broker.messages import Freshness, Health
 from broker.namespace import StreamAddress, StreamTopic, Verb
 from broker.settings import BusSettings
 from broker.streams import StreamSpec, Trigger
-from gateway import spool
+from gateway import holes, spool
 from gateway.arrivals import Arrivals
 from gateway.links.opcua import OpcUaLink
 from gateway.mapping import Mapping
@@ -241,7 +241,7 @@ async def _spooled(
         feed.alarm("spool", str(exc))
         for address, batch in ready:
             stream = [one.mapping.spec.address for one in feed.shapers].index(address)
-            for gap in (*batch.gaps, *spool.holes_of(batch, "spool-failed")):
+            for gap in (*batch.gaps, *holes.holes_of(batch, "spool-failed")):
                 feed.shapers[stream].gap(gap)
     else:
         feed.alarm("spool", None)

@@ -6,26 +6,24 @@ sequence numbers of a stream count on over restarts.
 """
 
 import asyncio
-import fcntl
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
 import orjson
 import structlog
 
 from broker import codec
-from broker.batch import Batch, Gap
+from broker.batch import Batch
 from broker.clock import NS_PER_S
-from broker.errors import Corrupt, Refused, Taken, Unavailable
+from broker.errors import Corrupt, Unavailable
 from broker.messages import Held
+from gateway import holes, spool_file
 
-LAYOUT = 2
 RESEND_FIRST_S = 10.0
 RESEND_MOST_S = 60.0
 DELETED_AT_ONCE = 1_000
@@ -33,20 +31,10 @@ DELETED_AT_ONCE = 1_000
 DROPPED_AT_ONCE = 20
 FULL = "spool-full"
 
-_SCHEMA = (
-    "CREATE TABLE spool (layout INTEGER NOT NULL, epoch TEXT NOT NULL)",
-    "CREATE TABLE streams (stream TEXT PRIMARY KEY, seq INTEGER NOT NULL, last_ns INTEGER)",
-    (
-        "CREATE TABLE batches ("
-        " id INTEGER PRIMARY KEY, stream TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL,"
-        " holes BLOB,"  # the gaps that may stand for its samples; NULL if it has none
-        " committed_ns INTEGER NOT NULL, due_ns INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0,"
-        " marked_ns INTEGER)"
-    ),
-    "CREATE UNIQUE INDEX unmarked ON batches (stream, seq) WHERE marked_ns IS NULL",
-    "CREATE INDEX due ON batches (due_ns) WHERE marked_ns IS NULL",
-    "CREATE INDEX marked ON batches (marked_ns) WHERE marked_ns IS NOT NULL",
-)
+_OLDEST = """SELECT min(committed_ns) FROM (
+  SELECT (SELECT committed_ns FROM batches
+          WHERE stream = streams.stream AND marked_ns IS NULL ORDER BY seq LIMIT 1) AS committed_ns
+  FROM streams)"""
 
 _T = TypeVar("_T")
 
@@ -82,6 +70,21 @@ class Depth:
     dropped: int
 
 
+class _Counts(NamedTuple):
+    """What is counted along, so that a transaction that is rolled back counts nothing."""
+
+    bytes: int
+    unmarked: int
+    dropped: int
+
+
+class _Place(NamedTuple):
+    """Where a stream is: its last sequence number, and the newest time stamp it ever had."""
+
+    seq: int = 0
+    last_ns: int | None = None
+
+
 class Spool:
     """An open spool; every method is one transaction at most, or raises Unavailable."""
 
@@ -93,98 +96,122 @@ class Spool:
         self._settings = settings
         self._thread = thread
         self.epoch: str = sql.execute("SELECT epoch FROM spool").fetchone()[0]
-        self._bytes = sql.execute("SELECT coalesce(sum(length(body)), 0) FROM batches").fetchone()[
-            0
-        ]
-        self._dropped = 0
+        (size,) = sql.execute("SELECT coalesce(sum(length(body)), 0) FROM bodies").fetchone()
+        unmarked = sql.execute("SELECT count(*) FROM batches WHERE marked_ns IS NULL").fetchone()[0]
+        self._counts = _Counts(size, unmarked, 0)
+        rows = sql.execute("SELECT stream, seq, last_ns FROM streams")
+        self._places = {stream: _Place(seq, last_ns) for stream, seq, last_ns in rows}
+        self._named = set(sql.execute("SELECT stream, spec FROM names"))
+        self._marked: dict[str, Held] = {}
 
     async def commit(self, batches: Sequence[tuple[str, Batch]], now_ns: int) -> list[Kept]:
         """Number and keep batches of streams, durably, in this order."""
         return await self._run(lambda: self._commit(batches, now_ns))
 
     def _commit(self, batches: Sequence[tuple[str, Batch]], now_ns: int) -> list[Kept]:
-        before = self._bytes, self._dropped
+        before, places = self._counts, dict(self._places)
         try:
             with self._sql:
                 self._forget(now_ns)
                 kept = [self._insert(stream, batch, now_ns) for stream, batch in batches]
-                if self._bytes > self._settings.most_bytes:
+                moved = [(stream, *self._places[stream]) for stream in {one for one, _ in batches}]
+                self._sql.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?)", moved)
+                if self._counts.bytes > self._settings.most_bytes:
                     self._make_room()
         except BaseException:  # what is rolled back is not counted either
-            self._bytes, self._dropped = before
+            self._counts, self._places = before, places
+            self._named.clear()
             raise
         return kept
 
     def _insert(self, stream: str, batch: Batch, now_ns: int) -> Kept:
-        holes = holes_of(batch, FULL)
-        seq = self._next(stream, max((one.to_ns for one in holes), default=None))
-        body = codec.body(replace(batch, epoch=self.epoch, seq=seq))
-        stated = codec.dumps([codec.gap_out(one) for one in holes]) if holes else None
+        self._name(stream, batch)
+        seq, last_ns = self._places.get(stream, _Place())
+        newest_ns = [int(one.time_ns.max()) for one in batch.frames if len(one)]
+        if last_ns is not None:
+            newest_ns.append(last_ns)
+        place = _Place(seq + 1, max(newest_ns, default=None))
+        body = codec.body(replace(batch, epoch=self.epoch, seq=place.seq))
         cursor = self._sql.execute(
-            "INSERT INTO batches (stream, seq, body, holes, committed_ns, due_ns)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (stream, seq, body, stated, now_ns, now_ns + round(RESEND_FIRST_S * NS_PER_S)),
+            "INSERT INTO batches (stream, seq, samples, committed_ns, due_ns)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (stream, place.seq, len(batch), now_ns, now_ns + round(RESEND_FIRST_S * NS_PER_S)),
         )
-        self._bytes += len(body)
-        return Kept(cursor.lastrowid or 0, stream, seq, body)
+        row = cursor.lastrowid or 0
+        self._sql.execute("INSERT INTO bodies VALUES (?, ?)", (row, body))
+        self._places[stream] = place
+        self._count(size=len(body), unmarked=1)
+        return Kept(row, stream, place.seq, body)
 
-    def _next(self, stream: str, last_ns: int | None) -> int:
-        row = self._sql.execute(
-            "INSERT INTO streams VALUES (?, 1, ?) ON CONFLICT (stream) DO UPDATE SET seq = seq + 1,"
-            " last_ns = max(coalesce(excluded.last_ns, last_ns),"
-            " coalesce(last_ns, excluded.last_ns))"
-            " RETURNING seq",
-            (stream, last_ns),
-        ).fetchone()
-        return int(row[0])
+    def _name(self, stream: str, batch: Batch) -> None:
+        """Keep what a long frame's numbers mean, for gaps in the place of its samples."""
+        if (stream, batch.spec_version) in self._named:
+            return
+        if names := holes.names_in(batch):
+            row = (stream, batch.spec_version, orjson.dumps(names).decode())
+            self._sql.execute("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", row)
+            self._named.add((stream, batch.spec_version))
+
+    def _count(self, *, size: int = 0, unmarked: int = 0, dropped: int = 0) -> None:
+        now = self._counts
+        self._counts = _Counts(now.bytes + size, now.unmarked + unmarked, now.dropped + dropped)
 
     def _forget(self, now_ns: int) -> None:
         """Let go of some of what was marked long ago; rides in the transaction of an insert."""
         before_ns = now_ns - round(self._settings.keep_marked_s * NS_PER_S)
-        gone = self._sql.execute(
-            "DELETE FROM batches WHERE id IN"
-            " (SELECT id FROM batches WHERE marked_ns < ? LIMIT ?) RETURNING length(body)",
-            (before_ns, DELETED_AT_ONCE),
-        ).fetchall()
-        self._bytes -= sum(size for (size,) in gone)
+        self._delete(f"marked_ns < {before_ns} LIMIT {DELETED_AT_ONCE}")
+
+    def _delete(self, which: str) -> None:
+        gone = self._sql.execute(f"SELECT id FROM batches WHERE {which}").fetchall()  # noqa: S608 - our own numbers
+        self._sql.executemany("DELETE FROM batches WHERE id = ?", gone)
+        for row in gone:
+            size = self._sql.execute("DELETE FROM bodies WHERE id = ? RETURNING length(body)", row)
+            self._count(size=-size.fetchone()[0])
 
     def _make_room(self) -> None:
         """Let go of what is marked, then make the oldest batches gaps under their own numbers."""
-        gone = self._sql.execute(
-            "DELETE FROM batches WHERE marked_ns IS NOT NULL RETURNING length(body)"
-        ).fetchall()
-        self._bytes -= sum(size for (size,) in gone)
-        while self._bytes > self._settings.most_bytes:
+        self._delete("marked_ns IS NOT NULL")
+        while self._counts.bytes > self._settings.most_bytes:
             oldest = self._sql.execute(
-                "SELECT id, body, holes FROM batches WHERE holes IS NOT NULL ORDER BY id LIMIT ?",
+                "SELECT id, stream FROM batches WHERE samples > 0 ORDER BY id LIMIT ?",
                 (DROPPED_AT_ONCE,),
             ).fetchall()
             if not oldest:
                 break
-            for row, body, holes in oldest:
-                emptied = _emptied(body, holes)
-                self._sql.execute(
-                    "UPDATE batches SET body = ?, holes = NULL, due_ns = 0 WHERE id = ?",
-                    (emptied, row),
-                )
-                self._bytes += len(emptied) - len(body)
-                self._dropped += 1
-                if self._bytes <= self._settings.most_bytes:
+            for row, stream in oldest:
+                self._drop(row, stream)
+                if self._counts.bytes <= self._settings.most_bytes:
                     break
+
+    def _drop(self, row: int, stream: str) -> None:
+        """Gaps in the place of one batch's samples; they are to be sent at once."""
+        ((body,),) = self._sql.execute("SELECT body FROM bodies WHERE id = ?", (row,))
+        names = self._sql.execute(
+            "SELECT names FROM names WHERE stream = ? AND spec = ?",
+            (stream, orjson.loads(body)["spec"]),
+        ).fetchone()
+        stated = holes.emptied(body, orjson.loads(names[0]) if names else (), FULL)
+        self._sql.execute("UPDATE bodies SET body = ? WHERE id = ?", (stated, row))
+        self._sql.execute("UPDATE batches SET samples = 0, due_ns = 0 WHERE id = ?", (row,))
+        self._count(size=len(stated) - len(body), dropped=1)
 
     async def mark(self, held: Mapping[str, Held], now_ns: int) -> None:
         """The recorder holds these sequence numbers of this epoch's streams."""
         await self._run(lambda: self._mark(held, now_ns))
 
     def _mark(self, held: Mapping[str, Held], now_ns: int) -> None:
+        news = {stream: one for stream, one in held.items() if self._marked.get(stream) != one}
+        marked = 0
         with self._sql:
-            for stream, one in held.items():
+            for stream, one in news.items():
                 for first, last in one.ranges:
-                    self._sql.execute(
+                    marked += self._sql.execute(
                         "UPDATE batches SET marked_ns = ?"
                         " WHERE stream = ? AND seq BETWEEN ? AND ? AND marked_ns IS NULL",
                         (now_ns, stream, first, last),
-                    )
+                    ).rowcount
+        self._marked |= news
+        self._count(unmarked=-marked)
 
     async def due(self, now_ns: int, limit: int) -> list[Kept]:
         """What is to be sent again, oldest first; each is put off, further at every try."""
@@ -193,7 +220,7 @@ class Spool:
     def _due(self, now_ns: int, limit: int) -> list[Kept]:
         with self._sql:
             rows = self._sql.execute(
-                "SELECT id, stream, seq, body, tries FROM batches"
+                "SELECT id, stream, seq, body, tries FROM batches JOIN bodies USING (id)"
                 " WHERE marked_ns IS NULL AND due_ns <= ? ORDER BY id LIMIT ?",
                 (now_ns, limit),
             ).fetchall()
@@ -216,19 +243,19 @@ class Spool:
 
     async def last_ns(self, stream: str) -> int | None:
         """The newest time stamp that was ever spooled of a stream."""
-        query = "SELECT last_ns FROM streams WHERE stream = ?"
-        row = await self._run(lambda: self._sql.execute(query, (stream,)).fetchone())
-        return row[0] if row else None
+        return await self._run(lambda: self._places.get(stream, _Place()).last_ns)
 
     async def depth(self) -> Depth:
         """How much waits."""
-        query = "SELECT count(*), min(committed_ns) FROM batches WHERE marked_ns IS NULL"
-        count, oldest_ns = await self._run(lambda: self._sql.execute(query).fetchone())
-        return Depth(count, self._bytes, oldest_ns, self._dropped)
+        (oldest_ns,) = await self._run(lambda: self._sql.execute(_OLDEST).fetchone())
+        size, unmarked, dropped = self._counts
+        return Depth(unmarked, size, oldest_ns, dropped)
 
     async def bodies(self) -> list[Kept]:
         """All that is kept, marked or not: for who checks what became of it."""
-        query = "SELECT id, stream, seq, body, tries FROM batches ORDER BY id"
+        query = (
+            "SELECT id, stream, seq, body, tries FROM batches JOIN bodies USING (id) ORDER BY id"
+        )
         return [Kept(*row) for row in await self._run(lambda: self._sql.execute(query).fetchall())]
 
     async def _run(self, call: Callable[[], _T]) -> _T:
@@ -261,104 +288,12 @@ async def open(  # noqa: A001 - `spool.open` says what it does
     Raises Taken if another gateway has it, Refused if its layout is of a newer version.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(1, thread_name_prefix="spool") as thread:
+    with ThreadPoolExecutor(1, thread_name_prefix="spool") as thread, spool_file.locked(path):
         loop = asyncio.get_running_loop()
-        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        sql = await loop.run_in_executor(thread, spool_file.connect, path, epoch)
         try:
-            _lock(lock, path)
-            sql = await loop.run_in_executor(thread, _connect, path, epoch)
-            try:
-                yield await loop.run_in_executor(
-                    thread, Spool, sql, settings or SpoolSettings(), thread
-                )
-            finally:
-                await loop.run_in_executor(thread, sql.close)
+            yield await loop.run_in_executor(
+                thread, Spool, sql, settings or SpoolSettings(), thread
+            )
         finally:
-            os.close(lock)
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        raise Taken(
-            f"another gateway is using the spool {path}",
-            hint="stop it, or give this one its own folder",
-        ) from exc
-
-
-def _connect(path: Path, epoch: str) -> sqlite3.Connection:
-    try:
-        sql = sqlite3.connect(path, check_same_thread=False)
-        try:
-            sql.execute("PRAGMA journal_mode = WAL")
-            sql.execute("PRAGMA synchronous = FULL")
-            with sql:  # all of it or nothing: no spool without an epoch, none between two layouts
-                sql.execute("BEGIN IMMEDIATE")
-                _prepare(sql, path, epoch)
-        except BaseException:
-            sql.close()
-            raise
-    except sqlite3.OperationalError as exc:
-        raise Unavailable(f"the spool {path} cannot be opened: {exc}") from exc
-    except sqlite3.DatabaseError as exc:
-        raise Corrupt(f"{path} is no spool: {exc}") from exc
-    return sql
-
-
-def _prepare(sql: sqlite3.Connection, path: Path, epoch: str) -> None:
-    """Make a new spool, or bring one of an older layout to this one with all that it holds."""
-    if not sql.execute("SELECT 1 FROM sqlite_master WHERE name = 'spool'").fetchone():
-        for statement in _SCHEMA:
-            sql.execute(statement)
-        sql.execute("INSERT INTO spool VALUES (?, ?)", (LAYOUT, epoch))
-        return
-    (layout,) = sql.execute("SELECT layout FROM spool").fetchone() or (0,)
-    if layout not in range(min(_MIGRATIONS), LAYOUT + 1):
-        raise Refused(
-            f"the spool {path} has layout {layout}, this version reads up to {LAYOUT}",
-            hint="run the version that wrote it until all is marked, or move the file away: what"
-            " is not marked is in it",
-        )
-    for older in range(layout, LAYOUT):
-        _MIGRATIONS[older](sql)
-        sql.execute("UPDATE spool SET layout = ?", (older + 1,))
-    if layout < LAYOUT:
-        log.info("spool was migrated", path=str(path), before=layout, layout=LAYOUT)
-
-
-def _make_room_for_holes(sql: sqlite3.Connection) -> None:
-    """1 to 2: the first spools did not keep the gaps that may stand for a batch's samples.
-
-    Batches of theirs have none, so they stay until they are marked, however full the spool is.
-    """
-    if "holes" not in {row[1] for row in sql.execute("PRAGMA table_info(batches)")}:
-        sql.execute("ALTER TABLE batches ADD COLUMN holes BLOB")
-
-
-_MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: _make_room_for_holes}
-"""Layout -> what makes the next layout of it, in the transaction that opens the spool.
-
-A change of `_SCHEMA` raises `LAYOUT` and adds an entry here, and its test a file of that layout.
-"""
-
-
-def holes_of(batch: Batch, cause: str) -> list[Gap]:
-    """The gaps that say exactly what would be missing without this batch's samples."""
-    spans: dict[str, tuple[int, int]] = {}
-    for name, series in batch.series():
-        if len(series.time_ns):
-            first_ns, last_ns = int(series.time_ns.min()), int(series.time_ns.max())
-            before = spans.get(name, (first_ns, last_ns))
-            spans[name] = (min(first_ns, before[0]), max(last_ns, before[1]))
-    together: dict[tuple[int, int], list[str]] = {}
-    for name, span in spans.items():
-        together.setdefault(span, []).append(name)
-    return [Gap(tuple(names), *span, cause) for span, names in together.items()]
-
-
-def _emptied(body: bytes, holes: bytes) -> bytes:
-    """The same batch with gaps in place of its samples."""
-    document: dict[str, Any] = orjson.loads(body)
-    gaps = [*document.get("gaps", []), *orjson.loads(holes)]
-    return codec.dumps(document | {"frames": [], "gaps": gaps})
+            await loop.run_in_executor(thread, sql.close)

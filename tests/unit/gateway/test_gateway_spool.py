@@ -9,9 +9,10 @@ import numpy as np
 import orjson
 import pytest
 
-from broker.batch import Batch, Source, Wide
+from broker.batch import Batch, Long, Source, Wide
 from broker.errors import Taken, Unavailable
 from broker.messages import Held
+from broker.streams import Dtype
 from gateway import spool
 from gateway.spool import Spool, SpoolSettings
 
@@ -59,6 +60,25 @@ async def test_a_full_spool_states_exactly_what_it_dropped(tmp_path: Path) -> No
         for gap in document["gaps"]
     ]
     assert spans == [(["a"], "000", "019", "spool-full"), (["b"], "001", "020", "spool-full")]
+
+
+async def test_a_full_spool_knows_the_signals_of_long_frames_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    times = np.array([5, 7, 6, 9], np.int64)
+    signal = np.array([2, 0, 2, 0], np.int32)
+    names, dtypes = ("a", "b", "c"), (Dtype.FLOAT64,) * 3
+    frame = Long(times, signal, times * 0.5, np.zeros(4, np.uint8), names, dtypes)
+    async with opened(tmp_path) as kept:
+        await kept.commit([("s", Batch(7, (frame,), Source.LIVE))], 0)
+    async with opened(tmp_path, most_bytes=100) as kept:
+        await kept.commit([], 0)
+        (one,) = await kept.due(0, 10)
+    gaps = orjson.loads(one.body)["gaps"]
+    assert {gap["signals"][0]: (gap["from"][-2], gap["to"][-2]) for gap in gaps} == {
+        "a": ("7", "9"),
+        "c": ("5", "6"),
+    }
 
 
 async def test_a_full_disk_leaves_the_count_of_bytes_right(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from broker.errors import Refused
 from broker.messages import Held
-from gateway import spool
-from gateway.spool import LAYOUT, SpoolSettings
+from gateway import spool, spool_file
+from gateway.spool import SpoolSettings
+from gateway.spool_file import LAYOUT
 
 COMMON = (
     "CREATE TABLE spool (layout INTEGER NOT NULL, epoch TEXT NOT NULL)",
@@ -24,11 +25,28 @@ BATCHES = (
     " body BLOB NOT NULL, {more} committed_ns INTEGER NOT NULL, due_ns INTEGER NOT NULL,"
     " tries INTEGER NOT NULL DEFAULT 0, marked_ns INTEGER)"
 )
+BATCHES_3 = """
+CREATE TABLE batches (id INTEGER PRIMARY KEY, stream TEXT NOT NULL, seq INTEGER NOT NULL,
+  samples INTEGER NOT NULL, committed_ns INTEGER NOT NULL, due_ns INTEGER NOT NULL,
+  tries INTEGER NOT NULL DEFAULT 0, marked_ns INTEGER);
+CREATE TABLE bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE names (stream TEXT, spec INTEGER, names TEXT, PRIMARY KEY (stream, spec))
+"""
 BATCHES_OF = {
     "1, the first": (1, BATCHES.format(more="first_ns INTEGER, last_ns INTEGER,")),
     "1, with holes": (1, BATCHES.format(more="holes BLOB,")),
     "2": (2, BATCHES.format(more="holes BLOB,")),
+    "3": (3, BATCHES_3),
 }
+
+INSERTED = """
+INSERT INTO batches (stream, seq, body, committed_ns, due_ns, marked_ns)
+VALUES ('s', :seq, :body, 10, 10, :marked_ns)
+"""
+INSERTED_3 = """
+INSERT INTO batches VALUES (:seq, 's', :seq, 0, 10, 10, 0, :marked_ns);
+INSERT INTO bodies VALUES (:seq, :body)
+"""
 
 
 def body(seq: int) -> bytes:
@@ -42,15 +60,15 @@ def written(path: Path, layout: int, batches: str) -> Path:
     """A spool of that layout: three batches, the first of them marked."""
     file = sqlite3.connect(path)
     with file:
-        file.execute(batches)
+        for statement in batches.split(";"):
+            file.execute(statement)
         for statement in COMMON:
             file.execute(statement)
         file.execute("INSERT INTO spool VALUES (?, 'old')", (layout,))
-        file.executemany(
-            "INSERT INTO batches (stream, seq, body, committed_ns, due_ns, marked_ns)"
-            " VALUES ('s', ?, ?, 10, 10, ?)",
-            [(1, body(1), 20), (2, body(2), None), (3, body(3), None)],
-        )
+        for seq, marked_ns in ((1, 20), (2, None), (3, None)):
+            row = {"seq": seq, "body": body(seq), "marked_ns": marked_ns}
+            for statement in (INSERTED if layout < 3 else INSERTED_3).split(";"):
+                file.execute(statement, row)
     file.close()
     return path
 
@@ -93,7 +111,7 @@ async def test_an_older_spool_that_is_full_drops_nothing_it_cannot_name(
 
 
 async def test_a_spool_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    path = written(tmp_path / "s.sqlite", LAYOUT + 1, BATCHES_OF["2"][1])
+    path = written(tmp_path / "s.sqlite", LAYOUT + 1, BATCHES_OF["3"][1])
     with pytest.raises(Refused, match=rf"{path} has layout {LAYOUT + 1}.*run the version"):
         async with spool.open(path, epoch="new"):
             pass
@@ -109,7 +127,7 @@ async def test_a_migration_that_fails_leaves_the_spool_as_it_was(
         sql.execute("ALTER TABLE batches ADD COLUMN half INTEGER")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(spool, "_MIGRATIONS", {1: broken})
+    monkeypatch.setattr(spool_file, "_MIGRATIONS", {1: broken})
     with pytest.raises(KeyboardInterrupt):
         async with spool.open(path, epoch="new"):
             pass

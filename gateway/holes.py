@@ -1,0 +1,62 @@
+"""The gaps that stand for a batch's samples where they cannot be kept.  Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from broker import codec
+from broker.batch import Batch, Gap, Long
+from broker.clock import ns_of
+
+Spans = dict[str, tuple[int, int]]
+
+
+def holes_of(batch: Batch, cause: str) -> list[Gap]:
+    """The gaps that say exactly what would be missing without this batch's samples."""
+    return _gaps(orjson.loads(codec.body(batch)), names_in(batch), cause)
+
+
+def emptied(body: bytes, names: Sequence[str], cause: str) -> bytes:
+    """The same batch with gaps in place of its samples.
+
+    names: of the signals, as a long frame of the batch counts them.
+    """
+    document: dict[str, Any] = orjson.loads(body)
+    holes = [codec.gap_out(one) for one in _gaps(document, names, cause)]
+    return codec.dumps(document | {"frames": [], "gaps": [*document.get("gaps", []), *holes]})
+
+
+def names_in(batch: Batch) -> tuple[str, ...]:
+    """The signals as long frames of the batch count them; none if it has no such frame."""
+    return next((one.names for one in batch.frames if isinstance(one, Long)), ())
+
+
+def _gaps(document: Mapping[str, Any], names: Sequence[str], cause: str) -> list[Gap]:
+    spans: Spans = {}
+    for frame in document["frames"]:
+        for name, (first, last) in _spans(frame, names).items():
+            before = spans.get(name, (first, last))
+            spans[name] = (min(first, before[0]), max(last, before[1]))
+    together: dict[tuple[int, int], list[str]] = {}
+    for name, span in spans.items():
+        together.setdefault(span, []).append(name)
+    return [Gap(tuple(signals), *span, cause) for span, signals in together.items()]
+
+
+def _spans(frame: Mapping[str, Any], names: Sequence[str]) -> Spans:
+    """First and last time of each signal in one frame."""
+    if not frame["dt"]:
+        return {}
+    times = np.array([int(dt) for dt in frame["dt"]], np.int64) + ns_of(frame["t0"])
+    if "values" in frame:
+        return dict.fromkeys(frame["values"], (int(times.min()), int(times.max())))
+    signal = np.array(frame["signal"])
+    order = np.lexsort((times, signal))
+    starts = np.flatnonzero(np.diff(signal[order], prepend=-1))
+    ends = np.append(starts[1:], len(order)) - 1
+    return {
+        names[at]: (int(times[order[start]]), int(times[order[end]]))
+        for at, start, end in zip(signal[order[starts]].tolist(), starts, ends, strict=True)
+    }

@@ -1,0 +1,133 @@
+"""The spool's file: its lock, its layout, and how an older one becomes this one."""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+
+from broker.errors import Corrupt, Refused, Taken, Unavailable
+
+LAYOUT = 3
+
+_BATCHES = (
+    # bodies apart: a mark changes a short row, and does not write the body anew
+    (
+        "CREATE TABLE batches ("
+        " id INTEGER PRIMARY KEY, stream TEXT NOT NULL, seq INTEGER NOT NULL,"
+        " samples INTEGER NOT NULL,"  # 0 where there is nothing a gap could stand for
+        " committed_ns INTEGER NOT NULL, due_ns INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0,"
+        " marked_ns INTEGER)"
+    ),
+    "CREATE TABLE bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL)",
+    "CREATE UNIQUE INDEX unmarked ON batches (stream, seq) WHERE marked_ns IS NULL",
+    "CREATE INDEX due ON batches (due_ns) WHERE marked_ns IS NULL",
+    "CREATE INDEX marked ON batches (marked_ns) WHERE marked_ns IS NOT NULL",
+)
+_NAMES = "CREATE TABLE names (stream TEXT, spec INTEGER, names TEXT, PRIMARY KEY (stream, spec))"
+_SCHEMA = (
+    "CREATE TABLE spool (layout INTEGER NOT NULL, epoch TEXT NOT NULL)",
+    "CREATE TABLE streams (stream TEXT PRIMARY KEY, seq INTEGER NOT NULL, last_ns INTEGER)",
+    _NAMES,
+    *_BATCHES,
+)
+
+log = structlog.get_logger()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """The file, ours alone; raises Taken."""
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as exc:
+        raise Taken(
+            f"another gateway is using the spool {path}",
+            hint="stop it, or give this one its own folder",
+        ) from exc
+    finally:
+        os.close(descriptor)
+
+
+def connect(path: Path, epoch: str) -> sqlite3.Connection:
+    """The file in this layout, made under this epoch if it is not there.
+
+    Raises Refused if its layout is of a newer version, Corrupt if it is no spool.
+    """
+    try:
+        sql = sqlite3.connect(path, check_same_thread=False)
+        try:
+            sql.execute("PRAGMA journal_mode = WAL")
+            sql.execute("PRAGMA synchronous = FULL")
+            with sql:  # all of it or nothing: no spool without an epoch, none between two layouts
+                sql.execute("BEGIN IMMEDIATE")
+                _prepare(sql, path, epoch)
+        except BaseException:
+            sql.close()
+            raise
+    except sqlite3.OperationalError as exc:
+        raise Unavailable(f"the spool {path} cannot be opened: {exc}") from exc
+    except sqlite3.DatabaseError as exc:
+        raise Corrupt(f"{path} is no spool: {exc}") from exc
+    return sql
+
+
+def _prepare(sql: sqlite3.Connection, path: Path, epoch: str) -> None:
+    """Make a new spool, or bring one of an older layout to this one with all that it holds."""
+    if not sql.execute("SELECT 1 FROM sqlite_master WHERE name = 'spool'").fetchone():
+        for statement in _SCHEMA:
+            sql.execute(statement)
+        sql.execute("INSERT INTO spool VALUES (?, ?)", (LAYOUT, epoch))
+        return
+    (layout,) = sql.execute("SELECT layout FROM spool").fetchone() or (0,)
+    if layout not in range(min(_MIGRATIONS), LAYOUT + 1):
+        raise Refused(
+            f"the spool {path} has layout {layout}, this version reads up to {LAYOUT}",
+            hint="run the version that wrote it until all is marked, or move the file away: what"
+            " is not marked is in it",
+        )
+    for older in range(layout, LAYOUT):
+        _MIGRATIONS[older](sql)
+        sql.execute("UPDATE spool SET layout = ?", (older + 1,))
+    if layout < LAYOUT:
+        log.info("spool was migrated", path=str(path), before=layout, layout=LAYOUT)
+
+
+def _make_room_for_holes(sql: sqlite3.Connection) -> None:
+    """1 to 2: the first spools did not keep the gaps that may stand for a batch's samples."""
+    if "holes" not in {row[1] for row in sql.execute("PRAGMA table_info(batches)")}:
+        sql.execute("ALTER TABLE batches ADD COLUMN holes BLOB")
+
+
+def _part_bodies(sql: sqlite3.Connection) -> None:
+    """2 to 3: bodies in a table of their own; what is marked already is let go.
+
+    Gaps are made from bodies since, but for long frames the names of the signals are not known:
+    batches of older layouts stay until they are marked, however full the spool is.
+    """
+    for index in ("unmarked", "due", "marked"):
+        sql.execute(f"DROP INDEX {index}")
+    sql.execute("ALTER TABLE batches RENAME TO older")
+    for statement in (_NAMES, *_BATCHES):
+        sql.execute(statement)
+    sql.execute(
+        "INSERT INTO batches SELECT id, stream, seq, 0, committed_ns, due_ns, tries, NULL"
+        " FROM older WHERE marked_ns IS NULL"
+    )
+    sql.execute("INSERT INTO bodies SELECT id, body FROM older WHERE marked_ns IS NULL")
+    sql.execute("DROP TABLE older")
+
+
+_MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
+    1: _make_room_for_holes,
+    2: _part_bodies,
+}
+"""Layout -> what makes the next layout of it, in the transaction that opens the spool.
+
+A change of `_SCHEMA` raises `LAYOUT` and adds an entry here, and its test a file of that layout.
+"""
