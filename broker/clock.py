@@ -10,6 +10,7 @@ import heapq
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Protocol
 
 from broker.errors import Invalid
@@ -93,18 +94,16 @@ def text_of(time_ns: int) -> str:
     """
     seconds, nanos = divmod(time_ns, NS_PER_S)
     try:
-        moment = _EPOCH + timedelta(seconds=seconds)
+        return f"{_second(seconds)}.{nanos:09d}Z"
     except OverflowError as exc:
         raise Invalid(f"{time_ns} ns is not an instant between the years 1 and 9999") from exc
-    return (
-        f"{moment:%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z" if moment.year >= 1000 else _early(moment, nanos)
-    )
 
 
-def _early(moment: datetime, nanos: int) -> str:
-    return (
-        f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}.{nanos:09d}Z"  # strftime does not pad the year
-    )
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    """The text of a whole second: much of what is written at one time shares it."""
+    moment = _EPOCH + timedelta(seconds=seconds)
+    return f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}"  # strftime does not pad the year
 
 
 def ns_of(text: str) -> int:

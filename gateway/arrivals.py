@@ -59,3 +59,11 @@ class Arrivals:
             np.concatenate([one.values for one in parts]),
             np.concatenate([one.quality for one in parts]),
         )
+
+
+def runs(ordered: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """Where each run of equal values begins; `ordered` holds one value or more."""
+    begins = np.empty(len(ordered), np.bool_)
+    begins[:1] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+    return begins.nonzero()[0]

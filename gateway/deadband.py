@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from broker.batch import BAD
-from gateway.arrivals import Arrivals
+from gateway.arrivals import Arrivals, runs
 
 _NOTHING = 255
 """The quality of a last sample that is none, or bad: whatever follows counts."""
@@ -44,9 +44,11 @@ class DeadBand:
 
 def _turns(signal: npt.NDArray[np.int32]) -> list[npt.NDArray[np.intp]]:
     """The places of every signal's first sample, then of every signal's second, and so on."""
+    if not len(signal):
+        return []
     order = np.argsort(signal, kind="stable")
-    starts = np.flatnonzero(np.diff(signal[order], prepend=-1))
+    starts = runs(signal[order])
     sizes = np.diff(starts, append=len(order))
     turn = np.arange(len(order)) - np.repeat(starts, sizes)
     by_turn = order[np.argsort(turn, kind="stable")]
-    return np.split(by_turn, np.cumsum(np.bincount(turn))[:-1]) if len(order) else []
+    return np.split(by_turn, np.cumsum(np.bincount(turn))[:-1])

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from broker.batch import NUMPY, Long, Wide
 from broker.streams import StreamSpec
-from gateway.arrivals import Arrivals
+from gateway.arrivals import Arrivals, runs
 
 LONG_UNDER = 24
 """A signal alone with fewer samples than this is cheaper among others in a long frame."""
@@ -25,8 +25,8 @@ def frames(found: Arrivals, spec: StreamSpec) -> Iterator[Wide | Long]:
         return
     rows = np.argsort(found.signal, kind="stable")
     own = found.signal[rows]
-    starts = np.flatnonzero(np.diff(own, prepend=-1))
-    counts = np.diff(starts, append=len(own))
+    starts = runs(own)
+    counts = np.append(starts[1:], len(own)) - starts
     left = np.ones(len(own), np.bool_)
     for group in _together(found.time_ns[rows], starts, counts):
         size = int(counts[group[0]])
@@ -49,7 +49,8 @@ def _together(times: npt.NDArray[np.int64], starts: Places, counts: Places) -> l
         table = times.reshape(len(starts), counts[0])
         if (table == table[0]).all():
             return [every]
-    if len(np.unique(times[starts])) == len(starts):
+    firsts = np.sort(times[starts])
+    if (firsts[1:] != firsts[:-1]).all():
         return [every[at : at + 1] for at in np.flatnonzero(counts >= LONG_UNDER)]
     groups: dict[bytes, list[int]] = {}
     for at, (start, count) in enumerate(zip(starts.tolist(), counts.tolist(), strict=True)):
@@ -78,7 +79,6 @@ def _wide(found: Arrivals, signals: npt.NDArray[np.int32], spec: StreamSpec) -> 
 
 
 def _long(found: Arrivals, spec: StreamSpec) -> Long:
-    if (np.diff(found.time_ns) < 0).any():
+    if (found.time_ns[1:] < found.time_ns[:-1]).any():
         found = found[np.argsort(found.time_ns, kind="stable")]
-    dtypes = tuple(one.dtype for one in spec.signals)
-    return Long(found.time_ns, found.signal, found.values, found.quality, spec.names, dtypes)
+    return Long(found.time_ns, found.signal, found.values, found.quality, spec.names, spec.dtypes)

@@ -9,6 +9,7 @@ import orjson
 from broker import codec
 from broker.batch import Batch, Gap, Long
 from broker.clock import ns_of
+from gateway.arrivals import runs
 
 Spans = dict[str, tuple[int, int]]
 
@@ -54,7 +55,7 @@ def _spans(frame: Mapping[str, Any], names: Sequence[str]) -> Spans:
         return dict.fromkeys(frame["values"], (int(times.min()), int(times.max())))
     signal = np.array(frame["signal"])
     order = np.lexsort((times, signal))
-    starts = np.flatnonzero(np.diff(signal[order], prepend=-1))
+    starts = runs(signal[order])
     ends = np.append(starts[1:], len(order)) - 1
     return {
         names[at]: (int(times[order[start]]), int(times[order[end]]))

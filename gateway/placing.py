@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from broker.batch import Times
+from gateway.arrivals import runs
 
 NEVER = np.iinfo(np.int64).min
 MOST_RECENT = 256
@@ -34,7 +35,7 @@ class Placer:
         """
         order = np.argsort(signal, kind="stable")
         own, times = signal[order], time_ns[order]
-        starts = np.flatnonzero(np.diff(own, prepend=-1))
+        starts = runs(own)
         before = np.empty_like(times)
         before[1:] = times[:-1]
         before[starts] = self.newest_ns[own[starts]]
