@@ -137,7 +137,7 @@ class _Connection:
         """Ask for an inbox's filters; a refusal is told to the inbox."""
         inbox.attach(self.resume)
         self._subscribed.append(inbox)
-        rc, mid = self._paho.subscribe([(one, 1) for one in inbox.filters])
+        rc, mid = self._paho.subscribe([(one, inbox.qos) for one in inbox.filters])
         if rc != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
             raise self._unsent("subscription", rc)
         self._asked[mid] = self._loop.create_future()

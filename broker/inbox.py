@@ -87,6 +87,14 @@ class Inbox:
             message.delivery.done()
 
     @property
+    def qos(self) -> int:
+        """How the broker is asked: who may let go of messages need not have each acknowledged.
+
+        It costs the broker a consumer with its own bookkeeping to deliver at QoS 1.
+        """
+        return 1 if self._overflow == "block" else 0
+
+    @property
     def full(self) -> bool:
         """Whether no more fits."""
         return len(self._waiting) >= self._capacity or self._bytes >= INBOX_BYTES

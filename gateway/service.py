@@ -27,8 +27,10 @@ from gateway.spool import Depth, Spool, SpoolSettings
 from gateway.uplink import Uplink
 
 TICK_S = 0.02
-HEALTH_EVERY_S = 1.0
+HEALTH_LOOK_S = 0.5
+HEALTH_EVERY_NS = 3 * NS_PER_S
 HEALTH_VALID_S = 5.0
+"""What changes in a health is told when it is seen; the rest so often, well before it runs out."""
 LEAST_FRESH_S = 5.0
 REGISTER_PAUSE_S = 2.0
 
@@ -65,6 +67,7 @@ class Feed:
         self._clock = clock
         self._most_waiting = most_waiting
         self._waiting = 0
+        self._aging: set[int] = set()
         self._ready: list[tuple[StreamAddress, Batch]] = []
         self._changed = asyncio.Condition()
         self._before: list[int | None] = [None] * len(mapping.streams)
@@ -85,11 +88,15 @@ class Feed:
             await self._changed.wait_for(lambda: self._waiting < self._most_waiting)
             for batch in (*shaper.take(arrivals, now_ns, fresh=fresh), *shaper.due(now_ns)):
                 self._put(stream, batch)
-            self._changed.notify_all()
+            if shaper.waits:
+                self._aging.add(stream)
+            if self._ready:
+                self._changed.notify_all()
 
     async def gap(self, stream: int, gap: Gap) -> None:
         """A hole from the link."""
         self.shapers[stream].gap(gap)
+        self._aging.add(stream)
 
     def heard(self, streams: Sequence[int]) -> None:
         """The server is alive for these streams."""
@@ -125,10 +132,15 @@ class Feed:
         """Cut what has waited for its batch age, until cancelled."""
         while True:
             await self._clock.sleep(TICK_S)
+            if not self._aging:
+                continue
             async with self._changed:
-                for stream, shaper in enumerate(self.shapers):
+                for stream in list(self._aging):
+                    shaper = self.shapers[stream]
                     for batch in shaper.due(self._clock.now_ns()):
                         self._put(stream, batch)
+                    if not shaper.waits:
+                        self._aging.discard(stream)
                 self._changed.notify_all()
 
     def rest(self) -> list[tuple[StreamAddress, Batch]]:
@@ -260,19 +272,28 @@ async def _finish(feed: Feed, uplink: Uplink, drain_s: float) -> bool:
 async def _tell_health(
     mapping: Mapping, feed: Feed, uplink: Uplink, bus: client.Bus, clock: Clock, space: str
 ) -> None:
-    """Say how fresh each stream is, retained, before what was said last runs out."""
+    """Say how fresh each stream is, retained: what changed at once, all before it runs out."""
+    told: dict[int, Health] = {}
     while True:
         for index, stream in enumerate(mapping.streams):
+            health = _health(mapping, feed, uplink, index, clock)
+            if index in told and not _is_news(health, told[index]):
+                continue
             topic = str(StreamTopic(space, Verb.HEALTH, stream.spec.address))
             try:
-                await bus.publish(
-                    topic,
-                    messages.encode_health(_health(mapping, feed, uplink, index, clock)),
-                    retain=True,
-                )
+                await bus.submit(topic, messages.encode_health(health), retain=True)
             except Unavailable:
                 break  # said by the bus itself; valid_until tells the readers
-        await clock.sleep(HEALTH_EVERY_S)
+            told[index] = health
+        await clock.sleep(HEALTH_LOOK_S)
+
+
+def _is_news(health: Health, told: Health) -> bool:
+    """Whether it differs from what was told, or that will run out before long."""
+    return (health.state, health.alarms) != (
+        told.state,
+        told.alarms,
+    ) or health.valid_until_ns - told.valid_until_ns >= HEALTH_EVERY_NS
 
 
 def _health(mapping: Mapping, feed: Feed, uplink: Uplink, index: int, clock: Clock) -> Health:
