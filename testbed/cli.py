@@ -27,6 +27,10 @@ simulate_app = typer.Typer(help="A machine for anybody to try.", no_args_is_help
 credential_app = typer.Typer(
     help="Who may read and write what (for administrators).", no_args_is_help=True
 )
+retention_app = typer.Typer(
+    help="How long streams are kept (for administrators).", no_args_is_help=True
+)
+app.add_typer(retention_app, name="retention")
 app.add_typer(gateway_app, name="gateway")
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(credential_app, name="credential")
@@ -159,6 +163,67 @@ def openapi() -> None:
     from testbed_api.app import openapi_document
 
     say_json(openapi_document())
+
+
+Stream = Annotated[str, typer.Argument(help="organisation/equipment/stream")]
+Space = Annotated[str, typer.Option(help="live, or run-<id>")]
+
+
+@app.command()
+def delete(
+    stream: Stream,
+    begin: Annotated[
+        str | None, typer.Option("--from", help="instant, included; all before --to if left out")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", help="instant, not included; now if left out")
+    ] = None,
+    space: Space = "live",
+    why: Annotated[str, typer.Option(help="kept with the proof")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="sure")] = False,
+    json: Json = False,
+) -> None:
+    """Delete a span of a stream for good, and print the proof of what is gone."""
+    from testbed import keeping
+
+    gone = running.run(keeping.delete(stream, begin, end, space=space, why=why, sure=yes))
+    say_json(gone) if json else keeping.show_proofs(gone, out)
+
+
+@app.command()
+def deletions(stream: Stream, space: Space = "live", json: Json = False) -> None:
+    """What was deleted of a stream, with the proofs."""
+    from testbed import keeping
+
+    found = running.run(keeping.deleted(stream, space))
+    say_json(found) if json else keeping.show_proofs(found, out)
+
+
+@retention_app.command("set")
+def retention_set(
+    stream: Stream,
+    days: Annotated[
+        float | None, typer.Option(min=1 / 24, help="older samples go; for ever if left out")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Keep a stream for some days, or for ever; in every space."""
+    from testbed import keeping
+
+    said = running.run(keeping.keep(stream, days))
+    if json:
+        say_json(said)
+    else:
+        out.print(f"{stream} is kept for {'ever' if days is None else f'{days:g} days'}")
+
+
+@retention_app.command("list")
+def retention_list(json: Json = False) -> None:
+    """The streams that are not kept for ever."""
+    from testbed import keeping
+
+    found = running.run(keeping.kept())
+    say_json(found) if json else keeping.show_kept(found, out)
 
 
 @gateway_app.command("run")

@@ -6,25 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from broker import api
-from broker.errors import Invalid
 from broker.namespace import LIVE, StreamAddress, checked_id, checked_space
-
-
-class ApiSettings(BaseSettings):
-    """Where the API is, and who asks."""
-
-    model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
-
-    api: str = Field(default="http://127.0.0.1:8600", description="URL of the testbed's API")
-    credential: SecretStr = Field(
-        default=SecretStr(""), description="an administrator's credential"
-    )
+from testbed import asking
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +35,17 @@ async def create(wanted: Wanted) -> Any:
     }
     if wanted.expires_in_s is not None:
         body["expires_in_s"] = wanted.expires_in_s
-    return await _ask("POST", "/credentials", json=body)
+    return await asking.ask("POST", "/credentials", json=body)
 
 
 async def listed() -> Any:
     """All that there are."""
-    return (await _ask("GET", "/credentials"))["items"]
+    return (await asking.ask("GET", "/credentials"))["items"]
 
 
 async def revoke(principal: str) -> None:
     """End one."""
-    await _ask("DELETE", f"/credentials/{checked_id(principal, 'principal')}")
+    await asking.ask("DELETE", f"/credentials/{checked_id(principal, 'principal')}")
 
 
 def show(made: Any, out: Console) -> None:
@@ -78,18 +64,6 @@ def table(found: Any, out: Console) -> None:
         )
         rows.add_row(one["principal"], one["role"], reads, writes, one["expires"] or "never")
     out.print(rows)
-
-
-async def _ask(method: str, path: str, **content: Any) -> Any:
-    settings = ApiSettings()
-    credential = settings.credential.get_secret_value()
-    if not credential:
-        raise Invalid(
-            "no credential is set",
-            hint="set TESTBED_CREDENTIAL to the administrator's; the first `testbed up` shows it",
-        )
-    async with api.connect(settings.api, credential) as door:
-        return await door.request(method, path, **content)
 
 
 def _entry(text: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from broker.clock import Clock
 from testbed_api.freshness import Freshness
 from testbed_api.ledger import Ledger
 from testbed_api.registry.sql import Registry
+from testbed_api.retention import Keeper
 from testbed_api.stores.port import SeriesStore
 
 
@@ -30,6 +31,7 @@ class Parts:
     registry: Registry
     ledger: Ledger
     store: SeriesStore
+    keeper: Keeper
     bus: client.Bus
     freshness: Freshness
     clock: Clock

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import uvicorn
 from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker import client
 from broker.backends import nats
@@ -26,6 +27,7 @@ from broker.errors import Invalid, Refused, Taken, Unavailable
 from broker.policy import Holding, Role
 from broker.settings import Address, BusSettings
 from testbed_api.app import create_app
+from testbed_api.deletions import Deletions
 from testbed_api.domain import access
 from testbed_api.doorkeeper import Doorkeeper
 from testbed_api.freshness import Freshness
@@ -33,6 +35,7 @@ from testbed_api.ledger import Ledger
 from testbed_api.parts import Parts
 from testbed_api.recorder import Recorder
 from testbed_api.registry.sql import Registry, open_engine
+from testbed_api.retention import Keeper
 from testbed_api.settings import ServerSettings
 from testbed_api.stores import duckdb, influxdb
 from testbed_api.stores.port import SeriesStore
@@ -90,12 +93,13 @@ class _Kept:
     registry: Registry
     ledger: Ledger
     store: SeriesStore
+    deletions: Deletions
 
 
 @asynccontextmanager
 async def _kept(settings: ServerSettings) -> AsyncIterator[_Kept]:
-    async with _data(settings.folder) as (registry, ledger), open_store(settings) as store:
-        yield _Kept(registry, ledger, store)
+    async with _data(settings.folder) as engine, open_store(settings) as store:
+        yield _Kept(Registry(engine), Ledger(engine), store, Deletions(engine))
 
 
 @asynccontextmanager
@@ -116,6 +120,7 @@ async def _working(
             kept.registry,
             kept.ledger,
             kept.store,
+            Keeper(kept.store, kept.deletions, clock),
             bus,
             Freshness(clock),
             clock,
@@ -175,12 +180,12 @@ async def open_store(settings: ServerSettings) -> AsyncIterator[SeriesStore]:
 
 
 @asynccontextmanager
-async def _data(folder: Path) -> AsyncIterator[tuple[Registry, Ledger]]:
-    """The data folder, locked, of this version, with its registry and ledger open."""
+async def _data(folder: Path) -> AsyncIterator[AsyncEngine]:
+    """The data folder, locked, of this version, with the tables of registry and ledger open."""
     with _locked(folder):
         _check_layout(folder)
         async with open_engine(folder) as engine:
-            yield Registry(engine), Ledger(engine)
+            yield engine
 
 
 @contextmanager
@@ -280,6 +285,7 @@ async def _answering(parts: Parts, door: socket.socket) -> AsyncIterator[None]:
     server = _Uvicorn(config)
     async with asyncio.TaskGroup() as tasks:
         following = tasks.create_task(parts.freshness.follow(parts.bus), name="freshness")
+        keeping = tasks.create_task(parts.keeper.run(), name="retention")
         tasks.create_task(server.serve(sockets=[door]), name="api")
         while not server.started:
             await parts.clock.sleep(0.01)
@@ -288,3 +294,4 @@ async def _answering(parts: Parts, door: socket.socket) -> AsyncIterator[None]:
         finally:
             server.should_exit = True
             following.cancel()
+            keeping.cancel()

@@ -63,6 +63,12 @@ principals = Table(
     Column("expires_ns", BigInteger),
     Column("created_ns", BigInteger, nullable=False),
 )
+retentions = Table(
+    "retentions",
+    metadata,
+    Column("stream", _STREAM, primary_key=True),
+    Column("keep_s", BigInteger, nullable=False),
+)
 
 specs = Table(
     "specs",
@@ -123,5 +129,39 @@ set_aside = Table(
     Column("topic", String(200), nullable=False, index=True),
     Column("payload", LargeBinary, nullable=False),
     Column("received_ns", BigInteger, nullable=False),
+    schema=RECORDER,
+)
+deletions = Table(
+    "deletions",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("space", _ID, nullable=False),
+    Column("stream", _STREAM, nullable=False),
+    Column("from_ns", BigInteger, nullable=False),
+    Column("to_ns", BigInteger, nullable=False),
+    Column("reason", _ID, nullable=False),
+    Column("principal", _ID),
+    Column("why", Text, nullable=False),
+    Column("samples", BigInteger, nullable=False),
+    Column("signals", Text, nullable=False),
+    Column("first_ns", BigInteger),
+    Column("last_ns", BigInteger),
+    Column("sha256", String(64), nullable=False),
+    Column("asked_ns", BigInteger, nullable=False),
+    Column("gaps", Integer),
+    Column("dead_letters", Integer),
+    Column("done_ns", BigInteger),
+    Index(None, "space", "stream", "id"),
+    schema=RECORDER,
+)
+restores = Table(
+    "restores",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("space", _ID, nullable=False),
+    Column("stream", _STREAM, nullable=False),
+    Column("from_ns", BigInteger, nullable=False),
+    Column("to_ns", BigInteger, nullable=False),
+    Column("taken_ns", BigInteger, nullable=False),
     schema=RECORDER,
 )

@@ -21,12 +21,14 @@ from broker.policy import Entry, Holding, Role
 from broker.settings import BusSettings
 from broker.streams import StreamSpec
 from testbed_api.app import create_app
+from testbed_api.deletions import Deletions
 from testbed_api.domain import access
 from testbed_api.freshness import Freshness
 from testbed_api.http.bounds import MOST_BODY
 from testbed_api.ledger import DeadLetter, Entries, Ledger, Life
 from testbed_api.parts import Parts
 from testbed_api.registry.sql import Registry, open_engine
+from testbed_api.retention import Keeper
 from testbed_api.stores import duckdb
 from testbed_api.stores.port import Block
 
@@ -83,6 +85,7 @@ async def bed(tmp_path) -> AsyncIterator[Bed]:
             registry=Registry(engine),
             ledger=Ledger(engine),
             store=store,
+            keeper=Keeper(store, Deletions(engine), time),
             bus=bus,
             freshness=Freshness(time),
             clock=time,

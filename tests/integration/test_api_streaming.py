@@ -21,12 +21,14 @@ from broker.policy import Holding, Role
 from broker.settings import BusSettings
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed_api.app import create_app
+from testbed_api.deletions import Deletions
 from testbed_api.domain import access
 from testbed_api.domain.equipment import Equipment
 from testbed_api.freshness import Freshness
 from testbed_api.ledger import Ledger
 from testbed_api.parts import Parts
 from testbed_api.registry.sql import Registry, open_engine
+from testbed_api.retention import Keeper
 from testbed_api.stores.port import Window
 
 RIG = StreamAddress("factory", "pump-rig", "rig")
@@ -72,7 +74,17 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
         await registry.add_principal(kept)
         await registry.put_equipment(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
         await registry.add_spec(StreamSpec(RIG, (Signal("p"),)))
-        parts = Parts(registry, Ledger(engine), store, bus, Freshness(clock), clock, None, dict)
+        parts = Parts(
+            registry,
+            Ledger(engine),
+            store,
+            Keeper(store, Deletions(engine), clock),
+            bus,
+            Freshness(clock),
+            clock,
+            None,
+            dict,
+        )
         config = uvicorn.Config(create_app(parts), port=0, log_config=None, lifespan="off")
         server = uvicorn.Server(config)
         async with asyncio.TaskGroup() as tasks:

@@ -1,0 +1,42 @@
+"""How an administrator's commands ask the API: where it is and who asks, from the environment."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from broker import api
+from broker.errors import Invalid
+
+
+class ApiSettings(BaseSettings):
+    """Where the API is, and who asks."""
+
+    model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
+
+    api: str = Field(default="http://127.0.0.1:8600", description="URL of the testbed's API")
+    credential: SecretStr = Field(
+        default=SecretStr(""), description="an administrator's credential"
+    )
+
+
+@asynccontextmanager
+async def door(timeout_s: float = 10.0) -> AsyncIterator[api.Api]:
+    """The API, for several questions; raises Invalid if no credential is set."""
+    settings = ApiSettings()
+    credential = settings.credential.get_secret_value()
+    if not credential:
+        raise Invalid(
+            "no credential is set",
+            hint="set TESTBED_CREDENTIAL to the administrator's; the first `testbed up` shows it",
+        )
+    async with api.connect(settings.api, credential, timeout_s=timeout_s) as one:
+        yield one
+
+
+async def ask(method: str, path: str, **content: Any) -> Any:
+    """One question."""
+    async with door() as one:
+        return await one.request(method, path, **content)

@@ -1,0 +1,124 @@
+"""All that the store holds of a stream: read across every version of its spec, and fingerprinted.
+
+The fingerprint is the same on every store, whatever the order of reading between signals:
+
+- a sample is its time (int64), its quality (uint8) and its value, little-endian: float64, int64 or
+  a bool's byte; a string is its length (uint32) and its UTF-8; a bad sample has the value 0 or "";
+- a signal is the SHA-256 of its samples in the order of time;
+- the whole is the SHA-256 of a line for each signal, by name: name, dtype, count and the signal's
+  SHA-256 in hexadecimal, parted by tabs, ended by a line feed.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any, cast
+
+import numpy as np
+
+from broker.batch import BAD, Long, Series
+from broker.streams import Dtype, StreamSpec
+from testbed_api.stores.port import SeriesStore, Window
+
+EARLIEST_NS, LATEST_NS = -(2**63) + 1, 2**63 - 1
+
+_NUMBERS = {Dtype.FLOAT64: "<f8", Dtype.INT64: "<i8", Dtype.BOOL: "u1"}
+
+
+async def samples(
+    store: SeriesStore, specs: Sequence[StreamSpec], space: str, *, from_ns: int, to_ns: int
+) -> AsyncGenerator[Long]:
+    """Every sample of a stream in [from_ns, to_ns), of signals that its newest spec lacks too.
+
+    specs: all versions; each signal is read with the newest that has it.  The samples of a signal
+    ascend in time.
+    """
+    seen: set[str] = set()
+    for spec in sorted(specs, key=lambda one: one.version, reverse=True):
+        names = tuple(name for name in spec.names if name not in seen)
+        seen.update(names)
+        if not names:
+            continue
+        frames = store.read(Window(space, spec, names, from_ns, to_ns))
+        async with aclosing(cast("AsyncGenerator[Long]", frames)):
+            async for frame in frames:
+                yield frame
+
+
+class Fingerprint:
+    """Counts samples and sums them up in one hash, as they come."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first_ns: int | None = None
+        self.last_ns: int | None = None
+        self._counts: dict[tuple[str, Dtype], int] = {}
+        self._sums: dict[tuple[str, Dtype], Any] = {}
+
+    def add(self, frame: Long) -> None:
+        """Take in samples; those of a signal come in the order of time."""
+        if not len(frame):
+            return
+        dtypes = dict(zip(frame.names, frame.dtypes, strict=True))
+        for name, series in frame.series():
+            key = (name, dtypes[name])
+            total = self._sums.setdefault(key, hashlib.sha256())
+            total.update(_bytes(dtypes[name], series))
+            self._counts[key] = self._counts.get(key, 0) + len(series.time_ns)
+        self.count += len(frame)
+        first_ns, last_ns = int(frame.time_ns.min()), int(frame.time_ns.max())
+        self.first_ns = first_ns if self.first_ns is None else min(first_ns, self.first_ns)
+        self.last_ns = last_ns if self.last_ns is None else max(last_ns, self.last_ns)
+
+    @property
+    def signals(self) -> dict[str, int]:
+        """How many samples each signal has."""
+        return {name: count for (name, _), count in sorted(self._counts.items())}
+
+    @property
+    def sha256(self) -> str:
+        """The hash of all, in hexadecimal."""
+        lines = (
+            f"{name}\t{dtype}\t{count}\t{self._sums[name, dtype].hexdigest()}\n"
+            for (name, dtype), count in sorted(self._counts.items())
+        )
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+async def fingerprint(frames: AsyncIterator[Long]) -> Fingerprint:
+    """That of all these samples; their bytes are hashed off the loop."""
+    found = Fingerprint()
+    async for frame in frames:
+        await asyncio.to_thread(found.add, frame)
+    return found
+
+
+def _bytes(dtype: Dtype, series: Series) -> bytes:
+    bad = series.quality == BAD
+    if dtype is Dtype.STRING:
+        return b"".join(
+            _text(time_ns, code, "" if code == BAD else value)
+            for time_ns, code, value in zip(
+                series.time_ns.tolist(),
+                series.quality.tolist(),
+                series.values.tolist(),
+                strict=True,
+            )
+        )
+    rows = np.empty(
+        len(series.time_ns), [("time", "<i8"), ("quality", "u1"), ("value", _NUMBERS[dtype])]
+    )
+    rows["time"], rows["quality"], rows["value"] = series.time_ns, series.quality, series.values
+    rows["value"][bad] = 0
+    return rows.tobytes()
+
+
+def _text(time_ns: int, code: int, value: str) -> bytes:
+    text = value.encode()
+    return (
+        time_ns.to_bytes(8, "little", signed=True)
+        + bytes([code])
+        + len(text).to_bytes(4, "little")
+        + text
+    )

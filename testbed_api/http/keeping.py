@@ -1,0 +1,171 @@
+"""Routes: how long a stream is kept, and what was deleted of it."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from broker.clock import text_of
+from broker.errors import Invalid
+from testbed_api.contents import EARLIEST_NS
+from testbed_api.deletions import Deletion, Span
+from testbed_api.http import examples
+from testbed_api.http.access import Asking
+from testbed_api.http.forms import Finite, Form, Letters, OfStream, Text
+from testbed_api.http.forms import Span as SpanForm
+from testbed_api.parts import Given
+from testbed_api.retention import DAY_S
+
+router = APIRouter(tags=["keeping"])
+
+_ONE_STREAM = "/streams/{organisation}/{equipment}/{stream}"
+_PROOF = {
+    "id": 3,
+    "stream": "factory/pump-rig/rig",
+    "space": "live",
+    "from": None,
+    "to": "2026-11-23T00:00:00.000000000Z",
+    "reason": "retention",
+    "by": None,
+    "why": "kept for 2592000 s",
+    "samples": 86400,
+    "signals": {"Pressure": 86400},
+    "first": "2026-11-22T00:00:00.000000000Z",
+    "last": "2026-11-22T23:59:59.000000000Z",
+    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "gaps": 1,
+    "dead_letters": 0,
+    "asked": "2026-11-23T00:10:00.000000000Z",
+    "done": "2026-11-23T00:10:01.000000000Z",
+    "left": 0,
+}
+_KEPT = {"stream": "factory/pump-rig/rig", "keep_days": 30.0}
+
+
+class RetentionForm(Form):
+    """How long samples stay."""
+
+    keep_days: Annotated[
+        Annotated[Finite, Field(ge=1 / 24, le=36_600)] | None,
+        Field(description="days, at least an hour; null keeps them for ever"),
+    ]
+
+
+class DeletionForm(SpanForm):
+    """What is to go: `from` is included, all before `to` if left out; `to` is not, now at most."""
+
+    why: Annotated[Text, Field(description="kept with the proof")] = ""
+
+
+@router.get(
+    "/retentions",
+    summary="The streams that are not kept for ever",
+    responses=examples.answer({"items": [_KEPT]}),
+)
+async def retentions(parts: Given, caller: Asking) -> dict[str, Any]:
+    """For administrators."""
+    caller.must_administrate()
+    kept = await parts.keeper.deletions.kept()
+    items = [{"stream": str(one), "keep_days": keep_s / DAY_S} for one, keep_s in kept.items()]
+    return {"items": items}
+
+
+@router.put(
+    _ONE_STREAM + "/retention",
+    summary="Keep a stream for some days, or for ever",
+    responses=examples.answer(_KEPT),
+)
+async def put_retention(
+    address: OfStream, form: RetentionForm, parts: Given, caller: Asking
+) -> dict[str, Any]:
+    """For administrators. It holds in every space; what is older goes within the hour.
+
+    What is kept for a week or longer goes a day at a time, after midnight UTC.
+    """
+    caller.must_administrate()
+    await parts.registry.spec(address)
+    keep_s = None if form.keep_days is None else round(form.keep_days * DAY_S)
+    await parts.keeper.deletions.keep(address, keep_s)
+    return {"stream": str(address), "keep_days": form.keep_days}
+
+
+@router.get(
+    _ONE_STREAM + "/retention", summary="How long it is kept", responses=examples.answer(_KEPT)
+)
+async def retention(address: OfStream, parts: Given, caller: Asking) -> dict[str, Any]:
+    """For whoever sees the stream; null is for ever."""
+    caller.must_see(address)
+    await parts.registry.spec(address)
+    keep_s = (await parts.keeper.deletions.kept()).get(address)
+    return {"stream": str(address), "keep_days": None if keep_s is None else keep_s / DAY_S}
+
+
+@router.post(
+    _ONE_STREAM + "/deletions",
+    summary="Delete a span for good",
+    responses=examples.answer({"items": [_PROOF]}),
+)
+async def add_deletion(
+    address: OfStream, form: DeletionForm, parts: Given, caller: Asking
+) -> dict[str, Any]:
+    """For administrators. Answers when it is done, with the proof of what is gone.
+
+    Of samples that come meanwhile a second record tells. The span is a gap with cause `deleted`.
+    """
+    caller.must_administrate()
+    await parts.registry.spec(address)
+    now_ns = parts.clock.now_ns()
+    from_ns, to_ns = form.between(EARLIEST_NS, now_ns)
+    if to_ns > now_ns:
+        raise Invalid(
+            f"to = {text_of(to_ns)} lies in the future", hint="only what has been can be deleted"
+        )
+    span = Span(form.space, address, from_ns, to_ns)
+    done = await parts.keeper.delete(span, by=caller.id, why=form.why)
+    return {"items": [_proof(one) for one in done]}
+
+
+@router.get(
+    _ONE_STREAM + "/deletions",
+    summary="What was deleted, with the proof",
+    responses=examples.answer(examples.page(_PROOF, 3)),
+)
+async def deletions(
+    address: OfStream, asked: Annotated[Letters, Query()], parts: Given, caller: Asking
+) -> dict[str, Any]:
+    """For whoever reads the stream in that space. `done` is null while it is under way."""
+    caller.must_read(asked.space, address)
+    await parts.registry.spec(address)
+    listed = parts.keeper.deletions.listed
+    found = await listed(asked.space, address, asked.cursor, asked.limit + 1)
+    page, more = found[: asked.limit], len(found) > asked.limit
+    return {"items": [_proof(one) for one in page], "next": page[-1].id if more else None}
+
+
+def _proof(one: Deletion) -> dict[str, Any]:
+    span = one.span
+    done = one.done_ns is not None
+    return {
+        "id": one.id,
+        "stream": str(span.stream),
+        "space": span.space,
+        "from": None if span.from_ns == EARLIEST_NS else text_of(span.from_ns),
+        "to": text_of(span.to_ns),
+        "reason": one.reason,
+        "by": one.by,
+        "why": one.why,
+        "samples": one.samples,
+        "signals": one.signals,
+        "first": _text(one.first_ns),
+        "last": _text(one.last_ns),
+        "sha256": one.sha256,
+        "gaps": one.gaps,
+        "dead_letters": one.dead_letters,
+        "asked": text_of(one.asked_ns),
+        "done": _text(one.done_ns),
+        "left": 0 if done else None,
+    }
+
+
+def _text(time_ns: int | None) -> str | None:
+    return None if time_ns is None else text_of(time_ns)
