@@ -199,6 +199,45 @@ def deletions(stream: Stream, space: Space = "live", json: Json = False) -> None
     say_json(found) if json else keeping.show_proofs(found, out)
 
 
+@app.command()
+def backup(
+    to: Annotated[Path, typer.Option(help="a new folder for it")],
+    data: Annotated[
+        Path | None, typer.Option(help="data folder of a stopped server; a running one is asked")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="with --data: the store, as for `testbed up`")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Back up registry, ledger and store, with the hash of everything."""
+    from testbed import backup as room
+    from testbed_api.settings import ServerSettings
+
+    stopped = None if data is None else settings(ServerSettings, folder=data, store=store)
+    made = running.run(room.backup(to, stopped, WallClock()))
+    say_json(room.told(made, to)) if json else room.show(made, to, out)
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="the backup")],
+    data: Annotated[Path | None, typer.Option(help="a new data folder [testbed-data]")] = None,
+    store: Annotated[str | None, typer.Option(help="the store, as for `testbed up`")] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="of its manifest, as `testbed backup` printed it")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check a backup and bring it back, into an empty data folder and an empty store."""
+    from testbed import backup as room
+    from testbed_api.settings import ServerSettings
+
+    chosen = settings(ServerSettings, folder=data, store=store)
+    made, losses = running.run(room.restore(folder, chosen, WallClock(), sha256))
+    say_json(room.told(made, folder)) if json else room.show_restored(made, losses, out)
+
+
 @retention_app.command("set")
 def retention_set(
     stream: Stream,

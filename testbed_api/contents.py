@@ -11,7 +11,7 @@ The fingerprint is the same on every store, whatever the order of reading betwee
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -34,16 +34,20 @@ async def samples(
     specs: all versions; each signal is read with the newest that has it.  The samples of a signal
     ascend in time.
     """
-    seen: set[str] = set()
-    for spec in sorted(specs, key=lambda one: one.version, reverse=True):
-        names = tuple(name for name in spec.names if name not in seen)
-        seen.update(names)
-        if not names:
-            continue
+    for spec, names in parts(specs):
         frames = store.read(Window(space, spec, names, from_ns, to_ns))
         async with aclosing(cast("AsyncGenerator[Long]", frames)):
             async for frame in frames:
                 yield frame
+
+
+def parts(specs: Sequence[StreamSpec]) -> Iterator[tuple[StreamSpec, tuple[str, ...]]]:
+    """Each version with the signals that no newer one has, the newest first."""
+    seen: set[str] = set()
+    for spec in sorted(specs, key=lambda one: one.version, reverse=True):
+        if names := tuple(name for name in spec.names if name not in seen):
+            yield spec, names
+        seen.update(names)
 
 
 class Fingerprint:

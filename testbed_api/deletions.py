@@ -12,10 +12,11 @@ import orjson
 from sqlalchemy import Row, and_, delete, func, insert, select, update
 
 from broker import messages
+from broker.batch import Gap
 from broker.namespace import StreamAddress
 from broker.streams import StreamSpec
 from testbed_api.contents import Fingerprint
-from testbed_api.registry.tables import dead_letters, deletions, gaps, retentions, specs
+from testbed_api.registry.tables import dead_letters, deletions, gaps, restores, retentions, specs
 from testbed_api.registry.transaction import transaction
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 DELETED = "deleted"
 """The cause of the gap that a deletion leaves."""
+LOST = "lost-after-backup"
+"""The cause of a gap that a restore leaves."""
 
 
 class Reason(StrEnum):
@@ -75,6 +78,17 @@ class Deletion:
             last_ns=found.last_ns,
             sha256=found.sha256,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a restore may not have brought back: the span between a backup and its restore.
+
+    taken_ns: when the backup was made.
+    """
+
+    span: Span
+    taken_ns: int
 
 
 class Deletions:
@@ -156,6 +170,48 @@ class Deletions:
             .limit(limit)
         )
         return [_deletion(row) for row in await self._rows(query)]
+
+    # --- what a restore could not bring back --------------------------------------------------
+
+    async def note_losses(self, losses: Sequence[Loss]) -> None:
+        """Remember them: what was lost is known better once the gateways have sent again."""
+        rows = [
+            {
+                "space": one.span.space,
+                "stream": str(one.span.stream),
+                "from_ns": one.span.from_ns,
+                "to_ns": one.span.to_ns,
+                "taken_ns": one.taken_ns,
+            }
+            for one in losses
+        ]
+        if rows:
+            async with transaction(self._engine) as sql:
+                await sql.execute(insert(restores), rows)
+
+    async def losses(self, since_ns: int) -> Sequence[Loss]:
+        """Those of restores since then."""
+        query = select(restores).where(restores.c.to_ns >= since_ns).order_by(restores.c.id)
+        return [
+            Loss(
+                Span(row.space, StreamAddress.parse(row.stream), row.from_ns, row.to_ns),
+                row.taken_ns,
+            )
+            for row in await self._rows(query)
+        ]
+
+    async def state_lost(self, loss: Loss, holes: Sequence[Gap]) -> None:
+        """These gaps, all of one cause, in place of those that were stated of the loss before."""
+        whose = {"space": loss.span.space, "stream": str(loss.span.stream)}
+        inside = gaps.c.from_ns.between(loss.span.from_ns, loss.span.to_ns)
+        async with transaction(self._engine) as sql:
+            await sql.execute(delete(gaps).filter_by(**whose).where(inside, gaps.c.cause == LOST))
+            rows = [
+                whose | {"signals": "[]", "from_ns": one.from_ns, "to_ns": one.to_ns, "cause": LOST}
+                for one in holes
+            ]
+            if rows:
+                await sql.execute(insert(gaps), rows)
 
     async def _rows(self, query: Any) -> Sequence[Row[Any]]:
         async with transaction(self._engine) as sql:

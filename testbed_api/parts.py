@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from broker import client
 from broker.clock import Clock
+from testbed_api.dumping import Dumper
 from testbed_api.freshness import Freshness
 from testbed_api.ledger import Ledger
 from testbed_api.registry.sql import Registry
@@ -32,6 +33,7 @@ class Parts:
     ledger: Ledger
     store: SeriesStore
     keeper: Keeper
+    dumper: Dumper
     bus: client.Bus
     freshness: Freshness
     clock: Clock

@@ -15,12 +15,12 @@ import structlog
 from broker.batch import Long
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Unavailable
-from testbed_api import contents
+from testbed_api import contents, losses
 from testbed_api.contents import EARLIEST_NS, Fingerprint
 from testbed_api.deletions import Deletion, Deletions, Reason, Span
 from testbed_api.stores.port import SeriesStore
 
-EVERY_S = 3600.0
+EVERY_S = 600.0
 HOUR_S, DAY_S = 3600, 86_400
 DAILY_FROM_S = 7 * DAY_S
 """Streams that are kept at least so long lose a day at a time, others an hour: a record each."""
@@ -41,11 +41,12 @@ class Keeper:
         self._alone = asyncio.Lock()
 
     async def run(self) -> None:
-        """Enforce retention now and every hour, until cancelled."""
+        """Look now and every ten minutes at what has to go and what came back, until cancelled."""
         while True:
             try:
                 await self.resume()
                 await self.enforce()
+                await losses.settle(self.deletions, self._store, self._clock)
             except Unavailable as exc:
                 log.warning("retention was put off", reason=str(exc), until_s=EVERY_S)
             await self._clock.sleep(EVERY_S)

@@ -30,6 +30,7 @@ from testbed_api.app import create_app
 from testbed_api.deletions import Deletions
 from testbed_api.domain import access
 from testbed_api.doorkeeper import Doorkeeper
+from testbed_api.dumping import Dumper
 from testbed_api.freshness import Freshness
 from testbed_api.ledger import Ledger
 from testbed_api.parts import Parts
@@ -44,6 +45,8 @@ LAYOUT = "1"
 API = "testbed-api"
 RECORDER = "testbed-recorder"
 ADMINISTRATOR = "administrator"
+RESTORING = "restoring"
+"""Stands in a data folder while a backup is restored into it, and stays if that breaks off."""
 SHUTDOWN_S = 2
 
 
@@ -72,13 +75,13 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
     doors = NatsSettings(host=settings.host, mqtt_port=settings.mqtt_port)
     apart = settings.influxdb is not None
     with _listening(settings.host, settings.api_port) as door:
-        async with _kept(settings) as kept:
-            answer = Doorkeeper(kept.registry, clock, system).answer
-            administrator = await _first_administrator(kept.registry, clock)
+        async with kept(settings) as all_kept:
+            answer = Doorkeeper(all_kept.registry, clock, system).answer
+            administrator = await _first_administrator(all_kept.registry, clock)
             folder = settings.folder / "broker"
             async with (
                 nats.serve(folder, answer=answer, clock=clock, settings=doors) as broker,
-                _working(kept, broker, system, clock, apart=apart) as parts,
+                _working(all_kept, broker, system, clock, apart=apart) as parts,
                 _answering(parts, door),
             ):
                 host, port = door.getsockname()[:2]
@@ -87,9 +90,10 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class Kept:
     """What outlives the server."""
 
+    engine: AsyncEngine
     registry: Registry
     ledger: Ledger
     store: SeriesStore
@@ -97,14 +101,18 @@ class _Kept:
 
 
 @asynccontextmanager
-async def _kept(settings: ServerSettings) -> AsyncIterator[_Kept]:
-    async with _data(settings.folder) as engine, open_store(settings) as store:
-        yield _Kept(Registry(engine), Ledger(engine), store, Deletions(engine))
+async def kept(settings: ServerSettings, *, restoring: bool = False) -> AsyncIterator[Kept]:
+    """All of it, open and ours alone; raises Taken if a server has it.
+
+    restoring: a folder is opened that a backup is being restored into.
+    """
+    async with _data(settings.folder, restoring=restoring) as engine, open_store(settings) as store:
+        yield Kept(engine, Registry(engine), Ledger(engine), store, Deletions(engine))
 
 
 @asynccontextmanager
 async def _working(
-    kept: _Kept, broker: nats.Door, system: Mapping[str, Credential], clock: Clock, *, apart: bool
+    kept: Kept, broker: nats.Door, system: Mapping[str, Credential], clock: Clock, *, apart: bool
 ) -> AsyncIterator[Parts]:
     """The parts of the API, on the bus, beside the recorder unless that runs apart."""
     async with (
@@ -121,6 +129,7 @@ async def _working(
             kept.ledger,
             kept.store,
             Keeper(kept.store, kept.deletions, clock),
+            Dumper(kept.engine, kept.store, kept.deletions, clock),
             bus,
             Freshness(clock),
             clock,
@@ -132,7 +141,7 @@ async def _working(
 
 @asynccontextmanager
 async def _recording(
-    kept: _Kept, bus_settings: BusSettings, clock: Clock
+    kept: Kept, bus_settings: BusSettings, clock: Clock
 ) -> AsyncIterator[Recorder]:
     """A recorder in this process."""
     async with client.open(bus_settings, clock, client_id=RECORDER, durable=True) as bus:
@@ -180,10 +189,10 @@ async def open_store(settings: ServerSettings) -> AsyncIterator[SeriesStore]:
 
 
 @asynccontextmanager
-async def _data(folder: Path) -> AsyncIterator[AsyncEngine]:
+async def _data(folder: Path, *, restoring: bool) -> AsyncIterator[AsyncEngine]:
     """The data folder, locked, of this version, with the tables of registry and ledger open."""
     with _locked(folder):
-        _check_layout(folder)
+        _check_layout(folder, restoring=restoring)
         async with open_engine(folder) as engine:
             yield engine
 
@@ -208,7 +217,12 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _check_layout(folder: Path) -> None:
+def _check_layout(folder: Path, *, restoring: bool) -> None:
+    if (folder / RESTORING).exists() and not restoring:
+        raise Refused(
+            f"a restore into {folder} did not come to its end",
+            hint="restore into an empty folder, once more",
+        )
     mark = folder / "layout"
     if not mark.exists():
         mark.write_text(LAYOUT)

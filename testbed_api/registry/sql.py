@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 BUSY_S = 5
+MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 @asynccontextmanager
@@ -61,9 +62,7 @@ async def open_engine(folder: Path) -> AsyncIterator[AsyncEngine]:
 async def migrate(engine: AsyncEngine, where: object) -> None:
     """Bring the schema to this version; `where` names it in messages."""
     config = Config()
-    config.set_main_option(
-        "script_location", str(Path(__file__).parent / "migrations").replace("%", "%%")
-    )
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
 
     def upgrade(connection: "Connection") -> None:
         config.attributes["connection"] = connection

@@ -23,6 +23,7 @@ from broker.streams import StreamSpec
 from testbed_api.app import create_app
 from testbed_api.deletions import Deletions
 from testbed_api.domain import access
+from testbed_api.dumping import Dumper
 from testbed_api.freshness import Freshness
 from testbed_api.http.bounds import MOST_BODY
 from testbed_api.ledger import DeadLetter, Entries, Ledger, Life
@@ -86,6 +87,7 @@ async def bed(tmp_path) -> AsyncIterator[Bed]:
             ledger=Ledger(engine),
             store=store,
             keeper=Keeper(store, Deletions(engine), time),
+            dumper=Dumper(engine, store, Deletions(engine), time),
             bus=bus,
             freshness=Freshness(time),
             clock=time,
@@ -153,7 +155,7 @@ def assert_problem(answer: httpx.Response, status: int, code: str, *words: str) 
 async def test_only_health_and_the_documentation_are_open(bed):
     for path, methods in create_app(None).openapi()["paths"].items():
         url = path.removeprefix("/api/v1").format(
-            organisation="o", equipment="e", stream="s", version=1, principal="p"
+            organisation="o", equipment="e", stream="s", version=1, principal="p", space="live"
         )
         for method in methods:
             answer = await bed.ask({}, method.upper(), url)

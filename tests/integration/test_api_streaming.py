@@ -24,6 +24,7 @@ from testbed_api.app import create_app
 from testbed_api.deletions import Deletions
 from testbed_api.domain import access
 from testbed_api.domain.equipment import Equipment
+from testbed_api.dumping import Dumper
 from testbed_api.freshness import Freshness
 from testbed_api.ledger import Ledger
 from testbed_api.parts import Parts
@@ -79,6 +80,7 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
             Ledger(engine),
             store,
             Keeper(store, Deletions(engine), clock),
+            Dumper(engine, store, Deletions(engine), clock),
             bus,
             Freshness(clock),
             clock,

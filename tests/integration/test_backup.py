@@ -1,0 +1,383 @@
+"""Backup and restore, on both stores and through a running server: all of it, or a sentence."""
+
+import asyncio
+import gzip
+import json
+import os
+import sqlite3
+
+import numpy as np
+import pytest
+from pydantic import SecretStr
+
+from broker import api, clock
+from broker.batch import BAD, NO_VALUE, NUMPY, Gap, Kind, Series
+from broker.clock import NS_PER_S, WallClock
+from broker.errors import Corrupt, Refused, Taken, Unknown
+from broker.messages import Held
+from broker.namespace import StreamAddress
+from broker.policy import Entry, Holding, Role
+from broker.streams import Dtype, Signal, StreamSpec
+from testbed import backup as room
+from testbed_api import archive, contents, service
+from testbed_api.contents import EARLIEST_NS, LATEST_NS
+from testbed_api.deletions import LOST, Span
+from testbed_api.domain import access
+from testbed_api.domain.equipment import Equipment
+from testbed_api.ledger import DeadLetter, Entries, Life, SetAside
+from testbed_api.losses import settle
+from testbed_api.retention import Keeper
+from testbed_api.settings import ServerSettings
+from testbed_api.stores.port import Block
+from tests.integration.test_keeping_server import command
+from tests.integration.test_server import (
+    RIG as SERVED,
+)
+from tests.integration.test_server import (
+    announce,
+    batch,
+    history,
+    machine,
+    marked,
+    publish,
+    serving,
+)
+
+CLOCK = WallClock()
+RIG = StreamAddress("factory", "pump-rig", "rig")
+NOW_NS = clock.ns_of("2026-11-23T12:00:00Z")
+SPECS = [
+    StreamSpec(RIG, (Signal("old"),), 1),
+    StreamSpec(
+        RIG,
+        (
+            Signal("p"),
+            Signal("n", Dtype.INT64),
+            Signal("on", Dtype.BOOL),
+            Signal("s", Dtype.STRING),
+        ),
+        2,
+    ),
+]
+LIFE = Life("live", RIG, "e1")
+
+
+def series(times, values, dtype, bad=()):
+    column = np.empty(len(times), NUMPY[dtype])
+    column[:] = values
+    quality = np.zeros(len(times), np.uint8)
+    for at in bad:
+        quality[at], column[at] = BAD, NO_VALUE[dtype]
+    return Series(np.array(times, np.int64), column, quality)
+
+
+def blocks():
+    times = NOW_NS + np.arange(20_000) * NS_PER_S // 10
+    far = [-(2**61), NOW_NS, 2**61]
+    yield Block("live", SPECS[0], (("old", series(times[:10], times[:10] / 7, Dtype.FLOAT64)),))
+    yield Block(
+        "live",
+        SPECS[1],
+        (
+            ("p", series(times, np.sin(times), Dtype.FLOAT64, [0, 7])),
+            ("n", series(far, [-(2**63), 2**63 - 1, 2**53 + 1], Dtype.INT64)),
+            ("on", series(times[:3], [True, False, True], Dtype.BOOL, [1])),
+            ("s", series(times[:2], ['ü\n"', "x" * 5_000], Dtype.STRING)),
+        ),
+    )
+    yield Block("run-1", SPECS[1], (("p", series([1, 2], [-0.0, 5e-324], Dtype.FLOAT64)),))
+
+
+async def fill(kept):
+    """Something in every table, and in the store."""
+    await kept.registry.put_equipment(Equipment(RIG.owner, "Rig", Kind.REAL, {"site": "North"}))
+    for spec in SPECS:
+        await kept.registry.add_spec(spec)
+        for space in ("live", "run-1"):
+            await kept.ledger.keep_spec(space, spec, 7)
+    holding = Holding(Role.MEMBER, frozenset({Entry("live", RIG)}), frozenset(), NOW_NS)
+    await kept.registry.add_principal(access.issued("detector", holding, 3)[1])
+    await kept.store.write(list(blocks()))
+    await kept.deletions.keep(RIG, 10**9)
+    await kept.ledger.commit(
+        Entries(
+            held={LIFE: Held(7, ((9, 12),))},
+            gaps=[(LIFE, 3, Gap(("p",), 5, 6, "server-overflow"))],
+            dead_letters=[DeadLetter("live", str(RIG), "bad", payload=b"\x00\xff", received_ns=1)],
+            set_aside=[SetAside("tb1/live/data/a/b/c", b"\xfe", 2)],
+        )
+    )
+    keeper = Keeper(kept.store, kept.deletions, CLOCK)
+    await keeper.delete(Span("run-1", RIG, 2, 3), by="ada", why="a trial")
+
+
+async def content(kept):
+    """All that is kept, but for what only a restore writes."""
+    tables = {}
+    found = await anext(aiter(_whole(room.Dumper(kept.engine, kept.store, kept.deletions, CLOCK))))
+    for line in found.splitlines()[1:-1]:
+        told = json.loads(line)
+        if told["table"] != "recorder.restores":
+            tables.setdefault(told["table"], []).extend(told["rows"])
+    sums = {}
+    for space in ("live", "run-1"):
+        samples = contents.samples(kept.store, SPECS, space, from_ns=EARLIEST_NS, to_ns=LATEST_NS)
+        sums[space] = (await contents.fingerprint(samples)).sha256
+    return tables, sums
+
+
+async def _whole(dumper):
+    yield b"".join([chunk async for chunk in dumper.tables()])
+
+
+@pytest.fixture(params=["duckdb", "influxdb"])
+def settings_for(request, tmp_path):
+    """Settings of a server with a folder and a store of its own, by name."""
+    if request.param == "duckdb":
+        return lambda name: ServerSettings(folder=tmp_path / name)
+    server = request.getfixturevalue("influxd")
+    place = server.url.removeprefix("http://") + f"/{server.organisation}/{tmp_path.name}"
+    return lambda name: ServerSettings(
+        folder=tmp_path / name,
+        store=f"influxdb://{place}-{name}",
+        store_token=SecretStr(server.token),
+    )
+
+
+@pytest.fixture
+async def made(tmp_path):
+    """A backup of a stopped server with the embedded store, its folder and what was in it."""
+    settings = ServerSettings(folder=tmp_path / "before")
+    async with service.kept(settings) as kept:
+        await fill(kept)
+        before = await content(kept)
+    manifest = await room.backup(tmp_path / "backup", settings, CLOCK)
+    return tmp_path / "backup", manifest, before
+
+
+async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
+    async with service.kept(settings_for("before")) as kept:
+        await fill(kept)
+        before = await content(kept)
+    manifest = await room.backup(tmp_path / "backup", settings_for("before"), CLOCK)
+    restored, _ = await room.restore(
+        tmp_path / "backup", settings_for("after"), CLOCK, manifest.sha256
+    )
+    assert (restored, restored.samples) == (manifest, 20_019)
+    async with service.kept(settings_for("after")) as kept:
+        assert await content(kept) == before
+        await kept.ledger.commit(Entries(gaps=[(LIFE, 4, Gap((), 8, 9, "gateway-down"))]))
+
+
+@pytest.mark.parametrize("settings_for", ["influxdb"], indirect=True)
+async def test_what_one_store_held_comes_back_in_the_other(settings_for, made):
+    folder, _, before = made
+    await room.restore(folder, settings_for("after"), CLOCK, None)
+    async with service.kept(settings_for("after")) as kept:
+        assert await content(kept) == before
+
+
+async def test_nobody_else_may_read_a_backup(made):
+    folder, manifest, _ = made
+    assert folder.stat().st_mode & 0o077 == 0
+    for part in (manifest.tables, *manifest.streams):
+        assert (folder / part.file).stat().st_mode & 0o077 == 0
+
+
+async def test_any_damage_is_named_and_nothing_is_restored(made, tmp_path):
+    folder, manifest, _ = made
+    for part in (manifest.tables, *manifest.streams):
+        path = folder / part.file
+        good = path.read_bytes()
+        for bad in (good[:-1], good[:50] + bytes([good[50] ^ 1]) + good[51:], None):
+            path.unlink()
+            if bad is not None:
+                path.write_bytes(bad)
+            with pytest.raises(Corrupt, match=f"{path} is damaged"):
+                await room.restore(folder, ServerSettings(folder=tmp_path / "after"), CLOCK, None)
+            path.write_bytes(good)
+    assert not (tmp_path / "after").exists()
+
+
+async def test_a_manifest_that_was_changed_is_noticed_by_its_own_hash(made, tmp_path):
+    folder, manifest, _ = made
+    path = folder / archive.MANIFEST
+    path.write_text(path.read_text().replace('"rows": ', '"rows":  ', 1))
+    with pytest.raises(Corrupt, match=f"not {manifest.sha256}"):
+        await room.restore(
+            folder, ServerSettings(folder=tmp_path / "after"), CLOCK, manifest.sha256
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        ({"v": 2}, Refused, "version 2, this one reads 1"),
+        ({"schema": "9999"}, Refused, "of a newer version"),
+        ({"streams": [{"file": "x"}]}, Corrupt, "lacks sense"),
+        ({"tables": {"file": "../x", "sha256": "", "bytes": 0, "rows": 0}}, Corrupt, "lacks sense"),
+    ],
+)
+async def test_a_manifest_that_cannot_be_meant_is_refused(made, tmp_path, change, error, sentence):
+    path = made[0] / archive.MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(error, match=sentence):
+        await room.restore(made[0], ServerSettings(folder=tmp_path / "after"), CLOCK, None)
+
+
+async def test_a_folder_without_a_manifest_is_no_backup(made, tmp_path):
+    (made[0] / archive.MANIFEST).unlink()
+    with pytest.raises(Unknown, match="there is no backup"):
+        await room.restore(made[0], ServerSettings(folder=tmp_path / "after"), CLOCK, None)
+
+
+async def test_a_restore_goes_only_where_nothing_is(made, settings_for, tmp_path):
+    folder, _, _ = made
+    with pytest.raises(Refused, match="is not empty"):
+        await room.restore(folder, ServerSettings(folder=tmp_path / "before"), CLOCK, None)
+    first, second = settings_for("after"), settings_for("again")
+    await room.restore(folder, first, CLOCK, None)
+    if first.influxdb:
+        with pytest.raises(Taken, match="has samples of factory/pump-rig/rig"):
+            await room.restore(
+                folder, second.model_copy(update={"store": first.store}), CLOCK, None
+            )
+
+
+async def test_a_restore_that_broke_off_is_not_served(made, tmp_path, monkeypatch):
+    folder, _, _ = made
+    after = ServerSettings(folder=tmp_path / "after")
+
+    async def broken(*_):
+        raise Corrupt("the power went")
+
+    with monkeypatch.context() as away:
+        away.setattr(room.restoring, "restore", broken)
+        with pytest.raises(Corrupt, match="power"):
+            await room.restore(folder, after, CLOCK, None)
+    with pytest.raises(Refused, match="did not come to its end"):
+        async with service.kept(after):
+            pass
+    with pytest.raises(Refused, match="is not empty"):
+        await room.restore(folder, after, CLOCK, None)
+
+
+async def test_a_backup_never_goes_over_another(made, tmp_path):
+    with pytest.raises(Taken, match="is not empty"):
+        await room.backup(made[0], ServerSettings(folder=tmp_path / "before"), CLOCK)
+
+
+async def test_a_folder_that_a_server_has_is_not_opened(tmp_path):
+    async with service.kept(ServerSettings(folder=tmp_path / "before")):
+        with pytest.raises(Taken, match="a server is running"):
+            await room.backup(
+                tmp_path / "backup", ServerSettings(folder=tmp_path / "before"), CLOCK
+            )
+
+
+async def test_a_folder_without_data_is_said_so(tmp_path):
+    with pytest.raises(Refused, match="there is no data"):
+        await room.backup(tmp_path / "backup", ServerSettings(folder=tmp_path / "no"), CLOCK)
+
+
+async def test_a_backup_from_before_a_table_was_made_comes_back(made, tmp_path):
+    folder, manifest, before = made
+    path = folder / manifest.tables.file
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    new = ("retentions", "recorder.deletions", "recorder.restores")
+    kept = [line for line in lines if json.loads(line).get("table") not in new]
+    path.write_bytes(gzip.compress(b"".join(kept)))
+    count = sum(len(json.loads(line).get("rows") or []) for line in kept[:-1])
+    told = json.loads((folder / archive.MANIFEST).read_text()) | {"schema": "0001"}
+    told["tables"] |= {"sha256": archive._sha256(path), "rows": count}
+    (folder / archive.MANIFEST).write_text(json.dumps(told))
+    await room.restore(folder, ServerSettings(folder=tmp_path / "after"), CLOCK, None)
+    async with service.kept(ServerSettings(folder=tmp_path / "after")) as back:
+        tables, sums = await content(back)
+    assert sums == before[1]
+    assert tables == {name: rows for name, rows in before[0].items() if name not in new}
+
+
+async def test_what_is_not_sent_again_becomes_a_gap(made, tmp_path):
+    folder, _, _ = made
+    after = ServerSettings(folder=tmp_path / "after")
+    _, losses = await room.restore(folder, after, CLOCK, None)
+    async with service.kept(after) as kept:
+        live = next(one for one in losses if one.span.space == "run-1").span
+        await settle(kept.deletions, kept.store, CLOCK)
+        stream = ("run-1", RIG, EARLIEST_NS, LATEST_NS)
+        of = [one for one in await kept.ledger.gaps(*stream) if one.cause == LOST]
+        assert [(one.signals, one.from_ns, one.to_ns) for one in of] == [
+            ((), live.from_ns, live.to_ns)
+        ]
+        again = live.to_ns - 30 * NS_PER_S + np.arange(16) * 2 * NS_PER_S
+        await kept.store.write(
+            [Block("run-1", SPECS[1], (("p", series(again, again / 7, Dtype.FLOAT64)),))]
+        )
+        for _ in range(2):  # drawing it anew changes nothing
+            await settle(kept.deletions, kept.store, CLOCK)
+            of = [one for one in await kept.ledger.gaps(*stream) if one.cause == LOST]
+            assert [(one.from_ns, one.to_ns) for one in of] == [(live.from_ns, int(again[0]) - 1)]
+
+
+async def test_a_running_server_is_backed_up_and_comes_back(tmp_path):
+    async with (
+        serving(tmp_path / "data") as server,
+        api.connect(f"http://{server.api}", server.administrator) as door,
+        machine(server, door) as out,
+    ):
+        secret = server.administrator
+        await announce(out)
+        await marked(out, 1, then=lambda: publish(out, batch(1, [1.5, 2.5])))
+        code, printed, complained = await command(
+            server, "backup", "--to", tmp_path / "backup", "--json"
+        )
+        assert code == 0, complained
+        told = json.loads(printed)
+        await marked(out, 2, then=lambda: publish(out, batch(2, [9.0], start=CLOCK.now_ns())))
+    environment = {"TESTBED_CREDENTIAL": "", "PATH": os.environ["PATH"]}
+    assert environment["TESTBED_CREDENTIAL"] == ""
+    code, printed, complained = await command(
+        server,
+        *("restore", tmp_path / "backup", "--data", tmp_path / "new", "--sha256", told["sha256"]),
+    )
+    assert code == 0, complained
+    assert "restored: 2 samples of 1 streams" in printed
+    assert "lost-after-backup" in printed
+    async with serving(tmp_path / "new") as again:
+        assert again.administrator is None
+        async with api.connect(f"http://{again.api}", secret) as door, asyncio.timeout(10):
+            found = await history(door)
+            while not found["gaps"]:
+                found = await history(door)
+            assert found["frames"][0]["value"] == [1.5, 2.5]
+            assert [one["cause"] for one in found["gaps"]] == [LOST]
+
+
+async def test_only_administrators_get_a_backup(tmp_path):
+    async with (
+        serving(tmp_path / "data") as server,
+        api.connect(f"http://{server.api}", server.administrator) as door,
+    ):
+        made = await door.request("POST", "/credentials", json={"principal": "member"})
+        async with api.connect(f"http://{server.api}", made["credential"]) as member:
+            for path in ("/backup/tables", f"/backup/samples/live/{SERVED}"):
+                with pytest.raises(Refused, match="no administrator"):
+                    await member.request("GET", path)
+
+
+async def test_the_tables_of_a_backup_are_of_one_moment(tmp_path):
+    """While the ledger is read nobody writes to it, and nobody waits for a slow reader."""
+    settings = ServerSettings(folder=tmp_path / "data")
+    async with service.kept(settings) as kept:
+        await fill(kept)
+        dump = room.Dumper(kept.engine, kept.store, kept.deletions, CLOCK).tables()
+        first = await anext(dump)
+        await kept.ledger.commit(Entries(held={LIFE: Held(99)}))
+        rest = [chunk async for chunk in dump]
+    lines = [json.loads(line) for line in b"".join([first, *rest]).splitlines()]
+    (ranges,) = [one["rows"] for one in lines if one.get("table") == "recorder.ranges"]
+    assert [row[-2:] for row in ranges] == [[1, 7], [9, 12]]
+    with sqlite3.connect(settings.folder / "recorder.sqlite") as file:
+        assert file.execute("SELECT last FROM ranges").fetchall() == [(99,)]
+    file.close()
