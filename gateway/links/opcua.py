@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from asyncua import Client, ua
@@ -31,6 +31,7 @@ from gateway.links.conversion import (
     quality_of,
     value_of,
 )
+from gateway.links.port import Sink
 from gateway.links.resolving import Found, chunks, connected, most_per_call, resolve
 from gateway.links.subscribing import Monitored, Subscription, subscribe
 from gateway.mapping import Mapping, StreamMapping
@@ -47,25 +48,6 @@ _BREAKS = (UaError, OSError, TimeoutError, BedError)
 """What ends a connection and is no bug."""
 
 log = structlog.get_logger()
-
-
-class Sink(Protocol):
-    """Who takes what a link reads."""
-
-    async def take(self, stream: int, arrivals: Arrivals, *, fresh: bool) -> None:
-        """Samples of one stream of the mapping; waits while the sink is full."""
-
-    async def gap(self, stream: int, gap: Gap) -> None:
-        """A hole in a stream."""
-
-    def heard(self, streams: Sequence[int]) -> None:
-        """The server is alive for these streams: samples or a keep-alive came on time."""
-
-    def alarm(self, subject: str, sentence: str | None) -> None:
-        """Something a human should know, in a sentence; None when it is over."""
-
-    def last_ns(self, stream: int, signal: int) -> int | None:
-        """The newest time stamp that was taken of a signal, in this life or before."""
 
 
 class OpcUaLink:
