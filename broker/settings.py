@@ -1,10 +1,19 @@
-"""How a process finds the bus, and what it shows there."""
+"""How a process is told things: from TESTBED_… or, secrets, from files; and where its bus is."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from broker.errors import Invalid
+
+PREFIX = "TESTBED_"
+MOST_SECRET = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +27,55 @@ class Address:
         return f"{self.host}:{self.port}"
 
 
-class BusSettings(BaseSettings):
-    """Where the broker is and who asks."""
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Each secret X from the file that TESTBED_X_FILE names, without white space around it."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        name = f"{PREFIX}{field_name.upper()}_FILE"
+        file = os.environ.get(name, "")
+        if field.annotation is not SecretStr or not file:
+            return None, field_name, False
+        try:
+            with Path(file).open("rb") as opened:
+                text = opened.read(MOST_SECRET).decode().strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            why = exc.strerror if isinstance(exc, OSError) else "it is no text"
+            raise Invalid(f"{name}: the secret in {file} cannot be read: {why}") from exc
+        if not text:
+            raise Invalid(f"{name}: the secret in {file} is empty")
+        return text, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {
+            name: self.get_field_value(field, name)[0]
+            for name, field in self.settings_cls.model_fields.items()
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Settings(BaseSettings):
+    """What a process is told: arguments go before TESTBED_…, and that before a secret's file."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TESTBED_", extra="forbid", frozen=True, hide_input_in_errors=True
+        env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where from, in order."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, _SecretFiles(settings_cls)
+
+
+class BusSettings(Settings):
+    """Where the broker is and who asks."""
 
     broker: str = Field(
         default="mqtt://127.0.0.1:1883", description="URL of the broker's MQTT door"

@@ -50,6 +50,8 @@ def settings(kind: Callable[..., Any], **given: Any) -> Any:
         running.fail(
             Invalid(f"a setting is not right: {wrong}", hint="see docs/reference/settings.md")
         )
+    except Invalid as exc:
+        running.fail(exc)
 
 
 @app.callback(invoke_without_command=True)
@@ -117,6 +119,9 @@ def up(
     store: Annotated[
         str | None, typer.Option(help="duckdb, or influxdb://host:port/organisation/bucket")
     ] = None,
+    registry: Annotated[
+        str | None, typer.Option(help="sqlite, or postgresql://user@host:port/database")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run broker and server for real use, until Ctrl-C."""
@@ -124,7 +129,13 @@ def up(
     from testbed_api.settings import ServerSettings
 
     chosen = settings(
-        ServerSettings, folder=data, host=host, api_port=port, mqtt_port=mqtt_port, store=store
+        ServerSettings,
+        folder=data,
+        host=host,
+        api_port=port,
+        mqtt_port=mqtt_port,
+        store=store,
+        registry=registry,
     )
     tell = (
         functools.partial(room.told_as_json, say_json)

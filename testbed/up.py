@@ -41,6 +41,8 @@ async def _recorder(
         "TESTBED_FOLDER": str(settings.folder),
         "TESTBED_STORE": settings.store,
         "TESTBED_STORE_TOKEN": settings.store_token.get_secret_value(),
+        "TESTBED_REGISTRY": settings.registry,
+        "TESTBED_REGISTRY_PASSWORD": settings.registry_password.get_secret_value(),
         "TESTBED_BROKER": f"mqtt://{server.broker}",
         "TESTBED_CREDENTIAL": credential,
     }

@@ -16,8 +16,8 @@ from broker.batch import Gap
 from broker.namespace import StreamAddress
 from broker.streams import StreamSpec
 from testbed_api.contents import Fingerprint
+from testbed_api.registry.engine import transaction
 from testbed_api.registry.tables import dead_letters, deletions, gaps, restores, retentions, specs
-from testbed_api.registry.transaction import transaction
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -102,7 +102,7 @@ class Deletions:
 
     async def keep(self, stream: StreamAddress, keep_s: int | None) -> None:
         """Keep a stream for so many seconds, None for ever."""
-        async with transaction(self._engine) as sql:
+        async with transaction(self._engine, write=True) as sql:
             await sql.execute(delete(retentions).filter_by(stream=str(stream)))
             if keep_s is not None:
                 await sql.execute(insert(retentions).values(stream=str(stream), keep_s=keep_s))
@@ -133,7 +133,7 @@ class Deletions:
 
     async def begin(self, wanted: Deletion) -> Deletion:
         """Write down what is about to go, before it goes."""
-        async with transaction(self._engine) as sql:
+        async with transaction(self._engine, write=True) as sql:
             result = await sql.execute(insert(deletions).values(**_row_of(wanted)))
             (number,) = result.inserted_primary_key or (0,)
         return replace(wanted, id=number)
@@ -145,7 +145,7 @@ class Deletions:
         reaches from the first thing deleted to the last.
         """
         span = rounds[0].span
-        async with transaction(self._engine) as sql:
+        async with transaction(self._engine, write=True) as sql:
             letters = (await sql.execute(delete(dead_letters).where(_letters_of(span)))).rowcount
             holes = await _one_gap(sql, span, rounds)
             ids = [one.id for one in rounds]
@@ -186,7 +186,7 @@ class Deletions:
             for one in losses
         ]
         if rows:
-            async with transaction(self._engine) as sql:
+            async with transaction(self._engine, write=True) as sql:
                 await sql.execute(insert(restores), rows)
 
     async def losses(self, since_ns: int) -> Sequence[Loss]:
@@ -204,7 +204,7 @@ class Deletions:
         """These gaps, all of one cause, in place of those that were stated of the loss before."""
         whose = {"space": loss.span.space, "stream": str(loss.span.stream)}
         inside = gaps.c.from_ns.between(loss.span.from_ns, loss.span.to_ns)
-        async with transaction(self._engine) as sql:
+        async with transaction(self._engine, write=True) as sql:
             await sql.execute(delete(gaps).filter_by(**whose).where(inside, gaps.c.cause == LOST))
             rows = [
                 whose | {"signals": "[]", "from_ns": one.from_ns, "to_ns": one.to_ns, "cause": LOST}

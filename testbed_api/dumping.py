@@ -25,7 +25,7 @@ from broker.namespace import StreamAddress
 from testbed_api.contents import EARLIEST_NS, LATEST_NS, Fingerprint, parts
 from testbed_api.deletions import Deletions
 from testbed_api.registry import tables
-from testbed_api.registry.transaction import transaction
+from testbed_api.registry.engine import transaction
 from testbed_api.stores.port import SeriesStore, Window
 
 if TYPE_CHECKING:

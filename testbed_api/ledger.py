@@ -7,25 +7,22 @@ letters, or it was never seen.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
-from sqlalchemy import Row, delete, func, insert, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Row, bindparam, delete, func, insert, select
 
 from broker import messages
 from broker.batch import Gap
-from broker.errors import Taken, Unavailable
+from broker.errors import Taken
 from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.streams import StreamSpec
+from testbed_api.registry.engine import transaction
 from testbed_api.registry.tables import dead_letters, gaps, ranges, set_aside, specs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 
@@ -91,7 +88,7 @@ class Ledger:
 
     async def commit(self, entries: Entries) -> None:
         """Write all of it, or none."""
-        async with self._transaction() as sql:
+        async with transaction(self._engine, write=True) as sql:
             for life, held in entries.held.items():
                 key = {"space": life.space, "stream": str(life.stream), "epoch": life.epoch}
                 await sql.execute(delete(ranges).filter_by(**key))
@@ -109,7 +106,9 @@ class Ledger:
                 ],
             )
             if entries.taken_up:
-                await sql.execute(delete(set_aside).where(set_aside.c.id.in_(entries.taken_up)))
+                # one by one: an IN of them all would be more parameters than a statement may have
+                one = delete(set_aside).where(set_aside.c.id == bindparam("taken_up"))
+                await sql.execute(one, [{"taken_up": id_} for id_ in entries.taken_up])
 
     async def held(self, life: Life) -> Held:
         """What is held of one epoch of a stream."""
@@ -120,22 +119,18 @@ class Ledger:
 
     async def keep_spec(self, space: str, spec: StreamSpec, received_ns: int) -> None:
         """Keep a spec for good; raises Taken if another one is kept under its version."""
-        kept = await self.spec(space, spec.address, spec.version)
-        if kept is None:
-            row = {
-                "space": space,
-                "stream": str(spec.address),
-                "version": spec.version,
-                "document": messages.encode_spec(spec).decode(),
-                "received_ns": received_ns,
-            }
-            async with self._transaction() as sql:
+        key = {"space": space, "stream": str(spec.address), "version": spec.version}
+        async with transaction(self._engine, write=True) as sql:
+            found = (await sql.execute(select(specs.c.document).filter_by(**key))).first()
+            if found is None:
+                document = messages.encode_spec(spec).decode()
+                row = key | {"document": document, "received_ns": received_ns}
                 await sql.execute(insert(specs), [row])
-        elif kept != spec:
-            raise Taken(
-                f"spec {spec.version} of {spec.address} differs from the one that is kept",
-                hint="a spec never changes: register a new version",
-            )
+            elif messages.decode_spec(found.document.encode()) != spec:
+                raise Taken(
+                    f"spec {spec.version} of {spec.address} differs from the one that is kept",
+                    hint="a spec never changes: register a new version",
+                )
 
     async def spec(self, space: str, stream: StreamAddress, version: int) -> StreamSpec | None:
         """The spec of that version, if it has come."""
@@ -189,19 +184,8 @@ class Ledger:
         }
 
     async def _rows(self, query: Any) -> Sequence[Row[Any]]:
-        async with self._transaction() as sql:
+        async with transaction(self._engine) as sql:
             return (await sql.execute(query)).all()
-
-    @asynccontextmanager
-    async def _transaction(self) -> "AsyncIterator[AsyncConnection]":
-        try:
-            async with self._engine.begin() as sql:
-                yield sql
-        except (DBAPIError, OSError) as exc:
-            raise Unavailable(
-                f"the recorder's ledger did not answer: {getattr(exc, 'orig', exc)}",
-                hint="is the disk full, or the database away?",
-            ) from exc
 
 
 async def _insert_all(
@@ -221,20 +205,25 @@ def _gap_row(life: Life, seq: int | None, gap: Gap) -> dict[str, Any]:
         "signals": orjson.dumps(gap.signals).decode(),
         "from_ns": gap.from_ns,
         "to_ns": gap.to_ns,
-        "cause": gap.cause,
+        "cause": _text(gap.cause, 40),
     }
 
 
 def _letter_row(letter: DeadLetter) -> dict[str, Any]:
     return {
         "space": letter.space,
-        "stream": letter.stream,
+        "stream": _text(letter.stream, 122),
         "epoch": letter.epoch,
         "seq": letter.seq,
-        "signal": letter.signal,
+        "signal": None if letter.signal is None else _text(letter.signal, 80),
         "time_ns": letter.time_ns,
-        "value": letter.value,
-        "reason": letter.reason,
+        "value": _text(letter.value),
+        "reason": _text(letter.reason),
         "payload": letter.payload,
         "received_ns": letter.received_ns,
     }
+
+
+def _text(text: str, most: int | None = None) -> str:
+    """A text from outside as every database takes it: PostgreSQL knows no NUL, and counts."""
+    return text.replace("\0", "\ufffd")[:most]

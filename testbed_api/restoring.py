@@ -24,8 +24,7 @@ from testbed_api.archive import Manifest, Part
 from testbed_api.contents import EARLIEST_NS, LATEST_NS, Fingerprint
 from testbed_api.deletions import Deletions, Loss, Span
 from testbed_api.registry import tables
-from testbed_api.registry.sql import MIGRATIONS
-from testbed_api.registry.transaction import transaction
+from testbed_api.registry.engine import MIGRATIONS, transaction
 from testbed_api.stores.port import Block, SeriesStore
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ async def restore(folder: Path, manifest: Manifest, into: Target) -> Sequence[Lo
         last_ns = found.last_ns
         losses.append(_loss(part, last_ns, ns_of(manifest.taken), into.clock.now_ns()))
     losses = [one for one in losses if one.span.from_ns < one.span.to_ns]
-    async with transaction(into.engine) as sql:
+    async with transaction(into.engine, write=True) as sql:
         count = await _restore_tables(sql, archive.lines(folder, manifest.tables))
         if count != manifest.tables.rows:
             raise Corrupt(f"{count} rows came back of {manifest.tables.rows}")

@@ -35,7 +35,8 @@ from testbed_api.freshness import Freshness
 from testbed_api.ledger import Ledger
 from testbed_api.parts import Parts
 from testbed_api.recorder import Recorder
-from testbed_api.registry.sql import Registry, open_engine
+from testbed_api.registry.engine import open_engine
+from testbed_api.registry.sql import Registry
 from testbed_api.retention import Keeper
 from testbed_api.settings import ServerSettings
 from testbed_api.stores import duckdb, influxdb
@@ -106,7 +107,7 @@ async def kept(settings: ServerSettings, *, restoring: bool = False) -> AsyncIte
 
     restoring: a folder is opened that a backup is being restored into.
     """
-    async with _data(settings.folder, restoring=restoring) as engine, open_store(settings) as store:
+    async with _data(settings, restoring=restoring) as engine, open_store(settings) as store:
         yield Kept(engine, Registry(engine), Ledger(engine), store, Deletions(engine))
 
 
@@ -163,7 +164,7 @@ async def _recording(
 async def record(settings: ServerSettings, bus_settings: BusSettings, clock: Clock) -> None:
     """A recorder in a process of its own, until cancelled."""
     async with (
-        open_engine(settings.folder) as engine,
+        open_engine(settings.tables) as engine,
         open_store(settings) as store,
         client.open(bus_settings, clock, client_id=RECORDER, durable=True) as bus,
     ):
@@ -189,11 +190,11 @@ async def open_store(settings: ServerSettings) -> AsyncIterator[SeriesStore]:
 
 
 @asynccontextmanager
-async def _data(folder: Path, *, restoring: bool) -> AsyncIterator[AsyncEngine]:
+async def _data(settings: ServerSettings, *, restoring: bool) -> AsyncIterator[AsyncEngine]:
     """The data folder, locked, of this version, with the tables of registry and ledger open."""
-    with _locked(folder):
-        _check_layout(folder, restoring=restoring)
-        async with open_engine(folder) as engine:
+    with _locked(settings.folder):
+        _check_layout(settings.folder, restoring=restoring)
+        async with open_engine(settings.tables) as engine:
             yield engine
 
 

@@ -5,9 +5,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from broker.settings import PREFIX, Settings
+from testbed_api.registry import postgresql
+from testbed_api.registry.postgresql import PostgresqlAddress
 
 EMBEDDED = "duckdb"
+SQLITE = "sqlite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +24,12 @@ class InfluxDbAddress:
     bucket: str
 
 
-class ServerSettings(BaseSettings):
-    """One server: a data folder, two doors, a store."""
+class ServerSettings(Settings):
+    """One server: a data folder, two doors, a store, a registry."""
 
-    model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     folder: Path = Field(
         default=Path("testbed-data"), description="data folder; belongs to one server"
@@ -43,6 +50,13 @@ class ServerSettings(BaseSettings):
         default=EMBEDDED, description="duckdb, or influxdb://host:port/organisation/bucket (2.7)"
     )
     store_token: SecretStr = Field(default=SecretStr(""), description="token for InfluxDB")
+    registry: str = Field(
+        default=SQLITE,
+        description="sqlite in the data folder, or postgresql://user@host:port/database",
+    )
+    registry_password: SecretStr = Field(
+        default=SecretStr(""), description="password of that user of PostgreSQL"
+    )
 
     @field_validator("store")
     @classmethod
@@ -50,6 +64,20 @@ class ServerSettings(BaseSettings):
         if text != EMBEDDED:
             influxdb_of(text)
         return text
+
+    @field_validator("registry")
+    @classmethod
+    def _is_a_registry(cls, text: str) -> str:
+        if text != SQLITE:
+            postgresql.address_of(text)
+        return text
+
+    @property
+    def tables(self) -> Path | PostgresqlAddress:
+        """Where the registry and the ledger are: the data folder, or PostgreSQL."""
+        if self.registry == SQLITE:
+            return self.folder
+        return postgresql.address_of(self.registry, self.registry_password.get_secret_value())
 
     @property
     def influxdb(self) -> InfluxDbAddress | None:

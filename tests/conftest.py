@@ -12,6 +12,7 @@ import pytest
 from tests import leftovers, services
 from tests.services import influxd as influxd_product
 from tests.services import mosquitto as mosquitto_product
+from tests.services import postgresql as postgresql_product
 
 HERE = Path(__file__).parent
 FOLDERS = ("property", "conformance", "integration", "e2e", "architecture", "docs")
@@ -79,6 +80,14 @@ def mosquitto(request, tmp_path_factory) -> Iterator[mosquitto_product.Mosquitto
 def influxd(request, tmp_path_factory) -> Iterator[influxd_product.Influxd]:
     """An InfluxDB 2.7 for the whole session; a test that wants to be alone makes its own bucket."""
     with influxd_product.serve(tmp_path_factory.mktemp("influxd")) as server:
+        request.config.stash[SHARED_PRODUCTS].append(server.product)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql(request) -> Iterator[postgresql_product.Postgresql]:
+    """A PostgreSQL for the whole session; each test makes a database of its own."""
+    with postgresql_product.data_folder() as folder, postgresql_product.serve(folder) as server:
         request.config.stash[SHARED_PRODUCTS].append(server.product)
         yield server
 

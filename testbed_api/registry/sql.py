@@ -1,87 +1,24 @@
-"""The registry's queries, over SQLAlchemy; on SQLite each schema is a file in the data folder."""
+"""The registry's queries, the same on SQLite and PostgreSQL."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Row, and_, delete, event, func, insert, select, tuple_, update
-from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import Row, and_, delete, func, insert, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker import messages
 from broker.batch import Kind
-from broker.errors import Refused, Taken, Unavailable, Unknown
+from broker.errors import Refused, Taken, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.policy import Entry, Holding, Rights, Role
 from broker.streams import StreamSpec
 from testbed_api.domain.access import Principal
 from testbed_api.domain.equipment import Equipment, Organisation
 from testbed_api.registry import tables
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-BUSY_S = 5
-MIGRATIONS = Path(__file__).parent / "migrations"
-
-
-@asynccontextmanager
-async def open_engine(folder: Path) -> AsyncIterator[AsyncEngine]:
-    """The SQLite files of a data folder, migrated to this version.
-
-    Raises Refused if they are of a newer version, Unavailable if the disk does not take them.
-    """
-    engine = create_async_engine(f"sqlite+aiosqlite:///{folder / 'registry.sqlite'}")
-    recorder = str(folder / "recorder.sqlite")
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def prepare(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute("ATTACH DATABASE ? AS recorder", (recorder,))
-        for schema in ("main", "recorder"):
-            cursor.execute(f"PRAGMA {schema}.journal_mode = TRUNCATE")
-            cursor.execute(f"PRAGMA {schema}.synchronous = FULL")
-        cursor.execute(f"PRAGMA busy_timeout = {BUSY_S * 1000}")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.close()
-
-    try:
-        await migrate(engine, folder)
-        yield engine
-    finally:
-        await engine.dispose()
-
-
-async def migrate(engine: AsyncEngine, where: object) -> None:
-    """Bring the schema to this version; `where` names it in messages."""
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-
-    def upgrade(connection: "Connection") -> None:
-        config.attributes["connection"] = connection
-        if connection.dialect.name == "sqlite":
-            # all or nothing, and one process after the other: SQLite's own transactions begin late
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        command.upgrade(config, "head")
-
-    try:
-        async with engine.begin() as connection:
-            await connection.run_sync(upgrade)
-    except CommandError as exc:
-        head = ScriptDirectory.from_config(config).get_current_head()
-        raise Refused(
-            f"the data in {where} is of a newer version: this one knows schema {head} ({exc})",
-            hint="use the newer version, or another folder",
-        ) from exc
-    except (DBAPIError, OSError) as exc:
-        raise Unavailable(f"the registry in {where} cannot be opened: {exc}") from exc
+from testbed_api.registry.engine import transaction
 
 
 class Registry:
@@ -91,7 +28,7 @@ class Registry:
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
-        """engine: migrated, see `open_engine`."""
+        """engine: migrated, see `registry.engine`."""
         self._engine = engine
 
     # --- organisations and equipment --------------------------------------------------------------
@@ -99,7 +36,7 @@ class Registry:
     async def add_organisation(self, organisation: Organisation) -> None:
         """Keep a new one; raises Taken."""
         try:
-            async with self._begin() as sql:
+            async with transaction(self._engine, write=True) as sql:
                 await sql.execute(
                     insert(tables.organisations).values(id=organisation.id, name=organisation.name)
                 )
@@ -123,7 +60,7 @@ class Registry:
             "site": orjson.dumps(dict(one.site)).decode(),
             "description": one.description,
         }
-        async with self._begin(write=True) as sql:
+        async with transaction(self._engine, write=True) as sql:
             table, owners = tables.equipment, tables.organisations
             owner = select(owners.c.id).filter_by(id=one.address.organisation)
             if (await sql.execute(owner)).first() is None:
@@ -190,7 +127,7 @@ class Registry:
             "stream": address.stream,
         }
         await self.equipment(address.owner)
-        async with self._begin(write=True) as sql:
+        async with transaction(self._engine, write=True) as sql:
             table = tables.stream_specs
             query = (
                 select(table.c.document).filter_by(**key).order_by(table.c.version.desc()).limit(1)
@@ -251,7 +188,7 @@ class Registry:
     async def add_principal(self, principal: Principal) -> None:
         """Keep a new one; raises Taken."""
         try:
-            async with self._begin() as sql:
+            async with transaction(self._engine, write=True) as sql:
                 await sql.execute(
                     insert(tables.principals).values(
                         id=principal.id,
@@ -282,7 +219,7 @@ class Registry:
     async def remove_principal(self, id_: str) -> None:
         """Forget one; raises Unknown, or Refused if no lasting administrator would be left."""
         table = tables.principals
-        async with self._begin(write=True) as sql:
+        async with transaction(self._engine, write=True) as sql:
             lasting = select(table.c.id).filter_by(role=Role.ADMINISTRATOR, expires_ns=None)
             administrators = {row.id for row in await sql.execute(lasting)}
             if administrators == {id_}:
@@ -302,24 +239,8 @@ class Registry:
     # --- how --------------------------------------------------------------------------------------
 
     async def _rows(self, query: Any) -> Sequence[Row[Any]]:
-        async with self._begin() as sql:
+        async with transaction(self._engine) as sql:
             return (await sql.execute(query)).all()
-
-    @asynccontextmanager
-    async def _begin(self, *, write: bool = False) -> AsyncIterator[AsyncConnection]:
-        """One transaction; write: it reads before it writes, so nobody may write in between."""
-        try:
-            async with self._engine.begin() as sql:
-                if write and self._engine.dialect.name == "sqlite":
-                    await sql.exec_driver_sql("BEGIN IMMEDIATE")
-                yield sql
-        except IntegrityError:
-            raise
-        except (DBAPIError, OSError) as exc:
-            raise Unavailable(
-                f"the registry did not answer: {getattr(exc, 'orig', exc)}",
-                hint="is the disk full?",
-            ) from exc
 
 
 def _equipment(row: Row[Any]) -> Equipment:

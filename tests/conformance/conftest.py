@@ -1,13 +1,20 @@
-"""The brokers that the bus suite runs over."""
+"""What the suites run over: brokers, and databases for the tables."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
-from tests.conformance import brokers
+from testbed_api.registry.postgresql import PostgresqlAddress
+from tests.conformance import brokers, registries
 
 
 @pytest.fixture(params=[brokers.open_nats, brokers.open_mosquitto], ids=["nats", "mosquitto"])
 async def broker(request, tmp_path) -> AsyncIterator[brokers.Broker]:
     async with request.param(tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request, tmp_path) -> Path | PostgresqlAddress:
+    return registries.where(request, tmp_path)

@@ -38,6 +38,7 @@ def test_a_broken_recording_is_named_with_its_line(tmp_path, change, sentence):
         (["credential", "create", "detector"], 2, "no credential is set"),
         (["gateway", "browse", "opc.tcp://127.0.0.1:9"], 3, "opc.tcp://127.0.0.1:9 did not answer"),
         (["up", "--store", "postgres://x"], 2, "'postgres://x' is no store"),
+        (["up", "--registry", "mysql://x"], 2, "'mysql://x' is no registry"),
         (["demo", "--data", "nowhere.csv"], 2, "there is no recording nowhere.csv"),
         (["tap", "rig"], 2, "is not the address of a stream"),
     ],
@@ -57,3 +58,25 @@ def test_a_server_that_is_away_is_the_services_fault():
     done = run("credential", "list", environment=environment)
     assert done.returncode == 3
     assert "did not answer" in done.stderr
+
+
+def test_a_registry_that_is_away_is_named(tmp_path):
+    registry = "postgresql://testbed@127.0.0.1:9/testbed"
+    ports = ["--port", "0", "--mqtt-port", "0"]
+    done = run("up", "--data", tmp_path, "--registry", registry, *ports)
+    assert done.returncode == 3
+    assert "testbed@127.0.0.1:9/testbed did not answer" in done.stderr
+    assert "is PostgreSQL running there" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_password_of_the_registry_is_your_input(tmp_path, postgresql):
+    file = tmp_path / "password"
+    file.write_text("wrong\n")
+    registry = f"postgresql://testbed@{postgresql.host}:{postgresql.port}/postgres"
+    environment = {"TESTBED_REGISTRY_PASSWORD_FILE": str(file), "TESTBED_REGISTRY": registry}
+    done = run("up", "--data", tmp_path / "data", "--port", "0", environment=environment)
+    assert done.returncode == 2
+    assert "does not let us in" in done.stderr
+    assert "set TESTBED_REGISTRY_PASSWORD" in done.stderr
+    assert "Traceback" not in done.stderr

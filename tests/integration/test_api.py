@@ -28,7 +28,8 @@ from testbed_api.freshness import Freshness
 from testbed_api.http.bounds import MOST_BODY
 from testbed_api.ledger import DeadLetter, Entries, Ledger, Life
 from testbed_api.parts import Parts
-from testbed_api.registry.sql import Registry, open_engine
+from testbed_api.registry.engine import open_engine
+from testbed_api.registry.sql import Registry
 from testbed_api.retention import Keeper
 from testbed_api.stores import duckdb
 from testbed_api.stores.port import Block

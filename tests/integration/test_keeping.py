@@ -16,7 +16,7 @@ from testbed_api import contents, retention
 from testbed_api.contents import EARLIEST_NS, LATEST_NS
 from testbed_api.deletions import Deletion, Deletions, Reason, Span
 from testbed_api.ledger import DeadLetter, Entries, Ledger, Life
-from testbed_api.registry.sql import open_engine
+from testbed_api.registry.engine import open_engine
 from testbed_api.retention import DAY_S, HOUR_S, Keeper
 from testbed_api.stores import duckdb, influxdb
 from testbed_api.stores.port import Block, SeriesStore

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -56,16 +57,24 @@ def accepts(port: int) -> bool:
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], *, folder: Path, ready: Callable[[], bool]
+    command: Sequence[str],
+    *,
+    folder: Path,
+    ready: Callable[[], bool],
+    user: str | None = None,
+    stop: signal.Signals = signal.SIGTERM,
 ) -> Iterator[Product]:
     """Start a product, wait until it is `ready`, and stop it by its pid in the end.
 
     folder: where its log is kept, `<name>.log`, appended to by each start and printed on failure.
+    user: whom it runs as, None for ourselves.  stop: the signal that ends it in order.
     """
     name = Path(command[0]).name
     log = folder / f"{name}.log"
     with log.open("ab") as sink:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, user=user, cwd=folder
+        )
     product = Product(name, process, log)
     try:
         _wait_until(ready, product)
@@ -74,7 +83,7 @@ def running(
         sys.stdout.write(f"{name} wrote:\n{product.log_tail()}\n")  # pytest shows it on failure
         raise
     finally:
-        _stop(process)
+        _stop(process, stop)
 
 
 def _wait_until(ready: Callable[[], bool], product: Product) -> None:
@@ -88,8 +97,8 @@ def _wait_until(ready: Callable[[], bool], product: Product) -> None:
         time.sleep(0.02)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
+def _stop(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    process.send_signal(how)
     try:
         process.wait(STOPPED_WITHIN_S)
     except subprocess.TimeoutExpired:

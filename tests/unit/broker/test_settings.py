@@ -109,3 +109,33 @@ def test_a_number_out_of_bounds_is_refused(name, value):
 def test_an_unknown_setting_is_refused():
     with pytest.raises(ValidationError, match="time_out"):
         BusSettings(time_out=3)
+
+
+def test_a_secret_may_come_from_a_file(tmp_path, monkeypatch):
+    file = tmp_path / "credential"
+    file.write_text(f"ada.{SECRET}\n")
+    monkeypatch.setenv("TESTBED_CREDENTIAL_FILE", str(file))
+    assert BusSettings().credential.get_secret_value() == f"ada.{SECRET}"
+    monkeypatch.setenv("TESTBED_CREDENTIAL", f"bert.{SECRET}")
+    assert BusSettings().credential.get_secret_value() == f"bert.{SECRET}"
+    assert BusSettings(credential=f"eve.{SECRET}").credential.get_secret_value()[:3] == "eve"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "No such file"), (b" \n", "is empty"), (b"\xff\xfe", "it is no text")],
+)
+def test_a_secrets_file_that_cannot_be_used_is_named(tmp_path, monkeypatch, content, reason):
+    file = tmp_path / "credential"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("TESTBED_CREDENTIAL_FILE", str(file))
+    with pytest.raises(Invalid, match=f"TESTBED_CREDENTIAL_FILE.*{reason}"):
+        BusSettings()
+
+
+def test_what_is_no_secret_does_not_come_from_a_file(tmp_path, monkeypatch):
+    file = tmp_path / "broker"
+    file.write_text("mqtt://elsewhere:1883")
+    monkeypatch.setenv("TESTBED_BROKER_FILE", str(file))
+    assert BusSettings().broker == "mqtt://127.0.0.1:1883"

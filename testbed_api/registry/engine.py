@@ -1,0 +1,98 @@
+"""The way into the tables: opened, brought to this version, and one transaction at a time.
+
+The same promises on SQLite and PostgreSQL: a migration is made once and whole, however many
+processes start; whoever reads before writing is alone; what is away is Unavailable.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import exc as sql_errors
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from broker.errors import Refused, Unavailable
+from testbed_api.registry import postgresql, sqlite
+from testbed_api.registry.postgresql import PostgresqlAddress
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+AWAY = (sql_errors.DBAPIError, sql_errors.TimeoutError, OSError, *postgresql.ERRORS)
+"""All that says that SQL is away; a connection's time-out is an OSError, a pool's is not."""
+
+
+@asynccontextmanager
+async def open_engine(where: Path | PostgresqlAddress) -> AsyncIterator[AsyncEngine]:
+    """The tables in a data folder or in PostgreSQL, migrated to this version.
+
+    Raises Refused if they are of a newer version, Forbidden or Unknown if PostgreSQL does not let
+    us in, Unavailable if it is away or the disk does not take them.
+    """
+    engine = sqlite.engine(where) if isinstance(where, Path) else postgresql.engine(where)
+    try:
+        await migrate(engine, where)
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+async def migrate(engine: AsyncEngine, where: Path | PostgresqlAddress) -> None:
+    """Bring the schema to this version, all or nothing and one process after the other."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+
+    def upgrade(connection: "Connection") -> None:
+        config.attributes["connection"] = connection
+        product = _product(engine)
+        product.alone(connection)
+        product.prepare(connection)
+        command.upgrade(config, "head")
+
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(upgrade)
+    except CommandError as exc:
+        head = ScriptDirectory.from_config(config).get_current_head()
+        raise Refused(
+            f"the data in {where} is of a newer version: this one knows schema {head} ({exc})",
+            hint="use the newer version, or another folder or database",
+        ) from exc
+    except AWAY as exc:
+        if isinstance(where, Path):
+            raise Unavailable(f"the registry in {where} cannot be opened: {exc}") from exc
+        raise postgresql.error_of(exc, where) from exc
+
+
+@asynccontextmanager
+async def transaction(
+    engine: AsyncEngine, *, write: bool = False
+) -> AsyncIterator[AsyncConnection]:
+    """All of it or nothing.
+
+    write: nobody else who says so writes meanwhile, so what is read here stays true to the end.
+    Raises Unavailable where SQL is away; IntegrityError comes through.
+    """
+    try:
+        async with engine.begin() as sql:
+            if write:
+                await sql.run_sync(_product(engine).alone)
+            yield sql
+    except sql_errors.IntegrityError:
+        raise
+    except AWAY as exc:
+        raise Unavailable(
+            f"the registry did not answer: {getattr(exc, 'orig', exc) or type(exc).__name__}",
+            hint="is the disk full, or PostgreSQL away?",
+        ) from exc
+
+
+def _product(engine: AsyncEngine) -> ModuleType:
+    return sqlite if engine.dialect.name == "sqlite" else postgresql

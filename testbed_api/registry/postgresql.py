@@ -1,0 +1,127 @@
+"""The tables in PostgreSQL: one database, the recorder's in a schema of their own."""
+
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import asyncpg
+from sqlalchemy import URL, Connection
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from broker.errors import BedError, Forbidden, Unavailable, Unknown
+from testbed_api.registry.tables import RECORDER
+
+CONNECT_S = 5
+ANSWER_S = 20
+"""A statement that takes longer has failed, also one that waits for another's lock."""
+WRITING = 0x7E57BED
+"""The advisory lock of whoever reads before writing; every process of ours takes the same one."""
+PORT = 5432
+TLS = ("prefer", "require", "verify-ca", "verify-full")
+
+ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What comes through SQLAlchemy as it was: the errors of connecting."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresqlAddress:
+    """Where a PostgreSQL is, and what of it is ours.
+
+    tls: as libpq's sslmode.
+    """
+
+    user: str
+    host: str
+    port: int
+    database: str
+    password: str = field(repr=False, default="")
+    tls: str = "prefer"
+
+    def __str__(self) -> str:
+        return f"postgresql://{self.user}@{self.host}:{self.port}/{self.database}"
+
+
+def address_of(text: str, password: str = "") -> PostgresqlAddress:
+    """Read `postgresql://user@host:port/database?sslmode=…`; raises ValueError."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port or PORT
+    except ValueError as exc:
+        raise ValueError(f"the registry's address is no URL: {exc}") from exc
+    if parts.password is not None:
+        raise ValueError(
+            "the password does not stand in the registry's address: set TESTBED_REGISTRY_PASSWORD"
+        )
+    database = unquote(parts.path.removeprefix("/"))
+    asked = dict(parse_qsl(parts.query, keep_blank_values=True))
+    tls = asked.pop("sslmode", "prefer")
+    whole = parts.scheme == "postgresql" and parts.username and parts.hostname and database
+    if not whole or "/" in database or asked or tls not in TLS:
+        raise ValueError(
+            f"{text!r} is no registry: write sqlite, or postgresql://user@host:port/database,"
+            f" with ?sslmode={'|'.join(TLS[1:])} where wanted"
+        )
+    user, host = unquote(parts.username or ""), parts.hostname or ""
+    return PostgresqlAddress(user, host, port, database, password, tls)
+
+
+def engine(address: PostgresqlAddress) -> AsyncEngine:
+    """Nothing is opened yet; a connection that PostgreSQL has ended is replaced before its use."""
+    url = URL.create(
+        "postgresql+asyncpg",
+        username=address.user,
+        password=address.password or None,
+        host=address.host,
+        port=address.port,
+        database=address.database,
+    )
+    told = {
+        "timeout": CONNECT_S,
+        "command_timeout": ANSWER_S,
+        "ssl": address.tls,
+        "server_settings": {"application_name": "testbed"},
+    }
+    return create_async_engine(url, pool_pre_ping=True, connect_args=told)
+
+
+def alone(connection: Connection) -> None:
+    """Nobody else who asks for this writes until the transaction ends."""
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITING})")
+
+
+def prepare(connection: Connection) -> None:
+    """Before the first migration: the recorder's schema."""
+    connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {RECORDER}")
+
+
+def error_of(exc: BaseException, address: PostgresqlAddress) -> BedError:
+    """What stands in the way of a start, as a sentence with what to do."""
+    cause = _asyncpgs(exc)
+    if isinstance(cause, asyncpg.InvalidAuthorizationSpecificationError):  # or a wrong password
+        return Forbidden(
+            f"PostgreSQL at {address} does not let us in: {cause}",
+            hint="set TESTBED_REGISTRY_PASSWORD, or TESTBED_REGISTRY_PASSWORD_FILE, to the"
+            " password of that user",
+        )
+    if isinstance(cause, asyncpg.InvalidCatalogNameError):
+        return Unknown(
+            f"PostgreSQL at {address} has no such database",
+            hint=f"make it: createdb --owner={address.user} {address.database}",
+        )
+    if isinstance(cause, asyncpg.InsufficientPrivilegeError):
+        return Forbidden(
+            f"PostgreSQL at {address} does not let us make our tables: {cause}",
+            hint=f"make {address.user} the owner of the database",
+        )
+    return Unavailable(
+        f"the registry at {address} did not answer: {cause or str(exc) or type(exc).__name__}",
+        hint="is PostgreSQL running there, and reachable from here?",
+    )
+
+
+def _asyncpgs(exc: BaseException | None) -> asyncpg.PostgresError | None:
+    """The error of asyncpg behind SQLAlchemy's, if there is one."""
+    while exc is not None:
+        if isinstance(exc, asyncpg.PostgresError):
+            return exc
+        exc = exc.__cause__ or getattr(exc, "orig", None)
+    return None
