@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -27,6 +28,8 @@ from gateway.spool import Depth, Spool, SpoolSettings
 from gateway.uplink import Uplink
 
 TICK_S = 0.02
+SPOOL_PAUSE_S = 0.5
+"""After the spool did not take something; what comes meanwhile waits, within its bound."""
 HEALTH_LOOK_S = 0.5
 HEALTH_EVERY_NS = 3 * NS_PER_S
 HEALTH_VALID_S = 5.0
@@ -58,8 +61,12 @@ class Feed:
         space: str,
         most_waiting: int,
     ) -> None:
-        """specs: as registered, of its streams.  most_waiting: samples not yet spooled."""
+        """specs: as registered, of its streams.  most_waiting: samples not yet spooled.
+
+        causes: how many holes were stated for each cause, counted for each signal.
+        """
         self.alarms: dict[str, str] = {}
+        self.causes: Counter[str] = Counter()
         self.freshness = [_Freshness() for _ in mapping.streams]
         self.shapers = [Shaper(one, source_of(mapping.kind, space)) for one in mapping.streams]
         self._mapping = mapping
@@ -95,7 +102,23 @@ class Feed:
 
     async def gap(self, stream: int, gap: Gap) -> None:
         """A hole from the link."""
-        self.shapers[stream].gap(gap)
+        self.causes[gap.cause] += len(gap.signals or self._specs[stream].names)
+        self._state(stream, [gap])
+
+    def not_kept(self, batches: Sequence[tuple[StreamAddress, Batch]]) -> None:
+        """What the spool did not take: gaps in the place of its samples, beside those it held."""
+        at = {spec.address: index for index, spec in enumerate(self._specs)}
+        stated: dict[int, list[Gap]] = defaultdict(list)
+        for address, batch in batches:
+            found = holes.holes_of(batch, holes.FAILED)
+            self.causes[holes.FAILED] += sum(len(one.signals) for one in found)
+            stated[at[address]] += [*batch.gaps, *found]
+        for stream, gaps in stated.items():
+            self._state(stream, holes.joined(gaps, self._specs[stream].names))
+
+    def _state(self, stream: int, gaps: Sequence[Gap]) -> None:
+        for gap in gaps:
+            self.shapers[stream].gap(gap)
         self._aging.add(stream)
 
     def heard(self, streams: Sequence[int]) -> None:
@@ -153,9 +176,9 @@ class Feed:
 
     def _put(self, stream: int, batch: Batch) -> None:
         spec = self._specs[stream]
-        if batch.gaps:
-            signals = sum(len(one.signals or spec.names) for one in batch.gaps)
-            causes = sorted({one.cause for one in batch.gaps})
+        if found := [one for one in batch.gaps if one.cause != holes.FAILED]:  # the alarm says it
+            signals = sum(len(one.signals or spec.names) for one in found)
+            causes = sorted({one.cause for one in found})
             log.warning("gaps were found", stream=str(spec.address), signals=signals, causes=causes)
         self._ready.append((spec.address, _numbered(batch, spec)))
         self._waiting += len(batch)
@@ -178,7 +201,9 @@ async def run(
     specs = await _register(mapping, settings, credential, clock)
     space, machine = settings.space, mapping.equipment
     path = settings.spool / f"{machine.organisation}.{machine.equipment}.{space}.sqlite"
-    kept_settings = SpoolSettings(settings.spool_bytes, settings.spool_keep_s)
+    kept_settings = SpoolSettings(
+        settings.spool_bytes, settings.spool_keep_s, settings.spool_free_bytes
+    )
     async with (
         spool.open(path, epoch=secrets.token_hex(13), settings=kept_settings) as kept,
         client.open(bus_settings, clock, client_id=f"{principal}--gateway") as bus,
@@ -191,7 +216,7 @@ async def run(
         health = _tell_health(mapping, feed, uplink, bus, clock, space)
         async with _running(uplink):
             try:
-                await _carry(link, feed, health, uplink)
+                await _carry(link, feed, health, uplink, clock)
             finally:
                 drained = await asyncio.shield(_finish(feed, uplink, settings.drain_s))
                 totals = asdict(uplink.sent) | _totals(feed, link, await kept.depth())
@@ -233,28 +258,26 @@ async def _running(uplink: Uplink) -> AsyncIterator[None]:
 
 
 async def _carry(
-    link: OpcUaLink, feed: Feed, health: Coroutine[None, None, None], uplink: Uplink
+    link: OpcUaLink, feed: Feed, health: Coroutine[None, None, None], uplink: Uplink, clock: Clock
 ) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(link.run(), name="link")
         tasks.create_task(feed.age(), name="batch age")
         tasks.create_task(health, name="health")
         while True:
-            await _spooled(feed, uplink, await feed.batches())
+            await _spooled(feed, uplink, await feed.batches(), clock)
 
 
 async def _spooled(
-    feed: Feed, uplink: Uplink, ready: Sequence[tuple[StreamAddress, Batch]]
+    feed: Feed, uplink: Uplink, ready: Sequence[tuple[StreamAddress, Batch]], clock: Clock
 ) -> None:
     """Into the spool; what its disk does not take is a stated gap of the next batch."""
     try:
         await uplink.send(ready)
     except Unavailable as exc:
         feed.alarm("spool", str(exc))
-        for address, batch in ready:
-            stream = [one.mapping.spec.address for one in feed.shapers].index(address)
-            for gap in (*batch.gaps, *holes.holes_of(batch, "spool-failed")):
-                feed.shapers[stream].gap(gap)
+        feed.not_kept(ready)
+        await clock.sleep(SPOOL_PAUSE_S)
     else:
         feed.alarm("spool", None)
 
@@ -322,8 +345,9 @@ def _numbered(batch: Batch, spec: StreamSpec) -> Batch:
 
 def _totals(feed: Feed, link: OpcUaLink, depth: Depth) -> dict[str, int]:
     """What became of everything, for the last line of the log."""
-    names = ("offered", "dead_banded", "moved", "repeated", "gaps")
+    names = ("offered", "dead_banded", "moved", "repeated")
     return {name: sum(getattr(one.shaped, name) for one in feed.shapers) for name in names} | {
+        "gaps": feed.causes.total(),
         "unmarked": depth.unmarked,
         "dropped": depth.dropped,
         "spool_bytes": depth.bytes,

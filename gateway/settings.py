@@ -23,6 +23,12 @@ class GatewaySettings(BaseSettings):
     spool_bytes: int = Field(
         default=2 * 1024**3, ge=1024**2, description="most bytes the spool keeps"
     )
+    spool_free_bytes: int = Field(
+        default=64 * 1024**2,
+        ge=0,
+        description="bytes of the spool's disk that stay free: with less, the oldest batches become"
+        " gaps; 0 does not look",
+    )
     spool_keep_s: float = Field(
         default=900.0, ge=0, description="seconds a batch stays in the spool after its mark"
     )

@@ -29,6 +29,8 @@ RESEND_MOST_S = 60.0
 DELETED_AT_ONCE = 1_000
 
 DROPPED_AT_ONCE = 20
+PAGE = 4_096
+"""What a batch costs in the file beside its body, at most."""
 FULL = "spool-full"
 
 _OLDEST = """SELECT min(committed_ns) FROM (
@@ -43,10 +45,15 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class SpoolSettings:
-    """How much is kept, and how long.  most_bytes: of bodies; keep_marked_s: after their mark."""
+    """How much is kept, and how long.
+
+    most_bytes: of bodies.  keep_marked_s: after their mark.  least_free_bytes: of the disk; with
+    less the file does not grow, and 0 does not look.
+    """
 
     most_bytes: int = 2 * 1024**3
     keep_marked_s: float = 900.0
+    least_free_bytes: int = 64 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +69,17 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How full the spool is: batches that wait for their mark, and all bytes."""
+    """How full the spool is: batches that wait for their mark, and all bytes.
+
+    oldest_ns: when the oldest that waits was committed.  dropped: batches that became gaps since
+    the start.  disk_free: bytes left where the file lies.
+    """
 
     unmarked: int
     bytes: int
     oldest_ns: int | None
     dropped: int
+    disk_free: int
 
 
 class _Counts(NamedTuple):
@@ -95,6 +107,7 @@ class Spool:
         self._sql = sql
         self._settings = settings
         self._thread = thread
+        self._path = Path(sql.execute("PRAGMA database_list").fetchone()[2])
         self.epoch: str = sql.execute("SELECT epoch FROM spool").fetchone()[0]
         (size,) = sql.execute("SELECT coalesce(sum(length(body)), 0) FROM bodies").fetchone()
         unmarked = sql.execute("SELECT count(*) FROM batches WHERE marked_ns IS NULL").fetchone()[0]
@@ -111,37 +124,54 @@ class Spool:
     def _commit(self, batches: Sequence[tuple[str, Batch]], now_ns: int) -> list[Kept]:
         before, places = self._counts, dict(self._places)
         try:
+            most_bytes = self._most_bytes()
             with self._sql:
                 self._forget(now_ns)
-                kept = [self._insert(stream, batch, now_ns) for stream, batch in batches]
+                coming = [Kept(0, one, *self._numbered(one, batch)) for one, batch in batches]
+                size = sum(len(one.body) + PAGE for one in coming)
+                self._make_room(most_bytes - size)  # before: what it frees is used again
+                kept = [
+                    self._insert(one, batch, now_ns)
+                    for one, (_, batch) in zip(coming, batches, strict=True)
+                ]
                 moved = [(stream, *self._places[stream]) for stream in {one for one, _ in batches}]
                 self._sql.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?)", moved)
-                if self._counts.bytes > self._settings.most_bytes:
-                    self._make_room()
+                self._make_room(most_bytes)
         except BaseException:  # what is rolled back is not counted either
             self._counts, self._places = before, places
             self._named.clear()
             raise
         return kept
 
-    def _insert(self, stream: str, batch: Batch, now_ns: int) -> Kept:
-        self._name(stream, batch)
+    def _most_bytes(self) -> int:
+        """What the bodies may take: as set, or less where the disk has no more for the file."""
+        least = self._settings.least_free_bytes
+        if not least:
+            return self._settings.most_bytes
+        room = spool_file.room(self._sql, self._path, least)
+        return min(self._settings.most_bytes, self._counts.bytes + room)
+
+    def _numbered(self, stream: str, batch: Batch) -> tuple[int, bytes]:
+        """The stream's next number, and the body under it."""
         seq, last_ns = self._places.get(stream, _Place())
         newest_ns = [int(one.time_ns.max()) for one in batch.frames if len(one)]
         if last_ns is not None:
             newest_ns.append(last_ns)
-        place = _Place(seq + 1, max(newest_ns, default=None))
-        body = codec.body(replace(batch, epoch=self.epoch, seq=place.seq))
+        self._places[stream] = _Place(seq + 1, max(newest_ns, default=None))
+        return seq + 1, codec.body(replace(batch, epoch=self.epoch, seq=seq + 1))
+
+    def _insert(self, kept: Kept, batch: Batch, now_ns: int) -> Kept:
+        """Into the file; `kept` has no id yet."""
+        self._name(kept.stream, batch)
         cursor = self._sql.execute(
             "INSERT INTO batches (stream, seq, samples, committed_ns, due_ns)"
             " VALUES (?, ?, ?, ?, ?)",
-            (stream, place.seq, len(batch), now_ns, now_ns + round(RESEND_FIRST_S * NS_PER_S)),
+            (kept.stream, kept.seq, len(batch), now_ns, now_ns + round(RESEND_FIRST_S * NS_PER_S)),
         )
         row = cursor.lastrowid or 0
-        self._sql.execute("INSERT INTO bodies VALUES (?, ?)", (row, body))
-        self._places[stream] = place
-        self._count(size=len(body), unmarked=1)
-        return Kept(row, stream, place.seq, body)
+        self._sql.execute("INSERT INTO bodies VALUES (?, ?)", (row, kept.body))
+        self._count(size=len(kept.body), unmarked=1)
+        return replace(kept, id=row)
 
     def _name(self, stream: str, batch: Batch) -> None:
         """Keep what a long frame's numbers mean, for gaps in the place of its samples."""
@@ -168,10 +198,12 @@ class Spool:
             size = self._sql.execute("DELETE FROM bodies WHERE id = ? RETURNING length(body)", row)
             self._count(size=-size.fetchone()[0])
 
-    def _make_room(self) -> None:
+    def _make_room(self, most_bytes: int) -> None:
         """Let go of what is marked, then make the oldest batches gaps under their own numbers."""
+        if self._counts.bytes <= most_bytes:
+            return
         self._delete("marked_ns IS NOT NULL")
-        while self._counts.bytes > self._settings.most_bytes:
+        while self._counts.bytes > most_bytes:
             oldest = self._sql.execute(
                 "SELECT id, stream FROM batches WHERE samples > 0 ORDER BY id LIMIT ?",
                 (DROPPED_AT_ONCE,),
@@ -180,7 +212,7 @@ class Spool:
                 break
             for row, stream in oldest:
                 self._drop(row, stream)
-                if self._counts.bytes <= self._settings.most_bytes:
+                if self._counts.bytes <= most_bytes:
                     break
 
     def _drop(self, row: int, stream: str) -> None:
@@ -249,7 +281,7 @@ class Spool:
         """How much waits."""
         (oldest_ns,) = await self._run(lambda: self._sql.execute(_OLDEST).fetchone())
         size, unmarked, dropped = self._counts
-        return Depth(unmarked, size, oldest_ns, dropped)
+        return Depth(unmarked, size, oldest_ns, dropped, spool_file.disk_free(self._path))
 
     async def bodies(self) -> list[Kept]:
         """All that is kept, marked or not: for who checks what became of it."""

@@ -12,6 +12,8 @@ import structlog
 from broker.errors import Corrupt, Refused, Taken, Unavailable
 
 LAYOUT = 3
+WAL_BYTES = 8 * 1024**2
+"""The WAL is cut back to this after a transaction that made it longer."""
 
 _BATCHES = (
     # bodies apart: a mark changes a short row, and does not write the body anew
@@ -64,6 +66,9 @@ def connect(path: Path, epoch: str) -> sqlite3.Connection:
         try:
             sql.execute("PRAGMA journal_mode = WAL")
             sql.execute("PRAGMA synchronous = FULL")
+            # what is let go is not written over: a full disk has no room for that in the WAL
+            sql.execute("PRAGMA secure_delete = OFF")
+            sql.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
             with sql:  # all of it or nothing: no spool without an epoch, none between two layouts
                 sql.execute("BEGIN IMMEDIATE")
                 _prepare(sql, path, epoch)
@@ -75,6 +80,26 @@ def connect(path: Path, epoch: str) -> sqlite3.Connection:
     except sqlite3.DatabaseError as exc:
         raise Corrupt(f"{path} is no spool: {exc}") from exc
     return sql
+
+
+def disk_free(path: Path) -> int:
+    """Bytes that are left to us where the file lies."""
+    disk = os.statvfs(path.parent)
+    return disk.f_bavail * disk.f_frsize
+
+
+def room(sql: sqlite3.Connection, path: Path, least_free: int) -> int:
+    """Bytes that the file may still take so that as many stay free on its disk.
+
+    What is free inside counts as well, since the file never shrinks; what stands in the WAL
+    and not in the file yet will take its place there.
+    """
+    pages, unused, size = (
+        int(sql.execute(f"PRAGMA {name}").fetchone()[0])
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    coming = max(0, pages * size - path.stat().st_size)
+    return max(0, disk_free(path) - coming - least_free) + unused * size
 
 
 def _prepare(sql: sqlite3.Connection, path: Path, epoch: str) -> None:
