@@ -115,7 +115,14 @@ class Spool:
         rows = sql.execute("SELECT stream, seq, last_ns FROM streams")
         self._places = {stream: _Place(seq, last_ns) for stream, seq, last_ns in rows}
         self._named = set(sql.execute("SELECT stream, spec FROM names"))
-        self._marked: dict[str, Held] = {}
+        self._marked = {
+            stream: Held(0, ((first, last),))
+            for stream, first, last in sql.execute(
+                "SELECT stream, min(seq), max(seq) FROM batches WHERE marked_ns IS NOT NULL"
+                " GROUP BY stream"
+            )
+        }
+        """The last mark of each stream; before the first one what the file says, roughly."""
 
     async def commit(self, batches: Sequence[tuple[str, Batch]], now_ns: int) -> list[Kept]:
         """Number and keep batches of streams, durably, in this order."""
@@ -233,9 +240,11 @@ class Spool:
 
     def _mark(self, held: Mapping[str, Held], now_ns: int) -> None:
         news = {stream: one for stream, one in held.items() if self._marked.get(stream) != one}
-        marked = 0
+        marked = again = 0
         with self._sql:
             for stream, one in news.items():
+                if stream in self._marked and not _within(self._marked[stream], one):
+                    again += self._unmark(stream, one)
                 for first, last in one.ranges:
                     marked += self._sql.execute(
                         "UPDATE batches SET marked_ns = ?"
@@ -243,7 +252,19 @@ class Spool:
                         (now_ns, stream, first, last),
                     ).rowcount
         self._marked |= news
-        self._count(unmarked=-marked)
+        self._count(unmarked=again - marked)
+        if again:
+            log.warning("marks were taken back, what is kept is sent again", batches=again)
+
+    def _unmark(self, stream: str, held: Held) -> int:
+        """The recorder lost what it had: it was restored from a backup, say.  How many go again."""
+        rows = self._sql.execute(
+            "SELECT id, seq FROM batches WHERE stream = ? AND marked_ns IS NOT NULL AND seq > ?",
+            (stream, held.upto),
+        )
+        lost = [(row,) for row, seq in rows.fetchall() if seq not in held]
+        self._sql.executemany("UPDATE batches SET marked_ns = NULL, due_ns = 0 WHERE id = ?", lost)
+        return len(lost)
 
     async def due(self, now_ns: int, limit: int) -> list[Kept]:
         """What is to be sent again, oldest first; each is put off, further at every try."""
@@ -309,6 +330,14 @@ class Spool:
                 f"the spool is damaged: {exc}",
                 hint="set the file aside; its unmarked batches are in it",
             ) from exc
+
+
+def _within(one: Held, other: Held) -> bool:
+    """Whether all that one holds the other holds too."""
+    return all(
+        any(low <= first and last <= high for low, high in other.ranges)
+        for first, last in one.ranges
+    )
 
 
 @asynccontextmanager

@@ -134,6 +134,7 @@ async def test_a_time_that_cannot_be_kept_is_refused(rig, administrator, days): 
 
 
 @pytest.mark.usefixtures("rig")
+@pytest.mark.timeout(60)  # they are processes of their own
 async def test_the_commands_say_what_is_kept_and_what_is_gone(server, administrator):
     code, printed, _ = await command(server, "retention", "set", RIG, "--days", "36500")
     assert (code, printed) == (0, f"{RIG} is kept for 36500 days\n")
