@@ -3,6 +3,7 @@
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
@@ -119,11 +120,13 @@ class StreamSpec:
     """The signals' names, in the order of the spec."""
     dtypes: tuple[Dtype, ...] = field(init=False, repr=False, compare=False)
     """The signals' dtypes, in the order of the spec."""
+    _named: Mapping[str, Signal] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         names = tuple(signal.name for signal in self.signals)
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "dtypes", tuple(signal.dtype for signal in self.signals))
+        object.__setattr__(self, "_named", dict(zip(names, self.signals, strict=True)))
         if not 1 <= self.version < 2**31:
             raise Invalid(f"spec version {self.version} of {self.address}", hint="count from 1")
         if not 1 <= len(self.signals) <= MOST_SIGNALS:
@@ -146,9 +149,8 @@ class StreamSpec:
 
     def signal(self, name: str) -> Signal:
         """The signal of that name; raises Invalid."""
-        for signal in self.signals:
-            if signal.name == name:
-                return signal
+        if name in self._named:
+            return self._named[name]
         raise Invalid(
             f"{self.address} has no signal {name!r}", hint=f"it has {', '.join(self.names)}"
         )

@@ -78,7 +78,7 @@ class _Flush:
     repeated: int = 0
 
     def samples(self) -> int:
-        return sum(len(series.time_ns) for block in self.blocks for _, series in block.series)
+        return sum(map(len, self.blocks))
 
 
 class Recorder:
@@ -270,9 +270,8 @@ class Recorder:
         ]
 
     def _add(self, flush: _Flush, life: Life, spec: StreamSpec, batch: Batch) -> None:
-        series = tuple(batch.series())
-        if series:
-            flush.blocks.append(Block(life.space, spec, series))
+        if batch.frames:
+            flush.blocks.append(Block(life.space, spec, batch.frames))
             flush.origins.append((life, batch.seq))
         flush.entries.gaps += [(life, batch.seq, gap) for gap in batch.gaps]
         flush.batches += 1
@@ -331,7 +330,7 @@ class Recorder:
         """The store will never take these blocks: each of their samples becomes a dead letter."""
         for index, reason in partial.rejected:
             life, seq = flush.origins[index]
-            for name, series in flush.blocks[index].series:
+            for name, series in flush.blocks[index].series():
                 flush.entries.dead_letters += [
                     DeadLetter(
                         space=life.space,

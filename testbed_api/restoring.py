@@ -160,9 +160,7 @@ def _blocks(
         frames, misfits = codec.frames_in([told], spec)
         if misfits:
             raise Corrupt(f"a frame of {spec.address} in the backup: {misfits[0].reason}")
-        gathered.append(
-            Block(space, spec, tuple(one for frame in frames for one in frame.series()))
-        )
+        gathered.append(Block(space, spec, frames))
         count += sum(map(len, frames))
         if count >= AT_ONCE:
             yield gathered

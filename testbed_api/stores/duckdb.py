@@ -95,7 +95,7 @@ class DuckDbStore:
     def _write(self, blocks: Sequence[Block]) -> None:
         by_table: dict[str, list[_Run]] = {}
         for block in blocks:
-            for name, series in block.series:
+            for name, series in block.series():
                 if len(series.time_ns):
                     run = _Run(name, block.spec.signal(name).dtype, series)
                     by_table.setdefault(_table(block.space, block.spec.address), []).append(run)

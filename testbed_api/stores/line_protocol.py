@@ -7,10 +7,14 @@ one: whatever is sent again under one identity, the value read was sent with the
 Source: InfluxDB 2.7 reference, line protocol.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
-from broker.batch import BAD, GOOD, Series
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from broker.batch import BAD, GOOD, NUMPY, Column, Long, Quality, Wide
 from broker.streams import Dtype
 from testbed_api.stores.port import Block
 
@@ -19,6 +23,8 @@ MOST_BYTES = 5_000_000
 
 _SUFFIXES = ("", ":uncertain", ":bad")
 """By quality; no signal's name holds a colon."""
+_ENDS = {Dtype.INT64: b"i"}
+"""What stands behind a value of that type."""
 
 
 def field(name: str, quality: int) -> str:
@@ -32,49 +38,108 @@ def bodies(blocks: Iterable[Block]) -> Iterator[bytes]:
     size = 0
     for block in blocks:
         for line in lines(block):
-            encoded = line.encode()
-            if part and (len(part) == MOST_LINES or size + len(encoded) >= MOST_BYTES):
+            if part and (len(part) == MOST_LINES or size + len(line) >= MOST_BYTES):
                 yield b"\n".join(part)
                 part, size = [], 0
-            part.append(encoded)
-            size += len(encoded) + 1
+            part.append(line)
+            size += len(line) + 1
     if part:
         yield b"\n".join(part)
 
 
-def lines(block: Block) -> Iterator[str]:
+def lines(block: Block) -> Iterator[bytes]:
     """The lines of a block, without line ends; nanosecond time stamps."""
-    head = f"{block.spec.address},space={block.space}"  # ids hold nothing that needs escaping
-    dtypes = {signal.name: signal.dtype for signal in block.spec.signals}
-    shared: dict[bytes, list[tuple[str, Series]]] = defaultdict(list)
-    for name, series in block.series:
-        if len(series.time_ns):
-            shared[series.time_ns.tobytes()].append((name, series))
-    for together in shared.values():
-        columns = [_fields(name, dtypes[name], series) for name, series in together]
-        times = map(str, together[0][1].time_ns.tolist())
-        for time, *cells in zip(times, *columns, strict=True):
-            yield f"{head} {','.join(cells)} {time}"
+    head = f"{block.spec.address},space={block.space}".encode()  # ids need no escaping
+    for frame in block.frames:
+        if len(frame):
+            yield from _wide(head, frame, block) if isinstance(frame, Wide) else _long(head, frame)
 
 
-def _fields(name: str, dtype: Dtype, series: Series) -> Sequence[str]:
+def _wide(head: bytes, frame: Wide, block: Block) -> Iterator[bytes]:
+    """A line for each time stamp."""
+    names = tuple(frame.values)
+    dtypes = tuple(block.spec.signal(name).dtype for name in names)
+    times = _tokens(frame.time_ns, Dtype.INT64)
+    if not any(codes.any() for codes in frame.quality.values()):
+        form = _form(head, names, dtypes)
+        return map(form.__mod__, zip(*_table(frame, dtypes), times, strict=True))
+    columns = [
+        _cells(name, dtype, series.values, series.quality)
+        for (name, series), dtype in zip(frame.series(), dtypes, strict=True)
+    ]
+    return (
+        b"%b %b %b" % (head, b",".join(cells), time)
+        for *cells, time in zip(*columns, times, strict=True)
+    )
+
+
+def _table(frame: Wide, dtypes: Sequence[Dtype]) -> Sequence[Sequence[bytes]]:
+    """The values' texts, signal by signal; all at once where all are floats."""
+    columns = list(frame.values.values())
+    if set(dtypes) == {Dtype.FLOAT64}:
+        texts = _tokens(np.concatenate(columns), Dtype.FLOAT64)
+        size = len(frame.time_ns)
+        return [texts[at : at + size] for at in range(0, len(texts), size)]
+    return [_tokens(one, dtype) for one, dtype in zip(columns, dtypes, strict=True)]
+
+
+@lru_cache(maxsize=1_000)
+def _form(head: bytes, names: tuple[str, ...], dtypes: tuple[Dtype, ...]) -> bytes:
+    """A line with good values of these signals, to be filled in."""
+    cells = (
+        _key(name, GOOD) + b"=%b" + _ENDS.get(dtype, b"")
+        for name, dtype in zip(names, dtypes, strict=True)
+    )
+    return head + b" " + b",".join(cells) + b" %b"
+
+
+def _long(head: bytes, frame: Long) -> Iterator[bytes]:
+    """A line for each sample."""
+    times = _tokens(frame.time_ns, Dtype.INT64)
+    if len(set(frame.dtypes)) == 1 and not frame.quality.any():
+        (dtype,) = set(frame.dtypes)
+        form = b"%b%b" + _ENDS.get(dtype, b"") + b" %b"
+        keys = [head + b" " + _key(name, GOOD) + b"=" for name in frame.names]
+        starts = map(keys.__getitem__, frame.signal.tolist())
+        return map(form.__mod__, zip(starts, _tokens(frame.values, dtype), times, strict=True))
+    return _odd(head, frame, times)
+
+
+def _odd(head: bytes, frame: Long, times: Sequence[bytes]) -> Iterator[bytes]:
+    """The same where types differ or not all is good: signal by signal."""
+    for at in np.unique(frame.signal).tolist():
+        mine = np.flatnonzero(frame.signal == at)
+        dtype = frame.dtypes[at]
+        cells = _cells(frame.names[at], dtype, frame.values[mine], frame.quality[mine])
+        for cell, place in zip(cells, mine.tolist(), strict=True):
+            yield b"%b %b %b" % (head, cell, times[place])
+
+
+def _cells(name: str, dtype: Dtype, values: Column, quality: Quality) -> list[bytes]:
     """`key=value` for each sample."""
-    keys = [field(name, quality).replace(" ", "\\ ") for quality in range(len(_SUFFIXES))]
-    values = _texts(dtype, series)
-    if not series.quality.any():
-        return [f"{keys[GOOD]}={value}" for value in values]
+    keys = [_key(name, code) + b"=" for code in range(len(_SUFFIXES))]
+    texts = _tokens(values, dtype)
+    end = _ENDS.get(dtype, b"")
     return [
-        f"{keys[code]}={'t' if code == BAD else value}"
-        for value, code in zip(values, series.quality.tolist(), strict=True)
+        keys[code] + (b"t" if code == BAD else text + end)
+        for text, code in zip(texts, quality.tolist(), strict=True)
     ]
 
 
-def _texts(dtype: Dtype, series: Series) -> Sequence[str]:
-    values = series.values.tolist()
-    if dtype is Dtype.FLOAT64:
-        return [repr(value) for value in values]
-    if dtype is Dtype.INT64:
-        return [f"{value}i" for value in values]
+def _key(name: str, quality: int) -> bytes:
+    return field(name, quality).replace(" ", "\\ ").encode()
+
+
+def _tokens(values: npt.NDArray[np.generic], dtype: Dtype) -> Sequence[bytes]:
+    """The text of each value, without what its type puts behind it."""
+    if dtype is Dtype.STRING:
+        return [b'"' + _escaped(value) + b'"' for value in values.tolist()]
+    values = values.astype(NUMPY[dtype], copy=False)
     if dtype is Dtype.BOOL:
-        return ["t" if value else "f" for value in values]
-    return ['"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values]
+        return [b"t" if value else b"f" for value in values.tolist()]
+    written = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)
+    return written[1:-1].split(b",") if len(values) else ()
+
+
+def _escaped(text: str) -> bytes:
+    return text.replace("\\", "\\\\").replace('"', '\\"').encode()

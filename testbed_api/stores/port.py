@@ -1,10 +1,10 @@
 """What the testbed asks of a time-series store."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
-from broker.batch import Long, Series
+from broker.batch import Long, Series, Wide
 from broker.errors import Invalid
 from broker.namespace import StreamAddress, checked_space
 from broker.streams import StreamSpec
@@ -12,13 +12,26 @@ from broker.streams import StreamSpec
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Samples of one stream in one space, to be stored; `series` are (signal, its samples), in any
-    order.
-    """
+    """Samples of one stream in one space, to be stored, in any order."""
 
     space: str
     spec: StreamSpec
-    series: tuple[tuple[str, Series], ...]
+    frames: tuple[Wide | Long, ...]
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return sum(map(len, self.frames))
+
+    def series(self) -> Iterator[tuple[str, Series]]:
+        """Each signal of each frame with its samples; a signal may come several times."""
+        for frame in self.frames:
+            yield from frame.series()
+
+    @classmethod
+    def of_series(cls, space: str, spec: StreamSpec, named: Iterable[tuple[str, Series]]) -> Self:
+        """From signals that come one by one."""
+        frames = (Wide(one.time_ns, {name: one.values}, {name: one.quality}) for name, one in named)
+        return cls(space, spec, tuple(frames))
 
 
 @dataclass(frozen=True, slots=True)

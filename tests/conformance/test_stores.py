@@ -67,7 +67,7 @@ def bits(value):
 
 
 def block(*named, spec=SPEC, space="live"):
-    return Block(space, spec, named)
+    return Block.of_series(space, spec, named)
 
 
 async def stored(store, spec=SPEC, space="live", span=ALWAYS, signals=None):

@@ -41,7 +41,9 @@ asyncio.run(write())
 def block(first, end):
     times = np.arange(first, end)
     values = np.random.default_rng(1).random(end - first)
-    return Block("live", SPEC, (("a", Series(times, values, np.zeros(end - first, np.uint8))),))
+    return Block.of_series(
+        "live", SPEC, (("a", Series(times, values, np.zeros(end - first, np.uint8))),)
+    )
 
 
 async def times(store):

@@ -21,7 +21,7 @@ def block(times, values, dtype=Dtype.FLOAT64):
     columns = Series(
         np.array(times, np.int64), np.array(values, NUMPY[dtype]), np.zeros(len(times), np.uint8)
     )
-    return Block("live", spec(dtype), (("a", columns),))
+    return Block.of_series("live", spec(dtype), (("a", columns),))
 
 
 async def times(store):

@@ -137,7 +137,7 @@ async def stored(bed: Bed, spec: StreamSpec, count: int) -> None:
         ("Volume Flow RateRMS", Series(times, np.full(count, 7.5), good)),
         ("running", Series(times[:1], np.array([True]), good[:1])),
     )
-    await bed.parts.store.write([Block("live", spec, series)])
+    await bed.parts.store.write([Block.of_series("live", spec, series)])
 
 
 def assert_problem(answer: httpx.Response, status: int, code: str, *words: str) -> None:

@@ -84,8 +84,10 @@ def series(times, values, dtype, bad=()):
 def blocks():
     times = NOW_NS + np.arange(20_000) * NS_PER_S // 10
     far = [-(2**61), NOW_NS, 2**61]
-    yield Block("live", SPECS[0], (("old", series(times[:10], times[:10] / 7, Dtype.FLOAT64)),))
-    yield Block(
+    yield Block.of_series(
+        "live", SPECS[0], (("old", series(times[:10], times[:10] / 7, Dtype.FLOAT64)),)
+    )
+    yield Block.of_series(
         "live",
         SPECS[1],
         (
@@ -95,7 +97,9 @@ def blocks():
             ("s", series(times[:2], ['ü\n"', "x" * 5_000], Dtype.STRING)),
         ),
     )
-    yield Block("run-1", SPECS[1], (("p", series([1, 2], [-0.0, 5e-324], Dtype.FLOAT64)),))
+    yield Block.of_series(
+        "run-1", SPECS[1], (("p", series([1, 2], [-0.0, 5e-324], Dtype.FLOAT64)),)
+    )
 
 
 async def fill(kept):
@@ -330,7 +334,7 @@ async def test_what_is_not_sent_again_becomes_a_gap(made, tmp_path):
         ]
         again = lost.to_ns - 30 * NS_PER_S + np.arange(16) * 2 * NS_PER_S
         await kept.store.write(
-            [Block("run-1", SPECS[1], (("p", series(again, again / 7, Dtype.FLOAT64)),))]
+            [Block.of_series("run-1", SPECS[1], (("p", series(again, again / 7, Dtype.FLOAT64)),))]
         )
         for _ in range(2):  # drawing it anew changes nothing
             await settle(kept.deletions, kept.store, CLOCK)

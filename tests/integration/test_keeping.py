@@ -78,7 +78,7 @@ async def bed(opened, tmp_path):
 async def write(store, space, spec, name, since_h, until_h):
     times = ago_ns(np.arange(since_h, until_h, -1, dtype=np.int64))
     columns = Series(times, times / NS_PER_S, np.zeros(len(times), np.uint8))
-    await store.write([Block(space, spec, ((name, columns),))])
+    await store.write([Block.of_series(space, spec, ((name, columns),))])
 
 
 def ago_ns(hours):
