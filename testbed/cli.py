@@ -219,13 +219,18 @@ def backup(
     store: Annotated[
         str | None, typer.Option(help="with --data: the store, as for `testbed up`")
     ] = None,
+    registry: Annotated[
+        str | None, typer.Option(help="with --data: the registry, as for `testbed up`")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Back up registry, ledger and store, with the hash of everything."""
     from testbed import backup as room
     from testbed_api.settings import ServerSettings
 
-    stopped = None if data is None else settings(ServerSettings, folder=data, store=store)
+    stopped = None
+    if data is not None:
+        stopped = settings(ServerSettings, folder=data, store=store, registry=registry)
     made = running.run(room.backup(to, stopped, WallClock()))
     say_json(room.told(made, to)) if json else room.show(made, to, out)
 
@@ -235,6 +240,7 @@ def restore(
     folder: Annotated[Path, typer.Argument(help="the backup")],
     data: Annotated[Path | None, typer.Option(help="a new data folder [testbed-data]")] = None,
     store: Annotated[str | None, typer.Option(help="the store, as for `testbed up`")] = None,
+    registry: Annotated[str | None, typer.Option(help="the registry, as for `testbed up`")] = None,
     sha256: Annotated[
         str | None, typer.Option(help="of its manifest, as `testbed backup` printed it")
     ] = None,
@@ -244,7 +250,7 @@ def restore(
     from testbed import backup as room
     from testbed_api.settings import ServerSettings
 
-    chosen = settings(ServerSettings, folder=data, store=store)
+    chosen = settings(ServerSettings, folder=data, store=store, registry=registry)
     made, losses = running.run(room.restore(folder, chosen, WallClock(), sha256))
     say_json(room.told(made, folder)) if json else room.show_restored(made, losses, out)
 

@@ -52,6 +52,7 @@ from tests.integration.test_server import (
 from tests.integration.test_server import (
     SPEC as SERVED_SPEC,
 )
+from tests.services import postgresql as postgresql_product
 
 CLOCK = WallClock()
 RIG = StreamAddress("factory", "pump-rig", "rig")
@@ -144,11 +145,21 @@ async def _whole(dumper):
     yield b"".join([chunk async for chunk in dumper.tables()])
 
 
-@pytest.fixture(params=["duckdb", "influxdb"])
+@pytest.fixture(params=["duckdb", "influxdb", "postgresql"])
 def settings_for(request, tmp_path):
     """Settings of a server with a folder and a store of its own, by name."""
     if request.param == "duckdb":
         return lambda name: ServerSettings(folder=tmp_path / name)
+    if request.param == "postgresql":
+        database = request.getfixturevalue("postgresql")
+        addresses = {
+            name: database.new_database(f"{tmp_path.name}-{name}") for name in ("before", "after")
+        }
+        return lambda name: ServerSettings(
+            folder=tmp_path / name,
+            registry=addresses[name],
+            registry_password=postgresql_product.PASSWORD,
+        )
     server = request.getfixturevalue("influxd")
     place = server.url.removeprefix("http://") + f"/{server.organisation}/{tmp_path.name}"
     return lambda name: ServerSettings(
@@ -183,8 +194,8 @@ async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
         await kept.ledger.commit(Entries(gaps=[(LIFE, 4, Gap((), 8, 9, "gateway-down"))]))
 
 
-@pytest.mark.parametrize("settings_for", ["influxdb"], indirect=True)
-async def test_what_one_store_held_comes_back_in_the_other(settings_for, made):
+@pytest.mark.parametrize("settings_for", ["influxdb", "postgresql"], indirect=True)
+async def test_what_one_product_held_comes_back_in_another(settings_for, made):
     folder, _, before = made
     await room.restore(folder, settings_for("after"), CLOCK, None)
     async with service.kept(settings_for("after")) as kept:
@@ -245,17 +256,17 @@ async def test_a_folder_without_a_manifest_is_no_backup(made, tmp_path):
         await room.restore(made[0], ServerSettings(folder=tmp_path / "after"), CLOCK, None)
 
 
+@pytest.mark.parametrize("settings_for", ["influxdb", "postgresql"], indirect=True)
 async def test_a_restore_goes_only_where_nothing_is(made, settings_for, tmp_path):
     folder, _, _ = made
     with pytest.raises(Refused, match="is not empty"):
         await room.restore(folder, ServerSettings(folder=tmp_path / "before"), CLOCK, None)
-    first, second = settings_for("after"), settings_for("again")
+    first = settings_for("after")
     await room.restore(folder, first, CLOCK, None)
-    if first.influxdb:
-        with pytest.raises(Taken, match="has samples of factory/pump-rig/rig"):
-            await room.restore(
-                folder, second.model_copy(update={"store": first.store}), CLOCK, None
-            )
+    again = first.model_copy(update={"folder": tmp_path / "again"})
+    sentence = "has samples of factory" if first.influxdb else "organisations is not empty"
+    with pytest.raises(Taken, match=sentence):
+        await room.restore(folder, again, CLOCK, None)
 
 
 async def test_a_restore_that_broke_off_is_not_served(made, tmp_path, monkeypatch):
