@@ -40,3 +40,12 @@ class GatewaySettings(BaseSettings):
     drain_s: float = Field(
         default=10.0, ge=0, description="seconds to wait for the last marks when it stops"
     )
+    log_every_s: float = Field(
+        default=60.0, ge=1, description="seconds between two lines of figures in the log"
+    )
+    gateway_metrics_port: int = Field(
+        default=0,
+        ge=0,
+        le=65_535,
+        description="port on loopback where Prometheus reads the figures, at /metrics; 0 is off",
+    )

@@ -34,6 +34,8 @@ log = structlog.get_logger()
 class Sent:
     """What the uplink has done since it started."""
 
+    commits: int = 0
+    commit_ns: int = 0
     batches: int = 0
     again: int = 0
     put_off: int = 0
@@ -70,7 +72,11 @@ class Uplink:
         Raises Unavailable if the spool does not take them.
         """
         named = [(str(address), batch) for address, batch in batches]
-        for kept in await self._spool.commit(named, self._clock.now_ns()):
+        since_ns = self._clock.now_ns()
+        committed = await self._spool.commit(named, since_ns)
+        self.sent.commits += 1
+        self.sent.commit_ns += self._clock.now_ns() - since_ns
+        for kept in committed:
             try:
                 self._fresh.put_nowait(kept)
             except asyncio.QueueFull:

@@ -1,0 +1,178 @@
+"""Between link and uplink: what was read and is not spooled yet, bounded in samples."""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from broker.batch import Batch, Gap, source_of
+from broker.clock import Clock
+from broker.namespace import StreamAddress
+from broker.streams import StreamSpec
+from gateway import holes
+from gateway.arrivals import Arrivals
+from gateway.mapping import Mapping
+from gateway.shaping import Shaper
+from gateway.spool import Spool
+
+TICK_S = 0.02
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Heard:
+    """When a stream was last heard of, by our clock; 0 is never.
+
+    sample_ns: a sample came.  alive_ns: a sample or a keep-alive came.  newest_ns: the greatest
+    time stamp of a sample.
+    """
+
+    sample_ns: int = 0
+    alive_ns: int = 0
+    newest_ns: int | None = None
+
+
+class Feed:
+    """What the link fills and the uplink empties: one shaper a stream, bounded in samples."""
+
+    def __init__(
+        self,
+        mapping: Mapping,
+        specs: Sequence[StreamSpec],
+        *,
+        clock: Clock,
+        space: str,
+        most_waiting: int,
+    ) -> None:
+        """specs: as registered, of its streams.  most_waiting: samples not yet spooled.
+
+        causes: how many holes were stated for each cause, counted for each signal.
+        """
+        self.alarms: dict[str, str] = {}
+        self.causes: Counter[str] = Counter()
+        self.heard_of = [Heard() for _ in mapping.streams]
+        self.shapers = [Shaper(one, source_of(mapping.kind, space)) for one in mapping.streams]
+        self._mapping = mapping
+        self._specs = specs
+        self._clock = clock
+        self._most_waiting = most_waiting
+        self._waiting = 0
+        self._aging: set[int] = set()
+        self._ready: list[tuple[StreamAddress, Batch]] = []
+        self._changed = asyncio.Condition()
+        self._before: list[int | None] = [None] * len(mapping.streams)
+
+    async def remember(self, kept: Spool) -> None:
+        """Where each stream ended in an earlier life of this gateway."""
+        self._before = [await kept.last_ns(str(spec.address)) for spec in self._specs]
+
+    async def take(self, stream: int, arrivals: Arrivals, *, fresh: bool) -> None:
+        """Samples from the link; waits while too many are not spooled yet."""
+        now_ns = self._clock.now_ns()
+        self.heard_of[stream].sample_ns = now_ns
+        known = self.heard_of[stream]
+        newest_ns = int(arrivals.time_ns.max())
+        known.newest_ns = max(newest_ns, known.newest_ns or newest_ns)
+        shaper = self.shapers[stream]
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._waiting < self._most_waiting)
+            for batch in (*shaper.take(arrivals, now_ns, fresh=fresh), *shaper.due(now_ns)):
+                self._put(stream, batch)
+            if shaper.waits:
+                self._aging.add(stream)
+            if self._ready:
+                self._changed.notify_all()
+
+    async def gap(self, stream: int, gap: Gap) -> None:
+        """A hole from the link."""
+        self.causes[gap.cause] += len(gap.signals or self._specs[stream].names)
+        self._state(stream, [gap])
+
+    def not_kept(self, batches: Sequence[tuple[StreamAddress, Batch]]) -> None:
+        """What the spool did not take: gaps in the place of its samples, beside those it held."""
+        at = {spec.address: index for index, spec in enumerate(self._specs)}
+        stated: dict[int, list[Gap]] = defaultdict(list)
+        for address, batch in batches:
+            found = holes.holes_of(batch, holes.FAILED)
+            self.causes[holes.FAILED] += sum(len(one.signals) for one in found)
+            stated[at[address]] += [*batch.gaps, *found]
+        for stream, gaps in stated.items():
+            self._state(stream, holes.joined(gaps, self._specs[stream].names))
+
+    def _state(self, stream: int, gaps: Sequence[Gap]) -> None:
+        for gap in gaps:
+            self.shapers[stream].gap(gap)
+        self._aging.add(stream)
+
+    def heard(self, streams: Sequence[int]) -> None:
+        """The server is alive for these streams."""
+        for stream in streams:
+            self.heard_of[stream].alive_ns = self._clock.now_ns()
+
+    def alarm(self, subject: str, sentence: str | None) -> None:
+        """An alarm that comes or goes; said once each way."""
+        before = self.alarms.pop(subject, None)
+        if sentence is not None:
+            self.alarms[subject] = sentence
+        if sentence != before:
+            log.warning(
+                "alarm was raised" if sentence else "alarm was cleared",
+                subject=subject,
+                reason=sentence or before,
+            )
+
+    def last_ns(self, stream: int, signal: int) -> int | None:
+        """The newest time stamp of a signal; of an earlier life only the stream's is known."""
+        now = self.shapers[stream].last_ns(signal)
+        return self._before[stream] if now is None else now
+
+    async def batches(self) -> list[tuple[StreamAddress, Batch]]:
+        """What is ready to be spooled, as soon as there is something."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._ready)
+            ready = self._emptied()
+            self._changed.notify_all()
+            return ready
+
+    async def age(self) -> None:
+        """Cut what has waited for its batch age, until cancelled."""
+        while True:
+            await self._clock.sleep(TICK_S)
+            if not self._aging:
+                continue
+            async with self._changed:
+                for stream in list(self._aging):
+                    shaper = self.shapers[stream]
+                    for batch in shaper.due(self._clock.now_ns()):
+                        self._put(stream, batch)
+                    if not shaper.waits:
+                        self._aging.discard(stream)
+                self._changed.notify_all()
+
+    def rest(self) -> list[tuple[StreamAddress, Batch]]:
+        """Everything, at the end."""
+        for stream, shaper in enumerate(self.shapers):
+            if shaper.waits:
+                for batch in shaper.cut():
+                    self._put(stream, batch)
+        return self._emptied()
+
+    def _put(self, stream: int, batch: Batch) -> None:
+        spec = self._specs[stream]
+        if found := [one for one in batch.gaps if one.cause != holes.FAILED]:  # the alarm says it
+            signals = sum(len(one.signals or spec.names) for one in found)
+            causes = sorted({one.cause for one in found})
+            log.warning("gaps were found", stream=str(spec.address), signals=signals, causes=causes)
+        self._ready.append((spec.address, _numbered(batch, spec)))
+        self._waiting += len(batch)
+
+    def _emptied(self) -> list[tuple[StreamAddress, Batch]]:
+        ready, self._ready, self._waiting = self._ready, [], 0
+        return ready
+
+
+def _numbered(batch: Batch, spec: StreamSpec) -> Batch:
+    return Batch(spec.version, batch.frames, batch.source, gaps=batch.gaps)

@@ -1,0 +1,156 @@
+"""What Prometheus reads: the gateway's figures over HTTP, on loopback.
+
+A page of text and nothing else, so a server of forty lines does; each answer ends its connection.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from broker.errors import BedError, Taken
+from gateway.figures import Figures
+
+HOST = "127.0.0.1"
+ANSWER_S = 5.0
+MOST_AT_ONCE = 8
+MOST_REQUEST_BYTES = 8_192
+
+_BROKEN = (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
+"""What an asker may do to its connection."""
+_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_PREFIX = "testbed_gateway_"
+
+_GAUGES = {
+    "spool_batches": "batches that wait for their mark",
+    "spool_bytes": "bytes of batches in the spool, marked ones too",
+    "spool_limit_bytes": "most bytes of batches that the spool keeps",
+    "mark_lag_seconds": "how long the oldest batch has waited for its mark",
+    "disk_free_bytes": "bytes left on the spool's disk",
+    "bus_connected": "whether the gateway is on the bus",
+    "alarms": "alarms that stand",
+}
+_COUNTERS = {
+    "dropped_batches": "batches that a full spool made gaps",
+    "sent_batches": "batches sent, those sent again too",
+    "resent_batches": "batches sent again",
+    "put_off_batches": "batches left to the backlog because the broker was slow",
+    "marks": "marks taken",
+    "bus_connects": "connections to the broker",
+    "source_connects": "connections to the source",
+    "republished": "notifications that were lost and had again",
+    "unfit_samples": "samples that did not fit their signal",
+    "offered_samples": "samples that the source offered",
+    "dead_banded_samples": "samples within the dead band",
+    "moved_samples": "samples moved by 1 ns, because their time stamp was taken",
+    "repeated_samples": "samples that a new subscription told again",
+}
+_FIELDS = {"mark_lag_seconds": "mark_lag_s"}
+
+
+class _Scrape(Collector):
+    """The figures of one moment as metrics."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        """One family a figure."""
+        figures = self._figures
+        for name, text in _GAUGES.items():
+            value = float(getattr(figures, _FIELDS.get(name, name)))
+            yield GaugeMetricFamily(_PREFIX + name, text, value=value)
+        for name, text in _COUNTERS.items():
+            yield CounterMetricFamily(_PREFIX + name, text, value=getattr(figures, name))
+        yield SummaryMetricFamily(
+            _PREFIX + "commit_seconds",
+            "commits to the spool's disk",
+            count_value=figures.commits,
+            sum_value=figures.commit_s,
+        )
+        gaps = CounterMetricFamily(
+            _PREFIX + "gaps", "holes stated, counted for each signal", labels=["cause"]
+        )
+        for cause, count in figures.gaps.items():
+            gaps.add_metric([cause], count)
+        yield gaps
+        fresh = GaugeMetricFamily(_PREFIX + "stream_fresh", "1 is fresh", labels=["stream"])
+        silent = GaugeMetricFamily(
+            _PREFIX + "stream_silent_seconds", "since the newest sample came", labels=["stream"]
+        )
+        for one in figures.streams:
+            fresh.add_metric([one.stream], float(one.fresh))
+            if one.silent_s is not None:
+                silent.add_metric([one.stream], one.silent_s)
+        yield from (fresh, silent)
+
+
+def page(figures: Figures) -> bytes:
+    """The figures in the text format of Prometheus."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Scrape(figures))
+    return generate_latest(registry)
+
+
+async def serve(port: int, figures: Callable[[], Awaitable[Figures]]) -> None:
+    """Answer `GET /metrics` on loopback until cancelled; raises Taken if the port is in use."""
+    answering: set[asyncio.Task[None]] = set()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        try:
+            if task is not None and len(answering) < MOST_AT_ONCE:
+                answering.add(task)
+                task.add_done_callback(answering.discard)
+                async with asyncio.timeout(ANSWER_S):
+                    await _answer(reader, writer, figures)
+        except _BROKEN:
+            pass
+        finally:
+            writer.close()
+
+    try:
+        server = await asyncio.start_server(answer, HOST, port, limit=MOST_REQUEST_BYTES)
+    except OSError as exc:
+        raise Taken(
+            f"the metrics cannot listen on {HOST}:{port}: {exc.strerror}",
+            hint="set TESTBED_GATEWAY_METRICS_PORT to another port, or to 0",
+        ) from exc
+    async with server:
+        try:
+            await server.serve_forever()
+        finally:
+            for task in answering:
+                task.cancel()
+            if answering:
+                await asyncio.wait(answering)
+
+
+async def _answer(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    figures: Callable[[], Awaitable[Figures]],
+) -> None:
+    """One request, one answer (RFC 9112); of its head the first line is enough."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    method, _, rest = head.partition(b" ")
+    path = rest.partition(b" ")[0].partition(b"?")[0]
+    if path != b"/metrics":
+        status, kind, body = "404 Not Found", "text/plain", b"the figures are at /metrics\n"
+    elif method != b"GET":
+        status, kind, body = "405 Method Not Allowed", "text/plain", b"ask with GET\n"
+    else:
+        try:
+            status, kind, body = "200 OK", _TEXT, page(await figures())
+        except BedError as exc:
+            status, kind, body = "503 Service Unavailable", "text/plain", f"{exc}\n".encode()
+    lines = (f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}")
+    writer.write("\r\n".join((*lines, "Connection: close", "", "")).encode() + body)
+    await writer.drain()
