@@ -57,7 +57,7 @@ async def run(
         feed = Feed(mapping, specs, clock=clock, space=space, most_waiting=most)
         await feed.remember(kept)
         link = OpcUaLink(mapping, feed, clock)
-        sources = Sources(feed, uplink, link, kept, bus, specs, clock, settings.spool_bytes)
+        sources = Sources(feed, uplink, link.counts, kept, bus, specs, clock, settings.spool_bytes)
         telling = health.tell(mapping, feed, uplink, bus, clock, space)
         async with _running(uplink), _showing(sources, settings):
             try:

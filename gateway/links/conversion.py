@@ -1,4 +1,4 @@
-"""From OPC UA's values to ours: which type becomes which dtype, and what a status means.
+"""From OPC UA's values to ours: which type becomes which dtype.
 
 Boolean → bool; all integers and enumerations → int64; Float, Double → float64;
 String, LocalizedText, Guid → string; DateTime → int64 ns since 1970.  All else is refused.
@@ -11,7 +11,6 @@ from uuid import UUID
 
 from asyncua import ua
 
-from broker.batch import BAD, GOOD, UNCERTAIN
 from broker.streams import Dtype
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -35,17 +34,6 @@ DTYPES: dict[ua.VariantType, Dtype] = {
 
 class Unfit(Exception):
     """A value is none of the signal's dtype."""
-
-
-def quality_of(status: ua.StatusCode | None) -> int:
-    """The severity, the two highest bits; OPC UA Part 4, 7.39.1."""
-    severity = (status.value >> 30) & 3 if status is not None else 0
-    return GOOD if severity == 0 else UNCERTAIN if severity == 1 else BAD
-
-
-def overflowed(status: ua.StatusCode | None) -> bool:
-    """Whether the server dropped samples of this item before this one: the Overflow bit."""
-    return status is not None and (status.value & 0x0C00) == 0x0400 and bool(status.value & 0x80)
 
 
 def instant_of(moment: datetime) -> int:
@@ -77,6 +65,8 @@ def value_of(value: Any, dtype: Dtype) -> Any:
     if dtype is Dtype.STRING and kind is str:
         if len(plain) > MOST_TEXT:
             raise Unfit(f"its {len(plain)} characters are more than {MOST_TEXT}")
+        if not plain.isascii() and any("\ud800" <= one <= "\udfff" for one in plain):
+            raise Unfit("it is no UTF-8")
         return plain
     raise Unfit(f"a {type(value).__name__} is no {dtype}")
 

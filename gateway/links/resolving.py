@@ -16,7 +16,9 @@ from gateway.mapping import Server
 from gateway.nodes import NodeById, NodeByPath, NodeName
 
 NO_NODE = "the server has no such node"
-
+GOODBYE_S = 2.0
+_NEVER_S = 10.0**6
+"""asyncua's own watchdog gives a server up that takes more than a second to answer."""
 
 Session = Client
 """A client that is connected, for who only passes it on."""
@@ -38,7 +40,7 @@ async def connected(server: Server) -> AsyncIterator[Client]:
     Raises Unavailable, or Invalid if the server wants security.  asyncua can hang on a
     connection that has gone quiet, so no client is used twice and every step is bounded.
     """
-    client = Client(server.url, timeout=server.timeout_s)
+    client = Client(server.url, timeout=server.timeout_s, watchdog_intervall=_NEVER_S)
     try:
         async with asyncio.timeout(server.timeout_s * 3):
             await client.connect()
@@ -55,10 +57,14 @@ async def connected(server: Server) -> AsyncIterator[Client]:
 
 async def _let_go(client: Client) -> None:
     try:
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(GOODBYE_S):
             await client.disconnect()
     except (OSError, TimeoutError, UaError, ConnectionError):
-        client.disconnect_socket()
+        pass
+    finally:
+        protocol = client.uaclient.protocol
+        if protocol is not None and protocol.transport is not None:
+            protocol.transport.abort()  # closing would wait for a server that takes nothing
 
 
 async def _why(server: Server, exc: Exception) -> Exception:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from asyncua import Client, ua
@@ -10,6 +10,7 @@ from asyncua.ua.ua_binary import struct_from_binary
 
 from broker.streams import Trigger
 from gateway.links.resolving import Found, chunks
+from gateway.links.sorting import Sorter
 from gateway.mapping import StreamMapping
 
 KEEP_ALIVE_S = 2.0
@@ -30,28 +31,35 @@ _TRIGGERS = {
 class Monitored:
     """One node, and every (stream, signal) that it feeds.
 
-    fresh: nothing has come of it since subscribing.  lost: a publish was lost, so that its next
-    sample ends a gap.  refused: why the server does not monitor it.
+    refused: why the server does not monitor it.  queue: how many samples the server keeps.
     """
 
     found: Found
     feeds: list[tuple[int, int]]
-    fresh: bool = True
-    lost: bool = False
     refused: str = ""
-    heard_ns: int = 0
+    queue: int = 0
 
 
 @dataclass(slots=True)
 class Subscription:
-    """One subscription on the server.  quiet_s: after so long a silence it is given up."""
+    """One subscription on the server.
+
+    items: by handle, from 1.  quiet_s: after so long a silence it is given up.  next_sequence: the
+    number of its next message.  heard_at_s: when that of the last one was, by the loop's clock.
+    """
 
     id: int
-    streams: list[int]
+    interval_s: float
     quiet_s: float
-    items: dict[int, Monitored] = field(default_factory=dict)
+    items: dict[int, Monitored]
+    sorter: Sorter
+    heard_at_s: float
     next_sequence: int = 1
-    heard_at_s: float = 0.0
+
+    @property
+    def streams(self) -> list[int]:
+        """Those that it feeds."""
+        return sorted({stream for item in self.items.values() for stream, _ in item.feeds})
 
 
 async def subscribe(
@@ -78,22 +86,31 @@ async def subscribe(
     revised_s = made.RevisedPublishingInterval / 1000
     subscription = Subscription(
         made.SubscriptionId,
-        sorted({stream for item in items for stream, _ in item.feeds}),
+        revised_s,
         quiet_s=max(revised_s * made.RevisedMaxKeepAliveCount * KEEP_ALIVES, LEAST_SILENCE_S),
         items=dict(enumerate(items, start=1)),
+        sorter=Sorter([one.feeds for one in items], [one.spec.dtypes for one in streams]),
         heard_at_s=asyncio.get_running_loop().time(),
     )
+    await _monitor(client, subscription, streams, per_call)
+    return subscription
+
+
+async def _monitor(
+    client: Client, subscription: Subscription, streams: Sequence[StreamMapping], per_call: int
+) -> None:
+    """Have a subscription's items monitored; each is told what came of it."""
     for chunk in chunks(list(subscription.items.items()), per_call):
         asked = ua.CreateMonitoredItemsParameters()
         asked.SubscriptionId = subscription.id
-        asked.TimestampsToReturn = ua.TimestampsToReturn.Both
+        asked.TimestampsToReturn = ua.TimestampsToReturn.Source
         asked.ItemsToCreate = [
-            _asked_for(handle, item, streams, revised_s) for handle, item in chunk
+            _asked_for(handle, item, streams, subscription.interval_s) for handle, item in chunk
         ]
         answers: Any = await client.uaclient.create_monitored_items(asked)
         for (_, item), told in zip(chunk, answers, strict=True):
             item.refused = "" if told.StatusCode.is_good() else told.StatusCode.name
-    return subscription
+            item.queue = told.RevisedQueueSize
 
 
 def _asked_for(
@@ -107,8 +124,14 @@ def _asked_for(
     request.MonitoringMode = ua.MonitoringMode.Reporting
     request.RequestedParameters.ClientHandle = handle
     request.RequestedParameters.SamplingInterval = 0.0
-    expected = max(interval_s / one.period_s if one.period_s else 0.0 for one in specs)
-    request.RequestedParameters.QueueSize = max(round(expected * QUEUE_SPARE), QUEUE_LEAST)
+    due = due_a_publish(streams, item, interval_s)
+    request.RequestedParameters.QueueSize = max(round(due * QUEUE_SPARE), QUEUE_LEAST)
     request.RequestedParameters.DiscardOldest = True
     request.RequestedParameters.Filter = ua.DataChangeFilter(_TRIGGERS[specs[0].trigger])
     return request
+
+
+def due_a_publish(streams: Sequence[StreamMapping], item: Monitored, interval_s: float) -> float:
+    """How many samples of an item one publishing interval brings; 0 if its period is not known."""
+    periods_s = [streams[stream].spec.period_s for stream, _ in item.feeds]
+    return max(interval_s / one if one else 0.0 for one in periods_s)

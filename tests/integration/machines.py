@@ -1,0 +1,183 @@
+"""OPC UA servers that tests can break, and a sink that keeps what a link hands over."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from asyncua import Server, ua
+from asyncua.common.node import Node
+from asyncua.server.internal_subscription import InternalSubscription
+
+from broker.batch import Gap
+from broker.clock import NS_PER_S, WallClock
+from gateway import mapping
+from gateway.arrivals import Arrivals
+from gateway.links.opcua import OpcUaLink
+from gateway.mapping import Mapping
+from tests import services
+
+URI = "urn:test:machine"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+HEAD = """
+organisation: factory
+equipment: machine
+kind: simulated
+opcua: {{url: "{url}", security: none}}
+streams:
+  s:
+    trigger: {trigger}
+    period_s: {period_s}
+    publishing_interval_s: {interval_s}
+    signals:
+"""
+
+
+def mapped(
+    url: str,
+    names: Sequence[str],
+    *,
+    trigger: str = "timestamp",
+    period_s: float = 0.1,
+    interval_s: float = 0.05,
+    dtype: str = "float64",
+) -> Mapping:
+    """One stream `s` with these signals, each from the node of its name."""
+    head = HEAD.format(url=url, trigger=trigger, period_s=period_s, interval_s=interval_s)
+    lines = [f'      {name}: {{node: "nsu={URI};s={name}", dtype: {dtype}}}' for name in names]
+    return mapping.read(head + "\n".join(lines), "m.yaml")
+
+
+class Machine:
+    """asyncua's server with one variable a name; `namespaces_before` shift its index."""
+
+    def __init__(self, server: Server, url: str, nodes: dict[str, Node]) -> None:
+        self.url = url
+        self.server = server
+        self.nodes = nodes
+
+    async def write(self, time_ns: int, **values: Any) -> None:
+        """Give nodes a value with a source time, which asyncua keeps to the microsecond."""
+        moment: Any = EPOCH + timedelta(microseconds=time_ns // 1000)
+        for name, value in values.items():
+            told = ua.DataValue(ua.Variant(value), SourceTimestamp=moment)
+            await self.server.write_attribute_value(self.nodes[name].nodeid, told)
+
+    @property
+    def subscriptions(self) -> list[InternalSubscription]:
+        """What is subscribed to, by whomever."""
+        found = self.server.iserver.subscription_service.subscriptions.values()
+        return [one for one in found if one.pub_request_callback]
+
+
+@contextlib.asynccontextmanager
+async def machine(
+    names: Sequence[str], *, port: int = 0, namespaces_before: int = 0
+) -> AsyncIterator[Machine]:
+    """A server on loopback."""
+    server = Server()
+    await server.init()
+    url = f"opc.tcp://{services.LOOPBACK}:{port or services.free_port()}"
+    server.set_endpoint(url)
+    server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+    server.set_identity_tokens([ua.AnonymousIdentityToken])
+    for number in range(namespaces_before):
+        await server.register_namespace(f"urn:other:{number}")
+    index = await server.register_namespace(URI)
+    nodes = {
+        name: await server.nodes.objects.add_variable(
+            ua.NodeId(name, index), ua.QualifiedName(name, index), 0.0, ua.VariantType.Double
+        )
+        for name in names
+    }
+    waiting = ua.StatusCode(ua.StatusCodes.BadWaitingForInitialData)
+    for node in nodes.values():
+        nothing = ua.DataValue(ua.Variant(0.0), waiting)
+        await server.write_attribute_value(node.nodeid, nothing)
+    async with server:
+        try:
+            yield Machine(server, url, nodes)
+        finally:
+            await _hang_up(server)
+
+
+async def _hang_up(server: Server) -> None:
+    """End the clients' sessions, which asyncua's server leaves running when it stops."""
+    for client in list(server.bserver.clients):
+        if client.processor.session is not None:
+            await client.processor.session.close_session(delete_subs=True)
+        client.transport.abort()
+
+
+@dataclass(slots=True)
+class Kept:
+    """A sink that keeps what it is given; while `is_full` it takes nothing."""
+
+    samples: list[tuple[str, int, Any, int]] = field(default_factory=list)
+    """(signal, time_ns, value, quality)"""
+    gaps: list[Gap] = field(default_factory=list)
+    alarms: dict[str, str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    names: tuple[str, ...] = ()
+    room: asyncio.Event = field(default_factory=asyncio.Event)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _last_ns: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.room.set()
+
+    async def take(self, stream: int, arrivals: Arrivals, *, fresh: bool) -> None:  # noqa: ARG002
+        await self.room.wait()
+        columns = (arrivals.signal, arrivals.time_ns, arrivals.values, arrivals.quality)
+        for signal, time_ns, value, quality in zip(*(one.tolist() for one in columns), strict=True):
+            self.samples.append((self.names[signal], time_ns, value, quality))
+            self._last_ns[signal] = max(time_ns, self._last_ns.get(signal, 0))
+        self._changed.set()
+
+    async def gap(self, stream: int, gap: Gap) -> None:  # noqa: ARG002
+        self.gaps.append(gap)
+        self._changed.set()
+
+    def heard(self, streams: Sequence[int]) -> None:
+        pass
+
+    def alarm(self, subject: str, sentence: str | None) -> None:
+        self.alarms.pop(subject, None)
+        if sentence:
+            self.alarms[subject] = sentence
+            self.said.append(sentence)
+        self._changed.set()
+
+    def last_ns(self, stream: int, signal: int) -> int | None:  # noqa: ARG002
+        return self._last_ns.get(signal)
+
+    async def until(self, is_so: Callable[[], bool], *, within_s: float = 10.0) -> None:
+        """Wait for what the link brings."""
+        async with asyncio.timeout(within_s):
+            while not is_so():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def values_of(self, name: str) -> list[Any]:
+        """The values of a signal, in the order they came."""
+        return [value for signal, _, value, _ in self.samples if signal == name]
+
+
+@contextlib.asynccontextmanager
+async def linked(read: Mapping) -> AsyncIterator[tuple[OpcUaLink, Kept]]:
+    """A link that runs, and what it hands over."""
+    sink = Kept(names=read.streams[0].spec.names)
+    link = OpcUaLink(read, sink, WallClock())
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(link.run(), name="link")
+        try:
+            yield link, sink
+        finally:
+            running.cancel()
+
+
+def second(number: float) -> int:
+    """A time stamp that many seconds after some beginning."""
+    return 1_700_000_000 * NS_PER_S + round(number * NS_PER_S)

@@ -1,0 +1,245 @@
+"""The OPC UA link where something breaks: nothing is lost without a gap, nothing hangs."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+
+import pytest
+from asyncua import ua
+from asyncua.server import subscription_service
+from asyncua.server.internal_subscription import InternalSubscription
+
+from broker.batch import BAD, Gap
+from broker.clock import WallClock
+from gateway.links.publishing import LEAST_IN_FLIGHT
+from tests import services
+from tests.integration.machines import (
+    Kept,
+    Machine,
+    linked,
+    machine,
+    mapped,
+    second,
+)
+
+CLOCK = WallClock()
+
+pytestmark = pytest.mark.timeout(120)  # asyncua takes seconds to build a server
+
+
+@contextlib.asynccontextmanager
+async def a_and_b(**how) -> AsyncIterator[tuple[Machine, Kept]]:
+    """A machine with `a` and `b`, read by a link, that has brought the first value of each."""
+    async with (
+        machine(["a", "b"]) as server,
+        linked(mapped(server.url, ["a", "b"], **how)) as (
+            _,
+            sink,
+        ),
+    ):
+        while not (server.subscriptions and server.subscriptions[0].data.RevisedLifetimeCount):
+            await CLOCK.sleep(0.02)
+        while len(server.subscriptions[0].monitored_item_srv._monitored_items) < 2:
+            await CLOCK.sleep(0.02)
+        await server.write(second(0), a=0.0, b=0.0)
+        await sink.until(lambda: len(sink.samples) == 2)
+        yield server, sink
+
+
+def lose_a_publish(server: Machine) -> None:
+    """The server takes what it has for published, and nobody gets it."""
+    server.subscriptions[0]._pop_publish_result()
+
+
+async def test_a_lost_publish_is_sent_again() -> None:
+    async with a_and_b() as (server, sink):
+        await server.write(second(1), a=1.0)
+        lose_a_publish(server)
+        await server.write(second(2), a=2.0)
+        await sink.until(lambda: len(sink.values_of("a")) == 3)
+        assert sink.values_of("a") == [0.0, 1.0, 2.0]
+        assert sink.gaps == []
+
+
+async def test_a_publish_that_is_lost_for_good_is_a_gap_of_each_item() -> None:
+    async with a_and_b() as (server, sink):
+        await server.write(second(1), a=1.0, b=1.0)
+        lose_a_publish(server)
+        server.subscriptions[0]._not_acknowledged_results.clear()
+        await server.write(second(2), a=2.0)
+        await server.write(second(3), b=3.0)
+        await sink.until(lambda: len(sink.samples) == 4)
+        cause = "lost-notification"
+        assert sink.gaps == [
+            Gap(("a",), second(0) + 1, second(2) - 1, cause),
+            Gap(("b",), second(0) + 1, second(3) - 1, cause),
+        ]
+
+
+async def test_a_keep_alive_tells_that_the_last_publish_was_lost() -> None:
+    async with a_and_b() as (server, sink):
+        await server.write(second(1), a=1.0)
+        lose_a_publish(server)
+        await sink.until(lambda: sink.values_of("a") == [0.0, 1.0])
+
+
+async def test_a_restart_with_other_namespace_indexes_is_a_gap_and_no_more() -> None:
+    names, port = ["a", "b"], services.free_port()
+    async with contextlib.AsyncExitStack() as stack:
+        async with machine(names, port=port) as server:
+            _, sink = await stack.enter_async_context(linked(mapped(server.url, names)))
+            while not server.subscriptions:
+                await CLOCK.sleep(0.02)
+            await server.write(second(0), a=0.0, b=0.0)
+            await sink.until(lambda: len(sink.samples) == 2)
+        await sink.until(lambda: "server" in sink.alarms)
+        async with machine(names, port=port, namespaces_before=3) as server:
+            await sink.until(lambda: "server" not in sink.alarms)
+            while not server.subscriptions:
+                await CLOCK.sleep(0.02)
+            await server.write(second(9), a=9.0, b=9.0)
+            await sink.until(lambda: len(sink.samples) == 4)
+            await stack.aclose()
+    cause = "source-unreachable"
+    assert sink.gaps == [Gap((name,), second(0) + 1, second(9) - 1, cause) for name in names]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_node_that_vanishes_is_an_alarm_and_the_others_go_on() -> None:
+    async with a_and_b() as (server, sink):
+        await server.server.delete_nodes([server.nodes["a"]])
+        await sink.until(lambda: "0/a" in sink.alarms, within_s=15)
+        await sink.until(lambda: "server" not in sink.alarms)
+        assert "is gone" in sink.alarms["0/a"]
+        assert sink.samples[-1][0::3] == ("a", BAD)
+        await server.write(second(5), b=5.0)
+        await sink.until(lambda: sink.values_of("b") == [0.0, 5.0])
+
+
+async def test_a_node_of_which_the_server_says_that_it_is_gone_is_bad_and_an_alarm() -> None:
+    async with a_and_b() as (server, sink):
+        unknown = ua.StatusCode(ua.StatusCodes.BadNodeIdUnknown)
+        node = server.nodes["a"].nodeid
+        await server.server.write_attribute_value(node, ua.DataValue(StatusCode=unknown))
+        await sink.until(lambda: "0/a" in sink.alarms)
+        assert "is gone" in sink.alarms["0/a"]
+        assert sink.samples[-1][3] == BAD
+        await server.write(second(2), a=2.0)
+        await sink.until(lambda: "0/a" not in sink.alarms)
+
+
+async def test_a_subscription_that_the_server_forgets_is_made_anew() -> None:
+    async with a_and_b() as (server, sink):
+        one = server.subscriptions[0]
+        await server.server.iserver.subscription_service.delete_subscriptions(
+            [one.data.SubscriptionId]
+        )
+        await sink.until(lambda: "server" in sink.alarms)
+        await sink.until(lambda: "server" not in sink.alarms)
+        while not any(one.monitored_item_srv._monitored_items for one in server.subscriptions):
+            await CLOCK.sleep(0.02)
+        await server.write(second(3), a=3.0)
+        await sink.until(lambda: sink.values_of("a")[-1] == 3.0)
+
+
+async def test_a_full_sink_holds_the_server_back_and_is_not_its_silence() -> None:
+    async with a_and_b() as (server, sink):
+        sink.room.clear()
+        for number in range(1, 71):
+            await server.write(second(number), a=float(number))
+            await CLOCK.sleep(0.1)  # longer than keep-alives may be missing
+        sink.room.set()
+        await sink.until(lambda: len(sink.values_of("a")) == 71)
+        assert sink.values_of("a") == [float(number) for number in range(71)]
+        assert sink.gaps == []
+        assert not any("not read" in one for one in sink.said)
+
+
+class Capped(InternalSubscription):
+    """A server that puts at most so many notifications into a publish, and says there are more."""
+
+    MOST = 50
+
+    async def publish_results(self, requestdata=None):
+        sent = await super().publish_results(requestdata)
+        going_on = sent
+        while going_on and self._triggered_datachanges:
+            going_on = await super().publish_results()
+        return sent
+
+    def _pop_triggered_datachanges(self, result):
+        rows = [(mid, one) for mid, some in self._triggered_datachanges.items() for one in some]
+        self._triggered_datachanges = {}
+        for mid, one in rows[self.MOST :]:
+            self._triggered_datachanges.setdefault(mid, []).append(one)
+        if rows:
+            notification = ua.DataChangeNotification()
+            notification.MonitoredItems = [one for _, one in rows[: self.MOST]]
+            result.NotificationMessage.NotificationData.append(notification)
+        result.MoreNotifications = len(rows) > self.MOST
+
+
+async def test_everything_comes_from_a_server_that_caps_its_publishes(monkeypatch) -> None:
+    monkeypatch.setattr(subscription_service, "InternalSubscription", Capped)
+    names = [f"n{number}" for number in range(200)]
+    async with machine(names) as server, linked(mapped(server.url, names)) as (_, sink):
+        while not (
+            server.subscriptions
+            and len(server.subscriptions[0].monitored_item_srv._monitored_items) == len(names)
+        ):
+            await CLOCK.sleep(0.02)
+        for number in range(20):
+            await server.write(second(number), **dict.fromkeys(names, float(number)))
+        await sink.until(lambda: len(sink.samples) == 20 * len(names))
+        for name in names:
+            assert sink.values_of(name) == [float(number) for number in range(20)]
+        assert sink.gaps == []
+
+
+async def test_several_publish_requests_wait_at_the_server() -> None:
+    async with a_and_b() as (server, sink):
+        (protocol,) = server.server.bserver.clients
+        for number in range(3):
+            async with asyncio.timeout(10):
+                while len(protocol.processor._publish_requests) < LEAST_IN_FLIGHT:
+                    await CLOCK.sleep(0.02)
+            await server.write(second(number + 1), a=float(number))
+            await sink.until(lambda: len(sink.values_of("a")) == number + 2)  # noqa: B023
+
+
+CHILD = """
+import asyncio, sys
+from tests.integration.machines import machine, second
+
+async def main():
+    async with machine(["a"], port=int(sys.argv[1])) as server:
+        number = 0
+        while True:
+            await server.write(second(number / 10), a=float(number))
+            number += 1
+            await asyncio.sleep(0.1)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_server_that_hangs_is_noticed_and_taken_up_again() -> None:
+    port = services.free_port()
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, str(port))
+    try:
+        async with linked(mapped(f"opc.tcp://{services.LOOPBACK}:{port}", ["a"])) as (_, sink):
+            await sink.until(lambda: len(sink.samples) > 3, within_s=20)
+            child.send_signal(signal.SIGSTOP)
+            await sink.until(lambda: "server" in sink.alarms, within_s=10)
+            child.send_signal(signal.SIGCONT)
+            seen = len(sink.samples)
+            await sink.until(lambda: len(sink.samples) > seen + 3, within_s=20)
+            assert {one.cause for one in sink.gaps} == {"source-unreachable"}
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGCONT)
+            child.kill()
+        await child.wait()
