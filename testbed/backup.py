@@ -112,6 +112,7 @@ async def restore(
             f"the manifest's SHA-256 is {manifest.sha256}, not {sha256}",
             hint="it is another backup, or it was changed",
         )
+    restoring.check_schema(manifest)
     mark = settings.folder / service.RESTORING
     _make_empty(settings.folder, mark)
     async with service.kept(settings, restoring=True) as kept:

@@ -49,10 +49,9 @@ class Target:
 async def restore(folder: Path, manifest: Manifest, into: Target) -> Sequence[Loss]:
     """Bring it back; what the testbed may have recorded since the backup and lost, by stream.
 
-    manifest: from `archive.checked`.  Raises Taken if something is there already, Refused if the
-    backup is of a newer version, Corrupt if what was stored is not what was backed up.
+    manifest: from `archive.checked`, and of a schema that `check_schema` knows.  Raises Taken if
+    something is there already, Corrupt if what was stored is not what was backed up.
     """
-    _check_schema(manifest)
     specs = await asyncio.to_thread(_specs, folder, manifest)
     await _must_be_empty(into, manifest, specs)
     losses = []
@@ -75,7 +74,8 @@ def _loss(part: Part, last_ns: int | None, taken_ns: int, now_ns: int) -> Loss:
     return Loss(Span(part.space, StreamAddress.parse(part.stream), from_ns, now_ns), taken_ns)
 
 
-def _check_schema(manifest: Manifest) -> None:
+def check_schema(manifest: Manifest) -> None:
+    """Raise Refused if the tables are of a newer version than these."""
     known = {one.revision for one in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
     if manifest.schema not in known:
         raise Refused(

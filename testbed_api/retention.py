@@ -14,7 +14,7 @@ import structlog
 
 from broker.batch import Long
 from broker.clock import NS_PER_S, Clock
-from broker.errors import Unavailable
+from broker.errors import BedError, Unavailable
 from testbed_api import contents, losses
 from testbed_api.contents import EARLIEST_NS, Fingerprint
 from testbed_api.deletions import Deletion, Deletions, Reason, Span
@@ -47,8 +47,8 @@ class Keeper:
                 await self.resume()
                 await self.enforce()
                 await losses.settle(self.deletions, self._store, self._clock)
-            except Unavailable as exc:
-                log.warning("retention was put off", reason=str(exc), until_s=EVERY_S)
+            except BedError as exc:  # a token that was revoked, say: the API goes on
+                log.warning("retention was put off", reason=str(exc), again_in_s=EVERY_S)
             await self._clock.sleep(EVERY_S)
 
     async def resume(self) -> None:

@@ -11,6 +11,7 @@ from broker.namespace import Verb
 from broker.settings import BusSettings
 from gateway.settings import GatewaySettings
 from testbed import cli
+from testbed_api.deletions import DELETED, LOST
 from testbed_api.errors import STATUS
 from testbed_api.settings import ServerSettings
 from testbed_sdk import PrototypeSettings
@@ -60,5 +61,5 @@ def test_every_cause_of_a_gap_is_told():
     source = "\n".join(path.read_text() for path in gateway.rglob("*.py"))
     causes = set(re.findall(r'"((?:source|gateway|server|lost|spool)-[a-z]+)"', source))
     assert causes
-    for cause in causes:
+    for cause in causes | {DELETED, LOST}:
         assert f"`{cause}`" in text

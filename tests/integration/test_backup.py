@@ -248,6 +248,7 @@ async def test_a_manifest_that_cannot_be_meant_is_refused(made, tmp_path, change
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(error, match=sentence):
         await room.restore(made[0], ServerSettings(folder=tmp_path / "after"), CLOCK, None)
+    assert not (tmp_path / "after").exists()
 
 
 async def test_a_folder_without_a_manifest_is_no_backup(made, tmp_path):

@@ -1,5 +1,6 @@
 """Retention and deletion over real tables and both stores: what goes, and what proves it."""
 
+import asyncio
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from broker import clock
 from broker.batch import Gap, Series
 from broker.clock import NS_PER_S, SteppedClock
-from broker.errors import Unavailable
+from broker.errors import Forbidden, Unavailable
 from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.streams import Signal, StreamSpec
@@ -236,6 +237,32 @@ async def test_a_span_that_does_not_stay_empty_is_not_called_so(bed):
     assert {one.done_ns for one in await bed.proofs()} == {None}
     await bed.keeper.resume()
     assert {one.done_ns for one in await bed.proofs()} == {NOW_NS}
+
+
+class Forbidding:
+    """A store whose token was revoked."""
+
+    def __init__(self):
+        self.asked = 0
+
+    async def read(self, _window):
+        self.asked += 1
+        raise Forbidden("the token is not right")
+        yield
+
+
+async def test_a_store_that_refuses_does_not_end_the_server(bed):
+    await bed.keeper.deletions.keep(RIG, HOUR_S)
+    refusing = Forbidding()
+    async with asyncio.TaskGroup() as tasks:
+        keeper = Keeper(refusing, bed.keeper.deletions, bed.clock)
+        running = tasks.create_task(keeper.run(), name="keeper")
+        for looks in (1, 2):
+            async with asyncio.timeout(10):
+                while refusing.asked < looks:
+                    await asyncio.to_thread(lambda: None)
+            await bed.clock.advance(retention.EVERY_S)
+        running.cancel()
 
 
 def test_nothing_goes_before_its_time():
