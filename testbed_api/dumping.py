@@ -29,12 +29,14 @@ from testbed_api.registry.engine import transaction
 from testbed_api.stores.port import SeriesStore, Window
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 VERSION = 1
 ROWS = 500
 """Rows of a table in one line."""
 CHUNK = 256 * 1024
+_STILL = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+"""Every query of the transaction sees the same moment, and nobody waits for it."""
 IN_MEMORY = 16 * 1024**2
 """Bytes of tables beyond which they wait in a temporary file while somebody reads slowly."""
 
@@ -76,8 +78,10 @@ class Dumper:
 
 
 async def _copy(engine: "AsyncEngine", into: IO[bytes], taken: str) -> None:
-    async with transaction(engine) as sql:
-        await _still(sql)
+    alone = engine.dialect.name == "sqlite"  # a reader and a writer of two files would lock one out
+    async with transaction(engine, write=alone) as sql:
+        if not alone:
+            await sql.exec_driver_sql(_STILL)
         schema = (await sql.execute(text("SELECT version_num FROM alembic_version"))).scalar_one()
         into.write(_line({"v": VERSION, "schema": schema, "taken": taken}))
         count = 0
@@ -87,15 +91,6 @@ async def _copy(engine: "AsyncEngine", into: IO[bytes], taken: str) -> None:
                 count += len(rows)
                 into.write(await asyncio.to_thread(_rows, table, rows))
         into.write(_line({"end": True, "rows": count}))
-
-
-async def _still(sql: "AsyncConnection") -> None:
-    """Every query of this transaction sees the same moment."""
-    if sql.dialect.name == "sqlite":
-        await sql.exec_driver_sql("BEGIN")  # else each query is one of its own
-        await sql.execute(select(tables.ranges).limit(1))  # the recorder's file is held from here
-    else:
-        await sql.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
 def _rows(table: Table, rows: Sequence[Sequence[Any]]) -> bytes:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gzip
 import json
-import sqlite3
 
 import numpy as np
 import pytest
@@ -453,8 +452,7 @@ async def test_only_administrators_get_a_backup(tmp_path):
                     await member.request("GET", path)
 
 
-async def test_the_tables_of_a_backup_are_of_one_moment(tmp_path):
-    """While the ledger is read nobody writes to it, and nobody waits for a slow reader."""
+async def test_nobody_waits_for_a_slow_reader_of_a_backup(tmp_path):
     settings = ServerSettings(folder=tmp_path / "data")
     async with service.kept(settings) as kept:
         await fill(kept)
@@ -462,9 +460,37 @@ async def test_the_tables_of_a_backup_are_of_one_moment(tmp_path):
         first = await anext(dump)
         await kept.ledger.commit(Entries(held={LIFE: Held(99)}))
         rest = [chunk async for chunk in dump]
-    lines = [json.loads(line) for line in b"".join([first, *rest]).splitlines()]
-    (ranges,) = [one["rows"] for one in lines if one.get("table") == "recorder.ranges"]
-    assert [row[-2:] for row in ranges] == [[1, 7], [9, 12]]
-    with sqlite3.connect(settings.folder / "recorder.sqlite") as file:
-        assert file.execute("SELECT last FROM ranges").fetchall() == [(99,)]
-    file.close()
+        assert (await kept.ledger.held(LIFE)).upto == 99
+    assert [row[-2:] for row in listed(b"".join([first, *rest]), "recorder.ranges")] == [
+        [1, 7],
+        [9, 12],
+    ]
+
+
+@pytest.mark.parametrize("settings_for", ["duckdb", "postgresql"], indirect=True)
+async def test_the_tables_of_a_backup_are_of_one_moment(settings_for):
+    async with service.kept(settings_for("before")) as kept, asyncio.TaskGroup() as tasks:
+
+        async def record():
+            """Gaps, each in one transaction with the number of its batch."""
+            for seq in range(1, 10_000):
+                gap = Gap((), seq, seq, "gateway-down")
+                await kept.ledger.commit(Entries(held={LIFE: Held(seq)}, gaps=[(LIFE, seq, gap)]))
+
+        recording = tasks.create_task(record(), name="recorder")
+        dumper = room.Dumper(kept.engine, kept.store, kept.deletions, CLOCK)
+        counts = []
+        for _ in range(15):
+            text = b"".join([chunk async for chunk in dumper.tables()])
+            held = [row[-1] for row in listed(text, "recorder.ranges")]
+            gaps = listed(text, "recorder.gaps")
+            assert held == ([len(gaps)] if gaps else [])
+            counts.append(len(gaps))
+        recording.cancel()
+    assert counts[-1] > counts[0]
+
+
+def listed(text, table):
+    """The rows of one table in a dump."""
+    told = [json.loads(line) for line in text.splitlines()]
+    return [row for one in told if one.get("table") == table for row in one["rows"]]
