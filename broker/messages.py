@@ -97,7 +97,11 @@ def encode_health(health: Health) -> bytes:
 
 def decode_health(payload: bytes) -> Health:
     """Read a health; raises Corrupt."""
-    raw = _versioned(payload, "a health")
+    return health_of(_versioned(payload, "a health"))
+
+
+def health_of(raw: Mapping[str, Any]) -> Health:
+    """A health from its JSON object, as on the bus or from the API; raises Corrupt."""
     try:
         last = raw.get("last")
         return Health(

@@ -169,6 +169,20 @@ def tap(
 
 
 @app.command()
+def status(
+    within_s: Annotated[
+        float, typer.Option("--within-s", min=1, help="seconds in which gaps and letters count")
+    ] = 3_600.0,
+    json: Json = False,
+) -> None:
+    """How the streams are: freshness, alarms, and what went missing lately."""
+    from testbed import status as room
+
+    told = running.run(room.status(within_s))
+    say_json(told) if json else room.show(told, out, WallClock())
+
+
+@app.command()
 def openapi() -> None:
     """The API's OpenAPI document."""
     from testbed_api.app import openapi_document

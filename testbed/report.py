@@ -2,7 +2,9 @@
 and gaps.
 """
 
+import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from broker.batch import Gap, Series
+from broker.batch import Column, Gap, Series, Times
+from broker.clock import text_of
 
 MOST_POINTS = 4_000
+MOST_LISTED = 200
+GAP_COLOURS = ("#888888", "#b58900", "#6c71c4", "#2aa198", "#cb4b16", "#586e75")
+"""Of each cause, in the order of the alphabet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,31 @@ class Evidence:
     gaps: Sequence[Gap]
     facts: Mapping[str, str]
     clean: bool
+
+    @property
+    def colours(self) -> dict[str, str]:
+        """The colour of each cause that there is."""
+        causes = sorted({gap.cause for gap in self.gaps})
+        return {cause: GAP_COLOURS[at % len(GAP_COLOURS)] for at, cause in enumerate(causes)}
+
+    def gaps_of(self, name: str) -> list[Gap]:
+        """The gaps of one signal; a score has none of the machine's."""
+        if name in self.scores:
+            return []
+        return [gap for gap in self.gaps if not gap.signals or name in gap.signals]
+
+    def listed(self) -> list[dict[str, str]]:
+        """The first gaps as rows of a table."""
+        return [
+            {
+                "from": text_of(gap.from_ns),
+                "to": text_of(gap.to_ns),
+                "seconds": f"{(gap.to_ns - gap.from_ns) / 1e9:,.3f}",
+                "cause": gap.cause,
+                "signals": ", ".join(gap.signals) or "all",
+            }
+            for gap in self.gaps[:MOST_LISTED]
+        ]
 
 
 def write(path: Path, evidence: Evidence) -> None:
@@ -56,7 +87,10 @@ def _plot(evidence: Evidence) -> str:
     figure, axes = plt.subplots(
         len(panels), 1, sharex=True, figsize=(11, 1.25 * len(panels)), squeeze=False
     )
+    titles: dict[str, str] = {}
     for axis, (name, series) in zip(axes[:, 0], panels, strict=True):
+        _shade_truth(axis, evidence, start_ns)
+        titles |= _draw_gaps(axis, name, evidence, start_ns)
         _panel(axis, name, series, evidence, start_ns)
     axes[-1, 0].set_xlabel("seconds since the first sample")
     figure.align_ylabels()
@@ -64,10 +98,20 @@ def _plot(evidence: Evidence) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     plt.close(figure)
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return _titled(text.getvalue()[text.getvalue().index("<svg") :], titles)
 
 
-def _panel(axis: Any, name: str, series: Series, evidence: Evidence, start_ns: int) -> None:
+def _titled(svg: str, titles: Mapping[str, str]) -> str:
+    """The same with what a browser shows where the pointer rests on a gap."""
+
+    def titled(found: re.Match[str]) -> str:
+        text = titles.get(found[1])
+        return found[0] if text is None else f"{found[0]}<title>{html.escape(text)}</title>"
+
+    return re.sub(r'<g id="(gap-\d+-\d+)">', titled, svg)
+
+
+def _shade_truth(axis: Any, evidence: Evidence, start_ns: int) -> None:
     for from_ns, to_ns in evidence.truth:
         axis.axvspan(
             (from_ns - start_ns) / 1e9,
@@ -76,21 +120,42 @@ def _panel(axis: Any, name: str, series: Series, evidence: Evidence, start_ns: i
             alpha=0.6,
             linewidth=0,
         )
-    for gap in evidence.gaps:
-        if not gap.signals or name in gap.signals:
-            axis.axvspan(
-                (gap.from_ns - start_ns) / 1e9,
-                (gap.to_ns - start_ns) / 1e9,
-                color="#888888",
-                hatch="//",
-                alpha=0.4,
-            )
+
+
+def _draw_gaps(axis: Any, name: str, evidence: Evidence, start_ns: int) -> dict[str, str]:
+    """Hatch the gaps of a signal; the sentence of each by its id in the picture."""
+    titles = {}
+    panel = list(evidence.signals).index(name) if name in evidence.signals else 0
+    for number, gap in enumerate(evidence.gaps_of(name)):
+        span = axis.axvspan(
+            (gap.from_ns - start_ns) / 1e9,
+            (gap.to_ns - start_ns) / 1e9,
+            facecolor=evidence.colours[gap.cause],
+            edgecolor=evidence.colours[gap.cause],
+            hatch="///",
+            alpha=0.35,
+            linewidth=1,  # a gap of no length is a line
+        )
+        span.set_gid(f"gap-{panel}-{number}")
+        ends = f"{text_of(gap.from_ns)} to {text_of(gap.to_ns)}"
+        titles[f"gap-{panel}-{number}"] = f"{name}: {gap.cause}, {ends}"
+    return titles
+
+
+def _broken(time_ns: Times, values: Column, gaps: Sequence[Gap]) -> tuple[Times, Any]:
+    """The same as a line that does not run across a gap."""
+    begins = np.array([gap.from_ns for gap in gaps], np.int64)
+    at = np.searchsorted(time_ns, begins)
+    return np.insert(time_ns, at, begins), np.insert(values.astype(np.float64), at, np.nan)
+
+
+def _panel(axis: Any, name: str, series: Series, evidence: Evidence, start_ns: int) -> None:
     step = max(1, len(series.time_ns) // MOST_POINTS)
-    times = (series.time_ns[::step] - start_ns) / 1e9
+    times, values = _broken(series.time_ns[::step], series.values[::step], evidence.gaps_of(name))
     of_score = name in evidence.scores
     axis.plot(
-        times,
-        series.values[::step].astype(np.float64),
+        (times - start_ns) / 1e9,
+        values,
         linewidth=0.8,
         color="#7a2048" if of_score else "#1d4e6b",
     )

@@ -1,6 +1,7 @@
 """`testbed tap`: a stream as it comes."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import orjson
 from rich.console import Console
@@ -24,8 +25,14 @@ async def tap(stream: str, show: Callable[[Received], None]) -> None:
 
 
 def as_json(say: Callable[[object], None]) -> Callable[[Received], None]:
-    """A line of JSON a batch, as on the wire."""
-    return lambda received: say(orjson.loads(codec.encode(received.batch)))
+    """A line of JSON a batch, as on the wire; before it one that says which never came."""
+
+    def show(received: Received) -> None:
+        if received.missed is not None:
+            say({"missed": asdict(received.missed)})
+        say(orjson.loads(codec.encode(received.batch)))
+
+    return show
 
 
 def table(out: Console) -> Callable[[Received], None]:

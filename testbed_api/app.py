@@ -11,7 +11,16 @@ from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
 from testbed_api import errors
-from testbed_api.http import backup, credentials, examples, keeping, operations, registry, streams
+from testbed_api.http import (
+    backup,
+    credentials,
+    examples,
+    keeping,
+    operations,
+    overview,
+    registry,
+    streams,
+)
 from testbed_api.http.bounds import Bounded
 from testbed_api.parts import Parts
 
@@ -40,7 +49,7 @@ def create_app(parts: Parts | None) -> FastAPI:
     app.add_middleware(Bounded)
     app.include_router(operations.router, prefix=ROOT)
     usual = examples.problems(401, 403, 404, 413, 422, 503)
-    for room in (registry, streams, keeping, backup, credentials):
+    for room in (registry, streams, overview, keeping, backup, credentials):
         app.include_router(room.router, prefix=ROOT, responses=usual)
     app.mount(_ASSETS, StaticFiles(directory=swagger_ui_path), name="assets")
     app.get(f"{ROOT}/docs", include_in_schema=False)(_documentation)

@@ -1,7 +1,7 @@
 """How fresh each stream is, as its publisher says, until what it said runs out."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import structlog
 
@@ -39,6 +39,11 @@ class Freshness:
                 self._healths[topic.address][topic.space] = health
         except (Corrupt, Invalid) as exc:
             log.info("health was not understood", topic=message.topic[:200], reason=str(exc))
+
+    def everything(self) -> Iterator[tuple[StreamAddress, Mapping[str, tuple[State, Health]]]]:
+        """The same of every stream that a publisher has told of; for metrics, too."""
+        for address in list(self._healths):
+            yield address, self.of(address)
 
     def of(self, address: StreamAddress) -> Mapping[str, tuple[State, Health]]:
         """Space -> what holds now: beyond `valid_until` a stream is stale whatever was said."""

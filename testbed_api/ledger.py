@@ -7,11 +7,11 @@ letters, or it was never seen.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
-from sqlalchemy import Row, bindparam, delete, func, insert, select
+from sqlalchemy import Row, bindparam, delete, func, insert, select, tuple_
 
 from broker import messages
 from broker.batch import Gap
@@ -63,6 +63,23 @@ class SetAside:
     payload: bytes
     received_ns: int
     id: int = 0
+
+
+class Touched(NamedTuple):
+    """A span of a stream, `to_ns` not included."""
+
+    space: str
+    stream: StreamAddress
+    from_ns: int
+    to_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """How many gaps and dead letters a stream has."""
+
+    gaps: int = 0
+    dead_letters: int = 0
 
 
 @dataclass(slots=True)
@@ -159,6 +176,51 @@ class Ledger:
             Gap(tuple(orjson.loads(row.signals)), row.from_ns, row.to_ns, row.cause)
             for row in await self._rows(query)
         ]
+
+    async def gap_page(
+        self, window: Touched, after: tuple[int, int] | None, limit: int
+    ) -> list[tuple[tuple[int, int], Gap]]:
+        """Up to `limit` gaps that touch the span, behind `after`, by where they begin.
+
+        Each comes with its place, (from_ns, id): what the next page is behind.
+        """
+        place = tuple_(gaps.c.from_ns, gaps.c.id)
+        query = (
+            select(gaps)
+            .filter_by(space=window.space, stream=str(window.stream))
+            .where(gaps.c.to_ns >= window.from_ns, gaps.c.from_ns < window.to_ns)
+            .order_by(gaps.c.from_ns, gaps.c.id)
+            .limit(limit)
+        )
+        if after is not None:
+            query = query.where(place > after)
+        return [
+            (
+                (row.from_ns, row.id),
+                Gap(tuple(orjson.loads(row.signals)), row.from_ns, row.to_ns, row.cause),
+            )
+            for row in await self._rows(query)
+        ]
+
+    async def trouble_since(self, since_ns: int) -> Mapping[tuple[str, str], Trouble]:
+        """(space, stream) -> what went missing or was refused there since then, if anything."""
+        found: dict[tuple[str, str], Trouble] = {}
+        recent = (
+            select(gaps.c.space, gaps.c.stream, func.count().label("many"))
+            .where(gaps.c.to_ns >= since_ns)
+            .group_by(gaps.c.space, gaps.c.stream)
+        )
+        for row in await self._rows(recent):
+            found[row.space, row.stream] = Trouble(gaps=row.many)
+        refused = (
+            select(dead_letters.c.space, dead_letters.c.stream, func.count().label("many"))
+            .where(dead_letters.c.received_ns >= since_ns)
+            .group_by(dead_letters.c.space, dead_letters.c.stream)
+        )
+        for row in await self._rows(refused):
+            key = (row.space, row.stream)
+            found[key] = replace(found.get(key, Trouble()), dead_letters=row.many)
+        return found
 
     async def dead_letters(
         self, space: str, stream: StreamAddress, after_id: int, limit: int

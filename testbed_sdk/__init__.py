@@ -7,7 +7,9 @@ async with connect() as testbed:
         print(batch["Pressure"].values)
 """
 
+from broker.batch import Gap
 from broker.errors import BedError, Corrupt, Forbidden, Invalid, Refused, Unavailable, Unknown
+from broker.messages import Freshness, Health
 from broker.streams import Dtype, Signal
 from testbed_sdk.connection import Testbed, connect
 from testbed_sdk.history import History
@@ -20,6 +22,9 @@ __all__ = [
     "Corrupt",
     "Dtype",
     "Forbidden",
+    "Freshness",
+    "Gap",
+    "Health",
     "History",
     "Input",
     "Invalid",

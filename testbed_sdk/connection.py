@@ -8,11 +8,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from pydantic import ValidationError
 
-from broker import api, client
+from broker import api, client, messages
 from broker.batch import Kind, source_of
 from broker.clock import NS_PER_S, Clock, WallClock
 from broker.credential import Credential
 from broker.errors import Invalid, Unknown
+from broker.messages import Health
 from broker.namespace import LIVE, StreamAddress
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec, Trigger
@@ -21,6 +22,8 @@ from testbed_sdk.history import History
 from testbed_sdk.inputs import Input
 from testbed_sdk.outputs import Output
 from testbed_sdk.settings import PrototypeSettings
+
+_UNHEARD = {"state": "stale", "valid_until": "1970-01-01T00:00:00Z"}
 
 log = structlog.get_logger()
 
@@ -110,6 +113,12 @@ class Testbed:
         span = history.Span(self._settings.space, start_ns, end_ns, signals, points)
         bound = self._settings.inputs | self._settings.outputs
         return await history.fetch(self._door, _bound(bound, name, "input or output"), span)
+
+    async def freshness(self, name: str) -> Health:
+        """How fresh an input or output is now, with its alarms; stale if nobody says that it is."""
+        address = _bound(self._settings.inputs | self._settings.outputs, name, "input or output")
+        told = await self._door.request("GET", f"/streams/{address}")
+        return messages.health_of(told["freshness"].get(self._settings.space, _UNHEARD))
 
     async def close(self) -> None:
         """Wait for the recorder's last marks, then end the outputs' work; called by `connect`."""

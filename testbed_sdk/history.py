@@ -33,6 +33,11 @@ class History:
         """The samples of one signal."""
         return self.series[signal]
 
+    def gaps_of(self, signal: str) -> tuple[Gap, ...]:
+        """The gaps of one signal; one that names no signals is of all."""
+        self.spec.signal(signal)
+        return tuple(one for one in self.gaps if not one.signals or signal in one.signals)
+
     def numpy(self, *signals: str) -> tuple[Times, npt.NDArray[Any]]:
         """(time_ns int64[n], values [n, k]) of these signals, or of all; see `columns.aligned`."""
         return columns.aligned([self.series[name] for name in signals or self.series])

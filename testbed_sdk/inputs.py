@@ -34,6 +34,9 @@ class Missed:
     first: int
     last: int
 
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
 
 @dataclass(frozen=True, slots=True)
 class Received:
@@ -53,6 +56,14 @@ class Received:
     def gaps(self) -> tuple[Gap, ...]:
         """The holes that the publisher states in this batch."""
         return self.batch.gaps
+
+    @property
+    def after_gap(self) -> bool:
+        """Whether something is missing between what came before and this batch.
+
+        Stated by the publisher as `gaps`, or known from the numbers as `missed`.
+        """
+        return bool(self.gaps) or self.missed is not None
 
     @property
     def latency_s(self) -> float:

@@ -74,6 +74,22 @@ HELD = {
     "expires": None,
 }
 ISSUED = {"credential": "detector.pK0v…"} | HELD
+STATUS = {
+    "since": _AT,
+    "interrupted": None,
+    "broker": True,
+    "streams": [
+        {
+            "stream": _STREAM,
+            "space": "live",
+            "state": "fresh",
+            "last": _LATER,
+            "alarms": [],
+            "gaps": 0,
+            "dead_letters": 0,
+        }
+    ],
+}
 METRICS = "# TYPE testbed_broker_connected gauge\ntestbed_broker_connected 1.0\n"
 
 _PROBLEM_SCHEMA = {

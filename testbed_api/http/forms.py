@@ -93,6 +93,28 @@ class Span(InSpace):
         return begin_ns, end_ns
 
 
+class GapsWanted(Span):
+    """A page of the gaps of a span."""
+
+    cursor: Annotated[
+        str | None,
+        Field(
+            max_length=60,
+            pattern=r"^-?\d{1,19}\.\d{1,19}$",
+            description="`next` of the page before",
+        ),
+    ] = None
+    limit: Annotated[int, Field(ge=1, le=1_000, description="rows on a page")] = 100
+
+    @property
+    def after(self) -> tuple[int, int] | None:
+        """The place of the last gap of the page before: where it begins, and its id."""
+        if self.cursor is None:
+            return None
+        from_ns, _, id_ = self.cursor.partition(".")
+        return max(int(from_ns), EARLIEST_NS), min(int(id_), LATEST_NS)
+
+
 class Wanted(Span):
     """What of history, and how."""
 

@@ -15,15 +15,15 @@ from testbed_api.http.forms import (
     EARLIEST_NS,
     LATEST_NS,
     Format,
+    GapsWanted,
     InSpace,
     Letters,
     OfStream,
-    Span,
     Wanted,
 )
 from testbed_api.http.history import as_csv, as_json
 from testbed_api.http.streaming import Streamed, begun
-from testbed_api.ledger import DeadLetter
+from testbed_api.ledger import DeadLetter, Touched
 from testbed_api.parts import Given
 from testbed_api.stores.port import Window
 
@@ -84,20 +84,22 @@ async def history(
 @router.get(
     "/gaps",
     summary="What is known to be missing",
-    responses=examples.answer({"items": [examples.GAP]}),
+    responses=examples.answer(examples.page(examples.GAP, "1763899200000000000.17")),
 )
 async def gaps(
-    address: OfStream, asked: Annotated[Span, Query()], parts: Given, caller: Asking
+    address: OfStream, asked: Annotated[GapsWanted, Query()], parts: Given, caller: Asking
 ) -> dict[str, Any]:
-    """The gaps that touch a span, the whole past if none is named.
+    """The gaps that touch a span, by where they begin; the whole past if no span is named.
 
     A gap that names no signals is one of the whole stream.
     """
     caller.must_read(asked.space, address)
     await parts.registry.spec(address)
-    from_ns, to_ns = asked.between(EARLIEST_NS, LATEST_NS)
-    found = await parts.ledger.gaps(asked.space, address, from_ns, to_ns)
-    return {"items": [codec.gap_out(gap) for gap in found]}
+    span = Touched(asked.space, address, *asked.between(EARLIEST_NS, LATEST_NS))
+    found = await parts.ledger.gap_page(span, asked.after, asked.limit + 1)
+    page, more = found[: asked.limit], len(found) > asked.limit
+    following = "{}.{}".format(*page[-1][0]) if more else None
+    return {"items": [codec.gap_out(gap) for _, gap in page], "next": following}
 
 
 @router.get(

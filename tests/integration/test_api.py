@@ -466,6 +466,57 @@ async def test_gaps_of_a_span_are_told(bed, reader):
 
 
 @pytest.mark.usefixtures("rig")
+async def test_gaps_come_in_pages_by_where_they_begin(bed, reader):
+    life = Life("live", RIG, "e1")
+    starts = [5, 3, 3, 9, 1, 3]
+    found = [(life, None, Gap((), at, 20, f"cause-{n}")) for n, at in enumerate(starts)]
+    await bed.parts.ledger.commit(Entries(gaps=found))
+    told, following = [], None
+    while True:
+        asked = {"limit": 2} | ({"cursor": following} if following else {})
+        page = (await bed.ask(reader, "GET", f"{STREAM}/gaps", params=asked)).json()
+        told += [one["cause"] for one in page["items"]]
+        assert len(page["items"]) <= 2
+        if (following := page["next"]) is None:
+            break
+    assert told == ["cause-4", "cause-1", "cause-2", "cause-5", "cause-0", "cause-3"]
+    wrong = await bed.ask(reader, "GET", f"{STREAM}/gaps", params={"cursor": "x"})
+    assert_problem(wrong, 422, "invalid", "cursor")
+
+
+@pytest.mark.usefixtures("rig")
+async def test_status_tells_of_each_stream_that_is_seen_what_is_wrong(bed, reader, admin):
+    now_ns = bed.clock.now_ns()
+    old, new = now_ns - 7_200 * NS_PER_S, now_ns - 60 * NS_PER_S
+    gaps = [
+        (Life("live", address, "e1"), None, Gap((), at, at, "gateway-down"))
+        for address, at in ((RIG, old), (RIG, new), (OTHER, new))
+    ]
+    letter = DeadLetter("run-1", str(RIG), reason="no float64", value="x", received_ns=new)
+    await bed.parts.ledger.commit(Entries(gaps=gaps, dead_letters=[letter]))
+    whole = (await bed.ask(admin, "GET", "/status")).json()
+    assert [(one["stream"], one["space"]) for one in whole["streams"]] == [
+        (str(OTHER), "live"),
+        (str(RIG), "live"),
+        (str(RIG), "run-1"),
+    ]
+    assert (whole["interrupted"], whole["broker"]) == (None, False)
+    (mine,) = (await bed.ask(reader, "GET", "/status")).json()["streams"]
+    assert mine == {
+        "stream": str(RIG),
+        "space": "live",
+        "state": None,
+        "last": None,
+        "alarms": [],
+        "gaps": 1,
+        "dead_letters": 0,
+    }
+    asked = {"within_s": 10_000}
+    (longer,) = (await bed.ask(reader, "GET", "/status", params=asked)).json()["streams"]
+    assert longer["gaps"] == 2
+
+
+@pytest.mark.usefixtures("rig")
 async def test_dead_letters_are_for_the_publisher_page_by_page(bed, reader, writer, admin):
     letters = [
         DeadLetter("live", str(RIG), reason=f"reason {n}", value="1", received_ns=START_NS)

@@ -12,8 +12,9 @@ from pydantic import SecretStr
 
 from broker import api, client, codec, messages
 from broker.batch import BAD, GOOD, Batch, Gap, Kind, Source, Wide
-from broker.clock import WallClock
+from broker.clock import NS_PER_S, WallClock
 from broker.errors import Forbidden, Invalid, Taken, Unknown
+from broker.messages import Freshness, Health
 from broker.namespace import MarkTopic, StreamAddress, StreamTopic, Verb
 from broker.settings import BusSettings
 from broker.streams import Dtype, Signal, StreamSpec
@@ -262,6 +263,22 @@ async def test_a_prototype_is_told_what_it_missed_and_may_have_it_from_history(
         assert filled.filled
         assert filled["Pressure"].values.tolist() == [2.0]
         assert (third.missed.first, third.missed.last) == (2, 2)
+        assert [one.after_gap for one in (first, third)] == [False, True]
+
+
+async def test_a_silent_stream_is_stale_for_prototypes_and_operators(server, administrator):
+    key = await credential(administrator, "detector", reads=[RIG])
+    async with machine(server, administrator) as out, prototype(server, key, rig=RIG) as testbed:
+        assert (await testbed.freshness("rig")).state is Freshness.STALE
+        for state, alarms in ((Freshness.FRESH, ()), (Freshness.STALE, ("node i=5 is missing",))):
+            told = Health(state, CLOCK.now_ns() + 60 * NS_PER_S, T0, alarms)
+            topic = str(StreamTopic(SPACE, Verb.HEALTH, RIG))
+            await out.publish(topic, messages.encode_health(told), retain=True)
+            async with asyncio.timeout(2):
+                while await testbed.freshness("rig") != told:
+                    pass
+            (row,) = (await administrator.request("GET", "/status"))["streams"]
+            assert (row["space"], row["state"], tuple(row["alarms"])) == (SPACE, state, alarms)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""Route: how all streams are, on one page, for whoever has to act."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from broker.clock import NS_PER_S, text_of
+from broker.messages import Freshness as State
+from broker.messages import Health
+from broker.namespace import StreamAddress
+from testbed_api.http import examples
+from testbed_api.http.access import Asking, Caller
+from testbed_api.http.forms import Form
+from testbed_api.ledger import Trouble
+from testbed_api.parts import Given
+
+router = APIRouter(tags=["operations"])
+
+_LONGEST_S = 31 * 86_400
+
+
+class Lately(Form):
+    """How far back."""
+
+    within_s: Annotated[
+        float, Field(gt=0, le=_LONGEST_S, description="seconds in which gaps and letters count")
+    ] = 3_600.0
+
+
+@router.get("/status", summary="How the streams are", responses=examples.answer(examples.STATUS))
+async def status(asked: Annotated[Lately, Query()], parts: Given, caller: Asking) -> dict[str, Any]:
+    """Freshness, alarms, and what went missing lately, of the streams that you may read or write.
+
+    A stream is listed in each space where its publisher says how fresh it is, or where something
+    went missing; `state` is null where nobody says it. `interrupted` is why nothing is recorded
+    just now, null while all is.
+    """
+    since_ns = parts.clock.now_ns() - round(asked.within_s * NS_PER_S)
+    trouble = await parts.ledger.trouble_since(since_ns)
+    said = {
+        (space, str(address)): told
+        for address, spaces in parts.freshness.everything()
+        for space, told in spaces.items()
+    }
+    seen = [
+        (space, stream)
+        for space, stream in sorted({*said, *trouble})
+        if _is_seen(caller, space, StreamAddress.parse(stream))
+    ]
+    return {
+        "since": text_of(since_ns),
+        "interrupted": parts.interrupted() or None,
+        "broker": parts.bus.is_connected,
+        "streams": [
+            {"stream": stream, "space": space}
+            | _freshness(said.get((space, stream)))
+            | asdict(trouble.get((space, stream), Trouble()))
+            for space, stream in seen
+        ],
+    }
+
+
+def _is_seen(caller: Caller, space: str, address: StreamAddress) -> bool:
+    return caller.may_read(space, address) or caller.may_write(space, address)
+
+
+def _freshness(told: tuple[State, Health] | None) -> dict[str, Any]:
+    if told is None:
+        return {"state": None, "last": None, "alarms": []}
+    state, health = told
+    last = None if health.last_ns is None else text_of(health.last_ns)
+    return {"state": state, "last": last, "alarms": health.alarms}
