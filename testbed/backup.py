@@ -17,7 +17,7 @@ from broker.clock import Clock, text_of
 from broker.errors import Corrupt, Refused, Unavailable
 from broker.namespace import StreamAddress
 from testbed import asking
-from testbed_api import archive, restoring, service
+from testbed_api import archive, data, restoring
 from testbed_api.archive import TABLES, Manifest, Part
 from testbed_api.deletions import Loss
 from testbed_api.dumping import Dumper
@@ -69,7 +69,7 @@ async def _source(settings: ServerSettings | None, clock: Clock) -> AsyncIterato
         return
     if not (settings.folder / "layout").exists():
         raise Refused(f"there is no data in {settings.folder}", hint="name the folder of a server")
-    async with service.kept(settings) as kept:
+    async with data.alone(settings) as kept:
         yield Dumper(kept.engine, kept.store, kept.deletions, clock)
 
 
@@ -113,9 +113,9 @@ async def restore(
             hint="it is another backup, or it was changed",
         )
     restoring.check_schema(manifest)
-    mark = settings.folder / service.RESTORING
+    mark = settings.folder / data.RESTORING
     _make_empty(settings.folder, mark)
-    async with service.kept(settings, restoring=True) as kept:
+    async with data.alone(settings, restoring=True) as kept:
         losses = await restoring.restore(folder, manifest, Target(kept.engine, kept.store, clock))
     mark.unlink()
     return manifest, losses

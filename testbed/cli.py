@@ -2,7 +2,7 @@
 
 import functools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +34,10 @@ app.add_typer(retention_app, name="retention")
 app.add_typer(gateway_app, name="gateway")
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(credential_app, name="credential")
+secrets_app = typer.Typer(help="What separate processes of one server share.", no_args_is_help=True)
+app.add_typer(secrets_app, name="secrets")
 
+ANYWHERE = "0.0.0.0"  # noqa: S104 - in a container, whose ports are published one by one
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for scripts")]
 
 
@@ -145,16 +148,84 @@ def up(
     running.run(room.up(chosen, WallClock(), tell))
 
 
-@app.command(hidden=True)
-def recorder() -> None:
-    """The recorder in a process of its own; `up` starts it where the store is InfluxDB."""
+@app.command()
+def api(
+    host: Annotated[str | None, typer.Option(help="address to listen on [127.0.0.1]")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="port of the API; 0 takes a free one [8600]")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """The API alone, where broker, registry, store and recorder are services of their own."""
     from broker.settings import BusSettings
-    from testbed_api import service
+    from testbed import up as room
+    from testbed_api.service import Services
+    from testbed_api.settings import ServerSettings
+    from testbed_api.shared import SharedSecrets
+
+    chosen = settings(ServerSettings, host=host, api_port=port)
+    given = (chosen, settings(BusSettings), settings(SharedSecrets))
+    tell = (
+        functools.partial(room.told_as_json, say_json)
+        if json
+        else functools.partial(room.told, out)
+    )
+
+    async def go() -> None:
+        await room.api(chosen, Services.told(*given), WallClock(), tell)
+
+    running.run(go())
+
+
+@app.command()
+def recorder() -> None:
+    """The recorder in a process of its own, with InfluxDB; `up` starts one by itself."""
+    from broker.settings import BusSettings
+    from testbed_api import recording
     from testbed_api.settings import ServerSettings
 
     running.run(
-        service.record(settings(ServerSettings), settings(BusSettings, window=10_000), WallClock())
+        recording.record(
+            settings(ServerSettings), settings(BusSettings, window=10_000), WallClock()
+        )
     )
+
+
+@secrets_app.command("init")
+def secrets_init(
+    folder: Annotated[Path, typer.Argument(help="a folder of its own")], json: Json = False
+) -> None:
+    """Make the secrets that separate processes share, a file each; what is there stays."""
+    from testbed import secret_files
+
+    async def go() -> Sequence[str]:
+        return secret_files.init(folder)
+
+    made = running.run(go())
+    say_json({"folder": str(folder), "made": made}) if json else out.print(
+        f"{folder}: {len(made)} new secrets"
+    )
+
+
+@app.command("broker-config")
+def broker_config(
+    folder: Annotated[Path, typer.Argument(help="folder of `testbed secrets init`")],
+    host: Annotated[str, typer.Option(help="address that its doors listen on")] = ANYWHERE,
+    port: Annotated[int, typer.Option(help="its inner door, for the API alone")] = 4222,
+    mqtt_port: Annotated[int, typer.Option(help="its MQTT door")] = 1883,
+    health_port: Annotated[int, typer.Option(help="its health, on loopback")] = 8222,
+    store: Annotated[Path, typer.Option(help="folder of its data")] = Path("/data"),
+) -> None:
+    """Write nats.conf for a NATS server of its own, with its secrets, into their folder."""
+    from broker.backends.nats import LOOPBACK, Place
+    from broker.settings import Address
+    from testbed import secret_files
+
+    async def go() -> Path:
+        place = Place(Address(host, port), store, health=Address(LOOPBACK, health_port))
+        return secret_files.broker_config(folder, place, Address(host, mqtt_port))
+
+    out.print(f"wrote {running.run(go())}")
 
 
 @app.command()

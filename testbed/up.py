@@ -1,5 +1,5 @@
 """`testbed up`: a server until it is stopped, with its recorder in a process of its own where the
-store is InfluxDB.
+store is InfluxDB.  `testbed api`: the API alone, beside services.
 """
 
 import asyncio
@@ -12,8 +12,9 @@ import structlog
 from rich.console import Console
 
 from broker.clock import Clock
+from broker.errors import Invalid
 from testbed_api import service
-from testbed_api.service import Server
+from testbed_api.service import Server, Services
 from testbed_api.settings import ServerSettings
 
 RESTART_S = 1.0
@@ -24,11 +25,25 @@ log = structlog.get_logger()
 
 async def up(settings: ServerSettings, clock: Clock, on_ready: Callable[[Server], None]) -> None:
     """Serve until cancelled; `on_ready` is told once where everything is."""
+    if settings.inner_door is not None:
+        raise Invalid(
+            "TESTBED_BROKER_SERVER names a broker that runs by itself",
+            hint="run `testbed api` and `testbed recorder` beside it, or take that setting out",
+        )
     async with service.serve(settings, clock) as server, asyncio.TaskGroup() as tasks:
         if server.recorder is not None:
             tasks.create_task(
                 _recorder(settings, server, server.recorder, clock), name="recorder process"
             )
+        on_ready(server)
+        await asyncio.get_running_loop().create_future()
+
+
+async def api(
+    settings: ServerSettings, services: Services, clock: Clock, on_ready: Callable[[Server], None]
+) -> None:
+    """Serve the API alone until cancelled."""
+    async with service.serve_api(settings, services, clock) as server:
         on_ready(server)
         await asyncio.get_running_loop().create_future()
 

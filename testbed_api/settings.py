@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from broker.settings import PREFIX, Settings
+from broker.settings import PREFIX, Address, Settings
 from testbed_api.registry import postgresql
 from testbed_api.registry.postgresql import PostgresqlAddress
 
@@ -58,6 +58,27 @@ class ServerSettings(Settings):
         default=SecretStr(""), description="password of that user of PostgreSQL"
     )
 
+    broker_server: str = Field(
+        default="",
+        description="nats://host:port of a broker that is a service of its own; only `testbed api`",
+    )
+    alive_file: Path | None = Field(
+        default=None,
+        description="file that `testbed recorder` touches every 5 s while it records, for checks",
+    )
+
+    @field_validator("broker_server")
+    @classmethod
+    def _is_a_server(cls, text: str) -> str:
+        if text:
+            inner_door_of(text)
+        return text
+
+    @property
+    def inner_door(self) -> Address | None:
+        """Where the broker's own door is, None where it is run inside."""
+        return inner_door_of(self.broker_server) if self.broker_server else None
+
     @field_validator("store")
     @classmethod
     def _is_a_store(cls, text: str) -> str:
@@ -100,3 +121,15 @@ def influxdb_of(text: str) -> InfluxDbAddress:
         )
     scheme = "https" if parts.scheme.endswith("https") else "http"
     return InfluxDbAddress(f"{scheme}://{parts.netloc}", *names)
+
+
+def inner_door_of(text: str) -> Address:
+    """Read `nats://host:port`; raises ValueError."""
+    try:
+        parts = urlsplit(text)
+        port = 4222 if parts.port is None else parts.port
+    except ValueError as exc:
+        raise ValueError(f"{text!r} is no URL: {exc}") from exc
+    if parts.scheme != "nats" or not parts.hostname or "@" in parts.netloc or parts.path.strip("/"):
+        raise ValueError("a broker's inner door reads nats://host:port, without a password in it")
+    return Address(parts.hostname, port)

@@ -18,6 +18,7 @@ from broker.errors import Corrupt, Invalid
 ACCOUNT = "TESTBED"
 _LEVEL = re.compile(r"[A-Za-z0-9_-]+|\+", re.ASCII)
 _LAST_LEVEL = re.compile(r"[A-Za-z0-9_-]+|\+|#", re.ASCII)
+_SEED = "it is the seed of an account's key, SA…, as `testbed secrets init` makes it"
 _HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
 
 
@@ -49,11 +50,24 @@ class Request:
     connection: int
 
 
-class Signer:
-    """The key that the server trusts to answer for it; made anew at each start, never stored."""
+def new_seed() -> str:
+    """A new key to sign with, as NATS writes them: `SA…`."""
+    seed: bytes = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_ACCOUNT)
+    return seed.decode()
 
-    def __init__(self) -> None:
-        self._pair = nkeys.from_seed(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_ACCOUNT))
+
+class Signer:
+    """The key that the server trusts to answer for it."""
+
+    def __init__(self, seed: str) -> None:
+        """seed: from `new_seed`; raises Invalid, without repeating it."""
+        try:
+            prefix, _ = nkeys.decode_seed(seed.encode())
+            self._pair = nkeys.from_seed(seed.encode())
+        except (nkeys.NkeysError, ValueError) as exc:
+            raise Invalid("the broker's signing key is not one", hint=_SEED) from exc
+        if prefix != nkeys.PREFIX_BYTE_ACCOUNT:
+            raise Invalid("the broker's signing key is one for something else", hint=_SEED)
         self.public: str = self._pair.public_key.decode()
 
     def admit(self, request: Request, entry: Entry, now_ns: int) -> bytes:

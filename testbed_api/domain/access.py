@@ -43,7 +43,12 @@ def checked_principal(text: str) -> str:
 def issued(principal: str, holding: Holding, now_ns: int) -> tuple[Credential, Principal]:
     """A fresh credential to be shown once, and what is kept of it."""
     credential = Credential.make(principal)
-    return credential, Principal(principal, hashed(credential.secret), holding, now_ns)
+    return credential, kept(credential, holding, now_ns)
+
+
+def kept(credential: Credential, holding: Holding, now_ns: int) -> Principal:
+    """What is kept of a credential."""
+    return Principal(credential.principal, hashed(credential.secret), holding, now_ns)
 
 
 def hashed(secret: str) -> str:

@@ -14,6 +14,7 @@ from testbed import cli
 from testbed_api.deletions import DELETED, LOST
 from testbed_api.errors import STATUS
 from testbed_api.settings import ServerSettings
+from testbed_api.shared import SharedSecrets
 from testbed_sdk import PrototypeSettings
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
@@ -23,7 +24,10 @@ def read(name):
     return (REFERENCE / name).read_text()
 
 
-@pytest.mark.parametrize("kind", [BusSettings, ServerSettings, GatewaySettings, PrototypeSettings])
+KINDS = [BusSettings, ServerSettings, SharedSecrets, GatewaySettings, PrototypeSettings]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_setting_is_described_as_the_code_describes_it(kind):
     text = read("settings.md")
     for name, field in kind.model_fields.items():

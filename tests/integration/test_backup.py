@@ -21,7 +21,7 @@ from gateway import spool
 from gateway.spool import SpoolSettings
 from gateway.uplink import Uplink
 from testbed import backup as room
-from testbed_api import archive, contents, service
+from testbed_api import archive, contents, data
 from testbed_api.contents import EARLIEST_NS, LATEST_NS
 from testbed_api.deletions import LOST, Span
 from testbed_api.domain import access
@@ -172,7 +172,7 @@ def settings_for(request, tmp_path):
 async def made(tmp_path):
     """A backup of a stopped server with the embedded store, its folder and what was in it."""
     settings = ServerSettings(folder=tmp_path / "before")
-    async with service.kept(settings) as kept:
+    async with data.alone(settings) as kept:
         await fill(kept)
         before = await content(kept)
     manifest = await room.backup(tmp_path / "backup", settings, CLOCK)
@@ -180,7 +180,7 @@ async def made(tmp_path):
 
 
 async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
-    async with service.kept(settings_for("before")) as kept:
+    async with data.alone(settings_for("before")) as kept:
         await fill(kept)
         before = await content(kept)
     manifest = await room.backup(tmp_path / "backup", settings_for("before"), CLOCK)
@@ -188,7 +188,7 @@ async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
         tmp_path / "backup", settings_for("after"), CLOCK, manifest.sha256
     )
     assert (restored, restored.samples) == (manifest, 20_019)
-    async with service.kept(settings_for("after")) as kept:
+    async with data.alone(settings_for("after")) as kept:
         assert await content(kept) == before
         await kept.ledger.commit(Entries(gaps=[(LIFE, 4, Gap((), 8, 9, "gateway-down"))]))
 
@@ -197,7 +197,7 @@ async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
 async def test_what_one_product_held_comes_back_in_another(settings_for, made):
     folder, _, before = made
     await room.restore(folder, settings_for("after"), CLOCK, None)
-    async with service.kept(settings_for("after")) as kept:
+    async with data.alone(settings_for("after")) as kept:
         assert await content(kept) == before
 
 
@@ -281,7 +281,7 @@ async def test_a_restore_that_broke_off_is_not_served(made, tmp_path, monkeypatc
         with pytest.raises(Corrupt, match="power"):
             await room.restore(folder, after, CLOCK, None)
     with pytest.raises(Refused, match="did not come to its end"):
-        async with service.kept(after):
+        async with data.alone(after):
             pass
     with pytest.raises(Refused, match="is not empty"):
         await room.restore(folder, after, CLOCK, None)
@@ -301,7 +301,7 @@ async def test_a_backup_never_goes_over_another(made, tmp_path):
 
 
 async def test_a_folder_that_a_server_has_is_not_opened(tmp_path):
-    async with service.kept(ServerSettings(folder=tmp_path / "before")):
+    async with data.alone(ServerSettings(folder=tmp_path / "before")):
         with pytest.raises(Taken, match="a server is running"):
             await room.backup(
                 tmp_path / "backup", ServerSettings(folder=tmp_path / "before"), CLOCK
@@ -325,7 +325,7 @@ async def test_a_backup_from_before_a_table_was_made_comes_back(made, tmp_path):
     told["tables"] |= {"sha256": archive._sha256(path), "rows": count}
     (folder / archive.MANIFEST).write_text(json.dumps(told))
     await room.restore(folder, ServerSettings(folder=tmp_path / "after"), CLOCK, None)
-    async with service.kept(ServerSettings(folder=tmp_path / "after")) as back:
+    async with data.alone(ServerSettings(folder=tmp_path / "after")) as back:
         tables, sums = await content(back)
     assert sums == before[1]
     assert tables == {name: rows for name, rows in before[0].items() if name not in new}
@@ -335,7 +335,7 @@ async def test_what_is_not_sent_again_becomes_a_gap(made, tmp_path):
     folder, _, _ = made
     after = ServerSettings(folder=tmp_path / "after")
     _, losses = await room.restore(folder, after, CLOCK, None)
-    async with service.kept(after) as kept:
+    async with data.alone(after) as kept:
         lost = next(one for one in losses if one.span.space == "run-1").span
         await settle(kept.deletions, kept.store, CLOCK)
         stream = ("run-1", RIG, EARLIEST_NS, LATEST_NS)
@@ -454,7 +454,7 @@ async def test_only_administrators_get_a_backup(tmp_path):
 
 async def test_nobody_waits_for_a_slow_reader_of_a_backup(tmp_path):
     settings = ServerSettings(folder=tmp_path / "data")
-    async with service.kept(settings) as kept:
+    async with data.alone(settings) as kept:
         await fill(kept)
         dump = room.Dumper(kept.engine, kept.store, kept.deletions, CLOCK).tables()
         first = await anext(dump)
@@ -469,7 +469,7 @@ async def test_nobody_waits_for_a_slow_reader_of_a_backup(tmp_path):
 
 @pytest.mark.parametrize("settings_for", ["duckdb", "postgresql"], indirect=True)
 async def test_the_tables_of_a_backup_are_of_one_moment(settings_for):
-    async with service.kept(settings_for("before")) as kept, asyncio.TaskGroup() as tasks:
+    async with data.alone(settings_for("before")) as kept, asyncio.TaskGroup() as tasks:
 
         async def record():
             """Gaps, each in one transaction with the number of its batch."""

@@ -1,0 +1,174 @@
+"""Answering at the broker's doors: who may come in, to what, and who must leave.
+
+Any number of processes may answer for one server: each knock comes to one of them, and a kick asks
+the server who is inside.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Self
+
+import nats.errors
+import orjson
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from broker.backends import callout
+from broker.backends.callout import Entry, Knock
+from broker.clock import Clock
+from broker.errors import Corrupt, Unavailable
+from broker.settings import Address
+
+Answer = Callable[[Knock], Awaitable[Entry | None]]
+
+START_S = 10.0
+CONNECT_S = 5
+KICK_S = 2.0
+MOST_KICKED = 10_000
+"""Connections of one principal that a kick finds."""
+RESPONDERS = "testbed"
+_WHO = "$SYS.REQ.SERVER.PING.CONNZ"
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What the server and those who answer for it share: two passwords and the key that signs."""
+
+    callout: str = field(repr=False)
+    system: str = field(repr=False)
+    signing: str = field(repr=False)
+
+    @classmethod
+    def make(cls) -> Self:
+        """New ones, of 256 random bits each."""
+        return cls(secrets.token_urlsafe(32), secrets.token_urlsafe(32), callout.new_seed())
+
+
+class Reception:
+    """Answers knocks at the server's doors, and ends connections."""
+
+    def __init__(self, address: Address, keys: Keys, answer: Answer, clock: Clock) -> None:
+        """address: the server's inner door, open to nobody but those who have the keys."""
+        self.address = address
+        self._signer = callout.Signer(keys.signing)
+        self._passwords = {"callout": keys.callout, "system": keys.system}
+        self._opened = asyncio.Event()
+        self._answer = answer
+        self._clock = clock
+        self._system = Client()
+
+    async def attend(self) -> None:
+        """Answer until the server is gone; raises Unavailable if it cannot be reached."""
+        gone = asyncio.Event()
+        async with (
+            self._connected("callout", gone) as own,
+            self._connected("system", gone) as system,
+        ):
+            await own.subscribe("$SYS.REQ.USER.AUTH", queue=RESPONDERS, cb=self._knocked)
+            await own.flush()
+            self._system = system
+            self._opened.set()
+            try:
+                await gone.wait()
+            finally:
+                self._opened.clear()
+
+    async def ready(self) -> None:
+        """Return when knocks are answered; raises Unavailable in time."""
+        try:
+            async with asyncio.timeout(START_S):
+                await self._opened.wait()
+        except TimeoutError as exc:
+            raise Unavailable(
+                f"nats-server at {self.address} did not answer in {START_S:g} s"
+            ) from exc
+
+    async def kick(self, principal: str) -> None:
+        """End every connection of a principal, also one that is being answered at this moment.
+
+        Raises Unavailable if the server does not confirm it.
+        """
+        try:
+            async with asyncio.timeout(KICK_S):
+                await self._opened.wait()
+                await self._kick(self._system, principal)
+        except (TimeoutError, nats.errors.Error, KeyError, ValueError) as exc:
+            raise Unavailable(
+                f"nats-server did not confirm that {principal} was kicked: {_said(exc)}"
+            ) from exc
+
+    async def _kick(self, system: Client, principal: str) -> None:
+        # requests: an order whose answer nobody waits for is ignored by the server
+        asked = {"auth": True, "user": principal, "limit": MOST_KICKED}
+        told = await system.request(_WHO, orjson.dumps(asked), timeout=KICK_S)
+        found = orjson.loads(told.data)
+        order = f"$SYS.REQ.SERVER.{found['server']['id']}.KICK"
+        for one in found["data"]["connections"]:
+            await system.request(order, orjson.dumps({"cid": one["cid"]}), timeout=KICK_S)
+
+    async def _knocked(self, message: Msg) -> None:
+        try:
+            request = callout.read(message.data)
+        except Corrupt as exc:
+            log.warning("knock was not understood", reason=str(exc))
+            return
+        knock = request.knock
+        entry = await self._answer(knock) if callout.is_bound(knock) else None
+        if entry is None:
+            log.info(
+                "connection was refused",
+                principal=knock.principal[:60],
+                client_id=knock.client_id[:60],
+            )
+            await message.respond(self._signer.refuse(request, self._clock.now_ns()))
+        else:
+            await message.respond(self._signer.admit(request, entry, self._clock.now_ns()))
+
+    @asynccontextmanager
+    async def _connected(self, user: str, gone: asyncio.Event) -> AsyncIterator[Client]:
+        """Our own connection; `gone` is set when it ends.
+
+        It does not reconnect by itself: the library's attempts would outlive their closing.
+        """
+        ended = asyncio.Event()
+
+        async def end() -> None:
+            ended.set()
+            gone.set()
+
+        async def complain(exc: Exception) -> None:
+            log.info("own connection to the broker was disturbed", reason=_said(exc))
+
+        connection = Client()
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await connection.connect(
+                    f"nats://{self.address}",
+                    user=user,
+                    password=self._passwords[user],
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    connect_timeout=CONNECT_S,
+                    error_cb=complain,
+                    closed_cb=end,
+                )
+            yield connection
+        except (OSError, nats.errors.Error) as exc:  # a TimeoutError is an OSError
+            raise Unavailable(
+                f"nats-server at {self.address} did not answer: {_said(exc)}"
+            ) from exc
+        finally:
+            await connection.close()
+            with suppress(TimeoutError):  # it may be closing already, in a task of its own
+                async with asyncio.timeout(CONNECT_S):
+                    await ended.wait()
+
+
+def _said(exc: Exception) -> str:
+    return str(exc) or type(exc).__name__

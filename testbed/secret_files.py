@@ -1,0 +1,90 @@
+"""`testbed secrets init` and `testbed broker-config`: what separate processes share, as files.
+
+One file a secret, named as its setting with `-` for `_`, so that TESTBED_X_Y_FILE names `x-y`.
+"""
+
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from broker.backends import callout, nats
+from broker.backends.nats import Keys, NatsSettings, Place
+from broker.credential import Credential
+from broker.errors import Invalid, Refused, Unavailable
+from broker.settings import Address
+from testbed_api.shared import ADMINISTRATOR, API, RECORDER
+
+BROKER_CONFIG = "nats.conf"
+READABLE = 0o444
+"""Containers run as users of their own: the folder keeps others out, its files do not."""
+
+
+def _token() -> str:
+    return secrets.token_urlsafe(32)
+
+
+MAKERS: Mapping[str, Callable[[], str]] = {
+    "broker-callout-password": _token,
+    "broker-system-password": _token,
+    "broker-signing-key": callout.new_seed,
+    "api-credential": lambda: Credential.make(API).text,
+    "recorder-credential": lambda: Credential.make(RECORDER).text,
+    "administrator-credential": lambda: Credential.make(ADMINISTRATOR).text,
+    "registry-password": _token,
+    "store-password": _token,
+    "store-token": _token,
+}
+
+
+def init(folder: Path) -> Sequence[str]:
+    """Make the secrets that the folder lacks; one that is there stays.  The names of the new ones.
+
+    Raises Refused if the folder holds anything else, Unavailable if it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        strange = sorted({one.name for one in folder.iterdir()} - {*MAKERS, BROKER_CONFIG})
+        if strange:
+            raise Refused(
+                f"{folder} holds more than secrets: {strange[0]}", hint="name a folder of its own"
+            )
+        folder.chmod(0o700)
+        lacking = [name for name in MAKERS if not (folder / name).exists()]
+        for name in lacking:
+            _write(folder / name, MAKERS[name]())
+    except OSError as exc:
+        raise Unavailable(f"{folder} cannot be written: {exc.strerror}") from exc
+    return lacking
+
+
+def broker_config(folder: Path, place: Place, mqtt: Address) -> Path:
+    """Write the configuration of a NATS server that has these secrets, beside them."""
+    keys = Keys(*(_read(folder / name) for name in MAKERS if name.startswith("broker-")))
+    try:
+        _write(folder / BROKER_CONFIG, nats.config(place, mqtt, NatsSettings(), keys))
+    except OSError as exc:
+        raise Unavailable(f"{folder} cannot be written: {exc.strerror}") from exc
+    return folder / BROKER_CONFIG
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError as exc:
+        raise Invalid(
+            f"the secret {file} cannot be read: {exc.strerror}",
+            hint=f"testbed secrets init {file.parent}",
+        ) from exc
+
+
+def _write(file: Path, text: str) -> None:
+    """All of it or nothing, for whoever may enter the folder."""
+    new = file.with_name(f".{file.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, READABLE), "w") as opened:
+        opened.write(text.strip() + "\n")
+        opened.flush()
+        os.fsync(opened.fileno())
+    new.chmod(READABLE)
+    new.rename(file)

@@ -1,0 +1,63 @@
+"""The API's door: the socket, and the server that answers on it."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+
+from broker.errors import Taken
+from testbed_api.app import create_app
+from testbed_api.parts import Parts
+
+SHUTDOWN_S = 2
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """The API's door; raises Taken if the port is in use."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            door.bind((host, port))
+            door.listen(128)
+        except OSError as exc:
+            raise Taken(
+                f"cannot listen on {host}:{port}: {exc.strerror}",
+                hint="choose another port with --port",
+            ) from exc
+        yield door
+
+
+class _Uvicorn(uvicorn.Server):
+    """Uvicorn that leaves signals to the process that runs it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def answering(parts: Parts, door: socket.socket) -> AsyncIterator[None]:
+    """The API, answering; requests under way get a moment to end."""
+    config = uvicorn.Config(
+        create_app(parts),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+    server = _Uvicorn(config)
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(parts.freshness.follow(parts.bus), name="freshness")
+        keeping = tasks.create_task(parts.keeper.run(), name="retention")
+        tasks.create_task(server.serve(sockets=[door]), name="api")
+        while not server.started:
+            await parts.clock.sleep(0.01)
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            following.cancel()
+            keeping.cancel()

@@ -1,0 +1,58 @@
+"""The recorder at work: in the server's process, or in one of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from broker import client
+from broker.clock import Clock
+from broker.settings import BusSettings
+from testbed_api import data
+from testbed_api.data import Data
+from testbed_api.recorder import Recorder
+from testbed_api.settings import ServerSettings
+from testbed_api.shared import RECORDER
+
+BEAT_S = 5.0
+
+
+@asynccontextmanager
+async def recording(kept: Data, bus_settings: BusSettings, clock: Clock) -> AsyncIterator[Recorder]:
+    """A recorder in this process, until left."""
+    async with client.open(bus_settings, clock, client_id=RECORDER, durable=True) as bus:
+        recorder = _recorder(bus, kept, clock)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(recorder.run(), name="recorder")
+            try:
+                yield recorder
+            finally:
+                running.cancel()
+
+
+async def record(settings: ServerSettings, bus_settings: BusSettings, clock: Clock) -> None:
+    """A recorder in a process of its own, until cancelled."""
+    async with (
+        data.shared(settings) as kept,
+        client.open(bus_settings, clock, client_id=RECORDER, durable=True) as bus,
+    ):
+        recorder = _recorder(bus, kept, clock)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(recorder.run(), name="recorder")
+            if settings.alive_file is not None:
+                beating = _beat(settings.alive_file, bus, recorder, clock)
+                tasks.create_task(beating, name="alive")
+
+
+def _recorder(bus: client.Bus, kept: Data, clock: Clock) -> Recorder:
+    return Recorder(
+        bus, store=kept.store, ledger=kept.ledger, kind_of=kept.registry.kind_of, clock=clock
+    )
+
+
+async def _beat(file: Path, bus: client.Bus, recorder: Recorder, clock: Clock) -> None:
+    """Touch the file while all is well; a health check looks how old it is."""
+    while True:
+        if bus.is_connected and not recorder.interrupted:
+            await asyncio.to_thread(file.touch)
+        await clock.sleep(BEAT_S)

@@ -1,0 +1,140 @@
+"""A NATS server of its own, with several processes that answer for it."""
+
+import asyncio
+import contextlib
+
+import pytest
+from pydantic import SecretStr
+
+from broker import client
+from broker.backends import nats
+from broker.backends.nats import Keys, NatsSettings, Place
+from broker.backends.nats_child import _binary
+from broker.clock import WallClock
+from broker.credential import Credential
+from broker.errors import Forbidden, Invalid, Unavailable
+from broker.settings import Address, BusSettings
+from tests import services
+
+ADA = Credential("ada", "ada-secret-of-24-letters")
+EVERYTHING = nats.Entry(frozenset({"t/#"}), frozenset({"t/#"}))
+KEYS = Keys.make()
+
+
+class Porter:
+    """Answers for ada as a test says, and counts who asked."""
+
+    def __init__(self) -> None:
+        self.entry: nats.Entry | None = EVERYTHING
+        self.asked = 0
+
+    async def answer(self, knock: nats.Knock) -> nats.Entry | None:
+        self.asked += 1
+        return self.entry if knock.secret == ADA.secret else None
+
+
+@contextlib.contextmanager
+def running(folder, inner, mqtt, keys=KEYS):
+    file = folder / "nats.conf"
+    place = Place(inner, folder / "jetstream")
+    file.write_text(nats.config(place, mqtt, NatsSettings(), keys))
+    ready = [inner.port, mqtt.port]
+    with services.running(
+        [_binary(), "--config", str(file)],
+        folder=folder,
+        ready=lambda: all(map(services.accepts, ready)),
+    ) as product:
+        yield product
+
+
+@pytest.fixture
+def doors():
+    return [Address("127.0.0.1", services.free_port()) for _ in range(2)]
+
+
+@pytest.fixture
+def server(tmp_path, doors):
+    with running(tmp_path, *doors) as product:
+        yield product
+
+
+def joined(doors, porter, keys=KEYS):
+    return nats.join(*doors, keys=keys, answer=porter.answer, clock=WallClock())
+
+
+def opened(doors, client_id="ada"):
+    settings = BusSettings(broker=f"mqtt://{doors[1]}", credential=SecretStr(ADA.text))
+    return client.open(settings, WallClock(), client_id=client_id)
+
+
+async def refused(bus):
+    """Return when it was sent away and may not come back."""
+    async with asyncio.timeout(10):
+        while bus.is_connected or not isinstance(bus.last_error, Forbidden):
+            await WallClock().sleep(0.02)
+
+
+@pytest.mark.usefixtures("server")
+async def test_each_knock_is_answered_by_one_of_several(doors):
+    porters = Porter(), Porter()
+    async with joined(doors, porters[0]), joined(doors, porters[1]):
+        for at in range(10):
+            async with opened(doors, f"ada--{at}") as ada:
+                await ada.ready()
+        assert sum(one.asked for one in porters) == 10
+
+
+@pytest.mark.usefixtures("server")
+async def test_a_kick_reaches_whom_another_let_in(doors):
+    porter = Porter()
+    async with joined(doors, porter) as first, contextlib.AsyncExitStack() as stack:
+        ada = await stack.enter_async_context(opened(doors))
+        await ada.ready()
+        async with joined(doors, porter) as second:
+            porter.entry = None
+            await second.kick("ada")
+            await refused(ada)
+        porter.entry = EVERYTHING
+        await first.kick("nobody")
+
+
+@pytest.mark.usefixtures("server")
+async def test_a_kick_reaches_whom_an_earlier_process_let_in(doors):
+    porter = Porter()
+    async with contextlib.AsyncExitStack() as stack:
+        async with joined(doors, porter):
+            ada = await stack.enter_async_context(opened(doors))
+            await ada.ready()
+        async with joined(doors, porter) as later:
+            assert ada.is_connected
+            porter.entry = None
+            await later.kick("ada")
+            await refused(ada)
+
+
+async def test_a_server_that_restarts_is_answered_for_again(doors, tmp_path):
+    porter = Porter()
+    with running(tmp_path, *doors):
+        stack = contextlib.AsyncExitStack()
+        door = await stack.enter_async_context(joined(doors, porter))
+        ada = await stack.enter_async_context(opened(doors))
+        await ada.ready()
+    async with stack:
+        with pytest.raises(Unavailable, match="ada was kicked"):
+            await door.kick("ada")
+        with running(tmp_path, *doors):
+            async with asyncio.timeout(15):
+                assert await ada.connection(after=1) == 2
+            await door.kick("ada")
+
+
+@pytest.mark.usefixtures("server")
+async def test_wrong_keys_are_told(doors, monkeypatch):
+    monkeypatch.setattr("broker.backends.nats_reception.START_S", 0.5)
+    with pytest.raises(Unavailable, match="did not answer in"):
+        async with joined(doors, Porter(), Keys.make()):
+            pass
+    for seed in ("SA", "SUAM", ""):
+        with pytest.raises(Invalid, match="signing key"):
+            async with joined(doors, Porter(), Keys("a", "b", seed)):
+                pass
