@@ -75,8 +75,8 @@ async def _source(settings: ServerSettings | None, clock: Clock) -> AsyncIterato
 
 async def backup(to: Path, settings: ServerSettings | None, clock: Clock) -> Manifest:
     """Write a backup into a new folder; settings: of a server that is stopped, None asks one."""
-    archive.new_folder(to)
     async with _source(settings, clock) as source:
+        archive.new_folder(to)
         ledger = await archive.write(to, TABLES, source.tables())
         head = next(archive.lines(to, ledger))
         parts = []

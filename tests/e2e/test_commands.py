@@ -41,6 +41,11 @@ def test_a_broken_recording_is_named_with_its_line(tmp_path, change, sentence):
         (["up", "--registry", "mysql://x"], 2, "'mysql://x' is no registry"),
         (["demo", "--data", "nowhere.csv"], 2, "there is no recording nowhere.csv"),
         (["tap", "rig"], 2, "is not the address of a stream"),
+        (["restore", "nowhere", "--data", "unmade"], 2, "there is no backup in nowhere"),
+        (["backup", "--to", "unmade", "--data", "nowhere"], 2, "there is no data in nowhere"),
+        (["delete", "factory/rig/rig"], 2, "nothing was deleted of factory/rig/rig"),
+        (["delete", "factory/rig/rig", "--from", "monday", "--yes"], 2, "is not an instant"),
+        (["retention", "set", "rig", "--days", "3"], 2, "is not the address of a stream"),
     ],
 )
 def test_wrong_input_is_said_in_a_sentence(tmp_path, arguments, code, sentence):
