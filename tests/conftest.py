@@ -12,6 +12,7 @@ import pytest
 from tests import leftovers, services
 from tests.services import influxd as influxd_product
 from tests.services import mosquitto as mosquitto_product
+from tests.services import node_opcua as node_opcua_product
 from tests.services import postgresql as postgresql_product
 
 HERE = Path(__file__).parent
@@ -89,6 +90,13 @@ def postgresql(request) -> Iterator[postgresql_product.Postgresql]:
     """A PostgreSQL for the whole session; each test makes a database of its own."""
     with postgresql_product.data_folder() as folder, postgresql_product.serve(folder) as server:
         request.config.stash[SHARED_PRODUCTS].append(server.product)
+        yield server
+
+
+@pytest.fixture
+def node_opcua(tmp_path) -> Iterator[node_opcua_product.NodeOpcua]:
+    """node-opcua's server, for one test."""
+    with node_opcua_product.serve(tmp_path) as server:
         yield server
 
 

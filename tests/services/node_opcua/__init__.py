@@ -1,0 +1,80 @@
+"""node-opcua's server, a second stack beside asyncua's, as `install` beside this file put it."""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import services
+
+VERSION = "2.186.4"
+TYPES = (
+    "Boolean",
+    "SByte",
+    "Byte",
+    "Int16",
+    "UInt16",
+    "Int32",
+    "UInt32",
+    "Int64",
+    "UInt64",
+    "Float",
+    "Double",
+    "String",
+    "Guid",
+    "DateTime",
+    "LocalizedText",
+)
+"""It has a variable of each, called like its type, and `DOUBLES` more: n0, n1 …"""
+DOUBLES = 900
+SERVER = Path(__file__).with_name("server.js")
+
+
+@dataclass(frozen=True)
+class NodeOpcua:
+    """A running server.  Rows to write: (name, value, ms since 1970, 100 ns beyond)."""
+
+    url: str
+    control: int
+    product: services.Product
+
+    def write(self, rows: Sequence[tuple[str, Any, int, int]]) -> None:
+        """Give variables their values, all before anything is published."""
+        self._tell({"write": rows})
+
+    def delete(self, name: str) -> None:
+        """Take a variable away."""
+        self._tell({"delete": name})
+
+    def _tell(self, command: dict[str, Any]) -> None:
+        with socket.create_connection((services.LOOPBACK, self.control), timeout=10) as told:
+            told.sendall(json.dumps(command).encode() + b"\n")
+            assert told.recv(1) == b"\n", self.product.log_tail()
+
+
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[NodeOpcua]:
+    """Run the server on loopback with its keys in `folder`."""
+    node = services.found("node")
+    port, control = services.free_port(), services.free_port()
+    command = [node, str(SERVER), str(_packages()), str(port), str(control), str(folder / "keys")]
+    with services.running(
+        command, folder=folder, ready=lambda: services.accepts(control)
+    ) as product:
+        yield NodeOpcua(f"opc.tcp://{services.LOOPBACK}:{port}", control, product)
+
+
+def _packages() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "connected-testbed" / f"node-opcua-{VERSION}"
+    if not (folder / "node_modules/node-opcua-server").is_dir():
+        pytest.skip(
+            f"node-opcua {VERSION} is not on this machine; tests/services/install puts it there"
+        )
+    return folder
