@@ -76,7 +76,7 @@ class OpcUaLink:
             await self._subscribe(client, interval_s, items, per_call)
             for interval_s, items in self._grouped(found).items()
         ]
-        self._judge_queues(subscriptions)
+        self._judge(subscriptions)
         outlet = Outlet(self._mapping.streams, self._sink, self._clock, self.counts)
         follower = Follower(
             client,
@@ -139,25 +139,29 @@ class OpcUaLink:
                 )
         return made
 
-    def _judge_queues(self, subscriptions: Sequence[Subscription]) -> None:
-        """Say so if the server keeps fewer samples than one publishing interval brings."""
+    def _judge(self, subscriptions: Sequence[Subscription]) -> None:
+        """Say so if the server granted less than the mapping's periods need."""
         streams = self._mapping.streams
-        short = [
-            (item, round(due_a_publish(streams, item, one.interval_s)))
-            for one in subscriptions
-            for item in one.items.values()
-            if not item.refused and item.queue < due_a_publish(streams, item, one.interval_s)
-        ]
-        sentence = None
-        if short:
-            item, due = short[0]
-            stream, signal = item.feeds[0]
-            sentence = (
-                f"the server keeps {item.queue} samples of"
-                f" {streams[stream].spec.names[signal]!r} between publishes, and {due} come"
-                f" ({len(short)} signals like this): use a shorter publishing_interval_s"
-            )
-        self._sink.alarm("queues", sentence)
+        short = slow = None
+        for one in subscriptions:
+            for item in one.items.values():
+                due = due_a_publish(streams, item, one.interval_s)
+                if not due or item.refused:
+                    continue
+                name = streams[item.feeds[0][0]].spec.names[item.feeds[0][1]]
+                if item.queue < due:
+                    short = short or (
+                        f"the server keeps {item.queue} samples of {name!r} between publishes, and"
+                        f" {due:.0f} come: use a shorter publishing_interval_s"
+                    )
+                # asyncua's server tells the publishing interval, and samples at every write
+                if item.sampling_s > one.interval_s / due and item.sampling_s != one.interval_s:
+                    slow = slow or (
+                        f"the server looks at {name!r} every {item.sampling_s:g} s, and its period"
+                        f" is {one.interval_s / due:g} s: values in between never come"
+                    )
+        self._sink.alarm("queues", short)
+        self._sink.alarm("sampling", slow)
 
 
 def _reasons(exc: Exception) -> str:

@@ -32,12 +32,14 @@ class Monitored:
     """One node, and every (stream, signal) that it feeds.
 
     refused: why the server does not monitor it.  queue: how many samples the server keeps.
+    sampling_s: how often it looks; 0 if it does at every write.
     """
 
     found: Found
     feeds: list[tuple[int, int]]
     refused: str = ""
     queue: int = 0
+    sampling_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -111,6 +113,7 @@ async def _monitor(
         for (_, item), told in zip(chunk, answers, strict=True):
             item.refused = "" if told.StatusCode.is_good() else told.StatusCode.name
             item.queue = told.RevisedQueueSize
+            item.sampling_s = told.RevisedSamplingInterval / 1000
 
 
 def _asked_for(

@@ -11,6 +11,7 @@ import pytest
 from asyncua import ua
 from asyncua.server import subscription_service
 from asyncua.server.internal_subscription import InternalSubscription
+from asyncua.server.monitored_item_service import MonitoredItemService
 
 from broker.batch import BAD, Gap
 from broker.clock import WallClock
@@ -243,3 +244,9 @@ async def test_a_server_that_hangs_is_noticed_and_taken_up_again() -> None:
             os.kill(child.pid, signal.SIGCONT)
             child.kill()
         await child.wait()
+
+
+async def test_a_server_that_grants_too_short_a_queue_is_an_alarm(monkeypatch) -> None:
+    monkeypatch.setattr(MonitoredItemService, "_revise_queue_size", lambda *_: 3)
+    async with a_and_b(interval_s=1.0) as (_, sink):
+        assert "keeps 3 samples of 'a'" in sink.alarms["queues"]
