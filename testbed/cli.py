@@ -240,6 +240,37 @@ def tap(
 
 
 @app.command()
+def history(
+    stream: Annotated[str, typer.Argument(help="organisation/equipment/stream")],
+    begin: Annotated[
+        str | None, typer.Option("--from", help="instant, included; an hour before --to")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="instant, not included; now")] = None,
+    signal: Annotated[
+        list[str] | None, typer.Option(help="any number of times; all if left out")
+    ] = None,
+    points: Annotated[int | None, typer.Option(min=2, help="thin each signal to so many")] = None,
+    space: Annotated[str, typer.Option(help="live, or run-<id>")] = "live",
+    output: Annotated[Path | None, typer.Option(help="a new file: .csv, .json or .parquet")] = None,
+    json: Json = False,
+) -> None:
+    """What is stored of a stream, as CSV; in a file with its gaps beside it."""
+    from testbed import exporting
+
+    async def go() -> tuple[Path, ...]:
+        asked = exporting.span(
+            WallClock(), space=space, begin=begin, end=end, signals=signal or (), points=points
+        )
+        if output is not None:
+            return await exporting.written(stream, asked, output)
+        await exporting.printed(stream, asked, as_json=json)
+        return ()
+
+    if made := [str(one) for one in running.run(go())]:
+        say_json(made) if json else out.print(f"wrote {' and '.join(made)}", markup=False)
+
+
+@app.command()
 def status(
     within_s: Annotated[
         float, typer.Option("--within-s", min=1, help="seconds in which gaps and letters count")
