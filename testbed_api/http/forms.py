@@ -112,7 +112,7 @@ class GapsWanted(Span):
         if self.cursor is None:
             return None
         from_ns, _, id_ = self.cursor.partition(".")
-        return max(int(from_ns), EARLIEST_NS), min(int(id_), LATEST_NS)
+        return max(EARLIEST_NS, min(int(from_ns), LATEST_NS)), min(int(id_), LATEST_NS)
 
 
 class Wanted(Span):

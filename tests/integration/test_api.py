@@ -480,6 +480,8 @@ async def test_gaps_come_in_pages_by_where_they_begin(bed, reader):
         if (following := page["next"]) is None:
             break
     assert told == ["cause-4", "cause-1", "cause-2", "cause-5", "cause-0", "cause-3"]
+    beyond = {"cursor": f"{10**19 - 1}.{10**19 - 1}"}
+    assert (await bed.ask(reader, "GET", f"{STREAM}/gaps", params=beyond)).json()["items"] == []
     wrong = await bed.ask(reader, "GET", f"{STREAM}/gaps", params={"cursor": "x"})
     assert_problem(wrong, 422, "invalid", "cursor")
 
