@@ -11,7 +11,7 @@ PYTHONS := python3 python3.14 python3.13 python3.12 python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: help demo test lint types docs lock clean
+.PHONY: help demo test faults lint types docs lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,6 +23,10 @@ test: .venv/dev.stamp ## lint, types and every test; ARGS="-k name" passes on to
 	@tests/services/install
 	$(MAKE) lint types
 	$(BIN)/python -m pytest $(if $(filter true,$(CI)),--need-services) $(ARGS)
+
+faults: .venv/dev.stamp ## the fault suite at full size, hours; ARGS="-k cut" passes on to pytest
+	@tests/services/install
+	$(BIN)/python -m pytest tests/faults --full-size $(ARGS)
 
 lint: .venv/dev.stamp ## style, format and who may import whom
 	@$(BIN)/ruff check .

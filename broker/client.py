@@ -92,8 +92,10 @@ class Bus:
         await self._room.acquire()
         try:
             if self._connection is None:
-                raise self.last_error or Unavailable(
-                    f"the broker at {self._settings.address} is not connected yet"
+                # also while it refuses us: it does for a moment when it comes back from a crash
+                raise Unavailable(
+                    f"the broker at {self._settings.address} is not connected: "
+                    f"{self.last_error or 'not yet'}"
                 )
             await self._connection.writable()
             if self._connection is None:

@@ -16,7 +16,8 @@ from tests.services import node_opcua as node_opcua_product
 from tests.services import postgresql as postgresql_product
 
 HERE = Path(__file__).parent
-FOLDERS = ("property", "conformance", "integration", "e2e", "architecture", "docs")
+FOLDERS = ("property", "conformance", "integration", "e2e", "faults", "architecture", "docs")
+SLOW = ("e2e", "faults")
 E2E_TIMEOUT_S = 300
 GONE_WITHIN_S = 2.0
 
@@ -39,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.relative_to(HERE).parts[0]
         item.add_marker(folder if folder in FOLDERS else "unit")
-        if folder == "e2e" and item.get_closest_marker("timeout") is None:
+        if folder in SLOW and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(E2E_TIMEOUT_S))
 
 

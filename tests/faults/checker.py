@@ -1,0 +1,74 @@
+"""The verdict: what the source offered, held against what became of it.
+
+The four counters are those of docs/reference/counters.md.  A gap that reaches more than one period
+past what is missing is wrong, as is one that covers a stored sample.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from broker.batch import Gap, Series
+from testbed import verdict
+from testbed.verdict import Counters
+
+Id = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What became of one stream.
+
+    offered: (signal, time_ns) -> value, from the source's ledger.  stored, gaps: from the API.
+    spooled: what the gateway had committed.  dead: dead letters with a signal and a time.
+    """
+
+    offered: Mapping[Id, float]
+    stored: Mapping[str, Series]
+    spooled: Sequence[Id]
+    dead: Sequence[Id]
+    gaps: Sequence[Gap]
+    period_ns: int
+
+
+def judge(evidence: Iterable[Evidence]) -> Counters:
+    """The sum over all streams."""
+    total = Counters(0, 0, 0, 0)
+    for one in evidence:
+        found = verdict.counters(one.offered, one.stored, one.spooled, dead=one.dead, gaps=one.gaps)
+        wrong = found.wrong + sum(_overreach(gap, one) for gap in one.gaps)
+        wrong += sum(letter in one.offered for letter in one.dead)
+        total = Counters(
+            total.lost + found.lost,
+            total.duplicated + found.duplicated,
+            total.wrong + wrong,
+            total.silent + found.silent,
+        )
+    return total
+
+
+def _overreach(gap: Gap, one: Evidence) -> int:
+    """How many signals have no missing sample within a period of both of the gap's ends."""
+    stored = {name: set(series.time_ns.tolist()) for name, series in one.stored.items()}
+    count = 0
+    for name in gap.signals or tuple(one.stored):
+        missing = [
+            time_ns
+            for signal, time_ns in one.offered
+            if signal == name
+            and gap.from_ns <= time_ns <= gap.to_ns
+            and time_ns not in stored[name]
+        ]
+        count += not missing or (
+            min(missing) - gap.from_ns > one.period_ns or gap.to_ns - max(missing) > one.period_ns
+        )
+    return count
+
+
+def gap_seconds(gaps: Iterable[Gap], since_ns: int, until_ns: int) -> float:
+    """How much of a span gaps cover together, in s."""
+    covered, end_ns = 0, since_ns
+    for gap in sorted(gaps, key=lambda one: one.from_ns):
+        begin_ns, stop_ns = max(gap.from_ns, end_ns), min(gap.to_ns, until_ns)
+        covered += max(stop_ns - begin_ns, 0)
+        end_ns = max(end_ns, stop_ns)
+    return covered / 1e9

@@ -1,0 +1,117 @@
+"""Sizes, seeds and results of the fault suite."""
+
+import json
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+
+from testbed.verdict import Counters
+from tests.faults.rig import Load
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "faults.json"
+FULL_TIMEOUT_S = 3_600
+
+
+@dataclass(frozen=True)
+class Size:
+    """kills: of each part.  cut_s, stopped_s: how long a wire is cut, the broker stopped."""
+
+    name: str
+    load: Load
+    kills: int
+    cut_s: float
+    stopped_s: float
+    within: float
+    """Recovery times may be so many times the goal: a machine that tests is busy."""
+
+
+CI = Size("ci", Load(20, 10.0), kills=1, cut_s=8.0, stopped_s=25.0, within=4.0)
+FULL = Size("full", Load(100, 10.0), kills=20, cut_s=600.0, stopped_s=120.0, within=1.0)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full-size", action="store_true", help="the fault suite as its goals say")
+    parser.addoption("--fault-seed", type=int, default=None, help="repeat a fault test's moments")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--full-size"):
+        for item in items:
+            item.add_marker(pytest.mark.timeout(FULL_TIMEOUT_S))
+
+
+@pytest.fixture
+def size(request: pytest.FixtureRequest) -> Size:
+    """How large the suite runs."""
+    return FULL if request.config.getoption("--full-size") else CI
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """What random moments follow from; printed when a test fails."""
+    given = request.config.getoption("--fault-seed")
+    return int(given if given is not None else secrets.randbelow(1_000_000))
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the results."""
+
+    fault: str
+    setup: str
+    size: str
+    seed: int
+    offered: int
+    lost: int
+    duplicated: int
+    wrong: int
+    silent: int
+    gap_ratio: float | None
+    recovery_s: float | None
+
+
+Record = Callable[..., Result]
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest, size: Size, seed: int) -> Record:
+    """Keep a result; at full size in the file, where it replaces the former of its fault."""
+
+    def keep(
+        fault: str,
+        setup: str,
+        counters: Counters,
+        offered: int,
+        *,
+        gap_ratio: float | None = None,
+        recovery_s: float | None = None,
+    ) -> Result:
+        row = Result(
+            fault,
+            setup,
+            size.name,
+            seed,
+            offered,
+            **asdict(counters),
+            gap_ratio=None if gap_ratio is None else round(gap_ratio, 3),
+            recovery_s=None if recovery_s is None else round(recovery_s, 2),
+        )
+        request.node.user_properties.append(("fault", json.dumps(asdict(row))))
+        if size is FULL or os.environ.get("FAULTS_RESULTS"):
+            _merge(row)
+        return row
+
+    return keep
+
+
+def _merge(row: Result) -> None:
+    path = Path(os.environ.get("FAULTS_RESULTS", RESULTS))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = json.loads(path.read_text()) if path.exists() else []
+    kept = [one for one in rows if (one["fault"], one["setup"]) != (row.fault, row.setup)]
+    rows = sorted([*kept, asdict(row)], key=lambda one: (one["fault"], one["setup"]))
+    path.write_text("[\n" + ",\n".join(f"  {json.dumps(one)}" for one in rows) + "\n]\n")

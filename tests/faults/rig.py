@@ -1,0 +1,400 @@
+"""The chain as real processes that can be killed, stopped, cut off and started again."""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import SecretStr
+
+from broker import api, codec
+from broker.batch import Gap
+from broker.clock import WallClock, ns_of
+from broker.errors import BedError
+from broker.namespace import StreamAddress
+from broker.settings import BusSettings
+from gateway import spool
+from simulators import ledger
+from testbed.verdict import Counters
+from testbed_sdk.connection import Testbed, connect
+from testbed_sdk.settings import PrototypeSettings
+from tests.faults import checker
+from tests.faults.checker import Evidence
+from tests.faults.proxy import Wire, wire
+from tests.services import free_port
+from tests.services import influxd as influxd_product
+
+ORGANISATION, EQUIPMENT = "factory", "source"
+START_S = 40.0
+SETTLE_S = 150.0
+"""A batch on the way when its reader died comes again after the broker's 60 s."""
+CLOCK = WallClock()
+
+
+@dataclass(frozen=True)
+class Load:
+    """signals: one stream each.  hz: samples a second of each."""
+
+    signals: int = 20
+    hz: float = 10.0
+
+
+class Process:
+    """One of our commands, started again as often as wanted."""
+
+    def __init__(self, name: str, command: Sequence[str], folder: Path, **more: str) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self.out = folder / f"{name}.out"
+        self._command = [sys.executable, *command]
+        self._environment = os.environ | more
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        with self.log.open("ab") as log, self.out.open("wb") as out:
+            self._process = subprocess.Popen(  # noqa: S603 - our own commands
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=log,
+                env=self._environment,
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        """End it without a word."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self, patience_s: float = 30.0) -> None:
+        """End it in order; a stopped one goes on first."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGCONT)
+        self._process.terminate()
+        try:
+            self._process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    @property
+    def ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
+
+    def said(self, event: str) -> dict[str, object]:
+        """The line of JSON with that event since its last start; empty until it comes."""
+        for line in self.out.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                told: dict[str, object] = json.loads(line)
+                if told.get("event") == event:
+                    return told
+        return {}
+
+
+class Store:
+    """An influxd that can be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._port = free_port()
+        self._stack = ExitStack()
+        self.running = self._stack.enter_context(influxd_product.serve(folder, port=self._port))
+
+    def kill(self) -> None:
+        self.running.product.process.kill()
+        self.running.product.process.wait()
+        self._stack.close()
+
+    def start(self) -> None:
+        serving = influxd_product.serve(self._folder, port=self._port)
+        self.running = self._stack.enter_context(serving)
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@dataclass
+class Rig:
+    """Everything that runs for one fault test."""
+
+    folder: Path
+    load: Load
+    random: random.Random
+    source: Process
+    server: Process
+    gateway: Process
+    wires: dict[str, Wire]
+    api_url: str
+    administrator: str = ""
+    observer: str = ""
+    store: "Store | None" = None
+    began_ns: int = 0
+    outages: list[tuple[int, int]] = field(default_factory=list)
+
+    # --- what can be done to it -------------------------------------------------------------------
+
+    def broker_pid(self) -> int:
+        """The embedded broker: a child of the server."""
+        return self._child_of_server("nats-server")
+
+    def recorder_pid(self) -> int:
+        """The recorder where it is a process of its own."""
+        return self._child_of_server("recorder")
+
+    def _child_of_server(self, word: str) -> int:
+        deadline_s = time.monotonic() + START_S
+        while time.monotonic() < deadline_s:
+            for pid in children(self.server.pid):
+                with contextlib.suppress(OSError):
+                    if word in Path(f"/proc/{pid}/cmdline").read_text():
+                        return pid
+            time.sleep(0.05)  # noqa: TID251 - a process needs real time to start
+        pytest.fail(f"the server has no child {word}")
+
+    async def sleep(self, least_s: float, most_s: float | None = None) -> None:
+        """A while, or a random one."""
+        await CLOCK.sleep(least_s if most_s is None else self.random.uniform(least_s, most_s))
+
+    async def recovered(self, patience_s: float = 60.0) -> float:
+        """Wait for the first sample stored that was offered from now on; how long it took, in s."""
+        since_ns, since_s = CLOCK.now_ns(), time.monotonic()
+        while time.monotonic() - since_s < patience_s:
+            with contextlib.suppress(BedError):
+                async with self._observing(0) as bed:
+                    while time.monotonic() - since_s < patience_s:
+                        found = await bed.history("in", from_ns=since_ns, to_ns=2**62)
+                        if len(found["s0"].time_ns):
+                            return time.monotonic() - since_s
+                        await CLOCK.sleep(0.1)
+            await CLOCK.sleep(0.1)
+        pytest.fail(f"no fresh sample was stored within {patience_s} s\n{self.last_words()}")
+
+    def restart_store(self) -> None:
+        """End InfluxDB without a word, and start it again on its port and data."""
+        assert self.store is not None
+        self.store.kill()
+        self.store.start()
+
+    # --- the verdict ------------------------------------------------------------------------------
+
+    async def settled(self) -> None:
+        """No more samples, everything marked, the gateway ended in order."""
+        (self.folder / "stop").touch()
+        await CLOCK.sleep(1.0)
+        await self._until(lambda: self.unmarked() == 0, SETTLE_S, "everything is marked")
+        await asyncio.to_thread(self.gateway.stop)
+
+    def unmarked(self) -> int:
+        """Batches in the spool that wait for their mark."""
+        (path,) = (self.folder / "spool").glob("*.sqlite")
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as sql:
+            query = "SELECT count(*) FROM batches WHERE marked_ns IS NULL"
+            return int(sql.execute(query).fetchone()[0])
+
+    async def judged(self) -> tuple[Counters, int, list[Gap]]:
+        """The four counters, how many samples were offered, and the gaps of one stream."""
+        offered = ledger.read(self.folder / "offered.jsonl")
+        spooled = await self._spooled()
+        evidence = []
+        for at, name in enumerate(offered.signals):
+            stored, gaps = await self._stored(at)
+            samples = {(name, row.time_ns): row.values[at] for row in offered.rows}
+            evidence.append(
+                Evidence(
+                    offered=samples,
+                    stored=stored,
+                    spooled=spooled.get(name, []),
+                    dead=await self._dead(at),
+                    gaps=gaps,
+                    period_ns=round(1e9 / self.load.hz),
+                )
+            )
+        counters = await asyncio.to_thread(checker.judge, evidence)
+        return counters, len(offered.rows) * len(offered.signals), list(evidence[0].gaps)
+
+    async def _stored(self, at: int) -> tuple[dict[str, object], Sequence[Gap]]:
+        async with self._observing(at) as bed:
+            found = await bed.history("in", from_ns=self.began_ns, to_ns=2**62)
+        return dict(found.series), found.gaps
+
+    async def _dead(self, at: int) -> list[tuple[str, int]]:
+        params = {"space": "live", "limit": 1000}
+        async with api.connect(self.api_url, self.administrator) as door:
+            page = await door.request("GET", f"/streams/{address(at)}/dead-letters", params=params)
+        return [
+            (one["signal"], ns_of(one["time"]))
+            for one in page["items"]
+            if one["signal"] is not None
+        ]
+
+    async def _spooled(self) -> dict[str, list[tuple[str, int]]]:
+        """What the gateway had committed, by signal."""
+        found: dict[str, list[tuple[str, int]]] = {}
+        (path,) = (self.folder / "spool").glob("*.sqlite")
+        async with spool.open(path, epoch="unused") as kept:
+            bodies = await kept.bodies()
+        for one in bodies:
+            name = one.stream.rpartition("/")[2]
+            document = codec.parse(codec.stamped(one.body, 0))
+            for frame in document.frames:
+                since_ns = ns_of(frame["t0"])
+                found.setdefault(name, []).extend((name, since_ns + dt) for dt in frame["dt"])
+        return found
+
+    # --- how --------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _observing(self, at: int) -> AsyncIterator[Testbed]:
+        settings = PrototypeSettings(
+            api=self.api_url, space="live", inputs={"in": address(at)}, outputs={}
+        )
+        broker = f"mqtt://127.0.0.1:{self.wires['broker'].port}"
+        bus = BusSettings(broker=broker, credential=SecretStr(self.observer))
+        async with connect(settings, bus) as bed:
+            yield bed
+
+    async def _until(self, is_so: Callable[[], bool], patience_s: float, what: str) -> None:
+        deadline_s = time.monotonic() + patience_s
+        while not is_so():
+            if time.monotonic() > deadline_s:
+                pytest.fail(f"not within {patience_s:g} s: {what}\n{self.last_words()}")
+            await CLOCK.sleep(0.1)
+
+    def last_words(self) -> str:
+        """The end of every log."""
+        parts = (self.source, self.server, self.gateway)
+        return "\n".join(
+            f"--- {one.name}\n{one.log.read_text(errors='replace')[-1500:]}"
+            for one in parts
+            if one.log.exists()
+        )
+
+
+def children(pid: int) -> list[int]:
+    """The processes that one has started."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def address(at: int) -> StreamAddress:
+    """The stream of a signal."""
+    return StreamAddress(ORGANISATION, EQUIPMENT, f"s{at}")
+
+
+def _mapping(url: str, load: Load) -> str:
+    streams = {
+        f"s{at}": {
+            "trigger": "timestamp",
+            "period_s": 1 / load.hz,
+            "publishing_interval_s": 0.2,
+            "signals": {f"s{at}": {"node": f"nsu=urn:connected-testbed:simulators;s=Source.s{at}"}},
+        }
+        for at in range(load.signals)
+    }
+    opcua = {"url": url, "security": "none"}
+    head = {"organisation": ORGANISATION, "equipment": EQUIPMENT, "kind": "real", "opcua": opcua}
+    return yaml.safe_dump(head | {"streams": streams})
+
+
+@contextlib.asynccontextmanager
+async def running(
+    folder: Path, seed: int, *, load: Load | None = None, influxdb: bool = False
+) -> AsyncIterator[Rig]:
+    """The whole chain, samples flowing."""
+    load = load or Load()
+    with ExitStack() as stack:
+        rig = _made(folder, seed, load, stack, influxdb=influxdb)
+        try:
+            await _started(rig)
+            yield rig
+        except BaseException:
+            sys.stdout.write(f"seed {seed}\n{rig.last_words()}\n")
+            raise
+        finally:
+            for part in (rig.gateway, rig.server, rig.source):
+                await asyncio.to_thread(part.stop)
+
+
+def _made(folder: Path, seed: int, load: Load, stack: ExitStack, *, influxdb: bool) -> Rig:
+    source_port, api_port, mqtt_port = free_port(), free_port(), free_port()
+    wires = {
+        "source": stack.enter_context(wire(source_port)),
+        "broker": stack.enter_context(wire(mqtt_port)),
+    }
+    up = ["-m", "testbed", "up", "--json", "--data", str(folder / "data")]
+    up += ["--port", str(api_port), "--mqtt-port", str(mqtt_port)]
+    more: dict[str, str] = {}
+    store: Store | None = None
+    if influxdb:
+        store = stack.enter_context(contextlib.closing(Store(folder / "influxd")))
+        told = store.running
+        wires["store"] = stack.enter_context(wire(int(told.url.rpartition(":")[2])))
+        where = f"127.0.0.1:{wires['store'].port}/{told.organisation}/{told.bucket}"
+        up += ["--store", f"influxdb://{where}"]
+        more = {"TESTBED_STORE_TOKEN": told.token}
+    book, stop = str(folder / "offered.jsonl"), str(folder / "stop")
+    size = [str(load.signals), str(load.hz)]
+    command = ["-m", "tests.faults.source", str(source_port), book, *size, stop]
+    (folder / "mapping.yaml").write_text(
+        _mapping(f"opc.tcp://127.0.0.1:{wires['source'].port}", load)
+    )
+    return Rig(
+        folder,
+        load,
+        random.Random(seed),  # noqa: S311 - no secret
+        source=Process("source", command, folder),
+        server=Process("server", up, folder, **more),
+        gateway=Process("gateway", [], folder),
+        wires=wires,
+        api_url=f"http://127.0.0.1:{api_port}",
+        store=store,
+    )
+
+
+async def _started(rig: Rig) -> None:
+    rig.source.start()
+    rig.server.start()
+    await rig._until(lambda: bool(rig.server.said("ready")), START_S, "the server is ready")
+    rig.administrator = str(rig.server.said("ready")["administrator"])
+    streams = [{"space": "live", "stream": str(address(at))} for at in range(rig.load.signals)]
+    async with api.connect(rig.api_url, rig.administrator) as door:
+        made = {}
+        for name, holds in {"gateway": {"writes": streams}, "observer": {"reads": streams}}.items():
+            body = {"principal": name} | holds
+            made[name] = (await door.request("POST", "/credentials", json=body))["credential"]
+    rig.observer = made["observer"]
+    rig.gateway = Process(
+        "gateway",
+        ["-m", "testbed", "gateway", "run", str(rig.folder / "mapping.yaml")],
+        rig.folder,
+        TESTBED_API=rig.api_url,
+        TESTBED_BROKER=f"mqtt://127.0.0.1:{rig.wires['broker'].port}",
+        TESTBED_CREDENTIAL=made["gateway"],
+        TESTBED_SPOOL=str(rig.folder / "spool"),
+    )
+    rig.began_ns = CLOCK.now_ns()
+    rig.gateway.start()
+    book = rig.folder / "offered.jsonl"
+    await rig._until(lambda: book.exists() and book.stat().st_size > 2_000, START_S, "samples flow")
