@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -250,3 +251,26 @@ async def test_a_server_that_grants_too_short_a_queue_is_an_alarm(monkeypatch) -
     monkeypatch.setattr(MonitoredItemService, "_revise_queue_size", lambda *_: 3)
     async with a_and_b(interval_s=1.0) as (_, sink):
         assert "keeps 3 samples of 'a'" in sink.alarms["queues"]
+
+
+async def test_a_subscription_that_dies_beside_a_lively_one_is_noticed() -> None:
+    names = ["a", "b"]
+    async with machine(names) as server:
+        read = mapped(server.url, names)
+        (one,) = read.streams
+        slower = dataclasses.replace(one, publishing_interval_s=0.1)
+        both = dataclasses.replace(read, streams=(one, slower))
+        async with linked(both) as (_, sink):
+            while len(server.subscriptions) < len(both.streams):
+                await CLOCK.sleep(0.02)
+            await server.write(second(0), a=0.0, b=0.0)
+            await sink.until(lambda: len(sink.samples) == 4)
+            service = server.server.iserver.subscription_service
+            await service.delete_subscriptions([server.subscriptions[0].data.SubscriptionId])
+            number = 0
+            async with asyncio.timeout(20):
+                while "server" not in sink.alarms:
+                    number += 1
+                    await server.write(second(number), a=float(number))
+                    await CLOCK.sleep(0.1)
+            assert "says nothing" in sink.alarms["server"]
