@@ -39,10 +39,11 @@ types: .venv/dev.stamp ## mypy --strict
 docs: .venv/dev.stamp ## the documents: links resolve, and what they promise holds
 	@$(BIN)/python -m pytest tests/docs $(ARGS)
 
-lock: .venv/dev.stamp ## write both lock files from pyproject.toml; ARGS=--upgrade takes new versions
+lock: .venv/dev.stamp ## write the lock files from pyproject.toml; ARGS=--upgrade takes new versions
 	@$(PIP) install uv
 	$(COMPILE) --extra dev pyproject.toml -o requirements-dev.lock
 	$(COMPILE) --extra demo -c requirements-dev.lock pyproject.toml -o requirements.lock
+	$(COMPILE) --extra server -c requirements-dev.lock pyproject.toml -o deploy/requirements.lock
 
 COMPILE = $(BIN)/uv pip compile --quiet $(ARGS) --universal --generate-hashes --no-emit-index-url \
 	--no-header --python-version 3.11

@@ -148,7 +148,8 @@ async def _run(child: Child | None, reception: Reception, clock: Clock) -> None:
             await reception.attend()
         except Unavailable as exc:
             log.warning("broker was not reached from inside", reason=str(exc))
-        steady = loop.time() - began_s > STEADY_S
+        # to come back late to a server of its own would refuse whoever knocks meanwhile
+        steady = child is None or loop.time() - began_s > STEADY_S
         pause_s = RESTART_S if steady else min(2 * pause_s, RESTART_MOST_S)
         await clock.sleep(pause_s)
 
