@@ -11,7 +11,7 @@ PYTHONS := python3 python3.14 python3.13 python3.12 python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: help demo test faults lint types docs lock clean
+.PHONY: help demo test faults lint types docs bench lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,9 +39,14 @@ types: .venv/dev.stamp ## mypy --strict
 docs: .venv/dev.stamp ## the documents: links resolve, and what they promise holds
 	@$(BIN)/python -m pytest tests/docs $(ARGS)
 
+bench: .venv/bench.stamp ## measure the data path; ARGS="--quick" in 3 minutes, ARGS="--part latency" one part
+	@tests/services/install
+	$(BIN)/python -m benchmarks $(ARGS)
+
 lock: .venv/dev.stamp ## write the lock files from pyproject.toml; ARGS=--upgrade takes new versions
 	@$(PIP) install uv
 	$(COMPILE) --extra dev pyproject.toml -o requirements-dev.lock
+	$(COMPILE) --extra bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
 	$(COMPILE) --extra demo -c requirements-dev.lock pyproject.toml -o requirements.lock
 	$(COMPILE) --extra server -c requirements-dev.lock pyproject.toml -o deploy/requirements.lock
 
@@ -59,6 +64,10 @@ clean: ## remove what can be made again; data folders stay
 .venv/dev.stamp: requirements-dev.lock pyproject.toml
 	@$(call install,$<)
 	touch $@ .venv/demo.stamp # the demo's lock is a part of this one
+
+.venv/bench.stamp: requirements-bench.lock pyproject.toml
+	@$(call install,$<)
+	touch $@ .venv/dev.stamp .venv/demo.stamp # the others' locks are parts of this one
 
 # Install exactly what a lock file names, then the project itself; a .venv that does not start is made anew.
 define install

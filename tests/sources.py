@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("broker", "gateway", "simulators", "testbed", "testbed_api", "testbed_sdk")
-FOLDERS = (*PACKAGES, ".ci", "docs", "examples", "tests")
+FOLDERS = (*PACKAGES, ".ci", "benchmarks", "docs", "examples", "tests")
 
 
 def named(path: Path) -> str:

@@ -71,7 +71,9 @@ def test_no_file_knows_somebodys_machine_or_package_registry(path: Path):
     assert not SOMEBODYS_REGISTRY.findall(text)
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize(
+    "name", ["requirements.lock", "requirements-dev.lock", "requirements-bench.lock"]
+)
 def test_a_lock_file_names_versions_and_hashes_but_no_address(name: str):
     text = (sources.ROOT / name).read_text()
     assert "--hash=sha256:" in text

@@ -1,0 +1,245 @@
+"""`make bench`: measure the data path, part by part, and write the results.
+
+make bench                                  all of it, about 20 minutes on two idle cores
+make bench ARGS="--quick"                   all of it in small, 3 minutes; into testbed-data/
+make bench ARGS="--part latency"            one part again; the others' results stay
+"""
+
+import argparse
+import asyncio
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psutil
+
+from benchmarks import chain, comparison, history, latency, meter, profiling, table
+from benchmarks.chain import Run, say, shown
+from benchmarks.load import Load
+from benchmarks.rig import Setup
+from broker.clock import Clock, WallClock, text_of
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "data-path.json"
+DATA = ROOT / "testbed-data" / "bench"
+STAMPS = {"own": True, "shared": False}
+DOCUMENTS = {"ten": 1.0, "one": 0.1}
+"""Publishing interval in seconds, by how many values of a signal a document then holds."""
+COST_STREAMS, STREAM_SIGNALS = 50, 100
+MANY_SIGNALS = 5
+TUTORIAL_STREAMS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long and how much."""
+
+    warm_s: float
+    window_s: float
+    held_s: float
+    attempts: int
+    latency_s: float
+    reads: int
+    held_from: Mapping[str, int]
+    folder: Path
+
+    def fresh(self, name: str) -> Path:
+        """An empty folder for one run."""
+        folder = self.folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        return folder
+
+
+def full(folder: Path, held_from: Mapping[str, int]) -> Plan:
+    """What is published."""
+    return Plan(10.0, 30.0, 60.0, 3, 60.0, 10, held_from, folder)
+
+
+def quick(folder: Path, held_from: Mapping[str, int]) -> Plan:
+    """Enough to see that it works, and about where it stands."""
+    return Plan(4.0, 6.0, 6.0, 1, 8.0, 2, held_from, folder)
+
+
+# --- the parts ------------------------------------------------------------------------------------
+
+
+async def cost(plan: Plan, clock: Clock) -> dict[str, Any]:
+    """CPU-seconds per million values at 50,000 values/s, in the four ways to stamp and publish."""
+    ours: dict[str, dict[str, Any]] = {}
+    runs: dict[str, dict[str, Any]] = {}
+    for stamps, own in STAMPS.items():
+        ours[stamps], runs[stamps] = {}, {}
+        for documents, interval_s in DOCUMENTS.items():
+            load = Load(COST_STREAMS, STREAM_SIGNALS, own=own)
+            setup = Setup(load, interval_s, plan.fresh("cost"))
+            one = await chain.run(setup, plan.window_s, clock, warm_s=plan.warm_s)
+            say(shown(one))
+            ours[stamps][documents] = _costs(one.per_million, ("api", "source"))
+            runs[stamps][documents] = chain.facts(one)
+    return {"ours": ours, "cost_runs": runs}
+
+
+async def tutorial(plan: Plan, clock: Clock) -> dict[str, Any]:
+    """The plain chain, at a rate that it carries."""
+    load = Load(TUTORIAL_STREAMS, STREAM_SIGNALS, own=True)
+    setup = Setup(load, DOCUMENTS["ten"], plan.fresh("tutorial"))
+    one = await comparison.run(setup, plan.window_s, clock, warm_s=plan.warm_s)
+    costs = _costs(one.per_million, ("source",))
+    say(f"tutorial: {one.stored:,} stored of {one.offered:,.0f} offered, {costs}")
+    told = {"offered": round(one.offered), "stored": one.stored}
+    return {"tutorial": costs | told}
+
+
+async def held(plan: Plan, clock: Clock) -> dict[str, Any]:
+    """The highest rate, in steps of 10 %, that is held with four zeros."""
+    rates, runs = {}, {}
+    for name, signals in (("own", 100), ("shared", 100), ("many", MANY_SIGNALS)):
+
+        async def attempt(streams: int, name: str = name, signals: int = signals) -> Run:
+            load = Load(streams, signals, own=name == "own")
+            setup = Setup(load, DOCUMENTS["ten"], plan.fresh("held"))
+            one = await chain.run(setup, plan.held_s, clock, warm_s=plan.warm_s)
+            say(shown(one))
+            return one
+
+        best, tried = await chain.highest(attempt, plan.held_from[name], plan.attempts)
+        rates[name] = round(best.setup.load.values_per_s) if best else None
+        runs[name] = [chain.facts(one) for one in tried]
+    return {"held_values_per_s": rates, "held_runs": runs}
+
+
+async def delay(plan: Plan, clock: Clock) -> dict[str, Any]:
+    """Latency at 1,000 values/s, batch age 0."""
+    setup = Setup(Load(1, STREAM_SIGNALS), DOCUMENTS["one"], plan.fresh("latency"))
+    told = await latency.run(setup, plan.latency_s, clock, warm_s=plan.warm_s)
+    say(f"latency: {told}")
+    return {"latency_ms": told}
+
+
+async def past(plan: Plan, clock: Clock) -> dict[str, Any]:
+    """History on both stores."""
+    told = await history.run(plan.fresh("history"), plan.reads, clock)
+    say(f"history: {told}")
+    return {"history_ms": told}
+
+
+async def profile(plan: Plan, clock: Clock) -> dict[str, Any]:
+    """Where gateway and recorder spend their time at 50,000 values/s, own stamps, ten values."""
+    load = Load(COST_STREAMS, STREAM_SIGNALS, own=True)
+    setup = Setup(load, DOCUMENTS["ten"], plan.fresh("profile"))
+    told = await profiling.run(setup, plan.window_s, clock, warm_s=plan.warm_s)
+    return {"profile": told} if told else {}
+
+
+PARTS: Mapping[str, Callable[[Plan, Clock], Any]] = {
+    "cost": cost,
+    "tutorial": tutorial,
+    "held": held,
+    "latency": delay,
+    "history": past,
+    "profile": profile,
+}
+
+
+def _costs(per_million: Mapping[str, float], beside: tuple[str, ...]) -> dict[str, float]:
+    return {
+        f"{part}_cpu_s_per_million": round(per_million.get(part, 0.0), 3)
+        for part in (*meter.CHAIN, *beside)
+    }
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+def machine() -> dict[str, Any]:
+    """What all of it ran on."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [one.partition(":")[2].strip() for one in lines if one.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def merged(
+    path: Path, part: str, found: Mapping[str, Any], made: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The results with those of one part made new; ratios follow from what is there."""
+    document: dict[str, Any] = orjson.loads(path.read_bytes()) if path.exists() else {}
+    document.update(found)
+    document["machine"] = machine()
+    document.setdefault("parts", {})[part] = made
+    if "ours" in document and "tutorial" in document:
+        plain = whole(document["tutorial"])
+        document["ratio"] = {
+            stamps: round(plain / whole(document["ours"][stamps]["ten"]), 1) for stamps in STAMPS
+        }
+    return document
+
+
+def whole(costs: Mapping[str, float]) -> float:
+    """The chain's cost: gateway, broker, recorder and store."""
+    return sum(costs[f"{part}_cpu_s_per_million"] for part in meter.CHAIN)
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a constant
+    return told.stdout.strip() or "unknown"
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
+    path.write_bytes(orjson.dumps(document, option=options) + b"\n")
+    path.with_suffix(".md").write_text(table.of(document), encoding="utf-8")
+
+
+def main() -> None:
+    """Read the command line, measure, write after each part."""
+    parser = argparse.ArgumentParser(prog="make bench", description="Measure the data path.")
+    parser.add_argument("--part", action="append", choices=list(PARTS), help="only this one")
+    parser.add_argument("--quick", action="store_true", help="in small, into testbed-data/")
+    parser.add_argument("--out", type=Path, help="results file; its table is written beside it")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder for data; on a real disk")
+    for name, streams in (("own", 100), ("shared", 120), ("many", 2_000)):
+        parser.add_argument(
+            f"--held-{name}", type=int, help=f"streams to begin with ({streams}; quick: a fifth)"
+        )
+        parser.set_defaults(**{f"{name}_default": streams})
+    given = parser.parse_args()
+    shrink = 5 if given.quick else 1
+    held_from = {
+        name: getattr(given, f"held_{name}") or getattr(given, f"{name}_default") // shrink
+        for name in ("own", "shared", "many")
+    }
+    plan = (quick if given.quick else full)(given.data, held_from)
+    out = given.out or (DATA / "quick.json" if given.quick else RESULTS)
+    clock = WallClock()
+    for part in given.part or PARTS:
+        say(f"measuring {part} ...")
+        made = {
+            "at": text_of(clock.now_ns())[:19] + "Z",
+            "commit": _commit(),
+            "quick": given.quick,
+            "load_before": round(os.getloadavg()[0], 2),
+        }
+        found = asyncio.run(PARTS[part](plan, clock))
+        _write(out, merged(out, part, found, made))
+    if out == RESULTS:
+        table.put_into(ROOT / "docs" / "performance.md", orjson.loads(out.read_bytes()))
+    sys.stdout.write(out.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""What the chain costs per value, and how much it holds."""
+
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from benchmarks import counting, meter, rig
+from benchmarks.counting import Verdict
+from benchmarks.rig import Rig, Setup
+from broker.clock import Clock
+
+WARM_S = 10.0
+DRAINED_WITHIN_S = 60.0
+HELD_DRAIN_S = 10.0
+"""What held is in the store so soon after the source has ended: publishing, batching and flushing
+take two seconds of it, and the count itself its own.
+"""
+COMPARED_STREAMS = 10
+MILLION = 1_000_000
+STEP_UP = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run: seconds and values of its steady window, CPU-seconds of each part in it, how long
+    the store needed after the source had ended, and the verdict over everything.
+    """
+
+    setup: Setup
+    window_s: float
+    window_values: int
+    cpu_s: Mapping[str, float]
+    rss_bytes: Mapping[str, int]
+    drain_s: float
+    verdict: Verdict
+
+    @property
+    def per_million(self) -> dict[str, float]:
+        """CPU-seconds of each part per million values stored."""
+        values = max(self.window_values, 1)
+        return {part: used * MILLION / values for part, used in self.cpu_s.items()}
+
+    @property
+    def held(self) -> bool:
+        """Everything stored, once, as offered, and nothing piled up."""
+        return self.verdict.clean and self.drain_s <= HELD_DRAIN_S
+
+
+async def run(setup: Setup, seconds: float, clock: Clock, *, warm_s: float = WARM_S) -> Run:
+    """Let a load flow and measure a steady window of it; everything is stopped in the end."""
+    async with rig.running(setup) as chain:
+        await clock.sleep(warm_s)
+        before, from_ns = meter.read(), clock.now_ns()
+        await clock.sleep(seconds)
+        after, to_ns = meter.read(), clock.now_ns()
+        await chain.pause()
+        drain_s = await _drained(chain, clock)
+        values = await counting.stored(chain, from_ns, to_ns)
+        step = max(setup.load.streams // COMPARED_STREAMS, 1)
+        verdict = await counting.judge(chain, range(0, setup.load.streams, step))
+    return Run(
+        setup, (to_ns - from_ns) / 1e9, values, after.since(before), after.bytes, drain_s, verdict
+    )
+
+
+async def _drained(chain: Rig, clock: Clock) -> float:
+    """Seconds until all that was offered is stored; at most `DRAINED_WITHIN_S`."""
+    start_ns = clock.now_ns()
+    while (took_s := (clock.now_ns() - start_ns) / 1e9) < DRAINED_WITHIN_S:
+        if await counting.stored(chain) >= chain.offered - chain.dropped:
+            break
+        await clock.sleep(0.5)
+    return took_s
+
+
+def shown(one: Run) -> str:
+    """A run in a line, for who watches."""
+    load, cost = one.setup.load, one.per_million
+    parts = "  ".join(f"{part} {cost.get(part, 0):.2f}" for part in (*meter.CHAIN, "api", "source"))
+    return (
+        f"{load.streams} x {load.signals} x {load.rate_hz:g} Hz"
+        f" {'own' if load.own else 'shared'}, every {one.setup.interval_s:g} s:"
+        f" {one.window_values / one.window_s:,.0f} values/s, CPU-s per million: {parts},"
+        f" drained in {one.drain_s:.1f} s, {'held' if one.held else f'NOT HELD: {one.verdict}'}"
+    )
+
+
+def say(text: str) -> None:
+    """Progress, for who watches."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+async def highest(
+    attempt: Callable[[int], Awaitable[Run]], streams: int, attempts: int
+) -> tuple[Run | None, list[Run]]:
+    """The highest rate that held, and all that was tried: up or down by 10 % from `streams`, until
+    the first that holds is between.
+    """
+    tried: list[Run] = []
+    best: Run | None = None
+    while len(tried) < attempts:
+        one = await attempt(streams)
+        tried.append(one)
+        if one.held:
+            best = one if best is None or streams > best.setup.load.streams else best
+            if any(not other.held for other in tried):
+                break
+            streams = round(streams * STEP_UP)
+        elif best is not None:
+            break
+        else:
+            streams = round(streams / STEP_UP)
+    return best, tried
+
+
+def facts(one: Run) -> dict[str, Any]:
+    """What stands beside the figures, so that they can be judged."""
+    return {
+        "streams": one.setup.load.streams,
+        "signals": one.setup.load.signals,
+        "values_per_s": round(one.window_values / one.window_s),
+        "window_s": round(one.window_s, 1),
+        "drain_s": round(one.drain_s, 1),
+        "held": one.held,
+        "source_cores": round(one.cpu_s.get("source", 0.0) / one.window_s, 3),
+        "cores": round(sum(one.cpu_s.values()) / one.window_s, 2),
+        "rss_mib": {part: round(held / 2**20) for part, held in one.rss_bytes.items()},
+        "verdict": asdict(one.verdict),
+    }

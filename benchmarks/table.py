@@ -1,0 +1,124 @@
+"""The results as a table: each goal, what was measured, and whether that meets it.  Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BEGIN = "<!-- the table is written by `make bench` -->"
+END = "<!-- end of the table -->"
+_CHAIN = ("gateway", "broker", "recorder", "store")
+_COSTS = (("own", "ten", 2.0, 6.0), ("shared", "ten", 1.0, 3.0))
+_COSTS_OF_ONE = (("own", "one", 3.0, 8.5), ("shared", "one", 2.5, 5.0))
+_HELD = (("own", 110_000), ("shared", 140_000), ("many", 100_000))
+_RATIOS = (("own", 5.0), ("shared", 10.0))
+_LATENCIES = (("p50", 4.0), ("p99", 10.0))
+_HISTORIES = (("influxdb", 500.0), ("duckdb", 150.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One goal.  measured: None where it was not, or where nothing held."""
+
+    what: str
+    goal: str
+    measured: str | None
+    met: bool
+
+    def text(self) -> str:
+        """A line of the table."""
+        verdict = "-" if self.measured is None else "yes" if self.met else "**no**"
+        return f"| {self.what} | {self.goal} | {self.measured or '-'} | {verdict} |"
+
+
+def of(document: Mapping[str, Any]) -> str:
+    """The whole table, and what it was measured on."""
+    head = ["| what | goal | measured | met |", "|---|---|---|---|"]
+    rows = [row.text() for row in _rows(document)]
+    return "\n".join([*head, *rows, "", *_parts(document), "", _made(document), ""])
+
+
+def put_into(path: Path, document: Mapping[str, Any]) -> None:
+    """Replace the table that stands between the marks of a page."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    path.write_text(f"{before}{BEGIN}\n\n{of(document)}\n{END}{after}", encoding="utf-8")
+
+
+def _rows(document: Mapping[str, Any]) -> Iterator[Row]:
+    for stamps, documents, own_two, chain in (*_COSTS, *_COSTS_OF_ONE):
+        costs = document.get("ours", {}).get(stamps, {}).get(documents, {})
+        what = f"{stamps} time stamps, {documents} a document, CPU-s per million"
+        yield _most(f"gateway + recorder, {what}", own_two, _sum(costs, ("gateway", "recorder")))
+        yield _most(f"whole chain, {what}", chain, _sum(costs, _CHAIN))
+    for stamps, least in _RATIOS:
+        ratio = document.get("ratio", {}).get(stamps)
+        yield _least(f"times cheaper than the plain chain, {stamps} time stamps", least, ratio)
+    for name, values in _HELD:
+        what = "2,000 streams x 5 signals" if name == "many" else f"{name} time stamps"
+        rate = document.get("held_values_per_s", {}).get(name)
+        yield _least(f"values/s held with four zeros for 60 s, {what}", values, rate)
+    for name, most in _LATENCIES:
+        taken = document.get("latency_ms", {}).get(name)
+        yield _most(f"added latency {name}, 1,000 values/s, ms", most, taken)
+    for store, most in _HISTORIES:
+        taken = document.get("history_ms", {}).get(store, {}).get("p99")
+        yield _most(f"a day thinned to 1,000 points, 10 readers, p99 on {store}, ms", most, taken)
+
+
+def _sum(costs: Mapping[str, float], parts: tuple[str, ...]) -> float | None:
+    if not costs:
+        return None
+    return sum(costs[f"{part}_cpu_s_per_million"] for part in parts)
+
+
+def _most(what: str, goal: float, measured: float | None) -> Row:
+    told = None if measured is None else _number(measured)
+    return Row(what, f"≤ {_number(goal)}", told, measured is not None and measured <= goal)
+
+
+def _least(what: str, goal: float, measured: float | None) -> Row:
+    told = None if measured is None else _number(measured)
+    return Row(what, f"≥ {_number(goal)}", told, measured is not None and measured >= goal)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
+
+
+def _parts(document: Mapping[str, Any]) -> Iterator[str]:
+    """What each part of each chain cost, and the steps of the latency."""
+    yield "| CPU-s per million values stored | gateway | broker | recorder | store | source |"
+    yield "|---|---|---|---|---|---|"
+    chains = {
+        f"{stamps} time stamps, {documents} a document": costs
+        for stamps, found in document.get("ours", {}).items()
+        for documents, costs in found.items()
+    }
+    if "tutorial" in document:
+        chains["plain tutorial chain"] = document["tutorial"]
+    for name, costs in chains.items():
+        cells = [_number(costs[f"{part}_cpu_s_per_million"]) for part in (*_CHAIN, "source")]
+        yield f"| {name} | {' | '.join(cells)} |"
+    delays = document.get("latency_ms", {})
+    if delays:
+        yield ""
+        yield "| step of the latency, ms | p50 | p99 |"
+        yield "|---|---|---|"
+        beside = {"(beside it: 8 kB written and synced)": delays["fsync"]}
+        for name, taken in (delays["steps"] | beside).items():
+            yield f"| {name} | {_number(taken['p50'])} | {_number(taken['p99'])} |"
+
+
+def _made(document: Mapping[str, Any]) -> str:
+    told = document.get("machine", {})
+    parts = document.get("parts", {})
+    commits = ", ".join(sorted({one["commit"] for one in parts.values()}))
+    short = ", ".join(sorted(name for name, one in parts.items() if one["quick"]))
+    busy = max((one["load_before"] for one in parts.values()), default=0.0)
+    return (
+        f"Machine: {told.get('cores')} cores of {told.get('cpu')}, {told.get('memory_gib')} GiB,"
+        f" {told.get('system')}, Python {told.get('python')}; commit {commits}."
+        f" Others kept up to {_number(busy)} cores busy when a part began (load average)."
+        f"{f' Measured in small (`--quick`): {short}.' if short else ''}"
+    )

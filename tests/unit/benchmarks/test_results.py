@@ -1,0 +1,36 @@
+"""Tables and profiles say what was measured, and what was not."""
+
+from benchmarks import profiling, table
+
+COSTS = {f"{part}_cpu_s_per_million": 0.5 for part in ("gateway", "broker", "recorder", "store")}
+
+
+def test_a_goal_is_met_missed_or_not_measured():
+    document = {
+        "ours": {"own": {"ten": COSTS | {"source_cpu_s_per_million": 0.1}}},
+        "held_values_per_s": {"own": 90_000, "shared": None},
+        "parts": {"cost": {"commit": "abc", "quick": False, "load_before": 0.5}},
+    }
+    lines = table.of(document).splitlines()
+    own = "own time stamps, ten a document, CPU-s per million"
+    assert f"| gateway + recorder, {own} | ≤ 2 | 1 | yes |" in lines
+    held = "values/s held with four zeros for 60 s"
+    assert f"| {held}, own time stamps | ≥ 110,000 | 90,000 | **no** |" in lines
+    assert f"| {held}, shared time stamps | ≥ 140,000 | - | - |" in lines
+
+
+def test_the_table_replaces_what_stood_between_its_marks(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    table.put_into(page, {})
+    text = page.read_text()
+    assert "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert table.of({}) in text
+
+
+def test_a_profile_counts_a_function_once_a_stack():
+    spent = profiling.summed(["main;work;work 3", "main;wait 1"])
+    assert spent.alone == {"work": 0.75, "wait": 0.25}
+    assert spent.together == {"main": 1.0, "work": 0.75, "wait": 0.25}
