@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
-from sqlalchemy import Row, bindparam, delete, func, insert, select, tuple_
+from sqlalchemy import Row, and_, bindparam, delete, func, insert, select, tuple_
 
 from broker import messages
 from broker.batch import Gap
@@ -106,12 +106,7 @@ class Ledger:
     async def commit(self, entries: Entries) -> None:
         """Write all of it, or none."""
         async with transaction(self._engine, write=True) as sql:
-            for life, held in entries.held.items():
-                key = {"space": life.space, "stream": str(life.stream), "epoch": life.epoch}
-                await sql.execute(delete(ranges).filter_by(**key))
-                await sql.execute(
-                    insert(ranges), [key | {"first": a, "last": b} for a, b in held.ranges]
-                )
+            await _renew_ranges(sql, entries.held)
             await _insert_all(sql, gaps, [_gap_row(*one) for one in entries.gaps])
             await _insert_all(sql, dead_letters, [_letter_row(one) for one in entries.dead_letters])
             await _insert_all(
@@ -248,6 +243,23 @@ class Ledger:
     async def _rows(self, query: Any) -> Sequence[Row[Any]]:
         async with transaction(self._engine) as sql:
             return (await sql.execute(query)).all()
+
+
+async def _renew_ranges(sql: "AsyncConnection", held: Mapping[Life, Held]) -> None:
+    """In two statements, however many streams a flush touches."""
+    if not held:
+        return
+    columns = ("space", "stream", "epoch")
+    keys = [(life.space, str(life.stream), life.epoch) for life in held]
+    same = and_(*(ranges.c[name] == bindparam(f"the_{name}") for name in columns))
+    named = [{f"the_{name}": part for name, part in zip(columns, key, strict=True)} for key in keys]
+    await sql.execute(delete(ranges).where(same), named)
+    rows = [
+        dict(zip(columns, key, strict=True)) | {"first": first, "last": last}
+        for key, one in zip(keys, held.values(), strict=True)
+        for first, last in one.ranges
+    ]
+    await _insert_all(sql, ranges, rows)
 
 
 async def _insert_all(

@@ -6,21 +6,28 @@ knows a sample by its identity.
 """
 
 import asyncio
-from collections import defaultdict
+import shutil
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
-from broker import client, codec, messages, namespace
-from broker.batch import Batch, Kind, source_of
+from broker import client, messages, namespace
+from broker.batch import Kind
 from broker.clock import NS_PER_S, Clock
-from broker.errors import Corrupt, Invalid, Partial, Taken, Unavailable
-from broker.messages import Held, Mark
-from broker.namespace import EquipmentAddress, MarkTopic, StreamTopic, Verb
-from broker.streams import StreamSpec
-from testbed_api.ledger import DeadLetter, Entries, Ledger, Life, SetAside
-from testbed_api.stores.port import Block, SeriesStore
+from broker.errors import Corrupt, Forbidden, Partial, Taken, Unavailable
+from broker.namespace import EquipmentAddress, Verb
+from testbed_api import sifting
+from testbed_api.ledger import Ledger, Life
+from testbed_api.marking import Marker
+from testbed_api.sifting import Arrived, Flush, Known, Patience, SpecKey
+from testbed_api.stores.port import SeriesStore
+
+if TYPE_CHECKING:
+    from broker.messages import Held
+    from broker.streams import StreamSpec
 
 KindOf = Callable[[EquipmentAddress], Awaitable[Kind | None]]
 
@@ -28,6 +35,9 @@ TOPICS = tuple(f"{namespace.ROOT}/+/{verb}/+/+/+" for verb in (Verb.SPEC, Verb.D
 """Level by level: NATS makes two consumers of a `#`, and all of a session may hold 65,535
 unacknowledged messages.
 """
+
+LOOK_AGAIN_NS = NS_PER_S
+"""What was looked up in vain is looked up again after this."""
 
 log = structlog.get_logger()
 
@@ -40,14 +50,40 @@ class Pace:
     """The longest a message waits for others to be stored with it."""
     gather_bytes: int = 4 * 1024 * 1024
     """Payload bytes of one flush."""
-    inbox: int = 4_000
+    inbox: int = 20_000
     """Messages taken from the broker and not yet stored."""
     mark_every_s: float = 5.0
     """Marks are sent on change, and at least this often."""
     spec_wait_s: float = 30.0
     """How long a batch waits for its spec, unacknowledged, before it is set aside."""
+    most_waiting: int = 5_000
+    """Batches that wait for their spec; one more is set aside at once."""
     retry_s: float = 1.0
     """Pause before a flush that the store or the ledger did not take is tried again."""
+    log_every_s: float = 60.0
+    """The line with the counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Where the recorder's files grow, and how many bytes are to stay free there."""
+
+    folder: Path
+    free_bytes: int
+
+    def left(self) -> int:
+        """Bytes that are free."""
+        return shutil.disk_usage(self.folder).free
+
+    def check(self) -> None:
+        """Raise Unavailable where too little is left: stopping is better than breaking off."""
+        left = self.left()
+        if left < self.free_bytes:
+            raise Unavailable(
+                f"{left:,} bytes are free on the disk of {self.folder}, {self.free_bytes:,} must"
+                " stay so",
+                hint="make room; recording goes on by itself",
+            )
 
 
 @dataclass(slots=True)
@@ -61,30 +97,18 @@ class Counts:
     gaps: int = 0
     set_aside: int = 0
     flushes: int = 0
+    flush_ms: int = 0
+    """Time spent in flushes."""
+    marks: int = 0
+    interruptions: int = 0
     waiting: int = 0
-
-
-@dataclass(slots=True)
-class _Flush:
-    """What one flush is made of, until it is stored."""
-
-    blocks: list[Block] = field(default_factory=list)
-    origins: list[tuple[Life, int | None]] = field(default_factory=list)
-    """Whose block it is, beside `blocks`."""
-    seqs: dict[Life, set[int]] = field(default_factory=lambda: defaultdict(set))
-    entries: Entries = field(default_factory=Entries)
-    marks: set[tuple[str, EquipmentAddress]] = field(default_factory=set)
-    batches: int = 0
-    repeated: int = 0
-
-    def samples(self) -> int:
-        return sum(map(len, self.blocks))
+    disk_free_bytes: int = 0
 
 
 class Recorder:
     """One recorder of one testbed; two on the same ledger would take turns being wrong."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that it is made of
         self,
         bus: client.Bus,
         *,
@@ -93,8 +117,12 @@ class Recorder:
         kind_of: KindOf,
         clock: Clock,
         pace: Pace | None = None,
+        disk: Disk | None = None,
     ) -> None:
-        """kind_of: the registered kind of an equipment, None where it is not registered."""
+        """kind_of: the registered kind of an equipment, None where it is not registered.
+
+        disk: None does not look how much is left.
+        """
         self.counts = Counts()
         self.interrupted = ""
         self._bus = bus
@@ -103,10 +131,13 @@ class Recorder:
         self._kind_of = kind_of
         self._clock = clock
         self._pace = pace or Pace()
+        self._disk = disk
+        self._marker = Marker(bus, clock, every_s=self._pace.mark_every_s)
         self._kinds: dict[EquipmentAddress, Kind] = {}
-        self._specs: dict[tuple[str, namespace.StreamAddress, int], StreamSpec] = {}
+        self._specs: dict[SpecKey, StreamSpec] = {}
         self._held: dict[Life, Held] = {}
-        self._waiting: list[tuple[client.Message, int]] = []
+        self._looked_ns: dict[object, int] = {}
+        self._waiting: list[Arrived] = []
 
     async def run(self) -> None:
         """Record until cancelled."""
@@ -114,9 +145,15 @@ class Recorder:
             self._bus.subscribe(TOPICS, capacity=self._pace.inbox, overflow="block") as inbox,
             asyncio.TaskGroup() as tasks,
         ):
-            tasks.create_task(self._mark_regularly(), name="recorder marks")
+            tasks.create_task(self._marker.run(), name="recorder marks")
+            tasks.create_task(self._tell_counts(), name="recorder counts")
             while True:
                 await self._flush(inbox, await self._gather(inbox))
+
+    async def _tell_counts(self) -> None:
+        while True:
+            await self._clock.sleep(self._pace.log_every_s)
+            log.info("recorder figures", interrupted=bool(self.interrupted), **asdict(self.counts))
 
     # --- taking in --------------------------------------------------------------------------------
 
@@ -141,262 +178,125 @@ class Recorder:
 
     async def _flush(self, inbox: client.Inbox, gathered: Sequence[client.Message]) -> None:
         """Bring the gathered messages through, however long the store or the ledger is away."""
+        began_s = asyncio.get_running_loop().time()
         now_ns = self._clock.now_ns()
-        candidates = [*self._waiting, *((message, now_ns) for message in gathered)]
+        arrived = await asyncio.to_thread(lambda: [sifting.read(one, now_ns) for one in gathered])
+        candidates = [*self._waiting, *arrived]
         while True:
             try:
-                done, waiting, flush = await self._sort(candidates)
+                flush = await self._sifted(candidates)
                 await self._settle(flush)
                 break
-            except Unavailable as exc:
-                if not self.interrupted:
-                    log.warning(
-                        "recording was interrupted", reason=str(exc), messages=len(candidates)
-                    )
-                self.interrupted = str(exc)
+            except (Unavailable, Forbidden) as exc:  # a right that was taken may be given back
+                self._interrupt(str(exc), len(candidates))
                 await self._clock.sleep(self._pace.retry_s)
         if self.interrupted:
             log.warning("recording was resumed", messages=len(candidates))
             self.interrupted = ""
-        self._waiting = waiting
-        self.counts.waiting = len(waiting)
-        for message in done:
+        self._waiting = flush.waiting
+        for message in flush.done:
             inbox.ack(message)
-        for space, publisher in flush.marks:
-            await self._mark(space, publisher)
+        for life in flush.seqs:
+            self._marker.tell(life, self._held[life])
+        for publisher in flush.asked:
+            self._marker.asked(publisher)
+        self._count(flush, asyncio.get_running_loop().time() - began_s)
 
-    async def _sort(
-        self, candidates: Sequence[tuple[client.Message, int]]
-    ) -> tuple[list[client.Message], list[tuple[client.Message, int]], _Flush]:
-        """Turn messages into what is to be stored; what still lacks its spec goes on waiting."""
-        flush = _Flush()
-        done: list[client.Message] = []
-        waiting: list[tuple[client.Message, int]] = []
-        patience_ns = round(self._pace.spec_wait_s * NS_PER_S)
-        for message, since_ns in candidates:
-            try:
-                topic = namespace.parse(message.topic)
-            except Invalid as exc:
-                self._bury(flush, message, str(exc))
-                done.append(message)
-                continue
-            if isinstance(topic, StreamTopic) and topic.verb is Verb.SPEC:
-                await self._take_spec(flush, topic, message)
-            elif isinstance(topic, StreamTopic) and not await self._take(flush, topic, message):
-                if self._clock.now_ns() - since_ns < patience_ns:
-                    waiting.append((message, since_ns))
-                    continue
-                flush.entries.set_aside.append(
-                    SetAside(message.topic, message.payload, self._clock.now_ns())
-                )
-                self._count_in(flush, topic, codec.parse(message.payload))
-            done.append(message)
-        return done, waiting, flush
+    def _interrupt(self, reason: str, messages: int) -> None:
+        if not self.interrupted:
+            self.counts.interruptions += 1
+            log.warning("recording was interrupted", reason=reason, messages=messages)
+        self.interrupted = reason
 
-    async def _take_spec(self, flush: _Flush, topic: StreamTopic, message: client.Message) -> None:
-        if not message.payload:
-            return  # a cleared retained message
-        try:
-            spec = messages.decode_spec(message.payload)
-            if spec.address != topic.address:
-                raise Corrupt(f"a spec of {spec.address} on the topic of {topic.address}")
-            await self._ledger.keep_spec(topic.space, spec, self._clock.now_ns())
-        except (Corrupt, Taken) as exc:
-            self._bury(flush, message, str(exc))
-            return
-        self._specs[topic.space, spec.address, spec.version] = spec
-        for kept in await self._ledger.waiting(topic.space, spec.address):
-            again = client.Message(kept.topic, kept.payload)
-            if await self._take(flush, replace(topic, verb=Verb.LATE), again, known=True):
-                flush.entries.taken_up.append(kept.id)
+    async def _sifted(self, candidates: Sequence[Arrived]) -> Flush:
+        """What is to be stored of the candidates, everything looked up that they need."""
+        buried: list[tuple[Arrived, str]] = []
+        replayed: list[Arrived] = []
+        for one in candidates:
+            if one.topic is not None and one.topic.verb is Verb.SPEC and one.message.payload:
+                try:
+                    replayed += await self._take_spec(one)
+                except (Corrupt, Taken) as exc:
+                    buried.append((one, str(exc)))
+        every = [*candidates, *replayed]
+        await self._learn(every)
+        known = Known(self._specs, self._kinds, self._held)
+        patience = Patience(round(self._pace.spec_wait_s * NS_PER_S), self._pace.most_waiting)
+        now_ns = self._clock.now_ns()
+        flush = await asyncio.to_thread(
+            lambda: sifting.sift(every, known, now_ns=now_ns, patience=patience)
+        )
+        for one, reason in buried:
+            flush.bury(one, reason)
+        return flush
 
-    async def _take(
-        self, flush: _Flush, topic: StreamTopic, message: client.Message, *, known: bool = False
-    ) -> bool:
-        """Add one message of samples to the flush; False where its spec or equipment is not known
-        yet.
-
-        known: its sequence number is in the ranges already, because it was set aside.
-        """
-        try:
-            document = codec.parse(message.payload)
-        except Corrupt as exc:
-            self._bury(flush, message, str(exc))
-            return True
-        life = Life(topic.space, topic.address, document.epoch or "")
-        if (
-            document.seq is not None
-            and not known
-            and await self._is_held(flush, life, document.seq)
-        ):
-            flush.repeated += 1
-            flush.marks.add((topic.space, topic.address.owner))
-            return True
-        spec = await self._spec(topic, document.spec_version)
-        kind = await self._kind(topic.address.owner)
-        if spec is None or kind is None:
-            return False
-        try:
-            self._accept(flush, life, kind, document, spec)
-        except Corrupt as exc:
-            self._bury(flush, message, str(exc), life=life, seq=document.seq)
-        self._count_in(flush, topic, document)
-        return True
-
-    def _accept(
-        self, flush: _Flush, life: Life, kind: Kind, document: codec.Document, spec: StreamSpec
-    ) -> None:
-        expected = source_of(kind, life.space)
-        if document.source != expected:
-            raise Corrupt(
-                f"source {document.source} from a {kind} equipment in space {life.space}",
-                hint=f"it must say {expected}",
-            )
-        batch, misfits = codec.fit(document, spec)
-        self._add(flush, life, spec, batch)
-        flush.entries.dead_letters += [
-            DeadLetter(
-                space=life.space,
-                stream=str(life.stream),
-                reason=misfit.reason,
-                epoch=batch.epoch,
-                seq=batch.seq,
-                signal=misfit.signal,
-                time_ns=misfit.time_ns,
-                value=misfit.value,
-                received_ns=self._clock.now_ns(),
-            )
-            for misfit in misfits
+    async def _take_spec(self, one: Arrived) -> list[Arrived]:
+        """Keep a spec; what was set aside for want of it.  Raises Corrupt or Taken."""
+        spec = messages.decode_spec(one.message.payload)
+        if one.topic is None or spec.address != one.topic.address:
+            raise Corrupt(f"a spec of {spec.address} on {one.message.topic}")
+        await self._ledger.keep_spec(one.topic.space, spec, self._clock.now_ns())
+        self._specs[one.topic.space, spec.address, spec.version] = spec
+        return [
+            sifting.read(client.Message(kept.topic, kept.payload), one.since_ns, set_aside=kept.id)
+            for kept in await self._ledger.waiting(one.topic.space, spec.address)
         ]
 
-    def _add(self, flush: _Flush, life: Life, spec: StreamSpec, batch: Batch) -> None:
-        if batch.frames:
-            flush.blocks.append(Block(life.space, spec, batch.frames))
-            flush.origins.append((life, batch.seq))
-        flush.entries.gaps += [(life, batch.seq, gap) for gap in batch.gaps]
-        flush.batches += 1
+    async def _learn(self, candidates: Sequence[Arrived]) -> None:
+        """Look up what is not known yet, and what was not there a second ago."""
+        for one in candidates:
+            key, life = one.spec_key, one.life
+            if key is None or life is None or one.topic is None:
+                continue
+            if life not in self._held:
+                self._held[life] = await self._ledger.held(life)
+            if key not in self._specs and self._may_look(key):
+                spec = await self._ledger.spec(*key)
+                if spec is not None:
+                    self._specs[key] = spec
+            owner = one.topic.address.owner
+            if owner not in self._kinds and self._may_look(owner):
+                kind = await self._kind_of(owner)
+                if kind is not None:
+                    self._kinds[owner] = kind
 
-    def _count_in(self, flush: _Flush, topic: StreamTopic, document: codec.Document) -> None:
-        if document.epoch is not None and document.seq is not None:
-            flush.seqs[Life(topic.space, topic.address, document.epoch)].add(document.seq)
-            flush.marks.add((topic.space, topic.address.owner))
-
-    def _bury(
-        self,
-        flush: _Flush,
-        message: client.Message,
-        reason: str,
-        *,
-        life: Life | None = None,
-        seq: int | None = None,
-    ) -> None:
-        """Make a dead letter of a whole message."""
-        space, stream = _whose(message.topic)
-        flush.entries.dead_letters.append(
-            DeadLetter(
-                space=space,
-                stream=stream,
-                reason=reason,
-                epoch=life.epoch or None if life else None,
-                seq=seq,
-                payload=message.payload,
-                received_ns=self._clock.now_ns(),
-            )
-        )
+    def _may_look(self, key: object) -> bool:
+        now_ns = self._clock.now_ns()
+        if now_ns - self._looked_ns.get(key, -LOOK_AGAIN_NS) < LOOK_AGAIN_NS:
+            return False
+        if len(self._looked_ns) > self._pace.most_waiting:
+            self._looked_ns.clear()
+        self._looked_ns[key] = now_ns
+        return True
 
     # --- storing ----------------------------------------------------------------------------------
-    # --------------
 
-    async def _settle(self, flush: _Flush) -> None:
+    async def _settle(self, flush: Flush) -> None:
         """Samples, then ledger; nothing is remembered before both have it."""
+        if self._disk is not None:
+            self._disk.check()
         if flush.blocks:
             try:
                 await self._store.write(flush.blocks)
             except Partial as exc:
-                self._bury_blocks(flush, exc)
+                for at, reason in exc.rejected:
+                    flush.bury_block(at, flush.blocks[at], reason)
         for life, seqs in flush.seqs.items():
-            flush.entries.held[life] = (await self._held_of(life)).including(seqs)
+            flush.entries.held[life] = self._held[life].including(seqs)
         await self._ledger.commit(flush.entries)
         self._held |= flush.entries.held
-        self.counts.flushes += 1
-        self.counts.batches += flush.batches
-        self.counts.samples += flush.samples()
-        self.counts.repeated += flush.repeated
-        self.counts.gaps += len(flush.entries.gaps)
-        self.counts.dead_letters += len(flush.entries.dead_letters)
-        self.counts.set_aside += len(flush.entries.set_aside)
 
-    def _bury_blocks(self, flush: _Flush, partial: Partial) -> None:
-        """The store will never take these blocks: each of their samples becomes a dead letter."""
-        for index, reason in partial.rejected:
-            life, seq = flush.origins[index]
-            for name, series in flush.blocks[index].series():
-                flush.entries.dead_letters += [
-                    DeadLetter(
-                        space=life.space,
-                        stream=str(life.stream),
-                        reason=f"the store refused it: {reason}",
-                        epoch=life.epoch or None,
-                        seq=seq,
-                        signal=name,
-                        time_ns=time_ns,
-                        value=repr(value)[:200],
-                        received_ns=self._clock.now_ns(),
-                    )
-                    for time_ns, value in zip(
-                        series.time_ns.tolist(), series.values.tolist(), strict=True
-                    )
-                ]
-
-    # --- what is known ----------------------------------------------------------------------------
-
-    async def _is_held(self, flush: _Flush, life: Life, seq: int) -> bool:
-        return seq in flush.seqs.get(life, ()) or seq in await self._held_of(life)
-
-    async def _held_of(self, life: Life) -> Held:
-        if life not in self._held:
-            self._held[life] = await self._ledger.held(life)
-        return self._held[life]
-
-    async def _spec(self, topic: StreamTopic, version: int) -> StreamSpec | None:
-        key = (topic.space, topic.address, version)
-        if key not in self._specs:
-            spec = await self._ledger.spec(*key)
-            if spec is None:
-                return None
-            self._specs[key] = spec
-        return self._specs[key]
-
-    async def _kind(self, equipment: EquipmentAddress) -> Kind | None:
-        if equipment not in self._kinds:
-            kind = await self._kind_of(equipment)
-            if kind is None:
-                return None
-            self._kinds[equipment] = kind
-        return self._kinds[equipment]
-
-    # --- telling the publishers -------------------------------------------------------------------
-
-    async def _mark(self, space: str, publisher: EquipmentAddress) -> None:
-        streams: dict[str, dict[str, Held]] = defaultdict(dict)
-        for life, held in self._held.items():
-            if life.space == space and life.stream.owner == publisher:
-                streams[life.stream.stream][life.epoch] = held
-        try:
-            await self._bus.publish(
-                str(MarkTopic(space, publisher)), messages.encode_mark(Mark(streams))
-            )
-        except Unavailable as exc:  # the next mark says it again
-            log.info("mark was not sent", publisher=str(publisher), reason=str(exc))
-
-    async def _mark_regularly(self) -> None:
-        while True:
-            await self._clock.sleep(self._pace.mark_every_s)
-            for space, publisher in {(life.space, life.stream.owner) for life in self._held}:
-                await self._mark(space, publisher)
-
-
-def _whose(topic: str) -> tuple[str, str]:
-    """Space and stream of a topic, as far as it has them."""
-    levels = topic.split("/")
-    return (levels[1] if len(levels) > 1 else "", "/".join(levels[3:6]))
+    def _count(self, flush: Flush, took_s: float) -> None:
+        counts = self.counts
+        counts.flushes += 1
+        counts.flush_ms += round(took_s * 1000)
+        counts.batches += flush.batches
+        counts.samples += flush.samples()
+        counts.repeated += flush.repeated
+        counts.gaps += len(flush.entries.gaps)
+        counts.dead_letters += len(flush.entries.dead_letters)
+        counts.set_aside += len(flush.entries.set_aside)
+        counts.waiting = len(flush.waiting)
+        counts.marks = self._marker.marks
+        if self._disk is not None:
+            counts.disk_free_bytes = self._disk.left()

@@ -10,18 +10,23 @@ from broker.clock import Clock
 from broker.settings import BusSettings
 from testbed_api import data
 from testbed_api.data import Data
-from testbed_api.recorder import Recorder
+from testbed_api.recorder import Disk, Pace, Recorder
 from testbed_api.settings import ServerSettings
 from testbed_api.shared import RECORDER
 
 BEAT_S = 5.0
+GATHER_EMBEDDED_S = 0.1
+GATHER_S = 1.0
+"""InfluxDB's work for a request is spread over all that is in it."""
 
 
 @asynccontextmanager
-async def recording(kept: Data, bus_settings: BusSettings, clock: Clock) -> AsyncIterator[Recorder]:
+async def recording(
+    settings: ServerSettings, kept: Data, bus_settings: BusSettings, clock: Clock
+) -> AsyncIterator[Recorder]:
     """A recorder in this process, until left."""
     async with client.open(bus_settings, clock, client_id=RECORDER, durable=True) as bus:
-        recorder = _recorder(bus, kept, clock)
+        recorder = _recorder(settings, bus, kept, clock)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(recorder.run(), name="recorder")
             try:
@@ -36,7 +41,7 @@ async def record(settings: ServerSettings, bus_settings: BusSettings, clock: Clo
         data.shared(settings) as kept,
         client.open(bus_settings, clock, client_id=RECORDER, durable=True) as bus,
     ):
-        recorder = _recorder(bus, kept, clock)
+        recorder = _recorder(settings, bus, kept, clock)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(recorder.run(), name="recorder")
             if settings.alive_file is not None:
@@ -44,9 +49,24 @@ async def record(settings: ServerSettings, bus_settings: BusSettings, clock: Clo
                 tasks.create_task(beating, name="alive")
 
 
-def _recorder(bus: client.Bus, kept: Data, clock: Clock) -> Recorder:
+def _recorder(settings: ServerSettings, bus: client.Bus, kept: Data, clock: Clock) -> Recorder:
+    usual_s = GATHER_EMBEDDED_S if settings.influxdb is None else GATHER_S
+    pace = Pace(
+        gather_s=settings.recorder_gather_s or usual_s,
+        gather_bytes=settings.recorder_gather_bytes,
+        inbox=settings.recorder_inbox,
+        spec_wait_s=settings.recorder_spec_wait_s,
+        most_waiting=settings.recorder_most_waiting,
+    )
+    settings.folder.mkdir(parents=True, exist_ok=True)
     return Recorder(
-        bus, store=kept.store, ledger=kept.ledger, kind_of=kept.registry.kind_of, clock=clock
+        bus,
+        store=kept.store,
+        ledger=kept.ledger,
+        kind_of=kept.registry.kind_of,
+        clock=clock,
+        pace=pace,
+        disk=Disk(settings.folder, settings.free_bytes),
     )
 
 

@@ -88,7 +88,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
             folder = settings.folder / "broker"
             async with (
                 nats.serve(folder, answer=answer, clock=clock, settings=doors) as broker,
-                _working(kept, broker, system, clock, apart=apart) as parts,
+                _working(settings, kept, broker, system, clock) as parts,
                 answering(parts, door),
             ):
                 here = Address(*door.getsockname()[:2])
@@ -113,7 +113,7 @@ async def serve_api(
                 nats.join(
                     services.inner, services.mqtt, keys=keys, answer=answer, clock=clock
                 ) as broker,
-                _working(kept, broker, system, clock, apart=True) as parts,
+                _working(settings, kept, broker, system, clock) as parts,
                 answering(parts, door),
             ):
                 yield Server(Address(*door.getsockname()[:2]), broker.mqtt, None, None)
@@ -121,7 +121,11 @@ async def serve_api(
 
 @asynccontextmanager
 async def _working(
-    kept: Data, broker: nats.Door, system: Mapping[str, Credential], clock: Clock, *, apart: bool
+    settings: ServerSettings,
+    kept: Data,
+    broker: nats.Door,
+    system: Mapping[str, Credential],
+    clock: Clock,
 ) -> AsyncIterator[Parts]:
     """The parts of the API, on the bus, beside the recorder unless that runs apart."""
     own = f"{API}--{secrets.token_hex(4)}"  # another API is not to lose its connection to us
@@ -131,8 +135,8 @@ async def _working(
     ):
         await bus.ready()
         recorder = None
-        if not apart:
-            working = recording(kept, _bus(broker.mqtt, system[RECORDER]), clock)
+        if settings.influxdb is None:
+            working = recording(settings, kept, _bus(broker.mqtt, system[RECORDER]), clock)
             recorder = await stack.enter_async_context(working)
         yield Parts(
             kept.registry,

@@ -58,6 +58,30 @@ class ServerSettings(Settings):
         default=SecretStr(""), description="password of that user of PostgreSQL"
     )
 
+    recorder_gather_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=30,
+        description="seconds a batch waits at most to be stored with others; 0.1 for DuckDB, 1 for"
+        " InfluxDB, which is cheaper the more it is given at once",
+    )
+    recorder_gather_bytes: int = Field(
+        default=8 * 1024 * 1024, ge=1024, description="most bytes of batches stored at once"
+    )
+    recorder_inbox: int = Field(
+        default=20_000, ge=100, description="batches taken from the broker and not stored yet"
+    )
+    recorder_spec_wait_s: float = Field(
+        default=30.0, ge=0, description="seconds a batch waits for its spec before it is set aside"
+    )
+    recorder_most_waiting: int = Field(
+        default=5_000, ge=1, description="batches that wait for their spec; others are set aside"
+    )
+    free_bytes: int = Field(
+        default=64 * 1024**2,
+        ge=0,
+        description="bytes of the data folder's disk that stay free: with less, recording waits",
+    )
     broker_server: str = Field(
         default="",
         description="nats://host:port of a broker that is a service of its own; only `testbed api`",

@@ -44,8 +44,8 @@ class NatsSettings:
     mqtt_port: int = 0
     ack_wait_s: int = 60
     """A reader acknowledges after its store: longer than a flush and a write together."""
-    max_ack_pending: int = 1_000
-    """A reader's, a filter; NATS allows 65,535 over all filters of a connection, so 65 filters."""
+    max_ack_pending: int = 10_000
+    """A reader's at QoS 1, a filter; NATS allows 65,535 over all of a connection, so six."""
     max_payload_bytes: int = 8 * 1024 * 1024
     storage_bytes: int = 2 * 1024**3
     """Most that the broker keeps on disk; what this costs comes again from the spools."""

@@ -14,7 +14,7 @@ from testbed_api.parts import Given, Parts
 
 router = APIRouter(tags=["operations"])
 
-GAUGES = frozenset({"waiting"})
+GAUGES = frozenset({"waiting", "disk_free_bytes"})
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
