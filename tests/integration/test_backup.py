@@ -486,7 +486,7 @@ async def test_the_tables_of_a_backup_are_of_one_moment(settings_for):
             gaps = listed(text, "recorder.gaps")
             assert held == ([len(gaps)] if gaps else [])
             moments.add(len(gaps))
-            await asyncio.sleep(0.01)
+            await CLOCK.sleep(0.01)
         recording.cancel()
 
 
