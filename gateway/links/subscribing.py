@@ -46,22 +46,19 @@ class Monitored:
 class Subscription:
     """One subscription on the server.
 
-    items: by handle, from 1.  quiet_s: after so long a silence it is given up.  next_sequence: the
-    number of its next message.  heard_at_s: when that of the last one was, by the loop's clock.
+    items: by handle, from 1.  streams: those that they feed.  quiet_s: after so long a silence it
+    is given up.  next_sequence: the number of its next message.  heard_at_s: when that of the last
+    one was, by the loop's clock.
     """
 
     id: int
     interval_s: float
     quiet_s: float
     items: dict[int, Monitored]
+    streams: Sequence[int]
     sorter: Sorter
     heard_at_s: float
     next_sequence: int = 1
-
-    @property
-    def streams(self) -> list[int]:
-        """Those that it feeds."""
-        return sorted({stream for item in self.items.values() for stream, _ in item.feeds})
 
 
 async def subscribe(
@@ -91,6 +88,7 @@ async def subscribe(
         revised_s,
         quiet_s=max(revised_s * made.RevisedMaxKeepAliveCount * KEEP_ALIVES, LEAST_SILENCE_S),
         items=dict(enumerate(items, start=1)),
+        streams=sorted({stream for item in items for stream, _ in item.feeds}),
         sorter=Sorter([one.feeds for one in items], [one.spec.dtypes for one in streams]),
         heard_at_s=asyncio.get_running_loop().time(),
     )
