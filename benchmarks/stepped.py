@@ -27,11 +27,12 @@ def main() -> None:
     took, committed = Feed.take, Spool.commit
     arrived_ns = 0
 
-    async def take(self: Any, stream: int, arrivals: Any, *, fresh: bool) -> None:
+    async def take(self: Any, parts: Any) -> None:
         nonlocal arrived_ns
         arrived_ns = now_ns()
-        taken[ARRIVED].append((arrived_ns - int(arrivals.time_ns.max())) / 1e6)
-        await took(self, stream, arrivals, fresh=fresh)
+        newest_ns = max(int(part.arrivals.time_ns.max()) for part in parts)
+        taken[ARRIVED].append((arrived_ns - newest_ns) / 1e6)
+        await took(self, parts)
 
     async def commit(self: Any, *args: Any, **named: Any) -> Any:
         start_ns = now_ns()

@@ -5,7 +5,7 @@ OPC UA status code).  A sample is BAD exactly when it has no usable value: null 
 / False / "" in a column.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -82,12 +82,46 @@ class Series(NamedTuple):
     quality: Quality
 
 
+class Table(Mapping[str, Column]):
+    """Columns of one dtype as the rows of one array, so that nothing is made for each."""
+
+    __slots__ = ("names", "rows")
+
+    def __init__(self, names: tuple[str, ...], rows: npt.NDArray[Any]) -> None:
+        """names: of the signals, each once.  rows: array[signal, sample]."""
+        self.names = names
+        self.rows = rows
+
+    def __getitem__(self, name: str) -> Column:
+        try:
+            at = self.names.index(name)
+        except ValueError:
+            raise KeyError(name) from None
+        column: Column = self.rows[at]
+        return column
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def items(self) -> ItemsView[str, Column]:
+        """All at once, for a look at each would search for its place."""
+        return dict(zip(self.names, self.rows, strict=True)).items()
+
+    def values(self) -> ValuesView[Column]:
+        """The rows."""
+        return dict(self.items()).values()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Wide:  # noqa: PLW1641 - columns have no hash
     """Signals that share their time stamps.
 
     time_ns: int64[n], ns since 1970 UTC, in the order of the source.  values: signal -> column of n
-    in its dtype. quality: signal -> uint8[n], only for signals where not all is GOOD.
+    in its dtype; a Table is cheapest.  quality: signal -> uint8[n], only for signals where not all
+    is GOOD.
     """
 
     time_ns: Times

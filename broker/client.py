@@ -61,6 +61,11 @@ class Bus:
         """Whether the connection stands right now."""
         return self._connection is not None
 
+    @property
+    def standing(self) -> int:
+        """The ordinal of the connection that stands right now; 0 if none does."""
+        return 0 if self._connection is None else self._count
+
     async def connection(self, after: int = 0) -> int:
         """The ordinal of the standing connection, from 1 up, once it is greater than `after`."""
         async with self._changed:

@@ -31,6 +31,7 @@ from broker.batch import (
     Long,
     Quality,
     Source,
+    Table,
     Times,
     Wide,
     column_dtype,
@@ -60,11 +61,15 @@ def encode(batch: Batch) -> bytes:
     return stamped(body(batch), batch.pub_ns)
 
 
-def body(batch: Batch) -> bytes:
-    """Everything of the document but `pub`: what a spool keeps until it is sent, and sent again."""
+def body(batch: Batch, epoch: str | None = None, seq: int | None = None) -> bytes:
+    """Everything of the document but `pub`: what a spool keeps until it is sent, and sent again.
+
+    epoch, seq: the batch's number, if it has none of its own.
+    """
     document: dict[str, Any] = {"spec": batch.spec_version}
-    if batch.epoch is not None:
-        document |= {"epoch": batch.epoch, "seq": batch.seq}
+    if epoch is not None or batch.epoch is not None:
+        document["epoch"] = epoch or batch.epoch
+        document["seq"] = seq or batch.seq
     document["source"] = batch.source
     if batch.input_ns is not None:
         document["input_t"] = text_of(batch.input_ns)
@@ -102,12 +107,20 @@ def _wide_out(frame: Wide) -> dict[str, Any]:
 
 def _table_out(frame: Wide) -> orjson.Fragment | None:
     """Columns of one plain dtype written all at once, which costs a third; None for others."""
-    columns = list(frame.values.values())
-    if len(columns) < FEW or {column.dtype for column in columns} != {NUMPY[Dtype.FLOAT64]}:
+    values = frame.values
+    if len(values) < FEW:
         return None
-    table = np.concatenate(columns).reshape(len(columns), len(frame.time_ns))
-    rows = orjson.dumps(table, option=orjson.OPT_SERIALIZE_NUMPY)
-    return orjson.Fragment(_named(tuple(frame.values)) % tuple(rows[2:-2].split(b"],[")))
+    if isinstance(values, Table):
+        names, table = values.names, values.rows
+    else:
+        names, columns = tuple(values), list(values.values())
+        if {column.dtype for column in columns} != {NUMPY[Dtype.FLOAT64]}:
+            return None
+        table = np.concatenate(columns).reshape(len(columns), len(frame.time_ns))
+    if table.dtype != np.float64:
+        return None
+    rows = orjson.dumps(np.ascontiguousarray(table), option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.Fragment(_named(names) % tuple(rows[2:-2].split(b"],[")))
 
 
 @lru_cache(maxsize=1_000)
@@ -360,7 +373,7 @@ def _wide_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) ->
     if not isinstance(columns, dict) or not isinstance(qualities, dict):
         raise _Unfit("values and quality are not objects")
     if not qualities and (table := _table_in(columns, len(time_ns), spec)) is not None:
-        return [Wide(time_ns, dict(zip(columns, table, strict=True)))]
+        return [Wide(time_ns, table)]
     dtypes = {signal.name: signal.dtype for signal in spec.signals}
     together: dict[str, Column] = {}
     together_quality: dict[str, Quality] = {}
@@ -386,20 +399,22 @@ def _wide_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) ->
     return apart
 
 
-def _table_in(columns: Mapping[str, Any], count: int, spec: StreamSpec) -> Column | None:
-    """The columns of a float64 stream read all at once, one a row; None if any is not plain."""
+def _table_in(columns: Mapping[str, Any], count: int, spec: StreamSpec) -> Table | None:
+    """The columns of a float64 stream read all at once; None if any is not plain."""
     if len(columns) < FEW or set(spec.dtypes) != {Dtype.FLOAT64} or not count:
         return None
-    lists = columns.values()
+    names, lists = tuple(columns), columns.values()
     if set(map(type, lists)) != {list} or set(map(len, lists)) != {count}:
         return None
-    if tuple(columns) != spec.names and not columns.keys() <= set(spec.names):
+    if names == spec.names:
+        names = spec.names  # the same ones: what is known of them is found at once
+    elif not columns.keys() <= set(spec.names):
         return None
     cells = list(chain.from_iterable(lists))
     if set(map(type, cells)) != {float}:
         return None
-    table = np.array(cells, np.float64).reshape(len(columns), count)
-    return table if np.isfinite(table).all() else None
+    rows = np.array(cells, np.float64).reshape(len(columns), count)
+    return Table(names, rows) if np.isfinite(rows).all() else None
 
 
 def _long_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) -> list[Long]:

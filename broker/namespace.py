@@ -7,6 +7,7 @@ is one exact topic and nobody's own subtree contains what others may write.
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Self
 
 from broker.errors import Invalid
@@ -140,6 +141,7 @@ class MarkTopic:
 Topic = StreamTopic | MarkTopic
 
 
+@lru_cache(maxsize=10_000)
 def parse(text: str) -> Topic:
     """Read a topic back into its parts; `parse(str(topic)) == topic`.  Raises Invalid."""
     match text.split("/"):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,17 @@ class Arrivals:
             np.concatenate([one.values for one in parts]),
             np.concatenate([one.quality for one in parts]),
         )
+
+
+class Part(NamedTuple):
+    """Samples of one stream of the mapping, one or more.
+
+    fresh: the first ones of a new subscription, where the server repeats what it told last.
+    """
+
+    stream: int
+    arrivals: Arrivals
+    fresh: bool = False
 
 
 def runs(ordered: npt.NDArray[Any]) -> npt.NDArray[np.intp]:

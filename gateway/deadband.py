@@ -14,20 +14,18 @@ _NOTHING = 255
 
 
 class DeadBand:
-    """The bands of one stream's signals."""
+    """The bands of some signals.  is_used: any of them has one."""
 
     def __init__(self, widths: npt.NDArray[np.float64]) -> None:
         """widths: of each signal, in its unit; 0 is none."""
+        self.is_used = bool(widths.any())
         self._widths = widths
-        self._any = bool(widths.any())
         self._values = np.zeros(len(widths))
         self._quality = np.full(len(widths), _NOTHING, np.uint8)
 
     def leaving(self, found: Arrivals) -> npt.NDArray[np.bool_]:
         """Which samples count.  Each choice needs the last: turn by turn, all signals at once."""
         counts = np.ones(len(found), np.bool_)
-        if not self._any:
-            return counts
         banded = np.flatnonzero(self._widths[found.signal])
         for turn in _turns(found.signal[banded]):
             rows = banded[turn]

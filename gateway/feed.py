@@ -12,7 +12,8 @@ from broker.clock import Clock
 from broker.namespace import StreamAddress
 from broker.streams import StreamSpec
 from gateway import holes
-from gateway.arrivals import Arrivals
+from gateway.arrivals import Arrivals, Part
+from gateway.intake import Intake
 from gateway.mapping import Mapping
 from gateway.shaping import Shaper
 from gateway.spool import Spool
@@ -54,7 +55,8 @@ class Feed:
         self.alarms: dict[str, str] = {}
         self.causes: Counter[str] = Counter()
         self.heard_of = [Heard() for _ in mapping.streams]
-        self.shapers = [Shaper(one, source_of(mapping.kind, space)) for one in mapping.streams]
+        self.intake = Intake(mapping.streams)
+        self._shapers = [Shaper(one, source_of(mapping.kind, space)) for one in mapping.streams]
         self._mapping = mapping
         self._specs = specs
         self._clock = clock
@@ -69,22 +71,27 @@ class Feed:
         """Where each stream ended in an earlier life of this gateway."""
         self._before = [await kept.last_ns(str(spec.address)) for spec in self._specs]
 
-    async def take(self, stream: int, arrivals: Arrivals, *, fresh: bool) -> None:
+    async def take(self, parts: Sequence[Part]) -> None:
         """Samples from the link; waits while too many are not spooled yet."""
-        now_ns = self._clock.now_ns()
-        self.heard_of[stream].sample_ns = now_ns
-        known = self.heard_of[stream]
-        newest_ns = int(arrivals.time_ns.max())
-        known.newest_ns = max(newest_ns, known.newest_ns or newest_ns)
-        shaper = self.shapers[stream]
         async with self._changed:
             await self._changed.wait_for(lambda: self._waiting < self._most_waiting)
-            for batch in (*shaper.take(arrivals, now_ns, fresh=fresh), *shaper.due(now_ns)):
-                self._put(stream, batch)
-            if shaper.waits:
-                self._aging.add(stream)
+            now_ns = self._clock.now_ns()
+            for part in parts:
+                known = self.heard_of[part.stream]
+                known.sample_ns = now_ns
+                newest_ns = int(part.arrivals.time_ns.max())
+                known.newest_ns = max(newest_ns, known.newest_ns or newest_ns)
+            for stream, counted, _ in self.intake.take(parts):
+                self._keep(stream, counted, now_ns)
             if self._ready:
                 self._changed.notify_all()
+
+    def _keep(self, stream: int, counted: Arrivals, now_ns: int) -> None:
+        shaper = self._shapers[stream]
+        for batch in (*shaper.keep(counted, now_ns), *shaper.due(now_ns)):
+            self._put(stream, batch)
+        if shaper.waits:
+            self._aging.add(stream)
 
     async def gap(self, stream: int, gap: Gap) -> None:
         """A hole from the link."""
@@ -104,7 +111,8 @@ class Feed:
 
     def _state(self, stream: int, gaps: Sequence[Gap]) -> None:
         for gap in gaps:
-            self.shapers[stream].gap(gap)
+            self._shapers[stream].gap(gap)
+            self.intake.shaped[stream].gaps += len(gap.signals or self._specs[stream].names)
         self._aging.add(stream)
 
     def heard(self, streams: Sequence[int]) -> None:
@@ -126,7 +134,7 @@ class Feed:
 
     def last_ns(self, stream: int, signal: int) -> int | None:
         """The newest time stamp of a signal; of an earlier life only the stream's is known."""
-        now = self.shapers[stream].last_ns(signal)
+        now = self.intake.last_ns(stream, signal)
         return self._before[stream] if now is None else now
 
     async def batches(self) -> list[tuple[StreamAddress, Batch]]:
@@ -145,7 +153,7 @@ class Feed:
                 continue
             async with self._changed:
                 for stream in list(self._aging):
-                    shaper = self.shapers[stream]
+                    shaper = self._shapers[stream]
                     for batch in shaper.due(self._clock.now_ns()):
                         self._put(stream, batch)
                     if not shaper.waits:
@@ -154,7 +162,7 @@ class Feed:
 
     def rest(self) -> list[tuple[StreamAddress, Batch]]:
         """Everything, at the end."""
-        for stream, shaper in enumerate(self.shapers):
+        for stream, shaper in enumerate(self._shapers):
             if shaper.waits:
                 for batch in shaper.cut():
                     self._put(stream, batch)

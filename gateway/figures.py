@@ -102,7 +102,7 @@ async def gathered(sources: Sources) -> Figures:
     """The figures now; raises Unavailable if the spool does not answer."""
     depth, now_ns = await sources.spool.depth(), sources.clock.now_ns()
     sent, link, feed = sources.uplink.sent, sources.link, sources.feed
-    shaped = [one.shaped for one in feed.shapers]
+    shaped = feed.intake.shaped
     return Figures(
         spool_batches=depth.unmarked,
         spool_bytes=depth.bytes,

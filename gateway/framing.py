@@ -1,11 +1,11 @@
 """From samples to frames: signals of equal time stamps together, the rest one by one.  Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from broker.batch import NUMPY, Long, Wide
+from broker.batch import NUMPY, Column, Long, Table, Wide
 from broker.streams import StreamSpec
 from gateway.arrivals import Arrivals, runs
 
@@ -23,15 +23,26 @@ def frames(found: Arrivals, spec: StreamSpec) -> Iterator[Wide | Long]:
     """
     if not len(found):
         return
+    if (found.signal[1:] > found.signal[:-1]).all():  # one sample of each
+        if (found.time_ns == found.time_ns[0]).all():
+            yield _wide(found, found.signal, spec)
+            return
+        ordered = found[np.argsort(found.time_ns)]
+        if (ordered.time_ns[1:] > ordered.time_ns[:-1]).all():
+            yield _long(ordered, spec)
+            return
     rows = np.argsort(found.signal, kind="stable")
     own = found.signal[rows]
     starts = runs(own)
-    counts = np.append(starts[1:], len(own)) - starts
+    counts = np.diff(starts, append=len(own))
     left = np.ones(len(own), np.bool_)
     for group in _together(found.time_ns[rows], starts, counts):
         size = int(counts[group[0]])
         if len(group) == 1 and size < LONG_UNDER:
             continue
+        if len(group) == len(starts):
+            yield _wide(found[rows], own[starts], spec)
+            return
         at = (starts[group][:, np.newaxis] + np.arange(size)).ravel()
         left[rows[at]] = False
         yield _wide(found[rows[at]], own[starts[group]], spec)
@@ -61,21 +72,19 @@ def _together(times: npt.NDArray[np.int64], starts: Places, counts: Places) -> l
 def _wide(found: Arrivals, signals: npt.NDArray[np.int32], spec: StreamSpec) -> Wide:
     """found: the samples of the first of `signals`, then of the second, and so on, as many each."""
     size = len(found) // len(signals)
-    names = [spec.names[at] for at in signals.tolist()]
+    every = len(signals) == len(spec.names)
+    names = spec.names if every else tuple(spec.names[at] for at in signals.tolist())
     columns = found.values.reshape(len(signals), size)
-    quality = found.quality.reshape(len(signals), size)
-    return Wide(
-        found.time_ns[:size],
-        {
-            name: column.astype(NUMPY[spec.signals[at].dtype], copy=False)
-            for name, at, column in zip(names, signals.tolist(), columns, strict=True)
+    codes = found.quality.reshape(len(signals), size)
+    values: Mapping[str, Column] = Table(names, columns)
+    if columns.dtype == np.object_:
+        dtypes = [NUMPY[spec.signal(name).dtype] for name in names]
+        values = {
+            name: column.astype(dtype, copy=False)
+            for name, dtype, column in zip(names, dtypes, columns, strict=True)
         }
-        if columns.dtype == np.object_
-        else dict(zip(names, columns, strict=True)),
-        {name: codes for name, codes in zip(names, quality, strict=True) if codes.any()}
-        if quality.any()
-        else {},
-    )
+    worse = np.flatnonzero(codes.any(axis=1)).tolist() if codes.any() else ()
+    return Wide(found.time_ns[:size], values, {names[at]: codes[at] for at in worse})
 
 
 def _long(found: Arrivals, spec: StreamSpec) -> Long:

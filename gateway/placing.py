@@ -2,8 +2,6 @@
 moves on by 1 ns.  Pure.
 """
 
-from collections import deque
-
 import numpy as np
 import numpy.typing as npt
 
@@ -12,20 +10,22 @@ from gateway.arrivals import runs
 
 NEVER = np.iinfo(np.int64).min
 MOST_RECENT = 256
-"""Time stamps remembered, times the signals of the stream."""
+"""Time stamps remembered of each signal."""
 
 Signals = npt.NDArray[np.int32]
 
 
 class Placer:
-    """What is known of the time stamps of one stream."""
+    """What is known of the time stamps of some signals."""
 
     def __init__(self, signals: int) -> None:
-        """signals: how many the stream has."""
+        """signals: how many there are."""
         self.newest_ns = np.full(signals, NEVER, np.int64)
         """Of each signal the greatest time stamp, which late data do not turn back."""
-        self._recent: deque[tuple[Signals, Times]] = deque()
-        self._remembered = 0
+        self._recent = np.zeros((MOST_RECENT, signals), np.int64)
+        """Rings: of each signal the time stamps of its last samples."""
+        self._taken = np.zeros(signals, np.int64)
+        """How many samples each signal has had."""
 
     def place(self, signal: Signals, time_ns: Times) -> Times:
         """A free time stamp for each sample: its own, or the next that no recent one has.
@@ -33,22 +33,32 @@ class Placer:
         Signals whose times ascend beyond all before cost a comparison; only for others is
         anything looked up.
         """
+        if (signal[1:] > signal[:-1]).all():  # one sample of each
+            return self._place_sorted(signal, time_ns)
         order = np.argsort(signal, kind="stable")
-        own, times = signal[order], time_ns[order]
+        placed = np.empty_like(time_ns)
+        placed[order] = self._place_sorted(signal[order], time_ns[order])
+        return placed
+
+    def _place_sorted(self, own: Signals, times: Times) -> Times:
+        """The same where `own` ascends; the samples of each signal in the order of the source."""
         starts = runs(own)
+        signals = own[starts]
         before = np.empty_like(times)
         before[1:] = times[:-1]
-        before[starts] = self.newest_ns[own[starts]]
+        before[starts] = self.newest_ns[signals]
         if (behind := times <= before).any():
             strange = np.zeros(len(self.newest_ns), np.bool_)
             strange[own[behind]] = True
+            times = times.copy()
             self._set_apart(own, times, strange)
         greatest = np.maximum.reduceat(times, starts)
-        self.newest_ns[own[starts]] = np.maximum(greatest, self.newest_ns[own[starts]])
-        self._remember(own, times)
-        placed = np.empty_like(times)
-        placed[order] = times
-        return placed
+        self.newest_ns[signals] = np.maximum(greatest, self.newest_ns[signals])
+        counts = np.diff(starts, append=len(own))
+        rank = np.arange(len(own)) - np.repeat(starts, counts)
+        self._recent[(self._taken[own] + rank) % MOST_RECENT, own] = times
+        self._taken[signals] += counts
+        return times
 
     def _set_apart(self, own: Signals, times: Times, strange: npt.NDArray[np.bool_]) -> None:
         """Move those of the strange signals that meet another, in `times` itself."""
@@ -66,20 +76,14 @@ class Placer:
 
     def _known(self, strange: npt.NDArray[np.bool_]) -> tuple[Signals, Times]:
         """The recent samples of these signals; the newest of each whatever was forgotten."""
-        newest = np.flatnonzero(strange & (self.newest_ns != NEVER)).astype(np.int32)
-        own, times = [newest], [self.newest_ns[newest]]
-        for signals, their in self._recent:
-            mine = strange[signals]
-            own.append(signals[mine])
-            times.append(their[mine])
-        return np.concatenate(own), np.concatenate(times)
-
-    def _remember(self, own: Signals, times: Times) -> None:
-        self._recent.append((own, times))
-        self._remembered += len(own)
-        most = MOST_RECENT * len(self.newest_ns)
-        while self._remembered - len(self._recent[0][0]) >= most:
-            self._remembered -= len(self._recent.popleft()[0])
+        signals = np.flatnonzero(strange).astype(np.int32)
+        there = np.arange(MOST_RECENT)[:, np.newaxis] < self._taken[signals]
+        own = np.broadcast_to(signals, there.shape)[there]
+        newest = signals[self._taken[signals] > 0]
+        return (
+            np.concatenate([newest, own]),
+            np.concatenate([self.newest_ns[newest], self._recent[:, signals][there]]),
+        )
 
 
 def _free(taken: dict[int, int], time_ns: int) -> int:

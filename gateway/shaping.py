@@ -1,22 +1,19 @@
-"""From arrivals to batches: time stamps, dead band, and cuts by size and age.  Pure.
+"""From samples to batches, cut by size and age.  Pure.
 
 A shaper holds what has arrived for one stream and not been cut into a batch yet.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from broker.batch import BAD, NO_VALUE, Batch, Gap, Source, column_dtype
+from broker.batch import Batch, Gap, Source
 from broker.clock import NS_PER_S
 from broker.streams import Dtype
 from gateway.arrivals import Arrivals
-from gateway.deadband import DeadBand
 from gateway.framing import frames
 from gateway.mapping import StreamMapping
-from gateway.placing import NEVER, Placer
 
 ROUGH_BYTES = 200 * 1024
 """A batch is cut before its JSON can pass the 256 KiB of the wire; so much each part costs:"""
@@ -28,44 +25,6 @@ SIGNAL_BYTES = 120
 GAP_BYTES = 120
 
 
-@dataclass(slots=True)
-class Shaped:
-    """What a shaper has done with what was offered."""
-
-    offered: int = 0
-    dead_banded: int = 0
-    moved: int = 0
-    """Samples whose time stamp a former one of their signal had already: 1 ns later each."""
-    gaps: int = 0
-    """Holes stated, counted for each signal."""
-    repeated: int = 0
-    """The server's last sample told again, at a new subscription: no new sample."""
-
-
-class _Told:
-    """The last arrival of each signal, as the source told it."""
-
-    def __init__(self, dtypes: tuple[Dtype, ...]) -> None:
-        self._time_ns = np.full(len(dtypes), NEVER, np.int64)
-        self._values = np.empty(len(dtypes), column_dtype(dtypes))
-        self._values[:] = [NO_VALUE[dtype] for dtype in dtypes]
-        self._quality = np.zeros(len(dtypes), np.uint8)
-
-    def again(self, found: Arrivals) -> npt.NDArray[np.bool_]:
-        """Which samples are that last arrival once more."""
-        at = found.signal
-        same: npt.NDArray[np.bool_] = self._time_ns[at] == found.time_ns
-        same &= self._quality[at] == found.quality
-        same &= (self._values[at] == found.values).astype(np.bool_) | (found.quality == BAD)
-        return same
-
-    def remember(self, found: Arrivals) -> None:
-        """Of several of a signal the last stays."""
-        self._time_ns[found.signal] = found.time_ns
-        self._values[found.signal] = found.values
-        self._quality[found.signal] = found.quality
-
-
 class Shaper:
     """One stream's."""
 
@@ -73,13 +32,8 @@ class Shaper:
         """source: what every batch of the stream states."""
         self.mapping = mapping
         self.source = source
-        self.shaped = Shaped()
-        names = mapping.spec.names
-        self._told = _Told(mapping.spec.dtypes)
-        self._placer = Placer(len(names))
-        self._deadband = DeadBand(np.array([item.deadband for item in mapping.items]))
-        self._costs = np.array([SIGNAL_BYTES + len(name) for name in names])
         self._texts = Dtype.STRING in mapping.spec.dtypes
+        self._most_signals = sum(SIGNAL_BYTES + len(name) for name in mapping.spec.names)
         self._gaps: dict[tuple[int, int, str], set[str]] = {}
         self._since_ns = 0
         self._begin()
@@ -87,72 +41,37 @@ class Shaper:
     def _begin(self) -> None:
         """Nothing waits."""
         self._parts: list[Arrivals] = []
-        self._seen = np.zeros(len(self._costs), np.bool_)
-        self._count = self._bytes = 0
+        self._count = self._samples = 0
 
     @property
     def waits(self) -> bool:
         """Whether there are samples or gaps to be cut."""
         return bool(self._count or self._gaps)
 
-    def last_ns(self, signal: int) -> int | None:
-        """The greatest time stamp of a signal."""
-        newest_ns = int(self._placer.newest_ns[signal])
-        return None if newest_ns == NEVER else newest_ns
-
-    def take(self, arrivals: Arrivals, now_ns: int, *, fresh: bool = False) -> Iterator[Batch]:
-        """Take in what arrived, one sample or more; batches come out where one is full.
-
-        fresh: the first arrivals of a new subscription, where the server repeats what it told last.
-        """
+    def keep(self, rest: Arrivals, now_ns: int) -> Iterator[Batch]:
+        """Put samples to those that wait, and cut wherever a batch is full."""
         if not self._count:
             self._since_ns = now_ns
-        self.shaped.offered += len(arrivals)
-        if fresh:
-            again = self._told.again(arrivals)
-            self.shaped.repeated += int(again.sum())
-            arrivals = arrivals[~again]
-        if not len(arrivals):
-            return
-        self._told.remember(arrivals)
-        placed_ns = self._placer.place(arrivals.signal, arrivals.time_ns)
-        self.shaped.moved += int((placed_ns != arrivals.time_ns).sum())
-        placed = Arrivals(arrivals.signal, placed_ns, arrivals.values, arrivals.quality)
-        leaving = self._deadband.leaving(placed)
-        if not leaving.all():
-            self.shaped.dead_banded += int((~leaving).sum())
-            placed = placed[leaving]
-        yield from self._keep(placed)
-
-    def _keep(self, rest: Arrivals) -> Iterator[Batch]:
-        """Put samples to those that wait, and cut wherever a batch is full."""
         while len(rest):
             room = self._room(rest)
-            self._put(rest[:room])
-            rest = rest[room:]
+            if room:
+                self._put(rest[:room] if room < len(rest) else rest)
+                rest = rest[room:]
             if len(rest) or self._count >= self.mapping.batch_values:
                 yield from self.cut()
 
     def _put(self, part: Arrivals) -> None:
-        if not len(part):
-            return
         self._parts.append(part)
         self._count += len(part)
-        there = np.zeros_like(self._seen)
-        there[part.signal] = True
-        self._bytes += int(self._sizes(part).sum()) + int(self._costs[there & ~self._seen].sum())
-        self._seen |= there
+        self._samples += int(self._sizes(part).sum()) if self._texts else len(part) * SAMPLE_BYTES
 
     def _room(self, rest: Arrivals) -> int:
         """How many of the samples may join those that wait; one at least if none does."""
         most = min(self.mapping.batch_values - self._count, len(rest))
-        worst = self._bytes + int(self._costs[~self._seen].sum()) + len(rest) * SAMPLE_BYTES
-        if not self._texts and worst <= ROUGH_BYTES:
+        bytes_left = ROUGH_BYTES - self._samples - self._most_signals
+        if not self._texts and most * SAMPLE_BYTES <= bytes_left:
             return most
-        signals, firsts = np.unique(rest.signal, return_index=True)
-        sizes = self._sizes(rest)
-        sizes[firsts] += np.where(self._seen[signals], 0, self._costs[signals])
-        fitting = int(np.searchsorted(np.cumsum(sizes), ROUGH_BYTES - self._bytes, "right"))
+        fitting = int(np.searchsorted(np.cumsum(self._sizes(rest)), bytes_left, "right"))
         return min(most, max(fitting, 0 if self._count else 1))
 
     def _sizes(self, part: Arrivals) -> npt.NDArray[np.int64]:
@@ -169,7 +88,6 @@ class Shaper:
         """State a hole; it travels with the next batch, and signals with the same hole share it."""
         signals = gap.signals or self.mapping.spec.names
         self._gaps.setdefault((gap.from_ns, gap.to_ns, gap.cause), set()).update(signals)
-        self.shaped.gaps += len(signals)
 
     def due(self, now_ns: int) -> Iterator[Batch]:
         """What has waited long enough."""
@@ -181,7 +99,7 @@ class Shaper:
         """Everything that waits, unnumbered yet: one batch, or more if there are many gaps."""
         spec = self.mapping.spec
         framed = tuple(frames(Arrivals.joined(self._parts), spec)) if self._parts else ()
-        size = self._bytes
+        size = self._samples + self._most_signals if framed else 0
         gaps: list[Gap] = []
         for gap in self._stated():
             cost = GAP_BYTES + sum(len(name) + 3 for name in gap.signals)

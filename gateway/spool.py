@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -56,8 +56,7 @@ class SpoolSettings:
     least_free_bytes: int = 64 * 1024**2
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """A batch in the spool.  body: its document but for `pub`, see `broker.codec`."""
 
     id: int
@@ -112,6 +111,7 @@ class Spool:
         (size,) = sql.execute("SELECT coalesce(sum(length(body)), 0) FROM bodies").fetchone()
         unmarked = sql.execute("SELECT count(*) FROM batches WHERE marked_ns IS NULL").fetchone()[0]
         self._counts = _Counts(size, unmarked, 0)
+        (self._last,) = sql.execute("SELECT coalesce(max(id), 0) FROM bodies").fetchone()
         rows = sql.execute("SELECT stream, seq, last_ns FROM streams")
         self._places = {stream: _Place(seq, last_ns) for stream, seq, last_ns in rows}
         self._named = set(sql.execute("SELECT stream, spec FROM names"))
@@ -129,23 +129,20 @@ class Spool:
         return await self._run(lambda: self._commit(batches, now_ns))
 
     def _commit(self, batches: Sequence[tuple[str, Batch]], now_ns: int) -> list[Kept]:
-        before, places = self._counts, dict(self._places)
+        before, places, last = self._counts, dict(self._places), self._last
         try:
             most_bytes = self._most_bytes()
             with self._sql:
                 self._forget(now_ns)
-                coming = [Kept(0, one, *self._numbered(one, batch)) for one, batch in batches]
-                size = sum(len(one.body) + PAGE for one in coming)
+                kept = [self._numbered(stream, batch) for stream, batch in batches]
+                size = sum(len(one.body) + PAGE for one in kept)
                 self._make_room(most_bytes - size)  # before: what it frees is used again
-                kept = [
-                    self._insert(one, batch, now_ns)
-                    for one, (_, batch) in zip(coming, batches, strict=True)
-                ]
+                self._insert(kept, [batch for _, batch in batches], now_ns)
                 moved = [(stream, *self._places[stream]) for stream in {one for one, _ in batches}]
                 self._sql.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?)", moved)
                 self._make_room(most_bytes)
         except BaseException:  # what is rolled back is not counted either
-            self._counts, self._places = before, places
+            self._counts, self._places, self._last = before, places, last
             self._named.clear()
             raise
         return kept
@@ -158,27 +155,30 @@ class Spool:
         room = spool_file.room(self._sql, self._path, least)
         return min(self._settings.most_bytes, self._counts.bytes + room)
 
-    def _numbered(self, stream: str, batch: Batch) -> tuple[int, bytes]:
-        """The stream's next number, and the body under it."""
+    def _numbered(self, stream: str, batch: Batch) -> Kept:
+        """Under the next id, and the stream's next number."""
         seq, last_ns = self._places.get(stream, _Place())
         newest_ns = [int(one.time_ns.max()) for one in batch.frames if len(one)]
         if last_ns is not None:
             newest_ns.append(last_ns)
         self._places[stream] = _Place(seq + 1, max(newest_ns, default=None))
-        return seq + 1, codec.body(replace(batch, epoch=self.epoch, seq=seq + 1))
+        self._last += 1
+        return Kept(self._last, stream, seq + 1, codec.body(batch, self.epoch, seq + 1))
 
-    def _insert(self, kept: Kept, batch: Batch, now_ns: int) -> Kept:
-        """Into the file; `kept` has no id yet."""
-        self._name(kept.stream, batch)
-        cursor = self._sql.execute(
-            "INSERT INTO batches (stream, seq, samples, committed_ns, due_ns)"
-            " VALUES (?, ?, ?, ?, ?)",
-            (kept.stream, kept.seq, len(batch), now_ns, now_ns + round(RESEND_FIRST_S * NS_PER_S)),
+    def _insert(self, kept: Sequence[Kept], batches: Sequence[Batch], now_ns: int) -> None:
+        due_ns = now_ns + round(RESEND_FIRST_S * NS_PER_S)
+        rows = []
+        for one, batch in zip(kept, batches, strict=True):
+            self._name(one.stream, batch)
+            rows.append((one.id, one.stream, one.seq, len(batch), now_ns, due_ns))
+        self._sql.executemany(
+            "INSERT INTO batches (id, stream, seq, samples, committed_ns, due_ns)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            rows,
         )
-        row = cursor.lastrowid or 0
-        self._sql.execute("INSERT INTO bodies VALUES (?, ?)", (row, kept.body))
-        self._count(size=len(kept.body), unmarked=1)
-        return replace(kept, id=row)
+        bodies = [(one.id, one.body) for one in kept]
+        self._sql.executemany("INSERT INTO bodies VALUES (?, ?)", bodies)
+        self._count(size=sum(len(body) for _, body in bodies), unmarked=len(kept))
 
     def _name(self, stream: str, batch: Batch) -> None:
         """Keep what a long frame's numbers mean, for gaps in the place of its samples."""

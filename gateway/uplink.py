@@ -65,6 +65,7 @@ class Uplink:
         self._specs = {str(spec.address): spec for spec in specs}
         self._fresh: asyncio.Queue[Kept] = asyncio.Queue(FRESH_WAITING)
         self._announced = 0
+        self._topics: dict[tuple[Verb, str], str] = {}
 
     async def send(self, batches: Sequence[tuple[StreamAddress, Batch]]) -> None:
         """Commit batches to the spool and have them published, without waiting for the broker.
@@ -186,16 +187,23 @@ class Uplink:
 
     async def _publish(self, verb: Verb, kept: Kept) -> bool:
         """Send one batch; False if it cannot go now: it is in the spool and goes later."""
-        if not await self._may_send():
+        if self._bus.standing != self._announced:
             return False
-        topic = str(StreamTopic(self._space, verb, StreamAddress.parse(kept.stream)))
         try:
+            topic = self._topic(verb, kept.stream)
             sent = await self._bus.submit(topic, codec.stamped(kept.body, self._clock.now_ns()))
         except Unavailable:
             return False
         sent.add_done_callback(_noticed)
         self.sent.batches += 1
         return True
+
+    def _topic(self, verb: Verb, stream: str) -> str:
+        """Made once for each; a stream may be one that the mapping no longer has."""
+        key = (verb, stream)
+        if key not in self._topics:
+            self._topics[key] = str(StreamTopic(self._space, verb, StreamAddress.parse(stream)))
+        return self._topics[key]
 
 
 def _noticed(sent: asyncio.Future[None]) -> None:

@@ -50,8 +50,9 @@ class Outlet:
         found = subscription.sorter.sort(changes, now_ns)
         for hole in found.holes:
             await self._state(hole)
-        for stream, is_fresh, arrivals in found.parts:
-            await self._sink.take(stream, arrivals, fresh=is_fresh)
+        for parts in (found.first, found.parts):
+            if parts:
+                await self._sink.take(parts)
         if found.unfit or found.gone or found.back or self._unfit_ns:
             self._raise_alarms(subscription, found, now_ns)
 

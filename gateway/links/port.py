@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from broker.batch import Gap
-from gateway.arrivals import Arrivals
+from gateway.arrivals import Part
 
 
 class Sink(Protocol):
     """Who takes what a link reads."""
 
-    async def take(self, stream: int, arrivals: Arrivals, *, fresh: bool) -> None:
-        """Samples of one stream of the mapping; waits while the sink is full."""
+    async def take(self, parts: Sequence[Part]) -> None:
+        """What came at once, in the order of the source; waits while the sink is full."""
 
     async def gap(self, stream: int, gap: Gap) -> None:
         """A hole in a stream."""

@@ -15,7 +15,7 @@ from asyncua import ua
 
 from broker.batch import BAD, GOOD, NO_VALUE, NUMPY, UNCERTAIN, Column, column_dtype
 from broker.streams import Dtype
-from gateway.arrivals import Arrivals, runs
+from gateway.arrivals import Arrivals, Part, runs
 from gateway.links.changes import BOOL, FLOAT, INT, NO_TIME, OTHER, Changes
 from gateway.links.conversion import Unfit, value_of
 
@@ -53,13 +53,14 @@ class Hole:
 class Sorted:
     """What a publish brought: holes first, they end before the samples begin.
 
-    parts: (stream, whether they are the first ones of their items, samples).  unfit: samples whose
-    value was no value of their signal; reasons: why, once a signal.  gone and back: handles whose
-    node the server no longer has, or has again.
+    first: the samples that are the first of their items; parts: all others, after them.  unfit:
+    samples whose value was no value of their signal; reasons: why, once a signal.  gone and back:
+    handles whose node the server no longer has, or has again.
     """
 
     holes: list[Hole] = field(default_factory=list)
-    parts: list[tuple[int, bool, Arrivals]] = field(default_factory=list)
+    first: list[Part] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     unfit: int = 0
     reasons: list[tuple[int, int, str]] = field(default_factory=list)
     gone: list[int] = field(default_factory=list)
@@ -110,12 +111,11 @@ class Sorter:
             changes, times, quality = changes[rows], times[rows], quality[rows]
             firsts = None if firsts is None else firsts[rows]
         columns = self._columns(changes, quality, feed, found)
-        if firsts is None:
-            self._part(found, _Table(feed, times, quality, columns), is_fresh=False)
-            return found
         table = _Table(feed, times, quality, columns)
-        self._part(found, table.only(firsts), is_fresh=True)
-        self._part(found, table.only(~firsts), is_fresh=False)
+        if firsts is not None:
+            found.first = list(self._parts(table.only(firsts), fresh=True))
+            table = table.only(~firsts)
+        found.parts = list(self._parts(table))
         return found
 
     def _notice_gone(self, changes: Changes, quality: npt.NDArray[np.uint8], found: Sorted) -> None:
@@ -225,7 +225,7 @@ class Sorter:
 
     # --- streams ---------------------------------------------------------------------------------
 
-    def _part(self, found: Sorted, table: "_Table", *, is_fresh: bool) -> None:
+    def _parts(self, table: "_Table", *, fresh: bool = False) -> Iterator[Part]:
         """The samples of each stream, in the order of the server."""
         if not len(table.feed):
             return
@@ -238,8 +238,7 @@ class Sorter:
             at = slice(begin, end)
             one = int(stream[begin])
             values = self._values(one, signal[at], table, at)
-            arrivals = Arrivals(signal[at], table.times[at], values, table.quality[at])
-            found.parts.append((one, is_fresh, arrivals))
+            yield Part(one, Arrivals(signal[at], table.times[at], values, table.quality[at]), fresh)
 
     def _values(
         self, stream: int, signal: npt.NDArray[np.int32], table: "_Table", at: slice

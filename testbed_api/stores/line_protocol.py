@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from broker.batch import BAD, GOOD, NUMPY, Column, Long, Quality, Wide
+from broker.batch import BAD, GOOD, NUMPY, Column, Long, Quality, Table, Wide
 from broker.streams import Dtype
 from testbed_api.stores.port import Block
 
@@ -57,8 +57,9 @@ def lines(block: Block) -> Iterator[bytes]:
 
 def _wide(head: bytes, frame: Wide, block: Block) -> Iterator[bytes]:
     """A line for each time stamp."""
-    names = tuple(frame.values)
-    dtypes = tuple(block.spec.signal(name).dtype for name in names)
+    spec, names = block.spec, tuple(frame.values)
+    same = names == spec.names
+    dtypes = spec.dtypes if same else tuple(spec.signal(name).dtype for name in names)
     times = _tokens(frame.time_ns, Dtype.INT64)
     if not any(codes.any() for codes in frame.quality.values()):
         form = _form(head, names, dtypes)
@@ -75,12 +76,16 @@ def _wide(head: bytes, frame: Wide, block: Block) -> Iterator[bytes]:
 
 def _table(frame: Wide, dtypes: Sequence[Dtype]) -> Sequence[Sequence[bytes]]:
     """The values' texts, signal by signal; all at once where all are floats."""
-    columns = list(frame.values.values())
+    values = frame.values
     if set(dtypes) == {Dtype.FLOAT64}:
-        texts = _tokens(np.concatenate(columns), Dtype.FLOAT64)
+        if isinstance(values, Table):
+            every = values.rows.ravel()
+        else:
+            every = np.concatenate(list(values.values()))
+        texts = _tokens(every, Dtype.FLOAT64)
         size = len(frame.time_ns)
         return [texts[at : at + size] for at in range(0, len(texts), size)]
-    return [_tokens(one, dtype) for one, dtype in zip(columns, dtypes, strict=True)]
+    return [_tokens(one, dtype) for one, dtype in zip(values.values(), dtypes, strict=True)]
 
 
 @lru_cache(maxsize=1_000)

@@ -14,7 +14,7 @@ from asyncua.server.internal_subscription import InternalSubscription
 from broker.batch import Gap
 from broker.clock import NS_PER_S, WallClock
 from gateway import mapping
-from gateway.arrivals import Arrivals
+from gateway.arrivals import Arrivals, Part
 from gateway.links.opcua import OpcUaLink
 from gateway.mapping import Mapping
 from tests import services
@@ -128,13 +128,17 @@ class Kept:
     def __post_init__(self) -> None:
         self.room.set()
 
-    async def take(self, stream: int, arrivals: Arrivals, *, fresh: bool) -> None:  # noqa: ARG002
+    async def take(self, parts: Sequence[Part]) -> None:
         await self.room.wait()
+        for part in parts:
+            self._take(part.arrivals)
+        self._changed.set()
+
+    def _take(self, arrivals: Arrivals) -> None:
         columns = (arrivals.signal, arrivals.time_ns, arrivals.values, arrivals.quality)
         for signal, time_ns, value, quality in zip(*(one.tolist() for one in columns), strict=True):
             self.samples.append((self.names[signal], time_ns, value, quality))
             self._last_ns[signal] = max(time_ns, self._last_ns.get(signal, 0))
-        self._changed.set()
 
     async def gap(self, stream: int, gap: Gap) -> None:  # noqa: ARG002
         self.gaps.append(gap)

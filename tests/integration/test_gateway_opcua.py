@@ -9,7 +9,7 @@ import pytest
 from broker.batch import Gap
 from broker.clock import WallClock
 from gateway import browse, mapping
-from gateway.arrivals import Arrivals
+from gateway.arrivals import Part
 from gateway.check import check
 from gateway.links.opcua import OpcUaLink
 from gateway.mapping import Mapping
@@ -43,8 +43,9 @@ class Kept:
         self.alarms: list[str] = []
         self.changed = asyncio.Event()
 
-    async def take(self, stream: int, arrivals: Arrivals, *, fresh: bool) -> None:
-        self.rows += zip(arrivals.signal, arrivals.time_ns, arrivals.values, strict=True)
+    async def take(self, parts: Sequence[Part]) -> None:
+        for _, found, _ in parts:
+            self.rows += zip(found.signal, found.time_ns, found.values, strict=True)
         self.changed.set()
 
     async def gap(self, stream: int, gap: Gap) -> None:

@@ -57,11 +57,13 @@ def test_every_sample_gets_the_next_free_time_of_its_signal(
                 assert placer.newest_ns[signal] == max(taken[signal])
 
 
-def test_what_is_remembered_of_times_is_bounded() -> None:
+def test_of_each_signal_the_last_times_are_remembered() -> None:
     placer = Placer(2)
-    for at in range(100):
-        placer.place(np.zeros(50, np.int32), np.arange(50) + at * 50)
-    assert placer._remembered < 2 * MOST_RECENT + 50
+    times = np.arange(MOST_RECENT + 50)
+    for at in range(0, len(times), 50):
+        placer.place(np.zeros(len(times[at : at + 50]), np.int32), times[at : at + 50])
+    again = placer.place(np.zeros(2, np.int32), np.array([0, 50]))
+    assert again.tolist() == [0, len(times)]
 
 
 @given(st.data(), st.lists(st.sampled_from([0.0, 1.0, 4.0]), min_size=SIGNALS, max_size=SIGNALS))

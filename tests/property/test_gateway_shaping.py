@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from broker.batch import GOOD, Source
 from gateway import mapping
-from gateway.arrivals import Arrivals
+from gateway.arrivals import Arrivals, Part
+from gateway.intake import Intake
 from gateway.shaping import Shaper
 
 TEXT = """
@@ -27,11 +28,12 @@ rows = st.tuples(st.integers(0, 2), st.integers(0, 40), st.floats(-1e9, 1e9))
 def test_every_sample_comes_out_once_at_its_time_or_just_after(
     told: list[list[tuple[int, int, float]]],
 ) -> None:
-    shaper = Shaper(MAPPING, Source.LIVE)
+    intake, shaper = Intake([MAPPING]), Shaper(MAPPING, Source.LIVE)
     batches = []
     for publish in told:
         rows = [(*row, GOOD) for row in publish]
-        batches += shaper.take(Arrivals.of(MAPPING.spec.dtypes, rows), 0)
+        for part in intake.take([Part(0, Arrivals.of(MAPPING.spec.dtypes, rows))]):
+            batches += shaper.keep(part.arrivals, 0)
     batches += shaper.cut()
     for at, name in enumerate(MAPPING.spec.names):
         out = [

@@ -8,7 +8,7 @@ from broker.batch import GOOD, Gap
 from broker.clock import NS_PER_S, SteppedClock
 from broker.streams import StreamSpec, Trigger
 from gateway import health, mapping
-from gateway.arrivals import Arrivals
+from gateway.arrivals import Arrivals, Part
 from gateway.feed import Feed, Heard
 from gateway.holes import FAILED
 
@@ -33,7 +33,7 @@ async def test_what_the_spool_refused_again_and_again_is_one_hole_until_it_takes
     signal = SPEC.names[0]
     await feed.gap(0, Gap((signal,), 1, 2, "server-overflow"))
     for second in range(50):
-        await feed.take(0, arrivals(second * S, second * S + 5), fresh=False)
+        await feed.take([Part(0, arrivals(second * S, second * S + 5))])
         feed.not_kept(feed.rest())
     ((_, batch),) = feed.rest()
     assert len(batch) == 0

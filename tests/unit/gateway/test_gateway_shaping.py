@@ -4,8 +4,11 @@ import pytest
 
 from broker import codec
 from broker.batch import BAD, GOOD, MOST_BYTES, UNCERTAIN, Gap, Source
+from broker.streams import Dtype
 from gateway import mapping
-from gateway.arrivals import Arrivals
+from gateway.arrivals import Arrivals, Part
+from gateway.intake import Intake
+from gateway.mapping import StreamMapping
 from gateway.shaping import Shaper
 
 HEAD = """
@@ -19,20 +22,23 @@ streams:
 """
 
 
-def shaper(*signals: str) -> Shaper:
+def stream(*signals: str) -> StreamMapping:
     """signals: `name: {fields}` lines, without their node."""
     lines = "".join(f"      {one.replace('{', '{node: i=1, ')}\n" for one in signals)
-    return Shaper(mapping.read(HEAD + lines, "m.yaml").streams[0], Source.LIVE)
+    return mapping.read(HEAD + lines, "m.yaml").streams[0]
 
 
-def taken(one: Shaper, *rows: tuple[int, object, int], fresh: bool = False) -> None:
-    arrivals = Arrivals.of(one.mapping.spec.dtypes, [(0, *row) for row in rows])
-    assert not list(one.take(arrivals, 0, fresh=fresh))
+def shaper(*signals: str) -> Shaper:
+    return Shaper(stream(*signals), Source.LIVE)
 
 
-def times_of(one: Shaper) -> list[int]:
+def taken(one: Intake, *rows: tuple[int, object, int], fresh: bool = False) -> list[int]:
+    """The time stamps of what counts."""
+    arrivals = Arrivals.of([Dtype.FLOAT64], [(0, *row) for row in rows])
     return [
-        int(time) for batch in one.cut() for _, series in batch.series() for time in series.time_ns
+        time
+        for _, found, _ in one.take([Part(0, arrivals, fresh)])
+        for time in found.time_ns.tolist()
     ]
 
 
@@ -48,29 +54,30 @@ def times_of(one: Shaper) -> list[int]:
 def test_of_samples_at_one_time_the_later_ones_move_to_a_free_one(
     told: list[int], kept: list[int]
 ) -> None:
-    one = shaper("a: {}")
-    taken(one, *((time, 1.0, GOOD) for time in told))
-    assert times_of(one) == sorted(kept)
-    assert one.shaped.moved == len([1 for was, now in zip(told, kept, strict=True) if was != now])
+    one = Intake([stream("a: {}")])
+    assert taken(one, *((time, 1.0, GOOD) for time in told)) == kept
+    assert one.shaped[0].moved == len(
+        [1 for was, now in zip(told, kept, strict=True) if was != now]
+    )
 
 
 def test_late_data_do_not_turn_back_where_the_next_gap_begins() -> None:
-    one = shaper("a: {}")
+    one = Intake([stream("a: {}")])
     taken(one, (100, 1.0, GOOD), (50, 2.0, GOOD))
-    assert one.last_ns(0) == 100
+    assert one.last_ns(0, 0) == 100
 
 
 def test_what_the_server_repeats_at_a_new_subscription_is_no_sample() -> None:
-    one = shaper("a: {}")
-    taken(one, (10, 1.0, GOOD), (10, 2.0, GOOD))
-    taken(one, (10, 2.0, GOOD), fresh=True)
-    assert times_of(one) == [10, 11]
-    assert one.shaped.repeated == 1
+    one = Intake([stream("a: {}")])
+    assert taken(one, (10, 1.0, GOOD), (10, 2.0, GOOD)) == [10, 11]
+    assert taken(one, (10, 2.0, GOOD), fresh=True) == []
+    assert taken(one, (10, 2.0, GOOD), (20, 2.0, GOOD), fresh=True) == [20]
+    assert one.shaped[0].repeated == 2
 
 
 def test_a_change_of_quality_leaves_the_dead_band() -> None:
-    one = shaper("a: {deadband: 1}")
-    taken(
+    one = Intake([stream("a: {deadband: 1}")])
+    counted = taken(
         one,
         (1, 5.0, GOOD),
         (2, 5.5, GOOD),
@@ -78,8 +85,36 @@ def test_a_change_of_quality_leaves_the_dead_band() -> None:
         (4, float("nan"), BAD),
         (5, 5.5, GOOD),
     )
-    assert times_of(one) == [1, 3, 4, 5]
-    assert one.shaped.dead_banded == 1
+    assert counted == [1, 3, 4, 5]
+    assert one.shaped[0].dead_banded == 1
+
+
+def test_streams_that_come_together_do_not_mix() -> None:
+    """Two of floats, one of both kinds, and one that has nothing this time."""
+    kinds = (["a: {deadband: 1}"], ["a: {}", "b: {dtype: string}"], ["a: {}"], ["a: {}"])
+    streams = [stream(*one) for one in kinds]
+    one = Intake(streams)
+    rows = [[(0, 5, 1.0, GOOD), (0, 6, 1.5, GOOD)], [(1, 5, "x", GOOD), (0, 5, 2.0, GOOD)]]
+    parts = [
+        Part(at, Arrivals.of(streams[at].spec.dtypes, row))
+        for at, row in ((0, rows[0]), (1, rows[1]), (2, [(0, 5, 3.0, GOOD), (0, 5, 4.0, GOOD)]))
+    ]
+    counted = {at: found for at, found, _ in one.take(parts)}
+    assert {at: found.time_ns.tolist() for at, found in counted.items()} == {
+        0: [5],
+        1: [5, 5],
+        2: [5, 6],
+    }
+    assert counted[1].signal.tolist() == [1, 0]
+    assert counted[1].values.tolist() == ["x", 2.0]
+    assert counted[2].values.tolist() == [3.0, 4.0]
+    assert [(shaped.offered, shaped.dead_banded, shaped.moved) for shaped in one.shaped] == [
+        (2, 1, 0),
+        (2, 0, 0),
+        (2, 0, 1),
+        (0, 0, 0),
+    ]
+    assert [one.last_ns(at, 0) for at in range(4)] == [6, 5, 6, None]
 
 
 def test_signals_with_the_same_hole_share_one_gap() -> None:
@@ -100,7 +135,7 @@ def test_no_batch_is_larger_than_the_wire_allows() -> None:
     for time in range(60):
         texts = ("\x01" * 16_000, "x" * 16_000)
         rows = [(at, time * 100, text, GOOD) for at, text in enumerate(texts)]
-        batches += one.take(Arrivals.of(one.mapping.spec.dtypes, rows), 0)
+        batches += one.keep(Arrivals.of(one.mapping.spec.dtypes, rows), 0)
     batches += one.cut()
     assert sum(len(batch) for batch in batches) == 120
     assert all(len(codec.encode(batch)) <= MOST_BYTES for batch in batches)

@@ -69,7 +69,7 @@ def rows_of(found: Sorted) -> list[tuple[int, bool, list[tuple[Any, ...]]]]:
                 )
             ),
         )
-        for stream, fresh, one in found.parts
+        for stream, one, fresh in (*found.first, *found.parts)
     ]
 
 
