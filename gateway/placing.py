@@ -62,28 +62,19 @@ class Placer:
 
     def _set_apart(self, own: Signals, times: Times, strange: npt.NDArray[np.bool_]) -> None:
         """Move those of the strange signals that meet another, in `times` itself."""
-        old_own, old_times = self._known(strange)
         rows = np.flatnonzero(strange[own])
-        signals = np.concatenate([old_own, own[rows]])
-        all_times = np.concatenate([old_times, times[rows]])
-        order = np.lexsort((all_times, signals))  # stable: what is known stands before what is new
-        meets = (np.diff(signals[order]) == 0) & (np.diff(all_times[order]) == 0)
-        meets &= order[1:] >= len(old_own)
-        for one in np.unique(signals[order][1:][meets]).tolist():
-            taken = {time: time + 1 for time in old_times[old_own == one].tolist()}
+        signal, told = own[rows], times[rows]
+        known = np.arange(MOST_RECENT)[:, np.newaxis] < self._taken[signal]
+        meets = ((self._recent[:, signal] == told) & known).any(axis=0)
+        meets |= told == self.newest_ns[signal]  # whatever was forgotten
+        order = np.lexsort((told, signal))
+        equal = (np.diff(signal[order]) == 0) & (np.diff(told[order]) == 0)
+        meets[order[1:][equal]] = True
+        for one in np.unique(signal[meets]).tolist():
+            recent = self._recent[: min(self._taken[one], MOST_RECENT), one]
+            taken = {time: time + 1 for time in (*recent.tolist(), int(self.newest_ns[one]))}
             mine = np.flatnonzero(own == one)
             times[mine] = [_free(taken, time) for time in times[mine].tolist()]
-
-    def _known(self, strange: npt.NDArray[np.bool_]) -> tuple[Signals, Times]:
-        """The recent samples of these signals; the newest of each whatever was forgotten."""
-        signals = np.flatnonzero(strange).astype(np.int32)
-        there = np.arange(MOST_RECENT)[:, np.newaxis] < self._taken[signals]
-        own = np.broadcast_to(signals, there.shape)[there]
-        newest = signals[self._taken[signals] > 0]
-        return (
-            np.concatenate([newest, own]),
-            np.concatenate([self.newest_ns[newest], self._recent[:, signals][there]]),
-        )
 
 
 def _free(taken: dict[int, int], time_ns: int) -> int:
