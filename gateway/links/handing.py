@@ -56,6 +56,10 @@ class Outlet:
         if found.unfit or found.gone or found.back or self._unfit_ns:
             self._raise_alarms(subscription, found, now_ns)
 
+    async def absent(self, stream: int, signal: int) -> None:
+        """A signal that nothing is read of: no sample will end its hole, so it ends now."""
+        await self._state(Hole(stream, signal, None, self._clock.now_ns(), None))
+
     async def _state(self, hole: Hole) -> None:
         """A hole becomes a gap where anything can be missing.
 

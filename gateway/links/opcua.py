@@ -9,7 +9,7 @@ signal's first sample ends a gap.  Source: OPC UA Part 4, 5.13 (MonitoredItem) a
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import structlog
 from asyncua import Client, ua
@@ -78,6 +78,8 @@ class OpcUaLink:
         ]
         self._judge(subscriptions)
         outlet = Outlet(self._mapping.streams, self._sink, self._clock, self.counts)
+        for stream, signal in self._unread(subscriptions):
+            await outlet.absent(stream, signal)
         follower = Follower(
             client,
             subscriptions,
@@ -111,6 +113,15 @@ class OpcUaLink:
                 group = groups[stream.publishing_interval_s]
                 group.setdefault(key, Monitored(answer, [])).feeds.append((index, signal))
         return {interval: list(group.values()) for interval, group in groups.items()}
+
+    def _unread(self, subscriptions: Sequence[Subscription]) -> Iterator[tuple[int, int]]:
+        """Every (stream, signal) that no item feeds."""
+        monitored = [item for one in subscriptions for item in one.items.values()]
+        fed = {feed for item in monitored if not item.refused for feed in item.feeds}
+        for index, stream in enumerate(self._mapping.streams):
+            for signal in range(len(stream.spec.names)):
+                if (index, signal) not in fed:
+                    yield index, signal
 
     def _problem(self, stream: StreamMapping, signal: int, found: Found) -> str | None:
         one = stream.spec.signals[signal]

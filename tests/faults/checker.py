@@ -19,7 +19,8 @@ class Evidence:
     """What became of one stream.
 
     offered: (signal, time_ns) -> value, from the source's ledger.  stored, gaps: from the API.
-    spooled: what the gateway had committed.  dead: dead letters with a signal and a time.
+    spooled: what the gateway had committed.  dead: dead letters with a signal and a time.  down:
+    spans, both ends included, in which the source itself was not there to offer anything.
     """
 
     offered: Mapping[Id, float]
@@ -28,6 +29,7 @@ class Evidence:
     dead: Sequence[Id]
     gaps: Sequence[Gap]
     period_ns: int
+    down: Sequence[tuple[int, int]] = ()
 
 
 def judge(evidence: Iterable[Evidence]) -> Counters:
@@ -58,6 +60,9 @@ def _overreach(gap: Gap, one: Evidence) -> int:
             and gap.from_ns <= time_ns <= gap.to_ns
             and time_ns not in stored[name]
         ]
+        for begin_ns, end_ns in one.down:
+            if begin_ns <= gap.to_ns and end_ns >= gap.from_ns:
+                missing += [max(begin_ns, gap.from_ns), min(end_ns, gap.to_ns)]
         count += not missing or (
             min(missing) - gap.from_ns > one.period_ns or gap.to_ns - max(missing) > one.period_ns
         )

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from broker import api, codec
 from broker.batch import Gap
 from broker.clock import WallClock, ns_of
 from broker.errors import BedError
+from broker.messages import Health
 from broker.namespace import StreamAddress
 from broker.settings import BusSettings
 from gateway import spool
@@ -144,11 +146,12 @@ class Rig:
     gateway: Process
     wires: dict[str, Wire]
     api_url: str
+    source_port: int
     administrator: str = ""
     observer: str = ""
     store: "Store | None" = None
     began_ns: int = 0
-    outages: list[tuple[int, int]] = field(default_factory=list)
+    books: list[Path] = field(default_factory=list)
 
     # --- what can be done to it -------------------------------------------------------------------
 
@@ -159,6 +162,10 @@ class Rig:
     def recorder_pid(self) -> int:
         """The recorder where it is a process of its own."""
         return self._child_of_server("recorder")
+
+    async def ended(self, pid: int) -> None:
+        """Wait until a process that is no child of ours has gone."""
+        await self._until(lambda: not Path(f"/proc/{pid}").exists(), 5.0, f"{pid} has ended")
 
     def _child_of_server(self, word: str) -> int:
         deadline_s = time.monotonic() + START_S
@@ -188,6 +195,21 @@ class Rig:
             await CLOCK.sleep(0.1)
         pytest.fail(f"no fresh sample was stored within {patience_s} s\n{self.last_words()}")
 
+    def restart_source(self, *options: str, signals: int | None = None) -> None:
+        """Kill the machine and start it again, with a ledger of its own."""
+        self.source.kill()
+        self.books.append(self.folder / f"offered-{len(self.books)}.jsonl")
+        count = self.load.signals if signals is None else signals
+        self.source = _source(
+            self.folder, self.books[-1], self.source_port, count, *options, hz=self.load.hz
+        )
+        self.source.start()
+
+    async def told(self, at: int) -> Health:
+        """What is said about the freshness of a signal's stream."""
+        async with self._observing(at) as bed:
+            return await bed.freshness("in")
+
     def restart_store(self) -> None:
         """End InfluxDB without a word, and start it again on its port and data."""
         assert self.store is not None
@@ -212,12 +234,20 @@ class Rig:
 
     async def judged(self) -> tuple[Counters, int, list[Gap]]:
         """The four counters, how many samples were offered, and the gaps of one stream."""
-        offered = ledger.read(self.folder / "offered.jsonl")
+        offered = [ledger.read(book) for book in self.books]
         spooled = await self._spooled()
+        down = [
+            (before.rows[-1].time_ns + 1, after.rows[0].time_ns - 1)
+            for before, after in pairwise(offered)
+        ]
         evidence = []
-        for at, name in enumerate(offered.signals):
+        for at, name in enumerate(offered[0].signals):
             stored, gaps = await self._stored(at)
-            samples = {(name, row.time_ns): row.values[at] for row in offered.rows}
+            samples = {
+                (name, row.time_ns): row.values[at]
+                for book in offered
+                for row in (book.rows if at < len(book.signals) else ())
+            }
             evidence.append(
                 Evidence(
                     offered=samples,
@@ -226,10 +256,11 @@ class Rig:
                     dead=await self._dead(at),
                     gaps=gaps,
                     period_ns=round(1e9 / self.load.hz),
+                    down=down,
                 )
             )
         counters = await asyncio.to_thread(checker.judge, evidence)
-        return counters, len(offered.rows) * len(offered.signals), list(evidence[0].gaps)
+        return counters, sum(len(one.offered) for one in evidence), list(evidence[0].gaps)
 
     async def _stored(self, at: int) -> tuple[dict[str, object], Sequence[Gap]]:
         async with self._observing(at) as bed:
@@ -320,12 +351,17 @@ def _mapping(url: str, load: Load) -> str:
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, seed: int, *, load: Load | None = None, influxdb: bool = False
+    folder: Path,
+    seed: int,
+    *,
+    load: Load | None = None,
+    influxdb: bool = False,
+    source: Sequence[str] = (),
 ) -> AsyncIterator[Rig]:
-    """The whole chain, samples flowing."""
+    """The whole chain, samples flowing.  source: options of the machine."""
     load = load or Load()
     with ExitStack() as stack:
-        rig = _made(folder, seed, load, stack, influxdb=influxdb)
+        rig = _made(folder, seed, load, stack, *source, influxdb=influxdb)
         try:
             await _started(rig)
             yield rig
@@ -337,7 +373,9 @@ async def running(
                 await asyncio.to_thread(part.stop)
 
 
-def _made(folder: Path, seed: int, load: Load, stack: ExitStack, *, influxdb: bool) -> Rig:
+def _made(
+    folder: Path, seed: int, load: Load, stack: ExitStack, *options: str, influxdb: bool
+) -> Rig:
     source_port, api_port, mqtt_port = free_port(), free_port(), free_port()
     wires = {
         "source": stack.enter_context(wire(source_port)),
@@ -354,9 +392,7 @@ def _made(folder: Path, seed: int, load: Load, stack: ExitStack, *, influxdb: bo
         where = f"127.0.0.1:{wires['store'].port}/{told.organisation}/{told.bucket}"
         up += ["--store", f"influxdb://{where}"]
         more = {"TESTBED_STORE_TOKEN": told.token}
-    book, stop = str(folder / "offered.jsonl"), str(folder / "stop")
-    size = [str(load.signals), str(load.hz)]
-    command = ["-m", "tests.faults.source", str(source_port), book, *size, stop]
+    book = folder / "offered.jsonl"
     (folder / "mapping.yaml").write_text(
         _mapping(f"opc.tcp://127.0.0.1:{wires['source'].port}", load)
     )
@@ -364,13 +400,20 @@ def _made(folder: Path, seed: int, load: Load, stack: ExitStack, *, influxdb: bo
         folder,
         load,
         random.Random(seed),  # noqa: S311 - no secret
-        source=Process("source", command, folder),
+        source=_source(folder, book, source_port, load.signals, *options, hz=load.hz),
         server=Process("server", up, folder, **more),
         gateway=Process("gateway", [], folder),
         wires=wires,
         api_url=f"http://127.0.0.1:{api_port}",
+        source_port=source_port,
         store=store,
+        books=[book],
     )
+
+
+def _source(folder: Path, book: Path, port: int, signals: int, *options: str, hz: float) -> Process:
+    command = ["-m", "tests.faults.source", str(port), str(book), str(signals), str(hz)]
+    return Process("source", [*command, str(folder / "stop"), *options], folder)
 
 
 async def _started(rig: Rig) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.faults.rig import CLOCK, Rig
 
 BACK_S = 5.0
 MOST_GAP_RATIO = 1.1
+REBUILT_S = 10.0
 
 
 @pytest.mark.parametrize(
@@ -93,3 +95,26 @@ async def _all_killed(rig: Rig) -> None:
     for part in parts:
         part.start()
         await rig.sleep(0.0, 2.0)
+
+
+async def test_a_broker_that_lost_all_it_stored_costs_nothing(
+    tmp_path: Path, size: Size, seed: int, record: Record
+) -> None:
+    async with rigs.running(tmp_path, seed, load=size.load) as rig:
+        await rig.sleep(2.0, 4.0)
+        _server_and_broker_killed(rig)
+        await asyncio.to_thread(shutil.rmtree, rig.folder / "data" / "broker")
+        rig.server.start()
+        took_s = await rig.recovered()
+        await rig.settled()
+        counters, offered, _ = await rig.judged()
+    record("broker wiped", "embedded", counters, offered, recovery_s=took_s)
+    assert counters.clean, counters
+    assert took_s <= REBUILT_S * size.within
+
+
+def _server_and_broker_killed(rig: Rig) -> None:
+    """Server and broker, so that nothing makes the folder anew while it is deleted."""
+    broker = rig.broker_pid()
+    rig.server.kill()
+    os.kill(broker, signal.SIGKILL)

@@ -40,8 +40,13 @@ async def _kill(rig: Rig, part: str) -> None:
         os.kill(rig.recorder_pid(), signal.SIGKILL)
     elif part == "store":
         await asyncio.to_thread(rig.restart_store)
+    elif part == "api":
+        recorder = rig.recorder_pid()
+        await asyncio.to_thread(rig.server.kill)
+        await rig.ended(recorder)  # two of them would take turns being wrong
+        rig.server.start()
     else:
-        process = {"gateway": rig.gateway, "server": rig.server, "api": rig.server}[part]
+        process = {"gateway": rig.gateway, "server": rig.server}[part]
         await asyncio.to_thread(process.kill)
         process.start()
 

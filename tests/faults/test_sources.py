@@ -1,0 +1,104 @@
+"""What a machine may do: start again, change its address space, lose a node, tell samples late."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from broker.messages import Freshness
+from simulators import ledger
+from tests.faults import checker
+from tests.faults import rig as rigs
+from tests.faults.conftest import Record, Size
+from tests.faults.rig import CLOCK, Rig
+from tests.faults.source import DAY_NS
+
+BACK_S = 10.0
+ALARM_S = 15.0
+STALE_S = 5.0 + 2.0
+MOST_GAP_RATIO = 1.1
+
+
+@pytest.mark.parametrize("options", [(), ("--renumbered",)], ids=["restarted", "renumbered"])
+async def test_a_server_that_starts_again_costs_its_outage(
+    tmp_path: Path, size: Size, seed: int, record: Record, options: tuple[str, ...]
+) -> None:
+    async with rigs.running(tmp_path, seed, load=size.load) as rig:
+        await rig.sleep(2.0, 4.0)
+        rig.restart_source(*options)
+        took_s = await rig.recovered()
+        await rig.sleep(1.0)
+        await rig.settled()
+        counters, offered, gaps = await rig.judged()
+    ratio = checker.gap_seconds(gaps, 0, 2**62) / _outage_s(rig)
+    fault = "source renumbered" if options else "source killed"
+    record(fault, "embedded", counters, offered, gap_ratio=ratio, recovery_s=took_s)
+    assert counters.clean, counters
+    assert {gap.cause for gap in gaps} == {"source-unreachable"}
+    assert ratio <= MOST_GAP_RATIO
+    assert took_s <= BACK_S * size.within
+
+
+def _outage_s(rig: Rig) -> float:
+    """Between the last sample of the first ledger and the first of the second."""
+    before, after = (ledger.read(book).rows for book in rig.books)
+    return (after[0].time_ns - before[-1].time_ns) / 1e9
+
+
+async def test_a_node_that_is_gone_is_an_alarm_and_the_others_come_back(
+    tmp_path: Path, size: Size, seed: int, record: Record
+) -> None:
+    async with rigs.running(tmp_path, seed, load=size.load) as rig:
+        await rig.sleep(2.0, 4.0)
+        last = size.load.signals - 1
+        rig.restart_source(signals=last)
+        since_s = time.monotonic()
+        took_s = await rig.recovered()
+        while not (told := await rig.told(last)).alarms:
+            assert time.monotonic() - since_s < ALARM_S * size.within, "no alarm"
+            await CLOCK.sleep(0.2)
+        others = await rig.told(0)
+        await rig.settled()
+        counters, offered, _ = await rig.judged()
+    record("node gone", "embedded", counters, offered, recovery_s=took_s)
+    assert counters.clean, counters
+    assert any(f"s{last}" in one for one in told.alarms), told
+    assert (others.state, others.alarms) == (Freshness.FRESH, ())
+    assert took_s <= BACK_S * size.within
+
+
+async def test_a_stream_that_falls_silent_is_stale_in_time(
+    tmp_path: Path, size: Size, seed: int, record: Record
+) -> None:
+    async with rigs.running(tmp_path, seed, load=size.load) as rig:
+        await rig.sleep(1.0, 2.0)
+        assert (await rig.told(0)).state is Freshness.FRESH
+        (rig.folder / "stop").touch()
+        await CLOCK.sleep(2 / size.load.hz)
+        since_s = time.monotonic()
+        while (await rig.told(0)).state is Freshness.FRESH:
+            assert time.monotonic() - since_s < STALE_S * size.within, "still fresh"
+            await CLOCK.sleep(0.1)
+        took_s = time.monotonic() - since_s
+        await rig.settled()
+        counters, offered, _ = await rig.judged()
+    record("stream silent", "embedded", counters, offered, recovery_s=took_s)
+    assert counters.clean, counters
+
+
+@pytest.mark.parametrize("setup", ["embedded", "influxdb"])
+async def test_late_samples_are_stored_at_their_own_time(
+    tmp_path: Path, size: Size, seed: int, record: Record, setup: str
+) -> None:
+    options = ("--late", str(seed))
+    async with rigs.running(
+        tmp_path, seed, load=size.load, influxdb=setup == "influxdb", source=options
+    ) as rig:
+        rig.began_ns -= DAY_NS
+        await rig.sleep(size.cut_s)
+        await rig.settled()
+        counters, offered, _ = await rig.judged()
+    record("late and out of order, 20 %", setup, counters, offered)
+    late = [row for row in ledger.read(rig.books[0]).rows if row.time_ns < rig.began_ns + DAY_NS]
+    assert late
+    assert counters.clean, counters
