@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 
 from broker.clock import Clock
-from broker.connection import Connection
+from broker.connection import Connection, Login
 from broker.credential import Credential
 from broker.errors import BedError, Forbidden, Unavailable
 from broker.inbox import Inbox, Message, Overflow
@@ -43,7 +43,8 @@ class Bus:
         """Made by `open`."""
         self.last_error: BedError | None = None
         self._settings = settings
-        self._credential = Credential.parse(settings.credential.get_secret_value())
+        credential = Credential.parse(settings.credential.get_secret_value())
+        self._login = Login(credential.principal, credential.secret)
         self._clock = clock
         self._client_id = client_id
         self._durable = durable
@@ -164,7 +165,7 @@ class Bus:
     async def _live(self) -> Unavailable | Forbidden:
         """One connection from its making to its end, and what ended it."""
         connection = Connection(
-            self._client_id, self._credential, self._settings, self._inboxes, durable=self._durable
+            self._client_id, self._login, self._settings, self._inboxes, durable=self._durable
         )
         try:
             await connection.open()

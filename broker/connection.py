@@ -8,10 +8,9 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from broker import mqtt, namespace
-from broker.credential import Credential
 from broker.errors import Corrupt, Forbidden, Unavailable
 from broker.inbox import Delivery, Inbox, Message
 from broker.settings import Address, BusSettings
@@ -25,13 +24,20 @@ MOST_MID = 65_535
 _T = TypeVar("_T")
 
 
+class Login(NamedTuple):
+    """Who connects.  user: empty for nobody, where a broker lets one in."""
+
+    user: str
+    password: str
+
+
 class Connection(asyncio.Protocol):
     """A connection, made by `open` once."""
 
     def __init__(
         self,
         client_id: str,
-        credential: Credential,
+        login: Login,
         settings: BusSettings,
         inboxes: Sequence[Inbox],
         *,
@@ -42,7 +48,7 @@ class Connection(asyncio.Protocol):
         self.lost: asyncio.Future[str] = self._loop.create_future()
         self._accepted: asyncio.Future[None] = self._loop.create_future()
         self._client_id = client_id
-        self._credential = credential
+        self._login = login
         self._settings = settings
         self._inboxes = inboxes
         self._durable = durable
@@ -212,8 +218,7 @@ class Connection(asyncio.Protocol):
         self._write(
             mqtt.connect(
                 self._client_id,
-                self._credential.principal,
-                self._credential.secret,
+                *self._login,
                 keepalive_s=self._settings.keepalive_s,
                 clean=not self._durable,
             )

@@ -34,10 +34,11 @@ _SHORT = struct.Struct(">H")
 
 
 def connect(client_id: str, user: str, password: str, *, keepalive_s: int, clean: bool) -> bytes:
-    """CONNECT with a user and a password, without a will; 3.1."""
-    flags = 0b1100_0000 | (0b10 if clean else 0)
+    """CONNECT without a will, with a user and a password unless the user is empty; 3.1."""
+    flags = (0b1100_0000 if user else 0) | (0b10 if clean else 0)
     head = b"\x00\x04MQTT\x04" + bytes([flags]) + _SHORT.pack(keepalive_s)
-    return _packet(0x10, head + _text(client_id) + _text(user) + _text(password))
+    login = _text(user) + _text(password) if user else b""
+    return _packet(0x10, head + _text(client_id) + login)
 
 
 def publish_head(topic: str, mid: int, size: int, *, retain: bool) -> bytes:

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from broker.errors import Invalid, Unavailable
+from broker.errors import Forbidden, Invalid, Unavailable
 from broker.streams import Signal, StreamSpec
+from gateway import overhearing
 from gateway.links.conversion import DTYPES, fits
 from gateway.links.describing import describe, walk
 from gateway.links.resolving import NO_NODE, Found, Session, connected, most_per_call, resolve
-from gateway.mapping import Mapping
+from gateway.mapping import Broker, Mapping
+from gateway.settings import SourceSettings
 
 NEAREST = 3
 
@@ -35,6 +37,8 @@ class Finding:
 
 async def check(mapping: Mapping) -> list[Finding]:
     """Hold a mapping against its server; no finding means that `run` will read all of it."""
+    if isinstance(mapping.source, Broker):
+        return await _over_mqtt(mapping, mapping.source)
     findings = list(_load(mapping))
     try:
         async with connected(mapping.server) as client:
@@ -43,6 +47,15 @@ async def check(mapping: Mapping) -> list[Finding]:
     except (Unavailable, Invalid) as exc:
         findings.append(Finding(Severity.ERROR, str(exc)))
     return findings
+
+
+async def _over_mqtt(mapping: Mapping, broker: Broker) -> list[Finding]:
+    password = SourceSettings().source_password.get_secret_value()
+    try:
+        found = await overhearing.problems(mapping, broker, password)
+    except (Unavailable, Forbidden) as exc:
+        return [Finding(Severity.ERROR, exc.message)]
+    return [Finding(Severity.ERROR if bad else Severity.WARNING, what) for bad, what in found]
 
 
 def _load(mapping: Mapping) -> Iterator[Finding]:
@@ -65,7 +78,7 @@ async def _limits(client: Session, mapping: Mapping) -> list[Finding]:
 
 async def _nodes(client: Session, mapping: Mapping) -> list[Finding]:
     """What is wrong with each node, stream by stream."""
-    names = [item.node for stream in mapping.streams for item in stream.items]
+    names = mapping.nodes
     per_call = await most_per_call(client, mapping.server)
     found = await resolve(client, names, per_call=per_call)
     known: list[str] = []

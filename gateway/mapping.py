@@ -6,8 +6,8 @@ what would be right.
 
 import difflib
 import math
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as AnyMapping
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -19,17 +19,19 @@ from broker.batch import MOST_VALUES, Kind
 from broker.errors import Invalid, Unknown
 from broker.fields import refusing
 from broker.namespace import EquipmentAddress, StreamAddress, checked_id
+from broker.settings import address_of
 from broker.streams import Dtype, Signal, StreamSpec, Trigger, checked_signal
 from broker.units import checked_unit
-from gateway import nodes
+from gateway import nodes, payloads
 from gateway.nodes import NodeName
+from gateway.payloads import Reading, TimeForm
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One signal's source: where it is read, and how far it must move to count."""
 
-    node: NodeName
+    source: NodeName | Reading
     deadband: float = 0.0
 
 
@@ -61,16 +63,43 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Broker:
+    """The MQTT broker that sensors publish to.
+
+    user: empty where it asks for none.  keepalive_s: after so long a silence it is asked for life,
+    and given up after twice as long.
+    """
+
+    url: str
+    user: str
+    timeout_s: float
+    keepalive_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class Mapping:
-    """What one gateway does: one equipment, its server, its streams."""
+    """What one gateway does: one equipment, where it is read, its streams."""
 
     equipment: EquipmentAddress
     name: str
     kind: Kind
     site: AnyMapping[str, str]
     description: str
-    server: Server
+    source: Server | Broker
     streams: tuple[StreamMapping, ...]
+
+    @property
+    def server(self) -> Server:
+        """The OPC UA server; whoever asks knows that it is one."""
+        if not isinstance(self.source, Server):
+            raise TypeError(f"{self.equipment} is read over MQTT")
+        return self.source
+
+    @property
+    def nodes(self) -> list[NodeName]:
+        """The OPC UA node of each signal, stream by stream."""
+        every = (item.source for one in self.streams for item in one.items)
+        return [source for source in every if not isinstance(source, Reading)]
 
     @property
     def asked_per_s(self) -> float:
@@ -99,6 +128,8 @@ def read(text: str, name: str) -> Mapping:
         model = _File.model_validate(raw)
     except ValidationError as exc:
         mistakes += [_sentence(one, places) for one in exc.errors()]
+    else:
+        mistakes += [(places[path], what) for path, what in _misplaced(model)]
     if mistakes:
         lines = "\n".join(f"  {name}:{line}: {what}" for line, what in sorted(set(mistakes)))
         count = f"{len(set(mistakes))} mistake{'s' if len(set(mistakes)) > 1 else ''}"
@@ -118,6 +149,8 @@ _Id = Annotated[str, refusing(lambda text: checked_id(text, "id"))]
 _SignalName = Annotated[str, refusing(checked_signal)]
 _Unit = Annotated[str, refusing(checked_unit)]
 _Node = Annotated[str, refusing(nodes.parse)]
+_Topic = Annotated[str, refusing(payloads.checked_topic)]
+_Pointer = Annotated[str, refusing(payloads.pointer)]
 _Number = Annotated[float, refusing(_finite)]
 _Seconds = Annotated[float, Field(gt=0, le=86_400), refusing(_finite)]
 
@@ -127,7 +160,11 @@ class _Strict(BaseModel):
 
 
 class _Signal(_Strict):
-    node: _Node
+    node: _Node | None = None
+    topic: _Topic | None = None
+    value: _Pointer | None = None
+    time: _Pointer | None = None
+    time_format: TimeForm = TimeForm.ISO8601
     dtype: Dtype = Dtype.FLOAT64
     unit: _Unit = "1"
     low: _Number | None = None
@@ -159,7 +196,7 @@ class _Batch(_Strict):
 
 class _Stream(_Strict):
     signals: Annotated[dict[_SignalName, _Signal], Field(min_length=1, max_length=1_000)]
-    trigger: Trigger = Trigger.VALUE
+    trigger: Trigger | None = None
     period_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
     publishing_interval_s: _Seconds = 0.5
     max_silence_s: _Seconds = 10.0
@@ -182,15 +219,63 @@ class _OpcUa(_Strict):
     items_per_s: Annotated[float, Field(gt=0)] = 100_000.0
 
 
+class _Mqtt(_Strict):
+    url: Annotated[str, Field(pattern=r"^mqtt://[^/@\s]+$"), refusing(address_of)]
+    user: Annotated[str, Field(max_length=200)] = ""
+    timeout_s: _Seconds = 10.0
+    keepalive_s: Annotated[int, Field(ge=2, le=300)] = 4
+
+
 class _File(_Strict):
     organisation: _Id
     equipment: _Id
     kind: Kind
-    opcua: _OpcUa
+    opcua: _OpcUa | None = None
+    mqtt: _Mqtt | None = None
     streams: Annotated[dict[_Id, _Stream], Field(min_length=1)]
     name: Annotated[str, Field(max_length=200)] = ""
     site: _Site = _Site()
     description: Annotated[str, Field(max_length=400)] = ""
+
+
+def _misplaced(model: _File) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What does not go with the way the machine is read: (path, sentence)."""
+    if (model.opcua is None) == (model.mqtt is None):
+        yield (), "say where the machine is read: either `opcua` or `mqtt`"
+        return
+    here, wanted = ("opcua", "node") if model.mqtt is None else ("mqtt", "topic")
+    foreign = ("topic", "value", "time", "time_format") if model.mqtt is None else ("node",)
+    for name, stream in model.streams.items():
+        path = ("streams", name)
+        if model.mqtt is not None and stream.trigger is Trigger.VALUE:
+            yield (*path, "trigger"), f"{name}: over MQTT every message counts; write `timestamp`"
+        for signal, one in stream.signals.items():
+            at = (*path, "signals", signal)
+            if getattr(one, wanted) is None:
+                yield at, f"{'.'.join(at)}.{wanted}: this field is missing"
+            for field in (each for each in foreign if each in one.model_fields_set):
+                yield (*at, field), f"{'.'.join(at)}.{field}: {here} knows no such field"
+
+
+def _source(model: _File) -> Server | Broker:
+    if model.mqtt is not None:
+        one = model.mqtt
+        return Broker(one.url, one.user, one.timeout_s, one.keepalive_s)
+    if model.opcua is None:
+        raise TypeError("neither opcua nor mqtt")
+    server = model.opcua
+    return Server(server.url, server.timeout_s, server.items_per_call, server.items_per_s)
+
+
+def _reading(one: _Signal) -> NodeName | Reading:
+    if one.node is not None:
+        return nodes.parse(one.node)
+    return Reading(
+        one.topic or "",
+        None if one.value is None else payloads.pointer(one.value),
+        None if one.time is None else payloads.pointer(one.time),
+        one.time_format,
+    )
 
 
 def _mapping(model: _File) -> Mapping:
@@ -201,17 +286,19 @@ def _mapping(model: _File) -> Mapping:
         kind=model.kind,
         site={level: name for level, name in model.site.model_dump().items() if name},
         description=model.description,
-        server=Server(
-            model.opcua.url,
-            model.opcua.timeout_s,
-            model.opcua.items_per_call,
-            model.opcua.items_per_s,
+        source=_source(model),
+        streams=tuple(
+            _stream(equipment, name, one, Trigger.TIMESTAMP if model.mqtt else Trigger.VALUE)
+            for name, one in model.streams.items()
         ),
-        streams=tuple(_stream(equipment, name, one) for name, one in model.streams.items()),
     )
 
 
-def _stream(equipment: EquipmentAddress, name: str, model: _Stream) -> StreamMapping:
+def _stream(
+    equipment: EquipmentAddress, name: str, model: _Stream, trigger: Trigger
+) -> StreamMapping:
+    """trigger: where the stream names none."""
+    sources = {signal: _reading(one) for signal, one in model.signals.items()}
     spec = StreamSpec(
         address=StreamAddress(equipment.organisation, equipment.equipment, name),
         signals=tuple(
@@ -223,18 +310,18 @@ def _stream(equipment: EquipmentAddress, name: str, model: _Stream) -> StreamMap
                 high=one.high,
                 resolution=one.resolution,
                 description=one.description,
-                node=one.node,
+                node=one.node or str(sources[signal]),
             )
             for signal, one in model.signals.items()
         ),
-        trigger=model.trigger,
+        trigger=model.trigger or trigger,
         period_s=model.period_s,
         max_silence_s=model.max_silence_s,
         description=model.description,
     )
     return StreamMapping(
         spec=spec,
-        items=tuple(Item(nodes.parse(one.node), one.deadband) for one in model.signals.values()),
+        items=tuple(Item(sources[name], one.deadband) for name, one in model.signals.items()),
         publishing_interval_s=model.publishing_interval_s,
         batch_age_s=model.batch.age_s,
         batch_values=model.batch.values,
@@ -336,6 +423,11 @@ def _sentence(error: Any, places: _Places) -> tuple[int, str]:
 def _known(path: Sequence[str]) -> list[str]:
     """The fields that may stand at a path."""
     forms: AnyMapping[int, type[BaseModel]] = {0: _File, 2: _Stream, 4: _Signal}
-    named: AnyMapping[str, type[BaseModel]] = {"opcua": _OpcUa, "site": _Site, "batch": _Batch}
+    named: AnyMapping[str, type[BaseModel]] = {
+        "opcua": _OpcUa,
+        "mqtt": _Mqtt,
+        "site": _Site,
+        "batch": _Batch,
+    }
     form = named.get(path[-1]) if path and path[-1] in named else forms.get(len(path))
     return sorted(form.model_fields) if form else []

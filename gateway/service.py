@@ -19,15 +19,18 @@ from broker.streams import StreamSpec
 from gateway import figures, health, metrics, spool
 from gateway.feed import Feed
 from gateway.figures import Sources
+from gateway.links.mqtt import MqttLink
 from gateway.links.opcua import OpcUaLink
-from gateway.mapping import Mapping
-from gateway.settings import GatewaySettings
+from gateway.mapping import Broker, Mapping
+from gateway.settings import GatewaySettings, SourceSettings
 from gateway.spool import SpoolSettings
 from gateway.uplink import Uplink
 
 SPOOL_PAUSE_S = 0.5
 """After the spool did not take something; what comes meanwhile waits, within its bound."""
 REGISTER_PAUSE_S = 2.0
+
+Link = OpcUaLink | MqttLink
 
 log = structlog.get_logger()
 
@@ -56,7 +59,7 @@ async def run(
         most = settings.waiting_samples
         feed = Feed(mapping, specs, clock=clock, space=space, most_waiting=most)
         await feed.remember(kept)
-        link = OpcUaLink(mapping, feed, clock)
+        link = _link(mapping, feed, clock)
         sources = Sources(feed, uplink, link.counts, kept, bus, specs, clock, settings.spool_bytes)
         telling = health.tell(mapping, feed, uplink, bus, clock, space)
         async with _running(uplink), _showing(sources, settings):
@@ -66,6 +69,13 @@ async def run(
                 drained = await asyncio.shield(_finish(feed, uplink, settings.drain_s))
                 facts = {"equipment": str(machine), "drained": drained}
                 await figures.log_line(sources, "gateway ended", **facts)
+
+
+def _link(mapping: Mapping, feed: Feed, clock: Clock) -> Link:
+    if isinstance(mapping.source, Broker):
+        password = SourceSettings().source_password.get_secret_value()
+        return MqttLink(mapping, mapping.source, password, feed, clock)
+    return OpcUaLink(mapping, feed, clock)
 
 
 async def _register(
@@ -120,7 +130,11 @@ async def _showing(sources: Sources, settings: GatewaySettings) -> AsyncIterator
 
 
 async def _carry(
-    link: OpcUaLink, feed: Feed, telling: Coroutine[None, None, None], uplink: Uplink, clock: Clock
+    link: OpcUaLink | MqttLink,
+    feed: Feed,
+    telling: Coroutine[None, None, None],
+    uplink: Uplink,
+    clock: Clock,
 ) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(link.run(), name="link")

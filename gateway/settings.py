@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from broker import namespace
 from broker.fields import refusing
+from broker.settings import Settings
 
 
 class GatewaySettings(BaseSettings):
@@ -48,4 +49,12 @@ class GatewaySettings(BaseSettings):
         ge=0,
         le=65_535,
         description="port on loopback where Prometheus reads the figures, at /metrics; 0 is off",
+    )
+
+
+class SourceSettings(Settings):
+    """What a gateway proves itself with where it reads."""
+
+    source_password: SecretStr = Field(
+        default=SecretStr(""), description="password of `mqtt.user` at the sensors' broker"
     )

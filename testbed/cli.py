@@ -429,7 +429,10 @@ def gateway_check(
 
 @gateway_app.command("browse")
 def gateway_browse(
-    url: Annotated[str, typer.Argument(help="opc.tcp://host:port")],
+    url: Annotated[
+        str,
+        typer.Argument(help="opc.tcp://host:port, or a sensors' broker mqtt://[user@]host:port"),
+    ],
     write: Annotated[
         Path | None, typer.Option(help="write a starting mapping to this file")
     ] = None,
@@ -437,7 +440,7 @@ def gateway_browse(
         str, typer.Option(help="organisation/equipment for the mapping")
     ] = "factory/machine",
 ) -> None:
-    """List a server's nodes as a tree, and write a first mapping of them."""
+    """List a server's nodes or a broker's topics, and write a first mapping of them."""
     from testbed import gateway_commands
 
     running.run(gateway_commands.browse(url, write, equipment, out))

@@ -9,11 +9,16 @@ from typing import Any
 
 from rich.console import Console
 
-from broker.errors import Taken
+from broker.errors import Invalid, Taken, Unknown
 from broker.namespace import EquipmentAddress
+from broker.settings import address_of
 from gateway import browse as browsing
 from gateway import check as checking
 from gateway import mapping as mappings
+from gateway import overhearing
+from gateway.mapping import Broker
+from gateway.overhearing import LISTEN_S
+from gateway.settings import SourceSettings
 
 
 async def check(path: Path, show: Callable[[Any], None], *, as_json: bool) -> bool:
@@ -32,14 +37,39 @@ async def check(path: Path, show: Callable[[Any], None], *, as_json: bool) -> bo
 async def browse(url: str, write: Path | None, equipment: str, out: Console) -> None:
     """Print the tree; with `write`, a first mapping as well."""
     address = EquipmentAddress.parse(equipment)
-    for line in await browsing.tree(url):
-        out.print(line, markup=False)
+    if url.startswith("mqtt://"):
+        text = await _overheard(url, address, out)
+    else:
+        for line in await browsing.tree(url):
+            out.print(line, markup=False)
+        if write is None:
+            return
+        text = await browsing.starting_mapping(url, address.organisation, address.equipment)
     if write is None:
         return
-    text = await browsing.starting_mapping(url, address.organisation, address.equipment)
     try:
         with write.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as exc:
         raise Taken(f"{write} is there already", hint="name a new file") from exc
     out.print(f"wrote {write}; edit it, then: testbed gateway check {write}", markup=False)
+
+
+async def _overheard(url: str, address: EquipmentAddress, out: Console) -> str:
+    """Print what a broker's topics say for a while; a first mapping of it."""
+    user, _, place = url.removeprefix("mqtt://").rpartition("@")
+    plain = f"mqtt://{place}"
+    try:
+        broker = Broker(plain, user, timeout_s=LISTEN_S, keepalive_s=10)
+        address_of(plain)
+    except ValueError as exc:
+        raise Invalid(str(exc)) from exc
+    out.print(f"listening to {plain} for {LISTEN_S:g} s …", markup=False)
+    password = SourceSettings().source_password.get_secret_value()
+    heard = await overhearing.overheard(broker, password, ("#",), LISTEN_S)
+    for line in overhearing.lines(heard):
+        out.print(line, markup=False)
+    if not heard:
+        raise Unknown(f"nothing was published at {plain} in {LISTEN_S:g} s")
+    names = (address.organisation, address.equipment)
+    return overhearing.starting_mapping(plain, user, heard, *names)

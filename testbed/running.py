@@ -57,7 +57,6 @@ def log_to_stderr(*, verbose: bool = True) -> None:
 
 def run(main: Coroutine[Any, Any, _T]) -> _T:
     """Run a command to its end; an error ends the process with its sentence and its exit code."""
-    gc.freeze()
     gc.set_threshold(GARBAGE_EVERY)
     try:
         return asyncio.run(_until_terminated(main))

@@ -70,7 +70,7 @@ class OpcUaLink:
     async def _read(self, client: Client) -> None:
         """Subscribe to all, then follow and watch until something breaks."""
         per_call = await most_per_call(client, self._mapping.server)
-        names = [item.node for stream in self._mapping.streams for item in stream.items]
+        names = self._mapping.nodes
         found = await resolve(client, names, per_call=per_call)
         subscriptions = [
             await self._subscribe(client, interval_s, items, per_call)

@@ -9,7 +9,7 @@ import typer.main
 from broker import errors
 from broker.namespace import Verb
 from broker.settings import BusSettings
-from gateway.settings import GatewaySettings
+from gateway.settings import GatewaySettings, SourceSettings
 from testbed import cli
 from testbed_api.deletions import DELETED, LOST
 from testbed_api.errors import STATUS
@@ -24,7 +24,14 @@ def read(name):
     return (REFERENCE / name).read_text()
 
 
-KINDS = [BusSettings, ServerSettings, SharedSecrets, GatewaySettings, PrototypeSettings]
+KINDS = [
+    BusSettings,
+    ServerSettings,
+    SharedSecrets,
+    GatewaySettings,
+    SourceSettings,
+    PrototypeSettings,
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -32,10 +32,10 @@ from simulators import ledger
 from testbed.verdict import Counters
 from testbed_sdk.connection import Testbed, connect
 from testbed_sdk.settings import PrototypeSettings
-from tests.faults import checker
+from tests.faults import checker, mqtt_source
 from tests.faults.checker import Evidence
 from tests.faults.proxy import Wire, wire
-from tests.services import free_port
+from tests.services import free_port, mosquitto
 from tests.services import influxd as influxd_product
 
 ORGANISATION, EQUIPMENT = "factory", "source"
@@ -334,6 +334,18 @@ def address(at: int) -> StreamAddress:
     return StreamAddress(ORGANISATION, EQUIPMENT, f"s{at}")
 
 
+def _sensors(url: str, load: Load) -> str:
+    """A mapping over MQTT: one document a row, in which each stream has its field."""
+    where = {"topic": mqtt_source.TOPIC, "time": "/ts", "time_format": "ns"}
+    streams = {
+        f"s{at}": {"period_s": 1 / load.hz, "signals": {f"s{at}": where | {"value": f"/s{at}"}}}
+        for at in range(load.signals)
+    }
+    mqtt = {"url": url, "user": "ada", "keepalive_s": 2}
+    head = {"organisation": ORGANISATION, "equipment": EQUIPMENT, "kind": "real", "mqtt": mqtt}
+    return yaml.safe_dump(head | {"streams": streams})
+
+
 def _mapping(url: str, load: Load) -> str:
     streams = {
         f"s{at}": {
@@ -357,11 +369,17 @@ async def running(
     load: Load | None = None,
     influxdb: bool = False,
     source: Sequence[str] = (),
+    sensors: bool = False,
 ) -> AsyncIterator[Rig]:
-    """The whole chain, samples flowing.  source: options of the machine."""
+    """The whole chain, samples flowing.
+
+    source: options of the machine.  sensors: it publishes to a Mosquitto of its own instead.
+    """
     load = load or Load()
     with ExitStack() as stack:
         rig = _made(folder, seed, load, stack, *source, influxdb=influxdb)
+        if sensors:
+            _let_sensors_publish(rig, stack)
         try:
             await _started(rig)
             yield rig
@@ -411,6 +429,18 @@ def _made(
     )
 
 
+def _let_sensors_publish(rig: Rig, stack: ExitStack) -> None:
+    """Put sensors and their broker in the place of the OPC UA server."""
+    folder = rig.folder / "mosquitto"
+    folder.mkdir()
+    stack.enter_context(mosquitto.serve(folder, port=rig.source_port))
+    url = f"mqtt://127.0.0.1:{rig.wires['source'].port}"
+    (rig.folder / "mapping.yaml").write_text(_sensors(url, rig.load))
+    size = [str(rig.load.signals), str(rig.load.hz), str(rig.folder / "stop")]
+    command = ["-m", "tests.faults.mqtt_source", str(rig.source_port), str(rig.books[0]), *size]
+    rig.source = Process("source", command, rig.folder)
+
+
 def _source(folder: Path, book: Path, port: int, signals: int, *options: str, hz: float) -> Process:
     command = ["-m", "tests.faults.source", str(port), str(book), str(signals), str(hz)]
     return Process("source", [*command, str(folder / "stop"), *options], folder)
@@ -436,8 +466,12 @@ async def _started(rig: Rig) -> None:
         TESTBED_BROKER=f"mqtt://127.0.0.1:{rig.wires['broker'].port}",
         TESTBED_CREDENTIAL=made["gateway"],
         TESTBED_SPOOL=str(rig.folder / "spool"),
+        TESTBED_SOURCE_PASSWORD=mosquitto.PASSWORDS["ada"],
     )
     rig.began_ns = CLOCK.now_ns()
     rig.gateway.start()
+    reads = '"connects": 1'
+    await rig._until(lambda: reads in rig.gateway.log.read_text(), START_S, "the gateway reads")
+    (rig.folder / "go").touch()
     book = rig.folder / "offered.jsonl"
     await rig._until(lambda: book.exists() and book.stat().st_size > 2_000, START_S, "samples flow")

@@ -1,5 +1,6 @@
 """What a machine may do: start again, change its address space, lose a node, tell samples late."""
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -102,3 +103,28 @@ async def test_late_samples_are_stored_at_their_own_time(
     late = [row for row in ledger.read(rig.books[0]).rows if row.time_ns < rig.began_ns + DAY_NS]
     assert late
     assert counters.clean, counters
+
+
+async def test_sensors_that_publish_over_mqtt_keep_the_same_contract(
+    tmp_path: Path, size: Size, seed: int, record: Record
+) -> None:
+    async with rigs.running(tmp_path, seed, load=size.load, sensors=True) as rig:
+        await rig.sleep(2.0, 4.0)
+        await asyncio.to_thread(rig.gateway.kill)
+        rig.gateway.start()
+        killed_s = await rig.recovered()
+        since_ns = CLOCK.now_ns()
+        rig.wires["source"].cut()
+        await CLOCK.sleep(size.cut_s)
+        rig.wires["source"].heal()
+        until_ns = CLOCK.now_ns()
+        took_s = await rig.recovered()
+        await rig.settled()
+        counters, offered, gaps = await rig.judged()
+    ratio = checker.gap_seconds(gaps, since_ns, 2**62) / ((until_ns - since_ns) / 1e9)
+    fault = f"mqtt sensors: gateway killed, cut off {size.cut_s:g} s"
+    record(fault, "embedded", counters, offered, gap_ratio=ratio, recovery_s=took_s)
+    assert counters.clean, counters
+    assert {gap.cause for gap in gaps} <= {"gateway-down", "source-unreachable"}
+    assert ratio <= MOST_GAP_RATIO * size.within
+    assert max(killed_s, took_s) <= BACK_S * size.within

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from broker.errors import Invalid
+from broker.streams import Trigger
 from gateway import mapping
+from gateway.payloads import Reading, TimeForm
 
 GOOD = """\
 organisation: factory
@@ -85,3 +87,51 @@ def test_the_load_on_the_server_is_the_sum_over_its_streams() -> None:
 def test_the_example_is_right() -> None:
     path = Path(__file__).parents[3] / "examples/pump-rig/mapping.yaml"
     assert len(mapping.load(path).streams[0].items) == 8
+
+
+OVER_MQTT = """\
+organisation: factory
+equipment: press
+kind: real
+mqtt:
+  url: mqtt://127.0.0.1:1883
+streams:
+  s:
+    signals:
+      a: {topic: press/a}
+      b: {topic: press/state, value: /b, time: /ts, time_format: ms, dtype: bool}
+"""
+
+
+def test_a_mapping_over_mqtt_says_where_each_signal_is_found() -> None:
+    (stream,) = mapping.read(OVER_MQTT, "m").streams
+    assert stream.spec.trigger is Trigger.TIMESTAMP
+    assert [one.source for one in stream.items] == [
+        Reading("press/a"),
+        Reading("press/state", ("b",), ("ts",), TimeForm.MS),
+    ]
+    assert [one.node for one in stream.spec.signals] == ["press/a", "press/state#/b"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("url: mqtt:", "url: http:", "m:5: mqtt.url: "),
+        ("127.0.0.1:1883", "me:secret@127.0.0.1", "m:5: mqtt.url: "),
+        ("press/a}", "press/+}", "m:9: streams.s.signals.a.topic: topic 'press/+' is not one"),
+        ("value: /b", "value: b", "m:10: streams.s.signals.b.value: 'b' is no JSON Pointer"),
+        ("topic: press/a", "node: i=1", "m:9: streams.s.signals.a.topic: this field is missing"),
+        ("topic: press/a", "topic: x, node: i=1", "signals.a.node: mqtt knows no such field"),
+        (
+            "    signals",
+            "    trigger: value\n    signals",
+            "m:8: s: over MQTT every message counts",
+        ),
+        ("mqtt:\n  url: mqtt://127.0.0.1:1883\n", "", "m:1: say where the machine is read"),
+    ],
+)
+def test_a_mistake_in_a_mapping_over_mqtt_is_told(old: str, new: str, said: str) -> None:
+    assert old in OVER_MQTT
+    with pytest.raises(Invalid) as caught:
+        mapping.read(OVER_MQTT.replace(old, new), "m")
+    assert said in str(caught.value)

@@ -1,0 +1,171 @@
+"""The MQTT link against Mosquitto: what sensors publish becomes samples, breaks become gaps."""
+
+import asyncio
+import contextlib
+
+import pytest
+from rich.console import Console
+
+from broker.batch import BAD, GOOD
+from broker.clock import NS_PER_S, WallClock
+from broker.connection import Connection, Login
+from broker.settings import BusSettings
+from gateway import mapping
+from gateway.links.mqtt import MqttLink
+from gateway.mapping import Broker
+from testbed import gateway_commands
+from tests.integration.machines import Kept
+from tests.services import free_port, mosquitto
+
+CLOCK = WallClock()
+TEXT = """\
+organisation: factory
+equipment: press
+kind: real
+mqtt: {url: "mqtt://127.0.0.1:PORT", user: ada, keepalive_s: 2, timeout_s: 5}
+streams:
+  s:
+    period_s: 0.1
+    signals:
+      warm: {topic: press/warm}
+      bar: {topic: press/state, value: /bar, time: /ts, time_format: ns}
+      ok: {topic: press/state, value: /ok, time: /ts, time_format: ns, dtype: bool}
+"""
+
+
+@contextlib.asynccontextmanager
+async def reading(port, password=mosquitto.PASSWORDS["ada"]):
+    """A link and what it gives."""
+    found = mapping.read(TEXT.replace("PORT", str(port)), "m")
+    assert isinstance(found.source, Broker)
+    kept = Kept(names=found.streams[0].spec.names)
+    link = MqttLink(found, found.source, password, kept, CLOCK)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(link.run(), name="link")
+        yield link, kept
+        running.cancel()
+
+
+@contextlib.asynccontextmanager
+async def sensor(port):
+    """A way to publish: await put(topic, payload, retain=...)."""
+    settings = BusSettings(broker=f"mqtt://127.0.0.1:{port}")
+    login = Login("bert", mosquitto.PASSWORDS["bert"])
+    connection = Connection("sensor", login, settings, [], durable=False)
+    await connection.open()
+
+    async def put(topic, payload, *, retain=False):
+        await connection.publish(topic, payload, retain=retain)
+
+    try:
+        yield put
+    finally:
+        await connection.close()
+
+
+def document(bar, ok, ts):
+    return b'{"bar": %b, "ok": %b, "ts": %d}' % (bar, ok, ts)
+
+
+async def test_values_come_with_the_time_of_their_payload_or_of_their_arrival(tmp_path):
+    before_ns = CLOCK.now_ns()
+    with mosquitto.serve(tmp_path) as server:
+        async with reading(server.port) as (link, kept), sensor(server.port) as put:
+            await kept.until(lambda: link.counts.connects == 1)
+            await put("press/warm", b"71.25")
+            await put("press/state", document(b"3.5", b"true", 5))
+            await put("press/state", document(b'"high"', b"false", 6))
+            await put("press/warm", b"hot")
+            await kept.until(lambda: len(kept.samples) == 6)
+    at = {(name, quality): (time, value) for name, time, value, quality in kept.samples}
+    assert at["bar", GOOD] == (5, 3.5)
+    assert [one[1:3] for one in kept.samples if one[0] == "ok"] == [(5, True), (6, False)]
+    assert at["bar", BAD][0] == 6  # its neighbour in the document is kept
+    assert at["warm", GOOD][1] == 71.25
+    assert before_ns < at["warm", GOOD][0] <= at["warm", BAD][0] < CLOCK.now_ns()
+    assert link.counts.unfit == 2
+    assert "'hot' is no float64" in kept.alarms["0/warm"]
+
+
+async def test_a_retained_message_is_news_only_with_a_time_of_its_own(tmp_path):
+    with mosquitto.serve(tmp_path) as server:
+        async with sensor(server.port) as put:
+            await put("press/warm", b"1", retain=True)
+            await put("press/state", document(b"2", b"true", 7), retain=True)
+        async with reading(server.port) as (_, kept):
+            await kept.until(lambda: len(kept.samples) == 2)
+            await CLOCK.sleep(0.2)
+    assert sorted(kept.samples) == [("bar", 7, 2.0, GOOD), ("ok", 7, True, GOOD)]
+
+
+async def test_what_a_break_took_is_a_gap_between_two_samples(tmp_path):
+    port = free_port()
+    ts = CLOCK.now_ns()
+    with contextlib.ExitStack() as first:
+        first.enter_context(mosquitto.serve(tmp_path, port=port))
+        async with reading(port) as (link, kept):
+            async with sensor(port) as put:
+                await kept.until(lambda: link.counts.connects == 1)
+                await put("press/state", document(b"1", b"true", ts))
+                await kept.until(lambda: len(kept.samples) == 2)
+            first.close()
+            await kept.until(lambda: "server" in kept.alarms)
+            with mosquitto.serve(tmp_path, port=port):
+                await kept.until(lambda: link.counts.connects == 2)
+                assert "server" not in kept.alarms
+                async with sensor(port) as put:
+                    await put("press/state", document(b"2", b"true", ts + 3 * NS_PER_S))
+                    await kept.until(lambda: len(kept.samples) == 4)
+    ends = {(gap.signals, gap.from_ns - ts, gap.to_ns - ts, gap.cause) for gap in kept.gaps}
+    assert ends == {
+        (("bar",), 1, 3 * NS_PER_S - 1, "source-unreachable"),
+        (("ok",), 1, 3 * NS_PER_S - 1, "source-unreachable"),
+    }
+
+
+@pytest.mark.parametrize("password", ["wrong", ""])
+async def test_a_refused_password_is_an_alarm(tmp_path, password):
+    with mosquitto.serve(tmp_path) as server:
+        async with reading(server.port, password) as (_, kept):
+            await kept.until(lambda: "server" in kept.alarms)
+            assert "refused" in kept.alarms["server"]
+
+
+async def test_browse_writes_a_mapping_that_check_finds_right(tmp_path, monkeypatch):
+    monkeypatch.setenv("TESTBED_SOURCE_PASSWORD", mosquitto.PASSWORDS["ada"])
+    file, said = tmp_path / "m.yaml", []
+    (tmp_path / "broker").mkdir()
+    with mosquitto.serve(tmp_path / "broker") as server:
+        async with sensor(server.port) as put, asyncio.TaskGroup() as tasks:
+
+            async def publish():
+                while True:
+                    await put("press/1/warm", b"71.2")
+                    await put("press/1/state", b'{"bar": 3, "motor": {"on": true}, "list": [1]}')
+                    await CLOCK.sleep(0.1)
+
+            publishing = tasks.create_task(publish(), name="sensors")
+            url = f"mqtt://ada@127.0.0.1:{server.port}"
+            with monkeypatch.context() as patch:
+                patch.setattr("testbed.gateway_commands.LISTEN_S", 1.0)
+                await gateway_commands.browse(url, file, "factory/press", Console())
+            good = await gateway_commands.check(file, said.append, as_json=False)
+            broken = file.read_text().replace("press/1/warm", "press/1/cold")
+            file.write_text(broken.replace("dtype: bool", "dtype: string"))
+            bad = await gateway_commands.check(file, said.append, as_json=False)
+            publishing.cancel()
+    assert good
+    assert not bad
+    assert said == [
+        f"{file}: nothing is wrong",
+        "error: press-1-state.motor.on: press/1/state#/motor/on: a bool is no string",
+        "warning: press/1/cold: it said nothing in 5 s; is it the right topic?",
+    ]
+
+
+async def test_a_broker_that_is_not_there_is_told(tmp_path):
+    file = tmp_path / "m.yaml"
+    file.write_text(TEXT.replace("PORT", str(free_port())))
+    said = []
+    assert not await gateway_commands.check(file, said.append, as_json=False)
+    assert "did not answer" in said[0]
