@@ -17,12 +17,13 @@ import structlog
 from broker import client, messages, namespace
 from broker.batch import Kind
 from broker.clock import NS_PER_S, Clock
-from broker.errors import Corrupt, Forbidden, Partial, Taken, Unavailable
+from broker.errors import Corrupt, Forbidden, Taken, Unavailable
 from broker.namespace import EquipmentAddress, Verb
 from testbed_api import sifting
 from testbed_api.ledger import Ledger, Life
 from testbed_api.marking import Marker
 from testbed_api.sifting import Arrived, Flush, Known, Patience, SpecKey
+from testbed_api.stores import narrowing
 from testbed_api.stores.port import SeriesStore
 
 if TYPE_CHECKING:
@@ -276,11 +277,8 @@ class Recorder:
         if self._disk is not None:
             self._disk.check()
         if flush.blocks:
-            try:
-                await self._store.write(flush.blocks)
-            except Partial as exc:
-                for at, reason in exc.rejected:
-                    flush.bury_block(at, flush.blocks[at], reason)
+            for refused in await narrowing.write(self._store, flush.blocks):
+                flush.bury_block(*refused)
         for life, seqs in flush.seqs.items():
             flush.entries.held[life] = self._held[life].including(seqs)
         await self._ledger.commit(flush.entries)

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from testbed.verdict import Counters
+from tests.faults import table
 from tests.faults.rig import Load
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "faults.json"
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 FULL_TIMEOUT_S = 3_600
 
 
@@ -115,3 +117,5 @@ def _merge(row: Result) -> None:
     kept = [one for one in rows if (one["fault"], one["setup"]) != (row.fault, row.setup)]
     rows = sorted([*kept, asdict(row)], key=lambda one: (one["fault"], one["setup"]))
     path.write_text("[\n" + ",\n".join(f"  {json.dumps(one)}" for one in rows) + "\n]\n")
+    if path == RESULTS:
+        table.put_into(PAGE, rows)
