@@ -186,7 +186,7 @@ class Rig:
         since_ns, since_s = CLOCK.now_ns(), time.monotonic()
         while time.monotonic() - since_s < patience_s:
             with contextlib.suppress(BedError):
-                async with self._observing(0) as bed:
+                async with self.observing(0) as bed:
                     while time.monotonic() - since_s < patience_s:
                         found = await bed.history("in", from_ns=since_ns, to_ns=2**62)
                         if len(found["s0"].time_ns):
@@ -207,7 +207,7 @@ class Rig:
 
     async def told(self, at: int) -> Health:
         """What is said about the freshness of a signal's stream."""
-        async with self._observing(at) as bed:
+        async with self.observing(at) as bed:
             return await bed.freshness("in")
 
     def restart_store(self) -> None:
@@ -263,7 +263,7 @@ class Rig:
         return counters, sum(len(one.offered) for one in evidence), list(evidence[0].gaps)
 
     async def _stored(self, at: int) -> tuple[dict[str, object], Sequence[Gap]]:
-        async with self._observing(at) as bed:
+        async with self.observing(at) as bed:
             found = await bed.history("in", from_ns=self.began_ns, to_ns=2**62)
         return dict(found.series), found.gaps
 
@@ -294,7 +294,8 @@ class Rig:
     # --- how --------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def _observing(self, at: int) -> AsyncIterator[Testbed]:
+    async def observing(self, at: int) -> AsyncIterator[Testbed]:
+        """A prototype with one signal's stream as its input `in`."""
         settings = PrototypeSettings(
             api=self.api_url, space="live", inputs={"in": address(at)}, outputs={}
         )
