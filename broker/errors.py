@@ -85,3 +85,9 @@ class Corrupt(BedError):
     """The bytes are not what they claim to be."""
 
     code = "corrupt"
+
+
+def first_of(group: BaseExceptionGroup[BedError]) -> BedError:
+    """The first error in a group, however deep."""
+    one = group.exceptions[0]
+    return first_of(one) if isinstance(one, BaseExceptionGroup) else one

@@ -1,11 +1,11 @@
 """A first look at a server: its nodes as a tree, and a mapping to start from."""
 
-import re
 from typing import Any
 
 import yaml
 
 from broker.streams import Dtype
+from gateway import naming
 from gateway.links.conversion import DTYPES
 from gateway.links.describing import Described, Listed, describe, walk
 from gateway.links.resolving import connected
@@ -39,7 +39,7 @@ async def starting_mapping(url: str, organisation: str, equipment: str) -> str:
             if one.variant not in DTYPES or one.is_array or not one.text:
                 continue
             stream = streams.setdefault(_stream(one, streams), {"signals": {}})
-            name = _free(_signal(one.name), stream["signals"])
+            name = naming.free(naming.signal_of(one.name), stream["signals"])
             stream["signals"][name] = _fields(one, await describe(client, one.node))
     document = {
         "organisation": organisation,
@@ -67,26 +67,11 @@ def _line(one: Listed) -> str:
 def _stream(one: Listed, streams: dict[str, dict[str, Any]]) -> str:
     """The stream of a variable: its folder's name as an id, numbered on where that is full."""
     name = one.parents[-1] if one.parents else "objects"
-    base = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:36].strip("-") or "stream"
+    base = naming.id_of(name)
     number, found = 1, base
     while len(streams.get(found, {"signals": ()})["signals"]) >= MOST_SIGNALS:
         number += 1
         found = f"{base}-{number}"
-    return found
-
-
-def _signal(name: str) -> str:
-    """A browse name as a signal's name."""
-    edge = r"^[^A-Za-z0-9]+|[^A-Za-z0-9]+$"
-    plain = re.sub(edge, "", re.sub(r"[^A-Za-z0-9 _.-]+", "-", name))
-    return re.sub(edge, "", plain[:60]) or "signal"
-
-
-def _free(name: str, taken: dict[str, Any]) -> str:
-    number, found = 1, name
-    while found in taken:
-        number += 1
-        found = f"{name[:58]}-{number}"
     return found
 
 

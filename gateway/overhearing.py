@@ -1,7 +1,6 @@
 """A look at a sensors' broker: which topics speak, what they say, and a mapping to start from."""
 
 import asyncio
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from broker.connection import Connection, Login
 from broker.inbox import Inbox
 from broker.settings import BusSettings
 from broker.streams import Dtype
-from gateway import payloads
+from gateway import naming, payloads
 from gateway.links.mqtt import feeds_of
 from gateway.mapping import Broker
 from gateway.mapping import Mapping as MachineMapping
@@ -110,7 +109,7 @@ def starting_mapping(
     for topic in sorted(heard):
         signals = dict(_signals(topic, heard[topic]))
         if signals:
-            streams[_free(_id(topic), streams)] = {"signals": signals}
+            streams[naming.free(naming.id_of(topic), streams)] = {"signals": signals}
     document = {
         "organisation": organisation,
         "equipment": equipment,
@@ -128,11 +127,11 @@ def _signals(topic: str, payload: bytes) -> Iterator[tuple[str, dict[str, Any]]]
     except orjson.JSONDecodeError:
         whole = payload.decode(errors="replace")
     if type(whole) in _TYPES:
-        yield topic.rpartition("/")[2][:60] or "value", _field(topic, whole)
+        yield naming.signal_of(topic.rpartition("/")[2]), _field(topic, whole)
         return
     taken: dict[str, Any] = {}
     for where, value in _leaves(whole, ()):
-        name = _free(re.sub(r"[^A-Za-z0-9_.-]+", "-", ".".join(where))[:58].strip("-._"), taken)
+        name = naming.free(naming.signal_of(".".join(where)), taken)
         taken[name] = _field(topic, value) | {"value": payloads.written(where)}
     yield from taken.items()
 
@@ -147,18 +146,6 @@ def _leaves(whole: Any, where: Pointer) -> Iterator[tuple[Pointer, Any]]:
 
 def _field(topic: str, value: Any) -> dict[str, Any]:
     return {"topic": topic, "dtype": str(_TYPES[type(value)])}
-
-
-def _id(topic: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", topic.lower()).strip("-")[:36].strip("-") or "stream"
-
-
-def _free(name: str, taken: Mapping[str, Any]) -> str:
-    number, found = 1, name or "value"
-    while found in taken:
-        number += 1
-        found = f"{name}-{number}"
-    return found
 
 
 def _shown(payload: bytes) -> str:

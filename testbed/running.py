@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 import structlog
 from rich.console import Console
 
-from broker.errors import BedError, Refused
+from broker.errors import BedError, Refused, first_of
 
 GARBAGE_EVERY = 50_000
 """Objects made and not freed before a search for cycles: a document read is hundreds, none a cycle,
@@ -68,7 +68,7 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
         known, bugs = group.split(BedError)
         if bugs is not None or known is None:
             raise
-        fail(_first(known))
+        fail(first_of(known))
 
 
 async def _until_terminated(main: Coroutine[Any, Any, _T]) -> _T:
@@ -101,8 +101,3 @@ def fail(error: BedError) -> NoReturn:
     if error.hint:
         console.print(f"hint: {error.hint}", markup=False)
     sys.exit(Exit.INPUT if isinstance(error, Refused) else Exit.FAULT)
-
-
-def _first(group: BaseExceptionGroup[BedError]) -> BedError:
-    one = group.exceptions[0]
-    return _first(one) if isinstance(one, BaseExceptionGroup) else one

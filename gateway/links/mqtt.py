@@ -16,7 +16,7 @@ import structlog
 from broker.batch import Gap
 from broker.clock import NS_PER_S, Clock
 from broker.connection import Connection, Login
-from broker.errors import BedError
+from broker.errors import BedError, first_of
 from broker.inbox import Inbox, Message
 from broker.settings import BusSettings
 from gateway import payloads
@@ -93,7 +93,7 @@ class MqttLink:
             refused, bugs = group.split(BedError)
             if bugs is not None or refused is None:
                 raise
-            return _first(refused).message, stood
+            return first_of(refused).message, stood
         else:
             return reason, stood
         finally:
@@ -164,11 +164,6 @@ class MqttLink:
         elif now_ns - self._unfit_ns.get(subject, now_ns) > UNFIT_SAID_NS:
             del self._unfit_ns[subject]
             self._sink.alarm(subject, None)
-
-
-def _first(group: BaseExceptionGroup[BedError]) -> BedError:
-    one = group.exceptions[0]
-    return _first(one) if isinstance(one, BaseExceptionGroup) else one
 
 
 def feeds_of(mapping: Mapping) -> dict[str, list[Feed]]:
