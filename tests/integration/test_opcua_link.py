@@ -269,8 +269,7 @@ async def test_a_subscription_that_dies_beside_a_lively_one_is_noticed() -> None
             await service.delete_subscriptions([server.subscriptions[0].data.SubscriptionId])
             number = 0
             async with asyncio.timeout(20):
-                while "server" not in sink.alarms:
+                while not any("says nothing" in one for one in sink.said):  # it is soon over
                     number += 1
                     await server.write(second(number), a=float(number))
                     await CLOCK.sleep(0.1)
-            assert "says nothing" in sink.alarms["server"]
