@@ -26,6 +26,7 @@ from broker.namespace import StreamAddress
 from broker.streams import Dtype
 from testbed_api.stores import frames
 from testbed_api.stores.port import Block, Window
+from testbed_api.stores.sharing import Sharing
 
 LAYOUT = 1
 _MIGRATIONS: Mapping[int, Sequence[str]] = {}
@@ -62,7 +63,7 @@ _PAGE = """SELECT list_position($names, signal)::INTEGER AS place, time_ns, qual
 FROM {table} WHERE {mine} AND (time_ns > $first OR list_position($names, signal) > $place)
 ORDER BY time_ns, place LIMIT $page"""
 _ENDS = """SELECT list_position($names, signal)::INTEGER AS place, {columns}
-FROM {table} WHERE {mine} AND quality {quality} GROUP BY signal, {since} // $span"""
+FROM {table} WHERE {mine} AND quality {quality} GROUP BY place, {since} // $span"""
 _BY_VALUE = (
     f"arg_min(time_ns, {{v}}) AS t0, min({{v}}) AS v0, {GOOD} AS q0,"
     f" arg_max(time_ns, {{v}}) AS t1, max({{v}}) AS v1, {GOOD} AS q1"
@@ -84,6 +85,7 @@ class DuckDbStore:
         self._file = file
         self._writer = ThreadPoolExecutor(1, "duckdb-writer")
         self._readers = ThreadPoolExecutor(READERS, "duckdb-reader")
+        self._sharing = Sharing(self._thinned)
         self._tables: set[str] = set()
         self._latest: dict[tuple[str, str], int] = {}
         """The latest time of each (table, signal), as far as it was asked for; the writer's own."""
@@ -166,14 +168,16 @@ class DuckDbStore:
 
     async def thin(self, window: Window, points: int) -> AsyncIterator[Long]:
         """The ends of each span, found in SQL."""
-        ends = await self._in(self._readers, self._ends, window, points)
-        for frame in frames.thinned(window, points, ends):
+        for frame in frames.cut(await self._sharing.thinned(window, points)):
             yield frame
 
-    def _ends(self, window: Window, points: int) -> list[Long]:
+    async def _thinned(self, window: Window, points: int) -> Long:
+        return await self._in(self._readers, self._ends, window, points)
+
+    def _ends(self, window: Window, points: int) -> Long:
         found: list[Long] = []
         if not self._has(window):
-            return found
+            return frames.joined(window, found)
         asked = _asked(window) | {"span": frames.span_ns(window, points)}
         with self._file.cursor() as cursor:
             for dtype, column in _COLUMN.items():
@@ -181,7 +185,7 @@ class DuckDbStore:
                 for query in _queries_of_ends(window, dtype) if names else ():
                     rows = cursor.execute(query, asked | {"names": names}).fetchnumpy()
                     found += (_end(window, rows, names, column, end) for end in "01")
-        return found
+        return frames.thinned(window, points, found)
 
     async def delete(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> None:
         """Delete rows, then have the file give their room to what comes."""

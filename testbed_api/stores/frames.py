@@ -54,7 +54,7 @@ def span_ns(window: Window, points: int) -> int:
     return -(-(window.to_ns - window.from_ns) // max(points // 2, 1))
 
 
-def thinned(window: Window, points: int, ends: Sequence[Long]) -> Iterator[Long]:
+def thinned(window: Window, points: int, ends: Sequence[Long]) -> Long:
     """The samples that stand for the window, out of candidates from each span.
 
     ends: of each span and signal the good samples with the least and greatest value (where the
@@ -71,7 +71,13 @@ def thinned(window: Window, points: int, ends: Sequence[Long]) -> Iterator[Long]
     keep = np.flatnonzero(chosen)
     once = np.diff(found.time_ns[keep], prepend=-1) != 0
     once |= np.diff(found.signal[keep], prepend=-1) != 0
-    yield from cut(_part(found, keep[once]))
+    return _part(found, keep[once])
+
+
+def of_signals(whole: Long, names: Sequence[str]) -> Long:
+    """The samples of some of the signals, in the same order."""
+    wanted = np.array([name in names for name in whole.names])
+    return _part(whole, np.flatnonzero(wanted[whole.signal]))
 
 
 def _first_or_last(spans: Times, among: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

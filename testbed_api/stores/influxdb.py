@@ -25,6 +25,7 @@ from broker.namespace import StreamAddress
 from broker.streams import Dtype
 from testbed_api.stores import frames, line_protocol
 from testbed_api.stores.port import Block, Window
+from testbed_api.stores.sharing import Sharing
 
 LAYOUT = 1
 """How samples stand in a bucket; a point of the measurement `layout` says which one it has."""
@@ -54,6 +55,7 @@ class InfluxDbStore:
         self._http = http
         self._organisation = organisation
         self._bucket = bucket
+        self._sharing = Sharing(self._thinned)
 
     async def write(self, blocks: Sequence[Block]) -> None:
         """All lines in few requests; where InfluxDB refuses, by halves, to find the block."""
@@ -99,19 +101,20 @@ class InfluxDbStore:
                         yield frame
 
     async def thin(self, window: Window, points: int) -> AsyncIterator[Long]:
-        """The ends of each span, found by influxd; one sent again as worse may still be shown.
+        """The ends of each span, found by influxd; one sent again as worse may still be shown."""
+        for frame in frames.cut(await self._sharing.thinned(window, points)):
+            yield frame
 
-        Strings are thinned here: Flux takes an empty one for none.
-        """
+    async def _thinned(self, window: Window, points: int) -> Long:
+        """Strings are thinned here: Flux takes an empty one for none."""
         texts = [one for one in window.signals if window.spec.signal(one).dtype is Dtype.STRING]
         ends: list[Long] = []
         async for frame in self.read(replace(window, signals=tuple(texts))):
-            ends = list(frames.thinned(window, points, [*ends, frame]))
+            ends = [frames.thinned(window, points, [*ends, frame])]
         fields = [one for one in await self._fields(window) if one[0] not in texts]
         if fields:
             ends += await self._ends(fields, window, points)
-        for frame in await asyncio.to_thread(lambda: list(frames.thinned(window, points, ends))):
-            yield frame
+        return await asyncio.to_thread(frames.thinned, window, points, ends)
 
     async def _ends(self, fields: Sequence[_Field], window: Window, points: int) -> list[Long]:
         params = {"org": self._organisation}
@@ -346,20 +349,22 @@ def _flux(fields: Sequence[_Field], window: Window, bucket: str, points: int) ->
 def _of_csv(text: str, fields: Sequence[_Field], window: Window) -> list[Long]:
     """The samples in Flux's answer; each table in it has a header of its own."""
     known = {line_protocol.field(*one): one for one in fields}
-    found: dict[_Field, list[tuple[int, Any]]] = {}
-    at: dict[str, int] = {}
+    found: dict[str, tuple[list[str], list[str]]] = {name: ([], []) for name in known}
+    field = time = value = 0
     for row in csv.reader(text.splitlines()):
         if row[1:3] == ["result", "table"]:
-            at = {name: place for place, name in enumerate(row)}
+            field, time, value = map(row.index, ("_field", "_time", "_value"))
         elif row:
-            name, quality = known[row[at["_field"]]]
-            read = _READERS[Dtype.BOOL if quality == BAD else window.spec.signal(name).dtype]
-            one = (clock.ns_of(row[at["_time"]]), read(row[at["_value"]]))
-            found.setdefault((name, quality), []).append(one)
-    return [_end(window, *field, samples) for field, samples in found.items()]
+            times, values = found[row[field]]
+            times.append(row[time].removesuffix("Z"))  # numpy has UTC alone
+            values.append(row[value])
+    return [_end(window, *known[name], *ends) for name, ends in found.items() if ends[0]]
 
 
-def _end(window: Window, name: str, quality: int, samples: Sequence[tuple[int, Any]]) -> Long:
-    times, values = zip(*samples, strict=True)
-    codes = np.full(len(samples), quality, np.uint8)
-    return _samples(window, name, np.array(times, np.int64), np.array(values, np.object_), codes)
+def _end(
+    window: Window, name: str, quality: int, times: Sequence[str], values: Sequence[str]
+) -> Long:
+    read = _READERS[Dtype.BOOL if quality == BAD else window.spec.signal(name).dtype]
+    time_ns = np.array(times, "datetime64[ns]").astype(np.int64)
+    codes = np.full(len(times), quality, np.uint8)
+    return _samples(window, name, time_ns, np.array([*map(read, values)], np.object_), codes)

@@ -304,6 +304,70 @@ async def test_thinning_keeps_extremes_and_never_shows_bad_for_good(store):
     assert all(value == values[time] for time, value, _ in found)
 
 
+async def thin_of(store, window, points):
+    return [
+        one
+        async for frame in store.thin(window, points)
+        for one in zip(
+            frame.time_ns.tolist(),
+            (frame.names[at] for at in frame.signal),
+            frame.values.tolist(),
+            frame.quality.tolist(),
+            strict=True,
+        )
+    ]
+
+
+async def test_readers_at_once_see_what_each_would_see_alone(store):
+    times = np.arange(0, 20_000, 10)
+    quality = np.where(times % 700, GOOD, UNCERTAIN)
+    pair = [
+        (name, series(times, np.sin(times / 900.0 + at), quality)) for at, name in enumerate("ab")
+    ]
+    await store.write([block(*pair, spec=FLOATS)])
+    asked = [
+        Window("live", FLOATS, names, 0, to_ns)
+        for names in [("a",), ("b",), ("a", "b"), ("b",)]
+        for to_ns in (15_000, 20_000)
+    ]
+    alone = [await thin_of(store, window, 60) for window in asked]
+    async with asyncio.TaskGroup() as tasks:
+        made = [
+            tasks.create_task(thin_of(store, window, 60), name=f"reader {at}")
+            for at, window in enumerate(asked * 2)
+        ]
+    assert [one.result() for one in made] == alone * 2
+
+
+async def test_thinned_readers_see_all_that_was_written_and_deleted_before_they_began(store):
+    most, done, gone = 12, 0, 0
+
+    async def change():
+        nonlocal done, gone
+        for at in range(1, most + 1):  # each later in value and earlier in time: all is late
+            times = np.array([-at, 100 - at])
+            await store.write([block(("a", series(times, [-at, at])), spec=FLOATS)])
+            again = block(("a", series(times, [-at, at])), spec=FLOATS)
+            await store.write([again])
+            done = at
+            await store.delete("live", FLOATS.address, -at, 0)
+            gone = at
+
+    async def look():
+        while done < most:
+            least, deleted = done, gone
+            found = [value for _, _, value, _ in await thin_of(store, all_of_it, 2)]
+            assert max(found, default=0) >= least
+            assert all(value < -deleted or value > 0 for value in found)
+
+    all_of_it = Window("live", FLOATS, ("a",), -100, 101)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(change(), name="writer")
+        for reader in range(4):
+            tasks.create_task(look(), name=f"reader {reader}")
+    assert [value for _, _, value, _ in await thin_of(store, all_of_it, 2)] == [most, 1.0]
+
+
 async def test_thinning_of_what_has_no_order_gives_first_and_last(store):
     times = list(range(100))
     words = [f"step {at}" for at in times]
