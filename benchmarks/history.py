@@ -1,8 +1,12 @@
-"""How long ten readers at once wait for a day of a 10 Hz signal, thinned to a thousand points."""
+"""How long ten readers at once wait for a day of a 10 Hz signal, thinned to a thousand points.
+
+In three ways: all ask for one signal, each for one of a stream of its own, where nothing can be
+shared, and each for another signal of one stream.
+"""
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +16,9 @@ import numpy as np
 
 from benchmarks import counting
 from benchmarks.latency import percentiles
-from benchmarks.load import Load
+from benchmarks.load import Ints, Load, signal_name, stream_name
 from broker import api
-from broker.batch import GOOD, Kind, Series
+from broker.batch import Kind, Wide
 from broker.clock import NS_PER_S, Clock, text_of
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
@@ -28,15 +32,34 @@ POINTS = 1_000
 DAY_S = 86_400
 RATE_HZ = 10
 WRITTEN_AT_ONCE = 36_000
-SIGNAL = Signal(name="x000", dtype=Dtype.FLOAT64)
-SPEC = StreamSpec(address=StreamAddress("bench", "machine-0", "s0000"), signals=(SIGNAL,))
+BATCH = 10 * RATE_HZ
+"""Samples of a signal that come together where a stream has several."""
 START_NS = 1_767_225_600 * NS_PER_S
-WINDOW = Window(LIVE, SPEC, (SIGNAL.name,), START_NS, START_NS + DAY_S * NS_PER_S)
+
+
+def _spec(stream: int, names: Sequence[str]) -> StreamSpec:
+    signals = tuple(Signal(name=name, dtype=Dtype.FLOAT64) for name in names)
+    return StreamSpec(StreamAddress("bench", "machine-0", stream_name(stream)), signals)
+
+
+def _day(spec: StreamSpec, name: str) -> Window:
+    return Window(LIVE, spec, (name,), START_NS, START_NS + DAY_S * NS_PER_S)
+
+
+NAMES = tuple(signal_name(number) for number in range(READERS))
+ALONE = tuple(_spec(number, NAMES[:1]) for number in range(READERS))
+TOGETHER = _spec(READERS, NAMES)
+CASES: Mapping[str, Sequence[Window]] = {
+    "": [_day(ALONE[0], NAMES[0])] * READERS,
+    "own_stream_": [_day(spec, NAMES[0]) for spec in ALONE],
+    "own_signal_": [_day(TOGETHER, name) for name in NAMES],
+}
+"""What precedes the name of a result -> what each reader asks for."""
 WAIT_S = 60.0
 
 
 async def run(folder: Path, reads: int, clock: Clock) -> dict[str, Any]:
-    """{store: {"p50", "p99", "http_p50", "http_p99"}} in ms; reads: by each reader."""
+    """{store: {case: p50 and p99}}, straight and over HTTP, in ms; reads: by each reader."""
     for one in (folder, folder / "duckdb"):
         await asyncio.to_thread(one.mkdir, parents=True)
     told = {}
@@ -53,82 +76,101 @@ async def run(folder: Path, reads: int, clock: Clock) -> dict[str, Any]:
 
 async def _measured(opened: Any, server: Any, reads: int, clock: Clock) -> dict[str, float]:
     """One store: from its own door, then through the API."""
+    told: dict[str, float] = {}
     async with opened as store:
         await _fill(store)
 
-        async def straight() -> None:
-            async for _ in store.thin(WINDOW, POINTS):
+        async def straight(window: Window) -> None:
+            async for _ in store.thin(window, POINTS):
                 pass
 
-        direct = percentiles(await _at_once([straight] * READERS, reads, clock))
+        for case, windows in CASES.items():
+            told |= _named(case, await _at_once(straight, windows, reads, clock))
     async with AsyncExitStack() as stack:
         asking = await stack.enter_async_context(server)
-        through = percentiles(await _at_once([asking] * READERS, reads, clock))
-    return {**direct, "http_p50": through["p50"], "http_p99": through["p99"]}
+        for case, windows in CASES.items():
+            told |= _named(f"{case}http_", await _at_once(asking, windows, reads, clock))
+    return told
+
+
+def _named(case: str, taken_ms: Sequence[float]) -> dict[str, float]:
+    return {case + name: value for name, value in percentiles(taken_ms).items()}
 
 
 async def _fill(store: SeriesStore) -> None:
     """A day of samples, as a recorder would write them."""
-    load = Load(1, 1, RATE_HZ)
     count = DAY_S * RATE_HZ
     for start in range(0, count, WRITTEN_AT_ONCE):
         places = np.arange(start, min(start + WRITTEN_AT_ONCE, count), dtype=np.int64)
-        time_ns = START_NS + places * (NS_PER_S // RATE_HZ)
-        values = load.values(np.zeros_like(places), places)
-        quality = np.full(len(places), GOOD, np.uint8)
-        series = Series(time_ns, values, quality)
-        await store.write([Block.of_series(LIVE, SPEC, [(SIGNAL.name, series)])])
+        await store.write([_block(spec, places) for spec in ALONE])
+        parts = np.split(places, range(BATCH, len(places), BATCH))
+        await store.write([_block(TOGETHER, part) for part in parts])
+
+
+def _block(spec: StreamSpec, places: Ints) -> Block:
+    """These samples of each signal of a stream."""
+    load = Load(READERS, len(spec.names), RATE_HZ)
+    time_ns = START_NS + places * (NS_PER_S // RATE_HZ)
+    values = {
+        name: load.values(np.full_like(places, item), places)
+        for item, name in enumerate(spec.names)
+    }
+    return Block(LIVE, spec, (Wide(time_ns, values),))
 
 
 @asynccontextmanager
 async def _server(
     folder: Path, store: str, token: str
-) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """A server on the store; gives back one read over HTTP."""
+) -> AsyncIterator[Callable[[Window], Awaitable[None]]]:
+    """A server on the store; gives back a read over HTTP."""
     command = ["-m", "testbed", "up", "--json", "--data", str(folder), "--port", "0"]
     command += ["--mqtt-port", "0", "--store", store]
     environment = os.environ | ({"TESTBED_STORE_TOKEN": token} if token else {})
     log = folder.parent / f"{folder.name}.log"
     async with child("server", command, log=log, environment=environment) as server:
         said = await server.told("ready")
-        machine = EquipmentAddress(SPEC.address.organisation, SPEC.address.equipment)
-        entry = {"space": LIVE, "stream": str(SPEC.address)}
+        machine = EquipmentAddress(TOGETHER.address.organisation, TOGETHER.address.equipment)
+        specs = [*ALONE, TOGETHER]
+        entries = [{"space": LIVE, "stream": str(spec.address)} for spec in specs]
         async with api.connect(said["api"], said["administrator"]) as door:
-            body = {"principal": "bench", "reads": [entry], "writes": [entry]}
+            body = {"principal": "bench", "reads": entries, "writes": entries}
             key = (await door.request("POST", "/credentials", json=body))["credential"]
         async with api.connect(said["api"], key) as door:
             await door.register_equipment(machine, name="bench", kind=Kind.SIMULATED)
-            await door.register_spec(SPEC)
+            for spec in specs:
+                await door.register_spec(spec)
         headers = {"Authorization": f"Bearer {key}"}
-        params = {
-            "from": text_of(WINDOW.from_ns),
-            "to": text_of(WINDOW.to_ns),
-            "points": str(POINTS),
-            "space": LIVE,
-        }
-        url = f"{said['api']}/api/v1/streams/{SPEC.address}/history"
+        streams = f"{said['api']}/api/v1/streams"
         async with httpx.AsyncClient(headers=headers, timeout=WAIT_S) as http:
 
-            async def ask() -> None:
+            async def ask(window: Window) -> None:
+                params = {
+                    "from": text_of(window.from_ns),
+                    "to": text_of(window.to_ns),
+                    "points": str(POINTS),
+                    "space": LIVE,
+                    "signals": window.signals[0],
+                }
+                url = f"{streams}/{window.spec.address}/history"
                 (await http.get(url, params=params)).raise_for_status()
 
             yield ask
 
 
 async def _at_once(
-    readers: list[Callable[[], Awaitable[None]]], reads: int, clock: Clock
+    ask: Callable[[Window], Awaitable[None]], windows: Sequence[Window], reads: int, clock: Clock
 ) -> list[float]:
-    """Milliseconds of every read; a first one of each reader is not counted."""
+    """Milliseconds of every read by a reader a window; a first one of each is not counted."""
     taken: list[float] = []
 
-    async def read(one: Callable[[], Awaitable[None]]) -> None:
-        await one()
+    async def read(window: Window) -> None:
+        await ask(window)
         for _ in range(reads):
             start_ns = clock.now_ns()
-            await one()
+            await ask(window)
             taken.append((clock.now_ns() - start_ns) / 1e6)
 
     async with asyncio.TaskGroup() as tasks:
-        for number, one in enumerate(readers):
-            tasks.create_task(read(one), name=f"reader {number}")
+        for number, window in enumerate(windows):
+            tasks.create_task(read(window), name=f"reader {number}")
     return taken
