@@ -4,37 +4,49 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import structlog
 
 from broker.errors import Corrupt, Refused, Taken, Unavailable
+from gateway import marks
 
-LAYOUT = 3
+LAYOUT = 4
 WAL_BYTES = 8 * 1024**2
 """The WAL is cut back to this after a transaction that made it longer."""
 
+_NAMES = "CREATE TABLE names (stream TEXT, spec INTEGER, names TEXT, PRIMARY KEY (stream, spec))"
+_STREAMS = (
+    "CREATE TABLE streams (id INTEGER PRIMARY KEY, stream TEXT UNIQUE NOT NULL,"
+    " seq INTEGER NOT NULL, last_ns INTEGER,"
+    # ranges of sequence numbers: marked, and no longer in this file
+    " held TEXT NOT NULL DEFAULT '[]', gone TEXT NOT NULL DEFAULT '[]')"
+)
 _BATCHES = (
-    # bodies apart: a mark changes a short row, and does not write the body anew
+    # one b-tree, to which every batch is appended: a mark does not touch it.  The body is last, so
+    # that a look at the rest reads no page that only holds body
+    "CREATE TABLE batches ("
+    " id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, seq INTEGER NOT NULL,"
+    " samples INTEGER NOT NULL,"  # 0 where there is nothing a gap could stand for
+    " committed_ns INTEGER NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL)"
+)
+_SCHEMA = (
+    "CREATE TABLE spool (layout INTEGER, epoch TEXT NOT NULL, bytes INTEGER NOT NULL DEFAULT 0)",
+    _STREAMS,
+    _NAMES,
+    _BATCHES,
+)
+_BATCHES_3 = (
     (
         "CREATE TABLE batches ("
         " id INTEGER PRIMARY KEY, stream TEXT NOT NULL, seq INTEGER NOT NULL,"
-        " samples INTEGER NOT NULL,"  # 0 where there is nothing a gap could stand for
+        " samples INTEGER NOT NULL,"
         " committed_ns INTEGER NOT NULL, due_ns INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0,"
         " marked_ns INTEGER)"
     ),
     "CREATE TABLE bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL)",
     "CREATE UNIQUE INDEX unmarked ON batches (stream, seq) WHERE marked_ns IS NULL",
-    "CREATE INDEX due ON batches (due_ns) WHERE marked_ns IS NULL",
-    "CREATE INDEX marked ON batches (marked_ns) WHERE marked_ns IS NOT NULL",
-)
-_NAMES = "CREATE TABLE names (stream TEXT, spec INTEGER, names TEXT, PRIMARY KEY (stream, spec))"
-_SCHEMA = (
-    "CREATE TABLE spool (layout INTEGER NOT NULL, epoch TEXT NOT NULL)",
-    "CREATE TABLE streams (stream TEXT PRIMARY KEY, seq INTEGER NOT NULL, last_ns INTEGER)",
-    _NAMES,
-    *_BATCHES,
 )
 
 log = structlog.get_logger()
@@ -102,12 +114,22 @@ def room(sql: sqlite3.Connection, path: Path, least_free: int) -> int:
     return max(0, disk_free(path) - coming - least_free) + unused * size
 
 
+def unmarked(path: Path) -> int:
+    """Batches that wait for their mark, as the file says while a gateway has it open."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as sql:
+        rows = sql.execute("SELECT seq, held, gone FROM streams").fetchall()
+    return sum(
+        seq - marks.number(marks.together(marks.parsed(held), marks.parsed(gone)))
+        for seq, held, gone in rows
+    )
+
+
 def _prepare(sql: sqlite3.Connection, path: Path, epoch: str) -> None:
     """Make a new spool, or bring one of an older layout to this one with all that it holds."""
     if not sql.execute("SELECT 1 FROM sqlite_master WHERE name = 'spool'").fetchone():
         for statement in _SCHEMA:
             sql.execute(statement)
-        sql.execute("INSERT INTO spool VALUES (?, ?)", (LAYOUT, epoch))
+        sql.execute("INSERT INTO spool VALUES (?, ?, 0)", (LAYOUT, epoch))
         return
     (layout,) = sql.execute("SELECT layout FROM spool").fetchone() or (0,)
     if layout not in range(min(_MIGRATIONS), LAYOUT + 1):
@@ -138,7 +160,7 @@ def _part_bodies(sql: sqlite3.Connection) -> None:
     for index in ("unmarked", "due", "marked"):
         sql.execute(f"DROP INDEX {index}")
     sql.execute("ALTER TABLE batches RENAME TO older")
-    for statement in (_NAMES, *_BATCHES):
+    for statement in (_NAMES, *_BATCHES_3):
         sql.execute(statement)
     sql.execute(
         "INSERT INTO batches SELECT id, stream, seq, 0, committed_ns, due_ns, tries, NULL"
@@ -148,9 +170,38 @@ def _part_bodies(sql: sqlite3.Connection) -> None:
     sql.execute("DROP TABLE older")
 
 
+def _keep_marks_as_ranges(sql: sqlite3.Connection) -> None:
+    """3 to 4: one table without an index, marks by stream; what is marked already is let go."""
+    sql.execute("ALTER TABLE spool ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0")
+    for table in ("streams", "batches"):
+        sql.execute(f"ALTER TABLE {table} RENAME TO older_{table}")
+    for statement in (_STREAMS, _BATCHES):
+        sql.execute(statement)
+    for stream, seq, last_ns in sql.execute("SELECT * FROM older_streams").fetchall():
+        waiting = sql.execute(
+            "SELECT seq FROM older_batches WHERE stream = ? AND marked_ns IS NULL ORDER BY seq",
+            (stream,),
+        )
+        settled = marks.text_of(marks.all_but((row[0] for row in waiting), seq))
+        sql.execute(
+            "INSERT INTO streams (stream, seq, last_ns, held, gone) VALUES (?, ?, ?, ?, ?)",
+            (stream, seq, last_ns, settled, settled),
+        )
+    sql.execute(  # a batch of no stream would be NULL here, and refused: none is left behind
+        "INSERT INTO batches SELECT older.id,"
+        " (SELECT id FROM streams WHERE stream = older.stream), older.seq, samples,"
+        " committed_ns, length(body), body"
+        " FROM older_batches AS older JOIN bodies USING (id) WHERE marked_ns IS NULL ORDER BY id"
+    )
+    sql.execute("UPDATE spool SET bytes = (SELECT coalesce(sum(size), 0) FROM batches)")
+    for table in ("older_batches", "older_streams", "bodies"):
+        sql.execute(f"DROP TABLE {table}")
+
+
 _MIGRATIONS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _make_room_for_holes,
     2: _part_bodies,
+    3: _keep_marks_as_ranges,
 }
 """Layout -> what makes the next layout of it, in the transaction that opens the spool.
 

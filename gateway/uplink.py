@@ -130,9 +130,9 @@ class Uplink:
         async for message in marks:
             try:
                 mark = messages.decode_mark(message.payload)
-                await self._spool.mark(self._ours(mark, publisher), self._clock.now_ns())
+                self._spool.mark(self._ours(mark, publisher))
                 self.sent.marks += 1
-            except (Corrupt, Unavailable) as exc:
+            except Corrupt as exc:
                 log.warning("mark was not taken", reason=str(exc))
             marks.ack(message)
 

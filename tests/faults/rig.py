@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ from broker.errors import BedError
 from broker.messages import Health
 from broker.namespace import StreamAddress
 from broker.settings import BusSettings
-from gateway import spool
+from gateway import spool, spool_file
 from simulators import ledger
 from testbed.verdict import Counters
 from testbed_sdk.connection import Testbed, connect
@@ -228,9 +227,7 @@ class Rig:
     def unmarked(self) -> int:
         """Batches in the spool that wait for their mark."""
         (path,) = (self.folder / "spool").glob("*.sqlite")
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as sql:
-            query = "SELECT count(*) FROM batches WHERE marked_ns IS NULL"
-            return int(sql.execute(query).fetchone()[0])
+        return spool_file.unmarked(path)
 
     async def judged(self) -> tuple[Counters, int, list[Gap]]:
         """The four counters, how many samples were offered, and the gaps of one stream."""

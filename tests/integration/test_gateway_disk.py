@@ -84,7 +84,7 @@ async def test_the_spool_stops_growing_before_its_disk_is_full(disk: Path) -> No
         assert (whole + stated, stated) == (300, depth.dropped)
         assert whole > 30
         assert depth.disk_free > LEAST_FREE * 0.9
-        await kept.mark({stream: Held(150) for stream in STREAMS}, 200)
+        kept.mark({stream: Held(150) for stream in STREAMS})
         await commit(kept, range(150, 170))
         whole, stated = accounted(
             [one for one in await kept.bodies() if one.seq > 150], range(150, 170)

@@ -43,7 +43,7 @@ async def test_numbers_and_epoch_go_on_after_a_restart(tmp_path: Path) -> None:
 async def test_what_is_marked_is_not_sent_again(tmp_path: Path) -> None:
     async with opened(tmp_path) as kept:
         await kept.commit([("s", batch(at)) for at in range(4)], 0)
-        await kept.mark({"s": Held(2, ((4, 4),))}, 1)
+        kept.mark({"s": Held(2, ((4, 4),))})
         await kept.all_due()
         assert [one.seq for one in await kept.due(10, 10)] == [3]
         assert await kept.due(10, 10) == []
@@ -55,20 +55,21 @@ async def test_what_a_mark_no_longer_says_is_sent_again(tmp_path: Path, then: st
     path = tmp_path / "s.sqlite"
     async with spool.open(path, epoch="one", settings=settings) as kept:
         await kept.commit([("s", batch(at)) for at in range(6)], 0)
-        await kept.mark({"s": Held(5)}, 1)
+        kept.mark({"s": Held(5)})
         if then == "at once":
-            await kept.mark({"s": Held(2, ((4, 4), (7, 9)))}, 2)
+            assert (await kept.depth()).unmarked == 1
+            kept.mark({"s": Held(2, ((4, 4), (7, 9)))})
             await _sent_again(kept)
     if then == "after a restart":
         async with spool.open(path, epoch="one", settings=settings) as kept:
-            await kept.mark({"s": Held(2, ((4, 4), (7, 9)))}, 2)
+            kept.mark({"s": Held(2, ((4, 4), (7, 9)))})
             await _sent_again(kept)
 
 
 async def _sent_again(kept: Spool) -> None:
     assert (await kept.depth()).unmarked == 3
-    assert [one.seq for one in await kept.due(3, 10)] == [3, 5]
-    await kept.mark({"s": Held(9)}, 4)
+    assert [one.seq for one in await kept.due(3, 10)] == [3, 5, 6]
+    kept.mark({"s": Held(9)})
     assert (await kept.depth()).unmarked == 0
     await kept.all_due()
     assert await kept.due(10**12, 10) == []
@@ -78,7 +79,7 @@ async def test_a_mark_that_only_grows_takes_nothing_back(tmp_path: Path) -> None
     async with spool.open(tmp_path / "s.sqlite", epoch="one") as kept:
         await kept.commit([("s", batch(at)) for at in range(6)], 0)
         for held in (Held(0, ((2, 3),)), Held(0, ((2, 3), (5, 5))), Held(3, ((5, 5),)), Held(6)):
-            await kept.mark({"s": held}, 1)
+            kept.mark({"s": held})
         assert (await kept.depth()).unmarked == 0
         await kept.all_due()
         assert await kept.due(10, 10) == []

@@ -18,7 +18,18 @@ COMMON = (
     "CREATE UNIQUE INDEX unmarked ON batches (stream, seq) WHERE marked_ns IS NULL",
     "CREATE INDEX due ON batches (due_ns) WHERE marked_ns IS NULL",
     "CREATE INDEX marked ON batches (marked_ns) WHERE marked_ns IS NOT NULL",
+    "INSERT INTO spool VALUES (:layout, 'old')",
     "INSERT INTO streams VALUES ('s', 3, 30)",
+)
+COMMON_4 = (
+    "CREATE TABLE spool (layout INTEGER, epoch TEXT NOT NULL, bytes INTEGER NOT NULL DEFAULT 0)",
+    (
+        "CREATE TABLE streams (id INTEGER PRIMARY KEY, stream TEXT UNIQUE NOT NULL,"
+        " seq INTEGER NOT NULL, last_ns INTEGER, held TEXT NOT NULL DEFAULT '[]',"
+        " gone TEXT NOT NULL DEFAULT '[]')"
+    ),
+    "INSERT INTO spool VALUES (:layout, 'old', 0)",
+    "INSERT INTO streams VALUES (7, 's', 3, 30, '[[1,1]]', '[]')",
 )
 BATCHES = (
     "CREATE TABLE batches (id INTEGER PRIMARY KEY, stream TEXT NOT NULL, seq INTEGER NOT NULL,"
@@ -32,11 +43,18 @@ CREATE TABLE batches (id INTEGER PRIMARY KEY, stream TEXT NOT NULL, seq INTEGER 
 CREATE TABLE bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE names (stream TEXT, spec INTEGER, names TEXT, PRIMARY KEY (stream, spec))
 """
+BATCHES_4 = """
+CREATE TABLE batches (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, seq INTEGER NOT NULL,
+  samples INTEGER NOT NULL, committed_ns INTEGER NOT NULL, size INTEGER NOT NULL,
+  body BLOB NOT NULL);
+CREATE TABLE names (stream TEXT, spec INTEGER, names TEXT, PRIMARY KEY (stream, spec))
+"""
 BATCHES_OF = {
     "1, the first": (1, BATCHES.format(more="first_ns INTEGER, last_ns INTEGER,")),
     "1, with holes": (1, BATCHES.format(more="holes BLOB,")),
     "2": (2, BATCHES.format(more="holes BLOB,")),
     "3": (3, BATCHES_3),
+    "4": (4, BATCHES_4),
 }
 
 INSERTED = """
@@ -46,6 +64,10 @@ VALUES ('s', :seq, :body, 10, 10, :marked_ns)
 INSERTED_3 = """
 INSERT INTO batches VALUES (:seq, 's', :seq, 0, 10, 10, 0, :marked_ns);
 INSERT INTO bodies VALUES (:seq, :body)
+"""
+INSERTED_4 = """
+INSERT INTO batches VALUES (:seq, 7, :seq, 0, 10, length(:body), :body);
+UPDATE spool SET bytes = bytes + length(:body)
 """
 
 
@@ -58,16 +80,16 @@ def body(seq: int) -> bytes:
 
 def written(path: Path, layout: int, batches: str) -> Path:
     """A spool of that layout: three batches, the first of them marked."""
+    inserted = {1: INSERTED, 2: INSERTED, 3: INSERTED_3}.get(layout, INSERTED_4)
     file = sqlite3.connect(path)
     with file:
         for statement in batches.split(";"):
             file.execute(statement)
-        for statement in COMMON:
-            file.execute(statement)
-        file.execute("INSERT INTO spool VALUES (?, 'old')", (layout,))
+        for statement in COMMON if layout < 4 else COMMON_4:
+            file.execute(statement, {"layout": layout})
         for seq, marked_ns in ((1, 20), (2, None), (3, None)):
             row = {"seq": seq, "body": body(seq), "marked_ns": marked_ns}
-            for statement in (INSERTED if layout < 3 else INSERTED_3).split(";"):
+            for statement in inserted.split(";"):
                 file.execute(statement, row)
     file.close()
     return path
@@ -89,15 +111,21 @@ def test_there_is_a_file_of_every_layout() -> None:
 async def test_what_waits_in_an_older_spool_is_sent_and_marked(tmp_path: Path, which: str) -> None:
     path = written(tmp_path / "s.sqlite", *BATCHES_OF[which])
     async with spool.open(path, epoch="new") as kept:
-        due = await kept.due(100, 10)
+        due = await kept.due(10**12, 10)
         assert [(one.stream, one.seq, bytes(one.body)) for one in due] == [
             ("s", 2, body(2)),
             ("s", 3, body(3)),
         ]
         assert (kept.epoch, await kept.last_ns("s")) == ("old", 30)
-        await kept.mark({"s": Held(3)}, 200)
-        assert (await kept.depth()).unmarked == 0
+        assert spool_file.unmarked(path) == 2
+        kept.mark({"s": Held(3)})
+        depth = await kept.depth()
+        assert (depth.unmarked, depth.bytes) == (
+            0,
+            sum(len(one.body) for one in await kept.bodies()),
+        )
     assert layout_of(path) == LAYOUT
+    assert spool_file.unmarked(path) == 0
 
 
 @pytest.mark.parametrize("which", BATCHES_OF)
@@ -111,7 +139,7 @@ async def test_an_older_spool_that_is_full_drops_nothing_it_cannot_name(
 
 
 async def test_a_spool_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    path = written(tmp_path / "s.sqlite", LAYOUT + 1, BATCHES_OF["3"][1])
+    path = written(tmp_path / "s.sqlite", LAYOUT + 1, BATCHES_OF["4"][1])
     with pytest.raises(Refused, match=rf"{path} has layout {LAYOUT + 1}.*run the version"):
         async with spool.open(path, epoch="new"):
             pass
@@ -133,4 +161,4 @@ async def test_a_migration_that_fails_leaves_the_spool_as_it_was(
             pass
     monkeypatch.undo()
     async with spool.open(path, epoch="new") as kept:
-        assert [one.seq for one in await kept.due(100, 10)] == [2, 3]
+        assert [one.seq for one in await kept.due(10**12, 10)] == [2, 3]

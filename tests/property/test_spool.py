@@ -1,0 +1,249 @@
+"""The spool against a model of it: whatever is marked, taken back, cut off or full."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from broker.batch import Batch, Source, Wide
+from broker.clock import NS_PER_S
+from broker.messages import Held
+from gateway import spool, spool_file
+from gateway.spool import Kept, Spool, SpoolSettings
+
+KEEP_S = 20
+STREAMS = st.sampled_from("stu")
+Id = tuple[str, int]
+T = TypeVar("T")
+
+
+def batch(at: int) -> Batch:
+    return Batch(1, (Wide(np.arange(at, at + 20), {"a": np.arange(20) * 0.5}),), Source.LIVE)
+
+
+class SpoolMachine(RuleBasedStateMachine):
+    """One gateway's spool, its recorder and its clock.
+
+    sent_ns: when each batch was sent last; missing where it may be sent at any time.
+    """
+
+    most_bytes = 2**30
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.folder = Path(tempfile.mkdtemp())
+        self.life = 0
+        self.now_ns = 10**18
+        self.last: dict[str, int] = {}
+        self.held: dict[str, Held] = {}
+        self.committed_ns: dict[Id, int] = {}
+        self.sent_ns: dict[Id, int] = {}
+        self.marked_ns: dict[Id, int] = {}
+        self.there: dict[Id, bytes] = {}
+
+    def run(self, doing: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(doing)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / str(self.life) / "s.sqlite"
+
+    @initialize()
+    def opened(self) -> None:
+        keep = SpoolSettings(self.most_bytes, KEEP_S, 0)
+        self.opening = spool.open(self.path, epoch=str(self.life), settings=keep)
+        self.kept: Spool = self.run(self.opening.__aenter__())
+        self.run(self.kept.all_due())  # as at every connection
+        self.sent_ns.clear()
+
+    def closed(self) -> None:
+        self.run(self.opening.__aexit__(None, None, None))
+
+    def teardown(self) -> None:
+        self.closed()
+        self.loop.close()
+        shutil.rmtree(self.folder)
+
+    # --- what happens -----------------------------------------------------------------------------
+
+    @rule(streams=st.lists(STREAMS, max_size=8), after_s=st.integers(0, 15))
+    def commit(self, streams: list[str], after_s: int) -> None:
+        self.now_ns += after_s * NS_PER_S
+        made = [(stream, batch(self.now_ns)) for stream in streams]
+        for one in self.run(self.kept.commit(made, self.now_ns)):
+            self.last[one.stream] = self.last.get(one.stream, 0) + 1
+            assert one.seq == self.last[one.stream]
+            self.committed_ns[one.stream, one.seq] = self.now_ns
+            self.sent_ns[one.stream, one.seq] = self.now_ns
+
+    @precondition(lambda self: self.last)
+    @rule(data=st.data(), stream=STREAMS, grows=st.booleans())
+    def mark(self, data: st.DataObject, stream: str, *, grows: bool) -> None:
+        seqs = st.integers(1, self.last.get(stream, 0) + 2)
+        ranges = data.draw(st.lists(st.tuples(seqs, seqs).map(sorted), max_size=3))
+        before = self.held.get(stream, Held(0))
+        told = Held.of([*((a, b) for a, b in ranges), *(before.ranges if grows else ())])
+        self.tell(stream, told)
+
+    @precondition(lambda self: self.last)
+    @rule()
+    def mark_all(self) -> None:
+        for stream, seq in self.last.items():
+            self.tell(stream, Held(seq))
+
+    def tell(self, stream: str, told: Held) -> None:
+        self.kept.mark({stream: told})
+        self.run(self.kept.depth())
+        last, before = self.last.get(stream, 0), self.held.get(stream, Held(0))
+        numbers = range(1, last + 1)
+        self.held[stream] = now = Held(0).including(seq for seq in numbers if seq in told)
+        for seq in numbers:
+            if seq in now and seq not in before:
+                self.marked_ns[stream, seq] = self.now_ns
+        if any(id_[0] == stream and id_[1] in before and id_[1] not in now for id_ in self.there):
+            self.marked_ns = dict.fromkeys(self.marked_ns, self.now_ns)
+            self.sent_ns.clear()
+
+    @rule(after_s=st.integers(0, 70), limit=st.integers(1, 5))
+    def send_again(self, after_s: int, limit: int) -> None:
+        self.now_ns += after_s * NS_PER_S
+        while due := self.run(self.kept.due(self.now_ns, limit)):
+            assert len(due) <= limit
+            self.sent(due)
+        for id_ in self.waiting:  # nothing is forgotten
+            assert id_ in self.sent_ns
+            if self.sent_ns[id_] == self.committed_ns[id_]:
+                assert self.now_ns - self.committed_ns[id_] < 10 * NS_PER_S
+
+    def sent(self, due: list[Kept]) -> None:
+        assert [one.id for one in due] == sorted(one.id for one in due)
+        for one in due:
+            id_ = one.stream, one.seq
+            assert id_ in self.waiting
+            assert one.body == self.there[id_]
+            if id_ in self.sent_ns and not self.is_news(id_):
+                assert self.now_ns - self.sent_ns[id_] >= 10 * NS_PER_S
+            self.sent_ns[id_] = self.now_ns
+
+    def is_news(self, _: Id) -> bool:
+        return False
+
+    @rule()
+    def wait_long(self) -> None:
+        since_ns = self.now_ns
+        for _ in range(3):
+            self.send_again(after_s=61, limit=50)
+        assert all(self.sent_ns[id_] > since_ns for id_ in self.waiting)
+
+    @rule()
+    def reconnect(self) -> None:
+        self.run(self.kept.all_due())
+        self.sent_ns.clear()
+
+    @rule()
+    def restart(self) -> None:
+        self.closed()
+        assert spool_file.unmarked(self.path) == len(self.waiting)
+        self.opened()
+        self.marked_ns = dict.fromkeys(self.marked_ns, self.now_ns)
+
+    @rule()
+    def kill(self) -> None:
+        """What the disk has at this moment; the recorder tells again what it holds."""
+        before = self.path.parent
+        self.life += 1
+        shutil.copytree(before, self.path.parent)
+        self.closed()
+        self.opened()
+        assert self.kept.epoch == "0"
+        for stream, held in list(self.held.items()):
+            self.tell(stream, held)
+        self.sent_ns.clear()
+        self.marked_ns = dict.fromkeys(self.marked_ns, self.now_ns)
+
+    # --- what holds at any time -------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> list[Id]:
+        nothing = Held(0)
+        return [id_ for id_ in self.there if id_[1] not in self.held.get(id_[0], nothing)]
+
+    @invariant()
+    def only_what_was_marked_is_gone(self) -> None:
+        bodies = self.run(self.kept.bodies())
+        now = {(one.stream, one.seq): one.body for one in bodies}
+        assert len(now) == len(bodies)
+        fresh = {id_ for id_ in self.committed_ns if id_ not in self.marked_ns}
+        for id_ in self.there.keys() | fresh:
+            if id_ not in now:
+                self.may_be_gone(id_)
+        for id_, body in now.items():
+            document = orjson.loads(body)
+            assert document["seq"] == id_[1]
+            if not document["frames"] and self.there.get(id_) != body:
+                self.became_gaps(id_, document)
+        self.there = now
+
+    def may_be_gone(self, id_: Id) -> None:
+        stream, seq = id_
+        assert seq in self.held.get(stream, Held(0))
+        assert self.now_ns - self.marked_ns[id_] >= KEEP_S * NS_PER_S
+
+    def became_gaps(self, id_: Id, _: dict[str, Any]) -> None:
+        raise AssertionError(f"{id_} was changed")
+
+    @invariant()
+    def the_depth_is_right(self) -> None:
+        depth = self.run(self.kept.depth())
+        oldest_ns = min((self.committed_ns[id_] for id_ in self.waiting), default=None)
+        size = sum(len(body) for body in self.there.values())
+        assert (depth.unmarked, depth.bytes) == (len(self.waiting), size)
+        assert depth.oldest_ns == oldest_ns
+
+
+class FullSpoolMachine(SpoolMachine):
+    """With room for some ten batches: the oldest become gaps."""
+
+    most_bytes = 12_000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.news: set[Id] = set()
+
+    def is_news(self, id_: Id) -> bool:
+        """Once for each batch that became gaps: it goes at once, whenever else it goes."""
+        before = len(self.news)
+        self.news.discard(id_)
+        return len(self.news) < before
+
+    def may_be_gone(self, id_: Id) -> None:
+        stream, seq = id_
+        assert seq in self.held.get(stream, Held(0))
+
+    def became_gaps(self, id_: Id, document: dict[str, Any]) -> None:
+        assert document["frames"] == []
+        assert [gap["cause"] for gap in document["gaps"]] == ["spool-full"]
+        assert id_[1] not in self.held.get(id_[0], Held(0))
+        self.sent_ns.pop(id_, None)  # at once
+        self.news.add(id_)
+
+
+SpoolMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
+FullSpoolMachine.TestCase.settings = SpoolMachine.TestCase.settings
+TestSpool = SpoolMachine.TestCase
+TestFullSpool = FullSpoolMachine.TestCase
