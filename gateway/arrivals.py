@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -70,6 +71,56 @@ class Part(NamedTuple):
     stream: int
     arrivals: Arrivals
     fresh: bool = False
+
+
+class Layout:
+    """Which signal each sample of a publish is of, stream by stream: publishes that bring the same
+    items in the same order share it, and what follows from it is worked out once.
+
+    streams: those that the samples are of, each once.  bounds: where those of each begin, and the
+    end of the last.  signal: int32[n], indexes into the spec of each sample's own stream.
+    """
+
+    __slots__ = ("bounds", "signal", "starts", "streams")
+
+    def __init__(
+        self, streams: Sequence[int], bounds: Sequence[int], signal: npt.NDArray[np.int32]
+    ) -> None:
+        """streams: in the order of the samples; one stream or more, each with a sample or more."""
+        self.streams = tuple(streams)
+        self.bounds = tuple(bounds)
+        self.starts = np.array(bounds[:-1], np.intp)
+        self.signal = signal
+
+
+class Lot(NamedTuple):
+    """Plain samples of several streams, as one publish brings them: float64, finite, all GOOD, each
+    with a time stamp, none of them the first of its item.
+
+    time_ns: int64[n].  values: float64[n].
+    """
+
+    layout: Layout
+    time_ns: Times
+    values: Column
+
+    def parts(self) -> list[Part]:
+        """The same, stream by stream."""
+        signal, quality = self.layout.signal, np.zeros(len(self.time_ns), np.uint8)
+        return [
+            Part(
+                stream,
+                Arrivals(
+                    signal[begin:end],
+                    self.time_ns[begin:end],
+                    self.values[begin:end],
+                    quality[begin:end],
+                ),
+            )
+            for stream, (begin, end) in zip(
+                self.layout.streams, pairwise(self.layout.bounds), strict=True
+            )
+        ]
 
 
 def runs(ordered: npt.NDArray[Any]) -> npt.NDArray[np.intp]:

@@ -4,7 +4,9 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+import numpy as np
 import structlog
 
 from broker.batch import Batch, Gap, source_of
@@ -12,8 +14,9 @@ from broker.clock import Clock
 from broker.namespace import StreamAddress
 from broker.streams import StreamSpec
 from gateway import holes
-from gateway.arrivals import Arrivals, Part
-from gateway.intake import Intake
+from gateway.arrivals import Arrivals, Layout, Lot, Part
+from gateway.framing import Shape, plain_frames
+from gateway.intake import MOST_LAYOUTS, Intake
 from gateway.mapping import Mapping
 from gateway.shaping import Shaper
 from gateway.spool import Spool
@@ -64,7 +67,8 @@ class Feed:
         self._waiting = 0
         self._aging: set[int] = set()
         self._ready: list[tuple[StreamAddress, Batch]] = []
-        self._changed = asyncio.Condition()
+        self._came, self._room, self._ages = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._shapes: dict[Layout, list[Shape]] = {}
         self._before: list[int | None] = [None] * len(mapping.streams)
 
     async def remember(self, kept: Spool) -> None:
@@ -73,18 +77,64 @@ class Feed:
 
     async def take(self, parts: Sequence[Part]) -> None:
         """Samples from the link; waits while too many are not spooled yet."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._waiting < self._most_waiting)
-            now_ns = self._clock.now_ns()
-            for part in parts:
-                known = self.heard_of[part.stream]
-                known.sample_ns = now_ns
-                newest_ns = int(part.arrivals.time_ns.max())
-                known.newest_ns = max(newest_ns, known.newest_ns or newest_ns)
-            for stream, counted, _ in self.intake.take(parts):
-                self._keep(stream, counted, now_ns)
-            if self._ready:
-                self._changed.notify_all()
+        await self._has_room()
+        now_ns = self._clock.now_ns()
+        for part in parts:
+            self._note(part.stream, now_ns, int(part.arrivals.time_ns.max()))
+        self._shape_parts(parts, now_ns)
+
+    async def take_lot(self, lot: Lot) -> None:
+        """Plain samples from the link, as `take` takes them."""
+        await self._has_room()
+        now_ns, layout = self._clock.now_ns(), lot.layout
+        newest_ns = np.maximum.reduceat(lot.time_ns, layout.starts).tolist()
+        for stream, newest in zip(layout.streams, newest_ns, strict=True):
+            self._note(stream, now_ns, newest)
+        if not self.intake.takes_whole(lot):
+            self._shape_parts(lot.parts(), now_ns)
+            return
+        spans = zip(layout.streams, self._shapes_of(layout), pairwise(layout.bounds), strict=True)
+        for stream, shape, (begin, end) in spans:
+            shaper = self._shapers[stream]
+            times, values = lot.time_ns[begin:end], lot.values[begin:end]
+            if shaper.sends_at_once and shaper.fits(end - begin):
+                spec = self._specs[stream]
+                framed = plain_frames(shape, times, values)
+                self._ready.append((spec.address, Batch(spec.version, framed, shaper.source)))
+                self._waiting += end - begin
+            else:
+                good = np.zeros(end - begin, np.uint8)
+                self._keep(stream, Arrivals(shape.signal, times, values, good), now_ns)
+        if self._ready:
+            self._came.set()
+
+    def _shapes_of(self, layout: Layout) -> list[Shape]:
+        shapes = self._shapes.get(layout)
+        if shapes is None:
+            if len(self._shapes) >= MOST_LAYOUTS:
+                self._shapes.clear()
+            spans = zip(layout.streams, pairwise(layout.bounds), strict=True)
+            shapes = self._shapes[layout] = [
+                Shape(layout.signal[begin:end], self._mapping.streams[stream].spec)
+                for stream, (begin, end) in spans
+            ]
+        return shapes
+
+    async def _has_room(self) -> None:
+        while self._waiting >= self._most_waiting:
+            self._room.clear()
+            await self._room.wait()
+
+    def _note(self, stream: int, now_ns: int, newest_ns: int) -> None:
+        known = self.heard_of[stream]
+        known.sample_ns = now_ns
+        known.newest_ns = max(newest_ns, known.newest_ns or newest_ns)
+
+    def _shape_parts(self, parts: Sequence[Part], now_ns: int) -> None:
+        for stream, counted, _ in self.intake.take(parts):
+            self._keep(stream, counted, now_ns)
+        if self._ready:
+            self._came.set()
 
     def _keep(self, stream: int, counted: Arrivals, now_ns: int) -> None:
         shaper = self._shapers[stream]
@@ -92,6 +142,7 @@ class Feed:
             self._put(stream, batch)
         if shaper.waits:
             self._aging.add(stream)
+            self._ages.set()
 
     async def gap(self, stream: int, gap: Gap) -> None:
         """A hole from the link."""
@@ -114,11 +165,13 @@ class Feed:
             self._shapers[stream].gap(gap)
             self.intake.shaped[stream].gaps += len(gap.signals or self._specs[stream].names)
         self._aging.add(stream)
+        self._ages.set()
 
     def heard(self, streams: Sequence[int]) -> None:
         """The server is alive for these streams."""
+        now_ns = self._clock.now_ns()
         for stream in streams:
-            self.heard_of[stream].alive_ns = self._clock.now_ns()
+            self.heard_of[stream].alive_ns = now_ns
 
     def alarm(self, subject: str, sentence: str | None) -> None:
         """An alarm that comes or goes; said once each way."""
@@ -139,26 +192,28 @@ class Feed:
 
     async def batches(self) -> list[tuple[StreamAddress, Batch]]:
         """What is ready to be spooled, as soon as there is something."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._ready)
-            ready = self._emptied()
-            self._changed.notify_all()
-            return ready
+        while not self._ready:
+            self._came.clear()
+            await self._came.wait()
+        ready = self._emptied()
+        self._room.set()
+        return ready
 
     async def age(self) -> None:
         """Cut what has waited for its batch age, until cancelled."""
         while True:
+            await self._ages.wait()
             await self._clock.sleep(TICK_S)
+            for stream in list(self._aging):
+                shaper = self._shapers[stream]
+                for batch in shaper.due(self._clock.now_ns()):
+                    self._put(stream, batch)
+                if not shaper.waits:
+                    self._aging.discard(stream)
             if not self._aging:
-                continue
-            async with self._changed:
-                for stream in list(self._aging):
-                    shaper = self._shapers[stream]
-                    for batch in shaper.due(self._clock.now_ns()):
-                        self._put(stream, batch)
-                    if not shaper.waits:
-                        self._aging.discard(stream)
-                self._changed.notify_all()
+                self._ages.clear()
+            if self._ready:
+                self._came.set()
 
     def rest(self) -> list[tuple[StreamAddress, Batch]]:
         """Everything, at the end."""

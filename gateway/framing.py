@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from broker.batch import NUMPY, Column, Long, Table, Wide
+from broker.batch import NUMPY, Column, Long, Table, Times, Wide
 from broker.streams import StreamSpec
 from gateway.arrivals import Arrivals, runs
 
@@ -50,8 +50,49 @@ def frames(found: Arrivals, spec: StreamSpec) -> Iterator[Wide | Long]:
         yield _long(found if left.all() else found[left], spec)
 
 
+class Shape:
+    """What one stream's samples of a layout look like, so that plain ones take few steps.
+
+    size: samples of each signal, which stand together, signals ascending; 0 where they do not.
+    """
+
+    __slots__ = ("names", "signal", "size", "spec")
+
+    def __init__(self, signal: npt.NDArray[np.int32], spec: StreamSpec) -> None:
+        self.signal = signal
+        self.spec = spec
+        starts = runs(signal)
+        own = signal[starts]
+        counts = np.diff(starts, append=len(signal))
+        ascends = bool((own[1:] > own[:-1]).all() and (counts == counts[0]).all())
+        self.size = int(counts[0]) if ascends else 0
+        every = len(own) == len(spec.names)
+        self.names = spec.names if every else tuple(spec.names[at] for at in own.tolist())
+
+
+def plain_frames(shape: Shape, time_ns: Times, values: Column) -> tuple[Wide | Long, ...]:
+    """What `frames` gives of samples that are float64 and GOOD."""
+    size, spec = shape.size, shape.spec
+    if size:
+        table = time_ns.reshape(-1, size)
+        alone = len(table) == 1 and 1 < size < LONG_UNDER
+        if not alone and time_ns[0] == time_ns[-size] and (table == table[0]).all():
+            return (Wide(table[0], Table(shape.names, values.reshape(-1, size))),)
+        if size < LONG_UNDER:
+            order = np.argsort(time_ns, kind="stable")
+            ordered = time_ns[order]
+            firsts = ordered if size == 1 else np.sort(table[:, 0])
+            if (firsts[1:] > firsts[:-1]).all():  # no two signals can share their time stamps
+                good = np.zeros(len(order), np.uint8)
+                signal = shape.signal[order]
+                return (Long(ordered, signal, values[order], good, spec.names, spec.dtypes),)
+    good = np.zeros(len(time_ns), np.uint8)
+    return tuple(frames(Arrivals(shape.signal, time_ns, values, good), spec))
+
+
 def _together(times: npt.NDArray[np.int64], starts: Places, counts: Places) -> list[Places]:
-    """Which signals have equal time stamps: groups of places in `starts`.
+    """Which signals have equal time stamps: groups of places in `starts`, without those that are
+    alone and have few samples.
 
     times: those of the first signal, then of the second, and so on.
     """
@@ -60,12 +101,16 @@ def _together(times: npt.NDArray[np.int64], starts: Places, counts: Places) -> l
         table = times.reshape(len(starts), counts[0])
         if (table == table[0]).all():
             return [every]
-    firsts = np.sort(times[starts])
-    if (firsts[1:] != firsts[:-1]).all():
-        return [every[at : at + 1] for at in np.flatnonzero(counts >= LONG_UNDER)]
+    order = np.argsort(times[starts], kind="stable")
+    firsts = times[starts][order]
+    equal = firsts[1:] == firsts[:-1]
+    worth = counts >= LONG_UNDER
+    if equal.any():
+        worth[order[1:][equal]] = worth[order[:-1][equal]] = True
     groups: dict[bytes, list[int]] = {}
-    for at, (start, count) in enumerate(zip(starts.tolist(), counts.tolist(), strict=True)):
-        groups.setdefault(times[start : start + count].tobytes(), []).append(at)
+    for at in np.flatnonzero(worth).tolist():
+        start = int(starts[at])
+        groups.setdefault(times[start : start + int(counts[at])].tobytes(), []).append(at)
     return [np.array(group) for group in groups.values()]
 
 

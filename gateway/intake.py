@@ -13,12 +13,15 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from broker.batch import BAD, NO_VALUE, column_dtype
+from broker.batch import BAD, GOOD, NO_VALUE, column_dtype
 from broker.streams import Dtype
-from gateway.arrivals import Arrivals, Part
+from gateway.arrivals import Arrivals, Layout, Lot, Part
 from gateway.deadband import DeadBand
 from gateway.mapping import StreamMapping
-from gateway.placing import NEVER, Placer
+from gateway.placing import NEVER, Order, Placer
+
+MOST_LAYOUTS = 256
+"""Layouts that are remembered; a server that never repeats one fills them in vain."""
 
 _Mask = npt.NDArray[np.bool_]
 
@@ -58,6 +61,19 @@ class Intake:
             if theirs := [part for part in parts if part.stream in one.begins]:
                 yield from one.take(theirs)
 
+    def takes_whole(self, lot: Lot) -> bool:
+        """Take a lot as it stands, if each of its samples counts and keeps its time stamp; else
+        nothing was done.
+        """
+        shared = self._of[lot.layout.streams[0]]
+        if not shared.takes_whole(lot):
+            return False
+        for stream, (begin, end) in zip(
+            lot.layout.streams, pairwise(lot.layout.bounds), strict=True
+        ):
+            self.shaped[stream].offered += end - begin
+        return True
+
     def last_ns(self, stream: int, signal: int) -> int | None:
         """The greatest time stamp of a signal."""
         return self._of[stream].last_ns(stream, signal)
@@ -80,6 +96,7 @@ class _Shared:
         self._told = _Told(dtypes)
         self._placer = Placer(len(dtypes))
         self._deadband = DeadBand(np.array(bands))
+        self._orders: dict[Layout, Order] = {}
 
     def take(self, parts: Sequence[Part]) -> Iterator[Part]:
         joined = Arrivals.joined([self._counted_on(part) for part in parts])
@@ -105,6 +122,24 @@ class _Shared:
             placed, of = placed[leaving], of[leaving]
             begins = np.searchsorted(of, np.arange(len(parts) + 1))
         yield from self._parted(parts, placed, begins.tolist())
+
+    def takes_whole(self, lot: Lot) -> bool:
+        if self._deadband.is_used:
+            return False
+        order = self._orders.get(lot.layout)
+        if order is None:
+            if len(self._orders) >= MOST_LAYOUTS:
+                self._orders.clear()
+            order = self._orders[lot.layout] = self._ordered(lot.layout)
+        if not self._placer.keeps(order, lot.time_ns):
+            return False
+        self._told.remember_plain(order, lot)
+        return True
+
+    def _ordered(self, layout: Layout) -> Order:
+        counts = np.diff(layout.bounds)
+        begins = np.array([self.begins[one] for one in layout.streams], np.int32)
+        return Order(layout.signal + np.repeat(begins, counts))
 
     def _counted_on(self, part: Part) -> Arrivals:
         """A part with its signals counted among all that are shared."""
@@ -158,3 +193,10 @@ class _Told:
         self._time_ns[found.signal] = found.time_ns
         self._values[found.signal] = found.values
         self._quality[found.signal] = found.quality
+
+    def remember_plain(self, order: Order, lot: Lot) -> None:
+        """The same of a lot."""
+        last = order.last
+        self._time_ns[order.signals] = lot.time_ns if last is None else lot.time_ns[last]
+        self._values[order.signals] = lot.values if last is None else lot.values[last]
+        self._quality[order.signals] = GOOD

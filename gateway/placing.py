@@ -15,6 +15,35 @@ MOST_RECENT = 256
 Signals = npt.NDArray[np.int32]
 
 
+class Order:
+    """The signals of samples that come again and again: what follows from them alone.
+
+    own: int32[n].  rows: where they are taken from so that those of a signal stand together; None
+    where they do.  signals: each that occurs, once.  first: where its samples begin among
+    `rows`; last: the last of them, as they come.  Both are None where each signal has one sample
+    and they ascend.  counts: samples of each signal.  rank: how many of its signal come before a
+    sample.
+    """
+
+    __slots__ = ("counts", "first", "last", "own", "rank", "rows", "signals")
+
+    def __init__(self, own: Signals) -> None:
+        self.own = own
+        self.rows: npt.NDArray[np.intp] | None = None
+        if (own[1:] < own[:-1]).any():
+            self.rows = np.argsort(own, kind="stable")
+            self.own = own[self.rows]
+        starts = runs(self.own)
+        self.signals = self.own[starts]
+        self.counts = np.diff(starts, append=len(own))
+        self.rank = np.arange(len(own)) - np.repeat(starts, self.counts)
+        self.first = self.last = None
+        if len(starts) < len(own) or self.rows is not None:
+            ends = starts + self.counts - 1
+            self.first = starts
+            self.last = ends if self.rows is None else self.rows[ends]
+
+
 class Placer:
     """What is known of the time stamps of some signals."""
 
@@ -26,6 +55,29 @@ class Placer:
         """Rings: of each signal the time stamps of its last samples."""
         self._taken = np.zeros(signals, np.int64)
         """How many samples each signal has had."""
+
+    def keeps(self, order: Order, time_ns: Times) -> bool:
+        """Take time stamps that ascend beyond all before, signal by signal; else nothing is done.
+
+        It is what `place` would answer with the same time stamps.
+        """
+        newest_ns = self.newest_ns[order.signals]
+        if order.first is None:
+            if not (time_ns > newest_ns).all():
+                return False
+            self.newest_ns[order.signals] = time_ns
+        else:
+            times = time_ns if order.rows is None else time_ns[order.rows]
+            ascends = times[1:] > times[:-1]
+            ascends[order.first[1:] - 1] = True
+            if not (ascends.all() and (times[order.first] > newest_ns).all()):
+                return False
+            self.newest_ns[order.signals] = time_ns[order.last]
+            time_ns = times
+        taken = self._taken[order.own]
+        self._recent[(taken + order.rank) % MOST_RECENT, order.own] = time_ns
+        self._taken[order.signals] += order.counts
+        return True
 
     def place(self, signal: Signals, time_ns: Times) -> Times:
         """A free time stamp for each sample: its own, or the next that no recent one has.

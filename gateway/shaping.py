@@ -48,6 +48,16 @@ class Shaper:
         """Whether there are samples or gaps to be cut."""
         return bool(self._count or self._gaps)
 
+    @property
+    def sends_at_once(self) -> bool:
+        """Whether nothing waits, and nothing is to."""
+        return not (self._count or self._gaps or self.mapping.batch_age_s)
+
+    def fits(self, count: int) -> bool:
+        """Whether a batch holds so many samples; never sure of texts."""
+        size = count * SAMPLE_BYTES + self._most_signals
+        return count <= self.mapping.batch_values and size <= ROUGH_BYTES and not self._texts
+
     def keep(self, rest: Arrivals, now_ns: int) -> Iterator[Batch]:
         """Put samples to those that wait, and cut wherever a batch is full."""
         if not self._count:

@@ -48,6 +48,8 @@ class Outlet:
         """One notification of a subscription; waits while the sink is full."""
         now_ns = self._clock.now_ns()
         found = subscription.sorter.sort(changes, now_ns)
+        if found.lot is not None:
+            await self._sink.take_lot(found.lot)
         for hole in found.holes:
             await self._state(hole)
         for parts in (found.first, found.parts):

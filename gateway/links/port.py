@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from broker.batch import Gap
-from gateway.arrivals import Part
+from gateway.arrivals import Lot, Part
 
 
 class Sink(Protocol):
@@ -12,6 +12,9 @@ class Sink(Protocol):
 
     async def take(self, parts: Sequence[Part]) -> None:
         """What came at once, in the order of the source; waits while the sink is full."""
+
+    async def take_lot(self, lot: Lot) -> None:
+        """The same of plain samples, all at once; an empty lot never comes."""
 
     async def gap(self, stream: int, gap: Gap) -> None:
         """A hole in a stream."""

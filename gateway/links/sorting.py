@@ -15,7 +15,7 @@ from asyncua import ua
 
 from broker.batch import BAD, GOOD, NO_VALUE, NUMPY, UNCERTAIN, Column, column_dtype
 from broker.streams import Dtype
-from gateway.arrivals import Arrivals, Part, runs
+from gateway.arrivals import Arrivals, Layout, Lot, Part, runs
 from gateway.links.changes import BOOL, FLOAT, INT, NO_TIME, OTHER, Changes
 from gateway.links.conversion import Unfit, value_of
 
@@ -29,6 +29,8 @@ _INFO_BITS, _OVERFLOW_BITS = np.uint32(0x0C80), np.uint32(0x0480)
 _WAITING = np.uint32(ua.StatusCodes.BadWaitingForInitialData)
 _GONE = np.array([ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadNodeIdInvalid], np.uint32)
 _DTYPES = tuple(Dtype)
+MOST_LAYOUTS = 256
+"""Orders of handles that are remembered; a server that never repeats one fills them in vain."""
 
 _Rows = npt.NDArray[np.intp]
 _Mask = npt.NDArray[np.bool_]
@@ -53,11 +55,13 @@ class Hole:
 class Sorted:
     """What a publish brought: holes first, they end before the samples begin.
 
-    first: the samples that are the first of their items; parts: all others, after them.  unfit:
-    samples whose value was no value of their signal; reasons: why, once a signal.  gone and back:
-    handles whose node the server no longer has, or has again.
+    lot: all samples where they are plain, and then there is nothing else.  first: those that are
+    the first of their items; parts: all others, after them.  unfit: samples whose value was no
+    value of their signal; reasons: why, once a signal.  gone and back: handles whose node the
+    server no longer has, or has again.
     """
 
+    lot: Lot | None = None
     holes: list[Hole] = field(default_factory=list)
     first: list[Part] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
@@ -89,9 +93,17 @@ class Sorter:
         self.lost = np.zeros(len(counts), np.bool_)
         self.gone = np.zeros(len(counts), np.bool_)
         self.heard_ns = np.zeros(len(counts), np.int64)
+        self._layouts: dict[bytes, tuple[Layout, _Rows | None] | None] = {}
 
     def sort(self, changes: Changes, now_ns: int) -> Sorted:
         """Sort one notification's changes; an item without a time stamp gets `now_ns`."""
+        if (lot := self._lot(changes)) is not None:
+            self.heard_ns[changes.handle] = now_ns
+            return Sorted(lot)
+        return self.sort_any(changes, now_ns)
+
+    def sort_any(self, changes: Changes, now_ns: int) -> Sorted:
+        """The same with nothing taken for granted."""
         known = (changes.handle > 0) & (changes.handle < len(self._counts))
         if not known.all():
             changes = changes[known]
@@ -117,6 +129,56 @@ class Sorter:
             table = table.only(~firsts)
         found.parts = list(self._parts(table))
         return found
+
+    # --- what is plain ---------------------------------------------------------------------------
+
+    def _lot(self, changes: Changes) -> Lot | None:
+        """All of a publish if there is nothing about it but values; None if there may be more."""
+        key = changes.handle.tobytes()
+        if key not in self._layouts:
+            if len(self._layouts) >= MOST_LAYOUTS:
+                self._layouts.clear()
+            self._layouts[key] = self._laid_out(changes.handle)
+        known = self._layouts[key]
+        if known is None or not self._is_plain(changes):
+            return None
+        layout, rows = known
+        if rows is None:
+            return Lot(layout, changes.time_ns, changes.floats)
+        return Lot(layout, changes.time_ns[rows], changes.floats[rows])
+
+    def _is_plain(self, changes: Changes) -> bool:
+        """Whether all of it are good numbers with a time stamp, and nothing is due to be said."""
+        return not (
+            changes.status.any()
+            or (changes.kind != FLOAT).any()
+            or (changes.time_ns == NO_TIME).any()
+            or not np.isfinite(changes.floats).all()
+            or self.gone.any()
+            or (self.fresh[1:].any() and self.fresh[changes.handle].any())
+            or (self.lost[1:].any() and self.lost[changes.handle].any())
+        )
+
+    def _laid_out(self, handle: npt.NDArray[np.uint32]) -> tuple[Layout, _Rows | None] | None:
+        """The layout of these handles' samples, and the row of each if that is not its own.
+
+        None where a handle is unknown or a stream holds anything but float64.
+        """
+        if not len(handle) or not ((handle > 0) & (handle < len(self._counts))).all():
+            return None
+        rows, feed = self._fed(handle)
+        stream = self._stream[feed]
+        if any(set(self._dtypes[one]) != {Dtype.FLOAT64} for one in np.unique(stream).tolist()):
+            return None
+        if (stream[1:] < stream[:-1]).any():
+            order = np.argsort(stream, kind="stable")
+            rows = order if rows is None else rows[order]
+            feed, stream = feed[order], stream[order]
+        starts = runs(stream)
+        layout = Layout(
+            stream[starts].tolist(), [*starts.tolist(), len(stream)], self._signal[feed]
+        )
+        return layout, rows
 
     def _notice_gone(self, changes: Changes, quality: npt.NDArray[np.uint8], found: Sorted) -> None:
         is_bad = quality == BAD

@@ -14,7 +14,7 @@ from asyncua.server.internal_subscription import InternalSubscription
 from broker.batch import Gap
 from broker.clock import NS_PER_S, WallClock
 from gateway import mapping
-from gateway.arrivals import Arrivals, Part
+from gateway.arrivals import Arrivals, Lot, Part
 from gateway.links.opcua import OpcUaLink
 from gateway.mapping import Mapping
 from tests import services
@@ -127,6 +127,9 @@ class Kept:
 
     def __post_init__(self) -> None:
         self.room.set()
+
+    async def take_lot(self, lot: Lot) -> None:
+        await self.take(lot.parts())
 
     async def take(self, parts: Sequence[Part]) -> None:
         await self.room.wait()

@@ -9,7 +9,7 @@ import pytest
 from broker.batch import Gap
 from broker.clock import WallClock
 from gateway import browse, mapping
-from gateway.arrivals import Part
+from gateway.arrivals import Lot, Part
 from gateway.check import check
 from gateway.links.opcua import OpcUaLink
 from gateway.mapping import Mapping
@@ -42,6 +42,9 @@ class Kept:
         self.rows: list[tuple[int, int, object]] = []
         self.alarms: list[str] = []
         self.changed = asyncio.Event()
+
+    async def take_lot(self, lot: Lot) -> None:
+        await self.take(lot.parts())
 
     async def take(self, parts: Sequence[Part]) -> None:
         for _, found, _ in parts:

@@ -55,6 +55,7 @@ def settled(
 
 
 def rows_of(found: Sorted) -> list[tuple[int, bool, list[tuple[Any, ...]]]]:
+    plain = found.lot.parts() if found.lot else ()
     return [
         (
             stream,
@@ -69,7 +70,7 @@ def rows_of(found: Sorted) -> list[tuple[int, bool, list[tuple[Any, ...]]]]:
                 )
             ),
         )
-        for stream, one, fresh in (*found.first, *found.parts)
+        for stream, one, fresh in (*plain, *found.first, *found.parts)
     ]
 
 
