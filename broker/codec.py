@@ -119,6 +119,9 @@ def _table_out(frame: Wide) -> orjson.Fragment | None:
         table = np.concatenate(columns).reshape(len(columns), len(frame.time_ns))
     if table.dtype != np.float64:
         return None
+    if table.shape[1] == 1:  # a flat list is written in half the time of nested ones
+        cells = orjson.dumps(np.ascontiguousarray(table[:, 0]), option=orjson.OPT_SERIALIZE_NUMPY)
+        return orjson.Fragment(_named(names) % tuple(cells[1:-1].split(b",")))
     rows = orjson.dumps(np.ascontiguousarray(table), option=orjson.OPT_SERIALIZE_NUMPY)
     return orjson.Fragment(_named(names) % tuple(rows[2:-2].split(b"],[")))
 
@@ -141,6 +144,8 @@ def _long_out(frame: Long) -> dict[str, Any]:
 
 def _times_out(time_ns: Times) -> dict[str, Any]:
     start_ns = int(time_ns[0]) if len(time_ns) else 0
+    if len(time_ns) == 1:
+        return {"t0": text_of(start_ns), "dt": [0]}
     return {"t0": text_of(start_ns), "dt": _column_out(time_ns - start_ns, None)}
 
 
@@ -164,6 +169,8 @@ def _column_out(column: Column, quality: Quality | None) -> Column | list[Any]:
 
 
 def _exact(column: Column) -> bool:
+    if column.view(np.uint64).max() <= MOST_EXACT:  # one look where nothing is negative
+        return True
     return bool(column.min() >= -MOST_EXACT and column.max() <= MOST_EXACT)
 
 

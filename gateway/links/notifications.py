@@ -20,6 +20,12 @@ _SUBSCRIPTION = struct.Struct("<Ii")
 _MESSAGE = struct.Struct("<Iqi")
 _COUNT = struct.Struct("<i")
 _CODE = struct.Struct("<I")
+_TYPE = struct.Struct("<BBH")
+_FOUR_BYTES = 1
+"""How a NodeId of namespace 0 with a number below 65,536 begins; Part 6, 5.2.2.9."""
+_RESULT, _REST = 16, 28
+_PLAIN = frozenset(struct.pack("<IBi3x", 0, 0, texts) for texts in (0, -1))
+"""A response's header from its result on where all is good: no diagnostics, no texts, no more."""
 _LIES = (
     UaError,
     struct.error,
@@ -88,9 +94,13 @@ def _lie(exc: Exception) -> Corrupt:
 def _checked(answer: Buffer, wanted: int) -> bytes:
     """What follows the response's header; raises if that says no."""
     try:
-        kind = int(nodeid_from_binary(answer).Identifier)
-        header = struct_from_binary(ua.ResponseHeader, answer)
-        body = answer.read(len(answer))
+        whole = answer.read(len(answer))
+        if whole[_RESULT:_REST] in _PLAIN and _TYPE.unpack_from(whole) == (_FOUR_BYTES, 0, wanted):
+            return whole[_REST:]
+        rest = Buffer(whole)
+        kind = int(nodeid_from_binary(rest).Identifier)
+        header = struct_from_binary(ua.ResponseHeader, rest)
+        body = rest.read(len(rest))
     except _LIES as exc:
         raise _lie(exc) from exc
     header.ServiceResult.check()

@@ -197,6 +197,20 @@ def test_a_keep_alive_a_status_and_a_refusal_are_told_apart() -> None:
         notifications.publish(Buffer(struct_to_binary(fault)))
 
 
+@pytest.mark.parametrize("texts", [None, [], ["a text"]])
+def test_whatever_a_good_header_holds_the_message_behind_it_is_read(texts) -> None:
+    answer = ua.PublishResponse()
+    answer.ResponseHeader.StringTable = texts
+    answer.ResponseHeader.RequestHandle = 2**32 - 1
+    answer.Parameters.SubscriptionId = 7
+    answer.Parameters.NotificationMessage.SequenceNumber = 9
+    told = struct_to_binary(answer)
+    said = notifications.publish(Buffer(told))
+    assert (said.subscription, said.message.sequence) == (7, 9)
+    with pytest.raises(Corrupt):  # it is no answer to a RepublishRequest
+        notifications.republished(Buffer(told))
+
+
 def test_a_message_sent_again_is_decoded_like_a_publish() -> None:
     answer = ua.RepublishResponse()
     row = ua.MonitoredItemNotification(5, ua.DataValue(ua.Variant(2.5)))
