@@ -113,6 +113,15 @@ class Bus:
         sent.add_done_callback(lambda _: self._room.release())
         return sent
 
+    def offer(self, messages: Sequence[tuple[str, bytes]]) -> int:
+        """Send (topic, payload)s at QoS 1 at once, as many as can go now, and tell how many went.
+
+        For who keeps them until their reader says that they came.  None goes where no connection
+        stands or the socket takes no more, and no more than `window` go unacknowledged; those of
+        `submit` count here, and not the other way.
+        """
+        return 0 if self._connection is None else self._connection.offer(messages)
+
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Send at QoS 1 and wait for the broker's acknowledgement; raises Unavailable."""
         sent = await self.submit(topic, payload, retain=retain)

@@ -59,7 +59,8 @@ class Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._mid = 0
-        self._sent: dict[int, asyncio.Future[None]] = {}
+        self._sent: dict[int, asyncio.Future[None] | None] = {}
+        """What is not acknowledged; None where nobody waits for it."""
         self._asked: dict[int, asyncio.Future[tuple[int, ...]]] = {}
         self._subscribed: list[Inbox] = []
         self._paused = False
@@ -156,9 +157,9 @@ class Connection(asyncio.Protocol):
     def _end(self, reason: str) -> None:
         if not self.lost.done():
             self.lost.set_result(reason)
-        pending: list[asyncio.Future[Any]] = [*self._sent.values(), *self._asked.values()]
+        pending: list[asyncio.Future[Any] | None] = [*self._sent.values(), *self._asked.values()]
         for future in pending:
-            if not future.done():
+            if future is not None and not future.done():
                 future.set_exception(
                     Unavailable(
                         f"the connection to the broker at {self._settings.address} broke: {reason}"
@@ -179,12 +180,31 @@ class Connection(asyncio.Protocol):
         """Send at QoS 1; the future ends with the broker's acknowledgement."""
         if self.lost.done():
             raise Unavailable(f"the connection to {self._settings.address} is broken")
+        sent: asyncio.Future[None] = self._loop.create_future()
+        self._publish(topic, payload, sent, retain=retain)
+        return sent
+
+    def offer(self, messages: Sequence[tuple[str, bytes]]) -> int:
+        """The same of several, where nobody waits for the acknowledgement; how many went.
+
+        They leave at once: who offers has them all at hand, and nothing more to wait for.
+        """
+        room = self._settings.window - len(self._sent)
+        if self.lost.done() or not self._writable.is_set() or room <= 0:
+            return 0
+        for topic, payload in messages[:room]:
+            self._publish(topic, payload, None, retain=False)
+        self._flush()
+        return min(len(messages), room)
+
+    def _publish(
+        self, topic: str, payload: bytes, sent: asyncio.Future[None] | None, *, retain: bool
+    ) -> None:
         mid = self._next_mid()
-        sent = self._sent[mid] = self._loop.create_future()
+        self._sent[mid] = sent
         self._write(mqtt.publish_head(topic, mid, len(payload), retain=retain))
         self._write(payload)
         self.resume()
-        return sent
 
     def acknowledge(self, mid: int) -> None:
         """Acknowledge an arrival of this connection."""

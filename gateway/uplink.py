@@ -64,6 +64,7 @@ class Uplink:
         self._space = space
         self._specs = {str(spec.address): spec for spec in specs}
         self._fresh: asyncio.Queue[Kept] = asyncio.Queue(FRESH_WAITING)
+        self._is_held_up = False
         self._announced = 0
         self._topics: dict[tuple[Verb, str], str] = {}
 
@@ -77,11 +78,29 @@ class Uplink:
         committed = await self._spool.commit(named, since_ns)
         self.sent.commits += 1
         self.sent.commit_ns += self._clock.now_ns() - since_ns
-        for kept in committed:
-            try:
-                self._fresh.put_nowait(kept)
-            except asyncio.QueueFull:
-                self.sent.put_off += 1
+        for kept in committed[self._offered(committed) :]:
+            self._put_by(kept)
+
+    def _offered(self, committed: Sequence[Kept]) -> int:
+        """Send batches without waiting; how many went: none if others wait before them."""
+        waits = self._is_held_up or not self._fresh.empty()
+        if waits or not self._announced or self._bus.standing != self._announced:
+            return 0
+        now_ns = self._clock.now_ns()
+        went = self._bus.offer(
+            [
+                (self._topic(Verb.DATA, kept.stream), codec.stamped(kept.body, now_ns))
+                for kept in committed
+            ]
+        )
+        self.sent.batches += went
+        return went
+
+    def _put_by(self, kept: Kept) -> None:
+        try:
+            self._fresh.put_nowait(kept)
+        except asyncio.QueueFull:
+            self.sent.put_off += 1
 
     async def run(self) -> None:
         """Announce, take marks and send again, until cancelled."""
@@ -145,8 +164,12 @@ class Uplink:
         }
 
     async def _send_fresh(self) -> None:
+        """What could not go as soon as it was committed."""
         while True:
-            await self._publish(Verb.DATA, await self._fresh.get())
+            kept = await self._fresh.get()
+            self._is_held_up = True
+            await self._publish(Verb.DATA, kept)
+            self._is_held_up = False
 
     async def _send_again(self) -> None:
         while True:

@@ -301,6 +301,23 @@ async def test_a_publish_that_is_not_acknowledged_in_time_is_unavailable(broker)
             await bus.publish(TOPIC, b"")
 
 
+async def test_of_what_is_offered_as_much_goes_as_the_window_holds(broker):
+    async with (
+        open_bus(broker, window=5) as bus,
+        bus.subscribe([TOPIC], capacity=10, overflow="block") as inbox,
+        asyncio.timeout(5),
+    ):
+        assert bus.offer([(TOPIC, payload) for payload in numbered(3)]) == 3
+        assert bus.offer([(TOPIC, payload) for payload in numbered(4, 3)]) == 2
+        assert bus.offer([(TOPIC, b"one too many")]) == 0
+        assert await next_of(inbox, 5) == numbered(5)
+        await bus.publish("t/behind-the-acknowledgements", b"")
+        assert bus.offer([(TOPIC, b"room again")]) == 1
+        assert await next_of(inbox) == [b"room again"]
+    async with client.open(settings(broker, ADA), WallClock(), client_id="ada") as bus:
+        assert bus.offer([(TOPIC, b"nobody there yet")]) == 0
+
+
 async def test_the_window_holds_a_publisher_back(broker):
     async with open_bus(broker, window=5) as bus:
         async with stopped(broker):

@@ -29,10 +29,9 @@ def batch(at: int) -> Batch:
     return Batch(1, (Wide(np.array([at], np.int64), {"a": np.array([1.0])}),), Source.LIVE)
 
 
-def settings(door: nats.Door) -> BusSettings:
-    return BusSettings(
-        broker=f"mqtt://{door.mqtt}", credential=SecretStr(Credential.make("ada").text)
-    )
+def settings(door: nats.Door, window: int) -> BusSettings:
+    credential = SecretStr(Credential.make("ada").text)
+    return BusSettings(broker=f"mqtt://{door.mqtt}", credential=credential, window=window)
 
 
 async def answer(*_: object) -> nats.Entry:
@@ -40,11 +39,13 @@ async def answer(*_: object) -> nats.Entry:
 
 
 @asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[tuple[client.Bus, spool.Spool, client.Bus]]:
+async def opened(
+    folder: Path, window: int = 1_000
+) -> AsyncIterator[tuple[client.Bus, spool.Spool, client.Bus]]:
     async with (
         nats.serve(folder, answer=answer, clock=CLOCK) as door,
-        client.open(settings(door), CLOCK, client_id="ada--gateway") as bus,
-        client.open(settings(door), CLOCK, client_id="ada--recorder") as recorder,
+        client.open(settings(door, window), CLOCK, client_id="ada--gateway") as bus,
+        client.open(settings(door, window), CLOCK, client_id="ada--recorder") as recorder,
         spool.open(folder / "s.sqlite", epoch="one") as kept,
     ):
         yield bus, kept, recorder
@@ -74,6 +75,29 @@ async def test_what_waited_goes_late_behind_the_spec_and_is_done_when_marked(
             mark = messages.encode_mark(Mark({"s": {"one": Held(2)}}))
             await recorder.publish("tb1/live/mark/o/e", mark)
             assert await uplink.drained(5.0)
+            running.cancel()
+
+
+async def test_what_the_window_holds_up_goes_in_the_order_of_its_numbers(tmp_path: Path) -> None:
+    async with asyncio.timeout(15), opened(tmp_path, window=3) as (bus, kept, recorder):
+        uplink = Uplink(bus, kept, CLOCK, space="live", specs=[SPEC])
+        async with (
+            recorder.subscribe(["tb1/live/data/#"], capacity=100, overflow="block") as inbox,
+            asyncio.TaskGroup() as tasks,
+        ):
+            running = tasks.create_task(uplink.run(), name="uplink")
+            while not uplink.sent.connects:
+                await CLOCK.sleep(0.01)
+            for first in (0, 20):
+                await uplink.send([(SPEC.address, batch(first + at)) for at in range(20)])
+            seen: list[int] = []
+            async for message in inbox:
+                inbox.ack(message)
+                seen.append(orjson.loads(message.payload)["seq"])
+                if len(seen) == 40:
+                    break
+            assert seen == list(range(1, 41))
+            assert uplink.sent.put_off == 0
             running.cancel()
 
 
