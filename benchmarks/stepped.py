@@ -1,6 +1,6 @@
 """The gateway, with a clock at each of its steps: stepped.py STEPS-FILE MAPPING.
 
-The steps are written when it ends.  Two methods are wrapped, nothing else is changed.
+The steps are written when it ends.  Its methods at the steps are wrapped, nothing else is changed.
 """
 
 import sys
@@ -24,14 +24,21 @@ def main() -> None:
     file, mapping = Path(sys.argv[1]), sys.argv[2]
     taken: dict[str, list[float]] = defaultdict(list)
     now_ns = WallClock().now_ns
-    took, committed = Feed.take_lot, Spool.commit
+    took, took_lot, committed = Feed.take, Feed.take_lot, Spool.commit
     arrived_ns = 0
 
-    async def take_lot(self: Any, lot: Any) -> None:
+    def arrived(newest_ns: int) -> None:
         nonlocal arrived_ns
         arrived_ns = now_ns()
-        taken[ARRIVED].append((arrived_ns - int(lot.time_ns.max())) / 1e6)
-        await took(self, lot)
+        taken[ARRIVED].append((arrived_ns - newest_ns) / 1e6)
+
+    async def take(self: Any, parts: Any) -> None:
+        arrived(max(int(part.arrivals.time_ns.max()) for part in parts))
+        await took(self, parts)
+
+    async def take_lot(self: Any, lot: Any) -> None:
+        arrived(int(lot.time_ns.max()))
+        await took_lot(self, lot)
 
     async def commit(self: Any, *args: Any, **named: Any) -> Any:
         start_ns = now_ns()
@@ -41,7 +48,8 @@ def main() -> None:
         finally:
             taken[COMMITTED].append((now_ns() - start_ns) / 1e6)
 
-    Feed.take_lot, Spool.commit = take_lot, commit  # type: ignore[method-assign]  # that is the point
+    Feed.take, Feed.take_lot = take, take_lot  # type: ignore[method-assign]  # that is the point
+    Spool.commit = commit  # type: ignore[method-assign]  # as above
     sys.argv = ["testbed", "gateway", "run", mapping]
     from testbed import cli  # noqa: PLC0415 - it imports what was wrapped
 

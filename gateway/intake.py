@@ -21,7 +21,7 @@ from gateway.mapping import StreamMapping
 from gateway.placing import NEVER, Order, Placer
 
 MOST_LAYOUTS = 256
-"""Layouts that are remembered; a server that never repeats one fills them in vain."""
+"""Layouts that are remembered."""
 
 _Mask = npt.NDArray[np.bool_]
 

@@ -30,7 +30,7 @@ _WAITING = np.uint32(ua.StatusCodes.BadWaitingForInitialData)
 _GONE = np.array([ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadNodeIdInvalid], np.uint32)
 _DTYPES = tuple(Dtype)
 MOST_LAYOUTS = 256
-"""Orders of handles that are remembered; a server that never repeats one fills them in vain."""
+"""Orders of handles that are remembered, and as many that came once."""
 
 _Rows = npt.NDArray[np.intp]
 _Mask = npt.NDArray[np.bool_]
@@ -94,6 +94,7 @@ class Sorter:
         self.gone = np.zeros(len(counts), np.bool_)
         self.heard_ns = np.zeros(len(counts), np.int64)
         self._layouts: dict[bytes, tuple[Layout, _Rows | None] | None] = {}
+        self._once: set[bytes] = set()
 
     def sort(self, changes: Changes, now_ns: int) -> Sorted:
         """Sort one notification's changes; an item without a time stamp gets `now_ns`."""
@@ -136,8 +137,14 @@ class Sorter:
         """All of a publish if there is nothing about it but values; None if there may be more."""
         key = changes.handle.tobytes()
         if key not in self._layouts:
+            if key not in self._once:  # it may never come again: to lay it out would be in vain
+                if len(self._once) >= MOST_LAYOUTS:
+                    self._once.clear()
+                self._once.add(key)
+                return None
             if len(self._layouts) >= MOST_LAYOUTS:
                 self._layouts.clear()
+            self._once.discard(key)
             self._layouts[key] = self._laid_out(changes.handle)
         known = self._layouts[key]
         if known is None or not self._is_plain(changes):

@@ -74,6 +74,19 @@ def rows_of(found: Sorted) -> list[tuple[int, bool, list[tuple[Any, ...]]]]:
     ]
 
 
+def test_a_plain_publish_is_taken_whole_once_its_order_is_known() -> None:
+    sorter = settled([(0, 0)], [(1, 0)], dtypes=(FLOATS, FLOATS))
+    told = [changes((2, at, 1.0, 0), (1, at, 2.0, 0)) for at in range(1, 4)]
+    lots = [sorter.sort(one, 9).lot for one in told]
+    assert lots[0] is None
+    assert lots[1] is not None
+    assert lots[2] is not None
+    assert lots[1].layout is lots[2].layout
+    assert lots[2].layout.streams == (0, 1)
+    assert lots[2].values.tolist() == [2.0, 1.0]
+    assert sorter.sort(changes((2, 5, 1.0, OVERFLOWED), (1, 5, 2.0, 0)), 9).lot is None
+
+
 def test_each_stream_gets_its_own_in_the_order_of_the_server() -> None:
     sorter = settled([(1, 0)], [(0, 1)], [(0, 0)], dtypes=(FLOATS, FLOATS))
     found = sorter.sort(changes((1, 5, 1.0, 0), (2, 6, 2.0, 0), (3, 7, 3.0, 0), (2, 8, 4.0, 0)), 9)
