@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from broker import client
+from broker.backends import nats_storage
+from broker.backends.nats import NatsSettings
 from broker.clock import Clock
 from broker.settings import BusSettings
 from testbed_api import data
@@ -15,6 +17,8 @@ from testbed_api.settings import ServerSettings
 from testbed_api.shared import RECORDER
 
 BEAT_S = 5.0
+BROKER = "broker"
+"""Folder of an embedded broker in the data folder."""
 GATHER_EMBEDDED_S = 0.1
 GATHER_S = 1.0
 """InfluxDB's work for a request is spread over all that is in it."""
@@ -66,8 +70,13 @@ def _recorder(settings: ServerSettings, bus: client.Bus, kept: Data, clock: Cloc
         kind_of=kept.registry.kind_of,
         clock=clock,
         pace=pace,
-        disk=Disk(settings.folder, settings.free_bytes),
+        disk=Disk(settings.folder, settings.free_bytes + _broker_bytes(settings.folder / BROKER)),
     )
+
+
+def _broker_bytes(folder: Path) -> int:
+    """What an embedded broker may take of the same disk: recording leaves it that."""
+    return nats_storage.cap(folder, NatsSettings().storage_bytes) if folder.exists() else 0
 
 
 async def _beat(file: Path, bus: client.Bus, recorder: Recorder, clock: Clock) -> None:

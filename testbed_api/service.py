@@ -29,7 +29,7 @@ from testbed_api.dumping import Dumper
 from testbed_api.freshness import Freshness
 from testbed_api.parts import Parts
 from testbed_api.recorder import Recorder
-from testbed_api.recording import recording
+from testbed_api.recording import BROKER, recording
 from testbed_api.registry.sql import Registry
 from testbed_api.retention import Keeper
 from testbed_api.settings import ServerSettings
@@ -85,7 +85,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
             answer = Doorkeeper(kept.registry, clock, system).answer
             made = Credential.make(ADMINISTRATOR)
             first = await _first_administrator(kept.registry, made, clock)
-            folder = settings.folder / "broker"
+            folder = settings.folder / BROKER
             async with (
                 nats.serve(folder, answer=answer, clock=clock, settings=doors) as broker,
                 _working(settings, kept, broker, system, clock) as parts,

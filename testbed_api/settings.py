@@ -80,7 +80,8 @@ class ServerSettings(Settings):
     free_bytes: int = Field(
         default=64 * 1024**2,
         ge=0,
-        description="bytes of the data folder's disk that stay free: with less, recording waits",
+        description="bytes of the data folder's disk that stay free, beside a share for an embedded"
+        " broker: with less, recording waits",
     )
     broker_server: str = Field(
         default="",

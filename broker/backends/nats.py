@@ -9,13 +9,13 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
 import structlog
 
-from broker.backends import callout
+from broker.backends import callout, nats_storage
 from broker.backends.callout import Entry, Knock
 from broker.backends.nats_child import Child
 from broker.backends.nats_reception import Answer, Keys, Reception
@@ -48,7 +48,9 @@ class NatsSettings:
     """A reader's at QoS 1, a filter; NATS allows 65,535 over all of a connection, so six."""
     max_payload_bytes: int = 8 * 1024 * 1024
     storage_bytes: int = 2 * 1024**3
-    """Most that the broker keeps on disk; what this costs comes again from the spools."""
+    """Most that the broker keeps on disk, on a small disk less (`nats_storage.cap`); what this
+    costs comes again from the spools.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +94,13 @@ async def serve(
     inner = Address(LOOPBACK, _free_port(LOOPBACK))
     keys = Keys.make()
     place = Place(inner, folder / "jetstream", folder / "nats.log")
+    settings = _fitting(folder, settings)
     file = _write_config(folder, config(place, mqtt, settings, keys))
     child = Child(file, folder / "nats.log", (inner, mqtt))
     reception = Reception(inner, keys, answer, clock)
     try:
         await child.start()
-        async with _attended(reception, child, clock):
+        async with _attended(reception, child, folder, clock):
             yield Door(mqtt, reception.kick)
     finally:
         await child.stop()
@@ -114,16 +117,21 @@ async def join(
     come and go.
     """
     reception = Reception(server, keys, answer, clock)
-    async with _attended(reception, None, clock):
+    async with _attended(reception, None, Path.cwd(), clock):
         yield Door(mqtt, reception.kick)
 
 
 @asynccontextmanager
-async def _attended(reception: Reception, child: Child | None, clock: Clock) -> AsyncIterator[None]:
+async def _attended(
+    reception: Reception, child: Child | None, folder: Path, clock: Clock
+) -> AsyncIterator[None]:
     """Somebody answers; an error inside comes out as it was, not in a group."""
     failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(_run(child, reception, clock), name="nats-server")
+        watching = tasks.create_task(
+            nats_storage.watch(reception, child, folder, clock), name="nats storage"
+        )
         try:
             await reception.ready()
             yield
@@ -131,6 +139,7 @@ async def _attended(reception: Reception, child: Child | None, clock: Clock) -> 
             failure = exc
         finally:
             running.cancel()
+            watching.cancel()
     if failure is not None:
         raise failure
 
@@ -154,9 +163,14 @@ async def _run(child: Child | None, reception: Reception, clock: Clock) -> None:
         await clock.sleep(pause_s)
 
 
+def _fitting(folder: Path, settings: NatsSettings) -> NatsSettings:
+    """No more storage than the disk of its folder has a share for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return replace(settings, storage_bytes=nats_storage.cap(folder, settings.storage_bytes))
+
+
 def _write_config(folder: Path, text: str) -> Path:
     """The file with the server's configuration; it holds secrets, so nobody else may read it."""
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "nats.conf"
     file.touch(mode=0o600)
     file.chmod(0o600)

@@ -6,10 +6,10 @@ the server who is inside.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import nats.errors
 import orjson
@@ -28,6 +28,7 @@ Answer = Callable[[Knock], Awaitable[Entry | None]]
 START_S = 10.0
 CONNECT_S = 5
 KICK_S = 2.0
+ASK_S = 5.0
 MOST_KICKED = 10_000
 """Connections of one principal that a kick finds."""
 RESPONDERS = "testbed"
@@ -62,6 +63,7 @@ class Reception:
         self._answer = answer
         self._clock = clock
         self._system = Client()
+        self._own = Client()
 
     async def attend(self) -> None:
         """Answer until the server is gone; raises Unavailable if it cannot be reached."""
@@ -72,7 +74,7 @@ class Reception:
         ):
             await own.subscribe("$SYS.REQ.USER.AUTH", queue=RESPONDERS, cb=self._knocked)
             await own.flush()
-            self._system = system
+            self._system, self._own = system, own
             self._opened.set()
             try:
                 await gone.wait()
@@ -88,6 +90,25 @@ class Reception:
             raise Unavailable(
                 f"nats-server at {self.address} did not answer in {START_S:g} s"
             ) from exc
+
+    async def ask_server(self, what: str) -> dict[str, Any]:
+        """What the server tells of itself; raises Unavailable if it does not."""
+        return await self._asked(self._system, f"$SYS.REQ.SERVER.PING.{what}", {})
+
+    async def ask(self, subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """An answer out of the account of all clients; raises Unavailable if none comes."""
+        return await self._asked(self._own, subject, body)
+
+    async def _asked(
+        self, connection: Client, subject: str, body: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        if not self._opened.is_set():
+            raise Unavailable(f"nats-server at {self.address} is not connected")
+        try:
+            told = await connection.request(subject, orjson.dumps(body), timeout=ASK_S)
+            return dict(orjson.loads(told.data))
+        except (TimeoutError, nats.errors.Error, ValueError) as exc:
+            raise Unavailable(f"nats-server did not answer {subject}: {_said(exc)}") from exc
 
     async def kick(self, principal: str) -> None:
         """End every connection of a principal, also one that is being answered at this moment.
