@@ -161,13 +161,16 @@ class Bus:
         """Connect, and connect again, until cancelled."""
         await self._begun.wait()
         loop = asyncio.get_running_loop()
-        pause_s = FIRST_PAUSE_S
+        pause_s, before = FIRST_PAUSE_S, None
         while True:
             began_s = loop.time()
             error = await self._live()
             await self._fall(error)
             jitter_s = random.uniform(0, pause_s)  # noqa: S311 - no secret
-            await self._clock.sleep(REFUSED_PAUSE_S if isinstance(error, Forbidden) else jitter_s)
+            # a broker that has just started refuses whom nobody answers for yet: ask once more
+            refused = isinstance(error, Forbidden) and isinstance(before, Forbidden)
+            await self._clock.sleep(REFUSED_PAUSE_S if refused else jitter_s)
+            before = error
             lasted = loop.time() - began_s > 2 * LONGEST_PAUSE_S
             pause_s = FIRST_PAUSE_S if lasted else min(pause_s * 2, LONGEST_PAUSE_S)
 

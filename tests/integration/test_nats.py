@@ -159,6 +159,17 @@ async def test_nobody_comes_in_by_the_inner_door(door, shown):
     assert b"PONG" not in said
 
 
+async def test_one_refusal_is_not_the_last_word(door, porter):
+    entry = porter.entries.pop("ada")
+    async with opened(door, ADA) as bus:
+        with pytest.raises(Forbidden):
+            await bus.ready()
+        porter.entries["ada"] = entry
+        async with asyncio.timeout(1):
+            while not bus.is_connected:
+                await WallClock().sleep(0.02)
+
+
 # --- to what --------------------------------------------------------------------------------------
 
 
