@@ -24,9 +24,11 @@ test: .venv/dev.stamp ## lint, types and every test; ARGS="-k name" passes on to
 	$(MAKE) lint types
 	$(BIN)/python -m pytest $(if $(filter true,$(CI)),--need-services) $(ARGS)
 
-faults: .venv/dev.stamp ## the fault suite at full size, hours; ARGS="-k cut" passes on to pytest
+faults: .venv/dev.stamp ## the fault suite at full size; FAULTS_JOBS=4 tests side by side, ARGS="-k cut" passes on
 	@tests/services/install
-	$(BIN)/python -m pytest tests/faults --full-size $(ARGS)
+	$(BIN)/python -m tests.faults --jobs $(FAULTS_JOBS) --full-size $(ARGS)
+
+FAULTS_JOBS ?= 4
 
 lint: .venv/dev.stamp ## style, format and who may import whom
 	@$(BIN)/ruff check .

@@ -29,6 +29,13 @@ FAULTS = (
     "stream silent",
     "mqtt sensors",
     "everything killed at once",
+    "recorder cut off",
+    "source in a blackhole",
+    "spool's disk full",
+    "server's disk full",
+    "store's disk full",
+    "one partner sends",
+    "a subscriber of",
 )
 
 

@@ -1,8 +1,10 @@
 """Sizes, seeds and results of the fault suite."""
 
+import fcntl
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +22,11 @@ FULL_TIMEOUT_S = 3_600
 
 @dataclass(frozen=True)
 class Size:
-    """kills: of each part.  cut_s, stopped_s: how long a wire is cut, the broker stopped."""
+    """kills: of each part.  cut_s, stopped_s: how long a wire is cut, the broker stopped.
+
+    blackholes: tries.  overload, overload_s: of the load that is too much.  frozen_s: how long a
+    subscriber is stopped.
+    """
 
     name: str
     load: Load
@@ -29,10 +35,40 @@ class Size:
     stopped_s: float
     within: float
     """Recovery times may be so many times the goal: a machine that tests is busy."""
+    blackholes: int
+    overload: int
+    """Streams of 100 signals at 10 Hz."""
+    overload_s: float
+    frozen_s: float
+    full_disk_s: float
 
 
-CI = Size("ci", Load(20, 10.0), kills=1, cut_s=8.0, stopped_s=25.0, within=4.0)
-FULL = Size("full", Load(100, 10.0), kills=20, cut_s=600.0, stopped_s=120.0, within=1.0)
+CI = Size(
+    "ci",
+    Load(20, 10.0),
+    kills=1,
+    cut_s=8.0,
+    stopped_s=25.0,
+    within=4.0,
+    blackholes=2,
+    overload=20,
+    overload_s=10.0,
+    frozen_s=6.0,
+    full_disk_s=15.0,
+)
+FULL = Size(
+    "full",
+    Load(100, 10.0),
+    kills=20,
+    cut_s=600.0,
+    stopped_s=120.0,
+    within=1.0,
+    blackholes=50,
+    overload=220,
+    overload_s=120.0,
+    frozen_s=600.0,
+    full_disk_s=120.0,
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -111,8 +147,15 @@ def record(request: pytest.FixtureRequest, size: Size, seed: int) -> Record:
 
 
 def _merge(row: Result) -> None:
+    """Into the file, which other processes of the suite write too."""
     path = Path(os.environ.get("FAULTS_RESULTS", RESULTS))
     path.parent.mkdir(parents=True, exist_ok=True)
+    with (Path(tempfile.gettempdir()) / "connected-testbed-faults.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _merge_alone(row, path)
+
+
+def _merge_alone(row: Result, path: Path) -> None:
     rows = json.loads(path.read_text()) if path.exists() else []
     kept = [one for one in rows if (one["fault"], one["setup"]) != (row.fault, row.setup)]
     rows = sorted([*kept, asdict(row)], key=lambda one: (one["fault"], one["setup"]))

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -34,7 +35,7 @@ from testbed_sdk.settings import PrototypeSettings
 from tests.faults import checker, mqtt_source
 from tests.faults.checker import Evidence
 from tests.faults.proxy import Wire, wire
-from tests.services import free_port, mosquitto
+from tests.services import disk, free_port, mosquitto
 from tests.services import influxd as influxd_product
 
 ORGANISATION, EQUIPMENT = "factory", "source"
@@ -109,12 +110,16 @@ class Process:
                     return told
         return {}
 
+    def told(self) -> list[dict[str, Any]]:
+        """All its lines of JSON since its last start."""
+        return [json.loads(line) for line in self.out.read_text().splitlines()]
+
 
 class Store:
     """An influxd that can be killed."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         self._folder = folder
         self._port = free_port()
         self._stack = ExitStack()
@@ -193,6 +198,14 @@ class Rig:
                         await CLOCK.sleep(0.1)
             await CLOCK.sleep(0.1)
         pytest.fail(f"no fresh sample was stored within {patience_s} s\n{self.last_words()}")
+
+    async def noticed(self, words: str, times: int, patience_s: float) -> float:
+        """Wait until the gateway's log has said that so often; how long it took, in s."""
+        since_s = time.monotonic()
+        await self._until(
+            lambda: self.gateway.log.read_text().count(words) >= times, patience_s, words
+        )
+        return time.monotonic() - since_s
 
     def restart_source(self, *options: str, signals: int | None = None) -> None:
         """Kill the machine and start it again, with a ledger of its own."""
@@ -360,7 +373,7 @@ def _mapping(url: str, load: Load) -> str:
 
 
 @contextlib.asynccontextmanager
-async def running(
+async def running(  # noqa: PLR0913 - each by its name
     folder: Path,
     seed: int,
     *,
@@ -368,13 +381,17 @@ async def running(
     influxdb: bool = False,
     source: Sequence[str] = (),
     sensors: bool = False,
+    disks: Mapping[str, int] | None = None,
 ) -> AsyncIterator[Rig]:
     """The whole chain, samples flowing.
 
     source: options of the machine.  sensors: it publishes to a Mosquitto of its own instead.
+    disks: bytes of a small disk for `data`, `spool` or `influxd`.
     """
     load = load or Load()
     with ExitStack() as stack:
+        for name, size in (disks or {}).items():
+            stack.enter_context(disk.small(folder / name, size))
         rig = _made(folder, seed, load, stack, *source, influxdb=influxdb)
         if sensors:
             _let_sensors_publish(rig, stack)
@@ -398,6 +415,9 @@ def _made(
         "broker": stack.enter_context(wire(mqtt_port)),
     }
     up = ["-m", "testbed", "up", "--json", "--data", str(folder / "data")]
+    if influxdb:
+        wires["recorder"] = stack.enter_context(wire(mqtt_port))
+        up[1:2] = ["tests.faults.server", str(wires["recorder"].port)]
     up += ["--port", str(api_port), "--mqtt-port", str(mqtt_port)]
     more: dict[str, str] = {}
     store: Store | None = None

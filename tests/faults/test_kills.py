@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,7 @@ async def test_a_part_that_is_killed_costs_nothing(
             await rig.sleep(1.0, 4.0)
             await _kill(rig, part)
             took_s = await rig.recovered()
+            sys.stdout.write(f"{part}: back after {took_s:.2f} s\n")
             assert took_s <= BACK_S.get(part, USUAL_S) * size.within, part
             slowest_s = max(slowest_s, took_s)
         await rig.settled()

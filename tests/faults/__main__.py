@@ -1,0 +1,92 @@
+"""The fault suite with tests side by side: most of them wait.
+
+`python -m tests.faults --jobs 4 …` collects what pytest would run with the rest of the line, and
+runs each test in a pytest of its own, `--jobs` at a time; the tests that need the machine for
+themselves, as they compare latencies, come one by one when all others have ended.
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ALONE = ("test_crowds.py",)
+FIRST = ("cut", "silent", "blackhole", "killed", "frozen")
+"""Words in the names of the longest: begun first, so that nobody waits for one in the end."""
+NONE_COLLECTED = 5
+
+
+async def collected(arguments: Sequence[str]) -> list[str]:
+    """The tests that are chosen, the long ones first."""
+    pytest = [sys.executable, "-m", "pytest", str(HERE), "--collect-only", "-q", "-r", "N"]
+    process = await asyncio.create_subprocess_exec(
+        *pytest, *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await process.communicate()
+    if process.returncode not in {0, NONE_COLLECTED}:
+        sys.stdout.buffer.write(said)
+        sys.exit(process.returncode)
+    tests = [line for line in said.decode().splitlines() if "::" in line]
+    return sorted(tests, key=lambda one: not any(word in one for word in FIRST))
+
+
+async def run(test: str, arguments: Sequence[str]) -> bool:
+    """Run one test; whether it passed.  What it said is shown when it has failed."""
+    began_s = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "pytest", "-q", f"--basetemp={folder}/tests"),
+            *(*rest(arguments), test),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=os.environ,
+        )
+        said, _ = await process.communicate()
+    passed = process.returncode == 0
+    verdict = "passed" if passed else "FAILED"
+    sys.stdout.write(f"{verdict} {test} in {time.monotonic() - began_s:.0f} s\n")
+    if not passed:
+        sys.stdout.write(said.decode(errors="replace"))
+    sys.stdout.flush()
+    return passed
+
+
+def rest(arguments: Sequence[str]) -> Iterator[str]:
+    """The line without `-k` and `-m`, which have done their work."""
+    words = iter(arguments)
+    for word in words:
+        if word in {"-k", "-m"}:
+            next(words, None)
+        else:
+            yield word
+
+
+async def main(jobs: int, arguments: Sequence[str]) -> int:
+    """Run all; 1 if any failed or there was none."""
+    tests = await collected(arguments)
+    apart = [one for one in tests if any(name in one for name in ALONE)]
+    passed: list[bool] = []
+    waiting = [one for one in tests if one not in apart]
+
+    async def work() -> None:
+        while waiting:
+            passed.append(await run(waiting.pop(0), arguments))
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(jobs):
+            tasks.create_task(work(), name=f"job {number}")
+    for test in apart:
+        passed.append(await run(test, arguments))  # noqa: PERF401 - one by one
+    sys.stdout.write(f"{sum(passed)} of {len(tests)} passed\n")
+    return 0 if tests and all(passed) else 1
+
+
+if __name__ == "__main__":
+    _, option, count, *others = sys.argv
+    if option != "--jobs":
+        sys.exit("usage: python -m tests.faults --jobs N [what pytest takes]")
+    sys.exit(asyncio.run(main(int(count), others)))

@@ -1,0 +1,21 @@
+"""A prototype that tells of each batch of its input `in`: its number, and how many it missed."""
+
+import asyncio
+import json
+import sys
+
+from testbed_sdk.connection import connect
+
+
+async def main() -> None:
+    """Listen until ended."""
+    async with connect() as bed:
+        async for received in bed.input("in"):
+            told = {"event": "batch", "seq": received.batch.seq, "got": 1}
+            told["missed"] = len(received.missed) if received.missed else 0
+            sys.stdout.write(json.dumps(told) + "\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,176 @@
+"""One who sends too much, and one who does not listen: the others hardly notice."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import counting, meter
+from benchmarks import load as loads
+from benchmarks import rig as load_rigs
+from broker import api
+from testbed_sdk.inputs import Received
+from tests.faults import rig as rigs
+from tests.faults.conftest import Record, Size
+from tests.faults.rig import CLOCK, Process, Rig
+
+MIB = 1024**2
+MOST_RSS = {"gateway": 512 * MIB, "recorder": 1024 * MIB, "broker": 1024 * MIB}
+CROWD = 20
+WARM_S = 5.0
+"""Until figures are taken, and as long as those before the fault at least."""
+DRAIN_S = 240.0
+OVERLOAD_FACTOR, FROZEN_FACTOR = 2.0, 1.2
+
+
+def p99_s(ages_s: Sequence[float]) -> float:
+    """Of the ages of batches, the one that one in a hundred is beyond."""
+    assert len(ages_s) >= 20, "too few batches to speak of"
+    return float(np.quantile(ages_s, 0.99))
+
+
+def age_s(received: Received) -> float:
+    """From the newest sample's own time to its handing over."""
+    newest_ns = max(int(frame.time_ns.max()) for frame in received.batch.frames)
+    return (received.received_ns - newest_ns) / 1e9
+
+
+@contextlib.asynccontextmanager
+async def listening(rig: Rig, streams: Sequence[int]) -> AsyncIterator[list[float]]:
+    """The ages of the batches of some streams as they come, while open."""
+    ages_s: list[float] = []
+
+    async def listen(at: int) -> None:
+        async with rig.observing(at) as bed:
+            async for received in bed.input("in"):
+                if received.batch.frames:
+                    ages_s.append(age_s(received))  # noqa: PERF401 - it has no end
+
+    async with asyncio.TaskGroup() as tasks:
+        listeners = [tasks.create_task(listen(at), name=f"listener {at}") for at in streams]
+        yield ages_s
+        for one in listeners:
+            one.cancel()
+
+
+@contextlib.asynccontextmanager
+async def overload(rig: Rig, streams: int) -> AsyncIterator[load_rigs.Rig]:
+    """Another partner with gateways of its own, who sends so many streams of 100 signals."""
+    assert rig.store is not None
+    folder = rig.folder / "overload"
+    folder.mkdir()
+    setup = load_rigs.Setup(loads.Load(streams, 100), 0.5, folder)
+    async with AsyncExitStack() as stack:
+        source = await stack.enter_async_context(load_rigs.source_of(setup))
+        url = (await source.told("ready"))["url"]
+        broker = f"mqtt://127.0.0.1:{rig.wires['broker'].port}"
+        chain = load_rigs.Rig(
+            setup, rig.store.running, rig.api_url, broker, rig.administrator, source
+        )
+        async with api.connect(rig.api_url, rig.administrator) as door:
+            keys = [await load_rigs._credential(door, setup, at) for at in range(setup.gateways)]
+        for number, key in enumerate(keys):
+            await stack.enter_async_context(load_rigs._gateway(chain, number, url, key))
+        await chain.flowing()
+        yield chain
+
+
+async def test_a_partner_who_sends_too_much_harms_no_other(
+    tmp_path: Path, size: Size, seed: int, record: Record
+) -> None:
+    most: dict[str, int] = {}
+    async with (
+        rigs.running(tmp_path, seed, load=size.load, influxdb=True) as rig,
+        listening(rig, [0, 1]) as ages_s,
+    ):
+        await CLOCK.sleep(WARM_S)
+        ages_s.clear()
+        await CLOCK.sleep(max(WARM_S, size.overload_s / 4))
+        before_s = p99_s(ages_s)
+        async with overload(rig, size.overload) as chain:
+            ages_s.clear()
+            for _ in range(round(size.overload_s)):
+                await CLOCK.sleep(1.0)
+                held = (await asyncio.to_thread(meter.read)).bytes
+                most = {part: max(most.get(part, 0), held.get(part, 0)) for part in MOST_RSS}
+            during_s = p99_s(ages_s)
+            await chain.pause()
+            await _drained(chain)
+            verdict = await counting.judge(chain, range(chain.setup.load.streams))
+        await rig.settled()
+        counters, offered, _ = await rig.judged()
+    both = type(counters)(
+        counters.lost + verdict.lost,
+        counters.duplicated + verdict.duplicated,
+        counters.wrong + verdict.wrong,
+        counters.silent + verdict.silent,
+    )
+    rate = chain.setup.load.values_per_s
+    told = f"p99 {before_s * 1e3:.0f} ms, then {during_s * 1e3:.0f} ms, RSS {most}\n"
+    sys.stdout.write(told)
+    fault = f"one partner sends {rate:,.0f} values/s for {size.overload_s:g} s"
+    record(fault, "influxdb", both, offered + verdict.offered)
+    assert both.clean, (counters, verdict)
+    assert verdict.dead == 0
+    assert all(most[part] <= limit for part, limit in MOST_RSS.items()), most
+    assert during_s <= OVERLOAD_FACTOR * size.within * before_s, told
+
+
+async def _drained(chain: load_rigs.Rig) -> None:
+    """All that the source could send is stored."""
+    async with asyncio.timeout(DRAIN_S):
+        while await counting.stored(chain) < chain.offered - chain.dropped:
+            await CLOCK.sleep(0.5)
+
+
+async def test_a_subscriber_who_stops_is_told_what_it_missed_and_slows_nobody(
+    tmp_path: Path, size: Size, seed: int, record: Record
+) -> None:
+    async with (
+        rigs.running(tmp_path, seed, load=size.load) as rig,
+        listening(rig, [0] * (CROWD - 1)) as ages_s,
+    ):
+        slow = _subscriber(rig)
+        slow.start()
+        try:
+            await CLOCK.sleep(WARM_S)
+            ages_s.clear()
+            await CLOCK.sleep(max(WARM_S, size.frozen_s / 10))
+            before_s = p99_s(ages_s)
+            os.kill(slow.pid, signal.SIGSTOP)
+            ages_s.clear()
+            await CLOCK.sleep(size.frozen_s)
+            during_s = p99_s(ages_s)
+            os.kill(slow.pid, signal.SIGCONT)
+            await rig.sleep(8.0)
+            await rig.settled()
+            counters, offered, _ = await rig.judged()
+        finally:
+            await asyncio.to_thread(slow.stop)
+    told = slow.told()
+    got, missed = sum(one["got"] for one in told), sum(one["missed"] for one in told)
+    sys.stdout.write(f"p99 {before_s:.3f} s, then {during_s:.3f} s; got {got}, missed {missed}\n")
+    record(f"a subscriber of {CROWD} stopped {size.frozen_s:g} s", "embedded", counters, offered)
+    assert counters.clean, counters
+    assert told[-1]["seq"] - told[0]["seq"] + 1 == got + missed
+    assert missed > 0 or size.frozen_s < 60
+    assert during_s <= FROZEN_FACTOR * size.within * before_s
+
+
+def _subscriber(rig: Rig) -> Process:
+    """A prototype in a process of its own, which tells of each batch."""
+    return Process(
+        "subscriber",
+        ["-m", "tests.faults.subscriber"],
+        rig.folder,
+        TESTBED_API=rig.api_url,
+        TESTBED_BROKER=f"mqtt://127.0.0.1:{rig.wires['broker'].port}",
+        TESTBED_CREDENTIAL=rig.observer,
+        TESTBED_INPUTS=f"in={rigs.address(0)}",
+    )
