@@ -469,12 +469,8 @@ def _times_in(raw: Mapping[str, Any]) -> Times:
         raise _Unfit(exc.message) from exc
     if not set(map(type, offsets)) <= {int}:
         offsets = [_integer_in(dt, "dt") for dt in offsets]
-    if offsets and not (
-        start_ns + min(offsets) in _INT64
-        and start_ns + max(offsets) in _INT64
-        and min(offsets) in _INT64
-        and max(offsets) in _INT64
-    ):
+    least, most = (min(offsets), max(offsets)) if offsets else (0, 0)
+    if not all(ns in _INT64 for ns in (start_ns, least, most, start_ns + least, start_ns + most)):
         raise _Unfit("a time stamp beyond the years 1678 to 2262")
     return np.array(offsets, np.int64) + start_ns
 

@@ -192,3 +192,13 @@ def test_a_bad_sample_is_set_apart_and_its_neighbours_are_kept():
     assert apart.values["Pressure"].tolist() == [1.5, 2.0]
     assert (misfit.signal, misfit.value) == ("Pressure", '"three"')
     assert misfit.reason == "a JSON str is no float64"
+
+
+@pytest.mark.parametrize(
+    ("start", "dt"), [("9999-12-31T23:59:59Z", []), ("2262-04-12T00:00:00Z", [-(10**15)])]
+)
+def test_a_frame_that_begins_beyond_int64_is_set_apart(start, dt):
+    frame = {"t0": start, "dt": dt, "values": {"Pressure": [1.5] * len(dt)}}
+    frames, (misfit,) = codec.frames_in([frame], SPEC)
+    assert frames == ()
+    assert "beyond the years 1678 to 2262" in misfit.reason
