@@ -20,6 +20,8 @@ LINGER_S = 1.0
 MOST_UNSENT = 4 * 1024 * 1024
 """Bytes that may wait for the socket before publishing waits."""
 MOST_MID = 65_535
+MOST_TOPICS = 10_000
+"""Whose readers are remembered."""
 
 _T = TypeVar("_T")
 
@@ -53,6 +55,8 @@ class Connection(asyncio.Protocol):
         self._inboxes = inboxes
         self._durable = durable
         self._reader = mqtt.Reader()
+        self._readers: dict[str, Sequence[Inbox]] = {}
+        self._known_inboxes: Sequence[Inbox] = ()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._gone = asyncio.Event()
@@ -344,11 +348,7 @@ class Connection(asyncio.Protocol):
             )
 
     def _deliver(self, arrived: mqtt.Published) -> None:
-        readers = [
-            inbox
-            for inbox in self._inboxes
-            if any(namespace.matches(one, arrived.topic) for one in inbox.filters)
-        ]
+        readers = self._readers_of(arrived.topic)
         done = partial(self.acknowledge, arrived.mid) if arrived.qos else _nothing
         if not readers and not self._durable:  # a durable session keeps it for who reads it next
             done()
@@ -359,6 +359,20 @@ class Connection(asyncio.Protocol):
                     arrived.topic, arrived.payload, arrived.retained, arrived.duplicate, delivery
                 )
             )
+
+    def _readers_of(self, topic: str) -> Sequence[Inbox]:
+        """The inboxes that a topic is for, looked up once for as long as they are the same."""
+        if self._known_inboxes != self._inboxes or len(self._readers) >= MOST_TOPICS:
+            self._known_inboxes = list(self._inboxes)
+            self._readers.clear()
+        readers = self._readers.get(topic)
+        if readers is None:
+            readers = self._readers[topic] = [
+                inbox
+                for inbox in self._inboxes
+                if any(namespace.matches(one, topic) for one in inbox.filters)
+            ]
+        return readers
 
 
 def _nothing() -> None:

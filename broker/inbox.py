@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from broker.errors import BedError
 
@@ -41,6 +41,16 @@ class Message:
     delivery: Delivery | None = field(default=None, repr=False, compare=False)
 
 
+class Amount(NamedTuple):
+    """So many messages, or so many bytes of payloads."""
+
+    messages: int
+    bytes: int
+
+
+_ONE = Amount(1, INBOX_BYTES)
+
+
 class Inbox:
     """What arrives for one subscription: iterate, then acknowledge.
 
@@ -59,6 +69,7 @@ class Inbox:
         self._waiting: deque[Message] = deque()
         self._bytes = 0
         self._arrived = asyncio.Event()
+        self._wanted = _ONE
         self._refused: BedError | None = None
         self._resume: Callable[[], None] | None = None
 
@@ -70,16 +81,44 @@ class Inbox:
 
     async def __anext__(self) -> Message:
         """The next message; raises Forbidden if the broker refused the subscription."""
-        while not self._waiting:
-            if self._refused is not None:
-                raise self._refused
-            self._arrived.clear()
-            await self._arrived.wait()
+        if not self._waiting:
+            await self.holds()
         message = self._waiting.popleft()
         self._bytes -= len(message.payload)
         if self._resume is not None:
             self._resume()
         return message
+
+    async def holds(self, wanted: Amount = _ONE) -> None:
+        """Return once so much is there to be taken; whoever waits is not woken before.
+
+        Raises Forbidden if the broker refused the subscription and nothing is there.
+        """
+        self._wanted = wanted
+        try:
+            while not self._holds():
+                if self._refused is not None and not self._waiting:
+                    raise self._refused
+                self._arrived.clear()
+                await self._arrived.wait()
+        finally:
+            self._wanted = _ONE
+
+    def take(self, most: Amount) -> list[Message]:
+        """What is there, the oldest first, until it is `most` of messages or of bytes."""
+        taken: list[Message] = []
+        size = 0
+        while self._waiting and len(taken) < most.messages and size < most.bytes:
+            message = self._waiting.popleft()
+            taken.append(message)
+            size += len(message.payload)
+        self._bytes -= size
+        if taken and self._resume is not None:
+            self._resume()
+        return taken
+
+    def _holds(self) -> bool:
+        return len(self._waiting) >= self._wanted.messages or self._bytes >= self._wanted.bytes
 
     def ack(self, message: Message) -> None:
         """Tell the broker that this message is dealt with; after a break it is not told."""
@@ -114,7 +153,8 @@ class Inbox:
                 self.ack(oldest)
         self._waiting.append(message)
         self._bytes += len(message.payload)
-        self._arrived.set()
+        if self._holds():
+            self._arrived.set()
 
     def attach(self, resume: Callable[[], None]) -> None:
         """Belong to a connection from now on, which goes on reading when told to `resume`."""

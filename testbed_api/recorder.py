@@ -8,6 +8,7 @@ knows a sample by its identity.
 import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from broker import client, messages, namespace
 from broker.batch import Kind
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Corrupt, Forbidden, Taken, Unavailable
+from broker.inbox import Amount
 from broker.namespace import EquipmentAddress, Verb
 from testbed_api import sifting
 from testbed_api.ledger import Ledger, Life
@@ -160,22 +162,13 @@ class Recorder:
 
     async def _gather(self, inbox: client.Inbox) -> list[client.Message]:
         """The next messages: at least one or what has waited, at most what one flush may hold."""
-        gathered: list[client.Message] = []
-        size = 0
-        try:
-            async with asyncio.timeout(self._pace.gather_s) as limit:
-                if not self._waiting:
-                    limit.reschedule(None)
-                async for message in inbox:
-                    gathered.append(message)
-                    size += len(message.payload)
-                    if len(gathered) == 1:
-                        limit.reschedule(asyncio.get_running_loop().time() + self._pace.gather_s)
-                    if size >= self._pace.gather_bytes or len(gathered) >= self._pace.inbox // 2:
-                        break
-        except TimeoutError:
-            pass
-        return gathered
+        enough = Amount(max(self._pace.inbox // 2, 1), self._pace.gather_bytes)
+        if not self._waiting:
+            await inbox.holds()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._pace.gather_s):
+                await inbox.holds(enough)
+        return inbox.take(enough)
 
     async def _flush(self, inbox: client.Inbox, gathered: Sequence[client.Message]) -> None:
         """Bring the gathered messages through, however long the store or the ledger is away."""

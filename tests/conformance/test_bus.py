@@ -142,6 +142,18 @@ async def test_an_inbox_that_was_left_gets_nothing_more(broker):
         assert len(left) == 0
 
 
+async def test_an_inbox_that_came_later_gets_what_is_published_then(broker):
+    async with (
+        open_bus(broker) as bus,
+        bus.subscribe([TOPIC], capacity=10, overflow="block") as first,
+    ):
+        await bus.publish(TOPIC, b"1")
+        assert await next_of(first) == [b"1"]
+        async with bus.subscribe([TOPIC], capacity=10, overflow="block") as second:
+            await bus.publish(TOPIC, b"2")
+            assert await next_of(first) == await next_of(second) == [b"2"]
+
+
 # --- acknowledgement and sessions -----------------------------------------------------------------
 
 
