@@ -20,6 +20,8 @@ from testbed_api.stores.port import Block
 
 MOST_LINES = 50_000
 MOST_BYTES = 5_000_000
+AT_ONCE = 1_000
+"""Lines made together."""
 
 _SUFFIXES = ("", ":uncertain", ":bad")
 """By quality; no signal's name holds a colon."""
@@ -35,24 +37,93 @@ def field(name: str, quality: int) -> str:
 def bodies(blocks: Iterable[Block]) -> Iterator[bytes]:
     """What to send, in parts of `MOST_LINES` and `MOST_BYTES` (or one longer line) at most."""
     part: list[bytes] = []
-    size = 0
-    for block in blocks:
-        for line in lines(block):
-            if part and (len(part) == MOST_LINES or size + len(line) >= MOST_BYTES):
-                yield b"\n".join(part)
-                part, size = [], 0
-            part.append(line)
-            size += len(line) + 1
+    count = size = 0
+    for lines_in, text in _texts(blocks):
+        if part and (count + lines_in > MOST_LINES or size + len(text) >= MOST_BYTES):
+            yield b"\n".join(part)
+            part, count, size = [], 0, 0
+        part.append(text)
+        count += lines_in
+        size += len(text) + 1
     if part:
         yield b"\n".join(part)
 
 
+def _texts(blocks: Iterable[Block]) -> Iterator[tuple[int, bytes]]:
+    """(number of lines, text): of good floats many lines at once, of others one by one."""
+    gathered: list[tuple[bytes, Long]] = []
+    for block in blocks:
+        head = _head(block)
+        for frame in block.frames:
+            if isinstance(frame, Long) and _plain(frame):
+                gathered.append((head, frame))
+            elif isinstance(frame, Wide) and _plain_table(frame):
+                yield from _rows(head, frame)
+            else:
+                yield from ((1, line) for line in _lines(head, frame, block))
+    yield from _samples(gathered)
+
+
+def _head(block: Block) -> bytes:
+    return f"{block.spec.address},space={block.space}".encode()  # ids need no escaping
+
+
+def _plain(frame: Long) -> bool:
+    """Whether it holds good floats and nothing else."""
+    return frame.values.dtype == np.float64 and not frame.quality.any()
+
+
+def _plain_table(frame: Wide) -> bool:
+    """Whether it is a table of good floats, which are made from such."""
+    table = isinstance(frame.values, Table) and frame.values.rows.dtype == np.float64
+    return table and not any(codes.any() for codes in frame.quality.values())
+
+
+def _samples(gathered: Sequence[tuple[bytes, Long]]) -> Iterator[tuple[int, bytes]]:
+    """Frames of good floats behind one another, a line for each sample."""
+    if not gathered:
+        return
+    starts: list[bytes] = []
+    for head, frame in gathered:
+        starts += map(_starts(head, frame.names).__getitem__, frame.signal.tolist())
+    values = _tokens(np.concatenate([frame.values for _, frame in gathered]), Dtype.FLOAT64)
+    times = _tokens(np.concatenate([frame.time_ns for _, frame in gathered]), Dtype.INT64)
+    for at in range(0, len(starts), AT_ONCE):
+        part = slice(at, at + AT_ONCE)
+        size = len(starts[part])
+        cells = [b" "] * (4 * size)
+        cells[::4], cells[1::4], cells[3::4] = starts[part], values[part], times[part]
+        yield size, b"".join(cells)[1:]
+
+
+@lru_cache(maxsize=5_000)
+def _starts(head: bytes, names: tuple[str, ...]) -> list[bytes]:
+    """For each signal the end of the line before, and all of its own before a value."""
+    return [b"\n" + head + b" " + _key(name, GOOD) + b"=" for name in names]
+
+
+def _rows(head: bytes, frame: Wide) -> Iterator[tuple[int, bytes]]:
+    """A table of good floats, a line for each time stamp."""
+    table = frame.values
+    assert isinstance(table, Table)  # noqa: S101 - for the types
+    width = len(table.names)
+    form = _form(head, table.names, (Dtype.FLOAT64,) * width)
+    texts = _tokens(table.rows.T.ravel(), Dtype.FLOAT64)
+    times = _tokens(frame.time_ns, Dtype.INT64)
+    for at, time in enumerate(times):
+        yield 1, form % (*texts[at * width : (at + 1) * width], time)
+
+
 def lines(block: Block) -> Iterator[bytes]:
     """The lines of a block, without line ends; nanosecond time stamps."""
-    head = f"{block.spec.address},space={block.space}".encode()  # ids need no escaping
     for frame in block.frames:
-        if len(frame):
-            yield from _wide(head, frame, block) if isinstance(frame, Wide) else _long(head, frame)
+        yield from _lines(_head(block), frame, block)
+
+
+def _lines(head: bytes, frame: Wide | Long, block: Block) -> Iterator[bytes]:
+    if not len(frame):
+        return iter(())
+    return _wide(head, frame, block) if isinstance(frame, Wide) else _long(head, frame)
 
 
 def _wide(head: bytes, frame: Wide, block: Block) -> Iterator[bytes]:
