@@ -18,13 +18,14 @@ import structlog
 from broker import client, messages, namespace
 from broker.batch import Kind
 from broker.clock import NS_PER_S, Clock
-from broker.errors import Corrupt, Forbidden, Taken, Unavailable
+from broker.errors import Corrupt, Forbidden, Partial, Taken, Unavailable
 from broker.inbox import Amount
 from broker.namespace import EquipmentAddress, Verb
-from testbed_api import sifting
+from testbed_api import flushing, sifting
+from testbed_api.flushing import Arrived, Flush, SpecKey
 from testbed_api.ledger import Ledger, Life
 from testbed_api.marking import Marker
-from testbed_api.sifting import Arrived, Flush, Known, Patience, SpecKey
+from testbed_api.sifting import Known, Patience
 from testbed_api.stores import narrowing
 from testbed_api.stores.port import SeriesStore
 
@@ -174,7 +175,7 @@ class Recorder:
         """Bring the gathered messages through, however long the store or the ledger is away."""
         began_s = asyncio.get_running_loop().time()
         now_ns = self._clock.now_ns()
-        arrived = await asyncio.to_thread(lambda: [sifting.read(one, now_ns) for one in gathered])
+        arrived = await asyncio.to_thread(lambda: [flushing.read(one, now_ns) for one in gathered])
         candidates = [*self._waiting, *arrived]
         while True:
             try:
@@ -232,13 +233,18 @@ class Recorder:
         await self._ledger.keep_spec(one.topic.space, spec, self._clock.now_ns())
         self._specs[one.topic.space, spec.address, spec.version] = spec
         return [
-            sifting.read(client.Message(kept.topic, kept.payload), one.since_ns, set_aside=kept.id)
+            flushing.read(client.Message(kept.topic, kept.payload), one.since_ns, set_aside=kept.id)
             for kept in await self._ledger.waiting(one.topic.space, spec.address)
         ]
 
     async def _learn(self, candidates: Sequence[Arrived]) -> None:
         """Look up what is not known yet, and what was not there a second ago."""
-        for one in candidates:
+        alike = {
+            (one.message.topic, one.document.epoch, one.document.spec_version): one
+            for one in candidates
+            if one.document is not None
+        }
+        for one in alike.values():
             key, life = one.spec_key, one.life
             if key is None or life is None or one.topic is None:
                 continue
@@ -270,12 +276,22 @@ class Recorder:
         if self._disk is not None:
             self._disk.check()
         if flush.blocks:
-            for refused in await narrowing.write(self._store, flush.blocks):
-                flush.bury_block(*refused)
+            await self._store_blocks(flush)
         for life, seqs in flush.seqs.items():
             flush.entries.held[life] = self._held[life].including(seqs)
         await self._ledger.commit(flush.entries)
         self._held |= flush.entries.held
+
+    async def _store_blocks(self, flush: Flush) -> None:
+        """What the store refuses goes again document by document, then in ever smaller parts."""
+        try:
+            await self._store.write(flush.blocks)
+        except Partial as exc:
+            parts = [part for at, _ in exc.rejected for part in flush.apart(at)]
+            for at, block, reason in await narrowing.write(
+                self._store, [one.block for one in parts]
+            ):
+                flush.bury_part(parts[at]._replace(block=block), reason)
 
     def _count(self, flush: Flush, took_s: float) -> None:
         counts = self.counts

@@ -4,69 +4,19 @@ What a message needs to be understood (its spec, the kind of its equipment, what
 must be known before; what is not known yet makes it wait.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from broker import codec, namespace
 from broker.batch import Batch, Kind, source_of
-from broker.errors import Corrupt, Invalid
-from broker.inbox import Message
+from broker.errors import Corrupt
 from broker.messages import Held
-from broker.namespace import EquipmentAddress, StreamAddress, StreamTopic
+from broker.namespace import EquipmentAddress, StreamTopic
 from broker.streams import StreamSpec
-from testbed_api.ledger import DeadLetter, Entries, Life, SetAside
+from testbed_api import joining
+from testbed_api.flushing import Arrived, Flush, Origin, SpecKey
+from testbed_api.ledger import DeadLetter, Life, SetAside
 from testbed_api.stores.port import Block
-
-SpecKey = tuple[str, StreamAddress, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """A message, read as far as it can be without its spec.
-
-    since_ns: when it came.  topic, document: None where they cannot be read, for `reason`.
-    set_aside: its id in the ledger where it was set aside before, else None.
-    """
-
-    message: Message
-    since_ns: int
-    topic: StreamTopic | None = None
-    document: codec.Document | None = None
-    reason: str = ""
-    set_aside: int | None = None
-
-    @property
-    def life(self) -> Life | None:
-        """The epoch that it belongs to."""
-        if self.topic is None or self.document is None:
-            return None
-        return Life(self.topic.space, self.topic.address, self.document.epoch or "")
-
-    @property
-    def spec_key(self) -> SpecKey | None:
-        """The spec that it was written with."""
-        if self.topic is None or self.document is None:
-            return None
-        return self.topic.space, self.topic.address, self.document.spec_version
-
-
-def read(message: Message, since_ns: int, *, set_aside: int | None = None) -> Arrived:
-    """Read a message of samples, or of a spec, whose payload is left as it is."""
-    try:
-        topic = namespace.parse(message.topic)
-    except Invalid as exc:
-        return Arrived(message, since_ns, reason=str(exc), set_aside=set_aside)
-    if not isinstance(topic, StreamTopic):
-        reason = f"the recorder takes nothing of {message.topic[:80]}"
-        return Arrived(message, since_ns, reason=reason, set_aside=set_aside)
-    if topic.verb is namespace.Verb.SPEC:
-        return Arrived(message, since_ns, topic)
-    try:
-        document = codec.parse(message.payload)
-    except Corrupt as exc:
-        return Arrived(message, since_ns, topic, reason=str(exc), set_aside=set_aside)
-    return Arrived(message, since_ns, topic, document, set_aside=set_aside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,81 +36,89 @@ class Patience:
     most: int
 
 
-@dataclass(slots=True)
-class Flush:
-    """What one flush is made of, until it is stored."""
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What is known of the messages of one topic, epoch and spec, and what is taken of them.
 
-    now_ns: int
-    blocks: list[Block] = field(default_factory=list)
-    origins: list[tuple[Life, int | None]] = field(default_factory=list)
-    """Whose block it is, beside `blocks`."""
-    seqs: dict[Life, set[int]] = field(default_factory=lambda: defaultdict(set))
-    entries: Entries = field(default_factory=Entries)
-    asked: set[tuple[str, EquipmentAddress]] = field(default_factory=set)
-    """Publishers that sent again what is held: they want to be told so."""
-    done: list[Message] = field(default_factory=list)
-    waiting: list[Arrived] = field(default_factory=list)
-    batches: int = 0
-    repeated: int = 0
+    source: what each of them must say.  seqs: the sequence numbers that this flush deals with.
+    """
 
-    def samples(self) -> int:
-        """How many go into the store."""
-        return sum(map(len, self.blocks))
-
-    def bury(self, one: Arrived, reason: str) -> None:
-        """Make a dead letter of a whole message."""
-        space, stream = _whose(one.message.topic)
-        document = one.document
-        self.entries.dead_letters.append(
-            DeadLetter(
-                space=space,
-                stream=stream,
-                reason=reason,
-                epoch=document.epoch if document else None,
-                seq=document.seq if document else None,
-                payload=one.message.payload,
-                received_ns=self.now_ns,
-            )
-        )
-
-    def bury_block(self, at: int, part: Block, reason: str) -> None:
-        """The store will never take these samples: each becomes a dead letter."""
-        life, seq = self.origins[at]
-        self.entries.dead_letters += [
-            DeadLetter(
-                space=life.space,
-                stream=str(life.stream),
-                reason=f"the store refused it: {reason}",
-                epoch=life.epoch or None,
-                seq=seq,
-                signal=name,
-                time_ns=time_ns,
-                value=repr(value)[:200],
-                received_ns=self.now_ns,
-            )
-            for name, series in part.series()
-            for time_ns, value in zip(series.time_ns.tolist(), series.values.tolist(), strict=True)
-        ]
+    life: Life
+    spec: StreamSpec | None
+    kind: Kind | None
+    held: Held
+    seqs: set[int]
+    taken: list[tuple[Arrived, codec.Document]] = field(default_factory=list)
 
 
 def sift(candidates: Iterable[Arrived], known: Known, *, now_ns: int, patience: Patience) -> Flush:
     """Turn messages into what is to be stored; what lacks its spec or its equipment waits on."""
     flush = Flush(now_ns)
+    ways: dict[tuple[str, str | None, int], _Way] = {}
     for one in candidates:
-        if one.topic is not None and one.topic.verb is namespace.Verb.SPEC:
+        topic, document = one.topic, one.document
+        if topic is not None and topic.verb is namespace.Verb.SPEC:
             flush.done.append(one.message)  # it was kept before, or buried
-        elif one.document is None:
+        elif topic is None or document is None:
             flush.bury(one, one.reason)
             _end(flush, one)
-        elif _is_repeated(flush, one, known):
-            flush.repeated += 1
-            flush.asked.add((one.topic.space, one.topic.address.owner))  # type: ignore[union-attr]  # a document has a topic
-            _end(flush, one)
-        elif _take(flush, one, known):
-            _end(flush, one)
-        elif one.set_aside is None:
-            _wait(flush, one, patience)
+        else:
+            key = (one.message.topic, document.epoch, document.spec_version)
+            way = ways.get(key)
+            if way is None:
+                way = ways[key] = _way(flush, topic, document, known)
+            _sift_one(flush, way, one, document, patience)
+    _read(flush, ways.values())
+    flush.seqs = {life: seqs for life, seqs in flush.seqs.items() if seqs}
     return flush
+
+
+def _way(flush: Flush, topic: StreamTopic, document: codec.Document, known: Known) -> _Way:
+    life = Life(topic.space, topic.address, document.epoch or "")
+    return _Way(
+        life=life,
+        spec=known.specs.get((topic.space, topic.address, document.spec_version)),
+        kind=known.kinds.get(topic.address.owner),
+        held=known.held.get(life, Held(0)),
+        seqs=flush.seqs[life],
+    )
+
+
+def _sift_one(
+    flush: Flush, way: _Way, one: Arrived, document: codec.Document, patience: Patience
+) -> None:
+    """Take a message, let it wait, or pass over what is held already.
+
+    What was set aside is counted as held and not stored yet.
+    """
+    seq = document.seq
+    if seq is not None and one.set_aside is None and (seq in way.seqs or seq in way.held):
+        flush.repeated += 1
+        flush.asked.add((way.life.space, way.life.stream.owner))
+    elif way.spec is None or way.kind is None:
+        if one.set_aside is not None or _waits(flush, one, patience):
+            return
+        kept = SetAside(one.message.topic, one.message.payload, flush.now_ns)
+        flush.entries.set_aside.append(kept)
+        _count_in(way, document)
+    else:
+        _take(flush, way, one, document)
+        _count_in(way, document)
+    _end(flush, one)
+
+
+def _take(flush: Flush, way: _Way, one: Arrived, document: codec.Document) -> None:
+    """Take what says rightly where it comes from."""
+    assert way.kind is not None  # noqa: S101 - for the types: it was looked at
+    expected = source_of(way.kind, way.life.space)
+    if document.source == expected:
+        way.taken.append((one, document))
+        return
+    wrong = Corrupt(
+        f"source {document.source} from a {way.kind} equipment in space {way.life.space}",
+        hint=f"it must say {expected}",
+    )
+    flush.bury(one, str(wrong))
 
 
 def _end(flush: Flush, one: Arrived) -> None:
@@ -171,67 +129,49 @@ def _end(flush: Flush, one: Arrived) -> None:
         flush.entries.taken_up.append(one.set_aside)
 
 
-def _wait(flush: Flush, one: Arrived, patience: Patience) -> None:
-    """Wait on unacknowledged, or be set aside whole."""
-    if flush.now_ns - one.since_ns < patience.wait_ns and len(flush.waiting) < patience.most:
+def _waits(flush: Flush, one: Arrived, patience: Patience) -> bool:
+    """Let it wait on unacknowledged; False where it has waited long enough, or too many do."""
+    waits = flush.now_ns - one.since_ns < patience.wait_ns and len(flush.waiting) < patience.most
+    if waits:
         flush.waiting.append(one)
-        return
-    kept = SetAside(one.message.topic, one.message.payload, flush.now_ns)
-    flush.entries.set_aside.append(kept)
-    _count_in(flush, one)
-    flush.done.append(one.message)
+    return waits
 
 
-def _is_repeated(flush: Flush, one: Arrived, known: Known) -> bool:
-    """Whether it is held already; what was set aside is counted as held and not stored yet."""
-    life = one.life
-    if (
-        one.document is None
-        or one.document.seq is None
-        or life is None
-        or one.set_aside is not None
-    ):
-        return False
-    held = known.held.get(life, Held(0))
-    return one.document.seq in flush.seqs.get(life, ()) or one.document.seq in held
+def _read(flush: Flush, ways: Iterable[_Way]) -> None:
+    """Read what was taken: together what is plain, the rest one by one."""
+    groups = [
+        (way, joining.Group(way.spec, [document for _, document in way.taken]))
+        for way in ways
+        if way.spec is not None and way.taken
+    ]
+    every = joining.join([group for _, group in groups])
+    for (way, group), joined in zip(groups, every, strict=True):
+        for frame, pieces in joined.frames:
+            documents = [group.documents[one.at] for one in pieces]
+            sizes = [(one.seq, size) for one, (_, size) in zip(documents, pieces, strict=True)]
+            flush.blocks.append(Block(way.life.space, group.spec, (frame,)))
+            flush.origins.append(Origin(way.life, tuple(sizes)))
+            flush.batches += len(documents)
+            _add_gaps(flush, way.life, documents)
+        for at in joined.apart:
+            try:
+                _read_apart(flush, way.life, group.documents[at], group.spec)
+            except Corrupt as exc:
+                flush.bury(way.taken[at][0], str(exc))
 
 
-def _take(flush: Flush, one: Arrived, known: Known) -> bool:
-    """Add one message of samples; False where its spec or equipment is not known."""
-    document, topic, life, key = one.document, one.topic, one.life, one.spec_key
-    if document is None or topic is None or life is None or key is None:
-        return False
-    spec, kind = known.specs.get(key), known.kinds.get(topic.address.owner)
-    if spec is None or kind is None:
-        return False
-    try:
-        _accept(flush, life, kind, document, spec)
-    except Corrupt as exc:
-        flush.bury(one, str(exc))
-    _count_in(flush, one)
-    return True
-
-
-def _accept(
-    flush: Flush, life: Life, kind: Kind, document: codec.Document, spec: StreamSpec
-) -> None:
-    expected = source_of(kind, life.space)
-    if document.source != expected:
-        raise Corrupt(
-            f"source {document.source} from a {kind} equipment in space {life.space}",
-            hint=f"it must say {expected}",
-        )
+def _read_apart(flush: Flush, life: Life, document: codec.Document, spec: StreamSpec) -> None:
     batch, misfits = codec.fit(document, spec)
-    _add(flush, life, spec, batch)
+    if batch.frames:
+        flush.blocks.append(Block(life.space, spec, batch.frames))
+        flush.origins.append(Origin(life, ((batch.seq, len(batch)),)))
+    flush.batches += 1
+    _add_gaps(flush, life, [document])
     flush.entries.dead_letters += _letters(flush, life, batch, misfits)
 
 
-def _add(flush: Flush, life: Life, spec: StreamSpec, batch: Batch) -> None:
-    if batch.frames:
-        flush.blocks.append(Block(life.space, spec, batch.frames))
-        flush.origins.append((life, batch.seq))
-    flush.entries.gaps += [(life, batch.seq, gap) for gap in batch.gaps]
-    flush.batches += 1
+def _add_gaps(flush: Flush, life: Life, documents: Iterable[codec.Document]) -> None:
+    flush.entries.gaps += [(life, one.seq, gap) for one in documents for gap in one.gaps]
 
 
 def _letters(
@@ -253,13 +193,6 @@ def _letters(
     ]
 
 
-def _count_in(flush: Flush, one: Arrived) -> None:
-    life, document = one.life, one.document
-    if life is not None and document is not None and document.epoch and document.seq is not None:
-        flush.seqs[life].add(document.seq)
-
-
-def _whose(topic: str) -> tuple[str, str]:
-    """Space and stream of a topic, as far as it has them."""
-    levels = topic.split("/")
-    return (levels[1] if len(levels) > 1 else "", "/".join(levels[3:6]))
+def _count_in(way: _Way, document: codec.Document) -> None:
+    if document.epoch and document.seq is not None:
+        way.seqs.add(document.seq)

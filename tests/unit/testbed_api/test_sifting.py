@@ -1,17 +1,23 @@
 """What becomes of messages: taken, repeated, waiting, set aside or buried."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from broker import codec
 from broker.batch import Batch, Kind, Source, Wide
+from broker.errors import Partial
 from broker.inbox import Message
 from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.streams import Signal, StreamSpec
-from testbed_api import sifting
+from testbed_api import flushing, sifting
+from testbed_api.flushing import Arrived, Flush
 from testbed_api.ledger import Life
-from testbed_api.sifting import Arrived, Known, Patience
+from testbed_api.sifting import Known, Patience
+from testbed_api.stores import narrowing
+from testbed_api.stores.port import Block
 
 STREAM = StreamAddress("o", "e", "s")
 SPEC = StreamSpec(STREAM, (Signal("a"),))
@@ -25,10 +31,10 @@ def arrived(seq: int, *, source: Source = Source.LIVE, set_aside: int | None = N
     frame = Wide(np.array([seq], np.int64), {"a": np.array([1.0])})
     payload = codec.encode(Batch(1, (frame,), source, epoch="epoch", seq=seq))
     message = Message(f"tb1/live/data/{STREAM}", payload)
-    return sifting.read(message, 0, set_aside=set_aside)
+    return flushing.read(message, 0, set_aside=set_aside)
 
 
-def sift(*candidates: Arrived, known: Known = EVERYTHING, now_ns: int = 10) -> sifting.Flush:
+def sift(*candidates: Arrived, known: Known = EVERYTHING, now_ns: int = 10) -> Flush:
     return sifting.sift(candidates, known, now_ns=now_ns, patience=PATIENCE)
 
 
@@ -36,7 +42,34 @@ def test_what_is_known_is_taken_and_counted_under_its_life() -> None:
     flush = sift(arrived(1), arrived(2))
     assert (flush.samples(), flush.batches, len(flush.done)) == (2, 2, 2)
     assert flush.seqs == {LIFE: {1, 2}}
-    assert flush.origins == [(LIFE, 1), (LIFE, 2)]
+    assert flush.origins == [(LIFE, ((1, 1), (2, 1)))]
+    assert [len(one) for one in (part.block for part in flush.apart(0))] == [1, 1]
+
+
+class Picky:
+    """A store's `write` that never takes the sample of one moment."""
+
+    def __init__(self, time_ns: int) -> None:
+        self.stored: list[int] = []
+        self._time_ns = time_ns
+
+    async def write(self, blocks: Sequence[Block]) -> None:
+        times = [[t for _, one in block.series() for t in one.time_ns.tolist()] for block in blocks]
+        refused = [(at, "no") for at, some in enumerate(times) if self._time_ns in some]
+        self.stored += [t for some in times if self._time_ns not in some for t in some]
+        if refused:
+            raise Partial("not all", rejected=refused)
+
+
+async def test_a_refused_sample_is_known_by_its_document_among_many() -> None:
+    flush = sift(arrived(1), arrived(2), arrived(3))
+    store = Picky(2)
+    parts = flush.apart(0)
+    for at, block, reason in await narrowing.write(store, [one.block for one in parts]):  # type: ignore[arg-type]  # it is only written to
+        flush.bury_part(parts[at]._replace(block=block), reason)
+    (letter,) = flush.entries.dead_letters
+    assert (letter.seq, letter.signal, letter.time_ns) == (2, "a", 2)
+    assert sorted(store.stored) == [1, 3]
 
 
 def test_what_is_held_or_comes_twice_asks_for_a_mark_and_is_stored_once() -> None:
@@ -85,7 +118,7 @@ def test_data_that_deny_their_equipment_are_buried_whole() -> None:
 def test_what_cannot_be_read_is_buried_with_its_reason(
     topic: str, payload: bytes, reason: str
 ) -> None:
-    flush = sift(sifting.read(Message(topic, payload), 0))
+    flush = sift(flushing.read(Message(topic, payload), 0))
     (letter,) = flush.entries.dead_letters
     assert reason in letter.reason
     assert letter.payload == payload
