@@ -166,10 +166,16 @@ class Long:  # noqa: PLW1641 - columns have no hash
 
     def series(self) -> Iterator[tuple[str, Series]]:
         """Each signal that occurs with its samples, in the order of the spec."""
-        for at in np.unique(self.signal).tolist():
-            mine = self.signal == at
-            values = self.values[mine].astype(NUMPY[self.dtypes[at]], copy=False)
-            yield self.names[at], Series(self.time_ns[mine], values, self.quality[mine])
+        order = np.argsort(self.signal, kind="stable")
+        signal, time_ns = self.signal[order], self.time_ns[order]
+        values, quality = self.values[order], self.quality[order]
+        ends = [*(np.flatnonzero(signal[1:] != signal[:-1]) + 1).tolist(), len(signal)]
+        start = 0
+        for end in ends if len(signal) else ():
+            at = int(signal[start])
+            column = values[start:end].astype(NUMPY[self.dtypes[at]], copy=False)
+            yield self.names[at], Series(time_ns[start:end], column, quality[start:end])
+            start = end
 
     def __len__(self) -> int:
         return len(self.time_ns)

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import duckdb
 import numpy as np
@@ -99,7 +99,7 @@ class DuckDbStore:
         for block in blocks:
             for name, series in block.series():
                 if len(series.time_ns):
-                    run = _Run(name, block.spec.signal(name).dtype, series)
+                    run = _Run.of(name, block.spec.signal(name).dtype, series)
                     by_table.setdefault(_table(block.space, block.spec.address), []).append(run)
         try:
             with self._file.cursor() as cursor:  # closed before a commit, it rolls back
@@ -131,7 +131,7 @@ class DuckDbStore:
         fresh, again = _Part(table, fresh=True), _Part(table, fresh=False)
         for run in runs:
             known = self._latest[table, run.name]
-            part = fresh if run.first > known and run.ascends() else again
+            part = fresh if run.first > known and run.ascends else again
             part.runs.append(run)
             self._latest[table, run.name] = max(known, run.last)
         yield from (part for part in (fresh, again) if part.runs)
@@ -305,24 +305,24 @@ class _File:
             self._connection = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """Samples of one signal."""
+class _Run(NamedTuple):
+    """Samples of one signal.  first, last: the ends of their times, in whatever order they are."""
 
     name: str
     dtype: Dtype
     series: Series
+    first: int
+    last: int
+    ascends: bool
 
-    @property
-    def first(self) -> int:
-        return int(self.series.time_ns.min())
-
-    @property
-    def last(self) -> int:
-        return int(self.series.time_ns.max())
-
-    def ascends(self) -> bool:
-        return bool(np.all(self.series.time_ns[1:] > self.series.time_ns[:-1]))
+    @classmethod
+    def of(cls, name: str, dtype: Dtype, series: Series) -> "_Run":
+        times = series.time_ns
+        if len(times) == 1:  # so they come by the thousand
+            time_ns = int(times[0])
+            return cls(name, dtype, series, time_ns, time_ns, ascends=True)
+        ascends = bool(np.all(times[1:] > times[:-1]))
+        return cls(name, dtype, series, int(times.min()), int(times.max()), ascends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,8 +352,9 @@ class _Part:
 def _stage(cursor: duckdb.DuckDBPyConnection, parts: Sequence[_Part]) -> None:
     """Hand all samples of a write to DuckDB at once, as columns: each time costs a millisecond."""
     runs = [
-        (at, part.names().index(run.name) + 1, run)
+        (at, places[run.name], run)
         for at, part in enumerate(parts)
+        for places in [{name: place for place, name in enumerate(part.names(), start=1)}]
         for run in part.runs
     ]
     if not runs:
