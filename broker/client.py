@@ -144,7 +144,8 @@ class Bus:
         bus are equal or do not overlap: where they do, NATS sends a message once for each of them,
         and Mosquitto once.
         """
-        inbox = Inbox(filters, capacity, overflow)
+        most_bytes = self._settings.inbox_bytes
+        inbox = Inbox(filters, capacity, overflow, most_bytes=most_bytes)
         self._inboxes.append(inbox)
         self._begun.set()
         try:

@@ -17,8 +17,6 @@ from broker.settings import Address, BusSettings
 
 TICK_S = 1.0
 LINGER_S = 1.0
-MOST_UNSENT = 4 * 1024 * 1024
-"""Bytes that may wait for the socket before publishing waits."""
 MOST_MID = 65_535
 MOST_TOPICS = 10_000
 """Whose readers are remembered."""
@@ -238,7 +236,7 @@ class Connection(asyncio.Protocol):
         """Say who we are."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the types
         self._transport = transport
-        transport.set_write_buffer_limits(high=MOST_UNSENT)
+        transport.set_write_buffer_limits(high=self._settings.unsent_bytes)
         self._write(
             mqtt.connect(
                 self._client_id,

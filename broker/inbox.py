@@ -1,6 +1,7 @@
 """What arrives for a subscription, and the account of who is done with it."""
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from broker.errors import BedError
 Overflow = Literal["block", "drop_oldest"]
 
 INBOX_BYTES = 64 * 1024 * 1024
+"""Where nothing else is said."""
 
 
 @dataclass(slots=True)
@@ -48,7 +50,7 @@ class Amount(NamedTuple):
     bytes: int
 
 
-_ONE = Amount(1, INBOX_BYTES)
+_ONE = Amount(1, sys.maxsize)
 
 
 class Inbox:
@@ -60,10 +62,18 @@ class Inbox:
     read, and who waits for it may be this inbox's reader.
     """
 
-    def __init__(self, filters: Sequence[str], capacity: int, overflow: Overflow) -> None:
-        """Made by `Bus.subscribe`."""
+    def __init__(
+        self,
+        filters: Sequence[str],
+        capacity: int,
+        overflow: Overflow,
+        *,
+        most_bytes: int = INBOX_BYTES,
+    ) -> None:
+        """Made by `Bus.subscribe`.  capacity: messages.  most_bytes: of their payloads."""
         self.filters = tuple(filters)
         self.dropped = 0
+        self._most_bytes = most_bytes
         self._capacity = capacity
         self._overflow = overflow
         self._waiting: deque[Message] = deque()
@@ -136,11 +146,11 @@ class Inbox:
     @property
     def full(self) -> bool:
         """Whether no more fits."""
-        return len(self._waiting) >= self._capacity or self._bytes >= INBOX_BYTES
+        return len(self._waiting) >= self._capacity or self._bytes >= self._most_bytes
 
     def blocks(self, *, stretched: bool) -> bool:
         """Whether the connection must not be read for now; stretched: only bytes count."""
-        full = self._bytes >= INBOX_BYTES if stretched else self.full
+        full = self._bytes >= self._most_bytes if stretched else self.full
         return self._overflow == "block" and full
 
     def put(self, message: Message) -> None:

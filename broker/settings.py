@@ -98,6 +98,17 @@ class BusSettings(Settings):
         le=60_000,
         description="messages sent and not yet acknowledged by the broker",
     )
+    inbox_bytes: int = Field(
+        default=64 * 1024**2,
+        ge=1024**2,
+        description="bytes that wait in memory for one reader; beyond them reading waits, or the"
+        " oldest go where they may",
+    )
+    unsent_bytes: int = Field(
+        default=4 * 1024**2,
+        ge=64 * 1024,
+        description="bytes that wait in memory for the broker's socket before publishing waits",
+    )
 
     @field_validator("broker")
     @classmethod

@@ -55,11 +55,13 @@ async def run(
         spool.open(path, epoch=secrets.token_hex(13), settings=kept_settings) as kept,
         client.open(bus_settings, clock, client_id=f"{principal}--gateway") as bus,
     ):
-        uplink = Uplink(bus, kept, clock, space=space, specs=specs)
+        uplink = Uplink(
+            bus, kept, clock, space=space, specs=specs, fresh_batches=settings.fresh_batches
+        )
         most = settings.waiting_samples
         feed = Feed(mapping, specs, clock=clock, space=space, most_waiting=most)
         await feed.remember(kept)
-        link = _link(mapping, feed, clock)
+        link = _link(mapping, feed, clock, settings.waiting_messages)
         sources = Sources(feed, uplink, link.counts, kept, bus, specs, clock, settings.spool_bytes)
         telling = health.tell(mapping, feed, uplink, bus, clock, space)
         async with _running(uplink), _showing(sources, settings):
@@ -71,10 +73,12 @@ async def run(
                 await figures.log_line(sources, "gateway ended", **facts)
 
 
-def _link(mapping: Mapping, feed: Feed, clock: Clock) -> Link:
+def _link(mapping: Mapping, feed: Feed, clock: Clock, waiting_messages: int) -> Link:
     if isinstance(mapping.source, Broker):
         password = SourceSettings().source_password.get_secret_value()
-        return MqttLink(mapping, mapping.source, password, feed, clock)
+        return MqttLink(
+            mapping, mapping.source, password, feed, clock, waiting_messages=waiting_messages
+        )
     return OpcUaLink(mapping, feed, clock)
 
 

@@ -38,6 +38,17 @@ class GatewaySettings(BaseSettings):
         ge=1_000,
         description="samples read and not yet spooled, before reading waits",
     )
+    waiting_messages: int = Field(
+        default=10_000,
+        ge=100,
+        description="messages of MQTT sensors not yet taken in, before reading waits",
+    )
+    fresh_batches: int = Field(
+        default=500,
+        ge=1,
+        description="batches that wait in memory for the broker; the rest goes from the spool,"
+        " later",
+    )
     drain_s: float = Field(
         default=10.0, ge=0, description="seconds to wait for the last marks when it stops"
     )

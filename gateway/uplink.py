@@ -24,8 +24,6 @@ BACKLOG_AT_ONCE = 50
 BACKLOG_PAUSE_S = 0.01
 """Between portions of the backlog, so that fresh batches keep flowing: at most 5,000 a second."""
 NOT_ACCEPTED_S = 600.0
-FRESH_WAITING = 500
-"""Batches that wait for the broker; one more and it goes later, as `late`."""
 
 log = structlog.get_logger()
 
@@ -54,8 +52,11 @@ class Uplink:
         *,
         space: str,
         specs: Sequence[StreamSpec],
+        fresh_batches: int = 500,
     ) -> None:
-        """specs: of all streams, as registered."""
+        """specs: of all streams, as registered.  fresh_batches: that wait for the broker; one more
+        and it goes later, as `late`.
+        """
         self.sent = Sent()
         self.not_accepted = False
         self._bus = bus
@@ -63,7 +64,7 @@ class Uplink:
         self._clock = clock
         self._space = space
         self._specs = {str(spec.address): spec for spec in specs}
-        self._fresh: asyncio.Queue[Kept] = asyncio.Queue(FRESH_WAITING)
+        self._fresh: asyncio.Queue[Kept] = asyncio.Queue(fresh_batches)
         self._is_held_up = False
         self._announced = 0
         self._topics: dict[tuple[Verb, str], str] = {}

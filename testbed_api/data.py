@@ -75,7 +75,9 @@ async def open_store(settings: ServerSettings) -> AsyncIterator[SeriesStore]:
     """The store that the settings name."""
     address = settings.influxdb
     if address is None:
-        async with duckdb.open(settings.folder / "samples.duckdb") as embedded:
+        async with duckdb.open(
+            settings.folder / "samples.duckdb", most_bytes=settings.duckdb_bytes
+        ) as embedded:
             yield embedded
         return
     token = settings.store_token.get_secret_value()

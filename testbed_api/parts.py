@@ -26,7 +26,8 @@ class Parts:
 
     kick: ends a principal's connections to the broker.
     recorded: the recorder's counts, empty where it is not in this process.  interrupted: why it
-    does not record just now, empty while it does.
+    does not record just now, empty while it does.  live_batches: that wait for a slow reader of
+    live events; beyond them the oldest are dropped, and it is told.
     """
 
     registry: Registry
@@ -40,6 +41,7 @@ class Parts:
     kick: Callable[[str], Awaitable[None]]
     recorded: Callable[[], Mapping[str, int]]
     interrupted: Callable[[], str] = _not_interrupted
+    live_batches: int = 200
 
 
 def _parts(request: Request) -> Parts:

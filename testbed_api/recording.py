@@ -7,7 +7,6 @@ from pathlib import Path
 
 from broker import client
 from broker.backends import nats_storage
-from broker.backends.nats import NatsSettings
 from broker.clock import Clock
 from broker.settings import BusSettings
 from testbed_api import data
@@ -70,13 +69,14 @@ def _recorder(settings: ServerSettings, bus: client.Bus, kept: Data, clock: Cloc
         kind_of=kept.registry.kind_of,
         clock=clock,
         pace=pace,
-        disk=Disk(settings.folder, settings.free_bytes + _broker_bytes(settings.folder / BROKER)),
+        disk=Disk(settings.folder, settings.free_bytes + _broker_bytes(settings)),
     )
 
 
-def _broker_bytes(folder: Path) -> int:
+def _broker_bytes(settings: ServerSettings) -> int:
     """What an embedded broker may take of the same disk: recording leaves it that."""
-    return nats_storage.cap(folder, NatsSettings().storage_bytes) if folder.exists() else 0
+    folder = settings.folder / BROKER
+    return nats_storage.cap(folder, settings.broker_bytes) if folder.exists() else 0
 
 
 async def _beat(file: Path, bus: client.Bus, recorder: Recorder, clock: Clock) -> None:

@@ -78,7 +78,9 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
     Unavailable if a part does not start.
     """
     system = {name: Credential.make(name) for name in (API, RECORDER)}
-    doors = NatsSettings(host=settings.host, mqtt_port=settings.mqtt_port)
+    doors = NatsSettings(
+        host=settings.host, mqtt_port=settings.mqtt_port, storage_bytes=settings.broker_bytes
+    )
     apart = settings.influxdb is not None
     with listening(settings.host, settings.api_port) as door:
         async with data.alone(settings) as kept:
@@ -150,6 +152,7 @@ async def _working(
             broker.kick,
             partial(_counts, recorder),
             partial(_interrupted, recorder),
+            settings.live_batches,
         )
 
 

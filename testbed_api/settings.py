@@ -77,6 +77,21 @@ class ServerSettings(Settings):
     recorder_most_waiting: int = Field(
         default=5_000, ge=1, description="batches that wait for their spec; others are set aside"
     )
+    duckdb_bytes: int = Field(
+        default=1024**3, ge=64 * 1024**2, description="memory that DuckDB uses at most"
+    )
+    broker_bytes: int = Field(
+        default=2 * 1024**3,
+        ge=16 * 1024**2,
+        description="bytes that an embedded broker keeps on disk at most, on a small disk less;"
+        " what this costs comes again from the spools",
+    )
+    live_batches: int = Field(
+        default=200,
+        ge=10,
+        description="batches that wait for a slow reader of live events; beyond them the oldest go,"
+        " and it is told",
+    )
     free_bytes: int = Field(
         default=64 * 1024**2,
         ge=0,

@@ -65,6 +65,7 @@ class Testbed:
             door=self._door,
             clock=self._clock,
             stack=self._stack,
+            capacity=self._settings.input_batches,
             fill=fill,
         )
 

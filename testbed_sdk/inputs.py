@@ -16,10 +16,6 @@ from broker.namespace import StreamAddress, StreamTopic, Verb
 from broker.streams import StreamSpec
 from testbed_sdk import columns, history
 
-CAPACITY = 1_000
-"""Batches that wait for the prototype; beyond them the oldest are dropped, and said to be missed.
-"""
-
 FILL_AFTER_S = 1.0
 """How long what was missed is given to reach the store, before it is read from there."""
 
@@ -92,11 +88,13 @@ class Input:
         door: api.Api,
         clock: Clock,
         stack: AsyncExitStack,
+        capacity: int,
         fill: bool = False,
     ) -> None:
-        """stack: closes the subscription when the connection ends.  fill: read what was missed
-        from history.
+        """stack: closes the subscription when the connection ends.  capacity: batches that may
+        wait.  fill: read what was missed from history.
         """
+        self._capacity = capacity
         self.address = address
         self._space = space
         self._bus = bus
@@ -118,7 +116,7 @@ class Input:
                 str(StreamTopic(self._space, verb, self.address)) for verb in (Verb.SPEC, Verb.DATA)
             ]
             self._inbox = await self._stack.enter_async_context(
-                self._bus.subscribe(wanted, capacity=CAPACITY, overflow="drop_oldest")
+                self._bus.subscribe(wanted, capacity=self._capacity, overflow="drop_oldest")
             )
         return self._inbox
 

@@ -35,6 +35,12 @@ class PrototypeSettings(BaseSettings):
         ge=1024,
         description="bytes of output kept until the recorder has them",
     )
+    input_batches: int = Field(
+        default=1_000,
+        ge=10,
+        description="batches of an input that wait for a slow prototype; beyond them the oldest go,"
+        " and it is told",
+    )
     drain_s: float = Field(
         default=10.0, ge=0, description="seconds to wait at the end for the last marks"
     )

@@ -29,8 +29,6 @@ from gateway.payloads import Found, Reading
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 5.0
-MOST_WAITING = 10_000
-"""Messages read from the socket and not yet handed on; with more the broker waits."""
 MOST_AT_ONCE = 1_000
 
 log = structlog.get_logger()
@@ -43,9 +41,19 @@ class MqttLink:
     """The link of one mapping."""
 
     def __init__(
-        self, mapping: Mapping, broker: Broker, password: str, sink: Sink, clock: Clock
+        self,
+        mapping: Mapping,
+        broker: Broker,
+        password: str,
+        sink: Sink,
+        clock: Clock,
+        *,
+        waiting_messages: int = 10_000,
     ) -> None:
-        """sink: takes what is read, in the order of the broker."""
+        """sink: takes what is read, in the order of the broker.  waiting_messages: read from the
+        socket and not yet handed on; with more the broker waits.
+        """
+        self._most_waiting = waiting_messages
         self.counts = Counts()
         self._streams = mapping.streams
         self._broker = broker
@@ -71,7 +79,7 @@ class MqttLink:
 
     async def _live(self) -> tuple[str, bool]:
         """One connection from its making to its end: what ended it, and whether it ever stood."""
-        inbox = Inbox(tuple(self._feeds), MOST_WAITING, "block")
+        inbox = Inbox(tuple(self._feeds), self._most_waiting, "block")
         connection = Connection(
             self._client_id, self._login, self._settings, [inbox], durable=False
         )

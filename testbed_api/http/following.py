@@ -10,8 +10,6 @@ from testbed_api.http import access
 from testbed_api.http.access import Caller
 from testbed_api.parts import Parts
 
-CAPACITY = 200
-"""Batches that wait for a slow reader; beyond them the oldest are dropped, and it is told."""
 LOOK_EVERY_S = 0.5
 BEAT_EVERY_S = 10.0
 
@@ -21,7 +19,7 @@ async def events(parts: Parts, caller: Caller, topic: StreamTopic) -> AsyncItera
     told = 0
     beat_ns = parts.clock.now_ns()
     async with parts.bus.subscribe(
-        [str(topic)], capacity=CAPACITY, overflow="drop_oldest"
+        [str(topic)], capacity=parts.live_batches, overflow="drop_oldest"
     ) as inbox:
         yield b": following\n\n"
         while await _may_still_read(parts, caller, topic):

@@ -229,14 +229,14 @@ class DuckDbStore:
 
 @asynccontextmanager
 async def open(  # noqa: A001
-    path: Path, *, memory: str = "1GB", threads: int = 2
+    path: Path, *, most_bytes: int = 1024**3, threads: int = 2
 ) -> AsyncIterator[DuckDbStore]:
     """The store in one file, made if it is not there.
 
-    memory: most that DuckDB uses, such as "1GB".  Raises Taken if another process has it, Refused
+    most_bytes: of memory that DuckDB uses.  Raises Taken if another process has it, Refused
     if its layout is of another version, Corrupt if it is no such file.
     """
-    file = _File(path, {"memory_limit": memory, "threads": threads})
+    file = _File(path, {"memory_limit": f"{most_bytes}B", "threads": threads})
     with _translated():
         await asyncio.to_thread(file.check_layout)
     store = DuckDbStore(file)

@@ -145,8 +145,8 @@ async def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 
 async def test_a_limit_that_duckdb_does_not_understand_is_invalid(path):
-    with pytest.raises(Invalid, match="Memory"):
-        async with duckdb.open(path, memory="plenty"):
+    with pytest.raises(Invalid, match="thread"):
+        async with duckdb.open(path, threads=0):
             pass
 
 

@@ -19,7 +19,7 @@ from broker.namespace import StreamAddress, parse
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
 from gateway import spool
-from gateway.uplink import FRESH_WAITING, Uplink
+from gateway.uplink import Uplink
 
 SPEC = StreamSpec(StreamAddress("o", "e", "s"), (Signal("a"),))
 CLOCK = WallClock()
@@ -110,9 +110,9 @@ class Silent:
 
 async def test_spooling_does_not_wait_for_the_broker(tmp_path: Path) -> None:
     async with asyncio.timeout(10), spool.open(tmp_path / "s.sqlite", epoch="one") as kept:
-        uplink = Uplink(Silent(), kept, CLOCK, space="live", specs=[SPEC])  # type: ignore[arg-type]
-        await uplink.send([(SPEC.address, batch(at)) for at in range(FRESH_WAITING + 5)])
-        assert (await kept.depth()).unmarked == FRESH_WAITING + 5
+        uplink = Uplink(Silent(), kept, CLOCK, space="live", specs=[SPEC], fresh_batches=10)  # type: ignore[arg-type]
+        await uplink.send([(SPEC.address, batch(at)) for at in range(15)])
+        assert (await kept.depth()).unmarked == 15
         assert uplink.sent.put_off == 5
 
 
