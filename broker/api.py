@@ -3,13 +3,15 @@
 Gateways and prototypes register what they publish here; readers fetch specs and history.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 
-from broker import messages
+from broker import messages, tls
 from broker.batch import Kind
 from broker.errors import (
     BedError,
@@ -91,10 +93,24 @@ class Api:
 
 
 @asynccontextmanager
-async def connect(url: str, credential: str, *, timeout_s: float = 10.0) -> AsyncIterator[Api]:
-    """An API client for `http://host:port`, with a credential's whole text."""
+async def connect(
+    url: str, credential: str, *, ca: Path | None = None, timeout_s: float = 10.0
+) -> AsyncIterator[Api]:
+    """An API client for `http://host:port` or `https://…`, with a credential's whole text.
+
+    ca: whose certificates are believed, None for those that the system believes.  Raises Invalid if
+    that is no such file, or would not be asked for.
+    """
+    if ca is not None and not url.startswith("https:"):
+        raise Invalid(
+            f"TESTBED_CA is set, and {url} would be reached without TLS",
+            hint="write https:// into TESTBED_API, or take TESTBED_CA out",
+        )
     headers = {"Authorization": f"Bearer {credential}"}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s) as http:
+    trust = await asyncio.to_thread(tls.trusting, ca)
+    async with httpx.AsyncClient(
+        base_url=url, headers=headers, timeout=timeout_s, verify=trust
+    ) as http:
         yield Api(http)
 
 
@@ -110,8 +126,14 @@ def problem(answer: httpx.Response) -> BedError:
     return _BRANCH.get(code, Refused)(detail, hint=hint)
 
 
-def _away(url: httpx.URL, exc: httpx.TransportError) -> Unavailable:
+def _away(url: httpx.URL, exc: httpx.TransportError) -> BedError:
+    asked = tls.Asked(f"the API at {url}", "TESTBED_API", "TESTBED_CA")
+    if told := tls.failure(exc, asked):
+        return told
+    closed = url.scheme == "http" and isinstance(exc, httpx.RemoteProtocolError | httpx.ReadError)
     return Unavailable(
         f"the API at {url} did not answer: {exc!r}",
-        hint="is the server up? `testbed up` starts one",
+        hint="is the server up? if its door has TLS, write https:// into TESTBED_API"
+        if closed
+        else "is the server up? `testbed up` starts one",
     )

@@ -10,8 +10,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from broker import mqtt, namespace
-from broker.errors import Corrupt, Forbidden, Unavailable
+from broker import mqtt, namespace, tls
+from broker.errors import Corrupt, Forbidden, Invalid, Unavailable
 from broker.inbox import Delivery, Inbox, Message
 from broker.settings import Address, BusSettings
 
@@ -80,18 +80,47 @@ class Connection(asyncio.Protocol):
             inbox.attach(self.resume)
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                await self._loop.create_connection(lambda: self, address.host, address.port)
+                await self._connect(address)
                 self._tick = self._loop.call_later(TICK_S, self._on_tick)
-                await _first(self._accepted, self.lost, address)
+                await self._welcomed(address)
                 await self.subscribe_rest()
         except TimeoutError as exc:
             raise Unavailable(
                 f"the broker at {address} did not answer in {self._settings.timeout_s:g} s"
             ) from exc
         except OSError as exc:
-            raise Unavailable(
+            asked = tls.Asked(f"the broker at {address}", "TESTBED_BROKER", "TESTBED_CA")
+            raise tls.failure(exc, asked) or Unavailable(
                 f"the broker at {address} did not answer: {exc.strerror or exc}",
                 hint="is it running?",
+            ) from exc
+
+    async def _connect(self, address: Address) -> None:
+        """Over TLS, where the address says so; the authority's file is read each time anew."""
+        to = partial(self._loop.create_connection, lambda: self, address.host, address.port)
+        if not self._settings.secure:
+            await to()
+            return
+        try:
+            context = await asyncio.to_thread(tls.trusting, self._settings.ca)
+        except Invalid as exc:  # a file that is being replaced is there again at the next try
+            raise Forbidden(exc.message, hint=exc.hint) from exc
+        try:
+            await to(ssl=context, server_hostname=self._settings.broker_name or address.host)
+        except ConnectionResetError as exc:  # in the midst of the handshake, or before it
+            raise Unavailable(
+                f"the broker at {address} ended the connection instead of speaking TLS",
+                hint="is the address in TESTBED_BROKER right? mqtt:// is a door without TLS",
+            ) from exc
+
+    async def _welcomed(self, address: Address) -> None:
+        try:
+            await _first(self._accepted, self.lost, address)
+        except Unavailable as exc:
+            if not self.lost.done() or self._settings.secure:
+                raise
+            raise Unavailable(
+                exc.message, hint="if its door has TLS, write mqtts:// into TESTBED_BROKER"
             ) from exc
 
     async def subscribe_rest(self) -> None:
@@ -151,7 +180,8 @@ class Connection(asyncio.Protocol):
         if stands:
             with suppress(OSError, RuntimeError, TimeoutError):
                 transport.resume_reading()
-                transport.write_eof()
+                # TLS ends both ways at once, and reads what is left before it does
+                transport.write_eof() if transport.can_write_eof() else transport.close()
                 async with asyncio.timeout(LINGER_S):
                     await self._gone.wait()
         transport.abort()

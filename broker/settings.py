@@ -1,19 +1,25 @@
 """How a process is told things: from TESTBED_… or, secrets, from files; and where its bus is."""
 
+import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from broker.errors import Invalid
 
 PREFIX = "TESTBED_"
+TLS_SCHEME = "mqtts"
+PORTS = {"mqtt": 1883, TLS_SCHEME: 8883}
 MOST_SECRET = 64 * 1024
+
+NamedFile = Annotated[Path | None, BeforeValidator(lambda given: given or None)]
+"""A file, or none: an empty variable names none, not the folder we are in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +30,15 @@ class Address:
     port: int
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
@@ -74,12 +88,24 @@ class Settings(BaseSettings):
         return init_settings, env_settings, _SecretFiles(settings_cls)
 
 
+CA = (
+    "PEM file of the authority whose certificates are believed, of broker and API; those that the"
+    " system believes if left out"
+)
+
+
 class BusSettings(Settings):
     """Where the broker is and who asks."""
 
     broker: str = Field(
-        default="mqtt://127.0.0.1:1883", description="URL of the broker's MQTT door"
+        default="mqtt://127.0.0.1:1883",
+        description="URL of the broker's MQTT door; mqtts:// with TLS",
     )
+    broker_name: str = Field(
+        default="",
+        description="name in the broker's certificate, where it is not the host in its URL",
+    )
+    ca: NamedFile = Field(default=None, description=CA)
     credential: SecretStr = Field(
         default=SecretStr(""), description="credential, principal.secret, as it was shown when made"
     )
@@ -116,17 +142,35 @@ class BusSettings(Settings):
         address_of(text)
         return text
 
+    @field_validator("ca")
+    @classmethod
+    def _is_asked_for(cls, ca: Path | None, info: ValidationInfo) -> Path | None:
+        broker = info.data.get("broker", "")
+        if ca is not None and broker.startswith("mqtt:"):
+            raise ValueError(
+                f"{broker} would be reached without TLS, in spite of it: write mqtts:// into"
+                " TESTBED_BROKER, or take TESTBED_CA out"
+            )
+        return ca
+
     @property
     def address(self) -> Address:
         """Host and port of the MQTT door."""
         return address_of(self.broker)
 
+    @property
+    def secure(self) -> bool:
+        """Whether the door is reached over TLS."""
+        return urlsplit(self.broker).scheme == TLS_SCHEME
+
 
 def address_of(url: str) -> Address:
-    """Host and port of `mqtt://host:port`; raises ValueError with what would be right."""
+    """Host and port of `mqtt://host:port` or `mqtts://…`; raises ValueError with what would be
+    right.
+    """
     try:
         parts = urlsplit(url)
-        port = 1883 if parts.port is None else parts.port
+        port = PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
     except ValueError as exc:
         raise ValueError(f"{url!r} is no URL: {exc}; write mqtt://host:port") from exc
     if "@" in parts.netloc:
@@ -134,7 +178,7 @@ def address_of(url: str) -> Address:
             "who asks does not stand in the address of a broker: set TESTBED_CREDENTIAL"
         )
     if (
-        parts.scheme != "mqtt"
+        parts.scheme not in PORTS
         or not parts.hostname
         or not port
         or parts.path.strip("/")

@@ -45,7 +45,7 @@ async def run(
     """
     credential = bus_settings.credential.get_secret_value()
     principal = Credential.parse(credential).principal
-    specs = await _register(mapping, settings, credential, clock)
+    specs = await _register(mapping, settings, bus_settings, clock)
     space, machine = settings.space, mapping.equipment
     path = settings.spool / f"{machine.organisation}.{machine.equipment}.{space}.sqlite"
     kept_settings = SpoolSettings(
@@ -83,13 +83,14 @@ def _link(mapping: Mapping, feed: Feed, clock: Clock, waiting_messages: int) -> 
 
 
 async def _register(
-    mapping: Mapping, settings: GatewaySettings, credential: str, clock: Clock
+    mapping: Mapping, settings: GatewaySettings, bus_settings: BusSettings, clock: Clock
 ) -> list[StreamSpec]:
     """Make the equipment and its specs known, however long the API is away."""
+    credential, ca = bus_settings.credential.get_secret_value(), bus_settings.ca
     said = False
     while True:
         try:
-            async with api.connect(settings.api, credential) as door:
+            async with api.connect(settings.api, credential, ca=ca) as door:
                 await door.register_equipment(
                     mapping.equipment,
                     name=mapping.name,

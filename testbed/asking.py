@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from broker import api
 from broker.errors import Invalid
+from broker.settings import CA, NamedFile
 
 
 class ApiSettings(BaseSettings):
@@ -20,6 +21,7 @@ class ApiSettings(BaseSettings):
     credential: SecretStr = Field(
         default=SecretStr(""), description="an administrator's credential"
     )
+    ca: NamedFile = Field(default=None, description=CA)
 
 
 @asynccontextmanager
@@ -32,7 +34,7 @@ async def door(timeout_s: float = 10.0) -> AsyncIterator[api.Api]:
             "no credential is set",
             hint="set TESTBED_CREDENTIAL to the administrator's; the first `testbed up` shows it",
         )
-    async with api.connect(settings.api, credential, timeout_s=timeout_s) as one:
+    async with api.connect(settings.api, credential, ca=settings.ca, timeout_s=timeout_s) as one:
         yield one
 
 

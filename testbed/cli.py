@@ -2,7 +2,7 @@
 
 import functools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from broker.clock import WallClock
 from broker.errors import Invalid
-from testbed import running
+from testbed import installing, running
+from testbed.installing import Json
 from testbed.running import Exit
 from testbed.screen import out, say_json
 
@@ -34,11 +35,12 @@ app.add_typer(retention_app, name="retention")
 app.add_typer(gateway_app, name="gateway")
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(credential_app, name="credential")
-secrets_app = typer.Typer(help="What separate processes of one server share.", no_args_is_help=True)
-app.add_typer(secrets_app, name="secrets")
+app.add_typer(installing.secrets_app, name="secrets")
+app.add_typer(installing.pki_app, name="pki")
+app.command("broker-config")(installing.broker_config)
 
-ANYWHERE = "0.0.0.0"  # noqa: S104 - in a container, whose ports are published one by one
-Json = Annotated[bool, typer.Option("--json", help="print JSON, for scripts")]
+OwnTls = Annotated[bool, typer.Option("--tls", help="TLS, of an authority in the data folder")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="doors without TLS, on any address")]
 
 
 def settings(kind: Callable[..., Any], **given: Any) -> Any:
@@ -125,6 +127,8 @@ def up(
     registry: Annotated[
         str | None, typer.Option(help="sqlite, or postgresql://user@host:port/database")
     ] = None,
+    tls: OwnTls = False,
+    insecure: Insecure = False,
     json: Json = False,
 ) -> None:
     """Run broker and server for real use, until Ctrl-C."""
@@ -139,6 +143,7 @@ def up(
         mqtt_port=mqtt_port,
         store=store,
         registry=registry,
+        tls=room.tls_of(development=tls, insecure=insecure),
     )
     tell = (
         functools.partial(room.told_as_json, say_json)
@@ -154,6 +159,7 @@ def api(
     port: Annotated[
         int | None, typer.Option(help="port of the API; 0 takes a free one [8600]")
     ] = None,
+    insecure: Insecure = False,
     json: Json = False,
 ) -> None:
     """The API alone, where broker, registry, store and recorder are services of their own."""
@@ -163,7 +169,7 @@ def api(
     from testbed_api.settings import ServerSettings
     from testbed_api.shared import SharedSecrets
 
-    chosen = settings(ServerSettings, host=host, api_port=port)
+    chosen = settings(ServerSettings, host=host, api_port=port, tls=room.tls_of(insecure=insecure))
     given = (chosen, settings(BusSettings), settings(SharedSecrets))
     tell = (
         functools.partial(room.told_as_json, say_json)
@@ -189,43 +195,6 @@ def recorder() -> None:
             settings(ServerSettings), settings(BusSettings, window=10_000), WallClock()
         )
     )
-
-
-@secrets_app.command("init")
-def secrets_init(
-    folder: Annotated[Path, typer.Argument(help="a folder of its own")], json: Json = False
-) -> None:
-    """Make the secrets that separate processes share, a file each; what is there stays."""
-    from testbed import secret_files
-
-    async def go() -> Sequence[str]:
-        return secret_files.init(folder)
-
-    made = running.run(go())
-    say_json({"folder": str(folder), "made": made}) if json else out.print(
-        f"{folder}: {len(made)} new secrets"
-    )
-
-
-@app.command("broker-config")
-def broker_config(
-    folder: Annotated[Path, typer.Argument(help="folder of `testbed secrets init`")],
-    host: Annotated[str, typer.Option(help="address that its doors listen on")] = ANYWHERE,
-    port: Annotated[int, typer.Option(help="its inner door, for the API alone")] = 4222,
-    mqtt_port: Annotated[int, typer.Option(help="its MQTT door")] = 1883,
-    health_port: Annotated[int, typer.Option(help="its health, on loopback")] = 8222,
-    store: Annotated[Path, typer.Option(help="folder of its data")] = Path("/data"),
-) -> None:
-    """Write nats.conf for a NATS server of its own, with its secrets, into their folder."""
-    from broker.backends.nats import LOOPBACK, Place
-    from broker.settings import Address
-    from testbed import secret_files
-
-    async def go() -> Path:
-        place = Place(Address(host, port), store, health=Address(LOOPBACK, health_port))
-        return secret_files.broker_config(folder, place, Address(host, mqtt_port))
-
-    out.print(f"wrote {running.run(go())}")
 
 
 @app.command()

@@ -43,6 +43,14 @@ LONGEST_S = 25.0
 PUBLISHING_S = 0.2
 PATIENCE_S = 20.0
 MAPPING = "mapping.yaml"
+ON_LOOPBACK = {
+    "TESTBED_HOST": "127.0.0.1",
+    "TESTBED_TLS": "",
+    "TESTBED_TLS_CERT_FILE": "",
+    "TESTBED_TLS_KEY_FILE": "",
+    "TESTBED_CA": "",
+}
+"""The demo stays on this machine, whatever is set for another server."""
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -240,7 +248,12 @@ def _server(plan: Plan) -> Any:
         "--mqtt-port",
         "0",
     ]
-    return child("server", [*command, "--store", plan.store], log=plan.folder / "server.log")
+    return child(
+        "server",
+        [*command, "--store", plan.store],
+        log=plan.folder / "server.log",
+        environment=os.environ | ON_LOOPBACK,
+    )
 
 
 def _machine(plan: Plan) -> Any:
@@ -309,12 +322,16 @@ def _gateway(stage: Stage) -> Any:
 
 
 def _environment(stage: Stage, principal: str) -> dict[str, str]:
-    return os.environ | {
-        "TESTBED_API": stage.api,
-        "TESTBED_BROKER": stage.broker,
-        "TESTBED_CREDENTIAL": stage.credentials[principal],
-        "TESTBED_SPACE": SPACE,
-    }
+    return (
+        os.environ
+        | ON_LOOPBACK
+        | {
+            "TESTBED_API": stage.api,
+            "TESTBED_BROKER": stage.broker,
+            "TESTBED_CREDENTIAL": stage.credentials[principal],
+            "TESTBED_SPACE": SPACE,
+        }
+    )
 
 
 def _mapping(url: str, plan: Plan) -> str:
@@ -370,7 +387,7 @@ async def _observing(stage: Stage) -> AsyncIterator[Testbed]:
     settings = PrototypeSettings(
         api=stage.api, space=SPACE, inputs={"rig": RIG, "score": SCORE}, outputs={}
     )
-    bus = BusSettings(broker=stage.broker, credential=SecretStr(stage.observer))
+    bus = BusSettings(broker=stage.broker, ca=None, credential=SecretStr(stage.observer))
     async with connect(settings, bus) as observer:
         yield observer
 

@@ -13,6 +13,7 @@ from broker.backends.nats import Keys, NatsSettings, Place
 from broker.credential import Credential
 from broker.errors import Invalid, Refused, Unavailable
 from broker.settings import Address
+from broker.tls import Certificate
 from testbed_api.shared import ADMINISTRATOR, API, RECORDER
 
 BROKER_CONFIG = "nats.conf"
@@ -58,11 +59,34 @@ def init(folder: Path) -> Sequence[str]:
     return lacking
 
 
-def broker_config(folder: Path, place: Place, mqtt: Address) -> Path:
+def certificate_of(
+    chain: Path | None, key: Path | None, mqtt: Address, *, insecure: bool
+) -> Certificate | None:
+    """What a broker's doors show, None for no TLS; raises Invalid where that is not asked for."""
+    if chain is not None and key is not None and not insecure:
+        return Certificate(chain, key)
+    if chain is not None or key is not None:
+        raise Invalid(
+            "a certificate and its key belong together, and not with --insecure",
+            hint="give --tls-cert and --tls-key, or --insecure alone",
+        )
+    if not insecure and not mqtt.is_loopback:
+        raise Invalid(
+            f"the broker's doors would be open on {mqtt.host} without TLS",
+            hint="give --tls-cert and --tls-key, see `testbed pki init`; --insecure only where"
+            " something else protects them",
+        )
+    return None
+
+
+def broker_config(
+    folder: Path, place: Place, mqtt: Address, certificate: Certificate | None
+) -> Path:
     """Write the configuration of a NATS server that has these secrets, beside them."""
     keys = Keys(*(_read(folder / name) for name in MAKERS if name.startswith("broker-")))
+    told = NatsSettings(certificate=certificate)
     try:
-        _write(folder / BROKER_CONFIG, nats.config(place, mqtt, NatsSettings(), keys))
+        _write(folder / BROKER_CONFIG, nats.config(place, mqtt, told, keys))
     except OSError as exc:
         raise Unavailable(f"{folder} cannot be written: {exc.strerror}") from exc
     return folder / BROKER_CONFIG

@@ -3,10 +3,12 @@ store is InfluxDB.  `testbed api`: the API alone, beside services.
 """
 
 import asyncio
+import ipaddress
 import os
+import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 from rich.console import Console
@@ -14,9 +16,10 @@ from rich.console import Console
 from broker import orphans
 from broker.clock import Clock
 from broker.errors import Invalid
-from testbed_api import service
+from testbed import pki, running
+from testbed_api import doors, service
 from testbed_api.service import Server, Services
-from testbed_api.settings import ServerSettings
+from testbed_api.settings import DEVELOPMENT, NO_TLS, ServerSettings
 
 RESTART_S = 1.0
 STOP_S = 15.0
@@ -31,6 +34,11 @@ async def up(settings: ServerSettings, clock: Clock, on_ready: Callable[[Server]
             "TESTBED_BROKER_SERVER names a broker that runs by itself",
             hint="run `testbed api` and `testbed recorder` beside it, or take that setting out",
         )
+    if settings.tls == DEVELOPMENT:
+        made = pki.init(doors.development(settings.folder), _hosts(settings.host), clock.now_ns())
+        for one in made:
+            if one.made:
+                log.info("certificate was made", file=str(one.file), until=f"{one.until:%Y-%m-%d}")
     async with service.serve(settings, clock) as server, asyncio.TaskGroup() as tasks:
         if server.recorder is not None:
             tasks.create_task(
@@ -59,7 +67,11 @@ async def _recorder(
         "TESTBED_STORE_TOKEN": settings.store_token.get_secret_value(),
         "TESTBED_REGISTRY": settings.registry,
         "TESTBED_REGISTRY_PASSWORD": settings.registry_password.get_secret_value(),
-        "TESTBED_BROKER": f"mqtt://{server.broker}",
+        "TESTBED_STORE_CA": str(settings.store_ca or ""),
+        "TESTBED_REGISTRY_CA": str(settings.registry_ca or ""),
+        "TESTBED_BROKER": server.way.broker,
+        "TESTBED_BROKER_NAME": server.way.broker_name,
+        "TESTBED_CA": str(server.way.ca or ""),
         "TESTBED_CREDENTIAL": credential,
     }
     while True:
@@ -93,16 +105,40 @@ async def ended(child: Process) -> None:
         await child.wait()
 
 
+def tls_of(*, development: bool = False, insecure: bool = False) -> str | None:
+    """TESTBED_TLS as options say it, None where they say nothing; ends the command if both."""
+    if development and insecure:
+        running.fail(Invalid("--tls and --insecure contradict each other", hint="give one"))
+    return DEVELOPMENT if development else NO_TLS if insecure else None
+
+
+def _hosts(listening: str) -> Sequence[str]:
+    """What clients may call this machine, where it listens there."""
+    try:
+        anywhere = ipaddress.ip_address(listening).is_unspecified
+    except ValueError:
+        anywhere = False
+    return [socket.gethostname()] if anywhere else [listening]
+
+
 def told_as_json(say: Callable[[object], None], server: Server) -> None:
     """Where everything is, as one line of JSON."""
-    where = {"event": "ready", "api": f"http://{server.api}", "broker": f"mqtt://{server.broker}"}
-    say(where | {"administrator": server.administrator})
+    where = {"event": "ready", "api": server.api_url, "broker": server.way.broker}
+    ca = None if server.doors.ca is None else str(server.doors.ca)
+    say(where | {"ca": ca, "administrator": server.administrator})
 
 
 def told(out: Console, server: Server) -> None:
     """Where everything is, in words; the first administrator's credential once."""
-    out.print(f"API     http://{server.api}/api/v1/docs")
-    out.print(f"broker  mqtt://{server.broker}")
+    out.print(f"API     {server.api_url}/api/v1/docs")
+    out.print(f"broker  {server.way.broker}")
+    if server.doors.api is not None:
+        out.print("\nWhat clients set:", style="bold")
+        said = {"TESTBED_API": server.api_url, "TESTBED_BROKER": server.way.broker}
+        if server.doors.ca is not None:
+            said["TESTBED_CA"] = str(server.doors.ca.absolute())
+        for name, value in said.items():
+            out.print(f"  export {name}={value}", markup=False)
     if server.administrator is not None:
         out.print("\nThe administrator's credential, shown this once:", style="bold")
         out.print(f"  export TESTBED_CREDENTIAL={server.administrator}", markup=False)

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 
+from broker import tls
 from broker.errors import Taken
+from broker.tls import Certificate
 from testbed_api.app import create_app
 from testbed_api.parts import Parts
 
@@ -39,10 +41,17 @@ class _Uvicorn(uvicorn.Server):
 
 
 @asynccontextmanager
-async def answering(parts: Parts, door: socket.socket) -> AsyncIterator[None]:
-    """The API, answering; requests under way get a moment to end."""
+async def answering(
+    parts: Parts, door: socket.socket, certificate: Certificate | None = None
+) -> AsyncIterator[None]:
+    """The API, answering; requests under way get a moment to end.
+
+    certificate: what it shows, None for no TLS.
+    """
+    secured = (lambda *_: tls.showing(certificate)) if certificate else None
     config = uvicorn.Config(
         create_app(parts),
+        ssl_context_factory=secured,
         lifespan="off",
         log_config=None,
         access_log=False,

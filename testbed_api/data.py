@@ -84,7 +84,11 @@ async def open_store(settings: ServerSettings) -> AsyncIterator[SeriesStore]:
     if not token:
         raise Invalid("there is no token for InfluxDB", hint="set TESTBED_STORE_TOKEN")
     async with influxdb.open(
-        address.url, token=token, organisation=address.organisation, bucket=address.bucket
+        address.url,
+        token=token,
+        organisation=address.organisation,
+        bucket=address.bucket,
+        ca=settings.store_ca,
     ) as remote:
         yield remote
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from pydantic import SecretStr
 
-from broker import client
+from broker import client, tls
 from broker.backends import nats
 from broker.backends.nats import NatsSettings
 from broker.clock import Clock
@@ -20,11 +20,12 @@ from broker.credential import Credential
 from broker.errors import Invalid, Taken
 from broker.policy import Holding, Role
 from broker.settings import Address, BusSettings
-from testbed_api import data
+from testbed_api import data, doors
 from testbed_api.answering import answering, listening
 from testbed_api.data import Data
 from testbed_api.domain import access
 from testbed_api.doorkeeper import Doorkeeper
+from testbed_api.doors import Doors
 from testbed_api.dumping import Dumper
 from testbed_api.freshness import Freshness
 from testbed_api.parts import Parts
@@ -32,7 +33,7 @@ from testbed_api.recorder import Recorder
 from testbed_api.recording import BROKER, recording
 from testbed_api.registry.sql import Registry
 from testbed_api.retention import Keeper
-from testbed_api.settings import ServerSettings
+from testbed_api.settings import NO_TLS, ServerSettings
 from testbed_api.shared import ADMINISTRATOR, API, RECORDER, SharedSecrets
 
 
@@ -41,22 +42,34 @@ class Server:
     """A running server.
 
     administrator: the first administrator's credential, at the first start only.  recorder: what a
-    recorder in a process of its own connects with, None where it is not ours to start.
+    recorder in a process of its own connects with, None where it is not ours to start.  way: how
+    that reaches the broker, and what it believes there.
     """
 
     api: Address
     broker: Address
     administrator: str | None
     recorder: str | None
+    way: BusSettings
+    doors: Doors
+
+    @property
+    def api_url(self) -> str:
+        """Where the API is."""
+        return f"http{'s' if self.doors.api else ''}://{self.api}"
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """A broker that is a service of its own: its doors as seen from here, and the secrets."""
+    """A broker that is a service of its own: its doors as seen from here, and the secrets.
+
+    trust: where its inner door has TLS.
+    """
 
     inner: Address
-    mqtt: Address
+    bus: BusSettings
     secrets: SharedSecrets
+    trust: tls.Trust | None = None
 
     @classmethod
     def told(cls, settings: ServerSettings, bus: BusSettings, shared: SharedSecrets) -> "Services":
@@ -67,7 +80,16 @@ class Services:
                 "no broker is named that runs by itself",
                 hint="set TESTBED_BROKER_SERVER, or run `testbed up`, which starts one",
             )
-        return cls(inner, bus.address, shared)
+        trust = None
+        if settings.inner_door_has_tls:
+            trust = tls.Trust(tls.trusting(bus.ca), bus.broker_name)
+        elif settings.tls != NO_TLS and not inner.is_loopback:
+            raise Invalid(
+                f"the broker's secrets would go to {inner} without TLS",
+                hint="write tls:// into TESTBED_BROKER_SERVER, see `testbed broker-config`, or set"
+                " TESTBED_TLS=none where something else protects them",
+            )
+        return cls(inner, bus, shared, trust)
 
 
 @asynccontextmanager
@@ -78,8 +100,12 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
     Unavailable if a part does not start.
     """
     system = {name: Credential.make(name) for name in (API, RECORDER)}
-    doors = NatsSettings(
-        host=settings.host, mqtt_port=settings.mqtt_port, storage_bytes=settings.broker_bytes
+    shown = doors.checked(doors.of(settings), settings, clock.now_ns())
+    wanted = NatsSettings(
+        host=settings.host,
+        mqtt_port=settings.mqtt_port,
+        storage_bytes=settings.broker_bytes,
+        certificate=shown.broker,
     )
     apart = settings.influxdb is not None
     with listening(settings.host, settings.api_port) as door:
@@ -88,14 +114,15 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
             made = Credential.make(ADMINISTRATOR)
             first = await _first_administrator(kept.registry, made, clock)
             folder = settings.folder / BROKER
-            async with (
-                nats.serve(folder, answer=answer, clock=clock, settings=doors) as broker,
-                _working(settings, kept, broker, system, clock) as parts,
-                answering(parts, door),
-            ):
-                here = Address(*door.getsockname()[:2])
-                own = system[RECORDER].text if apart else None
-                yield Server(here, broker.mqtt, made.text if first else None, own)
+            async with nats.serve(folder, answer=answer, clock=clock, settings=wanted) as broker:
+                way = doors.way_in(broker.mqtt, shown.broker)
+                async with (
+                    _working(settings, kept, broker, _seats(way, system), clock) as parts,
+                    answering(parts, door, shown.api),
+                ):
+                    here = Address(*door.getsockname()[:2])
+                    own = system[RECORDER].text if apart else None
+                    yield Server(here, broker.mqtt, made.text if first else None, own, way, shown)
 
 
 @asynccontextmanager
@@ -107,18 +134,25 @@ async def serve_api(
     Any number may run on one set of them.  Raises as `serve`, and Invalid if a secret is missing.
     """
     system, keys = services.secrets.system(), services.secrets.keys()
+    shown = doors.checked(doors.of(settings), settings, clock.now_ns())
     with listening(settings.host, settings.api_port) as door:
         async with data.beside_others(settings) as kept:
             answer = Doorkeeper(kept.registry, clock, system).answer
             await _first_administrator(kept.registry, services.secrets.administrator(), clock)
             async with (
                 nats.join(
-                    services.inner, services.mqtt, keys=keys, answer=answer, clock=clock
+                    services.inner,
+                    services.bus.address,
+                    keys=keys,
+                    answer=answer,
+                    clock=clock,
+                    trust=services.trust,
                 ) as broker,
-                _working(settings, kept, broker, system, clock) as parts,
-                answering(parts, door),
+                _working(settings, kept, broker, _seats(services.bus, system), clock) as parts,
+                answering(parts, door, shown.api),
             ):
-                yield Server(Address(*door.getsockname()[:2]), broker.mqtt, None, None)
+                here = Address(*door.getsockname()[:2])
+                yield Server(here, broker.mqtt, None, None, services.bus, shown)
 
 
 @asynccontextmanager
@@ -126,19 +160,19 @@ async def _working(
     settings: ServerSettings,
     kept: Data,
     broker: nats.Door,
-    system: Mapping[str, Credential],
+    seats: Mapping[str, BusSettings],
     clock: Clock,
 ) -> AsyncIterator[Parts]:
     """The parts of the API, on the bus, beside the recorder unless that runs apart."""
     own = f"{API}--{secrets.token_hex(4)}"  # another API is not to lose its connection to us
     async with (
-        client.open(_bus(broker.mqtt, system[API]), clock, client_id=own) as bus,
+        client.open(seats[API], clock, client_id=own) as bus,
         AsyncExitStack() as stack,
     ):
         await bus.ready()
         recorder = None
         if settings.influxdb is None:
-            working = recording(settings, kept, _bus(broker.mqtt, system[RECORDER]), clock)
+            working = recording(settings, kept, seats[RECORDER], clock)
             recorder = await stack.enter_async_context(working)
         yield Parts(
             kept.registry,
@@ -169,10 +203,12 @@ async def _first_administrator(registry: Registry, credential: Credential, clock
     return True
 
 
-def _bus(broker: Address, credential: Credential) -> BusSettings:
-    return BusSettings(
-        broker=f"mqtt://{broker}", credential=SecretStr(credential.text), window=10_000
-    )
+def _seats(way: BusSettings, system: Mapping[str, Credential]) -> Mapping[str, BusSettings]:
+    """How each part of ours gets onto the bus, by its principal."""
+    return {
+        name: way.model_copy(update={"credential": SecretStr(one.text), "window": 10_000})
+        for name, one in system.items()
+    }
 
 
 def _counts(recorder: Recorder | None) -> Mapping[str, int]:

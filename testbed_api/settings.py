@@ -2,16 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from broker.settings import PREFIX, Address, Settings
+from broker.settings import PREFIX, Address, NamedFile, Settings
 from testbed_api.registry import postgresql
 from testbed_api.registry.postgresql import PostgresqlAddress
 
 EMBEDDED = "duckdb"
+NO_TLS = "none"
+DEVELOPMENT = "development"
 SQLITE = "sqlite"
 
 
@@ -46,13 +49,35 @@ class ServerSettings(Settings):
         le=65_535,
         description="port of the broker's MQTT door; 0 takes a free one",
     )
+    tls: Literal["", "none", "development"] = Field(
+        default="",
+        description="none: no TLS on any address, said at each start; development: certificates of"
+        " an authority of its own in the data folder; if left out, the files below, or no TLS on"
+        " loopback alone",
+    )
+    tls_cert_file: NamedFile = Field(
+        default=None, description="PEM file of the certificate that API and broker show, with chain"
+    )
+    tls_key_file: NamedFile = Field(
+        default=None, description="PEM file of that certificate's key, without a password"
+    )
     store: str = Field(
         default=EMBEDDED, description="duckdb, or influxdb://host:port/organisation/bucket (2.7)"
+    )
+    store_ca: NamedFile = Field(
+        default=None,
+        description="PEM file of the authority that InfluxDB's certificate is of, with"
+        " influxdb+https://",
     )
     store_token: SecretStr = Field(default=SecretStr(""), description="token for InfluxDB")
     registry: str = Field(
         default=SQLITE,
         description="sqlite in the data folder, or postgresql://user@host:port/database",
+    )
+    registry_ca: NamedFile = Field(
+        default=None,
+        description="PEM file of the authority that PostgreSQL's certificate is of; asks for TLS,"
+        " with its name checked",
     )
     registry_password: SecretStr = Field(
         default=SecretStr(""), description="password of that user of PostgreSQL"
@@ -100,7 +125,8 @@ class ServerSettings(Settings):
     )
     broker_server: str = Field(
         default="",
-        description="nats://host:port of a broker that is a service of its own; only `testbed api`",
+        description="nats://host:port of a broker that is a service of its own, tls:// where its"
+        " inner door has TLS; only `testbed api`",
     )
     alive_file: Path | None = Field(
         default=None,
@@ -118,6 +144,11 @@ class ServerSettings(Settings):
     def inner_door(self) -> Address | None:
         """Where the broker's own door is, None where it is run inside."""
         return inner_door_of(self.broker_server) if self.broker_server else None
+
+    @property
+    def inner_door_has_tls(self) -> bool:
+        """Whether that door is to be reached over TLS."""
+        return urlsplit(self.broker_server).scheme == "tls"
 
     @field_validator("store")
     @classmethod
@@ -138,7 +169,9 @@ class ServerSettings(Settings):
         """Where the registry and the ledger are: the data folder, or PostgreSQL."""
         if self.registry == SQLITE:
             return self.folder
-        return postgresql.address_of(self.registry, self.registry_password.get_secret_value())
+        return postgresql.address_of(
+            self.registry, self.registry_password.get_secret_value(), self.registry_ca
+        )
 
     @property
     def influxdb(self) -> InfluxDbAddress | None:
@@ -157,19 +190,23 @@ def influxdb_of(text: str) -> InfluxDbAddress:
         or not all(names)
     ):
         raise ValueError(
-            f"{text!r} is no store: write duckdb, or influxdb://host:port/organisation/bucket"
+            f"{text!r} is no store: write duckdb, or influxdb://host:port/organisation/bucket,"
+            " influxdb+https:// with TLS"
         )
     scheme = "https" if parts.scheme.endswith("https") else "http"
     return InfluxDbAddress(f"{scheme}://{parts.netloc}", *names)
 
 
 def inner_door_of(text: str) -> Address:
-    """Read `nats://host:port`; raises ValueError."""
+    """Read `nats://host:port` or `tls://…`; raises ValueError."""
     try:
         parts = urlsplit(text)
         port = 4222 if parts.port is None else parts.port
     except ValueError as exc:
         raise ValueError(f"{text!r} is no URL: {exc}") from exc
-    if parts.scheme != "nats" or not parts.hostname or "@" in parts.netloc or parts.path.strip("/"):
-        raise ValueError("a broker's inner door reads nats://host:port, without a password in it")
+    known = parts.scheme in {"nats", "tls"}
+    if not known or not parts.hostname or "@" in parts.netloc or parts.path.strip("/"):
+        raise ValueError(
+            "a broker's inner door reads nats://host:port or tls://…, without a password in it"
+        )
     return Address(parts.hostname, port)

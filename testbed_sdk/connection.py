@@ -183,7 +183,7 @@ async def connect(
     client_id = f"{Credential.parse(text).principal}--{secrets.token_hex(4)}"
     failure: Exception | None = None
     async with (
-        api.connect(settings.api, text) as door,
+        api.connect(settings.api, text, ca=bus_settings.ca) as door,
         client.open(bus_settings, clock, client_id=client_id) as bus,
     ):
         await bus.ready()

@@ -22,11 +22,13 @@ from broker.backends.nats_reception import Answer, Keys, Reception
 from broker.clock import Clock
 from broker.errors import Taken, Unavailable
 from broker.settings import Address
+from broker.tls import Certificate, Trust
 
 __all__ = ["Answer", "Door", "Entry", "Keys", "Knock", "NatsSettings", "Place"]
 
 ANSWER_S = 2
 """Who knocks while our own connection is away, as after a crash, is refused after this."""
+HANDSHAKE_S = 5
 RESTART_S = 0.2
 RESTART_MOST_S = 2.0
 STEADY_S = 10.0
@@ -51,6 +53,8 @@ class NatsSettings:
     """Most that the broker keeps on disk, on a small disk less (`nats_storage.cap`); what this
     costs comes again from the spools.
     """
+    certificate: Certificate | None = None
+    """Shown at the MQTT door, and at the inner one unless that is on loopback; None: no TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +112,22 @@ async def serve(
 
 @asynccontextmanager
 async def join(
-    server: Address, mqtt: Address, *, keys: Keys, answer: Answer, clock: Clock
+    server: Address,
+    mqtt: Address,
+    *,
+    keys: Keys,
+    answer: Answer,
+    clock: Clock,
+    trust: Trust | None = None,
 ) -> AsyncIterator[Door]:
     """Answer for a server that runs by itself, with others who answer too, until left.
 
-    server, mqtt: its inner door and its MQTT door, as seen from here.
+    server, mqtt: its inner door and its MQTT door, as seen from here.  trust: where the inner one
+    has TLS.
     Raises Invalid if a key is none, Unavailable if the server is not reached at first; later it may
     come and go.
     """
-    reception = Reception(server, keys, answer, clock)
+    reception = Reception(server, keys, answer, clock, trust)
     async with _attended(reception, None, Path.cwd(), clock):
         yield Door(mqtt, reception.kick)
 
@@ -183,7 +194,7 @@ def config(place: Place, mqtt: Address, settings: NatsSettings, keys: Keys) -> s
 
     mqtt: where its MQTT door listens.
     """
-    told = {
+    told: dict[str, object] = {
         "server_name": "testbed",
         "listen": str(place.inner),
         "max_payload": settings.max_payload_bytes,
@@ -205,14 +216,24 @@ def config(place: Place, mqtt: Address, settings: NatsSettings, keys: Keys) -> s
             "listen": str(mqtt),
             "ack_wait": f"{settings.ack_wait_s}s",
             "max_ack_pending": settings.max_ack_pending,
+            **_secured(settings.certificate),
         },
     }
+    if not place.inner.is_loopback:
+        told |= _secured(settings.certificate, handshake_first=True)
     if place.log_file is not None:
         told |= {"log_file": str(place.log_file), "logfile_size_limit": 16 * 1024 * 1024}
         told["logfile_max_num"] = 3
     if place.health is not None:
         told["http"] = str(place.health)
     return orjson.dumps(told, option=orjson.OPT_INDENT_2).decode()
+
+
+def _secured(certificate: Certificate | None, **more: object) -> dict[str, object]:
+    if certificate is None:
+        return {}
+    files = {"cert_file": str(certificate.chain), "key_file": str(certificate.key)}
+    return {"tls": {**files, "min_version": "1.2", "timeout": HANDSHAKE_S, **more}}
 
 
 def _asking(keys: Keys) -> dict[str, object]:

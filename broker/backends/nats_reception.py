@@ -17,6 +17,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from broker import tls
 from broker.backends import callout
 from broker.backends.callout import Entry, Knock
 from broker.clock import Clock
@@ -54,9 +55,21 @@ class Keys:
 class Reception:
     """Answers knocks at the server's doors, and ends connections."""
 
-    def __init__(self, address: Address, keys: Keys, answer: Answer, clock: Clock) -> None:
-        """address: the server's inner door, open to nobody but those who have the keys."""
+    def __init__(
+        self,
+        address: Address,
+        keys: Keys,
+        answer: Answer,
+        clock: Clock,
+        trust: tls.Trust | None = None,
+    ) -> None:
+        """address: the server's inner door, open to nobody but those who have the keys.
+
+        trust: where that door has TLS.
+        """
         self.address = address
+        self._trust = trust
+        self._distrust: Unavailable | None = None
         self._signer = callout.Signer(keys.signing)
         self._passwords = {"callout": keys.callout, "system": keys.system}
         self._opened = asyncio.Event()
@@ -88,7 +101,7 @@ class Reception:
             async with asyncio.timeout(START_S):
                 await self._opened.wait()
         except TimeoutError as exc:
-            raise Unavailable(
+            raise self._distrust or Unavailable(
                 f"nats-server at {self.address} did not answer in {START_S:g} s"
             ) from exc
 
@@ -168,10 +181,14 @@ class Reception:
             log.info("own connection to the broker was disturbed", reason=_said(exc))
 
         connection = Client()
+        host, trust = self.address.host, self._trust
         try:
             async with asyncio.timeout(CONNECT_S):
                 await connection.connect(
-                    f"nats://{self.address}",
+                    f"{'nats' if trust is None else 'tls'}://{self.address}",
+                    tls=None if trust is None else trust.context,
+                    tls_hostname=None if trust is None else trust.name or host,
+                    tls_handshake_first=trust is not None,  # who only offers TLS may be put off it
                     user=user,
                     password=self._passwords[user],
                     allow_reconnect=False,
@@ -182,14 +199,21 @@ class Reception:
                 )
             yield connection
         except (OSError, nats.errors.Error) as exc:  # a TimeoutError is an OSError
-            raise Unavailable(
-                f"nats-server at {self.address} did not answer: {_said(exc)}"
-            ) from exc
+            raise self._in_a_sentence(exc) from exc
         finally:
             await connection.close()
             with suppress(TimeoutError):  # it may be closing already, in a task of its own
                 async with asyncio.timeout(CONNECT_S):
                     await ended.wait()
+
+    def _in_a_sentence(self, exc: Exception) -> Unavailable:
+        """Also a certificate that is not believed may be another at the next try."""
+        party = f"nats-server at {self.address}"
+        told = tls.failure(exc, tls.Asked(party, "TESTBED_BROKER_SERVER", "TESTBED_CA"))
+        if told is not None:
+            self._distrust = Unavailable(told.message, hint=told.hint)
+            return self._distrust
+        return Unavailable(f"{party} did not answer: {_said(exc)}")
 
 
 def _said(exc: Exception) -> str:

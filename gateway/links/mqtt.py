@@ -58,7 +58,10 @@ class MqttLink:
         self._streams = mapping.streams
         self._broker = broker
         self._settings = BusSettings(
-            broker=broker.url, timeout_s=broker.timeout_s, keepalive_s=broker.keepalive_s
+            broker=broker.url,
+            ca=None,  # that is for the testbed's own doors
+            timeout_s=broker.timeout_s,
+            keepalive_s=broker.keepalive_s,
         )
         self._login = Login(broker.user, password)
         self._client_id = f"testbed-{mapping.equipment.organisation}-{mapping.equipment.equipment}"

@@ -1,12 +1,15 @@
 """The tables in PostgreSQL: one database, the recorder's in a schema of their own."""
 
+import ssl
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg
 from sqlalchemy import URL, Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from broker import tls
 from broker.errors import BedError, Forbidden, Unavailable, Unknown
 from testbed_api.registry.tables import RECORDER
 
@@ -26,7 +29,7 @@ ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 class PostgresqlAddress:
     """Where a PostgreSQL is, and what of it is ours.
 
-    tls: as libpq's sslmode.
+    tls: as libpq's sslmode.  ca: whose certificates are believed, where it is not libpq that says.
     """
 
     user: str
@@ -35,13 +38,17 @@ class PostgresqlAddress:
     database: str
     password: str = field(repr=False, default="")
     tls: str = "prefer"
+    ca: Path | None = None
 
     def __str__(self) -> str:
         return f"postgresql://{self.user}@{self.host}:{self.port}/{self.database}"
 
 
-def address_of(text: str, password: str = "") -> PostgresqlAddress:
-    """Read `postgresql://user@host:port/database?sslmode=…`; raises ValueError."""
+def address_of(text: str, password: str = "", ca: Path | None = None) -> PostgresqlAddress:
+    """Read `postgresql://user@host:port/database?sslmode=…`; raises ValueError.
+
+    ca: asks for verify-full, unless the address asks for verify-ca.
+    """
     try:
         parts = urlsplit(text)
         port = parts.port or PORT
@@ -53,15 +60,23 @@ def address_of(text: str, password: str = "") -> PostgresqlAddress:
         )
     database = unquote(parts.path.removeprefix("/"))
     asked = dict(parse_qsl(parts.query, keep_blank_values=True))
-    tls = asked.pop("sslmode", "prefer")
+    mode = asked.pop("sslmode", "prefer")
     whole = parts.scheme == "postgresql" and parts.username and parts.hostname and database
-    if not whole or "/" in database or asked or tls not in TLS:
+    if not whole or "/" in database or asked or mode not in TLS:
         raise ValueError(
             f"{text!r} is no registry: write sqlite, or postgresql://user@host:port/database,"
             f" with ?sslmode={'|'.join(TLS[1:])} where wanted"
         )
     user, host = unquote(parts.username or ""), parts.hostname or ""
-    return PostgresqlAddress(user, host, port, database, password, tls)
+    if ca is not None and mode != "verify-ca":
+        mode = "verify-full"
+    return PostgresqlAddress(user, host, port, database, password, mode, ca)
+
+
+def _trusting(ca: Path, mode: str) -> ssl.SSLContext:
+    context = tls.trusting(ca, setting="TESTBED_REGISTRY_CA")
+    context.check_hostname = mode == "verify-full"
+    return context
 
 
 def engine(address: PostgresqlAddress) -> AsyncEngine:
@@ -77,7 +92,7 @@ def engine(address: PostgresqlAddress) -> AsyncEngine:
     told = {
         "timeout": CONNECT_S,
         "command_timeout": ANSWER_S,
-        "ssl": address.tls,
+        "ssl": address.tls if address.ca is None else _trusting(address.ca, address.tls),
         "server_settings": {"application_name": "testbed"},
     }
     return create_async_engine(url, pool_pre_ping=True, connect_args=told)
@@ -111,6 +126,17 @@ def error_of(exc: BaseException, address: PostgresqlAddress) -> BedError:
         return Forbidden(
             f"PostgreSQL at {address} does not let us make our tables: {cause}",
             hint=f"make {address.user} the owner of the database",
+        )
+    told = tls.failure(
+        exc, tls.Asked(f"the registry at {address}", "TESTBED_REGISTRY", "TESTBED_REGISTRY_CA")
+    )
+    if told is not None:
+        return told
+    if "rejected SSL upgrade" in str(exc):
+        return Unavailable(
+            f"PostgreSQL at {address} speaks no TLS, which was asked for",
+            hint="switch it on there (ssl = on), or take sslmode out of TESTBED_REGISTRY and"
+            " TESTBED_REGISTRY_CA away",
         )
     return Unavailable(
         f"the registry at {address} did not answer: {cause or str(exc) or type(exc).__name__}",

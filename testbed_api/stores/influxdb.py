@@ -12,13 +12,14 @@ import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import orjson
 
-from broker import clock
+from broker import clock, tls
 from broker.batch import BAD, GOOD, NO_VALUE, UNCERTAIN, Long
 from broker.errors import BedError, Forbidden, Invalid, Partial, Refused, Unavailable, Unknown
 from broker.namespace import StreamAddress
@@ -180,16 +181,29 @@ class InfluxDbStore:
 
 @asynccontextmanager
 async def open(  # noqa: A001
-    url: str, *, token: str, organisation: str, bucket: str, timeout_s: float = 30.0
+    url: str,
+    *,
+    token: str,
+    organisation: str,
+    bucket: str,
+    ca: Path | None = None,
+    timeout_s: float = 30.0,
 ) -> AsyncIterator[InfluxDbStore]:
     """The store in one bucket, made if it is not there.
 
-    url: http://host:port.  Raises Unavailable if InfluxDB is away, Forbidden if the token does not
-    do, Unknown if there is no such organisation, Refused if the bucket is of another version.
+    url: http://host:port, or https://.  ca: whose certificates are believed there, None for those
+    that the system believes.  Raises Unavailable if InfluxDB is away, Forbidden if the token does
+    not do, Unknown if there is no such organisation, Refused if the bucket is of another version.
     """
     headers = {"Authorization": f"Token {token}", "Accept-Encoding": "identity"}
+    if ca is not None and not url.startswith("https:"):
+        raise Invalid(
+            f"TESTBED_STORE_CA is set, and {url} would be reached without TLS",
+            hint="write influxdb+https:// into TESTBED_STORE, or take TESTBED_STORE_CA out",
+        )
+    trust = await asyncio.to_thread(tls.trusting, ca, setting="TESTBED_STORE_CA")
     try:
-        http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s)
+        http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s, verify=trust)
     except httpx.InvalidURL as exc:
         raise Invalid(f"{url!r} is not a URL: {exc}", hint="write http://host:port") from exc
     async with http:
@@ -239,6 +253,9 @@ def _translated(http: httpx.AsyncClient) -> Iterator[None]:
             f"{http.base_url} is not InfluxDB's address", hint="write http://host:port"
         ) from exc
     except (httpx.RequestError, orjson.JSONDecodeError) as exc:
+        asked = tls.Asked(f"InfluxDB at {http.base_url}", "TESTBED_STORE", "TESTBED_STORE_CA")
+        if told := tls.failure(exc, asked):  # it may be mended while samples wait for it
+            raise Unavailable(told.message, hint=told.hint) from exc
         raise Unavailable(
             f"InfluxDB at {http.base_url} did not answer: {exc!r}", hint="is influxd running there?"
         ) from exc

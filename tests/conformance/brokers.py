@@ -16,6 +16,7 @@ from broker.backends import nats
 from broker.clock import WallClock
 from broker.credential import Credential
 from broker.settings import Address, BusSettings
+from testbed_api import doors
 from tests.services import mosquitto
 
 ADA = Credential("ada", "ada-secret-of-24-letters")
@@ -25,9 +26,13 @@ SECRETS = {one.principal: one.secret for one in (ADA, BERT)}
 
 
 class Broker(Protocol):
-    """A broker that knows ada and bert, and allows both everything below `t/`."""
+    """A broker that knows ada and bert, and allows both everything below `t/`.
+
+    ca: whose certificate it shows, None for no TLS.
+    """
 
     address: Address
+    ca: Path | None
 
     @property
     def pid(self) -> int:
@@ -37,8 +42,10 @@ class Broker(Protocol):
         """Killed at once on entering, started again on leaving: same ports, same data."""
 
 
-def settings(broker: Broker, who: Credential, **changed: object) -> BusSettings:
-    return BusSettings(broker=f"mqtt://{broker.address}", credential=SecretStr(who.text), **changed)
+def settings(broker: Broker, who: Credential, /, **changed: object) -> BusSettings:
+    url = f"mqtt{'s' if broker.ca else ''}://{broker.address}"
+    told = {"broker": url, "ca": broker.ca, "credential": SecretStr(who.text)}
+    return BusSettings(**told | changed)
 
 
 @contextlib.asynccontextmanager
@@ -68,8 +75,9 @@ class _StartedOnRequest(WallClock):
 
 
 class _Nats:
-    def __init__(self, door: nats.Door, clock: _StartedOnRequest) -> None:
+    def __init__(self, door: nats.Door, clock: _StartedOnRequest, ca: Path | None) -> None:
         self.address = door.mqtt
+        self.ca = ca
         self._clock = clock
 
     @property
@@ -87,7 +95,8 @@ class _Nats:
 
 
 @contextlib.asynccontextmanager
-async def open_nats(folder: Path) -> AsyncIterator[Broker]:
+async def open_nats(folder: Path, pki: Path | None = None) -> AsyncIterator[Broker]:
+    """pki: folder of `testbed pki init` where it is to have TLS."""
     everything = frozenset({"t/#"})
 
     async def answer(knock: nats.Knock) -> nats.Entry | None:
@@ -95,21 +104,24 @@ async def open_nats(folder: Path) -> AsyncIterator[Broker]:
         return nats.Entry(everything, everything) if known else None
 
     clock = _StartedOnRequest()
-    async with nats.serve(
-        folder, answer=answer, clock=clock, settings=nats.NatsSettings(ack_wait_s=NATS_ACK_WAIT_S)
-    ) as door:
-        yield _Nats(door, clock)
+    shown = pki and doors.shown_of(pki, doors.BROKER)
+    told = nats.NatsSettings(ack_wait_s=NATS_ACK_WAIT_S, certificate=shown)
+    async with nats.serve(folder, answer=answer, clock=clock, settings=told) as door:
+        yield _Nats(door, clock, pki and pki / doors.AUTHORITY)
 
 
 class _Mosquitto:
-    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
+    def __init__(self, folder: Path, stack: AsyncExitStack, pki: Path | None) -> None:
+        self.ca = pki and pki / doors.AUTHORITY
+        self._shown = pki and doors.shown_of(pki, doors.BROKER)
         self._folder = folder
         self._stack = stack
         self._port = 0
         self._start()
 
     def _start(self) -> None:
-        self._server = self._stack.enter_context(mosquitto.serve(self._folder, port=self._port))
+        serving = mosquitto.serve(self._folder, port=self._port, certificate=self._shown)
+        self._server = self._stack.enter_context(serving)
         self._port = self._server.port
         self.address = Address(self._server.host, self._server.port)
 
@@ -128,11 +140,11 @@ class _Mosquitto:
 
 
 @contextlib.asynccontextmanager
-async def open_mosquitto(folder: Path) -> AsyncIterator[Broker]:
+async def open_mosquitto(folder: Path, pki: Path | None = None) -> AsyncIterator[Broker]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mosquitto, "PASSWORDS", SECRETS)  # its own are too short for a Credential
         async with AsyncExitStack() as stack:
-            yield _Mosquitto(folder, stack)
+            yield _Mosquitto(folder, stack, pki)
 
 
 def _thread_states(pid: int) -> list[str]:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from broker.clock import WallClock
+from testbed import pki
 from testbed_api.registry.postgresql import PostgresqlAddress
 from tests.conformance import brokers, registries
 
@@ -12,6 +14,16 @@ from tests.conformance import brokers, registries
 @pytest.fixture(params=[brokers.open_nats, brokers.open_mosquitto], ids=["nats", "mosquitto"])
 async def broker(request, tmp_path) -> AsyncIterator[brokers.Broker]:
     async with request.param(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture(params=[brokers.open_nats, brokers.open_mosquitto], ids=["nats", "mosquitto"])
+async def secure_broker(request, tmp_path) -> AsyncIterator[brokers.Broker]:
+    """One with TLS."""
+    folder = tmp_path / "pki"
+    pki.init(folder, (), WallClock().now_ns())
+    (tmp_path / "broker").mkdir()
+    async with request.param(tmp_path / "broker", folder) as opened:
         yield opened
 
 

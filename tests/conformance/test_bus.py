@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -375,3 +376,69 @@ async def test_leaving_in_the_middle_of_everything_leaves_nothing_behind(broker)
     async with open_bus(broker) as bus, bus.subscribe([TOPIC], capacity=1, overflow="block"):
         for payload in numbered(100):
             await bus.submit(TOPIC, payload)
+
+
+# --- over TLS -------------------------------------------------------------------------------------
+
+
+async def test_over_tls_messages_arrive_in_order_and_what_was_acknowledged_does_not_return(
+    secure_broker,
+):
+    payloads = [one + b" " * 4_000 for one in numbered(600)]
+    async with open_bus(secure_broker) as ada:
+        async with (
+            open_bus(secure_broker, BERT, durable=True) as bert,
+            bert.subscribe([TOPIC], capacity=100, overflow="block") as inbox,
+        ):
+            await bert.connection()
+            await publish_all(ada, payloads)
+            # it leaves while the broker is still sending
+            assert await next_of(inbox, 300) == payloads[:300]
+        async with (
+            open_bus(secure_broker, BERT, durable=True) as bert,
+            bert.subscribe([TOPIC], capacity=100, overflow="block") as inbox,
+        ):
+            assert sorted(await next_of(inbox, 300)) == sorted(payloads[300:])
+
+
+async def test_over_tls_a_killed_broker_is_found_again(secure_broker):
+    async with open_bus(secure_broker) as bus:
+        async with secure_broker.killed():
+            await unreached(bus)
+        await bus.connection(after=1)
+        await bus.publish(TOPIC, b"again")
+
+
+async def unreached(bus: client.Bus) -> None:
+    async with asyncio.timeout(10):
+        while bus.last_error is None:
+            await WallClock().sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind", "sentence", "setting"),
+    [
+        ({"ca": None}, Forbidden, "of no authority that we trust", "TESTBED_CA"),
+        ({"ca": Path("nowhere.pem")}, Forbidden, "TESTBED_CA: nowhere.pem", "pki init"),
+        ({"broker_name": "elsewhere"}, Forbidden, "is another's", "TESTBED_BROKER"),
+        ({"broker": "mqtt", "ca": None}, Unavailable, "closed the connection", "mqtts://"),
+    ],
+)
+async def test_who_cannot_trust_a_broker_with_tls_is_told_why(
+    secure_broker, changed, kind, sentence, setting
+):
+    if "broker" in changed:
+        changed = changed | {"broker": f"mqtt://{secure_broker.address}"}
+    told = settings(secure_broker, ADA, timeout_s=2, **changed)
+    async with asyncio.timeout(5), client.open(told, WallClock(), client_id="ada") as bus:
+        with pytest.raises(kind, match=sentence) as refused:
+            await bus.ready()
+    assert setting in refused.value.hint
+
+
+async def test_who_asks_a_broker_without_tls_for_it_is_told_so(broker):
+    told = settings(broker, ADA, timeout_s=2, broker=f"mqtts://{broker.address}")
+    async with asyncio.timeout(5), client.open(told, WallClock(), client_id="ada") as bus:
+        with pytest.raises(Unavailable, match="TLS") as refused:
+            await bus.ready()
+    assert "TESTBED_BROKER" in refused.value.hint

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 from pydantic import SecretStr
 
-from broker import client
+from broker import client, tls
 from broker.backends import nats
 from broker.backends.nats import Keys, NatsSettings, Place
 from broker.backends.nats_child import _binary
@@ -14,6 +14,9 @@ from broker.clock import WallClock
 from broker.credential import Credential
 from broker.errors import Forbidden, Invalid, Unavailable
 from broker.settings import Address, BusSettings
+from broker.tls import Trust
+from testbed import pki
+from testbed_api.doors import shown_of
 from tests import services
 
 ADA = Credential("ada", "ada-secret-of-24-letters")
@@ -34,10 +37,10 @@ class Porter:
 
 
 @contextlib.contextmanager
-def running(folder, inner, mqtt, keys=KEYS):
+def running(folder, inner, mqtt, keys=KEYS, certificate=None):
     file = folder / "nats.conf"
     place = Place(inner, folder / "jetstream")
-    file.write_text(nats.config(place, mqtt, NatsSettings(), keys))
+    file.write_text(nats.config(place, mqtt, NatsSettings(certificate=certificate), keys))
     ready = [inner.port, mqtt.port]
     with services.running(
         [_binary(), "--config", str(file)],
@@ -58,8 +61,9 @@ def server(tmp_path, doors):
         yield product
 
 
-def joined(doors, porter, keys=KEYS):
-    return nats.join(*doors, keys=keys, answer=porter.answer, clock=WallClock())
+def joined(doors, porter, keys=KEYS, trust=None):
+    told = {"keys": keys, "answer": porter.answer, "clock": WallClock(), "trust": trust}
+    return nats.join(*doors, **told)
 
 
 def opened(doors, client_id="ada"):
@@ -137,4 +141,32 @@ async def test_wrong_keys_are_told(doors, monkeypatch):
     for seed in ("SA", "SUAM", ""):
         with pytest.raises(Invalid, match="signing key"):
             async with joined(doors, Porter(), Keys("a", "b", seed)):
+                pass
+
+
+async def test_an_inner_door_with_tls_is_asked_who_it_is(tmp_path, doors, monkeypatch):
+    monkeypatch.setattr("broker.backends.nats_reception.START_S", 2)
+    pki.init(tmp_path / "pki", (), WallClock().now_ns())
+    pki.init(tmp_path / "stranger", (), WallClock().now_ns())
+    everywhere, told = Address("0.0.0.0", doors[0].port), shown_of(tmp_path / "pki", "broker")  # noqa: S104
+    with running(tmp_path, everywhere, doors[1], certificate=told):
+        for folder, name, sentence in (
+            ("pki", "", None),
+            ("stranger", "", "of no authority that we trust"),
+            ("pki", "elsewhere", "is another's"),
+        ):
+            trust = Trust(tls.trusting(tmp_path / folder / "ca.pem"), name)
+            joining = joined(doors, Porter(), trust=trust)
+            if sentence is None:
+                async with joining as door:
+                    await door.kick("nobody")
+                continue
+            with pytest.raises(Unavailable, match=sentence) as refused:
+                async with joining:
+                    pass
+            assert "TESTBED_" in refused.value.hint
+        with pytest.raises(
+            Unavailable, match="did not answer in"
+        ):  # in the clear: it hears nothing
+            async with joined(doors, Porter()):
                 pass

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.tls import Certificate
 from tests import services
 
 PASSWORDS: Mapping[str, str] = {"ada": "ada-secret-1", "bert": "bert-secret-2"}
@@ -22,21 +23,24 @@ class Mosquitto:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, *, port: int = 0) -> Iterator[Mosquitto]:
+def serve(
+    folder: Path, *, port: int = 0, certificate: Certificate | None = None
+) -> Iterator[Mosquitto]:
     """Run Mosquitto on loopback with its data in `folder`, which a later start carries on.
 
-    port: 0 takes a free one.  Sessions and retained messages are written when it stops.
+    port: 0 takes a free one.  certificate: what it shows, None for no TLS.  Sessions and retained
+    messages are written when it stops.
     """
     command = services.found("mosquitto", Path("/usr/sbin/mosquitto"))
     port = port or services.free_port()
-    config = _configure(folder, port)
+    config = _configure(folder, port, certificate)
     with services.running(
         [command, "-c", str(config)], folder=folder, ready=lambda: services.accepts(port)
     ) as product:
         yield Mosquitto(services.LOOPBACK, port, product)
 
 
-def _configure(folder: Path, port: int) -> Path:
+def _configure(folder: Path, port: int, certificate: Certificate | None) -> Path:
     passwords = folder / "passwords"
     passwords.touch(mode=0o600)
     passwords.write_text("".join(f"{user}:{secret}\n" for user, secret in PASSWORDS.items()))
@@ -55,5 +59,7 @@ def _configure(folder: Path, port: int) -> Path:
         "max_queued_messages 1000000",
         "max_queued_bytes 0",
     ]
+    if certificate is not None:
+        lines += [f"certfile {certificate.chain}", f"keyfile {certificate.key}"]
     config.write_text("\n".join(lines) + "\n")
     return config

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.tls import Certificate
 from tests import services
 
 USER = "testbed"
@@ -50,10 +52,13 @@ def data_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, *, port: int = 0) -> Iterator[Postgresql]:
+def serve(
+    folder: Path, *, port: int = 0, certificate: Certificate | None = None
+) -> Iterator[Postgresql]:
     """Run PostgreSQL on loopback with its data in `folder`, which a later start carries on.
 
-    folder: from `data_folder`.  port: 0 takes a free one.
+    folder: from `data_folder`.  port: 0 takes a free one.  certificate: what it shows, None for no
+    TLS.
     """
     data = folder / "data"
     if not data.exists():
@@ -65,6 +70,7 @@ def serve(folder: Path, *, port: int = 0) -> Iterator[Postgresql]:
             _command("postgres"),
             *("-D", str(data), "-h", services.LOOPBACK, "-p", str(port)),
             *("-c", "unix_socket_directories=", "-c", "fsync=off"),
+            *(_secured(folder, certificate) if certificate else ()),
         ],
         folder=folder,
         ready=lambda: subprocess.run(asked, check=False).returncode == 0,
@@ -72,6 +78,18 @@ def serve(folder: Path, *, port: int = 0) -> Iterator[Postgresql]:
         stop=signal.SIGINT,  # SIGTERM would wait for its clients
     ) as product:
         yield Postgresql(services.LOOPBACK, port, product)
+
+
+def _secured(folder: Path, certificate: Certificate) -> Iterator[str]:
+    """It takes a key only from a file of its own user's."""
+    yield from ("-c", "ssl=on")
+    for name, file in (("ssl_cert_file", certificate.chain), ("ssl_key_file", certificate.key)):
+        own = folder / name
+        own.write_bytes(file.read_bytes())
+        own.chmod(0o600)
+        if user := _other_user():
+            shutil.chown(own, user)
+        yield from ("-c", f"{name}={own}")
 
 
 def _initialise(folder: Path, data: Path) -> None:

@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from broker import tls
+from broker.tls import Certificate
 from tests import services
 
 VERSION = "2.7.12"
@@ -28,14 +31,21 @@ class Influxd:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, *, port: int = 0) -> Iterator[Influxd]:
+def serve(
+    folder: Path, *, port: int = 0, certificate: Certificate | None = None, ca: Path | None = None
+) -> Iterator[Influxd]:
     """Run influxd on loopback with its data in `folder`, which a later start carries on.
 
-    port: 0 takes a free one.  A fresh folder is set up with one organisation, bucket and token.
+    port: 0 takes a free one.  certificate, of the authority `ca`: what it shows, None for no TLS.
+    A fresh folder is set up with one organisation, bucket and token.
     """
     command = services.found("influxd", _cache() / f"influxd-{VERSION}" / "influxd")
     port = port or services.free_port()
-    url = f"http://{services.LOOPBACK}:{port}"
+    url = f"http{'s' if certificate else ''}://{services.LOOPBACK}:{port}"
+    secured = (
+        [f"--tls-cert={certificate.chain}", f"--tls-key={certificate.key}"] if certificate else []
+    )
+    trust = tls.trusting(ca)
     with services.running(
         [
             command,
@@ -45,11 +55,12 @@ def serve(folder: Path, *, port: int = 0) -> Iterator[Influxd]:
             f"--sqlite-path={folder / 'influxd.sqlite'}",
             "--reporting-disabled",
             "--log-level=warn",
+            *secured,
         ],
         folder=folder,
-        ready=lambda: _is_healthy(url),
+        ready=lambda: _is_healthy(url, trust),
     ) as product:
-        _set_up(url)
+        _set_up(url, trust)
         yield Influxd(url, ORGANISATION, BUCKET, TOKEN, product)
 
 
@@ -58,18 +69,19 @@ def _cache() -> Path:
     return Path(base) / "connected-testbed"
 
 
-def _is_healthy(url: str) -> bool:
+def _is_healthy(url: str, trust: ssl.SSLContext) -> bool:
     try:
-        return httpx.get(f"{url}/health", timeout=2).is_success
+        return httpx.get(f"{url}/health", timeout=2, verify=trust).is_success
     except httpx.TransportError:
         return False
 
 
-def _set_up(url: str) -> None:
-    if not httpx.get(f"{url}/api/v2/setup").raise_for_status().json()["allowed"]:
+def _set_up(url: str, trust: ssl.SSLContext) -> None:
+    if not httpx.get(f"{url}/api/v2/setup", verify=trust).raise_for_status().json()["allowed"]:
         return  # a restart on a folder that was set up before
     httpx.post(
         f"{url}/api/v2/setup",
+        verify=trust,
         json={
             "username": "administrator",
             "password": "administrators-password",

@@ -1,5 +1,7 @@
 """Where the bus is and who asks: what is read, and what is refused in which words."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -78,7 +80,7 @@ def test_the_address_of_a_broker_may_be_ipv6():
         "",
         "127.0.0.1:1883",
         "http://127.0.0.1:1883",
-        "mqtts://127.0.0.1:8883",
+        "mqttss://127.0.0.1:8883",
         "mqtt://:1883",
         "mqtt://127.0.0.1:0",
         "mqtt://127.0.0.1:65536",
@@ -90,6 +92,28 @@ def test_the_address_of_a_broker_may_be_ipv6():
 def test_a_wrong_address_is_refused_with_what_would_be_right(url):
     with pytest.raises(ValidationError, match="mqtt://host:port"):
         BusSettings(broker=url)
+
+
+def test_an_address_says_whether_there_is_tls():
+    plain, secure = BusSettings(broker="mqtt://testbed"), BusSettings(broker="mqtts://testbed")
+    assert (plain.secure, plain.address.port) == (False, 1883)
+    assert (secure.secure, secure.address.port) == (True, 8883)
+
+
+def test_who_trusts_an_authority_is_not_sent_on_a_way_without_tls(monkeypatch):
+    monkeypatch.setenv("TESTBED_CA", "ca.pem")
+    assert BusSettings(broker="mqtts://testbed").ca == Path("ca.pem")
+    with pytest.raises(ValidationError, match="write mqtts:// into TESTBED_BROKER"):
+        BusSettings(broker="mqtt://testbed")
+    monkeypatch.setenv("TESTBED_CA", "")
+    assert BusSettings(broker="mqtt://testbed").ca is None
+
+
+@pytest.mark.parametrize(
+    ("host", "told"), [("::1", True), ("127.0.0.9", True), ("10.0.0.1", False), ("::", False)]
+)
+def test_an_address_knows_whether_only_this_machine_reaches_it(host, told):
+    assert Address(host, 1).is_loopback is told
 
 
 def test_a_password_in_the_address_is_refused_and_not_repeated():

@@ -1,6 +1,7 @@
 """The secrets that separate processes share: made once, and read back as settings."""
 
 import stat
+from pathlib import Path
 
 import orjson
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from broker.backends.nats import Place
 from broker.errors import Invalid, Refused, Unavailable
 from broker.settings import Address
+from broker.tls import Certificate
 from testbed import secret_files
 from testbed_api.shared import SharedSecrets
 
@@ -45,7 +47,7 @@ def test_the_brokers_configuration_holds_what_the_api_will_show(tmp_path, monkey
     folder = tmp_path / "secrets"
     secret_files.init(folder)
     place = Place(Address("10.0.0.1", 4222), tmp_path, health=Address("127.0.0.1", 8222))
-    file = secret_files.broker_config(folder, place, Address("10.0.0.1", 1883))
+    file = secret_files.broker_config(folder, place, Address("10.0.0.1", 1883), None)
     told = orjson.loads(file.read_bytes())
     keys = shared(folder, monkeypatch).keys()
     assert told["accounts"]["TESTBED"]["users"][0]["password"] == keys.callout
@@ -54,7 +56,39 @@ def test_the_brokers_configuration_holds_what_the_api_will_show(tmp_path, monkey
     assert told["http"] == "127.0.0.1:8222"
     assert keys.signing not in file.read_text()
     secret_files.init(folder)
-    secret_files.broker_config(folder, place, Address("10.0.0.1", 1883))
+    secret_files.broker_config(folder, place, Address("10.0.0.1", 1883), None)
+
+
+@pytest.mark.parametrize("inner", ["127.0.0.1", "10.0.0.1"])
+def test_a_brokers_certificate_is_shown_at_every_door_that_others_reach(tmp_path, inner):
+    folder = tmp_path / "secrets"
+    secret_files.init(folder)
+    shown = Certificate(Path("/run/secrets/broker.pem"), Path("/run/secrets/broker-key.pem"))
+    place = Place(Address(inner, 4222), tmp_path)
+    file = secret_files.broker_config(folder, place, Address("10.0.0.1", 8883), shown)
+    told = orjson.loads(file.read_bytes())
+    files = {"cert_file": str(shown.chain), "key_file": str(shown.key), "min_version": "1.2"}
+    assert told["mqtt"]["tls"].items() >= files.items()
+    if inner == "127.0.0.1":
+        assert "tls" not in told
+    else:
+        assert told["tls"].items() >= (files | {"handshake_first": True}).items()
+
+
+def test_a_broker_has_tls_unless_it_is_on_loopback_or_that_is_asked_for():
+    anywhere, loopback = Address("0.0.0.0", 8883), Address("127.0.0.1", 1883)  # noqa: S104
+    chain, key = Path("broker.pem"), Path("broker-key.pem")
+    certificate_of = secret_files.certificate_of
+    assert certificate_of(chain, key, anywhere, insecure=False) == Certificate(chain, key)
+    assert certificate_of(None, None, loopback, insecure=False) is None
+    assert certificate_of(None, None, anywhere, insecure=True) is None
+    with pytest.raises(Invalid, match=r"open on 0\.0\.0\.0 without TLS.*--insecure"):
+        certificate_of(None, None, anywhere, insecure=False)
+    for half in ((chain, None), (None, key)):
+        with pytest.raises(Invalid, match="belong together"):
+            certificate_of(*half, anywhere, insecure=False)
+    with pytest.raises(Invalid, match="not with --insecure"):
+        certificate_of(chain, key, anywhere, insecure=True)
 
 
 def test_a_folder_with_anything_else_is_refused(tmp_path):
@@ -65,7 +99,9 @@ def test_a_folder_with_anything_else_is_refused(tmp_path):
 
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(Invalid, match=r"broker-callout-password.*testbed secrets init"):
-        secret_files.broker_config(tmp_path, Place(Address("a", 1), tmp_path), Address("a", 2))
+        secret_files.broker_config(
+            tmp_path, Place(Address("a", 1), tmp_path), Address("a", 2), None
+        )
     with pytest.raises(Invalid, match="TESTBED_BROKER_CALLOUT_PASSWORD_FILE"):
         SharedSecrets().keys()
     (tmp_path / "file").touch()

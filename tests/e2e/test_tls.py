@@ -1,0 +1,185 @@
+"""The chain as processes, TLS at every door between them."""
+
+import asyncio
+import contextlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import SecretStr
+
+from broker import api
+from broker.backends.nats_child import _binary
+from broker.clock import WallClock
+from broker.namespace import StreamAddress
+from broker.settings import BusSettings
+from broker.streams import Signal
+from testbed import pki
+from testbed.children import child
+from testbed_api import doors
+from testbed_sdk import PrototypeSettings, connect
+from tests import services
+from tests.e2e.test_demo import run
+from tests.services import influxd, postgresql
+
+CLOCK = WallClock()
+SCORE = StreamAddress("company", "detector", "score")
+MAPPING = Path(__file__).parents[2] / "examples" / "pump-rig" / "mapping.yaml"
+SECRETS = ("api-credential", "recorder-credential", "administrator-credential")
+KEYS = ("broker-callout-password", "broker-system-password", "broker-signing-key")
+
+
+def environment(**told):
+    """Ours, without what this shell may be set to."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TESTBED_")}
+    return kept | {f"TESTBED_{name.upper()}": str(value) for name, value in told.items()}
+
+
+def process(name, *command, logs, **told):
+    return child(
+        name,
+        ["-m", "testbed", *map(str, command)],
+        log=logs / f"{name}.log",
+        environment=environment(**told),
+    )
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_a_gateway_and_the_command_line_come_in_with_the_authoritys_file_alone(
+    tmp_path, trusted
+):
+    pki.init(tmp_path / "stranger", (), CLOCK.now_ns())
+    up = ["up", "--tls", "--json", "--data", tmp_path / "data", "--port", 0, "--mqtt-port", 0]
+    rig = ["simulate", "pump-rig", "--port", 0, "--json"]
+    async with (
+        process("server", *up, logs=tmp_path) as server,
+        process("machine", *rig, logs=tmp_path) as machine,
+    ):
+        said = await server.told("ready")
+        mapping = yaml.safe_load(MAPPING.read_text())
+        mapping["opcua"]["url"] = (await machine.told("ready"))["url"]
+        (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(mapping))
+        (stream,) = mapping["streams"]
+        address = f"{mapping['organisation']}/{mapping['equipment']}/{stream}"
+        told = {
+            "api": said["api"],
+            "broker": said["broker"],
+            "ca": said["ca"],
+            "credential": said["administrator"],
+            "spool": tmp_path / "spool",
+        }
+        made = await asyncio.to_thread(
+            run,
+            *("credential", "create", "gate", "--writes", address, "--json"),
+            environment=environment(**told),
+        )
+        assert made.returncode == 0, made.stderr
+        told["credential"] = json.loads(made.stdout)["credential"]
+        if not trusted:
+            told["ca"] = tmp_path / "stranger" / "ca.pem"
+            done = await asyncio.to_thread(
+                run,
+                "gateway",
+                "run",
+                tmp_path / "mapping.yaml",
+                environment=environment(**told),
+                timeout_s=30,
+            )
+            assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+            assert "of no authority that we trust" in done.stderr
+            assert "hint: set TESTBED_CA" in done.stderr
+            return
+        asking = environment(**told | {"credential": said["administrator"]})
+        gateway = ["gateway", "run", tmp_path / "mapping.yaml"]
+        async with process("gateway", *gateway, logs=tmp_path, **told), asyncio.timeout(60):
+            rows = []
+            while len(rows) < 2:  # a header, and at least one time stamp
+                await CLOCK.sleep(0.5)
+                done = await asyncio.to_thread(run, "history", address, environment=asking)
+                assert "Traceback" not in done.stderr
+                rows = done.stdout.splitlines()
+
+
+async def test_processes_of_their_own_have_tls_between_them_and_their_products(tmp_path):
+    certificates = tmp_path / "pki"
+    pki.init(certificates, (), CLOCK.now_ns())
+    ca, shown = certificates / "ca.pem", doors.shown_of(certificates, doors.BROKER)
+    with contextlib.ExitStack() as stack:
+        data = stack.enter_context(postgresql.data_folder())
+        database = stack.enter_context(postgresql.serve(data, certificate=shown))
+        (tmp_path / "influxd").mkdir()
+        store = stack.enter_context(influxd.serve(tmp_path / "influxd", certificate=shown, ca=ca))
+        broker = stack.enter_context(nats(tmp_path, shown))
+        secrets = {
+            f"{name.replace('-', '_')}_file": tmp_path / "secrets" / name for name in SECRETS + KEYS
+        }
+        shared = {
+            "registry": database.new_database("testbed"),
+            "registry_password": postgresql.PASSWORD,
+            "registry_ca": ca,
+            "store": store.url.replace("https", "influxdb+https")
+            + f"/{store.organisation}/{store.bucket}",
+            "store_token": store.token,
+            "store_ca": ca,
+            "folder": tmp_path / "data",
+            "ca": ca,
+            "broker": broker["mqtt"],
+        }
+        own = {
+            "broker_server": broker["inner"],
+            "tls_cert_file": certificates / "api.pem",
+            "tls_key_file": certificates / "api-key.pem",
+        }
+        recorders = {"credential_file": tmp_path / "secrets" / "recorder-credential"}
+        async with (
+            process(
+                "api", "api", "--json", "--port", 0, logs=tmp_path, **shared, **secrets, **own
+            ) as server,
+            process("recorder", "recorder", logs=tmp_path, **shared, **recorders),
+        ):
+            said = await server.told("ready")
+            assert said["broker"] == broker["mqtt"]
+            administrator = (tmp_path / "secrets" / "administrator-credential").read_text().strip()
+            await published_and_stored(said, administrator, ca)
+
+
+async def published_and_stored(said, administrator, ca):
+    async with api.connect(said["api"], administrator, ca=ca) as door:
+        entry = {"space": "run-tls", "stream": str(SCORE)}
+        asked = {"principal": "detector", "writes": [entry], "reads": [entry]}
+        key = (await door.request("POST", "/credentials", json=asked))["credential"]
+    told = PrototypeSettings(api=said["api"], space="run-tls", inputs={}, outputs={"score": SCORE})
+    bus = BusSettings(broker=said["broker"], ca=ca, credential=SecretStr(key))
+    async with connect(told, bus) as sdk:
+        score = await sdk.output("score", [Signal("score")])
+        await score.publish(CLOCK.now_ns(), {"score": 1.5})
+        async with asyncio.timeout(30):
+            await score.drained()
+        assert (await sdk.history("score"))["score"].values.tolist() == [1.5]
+
+
+@contextlib.contextmanager
+def nats(folder, shown):
+    """A server as `testbed broker-config` tells it, with TLS at its inner door too."""
+    inner, mqtt, health = (services.free_port() for _ in range(3))
+    made = run("secrets", "init", folder / "secrets")
+    assert made.returncode == 0, made.stderr
+    given = {
+        "--host": "0.0.0.0",  # noqa: S104 - so that its inner door has TLS
+        "--port": inner,
+        "--mqtt-port": mqtt,
+        "--health-port": health,
+        "--store": folder / "jetstream",
+        "--tls-cert": shown.chain,
+        "--tls-key": shown.key,
+    }
+    made = run(
+        "broker-config", folder / "secrets", *(part for one in given.items() for part in one)
+    )
+    assert made.returncode == 0, made.stderr
+    command = [_binary(), "--config", str(folder / "secrets" / "nats.conf")]
+    ready = [inner, mqtt]
+    with services.running(command, folder=folder, ready=lambda: all(map(services.accepts, ready))):
+        yield {"inner": f"tls://127.0.0.1:{inner}", "mqtt": f"mqtts://127.0.0.1:{mqtt}"}
