@@ -1,6 +1,10 @@
 """The compose file keeps its promises: what is published, checked, kept, and secret."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,13 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
 LASTING = {name: one for name, one in SERVICES.items() if name != "init"}
+CERTIFICATES = {
+    "ca.pem": "${TLS_CA:-./certificates/ca.pem}",
+    "api.pem": "${TLS_CERT:-./certificates/api.pem}",
+    "api-key.pem": "${TLS_KEY:-./certificates/api-key.pem}",
+    "broker.pem": "${TLS_CERT:-./certificates/broker.pem}",
+    "broker-key.pem": "${TLS_KEY:-./certificates/broker-key.pem}",
+}
 OURS = ("init", "api", "recorder")
 SETTINGS = (BusSettings, ServerSettings, SharedSecrets)
 
@@ -22,7 +33,7 @@ SETTINGS = (BusSettings, ServerSettings, SharedSecrets)
 def test_only_two_doors_are_published_and_on_loopback_unless_asked():
     ports = {name: one["ports"] for name, one in SERVICES.items() if "ports" in one}
     where = "${PUBLISH_ADDRESS:-127.0.0.1}"
-    assert ports == {"nats": [f"{where}:1883:1883"], "api": [f"{where}:8600:8600"]}
+    assert ports == {"nats": [f"{where}:8883:8883"], "api": [f"{where}:8600:8600"]}
 
 
 def test_all_else_is_on_a_network_without_a_way_out():
@@ -77,12 +88,50 @@ def test_no_secret_stands_in_an_environment():
 
 def test_every_secret_is_made_by_init_and_given_to_whom_needs_it():
     made = {*secret_files.MAKERS, secret_files.BROKER_CONFIG}
-    assert set(COMPOSE["secrets"]) == made
-    for name, told in COMPOSE["secrets"].items():
-        assert told == {"file": f"./secrets/{name}"}
+    files = {name: told["file"] for name, told in COMPOSE["secrets"].items()}
+    assert files == {name: f"./secrets/{name}" for name in made} | CERTIFICATES
+    made |= set(CERTIFICATES)
     given = [name for one in SERVICES.values() for name in one.get("secrets", [])]
     assert set(given) == made
     assert "broker-signing-key" not in SERVICES["recorder"]["secrets"]
+
+
+def test_each_door_has_a_key_that_no_other_service_sees_and_the_authoritys_stays_outside():
+    for key, owner in (("api-key.pem", "api"), ("broker-key.pem", "nats")):
+        assert [name for name, one in SERVICES.items() if key in one.get("secrets", ())] == [owner]
+    assert "ca-key" not in str(COMPOSE["secrets"])
+
+
+def test_every_door_of_ours_has_tls():
+    api = SERVICES["api"]["environment"]
+    for service in ("api", "recorder"):
+        told = SERVICES[service]["environment"]
+        assert told["TESTBED_BROKER"] == "mqtts://nats:8883"
+        assert told["TESTBED_CA"] == "/run/secrets/ca.pem"
+        assert "TESTBED_TLS" not in told
+    assert api["TESTBED_BROKER_SERVER"] == "tls://nats:4222"
+    assert "ssl" in "".join(SERVICES["api"]["healthcheck"]["test"])
+
+
+@pytest.mark.timeout(60)  # four commands, each a process of its own
+def test_init_makes_what_the_services_are_given(tmp_path, monkeypatch):
+    """The very lines that the container runs, in folders of their own."""
+    shell, how, lines = SERVICES["init"]["entrypoint"]
+    lines = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", lines)
+    for folder in ("/secrets", "/certificates"):
+        lines = lines.replace(f" {folder}", f" {tmp_path}{folder}")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    done = subprocess.run([shell, how, lines], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for file in CERTIFICATES:
+        assert (tmp_path / "certificates" / file).exists()
+    modes = {one.name: one.stat().st_mode & 0o777 for one in (tmp_path / "certificates").iterdir()}
+    assert (modes["api-key.pem"], modes["ca-key.pem"]) == (0o444, 0o600)
+    told = json.loads((tmp_path / "secrets" / "nats.conf").read_text())
+    assert told["mqtt"]["listen"] == "0.0.0.0:8883"
+    for door in (told, told["mqtt"]):
+        names = {Path(door["tls"][one]).name for one in ("cert_file", "key_file")}
+        assert names <= set(SERVICES["nats"]["secrets"])
 
 
 def test_every_volume_is_declared_and_used():
