@@ -2,17 +2,14 @@
 
 import functools
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from broker.clock import WallClock
-from broker.errors import Invalid
-from testbed import installing, running
-from testbed.installing import Json
+from testbed import gateway_cli, installing, running
+from testbed.options import Json, settings
 from testbed.running import Exit
 from testbed.screen import out, say_json
 
@@ -23,7 +20,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-gateway_app = typer.Typer(help="The edge process at a machine.", no_args_is_help=True)
 simulate_app = typer.Typer(help="A machine for anybody to try.", no_args_is_help=True)
 credential_app = typer.Typer(
     help="Who may read and write what (for administrators).", no_args_is_help=True
@@ -32,7 +28,7 @@ retention_app = typer.Typer(
     help="How long streams are kept (for administrators).", no_args_is_help=True
 )
 app.add_typer(retention_app, name="retention")
-app.add_typer(gateway_app, name="gateway")
+app.add_typer(gateway_cli.app, name="gateway")
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(credential_app, name="credential")
 app.add_typer(installing.secrets_app, name="secrets")
@@ -41,22 +37,6 @@ app.command("broker-config")(installing.broker_config)
 
 OwnTls = Annotated[bool, typer.Option("--tls", help="TLS, of an authority in the data folder")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="doors without TLS, on any address")]
-
-
-def settings(kind: Callable[..., Any], **given: Any) -> Any:
-    """Settings from options and TESTBED_…; what is wrong ends the command with a sentence."""
-    try:
-        return kind(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as exc:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}"
-            for one in exc.errors()
-        )
-        running.fail(
-            Invalid(f"a setting is not right: {wrong}", hint="see docs/reference/settings.md")
-        )
-    except Invalid as exc:
-        running.fail(exc)
 
 
 @app.callback(invoke_without_command=True)
@@ -365,54 +345,6 @@ def retention_list(json: Json = False) -> None:
 
     found = running.run(keeping.kept())
     say_json(found) if json else keeping.show_kept(found, out)
-
-
-@gateway_app.command("run")
-def gateway_run(mapping: Annotated[Path, typer.Argument(help="mapping file (YAML)")]) -> None:
-    """Read the machine and publish it, until Ctrl-C."""
-    from broker.settings import BusSettings
-    from gateway import mapping as mappings
-    from gateway import service
-    from gateway.settings import GatewaySettings
-
-    async def go() -> None:
-        await service.run(
-            mappings.load(mapping), settings(GatewaySettings), settings(BusSettings), WallClock()
-        )
-
-    running.run(go())
-
-
-@gateway_app.command("check")
-def gateway_check(
-    mapping: Annotated[Path, typer.Argument(help="mapping file (YAML)")], json: Json = False
-) -> None:
-    """Say everything that is wrong with a mapping, against the live server, before it runs."""
-    from testbed import gateway_commands
-
-    good = running.run(
-        gateway_commands.check(mapping, say_json if json else out.print, as_json=json)
-    )
-    raise typer.Exit(Exit.DONE if good else Exit.INPUT)
-
-
-@gateway_app.command("browse")
-def gateway_browse(
-    url: Annotated[
-        str,
-        typer.Argument(help="opc.tcp://host:port, or a sensors' broker mqtt://[user@]host:port"),
-    ],
-    write: Annotated[
-        Path | None, typer.Option(help="write a starting mapping to this file")
-    ] = None,
-    equipment: Annotated[
-        str, typer.Option(help="organisation/equipment for the mapping")
-    ] = "factory/machine",
-) -> None:
-    """List a server's nodes or a broker's topics, and write a first mapping of them."""
-    from testbed import gateway_commands
-
-    running.run(gateway_commands.browse(url, write, equipment, out))
 
 
 Port = Annotated[

@@ -11,10 +11,10 @@ import typer
 
 from broker.clock import WallClock
 from testbed import running
+from testbed.options import Json
 from testbed.screen import out, say_json
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - in a container, whose ports are published one by one
-Json = Annotated[bool, typer.Option("--json", help="print JSON, for scripts")]
 
 secrets_app = typer.Typer(help="What separate processes of one server share.", no_args_is_help=True)
 pki_app = typer.Typer(help="Certificates of an authority of our own.", no_args_is_help=True)
