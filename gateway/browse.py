@@ -4,12 +4,14 @@ from typing import Any
 
 import yaml
 
+from broker.namespace import EquipmentAddress
 from broker.streams import Dtype
 from gateway import naming
 from gateway.links.conversion import DTYPES
 from gateway.links.describing import Described, Listed, describe, walk
 from gateway.links.resolving import connected
-from gateway.mapping import Server
+from gateway.links.securing import Proof
+from gateway.mapping import Security, Server, host_of
 
 TIMEOUT_S = 4.0
 MOST_DESCRIPTION = 400
@@ -22,19 +24,27 @@ _HEAD = """\
 """
 
 
-async def tree(server_url: str) -> list[str]:
+def server(url: str, security: Security | None) -> Server:
+    """A server that no mapping names yet."""
+    return Server(url, security, TIMEOUT_S, items_per_call=500, items_per_s=100_000.0)
+
+
+async def tree(place: Server, proof: Proof | None = None) -> list[str]:
     """The server's objects and variables below Objects, indented, with type and node.
 
-    Raises Unavailable if the server does not answer, Invalid if it wants security.
+    Raises Unavailable if the server does not answer, Refused if it is not trusted or does not let
+    us in.
     """
-    async with connected(_server(server_url)) as client:
+    async with connected(place, proof) as client:
         return [_line(one) async for one in walk(client)]
 
 
-async def starting_mapping(url: str, organisation: str, equipment: str) -> str:
+async def starting_mapping(
+    place: Server, equipment: EquipmentAddress, proof: Proof | None = None
+) -> str:
     """A mapping file's text with every variable that can be read, one stream a folder."""
     streams: dict[str, dict[str, Any]] = {}
-    async with connected(_server(url)) as client:
+    async with connected(place, proof) as client:
         async for one in walk(client):
             if one.variant not in DTYPES or one.is_array or not one.text:
                 continue
@@ -42,17 +52,26 @@ async def starting_mapping(url: str, organisation: str, equipment: str) -> str:
             name = naming.free(naming.signal_of(one.name), stream["signals"])
             stream["signals"][name] = _fields(one, await describe(client, one.node))
     document = {
-        "organisation": organisation,
-        "equipment": equipment,
+        "organisation": equipment.organisation,
+        "equipment": equipment.equipment,
         "kind": "real",
-        "opcua": {"url": url, "security": "none"},
+        "opcua": {"url": place.url, **_secured(place)},
         "streams": streams,
     }
     return _HEAD + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _server(url: str) -> Server:
-    return Server(url, TIMEOUT_S, items_per_call=500, items_per_s=100_000.0)
+def _secured(place: Server) -> dict[str, Any]:
+    """How a mapping writes what the server was read with."""
+    one = place.security
+    if one is None:
+        return {"security": "none"}
+    fields: dict[str, Any] = {"security": "sign-and-encrypt", "policy": str(one.policy)}
+    if one.user:
+        fields["user"] = one.user
+    if one.host != host_of(place.url):
+        fields["certificate_host"] = one.host
+    return fields
 
 
 def _line(one: Listed) -> str:

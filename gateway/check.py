@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from broker.errors import Forbidden, Invalid, Unavailable
+from broker.errors import Forbidden, Refused, Unavailable
 from broker.streams import Signal, StreamSpec
 from gateway import overhearing
+from gateway.links import pki
 from gateway.links.conversion import DTYPES, fits
 from gateway.links.describing import describe, walk
 from gateway.links.resolving import NO_NODE, Found, Session, connected, most_per_call, resolve
+from gateway.links.securing import Proof
 from gateway.mapping import Broker, Mapping
 from gateway.settings import SourceSettings
 
@@ -35,18 +37,38 @@ class Finding:
         return f"{self.severity}: {self.sentence}"
 
 
-async def check(mapping: Mapping) -> list[Finding]:
-    """Hold a mapping against its server; no finding means that `run` will read all of it."""
+async def check(mapping: Mapping, proof: Proof | None = None) -> list[Finding]:
+    """Hold a mapping against its server; no finding means that `run` will read all of it.
+
+    proof: what the gateway proves itself with where the server is secured.
+    """
     if isinstance(mapping.source, Broker):
         return await _over_mqtt(mapping, mapping.source)
     findings = list(_load(mapping))
     try:
-        async with connected(mapping.server) as client:
+        async with connected(mapping.server, proof) as client:
             findings += await _limits(client, mapping)
             findings += await _nodes(client, mapping)
-    except (Unavailable, Invalid) as exc:
+    except (Unavailable, Refused) as exc:
         findings.append(Finding(Severity.ERROR, str(exc)))
+    else:
+        findings += _own(mapping, proof)
     return findings
+
+
+def _own(mapping: Mapping, proof: Proof | None) -> Iterator[Finding]:
+    """The gateway's own certificate is renewed by hand, and in time."""
+    if mapping.server.security is None or proof is None:
+        return
+    own = proof.pki.own()
+    left_s = own.left_s(proof.clock.now_ns())
+    if left_s < pki.SOON_S:
+        yield Finding(
+            Severity.WARNING,
+            f"the gateway's own certificate ends in {left_s / 86_400:.0f} days: move"
+            f" {own.file.parent} away, `testbed gateway trust` makes a new one, and the server's"
+            " owner must trust it",
+        )
 
 
 async def _over_mqtt(mapping: Mapping, broker: Broker) -> list[Finding]:

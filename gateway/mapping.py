@@ -9,8 +9,10 @@ import math
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -49,14 +51,37 @@ class StreamMapping:
     batch_values: int
 
 
+class Policy(StrEnum):
+    """How a session is signed and encrypted; OPC UA Part 7, as far as it is not outdated."""
+
+    BASIC256_SHA256 = "Basic256Sha256"
+    AES256_SHA256_RSA_PSS = "Aes256Sha256RsaPss"
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """A session that is signed and encrypted, with this policy and no other.
+
+    user: who signs in, by a password; empty for nobody.  as_certificate: the gateway's own
+    certificate signs in.  host: the one that the server's certificate must be made for.
+    """
+
+    policy: Policy
+    user: str
+    as_certificate: bool
+    host: str
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """The OPC UA server, and what may be asked of it.
 
-    items_per_call: nodes in one request; items_per_s: samples a second the server may be asked for.
+    security: None only where the mapping says `none`.  items_per_call: nodes in one request;
+    items_per_s: samples a second the server may be asked for.
     """
 
     url: str
+    security: Security | None
     timeout_s: float
     items_per_call: int
     items_per_s: float
@@ -106,6 +131,18 @@ class Mapping:
         """Samples a second that the server is asked for, as far as periods are given."""
         periods = [(len(one.items), one.spec.period_s) for one in self.streams]
         return sum(items / period_s for items, period_s in periods if period_s)
+
+
+def host_of(url: str) -> str:
+    """The host of `opc.tcp://host:port`; raises Invalid."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise Invalid(f"{url!r} is no URL: {exc}; write opc.tcp://host:port") from exc
+    if parts.scheme != "opc.tcp" or not parts.hostname or not port:
+        raise Invalid(f"{url!r} is not the address of a server: write opc.tcp://host:port")
+    return parts.hostname
 
 
 def load(path: Path) -> Mapping:
@@ -211,9 +248,19 @@ class _Site(_Strict):
     line: str = ""
 
 
+def _is_opcua_address(url: str) -> None:
+    if "@" in url:
+        raise Invalid("who signs in does not stand in the address: write opcua.user")
+    host_of(url)
+
+
 class _OpcUa(_Strict):
-    url: Annotated[str, Field(pattern=r"^opc\.tcp://[^/\s]+")]
-    security: Literal["none"]
+    url: Annotated[str, Field(pattern=r"^opc\.tcp://[^/\s]+"), refusing(_is_opcua_address)]
+    security: Literal["none", "sign-and-encrypt"]
+    policy: Policy = Policy.BASIC256_SHA256
+    user: Annotated[str, Field(max_length=200)] = ""
+    user_certificate: bool = False
+    certificate_host: Annotated[str, Field(max_length=255)] = ""
     timeout_s: _Seconds = 4.0
     items_per_call: Annotated[int, Field(ge=1, le=10_000)] = 500
     items_per_s: Annotated[float, Field(gt=0)] = 100_000.0
@@ -238,11 +285,35 @@ class _File(_Strict):
     description: Annotated[str, Field(max_length=400)] = ""
 
 
+_SECURED = ("policy", "user", "user_certificate", "certificate_host")
+"""Fields of `opcua` that mean nothing without security, or would tell a secret to anybody."""
+
+_WHAT_TO_WRITE = {
+    "opcua.security": "write sign-and-encrypt; or none, where the server cannot, and only on a"
+    " network of its own"
+}
+"""What a field that is missing may be."""
+
+
+def _unsecured(model: _OpcUa) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What does not go with the security that a server is read with."""
+    if model.security == "none":
+        for field in (one for one in _SECURED if one in model.model_fields_set):
+            what = "with security none it protects nothing"
+            instead = "write security: sign-and-encrypt, or leave it out"
+            yield ("opcua", field), f"opcua.{field}: {what}; {instead}"
+    elif model.user and model.user_certificate:
+        what = f"{model.user!r} signs in by a password already; one of both"
+        yield ("opcua", "user_certificate"), f"opcua.user_certificate: {what}"
+
+
 def _misplaced(model: _File) -> Iterator[tuple[tuple[str, ...], str]]:
     """What does not go with the way the machine is read: (path, sentence)."""
     if (model.opcua is None) == (model.mqtt is None):
         yield (), "say where the machine is read: either `opcua` or `mqtt`"
         return
+    if model.opcua is not None:
+        yield from _unsecured(model.opcua)
     here, wanted = ("opcua", "node") if model.mqtt is None else ("mqtt", "topic")
     foreign = ("topic", "value", "time", "time_format") if model.mqtt is None else ("node",)
     for name, stream in model.streams.items():
@@ -264,7 +335,11 @@ def _source(model: _File) -> Server | Broker:
     if model.opcua is None:
         raise TypeError("neither opcua nor mqtt")
     server = model.opcua
-    return Server(server.url, server.timeout_s, server.items_per_call, server.items_per_s)
+    security = None
+    if server.security != "none":
+        host = server.certificate_host or host_of(server.url)
+        security = Security(server.policy, server.user, server.user_certificate, host)
+    return Server(server.url, security, server.timeout_s, server.items_per_call, server.items_per_s)
 
 
 def _reading(one: _Signal) -> NodeName | Reading:
@@ -410,7 +485,8 @@ def _sentence(error: Any, places: _Places) -> tuple[int, str]:
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_known(path[:-1]))}"
         return line, f"{field}: there is no such field; {hint}"
     if error["type"] == "missing":
-        return line, f"{field}: this field is missing"
+        known = _WHAT_TO_WRITE.get(field)
+        return line, f"{field}: this field is missing{f'; {known}' if known else ''}"
     said = error["msg"].removeprefix("Value error, ")
     given = (
         ""

@@ -21,6 +21,7 @@ from gateway.feed import Feed
 from gateway.figures import Sources
 from gateway.links.mqtt import MqttLink
 from gateway.links.opcua import OpcUaLink
+from gateway.links.securing import Proof
 from gateway.mapping import Broker, Mapping
 from gateway.settings import GatewaySettings, SourceSettings
 from gateway.spool import SpoolSettings
@@ -74,12 +75,15 @@ async def run(
 
 
 def _link(mapping: Mapping, feed: Feed, clock: Clock, waiting_messages: int) -> Link:
+    settings = SourceSettings()
     if isinstance(mapping.source, Broker):
-        password = SourceSettings().source_password.get_secret_value()
+        password = settings.source_password.get_secret_value()
         return MqttLink(
             mapping, mapping.source, password, feed, clock, waiting_messages=waiting_messages
         )
-    return OpcUaLink(mapping, feed, clock)
+    if mapping.source.security is None:
+        log.warning("server is read without security", url=mapping.source.url, asked_by="mapping")
+    return OpcUaLink(mapping, feed, clock, Proof.of(settings, clock))
 
 
 async def _register(

@@ -67,5 +67,11 @@ class SourceSettings(Settings):
     """What a gateway proves itself with where it reads."""
 
     source_password: SecretStr = Field(
-        default=SecretStr(""), description="password of `mqtt.user` at the sensors' broker"
+        default=SecretStr(""),
+        description="password of `opcua.user` at the machine's server, or of `mqtt.user` at the"
+        " sensors' broker",
+    )
+    source_pki: Path = Field(
+        default=Path("testbed-data/gateway-pki"),
+        description="folder of the gateway's own OPC UA certificate and key, and of what it trusts",
     )

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from broker.clock import WallClock
+from broker.errors import BedError, Refused
 from testbed import running
 from testbed.options import Json, settings
 from testbed.running import Exit
@@ -43,6 +44,38 @@ def check(
     raise typer.Exit(Exit.DONE if good else Exit.INPUT)
 
 
+Security = Annotated[str | None, typer.Option(help="of an OPC UA server: sign-and-encrypt or none")]
+Policy = Annotated[
+    str, typer.Option(help="OPC UA security policy: Basic256Sha256 or Aes256Sha256RsaPss")
+]
+
+
+@app.command("trust")
+def trust(
+    server: Annotated[str, typer.Argument(help="mapping file, or opc.tcp://host:port")],
+    yes: Annotated[
+        str | None,
+        typer.Option(help="for scripts: the SHA-256 that alone is accepted, without asking"),
+    ] = None,
+    policy: Policy = "Basic256Sha256",
+) -> None:
+    """Show a server's certificate, and trust it if you say so."""
+    from testbed import trusting
+    from testbed.gateway_commands import Place
+
+    seen = running.run(trusting.look(server, Place(server, "sign-and-encrypt", policy)))
+    trusting.show(seen, out)
+    try:
+        trusting.pin(seen, trusting.accepted(seen, yes, typer.confirm), out)
+    except BedError as exc:
+        running.fail(exc)
+    except typer.Abort:
+        running.fail(
+            Refused("nothing was pinned: nobody answered", hint="in scripts: --yes SHA256")
+        )
+    trusting.show_own(seen, out)
+
+
 @app.command("browse")
 def browse(
     url: Annotated[
@@ -55,8 +88,14 @@ def browse(
     equipment: Annotated[
         str, typer.Option(help="organisation/equipment for the mapping")
     ] = "factory/machine",
+    security: Security = None,
+    policy: Policy = "Basic256Sha256",
+    user: Annotated[
+        str, typer.Option(help="who signs in, with the password in TESTBED_SOURCE_PASSWORD")
+    ] = "",
 ) -> None:
     """List a server's nodes or a broker's topics, and write a first mapping of them."""
     from testbed import gateway_commands
 
-    running.run(gateway_commands.browse(url, write, equipment, out))
+    place = gateway_commands.Place(url, security, policy, user)
+    running.run(gateway_commands.browse(place, write, equipment, out))

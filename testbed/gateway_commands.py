@@ -3,12 +3,13 @@ bus.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from broker.clock import WallClock
 from broker.errors import Invalid, Taken, Unknown
 from broker.namespace import EquipmentAddress
 from broker.settings import address_of
@@ -16,14 +17,56 @@ from gateway import browse as browsing
 from gateway import check as checking
 from gateway import mapping as mappings
 from gateway import overhearing
-from gateway.mapping import Broker
+from gateway.links.securing import Proof
+from gateway.mapping import Broker, Policy, Security, Server
 from gateway.overhearing import LISTEN_S
 from gateway.settings import SourceSettings
+
+SECURITY = ("none", "sign-and-encrypt")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What is looked at: a server or a broker, and how a server is secured."""
+
+    url: str
+    security: str | None = None
+    policy: str = Policy.BASIC256_SHA256
+    user: str = ""
+
+    @property
+    def server(self) -> Server:
+        """The OPC UA server; raises Invalid, and never guesses that it needs no security."""
+        host = mappings.host_of(self.url)
+        if self.security not in SECURITY:
+            told = "not said" if self.security is None else f"{self.security!r}, which is not known"
+            raise Invalid(
+                f"how {self.url} is to be secured is {told}",
+                hint="--security sign-and-encrypt; or --security none, where the server cannot, and"
+                " only on a network of its own",
+            )
+        if self.policy not in set(Policy):
+            raise Invalid(
+                f"policy {self.policy!r} is not known", hint=f"one of {', '.join(Policy)}"
+            )
+        if self.security == "none":
+            if self.user:
+                raise Invalid("a user needs --security sign-and-encrypt: a password is no secret")
+            return browsing.server(self.url, None)
+        policy = Policy(self.policy)
+        return browsing.server(
+            self.url, Security(policy, self.user, as_certificate=False, host=host)
+        )
+
+
+def proof() -> Proof:
+    """What the gateway on this machine proves itself with."""
+    return Proof.of(SourceSettings(), WallClock())
 
 
 async def check(path: Path, show: Callable[[Any], None], *, as_json: bool) -> bool:
     """Print every finding; True if none is an error."""
-    findings = await checking.check(mappings.load(path))
+    findings = await checking.check(mappings.load(path), proof())
     if as_json:
         show([asdict(one) for one in findings])
     elif not findings:
@@ -34,17 +77,18 @@ async def check(path: Path, show: Callable[[Any], None], *, as_json: bool) -> bo
     return not any(one.severity is checking.Severity.ERROR for one in findings)
 
 
-async def browse(url: str, write: Path | None, equipment: str, out: Console) -> None:
+async def browse(place: Place, write: Path | None, equipment: str, out: Console) -> None:
     """Print the tree; with `write`, a first mapping as well."""
     address = EquipmentAddress.parse(equipment)
-    if url.startswith("mqtt://"):
-        text = await _overheard(url, address, out)
+    if place.url.startswith("mqtt://"):
+        text = await _overheard(place.url, address, out)
     else:
-        for line in await browsing.tree(url):
+        server, shown = place.server, proof()
+        for line in await browsing.tree(server, shown):
             out.print(line, markup=False)
         if write is None:
             return
-        text = await browsing.starting_mapping(url, address.organisation, address.equipment)
+        text = await browsing.starting_mapping(server, address, shown)
     if write is None:
         return
     try:

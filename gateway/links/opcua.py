@@ -16,12 +16,13 @@ from asyncua import Client, ua
 from asyncua.ua.uaerrors import UaError
 
 from broker.clock import Clock
-from broker.errors import BedError
+from broker.errors import BedError, Refused
 from gateway.links.conversion import DTYPES, fits
 from gateway.links.following import Follower
 from gateway.links.handing import Counts, Outlet
 from gateway.links.port import Sink
 from gateway.links.resolving import Found, connected, most_per_call, resolve
+from gateway.links.securing import Proof
 from gateway.links.subscribing import Monitored, Subscription, due_a_publish, subscribe
 from gateway.links.watching import Watcher
 from gateway.mapping import Mapping, StreamMapping
@@ -29,6 +30,8 @@ from gateway.mapping import Mapping, StreamMapping
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 """Full jitter up to a pause that doubles: a server is found within 5 s and one time-out."""
+REFUSED_PAUSE_S = 30.0
+"""A server that is refused, or refuses us, is asked seldom: it may count wrong passwords."""
 STEADY_S = 5.0
 """A connection that stood this long was a good one: the next pause is short again."""
 
@@ -41,12 +44,15 @@ log = structlog.get_logger()
 class OpcUaLink:
     """The link of one mapping."""
 
-    def __init__(self, mapping: Mapping, sink: Sink, clock: Clock) -> None:
-        """sink: takes what is read, in the order of the server."""
+    def __init__(
+        self, mapping: Mapping, sink: Sink, clock: Clock, proof: Proof | None = None
+    ) -> None:
+        """sink: takes what is read, in the order of the server.  proof: where it is secured."""
         self.counts = Counts()
         self._mapping = mapping
         self._sink = sink
         self._clock = clock
+        self._proof = proof
 
     async def run(self) -> None:
         """Read until cancelled, over every break."""
@@ -54,11 +60,14 @@ class OpcUaLink:
         while True:
             since_s = asyncio.get_running_loop().time()
             try:
-                async with connected(self._mapping.server) as client:
+                async with connected(self._mapping.server, self._proof) as client:
                     self.counts.connects += 1
                     self._sink.alarm("server", None)
                     log.info("server was connected", url=url, connects=self.counts.connects)
                     await self._read(client)
+            except Refused as exc:
+                self._sink.alarm("server", f"{url} is not read: {exc}")
+                await self._clock.sleep(REFUSED_PAUSE_S)
             except (*_BREAKS, ExceptionGroup) as exc:
                 self._sink.alarm("server", f"{url} is not read: {_reasons(exc)}")
             stood_s = asyncio.get_running_loop().time() - since_s

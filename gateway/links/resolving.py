@@ -1,7 +1,7 @@
 """Finding a mapping's nodes on a server: by namespace URI at every connect; indexes may change."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +10,10 @@ from uuid import UUID
 from asyncua import Client, ua
 from asyncua.ua.uaerrors import UaError
 
-from broker.errors import Invalid, Unavailable
+from broker.errors import BedError, Invalid, Unavailable
+from gateway.links import securing
 from gateway.links.conversion import DTYPES
+from gateway.links.securing import NO_ANSWER, Proof
 from gateway.mapping import Server
 from gateway.nodes import NodeById, NodeByPath, NodeName
 
@@ -34,25 +36,40 @@ class Found:
 
 
 @asynccontextmanager
-async def connected(server: Server) -> AsyncIterator[Client]:
+async def connected(server: Server, proof: Proof | None = None) -> AsyncIterator[Client]:
     """A fresh client with an open session.
 
-    Raises Unavailable, or Invalid if the server wants security.  asyncua can hang on a
-    connection that has gone quiet, so no client is used twice and every step is bounded.
+    proof: where the mapping asks for security, which is refused or had whole.  Raises Unavailable,
+    or Refused if the server is not the one that is trusted, offers less or does not let us in.
+    asyncua can hang on a connection that has gone quiet, so no client is used twice and every step
+    is bounded.
     """
+    arm = await _arming(server, proof)
     client = Client(server.url, timeout=server.timeout_s, watchdog_intervall=_NEVER_S)
+    arm(client)
     try:
         async with asyncio.timeout(server.timeout_s * 3):
             await client.connect()
-    except (OSError, TimeoutError, UaError, ConnectionError) as exc:
+    except BedError:
         await _let_go(client)
-        raise await _why(server, exc) from exc
+        raise
+    except NO_ANSWER as exc:
+        await _let_go(client)
+        raise await _why(server, proof, exc) from exc
     try:
         yield client
     except (OSError, TimeoutError, UaError) as exc:
         raise Unavailable(f"{server.url} broke off: {str(exc) or type(exc).__name__}") from exc
     finally:
         await _let_go(client)
+
+
+async def _arming(server: Server, proof: Proof | None) -> Callable[[Client], None]:
+    if server.security is None:
+        return lambda _: None
+    if proof is None:
+        raise TypeError(f"{server.url} is to be secured, and nothing to prove with is given")
+    return await securing.secure(server, server.security, proof)
 
 
 async def _let_go(client: Client) -> None:
@@ -62,19 +79,19 @@ async def _let_go(client: Client) -> None:
     except (OSError, TimeoutError, UaError, ConnectionError):
         pass
     finally:
-        protocol = client.uaclient.protocol
-        if protocol is not None and protocol.transport is not None:
-            protocol.transport.abort()  # closing would wait for a server that takes nothing
+        securing.let_fall(client)
 
 
-async def _why(server: Server, exc: Exception) -> Exception:
+async def _why(server: Server, proof: Proof | None, exc: Exception) -> Exception:
     """What is wrong with a server that did not let us in."""
+    if server.security is not None and proof is not None:
+        return securing.why(server, server.security, proof.pki.own(), exc)
     if isinstance(exc, UaError) and not isinstance(exc, ConnectionError):
         modes = await offered(server)
-        if modes and "None" not in modes:
+        if modes and "none" not in modes:
             return Invalid(
                 f"{server.url} wants security: it offers {', '.join(modes)}",
-                hint="this version connects without; open an endpoint without on its own network",
+                hint="write opcua.security: sign-and-encrypt, then `testbed gateway trust MAPPING`",
             )
     said = str(exc) or type(exc).__name__
     return Unavailable(
@@ -83,14 +100,11 @@ async def _why(server: Server, exc: Exception) -> Exception:
 
 
 async def offered(server: Server) -> list[str]:
-    """The security modes of a server's endpoints; empty if it does not tell."""
-    client = Client(server.url, timeout=server.timeout_s)
+    """The modes and policies of a server's endpoints; empty if it does not tell."""
     try:
-        async with asyncio.timeout(server.timeout_s):
-            endpoints = await client.connect_and_get_server_endpoints()
-    except (OSError, TimeoutError, UaError, ConnectionError):
+        return sorted({securing.in_words(one) for one in await securing.endpoints(server)})
+    except Unavailable:
         return []
-    return sorted({f"{one.SecurityMode.name.rstrip('_')}" for one in endpoints})
 
 
 async def most_per_call(client: Client, server: Server) -> int:

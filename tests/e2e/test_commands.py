@@ -1,8 +1,13 @@
 """Commands as people type them: wrong input is a sentence, and the exit code says whose fault."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.e2e.test_demo import recording, run
+
+BROWSE = ["gateway", "browse", "opc.tcp://127.0.0.1:9"]
+EXAMPLE = Path(__file__).parents[2] / "examples/pump-rig/mapping.yaml"
 
 
 @pytest.mark.parametrize(
@@ -36,7 +41,12 @@ def test_a_broken_recording_is_named_with_its_line(tmp_path, change, sentence):
         (["gateway", "run", "nowhere.yaml"], 2, "there is no mapping nowhere.yaml"),
         (["simulate", "pump-rig", "--fault", "leak@1..2"], 2, "'leak@1..2' is no fault"),
         (["credential", "create", "detector"], 2, "no credential is set"),
-        (["gateway", "browse", "opc.tcp://127.0.0.1:9"], 3, "opc.tcp://127.0.0.1:9 did not answer"),
+        ([*BROWSE, "--security", "none"], 3, "opc.tcp://127.0.0.1:9 did not answer"),
+        (BROWSE, 2, "--security sign-and-encrypt; or --security none"),
+        ([*BROWSE, "--security", "sign"], 2, "is 'sign', which is not known"),
+        ([*BROWSE, "--security", "none", "--user", "rig"], 2, "a user needs --security"),
+        (["gateway", "trust", "opc.tcp://127.0.0.1:9"], 3, "opc.tcp://127.0.0.1:9 did not answer"),
+        (["gateway", "trust", EXAMPLE], 2, "is read with security none"),
         (["up", "--store", "postgres://x"], 2, "'postgres://x' is no store"),
         (["up", "--registry", "mysql://x"], 2, "'mysql://x' is no registry"),
         (["up", "--host", "10.0.0.5"], 2, "open on 10.0.0.5 without TLS"),

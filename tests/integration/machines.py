@@ -9,6 +9,8 @@ from typing import Any
 
 from asyncua import Server, ua
 from asyncua.common.node import Node
+from asyncua.crypto.permission_rules import User, UserRole
+from asyncua.server.internal_session import SessionState
 from asyncua.server.internal_subscription import InternalSubscription
 
 from broker.batch import Gap
@@ -16,8 +18,11 @@ from broker.clock import NS_PER_S, WallClock
 from gateway import mapping
 from gateway.arrivals import Arrivals, Lot, Part
 from gateway.links.opcua import OpcUaLink
+from gateway.links.securing import Proof
 from gateway.mapping import Mapping
 from tests import services
+from tests.services import certificates
+from tests.services.certificates import Made
 
 URI = "urn:test:machine"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -25,7 +30,7 @@ HEAD = """
 organisation: factory
 equipment: machine
 kind: simulated
-opcua: {{url: "{url}", security: none}}
+opcua: {{url: "{url}", {opcua}}}
 streams:
   s:
     trigger: {trigger}
@@ -35,7 +40,7 @@ streams:
 """
 
 
-def mapped(
+def mapped(  # noqa: PLR0913 - what a test may want otherwise
     url: str,
     names: Sequence[str],
     *,
@@ -43,9 +48,12 @@ def mapped(
     period_s: float = 0.1,
     interval_s: float = 0.05,
     dtype: str = "float64",
+    opcua: str = "security: none",
 ) -> Mapping:
     """One stream `s` with these signals, each from the node of its name."""
-    head = HEAD.format(url=url, trigger=trigger, period_s=period_s, interval_s=interval_s)
+    head = HEAD.format(
+        url=url, opcua=opcua, trigger=trigger, period_s=period_s, interval_s=interval_s
+    )
     lines = [f'      {name}: {{node: "nsu={URI};s={name}", dtype: {dtype}}}' for name in names]
     return mapping.read(head + "\n".join(lines), "m.yaml")
 
@@ -66,23 +74,69 @@ class Machine:
             await self.server.write_attribute_value(self.nodes[name].nodeid, told)
 
     @property
+    def sessions(self) -> int:
+        """Sessions that may read: created and activated."""
+        found = [one.processor.session for one in self.server.bserver.clients]
+        return sum(one is not None and one.state is SessionState.Activated for one in found)
+
+    @property
     def subscriptions(self) -> list[InternalSubscription]:
         """What is subscribed to, by whomever."""
         found = self.server.iserver.subscription_service.subscriptions.values()
         return [one for one in found if one.pub_request_callback]
 
 
+@dataclass(frozen=True)
+class Secured:
+    """How a machine's server is secured.
+
+    users: name -> password; with any, and with certificates of users, nobody else gets in.
+    """
+
+    made: Made
+    policies: Sequence[ua.SecurityPolicyType] = (
+        ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt,
+    )
+    users: dict[str, str] = field(default_factory=dict)
+    user_certificates: bool = False
+    uri: str = certificates.URI
+    key: Any = None
+
+    async def apply(self, server: Server) -> None:
+        """Before it starts."""
+        await server.set_application_uri(self.uri)
+        server.iserver.certificate = self.made.certificate
+        server.iserver.private_key = self.key or self.made.key
+        server.set_security_policy(list(self.policies))
+        if self.users:
+            server.set_identity_tokens([ua.UserNameIdentityToken])
+        elif self.user_certificates:
+            server.set_identity_tokens([ua.X509IdentityToken])
+
+    def get_user(self, _iserver, username=None, password=None, certificate=None):  # noqa: ARG002
+        """asyncua's question who signs in; it has checked that a certificate's key was used."""
+        if username is not None:
+            return User(UserRole.User) if self.users.get(username) == password else None
+        return User(UserRole.User)
+
+
 @contextlib.asynccontextmanager
 async def machine(
-    names: Sequence[str], *, port: int = 0, namespaces_before: int = 0
+    names: Sequence[str],
+    *,
+    port: int = 0,
+    namespaces_before: int = 0,
+    secured: Secured | None = None,
 ) -> AsyncIterator[Machine]:
     """A server on loopback."""
-    server = Server()
+    server = Server(user_manager=secured)
     await server.init()
     url = f"opc.tcp://{services.LOOPBACK}:{port or services.free_port()}"
     server.set_endpoint(url)
     server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
     server.set_identity_tokens([ua.AnonymousIdentityToken])
+    if secured is not None:
+        await secured.apply(server)
     for number in range(namespaces_before):
         await server.register_namespace(f"urn:other:{number}")
     index = await server.register_namespace(URI)
@@ -173,10 +227,12 @@ class Kept:
 
 
 @contextlib.asynccontextmanager
-async def linked(read: Mapping) -> AsyncIterator[tuple[OpcUaLink, Kept]]:
+async def linked(
+    read: Mapping, proof: Proof | None = None
+) -> AsyncIterator[tuple[OpcUaLink, Kept]]:
     """A link that runs, and what it hands over."""
     sink = Kept(names=read.streams[0].spec.names)
-    link = OpcUaLink(read, sink, WallClock())
+    link = OpcUaLink(read, sink, WallClock(), proof)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(link.run(), name="link")
         try:

@@ -8,6 +8,7 @@ import pytest
 
 from broker.batch import Gap
 from broker.clock import WallClock
+from broker.namespace import EquipmentAddress
 from gateway import browse, mapping
 from gateway.arrivals import Lot, Part
 from gateway.check import check
@@ -66,13 +67,14 @@ class Kept:
 
 
 async def test_the_example_and_the_starting_mapping_are_right(face: opcua.OpcUaFace) -> None:
-    text = await browse.starting_mapping(face.url, "factory", "pump-rig")
+    server = browse.server(face.url, None)
+    text = await browse.starting_mapping(server, EquipmentAddress("factory", "pump-rig"))
     assert await check(mapping.read(text, "m")) == []
     assert await check(mapped(face.url)) == []
 
 
 async def test_the_tree_shows_each_variable_as_a_mapping_writes_it(face: opcua.OpcUaFace) -> None:
-    lines = await browse.tree(face.url)
+    lines = await browse.tree(browse.server(face.url, None))
     node = "nsu=urn:connected-testbed:simulators;s=PumpRig.Pressure"
     assert f"  Pressure  Double  {node}" in lines
     assert not any("ServerStatus" in line for line in lines)

@@ -5,13 +5,15 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import services
+from tests.services import certificates
+from tests.services.certificates import Made
 
 VERSION = "2.186.4"
 TYPES = (
@@ -58,12 +60,32 @@ class NodeOpcua:
             assert told.recv(1) == b"\n", self.product.log_tail()
 
 
+@dataclass(frozen=True)
+class Secured:
+    """How it is secured; the names of modes and policies are node-opcua's own."""
+
+    made: Made
+    modes: Sequence[str] = ("SignAndEncrypt",)
+    policies: Sequence[str] = ("Basic256Sha256",)
+    users: dict[str, str] = field(default_factory=dict)
+
+    def text(self, folder: Path) -> str:
+        """For its command line."""
+        certificate, key = self.made.write(folder / "server")
+        told = {"certificate": str(certificate), "key": str(key), "uri": certificates.URI}
+        return json.dumps(
+            told | {"modes": self.modes, "policies": self.policies, "users": self.users}
+        )
+
+
 @contextlib.contextmanager
-def serve(folder: Path) -> Iterator[NodeOpcua]:
+def serve(folder: Path, secured: Secured | None = None) -> Iterator[NodeOpcua]:
     """Run the server on loopback with its keys in `folder`."""
     node = services.found("node")
     port, control = services.free_port(), services.free_port()
     command = [node, str(SERVER), str(_packages()), str(port), str(control), str(folder / "keys")]
+    if secured is not None:
+        command.append(secured.text(folder))
     with services.running(
         command, folder=folder, ready=lambda: services.accepts(control)
     ) as product:

@@ -1,7 +1,8 @@
 // An OPC UA server on loopback for tests, on node-opcua's own stack.
 //
-// node server.js PACKAGES PORT CONTROL FOLDER: the folder of node_modules, the ports of OPC UA and of commands, where
-// its keys may lie.  A command is one line of JSON, answered with an empty one when it is done:
+// node server.js PACKAGES PORT CONTROL FOLDER [SECURITY]: the folder of node_modules, the ports of OPC UA and of
+// commands, where its keys may lie.  SECURITY is JSON: {"certificate": file, "key": file, "uri": its application's,
+// "modes": [...], "policies": [...], "users": {name: password}}; with users, nobody else gets in.  A command is one line of JSON, answered with an empty one when it is done:
 //   {"write": [[name, value, milliseconds, ticks], ...]}  ticks: 100 ns beyond the milliseconds
 //   {"delete": name}
 "use strict";
@@ -10,7 +11,7 @@ const { createRequire } = require("node:module");
 const { createServer } = require("node:net");
 const { createInterface } = require("node:readline");
 
-const [packages, port, control, folder] = process.argv.slice(2);
+const [packages, port, control, folder, security] = process.argv.slice(2);
 const from = createRequire(`${packages}/`);
 const { OPCUAServer } = from("node-opcua-server");
 const { OPCUACertificateManager } = from("node-opcua-certificate-manager");
@@ -78,6 +79,20 @@ function write(variables, rows) {
   }
 }
 
+function secured() {
+  if (!security) return { securityModes: [MessageSecurityMode.None], securityPolicies: [SecurityPolicy.None] };
+  const told = JSON.parse(security);
+  return {
+    certificateFile: told.certificate,
+    privateKeyFile: told.key,
+    serverInfo: { applicationUri: told.uri },
+    securityModes: told.modes.map((name) => MessageSecurityMode[name]),
+    securityPolicies: told.policies.map((name) => SecurityPolicy[name]),
+    allowAnonymous: Object.keys(told.users).length === 0,
+    userManager: { isValidUser: (name, password) => told.users[name] === password },
+  };
+}
+
 async function main() {
   const certificates = new OPCUACertificateManager({ rootFolder: folder, automaticallyAcceptUnknownCertificate: true });
   await certificates.initialize();
@@ -86,12 +101,11 @@ async function main() {
     host: "127.0.0.1",
     hostname: "127.0.0.1",
     allowAnonymous: true,
-    securityModes: [MessageSecurityMode.None],
-    securityPolicies: [SecurityPolicy.None],
     serverCertificateManager: certificates,
     userCertificateManager: certificates,
-    disableDiscovery: true,
+    disableDiscovery: !security, // secured, it tells its endpoints to whoever asks nevertheless
     serverCapabilities: { minSupportedSampleRate: 0 }, // otherwise it lets values go that come within 50 ms
+    ...secured(),
   });
   await server.initialize();
   const variables = addVariables(server);

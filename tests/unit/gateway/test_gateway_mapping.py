@@ -7,6 +7,7 @@ import pytest
 from broker.errors import Invalid
 from broker.streams import Trigger
 from gateway import mapping
+from gateway.mapping import Policy, Security
 from gateway.payloads import Reading, TimeForm
 
 GOOD = """\
@@ -28,6 +29,9 @@ streams:
 """
 
 
+SAFE = "security: sign-and-encrypt"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -38,6 +42,18 @@ streams:
         ),
         ("kind: simulated", "kind: toy", "m:3: kind: "),
         ("security: none", "security: sign", "m:6: opcua.security: "),
+        (
+            "  security: none\n",
+            "",
+            "m:4: opcua.security: this field is missing; write sign-",
+        ),
+        ("security: none", "security: none\n  user: rig", "m:7: opcua.user: with security none it"),
+        ("security: none", "security: none\n  policy: Basic256Sha256", "m:7: opcua.policy: with"),
+        ("security: none", f"{SAFE}\n  policy: Basic128Rsa15", "m:7: opcua.policy: "),
+        ("security: none", f"{SAFE}\n  user: a\n  user_certificate: yes", "m:8: opcua.user_cert"),
+        ("opc.tcp://127", "opc.tcp://rig:secret@127", "m:5: opcua.url: who signs in does not"),
+        ("127.0.0.1:4840", "127.0.0.1", "m:5: opcua.url: 'opc.tcp://127.0.0.1' is not the address"),
+        ("127.0.0.1:4840", "127.0.0.1:x", "m:5: opcua.url: "),
         ("equipment: rig", "equipment: Rig", "m:2: equipment: "),
         ("high: 1", "high: 0", "m:11: streams.s.signals.a: low 0 must be below high 0"),
         (
@@ -135,3 +151,15 @@ def test_a_mistake_in_a_mapping_over_mqtt_is_told(old: str, new: str, said: str)
     with pytest.raises(Invalid) as caught:
         mapping.read(OVER_MQTT.replace(old, new), "m")
     assert said in str(caught.value)
+
+
+def test_security_is_had_as_it_is_written() -> None:
+    assert mapping.read(GOOD, "m").server.security is None
+    safe = GOOD.replace("security: none", SAFE)
+    assert mapping.read(safe, "m").server.security == Security(
+        Policy.BASIC256_SHA256, "", as_certificate=False, host="127.0.0.1"
+    )
+    more = f"{SAFE}\n  policy: Aes256Sha256RsaPss\n  user: rig\n  certificate_host: plc-1"
+    assert mapping.read(GOOD.replace("security: none", more), "m").server.security == Security(
+        Policy.AES256_SHA256_RSA_PSS, "rig", as_certificate=False, host="plc-1"
+    )

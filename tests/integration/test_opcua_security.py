@@ -1,0 +1,305 @@
+"""Who an OPC UA server must be, and what it must offer, before there is a session with it."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from asyncua import ua
+from asyncua.common.utils import ServiceError
+from asyncua.ua import SecurityPolicyType
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from structlog.testing import capture_logs
+
+from broker.clock import WallClock
+from broker.errors import BedError, Refused
+from gateway import check, service, trust
+from gateway.feed import Feed
+from gateway.links.pki import Pki
+from gateway.links.resolving import connected
+from gateway.links.securing import Proof
+from tests import services
+from tests.integration.machines import Machine, Secured, linked, machine, mapped, second
+from tests.services.certificates import Made, make
+
+SAFE = "security: sign-and-encrypt, timeout_s: 2"
+SAFEST = f"{SAFE}, policy: Aes256Sha256RsaPss"
+BASIC = SecurityPolicyType.Basic256Sha256_SignAndEncrypt
+PSS = SecurityPolicyType.Aes256Sha256RsaPss_SignAndEncrypt
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def proof(tmp_path: Path) -> Proof:
+    return Proof(Pki(tmp_path / "pki"), "", WallClock())
+
+
+def believe(proof: Proof, authority: Made) -> None:
+    """As its owner puts it there by hand."""
+    folder = proof.pki.folder / "authorities"
+    folder.mkdir(parents=True)
+    (folder / "ca.pem").write_bytes(authority.certificate.public_bytes(Encoding.PEM))
+
+
+async def samples(server: Machine, proof: Proof, opcua: str = SAFE) -> list[float]:
+    """What a link reads of two values that are written."""
+    async with linked(mapped(server.url, ["a"], opcua=opcua), proof) as (_, sink):
+        await sink.until(lambda: bool(server.subscriptions) or bool(sink.said))
+        assert sink.said == []
+        for number in (1.0, 2.0):
+            await server.write(second(number), a=number)
+        await sink.until(lambda: 2.0 in sink.values_of("a"))
+        return sink.values_of("a")
+
+
+async def refusal(server: Machine, proof: Proof, opcua: str = SAFE) -> str:
+    """The sentence with which the server is refused; there was no session."""
+    sentence = await refused(server.url, proof, opcua)
+    assert server.sessions == 0
+    return sentence
+
+
+async def refused(url: str, proof: Proof, opcua: str = SAFE) -> str:
+    read = mapped(url, ["a"], opcua=opcua)
+    with pytest.raises(BedError) as caught:
+        async with connected(read.server, proof):
+            pass
+    (finding,) = await check.check(read, proof)
+    assert finding.sentence == str(caught.value)
+    assert caught.value.hint
+    return caught.value.message
+
+
+# --- good ones -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("policy", "opcua"), [(BASIC, SAFE), (PSS, SAFEST)])
+async def test_a_pinned_server_is_read(proof: Proof, policy, opcua) -> None:
+    made = make()
+    async with machine(["a"], secured=Secured(made, [policy])) as server:
+        proof.pki.pin(server.url, made.certificate)
+        assert await check.check(mapped(server.url, ["a"], opcua=opcua), proof) == []
+        assert await samples(server, proof, opcua) == [1.0, 2.0]
+
+
+async def test_a_server_of_a_trusted_authority_is_read(proof: Proof) -> None:
+    authority = make(uri="urn:test:ca", is_authority=True)
+    believe(proof, authority)
+    async with machine(["a"], secured=Secured(make(issuer=authority))) as server:
+        assert await samples(server, proof) == [1.0, 2.0]
+
+
+async def test_a_user_signs_in_with_a_password(proof: Proof) -> None:
+    made = make()
+    async with machine(["a"], secured=Secured(made, users={"rig": "Grüße"})) as server:
+        proof.pki.pin(server.url, made.certificate)
+        right = dataclasses.replace(proof, password="Grüße")
+        assert await samples(server, right, f"{SAFE}, user: rig") == [1.0, 2.0]
+
+
+async def test_the_gateways_own_certificate_signs_in(proof: Proof) -> None:
+    made = make()
+    async with machine(["a"], secured=Secured(made, user_certificates=True)) as server:
+        proof.pki.pin(server.url, made.certificate)
+        assert await samples(server, proof, f"{SAFE}, user_certificate: true") == [1.0, 2.0]
+
+
+async def test_a_certificate_for_another_name_counts_where_the_mapping_names_it(
+    proof: Proof,
+) -> None:
+    made = make(host="plc-1")
+    async with machine(["a"], secured=Secured(made)) as server:
+        proof.pki.pin(server.url, made.certificate)
+        assert await samples(server, proof, f"{SAFE}, certificate_host: PLC-1") == [1.0, 2.0]
+
+
+# --- certificates that are no good ---------------------------------------------------------------
+
+FLAWED = [
+    ({"days": (-30, -1)}, "ended on"),
+    ({"days": (1, 30)}, "begins on"),
+    ({"host": "other.example"}, "is made for other.example, and not for 127.0.0.1"),
+    ({"host": "127.0.0.2"}, "is made for 127.0.0.2, and not for 127.0.0.1"),
+    ({"uri": "urn:test:rogue"}, "calls itself urn:test:server, and its certificate is of urn:test"),
+    ({"bits": 1024}, "has a key of 1024 bits"),
+    ({"purpose": ExtendedKeyUsageOID.CLIENT_AUTH}, "is not made for servers"),
+]
+
+
+@pytest.mark.parametrize(("flaw", "said"), FLAWED)
+async def test_a_flawed_certificate_is_refused_whoever_trusts_it(proof: Proof, flaw, said) -> None:
+    authority = make(uri="urn:test:ca", is_authority=True)
+    made = make(issuer=authority, **flaw)
+    believe(proof, authority)
+    async with machine(["a"], secured=Secured(made)) as server:
+        assert said in await refusal(server, proof)
+        proof.pki.pin(server.url, made.certificate)
+        assert said in await refusal(server, proof)
+
+
+async def test_a_self_signed_certificate_that_is_not_pinned_is_refused(proof: Proof) -> None:
+    made = make()
+    async with machine(["a"], secured=Secured(made)) as server:
+        said = await refusal(server, proof)
+        assert "is not trusted" in said
+        assert trust.sha256(made.certificate) in said
+
+
+async def test_a_server_that_is_not_trusted_hears_of_no_session(proof: Proof) -> None:
+    async with machine(["a"], secured=Secured(make())) as server:
+
+        def never(*_given, **_named) -> None:
+            raise AssertionError("a session was asked for")
+
+        server.server.iserver.create_session = never
+        assert "is not trusted" in await refusal(server, proof)
+
+
+async def test_a_pin_counts_at_its_address_alone(proof: Proof) -> None:
+    made = make()
+    async with machine(["a"], secured=Secured(made)) as server:
+        proof.pki.pin(f"opc.tcp://{services.LOOPBACK}:1", made.certificate)
+        assert "is not trusted" in await refusal(server, proof)
+
+
+async def test_a_certificate_of_a_rogue_authority_is_refused(proof: Proof) -> None:
+    believe(proof, make(uri="urn:test:ca", is_authority=True))
+    rogue = make(uri="urn:test:ca", is_authority=True)
+    async with machine(["a"], secured=Secured(make(issuer=rogue))) as server:
+        assert "is not trusted" in await refusal(server, proof)
+
+
+async def test_a_trusted_servers_certificate_makes_no_authority(proof: Proof) -> None:
+    authority = make(uri="urn:test:ca", is_authority=True)
+    believe(proof, authority)
+    server_of_it = make(issuer=authority)
+    async with machine(["a"], secured=Secured(make(issuer=server_of_it))) as server:
+        assert "is not trusted" in await refusal(server, proof)
+
+
+async def test_another_certificate_than_the_pinned_one_is_an_alarm_with_both(proof: Proof) -> None:
+    authority = make(uri="urn:test:ca", is_authority=True)
+    believe(proof, authority)
+    before, after = make(), make(issuer=authority)  # a trusted authority's is no excuse
+    async with machine(["a"], secured=Secured(after)) as server:
+        proof.pki.pin(server.url, before.certificate)
+        said = await refusal(server, proof)
+        assert "has changed" in said
+        async with linked(mapped(server.url, ["a"], opcua=SAFE), proof) as (link, sink):
+            await sink.until(lambda: "server" in sink.alarms)
+            for one in (before, after):
+                assert trust.sha256(one.certificate) in sink.alarms["server"]
+            assert (link.counts.connects, server.sessions) == (0, 0)
+
+
+async def test_a_server_that_shows_the_pinned_certificate_without_its_key_is_refused(
+    proof: Proof,
+) -> None:
+    made = make()
+    async with machine(["a"], secured=Secured(made, key=make().key)) as server:
+        proof.pki.pin(server.url, made.certificate)
+        assert "opened no secured session" in await refusal(server, proof)
+
+
+async def test_what_a_server_calls_itself_inside_counts_as_well(proof: Proof) -> None:
+    made = make()
+    async with machine(["a"], secured=Secured(made)) as server:
+        proof.pki.pin(server.url, made.certificate)
+        asked = server.server.iserver.get_endpoints
+
+        async def two_faced(*given, **named):
+            told = await asked(*given, **named)
+            for one in told if len(given) == 2 else ():  # asked by a session, not beforehand
+                one.Server.ApplicationUri = "urn:test:other"
+            return told
+
+        server.server.iserver.get_endpoints = two_faced
+        assert "calls itself urn:test:other" in await refusal(server, proof)
+
+
+# --- less than was asked for ---------------------------------------------------------------------
+
+LESS = [
+    ([SecurityPolicyType.NoSecurity], SAFE, "it offers none"),
+    ([SecurityPolicyType.Basic256Sha256_Sign], SAFE, "it offers sign with Basic256Sha256"),
+    ([SecurityPolicyType.NoSecurity, BASIC], SAFEST, "it offers none, sign-and-encrypt with Basic"),
+    (
+        [SecurityPolicyType.Basic256_SignAndEncrypt],
+        SAFE,
+        "it offers sign-and-encrypt with Basic256",
+    ),
+]
+
+
+@pytest.mark.parametrize(("policies", "opcua", "said"), LESS)
+async def test_a_downgrade_is_refused(proof: Proof, policies, opcua, said) -> None:
+    made = make()
+    async with machine(["a"], secured=Secured(made, policies)) as server:
+        proof.pki.pin(server.url, made.certificate)
+        sentence = await refusal(server, proof, opcua)
+        assert "does not offer sign-and-encrypt with" in sentence
+        assert said in sentence
+
+
+async def test_a_server_that_wants_security_is_not_read_without(proof: Proof) -> None:
+    async with machine(["a"], secured=Secured(make())) as server:
+        said = await refusal(server, proof, "security: none")
+        assert "wants security: it offers sign-and-encrypt with Basic256Sha256" in said
+
+
+# --- who signs in --------------------------------------------------------------------------------
+
+
+async def test_a_wrong_password_opens_no_session(proof: Proof) -> None:
+    made = make()
+    async with machine(["a"], secured=Secured(made, users={"rig": "right"})) as server:
+        proof.pki.pin(server.url, made.certificate)
+        wrong = dataclasses.replace(proof, password="wrong")
+        said = await refusal(server, wrong, f"{SAFE}, user: rig")
+        assert "did not let user 'rig' in" in said
+        assert "wrong" not in said
+        assert "has no password" in await refusal(server, proof, f"{SAFE}, user: rig")
+        assert "did not let an anonymous session in" in await refusal(server, proof)
+
+
+async def test_a_server_that_does_not_trust_the_gateway_is_told_where_its_certificate_lies(
+    proof: Proof,
+) -> None:
+    made = make()
+
+    async def nobody(_certificate, _description) -> None:
+        raise ServiceError(ua.StatusCodes.BadCertificateUntrusted)
+
+    async with machine(["a"], secured=Secured(made)) as server:
+        server.server.set_certificate_validator(nobody)
+        proof.pki.pin(server.url, made.certificate)
+        assert "does not accept the gateway's own certificate" in await refusal(server, proof)
+        with pytest.raises(Refused) as caught:
+            async with connected(mapped(server.url, ["a"], opcua=SAFE).server, proof):
+                pass
+        assert str(proof.pki.own().file) in caught.value.hint
+
+
+async def test_the_gateways_own_certificate_does_not_outlive_its_end(proof: Proof) -> None:
+    class Later(WallClock):
+        def now_ns(self) -> int:
+            return super().now_ns() + 6 * 365 * 86_400 * 10**9
+
+    late = dataclasses.replace(proof, clock=Later())
+    async with machine(["a"], secured=Secured(make())) as server:
+        assert "own certificate" in await refusal(server, late)
+
+
+# --- without security ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("opcua", "warnings"), [("security: none", 1), (SAFE, 0)])
+def test_reading_without_security_is_logged_at_each_start(opcua, warnings) -> None:
+    read = mapped("opc.tcp://127.0.0.1:1", ["a"], opcua=opcua)
+    clock = WallClock()
+    feed = Feed(read, [one.spec for one in read.streams], clock=clock, space="live", most_waiting=1)
+    with capture_logs() as logged:
+        service._link(read, feed, clock)
+    said = [one for one in logged if one["event"] == "server is read without security"]
+    assert [one["log_level"] for one in said] == ["warning"] * warnings

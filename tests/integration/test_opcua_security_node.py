@@ -1,0 +1,106 @@
+"""Secured sessions with a second stack: node-opcua's server."""
+
+import asyncio
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from broker.clock import WallClock
+from broker.errors import BedError
+from gateway import trust
+from gateway.links.pki import Pki
+from gateway.links.resolving import connected
+from gateway.links.securing import Proof
+from tests.integration.machines import linked, mapped
+from tests.services import node_opcua
+from tests.services.certificates import make
+from tests.services.node_opcua import NodeOpcua, Secured
+
+SAFE = "security: sign-and-encrypt, timeout_s: 3"
+MS = 1_700_000_000_000
+CLOCK = WallClock()
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def proof(tmp_path: Path) -> Proof:
+    return Proof(Pki(tmp_path / "pki"), "right", CLOCK)
+
+
+async def samples(server: NodeOpcua, proof: Proof, opcua: str = SAFE) -> list[float]:
+    async with linked(mapped(server.url, ["n0"], opcua=opcua), proof) as (link, sink):
+        await sink.until(lambda: link.counts.connects == 1 or bool(sink.said))
+        assert sink.said == []
+        number = 0
+        while not sink.values_of("n0"):
+            number += 1
+            await asyncio.to_thread(server.write, [("n0", 7, MS + number, 0)])
+            await CLOCK.sleep(0.2)
+        return sink.values_of("n0")
+
+
+async def refusal(server: NodeOpcua, proof: Proof, opcua: str = SAFE) -> str:
+    with pytest.raises(BedError) as caught:
+        async with connected(mapped(server.url, ["n0"], opcua=opcua).server, proof):
+            pass
+    assert caught.value.hint
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("Basic256Sha256", "Basic256Sha256"), ("Aes256_Sha256_RsaPss", "Aes256Sha256RsaPss")],
+)
+async def test_a_pinned_server_is_read(proof: Proof, tmp_path: Path, theirs, ours) -> None:
+    made = make()
+    with node_opcua.serve(tmp_path, Secured(made, policies=[theirs])) as server:
+        assert "is not trusted" in await refusal(server, proof, f"{SAFE}, policy: {ours}")
+        proof.pki.pin(server.url, made.certificate)
+        assert set(await samples(server, proof, f"{SAFE}, policy: {ours}")) == {7.0}
+
+
+async def test_only_the_right_password_is_let_in(proof: Proof, tmp_path: Path) -> None:
+    made = make()
+    with node_opcua.serve(tmp_path, Secured(made, users={"rig": "right"})) as server:
+        proof.pki.pin(server.url, made.certificate)
+        wrong = dataclasses.replace(proof, password="wrong")
+        assert "did not let user 'rig' in" in await refusal(server, wrong, f"{SAFE}, user: rig")
+        assert "did not let an anonymous session in" in await refusal(server, proof)
+        assert set(await samples(server, proof, f"{SAFE}, user: rig")) == {7.0}
+
+
+@pytest.mark.parametrize(
+    ("flaw", "said"),
+    [
+        ({"days": (-30, -1)}, "ended on"),
+        ({"host": "other.example"}, "is made for other.example"),
+    ],
+)
+async def test_a_flawed_certificate_is_refused(proof: Proof, tmp_path: Path, flaw, said) -> None:
+    made = make(**flaw)
+    with node_opcua.serve(tmp_path, Secured(made)) as server:
+        proof.pki.pin(server.url, made.certificate)
+        assert said in await refusal(server, proof)
+
+
+async def test_another_certificate_than_the_pinned_one_is_refused(
+    proof: Proof, tmp_path: Path
+) -> None:
+    before, after = make(), make()
+    with node_opcua.serve(tmp_path, Secured(after)) as server:
+        proof.pki.pin(server.url, before.certificate)
+        said = await refusal(server, proof)
+        assert all(trust.sha256(one.certificate) in said for one in (before, after))
+
+
+@pytest.mark.parametrize(
+    ("modes", "policies", "said"),
+    [(["None"], ["None"], "it offers none"), (["Sign"], ["Basic256Sha256"], "it offers sign with")],
+)
+async def test_a_downgrade_is_refused(proof: Proof, tmp_path: Path, modes, policies, said) -> None:
+    made = make()
+    with node_opcua.serve(tmp_path, Secured(made, modes, policies)) as server:
+        proof.pki.pin(server.url, made.certificate)
+        assert said in await refusal(server, proof)
