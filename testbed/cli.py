@@ -353,6 +353,10 @@ Port = Annotated[
 Speed = Annotated[float, typer.Option(min=0.01, help="source seconds a second")]
 LedgerFile = Annotated[Path | None, typer.Option(help="write what is offered to this new file")]
 Wait = Annotated[bool, typer.Option("--wait", help="begin only when every variable is monitored")]
+Secure = Annotated[
+    bool, typer.Option("--secure", help="sign and encrypt, with a certificate of its own")
+]
+SIMULATOR_KEYS = Path("testbed-data/simulator-pki")
 
 
 @simulate_app.command("pump-rig")
@@ -370,6 +374,7 @@ def simulate_pump_rig(
     ] = None,
     ledger: LedgerFile = None,
     wait: Wait = False,
+    secure: Secure = False,
     json: Json = False,
 ) -> None:
     """A water pump rig behind an OPC UA server, with faults to switch in."""
@@ -381,7 +386,8 @@ def simulate_pump_rig(
     async def go() -> None:
         faults = [Fault.parse(one) for one in fault or []]
         rig = PumpRig(seed=seed, period_s=period, count=rows or 10**9, faults=faults)
-        showing = simulate.Showing(port, Pace(speed), wait, ledger)
+        keys = SIMULATOR_KEYS if secure else None
+        showing = simulate.Showing(port, Pace(speed), wait, ledger, keys)
         await simulate.simulate(
             rig, showing, WallClock(), simulate.teller(say_json if json else None, out)
         )
@@ -400,6 +406,7 @@ def simulate_csv(
     ] = False,
     ledger: LedgerFile = None,
     wait: Wait = False,
+    secure: Secure = False,
     json: Json = False,
 ) -> None:
     """A recording played through an OPC UA server as if it were the machine."""
@@ -410,7 +417,9 @@ def simulate_csv(
 
     async def go() -> None:
         source = replay.read(file)
-        showing = simulate.Showing(port, Pace(speed, Times(checked_times(times))), wait, ledger)
+        pace = Pace(speed, Times(checked_times(times)))
+        keys = SIMULATOR_KEYS if secure else None
+        showing = simulate.Showing(port, pace, wait, ledger, keys)
         played = simulate.Repeated(source) if repeat else source
         await simulate.simulate(
             played, showing, WallClock(), simulate.teller(say_json if json else None, out)

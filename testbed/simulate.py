@@ -24,13 +24,14 @@ SETTLE_S = 0.5
 @dataclass(frozen=True, slots=True)
 class Showing:
     """How a source is shown.  wait: play only once every variable is monitored.  ledger: where to
-    keep what was offered.
+    keep what was offered.  keys: folder of its certificate, if sessions are signed and encrypted.
     """
 
     port: int
     pace: Pace
     wait: bool = False
     ledger: Path | None = None
+    keys: Path | None = None
 
 
 def checked_times(text: str) -> str:
@@ -68,8 +69,9 @@ async def simulate(
     names = [one.name for one in source.signals]
     book = ledger.create(showing.ledger, names) if showing.ledger else nullcontext(None)
     with book as entries:
-        async with opcua.serve(NAME, source.signals, port=showing.port) as face:
-            tell({"event": "ready", "url": face.url})
+        serving = opcua.serve(NAME, source.signals, port=showing.port, keys=showing.keys)
+        async with serving as face:
+            tell({"event": "ready", "url": face.url, "sha256": face.sha256})
             if showing.wait:
                 await face.watched(clock)
                 await clock.sleep(SETTLE_S)
@@ -92,9 +94,11 @@ def teller(
 
     def in_words(said: dict[str, Any]) -> None:
         if said["event"] == "ready":
-            out.print(
-                f"serving {said['url']} until Ctrl-C; see it: testbed gateway browse {said['url']}"
-            )
+            look = f"testbed gateway browse {said['url']} --security none"
+            if said["sha256"]:
+                out.print(f"its certificate has SHA-256 {said['sha256']}")
+                look = f"testbed gateway trust {said['url']}"
+            out.print(f"serving {said['url']} until Ctrl-C; see it: {look}")
         elif said["event"] == "played":
             out.print(f"played {said['rows']} rows; the last values stay until Ctrl-C")
 

@@ -1,8 +1,10 @@
 """A machine's OPC UA face: a server with one variable a signal, read-only, no values before there
 are any.
 
-A simulator for everybody to try: it takes anonymous sessions without security, on loopback alone,
-and grants them nothing but reading.  asyncua's own user `admin` is shut out.
+A simulator for everybody to try: it takes anonymous sessions, on loopback alone, and grants them
+nothing but reading.  Secured it takes no others than signed and encrypted ones, from whoever has a
+certificate: who reads a simulator need not be known, but a gateway can practise knowing it.
+asyncua's own user `admin` is shut out.
 
 What asyncua's server does with a subscription (2.1): it honours the trigger, the queue size (0
 means 10,000, which is also the most) and the publishing interval.  A queue that is full drops its
@@ -10,23 +12,32 @@ oldest sample without setting the overflow bit, whatever was asked.  It puts eve
 into one publish, and always sends the time stamps it has, in steps of a microsecond.
 """
 
+import hashlib
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from asyncua import Server, ua
 from asyncua.common.node import Node
+from asyncua.crypto import cert_gen
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from broker.clock import Clock
-from broker.errors import Taken
+from broker.errors import Taken, Unavailable
 from broker.streams import Signal
 from simulators.model import Row
 
 NAMESPACE = "urn:connected-testbed:simulators"
+APPLICATION = "urn:connected-testbed:simulator"
 LOOPBACK = "127.0.0.1"
+VALID_DAYS = 5 * 365
 LOOK_EVERY_S = 0.05
 MOST_PICOSECONDS = 10_000
 """OPC UA Part 4, 7.11.4: in tens of picoseconds, below a whole 100 ns."""
@@ -46,9 +57,10 @@ _UNITS: dict[str, tuple[str, int]] = {
 class OpcUaFace:
     """A running server."""
 
-    def __init__(self, server: Server, url: str, nodes: Sequence[Node]) -> None:
-        """Made by `serve`."""
+    def __init__(self, server: Server, url: str, nodes: Sequence[Node], sha256: str = "") -> None:
+        """Made by `serve`.  sha256: its certificate's SHA-256; empty if it is not secured."""
         self.url = url
+        self.sha256 = sha256
         self._server = server
         self._nodes = nodes
         self._last_ns = -1
@@ -88,10 +100,13 @@ class OpcUaFace:
 
 
 @asynccontextmanager
-async def serve(name: str, signals: Sequence[Signal], *, port: int = 0) -> AsyncIterator[OpcUaFace]:
+async def serve(
+    name: str, signals: Sequence[Signal], *, port: int = 0, keys: Path | None = None
+) -> AsyncIterator[OpcUaFace]:
     """A server on loopback with one object `name` and a variable a signal, `s=<name>.<signal>`.
 
-    port: 0 takes a free one.  Raises Taken if the port is in use.
+    port: 0 takes a free one.  keys: folder of a certificate and its key, made if it has none; with
+    it every session is signed and encrypted.  Raises Taken if the port is in use.
     """
     port = _free_port(port)
     server = Server()
@@ -101,6 +116,7 @@ async def serve(name: str, signals: Sequence[Signal], *, port: int = 0) -> Async
     server.set_server_name(f"connected-testbed {name}")
     server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
     server.set_identity_tokens([ua.AnonymousIdentityToken])
+    sha256 = "" if keys is None else await _secure(server, keys)
     server.allow_remote_admin(allow=False)
     index: Any = await server.register_namespace(NAMESPACE)
     identifier: Any = name
@@ -113,9 +129,48 @@ async def serve(name: str, signals: Sequence[Signal], *, port: int = 0) -> Async
     except OSError as exc:
         raise _in_use(port, exc) from exc
     try:
-        yield OpcUaFace(server, url, nodes)
+        yield OpcUaFace(server, url, nodes, sha256)
     finally:
         await server.stop()
+
+
+async def _secure(server: Server, keys: Path) -> str:
+    """Sign and encrypt alone, with the folder's certificate; its SHA-256."""
+    try:
+        certificate, key = _certificate(keys)
+        await server.set_application_uri(APPLICATION)
+        await server.load_certificate(certificate, "der")
+        await server.load_private_key(key, format="pem")
+    except (OSError, ValueError) as exc:
+        raise Unavailable(f"the simulator's certificate in {keys} cannot be used: {exc}") from exc
+    server.set_security_policy(
+        [
+            ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt,
+            ua.SecurityPolicyType.Aes256Sha256RsaPss_SignAndEncrypt,
+        ]
+    )
+    return hashlib.sha256(certificate).digest().hex(":").upper()
+
+
+def _certificate(keys: Path) -> tuple[bytes, bytes]:
+    """The folder's certificate and key, made if it has none."""
+    file, key_file = keys / "certificate.der", keys / "key.pem"
+    if not file.exists():
+        keys.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key = cert_gen.generate_private_key()
+        names = [
+            x509.UniformResourceIdentifier(APPLICATION),
+            x509.DNSName("localhost"),
+            x509.IPAddress(ip_address(LOOPBACK)),
+        ]
+        use = [ExtendedKeyUsageOID.SERVER_AUTH]
+        made = cert_gen.generate_self_signed_app_certificate(
+            key, "connected-testbed simulator", {}, names, use, VALID_DAYS
+        )
+        key_file.touch(mode=0o600)
+        key_file.write_bytes(cert_gen.dump_private_key_as_pem(key))
+        file.write_bytes(made.public_bytes(Encoding.DER))
+    return file.read_bytes(), key_file.read_bytes()
 
 
 async def _variable(machine: Node, index: Any, name: str, signal: Signal) -> Node:

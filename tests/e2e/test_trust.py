@@ -1,0 +1,74 @@
+"""The secured walk-through as a newcomer types it, on one machine."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.e2e.test_demo import TESTBED
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """What a secured simulator said when it was ready."""
+    command = [*TESTBED, "simulate", "pump-rig", "--port", "0", "--secure", "--json"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def typed(folder: Path, *arguments, answer: str = "", code: int = 0) -> str:
+    """What a command said, on both channels."""
+    done = subprocess.run(
+        [*TESTBED, "gateway", *map(str, arguments)],
+        cwd=folder,
+        env=os.environ | {"TESTBED_SOURCE_PKI": str(folder / "pki")},
+        input=answer,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert (done.returncode, "Traceback" in said) == (code, False), said
+    return said
+
+
+def test_a_server_is_read_once_its_certificate_is_trusted(tmp_path: Path, machine) -> None:
+    url, sha256 = machine["url"], machine["sha256"]
+    browse = ["browse", url, "--security", "sign-and-encrypt"]
+    refused = typed(tmp_path, *browse, code=2)
+    assert f"is not trusted: SHA-256 {sha256}" in refused
+    assert "testbed gateway trust" in refused
+
+    assert "nobody answered" in typed(tmp_path, "trust", url, code=2)
+    assert "nothing was pinned" in typed(tmp_path, "trust", url, answer="n\n", code=2)
+    wrong = typed(tmp_path, "trust", url, "--yes", "00" * 32, code=2)
+    assert f"shows SHA-256 {sha256}" in wrong
+    assert "is not trusted" in typed(tmp_path, *browse, code=2)
+
+    shown = typed(tmp_path, "trust", url, answer="y\n")
+    for line in ("urn:connected-testbed:simulator", "localhost, 127.0.0.1", sha256, "pinned in"):
+        assert line in shown
+    assert str(tmp_path / "pki/own/certificate.der") in shown
+
+    assert "Pressure" in typed(tmp_path, *browse, "--write", "m.yaml")
+    assert yaml.safe_load((tmp_path / "m.yaml").read_text())["opcua"] == {
+        "url": url,
+        "security": "sign-and-encrypt",
+        "policy": "Basic256Sha256",
+    }
+    assert "nothing is wrong" in typed(tmp_path, "check", "m.yaml")
+
+    next((tmp_path / "pki/pinned").iterdir()).unlink()
+    assert "is not trusted" in typed(tmp_path, "check", "m.yaml", code=2)
+    typed(tmp_path, "trust", "m.yaml", "--yes", sha256.replace(":", "").lower())
+    assert "nothing is wrong" in typed(tmp_path, "check", "m.yaml")
