@@ -26,12 +26,15 @@ PATIENCE_S = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What to run.  now: the source's time stamps are its moments of sending."""
+    """What to run.  now: the source's time stamps are its moments of sending.  kept_s: how long the
+    source keeps what nobody fetches.
+    """
 
     load: Load
     interval_s: float
     folder: Path
     now: bool = False
+    kept_s: float = 30.0
     gateway: Sequence[str] = ("-m", "testbed", "gateway", "run")
 
     @property
@@ -110,6 +113,7 @@ def source_of(setup: Setup) -> Any:
     load = setup.load
     command = ["-m", "benchmarks.source", "--streams", str(load.streams)]
     command += ["--signals", str(load.signals), "--rate-hz", str(load.rate_hz)]
+    command += ["--kept-s", str(setup.kept_s)]
     command += ["--seed", str(load.seed), *(["--own"] if load.own else [])]
     command += ["--now"] if setup.now else []
     return child("source", command, log=setup.folder / "source.log")

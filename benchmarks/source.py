@@ -3,7 +3,7 @@
 Sessions and subscriptions are those of any server, with asyncua's own structures; only publishes
 are bytes that were laid out before.  A publish holds at most `--most` notifications, as servers do
 it whatever the client asks for, and waits for a request of the client.  What the client is too slow
-for is kept for `KEPT_S` and then dropped, and said to be: such a run has not held.
+for is kept for `--kept-s` and then dropped, and said to be: such a run has not held.
 Source: OPC UA Part 4, 5.13 and 5.14.
 """
 
@@ -83,12 +83,13 @@ class Subscription:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Options:
     """most: notifications in a publish.  now: time stamps are the moment of sending, one sample an
-    interval.
+    interval.  kept_s: how long a client may be too slow.
     """
 
     load: Load
     most: int
     now: bool
+    kept_s: float = KEPT_S
 
 
 class Session(asyncio.Protocol):
@@ -315,7 +316,7 @@ class Session(asyncio.Protocol):
             one.quiet += 1
             if one.quiet >= one.keep_alives and self._requests:
                 self._send(one, Message(one.next_sequence, 0, b"", now_ns))
-        while one.waiting and now_ns - one.waiting[0].made_ns > KEPT_S * NS_PER_S:
+        while one.waiting and now_ns - one.waiting[0].made_ns > self._options.kept_s * NS_PER_S:
             one.dropped += one.waiting.popleft().count
         self._drain()
 
@@ -449,12 +450,14 @@ def main() -> None:
     parser.add_argument("--own", action="store_true", help="each sample its own time stamp")
     parser.add_argument("--now", action="store_true", help="time stamp = moment of sending")
     parser.add_argument("--most", type=int, default=1_000, help="notifications in a publish")
+    parser.add_argument("--kept-s", type=float, default=KEPT_S, help="for a client that is slow")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--port", type=int, default=0)
     given = parser.parse_args()
     load = Load(given.streams, given.signals, given.rate_hz, given.own, given.seed)
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(Options(load, given.most, given.now), given.port, WallClock()))
+        options = Options(load, given.most, given.now, given.kept_s)
+        asyncio.run(serve(options, given.port, WallClock()))
 
 
 if __name__ == "__main__":

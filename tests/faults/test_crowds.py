@@ -26,6 +26,8 @@ CROWD = 20
 WARM_S = 5.0
 """Until figures are taken, and as long as those before the fault at least."""
 DRAIN_S = 240.0
+KEPT_S = 600.0
+"""The sender has room for what is too much, as its spool would: nothing but we may lose it."""
 OVERLOAD_FACTOR, FROZEN_FACTOR = 2.0, 1.2
 
 
@@ -65,7 +67,7 @@ async def overload(rig: Rig, streams: int) -> AsyncIterator[load_rigs.Rig]:
     assert rig.store is not None
     folder = rig.folder / "overload"
     folder.mkdir()
-    setup = load_rigs.Setup(loads.Load(streams, 100), 0.5, folder)
+    setup = load_rigs.Setup(loads.Load(streams, 100), 0.5, folder, kept_s=KEPT_S)
     async with AsyncExitStack() as stack:
         source = await stack.enter_async_context(load_rigs.source_of(setup))
         url = (await source.told("ready"))["url"]

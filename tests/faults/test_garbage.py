@@ -54,7 +54,7 @@ def whole_messages(time_ns: int) -> Iterator[bytes]:
     yield b"[" * 20_000
     yield document(time_ns, GOOD).replace(b"1.5", b"NaN")
     yield document(time_ns, GOOD).replace(b"1.5", b"-Infinity")
-    yield document(time_ns, GOOD | {"t": "x" * 300_000})
+    yield document(time_ns, GOOD | {"t": "x" * 2**20})
 
 
 async def _publish(rig: Rig, key: str, since_ns: int) -> tuple[set[tuple[str, int]], int]:
