@@ -27,6 +27,11 @@ class Verb(StrEnum):
     SPEC = "spec"
     HEALTH = "health"
     MARK = "mark"
+    ANCHOR = "anchor"
+
+
+STREAM_VERBS = frozenset({Verb.DATA, Verb.LATE, Verb.SPEC, Verb.HEALTH})
+"""Those that carry something of one stream."""
 
 
 def checked_id(text: str, what: str) -> str:
@@ -117,8 +122,10 @@ class StreamTopic:
 
     def __post_init__(self) -> None:
         checked_space(self.space)
-        if self.verb is Verb.MARK:
-            raise Invalid("a mark is addressed to a publisher, not to a stream")
+        if self.verb not in STREAM_VERBS:
+            raise Invalid(
+                f"a topic of verb {self.verb} is addressed to a publisher, not to a stream"
+            )
 
     def __str__(self) -> str:
         return f"{ROOT}/{self.space}/{self.verb}/{self.address}"
@@ -138,7 +145,17 @@ class MarkTopic:
         return f"{ROOT}/{self.space}/{Verb.MARK}/{self.publisher}"
 
 
-Topic = StreamTopic | MarkTopic
+@dataclass(frozen=True, slots=True, order=True)
+class AnchorTopic:
+    """The topic on which the testbed hands one publisher the signed head of its audit chain."""
+
+    publisher: EquipmentAddress
+
+    def __str__(self) -> str:
+        return f"{ROOT}/{LIVE}/{Verb.ANCHOR}/{self.publisher}"
+
+
+Topic = StreamTopic | MarkTopic | AnchorTopic
 
 
 @lru_cache(maxsize=10_000)
@@ -147,17 +164,20 @@ def parse(text: str) -> Topic:
     match text.split("/"):
         case [root, space, verb, organisation, equipment] if root == ROOT and verb == Verb.MARK:
             return MarkTopic(space, EquipmentAddress(organisation, equipment))
+        case [root, space, verb, organisation, equipment] if (root, space, verb) == (
+            ROOT,
+            LIVE,
+            Verb.ANCHOR,
+        ):
+            return AnchorTopic(EquipmentAddress(organisation, equipment))
         case [root, space, verb, organisation, equipment, stream] if (
-            root == ROOT and verb in _STREAM_VERBS
+            root == ROOT and verb in STREAM_VERBS
         ):
             return StreamTopic(space, Verb(verb), StreamAddress(organisation, equipment, stream))
     raise Invalid(
         f"{text[:200]!r} is not a topic of the testbed",
         hint=f"write {ROOT}/space/verb/organisation/equipment/stream",
     )
-
-
-_STREAM_VERBS = frozenset({Verb.DATA, Verb.LATE, Verb.SPEC, Verb.HEALTH})
 
 
 def matches(topic_filter: str, topic: str) -> bool:

@@ -1,57 +1,32 @@
-"""Who may do what: two pure functions over one snapshot of rights, and nothing else decides.
+"""Who may do what: pure functions over rights, and nothing else decides.
 
 `decide` answers one question, `topics` lists all answers that concern the bus; a property test
-holds them against each other.  Where the rights come from is not their business.
+holds them against each other.  Deny is the default.  Where the rights come from is not their
+business.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
-from broker.namespace import ROOT, MarkTopic, StreamAddress, StreamTopic, Verb, matches
+from broker.namespace import (
+    LIVE,
+    ROOT,
+    AnchorTopic,
+    EquipmentAddress,
+    MarkTopic,
+    StreamAddress,
+    StreamTopic,
+    Verb,
+    matches,
+)
+from broker.rights import Action, Entry, Grant, Kind, Party, Pause, Principal, Rights, Role
 
-
-class Action(StrEnum):
-    """What one can do to a topic; what the API shows of a stream is what its topics would."""
-
-    PUBLISH = "publish"
-    SUBSCRIBE = "subscribe"
-
-
-class Role(StrEnum):
-    """What a principal is, apart from its listed streams."""
-
-    MEMBER = "member"
-    """Only what is listed."""
-    ADMINISTRATOR = "administrator"
-    """Runs the testbed: reads everything, publishes nothing, makes credentials."""
-    SYSTEM = "system"
-    """The testbed's own parts, such as the recorder."""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Entry:
-    """One line of a credential: a stream in a space."""
-
-    space: str
-    address: StreamAddress
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """What one principal holds; from `expires_ns` on, nothing.  What it writes it reads too."""
-
-    role: Role = Role.MEMBER
-    reads: frozenset[Entry] = frozenset()
-    writes: frozenset[Entry] = frozenset()
-    expires_ns: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Rights:
-    """A snapshot: what each principal holds."""
-
-    holdings: Mapping[str, Holding] = field(default_factory=dict)
+Target = (
+    StreamTopic | MarkTopic | AnchorTopic | Entry | StreamAddress | EquipmentAddress | str | None
+)
+"""A topic, a stream in a space, a stream, an equipment, an organisation by its id, or None for the
+testbed as a whole.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +39,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """What a principal may do on the bus, as MQTT filters; a member's are exact topics."""
+    """What a principal may do on the bus, as MQTT filters; only the system's have `#` in them."""
 
     publish: frozenset[str] = frozenset()
     subscribe: frozenset[str] = frozenset()
@@ -75,57 +50,299 @@ class Topics:
         return any(matches(one, topic) for one in filters)
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Whose people may do it: those with one of `roles` in the organisation that it is about.
+
+    parties: in an organisation of these kinds instead, wherever the target belongs.  writer: also a
+    machine of the organisation that publishes it.
+    """
+
+    roles: frozenset[Role]
+    parties: frozenset[Party] = frozenset()
+    writer: bool = False
+
+
+_ANY = frozenset(Role)
+_OWNER, _ENGINEER = frozenset({Role.OWNER}), frozenset({Role.OWNER, Role.ENGINEER})
+_DEVELOPER = frozenset({Role.OWNER, Role.DEVELOPER})
+_INTERMEDIARY = frozenset({Party.INTERMEDIARY})
+
+RULES: Mapping[Action, Rule] = {
+    Action.REGISTER: Rule(_ENGINEER, writer=True),
+    Action.DESCRIBE: Rule(_ENGINEER, writer=True),
+    Action.SHARE: Rule(_ENGINEER),
+    Action.PAUSE: Rule(_ENGINEER | {Role.OPERATOR}),
+    Action.WITHDRAW: Rule(_DEVELOPER),
+    Action.MANAGE: Rule(_OWNER),
+    Action.ISSUE: Rule(_ENGINEER | _DEVELOPER),
+    Action.WATCH: Rule(_ANY, writer=True),
+    Action.AUDIT: Rule(_OWNER | {Role.AUDITOR}),
+    Action.OPERATE: Rule(_OWNER | {Role.OPERATOR}, _INTERMEDIARY),
+    Action.FOUND: Rule(_OWNER, _INTERMEDIARY),
+}
+"""The other actions have a function each, below."""
+
+_AUDITS_EVERYTHING: Mapping[Party, frozenset[Role]] = {
+    Party.INTERMEDIARY: _OWNER | {Role.AUDITOR},
+    Party.AGENCY: frozenset({Role.AUDITOR}),
+}
 _EVERYTHING = f"{ROOT}/#"
 _READ = (Verb.DATA, Verb.SPEC, Verb.HEALTH)
 _WRITTEN = (Verb.DATA, Verb.LATE, Verb.SPEC, Verb.HEALTH)
 
 
+def decide(rights: Rights, principal: str, action: Action, target: Target, at_ns: int) -> Decision:
+    """Whether `principal` may do this to that at this instant."""
+    who = rights.principal(principal, at_ns)
+    if who is None:
+        return Decision(allowed=False, reason="nobody of that name at that time")
+    if who.kind is Kind.SYSTEM:
+        on_the_bus = action in {Action.PUBLISH, Action.SUBSCRIBE}
+        return Decision(on_the_bus, "a part of the testbed")
+    if action is Action.AUDIT and target is None:
+        return _audits_everything(rights, who)
+    if action in RULES:
+        return _ruled(rights, who, action, target)
+    return _ASKED[action](rights, who, target, at_ns)
+
+
 def topics(rights: Rights, principal: str, at_ns: int) -> Topics:
-    """All that `principal` may publish and subscribe at this instant; deny is the default."""
-    holding = rights.holdings.get(principal)
-    if holding is None or _expired(holding, at_ns):
+    """All that `principal` may publish and subscribe at this instant."""
+    who = rights.principal(principal, at_ns)
+    if who is None:
         return Topics()
-    if holding.role is Role.SYSTEM:
+    if who.kind is Kind.SYSTEM:
         return Topics(frozenset({_EVERYTHING}), frozenset({_EVERYTHING}))
-    publish = {
-        str(StreamTopic(e.space, verb, e.address)) for e in holding.writes for verb in _WRITTEN
-    }
-    read = holding.reads | holding.writes
+    written = set(_written(rights, who))
+    publish = {str(StreamTopic(e.space, verb, e.address)) for e in written for verb in _WRITTEN}
+    read = _readable(rights, who, at_ns)
     subscribe = {str(StreamTopic(e.space, verb, e.address)) for e in read for verb in _READ}
-    subscribe |= {str(MarkTopic(e.space, e.address.owner)) for e in holding.writes}
-    if holding.role is Role.ADMINISTRATOR:
-        subscribe.add(_EVERYTHING)
+    marked = {(one.space, one.address.owner) for one in written}
+    if who.scope.equipment is not None:
+        marked.add((LIVE, who.scope.equipment))
+    subscribe |= {str(MarkTopic(*one)) for one in marked}
+    subscribe |= {str(AnchorTopic(owner)) for _, owner in marked}
     return Topics(frozenset(publish), frozenset(subscribe))
 
 
-def decide(
-    rights: Rights, principal: str, action: Action, topic: StreamTopic | MarkTopic, at_ns: int
-) -> Decision:
-    """Whether `principal` may do this to that topic at this instant; deny is the default."""
-    holding = rights.holdings.get(principal)
-    if holding is None:
-        return Decision(allowed=False, reason="no such principal")
-    if _expired(holding, at_ns):
-        return Decision(allowed=False, reason="its credential has expired")
-    if holding.role is Role.SYSTEM:
-        return Decision(allowed=True, reason="a part of the testbed")
-    if holding.role is Role.ADMINISTRATOR and action is Action.SUBSCRIBE:
-        return Decision(allowed=True, reason="an administrator reads everything")
-    if isinstance(topic, MarkTopic):
-        own = any(
-            (e.space, e.address.owner) == (topic.space, topic.publisher) for e in holding.writes
-        )
-        allowed = own and action is Action.SUBSCRIBE
-        return Decision(allowed, "a mark for its own equipment" if allowed else "not its equipment")
-    entry = Entry(topic.space, topic.address)
-    if action is Action.PUBLISH:
-        allowed = entry in holding.writes and topic.verb in _WRITTEN
-    else:
-        allowed = entry in holding.reads | holding.writes and topic.verb in _READ
-    return Decision(
-        allowed, "listed in its credential" if allowed else "not listed in its credential"
+def until_ns(rights: Rights, principal: str, at_ns: int) -> int | None:
+    """The earliest moment after `at_ns` at which some right of it may end; None if none does.
+
+    Until then nothing that `topics` lists now is lost, unless somebody changes the rights.
+    """
+    who = rights.principal(principal, at_ns)
+    if who is None:
+        return None
+    ends = [who.span.until_ns]
+    mine = [one for one in rights.grants if one.company == who.organisation]
+    ends += [one.span.until_ns for one in mine if one.span.covers(at_ns)]
+    for pause in rights.pauses:
+        if pause.span.from_ns > at_ns and any(_stops(pause, one) for one in mine):
+            ends.append(pause.span.from_ns)
+    return min((one for one in ends if one is not None), default=None)
+
+
+# --- the bus ----------------------------------------------------------------------------------
+
+
+def _written(rights: Rights, who: Principal) -> Iterator[Entry]:
+    """The streams that a machine publishes."""
+    candidates = who.scope.writes
+    if who.scope.equipment is not None:
+        candidates |= rights.known
+    return (entry for entry in candidates if _writes(rights, who, entry))
+
+
+def _writes(rights: Rights, who: Principal, entry: Entry) -> bool:
+    """Only what is its organisation's own: what is listed, and for a gateway its equipment."""
+    if entry.address.organisation != who.organisation:
+        return False
+    of_its_equipment = entry.space == LIVE and entry.address.owner == who.scope.equipment
+    return entry in who.scope.writes or (of_its_equipment and entry in rights.known)
+
+
+def _readable(rights: Rights, who: Principal, at_ns: int) -> Iterator[Entry]:
+    candidates = {one.entry for one in rights.grants} | who.scope.reads | who.scope.writes
+    for entry in candidates | rights.known:
+        if _reads(rights, who, entry, at_ns).allowed:
+            yield entry
+
+
+def _publishes(rights: Rights, who: Principal, target: Target, _at_ns: int) -> Decision:
+    if not isinstance(target, StreamTopic) or target.verb not in _WRITTEN:
+        return Decision(allowed=False, reason="not a topic that anybody but the testbed publishes")
+    allowed = _writes(rights, who, Entry(target.space, target.address))
+    return Decision(allowed, "its own to publish" if allowed else "not its own to publish")
+
+
+def _subscribes(rights: Rights, who: Principal, target: Target, at_ns: int) -> Decision:
+    match target:
+        case StreamTopic(space, verb, address) if verb in _READ:
+            return _reads(rights, who, Entry(space, address), at_ns)
+        case MarkTopic(space, publisher):
+            owners = {(one.space, one.address.owner) for one in _written(rights, who)}
+            allowed = (space, publisher) in owners or (space, publisher) == (
+                LIVE,
+                who.scope.equipment,
+            )
+            return Decision(allowed, "a mark of its own" if allowed else "not its equipment")
+        case AnchorTopic(publisher):
+            mine = {one.address.owner for one in _written(rights, who)}
+            allowed = publisher in mine or publisher == who.scope.equipment
+            return Decision(allowed, "an anchor of its own" if allowed else "not its equipment")
+    return Decision(allowed=False, reason="nothing that anybody but the testbed reads")
+
+
+def _reads(rights: Rights, who: Principal, entry: Entry, at_ns: int) -> Decision:
+    """The heart of it: own streams, and others under a grant that nothing stands against."""
+    if entry.address.organisation != who.organisation:
+        return _reads_foreign(rights, who, entry, at_ns)
+    if who.kind is Kind.PERSON:
+        allowed = bool(who.roles) and entry in rights.known
+        return Decision(allowed, "its organisation's own stream" if allowed else "no such stream")
+    allowed = entry in who.scope.reads or _writes(rights, who, entry)
+    return Decision(allowed, "in its scope" if allowed else "not in its scope")
+
+
+def _reads_foreign(rights: Rights, who: Principal, entry: Entry, at_ns: int) -> Decision:
+    if who.kind is Kind.PERSON and not who.roles & _DEVELOPER:
+        return Decision(allowed=False, reason="its roles do not read what others grant")
+    if who.kind is Kind.MACHINE and entry not in who.scope.reads:
+        return Decision(allowed=False, reason="not in its scope")
+    mine = [one for one in _grants(rights, who, at_ns) if one.entry == entry]
+    if not mine:
+        return Decision(allowed=False, reason="not granted")
+    if any(_stops(one, mine[0]) and one.span.covers(at_ns) for one in rights.pauses):
+        return Decision(allowed=False, reason="paused by its owner")
+    return Decision(allowed=True, reason=f"grant {mine[0].id}")
+
+
+def _grants(rights: Rights, who: Principal, at_ns: int) -> Iterator[Grant]:
+    for one in rights.grants:
+        if one.company == who.organisation and one.span.covers(at_ns):
+            yield one
+
+
+def _stops(pause: Pause, grant: Grant) -> bool:
+    address = grant.entry.address
+    return (
+        pause.owner == address.organisation
+        and pause.company in {None, grant.company}
+        and pause.equipment in {None, address.equipment}
     )
 
 
-def _expired(holding: Holding, at_ns: int) -> bool:
-    return holding.expires_ns is not None and at_ns >= holding.expires_ns
+# --- the rest ---------------------------------------------------------------------------------
+
+
+def _sees(rights: Rights, who: Principal, target: Target, at_ns: int) -> Decision:
+    """What is there for it: its own, what is listed to it, what is granted to it.
+
+    A machine needs no more than what it reads and writes.
+    """
+    owner = _equipment_of(target)
+    if owner is None:
+        return Decision(allowed=False, reason="nothing to be seen")
+    if who.kind is Kind.MACHINE:
+        allowed = any(
+            _is_of(entry, target) and _is_its(rights, who, entry, at_ns)
+            for entry in who.scope.reads | who.scope.writes
+        )
+        return Decision(allowed or owner == who.scope.equipment, "what is in its scope")
+    if owner.organisation == who.organisation:
+        return Decision(bool(who.roles), "its organisation's own")
+    if any(
+        one.equipment == owner
+        and one.span.covers(at_ns)
+        and (one.organisations is None or who.organisation in one.organisations)
+        for one in rights.listings
+    ):
+        return Decision(allowed=True, reason="listed to its organisation")
+    allowed = any(_is_of(one.entry, target) for one in _grants(rights, who, at_ns))
+    return Decision(allowed, "granted" if allowed else "neither listed nor granted")
+
+
+def _is_its(rights: Rights, who: Principal, entry: Entry, at_ns: int) -> bool:
+    if entry.address.organisation == who.organisation:
+        return True
+    granted = any(one.entry == entry for one in _grants(rights, who, at_ns))
+    return granted and entry in who.scope.reads
+
+
+def _asks(rights: Rights, who: Principal, target: Target, at_ns: int) -> Decision:
+    owner = _equipment_of(target)
+    if owner is None or owner.organisation == who.organisation:
+        return Decision(allowed=False, reason="nothing to be asked for")
+    if not who.roles & _DEVELOPER:
+        return Decision(allowed=False, reason="its roles do not ask for grants")
+    return replace(_sees(rights, who, target, at_ns), reason="what it sees it may ask for")
+
+
+def _audits_everything(rights: Rights, who: Principal) -> Decision:
+    party = rights.organisations.get(who.organisation)
+    roles = _AUDITS_EVERYTHING.get(party, frozenset()) if party else frozenset()
+    allowed = bool(who.roles & roles)
+    return Decision(allowed, "audits everything" if allowed else "audits its own at most")
+
+
+def _ruled(rights: Rights, who: Principal, action: Action, target: Target) -> Decision:
+    """The table's answer."""
+    rule = RULES[action]
+    if rule.parties:
+        allowed = rights.organisations.get(who.organisation) in rule.parties and target is None
+    else:
+        allowed = _organisation_of(target) == who.organisation
+    if allowed and who.kind is Kind.MACHINE:
+        allowed = rule.writer and _writes_of(rights, who, target)
+        return Decision(allowed, "it publishes it" if allowed else f"no machine's to {action}")
+    if not allowed:
+        return Decision(allowed=False, reason="another organisation's")
+    allowed = bool(who.roles & rule.roles)
+    return Decision(
+        allowed, f"its roles may {action}" if allowed else f"its roles may not {action}"
+    )
+
+
+def _writes_of(rights: Rights, who: Principal, target: Target) -> bool:
+    if isinstance(target, StreamAddress | EquipmentAddress):
+        gateway = who.scope.equipment is not None and _equipment_of(target) == who.scope.equipment
+        if gateway:  # before anything of it is registered, too
+            return True
+    return any(_is_of(entry, target) for entry in _written(rights, who))
+
+
+def _enters(_rights: Rights, _who: Principal, _target: Target, _at_ns: int) -> Decision:
+    return Decision(allowed=True, reason="known")
+
+
+_ASKED: Mapping[Action, Callable[[Rights, Principal, Target, int], Decision]] = {
+    Action.PUBLISH: _publishes,
+    Action.SUBSCRIBE: _subscribes,
+    Action.ENTER: _enters,
+    Action.SEE: _sees,
+    Action.ASK: _asks,
+}
+
+
+def _is_of(entry: Entry, target: Target) -> bool:
+    """Whether a stream in a space is the target, or belongs to it."""
+    return target in {entry, entry.address, entry.address.owner}
+
+
+def _equipment_of(target: Target) -> EquipmentAddress | None:
+    match target:
+        case EquipmentAddress():
+            return target
+        case StreamAddress():
+            return target.owner
+        case Entry():
+            return target.address.owner
+    return None
+
+
+def _organisation_of(target: Target) -> str | None:
+    owner = _equipment_of(target)
+    if owner is not None:
+        return owner.organisation
+    return target if isinstance(target, str) else None

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 import structlog
 
-from broker import policy
 from broker.backends.callout import Entry, Knock
 from broker.clock import Clock
 from broker.credential import Credential
 from broker.errors import Unavailable
-from broker.policy import Holding, Rights, Role
 from testbed_api.domain import access
+from testbed_api.domain import holding as policy
+from testbed_api.domain.holding import Holding, Rights, Role
 from testbed_api.registry.sql import Registry
 
 log = structlog.get_logger()

@@ -18,12 +18,12 @@ from broker.backends.nats import NatsSettings
 from broker.clock import Clock
 from broker.credential import Credential
 from broker.errors import Invalid, Taken
-from broker.policy import Holding, Role
 from broker.settings import Address, BusSettings
 from testbed_api import data, doors
 from testbed_api.answering import answering, listening
 from testbed_api.data import Data
 from testbed_api.domain import access
+from testbed_api.domain.holding import Holding, Role
 from testbed_api.doorkeeper import Doorkeeper
 from testbed_api.doors import Doors
 from testbed_api.dumping import Dumper

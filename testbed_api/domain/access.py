@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from broker.credential import Credential
 from broker.errors import Invalid
 from broker.namespace import checked_id
-from broker.policy import Holding
+from testbed_api.domain.holding import Holding
 
 SYSTEM_PREFIX = "testbed-"
 

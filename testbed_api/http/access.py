@@ -6,12 +6,12 @@ from typing import Annotated
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from broker import policy
 from broker.credential import Credential
 from broker.errors import Forbidden, Invalid, Unknown
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress, StreamTopic, Verb
-from broker.policy import Action, Holding, Rights, Role
+from testbed_api.domain import holding as policy
 from testbed_api.domain.access import Principal
+from testbed_api.domain.holding import Action, Holding, Rights, Role
 from testbed_api.errors import Unauthenticated
 from testbed_api.parts import Given, Parts
 

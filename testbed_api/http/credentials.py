@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from broker.clock import NS_PER_S, text_of
-from broker.policy import Entry, Holding
 from testbed_api.domain import access
+from testbed_api.domain.holding import Entry, Holding
 from testbed_api.http import examples
 from testbed_api.http.access import Asking
 from testbed_api.http.forms import CredentialForm, Id

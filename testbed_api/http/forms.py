@@ -12,10 +12,10 @@ from broker.clock import NS_PER_S, ns_of, text_of
 from broker.errors import Invalid
 from broker.fields import refusing
 from broker.namespace import EquipmentAddress, StreamAddress
-from broker.policy import Entry, Role
 from broker.streams import MOST_SIGNALS, Dtype, Signal, StreamSpec, Trigger
 from broker.units import checked_unit
 from testbed_api.domain.equipment import MOST_NAME, MOST_TEXT
+from testbed_api.domain.holding import Entry, Role
 
 _AN_ID = {"pattern": "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"}
 """For readers of the schema: what is refused, and in which words, is the namespace's affair."""

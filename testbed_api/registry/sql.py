@@ -13,10 +13,10 @@ from broker import messages
 from broker.batch import Kind
 from broker.errors import Refused, Taken, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress
-from broker.policy import Entry, Holding, Rights, Role
 from broker.streams import StreamSpec
 from testbed_api.domain.access import Principal
 from testbed_api.domain.equipment import Equipment, Organisation
+from testbed_api.domain.holding import Entry, Holding, Rights, Role
 from testbed_api.registry import tables
 from testbed_api.registry.engine import transaction
 

@@ -11,10 +11,10 @@ from sqlalchemy import text
 from broker.batch import Kind
 from broker.errors import Refused, Taken, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress
-from broker.policy import Entry, Holding, Role
 from broker.streams import Signal, StreamSpec
 from testbed_api.domain import access
 from testbed_api.domain.equipment import Equipment, Organisation
+from testbed_api.domain.holding import Entry, Holding, Role
 from testbed_api.registry import tables
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.sql import Registry

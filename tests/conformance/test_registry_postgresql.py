@@ -9,8 +9,8 @@ import sqlalchemy.exc
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
 
 from broker.errors import BedError, Forbidden, Unavailable, Unknown
-from broker.policy import Holding
 from testbed_api.domain import access
+from testbed_api.domain.holding import Holding
 from testbed_api.ledger import Ledger
 from testbed_api.registry import engine as ways
 from testbed_api.registry import postgresql

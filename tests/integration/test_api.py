@@ -17,12 +17,12 @@ from broker.clock import NS_PER_S, SteppedClock, WallClock
 from broker.credential import Credential
 from broker.messages import Held
 from broker.namespace import StreamAddress
-from broker.policy import Entry, Holding, Role
 from broker.settings import BusSettings
 from broker.streams import StreamSpec
 from testbed_api.app import create_app
 from testbed_api.deletions import Deletions
 from testbed_api.domain import access
+from testbed_api.domain.holding import Entry, Holding, Role
 from testbed_api.dumping import Dumper
 from testbed_api.freshness import Freshness
 from testbed_api.http.bounds import MOST_BODY

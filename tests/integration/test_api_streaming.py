@@ -17,13 +17,13 @@ from broker.clock import SteppedClock, WallClock
 from broker.credential import Credential
 from broker.errors import Unavailable
 from broker.namespace import StreamAddress
-from broker.policy import Holding, Role
 from broker.settings import BusSettings
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed_api.app import create_app
 from testbed_api.deletions import Deletions
 from testbed_api.domain import access
 from testbed_api.domain.equipment import Equipment
+from testbed_api.domain.holding import Holding, Role
 from testbed_api.dumping import Dumper
 from testbed_api.freshness import Freshness
 from testbed_api.ledger import Ledger

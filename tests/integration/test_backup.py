@@ -15,7 +15,6 @@ from broker.clock import NS_PER_S, WallClock
 from broker.errors import Corrupt, Refused, Taken, Unavailable, Unknown
 from broker.messages import Held
 from broker.namespace import StreamAddress
-from broker.policy import Entry, Holding, Role
 from broker.streams import Dtype, Signal, StreamSpec
 from gateway import spool
 from gateway.spool import SpoolSettings
@@ -26,6 +25,7 @@ from testbed_api.contents import EARLIEST_NS, LATEST_NS
 from testbed_api.deletions import LOST, Span
 from testbed_api.domain import access
 from testbed_api.domain.equipment import Equipment
+from testbed_api.domain.holding import Entry, Holding, Role
 from testbed_api.ledger import DeadLetter, Entries, Life, SetAside
 from testbed_api.losses import settle
 from testbed_api.retention import Keeper

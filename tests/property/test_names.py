@@ -8,17 +8,25 @@ from hypothesis import strategies as st
 
 from broker import clock, namespace
 from broker.errors import Invalid
-from broker.namespace import EquipmentAddress, MarkTopic, StreamAddress, StreamTopic, Verb
+from broker.namespace import (
+    STREAM_VERBS,
+    AnchorTopic,
+    EquipmentAddress,
+    MarkTopic,
+    StreamAddress,
+    StreamTopic,
+)
 
 IDS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", fullmatch=True)
 SPACES = st.just("live") | st.from_regex(r"run-[a-z0-9]{1,20}", fullmatch=True)
 STREAM_TOPICS = st.builds(
     StreamTopic,
     SPACES,
-    st.sampled_from([verb for verb in Verb if verb is not Verb.MARK]),
+    st.sampled_from(sorted(STREAM_VERBS)),
     st.builds(StreamAddress, IDS, IDS, IDS),
 )
-TOPICS = STREAM_TOPICS | st.builds(MarkTopic, SPACES, st.builds(EquipmentAddress, IDS, IDS))
+EQUIPMENT = st.builds(EquipmentAddress, IDS, IDS)
+TOPICS = STREAM_TOPICS | st.builds(MarkTopic, SPACES, EQUIPMENT) | st.builds(AnchorTopic, EQUIPMENT)
 
 
 @given(TOPICS)

@@ -5,9 +5,9 @@ import pytest
 from broker.batch import Kind
 from broker.errors import Invalid
 from broker.namespace import EquipmentAddress
-from broker.policy import Holding
 from testbed_api.domain import access
 from testbed_api.domain.equipment import Equipment, Organisation
+from testbed_api.domain.holding import Holding
 
 MILL = EquipmentAddress("factory", "mill")
 

@@ -1,0 +1,191 @@
+"""Truth tables of the policy: who may do what, action by action."""
+
+import pytest
+
+from broker import policy
+from broker.errors import Invalid
+from broker.namespace import (
+    AnchorTopic,
+    MarkTopic,
+    StreamAddress,
+    StreamTopic,
+    Verb,
+)
+from broker.rights import (
+    Action,
+    Entry,
+    Grant,
+    Kind,
+    Listing,
+    Party,
+    Pause,
+    Principal,
+    Rights,
+    Role,
+    Scope,
+    Span,
+)
+
+RIG = StreamAddress("factory", "rig", "rig")
+SCORE = StreamAddress("firm", "detector", "score")
+HIDDEN = StreamAddress("factory", "press", "force")
+LIVE_RIG, LIVE_SCORE = Entry("live", RIG), Entry("live", SCORE)
+DATA = StreamTopic("live", Verb.DATA, RIG)
+
+PARTIES = {
+    "factory": Party.PARTNER,
+    "firm": Party.COMPANY,
+    "testbed": Party.INTERMEDIARY,
+    "ministry": Party.AGENCY,
+}
+
+
+def person(organisation, role):
+    return Principal(f"{organisation}-{role}", organisation, Kind.PERSON, frozenset({role}))
+
+
+PEOPLE = tuple(person(organisation, role) for organisation in PARTIES for role in Role)
+MACHINES = (
+    Principal("gateway", "factory", Kind.MACHINE, scope=Scope(equipment=RIG.owner)),
+    Principal("sensor", "factory", Kind.MACHINE, scope=Scope(writes=frozenset({LIVE_RIG}))),
+    Principal(
+        "detector",
+        "firm",
+        Kind.MACHINE,
+        scope=Scope(frozenset({LIVE_RIG}), frozenset({LIVE_SCORE, Entry("live", HIDDEN)})),
+    ),
+    Principal("builder", "firm", Kind.MACHINE),
+)
+RIGHTS = Rights(
+    PARTIES,
+    (*PEOPLE, *MACHINES, Principal("recorder", "", Kind.SYSTEM)),
+    grants=(Grant(7, "firm", LIVE_RIG, Span(10, 20)),),
+    listings=(Listing(RIG.owner, frozenset({"firm"})),),
+    known=frozenset({LIVE_RIG, LIVE_SCORE, Entry("live", HIDDEN)}),
+)
+WHO = [one.id for one in RIGHTS.principals]
+
+
+def allowed(action, target, *, at_ns=15, rights=RIGHTS):
+    """Who of all may do it."""
+    return {who for who in WHO if policy.decide(rights, who, action, target, at_ns).allowed}
+
+
+def of(organisation, *roles):
+    return {f"{organisation}-{role}" for role in roles or Role}
+
+
+FACTORY = of("factory")
+TABLE = [
+    (
+        Action.SUBSCRIBE,
+        DATA,
+        FACTORY | of("firm", "owner", "developer") | {"gateway", "sensor", "detector"},
+    ),
+    (Action.SUBSCRIBE, StreamTopic("live", Verb.LATE, RIG), set()),
+    (Action.SUBSCRIBE, StreamTopic("run-1", Verb.DATA, RIG), set()),
+    (Action.SUBSCRIBE, StreamTopic("live", Verb.HEALTH, SCORE), of("firm") | {"detector"}),
+    (Action.SUBSCRIBE, StreamTopic("live", Verb.DATA, HIDDEN), FACTORY),
+    (Action.PUBLISH, DATA, {"gateway", "sensor"}),
+    (Action.PUBLISH, StreamTopic("live", Verb.DATA, HIDDEN), set()),
+    (Action.PUBLISH, StreamTopic("run-1", Verb.DATA, RIG), set()),
+    (Action.PUBLISH, MarkTopic("live", RIG.owner), set()),
+    (Action.SUBSCRIBE, MarkTopic("live", RIG.owner), {"gateway", "sensor"}),
+    (Action.SUBSCRIBE, MarkTopic("run-1", RIG.owner), set()),
+    (Action.SUBSCRIBE, AnchorTopic(RIG.owner), {"gateway", "sensor"}),
+    (Action.SUBSCRIBE, AnchorTopic(SCORE.owner), {"detector"}),
+    (Action.SEE, RIG, FACTORY | of("firm") | {"gateway", "sensor", "detector"}),
+    (Action.SEE, HIDDEN, FACTORY),
+    (Action.SEE, RIG.owner, FACTORY | of("firm") | {"gateway", "sensor", "detector"}),
+    (Action.REGISTER, RIG.owner, of("factory", "owner", "engineer") | {"gateway", "sensor"}),
+    (Action.DESCRIBE, HIDDEN, of("factory", "owner", "engineer")),
+    (Action.DESCRIBE, StreamAddress("factory", "rig", "new"), of("factory", "owner", "engineer")),
+    (Action.SHARE, RIG.owner, of("factory", "owner", "engineer")),
+    (Action.PAUSE, RIG.owner, of("factory", "owner", "engineer", "operator")),
+    (Action.PAUSE, "factory", of("factory", "owner", "engineer", "operator")),
+    (Action.ASK, RIG, of("firm", "owner", "developer")),
+    (Action.ASK, HIDDEN, set()),
+    (Action.WITHDRAW, "firm", of("firm", "owner", "developer")),
+    (Action.MANAGE, "firm", of("firm", "owner")),
+    (Action.ISSUE, "firm", of("firm", "owner", "engineer", "developer")),
+    (Action.WATCH, RIG, FACTORY | {"gateway", "sensor"}),
+    (Action.WATCH, LIVE_RIG, FACTORY | {"gateway", "sensor"}),
+    (Action.WATCH, "factory", FACTORY),
+    (Action.AUDIT, "firm", of("firm", "owner", "auditor")),
+    (Action.AUDIT, None, of("testbed", "owner", "auditor") | of("ministry", "auditor")),
+    (Action.OPERATE, None, of("testbed", "owner", "operator")),
+    (Action.FOUND, None, of("testbed", "owner")),
+    (Action.FOUND, "testbed", set()),
+]
+SYSTEMS = {Action.PUBLISH, Action.SUBSCRIBE}
+
+
+@pytest.mark.parametrize(("action", "target", "expected"), TABLE, ids=str)
+def test_exactly_these_may(action, target, expected):
+    if action is Action.DESCRIBE and target.stream == "new":
+        expected = expected | {"gateway"}
+    assert allowed(action, target) == expected | ({"recorder"} if action in SYSTEMS else set())
+
+
+def test_the_table_has_every_action_but_the_one_that_is_everybodys():
+    assert {action for action, _, _ in TABLE} == set(Action) - {Action.ENTER}
+    assert allowed(Action.ENTER, None) == set(WHO) - {"recorder"}
+
+
+@pytest.mark.parametrize(("at_ns", "reads"), [(9, False), (10, True), (19, True), (20, False)])
+def test_a_grant_counts_from_its_beginning_to_before_its_end(at_ns, reads):
+    readers = allowed(Action.SUBSCRIBE, DATA, at_ns=at_ns)
+    assert ({"detector", "firm-developer"} <= readers) is reads
+    assert readers >= FACTORY
+
+
+@pytest.mark.parametrize(
+    ("pause", "stops"),
+    [
+        (Pause("factory"), True),
+        (Pause("factory", company="firm"), True),
+        (Pause("factory", equipment="rig"), True),
+        (Pause("factory", "firm", "rig"), True),
+        (Pause("factory", company="other"), False),
+        (Pause("factory", equipment="press"), False),
+        (Pause("firm"), False),
+        (Pause("factory", span=Span(16)), False),
+        (Pause("factory", span=Span(0, 15)), False),
+    ],
+)
+def test_a_pause_stops_the_grants_it_is_about_and_no_others(pause, stops):
+    paused = Rights(PARTIES, RIGHTS.principals, RIGHTS.grants, (pause,), known=RIGHTS.known)
+    readers = allowed(Action.SUBSCRIBE, DATA, rights=paused)
+    assert ("detector" in readers) is not stops
+    assert readers >= FACTORY
+
+
+def test_until_is_the_end_of_the_grant_or_the_beginning_of_a_pause():
+    assert policy.until_ns(RIGHTS, "detector", 15) == 20
+    assert policy.until_ns(RIGHTS, "detector", 25) is None
+    assert policy.until_ns(RIGHTS, "gateway", 15) is None
+    paused = Rights(
+        PARTIES, RIGHTS.principals, RIGHTS.grants, (Pause("factory", span=Span(17, 18)),)
+    )
+    assert policy.until_ns(paused, "detector", 15) == 17
+
+
+def test_a_listing_ends_and_may_be_to_everybody():
+    listed = Rights(PARTIES, PEOPLE, listings=(Listing(HIDDEN.owner, None, Span(0, 5)),))
+    assert policy.decide(listed, "ministry-auditor", Action.SEE, HIDDEN, 4).allowed
+    assert not policy.decide(listed, "ministry-auditor", Action.SEE, HIDDEN, 5).allowed
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Principal("ada", "firm", Kind.PERSON, scope=Scope(frozenset({LIVE_RIG}))),
+        lambda: Principal("box", "firm", Kind.MACHINE, frozenset({Role.OWNER})),
+        lambda: Principal("box", "firm", Kind.MACHINE, scope=Scope(equipment=RIG.owner)),
+        lambda: Span(5, 4),
+        lambda: Listing(RIG.owner, frozenset()),
+    ],
+)
+def test_nouns_cannot_be_built_wrong(make):
+    with pytest.raises(Invalid):
+        make()
