@@ -77,7 +77,7 @@ async def judge(rig: Rig, streams: Sequence[int]) -> Verdict:
     counts = await stored(rig)
     compared = duplicated = wrong = silent = 0
     async with (
-        api.connect(rig.api, rig.administrator) as door,
+        api.connect(rig.api, rig.owner) as door,
         opened(rig.influxd) as store,
     ):
         gaps, dead = await _declared(rig)

@@ -133,6 +133,8 @@ async def _server(
         specs = [*ALONE, TOGETHER]
         entries = [{"space": LIVE, "stream": str(spec.address)} for spec in specs]
         async with api.connect(said["api"], said["administrator"]) as door:
+            owner = await door.found(machine.organisation, owner="bench-owner")
+        async with api.connect(said["api"], owner) as door:
             body = {"principal": "bench", "reads": entries, "writes": entries}
             key = (await door.request("POST", "/credentials", json=body))["credential"]
         async with api.connect(said["api"], key) as door:

@@ -53,7 +53,7 @@ async def _reading(
 ) -> list[float]:
     """Read the first stream for a while; the disk is timed right after, with all still running."""
     address = chain.setup.address(0)
-    async with api.connect(chain.api, chain.administrator) as door:
+    async with api.connect(chain.api, chain.owner) as door:
         body = {"principal": "reader", "reads": [{"space": LIVE, "stream": str(address)}]}
         key = (await door.request("POST", "/credentials", json=body))["credential"]
     settings = PrototypeSettings(api=chain.api, space=LIVE, inputs={"load": address}, outputs={})

@@ -59,6 +59,7 @@ class Rig:
     api: str
     broker: str
     administrator: str
+    owner: str
     source: Child
     first_seq: dict[int, int] = field(default_factory=dict)
     next_seq: dict[int, int] = field(default_factory=dict)
@@ -99,8 +100,11 @@ async def running(setup: Setup) -> AsyncIterator[Rig]:
         source = await stack.enter_async_context(source_of(setup))
         said = await server.told("ready")
         url = (await source.told("ready"))["url"]
-        rig = Rig(setup, store, said["api"], said["broker"], said["administrator"], source)
-        async with api.connect(rig.api, rig.administrator) as door:
+        async with api.connect(said["api"], said["administrator"]) as door:
+            owner = await door.found(ORGANISATION, owner="bench-owner")
+        known = (said["api"], said["broker"], said["administrator"], owner)
+        rig = Rig(setup, store, *known, source)
+        async with api.connect(rig.api, rig.owner) as door:
             keys = [await _credential(door, setup, one) for one in range(setup.gateways)]
         for number, key in enumerate(keys):
             await stack.enter_async_context(_gateway(rig, number, url, key))

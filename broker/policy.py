@@ -19,7 +19,7 @@ from broker.namespace import (
     Verb,
     matches,
 )
-from broker.rights import Action, Entry, Grant, Kind, Party, Pause, Principal, Rights, Role
+from broker.rights import Action, Entry, Grant, Kind, Listing, Party, Pause, Principal, Rights, Role
 
 Target = (
     StreamTopic | MarkTopic | AnchorTopic | Entry | StreamAddress | EquipmentAddress | str | None
@@ -252,15 +252,19 @@ def _sees(rights: Rights, who: Principal, target: Target, at_ns: int) -> Decisio
         return Decision(allowed or owner == who.scope.equipment, "what is in its scope")
     if owner.organisation == who.organisation:
         return Decision(bool(who.roles), "its organisation's own")
-    if any(
-        one.equipment == owner
-        and one.span.covers(at_ns)
-        and (one.organisations is None or who.organisation in one.organisations)
-        for one in rights.listings
-    ):
+    if any(one.equipment == owner for one in listed(rights, who, at_ns)):
         return Decision(allowed=True, reason="listed to its organisation")
     allowed = any(_is_of(one.entry, target) for one in _grants(rights, who, at_ns))
     return Decision(allowed, "granted" if allowed else "neither listed nor granted")
+
+
+def listed(rights: Rights, who: Principal, at_ns: int) -> Iterator[Listing]:
+    """What is listed to somebody's organisation at this instant."""
+    for one in rights.listings:
+        if one.span.covers(at_ns) and (
+            one.organisations is None or who.organisation in one.organisations
+        ):
+            yield one
 
 
 def _is_its(rights: Rights, who: Principal, entry: Entry, at_ns: int) -> bool:

@@ -179,8 +179,9 @@ class Listing:
 class Rights:
     """All that decides, or as much of it as concerns one principal or one equipment.
 
-    organisations: what kind each is.  principals: at no moment two of one id.  known: the streams that there are, in the spaces in which
-    somebody may write them; with a machine's own lists this is what exact topics are made of.
+    organisations: what kind each is.  principals: at no moment two of one id.  known: the streams
+    that there are, in the spaces in which somebody may write them; with a machine's own lists this
+    is what exact topics are made of.
     """
 
     organisations: Mapping[str, Party] = field(default_factory=dict)

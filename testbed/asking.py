@@ -1,4 +1,4 @@
-"""How an administrator's commands ask the API: where it is and who asks, from the environment."""
+"""How commands ask the API: where it is and who asks, from the environment."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,9 +18,7 @@ class ApiSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
 
     api: str = Field(default="http://127.0.0.1:8600", description="URL of the testbed's API")
-    credential: SecretStr = Field(
-        default=SecretStr(""), description="an administrator's credential"
-    )
+    credential: SecretStr = Field(default=SecretStr(""), description="who asks: principal.secret")
     ca: NamedFile = Field(default=None, description=CA)
 
 
@@ -32,10 +30,18 @@ async def door(timeout_s: float = 10.0) -> AsyncIterator[api.Api]:
     if not credential:
         raise Invalid(
             "no credential is set",
-            hint="set TESTBED_CREDENTIAL to the administrator's; the first `testbed up` shows it",
+            hint="set TESTBED_CREDENTIAL; the first `testbed up` shows the administrator's, and"
+            " `testbed organisation create` an owner's",
         )
     async with api.connect(settings.api, credential, ca=settings.ca, timeout_s=timeout_s) as one:
         yield one
+
+
+async def ask_openly(method: str, path: str, **content: Any) -> Any:
+    """One question that needs no credential."""
+    settings = ApiSettings()
+    async with api.connect(settings.api, "", ca=settings.ca) as one:
+        return await one.request(method, path, **content)
 
 
 async def ask(method: str, path: str, **content: Any) -> Any:

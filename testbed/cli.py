@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from broker.clock import WallClock
-from testbed import gateway_cli, installing, running
+from testbed import (
+    credential_commands,
+    gateway_cli,
+    grant_commands,
+    installing,
+    party_commands,
+    running,
+    token_commands,
+)
 from testbed.options import Json, settings
 from testbed.running import Exit
 from testbed.screen import out, say_json
@@ -21,16 +29,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 simulate_app = typer.Typer(help="A machine for anybody to try.", no_args_is_help=True)
-credential_app = typer.Typer(
-    help="Who may read and write what (for administrators).", no_args_is_help=True
-)
-retention_app = typer.Typer(
-    help="How long streams are kept (for administrators).", no_args_is_help=True
-)
+retention_app = typer.Typer(help="How long streams are kept.", no_args_is_help=True)
 app.add_typer(retention_app, name="retention")
 app.add_typer(gateway_cli.app, name="gateway")
 app.add_typer(simulate_app, name="simulate")
-app.add_typer(credential_app, name="credential")
+for commands in (party_commands, credential_commands, token_commands, grant_commands):
+    commands.add_to(app)
 app.add_typer(installing.secrets_app, name="secrets")
 app.add_typer(installing.pki_app, name="pki")
 app.command("broker-config")(installing.broker_config)
@@ -426,47 +430,3 @@ def simulate_csv(
         )
 
     running.run(go())
-
-
-@credential_app.command("create")
-def credential_create(
-    principal: Annotated[str, typer.Argument(help="its name, an id such as detector")],
-    reads: Annotated[
-        list[str] | None,
-        typer.Option(help="[space:]organisation/equipment/stream, any number of times"),
-    ] = None,
-    writes: Annotated[
-        list[str] | None, typer.Option(help="the same, for what it publishes")
-    ] = None,
-    administrator: Annotated[
-        bool, typer.Option("--administrator", help="it runs the testbed")
-    ] = False,
-    expires_in_s: Annotated[float | None, typer.Option(help="seconds until it ends")] = None,
-    json: Json = False,
-) -> None:
-    """Make a credential with an explicit list of streams; it is shown this once."""
-    from testbed import credentials
-
-    wanted = credentials.Wanted(
-        principal, tuple(reads or ()), tuple(writes or ()), administrator, expires_in_s
-    )
-    made = running.run(credentials.create(wanted))
-    say_json(made) if json else credentials.show(made, out)
-
-
-@credential_app.command("list")
-def credential_list(json: Json = False) -> None:
-    """All credentials, without their secrets."""
-    from testbed import credentials
-
-    found = running.run(credentials.listed())
-    say_json(found) if json else credentials.table(found, out)
-
-
-@credential_app.command("revoke")
-def credential_revoke(principal: Annotated[str, typer.Argument(help="whose")]) -> None:
-    """End a credential at once, with its connections."""
-    from testbed import credentials
-
-    running.run(credentials.revoke(principal))
-    out.print(f"{principal} is revoked")

@@ -1,4 +1,4 @@
-"""`testbed credential`: made, listed and revoked through the API, with the administrator's own
+"""`testbed credential`: made, listed and revoked through the API, with a credential of one's own
 from the environment.
 """
 
@@ -15,12 +15,11 @@ from testbed import asking
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A credential to be made; streams as `[space:]organisation/equipment/stream`."""
+    """A machine's credential to be made; streams as `[space:]organisation/equipment/stream`."""
 
     principal: str
     reads: Sequence[str]
     writes: Sequence[str]
-    administrator: bool
     expires_in_s: float | None
 
 
@@ -29,9 +28,8 @@ async def create(wanted: Wanted) -> Any:
     checked_id(wanted.principal, "principal")
     body: dict[str, Any] = {
         "principal": wanted.principal,
-        "role": "administrator" if wanted.administrator else "member",
-        "reads": [_entry(one) for one in wanted.reads],
-        "writes": [_entry(one) for one in wanted.writes],
+        "reads": [entry(one) for one in wanted.reads],
+        "writes": [entry(one) for one in wanted.writes],
     }
     if wanted.expires_in_s is not None:
         body["expires_in_s"] = wanted.expires_in_s
@@ -56,17 +54,18 @@ def show(made: Any, out: Console) -> None:
 
 def table(found: Any, out: Console) -> None:
     """A row a credential."""
-    rows = Table("principal", "role", "reads", "writes", "expires")
+    rows = Table("principal", "reads", "writes", "expires")
     for one in found:
         reads, writes = (
             "\n".join(f"{it['space']}:{it['stream']}" for it in one[what])
             for what in ("reads", "writes")
         )
-        rows.add_row(one["principal"], one["role"], reads, writes, one["expires"] or "never")
+        rows.add_row(one["principal"], reads, writes, one["expires"] or "never")
     out.print(rows)
 
 
-def _entry(text: str) -> dict[str, str]:
+def entry(text: str) -> dict[str, str]:
+    """`[space:]organisation/equipment/stream`, as the API takes it."""
     space, colon, stream = text.rpartition(":")
     return {
         "space": checked_space(space if colon else LIVE),

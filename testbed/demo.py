@@ -114,7 +114,7 @@ class Stage:
     plan: Plan
     api: str
     broker: str
-    administrator: str
+    owner: str
     credentials: Mapping[str, str]
     machine: str
 
@@ -136,9 +136,9 @@ async def staged(
         machine = await stack.enter_async_context(_machine(plan))
         said = await server.told("ready")
         async with api.connect(said["api"], said["administrator"]) as door:
-            keys = await _credentials(door)
+            owner, keys = await _parties(said["api"], door)
         url = (await machine.told("ready"))["url"]
-        stage = Stage(plan, said["api"], said["broker"], said["administrator"], keys, url)
+        stage = Stage(plan, said["api"], said["broker"], owner, keys, url)
         progress.phase = "starting the prototype"
         detector = await stack.enter_async_context(_detector(stage))
         await detector.told("listening")
@@ -366,20 +366,32 @@ def _mapping(url: str, plan: Plan) -> str:
     )
 
 
-async def _credentials(door: api.Api) -> dict[str, str]:
-    """Each part its own, with exactly the streams it needs."""
+async def _parties(url: str, door: api.Api) -> tuple[str, dict[str, str]]:
+    """A factory that grants its rig to a small firm: the credential of the factory's owner, and one
+    for each part with exactly the streams it needs.
+
+    door: the administrator's, who makes the two and reads neither's streams.
+    """
     rig, score = ({"space": SPACE, "stream": str(one)} for one in (RIG, SCORE))
-    wanted: dict[str, dict[str, Any]] = {
-        "gateway": {"writes": [rig]},
-        "detector": {"reads": [rig], "writes": [score]},
-        "observer": {"reads": [rig, score]},
-    }
-    return {
-        name: (await door.request("POST", "/credentials", json={"principal": name} | holds))[
-            "credential"
-        ]
-        for name, holds in wanted.items()
-    }
+    factory = await door.found(RIG.organisation, owner="factory-owner")
+    firm = await door.found(SCORE.organisation, owner="company-owner", kind="company")
+    async with api.connect(url, factory) as owner:
+        granted = {"company": SCORE.organisation, "streams": [rig], "purpose": "find its faults"}
+        await owner.request("POST", "/grants", json=granted)
+        keys = await _machines(owner, {"gateway": {"writes": [rig]}})
+    async with api.connect(url, firm) as owner:
+        reading = {"detector": {"reads": [rig], "writes": [score]}}
+        keys |= await _machines(owner, reading | {"observer": {"reads": [rig, score]}})
+    return factory, keys
+
+
+async def _machines(door: api.Api, wanted: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Credentials by the names of the machines."""
+    made = {}
+    for name, holds in wanted.items():
+        answer = await door.request("POST", "/credentials", json={"principal": name} | dict(holds))
+        made[name] = str(answer["credential"])
+    return made
 
 
 @asynccontextmanager
@@ -435,7 +447,7 @@ async def _dead(stage: Stage) -> list[tuple[str, int]]:
     """The samples that the recorder set apart with a reason."""
     found: list[tuple[str, int]] = []
     cursor: int | None = 0
-    async with api.connect(stage.api, stage.administrator) as door:
+    async with api.connect(stage.api, stage.owner) as door:
         while cursor is not None:
             params = {"space": SPACE, "limit": 1000, "cursor": cursor}
             page = await door.request("GET", f"/streams/{RIG}/dead-letters", params=params)

@@ -143,7 +143,7 @@ def told(out: Console, server: Server) -> None:
         out.print("\nThe administrator's credential, shown this once:", style="bold")
         out.print(f"  export TESTBED_CREDENTIAL={server.administrator}", markup=False)
         out.print(
-            "  testbed credential create NAME --reads organisation/equipment/stream --writes …\n",
+            "  testbed organisation create factory --owner fay   # shows its owner's credential\n",
             markup=False,
         )
     out.print("Ctrl-C stops it; nothing is lost.", style="dim")

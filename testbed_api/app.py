@@ -18,8 +18,12 @@ from testbed_api.http import (
     keeping,
     operations,
     overview,
+    parties,
     registry,
+    sharing,
+    signing_in,
     streams,
+    tokens,
 )
 from testbed_api.http.bounds import Bounded
 from testbed_api.parts import Parts
@@ -27,11 +31,15 @@ from testbed_api.parts import Parts
 ROOT = "/api/v1"
 _ASSETS = f"{ROOT}/docs/assets"
 
+_ROOMS = (
+    *(registry, streams, overview, keeping, backup),
+    *(parties, credentials, tokens, signing_in, sharing),
+)
 _DESCRIPTION = """What is shared with you, what is stored of it, and what comes in now.
 
-Every request but `health` carries `Authorization: Bearer principal.secret`. Errors are problem+json
-(RFC 9457) with a stable `code`, a `detail` in a sentence, and often a `hint`. What is not yours
-answers as if it were not there."""
+Every request but `health` and `sign-in` carries `Authorization: Bearer principal.secret`. Errors
+are problem+json (RFC 9457) with a stable `code`, a `detail` in a sentence, and often a `hint`. What
+is not yours answers as if it were not there."""
 
 
 def create_app(parts: Parts | None) -> FastAPI:
@@ -49,7 +57,7 @@ def create_app(parts: Parts | None) -> FastAPI:
     app.add_middleware(Bounded)
     app.include_router(operations.router, prefix=ROOT)
     usual = examples.problems(401, 403, 404, 413, 422, 503)
-    for room in (registry, streams, overview, keeping, backup, credentials):
+    for room in _ROOMS:
         app.include_router(room.router, prefix=ROOT, responses=usual)
     app.mount(_ASSETS, StaticFiles(directory=swagger_ui_path), name="assets")
     app.get(f"{ROOT}/docs", include_in_schema=False)(_documentation)

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 
 import structlog
 
+from broker import policy
 from broker.backends.callout import Entry, Knock
 from broker.clock import Clock
 from broker.credential import Credential
 from broker.errors import Unavailable
-from testbed_api.domain import access
-from testbed_api.domain import holding as policy
-from testbed_api.domain.holding import Holding, Rights, Role
+from broker.rights import Kind, Principal, Rights
+from testbed_api import last_use
+from testbed_api.domain import tokens
 from testbed_api.registry.sql import Registry
 
 log = structlog.get_logger()
@@ -25,28 +26,38 @@ class Doorkeeper:
         """
         self._registry = registry
         self._clock = clock
-        self._system = {name: access.hashed(one.secret) for name, one in system.items()}
+        self._system = {name: tokens.hashed(one.secret) for name, one in system.items()}
 
     async def answer(self, knock: Knock) -> Entry | None:
         """What may whoever knocks do; None lets nobody in, also while the registry is away."""
+        shown = tokens.hashed(knock.secret)
         if knock.principal in self._system:
-            if self._system[knock.principal] != access.hashed(knock.secret):
-                return None
-            return self._entry(knock.principal, Holding(Role.SYSTEM))
+            part = Principal(knock.principal, "", Kind.SYSTEM)
+            right = self._system[knock.principal] == shown
+            return self._entry(Rights(principals=(part,)), part.id, None) if right else None
         try:
-            found = await self._registry.principal(knock.principal)
+            return await self._known(knock.principal, shown)
         except Unavailable as exc:
             log.exception(
                 "connection could not be judged", principal=knock.principal[:60], reason=str(exc)
             )
             return None
-        if found is None or not found.proves(knock.secret):
-            return None
-        return self._entry(found.id, found.holding)
 
-    def _entry(self, principal: str, holding: Holding) -> Entry | None:
+    async def _known(self, principal: str, shown: str) -> Entry | None:
         now_ns = self._clock.now_ns()
-        if holding.expires_ns is not None and holding.expires_ns <= now_ns:
+        token = await self._registry.token(principal, shown)
+        if token is None or not token.span.covers(now_ns):
             return None
-        topics = policy.topics(Rights({principal: holding}), principal, now_ns)
-        return Entry(topics.publish, topics.subscribe, holding.expires_ns)
+        rights = await self._registry.rights_of(principal, now_ns)
+        await last_use.note(self._registry, token, now_ns)
+        return self._entry(rights, principal, token.span.until_ns)
+
+    def _entry(self, rights: Rights, principal: str, expires_ns: int | None) -> Entry | None:
+        """Its topics, until the first of its rights ends or its token does."""
+        now_ns = self._clock.now_ns()
+        if rights.principal(principal, now_ns) is None:
+            return None
+        ends = (expires_ns, policy.until_ns(rights, principal, now_ns))
+        until_ns = min((one for one in ends if one is not None), default=None)
+        topics = policy.topics(rights, principal, now_ns)
+        return Entry(topics.publish, topics.subscribe, until_ns)

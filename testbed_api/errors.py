@@ -54,6 +54,17 @@ class Unauthenticated(Forbidden):
     code = "unauthenticated"
 
 
+class TooMany(Refused):
+    """Too much of it lately: wait, and ask again."""
+
+    code = "too_many"
+
+    def __init__(self, message: str, *, wait_s: int, hint: str = "") -> None:
+        """wait_s: after so long it may be asked again."""
+        super().__init__(message, hint=hint)
+        self.wait_s = wait_s
+
+
 class _Problem(JSONResponse):
     media_type = MEDIA_TYPE
 
@@ -104,6 +115,8 @@ async def _of_ours(request: Request, exc: Exception) -> JSONResponse:
     headers: dict[str, str] = {}
     if isinstance(exc, Unauthenticated):
         status, headers = 401, {"WWW-Authenticate": "Bearer"}
+    if isinstance(exc, TooMany):
+        status, headers = 429, {"Retry-After": str(exc.wait_s)}
     if isinstance(exc, Unavailable):
         headers = {"Retry-After": str(RETRY_AFTER_S)}
     if isinstance(exc, Corrupt | Partial):

@@ -1,18 +1,20 @@
 """What the API is made of: handed to its app, and by it to every route."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from broker import client
 from broker.clock import Clock
+from testbed_api.changes import Changes
 from testbed_api.dumping import Dumper
 from testbed_api.freshness import Freshness
 from testbed_api.ledger import Ledger
 from testbed_api.registry.sql import Registry
 from testbed_api.retention import Keeper
+from testbed_api.signing_in import Failures
 from testbed_api.stores.port import SeriesStore
 
 
@@ -27,7 +29,8 @@ class Parts:
     kick: ends a principal's connections to the broker.
     recorded: the recorder's counts, empty where it is not in this process.  interrupted: why it
     does not record just now, empty while it does.  live_batches: that wait for a slow reader of
-    live events; beyond them the oldest are dropped, and it is told.
+    live events; beyond them the oldest are dropped, and it is told.  failures: of signing in,
+    lately.
     """
 
     registry: Registry
@@ -42,6 +45,12 @@ class Parts:
     recorded: Callable[[], Mapping[str, int]]
     interrupted: Callable[[], str] = _not_interrupted
     live_batches: int = 200
+    failures: Failures = field(default_factory=Failures)
+
+    @property
+    def changes(self) -> Changes:
+        """How rights are changed, with what follows on the bus."""
+        return Changes(self.registry, self.clock, self.kick)
 
 
 def _parts(request: Request) -> Parts:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alembic.script import ScriptDirectory
-from sqlalchemy import LargeBinary, Table, func, insert, select, text
+from sqlalchemy import BigInteger, LargeBinary, Table, func, insert, select, text
 
 from broker import codec, messages
 from broker.clock import Clock, ns_of
@@ -25,6 +25,7 @@ from testbed_api.contents import EARLIEST_NS, LATEST_NS, Fingerprint
 from testbed_api.deletions import Deletions, Loss, Span
 from testbed_api.registry import tables
 from testbed_api.registry.engine import MIGRATIONS, transaction
+from testbed_api.registry.migrations import carrying
 from testbed_api.stores.port import Block, SeriesStore
 
 if TYPE_CHECKING:
@@ -170,13 +171,21 @@ def _blocks(
 
 
 async def _restore_tables(sql: "AsyncConnection", lines: Iterator[Mapping[str, Any]]) -> int:
-    """Insert all rows; a column that the backup does not know keeps its default."""
+    """Insert all rows; a column that the backup does not know keeps its default.
+
+    Credentials of before there were people and machines come last: they need organisations.
+    """
     known = {str(table): table for table in tables.metadata.sorted_tables}
+    former: list[dict[str, Any]] = []
     count = 0
     for told in lines:
         if "table" not in told:
             continue
         table = known[told["table"]]
+        if table is tables.principals and "secret_hash" in told["columns"]:
+            former += rows_of([told], table)
+            count += len(told["rows"])
+            continue
         packed = {one.name for one in table.columns if isinstance(one.type, LargeBinary)}
         rows = [
             {name: _unpacked(value) if name in packed else value for name, value in row.items()}
@@ -184,6 +193,7 @@ async def _restore_tables(sql: "AsyncConnection", lines: Iterator[Mapping[str, A
         ]
         await sql.execute(insert(table), rows)
         count += len(rows)
+    await sql.run_sync(carrying.carry_over, former)
     if sql.dialect.name == "postgresql":
         await _count_on(sql, known.values())
     return count
@@ -192,7 +202,7 @@ async def _restore_tables(sql: "AsyncConnection", lines: Iterator[Mapping[str, A
 async def _count_on(sql: "AsyncConnection", every: Any) -> None:
     """PostgreSQL numbers new rows from a counter that knows nothing of those inserted with one."""
     for table in every:
-        if "id" in table.columns and table.columns["id"].autoincrement and table.schema:
+        if "id" in table.columns and isinstance(table.columns["id"].type, BigInteger):
             await sql.execute(
                 text(
                     f"SELECT setval(pg_get_serial_sequence('{table}', 'id'),"  # noqa: S608 - our own names

@@ -17,13 +17,15 @@ from broker.backends import nats
 from broker.backends.nats import NatsSettings
 from broker.clock import Clock
 from broker.credential import Credential
-from broker.errors import Invalid, Taken
+from broker.errors import Invalid, Refused
+from broker.rights import Party, Role
 from broker.settings import Address, BusSettings
 from testbed_api import data, doors
 from testbed_api.answering import answering, listening
 from testbed_api.data import Data
-from testbed_api.domain import access
-from testbed_api.domain.holding import Holding, Role
+from testbed_api.domain import parties, tokens
+from testbed_api.domain.parties import INTERMEDIARY, Organisation
+from testbed_api.domain.tokens import Token
 from testbed_api.doorkeeper import Doorkeeper
 from testbed_api.doors import Doors
 from testbed_api.dumping import Dumper
@@ -191,15 +193,23 @@ async def _working(
 
 
 async def _first_administrator(registry: Registry, credential: Credential, clock: Clock) -> bool:
-    """At the first start, make somebody who can make the other credentials; whether it did."""
-    if any(one.holding.role is Role.ADMINISTRATOR for one in await registry.principals()):
-        return False
-    try:
-        await registry.add_principal(
-            access.kept(credential, Holding(Role.ADMINISTRATOR), clock.now_ns())
+    """At the first start, make the intermediary and its owner, who makes the other organisations;
+    whether it did.
+    """
+    now_ns = clock.now_ns()
+    async with registry.change() as inside:  # another API may start at this moment
+        found = {one.id: one for one in await inside.organisations()}
+        if any(one.kind is Party.INTERMEDIARY for one in found.values()):
+            return False
+        if INTERMEDIARY in found:
+            raise Refused(f"organisation {INTERMEDIARY!r} is a {found[INTERMEDIARY].kind}")
+        await inside.add_organisation(
+            Organisation(INTERMEDIARY, "Who runs the testbed", Party.INTERMEDIARY)
         )
-    except Taken:  # by another API that starts at this moment
-        return False
+        owner = parties.person(credential.principal, INTERMEDIARY, {Role.OWNER}, now_ns)
+        await inside.add_principal(owner)
+        token = Token(owner.id, tokens.hashed(credential.secret), owner.span, "first token")
+        await inside.add_token(token)
     return True
 
 

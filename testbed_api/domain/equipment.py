@@ -1,27 +1,15 @@
-"""Organisations and their equipment."""
+"""Equipment: what is read, and what answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from broker.batch import Kind
 from broker.errors import Invalid
-from broker.namespace import EquipmentAddress, checked_id
+from broker.namespace import EquipmentAddress
 
 LEVELS = ("enterprise", "site", "area", "line")
 MOST_NAME = 200
 MOST_TEXT = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Organisation:
-    """A party: it owns equipment, or runs prototypes."""
-
-    id: str
-    name: str
-
-    def __post_init__(self) -> None:
-        checked_id(self.id, "organisation")
-        _checked_text(self.name, "name", MOST_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +23,20 @@ class Equipment:
     description: str = ""
 
     def __post_init__(self) -> None:
-        _checked_text(self.name, "name", MOST_NAME)
-        _checked_text(self.description, "description", MOST_TEXT)
+        checked_text(self.name, "name", MOST_NAME)
+        checked_text(self.description, "description", MOST_TEXT)
         for level, name in self.site.items():
             if level not in LEVELS:
                 raise Invalid(
                     f"{level[:40]!r} is no level of a site", hint=f"ISA-95 has {', '.join(LEVELS)}"
                 )
-            _checked_text(name, level, MOST_NAME)
+            checked_text(name, level, MOST_NAME)
 
 
-def _checked_text(text: str, what: str, most: int) -> None:
+def checked_text(text: str, what: str, most: int) -> str:
+    """Give `text` back if it is printable and not too long; raises Invalid."""
     if len(text) > most or not text.isprintable():
         raise Invalid(
             f"{what} {text[:60]!r} is not allowed", hint=f"printable characters, at most {most}"
         )
+    return text

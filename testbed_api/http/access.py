@@ -1,23 +1,35 @@
 """Who is asking, and what the policy says: every yes and no of the API."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from broker import policy
 from broker.credential import Credential
 from broker.errors import Forbidden, Invalid, Unknown
-from broker.namespace import LIVE, EquipmentAddress, StreamAddress, StreamTopic, Verb
-from testbed_api.domain import holding as policy
-from testbed_api.domain.access import Principal
-from testbed_api.domain.holding import Action, Holding, Rights, Role
+from broker.namespace import EquipmentAddress, StreamAddress, StreamTopic, Verb
+from broker.policy import Target
+from broker.rights import Action, Entry, Kind, Party, Principal, Rights
+from testbed_api import last_use
+from testbed_api.domain import tokens
+from testbed_api.domain.tokens import Token
 from testbed_api.errors import Unauthenticated
 from testbed_api.parts import Given, Parts
+from testbed_api.registry.equipment import Seen
 
 _BEARER = HTTPBearer(
     auto_error=False, scheme_name="credential", description="`principal.secret`, as shown when made"
 )
+ACTION = "x-action"
+OPEN = "open"
+"""The mark of a route that takes no credential."""
+
+
+def asks(action: Action | None) -> dict[str, Any]:
+    """The `openapi_extra` of a route: what its caller must be allowed, None for an open one."""
+    return {ACTION: OPEN if action is None else str(action)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +37,8 @@ class Caller:
     """The principal behind a request, with its rights at that moment."""
 
     known: Principal
+    token: Token
+    rights: Rights
     at_ns: int
 
     @property
@@ -33,87 +47,104 @@ class Caller:
         return self.known.id
 
     @property
-    def holding(self) -> Holding:
-        """What it holds."""
-        return self.known.holding
+    def organisation(self) -> str:
+        """Where it belongs."""
+        return self.known.organisation
 
     @property
-    def is_administrator(self) -> bool:
-        """Whether it runs the testbed."""
-        return self.holding.role is Role.ADMINISTRATOR
+    def party(self) -> Party:
+        """What kind of organisation that is."""
+        return self.rights.organisations[self.organisation]
 
-    @property
-    def listed(self) -> frozenset[StreamAddress] | None:
-        """The streams that exist for it: those it may read or write; None means all."""
-        if self.is_administrator:
-            return None
-        return frozenset(one.address for one in self.holding.reads | self.holding.writes)
+    def may(self, action: Action, target: Target = None) -> bool:
+        """What the policy says."""
+        return policy.decide(self.rights, self.id, action, target, self.at_ns).allowed
 
     def may_read(self, space: str, address: StreamAddress) -> bool:
         """Reading a stream over HTTP is what subscribing to its data would be."""
-        return self._may(Action.SUBSCRIBE, space, address)
+        return self.may(Action.SUBSCRIBE, StreamTopic(space, Verb.DATA, address))
 
-    def may_write(self, space: str, address: StreamAddress) -> bool:
-        """Whether it publishes the stream in this space."""
-        return self._may(Action.PUBLISH, space, address)
+    def must(self, action: Action, target: Target = None) -> None:
+        """Raise Unknown for what does not exist for it, Forbidden for what it sees and may not do.
 
-    def may_describe(self, address: StreamAddress) -> bool:
-        """A spec holds in every space: whoever publishes the stream in one of them proposes it."""
-        return any(self.may_write(one.space, address) for one in self.holding.writes)
-
-    def sees(self, address: StreamAddress) -> bool:
-        """Whether the stream exists for it: it may read or write it in some space."""
-        spaces = {LIVE, *(one.space for one in self.holding.reads | self.holding.writes)}
-        return any(self.may_read(each, address) or self.may_write(each, address) for each in spaces)
-
-    def sees_equipment(self, address: EquipmentAddress) -> bool:
-        """Whether the equipment exists for it: it sees one of its streams."""
-        listed = self.listed
-        return listed is None or any(one.owner == address for one in listed)
+        So what is foreign and what is missing answer alike.
+        """
+        decision = policy.decide(self.rights, self.id, action, target, self.at_ns)
+        if decision.allowed:
+            return
+        if not self._sees(target):
+            raise Unknown(f"there is no {_named(target)}")
+        raise Forbidden(
+            f"{self.id} may not {action} {_named(target)}: {decision.reason}",
+            hint="GET /me says what you are",
+        )
 
     def must_read(self, space: str, address: StreamAddress) -> None:
-        """Raise Unknown unless it may read: what is foreign and what is missing answer alike."""
+        """Raise Unknown unless it may read."""
         if not self.may_read(space, address):
             raise Unknown(f"there is no stream {address}")
 
-    def must_see(self, address: StreamAddress) -> None:
-        """Raise Unknown unless the stream exists for it."""
-        if not self.sees(address):
-            raise Unknown(f"there is no stream {address}")
+    @property
+    def seen(self) -> Seen:
+        """What exists for it, for a listing; `may(SEE, …)` says the same of one."""
+        scope, named = self.known.scope, {one.entry.address for one in self.rights.grants}
+        named |= {one.address for one in scope.reads | scope.writes}
+        streams = frozenset(one for one in named if self.may(Action.SEE, one))
+        if self.known.kind is Kind.MACHINE:
+            own = frozenset() if scope.equipment is None else frozenset({scope.equipment})
+            return Seen(None, own, streams)
+        listed = policy.listed(self.rights, self.known, self.at_ns)
+        return Seen(self.organisation, frozenset(one.equipment for one in listed), streams)
 
-    def must_describe(self, address: StreamAddress) -> None:
-        """Raise Forbidden unless it publishes this stream, or runs the testbed."""
-        if not (self.may_describe(address) or self.is_administrator):
-            raise Forbidden(
-                f"{self.id} does not publish {address}", hint="ask for a credential that writes it"
-            )
+    def sees_organisation(self, organisation: str) -> bool:
+        """Whether it exists for it: its own, one whose equipment it sees, all for a founder."""
+        if organisation == self.organisation or self.may(Action.FOUND):
+            return True
+        seen = self.seen
+        owners = seen.equipment | {one.owner for one in seen.streams}
+        return any(one.organisation == organisation for one in owners)
 
-    def must_own(self, address: EquipmentAddress) -> None:
-        """Raise Forbidden unless it publishes for this equipment, or runs the testbed."""
-        streams = {one.address for one in self.holding.writes if one.address.owner == address}
-        if not (any(map(self.may_describe, streams)) or self.is_administrator):
-            raise Forbidden(
-                f"{self.id} does not publish for {address}",
-                hint="ask for a credential that writes one of its streams",
-            )
+    def _sees(self, target: Target) -> bool:
+        match target:
+            case None:
+                return True
+            case str():
+                return self.sees_organisation(target)
+            case StreamTopic(_, _, address):
+                return self.may(Action.SEE, address)
+            case StreamAddress() | EquipmentAddress() | Entry():
+                return self.may(Action.SEE, target)
+        return False
 
-    def must_administrate(self) -> None:
-        """Raise Forbidden unless it runs the testbed."""
-        if not self.is_administrator:
-            raise Forbidden(f"{self.id} is no administrator")
 
-    def _may(self, action: Action, space: str, address: StreamAddress) -> bool:
-        rights = Rights({self.id: self.holding})
-        topic = StreamTopic(space, Verb.DATA, address)
-        return policy.decide(rights, self.id, action, topic, self.at_ns).allowed
+def _named(target: Target) -> str:
+    match target:
+        case None:
+            return "the testbed"
+        case str():
+            return f"organisation {target!r}"
+        case EquipmentAddress():
+            return f"equipment {target}"
+        case Entry(space, address):
+            return f"stream {address} in space {space}"
+        case StreamTopic(_, _, address):
+            return f"stream {address}"
+    return f"stream {target}"
 
 
 async def again(caller: Caller, parts: Parts) -> Caller | None:
-    """The same caller with its rights at this moment; None once its credential is revoked."""
-    found = await parts.registry.principal(caller.id)
-    if found is None or found.secret_hash != caller.known.secret_hash:
+    """The same caller with its rights at this moment; None once its token is revoked."""
+    return await _found(parts, caller.id, caller.token.secret_hash)
+
+
+async def _found(parts: Parts, principal: str, secret_hash: str) -> Caller | None:
+    at_ns = parts.clock.now_ns()
+    token = await parts.registry.token(principal, secret_hash)
+    if token is None or not token.span.covers(at_ns):
         return None
-    return Caller(found, parts.clock.now_ns())
+    rights = await parts.registry.rights_of(principal, at_ns)
+    known = rights.principal(principal, at_ns)
+    return None if known is None else Caller(known, token, rights, at_ns)
 
 
 async def _caller(
@@ -131,13 +162,11 @@ async def _caller(
         credential = Credential.parse(shown.credentials)
     except Invalid as exc:
         raise wrong from exc
-    found = await parts.registry.principal(credential.principal)
-    at_ns = parts.clock.now_ns()
-    if found is None or not found.proves(credential.secret):
+    caller = await _found(parts, credential.principal, tokens.hashed(credential.secret))
+    if caller is None:
         raise wrong
-    if found.holding.expires_ns is not None and found.holding.expires_ns <= at_ns:
-        raise wrong
-    return Caller(found, at_ns)
+    await last_use.note(parts.registry, caller.token, caller.at_ns)
+    return caller
 
 
 Asking = Annotated[Caller, Depends(_caller)]

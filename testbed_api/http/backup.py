@@ -3,8 +3,9 @@
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
+from broker.rights import Action
 from testbed_api.http import examples
-from testbed_api.http.access import Asking
+from testbed_api.http.access import Asking, asks
 from testbed_api.http.forms import OfStream, Space
 from testbed_api.http.streaming import Streamed, begun
 from testbed_api.parts import Given
@@ -17,21 +18,23 @@ LINES = "application/x-ndjson"
 
 @router.get(
     "/tables",
+    openapi_extra=asks(Action.OPERATE),
     summary="Registry and ledger, as of one moment",
     response_class=StreamingResponse,
-    responses=examples.answer('{"v":1,"schema":"0002","taken":"…"}\n…\n', LINES),
+    responses=examples.answer('{"v":1,"schema":"0003","taken":"…"}\n…\n', LINES),
 )
 async def tables(parts: Given, caller: Asking) -> StreamingResponse:
-    """For administrators: `testbed backup` asks for this first, then for the samples.
+    """For who operates the testbed: `testbed backup` asks for this first, then for the samples.
 
     Lines of JSON, the last with `end`. The hashes of credentials are in it.
     """
-    caller.must_administrate()
+    caller.must(Action.OPERATE)
     return Streamed(await begun(parts.dumper.tables()), media_type=LINES)
 
 
 @router.get(
     _SAMPLES,
+    openapi_extra=asks(Action.OPERATE),
     summary="All samples of a stream in a space",
     response_class=StreamingResponse,
     responses=examples.answer('{"spec":1}\n{"t0":"…","dt":[0],…}\n…\n', LINES),
@@ -39,6 +42,9 @@ async def tables(parts: Given, caller: Asking) -> StreamingResponse:
 async def samples(
     space: Space, address: OfStream, parts: Given, caller: Asking
 ) -> StreamingResponse:
-    """For administrators. Lines of JSON, the last with `end`, the count and the fingerprint."""
-    caller.must_administrate()
+    """For who operates the testbed.
+
+    Lines of JSON, the last with `end`, the count and the fingerprint.
+    """
+    caller.must(Action.OPERATE)
     return Streamed(await begun(parts.dumper.samples(space, address)), media_type=LINES)

@@ -10,7 +10,30 @@ _LATER = "2026-11-23T12:00:05.000000000Z"
 _STREAM = "factory/pump-rig/rig"
 _ENTRY = {"space": "live", "stream": _STREAM}
 
-ORGANISATION = {"id": "factory", "name": "The Factory Ltd"}
+ORGANISATION = {"id": "factory", "name": "The Factory Ltd", "kind": "partner"}
+MEMBER = {"person": "fay", "roles": ["owner"], "since": _AT}
+JOINED = {"credential": "fay.pK0v…"} | MEMBER
+FOUNDED = ORGANISATION | JOINED
+TOKEN = {
+    "id": 3,
+    "principal": "fay",
+    "label": "my laptop",
+    "made": _AT,
+    "expires": None,
+    "last_used": _LATER,
+}
+TOKEN_ISSUED = {"credential": "fay.pK0v…"} | TOKEN
+GRANT = {
+    "id": 5,
+    "company": "company",
+    "space": "live",
+    "stream": _STREAM,
+    "purpose": "to find out why the pump stalls",
+    "state": "granted",
+    "from": _AT,
+    "until": None,
+    "decided_by": "fay",
+}
 EQUIPMENT = {
     "organisation": "factory",
     "equipment": "pump-rig",
@@ -68,9 +91,12 @@ DEAD_LETTER = {
 EVENTS = 'event: batch\ndata: {"v":1,"pub":"…","spec":1,…}\n\nevent: missed\ndata: 3\n\n'
 HELD = {
     "principal": "detector",
-    "role": "member",
+    "kind": "machine",
+    "organisation": "company",
+    "roles": [],
     "reads": [_ENTRY],
     "writes": [],
+    "equipment": None,
     "expires": None,
 }
 ISSUED = {"credential": "detector.pK0v…"} | HELD
@@ -107,11 +133,12 @@ _PROBLEM_SCHEMA = {
 }
 _PROBLEMS = {
     401: ("no credential, or not a right one", "unauthenticated", "the credential is not right"),
-    403: ("not yours to do", "forbidden", "detector is no administrator"),
+    403: ("not yours to do", "forbidden", "finn may not share stream factory/pump-rig/rig"),
     404: ("missing, or not yours to see", "unknown", f"there is no stream {_STREAM}"),
     409: ("it exists already", "taken", "organisation 'factory' exists already"),
     413: ("the body is too large", "too_large", "a body of more than 1048576 bytes"),
     422: ("the request is wrong in itself", "invalid", "limit = 0: should be 1 or more"),
+    429: ("too often lately", "too_many", "signing in failed too often lately"),
     503: ("a real system is away", "unavailable", "the broker is not connected"),
 }
 

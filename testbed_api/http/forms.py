@@ -1,10 +1,10 @@
 """What the API takes in paths, queries and bodies, as pydantic models with examples."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import Depends
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from broker import namespace
 from broker.batch import Kind
@@ -12,10 +12,10 @@ from broker.clock import NS_PER_S, ns_of, text_of
 from broker.errors import Invalid
 from broker.fields import refusing
 from broker.namespace import EquipmentAddress, StreamAddress
+from broker.rights import Entry, Party, Role
 from broker.streams import MOST_SIGNALS, Dtype, Signal, StreamSpec, Trigger
 from broker.units import checked_unit
 from testbed_api.domain.equipment import MOST_NAME, MOST_TEXT
-from testbed_api.domain.holding import Entry, Role
 
 _AN_ID = {"pattern": "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"}
 """For readers of the schema: what is refused, and in which words, is the namespace's affair."""
@@ -154,10 +154,24 @@ class Letters(InSpace):
 
 
 class OrganisationForm(Form):
-    """A party of the testbed."""
+    """A party of the testbed, and who answers for it."""
 
     id: Annotated[Id, Field(examples=["factory"])]
     name: Annotated[Name, Field(examples=["The Factory Ltd"])]
+    kind: Annotated[Party, Field(examples=["partner"])] = Party.PARTNER
+    owner: Annotated[Id, Field(description="its first owner, a new person", examples=["fay"])]
+
+
+class RolesForm(Form):
+    """What a person does in its organisation."""
+
+    roles: Annotated[set[Role], Field(min_length=1, examples=[["engineer"]])]
+
+
+class MemberForm(RolesForm):
+    """A new member."""
+
+    person: Annotated[Id, Field(examples=["finn"])]
 
 
 class SiteForm(Form):
@@ -232,13 +246,51 @@ class EntryForm(Form):
         return Entry(self.space, StreamAddress.parse(self.stream))
 
 
+Lasting = Annotated[
+    Annotated[Finite, Field(gt=0, le=10 * 366 * 86_400)] | None,
+    Field(description="seconds; null is for ever"),
+]
+Secret = Annotated[SecretStr, Field(max_length=200)]
+
+
 class CredentialForm(Form):
-    """Who is to hold what."""
+    """What a machine is to hold; equipment: it is its gateway, and sends all of its streams."""
 
     principal: Annotated[Id, Field(examples=["detector"])]
-    role: Annotated[Literal[Role.MEMBER, Role.ADMINISTRATOR], Field(examples=["member"])] = (
-        Role.MEMBER
-    )
     reads: Annotated[list[EntryForm], Field(max_length=1_000)] = []
     writes: Annotated[list[EntryForm], Field(max_length=1_000)] = []
-    expires_in_s: Annotated[Finite, Field(gt=0, le=10 * 366 * 86_400)] | None = None
+    equipment: Annotated[str | None, Field(max_length=81, description="organisation/equipment")] = (
+        None
+    )
+    expires_in_s: Lasting = None
+
+
+class TokenForm(Form):
+    """One more token."""
+
+    label: Annotated[
+        str, Field(max_length=MOST_NAME, description="what it is for", examples=["my laptop"])
+    ] = ""
+    expires_in_s: Lasting = None
+
+
+class PasswordForm(Form):
+    """A new password."""
+
+    password: Annotated[Secret, Field(description="12 to 200 characters")]
+
+
+class SignInForm(Form):
+    """Who signs in."""
+
+    person: Annotated[Id, Field(examples=["fay"])]
+    password: Secret
+
+
+class GrantForm(Form):
+    """What is granted to whom, and for what."""
+
+    company: Annotated[Id, Field(examples=["company"])]
+    streams: Annotated[list[EntryForm], Field(min_length=1, max_length=1_000)]
+    purpose: Annotated[Text, Field(examples=["to find out why the pump stalls"])] = ""
+    expires_in_s: Lasting = None

@@ -7,10 +7,11 @@ from pydantic import Field
 
 from broker.clock import text_of
 from broker.errors import Invalid
+from broker.rights import Action
 from testbed_api.contents import EARLIEST_NS
 from testbed_api.deletions import Deletion, Span
 from testbed_api.http import examples
-from testbed_api.http.access import Asking
+from testbed_api.http.access import Asking, asks
 from testbed_api.http.forms import Finite, Form, Letters, OfStream, Text
 from testbed_api.http.forms import Span as SpanForm
 from testbed_api.parts import Given
@@ -59,30 +60,37 @@ class DeletionForm(SpanForm):
 
 @router.get(
     "/retentions",
+    openapi_extra=asks(Action.WATCH),
     summary="The streams that are not kept for ever",
     responses=examples.answer({"items": [_KEPT]}),
 )
 async def retentions(parts: Given, caller: Asking) -> dict[str, Any]:
-    """For administrators."""
-    caller.must_administrate()
+    """Those of your organisation."""
     kept = await parts.keeper.deletions.kept()
-    items = [{"stream": str(one), "keep_days": keep_s / DAY_S} for one, keep_s in kept.items()]
+    items = [
+        {"stream": str(one), "keep_days": keep_s / DAY_S}
+        for one, keep_s in kept.items()
+        if caller.may(Action.WATCH, one)
+    ]
     return {"items": items}
 
 
 @router.put(
     _ONE_STREAM + "/retention",
+    openapi_extra=asks(Action.SHARE),
     summary="Keep a stream for some days, or for ever",
     responses=examples.answer(_KEPT),
 )
 async def put_retention(
     address: OfStream, form: RetentionForm, parts: Given, caller: Asking
 ) -> dict[str, Any]:
-    """For administrators. It holds in every space; what is older goes within the hour.
+    """For owners and engineers of its organisation.
+
+    It holds in every space; what is older goes within the hour.
 
     What is kept for a week or longer goes a day at a time, after midnight UTC.
     """
-    caller.must_administrate()
+    caller.must(Action.SHARE, address)
     await parts.registry.spec(address)
     keep_s = None if form.keep_days is None else round(form.keep_days * DAY_S)
     await parts.keeper.deletions.keep(address, keep_s)
@@ -90,11 +98,14 @@ async def put_retention(
 
 
 @router.get(
-    _ONE_STREAM + "/retention", summary="How long it is kept", responses=examples.answer(_KEPT)
+    _ONE_STREAM + "/retention",
+    openapi_extra=asks(Action.SEE),
+    summary="How long it is kept",
+    responses=examples.answer(_KEPT),
 )
 async def retention(address: OfStream, parts: Given, caller: Asking) -> dict[str, Any]:
     """For whoever sees the stream; null is for ever."""
-    caller.must_see(address)
+    caller.must(Action.SEE, address)
     await parts.registry.spec(address)
     keep_s = (await parts.keeper.deletions.kept()).get(address)
     return {"stream": str(address), "keep_days": None if keep_s is None else keep_s / DAY_S}
@@ -102,17 +113,20 @@ async def retention(address: OfStream, parts: Given, caller: Asking) -> dict[str
 
 @router.post(
     _ONE_STREAM + "/deletions",
+    openapi_extra=asks(Action.SHARE),
     summary="Delete a span for good",
     responses=examples.answer({"items": [_PROOF]}),
 )
 async def add_deletion(
     address: OfStream, form: DeletionForm, parts: Given, caller: Asking
 ) -> dict[str, Any]:
-    """For administrators. Answers when it is done, with the proof of what is gone.
+    """For owners and engineers of its organisation.
+
+    Answers when it is done, with the proof of what is gone.
 
     Of samples that come meanwhile a second record tells. The span is a gap with cause `deleted`.
     """
-    caller.must_administrate()
+    caller.must(Action.SHARE, address)
     await parts.registry.spec(address)
     now_ns = parts.clock.now_ns()
     from_ns, to_ns = form.between(EARLIEST_NS, now_ns)
@@ -127,6 +141,7 @@ async def add_deletion(
 
 @router.get(
     _ONE_STREAM + "/deletions",
+    openapi_extra=asks(Action.SUBSCRIBE),
     summary="What was deleted, with the proof",
     responses=examples.answer(examples.page(_PROOF, 3)),
 )

@@ -8,8 +8,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from broker.errors import Unavailable
+from broker.rights import Action
 from testbed_api.http import examples
-from testbed_api.http.access import Asking
+from testbed_api.http.access import Asking, asks
 from testbed_api.parts import Given, Parts
 
 router = APIRouter(tags=["operations"])
@@ -18,7 +19,12 @@ GAUGES = frozenset({"waiting", "disk_free_bytes"})
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
-@router.get("/health", summary="Alive?", responses=examples.answer({"state": "alive"}))
+@router.get(
+    "/health",
+    openapi_extra=asks(None),
+    summary="Alive?",
+    responses=examples.answer({"state": "alive"}),
+)
 async def health() -> dict[str, str]:
     """Answers as long as the process does; open to everybody."""
     return {"state": "alive"}
@@ -26,6 +32,7 @@ async def health() -> dict[str, str]:
 
 @router.get(
     "/ready",
+    openapi_extra=asks(Action.ENTER),
     summary="Ready?",
     responses=examples.answer({"state": "ready"}) | examples.problems(401, 503),
 )
@@ -41,13 +48,14 @@ async def ready(parts: Given, _caller: Asking) -> dict[str, str]:
 
 @router.get(
     "/metrics",
+    openapi_extra=asks(Action.OPERATE),
     summary="Counts for Prometheus",
     response_class=Response,
     responses=examples.answer(examples.METRICS, "text/plain") | examples.problems(401, 403),
 )
 async def metrics(parts: Given, caller: Asking) -> Response:
-    """For administrators."""
-    caller.must_administrate()
+    """For who operates the testbed."""
+    caller.must(Action.OPERATE)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Counts(parts, await parts.ledger.counts()))
     return Response(generate_latest(registry), media_type=_TEXT)

@@ -7,10 +7,10 @@ from fastapi.responses import StreamingResponse
 
 from broker import codec
 from broker.clock import text_of
-from broker.errors import Forbidden
-from broker.namespace import StreamAddress, StreamTopic, Verb
+from broker.namespace import StreamTopic, Verb
+from broker.rights import Action, Entry
 from testbed_api.http import examples, following
-from testbed_api.http.access import Asking, Caller
+from testbed_api.http.access import Asking, asks
 from testbed_api.http.forms import (
     EARLIEST_NS,
     LATEST_NS,
@@ -35,6 +35,7 @@ GAPS_HEADER = "Testbed-Gaps"
 
 @router.get(
     "/history",
+    openapi_extra=asks(Action.SUBSCRIBE),
     summary="What is stored",
     response_class=StreamingResponse,
     responses={
@@ -83,6 +84,7 @@ async def history(
 
 @router.get(
     "/gaps",
+    openapi_extra=asks(Action.SUBSCRIBE),
     summary="What is known to be missing",
     responses=examples.answer(examples.page(examples.GAP, "1763899200000000000.17")),
 )
@@ -104,14 +106,15 @@ async def gaps(
 
 @router.get(
     "/dead-letters",
+    openapi_extra=asks(Action.WATCH),
     summary="What could not be stored, and why",
     responses=examples.answer(examples.page(examples.DEAD_LETTER, 17)),
 )
 async def dead_letters(
     address: OfStream, asked: Annotated[Letters, Query()], parts: Given, caller: Asking
 ) -> dict[str, Any]:
-    """For whoever publishes the stream in that space, and administrators."""
-    _must_answer_for(caller, asked.space, address)
+    """For the people of its organisation, and the machine that publishes it in that space."""
+    caller.must(Action.WATCH, Entry(asked.space, address))
     await parts.registry.spec(address)
     found = await parts.ledger.dead_letters(asked.space, address, asked.cursor, asked.limit + 1)
     page, more = found[: asked.limit], len(found) > asked.limit
@@ -120,6 +123,7 @@ async def dead_letters(
 
 @router.get(
     "/live",
+    openapi_extra=asks(Action.SUBSCRIBE),
     summary="What comes in now",
     response_class=StreamingResponse,
     responses=examples.answer(examples.EVENTS, "text/event-stream"),
@@ -136,13 +140,6 @@ async def live(
     events = following.events(parts, caller, StreamTopic(asked.space, Verb.DATA, address))
     headers = {"Cache-Control": "no-store"}
     return Streamed(events, headers=headers, media_type="text/event-stream")
-
-
-def _must_answer_for(caller: Caller, space: str, address: StreamAddress) -> None:
-    """Raise unless it publishes the stream there or runs the testbed: a reader is told why not."""
-    if not (caller.may_write(space, address) or caller.is_administrator):
-        caller.must_read(space, address)
-        raise Forbidden(f"{caller.id} does not publish {address} in space {space}")
 
 
 def _letter(one: DeadLetter) -> dict[str, Any]:

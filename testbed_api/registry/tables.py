@@ -1,5 +1,7 @@
 """All tables: the registry's, and those of the recorder in a schema of their own."""
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -27,11 +29,24 @@ _ID = String(40)
 _STREAM = String(122)
 _SERIAL = BigInteger().with_variant(Integer, "sqlite")
 
+
+def _spanned() -> list[Column[Any]]:
+    """From when until when, as it was meant; and when and by whom it was ended, if it was."""
+    return [
+        Column("from_ns", BigInteger, nullable=False),
+        Column("until_ns", BigInteger),
+        Column("made_by", _ID),
+        Column("ended_ns", BigInteger),
+        Column("ended_by", _ID),
+    ]
+
+
 organisations = Table(
     "organisations",
     metadata,
     Column("id", _ID, primary_key=True),
     Column("name", String(200), nullable=False),
+    Column("kind", String(20), nullable=False, server_default="partner"),
 )
 equipment = Table(
     "equipment",
@@ -56,12 +71,71 @@ stream_specs = Table(
 principals = Table(
     "principals",
     metadata,
-    Column("id", _ID, primary_key=True),
-    Column("secret_hash", String(64), nullable=False),
-    Column("role", String(20), nullable=False),
+    Column("id", _SERIAL, primary_key=True),
+    Column("principal", _ID, nullable=False, index=True),
+    Column("organisation", _ID, ForeignKey("organisations.id"), nullable=False, index=True),
+    Column("kind", String(20), nullable=False),
+    Column("roles", String(200), nullable=False),
     Column("entries", Text, nullable=False),
-    Column("expires_ns", BigInteger),
-    Column("created_ns", BigInteger, nullable=False),
+    Column("equipment", _ID),
+    *_spanned(),
+)
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("principal", _ID, nullable=False, index=True),
+    Column("secret_hash", String(64), nullable=False),
+    Column("label", String(200), nullable=False),
+    Column("last_used_ns", BigInteger),
+    *_spanned(),
+)
+passwords = Table(
+    "passwords",
+    metadata,
+    Column("person", _ID, primary_key=True),
+    Column("hash", String(200), nullable=False),
+    Column("set_ns", BigInteger, nullable=False),
+)
+listings = Table(
+    "listings",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("organisation", _ID, nullable=False),
+    Column("equipment", _ID, nullable=False),
+    Column("organisations", Text),
+    *_spanned(),
+    Index(None, "organisation", "equipment"),
+)
+grants = Table(
+    "grants",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("company", _ID, ForeignKey("organisations.id"), nullable=False, index=True),
+    Column("space", _ID, nullable=False),
+    Column("owner", _ID, nullable=False),
+    Column("equipment", _ID, nullable=False),
+    Column("stream", _ID, nullable=False),
+    Column("purpose", String(400), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("asked_ns", BigInteger, nullable=False),
+    Column("asked_by", _ID),
+    Column("from_ns", BigInteger),
+    Column("until_ns", BigInteger),
+    Column("decided_ns", BigInteger),
+    Column("decided_by", _ID),
+    Column("ended_ns", BigInteger),
+    Column("ended_by", _ID),
+    Index(None, "owner", "equipment"),
+)
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("owner", _ID, nullable=False, index=True),
+    Column("company", _ID),
+    Column("equipment", _ID),
+    *_spanned(),
 )
 retentions = Table(
     "retentions",

@@ -7,16 +7,22 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from broker import policy
 from broker.batch import Kind
+from broker.clock import NS_PER_S
 from broker.errors import Refused, Taken, Unknown
-from broker.namespace import EquipmentAddress, StreamAddress
+from broker.namespace import EquipmentAddress, StreamAddress, StreamTopic, Verb
+from broker.rights import Action, Entry, Listing, Party, Pause, Rights, Role, Scope, Span
 from broker.streams import Signal, StreamSpec
-from testbed_api.domain import access
-from testbed_api.domain.equipment import Equipment, Organisation
-from testbed_api.domain.holding import Entry, Holding, Role
+from testbed_api.domain import parties, tokens
+from testbed_api.domain.equipment import Equipment
+from testbed_api.domain.parties import Organisation
+from testbed_api.domain.sharing import Request
 from testbed_api.registry import tables
 from testbed_api.registry.engine import open_engine
+from testbed_api.registry.equipment import Seen
 from testbed_api.registry.sql import Registry
 
 RIG = StreamAddress("factory", "pump-rig", "rig")
@@ -86,10 +92,11 @@ async def test_a_credential_may_list_two_thousand_streams(where):
         entries = frozenset(
             Entry("live", StreamAddress("factory", "pump-rig", f"s{n}")) for n in range(2_000)
         ) | {Entry("live", RIG)}
-        _, kept = access.issued("much", Holding(reads=entries), 0)
-        await registry.add_principal(kept)
-        assert await registry.principal("much") == kept
-        listed = {one.address for one in entries}
+        much = parties.machine("much", "factory", Scope(entries, entries), Span(5))
+        await registry.add_principal(much)
+        assert await registry.principal("much", 5) == much
+        assert len(policy.topics(await registry.rights_of("much"), "much", 5).publish) == 8_004
+        listed = Seen(streams=frozenset(one.address for one in entries))
         found = await registry.streams(None, 10, among=listed)
         assert [one.address for one in found] == [RIG]
 
@@ -103,37 +110,291 @@ async def test_a_newer_version_is_refused_and_left_as_it_is(where):
                 pass
 
 
-async def test_of_two_last_administrators_removed_at_once_one_stays(where):
+async def founded(registry: Registry, *ids: str) -> None:
+    """Organisations with an owner each, of the same name with `-owner` behind it."""
+    for id_ in ids:
+        await registry.add_organisation(Organisation(id_, id_.title()))
+        await registry.add_principal(parties.person(f"{id_}-owner", id_, {Role.OWNER}, 0))
+
+
+async def test_of_two_last_owners_removed_at_once_one_stays(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
-        for name in ("ada", "bert"):
-            await registry.add_principal(access.issued(name, Holding(Role.ADMINISTRATOR), 0)[1])
+        await founded(registry, "factory")
+        await registry.add_principal(parties.person("bert", "factory", {Role.OWNER}, 0))
 
         async def remove(name: str) -> bool:
+            one = await registry.principal(name, 1)
             try:
-                await registry.remove_principal(name)
+                await registry.end_principal(one, by=None, now_ns=1)
             except Refused:
                 return False
             return True
 
         async with asyncio.TaskGroup() as tasks:
-            removing = [tasks.create_task(remove(name), name=name) for name in ("ada", "bert")]
+            removing = [
+                tasks.create_task(remove(name), name=name) for name in ("factory-owner", "bert")
+            ]
         assert sorted(one.result() for one in removing) == [False, True]
-        assert len(await registry.principals()) == 1
+        (left,) = await registry.principals("factory", 1)
+        with pytest.raises(Refused, match="only owner"):
+            await registry.change_roles(left, {Role.AUDITOR}, by=left.id, now_ns=2)
+        assert (await registry.principals("factory", 2)) == [left]
 
 
 async def test_what_is_there_already_is_taken(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
-        await registry.add_organisation(Organisation("factory", "The factory"))
+        await founded(registry, "factory", "firm")
         with pytest.raises(Taken, match="'factory' exists already"):
             await registry.add_organisation(Organisation("factory", "Another"))
-        _, ada = access.issued("ada", Holding(), 0)
+        with pytest.raises(Taken, match="'factory-owner' exists already"):
+            await registry.add_principal(parties.person("factory-owner", "firm", {Role.OWNER}, 5))
+        with pytest.raises(Unknown, match="no organisation 'nowhere'"):
+            await registry.add_principal(parties.person("eve", "nowhere", {Role.OWNER}, 5))
+        kinds = [(one.id, one.kind) for one in await registry.organisations()]
+        assert kinds == [("factory", Party.PARTNER), ("firm", Party.PARTNER)]
+
+
+async def test_a_name_comes_back_only_as_what_it_was(where):
+    async with open_engine(where) as engine:
+        registry = Registry(engine)
+        await founded(registry, "factory", "firm")
+        first = parties.machine(
+            "box", "factory", Scope(writes=frozenset({Entry("live", RIG)})), Span(5)
+        )
+        await registry.add_principal(first)
+        await registry.end_principal(first, by="factory-owner", now_ns=7)
+        for other in (
+            parties.machine("box", "firm", Scope(), Span(9)),
+            parties.person("box", "factory", {Role.OWNER}, 9),
+        ):
+            with pytest.raises(Taken, match="was somebody else"):
+                await registry.add_principal(other)
+        await registry.add_principal(parties.machine("box", "factory", Scope(), Span(9)))
+        rights = await registry.rights_of("box")
+        publishing = [
+            bool(policy.topics(rights, "box", at_ns).publish) for at_ns in (4, 5, 6, 7, 9)
+        ]
+        assert publishing == [False, True, True, False, False]
+        known = [rights.principal("box", at_ns) is not None for at_ns in (4, 5, 7, 8, 9)]
+        assert known == [False, True, False, False, True]
+
+
+async def test_changed_roles_hold_from_then_on_and_not_before(where):
+    async with open_engine(where) as engine:
+        registry = Registry(engine)
+        await founded(registry, "factory")
+        ada = parties.person("ada", "factory", {Role.ENGINEER}, 5)
         await registry.add_principal(ada)
-        with pytest.raises(Taken, match="'ada' exists already"):
-            await registry.add_principal(ada)
+        await registry.change_roles(ada, {Role.AUDITOR}, by="factory-owner", now_ns=8)
+        rights = await registry.rights_of("ada")
+        shares = [
+            policy.decide(rights, "ada", Action.SHARE, RIG, at_ns).allowed for at_ns in (5, 7, 8)
+        ]
+        assert shares == [True, True, False]
+
+
+async def test_a_removed_member_has_neither_token_nor_password(where):
+    async with open_engine(where) as engine:
+        registry = Registry(engine)
+        await founded(registry, "factory")
+        ada = parties.person("ada", "factory", {Role.ENGINEER}, 5)
+        await registry.add_principal(ada)
+        (one, kept), (_, other) = (tokens.issued("ada", Span(5, 50), label=name) for name in "ab")
+        first, second = [await registry.add_token(token) for token in (kept, other)]
+        await registry.set_password("ada", "hash", 5)
+        assert await registry.tokens("ada", 6) == [first, second]
+        found = await registry.token("ada", tokens.hashed(one.secret))
+        assert found == first
+        assert await registry.token("bert", tokens.hashed(one.secret)) is None
+        await registry.revoke_token("ada", second.id, by="ada", now_ns=7)
+        for name, number in (("ada", second.id), ("bert", first.id)):
+            with pytest.raises(Unknown):
+                await registry.revoke_token(name, number, by="ada", now_ns=7)
+        assert await registry.tokens("ada", 7) == [first]
+        await registry.end_principal(ada, by="factory-owner", now_ns=9)
+        assert (await registry.token("ada", kept.secret_hash)).span == Span(5, 9)
+        assert await registry.tokens("ada", 9) == []
+        assert await registry.password("ada") is None
+
+
+async def test_the_last_use_of_a_token_is_kept_to_the_minute(where):
+    async with open_engine(where) as engine:
+        registry = Registry(engine)
+        _, made = tokens.issued("ada", Span(0))
+        token = await registry.add_token(made)
+        noted = []
+        for at_s in (1, 30, 60, 61, 200):
+            await registry.note_use(token, at_s * NS_PER_S)
+            token = await registry.token("ada", made.secret_hash)
+            noted.append(token.last_used_ns // NS_PER_S)
+        assert noted == [1, 1, 1, 61, 200]
+
+
+async def test_a_grant_is_asked_for_given_revoked_and_remembered(where):
+    async with open_engine(where) as engine:
+        registry = Registry(engine)
+        await founded(registry, "factory", "firm")
+        asked = await registry.add_request(
+            Request("firm", Entry("live", RIG), "to try", 5, "firm-owner")
+        )
+        assert (await registry.rights_of("firm-owner")).grants == ()
+        granted = asked.granted(Span(10, 30), "factory-owner", 9)
+        await registry.put_request(granted, asked)
+        with pytest.raises(Taken, match="decided meanwhile"):
+            await registry.put_request(asked.refused("factory-owner", 9), asked)
+        revoked = granted.revoked("factory-owner", 20)
+        await registry.put_request(revoked, granted)
+        assert await registry.requests(owner="factory") == [revoked]
+        assert await registry.requests(company="firm") == [revoked]
+        assert await registry.requests(company="factory") == []
+        topic = StreamTopic("live", Verb.DATA, RIG)
+        for rights in (
+            await registry.rights_of("firm-owner"),
+            await registry.rights_about(RIG.owner),
+        ):
+            reads = [
+                policy.decide(rights, "firm-owner", Action.SUBSCRIBE, topic, at_ns).allowed
+                for at_ns in (9, 10, 19, 20, 30)
+            ]
+            assert reads == [False, True, True, False, False]
+        assert (await registry.rights_of("firm-owner", since_ns=25)).grants == ()
+
+
+async def test_listings_and_pauses_end_once_and_are_remembered(where):
+    async with open_engine(where) as engine:
+        registry = Registry(engine)
+        await founded(registry, "factory", "firm")
+        for listing in (
+            Listing(RIG.owner, frozenset({"firm"}), Span(5)),
+            Listing(RIG.owner, None, Span(8)),
+        ):
+            await registry.put_listing(listing, by="factory-owner")
+        await registry.end_listing(RIG.owner, by="factory-owner", now_ns=12)
+        spans = [one.span for one in await registry.listings(RIG.owner)]
+        assert spans == [Span(5, 8), Span(8, 12)]
+        entry = Entry("live", RIG)
+        given = Request("firm", entry, "", 0).granted(Span(0), "factory-owner", 0)
+        await registry.add_request(given)
+        number = await registry.add_pause(
+            Pause("factory", "firm", None, Span(6)), by="factory-owner"
+        )
+        for owner, wrong in (("firm", number), ("factory", number + 1)):
+            with pytest.raises(Unknown):
+                await registry.end_pause(owner, wrong, by="eve", now_ns=7)
+        await registry.end_pause("factory", number, by="factory-owner", now_ns=9)
+        assert await registry.pauses("factory") == {
+            number: Pause("factory", "firm", None, Span(6, 9))
+        }
+        rights, topic = await registry.rights_of("firm-owner"), StreamTopic("live", Verb.DATA, RIG)
+        reads = [
+            policy.decide(rights, "firm-owner", Action.SUBSCRIBE, topic, at_ns).allowed
+            for at_ns in (5, 6, 8, 9)
+        ]
+        assert reads == [True, False, False, True]
+        sees = [
+            policy.decide(rights, "firm-owner", Action.ASK, RIG, at_ns).allowed
+            for at_ns in (4, 5, 8, 11)
+        ]
+        assert sees == [True] * 4  # granted, whatever is listed
+
+
+async def test_a_change_is_made_whole_or_not_at_all(where):
+    async with open_engine(where) as engine:
+        registry = Registry(engine)
+
+        async def change() -> None:
+            async with registry.change() as inside:
+                await founded(inside, "factory")
+                await inside.put_equipment(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
+                await inside.add_principal(parties.person("eve", "nowhere", {Role.OWNER}, 5))
+
         with pytest.raises(Unknown):
-            await registry.remove_principal("bert")
+            await change()
+        assert await registry.organisations() == []
+        assert await registry.kind_of(RIG.owner) is None
+
+
+async def test_a_person_knows_its_organisations_streams_and_a_gateway_its_equipments(where):
+    mill = StreamAddress("factory", "mill", "spindle")
+    async with open_engine(where) as engine:
+        registry = Registry(engine)
+        await founded(registry, "factory")
+        for address in (RIG, mill):
+            await registry.put_equipment(Equipment(address.owner, "M", Kind.REAL))
+            await registry.add_spec(StreamSpec(address, (Signal("p"),)))
+        await registry.add_principal(
+            parties.machine("gw", "factory", Scope(equipment=RIG.owner), Span(0))
+        )
+        in_a_run = Entry("run-1", mill)
+        scope = Scope(writes=frozenset({in_a_run}))
+        await registry.add_principal(parties.machine("box", "factory", scope, Span(0, 1)))
+        both = {Entry("live", RIG), Entry("live", mill)}
+        assert (await registry.rights_of("factory-owner")).known == both | {in_a_run}
+        assert (await registry.rights_of("gw")).known == {Entry("live", RIG)}
+        assert await registry.rights_of("nobody") == Rights()
+
+
+FORMER = [
+    ("ada", "administrator", "[]", "[]", None),
+    ("gateway", "member", "[]", '[["live", "factory/pump-rig/rig"]]', None),
+    ("detector", "member", '[["live", "factory/pump-rig/rig"]]', '[["live", "firm/d/score"]]', 90),
+    ("reader", "member", '[["live", "factory/pump-rig/rig"]]', "[]", None),
+    ("idle", "member", "[]", "[]", None),
+]
+
+
+async def test_former_credentials_go_on_as_machines_and_owners(where):
+    async with open_engine(where) as engine:
+        await downgrade(engine, FORMER)
+    async with open_engine(where) as engine:
+        registry = Registry(engine)
+        kinds = {one.id: one.kind for one in await registry.organisations()}
+        assert kinds == {
+            "testbed": Party.INTERMEDIARY,
+            "factory": Party.PARTNER,
+            "firm": Party.PARTNER,
+        }
+        reads, publishes = {}, {}
+        for name, *_ in FORMER:
+            assert (await registry.token(name, f"hash of {name}")).span.from_ns == 7
+            rights, topic = await registry.rights_of(name), StreamTopic("live", Verb.DATA, RIG)
+            reads[name] = policy.decide(rights, name, Action.SUBSCRIBE, topic, 10).allowed
+            publishes[name] = policy.decide(rights, name, Action.PUBLISH, topic, 10).allowed
+            assert policy.decide(rights, name, Action.FOUND, None, 10).allowed is (name == "ada")
+        assert [name for name, yes in reads.items() if yes] == ["gateway", "detector", "reader"]
+        assert [name for name, yes in publishes.items() if yes] == ["gateway"]
+        (grant,) = await registry.requests(owner="factory")
+        assert (grant.company, grant.span) == ("firm", Span(7, 90))
+        await founded(registry, "factory")  # it has machines, and gets its first owner
+        with pytest.raises(Taken):
+            await founded(registry, "factory")
+
+
+async def downgrade(engine: AsyncEngine, former: list[tuple[object, ...]]) -> None:
+    """Make an empty registry what it was in schema 0002, with these credentials."""
+    async with engine.begin() as sql:
+        for table in ("principals", "tokens", "passwords", "listings", "grants", "pauses"):
+            await sql.execute(text(f"DROP TABLE {table}"))
+        await sql.execute(text("ALTER TABLE organisations DROP COLUMN kind"))
+        await sql.execute(
+            text(
+                "CREATE TABLE principals (id VARCHAR(40) PRIMARY KEY, secret_hash VARCHAR(64),"
+                " role VARCHAR(20), entries TEXT, expires_ns BIGINT, created_ns BIGINT)"
+            )
+        )
+        for name, role, reads, writes, expires_ns in former:
+            row = {
+                "id": name,
+                "hash": f"hash of {name}",
+                "role": role,
+                "entries": f'{{"reads": {reads}, "writes": {writes}}}',
+                "expires": expires_ns,
+            }
+            into = "INSERT INTO principals VALUES (:id, :hash, :role, :entries, :expires, 7)"
+            await sql.execute(text(into), row)
+        await sql.execute(text("UPDATE alembic_version SET version_num = '0002'"))
 
 
 async def test_lists_come_in_pages_without_hole_or_repeat(where):

@@ -9,8 +9,9 @@ import sqlalchemy.exc
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
 
 from broker.errors import BedError, Forbidden, Unavailable, Unknown
-from testbed_api.domain import access
-from testbed_api.domain.holding import Holding
+from broker.rights import Role
+from testbed_api.domain import parties
+from testbed_api.domain.parties import Organisation
 from testbed_api.ledger import Ledger
 from testbed_api.registry import engine as ways
 from testbed_api.registry import postgresql
@@ -31,14 +32,19 @@ async def test_a_registry_that_restarts_is_away_and_comes_back_by_itself():
         told = postgresql.address_of(server.new_database("restarted"), product.PASSWORD)
         async with open_engine(told) as engine:
             registry, ledger = Registry(engine), Ledger(engine)
-            _, ada = access.issued("ada", Holding(), 0)
+            await registry.add_organisation(Organisation("factory", "The factory"))
+            ada = parties.person("ada", "factory", {Role.OWNER}, 0)
             await registry.add_principal(ada)
             server.crash()
-            for attempt in (registry.principals(), ledger.counts(), registry.add_principal(ada)):
+            for attempt in (
+                registry.principals("factory", 0),
+                ledger.counts(),
+                registry.add_principal(ada),
+            ):
                 with pytest.raises(Unavailable, match="the registry did not answer"):
                     await attempt
             with product.serve(folder, port=server.port):
-                assert await registry.principal("ada") == ada
+                assert await registry.principal("ada", 0) == ada
                 assert (await ledger.counts())["gaps"] == 0
 
 
@@ -49,9 +55,13 @@ async def test_a_crash_in_a_transaction_undoes_it_whole():
 
             async def write() -> None:
                 async with transaction(engine, write=True) as sql:
-                    await sql.exec_driver_sql("INSERT INTO organisations VALUES ('a', 'A')")
+                    await sql.exec_driver_sql(
+                        "INSERT INTO organisations VALUES ('a', 'A', 'partner')"
+                    )
                     server.crash()
-                    await sql.exec_driver_sql("INSERT INTO organisations VALUES ('b', 'B')")
+                    await sql.exec_driver_sql(
+                        "INSERT INTO organisations VALUES ('b', 'B', 'partner')"
+                    )
 
             with pytest.raises(Unavailable):
                 await write()
@@ -109,7 +119,7 @@ async def test_two_hundred_statements_at_once_wait_for_each_other(address):
         registry = Registry(engine)
         async with asyncio.TaskGroup() as tasks:
             for number in range(200):
-                tasks.create_task(registry.principal("ada"), name=str(number))
+                tasks.create_task(registry.principal("ada", 0), name=str(number))
 
 
 def errors_of(branch):

@@ -151,7 +151,7 @@ class Rig:
     wires: dict[str, Wire]
     api_url: str
     source_port: int
-    administrator: str = ""
+    owner: str = ""
     observer: str = ""
     store: "Store | None" = None
     began_ns: int = 0
@@ -279,7 +279,7 @@ class Rig:
 
     async def _dead(self, at: int) -> list[tuple[str, int]]:
         params = {"space": "live", "limit": 1000}
-        async with api.connect(self.api_url, self.administrator) as door:
+        async with api.connect(self.api_url, self.owner) as door:
             page = await door.request("GET", f"/streams/{address(at)}/dead-letters", params=params)
         return [
             (one["signal"], ns_of(one["time"]))
@@ -468,9 +468,11 @@ async def _started(rig: Rig) -> None:
     rig.source.start()
     rig.server.start()
     await rig._until(lambda: bool(rig.server.said("ready")), START_S, "the server is ready")
-    rig.administrator = str(rig.server.said("ready")["administrator"])
+    administrator = str(rig.server.said("ready")["administrator"])
     streams = [{"space": "live", "stream": str(address(at))} for at in range(rig.load.signals)]
-    async with api.connect(rig.api_url, rig.administrator) as door:
+    async with api.connect(rig.api_url, administrator) as door:
+        rig.owner = await door.found(ORGANISATION, owner="owner")
+    async with api.connect(rig.api_url, rig.owner) as door:
         made = {}
         for name, holds in {"gateway": {"writes": streams}, "observer": {"reads": streams}}.items():
             body = {"principal": name} | holds

@@ -103,7 +103,7 @@ async def test_garbage_is_buried_and_harms_nothing_beside_it(
 ) -> None:
     async with rigs.running(tmp_path, seed, load=size.load, influxdb=True) as rig:
         since_ns, over = CLOCK.now_ns(), asyncio.Event()
-        async with api.connect(rig.api_url, rig.administrator) as door:
+        async with api.connect(rig.api_url, rig.owner) as door:
             both = [{"space": "live", "stream": str(NOISE)}]
             body = {"principal": "noise", "writes": both, "reads": both}
             key = str((await door.request("POST", "/credentials", json=body))["credential"])
@@ -137,7 +137,7 @@ async def _noise(rig: Rig, key: str, since_ns: int) -> tuple[set[tuple[str, int]
         for name, series in found.series.items()
         for time_ns in series.time_ns.tolist()
     }
-    async with api.connect(rig.api_url, rig.administrator) as door:
+    async with api.connect(rig.api_url, rig.owner) as door:
         params = {"space": "live", "limit": 1000}
         page = await door.request("GET", f"/streams/{NOISE}/dead-letters", params=params)
     return samples, [one["reason"] for one in page["items"]]

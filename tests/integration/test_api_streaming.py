@@ -17,13 +17,13 @@ from broker.clock import SteppedClock, WallClock
 from broker.credential import Credential
 from broker.errors import Unavailable
 from broker.namespace import StreamAddress
+from broker.rights import Role
 from broker.settings import BusSettings
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed_api.app import create_app
 from testbed_api.deletions import Deletions
-from testbed_api.domain import access
+from testbed_api.domain import parties, tokens
 from testbed_api.domain.equipment import Equipment
-from testbed_api.domain.holding import Holding, Role
 from testbed_api.dumping import Dumper
 from testbed_api.freshness import Freshness
 from testbed_api.ledger import Ledger
@@ -66,15 +66,17 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
     nowhere = BusSettings(
         broker="mqtt://127.0.0.1:9", credential=SecretStr(Credential.make("api").text)
     )
-    credential, kept = access.issued("ada", Holding(Role.ADMINISTRATOR), 0)
+    ada = parties.person("ada", "factory", {Role.OWNER}, 0)
+    credential, token = tokens.issued("ada", ada.span)
     clock = SteppedClock(0)
     async with (
         open_engine(folder) as engine,
         client.open(nowhere, WallClock(), client_id="api") as bus,
     ):
         registry = Registry(engine)
-        await registry.add_principal(kept)
         await registry.put_equipment(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
+        await registry.add_principal(ada)
+        await registry.add_token(token)
         await registry.add_spec(StreamSpec(RIG, (Signal("p"),)))
         parts = Parts(
             registry,

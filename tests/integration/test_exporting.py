@@ -10,7 +10,6 @@ import numpy as np
 import orjson
 import pytest
 
-from broker import api
 from broker.batch import BAD, GOOD, Gap, Kind, Series
 from broker.clock import NS_PER_S, WallClock, ns_of, text_of
 from broker.errors import Invalid, Taken, Unknown
@@ -23,6 +22,7 @@ from testbed_api.registry.engine import open_engine
 from testbed_api.settings import ServerSettings
 from testbed_sdk import History
 from testbed_sdk.history import Span
+from tests.owners import founded
 
 RIG = StreamAddress("factory", "pump-rig", "rig")
 SPEC = StreamSpec(
@@ -96,8 +96,9 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     told = ServerSettings(folder=tmp_path / "data", api_port=0, mqtt_port=0)
     async with service.serve(told, WallClock()) as running:
         monkeypatch.setenv("TESTBED_API", f"http://{running.api}")
-        monkeypatch.setenv("TESTBED_CREDENTIAL", str(running.administrator))
-        async with api.connect(f"http://{running.api}", str(running.administrator)) as door:
+        async with founded(f"http://{running.api}", str(running.administrator)) as owners:
+            door = owners.doors["factory"]
+            monkeypatch.setenv("TESTBED_CREDENTIAL", owners.secret)
             await door.register_equipment(RIG.owner, name="rig", kind=Kind.SIMULATED)
             await door.register_spec(SPEC)
         async with open_engine(tmp_path / "data") as engine:

@@ -21,6 +21,7 @@ from broker.streams import Dtype, Signal, StreamSpec
 from testbed_api import service
 from testbed_api.settings import ServerSettings
 from testbed_sdk import PrototypeSettings, connect
+from tests.owners import founded
 
 CLOCK = WallClock()
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plain_mqtt.py"
@@ -45,20 +46,13 @@ async def server(tmp_path):
 
 
 @pytest.fixture
-async def administrator(server):
-    async with api.connect(f"http://{server.api}", server.administrator) as door:
-        yield door
+async def owners(server):
+    async with founded(f"http://{server.api}", server.administrator) as doors:
+        yield doors
 
 
-async def credential(administrator, principal, *, reads=(), writes=()):
-    listed = {
-        what: [{"space": SPACE, "stream": str(one)} for one in streams]
-        for what, streams in {"reads": reads, "writes": writes}.items()
-    }
-    made = await administrator.request(
-        "POST", "/credentials", json={"principal": principal} | listed
-    )
-    return made["credential"]
+async def credential(owners, principal, *, reads=(), writes=()):
+    return await owners.credential(principal, reads=reads, writes=writes, space=SPACE)
 
 
 def prototype(server, credential, **bound):
@@ -77,9 +71,9 @@ def bus(server, credential):
 
 
 @contextlib.asynccontextmanager
-async def machine(server, administrator):
+async def machine(server, owners):
     """A publisher of the rig without a gateway, its equipment and spec registered."""
-    key = await credential(administrator, "machine", writes=[RIG])
+    key = await credential(owners, "machine", writes=[RIG])
     async with (
         api.connect(f"http://{server.api}", key) as door,
         client.open(bus(server, key), CLOCK, client_id="machine") as out,
@@ -124,17 +118,17 @@ async def marked(out, upto, *, then=lambda: None):
                 return
 
 
-async def history(administrator, **params):
+async def history(owners, **params):
     whole = {"space": SPACE, "from": "2020-01-01T00:00:00Z", "to": "2030-01-01T00:00:00Z"}
-    return await administrator.request("GET", f"/streams/{RIG}/history", params=whole | params)
+    return await owners.request("GET", f"/streams/{RIG}/history", params=whole | params)
 
 
-async def test_what_is_published_is_marked_and_stored_once(server, administrator):
-    async with machine(server, administrator) as out:
+async def test_what_is_published_is_marked_and_stored_once(server, owners):
+    async with machine(server, owners) as out:
         await announce(out)
         await marked(out, 2, then=lambda: both(out))
         await marked(out, 2, then=lambda: publish(out, batch(1, [1.5, 2.5]), Verb.LATE))
-        (frame,) = (await history(administrator))["frames"]
+        (frame,) = (await history(owners))["frames"]
         assert frame["value"] == [1.5, 2.5, 3.5]
 
 
@@ -143,56 +137,56 @@ async def both(out):
     await publish(out, batch(2, [3.5], start=T0 + 10))
 
 
-async def test_a_batch_waits_for_its_spec(server, administrator):
-    async with machine(server, administrator) as out:
+async def test_a_batch_waits_for_its_spec(server, owners):
+    async with machine(server, owners) as out:
         await publish(out, batch(1, [1.5]))
         await marked(out, 1, then=lambda: announce(out))
-        assert (await history(administrator))["frames"][0]["value"] == [1.5]
+        assert (await history(owners))["frames"][0]["value"] == [1.5]
 
 
-async def test_what_does_not_fit_is_a_dead_letter_and_harms_nothing_else(server, administrator):
-    async with machine(server, administrator) as out:
+async def test_what_does_not_fit_is_a_dead_letter_and_harms_nothing_else(server, owners):
+    async with machine(server, owners) as out:
         await announce(out)
         odd = codec.encode(batch(1, [1.5, 2.5, 3.5])).replace(b"2.5", b'"two"')
         topic = str(StreamTopic(SPACE, Verb.DATA, RIG))
         await marked(out, 1, then=lambda: out.publish(topic, odd))
-        assert (await history(administrator))["frames"][0]["value"] == [1.5, 3.5]
-        letters = await administrator.request(
+        assert (await history(owners))["frames"][0]["value"] == [1.5, 3.5]
+        letters = await owners.request(
             "GET", f"/streams/{RIG}/dead-letters", params={"space": SPACE}
         )
         (letter,) = letters["items"]
         assert (letter["signal"], letter["value"]) == ("Pressure", '"two"')
 
 
-async def test_a_batch_that_lies_about_its_source_is_a_dead_letter(server, administrator):
-    async with machine(server, administrator) as out:
+async def test_a_batch_that_lies_about_its_source_is_a_dead_letter(server, owners):
+    async with machine(server, owners) as out:
         await announce(out)
         await marked(out, 1, then=lambda: publish(out, batch(1, [1.5], source=Source.LIVE)))
-        assert (await history(administrator))["frames"] == []
-        letters = await administrator.request(
+        assert (await history(owners))["frames"] == []
+        letters = await owners.request(
             "GET", f"/streams/{RIG}/dead-letters", params={"space": SPACE}
         )
         assert "source live from a simulated equipment" in letters["items"][0]["reason"]
 
 
-async def test_gaps_stand_beside_the_history(server, administrator):
-    async with machine(server, administrator) as out:
+async def test_gaps_stand_beside_the_history(server, owners):
+    async with machine(server, owners) as out:
         await announce(out)
         gap = Gap(("Pressure",), T0 + 2, T0 + 5, "server-overflow")
         await marked(out, 1, then=lambda: publish(out, batch(1, [1.5], gaps=(gap,))))
-        (told,) = (await history(administrator))["gaps"]
+        (told,) = (await history(owners))["gaps"]
         assert (told["signals"], told["cause"]) == (["Pressure"], "server-overflow")
 
 
 async def test_a_restart_loses_nothing_and_shows_no_credential_again(tmp_path):
     async with serving(tmp_path / "data") as server:
         async with (
-            api.connect(f"http://{server.api}", server.administrator) as door,
-            machine(server, door) as out,
+            founded(f"http://{server.api}", server.administrator) as owners,
+            machine(server, owners) as out,
         ):
             await announce(out)
             await marked(out, 1, then=lambda: publish(out, batch(1, [1.5])))
-        secret = server.administrator
+        secret = owners.secret
     async with serving(tmp_path / "data") as again:
         assert again.administrator is None
         async with api.connect(f"http://{again.api}", secret) as door:
@@ -221,9 +215,9 @@ async def test_a_port_in_use_is_named(server, tmp_path):
             pass
 
 
-async def test_a_prototype_reads_answers_and_finds_its_answers_in_history(server, administrator):
-    key = await credential(administrator, "detector", reads=[RIG], writes=[SCORE])
-    async with machine(server, administrator) as out, prototype(server, key, rig=RIG) as testbed:
+async def test_a_prototype_reads_answers_and_finds_its_answers_in_history(server, owners):
+    key = await credential(owners, "detector", reads=[RIG], writes=[SCORE])
+    async with machine(server, owners) as out, prototype(server, key, rig=RIG) as testbed:
         rig = testbed.input("rig")
         await rig.open()
         score = await testbed.output("score", [Signal("score"), Signal("word", Dtype.STRING)])
@@ -245,11 +239,9 @@ async def test_a_prototype_reads_answers_and_finds_its_answers_in_history(server
         assert stored.pandas("score").index[0].value == T0
 
 
-async def test_a_prototype_is_told_what_it_missed_and_may_have_it_from_history(
-    server, administrator
-):
-    key = await credential(administrator, "detector", reads=[RIG])
-    async with machine(server, administrator) as out, prototype(server, key, rig=RIG) as testbed:
+async def test_a_prototype_is_told_what_it_missed_and_may_have_it_from_history(server, owners):
+    key = await credential(owners, "detector", reads=[RIG])
+    async with machine(server, owners) as out, prototype(server, key, rig=RIG) as testbed:
         rig = testbed.input("rig", fill=True)
         await rig.open()
         await announce(out)
@@ -266,9 +258,9 @@ async def test_a_prototype_is_told_what_it_missed_and_may_have_it_from_history(
         assert [one.after_gap for one in (first, third)] == [False, True]
 
 
-async def test_a_silent_stream_is_stale_for_prototypes_and_operators(server, administrator):
-    key = await credential(administrator, "detector", reads=[RIG])
-    async with machine(server, administrator) as out, prototype(server, key, rig=RIG) as testbed:
+async def test_a_silent_stream_is_stale_for_prototypes_and_operators(server, owners):
+    key = await credential(owners, "detector", reads=[RIG])
+    async with machine(server, owners) as out, prototype(server, key, rig=RIG) as testbed:
         assert (await testbed.freshness("rig")).state is Freshness.STALE
         for state, alarms in ((Freshness.FRESH, ()), (Freshness.STALE, ("node i=5 is missing",))):
             told = Health(state, CLOCK.now_ns() + 60 * NS_PER_S, T0, alarms)
@@ -277,7 +269,7 @@ async def test_a_silent_stream_is_stale_for_prototypes_and_operators(server, adm
             async with asyncio.timeout(2):
                 while await testbed.freshness("rig") != told:
                     pass
-            (row,) = (await administrator.request("GET", "/status"))["streams"]
+            (row,) = (await owners.request("GET", "/status"))["streams"]
             assert (row["space"], row["state"], tuple(row["alarms"])) == (SPACE, state, alarms)
 
 
@@ -293,8 +285,8 @@ async def test_a_wrong_credential_is_forbidden_everywhere(server, wrong):
             await door.request("GET", "/me")
 
 
-async def test_an_unbound_name_says_what_is_bound(server, administrator):
-    key = await credential(administrator, "detector", reads=[RIG])
+async def test_an_unbound_name_says_what_is_bound(server, owners):
+    key = await credential(owners, "detector", reads=[RIG])
     async with prototype(server, key, rig=RIG) as testbed:
         with pytest.raises(Unknown, match="bound are: rig"):
             testbed.input("press")
@@ -309,40 +301,38 @@ async def test_an_unbound_name_says_what_is_bound(server, administrator):
         ([1], {"score": ["high"]}, "give float64"),
     ],
 )
-async def test_an_output_that_does_not_fit_is_refused(
-    server, administrator, times, values, sentence
-):
-    key = await credential(administrator, "detector", writes=[SCORE])
+async def test_an_output_that_does_not_fit_is_refused(server, owners, times, values, sentence):
+    key = await credential(owners, "detector", writes=[SCORE])
     async with prototype(server, key) as testbed:
         score = await testbed.output("score", [Signal("score")])
         with pytest.raises(Invalid, match=sentence):
             await score.publish(times, values)
 
 
-async def test_a_bad_sample_is_stored_as_bad(server, administrator):
-    key = await credential(administrator, "detector", writes=[SCORE])
+async def test_a_bad_sample_is_stored_as_bad(server, owners):
+    key = await credential(owners, "detector", writes=[SCORE])
     async with prototype(server, key) as testbed:
         score = await testbed.output("score", [Signal("score")])
         await score.publish([T0], {"score": [float("nan")]}, quality={"score": [BAD]})
         async with asyncio.timeout(10):
             await score.drained()
-    key = await credential(administrator, "reader", reads=[SCORE])
+    key = await credential(owners, "reader", reads=[SCORE])
     async with api.connect(f"http://{server.api}", key) as door:
         whole = {"space": SPACE, "from": "2020-01-01T00:00:00Z"}
         (frame,) = (await door.request("GET", f"/streams/{SCORE}/history", params=whole))["frames"]
         assert (frame["value"], frame["quality"]) == ([None], ["bad"])
 
 
-async def test_any_mqtt_client_can_take_part(server, administrator):
+async def test_any_mqtt_client_can_take_part(server, owners):
     mean = StreamAddress("company", "plain", "mean")
-    key = await credential(administrator, "plain", reads=[RIG], writes=[mean])
+    key = await credential(owners, "plain", reads=[RIG], writes=[mean])
     environment = os.environ | {
         "TESTBED_API": f"http://{server.api}",
         "TESTBED_BROKER": f"mqtt://{server.broker}",
         "TESTBED_CREDENTIAL": key,
         "TESTBED_SPACE": SPACE,
     }
-    async with machine(server, administrator) as out:
+    async with machine(server, owners) as out:
         await announce(out)
         plain = await asyncio.create_subprocess_exec(
             sys.executable, str(EXAMPLE), env=environment, stdout=asyncio.subprocess.PIPE
@@ -354,7 +344,7 @@ async def test_any_mqtt_client_can_take_part(server, administrator):
                 whole = {"space": SPACE, "from": "2020-01-01T00:00:00Z"}
                 found = []
                 while not found:
-                    answer = await administrator.request(
+                    answer = await owners.doors["company"].request(
                         "GET", f"/streams/{mean}/history", params=whole
                     )
                     found = answer["frames"]

@@ -3,28 +3,112 @@
 import pytest
 
 from broker.batch import Kind
-from broker.errors import Invalid
-from broker.namespace import EquipmentAddress
-from testbed_api.domain import access
-from testbed_api.domain.equipment import Equipment, Organisation
-from testbed_api.domain.holding import Holding
+from broker.clock import NS_PER_S
+from broker.errors import Invalid, Refused
+from broker.namespace import EquipmentAddress, StreamAddress
+from broker.rights import Entry, Role, Scope, Span
+from testbed_api.domain import parties, passwords, tokens
+from testbed_api.domain.equipment import Equipment
+from testbed_api.domain.parties import Organisation
+from testbed_api.domain.sharing import Request
+from testbed_api.errors import TooMany
+from testbed_api.signing_in import Failures
 
 MILL = EquipmentAddress("factory", "mill")
 
 
 def test_a_credential_is_proved_by_its_own_secret_alone():
-    credential, kept = access.issued("ada", Holding(), 1)
-    other, _ = access.issued("ada", Holding(), 1)
-    assert kept.proves(credential.secret)
-    assert not kept.proves(other.secret)
-    assert not kept.proves("")
+    credential, kept = tokens.issued("ada", Span(1))
+    other, _ = tokens.issued("ada", Span(1))
+    assert kept.secret_hash == tokens.hashed(credential.secret)
+    assert kept.secret_hash != tokens.hashed(other.secret)
+    assert len(credential.secret) >= 43  # 256 bits
     assert credential.secret not in repr(kept)
+    assert kept.secret_hash not in repr(kept)
 
 
 @pytest.mark.parametrize("name", ["testbed-api", "Ada", "", "a/b", "a--b"])
 def test_a_principal_that_is_reserved_or_no_id_gets_no_credential(name):
     with pytest.raises(Invalid, match="principal"):
-        access.issued(name, Holding(), 1)
+        tokens.issued(name, Span(1))
+    with pytest.raises(Invalid, match="principal"):
+        parties.person(name, "factory", {Role.OWNER}, 1)
+    with pytest.raises(Invalid, match="principal"):
+        parties.machine(name, "factory", Scope(), Span(1))
+
+
+def test_a_machine_publishes_streams_of_its_own_organisation_alone():
+    foreign = frozenset({Entry("live", StreamAddress("firm", "d", "score"))})
+    with pytest.raises(Invalid, match="firm/d/score"):
+        parties.machine("box", "factory", Scope(writes=foreign), Span(1))
+    assert parties.machine("box", "factory", Scope(foreign), Span(1)).scope.reads == foreign
+
+
+def test_a_person_has_a_role():
+    with pytest.raises(Invalid, match="no role"):
+        parties.person("ada", "factory", (), 1)
+
+
+def test_a_password_is_kept_as_argon2id_and_proved_by_itself_alone():
+    kept = passwords.hashed("correct horse battery")
+    assert kept.startswith("$argon2id$")
+    assert passwords.is_right("correct horse battery", kept)
+    for wrong, against in (("correct horse", kept), ("correct horse battery", None), ("", "x")):
+        assert not passwords.is_right(wrong, against)
+    for length in (11, 201):
+        with pytest.raises(Invalid, match=f"{length} characters"):
+            passwords.hashed("x" * length)
+
+
+ASKED = Request("firm", Entry("live", StreamAddress("factory", "rig", "rig")), "to try", 5, "eve")
+GRANTED = ASKED.granted(Span(7, 20), "fay", 6)
+
+
+def test_a_request_grants_nothing_until_it_is_granted_and_nothing_after_its_end():
+    assert ASKED.grant is None
+    assert GRANTED.grant.span == Span(7, 20)
+    assert GRANTED.revoked("fay", 9).grant.span == Span(7, 9)
+    assert GRANTED.withdrawn("eve", 3).grant.span == Span(7, 7)
+    assert GRANTED.withdrawn("eve", 30).grant.span == Span(7, 20)
+    assert ASKED.refused("fay", 6).grant is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: GRANTED.granted(Span(0), "fay", 8),
+        lambda: GRANTED.refused("fay", 8),
+        lambda: ASKED.revoked("fay", 8),
+        lambda: ASKED.refused("fay", 6).granted(Span(0), "fay", 8),
+        lambda: GRANTED.revoked("fay", 8).withdrawn("eve", 9),
+    ],
+)
+def test_what_was_decided_is_not_decided_again(change):
+    with pytest.raises(Refused, match="already"):
+        change()
+
+
+def test_nobody_asks_for_its_own():
+    with pytest.raises(Invalid, match="of its own"):
+        Request("factory", ASKED.entry, "", 5)
+
+
+def test_ten_failures_in_a_minute_are_enough():
+    failures = Failures()
+    for at_s in range(10):
+        failures.begin(("ada", "1.2.3.4"), at_s * NS_PER_S)
+    with pytest.raises(TooMany) as raised:
+        failures.begin(("bert", "1.2.3.4"), 10 * NS_PER_S)
+    assert raised.value.wait_s == 51
+    failures.begin(("bert", "1.2.3.5"), 10 * NS_PER_S)
+    failures.begin(("ada", "1.2.3.4"), 61 * NS_PER_S)
+
+
+def test_who_signs_in_rightly_is_never_too_often_there():
+    failures = Failures()
+    for _ in range(50):
+        failures.begin(("ada",), 0)
+        failures.succeeded(("ada",))
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x00b", "x" * 201])

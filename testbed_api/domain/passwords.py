@@ -1,0 +1,32 @@
+"""Passwords of people: checked for length, and kept as argon2id hashes alone."""
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from broker.errors import Invalid
+
+LEAST, MOST = 12, 200
+
+_HASHER = PasswordHasher()
+"""RFC 9106's second choice: 64 MiB, three passes; about 50 ms, so off the loop."""
+_NOBODYS = (
+    "$argon2id$v=19$m=65536,t=3,p=4$bm9ib2R5cyBzYWx0IQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+)
+"""What a guess at somebody who is not there is held against, so that it takes as long."""
+
+
+def hashed(password: str) -> str:
+    """The hash to keep; raises Invalid for a password that is too short or too long."""
+    if not LEAST <= len(password) <= MOST:
+        raise Invalid(
+            f"the password has {len(password)} characters", hint=f"use {LEAST} to {MOST} of them"
+        )
+    return _HASHER.hash(password)
+
+
+def is_right(password: str, kept: str | None) -> bool:
+    """Whether this is the password; None is that of nobody, and takes as long."""
+    try:
+        return _HASHER.verify(kept or _NOBODYS, password[:MOST])
+    except (VerificationError, InvalidHashError):
+        return False

@@ -1,0 +1,158 @@
+"""The registry's listings, grants and pauses."""
+
+from typing import Any
+
+import orjson
+from sqlalchemy import Row, Table, insert, select, update
+
+from broker.errors import Taken, Unknown
+from broker.namespace import EquipmentAddress, StreamAddress
+from broker.rights import Entry, Listing, Pause, Span
+from testbed_api.domain.sharing import Request, State
+from testbed_api.registry import tables
+from testbed_api.registry.queries import Queries, going_on, span_of
+
+_ORIGIN = ("company", "purpose", "asked_ns", "asked_by")
+
+
+class SharingQueries(Queries):
+    """What owners show, grant and stop; nothing is overwritten, everything ends once."""
+
+    # --- listings -------------------------------------------------------------------------------
+
+    async def put_listing(self, one: Listing, *, by: str) -> None:
+        """From the beginning of its span on the equipment is listed so, and no longer as before."""
+        table, address, now_ns = tables.listings, one.equipment, one.span.from_ns
+        to = None if one.organisations is None else orjson.dumps(sorted(one.organisations)).decode()
+        async with self._transaction(write=True) as sql:
+            await sql.execute(_ending(table, _of(address), by, now_ns))
+            row = {"organisations": to, "from_ns": now_ns, "until_ns": one.span.until_ns}
+            row["made_by"] = by
+            await sql.execute(insert(table).values(**_of(address), **row))
+
+    async def end_listing(self, address: EquipmentAddress, *, by: str, now_ns: int) -> None:
+        """From now on it is listed to nobody."""
+        async with self._transaction(write=True) as sql:
+            await sql.execute(_ending(tables.listings, _of(address), by, now_ns))
+
+    async def listings(self, address: EquipmentAddress) -> list[Listing]:
+        """Those of an equipment of all time, in the order of their making."""
+        table = tables.listings
+        query = select(table).filter_by(**_of(address)).order_by(table.c.id)
+        return [listing_of(row) for row in await self._rows(query)]
+
+    # --- grants ---------------------------------------------------------------------------------
+
+    async def add_request(self, one: Request) -> Request:
+        """Keep what is asked for, or given unasked; the same with its number."""
+        async with self._transaction(write=True) as sql:
+            result = await sql.execute(insert(tables.grants).values(**_row_of(one)))
+            (number,) = result.inserted_primary_key or (0,)
+        return await self.request(number)
+
+    async def put_request(self, one: Request, before: Request) -> None:
+        """Keep what became of it; raises Taken if somebody else decided meanwhile."""
+        row = {name: value for name, value in _row_of(one).items() if name not in _ORIGIN}
+        mine = update(tables.grants).filter_by(id=one.id, state=before.state)
+        async with self._transaction(write=True) as sql:
+            done = await sql.execute(mine.values(**row))
+        if done.rowcount == 0:
+            raise Taken(f"grant {one.id} was decided meanwhile", hint="look at it again")
+
+    async def request(self, number: int) -> Request:
+        """One; raises Unknown."""
+        for row in await self._rows(select(tables.grants).filter_by(id=number)):
+            return request_of(row)
+        raise Unknown(f"there is no grant {number}")
+
+    async def requests(
+        self, *, owner: str | None = None, company: str | None = None
+    ) -> list[Request]:
+        """Those of an owner's streams, or of a company, of all time, in the order of asking."""
+        named = {"owner": owner, "company": company}
+        whose = {name: value for name, value in named.items() if value is not None}
+        query = select(tables.grants).filter_by(**whose).order_by(tables.grants.c.id)
+        return [request_of(row) for row in await self._rows(query)]
+
+    # --- pauses ---------------------------------------------------------------------------------
+
+    async def add_pause(self, one: Pause, *, by: str) -> int:
+        """Stop all grants that it is about, from the beginning of its span on; its number."""
+        row = {"owner": one.owner, "company": one.company, "equipment": one.equipment}
+        span = {"from_ns": one.span.from_ns, "until_ns": one.span.until_ns, "made_by": by}
+        async with self._transaction(write=True) as sql:
+            result = await sql.execute(insert(tables.pauses).values(**row, **span))
+            (number,) = result.inserted_primary_key or (0,)
+        return int(number)
+
+    async def end_pause(self, owner: str, number: int, *, by: str, now_ns: int) -> None:
+        """Let the grants count again; raises Unknown."""
+        async with self._transaction(write=True) as sql:
+            mine = _ending(tables.pauses, {"owner": owner, "id": number}, by, now_ns)
+            if (await sql.execute(mine)).rowcount == 0:
+                raise Unknown(f"there is no pause {number}")
+
+    async def pauses(self, owner: str) -> dict[int, Pause]:
+        """Those of an owner of all time, by number."""
+        query = select(tables.pauses).filter_by(owner=owner).order_by(tables.pauses.c.id)
+        return {row.id: pause_of(row) for row in await self._rows(query)}
+
+
+def _of(address: EquipmentAddress) -> dict[str, str]:
+    return {"organisation": address.organisation, "equipment": address.equipment}
+
+
+def _ending(table: Table, whose: dict[str, Any], by: str, now_ns: int) -> Any:
+    mine = update(table).filter_by(**whose).where(going_on(table, now_ns))
+    return mine.values(ended_ns=now_ns, ended_by=by)
+
+
+def listing_of(row: Row[Any]) -> Listing:
+    """A listing as the policy has it."""
+    address = EquipmentAddress(row.organisation, row.equipment)
+    to = None if row.organisations is None else frozenset(orjson.loads(row.organisations))
+    return Listing(address, to, span_of(row))
+
+
+def pause_of(row: Row[Any]) -> Pause:
+    """A pause as the policy has it."""
+    return Pause(row.owner, row.company, row.equipment, span_of(row))
+
+
+def request_of(row: Row[Any]) -> Request:
+    """What was asked for, with what became of it."""
+    return Request(
+        row.company,
+        Entry(row.space, StreamAddress(row.owner, row.equipment, row.stream)),
+        row.purpose,
+        row.asked_ns,
+        row.asked_by,
+        State(row.state),
+        None if row.from_ns is None else Span(row.from_ns, row.until_ns),
+        row.decided_ns,
+        row.decided_by,
+        row.ended_ns,
+        row.ended_by,
+        row.id,
+    )
+
+
+def _row_of(one: Request) -> dict[str, Any]:
+    address = one.entry.address
+    return {
+        "company": one.company,
+        "space": one.entry.space,
+        "owner": address.organisation,
+        "equipment": address.equipment,
+        "stream": address.stream,
+        "purpose": one.purpose,
+        "asked_ns": one.asked_ns,
+        "asked_by": one.asked_by,
+        "state": one.state,
+        "from_ns": None if one.span is None else one.span.from_ns,
+        "until_ns": None if one.span is None else one.span.until_ns,
+        "decided_ns": one.decided_ns,
+        "decided_by": one.decided_by,
+        "ended_ns": one.ended_ns,
+        "ended_by": one.ended_by,
+    }

@@ -1,0 +1,91 @@
+"""The registry's tokens and passwords."""
+
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select, update
+
+from broker.clock import NS_PER_S
+from broker.errors import Unknown
+from testbed_api.domain.tokens import USE_EVERY_S, Token
+from testbed_api.registry import tables
+from testbed_api.registry.queries import Queries, going_on, span_of
+
+
+class TokenQueries(Queries):
+    """Tokens of people and machines, and passwords of people: hashes alone."""
+
+    async def add_token(self, token: Token) -> Token:
+        """Keep a new one; the same with its number."""
+        row = {
+            "principal": token.principal,
+            "secret_hash": token.secret_hash,
+            "label": token.label,
+            "from_ns": token.span.from_ns,
+            "until_ns": token.span.until_ns,
+            "made_by": token.by,
+        }
+        async with self._transaction(write=True) as sql:
+            result = await sql.execute(insert(tables.tokens).values(**row))
+            (number,) = result.inserted_primary_key or (0,)
+        return Token(
+            token.principal, token.secret_hash, token.span, token.label, token.by, id=number
+        )
+
+    async def token(self, principal: str, secret_hash: str) -> Token | None:
+        """The one with this hash, whether it still counts or not."""
+        query = select(tables.tokens).filter_by(principal=principal, secret_hash=secret_hash)
+        for row in await self._rows(query):
+            return _token(row)
+        return None
+
+    async def tokens(self, principal: str, at_ns: int) -> list[Token]:
+        """Those of a principal that count at this instant, in the order of their making."""
+        table = tables.tokens
+        query = select(table).filter_by(principal=principal).order_by(table.c.id)
+        return [_token(row) for row in await self._rows(query.where(going_on(table, at_ns)))]
+
+    async def revoke_token(self, principal: str, number: int, *, by: str, now_ns: int) -> None:
+        """End one at once; raises Unknown."""
+        table = tables.tokens
+        one = update(table).filter_by(id=number, principal=principal)
+        async with self._transaction(write=True) as sql:
+            gone = await sql.execute(
+                one.where(going_on(table, now_ns)).values(ended_ns=now_ns, ended_by=by)
+            )
+        if gone.rowcount == 0:
+            raise Unknown(f"there is no token {number} of {principal!r}")
+
+    async def note_use(self, token: Token, now_ns: int) -> None:
+        """Remember that it was used, to the minute."""
+        before_ns = token.last_used_ns
+        if before_ns is not None and now_ns - before_ns < round(USE_EVERY_S * NS_PER_S):
+            return
+        one = update(tables.tokens).filter_by(id=token.id)
+        async with self._transaction(write=True) as sql:
+            await sql.execute(one.values(last_used_ns=now_ns))
+
+    async def set_password(self, person: str, password_hash: str, now_ns: int) -> None:
+        """From now on this is the person's password."""
+        table = tables.passwords
+        async with self._transaction(write=True) as sql:
+            await sql.execute(delete(table).filter_by(person=person))
+            row = {"person": person, "hash": password_hash, "set_ns": now_ns}
+            await sql.execute(insert(table).values(**row))
+
+    async def password(self, person: str) -> str | None:
+        """The hash of a person's password, None if it has none."""
+        for row in await self._rows(select(tables.passwords).filter_by(person=person)):
+            return str(row.hash)
+        return None
+
+
+def _token(row: Row[Any]) -> Token:
+    return Token(
+        row.principal,
+        row.secret_hash,
+        span_of(row),
+        row.label,
+        row.made_by,
+        row.last_used_ns,
+        row.id,
+    )

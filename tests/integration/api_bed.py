@@ -1,0 +1,169 @@
+"""The API over its real registry and store, and who asks it: for tests of its routes in process."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+import numpy as np
+import pytest
+from pydantic import SecretStr
+
+from broker import client, clock, messages
+from broker.batch import BAD, GOOD, Series
+from broker.clock import NS_PER_S, SteppedClock, WallClock
+from broker.credential import Credential
+from broker.namespace import StreamAddress
+from broker.rights import Entry, Party, Principal, Role, Scope, Span
+from broker.settings import BusSettings
+from broker.streams import StreamSpec
+from testbed_api.app import create_app
+from testbed_api.deletions import Deletions
+from testbed_api.domain import parties, tokens
+from testbed_api.domain.parties import Organisation
+from testbed_api.dumping import Dumper
+from testbed_api.freshness import Freshness
+from testbed_api.ledger import Ledger
+from testbed_api.parts import Parts
+from testbed_api.registry.engine import open_engine
+from testbed_api.registry.sql import Registry
+from testbed_api.retention import Keeper
+from testbed_api.stores import duckdb
+from testbed_api.stores.port import Block
+
+START_NS = clock.ns_of("2026-11-23T12:00:00Z")
+RIG = StreamAddress("factory", "pump-rig", "rig")
+OTHER = StreamAddress("factory", "mill", "spindle")
+STREAM = f"/streams/{RIG}"
+SPEC = {
+    "trigger": "timestamp",
+    "signals": [
+        {"name": "Pressure", "unit": "bar"},
+        {"name": "Volume Flow RateRMS", "unit": "L/min"},
+        {"name": "running", "dtype": "bool"},
+    ],
+}
+ORGANISATIONS = {
+    "testbed": Party.INTERMEDIARY,
+    "factory": Party.PARTNER,
+    "company": Party.COMPANY,
+}
+EQUIPMENT = {"name": "Pump rig", "kind": "simulated"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bed:
+    parts: Parts
+    clock: SteppedClock
+    http: httpx.AsyncClient
+    kicked: list[str]
+    recorded: dict[str, int]
+
+    async def machine(
+        self, name: str, organisation: str = "factory", **scope: object
+    ) -> dict[str, str]:
+        now = Span(self.clock.now_ns())
+        return await self._made(parties.machine(name, organisation, Scope(**scope), now))
+
+    async def person(self, name: str, organisation: str, *roles: Role) -> dict[str, str]:
+        return await self._made(parties.person(name, organisation, roles, self.clock.now_ns()))
+
+    async def _made(self, one: Principal) -> dict[str, str]:
+        credential, token = tokens.issued(one.id, one.span)
+        await self.parts.registry.add_principal(one)
+        await self.parts.registry.add_token(token)
+        return {"Authorization": f"Bearer {credential.text}"}
+
+    async def ask(self, who: dict[str, str], method: str, path: str, **content: object):
+        return await self.http.request(method, path, headers=who, **content)
+
+
+@pytest.fixture
+async def bed(tmp_path) -> AsyncIterator[Bed]:
+    nowhere = BusSettings(
+        broker="mqtt://127.0.0.1:9", credential=SecretStr(Credential.make("api").text)
+    )
+    time = SteppedClock(START_NS)
+    kicked: list[str] = []
+
+    async def kick(principal: str) -> None:
+        kicked.append(principal)
+
+    recorded: dict[str, int] = {}
+    async with (
+        open_engine(tmp_path) as engine,
+        duckdb.open(tmp_path / "samples.duckdb") as store,
+        client.open(nowhere, WallClock(), client_id="api") as bus,
+    ):
+        registry = Registry(engine)
+        for name, kind in ORGANISATIONS.items():
+            await registry.add_organisation(Organisation(name, name, kind))
+        parts = Parts(
+            registry=registry,
+            ledger=Ledger(engine),
+            store=store,
+            keeper=Keeper(store, Deletions(engine), time),
+            dumper=Dumper(engine, store, Deletions(engine), time),
+            bus=bus,
+            freshness=Freshness(time),
+            clock=time,
+            kick=kick,
+            recorded=lambda: recorded,
+        )
+        door = httpx.ASGITransport(create_app(parts), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=door, base_url="http://api/api/v1") as http:
+            yield Bed(parts, time, http, kicked, recorded)
+
+
+@pytest.fixture
+async def admin(bed) -> dict[str, str]:
+    return await bed.person("ada", "testbed", Role.OWNER)
+
+
+@pytest.fixture
+async def owner(bed) -> dict[str, str]:
+    return await bed.person("fay", "factory", Role.OWNER)
+
+
+@pytest.fixture
+async def writer(bed) -> dict[str, str]:
+    return await bed.machine("gateway", writes=frozenset({Entry("live", RIG)}))
+
+
+@pytest.fixture
+async def reader(bed) -> dict[str, str]:
+    return await bed.machine("detector", reads=frozenset({Entry("live", RIG)}))
+
+
+@pytest.fixture
+async def rig(bed, writer) -> StreamSpec:
+    """The stream, registered."""
+    await bed.ask(writer, "PUT", f"/equipment/{RIG.owner}", json=EQUIPMENT)
+    answer = await bed.ask(writer, "POST", f"{STREAM}/specs", json=SPEC)
+    assert answer.status_code == 200, answer.text
+    return messages.spec_of(answer.json())
+
+
+async def stored(bed: Bed, spec: StreamSpec, count: int) -> None:
+    """One pressure and flow a second from START_NS on; the second pressure is bad."""
+    times = START_NS + np.arange(count, dtype=np.int64) * NS_PER_S
+    quality = np.zeros(count, np.uint8)
+    pressure = np.arange(count, dtype=np.float64)
+    if count > 1:
+        quality[1], pressure[1] = BAD, np.nan
+    good = np.full(count, GOOD, np.uint8)
+    series = (
+        ("Pressure", Series(times, pressure, quality)),
+        ("Volume Flow RateRMS", Series(times, np.full(count, 7.5), good)),
+        ("running", Series(times[:1], np.array([True]), good[:1])),
+    )
+    await bed.parts.store.write([Block.of_series("live", spec, series)])
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str, *words: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    told = answer.json()
+    assert (told["code"], told["status"]) == (code, status)
+    assert told["instance"].startswith("/api/v1")
+    for word in words:
+        assert word in answer.text

@@ -1,0 +1,71 @@
+"""Organisations of a test: a founded one each, and credentials of their machines."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from broker import api
+from broker.namespace import LIVE, StreamAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """The owners' doors by organisation; `request` asks as the first one's."""
+
+    doors: Mapping[str, api.Api]
+    secrets: Mapping[str, str]
+
+    @property
+    def secret(self) -> str:
+        """The first one's credential."""
+        return next(iter(self.secrets.values()))
+
+    async def request(self, method: str, path: str, **content: Any) -> Any:
+        """What the first owner is answered."""
+        return await next(iter(self.doors.values())).request(method, path, **content)
+
+    async def credential(
+        self,
+        principal: str,
+        *,
+        reads: Iterable[StreamAddress] = (),
+        writes: Iterable[StreamAddress] = (),
+        space: str = LIVE,
+    ) -> str:
+        """A machine of whose streams it writes, or else reads; what it reads of others is granted.
+
+        One that holds nothing belongs to the last organisation.
+        """
+        listed = [*writes, *reads]
+        mine = listed[0].organisation if listed else list(self.doors)[-1]
+        for one in reads:
+            if one.organisation != mine:
+                body = {"company": mine, "streams": [_entry(space, one)]}
+                await self.doors[one.organisation].request("POST", "/grants", json=body)
+        body = {
+            "principal": principal,
+            "reads": [_entry(space, one) for one in reads],
+            "writes": [_entry(space, one) for one in writes],
+        }
+        made = await self.doors[mine].request("POST", "/credentials", json=body)
+        return str(made["credential"])
+
+
+@asynccontextmanager
+async def founded(
+    url: str, administrator: str, organisations: Iterable[str] = ("factory", "company")
+) -> AsyncIterator[Owners]:
+    """Make these organisations, and open a door for the owner of each."""
+    async with AsyncExitStack() as stack:
+        door = await stack.enter_async_context(api.connect(url, administrator))
+        secrets = {one: await door.found(one, owner=f"{one}-owner") for one in organisations}
+        doors = {
+            one: await stack.enter_async_context(api.connect(url, secret))
+            for one, secret in secrets.items()
+        }
+        yield Owners(doors, secrets)
+
+
+def _entry(space: str, stream: StreamAddress) -> dict[str, str]:
+    return {"space": space, "stream": str(stream)}
