@@ -1,4 +1,4 @@
-"""Deleting: what a stream's retention has run out for, and what an administrator asks for.
+"""Deleting: what a stream's retention has run out for, and what its owners ask for.
 
 Order is the promise: what is to go is read, counted and hashed; that is written down; it is
 deleted; the span is read again and found empty; that is written down.  A crash in between is taken

@@ -11,7 +11,7 @@ from broker.credential import Credential
 from broker.errors import Forbidden, Invalid, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress, StreamTopic, Verb
 from broker.policy import Target
-from broker.rights import Action, Entry, Kind, Party, Principal, Rights
+from broker.rights import Action, Entry, Kind, Principal, Rights
 from testbed_api import last_use
 from testbed_api.domain import tokens
 from testbed_api.domain.tokens import Token
@@ -50,11 +50,6 @@ class Caller:
     def organisation(self) -> str:
         """Where it belongs."""
         return self.known.organisation
-
-    @property
-    def party(self) -> Party:
-        """What kind of organisation that is."""
-        return self.rights.organisations[self.organisation]
 
     def may(self, action: Action, target: Target = None) -> bool:
         """What the policy says."""

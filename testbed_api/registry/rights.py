@@ -92,11 +92,17 @@ async def _known(sql: AsyncConnection, one: Principal) -> frozenset[Entry]:
 
 
 async def _entries(sql: AsyncConnection, organisation: str) -> frozenset[Entry]:
-    """The streams of an organisation in `live`, and where a machine of it ever wrote them."""
+    """The streams of an organisation: in `live` those that are registered; in any other space those
+    that a machine of it could ever write, or that something is stored of.
+    """
     table = tables.principals
     query = select(table.c.entries).filter_by(organisation=organisation, kind=Kind.MACHINE)
     written = [entries_in(row.entries, "writes") for row in await sql.execute(query)]
-    return (await _registered(sql, organisation)).union(*written)
+    stored = select(tables.specs.c.space, tables.specs.c.stream).where(
+        tables.specs.c.stream.startswith(f"{organisation}/", autoescape=True)
+    )
+    kept = {Entry(row.space, StreamAddress.parse(row.stream)) for row in await sql.execute(stored)}
+    return (await _registered(sql, organisation)).union(kept, *written)
 
 
 async def _registered(

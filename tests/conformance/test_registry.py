@@ -20,6 +20,7 @@ from testbed_api.domain import parties, tokens
 from testbed_api.domain.equipment import Equipment
 from testbed_api.domain.parties import Organisation
 from testbed_api.domain.sharing import Request
+from testbed_api.ledger import Ledger
 from testbed_api.registry import tables
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.equipment import Seen
@@ -330,8 +331,10 @@ async def test_a_person_knows_its_organisations_streams_and_a_gateway_its_equipm
         in_a_run = Entry("run-1", mill)
         scope = Scope(writes=frozenset({in_a_run}))
         await registry.add_principal(parties.machine("box", "factory", scope, Span(0, 1)))
+        await Ledger(engine).keep_spec("run-2", StreamSpec(mill, (Signal("p"),), 1), 7)
         both = {Entry("live", RIG), Entry("live", mill)}
-        assert (await registry.rights_of("factory-owner")).known == both | {in_a_run}
+        in_runs = {in_a_run, Entry("run-2", mill)}
+        assert (await registry.rights_of("factory-owner")).known == both | in_runs
         assert (await registry.rights_of("gw")).known == {Entry("live", RIG)}
         assert await registry.rights_of("nobody") == Rights()
 
