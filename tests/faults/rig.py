@@ -151,6 +151,7 @@ class Rig:
     wires: dict[str, Wire]
     api_url: str
     source_port: int
+    administrator: str = ""
     owner: str = ""
     observer: str = ""
     store: "Store | None" = None
@@ -468,9 +469,9 @@ async def _started(rig: Rig) -> None:
     rig.source.start()
     rig.server.start()
     await rig._until(lambda: bool(rig.server.said("ready")), START_S, "the server is ready")
-    administrator = str(rig.server.said("ready")["administrator"])
+    rig.administrator = str(rig.server.said("ready")["administrator"])
     streams = [{"space": "live", "stream": str(address(at))} for at in range(rig.load.signals)]
-    async with api.connect(rig.api_url, administrator) as door:
+    async with api.connect(rig.api_url, rig.administrator) as door:
         rig.owner = await door.found(ORGANISATION, owner="owner")
     async with api.connect(rig.api_url, rig.owner) as door:
         made = {}

@@ -151,7 +151,7 @@ async def test_a_broker_that_lost_all_it_stored_costs_nothing(
 
 async def _revoked(rig: Rig) -> dict[str, str]:
     """A credential that was good and is no more."""
-    async with api.connect(rig.api_url, rig.administrator) as door:
+    async with api.connect(rig.api_url, rig.owner) as door:
         reads = [{"space": "live", "stream": str(rigs.address(0))}]
         body = {"principal": "former", "reads": reads}
         key = str((await door.request("POST", "/credentials", json=body))["credential"])
