@@ -103,8 +103,9 @@ async def connect(
 ) -> AsyncIterator[Api]:
     """An API client for `http://host:port` or `https://…`, with a credential's whole text.
 
-    credential: empty for what is open to everybody.  ca: whose certificates are believed, None for those that the system believes.  Raises Invalid if
-    that is no such file, or would not be asked for.
+    credential: empty for what is open to everybody.  ca: whose certificates are believed, None for
+    those that the system believes.  Raises Invalid if that is no such file, or would not be asked
+    for.
     """
     if ca is not None and not url.startswith("https:"):
         raise Invalid(

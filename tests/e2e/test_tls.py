@@ -63,11 +63,13 @@ async def test_a_gateway_and_the_command_line_come_in_with_the_authoritys_file_a
         (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(mapping))
         (stream,) = mapping["streams"]
         address = f"{mapping['organisation']}/{mapping['equipment']}/{stream}"
+        async with api.connect(said["api"], said["administrator"], ca=Path(said["ca"])) as door:
+            owner = await door.found(mapping["organisation"], owner="fay")
         told = {
             "api": said["api"],
             "broker": said["broker"],
             "ca": said["ca"],
-            "credential": said["administrator"],
+            "credential": owner,
             "spool": tmp_path / "spool",
         }
         made = await asyncio.to_thread(
@@ -91,7 +93,7 @@ async def test_a_gateway_and_the_command_line_come_in_with_the_authoritys_file_a
             assert "of no authority that we trust" in done.stderr
             assert "hint: set TESTBED_CA" in done.stderr
             return
-        asking = environment(**told | {"credential": said["administrator"]})
+        asking = environment(**told | {"credential": owner})
         gateway = ["gateway", "run", tmp_path / "mapping.yaml"]
         async with process("gateway", *gateway, logs=tmp_path, **told), asyncio.timeout(60):
             rows = []
@@ -147,6 +149,8 @@ async def test_processes_of_their_own_have_tls_between_them_and_their_products(t
 
 async def published_and_stored(said, administrator, ca):
     async with api.connect(said["api"], administrator, ca=ca) as door:
+        owner = await door.found(SCORE.organisation, owner="eve", kind="company")
+    async with api.connect(said["api"], owner, ca=ca) as door:
         entry = {"space": "run-tls", "stream": str(SCORE)}
         asked = {"principal": "detector", "writes": [entry], "reads": [entry]}
         key = (await door.request("POST", "/credentials", json=asked))["credential"]

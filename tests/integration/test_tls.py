@@ -52,6 +52,8 @@ async def test_a_prototype_publishes_over_tls_and_its_output_is_stored(tmp_path)
         assert server.way.broker.startswith("mqtts://")
         ca = server.doors.ca
         async with api.connect(server.api_url, server.administrator, ca=ca) as door:
+            owner = await door.found(SCORE.organisation, owner="eve", kind="company")
+        async with api.connect(server.api_url, owner, ca=ca) as door:
             entry = {"space": "run-tls", "stream": str(SCORE)}
             made = {"principal": "detector", "writes": [entry], "reads": [entry]}
             key = (await door.request("POST", "/credentials", json=made))["credential"]
