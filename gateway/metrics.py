@@ -1,9 +1,5 @@
-"""What Prometheus reads: the gateway's figures over HTTP, on loopback.
+"""What Prometheus reads of a gateway."""
 
-A page of text and nothing else, so a server of forty lines does; each answer ends its connection.
-"""
-
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -15,17 +11,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from broker.errors import BedError, Taken
+from broker import scrape
 from gateway.figures import Figures
 
-HOST = "127.0.0.1"
-ANSWER_S = 5.0
-MOST_AT_ONCE = 8
-MOST_REQUEST_BYTES = 8_192
-
-_BROKEN = (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
-"""What an asker may do to its connection."""
-_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX = "testbed_gateway_"
 
 _GAUGES = {
@@ -101,56 +89,8 @@ def page(figures: Figures) -> bytes:
 
 async def serve(port: int, figures: Callable[[], Awaitable[Figures]]) -> None:
     """Answer `GET /metrics` on loopback until cancelled; raises Taken if the port is in use."""
-    answering: set[asyncio.Task[None]] = set()
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        try:
-            if task is not None and len(answering) < MOST_AT_ONCE:
-                answering.add(task)
-                task.add_done_callback(answering.discard)
-                async with asyncio.timeout(ANSWER_S):
-                    await _answer(reader, writer, figures)
-        except _BROKEN:
-            pass
-        finally:
-            writer.close()
+    async def told() -> bytes:
+        return page(await figures())
 
-    try:
-        server = await asyncio.start_server(answer, HOST, port, limit=MOST_REQUEST_BYTES)
-    except OSError as exc:
-        raise Taken(
-            f"the metrics cannot listen on {HOST}:{port}: {exc.strerror}",
-            hint="set TESTBED_GATEWAY_METRICS_PORT to another port, or to 0",
-        ) from exc
-    async with server:
-        try:
-            await server.serve_forever()
-        finally:
-            for task in answering:
-                task.cancel()
-            if answering:
-                await asyncio.wait(answering)
-
-
-async def _answer(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    figures: Callable[[], Awaitable[Figures]],
-) -> None:
-    """One request, one answer (RFC 9112); of its head the first line is enough."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    method, _, rest = head.partition(b" ")
-    path = rest.partition(b" ")[0].partition(b"?")[0]
-    if path != b"/metrics":
-        status, kind, body = "404 Not Found", "text/plain", b"the figures are at /metrics\n"
-    elif method != b"GET":
-        status, kind, body = "405 Method Not Allowed", "text/plain", b"ask with GET\n"
-    else:
-        try:
-            status, kind, body = "200 OK", _TEXT, page(await figures())
-        except BedError as exc:
-            status, kind, body = "503 Service Unavailable", "text/plain", f"{exc}\n".encode()
-    lines = (f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}")
-    writer.write("\r\n".join((*lines, "Connection: close", "", "")).encode() + body)
-    await writer.drain()
+    await scrape.serve(port, told, setting="TESTBED_GATEWAY_METRICS_PORT")

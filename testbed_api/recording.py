@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from broker import client
+from broker import client, scrape
 from broker.backends import nats_storage
 from broker.clock import Clock
 from broker.settings import BusSettings
-from testbed_api import data
+from testbed_api import data, figures
 from testbed_api.data import Data
 from testbed_api.recorder import Disk, Pace, Recorder
 from testbed_api.settings import ServerSettings
@@ -50,6 +52,15 @@ async def record(settings: ServerSettings, bus_settings: BusSettings, clock: Clo
             if settings.alive_file is not None:
                 beating = _beat(settings.alive_file, bus, recorder, clock)
                 tasks.create_task(beating, name="alive")
+            if port := settings.recorder_metrics_port:
+                page = partial(_page, recorder)
+                serving = scrape.serve(port, page, setting="TESTBED_RECORDER_METRICS_PORT")
+                tasks.create_task(serving, name="metrics")
+
+
+async def _page(recorder: Recorder) -> bytes:
+    told = asdict(recorder.counts) | {"interrupted": int(bool(recorder.interrupted))}
+    return figures.page(told)
 
 
 def _recorder(settings: ServerSettings, bus: client.Bus, kept: Data, clock: Clock) -> Recorder:

@@ -102,6 +102,13 @@ class ServerSettings(Settings):
     recorder_most_waiting: int = Field(
         default=5_000, ge=1, description="batches that wait for their spec; others are set aside"
     )
+    recorder_metrics_port: int = Field(
+        default=0,
+        ge=0,
+        le=65_535,
+        description="port on loopback where Prometheus reads the figures of `testbed recorder`, at"
+        " /metrics; 0 is off",
+    )
     duckdb_bytes: int = Field(
         default=1024**3, ge=64 * 1024**2, description="memory that DuckDB uses at most"
     )

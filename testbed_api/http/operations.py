@@ -4,19 +4,18 @@ from collections.abc import Iterator, Mapping
 
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from broker import scrape
 from broker.errors import Unavailable
 from broker.rights import Action
+from testbed_api import figures
 from testbed_api.http import examples
 from testbed_api.http.access import Asking, asks
 from testbed_api.parts import Given, Parts
 
 router = APIRouter(tags=["operations"])
-
-GAUGES = frozenset({"waiting", "disk_free_bytes"})
-_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @router.get(
@@ -58,7 +57,7 @@ async def metrics(parts: Given, caller: Asking) -> Response:
     caller.must(Action.OPERATE)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Counts(parts, await parts.ledger.counts()))
-    return Response(generate_latest(registry), media_type=_TEXT)
+    return Response(generate_latest(registry), media_type=scrape.TEXT)
 
 
 class _Counts(Collector):
@@ -70,11 +69,7 @@ class _Counts(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """One family a count."""
-        for name, count in self._parts.recorded().items():
-            family = GaugeMetricFamily if name in GAUGES else CounterMetricFamily
-            yield family(
-                f"testbed_recorder_{name}", f"recorder: {name}, since its start", value=count
-            )
+        yield from figures.families(self._parts.recorded())
         for name, count in self._ledger.items():
             yield GaugeMetricFamily(f"testbed_ledger_{name}", f"ledger: {name} in all", value=count)
         connected = float(self._parts.bus.is_connected)
