@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass, field
 
+from broker import credential
 from broker.credential import Credential
 from broker.rights import Span
 from testbed_api.domain.equipment import MOST_NAME, checked_text
@@ -17,7 +18,8 @@ class Token:
     """One of the tokens of a principal.
 
     It holds what its principal holds: a person's roles, a machine's scope.  label: what it is for,
-    in the words of whoever made it.  span: until it expires or was revoked.
+    in the words of whoever made it.  span: until it expires or was revoked.  verifier: what a
+    broker that asks nobody holds the secret against; empty for a token that is none for the bus.
     """
 
     principal: str
@@ -27,6 +29,7 @@ class Token:
     by: str | None = None
     last_used_ns: int | None = None
     id: int = 0
+    verifier: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         checked_principal(self.principal)
@@ -34,11 +37,22 @@ class Token:
 
 
 def issued(
-    principal: str, span: Span, *, label: str = "", by: str | None = None
+    principal: str, span: Span, *, label: str = "", by: str | None = None, bus: bool = True
 ) -> tuple[Credential, Token]:
-    """A fresh credential to be shown once, and what is kept of it."""
-    credential = Credential.make(principal)
-    return credential, Token(principal, hashed(credential.secret), span, label, by)
+    """A fresh credential to be shown once, and what is kept of it.
+
+    bus: one for the bus too, also where the broker knows of one at a time.
+    """
+    made = Credential.make(principal)
+    return made, kept(made, span, label=label, by=by, bus=bus)
+
+
+def kept(
+    made: Credential, span: Span, *, label: str = "", by: str | None = None, bus: bool = True
+) -> Token:
+    """What is kept of a credential."""
+    held_against = credential.verifier(made.secret) if bus else ""
+    return Token(made.principal, hashed(made.secret), span, label, by, verifier=held_against)
 
 
 def hashed(secret: str) -> str:

@@ -44,5 +44,5 @@ async def sign_in(form: SignInForm, parts: Given, request: Request) -> dict[str,
         raise Unauthenticated("the person or the password is not right")
     parts.failures.succeeded(keys)
     span = Span(now_ns, now_ns + LASTS_S * NS_PER_S)
-    credential, token = tokens.issued(who.id, span, label="signed in", by=who.id)
+    credential, token = tokens.issued(who.id, span, label="signed in", by=who.id, bus=False)
     return {"credential": credential.text} | shown(await parts.registry.add_token(token))

@@ -86,6 +86,7 @@ tokens = Table(
     Column("id", _SERIAL, primary_key=True),
     Column("principal", _ID, nullable=False, index=True),
     Column("secret_hash", String(64), nullable=False),
+    Column("verifier", String(200), nullable=False),
     Column("label", String(200), nullable=False),
     Column("last_used_ns", BigInteger),
     *_spanned(),

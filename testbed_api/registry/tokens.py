@@ -1,5 +1,6 @@
 """The registry's tokens and passwords."""
 
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Row, delete, insert, select, update
@@ -19,6 +20,7 @@ class TokenQueries(Queries):
         row = {
             "principal": token.principal,
             "secret_hash": token.secret_hash,
+            "verifier": token.verifier,
             "label": token.label,
             "from_ns": token.span.from_ns,
             "until_ns": token.span.until_ns,
@@ -27,9 +29,7 @@ class TokenQueries(Queries):
         async with self._transaction(write=True) as sql:
             result = await sql.execute(insert(tables.tokens).values(**row))
             (number,) = result.inserted_primary_key or (0,)
-        return Token(
-            token.principal, token.secret_hash, token.span, token.label, token.by, id=number
-        )
+        return replace(token, id=number)
 
     async def token(self, principal: str, secret_hash: str) -> Token | None:
         """The one with this hash, whether it still counts or not."""
@@ -88,4 +88,5 @@ def _token(row: Row[Any]) -> Token:
         row.made_by,
         row.last_used_ns,
         row.id,
+        row.verifier,
     )

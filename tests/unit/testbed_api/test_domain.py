@@ -1,5 +1,8 @@
 """The nouns of the registry: what they refuse, and what they keep."""
 
+import base64
+import hashlib
+
 import pytest
 
 from broker.batch import Kind
@@ -25,6 +28,17 @@ def test_a_credential_is_proved_by_its_own_secret_alone():
     assert len(credential.secret) >= 43  # 256 bits
     assert credential.secret not in repr(kept)
     assert kept.secret_hash not in repr(kept)
+    assert kept.verifier not in repr(kept)
+
+
+def test_what_a_broker_holds_a_secret_against_is_salted_and_can_be_checked():
+    credential, kept = tokens.issued("ada", Span(1))
+    _, kind, rounds, salt, derived = kept.verifier.split("$")
+    raw = base64.b64decode(salt)
+    shown = hashlib.pbkdf2_hmac("sha512", credential.secret.encode(), raw, int(rounds), 64)
+    assert (kind, base64.b64decode(derived)) == ("7", shown)
+    assert tokens.kept(credential, Span(1)).verifier != kept.verifier
+    assert tokens.kept(credential, Span(1), bus=False).verifier == ""
 
 
 @pytest.mark.parametrize("name", ["testbed-api", "Ada", "", "a/b", "a--b"])
