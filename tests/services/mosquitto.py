@@ -3,10 +3,13 @@
 import contextlib
 import getpass
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.backends import mosquitto_files
+from broker.credential import Credential
+from broker.settings import Address
 from broker.tls import Certificate
 from tests import services
 
@@ -63,3 +66,25 @@ def _configure(folder: Path, port: int, certificate: Certificate | None) -> Path
         lines += [f"certfile {certificate.chain}", f"keyfile {certificate.key}"]
     config.write_text("\n".join(lines) + "\n")
     return config
+
+
+@contextlib.contextmanager
+def admitting(
+    folder: Path, port: int, system: Iterable[Credential], controller: Credential
+) -> Iterator[services.Product]:
+    """Run Mosquitto as `testbed broker-config` has it, its state laid anew in `folder`."""
+    command = services.found("mosquitto", Path("/usr/sbin/mosquitto"))
+    plugin = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"))
+    place = mosquitto_files.Place(
+        Address(services.LOOPBACK, port), folder, getpass.getuser(), None, plugin
+    )
+    (folder / mosquitto_files.CONFIG).write_text(mosquitto_files.config(place))
+    seed = folder / "seed"
+    seed.write_text(mosquitto_files.seed(system, controller))
+    mosquitto_files.lay(seed, folder)
+    with services.running(
+        [command, "-c", str(folder / mosquitto_files.CONFIG)],
+        folder=folder,
+        ready=lambda: services.accepts(port),
+    ) as product:
+        yield product
