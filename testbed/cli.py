@@ -13,6 +13,7 @@ from testbed import (
     gateway_cli,
     grant_commands,
     installing,
+    mosquitto_commands,
     party_commands,
     running,
     token_commands,
@@ -33,7 +34,13 @@ retention_app = typer.Typer(help="How long streams are kept.", no_args_is_help=T
 app.add_typer(retention_app, name="retention")
 app.add_typer(gateway_cli.app, name="gateway")
 app.add_typer(simulate_app, name="simulate")
-for commands in (party_commands, credential_commands, token_commands, grant_commands):
+for commands in (
+    party_commands,
+    credential_commands,
+    token_commands,
+    grant_commands,
+    mosquitto_commands,
+):
     commands.add_to(app)
 app.add_typer(installing.secrets_app, name="secrets")
 app.add_typer(installing.pki_app, name="pki")

@@ -4,6 +4,7 @@ broker's configuration.
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,17 @@ from testbed import running
 from testbed.options import Json
 from testbed.screen import out, say_json
 
+PLUGIN = Path("/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so")
+"""Debian's, on x86-64."""
 ANYWHERE = "0.0.0.0"  # noqa: S104 - in a container, whose ports are published one by one
+
+
+class Backend(StrEnum):
+    """The brokers that can run by themselves."""
+
+    NATS = "nats"
+    MOSQUITTO = "mosquitto"
+
 
 secrets_app = typer.Typer(help="What separate processes of one server share.", no_args_is_help=True)
 pki_app = typer.Typer(help="Certificates of an authority of our own.", no_args_is_help=True)
@@ -72,16 +83,29 @@ def broker_config(
     ] = False,
     health_port: Annotated[int, typer.Option(help="its health, on loopback")] = 8222,
     store: Annotated[Path, typer.Option(help="folder of its data")] = Path("/data"),
+    backend: Annotated[Backend, typer.Option(help="which broker")] = Backend.NATS,
+    user: Annotated[
+        str, typer.Option(help="whom a Mosquitto that is started as root becomes")
+    ] = "mosquitto",
+    plugin: Annotated[
+        Path, typer.Option(help="Mosquitto's dynamic security, where the server sees it")
+    ] = PLUGIN,
 ) -> None:
-    """Write nats.conf for a NATS server of its own, with its secrets, into their folder."""
+    """Write nats.conf for a NATS server of its own, with its secrets, into their folder; or what a
+    Mosquitto is started with.
+    """
+    from broker.backends import mosquitto_files
     from broker.backends.nats import LOOPBACK, Place
     from broker.settings import Address
     from testbed import secret_files
 
-    async def go() -> Path:
-        place = Place(Address(host, port), store, health=Address(LOOPBACK, health_port))
+    async def go() -> Sequence[Path]:
         mqtt = Address(host, mqtt_port)
         certificate = secret_files.certificate_of(tls_cert, tls_key, mqtt, insecure=insecure)
-        return secret_files.broker_config(folder, place, mqtt, certificate)
+        if backend is Backend.MOSQUITTO:
+            found = mosquitto_files.Place(mqtt, store, user, certificate, plugin)
+            return secret_files.mosquitto_config(folder, found)
+        place = Place(Address(host, port), store, health=Address(LOOPBACK, health_port))
+        return [secret_files.broker_config(folder, place, mqtt, certificate)]
 
-    out.print(f"wrote {running.run(go())}")
+    out.print(f"wrote {' and '.join(map(str, running.run(go())))}", markup=False)

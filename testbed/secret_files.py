@@ -8,15 +8,16 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from broker.backends import callout, nats
+from broker.backends import callout, mosquitto_files, nats
 from broker.backends.nats import Keys, NatsSettings, Place
 from broker.credential import Credential
 from broker.errors import Invalid, Refused, Unavailable
 from broker.settings import Address
 from broker.tls import Certificate
-from testbed_api.shared import ADMINISTRATOR, API, RECORDER
+from testbed_api.shared import ADMINISTRATOR, API, RECONCILER, RECORDER
 
 BROKER_CONFIG = "nats.conf"
+BROKER_FILES = (BROKER_CONFIG, mosquitto_files.CONFIG, mosquitto_files.SEED)
 READABLE = 0o444
 """Containers run as users of their own: the folder keeps others out, its files do not."""
 
@@ -31,6 +32,7 @@ MAKERS: Mapping[str, Callable[[], str]] = {
     "broker-signing-key": callout.new_seed,
     "api-credential": lambda: Credential.make(API).text,
     "recorder-credential": lambda: Credential.make(RECORDER).text,
+    "reconciler-credential": lambda: Credential.make(RECONCILER).text,
     "administrator-credential": lambda: Credential.make(ADMINISTRATOR).text,
     "registry-password": _token,
     "store-password": _token,
@@ -45,7 +47,7 @@ def init(folder: Path) -> Sequence[str]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        strange = sorted({one.name for one in folder.iterdir()} - {*MAKERS, BROKER_CONFIG})
+        strange = sorted({one.name for one in folder.iterdir()} - {*MAKERS, *BROKER_FILES})
         if strange:
             raise Refused(
                 f"{folder} holds more than secrets: {strange[0]}", hint="name a folder of its own"
@@ -90,6 +92,24 @@ def broker_config(
     except OSError as exc:
         raise Unavailable(f"{folder} cannot be written: {exc.strerror}") from exc
     return folder / BROKER_CONFIG
+
+
+def mosquitto_config(folder: Path, place: mosquitto_files.Place) -> tuple[Path, Path]:
+    """Write the configuration of a Mosquitto and what its state begins with, beside the secrets."""
+    controller, *parts = (
+        Credential.parse(_read(folder / f"{name}-credential"))
+        for name in ("reconciler", "api", "recorder")
+    )
+    made = {
+        folder / mosquitto_files.CONFIG: mosquitto_files.config(place),
+        folder / mosquitto_files.SEED: mosquitto_files.seed(parts, controller),
+    }
+    try:
+        for file, text in made.items():
+            _write(file, text)
+    except OSError as exc:
+        raise Unavailable(f"{folder} cannot be written: {exc.strerror}") from exc
+    return folder / mosquitto_files.CONFIG, folder / mosquitto_files.SEED
 
 
 def _read(file: Path) -> str:

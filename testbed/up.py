@@ -19,7 +19,7 @@ from broker.errors import Invalid
 from testbed import pki, running
 from testbed_api import doors, service
 from testbed_api.service import Server, Services
-from testbed_api.settings import DEVELOPMENT, NO_TLS, ServerSettings
+from testbed_api.settings import DEVELOPMENT, MOSQUITTO, NO_TLS, ServerSettings
 
 RESTART_S = 1.0
 STOP_S = 15.0
@@ -33,6 +33,11 @@ async def up(settings: ServerSettings, clock: Clock, on_ready: Callable[[Server]
         raise Invalid(
             "TESTBED_BROKER_SERVER names a broker that runs by itself",
             hint="run `testbed api` and `testbed recorder` beside it, or take that setting out",
+        )
+    if settings.broker_backend == MOSQUITTO:
+        raise Invalid(
+            "TESTBED_BROKER_BACKEND names a Mosquitto, which runs by itself",
+            hint="run `testbed api`, `testbed reconcile` and `testbed recorder` beside it",
         )
     if settings.tls == DEVELOPMENT:
         made = pki.init(doors.development(settings.folder), _hosts(settings.host), clock.now_ns())

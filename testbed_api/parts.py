@@ -22,11 +22,16 @@ def _not_interrupted() -> str:
     return ""
 
 
+async def _known_at_once(_principal: str) -> None:
+    """Where the broker asks at each connection, nobody need be announced."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """All that a route may need.
 
-    kick: ends a principal's connections to the broker.
+    kick: ends a principal's connections to the broker.  announce: lets a principal in with a token
+    that is new.
     recorded: the recorder's counts, empty where it is not in this process.  interrupted: why it
     does not record just now, empty while it does.  live_batches: that wait for a slow reader of
     live events; beyond them the oldest are dropped, and it is told.  failures: of signing in,
@@ -46,6 +51,7 @@ class Parts:
     interrupted: Callable[[], str] = _not_interrupted
     live_batches: int = 200
     failures: Failures = field(default_factory=Failures)
+    announce: Callable[[str], Awaitable[None]] = _known_at_once
 
     @property
     def changes(self) -> Changes:

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from broker import client, tls
 from broker.backends import nats
 from broker.backends.nats import NatsSettings
+from broker.backends.port import Door
 from broker.clock import Clock
 from broker.credential import Credential
 from broker.errors import Invalid, Refused
@@ -25,17 +26,17 @@ from testbed_api.answering import answering, listening
 from testbed_api.data import Data
 from testbed_api.domain import parties, tokens
 from testbed_api.domain.parties import INTERMEDIARY, Organisation
-from testbed_api.domain.tokens import Token
 from testbed_api.doorkeeper import Doorkeeper
 from testbed_api.doors import Doors
 from testbed_api.dumping import Dumper
 from testbed_api.freshness import Freshness
+from testbed_api.noticing import noticing
 from testbed_api.parts import Parts
 from testbed_api.recorder import Recorder
 from testbed_api.recording import BROKER, recording
 from testbed_api.registry.sql import Registry
 from testbed_api.retention import Keeper
-from testbed_api.settings import NO_TLS, ServerSettings
+from testbed_api.settings import MOSQUITTO, NO_TLS, ServerSettings
 from testbed_api.shared import ADMINISTRATOR, API, RECORDER, SharedSecrets
 
 
@@ -65,10 +66,11 @@ class Server:
 class Services:
     """A broker that is a service of its own: its doors as seen from here, and the secrets.
 
-    trust: where its inner door has TLS.
+    inner: NATS's, where it asks us; None for a Mosquitto, whose rights a reconciler writes.  trust:
+    where that door has TLS.
     """
 
-    inner: Address
+    inner: Address | None
     bus: BusSettings
     secrets: SharedSecrets
     trust: tls.Trust | None = None
@@ -76,6 +78,8 @@ class Services:
     @classmethod
     def told(cls, settings: ServerSettings, bus: BusSettings, shared: SharedSecrets) -> "Services":
         """As the settings say; raises Invalid if they do not."""
+        if settings.broker_backend == MOSQUITTO:
+            return cls(None, bus, shared)
         inner = settings.inner_door
         if inner is None:
             raise Invalid(
@@ -135,43 +139,60 @@ async def serve_api(
 
     Any number may run on one set of them.  Raises as `serve`, and Invalid if a secret is missing.
     """
-    system, keys = services.secrets.system(), services.secrets.keys()
+    seats = _seats(services.bus, services.secrets.system())
     shown = doors.checked(doors.of(settings), settings, clock.now_ns())
     with listening(settings.host, settings.api_port) as door:
         async with data.beside_others(settings) as kept:
-            answer = Doorkeeper(kept.registry, clock, system).answer
             await _first_administrator(kept.registry, services.secrets.administrator(), clock)
             async with (
-                nats.join(
-                    services.inner,
-                    services.bus.address,
-                    keys=keys,
-                    answer=answer,
-                    clock=clock,
-                    trust=services.trust,
-                ) as broker,
-                _working(settings, kept, broker, _seats(services.bus, system), clock) as parts,
+                _joined(services, kept.registry, clock) as broker,
+                _working(settings, kept, broker, seats, clock) as parts,
                 answering(parts, door, shown.api),
             ):
                 here = Address(*door.getsockname()[:2])
-                yield Server(here, broker.mqtt, None, None, services.bus, shown)
+                yield Server(here, services.bus.address, None, None, services.bus, shown)
+
+
+@asynccontextmanager
+async def _joined(
+    services: Services, registry: Registry, clock: Clock
+) -> AsyncIterator[Door | None]:
+    """A broker that runs by itself and asks us; None if it asks nobody."""
+    if services.inner is None:
+        yield None
+        return
+    shared = services.secrets
+    async with nats.join(
+        services.inner,
+        services.bus.address,
+        keys=shared.keys(),
+        answer=Doorkeeper(registry, clock, shared.system()).answer,
+        clock=clock,
+        trust=services.trust,
+    ) as broker:
+        yield broker
 
 
 @asynccontextmanager
 async def _working(
     settings: ServerSettings,
     kept: Data,
-    broker: nats.Door,
+    broker: Door | None,
     seats: Mapping[str, BusSettings],
     clock: Clock,
 ) -> AsyncIterator[Parts]:
-    """The parts of the API, on the bus, beside the recorder unless that runs apart."""
+    """The parts of the API, on the bus, beside the recorder unless that runs apart.
+
+    broker: None where a reconciler writes the rights, which is told of changes over the bus.
+    """
     own = f"{API}--{secrets.token_hex(4)}"  # another API is not to lose its connection to us
     async with (
         client.open(seats[API], clock, client_id=own) as bus,
         AsyncExitStack() as stack,
     ):
         await bus.ready()
+        if broker is None:
+            broker = await stack.enter_async_context(noticing(bus, seats[API].address))
         recorder = None
         if settings.influxdb is None:
             working = recording(settings, kept, seats[RECORDER], clock)
@@ -189,6 +210,7 @@ async def _working(
             partial(_counts, recorder),
             partial(_interrupted, recorder),
             settings.live_batches,
+            announce=broker.announce,
         )
 
 
@@ -208,8 +230,7 @@ async def _first_administrator(registry: Registry, credential: Credential, clock
         )
         owner = parties.person(credential.principal, INTERMEDIARY, {Role.OWNER}, now_ns)
         await inside.add_principal(owner)
-        token = Token(owner.id, tokens.hashed(credential.secret), owner.span, "first token")
-        await inside.add_token(token)
+        await inside.add_token(tokens.kept(credential, owner.span, label="first token"))
     return True
 
 

@@ -16,6 +16,7 @@ EMBEDDED = "duckdb"
 NO_TLS = "none"
 DEVELOPMENT = "development"
 SQLITE = "sqlite"
+MOSQUITTO = "mosquitto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,16 @@ class ServerSettings(Settings):
         default="",
         description="nats://host:port of a broker that is a service of its own, tls:// where its"
         " inner door has TLS; only `testbed api`",
+    )
+    broker_backend: Literal["nats", "mosquitto"] = Field(
+        default="nats",
+        description="which broker runs by itself beside `testbed api`: nats, or mosquitto, whose"
+        " rights `testbed reconcile` writes",
+    )
+    broker_folder: Path = Field(
+        default=Path("/var/lib/testbed-mosquitto"),
+        description="folder of Mosquitto's state; only `testbed reconcile`, which writes its"
+        " passwords there",
     )
     alive_file: Path | None = Field(
         default=None,

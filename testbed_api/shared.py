@@ -12,6 +12,7 @@ from broker.settings import PREFIX, Settings
 
 API = "testbed-api"
 RECORDER = "testbed-recorder"
+RECONCILER = "testbed-reconciler"
 ADMINISTRATOR = "administrator"
 _NONE = SecretStr("")
 

@@ -59,13 +59,20 @@ class NatsSettings:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """The running broker: where it listens, and how to end every connection of a principal.
+    """The running broker, as `broker.backends.port.Door` has it.
 
     Whoever is kicked may knock again, and is answered anew.
     """
 
     mqtt: Address
-    kick: Callable[[str], Awaitable[None]]
+    ender: Callable[[str], Awaitable[None]]
+
+    async def kick(self, principal: str) -> None:
+        """End every connection of a principal."""
+        await self.ender(principal)
+
+    async def announce(self, principal: str) -> None:
+        """A new token needs no word: it is asked for when somebody knocks with it."""
 
 
 @dataclass(frozen=True, slots=True)

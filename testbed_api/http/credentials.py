@@ -47,6 +47,7 @@ async def add_credential(form: CredentialForm, parts: Given, caller: Asking) -> 
     async with parts.registry.change() as registry:
         await registry.add_principal(made, caller.id)
         await registry.add_token(token)
+    await parts.announce(made.id)
     return {"credential": credential.text} | held(made)
 
 
@@ -151,7 +152,9 @@ async def issue(parts: Parts, caller: Caller, principal: str, form: TokenForm) -
     now_ns = parts.clock.now_ns()
     span = Span(now_ns, ends(form.expires_in_s, now_ns))
     credential, token = tokens.issued(principal, span, label=form.label, by=caller.id)
-    return {"credential": credential.text} | shown(await parts.registry.add_token(token))
+    made = await parts.registry.add_token(token)
+    await parts.announce(principal)
+    return {"credential": credential.text} | shown(made)
 
 
 async def revoke(parts: Parts, caller: Caller, principal: str, number: int) -> Response:

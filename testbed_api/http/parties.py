@@ -36,6 +36,7 @@ async def add_organisation(form: OrganisationForm, parts: Given, caller: Asking)
     async with parts.registry.change() as registry:
         await registry.add_organisation(made)
         told = await _joined(registry, parts, caller, form.owner, form.id, {Role.OWNER})
+    await parts.announce(form.owner)
     return _organisation(made) | told
 
 
@@ -78,7 +79,9 @@ async def add_member(
     """For owners. A person is a member of one organisation."""
     caller.must(Action.MANAGE, organisation)
     async with parts.registry.change() as registry:
-        return await _joined(registry, parts, caller, form.person, organisation, form.roles)
+        told = await _joined(registry, parts, caller, form.person, organisation, form.roles)
+    await parts.announce(form.person)
+    return told
 
 
 @router.put(

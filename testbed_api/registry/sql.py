@@ -7,12 +7,20 @@ from typing import Self
 from testbed_api.registry.engine import transaction
 from testbed_api.registry.equipment import EquipmentQueries
 from testbed_api.registry.parties import PartyQueries
+from testbed_api.registry.projecting import ProjectionQueries
 from testbed_api.registry.rights import RightsQueries
 from testbed_api.registry.sharing import SharingQueries
 from testbed_api.registry.tokens import TokenQueries
 
 
-class Registry(EquipmentQueries, PartyQueries, TokenQueries, SharingQueries, RightsQueries):
+class Registry(
+    EquipmentQueries,
+    PartyQueries,
+    TokenQueries,
+    SharingQueries,
+    RightsQueries,
+    ProjectionQueries,
+):
     """Who there is, what they have, and what was agreed; each noun has a file of its own.
 
     Raises Unavailable where SQL is away.

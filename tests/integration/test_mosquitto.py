@@ -13,6 +13,8 @@ from broker.credential import Credential, verifier
 from broker.errors import Forbidden, Unavailable
 from broker.policy import Topics
 from broker.settings import Address, BusSettings
+from testbed import pki
+from testbed_api import doors
 from tests import services
 from tests.services import mosquitto as product
 
@@ -118,3 +120,19 @@ async def test_a_process_id_of_another_is_not_signalled(projection, tmp_path):
     (tmp_path / "mosquitto.pid").write_text("1")
     with pytest.raises(Unavailable, match="another one by now"):
         await projection.read()
+
+
+async def test_with_a_certificate_its_door_has_tls_and_no_other_way_in(tmp_path):
+    folder = tmp_path / "pki"
+    pki.init(folder, (), CLOCK.now_ns())
+    shown = doors.shown_of(folder, doors.BROKER)
+    address = Address(services.LOOPBACK, services.free_port())
+    with product.admitting(tmp_path, address.port, [API], CONTROLLER, shown):
+        told = way(address, API).model_copy(
+            update={"broker": f"mqtts://{address}", "ca": folder / doors.AUTHORITY}
+        )
+        async with client.open(told, CLOCK, client_id=API.principal) as bus:
+            await bus.ready()
+        async with client.open(way(address, API), CLOCK, client_id=API.principal) as bus:
+            with pytest.raises(Unavailable):
+                await bus.ready()

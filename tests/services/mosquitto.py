@@ -70,13 +70,17 @@ def _configure(folder: Path, port: int, certificate: Certificate | None) -> Path
 
 @contextlib.contextmanager
 def admitting(
-    folder: Path, port: int, system: Iterable[Credential], controller: Credential
+    folder: Path,
+    port: int,
+    system: Iterable[Credential],
+    controller: Credential,
+    certificate: Certificate | None = None,
 ) -> Iterator[services.Product]:
     """Run Mosquitto as `testbed broker-config` has it, its state laid anew in `folder`."""
     command = services.found("mosquitto", Path("/usr/sbin/mosquitto"))
     plugin = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"))
     place = mosquitto_files.Place(
-        Address(services.LOOPBACK, port), folder, getpass.getuser(), None, plugin
+        Address(services.LOOPBACK, port), folder, getpass.getuser(), certificate, plugin
     )
     (folder / mosquitto_files.CONFIG).write_text(mosquitto_files.config(place))
     seed = folder / "seed"

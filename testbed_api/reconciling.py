@@ -1,0 +1,217 @@
+"""The reconciler: keeps what Mosquitto holds of the rights equal to the registry.
+
+A process of its own.  It alone writes them, looks for changes all the time and at once when it is
+told of one, and ends what expires whether anybody else is running or not.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from broker import client, policy
+from broker.backends import mosquitto
+from broker.backends.mosquitto import Admitted, Projection
+from broker.clock import NS_PER_S, Clock
+from broker.errors import Corrupt, Unavailable
+from broker.inbox import Inbox
+from broker.rights import Entry, Grant, Pause, Rights, Span
+from broker.settings import BusSettings
+from testbed_api.noticing import APPLIED, CHANGED
+from testbed_api.registry.engine import open_engine
+from testbed_api.registry.projecting import Everything, Stamp
+from testbed_api.registry.sql import Registry
+from testbed_api.settings import ServerSettings
+from testbed_api.shared import RECONCILER
+
+POLL_S = 0.2
+"""A change that nobody tells of is seen within this; it is silent within half a second."""
+AFRESH_S = 10.0
+"""All is computed anew this often, whether anything seems to have changed or not."""
+PAUSE_S = 0.2
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Who is admitted to what at one moment, and the next one at which time alone changes it."""
+
+    admitted: Mapping[str, Admitted]
+    next_ns: int | None
+
+
+def decide(everything: Everything, at_ns: int) -> Decided:
+    """What a broker must hold at this instant: everybody with a token that counts.
+
+    Of several tokens of one principal the newest counts: Mosquitto knows one secret a name.
+    """
+    rights = everything.rights
+    parts = _Parts(rights)
+    admitted = {}
+    for one in rights.principals:
+        if not one.span.covers(at_ns):
+            continue
+        shown = [text for span, text in everything.verifiers.get(one.id, ()) if span.covers(at_ns)]
+        if shown:
+            topics = policy.topics(parts.of(one.organisation, rights, at_ns), one.id, at_ns)
+            admitted[one.id] = Admitted(topics, shown[-1])
+    return Decided(admitted, min(_moments(everything, at_ns), default=None))
+
+
+class _Parts:
+    """Rights sorted by whom they concern: each of n principals is judged by its own few."""
+
+    def __init__(self, rights: Rights) -> None:
+        self._grants: dict[str, list[Grant]] = defaultdict(list)
+        self._pauses: dict[str, list[Pause]] = defaultdict(list)
+        self._known: dict[str, set[Entry]] = defaultdict(set)
+        self._done: dict[str, Rights] = {}
+        for grant in rights.grants:
+            self._grants[grant.company].append(grant)
+        for pause in rights.pauses:
+            self._pauses[pause.owner].append(pause)
+        for entry in rights.known:
+            self._known[entry.address.organisation].add(entry)
+
+    def of(self, organisation: str, rights: Rights, at_ns: int) -> Rights:
+        """All that concerns the people and machines of one organisation."""
+        if organisation not in self._done:
+            grants = self._grants[organisation]
+            owners = {one.entry.address.organisation for one in grants}
+            self._done[organisation] = replace(
+                rights,
+                principals=tuple(
+                    one
+                    for one in rights.principals
+                    if one.organisation == organisation and one.span.covers(at_ns)
+                ),
+                grants=tuple(grants),
+                pauses=tuple(one for owner in sorted(owners) for one in self._pauses[owner]),
+                listings=(),
+                known=frozenset(self._known[organisation]),
+            )
+        return self._done[organisation]
+
+
+def _moments(everything: Everything, at_ns: int) -> Iterator[int]:
+    """All moments to come at which something begins or ends."""
+    for span in _spans(everything):
+        for moment in (span.from_ns, span.until_ns):
+            if moment is not None and moment > at_ns:
+                yield moment
+
+
+def _spans(everything: Everything) -> Iterable[Span]:
+    rights = everything.rights
+    yield from (one.span for one in rights.principals)
+    yield from (one.span for one in rights.grants)
+    yield from (one.span for one in rights.pauses)
+    yield from (span for tokens in everything.verifiers.values() for span, _ in tokens)
+
+
+class Reconciler:
+    """Brings Mosquitto to what the registry says, again and again."""
+
+    def __init__(
+        self, registry: Registry, bus: client.Bus, projection: Projection, clock: Clock
+    ) -> None:
+        """bus: as who may write the rights."""
+        self._registry = registry
+        self._bus = bus
+        self._projection = projection
+        self._clock = clock
+        self._known: tuple[Stamp, Everything] | None = None
+
+    async def run(self, notices: Inbox) -> None:
+        """Reconcile until cancelled, whatever goes away meanwhile.
+
+        A reconnection reads what the broker holds before anything else: if its state was wiped,
+        all of it is written anew.
+        """
+        while True:
+            ordinal = await self._bus.connection()
+            try:
+                await self._stand(ordinal, notices)
+            except (Unavailable, Corrupt) as exc:
+                log.warning("rights were not written", reason=str(exc))
+                await self._clock.sleep(PAUSE_S)
+
+    async def _stand(self, ordinal: int, notices: Inbox) -> None:
+        """Over one connection."""
+        held: Mapping[str, Admitted] = await self._projection.read()
+        decided = await self._look()
+        if held != decided.admitted:
+            log.info("rights are written anew", held=len(held), wanted=len(decided.admitted))
+        seen_ns = self._clock.now_ns()
+        await self._projection.write(held, decided.admitted)
+        held = decided.admitted
+        while self._bus.standing == ordinal:
+            told = await _told(notices)
+            changed = await self._changed()
+            now_ns = self._clock.now_ns()
+            due = decided.next_ns is not None and now_ns >= decided.next_ns
+            if changed or due or now_ns - seen_ns >= AFRESH_S * NS_PER_S or now_ns < seen_ns:
+                decided = await self._look()
+                seen_ns = now_ns
+                await self._projection.write(held, decided.admitted)
+                held = decided.admitted
+            for payload in told:
+                await self._bus.publish(APPLIED, payload)
+
+    async def _changed(self) -> bool:
+        """Whether the registry says something else by now; while it is away, no."""
+        try:
+            stamp = await self._registry.stamp()
+        except Unavailable:
+            return False
+        return self._known is None or stamp != self._known[0]
+
+    async def _look(self) -> Decided:
+        """Decide over what the registry says; while it is away, over what it said last.
+
+        So rights expire even then.  Raises Unavailable if it never said anything.
+        """
+        now_ns = self._clock.now_ns()
+        try:
+            stamp = await self._registry.stamp()  # before the rest: a change between is seen again
+            self._known = (stamp, await self._registry.everything(now_ns))
+        except Unavailable:
+            if self._known is None:
+                raise
+        return decide(self._known[1], now_ns)
+
+
+async def _told(notices: Inbox) -> list[bytes]:
+    """The notices of changes that are there, or come before it is time to look anyway."""
+    try:
+        async with asyncio.timeout(POLL_S):
+            message = await anext(notices)
+    except TimeoutError:
+        return []
+    told = [message.payload]
+    notices.ack(message)
+    while len(notices):
+        message = await anext(notices)
+        notices.ack(message)
+        told.append(message.payload)
+    return told
+
+
+async def run(settings: ServerSettings, bus: BusSettings, clock: Clock) -> None:
+    """The reconciler in its process, until cancelled."""
+    async with open_engine(settings.tables) as engine:
+        await reconcile(Registry(engine), bus, settings.broker_folder, clock)
+
+
+async def reconcile(registry: Registry, settings: BusSettings, folder: Path, clock: Clock) -> None:
+    """A reconciler at work, until cancelled.  folder: as `mosquitto.project` has it."""
+    async with (
+        client.open(settings, clock, client_id=RECONCILER) as bus,
+        mosquitto.project(bus, folder) as projection,
+        bus.subscribe([CHANGED], capacity=10_000, overflow="drop_oldest") as notices,
+    ):
+        await Reconciler(registry, bus, projection, clock).run(notices)

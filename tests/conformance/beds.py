@@ -1,0 +1,173 @@
+"""The two brokers with a registry behind them, as they are run: whoever changes rights, tells."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import SecretStr
+
+from broker import client
+from broker.backends import nats
+from broker.backends.port import Door
+from broker.clock import WallClock
+from broker.credential import Credential
+from broker.settings import Address, BusSettings
+from testbed_api import reconciling
+from testbed_api.doorkeeper import Doorkeeper
+from testbed_api.noticing import noticing
+from testbed_api.registry.engine import open_engine
+from testbed_api.registry.sql import Registry
+from testbed_api.shared import API, RECONCILER, RECORDER
+from tests import services
+from tests.services import mosquitto
+
+CLOCK = WallClock()
+
+
+class Bed(Protocol):
+    """A broker that admits whom the registry names.
+
+    api: the system's own connection.
+    """
+
+    registry: Registry
+    door: Door
+    api: client.Bus
+
+    def quiet(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Whoever may change rights is away meanwhile; what enforces them by design is not."""
+
+    def wiped(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Killed and started with nothing on entering, and nobody decides before leaving."""
+
+
+def way(address: Address, who: Credential) -> BusSettings:
+    return BusSettings(broker=f"mqtt://{address}", credential=SecretStr(who.text), timeout_s=5)
+
+
+class _Nats:
+    def __init__(self, registry: Registry, folder: Path, _tasks: asyncio.TaskGroup) -> None:
+        self.registry = registry
+        self._folder = folder
+        self._system = {one: Credential.make(one) for one in (API, RECORDER)}
+        self._keeper = Doorkeeper(registry, CLOCK, self._system)
+        self._decides = True
+        self._port = services.free_port()
+        self._lives = 0
+        self._stack = AsyncExitStack()
+
+    async def _answer(self, knock: nats.Knock) -> nats.Entry | None:
+        return await self._keeper.answer(knock) if self._decides else None
+
+    async def start(self) -> None:
+        """A server with a new folder on the same port, and the system on the bus."""
+        self._lives += 1
+        self.door = await self._stack.enter_async_context(
+            nats.serve(
+                self._folder / str(self._lives),
+                answer=self._answer,
+                clock=CLOCK,
+                settings=nats.NatsSettings(mqtt_port=self._port),
+            )
+        )
+
+    async def join(self, stack: AsyncExitStack) -> None:
+        opened = client.open(way(self.door.mqtt, self._system[API]), CLOCK, client_id=API)
+        self.api = await stack.enter_async_context(opened)
+        await self.api.ready()
+
+    async def end(self) -> None:
+        await self._stack.aclose()
+
+    @contextlib.asynccontextmanager
+    async def quiet(self) -> AsyncIterator[None]:
+        self._decides = False
+        try:
+            yield
+        finally:
+            self._decides = True
+
+    @contextlib.asynccontextmanager
+    async def wiped(self) -> AsyncIterator[None]:
+        async with self.quiet():
+            await self.end()
+            await self.start()
+            yield
+
+
+class _Mosquitto:
+    def __init__(self, registry: Registry, folder: Path, tasks: asyncio.TaskGroup) -> None:
+        self._tasks = tasks
+        self.registry = registry
+        self._folder = folder
+        self._system = {one: Credential.make(one) for one in (API, RECORDER, RECONCILER)}
+        self._port = services.free_port()
+        self._server = contextlib.ExitStack()
+        self._reconciler: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._serve()
+        await self._reconcile()
+
+    def _serve(self) -> None:
+        state = self._folder / "mosquitto"
+        state.mkdir(exist_ok=True)
+        api, recorder, controller = self._system.values()
+        self._server.enter_context(
+            mosquitto.admitting(state, self._port, (api, recorder), controller)
+        )
+
+    async def _reconcile(self) -> None:
+        told = way(self._address, self._system[RECONCILER])
+        running = reconciling.reconcile(self.registry, told, self._folder / "mosquitto", CLOCK)
+        self._reconciler = self._tasks.create_task(running, name="reconciler")
+
+    async def _stop_reconciling(self) -> None:
+        assert self._reconciler is not None
+        self._reconciler.cancel()
+        await asyncio.wait([self._reconciler])
+
+    @property
+    def _address(self) -> Address:
+        return Address(services.LOOPBACK, self._port)
+
+    async def join(self, stack: AsyncExitStack) -> None:
+        opened = client.open(way(self._address, self._system[API]), CLOCK, client_id=API)
+        self.api = await stack.enter_async_context(opened)
+        await self.api.ready()
+        self.door = await stack.enter_async_context(noticing(self.api, self._address))
+
+    async def end(self) -> None:
+        await self._stop_reconciling()
+        self._server.close()
+
+    @contextlib.asynccontextmanager
+    async def quiet(self) -> AsyncIterator[None]:
+        """The API is away; the reconciler is what ends what expires."""
+        yield
+
+    @contextlib.asynccontextmanager
+    async def wiped(self) -> AsyncIterator[None]:
+        await self._stop_reconciling()
+        self._server.close()
+        for file in (self._folder / "mosquitto").iterdir():
+            file.unlink()
+        self._serve()
+        try:
+            yield
+        finally:
+            await self._reconcile()
+
+
+@contextlib.asynccontextmanager
+async def opened(kind: str, folder: Path) -> AsyncIterator[Bed]:
+    async with open_engine(folder) as engine, AsyncExitStack() as stack:
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        bed = {"nats": _Nats, "mosquitto": _Mosquitto}[kind](Registry(engine), folder, tasks)
+        await bed.start()
+        stack.push_async_callback(bed.end)
+        await bed.join(stack)
+        yield bed

@@ -1,0 +1,107 @@
+"""Everybody's rights at once: what Mosquitto is told is what NATS would be answered."""
+
+import pytest
+
+from broker import policy
+from broker.batch import Kind
+from broker.credential import Credential
+from broker.namespace import LIVE, StreamAddress
+from broker.rights import Entry, Party, Pause, Role, Scope, Span
+from broker.streams import Signal, StreamSpec
+from testbed_api import reconciling
+from testbed_api.domain import parties, tokens
+from testbed_api.domain.equipment import Equipment
+from testbed_api.domain.parties import Organisation
+from testbed_api.domain.sharing import Request
+from testbed_api.registry.engine import open_engine
+from testbed_api.registry.sql import Registry
+
+RIG, MILL = (StreamAddress("factory", one, "s") for one in ("rig", "mill"))
+MOMENTS = (1, 5, 9, 10, 11, 15, 20, 25, 30, 31, 40, 50, 99)
+
+
+@pytest.fixture
+async def registry(where):
+    async with open_engine(where) as engine:
+        yield Registry(engine)
+
+
+def steps(registry):
+    """Changes of rights, one after the other; each is awaited by whoever wants it."""
+    entry = Entry(LIVE, RIG)
+    run = Entry("run-x", MILL)
+    yield registry.add_organisation(Organisation("factory", "F", Party.PARTNER))
+    yield registry.add_organisation(Organisation("lab", "L", Party.COMPANY))
+    yield registry.put_equipment(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
+    yield registry.put_equipment(Equipment(MILL.owner, "Mill", Kind.SIMULATED))
+    people = [
+        parties.person("fay", "factory", {Role.OWNER}, 1),
+        parties.person("dev", "lab", {Role.DEVELOPER}, 1),
+        parties.machine("gateway", "factory", Scope(equipment=RIG.owner), Span(1)),
+        parties.machine("old", "factory", Scope(writes=frozenset({run})), Span(1, 20)),
+        parties.machine("robot", "lab", Scope(reads=frozenset({entry})), Span(1, 50)),
+    ]
+    for one in people:
+        yield registry.add_principal(one)
+        yield registry.add_token(tokens.issued(one.id, Span(1))[1])
+    yield registry.add_spec(StreamSpec(RIG, (Signal("p"),)))
+    yield registry.add_spec(StreamSpec(MILL, (Signal("p"),)))
+    yield registry.add_request(Request("lab", entry, "", 1).granted(Span(10, 40), "fay", 1))
+    yield registry.add_pause(Pause("factory", "lab", None, Span(15, 25)), by="fay")
+    yield registry.add_pause(Pause("factory", None, "mill", Span(2)), by="fay")
+    yield registry.add_token(tokens.issued("dev", Span(30))[1])
+    yield registry.end_principal(people[1], by="fay", now_ns=31)
+
+
+async def test_at_each_moment_it_is_what_each_principal_alone_has(registry):
+    for change in steps(registry):
+        await change
+    everything = await registry.everything(0)
+    for at_ns in MOMENTS:
+        admitted = reconciling.decide(everything, at_ns).admitted
+        for one in ("fay", "dev", "gateway", "old", "robot"):
+            alone = await registry.rights_of(one, at_ns)
+            if alone.principal(one, at_ns) is None:
+                assert one not in admitted
+            else:
+                assert admitted[one].topics == policy.topics(alone, one, at_ns)
+    assert reconciling.decide(everything, 12).admitted["dev"].topics.subscribe
+
+
+async def test_between_two_moments_nothing_changes_by_itself(registry):
+    for change in steps(registry):
+        await change
+    everything = await registry.everything(0)
+    at_ns, seen = 1, []
+    while at_ns is not None:
+        decided = reconciling.decide(everything, at_ns)
+        seen.append(at_ns)
+        if decided.next_ns is not None:
+            before = reconciling.decide(everything, decided.next_ns - 1)
+            assert before.admitted == decided.admitted
+        at_ns = decided.next_ns
+    assert seen == [1, 2, 10, 15, 20, 25, 30, 31, 40, 50]
+
+
+async def test_each_change_of_rights_changes_the_stamp(registry):
+    for number, change in enumerate(steps(registry)):
+        before = await registry.stamp()
+        await change
+        quiet = number < 4  # organisations and equipment give nobody anything
+        assert (await registry.stamp() != before) or quiet
+
+
+async def test_the_newest_token_that_counts_and_is_for_the_bus_is_let_in(registry):
+    await registry.add_organisation(Organisation("lab", "L", Party.COMPANY))
+    await registry.add_principal(parties.person("dev", "lab", {Role.DEVELOPER}, 1))
+    made = [
+        tokens.kept(Credential.make("dev"), span, bus=bus)
+        for span, bus in ((Span(1), True), (Span(5, 10), True), (Span(6), False))
+    ]
+    for one in made:
+        await registry.add_token(one)
+    everything = await registry.everything(0)
+    verifiers = [
+        reconciling.decide(everything, at_ns).admitted["dev"].verifier for at_ns in (4, 7, 10)
+    ]
+    assert verifiers == [made[0].verifier, made[1].verifier, made[0].verifier]

@@ -1,0 +1,102 @@
+"""A factory with a rig, and companies in every relation to it, over either broker."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from broker import client
+from broker.batch import Kind
+from broker.client import Bus
+from broker.namespace import LIVE, StreamAddress, StreamTopic, Verb
+from broker.rights import Entry, Party, Role, Scope, Span
+from broker.streams import Signal, StreamSpec
+from testbed_api.domain import parties, tokens
+from testbed_api.domain.equipment import Equipment
+from testbed_api.domain.parties import Organisation
+from testbed_api.domain.sharing import Request
+from tests.conformance import beds
+from tests.conformance.beds import CLOCK, Bed
+
+if TYPE_CHECKING:
+    from broker.credential import Credential
+
+RIG = StreamAddress("factory", "rig", "s")
+MILL = StreamAddress("factory", "mill", "s")
+ENTRIES = {one: Entry(LIVE, one) for one in (RIG, MILL)}
+COMPANIES = ("granted", "expired", "revoked", "paused", "foreign")
+
+
+def topic(verb: Verb, address: StreamAddress = RIG) -> str:
+    return str(StreamTopic(LIVE, verb, address))
+
+
+class World:
+    """A factory with a rig, and companies in every relation to it."""
+
+    def __init__(self, bed: Bed) -> None:
+        self.bed = bed
+        self.registry = bed.registry
+        self.shown: dict[str, Credential] = {}
+
+    async def found(self) -> None:
+        await self.registry.add_organisation(Organisation("factory", "F", Party.PARTNER))
+        await self.registry.add_organisation(Organisation("testbed", "T", Party.INTERMEDIARY))
+        for one in COMPANIES:
+            await self.registry.add_organisation(Organisation(one, one, Party.COMPANY))
+        await self.machine("gateway", "factory", equipment=RIG.owner)
+        await self.person("owner", "factory", Role.OWNER)
+        await self.person("factory-auditor", "factory", Role.AUDITOR)
+        await self.person("administrator", "testbed", Role.OWNER)
+        for stream in (RIG, MILL):
+            await self.registry.put_equipment(Equipment(stream.owner, "E", Kind.SIMULATED))
+            await self.registry.add_spec(StreamSpec(stream, (Signal("p"),)))
+
+    async def machine(self, name: str, organisation: str, **scope: object) -> None:
+        span = Span(CLOCK.now_ns())
+        one = parties.machine(name, organisation, Scope(**scope), span)
+        await self.registry.add_principal(one)
+        await self.token(name)
+
+    async def person(self, name: str, organisation: str, *roles: Role) -> None:
+        one = parties.person(name, organisation, roles, CLOCK.now_ns())
+        await self.registry.add_principal(one)
+        await self.token(name)
+
+    async def token(self, name: str, until_ns: int | None = None) -> int:
+        made, token = tokens.issued(name, Span(CLOCK.now_ns(), until_ns))
+        self.shown[name] = made
+        return (await self.registry.add_token(token)).id
+
+    async def grant(
+        self, company: str, stream: StreamAddress = RIG, until_ns: int | None = None
+    ) -> Request:
+        now_ns = CLOCK.now_ns()
+        asked = await self.registry.add_request(Request(company, ENTRIES[stream], "", now_ns))
+        given = asked.granted(Span(now_ns, until_ns), "owner", now_ns)
+        await self.registry.put_request(given, asked)
+        return given
+
+    async def revoke(self, given: Request) -> None:
+        await self.registry.put_request(given.revoked("owner", CLOCK.now_ns()), given)
+
+    async def reader(self, name: str = "granted", *streams: StreamAddress) -> Request:
+        """A company's machine that reads the rig under a grant, or these streams, and whose first
+        grant this is.
+        """
+        wanted = streams or (RIG,)
+        reads = frozenset(ENTRIES[one] for one in wanted)
+        await self.machine(name, "granted", reads=reads)
+        first, *_ = [await self.grant("granted", one) for one in wanted]
+        return first
+
+    def opened(
+        self, name: str, *, client_id: str = "", durable: bool = False
+    ) -> contextlib.AbstractAsyncContextManager[Bus]:
+        told = beds.way(self.bed.door.mqtt, self.shown[name])
+        return client.open(told, CLOCK, client_id=client_id or name, durable=durable)
+
+    @contextlib.asynccontextmanager
+    async def on_the_bus(self, name: str) -> AsyncIterator[Bus]:
+        async with self.opened(name) as bus:
+            await bus.ready()
+            yield bus

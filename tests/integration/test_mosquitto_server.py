@@ -1,0 +1,115 @@
+"""The server with Mosquitto as its broker: recorder, API, SDK, as over NATS."""
+
+import asyncio
+
+import pytest
+from pydantic import SecretStr
+
+from broker import client
+from broker.credential import Credential
+from broker.errors import Forbidden
+from broker.settings import Address, BusSettings
+from testbed_api import reconciling, recording, service
+from testbed_api.service import Services
+from testbed_api.settings import ServerSettings
+from testbed_api.shared import API, RECONCILER, RECORDER, SharedSecrets
+from tests import services
+from tests.integration.test_server import (
+    CLOCK,
+    RIG,
+    SCORE,
+    announce,
+    batch,
+    both,
+    bus,
+    history,
+    machine,
+    marked,
+    prototype,
+    publish,
+)
+from tests.integration.test_server import credential as credential_of
+from tests.owners import founded
+from tests.services import mosquitto
+
+SYSTEM = {one: Credential.make(one) for one in (API, RECORDER, RECONCILER)}
+ADMINISTRATOR = Credential.make("administrator").text
+
+
+def way(address: Address, who: str) -> BusSettings:
+    return BusSettings(broker=f"mqtt://{address}", credential=SecretStr(SYSTEM[who].text))
+
+
+@pytest.fixture
+async def server(tmp_path, influxd):
+    address = Address(services.LOOPBACK, services.free_port())
+    state = tmp_path / "mosquitto"
+    state.mkdir()
+    place = influxd.url.removeprefix("http://")
+    told = ServerSettings(
+        folder=tmp_path / "data",
+        api_port=0,
+        store=f"influxdb://{place}/{influxd.organisation}/{tmp_path.name}",
+        store_token=influxd.token,
+        broker_backend="mosquitto",
+        broker_folder=state,
+    )
+    shared = SharedSecrets(
+        api_credential=SYSTEM[API].text,
+        recorder_credential=SYSTEM[RECORDER].text,
+        administrator_credential=ADMINISTRATOR,
+    )
+    joined = Services.told(told, way(address, API), shared)
+    api_, recorder, controller = SYSTEM.values()
+    with mosquitto.admitting(state, address.port, (api_, recorder), controller):
+        async with service.serve_api(told, joined, CLOCK) as one, asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(reconciling.run(told, way(address, RECONCILER), CLOCK)),
+                tasks.create_task(recording.record(told, way(address, RECORDER), CLOCK)),
+            ]
+            yield one
+            for task in running:
+                task.cancel()
+
+
+@pytest.fixture
+async def owners(server):
+    async with founded(f"http://{server.api}", ADMINISTRATOR) as doors:
+        yield doors
+
+
+async def first_heard(out, samples):
+    """The pressure that a prototype hears first, out of what is published again and again."""
+
+    async def speak():
+        for number in range(3, 1_000):
+            await publish(out, batch(number, [7.5], start=CLOCK.now_ns()))
+            await CLOCK.sleep(0.2)
+
+    async with asyncio.TaskGroup() as tasks:
+        speaking = tasks.create_task(speak(), name="speaking")
+        async for sample in samples:
+            speaking.cancel()
+            return sample["Pressure"].values.tolist()
+    raise AssertionError
+
+
+async def test_what_is_published_is_marked_stored_and_heard_by_a_prototype(server, owners):
+    async with machine(server, owners) as out:
+        await announce(out)
+        await marked(out, 2, then=lambda: both(out))
+        (frame,) = (await history(owners))["frames"]
+        assert frame["value"] == [1.5, 2.5, 3.5]
+        secret = await credential_of(owners, "detector", reads=[RIG], writes=[SCORE])
+        async with prototype(server, secret, rig=RIG) as bed, asyncio.timeout(10):
+            assert await first_heard(out, bed.input("rig")) == [7.5]
+
+
+async def test_a_new_credential_is_let_in_at_its_first_try_and_a_revoked_one_never(server, owners):
+    secret = await credential_of(owners, "detector", reads=[RIG], writes=[SCORE])
+    async with client.open(bus(server, secret), CLOCK, client_id="detector") as detector:
+        await detector.ready()
+        await owners.doors["company"].request("DELETE", "/credentials/detector")
+        async with asyncio.timeout(5):
+            while detector.is_connected or not isinstance(detector.last_error, Forbidden):
+                await CLOCK.sleep(0.02)
