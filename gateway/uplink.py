@@ -1,7 +1,9 @@
 """The uplink: from the spool to the recorder, until it says that it has it.
 
 Fresh batches go on `data` in the order of their numbers.  What is not marked in time goes again on
-`late`, as does everything unmarked after a break, behind what is fresh.
+`late`, as does everything unmarked after a break, behind what is fresh.  While nobody marks
+anything, as with the store away, one portion now and then is enough to ask: the broker has it all
+already, and what it carries twice stands before what is fresh.
 """
 
 import asyncio
@@ -24,6 +26,9 @@ BACKLOG_AT_ONCE = 50
 BACKLOG_PAUSE_S = 0.01
 """Between portions of the backlog, so that fresh batches keep flowing: at most 5,000 a second."""
 NOT_ACCEPTED_S = 600.0
+UNHEARD_S = 10.0
+"""Nothing was marked for so long: nobody records, or not what we send."""
+ASK_EVERY_S = 10.0
 
 log = structlog.get_logger()
 
@@ -67,6 +72,9 @@ class Uplink:
         self._fresh: asyncio.Queue[Kept] = asyncio.Queue(fresh_batches)
         self._is_held_up = False
         self._announced = 0
+        self._told: dict[str, Held] = {}
+        self._news_ns = clock.now_ns()
+        """When a mark last said something new, or the connection was made."""
         self._topics: dict[tuple[Verb, str], str] = {}
 
     async def send(self, batches: Sequence[tuple[StreamAddress, Batch]]) -> None:
@@ -137,7 +145,7 @@ class Uplink:
                     await self._bus.publish(topic, messages.encode_spec(spec), retain=True)
                 while not self._fresh.empty():
                     self._fresh.get_nowait()  # it is in the spool, and all that is there is due now
-                self._announced = standing
+                self._announced, self._news_ns = standing, self._clock.now_ns()
                 await self._spool.all_due()
             except Unavailable as exc:
                 log.warning("specs were not announced", reason=str(exc))
@@ -149,12 +157,19 @@ class Uplink:
     async def _take_marks(self, marks: client.Inbox, publisher: EquipmentAddress) -> None:
         async for message in marks:
             try:
-                mark = messages.decode_mark(message.payload)
-                self._spool.mark(self._ours(mark, publisher))
+                held = self._ours(messages.decode_mark(message.payload), publisher)
+                self._spool.mark(held)
+                self._notice(held)
                 self.sent.marks += 1
             except Corrupt as exc:
                 log.warning("mark was not taken", reason=str(exc))
             marks.ack(message)
+
+    def _notice(self, held: Mapping[str, Held]) -> None:
+        """Somebody records, if this is news."""
+        if any(self._told.get(stream) != one for stream, one in held.items()):
+            self._told.update(held)
+            self._news_ns = self._clock.now_ns()
 
     def _ours(self, mark: messages.Mark, publisher: EquipmentAddress) -> Mapping[str, Held]:
         """What the mark says of the present epoch."""
@@ -174,13 +189,26 @@ class Uplink:
 
     async def _send_again(self) -> None:
         while True:
+            asked = False
             try:
-                while await self._may_send() and await self._send_due():
+                while not asked and await self._may_send() and await self._send_due():
+                    asked = self._is_unheard()
                     await self._clock.sleep(BACKLOG_PAUSE_S)
                 await self._judge()
             except Unavailable as exc:
                 log.warning("backlog was not read", reason=str(exc))
+            await self._rest(asked=asked)
+
+    def _is_unheard(self) -> bool:
+        return self._clock.now_ns() - self._news_ns > round(UNHEARD_S * NS_PER_S)
+
+    async def _rest(self, *, asked: bool) -> None:
+        """Until it is time to look again; having asked, until there is news or time to ask."""
+        await self._clock.sleep(LOOK_EVERY_S)
+        waited_s = LOOK_EVERY_S
+        while asked and self._is_unheard() and waited_s < ASK_EVERY_S:
             await self._clock.sleep(LOOK_EVERY_S)
+            waited_s += LOOK_EVERY_S
 
     async def _send_due(self) -> bool:
         """One portion of the backlog; whether there may be more to send now."""

@@ -13,7 +13,7 @@ import structlog
 
 from broker.backends.nats_child import Child
 from broker.backends.nats_reception import Reception
-from broker.clock import Clock
+from broker.clock import NS_PER_S, Clock
 from broker.errors import Unavailable
 
 MESSAGES = "$MQTT_msgs"
@@ -23,6 +23,9 @@ DISK_SHARE = 16
 LEAST_BYTES = 16 * 1024**2
 LOOK_EVERY_S = 2.0
 FIRST_LOOK_S = 0.2
+KEPT_S = 30
+"""So long messages wait for a reader that is away.  What it then finds is the present, and all that
+was before comes again from the spools, behind it."""
 ROOM_BYTES = 16 * 1024**2
 """Free before a server whose writing failed is started again: it would fail again sooner."""
 
@@ -69,7 +72,7 @@ def _trouble(health: Mapping[str, Any]) -> str:
 
 
 async def _bound(reception: Reception) -> bool:
-    """Let the oldest messages go beyond their share; the server makes their place unbounded.
+    """Let the oldest messages go beyond their share or age; the server makes their place unbounded.
 
     Whether that place is there yet.
     """
@@ -77,7 +80,13 @@ async def _bound(reception: Reception) -> bool:
     if "config" not in found:
         return False  # made when the first client connects
     most_bytes = (await reception.ask_server("JSZ"))["data"]["config"]["max_storage"]
-    wanted = found["config"] | {"max_bytes": int(most_bytes * SHARE), "discard": "old"}
+    age_ns = KEPT_S * NS_PER_S
+    wanted = found["config"] | {
+        "max_bytes": int(most_bytes * SHARE),
+        "max_age": age_ns,
+        "duplicate_window": min(found["config"].get("duplicate_window", age_ns), age_ns),
+        "discard": "old",
+    }
     if wanted != found["config"]:
         told = await reception.ask(f"$JS.API.STREAM.UPDATE.{MESSAGES}", wanted)
         if "error" in told:

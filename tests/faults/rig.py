@@ -41,7 +41,10 @@ from tests.services import influxd as influxd_product
 ORGANISATION, EQUIPMENT = "factory", "source"
 START_S = 40.0
 SETTLE_S = 150.0
-"""A batch on the way when its reader died comes again after the broker's 60 s."""
+"""A batch on the way when its reader died comes again after the broker's 60 s.  For each 10,000
+batches that wait, SETTLE_MORE_S more: a backlog of minutes is not brought up in seconds.
+"""
+SETTLE_MORE_S = 10.0
 CLOCK = WallClock()
 
 
@@ -235,7 +238,8 @@ class Rig:
         """No more samples, everything marked, the gateway ended in order."""
         (self.folder / "stop").touch()
         await CLOCK.sleep(1.0)
-        await self._until(lambda: self.unmarked() == 0, SETTLE_S, "everything is marked")
+        more_s = SETTLE_MORE_S * self.unmarked() / 10_000
+        await self._until(lambda: self.unmarked() == 0, SETTLE_S + more_s, "everything is marked")
         await asyncio.to_thread(self.gateway.stop)
 
     def unmarked(self) -> int:

@@ -56,6 +56,7 @@ async def test_a_part_that_is_killed_costs_nothing(
     tmp_path: Path, size: Size, seed: int, record: Record, setup: str, parts: tuple[str, ...]
 ) -> None:
     slowest_s = 0.0
+    slow: list[tuple[str, float]] = []
     async with rigs.running(tmp_path, seed, load=size.load, influxdb=setup == "influxdb") as rig:
         moments = list(parts) * size.kills
         rig.random.shuffle(moments)
@@ -64,9 +65,11 @@ async def test_a_part_that_is_killed_costs_nothing(
             await _kill(rig, part)
             took_s = await rig.recovered()
             sys.stdout.write(f"{part}: back after {took_s:.2f} s\n")
-            assert took_s <= BACK_S.get(part, USUAL_S) * size.within, part
+            if took_s > BACK_S.get(part, USUAL_S) * size.within:
+                slow.append((part, took_s))
             slowest_s = max(slowest_s, took_s)
         await rig.settled()
         counters, offered, _ = await rig.judged()
     record(f"kill -9 {' '.join(parts)}", setup, counters, offered, recovery_s=slowest_s)
     assert counters.clean, counters
+    assert slow == []

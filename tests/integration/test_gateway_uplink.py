@@ -12,14 +12,14 @@ from pydantic import SecretStr
 from broker import client, messages
 from broker.backends import nats
 from broker.batch import Batch, Source, Wide
-from broker.clock import WallClock
+from broker.clock import NS_PER_S, WallClock
 from broker.credential import Credential
 from broker.messages import Held, Mark
 from broker.namespace import StreamAddress, parse
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
 from gateway import spool
-from gateway.uplink import Uplink
+from gateway.uplink import BACKLOG_AT_ONCE, UNHEARD_S, Uplink
 
 SPEC = StreamSpec(StreamAddress("o", "e", "s"), (Signal("a"),))
 CLOCK = WallClock()
@@ -98,6 +98,36 @@ async def test_what_the_window_holds_up_goes_in_the_order_of_its_numbers(tmp_pat
                     break
             assert seen == list(range(1, 41))
             assert uplink.sent.put_off == 0
+            running.cancel()
+
+
+class Ahead(WallClock):
+    """A wall clock that can be put forward."""
+
+    ahead_ns = 0
+
+    def now_ns(self) -> int:
+        return super().now_ns() + self.ahead_ns
+
+
+async def test_where_nobody_marks_a_portion_asks_and_news_brings_the_rest(tmp_path: Path) -> None:
+    clock, count = Ahead(), 6 * BACKLOG_AT_ONCE
+    async with asyncio.timeout(15), opened(tmp_path) as (bus, kept, recorder):
+        uplink = Uplink(bus, kept, clock, space="live", specs=[SPEC])
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(uplink.run(), name="uplink")
+            while not uplink.sent.connects:
+                await CLOCK.sleep(0.01)
+            clock.ahead_ns = round(UNHEARD_S + 5) * NS_PER_S  # it is no news that it connected
+            made = [(SPEC.address, batch(at)) for at in range(count)]
+            await kept.commit([(str(address), one) for address, one in made], now_ns=0)
+            await kept.all_due()
+            await CLOCK.sleep(2.5)
+            assert uplink.sent.again == BACKLOG_AT_ONCE
+            mark = messages.encode_mark(Mark({"s": {"one": Held(1)}}))
+            await recorder.publish("tb1/live/mark/o/e", mark)
+            while uplink.sent.again < count:
+                await CLOCK.sleep(0.05)
             running.cancel()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker import client
-from broker.backends import nats
+from broker.backends import nats, nats_storage
 from broker.clock import WallClock
 from broker.errors import Unavailable
 from broker.settings import Address, BusSettings
@@ -73,6 +73,28 @@ async def test_the_oldest_messages_go_and_everybody_comes_in_while_a_reader_is_a
                     break
     assert 0.5 * CAP < len(numbers) * BODY < CAP
     assert numbers == list(range(numbers[0], number + 1))
+
+
+async def test_a_reader_that_was_away_finds_the_present_and_not_what_was_long_ago(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_storage, "KEPT_S", 2)
+    async with serving(tmp_path) as address:
+        await let_wait(address)
+        await CLOCK.sleep(0.5)
+        async with opened(address, "bert") as bus:
+            await bus.ready()
+            await bus.publish("t/x", b"long ago")
+            await CLOCK.sleep(3.5)
+            await bus.publish("t/x", b"now")
+        async with (
+            opened(address, "ada", durable=True) as bus,
+            asyncio.timeout(10),
+            bus.subscribe(["t/x"], capacity=10, overflow="block") as inbox,
+        ):
+            message = await anext(inbox)
+            inbox.ack(message)
+    assert message.payload == b"now"
 
 
 async def test_a_broker_whose_disk_was_full_stores_again_when_there_is_room(tmp_path: Path) -> None:
