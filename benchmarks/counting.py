@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 import numpy as np
@@ -46,7 +46,9 @@ class Verdict:
 
 async def stored(rig: Rig, from_ns: int | None = None, to_ns: int | None = None) -> int:
     """Samples in the store, of all streams, with a time stamp in the span."""
-    return await stored_in(rig.influxd, f"/^{ORGANISATION}\\/.*/", from_ns, to_ns)
+    store = rig.influxd
+    mine = replace(store, bucket=f"{store.bucket}-{ORGANISATION}")
+    return await stored_in(mine, "/\\//", from_ns, to_ns)
 
 
 async def stored_in(

@@ -7,7 +7,7 @@ BedError
 │   ├── Forbidden      you may not
 │   └── Taken          it exists already, or somebody else holds it
 ├── Unavailable        a real system is away: retry with back-off
-├── Partial            some rows are done; `rejected` says which are not
+├── Partial            some rows are done; `rejected` and `later` say which are not
 └── Corrupt            the bytes lie: count them, set them aside, never guess
 
 Anything else that is raised is a bug and must crash.
@@ -74,11 +74,19 @@ class Partial(BedError):
     code = "partial"
 
     def __init__(
-        self, message: str, *, rejected: Sequence[tuple[int, str]], hint: str = ""
+        self,
+        message: str,
+        *,
+        rejected: Sequence[tuple[int, str]],
+        later: Sequence[tuple[int, str]] = (),
+        hint: str = "",
     ) -> None:
-        """rejected: (index of the row in the caller's sequence, the reason), ascending."""
+        """rejected: (index of the row in the caller's sequence, the reason), ascending; will never
+        be done.  later: likewise, of those that may be done another time.
+        """
         super().__init__(message, hint=hint)
         self.rejected = tuple(rejected)
+        self.later = tuple(later)
 
 
 class Corrupt(BedError):

@@ -39,6 +39,13 @@ class Arrived:
         return Life(self.topic.space, self.topic.address, self.document.epoch or "")
 
     @property
+    def samples_of(self) -> str | None:
+        """The organisation whose samples it carries, None where it carries none."""
+        return (
+            None if self.topic is None or self.document is None else self.topic.address.organisation
+        )
+
+    @property
     def spec_key(self) -> SpecKey | None:
         """The spec that it was written with."""
         if self.topic is None or self.document is None:
@@ -99,6 +106,7 @@ class Flush:
     waiting: list[Arrived] = field(default_factory=list)
     batches: int = 0
     repeated: int = 0
+    withheld: int = 0
 
     def samples(self) -> int:
         """How many go into the store."""
@@ -119,6 +127,22 @@ class Flush:
                 received_ns=self.now_ns,
             )
         )
+
+    def organisations(self) -> set[str]:
+        """Whose samples go into the store."""
+        return {block.spec.address.organisation for block in self.blocks}
+
+    def withhold(self, one: Arrived, reason: str) -> None:
+        """The store takes nothing of its organisation: what is numbered will be sent again.
+
+        What nobody will send again becomes a dead letter; what was set aside stays so.
+        """
+        if one.set_aside is not None:
+            return
+        if one.document is None or one.document.seq is None or not one.document.epoch:
+            self.bury(one, f"the store takes nothing of its organisation: {reason}")
+        self.withheld += 1
+        self.done.append(one.message)
 
     def apart(self, at: int) -> list[Part]:
         """A block document by document."""

@@ -7,7 +7,7 @@ knows a sample by its identity.
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from testbed_api.marking import Marker
 from testbed_api.sifting import Known, Patience
 from testbed_api.stores import narrowing
 from testbed_api.stores.port import SeriesStore
+from testbed_api.withholding import Withheld
 
 if TYPE_CHECKING:
     from broker.messages import Held
@@ -105,6 +106,8 @@ class Counts:
     """Time spent in flushes."""
     marks: int = 0
     interruptions: int = 0
+    withheld: int = 0
+    """Batches not stored because the store takes nothing of their organisation for now."""
     waiting: int = 0
     disk_free_bytes: int = 0
 
@@ -142,6 +145,7 @@ class Recorder:
         self._held: dict[Life, Held] = {}
         self._looked_ns: dict[object, int] = {}
         self._waiting: list[Arrived] = []
+        self._withheld = Withheld()
 
     async def run(self) -> None:
         """Record until cancelled."""
@@ -182,6 +186,8 @@ class Recorder:
                 flush = await self._sifted(candidates)
                 await self._settle(flush)
                 break
+            except Partial:  # some organisations' are withheld from now on: the others' go at once
+                continue
             except (Unavailable, Forbidden) as exc:  # a right that was taken may be given back
                 self._interrupt(str(exc), len(candidates))
                 await self._clock.sleep(self._pace.retry_s)
@@ -213,7 +219,7 @@ class Recorder:
                     replayed += await self._take_spec(one)
                 except (Corrupt, Taken) as exc:
                     buried.append((one, str(exc)))
-        every = [*candidates, *replayed]
+        every, withheld = self._offered([*candidates, *replayed])
         await self._learn(every)
         known = Known(self._specs, self._kinds, self._held)
         patience = Patience(round(self._pace.spec_wait_s * NS_PER_S), self._pace.most_waiting)
@@ -223,7 +229,25 @@ class Recorder:
         )
         for one, reason in buried:
             flush.bury(one, reason)
+        for one, reason in withheld:
+            flush.withhold(one, reason)
         return flush
+
+    def _offered(
+        self, candidates: Sequence[Arrived]
+    ) -> tuple[list[Arrived], list[tuple[Arrived, str]]]:
+        """What the store is offered, and what it would not take just now, with the reason."""
+        offered: list[Arrived] = []
+        withheld: list[tuple[Arrived, str]] = []
+        now_ns = self._clock.now_ns()
+        for one in candidates:
+            whose = one.samples_of
+            reason = None if whose is None else self._withheld.reason(whose, now_ns)
+            if reason is None:
+                offered.append(one)
+            else:
+                withheld.append((one, reason))
+        return offered, withheld
 
     async def _take_spec(self, one: Arrived) -> list[Arrived]:
         """Keep a spec; what was set aside for want of it.  Raises Corrupt or Taken."""
@@ -283,15 +307,34 @@ class Recorder:
         self._held |= flush.entries.held
 
     async def _store_blocks(self, flush: Flush) -> None:
-        """What the store refuses goes again document by document, then in ever smaller parts."""
+        """What the store refuses goes again document by document, then in ever smaller parts.
+
+        Raises Partial once it has noted whose samples the store takes none of.
+        """
         try:
             await self._store.write(flush.blocks)
         except Partial as exc:
+            self._withhold(
+                {flush.blocks[at].spec.address.organisation: why for at, why in exc.later}
+            )
+            if exc.later:
+                raise
             parts = [part for at, _ in exc.rejected for part in flush.apart(at)]
             for at, block, reason in await narrowing.write(
                 self._store, [one.block for one in parts]
             ):
                 flush.bury_part(parts[at]._replace(block=block), reason)
+        except (Unavailable, Forbidden) as exc:
+            mine = flush.organisations()
+            if not self._withheld.holds_all(mine):
+                raise
+            self._withhold(dict.fromkeys(mine, str(exc)))
+            raise Partial(str(exc), rejected=()) from exc
+        self._withheld.stored(flush.organisations())
+
+    def _withhold(self, reasons: Mapping[str, str]) -> None:
+        for organisation, reason in reasons.items():
+            self._withheld.refused(organisation, reason, self._clock.now_ns())
 
     def _count(self, flush: Flush, took_s: float) -> None:
         counts = self.counts
@@ -300,6 +343,7 @@ class Recorder:
         counts.batches += flush.batches
         counts.samples += flush.samples()
         counts.repeated += flush.repeated
+        counts.withheld += flush.withheld
         counts.gaps += len(flush.entries.gaps)
         counts.dead_letters += len(flush.entries.dead_letters)
         counts.set_aside += len(flush.entries.set_aside)

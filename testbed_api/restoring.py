@@ -100,7 +100,7 @@ async def _must_be_empty(
         if (await _fingerprint(into.store, mine, part.space)).count:
             raise Taken(
                 f"the store has samples of {part.stream} in space {part.space} already",
-                hint="restore into an empty bucket",
+                hint="name another bucket in TESTBED_STORE",
             )
 
 

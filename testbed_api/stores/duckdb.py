@@ -1,18 +1,18 @@
 """The embedded store: one DuckDB file that belongs to one process.
 
-Each (space, stream) is one table of samples in long form, appended in the order of arrival; reads
-sort.  Samples later than all that their signal has are appended as they are; for others an
-anti-join finds what is there already, looking only at their time range, which the file's zone maps
-make cheap.  DuckDB syncs its log at each commit: what is written outlives a loss of power.
+Each (space, stream) is one table of samples in long form, in the schema of its organisation,
+appended in the order of arrival; reads sort.  Samples later than all that their signal has are
+appended as they are; for others an anti-join finds what is there already, looking only at their
+time range, which the file's zone maps make cheap.  DuckDB syncs its log at each
+commit: what is written outlives a loss of power.
 
 In the statements only the name of a table and our own columns are text, all else is bound.
 """
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -21,16 +21,13 @@ import duckdb
 import numpy as np
 
 from broker.batch import BAD, GOOD, NO_VALUE, Long, Series
-from broker.errors import BedError, Corrupt, Invalid, Refused, Taken, Unavailable, Unknown
 from broker.namespace import StreamAddress
 from broker.streams import Dtype
-from testbed_api.stores import frames
+from testbed_api.stores import duckdb_file, frames
+from testbed_api.stores.duckdb_file import Table
 from testbed_api.stores.port import Block, Window
 from testbed_api.stores.sharing import Sharing
 
-LAYOUT = 1
-_MIGRATIONS: Mapping[int, Sequence[str]] = {}
-"""Layout -> the statements that make the next layout of it; whoever raises `LAYOUT` adds them."""
 PAGE = 50_000
 """Rows read at a time, then handed on in frames."""
 READERS = 2
@@ -80,14 +77,14 @@ _Rows = Mapping[str, Any]
 class DuckDbStore:
     """A `SeriesStore` over one file."""
 
-    def __init__(self, file: "_File") -> None:
+    def __init__(self, file: duckdb_file.File) -> None:
         """Made by `open`."""
         self._file = file
         self._writer = ThreadPoolExecutor(1, "duckdb-writer")
         self._readers = ThreadPoolExecutor(READERS, "duckdb-reader")
         self._sharing = Sharing(self._thinned)
-        self._tables: set[str] = set()
-        self._latest: dict[tuple[str, str], int] = {}
+        self._tables: set[Table] = set()
+        self._latest: dict[tuple[Table, str], int] = {}
         """The latest time of each (table, signal), as far as it was asked for; the writer's own."""
 
     async def write(self, blocks: Sequence[Block]) -> None:
@@ -95,37 +92,36 @@ class DuckDbStore:
         await self._in(self._writer, self._write, blocks)
 
     def _write(self, blocks: Sequence[Block]) -> None:
-        by_table: dict[str, list[_Run]] = {}
+        by_table: dict[Table, list[_Run]] = {}
         for block in blocks:
             for name, series in block.series():
                 if len(series.time_ns):
                     run = _Run.of(name, block.spec.signal(name).dtype, series)
-                    by_table.setdefault(_table(block.space, block.spec.address), []).append(run)
+                    by_table.setdefault(Table.of(block.space, block.spec.address), []).append(run)
         try:
-            with self._file.cursor() as cursor:  # closed before a commit, it rolls back
-                cursor.begin()
+            with self._file.transaction() as cursor:
                 parts: list[_Part] = []
                 for table, runs in by_table.items():
                     parts += self._sorted(cursor, table, runs)
                 _stage(cursor, parts)
                 for at, part in enumerate(parts):
                     part.insert(cursor, at)
-                cursor.commit()
         except duckdb.Error:
             self._latest.clear()  # whether it was committed after all is for the file to say
             raise
         self._tables |= by_table.keys()
 
     def _sorted(
-        self, cursor: duckdb.DuckDBPyConnection, table: str, runs: Sequence["_Run"]
+        self, cursor: duckdb.DuckDBPyConnection, table: Table, runs: Sequence["_Run"]
     ) -> Iterator["_Part"]:
         """What can be appended as it is, and what must be compared with what is there."""
         if table not in self._tables:
-            cursor.execute(_CREATE.format(table=_quoted(table)))
+            cursor.execute(table.create_schema())
+            cursor.execute(_CREATE.format(table=table))
         strange = {run.name for run in runs if (table, run.name) not in self._latest}
         if strange:
             first = min(run.first for run in runs)
-            found = cursor.execute(_LATEST.format(table=_quoted(table)), {"first": first})
+            found = cursor.execute(_LATEST.format(table=table), {"first": first})
             latest = dict(found.fetchall())
             self._latest |= {(table, name): latest.get(name, first - 1) for name in strange}
         fresh, again = _Part(table, fresh=True), _Part(table, fresh=False)
@@ -189,14 +185,14 @@ class DuckDbStore:
 
     async def delete(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> None:
         """Delete rows, then have the file give their room to what comes."""
-        await self._in(self._writer, self._delete, _table(space, stream), from_ns, to_ns)
+        await self._in(self._writer, self._delete, Table.of(space, stream), from_ns, to_ns)
 
-    def _delete(self, table: str, from_ns: int, to_ns: int) -> None:
+    def _delete(self, table: Table, from_ns: int, to_ns: int) -> None:
         if not self._knows(table):
             return
         with self._file.cursor() as cursor:
             asked = {"first": from_ns, "end": to_ns}
-            cursor.execute(_DELETE.format(table=_quoted(table)), asked)
+            cursor.execute(_DELETE.format(table=table), asked)
         with suppress(duckdb.TransactionException):  # somebody reads: then a later checkpoint does
             self._file.ask("CHECKPOINT")
 
@@ -205,11 +201,11 @@ class DuckDbStore:
         await self._in(self._readers, self._file.ask, "SELECT 1")
 
     def _has(self, window: Window) -> bool:
-        return bool(window.signals) and self._knows(_table(window.space, window.spec.address))
+        return bool(window.signals) and self._knows(Table.of(window.space, window.spec.address))
 
-    def _knows(self, table: str) -> bool:
-        query = "SELECT 1 FROM duckdb_tables() WHERE table_name = ?"
-        if table not in self._tables and self._file.ask(query, [table]):
+    def _knows(self, table: Table) -> bool:
+        query = "SELECT 1 FROM duckdb_tables() WHERE schema_name = ? AND table_name = ?"
+        if table not in self._tables and self._file.ask(query, [*table]):
             self._tables.add(table)
         return table in self._tables
 
@@ -217,7 +213,7 @@ class DuckDbStore:
         self, pool: ThreadPoolExecutor, call: Callable[..., _Result], *args: object
     ) -> _Result:
         """Run one call off the loop; one that is no longer waited for still comes to its end."""
-        with _translated():
+        with duckdb_file.translated():
             return await asyncio.get_running_loop().run_in_executor(pool, call, *args)
 
     async def close(self) -> None:
@@ -234,75 +230,16 @@ async def open(  # noqa: A001
     """The store in one file, made if it is not there.
 
     most_bytes: of memory that DuckDB uses.  Raises Taken if another process has it, Refused
-    if its layout is of another version, Corrupt if it is no such file.
+    if its layout is of a newer version, Corrupt if it is no such file.
     """
-    file = _File(path, {"memory_limit": f"{most_bytes}B", "threads": threads})
-    with _translated():
-        await asyncio.to_thread(file.check_layout)
+    file = duckdb_file.File(path, {"memory_limit": f"{most_bytes}B", "threads": threads})
+    with duckdb_file.translated():
+        await asyncio.to_thread(file.bring_up)
     store = DuckDbStore(file)
     try:
         yield store
     finally:
         await store.close()
-
-
-class _File:
-    """The connection to the file, opened again after an error that DuckDB does not recover from."""
-
-    def __init__(self, path: Path, config: dict[str, Any]) -> None:
-        self._path = path
-        self._config = config
-        self._lock = threading.Lock()
-        self._connection: duckdb.DuckDBPyConnection | None = None
-
-    @contextmanager
-    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection for one thread and one job."""
-        try:
-            with self._lock:
-                if self._connection is None:
-                    self._connection = _connected(self._path, self._config)
-                cursor = self._connection.cursor()
-            with cursor:
-                yield cursor
-        except duckdb.FatalException:  # a checkpoint met a full disk, say
-            self.close()
-            raise
-
-    def ask(self, query: str, values: object = None) -> list[tuple[Any, ...]]:
-        """All rows of a small query."""
-        with self.cursor() as cursor:
-            return cursor.execute(query, values).fetchall()
-
-    def check_layout(self) -> None:
-        """Bring the tables to this version; raises Refused if they are of a newer one."""
-        try:
-            with self.cursor() as cursor:  # closed before a commit, it rolls back
-                cursor.begin()
-                cursor.execute("CREATE TABLE IF NOT EXISTS layout (version INTEGER)")
-                cursor.execute(
-                    "INSERT INTO layout SELECT ? WHERE NOT EXISTS (FROM layout)", [LAYOUT]
-                )
-                [(version,)] = cursor.execute("SELECT version FROM layout").fetchall()
-                if version not in {LAYOUT, *_MIGRATIONS}:
-                    raise Refused(
-                        f"{self._path} has layout {version}, this version reads {LAYOUT}",
-                        hint="use the version that wrote it",
-                    )
-                for older in range(version, LAYOUT):
-                    for statement in _MIGRATIONS[older]:
-                        cursor.execute(statement)
-                    cursor.execute("UPDATE layout SET version = ?", [older + 1])
-                cursor.commit()
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-            self._connection = None
 
 
 class _Run(NamedTuple):
@@ -332,7 +269,7 @@ class _Part:
     fresh: each run ascends, and begins after all that its signal has.
     """
 
-    table: str
+    table: Table
     fresh: bool
     runs: list[_Run] = field(default_factory=list)
 
@@ -346,7 +283,7 @@ class _Part:
             asked["first"] = min(run.first for run in self.runs)
             asked["last"] = max(run.last for run in self.runs)
         query = _APPEND if self.fresh else _INSERT_MISSING
-        cursor.execute(query.format(table=_quoted(self.table)), asked)
+        cursor.execute(query.format(table=self.table), asked)
 
 
 def _stage(cursor: duckdb.DuckDBPyConnection, parts: Sequence[_Part]) -> None:
@@ -433,72 +370,5 @@ def _in_order(window: Window) -> list[str]:
 
 
 def _about(window: Window, query: str, **parts: str) -> str:
-    table = _table(window.space, window.spec.address)
-    return query.format(table=_quoted(table), mine=_MINE, **parts)
-
-
-def _table(space: str, stream: object) -> str:
-    return f"{space}/{stream}"
-
-
-def _quoted(table: str) -> str:
-    return '"' + table.replace('"', '""') + '"'
-
-
-def _connected(path: Path, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
-    if not path.parent.is_dir():
-        raise Unknown(f"there is no folder {path.parent}", hint="make it first")
-    try:
-        return duckdb.connect(str(path), config=config)
-    except (duckdb.ParserException, duckdb.SyntaxException) as exc:
-        raise Invalid(f"DuckDB cannot be set up so: {exc}") from exc
-    except duckdb.IOException as exc:
-        text = str(exc)
-        if "Could not set lock" in text:
-            raise Taken(
-                f"{path} is open in another process", hint="one process owns the file: ask its API"
-            ) from exc
-        if "not a valid DuckDB" in text:
-            raise Corrupt(
-                f"{path} is not a DuckDB file", hint="move it away, or name another"
-            ) from exc
-        if "version number" in text:
-            raise Refused(
-                f"{path} was written by another DuckDB: {text}",
-                hint="use the version that wrote it",
-            ) from exc
-        raise
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """No error of DuckDB leaves the adapter, but those of a wrong statement, which are bugs."""
-    try:
-        yield
-    except duckdb.Error as exc:
-        error = translation(exc)
-        if error is None:
-            raise
-        raise error from exc
-
-
-def translation(exc: duckdb.Error) -> BedError | None:
-    """What an error of DuckDB means to the caller; None where it can only be a bug of ours."""
-    text = str(exc)
-    if "orrupt" in text or "Could not read enough bytes" in text or isinstance(exc, _BYTES_LIE):
-        return Corrupt(f"the DuckDB file is damaged: {text}", hint="restore it from a backup")
-    if isinstance(exc, _AWAY):
-        return Unavailable(f"the DuckDB file did not take it: {text}", hint="is the disk full?")
-    return None
-
-
-_BYTES_LIE = (duckdb.SerializationException,)
-_AWAY = (
-    duckdb.ConnectionException,  # closed and not yet opened again
-    duckdb.FatalException,
-    duckdb.InterruptException,
-    duckdb.IOException,
-    duckdb.OutOfMemoryException,
-    duckdb.ResourceInUseException,
-    duckdb.TransactionException,
-)
+    table = Table.of(window.space, window.spec.address)
+    return query.format(table=table, mine=_MINE, **parts)

@@ -1,6 +1,7 @@
 """InfluxDB 2.7: written in bulk as line protocol, read in chunks with InfluxQL, thinned by Flux.
 
-Measurement = the stream's address, tag `space`, fields as in `line_protocol`.  Sent twice is stored
+Each organisation has a bucket of its own (`influxdb_buckets`).  Measurement = the stream's address,
+tag `space`, fields as in `line_protocol`.  Sent twice is stored
 once by InfluxDB's own rule: same series and time stamp, the later write wins; of samples with one
 identity and different qualities the worst is read.  Ids, spaces and signal names hold no quote and
 no backslash, so nothing leaves its quotes in a query.
@@ -8,35 +9,33 @@ no backslash, so nothing leaves its quotes in a query.
 
 import asyncio
 import csv
-import json
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import orjson
 
-from broker import clock, tls
+from broker import tls
 from broker.batch import BAD, GOOD, NO_VALUE, UNCERTAIN, Long
-from broker.errors import BedError, Forbidden, Invalid, Partial, Refused, Unavailable, Unknown
+from broker.errors import BedError, Invalid, Partial, Refused, Unavailable, Unknown
 from broker.namespace import StreamAddress
 from broker.streams import Dtype
-from testbed_api.stores import frames, line_protocol
+from testbed_api.stores import frames, influxdb_http, line_protocol
+from testbed_api.stores.influxdb_buckets import LAYOUT, Buckets
+from testbed_api.stores.influxdb_http import EARLIEST_NS, LATEST_NS, quoted
+from testbed_api.stores.influxdb_moving import Mover
 from testbed_api.stores.port import Block, Window
 from testbed_api.stores.sharing import Sharing
-
-LAYOUT = 1
-"""How samples stand in a bucket; a point of the measurement `layout` says which one it has."""
-EARLIEST_NS, LATEST_NS = -(2**63) + 2, 2**63 - 2
-"""The first and the last instant that InfluxDB knows."""
 
 CHUNK_CELLS = 50_000
 """Values that influxd sends at a time, about."""
 
-_REFUSED = frozenset({400, 413, 422})
+SIDE_BY_SIDE = 3
+"""Organisations written at a time: more of them cost half as much again, and are no sooner done."""
+
 _READERS: dict[Dtype, Any] = {
     Dtype.FLOAT64: float,
     Dtype.INT64: int,
@@ -46,44 +45,87 @@ _READERS: dict[Dtype, Any] = {
 
 _Field = tuple[str, int]
 """Signal and quality."""
+_Numbered = tuple[int, Block]
+"""A block, and its place among those of one write."""
+_Rejected = list[tuple[int, str]]
+"""Places of blocks that InfluxDB will never take, with the reasons."""
 
 
 class InfluxDbStore:
-    """A `SeriesStore` over one bucket."""
+    """A `SeriesStore` over a bucket an organisation."""
 
-    def __init__(self, http: httpx.AsyncClient, organisation: str, bucket: str) -> None:
+    def __init__(self, server: influxdb_http.Server, buckets: Buckets) -> None:
         """Made by `open`."""
-        self._http = http
-        self._organisation = organisation
-        self._bucket = bucket
+        self._server = server
+        self._buckets = buckets
         self._sharing = Sharing(self._thinned)
 
     async def write(self, blocks: Sequence[Block]) -> None:
-        """All lines in few requests; where InfluxDB refuses, by halves, to find the block."""
-        rejected = [one async for one in self._write(blocks, 0)]
-        if rejected:
-            raise Partial(
-                f"InfluxDB refused {len(rejected)} of {len(blocks)} blocks", rejected=rejected
-            )
+        """All lines in few requests an organisation.
 
-    async def _write(self, blocks: Sequence[Block], at: int) -> AsyncIterator[tuple[int, str]]:
-        """Write the blocks, the first of which is number `at`; what is refused is given back."""
-        params = {"org": self._organisation, "bucket": self._bucket, "precision": "ns"}
+        What fails while a mark can be written is that organisation's trouble, not the store's.
+        """
+        mine: dict[str, list[_Numbered]] = {}
+        for numbered in enumerate(blocks):
+            mine.setdefault(numbered[1].spec.address.organisation, []).append(numbered)
+        rejected, failed = await self._each(mine)
+        if failed:
+            if len(failed) == len(mine) and all(_is_away(one) for one in failed.values()):
+                raise next(iter(failed.values()))
+            await self._buckets.mark()
+            again, failed = await self._each({one: mine[one] for one in failed})
+            rejected += again
+        if rejected or failed:
+            later = [(at, str(exc)) for one, exc in failed.items() for at, _ in mine[one]]
+            message = f"InfluxDB refused {len(rejected)} of {len(blocks)} blocks"
+            for one, exc in failed.items():
+                message += f"; of {one} it takes nothing: {exc.message}"
+            raise Partial(message, rejected=sorted(rejected), later=sorted(later))
+
+    async def _each(
+        self, mine: Mapping[str, Sequence[_Numbered]]
+    ) -> tuple[_Rejected, dict[str, BedError]]:
+        """Write each organisation's: what was rejected, and whose could not be written."""
+        rejected: _Rejected = []
+        failed: dict[str, BedError] = {}
+        turn = asyncio.Semaphore(SIDE_BY_SIDE)
+
+        async def write(organisation: str) -> None:
+            try:
+                async with turn:
+                    bucket = await self._buckets.made(organisation)
+                    rejected.extend([one async for one in self._write(bucket, mine[organisation])])
+            except Unknown as exc:  # somebody dropped it: the next time it is made anew
+                self._buckets.forget(organisation)
+                failed[organisation] = exc
+            except (Unavailable, Refused) as exc:
+                failed[organisation] = exc
+
+        async with asyncio.TaskGroup() as tasks:
+            for organisation in mine:
+                tasks.create_task(write(organisation), name=f"write {organisation}")
+        return rejected, failed
+
+    async def _write(
+        self, bucket: str, blocks: Sequence[_Numbered]
+    ) -> AsyncIterator[tuple[int, str]]:
+        """Write blocks into one bucket; where InfluxDB refuses, by halves, to find the block."""
+        lines = [block for _, block in blocks]
         try:
-            for body in await asyncio.to_thread(lambda: list(line_protocol.bodies(blocks))):
-                await _ask(self._http, "POST", "/api/v2/write", params=params, content=body)
+            for body in await asyncio.to_thread(lambda: list(line_protocol.bodies(lines))):
+                await self._server.write(bucket, body)
         except Invalid as exc:
             if len(blocks) == 1:
-                yield at, exc.message
+                yield blocks[0][0], exc.message
                 return
             half = len(blocks) // 2
-            for part, start in ((blocks[:half], at), (blocks[half:], at + half)):
-                async for one in self._write(part, start):
+            for part in (blocks[:half], blocks[half:]):
+                async for one in self._write(bucket, part):
                     yield one
 
     async def read(self, window: Window) -> AsyncIterator[Long]:
         """Rows as InfluxQL merges them, each with the fields of one time stamp."""
-        fields = await self._fields(window)
+        bucket, fields = await self._fields(window)
         if not fields:
             return
         columns = ", ".join(f'"{line_protocol.field(*one)}"::field' for one in fields)
@@ -92,14 +134,10 @@ class InfluxDbStore:
             f" AND time >= {window.from_ns} AND time < {window.to_ns}"
         )
         chunk = max(CHUNK_CELLS // len(fields), 1)
-        form = self._influxql(query) | {"chunked": "true", "chunk_size": str(chunk)}
-        with _translated(self._http):
-            async with self._http.stream("POST", "/query", data=form) as answer:
-                if answer.is_error:
-                    raise _of_status(answer.status_code, await answer.aread())
-                async for line in _lines(answer):
-                    for frame in await asyncio.to_thread(_chunk, line, fields, window):
-                        yield frame
+        async with self._server.selecting(bucket, query, chunk) as lines:
+            async for line in lines:
+                for frame in await asyncio.to_thread(_chunk, line, fields, window):
+                    yield frame
 
     async def thin(self, window: Window, points: int) -> AsyncIterator[Long]:
         """The ends of each span, found by influxd; one sent again as worse may still be shown."""
@@ -112,71 +150,41 @@ class InfluxDbStore:
         ends: list[Long] = []
         async for frame in self.read(replace(window, signals=tuple(texts))):
             ends = [frames.thinned(window, points, [*ends, frame])]
-        fields = [one for one in await self._fields(window) if one[0] not in texts]
-        if fields:
-            ends += await self._ends(fields, window, points)
+        bucket, every = await self._fields(window)
+        if fields := [one for one in every if one[0] not in texts]:
+            found = await self._server.flux(_flux(fields, window, bucket, points))
+            ends += await asyncio.to_thread(_of_csv, found, fields, window)
         return await asyncio.to_thread(frames.thinned, window, points, ends)
-
-    async def _ends(self, fields: Sequence[_Field], window: Window, points: int) -> list[Long]:
-        params = {"org": self._organisation}
-        document = {
-            "query": _flux(fields, window, self._bucket, points),
-            "dialect": {"header": True, "annotations": []},
-        }
-        answer = await _ask(self._http, "POST", "/api/v2/query", params=params, json=document)
-        return await asyncio.to_thread(_of_csv, answer.text, fields, window)
 
     async def delete(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> None:
         """Delete by measurement and tag; InfluxDB counts the end of the span in."""
         first_ns, last_ns = max(from_ns, EARLIEST_NS), min(to_ns - 1, LATEST_NS)
-        if first_ns > last_ns:
-            return
-        body = {
-            "start": clock.text_of(first_ns),
-            "stop": clock.text_of(last_ns),
-            "predicate": f'_measurement="{stream}" AND space="{space}"',
-        }
-        params = {"org": self._organisation, "bucket": self._bucket}
-        await _ask(self._http, "POST", "/api/v2/delete", params=params, json=body)
-
-    async def check_layout(self) -> None:
-        """Mark a bucket that is not marked; raises Refused if its layout is of another version."""
-        answer = await _ask(
-            self._http,
-            "POST",
-            "/query",
-            data=self._influxql('SELECT last("version") FROM "layout"'),
-        )
-        with _translated(self._http):
-            found = [version for _, version in _rows(answer.content)]
-        if not found:
-            params = {"org": self._organisation, "bucket": self._bucket}
-            line = f"layout version={LAYOUT}i".encode()
-            await _ask(self._http, "POST", "/api/v2/write", params=params, content=line)
-        elif found != [LAYOUT]:
-            raise Refused(
-                f"the bucket {self._bucket} has layout {found[0]}, this version reads {LAYOUT}",
-                hint="use the version that wrote it, or another bucket",
-            )
+        bucket = await self._buckets.of(stream.organisation)
+        if first_ns <= last_ns and bucket is not None:
+            predicate = f'_measurement="{stream}" AND space="{space}"'
+            try:
+                await self._server.delete(bucket, predicate, (first_ns, last_ns))
+            except Unknown:  # somebody dropped the bucket
+                self._buckets.forget(stream.organisation)
 
     async def ready(self) -> None:
         """Ask for its health."""
-        await _ask(self._http, "GET", "/health")
+        await self._server.ask("GET", "/health")
 
-    async def _fields(self, window: Window) -> list[_Field]:
-        """The fields there are of the signals asked for."""
-        if not window.signals:
-            return []
+    async def _fields(self, window: Window) -> tuple[str, list[_Field]]:
+        """The bucket, and the fields in it that there are of the signals asked for."""
+        bucket = await self._buckets.of(window.spec.address.organisation)
+        if bucket is None or not window.signals:
+            return "", []
         query = f'SHOW FIELD KEYS FROM "{window.spec.address}"'
-        answer = await _ask(self._http, "POST", "/query", data=self._influxql(query))
-        with _translated(self._http):
-            known = {name for name, _ in _rows(answer.content)}
+        try:
+            known = {name for name, _ in await self._server.select(bucket, query)}
+        except Unknown:  # somebody dropped it
+            self._buckets.forget(window.spec.address.organisation)
+            return "", []
         asked = [name for name in window.spec.names if name in window.signals]
         every = [(name, quality) for name in asked for quality in (GOOD, UNCERTAIN, BAD)]
-        return [one for one in every if line_protocol.field(*one) in known]
-
-    def _influxql(self, query: str) -> dict[str, str]:
-        return {"db": self._bucket, "q": query, "epoch": "ns"}
+        return bucket, [one for one in every if line_protocol.field(*one) in known]
 
 
 @asynccontextmanager
@@ -189,11 +197,12 @@ async def open(  # noqa: A001
     ca: Path | None = None,
     timeout_s: float = 30.0,
 ) -> AsyncIterator[InfluxDbStore]:
-    """The store in one bucket, made if it is not there.
+    """The store in `bucket`, made if it is not there, and one more for each organisation.
 
     url: http://host:port, or https://.  ca: whose certificates are believed there, None for those
-    that the system believes.  Raises Unavailable if InfluxDB is away, Forbidden if the token does
-    not do, Unknown if there is no such organisation, Refused if the bucket is of another version.
+    that the system believes.  organisation: InfluxDB's.  What lies in `bucket` as an older version
+    left it is moved first.  Raises Unavailable if InfluxDB is away, Forbidden if the token does not
+    do, Unknown if there is no such organisation, Refused if the bucket is of a newer version.
     """
     headers = {"Authorization": f"Token {token}", "Accept-Encoding": "identity"}
     if ca is not None and not url.startswith("https:"):
@@ -207,103 +216,40 @@ async def open(  # noqa: A001
     except httpx.InvalidURL as exc:
         raise Invalid(f"{url!r} is not a URL: {exc}", hint="write http://host:port") from exc
     async with http:
-        await _make_bucket(http, organisation, bucket)
-        store = InfluxDbStore(http, organisation, bucket)
-        await store.check_layout()
-        yield store
+        server = influxdb_http.Server(http, organisation)
+        buckets = Buckets(server, bucket)
+        await _bring_up(server, buckets)
+        yield InfluxDbStore(server, buckets)
 
 
-async def _make_bucket(http: httpx.AsyncClient, organisation: str, bucket: str) -> None:
-    params = {"name": bucket}
-    found = _json(http, await _ask(http, "GET", "/api/v2/buckets", params=params))["buckets"]
-    if found:
-        return
-    owners = _json(http, await _ask(http, "GET", "/api/v2/orgs"))["orgs"]
-    ids = {one["name"]: one["id"] for one in owners}
-    if organisation not in ids:
-        raise Unknown(
-            f"the token sees no organisation {organisation!r} in InfluxDB",
-            hint=f"it sees {', '.join(ids) or 'none'}",
+async def _bring_up(server: influxdb_http.Server, buckets: Buckets) -> None:
+    """Make the bucket, mark it, or move what an older version left; raises Refused for a newer."""
+    if not await buckets.is_there(buckets.base):
+        await buckets.make(buckets.base)
+    mark = await buckets.mark_of(buckets.base)
+    if mark.version not in {None, 1, LAYOUT}:
+        raise Refused(
+            f"the bucket {buckets.base} has layout {mark.version}, this version reads {LAYOUT}",
+            hint="use the version that wrote it, or another bucket",
         )
-    body = {"orgID": ids[organisation], "name": bucket, "retentionRules": []}
-    await _ask(http, "POST", "/api/v2/buckets", json=body)
-
-
-async def _ask(http: httpx.AsyncClient, method: str, path: str, **content: Any) -> httpx.Response:
-    """One request; raises Invalid, Forbidden or Unavailable."""
-    with _translated(http):
-        answer = await http.request(method, path, **content)
-    if answer.is_error:
-        raise _of_status(answer.status_code, answer.content)
-    return answer
-
-
-def _json(http: httpx.AsyncClient, answer: httpx.Response) -> Any:
-    with _translated(http):
-        return orjson.loads(answer.content)
-
-
-@contextmanager
-def _translated(http: httpx.AsyncClient) -> Iterator[None]:
-    """No error of the HTTP client leaves the adapter."""
-    try:
-        yield
-    except (httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
-        raise Invalid(
-            f"{http.base_url} is not InfluxDB's address", hint="write http://host:port"
-        ) from exc
-    except (httpx.RequestError, orjson.JSONDecodeError) as exc:
-        asked = tls.Asked(f"InfluxDB at {http.base_url}", "TESTBED_STORE", "TESTBED_STORE_CA")
-        if told := tls.failure(exc, asked):  # it may be mended while samples wait for it
-            raise Unavailable(told.message, hint=told.hint) from exc
-        raise Unavailable(
-            f"InfluxDB at {http.base_url} did not answer: {exc!r}", hint="is influxd running there?"
-        ) from exc
-
-
-def _of_status(status: int, body: bytes) -> BedError:
-    said = body[:300].decode(errors="replace")
-    if status in {401, 403}:
-        return Forbidden(
-            f"InfluxDB refused the token: {said}", hint="is TESTBED_STORE_TOKEN right?"
+    if mark.base is not None:
+        raise Refused(
+            f"the bucket {buckets.base} is an organisation's of the testbed in {mark.base}",
+            hint="name another bucket in TESTBED_STORE",
         )
-    if status in _REFUSED:
-        return Invalid(f"InfluxDB refused it: {said}")
-    return Unavailable(f"InfluxDB answered {status}: {said}")
+    if not mark.moved:
+        await buckets.mark(moved=False)  # an older version is to keep out from now on
+        await Mover(server, buckets).run()
 
 
-async def _lines(answer: httpx.Response) -> AsyncIterator[bytes]:
-    """What stands between line feeds; a string's value may hold all else that ends a line."""
-    parts: list[bytes] = []
-    async for read in answer.aiter_bytes():
-        *ended, rest = read.split(b"\n")
-        for line in ended:
-            yield b"".join([*parts, line])
-            parts = []
-        parts.append(rest)
-    yield b"".join(parts)
-
-
-def _rows(body: bytes) -> list[list[Any]]:
-    """The rows of InfluxQL's answer, or of one chunk; raises Unavailable if that is an error."""
-    if not body:
-        return []
-    if b"-0," in body or b"-0]" in body:  # a float's negative zero, which reads as an integer
-        told = json.loads(body, parse_int=lambda text: -0.0 if text == "-0" else int(text))
-    else:
-        told = orjson.loads(body)
-    results = [told, *told.get("results", [])]
-    for result in results:
-        if "error" in result:
-            raise Unavailable(f"InfluxDB could not read on: {result['error']}")
-    return [
-        row for result in results for series in result.get("series", []) for row in series["values"]
-    ]
+def _is_away(exc: BedError) -> bool:
+    """Whether it may be the whole store that is away."""
+    return isinstance(exc, Unavailable)
 
 
 def _chunk(line: bytes, fields: Sequence[_Field], window: Window) -> list[Long]:
     """Rows [time, field, …] as frames; of the qualities of one sample the worst."""
-    rows = _rows(line)
+    rows = influxdb_http.rows(line)
     if not rows:
         return []
     times, *columns = zip(*rows, strict=True)
@@ -344,7 +290,7 @@ def _flux(fields: Sequence[_Field], window: Window, bucket: str, points: int) ->
         by_value = quality == GOOD and dtype in frames.ORDERED
         groups.setdefault((dtype, by_value), []).append(line_protocol.field(name, quality))
     source = (  # in each pipe anew: influxd thins inside its storage only what no other pipe shares
-        f"from(bucket: {orjson.dumps(bucket).decode()})"
+        f"from(bucket: {quoted(bucket)})"
         f" |> range(start: time(v: {window.from_ns}), stop: time(v: {window.to_ns}))"
         f' |> filter(fn: (r) => r._measurement == "{window.spec.address}")'
         f' |> filter(fn: (r) => r.space == "{window.space}")'

@@ -19,7 +19,7 @@ class Refused(NamedTuple):
 async def write(store: SeriesStore, blocks: Sequence[Block]) -> list[Refused]:
     """Write all that the store takes; a block that it refuses goes again in ever smaller parts.
 
-    Raises what the store raises, but for Partial.
+    Raises what the store raises; Partial only for blocks that it may take later.
     """
     refused: list[Refused] = []
     waiting = [(at, block) for at, block in enumerate(blocks)]
@@ -28,6 +28,9 @@ async def write(store: SeriesStore, blocks: Sequence[Block]) -> list[Refused]:
             await store.write([block for _, block in waiting])
             break
         except Partial as exc:
+            if exc.later:
+                later = [(waiting[place][0], reason) for place, reason in exc.later]
+                raise Partial(exc.message, rejected=(), later=later) from exc
             smaller: list[tuple[int, Block]] = []
             for place, reason in exc.rejected:
                 at, block = waiting[place]

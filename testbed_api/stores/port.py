@@ -71,7 +71,8 @@ class SeriesStore(Protocol):
         """Store all samples; of two with one identity the first stays or the later replaces it,
         never both.
 
-        Raises Partial with the indexes of blocks that the store will never take, the others being
+        Raises Partial with the indexes of blocks that the store will never take, and of those that
+        it takes nothing of for now though it is there: all of some organisations.  The others are
         stored.
         """
 

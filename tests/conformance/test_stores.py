@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from broker.batch import BAD, GOOD, NO_VALUE, NUMPY, UNCERTAIN, Series
+from broker.errors import Invalid
 from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed_api.stores import duckdb, influxdb
@@ -176,6 +177,64 @@ async def test_spaces_and_streams_are_kept_apart(store):
     assert (await stored(store, FLOATS))["a"] == [(1, 1.0, 0)]
     assert (await stored(store, FLOATS, "run-demo"))["a"] == [(1, 2.0, 0)]
     assert (await stored(store))["strokes"] == []
+
+
+ODD = ("a", "a-b", "b", "main", "temp", "samples", "layout", "live", "run-demo", "pg-catalog")
+"""What an organisation may be called, and products call something of their own."""
+
+
+def of(organisation):
+    return StreamSpec(StreamAddress(organisation, "b", "c"), (Signal("a"),))
+
+
+async def test_organisations_are_kept_apart_whatever_they_are_called(opened):
+    async with opened() as store:
+        await store.write(
+            [block(("a", series([1, at], [at, at])), spec=of(one)) for at, one in enumerate(ODD, 2)]
+        )
+    async with opened() as store:
+        for at, one in enumerate(ODD, 2):
+            assert (await stored(store, of(one)))["a"] == [(1, at, 0), (at, at, 0)]
+        await store.delete("live", of("a").address, *ALWAYS)
+        await store.write([block(("a", series([3], [9.0])), spec=of("main"))])
+        assert (await stored(store, of("a")))["a"] == []
+        for at, one in list(enumerate(ODD, 2))[1:]:
+            if one != "main":
+                assert (await stored(store, of(one)))["a"] == [(1, at, 0), (at, at, 0)]
+
+
+async def test_an_organisation_without_samples_has_none_of_the_others(store):
+    await store.write([block(("a", series([1], [1.0])), spec=of("a"))])
+    for other in ("a-b", "b", "aa"):
+        assert (await stored(store, of(other)))["a"] == []
+        assert await thin_of(store, Window("live", of(other), ("a",), 0, 10), 4) == []
+        await store.delete("live", of(other).address, *ALWAYS)
+    assert (await stored(store, of("a")))["a"] == [(1, 1.0, 0)]
+
+
+HOSTILE = [
+    *('a"', "a'", "a\\", "a b", "a\0", "a\n", "a=b", "a,space=live", "a` |> drop()", "a\u200b"),
+    *('a"; DROP SCHEMA "organisation/b" CASCADE; --', "a' OR '1'='1", "a/b", "organisation/b"),
+    *("", ".", "..", "a.b", "%2e%2e", "A", "ä", "-a", "a-", "a" * 41, "*", "a*", "/.*/", "$a"),
+    *("#", "+"),
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_that_a_query_could_take_for_more_comes_to_a_store(name):
+    for parts in ((name, "b", "c"), ("a", name, "c"), ("a", "b", name)):
+        with pytest.raises(Invalid):
+            StreamAddress(*parts)
+    for space in (name, f"run-{name}"):
+        if space not in {"run--a", "run-" + "a" * 36}:
+            with pytest.raises(Invalid):
+                Window(space, FLOATS, ("a",), *ALWAYS)
+
+
+@pytest.mark.parametrize("name", ['a"', "a'", "a\\", "a:b", "a\n", "a\0", "", "a|b", "a,b", "a=b"])
+def test_no_signal_leaves_its_quotes(name):
+    with pytest.raises(Invalid):
+        Signal(name)
 
 
 async def test_a_large_window_is_read_in_bounded_frames(store):

@@ -1,14 +1,17 @@
 """What only InfluxDB does: being away, refusing tokens and samples, and coming back."""
 
+import asyncio
+import contextlib
+
 import httpx
 import numpy as np
 import pytest
 
-from broker.batch import NUMPY, Series
+from broker.batch import BAD, NUMPY, UNCERTAIN, Series
 from broker.errors import BedError, Forbidden, Invalid, Partial, Refused, Unavailable, Unknown
 from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
-from testbed_api.stores import influxdb, narrowing
+from testbed_api.stores import influxdb, influxdb_http, line_protocol, narrowing
 from testbed_api.stores.port import Block, Window
 from tests.services import influxd as product
 
@@ -86,9 +89,212 @@ async def test_a_bucket_of_a_newer_layout_is_refused(influxd):
     async with opened(influxd, bucket="newer") as store:
         await store.write([block([1], [1.5])])
     await said(influxd, "newer", b"layout version=99i")
-    with pytest.raises(Refused, match="bucket newer has layout 99, this version reads 1"):
+    with pytest.raises(Refused, match="bucket newer has layout 99, this version reads 2"):
         async with opened(influxd, bucket="newer"):
             pass
+
+
+def of(organisation, dtype=Dtype.FLOAT64, stream="rig"):
+    return StreamSpec(StreamAddress(organisation, "pump-rig", stream), (Signal("a", dtype),))
+
+
+def written(spec, times, values, quality=0, space="live"):
+    column = np.empty(len(times), NUMPY[spec.dtypes[0]])
+    column[:] = values
+    columns = Series(np.array(times, np.int64), column, np.full(len(times), quality, np.uint8))
+    return Block.of_series(space, spec, (("a", columns),))
+
+
+async def samples(store, spec, space="live"):
+    window = Window(space, spec, ("a",), -(2**63) + 1, 2**63 - 1)
+    return [
+        (time, repr(value), code)
+        async for frame in store.read(window)
+        for time, value, code in zip(
+            frame.time_ns.tolist(), frame.values.tolist(), frame.quality.tolist(), strict=True
+        )
+    ]
+
+
+FACTORY = of("factory")
+FAR = [-(2**63) + 2, -(2**61), 0, 1, 2, 86_400 * 10**9, 2**61, 2**63 - 3]
+OLD = [
+    written(FACTORY, FAR, [-0.0, 0.1, 5e-324, 1.7976931348623157e308, 3.0, -1.5, 7.0, 8.0]),
+    written(FACTORY, [50, 60], [5.0, 6.0], UNCERTAIN),
+    written(FACTORY, [70], [0.0], BAD),
+    written(FACTORY, [1, 5], [1.0, 5.0], space="run-demo"),
+    written(of("factory", Dtype.INT64, "whole"), [1, 2, 3], [2**63 - 1, -(2**63), 2**53 + 1]),
+    written(of("company", Dtype.STRING), [1, 2, 3, 4], ["", 'a "b"\\', "line\nbreak ü", "x" * 999]),
+    written(of("company", Dtype.BOOL, "flags"), [1, 2], [True, False]),
+    written(of("factory-b"), range(1000), range(1000)),
+]
+
+
+async def make_layout_1(server, bucket):
+    """A bucket as the version before wrote it, and its samples as a store reads them."""
+    async with opened(server, bucket=f"{bucket}-expected") as store:
+        await store.write(OLD)
+        expected = {key: await samples(store, *key) for key in keys()}
+    await make_bucket(server, bucket)
+    await said(server, bucket, b"layout version=1i")
+    for body in line_protocol.bodies(OLD):
+        await said(server, bucket, body)
+    return expected
+
+
+def keys():
+    return dict.fromkeys((block.spec, block.space) for block in OLD)
+
+
+async def make_bucket(server, bucket):
+    headers = {"Authorization": f"Token {server.token}"}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers) as http:
+        [org] = (await http.get("/api/v2/orgs")).raise_for_status().json()["orgs"]
+        body = {"orgID": org["id"], "name": bucket}
+        (await http.post("/api/v2/buckets", json=body)).raise_for_status()
+
+
+async def measurements(server, bucket):
+    headers = {"Authorization": f"Token {server.token}"}
+    form = {"db": bucket, "q": "SELECT count(*) FROM /\\//"}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers) as http:
+        answer = (await http.post("/query", data=form)).raise_for_status().json()
+    return {one["name"] for one in answer["results"][0].get("series", ())}
+
+
+async def test_what_lay_in_one_bucket_is_moved_into_each_organisations(influxd):
+    expected = await make_layout_1(influxd, "moving")
+    for _ in range(2):
+        async with opened(influxd, bucket="moving") as store:
+            assert {key: await samples(store, *key) for key in keys()} == expected
+        assert await measurements(influxd, "moving") == set()
+    assert {name.split("/")[0] for name in await measurements(influxd, "moving-factory")} == {
+        "factory"
+    }
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+async def test_a_move_that_is_killed_anywhere_goes_on_and_loses_nothing(influxd, monkeypatch):
+    expected = await make_layout_1(influxd, "killed")
+    request, asked, ends = httpx.AsyncClient.request, 0, 0
+
+    async def dying(self, *args, **named):
+        nonlocal asked
+        answer = await request(self, *args, **named)
+        asked += 1
+        if asked > ends:
+            raise Killed
+        return answer
+
+    monkeypatch.setattr(httpx.AsyncClient, "request", dying)
+    while ends < 200:  # each try may ask once more than the one before
+        asked, ends = 0, ends + 1
+        try:
+            async with opened(influxd, bucket="killed"):
+                break
+        except* Killed:
+            pass
+    monkeypatch.undo()
+    assert 10 < ends < 200
+    async with opened(influxd, bucket="killed") as store:
+        assert {key: await samples(store, *key) for key in keys()} == expected
+    assert await measurements(influxd, "killed") == set()
+
+
+async def test_two_that_move_at_once_lose_nothing(influxd):
+    expected = await make_layout_1(influxd, "together")
+
+    async def move():
+        async with opened(influxd, bucket="together") as store:
+            assert {key: await samples(store, *key) for key in keys()} == expected
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(2):
+            tasks.create_task(move(), name=f"mover {number}")
+
+
+async def test_an_older_version_keeps_out_from_the_first_step_on(influxd):
+    await make_layout_1(influxd, "older")
+    async with opened(influxd, bucket="older"):
+        pass
+    headers = {"Authorization": f"Token {influxd.token}"}
+    form = {"db": "older", "q": 'SELECT last("version") FROM "layout"'}  # as layout 1 asks
+    async with httpx.AsyncClient(base_url=influxd.url, headers=headers) as http:
+        answer = (await http.post("/query", data=form)).raise_for_status().json()
+    [[_, version]] = answer["results"][0]["series"][0]["values"]
+    assert version == 2
+
+
+async def drop_bucket(server, bucket):
+    headers = {"Authorization": f"Token {server.token}"}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers) as http:
+        found = (await http.get("/api/v2/buckets", params={"name": bucket})).json()["buckets"]
+        (await http.delete(f"/api/v2/buckets/{found[0]['id']}")).raise_for_status()
+
+
+async def test_dropping_a_bucket_removes_one_organisation_and_nothing_else(influxd):
+    every = [of(name) for name in ("factory", "factory-b", "company")]
+    async with opened(influxd, bucket="dropping") as store:
+        await store.write([written(spec, [1, 2], [1.0, 2.0]) for spec in every])
+        await drop_bucket(influxd, "dropping-factory")
+        for opener in (contextlib.nullcontext(store), opened(influxd, bucket="dropping")):
+            async with opener as one:
+                found = [[time for time, _, _ in await samples(one, spec)] for spec in every]
+                assert found == [[], [1, 2], [1, 2]]
+                assert [f async for f in one.thin(Window("live", every[0], ("a",), 0, 9), 4)] == []
+                await one.delete("live", every[0].address, 0, 10)
+        await store.write([written(spec, [3], [3.0]) for spec in every])
+        found = [[time for time, _, _ in await samples(store, spec)] for spec in every]
+        assert found == [[3], [1, 2, 3], [1, 2, 3]]
+
+
+async def test_no_organisations_name_leads_into_another_testbed(influxd):
+    async with (
+        opened(influxd, bucket="lab") as lab,
+        opened(influxd, bucket="lab-two") as other,
+    ):
+        await other.write([written(of("a"), [1], [1.0])])
+        for spec in (of("two"), of("two-a")):
+            with pytest.raises(Refused, match="not of the testbed in lab"):
+                await samples(lab, spec)
+            with pytest.raises(Refused, match="not of the testbed in lab"):
+                await lab.delete("live", spec.address, 0, 10)
+            with pytest.raises(Partial, match="not of the testbed in lab") as told:
+                await lab.write([written(spec, [1], [2.0]), written(of("b"), [1], [2.0])])
+            assert [at for at, _ in told.value.later] == [0]
+        assert [value for _, value, _ in await samples(other, of("a"))] == ["1.0"]
+        assert [value for _, value, _ in await samples(lab, of("b"))] == ["2.0"]
+    with pytest.raises(Refused, match="an organisation's of the testbed in lab-two"):
+        async with opened(influxd, bucket="lab-two-a"):
+            pass
+
+
+async def limited_token(server, bucket):
+    """One that may read and write one bucket and nothing else."""
+    headers = {"Authorization": f"Token {server.token}"}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers) as http:
+        [org] = (await http.get("/api/v2/orgs")).json()["orgs"]
+        found = (await http.get("/api/v2/buckets", params={"name": bucket})).json()["buckets"]
+        resource = {"type": "buckets", "id": found[0]["id"], "orgID": org["id"]}
+        rights = [{"action": one, "resource": resource} for one in ("read", "write")]
+        body = {"orgID": org["id"], "permissions": rights}
+        made = await http.post("/api/v2/authorizations", json=body)
+        return made.raise_for_status().json()["token"]
+
+
+async def test_a_token_that_may_not_make_buckets_is_told_what_to_do(influxd):
+    await make_bucket(influxd, "limited")
+    token = await limited_token(influxd, "limited")
+    async with opened(influxd, bucket="limited", token=token) as store:
+        with pytest.raises(Partial, match="there is no bucket limited-factory") as told:
+            await store.write([block([1], [1.0])])
+        [(at, reason)] = told.value.later
+        assert at == 0
+        assert "read and write all buckets" in reason
+        assert await times(store) == []
 
 
 async def test_an_organisation_that_is_not_there_is_unknown(influxd):
@@ -154,7 +360,7 @@ def errors_of(branch):
 @pytest.mark.parametrize("error", errors_of(httpx.RequestError) | {httpx.InvalidURL})
 async def test_every_error_of_a_request_is_translated(error):
     async with httpx.AsyncClient(base_url="http://127.0.0.1:9") as http:
-        with pytest.raises(BedError), influxdb._translated(http):
+        with pytest.raises(BedError), influxdb_http.translated(http):
             raise error("what happened")
 
 
