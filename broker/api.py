@@ -127,7 +127,8 @@ def problem(answer: httpx.Response) -> BedError:
         code, detail, hint = str(told["code"]), str(told["detail"]), str(told.get("hint", ""))
     except (ValueError, KeyError, TypeError):
         code, detail, hint = "", f"{answer.request.url} answered {answer.status_code}", ""
-    if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+    later = answer.status_code == httpx.codes.TOO_MANY_REQUESTS
+    if later or answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
         return Unavailable(detail, hint=hint)
     return _BRANCH.get(code, Refused)(detail, hint=hint)
 

@@ -26,6 +26,7 @@ from testbed_api.http import (
     tokens,
 )
 from testbed_api.http.bounds import Bounded
+from testbed_api.http.limiting import Limited
 from testbed_api.parts import Parts
 
 ROOT = "/api/v1"
@@ -55,8 +56,9 @@ def create_app(parts: Parts | None) -> FastAPI:
     app.state.parts = parts
     errors.install(app)
     app.add_middleware(Bounded)
+    app.add_middleware(Limited, root=ROOT)
     app.include_router(operations.router, prefix=ROOT)
-    usual = examples.problems(401, 403, 404, 413, 422, 503)
+    usual = examples.problems(401, 403, 404, 413, 422, 429, 503)
     for room in _ROOMS:
         app.include_router(room.router, prefix=ROOT, responses=usual)
     app.mount(_ASSETS, StaticFiles(directory=swagger_ui_path), name="assets")

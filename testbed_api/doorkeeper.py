@@ -12,6 +12,8 @@ from broker.errors import Unavailable
 from broker.rights import Kind, Principal, Rights
 from testbed_api import last_use
 from testbed_api.domain import tokens
+from testbed_api.errors import TooMany
+from testbed_api.limits import Limits
 from testbed_api.registry.sql import Registry
 
 log = structlog.get_logger()
@@ -20,10 +22,13 @@ log = structlog.get_logger()
 class Doorkeeper:
     """Answers the broker's auth callout."""
 
-    def __init__(self, registry: Registry, clock: Clock, system: Mapping[str, Credential]) -> None:
+    def __init__(
+        self, registry: Registry, clock: Clock, system: Mapping[str, Credential], limits: Limits
+    ) -> None:
         """system: the parts' own credentials by principal, made anew at each start and never
-        stored.
+        stored.  limits: how many connections an organisation may have.
         """
+        self._limits = limits
         self._registry = registry
         self._clock = clock
         self._system = {name: tokens.hashed(one.secret) for name, one in system.items()}
@@ -49,8 +54,23 @@ class Doorkeeper:
         if token is None or not token.span.covers(now_ns):
             return None
         rights = await self._registry.rights_of(principal, now_ns)
+        entry = self._entry(rights, principal, token.span.until_ns)
+        known = rights.principal(principal, now_ns)
+        if entry is None or known is None or not await self._is_room(known.organisation, now_ns):
+            return None
         await last_use.note(self._registry, token, now_ns)
-        return self._entry(rights, principal, token.span.until_ns)
+        self._limits.entered(known.organisation)
+        return entry
+
+    async def _is_room(self, organisation: str, now_ns: int) -> bool:
+        async def principals() -> list[str]:
+            return [one.id for one in await self._registry.principals(organisation, now_ns)]
+
+        try:
+            await self._limits.make_room(organisation, principals, now_ns)
+        except TooMany:  # said and counted once there
+            return False
+        return True
 
     def _entry(self, rights: Rights, principal: str, expires_ns: int | None) -> Entry | None:
         """Its topics, until the first of its rights ends or its token does."""

@@ -111,6 +111,11 @@ def problem(
 async def _of_ours(request: Request, exc: Exception) -> JSONResponse:
     if not isinstance(exc, BedError):
         raise exc
+    return answer(exc, request.url.path)
+
+
+def answer(exc: BedError, path: str) -> JSONResponse:
+    """The problem that an error of ours is to who asked for `path`."""
     status = next(STATUS[kind] for kind in type(exc).__mro__ if kind in STATUS)
     headers: dict[str, str] = {}
     if isinstance(exc, Unauthenticated):
@@ -120,8 +125,7 @@ async def _of_ours(request: Request, exc: Exception) -> JSONResponse:
     if isinstance(exc, Unavailable):
         headers = {"Retry-After": str(RETRY_AFTER_S)}
     if isinstance(exc, Corrupt | Partial):
-        log.error("stored data was not understood", path=request.url.path, reason=str(exc))
-    path = request.url.path
+        log.error("stored data was not understood", path=path, reason=str(exc))
     return problem(status, exc.code, exc.message, path=path, hint=exc.hint, headers=headers)
 
 

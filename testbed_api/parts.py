@@ -12,6 +12,7 @@ from testbed_api.changes import Changes
 from testbed_api.dumping import Dumper
 from testbed_api.freshness import Freshness
 from testbed_api.ledger import Ledger
+from testbed_api.limits import Limits
 from testbed_api.registry.sql import Registry
 from testbed_api.retention import Keeper
 from testbed_api.signing_in import Failures
@@ -35,7 +36,7 @@ class Parts:
     recorded: the recorder's counts, empty where it is not in this process.  interrupted: why it
     does not record just now, empty while it does.  live_batches: that wait for a slow reader of
     live events; beyond them the oldest are dropped, and it is told.  failures: of signing in,
-    lately.
+    lately.  limits: what each organisation may ask for.
     """
 
     registry: Registry
@@ -52,6 +53,7 @@ class Parts:
     live_batches: int = 200
     failures: Failures = field(default_factory=Failures)
     announce: Callable[[str], Awaitable[None]] = _known_at_once
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def changes(self) -> Changes:

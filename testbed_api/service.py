@@ -30,6 +30,7 @@ from testbed_api.doorkeeper import Doorkeeper
 from testbed_api.doors import Doors
 from testbed_api.dumping import Dumper
 from testbed_api.freshness import Freshness
+from testbed_api.limits import Limits
 from testbed_api.noticing import noticing
 from testbed_api.parts import Parts
 from testbed_api.recorder import Recorder
@@ -116,14 +117,16 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
     apart = settings.influxdb is not None
     with listening(settings.host, settings.api_port) as door:
         async with data.alone(settings) as kept:
-            answer = Doorkeeper(kept.registry, clock, system).answer
+            limits = Limits(settings.limits)
+            answer = Doorkeeper(kept.registry, clock, system, limits).answer
             made = Credential.make(ADMINISTRATOR)
             first = await _first_administrator(kept.registry, made, clock)
             folder = settings.folder / BROKER
             async with nats.serve(folder, answer=answer, clock=clock, settings=wanted) as broker:
+                limits.on_broker = broker.connected
                 way = doors.way_in(broker.mqtt, shown.broker)
                 async with (
-                    _working(settings, kept, broker, _seats(way, system), clock) as parts,
+                    _working(settings, kept, broker, _seats(way, system), clock, limits) as parts,
                     answering(parts, door, shown.api),
                 ):
                     here = Address(*door.getsockname()[:2])
@@ -143,10 +146,11 @@ async def serve_api(
     shown = doors.checked(doors.of(settings), settings, clock.now_ns())
     with listening(settings.host, settings.api_port) as door:
         async with data.beside_others(settings) as kept:
+            limits = Limits(settings.limits)
             await _first_administrator(kept.registry, services.secrets.administrator(), clock)
             async with (
-                _joined(services, kept.registry, clock) as broker,
-                _working(settings, kept, broker, seats, clock) as parts,
+                _joined(services, kept.registry, clock, limits) as broker,
+                _working(settings, kept, broker, seats, clock, limits) as parts,
                 answering(parts, door, shown.api),
             ):
                 here = Address(*door.getsockname()[:2])
@@ -155,7 +159,7 @@ async def serve_api(
 
 @asynccontextmanager
 async def _joined(
-    services: Services, registry: Registry, clock: Clock
+    services: Services, registry: Registry, clock: Clock, limits: Limits
 ) -> AsyncIterator[Door | None]:
     """A broker that runs by itself and asks us; None if it asks nobody."""
     if services.inner is None:
@@ -166,10 +170,11 @@ async def _joined(
         services.inner,
         services.bus.address,
         keys=shared.keys(),
-        answer=Doorkeeper(registry, clock, shared.system()).answer,
+        answer=Doorkeeper(registry, clock, shared.system(), limits).answer,
         clock=clock,
         trust=services.trust,
     ) as broker:
+        limits.on_broker = broker.connected
         yield broker
 
 
@@ -180,6 +185,7 @@ async def _working(
     broker: Door | None,
     seats: Mapping[str, BusSettings],
     clock: Clock,
+    limits: Limits,
 ) -> AsyncIterator[Parts]:
     """The parts of the API, on the bus, beside the recorder unless that runs apart.
 
@@ -211,6 +217,7 @@ async def _working(
             partial(_interrupted, recorder),
             settings.live_batches,
             announce=broker.announce,
+            limits=limits,
         )
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from broker.settings import PREFIX, Address, NamedFile, Settings
+from testbed_api.limits import Most
 from testbed_api.registry import postgresql
 from testbed_api.registry.postgresql import PostgresqlAddress
 
@@ -125,6 +126,33 @@ class ServerSettings(Settings):
         description="batches that wait for a slow reader of live events; beyond them the oldest go,"
         " and it is told",
     )
+    limit_requests_per_s: int = Field(
+        default=1_000,
+        ge=1,
+        description="requests a second of one organisation over HTTP; ten seconds' worth may come"
+        " at once",
+    )
+    limit_anonymous_per_s: int = Field(
+        default=200,
+        ge=1,
+        description="requests a second of one address without a credential, or with a wrong one;"
+        " ten seconds' worth may come at once",
+    )
+    limit_streams: int = Field(
+        default=20_000, ge=1, description="streams that one organisation may register"
+    )
+    limit_points_per_s: int = Field(
+        default=20_000_000,
+        ge=1,
+        description="samples a second that one organisation reads from the history; ten seconds'"
+        " worth may come at once, and an answer that has begun is not cut off",
+    )
+    limit_connections: int = Field(
+        default=2_000,
+        ge=1,
+        description="live connections of one organisation that are open at once, MQTT and live"
+        " events together",
+    )
     free_bytes: int = Field(
         default=64 * 1024**2,
         ge=0,
@@ -181,6 +209,17 @@ class ServerSettings(Settings):
         if text != SQLITE:
             postgresql.address_of(text)
         return text
+
+    @property
+    def limits(self) -> Most:
+        """What one organisation may ask for."""
+        return Most(
+            self.limit_requests_per_s,
+            self.limit_anonymous_per_s,
+            self.limit_streams,
+            self.limit_points_per_s,
+            self.limit_connections,
+        )
 
     @property
     def tables(self) -> Path | PostgresqlAddress:

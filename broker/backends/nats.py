@@ -7,7 +7,7 @@ inner door lets in only who has the keys.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,11 +61,13 @@ class NatsSettings:
 class Door:
     """The running broker, as `broker.backends.port.Door` has it.
 
-    Whoever is kicked may knock again, and is answered anew.
+    Whoever is kicked may knock again, and is answered anew.  connected: how many connections each
+    principal has.
     """
 
     mqtt: Address
     ender: Callable[[str], Awaitable[None]]
+    connected: Callable[[], Awaitable[Mapping[str, int]]]
 
     async def kick(self, principal: str) -> None:
         """End every connection of a principal."""
@@ -112,7 +114,7 @@ async def serve(
     try:
         await child.start()
         async with _attended(reception, child, folder, clock):
-            yield Door(mqtt, reception.kick)
+            yield Door(mqtt, reception.kick, reception.connected)
     finally:
         await child.stop()
 
@@ -136,7 +138,7 @@ async def join(
     """
     reception = Reception(server, keys, answer, clock, trust)
     async with _attended(reception, None, Path.cwd(), clock):
-        yield Door(mqtt, reception.kick)
+        yield Door(mqtt, reception.kick, reception.connected)
 
 
 @asynccontextmanager

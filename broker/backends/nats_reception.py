@@ -6,6 +6,7 @@ the server who is inside.
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ START_S = 10.0
 CONNECT_S = 5
 KICK_S = 2.0
 ASK_S = 5.0
+PAGE = 1_000
+"""Connections that the server is asked for at a time."""
 MOST_KICKED = 10_000
 """Connections of one principal that a kick finds."""
 RESPONDERS = "testbed"
@@ -123,6 +126,22 @@ class Reception:
             return dict(orjson.loads(told.data))
         except (TimeoutError, nats.errors.Error, ValueError) as exc:
             raise Unavailable(f"nats-server did not answer {subject}: {_said(exc)}") from exc
+
+    async def connected(self) -> Mapping[str, int]:
+        """How many connections each principal has, but for those not let in yet.
+
+        Raises Unavailable.
+        """
+        found: Counter[str] = Counter()
+        seen = 0
+        while True:
+            asked = {"auth": True, "limit": PAGE, "offset": seen}
+            told = await self._asked(self._system, _WHO, asked)
+            page = told["data"]["connections"]
+            found.update(str(one["authorized_user"]) for one in page if one.get("account"))
+            seen += len(page)
+            if len(page) < PAGE:
+                return found
 
     async def kick(self, principal: str) -> None:
         """End every connection of a principal, also one that is being answered at this moment.

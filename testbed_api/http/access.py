@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from broker import policy
@@ -16,6 +16,7 @@ from testbed_api import last_use
 from testbed_api.domain import tokens
 from testbed_api.domain.tokens import Token
 from testbed_api.errors import Unauthenticated
+from testbed_api.http import limiting
 from testbed_api.parts import Given, Parts
 from testbed_api.registry.equipment import Seen
 
@@ -143,8 +144,23 @@ async def _found(parts: Parts, principal: str, secret_hash: str) -> Caller | Non
 
 
 async def _caller(
-    shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)], parts: Given
+    shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+    parts: Given,
+    request: Request,
 ) -> Caller:
+    try:
+        caller = await _known(shown, parts)
+    except Unauthenticated:
+        if limiting.shows_one(request.headers.get("authorization", "")):  # else it is counted
+            parts.limits.anonymous(limiting.address_of(request.client), parts.clock.now_ns())
+        raise
+    parts.limits.request(caller.organisation, caller.at_ns)
+    await last_use.note(parts.registry, caller.token, caller.at_ns)
+    return caller
+
+
+async def _known(shown: HTTPAuthorizationCredentials | None, parts: Parts) -> Caller:
+    """Who shows this; raises Unauthenticated."""
     if shown is None:
         raise Unauthenticated(
             "no credential came with the request",
@@ -160,7 +176,6 @@ async def _caller(
     caller = await _found(parts, credential.principal, tokens.hashed(credential.secret))
     if caller is None:
         raise wrong
-    await last_use.note(parts.registry, caller.token, caller.at_ns)
     return caller
 
 

@@ -2,6 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 from broker import client
 from broker.clock import NS_PER_S
@@ -10,12 +13,28 @@ from testbed_api.http import access
 from testbed_api.http.access import Caller
 from testbed_api.parts import Parts
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
 LOOK_EVERY_S = 0.5
 BEAT_EVERY_S = 10.0
 
 
 async def events(parts: Parts, caller: Caller, topic: StreamTopic) -> AsyncIterator[bytes]:
-    """One event a batch, a comment every ten seconds; ends within a second of the right's end."""
+    """One event a batch, a comment every ten seconds; ends within a second of the right's end.
+
+    Raises TooMany first, if the caller's organisation has too many connections open.
+    """
+    limits, organisation = parts.limits, caller.organisation
+    principals = partial(parts.changes.of_organisation, organisation)
+    await limits.make_room(organisation, principals, parts.clock.now_ns())
+    with limits.following(organisation):
+        async with aclosing(cast("AsyncGenerator[bytes]", _events(parts, caller, topic))) as one:
+            async for text in one:
+                yield text
+
+
+async def _events(parts: Parts, caller: Caller, topic: StreamTopic) -> AsyncIterator[bytes]:
     told = 0
     beat_ns = parts.clock.now_ns()
     async with parts.bus.subscribe(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from broker import scrape
@@ -33,7 +33,7 @@ async def health() -> dict[str, str]:
     "/ready",
     openapi_extra=asks(Action.ENTER),
     summary="Ready?",
-    responses=examples.answer({"state": "ready"}) | examples.problems(401, 503),
+    responses=examples.answer({"state": "ready"}) | examples.problems(401, 429, 503),
 )
 async def ready(parts: Given, _caller: Asking) -> dict[str, str]:
     """Whether registry, store and broker answer; 503 with what is wrong. For every credential."""
@@ -50,7 +50,7 @@ async def ready(parts: Given, _caller: Asking) -> dict[str, str]:
     openapi_extra=asks(Action.OPERATE),
     summary="Counts for Prometheus",
     response_class=Response,
-    responses=examples.answer(examples.METRICS, "text/plain") | examples.problems(401, 403),
+    responses=examples.answer(examples.METRICS, "text/plain") | examples.problems(401, 403, 429),
 )
 async def metrics(parts: Given, caller: Asking) -> Response:
     """For who operates the testbed."""
@@ -70,9 +70,18 @@ class _Counts(Collector):
     def collect(self) -> Iterator[Metric]:
         """One family a count."""
         yield from figures.families(self._parts.recorded())
+        yield from self._refused()
         for name, count in self._ledger.items():
             yield GaugeMetricFamily(f"testbed_ledger_{name}", f"ledger: {name} in all", value=count)
         connected = float(self._parts.bus.is_connected)
         yield GaugeMetricFamily(
             "testbed_broker_connected", "whether the API is on the bus", value=connected
         )
+
+    def _refused(self) -> Iterator[Metric]:
+        labels = ("organisation", "what")
+        told = "requests and connections beyond a limit; organisation is empty without a credential"
+        family = CounterMetricFamily("testbed_limited", told, labels=labels)
+        for labelled, count in sorted(self._parts.limits.refused.items()):
+            family.add_metric(labelled, count)
+        yield family

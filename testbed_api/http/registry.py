@@ -136,6 +136,9 @@ async def add_spec(
     caller.must(Action.DESCRIBE, address)
     proposal = await asyncio.to_thread(form.spec, address)  # the first unit loads UCUM's grammar
     async with parts.changes.of(await _gateways(parts, address)) as registry:
+        if not await registry.has_stream(address):
+            count = await registry.stream_count(address.organisation)
+            parts.limits.registering(address.organisation, count, caller.at_ns)
         spec = await registry.add_spec(proposal)
     return messages.spec_json(spec)
 

@@ -1,11 +1,14 @@
 """Routes: what is stored of a stream, and what comes in now."""
 
-from typing import Annotated, Any
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from broker import codec
+from broker.batch import Long
 from broker.clock import text_of
 from broker.namespace import StreamTopic, Verb
 from broker.rights import Action, Entry
@@ -24,8 +27,11 @@ from testbed_api.http.forms import (
 from testbed_api.http.history import as_csv, as_json
 from testbed_api.http.streaming import Streamed, begun
 from testbed_api.ledger import DeadLetter, Touched
-from testbed_api.parts import Given
+from testbed_api.parts import Given, Parts
 from testbed_api.stores.port import Window
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 router = APIRouter(tags=["streams"], prefix="/streams/{organisation}/{equipment}/{stream}")
 
@@ -74,8 +80,10 @@ async def history(
     names = tuple(dict.fromkeys(asked.signals)) or spec.names
     window = Window(asked.space, spec, names, from_ns, to_ns)
     gaps = await parts.ledger.gaps(asked.space, address, from_ns, to_ns)
+    parts.limits.reading(caller.organisation, parts.clock.now_ns())
     store, points = parts.store, asked.points
     frames = store.read(window) if points is None else store.thin(window, points)
+    frames = _counted(frames, parts, caller.organisation)
     csv = asked.format is Format.CSV
     chunks = await begun(as_csv(window, frames) if csv else as_json(window, frames, gaps))
     media_type = CSV_TYPE if csv else "application/json"
@@ -137,9 +145,21 @@ async def live(
     """
     caller.must_read(asked.space, address)
     await parts.registry.spec(address)
-    events = following.events(parts, caller, StreamTopic(asked.space, Verb.DATA, address))
+    events = await begun(
+        following.events(parts, caller, StreamTopic(asked.space, Verb.DATA, address))
+    )
     headers = {"Cache-Control": "no-store"}
     return Streamed(events, headers=headers, media_type="text/event-stream")
+
+
+async def _counted(
+    frames: AsyncIterator[Long], parts: Parts, organisation: str
+) -> AsyncIterator[Long]:
+    """The same, counted as read by an organisation."""
+    async with aclosing(cast("AsyncGenerator[Long]", frames)):
+        async for frame in frames:
+            parts.limits.read(organisation, len(frame), parts.clock.now_ns())
+            yield frame
 
 
 def _letter(one: DeadLetter) -> dict[str, Any]:

@@ -143,6 +143,20 @@ class EquipmentQueries(Queries):
             f"there is no stream {address}" + ("" if version is None else f" with spec {version}")
         )
 
+    async def has_stream(self, address: StreamAddress) -> bool:
+        """Whether a spec of it is registered."""
+        table = tables.stream_specs
+        query = select(table.c.version).filter_by(
+            organisation=address.organisation, equipment=address.equipment, stream=address.stream
+        )
+        return bool(await self._rows(query.limit(1)))
+
+    async def stream_count(self, organisation: str) -> int:
+        """How many streams of an organisation are registered."""
+        first = select(func.count()).select_from(tables.stream_specs)
+        [(count,)] = await self._rows(first.filter_by(organisation=organisation, version=1))
+        return int(count)
+
     async def streams(
         self,
         after: StreamAddress | None,
