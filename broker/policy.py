@@ -31,10 +31,11 @@ testbed as a whole.
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Yes or no, and why, in words for a log."""
+    """Yes or no, and why, in words for a log.  grant: the one that it rests on."""
 
     allowed: bool
     reason: str
+    grant: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,20 +128,19 @@ def topics(rights: Rights, principal: str, at_ns: int) -> Topics:
 
 
 def until_ns(rights: Rights, principal: str, at_ns: int) -> int | None:
-    """The earliest moment after `at_ns` at which some right of it may end; None if none does.
+    """The earliest moment after `at_ns` at which some right of it may end or begin, None if none.
 
-    Until then nothing that `topics` lists now is lost, unless somebody changes the rights.
+    Until then `topics` lists what it lists now, unless somebody changes the rights.
     """
     who = rights.principal(principal, at_ns)
     if who is None:
         return None
-    ends = [who.span.until_ns]
     mine = [one for one in rights.grants if one.company == who.organisation]
-    ends += [one.span.until_ns for one in mine if one.span.covers(at_ns)]
-    for pause in rights.pauses:
-        if pause.span.from_ns > at_ns and any(_stops(pause, one) for one in mine):
-            ends.append(pause.span.from_ns)
-    return min((one for one in ends if one is not None), default=None)
+    about = [one.span for one in mine]
+    about += [one.span for one in rights.pauses if any(stops(one, grant) for grant in mine)]
+    moments = [who.span.until_ns]
+    moments += [moment for one in about for moment in (one.from_ns, one.until_ns)]
+    return min((one for one in moments if one is not None and one > at_ns), default=None)
 
 
 # --- the bus ----------------------------------------------------------------------------------
@@ -224,9 +224,9 @@ def _opens(rights: Rights, who: Principal, grant: Grant, at_ns: int) -> Decision
         return Decision(allowed=False, reason="its roles do not read what others grant")
     if who.kind is Kind.MACHINE and grant.entry not in who.scope.reads:
         return Decision(allowed=False, reason="not in its scope")
-    if any(_stops(one, grant) and one.span.covers(at_ns) for one in rights.pauses):
+    if any(stops(one, grant) and one.span.covers(at_ns) for one in rights.pauses):
         return Decision(allowed=False, reason="paused by its owner")
-    return Decision(allowed=True, reason=f"grant {grant.id}")
+    return Decision(allowed=True, reason=f"grant {grant.id}", grant=grant.id)
 
 
 def _grants(rights: Rights, who: Principal, at_ns: int) -> Iterator[Grant]:
@@ -235,7 +235,8 @@ def _grants(rights: Rights, who: Principal, at_ns: int) -> Iterator[Grant]:
             yield one
 
 
-def _stops(pause: Pause, grant: Grant) -> bool:
+def stops(pause: Pause, grant: Grant) -> bool:
+    """Whether a grant does not count while this pause lasts."""
     address = grant.entry.address
     return (
         pause.owner == address.organisation
@@ -276,6 +277,18 @@ def listed(rights: Rights, who: Principal, at_ns: int) -> Iterator[Listing]:
             one.organisations is None or who.organisation in one.organisations
         ):
             yield one
+
+
+def _samples(rights: Rights, who: Principal, target: Target, at_ns: int) -> Decision:
+    """People look at an example, of their own equipment or one that is listed to them with it."""
+    owner = _equipment_of(target)
+    if owner is None or not who.roles:
+        return Decision(allowed=False, reason="no example for it")
+    if owner.organisation == who.organisation:
+        return Decision(allowed=True, reason="its organisation's own")
+    shown = (one for one in listed(rights, who, at_ns) if one.sample is not None)
+    allowed = any(one.equipment == owner for one in shown)
+    return Decision(allowed, "listed with an example" if allowed else "no example for it")
 
 
 def _is_its(rights: Rights, who: Principal, entry: Entry, at_ns: int) -> bool:
@@ -337,6 +350,7 @@ _ASKED: Mapping[Action, Callable[[Rights, Principal, Target, int], Decision]] = 
     Action.ENTER: _enters,
     Action.SEE: _sees,
     Action.ASK: _asks,
+    Action.SAMPLE: _samples,
 }
 
 

@@ -62,6 +62,8 @@ class Action(StrEnum):
     REGISTER = "register"
     DESCRIBE = "describe"
     """Propose a stream's spec."""
+    SAMPLE = "sample"
+    """Look at the example that an equipment is listed with."""
     SHARE = "share"
     """List, grant, refuse, revoke, enrol, keep and delete."""
     PAUSE = "pause"
@@ -104,6 +106,13 @@ class Span:
     def covers(self, at_ns: int) -> bool:
         """Whether this instant lies in it."""
         return self.from_ns <= at_ns and (self.until_ns is None or at_ns < self.until_ns)
+
+    def holds(self, other: "Span") -> bool:
+        """Whether all of another lies in it."""
+        if self.until_ns is None:
+            return self.from_ns <= other.from_ns
+        ends = other.until_ns is not None and other.until_ns <= self.until_ns
+        return ends and self.from_ns <= other.from_ns
 
     def ended(self, at_ns: int) -> "Span":
         """The same, at an end by that instant."""
@@ -163,16 +172,38 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """A part of a stream's past, `to_ns` not included, shown as an example of it."""
+
+    entry: Entry
+    from_ns: int
+    to_ns: int
+
+    def __post_init__(self) -> None:
+        if self.from_ns >= self.to_ns:
+            raise Invalid(f"the sample of {self.entry.address} ends before it begins")
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
-    """An equipment exists for these organisations too; None is everybody."""
+    """An equipment exists for these organisations too; None is everybody.
+
+    sample: what their people may read without a grant.
+    """
 
     equipment: EquipmentAddress
     organisations: frozenset[str] | None
     span: Span = Span()
+    sample: Sample | None = None
 
     def __post_init__(self) -> None:
         if self.organisations is not None and not self.organisations:
             raise Invalid(f"{self.equipment} is listed to nobody", hint="end the listing instead")
+        if self.sample is not None and self.sample.entry.address.owner != self.equipment:
+            raise Invalid(
+                f"the sample is of {self.sample.entry.address}, not of {self.equipment}",
+                hint="choose one of the equipment's own streams",
+            )
 
 
 @dataclass(frozen=True, slots=True)

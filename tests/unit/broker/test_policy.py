@@ -22,6 +22,7 @@ from broker.rights import (
     Principal,
     Rights,
     Role,
+    Sample,
     Scope,
     Span,
 )
@@ -60,7 +61,10 @@ RIGHTS = Rights(
     PARTIES,
     (*PEOPLE, *MACHINES, Principal("recorder", "", Kind.SYSTEM)),
     grants=(Grant(7, "firm", LIVE_RIG, Span(10, 20)),),
-    listings=(Listing(RIG.owner, frozenset({"firm"})),),
+    listings=(
+        Listing(RIG.owner, frozenset({"firm"}), sample=Sample(LIVE_RIG, 1, 2)),
+        Listing(RIG.owner, frozenset({"ministry"}), Span(30, 40)),
+    ),
     known=frozenset({LIVE_RIG, LIVE_SCORE, Entry("live", HIDDEN)}),
 )
 WHO = [one.id for one in RIGHTS.principals]
@@ -101,6 +105,8 @@ TABLE = [
     (Action.DESCRIBE, HIDDEN, of("factory", "owner", "engineer")),
     (Action.DESCRIBE, StreamAddress("factory", "rig", "new"), of("factory", "owner", "engineer")),
     (Action.SHARE, RIG.owner, of("factory", "owner", "engineer")),
+    (Action.SAMPLE, RIG.owner, FACTORY | of("firm")),
+    (Action.SAMPLE, HIDDEN.owner, FACTORY),
     (Action.PAUSE, RIG.owner, of("factory", "owner", "engineer", "operator")),
     (Action.PAUSE, "factory", of("factory", "owner", "engineer", "operator")),
     (Action.ASK, RIG, of("firm", "owner", "developer")),
@@ -168,6 +174,35 @@ def test_until_is_the_end_of_the_grant_or_the_beginning_of_a_pause():
         PARTIES, RIGHTS.principals, RIGHTS.grants, (Pause("factory", span=Span(17, 18)),)
     )
     assert policy.until_ns(paused, "detector", 15) == 17
+    assert policy.until_ns(paused, "detector", 17) == 18
+    assert policy.until_ns(RIGHTS, "detector", 5) == 10
+
+
+def test_a_listing_without_an_example_shows_none():
+    assert "ministry-auditor" in allowed(Action.SEE, RIG, at_ns=35)
+    assert allowed(Action.SAMPLE, RIG.owner, at_ns=35) == FACTORY | of("firm")
+
+
+def test_a_sample_is_of_the_equipment_that_is_listed():
+    with pytest.raises(Invalid, match="not of factory/press"):
+        Listing(HIDDEN.owner, None, sample=Sample(LIVE_RIG, 1, 2))
+    with pytest.raises(Invalid, match="ends before it begins"):
+        Sample(LIVE_RIG, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("other", "held"),
+    [
+        (Span(5, 10), True),
+        (Span(6, 9), True),
+        (Span(4, 9), False),
+        (Span(6, 11), False),
+        (Span(6), False),
+    ],
+)
+def test_a_span_holds_what_lies_in_it_whole(other, held):
+    assert Span(5, 10).holds(other) is held
+    assert Span(5).holds(other) is (other.from_ns >= 5)
 
 
 def test_a_listing_ends_and_may_be_to_everybody():
