@@ -16,6 +16,7 @@ from testbed import (
     mosquitto_commands,
     party_commands,
     running,
+    sharing_commands,
     token_commands,
 )
 from testbed.options import Json, settings
@@ -35,11 +36,8 @@ app.add_typer(retention_app, name="retention")
 app.add_typer(gateway_cli.app, name="gateway")
 app.add_typer(simulate_app, name="simulate")
 for commands in (
-    party_commands,
-    credential_commands,
-    token_commands,
-    grant_commands,
-    mosquitto_commands,
+    *(party_commands, credential_commands, token_commands),
+    *(sharing_commands, grant_commands, mosquitto_commands),
 ):
     commands.add_to(app)
 app.add_typer(installing.secrets_app, name="secrets")

@@ -13,12 +13,15 @@ from swagger_ui_bundle import swagger_ui_path
 from testbed_api import errors
 from testbed_api.http import (
     backup,
+    consent,
     credentials,
     examples,
     keeping,
+    listings,
     operations,
     overview,
     parties,
+    pauses,
     registry,
     sharing,
     signing_in,
@@ -34,13 +37,14 @@ _ASSETS = f"{ROOT}/docs/assets"
 
 _ROOMS = (
     *(registry, streams, overview, keeping, backup),
-    *(parties, credentials, tokens, signing_in, sharing),
+    *(parties, credentials, tokens, signing_in),
+    *(listings, sharing, pauses, consent),
 )
 _DESCRIPTION = """What is shared with you, what is stored of it, and what comes in now.
 
-Every request but `health` and `sign-in` carries `Authorization: Bearer principal.secret`. Errors
-are problem+json (RFC 9457) with a stable `code`, a `detail` in a sentence, and often a `hint`. What
-is not yours answers as if it were not there."""
+Every request but `health` and `sign-in` carries `Authorization: Bearer
+principal.secret`. Errors are problem+json (RFC 9457) with a stable `code`, a `detail` in a
+sentence, and often a `hint`. What is not yours answers as if it were not there."""
 
 
 def create_app(parts: Parts | None) -> FastAPI:

@@ -1,6 +1,6 @@
 """Who may come onto the bus: the registry's principals, and the testbed's own parts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -19,16 +19,27 @@ from testbed_api.registry.sql import Registry
 log = structlog.get_logger()
 
 
+def _unnoted(_knock: Knock, _entry: Entry) -> None:
+    """Nobody keeps a book."""
+
+
 class Doorkeeper:
     """Answers the broker's auth callout."""
 
     def __init__(
-        self, registry: Registry, clock: Clock, system: Mapping[str, Credential], limits: Limits
+        self,
+        registry: Registry,
+        clock: Clock,
+        system: Mapping[str, Credential],
+        limits: Limits,
+        admitted: Callable[[Knock, Entry], None] = _unnoted,
     ) -> None:
         """system: the parts' own credentials by principal, made anew at each start and never
-        stored.  limits: how many connections an organisation may have.
+        stored.  limits: how many connections an organisation may have.  admitted: is told of
+        everybody else who is let in; must not block.
         """
         self._limits = limits
+        self._admitted = admitted
         self._registry = registry
         self._clock = clock
         self._system = {name: tokens.hashed(one.secret) for name, one in system.items()}
@@ -41,12 +52,15 @@ class Doorkeeper:
             right = self._system[knock.principal] == shown
             return self._entry(Rights(principals=(part,)), part.id, None) if right else None
         try:
-            return await self._known(knock.principal, shown)
+            entry = await self._known(knock.principal, shown)
         except Unavailable as exc:
             log.exception(
                 "connection could not be judged", principal=knock.principal[:60], reason=str(exc)
             )
             return None
+        if entry is not None:
+            self._admitted(knock, entry)
+        return entry
 
     async def _known(self, principal: str, shown: str) -> Entry | None:
         now_ns = self._clock.now_ns()

@@ -8,12 +8,15 @@ from fastapi import Depends, Request
 
 from broker import client
 from broker.clock import Clock
+from broker.rights import Entry
 from testbed_api.changes import Changes
 from testbed_api.dumping import Dumper
 from testbed_api.freshness import Freshness
 from testbed_api.ledger import Ledger
 from testbed_api.limits import Limits
+from testbed_api.reading import ReadBook
 from testbed_api.registry.sql import Registry
+from testbed_api.registry.using import Counted
 from testbed_api.retention import Keeper
 from testbed_api.signing_in import Failures
 from testbed_api.stores.port import SeriesStore
@@ -54,11 +57,19 @@ class Parts:
     failures: Failures = field(default_factory=Failures)
     announce: Callable[[str], Awaitable[None]] = _known_at_once
     limits: Limits = field(default_factory=Limits)
+    reads: ReadBook = field(default_factory=ReadBook)
 
     @property
     def changes(self) -> Changes:
         """How rights are changed, with what follows on the bus."""
         return Changes(self.registry, self.clock, self.kick)
+
+    async def note_read(self, principal: str, entry: Entry, way: str) -> None:
+        """Count a read before it is answered; raises Unavailable: what cannot be counted is not
+        read.
+        """
+        now_ns = self.clock.now_ns()
+        await self.reads.note(self.registry, Counted.at(principal, entry, way, now_ns), now_ns)
 
 
 def _parts(request: Request) -> Parts:

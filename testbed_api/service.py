@@ -21,7 +21,7 @@ from broker.credential import Credential
 from broker.errors import Invalid, Refused
 from broker.rights import Party, Role
 from broker.settings import Address, BusSettings
-from testbed_api import data, doors
+from testbed_api import data, doors, sessions
 from testbed_api.answering import answering, listening
 from testbed_api.data import Data
 from testbed_api.domain import parties, tokens
@@ -37,6 +37,7 @@ from testbed_api.recorder import Recorder
 from testbed_api.recording import BROKER, recording
 from testbed_api.registry.sql import Registry
 from testbed_api.retention import Keeper
+from testbed_api.sessions import Sessions
 from testbed_api.settings import MOSQUITTO, NO_TLS, ServerSettings
 from testbed_api.shared import ADMINISTRATOR, API, RECORDER, SharedSecrets
 
@@ -117,8 +118,8 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
     apart = settings.influxdb is not None
     with listening(settings.host, settings.api_port) as door:
         async with data.alone(settings) as kept:
-            limits = Limits(settings.limits)
-            answer = Doorkeeper(kept.registry, clock, system, limits).answer
+            limits, book = Limits(settings.limits), Sessions(kept.registry, clock)
+            answer = Doorkeeper(kept.registry, clock, system, limits, book.admitted).answer
             made = Credential.make(ADMINISTRATOR)
             first = await _first_administrator(kept.registry, made, clock)
             folder = settings.folder / BROKER
@@ -126,6 +127,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
                 limits.on_broker = broker.connected
                 way = doors.way_in(broker.mqtt, shown.broker)
                 async with (
+                    sessions.noting(book, broker),
                     _working(settings, kept, broker, _seats(way, system), clock, limits) as parts,
                     answering(parts, door, shown.api),
                 ):
@@ -165,15 +167,18 @@ async def _joined(
     if services.inner is None:
         yield None
         return
-    shared = services.secrets
-    async with nats.join(
-        services.inner,
-        services.bus.address,
-        keys=shared.keys(),
-        answer=Doorkeeper(registry, clock, shared.system(), limits).answer,
-        clock=clock,
-        trust=services.trust,
-    ) as broker:
+    shared, book = services.secrets, Sessions(registry, clock)
+    async with (
+        nats.join(
+            services.inner,
+            services.bus.address,
+            keys=shared.keys(),
+            answer=Doorkeeper(registry, clock, shared.system(), limits, book.admitted).answer,
+            clock=clock,
+            trust=services.trust,
+        ) as broker,
+        sessions.noting(book, broker),
+    ):
         limits.on_broker = broker.connected
         yield broker
 

@@ -24,11 +24,15 @@ _HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
 
 @dataclass(frozen=True, slots=True)
 class Knock:
-    """Somebody connects: who they say they are, and what they show for it."""
+    """Somebody connects: who they say they are, and what they show for it.
+
+    connection: its name from now until it ends, the same for everybody who answers.
+    """
 
     principal: str
     secret: str = field(repr=False)
     client_id: str
+    connection: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,6 @@ class Request:
     knock: Knock
     server_id: str
     user_key: str
-    connection: int
 
 
 def new_seed() -> str:
@@ -117,14 +120,24 @@ def read(token: bytes) -> Request:
         middle = token.split(b".")[1]
         claims = orjson.loads(base64.urlsafe_b64decode(middle + b"=" * (-len(middle) % 4)))["nats"]
         shown, who = claims["connect_opts"], claims["client_info"]
+        server_id = claims["server_id"]["id"]
         return Request(
-            Knock(shown.get("user", ""), shown.get("pass", ""), who.get("mqtt_id", "")),
-            server_id=claims["server_id"]["id"],
+            Knock(
+                shown.get("user", ""),
+                shown.get("pass", ""),
+                who.get("mqtt_id", ""),
+                connection_of(server_id, int(who["id"])),
+            ),
+            server_id=server_id,
             user_key=claims["user_nkey"],
-            connection=int(who["id"]),
         )
     except (IndexError, KeyError, TypeError, ValueError) as exc:
         raise Corrupt(f"an auth callout that lacks sense: {exc}") from exc
+
+
+def connection_of(server_id: str, number: int) -> str:
+    """The name of a connection: its server, another one after each start, and a number."""
+    return f"{server_id}/{number}"
 
 
 def is_bound(knock: Knock) -> bool:

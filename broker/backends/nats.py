@@ -7,7 +7,7 @@ inner door lets in only who has the keys.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,13 +18,13 @@ import structlog
 from broker.backends import callout, nats_storage
 from broker.backends.callout import Entry, Knock
 from broker.backends.nats_child import Child
-from broker.backends.nats_reception import Answer, Keys, Reception
+from broker.backends.nats_reception import Answer, Ended, Keys, Reception
 from broker.clock import Clock
 from broker.errors import Taken, Unavailable
 from broker.settings import Address
 from broker.tls import Certificate, Trust
 
-__all__ = ["Answer", "Door", "Entry", "Keys", "Knock", "NatsSettings", "Place"]
+__all__ = ["Answer", "Door", "Ended", "Entry", "Keys", "Knock", "NatsSettings", "Place"]
 
 ANSWER_S = 2
 """Who knocks while our own connection is away, as after a crash, is refused after this."""
@@ -62,12 +62,15 @@ class Door:
     """The running broker, as `broker.backends.port.Door` has it.
 
     Whoever is kicked may knock again, and is answered anew.  connected: how many connections each
-    principal has.
+    principal has.  listen: to the ends of connections, by the names that their knocks had; some may
+    be missed, so `inside` tells which ones stand.
     """
 
     mqtt: Address
     ender: Callable[[str], Awaitable[None]]
     connected: Callable[[], Awaitable[Mapping[str, int]]]
+    listen: Callable[[Ended], None]
+    inside: Callable[[], Awaitable[Collection[str]]]
 
     async def kick(self, principal: str) -> None:
         """End every connection of a principal."""
@@ -114,7 +117,7 @@ async def serve(
     try:
         await child.start()
         async with _attended(reception, child, folder, clock):
-            yield Door(mqtt, reception.kick, reception.connected)
+            yield _door(mqtt, reception)
     finally:
         await child.stop()
 
@@ -138,7 +141,11 @@ async def join(
     """
     reception = Reception(server, keys, answer, clock, trust)
     async with _attended(reception, None, Path.cwd(), clock):
-        yield Door(mqtt, reception.kick, reception.connected)
+        yield _door(mqtt, reception)
+
+
+def _door(mqtt: Address, reception: Reception) -> Door:
+    return Door(mqtt, reception.kick, reception.connected, reception.listen, reception.inside)
 
 
 @asynccontextmanager

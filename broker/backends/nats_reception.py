@@ -7,7 +7,7 @@ the server who is inside.
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -26,6 +26,8 @@ from broker.errors import Corrupt, Unavailable
 from broker.settings import Address
 
 Answer = Callable[[Knock], Awaitable[Entry | None]]
+Ended = Callable[[str, str], None]
+"""Told of a connection that ended, and how, in the server's words."""
 
 START_S = 10.0
 CONNECT_S = 5
@@ -37,6 +39,7 @@ MOST_KICKED = 10_000
 """Connections of one principal that a kick finds."""
 RESPONDERS = "testbed"
 _WHO = "$SYS.REQ.SERVER.PING.CONNZ"
+_ENDED = f"$SYS.ACCOUNT.{callout.ACCOUNT}.DISCONNECT"
 
 log = structlog.get_logger()
 
@@ -80,6 +83,7 @@ class Reception:
         self._clock = clock
         self._system = Client()
         self._own = Client()
+        self._listening: list[Ended] = []
 
     async def attend(self) -> None:
         """Answer until the server is gone; raises Unavailable if it cannot be reached."""
@@ -89,6 +93,8 @@ class Reception:
             self._connected("system", gone) as system,
         ):
             await own.subscribe("$SYS.REQ.USER.AUTH", queue=RESPONDERS, cb=self._knocked)
+            await system.subscribe(_ENDED, cb=self._left)
+            await system.flush()
             for _ in range(2):  # the library's first ping overtakes what it has still to write
                 await own.flush()
             self._system, self._own = system, own
@@ -111,6 +117,31 @@ class Reception:
     async def ask_server(self, what: str) -> dict[str, Any]:
         """What the server tells of itself; raises Unavailable if it does not."""
         return await self._asked(self._system, f"$SYS.REQ.SERVER.PING.{what}", {})
+
+    def listen(self, ended: Ended) -> None:
+        """Tell of every connection that ends from now on, while we are connected ourselves."""
+        self._listening.append(ended)
+
+    async def inside(self) -> Collection[str]:
+        """The names of all connections that stand; raises Unavailable if the server is away."""
+        found: set[str] = set()
+        while True:
+            asked = {"limit": MOST_KICKED, "offset": len(found)}
+            told = await self._asked(self._system, _WHO, asked)
+            server_id, listed = told["server"]["id"], told["data"]["connections"]
+            found |= {callout.connection_of(server_id, one["cid"]) for one in listed}
+            if len(listed) < MOST_KICKED:
+                return found
+
+    async def _left(self, message: Msg) -> None:
+        try:
+            told = orjson.loads(message.data)
+            connection = callout.connection_of(told["server"]["id"], int(told["client"]["id"]))
+        except (KeyError, TypeError, ValueError) as exc:
+            log.warning("end of a connection was not understood", reason=_said(exc))
+            return
+        for ended in self._listening:
+            ended(connection, str(told.get("reason", "")))
 
     async def ask(self, subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """An answer out of the account of all clients; raises Unavailable if none comes."""

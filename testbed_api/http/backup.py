@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from broker.rights import Action
+from broker.rights import Action, Entry
 from testbed_api.http import examples
 from testbed_api.http.access import Asking, asks
 from testbed_api.http.forms import OfStream, Space
@@ -42,9 +42,10 @@ async def tables(parts: Given, caller: Asking) -> StreamingResponse:
 async def samples(
     space: Space, address: OfStream, parts: Given, caller: Asking
 ) -> StreamingResponse:
-    """For who operates the testbed.
+    """For who operates the testbed; the stream's owner sees in its access view that it was.
 
     Lines of JSON, the last with `end`, the count and the fingerprint.
     """
     caller.must(Action.OPERATE)
+    await parts.note_read(caller.id, Entry(space, address), "backup")
     return Streamed(await begun(parts.dumper.samples(space, address)), media_type=LINES)

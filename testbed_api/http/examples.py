@@ -32,7 +32,14 @@ GRANT = {
     "state": "granted",
     "from": _AT,
     "until": None,
+    "asked_by": "cora",
     "decided_by": "fay",
+    "reason": "",
+    "paused": False,
+    "sentence": "The owners and developers of company, and those of its machines that list the"
+    " stream, may read factory/pump-rig/rig in live, as it comes and all that is stored of it,"
+    ' until somebody ends it. Purpose: "to find out why the pump stalls". fay granted it on'
+    " 2026-11-23 12:00:00 UTC.",
 }
 EQUIPMENT = {
     "organisation": "factory",

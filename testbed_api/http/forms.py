@@ -30,6 +30,8 @@ Space = Annotated[str, Field(max_length=40), refusing(namespace.checked_space)]
 Address = Annotated[str, Field(max_length=122), refusing(StreamAddress.parse)]
 Name = Annotated[str, Field(min_length=1, max_length=MOST_NAME)]
 Text = Annotated[str, Field(max_length=MOST_TEXT)]
+Instant = Annotated[str | None, Field(max_length=40)]
+RequiredInstant = Annotated[str, Field(max_length=40)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -83,8 +85,8 @@ class Span(InSpace):
 
     def between(self, from_ns: int, to_ns: int) -> tuple[int, int]:
         """Its ends in ns, these where none is named; raises Invalid."""
-        begin_ns = from_ns if self.from_ is None else _storable(self.from_)
-        end_ns = to_ns if self.to is None else _storable(self.to)
+        begin_ns = from_ns if self.from_ is None else storable(self.from_)
+        end_ns = to_ns if self.to is None else storable(self.to)
         if begin_ns >= end_ns:
             raise Invalid(
                 f"the span from {text_of(begin_ns)} to {text_of(end_ns)} is empty or inverted",
@@ -126,11 +128,12 @@ class Wanted(Span):
 
     def until(self, now_ns: int) -> tuple[int, int]:
         """Its ends in ns: up to now, and an hour long, where nothing else is said."""
-        end_ns = now_ns if self.to is None else _storable(self.to)
+        end_ns = now_ns if self.to is None else storable(self.to)
         return self.between(max(end_ns - DEFAULT_SPAN_S * NS_PER_S, EARLIEST_NS), end_ns)
 
 
-def _storable(text: str) -> int:
+def storable(text: str) -> int:
+    """An instant that a column holds, in ns; raises Invalid."""
     time_ns = ns_of(text)
     if not EARLIEST_NS <= time_ns <= LATEST_NS:
         raise Invalid(f"{text} cannot be stored", hint="between the years 1678 and 2262")

@@ -50,7 +50,7 @@ async def put_equipment(
     site = {level: name for level, name in form.site.model_dump().items() if name}
     one = Equipment(address, form.name, form.kind, site, form.description)
     await parts.registry.put_equipment(one)
-    return _equipment(one)
+    return equipment_told(one)
 
 
 @router.get(
@@ -62,7 +62,7 @@ async def put_equipment(
 async def equipment(address: OfEquipment, parts: Given, caller: Asking) -> dict[str, Any]:
     """Missing and foreign equipment answer alike."""
     caller.must(Action.SEE, address)
-    return _equipment(await parts.registry.equipment(address))
+    return equipment_told(await parts.registry.equipment(address))
 
 
 @router.get(
@@ -77,7 +77,7 @@ async def all_equipment(
     """A page, by address; `next` goes on behind it and is null on the last."""
     after = None if asked.cursor is None else EquipmentAddress.parse(asked.cursor)
     found = await parts.registry.all_equipment(after, asked.limit + 1, among=caller.seen)
-    return _page(found, asked.limit, _equipment, lambda one: one.address)
+    return _page(found, asked.limit, equipment_told, lambda one: one.address)
 
 
 @router.get(
@@ -161,7 +161,8 @@ def _page(
     return {"items": [shown(one) for one in page], "next": following}
 
 
-def _equipment(one: Equipment) -> dict[str, Any]:
+def equipment_told(one: Equipment) -> dict[str, Any]:
+    """An equipment as the API shows it."""
     return {
         "organisation": one.address.organisation,
         "equipment": one.address.equipment,

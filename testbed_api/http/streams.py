@@ -82,6 +82,7 @@ async def history(
     gaps = await parts.ledger.gaps(asked.space, address, from_ns, to_ns)
     parts.limits.reading(caller.organisation, parts.clock.now_ns())
     store, points = parts.store, asked.points
+    await parts.note_read(caller.id, Entry(asked.space, address), "history")
     frames = store.read(window) if points is None else store.thin(window, points)
     frames = _counted(frames, parts, caller.organisation)
     csv = asked.format is Format.CSV
@@ -145,6 +146,7 @@ async def live(
     """
     caller.must_read(asked.space, address)
     await parts.registry.spec(address)
+    await parts.note_read(caller.id, Entry(asked.space, address), "live")
     events = await begun(
         following.events(parts, caller, StreamTopic(asked.space, Verb.DATA, address))
     )

@@ -7,12 +7,12 @@ from sqlalchemy import Row, Table, insert, select, update
 
 from broker.errors import Taken, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress
-from broker.rights import Entry, Listing, Pause, Span
-from testbed_api.domain.sharing import Request, State
+from broker.rights import Entry, Listing, Pause, Sample, Span
+from testbed_api.domain.sharing import Offer, Request, State
 from testbed_api.registry import tables
 from testbed_api.registry.queries import Queries, going_on, span_of
 
-_ORIGIN = ("company", "purpose", "asked_ns", "asked_by")
+_ORIGIN = ("company", "purpose", "asked_ns", "asked_by", "wanted_from_ns", "wanted_until_ns")
 
 
 class SharingQueries(Queries):
@@ -20,15 +20,15 @@ class SharingQueries(Queries):
 
     # --- listings -------------------------------------------------------------------------------
 
-    async def put_listing(self, one: Listing, *, by: str) -> None:
+    async def put_listing(self, one: Listing, *, by: str, terms: str = "") -> None:
         """From the beginning of its span on the equipment is listed so, and no longer as before."""
         table, address, now_ns = tables.listings, one.equipment, one.span.from_ns
         to = None if one.organisations is None else orjson.dumps(sorted(one.organisations)).decode()
         async with self._transaction(write=True) as sql:
             await sql.execute(_ending(table, _of(address), by, now_ns))
-            row = {"organisations": to, "from_ns": now_ns, "until_ns": one.span.until_ns}
-            row["made_by"] = by
-            await sql.execute(insert(table).values(**_of(address), **row))
+            row = {"organisations": to, "terms": terms, "sample": _sample_text(one.sample)}
+            span = {"from_ns": now_ns, "until_ns": one.span.until_ns, "made_by": by}
+            await sql.execute(insert(table).values(**_of(address), **row, **span))
 
     async def end_listing(self, address: EquipmentAddress, *, by: str, now_ns: int) -> None:
         """From now on it is listed to nobody."""
@@ -40,6 +40,13 @@ class SharingQueries(Queries):
         table = tables.listings
         query = select(table).filter_by(**_of(address)).order_by(table.c.id)
         return [listing_of(row) for row in await self._rows(query)]
+
+    async def offer(self, address: EquipmentAddress, at_ns: int) -> Offer | None:
+        """How an equipment is listed at this instant, None if to nobody."""
+        table = tables.listings
+        query = select(table).filter_by(**_of(address)).where(going_on(table, at_ns))
+        rows = await self._rows(query.order_by(table.c.id.desc()).limit(1))
+        return Offer(listing_of(rows[0]), rows[0].terms) if rows else None
 
     # --- grants ---------------------------------------------------------------------------------
 
@@ -85,12 +92,12 @@ class SharingQueries(Queries):
             (number,) = result.inserted_primary_key or (0,)
         return int(number)
 
-    async def end_pause(self, owner: str, number: int, *, by: str, now_ns: int) -> None:
-        """Let the grants count again; raises Unknown."""
+    async def end_pauses(self, one: Pause, *, by: str, now_ns: int) -> int:
+        """Let the grants count again that were paused in the very same words; how many ended."""
+        about = {"owner": one.owner, "company": one.company, "equipment": one.equipment}
         async with self._transaction(write=True) as sql:
-            mine = _ending(tables.pauses, {"owner": owner, "id": number}, by, now_ns)
-            if (await sql.execute(mine)).rowcount == 0:
-                raise Unknown(f"there is no pause {number}")
+            done = await sql.execute(_ending(tables.pauses, about, by, now_ns))
+        return int(done.rowcount)
 
     async def pauses(self, owner: str) -> dict[int, Pause]:
         """Those of an owner of all time, by number."""
@@ -111,7 +118,21 @@ def listing_of(row: Row[Any]) -> Listing:
     """A listing as the policy has it."""
     address = EquipmentAddress(row.organisation, row.equipment)
     to = None if row.organisations is None else frozenset(orjson.loads(row.organisations))
-    return Listing(address, to, span_of(row))
+    return Listing(address, to, span_of(row), _sample_of(row.sample))
+
+
+def _sample_of(text: str | None) -> Sample | None:
+    if text is None:
+        return None
+    space, stream, from_ns, to_ns = orjson.loads(text)
+    return Sample(Entry(space, StreamAddress.parse(stream)), from_ns, to_ns)
+
+
+def _sample_text(one: Sample | None) -> str | None:
+    if one is None:
+        return None
+    told = [one.entry.space, str(one.entry.address), one.from_ns, one.to_ns]
+    return orjson.dumps(told).decode()
 
 
 def pause_of(row: Row[Any]) -> Pause:
@@ -134,6 +155,8 @@ def request_of(row: Row[Any]) -> Request:
         row.ended_ns,
         row.ended_by,
         row.id,
+        Span(row.wanted_from_ns, row.wanted_until_ns),
+        row.reason,
     )
 
 
@@ -155,4 +178,7 @@ def _row_of(one: Request) -> dict[str, Any]:
         "decided_by": one.decided_by,
         "ended_ns": one.ended_ns,
         "ended_by": one.ended_by,
+        "wanted_from_ns": one.wanted.from_ns,
+        "wanted_until_ns": one.wanted.until_ns,
+        "reason": one.reason,
     }

@@ -11,6 +11,7 @@ from testbed_api.registry.projecting import ProjectionQueries
 from testbed_api.registry.rights import RightsQueries
 from testbed_api.registry.sharing import SharingQueries
 from testbed_api.registry.tokens import TokenQueries
+from testbed_api.registry.using import UseQueries
 
 
 class Registry(
@@ -18,6 +19,7 @@ class Registry(
     PartyQueries,
     TokenQueries,
     SharingQueries,
+    UseQueries,
     RightsQueries,
     ProjectionQueries,
 ):

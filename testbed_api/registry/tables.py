@@ -105,6 +105,8 @@ listings = Table(
     Column("organisation", _ID, nullable=False),
     Column("equipment", _ID, nullable=False),
     Column("organisations", Text),
+    Column("terms", Text, nullable=False, server_default=""),
+    Column("sample", Text),
     *_spanned(),
     Index(None, "organisation", "equipment"),
 )
@@ -127,6 +129,9 @@ grants = Table(
     Column("decided_by", _ID),
     Column("ended_ns", BigInteger),
     Column("ended_by", _ID),
+    Column("wanted_from_ns", BigInteger, nullable=False, server_default="0"),
+    Column("wanted_until_ns", BigInteger),
+    Column("reason", String(400), nullable=False, server_default=""),
     Index(None, "owner", "equipment"),
 )
 pauses = Table(
@@ -137,6 +142,49 @@ pauses = Table(
     Column("company", _ID),
     Column("equipment", _ID),
     *_spanned(),
+)
+enrolments = Table(
+    "enrolments",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("organisation", _ID, nullable=False),
+    Column("equipment", _ID, nullable=False),
+    Column("code_hash", String(64), nullable=False, index=True),
+    Column("public_key", LargeBinary),
+    Column("principal", _ID),
+    Column("used_ns", BigInteger),
+    *_spanned(),
+)
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("principal", _ID, nullable=False),
+    Column("connection", String(100), nullable=False, index=True),
+    Column("client_id", String(100), nullable=False),
+    Column("from_ns", BigInteger, nullable=False),
+    Column("until_ns", BigInteger, index=True),
+    Column("ended_how", String(100)),
+)
+session_streams = Table(
+    "session_streams",
+    metadata,
+    Column("session", _SERIAL, ForeignKey("sessions.id"), primary_key=True),
+    Column("space", _ID, primary_key=True),
+    Column("stream", _STREAM, primary_key=True, index=True),
+    Column("batches_before", BigInteger, nullable=False),
+    Column("batches_after", BigInteger),
+)
+reads = Table(
+    "reads",
+    metadata,
+    Column("stream", _STREAM, primary_key=True),
+    Column("space", _ID, primary_key=True),
+    Column("day", Integer, primary_key=True),
+    Column("principal", _ID, primary_key=True),
+    Column("way", String(20), primary_key=True),
+    Column("times", BigInteger, nullable=False),
+    Column("last_ns", BigInteger, nullable=False),
 )
 retentions = Table(
     "retentions",

@@ -59,6 +59,10 @@ def test_a_broken_recording_is_named_with_its_line(tmp_path, change, sentence):
         (["delete", "factory/rig/rig"], 2, "nothing was deleted of factory/rig/rig"),
         (["delete", "factory/rig/rig", "--from", "monday", "--yes"], 2, "is not an instant"),
         (["retention", "set", "rig", "--days", "3"], 2, "is not the address of a stream"),
+        (["listing", "set", "factory/rig"], 2, "to whom is not said"),
+        (["listing", "show", "rig"], 2, "is not the address of an equipment"),
+        (["access", "rig"], 2, "is not the address of an equipment"),
+        (["grant", "ask", "rig", "--for", "x"], 2, "is not the address of a stream"),
     ],
 )
 def test_wrong_input_is_said_in_a_sentence(tmp_path, arguments, code, sentence):

@@ -179,7 +179,7 @@ async def test_a_granted_stream_is_read_until_it_is_revoked(bed, owner):
         seen = (await bed.ask(who, "GET", "/streams")).json()["items"]
         assert [one["stream"] for one in seen] == [str(RIG)]
     path = f"/grants/{grant['id']}"
-    assert_problem(await bed.ask(eve, "DELETE", path), 404, "unknown")
+    assert_problem(await bed.ask(eve, "DELETE", path), 403, "forbidden")
     assert_problem(await bed.ask(owner, "DELETE", "/grants/99"), 404, "unknown")
     assert (await bed.ask(owner, "DELETE", path)).status_code == 204
     assert_problem(await bed.ask(owner, "DELETE", path), 409, "refused", "revoked already")

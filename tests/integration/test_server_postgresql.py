@@ -6,8 +6,9 @@ import pytest
 
 from broker import api
 from broker.clock import WallClock
-from broker.errors import Unavailable
-from broker.namespace import EquipmentAddress
+from broker.errors import Unavailable, Unknown
+from broker.namespace import EquipmentAddress, StreamAddress
+from broker.streams import Signal, StreamSpec
 from testbed_api import service
 from testbed_api.settings import ServerSettings
 from tests.owners import founded
@@ -54,3 +55,34 @@ async def test_a_server_answers_503_while_postgresql_restarts_and_then_goes_on(t
             with product.serve(folder, port=database.port):
                 async with asyncio.timeout(10):
                     assert len((await door.request("GET", "/organisations"))["items"]) == 1
+
+
+async def test_a_stream_is_listed_asked_for_granted_read_and_accounted_for(tmp_path, postgresql):
+    told = settings(tmp_path / "data", postgresql.new_database(tmp_path.name))
+    rig = StreamAddress("factory", "rig", "rig")
+    async with (
+        service.serve(told, WallClock()) as server,
+        founded(f"http://{server.api}", server.administrator) as owners,
+    ):
+        factory, company = owners.doors["factory"], owners.doors["company"]
+        await factory.register_equipment(rig.owner, name="Rig", kind="simulated")
+        await factory.register_spec(StreamSpec(rig, (Signal("p"),)))
+        listing = {"organisations": ["company"], "terms": "ask first"}
+        await factory.request("PUT", f"/equipment/{rig.owner}/listing", json=listing)
+        (seen,) = (await company.request("GET", "/listings"))["items"]
+        assert seen["terms"] == "ask first"
+        wanted = {"streams": [{"stream": str(rig)}], "purpose": "to try", "expires_in_s": 600}
+        (asked,) = (await company.request("POST", "/requests", json=wanted))["items"]
+        await factory.request("POST", f"/grants/{asked['id']}/approval", json={})
+        for _ in range(2):
+            await company.request("GET", f"/streams/{rig}/history")
+        await factory.request("POST", "/pauses", json={"company": "company"})
+        with pytest.raises(Unknown):
+            await company.request("GET", f"/streams/{rig}/history")
+        assert (await factory.request("DELETE", "/pauses", params={"company": "company"})) == {
+            "resumed": 1
+        }
+        found = await factory.request("GET", f"/equipment/{rig.owner}/access")
+        assert [one["grant"] for one in found["could"] if one["grant"]] == [asked["id"]]
+        (read,) = found["did"]["http"]
+        assert (read["principal"], read["times"]) == ("company-owner", 2)
