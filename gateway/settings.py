@@ -49,6 +49,11 @@ class GatewaySettings(BaseSettings):
         description="batches that wait in memory for the broker; the rest goes from the spool,"
         " later",
     )
+    gateway_identity: Path = Field(
+        default=Path("testbed-data/gateway-identity"),
+        description="folder of the gateway's own key pair and credential, as `testbed gateway"
+        " enrol` makes them; TESTBED_CREDENTIAL goes before it",
+    )
     drain_s: float = Field(
         default=10.0, ge=0, description="seconds to wait for the last marks when it stops"
     )

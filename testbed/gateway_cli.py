@@ -19,16 +19,60 @@ app = typer.Typer(help="The edge process at a machine.", no_args_is_help=True)
 def run(mapping: Annotated[Path, typer.Argument(help="mapping file (YAML)")]) -> None:
     """Read the machine and publish it, until Ctrl-C."""
     from broker.settings import BusSettings
+    from gateway import identity, service
     from gateway import mapping as mappings
-    from gateway import service
     from gateway.settings import GatewaySettings
 
     async def go() -> None:
-        await service.run(
-            mappings.load(mapping), settings(GatewaySettings), settings(BusSettings), WallClock()
-        )
+        own = settings(GatewaySettings)
+        bus = identity.told(settings(BusSettings), own.gateway_identity)
+        await service.run(mappings.load(mapping), own, bus, WallClock())
 
     running.run(go())
+
+
+Equipment = Annotated[str, typer.Argument(help="organisation/equipment")]
+
+
+@app.command("code")
+def code(equipment: Equipment, json: Json = False) -> None:
+    """Make a one-time code with which a machine becomes the gateway of an equipment; an hour."""
+    from testbed import enrolling
+
+    made = running.run(enrolling.code(equipment))
+    say_json(made) if json else enrolling.show_code(made, equipment, out)
+
+
+@app.command("enrol")
+def enrol(
+    code: Annotated[str, typer.Argument(help="as `testbed gateway code` showed it")],
+    api: Annotated[str | None, typer.Option(help="URL of the testbed's API [TESTBED_API]")] = None,
+    json: Json = False,
+) -> None:
+    """On the gateway's machine: make its own key, and get its credential for a code."""
+    from gateway.settings import GatewaySettings
+    from testbed import enrolling
+
+    made = running.run(enrolling.enrol(code, api, settings(GatewaySettings)))
+    say_json(made) if json else enrolling.show_enrolled(made, out)
+
+
+@app.command("show")
+def show(equipment: Equipment, json: Json = False) -> None:
+    """Who is the gateway of an equipment, with the fingerprint of its key."""
+    from testbed import enrolling
+
+    found = running.run(enrolling.gateways(equipment))
+    say_json(found) if json else enrolling.show_gateways(found, out)
+
+
+@app.command("lock-out")
+def lock_out(equipment: Equipment) -> None:
+    """End the gateway of an equipment at once: credential, connection and open codes."""
+    from testbed import enrolling
+
+    running.run(enrolling.lock_out(equipment))
+    out.print(f"the gateway of {equipment} is locked out", markup=False)
 
 
 @app.command("check")

@@ -15,6 +15,7 @@ from testbed_api.http import (
     backup,
     consent,
     credentials,
+    enrolment,
     examples,
     keeping,
     listings,
@@ -38,11 +39,11 @@ _ASSETS = f"{ROOT}/docs/assets"
 _ROOMS = (
     *(registry, streams, overview, keeping, backup),
     *(parties, credentials, tokens, signing_in),
-    *(listings, sharing, pauses, consent),
+    *(listings, sharing, pauses, consent, enrolment),
 )
 _DESCRIPTION = """What is shared with you, what is stored of it, and what comes in now.
 
-Every request but `health` and `sign-in` carries `Authorization: Bearer
+Every request but `health`, `sign-in` and a gateway's `enrolments` carries `Authorization: Bearer
 principal.secret`. Errors are problem+json (RFC 9457) with a stable `code`, a `detail` in a
 sentence, and often a `hint`. What is not yours answers as if it were not there."""
 

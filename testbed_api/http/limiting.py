@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from testbed_api.parts import Parts
 
-_OPEN = ("/health", "/sign-in", "/docs", "/openapi.json")
+_OPEN = ("/health", "/sign-in", "/enrolments", "/docs", "/openapi.json")
 
 
 def shows_one(authorization: str) -> bool:

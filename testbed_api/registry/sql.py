@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Self
 
 from testbed_api.registry.engine import transaction
+from testbed_api.registry.enrolments import EnrolmentQueries
 from testbed_api.registry.equipment import EquipmentQueries
 from testbed_api.registry.parties import PartyQueries
 from testbed_api.registry.projecting import ProjectionQueries
@@ -19,6 +20,7 @@ class Registry(
     PartyQueries,
     TokenQueries,
     SharingQueries,
+    EnrolmentQueries,
     UseQueries,
     RightsQueries,
     ProjectionQueries,

@@ -1,0 +1,55 @@
+"""A gateway's own key: made once, for nobody else's eyes, and what it signs."""
+
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from pydantic import SecretStr
+
+from broker import enrolment
+from broker.credential import Credential
+from broker.errors import Corrupt, Taken
+from broker.settings import BusSettings
+from gateway import identity
+
+CODE = "K7QX2-9MWRT-HCV4N-PD8YB"
+
+
+def test_the_key_is_made_once_and_only_its_owner_reads_it(tmp_path):
+    folder = tmp_path / "own" / "identity"
+    first, again = identity.claim(folder, CODE), identity.claim(folder, CODE.lower())
+    assert first.public_key == again.public_key
+    assert (folder / identity.KEY).stat().st_mode & 0o777 == 0o600
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert [one.name for one in folder.iterdir()] == [identity.KEY]
+
+
+def test_the_signature_is_of_this_code_and_this_key(tmp_path):
+    one = identity.claim(tmp_path, CODE)
+    key = Ed25519PublicKey.from_public_bytes(one.public_key)
+    key.verify(one.signature, enrolment.statement(" k7qx29mwrt hcv4npd8yb ", one.public_key))
+    other = identity.claim(tmp_path / "other", CODE)
+    for code, public in ((CODE[:-1], one.public_key), (CODE, other.public_key)):
+        with pytest.raises(InvalidSignature):
+            key.verify(one.signature, enrolment.statement(code, public))
+    assert one.fingerprint != other.fingerprint
+
+
+def test_a_kept_credential_is_used_unless_the_environment_tells_one(tmp_path):
+    kept, told = Credential.make("gateway-1"), Credential.make("told")
+    bus = BusSettings()
+    assert identity.told(bus, tmp_path) is bus
+    file = identity.keep(tmp_path, kept.text)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert identity.told(bus, tmp_path).credential.get_secret_value() == kept.text
+    own = BusSettings(credential=SecretStr(told.text))
+    assert identity.told(own, tmp_path) is own
+    with pytest.raises(Taken, match="is enrolled as gateway-1"):
+        identity.claim(tmp_path, CODE)
+
+
+@pytest.mark.parametrize("content", ["", "no key", "-----BEGIN PRIVATE KEY-----\n"])
+def test_a_damaged_key_is_told_and_not_replaced(tmp_path, content):
+    (tmp_path / identity.KEY).write_text(content)
+    with pytest.raises(Corrupt, match="holds no key"):
+        identity.claim(tmp_path, CODE)
+    assert (tmp_path / identity.KEY).read_text() == content
