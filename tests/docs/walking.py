@@ -1,0 +1,139 @@
+"""Documents as somebody follows them: their commands in order, typed as they stand.
+
+A block of `console` is typed by a person, one of `console gateway` on the gateway's machine.  What
+somebody fills in by hand is filled in here: `…` by the credential that was shown last, a code by
+the one that was shown last, the example's addresses by those of a server of ours.
+"""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+API, BROKER = "https://testbed.example:8600", "mqtts://testbed.example:8883"
+CODE = re.compile(r"\b(?:[A-Z2-9]{5}-){3}[A-Z2-9]{5}\b")
+CREDENTIAL = re.compile(r"^[a-z0-9-]+\.[\w-]{43}$", re.MULTILINE)
+PASSWORD = "correct horse battery staple"
+ANSWERS = {"password": f"{PASSWORD}\n{PASSWORD}\n", "sign-in": f"{PASSWORD}\n"}
+FOREVER = ("testbed gateway run", "python ")
+"""Commands that go on until somebody ends them."""
+
+
+def commands(document: Path, step: str) -> list[tuple[str, str]]:
+    """(who types it, a command) of the part that begins with `**step`, up to the next such one."""
+    text = document.read_text()
+    begin = text.index(f"\n**{step}")
+    following = text.find("\n**", begin + 1)
+    part = text[begin : following if following > 0 else None]
+    found = []
+    for kind, block in re.findall(r"^```console(.*?)\n(.*?)^```", part, re.DOTALL | re.MULTILINE):
+        lines = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+        found += [(kind.strip() or "person", line) for line in lines]
+    return found
+
+
+class Walk:
+    """One who follows a document, with a shell on each machine."""
+
+    def __init__(self, folder: Path, api: str, broker: str, credential: str) -> None:
+        self.folder = folder
+        self.shown = {"credential": credential, "code": ""}
+        self.running: list[subprocess.Popen[bytes]] = []
+        self._addresses = {API: api, BROKER: broker}
+        own = {name: value for name, value in os.environ.items() if not name.startswith("TESTBED_")}
+        kept = own | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
+        self._environment = {name: dict(kept) for name in ("person", "gateway")}
+        self.said: list[str] = []
+
+    def step(self, document: Path, step: str) -> str:
+        """Type the commands of a step; all that they said."""
+        said = []
+        typed = commands(document, step)
+        assert typed, f"{document.name} has no commands in {step!r}"
+        for who, command in typed:
+            said.append(self._type(who, command))
+        return "\n".join(said)
+
+    def _type(self, who: str, command: str) -> str:
+        for example, ours in self._addresses.items():
+            command = command.replace(example, ours)
+        command = CODE.sub(self.shown["code"], command)
+        if command.startswith("export "):
+            name, _, value = command.removeprefix("export ").partition("=")
+            given = self.shown["credential"] if value == "…" else value
+            self._environment[who][name] = given
+            return ""
+        words = shlex.split(command)
+        program = [sys.executable, "-m", "testbed"] if words[0] == "testbed" else [sys.executable]
+        if command.startswith(FOREVER):
+            self._begin(who, [*program, *words[1:]])
+            return ""
+        return self._run(who, command, [*program, *words[1:]])
+
+    def _run(self, who: str, command: str, line: list[str]) -> str:
+        done = subprocess.run(
+            line,
+            cwd=self.folder,
+            env=self._environment[who],
+            input=ANSWERS.get(line[3], ""),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            start_new_session=True,  # without a terminal, passwords are read from here
+        )
+        said = done.stdout + done.stderr
+        assert (done.returncode, "Traceback" in said) == (0, False), f"$ {command}\n{said}"
+        for what, pattern in (("credential", CREDENTIAL), ("code", CODE)):
+            if found := pattern.search(done.stdout):
+                self.shown[what] = found.group()
+        return done.stdout
+
+    def _begin(self, who: str, line: list[str]) -> None:
+        with (self.folder / f"{len(self.running)}.log").open("wb") as log:
+            self.running.append(
+                subprocess.Popen(
+                    [
+                        part if not part.startswith("examples/") else str(ROOT / part)
+                        for part in line
+                    ],
+                    cwd=self.folder,
+                    env=self._environment[who],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            )
+
+    def log(self, number: int) -> str:
+        """What the n-th command that goes on has said so far."""
+        return (self.folder / f"{number}.log").read_text()
+
+    def waits_for(self, number: int, pattern: str, within_s: float = 30) -> None:
+        """Return once it has said something that matches."""
+        deadline = time.monotonic() + within_s
+        while not re.search(pattern, self.log(number), re.MULTILINE):
+            assert time.monotonic() < deadline, self.log(number)
+            time.sleep(0.1)  # noqa: TID251 - processes act in real time
+
+
+@contextmanager
+def walking(folder: Path, api: str, broker: str, credential: str) -> Iterator[Walk]:
+    """Somebody in a folder; whatever goes on is ended with it."""
+    folder.mkdir()
+    walk = Walk(folder, api, broker, credential)
+    try:
+        yield walk
+    finally:
+        for one in walk.running:
+            one.send_signal(signal.SIGINT)
+        for one in walk.running:
+            one.wait(30)

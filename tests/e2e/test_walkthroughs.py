@@ -1,0 +1,104 @@
+"""Two people follow the documents word by word: the factory's engineer and the company."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.docs.walking import ROOT, walking
+from tests.e2e.test_demo import TESTBED, run
+
+OPEN = ROOT / "docs/how-to/open-a-machine.md"
+USE = ROOT / "docs/how-to/use-a-machine.md"
+MAPPING = ROOT / "examples/pump-rig/mapping.yaml"
+
+
+def told(folder: Path, *arguments: str) -> Iterator[dict[str, str]]:
+    """What a command says when it is ready; it is ended afterwards."""
+    command = [*TESTBED, *arguments, "--json"]
+    log = folder / f"{arguments[0]}.log"
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=errors) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, log.read_text()
+            yield json.loads(line)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[dict[str, str]]:
+    yield from told(tmp_path, "up", "--port", "0", "--mqtt-port", "0")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[dict[str, str]]:
+    yield from told(tmp_path, "simulate", "pump-rig", "--port", "0")
+
+
+def founded(server: dict[str, str], organisation: str, kind: str, owner: str) -> str:
+    """The credential of a new organisation's owner."""
+    given = {"TESTBED_API": server["api"], "TESTBED_CREDENTIAL": server["administrator"]}
+    create = ["organisation", "create", organisation, "--owner", owner, "--kind", kind, "--json"]
+    done = run(*create, environment=given)
+    assert done.returncode == 0, done.stderr
+    return str(json.loads(done.stdout)["credential"])
+
+
+def test_a_factory_opens_a_machine_and_a_company_uses_it(tmp_path, server, machine):
+    doors = (server["api"], server["broker"])
+    fay = founded(server, "factory", "partner", "fay")
+    cora = founded(server, "company", "company", "cora")
+    with (
+        walking(tmp_path / "factory", *doors, fay) as factory,
+        walking(tmp_path / "company", *doors, cora) as company,
+    ):
+        mapping = yaml.safe_load(MAPPING.read_text())
+        mapping["opcua"]["url"] = machine["url"]
+        (factory.folder / "mapping.yaml").write_text(yaml.safe_dump(mapping))
+
+        factory.step(OPEN, "1. Sign in")
+        assert "finn" in factory.step(OPEN, "2. Add your people")
+        enrolled = factory.step(OPEN, "3. Enrol")
+        key = factory.folder / "testbed-data/gateway-identity/key.pem"
+        assert key.stat().st_mode & 0o777 == 0o600
+        (fingerprint,) = [
+            line.removeprefix("fingerprint ")
+            for line in enrolled.splitlines()
+            if line.startswith("fingerprint ")
+        ]
+        assert enrolled.count(fingerprint) == 2
+
+        company.step(USE, "1. Sign in")
+        assert "factory/pump-rig" not in _listed(company)
+        listed = factory.step(OPEN, "4. List")
+        assert "ask before you publish" in listed
+        assert "Pressure [bar]" in company.step(USE, "2. Find")
+        assert "asked" in company.step(USE, "3. Ask")
+
+        answered = factory.step(OPEN, "5. Answer")
+        assert "would read factory/pump-rig/rig in live" in answered
+        assert "may read factory/pump-rig/rig in live" in answered
+        read = company.step(USE, "4. Read")
+        assert "time,Accelerometer1RMS" in read
+        company.waits_for(0, r"^\[-?[\d. ]+\]$")
+
+        watched = factory.step(OPEN, "6. Watch")
+        for words in ("company: cora (person)", "HTTP history", "to find out why the pump stalls"):
+            assert words in watched
+        assert "count again" in factory.step(OPEN, "7. Stop it")
+        company.waits_for(0, "the broker refused to subscribe")
+        assert "is locked out" in factory.step(OPEN, "A gateway is lost")
+        factory.waits_for(0, "broker was not reached")
+
+
+def _listed(walk) -> str:
+    return walk._type("person", "testbed listing list")
