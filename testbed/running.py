@@ -9,18 +9,20 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, MutableMapping
 from enum import IntEnum
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import structlog
-from rich.console import Console
 
 from broker.errors import BedError, Refused, first_of
+from testbed.screen import Screen, plain
 
 GARBAGE_EVERY = 50_000
 """Objects made and not freed before a search for cycles: a document read is hundreds, none a cycle,
 and Python's own 700 lets half of the recorder's time go into searching."""
+
+_AS_JSON = structlog.processors.JSONRenderer()
 
 _T = TypeVar("_T")
 
@@ -37,22 +39,35 @@ class Exit(IntEnum):
 
 def log_to_stderr(*, verbose: bool = True) -> None:
     """Events in colour on a terminal, as JSON elsewhere; data alone goes to stdout."""
-    terminal = sys.stderr.isatty()
+    log_to(sys.stderr, verbose=verbose)
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # it logs what it also raises
+
+
+def log_to(file: TextIO, *, verbose: bool = True) -> None:
+    """Log there; one event is one line, but for a traceback, and what it repeats is only text."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
+            *([_as_text, structlog.dev.ConsoleRenderer()] if file.isatty() else [_AS_JSON]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.INFO if verbose else logging.WARNING
         ),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=file),
         cache_logger_on_first_use=False,
     )
-    logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # it logs what it also raises
+
+
+def _as_text(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Principals that are refused and topics nobody understands are words of strangers."""
+    shown = {name: plain(one) if isinstance(one, str) else one for name, one in event.items()}
+    if isinstance(traceback := event.get("exception"), str):
+        # set in, so that no line of an error's message looks like an event
+        shown["exception"] = plain(traceback, keep="\n").replace("\n", "\n  ")
+    return shown
 
 
 def run(main: Coroutine[Any, Any, _T]) -> _T:
@@ -96,7 +111,7 @@ async def _until_terminated(main: Coroutine[Any, Any, _T]) -> _T:
 
 def fail(error: BedError) -> NoReturn:
     """Say what is wrong and what to do, and end."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Screen(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"error: {error.message}", style="red", markup=False)
     if error.hint:
         console.print(f"hint: {error.hint}", markup=False)

@@ -1,11 +1,44 @@
 """What a command prints on standard output."""
 
 import sys
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
 
 import orjson
 from rich.console import Console
+from rich.segment import Segment
 
-out = Console(soft_wrap=True, highlight=False)
+_MOVING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode's categories of what is no ink: controls, hidden formats, half characters, line ends."""
+
+
+def plain(text: str, *, keep: str = "") -> str:
+    """The text with all that could move a cursor, change colours or begin a line as an escape.
+
+    Names, topics and values come from others: shown as they are they could forge a line, or hide
+    one.  keep: what stays as it is.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        one
+        if one in keep or unicodedata.category(one) not in _MOVING
+        else one.encode("unicode_escape").decode()
+        for one in text
+    )
+
+
+class Screen(Console):
+    """A console on which only our own colours are control sequences, whoever's words are shown."""
+
+    def render(self, *given: Any, **more: Any) -> Iterator[Segment]:
+        """As rich does, then plain."""
+        for text, style, control in super().render(*given, **more):
+            yield Segment(text if control else plain(text, keep="\n"), style, control)
+
+
+out = Screen(soft_wrap=True, highlight=False)
 
 
 def say_json(what: object) -> None:
