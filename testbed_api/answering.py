@@ -14,6 +14,12 @@ from testbed_api.app import create_app
 from testbed_api.parts import Parts
 
 SHUTDOWN_S = 2
+HEADERS = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "frame-ancestors 'none'"),
+    ("Referrer-Policy", "no-referrer"),
+]
+"""What browsers are told with every answer: to guess no other type, and to frame nothing."""
 
 
 @contextmanager
@@ -55,6 +61,9 @@ async def answering(
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # who guesses would come from another address each time
+        server_header=False,
+        headers=HEADERS,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
     server = _Uvicorn(config)

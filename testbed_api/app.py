@@ -57,6 +57,7 @@ def create_app(parts: Parts | None) -> FastAPI:
         openapi_url=f"{ROOT}/openapi.json",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirection would go to the host that the request names
     )
     app.state.parts = parts
     errors.install(app)

@@ -1,5 +1,6 @@
 """How often somebody may guess: failures of signing in, counted over the last minute."""
 
+import ipaddress
 from collections import deque
 from collections.abc import Collection
 
@@ -10,6 +11,19 @@ MOST_FAILURES = 10
 WITHIN_S = 60
 MOST_KEYS = 100_000
 """People and addresses that are remembered; beyond them the longest silent is forgotten."""
+
+
+def place_of(host: str) -> str:
+    """Where somebody is who comes from this address: whoever has one of IPv6 has its whole /64."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 class Failures:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 
 import pytest
+from argon2 import extract_parameters
 
 from broker.batch import Kind
 from broker.clock import NS_PER_S
@@ -15,7 +16,7 @@ from testbed_api.domain.equipment import Equipment
 from testbed_api.domain.parties import Organisation
 from testbed_api.domain.sharing import Request
 from testbed_api.errors import TooMany
-from testbed_api.signing_in import Failures
+from testbed_api.signing_in import Failures, place_of
 
 MILL = EquipmentAddress("factory", "mill")
 
@@ -69,6 +70,7 @@ def test_a_password_is_kept_as_argon2id_and_proved_by_itself_alone():
     assert passwords.is_right("correct horse battery", kept)
     for wrong, against in (("correct horse", kept), ("correct horse battery", None), ("", "x")):
         assert not passwords.is_right(wrong, against)
+    assert extract_parameters(passwords.NOBODYS) == extract_parameters(kept)  # so, the same work
     for length in (11, 201):
         with pytest.raises(Invalid, match=f"{length} characters"):
             passwords.hashed("x" * length)
@@ -123,6 +125,21 @@ def test_who_signs_in_rightly_is_never_too_often_there():
     for _ in range(50):
         failures.begin(("ada",), 0)
         failures.succeeded(("ada",))
+
+
+@pytest.mark.parametrize(
+    ("host", "place"),
+    [
+        ("10.0.0.5", "10.0.0.5"),
+        ("::ffff:10.0.0.5", "10.0.0.5"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+    ],
+)
+def test_who_has_an_address_of_ipv6_has_its_whole_network(host, place):
+    assert place_of(host) == place
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x00b", "x" * 201])

@@ -1,0 +1,64 @@
+"""The API's door, with nothing between it and who knocks: headers, and who they are from."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from broker.clock import WallClock
+from testbed_api import service
+from testbed_api.answering import HEADERS
+from testbed_api.app import create_app
+from testbed_api.settings import ServerSettings
+
+MARK = "evil"
+HOSTILE = f"{MARK}%0d%0ax-{MARK}:%201%00%1b%5b2J"
+
+
+@pytest.fixture
+async def http(tmp_path) -> AsyncIterator[httpx.AsyncClient]:
+    told = ServerSettings(folder=tmp_path / "data", api_port=0, mqtt_port=0)
+    async with service.serve(told, WallClock()) as running:
+        who = {"Authorization": f"Bearer {running.administrator}"}
+        url = f"http://{running.api}"
+        async with httpx.AsyncClient(base_url=url, headers=who, timeout=10) as http:
+            yield http
+
+
+def routes() -> list[tuple[str, str]]:
+    """Method and path of each, everything in it that a caller chooses being hostile."""
+    found = create_app(None).openapi()["paths"].items()
+    parts = [(method, path.split("/")) for path, methods in found for method in methods]
+    return [
+        (method, "/".join(HOSTILE if one.startswith("{") else one for one in path))
+        for method, path in parts
+    ]
+
+
+async def test_no_header_of_an_answer_repeats_what_was_asked(http):
+    more = {"Host": f"{MARK}.example", "X-Forwarded-Host": MARK, "X-Request-Id": MARK}
+    asked = [*routes(), ("get", f"/{HOSTILE}"), ("get", f"/api/v1/docs/assets/{HOSTILE}")]
+    asked += [(method, f"{path}/") for method, path in asked]
+    asked += [("get", "/api/v1/docs/assets"), ("brew", "/api/v1/me")]
+    assert len(asked) > 60
+    for method, path in asked:
+        answer = await http.request(method, path, headers=more, params={MARK: HOSTILE})
+        for name, text in answer.headers.items():
+            assert MARK not in name + text.lower(), (method, path)
+
+
+async def test_every_answer_tells_browsers_to_guess_nothing_and_frame_nothing(http):
+    for path in ("/api/v1/docs", "/api/v1/me", "/api/v1/health", "/nowhere"):
+        told = (await http.get(path)).headers
+        assert {name: told[name] for name, _ in HEADERS} == dict(HEADERS)
+        assert "server" not in told
+
+
+async def test_who_guesses_is_stopped_whatever_address_its_headers_claim(http):
+    statuses = []
+    for number in range(11):
+        claimed = {"X-Forwarded-For": f"10.0.0.{number}", "Forwarded": f"for=10.0.0.{number}"}
+        body = {"person": f"nobody-{number}", "password": "a guess at a password"}
+        answer = await http.post("/api/v1/sign-in", headers=claimed, json=body)
+        statuses.append(answer.status_code)
+    assert statuses == [401] * 10 + [429]
