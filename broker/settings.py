@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,13 @@ MOST_SECRET = 64 * 1024
 
 NamedFile = Annotated[Path | None, BeforeValidator(lambda given: given or None)]
 """A file, or none: an empty variable names none, not the folder we are in."""
+
+
+def without_ours(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a child may inherit that is told its settings, or needs none: no TESTBED_…, for secrets
+    are among them.
+    """
+    return {name: text for name, text in environment.items() if not name.startswith(PREFIX)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,7 @@ def up(
         if json
         else functools.partial(room.told, out)
     )
-    running.run(room.up(chosen, WallClock(), tell))
+    running.run(room.up(chosen, WallClock(), tell), keeps_data=True)
 
 
 @app.command()
@@ -169,7 +169,7 @@ def api(
     async def go() -> None:
         await room.api(chosen, Services.told(*given), WallClock(), tell)
 
-    running.run(go())
+    running.run(go(), keeps_data=True)
 
 
 @app.command()
@@ -182,7 +182,8 @@ def recorder() -> None:
     running.run(
         recording.record(
             settings(ServerSettings), settings(BusSettings, window=10_000), WallClock()
-        )
+        ),
+        keeps_data=True,
     )
 
 
@@ -325,7 +326,7 @@ def restore(
     from testbed_api.settings import ServerSettings
 
     chosen = settings(ServerSettings, folder=data, store=store, registry=registry)
-    made, losses = running.run(room.restore(folder, chosen, WallClock(), sha256))
+    made, losses = running.run(room.restore(folder, chosen, WallClock(), sha256), keeps_data=True)
     say_json(room.told(made, folder)) if json else room.show_restored(made, losses, out)
 
 

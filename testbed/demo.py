@@ -19,7 +19,7 @@ from broker import api, codec
 from broker.clock import Clock, ns_of
 from broker.errors import Unavailable, Unknown
 from broker.namespace import StreamAddress
-from broker.settings import BusSettings
+from broker.settings import BusSettings, without_ours
 from broker.streams import StreamSpec
 from gateway import spool
 from simulators import ledger
@@ -283,7 +283,12 @@ def _machine(plan: Plan) -> Any:
         "--wait",
     ]
     ledger_file = str(plan.folder / "offered.jsonl")
-    return child("machine", [*command, "--ledger", ledger_file], log=plan.folder / "machine.log")
+    return child(
+        "machine",
+        [*command, "--ledger", ledger_file],
+        log=plan.folder / "machine.log",
+        environment=without_ours(os.environ),
+    )
 
 
 def _speed(plan: Plan) -> float:
@@ -323,7 +328,7 @@ def _gateway(stage: Stage) -> Any:
 
 def _environment(stage: Stage, principal: str) -> dict[str, str]:
     return (
-        os.environ
+        without_ours(os.environ)
         | ON_LOOPBACK
         | {
             "TESTBED_API": stage.api,

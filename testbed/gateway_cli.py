@@ -28,7 +28,7 @@ def run(mapping: Annotated[Path, typer.Argument(help="mapping file (YAML)")]) ->
         bus = identity.told(settings(BusSettings), own.gateway_identity)
         await service.run(mappings.load(mapping), own, bus, WallClock())
 
-    running.run(go())
+    running.run(go(), keeps_data=True)
 
 
 Equipment = Annotated[str, typer.Argument(help="organisation/equipment")]

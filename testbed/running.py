@@ -7,6 +7,7 @@ interrupted.
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Coroutine, Mapping, MutableMapping
@@ -70,9 +71,14 @@ def _as_text(_logger: object, _method: str, event: MutableMapping[str, Any]) -> 
     return shown
 
 
-def run(main: Coroutine[Any, Any, _T]) -> _T:
-    """Run a command to its end; an error ends the process with its sentence and its exit code."""
+def run(main: Coroutine[Any, Any, _T], *, keeps_data: bool = False) -> _T:
+    """Run a command to its end; an error ends the process with its sentence and its exit code.
+
+    keeps_data: what it and its children write is nobody else's to read, whatever folder it is in.
+    """
     gc.set_threshold(GARBAGE_EVERY)
+    if keeps_data:
+        os.umask(0o077)
     try:
         return asyncio.run(_until_terminated(main))
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-from broker import orphans
+from broker import orphans, settings
 from broker.clock import WallClock
 from broker.errors import Unavailable
 from broker.settings import Address
@@ -37,6 +37,7 @@ class Child:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
+            env=settings.without_ours(os.environ),
             start_new_session=True,  # a Ctrl-C at the terminal is for us; the child ends after us
             preexec_fn=orphans.ending_with(os.getpid()),
         )

@@ -1,0 +1,99 @@
+"""What our processes leave on a disk and give to their children, seen by others on that machine."""
+
+import asyncio
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from broker import api
+from broker.clock import WallClock
+from tests.e2e.test_demo import run
+from tests.e2e.test_tls import MAPPING, environment, process
+
+STORE_TOKEN = "the-stores-token"
+
+
+@pytest.fixture
+def careless(tmp_path: Path) -> Iterator[Path]:
+    """A folder that everybody may enter, where all that is made is everybody's to read."""
+    former = os.umask(0)
+    try:
+        yield tmp_path
+    finally:
+        os.umask(former)
+
+
+def readable(folder: Path) -> list[str]:
+    """Files below that others may read, but for certificates, which are shown to everybody."""
+    return [
+        str(one.relative_to(folder))
+        for one in folder.rglob("*")
+        if one.is_file() and stat.S_IMODE(one.stat().st_mode) & 0o077
+        if one.suffix != ".pem" or "key" in one.name
+    ]
+
+
+async def test_whatever_the_folder_nobody_else_reads_what_is_kept(careless: Path) -> None:
+    data, gateway = careless / "data", careless / "gateway"
+    data.mkdir()
+    gateway.mkdir()
+    up = ["up", "--tls", "--json", "--data", data, "--port", 0, "--mqtt-port", 0]
+    async with process("server", *up, logs=careless) as server:
+        said = await server.told("ready")
+        mapping = yaml.safe_load(MAPPING.read_text())
+        mapping["opcua"]["url"] = "opc.tcp://127.0.0.1:9"
+        (careless / "mapping.yaml").write_text(yaml.safe_dump(mapping))
+        async with api.connect(said["api"], said["administrator"], ca=Path(said["ca"])) as door:
+            owner = await door.found(mapping["organisation"], owner="fay")
+        told = {name: said[name] for name in ("api", "broker", "ca")}
+        (stream,) = mapping["streams"]
+        made = await asyncio.to_thread(
+            run,
+            *("credential", "create", "gate", "--json", "--writes"),
+            f"{mapping['organisation']}/{mapping['equipment']}/{stream}",
+            environment=environment(credential=owner, **told),
+        )
+        assert made.returncode == 0, made.stderr
+        told |= {"credential": yaml.safe_load(made.stdout)["credential"], "spool": gateway}
+        command = ["gateway", "run", careless / "mapping.yaml"]
+        async with process("gateway", *command, logs=careless, **told):
+            async with asyncio.timeout(30):
+                while not list(gateway.glob("*.sqlite")):
+                    await WallClock().sleep(0.1)
+    for folder, file in (
+        (data, "registry.sqlite"),
+        (data, "samples.duckdb"),
+        (gateway, "*.sqlite"),
+    ):
+        assert list(folder.glob(file))
+    assert (readable(data), readable(gateway)) == ([], [])
+
+
+async def test_only_who_needs_a_secret_is_given_it(tmp_path: Path) -> None:
+    told = {"store_token": STORE_TOKEN, "credential": "somebody.AAAAAAAAAAAAAAAAAAAAAAAAAA"}
+    command = ["demo", "--json", "--folder", tmp_path / "demo"]
+    async with process("demo", *command, logs=tmp_path, **told):
+        async with asyncio.timeout(60):
+            while len(found := children()) < 5:
+                await WallClock().sleep(0.1)
+    assert {name for name, text in found.items() if STORE_TOKEN in text} == {"up"}
+    assert {name for name, text in found.items() if told["credential"] in text} <= {"up"}
+
+
+def children() -> dict[str, str]:
+    """What each process below the demo is, and all of its environment."""
+    found = {}
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            words = one.cmdline()
+            names = [name for name in ("up", "simulate", "gateway") if name in words]
+            names += [Path(word).stem for word in words if "nats" in word or "detector" in word]
+            if names:
+                found[names[0]] = str(one.environ())
+    return found
