@@ -1,0 +1,71 @@
+"""No user can send the server anywhere: what answers requests opens no connection (SSRF).
+
+Broker, registry and store are reached by the adapters, at addresses that the operator sets.
+"""
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed_api.app import openapi_document
+from tests import sources
+from tests.architecture.test_house_rules import used_names
+
+ANSWERING = ("testbed_api/http/", "testbed_api/domain/")
+WAYS_OUT = {
+    *("aiohttp", "asyncua", "asyncpg", "ftplib", "http", "httpx", "nats", "paho", "requests"),
+    *("smtplib", "socket", "ssl", "subprocess", "urllib", "urllib3", "websockets"),
+    *("broker.api", "broker.backends", "broker.connection"),
+}
+CALLS = re.compile(r"open_\w*connection|create_\w*connection|create_subprocess_\w+|getaddrinfo")
+SOMEWHERE = re.compile(r"ur[il]|host|hostname|address|endpoint|server|broker|callback|webhook|port")
+
+modules = [one for one in sources.modules() if sources.named(one).startswith(ANSWERING)]
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Every module that is imported, and every name out of one, with all that it lies in."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                found = [one.name for one in names]
+            case ast.ImportFrom(module=str(owner), names=names):
+                found = [f"{owner}.{one.name}" for one in names]
+            case _:
+                continue
+        for name in found:
+            parts = name.split(".")
+            yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
+@pytest.mark.parametrize("module", modules, ids=sources.named)
+def test_what_answers_a_request_opens_no_connection(module: Path):
+    tree = ast.parse(module.read_text())
+    assert not WAYS_OUT & set(imported(tree))
+    assert not [name for name in used_names(tree) if CALLS.fullmatch(name.rpartition(".")[2])]
+
+
+def fields(schema: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Names and schemas of all that a caller can send, however deep."""
+    if isinstance(schema, list):
+        for one in schema:
+            yield from fields(one)
+    if isinstance(schema, dict):
+        for name, one in schema.get("properties", {}).items():
+            yield name, one
+        if "in" in schema and "name" in schema:
+            yield schema["name"], schema.get("schema", {})
+        for one in schema.values():
+            yield from fields(one)
+
+
+def test_no_field_of_a_request_says_where_to_connect():
+    document = openapi_document()
+    found = [*fields(document["components"]["schemas"]), *fields(document["paths"])]
+    assert {"organisation", "purpose", "password"} <= {name for name, _ in found}
+    wrong = [name for name, one in found if SOMEWHERE.fullmatch(name) or "uri" in str(one)]
+    assert not wrong
