@@ -10,6 +10,7 @@ import uvicorn
 from broker import tls
 from broker.errors import Taken
 from broker.tls import Certificate
+from testbed_api import impatience
 from testbed_api.app import create_app
 from testbed_api.parts import Parts
 
@@ -48,15 +49,20 @@ class _Uvicorn(uvicorn.Server):
 
 @asynccontextmanager
 async def answering(
-    parts: Parts, door: socket.socket, certificate: Certificate | None = None
+    parts: Parts,
+    door: socket.socket,
+    certificate: Certificate | None = None,
+    *,
+    within_s: float,
 ) -> AsyncIterator[None]:
     """The API, answering; requests under way get a moment to end.
 
-    certificate: what it shows, None for no TLS.
+    certificate: what it shows, None for no TLS.  within_s: a request has come whole, or is cut off.
     """
     secured = (lambda *_: tls.showing(certificate)) if certificate else None
     config = uvicorn.Config(
         create_app(parts),
+        http=impatience.within(within_s),
         ssl_context_factory=secured,
         lifespan="off",
         log_config=None,

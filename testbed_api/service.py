@@ -129,7 +129,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
                 async with (
                     sessions.noting(book, broker),
                     _working(settings, kept, broker, _seats(way, system), clock, limits) as parts,
-                    answering(parts, door, shown.api),
+                    answering(parts, door, shown.api, within_s=settings.request_s),
                 ):
                     here = Address(*door.getsockname()[:2])
                     own = system[RECORDER].text if apart else None
@@ -153,7 +153,7 @@ async def serve_api(
             async with (
                 _joined(services, kept.registry, clock, limits) as broker,
                 _working(settings, kept, broker, seats, clock, limits) as parts,
-                answering(parts, door, shown.api),
+                answering(parts, door, shown.api, within_s=settings.request_s),
             ):
                 here = Address(*door.getsockname()[:2])
                 yield Server(here, services.bus.address, None, None, services.bus, shown)

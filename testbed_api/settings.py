@@ -120,6 +120,11 @@ class ServerSettings(Settings):
         description="bytes that an embedded broker keeps on disk at most, on a small disk less;"
         " what this costs comes again from the spools",
     )
+    request_s: float = Field(
+        default=30.0,
+        ge=0.1,
+        description="seconds in which a request must have come whole; then the API hangs up",
+    )
     live_batches: int = Field(
         default=200,
         ge=10,

@@ -1,0 +1,49 @@
+"""Waiting for a request, though not for ever.
+
+Who sends a byte a minute would keep a connection, and enough of those keep everybody else out,
+without a credential.
+"""
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_COMING = (h11.IDLE, h11.SEND_BODY)
+"""What h11 says of a client whose request is not whole."""
+
+
+def within(within_s: float) -> type[asyncio.Protocol]:
+    """Uvicorn's HTTP/1.1, which hangs up where a request is not whole so long after its first byte,
+    or none comes so long after the connection was made.  An answer may take as long as it likes.
+    """
+
+    class Impatient(H11Protocol):
+        _cut: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._wait()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.conn.their_state in _COMING:
+                self._wait()
+            else:
+                self._stop_waiting()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+
+        def _wait(self) -> None:
+            if self._cut is None:
+                self._cut = self.loop.call_later(within_s, self.transport.abort)
+
+        def _stop_waiting(self) -> None:
+            if self._cut is not None:
+                self._cut.cancel()
+                self._cut = None
+
+    return Impatient
