@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 
-from testbed_api import errors
+from testbed_api import errors, signing_in
 from testbed_api.errors import TooMany
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ def shows_one(authorization: str) -> bool:
 
 
 def address_of(client: tuple[str, int] | None) -> str:
-    """Where a request comes from."""
-    return client[0] if client else ""
+    """Where a request comes from, a network of IPv6 as one."""
+    return signing_in.place_of(client[0]) if client else ""
 
 
 class Limited:

@@ -7,10 +7,9 @@ from fastapi import APIRouter, Request
 
 from broker.clock import NS_PER_S
 from broker.rights import Kind, Span
-from testbed_api import signing_in
 from testbed_api.domain import passwords, tokens
 from testbed_api.errors import Unauthenticated
-from testbed_api.http import examples
+from testbed_api.http import examples, limiting
 from testbed_api.http.access import asks
 from testbed_api.http.credentials import shown
 from testbed_api.http.forms import SignInForm
@@ -34,7 +33,7 @@ async def sign_in(form: SignInForm, parts: Given, request: Request) -> dict[str,
     After ten failures in a minute, of one person or from one address, it answers 429 for a while.
     """
     now_ns = parts.clock.now_ns()
-    address = signing_in.place_of(request.client.host if request.client else "")
+    address = limiting.address_of(request.client)
     keys = (f"person {form.person}", f"address {address}")
     parts.failures.begin(keys, now_ns)
     kept = await parts.registry.password(form.person)
