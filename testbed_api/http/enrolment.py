@@ -21,7 +21,7 @@ from testbed_api.domain import parties, tokens
 from testbed_api.domain.enrolment import Enrolment
 from testbed_api.domain.tokens import Token
 from testbed_api.errors import Unauthenticated
-from testbed_api.http import examples
+from testbed_api.http import examples, limiting
 from testbed_api.http.access import Asking, asks
 from testbed_api.http.forms import Form, OfEquipment
 from testbed_api.parts import Given
@@ -104,7 +104,7 @@ async def enrol(form: ClaimForm, parts: Given, asked: Asked) -> dict[str, Any]:
     address are answered 429 for a while.
     """
     now_ns = parts.clock.now_ns()
-    keys = (f"enrolling from {asked.client.host if asked.client else ''}",)
+    keys = (f"enrolling from {limiting.address_of(asked.client)}",)
     parts.failures.begin(keys, now_ns)
     public_key = await asyncio.to_thread(form.checked_key)
     async with parts.registry.change() as registry:
