@@ -26,6 +26,7 @@ class PartyQueries(Queries):
         """
         row = {"id": organisation.id, "name": organisation.name, "kind": organisation.kind}
         table, people = tables.organisations, tables.principals
+        self.tells(founded=organisation.id, party=organisation.kind)
         async with self._transaction(write=True) as sql:
             known = select(table.c.id).filter_by(id=organisation.id)
             if (await sql.execute(known)).first() is None:
@@ -48,6 +49,7 @@ class PartyQueries(Queries):
         it.  Raises Taken, or Unknown if there is no such organisation.
         """
         table, now_ns = tables.principals, principal.span.from_ns
+        self.tells(made=principal.id, **_told(principal))
         async with self._transaction(write=True) as sql:
             owner = select(tables.organisations.c.id).filter_by(id=principal.organisation)
             if (await sql.execute(owner)).first() is None:
@@ -82,6 +84,7 @@ class PartyQueries(Queries):
     ) -> Principal:
         """From now on the person has these roles; raises Refused if no owner would be left."""
         changed = parties.person(one.id, one.organisation, roles, now_ns)
+        self.tells(changed=one.id, before=sorted(one.roles), **_told(changed))
         async with self._transaction(write=True) as sql:
             if Role.OWNER not in changed.roles:
                 await _must_leave_an_owner(sql, one, now_ns)
@@ -94,6 +97,7 @@ class PartyQueries(Queries):
 
         Raises Refused if no owner would be left who stays.
         """
+        self.tells(ended=one.id)
         async with self._transaction(write=True) as sql:
             await _must_leave_an_owner(sql, one, now_ns)
             await _end(sql, one.id, by, now_ns)
@@ -122,6 +126,18 @@ async def _must_leave_an_owner(sql: AsyncConnection, leaving: Principal, now_ns:
             f"{leaving.id!r} is the only owner of {leaving.organisation} who stays",
             hint="make another one first",
         )
+
+
+def _told(one: Principal) -> dict[str, Any]:
+    """What somebody is, for the audit."""
+    held = {"kind": one.kind, "organisation": one.organisation}
+    if one.kind is Kind.PERSON:
+        return held | {"roles": sorted(one.roles)}
+    reads, writes = (
+        sorted(f"{each.space}:{each.address}" for each in entries)
+        for entries in (one.scope.reads, one.scope.writes)
+    )
+    return held | {"reads": reads, "writes": writes, "gateway_of": one.scope.equipment}
 
 
 def _whose(one: Principal) -> tuple[str, Kind]:

@@ -7,25 +7,58 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Table, and_, or_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from broker.clock import Clock
 from broker.rights import Span
+from testbed_api.domain.auditing import Act
+from testbed_api.registry import chain
 from testbed_api.registry.engine import transaction
 
 
 class Queries:
-    """Queries over one engine.  Raises Unavailable where SQL is away."""
+    """Queries over one engine.  Raises Unavailable where SQL is away.
 
-    def __init__(self, engine: AsyncEngine, sql: AsyncConnection | None = None) -> None:
-        """engine: migrated, see `registry.engine`.  sql: a transaction that all happens in."""
+    What an act changes is told of in the same transaction: neither is there without the other.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        sql: AsyncConnection | None = None,
+        act: tuple[Act, Clock] | None = None,
+    ) -> None:
+        """engine: migrated, see `registry.engine`.  sql: a transaction that all happens in.
+
+        act: what is being done, and what time it is.
+        """
         self._engine = engine
         self._sql = sql
+        self._act = act
 
     @asynccontextmanager
     async def _transaction(self, *, write: bool = False) -> AsyncIterator[AsyncConnection]:
         if self._sql is not None:
             yield self._sql
             return
-        async with transaction(self._engine, write=write) as sql:
+        if not write or self._act is None or self._act[0].told:
+            async with transaction(self._engine, write=write) as sql:
+                yield sql
+            return
+        act, clock = self._act
+        async with transaction(self._engine, write=True) as sql:
             yield sql
+            await chain.append(sql, [act.event(clock.now_ns())])
+        act.told = True
+
+    @asynccontextmanager
+    async def _aside(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that writes, and is no part of what is being done."""
+        async with transaction(self._engine, write=True) as sql:
+            yield sql
+
+    def tells(self, **facts: object) -> None:
+        """Facts of what is being done, for who reads of it later."""
+        if self._act is not None:
+            self._act[0].facts.update(facts)
 
     async def _rows(self, query: Any) -> Sequence[Row[Any]]:
         async with self._transaction() as sql:

@@ -24,6 +24,7 @@ class SharingQueries(Queries):
         """From the beginning of its span on the equipment is listed so, and no longer as before."""
         table, address, now_ns = tables.listings, one.equipment, one.span.from_ns
         to = None if one.organisations is None else orjson.dumps(sorted(one.organisations)).decode()
+        self.tells(listed=address, to="everybody" if to is None else to)
         async with self._transaction(write=True) as sql:
             await sql.execute(_ending(table, _of(address), by, now_ns))
             row = {"organisations": to, "terms": terms, "sample": _sample_text(one.sample)}
@@ -32,6 +33,7 @@ class SharingQueries(Queries):
 
     async def end_listing(self, address: EquipmentAddress, *, by: str, now_ns: int) -> None:
         """From now on it is listed to nobody."""
+        self.tells(listed=address, to="nobody")
         async with self._transaction(write=True) as sql:
             await sql.execute(_ending(tables.listings, _of(address), by, now_ns))
 
@@ -55,6 +57,7 @@ class SharingQueries(Queries):
         async with self._transaction(write=True) as sql:
             result = await sql.execute(insert(tables.grants).values(**_row_of(one)))
             (number,) = result.inserted_primary_key or (0,)
+            self._tells_of(one)
         return await self.request(number)
 
     async def put_request(self, one: Request, before: Request) -> None:
@@ -63,8 +66,24 @@ class SharingQueries(Queries):
         mine = update(tables.grants).filter_by(id=one.id, state=before.state)
         async with self._transaction(write=True) as sql:
             done = await sql.execute(mine.values(**row))
-        if done.rowcount == 0:
-            raise Taken(f"grant {one.id} was decided meanwhile", hint="look at it again")
+            if done.rowcount == 0:
+                raise Taken(f"grant {one.id} was decided meanwhile", hint="look at it again")
+            self._tells_of(one)
+
+    def _tells_of(self, one: Request) -> None:
+        """One of them, or one more of several of one company."""
+        entry = f"{one.entry.space}:{one.entry.address}"
+        if self._act is None:
+            return
+        act, _ = self._act
+        act.owner, before = one.entry.address.organisation, act.facts.get("streams", ())
+        self.tells(
+            company=one.company,
+            state=one.state,
+            purpose=one.purpose,
+            streams=[*before, entry],
+            until_ns=None if one.span is None else one.span.until_ns,
+        )
 
     async def request(self, number: int) -> Request:
         """One; raises Unknown."""
@@ -90,6 +109,7 @@ class SharingQueries(Queries):
         async with self._transaction(write=True) as sql:
             result = await sql.execute(insert(tables.pauses).values(**row, **span))
             (number,) = result.inserted_primary_key or (0,)
+            self.tells(pause=number, company=one.company, equipment=one.equipment)
         return int(number)
 
     async def end_pauses(self, one: Pause, *, by: str, now_ns: int) -> int:
@@ -97,6 +117,9 @@ class SharingQueries(Queries):
         about = {"owner": one.owner, "company": one.company, "equipment": one.equipment}
         async with self._transaction(write=True) as sql:
             done = await sql.execute(_ending(tables.pauses, about, by, now_ns))
+            self.tells(
+                pauses_ended=int(done.rowcount), company=one.company, equipment=one.equipment
+            )
         return int(done.rowcount)
 
     async def pauses(self, owner: str) -> dict[int, Pause]:

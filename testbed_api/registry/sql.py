@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Self
 
-from testbed_api.registry.engine import transaction
+from broker.clock import Clock
+from testbed_api.domain.auditing import Act
+from testbed_api.registry.auditing import AuditQueries
 from testbed_api.registry.enrolments import EnrolmentQueries
 from testbed_api.registry.equipment import EquipmentQueries
 from testbed_api.registry.parties import PartyQueries
@@ -24,6 +26,7 @@ class Registry(
     UseQueries,
     RightsQueries,
     ProjectionQueries,
+    AuditQueries,
 ):
     """Who there is, what they have, and what was agreed; each noun has a file of its own.
 
@@ -36,5 +39,9 @@ class Registry(
 
         Nobody else writes meanwhile, so what is read there stays true to the end.
         """
-        async with transaction(self._engine, write=True) as sql:
-            yield type(self)(self._engine, sql)
+        async with self._transaction(write=True) as sql:
+            yield type(self)(self._engine, sql, self._act)
+
+    def doing(self, act: Act, clock: Clock) -> Self:
+        """The same registry for somebody's act: what it changes tells of it."""
+        return type(self)(self._engine, self._sql, (act, clock))

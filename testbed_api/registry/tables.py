@@ -155,6 +155,33 @@ enrolments = Table(
     Column("used_ns", BigInteger),
     *_spanned(),
 )
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("time_ns", BigInteger, nullable=False, index=True),
+    Column("principal", String(60), index=True),
+    Column("organisation", _ID, index=True),
+    Column("owner", String(60), index=True),
+    Column("action", String(60), nullable=False),
+    Column("target", String(300), nullable=False),
+    Column("outcome", String(10), nullable=False),
+    Column("reason", String(300), nullable=False),
+    Column("request", String(300), nullable=False),
+    Column("source", String(60), nullable=False),
+    Column("details", Text, nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+anchors = Table(
+    "anchors",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("events", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("time_ns", BigInteger, nullable=False),
+    Column("key", String(64), nullable=False),
+    Column("signature", String(128), nullable=False),
+)
 sessions = Table(
     "sessions",
     metadata,

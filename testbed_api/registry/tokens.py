@@ -29,6 +29,7 @@ class TokenQueries(Queries):
         async with self._transaction(write=True) as sql:
             result = await sql.execute(insert(tables.tokens).values(**row))
             (number,) = result.inserted_primary_key or (0,)
+            self.tells(principal=token.principal, token=number, label=token.label)
         return replace(token, id=number)
 
     async def token(self, principal: str, secret_hash: str) -> Token | None:
@@ -52,8 +53,9 @@ class TokenQueries(Queries):
             gone = await sql.execute(
                 one.where(going_on(table, now_ns)).values(ended_ns=now_ns, ended_by=by)
             )
-        if gone.rowcount == 0:
-            raise Unknown(f"there is no token {number} of {principal!r}")
+            if gone.rowcount == 0:
+                raise Unknown(f"there is no token {number} of {principal!r}")
+            self.tells(principal=principal, token=number)
 
     async def note_use(self, token: Token, now_ns: int) -> None:
         """Remember that it was used, to the minute."""
@@ -61,7 +63,7 @@ class TokenQueries(Queries):
         if before_ns is not None and now_ns - before_ns < round(USE_EVERY_S * NS_PER_S):
             return
         one = update(tables.tokens).filter_by(id=token.id)
-        async with self._transaction(write=True) as sql:
+        async with self._aside() as sql:
             await sql.execute(one.values(last_used_ns=now_ns))
 
     async def set_password(self, person: str, password_hash: str, now_ns: int) -> None:
@@ -71,6 +73,7 @@ class TokenQueries(Queries):
             await sql.execute(delete(table).filter_by(person=person))
             row = {"person": person, "hash": password_hash, "set_ns": now_ns}
             await sql.execute(insert(table).values(**row))
+            self.tells(password_of=person)
 
     async def password(self, person: str) -> str | None:
         """The hash of a person's password, None if it has none."""

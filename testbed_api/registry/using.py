@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.clock import NS_PER_S
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.rights import Entry
-from testbed_api.registry import tables
+from testbed_api.domain.auditing import Act, Event
+from testbed_api.registry import chain, tables
 from testbed_api.registry.queries import Queries
 
 DAY_NS = 86_400 * NS_PER_S
@@ -79,7 +80,7 @@ class UseQueries(Queries):
     async def note_reads(self, counts: Mapping[Counted, int], last_ns: int) -> None:
         """Count so many more, all or none."""
         table = tables.reads
-        async with self._transaction(write=True) as sql:
+        async with self._aside() as sql:  # a read is told of at its end
             for one, times in sorted(counts.items()):
                 key = {"stream": str(one.entry.address), "space": one.entry.space, "day": one.day}
                 key |= {"principal": one.principal, "way": one.way}
@@ -153,7 +154,8 @@ class UseQueries(Queries):
         table, streams = tables.sessions, tables.session_streams
         mine = and_(table.c.connection.in_(connections), table.c.until_ns.is_(None))
         async with self._transaction(write=True) as sql:
-            ids = [row.id for row in await sql.execute(select(table.c.id).where(mine))]
+            rows = (await sql.execute(select(table).where(mine).order_by(table.c.id))).all()
+            ids = [row.id for row in rows]
             if not ids:
                 return
             ended = update(table).where(table.c.id.in_(ids))
@@ -161,6 +163,9 @@ class UseQueries(Queries):
             total = _total(streams.c.space, streams.c.stream)
             counted = update(streams).where(streams.c.session.in_(ids))
             await sql.execute(counted.values(batches_after=total))
+            owners = await _organisations_of(sql, {row.principal for row in rows})
+            told = [_departure(row, owners, how, at_ns) for row in rows]
+            await chain.append(sql, told)
 
     async def sessions(
         self, equipment: EquipmentAddress, from_ns: int, to_ns: int
@@ -229,3 +234,11 @@ async def _organisations_of(sql: AsyncConnection, names: Collection[str]) -> Map
         here = query.where(table.c.principal.in_(listed[at : at + _CHUNK]))
         found |= {row.principal: row.organisation for row in await sql.execute(here)}
     return found
+
+
+def _departure(row: Any, owners: Mapping[str, str], how: str, at_ns: int) -> Event:
+    """What the audit tells of the end of a connection."""
+    facts = {"client_id": row.client_id, "connection": row.connection}
+    act = Act(action="disconnect", target="the broker", facts=facts)
+    act.by(row.principal, owners.get(row.principal, ""))
+    return act.event(at_ns, reason=how)

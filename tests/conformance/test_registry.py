@@ -376,7 +376,7 @@ async def test_former_credentials_go_on_as_machines_and_owners(where):
 async def downgrade(engine: AsyncEngine, former: list[tuple[object, ...]]) -> None:
     """Make an empty registry what it was in schema 0002, with these credentials."""
     async with engine.begin() as sql:
-        later = ("session_streams", "sessions", "reads", "enrolments")
+        later = ("session_streams", "sessions", "reads", "enrolments", "audit", "anchors")
         of_0003 = ("principals", "tokens", "passwords", "listings", "grants", "pauses")
         for table in (*later, *of_0003):
             await sql.execute(text(f"DROP TABLE {table}"))
