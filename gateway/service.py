@@ -16,7 +16,7 @@ from broker.errors import Unavailable
 from broker.namespace import StreamAddress
 from broker.settings import BusSettings
 from broker.streams import StreamSpec
-from gateway import figures, health, metrics, spool
+from gateway import anchors, figures, health, metrics, spool
 from gateway.feed import Feed
 from gateway.figures import Sources
 from gateway.links.mqtt import MqttLink
@@ -49,6 +49,7 @@ async def run(
     specs = await _register(mapping, settings, bus_settings, clock)
     space, machine = settings.space, mapping.equipment
     path = settings.spool / f"{machine.organisation}.{machine.equipment}.{space}.sqlite"
+    anchored = path.with_suffix(".anchors.jsonl")
     kept_settings = SpoolSettings(
         settings.spool_bytes, settings.spool_keep_s, settings.spool_free_bytes
     )
@@ -65,7 +66,8 @@ async def run(
         link = _link(mapping, feed, clock, settings.waiting_messages)
         sources = Sources(feed, uplink, link.counts, kept, bus, specs, clock, settings.spool_bytes)
         telling = health.tell(mapping, feed, uplink, bus, clock, space)
-        async with _running(uplink), _showing(sources, settings):
+        keeping = anchors.keep(bus, machine, anchored)
+        async with _running(uplink, keeping), _showing(sources, settings):
             try:
                 await _carry(link, feed, telling, uplink, clock)
             finally:
@@ -111,14 +113,16 @@ async def _register(
 
 
 @asynccontextmanager
-async def _running(uplink: Uplink) -> AsyncIterator[None]:
+async def _running(uplink: Uplink, keeping: Coroutine[None, None, None]) -> AsyncIterator[None]:
     """The uplink outlives the link, so that what was read last is marked too."""
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(uplink.run(), name="uplink")
+        kept = tasks.create_task(keeping, name="anchors")
         try:
             yield
         finally:
             running.cancel()
+            kept.cancel()
 
 
 @asynccontextmanager
