@@ -20,6 +20,8 @@ from testbed import asking
 from testbed_api import archive, data, restoring
 from testbed_api.archive import TABLES, Manifest, Part
 from testbed_api.deletions import Loss
+from testbed_api.domain import auditing
+from testbed_api.domain.auditing import Event, Outcome
 from testbed_api.dumping import Dumper
 from testbed_api.registry import tables
 from testbed_api.restoring import Target
@@ -117,6 +119,9 @@ async def restore(
     _make_empty(settings.folder, mark)
     async with data.alone(settings, restoring=True) as kept:
         losses = await restoring.restore(folder, manifest, Target(kept.engine, kept.store, clock))
+        facts = auditing.details({"taken": manifest.taken})
+        what, now_ns = f"backup {manifest.sha256}", clock.now_ns()
+        await kept.registry.append([Event(now_ns, "restore", what, Outcome.ALLOWED, details=facts)])
     mark.unlink()
     return manifest, losses
 

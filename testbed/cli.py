@@ -9,6 +9,7 @@ import typer
 
 from broker.clock import WallClock
 from testbed import (
+    audit_commands,
     credential_commands,
     gateway_cli,
     grant_commands,
@@ -36,7 +37,7 @@ app.add_typer(retention_app, name="retention")
 app.add_typer(gateway_cli.app, name="gateway")
 app.add_typer(simulate_app, name="simulate")
 for commands in (
-    *(party_commands, credential_commands, token_commands),
+    *(party_commands, credential_commands, token_commands, audit_commands),
     *(sharing_commands, grant_commands, mosquitto_commands),
 ):
     commands.add_to(app)

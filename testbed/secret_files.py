@@ -37,6 +37,7 @@ MAKERS: Mapping[str, Callable[[], str]] = {
     "registry-password": _token,
     "store-password": _token,
     "store-token": _token,
+    "audit-key": lambda: secrets.token_hex(32),
 }
 
 

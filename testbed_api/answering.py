@@ -76,6 +76,7 @@ async def answering(
     async with asyncio.TaskGroup() as tasks:
         following = tasks.create_task(parts.freshness.follow(parts.bus), name="freshness")
         keeping = tasks.create_task(parts.keeper.run(), name="retention")
+        heads = tasks.create_task(parts.anchoring.run(parts.bus), name="audit heads")
         tasks.create_task(server.serve(sockets=[door]), name="api")
         while not server.started:
             await parts.clock.sleep(0.01)
@@ -85,3 +86,5 @@ async def answering(
             server.should_exit = True
             following.cancel()
             keeping.cancel()
+            heads.cancel()
+    await parts.anchoring.sign(parts.bus)  # all that was done until now

@@ -12,6 +12,7 @@ from swagger_ui_bundle import swagger_ui_path
 
 from testbed_api import errors
 from testbed_api.http import (
+    audit,
     backup,
     consent,
     credentials,
@@ -31,6 +32,7 @@ from testbed_api.http import (
 )
 from testbed_api.http.bounds import Bounded
 from testbed_api.http.limiting import Limited
+from testbed_api.http.telling import Telling
 from testbed_api.parts import Parts
 
 ROOT = "/api/v1"
@@ -39,7 +41,7 @@ _ASSETS = f"{ROOT}/docs/assets"
 _ROOMS = (
     *(registry, streams, overview, keeping, backup),
     *(parties, credentials, tokens, signing_in),
-    *(listings, sharing, pauses, consent, enrolment),
+    *(listings, sharing, pauses, consent, enrolment, audit),
 )
 _DESCRIPTION = """What is shared with you, what is stored of it, and what comes in now.
 
@@ -63,6 +65,7 @@ def create_app(parts: Parts | None) -> FastAPI:
     errors.install(app)
     app.add_middleware(Bounded)
     app.add_middleware(Limited, root=ROOT)
+    app.add_middleware(Telling)  # the last one is the outermost: it sees what that one refuses
     app.include_router(operations.router, prefix=ROOT)
     usual = examples.problems(401, 403, 404, 413, 422, 429, 503)
     for room in _ROOMS:

@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.errors import Invalid, Refused, Taken, Unavailable
+from testbed_api.auditing import Journal
 from testbed_api.deletions import Deletions
 from testbed_api.ledger import Ledger
 from testbed_api.registry.engine import open_engine
@@ -32,6 +33,7 @@ class Data:
     ledger: Ledger
     store: SeriesStore
     deletions: Deletions
+    journal: Journal
 
 
 @asynccontextmanager
@@ -67,7 +69,8 @@ async def beside_others(settings: ServerSettings) -> AsyncIterator[Data]:
 async def shared(settings: ServerSettings) -> AsyncIterator[Data]:
     """The data, whoever else has it open."""
     async with open_engine(settings.tables) as engine, open_store(settings) as store:
-        yield Data(engine, Registry(engine), Ledger(engine), store, Deletions(engine))
+        registry, journal = Registry(engine), Journal(Registry(engine))
+        yield Data(engine, registry, Ledger(engine), store, Deletions(engine), journal)
 
 
 @asynccontextmanager

@@ -96,7 +96,7 @@ def problem(
     hint: str = "",
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """A problem+json answer to a request for `path`."""
+    """A problem+json answer to a request for `path`, with the id of the request at work."""
     body = {
         "type": f"urn:connected-testbed:problem:{code}",
         "title": code.replace("_", " "),
@@ -105,7 +105,14 @@ def problem(
         "code": code,
         "instance": path,
     }
-    return _Problem(body | ({"hint": hint} if hint else {}), status, dict(headers or {}))
+    more = {"hint": hint, "request": _request()}
+    shown = {name: text for name, text in more.items() if text}
+    return _Problem(body | shown, status, dict(headers or {}))
+
+
+def _request() -> str:
+    """The id of the request at work, as the audit has it."""
+    return str(structlog.contextvars.get_contextvars().get("request", ""))
 
 
 async def _of_ours(request: Request, exc: Exception) -> JSONResponse:
@@ -158,7 +165,7 @@ async def _of_http(request: Request, exc: Exception) -> JSONResponse:
 
 
 async def _of_a_bug(request: Request, exc: Exception) -> JSONResponse:
-    number = secrets.token_hex(6)
+    number = _request() or secrets.token_hex(8)
     path = request.url.path
     log.error("request failed", request=number, path=path, exc_info=exc)
     sentence = f"this is a fault of the testbed; its log has it under {number}"

@@ -1,7 +1,7 @@
 """What the API is made of: handed to its app, and by it to every route."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -9,9 +9,12 @@ from fastapi import Depends, Request
 from broker import client
 from broker.clock import Clock
 from broker.rights import Entry
+from testbed_api.auditing import Anchoring, Journal
 from testbed_api.changes import Changes
+from testbed_api.domain.auditing import Act
 from testbed_api.dumping import Dumper
 from testbed_api.freshness import Freshness
+from testbed_api.http import telling
 from testbed_api.ledger import Ledger
 from testbed_api.limits import Limits
 from testbed_api.reading import ReadBook
@@ -39,7 +42,8 @@ class Parts:
     recorded: the recorder's counts, empty where it is not in this process.  interrupted: why it
     does not record just now, empty while it does.  live_batches: that wait for a slow reader of
     live events; beyond them the oldest are dropped, and it is told.  failures: of signing in,
-    lately.  limits: what each organisation may ask for.
+    lately.  limits: what each organisation may ask for.  act: what the request does that these are
+    handed to: `registry` tells of it with what it changes.
     """
 
     registry: Registry
@@ -58,6 +62,9 @@ class Parts:
     announce: Callable[[str], Awaitable[None]] = _known_at_once
     limits: Limits = field(default_factory=Limits)
     reads: ReadBook = field(default_factory=ReadBook)
+    journal: Journal = field(kw_only=True)
+    anchoring: Anchoring = field(kw_only=True)
+    act: Act = field(default_factory=Act)
 
     @property
     def changes(self) -> Changes:
@@ -71,10 +78,14 @@ class Parts:
         now_ns = self.clock.now_ns()
         await self.reads.note(self.registry, Counted.at(principal, entry, way, now_ns), now_ns)
 
+    def doing(self, act: Act) -> "Parts":
+        """The same for one act."""
+        return replace(self, registry=self.registry.doing(act, self.clock), act=act)
+
 
 def _parts(request: Request) -> Parts:
     parts: Parts = request.app.state.parts
-    return parts
+    return parts.doing(telling.act_of(request.scope))
 
 
 Given = Annotated[Parts, Depends(_parts)]

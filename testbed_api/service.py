@@ -21,8 +21,9 @@ from broker.credential import Credential
 from broker.errors import Invalid, Refused
 from broker.rights import Party, Role
 from broker.settings import Address, BusSettings
-from testbed_api import data, doors, sessions
+from testbed_api import auditing, data, doors, sessions
 from testbed_api.answering import answering, listening
+from testbed_api.auditing import Anchoring
 from testbed_api.data import Data
 from testbed_api.domain import parties, tokens
 from testbed_api.domain.parties import INTERMEDIARY, Organisation
@@ -119,10 +120,12 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
     with listening(settings.host, settings.api_port) as door:
         async with data.alone(settings) as kept:
             limits, book = Limits(settings.limits), Sessions(kept.registry, clock)
-            answer = Doorkeeper(kept.registry, clock, system, limits, book.admitted).answer
+            porter = Doorkeeper(kept.registry, clock, system, limits, kept.journal)
+            porter.admitted = book.admitted
             made = Credential.make(ADMINISTRATOR)
             first = await _first_administrator(kept.registry, made, clock)
             folder = settings.folder / BROKER
+            answer = porter.answer
             async with nats.serve(folder, answer=answer, clock=clock, settings=wanted) as broker:
                 limits.on_broker = broker.connected
                 way = doors.way_in(broker.mqtt, shown.broker)
@@ -151,7 +154,7 @@ async def serve_api(
             limits = Limits(settings.limits)
             await _first_administrator(kept.registry, services.secrets.administrator(), clock)
             async with (
-                _joined(services, kept.registry, clock, limits) as broker,
+                _joined(services, kept, clock, limits) as broker,
                 _working(settings, kept, broker, seats, clock, limits) as parts,
                 answering(parts, door, shown.api, within_s=settings.request_s),
             ):
@@ -161,19 +164,21 @@ async def serve_api(
 
 @asynccontextmanager
 async def _joined(
-    services: Services, registry: Registry, clock: Clock, limits: Limits
+    services: Services, kept: Data, clock: Clock, limits: Limits
 ) -> AsyncIterator[Door | None]:
     """A broker that runs by itself and asks us; None if it asks nobody."""
     if services.inner is None:
         yield None
         return
-    shared, book = services.secrets, Sessions(registry, clock)
+    shared, book = services.secrets, Sessions(kept.registry, clock)
+    porter = Doorkeeper(kept.registry, clock, shared.system(), limits, kept.journal)
+    porter.admitted = book.admitted
     async with (
         nats.join(
             services.inner,
             services.bus.address,
             keys=shared.keys(),
-            answer=Doorkeeper(registry, clock, shared.system(), limits, book.admitted).answer,
+            answer=porter.answer,
             clock=clock,
             trust=services.trust,
         ) as broker,
@@ -223,7 +228,13 @@ async def _working(
             settings.live_batches,
             announce=broker.announce,
             limits=limits,
+            journal=kept.journal,
+            anchoring=_anchoring(settings, kept, clock),
         )
+
+
+def _anchoring(settings: ServerSettings, kept: Data, clock: Clock) -> Anchoring:
+    return Anchoring(kept.registry, kept.journal, auditing.signer(settings), clock)
 
 
 async def _first_administrator(registry: Registry, credential: Credential, clock: Clock) -> bool:

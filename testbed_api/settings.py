@@ -85,6 +85,12 @@ class ServerSettings(Settings):
         default=SecretStr(""), description="password of that user of PostgreSQL"
     )
 
+    audit_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="key that signs the heads of the audit, 64 hexadecimal digits; audit.key in the"
+        " data folder if left out, made at the first start",
+    )
+
     recorder_gather_s: float | None = Field(
         default=None,
         gt=0,

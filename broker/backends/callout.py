@@ -33,6 +33,7 @@ class Knock:
     secret: str = field(repr=False)
     client_id: str
     connection: str = ""
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ def read(token: bytes) -> Request:
                 shown.get("pass", ""),
                 who.get("mqtt_id", ""),
                 connection_of(server_id, int(who["id"])),
+                str(who.get("host", "")),
             ),
             server_id=server_id,
             user_key=claims["user_nkey"],

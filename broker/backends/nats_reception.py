@@ -204,7 +204,9 @@ class Reception:
             log.warning("knock was not understood", reason=str(exc))
             return
         knock = request.knock
-        entry = await self._answer(knock) if callout.is_bound(knock) else None
+        entry = await self._answer(knock)
+        if not callout.is_bound(knock):  # whatever was answered
+            entry = None
         if entry is None:
             log.info(
                 "connection was refused",

@@ -17,15 +17,13 @@ from testbed_api.domain import tokens
 from testbed_api.domain.tokens import Token
 from testbed_api.errors import Unauthenticated
 from testbed_api.http import limiting
+from testbed_api.http.telling import ACTION, OPEN
 from testbed_api.parts import Given, Parts
 from testbed_api.registry.equipment import Seen
 
 _BEARER = HTTPBearer(
     auto_error=False, scheme_name="credential", description="`principal.secret`, as shown when made"
 )
-ACTION = "x-action"
-OPEN = "open"
-"""The mark of a route that takes no credential."""
 
 
 def asks(action: Action | None) -> dict[str, Any]:
@@ -173,9 +171,11 @@ async def _known(shown: HTTPAuthorizationCredentials | None, parts: Parts) -> Ca
         credential = Credential.parse(shown.credentials)
     except Invalid as exc:
         raise wrong from exc
+    parts.act.principal = credential.principal  # who it says it is
     caller = await _found(parts, credential.principal, tokens.hashed(credential.secret))
     if caller is None:
         raise wrong
+    parts.act.by(caller.id, caller.organisation)
     return caller
 
 

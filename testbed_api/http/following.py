@@ -36,16 +36,19 @@ async def events(parts: Parts, caller: Caller, topic: StreamTopic) -> AsyncItera
 
 async def _events(parts: Parts, caller: Caller, topic: StreamTopic) -> AsyncIterator[bytes]:
     told = 0
+    parts.act.facts["batches"] = 0
     beat_ns = parts.clock.now_ns()
     async with parts.bus.subscribe(
         [str(topic)], capacity=parts.live_batches, overflow="drop_oldest"
     ) as inbox:
         yield b": following\n\n"
-        while await _may_still_read(parts, caller, topic):
+        # shielded: SQLite's lock would stay with a query that is cut off in the middle
+        while await asyncio.shield(_may_still_read(parts, caller, topic)):
             if inbox.dropped > told:
                 yield b"event: missed\ndata: %d\n\n" % (inbox.dropped - told)
                 told = inbox.dropped
             async for message in _for_a_while(inbox):
+                parts.act.facts["batches"] += 1
                 yield event(message.payload)
             now_ns = parts.clock.now_ns()
             if now_ns - beat_ns >= round(BEAT_EVERY_S * NS_PER_S):

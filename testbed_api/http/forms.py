@@ -297,3 +297,34 @@ class GrantForm(Form):
     streams: Annotated[list[EntryForm], Field(min_length=1, max_length=1_000)]
     purpose: Annotated[Text, Field(examples=["to find out why the pump stalls"])] = ""
     expires_in_s: Lasting = None
+
+
+class Heads(Form):
+    """Which signed heads of the audit."""
+
+    cursor: Annotated[int, Field(ge=0, lt=2**53, description="`next` of the page before")] = 0
+    limit: Annotated[int, Field(ge=1, le=1_000, description="rows on a page")] = 1_000
+    newest: Annotated[bool, Field(description="only the one signed last")] = False
+
+
+class EventsWanted(Form):
+    """Which events of the audit."""
+
+    cursor: Annotated[int, Field(ge=0, lt=2**53, description="`next` of the page before")] = 0
+    limit: Annotated[int, Field(ge=1, le=1_000, description="rows on a page")] = 100
+    from_: Annotated[
+        str | None, Field(alias="from", max_length=40, description=_INSTANT + "included")
+    ] = None
+    to: Annotated[str | None, Field(max_length=40, description=_INSTANT + "not included")] = None
+    principal: Annotated[Id | None, Field(description="who did it")] = None
+    organisation: Annotated[Id | None, Field(description="whose people and machines")] = None
+    action: Annotated[
+        str | None, Field(max_length=40, description="such as share, sign-in or connect")
+    ] = None
+
+    def between(self) -> tuple[int | None, int | None]:
+        """Its ends in ns, None where it has none."""
+        return (
+            None if self.from_ is None else storable(self.from_),
+            None if self.to is None else storable(self.to),
+        )

@@ -93,6 +93,7 @@ async def put_retention(
     caller.must(Action.SHARE, address)
     await parts.registry.spec(address)
     keep_s = None if form.keep_days is None else round(form.keep_days * DAY_S)
+    parts.act.facts["keep_s"] = keep_s
     await parts.keeper.deletions.keep(address, keep_s)
     return {"stream": str(address), "keep_days": form.keep_days}
 
@@ -135,7 +136,9 @@ async def add_deletion(
             f"to = {text_of(to_ns)} lies in the future", hint="only what has been can be deleted"
         )
     span = Span(form.space, address, from_ns, to_ns)
+    parts.act.facts |= {"space": form.space, "from_ns": from_ns, "to_ns": to_ns, "why": form.why}
     done = await parts.keeper.delete(span, by=caller.id, why=form.why)
+    parts.act.facts["samples"] = sum(one.samples for one in done)
     return {"items": [_proof(one) for one in done]}
 
 

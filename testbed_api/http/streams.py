@@ -83,6 +83,8 @@ async def history(
     parts.limits.reading(caller.organisation, parts.clock.now_ns())
     store, points = parts.store, asked.points
     await parts.note_read(caller.id, Entry(asked.space, address), "history")
+    parts.act.facts |= {"space": asked.space, "from": text_of(from_ns), "to": text_of(to_ns)}
+    parts.act.facts |= {"signals": names, "points": points}
     frames = store.read(window) if points is None else store.thin(window, points)
     frames = _counted(frames, parts, caller.organisation)
     csv = asked.format is Format.CSV
@@ -145,6 +147,7 @@ async def live(
     A comment comes every ten seconds. The stream ends within a second of your right to read it.
     """
     caller.must_read(asked.space, address)
+    parts.act.facts["space"] = asked.space
     await parts.registry.spec(address)
     await parts.note_read(caller.id, Entry(asked.space, address), "live")
     events = await begun(
@@ -157,10 +160,12 @@ async def live(
 async def _counted(
     frames: AsyncIterator[Long], parts: Parts, organisation: str
 ) -> AsyncIterator[Long]:
-    """The same, counted as read by an organisation."""
+    """The same, counted as read by an organisation, and for the audit."""
+    parts.act.facts["samples"] = 0
     async with aclosing(cast("AsyncGenerator[Long]", frames)):
         async for frame in frames:
             parts.limits.read(organisation, len(frame), parts.clock.now_ns())
+            parts.act.facts["samples"] += len(frame)
             yield frame
 
 

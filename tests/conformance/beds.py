@@ -16,7 +16,9 @@ from broker.clock import WallClock
 from broker.credential import Credential
 from broker.settings import Address, BusSettings
 from testbed_api import reconciling
+from testbed_api.auditing import Journal
 from testbed_api.doorkeeper import Doorkeeper
+from testbed_api.limits import Limits
 from testbed_api.noticing import noticing
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.sql import Registry
@@ -53,7 +55,7 @@ class _Nats:
         self.registry = registry
         self._folder = folder
         self._system = {one: Credential.make(one) for one in (API, RECORDER)}
-        self._keeper = Doorkeeper(registry, CLOCK, self._system)
+        self._keeper = Doorkeeper(registry, CLOCK, self._system, Limits(), Journal(registry))
         self._decides = True
         self._port = services.free_port()
         self._lives = 0

@@ -12,11 +12,13 @@ from broker import client, clock, messages
 from broker.batch import BAD, GOOD, Series
 from broker.clock import NS_PER_S, SteppedClock, WallClock
 from broker.credential import Credential
+from broker.heads import Signer
 from broker.namespace import StreamAddress
 from broker.rights import Entry, Party, Principal, Role, Scope, Span
 from broker.settings import BusSettings
 from broker.streams import StreamSpec
 from testbed_api.app import create_app
+from testbed_api.auditing import Anchoring, Journal
 from testbed_api.deletions import Deletions
 from testbed_api.domain import parties, tokens
 from testbed_api.domain.parties import Organisation
@@ -97,6 +99,7 @@ async def bed(tmp_path) -> AsyncIterator[Bed]:
         registry = Registry(engine)
         for name, kind in ORGANISATIONS.items():
             await registry.add_organisation(Organisation(name, name, kind))
+        journal = Journal(registry)
         parts = Parts(
             registry=registry,
             ledger=Ledger(engine),
@@ -108,6 +111,8 @@ async def bed(tmp_path) -> AsyncIterator[Bed]:
             clock=time,
             kick=kick,
             recorded=lambda: recorded,
+            journal=journal,
+            anchoring=Anchoring(registry, journal, Signer.of("5" * 64), time),
         )
         door = httpx.ASGITransport(create_app(parts), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=door, base_url="http://api/api/v1") as http:
@@ -157,6 +162,11 @@ async def stored(bed: Bed, spec: StreamSpec, count: int) -> None:
         ("running", Series(times[:1], np.array([True]), good[:1])),
     )
     await bed.parts.store.write([Block.of_series("live", spec, series)])
+
+
+def answered(answer: httpx.Response) -> str:
+    """What an answer says, but for the id that each request has of its own."""
+    return answer.text.replace(answer.headers["x-request-id"], "its id")
 
 
 def assert_problem(answer: httpx.Response, status: int, code: str, *words: str) -> None:

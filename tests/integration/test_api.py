@@ -24,6 +24,7 @@ from tests.integration.api_bed import (
     START_NS,
     STREAM,
     Bed,
+    answered,
     assert_problem,
     stored,
 )
@@ -164,10 +165,10 @@ async def test_foreign_and_missing_objects_answer_alike(bed, reader, owner):
         foreign = await bed.ask(reader, "GET", f"/streams/{OTHER}{rest}")
         missing = await bed.ask(reader, "GET", f"/streams/factory/mill/missing{rest}")
         assert_problem(foreign, 404, "unknown")
-        assert foreign.text.replace("spindle", "missing") == missing.text
+        assert answered(foreign).replace("spindle", "missing") == answered(missing)
     foreign = await bed.ask(reader, "GET", "/equipment/factory/mill")
     missing = await bed.ask(reader, "GET", "/equipment/factory/mall")
-    assert foreign.text.replace("mill", "mall") == missing.text
+    assert answered(foreign).replace("mill", "mall") == answered(missing)
 
 
 @pytest.mark.usefixtures("rig")

@@ -16,11 +16,13 @@ from broker.batch import Kind, Long
 from broker.clock import SteppedClock, WallClock
 from broker.credential import Credential
 from broker.errors import Unavailable
+from broker.heads import Signer
 from broker.namespace import StreamAddress
 from broker.rights import Role
 from broker.settings import BusSettings
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed_api.app import create_app
+from testbed_api.auditing import Anchoring, Journal
 from testbed_api.deletions import Deletions
 from testbed_api.domain import parties, tokens
 from testbed_api.domain.equipment import Equipment
@@ -78,6 +80,7 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
         await registry.add_principal(ada)
         await registry.add_token(token)
         await registry.add_spec(StreamSpec(RIG, (Signal("p"),)))
+        journal = Journal(registry)
         parts = Parts(
             registry,
             Ledger(engine),
@@ -89,6 +92,8 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
             clock,
             None,
             dict,
+            journal=journal,
+            anchoring=Anchoring(registry, journal, Signer.of("5" * 64), clock),
         )
         config = uvicorn.Config(create_app(parts), port=0, log_config=None, lifespan="off")
         server = uvicorn.Server(config)

@@ -13,6 +13,7 @@ from broker import api, client, clock
 from broker.batch import BAD, NO_VALUE, NUMPY, Gap, Kind, Series
 from broker.clock import NS_PER_S, WallClock
 from broker.errors import Corrupt, Forbidden, Refused, Taken, Unavailable, Unknown
+from broker.heads import Signer
 from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.rights import Entry, Listing, Pause, Scope, Span
@@ -26,6 +27,7 @@ from testbed_api.contents import EARLIEST_NS, LATEST_NS
 from testbed_api.deletions import LOST
 from testbed_api.deletions import Span as Deleted
 from testbed_api.domain import parties, tokens
+from testbed_api.domain.auditing import Event, Outcome
 from testbed_api.domain.equipment import Equipment
 from testbed_api.domain.parties import Organisation
 from testbed_api.domain.sharing import Request
@@ -122,6 +124,9 @@ async def fill(kept):
     await kept.registry.add_request(given)
     await kept.registry.add_pause(Pause("factory", "firm", None, Span(4)), by="fay")
     await kept.registry.put_listing(Listing(RIG.owner, None, Span(5)), by="fay")
+    event = Event(5, "connect", "the broker", Outcome.ALLOWED, "detector", "factory")
+    await kept.registry.append([event])
+    await kept.registry.sign_head(Signer.of("5" * 64), 6)
     await kept.store.write(list(blocks()))
     await kept.deletions.keep(RIG, 10**9)
     await kept.ledger.commit(
@@ -142,6 +147,8 @@ async def content(kept):
     found = await anext(aiter(_whole(room.Dumper(kept.engine, kept.store, kept.deletions, CLOCK))))
     for line in found.splitlines()[1:-1]:
         told = json.loads(line)
+        if told["table"] == "audit":
+            told["rows"] = [row for row in told["rows"] if "restore" not in row]
         if told["table"] != "recorder.restores":
             tables.setdefault(told["table"], []).extend(told["rows"])
     sums = {}
