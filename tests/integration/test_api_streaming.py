@@ -30,6 +30,7 @@ from testbed_api.dumping import Dumper
 from testbed_api.freshness import Freshness
 from testbed_api.ledger import Ledger
 from testbed_api.parts import Parts
+from testbed_api.registry.auditing import Looked
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.sql import Registry
 from testbed_api.retention import Keeper
@@ -110,6 +111,12 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
             await running
 
 
+async def told(folder):
+    """The newest event of the audit."""
+    async with open_engine(folder) as engine:
+        return (await Registry(engine).events(Looked(), 0, 100))[-1].event
+
+
 @pytest.mark.parametrize("form", ["json", "csv"])
 async def test_an_answer_that_breaks_off_has_no_end(tmp_path, form):
     async with (
@@ -119,6 +126,9 @@ async def test_an_answer_that_breaks_off_has_no_end(tmp_path, form):
         assert answer.status_code == 200
         with pytest.raises(httpx.RemoteProtocolError):
             await answer.aread()
+    event = await told(tmp_path)
+    assert (event.outcome, event.reason) == ("failed", "the answer broke off")
+    assert '"samples":30000' in event.details
 
 
 async def test_a_store_that_is_away_from_the_start_is_a_status(tmp_path):
@@ -150,3 +160,6 @@ async def test_a_reader_that_leaves_ends_the_reading(tmp_path):
             await anext(answer.aiter_bytes())
         async with asyncio.timeout(5):
             await store.closed.wait()
+    event = await told(tmp_path)
+    assert (event.outcome, event.reason) == ("failed", "the answer broke off")
+    assert '"samples":0' not in event.details
