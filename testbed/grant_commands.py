@@ -39,9 +39,13 @@ def grant_ask(
     json: Json = False,
 ) -> None:
     """Ask for streams of an equipment that is listed to you; a grant each, once it is approved."""
-    listed = [credentials.entry(one) for one in streams]
-    body = {"streams": listed, "purpose": purpose} | _span(begin, until, days)
-    asked = running.run(asking.ask("POST", "/requests", json=body))["items"]
+
+    async def go() -> Any:
+        listed = [credentials.entry(one) for one in streams]
+        body = {"streams": listed, "purpose": purpose} | _span(begin, until, days)
+        return await asking.ask("POST", "/requests", json=body)
+
+    asked = running.run(go())["items"]
     say_json(asked) if json else _say(asked)
 
 
@@ -54,10 +58,14 @@ def grant_give(
     json: Json = False,
 ) -> None:
     """Let a company read streams of yours unasked, from now on."""
-    listed = [credentials.entry(one) for one in streams]
-    body = {"company": company, "streams": listed, "purpose": purpose}
-    made = running.run(asking.ask("POST", "/grants", json=body | {"expires_in_s": expires_in_s}))
-    say_json(made["items"]) if json else _say(made["items"])
+
+    async def go() -> Any:
+        listed = [credentials.entry(one) for one in streams]
+        body = {"company": company, "streams": listed, "purpose": purpose}
+        return await asking.ask("POST", "/grants", json=body | {"expires_in_s": expires_in_s})
+
+    made = running.run(go())["items"]
+    say_json(made) if json else _say(made)
 
 
 @grant_app.command("list")
