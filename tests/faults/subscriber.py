@@ -4,11 +4,14 @@ import asyncio
 import json
 import sys
 
+import structlog
+
 from testbed_sdk.connection import connect
 
 
 async def main() -> None:
-    """Listen until ended."""
+    """Listen until ended; what is logged is no batch."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     async with connect() as bed:
         async for received in bed.input("in"):
             told = {"event": "batch", "seq": received.batch.seq, "got": 1}
