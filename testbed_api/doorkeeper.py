@@ -111,12 +111,14 @@ class Doorkeeper:
     def _entry(self, rights: Rights, principal: str, expires_ns: int | None) -> Entry | None:
         """Its topics, until the first of its rights ends or its token does."""
         now_ns = self._clock.now_ns()
-        if rights.principal(principal, now_ns) is None:
+        who = rights.principal(principal, now_ns)
+        if who is None:
             return None
         ends = (expires_ns, policy.until_ns(rights, principal, now_ns))
         until_ns = min((one for one in ends if one is not None), default=None)
         topics = policy.topics(rights, principal, now_ns)
-        return Entry(topics.publish, topics.subscribe, until_ns)
+        durable = who.kind is Kind.SYSTEM
+        return Entry(topics.publish, topics.subscribe, until_ns, durable)
 
 
 def _act(knock: Knock) -> Act:

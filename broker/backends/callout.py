@@ -38,11 +38,15 @@ class Knock:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a connection may do, as MQTT filters, and until when: ns since 1970, None for ever."""
+    """What a connection may do, as MQTT filters, and until when: ns since 1970, None for ever.
+
+    durable: whether it is sent what came while it was away.
+    """
 
     publish: frozenset[str]
     subscribe: frozenset[str]
     expires_ns: int | None = None
+    durable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from broker import tls
-from broker.backends import callout
+from broker.backends import callout, nats_sessions
 from broker.backends.callout import Entry, Knock
 from broker.clock import Clock
 from broker.errors import Corrupt, Unavailable
@@ -207,6 +207,8 @@ class Reception:
         entry = await self._answer(knock)
         if not callout.is_bound(knock):  # whatever was answered
             entry = None
+        if entry is not None and not entry.durable and not await self._forgotten(knock.client_id):
+            entry = None
         if entry is None:
             log.info(
                 "connection was refused",
@@ -216,6 +218,15 @@ class Reception:
             await message.respond(self._signer.refuse(request, self._clock.now_ns()))
         else:
             await message.respond(self._signer.admit(request, entry, self._clock.now_ns()))
+
+    async def _forgotten(self, client_id: str) -> bool:
+        """Whether nothing is kept from before for who comes in under it."""
+        try:
+            await nats_sessions.forget(self.ask, client_id)
+        except Unavailable as exc:
+            log.warning("session was not forgotten", client_id=client_id[:60], reason=str(exc))
+            return False
+        return True
 
     @asynccontextmanager
     async def _connected(self, user: str, gone: asyncio.Event) -> AsyncIterator[Client]:

@@ -32,8 +32,11 @@ CLOCK = WallClock()
 class Bed(Protocol):
     """A broker that admits whom the registry names.
 
-    api: the system's own connection.
+    api: the system's own connection.  keeps: whether a session that somebody left is sent what came
+    meanwhile, as long as it was its to read.
     """
+
+    keeps: bool
 
     registry: Registry
     door: Door
@@ -51,6 +54,8 @@ def way(address: Address, who: Credential) -> BusSettings:
 
 
 class _Nats:
+    keeps = False
+
     def __init__(self, registry: Registry, folder: Path, _tasks: asyncio.TaskGroup) -> None:
         self.registry = registry
         self._folder = folder
@@ -101,6 +106,8 @@ class _Nats:
 
 
 class _Mosquitto:
+    keeps = True
+
     def __init__(self, registry: Registry, folder: Path, tasks: asyncio.TaskGroup) -> None:
         self._tasks = tasks
         self.registry = registry

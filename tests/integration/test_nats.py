@@ -7,6 +7,7 @@ import stat
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -311,6 +312,28 @@ async def test_an_entry_that_has_expired_lets_nobody_in(door, porter):
     async with opened(door, ADA, timeout_s=2) as ada:
         with pytest.raises(Forbidden):
             await ada.ready()
+
+
+@pytest.mark.parametrize("durable", [True, False], ids=["may keep", "may not"])
+async def test_what_came_while_a_client_was_away_is_sent_to_whom_that_is_allowed(
+    door, porter, durable
+):
+    porter.entries["ada"] = replace(porter.entries["ada"], durable=durable)
+
+    def kept() -> object:
+        settings = BusSettings(broker=f"mqtt://{door.mqtt}", credential=SecretStr(ADA.text))
+        return client.open(settings, WallClock(), client_id="ada", durable=True)
+
+    async with kept() as ada, ada.subscribe([OWN], capacity=10, overflow="block"):
+        await ada.ready()
+    async with opened(door, BERT) as bert:
+        await bert.ready()
+        await bert.publish(OWN, b"while away")
+        async with kept() as ada, ada.subscribe([OWN], capacity=10, overflow="block") as inbox:
+            await ada.ready()
+            await bert.publish(OWN, b"when back")
+            expected = [b"while away", b"when back"] if durable else [b"when back"]
+            assert [(await anext(inbox)).payload for _ in expected] == expected
 
 
 # --- its life -------------------------------------------------------------------------------------
