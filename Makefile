@@ -11,7 +11,7 @@ PYTHONS := python3 python3.14 python3.13 python3.12 python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: help demo test faults lint types docs bench lock clean
+.PHONY: help demo test faults probes lint types docs bench lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,6 +29,10 @@ faults: .venv/dev.stamp ## the fault suite at full size; FAULTS_JOBS=4 tests sid
 	$(BIN)/python -m tests.faults --jobs $(FAULTS_JOBS) --full-size $(ARGS)
 
 FAULTS_JOBS ?= 4
+
+probes: .venv/dev.stamp ## the proof of isolation at full size; ARGS="--fuzz-s 1800" half an hour a decoder
+	@tests/services/install
+	$(BIN)/python -m pytest tests/probes --share 1 --trials 200 --keep-results $(ARGS)
 
 lint: .venv/dev.stamp ## style, format and who may import whom
 	@$(BIN)/ruff check .

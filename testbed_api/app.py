@@ -67,7 +67,7 @@ def create_app(parts: Parts | None) -> FastAPI:
     app.add_middleware(Limited, root=ROOT)
     app.add_middleware(Telling)  # the last one is the outermost: it sees what that one refuses
     app.include_router(operations.router, prefix=ROOT)
-    usual = examples.problems(401, 403, 404, 413, 422, 429, 503)
+    usual = examples.problems(400, 401, 403, 404, 413, 422, 429, 503)
     for room in _ROOMS:
         app.include_router(room.router, prefix=ROOT, responses=usual)
     app.mount(_ASSETS, StaticFiles(directory=swagger_ui_path), name="assets")

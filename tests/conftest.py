@@ -16,8 +16,11 @@ from tests.services import node_opcua as node_opcua_product
 from tests.services import postgresql as postgresql_product
 
 HERE = Path(__file__).parent
-FOLDERS = ("property", "conformance", "integration", "e2e", "faults", "architecture", "docs")
-SLOW = ("e2e", "faults")
+FOLDERS = (
+    *("property", "conformance", "integration", "probes"),
+    *("e2e", "faults", "architecture", "docs"),
+)
+SLOW = ("probes", "e2e", "faults")
 E2E_TIMEOUT_S = 300
 GONE_WITHIN_S = 2.0
 

@@ -139,6 +139,7 @@ _PROBLEM_SCHEMA = {
     },
 }
 _PROBLEMS = {
+    400: ("the body cannot be read", "invalid", "There was an error parsing the body"),
     401: ("no credential, or not a right one", "unauthenticated", "the credential is not right"),
     403: ("not yours to do", "forbidden", "finn may not share stream factory/pump-rig/rig"),
     404: ("missing, or not yours to see", "unknown", f"there is no stream {_STREAM}"),

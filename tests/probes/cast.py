@@ -1,0 +1,230 @@
+"""Who asks: a factory, and somebody in every relation to what is its own.
+
+The same nouns go into the registry of a server and into the `Rights` that the probes ask the policy
+about, so what the server makes of its tables is held against what was meant.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from broker.batch import Kind as EquipmentKind
+from broker.clock import NS_PER_S
+from broker.credential import Credential
+from broker.namespace import LIVE, EquipmentAddress, StreamAddress
+from broker.rights import (
+    Entry,
+    Grant,
+    Kind,
+    Listing,
+    Party,
+    Pause,
+    Principal,
+    Rights,
+    Role,
+    Scope,
+    Span,
+)
+from broker.streams import Signal, StreamSpec
+from testbed_api.domain import tokens
+from testbed_api.domain.equipment import Equipment
+from testbed_api.domain.parties import Organisation
+from testbed_api.domain.sharing import Request
+from testbed_api.registry.engine import open_engine
+from testbed_api.registry.sql import Registry
+
+RUN = "run-probe"
+RIG = StreamAddress("factory", "pump-rig", "rig")
+"""Granted to a company, and listed to another."""
+MILL = StreamAddress("factory", "mill", "spindle")
+"""Shown to nobody."""
+PRESS = StreamAddress("stranger", "press", "force")
+SCORE = StreamAddress("company", "detector", "score")
+STREAMS = (RIG, MILL, PRESS, SCORE)
+
+ORGANISATIONS = {
+    "institute": Party.INTERMEDIARY,
+    "factory": Party.PARTNER,
+    "stranger": Party.PARTNER,
+    "company": Party.COMPANY,
+    "looker": Party.COMPANY,
+    "late": Party.COMPANY,
+    "cut": Party.COMPANY,
+    "still": Party.COMPANY,
+    "fund": Party.AGENCY,
+}
+GUESTS = ("company", "late", "cut", "still")
+"""They were granted the rig: until now, until lately, until it was revoked, and now paused."""
+DAY_NS = 86_400 * NS_PER_S
+WATCHER = "watcher"
+"""A part of the testbed: it sees whatever reaches the bus."""
+SPARE = "spare"
+"""Goes before the name of what a probe may end: nobody asks as it."""
+
+
+def canary(name: object) -> str:
+    """Words that stand in what an object says of itself, and nowhere else."""
+    return f"canary {str(name).replace('/', ' ')} canary"
+
+
+@dataclass(frozen=True)
+class Cast:
+    """rights: what was meant.  shown: a credential's text by who shows it, empty for none.
+
+    whose: the principal behind each that is to be believed.  grants: number of the grant that each
+    organisation was given, `spare` for one that may end.  tokens: of each principal's first token.
+    """
+
+    rights: Rights
+    shown: Mapping[str, str]
+    whose: Mapping[str, str]
+    grants: Mapping[str, int]
+    tokens: Mapping[str, int]
+
+
+@dataclass
+class _Making:
+    registry: Registry
+    now_ns: int
+    principals: list[Principal] = field(default_factory=list)
+    shown: dict[str, str] = field(default_factory=dict)
+    whose: dict[str, str] = field(default_factory=dict)
+    grants: dict[str, Grant] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
+
+    async def join(self, one: Principal) -> None:
+        """One more, with a token that counts."""
+        self.principals.append(one)
+        await self.registry.add_principal(one)
+        self.shown[one.id] = await self.token(one.id, Span(one.span.from_ns))
+        self.whose[one.id] = one.id
+
+    async def token(self, name: str, span: Span) -> str:
+        """The text of a new token."""
+        credential, token = tokens.issued(name, span)
+        self.tokens.setdefault(name, (await self.registry.add_token(token)).id)
+        return credential.text
+
+    async def end(self, name: str) -> None:
+        """Remove somebody; the token stays in its hands."""
+        (one,) = [each for each in self.principals if each.id == name]
+        await self.registry.end_principal(one, by=None, now_ns=self.now_ns)
+        ended = replace(one, span=one.span.ended(self.now_ns))
+        self.principals[self.principals.index(one)] = ended
+
+    async def grant(self, name: str, company: str, until_ns: int | None, *, cut: bool) -> None:
+        """The rig, to a company."""
+        asked = await self.registry.add_request(
+            Request(company, Entry(LIVE, RIG), canary(f"grant {company}"), self.now_ns - DAY_NS)
+        )
+        given = asked.granted(Span(self.now_ns - DAY_NS, until_ns), "factory-owner", self.now_ns)
+        await self.registry.put_request(given, asked)
+        if cut:
+            given, before = given.revoked("factory-owner", self.now_ns), given
+            await self.registry.put_request(given, before)
+        assert given.grant is not None
+        self.grants[name] = given.grant
+
+
+async def made(folder: Path, now_ns: int) -> Cast:
+    """Write all of it into a data folder that no server has open yet."""
+    folder.mkdir(mode=0o700)  # noqa: ASYNC240 - before anything runs
+    async with open_engine(folder) as engine:
+        making = _Making(Registry(engine), now_ns)
+        for name, kind in ORGANISATIONS.items():
+            await making.registry.add_organisation(Organisation(name, canary(name), kind))
+        for one in _everybody(now_ns - DAY_NS):
+            await making.join(one)
+        await _equip(making.registry)
+        await _agree(making)
+        await _spoil(making)
+        pause, listing = await _stop_and_show(making)
+    known = {Entry(LIVE, one) for one in STREAMS}
+    rights = Rights(
+        ORGANISATIONS,
+        tuple(making.principals),
+        tuple(making.grants.values()),
+        (pause,),
+        (listing,),
+        frozenset(known),
+    )
+    numbers = {name: one.id for name, one in making.grants.items()}
+    return Cast(rights, making.shown, making.whose, numbers, making.tokens)
+
+
+def _everybody(from_ns: int) -> Iterator[Principal]:
+    span = Span(from_ns)
+    roles: dict[str, tuple[Role, ...]] = dict.fromkeys(ORGANISATIONS, (Role.OWNER, Role.DEVELOPER))
+    roles |= {"factory": tuple(Role), "company": tuple(Role)}
+    roles |= {"institute": (Role.OWNER, Role.OPERATOR, Role.AUDITOR)}
+    roles |= {"fund": (Role.OWNER, Role.AUDITOR)}
+    for organisation, several in roles.items():
+        for role in several:
+            name = f"{organisation}-{role}"
+            yield Principal(name, organisation, Kind.PERSON, frozenset({role}), span=span)
+        yield Principal(
+            f"{SPARE}-{organisation}", organisation, Kind.PERSON, frozenset({Role.AUDITOR})
+        )
+    reads = frozenset({Entry(LIVE, RIG)})
+    for guest in (*GUESTS, "stranger"):
+        yield _machine(f"{guest}-reader", guest, Scope(reads), span)
+    own = frozenset({Entry(LIVE, SCORE)})
+    yield _machine("company-writer", "company", Scope(frozenset(), own), span)
+    yield _machine("factory-writer", "factory", Scope(writes=frozenset({Entry(LIVE, MILL)})), span)
+    yield _machine("factory-gateway", "factory", Scope(equipment=RIG.owner), span)
+    yield _machine("stranger-gateway", "stranger", Scope(equipment=PRESS.owner), span)
+    yield _machine("gone-machine", "company", Scope(reads), span)
+    yield _machine("factory-expired", "factory", Scope(equipment=RIG.owner), Span(from_ns, from_ns))
+    for organisation in ORGANISATIONS:
+        yield _machine(f"{SPARE}-{organisation}-machine", organisation, Scope(), span)
+    yield Principal("gone-member", "factory", Kind.PERSON, frozenset({Role.OWNER}), span=span)
+    yield Principal(WATCHER, "institute", Kind.SYSTEM, span=span)
+
+
+def _machine(name: str, organisation: str, scope: Scope, span: Span) -> Principal:
+    return Principal(name, organisation, Kind.MACHINE, scope=scope, span=span)
+
+
+async def _equip(registry: Registry) -> None:
+    for stream in STREAMS:
+        name = canary(stream.owner)
+        await registry.put_equipment(Equipment(stream.owner, name, EquipmentKind.REAL))
+        signals = (Signal("p", description=canary(stream)),)
+        await registry.add_spec(StreamSpec(stream, signals, description=canary(stream)))
+
+
+async def _agree(making: _Making) -> None:
+    lately_ns = making.now_ns - NS_PER_S
+    for name, until_ns in (("company", None), ("late", lately_ns), ("cut", None), ("still", None)):
+        await making.grant(name, name, until_ns, cut=name == "cut")
+    await making.grant(SPARE, "late", lately_ns, cut=False)
+
+
+async def _stop_and_show(making: _Making) -> tuple[Pause, Listing]:
+    pause = Pause("factory", "still", span=Span(making.now_ns))
+    await making.registry.add_pause(pause, by="factory-owner")
+    listing = Listing(RIG.owner, frozenset({"looker"}), Span(making.now_ns - DAY_NS))
+    await making.registry.put_listing(listing, by="factory-owner")
+    return pause, listing
+
+
+async def _spoil(making: _Making) -> None:
+    """Credentials that are not to be believed."""
+    for name in ("gone-member", "gone-machine"):
+        await making.end(name)
+        del making.whose[name]
+    del making.whose["factory-expired"]
+    stale = Span(making.now_ns - DAY_NS, making.now_ns - NS_PER_S)
+    shown = making.shown
+    shown["stale token"] = await making.token("factory-owner", stale)
+    shown["anonymous"] = ""
+    shown["forged secret"] = Credential.make("factory-owner").text
+    secret = Credential.parse(shown["stranger-owner"]).secret
+    shown["another's secret"] = f"factory-owner.{secret}"
+    shown["a part of the testbed"] = Credential.make("testbed-recorder").text
+    shown["not a credential"] = "' OR 1=1 --"
+
+
+def equipment_of(cast: Cast) -> list[EquipmentAddress]:
+    """All that there is."""
+    return sorted({one.address.owner for one in cast.rights.known})

@@ -1,0 +1,57 @@
+"""The server that is probed, who probes it, and what becomes of the results."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from broker.clock import WallClock
+from tests.probes import cast as casting
+from tests.probes import results
+from tests.probes.backends import BACKENDS, Running
+from tests.probes.cast import Cast
+from tests.probes.results import Found
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("probes")
+    group.addoption("--trials", type=int, default=3, help="revocations until silence, each way")
+    group.addoption("--fuzz-s", type=float, default=0, help="seconds of fuzz for each decoder")
+    group.addoption("--share", type=int, default=8, help="ask one in so many of all questions")
+    group.addoption("--keep-results", action="store_true", help="in benchmarks/results/access.json")
+
+
+@pytest.fixture(params=sorted(BACKENDS))
+def backend(request: pytest.FixtureRequest) -> str:
+    """Which broker it runs on."""
+    return str(request.param)
+
+
+@pytest.fixture
+def share(request: pytest.FixtureRequest) -> int:
+    """One in so many of what there is to be asked."""
+    return int(request.config.getoption("--share"))
+
+
+@pytest.fixture
+async def cast(tmp_path) -> Cast:
+    """Everybody who asks, in a data folder."""
+    return await casting.made(tmp_path / "data", WallClock().now_ns())
+
+
+@pytest.fixture
+async def probed(tmp_path, backend: str, cast: Cast) -> AsyncIterator[Running]:  # noqa: ARG001 - the folder is made
+    """A server on that folder."""
+    async with BACKENDS[backend](tmp_path / "data") as running:
+        yield running
+
+
+@pytest.fixture
+def found(request: pytest.FixtureRequest) -> Iterator[Found]:
+    """The probes of one test."""
+    one = Found()
+    yield one
+    if request.config.getoption("--keep-results"):
+        suite = {"probes": one.probes, "allowed": one.allowed}
+        results.keep({"suites": {request.node.name: suite}})
+        kept = results.kept()["suites"].values()
+        results.keep({name: sum(one[name] for one in kept) for name in suite})

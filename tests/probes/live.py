@@ -1,0 +1,167 @@
+"""A server as the process that users run, with a publisher that never rests, and its readers."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from broker import api
+from broker.api import Api
+from broker.batch import Kind
+from broker.clock import WallClock, ns_of, text_of
+from broker.settings import Address, address_of
+from broker.streams import Signal, StreamSpec
+from tests.faults.rig import Process, children
+from tests.owners import founded
+from tests.probes import wire
+from tests.probes.cast import RIG
+from tests.services import free_port
+
+CLOCK = WallClock()
+DATA = f"tb1/live/data/{RIG}"
+EVERY_S = 0.005
+START_S = 60.0
+GUESTS = tuple(f"guest-{at}" for at in range(4))
+
+
+def batch() -> bytes:
+    """One without samples, that says when it was said."""
+    now = text_of(CLOCK.now_ns()).encode()
+    return b'{"v":1,"spec":1,"pub":"' + now + b'","source":"simulated","frames":[]}'
+
+
+def said_ns(payload: bytes) -> int:
+    """When that was."""
+    return ns_of(orjson.loads(payload)["pub"])
+
+
+@dataclass
+class Live:
+    """The server's process, the owner's door, and what its guests' machines show."""
+
+    process: Process
+    url: str
+    broker: Address
+    owner: Api
+    readers: dict[str, str]
+    folder: Path
+
+    async def grant(self, company: str, **until: float) -> int:
+        """The rig, to a company."""
+        body = {"company": company, "streams": [{"stream": str(RIG)}]} | until
+        (given,) = (await self.owner.request("POST", "/grants", json=body))["items"]
+        return int(given["id"])
+
+    async def revoke(self, number: int) -> None:
+        """Once more in vain: no more of it."""
+        await self.owner.request("DELETE", f"/grants/{number}")
+
+    @property
+    def broker_pid(self) -> int:
+        """The embedded broker: a child of the server."""
+        for pid in children(self.process.pid):
+            if "nats-server" in Path(f"/proc/{pid}/cmdline").read_text():
+                return pid
+        raise AssertionError("the server has no broker")
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """The API is there and does nothing."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.process.pid, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Live]:
+    """One with a rig, and a publisher that says something of it every few ms."""
+    command = ["-m", "testbed", "up", "--json", "--data", str(folder / "data")]
+    command += ["--port", str(free_port()), "--mqtt-port", str(free_port())]
+    process = Process("server", command, folder)
+    process.start()
+    try:
+        async with asyncio.timeout(START_S):
+            while not (told := process.said("ready")):
+                assert not process.ended, process.log.read_text()
+                await CLOCK.sleep(0.05)
+        url, broker = str(told["api"]), address_of(str(told["broker"]))
+        async with founded(url, str(told["administrator"]), ("factory", *GUESTS)) as owners:
+            gateway = await _registered(url, owners.doors["factory"])
+            readers = {}
+            for one in GUESTS:
+                body = {"principal": f"{one}-reader", "reads": [{"stream": str(RIG)}]}
+                made = await owners.doors[one].request("POST", "/credentials", json=body)
+                readers[one] = made["credential"]
+            live = Live(process, url, broker, owners.doors["factory"], readers, folder / "data")
+            async with _speaking(broker, gateway):
+                yield live
+    except BaseException:
+        print(process.log.read_text(errors="replace")[-3_000:])  # noqa: T201 - shown on failure
+        raise
+    finally:
+        await asyncio.to_thread(process.stop)
+
+
+async def _registered(url: str, owner: Api) -> str:
+    body = {"principal": "gateway", "equipment": str(RIG.owner)}
+    made = await owner.request("POST", "/credentials", json=body)
+    async with api.connect(url, made["credential"]) as door:
+        await door.register_equipment(RIG.owner, name="rig", kind=Kind.SIMULATED)
+        await door.register_spec(StreamSpec(RIG, (Signal("p"),)))
+    return str(made["credential"])
+
+
+@asynccontextmanager
+async def _speaking(broker: Address, gateway: str) -> AsyncIterator[None]:
+    """Whatever becomes of the broker, there is something to be heard."""
+
+    async def speak() -> None:
+        while True:
+            with contextlib.suppress(wire.Closed, TimeoutError, OSError):
+                async with wire.opened(broker, gateway) as line:
+                    while True:
+                        await line.publish([(DATA, batch(), False)])
+                        await CLOCK.sleep(EVERY_S)
+            await CLOCK.sleep(0.05)
+
+    async with asyncio.TaskGroup() as tasks:
+        speaking = tasks.create_task(speak(), name="publisher")
+        try:
+            yield
+        finally:
+            speaking.cancel()
+
+
+def percentiles(found_ms: list[float]) -> dict[str, float]:
+    """The middle and the worst of a hundred."""
+    ordered = sorted(found_ms)
+    at = {"p50": 0.5, "p99": 0.99}
+    last = len(ordered) - 1
+    return {name: round(ordered[round(last * share)], 1) for name, share in at.items()}
+
+
+def now_s() -> float:
+    """For time that passes."""
+    return time.monotonic()
+
+
+async def heard(live: Live, credential: str, client_id: str = "") -> None:
+    """Return once a reader hears something."""
+    async with asyncio.timeout(START_S):
+        while True:
+            with contextlib.suppress(wire.Closed, OSError):
+                async with wire.opened(live.broker, credential, client_id) as line:
+                    if await line.subscribe([DATA], 0) == [True]:
+                        while not line.heard:
+                            await line.next()
+                        return
+            await CLOCK.sleep(0.02)

@@ -1,0 +1,333 @@
+"""Every route of the OpenAPI document, as somebody would ask it who means no good.
+
+A route is known by itself: its action is its `x-action`, what it is about stands in its path, and
+its body is made from the document's examples.  Where the path does not say what it is about, ABOUT
+does; a route that is in neither place fails.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from broker import policy
+from broker.namespace import LIVE, StreamAddress, StreamTopic, Verb
+from broker.policy import Target
+from broker.rights import Action, Entry, Kind, Principal
+from testbed_api.http.access import ACTION, OPEN
+from tests.probes.cast import MILL, PRESS, RIG, RUN, SPARE, Cast
+
+ROOT = "/api/v1"
+SAFE = ("GET", "HEAD")
+THE_TESTBED = frozenset({Action.OPERATE, Action.FOUND, Action.ENTER})
+"""What they are about is the testbed, or oneself, whatever stands in the path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation of the document.  body: an example of what it takes, None for nothing."""
+
+    method: str
+    path: str
+    action: Action | None
+    parameters: tuple[str, ...]
+    body: Any = None
+
+    @property
+    def name(self) -> str:
+        """As the document writes it."""
+        return f"{self.method} {self.path.removeprefix(ROOT)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A route with everything filled in.
+
+    about: who may do it to one of these may ask; of an organisation by its id, None for the
+    testbed, OWN for whatever belongs to who asks.  exists: False for what is missing.  twin: the
+    same about what is there; renamed: what differs, missing and there.  seen: for whom one of these
+    is there, so is what is asked about; `about` where nothing is named.
+    """
+
+    route: Route
+    path: str
+    about: tuple[Target, ...]
+    body: Any = None
+    exists: bool = True
+    twin: "Question | None" = None
+    renamed: tuple[str, str] = ("", "")
+    seen: tuple[Target, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """For a list of failures."""
+        named = self.route.parameters or self.body is None
+        about = "" if named else f" about {self.about[0]}"
+        return f"{self.route.method} {self.path.removeprefix(ROOT)}{about}"
+
+
+OWN = "(one's own organisation)"
+EXISTING = (RIG, MILL, PRESS)
+MISSING = (
+    (RIG, ("fuctory", "factory")),
+    (MILL, ("mull", "mill")),
+    (PRESS, ("farce", "force")),
+)
+"""Streams, and what of their names another letter makes one that is missing."""
+NOBODYS = 987_654_321
+"""A number that nothing has."""
+
+About = Callable[[Route, Cast], Iterator[Question]]
+
+
+def of(document: Mapping[str, Any]) -> list[Route]:
+    """All of them; fails for one that does not name its action."""
+    found = []
+    for path, operations in document["paths"].items():
+        for method, told in operations.items():
+            name = told.get(ACTION)
+            assert name is not None, f"{method.upper()} {path} names no {ACTION}"
+            action = None if name == OPEN else Action(name)
+            wanted = tuple(one["name"] for one in told.get("parameters", ()) if one["in"] == "path")
+            content = told.get("requestBody", {}).get("content", {})
+            schema = content.get("application/json", {}).get("schema")
+            body = None if schema is None else example(schema, document)
+            found.append(Route(method.upper(), path, action, wanted, body))
+    return found
+
+
+def questions(route: Route, cast: Cast) -> list[Question]:
+    """What it is asked about; fails for a route of which nothing says what it is about."""
+    if route.name in ABOUT:
+        return list(ABOUT[route.name](route, cast))
+    wanted = set(route.parameters)
+    if route.action in THE_TESTBED or route.action is None:
+        about = _testbed
+    elif "organisation" in wanted:
+        about = _streams
+    elif "principal" in wanted:
+        about = _machines
+    elif "/grants/{number}" in route.path:
+        about = _grants
+    elif isinstance(route.body, dict) and "streams" in route.body:
+        about = _bodies
+    elif route.method in SAFE and not wanted:
+        about = _own
+    else:
+        raise AssertionError(f"nothing says what {route.name} is about: put it into routes.ABOUT")
+    return list(about(route, cast))
+
+
+def may(cast: Cast, who: str, asked: Question, at_ns: int) -> bool:
+    """What the policy says."""
+    if asked.route.action is None:
+        return True
+    principal = cast.rights.principal(cast.whose.get(who, ""), at_ns)
+    if principal is None or (asked.route.name in FOR_PEOPLE and principal.kind is not Kind.PERSON):
+        return False
+    return any(
+        policy.decide(cast.rights, principal.id, asked.route.action, one, at_ns).allowed
+        for one in _resolved(asked, principal)
+    )
+
+
+def sees(cast: Cast, who: str, asked: Question, at_ns: int) -> bool:
+    """Whether it may be told that what it is refused is there."""
+    principal = cast.rights.principal(cast.whose[who], at_ns)
+    return principal is not None and any(
+        exists_for(cast, principal, one, at_ns) for one in asked.seen or _resolved(asked, principal)
+    )
+
+
+def exists_for(cast: Cast, principal: Principal, target: Target, at_ns: int) -> bool:
+    """Whether an object is there for somebody."""
+
+    def told(action: Action, one: Target) -> bool:
+        return policy.decide(cast.rights, principal.id, action, one, at_ns).allowed
+
+    if target is None:
+        return True
+    if isinstance(target, str):
+        owned = (one.address for one in cast.rights.known if one.address.organisation == target)
+        own = target == principal.organisation or told(Action.FOUND, None)
+        return own or any(told(Action.SEE, one.owner) or told(Action.SEE, one) for one in owned)
+    return told(Action.SEE, target.address if isinstance(target, StreamTopic) else target)
+
+
+def _resolved(asked: Question, principal: Principal) -> Iterator[Target]:
+    return (principal.organisation if one == OWN else one for one in asked.about)
+
+
+# --- what a route is about ------------------------------------------------------------------------
+
+
+def _testbed(route: Route, _cast: Cast) -> Iterator[Question]:
+    yield Question(route, filled(route, RIG), (None,), route.body)
+
+
+def _own(route: Route, _cast: Cast) -> Iterator[Question]:
+    """What belongs to who asks; of AUDIT also everything, for those who may."""
+    about = (OWN, None) if route.action is Action.AUDIT else (OWN,)
+    yield Question(route, route.path, about, route.body)
+
+
+def _listed(route: Route, _cast: Cast) -> Iterator[Question]:
+    """A list of what each may see, which may be empty: for whoever is known."""
+    yield Question(replace(route, action=Action.ENTER), route.path, (None,))
+
+
+def _streams(route: Route, _cast: Cast) -> Iterator[Question]:
+    """An organisation, an equipment or a stream, as far as the path names it."""
+    made = {
+        one: Question(route, filled(route, one), (_named(route, one),), route.body)
+        for one in EXISTING
+    }
+    yield from {one.path: one for one in made.values()}.values()
+    if route.action is Action.SUBSCRIBE:
+        yield Question(route, f"{made[RIG].path}?space={RUN}", (_reading(RIG, RUN),))
+    for one, (word, there) in MISSING:
+        path = made[one].path.replace(there, word)
+        if path != made[one].path:
+            about = _named(route, StreamAddress.parse(str(one).replace(there, word)))
+            yield Question(
+                route,
+                path,
+                (about,),
+                route.body,
+                exists=False,
+                twin=made[one],
+                renamed=(word, there),
+            )
+
+
+def _named(route: Route, one: StreamAddress) -> Target:
+    if route.action is Action.SUBSCRIBE:
+        return _reading(one)
+    if "stream" in route.parameters:
+        return one
+    return one.owner if "equipment" in route.parameters else one.organisation
+
+
+def _reading(one: StreamAddress, space: str = LIVE) -> StreamTopic:
+    return StreamTopic(space, Verb.DATA, one)
+
+
+def _machines(route: Route, _cast: Cast) -> Iterator[Question]:
+    """A machine of an organisation, by its name."""
+    for owner in ("factory", "stranger"):
+        path = filled(route, RIG, principal=f"{SPARE}-{owner}-machine")
+        one = Question(route, path, (owner,), route.body)
+        yield one
+        missing = path.replace(SPARE, "spore")
+        yield Question(
+            route, missing, (owner,), route.body, exists=False, twin=one, renamed=("spore", SPARE)
+        )
+
+
+def _grants(route: Route, cast: Cast) -> Iterator[Question]:
+    """A grant of the factory's rig that has ended: for its owner, or the company, or both.
+
+    Both sides see it.
+    """
+    sides = ("factory", "late")
+    about = {Action.WITHDRAW: sides[1:], Action.WATCH: sides}.get(route.action, sides[:1])
+    for one in _numbered(route, about, cast.grants[SPARE]):
+        yield replace(one, seen=sides)
+
+
+def _numbered(route: Route, about: tuple[Target, ...], number: int) -> Iterator[Question]:
+    one = Question(route, filled(route, RIG, number=number), about, route.body)
+    yield one
+    path, renamed = filled(route, RIG, number=NOBODYS), (str(NOBODYS), str(number))
+    yield Question(route, path, about, route.body, exists=False, twin=one, renamed=renamed)
+
+
+def _anothers_token(route: Route, cast: Cast) -> Iterator[Question]:
+    """Of somebody who never asks, so that it is another's for all."""
+    one, missing = _numbered(route, (None,), cast.tokens[f"{SPARE}-stranger"])
+    yield replace(one, exists=False)
+    yield missing
+
+
+def _bodies(route: Route, _cast: Cast) -> Iterator[Question]:
+    """Streams that the body names."""
+    made = {
+        one: Question(route, route.path, (Entry(LIVE, one),), _naming(route, one))
+        for one in EXISTING
+    }
+    yield from made.values()
+    for one, renamed in MISSING:
+        missing = StreamAddress.parse(str(one).replace(*reversed(renamed)))
+        about = (Entry(LIVE, missing),)
+        yield Question(
+            route,
+            route.path,
+            about,
+            _naming(route, missing),
+            exists=False,
+            twin=made[one],
+            renamed=renamed,
+        )
+
+
+def _naming(route: Route, one: StreamAddress) -> Any:
+    return route.body | {"streams": [{"stream": str(one)}]}
+
+
+ABOUT: Mapping[str, About] = {
+    "GET /equipment": _listed,
+    "GET /streams": _listed,
+    "GET /status": _listed,
+    "GET /retentions": _listed,
+    "POST /credentials": _own,
+    "GET /listings": _listed,
+    "POST /pauses": _own,
+    "DELETE /pauses": _own,
+    "DELETE /tokens/{number}": _anothers_token,
+}
+"""Where the path does not say it."""
+FOR_PEOPLE = frozenset(
+    {"POST /tokens", "DELETE /tokens/{number}", "PUT /me/password"},
+)
+"""What a machine is told to do otherwise."""
+
+
+# --- filling in -----------------------------------------------------------------------------------
+
+
+def filled(route: Route, one: StreamAddress, **more: object) -> str:
+    """Its path, about this stream."""
+    values: dict[str, object] = {
+        "organisation": one.organisation,
+        "equipment": one.equipment,
+        "stream": one.stream,
+        "space": LIVE,
+        "version": 1,
+        "number": NOBODYS,
+        "person": f"{SPARE}-{one.organisation}",
+        "principal": f"{SPARE}-{one.organisation}-machine",
+    } | more
+    return route.path.format(**values)
+
+
+def example(  # noqa: PLR0911 - a kind each
+    schema: Mapping[str, Any], document: Mapping[str, Any]
+) -> Any:
+    """Something that a schema allows: its own example, or the least there can be."""
+    while "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    for given in ("examples", "enum"):
+        if schema.get(given):
+            return schema[given][0]
+    if "anyOf" in schema:
+        return example(schema["anyOf"][0], document)
+    match schema.get("type"):
+        case "object":
+            wanted = schema.get("required", ())
+            return {one: example(schema["properties"][one], document) for one in wanted}
+        case "array":
+            return [example(schema["items"], document)] * schema.get("minItems", 0)
+        case "number" | "integer":
+            return schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
+        case "boolean":
+            return True
+    return "correct horse battery"[: schema.get("maxLength", 40)]

@@ -1,0 +1,208 @@
+"""Over HTTP nobody is given, told or shown what the policy does not allow."""
+
+from collections.abc import Iterator, Mapping
+
+import httpx
+import pytest
+
+from broker.clock import WallClock
+from broker.policy import Target
+from broker.rights import Rights
+from testbed_api.app import openapi_document
+from tests.probes import routes
+from tests.probes.backends import Running
+from tests.probes.cast import ORGANISATIONS, SPARE, STREAMS, WATCHER, Cast, canary
+from tests.probes.results import Found
+from tests.probes.routes import Question
+
+CLOCK = WallClock()
+REFUSALS = frozenset({401, 403, 404})
+UNLIKE = ("date", "content-length")
+DOCUMENT = openapi_document()
+ROUTES = routes.of(DOCUMENT)
+
+ASK_ALL = ("factory-owner", "institute-owner", "stranger-owner")
+
+Answers = dict[tuple[str, str], httpx.Response]
+
+
+def test_every_route_says_what_it_asks_for_and_is_about(cast_of_nobody: Cast):
+    for route in ROUTES:
+        assert routes.questions(route, cast_of_nobody)
+
+
+def test_a_new_route_without_an_action_or_a_decision_fails(cast_of_nobody: Cast):
+    bare = {"paths": {"/api/v1/new": {"get": {}}}}
+    with pytest.raises(AssertionError, match="names no x-action"):
+        routes.of(bare)
+    bare["paths"]["/api/v1/new"] = {"post": {"x-action": "share"}}
+    (new,) = routes.of(bare)
+    with pytest.raises(AssertionError, match="nothing says what POST /new is about"):
+        routes.questions(new, cast_of_nobody)
+
+
+@pytest.mark.timeout(600)
+async def test_nobody_is_answered_what_the_policy_does_not_allow(
+    probed: Running, cast: Cast, found: Found, share: int
+):
+    every = [one for route in ROUTES for one in routes.questions(route, cast)]
+    given: Answers = {}
+    async with httpx.AsyncClient(base_url=probed.api, timeout=30) as http:
+        for who, asked in _in_order(cast, every, share):
+            answer = await _answer(http, cast.shown[who], asked)
+            _judge(found, cast, who, asked, answer)
+            given[who, asked.name] = answer
+    await CLOCK.sleep(1)  # those who followed what comes in look once more whether they still may
+    for who in _people(cast):
+        for asked in every:
+            _compare(found, cast, who, asked, given)
+    _each_route_can_be_asked(found, every, given)
+    found.judge()
+
+
+def _people(cast: Cast) -> list[str]:
+    return [who for who in cast.shown if who != WATCHER and not who.startswith(SPARE)]
+
+
+def _in_order(cast: Cast, every: list[Question], share: int) -> Iterator[tuple[str, Question]]:
+    """First all that changes nothing: what is read, and what is refused; then what is changed.
+
+    Whoever is nobody gets no further than the door, which is the same for all that is about one
+    route.  share: of the routes each asks one in so many, the next one another, and a few ask all.
+    """
+    at_ns = CLOCK.now_ns()
+    names = [one.name for one in ROUTES]
+    last = []
+    for number, who in enumerate(_people(cast)):
+        asked_already = set()
+        for asked in every:
+            if who not in cast.whose and asked.route.name in asked_already:
+                continue
+            if asked.route.action is None and who != "anonymous":
+                continue
+            everything = who in ASK_ALL or asked.route.action is None
+            if not everything and (number + names.index(asked.route.name)) % share:
+                continue
+            asked_already.add(asked.route.name)
+            if asked.route.method in routes.SAFE or not routes.may(cast, who, asked, at_ns):
+                yield who, asked
+            else:
+                last.append((who, asked))
+    yield from sorted(last, key=lambda one: one[1].route.method == "DELETE")
+
+
+async def _answer(http: httpx.AsyncClient, credential: str, asked: Question) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {credential}"} if credential else {}
+    body = {} if asked.body is None else {"json": asked.body}
+    path, method = asked.path, asked.route.method
+    async with http.stream(method, path, headers=headers, **body) as answer:
+        endless = answer.headers.get("content-type", "").startswith("text/event-stream")
+        if not endless:
+            await answer.aread()
+        else:
+            answer._content = b""
+    return answer
+
+
+def _judge(found: Found, cast: Cast, who: str, asked: Question, answer: httpx.Response) -> None:
+    status, at_ns = answer.status_code, CLOCK.now_ns()
+    probe = f"{who} asks {asked.name}"
+    if status >= 500:
+        found.fault(probe, f"answered {status}: {answer.text[:200]}")
+    if asked.route.action is None:
+        return
+    allowed = routes.may(cast, who, asked, at_ns)
+    refused = {401, 403} if allowed and not asked.exists else REFUSALS
+    gone = allowed and asked.route.method not in routes.SAFE and status == 404
+    found.hold(f"{probe} ({status})", status not in refused or gone, may=allowed)
+    if who not in cast.whose and status != 401:
+        found.fault(probe, f"answered {status} to nobody")
+    by_name = "principal" in asked.route.parameters  # a role is asked for first: see `_compare`
+    if (
+        status == 403
+        and who in cast.whose
+        and not (by_name or routes.sees(cast, who, asked, at_ns))
+    ):
+        found.fault(probe, "answered 403: so it is there")
+    if asked.route.method in routes.SAFE or not allowed:
+        _nothing_is_told(found, cast, who, asked, answer)
+
+
+def _nothing_is_told(
+    found: Found, cast: Cast, who: str, asked: Question, answer: httpx.Response
+) -> None:
+    """No answer has words of an object in it that is not there for who asked."""
+    if asked.route.action in routes.THE_TESTBED and routes.may(cast, who, asked, CLOCK.now_ns()):
+        objects: Mapping[str, Target] = _ORGANISATIONS if "organisations" in asked.path else {}
+    else:
+        objects = _OBJECTS
+    principal = cast.rights.principal(cast.whose.get(who, ""), CLOCK.now_ns())
+    for words, target in objects.items():
+        if words in answer.text and (
+            principal is None or not routes.exists_for(cast, principal, target, CLOCK.now_ns())
+        ):
+            found.fault(f"{who} asks {asked.name}", f"is told of {target}")
+
+
+_ORGANISATIONS = {canary(one): one for one in ORGANISATIONS}
+_OBJECTS: Mapping[str, Target] = {
+    **_ORGANISATIONS,
+    **{canary(one): one for one in STREAMS},
+    **{canary(one.owner): one.owner for one in STREAMS},
+}
+
+
+def _compare(found: Found, cast: Cast, who: str, asked: Question, given: Answers) -> None:
+    """What is foreign and what is missing answer byte for byte alike, but for the id."""
+    if asked.twin is None or (who, asked.name) not in given or (who, asked.twin.name) not in given:
+        return
+    at_ns = CLOCK.now_ns()
+    missing, foreign = given[who, asked.name], given[who, asked.twin.name]
+    if routes.may(cast, who, asked.twin, at_ns) and asked.twin.exists:
+        return
+    if who in cast.whose and missing.status_code != 404 and foreign.status_code == 403:
+        return  # it sees this, and its roles may not do that
+    found.probes += 1
+    same_text = missing.text.replace(*asked.renamed) == foreign.text
+    heads = [
+        {name: value for name, value in one.headers.items() if name not in UNLIKE}
+        for one in (missing, foreign)
+    ]
+    if (missing.status_code, heads[0]) != (foreign.status_code, heads[1]) or not same_text:
+        if who in cast.whose and routes.sees(cast, who, asked.twin, at_ns):
+            return
+        found.fault(
+            f"{who} asks {asked.name}",
+            f"answers {missing.status_code} {missing.text} where it is missing,"
+            f" and {foreign.status_code} {foreign.text} where it is another's",
+        )
+
+
+def _each_route_can_be_asked(found: Found, every: list[Question], given: Answers) -> None:
+    """Each was let through for somebody with what it asks for: else no refusal proves anything."""
+    served = {
+        asked.route.name
+        for (_, name), answer in given.items()
+        for asked in every
+        if asked.name == name and (answer.is_success or answer.status_code == 409)
+    }
+    for route in ROUTES:
+        if route.name not in served | ASKED_ELSEWHERE:
+            found.fault(route.name, "nobody was let through, so its refusals prove nothing")
+
+
+ASKED_ELSEWHERE = frozenset(
+    {
+        "POST /sign-in",
+        "DELETE /tokens/{number}",
+        "DELETE /credentials/{principal}/tokens/{number}",
+    }
+)
+"""They need what no example can be: a password, a number of one's own."""
+
+
+@pytest.fixture
+def cast_of_nobody() -> Cast:
+    """Enough to write questions with."""
+    numbers = {"spare": 1, "spare-stranger": 1}
+    return Cast(Rights(), {}, {}, numbers, numbers)

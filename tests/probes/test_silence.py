@@ -1,0 +1,201 @@
+"""What ends is silent: at once where it is revoked, on time where it expires, after a crash."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import pytest
+
+from tests.probes import live as living
+from tests.probes import results, wire
+from tests.probes.cast import RIG
+from tests.probes.live import CLOCK, DATA, GUESTS, Live, heard, now_s
+
+STREAM = f"/api/v1/streams/{RIG}"
+QUIET_S = 1.0
+MQTT_S, HTTP_S = 0.5, 1.0
+EXPIRY_S = 2.0
+REBUILT_S = 10.0
+CROWDED = 4.0
+"""A machine that tests beside others is slower: as `make probes` runs it, alone, times 1."""
+
+Keep = Callable[[dict[str, object]], None]
+
+
+@pytest.fixture
+async def live(tmp_path) -> AsyncIterator[Live]:
+    async with living.running(tmp_path) as one:
+        yield one
+
+
+@pytest.fixture
+def keep(request: pytest.FixtureRequest) -> Keep:
+    """Into the file, when that is asked for."""
+    return results.keep if request.config.getoption("--keep-results") else lambda _: None
+
+
+@pytest.fixture
+def within(request: pytest.FixtureRequest) -> float:
+    return 1.0 if request.config.getoption("--keep-results") else CROWDED
+
+
+@pytest.fixture
+def trials(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--trials"))
+
+
+async def _on_mqtt(live: Live, guest: str) -> float:
+    """How long after the revoke was sent the last batch came, ms; 0 if none did."""
+    number = await live.grant(guest)
+    last_s = 0.0
+    async with wire.opened(live.broker, live.readers[guest]) as line:
+        assert await line.subscribe([DATA], 0) == [True]
+        while not line.heard:
+            await line.next()
+
+        async def listen() -> None:
+            nonlocal last_s
+            with contextlib.suppress(wire.Closed):
+                while True:
+                    await line.next()
+                    last_s = now_s()
+
+        async with asyncio.TaskGroup() as tasks:
+            listening = tasks.create_task(listen(), name="reader")
+            await CLOCK.sleep(0.05)
+            began_s = now_s()
+            await live.revoke(number)
+            await CLOCK.sleep(QUIET_S)
+            listening.cancel()
+    async with wire.opened(live.broker, live.readers[guest]) as line:
+        assert await line.subscribe([DATA], 0) == [False]
+    return max(0.0, last_s - began_s) * 1_000
+
+
+async def _on_http(live: Live, guest: str) -> float:
+    """The same of what comes in over HTTP."""
+    number = await live.grant(guest)
+    headers = {"Authorization": f"Bearer {live.readers[guest]}"}
+    last_s, began_s = 0.0, 0.0
+    async with (
+        httpx.AsyncClient(base_url=live.url, headers=headers, timeout=30) as http,
+        http.stream("GET", f"{STREAM}/live") as answer,
+        asyncio.TaskGroup() as tasks,
+    ):
+        revoking: asyncio.Task[None] | None = None
+        with contextlib.suppress(httpx.TransportError):
+            async for line in answer.aiter_lines():
+                if not line.startswith("data:"):
+                    continue
+                last_s = now_s()
+                if revoking is None:
+                    began_s = last_s
+                    revoking = tasks.create_task(live.revoke(number), name="revoke")
+        assert revoking is not None
+        assert (await http.get(STREAM)).status_code == 404
+    return max(0.0, last_s - began_s) * 1_000
+
+
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize(("way", "goal_s"), [("mqtt", MQTT_S), ("http", HTTP_S)])
+async def test_who_is_revoked_hears_no_more(live, trials, keep, within, way, goal_s):
+    one = {"mqtt": _on_mqtt, "http": _on_http}[way]
+    found: list[float] = []
+    left = iter(range(trials))
+
+    async def work(guest: str) -> None:
+        for _ in left:
+            found.append(await one(live, guest))  # noqa: PERF401 - one after the other
+
+    async with asyncio.TaskGroup() as tasks:
+        for guest in GUESTS[:2]:
+            tasks.create_task(work(guest), name=guest)
+    told = living.percentiles(found)
+    keep({"revoke_ms": {way: told | {"trials": len(found), "most": round(max(found), 1)}}})
+    assert len(found) == trials
+    assert told["p99"] <= goal_s * 1_000 * within, told
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["revoked still", "granted again"])
+async def test_an_offline_session_gets_nothing_of_what_was_not_its_to_read(live, keep, again):
+    guest = GUESTS[0]
+    credential, name = live.readers[guest], f"{guest}-reader--kept"
+    number = await live.grant(guest)
+    async with wire.opened(live.broker, credential, name, clean=False) as line:
+        assert await line.subscribe([DATA], 1) == [True]
+        while not line.heard:
+            await line.next()
+    await live.revoke(number)
+    cut_ns = CLOCK.now_ns()
+    await CLOCK.sleep(QUIET_S)
+    back_ns = CLOCK.now_ns()
+    if again:
+        await live.grant(guest)
+    async with wire.opened(live.broker, credential, name, clean=False) as line:
+        with contextlib.suppress(wire.Closed):
+            await line.listen(2 * QUIET_S)
+    said = [living.said_ns(one.payload) for one in line.heard]
+    forbidden = [one for one in said if cut_ns < one < back_ns]
+    keep({"offline_session_messages": {"again" if again else "revoked": len(forbidden)}})
+    assert forbidden == []
+    assert again or said == []
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["API up", "API stopped"])
+async def test_what_expires_is_silent_in_time(live, keep, within, stopped):
+    guest, lasts_s = GUESTS[0], 4.0
+    began_s = now_s()
+    await live.grant(guest, expires_in_s=lasts_s)
+    async with wire.opened(live.broker, live.readers[guest]) as line:
+        assert await line.subscribe([DATA], 0) == [True]
+        while not line.heard:
+            await line.next()
+        with live.stopped() if stopped else contextlib.nullcontext():
+            last_s = now_s()
+            with contextlib.suppress(wire.Closed, TimeoutError):
+                async with asyncio.timeout(lasts_s + 4 * EXPIRY_S):
+                    while True:
+                        await line.next()
+                        last_s = now_s()
+    late_s = last_s - began_s - lasts_s
+    keep({"expiry_s": {"api_stopped" if stopped else "api_up": round(late_s, 2)}})
+    assert -EXPIRY_S <= late_s <= EXPIRY_S * within
+
+
+async def test_a_broker_that_lost_its_state_lets_in_whom_the_registry_names(live, keep, within):
+    granted, cut = GUESTS[:2]
+    await live.grant(granted)
+    await live.revoke(await live.grant(cut))
+    await heard(live, live.readers[granted])
+    state = live.folder / "broker" / "jetstream"
+    assert state.is_dir()
+    with live.stopped():
+        os.kill(live.broker_pid, signal.SIGKILL)
+        await asyncio.to_thread(shutil.rmtree, state)
+        with pytest.raises((OSError, wire.Closed)):
+            async with wire.opened(live.broker, live.readers[granted]):
+                pass
+    began_s = now_s()
+    await heard(live, live.readers[granted])
+    rebuilt_s = now_s() - began_s
+    keep({"rebuild_s": round(rebuilt_s, 2)})
+    assert rebuilt_s <= REBUILT_S * within
+    async with wire.opened(live.broker, live.readers[cut]) as line:
+        assert await line.subscribe([DATA]) == [False]
+
+
+async def test_a_secret_is_long_and_kept_nowhere(live):
+    made = await live.owner.request("POST", "/tokens", json={"label": "to be looked for"})
+    secrets = [made["credential"].partition(".")[2]]
+    secrets += [one.partition(".")[2] for one in live.readers.values()]
+    assert all(len(one) * 6 >= 128 for one in secrets)
+    assert len(set(secrets)) == len(secrets)
+    for file in (one for one in live.folder.rglob("*") if one.is_file()):
+        kept = await asyncio.to_thread(file.read_bytes)
+        assert not [file for one in secrets if one.encode() in kept]
+    log = await asyncio.to_thread(live.process.log.read_bytes)
+    assert not [one for one in secrets if one.encode() in log]

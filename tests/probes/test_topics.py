@@ -1,0 +1,171 @@
+"""On the bus nobody publishes, hears or is shown what the policy does not list."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from broker.clock import WallClock
+from broker.namespace import Verb
+from broker.policy import Topics
+from broker.rights import Action
+from tests.probes import topics, wire
+from tests.probes.backends import Running
+from tests.probes.cast import RIG, WATCHER, Cast
+from tests.probes.results import Found
+from tests.probes.wire import Closed, Line, Shut
+
+CLOCK = WallClock()
+SHOWN_S = 5.0
+SETTLED_S = 0.5
+KEEPING = (False, True)
+KEPT = b"kept for a later reader"
+EXACT = topics.exact()
+REFUSED = (*topics.WIDE, *topics.ODD, *topics.TWISTED)
+
+
+@dataclass
+class Prober:
+    """One who probes: what it may, a connection that is renewed, and all that it ever heard."""
+
+    server: Running
+    who: str
+    credential: str
+    may: Topics
+    heard: set[str] = field(default_factory=set)
+
+    @contextlib.asynccontextmanager
+    async def line(self) -> AsyncIterator[Line]:
+        async with wire.opened(self.server.broker, self.credential) as line:
+            try:
+                yield line
+            finally:
+                self.heard |= {one.topic for one in line.heard}
+
+    async def subscribe(self, wanted: Sequence[str]) -> list[bool]:
+        """Of each whether it was taken, and what was kept has come then."""
+        async with self.line() as line:
+            taken = await line.subscribe(wanted)
+            greeted = {one for one, yes in zip(wanted, taken, strict=True) if yes}
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SHOWN_S):
+                    while greeted - {one.topic for one in line.heard}:
+                        await line.next()
+            return taken
+
+    async def subscribe_each(self, wanted: Sequence[str]) -> list[bool]:
+        """Of each whether it was taken; some brokers end the connection for one: it was not."""
+        taken: list[bool] = []
+        while len(taken) < len(wanted):
+            with contextlib.suppress(Closed):
+                async with self.line() as line:
+                    while len(taken) < len(wanted):
+                        taken.append(False)
+                        (taken[-1],) = await line.subscribe([wanted[len(taken) - 1]])
+        return taken
+
+    async def publish_each(self, messages: Sequence[tuple[str, bytes, bool]]) -> None:
+        """One after the other; some brokers end the connection for one that is forbidden."""
+        waiting = list(messages)
+        while waiting:
+            with contextlib.suppress(Closed):
+                async with self.line() as line:
+                    while waiting:
+                        await line.publish([waiting.pop(0)])
+
+    async def publish(self, messages: Sequence[tuple[str, bytes, bool]]) -> None:
+        """All at once."""
+        async with self.line() as line:
+            await line.publish(messages)
+
+    def said(self, topic: str, *, retain: bool) -> tuple[str, bytes, bool]:
+        return topic, f"{self.who}|{topic}|{retain}".encode(), retain
+
+
+@contextlib.asynccontextmanager
+async def watching(server: Running, cast: Cast) -> AsyncIterator[Line]:
+    """Who hears all of the tree, and has left a message on every topic of it."""
+    async with wire.opened(server.broker, cast.shown[WATCHER]) as line:
+        await line.publish([(one, KEPT, True) for one in EXACT])
+        assert await line.subscribe(["tb1/#"], 0) == [True]
+        yield line
+
+
+def test_every_verb_has_a_topic_to_be_probed():
+    for verb in Verb:
+        assert any(f"/{verb}/" in one for one in EXACT)
+
+
+async def test_nobody_hears_what_the_policy_does_not_list(
+    probed: Running, cast: Cast, found: Found
+):
+    async with watching(probed, cast):
+        for who in topics.probes(cast):
+            one = _prober(probed, cast, who)
+            if who not in cast.whose:
+                found.hold(f"{who} connects", await _comes_in(one), may=False)
+                continue
+            for topic, taken in zip(EXACT, await one.subscribe(EXACT), strict=True):
+                may = one.may.cover(Action.SUBSCRIBE, topic)
+                found.hold(f"{who} subscribes {topic}", taken, may=may)
+                found.hold(f"{who} is shown what is kept on {topic}", topic in one.heard, may=may)
+            for wide, taken in zip(REFUSED, await one.subscribe_each(REFUSED), strict=True):
+                found.hold(f"{who} subscribes {wide}", taken, may=False)
+    found.judge()
+
+
+async def test_nobody_publishes_what_the_policy_does_not_list(
+    probed: Running, cast: Cast, found: Found
+):
+    odd = (*topics.INJECTED, *topics.TWISTED)
+    probers = [_prober(probed, cast, who) for who in topics.probes(cast) if who in cast.whose]
+    async with watching(probed, cast) as watcher:
+        async with asyncio.TaskGroup() as tasks:
+            hearing = tasks.create_task(watcher.listen(3_600), name="watcher")
+            for one in probers:
+                await one.publish(
+                    [one.said(each, retain=kept) for each in EXACT for kept in KEEPING]
+                )
+                await one.publish_each([one.said(each, retain=True) for each in odd])
+            await CLOCK.sleep(SETTLED_S)
+            hearing.cancel()
+        heard = {packet.payload.decode(): packet.topic for packet in watcher.heard}
+    for one in probers:
+        for topic in (*EXACT, *odd):
+            may = one.may.cover(Action.PUBLISH, topic)
+            for kept in KEEPING if topic in EXACT else (True,):
+                where = heard.get(one.said(topic, retain=kept)[1].decode())
+                found.hold(f"{one.who} publishes {topic} ({kept=})", where is not None, may=may)
+                if where not in {None, topic}:
+                    found.fault(f"{one.who} publishes {topic}", f"came on {where}")
+    found.judge()
+
+
+async def test_nobody_comes_in_under_the_client_id_of_another(
+    probed: Running, cast: Cast, found: Found
+):
+    victim = "company-reader"
+    names = [victim, f"{victim}--", f"{victim}--1", f"{victim}--x-y", victim.upper(), f" {victim}"]
+    async with wire.opened(probed.broker, cast.shown[victim]) as held:
+        for who in topics.probes(cast):
+            if who != victim:
+                one = _prober(probed, cast, who)
+                for name in names:
+                    came = await _comes_in(one, name)
+                    found.hold(f"{who} connects as {name}", came, may=False)
+        assert await held.subscribe([f"tb1/live/data/{RIG}"]) == [True]
+    assert found.probes > 100
+    found.judge()
+
+
+async def _comes_in(one: Prober, client_id: str = "") -> bool:
+    try:
+        async with wire.opened(one.server.broker, one.credential, client_id):
+            return True
+    except Shut:
+        return False
+
+
+def _prober(server: Running, cast: Cast, who: str) -> Prober:
+    may = topics.allowed(cast, who, CLOCK.now_ns())
+    return Prober(server, who, cast.shown[who], may)
