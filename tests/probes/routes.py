@@ -164,6 +164,11 @@ def _testbed(route: Route, _cast: Cast) -> Iterator[Question]:
     yield Question(route, filled(route, RIG), (None,), route.body)
 
 
+def _to_all(route: Route, cast: Cast) -> Iterator[Question]:
+    """To whom it is listed: the document's example leaves that open."""
+    yield from _streams(replace(route, body={"everybody": True}), cast)
+
+
 def _own(route: Route, _cast: Cast) -> Iterator[Question]:
     """What belongs to who asks; of AUDIT also everything, for those who may."""
     about = (OWN, None) if route.action is Action.AUDIT else (OWN,)
@@ -231,7 +236,8 @@ def _grants(route: Route, cast: Cast) -> Iterator[Question]:
     sides = ("factory", "late")
     about = {Action.WITHDRAW: sides[1:], Action.WATCH: sides}.get(route.action, sides[:1])
     for one in _numbered(route, about, cast.grants[SPARE]):
-        yield replace(one, seen=sides)
+        twin = None if one.twin is None else replace(one.twin, seen=sides)
+        yield replace(one, seen=sides, twin=twin)
 
 
 def _numbered(route: Route, about: tuple[Target, ...], number: int) -> Iterator[Question]:
@@ -280,6 +286,7 @@ ABOUT: Mapping[str, About] = {
     "GET /retentions": _listed,
     "POST /credentials": _own,
     "GET /listings": _listed,
+    "PUT /equipment/{organisation}/{equipment}/listing": _to_all,
     "POST /pauses": _own,
     "DELETE /pauses": _own,
     "DELETE /tokens/{number}": _anothers_token,
