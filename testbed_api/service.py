@@ -202,10 +202,7 @@ async def _working(
     broker: None where a reconciler writes the rights, which is told of changes over the bus.
     """
     own = f"{API}--{secrets.token_hex(4)}"  # another API is not to lose its connection to us
-    async with (
-        client.open(seats[API], clock, client_id=own) as bus,
-        AsyncExitStack() as stack,
-    ):
+    async with client.open(seats[API], clock, client_id=own) as bus, AsyncExitStack() as stack:
         await bus.ready()
         if broker is None:
             broker = await stack.enter_async_context(noticing(bus, seats[API].address))
