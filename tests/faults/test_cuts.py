@@ -1,6 +1,7 @@
 """Wires that are cut and processes that fall silent: fresh samples first, the backlog behind."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -196,4 +197,5 @@ def _server_and_broker_killed(rig: Rig) -> None:
     """Server and broker, so that nothing makes the folder anew while it is deleted."""
     broker = rig.broker_pid()
     rig.server.kill()
-    os.kill(broker, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it ends with the server, mostly a moment later
+        os.kill(broker, signal.SIGKILL)
