@@ -126,8 +126,8 @@ class Reception:
         """The names of all connections that stand; raises Unavailable if the server is away."""
         found: set[str] = set()
         while True:
-            asked = {"limit": MOST_KICKED, "offset": len(found)}
-            told = await self._asked(self._system, _WHO, asked)
+            page = {"limit": MOST_KICKED, "offset": len(found)}
+            told = await self._asked(self._system, _WHO, page)
             server_id, listed = told["server"]["id"], told["data"]["connections"]
             found |= {callout.connection_of(server_id, one["cid"]) for one in listed}
             if len(listed) < MOST_KICKED:
@@ -153,7 +153,7 @@ class Reception:
         if not self._opened.is_set():
             raise Unavailable(f"nats-server at {self.address} is not connected")
         try:
-            told = await connection.request(subject, orjson.dumps(body), timeout=ASK_S)
+            told = await asked(connection, subject, body, ASK_S)
             return dict(orjson.loads(told.data))
         except (TimeoutError, nats.errors.Error, ValueError) as exc:
             raise Unavailable(f"nats-server did not answer {subject}: {_said(exc)}") from exc
@@ -166,8 +166,8 @@ class Reception:
         found: Counter[str] = Counter()
         seen = 0
         while True:
-            asked = {"auth": True, "limit": PAGE, "offset": seen}
-            told = await self._asked(self._system, _WHO, asked)
+            wanted = {"auth": True, "limit": PAGE, "offset": seen}
+            told = await self._asked(self._system, _WHO, wanted)
             page = told["data"]["connections"]
             found.update(str(one["authorized_user"]) for one in page if one.get("account"))
             seen += len(page)
@@ -190,12 +190,12 @@ class Reception:
 
     async def _kick(self, system: Client, principal: str) -> None:
         # requests: an order whose answer nobody waits for is ignored by the server
-        asked = {"auth": True, "user": principal, "limit": MOST_KICKED}
-        told = await system.request(_WHO, orjson.dumps(asked), timeout=KICK_S)
+        whose = {"auth": True, "user": principal, "limit": MOST_KICKED}
+        told = await asked(system, _WHO, whose, KICK_S)
         found = orjson.loads(told.data)
         order = f"$SYS.REQ.SERVER.{found['server']['id']}.KICK"
         for one in found["data"]["connections"]:
-            await system.request(order, orjson.dumps({"cid": one["cid"]}), timeout=KICK_S)
+            await asked(system, order, {"cid": one["cid"]}, KICK_S)
 
     async def _knocked(self, message: Msg) -> None:
         try:
@@ -281,3 +281,27 @@ class Reception:
 
 def _said(exc: Exception) -> str:
     return str(exc) or type(exc).__name__
+
+
+async def asked(
+    connection: Client, subject: str, body: Mapping[str, Any], patience_s: float
+) -> Msg:
+    """One question and its answer; raises TimeoutError or the library's errors.
+
+    The library waits with `asyncio.wait_for`, which until Python 3.12 loses a cancellation that
+    comes with the answer, and passes on one that is not ours where its connection is closed.
+    """
+    try:
+        told = await connection.request(subject, orjson.dumps(body), timeout=patience_s)
+    except asyncio.CancelledError as exc:
+        if _is_cancelled():
+            raise
+        raise TimeoutError("the connection was closed") from exc
+    if _is_cancelled():
+        raise asyncio.CancelledError
+    return told
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
