@@ -300,6 +300,6 @@ def test_reading_without_security_is_logged_at_each_start(opcua, warnings) -> No
     clock = WallClock()
     feed = Feed(read, [one.spec for one in read.streams], clock=clock, space="live", most_waiting=1)
     with capture_logs() as logged:
-        service._link(read, feed, clock)
+        service._link(read, feed, clock, 100)
     said = [one for one in logged if one["event"] == "server is read without security"]
     assert [one["log_level"] for one in said] == ["warning"] * warnings
