@@ -18,7 +18,7 @@ take two seconds of it, and the count itself its own.
 """
 COMPARED_STREAMS = 10
 MILLION = 1_000_000
-STEP_UP = 1.1
+LEAP, STEP = 1.5, 1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +95,25 @@ def say(text: str) -> None:
 async def highest(
     attempt: Callable[[int], Awaitable[Run]], streams: int, attempts: int
 ) -> tuple[Run | None, list[Run]]:
-    """The highest rate that held, and all that was tried: up or down by 10 % from `streams`, until
-    the first that holds is between.
+    """The highest rate that held, and all that was tried: by half up from `streams` while it holds,
+    then between what held and what did not, until they lie within a step of 10 %.
     """
     tried: list[Run] = []
-    best: Run | None = None
     while len(tried) < attempts:
-        one = await attempt(streams)
-        tried.append(one)
-        if one.held:
-            best = one if best is None or streams > best.setup.load.streams else best
-            if any(not other.held for other in tried):
-                break
-            streams = round(streams * STEP_UP)
-        elif best is not None:
+        tried.append(await attempt(streams))
+        held = [one for one in tried if one.held]
+        best = max((one.setup.load.streams for one in held), default=None)
+        worst = min((one.setup.load.streams for one in tried if not one.held), default=None)
+        if best is None:
+            streams = round(streams / LEAP)
+        elif worst is None:
+            streams = round(best * LEAP)
+        elif worst <= best * STEP:
             break
         else:
-            streams = round(streams / STEP_UP)
-    return best, tried
+            streams = round((best * worst) ** 0.5)
+    held = [one for one in tried if one.held]
+    return max(held, key=lambda one: one.setup.load.streams, default=None), tried
 
 
 def facts(one: Run) -> dict[str, Any]:
