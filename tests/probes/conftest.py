@@ -7,7 +7,7 @@ import pytest
 from broker.clock import WallClock
 from tests.probes import cast as casting
 from tests.probes import results
-from tests.probes.backends import BACKENDS, Running
+from tests.probes.backends import BACKENDS, Processes
 from tests.probes.cast import Cast
 from tests.probes.results import Found
 
@@ -39,9 +39,14 @@ async def cast(tmp_path) -> Cast:
 
 
 @pytest.fixture
-async def probed(tmp_path, backend: str, cast: Cast) -> AsyncIterator[Running]:  # noqa: ARG001 - the folder is made
+async def probed(
+    tmp_path,
+    backend: str,
+    cast: Cast,  # noqa: ARG001 - it has made the folder
+    request: pytest.FixtureRequest,
+) -> AsyncIterator[Processes]:
     """A server on that folder."""
-    async with BACKENDS[backend](tmp_path / "data") as running:
+    async with BACKENDS[backend](tmp_path, request) as running:
         yield running
 
 

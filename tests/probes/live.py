@@ -1,14 +1,11 @@
-"""A server as the process that users run, with a publisher that never rests, and its readers."""
+"""A publisher that never rests, and its readers, at a server that users could run."""
 
 import asyncio
 import contextlib
-import os
-import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import orjson
 
@@ -16,13 +13,12 @@ from broker import api
 from broker.api import Api
 from broker.batch import Kind
 from broker.clock import WallClock, ns_of, text_of
-from broker.settings import Address, address_of
+from broker.settings import Address
 from broker.streams import Signal, StreamSpec
-from tests.faults.rig import Process, children
 from tests.owners import founded
 from tests.probes import wire
+from tests.probes.backends import Processes
 from tests.probes.cast import RIG
-from tests.services import free_port
 
 CLOCK = WallClock()
 DATA = f"tb1/live/data/{RIG}"
@@ -44,14 +40,16 @@ def said_ns(payload: bytes) -> int:
 
 @dataclass
 class Live:
-    """The server's process, the owner's door, and what its guests' machines show."""
+    """A server, the owner's door, and what its guests' machines show."""
 
-    process: Process
-    url: str
-    broker: Address
+    server: Processes
     owner: Api
     readers: dict[str, str]
-    folder: Path
+
+    @property
+    def broker(self) -> Address:
+        """Where they hear."""
+        return self.server.broker
 
     async def grant(self, company: str, **until: float) -> int:
         """The rig, to a company."""
@@ -63,52 +61,20 @@ class Live:
         """Once more in vain: no more of it."""
         await self.owner.request("DELETE", f"/grants/{number}")
 
-    @property
-    def broker_pid(self) -> int:
-        """The embedded broker: a child of the server."""
-        for pid in children(self.process.pid):
-            if "nats-server" in Path(f"/proc/{pid}/cmdline").read_text():
-                return pid
-        raise AssertionError("the server has no broker")
-
-    @contextlib.contextmanager
-    def stopped(self) -> Iterator[None]:
-        """The API is there and does nothing."""
-        os.kill(self.process.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self.process.pid, signal.SIGCONT)
-
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Live]:
-    """One with a rig, and a publisher that says something of it every few ms."""
-    command = ["-m", "testbed", "up", "--json", "--data", str(folder / "data")]
-    command += ["--port", str(free_port()), "--mqtt-port", str(free_port())]
-    process = Process("server", command, folder)
-    process.start()
-    try:
-        async with asyncio.timeout(START_S):
-            while not (told := process.said("ready")):
-                assert not process.ended, process.log.read_text()
-                await CLOCK.sleep(0.05)
-        url, broker = str(told["api"]), address_of(str(told["broker"]))
-        async with founded(url, str(told["administrator"]), ("factory", *GUESTS)) as owners:
-            gateway = await _registered(url, owners.doors["factory"])
-            readers = {}
-            for one in GUESTS:
-                body = {"principal": f"{one}-reader", "reads": [{"stream": str(RIG)}]}
-                made = await owners.doors[one].request("POST", "/credentials", json=body)
-                readers[one] = made["credential"]
-            live = Live(process, url, broker, owners.doors["factory"], readers, folder / "data")
-            async with _speaking(broker, gateway):
-                yield live
-    except BaseException:
-        print(process.log.read_text(errors="replace")[-3_000:])  # noqa: T201 - shown on failure
-        raise
-    finally:
-        await asyncio.to_thread(process.stop)
+async def playing(server: Processes) -> AsyncIterator[Live]:
+    """A rig, and a publisher that says something of it every few ms."""
+    everybody = ("factory", *GUESTS)
+    async with founded(server.url, server.administrator, everybody) as owners:
+        gateway = await _registered(server.url, owners.doors["factory"])
+        readers = {}
+        for one in GUESTS:
+            body = {"principal": f"{one}-reader", "reads": [{"stream": str(RIG)}]}
+            made = await owners.doors[one].request("POST", "/credentials", json=body)
+            readers[one] = made["credential"]
+        async with _speaking(server.broker, gateway):
+            yield Live(server, owners.doors["factory"], readers)
 
 
 async def _registered(url: str, owner: Api) -> str:

@@ -60,6 +60,7 @@ def keep(more: Mapping[str, Any], path: Path = RESULTS) -> None:
     """Put these into the file; a mapping goes into the one that is there."""
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     _merge(kept, more)
+    kept["offline_session_messages"] = sum(kept.get("offline_sessions", {}).values())
     kept["machine"] = machine()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")

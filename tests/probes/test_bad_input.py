@@ -12,10 +12,13 @@ import pytest
 from testbed_api.app import openapi_document
 from testbed_api.http.bounds import MOST_BODY
 from tests.probes import routes
-from tests.probes.backends import Running
+from tests.probes.backends import Processes
 from tests.probes.cast import RIG, Cast
 from tests.probes.results import Found
 from tests.probes.routes import Route
+
+pytestmark = pytest.mark.parametrize("backend", ["nats"], indirect=True)
+"""What is refused at the door of the API never comes to a broker."""
 
 ROUTES = routes.of(openapi_document())
 PROBLEM = "application/problem+json"
@@ -75,7 +78,7 @@ def _paths(route: Route) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("who", ["factory-owner", "institute-owner", "company-reader"])
-async def test_what_is_no_id_is_refused_on_every_route(probed: Running, cast, found, share, who):
+async def test_what_is_no_id_is_refused_on_every_route(probed: Processes, cast, found, share, who):
     async with _door(probed, cast, who) as http:
         for number, route in enumerate(ROUTES):
             for at, (wrong, path) in enumerate(_paths(route)):
@@ -87,7 +90,7 @@ async def test_what_is_no_id_is_refused_on_every_route(probed: Running, cast, fo
     found.judge()
 
 
-async def test_a_body_that_is_none_is_refused_on_every_route(probed: Running, cast: Cast, found):
+async def test_a_body_that_is_none_is_refused_on_every_route(probed: Processes, cast: Cast, found):
     headers = {"Content-Type": "application/json"}
     async with _door(probed, cast, "factory-owner") as http:
         for route in (one for one in ROUTES if one.body is not None):
@@ -122,7 +125,7 @@ def _wrong_ids(route: Route) -> Iterator[tuple[str, Any]]:
         yield "streams", []
 
 
-async def test_a_query_that_is_none_is_refused(probed: Running, cast: Cast, found: Found):
+async def test_a_query_that_is_none_is_refused(probed: Processes, cast: Cast, found: Found):
     wrong = {
         "space": ("run-../live", "LIVE", "live\0", "+", "#", "run-*"),
         "from": ("yesterday", "9" * 41, "2026-13-01T00:00:00Z", "1' OR '1'='1"),
@@ -143,7 +146,7 @@ async def test_a_query_that_is_none_is_refused(probed: Running, cast: Cast, foun
 
 
 async def test_headers_that_are_none_are_refused_and_no_line_of_the_log_is_theirs(
-    probed: Running, found: Found, capsys
+    probed: Processes, found: Found
 ):
     head = f"GET {routes.ROOT}/me HTTP/1.1\r\nHost: x\r\n"
     forged = "\\n2026-01-01 [info ] forged=yes"
@@ -165,11 +168,12 @@ async def test_headers_that_are_none_are_refused_and_no_line_of_the_log_is_their
         if status not in ([b"400"], [b"401"], [b"413"], [b"422"], [b"431"]):
             found.fault(what, f"answered {said[:100]!r}")
     found.judge()
-    assert "forged=yes" not in capsys.readouterr().out
+    for log in probed.logs:
+        assert b"forged=yes" not in await asyncio.to_thread(log.read_bytes)
 
 
-async def _raw(probed: Running, request: bytes) -> bytes:
-    host, _, port = probed.api.removeprefix("http://").partition(":")
+async def _raw(probed: Processes, request: bytes) -> bytes:
+    host, _, port = probed.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         writer.write(request)
@@ -180,6 +184,6 @@ async def _raw(probed: Running, request: bytes) -> bytes:
         await writer.wait_closed()
 
 
-def _door(probed: Running, cast: Cast, who: str) -> httpx.AsyncClient:
+def _door(probed: Processes, cast: Cast, who: str) -> httpx.AsyncClient:
     headers = {"Authorization": f"Bearer {cast.shown[who]}"}
-    return httpx.AsyncClient(base_url=probed.api, headers=headers, timeout=30)
+    return httpx.AsyncClient(base_url=probed.url, headers=headers, timeout=30)

@@ -11,7 +11,7 @@ from broker.policy import Target
 from broker.rights import Rights
 from testbed_api.app import openapi_document
 from tests.probes import routes
-from tests.probes.backends import Running
+from tests.probes.backends import Processes
 from tests.probes.cast import ORGANISATIONS, SPARE, STREAMS, WATCHER, Cast, canary
 from tests.probes.results import Found
 from tests.probes.routes import Question
@@ -46,11 +46,11 @@ def test_a_new_route_without_an_action_or_a_decision_fails(cast_of_nobody: Cast)
 
 @pytest.mark.timeout(600)
 async def test_nobody_is_answered_what_the_policy_does_not_allow(
-    probed: Running, cast: Cast, found: Found, share: int
+    probed: Processes, cast: Cast, found: Found, share: int
 ):
     every = [one for route in ROUTES for one in routes.questions(route, cast)]
     given: Answers = {}
-    async with httpx.AsyncClient(base_url=probed.api, timeout=30) as http:
+    async with httpx.AsyncClient(base_url=probed.url, timeout=30) as http:
         for who, asked in _in_order(cast, every, share):
             answer = await _answer(http, cast.shown[who], asked)
             _judge(found, cast, who, asked, answer)

@@ -10,7 +10,7 @@ from broker.namespace import Verb
 from broker.policy import Topics
 from broker.rights import Action
 from tests.probes import topics, wire
-from tests.probes.backends import Running
+from tests.probes.backends import Processes
 from tests.probes.cast import RIG, WATCHER, Cast
 from tests.probes.results import Found
 from tests.probes.wire import Closed, Line, Shut
@@ -28,7 +28,7 @@ REFUSED = (*topics.WIDE, *topics.ODD, *topics.TWISTED)
 class Prober:
     """One who probes: what it may, a connection that is renewed, and all that it ever heard."""
 
-    server: Running
+    server: Processes
     who: str
     credential: str
     may: Topics
@@ -83,7 +83,7 @@ class Prober:
 
 
 @contextlib.asynccontextmanager
-async def watching(server: Running, cast: Cast) -> AsyncIterator[Line]:
+async def watching(server: Processes, cast: Cast) -> AsyncIterator[Line]:
     """Who hears all of the tree, and has left a message on every topic of it."""
     async with wire.opened(server.broker, cast.shown[WATCHER]) as line:
         await line.publish([(one, KEPT, True) for one in EXACT])
@@ -97,7 +97,7 @@ def test_every_verb_has_a_topic_to_be_probed():
 
 
 async def test_nobody_hears_what_the_policy_does_not_list(
-    probed: Running, cast: Cast, found: Found
+    probed: Processes, cast: Cast, found: Found
 ):
     async with watching(probed, cast):
         for who in topics.probes(cast):
@@ -115,7 +115,7 @@ async def test_nobody_hears_what_the_policy_does_not_list(
 
 
 async def test_nobody_publishes_what_the_policy_does_not_list(
-    probed: Running, cast: Cast, found: Found
+    probed: Processes, cast: Cast, found: Found
 ):
     odd = (*topics.INJECTED, *topics.TWISTED)
     probers = [_prober(probed, cast, who) for who in topics.probes(cast) if who in cast.whose]
@@ -142,7 +142,7 @@ async def test_nobody_publishes_what_the_policy_does_not_list(
 
 
 async def test_nobody_comes_in_under_the_client_id_of_another(
-    probed: Running, cast: Cast, found: Found
+    probed: Processes, cast: Cast, found: Found
 ):
     victim = "company-reader"
     names = [victim, f"{victim}--", f"{victim}--1", f"{victim}--x-y", victim.upper(), f" {victim}"]
@@ -152,8 +152,10 @@ async def test_nobody_comes_in_under_the_client_id_of_another(
                 one = _prober(probed, cast, who)
                 for name in names:
                     came = await _comes_in(one, name)
-                    found.hold(f"{who} connects as {name}", came, may=False)
-        assert await held.subscribe([f"tb1/live/data/{RIG}"]) == [True]
+                    may = probed.renames and who in cast.whose  # in its own name
+                    found.hold(f"{who} connects as {name}", came, may=may)
+                    taken = await held.subscribe([f"tb1/live/data/{RIG}"])
+                    found.hold(f"{who} takes the place of {name}", taken != [True], may=False)
     assert found.probes > 100
     found.judge()
 
@@ -166,6 +168,6 @@ async def _comes_in(one: Prober, client_id: str = "") -> bool:
         return False
 
 
-def _prober(server: Running, cast: Cast, who: str) -> Prober:
+def _prober(server: Processes, cast: Cast, who: str) -> Prober:
     may = topics.allowed(cast, who, CLOCK.now_ns())
     return Prober(server, who, cast.shown[who], may)
