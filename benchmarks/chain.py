@@ -18,7 +18,7 @@ take two seconds of it, and the count itself its own.
 """
 COMPARED_STREAMS = 10
 MILLION = 1_000_000
-LEAP, STEP = 1.5, 1.1
+STEP = 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,27 +93,18 @@ def say(text: str) -> None:
 
 
 async def highest(
-    attempt: Callable[[int], Awaitable[Run]], streams: int, attempts: int
+    attempt: Callable[[int], Awaitable[Run | None]], streams: int, attempts: int
 ) -> tuple[Run | None, list[Run]]:
-    """The highest rate that held, and all that was tried: by half up from `streams` while it holds,
-    then between what held and what did not, until they lie within a step of 10 %.
+    """The highest rate that held, and all that was tried: a step up from `streams` while it holds,
+    a step down while it does not.  An attempt is None if it did not come to flow.
     """
-    tried: list[Run] = []
-    while len(tried) < attempts:
-        tried.append(await attempt(streams))
-        held = [one for one in tried if one.held]
-        best = max((one.setup.load.streams for one in held), default=None)
-        worst = min((one.setup.load.streams for one in tried if not one.held), default=None)
-        if best is None:
-            streams = round(streams / LEAP)
-        elif worst is None:
-            streams = round(best * LEAP)
-        elif worst <= best * STEP:
-            break
-        else:
-            streams = round((best * worst) ** 0.5)
-    held = [one for one in tried if one.held]
-    return max(held, key=lambda one: one.setup.load.streams, default=None), tried
+    tried: dict[int, Run | None] = {}
+    while len(tried) < attempts and streams not in tried:
+        one = tried[streams] = await attempt(streams)
+        streams = round(streams * STEP if one is not None and one.held else streams / STEP)
+    runs = [one for one in tried.values() if one is not None]
+    held = [one for one in runs if one.held]
+    return max(held, key=lambda one: one.setup.load.streams, default=None), runs
 
 
 def facts(one: Run) -> dict[str, Any]:
