@@ -57,7 +57,7 @@ def _rows(document: Mapping[str, Any]) -> Iterator[Row]:
         ratio = document.get("ratio", {}).get(stamps)
         yield _least(f"times cheaper than the plain chain, {stamps} time stamps", least, ratio)
     for name, values in _HELD:
-        what = "2,000 streams x 5 signals" if name == "many" else f"{name} time stamps"
+        what = "2,000 streams of 5 signals and more" if name == "many" else f"{name} time stamps"
         rate = document.get("held_values_per_s", {}).get(name)
         yield _least(f"values/s held with four zeros for 60 s, {what}", values, rate)
     for name, most in _LATENCIES:

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import sys
 
 import httpx
 import numpy as np
@@ -351,6 +353,20 @@ async def test_what_was_stored_outlives_influxd_and_its_absence_is_told(tmp_path
                 assert await times(store) == [1, 2]
                 await store.write([block([3], [3.0])])
                 assert await times(store) == [1, 2, 3]
+
+
+async def test_what_was_written_is_let_go_before_the_collector_comes(influxd):
+    body = b"factory/pump-rig/rig,space=live a=1.5 1"
+    async with opened(influxd) as store:
+        await store.write([block([1], [1.0])])
+        bucket = await store._buckets.made("factory")
+        held = sys.getrefcount(body)
+        gc.disable()
+        try:
+            await store._server.write(bucket, body)
+            assert sys.getrefcount(body) == held
+        finally:
+            gc.enable()
 
 
 def errors_of(branch):
