@@ -107,6 +107,10 @@ class OpcUaLink:
             tasks.create_task(watcher.beat(follower), name="opcua heartbeat")
             tasks.create_task(watcher.ask_silent(outlet), name="opcua silence")
             tasks.create_task(watcher.look_again(names, found), name="opcua missing nodes")
+            # Waiting inside: a group that breaks while it is left has its task counted as cancelled
+            # from then on, and before Python 3.11.4 a time-out there, as that of the goodbye, is
+            # a cancellation: the link would be over without a word.
+            await asyncio.get_running_loop().create_future()
 
     def _grouped(self, found: Sequence[Found]) -> dict[float, list[Monitored]]:
         """The items of each publishing interval, a node once; problems become alarms."""
