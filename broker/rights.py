@@ -5,7 +5,7 @@ new begins.  So the same answers are given for any moment of the past.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from broker.errors import Invalid
@@ -228,3 +228,18 @@ class Rights:
             if one.id == id_ and one.span.covers(at_ns):
                 return one
         return None
+
+    def narrowed(self, principal: str, roles: frozenset[Role] | None) -> "Rights":
+        """What a token of some roles leaves of these: its person has those alone, if it has them.
+
+        None leaves everything.  Whoever has none of them is nobody; so is a machine, which has no
+        roles.
+        """
+        if roles is None:
+            return self
+        left = (
+            replace(one, roles=one.roles & roles) if one.id == principal else one
+            for one in self.principals
+            if one.id != principal or one.roles & roles
+        )
+        return replace(self, principals=tuple(left))

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from broker.rights import Role
 from testbed import asking, credentials, running
 from testbed.options import Json
 from testbed.screen import out, say_json
@@ -22,13 +23,17 @@ def add_to(app: typer.Typer) -> None:
 @token_app.command("create")
 def token_create(
     label: Annotated[str, typer.Argument(help="what it is for")] = "",
+    role: Annotated[
+        list[Role] | None,
+        typer.Option(help="which of your roles it holds, any number of times; all if left out"),
+    ] = None,
     expires_in_s: Annotated[float | None, typer.Option(help="seconds until it ends")] = None,
     json: Json = False,
 ) -> None:
     """Make one more token; it is shown this once."""
-    body = {"label": label, "expires_in_s": expires_in_s}
+    body = {"label": label, "expires_in_s": expires_in_s, "roles": role or None}
     made = running.run(asking.ask("POST", "/tokens", json=body))
-    say_json(made) if json else credentials.show(made, out)
+    say_json(made) if json else _told(made)
 
 
 @token_app.command("list")
@@ -75,9 +80,16 @@ def password(
     out.print("the password is set")
 
 
+def _told(made: Any) -> None:
+    credentials.show(made, out)
+    if roles := made["roles"]:
+        out.print(f"it may do what {' and '.join(roles)} may, and no more.", style="dim")
+
+
 def _show(found: Any) -> None:
-    rows = Table("id", "label", "made", "last used", "expires")
+    rows = Table("id", "label", "roles", "made", "last used", "expires")
     for one in found:
+        roles = ", ".join(one["roles"] or ["all yours"])
         used, ends = one["last_used"] or "never", one["expires"] or "never"
-        rows.add_row(str(one["id"]), one["label"], one["made"], used, ends)
+        rows.add_row(str(one["id"]), one["label"], roles, one["made"], used, ends)
     out.print(rows)

@@ -10,7 +10,11 @@ from contextlib import asynccontextmanager
 from broker import policy
 from broker.clock import Clock
 from broker.policy import Topics
+from broker.rights import Role
 from testbed_api.registry.sql import Registry
+
+OfTokens = Mapping[frozenset[Role] | None, Topics]
+"""What a principal has on the bus, with each kind of its tokens: whole, or of some roles."""
 
 
 class Changes:
@@ -42,16 +46,21 @@ class Changes:
         now_ns = self._clock.now_ns()
         return [one.id for one in await self._registry.principals(organisation, now_ns)]
 
-    async def changed(self, before: Mapping[str, Topics]) -> None:
+    async def changed(self, before: Mapping[str, OfTokens]) -> None:
         """Kick those who have other topics by now."""
         after = await self._topics(before)
         for principal in sorted(before):
             if after[principal] != before[principal]:
                 await self.kick(principal)
 
-    async def _topics(self, principals: Collection[str]) -> dict[str, Topics]:
+    async def _topics(self, principals: Collection[str]) -> dict[str, OfTokens]:
         now_ns = self._clock.now_ns()
+        return {one: await self._of_tokens(one, now_ns) for one in principals}
+
+    async def _of_tokens(self, principal: str, now_ns: int) -> OfTokens:
+        rights = await self._registry.rights_of(principal, now_ns)
+        several = {one.roles for one in await self._registry.tokens(principal, now_ns)}
         return {
-            one: policy.topics(await self._registry.rights_of(one, now_ns), one, now_ns)
-            for one in principals
+            roles: policy.topics(rights.narrowed(principal, roles), principal, now_ns)
+            for roles in several | {None}
         }

@@ -79,10 +79,11 @@ class Doorkeeper:
             await self._refused(knock, "the credential is not right")
             return None
         rights = await self._registry.rights_of(principal, now_ns)
+        rights = rights.narrowed(principal, token.roles)
         entry = self._entry(rights, principal, token.span.until_ns)
         known = rights.principal(principal, now_ns)
         if entry is None or known is None:
-            await self._refused(knock, "nobody of that name")
+            await self._refused(knock, "nobody of that name, or none with a role of this token")
             return None
         if not await self._is_room(known.organisation, now_ns):
             await self._refused(knock, "its organisation has too many connections")

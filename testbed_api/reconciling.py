@@ -47,7 +47,8 @@ class Decided:
 def decide(everything: Everything, at_ns: int) -> Decided:
     """What a broker must hold at this instant: everybody with a token that counts.
 
-    Of several tokens of one principal the newest counts: Mosquitto knows one secret a name.
+    Of several tokens of one principal the newest counts: Mosquitto knows one secret a name.  One
+    whose roles its person has no more counts no more.
     """
     rights = everything.rights
     parts = _Parts(rights)
@@ -55,10 +56,12 @@ def decide(everything: Everything, at_ns: int) -> Decided:
     for one in rights.principals:
         if not one.span.covers(at_ns):
             continue
-        shown = [text for span, text in everything.verifiers.get(one.id, ()) if span.covers(at_ns)]
-        if shown:
-            topics = policy.topics(parts.of(one.organisation, rights, at_ns), one.id, at_ns)
-            admitted[one.id] = Admitted(topics, shown[-1])
+        shown = [token for token in everything.tokens.get(one.id, ()) if token.span.covers(at_ns)]
+        for token in reversed(shown):
+            held = parts.of(one.organisation, rights, at_ns).narrowed(one.id, token.roles)
+            if held.principal(one.id, at_ns) is not None:
+                admitted[one.id] = Admitted(policy.topics(held, one.id, at_ns), token.verifier)
+                break
     return Decided(admitted, min(_moments(everything, at_ns), default=None))
 
 
@@ -110,7 +113,7 @@ def _spans(everything: Everything) -> Iterable[Span]:
     yield from (one.span for one in rights.principals)
     yield from (one.span for one in rights.grants)
     yield from (one.span for one in rights.pauses)
-    yield from (span for tokens in everything.verifiers.values() for span, _ in tokens)
+    yield from (one.span for tokens in everything.tokens.values() for one in tokens)
 
 
 class Reconciler:

@@ -1,11 +1,13 @@
 """Tokens: what a principal shows to be believed; of each only a hash is kept."""
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 from broker import credential
 from broker.credential import Credential
-from broker.rights import Span
+from broker.errors import Forbidden, Invalid
+from broker.rights import Kind, Principal, Role, Span
 from testbed_api.domain.equipment import MOST_NAME, checked_text
 from testbed_api.domain.parties import checked_principal
 
@@ -17,9 +19,10 @@ USE_EVERY_S = 60.0
 class Token:
     """One of the tokens of a principal.
 
-    It holds what its principal holds: a person's roles, a machine's scope.  label: what it is for,
-    in the words of whoever made it.  span: until it expires or was revoked.  verifier: what a
-    broker that asks nobody holds the secret against; empty for a token that is none for the bus.
+    It holds what its principal holds whenever it is used: a machine's scope, a person's roles, or
+    of those only `roles`; None is all of them.  label: what it is for, in the words of whoever made
+    it.  span: until it expires or was revoked.  verifier: what a broker that asks nobody holds the
+    secret against; empty for a token that is none for the bus.
     """
 
     principal: str
@@ -30,10 +33,30 @@ class Token:
     last_used_ns: int | None = None
     id: int = 0
     verifier: str = field(default="", repr=False)
+    roles: frozenset[Role] | None = None
 
     def __post_init__(self) -> None:
         checked_principal(self.principal)
         checked_text(self.label, "label", MOST_NAME)
+        if self.roles is not None and not self.roles:
+            raise Invalid("the token holds no role", hint=f"name some of {', '.join(Role)}")
+
+    def narrowed(self, roles: Collection[Role], whose: Principal) -> "Token":
+        """The same for some of its person's roles alone.
+
+        Raises Invalid for a machine's token, Forbidden for a role that the person does not have.
+        """
+        if whose.kind is not Kind.PERSON:
+            raise Invalid(
+                f"{whose.id} is a machine: its tokens hold its scope, and no roles",
+                hint="leave the roles out, or make a machine that holds less",
+            )
+        if beyond := set(roles) - whose.roles:
+            raise Forbidden(
+                f"{whose.id} does not have the role {' and '.join(sorted(beyond))}",
+                hint=f"choose from {', '.join(sorted(whose.roles))}",
+            )
+        return replace(self, roles=frozenset(roles))
 
 
 def issued(

@@ -50,6 +50,13 @@ class Caller:
         """Where it belongs."""
         return self.known.organisation
 
+    @property
+    def narrowed(self) -> str:
+        """To what its token narrows it, as a hint; empty where it does not."""
+        if self.token.roles is None:
+            return ""
+        return f"this token holds {' and '.join(sorted(self.known.roles))} alone"
+
     def may(self, action: Action, target: Target = None) -> bool:
         """What the policy says."""
         return policy.decide(self.rights, self.id, action, target, self.at_ns).allowed
@@ -67,16 +74,16 @@ class Caller:
         if decision.allowed:
             return
         if not self._sees(target):
-            raise Unknown(f"there is no {_named(target)}")
+            raise Unknown(f"there is no {_named(target)}", hint=self.narrowed)
         raise Forbidden(
             f"{self.id} may not {action} {_named(target)}: {decision.reason}",
-            hint="GET /me says what you are",
+            hint=self.narrowed or "GET /me says what you are",
         )
 
     def must_read(self, space: str, address: StreamAddress) -> None:
         """Raise Unknown unless it may read."""
         if not self.may_read(space, address):
-            raise Unknown(f"there is no stream {address}")
+            raise Unknown(f"there is no stream {address}", hint=self.narrowed)
 
     @property
     def seen(self) -> Seen:
@@ -127,7 +134,7 @@ def _named(target: Target) -> str:
 
 
 async def again(caller: Caller, parts: Parts) -> Caller | None:
-    """The same caller with its rights at this moment; None once its token is revoked."""
+    """The same caller with its rights at this moment; None once its token counts no more."""
     return await _found(parts, caller.id, caller.token.secret_hash)
 
 
@@ -136,7 +143,7 @@ async def _found(parts: Parts, principal: str, secret_hash: str) -> Caller | Non
     token = await parts.registry.token(principal, secret_hash)
     if token is None or not token.span.covers(at_ns):
         return None
-    rights = await parts.registry.rights_of(principal, at_ns)
+    rights = (await parts.registry.rights_of(principal, at_ns)).narrowed(principal, token.roles)
     known = rights.principal(principal, at_ns)
     return None if known is None else Caller(known, token, rights, at_ns)
 
@@ -165,7 +172,8 @@ async def _known(shown: HTTPAuthorizationCredentials | None, parts: Parts) -> Ca
             hint="send Authorization: Bearer principal.secret",
         )
     wrong = Unauthenticated(
-        "the credential is not right", hint="is it complete, and not revoked or expired?"
+        "the credential is not right",
+        hint="is it complete, not revoked or expired, and are its roles still yours?",
     )
     try:
         credential = Credential.parse(shown.credentials)

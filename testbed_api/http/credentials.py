@@ -75,7 +75,7 @@ async def remove_credential(principal: Id, parts: Given, caller: Asking) -> Resp
     """Its connections to the broker are ended, its streams over HTTP within a second."""
     caller.must(Action.ISSUE, caller.organisation)
     parties.checked_principal(principal)
-    before = await _machine(parts, caller, principal, gone=True)
+    before = await _machine_or_gone(parts, caller, principal)
     try:
         if before is None:
             raise Unknown(f"there is no machine {principal!r}")
@@ -95,10 +95,9 @@ async def remove_credential(principal: Id, parts: Given, caller: Asking) -> Resp
 async def add_machines_token(
     principal: Id, form: TokenForm, parts: Given, caller: Asking
 ) -> dict[str, Any]:
-    """It holds what the machine's first one holds."""
+    """It holds what the machine's first one holds: no roles."""
     caller.must(Action.ISSUE, caller.organisation)
-    await _machine(parts, caller, principal)
-    return await issue(parts, caller, principal, form)
+    return await issue(parts, caller, await _machine(parts, caller, principal), form)
 
 
 @router.get(
@@ -133,13 +132,15 @@ async def remove_machines_token(
     "/me",
     openapi_extra=asks(Action.ENTER),
     summary="What your credential holds",
-    responses=examples.answer(examples.HELD),
+    responses=examples.answer(examples.ME),
 )
 async def me(caller: Asking) -> dict[str, Any]:
-    """Who you are here."""
+    """Who you are here: `roles` are those that this token leaves you, all of them where the token
+    names none itself.
+    """
     caller.must(Action.ENTER)
-    expires_ns = caller.token.span.until_ns
-    return held(caller.known) | {"expires": None if expires_ns is None else text_of(expires_ns)}
+    token = shown(caller.token)
+    return held(caller.known) | {"expires": token["expires"], "token": token}
 
 
 def ends(lasting_s: float | None, now_ns: int) -> int | None:
@@ -147,13 +148,15 @@ def ends(lasting_s: float | None, now_ns: int) -> int | None:
     return None if lasting_s is None else now_ns + round(lasting_s * NS_PER_S)
 
 
-async def issue(parts: Parts, caller: Caller, principal: str, form: TokenForm) -> dict[str, Any]:
+async def issue(parts: Parts, caller: Caller, whose: Principal, form: TokenForm) -> dict[str, Any]:
     """Make one more token of a principal."""
     now_ns = parts.clock.now_ns()
     span = Span(now_ns, ends(form.expires_in_s, now_ns))
-    credential, token = tokens.issued(principal, span, label=form.label, by=caller.id)
+    credential, token = tokens.issued(whose.id, span, label=form.label, by=caller.id)
+    if form.roles is not None:
+        token = token.narrowed(form.roles, whose)
     made = await parts.registry.add_token(token)
-    await parts.announce(principal)
+    await parts.announce(whose.id)
     return {"credential": credential.text} | shown(made)
 
 
@@ -178,6 +181,7 @@ def shown(token: Token) -> dict[str, Any]:
         "made": text_of(token.span.from_ns),
         "expires": None if until_ns is None else text_of(until_ns),
         "last_used": None if used_ns is None else text_of(used_ns),
+        "roles": None if token.roles is None else sorted(token.roles),
     }
 
 
@@ -200,14 +204,17 @@ def _listed(entries: frozenset[Entry]) -> list[dict[str, str]]:
     return [{"space": one.space, "stream": str(one.address)} for one in sorted(entries)]
 
 
-async def _machine(
-    parts: Parts, caller: Caller, principal: str, *, gone: bool = False
-) -> Principal | None:
-    """A machine of the caller's organisation; raises Unknown for any other, and for one that is
-    gone unless that is allowed.
-    """
+async def _machine(parts: Parts, caller: Caller, principal: str) -> Principal:
+    """A machine of the caller's organisation; raises Unknown."""
+    one = await _machine_or_gone(parts, caller, principal)
+    if one is None:
+        raise Unknown(f"there is no machine {principal!r}")
+    return one
+
+
+async def _machine_or_gone(parts: Parts, caller: Caller, principal: str) -> Principal | None:
+    """The same, None if there is nobody of that name; raises Unknown for anybody else."""
     one = await parts.registry.principal(principal, parts.clock.now_ns())
-    its = one is not None and (one.organisation, one.kind) == (caller.organisation, Kind.MACHINE)
-    if (one is None and not gone) or (one is not None and not its):
+    if one is not None and (one.organisation, one.kind) != (caller.organisation, Kind.MACHINE):
         raise Unknown(f"there is no machine {principal!r}")
     return one

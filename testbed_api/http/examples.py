@@ -21,6 +21,7 @@ TOKEN = {
     "made": _AT,
     "expires": None,
     "last_used": _LATER,
+    "roles": None,
 }
 TOKEN_ISSUED = {"credential": "fay.pK0v…"} | TOKEN
 GRANT = {
@@ -107,6 +108,17 @@ HELD = {
     "expires": None,
 }
 ISSUED = {"credential": "detector.pK0v…"} | HELD
+ME = {
+    "principal": "fay",
+    "kind": "person",
+    "organisation": "factory",
+    "roles": ["auditor"],
+    "reads": [],
+    "writes": [],
+    "equipment": None,
+    "expires": None,
+    "token": TOKEN | {"label": "for the report", "roles": ["auditor"]},
+}
 STATUS = {
     "since": _AT,
     "interrupted": None,

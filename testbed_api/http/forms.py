@@ -269,12 +269,19 @@ class CredentialForm(Form):
 
 
 class TokenForm(Form):
-    """One more token."""
+    """One more token; roles: for a person's alone."""
 
     label: Annotated[
         str, Field(max_length=MOST_NAME, description="what it is for", examples=["my laptop"])
     ] = ""
     expires_in_s: Lasting = None
+    roles: Annotated[
+        Annotated[set[Role], Field(min_length=1)] | None,
+        Field(
+            description="which of your roles it holds; null is all of them, as they change",
+            examples=[["auditor"]],
+        ),
+    ] = None
 
 
 class PasswordForm(Form):

@@ -25,9 +25,11 @@ router = APIRouter(tags=["credentials"])
     responses=examples.answer(examples.TOKEN_ISSUED, status=201),
 )
 async def add_token(form: TokenForm, parts: Given, caller: Asking) -> dict[str, Any]:
-    """For people. It holds what you hold, and ends with your membership at the latest."""
-    _must_be_a_person(caller)
-    return await issue(parts, caller, caller.id, form)
+    """For people. It holds what you hold whenever it is used, or of that the roles that you name,
+    and ends with your membership at the latest. Tokens of some roles make none.
+    """
+    _must_be_a_whole_person(caller)
+    return await issue(parts, caller, caller.known, form)
 
 
 @router.get(
@@ -49,8 +51,10 @@ async def own_tokens(parts: Given, caller: Asking) -> dict[str, Any]:
     summary="Revoke one of your tokens at once",
 )
 async def remove_token(number: Number, parts: Given, caller: Asking) -> Response:
-    """For people. Your connections to the broker end; with another token you may come back."""
-    _must_be_a_person(caller)
+    """For people, with a token of all their roles. Your connections to the broker end; with another
+    token you may come back.
+    """
+    _must_be_a_whole_person(caller)
     return await revoke(parts, caller, caller.id, number)
 
 
@@ -61,14 +65,20 @@ async def remove_token(number: Number, parts: Given, caller: Asking) -> Response
     summary="Set your password",
 )
 async def put_password(form: PasswordForm, parts: Given, caller: Asking) -> Response:
-    """For people: to sign in with. Kept as an argon2id hash."""
-    _must_be_a_person(caller)
+    """For people, with a token of all their roles: to sign in with. Kept as an argon2id hash."""
+    _must_be_a_whole_person(caller)
     hashed = await asyncio.to_thread(passwords.hashed, form.password.get_secret_value())
     await parts.registry.set_password(caller.id, hashed, parts.clock.now_ns())
     return Response(status_code=204)
 
 
-def _must_be_a_person(caller: Caller) -> None:
+def _must_be_a_whole_person(caller: Caller) -> None:
+    """Whoever has a part of somebody's roles must not come by the whole; raises Forbidden."""
     caller.must(Action.ENTER)
     if caller.known.kind is not Kind.PERSON:
         raise Forbidden(f"{caller.id} is a machine", hint="its tokens are made under /credentials")
+    if caller.narrowed:
+        raise Forbidden(
+            "tokens and passwords are looked after with a token of all your roles",
+            hint=f"{caller.narrowed}: use another, or sign in",
+        )

@@ -8,21 +8,31 @@ from sqlalchemy import Table, and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.namespace import LIVE, StreamAddress
-from broker.rights import Entry, Kind, Rights, Span
+from broker.rights import Entry, Kind, Rights, Role, Span
 from testbed_api.registry import tables
 from testbed_api.registry.parties import entries_in, principal_of
 from testbed_api.registry.queries import Queries, going_on, span_of
 from testbed_api.registry.sharing import pause_of, request_of
+from testbed_api.registry.tokens import roles_of
 
 Stamp = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """A token for the bus: what its secret is held against, and which roles it holds."""
+
+    span: Span
+    verifier: str
+    roles: frozenset[Role] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Everything:
-    """All rights from a moment on, and what tokens are held against, the oldest first."""
+    """All rights from a moment on, and the tokens of each principal, the oldest first."""
 
     rights: Rights
-    verifiers: Mapping[str, Sequence[tuple[Span, str]]]
+    tokens: Mapping[str, Sequence[Shown]]
 
 
 class ProjectionQueries(Queries):
@@ -55,11 +65,12 @@ class ProjectionQueries(Queries):
                 pauses=tuple(map(pause_of, await _going_on(sql, tables.pauses, since_ns))),
                 known=(await _registered(sql)).union(*await _written(sql)),
             )
-            verifiers: dict[str, list[tuple[Span, str]]] = {}
+            shown: dict[str, list[Shown]] = {}
             for row in await _going_on(sql, tables.tokens, since_ns):
                 if row.verifier:
-                    verifiers.setdefault(row.principal, []).append((span_of(row), row.verifier))
-            return Everything(rights, verifiers)
+                    one = Shown(span_of(row), row.verifier, roles_of(row))
+                    shown.setdefault(row.principal, []).append(one)
+            return Everything(rights, shown)
 
 
 def _counts(table: Table) -> list[Any]:

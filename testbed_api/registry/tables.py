@@ -90,6 +90,7 @@ tokens = Table(
     Column("label", String(200), nullable=False),
     Column("last_used_ns", BigInteger),
     *_spanned(),
+    Column("roles", String(200)),
 )
 passwords = Table(
     "passwords",

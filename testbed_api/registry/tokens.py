@@ -7,6 +7,7 @@ from sqlalchemy import Row, delete, insert, select, update
 
 from broker.clock import NS_PER_S
 from broker.errors import Unknown
+from broker.rights import Role
 from testbed_api.domain.tokens import USE_EVERY_S, Token
 from testbed_api.registry import tables
 from testbed_api.registry.queries import Queries, going_on, span_of
@@ -25,11 +26,14 @@ class TokenQueries(Queries):
             "from_ns": token.span.from_ns,
             "until_ns": token.span.until_ns,
             "made_by": token.by,
+            "roles": None if token.roles is None else " ".join(sorted(token.roles)),
         }
         async with self._transaction(write=True) as sql:
             result = await sql.execute(insert(tables.tokens).values(**row))
             (number,) = result.inserted_primary_key or (0,)
             self.tells(principal=token.principal, token=number, label=token.label)
+            if token.roles is not None:
+                self.tells(roles=sorted(token.roles))
         return replace(token, id=number)
 
     async def token(self, principal: str, secret_hash: str) -> Token | None:
@@ -92,4 +96,10 @@ def _token(row: Row[Any]) -> Token:
         row.last_used_ns,
         row.id,
         row.verifier,
+        roles_of(row),
     )
+
+
+def roles_of(row: Row[Any]) -> frozenset[Role] | None:
+    """The roles that the token of a row holds, None for all of its person's."""
+    return None if row.roles is None else frozenset(Role(one) for one in row.roles.split())

@@ -1,7 +1,7 @@
 """What the registry must do, held against SQLite and PostgreSQL."""
 
 import asyncio
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -218,6 +218,25 @@ async def test_a_removed_member_has_neither_token_nor_password(where):
         assert (await registry.token("ada", kept.secret_hash)).span == Span(5, 9)
         assert await registry.tokens("ada", 9) == []
         assert await registry.password("ada") is None
+
+
+async def test_a_token_keeps_the_roles_that_it_holds_and_one_of_before_has_all(where):
+    async with open_engine(where) as engine:
+        registry = Registry(engine)
+        _, made = tokens.issued("ada", Span(5))
+        narrow = replace(made, roles=frozenset({Role.AUDITOR, Role.OWNER}))
+        kept = await registry.add_token(narrow)
+        assert kept.roles == {Role.AUDITOR, Role.OWNER}
+        assert await registry.token("ada", made.secret_hash) == kept
+        assert await registry.tokens("ada", 6) == [kept]
+        async with engine.begin() as sql:  # as it was in schema 0006
+            await sql.execute(text("ALTER TABLE tokens DROP COLUMN roles"))
+            await sql.execute(text("UPDATE alembic_version SET version_num = '0006'"))
+    async with open_engine(where) as engine:
+        registry = Registry(engine)
+        assert await registry.tokens("ada", 6) == [replace(kept, roles=None)]
+        another = await registry.add_token(replace(tokens.issued("ada", Span(6))[1], roles=None))
+        assert (await registry.tokens("ada", 6))[-1] == another
 
 
 async def test_the_last_use_of_a_token_is_kept_to_the_minute(where):

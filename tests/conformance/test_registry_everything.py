@@ -1,5 +1,7 @@
 """Everybody's rights at once: what Mosquitto is told is what NATS would be answered."""
 
+from dataclasses import replace
+
 import pytest
 
 from broker import policy
@@ -105,3 +107,37 @@ async def test_the_newest_token_that_counts_and_is_for_the_bus_is_let_in(registr
         reconciling.decide(everything, at_ns).admitted["dev"].verifier for at_ns in (4, 7, 10)
     ]
     assert verifiers == [made[0].verifier, made[1].verifier, made[0].verifier]
+
+
+async def test_the_newest_token_that_counts_decides_by_its_roles(registry):
+    for change in steps(registry):
+        await change
+    both = {Role.DEVELOPER, Role.OPERATOR}
+    await registry.add_principal(parties.person("doe", "lab", both, 1))
+    several = [
+        (Span(1), None),
+        (Span(26, 29), frozenset({Role.OPERATOR})),
+        (Span(28, 33), frozenset({Role.DEVELOPER, Role.OWNER})),
+        (Span(32), frozenset({Role.AUDITOR})),
+    ]
+    made = [replace(tokens.issued("doe", span)[1], roles=roles) for span, roles in several]
+    for one in made:
+        await registry.add_token(one)
+    everything = await registry.everything(0)
+    for at_ns, newest in ((12, 0), (26, 1), (28, 2), (32, 2), (33, 0)):  # never the last
+        admitted = reconciling.decide(everything, at_ns).admitted["doe"]
+        narrow = (await registry.rights_of("doe", at_ns)).narrowed("doe", made[newest].roles)
+        assert admitted.verifier == made[newest].verifier
+        assert admitted.topics == policy.topics(narrow, "doe", at_ns)
+        assert bool(admitted.topics.subscribe) is (newest != 1)
+
+
+async def test_nobody_is_let_in_by_a_token_whose_roles_its_person_has_no_more(registry):
+    await registry.add_organisation(Organisation("lab", "L", Party.COMPANY))
+    doe = parties.person("doe", "lab", {Role.DEVELOPER}, 1)
+    await registry.add_principal(doe)
+    token = replace(tokens.issued("doe", Span(1))[1], roles=frozenset({Role.DEVELOPER}))
+    await registry.add_token(token)
+    assert "doe" in reconciling.decide(await registry.everything(0), 5).admitted
+    await registry.change_roles(doe, {Role.OPERATOR}, by="doe", now_ns=6)
+    assert "doe" not in reconciling.decide(await registry.everything(0), 7).admitted

@@ -48,13 +48,15 @@ MATRIX: Mapping[str, May] = {
     "granted-developer": May(READABLE),
     "granted-operator": NOTHING,
     "granted-elsewhere": NOTHING,
+    "granted-by-a-developers-token": May(READABLE),
+    "granted-by-an-operators-token": NOTHING,
     "expired": NOTHING,
     "revoked": NOTHING,
     "paused": NOTHING,
     "foreign": NOTHING,
     "administrator": NOTHING,
 }
-OUTSIDE = ("removed", "token-ended", "unknown", "wrong-secret")
+OUTSIDE = ("removed", "token-ended", "role-ended", "unknown", "wrong-secret")
 
 
 @pytest.fixture(params=["nats", "mosquitto"])
@@ -92,6 +94,12 @@ async def _populate(world: World) -> None:
     await world.machine("granted-elsewhere", "granted", reads=frozenset({ENTRIES[MILL]}))
     await world.person("granted-developer", "granted", Role.DEVELOPER)
     await world.person("granted-operator", "granted", Role.OPERATOR)
+    for one, role in (("a-developers", Role.DEVELOPER), ("an-operators", Role.OPERATOR)):
+        name = f"granted-by-{one}-token"
+        await world.person(name, "granted", Role.DEVELOPER, Role.OPERATOR)
+        await world.token(name, None, role)
+    await world.person("role-ended", "factory", Role.ENGINEER)
+    await world.token("role-ended", None, Role.AUDITOR)
     await world.grant("expired", until_ns=CLOCK.now_ns() + NS_PER_S // 100)
     await world.revoke(await world.grant("revoked"))
     await world.grant("paused")

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from broker import client
@@ -62,10 +63,11 @@ class World:
         await self.registry.add_principal(one)
         await self.token(name)
 
-    async def token(self, name: str, until_ns: int | None = None) -> int:
+    async def token(self, name: str, until_ns: int | None = None, *roles: Role) -> int:
         made, token = tokens.issued(name, Span(CLOCK.now_ns(), until_ns))
         self.shown[name] = made
-        return (await self.registry.add_token(token)).id
+        kept = replace(token, roles=frozenset(roles) or None)
+        return (await self.registry.add_token(kept)).id
 
     async def grant(
         self, company: str, stream: StreamAddress = RIG, until_ns: int | None = None

@@ -1,6 +1,7 @@
 """Two people follow the documents word by word: the factory's engineer and the company."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.docs.walking import ROOT, walking
+from tests.docs.walking import API, ROOT, walking
 from tests.e2e.test_demo import TESTBED, run
 
 OPEN = ROOT / "docs/how-to/open-a-machine.md"
 USE = ROOT / "docs/how-to/use-a-machine.md"
+AUDIT = ROOT / "docs/how-to/audit.md"
 MAPPING = ROOT / "examples/pump-rig/mapping.yaml"
 
 
@@ -98,6 +100,28 @@ def test_a_factory_opens_a_machine_and_a_company_uses_it(tmp_path, server, machi
         company.waits_for(0, "the broker refused to subscribe")
         assert "is locked out" in factory.step(OPEN, "A gateway is lost")
         factory.waits_for(0, "broker was not reached")
+
+
+def test_who_audits_gives_a_report_a_token_of_that_role_alone(tmp_path, server):
+    fay = founded(server, "factory", "partner", "fay")
+    with walking(tmp_path / "report", server["api"], server["broker"], fay) as walk:
+        for line in (
+            f"export TESTBED_API={API}",
+            "export TESTBED_CREDENTIAL=…",
+            "testbed member change fay --role owner --role auditor",
+        ):
+            walk._type("person", line)
+        said = walk.step(AUDIT, "A report that runs by itself")
+        assert "it may do what auditor may, and no more." in said
+        assert re.search(r"│ for the report +│ auditor +│", said)
+        assert re.search(r"│ first token +│ all yours +│", said)
+        assert '"action":"manage"' in said
+        given = {"TESTBED_API": server["api"], "TESTBED_CREDENTIAL": walk.shown["credential"]}
+        for arguments in (["member", "add", "finn", "--role", "owner"], ["token", "create"]):
+            done = run(*arguments, environment=given)
+            assert (done.returncode, "this token holds auditor alone" in done.stderr) == (2, True)
+        done = run("token", "create", "--role", "boss", environment=given)
+        assert (done.returncode, "'auditor'" in done.stderr) == (2, True)
 
 
 def _listed(walk) -> str:

@@ -102,6 +102,7 @@ async def test_members_tokens_and_machines(bed, owner, admin):
         ("PUT", f"{MEMBERS}/finn", {"roles": ["auditor"]}, {"before": ["engineer"]}),
         ("DELETE", f"{MEMBERS}/finn", None, {"ended": "finn"}),
         ("POST", "/tokens", {"label": "laptop"}, {"label": "laptop"}),
+        ("POST", "/tokens", {"roles": ["owner"]}, {"roles": ["owner"]}),
         ("POST", "/credentials", {"principal": "box"}, {"made": "box", "kind": "machine"}),
         ("POST", "/credentials/box/tokens", {}, {"principal": "box"}),
         ("DELETE", "/credentials/box", None, {"ended": "box"}),
@@ -117,7 +118,7 @@ async def test_members_tokens_and_machines(bed, owner, admin):
     answer = await bed.ask(owner, "DELETE", f"/tokens/{token['id']}")
     assert facts(await last(bed, answer)) == {"principal": "fay", "token": token["id"]}
     whole = str(await told(bed))
-    assert len(secrets) == 5
+    assert len(secrets) == 6
     assert not [one for one in secrets if one.partition(".")[2] in whole]
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from broker.errors import Corrupt, Forbidden, Refused, Taken, Unavailable, Unkno
 from broker.heads import Signer
 from broker.messages import Held
 from broker.namespace import StreamAddress
-from broker.rights import Entry, Listing, Pause, Scope, Span
+from broker.rights import Entry, Listing, Pause, Role, Scope, Span
 from broker.streams import Dtype, Signal, StreamSpec
 from gateway import spool
 from gateway.spool import SpoolSettings
@@ -118,6 +119,8 @@ async def fill(kept):
     scope = Scope(frozenset({Entry("live", RIG)}))
     await kept.registry.add_principal(parties.machine("detector", "factory", scope, Span(3)))
     await kept.registry.add_token(tokens.issued("detector", Span(3, NOW_NS))[1])
+    _, token = tokens.issued("fay", Span(3), label="for the report")
+    await kept.registry.add_token(replace(token, roles=frozenset({Role.AUDITOR, Role.OWNER})))
     await kept.registry.set_password("fay", "hash", 3)
     await kept.registry.add_organisation(Organisation("firm", "The firm"))
     given = Request("firm", Entry("live", RIG), "to try", 3).granted(Span(3), "fay", 3)
@@ -208,6 +211,8 @@ async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
     assert (restored, restored.samples) == (manifest, 20_019)
     async with data.alone(settings_for("after")) as kept:
         assert await content(kept) == before
+        (token,) = await kept.registry.tokens("fay", 4)
+        assert token.roles == {Role.AUDITOR, Role.OWNER}
         await kept.ledger.commit(Entries(gaps=[(LIFE, 4, Gap((), 8, 9, "gateway-down"))]))
 
 

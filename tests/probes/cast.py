@@ -58,6 +58,8 @@ GUESTS = ("company", "late", "cut", "still")
 DAY_NS = 86_400 * NS_PER_S
 WATCHER = "watcher"
 """A part of the testbed: it sees whatever reaches the bus."""
+NARROWED = "factory-narrowed"
+"""An owner who audits as well, with a token of that role alone: as any auditor."""
 SPARE = "spare"
 """Goes before the name of what a probe may end: nobody asks as it."""
 
@@ -99,9 +101,10 @@ class _Making:
         self.shown[one.id] = await self.token(one.id, Span(one.span.from_ns))
         self.whose[one.id] = one.id
 
-    async def token(self, name: str, span: Span) -> str:
-        """The text of a new token."""
+    async def token(self, name: str, span: Span, *roles: Role) -> str:
+        """The text of a new token, of these roles alone if any are named."""
         credential, token = tokens.issued(name, span)
+        token = replace(token, roles=frozenset(roles) or None)
         self.tokens.setdefault(name, (await self.registry.add_token(token)).id)
         return credential.text
 
@@ -135,6 +138,7 @@ async def made(folder: Path, now_ns: int) -> Cast:
             await making.registry.add_organisation(Organisation(name, canary(name), kind))
         for one in _everybody(now_ns - DAY_NS):
             await making.join(one)
+        await _narrow(making, now_ns - DAY_NS)
         await _equip(making.registry)
         await _agree(making)
         await _spoil(making)
@@ -183,6 +187,13 @@ def _everybody(from_ns: int) -> Iterator[Principal]:
 
 def _machine(name: str, organisation: str, scope: Scope, span: Span) -> Principal:
     return Principal(name, organisation, Kind.MACHINE, scope=scope, span=span)
+
+
+async def _narrow(making: _Making, from_ns: int) -> None:
+    both = frozenset({Role.OWNER, Role.AUDITOR})
+    await making.join(Principal(NARROWED, "factory", Kind.PERSON, both, span=Span(from_ns)))
+    making.shown[NARROWED] = await making.token(NARROWED, Span(from_ns), Role.AUDITOR)
+    making.whose[NARROWED] = "factory-auditor"
 
 
 async def _equip(registry: Registry) -> None:

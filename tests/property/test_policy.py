@@ -82,6 +82,7 @@ TOPICS = (
 TARGETS = TOPICS | ENTRIES | ADDRESSES | EQUIPMENT | IDS | st.none()
 ACTIONS = st.sampled_from(list(Action))
 ON_THE_BUS = st.sampled_from([Action.PUBLISH, Action.SUBSCRIBE])
+OF_TOKENS = st.none() | st.frozensets(st.sampled_from(list(Role)), min_size=1)
 
 
 @given(RIGHTS, st.sampled_from(["p", "nobody"]), ON_THE_BUS, TOPICS, MOMENTS)
@@ -146,6 +147,34 @@ def test_nothing_is_allowed_outside_its_span(rights, action, target, at_ns):
     assert policy.decide(now, "p", action, target, at_ns) == policy.decide(
         rights, "p", action, target, at_ns
     )
+
+
+@given(RIGHTS, OF_TOKENS, ACTIONS, TARGETS, MOMENTS)
+def test_a_token_of_some_roles_never_allows_more(rights, roles, action, target, at_ns):
+    narrow = rights.narrowed("p", roles)
+    if policy.decide(narrow, "p", action, target, at_ns).allowed:
+        assert policy.decide(rights, "p", action, target, at_ns).allowed
+    few, all_ = (policy.topics(one, "p", at_ns) for one in (narrow, rights))
+    assert few.publish <= all_.publish
+    assert few.subscribe <= all_.subscribe
+
+
+@given(RIGHTS, OF_TOKENS, ON_THE_BUS, TOPICS, MOMENTS)
+def test_decision_and_topics_agree_for_a_token_of_some_roles(rights, roles, action, topic, at_ns):
+    narrow = rights.narrowed("p", roles)
+    listed = policy.topics(narrow, "p", at_ns).cover(action, str(topic))
+    assert policy.decide(narrow, "p", action, topic, at_ns).allowed is listed
+
+
+@given(RIGHTS, OF_TOKENS, OF_TOKENS)
+def test_narrowing_is_cutting_what_a_person_has(rights, some, others):
+    people = tuple(one for one in rights.principals if one.roles)
+    of_people = replace(rights, principals=people)
+    assert of_people.narrowed("p", frozenset(Role)) == of_people
+    assert of_people.narrowed("somebody else", some) == of_people
+    if some is not None and others is not None:
+        twice = rights.narrowed("p", some).narrowed("p", others)
+        assert twice == rights.narrowed("p", some & others)
 
 
 @given(RIGHTS, MOMENTS, MOMENTS)

@@ -1,5 +1,7 @@
 """Truth tables of the policy: who may do what, action by action."""
 
+from dataclasses import replace
+
 import pytest
 
 from broker import policy
@@ -11,6 +13,7 @@ from broker.namespace import (
     StreamTopic,
     Verb,
 )
+from broker.policy import Topics
 from broker.rights import (
     Action,
     Entry,
@@ -73,6 +76,48 @@ WHO = [one.id for one in RIGHTS.principals]
 def allowed(action, target, *, at_ns=15, rights=RIGHTS):
     """Who of all may do it."""
     return {who for who in WHO if policy.decide(rights, who, action, target, at_ns).allowed}
+
+
+CHIEF = Principal("chief", "factory", Kind.PERSON, frozenset({Role.OWNER, Role.AUDITOR}))
+ALL = replace(RIGHTS, principals=(*RIGHTS.principals, CHIEF))
+
+
+def test_a_token_of_one_role_may_what_somebody_of_that_role_may():
+    narrow = ALL.narrowed("chief", frozenset({Role.AUDITOR, Role.ENGINEER}))
+    assert narrow.principal("chief", 15).roles == {Role.AUDITOR}
+    targets = (RIG, HIDDEN, SCORE, RIG.owner, LIVE_RIG, DATA, "factory", "firm", None)
+    for action in Action:
+        for target in targets:
+            asked = (action, target, 15)
+            mine = policy.decide(narrow, "chief", *asked)
+            assert mine == policy.decide(ALL, "factory-auditor", *asked)
+    assert policy.topics(narrow, "chief", 15) == policy.topics(ALL, "factory-auditor", 15)
+    assert not policy.decide(narrow, "chief", Action.SHARE, RIG, 15).allowed
+    assert policy.decide(ALL, "chief", Action.SHARE, RIG, 15).allowed
+
+
+@pytest.mark.parametrize(
+    ("who", "roles"),
+    [
+        ("chief", {Role.DEVELOPER}),
+        ("chief", set()),
+        ("gateway", set(Role)),
+        ("recorder", set(Role)),
+    ],
+)
+def test_a_token_of_roles_that_its_owner_does_not_have_is_nobodys(who, roles):
+    narrow = ALL.narrowed(who, frozenset(roles))
+    assert narrow.principal(who, 15) is None
+    assert policy.topics(narrow, who, 15) == Topics()
+    assert not any(policy.decide(narrow, who, action, RIG, 15).allowed for action in Action)
+
+
+def test_a_token_of_some_roles_narrows_nobody_else_and_one_of_none_nobody():
+    narrow = ALL.narrowed("chief", frozenset({Role.AUDITOR}))
+    assert replace(narrow, principals=()) == replace(ALL, principals=())
+    assert narrow.principals[:-1] == RIGHTS.principals
+    assert ALL.narrowed("chief", None) == ALL
+    assert ALL.narrowed("chief", frozenset(Role)) == ALL
 
 
 def of(organisation, *roles):

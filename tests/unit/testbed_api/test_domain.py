@@ -8,7 +8,7 @@ from argon2 import extract_parameters
 
 from broker.batch import Kind
 from broker.clock import NS_PER_S
-from broker.errors import Invalid, Refused
+from broker.errors import Forbidden, Invalid, Refused
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.rights import Entry, Role, Scope, Span
 from testbed_api.domain import parties, passwords, tokens
@@ -40,6 +40,26 @@ def test_what_a_broker_holds_a_secret_against_is_salted_and_can_be_checked():
     assert (kind, base64.b64decode(derived)) == ("7", shown)
     assert tokens.kept(credential, Span(1)).verifier != kept.verifier
     assert tokens.kept(credential, Span(1), bus=False).verifier == ""
+
+
+def test_a_token_holds_all_or_some_of_the_roles_that_its_person_has():
+    ada = parties.person("ada", "factory", {Role.OWNER, Role.AUDITOR}, 1)
+    _, whole = tokens.issued("ada", Span(1), label="for the report")
+    assert whole.roles is None
+    narrow = whole.narrowed([Role.AUDITOR], ada)
+    assert narrow.roles == {Role.AUDITOR}
+    assert (narrow.secret_hash, narrow.label) == (whole.secret_hash, "for the report")
+    with pytest.raises(Forbidden, match="does not have the role engineer") as raised:
+        whole.narrowed([Role.AUDITOR, Role.ENGINEER], ada)
+    assert raised.value.hint == "choose from auditor, owner"
+    with pytest.raises(Invalid, match="no role"):
+        whole.narrowed([], ada)
+
+
+def test_a_machines_token_has_no_roles():
+    box = parties.machine("box", "factory", Scope(), Span(1))
+    with pytest.raises(Invalid, match="box is a machine"):
+        tokens.issued("box", Span(1))[1].narrowed([Role.AUDITOR], box)
 
 
 @pytest.mark.parametrize("name", ["testbed-api", "Ada", "", "a/b", "a--b"])
