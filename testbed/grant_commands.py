@@ -74,7 +74,7 @@ def grant_list(
     json: Json = False,
 ) -> None:
     """What your organisation gave and got, and what is asked for."""
-    found = running.run(asking.ask("GET", "/grants"))["items"]
+    found = running.run(asking.everything("/grants", limit=1_000))
     shown = [one for one in found if one["state"] == "asked" or not open_]
     say_json(shown) if json else _show(shown)
 

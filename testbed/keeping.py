@@ -46,15 +46,7 @@ async def delete(
 async def deleted(stream: str, space: str = LIVE) -> Any:
     """All that was deleted of a stream."""
     path = f"/streams/{StreamAddress.parse(stream)}/deletions"
-    found: list[Any] = []
-    params: dict[str, Any] = {"space": checked_space(space), "limit": 1_000}
-    async with asking.door() as door:
-        while True:
-            page = await door.request("GET", path, params=params)
-            found += page["items"]
-            if page["next"] is None:
-                return found
-            params["cursor"] = page["next"]
+    return await asking.everything(path, space=checked_space(space), limit=1_000)
 
 
 def show_kept(found: Any, out: Console) -> None:

@@ -75,7 +75,7 @@ def listing_show(equipment: Equipment, json: Json = False) -> None:
 @listing_app.command("list")
 def listing_list(json: Json = False) -> None:
     """What is listed to you."""
-    found = running.run(_everything())
+    found = running.run(asking.everything("/listings", limit=500))
     say_json(found) if json else _table(found)
 
 
@@ -110,18 +110,6 @@ def access(
 
     found = running.run(go())
     say_json(found) if json else _show_access(found)
-
-
-async def _everything() -> list[Any]:
-    found: list[Any] = []
-    params: dict[str, Any] = {"limit": 500}
-    async with asking.door() as door:
-        while True:
-            page = await door.request("GET", "/listings", params=params)
-            found += page["items"]
-            if page["next"] is None:
-                return found
-            params["cursor"] = page["next"]
 
 
 def _sample(stream: str | None, begin: str | None, end: str | None) -> dict[str, Any] | None:

@@ -306,19 +306,23 @@ class GrantForm(Form):
     expires_in_s: Lasting = None
 
 
-class Heads(Form):
-    """Which signed heads of the audit."""
+class Numbered(Form):
+    """One page of what has numbers."""
 
     cursor: Annotated[int, Field(ge=0, lt=2**53, description="`next` of the page before")] = 0
+    limit: Annotated[int, Field(ge=1, le=1_000, description="rows on a page")] = 100
+
+
+class Heads(Numbered):
+    """Which signed heads of the audit."""
+
     limit: Annotated[int, Field(ge=1, le=1_000, description="rows on a page")] = 1_000
     newest: Annotated[bool, Field(description="only the one signed last")] = False
 
 
-class EventsWanted(Form):
+class EventsWanted(Numbered):
     """Which events of the audit."""
 
-    cursor: Annotated[int, Field(ge=0, lt=2**53, description="`next` of the page before")] = 0
-    limit: Annotated[int, Field(ge=1, le=1_000, description="rows on a page")] = 100
     from_: Annotated[
         str | None, Field(alias="from", max_length=40, description=_INSTANT + "included")
     ] = None

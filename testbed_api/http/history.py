@@ -13,10 +13,23 @@ from typing import TYPE_CHECKING, Any, cast
 from broker import codec
 from broker.batch import BAD, Gap, Long
 from broker.clock import text_of
+from testbed_api.parts import Parts
 from testbed_api.stores.port import Window
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+
+async def counted(
+    frames: AsyncIterator[Long], parts: Parts, organisation: str
+) -> AsyncIterator[Long]:
+    """The same, counted as read by an organisation, and for the audit."""
+    parts.act.facts["samples"] = 0
+    async with aclosing(cast("AsyncGenerator[Long]", frames)):
+        async for frame in frames:
+            parts.limits.read(organisation, len(frame), parts.clock.now_ns())
+            parts.act.facts["samples"] += len(frame)
+            yield frame
 
 
 async def as_json(

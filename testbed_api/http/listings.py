@@ -23,7 +23,7 @@ from testbed_api.http.forms import (
     RequiredInstant,
     storable,
 )
-from testbed_api.http.history import as_csv, as_json
+from testbed_api.http.history import as_csv, as_json, counted
 from testbed_api.http.registry import equipment_told
 from testbed_api.http.streaming import Streamed, begun
 from testbed_api.parts import Given, Parts
@@ -187,8 +187,10 @@ async def sample(
     spec = await parts.registry.spec(one.entry.address)
     window = Window(one.entry.space, spec, spec.names, one.from_ns, one.to_ns)
     gaps = await parts.ledger.gaps(one.entry.space, one.entry.address, one.from_ns, one.to_ns)
+    parts.limits.reading(caller.organisation, parts.clock.now_ns())
+    parts.act.facts |= _sample(one)
     await parts.note_read(caller.id, one.entry, "sample")
-    frames = parts.store.read(window)
+    frames = counted(parts.store.read(window), parts, caller.organisation)
     csv = asked.format is Format.CSV
     chunks = await begun(as_csv(window, frames) if csv else as_json(window, frames, gaps))
     return Streamed(chunks, media_type="text/csv; charset=utf-8" if csv else "application/json")
@@ -202,7 +204,8 @@ async def _told(
     streams = [one async for one in _streams(parts, address)]
     told |= {"everybody": False, "terms": "", "sample": None, "streams": streams}
     if offer is not None:
-        told |= {"terms": offer.terms, "sample": _sample(offer.listing.sample)}
+        shown = offer.listing.sample
+        told |= {"terms": offer.terms, "sample": None if shown is None else _sample(shown)}
         told["everybody"] = offer.listing.organisations is None
     if address.organisation == caller.organisation:
         told["listed_to"] = sorted(offer.listing.organisations or ()) if offer else []
@@ -220,9 +223,7 @@ async def _streams(parts: Parts, address: EquipmentAddress) -> Any:
         after = page[-1].address
 
 
-def _sample(one: Sample | None) -> dict[str, Any] | None:
-    if one is None:
-        return None
+def _sample(one: Sample) -> dict[str, Any]:
     return {
         "space": one.entry.space,
         "stream": str(one.entry.address),

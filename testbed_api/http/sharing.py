@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from broker import policy
@@ -15,7 +15,16 @@ from testbed_api.domain.sharing import Request, State
 from testbed_api.http import examples
 from testbed_api.http.access import Asking, Caller, asks
 from testbed_api.http.credentials import Number, ends
-from testbed_api.http.forms import EntryForm, Form, GrantForm, Instant, Lasting, Text, storable
+from testbed_api.http.forms import (
+    EntryForm,
+    Form,
+    GrantForm,
+    Instant,
+    Lasting,
+    Numbered,
+    Text,
+    storable,
+)
 from testbed_api.parts import Given, Parts
 
 router = APIRouter(tags=["sharing"])
@@ -129,15 +138,20 @@ async def add_requests(form: RequestForm, parts: Given, caller: Asking) -> dict[
     "/grants",
     openapi_extra=asks(Action.WATCH),
     summary="The grants that your organisation gave and got, and what is asked for",
-    responses=examples.answer({"items": [examples.GRANT]}),
+    responses=examples.answer(examples.page(examples.GRANT, 5)),
 )
-async def grants(parts: Given, caller: Asking) -> dict[str, Any]:
-    """For its members, also those that have ended; each with a sentence that says what it means."""
+async def grants(
+    asked: Annotated[Numbered, Query()], parts: Given, caller: Asking
+) -> dict[str, Any]:
+    """For its members, also those that have ended; each with a sentence that says what it means.
+
+    A page, in the order of asking; `next` goes on behind it and is null on the last.
+    """
     mine = caller.organisation
     caller.must(Action.WATCH, mine)
-    given = await parts.registry.requests(owner=mine)
-    got = await parts.registry.requests(company=mine)
-    return {"items": await _all_told(parts, (*given, *got))}
+    found = await parts.registry.requests_of(mine, asked.cursor, asked.limit + 1)
+    page, more = found[: asked.limit], len(found) > asked.limit
+    return {"items": await _all_told(parts, page), "next": page[-1].id if more else None}
 
 
 @router.get(

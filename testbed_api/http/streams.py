@@ -1,14 +1,11 @@
 """Routes: what is stored of a stream, and what comes in now."""
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from broker import codec
-from broker.batch import Long
 from broker.clock import text_of
 from broker.namespace import StreamTopic, Verb
 from broker.rights import Action, Entry
@@ -24,14 +21,11 @@ from testbed_api.http.forms import (
     OfStream,
     Wanted,
 )
-from testbed_api.http.history import as_csv, as_json
+from testbed_api.http.history import as_csv, as_json, counted
 from testbed_api.http.streaming import Streamed, begun
 from testbed_api.ledger import DeadLetter, Touched
-from testbed_api.parts import Given, Parts
+from testbed_api.parts import Given
 from testbed_api.stores.port import Window
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
 
 router = APIRouter(tags=["streams"], prefix="/streams/{organisation}/{equipment}/{stream}")
 
@@ -86,7 +80,7 @@ async def history(
     parts.act.facts |= {"space": asked.space, "from": text_of(from_ns), "to": text_of(to_ns)}
     parts.act.facts |= {"signals": names, "points": points}
     frames = store.read(window) if points is None else store.thin(window, points)
-    frames = _counted(frames, parts, caller.organisation)
+    frames = counted(frames, parts, caller.organisation)
     csv = asked.format is Format.CSV
     chunks = await begun(as_csv(window, frames) if csv else as_json(window, frames, gaps))
     media_type = CSV_TYPE if csv else "application/json"
@@ -155,18 +149,6 @@ async def live(
     )
     headers = {"Cache-Control": "no-store"}
     return Streamed(events, headers=headers, media_type="text/event-stream")
-
-
-async def _counted(
-    frames: AsyncIterator[Long], parts: Parts, organisation: str
-) -> AsyncIterator[Long]:
-    """The same, counted as read by an organisation, and for the audit."""
-    parts.act.facts["samples"] = 0
-    async with aclosing(cast("AsyncGenerator[Long]", frames)):
-        async for frame in frames:
-            parts.limits.read(organisation, len(frame), parts.clock.now_ns())
-            parts.act.facts["samples"] += len(frame)
-            yield frame
 
 
 def _letter(one: DeadLetter) -> dict[str, Any]:

@@ -28,7 +28,7 @@ ROOT = "/api/v1"
 _ACT = "testbed.act"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _REFUSALS = frozenset({401, 403, 404, 429})
-_READS = frozenset({Action.SUBSCRIBE, Action.OPERATE, Action.AUDIT})
+_READS = frozenset({Action.SUBSCRIBE, Action.SAMPLE, Action.OPERATE, Action.AUDIT})
 """Of what only reads, this hands out data."""
 _COUNTS = f"{ROOT}/metrics"
 """Read every few seconds, and only counts."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, Table, insert, select, update
+from sqlalchemy import Row, Table, insert, or_, select, update
 
 from broker.errors import Taken, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress
@@ -91,13 +91,16 @@ class SharingQueries(Queries):
             return request_of(row)
         raise Unknown(f"there is no grant {number}")
 
-    async def requests(
-        self, *, owner: str | None = None, company: str | None = None
-    ) -> list[Request]:
-        """Those of an owner's streams, or of a company, of all time, in the order of asking."""
-        named = {"owner": owner, "company": company}
-        whose = {name: value for name, value in named.items() if value is not None}
-        query = select(tables.grants).filter_by(**whose).order_by(tables.grants.c.id)
+    async def requests(self, *, owner: str) -> list[Request]:
+        """Those of an owner's streams, of all time, in the order of asking."""
+        query = select(tables.grants).filter_by(owner=owner).order_by(tables.grants.c.id)
+        return [request_of(row) for row in await self._rows(query)]
+
+    async def requests_of(self, organisation: str, after: int, limit: int) -> list[Request]:
+        """Up to `limit` behind that number: what it gave, got, and is asked or waits for."""
+        table = tables.grants
+        its = or_(table.c.owner == organisation, table.c.company == organisation)
+        query = select(table).where(its, table.c.id > after).order_by(table.c.id).limit(limit)
         return [request_of(row) for row in await self._rows(query)]
 
     # --- pauses ---------------------------------------------------------------------------------

@@ -1,17 +1,24 @@
 """The tables in SQLite: each schema a file in the data folder."""
 
+import sqlite3
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 BUSY_S = 5
+FIRST = 1_000
+"""Rows that come with the answer to a statement."""
 
 
 def engine(folder: Path) -> AsyncEngine:
     """The files `registry.sqlite` and `recorder.sqlite` of a folder; nothing is opened yet."""
-    made = create_async_engine(f"sqlite+aiosqlite:///{folder / 'registry.sqlite'}")
+    file = folder / "registry.sqlite"
+    made = create_async_engine(f"sqlite+aiosqlite:///{file}", async_creator=partial(_opened, file))
     recorder = str(folder / "recorder.sqlite")
 
     @event.listens_for(made.sync_engine, "connect")
@@ -35,3 +42,87 @@ def alone(connection: Connection) -> None:
 
 def prepare(connection: Connection) -> None:
     """Before the first migration: nothing, for the recorder's schema is a file."""
+
+
+async def _opened(file: Path) -> aiosqlite.Connection:
+    # what is called from outside its thread is called while nothing runs in it
+    connection = _Connection(partial(sqlite3.connect, file, check_same_thread=False), FIRST)
+    connection._thread.daemon = True  # noqa: SLF001 - as SQLAlchemy does for those it opens
+    return await connection
+
+
+class _Connection(aiosqlite.Connection):
+    """Goes to its thread once a statement, not four times, and not at all where nothing is to do.
+
+    Each time the event loop goes round, which under load takes longer than a look at a table.
+    """
+
+    _is_settled = False
+    """Whether what it was told last has come to its end: not if whoever asked was cancelled."""
+
+    def cursor(self) -> "_Cursor":  # type: ignore[override]  # entered like the library's own
+        return _Cursor(self, self._conn.cursor())
+
+    async def commit(self) -> None:
+        if not self._is_settled or self._conn.in_transaction:
+            await super().commit()
+
+    async def rollback(self) -> None:
+        if not self._is_settled or self._conn.in_transaction:
+            await super().rollback()
+
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._is_settled = False
+        told = await super()._execute(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
+        self._is_settled = True
+        return told
+
+    async def run(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """What a function answers, called in its thread."""
+        return await self._execute(fn, *args)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing runs in its thread."""
+        return self._is_settled
+
+
+class _Cursor(aiosqlite.Cursor):
+    """Brings the first rows along with the answer."""
+
+    def __init__(self, connection: _Connection, cursor: sqlite3.Cursor) -> None:
+        super().__init__(connection, cursor)
+        self._connection = connection
+        self._rows: list[Any] = []
+        self._has_more = False
+
+    async def execute(self, sql: str, parameters: Iterable[Any] | None = None) -> "_Cursor":
+        self._rows = await self._connection.run(self._first, sql, parameters or ())
+        self._has_more = len(self._rows) == FIRST
+        return self
+
+    def _first(self, sql: str, parameters: Any) -> list[Any]:
+        self._cursor.execute(sql, parameters)
+        return [] if self._cursor.description is None else self._cursor.fetchmany(FIRST)
+
+    async def fetchone(self) -> Any:
+        found = await self.fetchmany(1)
+        return found[0] if found else None
+
+    async def fetchmany(self, size: int | None = None) -> list[Any]:
+        wanted = self.arraysize if size is None else size
+        if not self._rows and self._has_more:
+            self._rows = list(await super().fetchmany(FIRST))
+            self._has_more = len(self._rows) == FIRST
+        found, self._rows = self._rows[:wanted], self._rows[wanted:]
+        return found
+
+    async def fetchall(self) -> list[Any]:
+        found, self._rows = self._rows, []
+        return [*found, *await super().fetchall()] if self._has_more else found
+
+    async def close(self) -> None:
+        if self._connection.is_settled:
+            self._cursor.close()
+        else:
+            await super().close()

@@ -267,8 +267,10 @@ async def test_a_grant_is_asked_for_given_revoked_and_remembered(where):
         revoked = granted.revoked("factory-owner", 20)
         await registry.put_request(revoked, granted)
         assert await registry.requests(owner="factory") == [revoked]
-        assert await registry.requests(company="firm") == [revoked]
-        assert await registry.requests(company="factory") == []
+        for concerned in ("factory", "firm"):
+            assert await registry.requests_of(concerned, 0, 2) == [revoked]
+            assert await registry.requests_of(concerned, revoked.id, 2) == []
+        assert await registry.requests_of("another", 0, 2) == []
         topic = StreamTopic("live", Verb.DATA, RIG)
         for rights in (
             await registry.rights_of("firm-owner"),

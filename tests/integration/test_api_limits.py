@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from broker import api, client
 from broker.clock import WallClock
 from broker.errors import Forbidden, Unavailable
+from broker.rights import Role
 from broker.settings import BusSettings
 from testbed_api import service
 from testbed_api.app import create_app
@@ -18,7 +19,8 @@ from testbed_api.settings import ServerSettings
 from tests.integration.api_bed import SPEC, STREAM, assert_problem, stored
 
 ROOT_URL = "http://api/api/v1"
-HISTORY = f"{STREAM}/history?from=2026-11-23T12:00:00Z&to=2026-11-23T13:00:00Z"
+BEGIN, END = "2026-11-23T12:00:00Z", "2026-11-23T13:00:00Z"
+HISTORY = f"{STREAM}/history?from={BEGIN}&to={END}"
 
 
 def limited(bed, **most):
@@ -84,6 +86,20 @@ async def test_who_reads_more_samples_than_it_may_waits_before_the_next_look(bed
     assert_problem(refused, 429, "too_many", "100 samples/s")
     await bed.clock.advance(int(refused.headers["retry-after"]))
     assert (await bed.ask(reader, "GET", HISTORY)).status_code == 200
+
+
+async def test_an_example_counts_as_what_is_read(bed, owner, rig):
+    await stored(bed, rig, 1_000)
+    bed = limited(bed, points_per_s=100)
+    example = {"stream": str(rig.address), "from": BEGIN, "to": END}
+    listing = {"everybody": True, "sample": example}
+    path = f"/equipment/{rig.address.owner}"
+    assert (await bed.ask(owner, "PUT", f"{path}/listing", json=listing)).status_code == 200
+    cora = await bed.person("cora", "company", Role.DEVELOPER)
+    assert (await bed.ask(cora, "GET", f"{path}/sample")).json()["frames"]
+    refused = await bed.ask(cora, "GET", f"{path}/sample")
+    assert_problem(refused, 429, "too_many", "100 samples/s")
+    assert (await bed.ask(owner, "GET", f"{path}/sample")).status_code == 200
 
 
 @pytest.mark.usefixtures("rig")

@@ -238,6 +238,19 @@ async def test_a_request_that_makes_no_sense_is_refused(bed, cora, change, word)
 
 
 @pytest.mark.usefixtures("listed")
+async def test_grants_come_in_pages_on_both_sides(bed, owner, cora):
+    numbers = [(await asked(bed, cora))[0] for _ in range(5)]
+    for who in (owner, cora):
+        pages, cursor = [], 0
+        while cursor is not None:
+            params = {"limit": 2, "cursor": cursor}
+            page = (await bed.ask(who, "GET", "/grants", params=params)).json()
+            pages.append([one["id"] for one in page["items"]])
+            cursor = page["next"]
+        assert pages == [numbers[:2], numbers[2:4], numbers[4:]]
+
+
+@pytest.mark.usefixtures("listed")
 async def test_recorded_data_ends_with_its_grant_in_every_space(bed, owner, rig, cora):
     await stored(bed, rig, 5)
     spaces = ["live", "run-1"]

@@ -187,6 +187,17 @@ async def test_an_export_with_its_span_and_how_many_samples(bed, owner, rig):
     assert len(await told(bed)) == before  # they hand out no data
 
 
+async def test_an_example_that_somebody_looks_at(bed, owner, rig):
+    await stored(bed, rig, 20)
+    span = {"from": "2026-11-23T12:00:00.000000000Z", "to": "2026-11-23T12:00:10.000000000Z"}
+    shown = {"space": "live", "stream": str(RIG)} | span
+    path = f"/equipment/{RIG.owner}"
+    await bed.ask(owner, "PUT", f"{path}/listing", json={"everybody": True, "sample": shown})
+    event = await last(bed, await bed.ask(owner, "GET", f"{path}/sample"))
+    assert said(event)[:3] == ("sample", f"GET {path}/sample", "allowed")
+    assert facts(event) == shown | {"samples": 21}
+
+
 async def test_what_administrators_and_owners_do_to_data(bed, admin, owner, rig):
     await stored(bed, rig, 5)
     await bed.parts.ledger.keep_spec("live", rig, 1)

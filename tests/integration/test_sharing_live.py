@@ -14,6 +14,7 @@ from broker.streams import Signal, StreamSpec
 from gateway import spool
 from gateway.spool import SpoolSettings
 from gateway.uplink import Uplink
+from testbed import asking
 from testbed_sdk import PrototypeSettings, connect
 from tests.integration.test_rights import RIG, on_the_bus
 from tests.integration.test_server import bus, serving
@@ -208,3 +209,15 @@ async def test_who_was_connected_is_seen_by_the_owner(server, owners, tmp_path):
 async def sessions(owners, principal):
     found = await owners.request("GET", f"{EQUIPMENT}/access")
     return [one for one in found["did"]["mqtt"] if one["principal"] == principal]
+
+
+async def test_a_command_reads_a_listing_to_its_last_page(server, owners, monkeypatch):
+    await gateway(owners)
+    await described(owners, RIG)
+    spaces = [f"run-{at}" for at in range(5)]
+    streams = [{"space": one, "stream": str(RIG)} for one in spaces]
+    await owners.request("POST", "/grants", json={"company": "company", "streams": streams})
+    monkeypatch.setenv("TESTBED_API", f"http://{server.api}")
+    monkeypatch.setenv("TESTBED_CREDENTIAL", owners.secret)
+    found = await asking.everything("/grants", limit=2)
+    assert [one["space"] for one in found] == spaces

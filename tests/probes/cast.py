@@ -8,7 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from broker.batch import Kind as EquipmentKind
+from broker.batch import Wide
 from broker.clock import NS_PER_S
 from broker.credential import Credential
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress
@@ -22,20 +25,23 @@ from broker.rights import (
     Principal,
     Rights,
     Role,
+    Sample,
     Scope,
     Span,
 )
 from broker.streams import Signal, StreamSpec
-from testbed_api.domain import tokens
+from testbed_api.domain import enrolment, passwords, tokens
 from testbed_api.domain.equipment import Equipment
 from testbed_api.domain.parties import Organisation
 from testbed_api.domain.sharing import Request
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.sql import Registry
+from testbed_api.stores import duckdb
+from testbed_api.stores.port import Block
 
 RUN = "run-probe"
 RIG = StreamAddress("factory", "pump-rig", "rig")
-"""Granted to a company, and listed to another."""
+"""Granted to a company, and listed to another with an example."""
 MILL = StreamAddress("factory", "mill", "spindle")
 """Shown to nobody."""
 PRESS = StreamAddress("stranger", "press", "force")
@@ -62,6 +68,12 @@ NARROWED = "factory-narrowed"
 """An owner who audits as well, with a token of that role alone: as any auditor."""
 SPARE = "spare"
 """Goes before the name of what a probe may end: nobody asks as it."""
+TWO_TOKENS = ("factory-owner", "stranger-owner")
+"""They have one to spare."""
+PASSWORD = "correct horse battery staple"
+"""Of the factory's spare member."""
+WAITING = ("approval", "refusal", "withdrawal")
+"""What ends a request: the company waits with one for each, of what it reads already."""
 
 
 def canary(name: object) -> str:
@@ -74,7 +86,9 @@ class Cast:
     """rights: what was meant.  shown: a credential's text by who shows it, empty for none.
 
     whose: the principal behind each that is to be believed.  grants: number of the grant that each
-    organisation was given, `spare` for one that may end.  tokens: of each principal's first token.
+    organisation was given, of what is WAITING, and `spare` for one that may end.  tokens: of each
+    principal's first token, and `spare-` the name of TWO_TOKENS for the other.  code: lets a
+    gateway of the company's detector in, once.
     """
 
     rights: Rights
@@ -82,6 +96,7 @@ class Cast:
     whose: Mapping[str, str]
     grants: Mapping[str, int]
     tokens: Mapping[str, int]
+    code: str
 
 
 @dataclass
@@ -91,7 +106,8 @@ class _Making:
     principals: list[Principal] = field(default_factory=list)
     shown: dict[str, str] = field(default_factory=dict)
     whose: dict[str, str] = field(default_factory=dict)
-    grants: dict[str, Grant] = field(default_factory=dict)
+    grants: list[Grant] = field(default_factory=list)
+    numbers: dict[str, int] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
 
     async def join(self, one: Principal) -> None:
@@ -115,18 +131,24 @@ class _Making:
         ended = replace(one, span=one.span.ended(self.now_ns))
         self.principals[self.principals.index(one)] = ended
 
+    async def ask(self, name: str, company: str) -> Request:
+        """For the rig, as a company does."""
+        purpose, by = canary(f"grant {company}"), f"{company}-owner"
+        wanted = Request(company, Entry(LIVE, RIG), purpose, self.now_ns - DAY_NS, by)
+        asked = await self.registry.add_request(wanted)
+        self.numbers[name] = asked.id
+        return asked
+
     async def grant(self, name: str, company: str, until_ns: int | None, *, cut: bool) -> None:
         """The rig, to a company."""
-        asked = await self.registry.add_request(
-            Request(company, Entry(LIVE, RIG), canary(f"grant {company}"), self.now_ns - DAY_NS)
-        )
+        asked = await self.ask(name, company)
         given = asked.granted(Span(self.now_ns - DAY_NS, until_ns), "factory-owner", self.now_ns)
         await self.registry.put_request(given, asked)
         if cut:
             given, before = given.revoked("factory-owner", self.now_ns), given
             await self.registry.put_request(given, before)
         assert given.grant is not None
-        self.grants[name] = given.grant
+        self.grants.append(given.grant)
 
 
 async def made(folder: Path, now_ns: int) -> Cast:
@@ -142,18 +164,19 @@ async def made(folder: Path, now_ns: int) -> Cast:
         await _equip(making.registry)
         await _agree(making)
         await _spoil(making)
+        code = await _spare(making)
         pause, listing = await _stop_and_show(making)
+    await _record(folder, listing)
     known = {Entry(LIVE, one) for one in STREAMS}
     rights = Rights(
         ORGANISATIONS,
         tuple(making.principals),
-        tuple(making.grants.values()),
+        tuple(making.grants),
         (pause,),
         (listing,),
         frozenset(known),
     )
-    numbers = {name: one.id for name, one in making.grants.items()}
-    return Cast(rights, making.shown, making.whose, numbers, making.tokens)
+    return Cast(rights, making.shown, making.whose, making.numbers, making.tokens, code)
 
 
 def _everybody(from_ns: int) -> Iterator[Principal]:
@@ -200,23 +223,51 @@ async def _equip(registry: Registry) -> None:
     for stream in STREAMS:
         name = canary(stream.owner)
         await registry.put_equipment(Equipment(stream.owner, name, EquipmentKind.REAL))
-        signals = (Signal("p", description=canary(stream)),)
-        await registry.add_spec(StreamSpec(stream, signals, description=canary(stream)))
+        await registry.add_spec(_spec(stream))
+
+
+def _spec(stream: StreamAddress) -> StreamSpec:
+    signals = (Signal("p", description=canary(stream)),)
+    return StreamSpec(stream, signals, description=canary(stream))
 
 
 async def _agree(making: _Making) -> None:
     lately_ns = making.now_ns - NS_PER_S
     for name, until_ns in (("company", None), ("late", lately_ns), ("cut", None), ("still", None)):
         await making.grant(name, name, until_ns, cut=name == "cut")
-    await making.grant(SPARE, "late", lately_ns, cut=False)
+    await making.grant(SPARE, "company", lately_ns, cut=False)
+    for name in WAITING:
+        await making.ask(name, "company")
+
+
+async def _spare(making: _Making) -> str:
+    """What is used up once it was asked with: tokens, a password, and a code, which comes back."""
+    registry, now_ns = making.registry, making.now_ns
+    for owner in TWO_TOKENS:
+        _, token = tokens.issued(owner, Span(now_ns))
+        making.tokens[f"{SPARE}-{owner}"] = (await registry.add_token(token)).id
+    await registry.set_password(f"{SPARE}-factory", passwords.hashed(PASSWORD), now_ns)
+    code, kept = enrolment.issued(SCORE.owner, "company-owner", now_ns)
+    await registry.add_enrolment(kept)
+    return code
 
 
 async def _stop_and_show(making: _Making) -> tuple[Pause, Listing]:
     pause = Pause("factory", "still", span=Span(making.now_ns))
     await making.registry.add_pause(pause, by="factory-owner")
-    listing = Listing(RIG.owner, frozenset({"looker"}), Span(making.now_ns - DAY_NS))
+    shown = Sample(Entry(LIVE, RIG), making.now_ns - DAY_NS, making.now_ns)
+    listing = Listing(RIG.owner, frozenset({"looker"}), Span(making.now_ns - DAY_NS), shown)
     await making.registry.put_listing(listing, by="factory-owner")
     return pause, listing
+
+
+async def _record(folder: Path, listing: Listing) -> None:
+    """What the rig is shown with."""
+    assert listing.sample is not None
+    times = np.arange(listing.sample.from_ns, listing.sample.to_ns, DAY_NS // 24)
+    frame = Wide(times, {"p": np.arange(len(times), dtype=np.float64)})
+    async with duckdb.open(folder / "samples.duckdb") as store:
+        await store.write([Block(LIVE, _spec(RIG), (frame,))])
 
 
 async def _spoil(making: _Making) -> None:

@@ -5,16 +5,29 @@ its body is made from the document's examples.  Where the path does not say what
 does; a route that is in neither place fails.
 """
 
+import base64
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from broker import policy
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from broker import enrolment, policy
 from broker.namespace import LIVE, StreamAddress, StreamTopic, Verb
 from broker.policy import Target
 from broker.rights import Action, Entry, Kind, Principal
 from testbed_api.http.access import ACTION, OPEN
-from tests.probes.cast import MILL, NARROWED, PRESS, RIG, RUN, SPARE, Cast
+from tests.probes.cast import (
+    MILL,
+    NARROWED,
+    PASSWORD,
+    PRESS,
+    RIG,
+    RUN,
+    SPARE,
+    TWO_TOKENS,
+    Cast,
+)
 
 ROOT = "/api/v1"
 SAFE = ("GET", "HEAD")
@@ -45,7 +58,8 @@ class Question:
     about: who may do it to one of these may ask; of an organisation by its id, None for the
     testbed, OWN for whatever belongs to who asks.  exists: False for what is missing.  twin: the
     same about what is there; renamed: what differs, missing and there.  seen: for whom one of these
-    is there, so is what is asked about; `about` where nothing is named.
+    is there, so is what is asked about; `about` where nothing is named.  whose: for nobody else
+    it is there, whatever the policy says; anybody's where nobody is named.
     """
 
     route: Route
@@ -56,6 +70,7 @@ class Question:
     twin: "Question | None" = None
     renamed: tuple[str, str] = ("", "")
     seen: tuple[Target, ...] = ()
+    whose: str = ""
 
     @property
     def name(self) -> str:
@@ -124,6 +139,8 @@ def may(cast: Cast, who: str, asked: Question, at_ns: int) -> bool:
     principal = cast.rights.principal(cast.whose.get(who, ""), at_ns)
     whole = principal is not None and principal.kind is Kind.PERSON and who != NARROWED
     if principal is None or (asked.route.name in FOR_PEOPLE and not whole):
+        return False
+    if asked.whose not in {"", who}:
         return False
     return any(
         policy.decide(cast.rights, principal.id, asked.route.action, one, at_ns).allowed
@@ -217,10 +234,11 @@ def _reading(one: StreamAddress, space: str = LIVE) -> StreamTopic:
     return StreamTopic(space, Verb.DATA, one)
 
 
-def _machines(route: Route, _cast: Cast) -> Iterator[Question]:
-    """A machine of an organisation, by its name."""
+def _machines(route: Route, cast: Cast) -> Iterator[Question]:
+    """A machine of an organisation, by its name, with the number of its token."""
     for owner in ("factory", "stranger"):
-        path = filled(route, RIG, principal=f"{SPARE}-{owner}-machine")
+        name = f"{SPARE}-{owner}-machine"
+        path = filled(route, RIG, principal=name, number=cast.tokens[name])
         one = Question(route, path, (owner,), route.body)
         yield one
         missing = path.replace(SPARE, "spore")
@@ -230,13 +248,15 @@ def _machines(route: Route, _cast: Cast) -> Iterator[Question]:
 
 
 def _grants(route: Route, cast: Cast) -> Iterator[Question]:
-    """A grant of the factory's rig that has ended: for its owner, or the company, or both.
+    """A grant of the factory's rig that has ended, or is waited for where that is what ends: for
+    its owner, or the company, or both.
 
     Both sides see it.
     """
-    sides = ("factory", "late")
+    sides = ("factory", "company")
     about = {Action.WITHDRAW: sides[1:], Action.WATCH: sides}.get(route.action, sides[:1])
-    for one in _numbered(route, about, cast.grants[SPARE]):
+    number = cast.grants.get(route.path.rpartition("/")[2], cast.grants[SPARE])
+    for one in _numbered(route, about, number):
         twin = None if one.twin is None else replace(one.twin, seen=sides)
         yield replace(one, seen=sides, twin=twin)
 
@@ -248,11 +268,32 @@ def _numbered(route: Route, about: tuple[Target, ...], number: int) -> Iterator[
     yield Question(route, path, about, route.body, exists=False, twin=one, renamed=renamed)
 
 
-def _anothers_token(route: Route, cast: Cast) -> Iterator[Question]:
-    """Of somebody who never asks, so that it is another's for all."""
-    one, missing = _numbered(route, (None,), cast.tokens[f"{SPARE}-stranger"])
-    yield replace(one, exists=False)
-    yield missing
+def _tokens(route: Route, cast: Cast) -> Iterator[Question]:
+    """One's own."""
+    for owner in TWO_TOKENS:
+        one, missing = _numbered(route, (None,), cast.tokens[f"{SPARE}-{owner}"])
+        own = replace(one, whose=owner)
+        yield from (own, replace(missing, twin=own))
+
+
+def _samples(route: Route, cast: Cast) -> Iterator[Question]:
+    """The rig alone is listed with one."""
+    for one in _streams(route, cast):
+        yield replace(one, exists=one.exists and RIG.equipment in one.path)
+
+
+def _signing_in(route: Route, _cast: Cast) -> Iterator[Question]:
+    """Somebody with a password."""
+    yield Question(route, route.path, (None,), {"person": f"{SPARE}-factory", "password": PASSWORD})
+
+
+def _enrolling(route: Route, cast: Cast) -> Iterator[Question]:
+    """A gateway with a key of its own, and the code."""
+    key = Ed25519PrivateKey.generate()
+    public = key.public_key().public_bytes_raw()
+    shown = {"public_key": public, "signature": key.sign(enrolment.statement(cast.code, public))}
+    told = {name: base64.b64encode(raw).decode() for name, raw in shown.items()}
+    yield Question(route, route.path, (None,), {"code": cast.code} | told)
 
 
 def _bodies(route: Route, _cast: Cast) -> Iterator[Question]:
@@ -290,7 +331,10 @@ ABOUT: Mapping[str, About] = {
     "PUT /equipment/{organisation}/{equipment}/listing": _to_all,
     "POST /pauses": _own,
     "DELETE /pauses": _own,
-    "DELETE /tokens/{number}": _anothers_token,
+    "DELETE /tokens/{number}": _tokens,
+    "GET /equipment/{organisation}/{equipment}/sample": _samples,
+    "POST /sign-in": _signing_in,
+    "POST /enrolments": _enrolling,
 }
 """Where the path does not say it."""
 FOR_PEOPLE = frozenset(

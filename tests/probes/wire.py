@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,12 +28,13 @@ class Shut(Closed):
 
 @dataclass
 class Line:
-    """One connection.  heard: what was published to it."""
+    """One connection.  heard: what was published to it.  let_in_s: how long that took."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     packets: Reader = field(default_factory=Reader)
     heard: list[Published] = field(default_factory=list)
+    let_in_s: float = 0.0
     _mid: int = 0
 
     async def next(self) -> mqtt.Packet:
@@ -98,6 +100,7 @@ async def opened(
     line = Line(reader, writer)
     try:
         name = client_id or user or "nobody"
+        asked_s = time.monotonic()
         writer.write(mqtt.connect(name, user, secret, keepalive_s=60, clean=clean))
         async with asyncio.timeout(ANSWER_S):
             try:
@@ -107,6 +110,7 @@ async def opened(
         assert isinstance(answer, Connected)
         if answer.code:
             raise Shut(answer.code)
+        line.let_in_s = time.monotonic() - asked_s
         yield line
         with contextlib.suppress(ConnectionError):
             writer.write(mqtt.DISCONNECT)

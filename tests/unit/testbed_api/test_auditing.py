@@ -80,6 +80,7 @@ def test_a_flood_from_everywhere_is_counted_too_and_hides_nobody_who_is_known():
         ("GET", "subscribe", 200, Outcome.ALLOWED),
         ("GET", "subscribe", 422, None),
         ("GET", "subscribe", 503, Outcome.FAILED),
+        ("GET", "sample", 200, Outcome.ALLOWED),
         ("GET", "operate", 200, Outcome.ALLOWED),
         ("GET", "audit", 200, Outcome.ALLOWED),
     ],
