@@ -1,7 +1,8 @@
 """The reconciler: keeps what Mosquitto holds of the rights equal to the registry.
 
 A process of its own.  It alone writes them, looks for changes all the time and at once when it is
-told of one, and ends what expires whether anybody else is running or not.
+told of one, and ends what expires whether anybody else is running or not.  Beside that it listens
+to who comes and goes.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from broker import client, policy
-from broker.backends import mosquitto
+from broker.backends import mosquitto, mosquitto_log
 from broker.backends.mosquitto import Admitted, Projection
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Corrupt, Unavailable
@@ -21,6 +22,7 @@ from broker.inbox import Inbox
 from broker.rights import Entry, Grant, Pause, Rights, Span
 from broker.settings import BusSettings
 from testbed_api.noticing import APPLIED, CHANGED
+from testbed_api.overhearing import LINES, Overhearing
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.projecting import Everything, Stamp
 from testbed_api.registry.sql import Registry
@@ -120,12 +122,18 @@ class Reconciler:
     """Brings Mosquitto to what the registry says, again and again."""
 
     def __init__(
-        self, registry: Registry, bus: client.Bus, projection: Projection, clock: Clock
+        self,
+        registry: Registry,
+        bus: client.Bus,
+        projection: Projection,
+        heard: Overhearing,
+        clock: Clock,
     ) -> None:
-        """bus: as who may write the rights."""
+        """bus: as who may write the rights.  heard: told what is written."""
         self._registry = registry
         self._bus = bus
         self._projection = projection
+        self._heard = heard
         self._clock = clock
         self._known: tuple[Stamp, Everything] | None = None
 
@@ -145,13 +153,14 @@ class Reconciler:
 
     async def _stand(self, ordinal: int, notices: Inbox) -> None:
         """Over one connection."""
+        self._heard.begin()
         held: Mapping[str, Admitted] = await self._projection.read()
+        await self._heard.resume(held)
         decided = await self._look()
         if held != decided.admitted:
             log.info("rights are written anew", held=len(held), wanted=len(decided.admitted))
         seen_ns = self._clock.now_ns()
-        await self._projection.write(held, decided.admitted)
-        held = decided.admitted
+        held = await self._write(held, decided.admitted)
         while self._bus.standing == ordinal:
             told = await _told(notices)
             changed = await self._changed()
@@ -160,10 +169,19 @@ class Reconciler:
             if changed or due or now_ns - seen_ns >= AFRESH_S * NS_PER_S or now_ns < seen_ns:
                 decided = await self._look()
                 seen_ns = now_ns
-                await self._projection.write(held, decided.admitted)
-                held = decided.admitted
+                held = await self._write(held, decided.admitted)
             for payload in told:
                 await self._bus.publish(APPLIED, payload)
+            await self._heard.look(held)
+
+    async def _write(
+        self, held: Mapping[str, Admitted], wanted: Mapping[str, Admitted]
+    ) -> Mapping[str, Admitted]:
+        """Bring the broker from one to the other; what it holds then."""
+        self._heard.changing(held, wanted)
+        await self._projection.write(held, wanted)
+        self._heard.changed()
+        return wanted
 
     async def _changed(self) -> bool:
         """Whether the registry says something else by now; while it is away, no."""
@@ -216,5 +234,12 @@ async def reconcile(registry: Registry, settings: BusSettings, folder: Path, clo
         client.open(settings, clock, client_id=RECONCILER) as bus,
         mosquitto.project(bus, folder) as projection,
         bus.subscribe([CHANGED], capacity=10_000, overflow="drop_oldest") as notices,
+        bus.subscribe(mosquitto_log.TOPICS, capacity=LINES, overflow="drop_oldest") as lines,
+        asyncio.TaskGroup() as tasks,
     ):
-        await Reconciler(registry, bus, projection, clock).run(notices)
+        heard = Overhearing(registry, projection, lines, folder, clock)
+        tasks.create_task(heard.follow(), name="overhearing")
+        try:
+            await Reconciler(registry, bus, projection, heard, clock).run(notices)
+        finally:
+            await heard.finish()

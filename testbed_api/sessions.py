@@ -58,7 +58,7 @@ class Sessions:
 
     def admitted(self, knock: Knock, admission: Admission) -> None:
         """Somebody is let in."""
-        entries = frozenset(_heard_streams(admission.subscribe))
+        entries = frozenset(heard_streams(admission.subscribe))
         one = Admitted(knock.principal, knock.connection, knock.client_id[:100], entries)
         self._put((one, self._clock.now_ns()))
 
@@ -139,7 +139,7 @@ async def noting(sessions: Sessions, door: Door) -> AsyncIterator[None]:
         raise failure
 
 
-def _heard_streams(filters: frozenset[str]) -> "list[Entry]":
+def heard_streams(filters: frozenset[str]) -> "list[Entry]":
     """The streams whose batches a connection may hear."""
     found = []
     for one in filters:

@@ -11,7 +11,7 @@ import asyncio
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,9 @@ from typing import Any
 import orjson
 
 from broker import client
-from broker.backends.mosquitto_files import PASSWORDS, PID, RESERVED, acls
+from broker.backends import sockets
+from broker.backends.mosquitto_files import PASSWORDS, PID, acls, is_system
+from broker.backends.sockets import Peer
 from broker.client import Bus, Inbox
 from broker.errors import Corrupt, Unavailable
 from broker.policy import Topics
@@ -68,7 +70,7 @@ class Projection:
             for name, one in known.items()
             if name in found and name in shown and _is_whole(one)
         }
-        strange = {one for one in {*known, *found, *shown} - {*whole} if not _is_system(one)}
+        strange = {one for one in {*known, *found, *shown} - {*whole} if not is_system(one)}
         await self._take_out({name: shown.get(name, "") for name in strange}, known, found)
         return whole
 
@@ -91,6 +93,22 @@ class Projection:
         passwords = {one: admitted.verifier for one, admitted in wanted.items()}
         if passwords != {one: admitted.verifier for one, admitted in held.items()}:
             await self._admit(passwords)
+
+    async def send_away(self, held: Mapping[str, Admitted], staying: Collection[str]) -> None:
+        """End the connections of all who are in `held` but of those who stay; all may come again.
+
+        Raises Unavailable if Mosquitto does not confirm it: then `read` says who is in.
+        """
+        passwords = {one: admitted.verifier for one, admitted in held.items()}
+        await self._admit({one: text for one, text in passwords.items() if one in staying})
+        await self._admit(passwords)
+
+    def peers(self) -> set[Peer]:
+        """Whose sockets stand on Mosquitto's machine; raises Unavailable."""
+        try:
+            return sockets.established(_pid(self._folder))
+        except (OSError, ValueError) as exc:
+            raise _unreachable(self._folder, exc) from exc
 
     # --- dynamic security -------------------------------------------------------------------------
 
@@ -183,12 +201,17 @@ async def project(bus: client.Bus, folder: Path) -> AsyncIterator[Projection]:
         yield Projection(bus, inbox, folder)
 
 
+def _pid(folder: Path) -> int:
+    """Mosquitto's; raises OSError or ValueError where it is not to be found."""
+    pid = int((folder / PID).read_text())
+    if Path(f"/proc/{pid}/comm").read_text().strip() != PROCESS:
+        raise ProcessLookupError(0, f"process {pid} is another one by now")
+    return pid
+
+
 def _signal(folder: Path) -> None:
     try:
-        pid = int((folder / PID).read_text())
-        if Path(f"/proc/{pid}/comm").read_text().strip() != PROCESS:
-            raise ProcessLookupError(0, f"process {pid} is another one by now")
-        os.kill(pid, signal.SIGHUP)
+        os.kill(_pid(folder), signal.SIGHUP)
     except (OSError, ValueError) as exc:
         raise _unreachable(folder, exc) from exc
 
@@ -238,10 +261,6 @@ def _is_whole(one: Mapping[str, Any]) -> bool:
     roles = [role["rolename"] for role in one.get("roles", ())]
     alone = roles == [one["username"]] and not one.get("groups")
     return alone and not one.get("disabled", False)
-
-
-def _is_system(name: str) -> bool:
-    return name.startswith(RESERVED)
 
 
 def _unreachable(folder: Path, exc: Exception) -> Unavailable:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from broker import credential
+from broker.backends.mosquitto_log import LOG
 from broker.credential import Credential
 from broker.namespace import ROOT
 from broker.policy import Topics
@@ -49,7 +50,8 @@ def config(place: Place) -> str:
 
     A client id is the user's name, whatever was asked for: no session has two owners.  A retained
     message is judged by its reader's rights alone, as on NATS.  A recorder acknowledges after its
-    store: thousands are in flight, and none may be dropped.
+    store: thousands are in flight, and none may be dropped.  Its log goes onto the bus as well, for
+    the reconciler, who learns there who comes and goes.
     """
     tls = []
     if place.certificate is not None:
@@ -71,6 +73,9 @@ def config(place: Place) -> str:
         "max_queued_bytes 0",
         f"message_size_limit {MOST_BYTES}",
         "log_dest stderr",
+        "log_dest topic",
+        "log_timestamp true",
+        "connection_messages true",
         f"listener {place.mqtt.port} {place.mqtt.host}",
         "use_username_as_clientid true",
         *tls,
@@ -82,7 +87,7 @@ def seed(system: Iterable[Credential], controller: Credential) -> str:
     """The dynamic security that a start begins with: the system's own, and deny for the rest.
 
     system: those who read and write everything of the testbed.  controller: who does that, and
-    writes the roles.
+    writes the roles and hears the log.
     """
     state = {
         "defaultACLAccess": {
@@ -98,10 +103,18 @@ def seed(system: Iterable[Credential], controller: Credential) -> str:
         "groups": [],
         "roles": [
             {"rolename": _SYSTEM, "acls": _everything(f"{ROOT}/#")},
-            {"rolename": _CONTROL, "acls": _everything("$CONTROL/dynamic-security/#")},
+            {
+                "rolename": _CONTROL,
+                "acls": [*_everything("$CONTROL/dynamic-security/#"), *_heard(f"{LOG}/#")],
+            },
         ],
     }
     return orjson.dumps(state, option=orjson.OPT_INDENT_2).decode()
+
+
+def is_system(name: str) -> bool:
+    """Whether it is the name of a part of the testbed, or of its role."""
+    return name.startswith(RESERVED)
 
 
 def lay(seed_file: Path, state: Path) -> None:
@@ -121,7 +134,11 @@ def acls(topics: Topics) -> list[dict[str, Any]]:
 
 
 def _everything(topic_filter: str) -> list[dict[str, Any]]:
-    kinds = ("publishClientSend", "publishClientReceive", "subscribePattern")
+    return [*_allowed("publishClientSend", (topic_filter,)), *_heard(topic_filter)]
+
+
+def _heard(topic_filter: str) -> list[dict[str, Any]]:
+    kinds = ("publishClientReceive", "subscribePattern")
     return [rule for kind in kinds for rule in _allowed(kind, (topic_filter,))]
 
 

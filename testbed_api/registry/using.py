@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.clock import NS_PER_S
@@ -113,8 +113,8 @@ class UseQueries(Queries):
             for row in rows
         ]
 
-    async def begin_session(self, one: Admitted, at_ns: int) -> None:
-        """Somebody was let in."""
+    async def begin_session(self, one: Admitted, at_ns: int, arrival: Event | None = None) -> None:
+        """Somebody was let in.  arrival: what the audit is told of it, if that is not done."""
         row = {"principal": one.principal, "connection": one.connection, "client_id": one.client_id}
         listed = sorted(one.entries)
         async with self._transaction(write=True) as sql:
@@ -133,10 +133,22 @@ class UseQueries(Queries):
             ]
             if streams:
                 await sql.execute(insert(tables.session_streams), streams)
+            if arrival is not None:
+                await chain.append(sql, [arrival])
 
     async def end_session(self, connection: str, how: str, at_ns: int) -> None:
         """A connection ended; one that is not known, or ended before, is none of ours."""
-        await self._end([connection], how, at_ns)
+        await self._end(tables.sessions.c.connection == connection, how, at_ns)
+
+    async def end_sessions_of(self, principal: str, how: str, at_ns: int) -> None:
+        """All of somebody's that stand ended: where a broker tells no more of one than whose."""
+        await self._end(tables.sessions.c.principal == principal, how, at_ns)
+
+    async def open_sessions(self) -> dict[str, str]:
+        """The connections that stand, as far as is known here, each with its principal."""
+        table = tables.sessions
+        query = select(table.c.connection, table.c.principal).where(table.c.until_ns.is_(None))
+        return {row.connection: row.principal for row in await self._rows(query)}
 
     async def end_other_sessions(self, standing: Collection[str], how: str, at_ns: int) -> int:
         """All end that are not among those that stand, unless they have just begun; how many."""
@@ -147,12 +159,12 @@ class UseQueries(Queries):
         open_ones = {row.connection for row in await self._rows(query)}
         gone = sorted(open_ones - set(standing))
         for at in range(0, len(gone), _CHUNK):
-            await self._end(gone[at : at + _CHUNK], how, at_ns)
+            await self._end(table.c.connection.in_(gone[at : at + _CHUNK]), how, at_ns)
         return len(gone)
 
-    async def _end(self, connections: Collection[str], how: str, at_ns: int) -> None:
+    async def _end(self, which: ColumnElement[bool], how: str, at_ns: int) -> None:
         table, streams = tables.sessions, tables.session_streams
-        mine = and_(table.c.connection.in_(connections), table.c.until_ns.is_(None))
+        mine = and_(which, table.c.until_ns.is_(None))
         async with self._transaction(write=True) as sql:
             rows = (await sql.execute(select(table).where(mine).order_by(table.c.id))).all()
             ids = [row.id for row in rows]

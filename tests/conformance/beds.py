@@ -15,13 +15,14 @@ from broker.backends.port import Door
 from broker.clock import WallClock
 from broker.credential import Credential
 from broker.settings import Address, BusSettings
-from testbed_api import reconciling
+from testbed_api import reconciling, sessions
 from testbed_api.auditing import Journal
 from testbed_api.doorkeeper import Doorkeeper
 from testbed_api.limits import Limits
 from testbed_api.noticing import noticing
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.sql import Registry
+from testbed_api.sessions import Sessions
 from testbed_api.shared import API, RECONCILER, RECORDER
 from tests import services
 from tests.services import mosquitto
@@ -60,7 +61,9 @@ class _Nats:
         self.registry = registry
         self._folder = folder
         self._system = {one: Credential.make(one) for one in (API, RECORDER)}
+        self._book = Sessions(registry, CLOCK)
         self._keeper = Doorkeeper(registry, CLOCK, self._system, Limits(), Journal(registry))
+        self._keeper.admitted = self._book.admitted
         self._decides = True
         self._port = services.free_port()
         self._lives = 0
@@ -80,6 +83,7 @@ class _Nats:
                 settings=nats.NatsSettings(mqtt_port=self._port),
             )
         )
+        await self._stack.enter_async_context(sessions.noting(self._book, self.door))
 
     async def join(self, stack: AsyncExitStack) -> None:
         opened = client.open(way(self.door.mqtt, self._system[API]), CLOCK, client_id=API)

@@ -8,7 +8,8 @@ import pytest
 from broker.clock import WallClock
 from testbed import pki
 from testbed_api.registry.postgresql import PostgresqlAddress
-from tests.conformance import brokers, registries
+from tests.conformance import beds, brokers, registries
+from tests.conformance.world import World
 
 
 @pytest.fixture(params=[brokers.open_nats, brokers.open_mosquitto], ids=["nats", "mosquitto"])
@@ -25,6 +26,15 @@ async def secure_broker(request, tmp_path) -> AsyncIterator[brokers.Broker]:
     (tmp_path / "broker").mkdir()
     async with request.param(tmp_path / "broker", folder) as opened:
         yield opened
+
+
+@pytest.fixture(params=["nats", "mosquitto"])
+async def world(request, tmp_path) -> AsyncIterator[World]:
+    """A broker with a registry behind it, as it is run."""
+    async with beds.opened(request.param, tmp_path) as bed:
+        made = World(bed)
+        await made.found()
+        yield made
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -59,14 +59,6 @@ MATRIX: Mapping[str, May] = {
 OUTSIDE = ("removed", "token-ended", "role-ended", "unknown", "wrong-secret")
 
 
-@pytest.fixture(params=["nats", "mosquitto"])
-async def world(request, tmp_path) -> AsyncIterator[World]:
-    async with beds.opened(request.param, tmp_path) as bed:
-        made = World(bed)
-        await made.found()
-        yield made
-
-
 async def heard(inbox: Inbox) -> set[str]:
     """What lies there, and "refused" if the broker refused it."""
     found = set()

@@ -113,3 +113,28 @@ async def test_a_new_credential_is_let_in_at_its_first_try_and_a_revoked_one_nev
         async with asyncio.timeout(5):
             while detector.is_connected or not isinstance(detector.last_error, Forbidden):
                 await CLOCK.sleep(0.02)
+
+
+async def test_who_was_connected_is_seen_by_the_owner_with_what_came_meanwhile(server, owners):
+    async with machine(server, owners) as out:
+        await announce(out)
+        secret = await credential_of(owners, "detector", reads=[RIG], writes=[SCORE])
+        async with client.open(bus(server, secret), CLOCK, client_id="detector") as detector:
+            await detector.ready()
+            (still,) = await did(owners, "detector", lambda _: True)
+            await marked(out, 2, then=lambda: both(out))
+        (ended,) = await did(owners, "detector", lambda one: one["until"] is not None)
+    assert still["until"] is None
+    assert (ended["from"], ended["stream"]) == (still["from"], str(RIG))
+    assert ended["batches"] == 2
+
+
+async def did(owners, principal, wanted):
+    """Somebody's connections as the owner sees them, once one is as it is wanted."""
+    async with asyncio.timeout(10):
+        while True:
+            found = await owners.request("GET", f"/equipment/{RIG.owner}/access")
+            mine = [one for one in found["did"]["mqtt"] if one["principal"] == principal]
+            if any(map(wanted, mine)):
+                return mine
+            await CLOCK.sleep(0.05)
