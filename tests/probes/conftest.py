@@ -1,15 +1,19 @@
 """The server that is probed, who probes it, and what becomes of the results."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from broker.clock import WallClock
 from tests.probes import cast as casting
-from tests.probes import results
+from tests.probes import results, wire
 from tests.probes.backends import BACKENDS, Processes
-from tests.probes.cast import Cast
+from tests.probes.cast import WATCHER, Cast
 from tests.probes.results import Found
+
+CLOCK = WallClock()
+KNOWN_S = 30.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,19 +39,30 @@ def share(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 async def cast(tmp_path) -> Cast:
     """Everybody who asks, in a data folder."""
-    return await casting.made(tmp_path / "data", WallClock().now_ns())
+    return await casting.made(tmp_path / "data", CLOCK.now_ns())
 
 
 @pytest.fixture
 async def probed(
     tmp_path,
     backend: str,
-    cast: Cast,  # noqa: ARG001 - it has made the folder
+    cast: Cast,
     request: pytest.FixtureRequest,
 ) -> AsyncIterator[Processes]:
-    """A server on that folder."""
+    """A server on that folder, whose broker knows everybody by now."""
     async with BACKENDS[backend](tmp_path, request) as running:
+        async with asyncio.timeout(KNOWN_S):
+            while not await _comes_in(running, cast.shown[WATCHER]):
+                await CLOCK.sleep(0.1)
         yield running
+
+
+async def _comes_in(server: Processes, credential: str) -> bool:
+    try:
+        async with wire.opened(server.broker, credential):
+            return True
+    except wire.Closed:
+        return False
 
 
 @pytest.fixture
