@@ -184,7 +184,8 @@ class Connection(asyncio.Protocol):
                 transport.write_eof() if transport.can_write_eof() else transport.close()
                 async with asyncio.timeout(LINGER_S):
                     await self._gone.wait()
-        transport.abort()
+        if not self._gone.is_set():  # a TLS transport that is gone breaks at it, before 3.11.3
+            transport.abort()
 
     def _end(self, reason: str) -> None:
         if not self.lost.done():
