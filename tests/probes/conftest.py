@@ -52,17 +52,9 @@ async def probed(
     """A server on that folder, whose broker knows everybody by now."""
     async with BACKENDS[backend](tmp_path, request) as running:
         async with asyncio.timeout(KNOWN_S):
-            while not await _comes_in(running, cast.shown[WATCHER]):
+            while not await wire.comes_in(running.broker, cast.shown[WATCHER]):
                 await CLOCK.sleep(0.1)
         yield running
-
-
-async def _comes_in(server: Processes, credential: str) -> bool:
-    try:
-        async with wire.opened(server.broker, credential):
-            return True
-    except wire.Closed:
-        return False
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tests.probes import topics, wire
 from tests.probes.backends import Processes
 from tests.probes.cast import RIG, WATCHER, Cast
 from tests.probes.results import Found
-from tests.probes.wire import Closed, Line, Shut
+from tests.probes.wire import Closed, Line
 
 CLOCK = WallClock()
 SHOWN_S = 5.0
@@ -103,7 +103,8 @@ async def test_nobody_hears_what_the_policy_does_not_list(
         for who in topics.probes(cast):
             one = _prober(probed, cast, who)
             if who not in cast.whose:
-                found.hold(f"{who} connects", await _comes_in(one), may=False)
+                came = await wire.comes_in(probed.broker, one.credential)
+                found.hold(f"{who} connects", came, may=False)
                 continue
             for topic, taken in zip(EXACT, await one.subscribe(EXACT), strict=True):
                 may = one.may.cover(Action.SUBSCRIBE, topic)
@@ -151,21 +152,13 @@ async def test_nobody_comes_in_under_the_client_id_of_another(
             if who != victim:
                 one = _prober(probed, cast, who)
                 for name in names:
-                    came = await _comes_in(one, name)
+                    came = await wire.comes_in(probed.broker, one.credential, name)
                     may = probed.renames and who in cast.whose  # in its own name
                     found.hold(f"{who} connects as {name}", came, may=may)
                     taken = await held.subscribe([f"tb1/live/data/{RIG}"])
                     found.hold(f"{who} takes the place of {name}", taken != [True], may=False)
     assert found.probes > 100
     found.judge()
-
-
-async def _comes_in(one: Prober, client_id: str = "") -> bool:
-    try:
-        async with wire.opened(one.server.broker, one.credential, client_id):
-            return True
-    except Shut:
-        return False
 
 
 def _prober(server: Processes, cast: Cast, who: str) -> Prober:

@@ -118,3 +118,12 @@ async def opened(
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+async def comes_in(address: Address, credential: str, client_id: str = "") -> bool:
+    """Whether the broker lets that one in."""
+    try:
+        async with opened(address, credential, client_id):
+            return True
+    except Shut:
+        return False
