@@ -69,6 +69,10 @@ class Connection(asyncio.Protocol):
         self._tick: asyncio.TimerHandle | None = None
         self._heard_s = self._spoke_s = self._loop.time()
         self._pinged = False
+        self._pings = 0
+        """What is not answered."""
+        self._leaving: asyncio.Future[None] | None = None
+        """From its making on nothing is taken any more; done once the broker has read all."""
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -166,11 +170,13 @@ class Connection(asyncio.Protocol):
     async def close(self) -> None:
         """End the connection, politely if it still stands.
 
-        What the broker still sends is read to the end: closing a socket that holds unread bytes
-        sends a reset, which would take our last acknowledgements with it.
+        A ping goes first, and what the broker still sends is read, and dropped, until it is
+        answered: closing a socket that holds unread bytes sends a reset, which would take our last
+        acknowledgements with it.
         """
         if self._tick is not None:
             self._tick.cancel()
+        await self._heard_out()
         transport, stands = self._transport, not self.lost.done()
         self._write(mqtt.DISCONNECT)
         self._flush()
@@ -186,6 +192,16 @@ class Connection(asyncio.Protocol):
                     await self._gone.wait()
         if not self._gone.is_set():  # a TLS transport that is gone breaks at it, before 3.11.3
             transport.abort()
+
+    async def _heard_out(self) -> None:
+        """Return once the broker has read what we wrote, or can or will not."""
+        if self.lost.done() or not self._accepted.done():
+            return
+        self._leaving = self._loop.create_future()
+        self._ping()
+        self.resume()
+        either: list[asyncio.Future[Any]] = [self._leaving, self.lost]
+        await asyncio.wait(either, timeout=LINGER_S, return_when=asyncio.FIRST_COMPLETED)
 
     def _end(self, reason: str) -> None:
         if not self.lost.done():
@@ -324,6 +340,8 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(self._read_on)
 
     def _blocked(self) -> bool:
+        if self._leaving is not None:
+            return False
         awaited = bool(self._sent or self._asked)
         return any(inbox.blocks(stretched=awaited) for inbox in self._inboxes)
 
@@ -339,14 +357,19 @@ class Connection(asyncio.Protocol):
             self._end(f"it was silent for {now_s - self._heard_s:.0f} s")
         elif (silent and not self._pinged) or now_s - self._spoke_s >= patience_s - TICK_S:
             self._pinged = True
-            self._write(mqtt.PINGREQ)
+            self._ping()
+
+    def _ping(self) -> None:
+        self._pings += 1
+        self._write(mqtt.PINGREQ)
 
     # --- what the broker says ---------------------------------------------------------------------
 
     def _take(self, packet: mqtt.Packet) -> None:
         match packet:
             case mqtt.Published():
-                self._deliver(packet)
+                if self._leaving is None:
+                    self._deliver(packet)
             case mqtt.Acknowledged():
                 sent = self._sent.pop(packet.mid, None)
                 if sent is not None and not sent.done():
@@ -355,6 +378,10 @@ class Connection(asyncio.Protocol):
                 asked = self._asked.pop(packet.mid, None)
                 if asked is not None and not asked.done():
                     asked.set_result(packet.codes)
+            case mqtt.Ponged():
+                self._pings -= 1
+                if self._leaving is not None and not self._pings and not self._leaving.done():
+                    self._leaving.set_result(None)
             case mqtt.Connected():
                 self._answered(packet)
 

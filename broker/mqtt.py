@@ -123,11 +123,15 @@ class Subscribed(NamedTuple):
     codes: tuple[int, ...]
 
 
+class Ponged(NamedTuple):
+    """PINGRESP; 3.13.  What was written before the PINGREQ has been read."""
+
+
 class Other(NamedTuple):
-    """PINGRESP or UNSUBACK: nothing waits for it."""
+    """UNSUBACK: nothing waits for it."""
 
 
-Packet = Connected | Published | Acknowledged | Subscribed | Other
+Packet = Connected | Published | Acknowledged | Subscribed | Ponged | Other
 
 
 class Reader:
@@ -180,7 +184,9 @@ def _read(head: int, rest: bytes) -> Packet:
         return Connected(rest[1])
     if kind == _SUBACK:
         return Subscribed(_SHORT.unpack_from(rest)[0], tuple(rest[2:]))
-    if kind in {_UNSUBACK, _PINGRESP}:
+    if kind == _PINGRESP:
+        return Ponged()
+    if kind == _UNSUBACK:
         return Other()
     raise Corrupt(f"an MQTT packet of kind {kind}, which no client is sent")
 

@@ -1,10 +1,10 @@
 """What `broker/client.py` promises, over the real NATS and the real Mosquitto."""
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from tests.conformance.brokers import ADA, BERT, NATS_ACK_WAIT_S, Broker, settin
 TOPIC = "t/one"
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def open_bus(
     broker: Broker, who: Credential = ADA, *, durable: bool = False, **changed: object
 ) -> AsyncIterator[client.Bus]:
@@ -399,6 +399,31 @@ async def test_over_tls_messages_arrive_in_order_and_what_was_acknowledged_does_
             bert.subscribe([TOPIC], capacity=100, overflow="block") as inbox,
         ):
             assert sorted(await next_of(inbox, 300)) == sorted(payloads[300:])
+
+
+async def test_over_tls_what_was_acknowledged_to_a_broker_that_is_slow_to_hear_does_not_return(
+    secure_broker,
+):
+    payloads = [one + b" " * 4_000 for one in numbered(600)]
+    async with open_bus(secure_broker) as ada:
+        async with contextlib.AsyncExitStack() as stack:
+            bus = open_bus(secure_broker, BERT, durable=True)
+            bert = await stack.enter_async_context(bus)
+            subscribed = bert.subscribe([TOPIC], capacity=100, overflow="block")
+            inbox = await stack.enter_async_context(subscribed)
+            await bert.connection()
+            await publish_all(ada, payloads)
+            arrived = [await anext(inbox) for _ in range(100)]
+            async with asyncio.TaskGroup() as tasks, stopped(secure_broker):
+                for message in arrived:
+                    inbox.ack(message)
+                tasks.create_task(stack.aclose(), name="leaving")
+                await WallClock().sleep(0.3)
+        async with (
+            open_bus(secure_broker, BERT, durable=True) as bert,
+            bert.subscribe([TOPIC], capacity=100, overflow="block") as inbox,
+        ):
+            assert sorted(await next_of(inbox, 500)) == sorted(payloads[100:])
 
 
 async def test_over_tls_a_killed_broker_is_found_again(secure_broker):

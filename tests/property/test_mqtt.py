@@ -22,7 +22,7 @@ published = st.builds(
     st.booleans(),
 )
 acknowledged = MIDS.map(lambda mid: (mqtt.puback(mid), mqtt.Acknowledged(mid)))
-ponged = st.just((b"\xd0\x00", mqtt.Other()))
+ponged = st.just((b"\xd0\x00", mqtt.Ponged()))
 packets = st.lists(published | acknowledged | ponged, max_size=8)
 
 
