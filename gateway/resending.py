@@ -3,7 +3,8 @@
 No batch has a timer.  Ids ascend with commits, so three positions are enough, however long the
 backlog is: each pass moves from the oldest to the newest and skips what is marked by then.
 
-- *emptied*: what became gaps in a full spool goes again at once, whatever the other two do.
+- *emptied*: what became gaps in a full spool goes again at once, whatever the other two do; and
+  with it the smaller batches between, which stay whole.
 - *lap*: everything that was sent again before, or that is due after a break.  The next lap begins
   10 s after the end of one, then 20, 40, 60, while they find anything; so nothing goes twice
   within 10 s.
@@ -69,6 +70,10 @@ class Resending:
         self._wait_s = FIRST_S
         self._first = self._long_ago = last
         self._noted = (self._noted[0], last)
+
+    def emptying(self, oldest: int) -> None:
+        """The first batches become gaps, from this id on; what waits before has its turn first."""
+        self.emptied = min(oldest - 1, self._first)
 
     def passes(self, now_ns: int, *, emptied: int, last: int) -> list[Pass]:
         """What is to be looked at now, in this order.

@@ -19,7 +19,8 @@ from broker.errors import Corrupt, Unavailable
 from broker.messages import Held
 from broker.namespace import EquipmentAddress, MarkTopic, StreamAddress, StreamTopic, Verb
 from broker.streams import StreamSpec
-from gateway.spool import Kept, Spool
+from gateway.spool import Spool
+from gateway.spool_rows import Kept
 
 LOOK_EVERY_S = 1.0
 BACKLOG_AT_ONCE = 50

@@ -50,10 +50,11 @@ CLOCK = WallClock()
 
 @dataclass(frozen=True)
 class Load:
-    """signals: one stream each.  hz: samples a second of each."""
+    """signals: one stream each.  hz: samples a second of each.  age_s: of a batch."""
 
     signals: int = 20
     hz: float = 10.0
+    age_s: float = 0.0
 
 
 class Process:
@@ -368,6 +369,7 @@ def _mapping(url: str, load: Load) -> str:
             "trigger": "timestamp",
             "period_s": 1 / load.hz,
             "publishing_interval_s": 0.2,
+            "batch": {"age_s": load.age_s},
             "signals": {f"s{at}": {"node": f"nsu=urn:connected-testbed:simulators;s=Source.s{at}"}},
         }
         for at in range(load.signals)

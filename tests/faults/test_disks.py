@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,21 +14,36 @@ from tests.services import disk
 
 MIB = 1024**2
 BACK_S = 10.0
-SPOOL_DISK, SPOOL_FREE, SPOOL_ROOM = 24 * MIB, 8 * MIB, MIB // 2
+SPOOL_DISK, SPOOL_FREE = 24 * MIB, 8 * MIB
 SPOOL_STAYS = SPOOL_FREE // 4
 """SQLite's log beside the file grows too before it is taken over."""
 DATA_DISK, DATA_LEFT, DATA_STAYS = 256 * MIB, 72 * MIB, 48 * MIB
 STORE_DISK = 96 * MIB
 
 
-async def test_a_spool_whose_disk_is_full_drops_what_its_gaps_say(
-    tmp_path: Path, size: Size, seed: int, record: Record, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("fault", "age_s", "room", "causes"),
+    [
+        ("spool's disk full", 5.0, MIB // 16, {"spool-full", "spool-failed"}),
+        ("spool's disk full, batches of two samples", 0.0, MIB // 2, {"spool-failed"}),
+    ],
+)
+async def test_a_spool_whose_disk_is_full_drops_what_its_gaps_say(  # noqa: PLR0913 - fixtures
+    tmp_path: Path,
+    size: Size,
+    seed: int,
+    record: Record,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    age_s: float,
+    room: int,
+    causes: set[str],
 ) -> None:
     monkeypatch.setenv("TESTBED_SPOOL_FREE_BYTES", str(SPOOL_FREE))
-    disks = {"spool": SPOOL_DISK}
-    async with rigs.running(tmp_path, seed, load=size.load, disks=disks) as rig:
+    load = replace(size.load, age_s=age_s)
+    async with rigs.running(tmp_path, seed, load=load, disks={"spool": SPOOL_DISK}) as rig:
         filling = tmp_path / "spool" / "filling"
-        await asyncio.to_thread(disk.fill, filling, leave=SPOOL_FREE + SPOOL_ROOM)
+        await asyncio.to_thread(disk.fill, filling, leave=SPOOL_FREE + room)
         rig.wires["broker"].cut()
         least = await _least_free(tmp_path / "spool", size.full_disk_s)
         await asyncio.to_thread(disk.fill, filling)
@@ -37,9 +53,9 @@ async def test_a_spool_whose_disk_is_full_drops_what_its_gaps_say(
         took_s = await rig.recovered()
         await rig.settled()
         counters, offered, gaps = await rig.judged()
-    record("spool's disk full", "embedded", counters, offered, recovery_s=took_s)
+    record(fault, "embedded", counters, offered, recovery_s=took_s)
     assert counters.clean, counters
-    assert "spool-full" in {gap.cause for gap in gaps} <= {"spool-full", "spool-failed"}
+    assert {gap.cause for gap in gaps} == causes
     assert least > SPOOL_STAYS
     assert took_s <= BACK_S * size.within
 

@@ -16,7 +16,8 @@ from broker.errors import Unavailable
 from broker.messages import Held
 from broker.streams import Dtype
 from gateway import spool
-from gateway.spool import Kept, SpoolSettings
+from gateway.spool import SpoolSettings
+from gateway.spool_rows import Kept
 
 DISK = 24 * 1024**2
 LEAST_FREE = 8 * 1024**2
@@ -109,6 +110,35 @@ async def test_a_disk_that_others_fill_refuses_and_takes_again_when_there_is_roo
         await commit(kept, range(last, last + 5))
         whole, stated = accounted(await kept.bodies(), range(last + 5))
         assert (whole, stated) == (2 * (last + 5), 0)
+
+
+async def test_batches_whose_gaps_are_as_large_as_they_are_stop_before_the_disk_is_full(
+    disk: Path,
+) -> None:
+    settings = SpoolSettings(2**30, 0.0, LEAST_FREE)
+    async with spool.open(disk / "s.sqlite", epoch="one", settings=settings) as kept:
+        for _ in range(20):
+            with pytest.raises(Unavailable, match="makes no room"):
+                await commit_ones(kept)
+        depth = await kept.depth()
+        assert depth.unmarked > 10_000
+        assert depth.dropped == 0
+        assert depth.disk_free > LEAST_FREE * 0.9
+        kept.mark({"o/e/s": Held(depth.unmarked)})
+        taken = await kept.commit(ones(0), 0)
+        assert taken[0].seq == depth.unmarked + 1  # what was refused took no number
+
+
+async def commit_ones(kept: spool.Spool) -> None:
+    """For as long as it takes them."""
+    while True:
+        await kept.commit(ones((await kept.depth()).unmarked), 0)
+
+
+def ones(first: int) -> list[tuple[str, Batch]]:
+    """Batches of one sample each."""
+    frames = (Wide(np.array([at * 10**9]), {"a": np.zeros(1)}) for at in range(first, first + 500))
+    return [("o/e/s", Batch(1, (one,), Source.LIVE)) for one in frames]
 
 
 def fill(path: Path) -> None:

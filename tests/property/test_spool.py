@@ -21,24 +21,30 @@ from hypothesis.stateful import (
 
 from broker.batch import Batch, Source, Wide
 from broker.clock import NS_PER_S
+from broker.errors import Unavailable
 from broker.messages import Held
 from gateway import spool, spool_file
-from gateway.spool import Kept, Spool, SpoolSettings
+from gateway.spool import Spool, SpoolSettings
+from gateway.spool_rows import Kept
 
+COUNTS = (1, 50)
+"""Samples of a batch; with one it is no larger than a gap in its place."""
 KEEP_S = 20
 STREAMS = st.sampled_from("stu")
 Id = tuple[str, int]
 T = TypeVar("T")
 
 
-def batch(at: int) -> Batch:
-    return Batch(1, (Wide(np.arange(at, at + 20), {"a": np.arange(20) * 0.5}),), Source.LIVE)
+def batch(at: int, count: int) -> Batch:
+    frame = Wide(np.arange(at, at + count), {"a": np.arange(count) * 0.5})
+    return Batch(1, (frame,), Source.LIVE)
 
 
 class SpoolMachine(RuleBasedStateMachine):
     """One gateway's spool, its recorder and its clock.
 
-    sent_ns: when each batch was sent last; missing where it may be sent at any time.
+    sent_ns: when each batch was sent last; missing where it may be sent at any time.  news: what is
+    to go now, whenever it went before.
     """
 
     most_bytes = 2**30
@@ -55,6 +61,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.sent_ns: dict[Id, int] = {}
         self.marked_ns: dict[Id, int] = {}
         self.there: dict[Id, bytes] = {}
+        self.news: set[Id] = set()
 
     def run(self, doing: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(doing)
@@ -81,15 +88,26 @@ class SpoolMachine(RuleBasedStateMachine):
 
     # --- what happens -----------------------------------------------------------------------------
 
-    @rule(streams=st.lists(STREAMS, max_size=8), after_s=st.integers(0, 15))
-    def commit(self, streams: list[str], after_s: int) -> None:
+    @rule(
+        brings=st.lists(st.tuples(STREAMS, st.sampled_from(COUNTS)), max_size=8),
+        after_s=st.integers(0, 15),
+    )
+    def commit(self, brings: list[tuple[str, int]], after_s: int) -> None:
         self.now_ns += after_s * NS_PER_S
-        made = [(stream, batch(self.now_ns)) for stream in streams]
-        for one in self.run(self.kept.commit(made, self.now_ns)):
+        made = [(stream, batch(self.now_ns, count)) for stream, count in brings]
+        try:
+            taken = self.run(self.kept.commit(made, self.now_ns))
+        except Unavailable:
+            self.refused()
+            return
+        for one in taken:
             self.last[one.stream] = self.last.get(one.stream, 0) + 1
             assert one.seq == self.last[one.stream]
             self.committed_ns[one.stream, one.seq] = self.now_ns
             self.sent_ns[one.stream, one.seq] = self.now_ns
+
+    def refused(self) -> None:
+        raise AssertionError("there was room")
 
     @precondition(lambda self: self.last)
     @rule(data=st.data(), stream=STREAMS, grows=st.booleans())
@@ -125,6 +143,7 @@ class SpoolMachine(RuleBasedStateMachine):
         while due := self.run(self.kept.due(self.now_ns, limit)):
             assert len(due) <= limit
             self.sent(due)
+        self.news.clear()
         for id_ in self.waiting:  # nothing is forgotten
             assert id_ in self.sent_ns
             if self.sent_ns[id_] == self.committed_ns[id_]:
@@ -136,12 +155,9 @@ class SpoolMachine(RuleBasedStateMachine):
             id_ = one.stream, one.seq
             assert id_ in self.waiting
             assert one.body == self.there[id_]
-            if id_ in self.sent_ns and not self.is_news(id_):
-                assert self.now_ns - self.sent_ns[id_] >= 10 * NS_PER_S
+            if id_ in self.sent_ns and self.now_ns - self.sent_ns[id_] < 10 * NS_PER_S:
+                self.news.remove(id_)
             self.sent_ns[id_] = self.now_ns
-
-    def is_news(self, _: Id) -> bool:
-        return False
 
     @rule()
     def wait_long(self) -> None:
@@ -217,19 +233,29 @@ class SpoolMachine(RuleBasedStateMachine):
 
 
 class FullSpoolMachine(SpoolMachine):
-    """With room for some ten batches: the oldest become gaps."""
+    """With room for some ten batches: the oldest become gaps, but for small ones."""
 
-    most_bytes = 12_000
+    most_bytes = 6_000
 
     def __init__(self) -> None:
         super().__init__()
-        self.news: set[Id] = set()
+        self.passed: set[Id] = set()
 
-    def is_news(self, id_: Id) -> bool:
-        """Once for each batch that became gaps: it goes at once, whenever else it goes."""
-        before = len(self.news)
-        self.news.discard(id_)
-        return len(self.news) < before
+    @initialize()
+    def opened(self) -> None:
+        super().opened()
+        self.passed.clear()
+
+    def refused(self) -> None:
+        """Only where nothing is left to let go, or to drop but what is no larger than its gap."""
+        now = self.run(self.kept.bodies())
+        for frames in (orjson.loads(one.body)["frames"] for one in now):
+            assert not frames or len(frames[0]["dt"]) == min(COUNTS)
+        assert {(one.stream, one.seq) for one in now} <= set(self.waiting)
+
+    @invariant()
+    def it_never_holds_more_than_it_may(self) -> None:
+        assert self.run(self.kept.depth()).bytes <= self.most_bytes
 
     def may_be_gone(self, id_: Id) -> None:
         stream, seq = id_
@@ -240,7 +266,10 @@ class FullSpoolMachine(SpoolMachine):
         assert [gap["cause"] for gap in document["gaps"]] == ["spool-full"]
         assert id_[1] not in self.held.get(id_[0], Held(0))
         self.sent_ns.pop(id_, None)  # at once
-        self.news.add(id_)
+        ids = list(self.committed_ns)
+        older = set(ids[: ids.index(id_)]).intersection(self.waiting) - self.passed
+        self.passed |= older  # they go with it, once
+        self.news |= {id_, *older}
 
 
 SpoolMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)

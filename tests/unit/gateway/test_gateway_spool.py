@@ -87,7 +87,7 @@ async def test_a_mark_that_only_grows_takes_nothing_back(tmp_path: Path) -> None
 
 async def test_a_full_spool_states_exactly_what_it_dropped(tmp_path: Path) -> None:
     async with opened(tmp_path, most_bytes=4_000) as kept:
-        await kept.commit([("s", batch(at * 100, 20, "a", "b")) for at in range(30)], 0)
+        await kept.commit([("s", batch(at * 100, 20, "a", "b")) for at in range(8)], 0)
         depth, first = await kept.depth(), (await kept.bodies())[0]
     document = orjson.loads(first.body)
     assert depth.dropped > 0
@@ -102,10 +102,10 @@ async def test_a_full_spool_states_exactly_what_it_dropped(tmp_path: Path) -> No
 async def test_a_full_spool_knows_the_signals_of_long_frames_after_a_restart(
     tmp_path: Path,
 ) -> None:
-    times = np.array([5, 7, 6, 9], np.int64)
-    signal = np.array([2, 0, 2, 0], np.int32)
+    times = np.tile(np.array([5, 7, 6, 9], np.int64), 20)
+    signal = np.tile(np.array([2, 0, 2, 0], np.int32), 20)
     names, dtypes = ("a", "b", "c"), (Dtype.FLOAT64,) * 3
-    frame = Long(times, signal, times * 0.5, np.zeros(4, np.uint8), names, dtypes)
+    frame = Long(times, signal, times * 0.5, np.zeros(80, np.uint8), names, dtypes)
     async with opened(tmp_path) as kept:
         await kept.commit([("s", Batch(7, (frame,), Source.LIVE))], 0)
     async with opened(tmp_path, most_bytes=100) as kept:
