@@ -150,11 +150,19 @@ async def _carry(
     clock: Clock,
 ) -> None:
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(link.run(), name="link")
+        tasks.create_task(without_end(link.run(), "the link to the machine"), name="link")
         tasks.create_task(feed.age(), name="batch age")
         tasks.create_task(telling, name="health")
         while True:
             await _spooled(feed, uplink, await feed.batches(), clock)
+
+
+async def without_end(doing: Coroutine[None, None, None], what: str) -> None:
+    """Do what never returns; raises Unavailable where it does, so that the gateway ends with it."""
+    await doing
+    raise Unavailable(
+        f"{what} ended by itself", hint="start the gateway again, and report it: that is a defect"
+    )
 
 
 async def _spooled(
