@@ -225,8 +225,8 @@ def _streams(route: Route, _cast: Cast) -> Iterator[Question]:
 def _named(route: Route, one: StreamAddress) -> Target:
     if route.action is Action.SUBSCRIBE:
         return _reading(one)
-    if "stream" in route.parameters:
-        return one
+    if "stream" in route.parameters:  # a machine watches what it publishes, in that space
+        return Entry(LIVE, one) if route.action is Action.WATCH else one
     return one.owner if "equipment" in route.parameters else one.organisation
 
 
