@@ -1,0 +1,113 @@
+"""Whatever the OpenAPI document allows, and what it does not: nothing breaks, all is documented."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+
+from testbed_api.app import openapi_document
+from tests.probes import routes
+from tests.probes.backends import BACKENDS
+from tests.probes.cast import Cast
+from tests.probes.results import Found
+from tests.probes.routes import Route
+
+DOCUMENT = openapi_document()
+ENDLESS = "GET /streams/{organisation}/{equipment}/{stream}/live"
+"""Read until somebody leaves: asked by the other probes."""
+ROUTES = {one.name: one for one in routes.of(DOCUMENT) if one.name != ENDLESS}
+WHO = ("anonymous", "company-developer", "institute-owner", "factory-owner")
+"""Nobody, who was granted the rig, who runs the testbed, whose rig it is."""
+WAYS = (
+    (GenerationMode.POSITIVE, True),
+    (GenerationMode.NEGATIVE, True),
+    (GenerationMode.NEGATIVE, False),
+)
+"""Right and wrong ones; about what is there, or about anything."""
+KEPT_OUT = frozenset({401, 403, 404, 422})
+NEVER = {
+    "POST /sign-in": "takes a password",
+    "POST /enrolments": "takes a code, and a signature over it",
+}
+"""Chance does not find what they want; `test_routes` asks them with it."""
+
+
+@dataclass
+class Fuzz:
+    """The same questions of everybody.  reached: the routes that let somebody through."""
+
+    url: str
+    cast: Cast
+    found: Found
+    examples: int
+    reached: set[str] = field(default_factory=set)
+
+    def ask_all(self) -> None:
+        """All routes, what ends something last, a part before its whole; on a thread."""
+        with requests.Session() as session:
+            schema = schemathesis.openapi.from_dict(DOCUMENT)
+            schema.config.update(base_url=self.url)
+            every = [one.ok() for one in schema.get_all_operations()]
+            every.sort(key=lambda one: -one.path.count("/"))
+            for operation in sorted(every, key=lambda one: one.method.upper() == "DELETE"):
+                route = ROUTES.get(operation.label.replace(routes.ROOT, "", 1))
+                for mode, is_there in WAYS if route else ():
+                    about = _there(route, self.cast) if is_there else None
+                    cases = operation.as_strategy(mode, path_parameters=about or None)
+                    self._ask(session, route, cases)
+
+    def _ask(self, session: requests.Session, route: Route, cases) -> None:
+        @settings(
+            max_examples=self.examples,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=cases)
+        def ask(case: schemathesis.Case) -> None:
+            for who in WHO:
+                self._judge(who, route, case, session)
+
+        with suppress(Unsatisfiable):  # what takes no parameter cannot be asked wrongly
+            ask()
+
+    def _judge(
+        self, who: str, route: Route, case: schemathesis.Case, session: requests.Session
+    ) -> None:
+        shown = self.cast.shown[who]
+        headers = {"Authorization": f"Bearer {shown}"} if shown else {}
+        status = (answer := case.call(session=session, headers=headers)).status_code
+        documented = DOCUMENT["paths"][route.path][route.method.lower()]["responses"]
+        self.found.probes += 1
+        if status not in KEPT_OUT:
+            self.reached.add(route.name)
+        if status >= 500 or str(status) not in documented:
+            told = f"answered {status}: {answer.text[:200]}"
+            self.found.fault(f"{who} asks {case.as_curl_command()[:400]}", told)
+
+
+def _there(route: Route, cast: Cast) -> Mapping[str, str]:
+    """The parameters of something that there is."""
+    path = routes.questions(route, cast)[0].path.partition("?")[0]
+    named = zip(route.path.split("/"), path.split("/"), strict=True)
+    return {name[1:-1]: value for name, value in named if name.startswith("{")}
+
+
+@pytest.mark.timeout(3_600)
+async def test_whatever_the_schema_allows_nothing_breaks(tmp_path, cast, found, share, request):
+    """share: with 1, at full size, many times the examples."""
+    async with BACKENDS["nats"](tmp_path, request) as server:
+        fuzz = Fuzz(server.url, cast, found, examples=3 if share > 1 else 50)
+        await asyncio.to_thread(fuzz.ask_all)
+    for name in ROUTES.keys() - fuzz.reached - NEVER.keys():
+        found.fault(name, "let nobody through")
+    found.judge()
