@@ -24,6 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--keep-results", action="store_true", help="in benchmarks/results/access.json")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    patience_s = 60 + config.getoption("--fuzz-s")
+    for item in items:
+        if item.path.name == "test_decoders.py":
+            item.add_marker(pytest.mark.timeout(patience_s))
+
+
 @pytest.fixture(params=sorted(BACKENDS))
 def backend(request: pytest.FixtureRequest) -> str:
     """Which broker it runs on."""

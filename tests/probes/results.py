@@ -1,8 +1,10 @@
 """What the probes found, judged, counted, and kept in benchmarks/results/access.json."""
 
+import fcntl
 import json
 import os
 import platform
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +59,16 @@ def machine() -> dict[str, Any]:
 
 
 def keep(more: Mapping[str, Any], path: Path = RESULTS) -> None:
-    """Put these into the file; a mapping goes into the one that is there."""
+    """Put these into the file; a mapping goes into the one that is there.
+
+    Several may do so at once.
+    """
+    with (Path(tempfile.gettempdir()) / "connected-testbed-probes.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _keep(more, path)
+
+
+def _keep(more: Mapping[str, Any], path: Path) -> None:
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     _merge(kept, more)
     kept["offline_session_messages"] = sum(kept.get("offline_sessions", {}).values())

@@ -21,6 +21,7 @@ from broker.errors import Corrupt, Refused
 from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
 from gateway.links import notifications
+from tests.probes import results
 
 SPEC = StreamSpec(
     StreamAddress("factory", "pump-rig", "rig"),
@@ -189,19 +190,26 @@ def _places(told: object, here: tuple[object, ...]) -> list[tuple[object, ...]]:
 def test_whatever_bytes_come_a_decoder_reads_or_refuses_them(
     name: str, request: pytest.FixtureRequest
 ):
-    until_s = time.monotonic() + float(request.config.getoption("--fuzz-s"))
+    began_s = time.monotonic()
+    until_s = began_s + float(request.config.getoption("--fuzz-s"))
     kinds = [st.binary(max_size=300), damaged(GOOD[name])]
     kinds += [changed(one) for one in GOOD[name] if one.startswith(b"{")]
     for each in GOOD[name]:
         with suppress(Corrupt):  # the states are one another's neighbours
             DECODERS[name](each)
-    number = 0
+    number = tries = 0
     while number == 0 or time.monotonic() < until_s:
-        _try(DECODERS[name], st.one_of(kinds), number)
+        tries += _try(DECODERS[name], st.one_of(kinds), number)
         number += 1
+    if request.config.getoption("--keep-results"):
+        took_s = round(time.monotonic() - began_s, 1)
+        results.keep({"fuzz": {name: {"s": took_s, "tries": tries}}})
 
 
-def _try(decode: Callable[[bytes], object], raws: st.SearchStrategy[bytes], number: int) -> None:
+def _try(decode: Callable[[bytes], object], raws: st.SearchStrategy[bytes], number: int) -> int:
+    """How often it was tried."""
+    tries = 0
+
     @seed(number)
     @settings(
         max_examples=EXAMPLES if number == 0 else 2_000,
@@ -212,7 +220,10 @@ def _try(decode: Callable[[bytes], object], raws: st.SearchStrategy[bytes], numb
     )
     @given(raws)
     def attempt(raw: bytes) -> None:
+        nonlocal tries
+        tries += 1
         with suppress(Corrupt, Refused):
             decode(raw)
 
     attempt()
+    return tries
