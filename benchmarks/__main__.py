@@ -8,7 +8,6 @@ make bench ARGS="--part latency"            one part again; the others' results 
 import argparse
 import asyncio
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -18,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import psutil
 
-from benchmarks import chain, comparison, history, latency, meter, profiling, table
+from benchmarks import chain, comparison, history, latency, machine, meter, profiling, table
 from benchmarks.chain import Run, say, shown
 from benchmarks.load import Load
 from benchmarks.rig import Setup
@@ -162,26 +160,13 @@ def _costs(per_million: Mapping[str, float], beside: tuple[str, ...]) -> dict[st
 # --- results --------------------------------------------------------------------------------------
 
 
-def machine() -> dict[str, Any]:
-    """What all of it ran on."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = [one.partition(":")[2].strip() for one in lines if one.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-    }
-
-
 def merged(
     path: Path, part: str, found: Mapping[str, Any], made: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The results with those of one part made new; ratios follow from what is there."""
     document: dict[str, Any] = orjson.loads(path.read_bytes()) if path.exists() else {}
     document.update(found)
-    document["machine"] = machine()
+    document["machine"] = machine.described()
     document.setdefault("parts", {})[part] = made
     if "ours" in document and "tutorial" in document:
         plain = whole(document["tutorial"])

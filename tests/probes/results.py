@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import platform
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from benchmarks import machine
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "access.json"
@@ -45,19 +46,6 @@ class Found:
             pytest.fail(f"{len(self.wrong)} of {self.probes} probes:\n{told}", pytrace=False)
 
 
-def machine() -> dict[str, Any]:
-    """What it was measured on."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = [one.partition(":")[2].strip() for one in lines if one.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.machine(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-    }
-
-
 def keep(more: Mapping[str, Any], path: Path = RESULTS) -> None:
     """Put these into the file; a mapping goes into the one that is there.
 
@@ -72,7 +60,7 @@ def _keep(more: Mapping[str, Any], path: Path) -> None:
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     _merge(kept, more)
     kept["offline_session_messages"] = sum(kept.get("offline_sessions", {}).values())
-    kept["machine"] = machine()
+    kept["machine"] = machine.described() | {"load": round(os.getloadavg()[0], 1)}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
