@@ -20,7 +20,7 @@ from broker.backends import nats
 from broker.clock import NS_PER_S, WallClock
 from broker.credential import Credential
 from broker.errors import Forbidden, Invalid, Refused, Taken, Unavailable
-from broker.settings import Address, BusSettings
+from broker.settings import BusSettings
 from tests import services
 
 ADA = Credential("ada", "ada-secret-of-24-letters")
@@ -117,21 +117,9 @@ def test_a_principal_that_could_share_a_client_id_with_another_is_refused():
         Credential("ada--x", ADA.secret)
 
 
-async def answer_to(address: Address, packet: bytes) -> bytes:
-    """All that a door says to these bytes before it closes."""
-    reader, writer = await asyncio.open_connection(address.host, address.port)
-    try:
-        writer.write(packet)
-        async with asyncio.timeout(5):
-            return await reader.read()
-    finally:
-        writer.close()
-        await writer.wait_closed()
-
-
 async def test_nobody_without_a_credential_comes_in_by_mqtt(door):
     anonymous = b"\x10\x0f\x00\x04MQTT\x04\x02\x00\x0a\x00\x03ada"
-    assert await answer_to(door.mqtt, anonymous) == b"\x20\x02\x00\x05"
+    assert await services.answer_to(door.mqtt.port, anonymous) == b"\x20\x02\x00\x05"
 
 
 def listening_ports(pid: int) -> set[int]:
@@ -155,7 +143,7 @@ def listening_ports(pid: int) -> set[int]:
 async def test_nobody_comes_in_by_the_inner_door(door, shown):
     (inner,) = listening_ports(server_pid()) - {door.mqtt.port}
     connect = b"CONNECT " + orjson.dumps({"verbose": False, "protocol": 1} | shown)
-    said = await answer_to(Address("127.0.0.1", inner), connect + b"\r\nPING\r\n")
+    said = await services.answer_to(inner, connect + b"\r\nPING\r\n")
     assert b"-ERR 'Authorization Violation'" in said
     assert b"PONG" not in said
 

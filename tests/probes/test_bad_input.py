@@ -11,6 +11,7 @@ import pytest
 
 from testbed_api.app import openapi_document
 from testbed_api.http.bounds import MOST_BODY
+from tests import services
 from tests.probes import routes
 from tests.probes.backends import Processes
 from tests.probes.cast import RIG, Cast
@@ -162,7 +163,8 @@ async def test_headers_that_are_none_are_refused_and_no_line_of_the_log_is_their
         "a long length": f"Authorization: x\r\nContent-Length: {'9' * 30}",
         "a line of its own": f"Authorization: Bearer {forged}",
     }.items():
-        said = await _raw(probed, f"{head}{line}\r\nConnection: close\r\n\r\n".encode("latin-1"))
+        sent = f"{head}{line}\r\nConnection: close\r\n\r\n".encode("latin-1")
+        said = await services.answer_to(httpx.URL(probed.url).port, sent)
         found.probes += 1
         status = said.split(b" ", 2)[1:2]
         if status not in ([b"400"], [b"401"], [b"413"], [b"422"], [b"431"]):
@@ -170,18 +172,6 @@ async def test_headers_that_are_none_are_refused_and_no_line_of_the_log_is_their
     found.judge()
     for log in probed.logs:
         assert b"forged=yes" not in await asyncio.to_thread(log.read_bytes)
-
-
-async def _raw(probed: Processes, request: bytes) -> bytes:
-    host, _, port = probed.url.removeprefix("http://").partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    try:
-        writer.write(request)
-        async with asyncio.timeout(10):
-            return await reader.read()
-    finally:
-        writer.close()
-        await writer.wait_closed()
 
 
 def _door(probed: Processes, cast: Cast, who: str) -> httpx.AsyncClient:

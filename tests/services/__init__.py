@@ -1,5 +1,6 @@
 """The real products that tests run against: on loopback, a free port and a temporary folder."""
 
+import asyncio
 import contextlib
 import shutil
 import signal
@@ -53,6 +54,18 @@ def accepts(port: int) -> bool:
     """Whether somebody accepts connections on a port of loopback."""
     with socket.socket() as probe:
         return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+async def answer_to(port: int, sent: bytes) -> bytes:
+    """All that whoever listens on a port of loopback says to these bytes before it hangs up."""
+    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    try:
+        writer.write(sent)
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
 
 
 @contextlib.contextmanager
