@@ -1,10 +1,13 @@
 """The page on security claims only what a test shows, or says that it is not there yet."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.probes import table
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "security.md").read_text()
@@ -18,6 +21,12 @@ def rows(title: str) -> Iterator[list[str]]:
     section = PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     yield from ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:])
+
+
+def test_what_was_measured_is_what_the_results_say() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "access.json").read_text())
+    assert table.of(results) in PAGE
+    assert results["allowed"] == 0
 
 
 def test_every_test_that_the_page_on_security_names_is_there() -> None:

@@ -31,6 +31,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.timeout(patience_s))
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("--keep-results"):
+        results.tell()
+
+
 @pytest.fixture(params=sorted(BACKENDS))
 def backend(request: pytest.FixtureRequest) -> str:
     """Which broker it runs on."""

@@ -44,7 +44,7 @@ def test_a_new_route_without_an_action_or_a_decision_fails(cast_of_nobody: Cast)
         routes.questions(new, cast_of_nobody)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_800)
 async def test_nobody_is_answered_what_the_policy_does_not_allow(
     probed: Processes, cast: Cast, found: Found, share: int
 ):
