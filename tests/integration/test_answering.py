@@ -1,6 +1,7 @@
 """The API's door, with nothing between it and who knocks: headers, and who they are from."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -69,6 +70,13 @@ async def test_who_guesses_is_stopped_whatever_address_its_headers_claim(http):
 
 
 HEAD = "HTTP/1.1\r\nHost: api\r\nAuthorization: CREDENTIAL\r\n"
+
+
+def test_an_answer_in_two_parts_leaves_without_waiting():
+    with listening("127.0.0.1", 0) as door, socket.create_connection(door.getsockname()):
+        accepted, _ = door.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize(
