@@ -235,7 +235,7 @@ class SpoolMachine(RuleBasedStateMachine):
 class FullSpoolMachine(SpoolMachine):
     """With room for some ten batches: the oldest become gaps, but for small ones."""
 
-    most_bytes = 6_000
+    most_bytes = 2_000
 
     def __init__(self) -> None:
         super().__init__()
@@ -267,7 +267,7 @@ class FullSpoolMachine(SpoolMachine):
         assert id_[1] not in self.held.get(id_[0], Held(0))
         self.sent_ns.pop(id_, None)  # at once
         ids = list(self.committed_ns)
-        older = set(ids[: ids.index(id_)]).intersection(self.waiting) - self.passed
+        older = set(ids[: ids.index(id_)]) - self.passed
         self.passed |= older  # they go with it, once
         self.news |= {id_, *older}
 
