@@ -55,7 +55,7 @@ class Pace:
     """The longest a message waits for others to be stored with it."""
     gather_bytes: int = 4 * 1024 * 1024
     """Payload bytes of one flush."""
-    inbox: int = 20_000
+    inbox: int = 10_000
     """Messages taken from the broker and not yet stored."""
     mark_every_s: float = 5.0
     """Marks are sent on change, and at least this often."""
