@@ -79,7 +79,7 @@ class Standing(NamedTuple):
     """What is rolled back together with a transaction."""
 
     counts: Counts
-    places: Mapping[int, _Place]
+    places: dict[int, _Place]
     bare: int
 
 
@@ -120,8 +120,7 @@ class Rows:
 
     def stand(self, before: Standing) -> None:
         """The same after a roll-back: what is not in the file is not counted either."""
-        self.counts, self._bare = before.counts, before.bare
-        self._places = dict(before.places)
+        self.counts, self._places, self._bare = before
         self._named.clear()
 
     # --- in ---------------------------------------------------------------------------------------
