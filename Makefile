@@ -26,13 +26,13 @@ test: .venv/dev.stamp ## lint, types and every test; ARGS="-k name" passes on to
 
 faults: .venv/dev.stamp ## the fault suite at full size; FAULTS_JOBS=4 tests side by side, ARGS="-k cut" passes on
 	@tests/services/install
-	$(BIN)/python -m tests.faults --jobs $(FAULTS_JOBS) --full-size $(ARGS)
+	exec $(BIN)/python -m tests.faults --jobs $(FAULTS_JOBS) --full-size $(ARGS)
 
 FAULTS_JOBS ?= 4
 
 probes: .venv/dev.stamp ## the proof of isolation at full size; ARGS="--fuzz-s 1800" half an hour a decoder
 	@tests/services/install
-	$(BIN)/python -m pytest tests/probes --share 1 --trials 200 --keep-results $(ARGS)
+	exec $(BIN)/python -m pytest tests/probes --share 1 --trials 200 --keep-results $(ARGS)
 
 lint: .venv/dev.stamp ## style, format and who may import whom
 	@$(BIN)/ruff check .
@@ -47,7 +47,7 @@ docs: .venv/dev.stamp ## the documents: links resolve, and what they promise hol
 
 bench: .venv/bench.stamp ## measure the data path; ARGS="--quick" in 3 minutes, ARGS="--part latency" one part
 	@tests/services/install
-	$(BIN)/python -m benchmarks $(ARGS)
+	exec $(BIN)/python -m benchmarks $(ARGS)
 
 lock: .venv/dev.stamp ## write the lock files from pyproject.toml; ARGS=--upgrade takes new versions
 	@$(PIP) install uv

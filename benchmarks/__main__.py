@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import os
 import shutil
-import subprocess
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,9 +24,8 @@ from benchmarks.load import Load
 from benchmarks.rig import Setup
 from broker.clock import Clock, WallClock, text_of
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "data-path.json"
-DATA = ROOT / "testbed-data" / "bench"
+RESULTS = machine.ROOT / "benchmarks" / "results" / "data-path.json"
+DATA = machine.ROOT / "testbed-data" / "bench"
 STAMPS = {"own": True, "shared": False}
 DOCUMENTS = {"ten": 1.0, "one": 0.1}
 """Publishing interval in seconds, by how many values of a signal a document then holds."""
@@ -181,12 +180,6 @@ def whole(costs: Mapping[str, float]) -> float:
     return sum(costs[f"{part}_cpu_s_per_million"] for part in meter.CHAIN)
 
 
-def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a constant
-    return told.stdout.strip() or "unknown"
-
-
 def _write(path: Path, document: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
@@ -207,6 +200,7 @@ def main() -> None:
         )
         parser.set_defaults(**{f"{name}_default": streams})
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what we started ends with us
     shrink = 5 if given.quick else 1
     held_from = {
         name: getattr(given, f"held_{name}") or getattr(given, f"{name}_default") // shrink
@@ -219,14 +213,15 @@ def main() -> None:
         say(f"measuring {part} ...")
         made = {
             "at": text_of(clock.now_ns())[:19] + "Z",
-            "commit": _commit(),
+            "commit": machine.commit(),
             "quick": given.quick,
             "load_before": round(os.getloadavg()[0], 2),
+            "loop_ms": machine.loop_ms(),
         }
         found = asyncio.run(PARTS[part](plan, clock))
         _write(out, merged(out, part, found, made))
     if out == RESULTS:
-        table.put_into(ROOT / "docs" / "performance.md", orjson.loads(out.read_bytes()))
+        table.put_into(machine.ROOT / "docs" / "performance.md", orjson.loads(out.read_bytes()))
     sys.stdout.write(out.with_suffix(".md").read_text(encoding="utf-8"))
 
 

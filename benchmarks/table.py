@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import machine
+
 BEGIN = "<!-- the table is written by `make bench` -->"
 END = "<!-- end of the table -->"
 _CHAIN = ("gateway", "broker", "recorder", "store")
@@ -115,14 +117,16 @@ def _parts(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _made(document: Mapping[str, Any]) -> str:
-    told = document.get("machine", {})
+    told = machine.in_words(document.get("machine", {}))
     parts = document.get("parts", {})
     commits = ", ".join(sorted({one["commit"] for one in parts.values()}))
     short = ", ".join(sorted(name for name, one in parts.items() if one["quick"]))
+    loops = sorted(one["loop_ms"] for one in parts.values() if "loop_ms" in one)
+    loop = " to ".join(dict.fromkeys(_number(one) for one in (loops[:1] + loops[-1:])))
     busy = max((one["load_before"] for one in parts.values()), default=0.0)
     return (
-        f"Machine: {told.get('cores')} cores of {told.get('cpu')}, {told.get('memory_gib')} GiB,"
-        f" {told.get('system')}, Python {told.get('python')}; commit {commits}."
-        f" Others kept up to {_number(busy)} cores busy when a part began (load average)."
+        f"Machine: {told}; commit {commits}."
+        f"{f' A million additions in Python took {loop} ms.' if loop else ''}"
+        f" Load average when a part began, the part before it included: {_number(busy)} at most."
         f"{f' Measured in small (`--quick`): {short}.' if short else ''}"
     )

@@ -14,6 +14,7 @@ from broker.settings import PREFIX, BusSettings
 from testbed import secret_files
 from testbed_api.settings import ServerSettings
 from testbed_api.shared import SharedSecrets
+from tests.services import influxd
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -51,6 +52,12 @@ def test_each_service_is_checked_restarted_and_bounded(name):
     assert one["mem_limit"]
     assert "no-new-privileges:true" in one["security_opt"]
     assert one["logging"]["options"]["max-size"]
+
+
+def test_influxd_is_deployed_as_it_is_measured():
+    environment = SERVICES["influxdb"]["environment"]
+    assert environment["GOGC"] == influxd.GARBAGE_PERCENT
+    assert environment["INFLUXD_PPROF_DISABLED"] == "true"
 
 
 @pytest.mark.parametrize("name", OURS)

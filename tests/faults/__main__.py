@@ -1,21 +1,26 @@
 """The fault suite with tests side by side: most of them wait.
 
 `python -m tests.faults --jobs 4 …` collects what pytest would run with the rest of the line, and
-runs each test in a pytest of its own, `--jobs` at a time; the tests that need the machine for
-themselves, as they compare latencies, come one by one when all others have ended.
+runs each test in a pytest of its own, `--jobs` at a time.  Those that start processes again and
+again come one by one beside the others, so that none is timed while another one starts; those that
+need the machine for themselves, as they compare latencies, when all others have ended.
 """
 
 import asyncio
 import os
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks import machine
+
 HERE = Path(__file__).parent
-ALONE = ("test_crowds.py",)
-FIRST = ("cut", "silent", "blackhole", "killed", "frozen")
+ALONE = "test_crowds.py"
+STARTING = "test_kills.py"
+FIRST = ("cut", "mqtt", "silent", "blackhole", "late")
 """Words in the names of the longest: begun first, so that nobody waits for one in the end."""
 NONE_COLLECTED = 5
 
@@ -45,7 +50,12 @@ async def run(test: str, arguments: Sequence[str]) -> bool:
             stderr=asyncio.subprocess.STDOUT,
             env=os.environ,
         )
-        said, _ = await process.communicate()
+        try:
+            said, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGINT)  # it ends what it has started
+                await process.wait()
     passed = process.returncode == 0
     verdict = "passed" if passed else "FAILED"
     sys.stdout.write(f"{verdict} {test} in {time.monotonic() - began_s:.0f} s\n")
@@ -68,17 +78,20 @@ def rest(arguments: Sequence[str]) -> Iterator[str]:
 async def main(jobs: int, arguments: Sequence[str]) -> int:
     """Run all; 1 if any failed or there was none."""
     tests = await collected(arguments)
-    apart = [one for one in tests if any(name in one for name in ALONE)]
+    apart = [one for one in tests if ALONE in one]
+    starting = [one for one in tests if STARTING in one]
+    waiting = [one for one in tests if one not in {*apart, *starting}]
     passed: list[bool] = []
-    waiting = [one for one in tests if one not in apart]
 
-    async def work() -> None:
-        while waiting:
-            passed.append(await run(waiting.pop(0), arguments))
+    async def work(*queues: list[str]) -> None:
+        for queue in queues:
+            while queue:
+                passed.append(await run(queue.pop(0), arguments))
 
     async with asyncio.TaskGroup() as tasks:
-        for number in range(jobs):
-            tasks.create_task(work(), name=f"job {number}")
+        tasks.create_task(work(starting, waiting), name="job 0")
+        for number in range(1, jobs):
+            tasks.create_task(work(waiting), name=f"job {number}")
     for test in apart:
         passed.append(await run(test, arguments))  # noqa: PERF401 - one by one
     sys.stdout.write(f"{sum(passed)} of {len(tests)} passed\n")
@@ -89,4 +102,6 @@ if __name__ == "__main__":
     _, option, count, *others = sys.argv
     if option != "--jobs":
         sys.exit("usage: python -m tests.faults --jobs N [what pytest takes]")
+    os.environ["FAULTS_COMMIT"] = machine.commit()  # before a result makes it dirty
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(asyncio.run(main(int(count), others)))

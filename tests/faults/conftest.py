@@ -8,16 +8,19 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from benchmarks import machine
+from broker.clock import WallClock, text_of
 from testbed.verdict import Counters
 from tests.faults import table
 from tests.faults.rig import Load
 
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "faults.json"
+RESULTS = machine.ROOT / "benchmarks" / "results" / "faults.json"
 HELD = RESULTS.with_name("data-path.json")
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+PAGE = machine.ROOT / "docs" / "reliability.md"
 FULL_TIMEOUT_S = 3_600
 
 
@@ -117,6 +120,9 @@ class Result:
     silent: int
     gap_ratio: float | None
     recovery_s: float | None
+    at: str
+    commit: str
+    machine: dict[str, Any]
 
 
 Record = Callable[..., Result]
@@ -125,6 +131,7 @@ Record = Callable[..., Result]
 @pytest.fixture
 def record(request: pytest.FixtureRequest, size: Size, seed: int) -> Record:
     """Keep a result; at full size in the file, where it replaces the former of its fault."""
+    commit = os.environ.get("FAULTS_COMMIT") or machine.commit()
 
     def keep(
         fault: str,
@@ -144,6 +151,9 @@ def record(request: pytest.FixtureRequest, size: Size, seed: int) -> Record:
             **asdict(counters),
             gap_ratio=None if gap_ratio is None else round(gap_ratio, 3),
             recovery_s=None if recovery_s is None else round(recovery_s, 2),
+            at=text_of(WallClock().now_ns())[:19] + "Z",
+            commit=commit,
+            machine=machine.described(),
         )
         request.node.user_properties.append(("fault", json.dumps(asdict(row))))
         if size is FULL or os.environ.get("FAULTS_RESULTS"):

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,18 +75,26 @@ def running(
     folder: Path,
     ready: Callable[[], bool],
     user: str | None = None,
+    environment: Mapping[str, str] | None = None,
     stop: signal.Signals = signal.SIGTERM,
 ) -> Iterator[Product]:
     """Start a product, wait until it is `ready`, and stop it by its pid in the end.
 
     folder: where its log is kept, `<name>.log`, appended to by each start and printed on failure.
-    user: whom it runs as, None for ourselves.  stop: the signal that ends it in order.
+    user: whom it runs as, None for ourselves.  environment: None for ours.
+    stop: the signal that ends it in order.
     """
     name = Path(command[0]).name
     log = folder / f"{name}.log"
     with log.open("ab") as sink:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, user=user, cwd=folder
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            user=user,
+            cwd=folder,
+            env=environment,
         )
     product = Product(name, process, log)
     try:
