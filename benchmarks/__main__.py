@@ -226,4 +226,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(
+            "interrupted: the parts before this one are written, and what it started has ended"
+        )

@@ -55,7 +55,7 @@ async def run(test: str, arguments: Sequence[str]) -> bool:
         finally:
             if process.returncode is None:
                 process.send_signal(signal.SIGINT)  # it ends what it has started
-                await process.wait()
+                await process.communicate()
     passed = process.returncode == 0
     verdict = "passed" if passed else "FAILED"
     sys.stdout.write(f"{verdict} {test} in {time.monotonic() - began_s:.0f} s\n")
@@ -104,4 +104,7 @@ if __name__ == "__main__":
         sys.exit("usage: python -m tests.faults --jobs N [what pytest takes]")
     os.environ["FAULTS_COMMIT"] = machine.commit()  # before a result makes it dirty
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(asyncio.run(main(int(count), others)))
+    try:
+        sys.exit(asyncio.run(main(int(count), others)))
+    except KeyboardInterrupt:
+        sys.exit("interrupted: results of the tests that ended are written")
