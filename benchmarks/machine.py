@@ -14,11 +14,17 @@ ROOT = Path(__file__).parent.parent
 
 
 def described() -> dict[str, Any]:
-    """Processor, cores, memory in GiB, system and Python, as they go into a file of results."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = [one.partition(":")[2].strip() for one in lines if one.startswith("model name")]
+    """Processor, cores, memory in GiB, system and Python, as they go into a file of results.
+
+    A processor's name may be that of many years: family, model and MHz tell them apart.
+    """
+    first, _, _ = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")
+    lines = (line.partition(":") for line in first.splitlines())
+    told = {name.strip(): value.strip() for name, _, value in lines}
+    kind = {name: told[name] for name in ("cpu family", "model", "cpu MHz") if name in told}
     return {
-        "cpu": names[0] if names else platform.machine(),
+        "cpu": told.get("model name", platform.machine()),
+        "cpu_kind": ", ".join(f"{name.removeprefix('cpu ')} {kind[name]}" for name in kind),
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}",
@@ -28,8 +34,9 @@ def described() -> dict[str, Any]:
 
 def in_words(told: Mapping[str, Any]) -> str:
     """What `described` says, for who reads it."""
+    kind = f" ({told['cpu_kind']})" if told.get("cpu_kind") else ""
     return (
-        f"{told.get('cores')} cores of {told.get('cpu')}, {told.get('memory_gib')} GiB,"
+        f"{told.get('cores')} cores of {told.get('cpu')}{kind}, {told.get('memory_gib')} GiB,"
         f" {told.get('system')}, Python {told.get('python')}"
     )
 
