@@ -209,11 +209,12 @@ def main() -> None:
     plan = (quick if given.quick else full)(given.data, held_from)
     out = given.out or (DATA / "quick.json" if given.quick else RESULTS)
     clock = WallClock()
+    commit = machine.commit()  # before a result makes it dirty
     for part in given.part or PARTS:
         say(f"measuring {part} ...")
         made = {
             "at": text_of(clock.now_ns())[:19] + "Z",
-            "commit": machine.commit(),
+            "commit": commit,
             "quick": given.quick,
             "load_before": round(os.getloadavg()[0], 2),
             "loop_ms": machine.loop_ms(),
