@@ -4,7 +4,7 @@ Gateways and prototypes register what they publish here; readers fetch specs and
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from broker.namespace import EquipmentAddress, StreamAddress
 from broker.streams import StreamSpec
 
 ROOT = "/api/v1"
+A_PAGE = 500
+"""Rows of a listing that the API gives at once, at most."""
 
 _BRANCH: Mapping[str, type[BedError]] = {
     kind.code: kind for kind in (Refused, Invalid, Unknown, Forbidden, Taken, Unavailable, Corrupt)
@@ -51,6 +53,16 @@ class Api:
         if answer.is_error:
             raise problem(answer)
         return answer.json() if answer.content else None
+
+    async def items(self, path: str, **params: Any) -> list[Any]:
+        """All items of a listing that comes in pages."""
+        found: list[Any] = []
+        while True:
+            page = await self.request("GET", path, params=params)
+            found += page["items"]
+            if page["next"] is None:
+                return found
+            params["cursor"] = page["next"]
 
     @asynccontextmanager
     async def stream(self, path: str, **content: Any) -> AsyncIterator[httpx.Response]:
@@ -89,6 +101,20 @@ class Api:
             del proposal[given_by_the_registry]
         answer = await self.request("POST", f"/streams/{spec.address}/specs", json=proposal)
         return spec.numbered(int(answer["version"]))
+
+    async def register_specs(self, specs: Sequence[StreamSpec]) -> list[StreamSpec]:
+        """Propose several.  Those that are registered as they are cost one look at all that the
+        credential's holder sees: each proposal is a change of rights, which takes the API longer.
+        """
+        told = await self.items("/streams", limit=A_PAGE)
+        newest = {one.address: one for one in (messages.spec_of(each["spec"]) for each in told)}
+        made = []
+        for spec in specs:
+            known = newest.get(spec.address)
+            if known is None or spec.numbered(known.version) != known:
+                known = await self.register_spec(spec)
+            made.append(known)
+        return made
 
     async def spec(self, address: StreamAddress, version: int | None = None) -> StreamSpec:
         """The spec of a stream, the newest where no version is asked for."""

@@ -104,7 +104,7 @@ async def _register(
                     site=mapping.site,
                     description=mapping.description,
                 )
-                return [await door.register_spec(one.spec) for one in mapping.streams]
+                return await door.register_specs([one.spec for one in mapping.streams])
         except Unavailable as exc:
             if not said:
                 log.warning("registration waits for the API", api=settings.api, reason=str(exc))

@@ -46,14 +46,8 @@ async def ask_openly(method: str, path: str, **content: Any) -> Any:
 
 async def everything(path: str, **params: Any) -> list[Any]:
     """All items of a listing that comes in pages."""
-    found: list[Any] = []
     async with door() as one:
-        while True:
-            page = await one.request("GET", path, params=params)
-            found += page["items"]
-            if page["next"] is None:
-                return found
-            params["cursor"] = page["next"]
+        return await one.items(path, **params)
 
 
 async def ask(method: str, path: str, **content: Any) -> Any:

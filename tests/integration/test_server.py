@@ -123,6 +123,32 @@ async def history(owners, **params):
     return await owners.request("GET", f"/streams/{RIG}/history", params=whole | params)
 
 
+async def test_of_several_specs_only_those_that_changed_are_registered_anew(server, owners):
+    first, second, third = (
+        StreamSpec(StreamAddress("factory", "pump-rig", name), (Signal("p"),)) for name in "abc"
+    )
+    key = await credential(
+        owners, "machine", writes=[RIG, *(s.address for s in (first, second, third))]
+    )
+    async with api.connect(f"http://{server.api}", key) as door:
+        await door.register_equipment(RIG.owner, name="rig", kind=Kind.SIMULATED)
+        assert [one.version for one in await door.register_specs([first, second])] == [1, 1]
+        asked: list[str] = []
+        door._http.event_hooks["request"].append(_noting(asked))
+        changed = StreamSpec(second.address, (Signal("p"), Signal("q")))
+        made = await door.register_specs([first, changed, third])
+        assert made == [first.numbered(1), changed.numbered(2), third.numbered(1)]
+        assert asked.count("POST") == 2
+        assert await door.items("/streams", limit=1) == await door.items("/streams")
+
+
+def _noting(asked: list[str]):
+    async def note(request):
+        asked.append(request.method)
+
+    return note
+
+
 async def test_what_is_published_is_marked_and_stored_once(server, owners):
     async with machine(server, owners) as out:
         await announce(out)
