@@ -102,7 +102,7 @@ class ServerSettings(Settings):
         default=8 * 1024 * 1024, ge=1024, description="most bytes of batches stored at once"
     )
     recorder_inbox: int = Field(
-        default=5_000, ge=100, description="batches taken from the broker and not stored yet"
+        default=10_000, ge=100, description="batches taken from the broker and not stored yet"
     )
     recorder_spec_wait_s: float = Field(
         default=30.0, ge=0, description="seconds a batch waits for its spec before it is set aside"
