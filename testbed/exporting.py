@@ -119,13 +119,8 @@ async def _copied(
 
 async def _gaps(door: api.Api, address: StreamAddress, asked: Span) -> list[Gap]:
     """The gaps of the same span, page by page, those of the signals that were asked for."""
-    found: list[Gap] = []
     params = _params(asked) | {"limit": 1_000}
-    while True:
-        page = await door.request("GET", f"/streams/{address}/gaps", params=params)
-        found += [codec.gap_in(one) for one in page["items"]]
-        if page["next"] is None:
-            break
-        params["cursor"] = page["next"]
+    told = await door.items(f"/streams/{address}/gaps", **params)
+    found = [codec.gap_in(one) for one in told]
     wanted = set(asked.signals)
     return [one for one in found if not (wanted and one.signals) or wanted & set(one.signals)]
