@@ -450,19 +450,13 @@ async def _judge(stage: Stage, observer: Testbed, progress: Progress) -> Outcome
 
 async def _dead(stage: Stage) -> list[tuple[str, int]]:
     """The samples that the recorder set apart with a reason."""
-    found: list[tuple[str, int]] = []
-    cursor: int | None = 0
     async with api.connect(stage.api, stage.owner) as door:
-        while cursor is not None:
-            params = {"space": SPACE, "limit": 1000, "cursor": cursor}
-            page = await door.request("GET", f"/streams/{RIG}/dead-letters", params=params)
-            found += [
-                (one["signal"], ns_of(one["time"]))
-                for one in page["items"]
-                if one["signal"] is not None and one["time"] is not None
-            ]
-            cursor = page["next"]
-    return found
+        buried = await door.items(f"/streams/{RIG}/dead-letters", space=SPACE, limit=1000)
+    return [
+        (one["signal"], ns_of(one["time"]))
+        for one in buried
+        if one["signal"] is not None and one["time"] is not None
+    ]
 
 
 def _offered_samples(offered: Offered) -> dict[tuple[str, int], float]:
