@@ -121,13 +121,13 @@ def show(found: Sequence[Mapping[str, Any]], out: Console) -> None:
         told = one["reason"] or one["details"]
         cells = (one["time"][:19], who, one["action"], one["target"], one["outcome"], told)
         rows.add_row(str(one["number"]), *cells)
-    out.print(rows, markup=False)
+    out.print(rows)
 
 
 def show_verdict(verdict: Verdict, out: Console) -> None:
     """Whole, or where it is broken."""
     held = f"{verdict.events} events against {verdict.heads} heads and {verdict.anchors} anchors"
     if verdict.broken is None:
-        out.print(f"the chain is whole: {held}", markup=False)
+        out.print(f"the chain is whole: {held}")
     else:
-        out.print(f"the chain is NOT whole: {verdict.broken.sentence}", markup=False)
+        out.print(f"the chain is NOT whole: {verdict.broken.sentence}")

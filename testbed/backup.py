@@ -141,8 +141,8 @@ def show(manifest: Manifest, folder: Path, out: Console) -> None:
     """What the backup holds."""
     rows = f"{manifest.tables.rows} rows of registry and ledger"
     out.print(f"{folder}: {rows}, {manifest.samples} samples of {len(manifest.streams)} streams")
-    out.print(f"  taken   {manifest.taken}", markup=False)
-    out.print(f"  sha256  {manifest.sha256}", markup=False)
+    out.print(f"  taken   {manifest.taken}")
+    out.print(f"  sha256  {manifest.sha256}")
 
 
 def show_restored(manifest: Manifest, losses: Sequence[Loss], out: Console) -> None:
@@ -153,7 +153,7 @@ def show_restored(manifest: Manifest, losses: Sequence[Loss], out: Console) -> N
         out.print("still have; what they do not send again is a gap, lost-after-backup:")
     for one in losses:
         span = f"{text_of(one.span.from_ns)} to {text_of(one.span.to_ns)}"
-        out.print(f"  {one.span.stream} in {one.span.space}: {span}", markup=False)
+        out.print(f"  {one.span.stream} in {one.span.space}: {span}")
 
 
 def told(manifest: Manifest, folder: Path) -> dict[str, object]:

@@ -227,7 +227,7 @@ def history(
         return ()
 
     if made := [str(one) for one in running.run(go())]:
-        say_json(made) if json else out.print(f"wrote {' and '.join(made)}", markup=False)
+        say_json(made) if json else out.print(f"wrote {' and '.join(made)}")
 
 
 @app.command()

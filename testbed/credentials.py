@@ -48,7 +48,7 @@ async def revoke(principal: str) -> None:
 
 def show(made: Any, out: Console) -> None:
     """The credential and what it holds."""
-    out.print(made["credential"], style="bold", markup=False)
+    out.print(made["credential"], style="bold")
     out.print("keep it: it is not shown again. Use it as TESTBED_CREDENTIAL.", style="dim")
 
 

@@ -6,11 +6,12 @@ import shutil
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from broker.clock import Clock
 from testbed import demo
 from testbed.demo import Outcome, Plan, Progress, Stage
-from testbed.screen import out, say_json
+from testbed.screen import Screen, out, say_json
 
 REFRESH_S = 0.25
 
@@ -21,7 +22,7 @@ async def run(plan: Plan, clock: Clock, *, keep: bool, as_json: bool, temporary:
     temporary: the folder is ours; data and logs are removed at the end, the report stays.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
-    screen, progress = Console(stderr=True), Progress()
+    screen, progress = Screen(stderr=True), Progress()
     try:
         async with asyncio.TaskGroup() as tasks:
             showing = tasks.create_task(_show(progress, screen, clock), name="progress")
@@ -46,11 +47,11 @@ async def _show(progress: Progress, screen: Console, clock: Clock) -> None:
             await clock.sleep(REFRESH_S)
 
 
-def _line(progress: Progress) -> str:
+def _line(progress: Progress) -> Text:
     numbers = (
         f"offered {progress.offered:,}  received {progress.received:,}  scored {progress.scored:,}"
     )
-    return f"[bold]{progress.phase}[/]  {numbers if progress.offered else ''}"
+    return Text.assemble((progress.phase, "bold"), "  ", numbers if progress.offered else "")
 
 
 def _tell(outcome: Outcome, *, as_json: bool) -> None:
@@ -81,10 +82,7 @@ everything goes on running; in another terminal:
   TESTBED_INPUTS=rig={demo.RIG} python examples/ten_lines.py
 
 the API's documentation: {stage.api}/api/v1/docs
-Ctrl-C stops it all.""",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+Ctrl-C stops it all."""
     )
 
 

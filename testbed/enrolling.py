@@ -47,17 +47,17 @@ async def lock_out(equipment: str) -> None:
 
 def show_code(made: Any, equipment: str, out: Console) -> None:
     """The code, and what to do with it."""
-    out.print(made["code"], style="bold", markup=False)
+    out.print(made["code"], style="bold")
     out.print(f"counts once, until {made['expires']}. On the gateway's machine:", style="dim")
-    out.print(f"  testbed gateway enrol {made['code']}", markup=False)
-    out.print(f"then compare the fingerprint: testbed gateway show {equipment}", markup=False)
+    out.print(f"  testbed gateway enrol {made['code']}")
+    out.print(f"then compare the fingerprint: testbed gateway show {equipment}")
 
 
 def show_enrolled(made: Any, out: Console) -> None:
     """Who this gateway is now."""
-    out.print(f"enrolled as {made['principal']}, the gateway of {made['equipment']}", markup=False)
-    out.print(f"fingerprint {made['fingerprint']}", markup=False)
-    out.print(f"credential  {made['file']}", markup=False)
+    out.print(f"enrolled as {made['principal']}, the gateway of {made['equipment']}")
+    out.print(f"fingerprint {made['fingerprint']}")
+    out.print(f"credential  {made['file']}")
 
 
 def show_gateways(found: Any, out: Console) -> None:

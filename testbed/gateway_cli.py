@@ -72,7 +72,7 @@ def lock_out(equipment: Equipment) -> None:
     from testbed import enrolling
 
     running.run(enrolling.lock_out(equipment))
-    out.print(f"the gateway of {equipment} is locked out", markup=False)
+    out.print(f"the gateway of {equipment} is locked out")
 
 
 @app.command("check")

@@ -85,7 +85,7 @@ async def browse(place: Place, write: Path | None, equipment: str, out: Console)
     else:
         server, shown = place.server, proof()
         for line in await browsing.tree(server, shown):
-            out.print(line, markup=False)
+            out.print(line)
         if write is None:
             return
         text = await browsing.starting_mapping(server, address, shown)
@@ -96,7 +96,7 @@ async def browse(place: Place, write: Path | None, equipment: str, out: Console)
             file.write(text)
     except FileExistsError as exc:
         raise Taken(f"{write} is there already", hint="name a new file") from exc
-    out.print(f"wrote {write}; edit it, then: testbed gateway check {write}", markup=False)
+    out.print(f"wrote {write}; edit it, then: testbed gateway check {write}")
 
 
 async def _overheard(url: str, address: EquipmentAddress, out: Console) -> str:
@@ -108,11 +108,11 @@ async def _overheard(url: str, address: EquipmentAddress, out: Console) -> str:
         address_of(plain)
     except ValueError as exc:
         raise Invalid(str(exc)) from exc
-    out.print(f"listening to {plain} for {LISTEN_S:g} s …", markup=False)
+    out.print(f"listening to {plain} for {LISTEN_S:g} s …")
     password = SourceSettings().source_password.get_secret_value()
     heard = await overhearing.overheard(broker, password, ("#",), LISTEN_S)
     for line in overhearing.lines(heard):
-        out.print(line, markup=False)
+        out.print(line)
     if not heard:
         raise Unknown(f"nothing was published at {plain} in {LISTEN_S:g} s")
     names = (address.organisation, address.equipment)

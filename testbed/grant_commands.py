@@ -139,7 +139,7 @@ def _span(begin: str | None, until: str | None, days: float | None) -> dict[str,
 
 def _say(found: list[Any]) -> None:
     for one in found:
-        out.print(f"{one['id']}  {one['sentence']}", markup=False)
+        out.print(f"{one['id']}  {one['sentence']}")
 
 
 def _show(found: list[Any]) -> None:

@@ -108,4 +108,4 @@ def broker_config(
         place = Place(Address(host, port), store, health=Address(LOOPBACK, health_port))
         return [secret_files.broker_config(folder, place, mqtt, certificate)]
 
-    out.print(f"wrote {' and '.join(map(str, running.run(go())))}", markup=False)
+    out.print(f"wrote {' and '.join(map(str, running.run(go())))}")

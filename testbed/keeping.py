@@ -62,12 +62,12 @@ def show_proofs(found: Any, out: Console) -> None:
     for one in found:
         ended = "nothing is left" if one["left"] == 0 else "under way"
         out.print(f"{one['stream']} in {one['space']}: {one['samples']} samples deleted, {ended}")
-        out.print(f"  from    {one['from'] or 'the beginning'} to {one['to']}", markup=False)
+        out.print(f"  from    {one['from'] or 'the beginning'} to {one['to']}")
         if one["samples"]:
-            out.print(f"  samples {one['first']} to {one['last']}", markup=False)
+            out.print(f"  samples {one['first']} to {one['last']}")
         for name, count in one["signals"].items():
-            out.print(f"          {count} of {name}", markup=False)
-        out.print(f"  with    {one['gaps']} gaps, {one['dead_letters']} dead letters", markup=False)
-        out.print(f"  sha256  {one['sha256']}", markup=False)
+            out.print(f"          {count} of {name}")
+        out.print(f"  with    {one['gaps']} gaps, {one['dead_letters']} dead letters")
+        out.print(f"  sha256  {one['sha256']}")
         why = f": {one['why']}" if one["why"] else ""
-        out.print(f"  record  {one['id']}, {one['reason']} {one['by'] or ''}{why}", markup=False)
+        out.print(f"  record  {one['id']}, {one['reason']} {one['by'] or ''}{why}")

@@ -69,10 +69,10 @@ def show(kept: Sequence[Kept], out: Console) -> None:
     """A line a certificate, and which of them ends soon."""
     for one in kept:
         said = "made" if one.made else "was there"
-        out.print(f"{one.file}: {said}, valid until {one.until:%Y-%m-%d}", markup=False)
+        out.print(f"{one.file}: {said}, valid until {one.until:%Y-%m-%d}")
         if one.soon:
             line = f"{one.file} ends soon or has ended: remove it and run this again"
-            out.print(line, style="yellow", markup=False)
+            out.print(line, style="yellow")
 
 
 def _authority(folder: Path, now: datetime) -> Kept:

@@ -117,8 +117,8 @@ async def _until_terminated(main: Coroutine[Any, Any, _T]) -> _T:
 
 def fail(error: BedError) -> NoReturn:
     """Say what is wrong and what to do, and end."""
-    console = Screen(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"error: {error.message}", style="red", markup=False)
+    console = Screen(stderr=True)
+    console.print(f"error: {error.message}", style="red")
     if error.hint:
-        console.print(f"hint: {error.hint}", markup=False)
+        console.print(f"hint: {error.hint}")
     sys.exit(Exit.INPUT if isinstance(error, Refused) else Exit.FAULT)

@@ -30,7 +30,13 @@ def plain(text: str, *, keep: str = "") -> str:
 
 
 class Screen(Console):
-    """A console on which only our own colours are control sequences, whoever's words are shown."""
+    """A console on which whoever's words are shown as they are, and only our colours control it.
+
+    What is in brackets is no markup, and a certificate's `:AB:` is no emoji.
+    """
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, soft_wrap=True, **more)
 
     def render(self, *given: Any, **more: Any) -> Iterator[Segment]:
         """As rich does, then plain."""
@@ -38,7 +44,7 @@ class Screen(Console):
             yield Segment(text if control else plain(text, keep="\n"), style, control)
 
 
-out = Screen(soft_wrap=True, highlight=False)
+out = Screen()
 
 
 def say_json(what: object) -> None:

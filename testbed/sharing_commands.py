@@ -143,13 +143,13 @@ def _show(one: Any) -> None:
     }
     for name, text in lines.items():
         if text:
-            out.print(f"{name:<12}{text}", markup=False)
+            out.print(f"{name:<12}{text}")
     for stream in one["streams"]:
         signals = ", ".join(f"{name} [{unit}]" for name, unit in stream["signals"].items())
-        out.print(f"{'stream':<12}{stream['stream']}: {signals}", markup=False)
+        out.print(f"{'stream':<12}{stream['stream']}: {signals}")
     if sample := one["sample"]:
         span = f"{sample['space']}:{sample['stream']} {sample['from']} to {sample['to']}"
-        out.print(f"{'sample':<12}{span}", markup=False)
+        out.print(f"{'sample':<12}{span}")
 
 
 def _to(one: Any) -> str:

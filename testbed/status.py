@@ -20,7 +20,7 @@ async def status(within_s: float) -> Any:
 def show(told: Any, out: Console, clock: Clock) -> None:
     """What is wrong first: the parts, then a row a stream, the worst on top."""
     if told["interrupted"]:
-        out.print(f"recording is interrupted: {told['interrupted']}", style="red", markup=False)
+        out.print(f"recording is interrupted: {told['interrupted']}", style="red")
     if not told["broker"]:
         out.print("the API is not connected to the broker", style="red")
     streams = told["streams"]

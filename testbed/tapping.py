@@ -47,7 +47,6 @@ def table(out: Console) -> Callable[[Received], None]:
             out.print(
                 f"gap {span}: {gap.cause} {', '.join(gap.signals) or 'all signals'}",
                 style="yellow",
-                markup=False,
             )
         rows: dict[int, list[str]] = {}
         for name, series in received.batch.series():
@@ -59,6 +58,6 @@ def table(out: Console) -> Callable[[Received], None]:
                     f"{name} {shown}{'' if unit == '1' else ' ' + unit}{note}"
                 )
         for time_ns in sorted(rows):
-            out.print(f"{clock.text_of(time_ns)[:-7]}Z  {'  '.join(rows[time_ns])}", markup=False)
+            out.print(f"{clock.text_of(time_ns)[:-7]}Z  {'  '.join(rows[time_ns])}")
 
     return show

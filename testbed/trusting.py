@@ -69,7 +69,7 @@ def show(seen: Seen, out: Console) -> None:
     if seen.before.pin is not None and not seen.is_pinned:
         lines["pinned so far"] = trust.sha256(seen.before.pin)
     for name, text in lines.items():
-        out.print(f"{name:<14}{trust.plain(text)}", markup=False)
+        out.print(f"{name:<14}{trust.plain(text)}")
 
 
 def accepted(seen: Seen, yes: str | None, ask: Callable[[str], bool]) -> str:
@@ -94,12 +94,12 @@ def pin(seen: Seen, accepted: str, out: Console) -> None:
             hint="nothing was pinned: ask the server's owner which is right",
         )
     file = proof().pki.pin(seen.shown.url, one)
-    out.print(f"pinned in {file}", markup=False)
+    out.print(f"pinned in {file}")
 
 
 def show_own(seen: Seen, out: Console) -> None:
     """Print what the server's owner must trust in turn."""
     own = seen.own
-    out.print("The server's owner must trust the gateway in turn:", markup=False)
-    out.print(f"  {own.file}  ({own.application_uri})", markup=False)
-    out.print(f"  SHA-256 {trust.sha256(own.certificate)}", markup=False)
+    out.print("The server's owner must trust the gateway in turn:")
+    out.print(f"  {own.file}  ({own.application_uri})")
+    out.print(f"  SHA-256 {trust.sha256(own.certificate)}")

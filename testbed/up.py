@@ -143,12 +143,11 @@ def told(out: Console, server: Server) -> None:
         if server.doors.ca is not None:
             said["TESTBED_CA"] = str(server.doors.ca.absolute())
         for name, value in said.items():
-            out.print(f"  export {name}={value}", markup=False)
+            out.print(f"  export {name}={value}")
     if server.administrator is not None:
         out.print("\nThe administrator's credential, shown this once:", style="bold")
-        out.print(f"  export TESTBED_CREDENTIAL={server.administrator}", markup=False)
+        out.print(f"  export TESTBED_CREDENTIAL={server.administrator}")
         out.print(
             "  testbed organisation create factory --owner fay   # shows its owner's credential\n",
-            markup=False,
         )
     out.print("Ctrl-C stops it; nothing is lost.", style="dim")

@@ -86,13 +86,24 @@ def test_an_error_repeats_it_as_text(capsys, text):
 @each
 def test_a_table_and_a_line_show_it_as_text(text):
     file = Terminal()
-    screen = Screen(file=file, force_terminal=True, width=200, highlight=False)
+    screen = Screen(file=file, force_terminal=True, width=200)
     rows = Table("stream")
     rows.add_row(text)
     screen.print(rows)
-    screen.print(text, style="red", markup=False)
+    screen.print(text, style="red")
     for line in without_our_colours(file.getvalue()).split("\n")[:-1]:
         assert_is_one_plain_line(line + "\n")
+
+
+@pytest.mark.parametrize("text", ["SHA-256 A8:AB:72", "DIN[red]3[/]", "ends here [/]", "1 [m]"])
+def test_neither_emoji_nor_markup_is_read_into_it(text):
+    file = io.StringIO()
+    screen = Screen(file=file, width=200)
+    rows = Table("stream", "what")
+    rows.add_row("press", text)
+    screen.print(text)
+    screen.print(rows)
+    assert file.getvalue().count(text) == 2
 
 
 def test_ink_stays_as_it_is():
