@@ -19,6 +19,9 @@ from gateway.nodes import NodeById, NodeByPath, NodeName
 
 NO_NODE = "the server has no such node"
 GOODBYE_S = 2.0
+SESSION_S = 20.0
+"""A session nobody uses any more lives on so long on the server: a controller has few of them, and
+what one subscribed costs it time.  The link asks for a sign of life every two seconds."""
 _NEVER_S = 10.0**6
 """asyncua's own watchdog gives a server up that takes more than a second to answer."""
 
@@ -46,6 +49,7 @@ async def connected(server: Server, proof: Proof | None = None) -> AsyncIterator
     """
     arm = await _arming(server, proof)
     client = Client(server.url, timeout=server.timeout_s, watchdog_intervall=_NEVER_S)
+    client.session_timeout = round(max(SESSION_S, 3 * server.timeout_s) * 1000)
     arm(client)
     try:
         async with asyncio.timeout(server.timeout_s * 3):
