@@ -23,7 +23,7 @@ DISK_SHARE = 16
 LEAST_BYTES = 16 * 1024**2
 LOOK_EVERY_S = 2.0
 FIRST_LOOK_S = 0.2
-KEPT_S = 30
+KEPT_S = 20
 """So long messages wait for a reader that is away.  What it then finds is the present, and all that
 was before comes again from the spools, behind it."""
 ROOM_BYTES = 16 * 1024**2
