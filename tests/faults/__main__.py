@@ -1,9 +1,9 @@
 """The fault suite with tests side by side: most of them wait.
 
 `python -m tests.faults --jobs 4 …` collects what pytest would run with the rest of the line, and
-runs each test in a pytest of its own, `--jobs` at a time.  Those that start processes again and
-again come one by one beside the others, so that none is timed while another one starts; those that
-need the machine for themselves, as they compare latencies, when all others have ended.
+runs each test in a pytest of its own, `--jobs` at a time.  Those that need the machine for
+themselves, as they compare latencies or time how long processes take to start, come one by one when
+all others have ended.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from pathlib import Path
 from benchmarks import machine
 
 HERE = Path(__file__).parent
-ALONE = "test_crowds.py"
-STARTING = "test_kills.py"
+ALONE = ("test_crowds.py", "killed", "falls_silent", "lost_all")
+"""Words in the names of those that need the machine for themselves."""
 FIRST = ("cut", "mqtt", "silent", "blackhole", "late")
 """Words in the names of the longest: begun first, so that nobody waits for one in the end."""
 NONE_COLLECTED = 5
@@ -78,20 +78,17 @@ def rest(arguments: Sequence[str]) -> Iterator[str]:
 async def main(jobs: int, arguments: Sequence[str]) -> int:
     """Run all; 1 if any failed or there was none."""
     tests = await collected(arguments)
-    apart = [one for one in tests if ALONE in one]
-    starting = [one for one in tests if STARTING in one]
-    waiting = [one for one in tests if one not in {*apart, *starting}]
+    apart = [one for one in tests if any(word in one for word in ALONE)]
+    together = [one for one in tests if one not in apart]
     passed: list[bool] = []
 
-    async def work(*queues: list[str]) -> None:
-        for queue in queues:
-            while queue:
-                passed.append(await run(queue.pop(0), arguments))
+    async def work() -> None:
+        while together:
+            passed.append(await run(together.pop(0), arguments))
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(work(starting, waiting), name="job 0")
-        for number in range(1, jobs):
-            tasks.create_task(work(waiting), name=f"job {number}")
+        for number in range(jobs):
+            tasks.create_task(work(), name=f"job {number}")
     for test in apart:
         passed.append(await run(test, arguments))  # noqa: PERF401 - one by one
     sys.stdout.write(f"{sum(passed)} of {len(tests)} passed\n")
