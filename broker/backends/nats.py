@@ -105,9 +105,7 @@ async def serve(
     Raises Taken if the port is in use, Unavailable if the server does not start.
     """
     settings = settings or NatsSettings()
-    mqtt = Address(settings.host, settings.mqtt_port or _free_port(settings.host))
-    _check_free(mqtt)
-    inner = Address(LOOPBACK, _free_port(LOOPBACK))
+    mqtt, inner = _free_doors(settings.host, settings.mqtt_port)
     keys = Keys.make()
     place = Place(inner, folder / "jetstream", folder / "nats.log")
     settings = _fitting(folder, settings)
@@ -264,19 +262,19 @@ def _asking(keys: Keys) -> dict[str, object]:
     }
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as sock:
-        sock.bind((host, 0))
-        return int(sock.getsockname()[1])
+def _free_doors(host: str, port: int) -> tuple[Address, Address]:
+    """The MQTT door, on any port if it is 0, and an inner one; raises Taken if it is in use.
 
-
-def _check_free(address: Address) -> None:
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    Both are held until both are known: a port that is let go at once may be given again.
+    """
+    with socket.socket() as mqtt, socket.socket() as inner:
+        mqtt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, port != 0)
         try:
-            sock.bind((address.host, address.port))
+            mqtt.bind((host, port))
         except OSError as exc:
             raise Taken(
-                f"cannot listen on {address}: {exc.strerror}",
+                f"cannot listen on {Address(host, port)}: {exc.strerror}",
                 hint="is another broker running there? choose another port",
             ) from exc
+        inner.bind((LOOPBACK, 0))
+        return Address(host, mqtt.getsockname()[1]), Address(LOOPBACK, inner.getsockname()[1])

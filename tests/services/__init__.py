@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import itertools
+import random
 import shutil
 import signal
 import socket
@@ -15,6 +17,8 @@ from pathlib import Path
 import pytest
 
 LOOPBACK = "127.0.0.1"
+_BELOW_EPHEMERAL = range(20_000, 32_768)
+_PORTS = itertools.cycle(random.sample(_BELOW_EPHEMERAL, len(_BELOW_EPHEMERAL)))
 READY_WITHIN_S = 30.0
 STOPPED_WITHIN_S = 10.0
 LOG_TAIL_CHARS = 4000
@@ -44,10 +48,15 @@ def found(command: str, *places: Path) -> str:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return probe.getsockname()[1]
+    """A TCP port on loopback that nobody listens on, and another one each time.
+
+    It stays free while its server is down: the kernel gives it to no connection.
+    """
+    while True:
+        port = next(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
 
 
 def accepts(port: int) -> bool:
