@@ -18,6 +18,7 @@ from tests.probes import live as living
 from tests.probes import results, wire
 from tests.probes.backends import BACKENDS
 from tests.probes.live import CLOCK, GUESTS, Live
+from tests.probes.test_silence import CROWDED
 
 LINE = EquipmentAddress("factory", "line")
 STREAMS = [StreamAddress("factory", "line", f"s{at}") for at in range(100)]
@@ -27,6 +28,7 @@ EVERY_S = 0.5
 TOGETHER = 10
 """Streams whose batches are sent at once."""
 READERS = 10
+WARM_S = 2.0
 PAUSE_S = 0.1
 CALLOUT_S = 0.2
 
@@ -39,8 +41,6 @@ class Load:
     began_s: float = 0.0
     sent: int = 0
     reads: list[int] = field(default_factory=lambda: [0] * READERS)
-    has_begun: asyncio.Event = field(default_factory=asyncio.Event)
-    """Samples are sent, and each reader has been answered once."""
 
     @property
     def kept_up(self) -> float:
@@ -49,7 +49,7 @@ class Load:
 
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
-        """While this lasts."""
+        """While this lasts, from when samples are sent and each reader has been answered once."""
         door = self.live.owner
         await door.register_equipment(LINE, name="line", kind=Kind.SIMULATED)
         for one in STREAMS:
@@ -62,7 +62,8 @@ class Load:
             jobs = [self._publish(gateway), *(self._read(reader, at) for at in range(READERS))]
             working = [tasks.create_task(one, name=f"load {at}") for at, one in enumerate(jobs)]
             try:
-                await self.has_begun.wait()
+                while not (self.sent and all(self.reads)):
+                    await CLOCK.sleep(PAUSE_S)
                 yield
             finally:
                 for one in working:
@@ -93,8 +94,6 @@ class Load:
                 answer = await http.get(path, params={"points": 1_000})
                 assert answer.status_code == 200, answer.text
                 self.reads[reader] += 1
-                if self.sent and all(self.reads):
-                    self.has_begun.set()
 
 
 def _batch(seq: int) -> bytes:
@@ -123,17 +122,17 @@ async def test_the_door_is_answered_in_time_under_the_reference_load(tmp_path, r
         await live.grant(GUESTS[0])
         knockers = (live.readers[GUESTS[0]], await personal(live))
         async with load.flowing():
-            before = list(load.reads)
+            await CLOCK.sleep(WARM_S)
+            before = sum(load.reads)
             for at in range(trials):
                 async with wire.opened(live.broker, knockers[at % len(knockers)]) as line:
                     found_ms.append(line.let_in_s * 1_000)
                 await CLOCK.sleep(PAUSE_S)
-            kept_up, reads = load.kept_up, sum(load.reads) - sum(before)
+            kept_up, reads = load.kept_up, sum(load.reads) - before
     told = living.percentiles(found_ms)
     told |= {"most": round(max(found_ms), 1), "trials": len(found_ms)}
     if keep:
         results.keep({"callout_ms": told})
     assert kept_up > 0.9
     assert reads
-    if keep:  # of three trials beside other tests it says nothing
-        assert told["p99"] <= CALLOUT_S * 1_000, told
+    assert told["p99"] <= CALLOUT_S * 1_000 * (1 if keep else CROWDED), told
