@@ -79,7 +79,7 @@ def _recorder(settings: ServerSettings, bus: client.Bus, kept: Data, clock: Cloc
         bus,
         store=kept.store,
         ledger=kept.ledger,
-        kind_of=kept.registry.kind_of,
+        kind_of=kept.registry.equipment.kind,
         clock=clock,
         pace=pace,
         disk=Disk(settings.folder, settings.free_bytes + _broker_bytes(settings)),

@@ -47,7 +47,7 @@ from testbed_api.system_secrets import ADMINISTRATOR, API, RECORDER, SharedSecre
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class RunningServer:
     """A running server.
 
     administrator: the first administrator's credential, at the first start only.  recorder: what a
@@ -105,7 +105,7 @@ class Services:
 
 
 @asynccontextmanager
-async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]:
+async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[RunningServer]:
     """Run a server on its data folder until left.
 
     Raises Taken if a port or the folder is in use, Refused if the folder is of another version,
@@ -139,13 +139,15 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
                 ):
                     here = Address(*door.getsockname()[:2])
                     own = system[RECORDER].text if apart else None
-                    yield Server(here, broker.mqtt, made.text if first else None, own, way, shown)
+                    yield RunningServer(
+                        here, broker.mqtt, made.text if first else None, own, way, shown
+                    )
 
 
 @asynccontextmanager
 async def serve_api(
     settings: ServerSettings, services: Services, clock: Clock
-) -> AsyncIterator[Server]:
+) -> AsyncIterator[RunningServer]:
     """Run the API alone until left; broker, recorder, registry and store are services.
 
     Any number may run on one set of them.  Raises as `serve`, and Invalid if a secret is missing.
@@ -162,7 +164,7 @@ async def serve_api(
                 answering(parts, door, shown.api, within_s=settings.request_s),
             ):
                 here = Address(*door.getsockname()[:2])
-                yield Server(here, services.bus.address, None, None, services.bus, shown)
+                yield RunningServer(here, services.bus.address, None, None, services.bus, shown)
 
 
 @asynccontextmanager
@@ -243,17 +245,17 @@ async def _first_administrator(registry: Registry, credential: Credential, clock
     """
     now_ns = clock.now_ns()
     async with registry.change() as inside:  # another API may start at this moment
-        found = {one.id: one for one in await inside.organisations()}
+        found = {one.id: one for one in await inside.organisations.all()}
         if any(one.kind is Party.INTERMEDIARY for one in found.values()):
             return False
         if INTERMEDIARY in found:
             raise Refused(f"organisation {INTERMEDIARY!r} is a {found[INTERMEDIARY].kind}")
-        await inside.add_organisation(
+        await inside.organisations.add(
             Organisation(INTERMEDIARY, "Who runs the testbed", Party.INTERMEDIARY)
         )
         owner = organisations.person(credential.principal, INTERMEDIARY, {Role.OWNER}, now_ns)
-        await inside.add_principal(owner)
-        await inside.add_token(tokens.kept(credential, owner.span, label="first token"))
+        await inside.principals.add(owner)
+        await inside.tokens.add(tokens.kept(credential, owner.span, label="first token"))
     return True
 
 

@@ -20,7 +20,7 @@ from broker.clock import NS_PER_S, Clock
 from broker.errors import Unavailable
 from broker.namespace import AnchorTopic
 from testbed_api.domain import audit
-from testbed_api.domain.audit import Event, Outcome
+from testbed_api.domain.audit import AuditOutcome, Event
 from testbed_api.registry.registry import Registry
 from testbed_api.settings import ServerSettings
 
@@ -88,7 +88,7 @@ class Journal:
 
         While the registry is away events wait for the next.
         """
-        allowed = event.outcome is Outcome.ALLOWED
+        allowed = event.outcome is AuditOutcome.ALLOWED
         self._waiting += [event] if allowed else self._refusals.take(event)
         await asyncio.shield(self._write())  # whoever waits for an answer may leave meanwhile
 
@@ -98,7 +98,9 @@ class Journal:
         if self._lost:
             facts = audit.details({"lost": self._lost})
             self._waiting.append(
-                Event(now_ns, "audit", "the chain", Outcome.FAILED, reason="away", details=facts)
+                Event(
+                    now_ns, "audit", "the chain", AuditOutcome.FAILED, reason="away", details=facts
+                )
             )
             self._lost = 0
         await self._write()
@@ -110,7 +112,7 @@ class Journal:
             if not batch:  # who came before wrote it too
                 return
             try:
-                await self._registry.append(batch)
+                await self._registry.audit.append(batch)
             except Unavailable as exc:
                 self._put_back(batch)
                 self._say(str(exc))
@@ -153,14 +155,14 @@ class Anchoring:
         """Sign the chain as it is, and hand the head out; what is away is told in the log."""
         try:
             await self._journal.settle(self._clock.now_ns())
-            head = await self._registry.sign_head(self._signer, self._clock.now_ns())
+            head = await self._registry.audit.sign_head(self._signer, self._clock.now_ns())
             await self._hand_out(head, bus)
         except Unavailable as exc:
             log.warning("head of the audit was not handed out", reason=str(exc))
 
     async def _hand_out(self, head: Head, bus: client.Bus) -> None:
         payload, after = audit_head.encode(head), None
-        while found := await self._registry.all_equipment(after, AT_ONCE):
+        while found := await self._registry.equipment.page(after, AT_ONCE):
             for one in found:
                 await bus.publish(str(AnchorTopic(one.address)), payload, retain=True)
             after = found[-1].address

@@ -13,7 +13,7 @@ from broker.errors import Unavailable
 from broker.rights import Kind, Principal, Rights
 from testbed_api.audit.journal import Journal
 from testbed_api.domain import tokens
-from testbed_api.domain.audit import Act, Outcome
+from testbed_api.domain.audit import Act, AuditOutcome
 from testbed_api.http.problems import TooMany
 from testbed_api.limits.quotas import Limits
 from testbed_api.registry import token_use
@@ -74,11 +74,11 @@ class Doorkeeper:
 
     async def _known(self, knock: Knock, shown: str) -> Entry | None:
         principal, now_ns = knock.principal, self._clock.now_ns()
-        token = await self._registry.token(principal, shown)
+        token = await self._registry.tokens.find(principal, shown)
         if token is None or not token.span.covers(now_ns):
             await self._refused(knock, "the credential is not right")
             return None
-        rights = await self._registry.rights_of(principal, now_ns)
+        rights = await self._registry.rights.of_principal(principal, now_ns)
         rights = rights.narrowed(principal, token.roles)
         entry = self._entry(rights, principal, token.span.until_ns)
         known = rights.principal(principal, now_ns)
@@ -97,7 +97,10 @@ class Doorkeeper:
 
     async def _is_room(self, organisation: str, now_ns: int) -> bool:
         async def principals() -> list[str]:
-            return [one.id for one in await self._registry.principals(organisation, now_ns)]
+            return [
+                one.id
+                for one in await self._registry.principals.in_organisation(organisation, now_ns)
+            ]
 
         try:
             await self._limits.make_room(organisation, principals, now_ns)
@@ -107,7 +110,7 @@ class Doorkeeper:
 
     async def _refused(self, knock: Knock, why: str) -> None:
         now_ns = self._clock.now_ns()
-        await self._journal.tell(_act(knock).event(now_ns, Outcome.REFUSED, why))
+        await self._journal.tell(_act(knock).event(now_ns, AuditOutcome.REFUSED, why))
 
     def _entry(self, rights: Rights, principal: str, expires_ns: int | None) -> Entry | None:
         """Its topics, until the first of its rights ends or its token does."""

@@ -26,7 +26,7 @@ from testbed_api.broker_auth.mosquitto_notifier import APPLIED, CHANGED
 from testbed_api.broker_auth.mosquitto_sessions import LINES, Overhearing
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
-from testbed_api.registry.rights_snapshot import Everything, Stamp
+from testbed_api.registry.rights_snapshot import RightsSnapshot, Stamp
 from testbed_api.settings import ServerSettings
 from testbed_api.system_secrets import RECONCILER
 
@@ -47,7 +47,7 @@ class Decided:
     next_ns: int | None
 
 
-def decide(everything: Everything, at_ns: int) -> Decided:
+def decide(everything: RightsSnapshot, at_ns: int) -> Decided:
     """What a broker must hold at this instant: everybody with a token that counts.
 
     Of several tokens of one principal the newest counts: Mosquitto knows one secret a name.  One
@@ -103,7 +103,7 @@ class _Parts:
         return self._done[organisation]
 
 
-def _moments(everything: Everything, at_ns: int) -> Iterator[int]:
+def _moments(everything: RightsSnapshot, at_ns: int) -> Iterator[int]:
     """All moments to come at which something begins or ends."""
     for span in _spans(everything):
         for moment in (span.from_ns, span.until_ns):
@@ -111,7 +111,7 @@ def _moments(everything: Everything, at_ns: int) -> Iterator[int]:
                 yield moment
 
 
-def _spans(everything: Everything) -> Iterable[Span]:
+def _spans(everything: RightsSnapshot) -> Iterable[Span]:
     rights = everything.rights
     yield from (one.span for one in rights.principals)
     yield from (one.span for one in rights.grants)
@@ -136,7 +136,7 @@ class Reconciler:
         self._projection = projection
         self._heard = heard
         self._clock = clock
-        self._known: tuple[Stamp, Everything] | None = None
+        self._known: tuple[Stamp, RightsSnapshot] | None = None
 
     async def run(self, notices: Inbox) -> None:
         """Reconcile until cancelled, whatever goes away meanwhile.
@@ -187,7 +187,7 @@ class Reconciler:
     async def _changed(self) -> bool:
         """Whether the registry says something else by now; while it is away, no."""
         try:
-            stamp = await self._registry.stamp()
+            stamp = await self._registry.rights_snapshot.stamp()
         except Unavailable:
             return False
         return self._known is None or stamp != self._known[0]
@@ -199,8 +199,10 @@ class Reconciler:
         """
         now_ns = self._clock.now_ns()
         try:
-            stamp = await self._registry.stamp()  # before the rest: a change between is seen again
-            self._known = (stamp, await self._registry.everything(now_ns))
+            stamp = (
+                await self._registry.rights_snapshot.stamp()
+            )  # before the rest: a change between is seen again
+            self._known = (stamp, await self._registry.rights_snapshot.load(now_ns))
         except Unavailable:
             if self._known is None:
                 raise

@@ -25,7 +25,7 @@ from broker.errors import Forbidden, Invalid, Unavailable
 from testbed_api.audit.journal import Journal
 from testbed_api.broker_auth.mosquitto_topics import Reach
 from testbed_api.broker_auth.sessions import LOOK_EVERY_S, NOT_THERE, heard_streams
-from testbed_api.domain.audit import Act, Outcome
+from testbed_api.domain.audit import Act, AuditOutcome
 from testbed_api.registry import access_log
 from testbed_api.registry.registry import Registry
 
@@ -120,7 +120,7 @@ class Overhearing:
                     await self._surely(partial(self._came, came, line.at_s, at_ns))
             case Going(principal, how) if not is_system(principal):
                 self._reach.went(principal)
-                ended = partial(self._registry.end_sessions_of, principal, how, at_ns)
+                ended = partial(self._registry.sessions.end_of_principal, principal, how, at_ns)
                 await self._surely(ended)
             case Stranger() as left:
                 await self._left(left, at_ns)
@@ -132,14 +132,14 @@ class Overhearing:
         principal, host = came.principal, came.peer.host
         connection = f"{principal}/{came.peer}/{at_s}"
         entries = frozenset(heard_streams(self._reach.of(principal)))
-        one = access_log.Admitted(principal, connection, principal, entries)
+        one = access_log.AdmittedConnection(principal, connection, principal, entries)
         facts = {"client_id": principal, "connection": connection}
         act = Act("", host, principal, None, "connect", "the broker", facts=facts)
-        known = await self._registry.principal(principal, at_ns)
+        known = await self._registry.principals.find(principal, at_ns)
         if known is not None:
             act.by(known.id, known.organisation)
-        await self._registry.end_sessions_of(principal, TAKEN_OVER, at_ns)
-        await self._registry.begin_session(one, at_ns, act.event(at_ns))
+        await self._registry.sessions.end_of_principal(principal, TAKEN_OVER, at_ns)
+        await self._registry.sessions.begin(one, at_ns, act.event(at_ns))
 
     async def _left(self, left: Stranger, at_ns: int) -> None:
         hosts = self._knocks.left()
@@ -151,7 +151,7 @@ class Overhearing:
         source = hosts[0] if len(hosts) == 1 else ""
         act = Act("", source, None, None, "connect", "the broker", facts=facts)
         why = NAMELESS if left.client_id else WRONG
-        await self._journal.tell(act.event(at_ns, Outcome.REFUSED, why))
+        await self._journal.tell(act.event(at_ns, AuditOutcome.REFUSED, why))
 
     async def _surely(self, write: Callable[[], Awaitable[None]]) -> None:
         """Return once the registry took it; what is said meanwhile waits in the inbox."""
@@ -224,10 +224,10 @@ class Overhearing:
     async def _compare(self, now_ns: int) -> set[str] | None:
         """Whose connection is in the book and stands; None where that cannot be seen now."""
         try:
-            book = await self._registry.open_sessions()
+            book = await self._registry.sessions.open()
             peers = {str(peer) for peer in self._projection.peers()}
             standing = {one: who for one, who in book.items() if _peer_of(one) in peers}
-            gone = await self._registry.end_other_sessions(standing, NOT_THERE, now_ns)
+            gone = await self._registry.sessions.end_others(standing, NOT_THERE, now_ns)
         except Unavailable as exc:
             log.info("it was not seen who is connected", reason=str(exc))
             return None
@@ -271,7 +271,7 @@ class Overhearing:
     async def _missed(self, why: str, **facts: object) -> None:
         act = Act(action="connect", target="the broker", facts=facts)
         log.warning("connections were not seen", reason=why, **facts)
-        await self._journal.tell(act.event(self._clock.now_ns(), Outcome.FAILED, why))
+        await self._journal.tell(act.event(self._clock.now_ns(), AuditOutcome.FAILED, why))
 
     def _keep(self, heard_ns: int) -> None:
         """All is written down that was said until then."""

@@ -1,4 +1,4 @@
-"""Changes of rights, and what follows from them on the bus.
+"""RightsChanges of rights, and what follows from them on the bus.
 
 A connection has the topics that it was let in with: whoever's topics are others now is kicked, and
 is answered anew when it comes back.
@@ -17,7 +17,7 @@ OfTokens = Mapping[frozenset[Role] | None, Topics]
 """What a principal has on the bus, with each kind of its tokens: whole, or of some roles."""
 
 
-class Changes:
+class RightsChanges:
     """Makes changes of rights, and ends the connections that had other rights before."""
 
     def __init__(
@@ -44,7 +44,9 @@ class Changes:
     async def of_organisation(self, organisation: str) -> Collection[str]:
         """Whom a grant to it, or a pause of one, concerns."""
         now_ns = self._clock.now_ns()
-        return [one.id for one in await self._registry.principals(organisation, now_ns)]
+        return [
+            one.id for one in await self._registry.principals.in_organisation(organisation, now_ns)
+        ]
 
     async def changed(self, before: Mapping[str, OfTokens]) -> None:
         """Kick those who have other topics by now."""
@@ -58,8 +60,8 @@ class Changes:
         return {one: await self._of_tokens(one, now_ns) for one in principals}
 
     async def _of_tokens(self, principal: str, now_ns: int) -> OfTokens:
-        rights = await self._registry.rights_of(principal, now_ns)
-        several = {one.roles for one in await self._registry.tokens(principal, now_ns)}
+        rights = await self._registry.rights.of_principal(principal, now_ns)
+        several = {one.roles for one in await self._registry.tokens.valid(principal, now_ns)}
         return {
             roles: policy.topics(rights.narrowed(principal, roles), principal, now_ns)
             for roles in several | {None}

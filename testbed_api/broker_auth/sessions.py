@@ -20,7 +20,7 @@ from broker.clock import Clock
 from broker.errors import Invalid, Unavailable
 from broker.namespace import StreamTopic, Verb
 from broker.rights import Entry
-from testbed_api.registry.access_log import Admitted
+from testbed_api.registry.access_log import AdmittedConnection
 from testbed_api.registry.registry import Registry
 
 LOOK_EVERY_S = 30.0
@@ -48,7 +48,7 @@ class Sessions:
         self.dropped = 0
         self._registry = registry
         self._clock = clock
-        self._waiting: deque[tuple[Admitted, int] | Ending] = deque()
+        self._waiting: deque[tuple[AdmittedConnection, int] | Ending] = deque()
         self._some = asyncio.Event()
         self._heard: list[Callable[[Ending], None]] = []
 
@@ -59,7 +59,7 @@ class Sessions:
     def admitted(self, knock: Knock, admission: Admission) -> None:
         """Somebody is let in."""
         entries = frozenset(heard_streams(admission.subscribe))
-        one = Admitted(knock.principal, knock.connection, knock.client_id[:100], entries)
+        one = AdmittedConnection(knock.principal, knock.connection, knock.client_id[:100], entries)
         self._put((one, self._clock.now_ns()))
 
     def ended(self, connection: str, how: str) -> None:
@@ -69,7 +69,7 @@ class Sessions:
         for heard in self._heard:
             heard(ending)
 
-    def _put(self, what: "tuple[Admitted, int] | Ending") -> None:
+    def _put(self, what: "tuple[AdmittedConnection, int] | Ending") -> None:
         if len(self._waiting) >= MOST_WAITING:
             self._waiting.popleft()
             self.dropped += 1
@@ -105,17 +105,17 @@ class Sessions:
             if self._waiting and self._waiting[0] is what:
                 self._waiting.popleft()
 
-    async def _write(self, what: "tuple[Admitted, int] | Ending") -> None:
+    async def _write(self, what: "tuple[AdmittedConnection, int] | Ending") -> None:
         if isinstance(what, Ending):
-            await self._registry.end_session(what.connection, what.how, what.at_ns)
+            await self._registry.sessions.end(what.connection, what.how, what.at_ns)
         else:
-            await self._registry.begin_session(*what)
+            await self._registry.sessions.begin(*what)
 
     async def _look(self, door: Door) -> None:
         at_ns = self._clock.now_ns()
         try:
             standing = await door.inside()
-            gone = await self._registry.end_other_sessions(standing, NOT_THERE, at_ns)
+            gone = await self._registry.sessions.end_others(standing, NOT_THERE, at_ns)
         except Unavailable as exc:
             log.info("it was not seen who is connected", reason=str(exc))
         else:

@@ -20,7 +20,7 @@ MOST_NAME, MOST_TEXT, MOST_DETAILS = 60, 300, 4_000
 _LOST = "it was put in, taken out, moved or changed"
 
 
-class Outcome(StrEnum):
+class AuditOutcome(StrEnum):
     """How it ended."""
 
     ALLOWED = "allowed"
@@ -43,7 +43,7 @@ class Event:
     time_ns: int
     action: str
     target: str
-    outcome: Outcome
+    outcome: AuditOutcome
     principal: str | None = None
     organisation: str | None = None
     owner: str | None = None
@@ -67,7 +67,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class ChainLink:
     """An event in its place, counting from 1."""
 
     number: int
@@ -87,18 +87,18 @@ class Link:
         try:
             told = dict(raw)
             number, hash_, time_ns = told.pop("number"), told.pop("hash"), ns_of(told.pop("time"))
-            told["outcome"] = Outcome(told["outcome"])
+            told["outcome"] = AuditOutcome(told["outcome"])
             return cls(number, Event(time_ns, **told), hash_)
         except (KeyError, TypeError, ValueError, Invalid) as exc:
             raise Corrupt(f"an event that lacks sense: {exc}") from exc
 
 
-def linked(events: Iterable[Event], number: int = 0, hash_: str = GENESIS) -> list[Link]:
+def linked(events: Iterable[Event], number: int = 0, hash_: str = GENESIS) -> list[ChainLink]:
     """Events as links that follow the one with this number and hash."""
     links = []
     for event in events:
         number, hash_ = number + 1, _next(hash_, number + 1, event)
-        links.append(Link(number, event, hash_))
+        links.append(ChainLink(number, event, hash_))
     return links
 
 
@@ -159,7 +159,9 @@ class Act:
         """Somebody who is known does it."""
         self.principal, self.organisation = principal, organisation
 
-    def event(self, time_ns: int, outcome: Outcome = Outcome.ALLOWED, reason: str = "") -> Event:
+    def event(
+        self, time_ns: int, outcome: AuditOutcome = AuditOutcome.ALLOWED, reason: str = ""
+    ) -> Event:
         """What to tell of it."""
         return Event(
             time_ns,
@@ -180,7 +182,7 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class ChainFault:
     """The first place at which a chain is not whole, in a sentence."""
 
     number: int
@@ -204,43 +206,43 @@ class Verifier:
         """Links so far."""
         return self._number
 
-    def take(self, link: Link) -> Broken | None:
+    def take(self, link: ChainLink) -> ChainFault | None:
         """The next link; what is wrong with the chain up to it."""
         if broken := self._held():
             return broken
         if link.number != self._number + 1:
-            return Broken(
+            return ChainFault(
                 self._number + 1,
                 f"event {self._number + 1} is not there: event {link.number} stands in its place",
             )
         if link.hash != _next(self._hash, link.number, link.event):
-            return Broken(
+            return ChainFault(
                 link.number, f"event {link.number} does not follow from those before: {_LOST}"
             )
         self._number, self._hash = link.number, link.hash
         return None
 
-    def end(self) -> Broken | None:
+    def end(self) -> ChainFault | None:
         """There are no more; what is wrong with all of it."""
         if broken := self._held():
             return broken
         if self._at < len(self._heads):
             head = self._heads[-1]
-            return self._wrong(self._heads[self._at]) or Broken(
+            return self._wrong(self._heads[self._at]) or ChainFault(
                 self._number + 1,
                 f"the chain was cut behind event {self._number}: a signed head counts"
                 f" {head.count} events",
             )
         return None
 
-    def _held(self) -> Broken | None:
+    def _held(self) -> ChainFault | None:
         """Hold the chain so far against the heads that tell of it."""
         while self._at < len(self._heads) and self._heads[self._at].count <= self._number:
             head = self._heads[self._at]
             if wrong := self._wrong(head):
                 return wrong
             if head.hash != self._hash:
-                return Broken(
+                return ChainFault(
                     self._sure + 1,
                     f"events {self._sure + 1} to {head.count} were written anew: a signed head has"
                     f" another hash of event {head.count}",
@@ -249,15 +251,19 @@ class Verifier:
             self._at += 1
         return None
 
-    def _wrong(self, head: Head) -> Broken | None:
+    def _wrong(self, head: Head) -> ChainFault | None:
         if head.key not in self._keys:
-            return Broken(head.count, f"the head of {head.count} events is signed by a strange key")
+            return ChainFault(
+                head.count, f"the head of {head.count} events is signed by a strange key"
+            )
         if not head.is_signed:
-            return Broken(head.count, f"the head of {head.count} events has a forged signature")
+            return ChainFault(head.count, f"the head of {head.count} events has a forged signature")
         return None
 
 
-def verify(links: Iterable[Link], heads: Sequence[Head], keys: Collection[str]) -> Broken | None:
+def verify(
+    links: Iterable[ChainLink], heads: Sequence[Head], keys: Collection[str]
+) -> ChainFault | None:
     """The first place at which the chain is not whole, None if it is."""
     verifier = Verifier(heads, keys)
     for link in links:

@@ -36,7 +36,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class GrantRequest:
     """One stream in one space, wanted by a company for a purpose, and what became of it.
 
     asked_by: None where the owner gave it unasked.  wanted: the most that may be granted.  span: as
@@ -72,7 +72,7 @@ class Request:
         span = self.span if self.ended_ns is None else self.span.ended(self.ended_ns)
         return Grant(self.id, self.company, self.entry, span)
 
-    def granted(self, span: Span, by: str, now_ns: int) -> "Request":
+    def granted(self, span: Span, by: str, now_ns: int) -> "GrantRequest":
         """Approved for that span, no longer than was asked for."""
         self._must_be(State.ASKED)
         if not self.wanted.holds(span):
@@ -82,19 +82,19 @@ class Request:
             )
         return replace(self, state=State.GRANTED, span=span, decided_ns=now_ns, decided_by=by)
 
-    def refused(self, by: str, now_ns: int, reason: str = "") -> "Request":
+    def refused(self, by: str, now_ns: int, reason: str = "") -> "GrantRequest":
         """Not approved."""
         self._must_be(State.ASKED)
         refused = replace(self, state=State.REFUSED, reason=reason)
         return replace(refused, decided_ns=now_ns, decided_by=by)
 
-    def revoked(self, by: str, now_ns: int, reason: str = "") -> "Request":
+    def revoked(self, by: str, now_ns: int, reason: str = "") -> "GrantRequest":
         """Ended at once by the owner."""
         self._must_be(State.GRANTED)
         revoked = replace(self, state=State.REVOKED, reason=reason)
         return replace(revoked, ended_ns=now_ns, ended_by=by)
 
-    def withdrawn(self, by: str, now_ns: int) -> "Request":
+    def withdrawn(self, by: str, now_ns: int) -> "GrantRequest":
         """Given up or given back by the company."""
         self._must_be(State.ASKED, State.GRANTED)
         return replace(self, state=State.WITHDRAWN, ended_ns=now_ns, ended_by=by)
@@ -106,7 +106,7 @@ class Request:
             )
 
 
-def sentence(one: Request, now_ns: int, *, paused: bool = False) -> str:
+def sentence(one: GrantRequest, now_ns: int, *, paused: bool = False) -> str:
     """What it means, for a person who has to decide or to know."""
     address = one.entry.address
     what = f"{address} in {one.entry.space}"
@@ -132,7 +132,7 @@ def sentence(one: Request, now_ns: int, *, paused: bool = False) -> str:
     return _granted(one, reading, why, now_ns, paused=paused)
 
 
-def _granted(one: Request, reading: str, why: str, now_ns: int, *, paused: bool) -> str:
+def _granted(one: GrantRequest, reading: str, why: str, now_ns: int, *, paused: bool) -> str:
     span = one.span or Span()
     by = f"{one.decided_by} granted it on {moment(one.decided_ns or 0)}."
     if span.until_ns is not None and span.until_ns <= now_ns:

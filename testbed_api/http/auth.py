@@ -19,7 +19,7 @@ from testbed_api.http.middleware import rate_limit
 from testbed_api.http.middleware.audit import ACTION, OPEN
 from testbed_api.http.problems import Unauthenticated
 from testbed_api.registry import token_use
-from testbed_api.registry.equipment import Seen
+from testbed_api.registry.equipment import Visibility
 
 _BEARER = HTTPBearer(
     auto_error=False, scheme_name="credential", description="`principal.secret`, as shown when made"
@@ -86,16 +86,16 @@ class Caller:
             raise Unknown(f"there is no stream {address}", hint=self.narrowed)
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> Visibility:
         """What exists for it, for a listing; `may(SEE, …)` says the same of one."""
         scope, named = self.known.scope, {one.entry.address for one in self.rights.grants}
         named |= {one.address for one in scope.reads | scope.writes}
         streams = frozenset(one for one in named if self.may(Action.SEE, one))
         if self.known.kind is Kind.MACHINE:
             own = frozenset() if scope.equipment is None else frozenset({scope.equipment})
-            return Seen(None, own, streams)
+            return Visibility(None, own, streams)
         listed = policy.listed(self.rights, self.known, self.at_ns)
-        return Seen(self.organisation, frozenset(one.equipment for one in listed), streams)
+        return Visibility(self.organisation, frozenset(one.equipment for one in listed), streams)
 
     def sees_organisation(self, organisation: str) -> bool:
         """Whether it exists for it: its own, one whose equipment it sees, all for a founder."""
@@ -140,10 +140,12 @@ async def again(caller: Caller, parts: Parts) -> Caller | None:
 
 async def _found(parts: Parts, principal: str, secret_hash: str) -> Caller | None:
     at_ns = parts.clock.now_ns()
-    token = await parts.registry.token(principal, secret_hash)
+    token = await parts.registry.tokens.find(principal, secret_hash)
     if token is None or not token.span.covers(at_ns):
         return None
-    rights = (await parts.registry.rights_of(principal, at_ns)).narrowed(principal, token.roles)
+    rights = (await parts.registry.rights.of_principal(principal, at_ns)).narrowed(
+        principal, token.roles
+    )
     known = rights.principal(principal, at_ns)
     return None if known is None else Caller(known, token, rights, at_ns)
 

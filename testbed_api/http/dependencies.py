@@ -12,14 +12,14 @@ from broker.rights import Entry
 from testbed_api.audit.journal import Anchoring, Journal
 from testbed_api.audit.read_counter import ReadBook
 from testbed_api.backup.dump import Dumper
-from testbed_api.broker_auth.rights_changes import Changes
+from testbed_api.broker_auth.rights_changes import RightsChanges
 from testbed_api.domain.audit import Act
 from testbed_api.http.middleware import audit
 from testbed_api.limits.quotas import Limits
 from testbed_api.limits.sign_in_attempts import Failures
 from testbed_api.recorder.freshness import Freshness
 from testbed_api.recorder.ledger import Ledger
-from testbed_api.registry.access_log import Counted
+from testbed_api.registry.access_log import ReadKey
 from testbed_api.registry.registry import Registry
 from testbed_api.retention.enforcer import Keeper
 from testbed_api.stores.port import SeriesStore
@@ -67,16 +67,16 @@ class Parts:
     act: Act = field(default_factory=Act)
 
     @property
-    def changes(self) -> Changes:
+    def changes(self) -> RightsChanges:
         """How rights are changed, with what follows on the bus."""
-        return Changes(self.registry, self.clock, self.kick)
+        return RightsChanges(self.registry, self.clock, self.kick)
 
     async def note_read(self, principal: str, entry: Entry, way: str) -> None:
         """Count a read before it is answered; raises Unavailable: what cannot be counted is not
         read.
         """
         now_ns = self.clock.now_ns()
-        await self.reads.note(self.registry, Counted.at(principal, entry, way, now_ns), now_ns)
+        await self.reads.note(self.registry, ReadKey.at(principal, entry, way, now_ns), now_ns)
 
     def doing(self, act: Act) -> "Parts":
         """The same for one act."""

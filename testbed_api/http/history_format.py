@@ -52,7 +52,7 @@ async def as_json(
 
 async def as_csv(window: Window, frames: AsyncIterator[Long]) -> AsyncIterator[bytes]:
     """A row for each time stamp, a column for each signal; empty where no usable value is."""
-    table = _Table(window)
+    table = _CsvTable(window)
     async with aclosing(cast("AsyncGenerator[Long]", frames)):
         async for frame in frames:
             await asyncio.to_thread(table.add, frame)
@@ -66,7 +66,7 @@ def _frame(frame: Long) -> bytes:
     return codec.dumps(codec.frame_out(frame))
 
 
-class _Table:
+class _CsvTable:
     """Long frames as rows: samples of equal time become one row, over the edge of a frame too."""
 
     def __init__(self, window: Window) -> None:

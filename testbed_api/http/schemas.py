@@ -75,7 +75,7 @@ class InSpace(Form):
     space: Annotated[Space, Field(description="live, or run-<id>")] = namespace.LIVE
 
 
-class Span(InSpace):
+class TimeSpanForm(InSpace):
     """A part of a stream's past."""
 
     from_: Annotated[
@@ -95,7 +95,7 @@ class Span(InSpace):
         return begin_ns, end_ns
 
 
-class GapsWanted(Span):
+class GapsWanted(TimeSpanForm):
     """A page of the gaps of a span."""
 
     cursor: Annotated[
@@ -117,7 +117,7 @@ class GapsWanted(Span):
         return max(EARLIEST_NS, min(int(from_ns), LATEST_NS)), min(int(id_), LATEST_NS)
 
 
-class Wanted(Span):
+class HistoryQuery(TimeSpanForm):
     """What of history, and how."""
 
     signals: Annotated[list[str], Field(max_length=MOST_SIGNALS, description="none means all")] = []

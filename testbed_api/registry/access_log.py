@@ -12,7 +12,7 @@ from broker.namespace import EquipmentAddress, StreamAddress
 from broker.rights import Entry
 from testbed_api.domain.audit import Act, Event
 from testbed_api.registry import audit_chain, tables
-from testbed_api.registry.base import Queries
+from testbed_api.registry.base import Repository
 
 DAY_NS = 86_400 * NS_PER_S
 _CHUNK = 1_000
@@ -21,7 +21,7 @@ GRACE_NS = 10 * NS_PER_S
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Counted:
+class ReadKey:
     """What is counted together.  day: days since 1970, UTC."""
 
     principal: str
@@ -36,7 +36,7 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class ReadCount:
     """How often somebody read a stream over HTTP on one day, UTC.  day: days since 1970."""
 
     principal: str
@@ -49,7 +49,7 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class BrokerSession:
     """A connection to the broker, and a stream that it was let in to.
 
     until_ns: None while it stands.  batches: that the recorder took in of the stream meanwhile.
@@ -65,7 +65,7 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
+class AdmittedConnection:
     """A connection that the broker let in, and the streams that it may hear."""
 
     principal: str
@@ -74,13 +74,13 @@ class Admitted:
     entries: frozenset[Entry]
 
 
-class UseQueries(Queries):
-    """Reads and sessions."""
+class ReadRepository(Repository):
+    """Counts of reads by principal, stream, way and day."""
 
-    async def note_reads(self, counts: Mapping[Counted, int], last_ns: int) -> None:
+    async def add(self, counts: Mapping[ReadKey, int], last_ns: int) -> None:
         """Count so many more, all or none."""
         table = tables.reads
-        async with self._aside() as sql:  # a read is told of at its end
+        async with self._session.separate_transaction() as sql:  # a read is told of at its end
             for one, times in sorted(counts.items()):
                 key = {"stream": str(one.entry.address), "space": one.entry.space, "day": one.day}
                 key |= {"principal": one.principal, "way": one.way}
@@ -89,7 +89,9 @@ class UseQueries(Queries):
                 if done.rowcount == 0:
                     await sql.execute(insert(table).values(**key, times=times, last_ns=last_ns))
 
-    async def reads(self, equipment: EquipmentAddress, from_ns: int, to_ns: int) -> list[Read]:
+    async def between(
+        self, equipment: EquipmentAddress, from_ns: int, to_ns: int
+    ) -> list[ReadCount]:
         """Those of an equipment's streams on the days that a span touches, by day."""
         table = tables.reads
         query = select(table).where(
@@ -97,11 +99,11 @@ class UseQueries(Queries):
             table.c.day.between(from_ns // DAY_NS, (to_ns - 1) // DAY_NS),
         )
         order = (table.c.day, table.c.stream, table.c.space, table.c.principal, table.c.way)
-        async with self._transaction() as sql:
+        async with self._session.transaction() as sql:
             rows = (await sql.execute(query.order_by(*order))).all()
             owners = await _organisations_of(sql, {row.principal for row in rows})
         return [
-            Read(
+            ReadCount(
                 row.principal,
                 owners.get(row.principal, ""),
                 Entry(row.space, StreamAddress.parse(row.stream)),
@@ -113,11 +115,17 @@ class UseQueries(Queries):
             for row in rows
         ]
 
-    async def begin_session(self, one: Admitted, at_ns: int, arrival: Event | None = None) -> None:
+
+class SessionRepository(Repository):
+    """Connections to the broker with the streams they may receive."""
+
+    async def begin(
+        self, one: AdmittedConnection, at_ns: int, arrival: Event | None = None
+    ) -> None:
         """Somebody was let in.  arrival: what the audit is told of it, if that is not done."""
         row = {"principal": one.principal, "connection": one.connection, "client_id": one.client_id}
         listed = sorted(one.entries)
-        async with self._transaction(write=True) as sql:
+        async with self._session.transaction(write=True) as sql:
             table = tables.sessions
             made = await sql.execute(insert(table).values(**row, from_ns=at_ns))
             (number,) = made.inserted_primary_key or (0,)
@@ -136,27 +144,27 @@ class UseQueries(Queries):
             if arrival is not None:
                 await audit_chain.append(sql, [arrival])
 
-    async def end_session(self, connection: str, how: str, at_ns: int) -> None:
+    async def end(self, connection: str, how: str, at_ns: int) -> None:
         """A connection ended; one that is not known, or ended before, is none of ours."""
         await self._end(tables.sessions.c.connection == connection, how, at_ns)
 
-    async def end_sessions_of(self, principal: str, how: str, at_ns: int) -> None:
+    async def end_of_principal(self, principal: str, how: str, at_ns: int) -> None:
         """All of somebody's that stand ended: where a broker tells no more of one than whose."""
         await self._end(tables.sessions.c.principal == principal, how, at_ns)
 
-    async def open_sessions(self) -> dict[str, str]:
+    async def open(self) -> dict[str, str]:
         """The connections that stand, as far as is known here, each with its principal."""
         table = tables.sessions
         query = select(table.c.connection, table.c.principal).where(table.c.until_ns.is_(None))
-        return {row.connection: row.principal for row in await self._rows(query)}
+        return {row.connection: row.principal for row in await self._session.rows(query)}
 
-    async def end_other_sessions(self, standing: Collection[str], how: str, at_ns: int) -> int:
+    async def end_others(self, standing: Collection[str], how: str, at_ns: int) -> int:
         """All end that are not among those that stand, unless they have just begun; how many."""
         table, before_ns = tables.sessions, at_ns - GRACE_NS
         query = select(table.c.connection).where(
             table.c.until_ns.is_(None), table.c.from_ns < before_ns
         )
-        open_ones = {row.connection for row in await self._rows(query)}
+        open_ones = {row.connection for row in await self._session.rows(query)}
         gone = sorted(open_ones - set(standing))
         for at in range(0, len(gone), _CHUNK):
             await self._end(table.c.connection.in_(gone[at : at + _CHUNK]), how, at_ns)
@@ -165,7 +173,7 @@ class UseQueries(Queries):
     async def _end(self, which: ColumnElement[bool], how: str, at_ns: int) -> None:
         table, streams = tables.sessions, tables.session_streams
         mine = and_(which, table.c.until_ns.is_(None))
-        async with self._transaction(write=True) as sql:
+        async with self._session.transaction(write=True) as sql:
             rows = (await sql.execute(select(table).where(mine).order_by(table.c.id))).all()
             ids = [row.id for row in rows]
             if not ids:
@@ -179,9 +187,9 @@ class UseQueries(Queries):
             told = [_departure(row, owners, how, at_ns) for row in rows]
             await audit_chain.append(sql, told)
 
-    async def sessions(
+    async def between(
         self, equipment: EquipmentAddress, from_ns: int, to_ns: int
-    ) -> list[Session]:
+    ) -> list[BrokerSession]:
         """Those that were let in to an equipment's streams and stood in a span, by beginning."""
         table, streams = tables.sessions, tables.session_streams
         after = func.coalesce(streams.c.batches_after, _total(streams.c.space, streams.c.stream))
@@ -195,11 +203,11 @@ class UseQueries(Queries):
             )
             .order_by(table.c.from_ns, table.c.id, streams.c.space, streams.c.stream)
         )
-        async with self._transaction() as sql:
+        async with self._session.transaction() as sql:
             rows = (await sql.execute(query)).all()
             owners = await _organisations_of(sql, {row.principal for row in rows})
         return [
-            Session(
+            BrokerSession(
                 row.principal,
                 owners.get(row.principal, ""),
                 Entry(row.space, StreamAddress.parse(row.stream)),

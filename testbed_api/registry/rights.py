@@ -9,17 +9,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress
 from broker.rights import Entry, Grant, Kind, Party, Principal, Rights
 from testbed_api.registry import tables
-from testbed_api.registry.base import Queries, going_on
-from testbed_api.registry.grants import listing_of, pause_of, request_of
-from testbed_api.registry.organisations import entries_in, principal_of
+from testbed_api.registry.base import Repository, going_on
+from testbed_api.registry.grants import request_of
+from testbed_api.registry.listings import listing_of
+from testbed_api.registry.pauses import pause_of
+from testbed_api.registry.principals import entries_in, principal_of
 
 
-class RightsQueries(Queries):
+class RightsRepository(Repository):
     """Snapshots of rights, each read in one transaction."""
 
-    async def rights_of(self, principal: str, since_ns: int = 0) -> Rights:
+    async def of_principal(self, principal: str, since_ns: int = 0) -> Rights:
         """All that decides over one principal from `since_ns` on."""
-        async with self._transaction() as sql:
+        async with self._session.transaction() as sql:
             table = tables.principals
             mine = select(table).filter_by(principal=principal).where(going_on(table, since_ns))
             found = [principal_of(row) for row in await sql.execute(mine)]
@@ -40,9 +42,9 @@ class RightsQueries(Queries):
                 await _known(sql, one),
             )
 
-    async def rights_about(self, equipment: EquipmentAddress) -> Rights:
+    async def of_equipment(self, equipment: EquipmentAddress) -> Rights:
         """All that ever decided over one equipment: who could read it at any moment of the past."""
-        async with self._transaction() as sql:
+        async with self._session.transaction() as sql:
             grants, pauses, listings = tables.grants, tables.pauses, tables.listings
             owner, name = equipment.organisation, equipment.equipment
             given = await _grants(sql, and_(grants.c.owner == owner, grants.c.equipment == name))

@@ -10,16 +10,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.namespace import LIVE, StreamAddress
 from broker.rights import Entry, Kind, Rights, Role, Span
 from testbed_api.registry import tables
-from testbed_api.registry.base import Queries, going_on, span_of
-from testbed_api.registry.grants import pause_of, request_of
-from testbed_api.registry.organisations import entries_in, principal_of
+from testbed_api.registry.base import Repository, going_on, span_of
+from testbed_api.registry.grants import request_of
+from testbed_api.registry.pauses import pause_of
+from testbed_api.registry.principals import entries_in, principal_of
 from testbed_api.registry.tokens import roles_of
 
 Stamp = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class BusToken:
     """A token for the bus: what its secret is held against, and which roles it holds."""
 
     span: Span
@@ -28,14 +29,14 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Everything:
+class RightsSnapshot:
     """All rights from a moment on, and the tokens of each principal, the oldest first."""
 
     rights: Rights
-    tokens: Mapping[str, Sequence[Shown]]
+    tokens: Mapping[str, Sequence[BusToken]]
 
 
-class ProjectionQueries(Queries):
+class RightsSnapshotRepository(Repository):
     """Everybody's rights, and whether they changed."""
 
     async def stamp(self) -> Stamp:
@@ -44,7 +45,7 @@ class ProjectionQueries(Queries):
         Rows are added, begun and ended once, and none goes: how many of each there are tells.
         """
         counted = (tables.principals, tables.tokens, tables.grants, tables.pauses)
-        async with self._transaction() as sql:
+        async with self._session.transaction() as sql:
             told: list[object] = []
             for table in counted:
                 row = (await sql.execute(select(*_counts(table)))).one()
@@ -53,9 +54,9 @@ class ProjectionQueries(Queries):
             told.extend((await sql.execute(select(func.count()).select_from(specs))).one())
             return tuple(told)
 
-    async def everything(self, since_ns: int) -> Everything:
+    async def load(self, since_ns: int) -> RightsSnapshot:
         """All that decides what anybody has on the bus from `since_ns` on."""
-        async with self._transaction() as sql:
+        async with self._session.transaction() as sql:
             people = await _going_on(sql, tables.principals, since_ns)
             began = tables.grants.c.from_ns.is_not(None)
             asked = map(request_of, await _going_on(sql, tables.grants, since_ns, began))
@@ -65,12 +66,12 @@ class ProjectionQueries(Queries):
                 pauses=tuple(map(pause_of, await _going_on(sql, tables.pauses, since_ns))),
                 known=(await _registered(sql)).union(*await _written(sql)),
             )
-            shown: dict[str, list[Shown]] = {}
+            shown: dict[str, list[BusToken]] = {}
             for row in await _going_on(sql, tables.tokens, since_ns):
                 if row.verifier:
-                    one = Shown(span_of(row), row.verifier, roles_of(row))
+                    one = BusToken(span_of(row), row.verifier, roles_of(row))
                     shown.setdefault(row.principal, []).append(one)
-            return Everything(rights, shown)
+            return RightsSnapshot(rights, shown)
 
 
 def _counts(table: Table) -> list[Any]:

@@ -74,8 +74,8 @@ class Bed:
 
     async def _made(self, one: Principal) -> dict[str, str]:
         credential, token = tokens.issued(one.id, one.span)
-        await self.parts.registry.add_principal(one)
-        await self.parts.registry.add_token(token)
+        await self.parts.registry.principals.add(one)
+        await self.parts.registry.tokens.add(token)
         return {"Authorization": f"Bearer {credential.text}"}
 
     async def ask(self, who: dict[str, str], method: str, path: str, **content: object):
@@ -101,7 +101,7 @@ async def bed(tmp_path) -> AsyncIterator[Bed]:
     ):
         registry = Registry(engine)
         for name, kind in ORGANISATIONS.items():
-            await registry.add_organisation(Organisation(name, name, kind))
+            await registry.organisations.add(Organisation(name, name, kind))
         journal = Journal(registry)
         parts = Parts(
             registry=registry,

@@ -29,7 +29,7 @@ from testbed_api.http.app import create_app
 from testbed_api.http.dependencies import Parts
 from testbed_api.recorder.freshness import Freshness
 from testbed_api.recorder.ledger import Ledger
-from testbed_api.registry.audit import Looked
+from testbed_api.registry.audit import EventFilter
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 from testbed_api.retention.deletions import Deletions
@@ -77,10 +77,10 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
         client.open(nowhere, WallClock(), client_id="api") as bus,
     ):
         registry = Registry(engine)
-        await registry.put_equipment(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
-        await registry.add_principal(ada)
-        await registry.add_token(token)
-        await registry.add_spec(StreamSpec(RIG, (Signal("p"),)))
+        await registry.equipment.put(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
+        await registry.principals.add(ada)
+        await registry.tokens.add(token)
+        await registry.streams.add(StreamSpec(RIG, (Signal("p"),)))
         journal = Journal(registry)
         parts = Parts(
             registry,
@@ -114,7 +114,7 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
 async def told(folder):
     """The newest event of the audit."""
     async with open_engine(folder) as engine:
-        return (await Registry(engine).events(Looked(), 0, 100))[-1].event
+        return (await Registry(engine).audit.events(EventFilter(), 0, 100))[-1].event
 
 
 @pytest.mark.parametrize("form", ["json", "csv"])

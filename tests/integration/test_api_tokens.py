@@ -173,8 +173,8 @@ async def test_who_follows_a_stream_is_looked_at_with_the_token_that_was_shown(b
     await bed.ask(owner, "POST", "/grants", json=GRANTED)
     await token(bed, eve, "developer")
     now_ns = bed.clock.now_ns()
-    rights = await bed.parts.registry.rights_of("eve", now_ns)
-    _, narrow = await bed.parts.registry.tokens("eve", now_ns)
+    rights = await bed.parts.registry.rights.of_principal("eve", now_ns)
+    _, narrow = await bed.parts.registry.tokens.valid("eve", now_ns)
     caller = Caller(rights.principals[0], narrow, rights, now_ns)
     assert await _still_reads(bed, caller, RIG)
     path = "/organisations/company/members/eve"

@@ -25,9 +25,9 @@ from testbed.client import audit as room
 from testbed_api import persistence
 from testbed_api.audit.journal import KEY, Journal
 from testbed_api.domain import audit
-from testbed_api.domain.audit import Event, Link, Outcome
+from testbed_api.domain.audit import AuditOutcome, ChainLink, Event
 from testbed_api.registry import sqlite
-from testbed_api.registry.audit import Looked
+from testbed_api.registry.audit import EventFilter
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 from testbed_api.settings import ServerSettings
@@ -47,7 +47,9 @@ async def auditor(bed):
 
 
 async def told(bed, after=0):
-    return [one.event for one in await bed.parts.registry.events(Looked(), after, 10_000)]
+    return [
+        one.event for one in await bed.parts.registry.audit.events(EventFilter(), after, 10_000)
+    ]
 
 
 async def last(bed, answer):
@@ -229,19 +231,19 @@ async def test_events_wait_in_order_while_the_registry_takes_none(tmp_path, monk
         with contextlib.closing(sqlite3.connect(tmp_path / "registry.sqlite")) as other:
             other.execute("BEGIN IMMEDIATE")
             for at in range(3):
-                await journal.tell(Event(at, "operate", f"GET /{at}", Outcome.ALLOWED))
+                await journal.tell(Event(at, "operate", f"GET /{at}", AuditOutcome.ALLOWED))
             other.rollback()
-            assert await registry.events(Looked(), 0, 10) == []
-            await journal.tell(Event(3, "operate", "GET /3", Outcome.ALLOWED))
-            found = [one.event.target for one in await registry.events(Looked(), 0, 10)]
+            assert await registry.audit.events(EventFilter(), 0, 10) == []
+            await journal.tell(Event(3, "operate", "GET /3", AuditOutcome.ALLOWED))
+            found = [one.event.target for one in await registry.audit.events(EventFilter(), 0, 10)]
             assert found == [f"GET /{at}" for at in range(4)]
             other.execute("BEGIN IMMEDIATE")
             monkeypatch.setattr("testbed_api.audit.journal.MOST_WAITING", 5)
             for at in range(4, 12):
-                await journal.tell(Event(at, "operate", f"GET /{at}", Outcome.ALLOWED))
+                await journal.tell(Event(at, "operate", f"GET /{at}", AuditOutcome.ALLOWED))
             other.rollback()
         await journal.settle(20)
-        *kept, told = [one.event for one in await registry.events(Looked(), 4, 10)]
+        *kept, told = [one.event for one in await registry.audit.events(EventFilter(), 4, 10)]
         assert [one.target for one in kept] == [f"GET /{at}" for at in range(7, 12)]
         assert (told.outcome, facts(told)) == ("failed", {"lost": 3})
 
@@ -326,7 +328,7 @@ async def test_the_chain_that_the_api_shows_is_whole(bed, auditor):
     key = (await bed.ask(auditor, "GET", "/audit/key")).json()["key"]
     assert signed == [newest]
     held = [audit_head.Head.of(one) for one in signed]
-    links = [Link.of(one) for one in page["items"]]
+    links = [ChainLink.of(one) for one in page["items"]]
     assert len(links) >= 5
     assert audit.verify(links, held, [key]) is None
     assert audit.verify(links[:-3], held, [key]) is not None
@@ -428,16 +430,16 @@ async def test_anchors_reach_the_gateways_disk_and_fit_the_chain(tmp_path, monke
     signer = Signer.of((folder / KEY).read_text())
     assert (folder / KEY).stat().st_mode & 0o777 == 0o600
     async with persistence.alone(ServerSettings(folder=folder)) as kept:
-        links = await kept.registry.events(Looked(), 0, 1_000)
-        signed = [one for _, one in await kept.registry.heads(0, 1_000)]
+        links = await kept.registry.audit.events(EventFilter(), 0, 1_000)
+        signed = [one for _, one in await kept.registry.audit.heads(0, 1_000)]
     held = room.read(path)
     assert audit.verify(links, [*signed, *held], [signer.key]) is None
     assert audit.verify(links[: held[-1].count - 1], held, [signer.key]) is not None
     async with serving(folder):
         pass
     async with persistence.alone(ServerSettings(folder=folder)) as kept:
-        links = await kept.registry.events(Looked(), 0, 1_000)
-        head = await kept.registry.newest_head()
+        links = await kept.registry.audit.events(EventFilter(), 0, 1_000)
+        head = await kept.registry.audit.newest_head()
         assert (head.count, head.hash) == (len(links), links[-1].hash)  # signed at the end
 
 

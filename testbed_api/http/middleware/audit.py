@@ -13,7 +13,7 @@ import structlog
 from starlette.datastructures import MutableHeaders
 
 from broker.rights import Action
-from testbed_api.domain.audit import Act, Outcome
+from testbed_api.domain.audit import Act, AuditOutcome
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -105,11 +105,11 @@ class _Answer:
         outcome = outcome_of(self._scope["method"], self._act, self.status, self._scope["path"])
         if parts is None or outcome is None:
             return
-        if outcome is Outcome.ALLOWED and self._act.told:
+        if outcome is AuditOutcome.ALLOWED and self._act.told:
             return
         reason = _reason(self.status, self._body)
-        if broke_off and outcome is Outcome.ALLOWED and not self._is_live:
-            outcome, reason = Outcome.FAILED, "the answer broke off"
+        if broke_off and outcome is AuditOutcome.ALLOWED and not self._is_live:
+            outcome, reason = AuditOutcome.FAILED, "the answer broke off"
         await parts.journal.tell(self._act.event(parts.clock.now_ns(), outcome, reason))
 
 
@@ -131,18 +131,18 @@ def describe(act: Act, scope: Mapping[str, Any]) -> None:
         act.owner = scope.get("path_params", {}).get("organisation")
 
 
-def outcome_of(method: str, act: Act, status: int, path: str) -> Outcome | None:
+def outcome_of(method: str, act: Act, status: int, path: str) -> AuditOutcome | None:
     """What there is to tell of a request that got this status; None for nothing."""
     if status in _REFUSALS:
-        return Outcome.REFUSED
+        return AuditOutcome.REFUSED
     hands_out = act.action in _READS and path != _COUNTS
     if method in _SAFE and not hands_out:
         return None
     if status >= 500 or status == 0:
-        return Outcome.FAILED
+        return AuditOutcome.FAILED
     if status >= 400:  # wrong in itself, which says little of a read
-        return None if method in _SAFE else Outcome.FAILED
-    return Outcome.ALLOWED
+        return None if method in _SAFE else AuditOutcome.FAILED
+    return AuditOutcome.ALLOWED
 
 
 def _reason(status: int, body: bytes) -> str:

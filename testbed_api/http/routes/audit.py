@@ -9,7 +9,7 @@ from testbed_api.http import openapi_examples
 from testbed_api.http.auth import Asking, asks
 from testbed_api.http.dependencies import Given
 from testbed_api.http.schemas import EventsWanted, Heads
-from testbed_api.registry.audit import Looked
+from testbed_api.registry.audit import EventFilter
 
 router = APIRouter(tags=["audit"], prefix="/audit")
 
@@ -58,7 +58,7 @@ async def events(
     if not everything:
         caller.must(Action.AUDIT, caller.organisation)
     from_ns, until_ns = asked.between()
-    looked = Looked(
+    looked = EventFilter(
         None if everything else caller.organisation,
         asked.principal,
         asked.organisation,
@@ -66,7 +66,7 @@ async def events(
         from_ns,
         until_ns,
     )
-    found = await parts.registry.events(looked, asked.cursor, asked.limit + 1)
+    found = await parts.registry.audit.events(looked, asked.cursor, asked.limit + 1)
     page, more = found[: asked.limit], len(found) > asked.limit
     following = page[-1].number if more else None
     return {"items": [one.plain for one in page], "next": following, "all": everything}
@@ -82,9 +82,9 @@ async def heads(asked: Annotated[Heads, Query()], parts: Given, caller: Asking) 
     """So many events, the last with this hash: signed every minute, and handed to every gateway."""
     caller.must(Action.AUDIT, caller.organisation)
     if asked.newest:
-        newest = await parts.registry.newest_head()
+        newest = await parts.registry.audit.newest_head()
         return {"items": [] if newest is None else [newest.plain], "next": None}
-    found = await parts.registry.heads(asked.cursor, asked.limit + 1)
+    found = await parts.registry.audit.heads(asked.cursor, asked.limit + 1)
     page, more = found[: asked.limit], len(found) > asked.limit
     return {"items": [one.plain for _, one in page], "next": page[-1][0] if more else None}
 

@@ -46,8 +46,8 @@ async def add_credential(form: CredentialForm, parts: Given, caller: Asking) -> 
     made = organisations.machine(form.principal, caller.organisation, scope, Span(now_ns, until_ns))
     credential, token = tokens.issued(made.id, made.span, by=caller.id)
     async with parts.registry.change() as registry:
-        await registry.add_principal(made, caller.id)
-        await registry.add_token(token)
+        await registry.principals.add(made, caller.id)
+        await registry.tokens.add(token)
     await parts.announce(made.id)
     return {"credential": credential.text} | held(made)
 
@@ -61,7 +61,7 @@ async def add_credential(form: CredentialForm, parts: Given, caller: Asking) -> 
 async def credentials(parts: Given, caller: Asking) -> dict[str, Any]:
     """For owners, engineers and developers."""
     caller.must(Action.ISSUE, caller.organisation)
-    found = await parts.registry.principals(caller.organisation, caller.at_ns)
+    found = await parts.registry.principals.in_organisation(caller.organisation, caller.at_ns)
     return {"items": [held(one) for one in found if one.kind is Kind.MACHINE]}
 
 
@@ -80,7 +80,7 @@ async def remove_credential(principal: Id, parts: Given, caller: Asking) -> Resp
     try:
         if before is None:
             raise Unknown(f"there is no machine {principal!r}")
-        await parts.registry.end_principal(before, by=caller.id, now_ns=parts.clock.now_ns())
+        await parts.registry.principals.end(before, by=caller.id, now_ns=parts.clock.now_ns())
     finally:
         await parts.kick(principal)  # also if it is gone: an earlier kick may have found no broker
     return Response(status_code=204)
@@ -111,7 +111,9 @@ async def machines_tokens(principal: Id, parts: Given, caller: Asking) -> dict[s
     """Without their secrets, which nobody has but the machine."""
     caller.must(Action.ISSUE, caller.organisation)
     await _machine(parts, caller, principal)
-    return {"items": [shown(one) for one in await parts.registry.tokens(principal, caller.at_ns)]}
+    return {
+        "items": [shown(one) for one in await parts.registry.tokens.valid(principal, caller.at_ns)]
+    }
 
 
 @router.delete(
@@ -156,7 +158,7 @@ async def issue(parts: Parts, caller: Caller, whose: Principal, form: TokenForm)
     credential, token = tokens.issued(whose.id, span, label=form.label, by=caller.id)
     if form.roles is not None:
         token = token.narrowed(form.roles, whose)
-    made = await parts.registry.add_token(token)
+    made = await parts.registry.tokens.add(token)
     await parts.announce(whose.id)
     return {"credential": credential.text} | shown(made)
 
@@ -164,7 +166,7 @@ async def issue(parts: Parts, caller: Caller, whose: Principal, form: TokenForm)
 async def revoke(parts: Parts, caller: Caller, principal: str, number: int) -> Response:
     """End one token of a principal, and its connections: which of them showed it nobody knows."""
     try:
-        await parts.registry.revoke_token(
+        await parts.registry.tokens.revoke(
             principal, number, by=caller.id, now_ns=parts.clock.now_ns()
         )
     finally:
@@ -215,7 +217,7 @@ async def _machine(parts: Parts, caller: Caller, principal: str) -> Principal:
 
 async def _machine_or_gone(parts: Parts, caller: Caller, principal: str) -> Principal | None:
     """The same, None if there is nobody of that name; raises Unknown for anybody else."""
-    one = await parts.registry.principal(principal, parts.clock.now_ns())
+    one = await parts.registry.principals.find(principal, parts.clock.now_ns())
     if one is not None and (one.organisation, one.kind) != (caller.organisation, Kind.MACHINE):
         raise Unknown(f"there is no machine {principal!r}")
     return one

@@ -77,7 +77,7 @@ async def add_code(address: OfEquipment, parts: Given, caller: Asking) -> dict[s
     code, kept = enrolling.issued(address, caller.id, now_ns)
     async with parts.registry.change() as registry:
         await _must_have_none(registry, address, now_ns)
-        await registry.add_enrolment(kept)
+        await registry.enrolments.add(kept)
     return {"code": code, "expires": text_of(kept.span.until_ns or now_ns)}
 
 
@@ -109,7 +109,7 @@ async def enrol(form: ClaimForm, parts: Given, asked: Asked) -> dict[str, Any]:
     parts.failures.begin(keys, now_ns)
     public_key = await asyncio.to_thread(form.checked_key)
     async with parts.registry.change() as registry:
-        before = await registry.enrolment(enrolling.hashed(form.code))
+        before = await registry.enrolments.find(enrolling.hashed(form.code))
         try:
             used = None if before is None else before.used(public_key, now_ns)
         except Refused:
@@ -120,8 +120,8 @@ async def enrol(form: ClaimForm, parts: Given, asked: Asked) -> dict[str, Any]:
                 hint="have a new one made: testbed gateway code",
             )
         credential, token = await _admit(registry, before, used, now_ns)
-        await registry.put_enrolment(used)
-        await registry.add_token(token)
+        await registry.enrolments.update(used)
+        await registry.tokens.add(token)
     parts.failures.succeeded(keys)
     if before.principal is not None:
         await parts.kick(before.principal)
@@ -156,8 +156,8 @@ async def gateway(address: OfEquipment, parts: Given, caller: Asking) -> dict[st
     `testbed gateway enrol` printed on the machine.
     """
     caller.must(Action.WATCH, address)
-    enrolled = {one.principal: one for one in await parts.registry.enrolments(address)}
-    here = await parts.registry.principals(address.organisation, caller.at_ns)
+    enrolled = {one.principal: one for one in await parts.registry.enrolments.history(address)}
+    here = await parts.registry.principals.in_organisation(address.organisation, caller.at_ns)
     items = []
     for one in here:
         if one.scope.equipment == address:
@@ -186,14 +186,14 @@ async def lock_out(address: OfEquipment, parts: Given, caller: Asking) -> Respon
     caller.must(Action.SHARE, address)
     now_ns = parts.clock.now_ns()
     async with parts.registry.change() as registry:
-        former = await registry.gateways(address)
+        former = await registry.principals.gateways(address)
         if not former:
             raise Unknown(f"{address} has no gateway")
         for name in former:
-            one = await registry.principal(name, now_ns)
+            one = await registry.principals.find(name, now_ns)
             if one is not None:
-                await registry.end_principal(one, by=caller.id, now_ns=now_ns)
-        await registry.end_enrolments(address, by=caller.id, now_ns=now_ns)
+                await registry.principals.end(one, by=caller.id, now_ns=now_ns)
+        await registry.enrolments.end(address, by=caller.id, now_ns=now_ns)
     for name in former:  # also those that are gone: an earlier kick may have found no broker
         await parts.kick(name)
     return Response(status_code=204)
@@ -201,8 +201,8 @@ async def lock_out(address: OfEquipment, parts: Given, caller: Asking) -> Respon
 
 async def _must_have_none(registry: Registry, address: EquipmentAddress, now_ns: int) -> None:
     """Two gateways of one equipment would send the same streams; raises Taken."""
-    for name in await registry.gateways(address):
-        if await registry.principal(name, now_ns) is not None:
+    for name in await registry.principals.gateways(address):
+        if await registry.principals.find(name, now_ns) is not None:
             raise Taken(
                 f"{address} has gateway {name}",
                 hint=f"lock it out first: testbed gateway lock-out {address}",
@@ -218,11 +218,11 @@ async def _admit(
         await _must_have_none(registry, used.equipment, now_ns)
         scope = Scope(equipment=used.equipment)
         made = organisations.machine(name, used.equipment.organisation, scope, Span(now_ns))
-        await registry.add_principal(made, used.by)
-    elif await registry.principal(name, now_ns) is None:
+        await registry.principals.add(made, used.by)
+    elif await registry.principals.find(name, now_ns) is None:
         raise Unauthenticated("the gateway of this code is let in no more")
-    for token in await registry.tokens(name, now_ns):
-        await registry.revoke_token(name, token.id, by=used.by, now_ns=now_ns)
+    for token in await registry.tokens.valid(name, now_ns):
+        await registry.tokens.revoke(name, token.id, by=used.by, now_ns=now_ns)
     credential, kept = tokens.issued(name, Span(now_ns), label="enrolled", by=used.by)
     return credential.text, kept
 

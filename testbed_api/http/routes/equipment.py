@@ -43,7 +43,7 @@ async def put_equipment(
     caller.must(Action.REGISTER, address)
     site = {level: name for level, name in form.site.model_dump().items() if name}
     one = Equipment(address, form.name, form.kind, site, form.description)
-    await parts.registry.put_equipment(one)
+    await parts.registry.equipment.put(one)
     return equipment_told(one)
 
 
@@ -56,7 +56,7 @@ async def put_equipment(
 async def equipment(address: OfEquipment, parts: Given, caller: Asking) -> dict[str, Any]:
     """Missing and foreign equipment answer alike."""
     caller.must(Action.SEE, address)
-    return equipment_told(await parts.registry.equipment(address))
+    return equipment_told(await parts.registry.equipment.get(address))
 
 
 @router.get(
@@ -72,7 +72,7 @@ async def all_equipment(
 ) -> dict[str, Any]:
     """A page, by address; `next` goes on behind it and is null on the last."""
     after = None if asked.cursor is None else EquipmentAddress.parse(asked.cursor)
-    found = await parts.registry.all_equipment(after, asked.limit + 1, among=caller.seen)
+    found = await parts.registry.equipment.page(after, asked.limit + 1, among=caller.seen)
     return _page(found, asked.limit, equipment_told, lambda one: one.address)
 
 
@@ -87,7 +87,7 @@ async def all_equipment(
 async def streams(asked: Annotated[Paged, Query()], parts: Given, caller: Asking) -> dict[str, Any]:
     """A page, by address, each with its newest spec and how fresh it is in the spaces you see."""
     after = None if asked.cursor is None else StreamAddress.parse(asked.cursor)
-    found = await parts.registry.streams(after, asked.limit + 1, among=caller.seen)
+    found = await parts.registry.streams.page(after, asked.limit + 1, among=caller.seen)
     return _page(
         found, asked.limit, lambda one: _stream(parts, caller, one), lambda one: one.address
     )
@@ -102,7 +102,7 @@ async def streams(asked: Annotated[Paged, Query()], parts: Given, caller: Asking
 async def stream(address: OfStream, parts: Given, caller: Asking) -> dict[str, Any]:
     """Its newest spec, and how fresh it is in the spaces you see; older specs count from 1."""
     caller.must(Action.SEE, address)
-    return _stream(parts, caller, await parts.registry.spec(address))
+    return _stream(parts, caller, await parts.registry.streams.get(address))
 
 
 @router.get(
@@ -114,7 +114,7 @@ async def stream(address: OfStream, parts: Given, caller: Asking) -> dict[str, A
 async def spec(address: OfStream, version: Version, parts: Given, caller: Asking) -> dict[str, Any]:
     """A spec never changes once it has a version."""
     caller.must(Action.SEE, address)
-    return messages.spec_json(await parts.registry.spec(address, version))
+    return messages.spec_json(await parts.registry.streams.get(address, version))
 
 
 @router.post(
@@ -134,16 +134,18 @@ async def add_spec(
     caller.must(Action.DESCRIBE, address)
     proposal = await asyncio.to_thread(form.spec, address)  # the first unit loads UCUM's grammar
     async with parts.changes.of(await _gateways(parts, address)) as registry:
-        if not await registry.has_stream(address):
-            count = await registry.stream_count(address.organisation)
+        if not await registry.streams.exists(address):
+            count = await registry.streams.count(address.organisation)
             parts.limits.registering(address.organisation, count, caller.at_ns)
-        spec = await registry.add_spec(proposal)
+        spec = await registry.streams.add(proposal)
     return messages.spec_json(spec)
 
 
 async def _gateways(parts: Parts, address: StreamAddress) -> list[str]:
     """Those of its equipment: what is registered they may publish."""
-    mine = await parts.registry.principals(address.organisation, parts.clock.now_ns())
+    mine = await parts.registry.principals.in_organisation(
+        address.organisation, parts.clock.now_ns()
+    )
     return [one.id for one in mine if one.scope.equipment == address.owner]
 
 

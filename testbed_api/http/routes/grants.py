@@ -11,7 +11,7 @@ from broker.clock import NS_PER_S, text_of
 from broker.errors import Forbidden, Invalid, Unknown
 from broker.rights import Action, Pause, Span
 from testbed_api.domain import grants as domain_grants
-from testbed_api.domain.grants import Request, State
+from testbed_api.domain.grants import GrantRequest, State
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import Asking, Caller, asks
 from testbed_api.http.dependencies import Given, Parts
@@ -97,17 +97,17 @@ async def add_grants(form: GrantForm, parts: Given, caller: Asking) -> dict[str,
     entries = [one.entry() for one in form.streams]
     for one in entries:
         caller.must(Action.SHARE, one)
-    if form.company not in {one.id for one in await parts.registry.organisations()}:
+    if form.company not in {one.id for one in await parts.registry.organisations.all()}:
         raise Unknown(f"there is no organisation {form.company!r}")
     now_ns = parts.clock.now_ns()
     span = Span(now_ns, whole_end(form.expires_in_s, now_ns))
     made = [
-        Request(form.company, one, form.purpose, now_ns).granted(span, caller.id, now_ns)
+        GrantRequest(form.company, one, form.purpose, now_ns).granted(span, caller.id, now_ns)
         for one in entries
     ]
     concerned = await parts.changes.of_organisation(form.company)
     async with parts.changes.of(concerned) as registry:
-        return {"items": [told(await registry.add_request(one), now_ns) for one in made]}
+        return {"items": [told(await registry.grants.add(one), now_ns) for one in made]}
 
 
 @router.post(
@@ -129,11 +129,13 @@ async def add_requests(form: RequestForm, parts: Given, caller: Asking) -> dict[
     made = []
     for entry in dict.fromkeys(one.entry() for one in form.streams):
         caller.must(Action.ASK, entry.address.owner)
-        await parts.registry.spec(entry.address)
-        asked = Request(caller.organisation, entry, form.purpose, now_ns, caller.id, wanted=wanted)
+        await parts.registry.streams.get(entry.address)
+        asked = GrantRequest(
+            caller.organisation, entry, form.purpose, now_ns, caller.id, wanted=wanted
+        )
         made.append(asked)
     async with parts.registry.change() as registry:
-        return {"items": [told(await registry.add_request(one), now_ns) for one in made]}
+        return {"items": [told(await registry.grants.add(one), now_ns) for one in made]}
 
 
 @router.get(
@@ -151,7 +153,7 @@ async def grants(
     """
     mine = caller.organisation
     caller.must(Action.WATCH, mine)
-    found = await parts.registry.requests_of(mine, asked.cursor, asked.limit + 1)
+    found = await parts.registry.grants.page(mine, asked.cursor, asked.limit + 1)
     page, more = found[: asked.limit], len(found) > asked.limit
     return {"items": await _all_told(parts, page), "next": page[-1].id if more else None}
 
@@ -236,19 +238,19 @@ async def revoke_grant(number: Number, parts: Given, caller: Asking) -> Response
     return Response(status_code=204)
 
 
-async def _put(parts: Parts, before: Request, after: Request) -> dict[str, Any]:
+async def _put(parts: Parts, before: GrantRequest, after: GrantRequest) -> dict[str, Any]:
     """Keep what became of it; who reads more or less by it is kicked."""
     async with parts.changes.of(await parts.changes.of_organisation(before.company)) as registry:
-        await registry.put_request(after, before)
+        await registry.grants.update(after, before)
     (shown,) = await _all_told(parts, [after])
     return shown
 
 
-async def _found(parts: Parts, caller: Caller, number: int) -> Request:
+async def _found(parts: Parts, caller: Caller, number: int) -> GrantRequest:
     """One of the caller's organisation, on either side; raises Unknown for any other."""
     missing = Unknown(f"there is no grant {number}")
     try:
-        one = await parts.registry.request(number)
+        one = await parts.registry.grants.get(number)
     except Unknown as exc:
         raise missing from exc
     if caller.organisation not in {one.company, one.entry.address.organisation}:
@@ -256,7 +258,7 @@ async def _found(parts: Parts, caller: Caller, number: int) -> Request:
     return one
 
 
-async def _its_owners(parts: Parts, caller: Caller, number: int) -> Request:
+async def _its_owners(parts: Parts, caller: Caller, number: int) -> GrantRequest:
     """One of a stream that the caller may share."""
     one = await _found(parts, caller, number)
     _must(caller, Action.SHARE, one.entry.address.organisation)
@@ -270,26 +272,26 @@ def _must(caller: Caller, action: Action, organisation: str) -> None:
     caller.must(action, organisation)
 
 
-async def _all_told(parts: Parts, found: Sequence[Request]) -> list[dict[str, Any]]:
+async def _all_told(parts: Parts, found: Sequence[GrantRequest]) -> list[dict[str, Any]]:
     """Grants as the API shows them, paused ones as such."""
     now_ns = parts.clock.now_ns()
     owners = {one.entry.address.organisation for one in found}
     pauses = [
         pause
         for owner in sorted(owners)
-        for pause in (await parts.registry.pauses(owner)).values()
+        for pause in (await parts.registry.pauses.by_owner(owner)).values()
         if pause.span.covers(now_ns)
     ]
     return [told(one, now_ns, paused=_is_paused(one, pauses)) for one in found]
 
 
-def _is_paused(one: Request, pauses: list[Pause]) -> bool:
+def _is_paused(one: GrantRequest, pauses: list[Pause]) -> bool:
     if one.grant is None or one.state is not State.GRANTED:
         return False
     return any(policy.stops(pause, one.grant) for pause in pauses)
 
 
-def told(one: Request, now_ns: int, *, paused: bool = False) -> dict[str, Any]:
+def told(one: GrantRequest, now_ns: int, *, paused: bool = False) -> dict[str, Any]:
     """A grant as the API shows it."""
     span = one.wanted if one.grant is None else one.grant.span
     return {

@@ -27,7 +27,7 @@ from testbed_api.http.schemas import (
     storable,
 )
 from testbed_api.http.streaming import Streamed, begun
-from testbed_api.registry.equipment import Seen
+from testbed_api.registry.equipment import Visibility
 from testbed_api.stores.port import Window
 
 router = APIRouter(tags=["sharing"])
@@ -101,8 +101,8 @@ async def put_listing(
     the one that is named here, and nothing else without a grant.
     """
     caller.must(Action.SHARE, address)
-    await parts.registry.equipment(address)
-    known = {one.id for one in await parts.registry.organisations()}
+    await parts.registry.equipment.get(address)
+    known = {one.id for one in await parts.registry.organisations.all()}
     strangers = sorted(set(form.organisations) - known)
     if strangers:
         raise Unknown(f"there is no organisation {strangers[0]!r}")
@@ -111,8 +111,8 @@ async def put_listing(
     one = Listing(address, to, Span(parts.clock.now_ns()), sample)
     offer = Offer(one, form.terms)
     if sample is not None:
-        await parts.registry.spec(sample.entry.address)
-    await parts.registry.put_listing(one, by=caller.id, terms=offer.terms)
+        await parts.registry.streams.get(sample.entry.address)
+    await parts.registry.listings.put(one, by=caller.id, terms=offer.terms)
     return await _told(parts, caller, address, offer)
 
 
@@ -125,8 +125,8 @@ async def put_listing(
 async def end_listing(address: OfEquipment, parts: Given, caller: Asking) -> Response:
     """For owners and engineers of its organisation. Grants that were given stay."""
     caller.must(Action.SHARE, address)
-    await parts.registry.equipment(address)
-    await parts.registry.end_listing(address, by=caller.id, now_ns=parts.clock.now_ns())
+    await parts.registry.equipment.get(address)
+    await parts.registry.listings.end(address, by=caller.id, now_ns=parts.clock.now_ns())
     return Response(status_code=204)
 
 
@@ -139,7 +139,7 @@ async def end_listing(address: OfEquipment, parts: Given, caller: Asking) -> Res
 async def listing(address: OfEquipment, parts: Given, caller: Asking) -> dict[str, Any]:
     """For whoever sees it; to whom it is listed, for its own organisation alone."""
     caller.must(Action.SEE, address)
-    offer = await parts.registry.offer(address, caller.at_ns)
+    offer = await parts.registry.listings.find(address, caller.at_ns)
     if address.organisation != caller.organisation and address not in caller.seen.equipment:
         offer = None  # it is granted, and listed to others at most
     return await _told(parts, caller, address, offer)
@@ -161,7 +161,7 @@ async def listings(
     behind = [one for one in listed if after is None or one > after]
     page = behind[: asked.limit]
     items = [
-        await _told(parts, caller, one, await parts.registry.offer(one, caller.at_ns))
+        await _told(parts, caller, one, await parts.registry.listings.find(one, caller.at_ns))
         for one in page
     ]
     return {"items": items, "next": str(page[-1]) if len(behind) > asked.limit else None}
@@ -179,12 +179,12 @@ async def sample(
 ) -> StreamingResponse:
     """For people of its organisation, and of those that it is listed to; as `history` answers."""
     caller.must(Action.SEE, address)
-    offer = await parts.registry.offer(address, caller.at_ns)
+    offer = await parts.registry.listings.find(address, caller.at_ns)
     if offer is None or offer.listing.sample is None:
         raise Unknown(f"there is no sample of {address}")
     caller.must(Action.SAMPLE, address)
     one = offer.listing.sample
-    spec = await parts.registry.spec(one.entry.address)
+    spec = await parts.registry.streams.get(one.entry.address)
     window = Window(one.entry.space, spec, spec.names, one.from_ns, one.to_ns)
     gaps = await parts.ledger.gaps(one.entry.space, one.entry.address, one.from_ns, one.to_ns)
     parts.limits.reading(caller.organisation, parts.clock.now_ns())
@@ -200,7 +200,7 @@ async def _told(
     parts: Parts, caller: Caller, address: EquipmentAddress, offer: Offer | None
 ) -> dict[str, Any]:
     """An equipment with its streams, as it is listed."""
-    told = equipment_told(await parts.registry.equipment(address))
+    told = equipment_told(await parts.registry.equipment.get(address))
     streams = [one async for one in _streams(parts, address)]
     told |= {"everybody": False, "terms": "", "sample": None, "streams": streams}
     if offer is not None:
@@ -215,8 +215,8 @@ async def _told(
 async def _streams(parts: Parts, address: EquipmentAddress) -> Any:
     """Each stream with its signals and their units."""
     after: StreamAddress | None = None
-    among = Seen(equipment=frozenset({address}))
-    while page := await parts.registry.streams(after, 500, among=among):
+    among = Visibility(equipment=frozenset({address}))
+    while page := await parts.registry.streams.page(after, 500, among=among):
         for spec in page:
             signals = {one.name: one.unit for one in spec.signals}
             yield {"stream": str(spec.address), "signals": signals}

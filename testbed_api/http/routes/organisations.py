@@ -36,7 +36,7 @@ async def add_organisation(form: OrganisationForm, parts: Given, caller: Asking)
     caller.must(Action.FOUND)
     made = Organisation(form.id, form.name, form.kind)
     async with parts.registry.change() as registry:
-        await registry.add_organisation(made)
+        await registry.organisations.add(made)
         told = await _joined(registry, parts, caller, form.owner, form.id, {Role.OWNER})
     await parts.announce(form.owner)
     return _organisation(made) | told
@@ -51,7 +51,7 @@ async def add_organisation(form: OrganisationForm, parts: Given, caller: Asking)
 async def organisations(parts: Given, caller: Asking) -> dict[str, Any]:
     """Your own and those whose equipment you see; all of them for who makes them."""
     caller.must(Action.ENTER)
-    found = await parts.registry.organisations()
+    found = await parts.registry.organisations.all()
     return {"items": [_organisation(one) for one in found if caller.sees_organisation(one.id)]}
 
 
@@ -64,7 +64,7 @@ async def organisations(parts: Given, caller: Asking) -> dict[str, Any]:
 async def members(organisation: Id, parts: Given, caller: Asking) -> dict[str, Any]:
     """For its members."""
     caller.must(Action.WATCH, organisation)
-    found = await parts.registry.principals(organisation, caller.at_ns)
+    found = await parts.registry.principals.in_organisation(organisation, caller.at_ns)
     return {"items": [_member(one) for one in found if one.kind is Kind.PERSON]}
 
 
@@ -101,7 +101,9 @@ async def put_member(
     async with parts.changes.of([person]) as registry:
         before = await _found(registry, parts, organisation, person)
         now_ns = parts.clock.now_ns()
-        made = await registry.change_roles(before, form.roles, by=caller.id, now_ns=now_ns)
+        made = await registry.principals.change_roles(
+            before, form.roles, by=caller.id, now_ns=now_ns
+        )
     return _member(made)
 
 
@@ -117,7 +119,7 @@ async def remove_member(organisation: Id, person: Id, parts: Given, caller: Aski
     caller.must(Action.MANAGE, organisation)
     async with parts.registry.change() as registry:
         before = await _found(registry, parts, organisation, person)
-        await registry.end_principal(before, by=caller.id, now_ns=parts.clock.now_ns())
+        await registry.principals.end(before, by=caller.id, now_ns=parts.clock.now_ns())
     await parts.kick(person)
     return Response(status_code=204)
 
@@ -134,13 +136,13 @@ async def _joined(
     now_ns = parts.clock.now_ns()
     one = domain_organisations.person(person, organisation, roles, now_ns)
     credential, token = tokens.issued(one.id, Span(now_ns), label=FIRST, by=caller.id)
-    await registry.add_principal(one, caller.id)
-    await registry.add_token(token)
+    await registry.principals.add(one, caller.id)
+    await registry.tokens.add(token)
     return {"credential": credential.text} | _member(one)
 
 
 async def _found(registry: Registry, parts: Parts, organisation: str, person: str) -> Principal:
-    one = await registry.principal(person, parts.clock.now_ns())
+    one = await registry.principals.find(person, parts.clock.now_ns())
     if one is None or (one.organisation, one.kind) != (organisation, Kind.PERSON):
         raise Unknown(f"there is no member {person!r} of {organisation}")
     return one

@@ -54,11 +54,11 @@ async def add_pause(form: PauseForm, parts: Given, caller: Asking) -> dict[str, 
     """
     one = form.pause(caller, parts.clock.now_ns())
     if one.equipment is not None:
-        await parts.registry.equipment(EquipmentAddress(one.owner, one.equipment))
+        await parts.registry.equipment.get(EquipmentAddress(one.owner, one.equipment))
     standing = {_about(each) for each in (await _standing(parts, caller))}
     async with parts.changes.of(await _concerned(parts, one)) as registry:
         if _about(one) not in standing:
-            await registry.add_pause(one, by=caller.id)
+            await registry.pauses.add(one, by=caller.id)
     return _told(one)
 
 
@@ -87,7 +87,7 @@ async def end_pauses(
     now_ns = parts.clock.now_ns()
     one = asked.pause(caller, now_ns)
     async with parts.changes.of(await _concerned(parts, one)) as registry:
-        ended = await registry.end_pauses(one, by=caller.id, now_ns=now_ns)
+        ended = await registry.pauses.end(one, by=caller.id, now_ns=now_ns)
     if not ended:
         raise Unknown("nothing is paused in these words", hint="GET /pauses shows what is")
     return {"resumed": ended}
@@ -95,13 +95,13 @@ async def end_pauses(
 
 async def _standing(parts: Parts, caller: Caller) -> list[Pause]:
     now_ns = parts.clock.now_ns()
-    found = (await parts.registry.pauses(caller.organisation)).values()
+    found = (await parts.registry.pauses.by_owner(caller.organisation)).values()
     return [one for one in found if one.span.covers(now_ns)]
 
 
 async def _concerned(parts: Parts, one: Pause) -> list[str]:
     """Everybody of a company with a grant that it stops."""
-    companies = {each.company for each in await parts.registry.requests(owner=one.owner)}
+    companies = {each.company for each in await parts.registry.grants.by_owner(one.owner)}
     if one.company is not None:
         companies &= {one.company}
     return [

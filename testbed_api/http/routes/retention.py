@@ -11,8 +11,7 @@ from broker.rights import Action
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import Asking, asks
 from testbed_api.http.dependencies import Given
-from testbed_api.http.schemas import Finite, Form, Letters, OfStream, Text
-from testbed_api.http.schemas import Span as SpanForm
+from testbed_api.http.schemas import Finite, Form, Letters, OfStream, Text, TimeSpanForm
 from testbed_api.retention.deletions import Deletion, Span
 from testbed_api.retention.enforcer import DAY_S
 from testbed_api.retention.fingerprint import EARLIEST_NS
@@ -52,7 +51,7 @@ class RetentionForm(Form):
     ]
 
 
-class DeletionForm(SpanForm):
+class DeletionForm(TimeSpanForm):
     """What is to go: `from` is included, all before `to` if left out; `to` is not, now at most."""
 
     why: Annotated[Text, Field(description="kept with the proof")] = ""
@@ -91,7 +90,7 @@ async def put_retention(
     What is kept for a week or longer goes a day at a time, after midnight UTC.
     """
     caller.must(Action.SHARE, address)
-    await parts.registry.spec(address)
+    await parts.registry.streams.get(address)
     keep_s = None if form.keep_days is None else round(form.keep_days * DAY_S)
     parts.act.facts["keep_s"] = keep_s
     await parts.keeper.deletions.keep(address, keep_s)
@@ -107,7 +106,7 @@ async def put_retention(
 async def retention(address: OfStream, parts: Given, caller: Asking) -> dict[str, Any]:
     """For whoever sees the stream; null is for ever."""
     caller.must(Action.SEE, address)
-    await parts.registry.spec(address)
+    await parts.registry.streams.get(address)
     keep_s = (await parts.keeper.deletions.kept()).get(address)
     return {"stream": str(address), "keep_days": None if keep_s is None else keep_s / DAY_S}
 
@@ -128,7 +127,7 @@ async def add_deletion(
     Of samples that come meanwhile a second record tells. The span is a gap with cause `deleted`.
     """
     caller.must(Action.SHARE, address)
-    await parts.registry.spec(address)
+    await parts.registry.streams.get(address)
     now_ns = parts.clock.now_ns()
     from_ns, to_ns = form.between(EARLIEST_NS, now_ns)
     if to_ns > now_ns:
@@ -153,7 +152,7 @@ async def deletions(
 ) -> dict[str, Any]:
     """For whoever reads the stream in that space. `done` is null while it is under way."""
     caller.must_read(asked.space, address)
-    await parts.registry.spec(address)
+    await parts.registry.streams.get(address)
     listed = parts.keeper.deletions.listed
     found = await listed(asked.space, address, asked.cursor, asked.limit + 1)
     page, more = found[: asked.limit], len(found) > asked.limit

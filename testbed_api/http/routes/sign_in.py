@@ -39,14 +39,14 @@ async def sign_in(form: SignInForm, parts: Given, request: Request) -> dict[str,
     keys = (f"person {form.person}", f"address {address}")
     parts.act.principal = form.person  # who it says it is
     parts.failures.begin(keys, now_ns)
-    kept = await parts.registry.password(form.person)
+    kept = await parts.registry.passwords.find(form.person)
     given = form.password.get_secret_value()
     right = await asyncio.to_thread(passwords.is_right, given, kept)
-    who = await parts.registry.principal(form.person, now_ns)
+    who = await parts.registry.principals.find(form.person, now_ns)
     if not right or who is None or who.kind is not Kind.PERSON:
         raise Unauthenticated("the person or the password is not right")
     parts.failures.succeeded(keys)
     parts.act.by(who.id, who.organisation)
     span = Span(now_ns, now_ns + LASTS_S * NS_PER_S)
     credential, token = tokens.issued(who.id, span, label="signed in", by=who.id, bus=False)
-    return {"credential": credential.text} | shown(await parts.registry.add_token(token))
+    return {"credential": credential.text} | shown(await parts.registry.tokens.add(token))

@@ -18,10 +18,10 @@ from testbed_api.http.schemas import (
     LATEST_NS,
     Format,
     GapsWanted,
+    HistoryQuery,
     InSpace,
     Letters,
     OfStream,
-    Wanted,
 )
 from testbed_api.http.streaming import Streamed, begun
 from testbed_api.recorder.ledger import DeadLetter, Touched
@@ -55,7 +55,7 @@ GAPS_HEADER = "Testbed-Gaps"
     },
 )
 async def history(
-    address: OfStream, asked: Annotated[Wanted, Query()], parts: Given, caller: Asking
+    address: OfStream, asked: Annotated[HistoryQuery, Query()], parts: Given, caller: Asking
 ) -> StreamingResponse:
     """The samples of a span, streamed: as JSON in the frames of the wire, or as CSV.
 
@@ -69,7 +69,7 @@ async def history(
     If the store fails on the way, the connection is closed before the answer's end.
     """
     caller.must_read(asked.space, address)
-    spec = await parts.registry.spec(address)
+    spec = await parts.registry.streams.get(address)
     from_ns, to_ns = asked.until(parts.clock.now_ns())
     names = tuple(dict.fromkeys(asked.signals)) or spec.names
     window = Window(asked.space, spec, names, from_ns, to_ns)
@@ -103,7 +103,7 @@ async def gaps(
     A gap that names no signals is one of the whole stream.
     """
     caller.must_read(asked.space, address)
-    await parts.registry.spec(address)
+    await parts.registry.streams.get(address)
     span = Touched(asked.space, address, *asked.between(EARLIEST_NS, LATEST_NS))
     found = await parts.ledger.gap_page(span, asked.after, asked.limit + 1)
     page, more = found[: asked.limit], len(found) > asked.limit
@@ -122,7 +122,7 @@ async def dead_letters(
 ) -> dict[str, Any]:
     """For the people of its organisation, and the machine that publishes it in that space."""
     caller.must(Action.WATCH, Entry(asked.space, address))
-    await parts.registry.spec(address)
+    await parts.registry.streams.get(address)
     found = await parts.ledger.dead_letters(asked.space, address, asked.cursor, asked.limit + 1)
     page, more = found[: asked.limit], len(found) > asked.limit
     return {"items": [_letter(one) for one in page], "next": page[-1].id if more else None}
@@ -144,7 +144,7 @@ async def live(
     """
     caller.must_read(asked.space, address)
     parts.act.facts["space"] = asked.space
-    await parts.registry.spec(address)
+    await parts.registry.streams.get(address)
     await parts.note_read(caller.id, Entry(asked.space, address), "live")
     events = await begun(
         live_events.events(parts, caller, StreamTopic(asked.space, Verb.DATA, address))

@@ -41,7 +41,9 @@ async def add_token(form: TokenForm, parts: Given, caller: Asking) -> dict[str, 
 async def own_tokens(parts: Given, caller: Asking) -> dict[str, Any]:
     """Without their secrets; what you do not know, revoke."""
     caller.must(Action.ENTER)
-    return {"items": [shown(one) for one in await parts.registry.tokens(caller.id, caller.at_ns)]}
+    return {
+        "items": [shown(one) for one in await parts.registry.tokens.valid(caller.id, caller.at_ns)]
+    }
 
 
 @router.delete(
@@ -68,7 +70,7 @@ async def put_password(form: PasswordForm, parts: Given, caller: Asking) -> Resp
     """For people, with a token of all their roles: to sign in with. Kept as an argon2id hash."""
     _must_be_a_whole_person(caller)
     hashed = await asyncio.to_thread(passwords.hashed, form.password.get_secret_value())
-    await parts.registry.set_password(caller.id, hashed, parts.clock.now_ns())
+    await parts.registry.passwords.set(caller.id, hashed, parts.clock.now_ns())
     return Response(status_code=204)
 
 

@@ -13,7 +13,7 @@ from broker.namespace import EquipmentAddress, StreamAddress
 from broker.rights import Entry, Role, Scope, Span
 from testbed_api.domain import organisations, passwords, tokens
 from testbed_api.domain.equipment import Equipment
-from testbed_api.domain.grants import Request
+from testbed_api.domain.grants import GrantRequest
 from testbed_api.domain.organisations import Organisation
 from testbed_api.http.problems import TooMany
 from testbed_api.limits.sign_in_attempts import Failures, place_of
@@ -96,7 +96,9 @@ def test_a_password_is_kept_as_argon2id_and_proved_by_itself_alone():
             passwords.hashed("x" * length)
 
 
-ASKED = Request("firm", Entry("live", StreamAddress("factory", "rig", "rig")), "to try", 5, "eve")
+ASKED = GrantRequest(
+    "firm", Entry("live", StreamAddress("factory", "rig", "rig")), "to try", 5, "eve"
+)
 GRANTED = ASKED.granted(Span(7, 20), "fay", 6)
 
 
@@ -126,7 +128,7 @@ def test_what_was_decided_is_not_decided_again(change):
 
 def test_nobody_asks_for_its_own():
     with pytest.raises(Invalid, match="of its own"):
-        Request("factory", ASKED.entry, "", 5)
+        GrantRequest("factory", ASKED.entry, "", 5)
 
 
 def test_ten_failures_in_a_minute_are_enough():

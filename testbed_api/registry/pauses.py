@@ -1,0 +1,43 @@
+"""The registry's pauses: which grants are suspended, from when until when."""
+
+from typing import Any
+
+from sqlalchemy import Row, insert, select
+
+from broker.rights import Pause
+from testbed_api.registry import tables
+from testbed_api.registry.base import Repository, ending, span_of
+
+
+class PauseRepository(Repository):
+    """Pauses by owner; none is overwritten, each ends once."""
+
+    async def add(self, one: Pause, *, by: str) -> int:
+        """Stop all grants that it is about, from the beginning of its span on; its number."""
+        row = {"owner": one.owner, "company": one.company, "equipment": one.equipment}
+        span = {"from_ns": one.span.from_ns, "until_ns": one.span.until_ns, "made_by": by}
+        async with self._session.transaction(write=True) as sql:
+            result = await sql.execute(insert(tables.pauses).values(**row, **span))
+            (number,) = result.inserted_primary_key or (0,)
+            self._session.note(pause=number, company=one.company, equipment=one.equipment)
+        return int(number)
+
+    async def end(self, one: Pause, *, by: str, now_ns: int) -> int:
+        """Let the grants count again that were paused in the very same words; how many ended."""
+        about = {"owner": one.owner, "company": one.company, "equipment": one.equipment}
+        async with self._session.transaction(write=True) as sql:
+            done = await sql.execute(ending(tables.pauses, about, by, now_ns))
+            self._session.note(
+                pauses_ended=int(done.rowcount), company=one.company, equipment=one.equipment
+            )
+        return int(done.rowcount)
+
+    async def by_owner(self, owner: str) -> dict[int, Pause]:
+        """Those of an owner of all time, by number."""
+        query = select(tables.pauses).filter_by(owner=owner).order_by(tables.pauses.c.id)
+        return {row.id: pause_of(row) for row in await self._session.rows(query)}
+
+
+def pause_of(row: Row[Any]) -> Pause:
+    """A pause as the policy has it."""
+    return Pause(row.owner, row.company, row.equipment, span_of(row))
