@@ -19,7 +19,7 @@ from broker.process import parent_death
 from testbed.server import pki
 from testbed.terminal import run
 from testbed_api import certificates, service
-from testbed_api.service import RunningServer, Services
+from testbed_api.service import BrokerServices, RunningServer
 from testbed_api.settings import DEVELOPMENT, MOSQUITTO, NO_TLS, ServerSettings
 
 RESTART_S = 1.0
@@ -60,7 +60,7 @@ async def up(
 
 async def api(
     settings: ServerSettings,
-    services: Services,
+    services: BrokerServices,
     clock: Clock,
     on_ready: Callable[[RunningServer], None],
 ) -> None:

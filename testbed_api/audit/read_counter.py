@@ -20,7 +20,7 @@ class _Lot:
     )
 
 
-class ReadBook:
+class ReadCounter:
     """Writes one lot at a time: who comes meanwhile is in the next, so many at once cost little.
 
     A transaction each would have them wait for each other in the database, which on SQLite is a

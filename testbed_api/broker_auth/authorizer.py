@@ -13,9 +13,9 @@ from broker.errors import Unavailable
 from broker.rights import Kind, Principal, Rights
 from testbed_api.audit.journal import Journal
 from testbed_api.domain import tokens
-from testbed_api.domain.audit import Act, AuditOutcome
-from testbed_api.http.problems import TooMany
-from testbed_api.limits.quotas import Limits
+from testbed_api.domain.audit import AuditContext, AuditEntry, AuditOutcome
+from testbed_api.domain.errors import TooMany
+from testbed_api.limits.quotas import Quotas
 from testbed_api.registry import token_use
 from testbed_api.registry.registry import Registry
 
@@ -23,30 +23,32 @@ log = structlog.get_logger()
 
 
 def _unnoted(_knock: Knock, _entry: Entry) -> None:
-    """Nobody keeps a book."""
+    """Where no log of connections is kept."""
 
 
-class Doorkeeper:
-    """Answers the broker's auth callout."""
+class Authorizer:
+    """Answers the auth callout of the broker."""
 
     def __init__(
         self,
+        *,
         registry: Registry,
         clock: Clock,
         system: Mapping[str, Credential],
-        limits: Limits,
+        quotas: Quotas,
         journal: Journal,
+        admitted: Callable[[Knock, Entry], None] = _unnoted,
     ) -> None:
-        """system: the parts' own credentials by principal, made anew at each start and never
-        stored.  limits: how many connections an organisation may have.  journal: told of everybody
-        but the system.
+        """system: credentials of the testbed's own parts by principal, made anew at each start and
+        never stored.  quotas: how many connections an organisation may have.  journal: gets an
+        entry of each connection but the system's.  admitted: is called with each of these
+        connections that is let in; must not block.
         """
-        self._limits = limits
-        self.admitted: Callable[[Knock, Entry], None] = _unnoted
-        """Is told of everybody else who is let in; must not block."""
         self._registry = registry
         self._clock = clock
+        self._quotas = quotas
         self._journal = journal
+        self._admitted = admitted
         self._system = {name: tokens.hashed(one.secret) for name, one in system.items()}
 
     async def answer(self, knock: Knock) -> Entry | None:
@@ -69,7 +71,7 @@ class Doorkeeper:
             )
             return None
         if entry is not None:
-            self.admitted(knock, entry)
+            self._admitted(knock, entry)
         return entry
 
     async def _known(self, knock: Knock, shown: str) -> Entry | None:
@@ -78,7 +80,7 @@ class Doorkeeper:
         if token is None or not token.span.covers(now_ns):
             await self._refused(knock, "the credential is not right")
             return None
-        rights = await self._registry.rights.of_principal(principal, now_ns)
+        rights = await self._registry.rights.on_bus(principal, now_ns)
         rights = rights.narrowed(principal, token.roles)
         entry = self._entry(rights, principal, token.span.until_ns)
         known = rights.principal(principal, now_ns)
@@ -89,10 +91,9 @@ class Doorkeeper:
             await self._refused(knock, "its organisation has too many connections")
             return None
         await token_use.note(self._registry, token, now_ns)
-        act = _act(knock)
-        act.by(known.id, known.organisation)
-        await self._journal.tell(act.event(now_ns))
-        self._limits.entered(known.organisation)
+        context = _context(knock).by(known.id, known.organisation)
+        await self._journal.tell(context.event(now_ns))
+        self._quotas.entered(known.organisation)
         return entry
 
     async def _is_room(self, organisation: str, now_ns: int) -> bool:
@@ -103,14 +104,14 @@ class Doorkeeper:
             ]
 
         try:
-            await self._limits.make_room(organisation, principals, now_ns)
+            await self._quotas.make_room(organisation, principals, now_ns)
         except TooMany:  # said and counted once there
             return False
         return True
 
     async def _refused(self, knock: Knock, why: str) -> None:
         now_ns = self._clock.now_ns()
-        await self._journal.tell(_act(knock).event(now_ns, AuditOutcome.REFUSED, why))
+        await self._journal.tell(_context(knock).event(now_ns, AuditOutcome.REFUSED, why))
 
     def _entry(self, rights: Rights, principal: str, expires_ns: int | None) -> Entry | None:
         """Its topics, until the first of its rights ends or its token does."""
@@ -125,7 +126,13 @@ class Doorkeeper:
         return Entry(topics.publish, topics.subscribe, until_ns, durable)
 
 
-def _act(knock: Knock) -> Act:
-    """Connecting, by whoever it says it is."""
+def _context(knock: Knock) -> AuditContext:
+    """A connection by the principal that it claims to be."""
     facts = {"client_id": knock.client_id, "connection": knock.connection}
-    return Act("", knock.host, knock.principal, None, "connect", "the broker", facts=facts)
+    return AuditContext(
+        action="connect",
+        target="the broker",
+        principal=knock.principal,
+        source=knock.host,
+        entry=AuditEntry(facts),
+    )

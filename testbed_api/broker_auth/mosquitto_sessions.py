@@ -25,7 +25,7 @@ from broker.errors import Forbidden, Invalid, Unavailable
 from testbed_api.audit.journal import Journal
 from testbed_api.broker_auth.mosquitto_topics import Reach
 from testbed_api.broker_auth.sessions import LOOK_EVERY_S, NOT_THERE, heard_streams
-from testbed_api.domain.audit import Act, AuditOutcome
+from testbed_api.domain.audit import AuditContext, AuditEntry, AuditOutcome
 from testbed_api.registry import access_log
 from testbed_api.registry.registry import Registry
 
@@ -134,12 +134,10 @@ class Overhearing:
         entries = frozenset(heard_streams(self._reach.of(principal)))
         one = access_log.AdmittedConnection(principal, connection, principal, entries)
         facts = {"client_id": principal, "connection": connection}
-        act = Act("", host, principal, None, "connect", "the broker", facts=facts)
         known = await self._registry.principals.find(principal, at_ns)
-        if known is not None:
-            act.by(known.id, known.organisation)
+        context = _context(facts, host).by(principal, known.organisation if known else None)
         await self._registry.sessions.end_of_principal(principal, TAKEN_OVER, at_ns)
-        await self._registry.sessions.begin(one, at_ns, act.event(at_ns))
+        await self._registry.sessions.begin(one, at_ns, context.event(at_ns))
 
     async def _left(self, left: Stranger, at_ns: int) -> None:
         hosts = self._knocks.left()
@@ -149,9 +147,9 @@ class Overhearing:
         if len(hosts) > 1:
             facts["one_of"] = hosts[:20]
         source = hosts[0] if len(hosts) == 1 else ""
-        act = Act("", source, None, None, "connect", "the broker", facts=facts)
+        context = _context(facts, source)
         why = NAMELESS if left.client_id else WRONG
-        await self._journal.tell(act.event(at_ns, AuditOutcome.REFUSED, why))
+        await self._journal.tell(context.event(at_ns, AuditOutcome.REFUSED, why))
 
     async def _surely(self, write: Callable[[], Awaitable[None]]) -> None:
         """Return once the registry took it; what is said meanwhile waits in the inbox."""
@@ -269,9 +267,10 @@ class Overhearing:
         await self._missed(DEAF)
 
     async def _missed(self, why: str, **facts: object) -> None:
-        act = Act(action="connect", target="the broker", facts=facts)
         log.warning("connections were not seen", reason=why, **facts)
-        await self._journal.tell(act.event(self._clock.now_ns(), AuditOutcome.FAILED, why))
+        await self._journal.tell(
+            _context(facts).event(self._clock.now_ns(), AuditOutcome.FAILED, why)
+        )
 
     def _keep(self, heard_ns: int) -> None:
         """All is written down that was said until then."""
@@ -289,6 +288,12 @@ class Overhearing:
         if event not in self._said:
             self._said.add(event)
             log.warning(event, **facts)
+
+
+def _context(facts: Mapping[str, object], source: str = "") -> AuditContext:
+    return AuditContext(
+        action="connect", target="the broker", source=source, entry=AuditEntry(dict(facts))
+    )
 
 
 def _peer_of(connection: str) -> str:

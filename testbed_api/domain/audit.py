@@ -6,7 +6,7 @@ another hash at its end; heads that were signed, or handed out, say which hash t
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -139,30 +139,48 @@ def _dumped(told: Mapping[str, Any]) -> str:
 
 
 @dataclass(slots=True)
-class Act:
-    """What somebody is doing just now, until it is told of.
+class AuditEntry:
+    """The audit entry of one act while it is collected.
 
-    told: it is in the chain, together with what it changed.
+    facts: details of the event.  owner: the organisation that owns the target, where the act itself
+    finds it out.  is_written: the entry is in the chain, together with the change.
     """
 
-    request: str = ""
-    source: str = ""
-    principal: str | None = None
-    organisation: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    owner: str | None = None
+    is_written: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditContext:
+    """Caller, action and target of one act, and its audit entry.
+
+    principal: known, or claimed by a caller who is not known.  organisation: of a known caller.
+    owner: the organisation that owns the target, the caller's if None.  request: the id that answer
+    and log carry.  source: the address that the caller came from.
+    """
+
     action: str = ""
     target: str = ""
+    principal: str | None = None
+    organisation: str | None = None
     owner: str | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    told: bool = False
+    request: str = ""
+    source: str = ""
+    entry: AuditEntry = field(default_factory=AuditEntry)
 
-    def by(self, principal: str, organisation: str) -> None:
-        """Somebody who is known does it."""
-        self.principal, self.organisation = principal, organisation
+    def by(self, principal: str, organisation: str | None) -> Self:
+        """The same act by this caller; organisation: None for a caller who is not known."""
+        return replace(self, principal=principal, organisation=organisation)
 
     def event(
-        self, time_ns: int, outcome: AuditOutcome = AuditOutcome.ALLOWED, reason: str = ""
+        self,
+        time_ns: int,
+        outcome: AuditOutcome = AuditOutcome.ALLOWED,
+        reason: str = "",
     ) -> Event:
-        """What to tell of it."""
+        """The event of this act, with all facts that are collected by now."""
+        owner = self.owner if self.entry.owner is None else self.entry.owner
         return Event(
             time_ns,
             shown(self.action, MOST_NAME),
@@ -170,11 +188,11 @@ class Act:
             outcome,
             None if self.principal is None else shown(self.principal, MOST_NAME),
             self.organisation,
-            self.organisation if self.owner is None else shown(self.owner, MOST_NAME),
+            self.organisation if owner is None else shown(owner, MOST_NAME),
             shown(reason),
             self.request,
             shown(self.source, MOST_NAME),
-            details(self.facts),
+            details(self.entry.facts),
         )
 
 

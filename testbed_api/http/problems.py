@@ -21,6 +21,7 @@ from broker.errors import (
     Unavailable,
     Unknown,
 )
+from testbed_api.domain.errors import TooMany, Unauthenticated
 
 STATUS: Mapping[type[BedError], int] = {
     Invalid: 422,
@@ -46,23 +47,6 @@ _MOST_SHOWN = 60
 _SAID_BY_PYDANTIC = "Value error, "
 
 log = structlog.get_logger()
-
-
-class Unauthenticated(Forbidden):
-    """No credential came with the request, or one that is not right."""
-
-    code = "unauthenticated"
-
-
-class TooMany(Refused):
-    """Too much of it lately: wait, and ask again."""
-
-    code = "too_many"
-
-    def __init__(self, message: str, *, wait_s: int, hint: str = "") -> None:
-        """wait_s: after so long it may be asked again."""
-        super().__init__(message, hint=hint)
-        self.wait_s = wait_s
 
 
 class _Problem(JSONResponse):

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from broker import namespace
@@ -32,6 +32,8 @@ Name = Annotated[str, Field(min_length=1, max_length=MOST_NAME)]
 Text = Annotated[str, Field(max_length=MOST_TEXT)]
 Instant = Annotated[str | None, Field(max_length=40)]
 RequiredInstant = Annotated[str, Field(max_length=40)]
+Number = Annotated[int, Path(ge=1, lt=2**53)]
+"""The number of a grant or a token in a path."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 

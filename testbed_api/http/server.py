@@ -12,7 +12,7 @@ from broker.errors import Taken
 from broker.tls import Certificate
 from testbed_api.http import request_deadline
 from testbed_api.http.app import create_app
-from testbed_api.http.dependencies import Parts
+from testbed_api.http.dependencies import ApiDependencies
 
 SHUTDOWN_S = 2
 HEADERS = [
@@ -52,8 +52,8 @@ class _Uvicorn(uvicorn.Server):
 
 @asynccontextmanager
 async def answering(
-    parts: Parts,
-    door: socket.socket,
+    dependencies: ApiDependencies,
+    listener: socket.socket,
     certificate: Certificate | None = None,
     *,
     within_s: float,
@@ -64,7 +64,7 @@ async def answering(
     """
     secured = (lambda *_: tls.showing(certificate)) if certificate else None
     config = uvicorn.Config(
-        create_app(parts),
+        create_app(dependencies),
         http=request_deadline.within(within_s),
         ssl_context_factory=secured,
         lifespan="off",
@@ -77,12 +77,14 @@ async def answering(
     )
     server = _Uvicorn(config)
     async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(parts.freshness.follow(parts.bus), name="freshness")
-        keeping = tasks.create_task(parts.keeper.run(), name="retention")
-        heads = tasks.create_task(parts.anchoring.run(parts.bus), name="audit heads")
-        tasks.create_task(server.serve(sockets=[door]), name="api")
+        following = tasks.create_task(
+            dependencies.freshness.follow(dependencies.bus), name="freshness"
+        )
+        keeping = tasks.create_task(dependencies.keeper.run(), name="retention")
+        heads = tasks.create_task(dependencies.anchoring.run(dependencies.bus), name="audit heads")
+        tasks.create_task(server.serve(sockets=[listener]), name="api")
         while not server.started:
-            await parts.clock.sleep(0.01)
+            await dependencies.clock.sleep(0.01)
         try:
             yield
         finally:
@@ -90,4 +92,4 @@ async def answering(
             following.cancel()
             keeping.cancel()
             heads.cancel()
-    await parts.anchoring.sign(parts.bus)  # all that was done until now
+    await dependencies.anchoring.sign(dependencies.bus)  # all that was done until now

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Collection
 
 from broker.clock import NS_PER_S
-from testbed_api.http.problems import TooMany
+from testbed_api.domain.errors import TooMany
 
 MOST_FAILURES = 10
 WITHIN_S = 60
@@ -26,7 +26,7 @@ def place_of(host: str) -> str:
     return str(ipaddress.ip_network((address, 64), strict=False))
 
 
-class Failures:
+class SignInAttempts:
     """Attempts by person and by address; one that succeeds is taken out again.
 
     Each process counts for itself.

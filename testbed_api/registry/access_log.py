@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.clock import NS_PER_S
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.rights import Entry
-from testbed_api.domain.audit import Act, Event
+from testbed_api.domain.audit import AuditContext, AuditEntry, Event
 from testbed_api.registry import audit_chain, tables
 from testbed_api.registry.base import Repository
 
@@ -259,6 +259,11 @@ async def _organisations_of(sql: AsyncConnection, names: Collection[str]) -> Map
 def _departure(row: Any, owners: Mapping[str, str], how: str, at_ns: int) -> Event:
     """What the audit tells of the end of a connection."""
     facts = {"client_id": row.client_id, "connection": row.connection}
-    act = Act(action="disconnect", target="the broker", facts=facts)
-    act.by(row.principal, owners.get(row.principal, ""))
-    return act.event(at_ns, reason=how)
+    context = AuditContext(
+        action="disconnect",
+        target="the broker",
+        principal=row.principal,
+        organisation=owners.get(row.principal, ""),
+        entry=AuditEntry(facts),
+    )
+    return context.event(at_ns, reason=how)

@@ -7,60 +7,64 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Table, and_, or_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker.clock import Clock
 from broker.rights import Span
-from testbed_api.domain.audit import Act
-from testbed_api.registry import audit_chain
+from testbed_api.domain.audit import AuditEntry
 from testbed_api.registry.engine import transaction
 
 
 class RegistrySession:
-    """One transaction for each call, or one transaction for all of them.
+    """The engine, or one open transaction on it, that all repositories of a registry share.
 
-    A change and its audit entry are written in the same transaction: neither is there without the
-    other.  Raises Unavailable where SQL is away.
+    Raises Unavailable where SQL is away.
     """
 
     def __init__(
         self,
         engine: AsyncEngine,
         sql: AsyncConnection | None = None,
-        act: tuple[Act, Clock] | None = None,
+        entry: AuditEntry | None = None,
+        *,
+        is_audited: bool = False,
     ) -> None:
         """engine: migrated, see `registry.engine`.  sql: an open transaction for all calls.
 
-        act: what is being done, and what time it is.
+        entry: the audit entry of the change that the transaction makes.  is_audited: a change
+        outside a transaction with an audit entry is a bug.
         """
         self.engine = engine
-        self.sql = sql
-        self.act = act
+        self.is_audited = is_audited
+        self._sql = sql
+        self._entry = entry
 
     @asynccontextmanager
     async def transaction(self, *, write: bool = False) -> AsyncIterator[AsyncConnection]:
-        """The open transaction, or one of its own, with the audit entry of a change."""
-        if self.sql is not None:
-            yield self.sql
+        """The open transaction, or one for this call.
+
+        Raises RuntimeError for a change without an audit entry where each change must have one.
+        """
+        if self._sql is not None:
+            yield self._sql
             return
-        if not write or self.act is None or self.act[0].told:
-            async with transaction(self.engine, write=write) as sql:
-                yield sql
-            return
-        act, clock = self.act
-        async with transaction(self.engine, write=True) as sql:
+        if write and self.is_audited:
+            raise RuntimeError("a change without an audit entry: use registry.change(context, …)")
+        async with transaction(self.engine, write=write) as sql:
             yield sql
-            await audit_chain.append(sql, [act.event(clock.now_ns())])
-        act.told = True
 
     @asynccontextmanager
     async def separate_transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A writing transaction that is no part of what is being done."""
+        """A writing transaction that belongs to no change and has no audit entry of a change."""
         async with transaction(self.engine, write=True) as sql:
             yield sql
 
     def note(self, **facts: object) -> None:
         """Add facts to the audit entry of the change."""
-        if self.act is not None:
-            self.act[0].facts.update(facts)
+        if self._entry is not None:
+            self._entry.facts.update(facts)
+
+    @property
+    def entry(self) -> AuditEntry | None:
+        """The audit entry of the change, None where it has none."""
+        return self._entry
 
     async def rows(self, query: Any) -> Sequence[Row[Any]]:
         """All rows that a query selects."""

@@ -37,11 +37,14 @@ class GrantRepository(Repository):
 
     def _note(self, request: GrantRequest) -> None:
         """Tell the audit of one of them, or of one more of several of one company."""
-        if self._session.act is None:
+        entry = self._session.entry
+        if entry is None:
             return
-        act, _ = self._session.act
-        act.owner = request.entry.address.organisation
-        streams = [*act.facts.get("streams", ()), f"{request.entry.space}:{request.entry.address}"]
+        entry.owner = request.entry.address.organisation
+        streams = [
+            *entry.facts.get("streams", ()),
+            f"{request.entry.space}:{request.entry.address}",
+        ]
         self._session.note(
             company=request.company,
             state=request.state,
@@ -60,6 +63,12 @@ class GrantRepository(Repository):
         """Those of an owner's streams, of all time, in the order of asking."""
         query = select(tables.grants).filter_by(owner=owner).order_by(tables.grants.c.id)
         return [request_of(row) for row in await self._session.rows(query)]
+
+    async def companies(self, owner: str) -> frozenset[str]:
+        """The companies that ever had or asked for a grant of an owner's streams."""
+        table = tables.grants
+        query = select(table.c.company).distinct().filter_by(owner=owner)
+        return frozenset(row.company for row in await self._session.rows(query))
 
     async def page(self, organisation: str, after: int, limit: int) -> list[GrantRequest]:
         """Up to `limit` behind that number: what it gave, got, and is asked or waits for."""

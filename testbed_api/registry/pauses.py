@@ -1,12 +1,13 @@
 """The registry's pauses: which grants are suspended, from when until when."""
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Row, insert, select
 
 from broker.rights import Pause
 from testbed_api.registry import tables
-from testbed_api.registry.base import Repository, ending, span_of
+from testbed_api.registry.base import Repository, ending, going_on, span_of
 
 
 class PauseRepository(Repository):
@@ -31,6 +32,13 @@ class PauseRepository(Repository):
                 pauses_ended=int(done.rowcount), company=one.company, equipment=one.equipment
             )
         return int(done.rowcount)
+
+    async def of_owners(self, owners: Collection[str], at_ns: int) -> list[Pause]:
+        """The pauses of several owners at this instant, in the order of their making."""
+        table = tables.pauses
+        query = select(table).where(table.c.owner.in_(sorted(owners)), going_on(table, at_ns))
+        pauses = map(pause_of, await self._session.rows(query.order_by(table.c.id)))
+        return [pause for pause in pauses if pause.span.covers(at_ns)]
 
     async def by_owner(self, owner: str) -> dict[int, Pause]:
         """Those of an owner of all time, by number."""

@@ -51,6 +51,18 @@ class PrincipalRepository(Repository):
         ]
         return [one for one in found if one.span.covers(at_ns)]
 
+    async def of_equipment(self, address: EquipmentAddress, at_ns: int) -> list[Principal]:
+        """The gateways of an equipment at this instant, by id."""
+        table = tables.principals
+        query = select(table).filter_by(
+            organisation=address.organisation, equipment=address.equipment
+        )
+        rows = await self._session.rows(
+            query.where(going_on(table, at_ns)).order_by(table.c.principal)
+        )
+        gateways = map(principal_of, rows)
+        return [gateway for gateway in gateways if gateway.span.covers(at_ns)]
+
     async def find(self, id_: str, at_ns: int) -> Principal | None:
         """Who that is at this instant."""
         table = tables.principals

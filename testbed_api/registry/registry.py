@@ -6,10 +6,12 @@ from contextlib import asynccontextmanager
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.clock import Clock
-from testbed_api.domain.audit import Act
+from testbed_api.domain.audit import AuditContext, AuditEntry
+from testbed_api.registry import audit_chain
 from testbed_api.registry.access_log import ReadRepository, SessionRepository
 from testbed_api.registry.audit import AuditRepository
 from testbed_api.registry.base import RegistrySession
+from testbed_api.registry.engine import transaction
 from testbed_api.registry.enrolments import EnrolmentRepository
 from testbed_api.registry.equipment import EquipmentRepository
 from testbed_api.registry.grants import GrantRepository
@@ -34,10 +36,17 @@ class Registry:
         self,
         engine: AsyncEngine,
         sql: AsyncConnection | None = None,
-        act: tuple[Act, Clock] | None = None,
+        entry: AuditEntry | None = None,
+        *,
+        is_audited: bool = False,
     ) -> None:
-        """engine: migrated, see `registry.engine`.  sql: an open transaction for all calls."""
-        session = self._session = RegistrySession(engine, sql, act)
+        """engine: migrated, see `registry.engine`.  sql: an open transaction for all calls.
+
+        entry: collects what the change in `sql` notes for the audit.  is_audited: changes are made
+        inside `change` alone, so that none is without an audit entry.
+        """
+        session = RegistrySession(engine, sql, entry, is_audited=is_audited)
+        self._engine = engine
         self.organisations = OrganisationRepository(session)
         self.principals = PrincipalRepository(session)
         self.tokens = TokenRepository(session)
@@ -55,15 +64,22 @@ class Registry:
         self.audit = AuditRepository(session)
 
     @asynccontextmanager
-    async def change(self) -> AsyncIterator["Registry"]:
-        """The registry inside one transaction: all that is done with it happens, or nothing.
+    async def change(self, context: AuditContext, clock: Clock) -> AsyncIterator["Registry"]:
+        """The registry inside one transaction, to whose end the audit entry of `context` is added:
+        all that is done with it happens and is in the audit, or nothing of it.
 
-        Nobody else writes meanwhile, so what is read there stays true to the end.
+        No other process writes meanwhile, so what is read there stays true to the end.  A second
+        change of the same act adds no second entry.
         """
-        session = self._session
-        async with session.transaction(write=True) as sql:
-            yield Registry(session.engine, sql, session.act)
+        entry = context.entry
+        async with transaction(self._engine, write=True) as sql:
+            yield Registry(self._engine, sql, entry)
+            if not entry.is_written:
+                await audit_chain.append(sql, [context.event(clock.now_ns())])
+        entry.is_written = True
 
-    def doing(self, act: Act, clock: Clock) -> "Registry":
-        """The same registry for somebody's act: what it changes tells of it."""
-        return Registry(self._session.engine, self._session.sql, (act, clock))
+    @asynccontextmanager
+    async def unaudited_change(self) -> AsyncIterator["Registry"]:
+        """The registry inside one transaction that nobody is accountable for: the first start."""
+        async with transaction(self._engine, write=True) as sql:
+            yield Registry(self._engine, sql)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from broker.audit_head import Signer
 from broker.clock import NS_PER_S, SteppedClock
 from testbed_api.domain import audit, organisations
-from testbed_api.domain.audit import Act, AuditOutcome, Event
+from testbed_api.domain.audit import AuditContext, AuditOutcome, Event
 from testbed_api.domain.organisations import Organisation
 from testbed_api.registry import audit_chain, engine, tables
 from testbed_api.registry.audit import EventFilter
@@ -259,38 +259,46 @@ async def test_the_tables_refuse_every_change(where, table, change):
         assert len(await registry.audit.heads(0, 10)) == 1
 
 
-async def test_an_act_and_its_event_happen_together_or_not_at_all(where):
+async def test_a_change_and_its_entry_happen_together_or_not_at_all(where):
     async with engine.open_engine(where) as opened:
-        act, clock = Act("id", action="found", target="POST /organisations"), SteppedClock(T0)
-        registry = Registry(opened).doing(act, clock)
+        context = AuditContext(action="found", target="POST /organisations", request="id")
+        registry, clock = Registry(opened, is_audited=True), SteppedClock(T0)
 
         async def fail():
-            async with registry.change() as inside:
-                await inside.organisations.add(Organisation("factory", "F"))
+            async with registry.change(context, clock) as change:
+                await change.organisations.add(Organisation("factory", "F"))
                 raise LookupError
 
         with pytest.raises(LookupError):
             await fail()
-        assert not act.told
+        assert not context.entry.is_written
         assert await registry.audit.events(EventFilter(), 0, 10) == []
         assert await registry.organisations.all() == []
-        async with registry.change() as inside:
-            await inside.organisations.add(Organisation("factory", "F"))
-            await inside.principals.add(organisations.person("fay", "factory", ["owner"], T0))
+        async with registry.change(context, clock) as change:
+            await change.organisations.add(Organisation("factory", "F"))
+            await change.principals.add(organisations.person("fay", "factory", ["owner"], T0))
         (link,) = await registry.audit.events(EventFilter(), 0, 10)
-        assert act.told
+        assert context.entry.is_written
         assert (link.event.action, link.event.time_ns) == ("found", T0)
         assert '"founded":"factory"' in link.event.details
         assert '"made":"fay"' in link.event.details
 
 
+async def test_a_change_without_its_entry_is_a_bug_and_changes_nothing(where):
+    async with engine.open_engine(where) as opened:
+        registry = Registry(opened, is_audited=True)
+        with pytest.raises(RuntimeError, match="without an audit entry"):
+            await registry.organisations.add(Organisation("factory", "F"))
+        assert await registry.organisations.all() == []
+
+
 ADDING = """
 import asyncio, sys
 from pathlib import Path
-from testbed_api.domain.auditing import Event, AuditOutcome
+from testbed_api.domain.audit import Event, AuditOutcome
 from testbed_api.registry import postgresql
 from testbed_api.registry.engine import open_engine
-from testbed_api.registry.sql import Registry
+from testbed_api.registry.registry import Registry
 
 async def add(place, name):
     where = Path(place)

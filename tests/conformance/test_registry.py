@@ -335,7 +335,7 @@ async def test_a_change_is_made_whole_or_not_at_all(where):
         registry = Registry(engine)
 
         async def change() -> None:
-            async with registry.change() as inside:
+            async with registry.unaudited_change() as inside:
                 await founded(inside, "factory")
                 await inside.equipment.put(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
                 await inside.principals.add(organisations.person("eve", "nowhere", {Role.OWNER}, 5))

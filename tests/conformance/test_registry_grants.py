@@ -6,7 +6,7 @@ from broker.errors import Unavailable
 from broker.messages import Held
 from broker.namespace import LIVE, StreamAddress
 from broker.rights import Entry, Listing, Role, Sample, Span
-from testbed_api.audit.read_counter import ReadBook
+from testbed_api.audit.read_counter import ReadCounter
 from testbed_api.domain import organisations
 from testbed_api.domain.grants import GrantRequest, Offer
 from testbed_api.domain.organisations import Organisation
@@ -52,7 +52,7 @@ async def test_reads_at_once_are_all_counted(where):
         registry = Registry(engine)
         await registry.organisations.add(Organisation("firm", "Firm"))
         await registry.principals.add(organisations.person("cora", "firm", {Role.OWNER}, 0))
-        book, processes = ReadBook(), [ReadBook(), ReadBook()]
+        book, processes = ReadCounter(), [ReadCounter(), ReadCounter()]
 
         async def read(way, at_ns, entry=LIVE_RIG, book=book):
             await book.note(registry, ReadKey.at("cora", entry, way, at_ns), at_ns)
@@ -106,7 +106,7 @@ async def test_a_session_is_kept_with_what_was_recorded_meanwhile(where):
 
 async def test_who_joins_a_lot_that_is_not_written_is_not_counted_either(where):
     async with open_engine(where) as engine:
-        registry, book = Registry(engine), ReadBook()
+        registry, book = Registry(engine), ReadCounter()
         async with engine.begin() as sql:
             await sql.exec_driver_sql("DROP TABLE reads")
         one = ReadKey.at("cora", LIVE_RIG, "history", 5)

@@ -23,10 +23,11 @@ from broker.settings import BusSettings
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed_api.audit.journal import Anchoring, Journal
 from testbed_api.backup.dump import Dumper
+from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.equipment import Equipment
 from testbed_api.http.app import create_app
-from testbed_api.http.dependencies import Parts
+from testbed_api.http.dependencies import ApiDependencies, ReadLog
 from testbed_api.recorder.freshness import Freshness
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.audit import EventFilter
@@ -82,21 +83,21 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
         await registry.tokens.add(token)
         await registry.streams.add(StreamSpec(RIG, (Signal("p"),)))
         journal = Journal(registry)
-        parts = Parts(
-            registry,
-            Ledger(engine),
-            store,
-            Keeper(store, Deletions(engine), clock),
-            Dumper(engine, store, Deletions(engine), clock),
-            bus,
-            Freshness(clock),
-            clock,
-            None,
-            dict,
+        api = ApiDependencies(
+            registry=registry,
+            ledger=Ledger(engine),
+            store=store,
+            keeper=Keeper(store, Deletions(engine), clock),
+            dumper=Dumper(engine, store, Deletions(engine), clock),
+            bus=bus,
+            freshness=Freshness(clock),
+            clock=clock,
+            connections=BrokerConnections(disconnect=None),
             journal=journal,
             anchoring=Anchoring(registry, journal, Signer.of("5" * 64), clock),
+            reads=ReadLog(registry=registry, clock=clock),
         )
-        config = uvicorn.Config(create_app(parts), port=0, log_config=None, lifespan="off")
+        config = uvicorn.Config(create_app(api), port=0, log_config=None, lifespan="off")
         server = uvicorn.Server(config)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(server.serve(), name="api")

@@ -47,9 +47,7 @@ async def auditor(bed):
 
 
 async def told(bed, after=0):
-    return [
-        one.event for one in await bed.parts.registry.audit.events(EventFilter(), after, 10_000)
-    ]
+    return [one.event for one in await bed.registry.audit.events(EventFilter(), after, 10_000)]
 
 
 async def last(bed, answer):
@@ -86,7 +84,7 @@ async def test_signing_in_and_what_changes_how(bed, owner):
         stopped = await bed.ask({}, "POST", "/sign-in", json=body | {"password": "a guess"})
     assert stopped.status_code == 429
     await bed.clock.advance(1)
-    await bed.parts.journal.settle(bed.clock.now_ns())
+    await bed.api.journal.settle(bed.clock.now_ns())
     counted = (await told(bed))[-1]
     assert (counted.outcome, facts(counted)) == ("refused", {"counted": 6})
     assert PASSWORD not in str(await told(bed))
@@ -203,7 +201,7 @@ async def test_an_example_that_somebody_looks_at(bed, owner, rig):
 
 async def test_what_administrators_and_owners_do_to_data(bed, admin, owner, rig):
     await stored(bed, rig, 5)
-    await bed.parts.ledger.keep_spec("live", rig, 1)
+    await bed.api.ledger.keep_spec("live", rig, 1)
     answer = await bed.ask(owner, "PUT", f"{STREAM}/retention", json={"keep_days": 30})
     event = await last(bed, answer)
     assert (event.action, facts(event)) == ("share", {"keep_s": 30 * 86_400})
@@ -270,7 +268,7 @@ async def test_a_bug_is_told_under_the_number_that_its_log_has(bed, owner, monke
     async def fail(*_args, **_more):
         raise LookupError
 
-    monkeypatch.setattr("testbed_api.registry.registry.Registry.add_principal", fail)
+    monkeypatch.setattr("testbed_api.registry.principals.PrincipalRepository.add", fail)
     with structlog.testing.capture_logs() as logged:
         answer = await bed.ask(owner, "POST", "/credentials", json={"principal": "box"})
     assert answer.status_code == 500
@@ -317,9 +315,7 @@ async def test_who_sees_which_events_and_that_nobody_changes_them(bed, owner, au
 async def test_the_chain_that_the_api_shows_is_whole(bed, auditor):
     for at in range(5):
         await bed.ask({}, "GET", f"/equipment/x/{at}")
-    await bed.parts.anchoring.sign(
-        bed.parts.bus
-    )  # there is no broker: the head is kept all the same
+    await bed.api.anchoring.sign(bed.api.bus)  # there is no broker: the head is kept all the same
     page = (await bed.ask(auditor, "GET", "/audit")).json()
     signed = (await bed.ask(auditor, "GET", "/audit/heads")).json()["items"]
     (newest,) = (await bed.ask(auditor, "GET", "/audit/heads", params={"newest": True})).json()[

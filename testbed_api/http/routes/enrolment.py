@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from fastapi import APIRouter, Response
-from fastapi import Request as Asked
+from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from broker import enrolment
@@ -19,12 +18,12 @@ from broker.rights import Action, Scope, Span
 from testbed_api.domain import enrolment as enrolling
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.enrolment import Enrolment
+from testbed_api.domain.errors import Unauthenticated
 from testbed_api.domain.tokens import Token
-from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, asks
-from testbed_api.http.dependencies import Given
+from testbed_api.http import openapi_examples, request_context
+from testbed_api.http.auth import CallerDep, ContextDep, asks
+from testbed_api.http.dependencies import ClockDep, ConnectionsDep, RegistryDep, SignInAttemptsDep
 from testbed_api.http.middleware import rate_limit
-from testbed_api.http.problems import Unauthenticated
 from testbed_api.http.schemas import Form, OfEquipment
 from testbed_api.registry.registry import Registry
 
@@ -67,17 +66,23 @@ class ClaimForm(Form):
     )
     | openapi_examples.problems(409),
 )
-async def add_code(address: OfEquipment, parts: Given, caller: Asking) -> dict[str, Any]:
+async def add_code(
+    address: OfEquipment,
+    registry: RegistryDep,
+    clock: ClockDep,
+    context: ContextDep,
+    caller: CallerDep,
+) -> dict[str, Any]:
     """For owners and engineers of its organisation. It counts for an hour, and for one gateway.
 
     A former code that nobody used counts no more. The equipment need not be registered yet.
     """
     caller.must(Action.SHARE, address)
-    now_ns = parts.clock.now_ns()
+    now_ns = clock.now_ns()
     code, kept = enrolling.issued(address, caller.id, now_ns)
-    async with parts.registry.change() as registry:
-        await _must_have_none(registry, address, now_ns)
-        await registry.enrolments.add(kept)
+    async with registry.change(context, clock) as change:
+        await _must_have_none(change, address, now_ns)
+        await change.enrolments.add(kept)
     return {"code": code, "expires": text_of(kept.span.until_ns or now_ns)}
 
 
@@ -97,19 +102,27 @@ async def add_code(address: OfEquipment, parts: Given, caller: Asking) -> dict[s
     )
     | openapi_examples.problems(409, 429),
 )
-async def enrol(form: ClaimForm, parts: Given, asked: Asked) -> dict[str, Any]:
+async def enrol(
+    form: ClaimForm,
+    registry: RegistryDep,
+    clock: ClockDep,
+    connections: ConnectionsDep,
+    attempts: SignInAttemptsDep,
+    request: Request,
+) -> dict[str, Any]:
     """With a code instead of a credential. What is got holds the streams of that equipment alone.
 
     The same key may show the same code again within its hour, if the answer was lost: the
     credential is a new one then, and the former counts no more. Ten failures in a minute from one
     address are answered 429 for a while.
     """
-    now_ns = parts.clock.now_ns()
-    keys = (f"enrolling from {rate_limit.address_of(asked.client)}",)
-    parts.failures.begin(keys, now_ns)
+    now_ns = clock.now_ns()
+    keys = (f"enrolling from {rate_limit.address_of(request.client)}",)
+    attempts.begin(keys, now_ns)
     public_key = await asyncio.to_thread(form.checked_key)
-    async with parts.registry.change() as registry:
-        before = await registry.enrolments.find(enrolling.hashed(form.code))
+    context = request_context.current(request.scope)
+    async with registry.change(context, clock) as change:
+        before = await change.enrolments.find(enrolling.hashed(form.code))
         try:
             used = None if before is None else before.used(public_key, now_ns)
         except Refused:
@@ -119,13 +132,13 @@ async def enrol(form: ClaimForm, parts: Given, asked: Asked) -> dict[str, Any]:
                 "the code is not right, was used, or its hour is over",
                 hint="have a new one made: testbed gateway code",
             )
-        credential, token = await _admit(registry, before, used, now_ns)
-        await registry.enrolments.update(used)
-        await registry.tokens.add(token)
-    parts.failures.succeeded(keys)
+        credential, token = await _admit(change, before, used, now_ns)
+        await change.enrolments.update(used)
+        await change.tokens.add(token)
+    attempts.succeeded(keys)
     if before.principal is not None:
-        await parts.kick(before.principal)
-    await parts.announce(token.principal)
+        await connections.disconnect(before.principal)
+    await connections.announce(token.principal)
     return {
         "credential": credential,
         "principal": used.principal,
@@ -151,13 +164,13 @@ async def enrol(form: ClaimForm, parts: Given, asked: Asked) -> dict[str, Any]:
         }
     ),
 )
-async def gateway(address: OfEquipment, parts: Given, caller: Asking) -> dict[str, Any]:
+async def gateway(address: OfEquipment, registry: RegistryDep, caller: CallerDep) -> dict[str, Any]:
     """For the people of its organisation; empty if none is let in. Its fingerprint is the one that
     `testbed gateway enrol` printed on the machine.
     """
     caller.must(Action.WATCH, address)
-    enrolled = {one.principal: one for one in await parts.registry.enrolments.history(address)}
-    here = await parts.registry.principals.in_organisation(address.organisation, caller.at_ns)
+    enrolled = {one.principal: one for one in await registry.enrolments.history(address)}
+    here = await registry.principals.in_organisation(address.organisation, caller.at_ns)
     items = []
     for one in here:
         if one.scope.equipment == address:
@@ -179,23 +192,30 @@ async def gateway(address: OfEquipment, parts: Given, caller: Asking) -> dict[st
     status_code=204,
     summary="Lock out the gateway of an equipment at once",
 )
-async def lock_out(address: OfEquipment, parts: Given, caller: Asking) -> Response:
+async def lock_out(
+    address: OfEquipment,
+    registry: RegistryDep,
+    clock: ClockDep,
+    connections: ConnectionsDep,
+    context: ContextDep,
+    caller: CallerDep,
+) -> Response:
     """For owners and engineers of its organisation. Its credential, its connection and codes that
     nobody used end. What it has not sent stays on its disk.
     """
     caller.must(Action.SHARE, address)
-    now_ns = parts.clock.now_ns()
-    async with parts.registry.change() as registry:
-        former = await registry.principals.gateways(address)
+    now_ns = clock.now_ns()
+    async with registry.change(context, clock) as change:
+        former = await change.principals.gateways(address)
         if not former:
             raise Unknown(f"{address} has no gateway")
         for name in former:
-            one = await registry.principals.find(name, now_ns)
+            one = await change.principals.find(name, now_ns)
             if one is not None:
-                await registry.principals.end(one, by=caller.id, now_ns=now_ns)
-        await registry.enrolments.end(address, by=caller.id, now_ns=now_ns)
+                await change.principals.end(one, by=caller.id, now_ns=now_ns)
+        await change.enrolments.end(address, by=caller.id, now_ns=now_ns)
     for name in former:  # also those that are gone: an earlier kick may have found no broker
-        await parts.kick(name)
+        await connections.disconnect(name)
     return Response(status_code=204)
 
 

@@ -7,7 +7,14 @@ from broker.clock import NS_PER_S
 from broker.errors import Corrupt, Invalid
 from testbed_api.audit.journal import MOST_KNOWN, MOST_STRANGE, MOST_STRANGERS, Refusals
 from testbed_api.domain import audit as domain_audit
-from testbed_api.domain.audit import MOST_DETAILS, Act, AuditOutcome, ChainLink, Event
+from testbed_api.domain.audit import (
+    MOST_DETAILS,
+    AuditContext,
+    AuditEntry,
+    AuditOutcome,
+    ChainLink,
+    Event,
+)
 from testbed_api.http.middleware import audit as middleware_audit
 
 
@@ -23,7 +30,16 @@ def refusal(time_ns=0, source="10.0.0.1", organisation=None, principal=None):
 def test_what_cannot_be_printed_is_escaped(text):
     told = domain_audit.shown(text)
     assert told.isprintable()
-    assert Act("id", text, text, None, text, text, text, {text: text}).event(1).target == told
+    context = AuditContext(
+        action=text,
+        target=text,
+        principal=text,
+        owner=text,
+        request="id",
+        source=text,
+        entry=AuditEntry({text: text}),
+    )
+    assert context.event(1).target == told
     with pytest.raises(Invalid):
         Event(1, "see", text, AuditOutcome.ALLOWED)
 
@@ -88,9 +104,9 @@ def test_a_flood_from_everywhere_is_counted_too_and_hides_nobody_who_is_known():
     ],
 )
 def test_what_is_told_of_a_request(method, action, status, outcome):
-    assert middleware_audit.outcome_of(method, Act(action=action), status, "/api/v1/x") is outcome
+    assert middleware_audit.outcome_of(method, action, status, "/api/v1/x") is outcome
 
 
 def test_counts_that_are_read_every_few_seconds_are_not_told():
-    told = middleware_audit.outcome_of("GET", Act(action="operate"), 200, "/api/v1/metrics")
+    told = middleware_audit.outcome_of("GET", "operate", 200, "/api/v1/metrics")
     assert told is None

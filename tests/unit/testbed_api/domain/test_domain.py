@@ -13,10 +13,10 @@ from broker.namespace import EquipmentAddress, StreamAddress
 from broker.rights import Entry, Role, Scope, Span
 from testbed_api.domain import organisations, passwords, tokens
 from testbed_api.domain.equipment import Equipment
+from testbed_api.domain.errors import TooMany
 from testbed_api.domain.grants import GrantRequest
 from testbed_api.domain.organisations import Organisation
-from testbed_api.http.problems import TooMany
-from testbed_api.limits.sign_in_attempts import Failures, place_of
+from testbed_api.limits.sign_in_attempts import SignInAttempts, place_of
 
 MILL = EquipmentAddress("factory", "mill")
 
@@ -132,7 +132,7 @@ def test_nobody_asks_for_its_own():
 
 
 def test_ten_failures_in_a_minute_are_enough():
-    failures = Failures()
+    failures = SignInAttempts()
     for at_s in range(10):
         failures.begin(("ada", "1.2.3.4"), at_s * NS_PER_S)
     with pytest.raises(TooMany) as raised:
@@ -143,7 +143,7 @@ def test_ten_failures_in_a_minute_are_enough():
 
 
 def test_who_signs_in_rightly_is_never_too_often_there():
-    failures = Failures()
+    failures = SignInAttempts()
     for _ in range(50):
         failures.begin(("ada",), 0)
         failures.succeeded(("ada",))
