@@ -45,7 +45,7 @@ DOCUMENTS = {"ten": 1.0, "one": 0.1}
 COST_STREAMS, STREAM_SIGNALS = 50, 100
 MANY_SIGNALS = 5
 TUTORIAL_STREAMS = 5
-COMPARISONS = frozenset({"influxdb-client", "metrics-server"})
+COMPARISONS = frozenset({"influxdb-client", "mqtt-clients", "metrics-server"})
 """Parts that hold a library against our own code, and have no goals."""
 LIBRARIES = "libraries.json"
 """Their results, beside the others'."""
@@ -167,6 +167,15 @@ async def influxdb_client(plan: Plan, clock: Clock) -> dict[str, Any]:
     return {"influxdb_client": figures}
 
 
+async def mqtt_clients(plan: Plan, clock: Clock) -> dict[str, Any]:
+    """paho-mqtt and aiomqtt beside our own MQTT connection."""
+    from benchmarks import mqtt_clients as clients  # noqa: PLC0415 - libraries of this part alone
+
+    figures = await clients.run(plan.fresh("mqtt-clients"), max(plan.reads // 3, 1), clock)
+    say(f"mqtt-clients: {figures}")
+    return {"mqtt_clients": figures}
+
+
 async def metrics_server(plan: Plan, clock: Clock) -> dict[str, Any]:
     """prometheus-client's server beside ours."""
     figures = await metrics_servers.run(plan.reads * SCRAPES, clock)
@@ -182,6 +191,7 @@ PARTS: Mapping[str, Callable[[Plan, Clock], Any]] = {
     "history": past,
     "profile": profile,
     "influxdb-client": influxdb_client,
+    "mqtt-clients": mqtt_clients,
     "metrics-server": metrics_server,
 }
 

@@ -1,6 +1,6 @@
 """The comparisons of libraries with our own code as tables.  Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from benchmarks import machine
@@ -19,20 +19,25 @@ _REQUESTS = {
     "write_large": "write 5 MB of lines",
 }
 _SERVERS = {"ours": "ours, asyncio", "prometheus_client": "`start_http_server`"}
+_PUBLISHERS = {"ours": "ours", "paho": "paho-mqtt", "aiomqtt": "aiomqtt"}
 _Figures = Mapping[str, Any]
 
 
 def of(document: _Figures) -> str:
-    """Both tables, and what they were measured on."""
+    """A table a comparison, and what they were measured on."""
     parts: list[str] = []
     if clients := document.get("influxdb_client"):
         parts += ["", *_table("InfluxDB", _CLIENTS.values(), _client_rows(clients))]
+    if publishers := document.get("mqtt_clients"):
+        parts += ["", *_table("MQTT", _PUBLISHERS.values(), _publisher_rows(publishers))]
     if servers := document.get("metrics_server"):
         parts += ["", *_table("page for Prometheus", _SERVERS.values(), _server_rows(servers))]
     return "\n".join([*parts, "", _made(document), ""]).lstrip()
 
 
-def _table(title: str, columns: Any, rows: Iterator[tuple[str, list[str]]]) -> Iterator[str]:
+def _table(
+    title: str, columns: Iterable[str], rows: Iterator[tuple[str, list[str]]]
+) -> Iterator[str]:
     names = list(columns)
     yield f"| {title} | {' | '.join(names)} |"
     yield "|---" * (len(names) + 1) + "|"
@@ -62,6 +67,12 @@ def _client_rows(clients: _Figures) -> Iterator[tuple[str, list[str]]]:
     yield "error: certificate of a stranger", [f"`{one['tls']['stranger']}`" for one in each]
     warned = ["; ".join(one["resource_warnings"]) or "none" for one in each]
     yield "warnings", warned
+
+
+def _publisher_rows(publishers: _Figures) -> Iterator[tuple[str, list[str]]]:
+    each = [publishers[name] for name in _PUBLISHERS]
+    yield "a message of 2.5 kB at QoS 1, CPU, µs", [f"{one['cpu_us']:.3g}" for one in each]
+    yield "the same, of ten thousand in a row, µs", [f"{one['wall_us']:.3g}" for one in each]
 
 
 def _server_rows(servers: _Figures) -> Iterator[tuple[str, list[str]]]:
