@@ -234,7 +234,7 @@ IMPORTS: Mapping[str, str] = {
 
 
 async def run(folder: Path, rounds: int, clock: Clock) -> dict[str, Any]:
-    """{client: figures}.  rounds: how often all three take their turn."""
+    """{client: figures}.  rounds: how often all three take a turn."""
     secret = folder / "pki"
     for each in (folder, folder / "plain", folder / "tls"):
         await asyncio.to_thread(each.mkdir, parents=True)
@@ -244,8 +244,10 @@ async def run(folder: Path, rounds: int, clock: Clock) -> dict[str, Any]:
         target = Target(product.url, product.token)
         costs: dict[str, _Costs] = {name: _Costs() for name in CLIENTS}
         for number in range(rounds):
-            for name, opened in CLIENTS.items():
-                await costs[name].measure(opened, target, f"{name}-{number}", clock)
+            names = list(CLIENTS)
+            for at in range(len(names)):  # each round begins with another one
+                name = names[(number + at) % len(names)]
+                await costs[name].measure(CLIENTS[name], target, f"{name}-{number}", clock)
         for name, opened in CLIENTS.items():
             figures[name] |= costs[name].figures()
             figures[name]["import"] = _import_cost(IMPORTS[name])

@@ -49,7 +49,7 @@ def _client_rows(clients: _Figures) -> Iterator[tuple[str, list[str]]]:
     each = [clients[name] for name in _CLIENTS]
     for name, text in _REQUESTS.items():
         costs = [one["requests"][name] for one in each]
-        cells = [f"{one['p50']:.3g} / {one['cpu_ms']:.2g}" for one in costs]
+        cells = [f"{_number(one['p50'])} / {_number(one['cpu_ms'])}" for one in costs]
         yield f"{text}, median / CPU, ms", cells
     held = [f"{one['held_after_large_writes_mib']:.0f}" for one in each]
     yield "memory held after ten large writes until a collection, MiB", held
@@ -71,13 +71,15 @@ def _client_rows(clients: _Figures) -> Iterator[tuple[str, list[str]]]:
 
 def _publisher_rows(publishers: _Figures) -> Iterator[tuple[str, list[str]]]:
     each = [publishers[name] for name in _PUBLISHERS]
-    yield "a message of 2.5 kB at QoS 1, CPU, µs", [f"{one['cpu_us']:.3g}" for one in each]
-    yield "the same, of ten thousand in a row, µs", [f"{one['wall_us']:.3g}" for one in each]
+    yield "a message of 2.5 kB at QoS 1, CPU, µs", [_number(one["cpu_us"]) for one in each]
+    yield "the same, of ten thousand in a row, µs", [_number(one["wall_us"]) for one in each]
 
 
 def _server_rows(servers: _Figures) -> Iterator[tuple[str, list[str]]]:
     each = [servers[name] for name in _SERVERS]
-    pages = [f"{one['scrape_ms']['p50']:.3g} / {one['scrape_cpu_ms']:.2g}" for one in each]
+    pages = [
+        f"{_number(one['scrape_ms']['p50'])} / {_number(one['scrape_cpu_ms'])}" for one in each
+    ]
     yield "a page, median / CPU, ms", pages
     yield "stopping when idle, ms", [f"{one['stop']['stop_ms']:.1f}" for one in each]
     beside = [one["beside_silent_clients"] for one in each]
@@ -87,6 +89,10 @@ def _server_rows(servers: _Figures) -> Iterator[tuple[str, list[str]]]:
     ends = [one["stop"] for one in beside]
     cells = [f"{one['threads_left']} / {one['connections_left']}" for one in ends]
     yield "threads / connections left after stopping beside them", cells
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def _made(document: _Figures) -> str:
