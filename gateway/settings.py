@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from broker import namespace
-from broker.fields import refusing
+from broker.pydantic_checks import refusing
 from broker.settings import Settings
 
 

@@ -8,8 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from pydantic import ValidationError
 
-from broker import api, client, messages
+from broker import api_client, messages
 from broker.batch import Kind, source_of
+from broker.bus import client
 from broker.clock import NS_PER_S, Clock, WallClock
 from broker.credential import Credential
 from broker.errors import Invalid, Unknown
@@ -38,7 +39,7 @@ class Testbed:
         settings: PrototypeSettings,
         *,
         bus: client.Bus,
-        door: api.Api,
+        door: api_client.Api,
         clock: Clock,
         tasks: asyncio.TaskGroup,
         stack: AsyncExitStack,
@@ -183,7 +184,7 @@ async def connect(
     client_id = f"{Credential.parse(text).principal}--{secrets.token_hex(4)}"
     failure: Exception | None = None
     async with (
-        api.connect(settings.api, text, ca=bus_settings.ca) as door,
+        api_client.connect(settings.api, text, ca=bus_settings.ca) as door,
         client.open(bus_settings, clock, client_id=client_id) as bus,
     ):
         await bus.ready()

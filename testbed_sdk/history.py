@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from broker import api, clock, codec
+from broker import api_client, clock, codec
 from broker.batch import NUMPY, Gap, Series, Times
 from broker.errors import Corrupt
 from broker.namespace import StreamAddress
@@ -65,7 +65,7 @@ class Span:
     points: int | None = None
 
 
-async def fetch(door: api.Api, address: StreamAddress, span: Span) -> History:
+async def fetch(door: api_client.Api, address: StreamAddress, span: Span) -> History:
     """Read a span of history through the API; raises Refused, Unavailable, or Corrupt if it breaks
     off.
     """

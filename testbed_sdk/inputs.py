@@ -8,8 +8,9 @@ from typing import Any
 import numpy.typing as npt
 import structlog
 
-from broker import api, client, codec, messages, namespace
+from broker import api_client, codec, messages, namespace
 from broker.batch import Batch, Gap, Series, Times, Wide
+from broker.bus import client
 from broker.clock import Clock
 from broker.errors import Corrupt
 from broker.namespace import StreamAddress, StreamTopic, Verb
@@ -85,7 +86,7 @@ class Input:
         address: StreamAddress,
         *,
         bus: client.Bus,
-        door: api.Api,
+        door: api_client.Api,
         clock: Clock,
         stack: AsyncExitStack,
         capacity: int,

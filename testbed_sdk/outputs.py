@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from broker import client, codec, messages
+from broker import codec, messages
 from broker.batch import MOST_BYTES, Batch, Source, Wide
+from broker.bus import client
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Corrupt, Invalid, Unavailable
 from broker.messages import Held

@@ -7,8 +7,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from broker import namespace
 from broker.errors import Invalid
-from broker.fields import refusing
 from broker.namespace import StreamAddress
+from broker.pydantic_checks import refusing
 
 Bindings = Annotated[dict[str, StreamAddress], NoDecode]
 

@@ -9,7 +9,7 @@ from broker.credential import Credential
 from broker.errors import Forbidden, Invalid
 from broker.rights import Kind, Principal, Role, Span
 from testbed_api.domain.equipment import MOST_NAME, checked_text
-from testbed_api.domain.parties import checked_principal
+from testbed_api.domain.organisations import checked_principal
 
 USE_EVERY_S = 60.0
 """A use within this time of the last one noted is not noted again."""

@@ -14,7 +14,7 @@ from broker.namespace import EquipmentAddress, StreamAddress
 from broker.streams import StreamSpec
 from testbed_api.domain.equipment import Equipment
 from testbed_api.registry import tables
-from testbed_api.registry.queries import Queries
+from testbed_api.registry.base import Queries
 
 
 @dataclass(frozen=True, slots=True)

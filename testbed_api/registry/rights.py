@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress
 from broker.rights import Entry, Grant, Kind, Party, Principal, Rights
 from testbed_api.registry import tables
-from testbed_api.registry.parties import entries_in, principal_of
-from testbed_api.registry.queries import Queries, going_on
-from testbed_api.registry.sharing import listing_of, pause_of, request_of
+from testbed_api.registry.base import Queries, going_on
+from testbed_api.registry.grants import listing_of, pause_of, request_of
+from testbed_api.registry.organisations import entries_in, principal_of
 
 
 class RightsQueries(Queries):

@@ -24,9 +24,9 @@ from broker.batch import BAD, GOOD, NO_VALUE, Long, Series
 from broker.namespace import StreamAddress
 from broker.streams import Dtype
 from testbed_api.stores import duckdb_file, frames
+from testbed_api.stores.coalescing import Sharing
 from testbed_api.stores.duckdb_file import Table
 from testbed_api.stores.port import Block, Window
-from testbed_api.stores.sharing import Sharing
 
 PAGE = 50_000
 """Rows read at a time, then handed on in frames."""

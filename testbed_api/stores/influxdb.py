@@ -24,10 +24,10 @@ from broker.errors import BedError, Invalid, Partial, Refused, Unavailable, Unkn
 from broker.namespace import StreamAddress
 from broker.streams import Dtype
 from testbed_api.stores import frames, influxdb_http, line_protocol
+from testbed_api.stores.coalescing import Sharing
 from testbed_api.stores.influxdb_buckets import LAYOUT, Buckets
 from testbed_api.stores.influxdb_http import EARLIEST_NS, LATEST_NS, quoted
 from testbed_api.stores.port import Block, Window
-from testbed_api.stores.sharing import Sharing
 
 CHUNK_CELLS = 50_000
 """Values that influxd sends at a time, about."""

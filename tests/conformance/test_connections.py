@@ -5,12 +5,12 @@ import asyncio
 import orjson
 import pytest
 
-from broker.connection import Connection, Login
+from broker.bus.mqtt_connection import Connection, Login
 from broker.credential import Credential
 from broker.errors import BedError, Forbidden
-from testbed_api.domain.auditing import Event
-from testbed_api.registry.auditing import Looked
-from testbed_api.registry.using import Session
+from testbed_api.domain.audit import Event
+from testbed_api.registry.access_log import Session
+from testbed_api.registry.audit import Looked
 from tests.conformance import beds
 from tests.conformance.beds import CLOCK
 from tests.conformance.world import ENTRIES, MILL, RIG, World
@@ -131,7 +131,7 @@ async def test_who_shows_nothing_ends_nobodys_session_by_its_client_id(world):
 
 
 async def test_a_wiped_broker_leaves_nobody_in_the_book_who_is_gone(world, monkeypatch):
-    monkeypatch.setattr("testbed_api.registry.using.GRACE_NS", 0)
+    monkeypatch.setattr("testbed_api.registry.access_log.GRACE_NS", 0)
     await world.reader()
     await world.bed.door.announce("granted")
     async with world.on_the_bus("granted") as bus:

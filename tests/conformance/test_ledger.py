@@ -9,7 +9,7 @@ from broker.errors import Taken
 from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.streams import Signal, StreamSpec
-from testbed_api.ledger import DeadLetter, Entries, Ledger, Life, SetAside
+from testbed_api.recorder.ledger import DeadLetter, Entries, Ledger, Life, SetAside
 from testbed_api.registry.engine import open_engine
 
 RIG = StreamAddress("factory", "pump-rig", "rig")

@@ -15,15 +15,15 @@ from broker.errors import Refused, Taken, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress, StreamTopic, Verb
 from broker.rights import Action, Entry, Listing, Party, Pause, Rights, Role, Scope, Span
 from broker.streams import Signal, StreamSpec
-from testbed_api.domain import parties, tokens
+from testbed_api.domain import organisations, tokens
 from testbed_api.domain.equipment import Equipment
-from testbed_api.domain.parties import Organisation
-from testbed_api.domain.sharing import Request
-from testbed_api.ledger import Ledger
+from testbed_api.domain.grants import Request
+from testbed_api.domain.organisations import Organisation
+from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry import tables
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.equipment import Seen
-from testbed_api.registry.sql import Registry
+from testbed_api.registry.registry import Registry
 
 RIG = StreamAddress("factory", "pump-rig", "rig")
 
@@ -92,7 +92,7 @@ async def test_a_credential_may_list_two_thousand_streams(where):
         entries = frozenset(
             Entry("live", StreamAddress("factory", "pump-rig", f"s{n}")) for n in range(2_000)
         ) | {Entry("live", RIG)}
-        much = parties.machine("much", "factory", Scope(entries, entries), Span(5))
+        much = organisations.machine("much", "factory", Scope(entries, entries), Span(5))
         await registry.add_principal(much)
         assert await registry.principal("much", 5) == much
         assert len(policy.topics(await registry.rights_of("much"), "much", 5).publish) == 8_004
@@ -114,14 +114,14 @@ async def founded(registry: Registry, *ids: str) -> None:
     """Organisations with an owner each, of the same name with `-owner` behind it."""
     for id_ in ids:
         await registry.add_organisation(Organisation(id_, id_.title()))
-        await registry.add_principal(parties.person(f"{id_}-owner", id_, {Role.OWNER}, 0))
+        await registry.add_principal(organisations.person(f"{id_}-owner", id_, {Role.OWNER}, 0))
 
 
 async def test_of_two_last_owners_removed_at_once_one_stays(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
         await founded(registry, "factory")
-        await registry.add_principal(parties.person("bert", "factory", {Role.OWNER}, 0))
+        await registry.add_principal(organisations.person("bert", "factory", {Role.OWNER}, 0))
 
         async def remove(name: str) -> bool:
             one = await registry.principal(name, 1)
@@ -149,9 +149,11 @@ async def test_what_is_there_already_is_taken(where):
         with pytest.raises(Taken, match="'factory' exists already"):
             await registry.add_organisation(Organisation("factory", "Another"))
         with pytest.raises(Taken, match="'factory-owner' exists already"):
-            await registry.add_principal(parties.person("factory-owner", "firm", {Role.OWNER}, 5))
+            await registry.add_principal(
+                organisations.person("factory-owner", "firm", {Role.OWNER}, 5)
+            )
         with pytest.raises(Unknown, match="no organisation 'nowhere'"):
-            await registry.add_principal(parties.person("eve", "nowhere", {Role.OWNER}, 5))
+            await registry.add_principal(organisations.person("eve", "nowhere", {Role.OWNER}, 5))
         kinds = [(one.id, one.kind) for one in await registry.organisations()]
         assert kinds == [("factory", Party.PARTNER), ("firm", Party.PARTNER)]
 
@@ -160,18 +162,18 @@ async def test_a_name_comes_back_only_as_what_it_was(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
         await founded(registry, "factory", "firm")
-        first = parties.machine(
+        first = organisations.machine(
             "box", "factory", Scope(writes=frozenset({Entry("live", RIG)})), Span(5)
         )
         await registry.add_principal(first)
         await registry.end_principal(first, by="factory-owner", now_ns=7)
         for other in (
-            parties.machine("box", "firm", Scope(), Span(9)),
-            parties.person("box", "factory", {Role.OWNER}, 9),
+            organisations.machine("box", "firm", Scope(), Span(9)),
+            organisations.person("box", "factory", {Role.OWNER}, 9),
         ):
             with pytest.raises(Taken, match="was somebody else"):
                 await registry.add_principal(other)
-        await registry.add_principal(parties.machine("box", "factory", Scope(), Span(9)))
+        await registry.add_principal(organisations.machine("box", "factory", Scope(), Span(9)))
         rights = await registry.rights_of("box")
         publishing = [
             bool(policy.topics(rights, "box", at_ns).publish) for at_ns in (4, 5, 6, 7, 9)
@@ -185,7 +187,7 @@ async def test_changed_roles_hold_from_then_on_and_not_before(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
         await founded(registry, "factory")
-        ada = parties.person("ada", "factory", {Role.ENGINEER}, 5)
+        ada = organisations.person("ada", "factory", {Role.ENGINEER}, 5)
         await registry.add_principal(ada)
         await registry.change_roles(ada, {Role.AUDITOR}, by="factory-owner", now_ns=8)
         rights = await registry.rights_of("ada")
@@ -199,7 +201,7 @@ async def test_a_removed_member_has_neither_token_nor_password(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
         await founded(registry, "factory")
-        ada = parties.person("ada", "factory", {Role.ENGINEER}, 5)
+        ada = organisations.person("ada", "factory", {Role.ENGINEER}, 5)
         await registry.add_principal(ada)
         (one, kept), (_, other) = (tokens.issued("ada", Span(5, 50), label=name) for name in "ab")
         first, second = [await registry.add_token(token) for token in (kept, other)]
@@ -321,7 +323,7 @@ async def test_a_change_is_made_whole_or_not_at_all(where):
             async with registry.change() as inside:
                 await founded(inside, "factory")
                 await inside.put_equipment(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
-                await inside.add_principal(parties.person("eve", "nowhere", {Role.OWNER}, 5))
+                await inside.add_principal(organisations.person("eve", "nowhere", {Role.OWNER}, 5))
 
         with pytest.raises(Unknown):
             await change()
@@ -338,11 +340,11 @@ async def test_a_person_knows_its_organisations_streams_and_a_gateway_its_equipm
             await registry.put_equipment(Equipment(address.owner, "M", Kind.REAL))
             await registry.add_spec(StreamSpec(address, (Signal("p"),)))
         await registry.add_principal(
-            parties.machine("gw", "factory", Scope(equipment=RIG.owner), Span(0))
+            organisations.machine("gw", "factory", Scope(equipment=RIG.owner), Span(0))
         )
         in_a_run = Entry("run-1", mill)
         scope = Scope(writes=frozenset({in_a_run}))
-        await registry.add_principal(parties.machine("box", "factory", scope, Span(0, 1)))
+        await registry.add_principal(organisations.machine("box", "factory", scope, Span(0, 1)))
         await Ledger(engine).keep_spec("run-2", StreamSpec(mill, (Signal("p"),), 1), 7)
         both = {Entry("live", RIG), Entry("live", mill)}
         in_runs = {in_a_run, Entry("run-2", mill)}

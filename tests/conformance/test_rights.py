@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from broker.client import Bus
+from broker.bus.client import Bus
+from broker.bus.inbox import Inbox
+from broker.bus.mqtt_connection import Connection, Login
 from broker.clock import NS_PER_S
-from broker.connection import Connection, Login
 from broker.credential import Credential
 from broker.errors import BedError, Forbidden, Unavailable
-from broker.inbox import Inbox
 from broker.namespace import LIVE, AnchorTopic, MarkTopic, Verb
 from broker.rights import Pause, Role, Span
 from tests.conformance import beds

@@ -12,7 +12,7 @@ from broker.batch import NUMPY, Series
 from broker.errors import BedError, Forbidden, Invalid, Partial, Refused, Unavailable, Unknown
 from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
-from testbed_api.stores import influxdb, influxdb_http, narrowing
+from testbed_api.stores import bisect_write, influxdb, influxdb_http
 from testbed_api.stores.port import Block, Window
 from tests.services import influxd as product
 
@@ -209,7 +209,7 @@ async def test_what_it_will_never_take_is_named_and_the_rest_is_stored(influxd):
 async def test_of_what_it_refuses_only_the_samples_themselves_are_left_out(influxd):
     async with opened(influxd, bucket="narrowing") as store:
         wrong = block([5, 2**63 - 1, 6, 7], [5.0, 0.0, 6.0, 7.0])
-        refused = await narrowing.write(store, [block([1], [1.0]), wrong, block([9], [9.0])])
+        refused = await bisect_write.write(store, [block([1], [1.0]), wrong, block([9], [9.0])])
         ((at, part, reason),) = refused
         assert at == 1
         assert [series.time_ns.tolist() for _, series in part.series()] == [[2**63 - 1]]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import orjson
 
+from broker.bus.mqtt_connection import Connection, Login
 from broker.clock import WallClock
-from broker.connection import Connection, Login
 from broker.errors import BedError
 from broker.settings import BusSettings
 from simulators import ledger, world

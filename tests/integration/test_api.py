@@ -13,9 +13,9 @@ from broker.clock import NS_PER_S
 from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.rights import Action, Entry
-from testbed_api.app import create_app
-from testbed_api.http.bounds import MOST_BODY
-from testbed_api.ledger import DeadLetter, Entries, Life
+from testbed_api.http.app import create_app
+from testbed_api.http.middleware.body_limit import MOST_BODY
+from testbed_api.recorder.ledger import DeadLetter, Entries, Life
 from tests.integration.api_bed import (
     EQUIPMENT,
     OTHER,

@@ -4,8 +4,8 @@ import pytest
 
 from broker.namespace import StreamAddress
 from broker.rights import Role
-from testbed_api.http import access
-from testbed_api.http.access import Caller
+from testbed_api.http import auth
+from testbed_api.http.auth import Caller
 from tests.integration.api_bed import EQUIPMENT, RIG, STREAM, Bed, assert_problem, stored
 
 MEMBERS = "/organisations/factory/members"
@@ -184,5 +184,5 @@ async def test_who_follows_a_stream_is_looked_at_with_the_token_that_was_shown(b
 
 
 async def _still_reads(bed: Bed, caller: Caller, stream: StreamAddress) -> bool:
-    now = await access.again(caller, bed.parts)
+    now = await auth.again(caller, bed.parts)
     return now is not None and now.may_read("live", stream)

@@ -9,34 +9,37 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from broker import api, client, clock
+from broker import api_client, clock
+from broker.audit_head import Signer
 from broker.batch import BAD, NO_VALUE, NUMPY, Gap, Kind, Series
+from broker.bus import client
 from broker.clock import NS_PER_S, WallClock
 from broker.errors import Corrupt, Forbidden, Refused, Taken, Unavailable, Unknown
-from broker.heads import Signer
 from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.rights import Entry, Listing, Pause, Role, Scope, Span
 from broker.streams import Dtype, Signal, StreamSpec
-from gateway import spool
-from gateway.spool import SpoolSettings
+from gateway.spool import spool
+from gateway.spool.spool import SpoolSettings
 from gateway.uplink import Uplink
-from testbed import backup as room
-from testbed_api import archive, contents, data
-from testbed_api.contents import EARLIEST_NS, LATEST_NS
-from testbed_api.deletions import LOST
-from testbed_api.deletions import Span as Deleted
-from testbed_api.domain import parties, tokens
-from testbed_api.domain.auditing import Event, Outcome
+from testbed.server import backup as room
+from testbed_api import persistence
+from testbed_api.backup import archive
+from testbed_api.domain import organisations, tokens
+from testbed_api.domain.audit import Event, Outcome
 from testbed_api.domain.equipment import Equipment
-from testbed_api.domain.parties import Organisation
-from testbed_api.domain.sharing import Request
-from testbed_api.ledger import DeadLetter, Entries, Life, SetAside
-from testbed_api.losses import settle
-from testbed_api.retention import Keeper
+from testbed_api.domain.grants import Request
+from testbed_api.domain.organisations import Organisation
+from testbed_api.recorder.ledger import DeadLetter, Entries, Life, SetAside
+from testbed_api.retention import fingerprint
+from testbed_api.retention.deletions import LOST
+from testbed_api.retention.deletions import Span as Deleted
+from testbed_api.retention.enforcer import Keeper
+from testbed_api.retention.fingerprint import EARLIEST_NS, LATEST_NS
+from testbed_api.retention.restore_gaps import settle
 from testbed_api.settings import ServerSettings
 from testbed_api.stores.port import Block
-from tests.integration.test_keeping_server import command
+from tests.integration.test_retention_server import command
 from tests.integration.test_server import (
     RIG as SERVED,
 )
@@ -116,7 +119,7 @@ async def fill(kept):
         for space in ("live", "run-1"):
             await kept.ledger.keep_spec(space, spec, 7)
     scope = Scope(frozenset({Entry("live", RIG)}))
-    await kept.registry.add_principal(parties.machine("detector", "factory", scope, Span(3)))
+    await kept.registry.add_principal(organisations.machine("detector", "factory", scope, Span(3)))
     await kept.registry.add_token(tokens.issued("detector", Span(3, NOW_NS))[1])
     _, token = tokens.issued("fay", Span(3), label="for the report")
     await kept.registry.add_token(replace(token, roles=frozenset({Role.AUDITOR, Role.OWNER})))
@@ -155,8 +158,10 @@ async def content(kept):
             tables.setdefault(told["table"], []).extend(told["rows"])
     sums = {}
     for space in ("live", "run-1"):
-        samples = contents.samples(kept.store, SPECS, space, from_ns=EARLIEST_NS, to_ns=LATEST_NS)
-        sums[space] = (await contents.fingerprint(samples)).sha256
+        samples = fingerprint.samples(
+            kept.store, SPECS, space, from_ns=EARLIEST_NS, to_ns=LATEST_NS
+        )
+        sums[space] = (await fingerprint.fingerprint(samples)).sha256
     return tables, sums
 
 
@@ -192,7 +197,7 @@ def settings_for(request, tmp_path):
 async def made(tmp_path):
     """A backup of a stopped server with the embedded store, its folder and what was in it."""
     settings = ServerSettings(folder=tmp_path / "before")
-    async with data.alone(settings) as kept:
+    async with persistence.alone(settings) as kept:
         await fill(kept)
         before = await content(kept)
     manifest = await room.backup(tmp_path / "backup", settings, CLOCK)
@@ -200,7 +205,7 @@ async def made(tmp_path):
 
 
 async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
-    async with data.alone(settings_for("before")) as kept:
+    async with persistence.alone(settings_for("before")) as kept:
         await fill(kept)
         before = await content(kept)
     manifest = await room.backup(tmp_path / "backup", settings_for("before"), CLOCK)
@@ -208,7 +213,7 @@ async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
         tmp_path / "backup", settings_for("after"), CLOCK, manifest.sha256
     )
     assert (restored, restored.samples) == (manifest, 20_019)
-    async with data.alone(settings_for("after")) as kept:
+    async with persistence.alone(settings_for("after")) as kept:
         assert await content(kept) == before
         (token,) = await kept.registry.tokens("fay", 4)
         assert token.roles == {Role.AUDITOR, Role.OWNER}
@@ -219,7 +224,7 @@ async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
 async def test_what_one_product_held_comes_back_in_another(settings_for, made):
     folder, _, before = made
     await room.restore(folder, settings_for("after"), CLOCK, None)
-    async with data.alone(settings_for("after")) as kept:
+    async with persistence.alone(settings_for("after")) as kept:
         assert await content(kept) == before
 
 
@@ -303,7 +308,7 @@ async def test_a_restore_that_broke_off_is_not_served(made, tmp_path, monkeypatc
         with pytest.raises(Corrupt, match="power"):
             await room.restore(folder, after, CLOCK, None)
     with pytest.raises(Refused, match="did not come to its end"):
-        async with data.alone(after):
+        async with persistence.alone(after):
             pass
     with pytest.raises(Refused, match="is not empty"):
         await room.restore(folder, after, CLOCK, None)
@@ -332,7 +337,7 @@ async def test_a_backup_never_goes_over_another(made, tmp_path):
 
 
 async def test_a_folder_that_a_server_has_is_not_opened(tmp_path):
-    async with data.alone(ServerSettings(folder=tmp_path / "before")):
+    async with persistence.alone(ServerSettings(folder=tmp_path / "before")):
         with pytest.raises(Taken, match="a server is running"):
             await room.backup(
                 tmp_path / "backup", ServerSettings(folder=tmp_path / "before"), CLOCK
@@ -348,7 +353,7 @@ async def test_what_is_not_sent_again_becomes_a_gap(made, tmp_path):
     folder, _, _ = made
     after = ServerSettings(folder=tmp_path / "after")
     _, losses = await room.restore(folder, after, CLOCK, None)
-    async with data.alone(after) as kept:
+    async with persistence.alone(after) as kept:
         lost = next(one for one in losses if one.span.space == "run-1").span
         await settle(kept.deletions, kept.store, CLOCK)
         stream = ("run-1", RIG, EARLIEST_NS, LATEST_NS)
@@ -391,7 +396,7 @@ async def test_a_running_server_is_backed_up_and_comes_back(tmp_path):
     assert "lost-after-backup" in printed
     async with serving(tmp_path / "new") as again:
         assert again.administrator is None
-        async with api.connect(f"http://{again.api}", secret) as door, asyncio.timeout(10):
+        async with api_client.connect(f"http://{again.api}", secret) as door, asyncio.timeout(10):
             found = await history(door)
             while not found["gaps"]:
                 found = await history(door)
@@ -442,7 +447,7 @@ async def test_a_gateway_sends_again_what_the_restored_server_lacks(tmp_path):
         )
         async with (
             serving(tmp_path / "new") as again,
-            api.connect(f"http://{again.api}", owners.secret) as door,
+            api_client.connect(f"http://{again.api}", owners.secret) as door,
             publishing(again, key, kept) as uplink,
             asyncio.timeout(10),
         ):
@@ -466,7 +471,7 @@ async def test_only_who_operates_the_testbed_gets_a_backup(tmp_path):
 
 async def test_nobody_waits_for_a_slow_reader_of_a_backup(tmp_path):
     settings = ServerSettings(folder=tmp_path / "data")
-    async with data.alone(settings) as kept:
+    async with persistence.alone(settings) as kept:
         await fill(kept)
         dump = room.Dumper(kept.engine, kept.store, kept.deletions, CLOCK).tables()
         first = await anext(dump)
@@ -481,7 +486,7 @@ async def test_nobody_waits_for_a_slow_reader_of_a_backup(tmp_path):
 
 @pytest.mark.parametrize("settings_for", ["duckdb", "postgresql"], indirect=True)
 async def test_the_tables_of_a_backup_are_of_one_moment(settings_for):
-    async with data.alone(settings_for("before")) as kept, asyncio.TaskGroup() as tasks:
+    async with persistence.alone(settings_for("before")) as kept, asyncio.TaskGroup() as tasks:
 
         async def record():
             """Gaps, each in one transaction with the number of its batch."""

@@ -15,9 +15,9 @@ from broker.codec import gap_in
 from broker.errors import Unavailable
 from broker.messages import Held
 from broker.streams import Dtype
-from gateway import spool
-from gateway.spool import SpoolSettings
-from gateway.spool_rows import Kept
+from gateway.spool import spool
+from gateway.spool.rows import Kept
+from gateway.spool.spool import SpoolSettings
 
 DISK = 24 * 1024**2
 LEAST_FREE = 8 * 1024**2

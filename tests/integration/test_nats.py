@@ -15,8 +15,8 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from broker import client
-from broker.backends import nats
+from broker.backends.nats import server as nats_server
+from broker.bus import client
 from broker.clock import NS_PER_S, WallClock
 from broker.credential import Credential
 from broker.errors import Forbidden, Invalid, Refused, Taken, Unavailable
@@ -34,15 +34,15 @@ class Porter:
 
     def __init__(self) -> None:
         self.entries = {
-            "ada": nats.Entry(frozenset({OWN}), frozenset({OWN})),
-            "bert": nats.Entry(frozenset({"t/#"}), frozenset({"t/#"})),
+            "ada": nats_server.Entry(frozenset({OWN}), frozenset({OWN})),
+            "bert": nats_server.Entry(frozenset({"t/#"}), frozenset({"t/#"})),
         }
-        self.knocks: list[nats.Knock] = []
+        self.knocks: list[nats_server.Knock] = []
         self.asked = asyncio.Event()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
-    async def answer(self, knock: nats.Knock) -> nats.Entry | None:
+    async def answer(self, knock: nats_server.Knock) -> nats_server.Entry | None:
         self.knocks.append(knock)
         entry = self.entries.get(knock.principal)
         self.asked.set()
@@ -56,18 +56,18 @@ def porter() -> Porter:
 
 
 @pytest.fixture
-async def door(tmp_path, porter) -> AsyncIterator[nats.Door]:
-    async with nats.serve(tmp_path, answer=porter.answer, clock=WallClock()) as door:
+async def door(tmp_path, porter) -> AsyncIterator[nats_server.Door]:
+    async with nats_server.serve(tmp_path, answer=porter.answer, clock=WallClock()) as door:
         yield door
 
 
-def opened(door: nats.Door, who: Credential, client_id: str = "", **changed: object):
+def opened(door: nats_server.Door, who: Credential, client_id: str = "", **changed: object):
     settings = BusSettings(broker=f"mqtt://{door.mqtt}", credential=SecretStr(who.text), **changed)
     return client.open(settings, WallClock(), client_id=client_id or who.principal)
 
 
 @asynccontextmanager
-async def ada_and_bert(door: nats.Door) -> AsyncIterator[tuple[client.Bus, client.Bus]]:
+async def ada_and_bert(door: nats_server.Door) -> AsyncIterator[tuple[client.Bus, client.Bus]]:
     async with opened(door, ADA) as ada, opened(door, BERT) as bert:
         await ada.ready()
         await bert.ready()
@@ -111,8 +111,8 @@ async def test_several_clients_of_one_principal_come_in_under_ids_of_their_own(d
 
 
 def test_a_principal_that_could_share_a_client_id_with_another_is_refused():
-    knock = nats.Knock("ada--x", ADA.secret, "ada--x")
-    assert not nats.callout.is_bound(knock)
+    knock = nats_server.Knock("ada--x", ADA.secret, "ada--x")
+    assert not nats_server.callout.is_bound(knock)
     with pytest.raises(Invalid, match="ada--x"):
         Credential("ada--x", ADA.secret)
 
@@ -252,7 +252,7 @@ async def test_a_wider_filter_covers_its_own_root_and_all_below(door):
 )
 def test_a_filter_that_nats_would_read_otherwise_is_not_granted(topic_filter):
     with pytest.raises(Invalid, match="is not a filter that can be granted"):
-        nats.callout.subjects(topic_filter)
+        nats_server.callout.subjects(topic_filter)
 
 
 # --- for how long ---------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def test_a_filter_that_nats_would_read_otherwise_is_not_granted(topic_filter):
 async def test_a_kick_silences_and_the_next_knock_is_answered_anew(door, porter):
     async with ada_and_bert(door) as (ada, bert):
         async with ada.subscribe([OWN], capacity=10, overflow="block") as inbox:
-            porter.entries["ada"] = nats.Entry(frozenset(), frozenset())
+            porter.entries["ada"] = nats_server.Entry(frozenset(), frozenset())
             await door.kick("ada")
             await bert.publish(OWN, b"after the kick")
             with pytest.raises(Forbidden, match=OWN):
@@ -284,7 +284,7 @@ async def test_a_kick_reaches_who_is_just_being_answered(door, porter):
 async def test_an_entry_ends_a_connection_at_its_expiry(door, porter):
     entry = porter.entries["ada"]
     now_ns = WallClock().now_ns()
-    porter.entries["ada"] = nats.Entry(entry.publish, entry.subscribe, now_ns + 2 * NS_PER_S)
+    porter.entries["ada"] = nats_server.Entry(entry.publish, entry.subscribe, now_ns + 2 * NS_PER_S)
     async with opened(door, ADA) as ada:
         await ada.ready()
         porter.entries["ada"] = None
@@ -296,7 +296,7 @@ async def test_an_entry_ends_a_connection_at_its_expiry(door, porter):
 async def test_an_entry_that_has_expired_lets_nobody_in(door, porter):
     entry = porter.entries["ada"]
     past_ns = WallClock().now_ns() - NS_PER_S
-    porter.entries["ada"] = nats.Entry(entry.publish, entry.subscribe, past_ns)
+    porter.entries["ada"] = nats_server.Entry(entry.publish, entry.subscribe, past_ns)
     async with opened(door, ADA, timeout_s=2) as ada:
         with pytest.raises(Forbidden):
             await ada.ready()
@@ -330,7 +330,7 @@ async def test_what_came_while_a_client_was_away_is_sent_to_whom_that_is_allowed
 async def test_retained_messages_are_kept_between_starts(tmp_path, porter):
     for expected in ([], [b"kept"]):
         async with (
-            nats.serve(tmp_path, answer=porter.answer, clock=WallClock()) as door,
+            nats_server.serve(tmp_path, answer=porter.answer, clock=WallClock()) as door,
             opened(door, ADA) as ada,
         ):
             await ada.ready()
@@ -353,28 +353,30 @@ async def test_rights_and_kicks_work_after_a_crash(door):
 
 
 async def test_a_port_in_use_is_taken(door, tmp_path, porter):
-    taken = nats.NatsSettings(mqtt_port=door.mqtt.port)
-    second = nats.serve(tmp_path / "2", answer=porter.answer, clock=WallClock(), settings=taken)
+    taken = nats_server.NatsSettings(mqtt_port=door.mqtt.port)
+    second = nats_server.serve(
+        tmp_path / "2", answer=porter.answer, clock=WallClock(), settings=taken
+    )
     with pytest.raises(Taken, match=f"127.0.0.1:{door.mqtt.port}"):
         await second.__aenter__()
 
 
 def test_the_two_doors_of_a_server_have_two_ports():
     for _ in range(50_000):  # asked for one after the other they were the same once in 14,000
-        mqtt, inner = nats._free_doors("127.0.0.1", 0)
+        mqtt, inner = nats_server._free_doors("127.0.0.1", 0)
         assert mqtt.port != inner.port
 
 
 async def test_a_server_that_does_not_start_says_why(tmp_path, porter):
     (tmp_path / "jetstream").write_text("not a folder")
     with pytest.raises(Unavailable, match=r"did not start:\n(.|\n)*storage directory is not"):
-        async with nats.serve(tmp_path, answer=porter.answer, clock=WallClock()):
+        async with nats_server.serve(tmp_path, answer=porter.answer, clock=WallClock()):
             pass
 
 
 async def test_an_error_inside_comes_out_as_it_is(tmp_path, porter):
     with pytest.raises(Refused, match="by the one inside"):
-        async with nats.serve(tmp_path, answer=porter.answer, clock=WallClock()):
+        async with nats_server.serve(tmp_path, answer=porter.answer, clock=WallClock()):
             raise Refused("by the one inside")
 
 

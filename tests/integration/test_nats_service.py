@@ -6,21 +6,22 @@ import contextlib
 import pytest
 from pydantic import SecretStr
 
-from broker import client, tls
-from broker.backends import nats
-from broker.backends.nats import Keys, NatsSettings, Place
-from broker.backends.nats_child import _binary
+from broker import tls
+from broker.backends.nats import server as nats_server
+from broker.backends.nats.child_process import _binary
+from broker.backends.nats.server import Keys, NatsSettings, Place
+from broker.bus import client
 from broker.clock import WallClock
 from broker.credential import Credential
 from broker.errors import Forbidden, Invalid, Unavailable
 from broker.settings import Address, BusSettings
 from broker.tls import Trust
-from testbed import pki
-from testbed_api.doors import shown_of
+from testbed.server import pki
+from testbed_api.certificates import shown_of
 from tests import services
 
 ADA = Credential("ada", "ada-secret-of-24-letters")
-EVERYTHING = nats.Entry(frozenset({"t/#"}), frozenset({"t/#"}))
+EVERYTHING = nats_server.Entry(frozenset({"t/#"}), frozenset({"t/#"}))
 KEYS = Keys.make()
 
 
@@ -28,10 +29,10 @@ class Porter:
     """Answers for ada as a test says, and counts who asked."""
 
     def __init__(self) -> None:
-        self.entry: nats.Entry | None = EVERYTHING
+        self.entry: nats_server.Entry | None = EVERYTHING
         self.asked = 0
 
-    async def answer(self, knock: nats.Knock) -> nats.Entry | None:
+    async def answer(self, knock: nats_server.Knock) -> nats_server.Entry | None:
         self.asked += 1
         return self.entry if knock.secret == ADA.secret else None
 
@@ -40,7 +41,7 @@ class Porter:
 def running(folder, inner, mqtt, keys=KEYS, certificate=None):
     file = folder / "nats.conf"
     place = Place(inner, folder / "jetstream")
-    file.write_text(nats.config(place, mqtt, NatsSettings(certificate=certificate), keys))
+    file.write_text(nats_server.config(place, mqtt, NatsSettings(certificate=certificate), keys))
     ready = [inner.port, mqtt.port]
     with services.running(
         [_binary(), "--config", str(file)],
@@ -63,7 +64,7 @@ def server(tmp_path, doors):
 
 def joined(doors, porter, keys=KEYS, trust=None):
     told = {"keys": keys, "answer": porter.answer, "clock": WallClock(), "trust": trust}
-    return nats.join(*doors, **told)
+    return nats_server.join(*doors, **told)
 
 
 def opened(doors, client_id="ada"):
@@ -134,7 +135,7 @@ async def test_a_server_that_restarts_is_answered_for_again(doors, tmp_path):
 
 @pytest.mark.usefixtures("server")
 async def test_wrong_keys_are_told(doors, monkeypatch):
-    monkeypatch.setattr("broker.backends.nats_reception.START_S", 0.5)
+    monkeypatch.setattr("broker.backends.nats.auth_service.START_S", 0.5)
     with pytest.raises(Unavailable, match="did not answer in"):
         async with joined(doors, Porter(), Keys.make()):
             pass
@@ -145,7 +146,7 @@ async def test_wrong_keys_are_told(doors, monkeypatch):
 
 
 async def test_an_inner_door_with_tls_is_asked_who_it_is(tmp_path, doors, monkeypatch):
-    monkeypatch.setattr("broker.backends.nats_reception.START_S", 2)
+    monkeypatch.setattr("broker.backends.nats.auth_service.START_S", 2)
     pki.init(tmp_path / "pki", (), WallClock().now_ns())
     pki.init(tmp_path / "stranger", (), WallClock().now_ns())
     everywhere, told = Address("0.0.0.0", doors[0].port), shown_of(tmp_path / "pki", "broker")  # noqa: S104

@@ -2,14 +2,14 @@
 
 import pytest
 
-from broker.backends.callout import Entry as Admission
-from broker.backends.callout import Knock
+from broker.backends.nats.auth_callout import Entry as Admission
+from broker.backends.nats.auth_callout import Knock
 from broker.clock import SteppedClock
 from broker.namespace import EquipmentAddress
-from testbed_api import sessions
+from testbed_api.broker_auth import sessions
+from testbed_api.broker_auth.sessions import Sessions
 from testbed_api.registry.engine import open_engine
-from testbed_api.registry.sql import Registry
-from testbed_api.sessions import Sessions
+from testbed_api.registry.registry import Registry
 
 RIG = EquipmentAddress("factory", "pump-rig")
 HEARD = frozenset({f"tb1/live/{verb}/factory/pump-rig/rig" for verb in ("data", "spec", "health")})

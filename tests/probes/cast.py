@@ -32,10 +32,10 @@ from broker.rights import (
 from broker.streams import Signal, StreamSpec
 from testbed_api.domain import enrolment, passwords, tokens
 from testbed_api.domain.equipment import Equipment
-from testbed_api.domain.parties import Organisation
-from testbed_api.domain.sharing import Request
+from testbed_api.domain.grants import Request
+from testbed_api.domain.organisations import Organisation
 from testbed_api.registry.engine import open_engine
-from testbed_api.registry.sql import Registry
+from testbed_api.registry.registry import Registry
 from testbed_api.stores import duckdb
 from testbed_api.stores.port import Block
 

@@ -19,7 +19,7 @@ from broker.rights import (
     Scope,
     Span,
 )
-from testbed_api.app import openapi_document
+from testbed_api.http.app import openapi_document
 from tests.probes import routes
 from tests.probes.cast import RIG
 

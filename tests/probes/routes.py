@@ -16,7 +16,7 @@ from broker import enrolment, policy
 from broker.namespace import LIVE, StreamAddress, StreamTopic, Verb
 from broker.policy import Target
 from broker.rights import Action, Entry, Kind, Principal
-from testbed_api.http.access import ACTION, OPEN
+from testbed_api.http.auth import ACTION, OPEN
 from tests.probes.cast import (
     MILL,
     NARROWED,

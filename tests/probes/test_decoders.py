@@ -13,14 +13,15 @@ from asyncua.ua.uaerrors import UaError
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from broker import codec, messages, mqtt, namespace
-from broker.backends import callout
+from broker import codec, messages, namespace
+from broker.backends.nats import auth_callout
+from broker.bus import mqtt_packets
 from broker.clock import ns_of
 from broker.credential import Credential
 from broker.errors import Corrupt, Refused
 from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
-from gateway.links import notifications
+from gateway.links.opcua import notification_message
 from tests.probes import results
 
 SPEC = StreamSpec(
@@ -55,7 +56,7 @@ def batch(raw: bytes) -> None:
 
 
 def packets(raw: bytes) -> None:
-    reader = mqtt.Reader()
+    reader = mqtt_packets.Reader()
     for at in range(0, len(raw), 7):
         reader.feed(raw[at : at + 7])
         while reader.next() is not None:
@@ -63,15 +64,15 @@ def packets(raw: bytes) -> None:
 
 
 def knock(raw: bytes) -> None:
-    callout.read(raw)
+    auth_callout.read(raw)
     with suppress(ValueError):
         orjson.loads(raw)
-    callout.read(b"head." + callout._encoded(raw) + b".signature")
+    auth_callout.read(b"head." + auth_callout._encoded(raw) + b".signature")
 
 
 def notification(raw: bytes) -> None:
     with suppress(UaError):  # the server says no, in order
-        notifications.publish(Buffer(raw))
+        notification_message.publish(Buffer(raw))
 
 
 def text(read: Callable[[str], object]) -> Callable[[bytes], object]:
@@ -109,7 +110,7 @@ GOOD: Mapping[str, tuple[bytes, ...]] = {
     "spec": STATES,
     "notification": (published(),),
     "packets": (
-        mqtt.publish_head("tb1/live/data/a/b/c", 1, 2, retain=False) + b"{}",
+        mqtt_packets.publish_head("tb1/live/data/a/b/c", 1, 2, retain=False) + b"{}",
         b"\x20\x02\x00\x00\x90\x03\x00\x01\x80\x40\x02\x00\x01\xd0\x00",
     ),
     "knock": (orjson.dumps(KNOCK),),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from broker import codec, heads, messages
+from broker import audit_head, codec, messages
 from broker.errors import Corrupt
 
 
@@ -12,7 +12,7 @@ from broker.errors import Corrupt
     "read",
     [
         codec.parse,
-        heads.decode,
+        audit_head.decode,
         messages.decode_health,
         messages.decode_mark,
         messages.decode_spec,
