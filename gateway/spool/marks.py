@@ -31,7 +31,7 @@ def together(one: Held, other: Held) -> Held:
     """What either holds."""
     if within(other, one):
         return one
-    return Held.of([*one.ranges, *other.ranges])
+    return Held.from_ranges([*one.ranges, *other.ranges])
 
 
 def number(held: Held) -> int:
@@ -43,7 +43,7 @@ def clipped(held: Held, seq: int) -> Held:
     """The same as far as this number: nothing is held that was never sent."""
     if max(held.upto, held.beyond[-1][1] if held.beyond else 0) <= seq:
         return held
-    return Held.of((first, min(last, seq)) for first, last in held.ranges if first <= seq)
+    return Held.from_ranges((first, min(last, seq)) for first, last in held.ranges if first <= seq)
 
 
 def including(held: Held, seqs: list[int]) -> Held:
@@ -60,7 +60,7 @@ def text_of(held: Held) -> str:
 
 def parsed(text: str) -> Held:
     """What `text_of` wrote."""
-    return Held.of((first, last) for first, last in orjson.loads(text))
+    return Held.from_ranges((first, last) for first, last in orjson.loads(text))
 
 
 class Age(NamedTuple):

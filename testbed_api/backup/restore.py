@@ -152,7 +152,7 @@ def _blocks(
         if "spec" in told:
             spec = by_version[told["spec"]]
             continue
-        frames, misfits = codec.frames_in([told], spec)
+        frames, misfits = codec.frames_from_json([told], spec)
         if misfits:
             raise Corrupt(f"a frame of {spec.address} in the backup: {misfits[0].reason}")
         gathered.append(Block(space, spec, frames))

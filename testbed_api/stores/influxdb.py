@@ -209,7 +209,7 @@ async def open(  # noqa: A001
             f"TESTBED_STORE_CA is set, and {url} would be reached without TLS",
             hint="write influxdb+https:// into TESTBED_STORE, or take TESTBED_STORE_CA out",
         )
-    trust = await asyncio.to_thread(tls.trusting, ca, setting="TESTBED_STORE_CA")
+    trust = await asyncio.to_thread(tls.client_context, ca, setting="TESTBED_STORE_CA")
     try:
         http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s, verify=trust)
     except httpx.InvalidURL as exc:

@@ -111,8 +111,8 @@ def translated(http: httpx.AsyncClient) -> Iterator[None]:
             f"{http.base_url} is not InfluxDB's address", hint="write http://host:port"
         ) from exc
     except (httpx.RequestError, orjson.JSONDecodeError) as exc:
-        asked = tls.Asked(f"InfluxDB at {http.base_url}", "TESTBED_STORE", "TESTBED_STORE_CA")
-        if told := tls.failure(exc, asked):  # it may be mended while samples wait for it
+        asked = tls.TlsEndpoint(f"InfluxDB at {http.base_url}", "TESTBED_STORE", "TESTBED_STORE_CA")
+        if told := tls.handshake_error(exc, asked):  # it may be mended while samples wait for it
             raise Unavailable(told.message, hint=told.hint) from exc
         raise Unavailable(
             f"InfluxDB at {http.base_url} did not answer: {exc!r}", hint="is influxd running there?"

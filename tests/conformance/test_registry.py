@@ -9,7 +9,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from broker import policy
-from broker.batch import Kind
+from broker.batch import EquipmentKind
 from broker.clock import NS_PER_S
 from broker.errors import Refused, Taken, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress, StreamTopic, Verb
@@ -52,7 +52,7 @@ async def test_two_processes_may_make_the_tables_at_once(where):
 async def test_specs_proposed_at_once_are_numbered_without_hole_or_repeat(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
-        await registry.put_equipment(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
+        await registry.put_equipment(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
         proposals = [StreamSpec(RIG, (Signal(f"s{number}"),)) for number in range(12)]
         async with asyncio.TaskGroup() as tasks:
             adding = [
@@ -66,7 +66,7 @@ async def test_specs_proposed_at_once_are_numbered_without_hole_or_repeat(where)
 async def test_the_same_spec_proposed_at_once_is_registered_once(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
-        await registry.put_equipment(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
+        await registry.put_equipment(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
         proposal = StreamSpec(RIG, (Signal("p"),))
         async with asyncio.TaskGroup() as tasks:
             adding = [tasks.create_task(registry.add_spec(proposal), name=str(n)) for n in range(8)]
@@ -76,7 +76,7 @@ async def test_the_same_spec_proposed_at_once_is_registered_once(where):
 async def test_equipment_registered_at_once_is_registered_once(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
-        one = Equipment(RIG.owner, "Rig", Kind.SIMULATED, {"site": "North"})
+        one = Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED, {"site": "North"})
         async with asyncio.TaskGroup() as tasks:
             for number in range(8):
                 tasks.create_task(registry.put_equipment(one), name=str(number))
@@ -87,7 +87,7 @@ async def test_equipment_registered_at_once_is_registered_once(where):
 async def test_a_credential_may_list_two_thousand_streams(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
-        await registry.put_equipment(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
+        await registry.put_equipment(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
         await registry.add_spec(StreamSpec(RIG, (Signal("p"),)))
         entries = frozenset(
             Entry("live", StreamAddress("factory", "pump-rig", f"s{n}")) for n in range(2_000)
@@ -322,7 +322,7 @@ async def test_a_change_is_made_whole_or_not_at_all(where):
         async def change() -> None:
             async with registry.change() as inside:
                 await founded(inside, "factory")
-                await inside.put_equipment(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
+                await inside.put_equipment(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
                 await inside.add_principal(organisations.person("eve", "nowhere", {Role.OWNER}, 5))
 
         with pytest.raises(Unknown):
@@ -337,7 +337,7 @@ async def test_a_person_knows_its_organisations_streams_and_a_gateway_its_equipm
         registry = Registry(engine)
         await founded(registry, "factory")
         for address in (RIG, mill):
-            await registry.put_equipment(Equipment(address.owner, "M", Kind.REAL))
+            await registry.put_equipment(Equipment(address.owner, "M", EquipmentKind.REAL))
             await registry.add_spec(StreamSpec(address, (Signal("p"),)))
         await registry.add_principal(
             organisations.machine("gw", "factory", Scope(equipment=RIG.owner), Span(0))
@@ -358,7 +358,7 @@ async def test_lists_come_in_pages_without_hole_or_repeat(where):
         registry = Registry(engine)
         owners = [EquipmentAddress("factory", name) for name in ("a-b", "a1", "ab", "b", "b-1")]
         for owner in owners:
-            await registry.put_equipment(Equipment(owner, "M", Kind.REAL))
+            await registry.put_equipment(Equipment(owner, "M", EquipmentKind.REAL))
             await registry.add_spec(StreamSpec(StreamAddress(*astuple(owner), "s"), (Signal("p"),)))
         found, after = [], None
         while page := await registry.all_equipment(after, 2):

@@ -10,8 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from broker import api_client, clock
-from broker.audit_head import Signer
-from broker.batch import BAD, NO_VALUE, NUMPY, Gap, Kind, Series
+from broker.audit_head import HeadSigner
+from broker.batch import BAD, NO_VALUE, NUMPY, EquipmentKind, Gap, Series
 from broker.bus import client
 from broker.clock import NS_PER_S, WallClock
 from broker.errors import Corrupt, Forbidden, Refused, Taken, Unavailable, Unknown
@@ -113,7 +113,9 @@ def blocks():
 
 async def fill(kept):
     """Something in every table, and in the store."""
-    await kept.registry.put_equipment(Equipment(RIG.owner, "Rig", Kind.REAL, {"site": "North"}))
+    await kept.registry.put_equipment(
+        Equipment(RIG.owner, "Rig", EquipmentKind.REAL, {"site": "North"})
+    )
     for spec in SPECS:
         await kept.registry.add_spec(spec)
         for space in ("live", "run-1"):
@@ -131,7 +133,7 @@ async def fill(kept):
     await kept.registry.put_listing(Listing(RIG.owner, None, Span(5)), by="fay")
     event = Event(5, "connect", "the broker", Outcome.ALLOWED, "detector", "factory")
     await kept.registry.append([event])
-    await kept.registry.sign_head(Signer.of("5" * 64), 6)
+    await kept.registry.sign_head(HeadSigner.from_seed("5" * 64), 6)
     await kept.store.write(list(blocks()))
     await kept.deletions.keep(RIG, 10**9)
     await kept.ledger.commit(
@@ -435,7 +437,7 @@ async def test_a_gateway_sends_again_what_the_restored_server_lacks(tmp_path):
         ):
             key = await credential(owners, "machine", writes=[SERVED])
             door = owners.doors["factory"]
-            await door.register_equipment(SERVED.owner, name="rig", kind=Kind.SIMULATED)
+            await door.register_equipment(SERVED.owner, name="rig", kind=EquipmentKind.SIMULATED)
             await door.register_spec(SERVED_SPEC)
             async with publishing(server, key, kept) as uplink:
                 await said(uplink, range(1, 4))
