@@ -38,7 +38,7 @@ from broker import tls
 from broker.clock import Clock
 from broker.errors import BedError
 from broker.tls import Certificate
-from testbed import pki
+from testbed.server import pki
 from testbed_api.stores import influxdb_http
 from tests.services import influxd as influxd_product
 
@@ -124,7 +124,7 @@ class _Httpx:
 async def _over_httpx(target: Target) -> AsyncIterator[Requests]:
     """As `testbed_api.stores.influxdb` opens it."""
     headers = {"Authorization": f"Token {target.token}", "Accept-Encoding": "identity"}
-    trust = tls.trusting(target.ca)
+    trust = tls.client_context(target.ca)
     async with httpx.AsyncClient(
         base_url=target.url, headers=headers, timeout=target.timeout_s, verify=trust
     ) as http:
@@ -143,8 +143,8 @@ class _Blocking:
 
     async def buckets(self, name: str) -> Sequence[Any]:
         api = self.client.buckets_api()
-        found = await asyncio.to_thread(api.find_buckets, name=name)
-        return list(found.buckets)
+        answer = await asyncio.to_thread(api.find_buckets, name=name)
+        return list(answer.buckets)
 
     async def create_bucket(self, name: str) -> object:
         api = self.client.buckets_api()
@@ -167,7 +167,7 @@ async def _blocking(target: Target) -> AsyncIterator[Requests]:
         target.token,
         org=target.organisation,
         timeout=round(target.timeout_s * 1e3),
-        ssl_context=tls.trusting(target.ca),
+        ssl_context=tls.client_context(target.ca),
     ) as client:
         yield _Blocking(client, target)
 
@@ -184,8 +184,8 @@ class _Asynchronous:
 
     async def buckets(self, name: str) -> Sequence[Any]:
         service: Any = BucketsService(self.client.api_client)
-        found = await service.get_buckets_async(name=name)
-        return list(found.buckets)
+        answer = await service.get_buckets_async(name=name)
+        return list(answer.buckets)
 
     async def create_bucket(self, name: str) -> object:
         owners = await OrganizationsService(self.client.api_client).get_orgs_async()
@@ -212,7 +212,7 @@ async def _asynchronous(target: Target) -> AsyncIterator[Requests]:
         target.token,
         org=target.organisation,
         timeout=round(target.timeout_s * 1e3),
-        ssl_context=tls.trusting(target.ca),
+        ssl_context=tls.client_context(target.ca),
     ) as client:
         yield _Asynchronous(client, target)
 
@@ -426,11 +426,11 @@ async def _tls(opened: Open, target: Target) -> dict[str, Any]:
 
 def _sentence(exc: Exception) -> str | None:
     """What `broker.tls` makes of it."""
-    asked = tls.Asked("InfluxDB", "TESTBED_STORE", "TESTBED_STORE_CA")
+    asked = tls.TlsEndpoint("InfluxDB", "TESTBED_STORE", "TESTBED_STORE_CA")
     if isinstance(exc, BedError):
         return exc.message
     try:
-        failure = tls.failure(exc, asked)
+        failure = tls.handshake_error(exc, asked)
     except AttributeError as error:  # an SSLCertVerificationError without its own attributes
         return f"AttributeError: {error}"
     return failure.message if failure else None

@@ -48,46 +48,56 @@ def _table(
 def _client_rows(clients: _Figures) -> Iterator[tuple[str, list[str]]]:
     each = [clients[name] for name in _CLIENTS]
     for name, text in _REQUESTS.items():
-        costs = [one["requests"][name] for one in each]
-        cells = [f"{_number(one['p50'])} / {_number(one['cpu_ms'])}" for one in costs]
+        costs = [figures["requests"][name] for figures in each]
+        cells = [f"{_number(figures['p50'])} / {_number(figures['cpu_ms'])}" for figures in costs]
         yield f"{text}, median / CPU, ms", cells
-    held = [f"{one['held_after_large_writes_mib']:.0f}" for one in each]
+    held = [f"{figures['held_after_large_writes_mib']:.0f}" for figures in each]
     yield "memory held after ten large writes until a collection, MiB", held
-    yield "sockets after `close`", [f"{one['sockets_after_close']}" for one in each]
-    stopped = [one["cancelled_write"] for one in each]
-    cells = [f"{one['returned_ms']:.1f} / {one['sockets_later']}" for one in stopped]
+    yield "sockets after `close`", [f"{figures['sockets_after_close']}" for figures in each]
+    stopped = [figures["cancelled_write"] for figures in each]
+    cells = [f"{figures['returned_ms']:.1f} / {figures['sockets_later']}" for figures in stopped]
     yield "a cancelled write returns after ms / leaves sockets", cells
-    limits = [f"{one['limit_of_0.3_s_took_s']:.1f}" for one in each]
+    limits = [f"{figures['limit_of_0.3_s_took_s']:.1f}" for figures in each]
     yield "a limit of 0.3 s for one request ends it after s", limits
-    costs = [one["import"] for one in each]
-    cells = [f"{one['cpu_ms']:.0f} / {one['mib']:.0f} / {one['modules']}" for one in costs]
+    costs = [figures["import"] for figures in each]
+    cells = [
+        f"{figures['cpu_ms']:.0f} / {figures['mib']:.0f} / {figures['modules']}"
+        for figures in costs
+    ]
     yield "import: CPU-ms / MiB / modules", cells
-    for case in each[0]["errors"]:
-        yield f"error: {case}", [f"`{one['errors'][case]}`" for one in each]
-    yield "error: certificate of a stranger", [f"`{one['tls']['stranger']}`" for one in each]
-    warned = ["; ".join(one["resource_warnings"]) or "none" for one in each]
+    for case in sorted(each[0]["errors"]):
+        yield f"error: {case}", [f"`{figures['errors'][case]}`" for figures in each]
+    yield (
+        "error: certificate of a stranger",
+        [f"`{figures['tls']['stranger']}`" for figures in each],
+    )
+    warned = ["; ".join(figures["resource_warnings"]) or "none" for figures in each]
     yield "warnings", warned
 
 
 def _publisher_rows(publishers: _Figures) -> Iterator[tuple[str, list[str]]]:
     each = [publishers[name] for name in _PUBLISHERS]
-    yield "a message of 2.5 kB at QoS 1, CPU, µs", [_number(one["cpu_us"]) for one in each]
-    yield "the same, of ten thousand in a row, µs", [_number(one["wall_us"]) for one in each]
+    yield "a message of 2.5 kB at QoS 1, CPU, µs", [_number(figures["cpu_us"]) for figures in each]
+    yield (
+        "the same, of ten thousand in a row, µs",
+        [_number(figures["wall_us"]) for figures in each],
+    )
 
 
 def _server_rows(servers: _Figures) -> Iterator[tuple[str, list[str]]]:
     each = [servers[name] for name in _SERVERS]
     pages = [
-        f"{_number(one['scrape_ms']['p50'])} / {_number(one['scrape_cpu_ms'])}" for one in each
+        f"{_number(figures['scrape_ms']['p50'])} / {_number(figures['scrape_cpu_ms'])}"
+        for figures in each
     ]
     yield "a page, median / CPU, ms", pages
-    yield "stopping when idle, ms", [f"{one['stop']['stop_ms']:.1f}" for one in each]
-    beside = [one["beside_silent_clients"] for one in each]
-    yield "threads beside 100 silent clients", [f"{one['threads']}" for one in beside]
-    yield "connections of them at once", [f"{one['connections']}" for one in beside]
-    yield "connections of them after 7 s", [f"{one['connections_later']}" for one in beside]
-    ends = [one["stop"] for one in beside]
-    cells = [f"{one['threads_left']} / {one['connections_left']}" for one in ends]
+    yield "stopping when idle, ms", [f"{figures['stop']['stop_ms']:.1f}" for figures in each]
+    beside = [figures["beside_silent_clients"] for figures in each]
+    yield "threads beside 100 silent clients", [f"{figures['threads']}" for figures in beside]
+    yield "connections of them at once", [f"{figures['connections']}" for figures in beside]
+    yield "connections of them after 7 s", [f"{figures['connections_later']}" for figures in beside]
+    ends = [figures["stop"] for figures in beside]
+    cells = [f"{figures['threads_left']} / {figures['connections_left']}" for figures in ends]
     yield "threads / connections left after stopping beside them", cells
 
 
@@ -97,8 +107,8 @@ def _number(value: float) -> str:
 
 def _made(document: _Figures) -> str:
     parts = document["parts"].values()
-    commits = ", ".join(sorted({one["commit"] for one in parts}))
-    busy = max(one["load_before"] for one in parts)
+    commits = ", ".join(sorted({figures["commit"] for figures in parts}))
+    busy = max(figures["load_before"] for figures in parts)
     return (
         f"Machine: {machine.in_words(document['machine'])}; commit {commits}; load average when a"
         f" part began: {busy:.2g} at most."

@@ -24,8 +24,8 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from benchmarks.latency import percentiles
-from broker import scrape
 from broker.clock import Clock
+from broker.process import metrics_server
 from tests import services
 
 HOST = "127.0.0.1"
@@ -170,7 +170,9 @@ async def _ours(port: int) -> AsyncIterator[None]:
         return prometheus_client.generate_latest(registry)
 
     async with asyncio.TaskGroup() as tasks:
-        serving = tasks.create_task(scrape.serve(port, page, setting="PORT"), name="metrics")
+        serving = tasks.create_task(
+            metrics_server.serve(port, page, setting="PORT"), name="metrics"
+        )
         while not services.accepts(port):  # noqa: ASYNC110 - a server needs a moment
             await asyncio.sleep(0.01)  # noqa: TID251
         yield

@@ -18,8 +18,9 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from pydantic import SecretStr
 
-from broker import client
-from broker.backends import nats
+from broker.backends.nats import server as nats_server
+from broker.backends.nats.auth_callout import ConnectRequest, Permissions
+from broker.bus import client
 from broker.clock import Clock
 from broker.credential import Credential
 from broker.settings import Address, BusSettings
@@ -37,7 +38,9 @@ async def run(folder: Path, rounds: int, clock: Clock) -> dict[str, Any]:
     taken: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for number in range(rounds):
         for name, publish in CLIENTS.items():
-            server = nats.serve(folder / f"{name}-{number}", answer=_answer, clock=clock)
+            server = nats_server.serve(
+                folder / f"{name}-{number}", authorize=_authorize, clock=clock
+            )
             async with asyncio.timeout(RUN_S), server as broker:
                 taken[name].append(await publish(broker.mqtt, clock))
     figures = {}
@@ -47,9 +50,10 @@ async def run(folder: Path, rounds: int, clock: Clock) -> dict[str, Any]:
     return figures
 
 
-async def _answer(login: nats.Knock) -> nats.Entry | None:
+async def _authorize(request: ConnectRequest) -> Permissions | None:
     """Let the publisher publish."""
-    return nats.Entry(frozenset({TOPIC}), frozenset()) if login.secret == PUBLISHER.secret else None
+    is_publisher = request.secret == PUBLISHER.secret
+    return Permissions(frozenset({TOPIC}), frozenset()) if is_publisher else None
 
 
 class _Stopwatch:

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from broker.backends import sockets
-from broker.backends.sockets import Peer
+from broker.process import sockets
+from broker.process.sockets import Peer
 
 
 @contextlib.contextmanager
