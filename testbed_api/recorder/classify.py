@@ -1,0 +1,222 @@
+"""Classifies messages: samples to be stored, gaps, dead letters, or a longer wait.  Pure.
+
+The lookups that a message needs (its spec, the kind of its equipment, the ranges held already) are
+made before; a message whose lookups found nothing yet waits.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from broker import codec, namespace
+from broker.batch import Batch, EquipmentKind, source_of
+from broker.errors import Corrupt
+from broker.messages import Held
+from broker.namespace import EquipmentAddress, StreamTopic
+from broker.streams import StreamSpec
+from testbed_api.recorder import bulk_decode
+from testbed_api.recorder.flush import BlockOrigin, Flush, ReceivedMessage, SpecKey
+from testbed_api.recorder.ledger import DeadLetter, SetAside, StreamEpoch
+from testbed_api.stores.port import Block
+
+
+@dataclass(frozen=True, slots=True)
+class Lookups:
+    """Specs, kinds of equipment and held ranges that were found so far."""
+
+    specs: Mapping[SpecKey, StreamSpec]
+    kinds: Mapping[EquipmentAddress, EquipmentKind]
+    held: Mapping[StreamEpoch, Held]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitLimits:
+    """Limits of waiting for a spec: time in ns, and number of messages."""
+
+    wait_ns: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class _TopicGroup:
+    """The messages of one topic, epoch and spec, with their lookups.
+
+    seqs: the sequence numbers that this flush settles.  accepted: messages to be decoded.
+    """
+
+    life: StreamEpoch
+    spec: StreamSpec | None
+    kind: EquipmentKind | None
+    held: Held
+    seqs: set[int]
+    accepted: list[tuple[ReceivedMessage, codec.Document]] = field(default_factory=list)
+
+
+def classify(
+    candidates: Iterable[ReceivedMessage], lookups: Lookups, *, now_ns: int, limits: WaitLimits
+) -> Flush:
+    """Sort messages into a flush; those without spec or registered equipment wait on."""
+    flush = Flush(now_ns)
+    topic_groups: dict[tuple[str, str | None, int], _TopicGroup] = {}
+    for message in candidates:
+        topic, document = message.topic, message.document
+        if topic is not None and topic.verb is namespace.Verb.SPEC:
+            flush.done.append(message.message)  # it was stored before, or became a dead letter
+        elif topic is None or document is None:
+            flush.dead_letter(message, message.reason)
+            _finish(flush, message)
+        else:
+            key = (message.message.topic, document.epoch, document.spec_version)
+            topic_group = topic_groups.get(key)
+            if topic_group is None:
+                topic_group = topic_groups[key] = _topic_group_of(flush, topic, document, lookups)
+            _classify_message(flush, topic_group, message, document, limits)
+    _read(flush, topic_groups.values())
+    flush.seqs = {life: seqs for life, seqs in flush.seqs.items() if seqs}
+    return flush
+
+
+def _topic_group_of(
+    flush: Flush, topic: StreamTopic, document: codec.Document, lookups: Lookups
+) -> _TopicGroup:
+    life = StreamEpoch(topic.space, topic.address, document.epoch or "")
+    return _TopicGroup(
+        life=life,
+        spec=lookups.specs.get((topic.space, topic.address, document.spec_version)),
+        kind=lookups.kinds.get(topic.address.owner),
+        held=lookups.held.get(life, Held(0)),
+        seqs=flush.seqs[life],
+    )
+
+
+def _classify_message(
+    flush: Flush,
+    topic_group: _TopicGroup,
+    message: ReceivedMessage,
+    document: codec.Document,
+    limits: WaitLimits,
+) -> None:
+    """Accept one message, let it wait, or skip it because it is held already.
+
+    A message that was set aside counts as held though it is not stored yet.
+    """
+    seq = document.seq
+    if (
+        seq is not None
+        and message.set_aside is None
+        and (seq in topic_group.seqs or seq in topic_group.held)
+    ):
+        flush.repeated += 1
+        flush.mark_requests.add((topic_group.life.space, topic_group.life.stream.owner))
+    elif topic_group.spec is None or topic_group.kind is None:
+        if message.set_aside is not None or _waits(flush, message, limits):
+            return
+        waiting_message = SetAside(message.message.topic, message.message.payload, flush.now_ns)
+        flush.entries.set_aside.append(waiting_message)
+        _count_as_held(topic_group, document)
+    else:
+        _accept(flush, topic_group, message, document)
+        _count_as_held(topic_group, document)
+    _finish(flush, message)
+
+
+def _accept(
+    flush: Flush, topic_group: _TopicGroup, message: ReceivedMessage, document: codec.Document
+) -> None:
+    """Accept a document that states the source its equipment and space call for."""
+    assert topic_group.kind is not None  # noqa: S101 - for the types: it was looked at
+    expected = source_of(topic_group.kind, topic_group.life.space)
+    if document.source == expected:
+        topic_group.accepted.append((message, document))
+        return
+    mismatch = Corrupt(
+        f"source {document.source} from a {topic_group.kind} equipment"
+        f" in space {topic_group.life.space}",
+        hint=f"it must say {expected}",
+    )
+    flush.dead_letter(message, str(mismatch))
+
+
+def _finish(flush: Flush, message: ReceivedMessage) -> None:
+    """Mark a message as settled: acknowledge it, or remove it from those set aside."""
+    if message.set_aside is None:
+        flush.done.append(message.message)
+    else:
+        flush.entries.taken_up.append(message.set_aside)
+
+
+def _waits(flush: Flush, message: ReceivedMessage, limits: WaitLimits) -> bool:
+    """Let a message wait unacknowledged; False if it waited too long or too many wait."""
+    waits = flush.now_ns - message.since_ns < limits.wait_ns and len(flush.waiting) < limits.most
+    if waits:
+        flush.waiting.append(message)
+    return waits
+
+
+def _read(flush: Flush, topic_groups: Iterable[_TopicGroup]) -> None:
+    """Decode the accepted messages: plain ones in bulk, the others one by one."""
+    groups = [
+        (
+            topic_group,
+            bulk_decode.Group(topic_group.spec, [document for _, document in topic_group.accepted]),
+        )
+        for topic_group in topic_groups
+        if topic_group.spec is not None and topic_group.accepted
+    ]
+    every = bulk_decode.decode([group for _, group in groups])
+    for (topic_group, group), decoded in zip(groups, every, strict=True):
+        for frame, pieces in decoded.frames:
+            documents = [group.documents[piece.at] for piece in pieces]
+            sizes = [
+                (document.seq, size) for document, (_, size) in zip(documents, pieces, strict=True)
+            ]
+            flush.blocks.append(Block(topic_group.life.space, group.spec, (frame,)))
+            flush.origins.append(BlockOrigin(topic_group.life, tuple(sizes)))
+            flush.batches += len(documents)
+            _add_gaps(flush, topic_group.life, documents)
+        for at in decoded.apart:
+            try:
+                _read_apart(flush, topic_group.life, group.documents[at], group.spec)
+            except Corrupt as exc:
+                flush.dead_letter(topic_group.accepted[at][0], str(exc))
+
+
+def _read_apart(
+    flush: Flush, life: StreamEpoch, document: codec.Document, spec: StreamSpec
+) -> None:
+    batch, misfits = codec.fit(document, spec)
+    if batch.frames:
+        flush.blocks.append(Block(life.space, spec, batch.frames))
+        flush.origins.append(BlockOrigin(life, ((batch.seq, len(batch)),)))
+    flush.batches += 1
+    _add_gaps(flush, life, [document])
+    flush.entries.dead_letters += _dead_letters(flush, life, batch, misfits)
+
+
+def _add_gaps(flush: Flush, life: StreamEpoch, documents: Iterable[codec.Document]) -> None:
+    flush.entries.gaps += [
+        (life, document.seq, gap) for document in documents for gap in document.gaps
+    ]
+
+
+def _dead_letters(
+    flush: Flush, life: StreamEpoch, batch: Batch, misfits: Sequence[codec.Misfit]
+) -> list[DeadLetter]:
+    return [
+        DeadLetter(
+            space=life.space,
+            stream=str(life.stream),
+            reason=misfit.reason,
+            epoch=batch.epoch,
+            seq=batch.seq,
+            signal=misfit.signal,
+            time_ns=misfit.time_ns,
+            value=misfit.value,
+            received_ns=flush.now_ns,
+        )
+        for misfit in misfits
+    ]
+
+
+def _count_as_held(topic_group: _TopicGroup, document: codec.Document) -> None:
+    if document.epoch and document.seq is not None:
+        topic_group.seqs.add(document.seq)

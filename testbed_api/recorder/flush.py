@@ -1,0 +1,187 @@
+"""One flush: received messages, and the blocks, gaps and dead letters made of them.  Pure."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import NamedTuple
+
+from broker import codec, namespace
+from broker.bus.inbox import Message
+from broker.errors import Corrupt, Invalid
+from broker.namespace import EquipmentAddress, StreamAddress, StreamTopic
+from testbed_api.recorder import bulk_decode
+from testbed_api.recorder.ledger import DeadLetter, FlushEntries, StreamEpoch
+from testbed_api.stores.port import Block
+
+SpecKey = tuple[str, StreamAddress, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedMessage:
+    """A message, parsed as far as possible without its spec.
+
+    since_ns: time of arrival.  topic, document: None where they cannot be parsed, for `reason`.
+    set_aside: its id in the ledger if it was set aside before, else None.
+    """
+
+    message: Message
+    since_ns: int
+    topic: StreamTopic | None = None
+    document: codec.Document | None = None
+    reason: str = ""
+    set_aside: int | None = None
+
+    @property
+    def life(self) -> StreamEpoch | None:
+        """The epoch that the message belongs to; None if it could not be parsed."""
+        if self.topic is None or self.document is None:
+            return None
+        return StreamEpoch(self.topic.space, self.topic.address, self.document.epoch or "")
+
+    @property
+    def samples_of(self) -> str | None:
+        """The organisation whose samples the message carries; None if it carries none."""
+        return (
+            None if self.topic is None or self.document is None else self.topic.address.organisation
+        )
+
+    @property
+    def spec_key(self) -> SpecKey | None:
+        """The key of the spec that the message was encoded with; None if it carries no samples."""
+        if self.topic is None or self.document is None:
+            return None
+        return self.topic.space, self.topic.address, self.document.spec_version
+
+
+def read(message: Message, since_ns: int, *, set_aside: int | None = None) -> ReceivedMessage:
+    """Parse a message of samples; of a spec only the topic."""
+    try:
+        topic = namespace.parse(message.topic)
+    except Invalid as exc:
+        return ReceivedMessage(message, since_ns, reason=str(exc), set_aside=set_aside)
+    if not isinstance(topic, StreamTopic):
+        reason = f"the recorder takes nothing of {message.topic[:80]}"
+        return ReceivedMessage(message, since_ns, reason=reason, set_aside=set_aside)
+    if topic.verb is namespace.Verb.SPEC:
+        return ReceivedMessage(message, since_ns, topic)
+    try:
+        document = codec.parse(message.payload)
+    except Corrupt as exc:
+        return ReceivedMessage(message, since_ns, topic, reason=str(exc), set_aside=set_aside)
+    return ReceivedMessage(message, since_ns, topic, document, set_aside=set_aside)
+
+
+class BlockOrigin(NamedTuple):
+    """The documents that a block was decoded from.
+
+    documents: (seq, size) of each, in the order of its samples; size: number of time stamps of the
+    document within the block.
+    """
+
+    life: StreamEpoch
+    documents: tuple[tuple[int | None, int], ...]
+
+
+class DocumentBlock(NamedTuple):
+    """The part of a block that comes from one document."""
+
+    life: StreamEpoch
+    seq: int | None
+    block: Block
+
+
+@dataclass(slots=True)
+class Flush:
+    """Everything that one flush stores, acknowledges and keeps waiting."""
+
+    now_ns: int
+    blocks: list[Block] = field(default_factory=list)
+    origins: list[BlockOrigin] = field(default_factory=list)
+    """The origin of each block, in the order of `blocks`."""
+    seqs: dict[StreamEpoch, set[int]] = field(default_factory=lambda: defaultdict(set))
+    entries: FlushEntries = field(default_factory=FlushEntries)
+    mark_requests: set[tuple[str, EquipmentAddress]] = field(default_factory=set)
+    """Publishers that sent a held batch again and need a mark."""
+    done: list[Message] = field(default_factory=list)
+    waiting: list[ReceivedMessage] = field(default_factory=list)
+    batches: int = 0
+    repeated: int = 0
+    withheld: int = 0
+
+    def samples(self) -> int:
+        """Number of samples to be stored."""
+        return sum(map(len, self.blocks))
+
+    def dead_letter(self, message: ReceivedMessage, reason: str) -> None:
+        """Add a whole message as a dead letter."""
+        space, stream = _space_and_stream(message.message.topic)
+        document = message.document
+        self.entries.dead_letters.append(
+            DeadLetter(
+                space=space,
+                stream=stream,
+                reason=reason,
+                epoch=document.epoch if document else None,
+                seq=document.seq if document else None,
+                payload=message.message.payload,
+                received_ns=self.now_ns,
+            )
+        )
+
+    def organisations(self) -> set[str]:
+        """The organisations whose samples are to be stored."""
+        return {block.spec.address.organisation for block in self.blocks}
+
+    def withhold(self, message: ReceivedMessage, reason: str) -> None:
+        """Leave out a message whose organisation the store refuses at present.
+
+        A numbered batch will be sent again; one without a number becomes a dead letter; one that
+        was set aside stays set aside.
+        """
+        if message.set_aside is not None:
+            return
+        if message.document is None or message.document.seq is None or not message.document.epoch:
+            self.dead_letter(message, f"the store takes nothing of its organisation: {reason}")
+        self.withheld += 1
+        self.done.append(message.message)
+
+    def split_by_document(self, at: int) -> list[DocumentBlock]:
+        """Split a block into the parts of its documents.  at: index in `blocks`."""
+        block, (life, sizes) = self.blocks[at], self.origins[at]
+        if len(sizes) == 1:
+            return [DocumentBlock(life, sizes[0][0], block)]
+        (frame,) = block.frames
+        ends = accumulate(size for _, size in sizes)
+        frames = [
+            bulk_decode.slice_frame(frame, end - size, size)
+            for (_, size), end in zip(sizes, ends, strict=True)
+        ]
+        return [
+            DocumentBlock(life, seq, Block(block.space, block.spec, (document_frame,)))
+            for (seq, _), document_frame in zip(sizes, frames, strict=True)
+        ]
+
+    def dead_letter_part(self, block_of_document: DocumentBlock, reason: str) -> None:
+        """Add each sample as a dead letter: the store will never take it."""
+        life, seq, block = block_of_document
+        self.entries.dead_letters += [
+            DeadLetter(
+                space=life.space,
+                stream=str(life.stream),
+                reason=f"the store refused it: {reason}",
+                epoch=life.epoch or None,
+                seq=seq,
+                signal=name,
+                time_ns=time_ns,
+                value=repr(value)[:200],
+                received_ns=self.now_ns,
+            )
+            for name, series in block.series()
+            for time_ns, value in zip(series.time_ns.tolist(), series.values.tolist(), strict=True)
+        ]
+
+
+def _space_and_stream(topic: str) -> tuple[str, str]:
+    """Space and stream of a topic, empty where it has too few levels."""
+    levels = topic.split("/")
+    return (levels[1] if len(levels) > 1 else "", "/".join(levels[3:6]))
