@@ -1,7 +1,7 @@
 """`make bench`: measure the data path, part by part, and write the results.
 
-make bench                                  all of it, about 20 minutes on two idle cores
-make bench ARGS="--quick"                   all of it in small, 3 minutes; into testbed-data/
+make bench                                  all of it, about 35 minutes on two idle cores
+make bench ARGS="--quick"                   all of it in small, 8 minutes; into testbed-data/
 make bench ARGS="--part latency"            one part again; the others' results stay
 
 The parts of COMPARISONS hold libraries against our own code; their results are `libraries.json`.
@@ -12,9 +12,10 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from benchmarks import (
     machine,
     meter,
     metrics_servers,
+    peers,
     profiling,
     table,
 )
@@ -36,6 +38,7 @@ from benchmarks.chain import Run, say, shown
 from benchmarks.load import Load
 from benchmarks.rig import Setup
 from broker.clock import Clock, WallClock, text_of
+from tests.services import telegraf as telegraf_product
 
 RESULTS = machine.ROOT / "benchmarks" / "results" / "data-path.json"
 DATA = machine.ROOT / "testbed-data" / "bench"
@@ -113,6 +116,33 @@ async def tutorial(plan: Plan, clock: Clock) -> dict[str, Any]:
     return {"tutorial": costs | told}
 
 
+async def telegraf(plan: Plan, clock: Clock) -> dict[str, Any]:
+    """Ours and two Telegrafs in turn at 50,000 values/s, in the four ways to stamp and publish.
+
+    Where a goal is missed, also a profile of our gateway and recorder.
+    """
+    try:
+        command = telegraf_product.build()
+    except subprocess.CalledProcessError:
+        say("not compared with Telegraf: it could not be built")
+        return {}
+    runs: dict[str, dict[str, Any]] = {stamps: {} for stamps in STAMPS}
+    for stamps, documents, goal in table.TELEGRAF_GOALS:
+        load = Load(COST_STREAMS, STREAM_SIGNALS, own=STAMPS[stamps])
+        setup = Setup(load, DOCUMENTS[documents], plan.fresh("telegraf"))
+        costs = await peers.in_turn(command, setup, plan.window_s, clock, warm_s=plan.warm_s)
+        ratio = peers.ratios({"telegraf": {stamps: {documents: costs}}})["telegraf"][stamps][
+            documents
+        ]
+        say(f"{stamps}, {documents}: {ratio} times cheaper than Telegraf, the goal is {goal:g}")
+        if ratio.get("chain", 0.0) < goal:
+            spied = replace(setup, folder=plan.fresh("profile"))
+            profiled = await profiling.run(spied, plan.window_s, clock, warm_s=plan.warm_s)
+            costs |= {"profile": profiled} if profiled else {}
+        runs[stamps][documents] = costs
+    return {"peers": {"telegraf": runs}}
+
+
 async def held(plan: Plan, clock: Clock) -> dict[str, Any]:
     """The highest rate that is held with four zeros, in steps of 20 %."""
     rates, runs = {}, {}
@@ -186,6 +216,7 @@ async def metrics_server(plan: Plan, clock: Clock) -> dict[str, Any]:
 PARTS: Mapping[str, Callable[[Plan, Clock], Any]] = {
     "cost": cost,
     "tutorial": tutorial,
+    "telegraf": telegraf,
     "held": held,
     "latency": delay,
     "history": past,
@@ -219,6 +250,8 @@ def merged(
         document["ratio"] = {
             stamps: round(plain / whole(document["ours"][stamps]["ten"]), 1) for stamps in STAMPS
         }
+    if "peers" in document:
+        document["ratio"] = document.get("ratio", {}) | peers.ratios(document["peers"])
     return document
 
 

@@ -19,6 +19,24 @@ def test_a_goal_is_met_missed_or_not_measured():
     assert f"| {held}, shared time stamps | ≥ 140,000 | - | - |" in lines
 
 
+def test_telegraf_stands_beside_ours_and_a_goal_that_is_missed_is_shown_as_missed():
+    peer = {part: 4 * cost for part, cost in COSTS.items()}
+    settings = {"ten": peer | {"ours": COSTS, "tuned": peer}}
+    ratio = {"pair": 4.0, "chain": 4.0, "tuned": {}}
+    document = {
+        "peers": {"telegraf": {"own": settings}},
+        "ratio": {"telegraf": {"own": {"ten": ratio}}},
+    }
+    lines = table.of(document).splitlines()
+    what = "times cheaper than Telegraf, whole chain"
+    assert f"| {what}, own time stamps, ten a document | ≥ 5 | 4 | **no** |" in lines
+    assert f"| {what}, shared time stamps, ten a document | ≥ 10 | - | - |" in lines
+    run = "own time stamps, ten a document | {0} | {0} | {0} | {0}"
+    assert f"| ours, {run.format(0.5)} | 1 | 2 |" in lines
+    assert f"| Telegraf, {run.format(2)} | 4, 4 times | 8, 4 times |" in lines
+    assert f"| Telegraf tuned, {run.format(2)} | 4, not comparable | 8, not comparable |" in lines
+
+
 def test_the_table_replaces_what_stood_between_its_marks(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
