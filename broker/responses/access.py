@@ -23,7 +23,7 @@ class ReaderResponse(ApiResponse):
 class PossibleReadResponse(ReaderResponse):
     """A right to read a stream, with the whole time that it held."""
 
-    kind: Annotated[rights.Kind, Field(examples=["person"])]
+    kind: Annotated[rights.PrincipalKind, Field(examples=["person"])]
     space: Annotated[str, Field(examples=["live"])]
     stream: Annotated[str, Field(examples=[STREAM])]
     from_: Annotated[Instant, Field(alias="from")]

@@ -32,7 +32,7 @@ class PrincipalResponse(ApiResponse):
     """A person or a machine, with what it may do."""
 
     principal: Annotated[str, Field(examples=["detector"])]
-    kind: Annotated[rights.Kind, Field(examples=["machine"])]
+    kind: Annotated[rights.PrincipalKind, Field(examples=["machine"])]
     organisation: Annotated[str, Field(examples=["company"])]
     roles: Annotated[list[Role], Field(description="of a person", examples=[[]])]
     reads: Annotated[list[EntryResponse], Field(description="of a machine")]

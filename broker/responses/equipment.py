@@ -18,7 +18,7 @@ class EquipmentResponse(ApiResponse):
     organisation: Annotated[str, Field(examples=["factory"])]
     equipment: Annotated[str, Field(examples=["pump-rig"])]
     name: Annotated[str, Field(examples=["Pump rig 1"])]
-    kind: Annotated[batch.Kind, Field(examples=["simulated"])]
+    kind: Annotated[batch.EquipmentKind, Field(examples=["simulated"])]
     site: Annotated[
         dict[str, str],
         Field(

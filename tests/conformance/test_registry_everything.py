@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from broker import policy
-from broker.batch import Kind
+from broker.batch import EquipmentKind
 from broker.credential import Credential
 from broker.namespace import LIVE, StreamAddress
 from broker.rights import Entry, Party, Pause, Role, Scope, Span
@@ -34,8 +34,8 @@ def steps(registry):
     run = Entry("run-x", MILL)
     yield registry.organisations.add(Organisation("factory", "F", Party.PARTNER))
     yield registry.organisations.add(Organisation("lab", "L", Party.COMPANY))
-    yield registry.equipment.put(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
-    yield registry.equipment.put(Equipment(MILL.owner, "Mill", Kind.SIMULATED))
+    yield registry.equipment.put(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
+    yield registry.equipment.put(Equipment(MILL.owner, "Mill", EquipmentKind.SIMULATED))
     people = [
         organisations.person("fay", "factory", {Role.OWNER}, 1),
         organisations.person("dev", "lab", {Role.DEVELOPER}, 1),
