@@ -75,8 +75,8 @@ class _Nats:
         self._lives = 0
         self._stack = AsyncExitStack()
 
-    async def _answer(self, knock: server.Knock) -> server.Entry | None:
-        return await self._authorizer.answer(knock) if self._decides else None
+    async def _answer(self, request: server.ConnectRequest) -> server.Permissions | None:
+        return await self._authorizer.answer(request) if self._decides else None
 
     async def start(self) -> None:
         """A server with a new folder on the same port, and the system on the bus."""
