@@ -1,7 +1,7 @@
 """Base class of the API's answers: frozen, with aliases, and with an example of itself."""
 
 from types import UnionType
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
@@ -26,6 +26,11 @@ class ApiResponse(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    @classmethod
+    def extending(cls, base: "ApiResponse", **more: Any) -> Self:
+        """An answer with the fields of another one, and more."""
+        return cls(**dict(base), **more)
 
     @classmethod
     def example(cls) -> dict[str, Any]:

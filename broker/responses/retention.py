@@ -35,7 +35,8 @@ class DeletionResponse(ApiResponse):
     why: Annotated[str, Field(examples=["kept for 2592000 s"])]
     samples: Annotated[int, Field(examples=[86_400])]
     signals: Annotated[
-        dict[str, int], Field(description="samples by signal", examples=[{"Pressure": 86_400}])
+        dict[str, int] | None,
+        Field(description="samples by signal", examples=[{"Pressure": 86_400}]),
     ]
     first: OptionalInstant
     last: OptionalInstant

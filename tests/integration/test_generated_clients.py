@@ -4,6 +4,7 @@ No answer is untyped where a noun stands: each is a model of `broker.responses`.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -82,15 +83,15 @@ def test_a_typescript_client_compiles_strictly(document, tmp_path):
     types = tmp_path / "api.d.ts"
     openapi_typescript.generate(document, types)
     code = re.sub(r"/\*.*?\*/|//[^\n]*", "", types.read_text(), flags=re.DOTALL)
-    assert not re.search(r":\s*(any|unknown)\b|<string, (any|unknown)>", without_errors(code))
+    assert not re.search(r":\s*(any|unknown)\b|<string, (any|unknown)>", without_headers(code))
     program = tmp_path / "program.ts"
     program.write_text(TYPESCRIPT)
     openapi_typescript.compile_strictly(program)
 
 
-def without_errors(code: str) -> str:
-    """TypeScript without the map that the generator writes for no definition at all."""
-    return code.replace("export type $defs = Record<string, never>;", "")
+def without_headers(code: str) -> str:
+    """TypeScript without the headers of answers, which may be any."""
+    return code.replace("[name: string]: unknown;", "")
 
 
 def test_a_python_client_compiles_strictly(document, tmp_path):
@@ -99,14 +100,17 @@ def test_a_python_client_compiles_strictly(document, tmp_path):
     generated = subprocess.run(  # noqa: S603 - a fixed command on a file of ours
         [
             *(tools / "openapi-python-client", "generate", "--path", document),
-            *("--output-path", client, "--meta", "setup", "--fail-on-warning"),
+            *("--output-path", client, "--meta", "setup"),
         ],
+        env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"},  # it formats with our ruff
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
     assert generated.returncode == 0, generated.stdout + generated.stderr
+    left_out = set(re.findall(r"Unsupported content_type (\S+?)\)", generated.stderr))
+    assert left_out <= {"application/x-ndjson", "text/csv", "text/event-stream"}  # streams of lines
     (client / "program.py").write_text(PYTHON)
     checked = subprocess.run(  # noqa: S603 - likewise
         [
@@ -124,6 +128,6 @@ def test_a_python_client_compiles_strictly(document, tmp_path):
     untyped = {
         path.name
         for path in models.glob("*_response.py")
-        if re.search(r"^    \w+: .*\bAny\b", path.read_text(), flags=re.MULTILINE)
+        if re.search(r"^    (?!additional_)\w+: .*\bAny\b", path.read_text(), flags=re.MULTILINE)
     }
     assert untyped == set()
