@@ -21,7 +21,7 @@ OptionalInstant = Annotated[str | None, Field(description=_INSTANT, examples=[AT
 class ApiResponse(BaseModel):
     """An answer of the API, or a part of one.
 
-    Every field is always there: what has no value is null.  Fields that a reader does not know are
+    A field without a value is null; it is left out only where its description says so.  Fields that a reader does not know are
     passed over, so that an older client reads a newer server.
     """
 

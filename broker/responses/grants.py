@@ -134,8 +134,8 @@ class ListingResponse(EquipmentResponse):
     streams: list[ListedStreamResponse]
     listed_to: Annotated[
         list[str] | None,
-        Field(description="for its own organisation; null for others", examples=[["company"]]),
-    ]
+        Field(description="for its own organisation; left out for others", examples=[["company"]]),
+    ] = None
 
 
 class ListingPage(ApiResponse):

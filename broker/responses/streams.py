@@ -44,11 +44,11 @@ class DeadLetterResponse(ApiResponse):
     """A sample that could not be stored, with the reason."""
 
     id: Annotated[int, Field(examples=[17])]
-    epoch: Annotated[str, Field(examples=["01JD"])]
-    seq: Annotated[int, Field(examples=[4711])]
+    epoch: Annotated[str | None, Field(examples=["01JD"])]
+    seq: Annotated[int | None, Field(examples=[4711])]
     signal: Annotated[str | None, Field(examples=["Pressure"])]
     time: OptionalInstant
-    value: Annotated[str | None, Field(description="as JSON text", examples=['"high"'])]
+    value: Annotated[str, Field(description="as JSON text, cut short", examples=['"high"'])]
     reason: Annotated[str, Field(examples=["a JSON str is no float64"])]
     received: Annotated[str, Field(examples=[LATER])]
 

@@ -93,6 +93,7 @@ class Formatted(Form):
     _ONE + "/listing",
     openapi_extra=asks(Action.SHARE),
     summary="List an equipment to organisations, or to everybody",
+    response_model_exclude_unset=True,
     responses=openapi_examples.answer(ListingResponse),
 )
 async def put_listing(
@@ -137,6 +138,7 @@ async def end_listing(
     _ONE + "/listing",
     openapi_extra=asks(Action.SEE),
     summary="How an equipment is listed",
+    response_model_exclude_unset=True,
     responses=openapi_examples.answer(ListingResponse),
 )
 async def listing(
@@ -151,6 +153,7 @@ async def listing(
     "/listings",
     openapi_extra=asks(Action.SEE),
     summary="What is listed to you",
+    response_model_exclude_unset=True,
     responses=openapi_examples.answer(ListingPage),
 )
 async def listings(
@@ -217,16 +220,16 @@ async def _response(
     """An equipment with its streams, as it is listed; to whom, for its own organisation alone."""
     listing = None if offer is None else offer.listing
     sample = None if listing is None else listing.sample
-    listed_to = None
+    own: dict[str, list[str]] = {}
     if address.organisation == caller.organisation:
-        listed_to = [] if listing is None else sorted(listing.organisations or ())
+        own["listed_to"] = [] if listing is None else sorted(listing.organisations or ())
     return ListingResponse.extending(
         equipment_response(await registry.equipment.get(address)),
         everybody=listing is not None and listing.organisations is None,
         terms="" if offer is None else offer.terms,
         sample=None if sample is None else SampleResponse.from_sample(sample),
         streams=[stream async for stream in _streams(registry, address)],
-        listed_to=listed_to,
+        **own,
     )
 
 
