@@ -76,11 +76,13 @@ class Authorizer:
 
     async def _known(self, knock: Knock, shown: str) -> Entry | None:
         principal, now_ns = knock.principal, self._clock.now_ns()
-        token = await self._registry.tokens.find(principal, shown)
-        if token is None or not token.span.covers(now_ns):
+        async with self._registry.snapshot() as registry:
+            token = await registry.tokens.find(principal, shown)
+            is_valid = token is not None and token.span.covers(now_ns)
+            rights = await registry.rights.on_bus(principal, now_ns) if is_valid else Rights()
+        if token is None or not is_valid:
             await self._refused(knock, "the credential is not right")
             return None
-        rights = await self._registry.rights.on_bus(principal, now_ns)
         rights = rights.narrowed(principal, token.roles)
         entry = self._entry(rights, principal, token.span.until_ns)
         known = rights.principal(principal, now_ns)

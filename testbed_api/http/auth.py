@@ -48,10 +48,11 @@ class Authenticator:
         about: the only equipment or stream that it acts on, None for all.
         """
         at_ns = self.clock.now_ns()
-        token = await self.registry.tokens.find(principal, secret_hash)
-        if token is None or not token.span.covers(at_ns):
-            return None
-        rights = await self.registry.rights.of_principal(principal, at_ns, about)
+        async with self.registry.snapshot() as registry:
+            token = await registry.tokens.find(principal, secret_hash)
+            if token is None or not token.span.covers(at_ns):
+                return None
+            rights = await registry.rights.of_principal(principal, at_ns, about)
         rights = rights.narrowed(principal, token.roles)
         known = rights.principal(principal, at_ns)
         return None if known is None else Caller(known, token, rights, at_ns)

@@ -198,6 +198,8 @@ async def _pauses(
     sql: AsyncConnection, grants: Collection[Grant], since_ns: int
 ) -> tuple[Pause, ...]:
     """The pauses of all that gave these grants."""
+    if not grants:
+        return ()
     table, owners = tables.pauses, {each.entry.address.organisation for each in grants}
     where = and_(table.c.owner.in_(sorted(owners)), going_on(table, since_ns))
     return tuple(map(pause_of, await _rows(sql, table, where)))
