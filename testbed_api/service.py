@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from broker import tls
 from broker.backends.nats import server
 from broker.backends.nats.server import NatsSettings
-from broker.backends.port import Door
+from broker.backends.port import RunningBroker
 from broker.bus import client
 from broker.clock import Clock
 from broker.credential import Credential
@@ -37,7 +37,7 @@ from testbed_api.http.dependencies import ApiDependencies, ReadLog, RecorderStat
 from testbed_api.http.server import answering, listening
 from testbed_api.limits.quotas import Quotas
 from testbed_api.persistence import Data
-from testbed_api.recorder.freshness import Freshness
+from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder_process import BROKER, recording
 from testbed_api.registry.registry import Registry
 from testbed_api.retention.enforcer import Keeper
@@ -95,7 +95,7 @@ class BrokerServices:
             )
         trust = None
         if settings.inner_door_has_tls:
-            trust = tls.Trust(tls.trusting(bus.ca), bus.broker_name)
+            trust = tls.Trust(tls.client_context(bus.ca), bus.broker_name)
         elif settings.tls != NO_TLS and not inner.is_loopback:
             raise Invalid(
                 f"the broker's secrets would go to {inner} without TLS",
@@ -113,7 +113,7 @@ class BrokerAccess:
     over the bus.  seats: how each part of the server connects to the bus, by its principal.
     """
 
-    door: Door | None
+    door: RunningBroker | None
     seats: Mapping[str, BusSettings]
 
 
@@ -135,7 +135,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
         authorizer = _authorizer(data, clock, system, quotas, connections)
         running = server.serve(
             settings.folder / BROKER,
-            answer=authorizer.answer,
+            authorize=authorizer.answer,
             clock=clock,
             settings=NatsSettings(
                 host=settings.host,
@@ -145,7 +145,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
             ),
         )
         broker = await stack.enter_async_context(running)
-        quotas.on_broker = broker.connected
+        quotas.on_broker = broker.connection_counts
         await stack.enter_async_context(sessions.noting(connections, broker))
         way = certificates.way_in(broker.mqtt, shown.broker)
         dependencies = await build_dependencies(
@@ -209,7 +209,7 @@ async def serve_api(
 @asynccontextmanager
 async def _joined(
     services: BrokerServices, data: Data, clock: Clock, quotas: Quotas
-) -> AsyncIterator[Door | None]:
+) -> AsyncIterator[RunningBroker | None]:
     """A broker that is a service of its own and asks us; None if it asks nobody."""
     if services.inner is None:
         yield None
@@ -217,17 +217,17 @@ async def _joined(
     connections = Sessions(data.registry, clock)
     authorizer = _authorizer(data, clock, services.secrets.system(), quotas, connections)
     async with (
-        server.join(
+        server.attach(
             services.inner,
             services.bus.address,
             keys=services.secrets.keys(),
-            answer=authorizer.answer,
+            authorize=authorizer.answer,
             clock=clock,
             trust=services.trust,
         ) as broker,
         sessions.noting(connections, broker),
     ):
-        quotas.on_broker = broker.connected
+        quotas.on_broker = broker.connection_counts
         yield broker
 
 
@@ -282,9 +282,9 @@ async def build_dependencies(
         keeper=Keeper(data.store, data.deletions, clock),
         dumper=Dumper(data.engine, data.store, data.deletions, clock),
         bus=bus,
-        freshness=Freshness(clock),
+        freshness=FreshnessTracker(clock),
         clock=clock,
-        connections=BrokerConnections(disconnect=broker.kick, announce=broker.announce),
+        connections=BrokerConnections(disconnect=broker.disconnect, announce=broker.announce),
         journal=data.journal,
         anchoring=_anchoring(settings, data, clock),
         reads=ReadLog(registry=registry, clock=clock),

@@ -6,7 +6,7 @@ from broker import policy
 from broker.errors import Forbidden, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress, StreamTopic, Verb
 from broker.policy import Target
-from broker.rights import Action, Entry, Kind, Principal, Rights
+from broker.rights import Action, Entry, Principal, PrincipalKind, Rights
 from testbed_api.domain.tokens import Token
 from testbed_api.registry.equipment import Visibility
 
@@ -74,10 +74,10 @@ class Caller:
         )
         addresses |= {entry.address for entry in scope.reads | scope.writes}
         streams = frozenset(each for each in addresses if self.may(Action.SEE, each))
-        if self.principal.kind is Kind.MACHINE:
+        if self.principal.kind is PrincipalKind.MACHINE:
             own = frozenset() if scope.equipment is None else frozenset({scope.equipment})
             return Visibility(None, own, streams)
-        listed = policy.listed(self.rights, self.principal, self.at_ns)
+        listed = policy.visible_listings(self.rights, self.principal, self.at_ns)
         return Visibility(self.organisation, frozenset(one.equipment for one in listed), streams)
 
     def sees_organisation(self, organisation: str) -> bool:

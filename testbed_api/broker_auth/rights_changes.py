@@ -104,8 +104,8 @@ def _topics(rights: BusRights, at_ns: int) -> dict[str, TokenTopics]:
         for roles in rights.token_roles.get(principal.id, frozenset()) | {None}:
             key = _alike(principal, roles)
             if key not in equals:
-                narrowed = rights.of(principal).narrowed(principal.id, roles)
-                equals[key] = policy.topics(narrowed, principal.id, at_ns)
+                with_roles = rights.of(principal).with_roles(principal.id, roles)
+                equals[key] = policy.topics(with_roles, principal.id, at_ns)
             by_roles[roles] = equals[key]
         topics[principal.id] = by_roles
     return topics

@@ -53,7 +53,7 @@ class Authenticator:
             if token is None or not token.span.covers(at_ns):
                 return None
             rights = await registry.rights.of_principal(principal, at_ns, about)
-        rights = rights.narrowed(principal, token.roles)
+        rights = rights.with_roles(principal, token.roles)
         known = rights.principal(principal, at_ns)
         return None if known is None else Caller(known, token, rights, at_ns)
 

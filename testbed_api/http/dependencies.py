@@ -21,7 +21,7 @@ from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.broker_auth.rights_changes import RightsChanges
 from testbed_api.limits.quotas import Quotas
 from testbed_api.limits.sign_in_attempts import SignInAttempts
-from testbed_api.recorder.freshness import Freshness
+from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.access_log import ReadKey
 from testbed_api.registry.registry import Registry
@@ -78,7 +78,7 @@ class ApiDependencies:
     keeper: Keeper
     dumper: Dumper
     bus: client.Bus
-    freshness: Freshness
+    freshness: FreshnessTracker
     clock: Clock
     connections: BrokerConnections
     journal: Journal
@@ -144,7 +144,7 @@ StoreDep = Annotated[SeriesStore, _capability("store")]
 KeeperDep = Annotated[Keeper, _capability("keeper")]
 DumperDep = Annotated[Dumper, _capability("dumper")]
 BusDep = Annotated[client.Bus, _capability("bus")]
-FreshnessDep = Annotated[Freshness, _capability("freshness")]
+FreshnessDep = Annotated[FreshnessTracker, _capability("freshness")]
 ClockDep = Annotated[Clock, _capability("clock")]
 ConnectionsDep = Annotated[BrokerConnections, _capability("connections")]
 AnchoringDep = Annotated[Anchoring, _capability("anchoring")]

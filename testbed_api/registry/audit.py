@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import insert, or_, select
 
-from broker.audit_head import Head, Signer
+from broker.audit_head import Head, HeadSigner
 from testbed_api.domain.audit import ChainLink, Event
 from testbed_api.registry import audit_chain, tables
 from testbed_api.registry.base import Repository
@@ -53,7 +53,7 @@ class AuditRepository(Repository):
         rows = await self._session.rows(query.order_by(table.c.number).limit(limit))
         return [audit_chain.link_of(row) for row in rows]
 
-    async def sign_head(self, signer: Signer, now_ns: int) -> Head:
+    async def sign_head(self, signer: HeadSigner, now_ns: int) -> Head:
         """Sign the chain as it is, and keep that."""
         async with self._session.separate_transaction() as sql:
             head = signer.sign(*await audit_chain.last(sql), now_ns)

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Row, insert, or_, select, tuple_, update
 
-from broker.batch import Kind
+from broker.batch import EquipmentKind
 from broker.errors import Taken, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress
 from testbed_api.domain.equipment import Equipment
@@ -88,7 +88,7 @@ class EquipmentRepository(Repository):
             )
         return [_equipment(row) for row in await self._session.rows(query)]
 
-    async def kind(self, address: EquipmentAddress) -> Kind | None:
+    async def kind(self, address: EquipmentAddress) -> EquipmentKind | None:
         """The registered kind, None if it is not registered."""
         try:
             return (await self.get(address)).kind
@@ -104,5 +104,9 @@ def keys(addresses: Collection[EquipmentAddress] | Collection[StreamAddress]) ->
 def _equipment(row: Row[Any]) -> Equipment:
     site: Mapping[str, str] = orjson.loads(row.site)
     return Equipment(
-        EquipmentAddress(row.organisation, row.id), row.name, Kind(row.kind), site, row.description
+        EquipmentAddress(row.organisation, row.id),
+        row.name,
+        EquipmentKind(row.kind),
+        site,
+        row.description,
     )

@@ -1,9 +1,9 @@
 """The registry's organisations."""
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select
 
 from broker.errors import Taken
-from broker.rights import Kind, Party
+from broker.rights import Party
 from testbed_api.domain.organisations import Organisation
 from testbed_api.registry import tables
 from testbed_api.registry.base import Repository
@@ -13,22 +13,15 @@ class OrganisationRepository(Repository):
     """Organisations by id."""
 
     async def add(self, organisation: Organisation) -> None:
-        """Keep a new one; raises Taken.
-
-        One that never had a person, as from before there were any, is new too.
-        """
+        """Add a new organisation; raises Taken if there is one with this id."""
         row = {"id": organisation.id, "name": organisation.name, "kind": organisation.kind}
-        table, people = tables.organisations, tables.principals
+        table = tables.organisations
         self._session.note(founded=organisation.id, party=organisation.kind)
         async with self._session.transaction(write=True) as sql:
             known = select(table.c.id).filter_by(id=organisation.id)
-            if (await sql.execute(known)).first() is None:
-                await sql.execute(insert(table).values(**row))
-                return
-            somebody = select(people.c.id).filter_by(organisation=organisation.id, kind=Kind.PERSON)
-            if (await sql.execute(somebody.limit(1))).first() is not None:
+            if (await sql.execute(known)).first() is not None:
                 raise Taken(f"organisation {organisation.id!r} exists already")
-            await sql.execute(update(table).filter_by(id=organisation.id).values(**row))
+            await sql.execute(insert(table).values(**row))
 
     async def all(self) -> list[Organisation]:
         """All, by id."""

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.errors import Refused, Taken, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress
-from broker.rights import Entry, Kind, Principal, Role, Scope
+from broker.rights import Entry, Principal, PrincipalKind, Role, Scope
 from testbed_api.domain import organisations as domain_organisations
 from testbed_api.registry import tables
 from testbed_api.registry.base import Repository, going_on, span_of
@@ -119,7 +119,7 @@ async def _must_leave_an_owner(sql: AsyncConnection, leaving: Principal, now_ns:
     if Role.OWNER not in leaving.roles:
         return
     table = tables.principals
-    query = select(table).filter_by(organisation=leaving.organisation, kind=Kind.PERSON)
+    query = select(table).filter_by(organisation=leaving.organisation, kind=PrincipalKind.PERSON)
     people = [principal_of(row) for row in await sql.execute(query.where(going_on(table, now_ns)))]
     owners = {one.id for one in people if Role.OWNER in one.roles and one.span.until_ns is None}
     if owners <= {leaving.id}:
@@ -132,7 +132,7 @@ async def _must_leave_an_owner(sql: AsyncConnection, leaving: Principal, now_ns:
 def _told(one: Principal) -> dict[str, Any]:
     """What somebody is, for the audit."""
     held = {"kind": one.kind, "organisation": one.organisation}
-    if one.kind is Kind.PERSON:
+    if one.kind is PrincipalKind.PERSON:
         return held | {"roles": sorted(one.roles)}
     reads, writes = (
         sorted(f"{each.space}:{each.address}" for each in entries)
@@ -141,7 +141,7 @@ def _told(one: Principal) -> dict[str, Any]:
     return held | {"reads": reads, "writes": writes, "gateway_of": one.scope.equipment}
 
 
-def _whose(one: Principal) -> tuple[str, Kind]:
+def _whose(one: Principal) -> tuple[str, PrincipalKind]:
     return one.organisation, one.kind
 
 
@@ -151,7 +151,7 @@ def principal_of(row: Row[Any]) -> Principal:
     reads, writes = (entries_in(row.entries, what) for what in ("reads", "writes"))
     scope = Scope(reads, writes, gateway)
     roles = frozenset(Role(one) for one in row.roles.split())
-    kind = Kind(row.kind)
+    kind = PrincipalKind(row.kind)
     return Principal(row.principal, row.organisation, kind, roles, scope, span_of(row))
 
 

@@ -8,7 +8,17 @@ from sqlalchemy import ColumnElement, Row, and_, false, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress
-from broker.rights import Entry, Grant, Kind, Listing, Party, Pause, Principal, Rights, Role
+from broker.rights import (
+    Entry,
+    Grant,
+    Listing,
+    Party,
+    Pause,
+    Principal,
+    PrincipalKind,
+    Rights,
+    Role,
+)
 from testbed_api.registry import tables
 from testbed_api.registry.base import Repository, going_on
 from testbed_api.registry.grants import request_of
@@ -46,7 +56,7 @@ class BusRights:
 
     def _known(self, principal: Principal) -> frozenset[Entry]:
         known = self.known.get(principal.organisation, frozenset())
-        if principal.kind is Kind.PERSON:
+        if principal.kind is PrincipalKind.PERSON:
             return known
         gateway_of = principal.scope.equipment
         return frozenset(
@@ -224,7 +234,7 @@ async def _known(sql: AsyncConnection, principal: Principal, about: About) -> fr
     organisation, gateway_of = principal.organisation, principal.scope.equipment
     if about is not None and about.organisation != organisation:
         return frozenset()
-    if principal.kind is Kind.PERSON:
+    if principal.kind is PrincipalKind.PERSON:
         return (await _entries(sql, [organisation], about))[organisation]
     if gateway_of is None:
         return frozenset()
@@ -248,7 +258,7 @@ async def _entries(
     if about is not None:
         prefixes = [f"{about}/" if isinstance(about, EquipmentAddress) else str(about)]
     query = select(machines.c.organisation, machines.c.entries).where(
-        machines.c.organisation.in_(organisations), machines.c.kind == Kind.MACHINE
+        machines.c.organisation.in_(organisations), machines.c.kind == PrincipalKind.MACHINE
     )
     if about is not None:
         query = query.where(machines.c.entries.contains(prefixes[0], autoescape=True))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from broker import policy
-from broker.batch import Kind
+from broker.batch import EquipmentKind
 from broker.credential import Credential
 from broker.namespace import LIVE, StreamAddress
 from broker.rights import Entry, Party, Pause, Role, Scope, Span
@@ -34,8 +34,8 @@ def steps(registry):
     run = Entry("run-x", MILL)
     yield registry.organisations.add(Organisation("factory", "F", Party.PARTNER))
     yield registry.organisations.add(Organisation("lab", "L", Party.COMPANY))
-    yield registry.equipment.put(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
-    yield registry.equipment.put(Equipment(MILL.owner, "Mill", Kind.SIMULATED))
+    yield registry.equipment.put(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
+    yield registry.equipment.put(Equipment(MILL.owner, "Mill", EquipmentKind.SIMULATED))
     people = [
         organisations.person("fay", "factory", {Role.OWNER}, 1),
         organisations.person("dev", "lab", {Role.DEVELOPER}, 1),
@@ -127,7 +127,7 @@ async def test_the_newest_token_that_counts_decides_by_its_roles(registry):
     everything = await registry.rights_snapshot.load(0)
     for at_ns, newest in ((12, 0), (26, 1), (28, 2), (32, 2), (33, 0)):  # never the last
         admitted = mosquitto_reconciler.decide(everything, at_ns).admitted["doe"]
-        narrow = (await registry.rights.of_principal("doe", at_ns)).narrowed(
+        narrow = (await registry.rights.of_principal("doe", at_ns)).with_roles(
             "doe", made[newest].roles
         )
         assert admitted.verifier == made[newest].verifier

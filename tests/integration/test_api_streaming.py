@@ -11,8 +11,8 @@ import pytest
 import uvicorn
 from pydantic import SecretStr
 
-from broker.audit_head import Signer
-from broker.batch import Kind, Long
+from broker.audit_head import HeadSigner
+from broker.batch import EquipmentKind, Long
 from broker.bus import client
 from broker.clock import SteppedClock, WallClock
 from broker.credential import Credential
@@ -28,7 +28,7 @@ from testbed_api.domain import organisations, tokens
 from testbed_api.domain.equipment import Equipment
 from testbed_api.http.app import create_app
 from testbed_api.http.dependencies import ApiDependencies, ReadLog
-from testbed_api.recorder.freshness import Freshness
+from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.audit import EventFilter
 from testbed_api.registry.engine import open_engine
@@ -78,7 +78,7 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
         client.open(nowhere, WallClock(), client_id="api") as bus,
     ):
         registry = Registry(engine)
-        await registry.equipment.put(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
+        await registry.equipment.put(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
         await registry.principals.add(ada)
         await registry.tokens.add(token)
         await registry.streams.add(StreamSpec(RIG, (Signal("p"),)))
@@ -90,11 +90,11 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
             keeper=Keeper(store, Deletions(engine), clock),
             dumper=Dumper(engine, store, Deletions(engine), clock),
             bus=bus,
-            freshness=Freshness(clock),
+            freshness=FreshnessTracker(clock),
             clock=clock,
             connections=BrokerConnections(disconnect=None),
             journal=journal,
-            anchoring=Anchoring(registry, journal, Signer.of("5" * 64), clock),
+            anchoring=Anchoring(registry, journal, HeadSigner.from_seed("5" * 64), clock),
             reads=ReadLog(registry=registry, clock=clock),
         )
         config = uvicorn.Config(create_app(api), port=0, log_config=None, lifespan="off")

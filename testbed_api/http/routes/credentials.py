@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from broker.clock import Clock, text_of
 from broker.errors import Unknown
 from broker.namespace import EquipmentAddress
-from broker.rights import Action, Entry, Kind, Principal, Scope, Span
+from broker.rights import Action, Entry, Principal, PrincipalKind, Scope, Span
 from testbed_api.actions.caller import Caller
 from testbed_api.actions.tokens import end
 from testbed_api.domain import organisations
@@ -71,7 +71,7 @@ async def credentials(registry: RegistryDep, caller: CallerDep) -> dict[str, Any
     """For owners, engineers and developers."""
     caller.must(Action.ISSUE, caller.organisation)
     found = await registry.principals.in_organisation(caller.organisation, caller.at_ns)
-    return {"items": [held(one) for one in found if one.kind is Kind.MACHINE]}
+    return {"items": [held(one) for one in found if one.kind is PrincipalKind.MACHINE]}
 
 
 @router.delete(
@@ -222,7 +222,8 @@ async def _machine_or_gone(
     registry: Registry, caller: Caller, principal: str, clock: Clock
 ) -> Principal | None:
     """The same, None if there is nobody of that name; raises Unknown for anybody else."""
-    one = await registry.principals.find(principal, clock.now_ns())
-    if one is not None and (one.organisation, one.kind) != (caller.organisation, Kind.MACHINE):
+    machine = await registry.principals.find(principal, clock.now_ns())
+    expected = (caller.organisation, PrincipalKind.MACHINE)
+    if machine is not None and (machine.organisation, machine.kind) != expected:
         raise Unknown(f"there is no machine {principal!r}")
-    return one
+    return machine

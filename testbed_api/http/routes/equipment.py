@@ -18,7 +18,7 @@ from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import ClockDep, FreshnessDep, RegistryDep, StreamActionsDep
 from testbed_api.http.documents import equipment_document
 from testbed_api.http.schemas import EquipmentForm, OfEquipment, OfStream, Paged, SpecForm
-from testbed_api.recorder.freshness import Freshness
+from testbed_api.recorder.freshness import FreshnessTracker
 
 router = APIRouter(tags=["registry"])
 
@@ -134,7 +134,7 @@ async def spec(
 ) -> dict[str, Any]:
     """A spec never changes once it has a version."""
     caller.must(Action.SEE, address)
-    return messages.spec_json(await registry.streams.get(address, version))
+    return messages.spec_to_json(await registry.streams.get(address, version))
 
 
 @router.post(
@@ -157,7 +157,7 @@ async def add_spec(
     """
     caller.must(Action.DESCRIBE, address)
     proposal = await asyncio.to_thread(form.spec, address)  # the first unit loads UCUM's grammar
-    return messages.spec_json(await streams.register(context, caller, proposal))
+    return messages.spec_to_json(await streams.register(context, caller, proposal))
 
 
 def _page(
@@ -172,7 +172,7 @@ def _page(
     return {"items": [shown(one) for one in page], "next": following}
 
 
-def _stream(freshness: Freshness, caller: Caller, newest: StreamSpec) -> dict[str, Any]:
+def _stream(freshness: FreshnessTracker, caller: Caller, newest: StreamSpec) -> dict[str, Any]:
     address = newest.address
     by_space = {
         space: {
@@ -184,4 +184,4 @@ def _stream(freshness: Freshness, caller: Caller, newest: StreamSpec) -> dict[st
         for space, (state, health) in freshness.of(address).items()
         if caller.may_read(space, address) or caller.may(Action.WATCH, Entry(space, address))
     }
-    return {"stream": str(address), "spec": messages.spec_json(newest), "freshness": by_space}
+    return {"stream": str(address), "spec": messages.spec_to_json(newest), "freshness": by_space}

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 
 from broker.clock import Clock, text_of
 from broker.errors import Unknown
-from broker.rights import Action, Kind, Principal, Role, Span
+from broker.rights import Action, Principal, PrincipalKind, Role, Span
 from testbed_api.actions.caller import Caller
 from testbed_api.domain import organisations as domain_organisations
 from testbed_api.domain import tokens
@@ -73,7 +73,7 @@ async def members(organisation: Id, registry: RegistryDep, caller: CallerDep) ->
     """For its members."""
     caller.must(Action.WATCH, organisation)
     found = await registry.principals.in_organisation(organisation, caller.at_ns)
-    return {"items": [_member(one) for one in found if one.kind is Kind.PERSON]}
+    return {"items": [_member(one) for one in found if one.kind is PrincipalKind.PERSON]}
 
 
 @router.post(
@@ -169,7 +169,7 @@ async def _joined(
 
 async def _found(registry: Registry, clock: Clock, organisation: str, person: str) -> Principal:
     one = await registry.principals.find(person, clock.now_ns())
-    if one is None or (one.organisation, one.kind) != (organisation, Kind.PERSON):
+    if one is None or (one.organisation, one.kind) != (organisation, PrincipalKind.PERSON):
         raise Unknown(f"there is no member {person!r} of {organisation}")
     return one
 
