@@ -125,7 +125,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
     Unavailable if a part does not start.
     """
     system = {name: Credential.make(name) for name in (API, RECORDER)}
-    shown = certificates.checked(certificates.of(settings), settings, clock.now_ns())
+    listeners = certificates.checked(certificates.of(settings), settings, clock.now_ns())
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         data = await stack.enter_async_context(persistence.alone(settings))
@@ -141,13 +141,13 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
                 host=settings.host,
                 mqtt_port=settings.mqtt_port,
                 storage_bytes=settings.broker_bytes,
-                certificate=shown.broker,
+                certificate=listeners.broker,
             ),
         )
         broker = await stack.enter_async_context(running)
         quotas.on_broker = broker.connection_counts
         await stack.enter_async_context(sessions.noting(connections, broker))
-        way = certificates.way_in(broker.mqtt, shown.broker)
+        way = certificates.way_in(broker.mqtt, listeners.broker)
         dependencies = await build_dependencies(
             stack,
             settings=settings,
@@ -157,7 +157,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
             quotas=quotas,
         )
         await stack.enter_async_context(
-            answering(dependencies, listener, shown.api, within_s=settings.request_s)
+            answering(dependencies, listener, listeners.api, within_s=settings.request_s)
         )
         yield RunningServer(
             api=Address(*listener.getsockname()[:2]),
@@ -165,7 +165,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
             administrator=administrator.text if is_first else None,
             recorder=None if settings.influxdb is None else system[RECORDER].text,
             way=way,
-            doors=shown,
+            doors=listeners,
         )
 
 
@@ -178,7 +178,7 @@ async def serve_api(
     Any number may run on one set of them.  Raises as `serve`, and Invalid if a secret is missing.
     """
     seats = _seats(services.bus, services.secrets.system())
-    shown = certificates.checked(certificates.of(settings), settings, clock.now_ns())
+    listeners = certificates.checked(certificates.of(settings), settings, clock.now_ns())
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         data = await stack.enter_async_context(persistence.beside_others(settings))
@@ -194,7 +194,7 @@ async def serve_api(
             quotas=quotas,
         )
         await stack.enter_async_context(
-            answering(dependencies, listener, shown.api, within_s=settings.request_s)
+            answering(dependencies, listener, listeners.api, within_s=settings.request_s)
         )
         yield RunningServer(
             api=Address(*listener.getsockname()[:2]),
@@ -202,7 +202,7 @@ async def serve_api(
             administrator=None,
             recorder=None,
             way=services.bus,
-            doors=shown,
+            doors=listeners,
         )
 
 
@@ -304,23 +304,25 @@ async def _first_administrator(registry: Registry, credential: Credential, clock
     """
     now_ns = clock.now_ns()
     async with registry.unaudited_change() as inside:  # another API may start at this moment
-        found = {one.id: one for one in await inside.organisations.all()}
-        if any(one.kind is Party.INTERMEDIARY for one in found.values()):
+        existing = {
+            organisation.id: organisation for organisation in await inside.organisations.all()
+        }
+        if any(organisation.kind is Party.INTERMEDIARY for organisation in existing.values()):
             return False
-        if INTERMEDIARY in found:
-            raise Refused(f"organisation {INTERMEDIARY!r} is a {found[INTERMEDIARY].kind}")
+        if INTERMEDIARY in existing:
+            raise Refused(f"organisation {INTERMEDIARY!r} is a {existing[INTERMEDIARY].kind}")
         await inside.organisations.add(
             Organisation(INTERMEDIARY, "Who runs the testbed", Party.INTERMEDIARY)
         )
         owner = organisations.person(credential.principal, INTERMEDIARY, {Role.OWNER}, now_ns)
         await inside.principals.add(owner)
-        await inside.tokens.add(tokens.kept(credential, owner.span, label="first token"))
+        await inside.tokens.add(tokens.from_credential(credential, owner.span, label="first token"))
     return True
 
 
 def _seats(way: BusSettings, system: Mapping[str, Credential]) -> Mapping[str, BusSettings]:
     """How each part of ours gets onto the bus, by its principal."""
     return {
-        name: way.model_copy(update={"credential": SecretStr(one.text), "window": 10_000})
-        for name, one in system.items()
+        name: way.model_copy(update={"credential": SecretStr(credential.text), "window": 10_000})
+        for name, credential in system.items()
     }

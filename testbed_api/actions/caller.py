@@ -77,8 +77,10 @@ class Caller:
         if self.principal.kind is PrincipalKind.MACHINE:
             own = frozenset() if scope.equipment is None else frozenset({scope.equipment})
             return Visibility(None, own, streams)
-        listed = policy.visible_listings(self.rights, self.principal, self.at_ns)
-        return Visibility(self.organisation, frozenset(one.equipment for one in listed), streams)
+        listings = policy.visible_listings(self.rights, self.principal, self.at_ns)
+        return Visibility(
+            self.organisation, frozenset(listing.equipment for listing in listings), streams
+        )
 
     def sees_organisation(self, organisation: str) -> bool:
         """Whether it exists for it: its own, one whose equipment it sees, all for a founder."""

@@ -1,4 +1,4 @@
-"""Who is connected to the broker, kept over time: what each was let in to, and until when.
+"""The log of connections to the broker: the streams of each, its beginning and its end.
 
 Beginnings are known from the answer at the door, ends from the broker, which tells them as they
 happen; what it told while nobody listened is found by a look at who stands, now and then.
@@ -41,7 +41,7 @@ class Ending:
 
 
 class Sessions:
-    """The book of connections."""
+    """Stores beginnings and ends of connections in the access log."""
 
     def __init__(self, registry: Registry, clock: Clock) -> None:
         self.dropped = 0
@@ -93,7 +93,7 @@ class Sessions:
             await self.write()
 
     async def write(self) -> None:
-        """What waits, in the order in which it happened."""
+        """Store all that waits, in the order in which it happened."""
         self._some.clear()
         while self._waiting:
             what = self._waiting[0]
@@ -142,10 +142,10 @@ async def noting(sessions: Sessions, broker: NatsBroker) -> AsyncIterator[None]:
 
 def heard_streams(filters: frozenset[str]) -> "list[Entry]":
     """The streams whose batches a connection may hear."""
-    found = []
-    for one in filters:
+    entries = []
+    for filter_ in filters:
         with suppress(Invalid):  # the system's own filters are no topics
-            topic = namespace.parse(one)
+            topic = namespace.parse(filter_)
             if isinstance(topic, StreamTopic) and topic.verb is Verb.DATA:
-                found.append(Entry(topic.space, topic.address))
-    return found
+                entries.append(Entry(topic.space, topic.address))
+    return entries

@@ -70,13 +70,13 @@ AuthenticatorDep = Annotated[Authenticator, Depends(_authenticator)]
 
 
 async def _caller(
-    shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
     authenticator: AuthenticatorDep,
     quotas: QuotasDep,
     request: Request,
 ) -> Caller:
     try:
-        caller = await _authenticated(shown, authenticator, request)
+        caller = await _authenticated(bearer, authenticator, request)
     except Unauthenticated:
         if rate_limit.has_credential(request.headers.get("authorization", "")):
             address = rate_limit.address_of(request.client)
@@ -88,10 +88,10 @@ async def _caller(
 
 
 async def _authenticated(
-    shown: HTTPAuthorizationCredentials | None, authenticator: Authenticator, request: Request
+    bearer: HTTPAuthorizationCredentials | None, authenticator: Authenticator, request: Request
 ) -> Caller:
     """The caller whose credential came with a request; raises Unauthenticated."""
-    if shown is None:
+    if bearer is None:
         raise Unauthenticated(
             "no credential came with the request",
             hint="send Authorization: Bearer principal.secret",
@@ -101,7 +101,7 @@ async def _authenticated(
         hint="is it complete, not revoked or expired, and are its roles still yours?",
     )
     try:
-        credential = Credential.parse(shown.credentials)
+        credential = Credential.parse(bearer.credentials)
     except Invalid as exc:
         raise wrong from exc
     request_context.identify(request.scope, credential.principal)

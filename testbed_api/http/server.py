@@ -20,7 +20,7 @@ HEADERS = [
     ("Content-Security-Policy", "frame-ancestors 'none'"),
     ("Referrer-Policy", "no-referrer"),
 ]
-"""What browsers are told with every answer: to guess no other type, and to frame nothing."""
+"""Headers of every answer: browsers guess no other type, and frame nothing."""
 
 
 @contextmanager
