@@ -323,7 +323,7 @@ async def test_a_token_that_expires_ends_its_connections(world):
     (token,) = await world.registry.tokens.valid("guest", CLOCK.now_ns())
     await world.token("guest", CLOCK.now_ns() + 2 * NS_PER_S)
     await world.registry.tokens.revoke("guest", token.id, by="owner", now_ns=CLOCK.now_ns())
-    await world.bed.door.announce("guest")
+    await world.bed.broker.announce("guest")
     async with world.on_the_bus("guest") as bus:
         async with asyncio.timeout(6):
             while not isinstance(bus.last_error, Forbidden):

@@ -59,19 +59,19 @@ async def test_an_act_on_a_grant_takes_the_same_statements_for_1_10_and_100_peop
     for company in (1, 10, 100):
         await people(bed, asked, company - 1)
         asked = company - 1
-        bed.kicked.clear()
+        bed.disconnected.clear()
         numbers = []
         for _ in range(3):
             answer = await bed.ask(cora, "POST", "/requests", json=STREAMS)
             numbers.append(answer.json()["items"][0]["id"])
         first, second, third = numbers
         await act("approve", owner, "POST", f"/grants/{first}/approval", json={})
-        assert len(bed.kicked) == company
+        assert len(bed.disconnected) == company
         await act("pause", owner, "POST", "/pauses", json={"company": "company"})
-        assert len(bed.kicked) == 2 * company
+        assert len(bed.disconnected) == 2 * company
         await act("resume", owner, "DELETE", "/pauses?company=company")
         await act("revoke", owner, "DELETE", f"/grants/{first}")
-        assert len(bed.kicked) == 4 * company
+        assert len(bed.disconnected) == 4 * company
         await act("refuse", owner, "POST", f"/grants/{second}/refusal", json={})
         await act("withdraw", cora, "POST", f"/grants/{third}/withdrawal")
         body = STREAMS | {"company": "company"}
