@@ -133,18 +133,10 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
         administrator = Credential.make(ADMINISTRATOR)
         is_first = await _first_administrator(data.registry, administrator, clock)
         authorizer = _authorizer(data, clock, system, quotas, connections)
-        running = server.serve(
-            settings.folder / BROKER,
-            authorize=authorizer.answer,
-            clock=clock,
-            settings=NatsSettings(
-                host=settings.host,
-                mqtt_port=settings.mqtt_port,
-                storage_bytes=settings.broker_bytes,
-                certificate=listeners.broker,
-            ),
+        folder, nats = settings.folder / BROKER, _nats_settings(settings, listeners)
+        broker = await stack.enter_async_context(
+            server.serve(folder, authorize=authorizer.answer, clock=clock, settings=nats)
         )
-        broker = await stack.enter_async_context(running)
         quotas.on_broker = broker.connection_counts
         await stack.enter_async_context(sessions.noting(connections, broker))
         way = certificates.way_in(broker.mqtt, listeners.broker)
@@ -156,9 +148,8 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
             clock=clock,
             quotas=quotas,
         )
-        await stack.enter_async_context(
-            answering(dependencies, listener, listeners.api, within_s=settings.request_s)
-        )
+        api = answering(dependencies, listener, listeners.api, within_s=settings.request_s)
+        await stack.enter_async_context(api)
         yield RunningServer(
             api=Address(*listener.getsockname()[:2]),
             broker=broker.mqtt,
@@ -231,6 +222,15 @@ async def _joined(
         yield broker
 
 
+def _nats_settings(settings: ServerSettings, listeners: Doors) -> NatsSettings:
+    return NatsSettings(
+        host=settings.host,
+        mqtt_port=settings.mqtt_port,
+        storage_bytes=settings.broker_bytes,
+        certificate=listeners.broker,
+    )
+
+
 def _authorizer(
     data: Data,
     clock: Clock,
@@ -266,14 +266,7 @@ async def build_dependencies(
     await bus.ready()
     if broker is None:
         broker = await stack.enter_async_context(noticing(bus, seats[API].address))
-    status = RecorderStatus()
-    if settings.influxdb is None:
-        recorder = await stack.enter_async_context(
-            recording(settings, data, seats[RECORDER], clock)
-        )
-        status = RecorderStatus(
-            counts=lambda: asdict(recorder.counts), interrupted=lambda: recorder.interrupted
-        )
+    status = await _recorder_status(stack, settings, data, seats[RECORDER], clock)
     registry = Registry(data.engine, is_audited=True)
     return ApiDependencies(
         registry=registry,
@@ -291,6 +284,18 @@ async def build_dependencies(
         recorder=status,
         quotas=quotas,
         live_batches=settings.live_batches,
+    )
+
+
+async def _recorder_status(
+    stack: AsyncExitStack, settings: ServerSettings, data: Data, seat: BusSettings, clock: Clock
+) -> RecorderStatus:
+    """The status of the recorder, which is started unless it runs in a process of its own."""
+    if settings.influxdb is not None:
+        return RecorderStatus()
+    recorder = await stack.enter_async_context(recording(settings, data, seat, clock))
+    return RecorderStatus(
+        counts=lambda: asdict(recorder.counts), interrupted=lambda: recorder.interrupted
     )
 
 

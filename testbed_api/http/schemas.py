@@ -119,7 +119,7 @@ class GapsWanted(TimeSpanForm):
         return max(EARLIEST_NS, min(int(from_ns), LATEST_NS)), min(int(id_), LATEST_NS)
 
 
-class HistoryQuery(TimeSpanForm):
+class HistoryParameters(TimeSpanForm):
     """What of history, and how."""
 
     signals: Annotated[list[str], Field(max_length=MOST_SIGNALS, description="none means all")] = []
@@ -127,6 +127,10 @@ class HistoryQuery(TimeSpanForm):
         int | None, Field(ge=2, le=100_000, description="thin each signal to about so many")
     ] = None
     format: Format = Format.JSON
+
+    def names(self, spec: StreamSpec) -> tuple[str, ...]:
+        """The signals that are named, each once; all of the spec if none is."""
+        return tuple(dict.fromkeys(self.signals)) or spec.names
 
     def until(self, now_ns: int) -> tuple[int, int]:
         """Its ends in ns: up to now, and an hour long, where nothing else is said."""
