@@ -16,7 +16,7 @@ from broker.clock import WallClock
 from broker.namespace import StreamAddress
 from broker.settings import BusSettings
 from broker.streams import Signal
-from testbed.demo.child_process import child
+from testbed.demo.child_process import start_child
 from testbed.server import pki
 from testbed_api import certificates as testbed_api_certificates
 from testbed_sdk import PrototypeSettings, connect
@@ -38,7 +38,7 @@ def environment(**told):
 
 
 def process(name, *command, logs, **told):
-    return child(
+    return start_child(
         name,
         ["-m", "testbed", *map(str, command)],
         log=logs / f"{name}.log",
@@ -57,9 +57,9 @@ async def test_a_gateway_and_the_command_line_come_in_with_the_authoritys_file_a
         process("server", *up, logs=tmp_path) as server,
         process("machine", *rig, logs=tmp_path) as machine,
     ):
-        said = await server.told("ready")
+        said = await server.wait_for("ready")
         mapping = yaml.safe_load(MAPPING.read_text())
-        mapping["opcua"]["url"] = (await machine.told("ready"))["url"]
+        mapping["opcua"]["url"] = (await machine.wait_for("ready"))["url"]
         (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(mapping))
         (stream,) = mapping["streams"]
         address = f"{mapping['organisation']}/{mapping['equipment']}/{stream}"
@@ -146,7 +146,7 @@ async def test_processes_of_their_own_have_tls_between_them_and_their_products(t
             ) as server,
             process("recorder", "recorder", logs=tmp_path, **shared, **recorders),
         ):
-            said = await server.told("ready")
+            said = await server.wait_for("ready")
             assert said["broker"] == broker["mqtt"]
             administrator = (tmp_path / "secrets" / "administrator-credential").read_text().strip()
             await published_and_stored(said, administrator, ca)

@@ -430,7 +430,7 @@ async def test_anchors_reach_the_gateways_disk_and_fit_the_chain(tmp_path, monke
     async with persistence.alone(ServerSettings(folder=folder)) as kept:
         links = await kept.registry.events(Looked(), 0, 1_000)
         signed = [one for _, one in await kept.registry.heads(0, 1_000)]
-    held = room.read(path)
+    held = room.read_anchors(path)
     assert audit.verify(links, [*signed, *held], [signer.key]) is None
     assert audit.verify(links[: held[-1].count - 1], held, [signer.key]) is not None
     async with serving(folder):

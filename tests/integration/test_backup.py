@@ -305,7 +305,7 @@ async def test_a_restore_that_broke_off_is_not_served(made, tmp_path, monkeypatc
         raise Corrupt("the power went")
 
     with monkeypatch.context() as away:
-        away.setattr(room.restoring, "restore", broken)
+        away.setattr(room.backup_restore, "restore", broken)
         with pytest.raises(Corrupt, match="power"):
             await room.restore(folder, after, CLOCK, None)
     with pytest.raises(Refused, match="did not come to its end"):

@@ -15,7 +15,7 @@ from testbed_api.system_secrets import SharedSecrets
 
 
 def shared(folder, monkeypatch):
-    for name in secret_files.MAKERS:
+    for name in secret_files.GENERATORS:
         variable = f"TESTBED_{name.replace('-', '_').upper()}_FILE"
         monkeypatch.setenv(variable, str(folder / name))
     return SharedSecrets()
@@ -23,7 +23,7 @@ def shared(folder, monkeypatch):
 
 def test_secrets_are_made_once_and_stay(tmp_path):
     folder = tmp_path / "secrets"
-    assert list(secret_files.init(folder)) == list(secret_files.MAKERS)
+    assert list(secret_files.init(folder)) == list(secret_files.GENERATORS)
     before = {one.name: one.read_text() for one in folder.iterdir()}
     (folder / "store-token").unlink()
     assert secret_files.init(folder) == ["store-token"]
