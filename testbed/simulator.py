@@ -13,8 +13,8 @@ from broker.clock import NS_PER_S, Clock
 from broker.errors import Invalid
 from simulators import ledger, world
 from simulators.faces import opcua
-from simulators.model import Row, Source
-from simulators.world import Pace, Times
+from simulators.model import RowSource, SourceRow
+from simulators.world import Playback, TimestampMode
 
 NAME = "PumpRig"
 SETTLE_S = 0.5
@@ -31,7 +31,7 @@ class SimulatorOptions:
     """
 
     port: int
-    pace: Pace
+    playback: Playback
     wait: bool = False
     ledger: Path | None = None
     keys: Path | None = None
@@ -39,20 +39,20 @@ class SimulatorOptions:
 
 def checked_times(text: str) -> str:
     """Return `original` or `shifted` unchanged; raises Invalid for anything else."""
-    if text not in set(Times):
-        raise Invalid(f"times {text!r} are not known", hint=f"one of {', '.join(Times)}")
+    if text not in set(TimestampMode):
+        raise Invalid(f"times {text!r} are not known", hint=f"one of {', '.join(TimestampMode)}")
     return text
 
 
 class RepeatedSource:
     """A source that starts again when it ends, with time stamps that go on."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: RowSource) -> None:
         """source: of two rows or more, so that it has a period."""
         self.signals = source.signals
         self._source = source
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SourceRow]:
         """The source's rows again and again, each round later by the source's duration."""
         shift_ns = 0
         while True:
@@ -61,12 +61,12 @@ class RepeatedSource:
             for row in self._source.rows():
                 first_ns = row.time_ns if first_ns is None else first_ns
                 period_ns, last_ns = row.time_ns - last_ns, row.time_ns
-                yield Row(row.time_ns + shift_ns, row.values, row.anomaly, row.cause)
+                yield SourceRow(row.time_ns + shift_ns, row.values, row.anomaly, row.cause)
             shift_ns += last_ns - (first_ns or 0) + (period_ns or NS_PER_S)
 
 
 async def simulate(
-    source: Source,
+    source: RowSource,
     options: SimulatorOptions,
     clock: Clock,
     on_event: Callable[[dict[str, Any]], None],
@@ -82,13 +82,13 @@ async def simulate(
         async with serving as face:
             on_event({"event": "ready", "url": face.url, "sha256": face.sha256})
             if options.wait:
-                await face.watched(clock)
+                await face.wait_watched(clock)
                 await clock.sleep(SETTLE_S)
             played = await world.play(
                 source,
                 face,
                 clock,
-                pace=options.pace,
+                pace=options.playback,
                 ledger=entries,
                 on_rows=lambda rows: on_event({"event": "progress", "rows": rows}),
             )

@@ -30,7 +30,7 @@ def emptied(body: bytes, names: Sequence[str], cause: str) -> bytes:
     names: of the signals, as a long frame of the batch counts them.
     """
     document: dict[str, Any] = orjson.loads(body)
-    holes = [codec.gap_out(one) for one in _gaps(document, names, cause)]
+    holes = [codec.gap_to_json(one) for one in _gaps(document, names, cause)]
     return codec.dumps(document | {"frames": [], "gaps": [*document.get("gaps", []), *holes]})
 
 

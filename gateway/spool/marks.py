@@ -4,7 +4,7 @@ The spool keeps no note beside a batch that it is marked: its stream's `Held` sa
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import orjson
@@ -31,7 +31,7 @@ def together(one: Held, other: Held) -> Held:
     """What either holds."""
     if within(other, one):
         return one
-    return Held.of([*one.ranges, *other.ranges])
+    return Held.from_ranges([*one.ranges, *other.ranges])
 
 
 def number(held: Held) -> int:
@@ -43,7 +43,7 @@ def clipped(held: Held, seq: int) -> Held:
     """The same as far as this number: nothing is held that was never sent."""
     if max(held.upto, held.beyond[-1][1] if held.beyond else 0) <= seq:
         return held
-    return Held.of((first, min(last, seq)) for first, last in held.ranges if first <= seq)
+    return Held.from_ranges((first, min(last, seq)) for first, last in held.ranges if first <= seq)
 
 
 def including(held: Held, seqs: list[int]) -> Held:
@@ -53,16 +53,6 @@ def including(held: Held, seqs: list[int]) -> Held:
     return held.including(seqs)
 
 
-def all_but(seqs: Iterable[int], last: int) -> Held:
-    """1..last without these, which ascend."""
-    ranges, first = [], 1
-    for seq in seqs:
-        ranges.append((first, seq - 1))
-        first = seq + 1
-    ranges.append((first, last))
-    return Held.of((first, last) for first, last in ranges if first <= last)
-
-
 def text_of(held: Held) -> str:
     """As it stands in a file: pairs of first and last."""
     return orjson.dumps(held.ranges).decode()
@@ -70,7 +60,7 @@ def text_of(held: Held) -> str:
 
 def parsed(text: str) -> Held:
     """What `text_of` wrote."""
-    return Held.of((first, last) for first, last in orjson.loads(text))
+    return Held.from_ranges((first, last) for first, last in orjson.loads(text))
 
 
 class Age(NamedTuple):

@@ -71,7 +71,7 @@ async def verify(anchor: Path | None, keys: Collection[str]) -> ChainVerdict:
         server_key = (await connection.request("GET", "/audit/key"))["key"]
         trusted_keys = keys or {head.key for head in anchors} or {server_key}
         # heads before events: a head that is signed meanwhile would cover more than was fetched
-        heads = [Head.of(item) async for item in _items(connection, "/audit/heads", {})]
+        heads = [Head.from_json(item) async for item in _items(connection, "/audit/heads", {})]
         verifier, broken = Verifier([*heads, *anchors], trusted_keys), None
         async for item in _items(connection, "/audit", {}, whole_chain=True):
             if broken := verifier.take(Link.of(item)):

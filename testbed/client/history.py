@@ -19,7 +19,7 @@ from broker.errors import Invalid, Taken
 from broker.namespace import StreamAddress, checked_space
 from testbed.client import api, parquet
 from testbed_sdk import history
-from testbed_sdk.history import Span
+from testbed_sdk.history import HistoryQuery
 
 ENDINGS = (".csv", ".json", ".parquet")
 TIMEOUT_S = 60.0
@@ -33,21 +33,21 @@ def span(
     end: str | None,
     signals: Iterable[str],
     points: int | None,
-) -> Span:
+) -> HistoryQuery:
     """The span that options name: up to now and one hour long by default; raises Invalid."""
     to_ns = clock.now_ns() if end is None else ns_of(end)
     from_ns = to_ns - 3_600 * NS_PER_S if begin is None else ns_of(begin)
-    return Span(checked_space(space), from_ns, to_ns, tuple(signals), points)
+    return HistoryQuery(checked_space(space), from_ns, to_ns, tuple(signals), points)
 
 
-async def print_history(stream: str, wanted: Span, *, as_json: bool) -> None:
+async def print_history(stream: str, wanted: HistoryQuery, *, as_json: bool) -> None:
     """Write a history to standard output as CSV or JSON; raises Unavailable if it breaks off."""
     async with api.connect(TIMEOUT_S) as connection:
         file_format = "json" if as_json else "csv"
         await _copy(connection, StreamAddress.parse(stream), wanted, file_format, sys.stdout.buffer)
 
 
-async def export(stream: str, wanted: Span, path: Path) -> tuple[Path, ...]:
+async def export(stream: str, wanted: HistoryQuery, path: Path) -> tuple[Path, ...]:
     """Write a history to a new file whose ending names the format; the files that were written.
 
     Raises Invalid for an unknown ending, Taken if a file exists, Unavailable if the answer breaks
@@ -100,7 +100,7 @@ def _new_file(path: Path) -> Iterator[IO[bytes]]:
         part.unlink(missing_ok=True)
 
 
-def _params(wanted: Span) -> dict[str, Any]:
+def _params(wanted: HistoryQuery) -> dict[str, Any]:
     ends = {"from": text_of(wanted.from_ns), "to": text_of(wanted.to_ns)}
     return {"space": wanted.space} | ends
 
@@ -108,7 +108,7 @@ def _params(wanted: Span) -> dict[str, Any]:
 async def _copy(
     connection: api_client.Api,
     address: StreamAddress,
-    wanted: Span,
+    wanted: HistoryQuery,
     file_format: str,
     file: IO[bytes],
 ) -> None:
@@ -123,12 +123,13 @@ async def _copy(
 
 
 async def _fetch_gaps(
-    connection: api_client.Api, address: StreamAddress, wanted: Span
+    connection: api_client.Api, address: StreamAddress, wanted: HistoryQuery
 ) -> list[Gap]:
     """The gaps of a span that concern its signals."""
     params = _params(wanted) | {"limit": 1_000}
     gaps = [
-        codec.gap_in(item) for item in await connection.items(f"/streams/{address}/gaps", **params)
+        codec.gap_from_json(item)
+        for item in await connection.items(f"/streams/{address}/gaps", **params)
     ]
     signals = set(wanted.signals)
     return [gap for gap in gaps if not (signals and gap.signals) or signals & set(gap.signals)]

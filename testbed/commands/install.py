@@ -122,7 +122,7 @@ def broker_config(
 ) -> None:
     """Write the configuration of a NATS or Mosquitto broker into the folder of its secrets."""
     from broker.backends.mosquitto import config_files
-    from broker.backends.nats.server import LOOPBACK, Place
+    from broker.backends.nats.server import LOOPBACK, NatsDeployment
     from broker.settings import Address
     from testbed.server import secret_files
 
@@ -130,9 +130,9 @@ def broker_config(
         mqtt = Address(host, mqtt_port)
         certificate = secret_files.certificate_of(tls_cert, tls_key, mqtt, insecure=insecure)
         if backend is Backend.MOSQUITTO:
-            mosquitto = config_files.Place(mqtt, store, user, certificate, plugin)
+            mosquitto = config_files.MosquittoDeployment(mqtt, store, user, certificate, plugin)
             return secret_files.mosquitto_config(folder, mosquitto)
-        nats = Place(Address(host, port), store, health=Address(LOOPBACK, health_port))
+        nats = NatsDeployment(Address(host, port), store, health=Address(LOOPBACK, health_port))
         return [secret_files.broker_config(folder, nats, mqtt, certificate)]
 
     out.print(f"wrote {' and '.join(map(str, run.run(go())))}")

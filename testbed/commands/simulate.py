@@ -66,14 +66,18 @@ def pump_rig(
     """Simulate a water pump rig, with faults if wanted."""
     from simulators.faults import Fault
     from simulators.models.pump_rig import PumpRig
-    from simulators.world import Pace
+    from simulators.world import Playback
     from testbed import simulator
 
     async def go() -> None:
         faults = [Fault.parse(text) for text in fault or []]
         rig = PumpRig(seed=seed, period_s=period, count=rows or 10**9, faults=faults)
         options = simulator.SimulatorOptions(
-            port=port, pace=Pace(speed), wait=wait, ledger=ledger, keys=KEYS if secure else None
+            port=port,
+            playback=Playback(speed),
+            wait=wait,
+            ledger=ledger,
+            keys=KEYS if secure else None,
         )
         on_event = print_json if json else functools.partial(simulator.print_event, out=out)
         await simulator.simulate(rig, options, WallClock(), on_event)
@@ -101,15 +105,15 @@ def csv(
 ) -> None:
     """Play a recording as if it were the machine."""
     from simulators import replay
-    from simulators.world import Pace, Times
+    from simulators.world import Playback, TimestampMode
     from testbed import simulator
 
     async def go() -> None:
         recording = replay.read(file)
         source = simulator.RepeatedSource(recording) if repeat else recording
-        pace = Pace(speed, Times(simulator.checked_times(times)))
+        playback = Playback(speed, TimestampMode(simulator.checked_times(times)))
         options = simulator.SimulatorOptions(
-            port=port, pace=pace, wait=wait, ledger=ledger, keys=KEYS if secure else None
+            port=port, playback=playback, wait=wait, ledger=ledger, keys=KEYS if secure else None
         )
         on_event = print_json if json else functools.partial(simulator.print_event, out=out)
         await simulator.simulate(source, options, WallClock(), on_event)

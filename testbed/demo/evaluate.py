@@ -13,7 +13,7 @@ from broker.errors import Unavailable, Unknown
 from broker.streams import StreamSpec
 from gateway.spool import spool
 from simulators import ledger
-from simulators.ledger import Offered
+from simulators.ledger import LedgerContent
 from testbed.demo import report, verdict
 from testbed.demo.plan import RIG, SPACE, Plan, Stage
 from testbed.demo.processes import LEDGER_FILE, PROTOTYPE_LOG, SPOOL
@@ -72,7 +72,7 @@ async def _dead_letters(stage: Stage) -> list[tuple[str, int]]:
     ]
 
 
-def _offered_samples(offered: Offered) -> dict[tuple[str, int], float]:
+def _offered_samples(offered: LedgerContent) -> dict[tuple[str, int], float]:
     """The offered values by (signal, time); the later of two at one time is 1 ns later, as in the
     gateway.
     """
@@ -92,7 +92,7 @@ async def _spooled(folder: Path, spec: StreamSpec) -> list[tuple[str, int]]:
     for path in await asyncio.to_thread(lambda: sorted(folder.glob("*.sqlite"))):
         async with spool.open(path, epoch="unused") as opened:
             for row in await opened.bodies():
-                frames, _ = codec.frames_in(orjson.loads(row.body)["frames"], spec)
+                frames, _ = codec.frames_from_json(orjson.loads(row.body)["frames"], spec)
                 for frame in frames:
                     for name, series in frame.series():
                         samples += [(name, time_ns) for time_ns in series.time_ns.tolist()]
@@ -106,7 +106,7 @@ def _percentiles(latencies_s: Sequence[float]) -> dict[str, float | None]:
     return {"p50": p50, "p99": p99}
 
 
-def _fault_spans(offered: Offered) -> list[tuple[int, int]]:
+def _fault_spans(offered: LedgerContent) -> list[tuple[int, int]]:
     """The (from, to) spans in which consecutive rows are labelled as anomalies, in ns."""
     spans: list[tuple[int, int]] = []
     for before, row in zip((None, *offered.rows), offered.rows, strict=False):
@@ -118,7 +118,7 @@ def _fault_spans(offered: Offered) -> list[tuple[int, int]]:
 
 
 def _evidence(
-    plan: Plan, result: DemoResult, rig: History, score: History, offered: Offered
+    plan: Plan, result: DemoResult, rig: History, score: History, offered: LedgerContent
 ) -> Evidence:
     return Evidence(
         title="Testbed demo",

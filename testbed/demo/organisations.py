@@ -15,8 +15,10 @@ async def create(url: str, administrator: api_client.Api) -> tuple[str, dict[str
     each with exactly the streams that it needs.
     """
     rig, score = ({"space": SPACE, "stream": str(stream)} for stream in (RIG, SCORE))
-    factory = await administrator.found(RIG.organisation, owner="factory-owner")
-    company = await administrator.found(SCORE.organisation, owner="company-owner", kind="company")
+    factory = await administrator.create_organisation(RIG.organisation, owner="factory-owner")
+    company = await administrator.create_organisation(
+        SCORE.organisation, owner="company-owner", kind="company"
+    )
     async with api_client.connect(url, factory) as owner:
         grant = {"company": SCORE.organisation, "streams": [rig], "purpose": "find its faults"}
         await owner.request("POST", "/grants", json=grant)

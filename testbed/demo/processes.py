@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from broker.errors import Unknown
-from broker.settings import without_ours
+from broker.settings import child_environment
 from testbed.demo import mapping
 from testbed.demo.child_process import ChildProcess, start_child
 from testbed.demo.plan import FAULT, PERIOD_S, RIG, ROWS, SCORE, SPACE, Plan, Stage
@@ -51,7 +51,7 @@ def machine(plan: Plan) -> Start:
         "machine",
         [*TESTBED, "simulate", *source, *options, "--ledger", ledger_file],
         log=plan.folder / "machine.log",
-        environment=without_ours(os.environ),
+        environment=child_environment(os.environ),
     )
 
 
@@ -102,4 +102,4 @@ def _environment(stage: Stage, principal: str) -> dict[str, str]:
         "TESTBED_CREDENTIAL": stage.credentials[principal],
         "TESTBED_SPACE": SPACE,
     }
-    return without_ours(os.environ) | ON_LOOPBACK | own
+    return child_environment(os.environ) | ON_LOOPBACK | own

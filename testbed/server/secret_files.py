@@ -10,7 +10,7 @@ from pathlib import Path
 
 from broker.backends.mosquitto import config_files
 from broker.backends.nats import auth_callout, server
-from broker.backends.nats.server import Keys, NatsSettings, Place
+from broker.backends.nats.server import Keys, NatsDeployment, NatsSettings
 from broker.credential import Credential
 from broker.errors import Invalid, Refused, Unavailable
 from broker.settings import Address
@@ -88,7 +88,7 @@ def certificate_of(
 
 
 def broker_config(
-    folder: Path, place: Place, mqtt: Address, certificate: Certificate | None
+    folder: Path, place: NatsDeployment, mqtt: Address, certificate: Certificate | None
 ) -> Path:
     """Write `nats.conf` of a NATS server with the secrets of a folder into that folder."""
     keys = Keys(*(_read(folder / name) for name in GENERATORS if name.startswith("broker-")))
@@ -100,7 +100,7 @@ def broker_config(
     return folder / BROKER_CONFIG
 
 
-def mosquitto_config(folder: Path, place: config_files.Place) -> tuple[Path, Path]:
+def mosquitto_config(folder: Path, place: config_files.MosquittoDeployment) -> tuple[Path, Path]:
     """Write the configuration and the first dynamic-security state of a Mosquitto into a folder."""
     controller, *clients = (
         Credential.parse(_read(folder / f"{name}-credential"))
@@ -108,7 +108,7 @@ def mosquitto_config(folder: Path, place: config_files.Place) -> tuple[Path, Pat
     )
     files = {
         folder / config_files.CONFIG: config_files.config(place),
-        folder / config_files.SEED: config_files.seed(clients, controller),
+        folder / config_files.SEED: config_files.initial_state(clients, controller),
     }
     try:
         for file, text in files.items():

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from broker import clock
-from broker.batch import MOST_VALUES, Long, Table, Wide
+from broker.batch import MOST_VALUES, ColumnArray, Long, Wide
 from broker.codec import Document
 from broker.errors import Invalid
 from broker.streams import Dtype, StreamSpec
@@ -211,7 +211,7 @@ def _add_wide(told: Sequence[Joined], groups: Sequence[Group], plain: Sequence[_
     end = 0
     for number, mine in _by_group(plain):
         start, end = end, end + len(mine) * size
-        frame = Wide(times[start:end], Table(groups[number].spec.names, rows[start:end].T))
+        frame = Wide(times[start:end], ColumnArray(groups[number].spec.names, rows[start:end].T))
         told[number].frames.append((frame, [Piece(one.at, size) for one in mine]))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from broker import codec, namespace
-from broker.batch import Batch, Kind, source_of
+from broker.batch import Batch, EquipmentKind, source_of
 from broker.errors import Corrupt
 from broker.messages import Held
 from broker.namespace import EquipmentAddress, StreamTopic
@@ -24,7 +24,7 @@ class Known:
     """What is known so far."""
 
     specs: Mapping[SpecKey, StreamSpec]
-    kinds: Mapping[EquipmentAddress, Kind]
+    kinds: Mapping[EquipmentAddress, EquipmentKind]
     held: Mapping[Life, Held]
 
 
@@ -45,7 +45,7 @@ class _Way:
 
     life: Life
     spec: StreamSpec | None
-    kind: Kind | None
+    kind: EquipmentKind | None
     held: Held
     seqs: set[int]
     taken: list[tuple[Arrived, codec.Document]] = field(default_factory=list)

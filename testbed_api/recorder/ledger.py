@@ -127,7 +127,7 @@ class Ledger:
         query = select(ranges.c.first, ranges.c.last).filter_by(
             space=life.space, stream=str(life.stream), epoch=life.epoch
         )
-        return Held.of((row.first, row.last) for row in await self._rows(query))
+        return Held.from_ranges((row.first, row.last) for row in await self._rows(query))
 
     async def keep_spec(self, space: str, spec: StreamSpec, received_ns: int) -> None:
         """Keep a spec for good; raises Taken if another one is kept under its version."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from broker import messages, namespace
-from broker.batch import Kind
+from broker.batch import EquipmentKind
 from broker.bus import client
 from broker.bus.inbox import Amount
 from broker.clock import NS_PER_S, Clock
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from broker.messages import Held
     from broker.streams import StreamSpec
 
-KindOf = Callable[[EquipmentAddress], Awaitable[Kind | None]]
+KindOf = Callable[[EquipmentAddress], Awaitable[EquipmentKind | None]]
 
 TOPICS = tuple(f"{namespace.ROOT}/+/{verb}/+/+/+" for verb in (Verb.SPEC, Verb.DATA, Verb.LATE))
 """Level by level: NATS makes two consumers of a `#`, and all of a session may hold 65,535
@@ -142,7 +142,7 @@ class Recorder:
         self._pace = pace or Pace()
         self._disk = disk
         self._marker = Marker(bus, clock, every_s=self._pace.mark_every_s)
-        self._kinds: dict[EquipmentAddress, Kind] = {}
+        self._kinds: dict[EquipmentAddress, EquipmentKind] = {}
         self._specs: dict[SpecKey, StreamSpec] = {}
         self._held: dict[Life, Held] = {}
         self._looked_ns: dict[object, int] = {}
@@ -171,10 +171,10 @@ class Recorder:
         """The next messages: at least one or what has waited, at most what one flush may hold."""
         enough = Amount(max(self._pace.inbox // 2, 1), self._pace.gather_bytes)
         if not self._waiting:
-            await inbox.holds()
+            await inbox.wait_for()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._pace.gather_s):
-                await inbox.holds(enough)
+                await inbox.wait_for(enough)
         return inbox.take(enough)
 
     async def _flush(self, inbox: client.Inbox, gathered: Sequence[client.Message]) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import codec
-from broker.batch import Kind
+from broker.batch import EquipmentKind
 from broker.bus.inbox import Message
 from broker.messages import Held
 from broker.namespace import StreamAddress
@@ -29,7 +29,7 @@ SPECS = [
     ),
 ]
 KNOWN = {("live", spec.address, 1): spec for spec in SPECS}
-KINDS = {SPECS[0].address.owner: Kind.SIMULATED}
+KINDS = {SPECS[0].address.owner: EquipmentKind.SIMULATED}
 PATIENCE = Patience(wait_ns=100, most=2)
 
 plain = st.floats(-1e6, 1e6).map(lambda value: value + 0.5)

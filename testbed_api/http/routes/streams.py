@@ -108,7 +108,7 @@ async def gaps(
     found = await parts.ledger.gap_page(span, asked.after, asked.limit + 1)
     page, more = found[: asked.limit], len(found) > asked.limit
     following = "{}.{}".format(*page[-1][0]) if more else None
-    return {"items": [codec.gap_out(gap) for _, gap in page], "next": following}
+    return {"items": [codec.gap_to_json(gap) for _, gap in page], "next": following}
 
 
 @router.get(

@@ -1,12 +1,12 @@
 """Anchors that a gateway keeps: every one durably, old ones thinned, the newest never lost."""
 
 from broker import audit_head
-from broker.audit_head import Signer
+from broker.audit_head import HeadSigner
 from broker.clock import NS_PER_S
 from gateway import audit_anchors
 from gateway.audit_anchors import DAY_NS, MOST, RECENT, Anchors
 
-SIGNER = Signer.of("07" * 32)
+SIGNER = HeadSigner.from_seed("07" * 32)
 MINUTE_NS = 60 * NS_PER_S
 
 
@@ -56,7 +56,7 @@ def test_a_chain_that_became_shorter_is_kept_and_told(tmp_path, capsys):
     kept = Anchors(tmp_path / "anchors.jsonl")
     kept.add(head(1, count=100))
     kept.add(head(2, count=99))
-    kept.add(head(3, signer=Signer.of("08" * 32)))
+    kept.add(head(3, signer=HeadSigner.from_seed("08" * 32)))
     said = capsys.readouterr().out
     assert "audit became shorter" in said
     assert "audit has another key" in said

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from broker import codec
-from broker.batch import Batch, Kind, Source, Wide
+from broker.batch import Batch, EquipmentKind, Source, Wide
 from broker.bus.inbox import Message
 from broker.errors import Partial
 from broker.messages import Held
@@ -23,7 +23,7 @@ from testbed_api.stores.port import Block
 STREAM = StreamAddress("o", "e", "s")
 SPEC = StreamSpec(STREAM, (Signal("a"),))
 LIFE = Life("live", STREAM, "epoch")
-EVERYTHING = Known({("live", STREAM, 1): SPEC}, {STREAM.owner: Kind.REAL}, {})
+EVERYTHING = Known({("live", STREAM, 1): SPEC}, {STREAM.owner: EquipmentKind.REAL}, {})
 NOTHING = Known({}, {}, {})
 PATIENCE = Patience(wait_ns=100, most=2)
 
