@@ -51,11 +51,11 @@ def demo(
 ) -> None:
     """Run machine, gateway, server and prototype on this machine, and check every sample."""
     from testbed.demo import terminal
-    from testbed.demo.plan import Plan
+    from testbed.demo.plan import DemoPlan
     from testbed.simulator import checked_times
 
     where = folder or Path(tempfile.mkdtemp(prefix="testbed-demo-"))
-    plan = Plan(folder=where, data=data, speed=speed, times=checked_times(times), store=store)
+    plan = DemoPlan(folder=where, data=data, speed=speed, times=checked_times(times), store=store)
     clean = run.run(
         terminal.run(plan, WallClock(), keep=keep, as_json=json, temporary=folder is None)
     )

@@ -15,7 +15,7 @@ from gateway.spool import spool
 from simulators import ledger
 from simulators.ledger import LedgerContent
 from testbed.demo import report, verdict
-from testbed.demo.plan import RIG, SPACE, Plan, Stage
+from testbed.demo.plan import RIG, SPACE, DemoPlan, Stage
 from testbed.demo.processes import LEDGER_FILE, PROTOTYPE_LOG, SPOOL
 from testbed.demo.report import Evidence
 from testbed.demo.result import DemoResult
@@ -118,7 +118,7 @@ def _fault_spans(offered: LedgerContent) -> list[tuple[int, int]]:
 
 
 def _evidence(
-    plan: Plan, result: DemoResult, rig: History, score: History, offered: LedgerContent
+    plan: DemoPlan, result: DemoResult, rig: History, score: History, offered: LedgerContent
 ) -> Evidence:
     return Evidence(
         title="Testbed demo",

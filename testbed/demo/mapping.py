@@ -3,13 +3,13 @@
 import yaml
 
 from simulators.models.pump_rig import SIGNALS
-from testbed.demo.plan import PERIOD_S, RIG, Plan
+from testbed.demo.plan import PERIOD_S, RIG, DemoPlan
 
 FILE = "mapping.yaml"
 PUBLISHING_S = 0.2
 
 
-def text(url: str, plan: Plan) -> str:
+def text(url: str, plan: DemoPlan) -> str:
     """The mapping (YAML) of the simulated machine at an OPC UA URL; the plan must have a speed."""
     signals = {
         signal.name: {

@@ -17,7 +17,7 @@ LONGEST_RECORDING_S = 25.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class DemoPlan:
     """What a demo runs.
 
     folder: for data, logs and the report.  data: recording to play, None for the model of a pump
@@ -31,7 +31,7 @@ class Plan:
     times: str = "original"
     store: str = "duckdb"
 
-    def with_speed(self) -> "Plan":
+    def with_speed(self) -> "DemoPlan":
         """The plan with a speed: the given one, or one that plays a recording in 25 s at most."""
         if self.speed is not None:
             return self
@@ -52,7 +52,7 @@ class Stage:
     machines, by principal.
     """
 
-    plan: Plan
+    plan: DemoPlan
     api: str
     broker: str
     machine: str

@@ -8,7 +8,7 @@ from broker.errors import Unknown
 from broker.settings import child_environment
 from testbed.demo import mapping
 from testbed.demo.child_process import ChildProcess, start_child
-from testbed.demo.plan import FAULT, PERIOD_S, RIG, ROWS, SCORE, SPACE, Plan, Stage
+from testbed.demo.plan import FAULT, PERIOD_S, RIG, ROWS, SCORE, SPACE, DemoPlan, Stage
 
 TESTBED = ("-m", "testbed")
 LEDGER_FILE = "offered.jsonl"
@@ -27,7 +27,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 Start = AbstractAsyncContextManager[ChildProcess]
 
 
-def server(plan: Plan) -> Start:
+def server(plan: DemoPlan) -> Start:
     """Start broker, recorder and API on free ports."""
     options = ["--json", "--port", "0", "--mqtt-port", "0", "--store", plan.store]
     return start_child(
@@ -38,7 +38,7 @@ def server(plan: Plan) -> Start:
     )
 
 
-def machine(plan: Plan) -> Start:
+def machine(plan: DemoPlan) -> Start:
     """Start the machine once; it plays when it is monitored, and writes what it offers."""
     if plan.data is None:
         rig = ["--rows", str(ROWS), "--period", str(PERIOD_S), "--seed", "7", "--fault", FAULT]

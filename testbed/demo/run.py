@@ -14,7 +14,7 @@ from broker.settings import BusSettings
 from simulators.models.pump_rig import SIGNALS
 from testbed.demo import evaluate, mapping, organisations, processes
 from testbed.demo.child_process import ChildProcess
-from testbed.demo.plan import RIG, SCORE, SPACE, Plan, Stage
+from testbed.demo.plan import RIG, SCORE, SPACE, DemoPlan, Stage
 from testbed.demo.result import DemoResult
 from testbed_sdk import PrototypeSettings, connect
 from testbed_sdk.connection import Testbed
@@ -37,7 +37,7 @@ class Progress:
 
 @asynccontextmanager
 async def run_demo(
-    plan: Plan, clock: Clock, progress: Progress
+    plan: DemoPlan, clock: Clock, progress: Progress
 ) -> AsyncIterator[tuple[Stage, DemoResult]]:
     """Run the demo to its result; server and prototype end when this context is left."""
     plan = plan.with_speed()
@@ -79,7 +79,7 @@ async def keep_running(stage: Stage) -> AsyncIterator[None]:
             reader.cancel()
 
 
-async def _stage(plan: Plan, server: ChildProcess, machine: ChildProcess) -> Stage:
+async def _stage(plan: DemoPlan, server: ChildProcess, machine: ChildProcess) -> Stage:
     """Wait until server and machine are ready, and create the organisations."""
     ready = await server.wait_for("ready")
     async with api_client.connect(ready["api"], ready["administrator"]) as administrator:

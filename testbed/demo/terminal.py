@@ -10,7 +10,7 @@ from rich.text import Text
 
 from broker.clock import Clock
 from testbed.demo import run as demo_run
-from testbed.demo.plan import RIG, SPACE, Plan, Stage
+from testbed.demo.plan import RIG, SPACE, DemoPlan, Stage
 from testbed.demo.result import DemoResult
 from testbed.demo.run import Progress
 from testbed.terminal.screen import Screen, out, print_json
@@ -19,7 +19,7 @@ REFRESH_S = 0.25
 REPORT = "report.html"
 
 
-async def run(plan: Plan, clock: Clock, *, keep: bool, as_json: bool, temporary: bool) -> bool:
+async def run(plan: DemoPlan, clock: Clock, *, keep: bool, as_json: bool, temporary: bool) -> bool:
     """Run the demo and print its result; True if the four counters are zero.
 
     keep: go on until cancelled.  temporary: remove data and logs at the end; the report stays.
@@ -87,7 +87,7 @@ Ctrl-C stops it all."""
     )
 
 
-def _remove_data(plan: Plan) -> None:
+def _remove_data(plan: DemoPlan) -> None:
     """Remove a temporary folder, but for the report if there is one."""
     for path in plan.folder.iterdir():
         if path.is_dir():
