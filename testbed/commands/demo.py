@@ -11,6 +11,34 @@ from testbed.terminal import run
 from testbed.terminal.options import Json, example
 from testbed.terminal.run import Exit
 
+Data = Annotated[
+    Path | None,
+    typer.Option(help="recording (CSV file) to play (default: the model of a pump rig)"),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(help="folder for data, logs and report (default: a new temporary folder)"),
+]
+Speed = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        help="source seconds that are played in a second (default: 40 for the model; a"
+        " recording takes 25 s at most)",
+    ),
+]
+Times = Annotated[str, typer.Option(help="time stamps of a recording: original, or shifted to now")]
+Store = Annotated[
+    str,
+    typer.Option(
+        help="sample store: duckdb, or influxdb://host:port/organisation/bucket",
+        envvar="TESTBED_STORE",
+    ),
+]
+Keep = Annotated[
+    bool, typer.Option("--keep", help="leave everything running and print commands to try")
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
@@ -18,35 +46,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(
-    data: Annotated[
-        Path | None,
-        typer.Option(help="recording (CSV file) to play (default: the model of a pump rig)"),
-    ] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option(help="folder for data, logs and report (default: a new temporary folder)"),
-    ] = None,
-    speed: Annotated[
-        float | None,
-        typer.Option(
-            min=0.01,
-            help="source seconds that are played in a second (default: 40 for the model; a"
-            " recording takes 25 s at most)",
-        ),
-    ] = None,
-    times: Annotated[
-        str, typer.Option(help="time stamps of a recording: original, or shifted to now")
-    ] = "original",
-    store: Annotated[
-        str,
-        typer.Option(
-            help="sample store: duckdb, or influxdb://host:port/organisation/bucket",
-            envvar="TESTBED_STORE",
-        ),
-    ] = "duckdb",
-    keep: Annotated[
-        bool, typer.Option("--keep", help="leave everything running and print commands to try")
-    ] = False,
+    data: Data = None,
+    folder: Folder = None,
+    speed: Speed = None,
+    times: Times = "original",
+    store: Store = "duckdb",
+    keep: Keep = False,
     json: Json = False,
 ) -> None:
     """Run machine, gateway, server and prototype on this machine, and check every sample."""

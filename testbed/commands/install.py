@@ -38,6 +38,28 @@ pki_app = typer.Typer(
 )
 
 
+Port = Annotated[int, typer.Option(help="TCP port of NATS's own protocol, for the API alone")]
+TlsCert = Annotated[
+    Path | None,
+    typer.Option(
+        help="PEM file of the broker's certificate, a path on the broker's machine (default:"
+        " no TLS)"
+    ),
+]
+TlsKey = Annotated[
+    Path | None,
+    typer.Option(help="PEM file of that certificate's key, likewise (default: no TLS)"),
+]
+HealthPort = Annotated[int, typer.Option(help="TCP port for health checks, on loopback")]
+Store = Annotated[
+    Path, typer.Option(help="data folder of the broker, a path on the broker's machine")
+]
+User = Annotated[str, typer.Option(help="user of a Mosquitto that is started as root")]
+Plugin = Annotated[
+    Path, typer.Option(help="Mosquitto's dynamic security plugin, a path on its machine")
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.add_typer(secrets_app, name="secrets")
@@ -90,35 +112,16 @@ def secrets_init(
 def broker_config(
     folder: Annotated[Path, typer.Argument(help="folder of `testbed secrets init`")],
     host: Annotated[str, typer.Option(help="IP address that the broker listens on")] = ANY_ADDRESS,
-    port: Annotated[
-        int, typer.Option(help="TCP port of NATS's own protocol, for the API alone")
-    ] = 4222,
+    port: Port = 4222,
     mqtt_port: Annotated[int, typer.Option(help="TCP port for MQTT")] = 1883,
-    tls_cert: Annotated[
-        Path | None,
-        typer.Option(
-            help="PEM file of the broker's certificate, a path on the broker's machine (default:"
-            " no TLS)"
-        ),
-    ] = None,
-    tls_key: Annotated[
-        Path | None,
-        typer.Option(help="PEM file of that certificate's key, likewise (default: no TLS)"),
-    ] = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     insecure: Insecure = False,
-    health_port: Annotated[
-        int, typer.Option(help="TCP port for health checks, on loopback")
-    ] = 8222,
-    store: Annotated[
-        Path, typer.Option(help="data folder of the broker, a path on the broker's machine")
-    ] = Path("/data"),
+    health_port: HealthPort = 8222,
+    store: Store = Path("/data"),
     backend: Annotated[Backend, typer.Option(help="broker to configure")] = Backend.NATS,
-    user: Annotated[
-        str, typer.Option(help="user of a Mosquitto that is started as root")
-    ] = "mosquitto",
-    plugin: Annotated[
-        Path, typer.Option(help="Mosquitto's dynamic security plugin, a path on its machine")
-    ] = PLUGIN,
+    user: User = "mosquitto",
+    plugin: Plugin = PLUGIN,
 ) -> None:
     """Write the configuration of a NATS or Mosquitto broker into the folder of its secrets."""
     from broker.backends.mosquitto import config_files

@@ -20,6 +20,31 @@ Port = Annotated[
 ]
 
 
+Data = Annotated[
+    Path | None, typer.Option(help="data folder of the server (default: testbed-data)")
+]
+MqttPort = Annotated[
+    int | None,
+    typer.Option(help="TCP port of the broker; 0 takes a free one (default: 1883)"),
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        help="sample store: duckdb, or influxdb://host:port/organisation/bucket (default: duckdb)"
+    ),
+]
+Registry = Annotated[
+    str | None,
+    typer.Option(
+        help="registry: sqlite, or postgresql://user@host:port/database (default: sqlite)"
+    ),
+]
+Tls = Annotated[
+    bool,
+    typer.Option("--tls", help="use TLS, with certificates that are made in the data folder"),
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
@@ -32,32 +57,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 def up(
-    data: Annotated[
-        Path | None, typer.Option(help="data folder of the server (default: testbed-data)")
-    ] = None,
+    data: Data = None,
     host: Host = None,
     port: Port = None,
-    mqtt_port: Annotated[
-        int | None,
-        typer.Option(help="TCP port of the broker; 0 takes a free one (default: 1883)"),
-    ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            help="sample store: duckdb, or influxdb://host:port/organisation/bucket (default:"
-            " duckdb)"
-        ),
-    ] = None,
-    registry: Annotated[
-        str | None,
-        typer.Option(
-            help="registry: sqlite, or postgresql://user@host:port/database (default: sqlite)"
-        ),
-    ] = None,
-    tls: Annotated[
-        bool,
-        typer.Option("--tls", help="use TLS, with certificates that are made in the data folder"),
-    ] = False,
+    mqtt_port: MqttPort = None,
+    store: Store = None,
+    registry: Registry = None,
+    tls: Tls = False,
     insecure: Insecure = False,
     json: Json = False,
 ) -> None:

@@ -35,6 +35,24 @@ Secure = Annotated[
 ]
 
 
+Period = Annotated[float, typer.Option(min=0.001, help="seconds of the rig between two rows")]
+Rows = Annotated[int | None, typer.Option(min=2, help="number of rows to play (default: no end)")]
+PumpRigFault = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="fault to simulate, as kind@start..end in rig seconds; kind: valve, cavitation or"
+        " bearing; can be repeated (default: none)"
+    ),
+]
+
+
+File = Annotated[
+    Path, typer.Argument(help="recording, a CSV file in the form of the Skoltech benchmark")
+]
+Times = Annotated[str, typer.Option(help="time stamps: original, or shifted to now")]
+Repeat = Annotated[bool, typer.Option("--repeat", help="start again at the end, for shifted times")]
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.add_typer(simulate_app, name="simulate")
@@ -44,20 +62,10 @@ def add_to(app: typer.Typer) -> None:
 def pump_rig(
     port: Port = 4840,
     seed: Annotated[int, typer.Option(help="seed of the random noise, a whole number")] = 0,
-    period: Annotated[
-        float, typer.Option(min=0.001, help="seconds of the rig between two rows")
-    ] = 1.0,
-    rows: Annotated[
-        int | None, typer.Option(min=2, help="number of rows to play (default: no end)")
-    ] = None,
+    period: Period = 1.0,
+    rows: Rows = None,
     speed: Speed = 1.0,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="fault to simulate, as kind@start..end in rig seconds; kind: valve, cavitation or"
-            " bearing; can be repeated (default: none)"
-        ),
-    ] = None,
+    fault: PumpRigFault = None,
     ledger: LedgerFile = None,
     wait: Wait = False,
     secure: Secure = False,
@@ -87,17 +95,11 @@ def pump_rig(
 
 @simulate_app.command("csv", epilog=example("testbed simulate csv rig.csv --times shifted"))
 def csv(
-    file: Annotated[
-        Path, typer.Argument(help="recording, a CSV file in the form of the Skoltech benchmark")
-    ],
+    file: File,
     port: Port = 4840,
     speed: Speed = 1.0,
-    times: Annotated[
-        str, typer.Option(help="time stamps: original, or shifted to now")
-    ] = "original",
-    repeat: Annotated[
-        bool, typer.Option("--repeat", help="start again at the end, for shifted times")
-    ] = False,
+    times: Times = "original",
+    repeat: Repeat = False,
     ledger: LedgerFile = None,
     wait: Wait = False,
     secure: Secure = False,

@@ -10,6 +10,33 @@ from testbed.terminal import run
 from testbed.terminal.options import Json, Space, Stream, example
 from testbed.terminal.screen import out, print_json
 
+Begin = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        help="beginning of the span, included, such as 2026-03-01T08:00:00Z (default: an hour"
+        " before --to)",
+    ),
+]
+End = Annotated[
+    str | None,
+    typer.Option("--to", help="end of the span, not included, an instant (default: now)"),
+]
+Signal = Annotated[
+    list[str] | None,
+    typer.Option(help="name of a signal to print; can be repeated (default: all)"),
+]
+Points = Annotated[
+    int | None,
+    typer.Option(min=2, help="largest number of samples a signal (default: all samples)"),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        help="new file, ending in .csv, .json or .parquet (default: CSV on standard output)"
+    ),
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
@@ -33,33 +60,12 @@ def tap(stream: Stream, json: Json = False) -> None:
 
 def history(
     stream: Stream,
-    begin: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            help="beginning of the span, included, such as 2026-03-01T08:00:00Z (default: an hour"
-            " before --to)",
-        ),
-    ] = None,
-    end: Annotated[
-        str | None,
-        typer.Option("--to", help="end of the span, not included, an instant (default: now)"),
-    ] = None,
-    signal: Annotated[
-        list[str] | None,
-        typer.Option(help="name of a signal to print; can be repeated (default: all)"),
-    ] = None,
-    points: Annotated[
-        int | None,
-        typer.Option(min=2, help="largest number of samples a signal (default: all samples)"),
-    ] = None,
+    begin: Begin = None,
+    end: End = None,
+    signal: Signal = None,
+    points: Points = None,
     space: Space = "live",
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="new file, ending in .csv, .json or .parquet (default: CSV on standard output)"
-        ),
-    ] = None,
+    output: Output = None,
     json: Json = False,
 ) -> None:
     """Print the stored samples of a stream, or write them to a file with their gaps beside it."""

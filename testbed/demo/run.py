@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from broker import api_client
+from broker.batch import Batch
 from broker.clock import Clock
 from broker.settings import BusSettings
 from simulators.models.pump_rig import SIGNALS
@@ -111,12 +112,7 @@ async def _follow(
 
     async def receive(name: str) -> None:
         async for received in observer.input(name):
-            times = [
-                int(series.time_ns[-1])
-                for _, series in received.batch.series()
-                if len(series.time_ns)
-            ]
-            newest_ns[name] = max(newest_ns[name], *times, 0)
+            newest_ns[name] = max(newest_ns[name], _newest_ns(received.batch))
             if name == "rig":
                 progress.received += len(received.batch)
                 progress.latencies_s.append(received.latency_s)
@@ -141,6 +137,12 @@ async def _follow(
         for receiver in receivers:
             receiver.cancel()
     await detector.stop()
+
+
+def _newest_ns(batch: Batch) -> int:
+    """The time stamp of a batch's last sample, 0 if it has none."""
+    series_of_all = (series for _, series in batch.series())
+    return max((int(each.time_ns[-1]) for each in series_of_all if len(each.time_ns)), default=0)
 
 
 @asynccontextmanager

@@ -45,7 +45,7 @@ async def test_whatever_the_folder_nobody_else_reads_what_is_kept(careless: Path
     gateway.mkdir()
     up = ["up", "--tls", "--json", "--data", data, "--port", 0, "--mqtt-port", 0]
     async with process("server", *up, logs=careless) as server:
-        said = await server.told("ready")
+        said = await server.wait_for("ready")
         mapping = yaml.safe_load(MAPPING.read_text())
         mapping["opcua"]["url"] = "opc.tcp://127.0.0.1:9"
         (careless / "mapping.yaml").write_text(yaml.safe_dump(mapping))
