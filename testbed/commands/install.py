@@ -37,7 +37,6 @@ pki_app = typer.Typer(
     epilog=PKI_EXAMPLE,
 )
 
-
 Port = Annotated[int, typer.Option(help="TCP port of NATS's own protocol, for the API alone")]
 TlsCert = Annotated[
     Path | None,

@@ -18,8 +18,6 @@ Host = Annotated[
 Port = Annotated[
     int | None, typer.Option(help="TCP port of the API; 0 takes a free one (default: 8600)")
 ]
-
-
 Data = Annotated[
     Path | None, typer.Option(help="data folder of the server (default: testbed-data)")
 ]

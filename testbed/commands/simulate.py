@@ -33,8 +33,6 @@ Wait = Annotated[
 Secure = Annotated[
     bool, typer.Option("--secure", help="sign and encrypt sessions, with an own certificate")
 ]
-
-
 Period = Annotated[float, typer.Option(min=0.001, help="seconds of the rig between two rows")]
 Rows = Annotated[int | None, typer.Option(min=2, help="number of rows to play (default: no end)")]
 PumpRigFault = Annotated[
@@ -44,8 +42,6 @@ PumpRigFault = Annotated[
         " bearing; can be repeated (default: none)"
     ),
 ]
-
-
 File = Annotated[
     Path, typer.Argument(help="recording, a CSV file in the form of the Skoltech benchmark")
 ]

@@ -95,7 +95,7 @@ async def _recorder(
             code = await child.wait()
         finally:
             await terminate(child)
-        log.error("recorder process ended, restarting it", exit_code=code)
+        log.error("recorder process ended", exit_code=code, restart_s=RESTART_S)
         await clock.sleep(RESTART_S)
 
 

@@ -32,11 +32,11 @@ def commands(document: Path, step: str) -> list[tuple[str, str]]:
     begin = text.index(f"\n**{step}")
     following = text.find("\n**", begin + 1)
     part = text[begin : following if following > 0 else None]
-    found = []
+    steps = []
     for kind, block in re.findall(r"^```console(.*?)\n(.*?)^```", part, re.DOTALL | re.MULTILINE):
         lines = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
-        found += [(kind.strip() or "person", line) for line in lines]
-    return found
+        steps += [(kind.strip() or "person", line) for line in lines]
+    return steps
 
 
 class Walk:
@@ -48,18 +48,18 @@ class Walk:
         self.running: list[subprocess.Popen[bytes]] = []
         self._addresses = {API: api, BROKER: broker}
         own = {name: value for name, value in os.environ.items() if not name.startswith("TESTBED_")}
-        kept = own | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
-        self._environment = {name: dict(kept) for name in ("person", "gateway")}
+        inherited = own | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
+        self._environment = {name: dict(inherited) for name in ("person", "gateway")}
         self.said: list[str] = []
 
     def step(self, document: Path, step: str) -> str:
         """Type the commands of a step; all that they said."""
-        said = []
+        output = []
         typed = commands(document, step)
         assert typed, f"{document.name} has no commands in {step!r}"
         for who, command in typed:
-            said.append(self._type(who, command))
-        return "\n".join(said)
+            output.append(self._type(who, command))
+        return "\n".join(output)
 
     def _type(self, who: str, command: str) -> str:
         for example, ours in self._addresses.items():
@@ -67,8 +67,8 @@ class Walk:
         command = CODE.sub(self.shown["code"], command)
         if command.startswith("export "):
             name, _, value = command.removeprefix("export ").partition("=")
-            given = self.shown["credential"] if value == "…" else value
-            self._environment[who][name] = given
+            text = self.shown["credential"] if value == "…" else value
+            self._environment[who][name] = text
             return ""
         words = shlex.split(command)
         program = [sys.executable, "-m", "testbed"] if words[0] == "testbed" else [sys.executable]
@@ -89,11 +89,11 @@ class Walk:
             check=False,
             start_new_session=True,  # without a terminal, passwords are read from here
         )
-        said = done.stdout + done.stderr
-        assert (done.returncode, "Traceback" in said) == (0, False), f"$ {command}\n{said}"
+        output = done.stdout + done.stderr
+        assert (done.returncode, "Traceback" in output) == (0, False), f"$ {command}\n{output}"
         for what, pattern in (("credential", CREDENTIAL), ("code", CODE)):
-            if found := pattern.search(done.stdout):
-                self.shown[what] = found.group()
+            if match := pattern.search(done.stdout):
+                self.shown[what] = match.group()
         return done.stdout
 
     def _begin(self, who: str, line: list[str]) -> None:
@@ -133,7 +133,7 @@ def walking(folder: Path, api: str, broker: str, credential: str) -> Iterator[Wa
     try:
         yield walk
     finally:
-        for one in walk.running:
-            one.send_signal(signal.SIGINT)
-        for one in walk.running:
-            one.wait(30)
+        for process in walk.running:
+            process.send_signal(signal.SIGINT)
+        for process in walk.running:
+            process.wait(30)

@@ -37,9 +37,9 @@ def typed(folder: Path, *arguments, answer: str = "", code: int = 0) -> str:
         timeout=60,
         check=False,
     )
-    said = done.stdout + done.stderr
-    assert (done.returncode, "Traceback" in said) == (code, False), said
-    return said
+    output = done.stdout + done.stderr
+    assert (done.returncode, "Traceback" in output) == (code, False), output
+    return output
 
 
 def test_a_server_is_read_once_its_certificate_is_trusted(tmp_path: Path, machine) -> None:
@@ -55,10 +55,10 @@ def test_a_server_is_read_once_its_certificate_is_trusted(tmp_path: Path, machin
     assert f"shows SHA-256 {sha256}" in wrong
     assert "is not trusted" in typed(tmp_path, *browse, code=2)
 
-    shown = typed(tmp_path, "trust", url, answer="y\n")
+    output = typed(tmp_path, "trust", url, answer="y\n")
     for line in ("urn:connected-testbed:simulator", "localhost, 127.0.0.1", sha256, "pinned in"):
-        assert line in shown
-    assert str(tmp_path / "pki/own/certificate.der") in shown
+        assert line in output
+    assert str(tmp_path / "pki/own/certificate.der") in output
 
     assert "Pressure" in typed(tmp_path, *browse, "--write", "m.yaml")
     assert yaml.safe_load((tmp_path / "m.yaml").read_text())["opcua"] == {

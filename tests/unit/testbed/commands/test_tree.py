@@ -67,10 +67,10 @@ def test_every_command_is_in_a_panel_and_a_newcomers_five_come_first():
     assert sorted(panels) == sorted(ROOT.commands)
     assert len(set(panels)) == len(panels)
     assert len(cli.PANELS["Try it"]) == 5
-    shown = CliRunner().invoke(cli.app, ["--help"], env={"COLUMNS": "100"}).output
-    at = [shown.index(f" {panel} ─") for panel in cli.PANELS]
+    output = CliRunner().invoke(cli.app, ["--help"], env={"COLUMNS": "100"}).output
+    at = [output.index(f" {panel} ─") for panel in cli.PANELS]
     assert at == sorted(at)
-    assert shown.index(" demo ") < shown.index(" simulate ") < at[1]
+    assert output.index(" demo ") < output.index(" simulate ") < at[1]
     for command in ROOT.commands.values():
         assert command.rich_help_panel in cli.PANELS
 

@@ -113,8 +113,12 @@ def test_files_that_are_no_certificate_with_its_key_are_named(tmp_path, change, 
 
 def test_no_less_than_tls_1_2_is_spoken(tmp_path):
     init(tmp_path)
-    shown = tls.server_context(certificates.shown_of(tmp_path, "api"))
-    for context in (shown, tls.client_context(tmp_path / "ca.pem"), tls.client_context(None)):
+    server_context = tls.server_context(certificates.shown_of(tmp_path, "api"))
+    for context in (
+        server_context,
+        tls.client_context(tmp_path / "ca.pem"),
+        tls.client_context(None),
+    ):
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     for context in (tls.client_context(tmp_path / "ca.pem"), tls.client_context(None)):
         assert context.check_hostname
