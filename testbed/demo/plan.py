@@ -18,7 +18,7 @@ LONGEST_RECORDING_S = 25.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoPlan:
-    """What a demo runs.
+    """The settings of a demo.
 
     folder: for data, logs and the report.  data: recording to play, None for the model of a pump
     rig.  speed: source seconds in a second, None until `with_speed` has chosen it.  times: time

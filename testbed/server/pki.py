@@ -27,7 +27,7 @@ SERVERS = (certificates.API, certificates.BROKER)
 AUTHORITY_VALIDITY = timedelta(days=3650)
 VALIDITY = timedelta(days=730)
 CLOCK_SKEW = timedelta(hours=1)
-"""How far the clock of a client may be behind: certificates are valid from so long before."""
+"""Certificates are valid from this long before now: clocks of clients may be behind."""
 HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?:\.(?!-)[a-z0-9-]{1,63})*", re.IGNORECASE)
 MAX_HOST_LENGTH = 253
 

@@ -1,8 +1,8 @@
-"""Documents as somebody follows them: their commands in order, typed as they stand.
+"""Run the commands of a document in order, as they stand.
 
-A block of `console` is typed by a person, one of `console gateway` on the gateway's machine.  What
-somebody fills in by hand is filled in here: `…` by the credential that was shown last, a code by
-the one that was shown last, the example's addresses by those of a server of ours.
+A block of `console` is run as a person, a block of `console gateway` on the gateway's machine.
+Placeholders are filled in: `…` by the credential that was shown last, a code by the code that was
+shown last, and the example's addresses by those of a server that the test started.
 """
 
 import os
@@ -23,11 +23,11 @@ CREDENTIAL = re.compile(r"^[a-z0-9-]+\.[\w-]{43}$", re.MULTILINE)
 PASSWORD = "correct horse battery staple"
 ANSWERS = {"password": f"{PASSWORD}\n{PASSWORD}\n", "sign-in": f"{PASSWORD}\n"}
 FOREVER = ("testbed gateway run", "python ")
-"""Commands that go on until somebody ends them."""
+"""Commands that run until they are ended."""
 
 
 def commands(document: Path, step: str) -> list[tuple[str, str]]:
-    """(who types it, a command) of the part that begins with `**step`, up to the next such one."""
+    """(person or gateway, command) of the part that begins with `**step`, up to the next step."""
     text = document.read_text()
     begin = text.index(f"\n**{step}")
     following = text.find("\n**", begin + 1)
@@ -40,7 +40,7 @@ def commands(document: Path, step: str) -> list[tuple[str, str]]:
 
 
 class Walk:
-    """One who follows a document, with a shell on each machine."""
+    """A reader of a document, with a shell on each machine."""
 
     def __init__(self, folder: Path, api: str, broker: str, credential: str) -> None:
         self.folder = folder
@@ -50,10 +50,9 @@ class Walk:
         own = {name: value for name, value in os.environ.items() if not name.startswith("TESTBED_")}
         inherited = own | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
         self._environment = {name: dict(inherited) for name in ("person", "gateway")}
-        self.said: list[str] = []
 
     def step(self, document: Path, step: str) -> str:
-        """Type the commands of a step; all that they said."""
+        """Run the commands of a step; their output."""
         output = []
         typed = commands(document, step)
         assert typed, f"{document.name} has no commands in {step!r}"
@@ -114,11 +113,11 @@ class Walk:
             )
 
     def log(self, number: int) -> str:
-        """What the n-th command that goes on has said so far."""
+        """The output so far of the n-th command that goes on."""
         return (self.folder / f"{number}.log").read_text()
 
     def waits_for(self, number: int, pattern: str, within_s: float = 30) -> None:
-        """Return once it has said something that matches."""
+        """Wait until the output of the n-th command that goes on matches a pattern."""
         deadline = time.monotonic() + within_s
         while not re.search(pattern, self.log(number), re.MULTILINE):
             assert time.monotonic() < deadline, self.log(number)
@@ -127,7 +126,7 @@ class Walk:
 
 @contextmanager
 def walking(folder: Path, api: str, broker: str, credential: str) -> Iterator[Walk]:
-    """Somebody in a folder; whatever goes on is ended with it."""
+    """A reader in a folder; commands that go on are ended with the context."""
     folder.mkdir()
     walk = Walk(folder, api, broker, credential)
     try:

@@ -1,4 +1,4 @@
-"""What our processes leave on a disk and give to their children, seen by others on that machine."""
+"""Files and environments of the testbed's processes, as other users of the machine see them."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ STORE_TOKEN = "the-stores-token"
 
 @pytest.fixture
 def careless(tmp_path: Path) -> Iterator[Path]:
-    """A folder that everybody may enter, where all that is made is everybody's to read."""
+    """A folder that every user may enter, with a umask that lets them read new files."""
     former = os.umask(0)
     try:
         yield tmp_path
@@ -30,7 +30,7 @@ def careless(tmp_path: Path) -> Iterator[Path]:
 
 
 def readable(folder: Path) -> list[str]:
-    """Files below that others may read, but for certificates, which are shown to everybody."""
+    """Files below a folder that other users may read, except certificates, which are public."""
     return [
         str(path.relative_to(folder))
         for path in folder.rglob("*")
@@ -89,7 +89,7 @@ async def test_only_who_needs_a_secret_is_given_it(tmp_path: Path) -> None:
 
 
 def children() -> dict[str, str]:
-    """What each process below the demo is, and all of its environment."""
+    """The environment of each process below the demo, by its command."""
     environments = {}
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):

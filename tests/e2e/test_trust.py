@@ -1,4 +1,4 @@
-"""The secured walk-through as a newcomer types it, on one machine."""
+"""The guide to a server with security, typed by a newcomer on one machine."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from tests.e2e.test_demo import TESTBED
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """What a secured simulator said when it was ready."""
+    """The `ready` event of a simulator with security."""
     command = [*TESTBED, "simulate", "pump-rig", "--port", "0", "--secure", "--json"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -26,7 +26,7 @@ def machine(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def typed(folder: Path, *arguments, answer: str = "", code: int = 0) -> str:
-    """What a command said, on both channels."""
+    """The output of a command, standard output and standard error."""
     done = subprocess.run(
         [*TESTBED, "gateway", *map(str, arguments)],
         cwd=folder,

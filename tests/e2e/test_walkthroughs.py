@@ -1,4 +1,4 @@
-"""Two people follow the documents word by word: the factory's engineer and the company."""
+"""The guides' commands are run as they stand: by the factory's engineer and by the company."""
 
 import json
 import re
@@ -19,7 +19,7 @@ MAPPING = ROOT / "examples/pump-rig/mapping.yaml"
 
 
 def ready_event(folder: Path, *arguments: str) -> Iterator[dict[str, str]]:
-    """What a command says when it is ready; it is ended afterwards."""
+    """Run a command, yield its `ready` event, and terminate it afterwards."""
     command = [*TESTBED, *arguments, "--json"]
     log = folder / f"{arguments[0]}.log"
     with (

@@ -1,4 +1,4 @@
-"""What others wrote is shown as text: on a terminal, in a log, in a table, in an error."""
+"""Text of other parties is escaped: on a terminal, in a log, in a table, in an error."""
 
 import io
 import json
