@@ -1,4 +1,4 @@
-"""Requests about listings, pauses and the access report of equipment, and what is printed."""
+"""Set, fetch and print the listings of equipment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -132,9 +132,13 @@ def broker_config(
         mqtt = Address(host, mqtt_port)
         certificate = secret_files.certificate_of(tls_cert, tls_key, mqtt, insecure=insecure)
         if backend is Backend.MOSQUITTO:
-            mosquitto = config_files.MosquittoDeployment(mqtt, store, user, certificate, plugin)
+            mosquitto = config_files.MosquittoDeployment(
+                mqtt=mqtt, state=store, user=user, certificate=certificate, plugin=plugin
+            )
             return secret_files.mosquitto_config(folder, mosquitto)
-        nats = NatsDeployment(Address(host, port), store, health=Address(LOOPBACK, health_port))
+        nats = NatsDeployment(
+            inner=Address(host, port), store=store, health=Address(LOOPBACK, health_port)
+        )
         return [secret_files.broker_config(folder, nats, mqtt, certificate)]
 
     out.print(f"wrote {' and '.join(map(str, run.run(go())))}")

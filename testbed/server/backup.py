@@ -93,7 +93,9 @@ async def backup(to: Path, settings: ServerSettings | None, clock: Clock) -> Man
             file = f"samples/{space}/{str(stream).replace('/', '.')}.jsonl.gz"
             part = await archive.write(to, file, dumps.samples(space, stream))
             parts.append(_of_stream(part, space, stream))
-    manifest = Manifest(head["taken"], head["schema"], ledger, tuple(parts))
+    manifest = Manifest(
+        taken=head["taken"], schema=head["schema"], tables=ledger, streams=tuple(parts)
+    )
     return archive.close(to, manifest)
 
 
@@ -131,8 +133,13 @@ async def restore(
             folder, manifest, Target(data.engine, data.store, clock)
         )
         facts = audit.details({"taken": manifest.taken})
-        target, now_ns = f"backup {manifest.sha256}", clock.now_ns()
-        event = Event(now_ns, "restore", target, Outcome.ALLOWED, details=facts)
+        event = Event(
+            time_ns=clock.now_ns(),
+            action="restore",
+            target=f"backup {manifest.sha256}",
+            outcome=Outcome.ALLOWED,
+            details=facts,
+        )
         await data.registry.append([event])
     mark.unlink()
     return manifest, losses

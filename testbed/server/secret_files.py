@@ -91,7 +91,11 @@ def broker_config(
     folder: Path, place: NatsDeployment, mqtt: Address, certificate: Certificate | None
 ) -> Path:
     """Write `nats.conf` of a NATS server with the secrets of a folder into that folder."""
-    keys = Keys(*(_read(folder / name) for name in GENERATORS if name.startswith("broker-")))
+    keys = Keys(
+        callout=_read(folder / "broker-callout-password"),
+        system=_read(folder / "broker-system-password"),
+        signing=_read(folder / "broker-signing-key"),
+    )
     settings = NatsSettings(certificate=certificate)
     try:
         _write(folder / BROKER_CONFIG, server.config(place, mqtt, settings, keys))
