@@ -219,5 +219,5 @@ async def test_a_command_reads_a_listing_to_its_last_page(server, owners, monkey
     await owners.request("POST", "/grants", json={"company": "company", "streams": streams})
     monkeypatch.setenv("TESTBED_API", f"http://{server.api}")
     monkeypatch.setenv("TESTBED_CREDENTIAL", owners.secret)
-    found = await api.everything("/grants", limit=2)
+    found = await api.all_items("/grants", limit=2)
     assert [one["space"] for one in found] == spaces

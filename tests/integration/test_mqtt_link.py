@@ -146,10 +146,10 @@ async def test_browse_writes_a_mapping_that_check_finds_right(tmp_path, monkeypa
 
             publishing = tasks.create_task(publish(), name="sensors")
             url = f"mqtt://ada@127.0.0.1:{server.port}"
-            place = check_browse.Place(url)
+            endpoint = check_browse.Endpoint(url)
             with monkeypatch.context() as patch:
                 patch.setattr("testbed.commissioning.check_browse.LISTEN_S", 1.0)
-                await check_browse.browse(place, file, "factory/press", Console())
+                await check_browse.browse(endpoint, file, "factory/press", Console())
             good = await check_browse.check(file, said.append, as_json=False)
             broken = file.read_text().replace("press/1/warm", "press/1/cold")
             file.write_text(broken.replace("dtype: bool", "dtype: string"))
