@@ -1,4 +1,4 @@
-"""The spool's file: its lock, its layout, and how an older one becomes this one."""
+"""The spool's file: its lock, its SQL schema and the room on its disk."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ from gateway.spool import marks
 
 LAYOUT = 4
 WAL_BYTES = 8 * 1024**2
-"""The WAL is cut back to this after a transaction that made it longer."""
+"""The WAL is truncated to this after a transaction that made it longer."""
 
 _NAMES = "CREATE TABLE names (stream TEXT, spec INTEGER, names TEXT, PRIMARY KEY (stream, spec))"
 _STREAMS = (
@@ -54,7 +54,7 @@ log = structlog.get_logger()
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """The file, ours alone; raises Taken."""
+    """Lock the spool for this process; raises Taken if another process has it."""
     descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,19 +69,19 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def connect(path: Path, epoch: str) -> sqlite3.Connection:
-    """The file in this layout, made under this epoch if it is not there.
+    """Open the file; a new one is created under this epoch.
 
-    Raises Refused if its layout is of a newer version, Corrupt if it is no spool.
+    Raises Refused if its layout is unknown, Corrupt if it is no spool.
     """
     try:
         sql = sqlite3.connect(path, check_same_thread=False)
         try:
             sql.execute("PRAGMA journal_mode = WAL")
             sql.execute("PRAGMA synchronous = FULL")
-            # what is let go is not written over: a full disk has no room for that in the WAL
+            # deleted rows are not overwritten: a full disk has no room for that in the WAL
             sql.execute("PRAGMA secure_delete = OFF")
             sql.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
-            with sql:  # all of it or nothing: no spool without an epoch, none between two layouts
+            with sql:  # one transaction: no spool without an epoch
                 sql.execute("BEGIN IMMEDIATE")
                 _prepare(sql, path, epoch)
         except BaseException:
@@ -95,27 +95,27 @@ def connect(path: Path, epoch: str) -> sqlite3.Connection:
 
 
 def disk_free(path: Path) -> int:
-    """Bytes that are left to us where the file lies."""
+    """Free bytes on the file's disk for this user."""
     disk = os.statvfs(path.parent)
     return disk.f_bavail * disk.f_frsize
 
 
 def room(sql: sqlite3.Connection, path: Path, least_free: int) -> int:
-    """Bytes that the file may still take so that as many stay free on its disk.
+    """Bytes that may be inserted so that `least_free` bytes stay free on the disk.
 
-    What is free inside counts as well, since the file never shrinks; what stands in the WAL
-    and not in the file yet will take its place there.
+    Unused pages of the file count as room, since the file never shrinks.  Pages in the WAL that the
+    checkpoint has not copied will still take their place in the file.
     """
     pages, unused, size = (
         int(sql.execute(f"PRAGMA {name}").fetchone()[0])
         for name in ("page_count", "freelist_count", "page_size")
     )
-    coming = max(0, pages * size - path.stat().st_size)
-    return max(0, disk_free(path) - coming - least_free) + unused * size
+    growth = max(0, pages * size - path.stat().st_size)
+    return max(0, disk_free(path) - growth - least_free) + unused * size
 
 
 def unmarked(path: Path) -> int:
-    """Batches that wait for their mark, as the file says while a gateway has it open."""
+    """The number of batches that wait for their mark, read while a gateway has the file open."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as sql:
         rows = sql.execute("SELECT seq, held, gone FROM streams").fetchall()
     return sum(

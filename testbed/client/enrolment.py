@@ -31,7 +31,7 @@ async def enrol(code: str, url: str | None, settings: GatewaySettings) -> Any:
     told = ApiSettings()
     async with api_client.connect(url or told.api, "", ca=told.ca) as door:
         made = await door.request("POST", "/enrolments", json=body)
-    file = identity.keep(folder, made.pop("credential"))
+    file = identity.store_credential(folder, made.pop("credential"))
     return made | {"file": str(file), "fingerprint": claim.fingerprint}
 
 

@@ -16,10 +16,11 @@ from broker.settings import address_of
 from gateway.commissioning import browse as browsing
 from gateway.commissioning import check as checking
 from gateway.commissioning import mqtt_browse
+from gateway.commissioning.findings import Severity
 from gateway.commissioning.mqtt_browse import LISTEN_S
-from gateway.links.opcua.security import Proof
-from gateway.mapping import model as mappings
-from gateway.mapping.model import Broker, Policy, Security, Server
+from gateway.links.opcua.security import ClientCredentials
+from gateway.mapping import file as mapping_file
+from gateway.mapping.model import MqttBroker, OpcUaServer, Policy, Security, host_of
 from gateway.settings import SourceSettings
 
 SECURITY = ("none", "sign-and-encrypt")
@@ -35,9 +36,9 @@ class Place:
     user: str = ""
 
     @property
-    def server(self) -> Server:
+    def server(self) -> OpcUaServer:
         """The OPC UA server; raises Invalid, and never guesses that it needs no security."""
-        host = mappings.host_of(self.url)
+        host = host_of(self.url)
         if self.security not in SECURITY:
             told = "not said" if self.security is None else f"{self.security!r}, which is not known"
             raise Invalid(
@@ -55,18 +56,18 @@ class Place:
             return browsing.server(self.url, None)
         policy = Policy(self.policy)
         return browsing.server(
-            self.url, Security(policy, self.user, as_certificate=False, host=host)
+            self.url, Security(policy=policy, user=self.user, as_certificate=False, host=host)
         )
 
 
-def proof() -> Proof:
+def proof() -> ClientCredentials:
     """What the gateway on this machine proves itself with."""
-    return Proof.of(SourceSettings(), WallClock())
+    return ClientCredentials.from_settings(SourceSettings(), WallClock())
 
 
 async def check(path: Path, show: Callable[[Any], None], *, as_json: bool) -> bool:
     """Print every finding; True if none is an error."""
-    findings = await checking.check(mappings.load(path), proof())
+    findings = await checking.check(mapping_file.load(path), proof())
     if as_json:
         show([asdict(one) for one in findings])
     elif not findings:
@@ -74,7 +75,7 @@ async def check(path: Path, show: Callable[[Any], None], *, as_json: bool) -> bo
     else:
         for one in findings:
             show(str(one))
-    return not any(one.severity is checking.Severity.ERROR for one in findings)
+    return not any(one.severity is Severity.ERROR for one in findings)
 
 
 async def browse(place: Place, write: Path | None, equipment: str, out: Console) -> None:
@@ -104,13 +105,13 @@ async def _overheard(url: str, address: EquipmentAddress, out: Console) -> str:
     user, _, place = url.removeprefix("mqtt://").rpartition("@")
     plain = f"mqtt://{place}"
     try:
-        broker = Broker(plain, user, timeout_s=LISTEN_S, keepalive_s=10)
+        broker = MqttBroker(url=plain, user=user, timeout_s=LISTEN_S, keepalive_s=10)
         address_of(plain)
     except ValueError as exc:
         raise Invalid(str(exc)) from exc
     out.print(f"listening to {plain} for {LISTEN_S:g} s …")
     password = SourceSettings().source_password.get_secret_value()
-    heard = await mqtt_browse.overheard(broker, password, ("#",), LISTEN_S)
+    heard = await mqtt_browse.listen(broker, password, ("#",), LISTEN_S)
     for line in mqtt_browse.lines(heard):
         out.print(line)
     if not heard:

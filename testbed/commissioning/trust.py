@@ -8,10 +8,10 @@ from rich.console import Console
 
 from broker.errors import Invalid, Refused
 from gateway.links.opcua import certificate_trust, security
-from gateway.links.opcua.certificate_trust import Shown, Trusted
-from gateway.links.opcua.pki import Own
-from gateway.mapping import model as mappings
-from gateway.mapping.model import Server
+from gateway.links.opcua.certificate_trust import PresentedCertificate, TrustedCertificates
+from gateway.links.opcua.pki import OwnCertificate
+from gateway.mapping import file as mapping_file
+from gateway.mapping.model import OpcUaServer
 from testbed.commissioning.check_browse import Place, proof
 
 
@@ -19,9 +19,9 @@ from testbed.commissioning.check_browse import Place, proof
 class Seen:
     """What a server shows, and what was trusted there before."""
 
-    shown: Shown
-    before: Trusted
-    own: Own
+    shown: PresentedCertificate
+    before: TrustedCertificates
+    own: OwnCertificate
 
     @property
     def is_pinned(self) -> bool:
@@ -42,7 +42,7 @@ async def look(where: str, place: Place) -> Seen:
         )
     shows = proof()
     own = shows.pki.own()
-    found = await security.shown(server, server.security)
+    found = await security.presented_certificate(server, server.security)
     now_ns = shows.clock.now_ns()
     if (
         flaw := certificate_trust.flaw_of(found, host=server.security.host, now_ns=now_ns)
@@ -51,8 +51,8 @@ async def look(where: str, place: Place) -> Seen:
     return Seen(found, shows.pki.trusted(server.url), own)
 
 
-def _server(where: str, place: Place) -> Server:
-    return place.server if where.startswith("opc.tcp://") else mappings.load(Path(where)).server
+def _server(where: str, place: Place) -> OpcUaServer:
+    return place.server if where.startswith("opc.tcp://") else mapping_file.load(Path(where)).server
 
 
 def show(seen: Seen, out: Console) -> None:

@@ -113,7 +113,7 @@ async def test_what_waits_in_an_older_spool_is_sent_and_marked(tmp_path: Path, w
     path = written(tmp_path / "s.sqlite", *BATCHES_OF[which])
     async with spool.open(path, epoch="new") as kept:
         due = await kept.due(10**12, 10)
-        assert [(one.stream, one.seq, bytes(one.body)) for one in due] == [
+        assert [(spooled.stream, spooled.seq, bytes(spooled.body)) for spooled in due] == [
             ("s", 2, body(2)),
             ("s", 3, body(3)),
         ]
@@ -123,7 +123,7 @@ async def test_what_waits_in_an_older_spool_is_sent_and_marked(tmp_path: Path, w
         depth = await kept.depth()
         assert (depth.unmarked, depth.bytes) == (
             0,
-            sum(len(one.body) for one in await kept.bodies()),
+            sum(len(spooled.body) for spooled in await kept.bodies()),
         )
     assert layout_of(path) == LAYOUT
     assert spool_file.unmarked(path) == 0
@@ -134,9 +134,11 @@ async def test_an_older_spool_that_is_full_drops_nothing_it_cannot_name(
     tmp_path: Path, which: str
 ) -> None:
     path = written(tmp_path / "s.sqlite", *BATCHES_OF[which])
-    async with spool.open(path, epoch="new", settings=SpoolSettings(1, 900.0)) as kept:
+    async with spool.open(
+        path, epoch="new", settings=SpoolSettings(most_bytes=1, keep_marked_s=900.0)
+    ) as kept:
         await kept.commit([], 300)
-        assert [one.seq for one in await kept.bodies()] == [2, 3]
+        assert [spooled.seq for spooled in await kept.bodies()] == [2, 3]
 
 
 async def test_a_spool_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
@@ -162,4 +164,4 @@ async def test_a_migration_that_fails_leaves_the_spool_as_it_was(
             pass
     monkeypatch.undo()
     async with spool.open(path, epoch="new") as kept:
-        assert [one.seq for one in await kept.due(10**12, 10)] == [2, 3]
+        assert [spooled.seq for spooled in await kept.due(10**12, 10)] == [2, 3]
