@@ -109,13 +109,13 @@ rows = st.tuples(
 def changes(rows: list[tuple[int, int, float, int]]) -> DataChanges:
     handle, times, column, status = zip(*rows, strict=True)
     return DataChanges(
-        np.array(handle, np.uint32),
-        np.array([time or NO_TIME for time in times], np.int64),
-        np.array(status, np.uint32),
-        np.full(len(rows), FLOAT, np.uint8),
-        np.array([np.nan if number == 9 else number for number in column]),
-        np.empty(0, np.int64),
-        np.empty(0, np.object_),
+        handle=np.array(handle, np.uint32),
+        time_ns=np.array([time or NO_TIME for time in times], np.int64),
+        status=np.array(status, np.uint32),
+        kind=np.full(len(rows), FLOAT, np.uint8),
+        floats=np.array([np.nan if number == 9 else number for number in column]),
+        ints=np.empty(0, np.int64),
+        others=np.empty(0, np.object_),
     )
 
 

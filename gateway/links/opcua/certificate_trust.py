@@ -26,7 +26,7 @@ MOST_QUOTED = 200
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PresentedCertificate:
     """The certificate and application URI that a server sends before a session; not verified yet.
 

@@ -58,7 +58,7 @@ _NO_INTS = np.empty(0, np.int64)
 _NO_OTHERS = np.empty(0, np.object_)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class DataChanges:
     """The data changes of one notification: n items in the order of the server.
 
@@ -83,13 +83,13 @@ class DataChanges:
     def __getitem__(self, rows: Any) -> Self:
         """Select items by a mask or an array of positions."""
         return type(self)(
-            self.handle[rows],
-            self.time_ns[rows],
-            self.status[rows],
-            self.kind[rows],
-            self.floats[rows] if len(self.floats) else self.floats,
-            self.ints[rows] if len(self.ints) else self.ints,
-            self.others[rows] if len(self.others) else self.others,
+            handle=self.handle[rows],
+            time_ns=self.time_ns[rows],
+            status=self.status[rows],
+            kind=self.kind[rows],
+            floats=self.floats[rows] if len(self.floats) else self.floats,
+            ints=self.ints[rows] if len(self.ints) else self.ints,
+            others=self.others[rows] if len(self.others) else self.others,
         )
 
     def value(self, row: int) -> Any:
@@ -231,13 +231,13 @@ class _ColumnBuilder:
     def changes(self) -> DataChanges:
         """The finished columns."""
         return DataChanges(
-            self.handle,
-            self.time_ns,
-            self.status,
-            self.kind,
-            self.floats,
-            self.ints,
-            self.others,
+            handle=self.handle,
+            time_ns=self.time_ns,
+            status=self.status,
+            kind=self.kind,
+            floats=self.floats,
+            ints=self.ints,
+            others=self.others,
         )
 
 

@@ -42,7 +42,8 @@ class NotificationDelivery:
 
     async def state_unread(self, stream: int, signal: int) -> None:
         """State a gap until now for a signal without a node: no sample will end its gap."""
-        await self._state(PossibleGap(stream, signal, None, self._clock.now_ns(), None))
+        until_ns = self._clock.now_ns()
+        await self._state(PossibleGap(stream=stream, signal=signal, until_ns=until_ns))
 
     async def _state(self, possible: PossibleGap) -> None:
         """State a gap if samples can be missing.

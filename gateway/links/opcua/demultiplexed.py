@@ -10,7 +10,7 @@ LOST = "lost-notification"
 """The cause of a gap where the server could not republish a message."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PossibleGap:
     """A place before a sample of a signal where samples may be missing.
 
@@ -20,9 +20,9 @@ class PossibleGap:
 
     stream: int
     signal: int
-    after_ns: int | None
+    after_ns: int | None = None
     until_ns: int
-    cause: str | None
+    cause: str | None = None
 
 
 @dataclass(slots=True)

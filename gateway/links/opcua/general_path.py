@@ -135,7 +135,10 @@ class GeneralPath:
         start = int(items.starts[handle])
         for feed in range(start, start + int(items.counts[handle])):
             stream, signal = int(items.stream[feed]), int(items.signal[feed])
-            result.gaps.append(PossibleGap(stream, signal, after_ns, until_ns, cause))
+            gap = PossibleGap(
+                stream=stream, signal=signal, after_ns=after_ns, until_ns=until_ns, cause=cause
+            )
+            result.gaps.append(gap)
 
     # --- values ----------------------------------------------------------------------------------
 

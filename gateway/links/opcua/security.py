@@ -7,6 +7,7 @@ any certificate.
 """
 
 import asyncio
+import dataclasses
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -116,8 +117,12 @@ def _presented(
                 f"{server.url} shows no certificate that can be read",
                 hint="the server's owner must give it one",
             ) from exc
-        uri = endpoint.Server.ApplicationUri or ""
-        return PresentedCertificate(server.url, certificate, tuple(issuers), uri)
+        return PresentedCertificate(
+            url=server.url,
+            certificate=certificate,
+            issuers=tuple(issuers),
+            application_uri=endpoint.Server.ApplicationUri or "",
+        )
     modes = ", ".join(sorted({mode_text(endpoint) for endpoint in offered})) or "nothing"
     raise Refused(
         f"{server.url} does not offer sign-and-encrypt with {security.policy}; it offers {modes}",
@@ -153,7 +158,7 @@ async def client_security(
         certificate: x509.Certificate, application: ua.ApplicationDescription
     ) -> None:
         uri = application.ApplicationUri or ""
-        inside = PresentedCertificate(server.url, certificate, presented.issuers, uri)
+        inside = dataclasses.replace(presented, certificate=certificate, application_uri=uri)
         _check(inside, security, credentials)
 
     def configure(client: Client) -> None:

@@ -25,7 +25,10 @@ LEAF = make(issuer=MIDDLE)
 def judged(leaf, *issuers, pin=None, authorities=(), now_ns=NOW_NS) -> str:
     """Why it is refused; empty if it is not."""
     presented = PresentedCertificate(
-        URL, leaf.certificate, tuple(cert.certificate for cert in issuers), URI
+        url=URL,
+        certificate=leaf.certificate,
+        issuers=tuple(cert.certificate for cert in issuers),
+        application_uri=URI,
     )
     pinned = None if pin is None else pin.certificate
     trusted = TrustedCertificates(pinned, tuple(cert.certificate for cert in authorities))
@@ -73,7 +76,12 @@ def test_a_sha256_is_known_with_colons_and_without() -> None:
 
 
 def test_what_a_server_says_of_itself_cannot_write_to_a_terminal() -> None:
-    presented = PresentedCertificate(URL, LEAF.certificate, (), "urn:\x1b[2J\n" + "x" * 10_000)
+    presented = PresentedCertificate(
+        url=URL,
+        certificate=LEAF.certificate,
+        issuers=(),
+        application_uri="urn:\x1b[2J\n" + "x" * 10_000,
+    )
     flaw = certificate_trust.flaw_of(presented, host="127.0.0.1", now_ns=NOW_NS)
     assert flaw is not None
     assert "calls itself urn:?[2J?xxx" in flaw.message

@@ -28,15 +28,15 @@ def changes(*rows: tuple[int, int, Any, int]) -> DataChanges:
     for at, value in enumerate(values):
         others[at] = value
     return DataChanges(
-        np.array([row[0] for row in rows], np.uint32),
-        np.array([row[1] for row in rows], np.int64),
-        np.array([row[3] for row in rows], np.uint32),
-        np.array(kinds, np.uint8),
-        np.array([value if isinstance(value, float) else 0.0 for value in values]),
-        np.array(
+        handle=np.array([row[0] for row in rows], np.uint32),
+        time_ns=np.array([row[1] for row in rows], np.int64),
+        status=np.array([row[3] for row in rows], np.uint32),
+        kind=np.array(kinds, np.uint8),
+        floats=np.array([value if isinstance(value, float) else 0.0 for value in values]),
+        ints=np.array(
             [value if type(value) is int and value < 2**63 else 0 for value in values], np.int64
         ),
-        others,
+        others=others,
     )
 
 
@@ -158,7 +158,7 @@ def test_first_samples_end_a_gap_and_are_delivered_first() -> None:
     demultiplexer = Demultiplexer([[(0, 0)], [(0, 1)]], (FLOATS,))
     demultiplexer.items.fresh[2] = False
     result = demultiplexer.demultiplex(changes((2, 4, 0.0, 0), (1, 5, 1.0, 0), (1, 6, 2.0, 0)), 9)
-    assert result.gaps == [PossibleGap(0, 0, None, 5, None)]
+    assert result.gaps == [PossibleGap(stream=0, signal=0, until_ns=5)]
     assert [(fresh, [row[1] for row in rows]) for _, fresh, rows in rows_of(result)] == [
         (True, [5]),
         (False, [4, 6]),
@@ -170,18 +170,18 @@ def test_after_a_lost_publish_the_next_sample_of_each_item_ends_a_gap() -> None:
     demultiplexer = settled([(0, 0)], [(0, 1)])
     demultiplexer.items.lost[:] = True
     assert demultiplexer.demultiplex(changes((1, 5, 1.0, 0), (1, 6, 1.0, 0)), 9).gaps == [
-        PossibleGap(0, 0, None, 5, LOST)
+        PossibleGap(stream=0, signal=0, until_ns=5, cause=LOST)
     ]
     assert demultiplexer.demultiplex(changes((2, 7, 1.0, 0)), 9).gaps == [
-        PossibleGap(0, 1, None, 7, LOST)
+        PossibleGap(stream=0, signal=1, until_ns=7, cause=LOST)
     ]
 
 
 def test_an_overflow_is_a_gap_after_the_sample_before_it() -> None:
     rows = changes((1, 5, 1.0, OVERFLOWED), (2, 6, 1.0, 0), (1, 9, 1.0, OVERFLOWED))
     assert settled([(0, 0)], [(0, 1)]).demultiplex(rows, 9).gaps == [
-        PossibleGap(0, 0, None, 5, OVERFLOW),
-        PossibleGap(0, 0, 5, 9, OVERFLOW),
+        PossibleGap(stream=0, signal=0, until_ns=5, cause=OVERFLOW),
+        PossibleGap(stream=0, signal=0, after_ns=5, until_ns=9, cause=OVERFLOW),
     ]
 
 
