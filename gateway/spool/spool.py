@@ -193,7 +193,7 @@ class Spool:
 
     def _take_back(self, unmarked: int) -> None:
         """Send everything again: the recorder lost batches, for instance by a restored backup."""
-        log.warning("marks were taken back, what is kept is sent again", batches=unmarked)
+        log.warning("marks were taken back, stored batches are sent again", batches=unmarked)
         self._ages.forget()
         self._aged_scan = None
         self._resending.floor = 1
@@ -372,7 +372,7 @@ class Spool:
         except asyncio.CancelledError:
             await asyncio.wait([running])
             if not running.cancelled() and (failure := running.exception()) is not None:
-                log.error("spool failed while it was left", reason=str(failure))  # noqa: TRY400
+                log.error("spool failed after its caller was cancelled", reason=str(failure))  # noqa: TRY400
             raise
         except sqlite3.OperationalError as exc:
             raise Unavailable(

@@ -1,4 +1,4 @@
-"""Spools of older versions: what waits in them is sent, whatever layout they were written in."""
+"""The spool's file: batches of an earlier process are sent, and an unknown layout is refused."""
 
 import sqlite3
 from pathlib import Path
@@ -6,70 +6,33 @@ from pathlib import Path
 import orjson
 import pytest
 
-from broker.errors import Refused
+from broker.errors import Refused, Unavailable
 from broker.messages import Held
 from gateway.spool import file as spool_file
 from gateway.spool import spool
 from gateway.spool.file import LAYOUT
 from gateway.spool.spool import SpoolSettings
 
-COMMON = (
-    "CREATE TABLE spool (layout INTEGER NOT NULL, epoch TEXT NOT NULL)",
-    "CREATE TABLE streams (stream TEXT PRIMARY KEY, seq INTEGER NOT NULL, last_ns INTEGER)",
-    "CREATE UNIQUE INDEX unmarked ON batches (stream, seq) WHERE marked_ns IS NULL",
-    "CREATE INDEX due ON batches (due_ns) WHERE marked_ns IS NULL",
-    "CREATE INDEX marked ON batches (marked_ns) WHERE marked_ns IS NOT NULL",
-    "INSERT INTO spool VALUES (:layout, 'old')",
-    "INSERT INTO streams VALUES ('s', 3, 30)",
-)
-COMMON_4 = (
+SCHEMA = (
     "CREATE TABLE spool (layout INTEGER, epoch TEXT NOT NULL, bytes INTEGER NOT NULL DEFAULT 0)",
     (
         "CREATE TABLE streams (id INTEGER PRIMARY KEY, stream TEXT UNIQUE NOT NULL,"
         " seq INTEGER NOT NULL, last_ns INTEGER, held TEXT NOT NULL DEFAULT '[]',"
         " gone TEXT NOT NULL DEFAULT '[]')"
     ),
+    (
+        "CREATE TABLE batches (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL,"
+        " seq INTEGER NOT NULL, samples INTEGER NOT NULL, committed_ns INTEGER NOT NULL,"
+        " size INTEGER NOT NULL, body BLOB NOT NULL)"
+    ),
+    "CREATE TABLE names (stream TEXT, spec INTEGER, names TEXT, PRIMARY KEY (stream, spec))",
     "INSERT INTO spool VALUES (:layout, 'old', 0)",
     "INSERT INTO streams VALUES (7, 's', 3, 30, '[[1,1]]', '[]')",
 )
-BATCHES = (
-    "CREATE TABLE batches (id INTEGER PRIMARY KEY, stream TEXT NOT NULL, seq INTEGER NOT NULL,"
-    " body BLOB NOT NULL, {more} committed_ns INTEGER NOT NULL, due_ns INTEGER NOT NULL,"
-    " tries INTEGER NOT NULL DEFAULT 0, marked_ns INTEGER)"
+INSERT = (
+    "INSERT INTO batches VALUES (:seq, 7, :seq, 0, 10, length(:body), :body)",
+    "UPDATE spool SET bytes = bytes + length(:body)",
 )
-BATCHES_3 = """
-CREATE TABLE batches (id INTEGER PRIMARY KEY, stream TEXT NOT NULL, seq INTEGER NOT NULL,
-  samples INTEGER NOT NULL, committed_ns INTEGER NOT NULL, due_ns INTEGER NOT NULL,
-  tries INTEGER NOT NULL DEFAULT 0, marked_ns INTEGER);
-CREATE TABLE bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
-CREATE TABLE names (stream TEXT, spec INTEGER, names TEXT, PRIMARY KEY (stream, spec))
-"""
-BATCHES_4 = """
-CREATE TABLE batches (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, seq INTEGER NOT NULL,
-  samples INTEGER NOT NULL, committed_ns INTEGER NOT NULL, size INTEGER NOT NULL,
-  body BLOB NOT NULL);
-CREATE TABLE names (stream TEXT, spec INTEGER, names TEXT, PRIMARY KEY (stream, spec))
-"""
-BATCHES_OF = {
-    "1, the first": (1, BATCHES.format(more="first_ns INTEGER, last_ns INTEGER,")),
-    "1, with holes": (1, BATCHES.format(more="holes BLOB,")),
-    "2": (2, BATCHES.format(more="holes BLOB,")),
-    "3": (3, BATCHES_3),
-    "4": (4, BATCHES_4),
-}
-
-INSERTED = """
-INSERT INTO batches (stream, seq, body, committed_ns, due_ns, marked_ns)
-VALUES ('s', :seq, :body, 10, 10, :marked_ns)
-"""
-INSERTED_3 = """
-INSERT INTO batches VALUES (:seq, 's', :seq, 0, 10, 10, 0, :marked_ns);
-INSERT INTO bodies VALUES (:seq, :body)
-"""
-INSERTED_4 = """
-INSERT INTO batches VALUES (:seq, 7, :seq, 0, 10, length(:body), :body);
-UPDATE spool SET bytes = bytes + length(:body)
-"""
 
 
 def body(seq: int) -> bytes:
@@ -79,19 +42,15 @@ def body(seq: int) -> bytes:
     )
 
 
-def written(path: Path, layout: int, batches: str) -> Path:
-    """A spool of that layout: three batches, the first of them marked."""
-    inserted = {1: INSERTED, 2: INSERTED, 3: INSERTED_3}.get(layout, INSERTED_4)
+def written(path: Path, layout: int = LAYOUT) -> Path:
+    """A spool of an earlier process: three batches, the first of them marked."""
     file = sqlite3.connect(path)
     with file:
-        for statement in batches.split(";"):
-            file.execute(statement)
-        for statement in COMMON if layout < 4 else COMMON_4:
+        for statement in SCHEMA:
             file.execute(statement, {"layout": layout})
-        for seq, marked_ns in ((1, 20), (2, None), (3, None)):
-            row = {"seq": seq, "body": body(seq), "marked_ns": marked_ns}
-            for statement in inserted.split(";"):
-                file.execute(statement, row)
+        for seq in (1, 2, 3):
+            for statement in INSERT:
+                file.execute(statement, {"seq": seq, "body": body(seq)})
     file.close()
     return path
 
@@ -104,13 +63,8 @@ def layout_of(path: Path) -> int:
         file.close()
 
 
-def test_there_is_a_file_of_every_layout() -> None:
-    assert {layout for layout, _ in BATCHES_OF.values()} == set(range(1, LAYOUT + 1))
-
-
-@pytest.mark.parametrize("which", BATCHES_OF)
-async def test_what_waits_in_an_older_spool_is_sent_and_marked(tmp_path: Path, which: str) -> None:
-    path = written(tmp_path / "s.sqlite", *BATCHES_OF[which])
+async def test_batches_of_an_earlier_process_are_sent_and_marked(tmp_path: Path) -> None:
+    path = written(tmp_path / "s.sqlite")
     async with spool.open(path, epoch="new") as kept:
         due = await kept.due(10**12, 10)
         assert [(spooled.stream, spooled.seq, bytes(spooled.body)) for spooled in due] == [
@@ -129,39 +83,33 @@ async def test_what_waits_in_an_older_spool_is_sent_and_marked(tmp_path: Path, w
     assert spool_file.unmarked(path) == 0
 
 
-@pytest.mark.parametrize("which", BATCHES_OF)
-async def test_an_older_spool_that_is_full_drops_nothing_it_cannot_name(
-    tmp_path: Path, which: str
-) -> None:
-    path = written(tmp_path / "s.sqlite", *BATCHES_OF[which])
-    async with spool.open(
-        path, epoch="new", settings=SpoolSettings(most_bytes=1, keep_marked_s=900.0)
-    ) as kept:
+async def test_a_full_spool_drops_no_batch_without_samples(tmp_path: Path) -> None:
+    path = written(tmp_path / "s.sqlite")
+    settings = SpoolSettings(most_bytes=1, keep_marked_s=900.0)
+    async with spool.open(path, epoch="new", settings=settings) as kept:
         await kept.commit([], 300)
         assert [spooled.seq for spooled in await kept.bodies()] == [2, 3]
 
 
-async def test_a_spool_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    path = written(tmp_path / "s.sqlite", LAYOUT + 1, BATCHES_OF["4"][1])
-    with pytest.raises(Refused, match=rf"{path} has layout {LAYOUT + 1}.*run the version"):
+@pytest.mark.parametrize("layout", [LAYOUT - 1, LAYOUT + 1])
+async def test_a_spool_of_an_unknown_layout_is_refused_and_left_as_it_is(
+    tmp_path: Path, layout: int
+) -> None:
+    path = written(tmp_path / "s.sqlite", layout)
+    with pytest.raises(Refused, match=rf"{path} has layout {layout}.*run the version"):
         async with spool.open(path, epoch="new"):
             pass
-    assert layout_of(path) == LAYOUT + 1
+    assert layout_of(path) == layout
 
 
-async def test_a_migration_that_fails_leaves_the_spool_as_it_was(
+async def test_a_spool_whose_creation_fails_is_created_whole_the_next_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = written(tmp_path / "s.sqlite", *BATCHES_OF["1, the first"])
-
-    def broken(sql: sqlite3.Connection) -> None:
-        sql.execute("ALTER TABLE batches ADD COLUMN half INTEGER")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(spool_file, "_MIGRATIONS", {1: broken})
-    with pytest.raises(KeyboardInterrupt):
+    path = tmp_path / "s.sqlite"
+    monkeypatch.setattr(spool_file, "_SCHEMA", ("CREATE TABLE spool (layout INTEGER)", "no SQL"))
+    with pytest.raises(Unavailable):
         async with spool.open(path, epoch="new"):
             pass
     monkeypatch.undo()
     async with spool.open(path, epoch="new") as kept:
-        assert [spooled.seq for spooled in await kept.due(10**12, 10)] == [2, 3]
+        assert (kept.epoch, await kept.bodies()) == ("new", [])
