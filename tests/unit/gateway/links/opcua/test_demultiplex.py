@@ -11,6 +11,8 @@ from broker.streams import Dtype
 from gateway.links.opcua.data_changes import FLOAT, INT, NO_TIME, NOTHING, OTHER, DataChanges
 from gateway.links.opcua.demultiplex import Demultiplexer
 from gateway.links.opcua.demultiplexed import LOST, OVERFLOW, Demultiplexed, PossibleGap
+from gateway.links.opcua.general_path import GeneralPath
+from gateway.links.opcua.plain_path import PlainLotPath
 from gateway.links.opcua.publish_requests import MOST_IN_FLIGHT, in_flight
 
 FLOATS = (Dtype.FLOAT64, Dtype.FLOAT64)
@@ -90,6 +92,13 @@ def test_a_plain_publish_is_taken_whole_once_its_order_is_known() -> None:
     assert (
         demultiplexer.demultiplex(changes((2, 5, 1.0, OVERFLOWED), (1, 5, 2.0, 0)), 9).lot is None
     )
+
+
+def test_the_path_is_chosen_once_a_subscription() -> None:
+    one_plain = Demultiplexer([[(0, 0)], [(1, 0)]], (FLOATS, MIXED))
+    none_plain = Demultiplexer([[(0, 0)]], (MIXED,))
+    assert isinstance(one_plain._path, PlainLotPath)
+    assert isinstance(none_plain._path, GeneralPath)
 
 
 def test_each_stream_gets_its_own_in_the_order_of_the_server() -> None:
