@@ -18,7 +18,7 @@ from benchmarks import counting
 from benchmarks.latency import percentiles
 from benchmarks.load import Ints, Load, signal_name, stream_name
 from broker import api_client
-from broker.batch import Kind, Wide
+from broker.batch import EquipmentKind, Wide
 from broker.clock import NS_PER_S, Clock, text_of
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
@@ -133,12 +133,12 @@ async def _server(
         specs = [*ALONE, TOGETHER]
         entries = [{"space": LIVE, "stream": str(spec.address)} for spec in specs]
         async with api_client.connect(said["api"], said["administrator"]) as door:
-            owner = await door.found(machine.organisation, owner="bench-owner")
+            owner = await door.create_organisation(machine.organisation, owner="bench-owner")
         async with api_client.connect(said["api"], owner) as door:
             body = {"principal": "bench", "reads": entries, "writes": entries}
             key = (await door.request("POST", "/credentials", json=body))["credential"]
         async with api_client.connect(said["api"], key) as door:
-            await door.register_equipment(machine, name="bench", kind=Kind.SIMULATED)
+            await door.register_equipment(machine, name="bench", kind=EquipmentKind.SIMULATED)
             for spec in specs:
                 await door.register_spec(spec)
         headers = {"Authorization": f"Bearer {key}"}

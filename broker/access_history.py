@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from broker import policy
 from broker.namespace import EquipmentAddress, StreamTopic, Verb
-from broker.rights import Action, Entry, Kind, Rights, Span
+from broker.rights import Action, Entry, PrincipalKind, Rights, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Access:
 
     principal: str
     organisation: str
-    kind: Kind
+    kind: PrincipalKind
     entry: Entry
     span: Span
     grant: int | None = None
@@ -76,7 +76,7 @@ def _at(rights: Rights, id_: str, entry: Entry, span: Span) -> Access | None:
     who = rights.principal(id_, span.from_ns)
     topic = StreamTopic(entry.space, Verb.DATA, entry.address)
     told = policy.decide(rights, id_, Action.SUBSCRIBE, topic, span.from_ns)
-    if who is None or who.kind is Kind.SYSTEM or not told.allowed:
+    if who is None or who.kind is PrincipalKind.SYSTEM or not told.allowed:
         return None
     return Access(id_, who.organisation, who.kind, entry, span, told.grant)
 

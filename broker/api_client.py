@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from broker import messages, tls
-from broker.batch import Kind
+from broker.batch import EquipmentKind
 from broker.errors import (
     BedError,
     Corrupt,
@@ -76,7 +76,9 @@ class Api:
         except httpx.TransportError as exc:
             raise _away(self._http.base_url, exc) from exc
 
-    async def found(self, organisation: str, *, owner: str, kind: str = "partner") -> str:
+    async def create_organisation(
+        self, organisation: str, *, owner: str, kind: str = "partner"
+    ) -> str:
         """Make an organisation with its first owner, whose credential comes back, this once."""
         body = {"id": organisation, "name": organisation, "kind": kind, "owner": owner}
         return str((await self.request("POST", "/organisations", json=body))["credential"])
@@ -86,7 +88,7 @@ class Api:
         address: EquipmentAddress,
         *,
         name: str,
-        kind: Kind,
+        kind: EquipmentKind,
         site: Mapping[str, str] | None = None,
         description: str = "",
     ) -> None:
@@ -96,7 +98,7 @@ class Api:
 
     async def register_spec(self, spec: StreamSpec) -> StreamSpec:
         """Propose a spec; the same comes back under the version that the registry gave it."""
-        proposal = messages.spec_json(spec)
+        proposal = messages.spec_to_json(spec)
         for given_by_the_registry in ("v", "stream", "version"):
             del proposal[given_by_the_registry]
         answer = await self.request("POST", f"/streams/{spec.address}/specs", json=proposal)
@@ -107,7 +109,9 @@ class Api:
         credential's holder sees: each proposal is a change of rights, which takes the API longer.
         """
         told = await self.items("/streams", limit=A_PAGE)
-        newest = {one.address: one for one in (messages.spec_of(each["spec"]) for each in told)}
+        newest = {
+            one.address: one for one in (messages.spec_from_json(each["spec"]) for each in told)
+        }
         made = []
         for spec in specs:
             known = newest.get(spec.address)
@@ -119,8 +123,12 @@ class Api:
     async def spec(self, address: StreamAddress, version: int | None = None) -> StreamSpec:
         """The spec of a stream, the newest where no version is asked for."""
         if version is None:
-            return messages.spec_of((await self.request("GET", f"/streams/{address}"))["spec"])
-        return messages.spec_of(await self.request("GET", f"/streams/{address}/specs/{version}"))
+            return messages.spec_from_json(
+                (await self.request("GET", f"/streams/{address}"))["spec"]
+            )
+        return messages.spec_from_json(
+            await self.request("GET", f"/streams/{address}/specs/{version}")
+        )
 
 
 @asynccontextmanager
@@ -139,7 +147,7 @@ async def connect(
             hint="write https:// into TESTBED_API, or take TESTBED_CA out",
         )
     headers = {"Authorization": f"Bearer {credential}"} if credential else {}
-    trust = await asyncio.to_thread(tls.trusting, ca)
+    trust = await asyncio.to_thread(tls.client_context, ca)
     async with httpx.AsyncClient(
         base_url=url, headers=headers, timeout=timeout_s, verify=trust
     ) as http:
@@ -160,8 +168,8 @@ def problem(answer: httpx.Response) -> BedError:
 
 
 def _away(url: httpx.URL, exc: httpx.TransportError) -> BedError:
-    asked = tls.Asked(f"the API at {url}", "TESTBED_API", "TESTBED_CA")
-    if told := tls.failure(exc, asked):
+    asked = tls.TlsEndpoint(f"the API at {url}", "TESTBED_API", "TESTBED_CA")
+    if told := tls.handshake_error(exc, asked):
         return told
     closed = url.scheme == "http" and isinstance(exc, httpx.RemoteProtocolError | httpx.ReadError)
     return Unavailable(

@@ -40,7 +40,7 @@ class Head:
         return True
 
     @property
-    def plain(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return {
             "v": WIRE_VERSION,
@@ -52,7 +52,7 @@ class Head:
         }
 
     @classmethod
-    def of(cls, raw: Any) -> Self:
+    def from_json(cls, raw: Any) -> Self:
         """From a JSON object; raises Corrupt."""
         try:
             head = cls(raw["count"], raw["hash"], ns_of(raw["time"]), raw["key"], raw["signature"])
@@ -64,7 +64,7 @@ class Head:
         return head
 
 
-class Signer:
+class HeadSigner:
     """Who signs heads."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
@@ -73,7 +73,7 @@ class Signer:
         self.key: str = private.public_key().public_bytes_raw().hex()
 
     @classmethod
-    def of(cls, seed: str) -> Self:
+    def from_seed(cls, seed: str) -> Self:
         """The key with this seed, 32 bytes in hex; raises Invalid, without repeating it."""
         try:
             return cls(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(seed.strip())))
@@ -96,7 +96,7 @@ def _signed(head: Head) -> bytes:
 
 def encode(head: Head) -> bytes:
     """A head as JSON."""
-    return orjson.dumps(head.plain)
+    return orjson.dumps(head.as_json)
 
 
 def decode(payload: bytes) -> Head:
@@ -104,4 +104,4 @@ def decode(payload: bytes) -> Head:
     raw = json_object(payload, "a head")
     if raw.get("v") != WIRE_VERSION:
         raise Corrupt(f"a head of wire version {raw.get('v')!r}", hint=f"this reads {WIRE_VERSION}")
-    return Head.of(raw)
+    return Head.from_json(raw)

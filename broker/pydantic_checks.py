@@ -8,7 +8,7 @@ from pydantic import AfterValidator
 from broker.errors import BedError
 
 
-def refusing(check: Callable[[Any], object]) -> AfterValidator:
+def validated_by(check: Callable[[Any], object]) -> AfterValidator:
     """A check of ours as a field's: the value stays, a refusal becomes pydantic's ValueError."""
 
     def validate(value: Any) -> Any:

@@ -391,14 +391,14 @@ def simulate_pump_rig(
     """A water pump rig behind an OPC UA server, with faults to switch in."""
     from simulators.faults import Fault
     from simulators.models.pump_rig import PumpRig
-    from simulators.world import Pace
+    from simulators.world import Playback
     from testbed import simulator
 
     async def go() -> None:
         faults = [Fault.parse(one) for one in fault or []]
         rig = PumpRig(seed=seed, period_s=period, count=rows or 10**9, faults=faults)
         keys = SIMULATOR_KEYS if secure else None
-        showing = simulator.Showing(port, Pace(speed), wait, ledger, keys)
+        showing = simulator.Showing(port, Playback(speed), wait, ledger, keys)
         await simulator.simulate(
             rig, showing, WallClock(), simulator.teller(say_json if json else None, out)
         )
@@ -422,13 +422,13 @@ def simulate_csv(
 ) -> None:
     """A recording played through an OPC UA server as if it were the machine."""
     from simulators import replay
-    from simulators.world import Pace, Times
+    from simulators.world import Playback, TimestampMode
     from testbed import simulator
     from testbed.simulator import checked_times
 
     async def go() -> None:
         source = replay.read(file)
-        pace = Pace(speed, Times(checked_times(times)))
+        pace = Playback(speed, TimestampMode(checked_times(times)))
         keys = SIMULATOR_KEYS if secure else None
         showing = simulator.Showing(port, pace, wait, ledger, keys)
         played = simulator.Repeated(source) if repeat else source

@@ -13,8 +13,8 @@ from broker.clock import NS_PER_S, Clock
 from broker.errors import Invalid
 from simulators import ledger, world
 from simulators.faces import opcua
-from simulators.model import Row, Source
-from simulators.world import Pace, Times
+from simulators.model import RowSource, SourceRow
+from simulators.world import Playback, TimestampMode
 
 NAME = "PumpRig"
 SETTLE_S = 0.5
@@ -28,7 +28,7 @@ class Showing:
     """
 
     port: int
-    pace: Pace
+    pace: Playback
     wait: bool = False
     ledger: Path | None = None
     keys: Path | None = None
@@ -36,20 +36,20 @@ class Showing:
 
 def checked_times(text: str) -> str:
     """`original` or `shifted`; raises Invalid."""
-    if text not in set(Times):
-        raise Invalid(f"times {text!r} are not known", hint=f"one of {', '.join(Times)}")
+    if text not in set(TimestampMode):
+        raise Invalid(f"times {text!r} are not known", hint=f"one of {', '.join(TimestampMode)}")
     return text
 
 
 class Repeated:
     """A source that begins again when it ends, its time going on."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: RowSource) -> None:
         """source: with two rows at least, so that it has a period."""
         self.signals = source.signals
         self._source = source
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SourceRow]:
         """Rows without end."""
         shift_ns = 0
         while True:
@@ -58,12 +58,12 @@ class Repeated:
             for row in self._source.rows():
                 first_ns = row.time_ns if first_ns is None else first_ns
                 period_ns, last_ns = row.time_ns - last_ns, row.time_ns
-                yield Row(row.time_ns + shift_ns, row.values, row.anomaly, row.cause)
+                yield SourceRow(row.time_ns + shift_ns, row.values, row.anomaly, row.cause)
             shift_ns += last_ns - (first_ns or 0) + (period_ns or NS_PER_S)
 
 
 async def simulate(
-    source: Source, showing: Showing, clock: Clock, tell: Callable[[dict[str, Any]], None]
+    source: RowSource, showing: Showing, clock: Clock, tell: Callable[[dict[str, Any]], None]
 ) -> None:
     """Serve until cancelled; `tell` is given what happens: ready, progress, played."""
     names = [one.name for one in source.signals]
@@ -73,7 +73,7 @@ async def simulate(
         async with serving as face:
             tell({"event": "ready", "url": face.url, "sha256": face.sha256})
             if showing.wait:
-                await face.watched(clock)
+                await face.wait_watched(clock)
                 await clock.sleep(SETTLE_S)
             played = await world.play(
                 source,

@@ -77,7 +77,7 @@ def checked(doors: Doors, settings: ServerSettings, now_ns: int) -> Doors:
     """
     now = moment(now_ns)
     for one in dict.fromkeys(each for each in (doors.api, doors.broker) if each is not None):
-        tls.showing(one)
+        tls.server_context(one)
         until = read(one.chain).not_valid_after_utc
         if until <= now:
             raise Invalid(

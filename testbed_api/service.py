@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from broker import tls
 from broker.backends.nats import server
 from broker.backends.nats.server import NatsSettings
-from broker.backends.port import Door
+from broker.backends.port import RunningBroker
 from broker.bus import client
 from broker.clock import Clock
 from broker.credential import Credential
@@ -27,7 +27,7 @@ from testbed_api.audit import journal
 from testbed_api.audit.journal import Anchoring
 from testbed_api.backup.dump import Dumper
 from testbed_api.broker_auth import sessions
-from testbed_api.broker_auth.authorizer import Doorkeeper
+from testbed_api.broker_auth.authorizer import Authorizer
 from testbed_api.broker_auth.mosquitto_notifier import noticing
 from testbed_api.broker_auth.sessions import Sessions
 from testbed_api.certificates import Doors
@@ -37,7 +37,7 @@ from testbed_api.http.dependencies import Parts
 from testbed_api.http.server import answering, listening
 from testbed_api.limits.quotas import Limits
 from testbed_api.persistence import Data
-from testbed_api.recorder.freshness import Freshness
+from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.recorder import Recorder
 from testbed_api.recorder_process import BROKER, recording
 from testbed_api.registry.registry import Registry
@@ -94,7 +94,7 @@ class Services:
             )
         trust = None
         if settings.inner_door_has_tls:
-            trust = tls.Trust(tls.trusting(bus.ca), bus.broker_name)
+            trust = tls.Trust(tls.client_context(bus.ca), bus.broker_name)
         elif settings.tls != NO_TLS and not inner.is_loopback:
             raise Invalid(
                 f"the broker's secrets would go to {inner} without TLS",
@@ -123,14 +123,16 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
     with listening(settings.host, settings.api_port) as door:
         async with persistence.alone(settings) as kept:
             limits, book = Limits(settings.limits), Sessions(kept.registry, clock)
-            porter = Doorkeeper(kept.registry, clock, system, limits, kept.journal)
+            porter = Authorizer(kept.registry, clock, system, limits, kept.journal)
             porter.admitted = book.admitted
             made = Credential.make(ADMINISTRATOR)
             first = await _first_administrator(kept.registry, made, clock)
             folder = settings.folder / BROKER
             answer = porter.answer
-            async with server.serve(folder, answer=answer, clock=clock, settings=wanted) as broker:
-                limits.on_broker = broker.connected
+            async with server.serve(
+                folder, authorize=answer, clock=clock, settings=wanted
+            ) as broker:
+                limits.on_broker = broker.connection_counts
                 way = certificates.way_in(broker.mqtt, shown.broker)
                 async with (
                     sessions.noting(book, broker),
@@ -168,26 +170,26 @@ async def serve_api(
 @asynccontextmanager
 async def _joined(
     services: Services, kept: Data, clock: Clock, limits: Limits
-) -> AsyncIterator[Door | None]:
+) -> AsyncIterator[RunningBroker | None]:
     """A broker that runs by itself and asks us; None if it asks nobody."""
     if services.inner is None:
         yield None
         return
     shared, book = services.secrets, Sessions(kept.registry, clock)
-    porter = Doorkeeper(kept.registry, clock, shared.system(), limits, kept.journal)
+    porter = Authorizer(kept.registry, clock, shared.system(), limits, kept.journal)
     porter.admitted = book.admitted
     async with (
-        server.join(
+        server.attach(
             services.inner,
             services.bus.address,
             keys=shared.keys(),
-            answer=porter.answer,
+            authorize=porter.answer,
             clock=clock,
             trust=services.trust,
         ) as broker,
         sessions.noting(book, broker),
     ):
-        limits.on_broker = broker.connected
+        limits.on_broker = broker.connection_counts
         yield broker
 
 
@@ -195,7 +197,7 @@ async def _joined(
 async def _working(
     settings: ServerSettings,
     kept: Data,
-    broker: Door | None,
+    broker: RunningBroker | None,
     seats: Mapping[str, BusSettings],
     clock: Clock,
     limits: Limits,
@@ -220,9 +222,9 @@ async def _working(
             Keeper(kept.store, kept.deletions, clock),
             Dumper(kept.engine, kept.store, kept.deletions, clock),
             bus,
-            Freshness(clock),
+            FreshnessTracker(clock),
             clock,
-            broker.kick,
+            broker.disconnect,
             partial(_counts, recorder),
             partial(_interrupted, recorder),
             settings.live_batches,

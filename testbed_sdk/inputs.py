@@ -188,7 +188,7 @@ class Input:
         handed over.
         """
         await self._clock.sleep(FILL_AFTER_S)
-        span = history.Span(self._space, self._newest_ns + 1, _first_ns(received.batch))
+        span = history.HistoryQuery(self._space, self._newest_ns + 1, _first_ns(received.batch))
         stored = await history.fetch(self._door, self.address, span)
         frames = tuple(
             Wide(one.time_ns, {name: one.values}, {name: one.quality})

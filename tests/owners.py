@@ -59,7 +59,9 @@ async def founded(
     """Make these organisations, and open a door for the owner of each."""
     async with AsyncExitStack() as stack:
         door = await stack.enter_async_context(api_client.connect(url, administrator))
-        secrets = {one: await door.found(one, owner=f"{one}-owner") for one in organisations}
+        secrets = {
+            one: await door.create_organisation(one, owner=f"{one}-owner") for one in organisations
+        }
         doors = {
             one: await stack.enter_async_context(api_client.connect(url, secret))
             for one, secret in secrets.items()

@@ -92,14 +92,14 @@ class Inbox:
     async def __anext__(self) -> Message:
         """The next message; raises Forbidden if the broker refused the subscription."""
         if not self._waiting:
-            await self.holds()
+            await self.wait_for()
         message = self._waiting.popleft()
         self._bytes -= len(message.payload)
         if self._resume is not None:
             self._resume()
         return message
 
-    async def holds(self, wanted: Amount = _ONE) -> None:
+    async def wait_for(self, wanted: Amount = _ONE) -> None:
         """Return once so much is there to be taken; whoever waits is not woken before.
 
         Raises Forbidden if the broker refused the subscription and nothing is there.

@@ -94,8 +94,8 @@ class Connection(asyncio.Protocol):
                 f"the broker at {address} did not answer in {self._settings.timeout_s:g} s"
             ) from exc
         except OSError as exc:
-            asked = tls.Asked(f"the broker at {address}", "TESTBED_BROKER", "TESTBED_CA")
-            raise tls.failure(exc, asked) or Unavailable(
+            asked = tls.TlsEndpoint(f"the broker at {address}", "TESTBED_BROKER", "TESTBED_CA")
+            raise tls.handshake_error(exc, asked) or Unavailable(
                 f"the broker at {address} did not answer: {exc.strerror or exc}",
                 hint="is it running?",
             ) from exc
@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
             await to()
             return
         try:
-            context = await asyncio.to_thread(tls.trusting, self._settings.ca)
+            context = await asyncio.to_thread(tls.client_context, self._settings.ca)
         except Invalid as exc:  # a file that is being replaced is there again at the next try
             raise Forbidden(exc.message, hint=exc.hint) from exc
         try:

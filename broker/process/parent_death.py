@@ -8,7 +8,7 @@ from collections.abc import Callable
 PR_SET_PDEATHSIG = 1
 
 
-def ending_with(parent: int) -> Callable[[], None]:
+def end_with_parent(parent: int) -> Callable[[], None]:
     """What a child does before it runs: have the kernel kill it when `parent` ends.  Linux only."""
     # loaded here: between fork and exec a child does as little as it can
     libc = ctypes.CDLL(None, use_errno=True)

@@ -13,10 +13,10 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from broker import yaml_document
-from broker.batch import MOST_VALUES, Kind
+from broker.batch import MOST_VALUES, EquipmentKind
 from broker.errors import Invalid, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress, checked_id
-from broker.pydantic_checks import refusing
+from broker.pydantic_checks import validated_by
 from broker.settings import address_of
 from broker.streams import Dtype, Signal, StreamSpec, Trigger, checked_signal
 from broker.units import checked_unit
@@ -73,14 +73,14 @@ def _finite(value: float) -> None:
         raise Invalid(f"{value} is not finite")
 
 
-_Id = Annotated[str, refusing(lambda text: checked_id(text, "id"))]
-_SignalName = Annotated[str, refusing(checked_signal)]
-_Unit = Annotated[str, refusing(checked_unit)]
-_Node = Annotated[str, refusing(node_names.parse)]
-_Topic = Annotated[str, refusing(mqtt_source.checked_topic)]
-_Pointer = Annotated[str, refusing(mqtt_source.pointer)]
-_Number = Annotated[float, refusing(_finite)]
-_Seconds = Annotated[float, Field(gt=0, le=86_400), refusing(_finite)]
+_Id = Annotated[str, validated_by(lambda text: checked_id(text, "id"))]
+_SignalName = Annotated[str, validated_by(checked_signal)]
+_Unit = Annotated[str, validated_by(checked_unit)]
+_Node = Annotated[str, validated_by(node_names.parse)]
+_Topic = Annotated[str, validated_by(mqtt_source.checked_topic)]
+_Pointer = Annotated[str, validated_by(mqtt_source.pointer)]
+_Number = Annotated[float, validated_by(_finite)]
+_Seconds = Annotated[float, Field(gt=0, le=86_400), validated_by(_finite)]
 
 
 class _Strict(BaseModel):
@@ -146,7 +146,7 @@ def _is_opcua_address(url: str) -> None:
 
 
 class _OpcUa(_Strict):
-    url: Annotated[str, Field(pattern=r"^opc\.tcp://[^/\s]+"), refusing(_is_opcua_address)]
+    url: Annotated[str, Field(pattern=r"^opc\.tcp://[^/\s]+"), validated_by(_is_opcua_address)]
     security: Literal["none", "sign-and-encrypt"]
     policy: Policy = Policy.BASIC256_SHA256
     user: Annotated[str, Field(max_length=200)] = ""
@@ -158,7 +158,7 @@ class _OpcUa(_Strict):
 
 
 class _Mqtt(_Strict):
-    url: Annotated[str, Field(pattern=r"^mqtt://[^/@\s]+$"), refusing(address_of)]
+    url: Annotated[str, Field(pattern=r"^mqtt://[^/@\s]+$"), validated_by(address_of)]
     user: Annotated[str, Field(max_length=200)] = ""
     timeout_s: _Seconds = 10.0
     keepalive_s: Annotated[int, Field(ge=2, le=300)] = 4
@@ -167,7 +167,7 @@ class _Mqtt(_Strict):
 class _File(_Strict):
     organisation: _Id
     equipment: _Id
-    kind: Kind
+    kind: EquipmentKind
     opcua: _OpcUa | None = None
     mqtt: _Mqtt | None = None
     streams: Annotated[dict[_Id, _Stream], Field(min_length=1)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from broker.batch import Kind
+from broker.batch import EquipmentKind
 from broker.errors import Invalid
 from broker.namespace import EquipmentAddress
 from broker.streams import StreamSpec
@@ -98,7 +98,7 @@ class Mapping:
 
     equipment: EquipmentAddress
     name: str
-    kind: Kind
+    kind: EquipmentKind
     site: AnyMapping[str, str]
     description: str
     source: OpcUaServer | MqttBroker

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from broker.batch import NUMPY, Column, Long, Table, Times, Wide
+from broker.batch import NUMPY, Column, ColumnArray, Long, Times, Wide
 from broker.streams import StreamSpec
 from gateway.samples import Samples, runs
 
@@ -77,7 +77,7 @@ def plain_frames(layout: FrameLayout, time_ns: Times, values: Column) -> tuple[W
         table = time_ns.reshape(-1, size)
         alone = len(table) == 1 and 1 < size < LONG_UNDER
         if not alone and time_ns[0] == time_ns[-size] and (table == table[0]).all():
-            return (Wide(table[0], Table(layout.names, values.reshape(-1, size))),)
+            return (Wide(table[0], ColumnArray(layout.names, values.reshape(-1, size))),)
         if size < LONG_UNDER:
             order = np.argsort(time_ns, kind="stable")
             ordered = time_ns[order]
@@ -121,7 +121,7 @@ def _wide(samples: Samples, signals: npt.NDArray[np.int32], spec: StreamSpec) ->
     names = spec.names if is_complete else tuple(spec.names[at] for at in signals.tolist())
     columns = samples.values.reshape(len(signals), size)
     codes = samples.quality.reshape(len(signals), size)
-    values: Mapping[str, Column] = Table(names, columns)
+    values: Mapping[str, Column] = ColumnArray(names, columns)
     if columns.dtype == np.object_:
         dtypes = [NUMPY[spec.signal(name).dtype] for name in names]
         values = {

@@ -31,7 +31,7 @@ def emptied(body: bytes, names: Sequence[str], cause: str) -> bytes:
     names: of the signals, in the order that a long frame of the batch indexes.
     """
     document: dict[str, Any] = orjson.loads(body)
-    gaps = [codec.gap_out(gap) for gap in _gaps(document, names, cause)]
+    gaps = [codec.gap_to_json(gap) for gap in _gaps(document, names, cause)]
     return codec.dumps(document | {"frames": [], "gaps": [*document.get("gaps", []), *gaps]})
 
 

@@ -31,7 +31,7 @@ def together(left: Held, right: Held) -> Held:
     """The numbers that at least one of two holds."""
     if within(right, left):
         return left
-    return Held.of([*left.ranges, *right.ranges])
+    return Held.from_ranges([*left.ranges, *right.ranges])
 
 
 def number(held: Held) -> int:
@@ -43,7 +43,7 @@ def clipped(held: Held, seq: int) -> Held:
     """The held numbers up to `seq`: a batch that was never sent cannot be held."""
     if max(held.upto, held.beyond[-1][1] if held.beyond else 0) <= seq:
         return held
-    return Held.of((first, min(last, seq)) for first, last in held.ranges if first <= seq)
+    return Held.from_ranges((first, min(last, seq)) for first, last in held.ranges if first <= seq)
 
 
 def including(held: Held, seqs: list[int]) -> Held:
@@ -60,7 +60,7 @@ def text_of(held: Held) -> str:
 
 def parsed(text: str) -> Held:
     """Parse the text of `text_of`."""
-    return Held.of((first, last) for first, last in orjson.loads(text))
+    return Held.from_ranges((first, last) for first, last in orjson.loads(text))
 
 
 class MarkSnapshot(NamedTuple):

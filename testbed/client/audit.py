@@ -70,7 +70,9 @@ async def verify(anchor: Path | None, keys: Collection[str]) -> Verdict:
         own = (await door.request("GET", "/audit/key"))["key"]
         known = keys or {one.key for one in anchors} or {own}
         # heads before events, so that none tells of more than there is
-        signed = [Head.of(one) async for one in _all(door, "/audit/heads", {})]  # before the events
+        signed = [
+            Head.from_json(one) async for one in _all(door, "/audit/heads", {})
+        ]  # before the events
         verifier, broken = Verifier([*signed, *anchors], known), None
         async for one in _all(door, "/audit", {}, everything=True):
             if broken := verifier.take(Link.of(one)):

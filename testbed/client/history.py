@@ -19,7 +19,7 @@ from broker.errors import Invalid, Taken
 from broker.namespace import StreamAddress, checked_space
 from testbed.client import api, parquet
 from testbed_sdk import history
-from testbed_sdk.history import Span
+from testbed_sdk.history import HistoryQuery
 
 ENDINGS = (".csv", ".json", ".parquet")
 PATIENCE_S = 60.0
@@ -33,21 +33,21 @@ def span(
     end: str | None,
     signals: Iterable[str],
     points: int | None,
-) -> Span:
+) -> HistoryQuery:
     """What is asked for; up to now and an hour long where nothing else is said.  Raises Invalid."""
     to_ns = clock.now_ns() if end is None else ns_of(end)
     from_ns = to_ns - 3_600 * NS_PER_S if begin is None else ns_of(begin)
-    return Span(checked_space(space), from_ns, to_ns, tuple(signals), points)
+    return HistoryQuery(checked_space(space), from_ns, to_ns, tuple(signals), points)
 
 
-async def printed(stream: str, asked: Span, *, as_json: bool) -> None:
+async def printed(stream: str, asked: HistoryQuery, *, as_json: bool) -> None:
     """A history on standard output, as CSV or JSON; raises Unavailable if the answer breaks off."""
     async with api.door(PATIENCE_S) as door:
         kind = "json" if as_json else "csv"
         await _copied(door, StreamAddress.parse(stream), asked, kind, sys.stdout.buffer)
 
 
-async def written(stream: str, asked: Span, path: Path) -> tuple[Path, ...]:
+async def written(stream: str, asked: HistoryQuery, path: Path) -> tuple[Path, ...]:
     """A history in a new file of the kind that its ending says, with its gaps; the files made.
 
     Raises Invalid for an ending that is not known, Taken if a file is there already, Unavailable if
@@ -100,13 +100,13 @@ def _new(path: Path) -> Iterator[IO[bytes]]:
         part.unlink(missing_ok=True)
 
 
-def _params(asked: Span) -> dict[str, Any]:
+def _params(asked: HistoryQuery) -> dict[str, Any]:
     ends = {"from": text_of(asked.from_ns), "to": text_of(asked.to_ns)}
     return {"space": asked.space} | ends
 
 
 async def _copied(
-    door: api_client.Api, address: StreamAddress, asked: Span, kind: str, file: IO[bytes]
+    door: api_client.Api, address: StreamAddress, asked: HistoryQuery, kind: str, file: IO[bytes]
 ) -> None:
     params = _params(asked) | {"format": kind, "signals": list(asked.signals)}
     if asked.points is not None:
@@ -117,10 +117,10 @@ async def _copied(
     file.flush()
 
 
-async def _gaps(door: api_client.Api, address: StreamAddress, asked: Span) -> list[Gap]:
+async def _gaps(door: api_client.Api, address: StreamAddress, asked: HistoryQuery) -> list[Gap]:
     """The gaps of the same span, page by page, those of the signals that were asked for."""
     params = _params(asked) | {"limit": 1_000}
     told = await door.items(f"/streams/{address}/gaps", **params)
-    found = [codec.gap_in(one) for one in told]
+    found = [codec.gap_from_json(one) for one in told]
     wanted = set(asked.signals)
     return [one for one in found if not (wanted and one.signals) or wanted & set(one.signals)]

@@ -95,7 +95,7 @@ def broker_config(
     Mosquitto is started with.
     """
     from broker.backends.mosquitto import config_files
-    from broker.backends.nats.server import LOOPBACK, Place
+    from broker.backends.nats.server import LOOPBACK, NatsDeployment
     from broker.settings import Address
     from testbed.server import secret_files
 
@@ -103,9 +103,9 @@ def broker_config(
         mqtt = Address(host, mqtt_port)
         certificate = secret_files.certificate_of(tls_cert, tls_key, mqtt, insecure=insecure)
         if backend is Backend.MOSQUITTO:
-            found = config_files.Place(mqtt, store, user, certificate, plugin)
+            found = config_files.MosquittoDeployment(mqtt, store, user, certificate, plugin)
             return secret_files.mosquitto_config(folder, found)
-        place = Place(Address(host, port), store, health=Address(LOOPBACK, health_port))
+        place = NatsDeployment(Address(host, port), store, health=Address(LOOPBACK, health_port))
         return [secret_files.broker_config(folder, place, mqtt, certificate)]
 
     out.print(f"wrote {' and '.join(map(str, run.run(go())))}")

@@ -19,11 +19,11 @@ from broker import api_client, codec
 from broker.clock import Clock, ns_of
 from broker.errors import Unavailable, Unknown
 from broker.namespace import StreamAddress
-from broker.settings import BusSettings, without_ours
+from broker.settings import BusSettings, child_environment
 from broker.streams import StreamSpec
 from gateway.spool import spool
 from simulators import ledger
-from simulators.ledger import Offered
+from simulators.ledger import LedgerContent
 from simulators.models.pump_rig import SIGNALS
 from testbed.demo import report, verdict
 from testbed.demo.child_process import Child, child
@@ -287,7 +287,7 @@ def _machine(plan: Plan) -> Any:
         "machine",
         [*command, "--ledger", ledger_file],
         log=plan.folder / "machine.log",
-        environment=without_ours(os.environ),
+        environment=child_environment(os.environ),
     )
 
 
@@ -328,7 +328,7 @@ def _gateway(stage: Stage) -> Any:
 
 def _environment(stage: Stage, principal: str) -> dict[str, str]:
     return (
-        without_ours(os.environ)
+        child_environment(os.environ)
         | ON_LOOPBACK
         | {
             "TESTBED_API": stage.api,
@@ -378,8 +378,8 @@ async def _parties(url: str, door: api_client.Api) -> tuple[str, dict[str, str]]
     door: the administrator's, who makes the two and reads neither's streams.
     """
     rig, score = ({"space": SPACE, "stream": str(one)} for one in (RIG, SCORE))
-    factory = await door.found(RIG.organisation, owner="factory-owner")
-    firm = await door.found(SCORE.organisation, owner="company-owner", kind="company")
+    factory = await door.create_organisation(RIG.organisation, owner="factory-owner")
+    firm = await door.create_organisation(SCORE.organisation, owner="company-owner", kind="company")
     async with api_client.connect(url, factory) as owner:
         granted = {"company": SCORE.organisation, "streams": [rig], "purpose": "find its faults"}
         await owner.request("POST", "/grants", json=granted)
@@ -461,7 +461,7 @@ async def _dead(stage: Stage) -> list[tuple[str, int]]:
     ]
 
 
-def _offered_samples(offered: Offered) -> dict[tuple[str, int], float]:
+def _offered_samples(offered: LedgerContent) -> dict[tuple[str, int], float]:
     """Every sample by what it is known by; of two at one time the later is 1 ns later, as
     everywhere.
     """
@@ -480,7 +480,7 @@ async def _spooled(folder: Path, spec: StreamSpec) -> list[tuple[str, int]]:
     for path in await asyncio.to_thread(lambda: sorted(folder.glob("*.sqlite"))):
         async with spool.open(path, epoch="unused") as kept:
             for one in await kept.bodies():
-                frames, _ = codec.frames_in(orjson.loads(one.body)["frames"], spec)
+                frames, _ = codec.frames_from_json(orjson.loads(one.body)["frames"], spec)
                 for frame in frames:
                     for name, series in frame.series():
                         found += [(name, time_ns) for time_ns in series.time_ns.tolist()]
@@ -495,7 +495,7 @@ def _percentiles(latencies_s: list[float]) -> dict[str, float | None]:
 
 
 def _evidence(
-    plan: Plan, outcome: Outcome, rig: History, score: History, offered: Offered
+    plan: Plan, outcome: Outcome, rig: History, score: History, offered: LedgerContent
 ) -> Evidence:
     spans: list[tuple[int, int]] = []
     for before, row in zip((None, *offered.rows), offered.rows, strict=False):

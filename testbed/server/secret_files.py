@@ -10,7 +10,7 @@ from pathlib import Path
 
 from broker.backends.mosquitto import config_files
 from broker.backends.nats import auth_callout, server
-from broker.backends.nats.server import Keys, NatsSettings, Place
+from broker.backends.nats.server import Keys, NatsDeployment, NatsSettings
 from broker.credential import Credential
 from broker.errors import Invalid, Refused, Unavailable
 from broker.settings import Address
@@ -84,7 +84,7 @@ def certificate_of(
 
 
 def broker_config(
-    folder: Path, place: Place, mqtt: Address, certificate: Certificate | None
+    folder: Path, place: NatsDeployment, mqtt: Address, certificate: Certificate | None
 ) -> Path:
     """Write the configuration of a NATS server that has these secrets, beside them."""
     keys = Keys(*(_read(folder / name) for name in MAKERS if name.startswith("broker-")))
@@ -96,7 +96,7 @@ def broker_config(
     return folder / BROKER_CONFIG
 
 
-def mosquitto_config(folder: Path, place: config_files.Place) -> tuple[Path, Path]:
+def mosquitto_config(folder: Path, place: config_files.MosquittoDeployment) -> tuple[Path, Path]:
     """Write the configuration of a Mosquitto and what its state begins with, beside the secrets."""
     controller, *parts = (
         Credential.parse(_read(folder / f"{name}-credential"))
@@ -104,7 +104,7 @@ def mosquitto_config(folder: Path, place: config_files.Place) -> tuple[Path, Pat
     )
     made = {
         folder / config_files.CONFIG: config_files.config(place),
-        folder / config_files.SEED: config_files.seed(parts, controller),
+        folder / config_files.SEED: config_files.initial_state(parts, controller),
     }
     try:
         for file, text in made.items():

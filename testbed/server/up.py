@@ -90,7 +90,7 @@ async def _recorder(
             "recorder",
             env=environment,
             start_new_session=True,
-            preexec_fn=parent_death.ending_with(os.getpid()),
+            preexec_fn=parent_death.end_with_parent(os.getpid()),
         )
         try:
             code = await child.wait()

@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from broker import audit_head
-from broker.audit_head import Head, Signer
+from broker.audit_head import Head, HeadSigner
 from broker.bus import client
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Unavailable
@@ -131,7 +131,9 @@ class Journal:
 class Anchoring:
     """Signs heads of the chain, and hands them to every gateway."""
 
-    def __init__(self, registry: Registry, journal: Journal, signer: Signer, clock: Clock) -> None:
+    def __init__(
+        self, registry: Registry, journal: Journal, signer: HeadSigner, clock: Clock
+    ) -> None:
         """journal: what it holds back is told first."""
         self.key = signer.key
         self._registry = registry
@@ -166,13 +168,13 @@ class Anchoring:
             after = found[-1].address
 
 
-def signer(settings: ServerSettings) -> Signer:
+def signer(settings: ServerSettings) -> HeadSigner:
     """Whose signature heads get: of the key that is set, or of one in the data folder.
 
     Raises Invalid if it is no key, Unavailable if it cannot be read or made.
     """
     given = settings.audit_key.get_secret_value()
-    return Signer.of(given or _kept(settings.folder / KEY))
+    return HeadSigner.from_seed(given or _kept(settings.folder / KEY))
 
 
 def _kept(file: Path) -> str:

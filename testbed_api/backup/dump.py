@@ -106,7 +106,7 @@ def _plain(value: object) -> object:
 
 def _frame(frame: Long, found: Fingerprint) -> bytes:
     found.add(frame)
-    return codec.dumps(codec.frame_out(frame)) + b"\n"
+    return codec.dumps(codec.frame_to_json(frame)) + b"\n"
 
 
 def _line(what: Mapping[str, Any]) -> bytes:

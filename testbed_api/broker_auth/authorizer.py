@@ -6,11 +6,11 @@ import structlog
 
 from broker import policy
 from broker.backends.nats import auth_callout
-from broker.backends.nats.auth_callout import Entry, Knock
+from broker.backends.nats.auth_callout import ConnectRequest, Permissions
 from broker.clock import Clock
 from broker.credential import Credential
 from broker.errors import Unavailable
-from broker.rights import Kind, Principal, Rights
+from broker.rights import Principal, PrincipalKind, Rights
 from testbed_api.audit.journal import Journal
 from testbed_api.domain import tokens
 from testbed_api.domain.audit import Act, Outcome
@@ -22,11 +22,11 @@ from testbed_api.registry.registry import Registry
 log = structlog.get_logger()
 
 
-def _unnoted(_knock: Knock, _entry: Entry) -> None:
+def _unnoted(_request: ConnectRequest, _permissions: Permissions) -> None:
     """Nobody keeps a book."""
 
 
-class Doorkeeper:
+class Authorizer:
     """Answers the broker's auth callout."""
 
     def __init__(
@@ -42,58 +42,58 @@ class Doorkeeper:
         but the system.
         """
         self._limits = limits
-        self.admitted: Callable[[Knock, Entry], None] = _unnoted
+        self.admitted: Callable[[ConnectRequest, Permissions], None] = _unnoted
         """Is told of everybody else who is let in; must not block."""
         self._registry = registry
         self._clock = clock
         self._journal = journal
         self._system = {name: tokens.hashed(one.secret) for name, one in system.items()}
 
-    async def answer(self, knock: Knock) -> Entry | None:
+    async def answer(self, request: ConnectRequest) -> Permissions | None:
         """What may whoever knocks do; None lets nobody in, also while the registry is away."""
-        if not auth_callout.is_bound(knock):
-            await self._refused(knock, "its client id is not its principal's")
+        if not auth_callout.is_bound(request):
+            await self._refused(request, "its client id is not its principal's")
             return None
-        shown = tokens.hashed(knock.secret)
-        if knock.principal in self._system:
-            part = Principal(knock.principal, "", Kind.SYSTEM)
-            right = self._system[knock.principal] == shown
+        shown = tokens.hashed(request.secret)
+        if request.principal in self._system:
+            part = Principal(request.principal, "", PrincipalKind.SYSTEM)
+            right = self._system[request.principal] == shown
             if not right:
-                await self._refused(knock, "not the credential of a part of the testbed")
-            return self._entry(Rights(principals=(part,)), part.id, None) if right else None
+                await self._refused(request, "not the credential of a part of the testbed")
+            return self._permissions(Rights(principals=(part,)), part.id, None) if right else None
         try:
-            entry = await self._known(knock, shown)
+            permissions = await self._known(request, shown)
         except Unavailable as exc:
             log.exception(
-                "connection could not be judged", principal=knock.principal[:60], reason=str(exc)
+                "connection could not be judged", principal=request.principal[:60], reason=str(exc)
             )
             return None
-        if entry is not None:
-            self.admitted(knock, entry)
-        return entry
+        if permissions is not None:
+            self.admitted(request, permissions)
+        return permissions
 
-    async def _known(self, knock: Knock, shown: str) -> Entry | None:
-        principal, now_ns = knock.principal, self._clock.now_ns()
+    async def _known(self, request: ConnectRequest, shown: str) -> Permissions | None:
+        principal, now_ns = request.principal, self._clock.now_ns()
         token = await self._registry.token(principal, shown)
         if token is None or not token.span.covers(now_ns):
-            await self._refused(knock, "the credential is not right")
+            await self._refused(request, "the credential is not right")
             return None
         rights = await self._registry.rights_of(principal, now_ns)
-        rights = rights.narrowed(principal, token.roles)
-        entry = self._entry(rights, principal, token.span.until_ns)
+        rights = rights.with_roles(principal, token.roles)
+        permissions = self._permissions(rights, principal, token.span.until_ns)
         known = rights.principal(principal, now_ns)
-        if entry is None or known is None:
-            await self._refused(knock, "nobody of that name, or none with a role of this token")
+        if permissions is None or known is None:
+            await self._refused(request, "nobody of that name, or none with a role of this token")
             return None
         if not await self._is_room(known.organisation, now_ns):
-            await self._refused(knock, "its organisation has too many connections")
+            await self._refused(request, "its organisation has too many connections")
             return None
         await token_use.note(self._registry, token, now_ns)
-        act = _act(knock)
+        act = _act(request)
         act.by(known.id, known.organisation)
         await self._journal.tell(act.event(now_ns))
         self._limits.entered(known.organisation)
-        return entry
+        return permissions
 
     async def _is_room(self, organisation: str, now_ns: int) -> bool:
         async def principals() -> list[str]:
@@ -105,11 +105,13 @@ class Doorkeeper:
             return False
         return True
 
-    async def _refused(self, knock: Knock, why: str) -> None:
+    async def _refused(self, request: ConnectRequest, why: str) -> None:
         now_ns = self._clock.now_ns()
-        await self._journal.tell(_act(knock).event(now_ns, Outcome.REFUSED, why))
+        await self._journal.tell(_act(request).event(now_ns, Outcome.REFUSED, why))
 
-    def _entry(self, rights: Rights, principal: str, expires_ns: int | None) -> Entry | None:
+    def _permissions(
+        self, rights: Rights, principal: str, expires_ns: int | None
+    ) -> Permissions | None:
         """Its topics, until the first of its rights ends or its token does."""
         now_ns = self._clock.now_ns()
         who = rights.principal(principal, now_ns)
@@ -118,11 +120,11 @@ class Doorkeeper:
         ends = (expires_ns, policy.until_ns(rights, principal, now_ns))
         until_ns = min((one for one in ends if one is not None), default=None)
         topics = policy.topics(rights, principal, now_ns)
-        durable = who.kind is Kind.SYSTEM
-        return Entry(topics.publish, topics.subscribe, until_ns, durable)
+        durable = who.kind is PrincipalKind.SYSTEM
+        return Permissions(topics.publish, topics.subscribe, until_ns, durable)
 
 
-def _act(knock: Knock) -> Act:
+def _act(request: ConnectRequest) -> Act:
     """Connecting, by whoever it says it is."""
-    facts = {"client_id": knock.client_id, "connection": knock.connection}
-    return Act("", knock.host, knock.principal, None, "connect", "the broker", facts=facts)
+    facts = {"client_id": request.client_id, "connection": request.connection}
+    return Act("", request.host, request.principal, None, "connect", "the broker", facts=facts)

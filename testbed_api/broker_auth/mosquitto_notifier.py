@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 
 class Notices:
-    """The door of a broker whose rights somebody else writes: `broker.backends.port.Door`."""
+    """A `broker.backends.port.RunningBroker` whose rights another process writes."""
 
     def __init__(self, bus: Bus, mqtt: Address) -> None:
         """Made by `noticing`."""
@@ -35,7 +35,7 @@ class Notices:
         self._bus = bus
         self._waiting: dict[bytes, asyncio.Future[None]] = {}
 
-    async def kick(self, principal: str) -> None:
+    async def disconnect(self, principal: str) -> None:
         """End the connections of somebody whose rights changed; raises Unavailable.
 
         Which topics changed is the reconciler's to see: one whose topics and secret are the same

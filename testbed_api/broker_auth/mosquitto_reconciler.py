@@ -15,7 +15,7 @@ import structlog
 
 from broker import policy
 from broker.backends.mosquitto import dynamic_security, log_parser
-from broker.backends.mosquitto.dynamic_security import Admitted, Projection
+from broker.backends.mosquitto.dynamic_security import ClientAccess, Projection
 from broker.bus import client
 from broker.bus.inbox import Inbox
 from broker.clock import NS_PER_S, Clock
@@ -43,7 +43,7 @@ log = structlog.get_logger()
 class Decided:
     """Who is admitted to what at one moment, and the next one at which time alone changes it."""
 
-    admitted: Mapping[str, Admitted]
+    admitted: Mapping[str, ClientAccess]
     next_ns: int | None
 
 
@@ -61,9 +61,9 @@ def decide(everything: Everything, at_ns: int) -> Decided:
             continue
         shown = [token for token in everything.tokens.get(one.id, ()) if token.span.covers(at_ns)]
         for token in reversed(shown):
-            held = parts.of(one.organisation, rights, at_ns).narrowed(one.id, token.roles)
+            held = parts.of(one.organisation, rights, at_ns).with_roles(one.id, token.roles)
             if held.principal(one.id, at_ns) is not None:
-                admitted[one.id] = Admitted(policy.topics(held, one.id, at_ns), token.verifier)
+                admitted[one.id] = ClientAccess(policy.topics(held, one.id, at_ns), token.verifier)
                 break
     return Decided(admitted, min(_moments(everything, at_ns), default=None))
 
@@ -155,7 +155,7 @@ class Reconciler:
     async def _stand(self, ordinal: int, notices: Inbox) -> None:
         """Over one connection."""
         self._heard.begin()
-        held: Mapping[str, Admitted] = await self._projection.read()
+        held: Mapping[str, ClientAccess] = await self._projection.read()
         await self._heard.resume(held)
         decided = await self._look()
         if held != decided.admitted:
@@ -176,8 +176,8 @@ class Reconciler:
             await self._heard.look(held)
 
     async def _write(
-        self, held: Mapping[str, Admitted], wanted: Mapping[str, Admitted]
-    ) -> Mapping[str, Admitted]:
+        self, held: Mapping[str, ClientAccess], wanted: Mapping[str, ClientAccess]
+    ) -> Mapping[str, ClientAccess]:
         """Bring the broker from one to the other; what it holds then."""
         self._heard.changing(held, wanted)
         await self._projection.write(held, wanted)

@@ -17,8 +17,16 @@ import structlog
 
 from broker.backends.mosquitto import log_parser
 from broker.backends.mosquitto.config_files import is_system
-from broker.backends.mosquitto.dynamic_security import Admitted, Projection
-from broker.backends.mosquitto.log_parser import Coming, Going, Knock, Knocks, Line, Odd, Stranger
+from broker.backends.mosquitto.dynamic_security import ClientAccess, Projection
+from broker.backends.mosquitto.log_parser import (
+    ClientConnected,
+    ClientDisconnected,
+    ConnectionOpened,
+    LogLine,
+    PendingConnections,
+    UnauthenticatedClosed,
+    UnknownLine,
+)
 from broker.bus.inbox import Inbox
 from broker.clock import NS_PER_S, Clock, ns_of, text_of
 from broker.errors import Forbidden, Invalid, Unavailable
@@ -29,7 +37,7 @@ from testbed_api.domain.audit import Act, Outcome
 from testbed_api.registry import access_log
 from testbed_api.registry.registry import Registry
 
-OLD = "run `testbed broker-config` again and restart Mosquitto: its files are of an older version"
+RENEW = "run `testbed broker-config` again and restart Mosquitto: it must publish its log"
 LINES = 10_000
 """That wait to be written down; beyond them the oldest go, and that is made up for."""
 TICK_S = 1.0
@@ -59,7 +67,7 @@ class Overhearing:
         self._file = folder / HEARD
         self._clock = clock
         self._journal = Journal(registry)
-        self._knocks = Knocks()
+        self._pending = PendingConnections()
         self._reach = Reach()
         self._knows = asyncio.Event()
         self._taken = 0
@@ -108,26 +116,26 @@ class Overhearing:
             await self._take(line)
         self._is_busy = False
 
-    async def _take(self, line: Line) -> None:
+    async def _take(self, line: LogLine) -> None:
         """Of what was said a moment ago the time is now; of what waited, the end of its second."""
         at_ns = min(self._clock.now_ns(), (line.at_s + 1) * NS_PER_S)
         match line.said:
-            case Knock(peer):
-                self._knocks.began(peer)
-            case Coming(principal, peer) as came:
-                self._knocks.came(peer)
+            case ConnectionOpened(peer):
+                self._pending.opened(peer)
+            case ClientConnected(principal, peer) as came:
+                self._pending.authenticated(peer)
                 if not is_system(principal):
                     await self._surely(partial(self._came, came, line.at_s, at_ns))
-            case Going(principal, how) if not is_system(principal):
+            case ClientDisconnected(principal, how) if not is_system(principal):
                 self._reach.went(principal)
                 ended = partial(self._registry.end_sessions_of, principal, how, at_ns)
                 await self._surely(ended)
-            case Stranger() as left:
+            case UnauthenticatedClosed() as left:
                 await self._left(left, at_ns)
-            case Odd(text):
+            case UnknownLine(text):
                 self._say("line of mosquitto's log was not understood", line=text[:200])
 
-    async def _came(self, came: Coming, at_s: int, at_ns: int) -> None:
+    async def _came(self, came: ClientConnected, at_s: int, at_ns: int) -> None:
         await self._knows.wait()  # what whoever came may hear
         principal, host = came.principal, came.peer.host
         connection = f"{principal}/{came.peer}/{at_s}"
@@ -141,8 +149,8 @@ class Overhearing:
         await self._registry.end_sessions_of(principal, TAKEN_OVER, at_ns)
         await self._registry.begin_session(one, at_ns, act.event(at_ns))
 
-    async def _left(self, left: Stranger, at_ns: int) -> None:
-        hosts = self._knocks.left()
+    async def _left(self, left: UnauthenticatedClosed, at_ns: int) -> None:
+        hosts = self._pending.closed()
         if not left.refused:
             return
         facts: dict[str, object] = {"client_id": left.client_id} if left.client_id else {}
@@ -175,7 +183,9 @@ class Overhearing:
 
     # --- what it is told --------------------------------------------------------------------------
 
-    def changing(self, held: Mapping[str, Admitted], wanted: Mapping[str, Admitted]) -> None:
+    def changing(
+        self, held: Mapping[str, ClientAccess], wanted: Mapping[str, ClientAccess]
+    ) -> None:
         """Rights are about to be written: `wanted`, where `held` was."""
         self._reach.change(held, wanted)
         self._settled_at = None
@@ -190,7 +200,7 @@ class Overhearing:
         self._knows.clear()
         self._missed_until_ns = self._clock.now_ns()
 
-    async def resume(self, held: Mapping[str, Admitted]) -> None:
+    async def resume(self, held: Mapping[str, ClientAccess]) -> None:
         """Nobody but these is let in yet, as the broker says.  Raises as `look`."""
         self._reach.begin(held)
         self.changed()
@@ -200,7 +210,7 @@ class Overhearing:
 
     # --- who stands -------------------------------------------------------------------------------
 
-    async def look(self, held: Mapping[str, Admitted]) -> None:
+    async def look(self, held: Mapping[str, ClientAccess]) -> None:
         """Hold the book against the sockets, now and then, and make up for what was missed.
 
         held: who is admitted now.  Raises Unavailable if Mosquitto does not obey.
@@ -236,7 +246,7 @@ class Overhearing:
         return set(standing.values())
 
     async def _make_up(
-        self, held: Mapping[str, Admitted], standing: set[str] | None, until_ns: int
+        self, held: Mapping[str, ClientAccess], standing: set[str] | None, until_ns: int
     ) -> None:
         """Whoever came unheard comes again, and the audit is told that it may not know all."""
         now_ns = self._clock.now_ns()
@@ -251,7 +261,7 @@ class Overhearing:
             self._is_deaf, until_ns = False, now_ns
             log.warning("mosquitto tells of connections")
         if held.keys() - standing:
-            await self._projection.send_away(held, standing)
+            await self._projection.disconnect_others(held, standing)
         if held or self._heard_ns is not None:  # else there was nobody who could have come
             began = None if self._heard_ns is None else text_of(self._heard_ns)
             await self._missed(UNHEARD, **{"from": began, "until": text_of(until_ns)})
@@ -265,7 +275,7 @@ class Overhearing:
         if self._is_deaf:
             return
         self._is_deaf = True
-        log.error("mosquitto tells of no connection", hint=OLD)
+        log.error("mosquitto tells of no connection", hint=RENEW)
         await self._missed(DEAF)
 
     async def _missed(self, why: str, **facts: object) -> None:

@@ -6,24 +6,24 @@ it had before as well: of a right that ends, the book rather tells too much than
 
 from collections.abc import Mapping
 
-from broker.backends.mosquitto.dynamic_security import Admitted
+from broker.backends.mosquitto.dynamic_security import ClientAccess
 
 
 class Reach:
     """What a connection may hear that comes in, told in the order of the log."""
 
     def __init__(self) -> None:
-        self._now: Mapping[str, Admitted] = {}
+        self._now: Mapping[str, ClientAccess] = {}
         self._before: dict[str, frozenset[str]] = {}
 
-    def change(self, held: Mapping[str, Admitted], wanted: Mapping[str, Admitted]) -> None:
+    def change(self, held: Mapping[str, ClientAccess], wanted: Mapping[str, ClientAccess]) -> None:
         """Rights are being written: somebody may have come in with what it had before."""
         for name, one in held.items():
             if wanted.get(name) != one:
                 self._before[name] = one.topics.subscribe | self._before.get(name, frozenset())
         self._now = wanted
 
-    def begin(self, held: Mapping[str, Admitted]) -> None:
+    def begin(self, held: Mapping[str, ClientAccess]) -> None:
         """The broker was found to hold these."""
         self.change(self._now, held)
 

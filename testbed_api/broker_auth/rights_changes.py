@@ -1,7 +1,7 @@
 """Changes of rights, and what follows from them on the bus.
 
-A connection has the topics that it was let in with: whoever's topics are others now is kicked, and
-is answered anew when it comes back.
+A connection keeps the topics that it was let in with: a principal whose topics have changed is
+disconnected, and is authorized anew when it connects again.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
@@ -21,17 +21,17 @@ class Changes:
     """Makes changes of rights, and ends the connections that had other rights before."""
 
     def __init__(
-        self, registry: Registry, clock: Clock, kick: Callable[[str], Awaitable[None]]
+        self, registry: Registry, clock: Clock, disconnect: Callable[[str], Awaitable[None]]
     ) -> None:
-        """kick: ends a principal's connections to the broker."""
-        self.kick = kick
+        """disconnect: ends a principal's connections to the broker."""
+        self.disconnect = disconnect
         self._registry = registry
         self._clock = clock
 
     @asynccontextmanager
     async def of(self, principals: Collection[str]) -> AsyncIterator[Registry]:
         """The registry inside one transaction; those of `principals` who have other topics after it
-        are kicked.
+        are disconnected.
 
         Raises Unavailable if the broker does not confirm it: the change is made all the same, and
         who comes back is answered by it.
@@ -47,11 +47,11 @@ class Changes:
         return [one.id for one in await self._registry.principals(organisation, now_ns)]
 
     async def changed(self, before: Mapping[str, OfTokens]) -> None:
-        """Kick those who have other topics by now."""
+        """Disconnect those who have other topics by now."""
         after = await self._topics(before)
         for principal in sorted(before):
             if after[principal] != before[principal]:
-                await self.kick(principal)
+                await self.disconnect(principal)
 
     async def _topics(self, principals: Collection[str]) -> dict[str, OfTokens]:
         now_ns = self._clock.now_ns()
@@ -61,6 +61,6 @@ class Changes:
         rights = await self._registry.rights_of(principal, now_ns)
         several = {one.roles for one in await self._registry.tokens(principal, now_ns)}
         return {
-            roles: policy.topics(rights.narrowed(principal, roles), principal, now_ns)
+            roles: policy.topics(rights.with_roles(principal, roles), principal, now_ns)
             for roles in several | {None}
         }

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import structlog
 
 from broker import namespace
-from broker.backends.nats.auth_callout import Entry as Admission
-from broker.backends.nats.auth_callout import Knock
-from broker.backends.nats.server import Door
+from broker.backends.nats.auth_callout import ConnectRequest, Permissions
+from broker.backends.nats.server import NatsBroker
 from broker.clock import Clock
 from broker.errors import Invalid, Unavailable
 from broker.namespace import StreamTopic, Verb
@@ -56,10 +55,10 @@ class Sessions:
         """Tell of every connection that ends, as the broker does; must not block."""
         self._heard.append(heard)
 
-    def admitted(self, knock: Knock, admission: Admission) -> None:
+    def admitted(self, request: ConnectRequest, permissions: Permissions) -> None:
         """Somebody is let in."""
-        entries = frozenset(heard_streams(admission.subscribe))
-        one = Admitted(knock.principal, knock.connection, knock.client_id[:100], entries)
+        entries = frozenset(heard_streams(permissions.subscribe))
+        one = Admitted(request.principal, request.connection, request.client_id[:100], entries)
         self._put((one, self._clock.now_ns()))
 
     def ended(self, connection: str, how: str) -> None:
@@ -77,14 +76,14 @@ class Sessions:
         self._waiting.append(what)
         self._some.set()
 
-    async def run(self, door: Door) -> None:
+    async def run(self, broker: NatsBroker) -> None:
         """Write it all down until cancelled, and look who stands, now and then."""
-        door.listen(self.ended)
+        broker.on_disconnect(self.ended)
         loop = asyncio.get_running_loop()
         look_s = loop.time()
         while True:
             if loop.time() >= look_s:
-                await self._look(door)
+                await self._look(broker)
                 look_s = loop.time() + LOOK_EVERY_S
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(look_s):
@@ -111,10 +110,10 @@ class Sessions:
         else:
             await self._registry.begin_session(*what)
 
-    async def _look(self, door: Door) -> None:
+    async def _look(self, broker: NatsBroker) -> None:
         at_ns = self._clock.now_ns()
         try:
-            standing = await door.inside()
+            standing = await broker.open_connections()
             gone = await self._registry.end_other_sessions(standing, NOT_THERE, at_ns)
         except Unavailable as exc:
             log.info("it was not seen who is connected", reason=str(exc))
@@ -124,11 +123,11 @@ class Sessions:
 
 
 @asynccontextmanager
-async def noting(sessions: Sessions, door: Door) -> AsyncIterator[None]:
+async def noting(sessions: Sessions, broker: NatsBroker) -> AsyncIterator[None]:
     """Have them written down until left; an error inside comes out as it was, not in a group."""
     failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(sessions.run(door), name="sessions")
+        running = tasks.create_task(sessions.run(broker), name="sessions")
         try:
             yield
         except Exception as exc:  # noqa: BLE001 - raised below

@@ -75,7 +75,7 @@ class Request:
     def granted(self, span: Span, by: str, now_ns: int) -> "Request":
         """Approved for that span, no longer than was asked for."""
         self._must_be(State.ASKED)
-        if not self.wanted.holds(span):
+        if not self.wanted.contains(span):
             raise Invalid(
                 f"grant {self.id} was asked for {lasting(self.wanted)}",
                 hint="it can be granted for less, not for more",

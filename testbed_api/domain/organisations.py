@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from broker.errors import Invalid
 from broker.namespace import checked_id
-from broker.rights import Kind, Party, Principal, Role, Scope, Span
+from broker.rights import Party, Principal, PrincipalKind, Role, Scope, Span
 from testbed_api.domain.equipment import MOST_NAME, checked_text
 
 SYSTEM_PREFIX = "testbed-"
@@ -31,7 +31,7 @@ def person(id_: str, organisation: str, roles: Collection[Role], now_ns: int) ->
     if not roles:
         raise Invalid(f"{id_!r} has no role", hint=f"give it one of {', '.join(Role)}")
     checked_principal(id_)
-    return Principal(id_, organisation, Kind.PERSON, frozenset(roles), span=Span(now_ns))
+    return Principal(id_, organisation, PrincipalKind.PERSON, frozenset(roles), span=Span(now_ns))
 
 
 def machine(id_: str, organisation: str, scope: Scope, span: Span) -> Principal:
@@ -43,7 +43,7 @@ def machine(id_: str, organisation: str, scope: Scope, span: Span) -> Principal:
             f"{id_} of {organisation} cannot publish {foreign[0].address}",
             hint="a machine publishes streams of its own organisation alone",
         )
-    return Principal(id_, organisation, Kind.MACHINE, scope=scope, span=span)
+    return Principal(id_, organisation, PrincipalKind.MACHINE, scope=scope, span=span)
 
 
 def checked_principal(text: str) -> str:

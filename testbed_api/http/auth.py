@@ -11,7 +11,7 @@ from broker.credential import Credential
 from broker.errors import Forbidden, Invalid, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress, StreamTopic, Verb
 from broker.policy import Target
-from broker.rights import Action, Entry, Kind, Principal, Rights
+from broker.rights import Action, Entry, Principal, PrincipalKind, Rights
 from testbed_api.domain import tokens
 from testbed_api.domain.tokens import Token
 from testbed_api.http.dependencies import Given, Parts
@@ -91,10 +91,10 @@ class Caller:
         scope, named = self.known.scope, {one.entry.address for one in self.rights.grants}
         named |= {one.address for one in scope.reads | scope.writes}
         streams = frozenset(one for one in named if self.may(Action.SEE, one))
-        if self.known.kind is Kind.MACHINE:
+        if self.known.kind is PrincipalKind.MACHINE:
             own = frozenset() if scope.equipment is None else frozenset({scope.equipment})
             return Seen(None, own, streams)
-        listed = policy.listed(self.rights, self.known, self.at_ns)
+        listed = policy.visible_listings(self.rights, self.known, self.at_ns)
         return Seen(self.organisation, frozenset(one.equipment for one in listed), streams)
 
     def sees_organisation(self, organisation: str) -> bool:
@@ -143,7 +143,7 @@ async def _found(parts: Parts, principal: str, secret_hash: str) -> Caller | Non
     token = await parts.registry.token(principal, secret_hash)
     if token is None or not token.span.covers(at_ns):
         return None
-    rights = (await parts.registry.rights_of(principal, at_ns)).narrowed(principal, token.roles)
+    rights = (await parts.registry.rights_of(principal, at_ns)).with_roles(principal, token.roles)
     known = rights.principal(principal, at_ns)
     return None if known is None else Caller(known, token, rights, at_ns)
 

@@ -17,7 +17,7 @@ from testbed_api.domain.audit import Act
 from testbed_api.http.middleware import audit
 from testbed_api.limits.quotas import Limits
 from testbed_api.limits.sign_in_attempts import Failures
-from testbed_api.recorder.freshness import Freshness
+from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.access_log import Counted
 from testbed_api.registry.registry import Registry
@@ -37,8 +37,8 @@ async def _known_at_once(_principal: str) -> None:
 class Parts:
     """All that a route may need.
 
-    kick: ends a principal's connections to the broker.  announce: lets a principal in with a token
-    that is new.
+    disconnect: ends a principal's connections to the broker.  announce: lets a principal in
+    with a token that is new.
     recorded: the recorder's counts, empty where it is not in this process.  interrupted: why it
     does not record just now, empty while it does.  live_batches: that wait for a slow reader of
     live events; beyond them the oldest are dropped, and it is told.  failures: of signing in,
@@ -52,9 +52,9 @@ class Parts:
     keeper: Keeper
     dumper: Dumper
     bus: client.Bus
-    freshness: Freshness
+    freshness: FreshnessTracker
     clock: Clock
-    kick: Callable[[str], Awaitable[None]]
+    disconnect: Callable[[str], Awaitable[None]]
     recorded: Callable[[], Mapping[str, int]]
     interrupted: Callable[[], str] = _not_interrupted
     live_batches: int = 200
@@ -69,7 +69,7 @@ class Parts:
     @property
     def changes(self) -> Changes:
         """How rights are changed, with what follows on the bus."""
-        return Changes(self.registry, self.clock, self.kick)
+        return Changes(self.registry, self.clock, self.disconnect)
 
     async def note_read(self, principal: str, entry: Entry, way: str) -> None:
         """Count a read before it is answered; raises Unavailable: what cannot be counted is not

@@ -47,7 +47,7 @@ async def as_json(
         async for frame in frames:
             yield text + between + await asyncio.to_thread(_frame, frame)
             text, between = b"", b","
-    yield text + b'],"gaps":' + codec.dumps([codec.gap_out(gap) for gap in gaps]) + b"}"
+    yield text + b'],"gaps":' + codec.dumps([codec.gap_to_json(gap) for gap in gaps]) + b"}"
 
 
 async def as_csv(window: Window, frames: AsyncIterator[Long]) -> AsyncIterator[bytes]:
@@ -63,7 +63,7 @@ async def as_csv(window: Window, frames: AsyncIterator[Long]) -> AsyncIterator[b
 
 
 def _frame(frame: Long) -> bytes:
-    return codec.dumps(codec.frame_out(frame))
+    return codec.dumps(codec.frame_to_json(frame))
 
 
 class _Table:

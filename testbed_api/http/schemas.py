@@ -7,11 +7,11 @@ from fastapi import Depends
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from broker import namespace
-from broker.batch import Kind
+from broker.batch import EquipmentKind
 from broker.clock import NS_PER_S, ns_of, text_of
 from broker.errors import Invalid
 from broker.namespace import EquipmentAddress, StreamAddress
-from broker.pydantic_checks import refusing
+from broker.pydantic_checks import validated_by
 from broker.rights import Entry, Party, Role
 from broker.streams import MOST_SIGNALS, Dtype, Signal, StreamSpec, Trigger
 from broker.units import checked_unit
@@ -24,10 +24,10 @@ _AN_ID = {"pattern": "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"}
 Id = Annotated[
     str,
     Field(max_length=40, json_schema_extra=_AN_ID),
-    refusing(lambda text: namespace.checked_id(text, "id")),
+    validated_by(lambda text: namespace.checked_id(text, "id")),
 ]
-Space = Annotated[str, Field(max_length=40), refusing(namespace.checked_space)]
-Address = Annotated[str, Field(max_length=122), refusing(StreamAddress.parse)]
+Space = Annotated[str, Field(max_length=40), validated_by(namespace.checked_space)]
+Address = Annotated[str, Field(max_length=122), validated_by(StreamAddress.parse)]
 Name = Annotated[str, Field(min_length=1, max_length=MOST_NAME)]
 Text = Annotated[str, Field(max_length=MOST_TEXT)]
 Instant = Annotated[str | None, Field(max_length=40)]
@@ -190,7 +190,7 @@ class EquipmentForm(Form):
     """A machine, or a deployment of a prototype."""
 
     name: Annotated[Name, Field(examples=["Pump rig 1"])]
-    kind: Annotated[Kind, Field(examples=["simulated"])]
+    kind: Annotated[EquipmentKind, Field(examples=["simulated"])]
     site: SiteForm = SiteForm()
     description: Text = ""
 

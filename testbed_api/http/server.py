@@ -62,7 +62,7 @@ async def answering(
 
     certificate: what it shows, None for no TLS.  within_s: a request has come whole, or is cut off.
     """
-    secured = (lambda *_: tls.showing(certificate)) if certificate else None
+    secured = (lambda *_: tls.server_context(certificate)) if certificate else None
     config = uvicorn.Config(
         create_app(parts),
         http=request_deadline.within(within_s),

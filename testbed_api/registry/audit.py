@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import insert, or_, select
 
-from broker.audit_head import Head, Signer
+from broker.audit_head import Head, HeadSigner
 from testbed_api.domain.audit import Event, Link
 from testbed_api.registry import audit_chain, tables
 from testbed_api.registry.base import Queries
@@ -53,7 +53,7 @@ class AuditQueries(Queries):
         rows = await self._rows(query.order_by(table.c.number).limit(limit))
         return [audit_chain.link_of(row) for row in rows]
 
-    async def sign_head(self, signer: Signer, now_ns: int) -> Head:
+    async def sign_head(self, signer: HeadSigner, now_ns: int) -> Head:
         """Sign the chain as it is, and keep that."""
         async with self._aside() as sql:
             head = signer.sign(*await audit_chain.last(sql), now_ns)

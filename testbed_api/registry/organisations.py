@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.errors import Refused, Taken, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress
-from broker.rights import Entry, Kind, Party, Principal, Role, Scope
+from broker.rights import Entry, Party, Principal, PrincipalKind, Role, Scope
 from testbed_api.domain import organisations as domain_organisations
 from testbed_api.domain.organisations import Organisation
 from testbed_api.registry import tables
@@ -20,22 +20,15 @@ class PartyQueries(Queries):
     """Organisations, and their people and machines over time: a row each stretch, ended once."""
 
     async def add_organisation(self, organisation: Organisation) -> None:
-        """Keep a new one; raises Taken.
-
-        One that never had a person, as from before there were any, is new too.
-        """
+        """Add a new organisation; raises Taken if there is one with this id."""
         row = {"id": organisation.id, "name": organisation.name, "kind": organisation.kind}
-        table, people = tables.organisations, tables.principals
+        table = tables.organisations
         self.tells(founded=organisation.id, party=organisation.kind)
         async with self._transaction(write=True) as sql:
             known = select(table.c.id).filter_by(id=organisation.id)
-            if (await sql.execute(known)).first() is None:
-                await sql.execute(insert(table).values(**row))
-                return
-            somebody = select(people.c.id).filter_by(organisation=organisation.id, kind=Kind.PERSON)
-            if (await sql.execute(somebody.limit(1))).first() is not None:
+            if (await sql.execute(known)).first() is not None:
                 raise Taken(f"organisation {organisation.id!r} exists already")
-            await sql.execute(update(table).filter_by(id=organisation.id).values(**row))
+            await sql.execute(insert(table).values(**row))
 
     async def organisations(self) -> list[Organisation]:
         """All, by id."""
@@ -118,7 +111,7 @@ async def _must_leave_an_owner(sql: AsyncConnection, leaving: Principal, now_ns:
     if Role.OWNER not in leaving.roles:
         return
     table = tables.principals
-    query = select(table).filter_by(organisation=leaving.organisation, kind=Kind.PERSON)
+    query = select(table).filter_by(organisation=leaving.organisation, kind=PrincipalKind.PERSON)
     people = [principal_of(row) for row in await sql.execute(query.where(going_on(table, now_ns)))]
     owners = {one.id for one in people if Role.OWNER in one.roles and one.span.until_ns is None}
     if owners <= {leaving.id}:
@@ -131,7 +124,7 @@ async def _must_leave_an_owner(sql: AsyncConnection, leaving: Principal, now_ns:
 def _told(one: Principal) -> dict[str, Any]:
     """What somebody is, for the audit."""
     held = {"kind": one.kind, "organisation": one.organisation}
-    if one.kind is Kind.PERSON:
+    if one.kind is PrincipalKind.PERSON:
         return held | {"roles": sorted(one.roles)}
     reads, writes = (
         sorted(f"{each.space}:{each.address}" for each in entries)
@@ -140,7 +133,7 @@ def _told(one: Principal) -> dict[str, Any]:
     return held | {"reads": reads, "writes": writes, "gateway_of": one.scope.equipment}
 
 
-def _whose(one: Principal) -> tuple[str, Kind]:
+def _whose(one: Principal) -> tuple[str, PrincipalKind]:
     return one.organisation, one.kind
 
 
@@ -150,7 +143,7 @@ def principal_of(row: Row[Any]) -> Principal:
     reads, writes = (entries_in(row.entries, what) for what in ("reads", "writes"))
     scope = Scope(reads, writes, gateway)
     roles = frozenset(Role(one) for one in row.roles.split())
-    kind = Kind(row.kind)
+    kind = PrincipalKind(row.kind)
     return Principal(row.principal, row.organisation, kind, roles, scope, span_of(row))
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Table, and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.namespace import LIVE, StreamAddress
-from broker.rights import Entry, Kind, Rights, Role, Span
+from broker.rights import Entry, PrincipalKind, Rights, Role, Span
 from testbed_api.registry import tables
 from testbed_api.registry.base import Queries, going_on, span_of
 from testbed_api.registry.grants import pause_of, request_of
@@ -89,7 +89,7 @@ async def _going_on(sql: AsyncConnection, table: Table, since_ns: int, *more: An
 
 async def _written(sql: AsyncConnection) -> Sequence[frozenset[Entry]]:
     """What machines ever wrote, registered or not."""
-    query = select(tables.principals.c.entries).filter_by(kind=Kind.MACHINE)
+    query = select(tables.principals.c.entries).filter_by(kind=PrincipalKind.MACHINE)
     return [entries_in(row.entries, "writes") for row in await sql.execute(query)]
 
 

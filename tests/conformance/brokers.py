@@ -75,8 +75,8 @@ class _StartedOnRequest(WallClock):
 
 
 class _Nats:
-    def __init__(self, door: server.Door, clock: _StartedOnRequest, ca: Path | None) -> None:
-        self.address = door.mqtt
+    def __init__(self, nats: server.NatsBroker, clock: _StartedOnRequest, ca: Path | None) -> None:
+        self.address = nats.mqtt
         self.ca = ca
         self._clock = clock
 
@@ -99,15 +99,15 @@ async def open_nats(folder: Path, pki: Path | None = None) -> AsyncIterator[Brok
     """pki: folder of `testbed pki init` where it is to have TLS."""
     everything = frozenset({"t/#"})
 
-    async def answer(knock: server.Knock) -> server.Entry | None:
-        known = SECRETS.get(knock.principal) == knock.secret
-        return server.Entry(everything, everything) if known else None
+    async def answer(request: server.ConnectRequest) -> server.Permissions | None:
+        known = SECRETS.get(request.principal) == request.secret
+        return server.Permissions(everything, everything) if known else None
 
     clock = _StartedOnRequest()
     shown = pki and certificates.shown_of(pki, certificates.BROKER)
     told = server.NatsSettings(ack_wait_s=NATS_ACK_WAIT_S, certificate=shown)
-    async with server.serve(folder, answer=answer, clock=clock, settings=told) as door:
-        yield _Nats(door, clock, pki and pki / certificates.AUTHORITY)
+    async with server.serve(folder, authorize=answer, clock=clock, settings=told) as nats:
+        yield _Nats(nats, clock, pki and pki / certificates.AUTHORITY)
 
 
 class _Mosquitto:

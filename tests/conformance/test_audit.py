@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from broker.audit_head import Signer
+from broker.audit_head import HeadSigner
 from broker.clock import NS_PER_S, SteppedClock
 from testbed_api.domain import audit, organisations
 from testbed_api.domain.audit import Act, Event, Outcome
@@ -21,7 +21,7 @@ from testbed_api.registry.audit import Looked
 from testbed_api.registry.registry import Registry
 from tests.services import postgresql as product
 
-SIGNER, OTHER = Signer.of("07" * 32), Signer.of("08" * 32)
+SIGNER, OTHER = HeadSigner.from_seed("07" * 32), HeadSigner.from_seed("08" * 32)
 EVENTS, EVERY = 60, 10
 TRIES = 100
 T0 = 1_700_000_000 * NS_PER_S

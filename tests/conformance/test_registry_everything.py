@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from broker import policy
-from broker.batch import Kind
+from broker.batch import EquipmentKind
 from broker.credential import Credential
 from broker.namespace import LIVE, StreamAddress
 from broker.rights import Entry, Party, Pause, Role, Scope, Span
@@ -34,8 +34,8 @@ def steps(registry):
     run = Entry("run-x", MILL)
     yield registry.add_organisation(Organisation("factory", "F", Party.PARTNER))
     yield registry.add_organisation(Organisation("lab", "L", Party.COMPANY))
-    yield registry.put_equipment(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
-    yield registry.put_equipment(Equipment(MILL.owner, "Mill", Kind.SIMULATED))
+    yield registry.put_equipment(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
+    yield registry.put_equipment(Equipment(MILL.owner, "Mill", EquipmentKind.SIMULATED))
     people = [
         organisations.person("fay", "factory", {Role.OWNER}, 1),
         organisations.person("dev", "lab", {Role.DEVELOPER}, 1),
@@ -127,7 +127,7 @@ async def test_the_newest_token_that_counts_decides_by_its_roles(registry):
     everything = await registry.everything(0)
     for at_ns, newest in ((12, 0), (26, 1), (28, 2), (32, 2), (33, 0)):  # never the last
         admitted = mosquitto_reconciler.decide(everything, at_ns).admitted["doe"]
-        narrow = (await registry.rights_of("doe", at_ns)).narrowed("doe", made[newest].roles)
+        narrow = (await registry.rights_of("doe", at_ns)).with_roles("doe", made[newest].roles)
         assert admitted.verifier == made[newest].verifier
         assert admitted.topics == policy.topics(narrow, "doe", at_ns)
         assert bool(admitted.topics.subscribe) is (newest != 1)

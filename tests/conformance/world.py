@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from broker.batch import Kind
+from broker.batch import EquipmentKind
 from broker.bus import client
 from broker.bus.client import Bus
 from broker.namespace import LIVE, StreamAddress, StreamTopic, Verb
@@ -49,7 +49,7 @@ class World:
         await self.person("factory-auditor", "factory", Role.AUDITOR)
         await self.person("administrator", "testbed", Role.OWNER)
         for stream in (RIG, MILL):
-            await self.registry.put_equipment(Equipment(stream.owner, "E", Kind.SIMULATED))
+            await self.registry.put_equipment(Equipment(stream.owner, "E", EquipmentKind.SIMULATED))
             await self.registry.add_spec(StreamSpec(stream, (Signal("p"),)))
 
     async def machine(self, name: str, organisation: str, **scope: object) -> None:
@@ -94,7 +94,7 @@ class World:
     def opened(
         self, name: str, *, client_id: str = "", durable: bool = False
     ) -> contextlib.AbstractAsyncContextManager[Bus]:
-        told = beds.way(self.bed.door.mqtt, self.shown[name])
+        told = beds.way(self.bed.broker.mqtt, self.shown[name])
         return client.open(told, CLOCK, client_id=client_id or name, durable=durable)
 
     @contextlib.asynccontextmanager

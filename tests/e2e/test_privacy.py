@@ -52,7 +52,7 @@ async def test_whatever_the_folder_nobody_else_reads_what_is_kept(careless: Path
         async with api_client.connect(
             said["api"], said["administrator"], ca=Path(said["ca"])
         ) as door:
-            owner = await door.found(mapping["organisation"], owner="fay")
+            owner = await door.create_organisation(mapping["organisation"], owner="fay")
         told = {name: said[name] for name in ("api", "broker", "ca")}
         (stream,) = mapping["streams"]
         made = await asyncio.to_thread(

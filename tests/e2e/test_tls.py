@@ -66,7 +66,7 @@ async def test_a_gateway_and_the_command_line_come_in_with_the_authoritys_file_a
         async with api_client.connect(
             said["api"], said["administrator"], ca=Path(said["ca"])
         ) as door:
-            owner = await door.found(mapping["organisation"], owner="fay")
+            owner = await door.create_organisation(mapping["organisation"], owner="fay")
         told = {
             "api": said["api"],
             "broker": said["broker"],
@@ -154,7 +154,7 @@ async def test_processes_of_their_own_have_tls_between_them_and_their_products(t
 
 async def published_and_stored(said, administrator, ca):
     async with api_client.connect(said["api"], administrator, ca=ca) as door:
-        owner = await door.found(SCORE.organisation, owner="eve", kind="company")
+        owner = await door.create_organisation(SCORE.organisation, owner="eve", kind="company")
     async with api_client.connect(said["api"], owner, ca=ca) as door:
         entry = {"space": "run-tls", "stream": str(SCORE)}
         asked = {"principal": "detector", "writes": [entry], "reads": [entry]}
@@ -165,7 +165,7 @@ async def published_and_stored(said, administrator, ca):
         score = await sdk.output("score", [Signal("score")])
         await score.publish(CLOCK.now_ns(), {"score": 1.5})
         async with asyncio.timeout(30):
-            await score.drained()
+            await score.wait_drained()
         assert (await sdk.history("score"))["score"].values.tolist() == [1.5]
 
 

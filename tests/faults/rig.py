@@ -478,7 +478,7 @@ async def _started(rig: Rig) -> None:
     rig.administrator = str(rig.server.said("ready")["administrator"])
     streams = [{"space": "live", "stream": str(address(at))} for at in range(rig.load.signals)]
     async with api_client.connect(rig.api_url, rig.administrator) as door:
-        rig.owner = await door.found(ORGANISATION, owner="owner")
+        rig.owner = await door.create_organisation(ORGANISATION, owner="owner")
     async with api_client.connect(rig.api_url, rig.owner) as door:
         made = {}
         for name, holds in {"gateway": {"writes": streams}, "observer": {"reads": streams}}.items():

@@ -10,7 +10,7 @@ import orjson
 from pydantic import SecretStr
 
 from broker import api_client, codec, messages
-from broker.batch import Batch, Kind, Source, Wide
+from broker.batch import Batch, EquipmentKind, Source, Wide
 from broker.bus import client
 from broker.clock import NS_PER_S
 from broker.namespace import EquipmentAddress, StreamAddress
@@ -110,7 +110,7 @@ async def test_garbage_is_buried_and_harms_nothing_beside_it(
             key = str((await door.request("POST", "/credentials", json=body))["credential"])
         async with api_client.connect(rig.api_url, key) as door:
             owner = EquipmentAddress(ORGANISATION, "noise")
-            await door.register_equipment(owner, name="noise", kind=Kind.REAL)
+            await door.register_equipment(owner, name="noise", kind=EquipmentKind.REAL)
             await door.register_spec(SPEC)
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(_longest_lag_s(rig, over), name="lag")

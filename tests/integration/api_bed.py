@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from broker import clock, messages
-from broker.audit_head import Signer
+from broker.audit_head import HeadSigner
 from broker.batch import BAD, GOOD, Series
 from broker.bus import client
 from broker.clock import NS_PER_S, SteppedClock, WallClock
@@ -24,7 +24,7 @@ from testbed_api.domain import organisations, tokens
 from testbed_api.domain.organisations import Organisation
 from testbed_api.http.app import create_app
 from testbed_api.http.dependencies import Parts
-from testbed_api.recorder.freshness import Freshness
+from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
@@ -58,7 +58,7 @@ class Bed:
     parts: Parts
     clock: SteppedClock
     http: httpx.AsyncClient
-    kicked: list[str]
+    disconnected: list[str]
     recorded: dict[str, int]
 
     async def machine(
@@ -88,10 +88,10 @@ async def bed(tmp_path) -> AsyncIterator[Bed]:
         broker="mqtt://127.0.0.1:9", credential=SecretStr(Credential.make("api").text)
     )
     time = SteppedClock(START_NS)
-    kicked: list[str] = []
+    disconnected: list[str] = []
 
-    async def kick(principal: str) -> None:
-        kicked.append(principal)
+    async def disconnect(principal: str) -> None:
+        disconnected.append(principal)
 
     recorded: dict[str, int] = {}
     async with (
@@ -110,16 +110,16 @@ async def bed(tmp_path) -> AsyncIterator[Bed]:
             keeper=Keeper(store, Deletions(engine), time),
             dumper=Dumper(engine, store, Deletions(engine), time),
             bus=bus,
-            freshness=Freshness(time),
+            freshness=FreshnessTracker(time),
             clock=time,
-            kick=kick,
+            disconnect=disconnect,
             recorded=lambda: recorded,
             journal=journal,
-            anchoring=Anchoring(registry, journal, Signer.of("5" * 64), time),
+            anchoring=Anchoring(registry, journal, HeadSigner.from_seed("5" * 64), time),
         )
         door = httpx.ASGITransport(create_app(parts), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=door, base_url="http://api/api/v1") as http:
-            yield Bed(parts, time, http, kicked, recorded)
+            yield Bed(parts, time, http, disconnected, recorded)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ async def rig(bed, writer) -> StreamSpec:
     await bed.ask(writer, "PUT", f"/equipment/{RIG.owner}", json=EQUIPMENT)
     answer = await bed.ask(writer, "POST", f"{STREAM}/specs", json=SPEC)
     assert answer.status_code == 200, answer.text
-    return messages.spec_of(answer.json())
+    return messages.spec_from_json(answer.json())
 
 
 async def stored(bed: Bed, spec: StreamSpec, count: int) -> None:

@@ -121,7 +121,7 @@ async def test_a_listing_that_makes_no_sense_is_refused(bed, owner, rig, body, s
 @pytest.mark.usefixtures("listed")
 async def test_a_company_asks_and_the_partner_reads_a_sentence_and_approves(bed, owner, cora):
     (number,) = await asked(bed, cora)
-    assert bed.kicked == []
+    assert bed.disconnected == []
     one = (await bed.ask(owner, "GET", f"/grants/{number}")).json()
     assert one["sentence"] == (
         "The owners and developers of company, and those of its machines that list the stream,"
@@ -136,7 +136,7 @@ async def test_a_company_asks_and_the_partner_reads_a_sentence_and_approves(bed,
     assert (done["state"], done["until"]) == ("granted", "2026-11-23T12:10:00.000000000Z")
     assert "may read factory/pump-rig/rig in live" in done["sentence"]
     assert await reads(bed, cora)
-    assert bed.kicked == ["cora"]
+    assert bed.disconnected == ["cora"]
     assert_problem(await bed.ask(owner, "POST", path, json={}), 409, "refused", "granted already")
     await bed.clock.advance(600)
     assert not await reads(bed, cora)
@@ -281,11 +281,11 @@ async def test_a_pause_stops_and_resumes_with_one_call_each(bed, owner, cora, ab
     (number,) = await asked(bed, cora)
     await bed.ask(owner, "POST", f"/grants/{number}/approval", json={})
     otto = await bed.person("otto", "factory", Role.OPERATOR)
-    bed.kicked.clear()
+    bed.disconnected.clear()
     for _ in range(2):  # twice is once
         assert (await bed.ask(otto, "POST", "/pauses", json=about)).status_code == 201
     assert not await reads(bed, cora)
-    assert bed.kicked == ["cora"]
+    assert bed.disconnected == ["cora"]
     one = (await bed.ask(cora, "GET", f"/grants/{number}")).json()
     assert one["paused"] is True
     assert "factory has paused it" in one["sentence"]
@@ -294,7 +294,7 @@ async def test_a_pause_stops_and_resumes_with_one_call_each(bed, owner, cora, ab
     assert_problem(wrong, 404, "unknown", "nothing is paused in these words")
     assert (await bed.ask(otto, "DELETE", "/pauses", params=about)).json() == {"resumed": 1}
     assert await reads(bed, cora)
-    assert bed.kicked == ["cora", "cora"]
+    assert bed.disconnected == ["cora", "cora"]
 
 
 @pytest.mark.usefixtures("listed")

@@ -132,7 +132,10 @@ async def test_the_broker_lets_in_no_more_than_an_organisation_may_have(tmp_path
         service.serve(settings, clock) as server,
         api_client.connect(f"http://{server.api}", server.administrator) as door,
     ):
-        keys = {name: await door.found(name, owner=f"{name}-o") for name in ("factory", "company")}
+        keys = {
+            name: await door.create_organisation(name, owner=f"{name}-o")
+            for name in ("factory", "company")
+        }
 
         def opened(name, number):
             way = BusSettings(broker=f"mqtt://{server.broker}", credential=SecretStr(keys[name]))

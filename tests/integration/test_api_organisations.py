@@ -3,7 +3,7 @@
 import pytest
 
 from broker.rights import Role
-from testbed_api.recorder.ledger import DeadLetter, Entries
+from testbed_api.recorder.ledger import DeadLetter, FlushEntries
 from tests.integration.api_bed import (
     EQUIPMENT,
     RIG,
@@ -33,7 +33,7 @@ async def joined(bed, owner, person, *roles):
 async def test_the_administrator_makes_organisations_and_sees_nothing_in_them(bed, admin, rig):
     await stored(bed, rig, 3)
     letter = DeadLetter("live", str(RIG), reason="bad", value="1", received_ns=START_NS)
-    await bed.parts.ledger.commit(Entries(dead_letters=[letter]))
+    await bed.parts.ledger.commit(FlushEntries(dead_letters=[letter]))
     body = {"id": "firm", "name": "The Firm", "kind": "company", "owner": "eve"}
     made = await bed.ask(admin, "POST", "/organisations", json=body)
     assert made.json()["roles"] == ["owner"]
@@ -82,7 +82,7 @@ async def test_a_removed_member_loses_everything_at_once(bed, owner):
     other = bearer(await bed.ask(fred, "POST", "/tokens", json={"label": "laptop"}))
     await bed.ask(fred, "PUT", "/me/password", json={"password": PASSWORD})
     assert (await bed.ask(owner, "DELETE", f"{MEMBERS}/fred")).status_code == 204
-    assert bed.kicked == ["fred"]
+    assert bed.disconnected == ["fred"]
     for who in (fred, other):
         assert_problem(await bed.ask(who, "GET", "/me"), 401, "unauthenticated")
     signing = {"person": "fred", "password": PASSWORD}
@@ -105,7 +105,7 @@ async def test_tokens_are_several_and_end_one_by_one(bed, owner):
     assert made.json()["credential"].partition(".")[2] not in str(listed)
     assert (await bed.ask(laptop, "DELETE", f"/tokens/{listed[0]['id']}")).status_code == 204
     assert_problem(await bed.ask(owner, "GET", "/me"), 401, "unauthenticated")
-    assert bed.kicked == ["fay"]
+    assert bed.disconnected == ["fay"]
     await bed.clock.advance(60)
     assert_problem(await bed.ask(laptop, "GET", "/me"), 401, "unauthenticated")
 
@@ -127,7 +127,7 @@ async def test_nobody_touches_the_machines_of_another_organisation(bed, writer):
     assert_problem(await bed.ask(eve, "DELETE", "/credentials/gateway"), 404, "unknown")
     assert (await bed.ask(eve, "GET", "/credentials")).json()["items"] == []
     assert (await bed.ask(writer, "GET", "/me")).status_code == 200
-    assert bed.kicked == []
+    assert bed.disconnected == []
 
 
 async def test_a_password_gets_a_token_for_twelve_hours(bed, owner):
@@ -173,7 +173,7 @@ async def test_a_granted_stream_is_read_until_it_is_revoked(bed, owner):
     made = await bed.ask(owner, "POST", "/grants", json=GRANTED | {"expires_in_s": 60})
     (grant,) = made.json()["items"]
     assert (grant["state"], grant["decided_by"]) == ("granted", "fay")
-    assert sorted(bed.kicked) == ["box", "eve"]
+    assert sorted(bed.disconnected) == ["box", "eve"]
     for who in both:
         assert (await bed.ask(who, "GET", f"{STREAM}/history")).status_code == 200
         seen = (await bed.ask(who, "GET", "/streams")).json()["items"]
@@ -188,7 +188,7 @@ async def test_a_granted_stream_is_read_until_it_is_revoked(bed, owner):
     for who in (owner, eve):
         (listed,) = (await bed.ask(who, "GET", "/grants")).json()["items"]
         assert listed["state"] == "revoked"
-    assert sorted(bed.kicked) == ["box", "box", "eve", "eve"]
+    assert sorted(bed.disconnected) == ["box", "box", "eve", "eve"]
 
 
 @pytest.mark.usefixtures("rig")
@@ -222,7 +222,7 @@ async def test_a_gateway_registers_and_describes_its_equipment_and_no_other(bed,
     put = await bed.ask(gateway, "PUT", f"/equipment/{RIG.owner}", json=EQUIPMENT)
     assert put.status_code == 200
     assert (await bed.ask(gateway, "POST", f"{STREAM}/specs", json=SPEC)).status_code == 200
-    assert bed.kicked == ["gw"]  # it has a topic more now
+    assert bed.disconnected == ["gw"]  # it has a topic more now
     other = await bed.ask(gateway, "PUT", "/equipment/factory/mill", json=EQUIPMENT)
     assert_problem(other, 404, "unknown")
     (seen,) = (await bed.ask(gateway, "GET", "/streams")).json()["items"]

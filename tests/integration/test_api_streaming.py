@@ -11,8 +11,8 @@ import pytest
 import uvicorn
 from pydantic import SecretStr
 
-from broker.audit_head import Signer
-from broker.batch import Kind, Long
+from broker.audit_head import HeadSigner
+from broker.batch import EquipmentKind, Long
 from broker.bus import client
 from broker.clock import SteppedClock, WallClock
 from broker.credential import Credential
@@ -27,7 +27,7 @@ from testbed_api.domain import organisations, tokens
 from testbed_api.domain.equipment import Equipment
 from testbed_api.http.app import create_app
 from testbed_api.http.dependencies import Parts
-from testbed_api.recorder.freshness import Freshness
+from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.audit import Looked
 from testbed_api.registry.engine import open_engine
@@ -77,7 +77,7 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
         client.open(nowhere, WallClock(), client_id="api") as bus,
     ):
         registry = Registry(engine)
-        await registry.put_equipment(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
+        await registry.put_equipment(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
         await registry.add_principal(ada)
         await registry.add_token(token)
         await registry.add_spec(StreamSpec(RIG, (Signal("p"),)))
@@ -89,12 +89,12 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
             Keeper(store, Deletions(engine), clock),
             Dumper(engine, store, Deletions(engine), clock),
             bus,
-            Freshness(clock),
+            FreshnessTracker(clock),
             clock,
             None,
             dict,
             journal=journal,
-            anchoring=Anchoring(registry, journal, Signer.of("5" * 64), clock),
+            anchoring=Anchoring(registry, journal, HeadSigner.from_seed("5" * 64), clock),
         )
         config = uvicorn.Config(create_app(parts), port=0, log_config=None, lifespan="off")
         server = uvicorn.Server(config)

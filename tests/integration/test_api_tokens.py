@@ -49,7 +49,7 @@ async def test_a_token_of_one_role_may_do_what_that_role_may(bed, chief, rig):
         answer = await bed.ask(report, method, path, json=body)
         assert_problem(answer, 403, "forbidden", f"fay may not {action}")
         assert answer.json()["hint"] == ALONE
-    assert bed.kicked == []
+    assert bed.disconnected == []
     renamed = await bed.ask(chief, "PUT", f"/equipment/{RIG.owner}", json=EQUIPMENT)
     assert renamed.status_code == 200
 
@@ -156,14 +156,14 @@ async def test_a_change_of_roles_ends_the_connection_of_a_token_that_held_one(be
     await bed.person("bob", "company", Role.OWNER)
     eve = await bed.person("eve", "company", Role.OWNER, Role.DEVELOPER)
     await bed.ask(owner, "POST", "/grants", json=GRANTED)
-    bed.kicked.clear()
+    bed.disconnected.clear()
     path = "/organisations/company/members/eve"
     changed = await bed.ask(eve, "PUT", path, json={"roles": ["owner"]})
-    assert (changed.status_code, bed.kicked) == (200, [])
+    assert (changed.status_code, bed.disconnected) == (200, [])
     await bed.ask(eve, "PUT", path, json={"roles": ["owner", "developer"]})
     await token(bed, eve, "developer")
     await bed.ask(eve, "PUT", path, json={"roles": ["owner"]})
-    assert bed.kicked == ["eve"]
+    assert bed.disconnected == ["eve"]
 
 
 @pytest.mark.usefixtures("rig")

@@ -12,8 +12,8 @@ import structlog
 from pydantic import SecretStr
 
 from broker import api_client, audit_head
-from broker.audit_head import Signer
-from broker.batch import Kind
+from broker.audit_head import HeadSigner
+from broker.batch import EquipmentKind
 from broker.bus import client
 from broker.clock import WallClock
 from broker.errors import Forbidden, Unavailable
@@ -325,12 +325,12 @@ async def test_the_chain_that_the_api_shows_is_whole(bed, auditor):
     ]
     key = (await bed.ask(auditor, "GET", "/audit/key")).json()["key"]
     assert signed == [newest]
-    held = [audit_head.Head.of(one) for one in signed]
+    held = [audit_head.Head.from_json(one) for one in signed]
     links = [Link.of(one) for one in page["items"]]
     assert len(links) >= 5
     assert audit.verify(links, held, [key]) is None
     assert audit.verify(links[:-3], held, [key]) is not None
-    assert audit.verify(links, held, [Signer.of("08" * 32).key]) is not None
+    assert audit.verify(links, held, [HeadSigner.from_seed("08" * 32).key]) is not None
 
 
 # --- the server -----------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ async def running(folder):
         body = {"principal": "gateway", "equipment": str(RIG.owner)}
         made = (await owners.request("POST", "/credentials", json=body))["credential"]
         async with api_client.connect(f"http://{server.api}", made) as gateway:
-            await gateway.register_equipment(RIG.owner, name="rig", kind=Kind.SIMULATED)
+            await gateway.register_equipment(RIG.owner, name="rig", kind=EquipmentKind.SIMULATED)
             await gateway.register_spec(StreamSpec(RIG, (Signal("p"),)))
         yield server, owners, door, made
 
@@ -425,7 +425,7 @@ async def test_anchors_reach_the_gateways_disk_and_fit_the_chain(tmp_path, monke
             while not path.exists() or not path.read_bytes():
                 await CLOCK.sleep(0.05)
             keeping.cancel()
-    signer = Signer.of((folder / KEY).read_text())
+    signer = HeadSigner.from_seed((folder / KEY).read_text())
     assert (folder / KEY).stat().st_mode & 0o777 == 0o600
     async with persistence.alone(ServerSettings(folder=folder)) as kept:
         links = await kept.registry.events(Looked(), 0, 1_000)
@@ -475,7 +475,7 @@ async def test_an_auditor_verifies_the_chain_by_command(tmp_path):
         kept.write_text(head)
         code, out, err = await command(server, ann, "verify", "--anchor", str(kept), "--json")
         assert (code, json.loads(out)["whole"]) == (0, True), err
-        forged = Signer.of("08" * 32).sign(1, "a" * 64, 1)
+        forged = HeadSigner.from_seed("08" * 32).sign(1, "a" * 64, 1)
         kept.write_bytes(audit_head.encode(forged))
         code, out, err = await command(server, ann, "verify", "--anchor", str(kept))
         assert code == 1, err

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from broker import codec, messages, namespace
 from broker.backends.nats import server
-from broker.batch import Batch, Kind, Source, Wide
+from broker.batch import Batch, EquipmentKind, Source, Wide
 from broker.bus import client
 from broker.clock import WallClock
 from broker.credential import Credential
@@ -19,7 +19,7 @@ from broker.namespace import MarkTopic, StreamAddress, StreamTopic, Verb
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
 from testbed_api.recorder.ledger import Ledger
-from testbed_api.recorder.recorder import Pace, Recorder
+from testbed_api.recorder.recorder import Recorder, RecorderPace
 from testbed_api.registry.engine import open_engine
 from testbed_api.stores import influxdb
 from testbed_api.stores.port import Window
@@ -32,22 +32,22 @@ PARTY = Credential("party", "a-secret-that-is-long-enough")
 BUCKET = "withholding"
 
 
-async def answer(_knock):
+async def answer(_request):
     everything = frozenset({f"{namespace.ROOT}/#"})
-    return server.Entry(everything, everything)
+    return server.Permissions(everything, everything)
 
 
 @asynccontextmanager
 async def recording(folder, influxd):
     """A recorder over InfluxDB, and somebody who publishes: (bus, store, ledger, recorder)."""
     async with (
-        server.serve(folder / "broker", answer=answer, clock=CLOCK) as door,
+        server.serve(folder / "broker", authorize=answer, clock=CLOCK) as nats,
         open_engine(folder) as engine,
         influxdb.open(
             influxd.url, token=influxd.token, organisation=influxd.organisation, bucket=BUCKET
         ) as store,
     ):
-        settings = BusSettings(broker=f"mqtt://{door.mqtt}", credential=SecretStr(PARTY.text))
+        settings = BusSettings(broker=f"mqtt://{nats.mqtt}", credential=SecretStr(PARTY.text))
         async with (
             client.open(settings, CLOCK, client_id="party--r", durable=True) as bus,
             client.open(settings, CLOCK, client_id="party") as out,
@@ -60,7 +60,7 @@ async def recording(folder, influxd):
                 ledger=Ledger(engine),
                 kind_of=simulated,
                 clock=CLOCK,
-                pace=Pace(gather_s=0.05),
+                pace=RecorderPace(gather_s=0.05),
             )
             running = tasks.create_task(recorder.run(), name="recorder")
             await bus.ready()
@@ -72,7 +72,7 @@ async def recording(folder, influxd):
 
 
 async def simulated(_equipment):
-    return Kind.SIMULATED
+    return EquipmentKind.SIMULATED
 
 
 async def publish(out, spec, seq, epoch="e1"):
@@ -86,7 +86,7 @@ async def marked(inbox, upto):
     async with asyncio.timeout(10):
         async for message in inbox:
             streams = messages.decode_mark(message.payload).streams
-            if Held.of([(1, upto)]) in streams.get(GOOD.address.stream, {}).values():
+            if Held.from_ranges([(1, upto)]) in streams.get(GOOD.address.stream, {}).values():
                 return
 
 

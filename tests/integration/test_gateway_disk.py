@@ -11,7 +11,7 @@ import pytest
 
 from broker.batch import Batch, Gap, Long, Source, Wide
 from broker.clock import ns_of
-from broker.codec import gap_in
+from broker.codec import gap_from_json
 from broker.errors import Unavailable
 from broker.messages import Held
 from broker.streams import Dtype
@@ -68,7 +68,7 @@ def accounted(bodies: Sequence[SpooledBatch], numbers: Sequence[int]) -> tuple[i
                 whole += 1
             else:
                 last_ns = from_ns + (COUNT - 1) * 1_001
-                assert {gap_in(gap) for gap in document["gaps"]} == {
+                assert {gap_from_json(gap) for gap in document["gaps"]} == {
                     Gap(("a",), from_ns, last_ns, "spool-full"),
                     Gap(("b",), from_ns, from_ns + 1_001, "spool-full"),
                 }

@@ -30,13 +30,13 @@ def batch(at: int) -> Batch:
     return Batch(1, (Wide(np.array([at], np.int64), {"a": np.array([1.0])}),), Source.LIVE)
 
 
-def settings(door: server.Door, window: int) -> BusSettings:
+def settings(door: server.NatsBroker, window: int) -> BusSettings:
     credential = SecretStr(Credential.make("ada").text)
     return BusSettings(broker=f"mqtt://{door.mqtt}", credential=credential, window=window)
 
 
-async def answer(*_: object) -> server.Entry:
-    return server.Entry(publish=frozenset({"tb1/#"}), subscribe=frozenset({"tb1/#"}))
+async def answer(*_: object) -> server.Permissions:
+    return server.Permissions(publish=frozenset({"tb1/#"}), subscribe=frozenset({"tb1/#"}))
 
 
 @asynccontextmanager
@@ -44,7 +44,7 @@ async def opened(
     folder: Path, window: int = 1_000
 ) -> AsyncIterator[tuple[client.Bus, spool.Spool, client.Bus]]:
     async with (
-        server.serve(folder, answer=answer, clock=CLOCK) as door,
+        server.serve(folder, authorize=answer, clock=CLOCK) as door,
         client.open(settings(door, window), CLOCK, client_id="ada--gateway") as bus,
         client.open(settings(door, window), CLOCK, client_id="ada--recorder") as recorder,
         spool.open(folder / "s.sqlite", epoch="one") as kept,

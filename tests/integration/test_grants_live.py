@@ -6,7 +6,7 @@ import contextlib
 import numpy as np
 import pytest
 
-from broker.batch import Batch, Kind, Source, Wide
+from broker.batch import Batch, EquipmentKind, Source, Wide
 from broker.clock import NS_PER_S, WallClock, text_of
 from broker.errors import Forbidden
 from broker.namespace import StreamAddress
@@ -42,7 +42,7 @@ async def gateway(owners):
     body = {"principal": "gateway", "equipment": str(RIG.owner)}
     made = await owners.request("POST", "/credentials", json=body)
     door = owners.doors["factory"]
-    await door.register_equipment(RIG.owner, name="rig", kind=Kind.SIMULATED)
+    await door.register_equipment(RIG.owner, name="rig", kind=EquipmentKind.SIMULATED)
     await owners.request("PUT", f"{EQUIPMENT}/listing", json={"everybody": True})
     return str(made["credential"])
 

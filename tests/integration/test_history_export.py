@@ -10,18 +10,18 @@ import numpy as np
 import orjson
 import pytest
 
-from broker.batch import BAD, GOOD, Gap, Kind, Series
+from broker.batch import BAD, GOOD, EquipmentKind, Gap, Series
 from broker.clock import NS_PER_S, WallClock, ns_of, text_of
 from broker.errors import Invalid, Taken, Unknown
 from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed.client import history, parquet
 from testbed_api import service
-from testbed_api.recorder.ledger import Entries, Ledger, Life
+from testbed_api.recorder.ledger import FlushEntries, Ledger, StreamEpoch
 from testbed_api.registry.engine import open_engine
 from testbed_api.settings import ServerSettings
 from testbed_sdk import History
-from testbed_sdk.history import Span
+from testbed_sdk.history import HistoryQuery
 from tests.owners import founded
 
 RIG = StreamAddress("factory", "pump-rig", "rig")
@@ -91,7 +91,7 @@ def test_gaps_are_a_table_with_a_row_a_signal() -> None:
 
 
 @pytest.fixture
-async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Span]:
+async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HistoryQuery]:
     """A server with a span of the rig's that holds nothing but a hole."""
     told = ServerSettings(folder=tmp_path / "data", api_port=0, mqtt_port=0)
     async with service.serve(told, WallClock()) as running:
@@ -99,17 +99,17 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         async with founded(f"http://{running.api}", str(running.administrator)) as owners:
             door = owners.doors["factory"]
             monkeypatch.setenv("TESTBED_CREDENTIAL", owners.secret)
-            await door.register_equipment(RIG.owner, name="rig", kind=Kind.SIMULATED)
+            await door.register_equipment(RIG.owner, name="rig", kind=EquipmentKind.SIMULATED)
             await door.register_spec(SPEC)
         async with open_engine(tmp_path / "data") as engine:
-            hole = (Life("live", RIG, "e"), None, Gap((), T0, T0 + 5, "gateway-down"))
-            await Ledger(engine).commit(Entries(gaps=[hole]))
-        yield Span("live", T0 - NS_PER_S, T0 + NS_PER_S)
+            hole = (StreamEpoch("live", RIG, "e"), None, Gap((), T0, T0 + 5, "gateway-down"))
+            await Ledger(engine).commit(FlushEntries(gaps=[hole]))
+        yield HistoryQuery("live", T0 - NS_PER_S, T0 + NS_PER_S)
 
 
 @pytest.mark.parametrize("ending", history.ENDINGS)
 async def test_every_kind_of_file_has_its_gaps_beside_it(
-    server: Span, tmp_path: Path, ending: str
+    server: HistoryQuery, tmp_path: Path, ending: str
 ) -> None:
     path = tmp_path / f"rig{ending}"
     made = await history.written(str(RIG), server, path)
@@ -125,7 +125,7 @@ async def test_every_kind_of_file_has_its_gaps_beside_it(
         await history.written(str(RIG), server, path)
 
 
-async def test_what_cannot_be_written_leaves_no_file(server: Span, tmp_path: Path) -> None:
+async def test_what_cannot_be_written_leaves_no_file(server: HistoryQuery, tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="no known ending"):
         await history.written(str(RIG), server, tmp_path / "rig.xlsx")
     with pytest.raises(Unknown):

@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from broker.backends.mosquitto import dynamic_security
-from broker.backends.mosquitto.dynamic_security import Admitted
+from broker.backends.mosquitto.dynamic_security import ClientAccess
 from broker.bus import client
 from broker.clock import WallClock
 from broker.credential import Credential, verifier
@@ -42,8 +42,8 @@ async def projection(tmp_path):
             yield one
 
 
-def admitted(who: Credential = ADA, topics: Topics = TOPICS) -> Admitted:
-    return Admitted(topics, verifier(who.secret))
+def admitted(who: Credential = ADA, topics: Topics = TOPICS) -> ClientAccess:
+    return ClientAccess(topics, verifier(who.secret))
 
 
 def opened(projection, who=ADA):

@@ -134,10 +134,10 @@ async def test_what_was_revoked_while_no_reconciler_ran_ends_when_one_does(
 async def test_who_tells_of_a_change_learns_that_no_reconciler_is_there(address):
     async with client.open(way(address, API), CLOCK, client_id=API.principal) as bus:
         await bus.ready()
-        async with noticing(bus, address) as door, asyncio.TaskGroup() as tasks:
-            tasks.create_task(door.announce("bert"), name="not raised")
+        async with noticing(bus, address) as broker, asyncio.TaskGroup() as tasks:
+            tasks.create_task(broker.announce("bert"), name="not raised")
             with pytest.raises(Unavailable, match="did not reach the broker"):
-                await door.kick("ada")
+                await broker.disconnect("ada")
 
 
 async def test_rights_expire_while_the_registry_is_away(address, tmp_path):

@@ -8,7 +8,6 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import orjson
 import psutil
@@ -34,20 +33,20 @@ class Porter:
 
     def __init__(self) -> None:
         self.entries = {
-            "ada": nats_server.Entry(frozenset({OWN}), frozenset({OWN})),
-            "bert": nats_server.Entry(frozenset({"t/#"}), frozenset({"t/#"})),
+            "ada": nats_server.Permissions(frozenset({OWN}), frozenset({OWN})),
+            "bert": nats_server.Permissions(frozenset({"t/#"}), frozenset({"t/#"})),
         }
-        self.knocks: list[nats_server.Knock] = []
+        self.requests: list[nats_server.ConnectRequest] = []
         self.asked = asyncio.Event()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
-    async def answer(self, knock: nats_server.Knock) -> nats_server.Entry | None:
-        self.knocks.append(knock)
-        entry = self.entries.get(knock.principal)
+    async def answer(self, request: nats_server.ConnectRequest) -> nats_server.Permissions | None:
+        self.requests.append(request)
+        entry = self.entries.get(request.principal)
         self.asked.set()
         await self.may_answer.wait()
-        return entry if SECRETS.get(knock.principal) == knock.secret else None
+        return entry if SECRETS.get(request.principal) == request.secret else None
 
 
 @pytest.fixture
@@ -56,19 +55,21 @@ def porter() -> Porter:
 
 
 @pytest.fixture
-async def door(tmp_path, porter) -> AsyncIterator[nats_server.Door]:
-    async with nats_server.serve(tmp_path, answer=porter.answer, clock=WallClock()) as door:
-        yield door
+async def nats(tmp_path, porter) -> AsyncIterator[nats_server.NatsBroker]:
+    async with nats_server.serve(tmp_path, authorize=porter.answer, clock=WallClock()) as nats:
+        yield nats
 
 
-def opened(door: nats_server.Door, who: Credential, client_id: str = "", **changed: object):
-    settings = BusSettings(broker=f"mqtt://{door.mqtt}", credential=SecretStr(who.text), **changed)
+def opened(nats: nats_server.NatsBroker, who: Credential, client_id: str = "", **changed: object):
+    settings = BusSettings(broker=f"mqtt://{nats.mqtt}", credential=SecretStr(who.text), **changed)
     return client.open(settings, WallClock(), client_id=client_id or who.principal)
 
 
 @asynccontextmanager
-async def ada_and_bert(door: nats_server.Door) -> AsyncIterator[tuple[client.Bus, client.Bus]]:
-    async with opened(door, ADA) as ada, opened(door, BERT) as bert:
+async def ada_and_bert(
+    nats: nats_server.NatsBroker,
+) -> AsyncIterator[tuple[client.Bus, client.Bus]]:
+    async with opened(nats, ADA) as ada, opened(nats, BERT) as bert:
         await ada.ready()
         await bert.ready()
         yield ada, bert
@@ -98,37 +99,39 @@ def server_pid() -> int:
     ],
     ids=lambda value: getattr(value, "principal", value),
 )
-async def test_a_wrong_secret_name_or_client_id_is_refused(door, who, client_id):
-    async with opened(door, who, client_id) as bus:
+async def test_a_wrong_secret_name_or_client_id_is_refused(nats, who, client_id):
+    async with opened(nats, who, client_id) as bus:
         with pytest.raises(Forbidden, match="refused the credential"):
             await bus.ready()
 
 
-async def test_several_clients_of_one_principal_come_in_under_ids_of_their_own(door):
-    async with opened(door, ADA) as one, opened(door, ADA, "ada--2f") as other:
+async def test_several_clients_of_one_principal_come_in_under_ids_of_their_own(nats):
+    async with opened(nats, ADA) as one, opened(nats, ADA, "ada--2f") as other:
         await one.ready()
         await other.ready()
 
 
 def test_a_principal_that_could_share_a_client_id_with_another_is_refused():
-    knock = nats_server.Knock("ada--x", ADA.secret, "ada--x")
-    assert not nats_server.callout.is_bound(knock)
+    request = nats_server.ConnectRequest("ada--x", ADA.secret, "ada--x")
+    assert not nats_server.auth_callout.is_bound(request)
     with pytest.raises(Invalid, match="ada--x"):
         Credential("ada--x", ADA.secret)
 
 
-async def test_nobody_without_a_credential_comes_in_by_mqtt(door):
+async def test_nobody_without_a_credential_comes_in_by_mqtt(nats):
     anonymous = b"\x10\x0f\x00\x04MQTT\x04\x02\x00\x0a\x00\x03ada"
-    assert await services.answer_to(door.mqtt.port, anonymous) == b"\x20\x02\x00\x05"
+    assert await services.answer_to(nats.mqtt.port, anonymous) == b"\x20\x02\x00\x05"
 
 
 def listening_ports(pid: int) -> set[int]:
     """Where a process listens, as the kernel tells it; on loopback alone."""
-    sockets = {str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir()}
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    ends = [one[1] for one in lines if one[3] == "0A" and f"socket:[{one[9]}]" in sockets]
-    assert all(end.startswith("0100007F") for end in ends)
-    return {int(end.partition(":")[2], 16) for end in ends}
+    ends = [
+        each.laddr
+        for each in psutil.Process(pid).net_connections("tcp")
+        if each.status == psutil.CONN_LISTEN
+    ]
+    assert all(end.ip == "127.0.0.1" for end in ends)
+    return {end.port for end in ends}
 
 
 @pytest.mark.parametrize(
@@ -140,17 +143,17 @@ def listening_ports(pid: int) -> set[int]:
     ],
     ids=["nothing", "a good credential", "a guess"],
 )
-async def test_nobody_comes_in_by_the_inner_door(door, shown):
-    (inner,) = listening_ports(server_pid()) - {door.mqtt.port}
+async def test_nobody_comes_in_by_the_inner_door(nats, shown):
+    (inner,) = listening_ports(server_pid()) - {nats.mqtt.port}
     connect = b"CONNECT " + orjson.dumps({"verbose": False, "protocol": 1} | shown)
     said = await services.answer_to(inner, connect + b"\r\nPING\r\n")
     assert b"-ERR 'Authorization Violation'" in said
     assert b"PONG" not in said
 
 
-async def test_one_refusal_is_not_the_last_word(door, porter):
+async def test_one_refusal_is_not_the_last_word(nats, porter):
     entry = porter.entries.pop("ada")
-    async with opened(door, ADA) as bus:
+    async with opened(nats, ADA) as bus:
         with pytest.raises(Forbidden):
             await bus.ready()
         porter.entries["ada"] = entry
@@ -180,8 +183,8 @@ async def test_one_refusal_is_not_the_last_word(door, porter):
         "t.ada",
     ],
 )
-async def test_what_is_not_in_the_entry_cannot_be_subscribed(door, wanted):
-    async with opened(door, ADA) as bus:
+async def test_what_is_not_in_the_entry_cannot_be_subscribed(nats, wanted):
+    async with opened(nats, ADA) as bus:
         await bus.ready()
         async with bus.subscribe([wanted], capacity=10, overflow="block") as inbox:
             with pytest.raises(Forbidden, match="refused to subscribe"):
@@ -193,8 +196,8 @@ async def test_what_is_not_in_the_entry_cannot_be_subscribed(door, wanted):
     "topic", ["t/bert", "t/ada/x", "t", "x", "$SYS/REQ/USER/AUTH", "$MQTT/msgs/t/bert"]
 )
 @pytest.mark.parametrize("retain", [False, True], ids=["passing", "retained"])
-async def test_what_is_published_outside_the_entry_reaches_nobody(door, topic, retain):
-    async with ada_and_bert(door) as (ada, bert):
+async def test_what_is_published_outside_the_entry_reaches_nobody(nats, topic, retain):
+    async with ada_and_bert(nats) as (ada, bert):
         async with bert.subscribe(["t/#"], capacity=10, overflow="block") as inbox:
             await bert.publish("t/before", b"")
             try:
@@ -209,16 +212,16 @@ async def test_what_is_published_outside_the_entry_reaches_nobody(door, topic, r
             assert (await anext(inbox)).topic == "t/nothing-kept"
 
 
-async def test_a_will_outside_the_entry_reaches_nobody(door):
+async def test_a_will_outside_the_entry_reaches_nobody(nats):
     client_id, topic, will, user, password = "ada", "t/bert", "forbidden", "ada", ADA.secret
     rest = b"\x00\x04MQTT\x04\xc6\x00\x0a" + b"".join(
         len(text).to_bytes(2, "big") + text.encode()
         for text in (client_id, topic, will, user, password)
     )
-    async with opened(door, BERT) as bert:
+    async with opened(nats, BERT) as bert:
         await bert.ready()
         async with bert.subscribe(["t/#"], capacity=10, overflow="block") as inbox:
-            reader, writer = await asyncio.open_connection(door.mqtt.host, door.mqtt.port)
+            reader, writer = await asyncio.open_connection(nats.mqtt.host, nats.mqtt.port)
             writer.write(b"\x10" + len(rest).to_bytes(1, "big") + rest)
             await reader.read(4)
             writer.transport.abort()
@@ -227,8 +230,8 @@ async def test_a_will_outside_the_entry_reaches_nobody(door):
                     await anext(inbox)
 
 
-async def test_a_retained_message_outside_the_entry_is_not_shown(door):
-    async with ada_and_bert(door) as (ada, bert):
+async def test_a_retained_message_outside_the_entry_is_not_shown(nats):
+    async with ada_and_bert(nats) as (ada, bert):
         await bert.publish("t/secret", b"", retain=True)
         await bert.publish(OWN, b"shown", retain=True)
         async with ada.subscribe([OWN], capacity=10, overflow="block") as inbox:
@@ -238,8 +241,8 @@ async def test_a_retained_message_outside_the_entry_is_not_shown(door):
                     await anext(inbox)
 
 
-async def test_a_wider_filter_covers_its_own_root_and_all_below(door):
-    async with opened(door, BERT) as bert:
+async def test_a_wider_filter_covers_its_own_root_and_all_below(nats):
+    async with opened(nats, BERT) as bert:
         await bert.ready()
         async with bert.subscribe(["t/#"], capacity=10, overflow="block") as inbox:
             for topic in ("t", "t/a", "t/a/b"):
@@ -252,40 +255,42 @@ async def test_a_wider_filter_covers_its_own_root_and_all_below(door):
 )
 def test_a_filter_that_nats_would_read_otherwise_is_not_granted(topic_filter):
     with pytest.raises(Invalid, match="is not a filter that can be granted"):
-        nats_server.callout.subjects(topic_filter)
+        nats_server.auth_callout.subjects(topic_filter)
 
 
 # --- for how long ---------------------------------------------------------------------------------
 
 
-async def test_a_kick_silences_and_the_next_knock_is_answered_anew(door, porter):
-    async with ada_and_bert(door) as (ada, bert):
+async def test_a_disconnect_silences_and_the_next_connection_is_answered_anew(nats, porter):
+    async with ada_and_bert(nats) as (ada, bert):
         async with ada.subscribe([OWN], capacity=10, overflow="block") as inbox:
-            porter.entries["ada"] = nats_server.Entry(frozenset(), frozenset())
-            await door.kick("ada")
-            await bert.publish(OWN, b"after the kick")
+            porter.entries["ada"] = nats_server.Permissions(frozenset(), frozenset())
+            await nats.disconnect("ada")
+            await bert.publish(OWN, b"after the disconnect")
             with pytest.raises(Forbidden, match=OWN):
                 await anext(inbox)
             assert await ada.connection() == 2
         assert await bert.connection() == 1
 
 
-async def test_a_kick_reaches_who_is_just_being_answered(door, porter):
+async def test_a_disconnect_reaches_who_is_just_being_answered(nats, porter):
     porter.may_answer.clear()
-    async with opened(door, ADA) as ada:
+    async with opened(nats, ADA) as ada:
         await porter.asked.wait()
         porter.entries["ada"] = None  # too late for the answer that is under way
-        await door.kick("ada")
+        await nats.disconnect("ada")
         porter.may_answer.set()
         with pytest.raises(Forbidden):
             await ada.ready()
 
 
-async def test_an_entry_ends_a_connection_at_its_expiry(door, porter):
+async def test_an_entry_ends_a_connection_at_its_expiry(nats, porter):
     entry = porter.entries["ada"]
     now_ns = WallClock().now_ns()
-    porter.entries["ada"] = nats_server.Entry(entry.publish, entry.subscribe, now_ns + 2 * NS_PER_S)
-    async with opened(door, ADA) as ada:
+    porter.entries["ada"] = nats_server.Permissions(
+        entry.publish, entry.subscribe, now_ns + 2 * NS_PER_S
+    )
+    async with opened(nats, ADA) as ada:
         await ada.ready()
         porter.entries["ada"] = None
         while ada.is_connected:
@@ -293,28 +298,28 @@ async def test_an_entry_ends_a_connection_at_its_expiry(door, porter):
         assert 1 <= (WallClock().now_ns() - now_ns) / NS_PER_S <= 4
 
 
-async def test_an_entry_that_has_expired_lets_nobody_in(door, porter):
+async def test_an_entry_that_has_expired_lets_nobody_in(nats, porter):
     entry = porter.entries["ada"]
     past_ns = WallClock().now_ns() - NS_PER_S
-    porter.entries["ada"] = nats_server.Entry(entry.publish, entry.subscribe, past_ns)
-    async with opened(door, ADA, timeout_s=2) as ada:
+    porter.entries["ada"] = nats_server.Permissions(entry.publish, entry.subscribe, past_ns)
+    async with opened(nats, ADA, timeout_s=2) as ada:
         with pytest.raises(Forbidden):
             await ada.ready()
 
 
 @pytest.mark.parametrize("durable", [True, False], ids=["may keep", "may not"])
 async def test_what_came_while_a_client_was_away_is_sent_to_whom_that_is_allowed(
-    door, porter, durable
+    nats, porter, durable
 ):
     porter.entries["ada"] = replace(porter.entries["ada"], durable=durable)
 
     def kept() -> object:
-        settings = BusSettings(broker=f"mqtt://{door.mqtt}", credential=SecretStr(ADA.text))
+        settings = BusSettings(broker=f"mqtt://{nats.mqtt}", credential=SecretStr(ADA.text))
         return client.open(settings, WallClock(), client_id="ada", durable=True)
 
     async with kept() as ada, ada.subscribe([OWN], capacity=10, overflow="block"):
         await ada.ready()
-    async with opened(door, BERT) as bert:
+    async with opened(nats, BERT) as bert:
         await bert.ready()
         await bert.publish(OWN, b"while away")
         async with kept() as ada, ada.subscribe([OWN], capacity=10, overflow="block") as inbox:
@@ -330,8 +335,8 @@ async def test_what_came_while_a_client_was_away_is_sent_to_whom_that_is_allowed
 async def test_retained_messages_are_kept_between_starts(tmp_path, porter):
     for expected in ([], [b"kept"]):
         async with (
-            nats_server.serve(tmp_path, answer=porter.answer, clock=WallClock()) as door,
-            opened(door, ADA) as ada,
+            nats_server.serve(tmp_path, authorize=porter.answer, clock=WallClock()) as nats,
+            opened(nats, ADA) as ada,
         ):
             await ada.ready()
             async with ada.subscribe([OWN], capacity=10, overflow="block") as inbox:
@@ -340,24 +345,24 @@ async def test_retained_messages_are_kept_between_starts(tmp_path, porter):
                 await ada.publish(OWN, b"kept", retain=True)
 
 
-async def test_rights_and_kicks_work_after_a_crash(door):
-    async with ada_and_bert(door) as (ada, bert):
+async def test_rights_and_disconnects_work_after_a_crash(nats):
+    async with ada_and_bert(nats) as (ada, bert):
         os.kill(server_pid(), signal.SIGKILL)
         async with asyncio.timeout(10):
             await ada.connection(after=1)
             await bert.connection(after=1)
-        await door.kick("ada")
+        await nats.disconnect("ada")
         async with asyncio.timeout(5):
             assert await ada.connection(after=2) == 3
         assert await bert.connection() == 2
 
 
-async def test_a_port_in_use_is_taken(door, tmp_path, porter):
-    taken = nats_server.NatsSettings(mqtt_port=door.mqtt.port)
+async def test_a_port_in_use_is_taken(nats, tmp_path, porter):
+    taken = nats_server.NatsSettings(mqtt_port=nats.mqtt.port)
     second = nats_server.serve(
-        tmp_path / "2", answer=porter.answer, clock=WallClock(), settings=taken
+        tmp_path / "2", authorize=porter.answer, clock=WallClock(), settings=taken
     )
-    with pytest.raises(Taken, match=f"127.0.0.1:{door.mqtt.port}"):
+    with pytest.raises(Taken, match=f"127.0.0.1:{nats.mqtt.port}"):
         await second.__aenter__()
 
 
@@ -370,17 +375,17 @@ def test_the_two_doors_of_a_server_have_two_ports():
 async def test_a_server_that_does_not_start_says_why(tmp_path, porter):
     (tmp_path / "jetstream").write_text("not a folder")
     with pytest.raises(Unavailable, match=r"did not start:\n(.|\n)*storage directory is not"):
-        async with nats_server.serve(tmp_path, answer=porter.answer, clock=WallClock()):
+        async with nats_server.serve(tmp_path, authorize=porter.answer, clock=WallClock()):
             pass
 
 
 async def test_an_error_inside_comes_out_as_it_is(tmp_path, porter):
     with pytest.raises(Refused, match="by the one inside"):
-        async with nats_server.serve(tmp_path, answer=porter.answer, clock=WallClock()):
+        async with nats_server.serve(tmp_path, authorize=porter.answer, clock=WallClock()):
             raise Refused("by the one inside")
 
 
-@pytest.mark.usefixtures("door")
+@pytest.mark.usefixtures("nats")
 def test_its_secrets_are_nobody_elses_to_read(tmp_path):
     assert stat.S_IMODE((tmp_path / "nats.conf").stat().st_mode) == 0o600
 
@@ -388,15 +393,15 @@ def test_its_secrets_are_nobody_elses_to_read(tmp_path):
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from broker.backends import nats
+from broker.backends.nats import server as nats
 from broker.clock import WallClock
 
 async def nobody(knock):
     return None
 
 async def main():
-    async with nats.serve(Path(sys.argv[1]), answer=nobody, clock=WallClock()) as door:
-        print(door.mqtt.port, flush=True)
+    async with nats.serve(Path(sys.argv[1]), authorize=nobody, clock=WallClock()) as broker:
+        print(broker.mqtt.port, flush=True)
         await asyncio.Event().wait()
 
 asyncio.run(main())

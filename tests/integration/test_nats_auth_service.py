@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from broker.backends.nats.auth_service import Reception
+from broker.backends.nats.auth_service import AuthService
 from broker.backends.nats.server import Keys
 from broker.clock import WallClock
 from broker.settings import Address
@@ -31,10 +31,10 @@ async def test_the_door_opens_after_the_server_knows_who_answers() -> None:
 
     server = await asyncio.start_server(serve, LOOPBACK, 0)
     address = Address(LOOPBACK, server.sockets[0].getsockname()[1])
-    reception = Reception(address, Keys.make(), answer, WallClock())
+    service = AuthService(address, Keys.make(), answer, WallClock())
     async with server, asyncio.TaskGroup() as tasks:
-        attending = tasks.create_task(reception.attend(), name="reception")
-        await reception.ready()
+        attending = tasks.create_task(service.run(), name="reception")
+        await service.ready()
         (asked,) = [one for one in said if any(b"$SYS.REQ.USER.AUTH" in line for line in one)]
         kinds = [line.split()[0] for line in asked]
         attending.cancel()

@@ -25,12 +25,12 @@ CAP = 16 * MIB
 async def serving(folder: Path) -> AsyncIterator[Address]:
     everything = frozenset({"t/#"})
 
-    async def answer(_: server.Knock) -> server.Entry:
-        return server.Entry(everything, everything)
+    async def answer(_: server.ConnectRequest) -> server.Permissions:
+        return server.Permissions(everything, everything)
 
     settings = server.NatsSettings(storage_bytes=CAP)
-    async with server.serve(folder, answer=answer, clock=CLOCK, settings=settings) as door:
-        yield door.mqtt
+    async with server.serve(folder, authorize=answer, clock=CLOCK, settings=settings) as nats:
+        yield nats.mqtt
 
 
 def opened(address: Address, name: str, *, durable: bool = False):

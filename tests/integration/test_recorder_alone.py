@@ -19,8 +19,8 @@ SYSTEM = Credential.make(RECORDER)
 EVERYTHING = frozenset({"tb1/#"})
 
 
-async def answer(knock):
-    return server.Entry(EVERYTHING, EVERYTHING) if knock.secret == SYSTEM.secret else None
+async def answer(request):
+    return server.Permissions(EVERYTHING, EVERYTHING) if request.secret == SYSTEM.secret else None
 
 
 async def test_a_recorder_of_its_own_tells_prometheus_its_figures(tmp_path):
@@ -29,8 +29,8 @@ async def test_a_recorder_of_its_own_tells_prometheus_its_figures(tmp_path):
     async with asyncio.timeout(15):
         async with persistence.alone(settings):
             pass  # makes the tables
-        async with server.serve(tmp_path / "broker", answer=answer, clock=WallClock()) as door:
-            bus = BusSettings(broker=f"mqtt://{door.mqtt}", credential=SecretStr(SYSTEM.text))
+        async with server.serve(tmp_path / "broker", authorize=answer, clock=WallClock()) as broker:
+            bus = BusSettings(broker=f"mqtt://{broker.mqtt}", credential=SecretStr(SYSTEM.text))
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(
                     recorder_process.record(settings, bus, WallClock()), name="recorder"

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from broker import api_client
-from broker.batch import Kind
+from broker.batch import EquipmentKind
 from broker.bus import client
 from broker.clock import WallClock
 from broker.errors import Forbidden
@@ -48,7 +48,7 @@ async def gateway(server, owners):
     body = {"principal": "gateway", "equipment": str(RIG.owner)}
     made = await owners.request("POST", "/credentials", json=body)
     async with api_client.connect(f"http://{server.api}", made["credential"]) as door:
-        await door.register_equipment(RIG.owner, name="rig", kind=Kind.SIMULATED)
+        await door.register_equipment(RIG.owner, name="rig", kind=EquipmentKind.SIMULATED)
         await door.register_spec(StreamSpec(RIG, (Signal("p"),)))
     return made["credential"]
 

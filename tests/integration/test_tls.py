@@ -53,7 +53,7 @@ async def test_a_prototype_publishes_over_tls_and_its_output_is_stored(tmp_path)
         assert server.way.broker.startswith("mqtts://")
         ca = server.doors.ca
         async with api_client.connect(server.api_url, server.administrator, ca=ca) as door:
-            owner = await door.found(SCORE.organisation, owner="eve", kind="company")
+            owner = await door.create_organisation(SCORE.organisation, owner="eve", kind="company")
         async with api_client.connect(server.api_url, owner, ca=ca) as door:
             entry = {"space": "run-tls", "stream": str(SCORE)}
             made = {"principal": "detector", "writes": [entry], "reads": [entry]}
@@ -67,7 +67,7 @@ async def test_a_prototype_publishes_over_tls_and_its_output_is_stored(tmp_path)
         async with connect(told, bus(server, key)) as testbed:
             score = await testbed.output("score", [Signal("score")])
             await score.publish(CLOCK.now_ns(), {"score": 1.5})
-            await score.drained()
+            await score.wait_drained()
             stored = await testbed.history("score")
             assert stored["score"].values.tolist() == [1.5]
 
@@ -146,7 +146,7 @@ async def showing(folder):
             await reader.read()
         writer.close()
 
-    context = tls.showing(certificates.shown_of(folder, "api"))
+    context = tls.server_context(certificates.shown_of(folder, "api"))
     server = await asyncio.start_server(silent, "127.0.0.1", 0, ssl=context)
     async with server:
         yield server.sockets[0].getsockname()[1]
@@ -291,7 +291,7 @@ async def test_one_that_expires_soon_is_a_warning(tmp_path):
 async def test_old_versions_of_tls_are_not_spoken(tmp_path):
     async with service.serve(own(tmp_path / "data"), CLOCK) as server:
         for place in (server.api, server.broker):
-            context = tls.trusting(server.doors.ca)
+            context = tls.client_context(server.doors.ca)
             with warnings.catch_warnings(action="ignore"):  # that it is old is the point
                 context.minimum_version = ssl.TLSVersion.TLSv1
                 context.maximum_version = ssl.TLSVersion.TLSv1_1

@@ -41,7 +41,7 @@ STATES = (
     b'{"v":1,"streams":{"rig":{"e":{"upto":3,"beyond":[[5,7]]}}}}',
     messages.encode_spec(SPEC),
 )
-KNOCK = {
+CALLOUT = {
     "nats": {
         "connect_opts": {"user": "ada", "pass": "secret"},
         "client_info": {"mqtt_id": "ada", "id": 7},
@@ -63,7 +63,7 @@ def packets(raw: bytes) -> None:
             pass
 
 
-def knock(raw: bytes) -> None:
+def callout(raw: bytes) -> None:
     auth_callout.read(raw)
     with suppress(ValueError):
         orjson.loads(raw)
@@ -86,7 +86,7 @@ DECODERS: Mapping[str, Callable[[bytes], object]] = {
     "spec": messages.decode_spec,
     "packets": packets,
     "notification": notification,
-    "knock": knock,
+    "callout": callout,
     "credential": text(Credential.parse),
     "topic": text(namespace.parse.__wrapped__),
     "stream": text(StreamAddress.parse),
@@ -113,7 +113,7 @@ GOOD: Mapping[str, tuple[bytes, ...]] = {
         mqtt_packets.publish_head("tb1/live/data/a/b/c", 1, 2, retain=False) + b"{}",
         b"\x20\x02\x00\x00\x90\x03\x00\x01\x80\x40\x02\x00\x01\xd0\x00",
     ),
-    "knock": (orjson.dumps(KNOCK),),
+    "callout": (orjson.dumps(CALLOUT),),
     "credential": (Credential.make("ada").text.encode(),),
     "topic": (b"tb1/live/data/factory/pump-rig/rig", b"tb1/live/mark/factory/pump-rig"),
     "stream": (b"factory/pump-rig/rig",),

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from broker import access_history, policy
 from broker.namespace import StreamTopic, Verb
-from broker.rights import Action, Kind, Span
+from broker.rights import Action, PrincipalKind, Span
 from tests.property import test_policy as laws
 
 
@@ -40,4 +40,4 @@ def _reads(rights, entry, at_ns):
     who = rights.principal("p", at_ns)
     topic = StreamTopic(entry.space, Verb.DATA, entry.address)
     allowed = policy.decide(rights, "p", Action.SUBSCRIBE, topic, at_ns).allowed
-    return allowed and who.kind is not Kind.SYSTEM
+    return allowed and who.kind is not PrincipalKind.SYSTEM

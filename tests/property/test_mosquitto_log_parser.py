@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 from broker.backends.mosquitto import log_parser
 from broker.backends.mosquitto.log_parser import (
     MOST_BYTES,
-    Coming,
-    Going,
-    Knock,
-    Line,
-    Odd,
-    Stranger,
+    ClientConnected,
+    ClientDisconnected,
+    ConnectionOpened,
+    LogLine,
+    UnauthenticatedClosed,
+    UnknownLine,
 )
 from broker.process.sockets import Peer
 from tests.property.test_names import IDS
@@ -56,21 +56,28 @@ def logged(sentence: str) -> bytes:
 @given(SENTENCES, WORDS)
 def test_whatever_a_stranger_calls_itself_nobody_comes_or_goes(sentence, words) -> None:
     line = log_parser.read(logged(sentence.format(words)))
-    assert line is None or isinstance(line.said, Stranger | Odd)
+    assert line is None or isinstance(line.said, UnauthenticatedClosed | UnknownLine)
 
 
 @given(st.binary(max_size=300) | WORDS.map(str.encode) | WORDS.map(logged))
 def test_any_bytes_have_a_sense_or_none(payload) -> None:
     line = log_parser.read(payload)
-    assert line is None or isinstance(line.said, Knock | Coming | Going | Stranger | Odd)
+    assert line is None or isinstance(
+        line.said,
+        ConnectionOpened
+        | ClientConnected
+        | ClientDisconnected
+        | UnauthenticatedClosed
+        | UnknownLine,
+    )
 
 
 @given(IDS, PEERS, HOWS)
 def test_what_is_said_of_a_principal_is_read(name, peer, how) -> None:
-    def read(sentence: str) -> Line | None:
+    def read(sentence: str) -> LogLine | None:
         return log_parser.read(logged(sentence))
 
-    assert read(f"New connection from {peer} on port 1883.") == Line(17, Knock(peer))
+    assert read(f"New connection from {peer} on port 1883.") == LogLine(17, ConnectionOpened(peer))
     came = f"New client connected from {peer} as {name} (p2, c0, k0, u'{name}')."
-    assert read(came) == Line(17, Coming(name, peer))
-    assert read(f"Client {name} {how}.") == Line(17, Going(name, how))
+    assert read(came) == LogLine(17, ClientConnected(name, peer))
+    assert read(f"Client {name} {how}.") == LogLine(17, ClientDisconnected(name, how))

@@ -115,7 +115,7 @@ class SpoolMachine(RuleBasedStateMachine):
         seqs = st.integers(1, self.last.get(stream, 0) + 2)
         ranges = data.draw(st.lists(st.tuples(seqs, seqs).map(sorted), max_size=3))
         before = self.held.get(stream, Held(0))
-        told = Held.of([*((a, b) for a, b in ranges), *(before.ranges if grows else ())])
+        told = Held.from_ranges([*((a, b) for a, b in ranges), *(before.ranges if grows else ())])
         self.tell(stream, told)
 
     @precondition(lambda self: self.last)

@@ -79,13 +79,13 @@ def admitting(
     """Run Mosquitto as `testbed broker-config` has it, its state laid anew in `folder`."""
     command = services.found("mosquitto", Path("/usr/sbin/mosquitto"))
     plugin = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"))
-    place = config_files.Place(
+    place = config_files.MosquittoDeployment(
         Address(services.LOOPBACK, port), folder, getpass.getuser(), certificate, plugin
     )
     (folder / config_files.CONFIG).write_text(config_files.config(place))
     seed = folder / "seed"
-    seed.write_text(config_files.seed(system, controller))
-    config_files.lay(seed, folder)
+    seed.write_text(config_files.initial_state(system, controller))
+    config_files.write_initial_state(seed, folder)
     with services.running(
         [command, "-c", str(folder / config_files.CONFIG)],
         folder=folder,

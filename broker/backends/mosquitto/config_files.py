@@ -31,7 +31,7 @@ _READ = ("subscribeLiteral", "publishClientReceive")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class MosquittoDeployment:
     """Where a Mosquitto listens, and what it finds where.
 
     state: its folder, which the reconciler writes into as well.  user: whom it becomes if it is
@@ -45,7 +45,7 @@ class Place:
     plugin: Path
 
 
-def config(place: Place) -> str:
+def config(place: MosquittoDeployment) -> str:
     """Its configuration; there is no secret in it.
 
     A client id is the user's name, whatever was asked for: no session has two owners.  A retained
@@ -83,7 +83,7 @@ def config(place: Place) -> str:
     return "\n".join(lines) + "\n"
 
 
-def seed(system: Iterable[Credential], controller: Credential) -> str:
+def initial_state(system: Iterable[Credential], controller: Credential) -> str:
     """The dynamic security that a start begins with: the system's own, and deny for the rest.
 
     system: those who read and write everything of the testbed.  controller: who does that, and
@@ -117,7 +117,7 @@ def is_system(name: str) -> bool:
     return name.startswith(RESERVED)
 
 
-def lay(seed_file: Path, state: Path) -> None:
+def write_initial_state(seed_file: Path, state: Path) -> None:
     """Make the state what a start begins with; sessions and retained messages stay."""
     for name, text in ((SEED, seed_file.read_text()), (PASSWORDS, "")):
         file = state / name

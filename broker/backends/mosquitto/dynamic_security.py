@@ -36,7 +36,7 @@ PROCESS = "mosquitto"
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
+class ClientAccess:
     """Somebody who is let in: to exactly these topics, with a secret that this is the hash of."""
 
     topics: Topics
@@ -52,7 +52,7 @@ class Projection:
         self._inbox = inbox
         self._folder = folder
 
-    async def read(self) -> dict[str, Admitted]:
+    async def read(self) -> dict[str, ClientAccess]:
         """Who is admitted now; what is only half there is taken out first.
 
         Raises Unavailable if Mosquitto does not answer.
@@ -66,7 +66,7 @@ class Projection:
         known = {one["username"]: one for one in clients["data"]["clients"]}
         shown = self._passwords()
         whole = {
-            name: Admitted(found[name], shown[name])
+            name: ClientAccess(found[name], shown[name])
             for name, one in known.items()
             if name in found and name in shown and _is_whole(one)
         }
@@ -74,7 +74,9 @@ class Projection:
         await self._take_out({name: shown.get(name, "") for name in strange}, known, found)
         return whole
 
-    async def write(self, held: Mapping[str, Admitted], wanted: Mapping[str, Admitted]) -> None:
+    async def write(
+        self, held: Mapping[str, ClientAccess], wanted: Mapping[str, ClientAccess]
+    ) -> None:
         """Admit who is in `wanted`, as there, and nobody else.
 
         held: what `read` or the last `write` left.  Who loses rights loses them first.  Connections
@@ -94,7 +96,9 @@ class Projection:
         if passwords != {one: admitted.verifier for one, admitted in held.items()}:
             await self._admit(passwords)
 
-    async def send_away(self, held: Mapping[str, Admitted], staying: Collection[str]) -> None:
+    async def disconnect_others(
+        self, held: Mapping[str, ClientAccess], staying: Collection[str]
+    ) -> None:
         """End the connections of all who are in `held` but of those who stay; all may come again.
 
         Raises Unavailable if Mosquitto does not confirm it: then `read` says who is in.
@@ -104,7 +108,7 @@ class Projection:
         await self._admit(passwords)
 
     def peers(self) -> set[Peer]:
-        """Whose sockets stand on Mosquitto's machine; raises Unavailable."""
+        """Peers of Mosquitto's established connections; raises Unavailable."""
         try:
             return sockets.established(_pid(self._folder))
         except (OSError, ValueError) as exc:
@@ -204,7 +208,7 @@ async def project(bus: client.Bus, folder: Path) -> AsyncIterator[Projection]:
 def _pid(folder: Path) -> int:
     """Mosquitto's; raises OSError or ValueError where it is not to be found."""
     pid = int((folder / PID).read_text())
-    if Path(f"/proc/{pid}/comm").read_text().strip() != PROCESS:
+    if sockets.process_name(pid) != PROCESS:
         raise ProcessLookupError(0, f"process {pid} is another one by now")
     return pid
 
@@ -227,10 +231,10 @@ def _making(principal: str, topics: Topics) -> Iterator[dict[str, Any]]:
 
 def _changing(principal: str, topics: Topics) -> Iterator[dict[str, Any]]:
     yield {"command": "modifyRole", "rolename": principal, "acls": acls(topics)}
-    yield from _kicking(principal)
+    yield from _disconnecting(principal)
 
 
-def _kicking(principal: str) -> Iterator[dict[str, Any]]:
+def _disconnecting(principal: str) -> Iterator[dict[str, Any]]:
     """Mosquitto has no word for it; it ends the connections of a client that it disables."""
     yield {"command": "disableClient", "username": principal}
     yield {"command": "enableClient", "username": principal}

@@ -47,14 +47,14 @@ _TELLING = ("Client ", "New client connected ", "New connection ", _BAD)
 
 
 @dataclass(frozen=True, slots=True)
-class Knock:
+class ConnectionOpened:
     """Somebody connects, and has not said who."""
 
     peer: Peer
 
 
 @dataclass(frozen=True, slots=True)
-class Coming:
+class ClientConnected:
     """A principal is let in, and has one connection from now on: this."""
 
     principal: str
@@ -62,7 +62,7 @@ class Coming:
 
 
 @dataclass(frozen=True, slots=True)
-class Going:
+class ClientDisconnected:
     """The connection of a principal is over; how, in the log's words."""
 
     principal: str
@@ -70,7 +70,7 @@ class Going:
 
 
 @dataclass(frozen=True, slots=True)
-class Stranger:
+class UnauthenticatedClosed:
     """Somebody is gone who was never let in.
 
     refused: asked to be, and was not.  client_id: what it asked for, where it named no user; any
@@ -82,67 +82,75 @@ class Stranger:
 
 
 @dataclass(frozen=True, slots=True)
-class Odd:
+class UnknownLine:
     """A sentence about connections that is none of those we know."""
 
     text: str
 
 
-Said = Knock | Coming | Going | Stranger | Odd
+LogEvent = (
+    ConnectionOpened | ClientConnected | ClientDisconnected | UnauthenticatedClosed | UnknownLine
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LogLine:
     """What was said, and in which second since 1970."""
 
     at_s: int
-    said: Said
+    said: LogEvent
 
 
-def read(payload: bytes) -> Line | None:
+def read(payload: bytes) -> LogLine | None:
     """A line's sense; None where it tells of no connection.  Any bytes are one or the other."""
     found = _LINE.fullmatch(payload.decode(errors="replace"))
     if found is None:
         return None
     said = _sense(found[2], is_cut=len(payload) >= MOST_BYTES)
-    return None if said is None else Line(int(found[1]), said)
+    return None if said is None else LogLine(int(found[1]), said)
 
 
-def _sense(text: str, *, is_cut: bool) -> Said | None:
+def _sense(text: str, *, is_cut: bool) -> LogEvent | None:
     if is_cut:  # what is that long has a stranger's words in it
         _, begun, asked = text.partition("Client ")
-        return Stranger(refused=True, client_id=asked) if begun and text.startswith(begun) else None
+        return (
+            UnauthenticatedClosed(refused=True, client_id=asked)
+            if begun and text.startswith(begun)
+            else None
+        )
     for pattern, made in _SENSES:
         if found := pattern.fullmatch(text):
             try:
                 return made(found)
             except ValueError:  # no address
-                return Odd(text)
-    return Odd(text) if text.startswith(_TELLING) and not _DENIED.fullmatch(text) else None
+                return UnknownLine(text)
+    return UnknownLine(text) if text.startswith(_TELLING) and not _DENIED.fullmatch(text) else None
 
 
 def _peer(found: re.Match[str]) -> Peer:
     return Peer.of(found["host"], int(found["port"]))
 
 
-def _going(found: re.Match[str]) -> Going:
-    return Going(found["id"] or found["bad"], found["how"] or "bad socket read/write")
+def _going(found: re.Match[str]) -> ClientDisconnected:
+    return ClientDisconnected(found["id"] or found["bad"], found["how"] or "bad socket read/write")
 
 
-_SENSES: Sequence[tuple[re.Pattern[str], Callable[[re.Match[str]], Said]]] = (
-    (_KNOCK, lambda found: Knock(_peer(found))),
-    (_COME, lambda found: Coming(found["id"], _peer(found))),
+_SENSES: Sequence[tuple[re.Pattern[str], Callable[[re.Match[str]], LogEvent]]] = (
+    (_KNOCK, lambda found: ConnectionOpened(_peer(found))),
+    (_COME, lambda found: ClientConnected(found["id"], _peer(found))),
     (
         _REFUSAL,
-        lambda found: Stranger(refused=True, client_id=found["id"].removeprefix("<unknown>")),
+        lambda found: UnauthenticatedClosed(
+            refused=True, client_id=found["id"].removeprefix("<unknown>")
+        ),
     ),
-    (_STRANGER, lambda _: Stranger()),
+    (_STRANGER, lambda _: UnauthenticatedClosed()),
     (_GO, _going),
 )
 """Refusals before all others that begin with a name: a stranger may have chosen that."""
 
 
-class Knocks:
+class PendingConnections:
     """Who knocks and has not said who it is: Mosquitto does not tell which of them it turned away.
 
     As long as they all come from one address, it is known all the same.
@@ -152,18 +160,18 @@ class Knocks:
         self._waiting: dict[Peer, None] = {}
         self._gone = 0
 
-    def began(self, peer: Peer) -> None:
+    def opened(self, peer: Peer) -> None:
         """One more."""
         if len(self._waiting) >= MOST_KNOCKS:
             self._forget()
         self._waiting[peer] = None
 
-    def came(self, peer: Peer) -> None:
+    def authenticated(self, peer: Peer) -> None:
         """That one was let in."""
         self._waiting.pop(peer, None)
         self._settle()
 
-    def left(self) -> list[str]:
+    def closed(self) -> list[str]:
         """One of them is gone; the addresses it may have come from."""
         hosts = sorted({peer.host for peer in self._waiting})
         self._gone += 1

@@ -23,7 +23,7 @@ _HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
 
 
 @dataclass(frozen=True, slots=True)
-class Knock:
+class ConnectRequest:
     """Somebody connects: who they say they are, and what they show for it.
 
     connection: its name from now until it ends, the same for everybody who answers.
@@ -37,7 +37,7 @@ class Knock:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Permissions:
     """What a connection may do, as MQTT filters, and until when: ns since 1970, None for ever.
 
     durable: whether it is sent what came while it was away.
@@ -50,10 +50,10 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CalloutRequest:
     """A knock as the server passes it on, with what the answer must name."""
 
-    knock: Knock
+    connect: ConnectRequest
     server_id: str
     user_key: str
 
@@ -64,7 +64,7 @@ def new_seed() -> str:
     return seed.decode()
 
 
-class Signer:
+class CalloutSigner:
     """The key that the server trusts to answer for it."""
 
     def __init__(self, seed: str) -> None:
@@ -78,12 +78,12 @@ class Signer:
             raise Invalid("the broker's signing key is one for something else", hint=_SEED)
         self.public: str = self._pair.public_key.decode()
 
-    def admit(self, request: Request, entry: Entry, now_ns: int) -> bytes:
+    def admit(self, callout: CalloutRequest, entry: Permissions, now_ns: int) -> bytes:
         """The signed answer that lets a connection in with exactly these rights."""
         user: dict[str, Any] = {
             "aud": ACCOUNT,
-            "sub": request.user_key,
-            "name": request.knock.principal,
+            "sub": callout.user_key,
+            "name": callout.connect.principal,
             "nats": {
                 "pub": _allowed(entry.publish),
                 "sub": _allowed(entry.subscribe, "$MQTT.sub.>"),
@@ -97,15 +97,15 @@ class Signer:
         }
         if entry.expires_ns is not None:
             user["exp"] = entry.expires_ns // 1_000_000_000
-        return self._respond(request, {"jwt": self._sign(user, now_ns).decode()}, now_ns)
+        return self._respond(callout, {"jwt": self._sign(user, now_ns).decode()}, now_ns)
 
-    def refuse(self, request: Request, now_ns: int) -> bytes:
+    def refuse(self, callout: CalloutRequest, now_ns: int) -> bytes:
         """The signed answer that keeps a connection out."""
-        return self._respond(request, {"error": "not let in"}, now_ns)
+        return self._respond(callout, {"error": "not let in"}, now_ns)
 
-    def _respond(self, request: Request, answer: dict[str, Any], now_ns: int) -> bytes:
+    def _respond(self, callout: CalloutRequest, answer: dict[str, Any], now_ns: int) -> bytes:
         kind = {"type": "authorization_response", "version": 2}
-        claims = {"sub": request.user_key, "aud": request.server_id, "nats": answer | kind}
+        claims = {"sub": callout.user_key, "aud": callout.server_id, "nats": answer | kind}
         return self._sign(claims, now_ns)
 
     def _sign(self, claims: dict[str, Any], now_ns: int) -> bytes:
@@ -116,7 +116,7 @@ class Signer:
         return signed + b"." + _encoded(self._pair.sign(signed))
 
 
-def read(token: bytes) -> Request:
+def read(token: bytes) -> CalloutRequest:
     """Read the server's request; raises Corrupt.
 
     It is believed without a look at its signature: nobody else may publish on its subject.
@@ -126,8 +126,8 @@ def read(token: bytes) -> Request:
         claims = orjson.loads(base64.urlsafe_b64decode(middle + b"=" * (-len(middle) % 4)))["nats"]
         shown, who = claims["connect_opts"], claims["client_info"]
         server_id = claims["server_id"]["id"]
-        return Request(
-            Knock(
+        return CalloutRequest(
+            ConnectRequest(
                 shown.get("user", ""),
                 shown.get("pass", ""),
                 who.get("mqtt_id", ""),
@@ -146,13 +146,15 @@ def connection_of(server_id: str, number: int) -> str:
     return f"{server_id}/{number}"
 
 
-def is_bound(knock: Knock) -> bool:
+def is_bound(request: ConnectRequest) -> bool:
     """Whether it comes to the MQTT door under a client id of its own: no session has two owners.
 
     A principal with `--` in it could: `a--b` is a client id of `a` too.
     """
-    own = knock.client_id == knock.principal or knock.client_id.startswith(f"{knock.principal}--")
-    return own and knock.principal != "" and "--" not in knock.principal
+    own = request.client_id == request.principal or request.client_id.startswith(
+        f"{request.principal}--"
+    )
+    return own and request.principal != "" and "--" not in request.principal
 
 
 def subjects(topic_filter: str) -> list[str]:

@@ -1,7 +1,7 @@
-"""Answering at the broker's doors: who may come in, to what, and who must leave.
+"""NATS's auth callout service: answers each connect request, and disconnects principals.
 
-Any number of processes may answer for one server: each knock comes to one of them, and a kick asks
-the server who is inside.
+Any number of processes may answer for one server: each connect request comes to one of them, and
+`disconnect` asks the server which connections stand.
 """
 
 import asyncio
@@ -20,23 +20,23 @@ from nats.aio.msg import Msg
 
 from broker import tls
 from broker.backends.nats import auth_callout, mqtt_sessions
-from broker.backends.nats.auth_callout import Entry, Knock
+from broker.backends.nats.auth_callout import ConnectRequest, Permissions
 from broker.clock import Clock
 from broker.errors import Corrupt, Unavailable
 from broker.settings import Address
 
-Answer = Callable[[Knock], Awaitable[Entry | None]]
-Ended = Callable[[str, str], None]
+Authorize = Callable[[ConnectRequest], Awaitable[Permissions | None]]
+OnDisconnect = Callable[[str, str], None]
 """Told of a connection that ended, and how, in the server's words."""
 
 START_S = 10.0
 CONNECT_S = 5
-KICK_S = 2.0
+DISCONNECT_S = 2.0
 ASK_S = 5.0
 PAGE = 1_000
 """Connections that the server is asked for at a time."""
-MOST_KICKED = 10_000
-"""Connections of one principal that a kick finds."""
+MOST_DISCONNECTED = 10_000
+"""Connections of one principal that a disconnect finds."""
 RESPONDERS = "testbed"
 _WHO = "$SYS.REQ.SERVER.PING.CONNZ"
 _ENDED = f"$SYS.ACCOUNT.{auth_callout.ACCOUNT}.DISCONNECT"
@@ -58,14 +58,14 @@ class Keys:
         return cls(secrets.token_urlsafe(32), secrets.token_urlsafe(32), auth_callout.new_seed())
 
 
-class Reception:
+class AuthService:
     """Answers knocks at the server's doors, and ends connections."""
 
     def __init__(
         self,
         address: Address,
         keys: Keys,
-        answer: Answer,
+        authorize: Authorize,
         clock: Clock,
         trust: tls.Trust | None = None,
     ) -> None:
@@ -76,23 +76,23 @@ class Reception:
         self.address = address
         self._trust = trust
         self._distrust: Unavailable | None = None
-        self._signer = auth_callout.Signer(keys.signing)
+        self._signer = auth_callout.CalloutSigner(keys.signing)
         self._passwords = {"callout": keys.callout, "system": keys.system}
         self._opened = asyncio.Event()
-        self._answer = answer
+        self._authorizer = authorize
         self._clock = clock
         self._system = Client()
         self._own = Client()
-        self._listening: list[Ended] = []
+        self._listening: list[OnDisconnect] = []
 
-    async def attend(self) -> None:
+    async def run(self) -> None:
         """Answer until the server is gone; raises Unavailable if it cannot be reached."""
         gone = asyncio.Event()
         async with (
             self._connected("callout", gone) as own,
             self._connected("system", gone) as system,
         ):
-            await own.subscribe("$SYS.REQ.USER.AUTH", queue=RESPONDERS, cb=self._knocked)
+            await own.subscribe("$SYS.REQ.USER.AUTH", queue=RESPONDERS, cb=self._authorize)
             await system.subscribe(_ENDED, cb=self._left)
             await system.flush()
             for _ in range(2):  # the library's first ping overtakes what it has still to write
@@ -114,23 +114,23 @@ class Reception:
                 f"nats-server at {self.address} did not answer in {START_S:g} s"
             ) from exc
 
-    async def ask_server(self, what: str) -> dict[str, Any]:
+    async def query_server(self, what: str) -> dict[str, Any]:
         """What the server tells of itself; raises Unavailable if it does not."""
-        return await self._asked(self._system, f"$SYS.REQ.SERVER.PING.{what}", {})
+        return await self._query(self._system, f"$SYS.REQ.SERVER.PING.{what}", {})
 
-    def listen(self, ended: Ended) -> None:
+    def on_disconnect(self, ended: OnDisconnect) -> None:
         """Tell of every connection that ends from now on, while we are connected ourselves."""
         self._listening.append(ended)
 
-    async def inside(self) -> Collection[str]:
+    async def open_connections(self) -> Collection[str]:
         """The names of all connections that stand; raises Unavailable if the server is away."""
         found: set[str] = set()
         while True:
-            page = {"limit": MOST_KICKED, "offset": len(found)}
-            told = await self._asked(self._system, _WHO, page)
+            page = {"limit": MOST_DISCONNECTED, "offset": len(found)}
+            told = await self._query(self._system, _WHO, page)
             server_id, listed = told["server"]["id"], told["data"]["connections"]
             found |= {auth_callout.connection_of(server_id, one["cid"]) for one in listed}
-            if len(listed) < MOST_KICKED:
+            if len(listed) < MOST_DISCONNECTED:
                 return found
 
     async def _left(self, message: Msg) -> None:
@@ -143,22 +143,22 @@ class Reception:
         for ended in self._listening:
             ended(connection, str(told.get("reason", "")))
 
-    async def ask(self, subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def request(self, subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """An answer out of the account of all clients; raises Unavailable if none comes."""
-        return await self._asked(self._own, subject, body)
+        return await self._query(self._own, subject, body)
 
-    async def _asked(
+    async def _query(
         self, connection: Client, subject: str, body: Mapping[str, Any]
     ) -> dict[str, Any]:
         if not self._opened.is_set():
             raise Unavailable(f"nats-server at {self.address} is not connected")
         try:
-            told = await asked(connection, subject, body, ASK_S)
+            told = await query(connection, subject, body, ASK_S)
             return dict(orjson.loads(told.data))
         except (TimeoutError, nats.errors.Error, ValueError) as exc:
             raise Unavailable(f"nats-server did not answer {subject}: {_said(exc)}") from exc
 
-    async def connected(self) -> Mapping[str, int]:
+    async def connection_counts(self) -> Mapping[str, int]:
         """How many connections each principal has, but for those not let in yet.
 
         Raises Unavailable.
@@ -167,62 +167,62 @@ class Reception:
         seen = 0
         while True:
             wanted = {"auth": True, "limit": PAGE, "offset": seen}
-            told = await self._asked(self._system, _WHO, wanted)
+            told = await self._query(self._system, _WHO, wanted)
             page = told["data"]["connections"]
             found.update(str(one["authorized_user"]) for one in page if one.get("account"))
             seen += len(page)
             if len(page) < PAGE:
                 return found
 
-    async def kick(self, principal: str) -> None:
+    async def disconnect(self, principal: str) -> None:
         """End every connection of a principal, also one that is being answered at this moment.
 
         Raises Unavailable if the server does not confirm it.
         """
         try:
-            async with asyncio.timeout(KICK_S):
+            async with asyncio.timeout(DISCONNECT_S):
                 await self._opened.wait()
-                await self._kick(self._system, principal)
+                await self._disconnect(self._system, principal)
         except (TimeoutError, nats.errors.Error, KeyError, ValueError) as exc:
             raise Unavailable(
-                f"nats-server did not confirm that {principal} was kicked: {_said(exc)}"
+                f"nats-server did not confirm that {principal} was disconnected: {_said(exc)}"
             ) from exc
 
-    async def _kick(self, system: Client, principal: str) -> None:
+    async def _disconnect(self, system: Client, principal: str) -> None:
         # requests: an order whose answer nobody waits for is ignored by the server
-        whose = {"auth": True, "user": principal, "limit": MOST_KICKED}
-        told = await asked(system, _WHO, whose, KICK_S)
+        whose = {"auth": True, "user": principal, "limit": MOST_DISCONNECTED}
+        told = await query(system, _WHO, whose, DISCONNECT_S)
         found = orjson.loads(told.data)
         order = f"$SYS.REQ.SERVER.{found['server']['id']}.KICK"
         for one in found["data"]["connections"]:
-            await asked(system, order, {"cid": one["cid"]}, KICK_S)
+            await query(system, order, {"cid": one["cid"]}, DISCONNECT_S)
 
-    async def _knocked(self, message: Msg) -> None:
+    async def _authorize(self, message: Msg) -> None:
         try:
-            request = auth_callout.read(message.data)
+            callout = auth_callout.read(message.data)
         except Corrupt as exc:
             log.warning("knock was not understood", reason=str(exc))
             return
-        knock = request.knock
-        entry = await self._answer(knock)
-        if not auth_callout.is_bound(knock):  # whatever was answered
+        request = callout.connect
+        entry = await self._authorizer(request)
+        if not auth_callout.is_bound(request):  # whatever was answered
             entry = None
-        if entry is not None and not entry.durable and not await self._forgotten(knock.client_id):
+        if entry is not None and not entry.durable and not await self._forgotten(request.client_id):
             entry = None
         if entry is None:
             log.info(
                 "connection was refused",
-                principal=knock.principal[:60],
-                client_id=knock.client_id[:60],
+                principal=request.principal[:60],
+                client_id=request.client_id[:60],
             )
-            await message.respond(self._signer.refuse(request, self._clock.now_ns()))
+            await message.respond(self._signer.refuse(callout, self._clock.now_ns()))
         else:
-            await message.respond(self._signer.admit(request, entry, self._clock.now_ns()))
+            await message.respond(self._signer.admit(callout, entry, self._clock.now_ns()))
 
     async def _forgotten(self, client_id: str) -> bool:
         """Whether nothing is kept from before for who comes in under it."""
         try:
-            await mqtt_sessions.forget(self.ask, client_id)
+            await mqtt_sessions.forget(self.request, client_id)
         except Unavailable as exc:
             log.warning("session was not forgotten", client_id=client_id[:60], reason=str(exc))
             return False
@@ -272,7 +272,9 @@ class Reception:
     def _in_a_sentence(self, exc: Exception) -> Unavailable:
         """Also a certificate that is not believed may be another at the next try."""
         party = f"nats-server at {self.address}"
-        told = tls.failure(exc, tls.Asked(party, "TESTBED_BROKER_SERVER", "TESTBED_CA"))
+        told = tls.handshake_error(
+            exc, tls.TlsEndpoint(party, "TESTBED_BROKER_SERVER", "TESTBED_CA")
+        )
         if told is not None:
             self._distrust = Unavailable(told.message, hint=told.hint)
             return self._distrust
@@ -283,7 +285,7 @@ def _said(exc: Exception) -> str:
     return str(exc) or type(exc).__name__
 
 
-async def asked(
+async def query(
     connection: Client, subject: str, body: Mapping[str, Any], patience_s: float
 ) -> Msg:
     """One question and its answer; raises TimeoutError or the library's errors.

@@ -20,7 +20,7 @@ LOOK_EVERY_S = 0.02
 LOG_TAIL = 15
 
 
-class Child:
+class NatsProcess:
     """The server's process."""
 
     def __init__(self, config: Path, log_file: Path, doors: Sequence[Address]) -> None:
@@ -38,9 +38,9 @@ class Child:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
-            env=settings.without_ours(os.environ),
+            env=settings.child_environment(os.environ),
             start_new_session=True,  # a Ctrl-C at the terminal is for us; the child ends after us
-            preexec_fn=parent_death.ending_with(os.getpid()),
+            preexec_fn=parent_death.end_with_parent(os.getpid()),
         )
         for door in self._doors:
             await self._listening(door)

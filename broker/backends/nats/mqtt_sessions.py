@@ -24,7 +24,8 @@ Ask = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
 async def forget(ask: Ask, client_id: str) -> None:
     """Drop what came for a client id while it was away; what it subscribed goes on from now.
 
-    ask: the server, as `Reception.ask` does.  Raises Unavailable if it does not answer or obey.
+    ask: sends a request, as `AuthService.request` does.  Raises Unavailable if the server does not
+    answer or obey.
     """
     kept = await _obeyed(ask, f"STREAM.MSG.GET.{SESSIONS}", last_by_subj=subject(client_id))
     if kept is None:

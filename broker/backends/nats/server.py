@@ -16,15 +16,24 @@ import orjson
 import structlog
 
 from broker.backends.nats import auth_callout, storage_limits
-from broker.backends.nats.auth_callout import Entry, Knock
-from broker.backends.nats.auth_service import Answer, Ended, Keys, Reception
-from broker.backends.nats.child_process import Child
+from broker.backends.nats.auth_callout import ConnectRequest, Permissions
+from broker.backends.nats.auth_service import Authorize, AuthService, Keys, OnDisconnect
+from broker.backends.nats.child_process import NatsProcess
 from broker.clock import Clock
 from broker.errors import Taken, Unavailable
 from broker.settings import Address
 from broker.tls import Certificate, Trust
 
-__all__ = ["Answer", "Door", "Ended", "Entry", "Keys", "Knock", "NatsSettings", "Place"]
+__all__ = [
+    "Authorize",
+    "ConnectRequest",
+    "Keys",
+    "NatsBroker",
+    "NatsDeployment",
+    "NatsSettings",
+    "OnDisconnect",
+    "Permissions",
+]
 
 ANSWER_S = 2
 """Who knocks while our own connection is away, as after a crash, is refused after this."""
@@ -58,30 +67,31 @@ class NatsSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """The running broker, as `broker.backends.port.Door` has it.
+class NatsBroker:
+    """A running NATS server as the port `broker.backends.port.RunningBroker` describes it.
 
-    Whoever is kicked may knock again, and is answered anew.  connected: how many connections each
-    principal has.  listen: to the ends of connections, by the names that their knocks had; some may
-    be missed, so `inside` tells which ones stand.
+    A client that was disconnected may connect again, and is authorized anew.  connection_counts:
+    how many connections each principal has.  on_disconnect: registers a callback for the end of
+    each connection, named as in its ConnectRequest; some ends may be missed, so `open_connections`
+    lists the connections that stand.
     """
 
     mqtt: Address
-    ender: Callable[[str], Awaitable[None]]
-    connected: Callable[[], Awaitable[Mapping[str, int]]]
-    listen: Callable[[Ended], None]
-    inside: Callable[[], Awaitable[Collection[str]]]
+    disconnector: Callable[[str], Awaitable[None]]
+    connection_counts: Callable[[], Awaitable[Mapping[str, int]]]
+    on_disconnect: Callable[[OnDisconnect], None]
+    open_connections: Callable[[], Awaitable[Collection[str]]]
 
-    async def kick(self, principal: str) -> None:
+    async def disconnect(self, principal: str) -> None:
         """End every connection of a principal."""
-        await self.ender(principal)
+        await self.disconnector(principal)
 
     async def announce(self, principal: str) -> None:
         """A new token needs no word: it is asked for when somebody knocks with it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class NatsDeployment:
     """Where a server has its inner door and its data.
 
     log_file: None for standard error.  health: where it tells on HTTP how it is, None for nowhere;
@@ -96,40 +106,40 @@ class Place:
 
 @asynccontextmanager
 async def serve(
-    folder: Path, *, answer: Answer, clock: Clock, settings: NatsSettings | None = None
-) -> AsyncIterator[Door]:
+    folder: Path, *, authorize: Authorize, clock: Clock, settings: NatsSettings | None = None
+) -> AsyncIterator[NatsBroker]:
     """Run the broker with its data in `folder` until left.
 
     A server that crashes is started again on the same ports.
-    answer: what somebody who knocks may do, None for nothing; asked at every connection.
+    authorize: returns the permissions of a connect request, None to refuse it; called at each.
     Raises Taken if the port is in use, Unavailable if the server does not start.
     """
     settings = settings or NatsSettings()
     mqtt, inner = _free_doors(settings.host, settings.mqtt_port)
     keys = Keys.make()
-    place = Place(inner, folder / "jetstream", folder / "nats.log")
+    place = NatsDeployment(inner, folder / "jetstream", folder / "nats.log")
     settings = _fitting(folder, settings)
     file = _write_config(folder, config(place, mqtt, settings, keys))
-    child = Child(file, folder / "nats.log", (inner, mqtt))
-    reception = Reception(inner, keys, answer, clock)
+    child = NatsProcess(file, folder / "nats.log", (inner, mqtt))
+    service = AuthService(inner, keys, authorize, clock)
     try:
         await child.start()
-        async with _attended(reception, child, folder, clock):
-            yield _door(mqtt, reception)
+        async with _attended(service, child, folder, clock):
+            yield _door(mqtt, service)
     finally:
         await child.stop()
 
 
 @asynccontextmanager
-async def join(
+async def attach(
     server: Address,
     mqtt: Address,
     *,
     keys: Keys,
-    answer: Answer,
+    authorize: Authorize,
     clock: Clock,
     trust: Trust | None = None,
-) -> AsyncIterator[Door]:
+) -> AsyncIterator[NatsBroker]:
     """Answer for a server that runs by itself, with others who answer too, until left.
 
     server, mqtt: its inner door and its MQTT door, as seen from here.  trust: where the inner one
@@ -137,28 +147,34 @@ async def join(
     Raises Invalid if a key is none, Unavailable if the server is not reached at first; later it may
     come and go.
     """
-    reception = Reception(server, keys, answer, clock, trust)
-    async with _attended(reception, None, Path.cwd(), clock):
-        yield _door(mqtt, reception)
+    service = AuthService(server, keys, authorize, clock, trust)
+    async with _attended(service, None, Path.cwd(), clock):
+        yield _door(mqtt, service)
 
 
-def _door(mqtt: Address, reception: Reception) -> Door:
-    return Door(mqtt, reception.kick, reception.connected, reception.listen, reception.inside)
+def _door(mqtt: Address, service: AuthService) -> NatsBroker:
+    return NatsBroker(
+        mqtt,
+        service.disconnect,
+        service.connection_counts,
+        service.on_disconnect,
+        service.open_connections,
+    )
 
 
 @asynccontextmanager
 async def _attended(
-    reception: Reception, child: Child | None, folder: Path, clock: Clock
+    service: AuthService, child: NatsProcess | None, folder: Path, clock: Clock
 ) -> AsyncIterator[None]:
     """Somebody answers; an error inside comes out as it was, not in a group."""
     failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(_run(child, reception, clock), name="nats-server")
+        running = tasks.create_task(_run(child, service, clock), name="nats-server")
         watching = tasks.create_task(
-            storage_limits.watch(reception, child, folder, clock), name="nats storage"
+            storage_limits.watch(service, child, folder, clock), name="nats storage"
         )
         try:
-            await reception.ready()
+            await service.ready()
             yield
         except Exception as exc:  # noqa: BLE001 - raised below
             failure = exc
@@ -169,7 +185,7 @@ async def _attended(
         raise failure
 
 
-async def _run(child: Child | None, reception: Reception, clock: Clock) -> None:
+async def _run(child: NatsProcess | None, service: AuthService, clock: Clock) -> None:
     """Answer at the door, and start the server again whenever it ends, until cancelled."""
     loop = asyncio.get_running_loop()
     pause_s = RESTART_S
@@ -179,7 +195,7 @@ async def _run(child: Child | None, reception: Reception, clock: Clock) -> None:
             if child is not None and not child.alive:
                 log.warning("broker ended and is started again", exit_code=child.exit_code)
                 await child.start()
-            await reception.attend()
+            await service.run()
         except Unavailable as exc:
             log.warning("broker was not reached from inside", reason=str(exc))
         # to come back late to a server of its own would refuse whoever knocks meanwhile
@@ -203,7 +219,7 @@ def _write_config(folder: Path, text: str) -> Path:
     return file
 
 
-def config(place: Place, mqtt: Address, settings: NatsSettings, keys: Keys) -> str:
+def config(place: NatsDeployment, mqtt: Address, settings: NatsSettings, keys: Keys) -> str:
     """The server's configuration, with its secrets; JSON is a subset of its language.
 
     mqtt: where its MQTT door listens.
@@ -255,7 +271,7 @@ def _asking(keys: Keys) -> dict[str, object]:
     return {
         "timeout": ANSWER_S,
         "auth_callout": {
-            "issuer": auth_callout.Signer(keys.signing).public,
+            "issuer": auth_callout.CalloutSigner(keys.signing).public,
             "account": auth_callout.ACCOUNT,
             "auth_users": ["callout", "system"],
         },

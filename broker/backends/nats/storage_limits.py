@@ -11,8 +11,8 @@ from typing import Any
 
 import structlog
 
-from broker.backends.nats.auth_service import Reception
-from broker.backends.nats.child_process import Child
+from broker.backends.nats.auth_service import AuthService
+from broker.backends.nats.child_process import NatsProcess
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Unavailable
 
@@ -42,7 +42,9 @@ def cap(folder: Path, most_bytes: int) -> int:
     return max(min(most_bytes, wanted), 2 * held)
 
 
-async def watch(reception: Reception, child: Child | None, folder: Path, clock: Clock) -> None:
+async def watch(
+    service: AuthService, child: NatsProcess | None, folder: Path, clock: Clock
+) -> None:
     """Hold messages to their share, and end a child that cannot write any more, until cancelled.
 
     Whoever watches the child starts it again.
@@ -52,9 +54,9 @@ async def watch(reception: Reception, child: Child | None, folder: Path, clock: 
     while True:
         await clock.sleep(LOOK_EVERY_S if bounded else FIRST_LOOK_S)
         try:
-            told = await reception.ask_server("HEALTHZ")
+            told = await service.query_server("HEALTHZ")
             if told["server"]["id"] != bounded:
-                bounded = told["server"]["id"] if await _bound(reception) else ""
+                bounded = told["server"]["id"] if await _bound(service) else ""
         except Unavailable:
             continue  # said where it is connected again
         trouble = _trouble(told["data"])
@@ -71,15 +73,15 @@ def _trouble(health: Mapping[str, Any]) -> str:
     return "" if health["status"] == "ok" else str(health.get("error", health["status"]))
 
 
-async def _bound(reception: Reception) -> bool:
+async def _bound(service: AuthService) -> bool:
     """Let the oldest messages go beyond their share or age; the server makes their place unbounded.
 
     Whether that place is there yet.
     """
-    found = await reception.ask(f"$JS.API.STREAM.INFO.{MESSAGES}", {})
+    found = await service.request(f"$JS.API.STREAM.INFO.{MESSAGES}", {})
     if "config" not in found:
         return False  # made when the first client connects
-    most_bytes = (await reception.ask_server("JSZ"))["data"]["config"]["max_storage"]
+    most_bytes = (await service.query_server("JSZ"))["data"]["config"]["max_storage"]
     age_ns = KEPT_S * NS_PER_S
     wanted = found["config"] | {
         "max_bytes": int(most_bytes * SHARE),
@@ -88,7 +90,7 @@ async def _bound(reception: Reception) -> bool:
         "discard": "old",
     }
     if wanted != found["config"]:
-        told = await reception.ask(f"$JS.API.STREAM.UPDATE.{MESSAGES}", wanted)
+        told = await service.request(f"$JS.API.STREAM.UPDATE.{MESSAGES}", wanted)
         if "error" in told:
             log.warning("messages were not bounded", reason=told["error"].get("description"))
     return True

@@ -83,10 +83,10 @@ async def heads(asked: Annotated[Heads, Query()], parts: Given, caller: Asking) 
     caller.must(Action.AUDIT, caller.organisation)
     if asked.newest:
         newest = await parts.registry.newest_head()
-        return {"items": [] if newest is None else [newest.plain], "next": None}
+        return {"items": [] if newest is None else [newest.as_json], "next": None}
     found = await parts.registry.heads(asked.cursor, asked.limit + 1)
     page, more = found[: asked.limit], len(found) > asked.limit
-    return {"items": [one.plain for _, one in page], "next": page[-1][0] if more else None}
+    return {"items": [one.as_json for _, one in page], "next": page[-1][0] if more else None}
 
 
 @router.get(

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Response
 from broker.clock import NS_PER_S, text_of
 from broker.errors import Unknown
 from broker.namespace import EquipmentAddress
-from broker.rights import Action, Entry, Kind, Principal, Scope, Span
+from broker.rights import Action, Entry, Principal, PrincipalKind, Scope, Span
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.tokens import Token
 from testbed_api.http import openapi_examples
@@ -62,7 +62,7 @@ async def credentials(parts: Given, caller: Asking) -> dict[str, Any]:
     """For owners, engineers and developers."""
     caller.must(Action.ISSUE, caller.organisation)
     found = await parts.registry.principals(caller.organisation, caller.at_ns)
-    return {"items": [held(one) for one in found if one.kind is Kind.MACHINE]}
+    return {"items": [held(one) for one in found if one.kind is PrincipalKind.MACHINE]}
 
 
 @router.delete(
@@ -82,7 +82,9 @@ async def remove_credential(principal: Id, parts: Given, caller: Asking) -> Resp
             raise Unknown(f"there is no machine {principal!r}")
         await parts.registry.end_principal(before, by=caller.id, now_ns=parts.clock.now_ns())
     finally:
-        await parts.kick(principal)  # also if it is gone: an earlier kick may have found no broker
+        await parts.disconnect(
+            principal
+        )  # also if it is gone: an earlier disconnect may have found no broker
     return Response(status_code=204)
 
 
@@ -168,7 +170,7 @@ async def revoke(parts: Parts, caller: Caller, principal: str, number: int) -> R
             principal, number, by=caller.id, now_ns=parts.clock.now_ns()
         )
     finally:
-        await parts.kick(principal)
+        await parts.disconnect(principal)
     return Response(status_code=204)
 
 
@@ -216,6 +218,9 @@ async def _machine(parts: Parts, caller: Caller, principal: str) -> Principal:
 async def _machine_or_gone(parts: Parts, caller: Caller, principal: str) -> Principal | None:
     """The same, None if there is nobody of that name; raises Unknown for anybody else."""
     one = await parts.registry.principal(principal, parts.clock.now_ns())
-    if one is not None and (one.organisation, one.kind) != (caller.organisation, Kind.MACHINE):
+    if one is not None and (one.organisation, one.kind) != (
+        caller.organisation,
+        PrincipalKind.MACHINE,
+    ):
         raise Unknown(f"there is no machine {principal!r}")
     return one

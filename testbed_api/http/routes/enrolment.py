@@ -124,7 +124,7 @@ async def enrol(form: ClaimForm, parts: Given, asked: Asked) -> dict[str, Any]:
         await registry.add_token(token)
     parts.failures.succeeded(keys)
     if before.principal is not None:
-        await parts.kick(before.principal)
+        await parts.disconnect(before.principal)
     await parts.announce(token.principal)
     return {
         "credential": credential,
@@ -194,8 +194,8 @@ async def lock_out(address: OfEquipment, parts: Given, caller: Asking) -> Respon
             if one is not None:
                 await registry.end_principal(one, by=caller.id, now_ns=now_ns)
         await registry.end_enrolments(address, by=caller.id, now_ns=now_ns)
-    for name in former:  # also those that are gone: an earlier kick may have found no broker
-        await parts.kick(name)
+    for name in former:  # also those that are gone: an earlier disconnect may have found no broker
+        await parts.disconnect(name)
     return Response(status_code=204)
 
 

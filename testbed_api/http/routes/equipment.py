@@ -114,7 +114,7 @@ async def stream(address: OfStream, parts: Given, caller: Asking) -> dict[str, A
 async def spec(address: OfStream, version: Version, parts: Given, caller: Asking) -> dict[str, Any]:
     """A spec never changes once it has a version."""
     caller.must(Action.SEE, address)
-    return messages.spec_json(await parts.registry.spec(address, version))
+    return messages.spec_to_json(await parts.registry.spec(address, version))
 
 
 @router.post(
@@ -138,7 +138,7 @@ async def add_spec(
             count = await registry.stream_count(address.organisation)
             parts.limits.registering(address.organisation, count, caller.at_ns)
         spec = await registry.add_spec(proposal)
-    return messages.spec_json(spec)
+    return messages.spec_to_json(spec)
 
 
 async def _gateways(parts: Parts, address: StreamAddress) -> list[str]:
@@ -183,4 +183,4 @@ def _stream(parts: Parts, caller: Caller, newest: StreamSpec) -> dict[str, Any]:
         for space, (state, health) in parts.freshness.of(address).items()
         if caller.may_read(space, address) or caller.may(Action.WATCH, Entry(space, address))
     }
-    return {"stream": str(address), "spec": messages.spec_json(newest), "freshness": freshness}
+    return {"stream": str(address), "spec": messages.spec_to_json(newest), "freshness": freshness}

@@ -237,7 +237,7 @@ async def revoke_grant(number: Number, parts: Given, caller: Asking) -> Response
 
 
 async def _put(parts: Parts, before: Request, after: Request) -> dict[str, Any]:
-    """Keep what became of it; who reads more or less by it is kicked."""
+    """Keep what became of it; who reads more or less by it is disconnected."""
     async with parts.changes.of(await parts.changes.of_organisation(before.company)) as registry:
         await registry.put_request(after, before)
     (shown,) = await _all_told(parts, [after])

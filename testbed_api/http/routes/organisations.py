@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 
 from broker.clock import text_of
 from broker.errors import Unknown
-from broker.rights import Action, Kind, Principal, Role, Span
+from broker.rights import Action, Principal, PrincipalKind, Role, Span
 from testbed_api.domain import organisations as domain_organisations
 from testbed_api.domain import tokens
 from testbed_api.domain.organisations import Organisation
@@ -65,7 +65,7 @@ async def members(organisation: Id, parts: Given, caller: Asking) -> dict[str, A
     """For its members."""
     caller.must(Action.WATCH, organisation)
     found = await parts.registry.principals(organisation, caller.at_ns)
-    return {"items": [_member(one) for one in found if one.kind is Kind.PERSON]}
+    return {"items": [_member(one) for one in found if one.kind is PrincipalKind.PERSON]}
 
 
 @router.post(
@@ -118,7 +118,7 @@ async def remove_member(organisation: Id, person: Id, parts: Given, caller: Aski
     async with parts.registry.change() as registry:
         before = await _found(registry, parts, organisation, person)
         await registry.end_principal(before, by=caller.id, now_ns=parts.clock.now_ns())
-    await parts.kick(person)
+    await parts.disconnect(person)
     return Response(status_code=204)
 
 
@@ -141,7 +141,7 @@ async def _joined(
 
 async def _found(registry: Registry, parts: Parts, organisation: str, person: str) -> Principal:
     one = await registry.principal(person, parts.clock.now_ns())
-    if one is None or (one.organisation, one.kind) != (organisation, Kind.PERSON):
+    if one is None or (one.organisation, one.kind) != (organisation, PrincipalKind.PERSON):
         raise Unknown(f"there is no member {person!r} of {organisation}")
     return one
 

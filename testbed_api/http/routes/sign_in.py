@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from broker.clock import NS_PER_S
-from broker.rights import Kind, Span
+from broker.rights import PrincipalKind, Span
 from testbed_api.domain import passwords, tokens
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import asks
@@ -43,7 +43,7 @@ async def sign_in(form: SignInForm, parts: Given, request: Request) -> dict[str,
     given = form.password.get_secret_value()
     right = await asyncio.to_thread(passwords.is_right, given, kept)
     who = await parts.registry.principal(form.person, now_ns)
-    if not right or who is None or who.kind is not Kind.PERSON:
+    if not right or who is None or who.kind is not PrincipalKind.PERSON:
         raise Unauthenticated("the person or the password is not right")
     parts.failures.succeeded(keys)
     parts.act.by(who.id, who.organisation)

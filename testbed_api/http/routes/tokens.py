@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from broker.errors import Forbidden
-from broker.rights import Action, Kind
+from broker.rights import Action, PrincipalKind
 from testbed_api.domain import passwords
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import Asking, Caller, asks
@@ -75,7 +75,7 @@ async def put_password(form: PasswordForm, parts: Given, caller: Asking) -> Resp
 def _must_be_a_whole_person(caller: Caller) -> None:
     """Whoever has a part of somebody's roles must not come by the whole; raises Forbidden."""
     caller.must(Action.ENTER)
-    if caller.known.kind is not Kind.PERSON:
+    if caller.known.kind is not PrincipalKind.PERSON:
         raise Forbidden(f"{caller.id} is a machine", hint="its tokens are made under /credentials")
     if caller.narrowed:
         raise Forbidden(

@@ -6,10 +6,10 @@ import orjson
 import pytest
 
 from broker import audit_head
-from broker.audit_head import GENESIS, Head, Signer
+from broker.audit_head import GENESIS, Head, HeadSigner
 from broker.errors import Corrupt, Invalid
 
-SIGNER = Signer.of("07" * 32)
+SIGNER = HeadSigner.from_seed("07" * 32)
 HEAD = SIGNER.sign(17, "a" * 64, 1_700_000_000_000_000_001)
 
 
@@ -24,7 +24,7 @@ def test_a_signed_head_comes_back_as_it_was():
         {"count": 16},
         {"hash": GENESIS},
         {"time_ns": HEAD.time_ns + 1},
-        {"key": Signer.of("08" * 32).key},
+        {"key": HeadSigner.from_seed("08" * 32).key},
         {"key": "no key"},
         {"signature": ""},
         {"signature": HEAD.signature[:-1] + ("0" if HEAD.signature[-1] != "0" else "1")},
@@ -41,9 +41,9 @@ def test_a_head_that_was_changed_is_not_signed(change):
         b"[]",
         b'{"v":2}',
         b'{"v":1,"count":1}',
-        orjson.dumps(HEAD.plain | {"count": "17"}),
-        orjson.dumps(HEAD.plain | {"hash": None}),
-        orjson.dumps(HEAD.plain | {"time": "yesterday"}),
+        orjson.dumps(HEAD.as_json | {"count": "17"}),
+        orjson.dumps(HEAD.as_json | {"hash": None}),
+        orjson.dumps(HEAD.as_json | {"time": "yesterday"}),
     ],
 )
 def test_what_is_no_head_is_corrupt(payload):
@@ -54,9 +54,9 @@ def test_what_is_no_head_is_corrupt(payload):
 @pytest.mark.parametrize("seed", ["", "07", "zz" * 32, "07" * 33])
 def test_a_seed_that_is_none_is_refused_and_not_repeated(seed):
     with pytest.raises(Invalid) as raised:
-        Signer.of(seed)
+        HeadSigner.from_seed(seed)
     assert not seed or seed not in str(raised.value)
 
 
 def test_a_head_shows_no_private_key():
-    assert "07" * 32 not in repr(HEAD) + repr(Head.of(HEAD.plain))
+    assert "07" * 32 not in repr(HEAD) + repr(Head.from_json(HEAD.as_json))

@@ -1,12 +1,12 @@
 """Anchors that a gateway stores: each durably, old ones thinned, the newest never lost."""
 
 from broker import audit_head
-from broker.audit_head import Signer
+from broker.audit_head import HeadSigner
 from broker.clock import NS_PER_S
 from gateway import audit_anchors
 from gateway.audit_anchors import DAY_NS, MOST, RECENT, AnchorFile
 
-SIGNER = Signer.of("07" * 32)
+SIGNER = HeadSigner.from_seed("07" * 32)
 MINUTE_NS = 60 * NS_PER_S
 
 
@@ -56,7 +56,7 @@ def test_a_chain_that_became_shorter_is_stored_and_logged(tmp_path, capsys):
     anchors = AnchorFile(tmp_path / "anchors.jsonl")
     anchors.add(head(1, count=100))
     anchors.add(head(2, count=99))
-    anchors.add(head(3, signer=Signer.of("08" * 32)))
+    anchors.add(head(3, signer=HeadSigner.from_seed("08" * 32)))
     output = capsys.readouterr().out
     assert "audit became shorter" in output
     assert "audit has another key" in output

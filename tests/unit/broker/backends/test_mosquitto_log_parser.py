@@ -5,13 +5,13 @@ import pytest
 from broker.backends.mosquitto import log_parser
 from broker.backends.mosquitto.log_parser import (
     MOST_BYTES,
-    Coming,
-    Going,
-    Knock,
-    Knocks,
-    Line,
-    Odd,
-    Stranger,
+    ClientConnected,
+    ClientDisconnected,
+    ConnectionOpened,
+    LogLine,
+    PendingConnections,
+    UnauthenticatedClosed,
+    UnknownLine,
 )
 from broker.process.sockets import Peer
 
@@ -27,46 +27,52 @@ def read(text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("New connection from 127.0.0.1:46186 on port 18899.", Knock(HERE)),
-        ("New connection from ::ffff:127.0.0.1:46186 on port 18899.", Knock(HERE)),
-        ("New connection from 2001:db8::1:5 on port 1883.", Knock(Peer("2001:db8::1", 5))),
+        ("New connection from 127.0.0.1:46186 on port 18899.", ConnectionOpened(HERE)),
+        ("New connection from ::ffff:127.0.0.1:46186 on port 18899.", ConnectionOpened(HERE)),
+        (
+            "New connection from 2001:db8::1:5 on port 1883.",
+            ConnectionOpened(Peer("2001:db8::1", 5)),
+        ),
         (
             "New client connected from 127.0.0.1:46186 as ada (p2, c1, k60, u'ada').",
-            Coming("ada", HERE),
+            ClientConnected("ada", HERE),
         ),
-        ("Client ada disconnected.", Going("ada", "disconnected")),
-        ("Client ada closed its connection.", Going("ada", "closed its connection")),
+        ("Client ada disconnected.", ClientDisconnected("ada", "disconnected")),
+        ("Client ada closed its connection.", ClientDisconnected("ada", "closed its connection")),
         (
             "Client ada been disconnected by administrative action.",
-            Going("ada", "been disconnected by administrative action"),
+            ClientDisconnected("ada", "been disconnected by administrative action"),
         ),
         (
             "Client ada already connected, closing old connection.",
-            Going("ada", "already connected, closing old connection"),
+            ClientDisconnected("ada", "already connected, closing old connection"),
         ),
         (
             "Client ada disconnected due to protocol error.",
-            Going("ada", "disconnected due to protocol error"),
+            ClientDisconnected("ada", "disconnected due to protocol error"),
         ),
         (
             "Client ada disconnected: Connection reset by peer.",
-            Going("ada", "disconnected: Connection reset by peer"),
+            ClientDisconnected("ada", "disconnected: Connection reset by peer"),
         ),
         (
             "Client ada has exceeded timeout, disconnecting.",
-            Going("ada", "has exceeded timeout, disconnecting"),
+            ClientDisconnected("ada", "has exceeded timeout, disconnecting"),
         ),
         (
             "Bad socket read/write on client ada: Invalid function arguments provided.",
-            Going("ada", "bad socket read/write"),
+            ClientDisconnected("ada", "bad socket read/write"),
         ),
-        ("Client <unknown> disconnected, not authorised.", Stranger(refused=True)),
-        ("Client ada disconnected, not authorised.", Stranger(refused=True, client_id="ada")),
-        ("Client <unknown> closed its connection.", Stranger()),
-        ("Client <unknown> disconnected due to protocol error.", Stranger()),
+        ("Client <unknown> disconnected, not authorised.", UnauthenticatedClosed(refused=True)),
+        (
+            "Client ada disconnected, not authorised.",
+            UnauthenticatedClosed(refused=True, client_id="ada"),
+        ),
+        ("Client <unknown> closed its connection.", UnauthenticatedClosed()),
+        ("Client <unknown> disconnected due to protocol error.", UnauthenticatedClosed()),
         (
             "Bad socket read/write on client <unknown>: Invalid function arguments provided.",
-            Stranger(),
+            UnauthenticatedClosed(),
         ),
         ("Client connection from 192.0.2.7 denied: max_connections exceeded.", None),
         ("Invalid protocol version 9 in CONNECT from 127.0.0.1.", None),
@@ -89,12 +95,12 @@ def test_what_mosquitto_says_of_a_connection_has_one_sense(text, said):
     ],
 )
 def test_what_is_nearly_a_sentence_is_odd(text):
-    assert read(text) == Odd(text)
+    assert read(text) == UnknownLine(text)
 
 
 def test_the_second_stands_before_the_sentence():
-    assert log_parser.read(b"17: Client ada disconnected.") == Line(
-        17, Going("ada", "disconnected")
+    assert log_parser.read(b"17: Client ada disconnected.") == LogLine(
+        17, ClientDisconnected("ada", "disconnected")
     )
     assert log_parser.read(b"Client ada disconnected.") is None
 
@@ -108,35 +114,35 @@ def test_a_name_that_pushes_the_end_out_of_the_line_is_a_refusal():
 
 
 def test_where_one_address_knocks_it_is_known_who_was_turned_away():
-    knocks = Knocks()
-    knocks.began(HERE)
-    assert knocks.left() == ["127.0.0.1"]
-    assert knocks.left() == []
-    knocks.began(HERE)
-    knocks.began(Peer("127.0.0.1", 1))
-    assert knocks.left() == ["127.0.0.1"]
+    pending = PendingConnections()
+    pending.opened(HERE)
+    assert pending.closed() == ["127.0.0.1"]
+    assert pending.closed() == []
+    pending.opened(HERE)
+    pending.opened(Peer("127.0.0.1", 1))
+    assert pending.closed() == ["127.0.0.1"]
 
 
 def test_where_several_knock_any_of_them_may_be_who_was_turned_away():
-    knocks = Knocks()
-    knocks.began(HERE)
-    knocks.began(THERE)
-    assert knocks.left() == ["127.0.0.1", "192.0.2.7"]
-    knocks.came(HERE)  # so it was the other
-    assert knocks.left() == []
+    pending = PendingConnections()
+    pending.opened(HERE)
+    pending.opened(THERE)
+    assert pending.closed() == ["127.0.0.1", "192.0.2.7"]
+    pending.authenticated(HERE)  # so it was the other
+    assert pending.closed() == []
 
 
 def test_who_was_let_in_is_not_turned_away():
-    knocks = Knocks()
-    knocks.began(HERE)
-    knocks.began(THERE)
-    knocks.came(HERE)
-    assert knocks.left() == ["192.0.2.7"]
+    pending = PendingConnections()
+    pending.opened(HERE)
+    pending.opened(THERE)
+    pending.authenticated(HERE)
+    assert pending.closed() == ["192.0.2.7"]
 
 
 def test_who_knocks_is_bounded(monkeypatch):
     monkeypatch.setattr(log_parser, "MOST_KNOCKS", 3)
-    knocks = Knocks()
+    pending = PendingConnections()
     for port in range(4):
-        knocks.began(Peer("192.0.2.7", port))
-    assert len(knocks._waiting) == 1
+        pending.opened(Peer("192.0.2.7", port))
+    assert len(pending._waiting) == 1

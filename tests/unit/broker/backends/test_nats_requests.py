@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from broker.backends.nats.auth_service import asked
+from broker.backends.nats.auth_service import query
 
 
 class Library:
@@ -20,7 +20,7 @@ class Library:
 
 
 async def asking(happens) -> object:
-    return await asked(Library(happens), "subject", {}, 5.0)
+    return await query(Library(happens), "subject", {}, 5.0)
 
 
 async def test_a_cancellation_that_comes_with_the_answer_is_not_lost():

@@ -26,7 +26,7 @@ def inbox(*numbers: int) -> Inbox:
 async def test_who_waits_for_many_is_not_woken_by_fewer() -> None:
     one = inbox(1)
     async with asyncio.timeout(WINDOW_S), asyncio.TaskGroup() as tasks:
-        waits = tasks.create_task(one.holds(Amount(3, 1_000)))
+        waits = tasks.create_task(one.wait_for(Amount(3, 1_000)))
         for number in (2, 3):
             await CLOCK.sleep(0)
             await CLOCK.sleep(0)
@@ -39,7 +39,7 @@ async def test_who_waits_for_many_is_not_woken_by_fewer() -> None:
 async def test_so_many_bytes_are_enough_too() -> None:
     one = inbox(1, 2, 3)
     async with asyncio.timeout(WINDOW_S):
-        await one.holds(Amount(100, 12))
+        await one.wait_for(Amount(100, 12))
     assert one.take(Amount(100, 5)) == [message(1), message(2)]  # the second passes the bound
 
 
@@ -47,7 +47,7 @@ async def test_after_waiting_for_many_the_next_one_is_given_at_once() -> None:
     one = inbox()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
-            await one.holds(Amount(3, 1_000))
+            await one.wait_for(Amount(3, 1_000))
     async with asyncio.timeout(WINDOW_S), asyncio.TaskGroup() as tasks:
         first = tasks.create_task(anext(one))
         await CLOCK.sleep(0)
@@ -68,7 +68,7 @@ async def test_taking_lets_the_connection_read_on() -> None:
 async def test_a_refused_subscription_ends_the_wait_when_nothing_is_left() -> None:
     one = inbox(1)
     one.refuse(Forbidden("no"))
-    await one.holds()
+    await one.wait_for()
     one.take(Amount(1, 1))
     with pytest.raises(Forbidden):
-        await one.holds()
+        await one.wait_for()

@@ -1,4 +1,4 @@
-"""The spool's file: batches of an earlier process are sent, and an unknown layout is refused."""
+"""The spool's first layout, frozen as it stands in a file, and the refusal of every other."""
 
 import sqlite3
 from pathlib import Path
@@ -13,7 +13,7 @@ from gateway.spool import spool
 from gateway.spool.file import LAYOUT
 from gateway.spool.spool import SpoolSettings
 
-SCHEMA = (
+TABLES = (
     "CREATE TABLE spool (layout INTEGER, epoch TEXT NOT NULL, bytes INTEGER NOT NULL DEFAULT 0)",
     (
         "CREATE TABLE streams (id INTEGER PRIMARY KEY, stream TEXT UNIQUE NOT NULL,"
@@ -29,7 +29,7 @@ SCHEMA = (
     "INSERT INTO spool VALUES (:layout, 'old', 0)",
     "INSERT INTO streams VALUES (7, 's', 3, 30, '[[1,1]]', '[]')",
 )
-INSERT = (
+BATCH = (
     "INSERT INTO batches VALUES (:seq, 7, :seq, 0, 10, length(:body), :body)",
     "UPDATE spool SET bytes = bytes + length(:body)",
 )
@@ -42,14 +42,14 @@ def body(seq: int) -> bytes:
     )
 
 
-def written(path: Path, layout: int = LAYOUT) -> Path:
-    """A spool of an earlier process: three batches, the first of them marked."""
+def written(path: Path, layout: int) -> Path:
+    """A spool that says it is of that layout: three batches, the first of them marked."""
     file = sqlite3.connect(path)
     with file:
-        for statement in SCHEMA:
+        for statement in TABLES:
             file.execute(statement, {"layout": layout})
         for seq in (1, 2, 3):
-            for statement in INSERT:
+            for statement in BATCH:
                 file.execute(statement, {"seq": seq, "body": body(seq)})
     file.close()
     return path
@@ -63,11 +63,13 @@ def layout_of(path: Path) -> int:
         file.close()
 
 
-async def test_batches_of_an_earlier_process_are_sent_and_marked(tmp_path: Path) -> None:
-    path = written(tmp_path / "s.sqlite")
+async def test_what_waits_in_a_spool_of_the_first_layout_is_sent_and_marked(
+    tmp_path: Path,
+) -> None:
+    path = written(tmp_path / "s.sqlite", 1)
     async with spool.open(path, epoch="new") as kept:
         due = await kept.due(10**12, 10)
-        assert [(spooled.stream, spooled.seq, bytes(spooled.body)) for spooled in due] == [
+        assert [(batch.stream, batch.seq, bytes(batch.body)) for batch in due] == [
             ("s", 2, body(2)),
             ("s", 3, body(3)),
         ]
@@ -77,29 +79,28 @@ async def test_batches_of_an_earlier_process_are_sent_and_marked(tmp_path: Path)
         depth = await kept.depth()
         assert (depth.unmarked, depth.bytes) == (
             0,
-            sum(len(spooled.body) for spooled in await kept.bodies()),
+            sum(len(batch.body) for batch in await kept.bodies()),
         )
     assert layout_of(path) == LAYOUT
     assert spool_file.unmarked(path) == 0
 
 
-async def test_a_full_spool_drops_no_batch_without_samples(tmp_path: Path) -> None:
-    path = written(tmp_path / "s.sqlite")
-    settings = SpoolSettings(most_bytes=1, keep_marked_s=900.0)
-    async with spool.open(path, epoch="new", settings=settings) as kept:
+async def test_a_spool_that_is_full_drops_no_batch_without_samples_to_name(tmp_path: Path) -> None:
+    path = written(tmp_path / "s.sqlite", 1)
+    async with spool.open(
+        path, epoch="new", settings=SpoolSettings(most_bytes=1, keep_marked_s=900.0)
+    ) as kept:
         await kept.commit([], 300)
-        assert [spooled.seq for spooled in await kept.bodies()] == [2, 3]
+        assert [batch.seq for batch in await kept.bodies()] == [2, 3]
 
 
-@pytest.mark.parametrize("layout", [LAYOUT - 1, LAYOUT + 1])
-async def test_a_spool_of_an_unknown_layout_is_refused_and_left_as_it_is(
-    tmp_path: Path, layout: int
-) -> None:
-    path = written(tmp_path / "s.sqlite", layout)
-    with pytest.raises(Refused, match=rf"{path} has layout {layout}.*run the version"):
+async def test_a_spool_of_an_unknown_layout_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = written(tmp_path / "s.sqlite", LAYOUT + 1)
+    sentence = rf"{path} has layout {LAYOUT + 1}, this version reads {LAYOUT}.*run the version"
+    with pytest.raises(Refused, match=sentence):
         async with spool.open(path, epoch="new"):
             pass
-    assert layout_of(path) == layout
+    assert layout_of(path) == LAYOUT + 1
 
 
 async def test_a_spool_whose_creation_fails_is_created_whole_the_next_time(

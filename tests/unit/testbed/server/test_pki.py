@@ -25,7 +25,7 @@ def test_both_doors_are_for_this_machine_and_the_hosts_given(tmp_path):
     for one in kept[1:]:
         named = certificates.names(certificates.read(one.file))
         assert named == ["localhost", "testbed.example", "127.0.0.1", "::1", "10.0.0.5"]
-        tls.showing(certificates.shown_of(one.file.parent, one.file.stem))
+        tls.server_context(certificates.shown_of(one.file.parent, one.file.stem))
 
 
 def test_only_their_owner_reads_the_keys(tmp_path):
@@ -100,17 +100,17 @@ def test_files_that_are_no_certificate_with_its_key_are_named(tmp_path, change, 
     made(tmp_path)
     change(tmp_path)
     with pytest.raises(Invalid, match=sentence) as told:
-        tls.showing(certificates.shown_of(tmp_path, "api"))
+        tls.server_context(certificates.shown_of(tmp_path, "api"))
     assert "api-key.pem" in told.value.message
     assert "TESTBED_TLS_KEY_FILE" in told.value.hint
 
 
 def test_no_less_than_tls_1_2_is_spoken(tmp_path):
     made(tmp_path)
-    shown = tls.showing(certificates.shown_of(tmp_path, "api"))
-    for context in (shown, tls.trusting(tmp_path / "ca.pem"), tls.trusting(None)):
+    shown = tls.server_context(certificates.shown_of(tmp_path, "api"))
+    for context in (shown, tls.client_context(tmp_path / "ca.pem"), tls.client_context(None)):
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2
-    for context in (tls.trusting(tmp_path / "ca.pem"), tls.trusting(None)):
+    for context in (tls.client_context(tmp_path / "ca.pem"), tls.client_context(None)):
         assert context.check_hostname
         assert context.verify_mode is ssl.CERT_REQUIRED
 
@@ -121,4 +121,4 @@ def test_a_file_without_an_authority_is_named_with_its_setting(tmp_path, content
     if content is not None:
         file.write_text(content)
     with pytest.raises(Invalid, match=r"TESTBED_CA: .*ca\.pem cannot be used"):
-        tls.trusting(file)
+        tls.client_context(file)

@@ -1,12 +1,12 @@
 """What whoever comes in may hear, also while that is changed."""
 
-from broker.backends.mosquitto.dynamic_security import Admitted
+from broker.backends.mosquitto.dynamic_security import ClientAccess
 from broker.policy import Topics
 from testbed_api.broker_auth.mosquitto_topics import Reach
 
 
 def admitted(*read):
-    return Admitted(Topics(frozenset(), frozenset(read)), "hash")
+    return ClientAccess(Topics(frozenset(), frozenset(read)), "hash")
 
 
 BOTH, ONE = {"ada": admitted("a", "b")}, {"ada": admitted("a")}

@@ -6,7 +6,7 @@ import hashlib
 import pytest
 from argon2 import extract_parameters
 
-from broker.batch import Kind
+from broker.batch import EquipmentKind
 from broker.clock import NS_PER_S
 from broker.errors import Forbidden, Invalid, Refused
 from broker.namespace import EquipmentAddress, StreamAddress
@@ -167,10 +167,10 @@ def test_a_name_is_printable_and_short(name):
     with pytest.raises(Invalid, match="name"):
         Organisation("factory", name)
     with pytest.raises(Invalid, match="name"):
-        Equipment(MILL, name, Kind.REAL)
+        Equipment(MILL, name, EquipmentKind.REAL)
 
 
 def test_a_site_has_the_levels_of_isa_95():
-    assert Equipment(MILL, "Mill", Kind.REAL, {"line": "3"}).site == {"line": "3"}
+    assert Equipment(MILL, "Mill", EquipmentKind.REAL, {"line": "3"}).site == {"line": "3"}
     with pytest.raises(Invalid, match="room"):
-        Equipment(MILL, "Mill", Kind.REAL, {"room": "3"})
+        Equipment(MILL, "Mill", EquipmentKind.REAL, {"room": "3"})
