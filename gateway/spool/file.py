@@ -120,7 +120,7 @@ def _prepare(sql: sqlite3.Connection, path: Path, epoch: str) -> None:
     (layout,) = sql.execute("SELECT layout FROM spool").fetchone() or (0,)
     if layout != LAYOUT:
         raise Refused(
-            f"the spool {path} has layout {layout}, this version reads layout {LAYOUT}",
+            f"the spool {path} has layout {layout}, this version reads {LAYOUT}",
             hint="run the version that wrote it until all is marked, or move the file away: what"
             " is not marked is in it",
         )
