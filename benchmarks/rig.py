@@ -51,7 +51,8 @@ class Setup:
 @dataclass(slots=True)
 class Rig:
     """A chain that runs.  first_seq, next_seq: by the first item of each gateway, what the source
-    began with, and what came after the last.
+    began with, and what came after the last.  first_flow_s: from the first start of the gateways,
+    which register all streams, until samples of all of them come.
     """
 
     setup: Setup
@@ -65,6 +66,7 @@ class Rig:
     next_seq: dict[int, int] = field(default_factory=dict)
     offered: int = 0
     dropped: int = 0
+    first_flow_s: float = 0.0
 
     async def flowing(self) -> None:
         """Return when every gateway has subscribed and samples come."""
@@ -105,9 +107,12 @@ async def running(setup: Setup) -> AsyncIterator[Rig]:
         rig = Rig(setup, store, *known, source)
         async with api_client.connect(rig.api, rig.owner) as door:
             keys = [await _credential(door, setup, one) for one in range(setup.gateways)]
+        loop = asyncio.get_running_loop()
+        begin_s = loop.time()
         for number, key in enumerate(keys):
             await stack.enter_async_context(_gateway(rig, number, url, key))
         await rig.flowing()
+        rig.first_flow_s = loop.time() - begin_s
         yield rig
 
 

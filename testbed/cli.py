@@ -155,7 +155,7 @@ def api(
     """The API alone, where broker, registry, store and recorder are services of their own."""
     from broker.settings import BusSettings
     from testbed.server import up as room
-    from testbed_api.service import Services
+    from testbed_api.service import BrokerServices
     from testbed_api.settings import ServerSettings
     from testbed_api.system_secrets import SharedSecrets
 
@@ -168,7 +168,7 @@ def api(
     )
 
     async def go() -> None:
-        await room.api(chosen, Services.told(*given), WallClock(), tell)
+        await room.api(chosen, BrokerServices.from_settings(*given), WallClock(), tell)
 
     run.run(go(), keeps_data=True)
 

@@ -14,7 +14,7 @@ from broker.audit_head import Head
 from broker.clock import NS_PER_S, Clock, text_of
 from broker.errors import Corrupt, Invalid, Refused
 from testbed.client import api
-from testbed_api.domain.audit import Broken, Link, Verifier
+from testbed_api.domain.audit import ChainFault, ChainLink, Verifier
 
 AT_ONCE = 1_000
 DAY_NS = 86_400 * NS_PER_S
@@ -27,7 +27,7 @@ class Verdict:
     events: int
     heads: int
     anchors: int
-    broken: Broken | None
+    broken: ChainFault | None
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ async def verify(anchor: Path | None, keys: Collection[str]) -> Verdict:
         ]  # before the events
         verifier, broken = Verifier([*signed, *anchors], known), None
         async for one in _all(door, "/audit", {}, everything=True):
-            if broken := verifier.take(Link.of(one)):
+            if broken := verifier.take(ChainLink.of(one)):
                 break
     broken = broken or verifier.end()
     return Verdict(verifier.count, len(signed), len(anchors), broken)

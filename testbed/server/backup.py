@@ -24,7 +24,7 @@ from testbed_api.backup.archive import TABLES, Manifest, Part
 from testbed_api.backup.dump import Dumper
 from testbed_api.backup.restore import Target
 from testbed_api.domain import audit
-from testbed_api.domain.audit import Event, Outcome
+from testbed_api.domain.audit import AuditOutcome, Event
 from testbed_api.registry import tables
 from testbed_api.retention.deletions import Loss
 from testbed_api.settings import ServerSettings
@@ -125,7 +125,9 @@ async def restore(
         )
         facts = audit.details({"taken": manifest.taken})
         what, now_ns = f"backup {manifest.sha256}", clock.now_ns()
-        await kept.registry.append([Event(now_ns, "restore", what, Outcome.ALLOWED, details=facts)])
+        await kept.registry.audit.append(
+            [Event(now_ns, "restore", what, AuditOutcome.ALLOWED, details=facts)]
+        )
     mark.unlink()
     return manifest, losses
 

@@ -19,7 +19,7 @@ from broker.process import parent_death
 from testbed.server import pki
 from testbed.terminal import run
 from testbed_api import certificates, service
-from testbed_api.service import Server, Services
+from testbed_api.service import BrokerServices, RunningServer
 from testbed_api.settings import DEVELOPMENT, MOSQUITTO, NO_TLS, ServerSettings
 
 RESTART_S = 1.0
@@ -28,7 +28,9 @@ STOP_S = 15.0
 log = structlog.get_logger()
 
 
-async def up(settings: ServerSettings, clock: Clock, on_ready: Callable[[Server], None]) -> None:
+async def up(
+    settings: ServerSettings, clock: Clock, on_ready: Callable[[RunningServer], None]
+) -> None:
     """Serve until cancelled; `on_ready` is told once where everything is."""
     if settings.inner_door is not None:
         raise Invalid(
@@ -57,7 +59,10 @@ async def up(settings: ServerSettings, clock: Clock, on_ready: Callable[[Server]
 
 
 async def api(
-    settings: ServerSettings, services: Services, clock: Clock, on_ready: Callable[[Server], None]
+    settings: ServerSettings,
+    services: BrokerServices,
+    clock: Clock,
+    on_ready: Callable[[RunningServer], None],
 ) -> None:
     """Serve the API alone until cancelled."""
     async with service.serve_api(settings, services, clock) as server:
@@ -66,7 +71,7 @@ async def api(
 
 
 async def _recorder(
-    settings: ServerSettings, server: Server, credential: str, clock: Clock
+    settings: ServerSettings, server: RunningServer, credential: str, clock: Clock
 ) -> None:
     """The recorder's process, started again whenever it ends."""
     environment = os.environ | {
@@ -129,14 +134,14 @@ def _hosts(listening: str) -> Sequence[str]:
     return [socket.gethostname()] if anywhere else [listening]
 
 
-def told_as_json(say: Callable[[object], None], server: Server) -> None:
+def told_as_json(say: Callable[[object], None], server: RunningServer) -> None:
     """Where everything is, as one line of JSON."""
     where = {"event": "ready", "api": server.api_url, "broker": server.way.broker}
     ca = None if server.doors.ca is None else str(server.doors.ca)
     say(where | {"ca": ca, "administrator": server.administrator})
 
 
-def told(out: Console, server: Server) -> None:
+def told(out: Console, server: RunningServer) -> None:
     """Where everything is, in words; the first administrator's credential once."""
     out.print(f"API     {server.api_url}/api/v1/docs")
     out.print(f"broker  {server.way.broker}")
