@@ -34,7 +34,7 @@ async def enrol(code: str, url: str | None, settings: GatewaySettings) -> Any:
     own = ApiSettings()
     async with api_client.connect(url or own.api, "", ca=own.ca) as connection:
         enrolled = await connection.request("POST", "/enrolments", json=body)
-    file = identity.keep(folder, enrolled.pop("credential"))
+    file = identity.store_credential(folder, enrolled.pop("credential"))
     return enrolled | {"file": str(file), "fingerprint": claim.fingerprint}
 
 

@@ -39,13 +39,13 @@ def run(mapping: Mapping) -> None:
     """Read the machine and publish its samples, until Ctrl-C."""
     from broker.settings import BusSettings
     from gateway import identity, service
-    from gateway.mapping import model as mappings
+    from gateway.mapping import file as mapping_file
     from gateway.settings import GatewaySettings
 
     async def go() -> None:
         own = settings(GatewaySettings)
-        bus = identity.told(settings(BusSettings), own.gateway_identity)
-        await service.run(mappings.load(mapping), own, bus, WallClock())
+        bus = identity.with_stored_credential(settings(BusSettings), own.gateway_identity)
+        await service.run(mapping_file.load(mapping), own, bus, WallClock())
 
     terminal_run.run(go(), keeps_data=True)
 

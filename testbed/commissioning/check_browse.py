@@ -14,10 +14,11 @@ from broker.settings import address_of
 from gateway.commissioning import browse as browsing
 from gateway.commissioning import check as checking
 from gateway.commissioning import mqtt_browse
+from gateway.commissioning.findings import Severity
 from gateway.commissioning.mqtt_browse import LISTEN_S
-from gateway.links.opcua.security import Proof
-from gateway.mapping import model as mappings
-from gateway.mapping.model import Broker, Policy, Security, Server
+from gateway.links.opcua.security import ClientCredentials
+from gateway.mapping import file as mapping_file
+from gateway.mapping.model import MqttBroker, OpcUaServer, Policy, Security, host_of
 from gateway.settings import SourceSettings
 
 SECURITY = ("none", "sign-and-encrypt")
@@ -37,9 +38,9 @@ class Endpoint:
     user: str = ""
 
     @property
-    def server(self) -> Server:
+    def server(self) -> OpcUaServer:
         """The OPC UA server with its security, which must be given; raises Invalid."""
-        host = mappings.host_of(self.url)
+        host = host_of(self.url)
         if self.security not in SECURITY:
             given = (
                 "not said" if self.security is None else f"{self.security!r}, which is not known"
@@ -59,18 +60,18 @@ class Endpoint:
             return browsing.server(self.url, None)
         policy = Policy(self.policy)
         return browsing.server(
-            self.url, Security(policy, self.user, as_certificate=False, host=host)
+            self.url, Security(policy=policy, user=self.user, as_certificate=False, host=host)
         )
 
 
-def gateway_proof() -> Proof:
+def gateway_proof() -> ClientCredentials:
     """The certificate and the password with which the gateway on this machine signs in."""
-    return Proof.of(SourceSettings(), WallClock())
+    return ClientCredentials.from_settings(SourceSettings(), WallClock())
 
 
 async def check(path: Path, print_line: Callable[[Any], None], *, as_json: bool) -> bool:
     """Check a mapping file against its server, print the findings; True if none is an error."""
-    findings = await checking.check(mappings.load(path), gateway_proof())
+    findings = await checking.check(mapping_file.load(path), gateway_proof())
     if as_json:
         print_line([asdict(finding) for finding in findings])
     elif not findings:
@@ -78,7 +79,7 @@ async def check(path: Path, print_line: Callable[[Any], None], *, as_json: bool)
     else:
         for finding in findings:
             print_line(str(finding))
-    return not any(finding.severity is checking.Severity.ERROR for finding in findings)
+    return not any(finding.severity is Severity.ERROR for finding in findings)
 
 
 async def browse(endpoint: Endpoint, write: Path | None, equipment: str, out: Console) -> None:
@@ -108,13 +109,13 @@ async def _browse_broker(url: str, address: EquipmentAddress, out: Console) -> s
     user, _, host_port = url.removeprefix("mqtt://").rpartition("@")
     plain = f"mqtt://{host_port}"
     try:
-        broker = Broker(plain, user, timeout_s=LISTEN_S, keepalive_s=10)
+        broker = MqttBroker(url=plain, user=user, timeout_s=LISTEN_S, keepalive_s=10)
         address_of(plain)
     except ValueError as exc:
         raise Invalid(str(exc)) from exc
     out.print(f"listening to {plain} for {LISTEN_S:g} s …")
     password = SourceSettings().source_password.get_secret_value()
-    topics = await mqtt_browse.overheard(broker, password, ("#",), LISTEN_S)
+    topics = await mqtt_browse.listen(broker, password, ("#",), LISTEN_S)
     for line in mqtt_browse.lines(topics):
         out.print(line)
     if not topics:

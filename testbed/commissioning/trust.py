@@ -8,10 +8,10 @@ from rich.console import Console
 
 from broker.errors import Invalid, Refused
 from gateway.links.opcua import certificate_trust, security
-from gateway.links.opcua.certificate_trust import Shown, Trusted
-from gateway.links.opcua.pki import Own
-from gateway.mapping import model as mappings
-from gateway.mapping.model import Server
+from gateway.links.opcua.certificate_trust import PresentedCertificate, TrustedCertificates
+from gateway.links.opcua.pki import OwnCertificate
+from gateway.mapping import file as mapping_file
+from gateway.mapping.model import OpcUaServer
 from testbed.commissioning.check_browse import Endpoint, gateway_proof
 
 
@@ -23,9 +23,9 @@ class ServerCertificate:
     the gateway's certificate.
     """
 
-    presented: Shown
-    trusted: Trusted
-    own: Own
+    presented: PresentedCertificate
+    trusted: TrustedCertificates
+    own: OwnCertificate
 
     @property
     def is_pinned(self) -> bool:
@@ -47,7 +47,7 @@ async def fetch_certificate(source: str, endpoint: Endpoint) -> ServerCertificat
         )
     proof = gateway_proof()
     own = proof.pki.own()
-    presented = await security.shown(server, server.security)
+    presented = await security.presented_certificate(server, server.security)
     now_ns = proof.clock.now_ns()
     flaw = certificate_trust.flaw_of(presented, host=server.security.host, now_ns=now_ns)
     if flaw is not None:
@@ -56,10 +56,10 @@ async def fetch_certificate(source: str, endpoint: Endpoint) -> ServerCertificat
     return ServerCertificate(presented=presented, trusted=trusted, own=own)
 
 
-def _server(source: str, endpoint: Endpoint) -> Server:
+def _server(source: str, endpoint: Endpoint) -> OpcUaServer:
     if source.startswith("opc.tcp://"):
         return endpoint.server
-    return mappings.load(Path(source)).server
+    return mapping_file.load(Path(source)).server
 
 
 def print_certificate(server: ServerCertificate, out: Console) -> None:

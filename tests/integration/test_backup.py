@@ -428,7 +428,7 @@ async def said(uplink, seqs):
 
 @pytest.mark.timeout(60)
 async def test_a_gateway_sends_again_what_the_restored_server_lacks(tmp_path):
-    keep = SpoolSettings(2**30, 900.0)
+    keep = SpoolSettings(most_bytes=2**30, keep_marked_s=900.0)
     async with spool.open(tmp_path / "spool.sqlite", epoch="one", settings=keep) as kept:
         async with (
             serving(tmp_path / "data") as server,
