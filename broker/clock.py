@@ -7,6 +7,7 @@ leases, deadlines and staleness follow a `Clock`; time-outs of a transport are r
 
 import asyncio
 import heapq
+import random
 import re
 import time
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,9 @@ from typing import Protocol
 from broker.errors import Invalid
 
 NS_PER_S = 1_000_000_000
+HOUR_S = 3_600
+DAY_S = 86_400
+DAY_NS = DAY_S * NS_PER_S
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TEXT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -82,6 +86,38 @@ class SteppedClock:
         self._now_ns = end_ns
 
 
+class Backoff:
+    """Pauses between attempts: each below a limit that doubles from `first_s` to `longest_s`.
+
+    With full jitter a pause is anything between 0 and the limit, so that many clients of a server
+    that comes back do not all arrive at once; without, it is the limit itself.
+    """
+
+    def __init__(
+        self, clock: Clock, *, first_s: float, longest_s: float, jitter: bool = True
+    ) -> None:
+        """clock: sleeps."""
+        self._clock = clock
+        self._first_s = first_s
+        self._longest_s = longest_s
+        self._jitter = jitter
+        self._limit_s = first_s
+
+    def next_s(self) -> float:
+        """Return the length of the next pause, and double the limit."""
+        limit_s = self._limit_s
+        self._limit_s = min(2 * limit_s, self._longest_s)
+        return random.uniform(0, limit_s) if self._jitter else limit_s  # noqa: S311 - no secret
+
+    def reset(self) -> None:
+        """Begin again at `first_s`: an attempt succeeded."""
+        self._limit_s = self._first_s
+
+    async def pause(self) -> None:
+        """Sleep for the next pause."""
+        await self._clock.sleep(self.next_s())
+
+
 async def _let_others_run() -> None:
     for _ in range(10):  # a wake-up may pass through a few tasks before all of them wait again
         await asyncio.sleep(0)
@@ -119,4 +155,4 @@ def ns_of(text: str) -> int:
         since = moment - _EPOCH
     except (ValueError, OverflowError) as exc:
         raise Invalid(f"{text!r} is not an instant: {exc}") from exc
-    return (since.days * 86_400 + since.seconds) * NS_PER_S + int((found[2] or "").ljust(9, "0"))
+    return (since.days * DAY_S + since.seconds) * NS_PER_S + int((found[2] or "").ljust(9, "0"))

@@ -7,7 +7,6 @@ comes again to a durable session.
 """
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -15,9 +14,10 @@ import structlog
 
 from broker.bus.inbox import Inbox, Message, Overflow
 from broker.bus.mqtt_connection import Connection, Login
-from broker.clock import Clock
+from broker.clock import Backoff, Clock
 from broker.credential import Credential
 from broker.errors import BedError, Forbidden, Unavailable
+from broker.process import tasks
 from broker.settings import BusSettings
 
 FIRST_PAUSE_S = 0.1
@@ -162,18 +162,19 @@ class Bus:
         """Connect, and connect again, until cancelled."""
         await self._begun.wait()
         loop = asyncio.get_running_loop()
-        pause_s, before = FIRST_PAUSE_S, None
+        backoff = Backoff(self._clock, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S)
+        before: BedError | None = None
         while True:
             began_s = loop.time()
             error = await self._live()
             await self._fall(error)
-            jitter_s = random.uniform(0, pause_s)  # noqa: S311 - no secret
+            pause_s = backoff.next_s()
             # a broker that has just started refuses whom nobody answers for yet: ask once more
             refused = isinstance(error, Forbidden) and isinstance(before, Forbidden)
-            await self._clock.sleep(REFUSED_PAUSE_S if refused else jitter_s)
+            await self._clock.sleep(REFUSED_PAUSE_S if refused else pause_s)
             before = error
-            lasted = loop.time() - began_s > 2 * LONGEST_PAUSE_S
-            pause_s = FIRST_PAUSE_S if lasted else min(pause_s * 2, LONGEST_PAUSE_S)
+            if loop.time() - began_s > 2 * LONGEST_PAUSE_S:
+                backoff.reset()
 
     async def _live(self) -> Unavailable | Forbidden:
         """One connection from its making to its end, and what ended it."""
@@ -224,14 +225,5 @@ async def open(  # noqa: A001 - `client.open` says what it does
     and the auditor only.
     """
     bus = Bus(settings, clock, client_id=client_id, durable=durable)
-    failure: Exception | None = None
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(bus.run(), name="bus connection")
-        try:
-            yield bus
-        except Exception as exc:  # noqa: BLE001 - given back below as it was, not in a group
-            failure = exc
-        finally:
-            running.cancel()
-    if failure is not None:
-        raise failure
+    async with tasks.background({"bus connection": bus.run()}):
+        yield bus

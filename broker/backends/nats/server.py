@@ -19,8 +19,9 @@ from broker.backends.nats import auth_callout, storage_limits
 from broker.backends.nats.auth_callout import ConnectRequest, Permissions
 from broker.backends.nats.auth_service import Authorize, AuthService, Keys, OnDisconnect
 from broker.backends.nats.child_process import NatsProcess
-from broker.clock import Clock
+from broker.clock import Backoff, Clock
 from broker.errors import Taken, Unavailable
+from broker.process import files, tasks
 from broker.settings import Address
 from broker.tls import Certificate, Trust
 
@@ -166,29 +167,20 @@ def _door(mqtt: Address, service: AuthService) -> NatsBroker:
 async def _attended(
     service: AuthService, child: NatsProcess | None, folder: Path, clock: Clock
 ) -> AsyncIterator[None]:
-    """Somebody answers; an error inside comes out as it was, not in a group."""
-    failure: Exception | None = None
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(_run(child, service, clock), name="nats-server")
-        watching = tasks.create_task(
-            storage_limits.watch(service, child, folder, clock), name="nats storage"
-        )
-        try:
-            await service.ready()
-            yield
-        except Exception as exc:  # noqa: BLE001 - raised below
-            failure = exc
-        finally:
-            running.cancel()
-            watching.cancel()
-    if failure is not None:
-        raise failure
+    """Run the auth service and the watch over the server's storage until left."""
+    running = {
+        "nats-server": _run(child, service, clock),
+        "nats storage": storage_limits.watch(service, child, folder, clock),
+    }
+    async with tasks.background(running):
+        await service.ready()
+        yield
 
 
 async def _run(child: NatsProcess | None, service: AuthService, clock: Clock) -> None:
     """Answer at the door, and start the server again whenever it ends, until cancelled."""
     loop = asyncio.get_running_loop()
-    pause_s = RESTART_S
+    backoff = Backoff(clock, first_s=RESTART_S, longest_s=RESTART_MOST_S, jitter=False)
     while True:
         began_s = loop.time()
         try:
@@ -199,9 +191,9 @@ async def _run(child: NatsProcess | None, service: AuthService, clock: Clock) ->
         except Unavailable as exc:
             log.warning("broker was not reached from inside", reason=str(exc))
         # to come back late to a server of its own would refuse whoever knocks meanwhile
-        steady = child is None or loop.time() - began_s > STEADY_S
-        pause_s = RESTART_S if steady else min(2 * pause_s, RESTART_MOST_S)
-        await clock.sleep(pause_s)
+        if child is None or loop.time() - began_s > STEADY_S:
+            backoff.reset()
+        await backoff.pause()
 
 
 def _fitting(folder: Path, settings: NatsSettings) -> NatsSettings:
@@ -213,9 +205,7 @@ def _fitting(folder: Path, settings: NatsSettings) -> NatsSettings:
 def _write_config(folder: Path, text: str) -> Path:
     """The file with the server's configuration; it holds secrets, so nobody else may read it."""
     file = folder / "nats.conf"
-    file.touch(mode=0o600)
-    file.chmod(0o600)
-    file.write_text(text)
+    files.replace(file, text.encode())
     return file
 
 
