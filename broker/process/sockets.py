@@ -1,4 +1,4 @@
-"""Which TCP connections a machine has, as its kernel lists them.
+"""Lists the TCP connections of a machine from its kernel.
 
 Source: Linux, proc(5), `/proc/PID/net/tcp` and `tcp6`: addresses are 32-bit words in the machine's
 own byte order, ports are not.
@@ -27,7 +27,7 @@ class Peer:
 
     @classmethod
     def of(cls, host: str | bytes, port: int) -> Self:
-        """From an address in any spelling; raises ValueError if it is none."""
+        """Parse an address in any spelling; raises ValueError if it is none."""
         address = ip_address(host)
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
@@ -35,7 +35,7 @@ class Peer:
 
 
 def established(pid: int) -> set[Peer]:
-    """Who is connected to the machine, or container, that a process runs on; raises OSError."""
+    """Return the peers connected to the machine, or container, of a process; raises OSError."""
     return {peer for name in ("tcp", "tcp6") for peer in _listed(Path(f"/proc/{pid}/net/{name}"))}
 
 
@@ -50,7 +50,7 @@ def _listed(table: Path) -> Iterator[Peer]:
 
 
 def peers(lines: list[str]) -> Iterator[Peer]:
-    """Those at the other end of connections that stand; ValueError where a line lacks sense."""
+    """Parse the peers of established connections; raises ValueError for a malformed line."""
     for line in lines:
         _, _, remote, state, *_ = line.split()
         if state == _ESTABLISHED:
