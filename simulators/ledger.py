@@ -13,7 +13,7 @@ from pathlib import Path
 
 import orjson
 
-from broker.errors import Corrupt, Taken, Unavailable, Unknown
+from broker.errors import Corrupt, Refused, Taken, Unavailable, Unknown
 from simulators.model import SourceRow
 
 VERSION = 1
@@ -76,14 +76,21 @@ def create(path: Path, signals: Sequence[str]) -> Iterator[SourceLedger]:
 def read(path: Path) -> LedgerContent:
     """Read a ledger, without a last line that was cut short: that row was never offered.
 
-    Raises Unknown if there is no such file, Corrupt if it is no ledger.
+    Raises Unknown if there is no such file, Corrupt if it is no ledger, Refused if its version is
+    unknown.
     """
     try:
         head, *lines = path.read_bytes().split(b"\n")
     except OSError as exc:
         raise Unknown(f"the ledger {path} cannot be read: {exc.strerror}") from exc
     try:
-        signals = tuple(orjson.loads(head)["signals"])
+        offered = orjson.loads(head)
+        if offered["v"] != VERSION:
+            raise Refused(
+                f"the ledger {path} has version {offered['v']!r}, this version reads {VERSION}",
+                hint="use the version that wrote it",
+            )
+        signals = tuple(offered["signals"])
         return LedgerContent(signals, tuple(_row(line, len(signals)) for line in lines[:-1]))
     except (KeyError, TypeError, ValueError) as exc:
         raise Corrupt(f"{path} is no ledger: {exc}") from exc

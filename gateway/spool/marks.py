@@ -4,7 +4,7 @@ The spool keeps no note beside a batch that it is marked: its stream's `Held` sa
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import orjson
@@ -51,16 +51,6 @@ def including(held: Held, seqs: list[int]) -> Held:
     if not held.beyond and (seqs[0], seqs[-1]) == (held.upto + 1, held.upto + len(seqs)):
         return Held(seqs[-1])
     return held.including(seqs)
-
-
-def all_but(seqs: Iterable[int], last: int) -> Held:
-    """1..last without these, which ascend."""
-    ranges, first = [], 1
-    for seq in seqs:
-        ranges.append((first, seq - 1))
-        first = seq + 1
-    ranges.append((first, last))
-    return Held.from_ranges((first, last) for first, last in ranges if first <= last)
 
 
 def text_of(held: Held) -> str:

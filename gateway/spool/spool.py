@@ -373,7 +373,7 @@ async def open(  # noqa: A001 - `spool.open` says what it does
 ) -> AsyncIterator[Spool]:
     """The spool in `path`, made under this epoch if it is not there.
 
-    Raises Taken if another gateway has it, Refused if its layout is of a newer version.
+    Raises Taken if another gateway has it, Refused if its layout is an unknown version.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(1, thread_name_prefix="spool") as thread, file.locked(path):

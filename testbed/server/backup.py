@@ -82,7 +82,7 @@ async def backup(to: Path, settings: ServerSettings | None, clock: Clock) -> Man
     async with _source(settings, clock) as source:
         archive.new_folder(to)
         ledger = await archive.write(to, TABLES, source.tables())
-        head = next(archive.lines(to, ledger))
+        head = archive.tables_head(to, ledger)
         parts = []
         for space, stream in await asyncio.to_thread(_streams, to, ledger):
             file = f"samples/{space}/{str(stream).replace('/', '.')}.jsonl.gz"

@@ -56,7 +56,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, text: bytes) -> Self:
-        """Read one; raises Corrupt, or Refused if it is of a newer version."""
+        """Read one; raises Corrupt, or Refused if its version is unknown."""
         try:
             told = orjson.loads(text)
             if told["v"] != VERSION:
@@ -149,6 +149,17 @@ def checked(folder: Path) -> Manifest:
                 hint="nothing was restored; use another copy of the backup",
             )
     return manifest
+
+
+def tables_head(folder: Path, part: Part) -> Mapping[str, Any]:
+    """The first line of the dump of tables; raises Refused if the dump's version is unknown."""
+    head = next(lines(folder, part))
+    if head.get("v") != backup_dump.VERSION:
+        raise Refused(
+            f"the dump has version {head.get('v')!r}, this version reads {backup_dump.VERSION}",
+            hint="make the backup with the version that the server has",
+        )
+    return head
 
 
 def lines(folder: Path, part: Part) -> Iterator[Mapping[str, Any]]:

@@ -11,19 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alembic.script import ScriptDirectory
 from sqlalchemy import BigInteger, LargeBinary, Table, func, insert, select, text
 
 from broker import codec, messages
 from broker.clock import Clock, ns_of
-from broker.errors import Corrupt, Refused, Taken
+from broker.errors import Corrupt, Taken
 from broker.namespace import StreamAddress
 from broker.streams import StreamSpec
 from testbed_api.backup import archive
 from testbed_api.backup.archive import Manifest, Part
-from testbed_api.registry import tables
-from testbed_api.registry.engine import MIGRATIONS, transaction
-from testbed_api.registry.migrations import carrying
+from testbed_api.registry import engine, tables
+from testbed_api.registry.engine import transaction
 from testbed_api.retention import fingerprint
 from testbed_api.retention.deletions import Deletions, Loss, Span
 from testbed_api.retention.fingerprint import EARLIEST_NS, LATEST_NS, Fingerprint
@@ -77,13 +75,8 @@ def _loss(part: Part, last_ns: int | None, taken_ns: int, now_ns: int) -> Loss:
 
 
 def check_schema(manifest: Manifest) -> None:
-    """Raise Refused if the tables are of a newer version than these."""
-    known = {one.revision for one in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
-    if manifest.schema not in known:
-        raise Refused(
-            f"the backup is of a newer version: its tables have schema {manifest.schema}",
-            hint="restore it with the version that made it, or a newer one",
-        )
+    """Raise Refused if the tables in the backup have an unknown version of the schema."""
+    engine.check_schema(manifest.schema, "the backup")
 
 
 async def _must_be_empty(
@@ -172,21 +165,13 @@ def _blocks(
 
 
 async def _restore_tables(sql: "AsyncConnection", lines: Iterator[Mapping[str, Any]]) -> int:
-    """Insert all rows; a column that the backup does not know keeps its default.
-
-    Credentials of before there were people and machines come last: they need organisations.
-    """
+    """Insert all rows, and return how many; a column that the backup lacks keeps its default."""
     known = {str(table): table for table in tables.metadata.sorted_tables}
-    former: list[dict[str, Any]] = []
     count = 0
     for told in lines:
         if "table" not in told:
             continue
         table = known[told["table"]]
-        if table is tables.principals and "secret_hash" in told["columns"]:
-            former += rows_of([told], table)
-            count += len(told["rows"])
-            continue
         packed = {one.name for one in table.columns if isinstance(one.type, LargeBinary)}
         rows = [
             {name: _unpacked(value) if name in packed else value for name, value in row.items()}
@@ -194,7 +179,6 @@ async def _restore_tables(sql: "AsyncConnection", lines: Iterator[Mapping[str, A
         ]
         await sql.execute(insert(table), rows)
         count += len(rows)
-    await sql.run_sync(carrying.carry_over, former)
     if sql.dialect.name == "postgresql":
         await _count_on(sql, known.values())
     return count

@@ -37,7 +37,7 @@ from testbed_api.domain.audit import Act, Outcome
 from testbed_api.registry import access_log
 from testbed_api.registry.registry import Registry
 
-OLD = "run `testbed broker-config` again and restart Mosquitto: its files are of an older version"
+RENEW = "run `testbed broker-config` again and restart Mosquitto: it must publish its log"
 LINES = 10_000
 """That wait to be written down; beyond them the oldest go, and that is made up for."""
 TICK_S = 1.0
@@ -275,7 +275,7 @@ class Overhearing:
         if self._is_deaf:
             return
         self._is_deaf = True
-        log.error("mosquitto tells of no connection", hint=OLD)
+        log.error("mosquitto tells of no connection", hint=RENEW)
         await self._missed(DEAF)
 
     async def _missed(self, why: str, **facts: object) -> None:

@@ -20,24 +20,15 @@ class PartyQueries(Queries):
     """Organisations, and their people and machines over time: a row each stretch, ended once."""
 
     async def add_organisation(self, organisation: Organisation) -> None:
-        """Keep a new one; raises Taken.
-
-        One that never had a person, as from before there were any, is new too.
-        """
+        """Add a new organisation; raises Taken if there is one with this id."""
         row = {"id": organisation.id, "name": organisation.name, "kind": organisation.kind}
-        table, people = tables.organisations, tables.principals
+        table = tables.organisations
         self.tells(founded=organisation.id, party=organisation.kind)
         async with self._transaction(write=True) as sql:
             known = select(table.c.id).filter_by(id=organisation.id)
-            if (await sql.execute(known)).first() is None:
-                await sql.execute(insert(table).values(**row))
-                return
-            somebody = select(people.c.id).filter_by(
-                organisation=organisation.id, kind=PrincipalKind.PERSON
-            )
-            if (await sql.execute(somebody.limit(1))).first() is not None:
+            if (await sql.execute(known)).first() is not None:
                 raise Taken(f"organisation {organisation.id!r} exists already")
-            await sql.execute(update(table).filter_by(id=organisation.id).values(**row))
+            await sql.execute(insert(table).values(**row))
 
     async def organisations(self) -> list[Organisation]:
         """All, by id."""

@@ -230,7 +230,7 @@ async def open(  # noqa: A001
     """The store in one file, made if it is not there.
 
     most_bytes: of memory that DuckDB uses.  Raises Taken if another process has it, Refused
-    if its layout is of a newer version, Corrupt if it is no such file.
+    if its layout is an unknown version, Corrupt if it is no such file.
     """
     file = duckdb_file.File(path, {"memory_limit": f"{most_bytes}B", "threads": threads})
     with duckdb_file.translated():

@@ -113,7 +113,7 @@ class Projection:
         await self._admit(passwords)
 
     def peers(self) -> set[Peer]:
-        """Return the peers of open sockets on Mosquitto's machine; raises Unavailable."""
+        """Return the peers of Mosquitto's established connections; raises Unavailable."""
         try:
             return sockets.established(_pid(self._folder))
         except (OSError, ValueError) as exc:
@@ -213,7 +213,7 @@ async def project(bus: client.Bus, folder: Path) -> AsyncIterator[Projection]:
 def _pid(folder: Path) -> int:
     """Return Mosquitto's process id; raises OSError or ValueError if there is none."""
     pid = int((folder / PID).read_text())
-    if Path(f"/proc/{pid}/comm").read_text().strip() != PROCESS:
+    if sockets.process_name(pid) != PROCESS:
         raise ProcessLookupError(0, f"process {pid} is another one by now")
     return pid
 

@@ -21,7 +21,7 @@ LINES = "application/x-ndjson"
     openapi_extra=asks(Action.OPERATE),
     summary="Registry and ledger, as of one moment",
     response_class=StreamingResponse,
-    responses=openapi_examples.answer('{"v":1,"schema":"0006","taken":"…"}\n…\n', LINES),
+    responses=openapi_examples.answer('{"v":1,"schema":"0001","taken":"…"}\n…\n', LINES),
 )
 async def tables(parts: Given, caller: Asking) -> StreamingResponse:
     """For who operates the testbed: `testbed backup` asks for this first, then for the samples.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import Corrupt, Taken, Unavailable, Unknown
+from broker.errors import Corrupt, Refused, Taken, Unavailable, Unknown
 from simulators import ledger
 from simulators.model import SourceRow
 
@@ -104,6 +104,12 @@ def test_a_disk_that_is_full_from_the_start_is_told():
 def test_what_is_no_ledger_is_told(path, content):
     path.write_bytes(content)
     with pytest.raises(Corrupt, match="is no ledger"):
+        ledger.read(path)
+
+
+def test_a_ledger_of_an_unknown_version_is_refused(path):
+    path.write_bytes(b'{"v":2,"signals":["a","b"]}\n')
+    with pytest.raises(Refused, match="has version 2, this version reads 1"):
         ledger.read(path)
 
 

@@ -1,4 +1,4 @@
-"""Spools of older versions: what waits in them is sent, whatever layout they were written in."""
+"""The spool's first layout, frozen as it stands in a file, and the refusal of every other."""
 
 import sqlite3
 from pathlib import Path
@@ -13,63 +13,26 @@ from gateway.spool import spool
 from gateway.spool.file import LAYOUT
 from gateway.spool.spool import SpoolSettings
 
-COMMON = (
-    "CREATE TABLE spool (layout INTEGER NOT NULL, epoch TEXT NOT NULL)",
-    "CREATE TABLE streams (stream TEXT PRIMARY KEY, seq INTEGER NOT NULL, last_ns INTEGER)",
-    "CREATE UNIQUE INDEX unmarked ON batches (stream, seq) WHERE marked_ns IS NULL",
-    "CREATE INDEX due ON batches (due_ns) WHERE marked_ns IS NULL",
-    "CREATE INDEX marked ON batches (marked_ns) WHERE marked_ns IS NOT NULL",
-    "INSERT INTO spool VALUES (:layout, 'old')",
-    "INSERT INTO streams VALUES ('s', 3, 30)",
-)
-COMMON_4 = (
+TABLES = (
     "CREATE TABLE spool (layout INTEGER, epoch TEXT NOT NULL, bytes INTEGER NOT NULL DEFAULT 0)",
     (
         "CREATE TABLE streams (id INTEGER PRIMARY KEY, stream TEXT UNIQUE NOT NULL,"
         " seq INTEGER NOT NULL, last_ns INTEGER, held TEXT NOT NULL DEFAULT '[]',"
         " gone TEXT NOT NULL DEFAULT '[]')"
     ),
+    (
+        "CREATE TABLE batches (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL,"
+        " seq INTEGER NOT NULL, samples INTEGER NOT NULL, committed_ns INTEGER NOT NULL,"
+        " size INTEGER NOT NULL, body BLOB NOT NULL)"
+    ),
+    "CREATE TABLE names (stream TEXT, spec INTEGER, names TEXT, PRIMARY KEY (stream, spec))",
     "INSERT INTO spool VALUES (:layout, 'old', 0)",
     "INSERT INTO streams VALUES (7, 's', 3, 30, '[[1,1]]', '[]')",
 )
-BATCHES = (
-    "CREATE TABLE batches (id INTEGER PRIMARY KEY, stream TEXT NOT NULL, seq INTEGER NOT NULL,"
-    " body BLOB NOT NULL, {more} committed_ns INTEGER NOT NULL, due_ns INTEGER NOT NULL,"
-    " tries INTEGER NOT NULL DEFAULT 0, marked_ns INTEGER)"
+BATCH = (
+    "INSERT INTO batches VALUES (:seq, 7, :seq, 0, 10, length(:body), :body)",
+    "UPDATE spool SET bytes = bytes + length(:body)",
 )
-BATCHES_3 = """
-CREATE TABLE batches (id INTEGER PRIMARY KEY, stream TEXT NOT NULL, seq INTEGER NOT NULL,
-  samples INTEGER NOT NULL, committed_ns INTEGER NOT NULL, due_ns INTEGER NOT NULL,
-  tries INTEGER NOT NULL DEFAULT 0, marked_ns INTEGER);
-CREATE TABLE bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
-CREATE TABLE names (stream TEXT, spec INTEGER, names TEXT, PRIMARY KEY (stream, spec))
-"""
-BATCHES_4 = """
-CREATE TABLE batches (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, seq INTEGER NOT NULL,
-  samples INTEGER NOT NULL, committed_ns INTEGER NOT NULL, size INTEGER NOT NULL,
-  body BLOB NOT NULL);
-CREATE TABLE names (stream TEXT, spec INTEGER, names TEXT, PRIMARY KEY (stream, spec))
-"""
-BATCHES_OF = {
-    "1, the first": (1, BATCHES.format(more="first_ns INTEGER, last_ns INTEGER,")),
-    "1, with holes": (1, BATCHES.format(more="holes BLOB,")),
-    "2": (2, BATCHES.format(more="holes BLOB,")),
-    "3": (3, BATCHES_3),
-    "4": (4, BATCHES_4),
-}
-
-INSERTED = """
-INSERT INTO batches (stream, seq, body, committed_ns, due_ns, marked_ns)
-VALUES ('s', :seq, :body, 10, 10, :marked_ns)
-"""
-INSERTED_3 = """
-INSERT INTO batches VALUES (:seq, 's', :seq, 0, 10, 10, 0, :marked_ns);
-INSERT INTO bodies VALUES (:seq, :body)
-"""
-INSERTED_4 = """
-INSERT INTO batches VALUES (:seq, 7, :seq, 0, 10, length(:body), :body);
-UPDATE spool SET bytes = bytes + length(:body)
-"""
 
 
 def body(seq: int) -> bytes:
@@ -79,19 +42,15 @@ def body(seq: int) -> bytes:
     )
 
 
-def written(path: Path, layout: int, batches: str) -> Path:
-    """A spool of that layout: three batches, the first of them marked."""
-    inserted = {1: INSERTED, 2: INSERTED, 3: INSERTED_3}.get(layout, INSERTED_4)
+def written(path: Path, layout: int) -> Path:
+    """A spool that says it is of that layout: three batches, the first of them marked."""
     file = sqlite3.connect(path)
     with file:
-        for statement in batches.split(";"):
-            file.execute(statement)
-        for statement in COMMON if layout < 4 else COMMON_4:
+        for statement in TABLES:
             file.execute(statement, {"layout": layout})
-        for seq, marked_ns in ((1, 20), (2, None), (3, None)):
-            row = {"seq": seq, "body": body(seq), "marked_ns": marked_ns}
-            for statement in inserted.split(";"):
-                file.execute(statement, row)
+        for seq in (1, 2, 3):
+            for statement in BATCH:
+                file.execute(statement, {"seq": seq, "body": body(seq)})
     file.close()
     return path
 
@@ -104,16 +63,13 @@ def layout_of(path: Path) -> int:
         file.close()
 
 
-def test_there_is_a_file_of_every_layout() -> None:
-    assert {layout for layout, _ in BATCHES_OF.values()} == set(range(1, LAYOUT + 1))
-
-
-@pytest.mark.parametrize("which", BATCHES_OF)
-async def test_what_waits_in_an_older_spool_is_sent_and_marked(tmp_path: Path, which: str) -> None:
-    path = written(tmp_path / "s.sqlite", *BATCHES_OF[which])
+async def test_what_waits_in_a_spool_of_the_first_layout_is_sent_and_marked(
+    tmp_path: Path,
+) -> None:
+    path = written(tmp_path / "s.sqlite", 1)
     async with spool.open(path, epoch="new") as kept:
         due = await kept.due(10**12, 10)
-        assert [(one.stream, one.seq, bytes(one.body)) for one in due] == [
+        assert [(batch.stream, batch.seq, bytes(batch.body)) for batch in due] == [
             ("s", 2, body(2)),
             ("s", 3, body(3)),
         ]
@@ -123,43 +79,23 @@ async def test_what_waits_in_an_older_spool_is_sent_and_marked(tmp_path: Path, w
         depth = await kept.depth()
         assert (depth.unmarked, depth.bytes) == (
             0,
-            sum(len(one.body) for one in await kept.bodies()),
+            sum(len(batch.body) for batch in await kept.bodies()),
         )
     assert layout_of(path) == LAYOUT
     assert spool_file.unmarked(path) == 0
 
 
-@pytest.mark.parametrize("which", BATCHES_OF)
-async def test_an_older_spool_that_is_full_drops_nothing_it_cannot_name(
-    tmp_path: Path, which: str
-) -> None:
-    path = written(tmp_path / "s.sqlite", *BATCHES_OF[which])
+async def test_a_spool_that_is_full_drops_no_batch_without_samples_to_name(tmp_path: Path) -> None:
+    path = written(tmp_path / "s.sqlite", 1)
     async with spool.open(path, epoch="new", settings=SpoolSettings(1, 900.0)) as kept:
         await kept.commit([], 300)
-        assert [one.seq for one in await kept.bodies()] == [2, 3]
+        assert [batch.seq for batch in await kept.bodies()] == [2, 3]
 
 
-async def test_a_spool_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    path = written(tmp_path / "s.sqlite", LAYOUT + 1, BATCHES_OF["4"][1])
-    with pytest.raises(Refused, match=rf"{path} has layout {LAYOUT + 1}.*run the version"):
+async def test_a_spool_of_an_unknown_layout_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = written(tmp_path / "s.sqlite", LAYOUT + 1)
+    sentence = rf"{path} has layout {LAYOUT + 1}, this version reads {LAYOUT}.*run the version"
+    with pytest.raises(Refused, match=sentence):
         async with spool.open(path, epoch="new"):
             pass
     assert layout_of(path) == LAYOUT + 1
-
-
-async def test_a_migration_that_fails_leaves_the_spool_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = written(tmp_path / "s.sqlite", *BATCHES_OF["1, the first"])
-
-    def broken(sql: sqlite3.Connection) -> None:
-        sql.execute("ALTER TABLE batches ADD COLUMN half INTEGER")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(spool_file, "_MIGRATIONS", {1: broken})
-    with pytest.raises(KeyboardInterrupt):
-        async with spool.open(path, epoch="new"):
-            pass
-    monkeypatch.undo()
-    async with spool.open(path, epoch="new") as kept:
-        assert [one.seq for one in await kept.due(10**12, 10)] == [2, 3]
