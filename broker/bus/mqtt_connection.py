@@ -161,8 +161,8 @@ class Connection:
         """
         if not self._durable:
             inbox.leave()
-            kept = {topic_filter for other in self._inboxes for topic_filter in other.filters}
-            dropped = [topic_filter for topic_filter in inbox.filters if topic_filter not in kept]
+            others = {topic_filter for other in self._inboxes for topic_filter in other.filters}
+            dropped = [topic_filter for topic_filter in inbox.filters if topic_filter not in others]
             if dropped and not self.lost.done():
                 self._transport.write(mqtt_packets.unsubscribe(self._session.next_id(), dropped))
         self.resume()

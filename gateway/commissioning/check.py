@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from broker.clock import DAY_S
 from broker.errors import Forbidden, Refused, Unavailable
 from broker.streams import Signal, StreamSpec
 from gateway.commissioning import mqtt_browse
@@ -65,7 +66,7 @@ def _own(mapping: Mapping, proof: Proof | None) -> Iterator[Finding]:
     if left_s < pki.SOON_S:
         yield Finding(
             Severity.WARNING,
-            f"the gateway's own certificate ends in {left_s / 86_400:.0f} days: move"
+            f"the gateway's own certificate ends in {left_s / DAY_S:.0f} days: move"
             f" {own.file.parent} away, `testbed gateway trust` makes a new one, and the server's"
             " owner must trust it",
         )

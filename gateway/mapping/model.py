@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from broker.batch import MOST_VALUES, EquipmentKind
+from broker.clock import DAY_S
 from broker.errors import Invalid, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress, checked_id
 from broker.pydantic_checks import validated_by
@@ -190,7 +191,7 @@ _Node = Annotated[str, validated_by(node_names.parse)]
 _Topic = Annotated[str, validated_by(payloads.checked_topic)]
 _Pointer = Annotated[str, validated_by(payloads.pointer)]
 _Number = Annotated[float, validated_by(_finite)]
-_Seconds = Annotated[float, Field(gt=0, le=86_400), validated_by(_finite)]
+_Seconds = Annotated[float, Field(gt=0, le=DAY_S), validated_by(_finite)]
 
 
 class _Strict(BaseModel):
@@ -235,7 +236,7 @@ class _Batch(_Strict):
 class _Stream(_Strict):
     signals: Annotated[dict[_SignalName, _Signal], Field(min_length=1, max_length=1_000)]
     trigger: Trigger | None = None
-    period_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    period_s: Annotated[float, Field(ge=0, le=DAY_S)] = 0.0
     publishing_interval_s: _Seconds = 0.5
     max_silence_s: _Seconds = 10.0
     batch: _Batch = _Batch()

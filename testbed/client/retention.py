@@ -5,12 +5,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from broker.clock import ns_of
+from broker.clock import DAY_S, ns_of
 from broker.errors import Invalid
 from broker.namespace import LIVE, StreamAddress, checked_space
 from testbed.client import api
 
-PATIENCE_S = 24 * 3600.0
+PATIENCE_S = float(DAY_S)
 """A deletion answers when it is done: a year of a fast stream is read and hashed before."""
 
 

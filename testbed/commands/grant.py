@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from broker.clock import DAY_S
 from testbed.client import api, credentials
 from testbed.terminal import run
 from testbed.terminal.options import Json
@@ -12,7 +13,6 @@ from testbed.terminal.screen import out, say_json
 
 grant_app = typer.Typer(help="Who may read streams of others, and why.", no_args_is_help=True)
 
-DAY_S = 86_400
 
 Number = Annotated[int, typer.Argument(help="as `list` shows it")]
 Numbers = Annotated[list[int], typer.Argument(help="as `list` shows them, one or more")]

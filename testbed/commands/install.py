@@ -103,9 +103,13 @@ def broker_config(
         mqtt = Address(host, mqtt_port)
         certificate = secret_files.certificate_of(tls_cert, tls_key, mqtt, insecure=insecure)
         if backend is Backend.MOSQUITTO:
-            found = config_files.MosquittoDeployment(mqtt, store, user, certificate, plugin)
+            found = config_files.MosquittoDeployment(
+                mqtt=mqtt, state=store, user=user, certificate=certificate, plugin=plugin
+            )
             return secret_files.mosquitto_config(folder, found)
-        place = NatsDeployment(Address(host, port), store, health=Address(LOOPBACK, health_port))
+        place = NatsDeployment(
+            inner=Address(host, port), store=store, health=Address(LOOPBACK, health_port)
+        )
         return [secret_files.broker_config(folder, place, mqtt, certificate)]
 
     out.print(f"wrote {' and '.join(map(str, run.run(go())))}")

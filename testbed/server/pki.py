@@ -4,7 +4,6 @@ All are EC P-256, which every party of ours takes.  Keys are for their owner's e
 """
 
 import ipaddress
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from rich.console import Console
 
 from broker.errors import Invalid, Refused, Unavailable
+from broker.process import files
 from broker.tls import Certificate
 from testbed_api import certificates
 
@@ -202,18 +202,6 @@ def _written(
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    _write(to.key, private, 0o600)
-    _write(to.chain, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    files.replace(to.key, private)
+    files.replace(to.chain, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
     return _kept(to.chain, now, made=True)
-
-
-def _write(file: Path, content: bytes, mode: int) -> None:
-    """All of it or nothing."""
-    new = file.with_name(f".{file.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    new.chmod(mode)
-    new.rename(file)

@@ -3,7 +3,6 @@
 One file a secret, named as its setting with `-` for `_`, so that TESTBED_X_Y_FILE names `x-y`.
 """
 
-import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from broker.backends.nats import auth_callout, server
 from broker.backends.nats.server import Keys, NatsDeployment, NatsSettings
 from broker.credential import Credential
 from broker.errors import Invalid, Refused, Unavailable
+from broker.process import files
 from broker.settings import Address
 from broker.tls import Certificate
 from testbed_api.system_secrets import ADMINISTRATOR, API, RECONCILER, RECORDER
@@ -125,12 +125,5 @@ def _read(file: Path) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    """All of it or nothing, for whoever may enter the folder."""
-    new = file.with_name(f".{file.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, READABLE), "w") as opened:
-        opened.write(text.strip() + "\n")
-        opened.flush()
-        os.fsync(opened.fileno())
-    new.chmod(READABLE)
-    new.rename(file)
+    """Write a secret whole or not at all, readable for everybody who may enter the folder."""
+    files.replace(file, (text.strip() + "\n").encode(), mode=READABLE)

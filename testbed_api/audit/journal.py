@@ -19,6 +19,7 @@ from broker.bus import client
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Unavailable
 from broker.namespace import AnchorTopic
+from broker.process import files
 from testbed_api.domain import audit
 from testbed_api.domain.audit import Event, Outcome
 from testbed_api.registry.registry import Registry
@@ -181,12 +182,12 @@ def _kept(file: Path) -> str:
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            made = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            created = files.create_private(file)
         except FileExistsError:
             return file.read_text()
         seed = secrets.token_hex(32)
-        with os.fdopen(made, "w") as opened:
-            opened.write(f"{seed}\n")
+        with created as opened:
+            opened.write(f"{seed}\n".encode())
             opened.flush()
             os.fsync(opened.fileno())
     except OSError as exc:

@@ -112,7 +112,7 @@ async def test_several_clients_of_one_principal_come_in_under_ids_of_their_own(n
 
 
 def test_a_principal_that_could_share_a_client_id_with_another_is_refused():
-    request = nats_server.ConnectRequest("ada--x", ADA.secret, "ada--x")
+    request = nats_server.ConnectRequest(principal="ada--x", secret=ADA.secret, client_id="ada--x")
     assert not nats_server.auth_callout.is_bound(request)
     with pytest.raises(Invalid, match="ada--x"):
         Credential("ada--x", ADA.secret)

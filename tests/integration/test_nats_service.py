@@ -40,7 +40,7 @@ class Porter:
 @contextlib.contextmanager
 def running(folder, inner, mqtt, keys=KEYS, certificate=None):
     file = folder / "nats.conf"
-    place = NatsDeployment(inner, folder / "jetstream")
+    place = NatsDeployment(inner=inner, store=folder / "jetstream")
     file.write_text(nats_server.config(place, mqtt, NatsSettings(certificate=certificate), keys))
     ready = [inner.port, mqtt.port]
     with services.running(

@@ -30,7 +30,7 @@ _SYSTEM, _CONTROL = f"{RESERVED}system", f"{RESERVED}control"
 _READ = ("subscribeLiteral", "publishClientReceive")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MosquittoDeployment:
     """Address and paths of a Mosquitto.
 

@@ -22,7 +22,7 @@ _SEED = "it is the seed of an account's key, SA…, as `testbed secrets init` ma
 _HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectRequest:
     """A client that wants to connect, with the user name and password of its CONNECT packet.
 
@@ -51,7 +51,7 @@ class Permissions:
     durable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CalloutRequest:
     """A connect request as the server passes it on, with the ids that the response must name."""
 
@@ -129,12 +129,12 @@ def read(token: bytes) -> CalloutRequest:
         options, client = claims["connect_opts"], claims["client_info"]
         server_id = claims["server_id"]["id"]
         return CalloutRequest(
-            ConnectRequest(
-                options.get("user", ""),
-                options.get("pass", ""),
-                client.get("mqtt_id", ""),
-                connection_of(server_id, int(client["id"])),
-                str(client.get("host", "")),
+            connect=ConnectRequest(
+                principal=options.get("user", ""),
+                secret=options.get("pass", ""),
+                client_id=client.get("mqtt_id", ""),
+                connection=connection_of(server_id, int(client["id"])),
+                host=str(client.get("host", "")),
             ),
             server_id=server_id,
             user_key=claims["user_nkey"],

@@ -67,7 +67,7 @@ class NatsSettings:
     """Of the MQTT listener, and of the internal one unless it is on loopback; None for no TLS."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NatsBroker:
     """A running NATS server as the port `broker.backends.port.RunningBroker` describes it.
 
@@ -91,7 +91,7 @@ class NatsBroker:
         """Do nothing: a new token is looked up when a client connects with it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NatsDeployment:
     """Addresses and paths of a NATS server.
 
@@ -119,7 +119,9 @@ async def serve(
     settings = settings or NatsSettings()
     mqtt, inner = _free_listeners(settings.host, settings.mqtt_port)
     keys = Keys.make()
-    deployment = NatsDeployment(inner, folder / "jetstream", folder / "nats.log")
+    deployment = NatsDeployment(
+        inner=inner, store=folder / "jetstream", log_file=folder / "nats.log"
+    )
     settings = _with_storage_cap(folder, settings)
     file = _write_config(folder, config(deployment, mqtt, settings, keys))
     child = NatsProcess(file, folder / "nats.log", (inner, mqtt))
@@ -156,11 +158,11 @@ async def attach(
 
 def _broker(mqtt: Address, service: AuthService) -> NatsBroker:
     return NatsBroker(
-        mqtt,
-        service.disconnect,
-        service.connection_counts,
-        service.on_disconnect,
-        service.open_connections,
+        mqtt=mqtt,
+        disconnector=service.disconnect,
+        connection_counts=service.connection_counts,
+        on_disconnect=service.on_disconnect,
+        open_connections=service.open_connections,
     )
 
 

@@ -6,7 +6,6 @@ with the time of its payload, and no news at all without one.
 """
 
 import asyncio
-import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,8 +15,9 @@ import structlog
 from broker.batch import Gap
 from broker.bus.inbox import Inbox, Message
 from broker.bus.mqtt_connection import Connection, Login
-from broker.clock import NS_PER_S, Clock
-from broker.errors import BedError, first_of
+from broker.clock import NS_PER_S, Backoff, Clock
+from broker.errors import BedError
+from broker.process import tasks as process_tasks
 from broker.settings import BusSettings
 from gateway.links.mqtt import payloads
 from gateway.links.mqtt.payloads import Found, Reading
@@ -73,12 +73,13 @@ class MqttLink:
 
     async def run(self) -> None:
         """Read until cancelled, over every break."""
-        pause_s = FIRST_PAUSE_S
+        backoff = Backoff(self._clock, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S)
         while True:
             reason, stood = await self._live()
             self._sink.alarm("server", f"{self._broker.url} is not read: {reason}")
-            pause_s = FIRST_PAUSE_S if stood else min(pause_s * 2, LONGEST_PAUSE_S)
-            await self._clock.sleep(random.uniform(0, pause_s))  # noqa: S311 - no secret
+            if stood:
+                backoff.reset()
+            await backoff.pause()
 
     async def _live(self) -> tuple[str, bool]:
         """One connection from its making to its end: what ended it, and whether it ever stood."""
@@ -101,10 +102,7 @@ class MqttLink:
         except BedError as exc:
             return exc.message, stood
         except ExceptionGroup as group:
-            refused, bugs = group.split(BedError)
-            if bugs is not None or refused is None:
-                raise
-            return first_of(refused).message, stood
+            return process_tasks.first_failure(group).message, stood
         else:
             return reason, stood
         finally:

@@ -46,7 +46,9 @@ def test_the_settings_read_them_from_their_files(tmp_path, monkeypatch):
 def test_the_brokers_configuration_holds_what_the_api_will_show(tmp_path, monkeypatch):
     folder = tmp_path / "secrets"
     secret_files.init(folder)
-    place = NatsDeployment(Address("10.0.0.1", 4222), tmp_path, health=Address("127.0.0.1", 8222))
+    place = NatsDeployment(
+        inner=Address("10.0.0.1", 4222), store=tmp_path, health=Address("127.0.0.1", 8222)
+    )
     file = secret_files.broker_config(folder, place, Address("10.0.0.1", 1883), None)
     told = orjson.loads(file.read_bytes())
     keys = shared(folder, monkeypatch).keys()
@@ -64,7 +66,7 @@ def test_a_brokers_certificate_is_shown_at_every_door_that_others_reach(tmp_path
     folder = tmp_path / "secrets"
     secret_files.init(folder)
     shown = Certificate(Path("/run/secrets/broker.pem"), Path("/run/secrets/broker-key.pem"))
-    place = NatsDeployment(Address(inner, 4222), tmp_path)
+    place = NatsDeployment(inner=Address(inner, 4222), store=tmp_path)
     file = secret_files.broker_config(folder, place, Address("10.0.0.1", 8883), shown)
     told = orjson.loads(file.read_bytes())
     files = {"cert_file": str(shown.chain), "key_file": str(shown.key), "min_version": "1.2"}
@@ -100,7 +102,7 @@ def test_a_folder_with_anything_else_is_refused(tmp_path):
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(Invalid, match=r"broker-callout-password.*testbed secrets init"):
         secret_files.broker_config(
-            tmp_path, NatsDeployment(Address("a", 1), tmp_path), Address("a", 2), None
+            tmp_path, NatsDeployment(inner=Address("a", 1), store=tmp_path), Address("a", 2), None
         )
     with pytest.raises(Invalid, match="TESTBED_BROKER_CALLOUT_PASSWORD_FILE"):
         SharedSecrets().keys()
