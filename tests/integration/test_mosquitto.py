@@ -90,7 +90,7 @@ async def test_what_somebody_else_wrote_is_taken_out(projection):
         {"acltype": kind, "topic": "#", "priority": 9, "allow": True}
         for kind in ("publishClientSend", "publishClientReceive", "subscribePattern")
     ]
-    await projection._obey(
+    await projection._execute(
         {"command": "createRole", "rolename": "more", "acls": everything},
         {"command": "addClientRole", "username": "ada", "rolename": "more", "priority": 1},
         {"command": "createClient", "username": "eve", "password": "eve"},
@@ -104,7 +104,7 @@ async def test_a_role_that_says_more_than_ours_is_none_of_ours(projection):
     wanted = {"ada": admitted()}
     await projection.write({}, wanted)
     more = {"acltype": "subscribePattern", "topic": "#", "priority": 0, "allow": True}
-    await projection._obey({"command": "addRoleACL", "rolename": "ada", **more})
+    await projection._execute({"command": "addRoleACL", "rolename": "ada", **more})
     found = await projection.read()
     assert found != wanted
     await projection.write(found, wanted)
@@ -113,7 +113,7 @@ async def test_a_role_that_says_more_than_ours_is_none_of_ours(projection):
 
 async def test_an_order_that_mosquitto_refuses_is_unavailable(projection):
     with pytest.raises(Unavailable, match="createRole: "):
-        await projection._obey(*[{"command": "createRole", "rolename": "twice"}] * 2)
+        await projection._execute(*[{"command": "createRole", "rolename": "twice"}] * 2)
 
 
 async def test_a_process_id_of_another_is_not_signalled(projection, tmp_path):
