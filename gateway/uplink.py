@@ -95,7 +95,7 @@ class Uplink:
     def _offered(self, committed: Sequence[Kept]) -> int:
         """Send batches without waiting; how many went: none if others wait before them."""
         waits = self._is_held_up or not self._fresh.empty()
-        if waits or not self._announced or self._bus.standing != self._announced:
+        if waits or not self._announced or self._bus.connection_number != self._announced:
             return 0
         now_ns = self._clock.now_ns()
         went = self._bus.offer(
@@ -241,7 +241,7 @@ class Uplink:
 
     async def _publish(self, verb: Verb, kept: Kept) -> bool:
         """Send one batch; False if it cannot go now: it is in the spool and goes later."""
-        if self._bus.standing != self._announced:
+        if self._bus.connection_number != self._announced:
             return False
         try:
             topic = self._topic(verb, kept.stream)

@@ -50,7 +50,7 @@ class Playback:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class PlaybackResult:
     """Result of playing: number of rows, and the time stamp of the last."""
 
     rows: int
@@ -65,7 +65,7 @@ async def play(
     pace: Playback,
     ledger: SourceLedger | None = None,
     on_rows: Callable[[int], None] = lambda _: None,
-) -> Played:
+) -> PlaybackResult:
     """Offer every row once it is due, together with those that fell due meanwhile.
 
     A slow ledger or face delays rows, which are then caught up; no row is left out.  on_rows: gets
@@ -95,7 +95,7 @@ async def play(
     if waiting:
         await offer()
     log.info("source was played", rows=count)
-    return Played(count, last_ns)
+    return PlaybackResult(count, last_ns)
 
 
 def _timed(source: RowSource, pace: Playback, start_ns: int) -> Iterator[tuple[int, SourceRow]]:

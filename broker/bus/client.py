@@ -63,7 +63,7 @@ class Bus:
         return self._connection is not None
 
     @property
-    def standing(self) -> int:
+    def connection_number(self) -> int:
         """Number of the current connection, counted from 1; 0 while there is none."""
         return 0 if self._connection is None else self._count
 
