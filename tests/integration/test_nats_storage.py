@@ -116,7 +116,7 @@ async def test_a_broker_whose_disk_was_full_stores_again_when_there_is_room(tmp_
 
 
 def kept_bytes(folder: Path) -> int:
-    return sum(one.stat().st_size for one in folder.rglob("*.blk"))
+    return sum(block.stat().st_size for block in folder.rglob("*.blk"))
 
 
 async def published(bus: client.Bus, count: int) -> None:
