@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from broker.clock import NS_PER_S, text_of
+from broker.clock import DAY_S, NS_PER_S, text_of
 from broker.messages import Freshness as State
 from broker.messages import Health
 from broker.namespace import StreamAddress
@@ -20,7 +20,7 @@ from testbed_api.recorder.ledger import Trouble
 
 router = APIRouter(tags=["operations"])
 
-_LONGEST_S = 31 * 86_400
+_LONGEST_S = 31 * DAY_S
 
 
 class Lately(Form):
