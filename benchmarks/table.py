@@ -51,9 +51,14 @@ def of(document: Mapping[str, Any]) -> str:
 
 def put_into(path: Path, document: Mapping[str, Any]) -> None:
     """Replace the table that stands between the marks of a page."""
+    put_text_into(path, of(document))
+
+
+def put_text_into(path: Path, text: str) -> None:
+    """Replace what stands between the marks of a page."""
     before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    path.write_text(f"{before}{BEGIN}\n\n{of(document)}\n{END}{after}", encoding="utf-8")
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def _rows(document: Mapping[str, Any]) -> Iterator[Row]:

@@ -1,6 +1,6 @@
 """Tables and profiles say what was measured, and what was not."""
 
-from benchmarks import profiling, table
+from benchmarks import library_table, profiling, table
 
 COSTS = {f"{part}_cpu_s_per_million": 0.5 for part in ("gateway", "broker", "recorder", "store")}
 
@@ -52,3 +52,18 @@ def test_a_profile_counts_a_function_once_a_stack():
     spent = profiling.summed(["main;work;work 3", "main;wait 1"])
     assert spent.alone == {"work": 0.75, "wait": 0.25}
     assert spent.together == {"main": 1.0, "work": 0.75, "wait": 0.25}
+
+
+def test_only_the_comparisons_that_were_measured_are_in_the_table_of_libraries():
+    document = {
+        "mqtt_clients": {
+            name: {"cpu_us": cpu_us, "wall_us": 10 * cpu_us}
+            for name, cpu_us in (("ours", 12.34), ("paho", 72.0), ("aiomqtt", 140.0))
+        },
+        "machine": {},
+        "parts": {"mqtt-clients": {"commit": "abc", "quick": False, "load_before": 0.5}},
+    }
+    text = library_table.of(document)
+    assert "| a message of 2.5 kB at QoS 1, CPU, µs | 12 | 72 | 140 |" in text.splitlines()
+    assert "InfluxDB" not in text
+    assert "commit abc" in text
