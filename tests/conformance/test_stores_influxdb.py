@@ -373,7 +373,10 @@ def errors_of(branch):
     return {branch}.union(*(errors_of(one) for one in branch.__subclasses__()))
 
 
-@pytest.mark.parametrize("error", errors_of(httpx.RequestError) | {httpx.InvalidURL})
+REQUEST_ERRORS = errors_of(httpx.RequestError) | {httpx.InvalidURL}
+
+
+@pytest.mark.parametrize("error", sorted(REQUEST_ERRORS, key=lambda error: error.__name__))
 async def test_every_error_of_a_request_is_translated(error):
     async with httpx.AsyncClient(base_url="http://127.0.0.1:9") as http:
         with pytest.raises(BedError), influxdb_http.translated(http):
