@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.load import Load
 from benchmarks.rig import ORGANISATION, Rig
-from broker import api
+from broker import api_client
 from broker.batch import GOOD, Long
 from broker.namespace import LIVE
 from testbed_api.stores import influxdb
@@ -79,7 +79,7 @@ async def judge(rig: Rig, streams: Sequence[int]) -> Verdict:
     counts = await stored(rig)
     compared = duplicated = wrong = silent = 0
     async with (
-        api.connect(rig.api, rig.owner) as door,
+        api_client.connect(rig.api, rig.owner) as door,
         opened(rig.influxd) as store,
     ):
         gaps, dead = await _declared(rig)

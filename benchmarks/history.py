@@ -17,12 +17,12 @@ import numpy as np
 from benchmarks import counting
 from benchmarks.latency import percentiles
 from benchmarks.load import Ints, Load, signal_name, stream_name
-from broker import api
-from broker.batch import Kind, Wide
+from broker import api_client
+from broker.batch import EquipmentKind, Wide
 from broker.clock import NS_PER_S, Clock, text_of
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
-from testbed.children import child
+from testbed.demo.child_process import child
 from testbed_api.stores import duckdb
 from testbed_api.stores.port import Block, SeriesStore, Window
 from tests.services import influxd as influxd_product
@@ -132,13 +132,13 @@ async def _server(
         machine = EquipmentAddress(TOGETHER.address.organisation, TOGETHER.address.equipment)
         specs = [*ALONE, TOGETHER]
         entries = [{"space": LIVE, "stream": str(spec.address)} for spec in specs]
-        async with api.connect(said["api"], said["administrator"]) as door:
-            owner = await door.found(machine.organisation, owner="bench-owner")
-        async with api.connect(said["api"], owner) as door:
+        async with api_client.connect(said["api"], said["administrator"]) as door:
+            owner = await door.create_organisation(machine.organisation, owner="bench-owner")
+        async with api_client.connect(said["api"], owner) as door:
             body = {"principal": "bench", "reads": entries, "writes": entries}
             key = (await door.request("POST", "/credentials", json=body))["credential"]
-        async with api.connect(said["api"], key) as door:
-            await door.register_equipment(machine, name="bench", kind=Kind.SIMULATED)
+        async with api_client.connect(said["api"], key) as door:
+            await door.register_equipment(machine, name="bench", kind=EquipmentKind.SIMULATED)
             for spec in specs:
                 await door.register_spec(spec)
         headers = {"Authorization": f"Bearer {key}"}

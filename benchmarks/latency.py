@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from benchmarks import rig
 from benchmarks.rig import Rig, Setup
-from broker import api
+from broker import api_client
 from broker.clock import Clock
 from broker.namespace import LIVE
 from broker.settings import BusSettings
@@ -53,7 +53,7 @@ async def _reading(
 ) -> list[float]:
     """Read the first stream for a while; the disk is timed right after, with all still running."""
     address = chain.setup.address(0)
-    async with api.connect(chain.api, chain.owner) as door:
+    async with api_client.connect(chain.api, chain.owner) as door:
         body = {"principal": "reader", "reads": [{"space": LIVE, "stream": str(address)}]}
         key = (await door.request("POST", "/credentials", json=body))["credential"]
     settings = PrototypeSettings(api=chain.api, space=LIVE, inputs={"load": address}, outputs={})

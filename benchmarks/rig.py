@@ -13,9 +13,9 @@ import yaml
 
 from benchmarks import meter
 from benchmarks.load import NAMESPACE, Load, node_name, signal_name, stream_name
-from broker import api
+from broker import api_client
 from broker.namespace import LIVE, StreamAddress
-from testbed.children import Child, child
+from testbed.demo.child_process import Child, child
 from tests.services import influxd as influxd_product
 
 ORGANISATION = "bench"
@@ -100,11 +100,11 @@ async def running(setup: Setup) -> AsyncIterator[Rig]:
         source = await stack.enter_async_context(source_of(setup))
         said = await server.told("ready")
         url = (await source.told("ready"))["url"]
-        async with api.connect(said["api"], said["administrator"]) as door:
-            owner = await door.found(ORGANISATION, owner="bench-owner")
+        async with api_client.connect(said["api"], said["administrator"]) as door:
+            owner = await door.create_organisation(ORGANISATION, owner="bench-owner")
         known = (said["api"], said["broker"], said["administrator"], owner)
         rig = Rig(setup, store, *known, source)
-        async with api.connect(rig.api, rig.owner) as door:
+        async with api_client.connect(rig.api, rig.owner) as door:
             keys = [await _credential(door, setup, one) for one in range(setup.gateways)]
         for number, key in enumerate(keys):
             await stack.enter_async_context(_gateway(rig, number, url, key))
@@ -132,7 +132,7 @@ def _server(folder: Path, store: influxd_product.Influxd) -> Any:
     return child("server", command, log=folder / "server.log", environment=environment)
 
 
-async def _credential(door: api.Api, setup: Setup, number: int) -> str:
+async def _credential(door: api_client.Api, setup: Setup, number: int) -> str:
     streams = _streams(setup, number)
     writes = [{"space": LIVE, "stream": str(setup.address(one))} for one in streams]
     body = {"principal": f"gateway-{number}", "writes": writes}

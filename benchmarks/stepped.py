@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from broker.clock import WallClock
-from gateway.feed import Feed
-from gateway.spool import Spool
+from gateway.pipeline.pipeline import Feed
+from gateway.spool.spool import Spool
 
 ARRIVED = "server to gateway, decoded"
 SHAPED = "shaped, waiting for the spool"

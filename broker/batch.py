@@ -57,19 +57,19 @@ class Source(StrEnum):
     SIMULATED = "simulated"
 
 
-class Kind(StrEnum):
+class EquipmentKind(StrEnum):
     """What a registered equipment is."""
 
     REAL = "real"
     SIMULATED = "simulated"
 
 
-def source_of(kind: Kind, space: str) -> Source:
+def source_of(kind: EquipmentKind, space: str) -> Source:
     """The source that every batch of an equipment must state in a space: evidence rests on it.
 
     A real equipment speaks for itself in `live` only; in a run its data can only be a recording.
     """
-    if kind is Kind.SIMULATED:
+    if kind is EquipmentKind.SIMULATED:
         return Source.SIMULATED
     return Source.LIVE if space == LIVE else Source.RECORDED
 
@@ -82,7 +82,7 @@ class Series(NamedTuple):
     quality: Quality
 
 
-class Table(Mapping[str, Column]):
+class ColumnArray(Mapping[str, Column]):
     """Columns of one dtype as the rows of one array, so that nothing is made for each."""
 
     __slots__ = ("names", "rows")

@@ -27,11 +27,11 @@ from broker.batch import (
     QUALITIES,
     Batch,
     Column,
+    ColumnArray,
     Gap,
     Long,
     Quality,
     Source,
-    Table,
     Times,
     Wide,
     column_dtype,
@@ -73,9 +73,9 @@ def body(batch: Batch, epoch: str | None = None, seq: int | None = None) -> byte
     document["source"] = batch.source
     if batch.input_ns is not None:
         document["input_t"] = text_of(batch.input_ns)
-    document["frames"] = [frame_out(frame) for frame in batch.frames]
+    document["frames"] = [frame_to_json(frame) for frame in batch.frames]
     if batch.gaps:
-        document["gaps"] = [gap_out(gap) for gap in batch.gaps]
+        document["gaps"] = [gap_to_json(gap) for gap in batch.gaps]
     return dumps(document)
 
 
@@ -89,7 +89,7 @@ def dumps(document: object) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def frame_out(frame: Wide | Long) -> dict[str, Any]:
+def frame_to_json(frame: Wide | Long) -> dict[str, Any]:
     """One frame as an object for `dumps`."""
     return _wide_out(frame) if isinstance(frame, Wide) else _long_out(frame)
 
@@ -110,7 +110,7 @@ def _table_out(frame: Wide) -> orjson.Fragment | None:
     values = frame.values
     if len(values) < FEW:
         return None
-    if isinstance(values, Table):
+    if isinstance(values, ColumnArray):
         names, table = values.names, values.rows
     else:
         names, columns = tuple(values), list(values.values())
@@ -184,7 +184,7 @@ def _quality_out(codes: Quality) -> list[str]:
     return [QUALITIES[code] for code in codes.tolist()]
 
 
-def gap_out(gap: Gap) -> dict[str, Any]:
+def gap_to_json(gap: Gap) -> dict[str, Any]:
     """One gap as an object for `dumps`."""
     return {
         "signals": gap.signals,
@@ -233,7 +233,7 @@ def parse(payload: bytes) -> Document:
         source=_source(raw.get("source")),
         input_ns=_instant(raw["input_t"], "input_t") if "input_t" in raw else None,
         frames=tuple(frames),
-        gaps=tuple(gap_in(gap) for gap in gaps),
+        gaps=tuple(gap_from_json(gap) for gap in gaps),
     )
 
 
@@ -283,7 +283,7 @@ def _source(value: object) -> Source:
         raise Corrupt(f"source {str(value)[:60]!r}", hint=f"one of {', '.join(Source)}") from exc
 
 
-def gap_in(raw: object) -> Gap:
+def gap_from_json(raw: object) -> Gap:
     """Read one gap; raises Corrupt."""
     if not isinstance(raw, dict):
         raise Corrupt("a gap that is not an object")
@@ -338,7 +338,7 @@ def fit(document: Document, spec: StreamSpec) -> tuple[Batch, tuple[Misfit, ...]
     """
     if document.spec_version != spec.version:
         raise Corrupt(f"a batch of spec {document.spec_version} read with spec {spec.version}")
-    frames, misfits = frames_in(document.frames, spec)
+    frames, misfits = frames_from_json(document.frames, spec)
     if sum(len(frame) for frame in frames) > MOST_VALUES:
         raise Corrupt("a batch of too many values", hint=f"at most {MOST_VALUES}")
     batch = Batch(
@@ -354,7 +354,7 @@ def fit(document: Document, spec: StreamSpec) -> tuple[Batch, tuple[Misfit, ...]
     return batch, misfits
 
 
-def frames_in(
+def frames_from_json(
     frames: Sequence[Any], spec: StreamSpec
 ) -> tuple[tuple[Wide | Long, ...], tuple[Misfit, ...]]:
     """Hold frames against the spec they were written with."""
@@ -406,7 +406,7 @@ def _wide_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) ->
     return apart
 
 
-def _table_in(columns: Mapping[str, Any], count: int, spec: StreamSpec) -> Table | None:
+def _table_in(columns: Mapping[str, Any], count: int, spec: StreamSpec) -> ColumnArray | None:
     """The columns of a float64 stream read all at once; None if any is not plain."""
     if len(columns) < FEW or set(spec.dtypes) != {Dtype.FLOAT64} or not count:
         return None
@@ -421,7 +421,7 @@ def _table_in(columns: Mapping[str, Any], count: int, spec: StreamSpec) -> Table
     if set(map(type, cells)) != {float}:
         return None
     rows = np.array(cells, np.float64).reshape(len(columns), count)
-    return Table(names, rows) if np.isfinite(rows).all() else None
+    return ColumnArray(names, rows) if np.isfinite(rows).all() else None
 
 
 def _long_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) -> list[Long]:

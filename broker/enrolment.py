@@ -7,14 +7,14 @@ ALPHABET = "ABCDEFGHJKMNPQRSTVWXYZ23456789"
 _PURPOSE = b"connected-testbed: enrol a gateway, 1"
 
 
-def plain(code: str) -> str:
+def normalised(code: str) -> str:
     """A code as it is compared: whatever somebody typed between and around its letters."""
     return "".join(one for one in code.upper() if one in ALPHABET)
 
 
 def statement(code: str, public_key: bytes) -> bytes:
     """The bytes to sign.  public_key: 32 bytes, Ed25519 (RFC 8032)."""
-    return b"\n".join((_PURPOSE, hashlib.sha256(plain(code).encode()).digest(), public_key))
+    return b"\n".join((_PURPOSE, hashlib.sha256(normalised(code).encode()).digest(), public_key))
 
 
 def fingerprint(public_key: bytes) -> str:

@@ -60,7 +60,7 @@ class Held:
         return ((1, self.upto), *self.beyond) if self.upto else self.beyond
 
     @classmethod
-    def of(cls, ranges: Iterable[tuple[int, int]]) -> Self:
+    def from_ranges(cls, ranges: Iterable[tuple[int, int]]) -> Self:
         """From (first, last) pairs in any order; what overlaps or touches becomes one."""
         joined = [(0, 0)]
         for first, last in sorted(ranges):
@@ -72,7 +72,7 @@ class Held:
 
     def including(self, seqs: Iterable[int]) -> Self:
         """The same with these sequence numbers held too."""
-        return self.of([*self.ranges, *((seq, seq) for seq in seqs)])
+        return self.from_ranges([*self.ranges, *((seq, seq) for seq in seqs)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +97,10 @@ def encode_health(health: Health) -> bytes:
 
 def decode_health(payload: bytes) -> Health:
     """Read a health; raises Corrupt."""
-    return health_of(_versioned(payload, "a health"))
+    return health_from_json(_versioned(payload, "a health"))
 
 
-def health_of(raw: Mapping[str, Any]) -> Health:
+def health_from_json(raw: Mapping[str, Any]) -> Health:
     """A health from its JSON object, as on the bus or from the API; raises Corrupt."""
     try:
         last = raw.get("last")
@@ -147,7 +147,7 @@ def _held(raw: Mapping[str, Any]) -> Held:
     return Held(upto, beyond)
 
 
-def spec_json(spec: StreamSpec) -> dict[str, Any]:
+def spec_to_json(spec: StreamSpec) -> dict[str, Any]:
     """A spec as a JSON object; what is at its default is left out."""
     return {
         "v": WIRE_VERSION,
@@ -176,15 +176,15 @@ def spec_json(spec: StreamSpec) -> dict[str, Any]:
 
 def encode_spec(spec: StreamSpec) -> bytes:
     """A spec as JSON."""
-    return orjson.dumps(spec_json(spec))
+    return orjson.dumps(spec_to_json(spec))
 
 
 def decode_spec(payload: bytes) -> StreamSpec:
     """Read a spec; raises Corrupt."""
-    return spec_of(_versioned(payload, "a spec"))
+    return spec_from_json(_versioned(payload, "a spec"))
 
 
-def spec_of(raw: Mapping[str, Any]) -> StreamSpec:
+def spec_from_json(raw: Mapping[str, Any]) -> StreamSpec:
     """A spec from its JSON object; keys that are not known are passed over.  Raises Corrupt."""
     try:
         return StreamSpec(

@@ -19,7 +19,18 @@ from broker.namespace import (
     Verb,
     matches,
 )
-from broker.rights import Action, Entry, Grant, Kind, Listing, Party, Pause, Principal, Rights, Role
+from broker.rights import (
+    Action,
+    Entry,
+    Grant,
+    Listing,
+    Party,
+    Pause,
+    Principal,
+    PrincipalKind,
+    Rights,
+    Role,
+)
 
 Target = (
     StreamTopic | MarkTopic | AnchorTopic | Entry | StreamAddress | EquipmentAddress | str | None
@@ -98,7 +109,7 @@ def decide(rights: Rights, principal: str, action: Action, target: Target, at_ns
     who = rights.principal(principal, at_ns)
     if who is None:
         return Decision(allowed=False, reason="nobody of that name at that time")
-    if who.kind is Kind.SYSTEM:
+    if who.kind is PrincipalKind.SYSTEM:
         on_the_bus = action in {Action.PUBLISH, Action.SUBSCRIBE}
         return Decision(on_the_bus, "a part of the testbed")
     if action is Action.AUDIT and target is None:
@@ -113,7 +124,7 @@ def topics(rights: Rights, principal: str, at_ns: int) -> Topics:
     who = rights.principal(principal, at_ns)
     if who is None:
         return Topics()
-    if who.kind is Kind.SYSTEM:
+    if who.kind is PrincipalKind.SYSTEM:
         return Topics(frozenset({_EVERYTHING}), frozenset({_EVERYTHING}))
     written = set(_written(rights, who))
     publish = {str(StreamTopic(e.space, verb, e.address)) for e in written for verb in _WRITTEN}
@@ -164,8 +175,8 @@ def _writes(rights: Rights, who: Principal, entry: Entry) -> bool:
 
 def _readable(rights: Rights, who: Principal, at_ns: int) -> set[Entry]:
     """All that it reads, in one pass over the grants."""
-    listed = who.scope.reads | who.scope.writes | rights.known
-    own = {one for one in listed if one.address.organisation == who.organisation}
+    named = who.scope.reads | who.scope.writes | rights.known
+    own = {one for one in named if one.address.organisation == who.organisation}
     readable = {one for one in own if _reads(rights, who, one, at_ns).allowed}
     for grant in _grants(rights, who, at_ns):
         if grant.entry not in readable and _opens(rights, who, grant, at_ns).allowed:
@@ -202,7 +213,7 @@ def _reads(rights: Rights, who: Principal, entry: Entry, at_ns: int) -> Decision
     """The heart of it: own streams, and others under a grant that nothing stands against."""
     if entry.address.organisation != who.organisation:
         return _reads_foreign(rights, who, entry, at_ns)
-    if who.kind is Kind.PERSON:
+    if who.kind is PrincipalKind.PERSON:
         allowed = bool(who.roles) and entry in rights.known
         return Decision(allowed, "its organisation's own stream" if allowed else "no such stream")
     allowed = entry in who.scope.reads or _writes(rights, who, entry)
@@ -220,9 +231,9 @@ def _opens(rights: Rights, who: Principal, grant: Grant, at_ns: int) -> Decision
     """Whether a grant to its organisation lets it read: all of one stream say the same."""
     if grant.entry.address.organisation == who.organisation:
         return Decision(allowed=False, reason="nobody grants to itself")
-    if who.kind is Kind.PERSON and not who.roles & _DEVELOPER:
+    if who.kind is PrincipalKind.PERSON and not who.roles & _DEVELOPER:
         return Decision(allowed=False, reason="its roles do not read what others grant")
-    if who.kind is Kind.MACHINE and grant.entry not in who.scope.reads:
+    if who.kind is PrincipalKind.MACHINE and grant.entry not in who.scope.reads:
         return Decision(allowed=False, reason="not in its scope")
     if any(stops(one, grant) and one.span.covers(at_ns) for one in rights.pauses):
         return Decision(allowed=False, reason="paused by its owner")
@@ -256,7 +267,7 @@ def _sees(rights: Rights, who: Principal, target: Target, at_ns: int) -> Decisio
     owner = _equipment_of(target)
     if owner is None:
         return Decision(allowed=False, reason="nothing to be seen")
-    if who.kind is Kind.MACHINE:
+    if who.kind is PrincipalKind.MACHINE:
         allowed = any(
             _is_of(entry, target) and _is_its(rights, who, entry, at_ns)
             for entry in who.scope.reads | who.scope.writes
@@ -264,13 +275,13 @@ def _sees(rights: Rights, who: Principal, target: Target, at_ns: int) -> Decisio
         return Decision(allowed or owner == who.scope.equipment, "what is in its scope")
     if owner.organisation == who.organisation:
         return Decision(bool(who.roles), "its organisation's own")
-    if any(one.equipment == owner for one in listed(rights, who, at_ns)):
+    if any(one.equipment == owner for one in visible_listings(rights, who, at_ns)):
         return Decision(allowed=True, reason="listed to its organisation")
     allowed = any(_is_of(one.entry, target) for one in _grants(rights, who, at_ns))
     return Decision(allowed, "granted" if allowed else "neither listed nor granted")
 
 
-def listed(rights: Rights, who: Principal, at_ns: int) -> Iterator[Listing]:
+def visible_listings(rights: Rights, who: Principal, at_ns: int) -> Iterator[Listing]:
     """What is listed to somebody's organisation at this instant."""
     for one in rights.listings:
         if one.span.covers(at_ns) and (
@@ -286,7 +297,7 @@ def _samples(rights: Rights, who: Principal, target: Target, at_ns: int) -> Deci
         return Decision(allowed=False, reason="no example for it")
     if owner.organisation == who.organisation:
         return Decision(allowed=True, reason="its organisation's own")
-    shown = (one for one in listed(rights, who, at_ns) if one.sample is not None)
+    shown = (one for one in visible_listings(rights, who, at_ns) if one.sample is not None)
     allowed = any(one.equipment == owner for one in shown)
     return Decision(allowed, "listed with an example" if allowed else "no example for it")
 
@@ -321,7 +332,7 @@ def _ruled(rights: Rights, who: Principal, action: Action, target: Target) -> De
         allowed = rights.organisations.get(who.organisation) in rule.parties and target is None
     else:
         allowed = _organisation_of(target) == who.organisation
-    if allowed and who.kind is Kind.MACHINE:
+    if allowed and who.kind is PrincipalKind.MACHINE:
         allowed = rule.writer and _writes_of(rights, who, target)
         return Decision(allowed, "it publishes it" if allowed else f"no machine's to {action}")
     if not allowed:

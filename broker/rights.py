@@ -40,7 +40,7 @@ class Role(StrEnum):
     """Reads what was done, and changes nothing."""
 
 
-class Kind(StrEnum):
+class PrincipalKind(StrEnum):
     """What a principal is."""
 
     SYSTEM = "system"
@@ -107,7 +107,7 @@ class Span:
         """Whether this instant lies in it."""
         return self.from_ns <= at_ns and (self.until_ns is None or at_ns < self.until_ns)
 
-    def holds(self, other: "Span") -> bool:
+    def contains(self, other: "Span") -> bool:
         """Whether all of another lies in it."""
         if self.until_ns is None:
             return self.from_ns <= other.from_ns
@@ -136,16 +136,16 @@ class Principal:
 
     id: str
     organisation: str
-    kind: Kind
+    kind: PrincipalKind
     roles: frozenset[Role] = frozenset()
     scope: Scope = Scope()
     span: Span = Span()
 
     def __post_init__(self) -> None:
         equipment = self.scope.equipment
-        if self.kind is Kind.PERSON and self.scope != Scope():
+        if self.kind is PrincipalKind.PERSON and self.scope != Scope():
             raise Invalid(f"{self.id} is a person, who has roles and no scope")
-        if self.kind is not Kind.PERSON and self.roles:
+        if self.kind is not PrincipalKind.PERSON and self.roles:
             raise Invalid(f"{self.id} is no person, and has no roles")
         if equipment is not None and equipment.organisation != self.organisation:
             raise Invalid(f"{self.id} of {self.organisation} is no gateway of {equipment}")
@@ -229,7 +229,7 @@ class Rights:
                 return one
         return None
 
-    def narrowed(self, principal: str, roles: frozenset[Role] | None) -> "Rights":
+    def with_roles(self, principal: str, roles: frozenset[Role] | None) -> "Rights":
         """What a token of some roles leaves of these: its person has those alone, if it has them.
 
         None leaves everything.  Whoever has none of them is nobody; so is a machine, which has no

@@ -23,7 +23,7 @@ NamedFile = Annotated[Path | None, BeforeValidator(lambda given: given or None)]
 """A file, or none: an empty variable names none, not the folder we are in."""
 
 
-def without_ours(environment: Mapping[str, str]) -> dict[str, str]:
+def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """What a child may inherit that is told its settings, or needs none: no TESTBED_…, for secrets
     are among them.
     """

@@ -28,7 +28,7 @@ class Certificate:
     key: Path
 
 
-class Asked(NamedTuple):
+class TlsEndpoint(NamedTuple):
     """Whom we ask over TLS, for sentences: who and where, and the settings that say so."""
 
     party: str
@@ -43,7 +43,7 @@ class Trust(NamedTuple):
     name: str
 
 
-def trusting(ca: Path | None, *, setting: str = "TESTBED_CA") -> ssl.SSLContext:
+def client_context(ca: Path | None, *, setting: str = "TESTBED_CA") -> ssl.SSLContext:
     """For who connects.
 
     ca: certificates that alone are trusted, None for those the system trusts; a server's own
@@ -65,7 +65,7 @@ def trusting(ca: Path | None, *, setting: str = "TESTBED_CA") -> ssl.SSLContext:
     return context
 
 
-def showing(certificate: Certificate) -> ssl.SSLContext:
+def server_context(certificate: Certificate) -> ssl.SSLContext:
     """For who listens.  Reads files.  Raises Invalid if they are not a certificate and its key."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -82,7 +82,7 @@ def showing(certificate: Certificate) -> ssl.SSLContext:
     return context
 
 
-def failure(exc: BaseException, asked: Asked) -> BedError | None:
+def handshake_error(exc: BaseException, asked: TlsEndpoint) -> BedError | None:
     """What TLS has against a connection; None if something else broke it.
 
     Forbidden where only a changed setting helps, Unavailable where the server's certificate will
@@ -94,21 +94,21 @@ def failure(exc: BaseException, asked: Asked) -> BedError | None:
     if found is None:
         return None
     if found.reason in _NOT_TLS:
-        return plain_door(asked)
+        return no_tls(asked)
     return Unavailable(
         f"{asked.party} broke off the TLS handshake: {found.reason or found}",
         hint=f"is there TLS at the address in {asked.address}?",
     )
 
 
-def plain_door(asked: Asked) -> Unavailable:
+def no_tls(asked: TlsEndpoint) -> Unavailable:
     """Somebody listens there who does not speak TLS."""
     return Unavailable(
         f"{asked.party} does not speak TLS", hint=f"is the address in {asked.address} right?"
     )
 
 
-def _distrusted(exc: ssl.SSLCertVerificationError, asked: Asked) -> BedError:
+def _distrusted(exc: ssl.SSLCertVerificationError, asked: TlsEndpoint) -> BedError:
     code, said = exc.verify_code, exc.verify_message.rstrip(".")
     if code in {_EXPIRED, _TOO_EARLY}:
         state = "has expired" if code == _EXPIRED else "is not valid yet"

@@ -8,23 +8,26 @@ from functools import partial
 
 import structlog
 
-from broker import api, client
+from broker import api_client
 from broker.batch import Batch
+from broker.bus import client
 from broker.clock import Clock
 from broker.credential import Credential
 from broker.errors import Unavailable
 from broker.namespace import StreamAddress
 from broker.settings import BusSettings
 from broker.streams import StreamSpec
-from gateway import anchors, figures, health, metrics, spool
-from gateway.feed import Feed
-from gateway.figures import Sources
-from gateway.links.mqtt import MqttLink
-from gateway.links.opcua import OpcUaLink
-from gateway.links.securing import Proof
-from gateway.mapping import Broker, Mapping
+from gateway import audit_anchors
+from gateway.links.mqtt.link import MqttLink
+from gateway.links.opcua.link import OpcUaLink
+from gateway.links.opcua.security import Proof
+from gateway.mapping.model import Broker, Mapping
+from gateway.monitoring import health, prometheus, stats
+from gateway.monitoring.stats import Sources
+from gateway.pipeline.pipeline import Feed
 from gateway.settings import GatewaySettings, SourceSettings
-from gateway.spool import SpoolSettings
+from gateway.spool import spool
+from gateway.spool.spool import SpoolSettings
 from gateway.uplink import Uplink
 
 SPOOL_PAUSE_S = 0.5
@@ -66,14 +69,14 @@ async def run(
         link = _link(mapping, feed, clock, settings.waiting_messages)
         sources = Sources(feed, uplink, link.counts, kept, bus, specs, clock, settings.spool_bytes)
         telling = health.tell(mapping, feed, uplink, bus, clock, space)
-        keeping = anchors.keep(bus, machine, anchored)
+        keeping = audit_anchors.keep(bus, machine, anchored)
         async with _running(uplink, keeping), _showing(sources, settings):
             try:
                 await _carry(link, feed, telling, uplink, clock)
             finally:
                 drained = await asyncio.shield(_finish(feed, uplink, settings.drain_s))
                 facts = {"equipment": str(machine), "drained": drained}
-                await figures.log_line(sources, "gateway ended", **facts)
+                await stats.log_line(sources, "gateway ended", **facts)
 
 
 def _link(mapping: Mapping, feed: Feed, clock: Clock, waiting_messages: int) -> Link:
@@ -96,7 +99,7 @@ async def _register(
     said = False
     while True:
         try:
-            async with api.connect(settings.api, credential, ca=ca) as door:
+            async with api_client.connect(settings.api, credential, ca=ca) as door:
                 await door.register_equipment(
                     mapping.equipment,
                     name=mapping.name,
@@ -129,11 +132,9 @@ async def _running(uplink: Uplink, keeping: Coroutine[None, None, None]) -> Asyn
 async def _showing(sources: Sources, settings: GatewaySettings) -> AsyncIterator[None]:
     """The figures for the operator: in the log, and for Prometheus if it is asked for."""
     async with asyncio.TaskGroup() as tasks:
-        shown = [
-            tasks.create_task(figures.log_lines(sources, settings.log_every_s), name="figures")
-        ]
+        shown = [tasks.create_task(stats.log_lines(sources, settings.log_every_s), name="figures")]
         if port := settings.gateway_metrics_port:
-            serving = metrics.serve(port, partial(figures.gathered, sources))
+            serving = prometheus.serve(port, partial(stats.gathered, sources))
             shown.append(tasks.create_task(serving, name="metrics"))
         try:
             yield

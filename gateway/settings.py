@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from broker import namespace
-from broker.fields import refusing
+from broker.pydantic_checks import validated_by
 from broker.settings import Settings
 
 
@@ -17,7 +17,7 @@ class GatewaySettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
 
     api: str = Field(default="http://127.0.0.1:8600", description="URL of the testbed's API")
-    space: Annotated[str, refusing(namespace.checked_space)] = Field(
+    space: Annotated[str, validated_by(namespace.checked_space)] = Field(
         default=namespace.LIVE, description="space to publish in: live, or run-<id>"
     )
     spool: Path = Field(default=Path("testbed-data/gateway"), description="folder of the spool")

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 
 import structlog
 
-from broker import client, codec, messages
+from broker import codec, messages
 from broker.batch import Batch
+from broker.bus import client
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Corrupt, Unavailable
 from broker.messages import Held
 from broker.namespace import EquipmentAddress, MarkTopic, StreamAddress, StreamTopic, Verb
 from broker.streams import StreamSpec
-from gateway.spool import Spool
-from gateway.spool_rows import Kept
+from gateway.spool.rows import Kept
+from gateway.spool.spool import Spool
 
 LOOK_EVERY_S = 1.0
 BACKLOG_AT_ONCE = 50

@@ -13,21 +13,21 @@ from pathlib import Path
 
 import orjson
 
-from broker.errors import Corrupt, Taken, Unavailable, Unknown
-from simulators.model import Row
+from broker.errors import Corrupt, Refused, Taken, Unavailable, Unknown
+from simulators.model import SourceRow
 
 VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
+class LedgerContent:
     """Everything that a ledger holds: the signals' names and the rows, in order."""
 
     signals: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[SourceRow, ...]
 
 
-class Ledger:
+class SourceLedger:
     """A ledger that is being written."""
 
     def __init__(self, file: FileIO, signals: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ class Ledger:
         self._file = file
         self._write(orjson.dumps({"v": VERSION, "signals": signals}) + b"\n")
 
-    def enter(self, rows: Sequence[Row]) -> None:
+    def append(self, rows: Sequence[SourceRow]) -> None:
         """Put rows on the disk, whole and synced; raises Unavailable if it does not take them."""
         self._write(
             b"".join(
@@ -57,7 +57,7 @@ class Ledger:
 
 
 @contextmanager
-def create(path: Path, signals: Sequence[str]) -> Iterator[Ledger]:
+def create(path: Path, signals: Sequence[str]) -> Iterator[SourceLedger]:
     """A new ledger; raises Taken if the file is there already, Unknown if its folder is not,
     Unavailable if the disk does not take it.
     """
@@ -70,27 +70,34 @@ def create(path: Path, signals: Sequence[str]) -> Iterator[Ledger]:
     except OSError as exc:
         raise Unavailable(f"the ledger {path} cannot be made: {exc.strerror}") from exc
     with file:
-        yield Ledger(file, signals)
+        yield SourceLedger(file, signals)
 
 
-def read(path: Path) -> Offered:
+def read(path: Path) -> LedgerContent:
     """Read a ledger; a last line that was cut short was never offered.
 
-    Raises Unknown if there is no such file, Corrupt if it is no ledger.
+    Raises Unknown if there is no such file, Corrupt if it is no ledger, Refused if its version is
+    unknown.
     """
     try:
         head, *lines = path.read_bytes().split(b"\n")
     except OSError as exc:
         raise Unknown(f"the ledger {path} cannot be read: {exc.strerror}") from exc
     try:
-        signals = tuple(orjson.loads(head)["signals"])
-        return Offered(signals, tuple(_row(line, len(signals)) for line in lines[:-1]))
+        offered = orjson.loads(head)
+        if offered["v"] != VERSION:
+            raise Refused(
+                f"the ledger {path} has version {offered['v']!r}, this version reads {VERSION}",
+                hint="use the version that wrote it",
+            )
+        signals = tuple(offered["signals"])
+        return LedgerContent(signals, tuple(_row(line, len(signals)) for line in lines[:-1]))
     except (KeyError, TypeError, ValueError) as exc:
         raise Corrupt(f"{path} is no ledger: {exc}") from exc
 
 
-def _row(line: bytes, width: int) -> Row:
+def _row(line: bytes, width: int) -> SourceRow:
     time_ns, values, anomaly, cause = orjson.loads(line)
     if len(values) != width:
         raise ValueError(f"{len(values)} values for {width} signals")
-    return Row(time_ns, tuple(values), anomaly, cause)
+    return SourceRow(time_ns, tuple(values), anomaly, cause)

@@ -8,7 +8,7 @@ from broker.streams import Signal
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SourceRow:
     """One instant of a machine.
 
     time_ns: since 1970 UTC in a recording, since the start in a model; whole microseconds, because
@@ -22,7 +22,7 @@ class Row:
     cause: str = ""
 
 
-class Source(Protocol):
+class RowSource(Protocol):
     """Rows in the order of time: equal arguments (and seed) give equal rows.  No I/O, no clock.
 
     Each row is computed when it is asked for, so a source may be endless.  Neighbours may share a
@@ -33,5 +33,5 @@ class Source(Protocol):
     def signals(self) -> tuple[Signal, ...]:
         """What each value of a row is."""
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SourceRow]:
         """All rows, from the beginning."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from broker.errors import Invalid, Unknown
 from broker.streams import Signal
-from simulators.model import Row
+from simulators.model import SourceRow
 from simulators.models.pump_rig import SIGNALS
 
 TIME = "datetime"
@@ -35,10 +35,10 @@ _NUMBER_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 class Recording:
     """A `Source`: the rows of a file, whole and checked before the first is played."""
 
-    content: tuple[Row, ...]
+    content: tuple[SourceRow, ...]
     signals: tuple[Signal, ...] = SIGNALS
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SourceRow]:
         """All rows, in the order of the file."""
         return iter(self.content)
 
@@ -80,7 +80,7 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 def _parsed(path: Path, lines: Iterator[tuple[int, list[str]]]) -> Recording:
     _, header = next(lines, (1, []))
     columns = _columns(path, header)
-    rows: list[Row] = []
+    rows: list[SourceRow] = []
     for number, cells in lines:
         where = f"{path}:{number}"
         if len(cells) != len(header):
@@ -117,10 +117,10 @@ def _columns(path: Path, header: list[str]) -> Mapping[str, int]:
     return {name: header.index(name) for name in (*needed, *LABELS) if name in header}
 
 
-def _row(cells: Mapping[str, str], where: str) -> Row:
+def _row(cells: Mapping[str, str], where: str) -> SourceRow:
     labels = {name: _label(cells[name], name, where) for name in LABELS if name in cells}
     anomaly = labels.get(ANOMALY)
-    return Row(
+    return SourceRow(
         _time_ns(cells[TIME], where),
         tuple(_number(cells[signal.name], signal.name, where) for signal in SIGNALS),
         anomaly=anomaly,

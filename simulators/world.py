@@ -11,8 +11,8 @@ import structlog
 
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Invalid
-from simulators.ledger import Ledger
-from simulators.model import Row, Source
+from simulators.ledger import SourceLedger
+from simulators.model import RowSource, SourceRow
 
 MICROSECOND_NS = 1_000
 MOST_ROWS_AT_ONCE = 500
@@ -21,7 +21,7 @@ MOST_ROWS_AT_ONCE = 500
 log = structlog.get_logger()
 
 
-class Times(StrEnum):
+class TimestampMode(StrEnum):
     """Which time stamps rows are offered with."""
 
     ORIGINAL = "original"
@@ -35,16 +35,16 @@ class Times(StrEnum):
 class Face(Protocol):
     """What a machine shows to the outside."""
 
-    async def offer(self, rows: list[Row]) -> None:
+    async def offer(self, rows: list[SourceRow]) -> None:
         """Show these rows, in order."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Playback:
     """speed: source seconds a second.  times: see `Times`."""
 
     speed: float = 1.0
-    times: Times = Times.SHIFTED
+    times: TimestampMode = TimestampMode.SHIFTED
 
     def __post_init__(self) -> None:
         if not 0 < self.speed < math.inf:
@@ -60,12 +60,12 @@ class Played:
 
 
 async def play(
-    source: Source,
+    source: RowSource,
     face: Face,
     clock: Clock,
     *,
-    pace: Pace,
-    ledger: Ledger | None = None,
+    pace: Playback,
+    ledger: SourceLedger | None = None,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> Played:
     """Offer every row once it is due, together with those that fell due meanwhile.
@@ -76,12 +76,12 @@ async def play(
     """
     start_ns = _whole_microseconds(clock.now_ns())
     count = last_ns = 0
-    waiting: list[Row] = []
+    waiting: list[SourceRow] = []
 
     async def offer() -> None:
         nonlocal count, waiting
         if ledger is not None:
-            await asyncio.to_thread(ledger.enter, waiting)
+            await asyncio.to_thread(ledger.append, waiting)
         await face.offer(waiting)
         count += len(waiting)
         waiting = []
@@ -101,13 +101,13 @@ async def play(
     return Played(count, last_ns)
 
 
-def _timed(source: Source, pace: Pace, start_ns: int) -> Iterator[tuple[int, Row]]:
+def _timed(source: RowSource, pace: Playback, start_ns: int) -> Iterator[tuple[int, SourceRow]]:
     """Each row with the instant it is due at, and the time stamp it is offered with."""
     first_ns: int | None = None
     for row in source.rows():
         first_ns = row.time_ns if first_ns is None else first_ns
         due_ns = start_ns + round((row.time_ns - first_ns) / pace.speed)
-        if pace.times is Times.SHIFTED:
+        if pace.times is TimestampMode.SHIFTED:
             yield due_ns, replace(row, time_ns=_whole_microseconds(due_ns))
         else:
             yield due_ns, row

@@ -8,21 +8,21 @@ from typing import Annotated
 import typer
 
 from broker.clock import WallClock
-from testbed import (
-    audit_commands,
-    credential_commands,
-    gateway_cli,
-    grant_commands,
-    installing,
-    mosquitto_commands,
-    party_commands,
-    running,
-    sharing_commands,
-    token_commands,
+from testbed.commands import (
+    audit,
+    credential,
+    gateway,
+    grant,
+    install,
+    listing,
+    organisation,
+    reconcile,
+    token,
 )
-from testbed.options import Json, settings
-from testbed.running import Exit
-from testbed.screen import out, say_json
+from testbed.terminal import run
+from testbed.terminal.options import Json, settings
+from testbed.terminal.run import Exit
+from testbed.terminal.screen import out, say_json
 
 app = typer.Typer(
     name="testbed",
@@ -34,16 +34,16 @@ app = typer.Typer(
 simulate_app = typer.Typer(help="A machine for anybody to try.", no_args_is_help=True)
 retention_app = typer.Typer(help="How long streams are kept.", no_args_is_help=True)
 app.add_typer(retention_app, name="retention")
-app.add_typer(gateway_cli.app, name="gateway")
+app.add_typer(gateway.app, name="gateway")
 app.add_typer(simulate_app, name="simulate")
 for commands in (
-    *(party_commands, credential_commands, token_commands, audit_commands),
-    *(sharing_commands, grant_commands, mosquitto_commands),
+    *(organisation, credential, token, audit),
+    *(listing, grant, reconcile),
 ):
     commands.add_to(app)
-app.add_typer(installing.secrets_app, name="secrets")
-app.add_typer(installing.pki_app, name="pki")
-app.command("broker-config")(installing.broker_config)
+app.add_typer(install.secrets_app, name="secrets")
+app.add_typer(install.pki_app, name="pki")
+app.command("broker-config")(install.broker_config)
 
 OwnTls = Annotated[bool, typer.Option("--tls", help="TLS, of an authority in the data folder")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="doors without TLS, on any address")]
@@ -54,7 +54,7 @@ def main(
     version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
 ) -> None:
     """Every command reads TESTBED_… from the environment; options go before it."""
-    running.log_to_stderr()
+    run.log_to_stderr()
     if version:
         from importlib.metadata import version as installed
 
@@ -89,14 +89,14 @@ def demo(
     """The whole testbed on this machine: a rig, a gateway, a server, a prototype, and a verdict on
     every sample.
     """
-    from testbed import demo_command
-    from testbed.demo import Plan
-    from testbed.simulate import checked_times
+    from testbed.demo import terminal
+    from testbed.demo.run import Plan
+    from testbed.simulator import checked_times
 
     where = folder or Path(tempfile.mkdtemp(prefix="testbed-demo-"))
     plan = Plan(where, data, speed, checked_times(times), store)
-    clean = running.run(
-        demo_command.run(plan, WallClock(), keep=keep, as_json=json, temporary=folder is None)
+    clean = run.run(
+        terminal.run(plan, WallClock(), keep=keep, as_json=json, temporary=folder is None)
     )
     raise typer.Exit(Exit.DONE if clean else Exit.NEGATIVE)
 
@@ -122,7 +122,7 @@ def up(
     json: Json = False,
 ) -> None:
     """Run broker and server for real use, until Ctrl-C."""
-    from testbed import up as room
+    from testbed.server import up as room
     from testbed_api.settings import ServerSettings
 
     chosen = settings(
@@ -140,7 +140,7 @@ def up(
         if json
         else functools.partial(room.told, out)
     )
-    running.run(room.up(chosen, WallClock(), tell), keeps_data=True)
+    run.run(room.up(chosen, WallClock(), tell), keeps_data=True)
 
 
 @app.command()
@@ -154,10 +154,10 @@ def api(
 ) -> None:
     """The API alone, where broker, registry, store and recorder are services of their own."""
     from broker.settings import BusSettings
-    from testbed import up as room
+    from testbed.server import up as room
     from testbed_api.service import Services
     from testbed_api.settings import ServerSettings
-    from testbed_api.shared import SharedSecrets
+    from testbed_api.system_secrets import SharedSecrets
 
     chosen = settings(ServerSettings, host=host, api_port=port, tls=room.tls_of(insecure=insecure))
     given = (chosen, settings(BusSettings), settings(SharedSecrets))
@@ -170,18 +170,18 @@ def api(
     async def go() -> None:
         await room.api(chosen, Services.told(*given), WallClock(), tell)
 
-    running.run(go(), keeps_data=True)
+    run.run(go(), keeps_data=True)
 
 
 @app.command()
 def recorder() -> None:
     """The recorder in a process of its own, with InfluxDB; `up` starts one by itself."""
     from broker.settings import BusSettings
-    from testbed_api import recording
+    from testbed_api import recorder_process
     from testbed_api.settings import ServerSettings
 
-    running.run(
-        recording.record(
+    run.run(
+        recorder_process.record(
             settings(ServerSettings), settings(BusSettings, window=10_000), WallClock()
         ),
         keeps_data=True,
@@ -194,9 +194,9 @@ def tap(
     json: Json = False,
 ) -> None:
     """A stream live in the terminal, until Ctrl-C."""
-    from testbed import tapping
+    from testbed.client import tap as client_tap
 
-    running.run(tapping.tap(stream, tapping.as_json(say_json) if json else tapping.table(out)))
+    run.run(client_tap.tap(stream, client_tap.as_json(say_json) if json else client_tap.table(out)))
 
 
 @app.command()
@@ -215,18 +215,18 @@ def history(
     json: Json = False,
 ) -> None:
     """What is stored of a stream, as CSV; in a file with its gaps beside it."""
-    from testbed import exporting
+    from testbed.client import history as client_history
 
     async def go() -> tuple[Path, ...]:
-        asked = exporting.span(
+        asked = client_history.span(
             WallClock(), space=space, begin=begin, end=end, signals=signal or (), points=points
         )
         if output is not None:
-            return await exporting.written(stream, asked, output)
-        await exporting.printed(stream, asked, as_json=json)
+            return await client_history.written(stream, asked, output)
+        await client_history.printed(stream, asked, as_json=json)
         return ()
 
-    if made := [str(one) for one in running.run(go())]:
+    if made := [str(one) for one in run.run(go())]:
         say_json(made) if json else out.print(f"wrote {' and '.join(made)}")
 
 
@@ -238,16 +238,16 @@ def status(
     json: Json = False,
 ) -> None:
     """How the streams are: freshness, alarms, and what went missing lately."""
-    from testbed import status as room
+    from testbed.client import status as room
 
-    told = running.run(room.status(within_s))
+    told = run.run(room.status(within_s))
     say_json(told) if json else room.show(told, out, WallClock())
 
 
 @app.command()
 def openapi() -> None:
     """The API's OpenAPI document."""
-    from testbed_api.app import openapi_document
+    from testbed_api.http.app import openapi_document
 
     say_json(openapi_document())
 
@@ -271,19 +271,19 @@ def delete(
     json: Json = False,
 ) -> None:
     """Delete a span of a stream for good, and print the proof of what is gone."""
-    from testbed import keeping
+    from testbed.client import retention
 
-    gone = running.run(keeping.delete(stream, begin, end, space=space, why=why, sure=yes))
-    say_json(gone) if json else keeping.show_proofs(gone, out)
+    gone = run.run(retention.delete(stream, begin, end, space=space, why=why, sure=yes))
+    say_json(gone) if json else retention.show_proofs(gone, out)
 
 
 @app.command()
 def deletions(stream: Stream, space: Space = "live", json: Json = False) -> None:
     """What was deleted of a stream, with the proofs."""
-    from testbed import keeping
+    from testbed.client import retention
 
-    found = running.run(keeping.deleted(stream, space))
-    say_json(found) if json else keeping.show_proofs(found, out)
+    found = run.run(retention.deleted(stream, space))
+    say_json(found) if json else retention.show_proofs(found, out)
 
 
 @app.command()
@@ -301,13 +301,13 @@ def backup(
     json: Json = False,
 ) -> None:
     """Back up registry, ledger and store, with the hash of everything."""
-    from testbed import backup as room
+    from testbed.server import backup as room
     from testbed_api.settings import ServerSettings
 
     stopped = None
     if data is not None:
         stopped = settings(ServerSettings, folder=data, store=store, registry=registry)
-    made = running.run(room.backup(to, stopped, WallClock()))
+    made = run.run(room.backup(to, stopped, WallClock()))
     say_json(room.told(made, to)) if json else room.show(made, to, out)
 
 
@@ -323,11 +323,11 @@ def restore(
     json: Json = False,
 ) -> None:
     """Check a backup and bring it back, into an empty data folder and an empty store."""
-    from testbed import backup as room
+    from testbed.server import backup as room
     from testbed_api.settings import ServerSettings
 
     chosen = settings(ServerSettings, folder=data, store=store, registry=registry)
-    made, losses = running.run(room.restore(folder, chosen, WallClock(), sha256), keeps_data=True)
+    made, losses = run.run(room.restore(folder, chosen, WallClock(), sha256), keeps_data=True)
     say_json(room.told(made, folder)) if json else room.show_restored(made, losses, out)
 
 
@@ -340,9 +340,9 @@ def retention_set(
     json: Json = False,
 ) -> None:
     """Keep a stream for some days, or for ever; in every space."""
-    from testbed import keeping
+    from testbed.client import retention
 
-    said = running.run(keeping.keep(stream, days))
+    said = run.run(retention.keep(stream, days))
     if json:
         say_json(said)
     else:
@@ -352,10 +352,10 @@ def retention_set(
 @retention_app.command("list")
 def retention_list(json: Json = False) -> None:
     """The streams that are not kept for ever."""
-    from testbed import keeping
+    from testbed.client import retention
 
-    found = running.run(keeping.kept())
-    say_json(found) if json else keeping.show_kept(found, out)
+    found = run.run(retention.kept())
+    say_json(found) if json else retention.show_kept(found, out)
 
 
 Port = Annotated[
@@ -391,19 +391,19 @@ def simulate_pump_rig(
     """A water pump rig behind an OPC UA server, with faults to switch in."""
     from simulators.faults import Fault
     from simulators.models.pump_rig import PumpRig
-    from simulators.world import Pace
-    from testbed import simulate
+    from simulators.world import Playback
+    from testbed import simulator
 
     async def go() -> None:
         faults = [Fault.parse(one) for one in fault or []]
         rig = PumpRig(seed=seed, period_s=period, count=rows or 10**9, faults=faults)
         keys = SIMULATOR_KEYS if secure else None
-        showing = simulate.Showing(port, Pace(speed), wait, ledger, keys)
-        await simulate.simulate(
-            rig, showing, WallClock(), simulate.teller(say_json if json else None, out)
+        showing = simulator.Showing(port, Playback(speed), wait, ledger, keys)
+        await simulator.simulate(
+            rig, showing, WallClock(), simulator.teller(say_json if json else None, out)
         )
 
-    running.run(go())
+    run.run(go())
 
 
 @simulate_app.command("csv")
@@ -422,18 +422,18 @@ def simulate_csv(
 ) -> None:
     """A recording played through an OPC UA server as if it were the machine."""
     from simulators import replay
-    from simulators.world import Pace, Times
-    from testbed import simulate
-    from testbed.simulate import checked_times
+    from simulators.world import Playback, TimestampMode
+    from testbed import simulator
+    from testbed.simulator import checked_times
 
     async def go() -> None:
         source = replay.read(file)
-        pace = Pace(speed, Times(checked_times(times)))
+        pace = Playback(speed, TimestampMode(checked_times(times)))
         keys = SIMULATOR_KEYS if secure else None
-        showing = simulate.Showing(port, pace, wait, ledger, keys)
-        played = simulate.Repeated(source) if repeat else source
-        await simulate.simulate(
-            played, showing, WallClock(), simulate.teller(say_json if json else None, out)
+        showing = simulator.Showing(port, pace, wait, ledger, keys)
+        played = simulator.Repeated(source) if repeat else source
+        await simulator.simulate(
+            played, showing, WallClock(), simulator.teller(say_json if json else None, out)
         )
 
-    running.run(go())
+    run.run(go())

@@ -12,35 +12,38 @@ from functools import partial
 
 from pydantic import SecretStr
 
-from broker import client, tls
-from broker.backends import nats
-from broker.backends.nats import NatsSettings
-from broker.backends.port import Door
+from broker import tls
+from broker.backends.nats import server
+from broker.backends.nats.server import NatsSettings
+from broker.backends.port import RunningBroker
+from broker.bus import client
 from broker.clock import Clock
 from broker.credential import Credential
 from broker.errors import Invalid, Refused
 from broker.rights import Party, Role
 from broker.settings import Address, BusSettings
-from testbed_api import auditing, data, doors, sessions
-from testbed_api.answering import answering, listening
-from testbed_api.auditing import Anchoring
-from testbed_api.data import Data
-from testbed_api.domain import parties, tokens
-from testbed_api.domain.parties import INTERMEDIARY, Organisation
-from testbed_api.doorkeeper import Doorkeeper
-from testbed_api.doors import Doors
-from testbed_api.dumping import Dumper
-from testbed_api.freshness import Freshness
-from testbed_api.limits import Limits
-from testbed_api.noticing import noticing
-from testbed_api.parts import Parts
-from testbed_api.recorder import Recorder
-from testbed_api.recording import BROKER, recording
-from testbed_api.registry.sql import Registry
-from testbed_api.retention import Keeper
-from testbed_api.sessions import Sessions
+from testbed_api import certificates, persistence
+from testbed_api.audit import journal
+from testbed_api.audit.journal import Anchoring
+from testbed_api.backup.dump import Dumper
+from testbed_api.broker_auth import sessions
+from testbed_api.broker_auth.authorizer import Authorizer
+from testbed_api.broker_auth.mosquitto_notifier import noticing
+from testbed_api.broker_auth.sessions import Sessions
+from testbed_api.certificates import Doors
+from testbed_api.domain import organisations, tokens
+from testbed_api.domain.organisations import INTERMEDIARY, Organisation
+from testbed_api.http.dependencies import Parts
+from testbed_api.http.server import answering, listening
+from testbed_api.limits.quotas import Limits
+from testbed_api.persistence import Data
+from testbed_api.recorder.freshness import Freshness
+from testbed_api.recorder.recorder import Recorder
+from testbed_api.recorder_process import BROKER, recording
+from testbed_api.registry.registry import Registry
+from testbed_api.retention.enforcer import Keeper
 from testbed_api.settings import MOSQUITTO, NO_TLS, ServerSettings
-from testbed_api.shared import ADMINISTRATOR, API, RECORDER, SharedSecrets
+from testbed_api.system_secrets import ADMINISTRATOR, API, RECORDER, SharedSecrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class Services:
             )
         trust = None
         if settings.inner_door_has_tls:
-            trust = tls.Trust(tls.trusting(bus.ca), bus.broker_name)
+            trust = tls.Trust(tls.client_context(bus.ca), bus.broker_name)
         elif settings.tls != NO_TLS and not inner.is_loopback:
             raise Invalid(
                 f"the broker's secrets would go to {inner} without TLS",
@@ -109,7 +112,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
     Unavailable if a part does not start.
     """
     system = {name: Credential.make(name) for name in (API, RECORDER)}
-    shown = doors.checked(doors.of(settings), settings, clock.now_ns())
+    shown = certificates.checked(certificates.of(settings), settings, clock.now_ns())
     wanted = NatsSettings(
         host=settings.host,
         mqtt_port=settings.mqtt_port,
@@ -118,17 +121,19 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
     )
     apart = settings.influxdb is not None
     with listening(settings.host, settings.api_port) as door:
-        async with data.alone(settings) as kept:
+        async with persistence.alone(settings) as kept:
             limits, book = Limits(settings.limits), Sessions(kept.registry, clock)
-            porter = Doorkeeper(kept.registry, clock, system, limits, kept.journal)
+            porter = Authorizer(kept.registry, clock, system, limits, kept.journal)
             porter.admitted = book.admitted
             made = Credential.make(ADMINISTRATOR)
             first = await _first_administrator(kept.registry, made, clock)
             folder = settings.folder / BROKER
             answer = porter.answer
-            async with nats.serve(folder, answer=answer, clock=clock, settings=wanted) as broker:
-                limits.on_broker = broker.connected
-                way = doors.way_in(broker.mqtt, shown.broker)
+            async with server.serve(
+                folder, authorize=answer, clock=clock, settings=wanted
+            ) as broker:
+                limits.on_broker = broker.connection_counts
+                way = certificates.way_in(broker.mqtt, shown.broker)
                 async with (
                     sessions.noting(book, broker),
                     _working(settings, kept, broker, _seats(way, system), clock, limits) as parts,
@@ -148,9 +153,9 @@ async def serve_api(
     Any number may run on one set of them.  Raises as `serve`, and Invalid if a secret is missing.
     """
     seats = _seats(services.bus, services.secrets.system())
-    shown = doors.checked(doors.of(settings), settings, clock.now_ns())
+    shown = certificates.checked(certificates.of(settings), settings, clock.now_ns())
     with listening(settings.host, settings.api_port) as door:
-        async with data.beside_others(settings) as kept:
+        async with persistence.beside_others(settings) as kept:
             limits = Limits(settings.limits)
             await _first_administrator(kept.registry, services.secrets.administrator(), clock)
             async with (
@@ -165,26 +170,26 @@ async def serve_api(
 @asynccontextmanager
 async def _joined(
     services: Services, kept: Data, clock: Clock, limits: Limits
-) -> AsyncIterator[Door | None]:
+) -> AsyncIterator[RunningBroker | None]:
     """A broker that runs by itself and asks us; None if it asks nobody."""
     if services.inner is None:
         yield None
         return
     shared, book = services.secrets, Sessions(kept.registry, clock)
-    porter = Doorkeeper(kept.registry, clock, shared.system(), limits, kept.journal)
+    porter = Authorizer(kept.registry, clock, shared.system(), limits, kept.journal)
     porter.admitted = book.admitted
     async with (
-        nats.join(
+        server.attach(
             services.inner,
             services.bus.address,
             keys=shared.keys(),
-            answer=porter.answer,
+            authorize=porter.answer,
             clock=clock,
             trust=services.trust,
         ) as broker,
         sessions.noting(book, broker),
     ):
-        limits.on_broker = broker.connected
+        limits.on_broker = broker.connection_counts
         yield broker
 
 
@@ -192,7 +197,7 @@ async def _joined(
 async def _working(
     settings: ServerSettings,
     kept: Data,
-    broker: Door | None,
+    broker: RunningBroker | None,
     seats: Mapping[str, BusSettings],
     clock: Clock,
     limits: Limits,
@@ -219,7 +224,7 @@ async def _working(
             bus,
             Freshness(clock),
             clock,
-            broker.kick,
+            broker.disconnect,
             partial(_counts, recorder),
             partial(_interrupted, recorder),
             settings.live_batches,
@@ -231,7 +236,7 @@ async def _working(
 
 
 def _anchoring(settings: ServerSettings, kept: Data, clock: Clock) -> Anchoring:
-    return Anchoring(kept.registry, kept.journal, auditing.signer(settings), clock)
+    return Anchoring(kept.registry, kept.journal, journal.signer(settings), clock)
 
 
 async def _first_administrator(registry: Registry, credential: Credential, clock: Clock) -> bool:
@@ -248,7 +253,7 @@ async def _first_administrator(registry: Registry, credential: Credential, clock
         await inside.add_organisation(
             Organisation(INTERMEDIARY, "Who runs the testbed", Party.INTERMEDIARY)
         )
-        owner = parties.person(credential.principal, INTERMEDIARY, {Role.OWNER}, now_ns)
+        owner = organisations.person(credential.principal, INTERMEDIARY, {Role.OWNER}, now_ns)
         await inside.add_principal(owner)
         await inside.add_token(tokens.kept(credential, owner.span, label="first token"))
     return True

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from broker.settings import PREFIX, Address, NamedFile, Settings
-from testbed_api.limits import Most
+from testbed_api.limits.quotas import Most
 from testbed_api.registry import postgresql
 from testbed_api.registry.postgresql import PostgresqlAddress
 

@@ -8,8 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from pydantic import ValidationError
 
-from broker import api, client, messages
-from broker.batch import Kind, source_of
+from broker import api_client, messages
+from broker.batch import EquipmentKind, source_of
+from broker.bus import client
 from broker.clock import NS_PER_S, Clock, WallClock
 from broker.credential import Credential
 from broker.errors import Invalid, Unknown
@@ -38,7 +39,7 @@ class Testbed:
         settings: PrototypeSettings,
         *,
         bus: client.Bus,
-        door: api.Api,
+        door: api_client.Api,
         clock: Clock,
         tasks: asyncio.TaskGroup,
         stack: AsyncExitStack,
@@ -74,7 +75,7 @@ class Testbed:
     ) -> Output:
         """Register the output of that name with its signals, and open it."""
         address = self._address(name, "output")
-        kind = Kind.REAL if self._settings.space == LIVE else Kind.SIMULATED
+        kind = EquipmentKind.REAL if self._settings.space == LIVE else EquipmentKind.SIMULATED
         await self._door.register_equipment(
             address.owner, name=address.equipment, kind=kind, description="a prototype"
         )
@@ -91,9 +92,7 @@ class Testbed:
         )
         await output.announce()
         self.outputs.append(output)
-        self._promises.append(
-            self._tasks.create_task(output.keep_promises(), name=f"output {name}")
-        )
+        self._promises.append(self._tasks.create_task(output.run(), name=f"output {name}"))
         return output
 
     async def history(
@@ -111,7 +110,7 @@ class Testbed:
         """
         end_ns = self._clock.now_ns() if to_ns is None else to_ns
         start_ns = end_ns - 3600 * NS_PER_S if from_ns is None else from_ns
-        span = history.Span(self._settings.space, start_ns, end_ns, signals, points)
+        span = history.HistoryQuery(self._settings.space, start_ns, end_ns, signals, points)
         bound = self._settings.inputs | self._settings.outputs
         return await history.fetch(self._door, _bound(bound, name, "input or output"), span)
 
@@ -119,14 +118,14 @@ class Testbed:
         """How fresh an input or output is now, with its alarms; stale if nobody says that it is."""
         address = _bound(self._settings.inputs | self._settings.outputs, name, "input or output")
         told = await self._door.request("GET", f"/streams/{address}")
-        return messages.health_of(told["freshness"].get(self._settings.space, _UNHEARD))
+        return messages.health_from_json(told["freshness"].get(self._settings.space, _UNHEARD))
 
     async def close(self) -> None:
         """Wait for the recorder's last marks, then end the outputs' work; called by `connect`."""
         try:
             async with asyncio.timeout(self._settings.drain_s):
                 for output in self.outputs:
-                    await output.drained()
+                    await output.wait_drained()
         except TimeoutError:
             left = {str(output.spec.address): output.unmarked for output in self.outputs}
             log.warning("outputs were left unconfirmed", batches=left)
@@ -183,7 +182,7 @@ async def connect(
     client_id = f"{Credential.parse(text).principal}--{secrets.token_hex(4)}"
     failure: Exception | None = None
     async with (
-        api.connect(settings.api, text, ca=bus_settings.ca) as door,
+        api_client.connect(settings.api, text, ca=bus_settings.ca) as door,
         client.open(bus_settings, clock, client_id=client_id) as bus,
     ):
         await bus.ready()

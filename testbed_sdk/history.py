@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from broker import api, clock, codec
+from broker import api_client, clock, codec
 from broker.batch import NUMPY, Gap, Series, Times
 from broker.errors import Corrupt
 from broker.namespace import StreamAddress
@@ -53,7 +53,7 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class HistoryQuery:
     """What to fetch: `from_ns` included, `to_ns` not; no signals means all; points thins to about
     so many.
     """
@@ -65,7 +65,7 @@ class Span:
     points: int | None = None
 
 
-async def fetch(door: api.Api, address: StreamAddress, span: Span) -> History:
+async def fetch(door: api_client.Api, address: StreamAddress, span: HistoryQuery) -> History:
     """Read a span of history through the API; raises Refused, Unavailable, or Corrupt if it breaks
     off.
     """
@@ -84,13 +84,13 @@ async def fetch(door: api.Api, address: StreamAddress, span: Span) -> History:
     except orjson.JSONDecodeError as exc:
         raise Corrupt(f"the history of {address} broke off", hint="ask again, or for less") from exc
     spec = await door.spec(address, int(told["spec"]))
-    frames, _ = codec.frames_in(told["frames"], spec)
+    frames, _ = codec.frames_from_json(told["frames"], spec)
     parts: dict[str, list[Series]] = {name: [] for name in span.signals or spec.names}
     for frame in frames:
         for name, series in frame.series():
             parts[name].append(series)
     joined = {name: _joined(found, spec, name) for name, found in parts.items()}
-    return History(spec, joined, tuple(codec.gap_in(gap) for gap in told["gaps"]))
+    return History(spec, joined, tuple(codec.gap_from_json(gap) for gap in told["gaps"]))
 
 
 def _joined(parts: list[Series], spec: StreamSpec, name: str) -> Series:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy.typing as npt
 import structlog
 
-from broker import api, client, codec, messages, namespace
+from broker import api_client, codec, messages, namespace
 from broker.batch import Batch, Gap, Series, Times, Wide
+from broker.bus import client
 from broker.clock import Clock
 from broker.errors import Corrupt
 from broker.namespace import StreamAddress, StreamTopic, Verb
@@ -85,7 +86,7 @@ class Input:
         address: StreamAddress,
         *,
         bus: client.Bus,
-        door: api.Api,
+        door: api_client.Api,
         clock: Clock,
         stack: AsyncExitStack,
         capacity: int,
@@ -187,7 +188,7 @@ class Input:
         handed over.
         """
         await self._clock.sleep(FILL_AFTER_S)
-        span = history.Span(self._space, self._newest_ns + 1, _first_ns(received.batch))
+        span = history.HistoryQuery(self._space, self._newest_ns + 1, _first_ns(received.batch))
         stored = await history.fetch(self._door, self.address, span)
         frames = tuple(
             Wide(one.time_ns, {name: one.values}, {name: one.quality})

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from broker import client, codec, messages
+from broker import codec, messages
 from broker.batch import MOST_BYTES, Batch, Source, Wide
+from broker.bus import client
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Corrupt, Invalid, Unavailable
 from broker.messages import Held
@@ -118,7 +119,7 @@ class Output:
         topic = StreamTopic(self._space, Verb.SPEC, self.spec.address)
         await self._bus.publish(str(topic), messages.encode_spec(self.spec), retain=True)
 
-    async def keep_promises(self) -> None:
+    async def run(self) -> None:
         """Let go of what is marked and send again what is not, until cancelled."""
         mark = str(MarkTopic(self._space, self.spec.address.owner))
         async with (
@@ -133,7 +134,7 @@ class Output:
                     log.warning("mark was not understood", reason=str(exc))
                 marks.ack(message)
 
-    async def drained(self) -> None:
+    async def wait_drained(self) -> None:
         """Return when the recorder has marked everything."""
         async with self._room:
             await self._room.wait_for(lambda: not self._kept)

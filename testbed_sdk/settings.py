@@ -7,8 +7,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from broker import namespace
 from broker.errors import Invalid
-from broker.fields import refusing
 from broker.namespace import StreamAddress
+from broker.pydantic_checks import validated_by
 
 Bindings = Annotated[dict[str, StreamAddress], NoDecode]
 
@@ -19,7 +19,7 @@ class PrototypeSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
 
     api: str = Field(default="http://127.0.0.1:8600", description="URL of the testbed's API")
-    space: Annotated[str, refusing(namespace.checked_space)] = Field(
+    space: Annotated[str, validated_by(namespace.checked_space)] = Field(
         default="live", description="space: live, or run-<id>"
     )
     inputs: Bindings = Field(

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from broker import api
+from broker import api_client
 from broker.namespace import LIVE, StreamAddress
 
 
@@ -13,7 +13,7 @@ from broker.namespace import LIVE, StreamAddress
 class Owners:
     """The owners' doors by organisation; `request` asks as the first one's."""
 
-    doors: Mapping[str, api.Api]
+    doors: Mapping[str, api_client.Api]
     secrets: Mapping[str, str]
 
     @property
@@ -58,10 +58,12 @@ async def founded(
 ) -> AsyncIterator[Owners]:
     """Make these organisations, and open a door for the owner of each."""
     async with AsyncExitStack() as stack:
-        door = await stack.enter_async_context(api.connect(url, administrator))
-        secrets = {one: await door.found(one, owner=f"{one}-owner") for one in organisations}
+        door = await stack.enter_async_context(api_client.connect(url, administrator))
+        secrets = {
+            one: await door.create_organisation(one, owner=f"{one}-owner") for one in organisations
+        }
         doors = {
-            one: await stack.enter_async_context(api.connect(url, secret))
+            one: await stack.enter_async_context(api_client.connect(url, secret))
             for one, secret in secrets.items()
         }
         yield Owners(doors, secrets)

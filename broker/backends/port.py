@@ -5,7 +5,7 @@ from typing import Protocol
 from broker.settings import Address
 
 
-class Door(Protocol):
+class RunningBroker(Protocol):
     """A running broker that admits whom the registry names, to exactly what the policy lists.
 
     Rights are decided elsewhere and written down there first; here it is told that they changed.
@@ -24,7 +24,7 @@ class Door(Protocol):
     def mqtt(self) -> Address:
         """Where it listens."""
 
-    async def kick(self, principal: str) -> None:
+    async def disconnect(self, principal: str) -> None:
         """End the connections of somebody whose rights changed: on return none has the old ones.
 
         Whoever may still come in is back with the rights of now.

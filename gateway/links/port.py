@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from broker.batch import Gap
-from gateway.arrivals import Lot, Part
+from gateway.samples import Lot, Part
 
 
 class Sink(Protocol):

@@ -32,7 +32,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from broker.clock import Clock
 from broker.errors import Taken, Unavailable
 from broker.streams import Signal
-from simulators.model import Row
+from simulators.model import SourceRow
 
 NAMESPACE = "urn:connected-testbed:simulators"
 APPLICATION = "urn:connected-testbed:simulator"
@@ -66,7 +66,7 @@ class OpcUaFace:
         self._last_ns = -1
         self._at_same_time = 0
 
-    async def offer(self, rows: list[Row]) -> None:
+    async def offer(self, rows: list[SourceRow]) -> None:
         """Write each row, all its values with its time stamp: a repeated value is a new sample
         nevertheless.
 
@@ -87,7 +87,7 @@ class OpcUaFace:
                 )
                 await self._server.write_attribute_value(node.nodeid, told)
 
-    async def watched(self, clock: Clock) -> None:
+    async def wait_watched(self, clock: Clock) -> None:
         """Return once every variable is monitored, by whomever."""
         while self._monitored() < len(self._nodes):
             await clock.sleep(LOOK_EVERY_S)

@@ -27,7 +27,7 @@ from broker.errors import Invalid
 from broker.streams import Signal
 from simulators import faults
 from simulators.faults import Fault, FaultKind
-from simulators.model import Row
+from simulators.model import SourceRow
 
 SIGNALS = (
     Signal(
@@ -160,7 +160,7 @@ class PumpRig:
         self._faults = tuple(faults)
         self._rig = rig or Rig()
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SourceRow]:
         """From the warm rig on; equal arguments give equal rows."""
         noise = np.random.default_rng(self._seed)
         state = _settled(self._rig)
@@ -169,7 +169,7 @@ class PumpRig:
             levels = {kind: faults.level(self._faults, kind, time_s) for kind in FaultKind}
             causes = [kind for kind, level in levels.items() if level > 0]
             state = _stepped(self._rig, state, self._period_s, levels)
-            yield Row(
+            yield SourceRow(
                 round(time_s / MICROSECOND_S) * 1000,
                 _sensed(noise, self._rig, state),
                 anomaly=bool(causes),

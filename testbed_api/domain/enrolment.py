@@ -55,4 +55,4 @@ def issued(equipment: EquipmentAddress, by: str, now_ns: int) -> tuple[str, Enro
 
 def hashed(code: str) -> str:
     """SHA-256: a code has too many random bits to be tried out within its hour."""
-    return hashlib.sha256(enrolment.plain(code).encode()).hexdigest()
+    return hashlib.sha256(enrolment.normalised(code).encode()).hexdigest()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from broker.batch import Kind
+from broker.batch import EquipmentKind
 from broker.errors import Invalid
 from broker.namespace import EquipmentAddress
 
@@ -18,7 +18,7 @@ class Equipment:
 
     address: EquipmentAddress
     name: str
-    kind: Kind
+    kind: EquipmentKind
     site: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
 

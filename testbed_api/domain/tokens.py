@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from broker import credential
 from broker.credential import Credential
 from broker.errors import Forbidden, Invalid
-from broker.rights import Kind, Principal, Role, Span
+from broker.rights import Principal, PrincipalKind, Role, Span
 from testbed_api.domain.equipment import MOST_NAME, checked_text
-from testbed_api.domain.parties import checked_principal
+from testbed_api.domain.organisations import checked_principal
 
 USE_EVERY_S = 60.0
 """A use within this time of the last one noted is not noted again."""
@@ -46,7 +46,7 @@ class Token:
 
         Raises Invalid for a machine's token, Forbidden for a role that the person does not have.
         """
-        if whose.kind is not Kind.PERSON:
+        if whose.kind is not PrincipalKind.PERSON:
             raise Invalid(
                 f"{whose.id} is a machine: its tokens hold its scope, and no roles",
                 hint="leave the roles out, or make a machine that holds less",

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy import exc as sql_errors
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -33,8 +33,8 @@ AWAY = (sql_errors.DBAPIError, sql_errors.TimeoutError, OSError, *postgresql.ERR
 async def open_engine(where: Path | PostgresqlAddress) -> AsyncIterator[AsyncEngine]:
     """The tables in a data folder or in PostgreSQL, migrated to this version.
 
-    Raises Refused if they are of a newer version, Forbidden or Unknown if PostgreSQL does not let
-    us in, Unavailable if it is away or the disk does not take them.
+    Raises Refused if their schema is an unknown version, Forbidden or Unknown if PostgreSQL does
+    not let us in, Unavailable if it is away or the disk does not take them.
     """
     engine = sqlite.engine(where) if isinstance(where, Path) else postgresql.engine(where)
     try:
@@ -54,21 +54,31 @@ async def migrate(engine: AsyncEngine, where: Path | PostgresqlAddress) -> None:
         product = _product(engine)
         product.alone(connection)
         product.prepare(connection)
+        stored = MigrationContext.configure(connection).get_current_revision()
+        if stored is not None:
+            check_schema(stored, f"the data in {where}")
         command.upgrade(config, "head")
 
     try:
         async with engine.begin() as connection:
             await connection.run_sync(upgrade)
-    except CommandError as exc:
-        head = ScriptDirectory.from_config(config).get_current_head()
-        raise Refused(
-            f"the data in {where} is of a newer version: this one knows schema {head} ({exc})",
-            hint="use the newer version, or another folder or database",
-        ) from exc
     except AWAY as exc:
         if isinstance(where, Path):
             raise Unavailable(f"the registry in {where} cannot be opened: {exc}") from exc
         raise postgresql.error_of(exc, where) from exc
+
+
+def check_schema(version: str, what: str) -> None:
+    """Raise Refused if a schema's version is not one of these migrations'.
+
+    what: whose schema it is, the subject of the error's sentence.
+    """
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    if version not in {script.revision for script in scripts.walk_revisions()}:
+        raise Refused(
+            f"{what} has schema {version!r}, this version reads {scripts.get_current_head()!r}",
+            hint="use the version that wrote it",
+        )
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from sqlalchemy import Row, insert, select, update
 from broker.namespace import EquipmentAddress
 from testbed_api.domain.enrolment import Enrolment
 from testbed_api.registry import tables
-from testbed_api.registry.queries import Queries, going_on, span_of
+from testbed_api.registry.base import Queries, going_on, span_of
 
 
 class EnrolmentQueries(Queries):

@@ -8,13 +8,13 @@ import orjson
 from sqlalchemy import Row, and_, func, insert, or_, select, tuple_, update
 
 from broker import messages
-from broker.batch import Kind
+from broker.batch import EquipmentKind
 from broker.errors import Taken, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.streams import StreamSpec
 from testbed_api.domain.equipment import Equipment
 from testbed_api.registry import tables
-from testbed_api.registry.queries import Queries
+from testbed_api.registry.base import Queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class EquipmentQueries(Queries):
             )
         return [_equipment(row) for row in await self._rows(query)]
 
-    async def kind_of(self, address: EquipmentAddress) -> Kind | None:
+    async def kind_of(self, address: EquipmentAddress) -> EquipmentKind | None:
         """The registered kind, None if it is not registered."""
         try:
             return (await self.equipment(address)).kind
@@ -195,5 +195,9 @@ def _places(addresses: Collection[EquipmentAddress] | Collection[StreamAddress])
 def _equipment(row: Row[Any]) -> Equipment:
     site: Mapping[str, str] = orjson.loads(row.site)
     return Equipment(
-        EquipmentAddress(row.organisation, row.id), row.name, Kind(row.kind), site, row.description
+        EquipmentAddress(row.organisation, row.id),
+        row.name,
+        EquipmentKind(row.kind),
+        site,
+        row.description,
     )

@@ -74,7 +74,7 @@ def address_of(text: str, password: str = "", ca: Path | None = None) -> Postgre
 
 
 def _trusting(ca: Path, mode: str) -> ssl.SSLContext:
-    context = tls.trusting(ca, setting="TESTBED_REGISTRY_CA")
+    context = tls.client_context(ca, setting="TESTBED_REGISTRY_CA")
     context.check_hostname = mode == "verify-full"
     return context
 
@@ -127,8 +127,9 @@ def error_of(exc: BaseException, address: PostgresqlAddress) -> BedError:
             f"PostgreSQL at {address} does not let us make our tables: {cause}",
             hint=f"make {address.user} the owner of the database",
         )
-    told = tls.failure(
-        exc, tls.Asked(f"the registry at {address}", "TESTBED_REGISTRY", "TESTBED_REGISTRY_CA")
+    told = tls.handshake_error(
+        exc,
+        tls.TlsEndpoint(f"the registry at {address}", "TESTBED_REGISTRY", "TESTBED_REGISTRY_CA"),
     )
     if told is not None:
         return told

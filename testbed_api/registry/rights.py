@@ -7,11 +7,11 @@ from sqlalchemy import ColumnElement, Row, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress
-from broker.rights import Entry, Grant, Kind, Party, Principal, Rights
+from broker.rights import Entry, Grant, Party, Principal, PrincipalKind, Rights
 from testbed_api.registry import tables
-from testbed_api.registry.parties import entries_in, principal_of
-from testbed_api.registry.queries import Queries, going_on
-from testbed_api.registry.sharing import listing_of, pause_of, request_of
+from testbed_api.registry.base import Queries, going_on
+from testbed_api.registry.grants import listing_of, pause_of, request_of
+from testbed_api.registry.organisations import entries_in, principal_of
 
 
 class RightsQueries(Queries):
@@ -84,7 +84,7 @@ async def _grants(sql: AsyncConnection, where: Any) -> tuple[Grant, ...]:
 
 async def _known(sql: AsyncConnection, one: Principal) -> frozenset[Entry]:
     """For a person its organisation's streams, for a gateway those of its equipment."""
-    if one.kind is Kind.PERSON:
+    if one.kind is PrincipalKind.PERSON:
         return await _entries(sql, one.organisation)
     if one.scope.equipment is not None:
         return await _registered(sql, one.organisation, one.scope.equipment.equipment)
@@ -96,7 +96,7 @@ async def _entries(sql: AsyncConnection, organisation: str) -> frozenset[Entry]:
     that a machine of it could ever write, or that something is stored of.
     """
     table = tables.principals
-    query = select(table.c.entries).filter_by(organisation=organisation, kind=Kind.MACHINE)
+    query = select(table.c.entries).filter_by(organisation=organisation, kind=PrincipalKind.MACHINE)
     written = [entries_in(row.entries, "writes") for row in await sql.execute(query)]
     stored = select(tables.specs.c.space, tables.specs.c.stream).where(
         tables.specs.c.stream.startswith(f"{organisation}/", autoescape=True)

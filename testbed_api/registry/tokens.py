@@ -10,7 +10,7 @@ from broker.errors import Unknown
 from broker.rights import Role
 from testbed_api.domain.tokens import USE_EVERY_S, Token
 from testbed_api.registry import tables
-from testbed_api.registry.queries import Queries, going_on, span_of
+from testbed_api.registry.base import Queries, going_on, span_of
 
 
 class TokenQueries(Queries):

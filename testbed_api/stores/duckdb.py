@@ -24,9 +24,9 @@ from broker.batch import BAD, GOOD, NO_VALUE, Long, Series
 from broker.namespace import StreamAddress
 from broker.streams import Dtype
 from testbed_api.stores import duckdb_file, frames
+from testbed_api.stores.coalescing import Sharing
 from testbed_api.stores.duckdb_file import Table
 from testbed_api.stores.port import Block, Window
-from testbed_api.stores.sharing import Sharing
 
 PAGE = 50_000
 """Rows read at a time, then handed on in frames."""
@@ -230,7 +230,7 @@ async def open(  # noqa: A001
     """The store in one file, made if it is not there.
 
     most_bytes: of memory that DuckDB uses.  Raises Taken if another process has it, Refused
-    if its layout is of a newer version, Corrupt if it is no such file.
+    if its layout is an unknown version, Corrupt if it is no such file.
     """
     file = duckdb_file.File(path, {"memory_limit": f"{most_bytes}B", "threads": threads})
     with duckdb_file.translated():

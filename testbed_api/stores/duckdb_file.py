@@ -5,25 +5,18 @@ DuckDB makes has one, so `main`, `temp` or the file's own name may be an organis
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import duckdb
-import structlog
 
 from broker.errors import BedError, Corrupt, Invalid, Refused, Taken, Unavailable, Unknown
 from broker.namespace import StreamAddress
 
-LAYOUT = 2
-_MIGRATIONS: Mapping[int, Sequence[str]] = {1: ()}  # its tables are moved afterwards, one by one
-"""Layout -> the statements that make the next layout of it; whoever raises `LAYOUT` adds them."""
-
-_OF_LAYOUT_1 = """SELECT table_name FROM duckdb_tables()
-WHERE schema_name = 'main' AND contains(table_name, '/') ORDER BY table_name"""
-
-log = structlog.get_logger()
+LAYOUT = 1
+"""The version of how samples stand in schemas and tables; the table `layout` says which it is."""
 
 
 class Table(NamedTuple):
@@ -85,49 +78,22 @@ class File:
             return cursor.execute(query, values).fetchall()
 
     def bring_up(self) -> None:
-        """Bring the tables to this version; raises Refused if they are of a newer one.
-
-        Whatever stops it, the next start goes on: the version is raised first, which keeps older
-        ones out, and each table is in the one place or in the other.
-        """
+        """Note the layout in a new file; raises Refused if it is an unknown version."""
         try:
-            self._check_layout()
-            self._move_tables()
+            with self.transaction() as cursor:
+                cursor.execute("CREATE TABLE IF NOT EXISTS layout (version INTEGER)")
+                cursor.execute(
+                    "INSERT INTO layout SELECT ? WHERE NOT EXISTS (FROM layout)", [LAYOUT]
+                )
+                [(version,)] = cursor.execute("SELECT version FROM layout").fetchall()
+                if version != LAYOUT:
+                    raise Refused(
+                        f"{self._path} has layout {version}, this version reads {LAYOUT}",
+                        hint="use the version that wrote it",
+                    )
         except BaseException:
             self.close()
             raise
-
-    def _check_layout(self) -> None:
-        with self.transaction() as cursor:
-            cursor.execute("CREATE TABLE IF NOT EXISTS layout (version INTEGER)")
-            cursor.execute("INSERT INTO layout SELECT ? WHERE NOT EXISTS (FROM layout)", [LAYOUT])
-            [(version,)] = cursor.execute("SELECT version FROM layout").fetchall()
-            if version not in {LAYOUT, *_MIGRATIONS}:
-                raise Refused(
-                    f"{self._path} has layout {version}, this version reads {LAYOUT}",
-                    hint="use the version that wrote it",
-                )
-            for older in range(version, LAYOUT):
-                for statement in _MIGRATIONS[older]:
-                    cursor.execute(statement)
-                cursor.execute("UPDATE layout SET version = ?", [older + 1])
-
-    def _move_tables(self) -> None:
-        """Layout 1 had all in one schema.  DuckDB cannot move a table: each is copied, then goes.
-
-        As long as it takes there must be room for the largest of them once more.
-        """
-        older = [name for (name,) in self.ask(_OF_LAYOUT_1)]
-        for number, name in enumerate(older, start=1):
-            space, stream = name.split("/", 1)
-            table = Table.of(space, StreamAddress.parse(stream))
-            with self.transaction() as cursor:
-                cursor.execute(table.create_schema())
-                cursor.execute(f"CREATE TABLE {table} AS FROM main.{_quoted(name)}")
-                cursor.execute(f"DROP TABLE main.{_quoted(name)}")
-            log.info("samples were moved", stream=stream, space=space, done=number, of=len(older))
-        if older:
-            self.ask("CHECKPOINT")
 
     def close(self) -> None:
         """Close it; the next cursor opens it again."""

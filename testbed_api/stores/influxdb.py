@@ -24,11 +24,10 @@ from broker.errors import BedError, Invalid, Partial, Refused, Unavailable, Unkn
 from broker.namespace import StreamAddress
 from broker.streams import Dtype
 from testbed_api.stores import frames, influxdb_http, line_protocol
+from testbed_api.stores.coalescing import Sharing
 from testbed_api.stores.influxdb_buckets import LAYOUT, Buckets
 from testbed_api.stores.influxdb_http import EARLIEST_NS, LATEST_NS, quoted
-from testbed_api.stores.influxdb_moving import Mover
 from testbed_api.stores.port import Block, Window
-from testbed_api.stores.sharing import Sharing
 
 CHUNK_CELLS = 50_000
 """Values that influxd sends at a time, about."""
@@ -200,9 +199,9 @@ async def open(  # noqa: A001
     """The store in `bucket`, made if it is not there, and one more for each organisation.
 
     url: http://host:port, or https://.  ca: whose certificates are believed there, None for those
-    that the system believes.  organisation: InfluxDB's.  What lies in `bucket` as an older version
-    left it is moved first.  Raises Unavailable if InfluxDB is away, Forbidden if the token does not
-    do, Unknown if there is no such organisation, Refused if the bucket is of a newer version.
+    that the system believes.  organisation: InfluxDB's.  Raises Unavailable if InfluxDB is away,
+    Forbidden if the token does not do, Unknown if there is no such organisation, Refused if the
+    layout in the bucket is an unknown version.
     """
     headers = {"Authorization": f"Token {token}", "Accept-Encoding": "identity"}
     if ca is not None and not url.startswith("https:"):
@@ -210,7 +209,7 @@ async def open(  # noqa: A001
             f"TESTBED_STORE_CA is set, and {url} would be reached without TLS",
             hint="write influxdb+https:// into TESTBED_STORE, or take TESTBED_STORE_CA out",
         )
-    trust = await asyncio.to_thread(tls.trusting, ca, setting="TESTBED_STORE_CA")
+    trust = await asyncio.to_thread(tls.client_context, ca, setting="TESTBED_STORE_CA")
     try:
         http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s, verify=trust)
     except httpx.InvalidURL as exc:
@@ -218,16 +217,16 @@ async def open(  # noqa: A001
     async with http:
         server = influxdb_http.Server(http, organisation)
         buckets = Buckets(server, bucket)
-        await _bring_up(server, buckets)
+        await _bring_up(buckets)
         yield InfluxDbStore(server, buckets)
 
 
-async def _bring_up(server: influxdb_http.Server, buckets: Buckets) -> None:
-    """Make the bucket, mark it, or move what an older version left; raises Refused for a newer."""
+async def _bring_up(buckets: Buckets) -> None:
+    """Make the bucket and mark it; raises Refused if its layout is an unknown version."""
     if not await buckets.is_there(buckets.base):
         await buckets.make(buckets.base)
     mark = await buckets.mark_of(buckets.base)
-    if mark.version not in {None, 1, LAYOUT}:
+    if mark.version not in {None, LAYOUT}:
         raise Refused(
             f"the bucket {buckets.base} has layout {mark.version}, this version reads {LAYOUT}",
             hint="use the version that wrote it, or another bucket",
@@ -237,9 +236,8 @@ async def _bring_up(server: influxdb_http.Server, buckets: Buckets) -> None:
             f"the bucket {buckets.base} is an organisation's of the testbed in {mark.base}",
             hint="name another bucket in TESTBED_STORE",
         )
-    if not mark.moved:
-        await buckets.mark(moved=False)  # an older version is to keep out from now on
-        await Mover(server, buckets).run()
+    if mark.version is None:
+        await buckets.mark()
 
 
 def _is_away(exc: BedError) -> bool:

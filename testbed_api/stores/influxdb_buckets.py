@@ -11,7 +11,7 @@ from typing import NamedTuple
 from broker.errors import Forbidden, Invalid, Refused, Unknown
 from testbed_api.stores import influxdb_http
 
-LAYOUT = 2
+LAYOUT = 1
 """How samples stand in buckets; a point of the measurement `layout` says which one it is."""
 _RIGHTS = (
     "give TESTBED_STORE_TOKEN the right to read and write all buckets, or make the bucket yourself"
@@ -22,12 +22,11 @@ class Mark(NamedTuple):
     """What a bucket says of itself.
 
     version: of its layout, None where it is not marked.  base: the bucket of the settings that an
-    organisation's belongs to.  moved: whether nothing of an older layout is left in a base.
+    organisation's belongs to.
     """
 
     version: int | None = None
     base: str | None = None
-    moved: bool = False
 
 
 class Buckets:
@@ -96,19 +95,18 @@ class Buckets:
 
     async def mark_of(self, name: str) -> Mark:
         """What a bucket says of itself."""
-        query = 'SELECT last("version"), last("base"), last("moved") FROM "layout"'
-        for _, version, base, moved in await self._server.select(name, query):
-            return Mark(version, base, bool(moved))
+        query = 'SELECT last("version"), last("base") FROM "layout"'
+        for _, version, base in await self._server.select(name, query):
+            return Mark(version, base)
         return Mark()
 
     async def is_empty(self, name: str) -> bool:
         """Whether nothing was ever written to it."""
         return not await self._server.select(name, "SHOW MEASUREMENTS LIMIT 1")
 
-    async def mark(self, *, moved: bool = True) -> None:
+    async def mark(self) -> None:
         """Mark the bucket of the settings.  Where that fails, the store takes nothing at all."""
-        text = f"layout version={LAYOUT}i,moved={'t' if moved else 'f'}"
-        await self._server.write(self.base, text.encode())
+        await self._server.write(self.base, f"layout version={LAYOUT}i".encode())
 
     async def _find(self, name: str) -> bool:
         """Look for an organisation's bucket, and whose it is."""
@@ -118,7 +116,7 @@ class Buckets:
             base = self.base.replace("\\", "\\\\").replace('"', '\\"')
             line = f'layout version={LAYOUT}i,base="{base}"'
             await self._server.write(name, line.encode())
-        elif (await self.mark_of(name))[:2] != (LAYOUT, self.base):
+        elif await self.mark_of(name) != (LAYOUT, self.base):
             raise Refused(
                 f"the bucket {name} is there already and not of the testbed in {self.base}",
                 hint="name another bucket in TESTBED_STORE, or another organisation",

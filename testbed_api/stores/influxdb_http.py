@@ -28,12 +28,8 @@ class Server:
         self.http = http
         self.organisation = organisation
 
-    async def ask(
-        self, method: str, path: str, *, wait_s: float | None = None, **content: Any
-    ) -> httpx.Response:
-        """One request.  wait_s: for its answer, where that may take longer than usual."""
-        if wait_s is not None:
-            content["timeout"] = wait_s
+    async def ask(self, method: str, path: str, **content: Any) -> httpx.Response:
+        """One request.  content: as httpx takes it."""
         with translated(self.http):
             answer = await self.http.request(method, path, **content)
         if answer.is_error:
@@ -57,12 +53,10 @@ class Server:
         size = {"Content-Length": str(len(body))}
         await self.ask("POST", "/api/v2/write", params=params, headers=size, content=_flowing(body))
 
-    async def select(
-        self, bucket: str, query: str, *, wait_s: float | None = None
-    ) -> list[list[Any]]:
+    async def select(self, bucket: str, query: str) -> list[list[Any]]:
         """The rows of a small InfluxQL query."""
         form = influxql(bucket, query)
-        answer = await self.ask("POST", "/query", wait_s=wait_s, data=form)
+        answer = await self.ask("POST", "/query", data=form)
         with translated(self.http):
             return rows(answer.content)
 
@@ -78,28 +72,19 @@ class Server:
                     raise of_status(answer.status_code, await answer.aread())
                 yield _lines(answer)
 
-    async def flux(self, query: str, *, wait_s: float | None = None) -> str:
+    async def flux(self, query: str) -> str:
         """A Flux query's answer as CSV."""
         document = {"query": query, "dialect": {"header": True, "annotations": []}}
         params = {"org": self.organisation}
-        answer = await self.ask(
-            "POST", "/api/v2/query", wait_s=wait_s, params=params, json=document
-        )
+        answer = await self.ask("POST", "/api/v2/query", params=params, json=document)
         return answer.text
 
-    async def delete(
-        self,
-        bucket: str,
-        predicate: str,
-        span: tuple[int, int] = (EARLIEST_NS, LATEST_NS),
-        *,
-        wait_s: float | None = None,
-    ) -> None:
+    async def delete(self, bucket: str, predicate: str, span: tuple[int, int]) -> None:
         """Delete what a predicate names in a span, both ends included."""
         start, stop = map(clock.text_of, span)
         body = {"start": start, "stop": stop, "predicate": predicate}
         params = {"org": self.organisation, "bucket": bucket}
-        await self.ask("POST", "/api/v2/delete", wait_s=wait_s, params=params, json=body)
+        await self.ask("POST", "/api/v2/delete", params=params, json=body)
 
 
 async def _flowing(body: bytes) -> AsyncIterator[bytes]:
@@ -126,8 +111,8 @@ def translated(http: httpx.AsyncClient) -> Iterator[None]:
             f"{http.base_url} is not InfluxDB's address", hint="write http://host:port"
         ) from exc
     except (httpx.RequestError, orjson.JSONDecodeError) as exc:
-        asked = tls.Asked(f"InfluxDB at {http.base_url}", "TESTBED_STORE", "TESTBED_STORE_CA")
-        if told := tls.failure(exc, asked):  # it may be mended while samples wait for it
+        asked = tls.TlsEndpoint(f"InfluxDB at {http.base_url}", "TESTBED_STORE", "TESTBED_STORE_CA")
+        if told := tls.handshake_error(exc, asked):  # it may be mended while samples wait for it
             raise Unavailable(told.message, hint=told.hint) from exc
         raise Unavailable(
             f"InfluxDB at {http.base_url} did not answer: {exc!r}", hint="is influxd running there?"

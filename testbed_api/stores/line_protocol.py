@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from broker.batch import BAD, GOOD, NUMPY, Column, Long, Quality, Table, Wide
+from broker.batch import BAD, GOOD, NUMPY, Column, ColumnArray, Long, Quality, Wide
 from broker.streams import Dtype
 from testbed_api.stores.port import Block
 
@@ -75,7 +75,7 @@ def _plain(frame: Long) -> bool:
 
 def _plain_table(frame: Wide) -> bool:
     """Whether it is a table of good floats, which are made from such."""
-    table = isinstance(frame.values, Table) and frame.values.rows.dtype == np.float64
+    table = isinstance(frame.values, ColumnArray) and frame.values.rows.dtype == np.float64
     return table and not any(codes.any() for codes in frame.quality.values())
 
 
@@ -105,7 +105,7 @@ def _starts(head: bytes, names: tuple[str, ...]) -> list[bytes]:
 def _rows(head: bytes, frame: Wide) -> Iterator[tuple[int, bytes]]:
     """A table of good floats, a line for each time stamp."""
     table = frame.values
-    assert isinstance(table, Table)  # noqa: S101 - for the types
+    assert isinstance(table, ColumnArray)  # noqa: S101 - for the types
     width = len(table.names)
     form = _form(head, table.names, (Dtype.FLOAT64,) * width)
     texts = _tokens(table.rows.T.ravel(), Dtype.FLOAT64)
@@ -149,7 +149,7 @@ def _table(frame: Wide, dtypes: Sequence[Dtype]) -> Sequence[Sequence[bytes]]:
     """The values' texts, signal by signal; all at once where all are floats."""
     values = frame.values
     if set(dtypes) == {Dtype.FLOAT64}:
-        if isinstance(values, Table):
+        if isinstance(values, ColumnArray):
             every = values.rows.ravel()
         else:
             every = np.concatenate(list(values.values()))

@@ -9,21 +9,21 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
-from broker import client
-from broker.backends import nats
-from broker.backends.port import Door
+from broker.backends.nats import server
+from broker.backends.port import RunningBroker
+from broker.bus import client
 from broker.clock import WallClock
 from broker.credential import Credential
 from broker.settings import Address, BusSettings
-from testbed_api import reconciling, sessions
-from testbed_api.auditing import Journal
-from testbed_api.doorkeeper import Doorkeeper
-from testbed_api.limits import Limits
-from testbed_api.noticing import noticing
+from testbed_api.audit.journal import Journal
+from testbed_api.broker_auth import mosquitto_reconciler, sessions
+from testbed_api.broker_auth.authorizer import Authorizer
+from testbed_api.broker_auth.mosquitto_notifier import noticing
+from testbed_api.broker_auth.sessions import Sessions
+from testbed_api.limits.quotas import Limits
 from testbed_api.registry.engine import open_engine
-from testbed_api.registry.sql import Registry
-from testbed_api.sessions import Sessions
-from testbed_api.shared import API, RECONCILER, RECORDER
+from testbed_api.registry.registry import Registry
+from testbed_api.system_secrets import API, RECONCILER, RECORDER
 from tests import services
 from tests.services import mosquitto
 
@@ -40,7 +40,7 @@ class Bed(Protocol):
     keeps: bool
 
     registry: Registry
-    door: Door
+    broker: RunningBroker
     api: client.Bus
 
     def quiet(self) -> contextlib.AbstractAsyncContextManager[None]:
@@ -62,31 +62,31 @@ class _Nats:
         self._folder = folder
         self._system = {one: Credential.make(one) for one in (API, RECORDER)}
         self._book = Sessions(registry, CLOCK)
-        self._keeper = Doorkeeper(registry, CLOCK, self._system, Limits(), Journal(registry))
+        self._keeper = Authorizer(registry, CLOCK, self._system, Limits(), Journal(registry))
         self._keeper.admitted = self._book.admitted
         self._decides = True
         self._port = services.free_port()
         self._lives = 0
         self._stack = AsyncExitStack()
 
-    async def _answer(self, knock: nats.Knock) -> nats.Entry | None:
-        return await self._keeper.answer(knock) if self._decides else None
+    async def _answer(self, request: server.ConnectRequest) -> server.Permissions | None:
+        return await self._keeper.answer(request) if self._decides else None
 
     async def start(self) -> None:
         """A server with a new folder on the same port, and the system on the bus."""
         self._lives += 1
-        self.door = await self._stack.enter_async_context(
-            nats.serve(
+        self.broker = await self._stack.enter_async_context(
+            server.serve(
                 self._folder / str(self._lives),
-                answer=self._answer,
+                authorize=self._answer,
                 clock=CLOCK,
-                settings=nats.NatsSettings(mqtt_port=self._port),
+                settings=server.NatsSettings(mqtt_port=self._port),
             )
         )
-        await self._stack.enter_async_context(sessions.noting(self._book, self.door))
+        await self._stack.enter_async_context(sessions.noting(self._book, self.broker))
 
     async def join(self, stack: AsyncExitStack) -> None:
-        opened = client.open(way(self.door.mqtt, self._system[API]), CLOCK, client_id=API)
+        opened = client.open(way(self.broker.mqtt, self._system[API]), CLOCK, client_id=API)
         self.api = await stack.enter_async_context(opened)
         await self.api.ready()
 
@@ -135,7 +135,9 @@ class _Mosquitto:
 
     async def _reconcile(self) -> None:
         told = way(self._address, self._system[RECONCILER])
-        running = reconciling.reconcile(self.registry, told, self._folder / "mosquitto", CLOCK)
+        running = mosquitto_reconciler.reconcile(
+            self.registry, told, self._folder / "mosquitto", CLOCK
+        )
         self._reconciler = self._tasks.create_task(running, name="reconciler")
 
     async def _stop_reconciling(self) -> None:
@@ -151,7 +153,7 @@ class _Mosquitto:
         opened = client.open(way(self._address, self._system[API]), CLOCK, client_id=API)
         self.api = await stack.enter_async_context(opened)
         await self.api.ready()
-        self.door = await stack.enter_async_context(noticing(self.api, self._address))
+        self.broker = await stack.enter_async_context(noticing(self.api, self._address))
 
     async def end(self) -> None:
         await self._stop_reconciling()

@@ -12,11 +12,11 @@ from typing import Protocol
 import pytest
 from pydantic import SecretStr
 
-from broker.backends import nats
+from broker.backends.nats import server
 from broker.clock import WallClock
 from broker.credential import Credential
 from broker.settings import Address, BusSettings
-from testbed_api import doors
+from testbed_api import certificates
 from tests.services import mosquitto
 
 ADA = Credential("ada", "ada-secret-of-24-letters")
@@ -75,8 +75,8 @@ class _StartedOnRequest(WallClock):
 
 
 class _Nats:
-    def __init__(self, door: nats.Door, clock: _StartedOnRequest, ca: Path | None) -> None:
-        self.address = door.mqtt
+    def __init__(self, nats: server.NatsBroker, clock: _StartedOnRequest, ca: Path | None) -> None:
+        self.address = nats.mqtt
         self.ca = ca
         self._clock = clock
 
@@ -99,21 +99,21 @@ async def open_nats(folder: Path, pki: Path | None = None) -> AsyncIterator[Brok
     """pki: folder of `testbed pki init` where it is to have TLS."""
     everything = frozenset({"t/#"})
 
-    async def answer(knock: nats.Knock) -> nats.Entry | None:
-        known = SECRETS.get(knock.principal) == knock.secret
-        return nats.Entry(everything, everything) if known else None
+    async def answer(request: server.ConnectRequest) -> server.Permissions | None:
+        known = SECRETS.get(request.principal) == request.secret
+        return server.Permissions(everything, everything) if known else None
 
     clock = _StartedOnRequest()
-    shown = pki and doors.shown_of(pki, doors.BROKER)
-    told = nats.NatsSettings(ack_wait_s=NATS_ACK_WAIT_S, certificate=shown)
-    async with nats.serve(folder, answer=answer, clock=clock, settings=told) as door:
-        yield _Nats(door, clock, pki and pki / doors.AUTHORITY)
+    shown = pki and certificates.shown_of(pki, certificates.BROKER)
+    told = server.NatsSettings(ack_wait_s=NATS_ACK_WAIT_S, certificate=shown)
+    async with server.serve(folder, authorize=answer, clock=clock, settings=told) as nats:
+        yield _Nats(nats, clock, pki and pki / certificates.AUTHORITY)
 
 
 class _Mosquitto:
     def __init__(self, folder: Path, stack: AsyncExitStack, pki: Path | None) -> None:
-        self.ca = pki and pki / doors.AUTHORITY
-        self._shown = pki and doors.shown_of(pki, doors.BROKER)
+        self.ca = pki and pki / certificates.AUTHORITY
+        self._shown = pki and certificates.shown_of(pki, certificates.BROKER)
         self._folder = folder
         self._stack = stack
         self._port = 0

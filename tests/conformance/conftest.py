@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from broker.clock import WallClock
-from testbed import pki
+from testbed.server import pki
 from testbed_api.registry.postgresql import PostgresqlAddress
 from tests.conformance import beds, brokers, registries
 from tests.conformance.world import World

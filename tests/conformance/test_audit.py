@@ -11,17 +11,17 @@ import pytest
 from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
+from broker.audit_head import HeadSigner
 from broker.clock import NS_PER_S, SteppedClock
-from broker.heads import Signer
-from testbed_api.domain import auditing, parties
-from testbed_api.domain.auditing import Act, Event, Outcome
-from testbed_api.domain.parties import Organisation
-from testbed_api.registry import chain, engine, tables
-from testbed_api.registry.auditing import Looked
-from testbed_api.registry.sql import Registry
+from testbed_api.domain import audit, organisations
+from testbed_api.domain.audit import Act, Event, Outcome
+from testbed_api.domain.organisations import Organisation
+from testbed_api.registry import audit_chain, engine, tables
+from testbed_api.registry.audit import Looked
+from testbed_api.registry.registry import Registry
 from tests.services import postgresql as product
 
-SIGNER, OTHER = Signer.of("07" * 32), Signer.of("08" * 32)
+SIGNER, OTHER = HeadSigner.from_seed("07" * 32), HeadSigner.from_seed("08" * 32)
 EVENTS, EVERY = 60, 10
 TRIES = 100
 T0 = 1_700_000_000 * NS_PER_S
@@ -56,7 +56,7 @@ def event(at, target="POST /grants"):
         "because",
         f"id{at}",
         "10.0.0.1",
-        auditing.details({"company": "firm", "at": at}),
+        audit.details({"company": "firm", "at": at}),
     )
 
 
@@ -86,7 +86,7 @@ async def judged(opened, sql, keys=(SIGNER.key,), anchors=()):
     registry = Registry(opened, sql)
     links = await registry.events(Looked(), 0, 10_000)
     heads = [one for _, one in await registry.heads(0, 10_000)]
-    return auditing.verify(links, [*heads, *anchors], keys)
+    return audit.verify(links, [*heads, *anchors], keys)
 
 
 async def flip(sql, chance):
@@ -127,8 +127,8 @@ async def put_in(sql, chance):
     at = chance.randint(1, EVENTS)
     for number in range(EVENTS, at - 1, -1):
         await _renumber(sql, number, number + 1)
-    (link,) = auditing.linked([event(1_000)], at - 1, "a" * 64)
-    await sql.execute(insert(tables.audit).values(**chain.row_of(link)))
+    (link,) = audit.linked([event(1_000)], at - 1, "a" * 64)
+    await sql.execute(insert(tables.audit).values(**audit_chain.row_of(link)))
 
 
 async def rewrite(sql, chance):
@@ -143,15 +143,15 @@ async def _renumber(sql, before, after):
 async def _rewritten(sql, chance):
     table = tables.audit
     rows = (await sql.execute(select(table).order_by(table.c.number))).all()
-    events = [chain.link_of(row).event for row in rows]
+    events = [audit_chain.link_of(row).event for row in rows]
     at = chance.randrange(EVENTS)
     if chance.random() < 0.5:
         events[at] = replace(events[at], principal="mallory")
     else:
         del events[at]
-    links = auditing.linked(events)
+    links = audit.linked(events)
     await sql.execute(delete(table))
-    await sql.execute(insert(table), [chain.row_of(one) for one in links])
+    await sql.execute(insert(table), [audit_chain.row_of(one) for one in links])
     return links
 
 
@@ -276,7 +276,7 @@ async def test_an_act_and_its_event_happen_together_or_not_at_all(where):
         assert await registry.organisations() == []
         async with registry.change() as inside:
             await inside.add_organisation(Organisation("factory", "F"))
-            await inside.add_principal(parties.person("fay", "factory", ["owner"], T0))
+            await inside.add_principal(organisations.person("fay", "factory", ["owner"], T0))
         (link,) = await registry.events(Looked(), 0, 10)
         assert act.told
         assert (link.event.action, link.event.time_ns) == ("found", T0)
@@ -315,7 +315,7 @@ async def test_several_processes_add_to_one_chain(where):
     assert [await one.wait() for one in processes] == [0, 0, 0]
     async with engine.open_engine(where) as opened:
         links = await Registry(opened).events(Looked(), 0, 1_000)
-    assert auditing.verify(links, [], ()) is None
+    assert audit.verify(links, [], ()) is None
     for number in range(3):
         mine = [one.event.target for one in links if one.event.target.startswith(f"{number} ")]
         assert mine == [f"{number} {at}" for at in range(20)]

@@ -1,4 +1,4 @@
-"""What `broker/client.py` promises, over the real NATS and the real Mosquitto."""
+"""What `broker/bus/client.py` promises, over the real NATS and the real Mosquitto."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import client
+from broker.bus import client
 from broker.clock import WallClock
 from broker.credential import Credential
 from broker.errors import Forbidden, Refused, Unavailable

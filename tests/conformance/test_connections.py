@@ -5,12 +5,12 @@ import asyncio
 import orjson
 import pytest
 
-from broker.connection import Connection, Login
+from broker.bus.mqtt_connection import Connection, Login
 from broker.credential import Credential
 from broker.errors import BedError, Forbidden
-from testbed_api.domain.auditing import Event
-from testbed_api.registry.auditing import Looked
-from testbed_api.registry.using import Session
+from testbed_api.domain.audit import Event
+from testbed_api.registry.access_log import Session
+from testbed_api.registry.audit import Looked
 from tests.conformance import beds
 from tests.conformance.beds import CLOCK
 from tests.conformance.world import ENTRIES, MILL, RIG, World
@@ -48,7 +48,7 @@ def facts(event: Event) -> dict[str, object]:
 
 async def test_who_comes_and_goes_is_in_the_audit_and_in_the_book(world):
     await world.reader()
-    await world.bed.door.announce("granted")
+    await world.bed.broker.announce("granted")
     began_ns = CLOCK.now_ns()
     async with world.on_the_bus("granted"):
         (came,) = await told(world, 1, "connect", "granted")
@@ -69,9 +69,9 @@ async def test_who_comes_and_goes_is_in_the_audit_and_in_the_book(world):
 
 async def test_who_falls_silent_without_a_word_is_gone_from_the_book(world):
     await world.reader()
-    await world.bed.door.announce("granted")
+    await world.bed.broker.announce("granted")
     login = Login("granted", world.shown["granted"].secret)
-    settings = beds.way(world.bed.door.mqtt, world.shown["granted"])
+    settings = beds.way(world.bed.broker.mqtt, world.shown["granted"])
     connection = Connection("granted", login, settings, [], durable=False)
     await connection.open()
     await noted(world, 1)
@@ -82,13 +82,13 @@ async def test_who_falls_silent_without_a_word_is_gone_from_the_book(world):
 
 async def test_a_change_of_rights_begins_a_session_with_those_of_now(world):
     given = await world.reader("granted", RIG, MILL)
-    await world.bed.door.announce("granted")
+    await world.bed.broker.announce("granted")
     async with world.on_the_bus("granted") as bus:
         await noted(world, 1)
         await noted(world, 1, stream=MILL)
         before = bus.standing
         await world.revoke(given)
-        await world.bed.door.kick("granted")
+        await world.bed.broker.disconnect("granted")
         async with asyncio.timeout(WITHIN_S):
             await bus.connection(after=before)
         await noted(world, 2, ended=1, stream=MILL)
@@ -97,7 +97,7 @@ async def test_a_change_of_rights_begins_a_session_with_those_of_now(world):
 
 async def test_who_is_not_let_in_is_in_the_audit(world):
     await world.reader()
-    await world.bed.door.announce("granted")
+    await world.bed.broker.announce("granted")
     world.shown["unknown"] = Credential.make("unknown")
     world.shown["granted"] = Credential.make("granted")
     for one in ("unknown", "granted"):
@@ -113,11 +113,11 @@ async def test_who_is_not_let_in_is_in_the_audit(world):
 
 async def test_who_shows_nothing_ends_nobodys_session_by_its_client_id(world):
     await world.reader()
-    await world.bed.door.announce("granted")
+    await world.bed.broker.announce("granted")
     async with world.on_the_bus("granted") as bus:
         await noted(world, 1)
         standing = bus.standing
-        settings = beds.way(world.bed.door.mqtt, Credential.make("nobody"))
+        settings = beds.way(world.bed.broker.mqtt, Credential.make("nobody"))
         for client_id in ("granted", "x" * 2_000):
             connection = Connection(client_id, Login("", ""), settings, [], durable=False)
             with pytest.raises(BedError):
@@ -131,9 +131,9 @@ async def test_who_shows_nothing_ends_nobodys_session_by_its_client_id(world):
 
 
 async def test_a_wiped_broker_leaves_nobody_in_the_book_who_is_gone(world, monkeypatch):
-    monkeypatch.setattr("testbed_api.registry.using.GRACE_NS", 0)
+    monkeypatch.setattr("testbed_api.registry.access_log.GRACE_NS", 0)
     await world.reader()
-    await world.bed.door.announce("granted")
+    await world.bed.broker.announce("granted")
     async with world.on_the_bus("granted") as bus:
         (first,) = await noted(world, 1)
         before = bus.standing

@@ -9,7 +9,7 @@ from broker.errors import Taken
 from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.streams import Signal, StreamSpec
-from testbed_api.ledger import DeadLetter, Entries, Ledger, Life, SetAside
+from testbed_api.recorder.ledger import DeadLetter, Entries, Ledger, Life, SetAside
 from testbed_api.registry.engine import open_engine
 
 RIG = StreamAddress("factory", "pump-rig", "rig")
@@ -25,9 +25,9 @@ async def ledger(where):
 
 async def test_what_is_held_is_what_was_committed_last(ledger):
     for ranges in ([(1, 3), (7, 7)], [(1, 7), (9, MOST)]):
-        await ledger.commit(Entries(held={LIFE: Held.of(ranges)}))
-        assert await ledger.held(LIFE) == Held.of(ranges)
-    assert await ledger.held(Life("live", RIG, "e2")) == Held.of([])
+        await ledger.commit(Entries(held={LIFE: Held.from_ranges(ranges)}))
+        assert await ledger.held(LIFE) == Held.from_ranges(ranges)
+    assert await ledger.held(Life("live", RIG, "e2")) == Held.from_ranges([])
 
 
 async def test_gaps_are_found_by_the_span_they_touch(ledger):
@@ -82,6 +82,6 @@ async def test_a_spec_is_kept_for_good(ledger):
 async def test_readers_do_not_wait_for_the_recorder(ledger):
     async with asyncio.TaskGroup() as tasks:
         for at in range(1, 20):
-            held = Held.of([(1, at)])
+            held = Held.from_ranges([(1, at)])
             tasks.create_task(ledger.commit(Entries(held={LIFE: held})), name=f"write {at}")
             tasks.create_task(ledger.held(LIFE), name=f"read {at}")

@@ -4,7 +4,7 @@ from broker.namespace import EquipmentAddress
 from broker.rights import Span
 from testbed_api.domain import enrolment as enrolling
 from testbed_api.registry.engine import open_engine
-from testbed_api.registry.sql import Registry
+from testbed_api.registry.registry import Registry
 
 RIG, MILL = EquipmentAddress("factory", "pump-rig"), EquipmentAddress("factory", "pump-rig-2")
 

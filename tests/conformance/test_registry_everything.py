@@ -5,18 +5,18 @@ from dataclasses import replace
 import pytest
 
 from broker import policy
-from broker.batch import Kind
+from broker.batch import EquipmentKind
 from broker.credential import Credential
 from broker.namespace import LIVE, StreamAddress
 from broker.rights import Entry, Party, Pause, Role, Scope, Span
 from broker.streams import Signal, StreamSpec
-from testbed_api import reconciling
-from testbed_api.domain import parties, tokens
+from testbed_api.broker_auth import mosquitto_reconciler
+from testbed_api.domain import organisations, tokens
 from testbed_api.domain.equipment import Equipment
-from testbed_api.domain.parties import Organisation
-from testbed_api.domain.sharing import Request
+from testbed_api.domain.grants import Request
+from testbed_api.domain.organisations import Organisation
 from testbed_api.registry.engine import open_engine
-from testbed_api.registry.sql import Registry
+from testbed_api.registry.registry import Registry
 
 RIG, MILL = (StreamAddress("factory", one, "s") for one in ("rig", "mill"))
 MOMENTS = (1, 5, 9, 10, 11, 15, 20, 25, 30, 31, 40, 50, 99)
@@ -34,14 +34,14 @@ def steps(registry):
     run = Entry("run-x", MILL)
     yield registry.add_organisation(Organisation("factory", "F", Party.PARTNER))
     yield registry.add_organisation(Organisation("lab", "L", Party.COMPANY))
-    yield registry.put_equipment(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
-    yield registry.put_equipment(Equipment(MILL.owner, "Mill", Kind.SIMULATED))
+    yield registry.put_equipment(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
+    yield registry.put_equipment(Equipment(MILL.owner, "Mill", EquipmentKind.SIMULATED))
     people = [
-        parties.person("fay", "factory", {Role.OWNER}, 1),
-        parties.person("dev", "lab", {Role.DEVELOPER}, 1),
-        parties.machine("gateway", "factory", Scope(equipment=RIG.owner), Span(1)),
-        parties.machine("old", "factory", Scope(writes=frozenset({run})), Span(1, 20)),
-        parties.machine("robot", "lab", Scope(reads=frozenset({entry})), Span(1, 50)),
+        organisations.person("fay", "factory", {Role.OWNER}, 1),
+        organisations.person("dev", "lab", {Role.DEVELOPER}, 1),
+        organisations.machine("gateway", "factory", Scope(equipment=RIG.owner), Span(1)),
+        organisations.machine("old", "factory", Scope(writes=frozenset({run})), Span(1, 20)),
+        organisations.machine("robot", "lab", Scope(reads=frozenset({entry})), Span(1, 50)),
     ]
     for one in people:
         yield registry.add_principal(one)
@@ -60,14 +60,14 @@ async def test_at_each_moment_it_is_what_each_principal_alone_has(registry):
         await change
     everything = await registry.everything(0)
     for at_ns in MOMENTS:
-        admitted = reconciling.decide(everything, at_ns).admitted
+        admitted = mosquitto_reconciler.decide(everything, at_ns).admitted
         for one in ("fay", "dev", "gateway", "old", "robot"):
             alone = await registry.rights_of(one, at_ns)
             if alone.principal(one, at_ns) is None:
                 assert one not in admitted
             else:
                 assert admitted[one].topics == policy.topics(alone, one, at_ns)
-    assert reconciling.decide(everything, 12).admitted["dev"].topics.subscribe
+    assert mosquitto_reconciler.decide(everything, 12).admitted["dev"].topics.subscribe
 
 
 async def test_between_two_moments_nothing_changes_by_itself(registry):
@@ -76,10 +76,10 @@ async def test_between_two_moments_nothing_changes_by_itself(registry):
     everything = await registry.everything(0)
     at_ns, seen = 1, []
     while at_ns is not None:
-        decided = reconciling.decide(everything, at_ns)
+        decided = mosquitto_reconciler.decide(everything, at_ns)
         seen.append(at_ns)
         if decided.next_ns is not None:
-            before = reconciling.decide(everything, decided.next_ns - 1)
+            before = mosquitto_reconciler.decide(everything, decided.next_ns - 1)
             assert before.admitted == decided.admitted
         at_ns = decided.next_ns
     assert seen == [1, 2, 10, 15, 20, 25, 30, 31, 40, 50]
@@ -95,7 +95,7 @@ async def test_each_change_of_rights_changes_the_stamp(registry):
 
 async def test_the_newest_token_that_counts_and_is_for_the_bus_is_let_in(registry):
     await registry.add_organisation(Organisation("lab", "L", Party.COMPANY))
-    await registry.add_principal(parties.person("dev", "lab", {Role.DEVELOPER}, 1))
+    await registry.add_principal(organisations.person("dev", "lab", {Role.DEVELOPER}, 1))
     made = [
         tokens.kept(Credential.make("dev"), span, bus=bus)
         for span, bus in ((Span(1), True), (Span(5, 10), True), (Span(6), False))
@@ -104,7 +104,8 @@ async def test_the_newest_token_that_counts_and_is_for_the_bus_is_let_in(registr
         await registry.add_token(one)
     everything = await registry.everything(0)
     verifiers = [
-        reconciling.decide(everything, at_ns).admitted["dev"].verifier for at_ns in (4, 7, 10)
+        mosquitto_reconciler.decide(everything, at_ns).admitted["dev"].verifier
+        for at_ns in (4, 7, 10)
     ]
     assert verifiers == [made[0].verifier, made[1].verifier, made[0].verifier]
 
@@ -113,7 +114,7 @@ async def test_the_newest_token_that_counts_decides_by_its_roles(registry):
     for change in steps(registry):
         await change
     both = {Role.DEVELOPER, Role.OPERATOR}
-    await registry.add_principal(parties.person("doe", "lab", both, 1))
+    await registry.add_principal(organisations.person("doe", "lab", both, 1))
     several = [
         (Span(1), None),
         (Span(26, 29), frozenset({Role.OPERATOR})),
@@ -125,8 +126,8 @@ async def test_the_newest_token_that_counts_decides_by_its_roles(registry):
         await registry.add_token(one)
     everything = await registry.everything(0)
     for at_ns, newest in ((12, 0), (26, 1), (28, 2), (32, 2), (33, 0)):  # never the last
-        admitted = reconciling.decide(everything, at_ns).admitted["doe"]
-        narrow = (await registry.rights_of("doe", at_ns)).narrowed("doe", made[newest].roles)
+        admitted = mosquitto_reconciler.decide(everything, at_ns).admitted["doe"]
+        narrow = (await registry.rights_of("doe", at_ns)).with_roles("doe", made[newest].roles)
         assert admitted.verifier == made[newest].verifier
         assert admitted.topics == policy.topics(narrow, "doe", at_ns)
         assert bool(admitted.topics.subscribe) is (newest != 1)
@@ -134,10 +135,10 @@ async def test_the_newest_token_that_counts_decides_by_its_roles(registry):
 
 async def test_nobody_is_let_in_by_a_token_whose_roles_its_person_has_no_more(registry):
     await registry.add_organisation(Organisation("lab", "L", Party.COMPANY))
-    doe = parties.person("doe", "lab", {Role.DEVELOPER}, 1)
+    doe = organisations.person("doe", "lab", {Role.DEVELOPER}, 1)
     await registry.add_principal(doe)
     token = replace(tokens.issued("doe", Span(1))[1], roles=frozenset({Role.DEVELOPER}))
     await registry.add_token(token)
-    assert "doe" in reconciling.decide(await registry.everything(0), 5).admitted
+    assert "doe" in mosquitto_reconciler.decide(await registry.everything(0), 5).admitted
     await registry.change_roles(doe, {Role.OPERATOR}, by="doe", now_ns=6)
-    assert "doe" not in reconciling.decide(await registry.everything(0), 7).admitted
+    assert "doe" not in mosquitto_reconciler.decide(await registry.everything(0), 7).admitted

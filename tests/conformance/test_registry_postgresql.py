@@ -10,13 +10,13 @@ from sqlalchemy.dialects.postgresql import asyncpg as dialect
 
 from broker.errors import BedError, Forbidden, Unavailable, Unknown
 from broker.rights import Role
-from testbed_api.domain import parties
-from testbed_api.domain.parties import Organisation
-from testbed_api.ledger import Ledger
+from testbed_api.domain import organisations
+from testbed_api.domain.organisations import Organisation
+from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry import engine as ways
 from testbed_api.registry import postgresql
 from testbed_api.registry.engine import open_engine, transaction
-from testbed_api.registry.sql import Registry
+from testbed_api.registry.registry import Registry
 from tests import services
 from tests.conformance import registries
 from tests.services import postgresql as product
@@ -33,7 +33,7 @@ async def test_a_registry_that_restarts_is_away_and_comes_back_by_itself():
         async with open_engine(told) as engine:
             registry, ledger = Registry(engine), Ledger(engine)
             await registry.add_organisation(Organisation("factory", "The factory"))
-            ada = parties.person("ada", "factory", {Role.OWNER}, 0)
+            ada = organisations.person("ada", "factory", {Role.OWNER}, 0)
             await registry.add_principal(ada)
             server.crash()
             for attempt in (

@@ -7,7 +7,7 @@ import pytest
 from broker.errors import Unavailable
 from testbed_api.registry import sqlite
 from testbed_api.registry.engine import open_engine
-from testbed_api.registry.sql import Registry
+from testbed_api.registry.registry import Registry
 
 
 async def test_a_migration_that_breaks_off_leaves_nothing_behind(tmp_path):

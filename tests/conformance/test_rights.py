@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from broker.client import Bus
+from broker.bus.client import Bus
+from broker.bus.inbox import Inbox
+from broker.bus.mqtt_connection import Connection, Login
 from broker.clock import NS_PER_S
-from broker.connection import Connection, Login
 from broker.credential import Credential
 from broker.errors import BedError, Forbidden, Unavailable
-from broker.inbox import Inbox
 from broker.namespace import LIVE, AnchorTopic, MarkTopic, Verb
 from broker.rights import Pause, Role, Span
 from tests.conformance import beds
@@ -105,7 +105,7 @@ async def _populate(world: World) -> None:
     await world.registry.revoke_token("token-ended", token.id, by="owner", now_ns=CLOCK.now_ns())
     world.shown["unknown"] = Credential.make("unknown")
     world.shown["wrong-secret"] = Credential.make("owner")
-    await world.bed.door.announce("granted")
+    await world.bed.broker.announce("granted")
 
 
 async def test_everybody_hears_and_says_what_the_policy_lists_and_nothing_else(world):
@@ -168,7 +168,7 @@ async def test_who_is_removed_revoked_unknown_or_nobody_is_not_let_in(world):
 
 async def _anonymous(world: World) -> None:
     """Nobody, with neither name nor secret."""
-    told = beds.way(world.bed.door.mqtt, Credential.make("nobody"))
+    told = beds.way(world.bed.broker.mqtt, Credential.make("nobody"))
     connection = Connection("nobody", Login("", ""), told, [], durable=False)
     try:
         await connection.open()
@@ -180,7 +180,7 @@ async def test_a_retained_message_outside_the_grant_is_not_told(world):
     await world.reader()
     for stream in (RIG, MILL):
         await world.bed.api.publish(topic(Verb.SPEC, stream), b"{}", retain=True)
-    await world.bed.door.announce("granted")
+    await world.bed.broker.announce("granted")
     async with (
         world.on_the_bus("granted") as bus,
         hearing(bus, topic(Verb.SPEC)) as mine,
@@ -195,7 +195,7 @@ async def test_a_retained_message_outside_the_grant_is_not_told(world):
 async def test_a_client_id_of_somebody_else_takes_neither_session_nor_connection(world):
     await world.reader()
     await world.machine("thief", "foreign")
-    await world.bed.door.announce("thief")
+    await world.bed.broker.announce("thief")
     async with (
         world.opened("granted", durable=True) as ada,
         keeping(ada, DATA) as inbox,
@@ -246,7 +246,7 @@ async def _last_s(inbox: Inbox, quiet_s: float) -> float:
 
 async def test_a_revoke_silences_within_half_a_second_and_what_is_left_comes_back(world):
     given = await world.reader("granted", RIG, MILL)
-    await world.bed.door.announce("granted")
+    await world.bed.broker.announce("granted")
     async with (
         _streaming(world),
         world.on_the_bus("granted") as bus,
@@ -259,7 +259,7 @@ async def test_a_revoke_silences_within_half_a_second_and_what_is_left_comes_bac
         await heard(rig)
         began_s = time.monotonic()
         await world.revoke(given)
-        await world.bed.door.kick("granted")
+        await world.bed.broker.disconnect("granted")
         assert await _last_s(rig, 1.5) - began_s <= 0.5
         await heard(mill)
         async with asyncio.timeout(2):
@@ -272,7 +272,7 @@ async def test_a_revoke_silences_within_half_a_second_and_what_is_left_comes_bac
 @pytest.mark.parametrize("revoked", [True, False], ids=["revoked", "as it was"])
 async def test_a_session_that_was_away_gets_nothing_of_what_was_revoked(world, revoked):
     given = await world.reader("granted", RIG, MILL)
-    await world.bed.door.announce("granted")
+    await world.bed.broker.announce("granted")
     mill = topic(Verb.DATA, MILL)
     async with (
         world.opened("granted", durable=True) as bus,
@@ -284,7 +284,7 @@ async def test_a_session_that_was_away_gets_nothing_of_what_was_revoked(world, r
     await world.bed.api.publish(mill, b"before")
     if revoked:
         await world.revoke(given)
-        await world.bed.door.kick("granted")
+        await world.bed.broker.disconnect("granted")
     await world.bed.api.publish(DATA, b"after")
     async with (
         world.opened("granted", durable=True) as bus,
@@ -304,7 +304,7 @@ async def test_what_expires_is_silent_within_two_seconds_while_nobody_decides(wo
     await world.machine("granted", "granted", reads=frozenset({ENTRIES[RIG]}))
     until_ns = CLOCK.now_ns() + 2 * NS_PER_S
     await world.grant("granted", until_ns=until_ns)
-    await world.bed.door.announce("granted")
+    await world.bed.broker.announce("granted")
     async with (
         _streaming(world),
         world.on_the_bus("granted") as bus,
@@ -323,7 +323,7 @@ async def test_a_token_that_expires_ends_its_connections(world):
     (token,) = await world.registry.tokens("guest", CLOCK.now_ns())
     await world.token("guest", CLOCK.now_ns() + 2 * NS_PER_S)
     await world.registry.revoke_token("guest", token.id, by="owner", now_ns=CLOCK.now_ns())
-    await world.bed.door.announce("guest")
+    await world.bed.broker.announce("guest")
     async with world.on_the_bus("guest") as bus:
         async with asyncio.timeout(6):
             while not isinstance(bus.last_error, Forbidden):
@@ -332,7 +332,7 @@ async def test_a_token_that_expires_ends_its_connections(world):
 
 async def test_a_wiped_broker_lets_in_nobody_until_all_is_told_again_within_ten_seconds(world):
     await world.reader()
-    await world.bed.door.announce("granted")
+    await world.bed.broker.announce("granted")
     async with _streaming(world), world.on_the_bus("granted") as bus, hearing(bus, DATA) as inbox:
         async with asyncio.timeout(5):
             await anext(inbox)

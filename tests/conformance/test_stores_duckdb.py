@@ -86,120 +86,13 @@ async def test_a_file_of_another_layout_is_refused(path):
         pass
     with library.connect(path) as connection:
         connection.execute("UPDATE layout SET version = 99")
-    with pytest.raises(Refused, match="has layout 99, this version reads 2"):
+    with pytest.raises(Refused, match="has layout 99, this version reads 1"):
         async with duckdb.open(path):
             pass
 
 
-async def test_a_file_of_an_older_layout_is_brought_to_this_one(path, monkeypatch):
-    async with duckdb.open(path) as store:
-        await store.write([block(0, 10)])
-    monkeypatch.setattr(duckdb_file, "LAYOUT", duckdb_file.LAYOUT + 1)
-    monkeypatch.setattr(
-        duckdb_file,
-        "_MIGRATIONS",
-        {duckdb_file.LAYOUT - 1: ["CREATE TABLE migrated (once INTEGER)"]},
-    )
-    for _ in range(2):  # a statement run twice would fail
-        async with duckdb.open(path) as store:
-            assert await times(store) == list(range(10))
-    with library.connect(path) as connection:
-        assert connection.execute("FROM layout").fetchall() == [(duckdb_file.LAYOUT,)]
-
-
-async def test_a_migration_that_fails_leaves_the_file_as_it_was(path, monkeypatch):
-    async with duckdb.open(path) as store:
-        await store.write([block(0, 10)])
-    with monkeypatch.context() as newer:
-        newer.setattr(duckdb_file, "LAYOUT", duckdb_file.LAYOUT + 1)
-        steps = ["CREATE TABLE half (once INTEGER)", "SELECT * FROM nowhere"]
-        newer.setattr(duckdb_file, "_MIGRATIONS", {duckdb_file.LAYOUT - 1: steps})
-        with pytest.raises(library.CatalogException):
-            async with duckdb.open(path):
-                pass
-    async with duckdb.open(path) as store:
-        assert await times(store) == list(range(10))
-
-
-MOVER = """
-import asyncio, sys
-from pathlib import Path
-from testbed_api.stores import duckdb
-
-async def open_it():
-    async with duckdb.open(Path(sys.argv[1])):
-        print("opened", flush=True)
-
-asyncio.run(open_it())
-"""
-
-
 def of(organisation, stream="rig"):
     return StreamSpec(StreamAddress(organisation, "pump-rig", stream), (Signal("a"),))
-
-
-def make_layout_1(path, organisations, *, streams=1, rows=1000):
-    """A file as the version before wrote it."""
-    with library.connect(path) as file:
-        file.execute("CREATE TABLE layout (version INTEGER)")
-        file.execute("INSERT INTO layout VALUES (1)")
-        for at, name in enumerate(organisations):
-            for stream in range(streams):
-                file.execute(
-                    f'CREATE TABLE "live/{name}/pump-rig/s{stream}" AS'  # noqa: S608
-                    " SELECT 'a' AS signal, range AS time_ns, range / 7 AS f, NULL::BIGINT AS i,"
-                    " NULL::BOOLEAN AS b, NULL::VARCHAR AS s, 0::UTINYINT AS quality"
-                    f" FROM range({rows + at})"
-                )
-
-
-async def check_moved(store, organisations, *, streams=1, rows=1000):
-    for at, name in enumerate(organisations):
-        for stream in range(streams):
-            window = Window("live", of(name, f"s{stream}"), ("a",), 0, 2**62)
-            found = [frame async for frame in store.read(window)]
-            times = np.concatenate([frame.time_ns for frame in found])
-            assert times.tolist() == list(range(rows + at))
-            assert np.array_equal(np.concatenate([frame.values for frame in found]), times / 7)
-
-
-async def test_what_lay_in_one_schema_is_moved_into_each_organisations(path):
-    make_layout_1(path, ("factory", "main", "company"))
-    for _ in range(2):
-        async with duckdb.open(path) as store:
-            await check_moved(store, ("factory", "main", "company"))
-    with library.connect(path) as file:
-        query = "SELECT DISTINCT schema_name FROM duckdb_tables() WHERE contains(table_name, '/')"
-        schemas = {name for (name,) in file.execute(query).fetchall()}
-        assert schemas == {"organisation/factory", "organisation/main", "organisation/company"}
-
-
-SIZE = {"streams": 20, "rows": 50_000}
-
-
-@pytest.fixture
-def killed_mover(path):
-    """A file of layout 1, and a process that was killed while it moved what is in it."""
-    make_layout_1(path, ("factory", "company"), **SIZE)
-    child = subprocess.Popen(  # noqa: S603  (a text of our own)
-        [sys.executable, "-c", MOVER, path], stdout=subprocess.PIPE
-    )
-    for _ in range(7):
-        assert b"samples were moved" in child.stdout.readline()
-    child.kill()
-    assert b"opened" not in child.communicate()[0]
-
-
-@pytest.mark.usefixtures("killed_mover")
-async def test_a_move_that_is_killed_goes_on_at_the_next_start(path):
-    with library.connect(path) as file:
-        query = "SELECT count(*) FROM duckdb_tables() WHERE starts_with(table_name, 'live/')"
-        [(moved,)] = file.execute(f"{query} AND schema_name <> 'main'").fetchall()
-        assert 7 <= moved < 40
-        assert file.execute(query).fetchall() == [(40,)]
-        assert file.execute("FROM layout").fetchall() == [(2,)]  # an older version keeps out
-    async with duckdb.open(path) as store:
-        await check_moved(store, ("factory", "company"), **SIZE)
 
 
 async def test_dropping_a_schema_removes_one_organisation_and_nothing_else(path):

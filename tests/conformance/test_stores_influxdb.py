@@ -1,6 +1,5 @@
 """What only InfluxDB does: being away, refusing tokens and samples, and coming back."""
 
-import asyncio
 import contextlib
 import gc
 import sys
@@ -9,11 +8,11 @@ import httpx
 import numpy as np
 import pytest
 
-from broker.batch import BAD, NUMPY, UNCERTAIN, Series
+from broker.batch import NUMPY, Series
 from broker.errors import BedError, Forbidden, Invalid, Partial, Refused, Unavailable, Unknown
 from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
-from testbed_api.stores import influxdb, influxdb_http, line_protocol, narrowing
+from testbed_api.stores import bisect_write, influxdb, influxdb_http
 from testbed_api.stores.port import Block, Window
 from tests.services import influxd as product
 
@@ -71,28 +70,12 @@ async def said(server, bucket, line):
         answer.raise_for_status()
 
 
-async def test_a_bucket_from_before_layouts_were_marked_is_taken_as_it_is(influxd):
-    async with opened(influxd, bucket="unmarked"):
-        pass
-    async with httpx.AsyncClient(base_url=influxd.url) as http:
-        await http.post(
-            "/api/v2/delete",
-            params={"org": influxd.organisation, "bucket": "unmarked"},
-            headers={"Authorization": f"Token {influxd.token}"},
-            json={"start": "1970-01-01T00:00:00Z", "stop": "2200-01-01T00:00:00Z"},
-        )
-    await said(influxd, "unmarked", b"factory/pump-rig/rig,space=live a=1.5 1")
-    for _ in range(2):
-        async with opened(influxd, bucket="unmarked") as store:
-            assert await times(store) == [1]
-
-
-async def test_a_bucket_of_a_newer_layout_is_refused(influxd):
-    async with opened(influxd, bucket="newer") as store:
+async def test_a_bucket_of_an_unknown_layout_is_refused(influxd):
+    async with opened(influxd, bucket="unknown") as store:
         await store.write([block([1], [1.5])])
-    await said(influxd, "newer", b"layout version=99i")
-    with pytest.raises(Refused, match="bucket newer has layout 99, this version reads 2"):
-        async with opened(influxd, bucket="newer"):
+    await said(influxd, "unknown", b"layout version=99i")
+    with pytest.raises(Refused, match="bucket unknown has layout 99, this version reads 1"):
+        async with opened(influxd, bucket="unknown"):
             pass
 
 
@@ -118,116 +101,12 @@ async def samples(store, spec, space="live"):
     ]
 
 
-FACTORY = of("factory")
-FAR = [-(2**63) + 2, -(2**61), 0, 1, 2, 86_400 * 10**9, 2**61, 2**63 - 3]
-OLD = [
-    written(FACTORY, FAR, [-0.0, 0.1, 5e-324, 1.7976931348623157e308, 3.0, -1.5, 7.0, 8.0]),
-    written(FACTORY, [50, 60], [5.0, 6.0], UNCERTAIN),
-    written(FACTORY, [70], [0.0], BAD),
-    written(FACTORY, [1, 5], [1.0, 5.0], space="run-demo"),
-    written(of("factory", Dtype.INT64, "whole"), [1, 2, 3], [2**63 - 1, -(2**63), 2**53 + 1]),
-    written(of("company", Dtype.STRING), [1, 2, 3, 4], ["", 'a "b"\\', "line\nbreak ü", "x" * 999]),
-    written(of("company", Dtype.BOOL, "flags"), [1, 2], [True, False]),
-    written(of("factory-b"), range(1000), range(1000)),
-]
-
-
-async def make_layout_1(server, bucket):
-    """A bucket as the version before wrote it, and its samples as a store reads them."""
-    async with opened(server, bucket=f"{bucket}-expected") as store:
-        await store.write(OLD)
-        expected = {key: await samples(store, *key) for key in keys()}
-    await make_bucket(server, bucket)
-    await said(server, bucket, b"layout version=1i")
-    for body in line_protocol.bodies(OLD):
-        await said(server, bucket, body)
-    return expected
-
-
-def keys():
-    return dict.fromkeys((block.spec, block.space) for block in OLD)
-
-
 async def make_bucket(server, bucket):
     headers = {"Authorization": f"Token {server.token}"}
     async with httpx.AsyncClient(base_url=server.url, headers=headers) as http:
         [org] = (await http.get("/api/v2/orgs")).raise_for_status().json()["orgs"]
         body = {"orgID": org["id"], "name": bucket}
         (await http.post("/api/v2/buckets", json=body)).raise_for_status()
-
-
-async def measurements(server, bucket):
-    headers = {"Authorization": f"Token {server.token}"}
-    form = {"db": bucket, "q": "SELECT count(*) FROM /\\//"}
-    async with httpx.AsyncClient(base_url=server.url, headers=headers) as http:
-        answer = (await http.post("/query", data=form)).raise_for_status().json()
-    return {one["name"] for one in answer["results"][0].get("series", ())}
-
-
-async def test_what_lay_in_one_bucket_is_moved_into_each_organisations(influxd):
-    expected = await make_layout_1(influxd, "moving")
-    for _ in range(2):
-        async with opened(influxd, bucket="moving") as store:
-            assert {key: await samples(store, *key) for key in keys()} == expected
-        assert await measurements(influxd, "moving") == set()
-    assert {name.split("/")[0] for name in await measurements(influxd, "moving-factory")} == {
-        "factory"
-    }
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-async def test_a_move_that_is_killed_anywhere_goes_on_and_loses_nothing(influxd, monkeypatch):
-    expected = await make_layout_1(influxd, "killed")
-    request, asked, ends = httpx.AsyncClient.request, 0, 0
-
-    async def dying(self, *args, **named):
-        nonlocal asked
-        answer = await request(self, *args, **named)
-        asked += 1
-        if asked > ends:
-            raise Killed
-        return answer
-
-    monkeypatch.setattr(httpx.AsyncClient, "request", dying)
-    while ends < 200:  # each try may ask once more than the one before
-        asked, ends = 0, ends + 1
-        try:
-            async with opened(influxd, bucket="killed"):
-                break
-        except* Killed:
-            pass
-    monkeypatch.undo()
-    assert 10 < ends < 200
-    async with opened(influxd, bucket="killed") as store:
-        assert {key: await samples(store, *key) for key in keys()} == expected
-    assert await measurements(influxd, "killed") == set()
-
-
-async def test_two_that_move_at_once_lose_nothing(influxd):
-    expected = await make_layout_1(influxd, "together")
-
-    async def move():
-        async with opened(influxd, bucket="together") as store:
-            assert {key: await samples(store, *key) for key in keys()} == expected
-
-    async with asyncio.TaskGroup() as tasks:
-        for number in range(2):
-            tasks.create_task(move(), name=f"mover {number}")
-
-
-async def test_an_older_version_keeps_out_from_the_first_step_on(influxd):
-    await make_layout_1(influxd, "older")
-    async with opened(influxd, bucket="older"):
-        pass
-    headers = {"Authorization": f"Token {influxd.token}"}
-    form = {"db": "older", "q": 'SELECT last("version") FROM "layout"'}  # as layout 1 asks
-    async with httpx.AsyncClient(base_url=influxd.url, headers=headers) as http:
-        answer = (await http.post("/query", data=form)).raise_for_status().json()
-    [[_, version]] = answer["results"][0]["series"][0]["values"]
-    assert version == 2
 
 
 async def drop_bucket(server, bucket):
@@ -330,7 +209,7 @@ async def test_what_it_will_never_take_is_named_and_the_rest_is_stored(influxd):
 async def test_of_what_it_refuses_only_the_samples_themselves_are_left_out(influxd):
     async with opened(influxd, bucket="narrowing") as store:
         wrong = block([5, 2**63 - 1, 6, 7], [5.0, 0.0, 6.0, 7.0])
-        refused = await narrowing.write(store, [block([1], [1.0]), wrong, block([9], [9.0])])
+        refused = await bisect_write.write(store, [block([1], [1.0]), wrong, block([9], [9.0])])
         ((at, part, reason),) = refused
         assert at == 1
         assert [series.time_ns.tolist() for _, series in part.series()] == [[2**63 - 1]]

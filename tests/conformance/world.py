@@ -5,16 +5,16 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from broker import client
-from broker.batch import Kind
-from broker.client import Bus
+from broker.batch import EquipmentKind
+from broker.bus import client
+from broker.bus.client import Bus
 from broker.namespace import LIVE, StreamAddress, StreamTopic, Verb
 from broker.rights import Entry, Party, Role, Scope, Span
 from broker.streams import Signal, StreamSpec
-from testbed_api.domain import parties, tokens
+from testbed_api.domain import organisations, tokens
 from testbed_api.domain.equipment import Equipment
-from testbed_api.domain.parties import Organisation
-from testbed_api.domain.sharing import Request
+from testbed_api.domain.grants import Request
+from testbed_api.domain.organisations import Organisation
 from tests.conformance import beds
 from tests.conformance.beds import CLOCK, Bed
 
@@ -49,17 +49,17 @@ class World:
         await self.person("factory-auditor", "factory", Role.AUDITOR)
         await self.person("administrator", "testbed", Role.OWNER)
         for stream in (RIG, MILL):
-            await self.registry.put_equipment(Equipment(stream.owner, "E", Kind.SIMULATED))
+            await self.registry.put_equipment(Equipment(stream.owner, "E", EquipmentKind.SIMULATED))
             await self.registry.add_spec(StreamSpec(stream, (Signal("p"),)))
 
     async def machine(self, name: str, organisation: str, **scope: object) -> None:
         span = Span(CLOCK.now_ns())
-        one = parties.machine(name, organisation, Scope(**scope), span)
+        one = organisations.machine(name, organisation, Scope(**scope), span)
         await self.registry.add_principal(one)
         await self.token(name)
 
     async def person(self, name: str, organisation: str, *roles: Role) -> None:
-        one = parties.person(name, organisation, roles, CLOCK.now_ns())
+        one = organisations.person(name, organisation, roles, CLOCK.now_ns())
         await self.registry.add_principal(one)
         await self.token(name)
 
@@ -94,7 +94,7 @@ class World:
     def opened(
         self, name: str, *, client_id: str = "", durable: bool = False
     ) -> contextlib.AbstractAsyncContextManager[Bus]:
-        told = beds.way(self.bed.door.mqtt, self.shown[name])
+        told = beds.way(self.bed.broker.mqtt, self.shown[name])
         return client.open(told, CLOCK, client_id=client_id or name, durable=durable)
 
     @contextlib.asynccontextmanager

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from broker.settings import PREFIX, BusSettings
-from testbed import secret_files
+from testbed.server import secret_files
 from testbed_api.settings import ServerSettings
-from testbed_api.shared import SharedSecrets
+from testbed_api.system_secrets import SharedSecrets
 from tests.services import influxd
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

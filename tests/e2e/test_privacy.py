@@ -11,7 +11,7 @@ import psutil
 import pytest
 import yaml
 
-from broker import api
+from broker import api_client
 from broker.clock import WallClock
 from tests.e2e.test_demo import run
 from tests.e2e.test_tls import MAPPING, environment, process
@@ -49,8 +49,10 @@ async def test_whatever_the_folder_nobody_else_reads_what_is_kept(careless: Path
         mapping = yaml.safe_load(MAPPING.read_text())
         mapping["opcua"]["url"] = "opc.tcp://127.0.0.1:9"
         (careless / "mapping.yaml").write_text(yaml.safe_dump(mapping))
-        async with api.connect(said["api"], said["administrator"], ca=Path(said["ca"])) as door:
-            owner = await door.found(mapping["organisation"], owner="fay")
+        async with api_client.connect(
+            said["api"], said["administrator"], ca=Path(said["ca"])
+        ) as door:
+            owner = await door.create_organisation(mapping["organisation"], owner="fay")
         told = {name: said[name] for name in ("api", "broker", "ca")}
         (stream,) = mapping["streams"]
         made = await asyncio.to_thread(

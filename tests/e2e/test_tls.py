@@ -10,15 +10,15 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from broker import api
-from broker.backends.nats_child import _binary
+from broker import api_client
+from broker.backends.nats.child_process import _binary
 from broker.clock import WallClock
 from broker.namespace import StreamAddress
 from broker.settings import BusSettings
 from broker.streams import Signal
-from testbed import pki
-from testbed.children import child
-from testbed_api import doors
+from testbed.demo.child_process import child
+from testbed.server import pki
+from testbed_api import certificates as testbed_api_certificates
 from testbed_sdk import PrototypeSettings, connect
 from tests import services
 from tests.e2e.test_demo import run
@@ -63,8 +63,10 @@ async def test_a_gateway_and_the_command_line_come_in_with_the_authoritys_file_a
         (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(mapping))
         (stream,) = mapping["streams"]
         address = f"{mapping['organisation']}/{mapping['equipment']}/{stream}"
-        async with api.connect(said["api"], said["administrator"], ca=Path(said["ca"])) as door:
-            owner = await door.found(mapping["organisation"], owner="fay")
+        async with api_client.connect(
+            said["api"], said["administrator"], ca=Path(said["ca"])
+        ) as door:
+            owner = await door.create_organisation(mapping["organisation"], owner="fay")
         told = {
             "api": said["api"],
             "broker": said["broker"],
@@ -107,7 +109,10 @@ async def test_a_gateway_and_the_command_line_come_in_with_the_authoritys_file_a
 async def test_processes_of_their_own_have_tls_between_them_and_their_products(tmp_path):
     certificates = tmp_path / "pki"
     pki.init(certificates, (), CLOCK.now_ns())
-    ca, shown = certificates / "ca.pem", doors.shown_of(certificates, doors.BROKER)
+    ca, shown = (
+        certificates / "ca.pem",
+        testbed_api_certificates.shown_of(certificates, testbed_api_certificates.BROKER),
+    )
     with contextlib.ExitStack() as stack:
         data = stack.enter_context(postgresql.data_folder())
         database = stack.enter_context(postgresql.serve(data, certificate=shown))
@@ -148,9 +153,9 @@ async def test_processes_of_their_own_have_tls_between_them_and_their_products(t
 
 
 async def published_and_stored(said, administrator, ca):
-    async with api.connect(said["api"], administrator, ca=ca) as door:
-        owner = await door.found(SCORE.organisation, owner="eve", kind="company")
-    async with api.connect(said["api"], owner, ca=ca) as door:
+    async with api_client.connect(said["api"], administrator, ca=ca) as door:
+        owner = await door.create_organisation(SCORE.organisation, owner="eve", kind="company")
+    async with api_client.connect(said["api"], owner, ca=ca) as door:
         entry = {"space": "run-tls", "stream": str(SCORE)}
         asked = {"principal": "detector", "writes": [entry], "reads": [entry]}
         key = (await door.request("POST", "/credentials", json=asked))["credential"]
@@ -160,7 +165,7 @@ async def published_and_stored(said, administrator, ca):
         score = await sdk.output("score", [Signal("score")])
         await score.publish(CLOCK.now_ns(), {"score": 1.5})
         async with asyncio.timeout(30):
-            await score.drained()
+            await score.wait_drained()
         assert (await sdk.history("score"))["score"].values.tolist() == [1.5]
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from broker.batch import Gap, Series
-from testbed import verdict
-from testbed.verdict import Counters
+from testbed.demo import verdict
+from testbed.demo.verdict import Counters
 
 Id = tuple[str, int]
 

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import machine
 from broker.clock import WallClock, text_of
-from testbed.verdict import Counters
+from testbed.demo.verdict import Counters
 from tests.faults import table
 from tests.faults.rig import Load
 

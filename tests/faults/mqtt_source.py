@@ -11,13 +11,13 @@ from pathlib import Path
 
 import orjson
 
+from broker.bus.mqtt_connection import Connection, Login
 from broker.clock import WallClock
-from broker.connection import Connection, Login
 from broker.errors import BedError
 from broker.settings import BusSettings
 from simulators import ledger, world
-from simulators.model import Row
-from simulators.world import Pace
+from simulators.model import SourceRow
+from simulators.world import Playback
 from tests.faults.source import Numbered, signals
 from tests.services.mosquitto import PASSWORDS
 
@@ -33,7 +33,7 @@ class Sensors:
         self._names = names
         self._connection: Connection | None = None
 
-    async def offer(self, rows: list[Row]) -> None:
+    async def offer(self, rows: list[SourceRow]) -> None:
         for row in rows:
             values = dict(zip(self._names, row.values, strict=True))
             await self._publish(orjson.dumps({"ts": row.time_ns} | values))
@@ -64,7 +64,7 @@ async def main(port: int, book: Path, count: int, hz: float, stop: Path) -> None
     with ledger.create(book, names) as entries:
         while not stop.with_name("go").exists():  # a broker does not say who has subscribed
             await CLOCK.sleep(0.05)
-        await world.play(source, Sensors(port, names), CLOCK, pace=Pace(), ledger=entries)
+        await world.play(source, Sensors(port, names), CLOCK, pace=Playback(), ledger=entries)
         await asyncio.get_running_loop().create_future()
 
 

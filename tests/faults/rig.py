@@ -20,16 +20,16 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from broker import api, codec
+from broker import api_client, codec
 from broker.batch import Gap
 from broker.clock import WallClock, ns_of
 from broker.errors import BedError
 from broker.messages import Health
 from broker.namespace import StreamAddress
 from broker.settings import BusSettings
-from gateway import spool, spool_file
+from gateway.spool import file, spool
 from simulators import ledger
-from testbed.verdict import Counters
+from testbed.demo.verdict import Counters
 from testbed_sdk.connection import Testbed, connect
 from testbed_sdk.settings import PrototypeSettings
 from tests.faults import checker, mqtt_source
@@ -246,7 +246,7 @@ class Rig:
     def unmarked(self) -> int:
         """Batches in the spool that wait for their mark."""
         (path,) = (self.folder / "spool").glob("*.sqlite")
-        return spool_file.unmarked(path)
+        return file.unmarked(path)
 
     async def judged(self) -> tuple[Counters, int, list[Gap]]:
         """The four counters, how many samples were offered, and the gaps of one stream."""
@@ -285,7 +285,7 @@ class Rig:
 
     async def _dead(self, at: int) -> list[tuple[str, int]]:
         params = {"space": "live", "limit": 1000}
-        async with api.connect(self.api_url, self.owner) as door:
+        async with api_client.connect(self.api_url, self.owner) as door:
             page = await door.request("GET", f"/streams/{address(at)}/dead-letters", params=params)
         return [
             (one["signal"], ns_of(one["time"]))
@@ -477,9 +477,9 @@ async def _started(rig: Rig) -> None:
     await rig._until(lambda: bool(rig.server.said("ready")), START_S, "the server is ready")
     rig.administrator = str(rig.server.said("ready")["administrator"])
     streams = [{"space": "live", "stream": str(address(at))} for at in range(rig.load.signals)]
-    async with api.connect(rig.api_url, rig.administrator) as door:
-        rig.owner = await door.found(ORGANISATION, owner="owner")
-    async with api.connect(rig.api_url, rig.owner) as door:
+    async with api_client.connect(rig.api_url, rig.administrator) as door:
+        rig.owner = await door.create_organisation(ORGANISATION, owner="owner")
+    async with api_client.connect(rig.api_url, rig.owner) as door:
         made = {}
         for name, holds in {"gateway": {"writes": streams}, "observer": {"reads": streams}}.items():
             body = {"principal": name} | holds

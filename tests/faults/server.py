@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from broker.clock import Clock
 from broker.settings import Address
-from testbed import cli, up
+from testbed import cli
+from testbed.server import up
 from testbed_api.service import Server
 from testbed_api.settings import ServerSettings
 from tests.services import LOOPBACK

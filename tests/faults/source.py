@@ -19,8 +19,8 @@ from asyncua import Server
 from broker.clock import NS_PER_S, Clock, WallClock
 from simulators import ledger, world
 from simulators.faces import opcua
-from simulators.model import Row, Signal
-from simulators.world import Pace
+from simulators.model import Signal, SourceRow
+from simulators.world import Playback
 
 NAME = "Source"
 MOST = 1_000_000
@@ -40,13 +40,13 @@ class Numbered:
     hz: float
     stop: Path
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SourceRow]:
         """Row after row, evenly spaced."""
         for seq in range(MOST):
             if self.stop.exists():
                 return
             values = tuple(value_of(at, seq) for at in range(len(self.signals)))
-            yield Row(round(seq * NS_PER_S / self.hz), values)
+            yield SourceRow(round(seq * NS_PER_S / self.hz), values)
 
 
 def signals(count: int) -> tuple[Signal, ...]:
@@ -71,12 +71,12 @@ async def main(given: argparse.Namespace) -> None:
         opcua.Server = _Renumbered  # type: ignore[misc]  # as another version of a machine might
     with ledger.create(given.ledger, names) as entries:
         async with opcua.serve(NAME, source.signals, port=given.port) as face:
-            await face.watched(clock)
+            await face.wait_watched(clock)
             await clock.sleep(0.5)
             if given.late is not None:
                 await _play_late(source, face, clock, entries, random.Random(given.late))  # noqa: S311 - no secret
             else:
-                await world.play(source, face, clock, pace=Pace(), ledger=entries)
+                await world.play(source, face, clock, pace=Playback(), ledger=entries)
             await asyncio.get_running_loop().create_future()
 
 
@@ -84,7 +84,7 @@ async def _play_late(
     source: Numbered,
     face: opcua.OpcUaFace,
     clock: Clock,
-    entries: ledger.Ledger,
+    entries: ledger.SourceLedger,
     dice: random.Random,
 ) -> None:
     """Every fifth row is late, and so out of its order: half of them by a second at most."""
@@ -96,7 +96,7 @@ async def _play_late(
         if at % 5 == 4:
             due_ns -= dice.randrange(NS_PER_S if dice.random() < 0.5 else DAY_NS)
         told = replace(row, time_ns=due_ns // 1_000 * 1_000)
-        await asyncio.to_thread(entries.enter, [told])
+        await asyncio.to_thread(entries.append, [told])
         await face.offer([told])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from broker.batch import BAD, Gap, Series
-from testbed.verdict import Counters
+from testbed.demo.verdict import Counters
 from tests.faults.checker import Evidence, gap_seconds, judge
 
 PERIOD_NS = 10

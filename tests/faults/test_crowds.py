@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks import counting, meter
 from benchmarks import load as loads
 from benchmarks import rig as load_rigs
-from broker import api
+from broker import api_client
 from testbed_sdk.inputs import Received
 from tests.faults import rig as rigs
 from tests.faults.conftest import Record, Size
@@ -73,11 +73,11 @@ async def overload(rig: Rig, streams: int) -> AsyncIterator[load_rigs.Rig]:
         source = await stack.enter_async_context(load_rigs.source_of(setup))
         url = (await source.told("ready"))["url"]
         broker = f"mqtt://127.0.0.1:{rig.wires['broker'].port}"
-        async with api.connect(rig.api_url, rig.administrator) as door:
-            owner = await door.found(load_rigs.ORGANISATION, owner="bench-owner")
+        async with api_client.connect(rig.api_url, rig.administrator) as door:
+            owner = await door.create_organisation(load_rigs.ORGANISATION, owner="bench-owner")
         known = (rig.api_url, broker, rig.administrator, owner)
         chain = load_rigs.Rig(setup, rig.store.running, *known, source)
-        async with api.connect(rig.api_url, owner) as door:
+        async with api_client.connect(rig.api_url, owner) as door:
             keys = [await load_rigs._credential(door, setup, at) for at in range(setup.gateways)]
         for number, key in enumerate(keys):
             await stack.enter_async_context(load_rigs._gateway(chain, number, url, key))

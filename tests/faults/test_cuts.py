@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from broker import api, client
+from broker import api_client
+from broker.bus import client
 from broker.errors import BedError
 from broker.settings import BusSettings
 from tests.faults import checker
@@ -152,7 +153,7 @@ async def test_a_broker_that_lost_all_it_stored_costs_nothing(
 
 async def _revoked(rig: Rig) -> dict[str, str]:
     """A credential that was good and is no more."""
-    async with api.connect(rig.api_url, rig.owner) as door:
+    async with api_client.connect(rig.api_url, rig.owner) as door:
         reads = [{"space": "live", "stream": str(rigs.address(0))}]
         body = {"principal": "former", "reads": reads}
         key = str((await door.request("POST", "/credentials", json=body))["credential"])

@@ -9,8 +9,9 @@ import numpy as np
 import orjson
 from pydantic import SecretStr
 
-from broker import api, client, codec, messages
-from broker.batch import Batch, Kind, Source, Wide
+from broker import api_client, codec, messages
+from broker.batch import Batch, EquipmentKind, Source, Wide
+from broker.bus import client
 from broker.clock import NS_PER_S
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.settings import BusSettings
@@ -103,13 +104,13 @@ async def test_garbage_is_buried_and_harms_nothing_beside_it(
 ) -> None:
     async with rigs.running(tmp_path, seed, load=size.load, influxdb=True) as rig:
         since_ns, over = CLOCK.now_ns(), asyncio.Event()
-        async with api.connect(rig.api_url, rig.owner) as door:
+        async with api_client.connect(rig.api_url, rig.owner) as door:
             both = [{"space": "live", "stream": str(NOISE)}]
             body = {"principal": "noise", "writes": both, "reads": both}
             key = str((await door.request("POST", "/credentials", json=body))["credential"])
-        async with api.connect(rig.api_url, key) as door:
+        async with api_client.connect(rig.api_url, key) as door:
             owner = EquipmentAddress(ORGANISATION, "noise")
-            await door.register_equipment(owner, name="noise", kind=Kind.REAL)
+            await door.register_equipment(owner, name="noise", kind=EquipmentKind.REAL)
             await door.register_spec(SPEC)
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(_longest_lag_s(rig, over), name="lag")
@@ -137,7 +138,7 @@ async def _noise(rig: Rig, key: str, since_ns: int) -> tuple[set[tuple[str, int]
         for name, series in found.series.items()
         for time_ns in series.time_ns.tolist()
     }
-    async with api.connect(rig.api_url, rig.owner) as door:
+    async with api_client.connect(rig.api_url, rig.owner) as door:
         params = {"space": "live", "limit": 1000}
         page = await door.request("GET", f"/streams/{NOISE}/dead-letters", params=params)
     return samples, [one["reason"] for one in page["items"]]

@@ -8,27 +8,28 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from broker import client, clock, messages
+from broker import clock, messages
+from broker.audit_head import HeadSigner
 from broker.batch import BAD, GOOD, Series
+from broker.bus import client
 from broker.clock import NS_PER_S, SteppedClock, WallClock
 from broker.credential import Credential
-from broker.heads import Signer
 from broker.namespace import StreamAddress
 from broker.rights import Entry, Party, Principal, Role, Scope, Span
 from broker.settings import BusSettings
 from broker.streams import StreamSpec
-from testbed_api.app import create_app
-from testbed_api.auditing import Anchoring, Journal
-from testbed_api.deletions import Deletions
-from testbed_api.domain import parties, tokens
-from testbed_api.domain.parties import Organisation
-from testbed_api.dumping import Dumper
-from testbed_api.freshness import Freshness
-from testbed_api.ledger import Ledger
-from testbed_api.parts import Parts
+from testbed_api.audit.journal import Anchoring, Journal
+from testbed_api.backup.dump import Dumper
+from testbed_api.domain import organisations, tokens
+from testbed_api.domain.organisations import Organisation
+from testbed_api.http.app import create_app
+from testbed_api.http.dependencies import Parts
+from testbed_api.recorder.freshness import Freshness
+from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.engine import open_engine
-from testbed_api.registry.sql import Registry
-from testbed_api.retention import Keeper
+from testbed_api.registry.registry import Registry
+from testbed_api.retention.deletions import Deletions
+from testbed_api.retention.enforcer import Keeper
 from testbed_api.stores import duckdb
 from testbed_api.stores.port import Block
 
@@ -57,17 +58,19 @@ class Bed:
     parts: Parts
     clock: SteppedClock
     http: httpx.AsyncClient
-    kicked: list[str]
+    disconnected: list[str]
     recorded: dict[str, int]
 
     async def machine(
         self, name: str, organisation: str = "factory", **scope: object
     ) -> dict[str, str]:
         now = Span(self.clock.now_ns())
-        return await self._made(parties.machine(name, organisation, Scope(**scope), now))
+        return await self._made(organisations.machine(name, organisation, Scope(**scope), now))
 
     async def person(self, name: str, organisation: str, *roles: Role) -> dict[str, str]:
-        return await self._made(parties.person(name, organisation, roles, self.clock.now_ns()))
+        return await self._made(
+            organisations.person(name, organisation, roles, self.clock.now_ns())
+        )
 
     async def _made(self, one: Principal) -> dict[str, str]:
         credential, token = tokens.issued(one.id, one.span)
@@ -85,10 +88,10 @@ async def bed(tmp_path) -> AsyncIterator[Bed]:
         broker="mqtt://127.0.0.1:9", credential=SecretStr(Credential.make("api").text)
     )
     time = SteppedClock(START_NS)
-    kicked: list[str] = []
+    disconnected: list[str] = []
 
-    async def kick(principal: str) -> None:
-        kicked.append(principal)
+    async def disconnect(principal: str) -> None:
+        disconnected.append(principal)
 
     recorded: dict[str, int] = {}
     async with (
@@ -109,14 +112,14 @@ async def bed(tmp_path) -> AsyncIterator[Bed]:
             bus=bus,
             freshness=Freshness(time),
             clock=time,
-            kick=kick,
+            disconnect=disconnect,
             recorded=lambda: recorded,
             journal=journal,
-            anchoring=Anchoring(registry, journal, Signer.of("5" * 64), time),
+            anchoring=Anchoring(registry, journal, HeadSigner.from_seed("5" * 64), time),
         )
         door = httpx.ASGITransport(create_app(parts), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=door, base_url="http://api/api/v1") as http:
-            yield Bed(parts, time, http, kicked, recorded)
+            yield Bed(parts, time, http, disconnected, recorded)
 
 
 @pytest.fixture
@@ -145,7 +148,7 @@ async def rig(bed, writer) -> StreamSpec:
     await bed.ask(writer, "PUT", f"/equipment/{RIG.owner}", json=EQUIPMENT)
     answer = await bed.ask(writer, "POST", f"{STREAM}/specs", json=SPEC)
     assert answer.status_code == 200, answer.text
-    return messages.spec_of(answer.json())
+    return messages.spec_from_json(answer.json())
 
 
 async def stored(bed: Bed, spec: StreamSpec, count: int) -> None:

@@ -15,11 +15,11 @@ from asyncua.server.internal_subscription import InternalSubscription
 
 from broker.batch import Gap
 from broker.clock import NS_PER_S, WallClock
-from gateway import mapping
-from gateway.arrivals import Arrivals, Lot, Part
-from gateway.links.opcua import OpcUaLink
-from gateway.links.securing import Proof
-from gateway.mapping import Mapping
+from gateway.links.opcua.link import OpcUaLink
+from gateway.links.opcua.security import Proof
+from gateway.mapping import model
+from gateway.mapping.model import Mapping
+from gateway.samples import Arrivals, Lot, Part
 from tests import services
 from tests.services import certificates
 from tests.services.address_space import QuickServer
@@ -56,7 +56,7 @@ def mapped(  # noqa: PLR0913 - what a test may want otherwise
         url=url, opcua=opcua, trigger=trigger, period_s=period_s, interval_s=interval_s
     )
     lines = [f'      {name}: {{node: "nsu={URI};s={name}", dtype: {dtype}}}' for name in names]
-    return mapping.read(head + "\n".join(lines), "m.yaml")
+    return model.read(head + "\n".join(lines), "m.yaml")
 
 
 class Machine:

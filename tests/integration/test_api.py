@@ -13,9 +13,9 @@ from broker.clock import NS_PER_S
 from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.rights import Action, Entry
-from testbed_api.app import create_app
-from testbed_api.http.bounds import MOST_BODY
-from testbed_api.ledger import DeadLetter, Entries, Life
+from testbed_api.http.app import create_app
+from testbed_api.http.middleware.body_limit import MOST_BODY
+from testbed_api.recorder.ledger import DeadLetter, Entries, Life
 from tests.integration.api_bed import (
     EQUIPMENT,
     OTHER,
@@ -83,7 +83,7 @@ async def test_a_credential_is_shown_once_and_listed_without_its_secret(bed, own
 async def test_a_removed_credential_is_refused_and_its_connections_are_ended(bed, owner, reader):
     gone = await bed.ask(owner, "DELETE", "/credentials/detector")
     assert gone.status_code == 204
-    assert bed.kicked == ["detector"]
+    assert bed.disconnected == ["detector"]
     assert_problem(await bed.ask(reader, "GET", "/me"), 401, "unauthenticated")
     assert_problem(await bed.ask(owner, "DELETE", "/credentials/detector"), 404, "unknown")
 
@@ -282,10 +282,10 @@ async def test_history_as_json_is_in_the_frames_of_the_wire(bed, rig, reader):
     span = {"from": "2026-11-23T12:00:00Z"}
     answer = await bed.ask(reader, "GET", f"{STREAM}/history", params=span)
     told = orjson.loads(answer.content)
-    frames, misfits = codec.frames_in(told["frames"], rig)
+    frames, misfits = codec.frames_from_json(told["frames"], rig)
     assert (told["stream"], told["space"], told["spec"]) == (str(RIG), "live", 1)
     assert (sum(map(len, frames)), misfits) == (50_001, ())
-    assert [codec.gap_in(one) for one in told["gaps"]] == [gap]
+    assert [codec.gap_from_json(one) for one in told["gaps"]] == [gap]
     assert answer.headers["testbed-gaps"] == "1"
 
 
@@ -310,7 +310,7 @@ async def test_history_gives_the_signals_and_the_span_that_were_asked_for(bed, r
         "to": "2026-11-23T12:00:05Z",
     }
     told = (await bed.ask(reader, "GET", f"{STREAM}/history", params=asked)).json()
-    frames, _ = codec.frames_in(told["frames"], rig)
+    frames, _ = codec.frames_from_json(told["frames"], rig)
     assert [name for name, _ in frames[0].series()] == ["Volume Flow RateRMS"]
     assert ((frames[0].time_ns - START_NS) // NS_PER_S).tolist() == [2, 3, 4]
 
@@ -365,7 +365,7 @@ async def test_gaps_of_a_span_are_told(bed, reader):
     found = [Gap((), START_NS + n * NS_PER_S, START_NS + n * NS_PER_S, "late") for n in range(3)]
     await bed.parts.ledger.commit(Entries(gaps=[(life, n, gap) for n, gap in enumerate(found)]))
     every = await bed.ask(reader, "GET", f"{STREAM}/gaps")
-    assert [codec.gap_in(one) for one in every.json()["items"]] == found
+    assert [codec.gap_from_json(one) for one in every.json()["items"]] == found
     asked = {"from": "2026-11-23T12:00:02Z", "to": "2026-11-23T12:00:01Z"}
     wrong = await bed.ask(reader, "GET", f"{STREAM}/gaps", params=asked)
     assert_problem(wrong, 422, "invalid", "inverted")

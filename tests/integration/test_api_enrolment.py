@@ -64,7 +64,7 @@ async def test_a_code_counts_for_one_key_and_for_its_hour(bed, owner):
     again = await bed.ask({}, "POST", "/enrolments", json=claim(code, other))
     assert_problem(again, 401, "unauthenticated")
     second, gateway = await enrolled(bed, code, one)  # its answer may have been lost
-    assert (first["principal"], bed.kicked) == (second["principal"], [second["principal"]])
+    assert (first["principal"], bed.disconnected) == (second["principal"], [second["principal"]])
     assert (await bed.ask(former, "GET", "/me")).status_code == 401
     assert (await bed.ask(gateway, "GET", "/me")).status_code == 200
     await bed.clock.advance(3_600)
@@ -111,11 +111,11 @@ async def test_a_lost_gateway_is_locked_out_in_one_step(bed, owner):
     taken = await bed.ask(owner, "POST", f"{GATEWAY}/codes")
     assert_problem(taken, 409, "taken", "testbed gateway lock-out factory/pump-rig")
     assert (await bed.ask(owner, "DELETE", GATEWAY)).status_code == 204
-    assert bed.kicked == [told["principal"]]
+    assert bed.disconnected == [told["principal"]]
     assert (await bed.ask(gateway, "GET", "/me")).status_code == 401
     assert (await bed.ask(owner, "GET", GATEWAY)).json()["items"] == []
-    assert (await bed.ask(owner, "DELETE", GATEWAY)).status_code == 204  # kicked once more
-    assert bed.kicked == [told["principal"]] * 2
+    assert (await bed.ask(owner, "DELETE", GATEWAY)).status_code == 204  # disconnected once more
+    assert bed.disconnected == [told["principal"]] * 2
     await enrolled(bed, await code_of(bed, owner), Ed25519PrivateKey.generate())
 
 

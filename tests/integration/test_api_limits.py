@@ -7,14 +7,15 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from broker import api, client
+from broker import api_client
+from broker.bus import client
 from broker.clock import WallClock
 from broker.errors import Forbidden, Unavailable
 from broker.rights import Role
 from broker.settings import BusSettings
 from testbed_api import service
-from testbed_api.app import create_app
-from testbed_api.limits import Limits, Most
+from testbed_api.http.app import create_app
+from testbed_api.limits.quotas import Limits, Most
 from testbed_api.settings import ServerSettings
 from tests.integration.api_bed import SPEC, STREAM, assert_problem, stored
 
@@ -115,7 +116,7 @@ async def test_a_client_of_ours_takes_it_for_later(bed, owner):
     for _ in range(10):
         await bed.ask(owner, "GET", "/equipment")
     with pytest.raises(Unavailable, match="more than 1 requests/s"):
-        raise api.problem(await bed.ask(owner, "GET", "/equipment"))
+        raise api_client.problem(await bed.ask(owner, "GET", "/equipment"))
 
 
 def test_the_defaults_are_those_of_the_settings():
@@ -129,9 +130,12 @@ async def test_the_broker_lets_in_no_more_than_an_organisation_may_have(tmp_path
     )
     async with (
         service.serve(settings, clock) as server,
-        api.connect(f"http://{server.api}", server.administrator) as door,
+        api_client.connect(f"http://{server.api}", server.administrator) as door,
     ):
-        keys = {name: await door.found(name, owner=f"{name}-o") for name in ("factory", "company")}
+        keys = {
+            name: await door.create_organisation(name, owner=f"{name}-o")
+            for name in ("factory", "company")
+        }
 
         def opened(name, number):
             way = BusSettings(broker=f"mqtt://{server.broker}", credential=SecretStr(keys[name]))

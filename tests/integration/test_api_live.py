@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from broker import client, codec, messages
+from broker import codec, messages
 from broker.batch import Batch, Source, Wide
+from broker.bus import client
 from broker.clock import NS_PER_S, WallClock
 from broker.messages import Freshness, Health
 from broker.namespace import StreamAddress

@@ -11,29 +11,29 @@ import pytest
 import uvicorn
 from pydantic import SecretStr
 
-from broker import client
-from broker.batch import Kind, Long
+from broker.audit_head import HeadSigner
+from broker.batch import EquipmentKind, Long
+from broker.bus import client
 from broker.clock import SteppedClock, WallClock
 from broker.credential import Credential
 from broker.errors import Unavailable
-from broker.heads import Signer
 from broker.namespace import StreamAddress
 from broker.rights import Role
 from broker.settings import BusSettings
 from broker.streams import Dtype, Signal, StreamSpec
-from testbed_api.app import create_app
-from testbed_api.auditing import Anchoring, Journal
-from testbed_api.deletions import Deletions
-from testbed_api.domain import parties, tokens
+from testbed_api.audit.journal import Anchoring, Journal
+from testbed_api.backup.dump import Dumper
+from testbed_api.domain import organisations, tokens
 from testbed_api.domain.equipment import Equipment
-from testbed_api.dumping import Dumper
-from testbed_api.freshness import Freshness
-from testbed_api.ledger import Ledger
-from testbed_api.parts import Parts
-from testbed_api.registry.auditing import Looked
+from testbed_api.http.app import create_app
+from testbed_api.http.dependencies import Parts
+from testbed_api.recorder.freshness import Freshness
+from testbed_api.recorder.ledger import Ledger
+from testbed_api.registry.audit import Looked
 from testbed_api.registry.engine import open_engine
-from testbed_api.registry.sql import Registry
-from testbed_api.retention import Keeper
+from testbed_api.registry.registry import Registry
+from testbed_api.retention.deletions import Deletions
+from testbed_api.retention.enforcer import Keeper
 from testbed_api.stores.port import Window
 
 RIG = StreamAddress("factory", "pump-rig", "rig")
@@ -69,7 +69,7 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
     nowhere = BusSettings(
         broker="mqtt://127.0.0.1:9", credential=SecretStr(Credential.make("api").text)
     )
-    ada = parties.person("ada", "factory", {Role.OWNER}, 0)
+    ada = organisations.person("ada", "factory", {Role.OWNER}, 0)
     credential, token = tokens.issued("ada", ada.span)
     clock = SteppedClock(0)
     async with (
@@ -77,7 +77,7 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
         client.open(nowhere, WallClock(), client_id="api") as bus,
     ):
         registry = Registry(engine)
-        await registry.put_equipment(Equipment(RIG.owner, "Rig", Kind.SIMULATED))
+        await registry.put_equipment(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
         await registry.add_principal(ada)
         await registry.add_token(token)
         await registry.add_spec(StreamSpec(RIG, (Signal("p"),)))
@@ -94,7 +94,7 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
             None,
             dict,
             journal=journal,
-            anchoring=Anchoring(registry, journal, Signer.of("5" * 64), clock),
+            anchoring=Anchoring(registry, journal, HeadSigner.from_seed("5" * 64), clock),
         )
         config = uvicorn.Config(create_app(parts), port=0, log_config=None, lifespan="off")
         server = uvicorn.Server(config)

@@ -4,8 +4,8 @@ import pytest
 
 from broker.namespace import StreamAddress
 from broker.rights import Role
-from testbed_api.http import access
-from testbed_api.http.access import Caller
+from testbed_api.http import auth
+from testbed_api.http.auth import Caller
 from tests.integration.api_bed import EQUIPMENT, RIG, STREAM, Bed, assert_problem, stored
 
 MEMBERS = "/organisations/factory/members"
@@ -49,7 +49,7 @@ async def test_a_token_of_one_role_may_do_what_that_role_may(bed, chief, rig):
         answer = await bed.ask(report, method, path, json=body)
         assert_problem(answer, 403, "forbidden", f"fay may not {action}")
         assert answer.json()["hint"] == ALONE
-    assert bed.kicked == []
+    assert bed.disconnected == []
     renamed = await bed.ask(chief, "PUT", f"/equipment/{RIG.owner}", json=EQUIPMENT)
     assert renamed.status_code == 200
 
@@ -156,14 +156,14 @@ async def test_a_change_of_roles_ends_the_connection_of_a_token_that_held_one(be
     await bed.person("bob", "company", Role.OWNER)
     eve = await bed.person("eve", "company", Role.OWNER, Role.DEVELOPER)
     await bed.ask(owner, "POST", "/grants", json=GRANTED)
-    bed.kicked.clear()
+    bed.disconnected.clear()
     path = "/organisations/company/members/eve"
     changed = await bed.ask(eve, "PUT", path, json={"roles": ["owner"]})
-    assert (changed.status_code, bed.kicked) == (200, [])
+    assert (changed.status_code, bed.disconnected) == (200, [])
     await bed.ask(eve, "PUT", path, json={"roles": ["owner", "developer"]})
     await token(bed, eve, "developer")
     await bed.ask(eve, "PUT", path, json={"roles": ["owner"]})
-    assert bed.kicked == ["eve"]
+    assert bed.disconnected == ["eve"]
 
 
 @pytest.mark.usefixtures("rig")
@@ -184,5 +184,5 @@ async def test_who_follows_a_stream_is_looked_at_with_the_token_that_was_shown(b
 
 
 async def _still_reads(bed: Bed, caller: Caller, stream: StreamAddress) -> bool:
-    now = await access.again(caller, bed.parts)
+    now = await auth.again(caller, bed.parts)
     return now is not None and now.may_read("live", stream)

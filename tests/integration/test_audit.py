@@ -11,24 +11,25 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from broker import api, client, heads
-from broker.batch import Kind
+from broker import api_client, audit_head
+from broker.audit_head import HeadSigner
+from broker.batch import EquipmentKind
+from broker.bus import client
 from broker.clock import WallClock
 from broker.errors import Forbidden, Unavailable
-from broker.heads import Signer
 from broker.rights import Role
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
-from gateway import anchors
-from testbed import auditing as room
-from testbed_api import data
-from testbed_api.auditing import KEY, Journal
-from testbed_api.domain import auditing
-from testbed_api.domain.auditing import Event, Link, Outcome
+from gateway import audit_anchors
+from testbed.client import audit as room
+from testbed_api import persistence
+from testbed_api.audit.journal import KEY, Journal
+from testbed_api.domain import audit
+from testbed_api.domain.audit import Event, Link, Outcome
 from testbed_api.registry import sqlite
-from testbed_api.registry.auditing import Looked
+from testbed_api.registry.audit import Looked
 from testbed_api.registry.engine import open_engine
-from testbed_api.registry.sql import Registry
+from testbed_api.registry.registry import Registry
 from testbed_api.settings import ServerSettings
 from tests.integration.api_bed import EQUIPMENT, RIG, STREAM, assert_problem, stored
 from tests.integration.test_server import serving
@@ -235,7 +236,7 @@ async def test_events_wait_in_order_while_the_registry_takes_none(tmp_path, monk
             found = [one.event.target for one in await registry.events(Looked(), 0, 10)]
             assert found == [f"GET /{at}" for at in range(4)]
             other.execute("BEGIN IMMEDIATE")
-            monkeypatch.setattr("testbed_api.auditing.MOST_WAITING", 5)
+            monkeypatch.setattr("testbed_api.audit.journal.MOST_WAITING", 5)
             for at in range(4, 12):
                 await journal.tell(Event(at, "operate", f"GET /{at}", Outcome.ALLOWED))
             other.rollback()
@@ -267,7 +268,7 @@ async def test_a_bug_is_told_under_the_number_that_its_log_has(bed, owner, monke
     async def fail(*_args, **_more):
         raise LookupError
 
-    monkeypatch.setattr("testbed_api.registry.sql.Registry.add_principal", fail)
+    monkeypatch.setattr("testbed_api.registry.registry.Registry.add_principal", fail)
     with structlog.testing.capture_logs() as logged:
         answer = await bed.ask(owner, "POST", "/credentials", json={"principal": "box"})
     assert answer.status_code == 500
@@ -324,12 +325,12 @@ async def test_the_chain_that_the_api_shows_is_whole(bed, auditor):
     ]
     key = (await bed.ask(auditor, "GET", "/audit/key")).json()["key"]
     assert signed == [newest]
-    held = [heads.Head.of(one) for one in signed]
+    held = [audit_head.Head.from_json(one) for one in signed]
     links = [Link.of(one) for one in page["items"]]
     assert len(links) >= 5
-    assert auditing.verify(links, held, [key]) is None
-    assert auditing.verify(links[:-3], held, [key]) is not None
-    assert auditing.verify(links, held, [Signer.of("08" * 32).key]) is not None
+    assert audit.verify(links, held, [key]) is None
+    assert audit.verify(links[:-3], held, [key]) is not None
+    assert audit.verify(links, held, [HeadSigner.from_seed("08" * 32).key]) is not None
 
 
 # --- the server -----------------------------------------------------------------------------------
@@ -356,12 +357,12 @@ async def running(folder):
     async with (
         serving(folder) as server,
         founded(f"http://{server.api}", server.administrator) as owners,
-        api.connect(f"http://{server.api}", server.administrator) as door,
+        api_client.connect(f"http://{server.api}", server.administrator) as door,
     ):
         body = {"principal": "gateway", "equipment": str(RIG.owner)}
         made = (await owners.request("POST", "/credentials", json=body))["credential"]
-        async with api.connect(f"http://{server.api}", made) as gateway:
-            await gateway.register_equipment(RIG.owner, name="rig", kind=Kind.SIMULATED)
+        async with api_client.connect(f"http://{server.api}", made) as gateway:
+            await gateway.register_equipment(RIG.owner, name="rig", kind=EquipmentKind.SIMULATED)
             await gateway.register_spec(StreamSpec(RIG, (Signal("p"),)))
         yield server, owners, door, made
 
@@ -411,7 +412,7 @@ async def test_who_follows_a_stream_over_http_is_told_at_its_beginning_and_its_e
 
 @pytest.mark.timeout(60)
 async def test_anchors_reach_the_gateways_disk_and_fit_the_chain(tmp_path, monkeypatch):
-    monkeypatch.setattr("testbed_api.auditing.SIGN_EVERY_S", 0.5)
+    monkeypatch.setattr("testbed_api.audit.journal.SIGN_EVERY_S", 0.5)
     path, folder = tmp_path / "rig.anchors.jsonl", tmp_path / "data"
     async with running(folder) as (server, _, _door, made):
         told = BusSettings(broker=f"mqtt://{server.broker}", credential=SecretStr(made))
@@ -420,21 +421,21 @@ async def test_anchors_reach_the_gateways_disk_and_fit_the_chain(tmp_path, monke
             asyncio.timeout(10),
             asyncio.TaskGroup() as tasks,
         ):
-            keeping = tasks.create_task(anchors.keep(bus, RIG.owner, path), name="anchors")
+            keeping = tasks.create_task(audit_anchors.keep(bus, RIG.owner, path), name="anchors")
             while not path.exists() or not path.read_bytes():
                 await CLOCK.sleep(0.05)
             keeping.cancel()
-    signer = Signer.of((folder / KEY).read_text())
+    signer = HeadSigner.from_seed((folder / KEY).read_text())
     assert (folder / KEY).stat().st_mode & 0o777 == 0o600
-    async with data.alone(ServerSettings(folder=folder)) as kept:
+    async with persistence.alone(ServerSettings(folder=folder)) as kept:
         links = await kept.registry.events(Looked(), 0, 1_000)
         signed = [one for _, one in await kept.registry.heads(0, 1_000)]
     held = room.read(path)
-    assert auditing.verify(links, [*signed, *held], [signer.key]) is None
-    assert auditing.verify(links[: held[-1].count - 1], held, [signer.key]) is not None
+    assert audit.verify(links, [*signed, *held], [signer.key]) is None
+    assert audit.verify(links[: held[-1].count - 1], held, [signer.key]) is not None
     async with serving(folder):
         pass
-    async with data.alone(ServerSettings(folder=folder)) as kept:
+    async with persistence.alone(ServerSettings(folder=folder)) as kept:
         links = await kept.registry.events(Looked(), 0, 1_000)
         head = await kept.registry.newest_head()
         assert (head.count, head.hash) == (len(links), links[-1].hash)  # signed at the end
@@ -474,8 +475,8 @@ async def test_an_auditor_verifies_the_chain_by_command(tmp_path):
         kept.write_text(head)
         code, out, err = await command(server, ann, "verify", "--anchor", str(kept), "--json")
         assert (code, json.loads(out)["whole"]) == (0, True), err
-        forged = Signer.of("08" * 32).sign(1, "a" * 64, 1)
-        kept.write_bytes(heads.encode(forged))
+        forged = HeadSigner.from_seed("08" * 32).sign(1, "a" * 64, 1)
+        kept.write_bytes(audit_head.encode(forged))
         code, out, err = await command(server, ann, "verify", "--anchor", str(kept))
         assert code == 1, err
         assert "NOT whole" in out

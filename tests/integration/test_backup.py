@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gzip
 import json
 from dataclasses import replace
 
@@ -10,34 +9,37 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from broker import api, client, clock
-from broker.batch import BAD, NO_VALUE, NUMPY, Gap, Kind, Series
+from broker import api_client, clock
+from broker.audit_head import HeadSigner
+from broker.batch import BAD, NO_VALUE, NUMPY, EquipmentKind, Gap, Series
+from broker.bus import client
 from broker.clock import NS_PER_S, WallClock
 from broker.errors import Corrupt, Forbidden, Refused, Taken, Unavailable, Unknown
-from broker.heads import Signer
 from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.rights import Entry, Listing, Pause, Role, Scope, Span
 from broker.streams import Dtype, Signal, StreamSpec
-from gateway import spool
-from gateway.spool import SpoolSettings
+from gateway.spool import spool
+from gateway.spool.spool import SpoolSettings
 from gateway.uplink import Uplink
-from testbed import backup as room
-from testbed_api import archive, contents, data
-from testbed_api.contents import EARLIEST_NS, LATEST_NS
-from testbed_api.deletions import LOST
-from testbed_api.deletions import Span as Deleted
-from testbed_api.domain import parties, tokens
-from testbed_api.domain.auditing import Event, Outcome
+from testbed.server import backup as room
+from testbed_api import persistence
+from testbed_api.backup import archive
+from testbed_api.domain import organisations, tokens
+from testbed_api.domain.audit import Event, Outcome
 from testbed_api.domain.equipment import Equipment
-from testbed_api.domain.parties import Organisation
-from testbed_api.domain.sharing import Request
-from testbed_api.ledger import DeadLetter, Entries, Life, SetAside
-from testbed_api.losses import settle
-from testbed_api.retention import Keeper
+from testbed_api.domain.grants import Request
+from testbed_api.domain.organisations import Organisation
+from testbed_api.recorder.ledger import DeadLetter, Entries, Life, SetAside
+from testbed_api.retention import fingerprint
+from testbed_api.retention.deletions import LOST
+from testbed_api.retention.deletions import Span as Deleted
+from testbed_api.retention.enforcer import Keeper
+from testbed_api.retention.fingerprint import EARLIEST_NS, LATEST_NS
+from testbed_api.retention.restore_gaps import settle
 from testbed_api.settings import ServerSettings
 from testbed_api.stores.port import Block
-from tests.integration.test_keeping_server import command
+from tests.integration.test_retention_server import command
 from tests.integration.test_server import (
     RIG as SERVED,
 )
@@ -111,13 +113,15 @@ def blocks():
 
 async def fill(kept):
     """Something in every table, and in the store."""
-    await kept.registry.put_equipment(Equipment(RIG.owner, "Rig", Kind.REAL, {"site": "North"}))
+    await kept.registry.put_equipment(
+        Equipment(RIG.owner, "Rig", EquipmentKind.REAL, {"site": "North"})
+    )
     for spec in SPECS:
         await kept.registry.add_spec(spec)
         for space in ("live", "run-1"):
             await kept.ledger.keep_spec(space, spec, 7)
     scope = Scope(frozenset({Entry("live", RIG)}))
-    await kept.registry.add_principal(parties.machine("detector", "factory", scope, Span(3)))
+    await kept.registry.add_principal(organisations.machine("detector", "factory", scope, Span(3)))
     await kept.registry.add_token(tokens.issued("detector", Span(3, NOW_NS))[1])
     _, token = tokens.issued("fay", Span(3), label="for the report")
     await kept.registry.add_token(replace(token, roles=frozenset({Role.AUDITOR, Role.OWNER})))
@@ -129,7 +133,7 @@ async def fill(kept):
     await kept.registry.put_listing(Listing(RIG.owner, None, Span(5)), by="fay")
     event = Event(5, "connect", "the broker", Outcome.ALLOWED, "detector", "factory")
     await kept.registry.append([event])
-    await kept.registry.sign_head(Signer.of("5" * 64), 6)
+    await kept.registry.sign_head(HeadSigner.from_seed("5" * 64), 6)
     await kept.store.write(list(blocks()))
     await kept.deletions.keep(RIG, 10**9)
     await kept.ledger.commit(
@@ -156,8 +160,10 @@ async def content(kept):
             tables.setdefault(told["table"], []).extend(told["rows"])
     sums = {}
     for space in ("live", "run-1"):
-        samples = contents.samples(kept.store, SPECS, space, from_ns=EARLIEST_NS, to_ns=LATEST_NS)
-        sums[space] = (await contents.fingerprint(samples)).sha256
+        samples = fingerprint.samples(
+            kept.store, SPECS, space, from_ns=EARLIEST_NS, to_ns=LATEST_NS
+        )
+        sums[space] = (await fingerprint.fingerprint(samples)).sha256
     return tables, sums
 
 
@@ -193,7 +199,7 @@ def settings_for(request, tmp_path):
 async def made(tmp_path):
     """A backup of a stopped server with the embedded store, its folder and what was in it."""
     settings = ServerSettings(folder=tmp_path / "before")
-    async with data.alone(settings) as kept:
+    async with persistence.alone(settings) as kept:
         await fill(kept)
         before = await content(kept)
     manifest = await room.backup(tmp_path / "backup", settings, CLOCK)
@@ -201,7 +207,7 @@ async def made(tmp_path):
 
 
 async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
-    async with data.alone(settings_for("before")) as kept:
+    async with persistence.alone(settings_for("before")) as kept:
         await fill(kept)
         before = await content(kept)
     manifest = await room.backup(tmp_path / "backup", settings_for("before"), CLOCK)
@@ -209,7 +215,7 @@ async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
         tmp_path / "backup", settings_for("after"), CLOCK, manifest.sha256
     )
     assert (restored, restored.samples) == (manifest, 20_019)
-    async with data.alone(settings_for("after")) as kept:
+    async with persistence.alone(settings_for("after")) as kept:
         assert await content(kept) == before
         (token,) = await kept.registry.tokens("fay", 4)
         assert token.roles == {Role.AUDITOR, Role.OWNER}
@@ -220,7 +226,7 @@ async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
 async def test_what_one_product_held_comes_back_in_another(settings_for, made):
     folder, _, before = made
     await room.restore(folder, settings_for("after"), CLOCK, None)
-    async with data.alone(settings_for("after")) as kept:
+    async with persistence.alone(settings_for("after")) as kept:
         assert await content(kept) == before
 
 
@@ -260,7 +266,7 @@ async def test_a_manifest_that_was_changed_is_noticed_by_its_own_hash(made, tmp_
     ("change", "error", "sentence"),
     [
         ({"v": 2}, Refused, "version 2, this one reads 1"),
-        ({"schema": "9999"}, Refused, "of a newer version"),
+        ({"schema": "9999"}, Refused, "has schema '9999', this version reads '0001'"),
         ({"streams": [{"file": "x"}]}, Corrupt, "lacks sense"),
         ({"tables": {"file": "../x", "sha256": "", "bytes": 0, "rows": 0}}, Corrupt, "lacks sense"),
     ],
@@ -304,7 +310,7 @@ async def test_a_restore_that_broke_off_is_not_served(made, tmp_path, monkeypatc
         with pytest.raises(Corrupt, match="power"):
             await room.restore(folder, after, CLOCK, None)
     with pytest.raises(Refused, match="did not come to its end"):
-        async with data.alone(after):
+        async with persistence.alone(after):
             pass
     with pytest.raises(Refused, match="is not empty"):
         await room.restore(folder, after, CLOCK, None)
@@ -318,13 +324,22 @@ async def test_a_dump_that_broke_off_is_no_backup(tmp_path):
         await archive.write(tmp_path, "samples.jsonl.gz", cut())
 
 
+async def test_a_dump_of_an_unknown_version_is_refused(tmp_path):
+    async def newer():
+        yield b'{"v":2,"schema":"0001","taken":"..."}\n{"end":true,"rows":0}\n'
+
+    tables = await archive.write(tmp_path, archive.TABLES, newer())
+    with pytest.raises(Refused, match="has version 2, this version reads 1"):
+        archive.tables_head(tmp_path, tables)
+
+
 async def test_a_backup_never_goes_over_another(made, tmp_path):
     with pytest.raises(Taken, match="is not empty"):
         await room.backup(made[0], ServerSettings(folder=tmp_path / "before"), CLOCK)
 
 
 async def test_a_folder_that_a_server_has_is_not_opened(tmp_path):
-    async with data.alone(ServerSettings(folder=tmp_path / "before")):
+    async with persistence.alone(ServerSettings(folder=tmp_path / "before")):
         with pytest.raises(Taken, match="a server is running"):
             await room.backup(
                 tmp_path / "backup", ServerSettings(folder=tmp_path / "before"), CLOCK
@@ -336,29 +351,11 @@ async def test_a_folder_without_data_is_said_so(tmp_path):
         await room.backup(tmp_path / "backup", ServerSettings(folder=tmp_path / "no"), CLOCK)
 
 
-async def test_a_backup_from_before_a_table_was_made_comes_back(made, tmp_path):
-    folder, manifest, before = made
-    path = folder / manifest.tables.file
-    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
-    new = ("retentions", "recorder.deletions", "recorder.restores")
-    kept = [line for line in lines if json.loads(line).get("table") not in new]
-    path.write_bytes(gzip.compress(b"".join(kept)))
-    count = sum(len(json.loads(line).get("rows") or []) for line in kept[:-1])
-    told = json.loads((folder / archive.MANIFEST).read_text()) | {"schema": "0001"}
-    told["tables"] |= {"sha256": archive._sha256(path), "rows": count}
-    (folder / archive.MANIFEST).write_text(json.dumps(told))
-    await room.restore(folder, ServerSettings(folder=tmp_path / "after"), CLOCK, None)
-    async with data.alone(ServerSettings(folder=tmp_path / "after")) as back:
-        tables, sums = await content(back)
-    assert sums == before[1]
-    assert tables == {name: rows for name, rows in before[0].items() if name not in new}
-
-
 async def test_what_is_not_sent_again_becomes_a_gap(made, tmp_path):
     folder, _, _ = made
     after = ServerSettings(folder=tmp_path / "after")
     _, losses = await room.restore(folder, after, CLOCK, None)
-    async with data.alone(after) as kept:
+    async with persistence.alone(after) as kept:
         lost = next(one for one in losses if one.span.space == "run-1").span
         await settle(kept.deletions, kept.store, CLOCK)
         stream = ("run-1", RIG, EARLIEST_NS, LATEST_NS)
@@ -401,7 +398,7 @@ async def test_a_running_server_is_backed_up_and_comes_back(tmp_path):
     assert "lost-after-backup" in printed
     async with serving(tmp_path / "new") as again:
         assert again.administrator is None
-        async with api.connect(f"http://{again.api}", secret) as door, asyncio.timeout(10):
+        async with api_client.connect(f"http://{again.api}", secret) as door, asyncio.timeout(10):
             found = await history(door)
             while not found["gaps"]:
                 found = await history(door)
@@ -440,7 +437,7 @@ async def test_a_gateway_sends_again_what_the_restored_server_lacks(tmp_path):
         ):
             key = await credential(owners, "machine", writes=[SERVED])
             door = owners.doors["factory"]
-            await door.register_equipment(SERVED.owner, name="rig", kind=Kind.SIMULATED)
+            await door.register_equipment(SERVED.owner, name="rig", kind=EquipmentKind.SIMULATED)
             await door.register_spec(SERVED_SPEC)
             async with publishing(server, key, kept) as uplink:
                 await said(uplink, range(1, 4))
@@ -452,7 +449,7 @@ async def test_a_gateway_sends_again_what_the_restored_server_lacks(tmp_path):
         )
         async with (
             serving(tmp_path / "new") as again,
-            api.connect(f"http://{again.api}", owners.secret) as door,
+            api_client.connect(f"http://{again.api}", owners.secret) as door,
             publishing(again, key, kept) as uplink,
             asyncio.timeout(10),
         ):
@@ -474,44 +471,9 @@ async def test_only_who_operates_the_testbed_gets_a_backup(tmp_path):
                 await owners.request("GET", path)
 
 
-FORMER = {
-    "columns": ["id", "secret_hash", "role", "entries", "expires_ns", "created_ns"],
-    "rows": [["box", "hash of box", "member", '{"reads":[],"writes":[["live","a/b/c"]]}', None, 3]],
-}
-
-
-async def test_credentials_in_an_older_backup_come_back_as_machines(tmp_path):
-    async with data.alone(ServerSettings(folder=tmp_path / "data")) as kept:
-        dumper = room.Dumper(kept.engine, kept.store, kept.deletions, CLOCK)
-        head, *_ = [json.loads(line) async for chunk in dumper.tables() for line in chunk.split()]
-    lines = [
-        head | {"schema": "0002"},
-        {"table": "organisations", "columns": ["id", "name"], "rows": [["a", "A"]]},
-        {"table": "principals"} | FORMER,
-        {"end": True, "rows": 2},
-    ]
-
-    async def dump():
-        yield "".join(json.dumps(line) + "\n" for line in lines).encode()
-
-    archive.new_folder(tmp_path / "backup")
-    tables = await archive.write(tmp_path / "backup", archive.TABLES, dump())
-    archive.close(tmp_path / "backup", archive.Manifest(head["taken"], "0002", tables, ()))
-    settings = ServerSettings(folder=tmp_path / "new")
-    await room.restore(tmp_path / "backup", settings, CLOCK, None)
-    async with data.alone(settings) as kept:
-        box = await kept.registry.principal("box", 5)
-        assert (box.organisation, [str(one.address) for one in box.scope.writes]) == (
-            "a",
-            ["a/b/c"],
-        )
-        assert (await kept.registry.token("box", "hash of box")).span == Span(3)
-        await kept.registry.add_token(tokens.issued("box", Span(5))[1])
-
-
 async def test_nobody_waits_for_a_slow_reader_of_a_backup(tmp_path):
     settings = ServerSettings(folder=tmp_path / "data")
-    async with data.alone(settings) as kept:
+    async with persistence.alone(settings) as kept:
         await fill(kept)
         dump = room.Dumper(kept.engine, kept.store, kept.deletions, CLOCK).tables()
         first = await anext(dump)
@@ -526,7 +488,7 @@ async def test_nobody_waits_for_a_slow_reader_of_a_backup(tmp_path):
 
 @pytest.mark.parametrize("settings_for", ["duckdb", "postgresql"], indirect=True)
 async def test_the_tables_of_a_backup_are_of_one_moment(settings_for):
-    async with data.alone(settings_for("before")) as kept, asyncio.TaskGroup() as tasks:
+    async with persistence.alone(settings_for("before")) as kept, asyncio.TaskGroup() as tasks:
 
         async def record():
             """Gaps, each in one transaction with the number of its batch."""

@@ -11,13 +11,13 @@ import pytest
 
 from broker.batch import Batch, Gap, Long, Source, Wide
 from broker.clock import ns_of
-from broker.codec import gap_in
+from broker.codec import gap_from_json
 from broker.errors import Unavailable
 from broker.messages import Held
 from broker.streams import Dtype
-from gateway import spool
-from gateway.spool import SpoolSettings
-from gateway.spool_rows import Kept
+from gateway.spool import spool
+from gateway.spool.rows import Kept
+from gateway.spool.spool import SpoolSettings
 
 DISK = 24 * 1024**2
 LEAST_FREE = 8 * 1024**2
@@ -68,7 +68,7 @@ def accounted(bodies: Sequence[Kept], numbers: Sequence[int]) -> tuple[int, int]
                 whole += 1
             else:
                 last_ns = from_ns + (COUNT - 1) * 1_001
-                assert {gap_in(one) for one in document["gaps"]} == {
+                assert {gap_from_json(one) for one in document["gaps"]} == {
                     Gap(("a",), from_ns, last_ns, "spool-full"),
                     Gap(("b",), from_ns, from_ns + 1_001, "spool-full"),
                 }

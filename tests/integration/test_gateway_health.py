@@ -6,12 +6,13 @@ from pathlib import Path
 from broker import messages
 from broker.clock import NS_PER_S, SteppedClock
 from broker.messages import Freshness
-from gateway import health, mapping
-from gateway.feed import Feed
+from gateway.mapping import model
+from gateway.monitoring import health
+from gateway.pipeline.pipeline import Feed
 from gateway.uplink import Uplink
 from tests.integration.test_gateway_uplink import opened
 
-EXAMPLE = mapping.read(
+EXAMPLE = model.read(
     (Path(__file__).parents[2] / "examples/pump-rig/mapping.yaml").read_text(), "m"
 )
 SPEC = EXAMPLE.streams[0].spec

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from broker.errors import Taken, Unavailable
-from gateway import metrics
-from gateway.figures import Figures, StreamFigures
+from gateway.monitoring import prometheus
+from gateway.monitoring.stats import Figures, StreamFigures
 from tests.services import accepts, free_port
 
 FIGURES = Figures(
@@ -52,7 +52,7 @@ async def told() -> Figures:
 async def serving(figures: Callable[[], Awaitable[Figures]] = told) -> AsyncIterator[str]:
     port = free_port()
     async with asyncio.timeout(15), asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(metrics.serve(port, figures), name="metrics")
+        running = tasks.create_task(prometheus.serve(port, figures), name="metrics")
         while not accepts(port):  # noqa: ASYNC110 - a real server needs a moment
             await asyncio.sleep(0.01)  # noqa: TID251
         try:
@@ -108,7 +108,7 @@ async def test_a_port_in_use_is_refused_with_its_number() -> None:
     async with serving() as url:
         port = int(url.rpartition(":")[2])
         with pytest.raises(Taken, match=str(port)):
-            await metrics.serve(port, told)
+            await prometheus.serve(port, told)
 
 
 def test_the_line_says_the_same_with_units() -> None:

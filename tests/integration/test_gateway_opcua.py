@@ -9,11 +9,12 @@ import pytest
 from broker.batch import Gap
 from broker.clock import WallClock
 from broker.namespace import EquipmentAddress
-from gateway import browse, mapping
-from gateway.arrivals import Lot, Part
-from gateway.check import check
-from gateway.links.opcua import OpcUaLink
-from gateway.mapping import Mapping
+from gateway.commissioning import browse
+from gateway.commissioning.check import check
+from gateway.links.opcua.link import OpcUaLink
+from gateway.mapping import model
+from gateway.mapping.model import Mapping
+from gateway.samples import Lot, Part
 from simulators.faces import opcua
 from simulators.models.pump_rig import SIGNALS, PumpRig
 
@@ -31,7 +32,7 @@ def mapped(url: str, *changes: tuple[str, str]) -> Mapping:
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)
-    return mapping.read(text, "m")
+    return model.read(text, "m")
 
 
 class Kept:
@@ -69,7 +70,7 @@ class Kept:
 async def test_the_example_and_the_starting_mapping_are_right(face: opcua.OpcUaFace) -> None:
     server = browse.server(face.url, None)
     text = await browse.starting_mapping(server, EquipmentAddress("factory", "pump-rig"))
-    assert await check(mapping.read(text, "m")) == []
+    assert await check(model.read(text, "m")) == []
     assert await check(mapped(face.url)) == []
 
 

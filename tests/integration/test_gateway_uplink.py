@@ -9,16 +9,17 @@ import numpy as np
 import orjson
 from pydantic import SecretStr
 
-from broker import client, messages
-from broker.backends import nats
+from broker import messages
+from broker.backends.nats import server
 from broker.batch import Batch, Source, Wide
+from broker.bus import client
 from broker.clock import NS_PER_S, WallClock
 from broker.credential import Credential
 from broker.messages import Held, Mark
 from broker.namespace import StreamAddress, parse
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
-from gateway import spool
+from gateway.spool import spool
 from gateway.uplink import BACKLOG_AT_ONCE, UNHEARD_S, Uplink
 
 SPEC = StreamSpec(StreamAddress("o", "e", "s"), (Signal("a"),))
@@ -29,13 +30,13 @@ def batch(at: int) -> Batch:
     return Batch(1, (Wide(np.array([at], np.int64), {"a": np.array([1.0])}),), Source.LIVE)
 
 
-def settings(door: nats.Door, window: int) -> BusSettings:
+def settings(door: server.NatsBroker, window: int) -> BusSettings:
     credential = SecretStr(Credential.make("ada").text)
     return BusSettings(broker=f"mqtt://{door.mqtt}", credential=credential, window=window)
 
 
-async def answer(*_: object) -> nats.Entry:
-    return nats.Entry(publish=frozenset({"tb1/#"}), subscribe=frozenset({"tb1/#"}))
+async def answer(*_: object) -> server.Permissions:
+    return server.Permissions(publish=frozenset({"tb1/#"}), subscribe=frozenset({"tb1/#"}))
 
 
 @asynccontextmanager
@@ -43,7 +44,7 @@ async def opened(
     folder: Path, window: int = 1_000
 ) -> AsyncIterator[tuple[client.Bus, spool.Spool, client.Bus]]:
     async with (
-        nats.serve(folder, answer=answer, clock=CLOCK) as door,
+        server.serve(folder, authorize=answer, clock=CLOCK) as door,
         client.open(settings(door, window), CLOCK, client_id="ada--gateway") as bus,
         client.open(settings(door, window), CLOCK, client_id="ada--recorder") as recorder,
         spool.open(folder / "s.sqlite", epoch="one") as kept,

@@ -5,16 +5,16 @@ import asyncio
 import pytest
 from pydantic import SecretStr
 
-from broker import client
-from broker.backends import mosquitto
-from broker.backends.mosquitto import Admitted
+from broker.backends.mosquitto import dynamic_security
+from broker.backends.mosquitto.dynamic_security import ClientAccess
+from broker.bus import client
 from broker.clock import WallClock
 from broker.credential import Credential, verifier
 from broker.errors import Forbidden, Unavailable
 from broker.policy import Topics
 from broker.settings import Address, BusSettings
-from testbed import pki
-from testbed_api import doors
+from testbed.server import pki
+from testbed_api import certificates
 from tests import services
 from tests.services import mosquitto as product
 
@@ -35,15 +35,15 @@ async def projection(tmp_path):
         told = way(address, CONTROLLER)
         async with (
             client.open(told, CLOCK, client_id=CONTROLLER.principal) as bus,
-            mosquitto.project(bus, tmp_path) as one,
+            dynamic_security.project(bus, tmp_path) as one,
         ):
             await bus.ready()
             one.address, one.bus = address, bus
             yield one
 
 
-def admitted(who: Credential = ADA, topics: Topics = TOPICS) -> Admitted:
-    return Admitted(topics, verifier(who.secret))
+def admitted(who: Credential = ADA, topics: Topics = TOPICS) -> ClientAccess:
+    return ClientAccess(topics, verifier(who.secret))
 
 
 def opened(projection, who=ADA):
@@ -125,11 +125,11 @@ async def test_a_process_id_of_another_is_not_signalled(projection, tmp_path):
 async def test_with_a_certificate_its_door_has_tls_and_no_other_way_in(tmp_path):
     folder = tmp_path / "pki"
     pki.init(folder, (), CLOCK.now_ns())
-    shown = doors.shown_of(folder, doors.BROKER)
+    shown = certificates.shown_of(folder, certificates.BROKER)
     address = Address(services.LOOPBACK, services.free_port())
     with product.admitting(tmp_path, address.port, [API], CONTROLLER, shown):
         told = way(address, API).model_copy(
-            update={"broker": f"mqtts://{address}", "ca": folder / doors.AUTHORITY}
+            update={"broker": f"mqtts://{address}", "ca": folder / certificates.AUTHORITY}
         )
         async with client.open(told, CLOCK, client_id=API.principal) as bus:
             await bus.ready()

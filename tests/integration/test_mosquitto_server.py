@@ -5,14 +5,15 @@ import asyncio
 import pytest
 from pydantic import SecretStr
 
-from broker import client
+from broker.bus import client
 from broker.credential import Credential
 from broker.errors import Forbidden
 from broker.settings import Address, BusSettings
-from testbed_api import reconciling, recording, service
+from testbed_api import recorder_process, service
+from testbed_api.broker_auth import mosquitto_reconciler
 from testbed_api.service import Services
 from testbed_api.settings import ServerSettings
-from testbed_api.shared import API, RECONCILER, RECORDER, SharedSecrets
+from testbed_api.system_secrets import API, RECONCILER, RECORDER, SharedSecrets
 from tests import services
 from tests.integration.test_server import (
     CLOCK,
@@ -64,8 +65,8 @@ async def server(tmp_path, influxd):
     with mosquitto.admitting(state, address.port, (api_, recorder), controller):
         async with service.serve_api(told, joined, CLOCK) as one, asyncio.TaskGroup() as tasks:
             running = [
-                tasks.create_task(reconciling.run(told, way(address, RECONCILER), CLOCK)),
-                tasks.create_task(recording.record(told, way(address, RECORDER), CLOCK)),
+                tasks.create_task(mosquitto_reconciler.run(told, way(address, RECONCILER), CLOCK)),
+                tasks.create_task(recorder_process.record(told, way(address, RECORDER), CLOCK)),
             ]
             yield one
             for task in running:

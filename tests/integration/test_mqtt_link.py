@@ -7,13 +7,13 @@ import pytest
 from rich.console import Console
 
 from broker.batch import BAD, GOOD
+from broker.bus.mqtt_connection import Connection, Login
 from broker.clock import NS_PER_S, WallClock
-from broker.connection import Connection, Login
 from broker.settings import BusSettings
-from gateway import mapping
-from gateway.links.mqtt import MqttLink
-from gateway.mapping import Broker
-from testbed import gateway_commands
+from gateway.links.mqtt.link import MqttLink
+from gateway.mapping import model
+from gateway.mapping.model import Broker
+from testbed.commissioning import check_browse
 from tests.integration.machines import Kept
 from tests.services import free_port, mosquitto
 
@@ -36,7 +36,7 @@ streams:
 @contextlib.asynccontextmanager
 async def reading(port, password=mosquitto.PASSWORDS["ada"]):
     """A link and what it gives."""
-    found = mapping.read(TEXT.replace("PORT", str(port)), "m")
+    found = model.read(TEXT.replace("PORT", str(port)), "m")
     assert isinstance(found.source, Broker)
     kept = Kept(names=found.streams[0].spec.names)
     link = MqttLink(found, found.source, password, kept, CLOCK)
@@ -146,14 +146,14 @@ async def test_browse_writes_a_mapping_that_check_finds_right(tmp_path, monkeypa
 
             publishing = tasks.create_task(publish(), name="sensors")
             url = f"mqtt://ada@127.0.0.1:{server.port}"
-            place = gateway_commands.Place(url)
+            place = check_browse.Place(url)
             with monkeypatch.context() as patch:
-                patch.setattr("testbed.gateway_commands.LISTEN_S", 1.0)
-                await gateway_commands.browse(place, file, "factory/press", Console())
-            good = await gateway_commands.check(file, said.append, as_json=False)
+                patch.setattr("testbed.commissioning.check_browse.LISTEN_S", 1.0)
+                await check_browse.browse(place, file, "factory/press", Console())
+            good = await check_browse.check(file, said.append, as_json=False)
             broken = file.read_text().replace("press/1/warm", "press/1/cold")
             file.write_text(broken.replace("dtype: bool", "dtype: string"))
-            bad = await gateway_commands.check(file, said.append, as_json=False)
+            bad = await check_browse.check(file, said.append, as_json=False)
             publishing.cancel()
     assert good
     assert not bad
@@ -168,5 +168,5 @@ async def test_a_broker_that_is_not_there_is_told(tmp_path):
     file = tmp_path / "m.yaml"
     file.write_text(TEXT.replace("PORT", str(free_port())))
     said = []
-    assert not await gateway_commands.check(file, said.append, as_json=False)
+    assert not await check_browse.check(file, said.append, as_json=False)
     assert "did not answer" in said[0]

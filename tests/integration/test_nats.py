@@ -15,8 +15,8 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from broker import client
-from broker.backends import nats
+from broker.backends.nats import server as nats_server
+from broker.bus import client
 from broker.clock import NS_PER_S, WallClock
 from broker.credential import Credential
 from broker.errors import Forbidden, Invalid, Refused, Taken, Unavailable
@@ -34,20 +34,20 @@ class Porter:
 
     def __init__(self) -> None:
         self.entries = {
-            "ada": nats.Entry(frozenset({OWN}), frozenset({OWN})),
-            "bert": nats.Entry(frozenset({"t/#"}), frozenset({"t/#"})),
+            "ada": nats_server.Permissions(frozenset({OWN}), frozenset({OWN})),
+            "bert": nats_server.Permissions(frozenset({"t/#"}), frozenset({"t/#"})),
         }
-        self.knocks: list[nats.Knock] = []
+        self.requests: list[nats_server.ConnectRequest] = []
         self.asked = asyncio.Event()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
-    async def answer(self, knock: nats.Knock) -> nats.Entry | None:
-        self.knocks.append(knock)
-        entry = self.entries.get(knock.principal)
+    async def answer(self, request: nats_server.ConnectRequest) -> nats_server.Permissions | None:
+        self.requests.append(request)
+        entry = self.entries.get(request.principal)
         self.asked.set()
         await self.may_answer.wait()
-        return entry if SECRETS.get(knock.principal) == knock.secret else None
+        return entry if SECRETS.get(request.principal) == request.secret else None
 
 
 @pytest.fixture
@@ -56,19 +56,21 @@ def porter() -> Porter:
 
 
 @pytest.fixture
-async def door(tmp_path, porter) -> AsyncIterator[nats.Door]:
-    async with nats.serve(tmp_path, answer=porter.answer, clock=WallClock()) as door:
-        yield door
+async def nats(tmp_path, porter) -> AsyncIterator[nats_server.NatsBroker]:
+    async with nats_server.serve(tmp_path, authorize=porter.answer, clock=WallClock()) as nats:
+        yield nats
 
 
-def opened(door: nats.Door, who: Credential, client_id: str = "", **changed: object):
-    settings = BusSettings(broker=f"mqtt://{door.mqtt}", credential=SecretStr(who.text), **changed)
+def opened(nats: nats_server.NatsBroker, who: Credential, client_id: str = "", **changed: object):
+    settings = BusSettings(broker=f"mqtt://{nats.mqtt}", credential=SecretStr(who.text), **changed)
     return client.open(settings, WallClock(), client_id=client_id or who.principal)
 
 
 @asynccontextmanager
-async def ada_and_bert(door: nats.Door) -> AsyncIterator[tuple[client.Bus, client.Bus]]:
-    async with opened(door, ADA) as ada, opened(door, BERT) as bert:
+async def ada_and_bert(
+    nats: nats_server.NatsBroker,
+) -> AsyncIterator[tuple[client.Bus, client.Bus]]:
+    async with opened(nats, ADA) as ada, opened(nats, BERT) as bert:
         await ada.ready()
         await bert.ready()
         yield ada, bert
@@ -98,28 +100,28 @@ def server_pid() -> int:
     ],
     ids=lambda value: getattr(value, "principal", value),
 )
-async def test_a_wrong_secret_name_or_client_id_is_refused(door, who, client_id):
-    async with opened(door, who, client_id) as bus:
+async def test_a_wrong_secret_name_or_client_id_is_refused(nats, who, client_id):
+    async with opened(nats, who, client_id) as bus:
         with pytest.raises(Forbidden, match="refused the credential"):
             await bus.ready()
 
 
-async def test_several_clients_of_one_principal_come_in_under_ids_of_their_own(door):
-    async with opened(door, ADA) as one, opened(door, ADA, "ada--2f") as other:
+async def test_several_clients_of_one_principal_come_in_under_ids_of_their_own(nats):
+    async with opened(nats, ADA) as one, opened(nats, ADA, "ada--2f") as other:
         await one.ready()
         await other.ready()
 
 
 def test_a_principal_that_could_share_a_client_id_with_another_is_refused():
-    knock = nats.Knock("ada--x", ADA.secret, "ada--x")
-    assert not nats.callout.is_bound(knock)
+    request = nats_server.ConnectRequest("ada--x", ADA.secret, "ada--x")
+    assert not nats_server.auth_callout.is_bound(request)
     with pytest.raises(Invalid, match="ada--x"):
         Credential("ada--x", ADA.secret)
 
 
-async def test_nobody_without_a_credential_comes_in_by_mqtt(door):
+async def test_nobody_without_a_credential_comes_in_by_mqtt(nats):
     anonymous = b"\x10\x0f\x00\x04MQTT\x04\x02\x00\x0a\x00\x03ada"
-    assert await services.answer_to(door.mqtt.port, anonymous) == b"\x20\x02\x00\x05"
+    assert await services.answer_to(nats.mqtt.port, anonymous) == b"\x20\x02\x00\x05"
 
 
 def listening_ports(pid: int) -> set[int]:
@@ -140,17 +142,17 @@ def listening_ports(pid: int) -> set[int]:
     ],
     ids=["nothing", "a good credential", "a guess"],
 )
-async def test_nobody_comes_in_by_the_inner_door(door, shown):
-    (inner,) = listening_ports(server_pid()) - {door.mqtt.port}
+async def test_nobody_comes_in_by_the_inner_door(nats, shown):
+    (inner,) = listening_ports(server_pid()) - {nats.mqtt.port}
     connect = b"CONNECT " + orjson.dumps({"verbose": False, "protocol": 1} | shown)
     said = await services.answer_to(inner, connect + b"\r\nPING\r\n")
     assert b"-ERR 'Authorization Violation'" in said
     assert b"PONG" not in said
 
 
-async def test_one_refusal_is_not_the_last_word(door, porter):
+async def test_one_refusal_is_not_the_last_word(nats, porter):
     entry = porter.entries.pop("ada")
-    async with opened(door, ADA) as bus:
+    async with opened(nats, ADA) as bus:
         with pytest.raises(Forbidden):
             await bus.ready()
         porter.entries["ada"] = entry
@@ -180,8 +182,8 @@ async def test_one_refusal_is_not_the_last_word(door, porter):
         "t.ada",
     ],
 )
-async def test_what_is_not_in_the_entry_cannot_be_subscribed(door, wanted):
-    async with opened(door, ADA) as bus:
+async def test_what_is_not_in_the_entry_cannot_be_subscribed(nats, wanted):
+    async with opened(nats, ADA) as bus:
         await bus.ready()
         async with bus.subscribe([wanted], capacity=10, overflow="block") as inbox:
             with pytest.raises(Forbidden, match="refused to subscribe"):
@@ -193,8 +195,8 @@ async def test_what_is_not_in_the_entry_cannot_be_subscribed(door, wanted):
     "topic", ["t/bert", "t/ada/x", "t", "x", "$SYS/REQ/USER/AUTH", "$MQTT/msgs/t/bert"]
 )
 @pytest.mark.parametrize("retain", [False, True], ids=["passing", "retained"])
-async def test_what_is_published_outside_the_entry_reaches_nobody(door, topic, retain):
-    async with ada_and_bert(door) as (ada, bert):
+async def test_what_is_published_outside_the_entry_reaches_nobody(nats, topic, retain):
+    async with ada_and_bert(nats) as (ada, bert):
         async with bert.subscribe(["t/#"], capacity=10, overflow="block") as inbox:
             await bert.publish("t/before", b"")
             try:
@@ -209,16 +211,16 @@ async def test_what_is_published_outside_the_entry_reaches_nobody(door, topic, r
             assert (await anext(inbox)).topic == "t/nothing-kept"
 
 
-async def test_a_will_outside_the_entry_reaches_nobody(door):
+async def test_a_will_outside_the_entry_reaches_nobody(nats):
     client_id, topic, will, user, password = "ada", "t/bert", "forbidden", "ada", ADA.secret
     rest = b"\x00\x04MQTT\x04\xc6\x00\x0a" + b"".join(
         len(text).to_bytes(2, "big") + text.encode()
         for text in (client_id, topic, will, user, password)
     )
-    async with opened(door, BERT) as bert:
+    async with opened(nats, BERT) as bert:
         await bert.ready()
         async with bert.subscribe(["t/#"], capacity=10, overflow="block") as inbox:
-            reader, writer = await asyncio.open_connection(door.mqtt.host, door.mqtt.port)
+            reader, writer = await asyncio.open_connection(nats.mqtt.host, nats.mqtt.port)
             writer.write(b"\x10" + len(rest).to_bytes(1, "big") + rest)
             await reader.read(4)
             writer.transport.abort()
@@ -227,8 +229,8 @@ async def test_a_will_outside_the_entry_reaches_nobody(door):
                     await anext(inbox)
 
 
-async def test_a_retained_message_outside_the_entry_is_not_shown(door):
-    async with ada_and_bert(door) as (ada, bert):
+async def test_a_retained_message_outside_the_entry_is_not_shown(nats):
+    async with ada_and_bert(nats) as (ada, bert):
         await bert.publish("t/secret", b"", retain=True)
         await bert.publish(OWN, b"shown", retain=True)
         async with ada.subscribe([OWN], capacity=10, overflow="block") as inbox:
@@ -238,8 +240,8 @@ async def test_a_retained_message_outside_the_entry_is_not_shown(door):
                     await anext(inbox)
 
 
-async def test_a_wider_filter_covers_its_own_root_and_all_below(door):
-    async with opened(door, BERT) as bert:
+async def test_a_wider_filter_covers_its_own_root_and_all_below(nats):
+    async with opened(nats, BERT) as bert:
         await bert.ready()
         async with bert.subscribe(["t/#"], capacity=10, overflow="block") as inbox:
             for topic in ("t", "t/a", "t/a/b"):
@@ -252,40 +254,42 @@ async def test_a_wider_filter_covers_its_own_root_and_all_below(door):
 )
 def test_a_filter_that_nats_would_read_otherwise_is_not_granted(topic_filter):
     with pytest.raises(Invalid, match="is not a filter that can be granted"):
-        nats.callout.subjects(topic_filter)
+        nats_server.auth_callout.subjects(topic_filter)
 
 
 # --- for how long ---------------------------------------------------------------------------------
 
 
-async def test_a_kick_silences_and_the_next_knock_is_answered_anew(door, porter):
-    async with ada_and_bert(door) as (ada, bert):
+async def test_a_disconnect_silences_and_the_next_connection_is_answered_anew(nats, porter):
+    async with ada_and_bert(nats) as (ada, bert):
         async with ada.subscribe([OWN], capacity=10, overflow="block") as inbox:
-            porter.entries["ada"] = nats.Entry(frozenset(), frozenset())
-            await door.kick("ada")
-            await bert.publish(OWN, b"after the kick")
+            porter.entries["ada"] = nats_server.Permissions(frozenset(), frozenset())
+            await nats.disconnect("ada")
+            await bert.publish(OWN, b"after the disconnect")
             with pytest.raises(Forbidden, match=OWN):
                 await anext(inbox)
             assert await ada.connection() == 2
         assert await bert.connection() == 1
 
 
-async def test_a_kick_reaches_who_is_just_being_answered(door, porter):
+async def test_a_disconnect_reaches_who_is_just_being_answered(nats, porter):
     porter.may_answer.clear()
-    async with opened(door, ADA) as ada:
+    async with opened(nats, ADA) as ada:
         await porter.asked.wait()
         porter.entries["ada"] = None  # too late for the answer that is under way
-        await door.kick("ada")
+        await nats.disconnect("ada")
         porter.may_answer.set()
         with pytest.raises(Forbidden):
             await ada.ready()
 
 
-async def test_an_entry_ends_a_connection_at_its_expiry(door, porter):
+async def test_an_entry_ends_a_connection_at_its_expiry(nats, porter):
     entry = porter.entries["ada"]
     now_ns = WallClock().now_ns()
-    porter.entries["ada"] = nats.Entry(entry.publish, entry.subscribe, now_ns + 2 * NS_PER_S)
-    async with opened(door, ADA) as ada:
+    porter.entries["ada"] = nats_server.Permissions(
+        entry.publish, entry.subscribe, now_ns + 2 * NS_PER_S
+    )
+    async with opened(nats, ADA) as ada:
         await ada.ready()
         porter.entries["ada"] = None
         while ada.is_connected:
@@ -293,28 +297,28 @@ async def test_an_entry_ends_a_connection_at_its_expiry(door, porter):
         assert 1 <= (WallClock().now_ns() - now_ns) / NS_PER_S <= 4
 
 
-async def test_an_entry_that_has_expired_lets_nobody_in(door, porter):
+async def test_an_entry_that_has_expired_lets_nobody_in(nats, porter):
     entry = porter.entries["ada"]
     past_ns = WallClock().now_ns() - NS_PER_S
-    porter.entries["ada"] = nats.Entry(entry.publish, entry.subscribe, past_ns)
-    async with opened(door, ADA, timeout_s=2) as ada:
+    porter.entries["ada"] = nats_server.Permissions(entry.publish, entry.subscribe, past_ns)
+    async with opened(nats, ADA, timeout_s=2) as ada:
         with pytest.raises(Forbidden):
             await ada.ready()
 
 
 @pytest.mark.parametrize("durable", [True, False], ids=["may keep", "may not"])
 async def test_what_came_while_a_client_was_away_is_sent_to_whom_that_is_allowed(
-    door, porter, durable
+    nats, porter, durable
 ):
     porter.entries["ada"] = replace(porter.entries["ada"], durable=durable)
 
     def kept() -> object:
-        settings = BusSettings(broker=f"mqtt://{door.mqtt}", credential=SecretStr(ADA.text))
+        settings = BusSettings(broker=f"mqtt://{nats.mqtt}", credential=SecretStr(ADA.text))
         return client.open(settings, WallClock(), client_id="ada", durable=True)
 
     async with kept() as ada, ada.subscribe([OWN], capacity=10, overflow="block"):
         await ada.ready()
-    async with opened(door, BERT) as bert:
+    async with opened(nats, BERT) as bert:
         await bert.ready()
         await bert.publish(OWN, b"while away")
         async with kept() as ada, ada.subscribe([OWN], capacity=10, overflow="block") as inbox:
@@ -330,8 +334,8 @@ async def test_what_came_while_a_client_was_away_is_sent_to_whom_that_is_allowed
 async def test_retained_messages_are_kept_between_starts(tmp_path, porter):
     for expected in ([], [b"kept"]):
         async with (
-            nats.serve(tmp_path, answer=porter.answer, clock=WallClock()) as door,
-            opened(door, ADA) as ada,
+            nats_server.serve(tmp_path, authorize=porter.answer, clock=WallClock()) as nats,
+            opened(nats, ADA) as ada,
         ):
             await ada.ready()
             async with ada.subscribe([OWN], capacity=10, overflow="block") as inbox:
@@ -340,45 +344,47 @@ async def test_retained_messages_are_kept_between_starts(tmp_path, porter):
                 await ada.publish(OWN, b"kept", retain=True)
 
 
-async def test_rights_and_kicks_work_after_a_crash(door):
-    async with ada_and_bert(door) as (ada, bert):
+async def test_rights_and_disconnects_work_after_a_crash(nats):
+    async with ada_and_bert(nats) as (ada, bert):
         os.kill(server_pid(), signal.SIGKILL)
         async with asyncio.timeout(10):
             await ada.connection(after=1)
             await bert.connection(after=1)
-        await door.kick("ada")
+        await nats.disconnect("ada")
         async with asyncio.timeout(5):
             assert await ada.connection(after=2) == 3
         assert await bert.connection() == 2
 
 
-async def test_a_port_in_use_is_taken(door, tmp_path, porter):
-    taken = nats.NatsSettings(mqtt_port=door.mqtt.port)
-    second = nats.serve(tmp_path / "2", answer=porter.answer, clock=WallClock(), settings=taken)
-    with pytest.raises(Taken, match=f"127.0.0.1:{door.mqtt.port}"):
+async def test_a_port_in_use_is_taken(nats, tmp_path, porter):
+    taken = nats_server.NatsSettings(mqtt_port=nats.mqtt.port)
+    second = nats_server.serve(
+        tmp_path / "2", authorize=porter.answer, clock=WallClock(), settings=taken
+    )
+    with pytest.raises(Taken, match=f"127.0.0.1:{nats.mqtt.port}"):
         await second.__aenter__()
 
 
 def test_the_two_doors_of_a_server_have_two_ports():
     for _ in range(50_000):  # asked for one after the other they were the same once in 14,000
-        mqtt, inner = nats._free_doors("127.0.0.1", 0)
+        mqtt, inner = nats_server._free_doors("127.0.0.1", 0)
         assert mqtt.port != inner.port
 
 
 async def test_a_server_that_does_not_start_says_why(tmp_path, porter):
     (tmp_path / "jetstream").write_text("not a folder")
     with pytest.raises(Unavailable, match=r"did not start:\n(.|\n)*storage directory is not"):
-        async with nats.serve(tmp_path, answer=porter.answer, clock=WallClock()):
+        async with nats_server.serve(tmp_path, authorize=porter.answer, clock=WallClock()):
             pass
 
 
 async def test_an_error_inside_comes_out_as_it_is(tmp_path, porter):
     with pytest.raises(Refused, match="by the one inside"):
-        async with nats.serve(tmp_path, answer=porter.answer, clock=WallClock()):
+        async with nats_server.serve(tmp_path, authorize=porter.answer, clock=WallClock()):
             raise Refused("by the one inside")
 
 
-@pytest.mark.usefixtures("door")
+@pytest.mark.usefixtures("nats")
 def test_its_secrets_are_nobody_elses_to_read(tmp_path):
     assert stat.S_IMODE((tmp_path / "nats.conf").stat().st_mode) == 0o600
 
@@ -386,15 +392,15 @@ def test_its_secrets_are_nobody_elses_to_read(tmp_path):
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from broker.backends import nats
+from broker.backends.nats import server as nats
 from broker.clock import WallClock
 
 async def nobody(knock):
     return None
 
 async def main():
-    async with nats.serve(Path(sys.argv[1]), answer=nobody, clock=WallClock()) as door:
-        print(door.mqtt.port, flush=True)
+    async with nats.serve(Path(sys.argv[1]), authorize=nobody, clock=WallClock()) as broker:
+        print(broker.mqtt.port, flush=True)
         await asyncio.Event().wait()
 
 asyncio.run(main())

@@ -6,21 +6,22 @@ import contextlib
 import pytest
 from pydantic import SecretStr
 
-from broker import client, tls
-from broker.backends import nats
-from broker.backends.nats import Keys, NatsSettings, Place
-from broker.backends.nats_child import _binary
+from broker import tls
+from broker.backends.nats import server as nats_server
+from broker.backends.nats.child_process import _binary
+from broker.backends.nats.server import Keys, NatsDeployment, NatsSettings
+from broker.bus import client
 from broker.clock import WallClock
 from broker.credential import Credential
 from broker.errors import Forbidden, Invalid, Unavailable
 from broker.settings import Address, BusSettings
 from broker.tls import Trust
-from testbed import pki
-from testbed_api.doors import shown_of
+from testbed.server import pki
+from testbed_api.certificates import shown_of
 from tests import services
 
 ADA = Credential("ada", "ada-secret-of-24-letters")
-EVERYTHING = nats.Entry(frozenset({"t/#"}), frozenset({"t/#"}))
+EVERYTHING = nats_server.Permissions(frozenset({"t/#"}), frozenset({"t/#"}))
 KEYS = Keys.make()
 
 
@@ -28,19 +29,19 @@ class Porter:
     """Answers for ada as a test says, and counts who asked."""
 
     def __init__(self) -> None:
-        self.entry: nats.Entry | None = EVERYTHING
+        self.entry: nats_server.Permissions | None = EVERYTHING
         self.asked = 0
 
-    async def answer(self, knock: nats.Knock) -> nats.Entry | None:
+    async def answer(self, request: nats_server.ConnectRequest) -> nats_server.Permissions | None:
         self.asked += 1
-        return self.entry if knock.secret == ADA.secret else None
+        return self.entry if request.secret == ADA.secret else None
 
 
 @contextlib.contextmanager
 def running(folder, inner, mqtt, keys=KEYS, certificate=None):
     file = folder / "nats.conf"
-    place = Place(inner, folder / "jetstream")
-    file.write_text(nats.config(place, mqtt, NatsSettings(certificate=certificate), keys))
+    place = NatsDeployment(inner, folder / "jetstream")
+    file.write_text(nats_server.config(place, mqtt, NatsSettings(certificate=certificate), keys))
     ready = [inner.port, mqtt.port]
     with services.running(
         [_binary(), "--config", str(file)],
@@ -51,23 +52,23 @@ def running(folder, inner, mqtt, keys=KEYS, certificate=None):
 
 
 @pytest.fixture
-def doors():
+def addresses():
     return [Address("127.0.0.1", services.free_port()) for _ in range(2)]
 
 
 @pytest.fixture
-def server(tmp_path, doors):
-    with running(tmp_path, *doors) as product:
+def server(tmp_path, addresses):
+    with running(tmp_path, *addresses) as product:
         yield product
 
 
-def joined(doors, porter, keys=KEYS, trust=None):
-    told = {"keys": keys, "answer": porter.answer, "clock": WallClock(), "trust": trust}
-    return nats.join(*doors, **told)
+def joined(addresses, porter, keys=KEYS, trust=None):
+    told = {"keys": keys, "authorize": porter.answer, "clock": WallClock(), "trust": trust}
+    return nats_server.attach(*addresses, **told)
 
 
-def opened(doors, client_id="ada"):
-    settings = BusSettings(broker=f"mqtt://{doors[1]}", credential=SecretStr(ADA.text))
+def opened(addresses, client_id="ada"):
+    settings = BusSettings(broker=f"mqtt://{addresses[1]}", credential=SecretStr(ADA.text))
     return client.open(settings, WallClock(), client_id=client_id)
 
 
@@ -79,87 +80,87 @@ async def refused(bus):
 
 
 @pytest.mark.usefixtures("server")
-async def test_each_knock_is_answered_by_one_of_several(doors):
+async def test_each_connection_is_answered_by_one_of_several(addresses):
     porters = Porter(), Porter()
-    async with joined(doors, porters[0]), joined(doors, porters[1]):
+    async with joined(addresses, porters[0]), joined(addresses, porters[1]):
         for at in range(10):
-            async with opened(doors, f"ada--{at}") as ada:
+            async with opened(addresses, f"ada--{at}") as ada:
                 await ada.ready()
         assert sum(one.asked for one in porters) == 10
 
 
 @pytest.mark.usefixtures("server")
-async def test_a_kick_reaches_whom_another_let_in(doors):
+async def test_a_disconnect_reaches_whom_another_let_in(addresses):
     porter = Porter()
-    async with joined(doors, porter) as first, contextlib.AsyncExitStack() as stack:
-        ada = await stack.enter_async_context(opened(doors))
+    async with joined(addresses, porter) as first, contextlib.AsyncExitStack() as stack:
+        ada = await stack.enter_async_context(opened(addresses))
         await ada.ready()
-        async with joined(doors, porter) as second:
+        async with joined(addresses, porter) as second:
             porter.entry = None
-            await second.kick("ada")
+            await second.disconnect("ada")
             await refused(ada)
         porter.entry = EVERYTHING
-        await first.kick("nobody")
+        await first.disconnect("nobody")
 
 
 @pytest.mark.usefixtures("server")
-async def test_a_kick_reaches_whom_an_earlier_process_let_in(doors):
+async def test_a_disconnect_reaches_whom_an_earlier_process_let_in(addresses):
     porter = Porter()
     async with contextlib.AsyncExitStack() as stack:
-        async with joined(doors, porter):
-            ada = await stack.enter_async_context(opened(doors))
+        async with joined(addresses, porter):
+            ada = await stack.enter_async_context(opened(addresses))
             await ada.ready()
-        async with joined(doors, porter) as later:
+        async with joined(addresses, porter) as later:
             assert ada.is_connected
             porter.entry = None
-            await later.kick("ada")
+            await later.disconnect("ada")
             await refused(ada)
 
 
-async def test_a_server_that_restarts_is_answered_for_again(doors, tmp_path):
+async def test_a_server_that_restarts_is_answered_for_again(addresses, tmp_path):
     porter = Porter()
-    with running(tmp_path, *doors):
+    with running(tmp_path, *addresses):
         stack = contextlib.AsyncExitStack()
-        door = await stack.enter_async_context(joined(doors, porter))
-        ada = await stack.enter_async_context(opened(doors))
+        nats = await stack.enter_async_context(joined(addresses, porter))
+        ada = await stack.enter_async_context(opened(addresses))
         await ada.ready()
     async with stack:
-        with pytest.raises(Unavailable, match="ada was kicked"):
-            await door.kick("ada")
-        with running(tmp_path, *doors):
+        with pytest.raises(Unavailable, match="ada was disconnected"):
+            await nats.disconnect("ada")
+        with running(tmp_path, *addresses):
             async with asyncio.timeout(15):
                 assert await ada.connection(after=1) == 2
-            await door.kick("ada")
+            await nats.disconnect("ada")
 
 
 @pytest.mark.usefixtures("server")
-async def test_wrong_keys_are_told(doors, monkeypatch):
-    monkeypatch.setattr("broker.backends.nats_reception.START_S", 0.5)
+async def test_wrong_keys_are_told(addresses, monkeypatch):
+    monkeypatch.setattr("broker.backends.nats.auth_service.START_S", 0.5)
     with pytest.raises(Unavailable, match="did not answer in"):
-        async with joined(doors, Porter(), Keys.make()):
+        async with joined(addresses, Porter(), Keys.make()):
             pass
     for seed in ("SA", "SUAM", ""):
         with pytest.raises(Invalid, match="signing key"):
-            async with joined(doors, Porter(), Keys("a", "b", seed)):
+            async with joined(addresses, Porter(), Keys("a", "b", seed)):
                 pass
 
 
-async def test_an_inner_door_with_tls_is_asked_who_it_is(tmp_path, doors, monkeypatch):
-    monkeypatch.setattr("broker.backends.nats_reception.START_S", 2)
+async def test_an_inner_door_with_tls_is_asked_who_it_is(tmp_path, addresses, monkeypatch):
+    monkeypatch.setattr("broker.backends.nats.auth_service.START_S", 2)
     pki.init(tmp_path / "pki", (), WallClock().now_ns())
     pki.init(tmp_path / "stranger", (), WallClock().now_ns())
-    everywhere, told = Address("0.0.0.0", doors[0].port), shown_of(tmp_path / "pki", "broker")  # noqa: S104
-    with running(tmp_path, everywhere, doors[1], certificate=told):
+    everywhere, told = Address("0.0.0.0", addresses[0].port), shown_of(tmp_path / "pki", "broker")  # noqa: S104
+    with running(tmp_path, everywhere, addresses[1], certificate=told):
         for folder, name, sentence in (
             ("pki", "", None),
             ("stranger", "", "of no authority that we trust"),
             ("pki", "elsewhere", "is another's"),
         ):
-            trust = Trust(tls.trusting(tmp_path / folder / "ca.pem"), name)
-            joining = joined(doors, Porter(), trust=trust)
+            trust = Trust(tls.client_context(tmp_path / folder / "ca.pem"), name)
+            joining = joined(addresses, Porter(), trust=trust)
             if sentence is None:
-                async with joining as door:
-                    await door.kick("nobody")
+                async with joining as nats:
+                    await nats.disconnect("nobody")
                 continue
             with pytest.raises(Unavailable, match=sentence) as refused:
                 async with joining:
@@ -168,5 +169,5 @@ async def test_an_inner_door_with_tls_is_asked_who_it_is(tmp_path, doors, monkey
         with pytest.raises(
             Unavailable, match="did not answer in"
         ):  # in the clear: it hears nothing
-            async with joined(doors, Porter()):
+            async with joined(addresses, Porter()):
                 pass

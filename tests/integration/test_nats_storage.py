@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from broker import client
-from broker.backends import nats, nats_storage
+from broker.backends.nats import server, storage_limits
+from broker.bus import client
 from broker.clock import WallClock
 from broker.errors import Unavailable
 from broker.settings import Address, BusSettings
@@ -25,12 +25,12 @@ CAP = 16 * MIB
 async def serving(folder: Path) -> AsyncIterator[Address]:
     everything = frozenset({"t/#"})
 
-    async def answer(_: nats.Knock) -> nats.Entry:
-        return nats.Entry(everything, everything)
+    async def answer(_: server.ConnectRequest) -> server.Permissions:
+        return server.Permissions(everything, everything)
 
-    settings = nats.NatsSettings(storage_bytes=CAP)
-    async with nats.serve(folder, answer=answer, clock=CLOCK, settings=settings) as door:
-        yield door.mqtt
+    settings = server.NatsSettings(storage_bytes=CAP)
+    async with server.serve(folder, authorize=answer, clock=CLOCK, settings=settings) as nats:
+        yield nats.mqtt
 
 
 def opened(address: Address, name: str, *, durable: bool = False):
@@ -78,7 +78,7 @@ async def test_the_oldest_messages_go_and_everybody_comes_in_while_a_reader_is_a
 async def test_a_reader_that_was_away_finds_the_present_and_not_what_was_long_ago(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nats_storage, "KEPT_S", 2)
+    monkeypatch.setattr(storage_limits, "KEPT_S", 2)
     async with serving(tmp_path) as address:
         await let_wait(address)
         await CLOCK.sleep(0.5)

@@ -16,8 +16,8 @@ from asyncua.server.monitored_item_service import MonitoredItemService
 
 from broker.batch import BAD, Gap
 from broker.clock import WallClock
-from gateway.links import resolving
-from gateway.links.publishing import LEAST_IN_FLIGHT
+from gateway.links.opcua import session
+from gateway.links.opcua.publish_requests import LEAST_IN_FLIGHT
 from tests import services
 from tests.integration.machines import (
     Kept,
@@ -149,7 +149,7 @@ async def test_a_subscription_that_the_server_forgets_is_made_anew() -> None:
 
 
 async def test_what_a_broken_connection_leaves_on_the_server_ends_soon(monkeypatch) -> None:
-    monkeypatch.setattr(resolving, "SESSION_S", 5.0)  # asyncua's server grants no less
+    monkeypatch.setattr(session, "SESSION_S", 5.0)  # asyncua's server grants no less
     async with a_and_b(opcua="security: none, timeout_s: 1") as (server, sink):
         sessions = server.server.iserver._external_sessions
         (left,) = sessions
@@ -157,12 +157,12 @@ async def test_what_a_broken_connection_leaves_on_the_server_ends_soon(monkeypat
         await sink.until(lambda: "server" in sink.alarms)
         await sink.until(lambda: "server" not in sink.alarms)
         assert left in sessions
-        async with asyncio.timeout(3 * resolving.SESSION_S):
+        async with asyncio.timeout(3 * session.SESSION_S):
             while left in sessions:
                 await CLOCK.sleep(0.1)
         assert len(sessions) == 1
         assert len(server.server.iserver.subscription_service.subscriptions) == 1
-        await CLOCK.sleep(2 * resolving.SESSION_S)  # and that of a link that goes on does not
+        await CLOCK.sleep(2 * session.SESSION_S)  # and that of a link that goes on does not
         assert len(sessions) == 1
         assert "server" not in sink.alarms
 

@@ -10,8 +10,8 @@ from asyncua.ua.ua_binary import struct_from_binary
 
 from broker.batch import BAD
 from broker.clock import NS_PER_S, WallClock
-from gateway.links import notifications
-from gateway.links.conversion import instant_of
+from gateway.links.opcua import notification_message
+from gateway.links.opcua.types import instant_of
 from tests.integration.machines import URI, Kept, linked, mapped
 from tests.services.node_opcua import TYPES, NodeOpcua
 
@@ -85,7 +85,7 @@ async def raw_publish(server: NodeOpcua) -> bytes:
         async with asyncio.timeout(10):
             while True:
                 body = await published.get()
-                found = notifications.publish(Buffer(body)).message.changes
+                found = notification_message.publish(Buffer(body)).message.changes
                 if found and len(found[0]) == len(TYPES):
                     return body
 
@@ -93,7 +93,7 @@ async def raw_publish(server: NodeOpcua) -> bytes:
 async def test_what_node_opcua_encodes_is_decoded_as_by_asyncua(node_opcua: NodeOpcua) -> None:
     body = await raw_publish(node_opcua)
     theirs = struct_from_binary(ua.PublishResponse, Buffer(body)).Parameters
-    ours = notifications.publish(Buffer(body))
+    ours = notification_message.publish(Buffer(body))
     (found,) = ours.message.changes
     (wanted,) = theirs.NotificationMessage.NotificationData
     assert ours.subscription == theirs.SubscriptionId

@@ -13,11 +13,13 @@ from structlog.testing import capture_logs
 
 from broker.clock import WallClock
 from broker.errors import BedError, Refused
-from gateway import check, service, trust
-from gateway.feed import Feed
-from gateway.links.pki import Pki
-from gateway.links.resolving import connected
-from gateway.links.securing import Proof
+from gateway import service
+from gateway.commissioning import check
+from gateway.links.opcua import certificate_trust
+from gateway.links.opcua.pki import Pki
+from gateway.links.opcua.security import Proof
+from gateway.links.opcua.session import connected
+from gateway.pipeline.pipeline import Feed
 from tests import services
 from tests.integration.machines import Machine, Secured, linked, machine, mapped, second
 from tests.services.certificates import Made, make
@@ -143,7 +145,7 @@ async def test_a_self_signed_certificate_that_is_not_pinned_is_refused(proof: Pr
     async with machine(["a"], secured=Secured(made)) as server:
         said = await refusal(server, proof)
         assert "is not trusted" in said
-        assert trust.sha256(made.certificate) in said
+        assert certificate_trust.sha256(made.certificate) in said
 
 
 async def test_a_server_that_is_not_trusted_hears_of_no_session(proof: Proof) -> None:
@@ -189,7 +191,7 @@ async def test_another_certificate_than_the_pinned_one_is_an_alarm_with_both(pro
         async with linked(mapped(server.url, ["a"], opcua=SAFE), proof) as (link, sink):
             await sink.until(lambda: "server" in sink.alarms)
             for one in (before, after):
-                assert trust.sha256(one.certificate) in sink.alarms["server"]
+                assert certificate_trust.sha256(one.certificate) in sink.alarms["server"]
             assert (link.counts.connects, server.sessions) == (0, 0)
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from broker.clock import WallClock
 from broker.errors import BedError
-from gateway import trust
-from gateway.links.pki import Pki
-from gateway.links.resolving import connected
-from gateway.links.securing import Proof
+from gateway.links.opcua import certificate_trust
+from gateway.links.opcua.pki import Pki
+from gateway.links.opcua.security import Proof
+from gateway.links.opcua.session import connected
 from tests.integration.machines import linked, mapped
 from tests.services import node_opcua
 from tests.services.certificates import make
@@ -92,7 +92,7 @@ async def test_another_certificate_than_the_pinned_one_is_refused(
     with node_opcua.serve(tmp_path, Secured(after)) as server:
         proof.pki.pin(server.url, before.certificate)
         said = await refusal(server, proof)
-        assert all(trust.sha256(one.certificate) in said for one in (before, after))
+        assert all(certificate_trust.sha256(one.certificate) in said for one in (before, after))
 
 
 @pytest.mark.parametrize(

@@ -6,34 +6,34 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
-from broker.backends import nats
+from broker.backends.nats import server
 from broker.clock import WallClock
 from broker.credential import Credential
 from broker.settings import BusSettings
-from testbed_api import data, recording
+from testbed_api import persistence, recorder_process
 from testbed_api.settings import ServerSettings
-from testbed_api.shared import RECORDER
+from testbed_api.system_secrets import RECORDER
 from tests import services
 
 SYSTEM = Credential.make(RECORDER)
 EVERYTHING = frozenset({"tb1/#"})
 
 
-async def answer(knock):
-    return nats.Entry(EVERYTHING, EVERYTHING) if knock.secret == SYSTEM.secret else None
+async def answer(request):
+    return server.Permissions(EVERYTHING, EVERYTHING) if request.secret == SYSTEM.secret else None
 
 
 async def test_a_recorder_of_its_own_tells_prometheus_its_figures(tmp_path):
     port = services.free_port()
     settings = ServerSettings(folder=tmp_path / "data", recorder_metrics_port=port)
     async with asyncio.timeout(15):
-        async with data.alone(settings):
+        async with persistence.alone(settings):
             pass  # makes the tables
-        async with nats.serve(tmp_path / "broker", answer=answer, clock=WallClock()) as door:
-            bus = BusSettings(broker=f"mqtt://{door.mqtt}", credential=SecretStr(SYSTEM.text))
+        async with server.serve(tmp_path / "broker", authorize=answer, clock=WallClock()) as broker:
+            bus = BusSettings(broker=f"mqtt://{broker.mqtt}", credential=SecretStr(SYSTEM.text))
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(
-                    recording.record(settings, bus, WallClock()), name="recorder"
+                    recorder_process.record(settings, bus, WallClock()), name="recorder"
                 )
                 while not services.accepts(port):  # noqa: ASYNC110 - a real server needs a moment
                     await asyncio.sleep(0.01)  # noqa: TID251

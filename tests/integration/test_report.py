@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from broker.batch import Gap, Series
-from testbed import report
-from testbed.report import Evidence
+from testbed.demo import report
+from testbed.demo.report import Evidence
 from tests import services
 
 QUIET = [

@@ -6,8 +6,9 @@ import contextlib
 import pytest
 from pydantic import SecretStr
 
-from broker import api, client
-from broker.batch import Kind
+from broker import api_client
+from broker.batch import EquipmentKind
+from broker.bus import client
 from broker.clock import WallClock
 from broker.errors import Forbidden
 from broker.namespace import StreamAddress, StreamTopic, Verb
@@ -46,8 +47,8 @@ async def gateway(server, owners):
     """The credential of a gateway whose stream is registered."""
     body = {"principal": "gateway", "equipment": str(RIG.owner)}
     made = await owners.request("POST", "/credentials", json=body)
-    async with api.connect(f"http://{server.api}", made["credential"]) as door:
-        await door.register_equipment(RIG.owner, name="rig", kind=Kind.SIMULATED)
+    async with api_client.connect(f"http://{server.api}", made["credential"]) as door:
+        await door.register_equipment(RIG.owner, name="rig", kind=EquipmentKind.SIMULATED)
         await door.register_spec(StreamSpec(RIG, (Signal("p"),)))
     return made["credential"]
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from broker import api, client, codec, messages
-from broker.batch import BAD, GOOD, Batch, Gap, Kind, Source, Wide
+from broker import api_client, codec, messages
+from broker.batch import BAD, GOOD, Batch, EquipmentKind, Gap, Source, Wide
+from broker.bus import client
 from broker.clock import NS_PER_S, WallClock
 from broker.errors import Forbidden, Invalid, Taken, Unknown
 from broker.messages import Freshness, Health
@@ -75,10 +76,10 @@ async def machine(server, owners):
     """A publisher of the rig without a gateway, its equipment and spec registered."""
     key = await credential(owners, "machine", writes=[RIG])
     async with (
-        api.connect(f"http://{server.api}", key) as door,
+        api_client.connect(f"http://{server.api}", key) as door,
         client.open(bus(server, key), CLOCK, client_id="machine") as out,
     ):
-        await door.register_equipment(RIG.owner, name="rig", kind=Kind.SIMULATED)
+        await door.register_equipment(RIG.owner, name="rig", kind=EquipmentKind.SIMULATED)
         await door.register_spec(SPEC)
         await out.ready()
         yield out
@@ -130,8 +131,8 @@ async def test_of_several_specs_only_those_that_changed_are_registered_anew(serv
     key = await credential(
         owners, "machine", writes=[RIG, *(s.address for s in (first, second, third))]
     )
-    async with api.connect(f"http://{server.api}", key) as door:
-        await door.register_equipment(RIG.owner, name="rig", kind=Kind.SIMULATED)
+    async with api_client.connect(f"http://{server.api}", key) as door:
+        await door.register_equipment(RIG.owner, name="rig", kind=EquipmentKind.SIMULATED)
         assert [one.version for one in await door.register_specs([first, second])] == [1, 1]
         asked: list[str] = []
         door._http.event_hooks["request"].append(_noting(asked))
@@ -215,7 +216,7 @@ async def test_a_restart_loses_nothing_and_shows_no_credential_again(tmp_path):
         secret = owners.secret
     async with serving(tmp_path / "data") as again:
         assert again.administrator is None
-        async with api.connect(f"http://{again.api}", secret) as door:
+        async with api_client.connect(f"http://{again.api}", secret) as door:
             assert (await history(door))["frames"][0]["value"] == [1.5]
 
 
@@ -257,7 +258,7 @@ async def test_a_prototype_reads_answers_and_finds_its_answers_in_history(server
             times, {"score": [0.1, 0.2], "word": ["low", "high"]}, input_ns=int(times[-1])
         )
         async with asyncio.timeout(10):
-            await score.drained()
+            await score.wait_drained()
         stored = await testbed.history("score", from_ns=T0 - 1, to_ns=T0 + 100)
         assert stored["score"].values.tolist() == [0.1, 0.2]
         assert stored["word"].values.tolist() == ["low", "high"]
@@ -306,7 +307,7 @@ async def test_a_wrong_credential_is_forbidden_everywhere(server, wrong):
     with pytest.raises(Forbidden):
         async with prototype(server, wrong, rig=RIG):
             pass
-    async with api.connect(f"http://{server.api}", wrong) as door:
+    async with api_client.connect(f"http://{server.api}", wrong) as door:
         with pytest.raises(Forbidden.__mro__[1]):
             await door.request("GET", "/me")
 
@@ -341,9 +342,9 @@ async def test_a_bad_sample_is_stored_as_bad(server, owners):
         score = await testbed.output("score", [Signal("score")])
         await score.publish([T0], {"score": [float("nan")]}, quality={"score": [BAD]})
         async with asyncio.timeout(10):
-            await score.drained()
+            await score.wait_drained()
     key = await credential(owners, "reader", reads=[SCORE])
-    async with api.connect(f"http://{server.api}", key) as door:
+    async with api_client.connect(f"http://{server.api}", key) as door:
         whole = {"space": SPACE, "from": "2020-01-01T00:00:00Z"}
         (frame,) = (await door.request("GET", f"/streams/{SCORE}/history", params=whole))["frames"]
         assert (frame["value"], frame["quality"]) == ([None], ["bad"])

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from broker import api
+from broker import api_client
 from broker.clock import WallClock
 from broker.errors import Unavailable, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress
@@ -37,7 +37,7 @@ async def test_what_one_server_registered_the_next_one_knows(tmp_path, postgresq
     assert not (tmp_path / "data" / "registry.sqlite").exists()
     async with service.serve(told, WallClock()) as again:
         assert again.administrator is None
-        async with api.connect(f"http://{again.api}", secret) as door:
+        async with api_client.connect(f"http://{again.api}", secret) as door:
             (one,) = (await door.request("GET", "/equipment"))["items"]
             assert one["name"] == "Rig"
 
@@ -47,7 +47,7 @@ async def test_a_server_answers_503_while_postgresql_restarts_and_then_goes_on(t
         told = settings(tmp_path / "data", database.new_database("testbed"))
         async with (
             service.serve(told, WallClock()) as server,
-            api.connect(f"http://{server.api}", server.administrator) as door,
+            api_client.connect(f"http://{server.api}", server.administrator) as door,
         ):
             database.crash()
             with pytest.raises(Unavailable):

@@ -2,21 +2,20 @@
 
 import pytest
 
-from broker.backends.callout import Entry as Admission
-from broker.backends.callout import Knock
+from broker.backends.nats.auth_callout import ConnectRequest, Permissions
 from broker.clock import SteppedClock
 from broker.namespace import EquipmentAddress
-from testbed_api import sessions
+from testbed_api.broker_auth import sessions
+from testbed_api.broker_auth.sessions import Sessions
 from testbed_api.registry.engine import open_engine
-from testbed_api.registry.sql import Registry
-from testbed_api.sessions import Sessions
+from testbed_api.registry.registry import Registry
 
 RIG = EquipmentAddress("factory", "pump-rig")
 HEARD = frozenset({f"tb1/live/{verb}/factory/pump-rig/rig" for verb in ("data", "spec", "health")})
 
 
-def knock(connection):
-    return Knock("cora", "secret", "cora--1", connection)
+def connect_request(connection):
+    return ConnectRequest("cora", "secret", "cora--1", connection)
 
 
 @pytest.fixture
@@ -29,10 +28,12 @@ async def test_beginnings_and_ends_are_written_in_their_order_and_told(registry)
     clock, told = SteppedClock(1_000), []
     book = Sessions(registry, clock)
     book.on_end(told.append)
-    book.admitted(knock("s/1"), Admission(frozenset(), HEARD | {"tb1/live/mark/factory/pump-rig"}))
+    book.admitted(
+        connect_request("s/1"), Permissions(frozenset(), HEARD | {"tb1/live/mark/factory/pump-rig"})
+    )
     await clock.advance(1)
     book.ended("s/1", "Client Closed")
-    book.admitted(knock("s/2"), Admission(frozenset(), frozenset()))
+    book.admitted(connect_request("s/2"), Permissions(frozenset(), frozenset()))
     await book.write()
     (one,) = await registry.sessions(RIG, 0, 2_000)
     assert (one.from_ns, one.until_ns, one.ended_how) == (1_000, 1_000_001_000, "Client Closed")
@@ -43,7 +44,7 @@ async def test_what_waits_is_bounded_and_the_oldest_go(registry, monkeypatch):
     monkeypatch.setattr(sessions, "MOST_WAITING", 2)
     book = Sessions(registry, SteppedClock(1_000))
     for number in range(3):
-        book.admitted(knock(f"s/{number}"), Admission(frozenset(), HEARD))
+        book.admitted(connect_request(f"s/{number}"), Permissions(frozenset(), HEARD))
     assert book.dropped == 1
     await book.write()
     assert len(await registry.sessions(RIG, 0, 2_000)) == 2

@@ -12,9 +12,9 @@ from broker.errors import Taken
 from simulators import ledger, world
 from simulators.faces import opcua
 from simulators.faults import Fault, FaultKind
-from simulators.model import Row
+from simulators.model import SourceRow
 from simulators.models.pump_rig import SIGNALS, PumpRig
-from simulators.world import Pace, Times
+from simulators.world import Playback, TimestampMode
 
 NAMES = [signal.name for signal in SIGNALS]
 EVERY_TIME = ua.DataChangeFilter(Trigger=ua.DataChangeTrigger.StatusValueTimestamp)
@@ -90,9 +90,9 @@ async def test_every_row_arrives_in_order_as_the_ledger_has_it(face, tmp_path):
     path, clock = tmp_path / "offered.jsonl", WallClock()
     rig = PumpRig(seed=5, count=300, faults=[Fault(FaultKind.VALVE, 100, 200)])
     async with listening(face) as heard, asyncio.timeout(15):
-        await face.watched(clock)
+        await face.wait_watched(clock)
         with ledger.create(path, NAMES) as book:
-            result = await world.play(rig, face, clock, pace=Pace(speed=150), ledger=book)
+            result = await world.play(rig, face, clock, pace=Playback(speed=150), ledger=book)
         await heard.until(300)
     offered = ledger.read(path)
     assert arrived(heard) == wanted(offered.rows)
@@ -104,7 +104,7 @@ async def test_every_row_arrives_in_order_as_the_ledger_has_it(face, tmp_path):
 async def test_a_repeated_value_is_a_sample_also_at_an_equal_time(face):
     second_ns = 1_000_000_000
     times_ns = [1_583_748_873 * second_ns + at * second_ns for at in (0, 0, 0, 1, 2, 2)]
-    rows = [Row(time_ns, (32.0,) * 8) for time_ns in times_ns]
+    rows = [SourceRow(time_ns, (32.0,) * 8) for time_ns in times_ns]
     async with listening(face) as heard, asyncio.timeout(15):
         for row in rows:
             await face.offer([row])
@@ -118,10 +118,10 @@ async def test_original_time_stamps_arrive_as_they_are(face):
 
         def rows(self):
             times_us = (1_583_748_873_000_000, 1_583_748_873_000_001, 1_583_748_900_123_456)
-            return (Row(time_us * 1000, (0.1,) * 8) for time_us in times_us)
+            return (SourceRow(time_us * 1000, (0.1,) * 8) for time_us in times_us)
 
     async with listening(face) as heard, asyncio.timeout(15):
-        await world.play(Recorded(), face, WallClock(), pace=Pace(1e6, Times.ORIGINAL))
+        await world.play(Recorded(), face, WallClock(), pace=Playback(1e6, TimestampMode.ORIGINAL))
         await heard.until(3)
     assert arrived(heard) == wanted(list(Recorded().rows()))
 
@@ -173,7 +173,7 @@ async def test_a_port_in_use_is_told(face):
 async def test_playback_waits_until_every_variable_is_monitored(face):
     clock = WallClock()
     async with Client(face.url) as client, asyncio.TaskGroup() as tasks:
-        waiting = tasks.create_task(face.watched(clock), name="waiting")
+        waiting = tasks.create_task(face.wait_watched(clock), name="waiting")
         nodes = [await variable(client, name) for name in NAMES]
         others = [client.nodes.server_state] * 8
         for seen in (nodes[:7], nodes[:7], others):
@@ -187,7 +187,7 @@ async def test_playback_waits_until_every_variable_is_monitored(face):
 
 
 async def test_a_queue_that_is_too_short_drops_the_oldest_without_a_word(face):
-    rows = [Row(at * 1_000_000_000, (float(at),) * 8) for at in range(1, 21)]
+    rows = [SourceRow(at * 1_000_000_000, (float(at),) * 8) for at in range(1, 21)]
     async with listening(face, queuesize=5, interval_ms=400) as heard, asyncio.timeout(15):
         await face.offer(rows)
         await heard.until(5)
@@ -201,7 +201,7 @@ async def test_whoever_is_cancelled_while_playing_leaves_nothing(tmp_path):
     async with opcua.serve("PumpRig", SIGNALS) as face, listening(face) as heard:
         with ledger.create(path, NAMES) as book:
             async with asyncio.TaskGroup() as tasks:
-                play = world.play(endless, face, clock, pace=Pace(speed=500), ledger=book)
+                play = world.play(endless, face, clock, pace=Playback(speed=500), ledger=book)
                 playing = tasks.create_task(play, name="playing")
                 await heard.until(50)
                 playing.cancel()

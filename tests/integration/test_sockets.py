@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from broker.backends import sockets
-from broker.backends.sockets import Peer
+from broker.process import sockets
+from broker.process.sockets import Peer
 
 ROWS = [
     "   0: 0100007F:49D3 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 899857",

@@ -9,15 +9,16 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from broker import api, client, tls
+from broker import api_client, tls
+from broker.bus import client
 from broker.clock import NS_PER_S, WallClock
 from broker.credential import Credential
 from broker.errors import Forbidden, Invalid, Unavailable
 from broker.namespace import StreamAddress
 from broker.settings import BusSettings
 from broker.streams import Signal
-from testbed import pki
-from testbed_api import doors, service
+from testbed.server import pki
+from testbed_api import certificates, service
 from testbed_api.registry.engine import open_engine
 from testbed_api.settings import ServerSettings
 from testbed_api.stores import influxdb
@@ -37,7 +38,7 @@ def authority(folder, *hosts, age_ns=0):
 
 def own(folder, **told):
     """A server with an authority of its own in its folder."""
-    authority(doors.development(folder))
+    authority(certificates.development(folder))
     return ServerSettings(folder=folder, api_port=0, mqtt_port=0, tls="development", **told)
 
 
@@ -51,9 +52,9 @@ async def test_a_prototype_publishes_over_tls_and_its_output_is_stored(tmp_path)
         assert server.api_url.startswith("https://")
         assert server.way.broker.startswith("mqtts://")
         ca = server.doors.ca
-        async with api.connect(server.api_url, server.administrator, ca=ca) as door:
-            owner = await door.found(SCORE.organisation, owner="eve", kind="company")
-        async with api.connect(server.api_url, owner, ca=ca) as door:
+        async with api_client.connect(server.api_url, server.administrator, ca=ca) as door:
+            owner = await door.create_organisation(SCORE.organisation, owner="eve", kind="company")
+        async with api_client.connect(server.api_url, owner, ca=ca) as door:
             entry = {"space": "run-tls", "stream": str(SCORE)}
             made = {"principal": "detector", "writes": [entry], "reads": [entry]}
             key = (await door.request("POST", "/credentials", json=made))["credential"]
@@ -66,7 +67,7 @@ async def test_a_prototype_publishes_over_tls_and_its_output_is_stored(tmp_path)
         async with connect(told, bus(server, key)) as testbed:
             score = await testbed.output("score", [Signal("score")])
             await score.publish(CLOCK.now_ns(), {"score": 1.5})
-            await score.drained()
+            await score.wait_drained()
             stored = await testbed.history("score")
             assert stored["score"].values.tolist() == [1.5]
 
@@ -74,7 +75,7 @@ async def test_a_prototype_publishes_over_tls_and_its_output_is_stored(tmp_path)
 async def test_our_own_parts_come_in_whatever_name_the_certificate_bears(tmp_path):
     """A real certificate is for a public name, and names no address of this machine."""
     folder = foreign(tmp_path / "pki")
-    shown = doors.shown_of(folder, "api")
+    shown = certificates.shown_of(folder, "api")
     told = ServerSettings(
         folder=tmp_path / "data",
         api_port=0,
@@ -124,7 +125,7 @@ async def test_an_api_without_tls_is_told_from_one_that_is_away(tmp_path):
 
 
 async def asked(url, key, ca):
-    async with api.connect(url, key, ca=ca, timeout_s=3) as door:
+    async with api_client.connect(url, key, ca=ca, timeout_s=3) as door:
         return await door.request("GET", "/equipment")
 
 
@@ -145,7 +146,7 @@ async def showing(folder):
             await reader.read()
         writer.close()
 
-    context = tls.showing(doors.shown_of(folder, "api"))
+    context = tls.server_context(certificates.shown_of(folder, "api"))
     server = await asyncio.start_server(silent, "127.0.0.1", 0, ssl=context)
     async with server:
         yield server.sockets[0].getsockname()[1]
@@ -224,7 +225,7 @@ async def test_postgresql_is_asked_who_it_is(tmp_path):
         (old, old, "has expired", "needs a new one"),
         (good, good, None, None),
     ):
-        certificate = doors.shown_of(shown, "api")
+        certificate = certificates.shown_of(shown, "api")
         with (
             postgresql.data_folder() as data,
             postgresql.serve(data, certificate=certificate) as database,
@@ -253,7 +254,7 @@ async def test_a_postgresql_without_tls_is_not_spoken_to_where_it_is_asked_for(t
 
 
 async def test_a_server_does_not_start_with_a_certificate_that_has_expired(tmp_path):
-    shown = doors.shown_of(authority(tmp_path / "pki", age_ns=AGED_NS), "api")
+    shown = certificates.shown_of(authority(tmp_path / "pki", age_ns=AGED_NS), "api")
     told = ServerSettings(
         folder=tmp_path / "data",
         api_port=0,
@@ -280,17 +281,17 @@ async def test_doors_without_tls_are_said_at_every_start_and_louder_where_others
 
 async def test_one_that_expires_soon_is_a_warning(tmp_path):
     soon_ns = (pki.LASTS.days - 10) * 86_400 * NS_PER_S
-    shown = doors.shown_of(authority(tmp_path / "pki", age_ns=soon_ns), "api")
+    shown = certificates.shown_of(authority(tmp_path / "pki", age_ns=soon_ns), "api")
     told = ServerSettings(tls_cert_file=shown.chain, tls_key_file=shown.key)
     with capture_logs() as said:
-        doors.checked(doors.of(told), told, CLOCK.now_ns())
+        certificates.checked(certificates.of(told), told, CLOCK.now_ns())
     assert [one["log_level"] for one in said] == ["warning"]
 
 
 async def test_old_versions_of_tls_are_not_spoken(tmp_path):
     async with service.serve(own(tmp_path / "data"), CLOCK) as server:
         for place in (server.api, server.broker):
-            context = tls.trusting(server.doors.ca)
+            context = tls.client_context(server.doors.ca)
             with warnings.catch_warnings(action="ignore"):  # that it is old is the point
                 context.minimum_version = ssl.TLSVersion.TLSv1
                 context.maximum_version = ssl.TLSVersion.TLSv1_1

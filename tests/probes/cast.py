@@ -10,19 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from broker.batch import Kind as EquipmentKind
-from broker.batch import Wide
+from broker.batch import EquipmentKind, Wide
 from broker.clock import NS_PER_S
 from broker.credential import Credential
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress
 from broker.rights import (
     Entry,
     Grant,
-    Kind,
     Listing,
     Party,
     Pause,
     Principal,
+    PrincipalKind,
     Rights,
     Role,
     Sample,
@@ -32,10 +31,10 @@ from broker.rights import (
 from broker.streams import Signal, StreamSpec
 from testbed_api.domain import enrolment, passwords, tokens
 from testbed_api.domain.equipment import Equipment
-from testbed_api.domain.parties import Organisation
-from testbed_api.domain.sharing import Request
+from testbed_api.domain.grants import Request
+from testbed_api.domain.organisations import Organisation
 from testbed_api.registry.engine import open_engine
-from testbed_api.registry.sql import Registry
+from testbed_api.registry.registry import Registry
 from testbed_api.stores import duckdb
 from testbed_api.stores.port import Block
 
@@ -188,9 +187,9 @@ def _everybody(from_ns: int) -> Iterator[Principal]:
     for organisation, several in roles.items():
         for role in several:
             name = f"{organisation}-{role}"
-            yield Principal(name, organisation, Kind.PERSON, frozenset({role}), span=span)
+            yield Principal(name, organisation, PrincipalKind.PERSON, frozenset({role}), span=span)
         yield Principal(
-            f"{SPARE}-{organisation}", organisation, Kind.PERSON, frozenset({Role.AUDITOR})
+            f"{SPARE}-{organisation}", organisation, PrincipalKind.PERSON, frozenset({Role.AUDITOR})
         )
     reads = frozenset({Entry(LIVE, RIG)})
     for guest in (*GUESTS, "stranger"):
@@ -204,17 +203,21 @@ def _everybody(from_ns: int) -> Iterator[Principal]:
     yield _machine("factory-expired", "factory", Scope(equipment=RIG.owner), Span(from_ns, from_ns))
     for organisation in ORGANISATIONS:
         yield _machine(f"{SPARE}-{organisation}-machine", organisation, Scope(), span)
-    yield Principal("gone-member", "factory", Kind.PERSON, frozenset({Role.OWNER}), span=span)
-    yield Principal(WATCHER, "institute", Kind.SYSTEM, span=span)
+    yield Principal(
+        "gone-member", "factory", PrincipalKind.PERSON, frozenset({Role.OWNER}), span=span
+    )
+    yield Principal(WATCHER, "institute", PrincipalKind.SYSTEM, span=span)
 
 
 def _machine(name: str, organisation: str, scope: Scope, span: Span) -> Principal:
-    return Principal(name, organisation, Kind.MACHINE, scope=scope, span=span)
+    return Principal(name, organisation, PrincipalKind.MACHINE, scope=scope, span=span)
 
 
 async def _narrow(making: _Making, from_ns: int) -> None:
     both = frozenset({Role.OWNER, Role.AUDITOR})
-    await making.join(Principal(NARROWED, "factory", Kind.PERSON, both, span=Span(from_ns)))
+    await making.join(
+        Principal(NARROWED, "factory", PrincipalKind.PERSON, both, span=Span(from_ns))
+    )
     making.shown[NARROWED] = await making.token(NARROWED, Span(from_ns), Role.AUDITOR)
     making.whose[NARROWED] = "factory-auditor"
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import orjson
 
-from broker import api
-from broker.api import Api
-from broker.batch import Kind
+from broker import api_client
+from broker.api_client import Api
+from broker.batch import EquipmentKind
 from broker.clock import WallClock, ns_of, text_of
 from broker.settings import Address
 from broker.streams import Signal, StreamSpec
@@ -80,8 +80,8 @@ async def playing(server: Processes) -> AsyncIterator[Live]:
 async def _registered(url: str, owner: Api) -> str:
     body = {"principal": "gateway", "equipment": str(RIG.owner)}
     made = await owner.request("POST", "/credentials", json=body)
-    async with api.connect(url, made["credential"]) as door:
-        await door.register_equipment(RIG.owner, name="rig", kind=Kind.SIMULATED)
+    async with api_client.connect(url, made["credential"]) as door:
+        await door.register_equipment(RIG.owner, name="rig", kind=EquipmentKind.SIMULATED)
         await door.register_spec(StreamSpec(RIG, (Signal("p"),)))
     return str(made["credential"])
 

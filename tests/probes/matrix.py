@@ -10,16 +10,16 @@ from broker.rights import (
     Action,
     Entry,
     Grant,
-    Kind,
     Listing,
     Party,
     Principal,
+    PrincipalKind,
     Rights,
     Role,
     Scope,
     Span,
 )
-from testbed_api.app import openapi_document
+from testbed_api.http.app import openapi_document
 from tests.probes import routes
 from tests.probes.cast import RIG
 
@@ -109,13 +109,15 @@ def _name(organisation: str, who: str) -> str:
 
 def _rights() -> Rights:
     people = [
-        Principal(_name(organisation, one), organisation, Kind.PERSON, frozenset({Role(one)}))
+        Principal(
+            _name(organisation, one), organisation, PrincipalKind.PERSON, frozenset({Role(one)})
+        )
         for organisation, several in _COLUMNS.values()
         for one in several
         if one not in _MACHINES
     ]
     machines = [
-        Principal(_name(organisation, name), organisation, Kind.MACHINE, scope=scope)
+        Principal(_name(organisation, name), organisation, PrincipalKind.MACHINE, scope=scope)
         for name, (organisation, scope) in _MACHINES.items()
     ]
     grant = Grant(1, "company", Entry(LIVE, RIG), Span())

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from broker import enrolment, policy
 from broker.namespace import LIVE, StreamAddress, StreamTopic, Verb
 from broker.policy import Target
-from broker.rights import Action, Entry, Kind, Principal
-from testbed_api.http.access import ACTION, OPEN
+from broker.rights import Action, Entry, Principal, PrincipalKind
+from testbed_api.http.auth import ACTION, OPEN
 from tests.probes.cast import (
     MILL,
     NARROWED,
@@ -137,7 +137,7 @@ def may(cast: Cast, who: str, asked: Question, at_ns: int) -> bool:
     if asked.route.action is None:
         return True
     principal = cast.rights.principal(cast.whose.get(who, ""), at_ns)
-    whole = principal is not None and principal.kind is Kind.PERSON and who != NARROWED
+    whole = principal is not None and principal.kind is PrincipalKind.PERSON and who != NARROWED
     if principal is None or (asked.route.name in FOR_PEOPLE and not whole):
         return False
     if asked.whose not in {"", who}:

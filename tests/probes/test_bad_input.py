@@ -9,8 +9,8 @@ import httpx
 import orjson
 import pytest
 
-from testbed_api.app import openapi_document
-from testbed_api.http.bounds import MOST_BODY
+from testbed_api.http.app import openapi_document
+from testbed_api.http.middleware.body_limit import MOST_BODY
 from tests import services
 from tests.probes import routes
 from tests.probes.backends import Processes

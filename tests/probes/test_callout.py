@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from broker import codec
-from broker.batch import Batch, Kind, Source, Wide
+from broker.batch import Batch, EquipmentKind, Source, Wide
 from broker.clock import NS_PER_S
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.streams import Signal, StreamSpec
@@ -51,7 +51,7 @@ class Load:
     async def flowing(self) -> AsyncIterator[None]:
         """While this lasts, from when samples are sent and each reader has been answered once."""
         door = self.live.owner
-        await door.register_equipment(LINE, name="line", kind=Kind.SIMULATED)
+        await door.register_equipment(LINE, name="line", kind=EquipmentKind.SIMULATED)
         for one in STREAMS:
             await door.register_spec(StreamSpec(one, (Signal("p"),)))
         body = {"principal": "line-gateway", "equipment": str(LINE)}

@@ -13,14 +13,15 @@ from asyncua.ua.uaerrors import UaError
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from broker import codec, messages, mqtt, namespace
-from broker.backends import callout
+from broker import codec, messages, namespace
+from broker.backends.nats import auth_callout
+from broker.bus import mqtt_packets
 from broker.clock import ns_of
 from broker.credential import Credential
 from broker.errors import Corrupt, Refused
 from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
-from gateway.links import notifications
+from gateway.links.opcua import notification_message
 from tests.probes import results
 
 SPEC = StreamSpec(
@@ -40,7 +41,7 @@ STATES = (
     b'{"v":1,"streams":{"rig":{"e":{"upto":3,"beyond":[[5,7]]}}}}',
     messages.encode_spec(SPEC),
 )
-KNOCK = {
+CALLOUT = {
     "nats": {
         "connect_opts": {"user": "ada", "pass": "secret"},
         "client_info": {"mqtt_id": "ada", "id": 7},
@@ -55,23 +56,23 @@ def batch(raw: bytes) -> None:
 
 
 def packets(raw: bytes) -> None:
-    reader = mqtt.Reader()
+    reader = mqtt_packets.Reader()
     for at in range(0, len(raw), 7):
         reader.feed(raw[at : at + 7])
         while reader.next() is not None:
             pass
 
 
-def knock(raw: bytes) -> None:
-    callout.read(raw)
+def callout(raw: bytes) -> None:
+    auth_callout.read(raw)
     with suppress(ValueError):
         orjson.loads(raw)
-    callout.read(b"head." + callout._encoded(raw) + b".signature")
+    auth_callout.read(b"head." + auth_callout._encoded(raw) + b".signature")
 
 
 def notification(raw: bytes) -> None:
     with suppress(UaError):  # the server says no, in order
-        notifications.publish(Buffer(raw))
+        notification_message.publish(Buffer(raw))
 
 
 def text(read: Callable[[str], object]) -> Callable[[bytes], object]:
@@ -85,7 +86,7 @@ DECODERS: Mapping[str, Callable[[bytes], object]] = {
     "spec": messages.decode_spec,
     "packets": packets,
     "notification": notification,
-    "knock": knock,
+    "callout": callout,
     "credential": text(Credential.parse),
     "topic": text(namespace.parse.__wrapped__),
     "stream": text(StreamAddress.parse),
@@ -109,10 +110,10 @@ GOOD: Mapping[str, tuple[bytes, ...]] = {
     "spec": STATES,
     "notification": (published(),),
     "packets": (
-        mqtt.publish_head("tb1/live/data/a/b/c", 1, 2, retain=False) + b"{}",
+        mqtt_packets.publish_head("tb1/live/data/a/b/c", 1, 2, retain=False) + b"{}",
         b"\x20\x02\x00\x00\x90\x03\x00\x01\x80\x40\x02\x00\x01\xd0\x00",
     ),
-    "knock": (orjson.dumps(KNOCK),),
+    "callout": (orjson.dumps(CALLOUT),),
     "credential": (Credential.make("ada").text.encode(),),
     "topic": (b"tb1/live/data/factory/pump-rig/rig", b"tb1/live/mark/factory/pump-rig"),
     "stream": (b"factory/pump-rig/rig",),

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
-from testbed_api.app import openapi_document
+from testbed_api.http.app import openapi_document
 from tests.probes import routes
 from tests.probes.backends import BACKENDS
 from tests.probes.cast import Cast

@@ -10,7 +10,7 @@ import pytest
 from broker.clock import WallClock
 from broker.policy import Target
 from broker.rights import Rights
-from testbed_api.app import openapi_document
+from testbed_api.http.app import openapi_document
 from tests.probes import routes
 from tests.probes.backends import Processes
 from tests.probes.cast import ORGANISATIONS, SPARE, STREAMS, WATCHER, Cast, canary

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from broker import mqtt
-from broker.mqtt import Acknowledged, Connected, Published, Reader, Subscribed
+from broker.bus import mqtt_packets
+from broker.bus.mqtt_packets import Acknowledged, Connected, Published, Reader, Subscribed
 from broker.settings import Address
 
 ANSWER_S = 10.0
@@ -37,7 +37,7 @@ class Line:
     let_in_s: float = 0.0
     _mid: int = 0
 
-    async def next(self) -> mqtt.Packet:
+    async def next(self) -> mqtt_packets.Packet:
         """The next packet; raises Closed."""
         while (packet := self.packets.next()) is None:
             try:
@@ -50,7 +50,7 @@ class Line:
         if isinstance(packet, Published):
             self.heard.append(packet)
             if packet.qos:
-                self.writer.write(mqtt.puback(packet.mid))
+                self.writer.write(mqtt_packets.puback(packet.mid))
         return packet
 
     async def until(self, kind: type[Acknowledged] | type[Subscribed], count: int) -> list:
@@ -66,15 +66,15 @@ class Line:
     async def subscribe(self, filters: Sequence[str], qos: int = 1) -> list[bool]:
         """Of each, whether it was taken; raises Closed."""
         self._mid += 1
-        self.writer.write(mqtt.subscribe(self._mid, filters, qos))
+        self.writer.write(mqtt_packets.subscribe(self._mid, filters, qos))
         (answer,) = await self.until(Subscribed, 1)
-        return [code != mqtt.REFUSED for code in answer.codes]
+        return [code != mqtt_packets.REFUSED for code in answer.codes]
 
     async def publish(self, messages: Sequence[tuple[str, bytes, bool]]) -> None:
         """(topic, payload, retained)s at QoS 1, and all their acknowledgements; raises Closed."""
         for topic, payload, retain in messages:
             self._mid += 1
-            head = mqtt.publish_head(topic, self._mid, len(payload), retain=retain)
+            head = mqtt_packets.publish_head(topic, self._mid, len(payload), retain=retain)
             self.writer.write(head + payload)
         try:
             await self.writer.drain()
@@ -101,7 +101,7 @@ async def opened(
     try:
         name = client_id or user or "nobody"
         asked_s = time.monotonic()
-        writer.write(mqtt.connect(name, user, secret, keepalive_s=60, clean=clean))
+        writer.write(mqtt_packets.connect(name, user, secret, keepalive_s=60, clean=clean))
         async with asyncio.timeout(ANSWER_S):
             try:
                 answer = await line.next()
@@ -113,7 +113,7 @@ async def opened(
         line.let_in_s = time.monotonic() - asked_s
         yield line
         with contextlib.suppress(ConnectionError):
-            writer.write(mqtt.DISCONNECT)
+            writer.write(mqtt_packets.DISCONNECT)
     finally:
         writer.close()
         with contextlib.suppress(ConnectionError):

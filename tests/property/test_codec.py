@@ -139,10 +139,10 @@ def test_a_document_with_any_json_in_any_place_decodes_or_is_corrupt(junk, key):
 
 @given(wides(), JSON, st.data())
 def test_a_frame_with_any_json_in_any_place_keeps_its_other_columns(frame, junk, data):
-    raw = orjson.loads(codec.dumps(codec.frame_out(frame)))
+    raw = orjson.loads(codec.dumps(codec.frame_to_json(frame)))
     broken = data.draw(st.sampled_from(sorted(raw["values"])))
     raw["values"][broken] = junk
-    frames, misfits = codec.frames_in([raw], SPEC)
+    frames, misfits = codec.frames_from_json([raw], SPEC)
     fitting = {name: series for one in frames for name, series in one.series()}
     for name, series in frame.series():
         if name != broken:
@@ -154,15 +154,15 @@ def test_a_frame_with_any_json_in_any_place_keeps_its_other_columns(frame, junk,
 
 @given(JSON, st.sampled_from(["t0", "dt", "signal", "value", "quality"]), longs())
 def test_a_long_frame_with_any_json_in_any_place_fits_or_is_set_apart(junk, key, frame):
-    raw = orjson.loads(codec.dumps(codec.frame_out(frame)))
-    frames, misfits = codec.frames_in([raw | {key: junk}], SPEC)
+    raw = orjson.loads(codec.dumps(codec.frame_to_json(frame)))
+    frames, misfits = codec.frames_from_json([raw | {key: junk}], SPEC)
     assert sum(map(len, frames)) <= len(frame)
     assert misfits or sum(map(len, frames)) == len(frame)
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 6)), max_size=12))
 def test_what_is_held_is_the_set_of_what_was_included(pairs):
-    held = Held.of((first, first + more) for first, more in pairs)
+    held = Held.from_ranges((first, first + more) for first, more in pairs)
     included = {seq for first, more in pairs for seq in range(first, first + more + 1)}
     assert {seq for seq in range(1, 60) if seq in held} == included
     mark = Mark({"rig": {"01JD": held}})
@@ -187,7 +187,7 @@ def test_a_bad_sample_is_set_apart_and_its_neighbours_are_kept():
         "dt": [0, 100, 200],
         "values": {"Pressure": [1.5, "three", 2], "strokes": [1, 2, 2**63 - 1]},
     }
-    (together, apart), (misfit,) = codec.frames_in([frame], SPEC)
+    (together, apart), (misfit,) = codec.frames_from_json([frame], SPEC)
     assert together.values["strokes"].tolist() == [1, 2, 2**63 - 1]
     assert apart.values["Pressure"].tolist() == [1.5, 2.0]
     assert (misfit.signal, misfit.value) == ("Pressure", '"three"')
@@ -199,6 +199,6 @@ def test_a_bad_sample_is_set_apart_and_its_neighbours_are_kept():
 )
 def test_a_frame_that_begins_beyond_int64_is_set_apart(start, dt):
     frame = {"t0": start, "dt": dt, "values": {"Pressure": [1.5] * len(dt)}}
-    frames, (misfit,) = codec.frames_in([frame], SPEC)
+    frames, (misfit,) = codec.frames_from_json([frame], SPEC)
     assert frames == ()
     assert "beyond the years 1678 to 2262" in misfit.reason

@@ -53,8 +53,8 @@ def test_a_wide_frame_reads_as_its_columns_one_by_one(table, spec) -> None:
         plain[at] = cell
     columns = {name: plain[at * rows : (at + 1) * rows] for at, name in enumerate(spec.names)}
     head = {"t0": T0, "dt": list(range(rows))}
-    together, misfits = codec.frames_in([head | {"values": columns}], spec)
-    apart, others = codec.frames_in(
+    together, misfits = codec.frames_from_json([head | {"values": columns}], spec)
+    apart, others = codec.frames_from_json(
         [head | {"values": {name: column}} for name, column in columns.items()], spec
     )
     assert_same(together, apart)
@@ -68,8 +68,8 @@ def test_a_long_frame_reads_the_same_with_its_quality_spelt_out(table) -> None:
         plain[at] = cell
     signal = [at % COUNT for at in range(len(plain))]
     frame = {"t0": T0, "dt": list(range(len(plain))), "signal": signal, "value": plain}
-    short, misfits = codec.frames_in([frame], FLOATS)
-    spelt, others = codec.frames_in([frame | {"quality": ["good"] * len(plain)}], FLOATS)
+    short, misfits = codec.frames_from_json([frame], FLOATS)
+    spelt, others = codec.frames_from_json([frame | {"quality": ["good"] * len(plain)}], FLOATS)
     assert_same(short, spelt)
     assert misfits == others
 

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from broker.batch import BAD, GOOD, NO_VALUE, UNCERTAIN, Wide, column_dtype
 from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
-from gateway.arrivals import Arrivals
-from gateway.deadband import DeadBand
-from gateway.framing import frames
-from gateway.placing import MOST_RECENT, Placer
+from gateway.pipeline.deadband import DeadBand
+from gateway.pipeline.framing import frames
+from gateway.pipeline.unique_timestamps import MOST_RECENT, Placer
+from gateway.samples import Arrivals
 
 SIGNALS = 3
 VALUES = {

@@ -20,11 +20,11 @@ from broker.rights import (
     Action,
     Entry,
     Grant,
-    Kind,
     Listing,
     Party,
     Pause,
     Principal,
+    PrincipalKind,
     Rights,
     Role,
     Scope,
@@ -48,13 +48,22 @@ ROLES = st.frozensets(st.sampled_from(list(Role)), max_size=3)
 
 @st.composite
 def principals(draw: st.DrawFn) -> Principal:
-    kind = draw(st.sampled_from([Kind.PERSON, Kind.MACHINE, Kind.MACHINE, Kind.SYSTEM]))
+    kind = draw(
+        st.sampled_from(
+            [
+                PrincipalKind.PERSON,
+                PrincipalKind.MACHINE,
+                PrincipalKind.MACHINE,
+                PrincipalKind.SYSTEM,
+            ]
+        )
+    )
     organisation = draw(IDS)
     scope = Scope()
-    if kind is Kind.MACHINE:
+    if kind is PrincipalKind.MACHINE:
         equipment = draw(st.none() | st.builds(EquipmentAddress, st.just(organisation), IDS))
         scope = Scope(draw(SETS), draw(SETS), equipment)
-    roles = draw(ROLES) if kind is Kind.PERSON else frozenset()
+    roles = draw(ROLES) if kind is PrincipalKind.PERSON else frozenset()
     return Principal("p", organisation, kind, roles, scope, draw(SPANS))
 
 
@@ -129,7 +138,7 @@ def test_a_pause_silences_whatever_was_granted(rights, entry, at_ns):
         rights, principals=tuple(others), pauses=(*rights.pauses, Pause(owner, span=Span(at_ns)))
     )
     who = paused.principal("p", at_ns)
-    if who is None or who.kind is not Kind.SYSTEM:
+    if who is None or who.kind is not PrincipalKind.SYSTEM:
         topic = StreamTopic(entry.space, Verb.DATA, entry.address)
         assert not policy.decide(paused, "p", Action.SUBSCRIBE, topic, at_ns).allowed
 
@@ -151,9 +160,9 @@ def test_nothing_is_allowed_outside_its_span(rights, action, target, at_ns):
 
 @given(RIGHTS, ROLES, OF_TOKENS, TARGETS, MOMENTS)
 def test_a_token_of_some_roles_never_allows_more(rights, held, roles, target, at_ns):
-    person = Principal("p", "a", Kind.PERSON, held)
+    person = Principal("p", "a", PrincipalKind.PERSON, held)
     for whole in (rights, replace(rights, principals=(person,))):
-        narrow = whole.narrowed("p", roles)
+        narrow = whole.with_roles("p", roles)
         for action in Action:
             if policy.decide(narrow, "p", action, target, at_ns).allowed:
                 assert policy.decide(whole, "p", action, target, at_ns).allowed
@@ -164,7 +173,7 @@ def test_a_token_of_some_roles_never_allows_more(rights, held, roles, target, at
 
 @given(RIGHTS, OF_TOKENS, ON_THE_BUS, TOPICS, MOMENTS)
 def test_decision_and_topics_agree_for_a_token_of_some_roles(rights, roles, action, topic, at_ns):
-    narrow = rights.narrowed("p", roles)
+    narrow = rights.with_roles("p", roles)
     listed = policy.topics(narrow, "p", at_ns).cover(action, str(topic))
     assert policy.decide(narrow, "p", action, topic, at_ns).allowed is listed
 
@@ -173,11 +182,11 @@ def test_decision_and_topics_agree_for_a_token_of_some_roles(rights, roles, acti
 def test_narrowing_is_cutting_what_a_person_has(rights, some, others):
     people = tuple(one for one in rights.principals if one.roles)
     of_people = replace(rights, principals=people)
-    assert of_people.narrowed("p", frozenset(Role)) == of_people
-    assert of_people.narrowed("somebody else", some) == of_people
+    assert of_people.with_roles("p", frozenset(Role)) == of_people
+    assert of_people.with_roles("somebody else", some) == of_people
     if some is not None and others is not None:
-        twice = rights.narrowed("p", some).narrowed("p", others)
-        assert twice == rights.narrowed("p", some & others)
+        twice = rights.with_roles("p", some).with_roles("p", others)
+        assert twice == rights.with_roles("p", some & others)
 
 
 @given(RIGHTS, MOMENTS, MOMENTS)
@@ -194,22 +203,23 @@ def test_only_the_system_has_wildcards(rights, at_ns):
     who = rights.principal("p", at_ns)
     listed = policy.topics(rights, "p", at_ns)
     wide = [one for one in listed.publish | listed.subscribe if "#" in one or "+" in one]
-    assert not wide or who.kind is Kind.SYSTEM
+    assert not wide or who.kind is PrincipalKind.SYSTEM
 
 
 @given(RIGHTS, TOPICS, MOMENTS)
 def test_nobody_but_the_owners_machines_publishes(rights, topic, at_ns):
     if policy.decide(rights, "p", Action.PUBLISH, topic, at_ns).allowed:
         who = rights.principal("p", at_ns)
-        assert who.kind is Kind.SYSTEM or (
-            who.kind is Kind.MACHINE and topic.address.organisation == who.organisation
+        assert who.kind is PrincipalKind.SYSTEM or (
+            who.kind is PrincipalKind.MACHINE and topic.address.organisation == who.organisation
         )
 
 
 @given(RIGHTS, TARGETS, MOMENTS)
 def test_without_any_right_only_ones_own_name_is_known(rights, target, at_ns):
     bare = replace(
-        rights, principals=tuple(Principal(one.id, "c", Kind.PERSON) for one in rights.principals)
+        rights,
+        principals=tuple(Principal(one.id, "c", PrincipalKind.PERSON) for one in rights.principals),
     )
     for action in Action:
         allowed = policy.decide(

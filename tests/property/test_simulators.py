@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from broker.errors import Invalid
 from simulators import ledger, replay
 from simulators.faults import Fault, FaultKind
-from simulators.model import Row
+from simulators.model import SourceRow
 from simulators.models.pump_rig import SIGNALS, PumpRig
 
 NAMES = [signal.name for signal in SIGNALS]
@@ -85,10 +85,10 @@ def test_any_file_reads_or_is_refused_in_a_sentence(content):
             assert refused.hint  # noqa: PT017 - either way is right
 
 
-@given(st.lists(st.builds(Row, st.integers(0, 2**63 - 1), st.tuples(finite, finite))))
+@given(st.lists(st.builds(SourceRow, st.integers(0, 2**63 - 1), st.tuples(finite, finite))))
 def test_a_ledger_gives_back_what_it_was_given(some):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "l.jsonl")
         with ledger.create(path, ["a", "b"]) as book:
-            book.enter(some)
+            book.append(some)
         assert ledger.read(path).rows == tuple(some)

@@ -23,9 +23,9 @@ from broker.batch import Batch, Source, Wide
 from broker.clock import NS_PER_S
 from broker.errors import Unavailable
 from broker.messages import Held
-from gateway import spool, spool_file
-from gateway.spool import Spool, SpoolSettings
-from gateway.spool_rows import Kept
+from gateway.spool import file, spool
+from gateway.spool.rows import Kept
+from gateway.spool.spool import Spool, SpoolSettings
 
 COUNTS = (1, 50)
 """Samples of a batch; with one it is no larger than a gap in its place."""
@@ -115,7 +115,7 @@ class SpoolMachine(RuleBasedStateMachine):
         seqs = st.integers(1, self.last.get(stream, 0) + 2)
         ranges = data.draw(st.lists(st.tuples(seqs, seqs).map(sorted), max_size=3))
         before = self.held.get(stream, Held(0))
-        told = Held.of([*((a, b) for a, b in ranges), *(before.ranges if grows else ())])
+        told = Held.from_ranges([*((a, b) for a, b in ranges), *(before.ranges if grows else ())])
         self.tell(stream, told)
 
     @precondition(lambda self: self.last)
@@ -174,7 +174,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.closed()
-        assert spool_file.unmarked(self.path) == len(self.waiting)
+        assert file.unmarked(self.path) == len(self.waiting)
         self.opened()
         self.marked_ns = dict.fromkeys(self.marked_ns, self.now_ns)
 

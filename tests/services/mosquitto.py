@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.backends import mosquitto_files
+from broker.backends.mosquitto import config_files
 from broker.credential import Credential
 from broker.settings import Address
 from broker.tls import Certificate
@@ -79,15 +79,15 @@ def admitting(
     """Run Mosquitto as `testbed broker-config` has it, its state laid anew in `folder`."""
     command = services.found("mosquitto", Path("/usr/sbin/mosquitto"))
     plugin = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"))
-    place = mosquitto_files.Place(
+    place = config_files.MosquittoDeployment(
         Address(services.LOOPBACK, port), folder, getpass.getuser(), certificate, plugin
     )
-    (folder / mosquitto_files.CONFIG).write_text(mosquitto_files.config(place))
+    (folder / config_files.CONFIG).write_text(config_files.config(place))
     seed = folder / "seed"
-    seed.write_text(mosquitto_files.seed(system, controller))
-    mosquitto_files.lay(seed, folder)
+    seed.write_text(config_files.initial_state(system, controller))
+    config_files.write_initial_state(seed, folder)
     with services.running(
-        [command, "-c", str(folder / mosquitto_files.CONFIG)],
+        [command, "-c", str(folder / config_files.CONFIG)],
         folder=folder,
         ready=lambda: services.accepts(port),
     ) as product:

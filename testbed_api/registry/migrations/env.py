@@ -1,4 +1,4 @@
-"""What Alembic runs: on the connection that `sql.migrate` hands it."""
+"""Alembic's environment: runs the migrations on the connection that `engine.migrate` gives it."""
 
 from alembic import context
 

@@ -47,7 +47,7 @@ def serve(
     secured = (
         [f"--tls-cert={certificate.chain}", f"--tls-key={certificate.key}"] if certificate else []
     )
-    trust = tls.trusting(ca)
+    trust = tls.client_context(ca)
     with services.running(
         [
             command,

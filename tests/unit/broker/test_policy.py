@@ -18,11 +18,11 @@ from broker.rights import (
     Action,
     Entry,
     Grant,
-    Kind,
     Listing,
     Party,
     Pause,
     Principal,
+    PrincipalKind,
     Rights,
     Role,
     Sample,
@@ -45,24 +45,28 @@ PARTIES = {
 
 
 def person(organisation, role):
-    return Principal(f"{organisation}-{role}", organisation, Kind.PERSON, frozenset({role}))
+    return Principal(
+        f"{organisation}-{role}", organisation, PrincipalKind.PERSON, frozenset({role})
+    )
 
 
 PEOPLE = tuple(person(organisation, role) for organisation in PARTIES for role in Role)
 MACHINES = (
-    Principal("gateway", "factory", Kind.MACHINE, scope=Scope(equipment=RIG.owner)),
-    Principal("sensor", "factory", Kind.MACHINE, scope=Scope(writes=frozenset({LIVE_RIG}))),
+    Principal("gateway", "factory", PrincipalKind.MACHINE, scope=Scope(equipment=RIG.owner)),
+    Principal(
+        "sensor", "factory", PrincipalKind.MACHINE, scope=Scope(writes=frozenset({LIVE_RIG}))
+    ),
     Principal(
         "detector",
         "firm",
-        Kind.MACHINE,
+        PrincipalKind.MACHINE,
         scope=Scope(frozenset({LIVE_RIG}), frozenset({LIVE_SCORE, Entry("live", HIDDEN)})),
     ),
-    Principal("builder", "firm", Kind.MACHINE),
+    Principal("builder", "firm", PrincipalKind.MACHINE),
 )
 RIGHTS = Rights(
     PARTIES,
-    (*PEOPLE, *MACHINES, Principal("recorder", "", Kind.SYSTEM)),
+    (*PEOPLE, *MACHINES, Principal("recorder", "", PrincipalKind.SYSTEM)),
     grants=(Grant(7, "firm", LIVE_RIG, Span(10, 20)),),
     listings=(
         Listing(RIG.owner, frozenset({"firm"}), sample=Sample(LIVE_RIG, 1, 2)),
@@ -78,12 +82,12 @@ def allowed(action, target, *, at_ns=15, rights=RIGHTS):
     return {who for who in WHO if policy.decide(rights, who, action, target, at_ns).allowed}
 
 
-CHIEF = Principal("chief", "factory", Kind.PERSON, frozenset({Role.OWNER, Role.AUDITOR}))
+CHIEF = Principal("chief", "factory", PrincipalKind.PERSON, frozenset({Role.OWNER, Role.AUDITOR}))
 ALL = replace(RIGHTS, principals=(*RIGHTS.principals, CHIEF))
 
 
 def test_a_token_of_one_role_may_what_somebody_of_that_role_may():
-    narrow = ALL.narrowed("chief", frozenset({Role.AUDITOR, Role.ENGINEER}))
+    narrow = ALL.with_roles("chief", frozenset({Role.AUDITOR, Role.ENGINEER}))
     assert narrow.principal("chief", 15).roles == {Role.AUDITOR}
     targets = (RIG, HIDDEN, SCORE, RIG.owner, LIVE_RIG, DATA, "factory", "firm", None)
     for action in Action:
@@ -106,18 +110,18 @@ def test_a_token_of_one_role_may_what_somebody_of_that_role_may():
     ],
 )
 def test_a_token_of_roles_that_its_owner_does_not_have_is_nobodys(who, roles):
-    narrow = ALL.narrowed(who, frozenset(roles))
+    narrow = ALL.with_roles(who, frozenset(roles))
     assert narrow.principal(who, 15) is None
     assert policy.topics(narrow, who, 15) == Topics()
     assert not any(policy.decide(narrow, who, action, RIG, 15).allowed for action in Action)
 
 
 def test_a_token_of_some_roles_narrows_nobody_else_and_one_of_none_nobody():
-    narrow = ALL.narrowed("chief", frozenset({Role.AUDITOR}))
+    narrow = ALL.with_roles("chief", frozenset({Role.AUDITOR}))
     assert replace(narrow, principals=()) == replace(ALL, principals=())
     assert narrow.principals[:-1] == RIGHTS.principals
-    assert ALL.narrowed("chief", None) == ALL
-    assert ALL.narrowed("chief", frozenset(Role)) == ALL
+    assert ALL.with_roles("chief", None) == ALL
+    assert ALL.with_roles("chief", frozenset(Role)) == ALL
 
 
 def of(organisation, *roles):
@@ -251,8 +255,8 @@ def test_a_sample_is_of_the_equipment_that_is_listed():
     ],
 )
 def test_a_span_holds_what_lies_in_it_whole(other, held):
-    assert Span(5, 10).holds(other) is held
-    assert Span(5).holds(other) is (other.from_ns >= 5)
+    assert Span(5, 10).contains(other) is held
+    assert Span(5).contains(other) is (other.from_ns >= 5)
 
 
 def test_a_listing_ends_and_may_be_to_everybody():
@@ -264,9 +268,9 @@ def test_a_listing_ends_and_may_be_to_everybody():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Principal("ada", "firm", Kind.PERSON, scope=Scope(frozenset({LIVE_RIG}))),
-        lambda: Principal("box", "firm", Kind.MACHINE, frozenset({Role.OWNER})),
-        lambda: Principal("box", "firm", Kind.MACHINE, scope=Scope(equipment=RIG.owner)),
+        lambda: Principal("ada", "firm", PrincipalKind.PERSON, scope=Scope(frozenset({LIVE_RIG}))),
+        lambda: Principal("box", "firm", PrincipalKind.MACHINE, frozenset({Role.OWNER})),
+        lambda: Principal("box", "firm", PrincipalKind.MACHINE, scope=Scope(equipment=RIG.owner)),
         lambda: Span(5, 4),
         lambda: Listing(RIG.owner, frozenset()),
     ],

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import Corrupt, Taken, Unavailable, Unknown
+from broker.errors import Corrupt, Refused, Taken, Unavailable, Unknown
 from simulators import ledger
-from simulators.model import Row
+from simulators.model import SourceRow
 
 NAMES = ("a", "b")
 ROWS = (
-    Row(1_583_748_873_000_000_000, (0.1, 32.0), anomaly=False),
-    Row(1_583_748_874_000_000_000, (1e-300, -0.0), anomaly=True, cause="valve+bearing"),
-    Row(1_583_748_874_000_000_000, (5e-324, 1.7e308)),
+    SourceRow(1_583_748_873_000_000_000, (0.1, 32.0), anomaly=False),
+    SourceRow(1_583_748_874_000_000_000, (1e-300, -0.0), anomaly=True, cause="valve+bearing"),
+    SourceRow(1_583_748_874_000_000_000, (5e-324, 1.7e308)),
 )
 
 
@@ -25,21 +25,21 @@ def path(tmp_path):
 
 def test_what_was_entered_is_read_again_bit_for_bit(path):
     with ledger.create(path, NAMES) as book:
-        book.enter(ROWS[:1])
-        book.enter(ROWS[1:])
-    assert ledger.read(path) == ledger.Offered(NAMES, ROWS)
+        book.append(ROWS[:1])
+        book.append(ROWS[1:])
+    assert ledger.read(path) == ledger.LedgerContent(NAMES, ROWS)
 
 
 def test_rows_are_on_the_disk_as_soon_as_they_are_entered(path):
     with ledger.create(path, NAMES) as book:
         assert ledger.read(path).rows == ()
-        book.enter(ROWS)
+        book.append(ROWS)
         assert ledger.read(path).rows == ROWS
 
 
 def test_a_line_that_was_cut_short_was_never_offered(path):
     with ledger.create(path, NAMES) as book:
-        book.enter(ROWS)
+        book.append(ROWS)
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
     assert ledger.read(path).rows == ROWS[:-1]
@@ -70,7 +70,7 @@ def largest_file(size):
 
 def test_a_full_disk_is_told_and_what_was_entered_stays(path):
     with ledger.create(path, NAMES) as book:
-        book.enter(ROWS[:1])
+        book.append(ROWS[:1])
         with pytest.raises(Unavailable, match="was not written"):
             enter_beyond(book, path)
     assert ledger.read(path).rows == ROWS[:1]
@@ -78,13 +78,13 @@ def test_a_full_disk_is_told_and_what_was_entered_stays(path):
 
 def enter_beyond(book, path):
     with largest_file(path.stat().st_size + 9):
-        book.enter(ROWS[1:])
+        book.append(ROWS[1:])
 
 
 def test_a_disk_that_is_full_from_the_start_is_told():
     full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115 - closed below
     with full, pytest.raises(Unavailable, match="No space left on device"):
-        ledger.Ledger(full, NAMES)
+        ledger.SourceLedger(full, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,12 @@ def test_a_disk_that_is_full_from_the_start_is_told():
 def test_what_is_no_ledger_is_told(path, content):
     path.write_bytes(content)
     with pytest.raises(Corrupt, match="is no ledger"):
+        ledger.read(path)
+
+
+def test_a_ledger_of_an_unknown_version_is_refused(path):
+    path.write_bytes(b'{"v":2,"signals":["a","b"]}\n')
+    with pytest.raises(Refused, match="has version 2, this version reads 1"):
         ledger.read(path)
 
 

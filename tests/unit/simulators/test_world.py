@@ -8,9 +8,9 @@ import pytest
 from broker.clock import NS_PER_S, SteppedClock, WallClock
 from broker.errors import Invalid, Unavailable
 from simulators import ledger, world
-from simulators.model import Row
+from simulators.model import SourceRow
 from simulators.models.pump_rig import SIGNALS, PumpRig
-from simulators.world import Pace, Times
+from simulators.world import Playback, TimestampMode
 
 START_NS = 1_700_000_000_123_456_789
 FIRST_NS = START_NS // 1000 * 1000
@@ -22,7 +22,7 @@ class Shown:
 
     clock: SteppedClock | WallClock
     slow_s: float = 0.0
-    offers: list[tuple[int, list[Row]]] = field(default_factory=list)
+    offers: list[tuple[int, list[SourceRow]]] = field(default_factory=list)
 
     async def offer(self, rows):
         self.offers.append((self.clock.now_ns(), rows))
@@ -42,7 +42,7 @@ class Listed:
     signals: tuple = SIGNALS
 
     def rows(self):
-        return (Row(time_ns, (float(at),) * 8) for at, time_ns in enumerate(self.times_ns))
+        return (SourceRow(time_ns, (float(at),) * 8) for at, time_ns in enumerate(self.times_ns))
 
 
 async def played(source, face, clock, pace, for_s):
@@ -56,7 +56,7 @@ async def test_each_row_is_offered_when_it_is_due():
     clock = SteppedClock(START_NS)
     face = Shown(clock)
     source = Listed((5 * NS_PER_S, 6 * NS_PER_S, 9 * NS_PER_S))
-    result = await played(source, face, clock, Pace(speed=2), 10)
+    result = await played(source, face, clock, Playback(speed=2), 10)
     assert [at_ns - FIRST_NS for at_ns, _ in face.offers] == [789, 500_000_000, 2_000_000_000]
     assert [row.time_ns - FIRST_NS for row in face.rows] == [0, 500_000_000, 2_000_000_000]
     assert result == world.Played(3, FIRST_NS + 2_000_000_000)
@@ -66,7 +66,7 @@ async def test_original_time_stamps_are_the_sources_whatever_the_speed():
     clock = SteppedClock(START_NS)
     face = Shown(clock)
     times_ns = (1_583_748_873_000_000_000, 1_583_748_873_000_000_000, 1_583_748_879_000_000_000)
-    result = await played(Listed(times_ns), face, clock, Pace(60, Times.ORIGINAL), 1)
+    result = await played(Listed(times_ns), face, clock, Playback(60, TimestampMode.ORIGINAL), 1)
     assert tuple(row.time_ns for row in face.rows) == times_ns
     assert [len(rows) for _, rows in face.offers] == [2, 1]
     assert result.last_ns == times_ns[-1]
@@ -75,7 +75,7 @@ async def test_original_time_stamps_are_the_sources_whatever_the_speed():
 async def test_shifted_time_stamps_are_whole_microseconds():
     clock = SteppedClock(START_NS)
     face = Shown(clock)
-    await played(PumpRig(count=50), face, clock, Pace(speed=7), 10)
+    await played(PumpRig(count=50), face, clock, Playback(speed=7), 10)
     assert len(face.rows) == 50
     assert not any(row.time_ns % 1000 for row in face.rows)
 
@@ -83,7 +83,7 @@ async def test_shifted_time_stamps_are_whole_microseconds():
 async def test_who_falls_behind_catches_up_and_leaves_nothing_out():
     clock = SteppedClock(START_NS)
     face = Shown(clock, slow_s=3.0)
-    await played(PumpRig(count=20), face, clock, Pace(), 60)
+    await played(PumpRig(count=20), face, clock, Playback(), 60)
     assert [row.values for row in face.rows] == [row.values for row in PumpRig(count=20).rows()]
     assert max(len(rows) for _, rows in face.offers) == 3
 
@@ -92,7 +92,7 @@ async def test_a_speed_that_nothing_could_follow_holds_neither_memory_nor_event_
     clock = SteppedClock(START_NS)
     face = Shown(clock)
     async with asyncio.TaskGroup() as tasks:
-        endless = world.play(PumpRig(count=10**9), face, clock, pace=Pace(speed=1e12))
+        endless = world.play(PumpRig(count=10**9), face, clock, pace=Playback(speed=1e12))
         playing = tasks.create_task(endless, name="playing")
         for _ in range(5):
             await clock.sleep(0)
@@ -104,7 +104,7 @@ async def test_progress_is_the_number_of_rows_offered_so_far():
     clock, told = SteppedClock(START_NS), []
     async with asyncio.TaskGroup() as tasks:
         playing = world.play(
-            PumpRig(count=4), Shown(clock), clock, pace=Pace(), on_rows=told.append
+            PumpRig(count=4), Shown(clock), clock, pace=Playback(), on_rows=told.append
         )
         tasks.create_task(playing, name="playing")
         await clock.advance(10)
@@ -122,23 +122,23 @@ async def test_a_row_is_in_the_ledger_before_anyone_sees_it(tmp_path):
     clock = WallClock()
     face = Checked(clock)
     with ledger.create(path, [signal.name for signal in SIGNALS]) as book:
-        await world.play(PumpRig(count=30), face, clock, pace=Pace(speed=1000), ledger=book)
+        await world.play(PumpRig(count=30), face, clock, pace=Playback(speed=1000), ledger=book)
     assert len(face.rows) == 30
 
 
 async def test_what_the_ledger_does_not_take_is_not_offered():
     class Full:
-        def enter(self, rows):
+        def append(self, rows):
             raise Unavailable(f"{len(rows)} rows do not fit")
 
     clock = WallClock()
     face = Shown(clock)
     with pytest.raises(Unavailable):
-        await world.play(PumpRig(count=3), face, clock, pace=Pace(), ledger=Full())
+        await world.play(PumpRig(count=3), face, clock, pace=Playback(), ledger=Full())
     assert face.offers == []
 
 
 @pytest.mark.parametrize("speed", [0, -1, float("nan"), float("inf")])
 def test_a_speed_is_above_zero_and_finite(speed):
     with pytest.raises(Invalid, match="above 0"):
-        Pace(speed=speed)
+        Playback(speed=speed)

@@ -1,4 +1,4 @@
-"""The registry and the recorder's tables, as they began."""
+"""All tables of the registry and the recorder, their indexes, and what closes the audit chain."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,32 +11,55 @@ depends_on = None
 RECORDER = "recorder"
 ID = sa.String(40)
 STREAM = sa.String(122)
-
-
-def _serial() -> sa.Column[int]:
-    return sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True)
-
-
-def _of_a_stream() -> list[sa.Column[str]]:
-    return [
-        sa.Column("space", ID, nullable=False),
-        sa.Column("stream", STREAM, nullable=False),
-    ]
+SERIAL = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+CHAINED = ("audit", "anchors")
+REFUSAL = "the audit is only ever added to"
 
 
 def upgrade() -> None:
     """Make all tables."""
-    _make_registry()
-    _make_what_is_held()
-    _make_what_is_missing()
-    _make_what_waits()
+    _make_equipment()
+    _make_principals()
+    _make_tokens()
+    _make_listings()
+    _make_grants()
+    _make_enrolments()
+    _make_sessions()
+    _make_audit()
+    _make_ledger()
+    _make_gaps()
+    _make_dead_letters()
+    _make_retention()
 
 
-def _make_registry() -> None:
+def _serial() -> sa.Column[int]:
+    return sa.Column("id", SERIAL, primary_key=True)
+
+
+def _ids(*names: str) -> list[sa.Column[str]]:
+    return [sa.Column(name, ID, nullable=False) for name in names]
+
+
+def _of_a_stream() -> list[sa.Column[str]]:
+    return [*_ids("space"), sa.Column("stream", STREAM, nullable=False)]
+
+
+def _spanned() -> list[sa.Column[object]]:
+    return [
+        sa.Column("from_ns", sa.BigInteger, nullable=False),
+        sa.Column("until_ns", sa.BigInteger),
+        sa.Column("made_by", ID),
+        sa.Column("ended_ns", sa.BigInteger),
+        sa.Column("ended_by", ID),
+    ]
+
+
+def _make_equipment() -> None:
     op.create_table(
         "organisations",
         sa.Column("id", ID, primary_key=True),
         sa.Column("name", sa.String(200), nullable=False),
+        sa.Column("kind", sa.String(20), nullable=False, server_default="partner"),
     )
     op.create_table(
         "equipment",
@@ -58,18 +81,195 @@ def _make_registry() -> None:
             ["organisation", "equipment"], ["equipment.organisation", "equipment.id"]
         ),
     )
+
+
+def _make_principals() -> None:
     op.create_table(
         "principals",
-        sa.Column("id", ID, primary_key=True),
-        sa.Column("secret_hash", sa.String(64), nullable=False),
-        sa.Column("role", sa.String(20), nullable=False),
+        _serial(),
+        sa.Column("principal", ID, nullable=False),
+        sa.Column("organisation", ID, sa.ForeignKey("organisations.id"), nullable=False),
+        sa.Column("kind", sa.String(20), nullable=False),
+        sa.Column("roles", sa.String(200), nullable=False),
         sa.Column("entries", sa.Text, nullable=False),
-        sa.Column("expires_ns", sa.BigInteger),
-        sa.Column("created_ns", sa.BigInteger, nullable=False),
+        sa.Column("equipment", ID),
+        *_spanned(),
+    )
+    op.create_index("ix_principals_principal", "principals", ["principal"])
+    op.create_index("ix_principals_organisation", "principals", ["organisation"])
+
+
+def _make_tokens() -> None:
+    op.create_table(
+        "tokens",
+        _serial(),
+        sa.Column("principal", ID, nullable=False),
+        sa.Column("secret_hash", sa.String(64), nullable=False),
+        sa.Column("label", sa.String(200), nullable=False),
+        sa.Column("last_used_ns", sa.BigInteger),
+        *_spanned(),
+        sa.Column("verifier", sa.String(200), nullable=False, server_default=""),
+        sa.Column("roles", sa.String(200)),
+    )
+    op.create_index("ix_tokens_principal", "tokens", ["principal"])
+    op.create_table(
+        "passwords",
+        sa.Column("person", ID, primary_key=True),
+        sa.Column("hash", sa.String(200), nullable=False),
+        sa.Column("set_ns", sa.BigInteger, nullable=False),
     )
 
 
-def _make_what_is_held() -> None:
+def _make_listings() -> None:
+    op.create_table(
+        "listings",
+        _serial(),
+        *_ids("organisation", "equipment"),
+        sa.Column("organisations", sa.Text),
+        *_spanned(),
+        sa.Column("terms", sa.Text, nullable=False, server_default=""),
+        sa.Column("sample", sa.Text),
+    )
+    op.create_index("ix_listings_organisation_equipment", "listings", ["organisation", "equipment"])
+    op.create_table(
+        "pauses",
+        _serial(),
+        *_ids("owner"),
+        sa.Column("company", ID),
+        sa.Column("equipment", ID),
+        *_spanned(),
+    )
+    op.create_index("ix_pauses_owner", "pauses", ["owner"])
+
+
+def _make_grants() -> None:
+    op.create_table(
+        "grants",
+        _serial(),
+        sa.Column("company", ID, sa.ForeignKey("organisations.id"), nullable=False),
+        *_ids("space", "owner", "equipment", "stream"),
+        sa.Column("purpose", sa.String(400), nullable=False),
+        sa.Column("state", sa.String(20), nullable=False),
+        sa.Column("asked_ns", sa.BigInteger, nullable=False),
+        sa.Column("asked_by", ID),
+        sa.Column("from_ns", sa.BigInteger),
+        sa.Column("until_ns", sa.BigInteger),
+        sa.Column("decided_ns", sa.BigInteger),
+        sa.Column("decided_by", ID),
+        sa.Column("ended_ns", sa.BigInteger),
+        sa.Column("ended_by", ID),
+        sa.Column("wanted_from_ns", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("wanted_until_ns", sa.BigInteger),
+        sa.Column("reason", sa.String(400), nullable=False, server_default=""),
+    )
+    op.create_index("ix_grants_company", "grants", ["company"])
+    op.create_index("ix_grants_owner_equipment", "grants", ["owner", "equipment"])
+
+
+def _make_enrolments() -> None:
+    op.create_table(
+        "enrolments",
+        _serial(),
+        *_ids("organisation", "equipment"),
+        sa.Column("code_hash", sa.String(64), nullable=False),
+        sa.Column("public_key", sa.LargeBinary),
+        sa.Column("principal", ID),
+        sa.Column("used_ns", sa.BigInteger),
+        *_spanned(),
+    )
+    op.create_index("ix_enrolments_code_hash", "enrolments", ["code_hash"])
+
+
+def _make_sessions() -> None:
+    op.create_table(
+        "sessions",
+        _serial(),
+        sa.Column("principal", ID, nullable=False),
+        sa.Column("connection", sa.String(100), nullable=False),
+        sa.Column("client_id", sa.String(100), nullable=False),
+        sa.Column("from_ns", sa.BigInteger, nullable=False),
+        sa.Column("until_ns", sa.BigInteger),
+        sa.Column("ended_how", sa.String(100)),
+    )
+    op.create_index("ix_sessions_connection", "sessions", ["connection"])
+    op.create_index("ix_sessions_until_ns", "sessions", ["until_ns"])
+    op.create_table(
+        "session_streams",
+        sa.Column("session", SERIAL, sa.ForeignKey("sessions.id"), primary_key=True),
+        sa.Column("space", ID, primary_key=True),
+        sa.Column("stream", STREAM, primary_key=True),
+        sa.Column("batches_before", sa.BigInteger, nullable=False),
+        sa.Column("batches_after", sa.BigInteger),
+    )
+    op.create_index("ix_session_streams_stream", "session_streams", ["stream"])
+    op.create_table(
+        "reads",
+        sa.Column("stream", STREAM, primary_key=True),
+        sa.Column("space", ID, primary_key=True),
+        sa.Column("day", sa.Integer, primary_key=True),
+        sa.Column("principal", ID, primary_key=True),
+        sa.Column("way", sa.String(20), primary_key=True),
+        sa.Column("times", sa.BigInteger, nullable=False),
+        sa.Column("last_ns", sa.BigInteger, nullable=False),
+    )
+
+
+def _make_audit() -> None:
+    op.create_table(
+        "audit",
+        sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("time_ns", sa.BigInteger, nullable=False),
+        sa.Column("principal", sa.String(60)),
+        sa.Column("organisation", ID),
+        sa.Column("owner", sa.String(60)),
+        sa.Column("action", sa.String(60), nullable=False),
+        sa.Column("target", sa.String(300), nullable=False),
+        sa.Column("outcome", sa.String(10), nullable=False),
+        sa.Column("reason", sa.String(300), nullable=False),
+        sa.Column("request", sa.String(300), nullable=False),
+        sa.Column("source", sa.String(60), nullable=False),
+        sa.Column("details", sa.Text, nullable=False),
+        sa.Column("hash", sa.String(64), nullable=False),
+    )
+    for name in ("time_ns", "principal", "organisation", "owner"):
+        op.create_index(f"ix_audit_{name}", "audit", [name])
+    op.create_table(
+        "anchors",
+        _serial(),
+        sa.Column("events", sa.BigInteger, nullable=False),
+        sa.Column("hash", sa.String(64), nullable=False),
+        sa.Column("time_ns", sa.BigInteger, nullable=False),
+        sa.Column("key", sa.String(64), nullable=False),
+        sa.Column("signature", sa.String(128), nullable=False),
+    )
+    if op.get_bind().dialect.name == "sqlite":
+        _close_sqlite()
+    else:
+        _close_postgresql()
+
+
+def _close_sqlite() -> None:
+    for table in CHAINED:
+        for verb in ("UPDATE", "DELETE"):
+            op.execute(
+                f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table}"
+                f" BEGIN SELECT RAISE(ABORT, '{REFUSAL}'); END"
+            )
+
+
+def _close_postgresql() -> None:
+    op.execute(
+        "CREATE OR REPLACE FUNCTION only_added_to() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" RAISE EXCEPTION '{REFUSAL}' USING ERRCODE = 'integrity_constraint_violation'; END $$"
+    )
+    for table in CHAINED:
+        op.execute(
+            f"CREATE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}"
+            " FOR EACH STATEMENT EXECUTE FUNCTION only_added_to()"
+        )
+
+
+def _make_ledger() -> None:
     op.create_table(
         "specs",
         sa.Column("space", ID, primary_key=True),
@@ -90,7 +290,7 @@ def _make_what_is_held() -> None:
     )
 
 
-def _make_what_is_missing() -> None:
+def _make_gaps() -> None:
     op.create_table(
         "gaps",
         _serial(),
@@ -106,6 +306,9 @@ def _make_what_is_missing() -> None:
     op.create_index(
         "ix_gaps_space_stream_from_ns", "gaps", ["space", "stream", "from_ns"], schema=RECORDER
     )
+
+
+def _make_dead_letters() -> None:
     op.create_table(
         "dead_letters",
         _serial(),
@@ -126,9 +329,6 @@ def _make_what_is_missing() -> None:
         ["space", "stream", "id"],
         schema=RECORDER,
     )
-
-
-def _make_what_waits() -> None:
     op.create_table(
         "set_aside",
         _serial(),
@@ -138,3 +338,43 @@ def _make_what_waits() -> None:
         schema=RECORDER,
     )
     op.create_index("ix_set_aside_topic", "set_aside", ["topic"], schema=RECORDER)
+
+
+def _make_retention() -> None:
+    op.create_table(
+        "retentions",
+        sa.Column("stream", STREAM, primary_key=True),
+        sa.Column("keep_s", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "deletions",
+        _serial(),
+        *_of_a_stream(),
+        sa.Column("from_ns", sa.BigInteger, nullable=False),
+        sa.Column("to_ns", sa.BigInteger, nullable=False),
+        sa.Column("reason", ID, nullable=False),
+        sa.Column("principal", ID),
+        sa.Column("why", sa.Text, nullable=False),
+        sa.Column("samples", sa.BigInteger, nullable=False),
+        sa.Column("signals", sa.Text, nullable=False),
+        sa.Column("first_ns", sa.BigInteger),
+        sa.Column("last_ns", sa.BigInteger),
+        sa.Column("sha256", sa.String(64), nullable=False),
+        sa.Column("asked_ns", sa.BigInteger, nullable=False),
+        sa.Column("gaps", sa.Integer),
+        sa.Column("dead_letters", sa.Integer),
+        sa.Column("done_ns", sa.BigInteger),
+        schema=RECORDER,
+    )
+    op.create_index(
+        "ix_deletions_space_stream_id", "deletions", ["space", "stream", "id"], schema=RECORDER
+    )
+    op.create_table(
+        "restores",
+        _serial(),
+        *_of_a_stream(),
+        sa.Column("from_ns", sa.BigInteger, nullable=False),
+        sa.Column("to_ns", sa.BigInteger, nullable=False),
+        sa.Column("taken_ns", sa.BigInteger, nullable=False),
+        schema=RECORDER,
+    )

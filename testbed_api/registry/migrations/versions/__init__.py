@@ -1,1 +1,1 @@
-"""The versions of the schema, each following the one before."""
+"""The migrations, each from one version of the schema to the next."""

@@ -1,0 +1,1 @@
+"""Mosquitto as broker: its configuration files, dynamic security and log."""

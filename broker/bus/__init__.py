@@ -1,0 +1,1 @@
+"""The MQTT connection of every process: client, inbox, session and packets."""

@@ -1,0 +1,1 @@
+"""Browses a server, proposes a mapping, and checks a mapping before it runs."""

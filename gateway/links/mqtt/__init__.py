@@ -1,0 +1,1 @@
+"""Reads sensors over MQTT: subscription and the decoding of payloads."""

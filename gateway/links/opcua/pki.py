@@ -1,0 +1,185 @@
+"""The gateway's folder of certificates: its own, those of servers it trusts, and authorities.
+
+`own/certificate.der` and `own/key.pem` are made once; move `own` away, and new ones are made.
+`pinned/<host>_<port>.der` is one server's, as `testbed gateway trust` accepted it.  Authorities are
+put into `authorities/` by hand, PEM or DER.
+"""
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from asyncua.crypto import cert_gen
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from broker.clock import NS_PER_S
+from broker.errors import Refused, Unavailable
+from gateway.links.opcua import certificate_trust
+from gateway.links.opcua.certificate_trust import Trusted
+
+VALID_DAYS = 5 * 365
+"""A machine's owner trusts it by hand, and renewing it is by hand as well."""
+SOON_S = 30 * 86_400
+_READABLE_BY_OTHERS = 0o077
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What the gateway shows a server."""
+
+    certificate: x509.Certificate
+    key: rsa.RSAPrivateKey
+    application_uri: str
+    file: Path
+
+    def left_s(self, now_ns: int) -> float:
+        """Seconds until it ends."""
+        return self.certificate.not_valid_after_utc.timestamp() - now_ns / NS_PER_S
+
+
+class Pki:
+    """One folder; it raises Unavailable if it cannot be read or written."""
+
+    def __init__(self, folder: Path) -> None:
+        """folder: made when something is put into it."""
+        self.folder = folder
+
+    def own(self) -> Own:
+        """The gateway's own certificate, made the first time; raises Refused if it is no good."""
+        folder = self.folder / "own"
+        try:
+            if not folder.exists():
+                self._make(folder)
+            return _own(folder)
+        except OSError as exc:
+            raise _unusable(folder, exc) from exc
+
+    def trusted(self, url: str) -> Trusted:
+        """What is trusted at an address; raises Refused if a file there is no certificate."""
+        try:
+            file = self._pin(url)
+            pin = _certificates(file)[0] if file.exists() else None
+            folder = self.folder / "authorities"
+            files = sorted(folder.iterdir()) if folder.is_dir() else []
+            every = [_authority(one, file) for file in files for one in _certificates(file)]
+        except OSError as exc:
+            raise _unusable(self.folder, exc) from exc
+        return Trusted(pin, tuple(every))
+
+    def pin(self, url: str, certificate: x509.Certificate) -> Path:
+        """From now on this certificate, and no other, is trusted at an address."""
+        file = self._pin(url)
+        try:
+            self._folder(file.parent)
+            new = file.with_name(f".{file.name}.{os.getpid()}")
+            new.write_bytes(certificate.public_bytes(Encoding.DER))
+            new.replace(file)
+        except OSError as exc:
+            raise _unusable(file.parent, exc) from exc
+        return file
+
+    def _pin(self, url: str) -> Path:
+        parts = urlsplit(url)
+        return self.folder / "pinned" / f"{quote(parts.hostname or '', safe='')}_{parts.port}.der"
+
+    def _folder(self, folder: Path) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+
+    def _make(self, folder: Path) -> None:
+        """All of it or nothing; of two who make one at once, the first one's counts."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        new = Path(tempfile.mkdtemp(prefix=".own.", dir=self.folder))
+        try:
+            uri = f"urn:{socket.gethostname()}:connected-testbed:gateway"
+            key = cert_gen.generate_private_key()
+            certificate = cert_gen.generate_self_signed_app_certificate(
+                key,
+                "connected-testbed gateway",
+                {},
+                [x509.UniformResourceIdentifier(uri), x509.DNSName(socket.gethostname())],
+                [ExtendedKeyUsageOID.CLIENT_AUTH],
+                VALID_DAYS,
+            )
+            (new / "key.pem").touch(mode=0o600)
+            (new / "key.pem").write_bytes(cert_gen.dump_private_key_as_pem(key))
+            (new / "certificate.der").write_bytes(certificate.public_bytes(Encoding.DER))
+            new.rename(folder)
+        except OSError:
+            shutil.rmtree(new)
+            if not folder.exists():
+                raise
+
+
+def certificates(der: bytes) -> list[x509.Certificate]:
+    """A certificate and its issuers, one behind the other; raises ValueError."""
+    found = []
+    while der:
+        size = 4 + int.from_bytes(der[2:4], "big")  # OPC UA: its outer length has two bytes
+        one = x509.load_der_x509_certificate(der[:size])
+        list(one.extensions)  # read now, not in the middle of a judgement
+        one.public_key()
+        found.append(one)
+        der = der[size:]
+    return found
+
+
+def _own(folder: Path) -> Own:
+    file, key_file = folder / "certificate.der", folder / "key.pem"
+    new = f"move {folder} away, and `testbed gateway trust` makes a new one"
+    if key_file.stat().st_mode & _READABLE_BY_OTHERS:
+        raise Refused(f"{key_file} may be read by others", hint=f"chmod 600 {key_file}")
+    try:
+        key = load_pem_private_key(key_file.read_bytes(), None)
+        (certificate,) = _certificates(file)
+    except (ValueError, TypeError) as exc:
+        raise Refused(f"the gateway's own key in {folder} cannot be read: {exc}", hint=new) from exc
+    uris = certificate_trust.applications_of(certificate)
+    if (
+        not isinstance(key, rsa.RSAPrivateKey)
+        or len(uris) != 1
+        or key.public_key() != certificate.public_key()
+    ):
+        raise Refused(f"the gateway's own certificate and key in {folder} are no pair", hint=new)
+    return Own(certificate, key, uris[0], file)
+
+
+def _certificates(file: Path) -> Sequence[x509.Certificate]:
+    data = file.read_bytes()
+    try:
+        if b"-----BEGIN" in data:
+            return x509.load_pem_x509_certificates(data)
+        return [x509.load_der_x509_certificate(data)]
+    except ValueError as exc:
+        raise Refused(
+            f"{file} is no certificate: {exc}", hint="take it away, or put it there anew"
+        ) from exc
+
+
+def _authority(one: x509.Certificate, file: Path) -> x509.Certificate:
+    """It may issue certificates: a server's own is pinned, not put among authorities."""
+    try:
+        is_authority = one.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        is_authority = False
+    if not is_authority:
+        raise Refused(
+            f"{file} is no authority's certificate",
+            hint="take it away; one server is trusted by `testbed gateway trust`",
+        )
+    return one
+
+
+def _unusable(folder: Path, exc: OSError) -> Unavailable:
+    return Unavailable(
+        f"{folder} cannot be used: {exc.strerror or exc}",
+        hint="TESTBED_SOURCE_PKI names the folder of the gateway's certificates",
+    )

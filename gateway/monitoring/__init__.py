@@ -1,0 +1,1 @@
+"""Health, counters and metrics of a running gateway."""

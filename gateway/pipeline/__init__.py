@@ -1,0 +1,1 @@
+"""From samples to batches: filter, dead band, unique time stamps, batching."""

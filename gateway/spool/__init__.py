@@ -1,0 +1,1 @@
+"""The batches on disk that the recorder has not yet marked as stored."""

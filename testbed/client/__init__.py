@@ -1,0 +1,1 @@
+"""Calls to the API and the bus that the commands make."""

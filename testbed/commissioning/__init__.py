@@ -1,0 +1,1 @@
+"""Browse, check and certificate trust from the command line."""

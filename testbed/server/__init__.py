@@ -1,0 +1,1 @@
+"""`testbed up`: certificates, secrets, processes and backups of a server."""

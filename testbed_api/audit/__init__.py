@@ -1,0 +1,1 @@
+"""The audit journal, its signed anchors, and the counting of reads."""

@@ -1,0 +1,197 @@
+"""The audit at work: events into the chain, and heads of it signed and handed out.
+
+What changes something is told of in its own transaction, by the registry.  What only reads, is
+refused, or is no change of the registry's goes through the journal, in one of its own.
+"""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from broker import audit_head
+from broker.audit_head import Head, HeadSigner
+from broker.bus import client
+from broker.clock import NS_PER_S, Clock
+from broker.errors import Unavailable
+from broker.namespace import AnchorTopic
+from testbed_api.domain import audit
+from testbed_api.domain.audit import Event, Outcome
+from testbed_api.registry.registry import Registry
+from testbed_api.settings import ServerSettings
+
+KEY = "audit.key"
+SIGN_EVERY_S = 60.0
+SETTLE_EVERY_S = 1.0
+MOST_KNOWN, MOST_STRANGE, MOST_STRANGERS = 50, 5, 100
+"""Refusals a second that are told one by one: of a principal, of an address, of all strangers."""
+MOST_WAITING = 10_000
+"""Events that wait while the registry is away; beyond them the oldest go, and that is told."""
+AT_ONCE = 500
+
+log = structlog.get_logger()
+
+
+class Refusals:
+    """Keeps a flood of refusals from becoming one of events: the rest of a second is counted."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._strangers = 0
+        self._counts: dict[str, int] = {}
+        self._rest: dict[str, tuple[Event, int]] = {}
+
+    def take(self, event: Event) -> list[Event]:
+        """What to tell now: what a former second left, and this unless it is counted."""
+        told = self.due(event.time_ns)
+        strange = event.organisation is None
+        key = event.source if strange else f"{event.organisation}/{event.principal}"
+        full = strange and self._strangers >= MOST_STRANGERS
+        if full and key not in self._counts:
+            key = "strangers"
+        count = self._counts[key] = self._counts.get(key, 0) + 1
+        if not full and count <= (MOST_STRANGE if strange else MOST_KNOWN):
+            self._strangers += strange
+            return [*told, event]
+        _, counted = self._rest.get(key, (event, 0))
+        self._rest[key] = (event, counted + 1)
+        return told
+
+    def due(self, now_ns: int) -> list[Event]:
+        """What was counted, once its second is over: one event each, like the last of them."""
+        second = now_ns // NS_PER_S
+        if second == self._second:
+            return []
+        rest = list(self._rest.values())
+        self._second, self._strangers, self._counts, self._rest = second, 0, {}, {}
+        return [replace(last, details=audit.details({"counted": count})) for last, count in rest]
+
+
+class Journal:
+    """Writes events that have no transaction of their own, in the order in which they are told."""
+
+    def __init__(self, registry: Registry) -> None:
+        """registry: nobody's act."""
+        self._registry = registry
+        self._refusals = Refusals()
+        self._waiting: list[Event] = []
+        self._lost = 0
+        self._is_away = False
+        self._alone = asyncio.Lock()
+
+    async def tell(self, event: Event) -> None:
+        """Return once it is in the chain, or counted as one of many refusals.
+
+        While the registry is away events wait for the next.
+        """
+        allowed = event.outcome is Outcome.ALLOWED
+        self._waiting += [event] if allowed else self._refusals.take(event)
+        await asyncio.shield(self._write())  # whoever waits for an answer may leave meanwhile
+
+    async def settle(self, now_ns: int) -> None:
+        """Tell what was counted, and what waited."""
+        self._waiting += self._refusals.due(now_ns)
+        if self._lost:
+            facts = audit.details({"lost": self._lost})
+            self._waiting.append(
+                Event(now_ns, "audit", "the chain", Outcome.FAILED, reason="away", details=facts)
+            )
+            self._lost = 0
+        await self._write()
+
+    async def _write(self) -> None:
+        """All that waits in one transaction: many at once cost one."""
+        async with self._alone:
+            batch, self._waiting = self._waiting, []
+            if not batch:  # who came before wrote it too
+                return
+            try:
+                await self._registry.append(batch)
+            except Unavailable as exc:
+                self._put_back(batch)
+                self._say(str(exc))
+            else:
+                self._say("")
+
+    def _put_back(self, batch: Sequence[Event]) -> None:
+        waiting = [*batch, *self._waiting]
+        self._lost += max(0, len(waiting) - MOST_WAITING)
+        self._waiting = waiting[-MOST_WAITING:]
+
+    def _say(self, why: str) -> None:
+        if bool(why) is not self._is_away:
+            self._is_away = bool(why)
+            log.warning("audit waits" if why else "audit goes on", reason=why)
+
+
+class Anchoring:
+    """Signs heads of the chain, and hands them to every gateway."""
+
+    def __init__(
+        self, registry: Registry, journal: Journal, signer: HeadSigner, clock: Clock
+    ) -> None:
+        """journal: what it holds back is told first."""
+        self.key = signer.key
+        self._registry = registry
+        self._journal = journal
+        self._signer = signer
+        self._clock = clock
+
+    async def run(self, bus: client.Bus) -> None:
+        """Sign now and every minute, until cancelled."""
+        signed_ns = 0
+        while True:
+            await self._journal.settle(self._clock.now_ns())
+            if self._clock.now_ns() - signed_ns >= round(SIGN_EVERY_S * NS_PER_S):
+                signed_ns = self._clock.now_ns()
+                await self.sign(bus)
+            await self._clock.sleep(SETTLE_EVERY_S)
+
+    async def sign(self, bus: client.Bus) -> None:
+        """Sign the chain as it is, and hand the head out; what is away is told in the log."""
+        try:
+            await self._journal.settle(self._clock.now_ns())
+            head = await self._registry.sign_head(self._signer, self._clock.now_ns())
+            await self._hand_out(head, bus)
+        except Unavailable as exc:
+            log.warning("head of the audit was not handed out", reason=str(exc))
+
+    async def _hand_out(self, head: Head, bus: client.Bus) -> None:
+        payload, after = audit_head.encode(head), None
+        while found := await self._registry.all_equipment(after, AT_ONCE):
+            for one in found:
+                await bus.publish(str(AnchorTopic(one.address)), payload, retain=True)
+            after = found[-1].address
+
+
+def signer(settings: ServerSettings) -> HeadSigner:
+    """Whose signature heads get: of the key that is set, or of one in the data folder.
+
+    Raises Invalid if it is no key, Unavailable if it cannot be read or made.
+    """
+    given = settings.audit_key.get_secret_value()
+    return HeadSigner.from_seed(given or _kept(settings.folder / KEY))
+
+
+def _kept(file: Path) -> str:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            made = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return file.read_text()
+        seed = secrets.token_hex(32)
+        with os.fdopen(made, "w") as opened:
+            opened.write(f"{seed}\n")
+            opened.flush()
+            os.fsync(opened.fileno())
+    except OSError as exc:
+        raise Unavailable(
+            f"the audit's key {file} cannot be kept: {exc.strerror}",
+            hint="set TESTBED_AUDIT_KEY_FILE to a file of `testbed secrets init`",
+        ) from exc
+    return seed

@@ -1,0 +1,49 @@
+"""Counting reads before they are answered, those that come together in one transaction."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+
+from broker.errors import Unavailable
+from testbed_api.registry.access_log import Counted
+from testbed_api.registry.registry import Registry
+
+
+@dataclass(slots=True)
+class _Lot:
+    """Reads that are written together.  failure: why they were not, None once they are."""
+
+    counts: Counter[Counted] = field(default_factory=Counter)
+    last_ns: int = 0
+    failure: Unavailable | None = field(
+        default_factory=lambda: Unavailable("the read was not counted")
+    )
+
+
+class ReadBook:
+    """Writes one lot at a time: who comes meanwhile is in the next, so many at once cost little.
+
+    A transaction each would have them wait for each other in the database, which on SQLite is a
+    sleep that grows.
+    """
+
+    def __init__(self) -> None:
+        self._open = _Lot()
+        self._writing = asyncio.Lock()
+
+    async def note(self, registry: Registry, read: Counted, now_ns: int) -> None:
+        """Return once it is counted; raises Unavailable if it cannot be."""
+        mine = self._open
+        mine.counts[read] += 1
+        mine.last_ns = max(mine.last_ns, now_ns)
+        async with self._writing:
+            if mine is self._open:  # nobody has written it yet: this one does, for all in it
+                self._open = _Lot()
+                try:
+                    await registry.note_reads(mine.counts, mine.last_ns)
+                except Unavailable as exc:
+                    mine.failure = exc
+                    raise
+                mine.failure = None
+        if mine.failure is not None:
+            raise mine.failure

@@ -1,0 +1,1 @@
+"""Writes the registry and the ledger into an archive, and restores them."""

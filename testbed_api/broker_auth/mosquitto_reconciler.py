@@ -1,0 +1,246 @@
+"""The reconciler: keeps what Mosquitto holds of the rights equal to the registry.
+
+A process of its own.  It alone writes them, looks for changes all the time and at once when it is
+told of one, and ends what expires whether anybody else is running or not.  Beside that it listens
+to who comes and goes.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from broker import policy
+from broker.backends.mosquitto import dynamic_security, log_parser
+from broker.backends.mosquitto.dynamic_security import ClientAccess, Projection
+from broker.bus import client
+from broker.bus.inbox import Inbox
+from broker.clock import NS_PER_S, Clock
+from broker.errors import Corrupt, Unavailable
+from broker.rights import Entry, Grant, Pause, Rights, Span
+from broker.settings import BusSettings
+from testbed_api.broker_auth.mosquitto_notifier import APPLIED, CHANGED
+from testbed_api.broker_auth.mosquitto_sessions import LINES, Overhearing
+from testbed_api.registry.engine import open_engine
+from testbed_api.registry.registry import Registry
+from testbed_api.registry.rights_snapshot import Everything, Stamp
+from testbed_api.settings import ServerSettings
+from testbed_api.system_secrets import RECONCILER
+
+POLL_S = 0.2
+"""A change that nobody tells of is seen within this; it is silent within half a second."""
+AFRESH_S = 10.0
+"""All is computed anew this often, whether anything seems to have changed or not."""
+PAUSE_S = 0.2
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Who is admitted to what at one moment, and the next one at which time alone changes it."""
+
+    admitted: Mapping[str, ClientAccess]
+    next_ns: int | None
+
+
+def decide(everything: Everything, at_ns: int) -> Decided:
+    """What a broker must hold at this instant: everybody with a token that counts.
+
+    Of several tokens of one principal the newest counts: Mosquitto knows one secret a name.  One
+    whose roles its person has no more counts no more.
+    """
+    rights = everything.rights
+    parts = _Parts(rights)
+    admitted = {}
+    for one in rights.principals:
+        if not one.span.covers(at_ns):
+            continue
+        shown = [token for token in everything.tokens.get(one.id, ()) if token.span.covers(at_ns)]
+        for token in reversed(shown):
+            held = parts.of(one.organisation, rights, at_ns).with_roles(one.id, token.roles)
+            if held.principal(one.id, at_ns) is not None:
+                admitted[one.id] = ClientAccess(policy.topics(held, one.id, at_ns), token.verifier)
+                break
+    return Decided(admitted, min(_moments(everything, at_ns), default=None))
+
+
+class _Parts:
+    """Rights sorted by whom they concern: each of n principals is judged by its own few."""
+
+    def __init__(self, rights: Rights) -> None:
+        self._grants: dict[str, list[Grant]] = defaultdict(list)
+        self._pauses: dict[str, list[Pause]] = defaultdict(list)
+        self._known: dict[str, set[Entry]] = defaultdict(set)
+        self._done: dict[str, Rights] = {}
+        for grant in rights.grants:
+            self._grants[grant.company].append(grant)
+        for pause in rights.pauses:
+            self._pauses[pause.owner].append(pause)
+        for entry in rights.known:
+            self._known[entry.address.organisation].add(entry)
+
+    def of(self, organisation: str, rights: Rights, at_ns: int) -> Rights:
+        """All that concerns the people and machines of one organisation."""
+        if organisation not in self._done:
+            grants = self._grants[organisation]
+            owners = {one.entry.address.organisation for one in grants}
+            self._done[organisation] = replace(
+                rights,
+                principals=tuple(
+                    one
+                    for one in rights.principals
+                    if one.organisation == organisation and one.span.covers(at_ns)
+                ),
+                grants=tuple(grants),
+                pauses=tuple(one for owner in sorted(owners) for one in self._pauses[owner]),
+                listings=(),
+                known=frozenset(self._known[organisation]),
+            )
+        return self._done[organisation]
+
+
+def _moments(everything: Everything, at_ns: int) -> Iterator[int]:
+    """All moments to come at which something begins or ends."""
+    for span in _spans(everything):
+        for moment in (span.from_ns, span.until_ns):
+            if moment is not None and moment > at_ns:
+                yield moment
+
+
+def _spans(everything: Everything) -> Iterable[Span]:
+    rights = everything.rights
+    yield from (one.span for one in rights.principals)
+    yield from (one.span for one in rights.grants)
+    yield from (one.span for one in rights.pauses)
+    yield from (one.span for tokens in everything.tokens.values() for one in tokens)
+
+
+class Reconciler:
+    """Brings Mosquitto to what the registry says, again and again."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        bus: client.Bus,
+        projection: Projection,
+        heard: Overhearing,
+        clock: Clock,
+    ) -> None:
+        """bus: as who may write the rights.  heard: told what is written."""
+        self._registry = registry
+        self._bus = bus
+        self._projection = projection
+        self._heard = heard
+        self._clock = clock
+        self._known: tuple[Stamp, Everything] | None = None
+
+    async def run(self, notices: Inbox) -> None:
+        """Reconcile until cancelled, whatever goes away meanwhile.
+
+        A reconnection reads what the broker holds before anything else: if its state was wiped,
+        all of it is written anew.
+        """
+        while True:
+            ordinal = await self._bus.connection()
+            try:
+                await self._stand(ordinal, notices)
+            except (Unavailable, Corrupt) as exc:
+                log.warning("rights were not written", reason=str(exc))
+                await self._clock.sleep(PAUSE_S)
+
+    async def _stand(self, ordinal: int, notices: Inbox) -> None:
+        """Over one connection."""
+        self._heard.begin()
+        held: Mapping[str, ClientAccess] = await self._projection.read()
+        await self._heard.resume(held)
+        decided = await self._look()
+        if held != decided.admitted:
+            log.info("rights are written anew", held=len(held), wanted=len(decided.admitted))
+        seen_ns = self._clock.now_ns()
+        held = await self._write(held, decided.admitted)
+        while self._bus.standing == ordinal:
+            told = await _told(notices)
+            changed = await self._changed()
+            now_ns = self._clock.now_ns()
+            due = decided.next_ns is not None and now_ns >= decided.next_ns
+            if changed or due or now_ns - seen_ns >= AFRESH_S * NS_PER_S or now_ns < seen_ns:
+                decided = await self._look()
+                seen_ns = now_ns
+                held = await self._write(held, decided.admitted)
+            for payload in told:
+                await self._bus.publish(APPLIED, payload)
+            await self._heard.look(held)
+
+    async def _write(
+        self, held: Mapping[str, ClientAccess], wanted: Mapping[str, ClientAccess]
+    ) -> Mapping[str, ClientAccess]:
+        """Bring the broker from one to the other; what it holds then."""
+        self._heard.changing(held, wanted)
+        await self._projection.write(held, wanted)
+        self._heard.changed()
+        return wanted
+
+    async def _changed(self) -> bool:
+        """Whether the registry says something else by now; while it is away, no."""
+        try:
+            stamp = await self._registry.stamp()
+        except Unavailable:
+            return False
+        return self._known is None or stamp != self._known[0]
+
+    async def _look(self) -> Decided:
+        """Decide over what the registry says; while it is away, over what it said last.
+
+        So rights expire even then.  Raises Unavailable if it never said anything.
+        """
+        now_ns = self._clock.now_ns()
+        try:
+            stamp = await self._registry.stamp()  # before the rest: a change between is seen again
+            self._known = (stamp, await self._registry.everything(now_ns))
+        except Unavailable:
+            if self._known is None:
+                raise
+        return decide(self._known[1], now_ns)
+
+
+async def _told(notices: Inbox) -> list[bytes]:
+    """The notices of changes that are there, or come before it is time to look anyway."""
+    try:
+        async with asyncio.timeout(POLL_S):
+            message = await anext(notices)
+    except TimeoutError:
+        return []
+    told = [message.payload]
+    notices.ack(message)
+    while len(notices):
+        message = await anext(notices)
+        notices.ack(message)
+        told.append(message.payload)
+    return told
+
+
+async def run(settings: ServerSettings, bus: BusSettings, clock: Clock) -> None:
+    """The reconciler in its process, until cancelled."""
+    async with open_engine(settings.tables) as engine:
+        await reconcile(Registry(engine), bus, settings.broker_folder, clock)
+
+
+async def reconcile(registry: Registry, settings: BusSettings, folder: Path, clock: Clock) -> None:
+    """A reconciler at work, until cancelled.  folder: as `mosquitto.project` has it."""
+    async with (
+        client.open(settings, clock, client_id=RECONCILER) as bus,
+        dynamic_security.project(bus, folder) as projection,
+        bus.subscribe([CHANGED], capacity=10_000, overflow="drop_oldest") as notices,
+        bus.subscribe(log_parser.TOPICS, capacity=LINES, overflow="drop_oldest") as lines,
+        asyncio.TaskGroup() as tasks,
+    ):
+        heard = Overhearing(registry, projection, lines, folder, clock)
+        tasks.create_task(heard.follow(), name="overhearing")
+        try:
+            await Reconciler(registry, bus, projection, heard, clock).run(notices)
+        finally:
+            await heard.finish()

@@ -1,0 +1,149 @@
+"""Who is connected to the broker, kept over time: what each was let in to, and until when.
+
+Beginnings are known from the answer at the door, ends from the broker, which tells them as they
+happen; what it told while nobody listened is found by a look at who stands, now and then.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import structlog
+
+from broker import namespace
+from broker.backends.nats.auth_callout import ConnectRequest, Permissions
+from broker.backends.nats.server import NatsBroker
+from broker.clock import Clock
+from broker.errors import Invalid, Unavailable
+from broker.namespace import StreamTopic, Verb
+from broker.rights import Entry
+from testbed_api.registry.access_log import Admitted
+from testbed_api.registry.registry import Registry
+
+LOOK_EVERY_S = 30.0
+AGAIN_S = 1.0
+MOST_WAITING = 10_000
+"""Beginnings and ends that wait for the registry; beyond them the oldest go, and are counted."""
+NOT_THERE = "found gone"
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A connection ended; how, in the broker's words."""
+
+    connection: str
+    how: str
+    at_ns: int
+
+
+class Sessions:
+    """The book of connections."""
+
+    def __init__(self, registry: Registry, clock: Clock) -> None:
+        self.dropped = 0
+        self._registry = registry
+        self._clock = clock
+        self._waiting: deque[tuple[Admitted, int] | Ending] = deque()
+        self._some = asyncio.Event()
+        self._heard: list[Callable[[Ending], None]] = []
+
+    def on_end(self, heard: Callable[[Ending], None]) -> None:
+        """Tell of every connection that ends, as the broker does; must not block."""
+        self._heard.append(heard)
+
+    def admitted(self, request: ConnectRequest, permissions: Permissions) -> None:
+        """Somebody is let in."""
+        entries = frozenset(heard_streams(permissions.subscribe))
+        one = Admitted(request.principal, request.connection, request.client_id[:100], entries)
+        self._put((one, self._clock.now_ns()))
+
+    def ended(self, connection: str, how: str) -> None:
+        """A connection is over."""
+        ending = Ending(connection, how, self._clock.now_ns())
+        self._put(ending)
+        for heard in self._heard:
+            heard(ending)
+
+    def _put(self, what: "tuple[Admitted, int] | Ending") -> None:
+        if len(self._waiting) >= MOST_WAITING:
+            self._waiting.popleft()
+            self.dropped += 1
+            log.error("connection was not noted", dropped=self.dropped, waiting=MOST_WAITING)
+        self._waiting.append(what)
+        self._some.set()
+
+    async def run(self, broker: NatsBroker) -> None:
+        """Write it all down until cancelled, and look who stands, now and then."""
+        broker.on_disconnect(self.ended)
+        loop = asyncio.get_running_loop()
+        look_s = loop.time()
+        while True:
+            if loop.time() >= look_s:
+                await self._look(broker)
+                look_s = loop.time() + LOOK_EVERY_S
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(look_s):
+                    await self._some.wait()
+            await self.write()
+
+    async def write(self) -> None:
+        """What waits, in the order in which it happened."""
+        self._some.clear()
+        while self._waiting:
+            what = self._waiting[0]
+            try:
+                await self._write(what)
+            except Unavailable as exc:
+                log.warning("connections wait to be noted", reason=str(exc))
+                await self._clock.sleep(AGAIN_S)
+                continue
+            if self._waiting and self._waiting[0] is what:
+                self._waiting.popleft()
+
+    async def _write(self, what: "tuple[Admitted, int] | Ending") -> None:
+        if isinstance(what, Ending):
+            await self._registry.end_session(what.connection, what.how, what.at_ns)
+        else:
+            await self._registry.begin_session(*what)
+
+    async def _look(self, broker: NatsBroker) -> None:
+        at_ns = self._clock.now_ns()
+        try:
+            standing = await broker.open_connections()
+            gone = await self._registry.end_other_sessions(standing, NOT_THERE, at_ns)
+        except Unavailable as exc:
+            log.info("it was not seen who is connected", reason=str(exc))
+        else:
+            if gone:
+                log.info("connections were found gone", count=gone)
+
+
+@asynccontextmanager
+async def noting(sessions: Sessions, broker: NatsBroker) -> AsyncIterator[None]:
+    """Have them written down until left; an error inside comes out as it was, not in a group."""
+    failure: Exception | None = None
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(sessions.run(broker), name="sessions")
+        try:
+            yield
+        except Exception as exc:  # noqa: BLE001 - raised below
+            failure = exc
+        finally:
+            running.cancel()
+    if failure is not None:
+        raise failure
+
+
+def heard_streams(filters: frozenset[str]) -> "list[Entry]":
+    """The streams whose batches a connection may hear."""
+    found = []
+    for one in filters:
+        with suppress(Invalid):  # the system's own filters are no topics
+            topic = namespace.parse(one)
+            if isinstance(topic, StreamTopic) and topic.verb is Verb.DATA:
+                found.append(Entry(topic.space, topic.address))
+    return found

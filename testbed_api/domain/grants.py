@@ -1,0 +1,155 @@
+"""From a company's request to a grant and its end: what may follow on what."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from broker.clock import text_of
+from broker.errors import Invalid, Refused
+from broker.rights import Entry, Grant, Listing, Span
+from testbed_api.domain.equipment import MOST_TEXT, checked_text
+
+MOST_TERMS = 2_000
+ALWAYS = Span()
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A listing as people read it.  terms: what its owner asks of whoever uses the equipment."""
+
+    listing: Listing
+    terms: str = ""
+
+    def __post_init__(self) -> None:
+        checked_text(self.terms, "terms", MOST_TERMS)
+
+
+class State(StrEnum):
+    """How far it came."""
+
+    ASKED = "asked"
+    GRANTED = "granted"
+    REFUSED = "refused"
+    REVOKED = "revoked"
+    """Ended by the owner."""
+    WITHDRAWN = "withdrawn"
+    """Ended by the company, or given up before it was answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One stream in one space, wanted by a company for a purpose, and what became of it.
+
+    asked_by: None where the owner gave it unasked.  wanted: the most that may be granted.  span: as
+    granted.  ended_ns: when it was revoked or withdrawn.  reason: why it was refused or revoked.
+    """
+
+    company: str
+    entry: Entry
+    purpose: str
+    asked_ns: int
+    asked_by: str | None = None
+    state: State = State.ASKED
+    span: Span | None = None
+    decided_ns: int | None = None
+    decided_by: str | None = None
+    ended_ns: int | None = None
+    ended_by: str | None = None
+    id: int = 0
+    wanted: Span = ALWAYS
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        checked_text(self.purpose, "purpose", MOST_TEXT)
+        checked_text(self.reason, "reason", MOST_TEXT)
+        if self.entry.address.organisation == self.company:
+            raise Invalid(f"{self.company} needs no grant for a stream of its own")
+
+    @property
+    def grant(self) -> Grant | None:
+        """What the policy makes of it: nothing unless it was granted."""
+        if self.span is None:
+            return None
+        span = self.span if self.ended_ns is None else self.span.ended(self.ended_ns)
+        return Grant(self.id, self.company, self.entry, span)
+
+    def granted(self, span: Span, by: str, now_ns: int) -> "Request":
+        """Approved for that span, no longer than was asked for."""
+        self._must_be(State.ASKED)
+        if not self.wanted.contains(span):
+            raise Invalid(
+                f"grant {self.id} was asked for {lasting(self.wanted)}",
+                hint="it can be granted for less, not for more",
+            )
+        return replace(self, state=State.GRANTED, span=span, decided_ns=now_ns, decided_by=by)
+
+    def refused(self, by: str, now_ns: int, reason: str = "") -> "Request":
+        """Not approved."""
+        self._must_be(State.ASKED)
+        refused = replace(self, state=State.REFUSED, reason=reason)
+        return replace(refused, decided_ns=now_ns, decided_by=by)
+
+    def revoked(self, by: str, now_ns: int, reason: str = "") -> "Request":
+        """Ended at once by the owner."""
+        self._must_be(State.GRANTED)
+        revoked = replace(self, state=State.REVOKED, reason=reason)
+        return replace(revoked, ended_ns=now_ns, ended_by=by)
+
+    def withdrawn(self, by: str, now_ns: int) -> "Request":
+        """Given up or given back by the company."""
+        self._must_be(State.ASKED, State.GRANTED)
+        return replace(self, state=State.WITHDRAWN, ended_ns=now_ns, ended_by=by)
+
+    def _must_be(self, *states: State) -> None:
+        if self.state not in states:
+            raise Refused(
+                f"grant {self.id} is {self.state} already", hint="ask for the stream once more"
+            )
+
+
+def sentence(one: Request, now_ns: int, *, paused: bool = False) -> str:
+    """What it means, for a person who has to decide or to know."""
+    address = one.entry.address
+    what = f"{address} in {one.entry.space}"
+    reading = (
+        f"The owners and developers of {one.company}, and those of its machines that list the"
+        f" stream, {{}} {what}, as it comes and all that is stored of it,"
+    )
+    why = f'Purpose: "{one.purpose}".' if one.purpose else "No purpose was given."
+    owner = address.organisation
+    match one.state:
+        case State.ASKED:
+            asking = f"{reading.format('would read')} {lasting(one.wanted)}."
+            nobody = f"Nobody does until an owner or engineer of {owner} approves."
+            return f"{asking} {why} {one.asked_by} asked on {moment(one.asked_ns)}. {nobody}"
+        case State.REFUSED:
+            because = f": {one.reason}" if one.reason else ""
+            return f"{one.company} does not read {what}: {one.decided_by} refused it{because}."
+        case State.REVOKED | State.WITHDRAWN:
+            because = f": {one.reason}" if one.reason else ""
+            ended = f"{one.ended_by} of {owner if one.state is State.REVOKED else one.company}"
+            told = f"{one.state} on {moment(one.ended_ns or 0)} by {ended}{because}"
+            return f"{one.company} does not read {what} any more: {told}. {why}"
+    return _granted(one, reading, why, now_ns, paused=paused)
+
+
+def _granted(one: Request, reading: str, why: str, now_ns: int, *, paused: bool) -> str:
+    span = one.span or Span()
+    by = f"{one.decided_by} granted it on {moment(one.decided_ns or 0)}."
+    if span.until_ns is not None and span.until_ns <= now_ns:
+        return f"{reading.format('could read')} {lasting(span)}; that is over. {why} {by}"
+    told = f"{reading.format('may read')} {lasting(span)}. {why} {by}"
+    owner = one.entry.address.organisation
+    return f"{told} {owner} has paused it: nobody reads it meanwhile." if paused else told
+
+
+def lasting(span: Span) -> str:
+    """A span in words."""
+    begin = f"from {moment(span.from_ns)} " if span.from_ns else ""
+    if span.until_ns is None:
+        return f"{begin}until somebody ends it"
+    return f"{begin}until {moment(span.until_ns)}"
+
+
+def moment(ns: int) -> str:
+    """An instant as people write it, to the second: 2026-11-23 12:00:00 UTC."""
+    return f"{text_of(ns)[:19].replace('T', ' ')} UTC"

@@ -1,0 +1,89 @@
+"""The API as one FastAPI app: routes, problems, bounds, and documentation from its own host."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from starlette.staticfiles import StaticFiles
+from swagger_ui_bundle import swagger_ui_path
+
+from testbed_api.http import openapi_examples, problems
+from testbed_api.http.dependencies import Parts
+from testbed_api.http.middleware.audit import Telling
+from testbed_api.http.middleware.body_limit import Bounded
+from testbed_api.http.middleware.rate_limit import Limited
+from testbed_api.http.routes import (
+    access_report,
+    audit,
+    backup,
+    credentials,
+    enrolment,
+    equipment,
+    grants,
+    listings,
+    operations,
+    organisations,
+    pauses,
+    retention,
+    sign_in,
+    status,
+    streams,
+    tokens,
+)
+
+ROOT = "/api/v1"
+_ASSETS = f"{ROOT}/docs/assets"
+
+_ROOMS = (
+    *(equipment, streams, status, retention, backup),
+    *(organisations, credentials, tokens, sign_in),
+    *(listings, grants, pauses, access_report, enrolment, audit),
+)
+_DESCRIPTION = """What is shared with you, what is stored of it, and what comes in now.
+
+Every request but `health`, `sign-in` and a gateway's `enrolments` carries `Authorization: Bearer
+principal.secret`. Errors are problem+json (RFC 9457) with a stable `code`, a `detail` in a
+sentence, and often a `hint`. What is not yours answers as if it were not there."""
+
+
+def create_app(parts: Parts | None) -> FastAPI:
+    """The app over its parts; without parts it can only describe itself."""
+    app = FastAPI(
+        title="connected-testbed",
+        version=version("connected-testbed"),
+        description=_DESCRIPTION,
+        openapi_url=f"{ROOT}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirection would go to the host that the request names
+    )
+    app.state.parts = parts
+    problems.install(app)
+    app.add_middleware(Bounded)
+    app.add_middleware(Limited, root=ROOT)
+    app.add_middleware(Telling)  # the last one is the outermost: it sees what that one refuses
+    app.include_router(operations.router, prefix=ROOT)
+    usual = openapi_examples.problems(400, 401, 403, 404, 413, 422, 429, 503)
+    for room in _ROOMS:
+        app.include_router(room.router, prefix=ROOT, responses=usual)
+    app.mount(_ASSETS, StaticFiles(directory=swagger_ui_path), name="assets")
+    app.get(f"{ROOT}/docs", include_in_schema=False)(_documentation)
+    return app
+
+
+def openapi_document() -> Mapping[str, Any]:
+    """The API's OpenAPI document."""
+    return create_app(None).openapi()
+
+
+async def _documentation() -> HTMLResponse:
+    return get_swagger_ui_html(
+        openapi_url=f"{ROOT}/openapi.json",
+        title="connected-testbed API",
+        swagger_js_url=f"{_ASSETS}/swagger-ui-bundle.js",
+        swagger_css_url=f"{_ASSETS}/swagger-ui.css",
+        swagger_favicon_url=f"{_ASSETS}/favicon-32x32.png",
+    )

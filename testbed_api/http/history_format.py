@@ -1,0 +1,108 @@
+"""History as text, made frame by frame: JSON in the frames of the wire, or CSV.
+
+A frame of 10,000 samples takes milliseconds to write, so it is written on a thread.
+"""
+
+import asyncio
+import csv
+import io
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, cast
+
+from broker import codec
+from broker.batch import BAD, Gap, Long
+from broker.clock import text_of
+from testbed_api.http.dependencies import Parts
+from testbed_api.stores.port import Window
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+
+async def counted(
+    frames: AsyncIterator[Long], parts: Parts, organisation: str
+) -> AsyncIterator[Long]:
+    """The same, counted as read by an organisation, and for the audit."""
+    parts.act.facts["samples"] = 0
+    async with aclosing(cast("AsyncGenerator[Long]", frames)):
+        async for frame in frames:
+            parts.limits.read(organisation, len(frame), parts.clock.now_ns())
+            parts.act.facts["samples"] += len(frame)
+            yield frame
+
+
+async def as_json(
+    window: Window, frames: AsyncIterator[Long], gaps: Sequence[Gap]
+) -> AsyncIterator[bytes]:
+    """One object: stream, space, spec, frames and gaps; the first chunk holds the first frame."""
+    head = {
+        "stream": str(window.spec.address),
+        "space": window.space,
+        "spec": window.spec.version,
+    }
+    text = codec.dumps(head)[:-1] + b',"frames":['
+    between = b""
+    async with aclosing(cast("AsyncGenerator[Long]", frames)):
+        async for frame in frames:
+            yield text + between + await asyncio.to_thread(_frame, frame)
+            text, between = b"", b","
+    yield text + b'],"gaps":' + codec.dumps([codec.gap_to_json(gap) for gap in gaps]) + b"}"
+
+
+async def as_csv(window: Window, frames: AsyncIterator[Long]) -> AsyncIterator[bytes]:
+    """A row for each time stamp, a column for each signal; empty where no usable value is."""
+    table = _Table(window)
+    async with aclosing(cast("AsyncGenerator[Long]", frames)):
+        async for frame in frames:
+            await asyncio.to_thread(table.add, frame)
+            if text := table.taken():
+                yield text
+    table.end_row()
+    yield table.taken()
+
+
+def _frame(frame: Long) -> bytes:
+    return codec.dumps(codec.frame_to_json(frame))
+
+
+class _Table:
+    """Long frames as rows: samples of equal time become one row, over the edge of a frame too."""
+
+    def __init__(self, window: Window) -> None:
+        names = [name for name in window.spec.names if name in window.signals]
+        self._text = io.StringIO()
+        self._rows = csv.writer(self._text)
+        self._place = {window.spec.names.index(name): at for at, name in enumerate(names)}
+        self._time_ns: int | None = None
+        self._cells: list[Any] = []
+        self._rows.writerow(["time", *names])
+
+    def add(self, frame: Long) -> None:
+        """Take in one frame; a row is written once a later time stamp comes."""
+        columns = (frame.time_ns, frame.signal, frame.values, frame.quality)
+        for time_ns, signal, value, quality in zip(*(one.tolist() for one in columns), strict=True):
+            if time_ns != self._time_ns:
+                self.end_row()
+                self._time_ns, self._cells = time_ns, [""] * len(self._place)
+            if quality != BAD:
+                self._cells[self._place[signal]] = _cell(value)
+
+    def end_row(self) -> None:
+        """Write the row that is open."""
+        if self._time_ns is not None:
+            self._rows.writerow([text_of(self._time_ns), *self._cells])
+        self._time_ns = None
+
+    def taken(self) -> bytes:
+        """The text so far, which is forgotten here."""
+        text = self._text.getvalue()
+        self._text.seek(0)
+        self._text.truncate()
+        return text.encode()
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value

@@ -1,0 +1,1 @@
+"""What surrounds every request: audit, rate limit and body limit."""

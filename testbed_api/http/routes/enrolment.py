@@ -1,0 +1,237 @@
+"""Routes: how a gateway gets in with a one-time code, and is locked out again."""
+
+import asyncio
+import base64
+import binascii
+from typing import Annotated, Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from fastapi import APIRouter, Response
+from fastapi import Request as Asked
+from pydantic import Field
+
+from broker import enrolment
+from broker.clock import text_of
+from broker.errors import Invalid, Refused, Taken, Unknown
+from broker.namespace import EquipmentAddress
+from broker.rights import Action, Scope, Span
+from testbed_api.domain import enrolment as enrolling
+from testbed_api.domain import organisations, tokens
+from testbed_api.domain.enrolment import Enrolment
+from testbed_api.domain.tokens import Token
+from testbed_api.http import openapi_examples
+from testbed_api.http.auth import Asking, asks
+from testbed_api.http.dependencies import Given
+from testbed_api.http.middleware import rate_limit
+from testbed_api.http.problems import Unauthenticated
+from testbed_api.http.schemas import Form, OfEquipment
+from testbed_api.registry.registry import Registry
+
+router = APIRouter(tags=["gateways"])
+
+_GATEWAY = "/equipment/{organisation}/{equipment}/gateway"
+_FINGERPRINT = "9F86:D081:884C:7D65:9A2F:EAA0:C55A:D015"
+_KEY_BYTES, _SIGNATURE_BYTES = 32, 64
+
+
+class ClaimForm(Form):
+    """What a gateway shows: the code, and a signature that only its key can make."""
+
+    code: Annotated[str, Field(max_length=60, examples=["K7QX2-9MWRT-HCV4N-PD8YB"])]
+    public_key: Annotated[str, Field(max_length=60, description="Ed25519, 32 bytes as base64")]
+    signature: Annotated[
+        str, Field(max_length=120, description="of the statement in broker/enrolment.py, base64")
+    ]
+
+    def checked_key(self) -> bytes:
+        """The public key, once the signature is right; raises Invalid."""
+        key = _bytes(self.public_key, _KEY_BYTES, "public_key")
+        signature = _bytes(self.signature, _SIGNATURE_BYTES, "signature")
+        try:
+            signed = enrolment.statement(self.code, key)
+            Ed25519PublicKey.from_public_bytes(key).verify(signature, signed)
+        except (InvalidSignature, ValueError) as exc:
+            raise Invalid("the signature is not one of this key over this code") from exc
+        return key
+
+
+@router.post(
+    _GATEWAY + "/codes",
+    openapi_extra=asks(Action.SHARE),
+    status_code=201,
+    summary="Make a one-time code for the gateway of an equipment: it is shown this once",
+    responses=openapi_examples.answer(
+        {"code": "K7QX2-9MWRT-HCV4N-PD8YB", "expires": "2026-11-23T13:00:00.000000000Z"},
+        status=201,
+    )
+    | openapi_examples.problems(409),
+)
+async def add_code(address: OfEquipment, parts: Given, caller: Asking) -> dict[str, Any]:
+    """For owners and engineers of its organisation. It counts for an hour, and for one gateway.
+
+    A former code that nobody used counts no more. The equipment need not be registered yet.
+    """
+    caller.must(Action.SHARE, address)
+    now_ns = parts.clock.now_ns()
+    code, kept = enrolling.issued(address, caller.id, now_ns)
+    async with parts.registry.change() as registry:
+        await _must_have_none(registry, address, now_ns)
+        await registry.add_enrolment(kept)
+    return {"code": code, "expires": text_of(kept.span.until_ns or now_ns)}
+
+
+@router.post(
+    "/enrolments",
+    openapi_extra=asks(None),
+    status_code=201,
+    summary="Enrol a gateway: its credential is shown this once",
+    responses=openapi_examples.answer(
+        {
+            "credential": "gateway-5f0c9a1b2c3d.pK0v…",
+            "principal": "gateway-5f0c9a1b2c3d",
+            "equipment": "factory/pump-rig",
+            "fingerprint": _FINGERPRINT,
+        },
+        status=201,
+    )
+    | openapi_examples.problems(409, 429),
+)
+async def enrol(form: ClaimForm, parts: Given, asked: Asked) -> dict[str, Any]:
+    """With a code instead of a credential. What is got holds the streams of that equipment alone.
+
+    The same key may show the same code again within its hour, if the answer was lost: the
+    credential is a new one then, and the former counts no more. Ten failures in a minute from one
+    address are answered 429 for a while.
+    """
+    now_ns = parts.clock.now_ns()
+    keys = (f"enrolling from {rate_limit.address_of(asked.client)}",)
+    parts.failures.begin(keys, now_ns)
+    public_key = await asyncio.to_thread(form.checked_key)
+    async with parts.registry.change() as registry:
+        before = await registry.enrolment(enrolling.hashed(form.code))
+        try:
+            used = None if before is None else before.used(public_key, now_ns)
+        except Refused:
+            used = None
+        if before is None or used is None:
+            raise Unauthenticated(
+                "the code is not right, was used, or its hour is over",
+                hint="have a new one made: testbed gateway code",
+            )
+        credential, token = await _admit(registry, before, used, now_ns)
+        await registry.put_enrolment(used)
+        await registry.add_token(token)
+    parts.failures.succeeded(keys)
+    if before.principal is not None:
+        await parts.disconnect(before.principal)
+    await parts.announce(token.principal)
+    return {
+        "credential": credential,
+        "principal": used.principal,
+        "equipment": str(used.equipment),
+        "fingerprint": used.fingerprint,
+    }
+
+
+@router.get(
+    _GATEWAY,
+    openapi_extra=asks(Action.WATCH),
+    summary="The gateway of an equipment",
+    responses=openapi_examples.answer(
+        {
+            "items": [
+                {
+                    "principal": "gateway-5f0c9a1b2c3d",
+                    "since": "2026-11-23T12:00:00.000000000Z",
+                    "fingerprint": _FINGERPRINT,
+                    "code_made_by": "fay",
+                }
+            ]
+        }
+    ),
+)
+async def gateway(address: OfEquipment, parts: Given, caller: Asking) -> dict[str, Any]:
+    """For the people of its organisation; empty if none is let in. Its fingerprint is the one that
+    `testbed gateway enrol` printed on the machine.
+    """
+    caller.must(Action.WATCH, address)
+    enrolled = {one.principal: one for one in await parts.registry.enrolments(address)}
+    here = await parts.registry.principals(address.organisation, caller.at_ns)
+    items = []
+    for one in here:
+        if one.scope.equipment == address:
+            by = enrolled.get(one.id)
+            items.append(
+                {
+                    "principal": one.id,
+                    "since": text_of(one.span.from_ns),
+                    "fingerprint": by.fingerprint if by else None,
+                    "code_made_by": by.by if by else None,
+                }
+            )
+    return {"items": items}
+
+
+@router.delete(
+    _GATEWAY,
+    openapi_extra=asks(Action.SHARE),
+    status_code=204,
+    summary="Lock out the gateway of an equipment at once",
+)
+async def lock_out(address: OfEquipment, parts: Given, caller: Asking) -> Response:
+    """For owners and engineers of its organisation. Its credential, its connection and codes that
+    nobody used end. What it has not sent stays on its disk.
+    """
+    caller.must(Action.SHARE, address)
+    now_ns = parts.clock.now_ns()
+    async with parts.registry.change() as registry:
+        former = await registry.gateways(address)
+        if not former:
+            raise Unknown(f"{address} has no gateway")
+        for name in former:
+            one = await registry.principal(name, now_ns)
+            if one is not None:
+                await registry.end_principal(one, by=caller.id, now_ns=now_ns)
+        await registry.end_enrolments(address, by=caller.id, now_ns=now_ns)
+    for name in former:  # also those that are gone: an earlier disconnect may have found no broker
+        await parts.disconnect(name)
+    return Response(status_code=204)
+
+
+async def _must_have_none(registry: Registry, address: EquipmentAddress, now_ns: int) -> None:
+    """Two gateways of one equipment would send the same streams; raises Taken."""
+    for name in await registry.gateways(address):
+        if await registry.principal(name, now_ns) is not None:
+            raise Taken(
+                f"{address} has gateway {name}",
+                hint=f"lock it out first: testbed gateway lock-out {address}",
+            )
+
+
+async def _admit(
+    registry: Registry, before: Enrolment, used: Enrolment, now_ns: int
+) -> tuple[str, Token]:
+    """The machine, made or given another token: its credential, and what is to be kept of it."""
+    name = used.principal or ""
+    if before.principal is None:
+        await _must_have_none(registry, used.equipment, now_ns)
+        scope = Scope(equipment=used.equipment)
+        made = organisations.machine(name, used.equipment.organisation, scope, Span(now_ns))
+        await registry.add_principal(made, used.by)
+    elif await registry.principal(name, now_ns) is None:
+        raise Unauthenticated("the gateway of this code is let in no more")
+    for token in await registry.tokens(name, now_ns):
+        await registry.revoke_token(name, token.id, by=used.by, now_ns=now_ns)
+    credential, kept = tokens.issued(name, Span(now_ns), label="enrolled", by=used.by)
+    return credential.text, kept
+
+
+def _bytes(text: str, length: int, what: str) -> bytes:
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise Invalid(f"{what} is no base64") from exc
+    if len(raw) != length:
+        raise Invalid(f"{what} has {len(raw)} bytes, not {length}")
+    return raw

@@ -1,0 +1,89 @@
+"""Routes for whoever runs the testbed: is it alive, is it ready, how much has it done."""
+
+from collections.abc import Iterator, Mapping
+
+from fastapi import APIRouter, Response
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from broker.errors import Unavailable
+from broker.process import metrics_server
+from broker.rights import Action
+from testbed_api.http import openapi_examples
+from testbed_api.http.auth import Asking, asks
+from testbed_api.http.dependencies import Given, Parts
+from testbed_api.recorder import metrics as recorder_metrics
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get(
+    "/health",
+    openapi_extra=asks(None),
+    summary="Alive?",
+    responses=openapi_examples.answer({"state": "alive"}),
+)
+async def health() -> dict[str, str]:
+    """Answers as long as the process does; open to everybody."""
+    return {"state": "alive"}
+
+
+@router.get(
+    "/ready",
+    openapi_extra=asks(Action.ENTER),
+    summary="Ready?",
+    responses=openapi_examples.answer({"state": "ready"})
+    | openapi_examples.problems(401, 429, 503),
+)
+async def ready(parts: Given, _caller: Asking) -> dict[str, str]:
+    """Whether registry, store and broker answer; 503 with what is wrong. For every credential."""
+    await parts.store.ready()  # the registry has answered: it knew the caller
+    if why := parts.interrupted():
+        raise Unavailable(f"recording is interrupted: {why}", hint="nothing is lost: it waits")
+    if not parts.bus.is_connected:
+        raise parts.bus.last_error or Unavailable("the broker is not connected")
+    return {"state": "ready"}
+
+
+@router.get(
+    "/metrics",
+    openapi_extra=asks(Action.OPERATE),
+    summary="Counts for Prometheus",
+    response_class=Response,
+    responses=openapi_examples.answer(openapi_examples.METRICS, "text/plain")
+    | openapi_examples.problems(401, 403, 429),
+)
+async def metrics(parts: Given, caller: Asking) -> Response:
+    """For who operates the testbed."""
+    caller.must(Action.OPERATE)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Counts(parts, await parts.ledger.counts()))
+    return Response(generate_latest(registry), media_type=metrics_server.TEXT)
+
+
+class _Counts(Collector):
+    """The recorder's counts and the ledger's, as they are at one scrape."""
+
+    def __init__(self, parts: Parts, ledger: Mapping[str, int]) -> None:
+        self._parts = parts
+        self._ledger = ledger
+
+    def collect(self) -> Iterator[Metric]:
+        """One family a count."""
+        yield from recorder_metrics.families(self._parts.recorded())
+        yield from self._refused()
+        for name, count in self._ledger.items():
+            yield GaugeMetricFamily(f"testbed_ledger_{name}", f"ledger: {name} in all", value=count)
+        connected = float(self._parts.bus.is_connected)
+        yield GaugeMetricFamily(
+            "testbed_broker_connected", "whether the API is on the bus", value=connected
+        )
+
+    def _refused(self) -> Iterator[Metric]:
+        labels = ("organisation", "what")
+        told = "requests and connections beyond a limit; organisation is empty without a credential"
+        family = CounterMetricFamily("testbed_limited", told, labels=labels)
+        for labelled, count in sorted(self._parts.limits.refused.items()):
+            family.add_metric(labelled, count)
+        yield family

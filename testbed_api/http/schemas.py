@@ -1,0 +1,341 @@
+"""What the API takes in paths, queries and bodies, as pydantic models with examples."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from fastapi import Depends
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from broker import namespace
+from broker.batch import EquipmentKind
+from broker.clock import NS_PER_S, ns_of, text_of
+from broker.errors import Invalid
+from broker.namespace import EquipmentAddress, StreamAddress
+from broker.pydantic_checks import validated_by
+from broker.rights import Entry, Party, Role
+from broker.streams import MOST_SIGNALS, Dtype, Signal, StreamSpec, Trigger
+from broker.units import checked_unit
+from testbed_api.domain.equipment import MOST_NAME, MOST_TEXT
+
+_AN_ID = {"pattern": "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"}
+"""For readers of the schema: what is refused, and in which words, is the namespace's affair."""
+
+
+Id = Annotated[
+    str,
+    Field(max_length=40, json_schema_extra=_AN_ID),
+    validated_by(lambda text: namespace.checked_id(text, "id")),
+]
+Space = Annotated[str, Field(max_length=40), validated_by(namespace.checked_space)]
+Address = Annotated[str, Field(max_length=122), validated_by(StreamAddress.parse)]
+Name = Annotated[str, Field(min_length=1, max_length=MOST_NAME)]
+Text = Annotated[str, Field(max_length=MOST_TEXT)]
+Instant = Annotated[str | None, Field(max_length=40)]
+RequiredInstant = Annotated[str, Field(max_length=40)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+DEFAULT_SPAN_S = 3600
+EARLIEST_NS, LATEST_NS = -(2**63) + 1, 2**63 - 1
+
+
+async def _equipment_address(organisation: Id, equipment: Id) -> EquipmentAddress:
+    return EquipmentAddress(organisation, equipment)
+
+
+async def _stream_address(organisation: Id, equipment: Id, stream: Id) -> StreamAddress:
+    return StreamAddress(organisation, equipment, stream)
+
+
+OfEquipment = Annotated[EquipmentAddress, Depends(_equipment_address)]
+"""The equipment that a path names."""
+OfStream = Annotated[StreamAddress, Depends(_stream_address)]
+"""The stream that a path names."""
+
+
+class Form(BaseModel):
+    """What is sent: nothing that is not known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Format(StrEnum):
+    """How history is written."""
+
+    JSON = "json"
+    CSV = "csv"
+
+
+_INSTANT = "RFC 3339 with an offset or Z, up to nine digits of a second; "
+
+
+class InSpace(Form):
+    """Which of a stream's copies."""
+
+    space: Annotated[Space, Field(description="live, or run-<id>")] = namespace.LIVE
+
+
+class Span(InSpace):
+    """A part of a stream's past."""
+
+    from_: Annotated[
+        str | None, Field(alias="from", max_length=40, description=_INSTANT + "included")
+    ] = None
+    to: Annotated[str | None, Field(max_length=40, description=_INSTANT + "not included")] = None
+
+    def between(self, from_ns: int, to_ns: int) -> tuple[int, int]:
+        """Its ends in ns, these where none is named; raises Invalid."""
+        begin_ns = from_ns if self.from_ is None else storable(self.from_)
+        end_ns = to_ns if self.to is None else storable(self.to)
+        if begin_ns >= end_ns:
+            raise Invalid(
+                f"the span from {text_of(begin_ns)} to {text_of(end_ns)} is empty or inverted",
+                hint="'from' must be earlier than 'to'",
+            )
+        return begin_ns, end_ns
+
+
+class GapsWanted(Span):
+    """A page of the gaps of a span."""
+
+    cursor: Annotated[
+        str | None,
+        Field(
+            max_length=60,
+            pattern=r"^-?\d{1,19}\.\d{1,19}$",
+            description="`next` of the page before",
+        ),
+    ] = None
+    limit: Annotated[int, Field(ge=1, le=1_000, description="rows on a page")] = 100
+
+    @property
+    def after(self) -> tuple[int, int] | None:
+        """The place of the last gap of the page before: where it begins, and its id."""
+        if self.cursor is None:
+            return None
+        from_ns, _, id_ = self.cursor.partition(".")
+        return max(EARLIEST_NS, min(int(from_ns), LATEST_NS)), min(int(id_), LATEST_NS)
+
+
+class Wanted(Span):
+    """What of history, and how."""
+
+    signals: Annotated[list[str], Field(max_length=MOST_SIGNALS, description="none means all")] = []
+    points: Annotated[
+        int | None, Field(ge=2, le=100_000, description="thin each signal to about so many")
+    ] = None
+    format: Format = Format.JSON
+
+    def until(self, now_ns: int) -> tuple[int, int]:
+        """Its ends in ns: up to now, and an hour long, where nothing else is said."""
+        end_ns = now_ns if self.to is None else storable(self.to)
+        return self.between(max(end_ns - DEFAULT_SPAN_S * NS_PER_S, EARLIEST_NS), end_ns)
+
+
+def storable(text: str) -> int:
+    """An instant that a column holds, in ns; raises Invalid."""
+    time_ns = ns_of(text)
+    if not EARLIEST_NS <= time_ns <= LATEST_NS:
+        raise Invalid(f"{text} cannot be stored", hint="between the years 1678 and 2262")
+    return time_ns
+
+
+class Paged(Form):
+    """One page of a listing."""
+
+    cursor: Annotated[
+        str | None, Field(max_length=200, description="`next` of the page before")
+    ] = None
+    limit: Annotated[int, Field(ge=1, le=500, description="rows on a page")] = 100
+
+
+class Letters(InSpace):
+    """One page of a stream's dead letters."""
+
+    cursor: Annotated[int, Field(ge=0, lt=2**53, description="`next` of the page before")] = 0
+    limit: Annotated[int, Field(ge=1, le=1_000, description="rows on a page")] = 100
+
+
+class OrganisationForm(Form):
+    """A party of the testbed, and who answers for it."""
+
+    id: Annotated[Id, Field(examples=["factory"])]
+    name: Annotated[Name, Field(examples=["The Factory Ltd"])]
+    kind: Annotated[Party, Field(examples=["partner"])] = Party.PARTNER
+    owner: Annotated[Id, Field(description="its first owner, a new person", examples=["fay"])]
+
+
+class RolesForm(Form):
+    """What a person does in its organisation."""
+
+    roles: Annotated[set[Role], Field(min_length=1, examples=[["engineer"]])]
+
+
+class MemberForm(RolesForm):
+    """A new member."""
+
+    person: Annotated[Id, Field(examples=["finn"])]
+
+
+class SiteForm(Form):
+    """Where it stands, in the levels of ISA-95."""
+
+    enterprise: Annotated[str, Field(max_length=MOST_NAME)] = ""
+    site: Annotated[str, Field(max_length=MOST_NAME)] = ""
+    area: Annotated[str, Field(max_length=MOST_NAME)] = ""
+    line: Annotated[str, Field(max_length=MOST_NAME)] = ""
+
+
+class EquipmentForm(Form):
+    """A machine, or a deployment of a prototype."""
+
+    name: Annotated[Name, Field(examples=["Pump rig 1"])]
+    kind: Annotated[EquipmentKind, Field(examples=["simulated"])]
+    site: SiteForm = SiteForm()
+    description: Text = ""
+
+
+class SignalForm(Form):
+    """One typed series; unit is a UCUM code, 1 without dimension."""
+
+    name: Annotated[str, Field(max_length=64, examples=["Pressure"])]
+    dtype: Dtype = Dtype.FLOAT64
+    shape: Annotated[list[int], Field(max_length=0)] = []
+    unit: Annotated[str, Field(max_length=40, examples=["bar"])] = "1"
+    low: Finite | None = None
+    high: Finite | None = None
+    resolution: Finite | None = None
+    description: Text = ""
+    node: Text = ""
+
+    def signal(self) -> Signal:
+        """As the words have it; raises Invalid."""
+        try:
+            checked_unit(self.unit)
+        except Invalid as exc:
+            raise Invalid(f"signal {self.name!r}: {exc.message}", hint=exc.hint) from exc
+        return Signal(**(self.model_dump() | {"shape": ()}))
+
+
+class SpecForm(Form):
+    """What a stream's columns mean; the registry gives it its version."""
+
+    signals: Annotated[list[SignalForm], Field(min_length=1, max_length=MOST_SIGNALS)]
+    trigger: Trigger = Trigger.VALUE
+    period_s: Annotated[Finite, Field(ge=0)] = 0.0
+    max_silence_s: Annotated[Finite, Field(gt=0)] = 10.0
+    description: Text = ""
+
+    def spec(self, address: StreamAddress) -> StreamSpec:
+        """As the words have it; raises Invalid.  Slow the first time: see `broker.units`."""
+        return StreamSpec(
+            address=address,
+            signals=tuple(one.signal() for one in self.signals),
+            trigger=self.trigger,
+            period_s=self.period_s,
+            max_silence_s=self.max_silence_s,
+            description=self.description,
+        )
+
+
+class EntryForm(Form):
+    """A stream in a space."""
+
+    space: Annotated[Space, Field(examples=["live"])] = "live"
+    stream: Annotated[Address, Field(examples=["factory/pump-rig/rig"])]
+
+    def entry(self) -> Entry:
+        """As the policy has it."""
+        return Entry(self.space, StreamAddress.parse(self.stream))
+
+
+Lasting = Annotated[
+    Annotated[Finite, Field(gt=0, le=10 * 366 * 86_400)] | None,
+    Field(description="seconds; null is for ever"),
+]
+Secret = Annotated[SecretStr, Field(max_length=200)]
+
+
+class CredentialForm(Form):
+    """What a machine is to hold; equipment: it is its gateway, and sends all of its streams."""
+
+    principal: Annotated[Id, Field(examples=["detector"])]
+    reads: Annotated[list[EntryForm], Field(max_length=1_000)] = []
+    writes: Annotated[list[EntryForm], Field(max_length=1_000)] = []
+    equipment: Annotated[str | None, Field(max_length=81, description="organisation/equipment")] = (
+        None
+    )
+    expires_in_s: Lasting = None
+
+
+class TokenForm(Form):
+    """One more token; roles: for a person's alone."""
+
+    label: Annotated[
+        str, Field(max_length=MOST_NAME, description="what it is for", examples=["my laptop"])
+    ] = ""
+    expires_in_s: Lasting = None
+    roles: Annotated[
+        Annotated[set[Role], Field(min_length=1)] | None,
+        Field(
+            description="which of your roles it holds; null is all of them, as they change",
+            examples=[["auditor"]],
+        ),
+    ] = None
+
+
+class PasswordForm(Form):
+    """A new password."""
+
+    password: Annotated[Secret, Field(description="12 to 200 characters")]
+
+
+class SignInForm(Form):
+    """Who signs in."""
+
+    person: Annotated[Id, Field(examples=["fay"])]
+    password: Secret
+
+
+class GrantForm(Form):
+    """What is granted to whom, and for what."""
+
+    company: Annotated[Id, Field(examples=["company"])]
+    streams: Annotated[list[EntryForm], Field(min_length=1, max_length=1_000)]
+    purpose: Annotated[Text, Field(examples=["to find out why the pump stalls"])] = ""
+    expires_in_s: Lasting = None
+
+
+class Numbered(Form):
+    """One page of what has numbers."""
+
+    cursor: Annotated[int, Field(ge=0, lt=2**53, description="`next` of the page before")] = 0
+    limit: Annotated[int, Field(ge=1, le=1_000, description="rows on a page")] = 100
+
+
+class Heads(Numbered):
+    """Which signed heads of the audit."""
+
+    limit: Annotated[int, Field(ge=1, le=1_000, description="rows on a page")] = 1_000
+    newest: Annotated[bool, Field(description="only the one signed last")] = False
+
+
+class EventsWanted(Numbered):
+    """Which events of the audit."""
+
+    from_: Annotated[
+        str | None, Field(alias="from", max_length=40, description=_INSTANT + "included")
+    ] = None
+    to: Annotated[str | None, Field(max_length=40, description=_INSTANT + "not included")] = None
+    principal: Annotated[Id | None, Field(description="who did it")] = None
+    organisation: Annotated[Id | None, Field(description="whose people and machines")] = None
+    action: Annotated[
+        str | None, Field(max_length=40, description="such as share, sign-in or connect")
+    ] = None
+
+    def between(self) -> tuple[int | None, int | None]:
+        """Its ends in ns, None where it has none."""
+        return (
+            None if self.from_ is None else storable(self.from_),
+            None if self.to is None else storable(self.to),
+        )

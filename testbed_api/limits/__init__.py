@@ -1,0 +1,1 @@
+"""Quotas of organisations and limits of failed sign-ins."""

@@ -1,0 +1,190 @@
+"""How much one organisation may ask of the testbed, so that none takes it from the others.
+
+Generous: what honest work asks stays far below.  Each process counts for itself.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+import structlog
+
+from broker.clock import NS_PER_S
+from testbed_api.http.problems import TooMany
+
+BURST_S = 10
+"""So many seconds' worth may come at once, after a time with less."""
+QUIET_S = 10
+"""A burst of refusals has ended when there was none for so long."""
+AGAIN_S = 60
+"""When to come again where waiting alone does not help: somebody must let go of something."""
+MOST_ADDRESSES = 100_000
+"""Addresses without a credential that are remembered; the longest silent is forgotten first."""
+
+OnBroker = Callable[[], Awaitable[Mapping[str, int]]]
+"""How many connections each principal has to the broker."""
+
+log = structlog.get_logger()
+
+
+async def _nobody() -> Mapping[str, int]:
+    return {}
+
+
+class What(StrEnum):
+    """What is limited."""
+
+    REQUESTS = "requests"
+    ANONYMOUS = "anonymous"
+    STREAMS = "streams"
+    POINTS = "points"
+    CONNECTIONS = "connections"
+
+
+@dataclass(frozen=True, slots=True)
+class Most:
+    """The limits: of one organisation, but for requests without a credential, of one address."""
+
+    requests_per_s: int = 1_000
+    anonymous_per_s: int = 200
+    streams: int = 20_000
+    points_per_s: int = 20_000_000
+    connections: int = 2_000
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Fills up with `rate_per_s` to what `BURST_S` bring; what is taken may leave a debt."""
+
+    rate_per_s: int
+    level: float = 0.0
+    at_ns: int | None = None
+
+    def wait_s(self, now_ns: int) -> int:
+        """Whole seconds until something may be taken, 0 if at once."""
+        self._fill(now_ns)
+        return 0 if self.level >= 1 else math.ceil((1 - self.level) / self.rate_per_s)
+
+    def take(self, amount: float, now_ns: int) -> None:
+        """Take it, whether it is there or not."""
+        self._fill(now_ns)
+        self.level -= amount
+
+    def _fill(self, now_ns: int) -> None:
+        most = float(self.rate_per_s * BURST_S)
+        if self.at_ns is None:
+            self.level = most
+        elif now_ns > self.at_ns:
+            passed_s = (now_ns - self.at_ns) / NS_PER_S
+            self.level = min(self.level + passed_s * self.rate_per_s, most)
+        self.at_ns = now_ns if self.at_ns is None else max(now_ns, self.at_ns)
+
+
+class Limits:
+    """What each organisation, and each address without a credential, has asked for lately.
+
+    What is refused raises TooMany.
+    """
+
+    def __init__(self, most: Most | None = None) -> None:
+        """most: None for the defaults."""
+        self.most = most or Most()
+        self.on_broker: OnBroker = _nobody
+        """Set once there is a broker to ask."""
+        self.refused: Counter[tuple[str, What]] = Counter()
+        """How often each organisation was refused; addresses all under the empty name."""
+        self._requests: dict[str, Bucket] = {}
+        self._points: dict[str, Bucket] = {}
+        self._addresses: dict[str, Bucket] = {}
+        self._over_http: Counter[str] = Counter()
+        self._on_bus: Counter[str] = Counter()
+        self._counted_ns: int | None = None
+        self._refused_ns: dict[tuple[str, What], int] = {}
+
+    def request(self, organisation: str, now_ns: int) -> None:
+        """One request of an organisation."""
+        rate = self.most.requests_per_s
+        bucket = self._requests.setdefault(organisation, Bucket(rate))
+        if wait_s := bucket.wait_s(now_ns):
+            self._refuse(organisation, What.REQUESTS, now_ns, f"{rate} requests/s", wait_s)
+        bucket.take(1, now_ns)
+
+    def anonymous(self, address: str, now_ns: int) -> None:
+        """One request without a credential, or with a wrong one."""
+        rate = self.most.anonymous_per_s
+        bucket = self._addresses[address] = self._addresses.pop(address, Bucket(rate))
+        if len(self._addresses) > MOST_ADDRESSES:
+            del self._addresses[next(iter(self._addresses))]
+        if wait_s := bucket.wait_s(now_ns):
+            self._refuse("", What.ANONYMOUS, now_ns, f"{rate} requests/s of one address", wait_s)
+        bucket.take(1, now_ns)
+
+    def reading(self, organisation: str, now_ns: int) -> None:
+        """A look at the history: not while what was read before has to be waited for."""
+        rate = self.most.points_per_s
+        bucket = self._points.setdefault(organisation, Bucket(rate))
+        if wait_s := bucket.wait_s(now_ns):
+            self._refuse(organisation, What.POINTS, now_ns, f"{rate} samples/s read", wait_s)
+
+    def read(self, organisation: str, points: int, now_ns: int) -> None:
+        """So many samples were handed out; never refused: an answer is not cut off for it."""
+        rate = self.most.points_per_s
+        self._points.setdefault(organisation, Bucket(rate)).take(points, now_ns)
+
+    def registering(self, organisation: str, streams: int, now_ns: int) -> None:
+        """One more stream, where there are so many."""
+        if streams >= self.most.streams:
+            self._refuse(organisation, What.STREAMS, now_ns, f"{self.most.streams} streams")
+
+    async def make_room(
+        self, organisation: str, principals: Callable[[], Awaitable[Collection[str]]], now_ns: int
+    ) -> None:
+        """Whether one more live connection may be opened: those on the broker are counted anew
+        where it seems not.
+
+        principals: the organisation's.
+        """
+        if self._open(organisation) >= self.most.connections and self._may_count(now_ns):
+            mine = await principals()
+            found = await self.on_broker()
+            self._on_bus[organisation] = sum(found.get(one, 0) for one in mine)
+        if self._open(organisation) >= self.most.connections:
+            told = f"{self.most.connections} live connections"
+            self._refuse(organisation, What.CONNECTIONS, now_ns, told)
+
+    def entered(self, organisation: str) -> None:
+        """One of its principals was let onto the bus; when it leaves nobody says."""
+        self._on_bus[organisation] += 1
+
+    @contextmanager
+    def following(self, organisation: str) -> Iterator[None]:
+        """While a live connection over HTTP is open."""
+        self._over_http[organisation] += 1
+        try:
+            yield
+        finally:
+            self._over_http[organisation] -= 1
+
+    def _open(self, organisation: str) -> int:
+        return self._over_http[organisation] + self._on_bus[organisation]
+
+    def _may_count(self, now_ns: int) -> bool:
+        """Not more often than once a second: it asks broker and registry."""
+        if self._counted_ns is not None and now_ns - self._counted_ns < NS_PER_S:
+            return False
+        self._counted_ns = now_ns
+        return True
+
+    def _refuse(
+        self, organisation: str, what: What, now_ns: int, limit: str, wait_s: int = AGAIN_S
+    ) -> None:
+        key = (organisation, what)
+        before_ns = self._refused_ns.get(key)
+        if before_ns is None or now_ns - before_ns > QUIET_S * NS_PER_S:
+            log.warning("limit was reached", organisation=organisation, what=what, limit=limit)
+        self._refused_ns[key] = now_ns
+        self.refused[key] += 1
+        raise TooMany(f"more than {limit}", wait_s=wait_s)

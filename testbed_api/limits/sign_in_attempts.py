@@ -1,0 +1,60 @@
+"""How often somebody may guess: failures of signing in, counted over the last minute."""
+
+import ipaddress
+from collections import deque
+from collections.abc import Collection
+
+from broker.clock import NS_PER_S
+from testbed_api.http.problems import TooMany
+
+MOST_FAILURES = 10
+WITHIN_S = 60
+MOST_KEYS = 100_000
+"""People and addresses that are remembered; beyond them the longest silent is forgotten."""
+
+
+def place_of(host: str) -> str:
+    """Where somebody is who comes from this address: whoever has one of IPv6 has its whole /64."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
+
+
+class Failures:
+    """Attempts by person and by address; one that succeeds is taken out again.
+
+    Each process counts for itself.
+    """
+
+    def __init__(self) -> None:
+        self._at_ns: dict[str, deque[int]] = {}
+
+    def begin(self, keys: Collection[str], now_ns: int) -> None:
+        """Count an attempt before it is looked at, so that many at once are many.
+
+        Raises TooMany, and counts nothing, if there were too many lately under one of the keys.
+        """
+        for key in keys:
+            times = self._at_ns.get(key, deque())
+            while times and times[0] <= now_ns - WITHIN_S * NS_PER_S:
+                times.popleft()
+            if len(times) >= MOST_FAILURES:
+                wait_s = (times[0] - now_ns) // NS_PER_S + WITHIN_S + 1
+                raise TooMany("signing in failed too often lately", wait_s=wait_s)
+        for key in keys:
+            self._at_ns[key] = self._at_ns.pop(key, deque())
+            self._at_ns[key].append(now_ns)
+        while len(self._at_ns) > MOST_KEYS:
+            del self._at_ns[next(iter(self._at_ns))]
+
+    def succeeded(self, keys: Collection[str]) -> None:
+        """The last attempt was none of a guesser."""
+        for key in keys:
+            if times := self._at_ns.get(key):
+                times.pop()

@@ -1,0 +1,55 @@
+"""How fresh each stream is, as its publisher says, until what it said runs out."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+import structlog
+
+from broker import messages, namespace
+from broker.bus import client
+from broker.clock import Clock
+from broker.errors import Corrupt, Invalid
+from broker.messages import Freshness as State
+from broker.messages import Health
+from broker.namespace import StreamAddress, StreamTopic, Verb
+
+FILTER = f"{namespace.ROOT}/+/{Verb.HEALTH}/+/+/+"
+
+log = structlog.get_logger()
+
+
+class Freshness:
+    """The newest health of every stream in every space."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._healths: dict[StreamAddress, dict[str, Health]] = defaultdict(dict)
+
+    async def follow(self, bus: client.Bus) -> None:
+        """Take in what the publishers say, until cancelled."""
+        async with bus.subscribe([FILTER], capacity=1_000, overflow="drop_oldest") as inbox:
+            async for message in inbox:
+                self._take(message)
+                inbox.ack(message)
+
+    def _take(self, message: client.Message) -> None:
+        try:
+            topic = namespace.parse(message.topic)
+            if isinstance(topic, StreamTopic):
+                health = messages.decode_health(message.payload)
+                self._healths[topic.address][topic.space] = health
+        except (Corrupt, Invalid) as exc:
+            log.info("health was not understood", topic=message.topic[:200], reason=str(exc))
+
+    def everything(self) -> Iterator[tuple[StreamAddress, Mapping[str, tuple[State, Health]]]]:
+        """The same of every stream that a publisher has told of; for metrics, too."""
+        for address in list(self._healths):
+            yield address, self.of(address)
+
+    def of(self, address: StreamAddress) -> Mapping[str, tuple[State, Health]]:
+        """Space -> what holds now: beyond `valid_until` a stream is stale whatever was said."""
+        now_ns = self._clock.now_ns()
+        return {
+            space: (State.STALE if health.valid_until_ns < now_ns else health.state, health)
+            for space, health in self._healths.get(address, {}).items()
+        }

@@ -1,0 +1,74 @@
+"""The registry's audit chain, and the heads that were signed of it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import insert, or_, select
+
+from broker.audit_head import Head, HeadSigner
+from testbed_api.domain.audit import Event, Link
+from testbed_api.registry import audit_chain, tables
+from testbed_api.registry.base import Queries
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Which events are looked for; None looks at all.
+
+    concerning: done by this organisation, or to what is its.
+    """
+
+    concerning: str | None = None
+    principal: str | None = None
+    organisation: str | None = None
+    action: str | None = None
+    from_ns: int | None = None
+    until_ns: int | None = None
+
+
+class AuditQueries(Queries):
+    """Events are added and read; the tables refuse all else."""
+
+    async def append(self, events: Sequence[Event]) -> None:
+        """Add events to the chain."""
+        async with self._aside() as sql:
+            await audit_chain.append(sql, events)
+
+    async def events(self, looked: Looked, after: int, limit: int) -> list[Link]:
+        """Up to `limit` behind that number, ascending."""
+        table = tables.audit
+        named = {
+            name: value
+            for name, value in asdict(looked).items()
+            if name in {"principal", "organisation", "action"} and value is not None
+        }
+        query = select(table).filter_by(**named).where(table.c.number > after)
+        if looked.concerning is not None:
+            mine = looked.concerning
+            query = query.where(or_(table.c.organisation == mine, table.c.owner == mine))
+        if looked.from_ns is not None:
+            query = query.where(table.c.time_ns >= looked.from_ns)
+        if looked.until_ns is not None:
+            query = query.where(table.c.time_ns < looked.until_ns)
+        rows = await self._rows(query.order_by(table.c.number).limit(limit))
+        return [audit_chain.link_of(row) for row in rows]
+
+    async def sign_head(self, signer: HeadSigner, now_ns: int) -> Head:
+        """Sign the chain as it is, and keep that."""
+        async with self._aside() as sql:
+            head = signer.sign(*await audit_chain.last(sql), now_ns)
+            await sql.execute(insert(tables.anchors).values(**audit_chain.row_of_head(head)))
+        return head
+
+    async def heads(self, after: int, limit: int) -> list[tuple[int, Head]]:
+        """Up to `limit` heads, each behind its own number, in the order of their signing."""
+        table = tables.anchors
+        query = select(table).where(table.c.id > after).order_by(table.c.id).limit(limit)
+        return [(row.id, audit_chain.head_of(row)) for row in await self._rows(query)]
+
+    async def newest_head(self) -> Head | None:
+        """The one signed last."""
+        query = select(tables.anchors).order_by(tables.anchors.c.id.desc()).limit(1)
+        for row in await self._rows(query):
+            return audit_chain.head_of(row)
+        return None

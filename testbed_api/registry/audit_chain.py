@@ -1,0 +1,74 @@
+"""Adding to the audit chain, inside whatever transaction tells of itself."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Row, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker.audit_head import GENESIS, Head
+from broker.errors import Invalid
+from testbed_api.domain import audit
+from testbed_api.domain.audit import Event, Link, Outcome
+from testbed_api.registry import tables
+
+
+async def append(sql: AsyncConnection, events: Sequence[Event]) -> None:
+    """Add events behind the last one.
+
+    sql: a transaction that began as one that writes alone, for the last one must stay the last.
+    """
+    number, hash_ = await last(sql)
+    rows = [row_of(one) for one in audit.linked(events, number, hash_)]
+    if rows:
+        await sql.execute(insert(tables.audit), rows)
+
+
+async def last(sql: AsyncConnection) -> tuple[int, str]:
+    """How many events there are, and the hash of the last."""
+    table = tables.audit
+    newest = select(table.c.number, table.c.hash).order_by(table.c.number.desc()).limit(1)
+    row = (await sql.execute(newest)).first()
+    return (0, GENESIS) if row is None else (row.number, row.hash)
+
+
+def row_of(link: Link) -> dict[str, Any]:
+    """A link as a row."""
+    return {"number": link.number, "hash": link.hash} | asdict(link.event)
+
+
+def link_of(row: Row[Any]) -> Link:
+    """A row as a link; one that is no event any more becomes one that has not its hash."""
+    try:
+        event = _event(row)
+    except (Invalid, ValueError, TypeError, AttributeError):
+        event = Event(0, "unreadable", "", Outcome.FAILED)
+    return Link(row.number, event, row.hash)
+
+
+def _event(row: Row[Any]) -> Event:
+    return Event(
+        row.time_ns,
+        row.action,
+        row.target,
+        Outcome(row.outcome),
+        row.principal,
+        row.organisation,
+        row.owner,
+        row.reason,
+        row.request,
+        row.source,
+        row.details,
+    )
+
+
+def row_of_head(head: Head) -> dict[str, Any]:
+    """A head as a row."""
+    told = asdict(head)
+    return {"events": told.pop("count"), **told}
+
+
+def head_of(row: Row[Any]) -> Head:
+    """A row as a head."""
+    return Head(row.events, row.hash, row.time_ns, row.key, row.signature)

@@ -1,0 +1,100 @@
+"""The registry as a broker is told it that asks nobody: everybody's rights at once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Table, and_, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker.namespace import LIVE, StreamAddress
+from broker.rights import Entry, PrincipalKind, Rights, Role, Span
+from testbed_api.registry import tables
+from testbed_api.registry.base import Queries, going_on, span_of
+from testbed_api.registry.grants import pause_of, request_of
+from testbed_api.registry.organisations import entries_in, principal_of
+from testbed_api.registry.tokens import roles_of
+
+Stamp = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A token for the bus: what its secret is held against, and which roles it holds."""
+
+    span: Span
+    verifier: str
+    roles: frozenset[Role] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """All rights from a moment on, and the tokens of each principal, the oldest first."""
+
+    rights: Rights
+    tokens: Mapping[str, Sequence[Shown]]
+
+
+class ProjectionQueries(Queries):
+    """Everybody's rights, and whether they changed."""
+
+    async def stamp(self) -> Stamp:
+        """A value that is another one after each change of rights.
+
+        Rows are added, begun and ended once, and none goes: how many of each there are tells.
+        """
+        counted = (tables.principals, tables.tokens, tables.grants, tables.pauses)
+        async with self._transaction() as sql:
+            told: list[object] = []
+            for table in counted:
+                row = (await sql.execute(select(*_counts(table)))).one()
+                told.extend(row)
+            specs = tables.stream_specs
+            told.extend((await sql.execute(select(func.count()).select_from(specs))).one())
+            return tuple(told)
+
+    async def everything(self, since_ns: int) -> Everything:
+        """All that decides what anybody has on the bus from `since_ns` on."""
+        async with self._transaction() as sql:
+            people = await _going_on(sql, tables.principals, since_ns)
+            began = tables.grants.c.from_ns.is_not(None)
+            asked = map(request_of, await _going_on(sql, tables.grants, since_ns, began))
+            rights = Rights(
+                principals=tuple(map(principal_of, people)),
+                grants=tuple(one.grant for one in asked if one.grant is not None),
+                pauses=tuple(map(pause_of, await _going_on(sql, tables.pauses, since_ns))),
+                known=(await _registered(sql)).union(*await _written(sql)),
+            )
+            shown: dict[str, list[Shown]] = {}
+            for row in await _going_on(sql, tables.tokens, since_ns):
+                if row.verifier:
+                    one = Shown(span_of(row), row.verifier, roles_of(row))
+                    shown.setdefault(row.principal, []).append(one)
+            return Everything(rights, shown)
+
+
+def _counts(table: Table) -> list[Any]:
+    return [
+        func.count(),
+        func.max(table.c.id),
+        *(func.count(table.c[one]) for one in ("from_ns", "until_ns", "ended_ns")),
+        func.max(table.c.ended_ns),
+    ]
+
+
+async def _going_on(sql: AsyncConnection, table: Table, since_ns: int, *more: Any) -> Sequence[Any]:
+    query = select(table).where(and_(going_on(table, since_ns), *more)).order_by(table.c.id)
+    return (await sql.execute(query)).all()
+
+
+async def _written(sql: AsyncConnection) -> Sequence[frozenset[Entry]]:
+    """What machines ever wrote, registered or not."""
+    query = select(tables.principals.c.entries).filter_by(kind=PrincipalKind.MACHINE)
+    return [entries_in(row.entries, "writes") for row in await sql.execute(query)]
+
+
+async def _registered(sql: AsyncConnection) -> frozenset[Entry]:
+    table = tables.stream_specs
+    columns = (table.c.organisation, table.c.equipment, table.c.stream)
+    rows = await sql.execute(select(*columns).filter_by(version=1))
+    return frozenset(Entry(LIVE, StreamAddress(*row)) for row in rows)

@@ -1,0 +1,122 @@
+"""Listings, reads and sessions in the registry, on SQLite and PostgreSQL."""
+
+import asyncio
+
+from broker.errors import Unavailable
+from broker.messages import Held
+from broker.namespace import LIVE, StreamAddress
+from broker.rights import Entry, Listing, Role, Sample, Span
+from testbed_api.audit.read_counter import ReadBook
+from testbed_api.domain import organisations
+from testbed_api.domain.grants import Offer, Request
+from testbed_api.domain.organisations import Organisation
+from testbed_api.recorder.ledger import Entries, Ledger, Life
+from testbed_api.registry.access_log import DAY_NS, GRACE_NS, Admitted, Counted
+from testbed_api.registry.engine import open_engine
+from testbed_api.registry.registry import Registry
+
+RIG = StreamAddress("factory", "pump-rig", "rig")
+MILL = StreamAddress("factory", "pump-rig-2", "rig")
+LIVE_RIG = Entry(LIVE, RIG)
+
+
+async def test_an_offer_holds_terms_and_sample_and_is_of_its_moment(where):
+    async with open_engine(where) as engine:
+        registry = Registry(engine)
+        sample = Sample(LIVE_RIG, 3, 9)
+        first = Listing(RIG.owner, frozenset({"firm"}), Span(5), sample)
+        second = Listing(RIG.owner, None, Span(8))
+        await registry.put_listing(first, by="fay", terms="ask first")
+        assert await registry.offer(RIG.owner, 6) == Offer(first, "ask first")
+        await registry.put_listing(second, by="fay")
+        assert await registry.offer(RIG.owner, 8) == Offer(second)
+        assert (await registry.rights_about(RIG.owner)).listings[0].sample == sample
+        await registry.end_listing(RIG.owner, by="fay", now_ns=9)
+        assert await registry.offer(RIG.owner, 9) is None
+
+
+async def test_a_request_keeps_what_was_wanted_and_why_it_was_refused(where):
+    async with open_engine(where) as engine:
+        registry = Registry(engine)
+        await registry.add_organisation(Organisation("firm", "Firm"))
+        wanted = Request("firm", LIVE_RIG, "to try", 5, "cora", wanted=Span(10, 90))
+        asked = await registry.add_request(wanted)
+        assert asked.wanted == Span(10, 90)
+        refused = asked.refused("fay", 7, "too much")
+        await registry.put_request(refused, asked)
+        assert await registry.request(asked.id) == refused
+
+
+async def test_reads_at_once_are_all_counted(where):
+    async with open_engine(where) as engine:
+        registry = Registry(engine)
+        await registry.add_organisation(Organisation("firm", "Firm"))
+        await registry.add_principal(organisations.person("cora", "firm", {Role.OWNER}, 0))
+        book, processes = ReadBook(), [ReadBook(), ReadBook()]
+
+        async def read(way, at_ns, entry=LIVE_RIG, book=book):
+            await book.note(registry, Counted.at("cora", entry, way, at_ns), at_ns)
+
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(20):
+                way = "live" if number % 4 == 0 else "history"
+                noting = read(way, DAY_NS + number, book=processes[number % 2])
+                tasks.create_task(noting, name=str(number))
+        await read("history", 2 * DAY_NS)
+        await read("history", DAY_NS, Entry(LIVE, MILL))
+        found = await registry.reads(RIG.owner, 0, 2 * DAY_NS)
+        assert {(one.organisation, one.way): one.times for one in found} == {
+            ("firm", "history"): 15,
+            ("firm", "live"): 5,
+        }
+        days = [one.day for one in await registry.reads(RIG.owner, 0, 2 * DAY_NS + 1)]
+        assert days == [1, 1, 2]
+
+
+async def test_a_session_is_kept_with_what_was_recorded_meanwhile(where):
+    async with open_engine(where) as engine:
+        registry, ledger = Registry(engine), Ledger(engine)
+
+        async def recorded(upto):
+            await ledger.commit(Entries(held={Life(LIVE, RIG, "e"): Held(upto)}))
+
+        await recorded(10)
+        late = GRACE_NS * 3
+        for name in ("a", "b", "c"):
+            one = Admitted("cora", f"server/{name}", "cora--1", frozenset({LIVE_RIG}))
+            await registry.begin_session(one, late if name == "c" else 5)
+        await recorded(15)
+        await registry.end_session("server/a", "Client Closed", 60)
+        await registry.end_session("server/a", "once more", 70)
+        await registry.end_session("server/x", "never begun", 70)
+        await recorded(20)
+        found = {one.from_ns: one for one in await registry.sessions(RIG.owner, 60, late + 1)}
+        assert sorted(found) == [5, late]
+        assert await registry.sessions(MILL.owner, 0, late + 1) == []
+        before = await registry.sessions(RIG.owner, 0, 6)
+        told = [(one.until_ns, one.batches, one.ended_how) for one in before]
+        assert told == [(60, 5, "Client Closed"), (None, 10, None)]
+        assert await registry.end_other_sessions(["server/c"], "found gone", late + 1) == 1
+        assert await registry.end_other_sessions([], "found gone", late + 1) == 0  # too young
+        after = [one.until_ns for one in await registry.sessions(RIG.owner, 0, late + 2)]
+        assert after == [60, late + 1, None]
+
+
+async def test_who_joins_a_lot_that_is_not_written_is_not_counted_either(where):
+    async with open_engine(where) as engine:
+        registry, book = Registry(engine), ReadBook()
+        async with engine.begin() as sql:
+            await sql.exec_driver_sql("DROP TABLE reads")
+        one = Counted.at("cora", LIVE_RIG, "history", 5)
+        told = []
+
+        async def read():
+            try:
+                await book.note(registry, one, 5)
+            except Unavailable as exc:
+                told.append(exc)
+
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(5):
+                tasks.create_task(read(), name=str(number))
+        assert len(told) == 5

@@ -1,0 +1,229 @@
+"""The API of organisations, people, tokens and grants, over its real registry."""
+
+import pytest
+
+from broker.rights import Role
+from testbed_api.recorder.ledger import DeadLetter, Entries
+from tests.integration.api_bed import (
+    EQUIPMENT,
+    RIG,
+    SPEC,
+    START_NS,
+    STREAM,
+    assert_problem,
+    stored,
+)
+
+MEMBERS = "/organisations/factory/members"
+GRANTED = {"company": "company", "streams": [{"stream": str(RIG)}], "purpose": "to try"}
+PASSWORD = "correct horse battery"
+
+
+def bearer(answer):
+    return {"Authorization": f"Bearer {answer.json()['credential']}"}
+
+
+async def joined(bed, owner, person, *roles):
+    body = {"person": person, "roles": roles}
+    answer = await bed.ask(owner, "POST", MEMBERS, json=body)
+    assert answer.status_code == 201, answer.text
+    return bearer(answer)
+
+
+async def test_the_administrator_makes_organisations_and_sees_nothing_in_them(bed, admin, rig):
+    await stored(bed, rig, 3)
+    letter = DeadLetter("live", str(RIG), reason="bad", value="1", received_ns=START_NS)
+    await bed.parts.ledger.commit(Entries(dead_letters=[letter]))
+    body = {"id": "firm", "name": "The Firm", "kind": "company", "owner": "eve"}
+    made = await bed.ask(admin, "POST", "/organisations", json=body)
+    assert made.json()["roles"] == ["owner"]
+    me = (await bed.ask(bearer(made), "GET", "/me")).json()
+    assert (me["kind"], me["organisation"], me["roles"]) == ("person", "firm", ["owner"])
+    for rest in ("", "/specs/1", "/history", "/gaps", "/dead-letters", "/live", "/deletions"):
+        assert_problem(await bed.ask(admin, "GET", STREAM + rest), 404, "unknown")
+    for what in ("/streams", "/equipment"):
+        assert (await bed.ask(admin, "GET", what)).json()["items"] == []
+    assert_problem(await bed.ask(admin, "GET", MEMBERS), 403, "forbidden")
+    assert_problem(
+        await bed.ask(admin, "POST", MEMBERS, json={"person": "x", "roles": ["owner"]}),
+        403,
+        "forbidden",
+    )
+    (whole,) = (await bed.ask(admin, "GET", "/status")).json()["streams"]
+    assert whole["dead_letters"] == 1
+    assert_problem(await bed.ask(bearer(made), "GET", MEMBERS), 404, "unknown")
+    assert_problem(
+        await bed.ask(bearer(made), "POST", "/organisations", json=body | {"id": "x"}),
+        403,
+        "forbidden",
+    )
+
+
+@pytest.mark.usefixtures("rig")
+async def test_a_member_has_the_rights_of_its_roles_until_they_are_changed(bed, owner):
+    fred = await joined(bed, owner, "fred", "engineer")
+    assert (await bed.ask(fred, "GET", f"{STREAM}/history")).status_code == 200
+    renamed = await bed.ask(fred, "PUT", f"/equipment/{RIG.owner}", json=EQUIPMENT)
+    assert renamed.status_code == 200
+    assert_problem(await bed.ask(fred, "DELETE", f"{MEMBERS}/fay"), 403, "forbidden")
+    changed = await bed.ask(owner, "PUT", f"{MEMBERS}/fred", json={"roles": ["operator"]})
+    assert changed.json()["roles"] == ["operator"]
+    refused = await bed.ask(fred, "PUT", f"/equipment/{RIG.owner}", json=EQUIPMENT)
+    assert_problem(refused, 403, "forbidden", "may not register")
+    listed = (await bed.ask(fred, "GET", MEMBERS)).json()["items"]
+    assert [(one["person"], one["roles"]) for one in listed] == [
+        ("fay", ["owner"]),
+        ("fred", ["operator"]),
+    ]
+
+
+async def test_a_removed_member_loses_everything_at_once(bed, owner):
+    fred = await joined(bed, owner, "fred", "developer")
+    other = bearer(await bed.ask(fred, "POST", "/tokens", json={"label": "laptop"}))
+    await bed.ask(fred, "PUT", "/me/password", json={"password": PASSWORD})
+    assert (await bed.ask(owner, "DELETE", f"{MEMBERS}/fred")).status_code == 204
+    assert bed.disconnected == ["fred"]
+    for who in (fred, other):
+        assert_problem(await bed.ask(who, "GET", "/me"), 401, "unauthenticated")
+    signing = {"person": "fred", "password": PASSWORD}
+    assert_problem(await bed.ask({}, "POST", "/sign-in", json=signing), 401, "unauthenticated")
+    assert_problem(await bed.ask(owner, "DELETE", f"{MEMBERS}/fred"), 404, "unknown")
+    fred = await joined(bed, owner, "fred", "developer")
+    assert (await bed.ask(fred, "GET", "/me")).status_code == 200
+    assert_problem(await bed.ask({}, "POST", "/sign-in", json=signing), 401, "unauthenticated")
+
+
+async def test_tokens_are_several_and_end_one_by_one(bed, owner):
+    made = await bed.ask(owner, "POST", "/tokens", json={"label": "laptop", "expires_in_s": 60})
+    laptop = bearer(made)
+    assert (await bed.ask(laptop, "GET", "/me")).status_code == 200
+    listed = (await bed.ask(owner, "GET", "/tokens")).json()["items"]
+    assert [(one["label"], one["last_used"] is not None) for one in listed] == [
+        ("", True),
+        ("laptop", True),
+    ]
+    assert made.json()["credential"].partition(".")[2] not in str(listed)
+    assert (await bed.ask(laptop, "DELETE", f"/tokens/{listed[0]['id']}")).status_code == 204
+    assert_problem(await bed.ask(owner, "GET", "/me"), 401, "unauthenticated")
+    assert bed.disconnected == ["fay"]
+    await bed.clock.advance(60)
+    assert_problem(await bed.ask(laptop, "GET", "/me"), 401, "unauthenticated")
+
+
+async def test_a_machine_changes_over_to_another_token(bed, owner, writer):
+    path = "/credentials/gateway/tokens"
+    new = bearer(await bed.ask(owner, "POST", path, json={"label": "2027"}))
+    (old, _) = (await bed.ask(owner, "GET", path)).json()["items"]
+    assert (await bed.ask(owner, "DELETE", f"{path}/{old['id']}")).status_code == 204
+    assert_problem(await bed.ask(writer, "GET", "/me"), 401, "unauthenticated")
+    assert (await bed.ask(new, "GET", "/me")).json()["principal"] == "gateway"
+    for other in ("nobody", "fay"):
+        answer = await bed.ask(owner, "POST", f"/credentials/{other}/tokens", json={})
+        assert_problem(answer, 404, "unknown", "no machine")
+
+
+async def test_nobody_touches_the_machines_of_another_organisation(bed, writer):
+    eve = await bed.person("eve", "company", Role.OWNER)
+    assert_problem(await bed.ask(eve, "DELETE", "/credentials/gateway"), 404, "unknown")
+    assert (await bed.ask(eve, "GET", "/credentials")).json()["items"] == []
+    assert (await bed.ask(writer, "GET", "/me")).status_code == 200
+    assert bed.disconnected == []
+
+
+async def test_a_password_gets_a_token_for_twelve_hours(bed, owner):
+    assert_problem(
+        await bed.ask(owner, "PUT", "/me/password", json={"password": "short"}),
+        422,
+        "invalid",
+        "12",
+    )
+    await bed.ask(owner, "PUT", "/me/password", json={"password": PASSWORD})
+    made = await bed.ask({}, "POST", "/sign-in", json={"person": "fay", "password": PASSWORD})
+    who = bearer(made)
+    assert (await bed.ask(who, "GET", "/me")).json()["expires"] == "2026-11-24T00:00:00.000000000Z"
+    await bed.clock.advance(12 * 3_600)
+    assert_problem(await bed.ask(who, "GET", "/me"), 401, "unauthenticated")
+
+
+async def test_who_guesses_is_stopped_after_ten_in_a_minute(bed, owner):
+    await bed.ask(owner, "PUT", "/me/password", json={"password": PASSWORD})
+    right = {"person": "fay", "password": PASSWORD}
+    answers = []
+    for person in ("fay", "nobody") * 5:
+        body = {"person": person, "password": "guess"}
+        answers.append(await bed.ask({}, "POST", "/sign-in", json=body))
+    told = {answer.json()["detail"] for answer in answers}
+    assert told == {"the person or the password is not right"}
+    stopped = await bed.ask({}, "POST", "/sign-in", json=right)
+    assert_problem(stopped, 429, "too_many")
+    assert stopped.headers["retry-after"] == "61"
+    await bed.clock.advance(61)
+    assert (await bed.ask({}, "POST", "/sign-in", json=right)).status_code == 201
+
+
+@pytest.mark.usefixtures("rig")
+async def test_a_granted_stream_is_read_until_it_is_revoked(bed, owner):
+    eve = await bed.person("eve", "company", Role.DEVELOPER)
+    box = await bed.ask(
+        eve, "POST", "/credentials", json={"principal": "box", "reads": [{"stream": str(RIG)}]}
+    )
+    both = (eve, bearer(box))
+    for who in both:
+        assert_problem(await bed.ask(who, "GET", f"{STREAM}/history"), 404, "unknown")
+    made = await bed.ask(owner, "POST", "/grants", json=GRANTED | {"expires_in_s": 60})
+    (grant,) = made.json()["items"]
+    assert (grant["state"], grant["decided_by"]) == ("granted", "fay")
+    assert sorted(bed.disconnected) == ["box", "eve"]
+    for who in both:
+        assert (await bed.ask(who, "GET", f"{STREAM}/history")).status_code == 200
+        seen = (await bed.ask(who, "GET", "/streams")).json()["items"]
+        assert [one["stream"] for one in seen] == [str(RIG)]
+    path = f"/grants/{grant['id']}"
+    assert_problem(await bed.ask(eve, "DELETE", path), 403, "forbidden")
+    assert_problem(await bed.ask(owner, "DELETE", "/grants/99"), 404, "unknown")
+    assert (await bed.ask(owner, "DELETE", path)).status_code == 204
+    assert_problem(await bed.ask(owner, "DELETE", path), 409, "refused", "revoked already")
+    for who in both:
+        assert_problem(await bed.ask(who, "GET", f"{STREAM}/history"), 404, "unknown")
+    for who in (owner, eve):
+        (listed,) = (await bed.ask(who, "GET", "/grants")).json()["items"]
+        assert listed["state"] == "revoked"
+    assert sorted(bed.disconnected) == ["box", "box", "eve", "eve"]
+
+
+@pytest.mark.usefixtures("rig")
+async def test_a_grant_ends_by_itself(bed, owner):
+    eve = await bed.person("eve", "company", Role.OWNER)
+    await bed.ask(owner, "POST", "/grants", json=GRANTED | {"expires_in_s": 60})
+    assert (await bed.ask(eve, "GET", f"{STREAM}/history")).status_code == 200
+    await bed.clock.advance(60)
+    assert_problem(await bed.ask(eve, "GET", f"{STREAM}/history"), 404, "unknown")
+
+
+@pytest.mark.usefixtures("rig")
+@pytest.mark.parametrize(
+    ("body", "status", "word"),
+    [
+        (GRANTED | {"company": "nobody"}, 404, "nobody"),
+        (GRANTED | {"company": "factory"}, 422, "of its own"),
+        (GRANTED | {"streams": [{"stream": "company/a/b"}]}, 404, "company/a/b"),
+        (GRANTED | {"streams": []}, 422, "streams"),
+    ],
+)
+async def test_a_grant_that_makes_no_sense_is_refused(bed, owner, body, status, word):
+    answer = await bed.ask(owner, "POST", "/grants", json=body)
+    assert answer.status_code == status
+    assert word in answer.text
+
+
+async def test_a_gateway_registers_and_describes_its_equipment_and_no_other(bed, owner):
+    body = {"principal": "gw", "equipment": str(RIG.owner)}
+    gateway = bearer(await bed.ask(owner, "POST", "/credentials", json=body))
+    put = await bed.ask(gateway, "PUT", f"/equipment/{RIG.owner}", json=EQUIPMENT)
+    assert put.status_code == 200
+    assert (await bed.ask(gateway, "POST", f"{STREAM}/specs", json=SPEC)).status_code == 200
+    assert bed.disconnected == ["gw"]  # it has a topic more now
+    other = await bed.ask(gateway, "PUT", "/equipment/factory/mill", json=EQUIPMENT)
+    assert_problem(other, 404, "unknown")
+    (seen,) = (await bed.ask(gateway, "GET", "/streams")).json()["items"]
+    assert seen["stream"] == str(RIG)

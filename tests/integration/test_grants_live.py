@@ -1,0 +1,223 @@
+"""Sharing on the real bus: who is cut off, who comes back without a hole, and who was there."""
+
+import asyncio
+import contextlib
+
+import numpy as np
+import pytest
+
+from broker.batch import Batch, EquipmentKind, Source, Wide
+from broker.clock import NS_PER_S, WallClock, text_of
+from broker.errors import Forbidden
+from broker.namespace import StreamAddress
+from broker.streams import Signal, StreamSpec
+from gateway.spool import spool
+from gateway.spool.spool import SpoolSettings
+from gateway.uplink import Uplink
+from testbed.client import api
+from testbed_sdk import PrototypeSettings, connect
+from tests.integration.test_rights import RIG, on_the_bus
+from tests.integration.test_server import bus, serving
+from tests.owners import founded
+
+CLOCK = WallClock()
+TWO = StreamAddress("factory", "pump-rig", "two")
+EQUIPMENT = f"/equipment/{RIG.owner}"
+
+
+@pytest.fixture
+async def server(tmp_path):
+    async with serving(tmp_path / "data") as one:
+        yield one
+
+
+@pytest.fixture
+async def owners(server):
+    async with founded(f"http://{server.api}", server.administrator) as doors:
+        yield doors
+
+
+async def gateway(owners):
+    """A gateway's credential; its equipment is registered and listed."""
+    body = {"principal": "gateway", "equipment": str(RIG.owner)}
+    made = await owners.request("POST", "/credentials", json=body)
+    door = owners.doors["factory"]
+    await door.register_equipment(RIG.owner, name="rig", kind=EquipmentKind.SIMULATED)
+    await owners.request("PUT", f"{EQUIPMENT}/listing", json={"everybody": True})
+    return str(made["credential"])
+
+
+async def described(owners, *addresses):
+    door = owners.doors["factory"]
+    return [await door.register_spec(StreamSpec(one, (Signal("p"),))) for one in addresses]
+
+
+async def granted(owners, *addresses):
+    """The numbers of grants that the company asked for and got."""
+    streams = [{"stream": str(one)} for one in addresses]
+    body = {"streams": streams, "purpose": "to try"}
+    asked = (await owners.doors["company"].request("POST", "/requests", json=body))["items"]
+    for one in asked:
+        await owners.request("POST", f"/grants/{one['id']}/approval", json={})
+    return [one["id"] for one in asked]
+
+
+@contextlib.asynccontextmanager
+async def uplink(server, key, folder, specs):
+    """A gateway's way out, with its spool."""
+    kept = SpoolSettings(2**24, 900, 0)
+    async with (
+        spool.open(folder / "spool.sqlite", epoch="e1", settings=kept) as box,
+        on_the_bus(server, key) as out,
+    ):
+        one = Uplink(out, box, CLOCK, space="live", specs=specs)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(one.run(), name="uplink")
+            try:
+                yield one, out
+            finally:
+                running.cancel()
+
+
+def batch(number, start_ns):
+    times = np.array([start_ns + number * 1_000_000], np.int64)
+    frame = Wide(times, {"p": np.array([float(number)])})
+    return Batch(1, (frame,), Source.SIMULATED)
+
+
+async def stored(owners, address, start_ns):
+    """The values of a stream that are stored, in their order."""
+    span = {"from": text_of(start_ns), "to": text_of(start_ns + 60 * NS_PER_S)}
+    told = await owners.request("GET", f"/streams/{address}/history", params=span)
+    return [value for frame in told["frames"] for value in frame["value"]]
+
+
+@contextlib.asynccontextmanager
+async def sending(up, addresses, start_ns, every_s=0.02):
+    """A batch of each stream after the other until left; the list grows with each number."""
+    sent = []
+
+    async def send():
+        while True:
+            await up.send([(one, batch(len(sent), start_ns)) for one in addresses])
+            sent.append(float(len(sent)))
+            await CLOCK.sleep(every_s)
+
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(send(), name="sending")
+        try:
+            yield sent
+        finally:
+            running.cancel()
+
+
+def company(server, key, **inputs):
+    settings = PrototypeSettings(api=f"http://{server.api}", inputs=inputs)
+    return connect(settings, bus(server, key))
+
+
+async def test_a_new_stream_of_a_connected_gateway_loses_nothing(server, owners, tmp_path):
+    key = await gateway(owners)
+    (first,) = await described(owners, RIG)
+    second = StreamSpec(TWO, (Signal("p"),), version=1)
+    start_ns = CLOCK.now_ns()
+    async with (
+        uplink(server, key, tmp_path, [first, second]) as (up, out),
+        sending(up, [RIG, TWO], start_ns) as sent,
+    ):
+        await CLOCK.sleep(0.5)
+        before = out.standing
+        await described(owners, TWO)  # proposed by an engineer, after it connected
+        async with asyncio.timeout(2):
+            await out.connection(after=before)
+        await CLOCK.sleep(0.5)
+        expected = list(sent)
+        async with asyncio.timeout(14):
+            for address in (RIG, TWO):
+                while (await stored(owners, address, start_ns))[: len(expected)] != expected:
+                    await CLOCK.sleep(0.1)
+
+
+async def test_a_revoke_takes_one_stream_and_leaves_the_other_without_a_hole(
+    server, owners, tmp_path
+):
+    key = await gateway(owners)
+    specs = await described(owners, RIG, TWO)
+    _, revoked = await granted(owners, RIG, TWO)
+    start_ns = CLOCK.now_ns()
+    heard = {"rig": [], "two": []}
+    ended = {}
+
+    async def listen(testbed, name):
+        try:
+            async for one in testbed.input(name, fill=True):
+                heard[name] += one["p"].values.tolist()
+        except Forbidden:
+            ended[name] = CLOCK.now_ns()
+
+    async with (
+        uplink(server, key, tmp_path, specs) as (up, out),
+        sending(up, [RIG, TWO], start_ns) as sent,
+        company(server, owners.secrets["company"], rig=RIG, two=TWO) as testbed,
+        asyncio.TaskGroup() as tasks,
+    ):
+        listening = [tasks.create_task(listen(testbed, one), name=one) for one in heard]
+        async with asyncio.timeout(5):
+            while not all(heard.values()):
+                await CLOCK.sleep(0.02)
+        standing = out.standing
+        at_ns = CLOCK.now_ns()
+        await owners.request("DELETE", f"/grants/{revoked}")
+        silent_from = len(sent) + 25  # half a second
+        async with asyncio.timeout(4):
+            while "two" not in ended or heard["rig"][-1] < silent_from:
+                await CLOCK.sleep(0.02)
+        async with asyncio.timeout(8):
+            while heard["rig"] != sent[int(heard["rig"][0]) : int(heard["rig"][-1]) + 1]:
+                await CLOCK.sleep(0.05)
+        assert out.standing == standing  # the gateway was not disturbed
+        assert heard["two"][-1] < silent_from
+        assert ended["two"] - at_ns < 2 * NS_PER_S
+        for one in listening:
+            one.cancel()
+
+
+async def test_who_was_connected_is_seen_by_the_owner(server, owners, tmp_path):
+    key = await gateway(owners)
+    specs = await described(owners, RIG)
+    await granted(owners, RIG)
+    start_ns = CLOCK.now_ns()
+    async with uplink(server, key, tmp_path, specs) as (up, _):
+        async with on_the_bus(server, owners.secrets["company"]):
+            async with sending(up, [RIG], start_ns) as sent:
+                await CLOCK.sleep(1)
+            async with asyncio.timeout(5):
+                while len(await stored(owners, RIG, start_ns)) < len(sent):
+                    await CLOCK.sleep(0.1)
+            (still,) = await sessions(owners, "company-owner")
+            assert still["until"] is None
+        async with asyncio.timeout(5):
+            while (ended := (await sessions(owners, "company-owner"))[0])["until"] is None:
+                await CLOCK.sleep(0.05)
+    assert (ended["stream"], ended["space"]) == (str(RIG), "live")
+    assert 1 / 60 <= ended["minutes"] + 0.01 < 0.2
+    assert ended["batches"] == len(sent)
+    gate = await sessions(owners, "gateway")
+    assert len(gate) == 1
+
+
+async def sessions(owners, principal):
+    found = await owners.request("GET", f"{EQUIPMENT}/access")
+    return [one for one in found["did"]["mqtt"] if one["principal"] == principal]
+
+
+async def test_a_command_reads_a_listing_to_its_last_page(server, owners, monkeypatch):
+    await gateway(owners)
+    await described(owners, RIG)
+    spaces = [f"run-{at}" for at in range(5)]
+    streams = [{"space": one, "stream": str(RIG)} for one in spaces]
+    await owners.request("POST", "/grants", json={"company": "company", "streams": streams})
+    monkeypatch.setenv("TESTBED_API", f"http://{server.api}")
+    monkeypatch.setenv("TESTBED_CREDENTIAL", owners.secret)
+    found = await api.everything("/grants", limit=2)
+    assert [one["space"] for one in found] == spaces

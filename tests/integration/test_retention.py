@@ -1,0 +1,271 @@
+"""Retention and deletion over real tables and both stores: what goes, and what proves it."""
+
+import asyncio
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from broker import clock
+from broker.batch import Gap, Series
+from broker.clock import NS_PER_S, SteppedClock
+from broker.errors import Forbidden, Unavailable
+from broker.messages import Held
+from broker.namespace import StreamAddress
+from broker.streams import Signal, StreamSpec
+from testbed_api.recorder.ledger import DeadLetter, Entries, Ledger, Life
+from testbed_api.registry.engine import open_engine
+from testbed_api.retention import enforcer, fingerprint
+from testbed_api.retention.deletions import Deletion, Deletions, Reason, Span
+from testbed_api.retention.enforcer import DAY_S, HOUR_S, Keeper
+from testbed_api.retention.fingerprint import EARLIEST_NS, LATEST_NS
+from testbed_api.stores import duckdb, influxdb
+from testbed_api.stores.port import Block, SeriesStore
+
+NOW_NS = clock.ns_of("2026-11-23T12:34:56Z")
+RIG = StreamAddress("factory", "pump-rig", "rig")
+FIRST = StreamSpec(RIG, (Signal("Pressure"), Signal("Current")), 1)
+SPEC = StreamSpec(RIG, (Signal("Flow"), Signal("Pressure")), 2)
+LIFE = Life("live", RIG, "e1")
+
+
+@dataclass(frozen=True, slots=True)
+class Bed:
+    store: SeriesStore
+    ledger: Ledger
+    keeper: Keeper
+    clock: SteppedClock
+
+    async def times(self, space="live"):
+        """{signal: its times}."""
+        specs = await self.keeper.deletions.specs(space, RIG)
+        found = {}
+        frames = fingerprint.samples(self.store, specs, space, from_ns=EARLIEST_NS, to_ns=LATEST_NS)
+        async for frame in frames:
+            for name, series in frame.series():
+                found.setdefault(name, []).extend(series.time_ns.tolist())
+        return found
+
+    async def gaps(self):
+        return await self.ledger.gaps("live", RIG, EARLIEST_NS, LATEST_NS)
+
+    async def proofs(self):
+        return await self.keeper.deletions.listed("live", RIG, 0, 100)
+
+
+@pytest.fixture(params=["duckdb", "influxdb"])
+def opened(request, tmp_path):
+    if request.param == "duckdb":
+        return duckdb.open(tmp_path / "samples.duckdb")
+    server = request.getfixturevalue("influxd")
+    return influxdb.open(
+        server.url, token=server.token, organisation=server.organisation, bucket=tmp_path.name
+    )
+
+
+@pytest.fixture
+async def bed(opened, tmp_path):
+    """Ten days of a sample an hour; `Current` ended with the first spec."""
+    async with open_engine(tmp_path) as engine, opened as store:
+        ledger, time = Ledger(engine), SteppedClock(NOW_NS)
+        for space in ("live", "run-1"):
+            for spec in (FIRST, SPEC):
+                await ledger.keep_spec(space, spec, 0)
+            await write(store, space, FIRST, "Current", 10 * 24, 9 * 24)
+            await write(store, space, SPEC, "Pressure", 10 * 24, 0)
+        yield Bed(store, ledger, Keeper(store, Deletions(engine), time), time)
+
+
+async def write(store, space, spec, name, since_h, until_h):
+    times = ago_ns(np.arange(since_h, until_h, -1, dtype=np.int64))
+    columns = Series(times, times / NS_PER_S, np.zeros(len(times), np.uint8))
+    await store.write([Block.of_series(space, spec, ((name, columns),))])
+
+
+def ago_ns(hours):
+    return NOW_NS - hours * HOUR_S * NS_PER_S
+
+
+def span(since_h, until_h, space="live"):
+    return Span(space, RIG, ago_ns(since_h), ago_ns(until_h))
+
+
+async def test_a_deletion_takes_the_span_and_proves_it(bed):
+    wanted = span(228, 216)
+    before = await fingerprint.fingerprint(
+        fingerprint.samples(
+            bed.store, [FIRST, SPEC], "live", from_ns=wanted.from_ns, to_ns=wanted.to_ns
+        )
+    )
+    (proof,) = await bed.keeper.delete(wanted, by="ada", why="a trial")
+    found = await bed.times()
+    assert len(found["Pressure"]) == 240 - 12
+    assert len(found["Current"]) == 24 - 12
+    assert not [time for time in found["Pressure"] if wanted.from_ns <= time < wanted.to_ns]
+    assert (proof.samples, proof.signals) == (24, {"Current": 12, "Pressure": 12})
+    assert (proof.sha256, proof.by, proof.why) == (before.sha256, "ada", "a trial")
+    assert (proof.reason, proof.done_ns) == (Reason.REQUEST, NOW_NS)
+    assert await bed.proofs() == [proof]
+    assert len((await bed.times("run-1"))["Pressure"]) == 240
+
+
+async def test_the_hole_is_one_gap_with_cause_deleted(bed):
+    of = [
+        Gap(("Pressure",), ago_ns(8), ago_ns(7), "server-overflow"),
+        Gap((), ago_ns(30), ago_ns(9), "gateway-down"),
+        Gap((), ago_ns(3), ago_ns(2), "gateway-down"),
+    ]
+    await bed.ledger.commit(Entries(gaps=[(LIFE, 1, one) for one in of]))
+    (proof,) = await bed.keeper.delete(span(10, 4), by="ada", why="")
+    assert proof.gaps == 1
+    hole = Gap((), ago_ns(10), ago_ns(5), "deleted")
+    assert await bed.gaps() == [of[1], hole, of[2]]
+    await bed.keeper.delete(span(12, 4), by="ada", why="")
+    assert await bed.gaps() == [of[1], replace(hole, from_ns=ago_ns(12)), of[2]]
+
+
+async def test_dead_letters_of_the_span_go_with_it(bed):
+    letters = [
+        DeadLetter("live", str(RIG), "bad", signal="Pressure", time_ns=ago_ns(5)),
+        DeadLetter("live", str(RIG), "not JSON", received_ns=ago_ns(5), payload=b"{"),
+        DeadLetter("live", str(RIG), "bad", signal="Pressure", time_ns=ago_ns(1)),
+    ]
+    await bed.ledger.commit(Entries(dead_letters=letters))
+    (proof,) = await bed.keeper.delete(span(6, 4), by="ada", why="")
+    assert proof.dead_letters == 2
+    left = await bed.ledger.dead_letters("live", RIG, 0, 10)
+    assert [one.time_ns for one in left] == [ago_ns(1)]
+
+
+async def test_what_is_held_stays_held(bed):
+    await bed.ledger.commit(Entries(held={LIFE: Held(7)}))
+    await bed.keeper.delete(span(240, 0), by="ada", why="")
+    assert await bed.ledger.held(LIFE) == Held(7)
+
+
+async def test_deleting_nothing_is_recorded_and_leaves_no_gap(bed):
+    (proof,) = await bed.keeper.delete(span(400, 300), by="ada", why="")
+    assert (proof.samples, proof.first_ns, proof.done_ns) == (0, None, NOW_NS)
+    assert await bed.gaps() == []
+
+
+async def test_retention_takes_what_is_too_old_in_every_space(bed):
+    await bed.keeper.deletions.keep(RIG, 7 * DAY_S)
+    await bed.keeper.enforce()
+    midnight = clock.ns_of("2026-11-16T00:00:00Z")
+    for space in ("live", "run-1"):
+        found = await bed.times(space)
+        assert "Current" not in found
+        assert min(found["Pressure"]) == midnight + 34 * 60 * NS_PER_S + 56 * NS_PER_S
+    (proof,) = await bed.proofs()
+    assert (proof.reason, proof.by) == (Reason.RETENTION, None)
+    assert (proof.span.from_ns, proof.span.to_ns) == (EARLIEST_NS, midnight)
+    (gap,) = await bed.gaps()
+    assert (gap.from_ns, gap.cause) == (ago_ns(240), "deleted")
+    assert gap.to_ns < midnight
+
+
+async def test_retention_has_nothing_to_say_until_there_is_more(bed):
+    await bed.keeper.deletions.keep(RIG, 2 * HOUR_S)
+    await bed.keeper.enforce()
+    await bed.keeper.enforce()
+    assert len(await bed.proofs()) == 1
+    await bed.clock.advance(3 * HOUR_S)
+    await bed.keeper.enforce()
+    first, second = await bed.proofs()
+    assert (first.samples, second.samples) == (240 + 24 - 2, 2)
+    (gap,) = await bed.gaps()
+    assert (gap.from_ns, gap.to_ns) == (ago_ns(240), ago_ns(1))
+
+
+async def test_a_stream_is_kept_for_ever_unless_somebody_says_otherwise(bed):
+    await bed.keeper.deletions.keep(RIG, HOUR_S)
+    await bed.keeper.deletions.keep(RIG, 2 * HOUR_S)
+    assert await bed.keeper.deletions.kept() == {RIG: 2 * HOUR_S}
+    await bed.keeper.deletions.keep(RIG, None)
+    await bed.keeper.enforce()
+    assert len((await bed.times())["Pressure"]) == 240
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["before the store", "after the store"])
+async def test_a_deletion_that_broke_off_is_brought_to_its_end(bed, gone):
+    wanted = span(10, 4)
+    found = await fingerprint.fingerprint(
+        fingerprint.samples(bed.store, [SPEC], "live", from_ns=wanted.from_ns, to_ns=wanted.to_ns)
+    )
+    asked = Deletion(wanted, Reason.REQUEST, "ada", "", NOW_NS)
+    await bed.keeper.deletions.begin(asked.of(found))
+    if gone:
+        await bed.store.delete("live", RIG, wanted.from_ns, wanted.to_ns)
+    await bed.keeper.resume()
+    (proof,) = await bed.proofs()
+    assert (proof.samples, proof.sha256, proof.done_ns) == (6, found.sha256, NOW_NS)
+    assert len((await bed.times())["Pressure"]) == 240 - 6
+    assert await bed.gaps() == [Gap((), ago_ns(10), ago_ns(5), "deleted")]
+
+
+async def test_what_comes_while_it_is_deleted_gets_a_record_of_its_own(bed):
+    wanted = span(10, 4)
+    asked = Deletion(wanted, Reason.REQUEST, "ada", "", NOW_NS)
+    await bed.keeper.deletions.begin(replace(asked, samples=1, sha256="of another time"))
+    await bed.keeper.resume()
+    first, second = await bed.proofs()
+    assert (first.samples, second.samples) == (1, 6)
+    assert first.done_ns == second.done_ns == NOW_NS
+
+
+class Refilled:
+    """A store to which somebody keeps writing what is deleted."""
+
+    def __init__(self, store):
+        self._store = store
+        self.deleted = 0
+
+    def read(self, window):
+        return self._store.read(window)
+
+    async def delete(self, *span):
+        await self._store.delete(*span)
+        self.deleted += 1
+        await write(self._store, "live", SPEC, "Pressure", 8, 8 - self.deleted)
+
+
+async def test_a_span_that_does_not_stay_empty_is_not_called_so(bed):
+    keeper = Keeper(Refilled(bed.store), bed.keeper.deletions, bed.clock)
+    with pytest.raises(Unavailable, match="came while they were deleted"):
+        await keeper.delete(span(10, 0), by="ada", why="")
+    assert {one.done_ns for one in await bed.proofs()} == {None}
+    await bed.keeper.resume()
+    assert {one.done_ns for one in await bed.proofs()} == {NOW_NS}
+
+
+class Forbidding:
+    """A store whose token was revoked."""
+
+    def __init__(self):
+        self.asked = 0
+
+    async def read(self, _window):
+        self.asked += 1
+        raise Forbidden("the token is not right")
+        yield
+
+
+async def test_a_store_that_refuses_does_not_end_the_server(bed):
+    await bed.keeper.deletions.keep(RIG, HOUR_S)
+    refusing = Forbidding()
+    async with asyncio.TaskGroup() as tasks:
+        keeper = Keeper(refusing, bed.keeper.deletions, bed.clock)
+        running = tasks.create_task(keeper.run(), name="keeper")
+        for looks in (1, 2):
+            async with asyncio.timeout(10):
+                while refusing.asked < looks:
+                    await asyncio.to_thread(lambda: None)
+            await bed.clock.advance(enforcer.EVERY_S)
+        running.cancel()
+
+
+def test_nothing_goes_before_its_time():
+    for keep_s in (HOUR_S, DAY_S, 7 * DAY_S, 400 * DAY_S):
+        late_ns = NOW_NS - keep_s * NS_PER_S - enforcer.expired_ns(NOW_NS, keep_s)
+        assert 0 <= late_ns < (DAY_S if keep_s >= 7 * DAY_S else HOUR_S) * NS_PER_S

@@ -1,0 +1,43 @@
+"""Who could read: what the view says of a span is what the policy says of each of its moments."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker import access_history, policy
+from broker.namespace import StreamTopic, Verb
+from broker.rights import Action, PrincipalKind, Span
+from tests.property import test_policy as laws
+
+
+@given(laws.RIGHTS, laws.EQUIPMENT, st.integers(0, 20))
+def test_the_view_of_a_moment_is_what_the_policy_says_then(rights, equipment, at_ns):
+    found = list(access_history.readers(rights, equipment, Span(at_ns, at_ns + 1)))
+    told = {(one.principal, one.entry) for one in found}
+    assert len(told) == len(found)
+    entries = {one.entry for one in rights.grants} | rights.known
+    entries |= {one for who in rights.principals for one in who.scope.reads | who.scope.writes}
+    decided = {
+        ("p", one)
+        for one in entries
+        if one.address.owner == equipment and _reads(rights, one, at_ns)
+    }
+    assert told == decided
+
+
+@given(laws.RIGHTS, laws.EQUIPMENT)
+def test_each_right_is_told_whole_and_holds_all_the_time(rights, equipment):
+    for one in access_history.readers(rights, equipment, Span(0, 100)):
+        end_ns = one.span.until_ns if one.span.until_ns is not None else 25
+        assert all(_reads(rights, one.entry, at) for at in range(one.span.from_ns, end_ns))
+        if one.grant is not None:
+            (grant, *_) = [each for each in rights.grants if each.id == one.grant]
+            assert grant.company == one.organisation
+        else:
+            assert one.organisation == one.entry.address.organisation
+
+
+def _reads(rights, entry, at_ns):
+    who = rights.principal("p", at_ns)
+    topic = StreamTopic(entry.space, Verb.DATA, entry.address)
+    allowed = policy.decide(rights, "p", Action.SUBSCRIBE, topic, at_ns).allowed
+    return allowed and who.kind is not PrincipalKind.SYSTEM

@@ -1,0 +1,165 @@
+"""The mapping file: every mistake is found, with its line."""
+
+from pathlib import Path
+
+import pytest
+
+from broker.errors import Invalid
+from broker.streams import Trigger
+from gateway.links.mqtt.payloads import Reading, TimeForm
+from gateway.mapping import model
+from gateway.mapping.model import Policy, Security
+
+GOOD = """\
+organisation: factory
+equipment: rig
+kind: simulated
+opcua:
+  url: opc.tcp://127.0.0.1:4840
+  security: none
+streams:
+  s:
+    period_s: 2
+    signals:
+      a:
+        node: nsu=urn:x;s=A
+        low: 0
+        high: 1
+      b: {node: i=2, dtype: string}
+"""
+
+
+SAFE = "security: sign-and-encrypt"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "kind: simulated",
+            "knd: simulated",
+            "m:3: knd: there is no such field; did you mean 'kind'?",
+        ),
+        ("kind: simulated", "kind: toy", "m:3: kind: "),
+        ("security: none", "security: sign", "m:6: opcua.security: "),
+        (
+            "  security: none\n",
+            "",
+            "m:4: opcua.security: this field is missing; write sign-",
+        ),
+        ("security: none", "security: none\n  user: rig", "m:7: opcua.user: with security none it"),
+        ("security: none", "security: none\n  policy: Basic256Sha256", "m:7: opcua.policy: with"),
+        ("security: none", f"{SAFE}\n  policy: Basic128Rsa15", "m:7: opcua.policy: "),
+        ("security: none", f"{SAFE}\n  user: a\n  user_certificate: yes", "m:8: opcua.user_cert"),
+        ("opc.tcp://127", "opc.tcp://rig:secret@127", "m:5: opcua.url: who signs in does not"),
+        ("127.0.0.1:4840", "127.0.0.1", "m:5: opcua.url: 'opc.tcp://127.0.0.1' is not the address"),
+        ("127.0.0.1:4840", "127.0.0.1:x", "m:5: opcua.url: "),
+        ("equipment: rig", "equipment: Rig", "m:2: equipment: "),
+        ("high: 1", "high: 0", "m:11: streams.s.signals.a: low 0 must be below high 0"),
+        (
+            "dtype: string",
+            "dtype: string, low: 1",
+            "m:15: streams.s.signals.b: a string has no low",
+        ),
+        ("dtype: string", "dtype: string, deadband: 1", "a string has no deadband"),
+        ("dtype: string", "dtype: bool, deadband: 1", "a bool has no deadband"),
+        ("low: 0", "unit: metres", "m:13: streams.s.signals.a.unit: "),
+        ("nsu=urn:x;s=A", "ns=2;s=A", "m:12: streams.s.signals.a.node: "),
+        ("period_s: 2", "period_s: soon", "m:9: streams.s.period_s: "),
+        (
+            "      b:",
+            "      a:",
+            "m:15: streams.s.signals.a: it stands twice; the first is on line 11",
+        ),
+        ("{node: i=2, dtype: string}", "&b {node: *b}", "m:15: streams.s.signals.b.node: an alias"),
+        (
+            "kind: simulated",
+            "kind: simulated\n[a, b]: 1",
+            "m:4: : a field's name must be a plain text",
+        ),
+        ("organisation: factory", "organisation: [", "this is not YAML"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line(old: str, new: str, said: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        model.read(GOOD.replace(old, new), "m")
+    assert said in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(Invalid, match="3 mistakes"):
+        model.read(
+            GOOD.replace("rig", "R")
+            .replace("period_s: 2", "period_s: -1")
+            .replace("high: 1", "high: 0"),
+            "m",
+        )
+
+
+def test_the_load_on_the_server_is_the_sum_over_its_streams() -> None:
+    assert model.read(GOOD, "m").asked_per_s == 1.0
+
+
+def test_the_example_is_right() -> None:
+    path = Path(__file__).parents[4] / "examples/pump-rig/mapping.yaml"
+    assert len(model.load(path).streams[0].items) == 8
+
+
+OVER_MQTT = """\
+organisation: factory
+equipment: press
+kind: real
+mqtt:
+  url: mqtt://127.0.0.1:1883
+streams:
+  s:
+    signals:
+      a: {topic: press/a}
+      b: {topic: press/state, value: /b, time: /ts, time_format: ms, dtype: bool}
+"""
+
+
+def test_a_mapping_over_mqtt_says_where_each_signal_is_found() -> None:
+    (stream,) = model.read(OVER_MQTT, "m").streams
+    assert stream.spec.trigger is Trigger.TIMESTAMP
+    assert [one.source for one in stream.items] == [
+        Reading("press/a"),
+        Reading("press/state", ("b",), ("ts",), TimeForm.MS),
+    ]
+    assert [one.node for one in stream.spec.signals] == ["press/a", "press/state#/b"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("url: mqtt:", "url: http:", "m:5: mqtt.url: "),
+        ("127.0.0.1:1883", "me:secret@127.0.0.1", "m:5: mqtt.url: "),
+        ("press/a}", "press/+}", "m:9: streams.s.signals.a.topic: topic 'press/+' is not one"),
+        ("value: /b", "value: b", "m:10: streams.s.signals.b.value: 'b' is no JSON Pointer"),
+        ("topic: press/a", "node: i=1", "m:9: streams.s.signals.a.topic: this field is missing"),
+        ("topic: press/a", "topic: x, node: i=1", "signals.a.node: mqtt knows no such field"),
+        (
+            "    signals",
+            "    trigger: value\n    signals",
+            "m:8: s: over MQTT every message counts",
+        ),
+        ("mqtt:\n  url: mqtt://127.0.0.1:1883\n", "", "m:1: say where the machine is read"),
+    ],
+)
+def test_a_mistake_in_a_mapping_over_mqtt_is_told(old: str, new: str, said: str) -> None:
+    assert old in OVER_MQTT
+    with pytest.raises(Invalid) as caught:
+        model.read(OVER_MQTT.replace(old, new), "m")
+    assert said in str(caught.value)
+
+
+def test_security_is_had_as_it_is_written() -> None:
+    assert model.read(GOOD, "m").server.security is None
+    safe = GOOD.replace("security: none", SAFE)
+    assert model.read(safe, "m").server.security == Security(
+        Policy.BASIC256_SHA256, "", as_certificate=False, host="127.0.0.1"
+    )
+    more = f"{SAFE}\n  policy: Aes256Sha256RsaPss\n  user: rig\n  certificate_host: plc-1"
+    assert model.read(GOOD.replace("security: none", more), "m").server.security == Security(
+        Policy.AES256_SHA256_RSA_PSS, "rig", as_certificate=False, host="plc-1"
+    )

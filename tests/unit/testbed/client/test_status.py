@@ -1,0 +1,53 @@
+"""The operator's screen."""
+
+import io
+
+from rich.console import Console
+
+from broker.clock import SteppedClock, ns_of
+from testbed.client import status
+
+NOW = SteppedClock(ns_of("2026-11-23T12:00:00Z"))
+
+
+def row(stream: str, **changed: object) -> dict[str, object]:
+    return {
+        "stream": f"factory/rig/{stream}",
+        "space": "live",
+        "state": "fresh",
+        "last": "2026-11-23T11:59:58Z",
+        "alarms": [],
+        "gaps": 0,
+        "dead_letters": 0,
+    } | changed
+
+
+def shown(*streams: dict[str, object], **changed: object) -> str:
+    told = {"since": "2026-11-23T11:00:00Z", "interrupted": None, "broker": True} | changed
+    text = io.StringIO()
+    out = Console(file=text, width=160)
+    status.show(told | {"streams": list(streams)}, out, NOW)
+    return text.getvalue()
+
+
+def test_what_is_worst_stands_first() -> None:
+    text = shown(
+        row("well"),
+        row("holed", gaps=3),
+        row("alarmed", alarms=["node i=5 is [missing]"]),
+        row("silent", state="stale", last="2026-11-23T09:00:00Z"),
+        row("new", state=None, last=None),
+    )
+    order = [text.index(name) for name in ("rig/silent", "rig/alarmed", "rig/holed", "rig/new")]
+    assert order == sorted(order)
+    assert "node i=5 is [missing]" in text
+    assert "3.0 h" in text
+    assert "2.0 s" in text
+    assert "never" in text
+    assert "5 streams, 1 stale" in text
+    assert "\x1b" not in text  # colour is for terminals
+
+
+def test_a_recorder_that_waits_is_said_before_all_else() -> None:
+    text = shown(row("well"), interrupted="the disk is full", broker=False)
+    assert text.startswith("recording is interrupted: the disk is full\nthe API is not connected")
