@@ -1,4 +1,4 @@
-"""The recorder at work: in the server's process, or in one of its own."""
+"""Runs the recorder: in the server's process, or in a process of its own."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,25 +15,25 @@ from broker.settings import BusSettings
 from testbed_api import persistence
 from testbed_api.persistence import Data
 from testbed_api.recorder import metrics
-from testbed_api.recorder.recorder import Disk, Pace, Recorder
+from testbed_api.recorder.recorder import Disk, Recorder, RecorderPace
 from testbed_api.settings import ServerSettings
 from testbed_api.system_secrets import RECORDER
 
 BEAT_S = 5.0
 BROKER = "broker"
-"""Folder of an embedded broker in the data folder."""
+"""Folder of an embedded broker within the data folder."""
 GATHER_EMBEDDED_S = 0.1
 GATHER_S = 1.0
-"""InfluxDB's work for a request is spread over all that is in it."""
+"""Longer than embedded: InfluxDB works once per request, so large requests cost less."""
 
 
 @asynccontextmanager
 async def recording(
-    settings: ServerSettings, kept: Data, bus_settings: BusSettings, clock: Clock
+    settings: ServerSettings, data: Data, bus_settings: BusSettings, clock: Clock
 ) -> AsyncIterator[Recorder]:
-    """A recorder in this process, until left."""
+    """Run a recorder in this process until the context is left."""
     async with client.open(bus_settings, clock, client_id=RECORDER, durable=True) as bus:
-        recorder = _recorder(settings, bus, kept, clock)
+        recorder = _recorder(settings, bus, data, clock)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(recorder.run(), name="recorder")
             try:
@@ -43,12 +43,12 @@ async def recording(
 
 
 async def record(settings: ServerSettings, bus_settings: BusSettings, clock: Clock) -> None:
-    """A recorder in a process of its own, until cancelled."""
+    """Run a recorder in a process of its own until cancelled."""
     async with (
-        persistence.shared(settings) as kept,
+        persistence.shared(settings) as data,
         client.open(bus_settings, clock, client_id=RECORDER, durable=True) as bus,
     ):
-        recorder = _recorder(settings, bus, kept, clock)
+        recorder = _recorder(settings, bus, data, clock)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(recorder.run(), name="recorder")
             if settings.alive_file is not None:
@@ -61,13 +61,13 @@ async def record(settings: ServerSettings, bus_settings: BusSettings, clock: Clo
 
 
 async def _page(recorder: Recorder) -> bytes:
-    told = asdict(recorder.counts) | {"interrupted": int(bool(recorder.interrupted))}
-    return metrics.page(told)
+    counts = asdict(recorder.counts) | {"interrupted": int(bool(recorder.interrupted))}
+    return metrics.page(counts)
 
 
-def _recorder(settings: ServerSettings, bus: client.Bus, kept: Data, clock: Clock) -> Recorder:
+def _recorder(settings: ServerSettings, bus: client.Bus, data: Data, clock: Clock) -> Recorder:
     usual_s = GATHER_EMBEDDED_S if settings.influxdb is None else GATHER_S
-    pace = Pace(
+    pace = RecorderPace(
         gather_s=settings.recorder_gather_s or usual_s,
         gather_bytes=settings.recorder_gather_bytes,
         inbox=settings.recorder_inbox,
@@ -77,9 +77,9 @@ def _recorder(settings: ServerSettings, bus: client.Bus, kept: Data, clock: Cloc
     settings.folder.mkdir(parents=True, exist_ok=True)
     return Recorder(
         bus,
-        store=kept.store,
-        ledger=kept.ledger,
-        kind_of=kept.registry.kind_of,
+        store=data.store,
+        ledger=data.ledger,
+        kind_of=data.registry.kind_of,
         clock=clock,
         pace=pace,
         disk=Disk(settings.folder, settings.free_bytes + _broker_bytes(settings)),
@@ -87,13 +87,13 @@ def _recorder(settings: ServerSettings, bus: client.Bus, kept: Data, clock: Cloc
 
 
 def _broker_bytes(settings: ServerSettings) -> int:
-    """What an embedded broker may take of the same disk: recording leaves it that."""
+    """Bytes that an embedded broker may still take of the same disk; recording leaves them free."""
     folder = settings.folder / BROKER
     return storage_limits.cap(folder, settings.broker_bytes) if folder.exists() else 0
 
 
 async def _beat(file: Path, bus: client.Bus, recorder: Recorder, clock: Clock) -> None:
-    """Touch the file while all is well; a health check looks how old it is."""
+    """Touch the file while recording works; a health check looks at its age."""
     while True:
         if bus.is_connected and not recorder.interrupted:
             await asyncio.to_thread(file.touch)

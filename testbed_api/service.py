@@ -37,7 +37,7 @@ from testbed_api.http.dependencies import Parts
 from testbed_api.http.server import answering, listening
 from testbed_api.limits.quotas import Limits
 from testbed_api.persistence import Data
-from testbed_api.recorder.freshness import Freshness
+from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.recorder import Recorder
 from testbed_api.recorder_process import BROKER, recording
 from testbed_api.registry.registry import Registry
@@ -222,7 +222,7 @@ async def _working(
             Keeper(kept.store, kept.deletions, clock),
             Dumper(kept.engine, kept.store, kept.deletions, clock),
             bus,
-            Freshness(clock),
+            FreshnessTracker(clock),
             clock,
             broker.disconnect,
             partial(_counts, recorder),

@@ -17,7 +17,7 @@ from testbed_api.domain.audit import Act
 from testbed_api.http.middleware import audit
 from testbed_api.limits.quotas import Limits
 from testbed_api.limits.sign_in_attempts import Failures
-from testbed_api.recorder.freshness import Freshness
+from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.access_log import Counted
 from testbed_api.registry.registry import Registry
@@ -52,7 +52,7 @@ class Parts:
     keeper: Keeper
     dumper: Dumper
     bus: client.Bus
-    freshness: Freshness
+    freshness: FreshnessTracker
     clock: Clock
     disconnect: Callable[[str], Awaitable[None]]
     recorded: Callable[[], Mapping[str, int]]

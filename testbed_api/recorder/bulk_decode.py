@@ -1,8 +1,8 @@
-"""Many documents read as one, so that what a document costs is not paid for each.
+"""Decodes many documents in one pass, which saves the cost of a document for each of them.
 
-Only what is plain is read so: one frame whose cells are nothing but finite numbers, of a stream
-that has float64 signals only.  All else is for `codec.fit`, document by document, which also knows
-why something does not fit.  A property holds that both read the same.  Pure.
+It takes plain documents only: one frame whose cells are all finite numbers, of a stream with
+float64 signals.  The others are decoded one by one by `codec.fit`, which also says why a sample
+does not fit.  A property test holds both to the same result.  Pure.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,9 +36,10 @@ class Group:
     documents: Sequence[Document]
 
 
-class Piece(NamedTuple):
-    """What one document has in a frame.  at: its place in the group.  size: how many it has along
-    the frame's time stamps.
+class DocumentPiece(NamedTuple):
+    """The part of a frame that comes from one document.
+
+    at: index of the document in its group.  size: its number of time stamps.
     """
 
     at: int
@@ -46,19 +47,19 @@ class Piece(NamedTuple):
 
 
 @dataclass(slots=True)
-class Joined:
-    """What was read of a group: frames, each with the pieces it is made of, in their order.
+class DecodedGroup:
+    """The frames of a group, each with the documents it was decoded from, in their order.
 
-    apart: places of the documents that are to be read one by one.
+    apart: indexes of the documents that must be decoded one by one.
     """
 
-    frames: list[tuple[Wide | Long, list[Piece]]] = field(default_factory=list)
+    frames: list[tuple[Wide | Long, list[DocumentPiece]]] = field(default_factory=list)
     apart: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
-class _Plain:
-    """A frame that holds numbers only, in lists of matching lengths."""
+class _PlainFrame:
+    """A frame of numbers only, in lists of matching lengths."""
 
     group: int
     at: int
@@ -75,30 +76,30 @@ class _Plain:
         return self.signals, self.size
 
 
-def join(groups: Sequence[Group]) -> list[Joined]:
-    """Read the documents of each group, as many at once as are plain."""
-    told = [Joined() for _ in groups]
-    long: list[_Plain] = []
-    wide: list[_Plain] = []
+def decode(groups: Sequence[Group]) -> list[DecodedGroup]:
+    """Decode the documents of each group; the plain ones of all groups at once."""
+    results = [DecodedGroup() for _ in groups]
+    long: list[_PlainFrame] = []
+    wide: list[_PlainFrame] = []
     for number, group in enumerate(groups):
         floats = set(group.spec.dtypes) == _FLOATS
         for at, document in enumerate(group.documents):
-            found = _plain(number, at, document, group.spec) if floats else None
-            if found is None:
-                told[number].apart.append(at)
+            item = _plain(number, at, document, group.spec) if floats else None
+            if item is None:
+                results[number].apart.append(at)
             else:
-                (long if "signal" in found.raw else wide).append(found)
-    _add_long(told, groups, long)
-    wide.sort(key=lambda one: one.shape)  # stable: groups and documents stay in order
-    for _, alike in groupby(wide, key=lambda one: one.shape):
-        _add_wide(told, groups, list(alike))
-    for joined in told:
-        joined.apart.sort()
-    return told
+                (long if "signal" in item.raw else wide).append(item)
+    _add_long(results, groups, long)
+    wide.sort(key=lambda item: item.shape)  # stable: groups and documents stay in order
+    for _, alike in groupby(wide, key=lambda item: item.shape):
+        _add_wide(results, groups, list(alike))
+    for result in results:
+        result.apart.sort()
+    return results
 
 
-def piece(frame: Wide | Long, start: int, size: int) -> Wide | Long:
-    """A part of a joined frame: `size` time stamps from `start` on."""
+def slice_frame(frame: Wide | Long, start: int, size: int) -> Wide | Long:
+    """A part of a decoded frame: `size` time stamps from `start` on."""
     part = slice(start, start + size)
     if isinstance(frame, Wide):
         columns = {name: column[part] for name, column in frame.values.items()}
@@ -117,8 +118,8 @@ def piece(frame: Wide | Long, start: int, size: int) -> Wide | Long:
 # --- what is plain --------------------------------------------------------------------------------
 
 
-def _plain(group: int, at: int, document: Document, spec: StreamSpec) -> _Plain | None:
-    """The document's only frame if it is plain."""
+def _plain(group: int, at: int, document: Document, spec: StreamSpec) -> _PlainFrame | None:
+    """The only frame of a document if it is plain, else None."""
     if len(document.frames) != 1 or document.spec_version != spec.version:
         return None
     (raw,) = document.frames
@@ -132,7 +133,7 @@ def _plain(group: int, at: int, document: Document, spec: StreamSpec) -> _Plain 
         return None
     if not -MOST_NS < start_ns < MOST_NS:
         return None
-    return _Plain(group, at, start_ns, len(spec.names), raw)
+    return _PlainFrame(group, at, start_ns, len(spec.names), raw)
 
 
 def _is_long(raw: Mapping[str, Any]) -> bool:
@@ -146,7 +147,7 @@ def _is_long(raw: Mapping[str, Any]) -> bool:
 
 
 def _is_wide(raw: Mapping[str, Any], spec: StreamSpec) -> bool:
-    """Whether it holds all signals of the spec, in its order."""
+    """Whether a wide frame is plain: all signals of the spec, in its order, floats only."""
     if raw.keys() != _WIDE or type(raw["values"]) is not dict:
         return False
     columns, count = raw["values"], len(raw["dt"])
@@ -160,87 +161,98 @@ def _is_wide(raw: Mapping[str, Any], spec: StreamSpec) -> bool:
     )
 
 
-def _ints(found: object) -> bool:
-    """Whether it is a list of integers, at least one."""
-    return type(found) is list and set(map(type, found)) == {int}
+def _ints(raw: object) -> bool:
+    """Whether `raw` is a list of integers, at least one."""
+    return type(raw) is list and set(map(type, raw)) == {int}
 
 
 # --- together -------------------------------------------------------------------------------------
 
 
-def _add_long(told: Sequence[Joined], groups: Sequence[Group], plain: Sequence[_Plain]) -> None:
-    """Read long frames of all groups as one, then cut it by groups."""
+def _add_long(
+    results: Sequence[DecodedGroup], groups: Sequence[Group], plain: Sequence[_PlainFrame]
+) -> None:
+    """Decode the long frames of all groups as one array, then cut it by group."""
     if not plain:
         return
-    sizes = np.array([one.size for one in plain])
-    offsets = _integers([one.raw["dt"] for one in plain])
-    signal = _integers([one.raw["signal"] for one in plain])
-    values = _floats([one.raw["value"] for one in plain])
+    sizes = np.array([item.size for item in plain])
+    offsets = _integers([item.raw["dt"] for item in plain])
+    signal = _integers([item.raw["signal"] for item in plain])
+    values = _floats([item.raw["value"] for item in plain])
     fits: _Flags = np.isfinite(values) & _near(offsets)
-    fits &= (signal >= 0) & (signal < np.repeat([one.signals for one in plain], sizes))
+    fits &= (signal >= 0) & (signal < np.repeat([item.signals for item in plain], sizes))
     if not fits.all():
         by_document = np.logical_and.reduceat(fits, np.cumsum(sizes) - sizes)
-        _add_long(told, groups, _fitting(told, plain, by_document))
+        _add_long(results, groups, _fitting(results, plain, by_document))
         return
     index = signal.astype(np.int32)
-    times = np.repeat([one.start_ns for one in plain], sizes) + offsets
+    times = np.repeat([item.start_ns for item in plain], sizes) + offsets
     good = np.zeros(len(times), np.uint8)
     end = 0
-    for number, mine in _by_group(plain):
-        start, end = end, end + sum(one.size for one in mine)
+    for number, members in _by_group(plain):
+        start, end = end, end + sum(item.size for item in members)
         part, spec = slice(start, end), groups[number].spec
         frame = Long(times[part], index[part], values[part], good[part], spec.names, spec.dtypes)
-        told[number].frames.append((frame, [Piece(one.at, one.size) for one in mine]))
+        results[number].frames.append(
+            (
+                frame,
+                [DocumentPiece(item.at, item.size) for item in members],
+            )
+        )
 
 
-def _add_wide(told: Sequence[Joined], groups: Sequence[Group], plain: Sequence[_Plain]) -> None:
-    """Read wide frames of one shape as one, then cut it by groups."""
+def _add_wide(
+    results: Sequence[DecodedGroup], groups: Sequence[Group], plain: Sequence[_PlainFrame]
+) -> None:
+    """Decode the wide frames of one shape as one array, then cut it by group."""
     if not plain:
         return
     signals, size = plain[0].shape
-    offsets = _integers([one.raw["dt"] for one in plain])
-    lists = list(chain.from_iterable(one.raw["values"].values() for one in plain))
+    offsets = _integers([item.raw["dt"] for item in plain])
+    lists = list(chain.from_iterable(item.raw["values"].values() for item in plain))
     cells = _floats(lists).reshape(len(plain), signals, size)
     near = np.logical_and.reduce(_near(offsets).reshape(-1, size), axis=1)
     fits: _Flags = np.logical_and.reduce(np.isfinite(cells), axis=(1, 2)) & near
     if not fits.all():
-        _add_wide(told, groups, _fitting(told, plain, fits))
+        _add_wide(results, groups, _fitting(results, plain, fits))
         return
-    times = np.repeat([one.start_ns for one in plain], size) + offsets
+    times = np.repeat([item.start_ns for item in plain], size) + offsets
     rows = np.ascontiguousarray(cells.transpose(0, 2, 1)).reshape(-1, signals)
     end = 0
-    for number, mine in _by_group(plain):
-        start, end = end, end + len(mine) * size
+    for number, members in _by_group(plain):
+        start, end = end, end + len(members) * size
         frame = Wide(times[start:end], ColumnArray(groups[number].spec.names, rows[start:end].T))
-        told[number].frames.append((frame, [Piece(one.at, size) for one in mine]))
+        results[number].frames.append((frame, [DocumentPiece(item.at, size) for item in members]))
 
 
-def _fitting(told: Sequence[Joined], plain: Sequence[_Plain], fits: _Flags) -> list[_Plain]:
-    """Set apart what has a number out of its range; the others."""
-    for one, does in zip(plain, fits.tolist(), strict=True):
+def _fitting(
+    results: Sequence[DecodedGroup], plain: Sequence[_PlainFrame], fits: _Flags
+) -> list[_PlainFrame]:
+    """The frames that fit; those with a number out of range are set apart."""
+    for item, does in zip(plain, fits.tolist(), strict=True):
         if not does:
-            told[one.group].apart.append(one.at)
-    return [one for one, does in zip(plain, fits.tolist(), strict=True) if does]
+            results[item.group].apart.append(item.at)
+    return [item for item, does in zip(plain, fits.tolist(), strict=True) if does]
 
 
-def _by_group(plain: Sequence[_Plain]) -> Iterator[tuple[int, list[_Plain]]]:
-    for number, mine in groupby(plain, key=lambda one: one.group):
-        yield number, list(mine)
+def _by_group(plain: Sequence[_PlainFrame]) -> Iterator[tuple[int, list[_PlainFrame]]]:
+    for number, members in groupby(plain, key=lambda item: item.group):
+        yield number, list(members)
 
 
 def _near(offsets: npt.NDArray[np.int64]) -> _Flags:
-    """Which offsets can be added to a start in int64."""
+    """Mask of the offsets that can be added to a start in int64."""
     return (offsets > -MOST_NS) & (offsets < MOST_NS)
 
 
 def _integers(lists: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
-    """All of them behind one another; what is beyond int64 as ±MOST_NS, which nothing may be."""
+    """All integers in one array; those beyond int64 become ±MOST_NS, which is out of range."""
     count = sum(map(len, lists))
     try:
         return np.fromiter(chain.from_iterable(lists), np.int64, count)
     except OverflowError:
-        kept = (min(max(one, -MOST_NS), MOST_NS) for one in chain.from_iterable(lists))
-        return np.fromiter(kept, np.int64, count)
+        clamped = (min(max(number, -MOST_NS), MOST_NS) for number in chain.from_iterable(lists))
+        return np.fromiter(clamped, np.int64, count)
 
 
 def _floats(lists: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:

@@ -1,7 +1,7 @@
-"""What becomes of messages: samples to be stored, gaps, dead letters, or a longer wait.  Pure.
+"""Classifies messages: samples to be stored, gaps, dead letters, or a longer wait.  Pure.
 
-What a message needs to be understood (its spec, the kind of its equipment, what is held already)
-must be known before; what is not known yet makes it wait.
+The lookups that a message needs (its spec, the kind of its equipment, the ranges held already) are
+made before; a message whose lookups found nothing yet waits.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,168 +14,192 @@ from broker.messages import Held
 from broker.namespace import EquipmentAddress, StreamTopic
 from broker.streams import StreamSpec
 from testbed_api.recorder import bulk_decode
-from testbed_api.recorder.flush import Arrived, Flush, Origin, SpecKey
-from testbed_api.recorder.ledger import DeadLetter, Life, SetAside
+from testbed_api.recorder.flush import BlockOrigin, Flush, ReceivedMessage, SpecKey
+from testbed_api.recorder.ledger import DeadLetter, SetAside, StreamEpoch
 from testbed_api.stores.port import Block
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What is known so far."""
+class Lookups:
+    """Specs, kinds of equipment and held ranges that were found so far."""
 
     specs: Mapping[SpecKey, StreamSpec]
     kinds: Mapping[EquipmentAddress, EquipmentKind]
-    held: Mapping[Life, Held]
+    held: Mapping[StreamEpoch, Held]
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long, and how many, messages may wait for their spec."""
+class WaitLimits:
+    """Limits of waiting for a spec: time in ns, and number of messages."""
 
     wait_ns: int
     most: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """What is known of the messages of one topic, epoch and spec, and what is taken of them.
+class _TopicGroup:
+    """The messages of one topic, epoch and spec, with their lookups.
 
-    source: what each of them must say.  seqs: the sequence numbers that this flush deals with.
+    seqs: the sequence numbers that this flush settles.  accepted: messages to be decoded.
     """
 
-    life: Life
+    life: StreamEpoch
     spec: StreamSpec | None
     kind: EquipmentKind | None
     held: Held
     seqs: set[int]
-    taken: list[tuple[Arrived, codec.Document]] = field(default_factory=list)
+    accepted: list[tuple[ReceivedMessage, codec.Document]] = field(default_factory=list)
 
 
-def sift(candidates: Iterable[Arrived], known: Known, *, now_ns: int, patience: Patience) -> Flush:
-    """Turn messages into what is to be stored; what lacks its spec or its equipment waits on."""
+def classify(
+    candidates: Iterable[ReceivedMessage], lookups: Lookups, *, now_ns: int, limits: WaitLimits
+) -> Flush:
+    """Sort messages into a flush; those without spec or registered equipment wait on."""
     flush = Flush(now_ns)
-    ways: dict[tuple[str, str | None, int], _Way] = {}
-    for one in candidates:
-        topic, document = one.topic, one.document
+    topic_groups: dict[tuple[str, str | None, int], _TopicGroup] = {}
+    for message in candidates:
+        topic, document = message.topic, message.document
         if topic is not None and topic.verb is namespace.Verb.SPEC:
-            flush.done.append(one.message)  # it was kept before, or buried
+            flush.done.append(message.message)  # it was stored before, or became a dead letter
         elif topic is None or document is None:
-            flush.bury(one, one.reason)
-            _end(flush, one)
+            flush.dead_letter(message, message.reason)
+            _finish(flush, message)
         else:
-            key = (one.message.topic, document.epoch, document.spec_version)
-            way = ways.get(key)
-            if way is None:
-                way = ways[key] = _way(flush, topic, document, known)
-            _sift_one(flush, way, one, document, patience)
-    _read(flush, ways.values())
+            key = (message.message.topic, document.epoch, document.spec_version)
+            topic_group = topic_groups.get(key)
+            if topic_group is None:
+                topic_group = topic_groups[key] = _topic_group_of(flush, topic, document, lookups)
+            _classify_message(flush, topic_group, message, document, limits)
+    _read(flush, topic_groups.values())
     flush.seqs = {life: seqs for life, seqs in flush.seqs.items() if seqs}
     return flush
 
 
-def _way(flush: Flush, topic: StreamTopic, document: codec.Document, known: Known) -> _Way:
-    life = Life(topic.space, topic.address, document.epoch or "")
-    return _Way(
+def _topic_group_of(
+    flush: Flush, topic: StreamTopic, document: codec.Document, lookups: Lookups
+) -> _TopicGroup:
+    life = StreamEpoch(topic.space, topic.address, document.epoch or "")
+    return _TopicGroup(
         life=life,
-        spec=known.specs.get((topic.space, topic.address, document.spec_version)),
-        kind=known.kinds.get(topic.address.owner),
-        held=known.held.get(life, Held(0)),
+        spec=lookups.specs.get((topic.space, topic.address, document.spec_version)),
+        kind=lookups.kinds.get(topic.address.owner),
+        held=lookups.held.get(life, Held(0)),
         seqs=flush.seqs[life],
     )
 
 
-def _sift_one(
-    flush: Flush, way: _Way, one: Arrived, document: codec.Document, patience: Patience
+def _classify_message(
+    flush: Flush,
+    topic_group: _TopicGroup,
+    message: ReceivedMessage,
+    document: codec.Document,
+    limits: WaitLimits,
 ) -> None:
-    """Take a message, let it wait, or pass over what is held already.
+    """Accept one message, let it wait, or skip it because it is held already.
 
-    What was set aside is counted as held and not stored yet.
+    A message that was set aside counts as held though it is not stored yet.
     """
     seq = document.seq
-    if seq is not None and one.set_aside is None and (seq in way.seqs or seq in way.held):
+    if (
+        seq is not None
+        and message.set_aside is None
+        and (seq in topic_group.seqs or seq in topic_group.held)
+    ):
         flush.repeated += 1
-        flush.asked.add((way.life.space, way.life.stream.owner))
-    elif way.spec is None or way.kind is None:
-        if one.set_aside is not None or _waits(flush, one, patience):
+        flush.mark_requests.add((topic_group.life.space, topic_group.life.stream.owner))
+    elif topic_group.spec is None or topic_group.kind is None:
+        if message.set_aside is not None or _waits(flush, message, limits):
             return
-        kept = SetAside(one.message.topic, one.message.payload, flush.now_ns)
-        flush.entries.set_aside.append(kept)
-        _count_in(way, document)
+        waiting_message = SetAside(message.message.topic, message.message.payload, flush.now_ns)
+        flush.entries.set_aside.append(waiting_message)
+        _count_as_held(topic_group, document)
     else:
-        _take(flush, way, one, document)
-        _count_in(way, document)
-    _end(flush, one)
+        _accept(flush, topic_group, message, document)
+        _count_as_held(topic_group, document)
+    _finish(flush, message)
 
 
-def _take(flush: Flush, way: _Way, one: Arrived, document: codec.Document) -> None:
-    """Take what says rightly where it comes from."""
-    assert way.kind is not None  # noqa: S101 - for the types: it was looked at
-    expected = source_of(way.kind, way.life.space)
+def _accept(
+    flush: Flush, topic_group: _TopicGroup, message: ReceivedMessage, document: codec.Document
+) -> None:
+    """Accept a document that states the source its equipment and space call for."""
+    assert topic_group.kind is not None  # noqa: S101 - for the types: it was looked at
+    expected = source_of(topic_group.kind, topic_group.life.space)
     if document.source == expected:
-        way.taken.append((one, document))
+        topic_group.accepted.append((message, document))
         return
-    wrong = Corrupt(
-        f"source {document.source} from a {way.kind} equipment in space {way.life.space}",
+    mismatch = Corrupt(
+        f"source {document.source} from a {topic_group.kind} equipment"
+        f" in space {topic_group.life.space}",
         hint=f"it must say {expected}",
     )
-    flush.bury(one, str(wrong))
+    flush.dead_letter(message, str(mismatch))
 
 
-def _end(flush: Flush, one: Arrived) -> None:
-    """It is dealt with."""
-    if one.set_aside is None:
-        flush.done.append(one.message)
+def _finish(flush: Flush, message: ReceivedMessage) -> None:
+    """Mark a message as settled: acknowledge it, or remove it from those set aside."""
+    if message.set_aside is None:
+        flush.done.append(message.message)
     else:
-        flush.entries.taken_up.append(one.set_aside)
+        flush.entries.taken_up.append(message.set_aside)
 
 
-def _waits(flush: Flush, one: Arrived, patience: Patience) -> bool:
-    """Let it wait on unacknowledged; False where it has waited long enough, or too many do."""
-    waits = flush.now_ns - one.since_ns < patience.wait_ns and len(flush.waiting) < patience.most
+def _waits(flush: Flush, message: ReceivedMessage, limits: WaitLimits) -> bool:
+    """Let a message wait unacknowledged; False if it waited too long or too many wait."""
+    waits = flush.now_ns - message.since_ns < limits.wait_ns and len(flush.waiting) < limits.most
     if waits:
-        flush.waiting.append(one)
+        flush.waiting.append(message)
     return waits
 
 
-def _read(flush: Flush, ways: Iterable[_Way]) -> None:
-    """Read what was taken: together what is plain, the rest one by one."""
+def _read(flush: Flush, topic_groups: Iterable[_TopicGroup]) -> None:
+    """Decode the accepted messages: plain ones in bulk, the others one by one."""
     groups = [
-        (way, bulk_decode.Group(way.spec, [document for _, document in way.taken]))
-        for way in ways
-        if way.spec is not None and way.taken
+        (
+            topic_group,
+            bulk_decode.Group(topic_group.spec, [document for _, document in topic_group.accepted]),
+        )
+        for topic_group in topic_groups
+        if topic_group.spec is not None and topic_group.accepted
     ]
-    every = bulk_decode.join([group for _, group in groups])
-    for (way, group), joined in zip(groups, every, strict=True):
-        for frame, pieces in joined.frames:
-            documents = [group.documents[one.at] for one in pieces]
-            sizes = [(one.seq, size) for one, (_, size) in zip(documents, pieces, strict=True)]
-            flush.blocks.append(Block(way.life.space, group.spec, (frame,)))
-            flush.origins.append(Origin(way.life, tuple(sizes)))
+    every = bulk_decode.decode([group for _, group in groups])
+    for (topic_group, group), decoded in zip(groups, every, strict=True):
+        for frame, pieces in decoded.frames:
+            documents = [group.documents[piece.at] for piece in pieces]
+            sizes = [
+                (document.seq, size) for document, (_, size) in zip(documents, pieces, strict=True)
+            ]
+            flush.blocks.append(Block(topic_group.life.space, group.spec, (frame,)))
+            flush.origins.append(BlockOrigin(topic_group.life, tuple(sizes)))
             flush.batches += len(documents)
-            _add_gaps(flush, way.life, documents)
-        for at in joined.apart:
+            _add_gaps(flush, topic_group.life, documents)
+        for at in decoded.apart:
             try:
-                _read_apart(flush, way.life, group.documents[at], group.spec)
+                _read_apart(flush, topic_group.life, group.documents[at], group.spec)
             except Corrupt as exc:
-                flush.bury(way.taken[at][0], str(exc))
+                flush.dead_letter(topic_group.accepted[at][0], str(exc))
 
 
-def _read_apart(flush: Flush, life: Life, document: codec.Document, spec: StreamSpec) -> None:
+def _read_apart(
+    flush: Flush, life: StreamEpoch, document: codec.Document, spec: StreamSpec
+) -> None:
     batch, misfits = codec.fit(document, spec)
     if batch.frames:
         flush.blocks.append(Block(life.space, spec, batch.frames))
-        flush.origins.append(Origin(life, ((batch.seq, len(batch)),)))
+        flush.origins.append(BlockOrigin(life, ((batch.seq, len(batch)),)))
     flush.batches += 1
     _add_gaps(flush, life, [document])
-    flush.entries.dead_letters += _letters(flush, life, batch, misfits)
+    flush.entries.dead_letters += _dead_letters(flush, life, batch, misfits)
 
 
-def _add_gaps(flush: Flush, life: Life, documents: Iterable[codec.Document]) -> None:
-    flush.entries.gaps += [(life, one.seq, gap) for one in documents for gap in one.gaps]
+def _add_gaps(flush: Flush, life: StreamEpoch, documents: Iterable[codec.Document]) -> None:
+    flush.entries.gaps += [
+        (life, document.seq, gap) for document in documents for gap in document.gaps
+    ]
 
 
-def _letters(
-    flush: Flush, life: Life, batch: Batch, misfits: Sequence[codec.Misfit]
+def _dead_letters(
+    flush: Flush, life: StreamEpoch, batch: Batch, misfits: Sequence[codec.Misfit]
 ) -> list[DeadLetter]:
     return [
         DeadLetter(
@@ -193,6 +217,6 @@ def _letters(
     ]
 
 
-def _count_in(way: _Way, document: codec.Document) -> None:
+def _count_as_held(topic_group: _TopicGroup, document: codec.Document) -> None:
     if document.epoch and document.seq is not None:
-        way.seqs.add(document.seq)
+        topic_group.seqs.add(document.seq)

@@ -1,4 +1,4 @@
-"""What one flush is made of: the messages that came, and what is to be stored of them.  Pure."""
+"""One flush: received messages, and the blocks, gaps and dead letters made of them.  Pure."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -10,18 +10,18 @@ from broker.bus.inbox import Message
 from broker.errors import Corrupt, Invalid
 from broker.namespace import EquipmentAddress, StreamAddress, StreamTopic
 from testbed_api.recorder import bulk_decode
-from testbed_api.recorder.ledger import DeadLetter, Entries, Life
+from testbed_api.recorder.ledger import DeadLetter, FlushEntries, StreamEpoch
 from testbed_api.stores.port import Block
 
 SpecKey = tuple[str, StreamAddress, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
-    """A message, read as far as it can be without its spec.
+class ReceivedMessage:
+    """A message, parsed as far as possible without its spec.
 
-    since_ns: when it came.  topic, document: None where they cannot be read, for `reason`.
-    set_aside: its id in the ledger where it was set aside before, else None.
+    since_ns: time of arrival.  topic, document: None where they cannot be parsed, for `reason`.
+    set_aside: its id in the ledger if it was set aside before, else None.
     """
 
     message: Message
@@ -32,90 +32,90 @@ class Arrived:
     set_aside: int | None = None
 
     @property
-    def life(self) -> Life | None:
-        """The epoch that it belongs to."""
+    def life(self) -> StreamEpoch | None:
+        """The epoch that the message belongs to; None if it could not be parsed."""
         if self.topic is None or self.document is None:
             return None
-        return Life(self.topic.space, self.topic.address, self.document.epoch or "")
+        return StreamEpoch(self.topic.space, self.topic.address, self.document.epoch or "")
 
     @property
     def samples_of(self) -> str | None:
-        """The organisation whose samples it carries, None where it carries none."""
+        """The organisation whose samples the message carries; None if it carries none."""
         return (
             None if self.topic is None or self.document is None else self.topic.address.organisation
         )
 
     @property
     def spec_key(self) -> SpecKey | None:
-        """The spec that it was written with."""
+        """The key of the spec that the message was encoded with; None if it carries no samples."""
         if self.topic is None or self.document is None:
             return None
         return self.topic.space, self.topic.address, self.document.spec_version
 
 
-def read(message: Message, since_ns: int, *, set_aside: int | None = None) -> Arrived:
-    """Read a message of samples, or of a spec, whose payload is left as it is."""
+def read(message: Message, since_ns: int, *, set_aside: int | None = None) -> ReceivedMessage:
+    """Parse a message of samples; of a spec only the topic."""
     try:
         topic = namespace.parse(message.topic)
     except Invalid as exc:
-        return Arrived(message, since_ns, reason=str(exc), set_aside=set_aside)
+        return ReceivedMessage(message, since_ns, reason=str(exc), set_aside=set_aside)
     if not isinstance(topic, StreamTopic):
         reason = f"the recorder takes nothing of {message.topic[:80]}"
-        return Arrived(message, since_ns, reason=reason, set_aside=set_aside)
+        return ReceivedMessage(message, since_ns, reason=reason, set_aside=set_aside)
     if topic.verb is namespace.Verb.SPEC:
-        return Arrived(message, since_ns, topic)
+        return ReceivedMessage(message, since_ns, topic)
     try:
         document = codec.parse(message.payload)
     except Corrupt as exc:
-        return Arrived(message, since_ns, topic, reason=str(exc), set_aside=set_aside)
-    return Arrived(message, since_ns, topic, document, set_aside=set_aside)
+        return ReceivedMessage(message, since_ns, topic, reason=str(exc), set_aside=set_aside)
+    return ReceivedMessage(message, since_ns, topic, document, set_aside=set_aside)
 
 
-class Origin(NamedTuple):
-    """Whose samples a block has.
+class BlockOrigin(NamedTuple):
+    """The documents that a block was decoded from.
 
-    documents: (seq, size) of each that was read into it, in the order of its samples; size: how
-    many it has along the time stamps, where the block is of several.
+    documents: (seq, size) of each, in the order of its samples; size: number of time stamps of the
+    document within the block.
     """
 
-    life: Life
+    life: StreamEpoch
     documents: tuple[tuple[int | None, int], ...]
 
 
-class Part(NamedTuple):
-    """Samples that are of one document."""
+class DocumentBlock(NamedTuple):
+    """The part of a block that comes from one document."""
 
-    life: Life
+    life: StreamEpoch
     seq: int | None
     block: Block
 
 
 @dataclass(slots=True)
 class Flush:
-    """What one flush is made of, until it is stored."""
+    """Everything that one flush stores, acknowledges and keeps waiting."""
 
     now_ns: int
     blocks: list[Block] = field(default_factory=list)
-    origins: list[Origin] = field(default_factory=list)
-    """Whose block it is, beside `blocks`."""
-    seqs: dict[Life, set[int]] = field(default_factory=lambda: defaultdict(set))
-    entries: Entries = field(default_factory=Entries)
-    asked: set[tuple[str, EquipmentAddress]] = field(default_factory=set)
-    """Publishers that sent again what is held: they want to be told so."""
+    origins: list[BlockOrigin] = field(default_factory=list)
+    """The origin of each block, in the order of `blocks`."""
+    seqs: dict[StreamEpoch, set[int]] = field(default_factory=lambda: defaultdict(set))
+    entries: FlushEntries = field(default_factory=FlushEntries)
+    mark_requests: set[tuple[str, EquipmentAddress]] = field(default_factory=set)
+    """Publishers that sent a held batch again and need a mark."""
     done: list[Message] = field(default_factory=list)
-    waiting: list[Arrived] = field(default_factory=list)
+    waiting: list[ReceivedMessage] = field(default_factory=list)
     batches: int = 0
     repeated: int = 0
     withheld: int = 0
 
     def samples(self) -> int:
-        """How many go into the store."""
+        """Number of samples to be stored."""
         return sum(map(len, self.blocks))
 
-    def bury(self, one: Arrived, reason: str) -> None:
-        """Make a dead letter of a whole message."""
-        space, stream = _whose(one.message.topic)
-        document = one.document
+    def dead_letter(self, message: ReceivedMessage, reason: str) -> None:
+        """Add a whole message as a dead letter."""
+        space, stream = _space_and_stream(message.message.topic)
+        document = message.document
         self.entries.dead_letters.append(
             DeadLetter(
                 space=space,
@@ -123,46 +123,47 @@ class Flush:
                 reason=reason,
                 epoch=document.epoch if document else None,
                 seq=document.seq if document else None,
-                payload=one.message.payload,
+                payload=message.message.payload,
                 received_ns=self.now_ns,
             )
         )
 
     def organisations(self) -> set[str]:
-        """Whose samples go into the store."""
+        """The organisations whose samples are to be stored."""
         return {block.spec.address.organisation for block in self.blocks}
 
-    def withhold(self, one: Arrived, reason: str) -> None:
-        """The store takes nothing of its organisation: what is numbered will be sent again.
+    def withhold(self, message: ReceivedMessage, reason: str) -> None:
+        """Leave out a message whose organisation the store refuses at present.
 
-        What nobody will send again becomes a dead letter; what was set aside stays so.
+        A numbered batch will be sent again; one without a number becomes a dead letter; one that
+        was set aside stays set aside.
         """
-        if one.set_aside is not None:
+        if message.set_aside is not None:
             return
-        if one.document is None or one.document.seq is None or not one.document.epoch:
-            self.bury(one, f"the store takes nothing of its organisation: {reason}")
+        if message.document is None or message.document.seq is None or not message.document.epoch:
+            self.dead_letter(message, f"the store takes nothing of its organisation: {reason}")
         self.withheld += 1
-        self.done.append(one.message)
+        self.done.append(message.message)
 
-    def apart(self, at: int) -> list[Part]:
-        """A block document by document."""
+    def split_by_document(self, at: int) -> list[DocumentBlock]:
+        """Split a block into the parts of its documents.  at: index in `blocks`."""
         block, (life, sizes) = self.blocks[at], self.origins[at]
         if len(sizes) == 1:
-            return [Part(life, sizes[0][0], block)]
+            return [DocumentBlock(life, sizes[0][0], block)]
         (frame,) = block.frames
         ends = accumulate(size for _, size in sizes)
         frames = [
-            bulk_decode.piece(frame, end - size, size)
+            bulk_decode.slice_frame(frame, end - size, size)
             for (_, size), end in zip(sizes, ends, strict=True)
         ]
         return [
-            Part(life, seq, Block(block.space, block.spec, (one,)))
-            for (seq, _), one in zip(sizes, frames, strict=True)
+            DocumentBlock(life, seq, Block(block.space, block.spec, (document_frame,)))
+            for (seq, _), document_frame in zip(sizes, frames, strict=True)
         ]
 
-    def bury_part(self, refused: Part, reason: str) -> None:
-        """The store will never take these samples: each becomes a dead letter."""
-        life, seq, block = refused
+    def dead_letter_part(self, block_of_document: DocumentBlock, reason: str) -> None:
+        """Add each sample as a dead letter: the store will never take it."""
+        life, seq, block = block_of_document
         self.entries.dead_letters += [
             DeadLetter(
                 space=life.space,
@@ -180,7 +181,7 @@ class Flush:
         ]
 
 
-def _whose(topic: str) -> tuple[str, str]:
-    """Space and stream of a topic, as far as it has them."""
+def _space_and_stream(topic: str) -> tuple[str, str]:
+    """Space and stream of a topic, empty where it has too few levels."""
     levels = topic.split("/")
     return (levels[1] if len(levels) > 1 else "", "/".join(levels[3:6]))

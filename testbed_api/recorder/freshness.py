@@ -1,4 +1,4 @@
-"""How fresh each stream is, as its publisher says, until what it said runs out."""
+"""Keeps the newest health of every stream, and tells which streams are fresh now."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -9,8 +9,7 @@ from broker import messages, namespace
 from broker.bus import client
 from broker.clock import Clock
 from broker.errors import Corrupt, Invalid
-from broker.messages import Freshness as State
-from broker.messages import Health
+from broker.messages import Freshness, Health
 from broker.namespace import StreamAddress, StreamTopic, Verb
 
 FILTER = f"{namespace.ROOT}/+/{Verb.HEALTH}/+/+/+"
@@ -18,7 +17,7 @@ FILTER = f"{namespace.ROOT}/+/{Verb.HEALTH}/+/+/+"
 log = structlog.get_logger()
 
 
-class Freshness:
+class FreshnessTracker:
     """The newest health of every stream in every space."""
 
     def __init__(self, clock: Clock) -> None:
@@ -26,7 +25,7 @@ class Freshness:
         self._healths: dict[StreamAddress, dict[str, Health]] = defaultdict(dict)
 
     async def follow(self, bus: client.Bus) -> None:
-        """Take in what the publishers say, until cancelled."""
+        """Receive the healths that publishers send, until cancelled."""
         async with bus.subscribe([FILTER], capacity=1_000, overflow="drop_oldest") as inbox:
             async for message in inbox:
                 self._take(message)
@@ -41,15 +40,15 @@ class Freshness:
         except (Corrupt, Invalid) as exc:
             log.info("health was not understood", topic=message.topic[:200], reason=str(exc))
 
-    def everything(self) -> Iterator[tuple[StreamAddress, Mapping[str, tuple[State, Health]]]]:
-        """The same of every stream that a publisher has told of; for metrics, too."""
+    def everything(self) -> Iterator[tuple[StreamAddress, Mapping[str, tuple[Freshness, Health]]]]:
+        """Every stream that a publisher has sent a health of, as `of` gives it."""
         for address in list(self._healths):
             yield address, self.of(address)
 
-    def of(self, address: StreamAddress) -> Mapping[str, tuple[State, Health]]:
-        """Space -> what holds now: beyond `valid_until` a stream is stale whatever was said."""
+    def of(self, address: StreamAddress) -> Mapping[str, tuple[Freshness, Health]]:
+        """The state and health of a stream by space; after `valid_until` a stream is stale."""
         now_ns = self._clock.now_ns()
         return {
-            space: (State.STALE if health.valid_until_ns < now_ns else health.state, health)
+            space: (Freshness.STALE if health.valid_until_ns < now_ns else health.state, health)
             for space, health in self._healths.get(address, {}).items()
         }

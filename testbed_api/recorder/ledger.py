@@ -1,9 +1,8 @@
-"""What the recorder has dealt with: ranges of sequence numbers, gaps, dead letters, specs and what
-is set aside.
+"""The recorder's ledger: held sequence numbers, gaps, dead letters, specs, messages set aside.
 
-The tables live in the `recorder` schema beside the registry, whatever the store.  Everything that
-one flush settles is one transaction, so a batch is either in the ranges with its gaps and dead
-letters, or it was never seen.
+The tables live in the `recorder` schema beside the registry, with any store.  Everything that one
+flush settles is one transaction, so a batch is either in the ranges with its gaps and dead letters,
+or it was never seen.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 
-class Life(NamedTuple):
-    """One epoch of a stream in a space: what sequence numbers are counted in."""
+class StreamEpoch(NamedTuple):
+    """One epoch of a stream in a space: sequence numbers count within it."""
 
     space: str
     stream: StreamAddress
@@ -36,10 +35,9 @@ class Life(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """What could not be stored, and why: one sample, a column, a frame or a whole message.
+    """A sample, column, frame or whole message that could not be stored, with the reason.
 
-    value: the offending JSON, cut short.  payload: the message itself where nothing of it could be
-    used.
+    value: the offending JSON, cut short.  payload: the message itself if none of it could be used.
     """
 
     space: str
@@ -57,7 +55,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """A whole message that waits for the spec of its stream."""
+    """A whole message that waits in the ledger for the spec of its stream."""
 
     topic: str
     payload: bytes
@@ -65,7 +63,7 @@ class SetAside:
     id: int = 0
 
 
-class Touched(NamedTuple):
+class StreamSpan(NamedTuple):
     """A span of a stream, `to_ns` not included."""
 
     space: str
@@ -76,82 +74,88 @@ class Touched(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """How many gaps and dead letters a stream has."""
+    """Number of gaps and dead letters of a stream."""
 
     gaps: int = 0
     dead_letters: int = 0
 
 
 @dataclass(slots=True)
-class Entries:
-    """What one flush settles."""
+class FlushEntries:
+    """Everything that one flush writes into the ledger."""
 
-    held: dict[Life, Held] = field(default_factory=dict)
-    gaps: list[tuple[Life, int | None, Gap]] = field(default_factory=list)
+    held: dict[StreamEpoch, Held] = field(default_factory=dict)
+    gaps: list[tuple[StreamEpoch, int | None, Gap]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     set_aside: list[SetAside] = field(default_factory=list)
     taken_up: list[int] = field(default_factory=list)
-    """Ids of set-aside messages that this flush has dealt with."""
+    """Ids of messages set aside that this flush settles."""
 
 
 class Ledger:
-    """The recorder's tables.  One recorder writes; anybody may read.  Raises Unavailable where SQL
-    is away.
+    """The recorder's tables; one recorder writes, many read.
+
+    Raises Unavailable if SQL is away.
     """
 
     def __init__(self, engine: "AsyncEngine") -> None:
         """engine: from `testbed_api.registry.registry`, with the `recorder` schema migrated."""
         self._engine = engine
 
-    async def commit(self, entries: Entries) -> None:
-        """Write all of it, or none."""
+    async def commit(self, entries: FlushEntries) -> None:
+        """Write the entries of a flush in one transaction."""
         async with transaction(self._engine, write=True) as sql:
             await _renew_ranges(sql, entries.held)
-            await _insert_all(sql, gaps, [_gap_row(*one) for one in entries.gaps])
-            await _insert_all(sql, dead_letters, [_letter_row(one) for one in entries.dead_letters])
+            await _insert_all(sql, gaps, [_gap_row(*gap) for gap in entries.gaps])
+            letters = [_letter_row(letter) for letter in entries.dead_letters]
+            await _insert_all(sql, dead_letters, letters)
             await _insert_all(
                 sql,
                 set_aside,
                 [
-                    {"topic": one.topic, "payload": one.payload, "received_ns": one.received_ns}
-                    for one in entries.set_aside
+                    {
+                        "topic": message.topic,
+                        "payload": message.payload,
+                        "received_ns": message.received_ns,
+                    }
+                    for message in entries.set_aside
                 ],
             )
             if entries.taken_up:
                 # one by one: an IN of them all would be more parameters than a statement may have
-                one = delete(set_aside).where(set_aside.c.id == bindparam("taken_up"))
-                await sql.execute(one, [{"taken_up": id_} for id_ in entries.taken_up])
+                removal = delete(set_aside).where(set_aside.c.id == bindparam("taken_up"))
+                await sql.execute(removal, [{"taken_up": id_} for id_ in entries.taken_up])
 
-    async def held(self, life: Life) -> Held:
-        """What is held of one epoch of a stream."""
+    async def held(self, life: StreamEpoch) -> Held:
+        """The held sequence numbers of one epoch of a stream."""
         query = select(ranges.c.first, ranges.c.last).filter_by(
             space=life.space, stream=str(life.stream), epoch=life.epoch
         )
         return Held.from_ranges((row.first, row.last) for row in await self._rows(query))
 
     async def keep_spec(self, space: str, spec: StreamSpec, received_ns: int) -> None:
-        """Keep a spec for good; raises Taken if another one is kept under its version."""
+        """Store a spec for good; raises Taken if its version has another spec already."""
         key = {"space": space, "stream": str(spec.address), "version": spec.version}
         async with transaction(self._engine, write=True) as sql:
-            found = (await sql.execute(select(specs.c.document).filter_by(**key))).first()
-            if found is None:
+            stored = (await sql.execute(select(specs.c.document).filter_by(**key))).first()
+            if stored is None:
                 document = messages.encode_spec(spec).decode()
                 row = key | {"document": document, "received_ns": received_ns}
                 await sql.execute(insert(specs), [row])
-            elif messages.decode_spec(found.document.encode()) != spec:
+            elif messages.decode_spec(stored.document.encode()) != spec:
                 raise Taken(
                     f"spec {spec.version} of {spec.address} differs from the one that is kept",
                     hint="a spec never changes: register a new version",
                 )
 
     async def spec(self, space: str, stream: StreamAddress, version: int) -> StreamSpec | None:
-        """The spec of that version, if it has come."""
+        """One version of a stream's spec; None if it has not arrived."""
         query = select(specs.c.document).filter_by(space=space, stream=str(stream), version=version)
-        found = await self._rows(query)
-        return messages.decode_spec(found[0].document.encode()) if found else None
+        rows = await self._rows(query)
+        return messages.decode_spec(rows[0].document.encode()) if rows else None
 
     async def waiting(self, space: str, stream: StreamAddress) -> list[SetAside]:
-        """The messages of a stream that were set aside, oldest first."""
+        """The messages of a stream that are set aside, oldest first."""
         ends = [f"tb1/{space}/{verb}/{stream}" for verb in ("data", "late")]
         query = select(set_aside).where(set_aside.c.topic.in_(ends)).order_by(set_aside.c.id)
         return [
@@ -160,7 +164,7 @@ class Ledger:
         ]
 
     async def gaps(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> list[Gap]:
-        """The gaps that touch the span, `to_ns` not included, by where they begin."""
+        """The gaps that touch a span (`to_ns` excluded), in the order of their beginning."""
         query = (
             select(gaps)
             .filter_by(space=space, stream=str(stream))
@@ -173,11 +177,11 @@ class Ledger:
         ]
 
     async def gap_page(
-        self, window: Touched, after: tuple[int, int] | None, limit: int
+        self, window: StreamSpan, after: tuple[int, int] | None, limit: int
     ) -> list[tuple[tuple[int, int], Gap]]:
-        """Up to `limit` gaps that touch the span, behind `after`, by where they begin.
+        """Up to `limit` gaps that touch the span, in the order of their beginning, after `after`.
 
-        Each comes with its place, (from_ns, id): what the next page is behind.
+        Each comes with its position (from_ns, id), the `after` of the next page.
         """
         place = tuple_(gaps.c.from_ns, gaps.c.id)
         query = (
@@ -198,15 +202,15 @@ class Ledger:
         ]
 
     async def trouble_since(self, since_ns: int) -> Mapping[tuple[str, str], Trouble]:
-        """(space, stream) -> what went missing or was refused there since then, if anything."""
-        found: dict[tuple[str, str], Trouble] = {}
+        """Gaps and dead letters since an instant, by (space, stream); only where there are any."""
+        troubles: dict[tuple[str, str], Trouble] = {}
         recent = (
             select(gaps.c.space, gaps.c.stream, func.count().label("many"))
             .where(gaps.c.to_ns >= since_ns)
             .group_by(gaps.c.space, gaps.c.stream)
         )
         for row in await self._rows(recent):
-            found[row.space, row.stream] = Trouble(gaps=row.many)
+            troubles[row.space, row.stream] = Trouble(gaps=row.many)
         refused = (
             select(dead_letters.c.space, dead_letters.c.stream, func.count().label("many"))
             .where(dead_letters.c.received_ns >= since_ns)
@@ -214,15 +218,13 @@ class Ledger:
         )
         for row in await self._rows(refused):
             key = (row.space, row.stream)
-            found[key] = replace(found.get(key, Trouble()), dead_letters=row.many)
-        return found
+            troubles[key] = replace(troubles.get(key, Trouble()), dead_letters=row.many)
+        return troubles
 
     async def dead_letters(
         self, space: str, stream: StreamAddress, after_id: int, limit: int
     ) -> list[DeadLetter]:
-        """Up to `limit` dead letters of a stream with an id above `after_id`, ascending, without
-        payloads.
-        """
+        """Up to `limit` dead letters of a stream after an id, ascending, without payloads."""
         query = (
             select(*(column for column in dead_letters.c if column.name != "payload"))
             .filter_by(space=space, stream=str(stream))
@@ -233,7 +235,7 @@ class Ledger:
         return [DeadLetter(**row._mapping) for row in await self._rows(query)]  # noqa: SLF001 - its public face
 
     async def counts(self) -> Mapping[str, int]:
-        """How many gaps, dead letters and messages set aside there are, in all spaces."""
+        """Number of gaps, dead letters and messages set aside, over all spaces."""
         tables = {"gaps": gaps, "dead_letters": dead_letters, "set_aside": set_aside}
         return {
             name: (await self._rows(select(func.count()).select_from(table)))[0][0]
@@ -245,8 +247,8 @@ class Ledger:
             return (await sql.execute(query)).all()
 
 
-async def _renew_ranges(sql: "AsyncConnection", held: Mapping[Life, Held]) -> None:
-    """In two statements, however many streams a flush touches."""
+async def _renew_ranges(sql: "AsyncConnection", held: Mapping[StreamEpoch, Held]) -> None:
+    """Replace the ranges of these epochs, in two statements for any number of streams."""
     if not held:
         return
     columns = ("space", "stream", "epoch")
@@ -256,8 +258,8 @@ async def _renew_ranges(sql: "AsyncConnection", held: Mapping[Life, Held]) -> No
     await sql.execute(delete(ranges).where(same), named)
     rows = [
         dict(zip(columns, key, strict=True)) | {"first": first, "last": last}
-        for key, one in zip(keys, held.values(), strict=True)
-        for first, last in one.ranges
+        for key, ranges_held in zip(keys, held.values(), strict=True)
+        for first, last in ranges_held.ranges
     ]
     await _insert_all(sql, ranges, rows)
 
@@ -270,7 +272,7 @@ async def _insert_all(
         await sql.execute(insert(table), listed)
 
 
-def _gap_row(life: Life, seq: int | None, gap: Gap) -> dict[str, Any]:
+def _gap_row(life: StreamEpoch, seq: int | None, gap: Gap) -> dict[str, Any]:
     return {
         "space": life.space,
         "stream": str(life.stream),
@@ -299,5 +301,5 @@ def _letter_row(letter: DeadLetter) -> dict[str, Any]:
 
 
 def _text(text: str, most: int | None = None) -> str:
-    """A text from outside as every database takes it: PostgreSQL knows no NUL, and counts."""
+    """A text that every database takes: without NUL, which PostgreSQL refuses, and cut short."""
     return text.replace("\0", "\ufffd")[:most]

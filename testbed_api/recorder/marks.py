@@ -1,4 +1,4 @@
-"""Telling publishers what is held: on change, on request, and regularly, never from the flush."""
+"""Sends marks to publishers: after a change, on request, and regularly; never from the flush."""
 
 import asyncio
 from collections import defaultdict
@@ -11,55 +11,55 @@ from broker.clock import Clock
 from broker.errors import Unavailable
 from broker.messages import Held, Mark
 from broker.namespace import EquipmentAddress, MarkTopic
-from testbed_api.recorder.ledger import Life
+from testbed_api.recorder.ledger import StreamEpoch
 
 LEAST_PAUSE_S = 0.1
-"""Between two marks for what has changed."""
+"""Shortest pause between two marks after changes."""
 
 Publisher = tuple[str, EquipmentAddress]
-"""A space, and who publishes there."""
+"""A space and the equipment that publishes in it."""
 
 log = structlog.get_logger()
 
 
-class Marker:
-    """Sends marks.  What is told was committed to the ledger before."""
+class MarkPublisher:
+    """Sends marks of what the ledger has committed."""
 
     def __init__(self, bus: client.Bus, clock: Clock, *, every_s: float) -> None:
-        """every_s: so often everything is told that was told since the start."""
+        """every_s: interval at which all ranges known since the start are sent again."""
         self.marks = 0
         self._bus = bus
         self._clock = clock
         self._every_s = every_s
-        self._held: dict[Publisher, dict[Life, Held]] = defaultdict(dict)
-        self._news: dict[Publisher, set[Life]] = {}
+        self._held: dict[Publisher, dict[StreamEpoch, Held]] = defaultdict(dict)
+        self._changes: dict[Publisher, set[StreamEpoch]] = {}
         self._changed = asyncio.Event()
 
-    def tell(self, life: Life, held: Held) -> None:
-        """Say soon that this is held."""
+    def update(self, life: StreamEpoch, held: Held) -> None:
+        """Send the held ranges of an epoch soon."""
         publisher = (life.space, life.stream.owner)
         self._held[publisher][life] = held
-        self._news.setdefault(publisher, set()).add(life)
+        self._changes.setdefault(publisher, set()).add(life)
         self._changed.set()
 
-    def asked(self, publisher: Publisher) -> None:
-        """It sent something again: tell it everything soon."""
-        self._news.setdefault(publisher, set()).update(self._held[publisher])
+    def request(self, publisher: Publisher) -> None:
+        """Send a publisher all its ranges soon: it sent a batch again that is held already."""
+        self._changes.setdefault(publisher, set()).update(self._held[publisher])
         self._changed.set()
 
     async def run(self) -> None:
-        """Send until cancelled."""
+        """Send marks until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._send_news(), name="marks of what changed")
+            tasks.create_task(self._send_changes(), name="marks of changes")
             tasks.create_task(self._send_all(), name="marks of everything")
 
-    async def _send_news(self) -> None:
+    async def _send_changes(self) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            news, self._news = self._news, {}
-            for publisher, lives in news.items():
-                await self._send(publisher, {one: self._held[publisher][one] for one in lives})
+            changes, self._changes = self._changes, {}
+            for publisher, lives in changes.items():
+                await self._send(publisher, {life: self._held[publisher][life] for life in lives})
             await self._clock.sleep(LEAST_PAUSE_S)
 
     async def _send_all(self) -> None:
@@ -68,10 +68,10 @@ class Marker:
             for publisher, held in list(self._held.items()):
                 await self._send(publisher, dict(held))
 
-    async def _send(self, publisher: Publisher, held: dict[Life, Held]) -> None:
+    async def _send(self, publisher: Publisher, held: dict[StreamEpoch, Held]) -> None:
         streams: dict[str, dict[str, Held]] = defaultdict(dict)
-        for life, one in held.items():
-            streams[life.stream.stream][life.epoch] = one
+        for life, ranges in held.items():
+            streams[life.stream.stream][life.epoch] = ranges
         try:
             payload = messages.encode_mark(Mark(streams))
             await self._bus.submit(str(MarkTopic(*publisher)), payload)

@@ -1,4 +1,4 @@
-"""What Prometheus reads of a recorder: through the API, or from its own process."""
+"""The recorder's counters in the text format of Prometheus, for the API or its own process."""
 
 from collections.abc import Iterator, Mapping
 
@@ -10,13 +10,13 @@ _GAUGES = frozenset({"waiting", "disk_free_bytes", "interrupted"})
 
 
 def families(counts: Mapping[str, int]) -> Iterator[Metric]:
-    """One family a count; counters count since the recorder's start."""
+    """One metric family per counter; counters start at zero with the recorder."""
     for name, count in counts.items():
         family = GaugeMetricFamily if name in _GAUGES else CounterMetricFamily
         yield family(f"testbed_recorder_{name}", f"recorder: {name}, since its start", value=count)
 
 
-class _Scrape(Collector):
+class _RecorderCollector(Collector):
     def __init__(self, counts: Mapping[str, int]) -> None:
         self._counts = counts
 
@@ -25,7 +25,7 @@ class _Scrape(Collector):
 
 
 def page(counts: Mapping[str, int]) -> bytes:
-    """The counts in the text format of Prometheus."""
+    """The counters in the text format of Prometheus."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Scrape(counts))
+    registry.register(_RecorderCollector(counts))
     return generate_latest(registry)

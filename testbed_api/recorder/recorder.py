@@ -1,8 +1,8 @@
-"""The recorder: takes what the bus carries into the store, and tells each publisher what it holds.
+"""The recorder: stores the batches that the bus carries, and sends their publishers marks.
 
-Order is the promise: samples into the store, then the ledger, then the broker's acknowledgement,
-then the marks.  A crash anywhere in between costs work done twice and nothing else, since the store
-knows a sample by its identity.
+It keeps this order: samples into the store, entries into the ledger, acknowledgement to the broker,
+marks to the publishers.  A crash in between makes it do work twice and nothing else, since a sample
+that is written twice has one identity in the store.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from broker.errors import Corrupt, Forbidden, Partial, Taken, Unavailable
 from broker.namespace import EquipmentAddress, Verb
 from testbed_api.recorder import classify
 from testbed_api.recorder import flush as recorder_flush
-from testbed_api.recorder.circuit_breaker import Withheld
-from testbed_api.recorder.classify import Known, Patience
-from testbed_api.recorder.flush import Arrived, Flush, SpecKey
-from testbed_api.recorder.ledger import Ledger, Life
-from testbed_api.recorder.marks import Marker
+from testbed_api.recorder.circuit_breaker import CircuitBreaker
+from testbed_api.recorder.classify import Lookups, WaitLimits
+from testbed_api.recorder.flush import Flush, ReceivedMessage, SpecKey
+from testbed_api.recorder.ledger import Ledger, StreamEpoch
+from testbed_api.recorder.marks import MarkPublisher
 from testbed_api.stores import bisect_write
 from testbed_api.stores.port import SeriesStore
 
@@ -39,19 +39,19 @@ if TYPE_CHECKING:
 KindOf = Callable[[EquipmentAddress], Awaitable[EquipmentKind | None]]
 
 TOPICS = tuple(f"{namespace.ROOT}/+/{verb}/+/+/+" for verb in (Verb.SPEC, Verb.DATA, Verb.LATE))
-"""Level by level: NATS makes two consumers of a `#`, and all of a session may hold 65,535
-unacknowledged messages.
+"""Filters without `#`: NATS makes two consumers of it, and all consumers of a session share its
+65,535 unacknowledged messages.
 """
 
 LOOK_AGAIN_NS = NS_PER_S
-"""What was looked up in vain is looked up again after this."""
+"""Pause before a lookup that found nothing is made again."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How long the recorder gathers, waits and repeats; every bound is here."""
+class RecorderPace:
+    """The recorder's bounds: times in s, sizes in bytes and messages."""
 
     gather_s: float = 0.1
     """The longest a message waits for others to be stored with it."""
@@ -73,17 +73,17 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """Where the recorder's files grow, and how many bytes are to stay free there."""
+    """The folder in which the recorder's files grow, and the bytes to be left free on its disk."""
 
     folder: Path
     free_bytes: int
 
     def left(self) -> int:
-        """Bytes that are free."""
+        """Free bytes on the disk."""
         return shutil.disk_usage(self.folder).free
 
     def check(self) -> None:
-        """Raise Unavailable where too little is left: stopping is better than breaking off."""
+        """Raise Unavailable if too little is left, before a write would break off half-way."""
         left = self.left()
         if left < self.free_bytes:
             raise Unavailable(
@@ -94,8 +94,8 @@ class Disk:
 
 
 @dataclass(slots=True)
-class Counts:
-    """What this process has done since it started."""
+class RecorderCounts:
+    """Counters of this process since its start."""
 
     batches: int = 0
     samples: int = 0
@@ -115,9 +115,9 @@ class Counts:
 
 
 class Recorder:
-    """One recorder of one testbed; two on the same ledger would take turns being wrong."""
+    """The recorder of a testbed; only one may write to a ledger."""
 
-    def __init__(  # noqa: PLR0913 - all that it is made of
+    def __init__(  # noqa: PLR0913 - its collaborators
         self,
         bus: client.Bus,
         *,
@@ -125,29 +125,29 @@ class Recorder:
         ledger: Ledger,
         kind_of: KindOf,
         clock: Clock,
-        pace: Pace | None = None,
+        pace: RecorderPace | None = None,
         disk: Disk | None = None,
     ) -> None:
-        """kind_of: the registered kind of an equipment, None where it is not registered.
+        """kind_of: the registered kind of an equipment, None if it is not registered.
 
-        disk: None does not look how much is left.
+        disk: None for no check of free space.
         """
-        self.counts = Counts()
+        self.counts = RecorderCounts()
         self.interrupted = ""
         self._bus = bus
         self._store = store
         self._ledger = ledger
         self._kind_of = kind_of
         self._clock = clock
-        self._pace = pace or Pace()
+        self._pace = pace or RecorderPace()
         self._disk = disk
-        self._marker = Marker(bus, clock, every_s=self._pace.mark_every_s)
+        self._mark_publisher = MarkPublisher(bus, clock, every_s=self._pace.mark_every_s)
         self._kinds: dict[EquipmentAddress, EquipmentKind] = {}
         self._specs: dict[SpecKey, StreamSpec] = {}
-        self._held: dict[Life, Held] = {}
-        self._looked_ns: dict[object, int] = {}
-        self._waiting: list[Arrived] = []
-        self._withheld = Withheld()
+        self._held: dict[StreamEpoch, Held] = {}
+        self._looked_up_ns: dict[object, int] = {}
+        self._waiting: list[ReceivedMessage] = []
+        self._breaker = CircuitBreaker()
 
     async def run(self) -> None:
         """Record until cancelled."""
@@ -155,12 +155,12 @@ class Recorder:
             self._bus.subscribe(TOPICS, capacity=self._pace.inbox, overflow="block") as inbox,
             asyncio.TaskGroup() as tasks,
         ):
-            tasks.create_task(self._marker.run(), name="recorder marks")
-            tasks.create_task(self._tell_counts(), name="recorder counts")
+            tasks.create_task(self._mark_publisher.run(), name="recorder marks")
+            tasks.create_task(self._log_counts(), name="recorder counts")
             while True:
                 await self._flush(inbox, await self._gather(inbox))
 
-    async def _tell_counts(self) -> None:
+    async def _log_counts(self) -> None:
         while True:
             await self._clock.sleep(self._pace.log_every_s)
             log.info("recorder figures", interrupted=bool(self.interrupted), **asdict(self.counts))
@@ -168,7 +168,7 @@ class Recorder:
     # --- taking in --------------------------------------------------------------------------------
 
     async def _gather(self, inbox: client.Inbox) -> list[client.Message]:
-        """The next messages: at least one or what has waited, at most what one flush may hold."""
+        """The next messages: at least one unless some wait, at most what one flush may hold."""
         enough = Amount(max(self._pace.inbox // 2, 1), self._pace.gather_bytes)
         if not self._waiting:
             await inbox.wait_for()
@@ -178,19 +178,19 @@ class Recorder:
         return inbox.take(enough)
 
     async def _flush(self, inbox: client.Inbox, gathered: Sequence[client.Message]) -> None:
-        """Bring the gathered messages through, however long the store or the ledger is away."""
+        """Settle the gathered messages; tries again while the store or the ledger is away."""
         began_s = asyncio.get_running_loop().time()
         now_ns = self._clock.now_ns()
         arrived = await asyncio.to_thread(
-            lambda: [recorder_flush.read(one, now_ns) for one in gathered]
+            lambda: [recorder_flush.read(message, now_ns) for message in gathered]
         )
         candidates = [*self._waiting, *arrived]
         while True:
             try:
-                flush = await self._sifted(candidates)
+                flush = await self._classified(candidates)
                 await self._settle(flush)
                 break
-            except Partial:  # some organisations' are withheld from now on: the others' go at once
+            except Partial:  # some organisations are withheld from now on: the others go at once
                 continue
             except (Unavailable, Forbidden) as exc:  # a right that was taken may be given back
                 self._interrupt(str(exc), len(candidates))
@@ -202,9 +202,9 @@ class Recorder:
         for message in flush.done:
             inbox.ack(message)
         for life in flush.seqs:
-            self._marker.tell(life, self._held[life])
-        for publisher in flush.asked:
-            self._marker.asked(publisher)
+            self._mark_publisher.update(life, self._held[life])
+        for publisher in flush.mark_requests:
+            self._mark_publisher.request(publisher)
         self._count(flush, asyncio.get_running_loop().time() - began_s)
 
     def _interrupt(self, reason: str, messages: int) -> None:
@@ -213,96 +213,105 @@ class Recorder:
             log.warning("recording was interrupted", reason=reason, messages=messages)
         self.interrupted = reason
 
-    async def _sifted(self, candidates: Sequence[Arrived]) -> Flush:
-        """What is to be stored of the candidates, everything looked up that they need."""
-        buried: list[tuple[Arrived, str]] = []
-        replayed: list[Arrived] = []
-        for one in candidates:
-            if one.topic is not None and one.topic.verb is Verb.SPEC and one.message.payload:
+    async def _classified(self, candidates: Sequence[ReceivedMessage]) -> Flush:
+        """Classify the candidates, after the lookups that they need."""
+        unusable: list[tuple[ReceivedMessage, str]] = []
+        set_aside: list[ReceivedMessage] = []
+        for message in candidates:
+            if (
+                message.topic is not None
+                and message.topic.verb is Verb.SPEC
+                and message.message.payload
+            ):
                 try:
-                    replayed += await self._take_spec(one)
+                    set_aside += await self._take_spec(message)
                 except (Corrupt, Taken) as exc:
-                    buried.append((one, str(exc)))
-        every, withheld = self._offered([*candidates, *replayed])
-        await self._learn(every)
-        known = Known(self._specs, self._kinds, self._held)
-        patience = Patience(round(self._pace.spec_wait_s * NS_PER_S), self._pace.most_waiting)
+                    unusable.append((message, str(exc)))
+        every, withheld = self._offered([*candidates, *set_aside])
+        await self._look_up(every)
+        lookups = Lookups(self._specs, self._kinds, self._held)
+        limits = WaitLimits(round(self._pace.spec_wait_s * NS_PER_S), self._pace.most_waiting)
         now_ns = self._clock.now_ns()
         flush = await asyncio.to_thread(
-            lambda: classify.sift(every, known, now_ns=now_ns, patience=patience)
+            lambda: classify.classify(every, lookups, now_ns=now_ns, limits=limits)
         )
-        for one, reason in buried:
-            flush.bury(one, reason)
-        for one, reason in withheld:
-            flush.withhold(one, reason)
+        for message, reason in unusable:
+            flush.dead_letter(message, reason)
+        for message, reason in withheld:
+            flush.withhold(message, reason)
         return flush
 
     def _offered(
-        self, candidates: Sequence[Arrived]
-    ) -> tuple[list[Arrived], list[tuple[Arrived, str]]]:
-        """What the store is offered, and what it would not take just now, with the reason."""
-        offered: list[Arrived] = []
-        withheld: list[tuple[Arrived, str]] = []
+        self, candidates: Sequence[ReceivedMessage]
+    ) -> tuple[list[ReceivedMessage], list[tuple[ReceivedMessage, str]]]:
+        """Messages to write, and messages that the open breakers withhold, with the reason."""
+        offered: list[ReceivedMessage] = []
+        withheld: list[tuple[ReceivedMessage, str]] = []
         now_ns = self._clock.now_ns()
-        for one in candidates:
-            whose = one.samples_of
-            reason = None if whose is None else self._withheld.reason(whose, now_ns)
+        for message in candidates:
+            whose = message.samples_of
+            reason = None if whose is None else self._breaker.reason(whose, now_ns)
             if reason is None:
-                offered.append(one)
+                offered.append(message)
             else:
-                withheld.append((one, reason))
+                withheld.append((message, reason))
         return offered, withheld
 
-    async def _take_spec(self, one: Arrived) -> list[Arrived]:
-        """Keep a spec; what was set aside for want of it.  Raises Corrupt or Taken."""
-        spec = messages.decode_spec(one.message.payload)
-        if one.topic is None or spec.address != one.topic.address:
-            raise Corrupt(f"a spec of {spec.address} on {one.message.topic}")
-        await self._ledger.keep_spec(one.topic.space, spec, self._clock.now_ns())
-        self._specs[one.topic.space, spec.address, spec.version] = spec
+    async def _take_spec(self, message: ReceivedMessage) -> list[ReceivedMessage]:
+        """Store a spec; returns the messages set aside that waited for it.
+
+        Raises Corrupt or Taken.
+        """
+        spec = messages.decode_spec(message.message.payload)
+        if message.topic is None or spec.address != message.topic.address:
+            raise Corrupt(f"a spec of {spec.address} on {message.message.topic}")
+        await self._ledger.keep_spec(message.topic.space, spec, self._clock.now_ns())
+        self._specs[message.topic.space, spec.address, spec.version] = spec
         return [
             recorder_flush.read(
-                client.Message(kept.topic, kept.payload), one.since_ns, set_aside=kept.id
+                client.Message(waiting.topic, waiting.payload),
+                message.since_ns,
+                set_aside=waiting.id,
             )
-            for kept in await self._ledger.waiting(one.topic.space, spec.address)
+            for waiting in await self._ledger.waiting(message.topic.space, spec.address)
         ]
 
-    async def _learn(self, candidates: Sequence[Arrived]) -> None:
-        """Look up what is not known yet, and what was not there a second ago."""
+    async def _look_up(self, candidates: Sequence[ReceivedMessage]) -> None:
+        """Look up ranges, specs and kinds that are not known yet, each at most once a second."""
         alike = {
-            (one.message.topic, one.document.epoch, one.document.spec_version): one
-            for one in candidates
-            if one.document is not None
+            (message.message.topic, message.document.epoch, message.document.spec_version): message
+            for message in candidates
+            if message.document is not None
         }
-        for one in alike.values():
-            key, life = one.spec_key, one.life
-            if key is None or life is None or one.topic is None:
+        for message in alike.values():
+            key, life = message.spec_key, message.life
+            if key is None or life is None or message.topic is None:
                 continue
             if life not in self._held:
                 self._held[life] = await self._ledger.held(life)
-            if key not in self._specs and self._may_look(key):
+            if key not in self._specs and self._may_look_up(key):
                 spec = await self._ledger.spec(*key)
                 if spec is not None:
                     self._specs[key] = spec
-            owner = one.topic.address.owner
-            if owner not in self._kinds and self._may_look(owner):
+            owner = message.topic.address.owner
+            if owner not in self._kinds and self._may_look_up(owner):
                 kind = await self._kind_of(owner)
                 if kind is not None:
                     self._kinds[owner] = kind
 
-    def _may_look(self, key: object) -> bool:
+    def _may_look_up(self, key: object) -> bool:
         now_ns = self._clock.now_ns()
-        if now_ns - self._looked_ns.get(key, -LOOK_AGAIN_NS) < LOOK_AGAIN_NS:
+        if now_ns - self._looked_up_ns.get(key, -LOOK_AGAIN_NS) < LOOK_AGAIN_NS:
             return False
-        if len(self._looked_ns) > self._pace.most_waiting:
-            self._looked_ns.clear()
-        self._looked_ns[key] = now_ns
+        if len(self._looked_up_ns) > self._pace.most_waiting:
+            self._looked_up_ns.clear()
+        self._looked_up_ns[key] = now_ns
         return True
 
     # --- storing ----------------------------------------------------------------------------------
 
     async def _settle(self, flush: Flush) -> None:
-        """Samples, then ledger; nothing is remembered before both have it."""
+        """Write samples, then the ledger; the memory of held ranges follows both."""
         if self._disk is not None:
             self._disk.check()
         if flush.blocks:
@@ -313,9 +322,9 @@ class Recorder:
         self._held |= flush.entries.held
 
     async def _store_blocks(self, flush: Flush) -> None:
-        """What the store refuses goes again document by document, then in ever smaller parts.
+        """Write the blocks; refused ones go again per document, then in ever smaller parts.
 
-        Raises Partial once it has noted whose samples the store takes none of.
+        Raises Partial after opening the breakers of organisations that the store takes nothing of.
         """
         try:
             await self._store.write(flush.blocks)
@@ -325,22 +334,22 @@ class Recorder:
             )
             if exc.later:
                 raise
-            parts = [part for at, _ in exc.rejected for part in flush.apart(at)]
+            parts = [part for at, _ in exc.rejected for part in flush.split_by_document(at)]
             for at, block, reason in await bisect_write.write(
-                self._store, [one.block for one in parts]
+                self._store, [message.block for message in parts]
             ):
-                flush.bury_part(parts[at]._replace(block=block), reason)
+                flush.dead_letter_part(parts[at]._replace(block=block), reason)
         except (Unavailable, Forbidden) as exc:
-            mine = flush.organisations()
-            if not self._withheld.holds_all(mine):
+            organisations = flush.organisations()
+            if not self._breaker.is_open_for_all(organisations):
                 raise
-            self._withhold(dict.fromkeys(mine, str(exc)))
+            self._withhold(dict.fromkeys(organisations, str(exc)))
             raise Partial(str(exc), rejected=()) from exc
-        self._withheld.stored(flush.organisations())
+        self._breaker.record_success(flush.organisations())
 
     def _withhold(self, reasons: Mapping[str, str]) -> None:
         for organisation, reason in reasons.items():
-            self._withheld.refused(organisation, reason, self._clock.now_ns())
+            self._breaker.record_refusal(organisation, reason, self._clock.now_ns())
 
     def _count(self, flush: Flush, took_s: float) -> None:
         counts = self.counts
@@ -354,6 +363,6 @@ class Recorder:
         counts.dead_letters += len(flush.entries.dead_letters)
         counts.set_aside += len(flush.entries.set_aside)
         counts.waiting = len(flush.waiting)
-        counts.marks = self._marker.marks
+        counts.marks = self._mark_publisher.marks
         if self._disk is not None:
             counts.disk_free_bytes = self._disk.left()

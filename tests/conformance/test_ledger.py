@@ -9,11 +9,11 @@ from broker.errors import Taken
 from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.streams import Signal, StreamSpec
-from testbed_api.recorder.ledger import DeadLetter, Entries, Ledger, Life, SetAside
+from testbed_api.recorder.ledger import DeadLetter, FlushEntries, Ledger, SetAside, StreamEpoch
 from testbed_api.registry.engine import open_engine
 
 RIG = StreamAddress("factory", "pump-rig", "rig")
-LIFE = Life("live", RIG, "e1")
+LIFE = StreamEpoch("live", RIG, "e1")
 MOST = 2**63 - 1
 
 
@@ -25,14 +25,14 @@ async def ledger(where):
 
 async def test_what_is_held_is_what_was_committed_last(ledger):
     for ranges in ([(1, 3), (7, 7)], [(1, 7), (9, MOST)]):
-        await ledger.commit(Entries(held={LIFE: Held.from_ranges(ranges)}))
+        await ledger.commit(FlushEntries(held={LIFE: Held.from_ranges(ranges)}))
         assert await ledger.held(LIFE) == Held.from_ranges(ranges)
-    assert await ledger.held(Life("live", RIG, "e2")) == Held.from_ranges([])
+    assert await ledger.held(StreamEpoch("live", RIG, "e2")) == Held.from_ranges([])
 
 
 async def test_gaps_are_found_by_the_span_they_touch(ledger):
     gaps = [Gap(("p",), at, at + 5, "spool-full") for at in (0, 10, 20)]
-    await ledger.commit(Entries(gaps=[(LIFE, 1, one) for one in gaps]))
+    await ledger.commit(FlushEntries(gaps=[(LIFE, 1, one) for one in gaps]))
     assert await ledger.gaps("live", RIG, 6, 20) == gaps[1:2]
     assert await ledger.gaps("run-a", RIG, 0, 100) == []
 
@@ -43,7 +43,7 @@ async def test_whatever_came_can_be_written_down(ledger, bad):
         "live", str(RIG), bad, "e1", MOST, bad, -MOST, bad, b"\0\xff" + bad.encode(), MOST
     )
     gap = Gap((bad,), 0, 5, bad)
-    await ledger.commit(Entries(dead_letters=[letter], gaps=[(LIFE, None, gap)]))
+    await ledger.commit(FlushEntries(dead_letters=[letter], gaps=[(LIFE, None, gap)]))
     (kept,) = await ledger.dead_letters("live", RIG, 0, 10)
     assert kept.value == kept.reason == bad.replace("\0", "\ufffd")
     assert bad.replace("\0", "\ufffd").startswith(kept.signal)
@@ -53,20 +53,20 @@ async def test_whatever_came_can_be_written_down(ledger, bad):
 async def test_what_waits_is_taken_up_once_and_in_order(ledger):
     topics = [f"tb1/live/{verb}/{RIG}" for verb in ("data", "late", "data")]
     await ledger.commit(
-        Entries(set_aside=[SetAside(one, bytes([at]), at) for at, one in enumerate(topics)])
+        FlushEntries(set_aside=[SetAside(one, bytes([at]), at) for at, one in enumerate(topics)])
     )
     waiting = await ledger.waiting("live", RIG)
     assert [one.payload for one in waiting] == [b"\0", b"\1", b"\2"]
-    await ledger.commit(Entries(taken_up=[waiting[0].id]))
+    await ledger.commit(FlushEntries(taken_up=[waiting[0].id]))
     assert await ledger.waiting("live", RIG) == waiting[1:]
     assert await ledger.counts() == {"gaps": 0, "dead_letters": 0, "set_aside": 2}
 
 
 async def test_many_taken_up_at_once_are_one_transaction(ledger):
     topic = f"tb1/live/data/{RIG}"
-    await ledger.commit(Entries(set_aside=[SetAside(topic, b"x", 1) for _ in range(40_000)]))
+    await ledger.commit(FlushEntries(set_aside=[SetAside(topic, b"x", 1) for _ in range(40_000)]))
     waiting = await ledger.waiting("live", RIG)
-    await ledger.commit(Entries(taken_up=[one.id for one in waiting]))
+    await ledger.commit(FlushEntries(taken_up=[one.id for one in waiting]))
     assert await ledger.waiting("live", RIG) == []
 
 
@@ -83,5 +83,5 @@ async def test_readers_do_not_wait_for_the_recorder(ledger):
     async with asyncio.TaskGroup() as tasks:
         for at in range(1, 20):
             held = Held.from_ranges([(1, at)])
-            tasks.create_task(ledger.commit(Entries(held={LIFE: held})), name=f"write {at}")
+            tasks.create_task(ledger.commit(FlushEntries(held={LIFE: held})), name=f"write {at}")
             tasks.create_task(ledger.held(LIFE), name=f"read {at}")

@@ -24,7 +24,7 @@ from testbed_api.domain import organisations, tokens
 from testbed_api.domain.organisations import Organisation
 from testbed_api.http.app import create_app
 from testbed_api.http.dependencies import Parts
-from testbed_api.recorder.freshness import Freshness
+from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
@@ -110,7 +110,7 @@ async def bed(tmp_path) -> AsyncIterator[Bed]:
             keeper=Keeper(store, Deletions(engine), time),
             dumper=Dumper(engine, store, Deletions(engine), time),
             bus=bus,
-            freshness=Freshness(time),
+            freshness=FreshnessTracker(time),
             clock=time,
             disconnect=disconnect,
             recorded=lambda: recorded,

@@ -27,7 +27,7 @@ from testbed_api.domain import organisations, tokens
 from testbed_api.domain.equipment import Equipment
 from testbed_api.http.app import create_app
 from testbed_api.http.dependencies import Parts
-from testbed_api.recorder.freshness import Freshness
+from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.audit import Looked
 from testbed_api.registry.engine import open_engine
@@ -89,7 +89,7 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
             Keeper(store, Deletions(engine), clock),
             Dumper(engine, store, Deletions(engine), clock),
             bus,
-            Freshness(clock),
+            FreshnessTracker(clock),
             clock,
             None,
             dict,

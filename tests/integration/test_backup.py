@@ -30,7 +30,7 @@ from testbed_api.domain.audit import Event, Outcome
 from testbed_api.domain.equipment import Equipment
 from testbed_api.domain.grants import Request
 from testbed_api.domain.organisations import Organisation
-from testbed_api.recorder.ledger import DeadLetter, Entries, Life, SetAside
+from testbed_api.recorder.ledger import DeadLetter, FlushEntries, SetAside, StreamEpoch
 from testbed_api.retention import fingerprint
 from testbed_api.retention.deletions import LOST
 from testbed_api.retention.deletions import Span as Deleted
@@ -78,7 +78,7 @@ SPECS = [
         2,
     ),
 ]
-LIFE = Life("live", RIG, "e1")
+LIFE = StreamEpoch("live", RIG, "e1")
 
 
 def series(times, values, dtype, bad=()):
@@ -137,7 +137,7 @@ async def fill(kept):
     await kept.store.write(list(blocks()))
     await kept.deletions.keep(RIG, 10**9)
     await kept.ledger.commit(
-        Entries(
+        FlushEntries(
             held={LIFE: Held(7, ((9, 12),))},
             gaps=[(LIFE, 3, Gap(("p",), 5, 6, "server-overflow"))],
             dead_letters=[DeadLetter("live", str(RIG), "bad", payload=b"\x00\xff", received_ns=1)],
@@ -219,7 +219,7 @@ async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
         assert await content(kept) == before
         (token,) = await kept.registry.tokens("fay", 4)
         assert token.roles == {Role.AUDITOR, Role.OWNER}
-        await kept.ledger.commit(Entries(gaps=[(LIFE, 4, Gap((), 8, 9, "gateway-down"))]))
+        await kept.ledger.commit(FlushEntries(gaps=[(LIFE, 4, Gap((), 8, 9, "gateway-down"))]))
 
 
 @pytest.mark.parametrize("settings_for", ["influxdb", "postgresql"], indirect=True)
@@ -306,7 +306,7 @@ async def test_a_restore_that_broke_off_is_not_served(made, tmp_path, monkeypatc
         raise Corrupt("the power went")
 
     with monkeypatch.context() as away:
-        away.setattr(room.restoring, "restore", broken)
+        away.setattr(room.backup_restore, "restore", broken)
         with pytest.raises(Corrupt, match="power"):
             await room.restore(folder, after, CLOCK, None)
     with pytest.raises(Refused, match="did not come to its end"):
@@ -477,7 +477,7 @@ async def test_nobody_waits_for_a_slow_reader_of_a_backup(tmp_path):
         await fill(kept)
         dump = room.Dumper(kept.engine, kept.store, kept.deletions, CLOCK).tables()
         first = await anext(dump)
-        await kept.ledger.commit(Entries(held={LIFE: Held(99)}))
+        await kept.ledger.commit(FlushEntries(held={LIFE: Held(99)}))
         rest = [chunk async for chunk in dump]
         assert (await kept.ledger.held(LIFE)).upto == 99
     assert [row[-2:] for row in listed(b"".join([first, *rest]), "recorder.ranges")] == [
@@ -494,7 +494,9 @@ async def test_the_tables_of_a_backup_are_of_one_moment(settings_for):
             """Gaps, each in one transaction with the number of its batch."""
             for seq in range(1, 10_000):
                 gap = Gap((), seq, seq, "gateway-down")
-                await kept.ledger.commit(Entries(held={LIFE: Held(seq)}, gaps=[(LIFE, seq, gap)]))
+                await kept.ledger.commit(
+                    FlushEntries(held={LIFE: Held(seq)}, gaps=[(LIFE, seq, gap)])
+                )
 
         recording = tasks.create_task(record(), name="recorder")
         dumper = room.Dumper(kept.engine, kept.store, kept.deletions, CLOCK)

@@ -19,7 +19,7 @@ from broker.namespace import MarkTopic, StreamAddress, StreamTopic, Verb
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
 from testbed_api.recorder.ledger import Ledger
-from testbed_api.recorder.recorder import Pace, Recorder
+from testbed_api.recorder.recorder import Recorder, RecorderPace
 from testbed_api.registry.engine import open_engine
 from testbed_api.stores import influxdb
 from testbed_api.stores.port import Window
@@ -60,7 +60,7 @@ async def recording(folder, influxd):
                 ledger=Ledger(engine),
                 kind_of=simulated,
                 clock=CLOCK,
-                pace=Pace(gather_s=0.05),
+                pace=RecorderPace(gather_s=0.05),
             )
             running = tasks.create_task(recorder.run(), name="recorder")
             await bus.ready()

@@ -17,7 +17,7 @@ from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed.client import history, parquet
 from testbed_api import service
-from testbed_api.recorder.ledger import Entries, Ledger, Life
+from testbed_api.recorder.ledger import FlushEntries, Ledger, StreamEpoch
 from testbed_api.registry.engine import open_engine
 from testbed_api.settings import ServerSettings
 from testbed_sdk import History
@@ -102,8 +102,8 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
             await door.register_equipment(RIG.owner, name="rig", kind=EquipmentKind.SIMULATED)
             await door.register_spec(SPEC)
         async with open_engine(tmp_path / "data") as engine:
-            hole = (Life("live", RIG, "e"), None, Gap((), T0, T0 + 5, "gateway-down"))
-            await Ledger(engine).commit(Entries(gaps=[hole]))
+            hole = (StreamEpoch("live", RIG, "e"), None, Gap((), T0, T0 + 5, "gateway-down"))
+            await Ledger(engine).commit(FlushEntries(gaps=[hole]))
         yield HistoryQuery("live", T0 - NS_PER_S, T0 + NS_PER_S)
 
 

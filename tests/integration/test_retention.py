@@ -13,7 +13,7 @@ from broker.errors import Forbidden, Unavailable
 from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.streams import Signal, StreamSpec
-from testbed_api.recorder.ledger import DeadLetter, Entries, Ledger, Life
+from testbed_api.recorder.ledger import DeadLetter, FlushEntries, Ledger, StreamEpoch
 from testbed_api.registry.engine import open_engine
 from testbed_api.retention import enforcer, fingerprint
 from testbed_api.retention.deletions import Deletion, Deletions, Reason, Span
@@ -26,7 +26,7 @@ NOW_NS = clock.ns_of("2026-11-23T12:34:56Z")
 RIG = StreamAddress("factory", "pump-rig", "rig")
 FIRST = StreamSpec(RIG, (Signal("Pressure"), Signal("Current")), 1)
 SPEC = StreamSpec(RIG, (Signal("Flow"), Signal("Pressure")), 2)
-LIFE = Life("live", RIG, "e1")
+LIFE = StreamEpoch("live", RIG, "e1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ async def test_the_hole_is_one_gap_with_cause_deleted(bed):
         Gap((), ago_ns(30), ago_ns(9), "gateway-down"),
         Gap((), ago_ns(3), ago_ns(2), "gateway-down"),
     ]
-    await bed.ledger.commit(Entries(gaps=[(LIFE, 1, one) for one in of]))
+    await bed.ledger.commit(FlushEntries(gaps=[(LIFE, 1, one) for one in of]))
     (proof,) = await bed.keeper.delete(span(10, 4), by="ada", why="")
     assert proof.gaps == 1
     hole = Gap((), ago_ns(10), ago_ns(5), "deleted")
@@ -130,7 +130,7 @@ async def test_dead_letters_of_the_span_go_with_it(bed):
         DeadLetter("live", str(RIG), "not JSON", received_ns=ago_ns(5), payload=b"{"),
         DeadLetter("live", str(RIG), "bad", signal="Pressure", time_ns=ago_ns(1)),
     ]
-    await bed.ledger.commit(Entries(dead_letters=letters))
+    await bed.ledger.commit(FlushEntries(dead_letters=letters))
     (proof,) = await bed.keeper.delete(span(6, 4), by="ada", why="")
     assert proof.dead_letters == 2
     left = await bed.ledger.dead_letters("live", RIG, 0, 10)
@@ -138,7 +138,7 @@ async def test_dead_letters_of_the_span_go_with_it(bed):
 
 
 async def test_what_is_held_stays_held(bed):
-    await bed.ledger.commit(Entries(held={LIFE: Held(7)}))
+    await bed.ledger.commit(FlushEntries(held={LIFE: Held(7)}))
     await bed.keeper.delete(span(240, 0), by="ada", why="")
     assert await bed.ledger.held(LIFE) == Held(7)
 

@@ -15,7 +15,7 @@ from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed_api.recorder import bulk_decode, classify
 from testbed_api.recorder import flush as recorder_flush
-from testbed_api.recorder.classify import Known, Patience
+from testbed_api.recorder.classify import Lookups, WaitLimits
 from testbed_api.recorder.flush import Flush
 from testbed_api.stores import line_protocol
 
@@ -30,7 +30,7 @@ SPECS = [
 ]
 KNOWN = {("live", spec.address, 1): spec for spec in SPECS}
 KINDS = {SPECS[0].address.owner: EquipmentKind.SIMULATED}
-PATIENCE = Patience(wait_ns=100, most=2)
+PATIENCE = WaitLimits(wait_ns=100, most=2)
 
 plain = st.floats(-1e6, 1e6).map(lambda value: value + 0.5)
 odd = st.sampled_from([7, 2**63, -(2**70), True, None, "x", [], {}, "INFINITE", -0.0, 5e-324])
@@ -143,15 +143,15 @@ def topic(number: int) -> str:
 
 def flush_of(payloads, held) -> Flush:
     arrived = [recorder_flush.read(Message(topic(number), one), 0) for number, one in payloads]
-    known = Known(KNOWN, KINDS, held)
-    return classify.sift(arrived, known, now_ns=1, patience=PATIENCE)
+    known = Lookups(KNOWN, KINDS, held)
+    return classify.classify(arrived, known, now_ns=1, limits=PATIENCE)
 
 
 def samples(flush: Flush) -> Counter[object]:
     """Every sample with the stream, epoch and seq it is said to be of."""
     found: Counter[object] = Counter()
     for at in range(len(flush.blocks)):
-        for life, seq, block in flush.apart(at):
+        for life, seq, block in flush.split_by_document(at):
             for name, series in block.series():
                 dtype = series.values.dtype
                 columns = (series.time_ns, series.values, series.quality)
@@ -171,7 +171,7 @@ def test_what_is_read_together_is_what_the_codec_reads_of_each(payloads) -> None
         bulk_decode.Group(spec, [document for number, document in read if number == at])
         for at, spec in enumerate(SPECS)
     ]
-    for group, joined in zip(groups, bulk_decode.join(groups), strict=True):
+    for group, joined in zip(groups, bulk_decode.decode(groups), strict=True):
         seen = list(joined.apart)
         for frame, pieces in joined.frames:
             end = 0
@@ -179,7 +179,7 @@ def test_what_is_read_together_is_what_the_codec_reads_of_each(payloads) -> None
                 start, end = end, end + size
                 batch, misfits = codec.fit(group.documents[at], group.spec)
                 assert misfits == ()
-                assert batch.frames == (bulk_decode.piece(frame, start, size),)
+                assert batch.frames == (bulk_decode.slice_frame(frame, start, size),)
                 seen.append(at)
             assert end == len(frame.time_ns)
             assert all(one < other for one, other in pairwise(at for at, _ in pieces))
@@ -189,7 +189,7 @@ def test_what_is_read_together_is_what_the_codec_reads_of_each(payloads) -> None
 @given(st.lists(documents(), min_size=3, max_size=8))
 def test_a_flush_of_many_is_the_flushes_of_each(payloads) -> None:
     together = flush_of(payloads, {})
-    held: dict[recorder_flush.Life, Held] = {}
+    held: dict[recorder_flush.StreamEpoch, Held] = {}
     alone = []
     for payload in payloads:
         alone.append(flush_of([payload], held))

@@ -24,7 +24,7 @@ from testbed_api.http.schemas import (
     Wanted,
 )
 from testbed_api.http.streaming import Streamed, begun
-from testbed_api.recorder.ledger import DeadLetter, Touched
+from testbed_api.recorder.ledger import DeadLetter, StreamSpan
 from testbed_api.stores.port import Window
 
 router = APIRouter(tags=["streams"], prefix="/streams/{organisation}/{equipment}/{stream}")
@@ -104,7 +104,7 @@ async def gaps(
     """
     caller.must_read(asked.space, address)
     await parts.registry.spec(address)
-    span = Touched(asked.space, address, *asked.between(EARLIEST_NS, LATEST_NS))
+    span = StreamSpan(asked.space, address, *asked.between(EARLIEST_NS, LATEST_NS))
     found = await parts.ledger.gap_page(span, asked.after, asked.limit + 1)
     page, more = found[: asked.limit], len(found) > asked.limit
     following = "{}.{}".format(*page[-1][0]) if more else None

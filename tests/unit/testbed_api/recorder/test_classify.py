@@ -14,29 +14,31 @@ from broker.namespace import StreamAddress
 from broker.streams import Signal, StreamSpec
 from testbed_api.recorder import classify
 from testbed_api.recorder import flush as recorder_flush
-from testbed_api.recorder.classify import Known, Patience
-from testbed_api.recorder.flush import Arrived, Flush
-from testbed_api.recorder.ledger import Life
+from testbed_api.recorder.classify import Lookups, WaitLimits
+from testbed_api.recorder.flush import Flush, ReceivedMessage
+from testbed_api.recorder.ledger import StreamEpoch
 from testbed_api.stores import bisect_write
 from testbed_api.stores.port import Block
 
 STREAM = StreamAddress("o", "e", "s")
 SPEC = StreamSpec(STREAM, (Signal("a"),))
-LIFE = Life("live", STREAM, "epoch")
-EVERYTHING = Known({("live", STREAM, 1): SPEC}, {STREAM.owner: EquipmentKind.REAL}, {})
-NOTHING = Known({}, {}, {})
-PATIENCE = Patience(wait_ns=100, most=2)
+LIFE = StreamEpoch("live", STREAM, "epoch")
+EVERYTHING = Lookups({("live", STREAM, 1): SPEC}, {STREAM.owner: EquipmentKind.REAL}, {})
+NOTHING = Lookups({}, {}, {})
+PATIENCE = WaitLimits(wait_ns=100, most=2)
 
 
-def arrived(seq: int, *, source: Source = Source.LIVE, set_aside: int | None = None) -> Arrived:
+def arrived(
+    seq: int, *, source: Source = Source.LIVE, set_aside: int | None = None
+) -> ReceivedMessage:
     frame = Wide(np.array([seq], np.int64), {"a": np.array([1.0])})
     payload = codec.encode(Batch(1, (frame,), source, epoch="epoch", seq=seq))
     message = Message(f"tb1/live/data/{STREAM}", payload)
     return recorder_flush.read(message, 0, set_aside=set_aside)
 
 
-def sift(*candidates: Arrived, known: Known = EVERYTHING, now_ns: int = 10) -> Flush:
-    return classify.sift(candidates, known, now_ns=now_ns, patience=PATIENCE)
+def sift(*candidates: ReceivedMessage, known: Lookups = EVERYTHING, now_ns: int = 10) -> Flush:
+    return classify.classify(candidates, known, now_ns=now_ns, limits=PATIENCE)
 
 
 def test_what_is_known_is_taken_and_counted_under_its_life() -> None:
@@ -44,7 +46,7 @@ def test_what_is_known_is_taken_and_counted_under_its_life() -> None:
     assert (flush.samples(), flush.batches, len(flush.done)) == (2, 2, 2)
     assert flush.seqs == {LIFE: {1, 2}}
     assert flush.origins == [(LIFE, ((1, 1), (2, 1)))]
-    assert [len(one) for one in (part.block for part in flush.apart(0))] == [1, 1]
+    assert [len(one) for one in (part.block for part in flush.split_by_document(0))] == [1, 1]
 
 
 class Picky:
@@ -65,19 +67,19 @@ class Picky:
 async def test_a_refused_sample_is_known_by_its_document_among_many() -> None:
     flush = sift(arrived(1), arrived(2), arrived(3))
     store = Picky(2)
-    parts = flush.apart(0)
+    parts = flush.split_by_document(0)
     for at, block, reason in await bisect_write.write(store, [one.block for one in parts]):  # type: ignore[arg-type]  # it is only written to
-        flush.bury_part(parts[at]._replace(block=block), reason)
+        flush.dead_letter_part(parts[at]._replace(block=block), reason)
     (letter,) = flush.entries.dead_letters
     assert (letter.seq, letter.signal, letter.time_ns) == (2, "a", 2)
     assert sorted(store.stored) == [1, 3]
 
 
 def test_what_is_held_or_comes_twice_asks_for_a_mark_and_is_stored_once() -> None:
-    held = Known(EVERYTHING.specs, EVERYTHING.kinds, {LIFE: Held(1)})
+    held = Lookups(EVERYTHING.specs, EVERYTHING.kinds, {LIFE: Held(1)})
     flush = sift(arrived(1), arrived(2), arrived(2), known=held)
     assert (flush.samples(), flush.repeated, len(flush.done)) == (1, 2, 3)
-    assert flush.asked == {("live", STREAM.owner)}
+    assert flush.mark_requests == {("live", STREAM.owner)}
 
 
 def test_without_a_spec_a_message_waits_and_then_is_set_aside() -> None:
@@ -91,7 +93,7 @@ def test_without_a_spec_a_message_waits_and_then_is_set_aside() -> None:
 
 
 def test_what_was_set_aside_is_taken_up_once_its_spec_is_known() -> None:
-    held = Known(EVERYTHING.specs, EVERYTHING.kinds, {LIFE: Held(3)})
+    held = Lookups(EVERYTHING.specs, EVERYTHING.kinds, {LIFE: Held(3)})
     flush = sift(arrived(3, set_aside=7), known=held)
     assert flush.samples() == 1
     assert flush.entries.taken_up == [7]
