@@ -14,6 +14,7 @@ from tests.services import influxd as influxd_product
 from tests.services import mosquitto as mosquitto_product
 from tests.services import node_opcua as node_opcua_product
 from tests.services import postgresql as postgresql_product
+from tests.services.tables import Tables
 
 HERE = Path(__file__).parent
 FOLDERS = (
@@ -95,6 +96,12 @@ def postgresql(request) -> Iterator[postgresql_product.Postgresql]:
     with postgresql_product.data_folder() as folder, postgresql_product.serve(folder) as server:
         request.config.stash[SHARED_PRODUCTS].append(server.product)
         yield server
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory) -> Tables:
+    """The registry's tables, to be copied."""
+    return Tables(tmp_path_factory.mktemp("tables"))
 
 
 @pytest.fixture
