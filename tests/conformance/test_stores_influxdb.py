@@ -217,6 +217,7 @@ async def test_of_what_it_refuses_only_the_samples_themselves_are_left_out(influ
         assert await times(store) == [1, 5, 6, 7, 9]
 
 
+@pytest.mark.influxd
 async def test_what_was_stored_outlives_influxd_and_its_absence_is_told(tmp_path):
     with product.serve(tmp_path) as server:
         port = int(server.url.rpartition(":")[2])
