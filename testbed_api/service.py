@@ -125,7 +125,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
     Unavailable if a part does not start.
     """
     system = {name: Credential.make(name) for name in (API, RECORDER)}
-    shown = certificates.checked(certificates.of(settings), settings, clock.now_ns())
+    listeners = certificates.checked(certificates.of(settings), settings, clock.now_ns())
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         data = await stack.enter_async_context(persistence.alone(settings))
@@ -133,21 +133,13 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
         administrator = Credential.make(ADMINISTRATOR)
         is_first = await _first_administrator(data.registry, administrator, clock)
         authorizer = _authorizer(data, clock, system, quotas, connections)
-        running = server.serve(
-            settings.folder / BROKER,
-            authorize=authorizer.answer,
-            clock=clock,
-            settings=NatsSettings(
-                host=settings.host,
-                mqtt_port=settings.mqtt_port,
-                storage_bytes=settings.broker_bytes,
-                certificate=shown.broker,
-            ),
+        folder, nats = settings.folder / BROKER, _nats_settings(settings, listeners)
+        broker = await stack.enter_async_context(
+            server.serve(folder, authorize=authorizer.answer, clock=clock, settings=nats)
         )
-        broker = await stack.enter_async_context(running)
         quotas.on_broker = broker.connection_counts
         await stack.enter_async_context(sessions.noting(connections, broker))
-        way = certificates.way_in(broker.mqtt, shown.broker)
+        way = certificates.way_in(broker.mqtt, listeners.broker)
         dependencies = await build_dependencies(
             stack,
             settings=settings,
@@ -156,16 +148,15 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
             clock=clock,
             quotas=quotas,
         )
-        await stack.enter_async_context(
-            answering(dependencies, listener, shown.api, within_s=settings.request_s)
-        )
+        api = answering(dependencies, listener, listeners.api, within_s=settings.request_s)
+        await stack.enter_async_context(api)
         yield RunningServer(
             api=Address(*listener.getsockname()[:2]),
             broker=broker.mqtt,
             administrator=administrator.text if is_first else None,
             recorder=None if settings.influxdb is None else system[RECORDER].text,
             way=way,
-            doors=shown,
+            doors=listeners,
         )
 
 
@@ -178,7 +169,7 @@ async def serve_api(
     Any number may run on one set of them.  Raises as `serve`, and Invalid if a secret is missing.
     """
     seats = _seats(services.bus, services.secrets.system())
-    shown = certificates.checked(certificates.of(settings), settings, clock.now_ns())
+    listeners = certificates.checked(certificates.of(settings), settings, clock.now_ns())
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         data = await stack.enter_async_context(persistence.beside_others(settings))
@@ -194,7 +185,7 @@ async def serve_api(
             quotas=quotas,
         )
         await stack.enter_async_context(
-            answering(dependencies, listener, shown.api, within_s=settings.request_s)
+            answering(dependencies, listener, listeners.api, within_s=settings.request_s)
         )
         yield RunningServer(
             api=Address(*listener.getsockname()[:2]),
@@ -202,7 +193,7 @@ async def serve_api(
             administrator=None,
             recorder=None,
             way=services.bus,
-            doors=shown,
+            doors=listeners,
         )
 
 
@@ -229,6 +220,15 @@ async def _joined(
     ):
         quotas.on_broker = broker.connection_counts
         yield broker
+
+
+def _nats_settings(settings: ServerSettings, listeners: Doors) -> NatsSettings:
+    return NatsSettings(
+        host=settings.host,
+        mqtt_port=settings.mqtt_port,
+        storage_bytes=settings.broker_bytes,
+        certificate=listeners.broker,
+    )
 
 
 def _authorizer(
@@ -266,14 +266,7 @@ async def build_dependencies(
     await bus.ready()
     if broker is None:
         broker = await stack.enter_async_context(noticing(bus, seats[API].address))
-    status = RecorderStatus()
-    if settings.influxdb is None:
-        recorder = await stack.enter_async_context(
-            recording(settings, data, seats[RECORDER], clock)
-        )
-        status = RecorderStatus(
-            counts=lambda: asdict(recorder.counts), interrupted=lambda: recorder.interrupted
-        )
+    status = await _recorder_status(stack, settings, data, seats[RECORDER], clock)
     registry = Registry(data.engine, is_audited=True)
     return ApiDependencies(
         registry=registry,
@@ -294,6 +287,18 @@ async def build_dependencies(
     )
 
 
+async def _recorder_status(
+    stack: AsyncExitStack, settings: ServerSettings, data: Data, seat: BusSettings, clock: Clock
+) -> RecorderStatus:
+    """The status of the recorder, which is started unless it runs in a process of its own."""
+    if settings.influxdb is not None:
+        return RecorderStatus()
+    recorder = await stack.enter_async_context(recording(settings, data, seat, clock))
+    return RecorderStatus(
+        counts=lambda: asdict(recorder.counts), interrupted=lambda: recorder.interrupted
+    )
+
+
 def _anchoring(settings: ServerSettings, data: Data, clock: Clock) -> Anchoring:
     return Anchoring(data.registry, data.journal, journal.signer(settings), clock)
 
@@ -304,23 +309,25 @@ async def _first_administrator(registry: Registry, credential: Credential, clock
     """
     now_ns = clock.now_ns()
     async with registry.unaudited_change() as inside:  # another API may start at this moment
-        found = {one.id: one for one in await inside.organisations.all()}
-        if any(one.kind is Party.INTERMEDIARY for one in found.values()):
+        existing = {
+            organisation.id: organisation for organisation in await inside.organisations.all()
+        }
+        if any(organisation.kind is Party.INTERMEDIARY for organisation in existing.values()):
             return False
-        if INTERMEDIARY in found:
-            raise Refused(f"organisation {INTERMEDIARY!r} is a {found[INTERMEDIARY].kind}")
+        if INTERMEDIARY in existing:
+            raise Refused(f"organisation {INTERMEDIARY!r} is a {existing[INTERMEDIARY].kind}")
         await inside.organisations.add(
             Organisation(INTERMEDIARY, "Who runs the testbed", Party.INTERMEDIARY)
         )
         owner = organisations.person(credential.principal, INTERMEDIARY, {Role.OWNER}, now_ns)
         await inside.principals.add(owner)
-        await inside.tokens.add(tokens.kept(credential, owner.span, label="first token"))
+        await inside.tokens.add(tokens.from_credential(credential, owner.span, label="first token"))
     return True
 
 
 def _seats(way: BusSettings, system: Mapping[str, Credential]) -> Mapping[str, BusSettings]:
     """How each part of ours gets onto the bus, by its principal."""
     return {
-        name: way.model_copy(update={"credential": SecretStr(one.text), "window": 10_000})
-        for name, one in system.items()
+        name: way.model_copy(update={"credential": SecretStr(credential.text), "window": 10_000})
+        for name, credential in system.items()
     }

@@ -21,8 +21,8 @@ OptionalInstant = Annotated[str | None, Field(description=_INSTANT, examples=[AT
 class ApiResponse(BaseModel):
     """An answer of the API, or a part of one.
 
-    A field without a value is null; it is left out only where its description says so.  Fields that a reader does not know are
-    passed over, so that an older client reads a newer server.
+    A field without a value is null; it is left out only where its description says so.  A reader
+    passes over fields that it does not know, so that an older client reads a newer server.
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)

@@ -78,8 +78,9 @@ class Caller:
             own = frozenset() if scope.equipment is None else frozenset({scope.equipment})
             return Visibility(None, own, streams)
         listings = policy.visible_listings(self.rights, self.principal, self.at_ns)
-        listed = frozenset(listing.equipment for listing in listings)
-        return Visibility(self.organisation, listed, streams)
+        return Visibility(
+            self.organisation, frozenset(listing.equipment for listing in listings), streams
+        )
 
     def sees_organisation(self, organisation: str) -> bool:
         """Whether it exists for it: its own, one whose equipment it sees, all for a founder."""

@@ -30,8 +30,8 @@ class StreamActions:
         """
         address = proposal.address
         caller.must(Action.DESCRIBE, address)
-        async with self.rights_changes.of_stream(context, address) as change:
-            if not await change.streams.exists(address):
+        async with self.rights_changes.of_stream(context, address) as (change, is_new):
+            if is_new:
                 count = await change.streams.count(address.organisation)
                 self.quotas.registering(address.organisation, count, caller.at_ns)
             return await change.streams.add(proposal)

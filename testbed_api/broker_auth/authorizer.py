@@ -1,4 +1,4 @@
-"""Who may come onto the bus: the registry's principals, and the testbed's own parts."""
+"""Authorization of connections to NATS: principals of the registry, and parts of the testbed."""
 
 from collections.abc import Callable, Mapping
 
@@ -49,22 +49,24 @@ class Authorizer:
         self._quotas = quotas
         self._journal = journal
         self._admitted = admitted
-        self._system = {name: tokens.hashed(one.secret) for name, one in system.items()}
+        self._system = {
+            name: tokens.hashed(credential.secret) for name, credential in system.items()
+        }
 
     async def answer(self, request: ConnectRequest) -> Permissions | None:
-        """What may whoever knocks do; None lets nobody in, also while the registry is away."""
+        """The permissions of a connection; None refuses it, also while the registry is away."""
         if not auth_callout.is_bound(request):
             await self._refused(request, "its client id is not its principal's")
             return None
-        shown = tokens.hashed(request.secret)
+        secret_hash = tokens.hashed(request.secret)
         if request.principal in self._system:
             part = Principal(request.principal, "", PrincipalKind.SYSTEM)
-            right = self._system[request.principal] == shown
+            right = self._system[request.principal] == secret_hash
             if not right:
                 await self._refused(request, "not the credential of a part of the testbed")
             return self._permissions(Rights(principals=(part,)), part.id, None) if right else None
         try:
-            permissions = await self._known(request, shown)
+            permissions = await self._known(request, secret_hash)
         except Unavailable as exc:
             log.exception(
                 "connection could not be judged", principal=request.principal[:60], reason=str(exc)
@@ -74,13 +76,15 @@ class Authorizer:
             self._admitted(request, permissions)
         return permissions
 
-    async def _known(self, request: ConnectRequest, shown: str) -> Permissions | None:
+    async def _known(self, request: ConnectRequest, secret_hash: str) -> Permissions | None:
         principal, now_ns = request.principal, self._clock.now_ns()
-        token = await self._registry.tokens.find(principal, shown)
-        if token is None or not token.span.covers(now_ns):
+        async with self._registry.snapshot() as registry:
+            token = await registry.tokens.find(principal, secret_hash)
+            is_valid = token is not None and token.span.covers(now_ns)
+            rights = await registry.rights.on_bus(principal, now_ns) if is_valid else Rights()
+        if token is None or not is_valid:
             await self._refused(request, "the credential is not right")
             return None
-        rights = await self._registry.rights.on_bus(principal, now_ns)
         rights = rights.with_roles(principal, token.roles)
         permissions = self._permissions(rights, principal, token.span.until_ns)
         known = rights.principal(principal, now_ns)
@@ -99,8 +103,10 @@ class Authorizer:
     async def _is_room(self, organisation: str, now_ns: int) -> bool:
         async def principals() -> list[str]:
             return [
-                one.id
-                for one in await self._registry.principals.in_organisation(organisation, now_ns)
+                principal.id
+                for principal in await self._registry.principals.in_organisation(
+                    organisation, now_ns
+                )
             ]
 
         try:
@@ -122,7 +128,7 @@ class Authorizer:
         if who is None:
             return None
         ends = (expires_ns, policy.until_ns(rights, principal, now_ns))
-        until_ns = min((one for one in ends if one is not None), default=None)
+        until_ns = min((end for end in ends if end is not None), default=None)
         topics = policy.topics(rights, principal, now_ns)
         durable = who.kind is PrincipalKind.SYSTEM
         return Permissions(topics.publish, topics.subscribe, until_ns, durable)

@@ -1,4 +1,4 @@
-"""Who is connected to Mosquitto, from what it says of it: into the audit and the book of sessions.
+"""Connections to Mosquitto, from its log and its sockets, for the audit and the access log.
 
 It asks nobody and lists nobody.  But its log says who comes and who goes, and which sockets stand
 is known to the kernel of its machine, which is ours.  So what is said is written down as on NATS;
@@ -119,7 +119,7 @@ class Overhearing:
     async def _take(self, line: LogLine) -> None:
         """Of what was said a moment ago the time is now; of what waited, the end of its second."""
         at_ns = min(self._clock.now_ns(), (line.at_s + 1) * NS_PER_S)
-        match line.said:
+        match line.event:
             case ConnectionOpened(peer):
                 self._pending.opened(peer)
             case ClientConnected(principal, peer) as came:
@@ -140,12 +140,12 @@ class Overhearing:
         principal, host = came.principal, came.peer.host
         connection = f"{principal}/{came.peer}/{at_s}"
         entries = frozenset(heard_streams(self._reach.of(principal)))
-        one = access_log.AdmittedConnection(principal, connection, principal, entries)
+        admitted = access_log.AdmittedConnection(principal, connection, principal, entries)
         facts = {"client_id": principal, "connection": connection}
         known = await self._registry.principals.find(principal, at_ns)
         context = _context(facts, host).by(principal, known.organisation if known else None)
         await self._registry.sessions.end_of_principal(principal, TAKEN_OVER, at_ns)
-        await self._registry.sessions.begin(one, at_ns, context.event(at_ns))
+        await self._registry.sessions.begin(admitted, at_ns, context.event(at_ns))
 
     async def _left(self, left: UnauthenticatedClosed, at_ns: int) -> None:
         hosts = self._pending.closed()
@@ -230,11 +230,13 @@ class Overhearing:
         return not self._is_busy and not len(self._inbox)
 
     async def _compare(self, now_ns: int) -> set[str] | None:
-        """Whose connection is in the book and stands; None where that cannot be seen now."""
+        """The principals whose logged connection is open; None where that cannot be seen now."""
         try:
             book = await self._registry.sessions.open()
             peers = {str(peer) for peer in self._projection.peers()}
-            standing = {one: who for one, who in book.items() if _peer_of(one) in peers}
+            standing = {
+                connection: who for connection, who in book.items() if _peer_of(connection) in peers
+            }
             gone = await self._registry.sessions.end_others(standing, NOT_THERE, now_ns)
         except Unavailable as exc:
             log.info("it was not seen who is connected", reason=str(exc))
@@ -246,7 +248,7 @@ class Overhearing:
     async def _make_up(
         self, held: Mapping[str, ClientAccess], standing: set[str] | None, until_ns: int
     ) -> None:
-        """Whoever came unheard comes again, and the audit is told that it may not know all."""
+        """Disconnect principals whose connection was missed, and write the gap to the audit."""
         now_ns = self._clock.now_ns()
         if not self._tells():
             await self._tell_deaf()

@@ -65,16 +65,16 @@ class RightsChanges:
     @asynccontextmanager
     async def of_stream(
         self, context: AuditContext, address: StreamAddress
-    ) -> AsyncIterator[Registry]:
-        """A change of the specs of a stream: the gateways of its equipment publish it once it has
-        one.
+    ) -> AsyncIterator[tuple[Registry, bool]]:
+        """A change of the specs of a stream, and whether it has none yet: with the first one the
+        gateways of its equipment may publish it.
         """
         gateways: list[Principal] = []
         async with self._registry.change(context, self._clock) as change:
             is_new = not await change.streams.exists(address)
             if is_new:
                 gateways = await change.principals.of_equipment(address.owner, self._now())
-            yield change
+            yield change, is_new
         for gateway in gateways:
             if Entry(LIVE, address) not in gateway.scope.writes:
                 await self._disconnect(gateway.id)

@@ -1,4 +1,4 @@
-"""Who is connected to the broker, kept over time: what each was let in to, and until when.
+"""The log of connections to the broker: the streams of each, its beginning and its end.
 
 Beginnings are known from the answer at the door, ends from the broker, which tells them as they
 happen; what it told while nobody listened is found by a look at who stands, now and then.
@@ -18,6 +18,7 @@ from broker.backends.nats.server import NatsBroker
 from broker.clock import Clock
 from broker.errors import Invalid, Unavailable
 from broker.namespace import StreamTopic, Verb
+from broker.process import tasks
 from broker.rights import Entry
 from testbed_api.registry.access_log import AdmittedConnection
 from testbed_api.registry.registry import Registry
@@ -41,7 +42,7 @@ class Ending:
 
 
 class Sessions:
-    """The book of connections."""
+    """Stores beginnings and ends of connections in the access log."""
 
     def __init__(self, registry: Registry, clock: Clock) -> None:
         self.dropped = 0
@@ -93,7 +94,7 @@ class Sessions:
             await self.write()
 
     async def write(self) -> None:
-        """What waits, in the order in which it happened."""
+        """Store all that waits, in the order in which it happened."""
         self._some.clear()
         while self._waiting:
             what = self._waiting[0]
@@ -126,26 +127,17 @@ class Sessions:
 
 @asynccontextmanager
 async def noting(sessions: Sessions, broker: NatsBroker) -> AsyncIterator[None]:
-    """Have them written down until left; an error inside comes out as it was, not in a group."""
-    failure: Exception | None = None
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(sessions.run(broker), name="sessions")
-        try:
-            yield
-        except Exception as exc:  # noqa: BLE001 - raised below
-            failure = exc
-        finally:
-            running.cancel()
-    if failure is not None:
-        raise failure
+    """Write connections and their ends down until left."""
+    async with tasks.background({"sessions": sessions.run(broker)}):
+        yield
 
 
 def heard_streams(filters: frozenset[str]) -> "list[Entry]":
     """The streams whose batches a connection may hear."""
-    found = []
-    for one in filters:
+    entries = []
+    for filter_ in filters:
         with suppress(Invalid):  # the system's own filters are no topics
-            topic = namespace.parse(one)
+            topic = namespace.parse(filter_)
             if isinstance(topic, StreamTopic) and topic.verb is Verb.DATA:
-                found.append(Entry(topic.space, topic.address))
-    return found
+                entries.append(Entry(topic.space, topic.address))
+    return entries

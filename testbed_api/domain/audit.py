@@ -1,4 +1,4 @@
-"""The audit: who did what, when, and how it ended, as a chain in which nothing changes unseen.
+"""The audit: events of acts with caller, target and outcome, in a chain that shows each change.
 
 Each link has the hash over the one before and its own event, so a chain with another past has
 another hash at its end; heads that were signed, or handed out, say which hash that was.
@@ -32,7 +32,7 @@ class AuditOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that somebody did or tried.
+    """One act that was done, refused or failed.
 
     principal: who, or who it says it is where that was refused.  organisation: whose it is.  owner:
     whose thing it was done to.  action: a word of the policy, or such as `sign-in`, `connect`,
@@ -85,10 +85,14 @@ class ChainLink:
     def of(cls, raw: Any) -> Self:
         """From a JSON object; raises Corrupt."""
         try:
-            told = dict(raw)
-            number, hash_, time_ns = told.pop("number"), told.pop("hash"), ns_of(told.pop("time"))
-            told["outcome"] = AuditOutcome(told["outcome"])
-            return cls(number, Event(time_ns, **told), hash_)
+            values = dict(raw)
+            number, hash_, time_ns = (
+                values.pop("number"),
+                values.pop("hash"),
+                ns_of(values.pop("time")),
+            )
+            values["outcome"] = AuditOutcome(values["outcome"])
+            return cls(number, Event(time_ns, **values), hash_)
         except (KeyError, TypeError, ValueError, Invalid) as exc:
             raise Corrupt(f"an event that lacks sense: {exc}") from exc
 
@@ -106,33 +110,36 @@ def _next(before: str, number: int, event: Event) -> str:
     return hashlib.sha256(b"%s\n%d\n%s" % (before.encode(), number, event.canonical)).hexdigest()
 
 
-def shown(text: str, most: int = MOST_TEXT) -> str:
+def printable(text: str, most: int = MOST_TEXT) -> str:
     """Any text as it may stand in an event: escaped where it cannot be printed, and not too long.
 
     A line break or an escape sequence of whoever sent it forges no line of a log or a listing.
     """
-    plain = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:most])
+    plain = "".join(
+        character if character.isprintable() else ascii(character)[1:-1]
+        for character in text[:most]
+    )
     return plain[:most]
 
 
 def details(facts: Mapping[str, Any]) -> str:
     """Facts as an event keeps them; what is too long is left out, and that is said."""
-    told = {shown(key, MOST_NAME): _plain(value) for key, value in facts.items()}
-    text = _dumped(told)
+    values = {printable(key, MOST_NAME): _plain(value) for key, value in facts.items()}
+    text = _dumped(values)
     if len(text) > MOST_DETAILS:
-        short = {k: f"{len(v)} of them" if isinstance(v, list) else v for k, v in told.items()}
+        short = {k: f"{len(v)} of them" if isinstance(v, list) else v for k, v in values.items()}
         text = _dumped(short)
-    return text if len(text) <= MOST_DETAILS else _dumped({"left_out": sorted(told)[:20]})
+    return text if len(text) <= MOST_DETAILS else _dumped({"left_out": sorted(values)[:20]})
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(one) for one in value]
-    return value if value is None or isinstance(value, bool | int) else shown(str(value))
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int) else printable(str(value))
 
 
-def _dumped(told: Mapping[str, Any]) -> str:
-    return orjson.dumps(told, option=orjson.OPT_SORT_KEYS).decode()
+def _dumped(values: Mapping[str, Any]) -> str:
+    return orjson.dumps(values, option=orjson.OPT_SORT_KEYS).decode()
 
 
 # --- what is being done ---------------------------------------------------------------------------
@@ -183,15 +190,15 @@ class AuditContext:
         owner = self.owner if self.entry.owner is None else self.entry.owner
         return Event(
             time_ns,
-            shown(self.action, MOST_NAME),
-            shown(self.target),
+            printable(self.action, MOST_NAME),
+            printable(self.target),
             outcome,
-            None if self.principal is None else shown(self.principal, MOST_NAME),
+            None if self.principal is None else printable(self.principal, MOST_NAME),
             self.organisation,
-            self.organisation if owner is None else shown(owner, MOST_NAME),
-            shown(reason),
+            self.organisation if owner is None else printable(owner, MOST_NAME),
+            printable(reason),
             self.request,
-            shown(self.source, MOST_NAME),
+            printable(self.source, MOST_NAME),
             details(self.entry.facts),
         )
 
@@ -212,7 +219,7 @@ class Verifier:
 
     def __init__(self, heads: Iterable[Head], keys: Collection[str]) -> None:
         """heads: the testbed's own, and anchors.  keys: whose signatures count."""
-        self._heads = sorted(heads, key=lambda one: (one.count, one.time_ns))
+        self._heads = sorted(heads, key=lambda head: (head.count, head.time_ns))
         self._keys = frozenset(keys)
         self._at = 0
         self._number, self._hash = 0, GENESIS

@@ -24,7 +24,7 @@ class Offer:
 
 
 class State(StrEnum):
-    """How far it came."""
+    """The state of a grant."""
 
     ASKED = "asked"
     GRANTED = "granted"
@@ -66,7 +66,7 @@ class GrantRequest:
 
     @property
     def grant(self) -> Grant | None:
-        """What the policy makes of it: nothing unless it was granted."""
+        """The grant for the policy, None unless it was granted."""
         if self.span is None:
             return None
         span = self.span if self.ended_ns is None else self.span.ended(self.ended_ns)
@@ -106,40 +106,42 @@ class GrantRequest:
             )
 
 
-def sentence(one: GrantRequest, now_ns: int, *, paused: bool = False) -> str:
-    """What it means, for a person who has to decide or to know."""
-    address = one.entry.address
-    what = f"{address} in {one.entry.space}"
+def sentence(grant: GrantRequest, now_ns: int, *, paused: bool = False) -> str:
+    """The meaning of a grant in sentences, for people who decide on it or read it."""
+    address = grant.entry.address
+    what = f"{address} in {grant.entry.space}"
     reading = (
-        f"The owners and developers of {one.company}, and those of its machines that list the"
+        f"The owners and developers of {grant.company}, and those of its machines that list the"
         f" stream, {{}} {what}, as it comes and all that is stored of it,"
     )
-    why = f'Purpose: "{one.purpose}".' if one.purpose else "No purpose was given."
+    why = f'Purpose: "{grant.purpose}".' if grant.purpose else "No purpose was given."
     owner = address.organisation
-    match one.state:
+    match grant.state:
         case State.ASKED:
-            asking = f"{reading.format('would read')} {lasting(one.wanted)}."
+            asking = f"{reading.format('would read')} {lasting(grant.wanted)}."
             nobody = f"Nobody does until an owner or engineer of {owner} approves."
-            return f"{asking} {why} {one.asked_by} asked on {moment(one.asked_ns)}. {nobody}"
+            return f"{asking} {why} {grant.asked_by} asked on {moment(grant.asked_ns)}. {nobody}"
         case State.REFUSED:
-            because = f": {one.reason}" if one.reason else ""
-            return f"{one.company} does not read {what}: {one.decided_by} refused it{because}."
+            because = f": {grant.reason}" if grant.reason else ""
+            return f"{grant.company} does not read {what}: {grant.decided_by} refused it{because}."
         case State.REVOKED | State.WITHDRAWN:
-            because = f": {one.reason}" if one.reason else ""
-            ended = f"{one.ended_by} of {owner if one.state is State.REVOKED else one.company}"
-            told = f"{one.state} on {moment(one.ended_ns or 0)} by {ended}{because}"
-            return f"{one.company} does not read {what} any more: {told}. {why}"
-    return _granted(one, reading, why, now_ns, paused=paused)
+            because = f": {grant.reason}" if grant.reason else ""
+            ended = (
+                f"{grant.ended_by} of {owner if grant.state is State.REVOKED else grant.company}"
+            )
+            ending = f"{grant.state} on {moment(grant.ended_ns or 0)} by {ended}{because}"
+            return f"{grant.company} does not read {what} any more: {ending}. {why}"
+    return _granted(grant, reading, why, now_ns, paused=paused)
 
 
-def _granted(one: GrantRequest, reading: str, why: str, now_ns: int, *, paused: bool) -> str:
-    span = one.span or Span()
-    by = f"{one.decided_by} granted it on {moment(one.decided_ns or 0)}."
+def _granted(grant: GrantRequest, reading: str, why: str, now_ns: int, *, paused: bool) -> str:
+    span = grant.span or Span()
+    by = f"{grant.decided_by} granted it on {moment(grant.decided_ns or 0)}."
     if span.until_ns is not None and span.until_ns <= now_ns:
         return f"{reading.format('could read')} {lasting(span)}; that is over. {why} {by}"
-    told = f"{reading.format('may read')} {lasting(span)}. {why} {by}"
-    owner = one.entry.address.organisation
-    return f"{told} {owner} has paused it: nobody reads it meanwhile." if paused else told
+    text = f"{reading.format('may read')} {lasting(span)}. {why} {by}"
+    owner = grant.entry.address.organisation
+    return f"{text} {owner} has paused it: nobody reads it meanwhile." if paused else text
 
 
 def lasting(span: Span) -> str:

@@ -48,10 +48,11 @@ class Authenticator:
         about: the only equipment or stream that it acts on, None for all.
         """
         at_ns = self.clock.now_ns()
-        token = await self.registry.tokens.find(principal, secret_hash)
-        if token is None or not token.span.covers(at_ns):
-            return None
-        rights = await self.registry.rights.of_principal(principal, at_ns, about)
+        async with self.registry.snapshot() as registry:
+            token = await registry.tokens.find(principal, secret_hash)
+            if token is None or not token.span.covers(at_ns):
+                return None
+            rights = await registry.rights.of_principal(principal, at_ns, about)
         rights = rights.with_roles(principal, token.roles)
         known = rights.principal(principal, at_ns)
         return None if known is None else Caller(known, token, rights, at_ns)
@@ -69,13 +70,13 @@ AuthenticatorDep = Annotated[Authenticator, Depends(_authenticator)]
 
 
 async def _caller(
-    shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
     authenticator: AuthenticatorDep,
     quotas: QuotasDep,
     request: Request,
 ) -> Caller:
     try:
-        caller = await _authenticated(shown, authenticator, request)
+        caller = await _authenticated(bearer, authenticator, request)
     except Unauthenticated:
         if rate_limit.has_credential(request.headers.get("authorization", "")):
             address = rate_limit.address_of(request.client)
@@ -87,10 +88,10 @@ async def _caller(
 
 
 async def _authenticated(
-    shown: HTTPAuthorizationCredentials | None, authenticator: Authenticator, request: Request
+    bearer: HTTPAuthorizationCredentials | None, authenticator: Authenticator, request: Request
 ) -> Caller:
     """The caller whose credential came with a request; raises Unauthenticated."""
-    if shown is None:
+    if bearer is None:
         raise Unauthenticated(
             "no credential came with the request",
             hint="send Authorization: Bearer principal.secret",
@@ -100,7 +101,7 @@ async def _authenticated(
         hint="is it complete, not revoked or expired, and are its roles still yours?",
     )
     try:
-        credential = Credential.parse(shown.credentials)
+        credential = Credential.parse(bearer.credentials)
     except Invalid as exc:
         raise wrong from exc
     request_context.identify(request.scope, credential.principal)

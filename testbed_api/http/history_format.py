@@ -97,7 +97,9 @@ class _CsvTable:
     def add(self, frame: Long) -> None:
         """Take in one frame; a row is written once a later time stamp comes."""
         columns = (frame.time_ns, frame.signal, frame.values, frame.quality)
-        for time_ns, signal, value, quality in zip(*(one.tolist() for one in columns), strict=True):
+        for time_ns, signal, value, quality in zip(
+            *(column.tolist() for column in columns), strict=True
+        ):
             if time_ns != self._time_ns:
                 self.end_row()
                 self._time_ns, self._cells = time_ns, [""] * len(self._place)

@@ -92,7 +92,7 @@ def event(payload: bytes) -> bytes:
 
 
 async def _for_a_while(inbox: client.Inbox) -> AsyncIterator[client.Message]:
-    """What arrives until it is time to look at the rights again."""
+    """The messages that arrive until the rights must be checked again."""
     loop = asyncio.get_running_loop()
     until_s = loop.time() + LOOK_EVERY_S
     while loop.time() < until_s:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from broker import namespace
 from broker.batch import EquipmentKind
-from broker.clock import NS_PER_S, ns_of, text_of
+from broker.clock import DAY_S, NS_PER_S, ns_of, text_of
 from broker.errors import Invalid
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.pydantic_checks import validated_by
@@ -119,7 +119,7 @@ class GapsWanted(TimeSpanForm):
         return max(EARLIEST_NS, min(int(from_ns), LATEST_NS)), min(int(id_), LATEST_NS)
 
 
-class HistoryQuery(TimeSpanForm):
+class HistoryParameters(TimeSpanForm):
     """What of history, and how."""
 
     signals: Annotated[list[str], Field(max_length=MOST_SIGNALS, description="none means all")] = []
@@ -127,6 +127,10 @@ class HistoryQuery(TimeSpanForm):
         int | None, Field(ge=2, le=100_000, description="thin each signal to about so many")
     ] = None
     format: Format = Format.JSON
+
+    def names(self, spec: StreamSpec) -> tuple[str, ...]:
+        """The signals that are named, each once; all of the spec if none is."""
+        return tuple(dict.fromkeys(self.signals)) or spec.names
 
     def until(self, now_ns: int) -> tuple[int, int]:
         """Its ends in ns: up to now, and an hour long, where nothing else is said."""
@@ -252,7 +256,7 @@ class EntryForm(Form):
 
 
 Lasting = Annotated[
-    Annotated[Finite, Field(gt=0, le=10 * 366 * 86_400)] | None,
+    Annotated[Finite, Field(gt=0, le=10 * 366 * DAY_S)] | None,
     Field(description="seconds; null is for ever"),
 ]
 Secret = Annotated[SecretStr, Field(max_length=200)]

@@ -20,7 +20,7 @@ HEADERS = [
     ("Content-Security-Policy", "frame-ancestors 'none'"),
     ("Referrer-Policy", "no-referrer"),
 ]
-"""What browsers are told with every answer: to guess no other type, and to frame nothing."""
+"""Headers of every answer: browsers guess no other type, and frame nothing."""
 
 
 @contextmanager
@@ -50,6 +50,24 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
+def _config(
+    dependencies: ApiDependencies, certificate: Certificate | None, within_s: float
+) -> uvicorn.Config:
+    secured = (lambda *_: tls.server_context(certificate)) if certificate else None
+    return uvicorn.Config(
+        create_app(dependencies),
+        http=request_deadline.within(within_s),
+        ssl_context_factory=secured,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # who guesses would come from another address each time
+        server_header=False,
+        headers=HEADERS,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+
+
 @asynccontextmanager
 async def answering(
     dependencies: ApiDependencies,
@@ -62,20 +80,7 @@ async def answering(
 
     certificate: what it shows, None for no TLS.  within_s: a request has come whole, or is cut off.
     """
-    secured = (lambda *_: tls.server_context(certificate)) if certificate else None
-    config = uvicorn.Config(
-        create_app(dependencies),
-        http=request_deadline.within(within_s),
-        ssl_context_factory=secured,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # who guesses would come from another address each time
-        server_header=False,
-        headers=HEADERS,
-        timeout_graceful_shutdown=SHUTDOWN_S,
-    )
-    server = _Uvicorn(config)
+    server = _Uvicorn(_config(dependencies, certificate, within_s))
     async with asyncio.TaskGroup() as tasks:
         following = tasks.create_task(
             dependencies.freshness.follow(dependencies.bus), name="freshness"

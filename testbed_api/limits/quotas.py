@@ -1,4 +1,4 @@
-"""How much one organisation may ask of the testbed, so that none takes it from the others.
+"""Quotas of organisations, so that none takes the testbed from the others.
 
 Generous: what honest work asks stays far below.  Each process counts for itself.
 """
@@ -35,7 +35,7 @@ async def _nobody() -> Mapping[str, int]:
 
 
 class QuotaKind(StrEnum):
-    """What is limited."""
+    """The kinds of quotas."""
 
     REQUESTS = "requests"
     ANONYMOUS = "anonymous"
@@ -84,9 +84,9 @@ class Bucket:
 
 
 class Quotas:
-    """What each organisation, and each address without a credential, has asked for lately.
+    """Use of the testbed by each organisation, and by each address without a credential.
 
-    What is refused raises TooMany.
+    Use beyond a quota raises TooMany.
     """
 
     def __init__(self, most: QuotaSettings | None = None) -> None:
@@ -151,11 +151,11 @@ class Quotas:
         """
         if self._open(organisation) >= self.most.connections and self._may_count(now_ns):
             mine = await principals()
-            found = await self.on_broker()
-            self._on_bus[organisation] = sum(found.get(one, 0) for one in mine)
+            counts = await self.on_broker()
+            self._on_bus[organisation] = sum(counts.get(principal, 0) for principal in mine)
         if self._open(organisation) >= self.most.connections:
-            told = f"{self.most.connections} live connections"
-            self._refuse(organisation, QuotaKind.CONNECTIONS, now_ns, told)
+            limit = f"{self.most.connections} live connections"
+            self._refuse(organisation, QuotaKind.CONNECTIONS, now_ns, limit)
 
     def entered(self, organisation: str) -> None:
         """One of its principals was let onto the bus; when it leaves nobody says."""

@@ -1,4 +1,4 @@
-"""How often somebody may guess: failures of signing in, counted over the last minute."""
+"""Limits on guessing: failed attempts to sign in, counted over the last minute."""
 
 import ipaddress
 from collections import deque
@@ -14,7 +14,7 @@ MOST_KEYS = 100_000
 
 
 def place_of(host: str) -> str:
-    """Where somebody is who comes from this address: whoever has one of IPv6 has its whole /64."""
+    """The place of an address: of IPv6 the whole /64, which belongs to one client."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

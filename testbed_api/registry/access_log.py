@@ -1,4 +1,4 @@
-"""The registry's book of who read what: over HTTP to the count, on the bus by connection."""
+"""The registry's access log: reads over HTTP, counted, and connections to the broker."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -7,14 +7,13 @@ from typing import Any, Self
 from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.clock import NS_PER_S
+from broker.clock import DAY_NS, NS_PER_S
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.rights import Entry
 from testbed_api.domain.audit import AuditContext, AuditEntry, Event
 from testbed_api.registry import audit_chain, tables
 from testbed_api.registry.base import Repository
 
-DAY_NS = 86_400 * NS_PER_S
 _CHUNK = 1_000
 GRACE_NS = 10 * NS_PER_S
 """A connection that was let in this lately may not be listed by the broker yet."""
@@ -22,7 +21,7 @@ GRACE_NS = 10 * NS_PER_S
 
 @dataclass(frozen=True, slots=True, order=True)
 class ReadKey:
-    """What is counted together.  day: days since 1970, UTC."""
+    """The key under which reads are counted together.  day: days since 1970, UTC."""
 
     principal: str
     entry: Entry
@@ -37,7 +36,7 @@ class ReadKey:
 
 @dataclass(frozen=True, slots=True)
 class ReadCount:
-    """How often somebody read a stream over HTTP on one day, UTC.  day: days since 1970."""
+    """The number of reads of a stream by a principal over HTTP on a day, UTC, since 1970."""
 
     principal: str
     organisation: str
@@ -66,7 +65,7 @@ class BrokerSession:
 
 @dataclass(frozen=True, slots=True)
 class AdmittedConnection:
-    """A connection that the broker let in, and the streams that it may hear."""
+    """A connection that the broker let in, and the streams that it may receive."""
 
     principal: str
     connection: str
@@ -78,12 +77,16 @@ class ReadRepository(Repository):
     """Counts of reads by principal, stream, way and day."""
 
     async def add(self, counts: Mapping[ReadKey, int], last_ns: int) -> None:
-        """Count so many more, all or none."""
+        """Add to the counts, all or none."""
         table = tables.reads
         async with self._session.separate_transaction() as sql:  # a read is told of at its end
-            for one, times in sorted(counts.items()):
-                key = {"stream": str(one.entry.address), "space": one.entry.space, "day": one.day}
-                key |= {"principal": one.principal, "way": one.way}
+            for read, times in sorted(counts.items()):
+                key = {
+                    "stream": str(read.entry.address),
+                    "space": read.entry.space,
+                    "day": read.day,
+                }
+                key |= {"principal": read.principal, "way": read.way}
                 more = {"times": table.c.times + times, "last_ns": last_ns}
                 done = await sql.execute(update(table).filter_by(**key).values(**more))
                 if done.rowcount == 0:
@@ -120,24 +123,28 @@ class SessionRepository(Repository):
     """Connections to the broker with the streams they may receive."""
 
     async def begin(
-        self, one: AdmittedConnection, at_ns: int, arrival: Event | None = None
+        self, connection: AdmittedConnection, at_ns: int, arrival: Event | None = None
     ) -> None:
-        """Somebody was let in.  arrival: what the audit is told of it, if that is not done."""
-        row = {"principal": one.principal, "connection": one.connection, "client_id": one.client_id}
-        listed = sorted(one.entries)
+        """Store a connection that was let in.  arrival: its audit event, if not written yet."""
+        row = {
+            "principal": connection.principal,
+            "connection": connection.connection,
+            "client_id": connection.client_id,
+        }
+        listed = sorted(connection.entries)
         async with self._session.transaction(write=True) as sql:
             table = tables.sessions
-            made = await sql.execute(insert(table).values(**row, from_ns=at_ns))
-            (number,) = made.inserted_primary_key or (0,)
+            inserted = await sql.execute(insert(table).values(**row, from_ns=at_ns))
+            (number,) = inserted.inserted_primary_key or (0,)
             counted = await _batches(sql, listed)
             streams = [
                 {
                     "session": number,
-                    "space": one.space,
-                    "stream": str(one.address),
-                    "batches_before": counted.get(one, 0),
+                    "space": connection.space,
+                    "stream": str(connection.address),
+                    "batches_before": counted.get(connection, 0),
                 }
-                for one in listed
+                for connection in listed
             ]
             if streams:
                 await sql.execute(insert(tables.session_streams), streams)
@@ -145,21 +152,21 @@ class SessionRepository(Repository):
                 await audit_chain.append(sql, [arrival])
 
     async def end(self, connection: str, how: str, at_ns: int) -> None:
-        """A connection ended; one that is not known, or ended before, is none of ours."""
+        """End a connection; one that is not known or ended before is ignored."""
         await self._end(tables.sessions.c.connection == connection, how, at_ns)
 
     async def end_of_principal(self, principal: str, how: str, at_ns: int) -> None:
-        """All of somebody's that stand ended: where a broker tells no more of one than whose."""
+        """End all open connections of a principal: of an end Mosquitto names no more."""
         await self._end(tables.sessions.c.principal == principal, how, at_ns)
 
     async def open(self) -> dict[str, str]:
-        """The connections that stand, as far as is known here, each with its principal."""
+        """The open connections as far as they are known, each with its principal."""
         table = tables.sessions
         query = select(table.c.connection, table.c.principal).where(table.c.until_ns.is_(None))
         return {row.connection: row.principal for row in await self._session.rows(query)}
 
     async def end_others(self, standing: Collection[str], how: str, at_ns: int) -> int:
-        """All end that are not among those that stand, unless they have just begun; how many."""
+        """End the open connections not in `standing`, unless they have just begun; how many."""
         table, before_ns = tables.sessions, at_ns - GRACE_NS
         query = select(table.c.connection).where(
             table.c.until_ns.is_(None), table.c.from_ns < before_ns
@@ -184,8 +191,8 @@ class SessionRepository(Repository):
             counted = update(streams).where(streams.c.session.in_(ids))
             await sql.execute(counted.values(batches_after=total))
             owners = await _organisations_of(sql, {row.principal for row in rows})
-            told = [_departure(row, owners, how, at_ns) for row in rows]
-            await audit_chain.append(sql, told)
+            departures = [_departure(row, owners, how, at_ns) for row in rows]
+            await audit_chain.append(sql, departures)
 
     async def between(
         self, equipment: EquipmentAddress, from_ns: int, to_ns: int
@@ -232,8 +239,8 @@ async def _batches(sql: AsyncConnection, entries: Collection[Entry]) -> Mapping[
     """The same of several streams at once."""
     ranges = tables.ranges
     counted = func.sum(ranges.c.last - ranges.c.first + 1).label("batches")
-    found: dict[Entry, int] = {}
-    names = sorted({str(one.address) for one in entries})
+    batches: dict[Entry, int] = {}
+    names = sorted({str(entry.address) for entry in entries})
     for at in range(0, len(names), _CHUNK):
         query = (
             select(ranges.c.space, ranges.c.stream, counted)
@@ -241,23 +248,23 @@ async def _batches(sql: AsyncConnection, entries: Collection[Entry]) -> Mapping[
             .group_by(ranges.c.space, ranges.c.stream)
         )
         for row in await sql.execute(query):
-            found[Entry(row.space, StreamAddress.parse(row.stream))] = int(row.batches)
-    return found
+            batches[Entry(row.space, StreamAddress.parse(row.stream))] = int(row.batches)
+    return batches
 
 
 async def _organisations_of(sql: AsyncConnection, names: Collection[str]) -> Mapping[str, str]:
     """Where people and machines belong or belonged; a name never changes its organisation."""
     table, listed = tables.principals, sorted(names)
-    found: dict[str, str] = {}
+    organisations: dict[str, str] = {}
     for at in range(0, len(listed), _CHUNK):
         query = select(table.c.principal, table.c.organisation).distinct()
         here = query.where(table.c.principal.in_(listed[at : at + _CHUNK]))
-        found |= {row.principal: row.organisation for row in await sql.execute(here)}
-    return found
+        organisations |= {row.principal: row.organisation for row in await sql.execute(here)}
+    return organisations
 
 
 def _departure(row: Any, owners: Mapping[str, str], how: str, at_ns: int) -> Event:
-    """What the audit tells of the end of a connection."""
+    """The audit event of the end of a connection."""
     facts = {"client_id": row.client_id, "connection": row.connection}
     context = AuditContext(
         action="disconnect",

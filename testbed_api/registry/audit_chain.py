@@ -20,7 +20,7 @@ async def append(sql: AsyncConnection, events: Sequence[Event]) -> None:
     sql: a transaction that began as one that writes alone, for the last one must stay the last.
     """
     number, hash_ = await last(sql)
-    rows = [row_of(one) for one in audit.linked(events, number, hash_)]
+    rows = [row_of(link) for link in audit.linked(events, number, hash_)]
     if rows:
         await sql.execute(insert(tables.audit), rows)
 
@@ -65,8 +65,8 @@ def _event(row: Row[Any]) -> Event:
 
 def row_of_head(head: Head) -> dict[str, Any]:
     """A head as a row."""
-    told = asdict(head)
-    return {"events": told.pop("count"), **told}
+    values = asdict(head)
+    return {"events": values.pop("count"), **values}
 
 
 def head_of(row: Row[Any]) -> Head:

@@ -13,15 +13,17 @@ from testbed_api.registry.base import Repository, going_on, span_of
 class EnrolmentRepository(Repository):
     """Codes, by the equipment that they are for; of each only its hash."""
 
-    async def add(self, one: Enrolment) -> None:
+    async def add(self, enrolment: Enrolment) -> None:
         """Keep a new code; the equipment's former ones that nobody used end."""
-        table, now_ns = tables.enrolments, one.span.from_ns
+        table, now_ns = tables.enrolments, enrolment.span.from_ns
         async with self._session.transaction(write=True) as sql:
-            unused = update(table).filter_by(**_of(one.equipment)).where(going_on(table, now_ns))
-            await sql.execute(unused.values(ended_ns=now_ns, ended_by=one.by))
-            row = {"code_hash": one.code_hash, "made_by": one.by}
-            span = {"from_ns": now_ns, "until_ns": one.span.until_ns}
-            await sql.execute(insert(table).values(**_of(one.equipment), **row, **span))
+            unused = (
+                update(table).filter_by(**_of(enrolment.equipment)).where(going_on(table, now_ns))
+            )
+            await sql.execute(unused.values(ended_ns=now_ns, ended_by=enrolment.by))
+            row = {"code_hash": enrolment.code_hash, "made_by": enrolment.by}
+            span = {"from_ns": now_ns, "until_ns": enrolment.span.until_ns}
+            await sql.execute(insert(table).values(**_of(enrolment.equipment), **row, **span))
 
     async def find(self, code_hash: str) -> Enrolment | None:
         """The one of a code, whether it still counts or not."""
@@ -31,11 +33,15 @@ class EnrolmentRepository(Repository):
             return _enrolment(row)
         return None
 
-    async def update(self, one: Enrolment) -> None:
+    async def update(self, enrolment: Enrolment) -> None:
         """Keep who used it."""
-        used = {"public_key": one.public_key, "principal": one.principal, "used_ns": one.used_ns}
+        used = {
+            "public_key": enrolment.public_key,
+            "principal": enrolment.principal,
+            "used_ns": enrolment.used_ns,
+        }
         async with self._session.transaction(write=True) as sql:
-            await sql.execute(update(tables.enrolments).filter_by(id=one.id).values(**used))
+            await sql.execute(update(tables.enrolments).filter_by(id=enrolment.id).values(**used))
 
     async def end(self, equipment: EquipmentAddress, *, by: str, now_ns: int) -> None:
         """No code of this equipment counts any more."""

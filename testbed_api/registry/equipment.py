@@ -17,7 +17,7 @@ from testbed_api.registry.base import Repository
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """What of equipment and streams exists for somebody: an organisation's, these, and those."""
+    """The equipment and streams that exist for a caller: of one organisation, and those named."""
 
     organisation: str | None = None
     equipment: frozenset[EquipmentAddress] = frozenset()
@@ -27,33 +27,33 @@ class Visibility:
 class EquipmentRepository(Repository):
     """Equipment by address."""
 
-    async def put(self, one: Equipment) -> None:
+    async def put(self, equipment: Equipment) -> None:
         """Keep it, or renew what is kept; an organisation that is not known comes with it.
 
         Raises Taken if the kind would change: what is recorded rests on it.
         """
-        key = {"organisation": one.address.organisation, "id": one.address.equipment}
+        key = {"organisation": equipment.address.organisation, "id": equipment.address.equipment}
         row = {
-            "name": one.name,
-            "kind": one.kind,
-            "site": orjson.dumps(dict(one.site)).decode(),
-            "description": one.description,
+            "name": equipment.name,
+            "kind": equipment.kind,
+            "site": orjson.dumps(dict(equipment.site)).decode(),
+            "description": equipment.description,
         }
         async with self._session.transaction(write=True) as sql:
             table, owners = tables.equipment, tables.organisations
-            owner = select(owners.c.id).filter_by(id=one.address.organisation)
+            owner = select(owners.c.id).filter_by(id=equipment.address.organisation)
             if (await sql.execute(owner)).first() is None:
                 await sql.execute(
                     insert(owners).values(
-                        id=one.address.organisation, name=one.address.organisation
+                        id=equipment.address.organisation, name=equipment.address.organisation
                     )
                 )
             before = (await sql.execute(select(table.c.kind).filter_by(**key))).first()
             if before is None:
                 await sql.execute(insert(table).values(**key, **row))
-            elif before.kind != one.kind:
+            elif before.kind != equipment.kind:
                 raise Taken(
-                    f"{one.address} is registered as {before.kind}",
+                    f"{equipment.address} is registered as {before.kind}",
                     hint="an equipment's kind never changes",
                 )
             else:
@@ -82,7 +82,7 @@ class EquipmentRepository(Repository):
         if after is not None:
             query = query.where(place > astuple(after))
         if among is not None:
-            owners = among.equipment | {one.owner for one in among.streams}
+            owners = among.equipment | {stream.owner for stream in among.streams}
             query = query.where(
                 or_(table.c.organisation == among.organisation, place.in_(keys(owners)))
             )
@@ -98,7 +98,7 @@ class EquipmentRepository(Repository):
 
 def keys(addresses: Collection[EquipmentAddress] | Collection[StreamAddress]) -> list[Any]:
     """Addresses as tuples of columns, for `tuple_(…).in_`."""
-    return [astuple(one) for one in addresses]
+    return [astuple(address) for address in addresses]
 
 
 def _equipment(row: Row[Any]) -> Equipment:

@@ -18,7 +18,7 @@ class GrantRepository(Repository):
     """Grants by number; none is overwritten but by its next state."""
 
     async def add(self, request: GrantRequest) -> GrantRequest:
-        """Keep what is asked for, or given unasked; the same with its number."""
+        """Store a new request or grant; the same with its number."""
         async with self._session.transaction(write=True) as sql:
             result = await sql.execute(insert(tables.grants).values(**_row_of(request)))
             (number,) = result.inserted_primary_key or (0,)
@@ -26,7 +26,7 @@ class GrantRepository(Repository):
         return await self.get(number)
 
     async def update(self, request: GrantRequest, before: GrantRequest) -> None:
-        """Keep what became of it; raises Taken if somebody else decided meanwhile."""
+        """Store the next state of a grant; raises Taken if it has another state than `before`."""
         row = {name: value for name, value in _row_of(request).items() if name not in _ORIGIN}
         mine = update(tables.grants).filter_by(id=request.id, state=before.state)
         async with self._session.transaction(write=True) as sql:
@@ -36,7 +36,7 @@ class GrantRepository(Repository):
             self._note(request)
 
     def _note(self, request: GrantRequest) -> None:
-        """Tell the audit of one of them, or of one more of several of one company."""
+        """Note a grant for the audit, or one more of several of one company."""
         entry = self._session.entry
         if entry is None:
             return
@@ -54,13 +54,13 @@ class GrantRepository(Repository):
         )
 
     async def get(self, number: int) -> GrantRequest:
-        """One; raises Unknown."""
+        """The grant with this number; raises Unknown."""
         for row in await self._session.rows(select(tables.grants).filter_by(id=number)):
             return request_of(row)
         raise Unknown(f"there is no grant {number}")
 
     async def by_owner(self, owner: str) -> list[GrantRequest]:
-        """Those of an owner's streams, of all time, in the order of asking."""
+        """All grants of an owner's streams, of all time, in the order of asking."""
         query = select(tables.grants).filter_by(owner=owner).order_by(tables.grants.c.id)
         return [request_of(row) for row in await self._session.rows(query)]
 
@@ -79,7 +79,7 @@ class GrantRepository(Repository):
 
 
 def request_of(row: Row[Any]) -> GrantRequest:
-    """What was asked for, with what became of it."""
+    """The grant of a row, in whatever state it is."""
     return GrantRequest(
         row.company,
         Entry(row.space, StreamAddress(row.owner, row.equipment, row.stream)),

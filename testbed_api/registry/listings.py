@@ -15,15 +15,19 @@ from testbed_api.registry.base import Repository, ending, going_on, span_of
 class ListingRepository(Repository):
     """Listings of equipment; a new one ends the one before it, and none is overwritten."""
 
-    async def put(self, one: Listing, *, by: str, terms: str = "") -> None:
+    async def put(self, listing: Listing, *, by: str, terms: str = "") -> None:
         """From the beginning of its span on the equipment is listed so, and no longer as before."""
-        table, address, now_ns = tables.listings, one.equipment, one.span.from_ns
-        to = None if one.organisations is None else orjson.dumps(sorted(one.organisations)).decode()
+        table, address, now_ns = tables.listings, listing.equipment, listing.span.from_ns
+        to = (
+            None
+            if listing.organisations is None
+            else orjson.dumps(sorted(listing.organisations)).decode()
+        )
         self._session.note(listed=address, to="everybody" if to is None else to)
         async with self._session.transaction(write=True) as sql:
             await sql.execute(ending(table, _of(address), by, now_ns))
-            row = {"organisations": to, "terms": terms, "sample": _sample_text(one.sample)}
-            span = {"from_ns": now_ns, "until_ns": one.span.until_ns, "made_by": by}
+            row = {"organisations": to, "terms": terms, "sample": _sample_text(listing.sample)}
+            span = {"from_ns": now_ns, "until_ns": listing.span.until_ns, "made_by": by}
             await sql.execute(insert(table).values(**_of(address), **row, **span))
 
     async def end(self, address: EquipmentAddress, *, by: str, now_ns: int) -> None:
@@ -64,8 +68,8 @@ def _sample_of(text: str | None) -> Sample | None:
     return Sample(Entry(space, StreamAddress.parse(stream)), from_ns, to_ns)
 
 
-def _sample_text(one: Sample | None) -> str | None:
-    if one is None:
+def _sample_text(sample: Sample | None) -> str | None:
+    if sample is None:
         return None
-    told = [one.entry.space, str(one.entry.address), one.from_ns, one.to_ns]
-    return orjson.dumps(told).decode()
+    values = [sample.entry.space, str(sample.entry.address), sample.from_ns, sample.to_ns]
+    return orjson.dumps(values).decode()

@@ -13,23 +13,23 @@ from testbed_api.registry.base import Repository, ending, going_on, span_of
 class PauseRepository(Repository):
     """Pauses by owner; none is overwritten, each ends once."""
 
-    async def add(self, one: Pause, *, by: str) -> int:
+    async def add(self, pause: Pause, *, by: str) -> int:
         """Stop all grants that it is about, from the beginning of its span on; its number."""
-        row = {"owner": one.owner, "company": one.company, "equipment": one.equipment}
-        span = {"from_ns": one.span.from_ns, "until_ns": one.span.until_ns, "made_by": by}
+        row = {"owner": pause.owner, "company": pause.company, "equipment": pause.equipment}
+        span = {"from_ns": pause.span.from_ns, "until_ns": pause.span.until_ns, "made_by": by}
         async with self._session.transaction(write=True) as sql:
             result = await sql.execute(insert(tables.pauses).values(**row, **span))
             (number,) = result.inserted_primary_key or (0,)
-            self._session.note(pause=number, company=one.company, equipment=one.equipment)
+            self._session.note(pause=number, company=pause.company, equipment=pause.equipment)
         return int(number)
 
-    async def end(self, one: Pause, *, by: str, now_ns: int) -> int:
+    async def end(self, pause: Pause, *, by: str, now_ns: int) -> int:
         """Let the grants count again that were paused in the very same words; how many ended."""
-        about = {"owner": one.owner, "company": one.company, "equipment": one.equipment}
+        about = {"owner": pause.owner, "company": pause.company, "equipment": pause.equipment}
         async with self._session.transaction(write=True) as sql:
             done = await sql.execute(ending(tables.pauses, about, by, now_ns))
             self._session.note(
-                pauses_ended=int(done.rowcount), company=one.company, equipment=one.equipment
+                pauses_ended=int(done.rowcount), company=pause.company, equipment=pause.equipment
             )
         return int(done.rowcount)
 

@@ -25,19 +25,21 @@ class PrincipalRepository(Repository):
         it.  Raises Taken, or Unknown if there is no such organisation.
         """
         table, now_ns = tables.principals, principal.span.from_ns
-        self._session.note(made=principal.id, **_told(principal))
+        self._session.note(made=principal.id, **_facts(principal))
         async with self._session.transaction(write=True) as sql:
             owner = select(tables.organisations.c.id).filter_by(id=principal.organisation)
             if (await sql.execute(owner)).first() is None:
                 raise Unknown(f"there is no organisation {principal.organisation!r}")
             query = select(table).filter_by(principal=principal.id)
             before = [principal_of(row) for row in await sql.execute(query)]
-            if any(one.span.until_ns is None or one.span.until_ns > now_ns for one in before):
+            if any(
+                former.span.until_ns is None or former.span.until_ns > now_ns for former in before
+            ):
                 raise Taken(
                     f"principal {principal.id!r} exists already",
                     hint="delete it first, or choose another id",
                 )
-            if any(_whose(one) != _whose(principal) for one in before):
+            if any(_identity(former) != _identity(principal) for former in before):
                 raise Taken(f"principal {principal.id!r} was somebody else", hint="choose another")
             await sql.execute(insert(table).values(**_row_of(principal), made_by=by))
 
@@ -45,11 +47,11 @@ class PrincipalRepository(Repository):
         """The people and machines of an organisation at this instant, by id."""
         table = tables.principals
         query = select(table).filter_by(organisation=organisation).order_by(table.c.principal)
-        found = [
+        principals = [
             principal_of(row)
             for row in await self._session.rows(query.where(going_on(table, at_ns)))
         ]
-        return [one for one in found if one.span.covers(at_ns)]
+        return [each for each in principals if each.span.covers(at_ns)]
 
     async def of_equipment(self, address: EquipmentAddress, at_ns: int) -> list[Principal]:
         """The gateways of an equipment at this instant, by id."""
@@ -64,38 +66,40 @@ class PrincipalRepository(Repository):
         return [gateway for gateway in gateways if gateway.span.covers(at_ns)]
 
     async def find(self, id_: str, at_ns: int) -> Principal | None:
-        """Who that is at this instant."""
+        """The principal of this name at this instant, None if there is none."""
         table = tables.principals
         query = select(table).filter_by(principal=id_).where(going_on(table, at_ns))
-        found = [principal_of(row) for row in await self._session.rows(query)]
-        return next((one for one in found if one.span.covers(at_ns)), None)
+        principals = [principal_of(row) for row in await self._session.rows(query)]
+        return next((each for each in principals if each.span.covers(at_ns)), None)
 
     async def change_roles(
-        self, one: Principal, roles: Collection[Role], *, by: str, now_ns: int
+        self, principal: Principal, roles: Collection[Role], *, by: str, now_ns: int
     ) -> Principal:
         """From now on the person has these roles; raises Refused if no owner would be left."""
-        changed = domain_organisations.person(one.id, one.organisation, roles, now_ns)
-        self._session.note(changed=one.id, before=sorted(one.roles), **_told(changed))
+        changed = domain_organisations.person(principal.id, principal.organisation, roles, now_ns)
+        self._session.note(changed=principal.id, before=sorted(principal.roles), **_facts(changed))
         async with self._session.transaction(write=True) as sql:
             if Role.OWNER not in changed.roles:
-                await _must_leave_an_owner(sql, one, now_ns)
-            await _end(sql, one.id, by, now_ns)
+                await _must_leave_an_owner(sql, principal, now_ns)
+            await _end(sql, principal.id, by, now_ns)
             await sql.execute(insert(tables.principals).values(**_row_of(changed), made_by=by))
         return changed
 
-    async def end(self, one: Principal, *, by: str | None, now_ns: int) -> None:
+    async def end(self, principal: Principal, *, by: str | None, now_ns: int) -> None:
         """End all of somebody at once: what it is, its tokens and its password.
 
         Raises Refused if no owner would be left who stays.
         """
-        self._session.note(ended=one.id)
+        self._session.note(ended=principal.id)
         async with self._session.transaction(write=True) as sql:
-            await _must_leave_an_owner(sql, one, now_ns)
-            await _end(sql, one.id, by, now_ns)
+            await _must_leave_an_owner(sql, principal, now_ns)
+            await _end(sql, principal.id, by, now_ns)
             table = tables.tokens
-            open_ones = update(table).filter_by(principal=one.id).where(table.c.ended_ns.is_(None))
-            await sql.execute(open_ones.values(ended_ns=now_ns, ended_by=by))
-            await sql.execute(delete(tables.passwords).filter_by(person=one.id))
+            open_tokens = (
+                update(table).filter_by(principal=principal.id).where(table.c.ended_ns.is_(None))
+            )
+            await sql.execute(open_tokens.values(ended_ns=now_ns, ended_by=by))
+            await sql.execute(delete(tables.passwords).filter_by(person=principal.id))
 
     async def gateways(self, equipment: EquipmentAddress) -> list[str]:
         """The machines that are gateways of an equipment, or ever were, by name."""
@@ -121,7 +125,11 @@ async def _must_leave_an_owner(sql: AsyncConnection, leaving: Principal, now_ns:
     table = tables.principals
     query = select(table).filter_by(organisation=leaving.organisation, kind=PrincipalKind.PERSON)
     people = [principal_of(row) for row in await sql.execute(query.where(going_on(table, now_ns)))]
-    owners = {one.id for one in people if Role.OWNER in one.roles and one.span.until_ns is None}
+    owners = {
+        person.id
+        for person in people
+        if Role.OWNER in person.roles and person.span.until_ns is None
+    }
     if owners <= {leaving.id}:
         raise Refused(
             f"{leaving.id!r} is the only owner of {leaving.organisation} who stays",
@@ -129,20 +137,20 @@ async def _must_leave_an_owner(sql: AsyncConnection, leaving: Principal, now_ns:
         )
 
 
-def _told(one: Principal) -> dict[str, Any]:
-    """What somebody is, for the audit."""
-    held = {"kind": one.kind, "organisation": one.organisation}
-    if one.kind is PrincipalKind.PERSON:
-        return held | {"roles": sorted(one.roles)}
+def _facts(principal: Principal) -> dict[str, Any]:
+    """The facts about a principal for the audit."""
+    held = {"kind": principal.kind, "organisation": principal.organisation}
+    if principal.kind is PrincipalKind.PERSON:
+        return held | {"roles": sorted(principal.roles)}
     reads, writes = (
         sorted(f"{each.space}:{each.address}" for each in entries)
-        for entries in (one.scope.reads, one.scope.writes)
+        for entries in (principal.scope.reads, principal.scope.writes)
     )
-    return held | {"reads": reads, "writes": writes, "gateway_of": one.scope.equipment}
+    return held | {"reads": reads, "writes": writes, "gateway_of": principal.scope.equipment}
 
 
-def _whose(one: Principal) -> tuple[str, PrincipalKind]:
-    return one.organisation, one.kind
+def _identity(principal: Principal) -> tuple[str, PrincipalKind]:
+    return principal.organisation, principal.kind
 
 
 def principal_of(row: Row[Any]) -> Principal:
@@ -150,7 +158,7 @@ def principal_of(row: Row[Any]) -> Principal:
     gateway = EquipmentAddress(row.organisation, row.equipment) if row.equipment else None
     reads, writes = (entries_in(row.entries, what) for what in ("reads", "writes"))
     scope = Scope(reads, writes, gateway)
-    roles = frozenset(Role(one) for one in row.roles.split())
+    roles = frozenset(Role(role) for role in row.roles.split())
     kind = PrincipalKind(row.kind)
     return Principal(row.principal, row.organisation, kind, roles, scope, span_of(row))
 
@@ -161,19 +169,19 @@ def entries_in(text: str, what: str) -> frozenset[Entry]:
     return frozenset(Entry(space, StreamAddress.parse(stream)) for space, stream in listed)
 
 
-def _row_of(one: Principal) -> dict[str, Any]:
-    listed = {"reads": one.scope.reads, "writes": one.scope.writes}
+def _row_of(principal: Principal) -> dict[str, Any]:
+    listed = {"reads": principal.scope.reads, "writes": principal.scope.writes}
     entries = {
         what: sorted([each.space, str(each.address)] for each in entries)
         for what, entries in listed.items()
     }
     return {
-        "principal": one.id,
-        "organisation": one.organisation,
-        "kind": one.kind,
-        "roles": " ".join(sorted(one.roles)),
+        "principal": principal.id,
+        "organisation": principal.organisation,
+        "kind": principal.kind,
+        "roles": " ".join(sorted(principal.roles)),
         "entries": orjson.dumps(entries).decode(),
-        "equipment": one.scope.equipment.equipment if one.scope.equipment else None,
-        "from_ns": one.span.from_ns,
-        "until_ns": one.span.until_ns,
+        "equipment": principal.scope.equipment.equipment if principal.scope.equipment else None,
+        "from_ns": principal.span.from_ns,
+        "until_ns": principal.span.until_ns,
     }

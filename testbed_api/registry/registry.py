@@ -79,6 +79,14 @@ class Registry:
         entry.is_written = True
 
     @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator["Registry"]:
+        """The registry inside one transaction that only reads: all that is read there was true at
+        one moment.
+        """
+        async with transaction(self._engine) as sql:
+            yield Registry(self._engine, sql)
+
+    @asynccontextmanager
     async def unaudited_change(self) -> AsyncIterator["Registry"]:
         """The registry inside one transaction that nobody is accountable for: the first start."""
         async with transaction(self._engine, write=True) as sql:

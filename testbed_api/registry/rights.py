@@ -77,15 +77,15 @@ class RightsRepository(Repository):
             stretches = await _principals(sql, principal, since_ns)
             if not stretches:
                 return Rights()
-            one = stretches[0]
-            grants = await _grants(sql, _given(one.organisation, since_ns, about))
+            holder = stretches[0]
+            grants = await _grants(sql, _given(holder.organisation, since_ns, about))
             return Rights(
-                await _organisations(sql, {one.organisation}),
+                await _organisations(sql, {holder.organisation}),
                 stretches,
                 grants,
                 await _pauses(sql, grants, since_ns),
-                await _listings(sql, one.organisation, since_ns, about),
-                await _known(sql, one, about),
+                await _listings(sql, holder.organisation, since_ns, about),
+                await _known(sql, holder, about),
             )
 
     async def on_bus(self, principal: str, since_ns: int) -> Rights:
@@ -94,13 +94,13 @@ class RightsRepository(Repository):
             stretches = await _principals(sql, principal, since_ns)
             if not stretches:
                 return Rights()
-            one = stretches[0]
-            grants = await _grants(sql, _given(one.organisation, since_ns, None))
+            holder = stretches[0]
+            grants = await _grants(sql, _given(holder.organisation, since_ns, None))
             return Rights(
                 principals=stretches,
                 grants=grants,
                 pauses=await _pauses(sql, grants, since_ns),
-                known=await _known(sql, one, None),
+                known=await _known(sql, holder, None),
             )
 
     async def of_companies(self, organisations: Collection[str], since_ns: int) -> BusRights:
@@ -208,6 +208,8 @@ async def _pauses(
     sql: AsyncConnection, grants: Collection[Grant], since_ns: int
 ) -> tuple[Pause, ...]:
     """The pauses of all that gave these grants."""
+    if not grants:
+        return ()
     table, owners = tables.pauses, {each.entry.address.organisation for each in grants}
     where = and_(table.c.owner.in_(sorted(owners)), going_on(table, since_ns))
     return tuple(map(pause_of, await _rows(sql, table, where)))

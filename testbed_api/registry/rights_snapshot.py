@@ -1,4 +1,4 @@
-"""The registry as a broker is told it that asks nobody: everybody's rights at once."""
+"""The rights of all principals at once, for a broker that does not ask at each connection."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Stamp = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True)
 class BusToken:
-    """A token for the bus: what its secret is held against, and which roles it holds."""
+    """A token for the bus: the verifier of its secret, and the roles that it holds."""
 
     span: Span
     verifier: str
@@ -37,7 +37,7 @@ class RightsSnapshot:
 
 
 class RightsSnapshotRepository(Repository):
-    """Everybody's rights, and whether they changed."""
+    """The rights of all principals, and a stamp that changes with them."""
 
     async def stamp(self) -> Stamp:
         """A value that is another one after each change of rights.
@@ -46,39 +46,39 @@ class RightsSnapshotRepository(Repository):
         """
         counted = (tables.principals, tables.tokens, tables.grants, tables.pauses)
         async with self._session.transaction() as sql:
-            told: list[object] = []
+            values: list[object] = []
             for table in counted:
                 row = (await sql.execute(select(*_counts(table)))).one()
-                told.extend(row)
+                values.extend(row)
             specs = tables.stream_specs
-            told.extend((await sql.execute(select(func.count()).select_from(specs))).one())
-            return tuple(told)
+            values.extend((await sql.execute(select(func.count()).select_from(specs))).one())
+            return tuple(values)
 
     async def load(self, since_ns: int) -> RightsSnapshot:
         """All that decides what anybody has on the bus from `since_ns` on."""
         async with self._session.transaction() as sql:
             people = await _going_on(sql, tables.principals, since_ns)
             began = tables.grants.c.from_ns.is_not(None)
-            asked = map(request_of, await _going_on(sql, tables.grants, since_ns, began))
+            requests = map(request_of, await _going_on(sql, tables.grants, since_ns, began))
             rights = Rights(
                 principals=tuple(map(principal_of, people)),
-                grants=tuple(one.grant for one in asked if one.grant is not None),
+                grants=tuple(request.grant for request in requests if request.grant is not None),
                 pauses=tuple(map(pause_of, await _going_on(sql, tables.pauses, since_ns))),
                 known=(await _registered(sql)).union(*await _written(sql)),
             )
-            shown: dict[str, list[BusToken]] = {}
+            tokens_: dict[str, list[BusToken]] = {}
             for row in await _going_on(sql, tables.tokens, since_ns):
                 if row.verifier:
-                    one = BusToken(span_of(row), row.verifier, roles_of(row))
-                    shown.setdefault(row.principal, []).append(one)
-            return RightsSnapshot(rights, shown)
+                    token = BusToken(span_of(row), row.verifier, roles_of(row))
+                    tokens_.setdefault(row.principal, []).append(token)
+            return RightsSnapshot(rights, tokens_)
 
 
 def _counts(table: Table) -> list[Any]:
     return [
         func.count(),
         func.max(table.c.id),
-        *(func.count(table.c[one]) for one in ("from_ns", "until_ns", "ended_ns")),
+        *(func.count(table.c[column]) for column in ("from_ns", "until_ns", "ended_ns")),
         func.max(table.c.ended_ns),
     ]
 
@@ -89,7 +89,7 @@ async def _going_on(sql: AsyncConnection, table: Table, since_ns: int, *more: An
 
 
 async def _written(sql: AsyncConnection) -> Sequence[frozenset[Entry]]:
-    """What machines ever wrote, registered or not."""
+    """The streams that machines ever could write, registered or not."""
     query = select(tables.principals.c.entries).filter_by(kind=PrincipalKind.MACHINE)
     return [entries_in(row.entries, "writes") for row in await sql.execute(query)]
 

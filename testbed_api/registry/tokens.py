@@ -54,10 +54,10 @@ class TokenRepository(Repository):
     async def revoke(self, principal: str, number: int, *, by: str, now_ns: int) -> None:
         """End one at once; raises Unknown."""
         table = tables.tokens
-        one = update(table).filter_by(id=number, principal=principal)
+        row = update(table).filter_by(id=number, principal=principal)
         async with self._session.transaction(write=True) as sql:
             gone = await sql.execute(
-                one.where(going_on(table, now_ns)).values(ended_ns=now_ns, ended_by=by)
+                row.where(going_on(table, now_ns)).values(ended_ns=now_ns, ended_by=by)
             )
             if gone.rowcount == 0:
                 raise Unknown(f"there is no token {number} of {principal!r}")
@@ -68,9 +68,9 @@ class TokenRepository(Repository):
         before_ns = token.last_used_ns
         if before_ns is not None and now_ns - before_ns < round(USE_EVERY_S * NS_PER_S):
             return
-        one = update(tables.tokens).filter_by(id=token.id)
+        row = update(tables.tokens).filter_by(id=token.id)
         async with self._session.separate_transaction() as sql:
-            await sql.execute(one.values(last_used_ns=now_ns))
+            await sql.execute(row.values(last_used_ns=now_ns))
 
 
 def _token(row: Row[Any]) -> Token:
@@ -89,4 +89,4 @@ def _token(row: Row[Any]) -> Token:
 
 def roles_of(row: Row[Any]) -> frozenset[Role] | None:
     """The roles that the token of a row holds, None for all of its person's."""
-    return None if row.roles is None else frozenset(Role(one) for one in row.roles.split())
+    return None if row.roles is None else frozenset(Role(role) for role in row.roles.split())

@@ -97,7 +97,7 @@ async def test_the_newest_token_that_counts_and_is_for_the_bus_is_let_in(registr
     await registry.organisations.add(Organisation("lab", "L", Party.COMPANY))
     await registry.principals.add(organisations.person("dev", "lab", {Role.DEVELOPER}, 1))
     made = [
-        tokens.kept(Credential.make("dev"), span, bus=bus)
+        tokens.from_credential(Credential.make("dev"), span, bus=bus)
         for span, bus in ((Span(1), True), (Span(5, 10), True), (Span(6), False))
     ]
     for one in made:
@@ -127,7 +127,7 @@ async def test_the_newest_token_that_counts_decides_by_its_roles(registry):
     everything = await registry.rights_snapshot.load(0)
     for at_ns, newest in ((12, 0), (26, 1), (28, 2), (32, 2), (33, 0)):  # never the last
         admitted = mosquitto_reconciler.decide(everything, at_ns).admitted["doe"]
-        narrow = (await registry.rights.of_principal("doe", at_ns)).narrowed(
+        narrow = (await registry.rights.of_principal("doe", at_ns)).with_roles(
             "doe", made[newest].roles
         )
         assert admitted.verifier == made[newest].verifier

@@ -201,7 +201,7 @@ async def test_a_client_id_of_somebody_else_takes_neither_session_nor_connection
         keeping(ada, DATA) as inbox,
     ):
         await ada.ready()
-        standing = ada.standing
+        standing = ada.connection_number
         async with (
             world.opened("thief", client_id="granted", durable=True) as thief,
             keeping(thief, DATA) as stolen,
@@ -210,7 +210,7 @@ async def test_a_client_id_of_somebody_else_takes_neither_session_nor_connection
             await world.bed.api.publish(DATA, b"{}")
             async with asyncio.timeout(5):
                 inbox.ack(await anext(inbox))
-            assert ada.standing == standing
+            assert ada.connection_number == standing
             assert not len(stolen)
 
 
@@ -323,7 +323,7 @@ async def test_a_token_that_expires_ends_its_connections(world):
     (token,) = await world.registry.tokens.valid("guest", CLOCK.now_ns())
     await world.token("guest", CLOCK.now_ns() + 2 * NS_PER_S)
     await world.registry.tokens.revoke("guest", token.id, by="owner", now_ns=CLOCK.now_ns())
-    await world.bed.door.announce("guest")
+    await world.bed.broker.announce("guest")
     async with world.on_the_bus("guest") as bus:
         async with asyncio.timeout(6):
             while not isinstance(bus.last_error, Forbidden):

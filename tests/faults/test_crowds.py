@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from benchmarks import counting, meter
 from benchmarks import load as loads
@@ -19,6 +20,8 @@ from testbed_sdk.inputs import Received
 from tests.faults import rig as rigs
 from tests.faults.conftest import Record, Size
 from tests.faults.rig import CLOCK, Process, Rig
+
+pytestmark = pytest.mark.alone
 
 MIB = 1024**2
 MOST_RSS = {"gateway": 768 * MIB, "recorder": 1024 * MIB, "broker": 1024 * MIB}
@@ -71,7 +74,7 @@ async def overload(rig: Rig, streams: int) -> AsyncIterator[load_rigs.Rig]:
     setup = load_rigs.Setup(loads.Load(streams, 100), 0.5, folder, kept_s=KEPT_S)
     async with AsyncExitStack() as stack:
         source = await stack.enter_async_context(load_rigs.source_of(setup))
-        url = (await source.told("ready"))["url"]
+        url = (await source.wait_for("ready"))["url"]
         broker = f"mqtt://127.0.0.1:{rig.wires['broker'].port}"
         async with api_client.connect(rig.api_url, rig.administrator) as door:
             owner = await door.create_organisation(load_rigs.ORGANISATION, owner="bench-owner")
@@ -85,6 +88,7 @@ async def overload(rig: Rig, streams: int) -> AsyncIterator[load_rigs.Rig]:
         yield chain
 
 
+@pytest.mark.influxd
 async def test_a_partner_who_sends_too_much_harms_no_other(
     tmp_path: Path, size: Size, seed: int, record: Record
 ) -> None:

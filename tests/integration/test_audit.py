@@ -426,9 +426,9 @@ async def test_anchors_reach_the_gateways_disk_and_fit_the_chain(tmp_path, monke
     signer = HeadSigner.from_seed((folder / KEY).read_text())
     assert (folder / KEY).stat().st_mode & 0o777 == 0o600
     async with persistence.alone(ServerSettings(folder=folder)) as kept:
-        links = await kept.registry.audit.events(EventFilter(), 0, 1_000)
-        signed = [one for _, one in await kept.registry.audit.heads(0, 1_000)]
-    held = room.read(path)
+        links = await kept.registry.events(EventFilter(), 0, 1_000)
+        signed = [one for _, one in await kept.registry.heads(0, 1_000)]
+    held = room.read_anchors(path)
     assert audit.verify(links, [*signed, *held], [signer.key]) is None
     assert audit.verify(links[: held[-1].count - 1], held, [signer.key]) is not None
     async with serving(folder):

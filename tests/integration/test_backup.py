@@ -428,7 +428,7 @@ async def said(uplink, seqs):
 
 @pytest.mark.timeout(60)
 async def test_a_gateway_sends_again_what_the_restored_server_lacks(tmp_path):
-    keep = SpoolSettings(2**30, 900.0)
+    keep = SpoolSettings(most_bytes=2**30, keep_marked_s=900.0)
     async with spool.open(tmp_path / "spool.sqlite", epoch="one", settings=keep) as kept:
         async with (
             serving(tmp_path / "data") as server,
@@ -468,41 +468,6 @@ async def test_only_who_operates_the_testbed_gets_a_backup(tmp_path):
         for path in ("/backup/tables", f"/backup/samples/live/{SERVED}"):
             with pytest.raises(Forbidden, match="may not operate the testbed"):
                 await owners.request("GET", path)
-
-
-FORMER = {
-    "columns": ["id", "secret_hash", "role", "entries", "expires_ns", "created_ns"],
-    "rows": [["box", "hash of box", "member", '{"reads":[],"writes":[["live","a/b/c"]]}', None, 3]],
-}
-
-
-async def test_credentials_in_an_older_backup_come_back_as_machines(tmp_path):
-    async with persistence.alone(ServerSettings(folder=tmp_path / "data")) as kept:
-        dumper = room.Dumper(kept.engine, kept.store, kept.deletions, CLOCK)
-        head, *_ = [json.loads(line) async for chunk in dumper.tables() for line in chunk.split()]
-    lines = [
-        head | {"schema": "0002"},
-        {"table": "organisations", "columns": ["id", "name"], "rows": [["a", "A"]]},
-        {"table": "principals"} | FORMER,
-        {"end": True, "rows": 2},
-    ]
-
-    async def dump():
-        yield "".join(json.dumps(line) + "\n" for line in lines).encode()
-
-    archive.new_folder(tmp_path / "backup")
-    tables = await archive.write(tmp_path / "backup", archive.TABLES, dump())
-    archive.close(tmp_path / "backup", archive.Manifest(head["taken"], "0002", tables, ()))
-    settings = ServerSettings(folder=tmp_path / "new")
-    await room.restore(tmp_path / "backup", settings, CLOCK, None)
-    async with persistence.alone(settings) as kept:
-        box = await kept.registry.principals.find("box", 5)
-        assert (box.organisation, [str(one.address) for one in box.scope.writes]) == (
-            "a",
-            ["a/b/c"],
-        )
-        assert (await kept.registry.tokens.find("box", "hash of box")).span == Span(3)
-        await kept.registry.tokens.add(tokens.issued("box", Span(5))[1])
 
 
 async def test_nobody_waits_for_a_slow_reader_of_a_backup(tmp_path):

@@ -129,7 +129,7 @@ def _reason(status: int, body: bytes) -> str:
     if status < 400:
         return ""
     try:
-        told = orjson.loads(body)
-        return str(told["code"] if status in {400, 422} else told["detail"])
+        problem = orjson.loads(body)
+        return str(problem["code"] if status in {400, 422} else problem["detail"])
     except (ValueError, KeyError, TypeError):
         return f"status {status}"

@@ -46,8 +46,8 @@ class RateLimitMiddleware:
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Pass on the requests within the limit."""
         if scope["type"] == "http" and self._quotas is not None and self._clock is not None:
-            shown = has_credential(Headers(scope=scope).get("authorization", ""))
-            if not shown or scope["path"].startswith(self._open):
+            has_one = has_credential(Headers(scope=scope).get("authorization", ""))
+            if not has_one or scope["path"].startswith(self._open):
                 address = address_of(scope.get("client"))
                 try:
                     self._quotas.anonymous(address, self._clock.now_ns())

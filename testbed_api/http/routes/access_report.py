@@ -9,7 +9,7 @@ from pydantic import Field
 
 from broker import access_history
 from broker.access_history import Access
-from broker.clock import NS_PER_S, text_of
+from broker.clock import DAY_NS, NS_PER_S, text_of
 from broker.errors import Invalid
 from broker.responses.access import (
     MQTT_MEANS,
@@ -24,7 +24,7 @@ from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, asks
 from testbed_api.http.dependencies import ClockDep, RegistryDep
 from testbed_api.http.schemas import EARLIEST_NS, LATEST_NS, Form, Instant, OfEquipment, storable
-from testbed_api.registry.access_log import DAY_NS, BrokerSession, ReadCount
+from testbed_api.registry.access_log import BrokerSession, ReadCount
 
 router = APIRouter(tags=["sharing"])
 

@@ -117,10 +117,7 @@ async def enrol(
     context = request_context.current(request.scope)
     async with registry.change(context, clock) as change:
         before = await change.enrolments.find(enrolling.hashed(form.code))
-        try:
-            used = None if before is None else before.used(public_key, now_ns)
-        except Refused:
-            used = None
+        used = _used(before, public_key, now_ns)
         if before is None or used is None:
             raise Unauthenticated(
                 "the code is not right, was used, or its hour is over",
@@ -203,6 +200,14 @@ async def lock_out(
     for name in former:  # also those that are gone: an earlier kick may have found no broker
         await connections.disconnect(name)
     return Response(status_code=204)
+
+
+def _used(before: Enrolment | None, public_key: bytes, now_ns: int) -> Enrolment | None:
+    """The enrolment of a code that is used with this key, None if the code does not count."""
+    try:
+        return None if before is None else before.used(public_key, now_ns)
+    except Refused:
+        return None
 
 
 async def _must_have_none(registry: Registry, address: EquipmentAddress, now_ns: int) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from broker.clock import text_of
+from broker.clock import DAY_S, text_of
 from broker.errors import Invalid
 from broker.responses.retention import (
     DeletionPage,
@@ -20,7 +20,6 @@ from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import ClockDep, KeeperDep, RegistryDep
 from testbed_api.http.schemas import Finite, Form, Letters, OfStream, Text, TimeSpanForm
 from testbed_api.retention.deletions import Deletion, Span
-from testbed_api.retention.enforcer import DAY_S
 from testbed_api.retention.fingerprint import EARLIEST_NS
 
 router = APIRouter(tags=["keeping"])

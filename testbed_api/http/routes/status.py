@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from broker.clock import NS_PER_S, text_of
+from broker.clock import DAY_S, NS_PER_S, text_of
 from broker.messages import Freshness, Health
 from broker.namespace import StreamAddress
 from broker.responses.operations import StatusResponse, StreamStatusResponse
@@ -19,7 +19,7 @@ from testbed_api.recorder.ledger import Trouble
 
 router = APIRouter(tags=["operations"])
 
-_LONGEST_S = 31 * 86_400
+_LONGEST_S = 31 * DAY_S
 
 
 class Lately(Form):

@@ -27,7 +27,7 @@ from testbed_api.http.schemas import (
     LATEST_NS,
     Format,
     GapsWanted,
-    HistoryQuery,
+    HistoryParameters,
     InSpace,
     Letters,
     OfStream,
@@ -39,6 +39,7 @@ from testbed_api.stores.port import Window
 router = APIRouter(tags=["streams"], prefix="/streams/{organisation}/{equipment}/{stream}")
 
 CSV_TYPE = "text/csv; charset=utf-8"
+JSON_TYPE = "application/json"
 GAPS_HEADER = "Testbed-Gaps"
 
 
@@ -51,7 +52,7 @@ GAPS_HEADER = "Testbed-Gaps"
 )
 async def history(
     address: OfStream,
-    asked: Annotated[HistoryQuery, Query()],
+    asked: Annotated[HistoryParameters, Query()],
     registry: RegistryDep,
     ledger: LedgerDep,
     store: StoreDep,
@@ -74,24 +75,21 @@ async def history(
     """
     caller.must_read(asked.space, address)
     spec = await registry.streams.get(address)
-    from_ns, to_ns = asked.until(clock.now_ns())
-    names = tuple(dict.fromkeys(asked.signals)) or spec.names
+    (from_ns, to_ns), names = asked.until(clock.now_ns()), asked.names(spec)
     window = Window(asked.space, spec, names, from_ns, to_ns)
     gaps = await ledger.gaps(asked.space, address, from_ns, to_ns)
     quotas.reading(caller.organisation, clock.now_ns())
-    points = asked.points
+    points, facts = asked.points, context.entry.facts
     await reads.note(caller.id, Entry(asked.space, address), "history")
-    context.entry.facts |= {"space": asked.space, "from": text_of(from_ns), "to": text_of(to_ns)}
-    context.entry.facts |= {"signals": names, "points": points}
-    meter = ReadMeter(
-        organisation=caller.organisation, quotas=quotas, clock=clock, facts=context.entry.facts
-    )
-    frames = store.read(window) if points is None else store.thin(window, points)
-    frames = counted(frames, meter)
+    facts |= {"space": asked.space, "signals": names, "points": points}
+    facts |= {"from": text_of(from_ns), "to": text_of(to_ns)}
+    meter = ReadMeter(organisation=caller.organisation, quotas=quotas, clock=clock, facts=facts)
+    stored = store.read(window) if points is None else store.thin(window, points)
+    frames = counted(stored, meter)
     csv = asked.format is Format.CSV
     chunks = await begun(as_csv(window, frames) if csv else as_json(window, frames, gaps))
-    media_type = CSV_TYPE if csv else "application/json"
-    return Streamed(chunks, headers={GAPS_HEADER: str(len(gaps))}, media_type=media_type)
+    headers = {GAPS_HEADER: str(len(gaps))}
+    return Streamed(chunks, headers=headers, media_type=CSV_TYPE if csv else JSON_TYPE)
 
 
 @router.get(

@@ -28,7 +28,7 @@ def refusal(time_ns=0, source="10.0.0.1", organisation=None, principal=None):
     "text", ["a\r\nb", "\x1b[2Jgone", "\x00", "\ud800", "\u202eevil", "\x85", "\u2028"]
 )
 def test_what_cannot_be_printed_is_escaped(text):
-    told = domain_audit.shown(text)
+    told = domain_audit.printable(text)
     assert told.isprintable()
     context = AuditContext(
         action=text,

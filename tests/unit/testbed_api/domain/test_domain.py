@@ -38,8 +38,8 @@ def test_what_a_broker_holds_a_secret_against_is_salted_and_can_be_checked():
     raw = base64.b64decode(salt)
     shown = hashlib.pbkdf2_hmac("sha512", credential.secret.encode(), raw, int(rounds), 64)
     assert (kind, base64.b64decode(derived)) == ("7", shown)
-    assert tokens.kept(credential, Span(1)).verifier != kept.verifier
-    assert tokens.kept(credential, Span(1), bus=False).verifier == ""
+    assert tokens.from_credential(credential, Span(1)).verifier != kept.verifier
+    assert tokens.from_credential(credential, Span(1), bus=False).verifier == ""
 
 
 def test_a_token_holds_all_or_some_of_the_roles_that_its_person_has():
