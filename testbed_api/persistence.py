@@ -119,9 +119,9 @@ def _check_layout(folder: Path, *, restoring: bool) -> None:
     mark = folder / "layout"
     if not mark.exists():
         mark.write_text(LAYOUT)
-    found = mark.read_text(errors="replace").strip()
-    if found != LAYOUT:
+    layout = mark.read_text(errors="replace").strip()
+    if layout != LAYOUT:
         raise Refused(
-            f"the data folder {folder} has layout {found[:20]!r}, this version reads {LAYOUT}",
+            f"the data folder {folder} has layout {layout[:20]!r}, this version reads {LAYOUT}",
             hint="use the version that wrote it",
         )
