@@ -41,7 +41,7 @@ from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.recorder import Recorder
 from testbed_api.recorder_process import BROKER, recording
 from testbed_api.registry.registry import Registry
-from testbed_api.retention.enforcer import Keeper
+from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.settings import MOSQUITTO, NO_TLS, ServerSettings
 from testbed_api.system_secrets import ADMINISTRATOR, API, RECORDER, SharedSecrets
 
@@ -219,7 +219,7 @@ async def _working(
             kept.registry,
             kept.ledger,
             kept.store,
-            Keeper(kept.store, kept.deletions, clock),
+            RetentionEnforcer(kept.store, kept.deletions, clock),
             Dumper(kept.engine, kept.store, kept.deletions, clock),
             bus,
             FreshnessTracker(clock),

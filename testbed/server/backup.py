@@ -7,6 +7,7 @@ stopped is opened here, under its lock.  Either way the same dumps are written.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,9 +21,9 @@ from testbed.client import api
 from testbed_api import persistence
 from testbed_api.backup import archive
 from testbed_api.backup import restore as backup_restore
-from testbed_api.backup.archive import TABLES, Manifest, Part
+from testbed_api.backup.archive import TABLES, BackupFile, Manifest
 from testbed_api.backup.dump import Dumper
-from testbed_api.backup.restore import Target
+from testbed_api.backup.restore import RestoreTarget
 from testbed_api.domain import audit
 from testbed_api.domain.audit import Event, Outcome
 from testbed_api.registry import tables
@@ -83,20 +84,18 @@ async def backup(to: Path, settings: ServerSettings | None, clock: Clock) -> Man
         archive.new_folder(to)
         ledger = await archive.write(to, TABLES, source.tables())
         head = archive.tables_head(to, ledger)
-        parts = []
+        files = []
         for space, stream in await asyncio.to_thread(_streams, to, ledger):
             file = f"samples/{space}/{str(stream).replace('/', '.')}.jsonl.gz"
-            part = await archive.write(to, file, source.samples(space, stream))
-            parts.append(_of(part, space, stream))
-    manifest = Manifest(head["taken"], head["schema"], ledger, tuple(parts))
-    return archive.close(to, manifest)
+            written = await archive.write(to, file, source.samples(space, stream))
+            files.append(replace(written, space=space, stream=str(stream)))
+    manifest = Manifest(
+        taken=head["taken"], schema=head["schema"], tables=ledger, streams=tuple(files)
+    )
+    return archive.write_manifest(to, manifest)
 
 
-def _of(part: Part, space: str, stream: StreamAddress) -> Part:
-    return Part(part.file, part.sha256, part.bytes, part.rows, space, str(stream), part.fingerprint)
-
-
-def _streams(folder: Path, ledger: Part) -> Sequence[tuple[str, StreamAddress]]:
+def _streams(folder: Path, ledger: BackupFile) -> Sequence[tuple[str, StreamAddress]]:
     """Every space and stream that may have samples: those whose spec the recorder has."""
     rows = backup_restore.rows_of(archive.lines(folder, ledger), tables.specs)
     found = sorted({(row["space"], row["stream"]) for row in rows})
@@ -110,7 +109,7 @@ async def restore(
 
     sha256: what the manifest's own must be, if it is known.
     """
-    manifest = await asyncio.to_thread(archive.checked, folder)
+    manifest = await asyncio.to_thread(archive.verify, folder)
     if sha256 is not None and sha256 != manifest.sha256:
         raise Corrupt(
             f"the manifest's SHA-256 is {manifest.sha256}, not {sha256}",
@@ -121,7 +120,7 @@ async def restore(
     _make_empty(settings.folder, mark)
     async with persistence.alone(settings, restoring=True) as kept:
         losses = await backup_restore.restore(
-            folder, manifest, Target(kept.engine, kept.store, clock)
+            folder, manifest, RestoreTarget(kept.engine, kept.store, clock)
         )
         facts = audit.details({"taken": manifest.taken})
         what, now_ns = f"backup {manifest.sha256}", clock.now_ns()

@@ -21,7 +21,7 @@ from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.access_log import Counted
 from testbed_api.registry.registry import Registry
-from testbed_api.retention.enforcer import Keeper
+from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.stores.port import SeriesStore
 
 
@@ -49,7 +49,7 @@ class Parts:
     registry: Registry
     ledger: Ledger
     store: SeriesStore
-    keeper: Keeper
+    keeper: RetentionEnforcer
     dumper: Dumper
     bus: client.Bus
     freshness: FreshnessTracker

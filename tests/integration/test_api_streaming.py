@@ -33,7 +33,7 @@ from testbed_api.registry.audit import Looked
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 from testbed_api.retention.deletions import Deletions
-from testbed_api.retention.enforcer import Keeper
+from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.stores.port import Window
 
 RIG = StreamAddress("factory", "pump-rig", "rig")
@@ -86,7 +86,7 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
             registry,
             Ledger(engine),
             store,
-            Keeper(store, Deletions(engine), clock),
+            RetentionEnforcer(store, Deletions(engine), clock),
             Dumper(engine, store, Deletions(engine), clock),
             bus,
             FreshnessTracker(clock),

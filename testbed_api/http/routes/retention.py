@@ -13,7 +13,7 @@ from testbed_api.http.auth import Asking, asks
 from testbed_api.http.dependencies import Given
 from testbed_api.http.schemas import Finite, Form, Letters, OfStream, Text
 from testbed_api.http.schemas import Span as SpanForm
-from testbed_api.retention.deletions import Deletion, Span
+from testbed_api.retention.deletions import Deletion, SampleSpan
 from testbed_api.retention.enforcer import DAY_S
 from testbed_api.retention.fingerprint import EARLIEST_NS
 
@@ -66,7 +66,7 @@ class DeletionForm(SpanForm):
 )
 async def retentions(parts: Given, caller: Asking) -> dict[str, Any]:
     """Those of your organisation."""
-    kept = await parts.keeper.deletions.kept()
+    kept = await parts.keeper.deletions.retentions()
     items = [
         {"stream": str(one), "keep_days": keep_s / DAY_S}
         for one, keep_s in kept.items()
@@ -94,7 +94,7 @@ async def put_retention(
     await parts.registry.spec(address)
     keep_s = None if form.keep_days is None else round(form.keep_days * DAY_S)
     parts.act.facts["keep_s"] = keep_s
-    await parts.keeper.deletions.keep(address, keep_s)
+    await parts.keeper.deletions.set_retention(address, keep_s)
     return {"stream": str(address), "keep_days": form.keep_days}
 
 
@@ -108,7 +108,7 @@ async def retention(address: OfStream, parts: Given, caller: Asking) -> dict[str
     """For whoever sees the stream; null is for ever."""
     caller.must(Action.SEE, address)
     await parts.registry.spec(address)
-    keep_s = (await parts.keeper.deletions.kept()).get(address)
+    keep_s = (await parts.keeper.deletions.retentions()).get(address)
     return {"stream": str(address), "keep_days": None if keep_s is None else keep_s / DAY_S}
 
 
@@ -135,7 +135,7 @@ async def add_deletion(
         raise Invalid(
             f"to = {text_of(to_ns)} lies in the future", hint="only what has been can be deleted"
         )
-    span = Span(form.space, address, from_ns, to_ns)
+    span = SampleSpan(form.space, address, from_ns, to_ns)
     parts.act.facts |= {"space": form.space, "from_ns": from_ns, "to_ns": to_ns, "why": form.why}
     done = await parts.keeper.delete(span, by=caller.id, why=form.why)
     parts.act.facts["samples"] = sum(one.samples for one in done)
