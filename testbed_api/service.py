@@ -30,13 +30,13 @@ from testbed_api.broker_auth import sessions
 from testbed_api.broker_auth.authorizer import Authorizer
 from testbed_api.broker_auth.mosquitto_notifier import noticing
 from testbed_api.broker_auth.sessions import Sessions
-from testbed_api.certificates import Doors
+from testbed_api.certificates import ServerCertificates
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.organisations import INTERMEDIARY, Organisation
 from testbed_api.http.dependencies import Parts
 from testbed_api.http.server import answering, listening
 from testbed_api.limits.quotas import Limits
-from testbed_api.persistence import Data
+from testbed_api.persistence import Persistence
 from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.recorder import Recorder
 from testbed_api.recorder_process import BROKER, recording
@@ -60,7 +60,7 @@ class Server:
     administrator: str | None
     recorder: str | None
     way: BusSettings
-    doors: Doors
+    doors: ServerCertificates
 
     @property
     def api_url(self) -> str:
@@ -86,14 +86,14 @@ class Services:
         """As the settings say; raises Invalid if they do not."""
         if settings.broker_backend == MOSQUITTO:
             return cls(None, bus, shared)
-        inner = settings.inner_door
+        inner = settings.internal_listener
         if inner is None:
             raise Invalid(
                 "no broker is named that runs by itself",
                 hint="set TESTBED_BROKER_SERVER, or run `testbed up`, which starts one",
             )
         trust = None
-        if settings.inner_door_has_tls:
+        if settings.internal_listener_has_tls:
             trust = tls.Trust(tls.client_context(bus.ca), bus.broker_name)
         elif settings.tls != NO_TLS and not inner.is_loopback:
             raise Invalid(
@@ -112,7 +112,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
     Unavailable if a part does not start.
     """
     system = {name: Credential.make(name) for name in (API, RECORDER)}
-    shown = certificates.checked(certificates.of(settings), settings, clock.now_ns())
+    shown = certificates.check(certificates.from_settings(settings), settings, clock.now_ns())
     wanted = NatsSettings(
         host=settings.host,
         mqtt_port=settings.mqtt_port,
@@ -121,7 +121,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
     )
     apart = settings.influxdb is not None
     with listening(settings.host, settings.api_port) as door:
-        async with persistence.alone(settings) as kept:
+        async with persistence.open_exclusive(settings) as kept:
             limits, book = Limits(settings.limits), Sessions(kept.registry, clock)
             porter = Authorizer(kept.registry, clock, system, limits, kept.journal)
             porter.admitted = book.admitted
@@ -133,7 +133,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]
                 folder, authorize=answer, clock=clock, settings=wanted
             ) as broker:
                 limits.on_broker = broker.connection_counts
-                way = certificates.way_in(broker.mqtt, shown.broker)
+                way = certificates.bus_settings(broker.mqtt, shown.broker)
                 async with (
                     sessions.noting(book, broker),
                     _working(settings, kept, broker, _seats(way, system), clock, limits) as parts,
@@ -153,9 +153,9 @@ async def serve_api(
     Any number may run on one set of them.  Raises as `serve`, and Invalid if a secret is missing.
     """
     seats = _seats(services.bus, services.secrets.system())
-    shown = certificates.checked(certificates.of(settings), settings, clock.now_ns())
+    shown = certificates.check(certificates.from_settings(settings), settings, clock.now_ns())
     with listening(settings.host, settings.api_port) as door:
-        async with persistence.beside_others(settings) as kept:
+        async with persistence.open_for_api(settings) as kept:
             limits = Limits(settings.limits)
             await _first_administrator(kept.registry, services.secrets.administrator(), clock)
             async with (
@@ -169,7 +169,7 @@ async def serve_api(
 
 @asynccontextmanager
 async def _joined(
-    services: Services, kept: Data, clock: Clock, limits: Limits
+    services: Services, kept: Persistence, clock: Clock, limits: Limits
 ) -> AsyncIterator[RunningBroker | None]:
     """A broker that runs by itself and asks us; None if it asks nobody."""
     if services.inner is None:
@@ -196,7 +196,7 @@ async def _joined(
 @asynccontextmanager
 async def _working(
     settings: ServerSettings,
-    kept: Data,
+    kept: Persistence,
     broker: RunningBroker | None,
     seats: Mapping[str, BusSettings],
     clock: Clock,
@@ -235,7 +235,7 @@ async def _working(
         )
 
 
-def _anchoring(settings: ServerSettings, kept: Data, clock: Clock) -> Anchoring:
+def _anchoring(settings: ServerSettings, kept: Persistence, clock: Clock) -> Anchoring:
     return Anchoring(kept.registry, kept.journal, journal.signer(settings), clock)
 
 

@@ -74,7 +74,7 @@ async def _source(settings: ServerSettings | None, clock: Clock) -> AsyncIterato
         return
     if not (settings.folder / "layout").exists():
         raise Refused(f"there is no data in {settings.folder}", hint="name the folder of a server")
-    async with persistence.alone(settings) as kept:
+    async with persistence.open_exclusive(settings) as kept:
         yield Dumper(kept.engine, kept.store, kept.deletions, clock)
 
 
@@ -116,9 +116,9 @@ async def restore(
             hint="it is another backup, or it was changed",
         )
     backup_restore.check_schema(manifest)
-    mark = settings.folder / persistence.RESTORING
+    mark = settings.folder / persistence.RESTORE_MARK
     _make_empty(settings.folder, mark)
-    async with persistence.alone(settings, restoring=True) as kept:
+    async with persistence.open_exclusive(settings, restoring=True) as kept:
         losses = await backup_restore.restore(
             folder, manifest, RestoreTarget(kept.engine, kept.store, clock)
         )

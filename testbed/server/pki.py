@@ -54,7 +54,7 @@ def init(folder: Path, hosts: Sequence[str], now_ns: int) -> Sequence[Kept]:
     hosts: names and addresses beside this machine's own.  Raises Refused if a certificate that is
     there is not of this authority or not for all of the hosts, Invalid, Unavailable.
     """
-    now = certificates.moment(now_ns)
+    now = certificates.datetime_of(now_ns)
     wanted = [_host(one) for one in dict.fromkeys((*ALWAYS, *hosts))]
     try:
         for one in (folder.parent, folder):  # it may be the first thing in a data folder
@@ -92,7 +92,7 @@ def _authority(folder: Path, now: datetime) -> Kept:
 
 
 def _door(folder: Path, door: str, hosts: Sequence[x509.GeneralName], now: datetime) -> Kept:
-    shown = certificates.shown_of(folder, door)
+    shown = certificates.certificate_in(folder, door)
     if shown.chain.exists() and shown.key.exists():
         _check(folder, shown.chain, hosts)
         return _kept(shown.chain, now)
@@ -172,7 +172,7 @@ def _check(folder: Path, file: Path, hosts: Sequence[x509.GeneralName]) -> None:
         raise Refused(
             f"{file} is not of the authority {certificates.AUTHORITY}", hint=again
         ) from exc
-    known = certificates.names(found)
+    known = certificates.host_names(found)
     lacking = [str(one.value) for one in hosts if str(one.value) not in known]
     if lacking:
         raise Refused(f"{file} is not for {', '.join(lacking)}", hint=again)
@@ -190,7 +190,7 @@ def _host(text: str) -> x509.GeneralName:
 
 def _kept(file: Path, now: datetime, *, made: bool = False) -> Kept:
     until = certificates.read(file).not_valid_after_utc
-    return Kept(file, made, until, soon=until - now < certificates.SOON)
+    return Kept(file, made, until, soon=until - now < certificates.EXPIRES_SOON)
 
 
 def _written(

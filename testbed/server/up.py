@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 async def up(settings: ServerSettings, clock: Clock, on_ready: Callable[[Server], None]) -> None:
     """Serve until cancelled; `on_ready` is told once where everything is."""
-    if settings.inner_door is not None:
+    if settings.internal_listener is not None:
         raise Invalid(
             "TESTBED_BROKER_SERVER names a broker that runs by itself",
             hint="run `testbed api` and `testbed recorder` beside it, or take that setting out",
@@ -42,7 +42,7 @@ async def up(settings: ServerSettings, clock: Clock, on_ready: Callable[[Server]
         )
     if settings.tls == DEVELOPMENT:
         made = pki.init(
-            certificates.development(settings.folder), _hosts(settings.host), clock.now_ns()
+            certificates.development_folder(settings.folder), _hosts(settings.host), clock.now_ns()
         )
         for one in made:
             if one.made:

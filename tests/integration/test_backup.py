@@ -202,7 +202,7 @@ def settings_for(request, tmp_path):
 async def written_backup(tmp_path):
     """A backup of a stopped server with the embedded store, its folder and what was in it."""
     settings = ServerSettings(folder=tmp_path / "before")
-    async with persistence.alone(settings) as opened:
+    async with persistence.open_exclusive(settings) as opened:
         await fill(opened)
         before = await content(opened)
     manifest = await server_backup.backup(tmp_path / "backup", settings, CLOCK)
@@ -210,7 +210,7 @@ async def written_backup(tmp_path):
 
 
 async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
-    async with persistence.alone(settings_for("before")) as opened:
+    async with persistence.open_exclusive(settings_for("before")) as opened:
         await fill(opened)
         before = await content(opened)
     manifest = await server_backup.backup(tmp_path / "backup", settings_for("before"), CLOCK)
@@ -218,7 +218,7 @@ async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
         tmp_path / "backup", settings_for("after"), CLOCK, manifest.sha256
     )
     assert (restored, restored.samples) == (manifest, 20_019)
-    async with persistence.alone(settings_for("after")) as opened:
+    async with persistence.open_exclusive(settings_for("after")) as opened:
         assert await content(opened) == before
         (token,) = await opened.registry.tokens("fay", 4)
         assert token.roles == {Role.AUDITOR, Role.OWNER}
@@ -229,7 +229,7 @@ async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
 async def test_what_one_product_held_comes_back_in_another(settings_for, written_backup):
     folder, _, before = written_backup
     await server_backup.restore(folder, settings_for("after"), CLOCK, None)
-    async with persistence.alone(settings_for("after")) as opened:
+    async with persistence.open_exclusive(settings_for("after")) as opened:
         assert await content(opened) == before
 
 
@@ -321,7 +321,7 @@ async def test_a_restore_that_broke_off_is_not_served(written_backup, tmp_path, 
         with pytest.raises(Corrupt, match="power"):
             await server_backup.restore(folder, after, CLOCK, None)
     with pytest.raises(Refused, match="did not come to its end"):
-        async with persistence.alone(after):
+        async with persistence.open_exclusive(after):
             pass
     with pytest.raises(Refused, match="is not empty"):
         await server_backup.restore(folder, after, CLOCK, None)
@@ -352,7 +352,7 @@ async def test_a_backup_never_goes_over_another(written_backup, tmp_path):
 
 
 async def test_a_folder_that_a_server_has_is_not_opened(tmp_path):
-    async with persistence.alone(ServerSettings(folder=tmp_path / "before")):
+    async with persistence.open_exclusive(ServerSettings(folder=tmp_path / "before")):
         with pytest.raises(Taken, match="a server is running"):
             await server_backup.backup(
                 tmp_path / "backup", ServerSettings(folder=tmp_path / "before"), CLOCK
@@ -370,7 +370,7 @@ async def test_what_is_not_sent_again_becomes_a_gap(written_backup, tmp_path):
     folder, _, _ = written_backup
     after = ServerSettings(folder=tmp_path / "after")
     _, losses = await server_backup.restore(folder, after, CLOCK, None)
-    async with persistence.alone(after) as opened:
+    async with persistence.open_exclusive(after) as opened:
         lost = next(loss for loss in losses if loss.span.space == "run-1").span
         await recompute(opened.deletions, opened.store, CLOCK)
         stream = ("run-1", RIG, EARLIEST_NS, LATEST_NS)
@@ -490,7 +490,7 @@ async def test_only_who_operates_the_testbed_gets_a_backup(tmp_path):
 
 async def test_nobody_waits_for_a_slow_reader_of_a_backup(tmp_path):
     settings = ServerSettings(folder=tmp_path / "data")
-    async with persistence.alone(settings) as opened:
+    async with persistence.open_exclusive(settings) as opened:
         await fill(opened)
         dump = server_backup.Dumper(opened.engine, opened.store, opened.deletions, CLOCK).tables()
         first = await anext(dump)
@@ -505,7 +505,10 @@ async def test_nobody_waits_for_a_slow_reader_of_a_backup(tmp_path):
 
 @pytest.mark.parametrize("settings_for", ["duckdb", "postgresql"], indirect=True)
 async def test_the_tables_of_a_backup_are_of_one_moment(settings_for):
-    async with persistence.alone(settings_for("before")) as opened, asyncio.TaskGroup() as tasks:
+    async with (
+        persistence.open_exclusive(settings_for("before")) as opened,
+        asyncio.TaskGroup() as tasks,
+    ):
 
         async def record():
             """Gaps, each in one transaction with the number of its batch."""

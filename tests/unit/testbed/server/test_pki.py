@@ -23,9 +23,9 @@ def test_both_doors_are_for_this_machine_and_the_hosts_given(tmp_path):
     assert [one.file.name for one in kept] == ["ca.pem", "api.pem", "broker.pem"]
     assert all(one.made and not one.soon for one in kept)
     for one in kept[1:]:
-        named = certificates.names(certificates.read(one.file))
+        named = certificates.host_names(certificates.read(one.file))
         assert named == ["localhost", "testbed.example", "127.0.0.1", "::1", "10.0.0.5"]
-        tls.server_context(certificates.shown_of(one.file.parent, one.file.stem))
+        tls.server_context(certificates.certificate_in(one.file.parent, one.file.stem))
 
 
 def test_only_their_owner_reads_the_keys(tmp_path):
@@ -100,14 +100,14 @@ def test_files_that_are_no_certificate_with_its_key_are_named(tmp_path, change, 
     made(tmp_path)
     change(tmp_path)
     with pytest.raises(Invalid, match=sentence) as told:
-        tls.server_context(certificates.shown_of(tmp_path, "api"))
+        tls.server_context(certificates.certificate_in(tmp_path, "api"))
     assert "api-key.pem" in told.value.message
     assert "TESTBED_TLS_KEY_FILE" in told.value.hint
 
 
 def test_no_less_than_tls_1_2_is_spoken(tmp_path):
     made(tmp_path)
-    shown = tls.server_context(certificates.shown_of(tmp_path, "api"))
+    shown = tls.server_context(certificates.certificate_in(tmp_path, "api"))
     for context in (shown, tls.client_context(tmp_path / "ca.pem"), tls.client_context(None)):
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     for context in (tls.client_context(tmp_path / "ca.pem"), tls.client_context(None)):
