@@ -45,7 +45,7 @@ types: .venv/dev.stamp ## mypy --strict
 docs: .venv/dev.stamp ## the documents: links resolve, and what they promise holds
 	@$(BIN)/python -m pytest tests/docs $(ARGS)
 
-bench: .venv/bench.stamp ## measure the data path; ARGS="--quick" in 3 minutes, ARGS="--part latency" one part
+bench: .venv/bench.stamp ## measure the data path; ARGS="--quick" in 8 minutes, ARGS="--part latency" one part
 	@tests/services/install
 	exec $(BIN)/python -m benchmarks $(ARGS)
 

@@ -1,8 +1,10 @@
 """`make bench`: measure the data path, part by part, and write the results.
 
-make bench                                  all of it, about 20 minutes on two idle cores
-make bench ARGS="--quick"                   all of it in small, 3 minutes; into testbed-data/
+make bench                                  all of it, about 35 minutes on two idle cores
+make bench ARGS="--quick"                   all of it in small, 8 minutes; into testbed-data/
 make bench ARGS="--part latency"            one part again; the others' results stay
+
+The parts of COMPARISONS hold libraries against our own code; their results are `libraries.json`.
 """
 
 import argparse
@@ -10,19 +12,33 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from benchmarks import chain, comparison, history, latency, machine, meter, profiling, table
+from benchmarks import (
+    chain,
+    comparison,
+    history,
+    latency,
+    library_table,
+    machine,
+    meter,
+    metrics_servers,
+    peers,
+    profiling,
+    table,
+)
 from benchmarks.chain import Run, say, shown
 from benchmarks.load import Load
 from benchmarks.rig import Setup
 from broker.clock import Clock, WallClock, text_of
+from tests.services import telegraf as telegraf_product
 
 RESULTS = machine.ROOT / "benchmarks" / "results" / "data-path.json"
 DATA = machine.ROOT / "testbed-data" / "bench"
@@ -32,6 +48,12 @@ DOCUMENTS = {"ten": 1.0, "one": 0.1}
 COST_STREAMS, STREAM_SIGNALS = 50, 100
 MANY_SIGNALS = 5
 TUTORIAL_STREAMS = 5
+COMPARISONS = frozenset({"influxdb-client", "mqtt-clients", "metrics-server"})
+"""Parts that hold a library against our own code, and have no goals."""
+LIBRARIES = "libraries.json"
+"""Their results, beside the others'."""
+SCRAPES = 100
+"""For each read of history that a plan has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +116,33 @@ async def tutorial(plan: Plan, clock: Clock) -> dict[str, Any]:
     return {"tutorial": costs | told}
 
 
+async def telegraf(plan: Plan, clock: Clock) -> dict[str, Any]:
+    """Ours and two Telegrafs in turn at 50,000 values/s, in the four ways to stamp and publish.
+
+    Where a goal is missed, also a profile of our gateway and recorder.
+    """
+    try:
+        command = telegraf_product.build()
+    except subprocess.CalledProcessError:
+        say("not compared with Telegraf: it could not be built")
+        return {}
+    runs: dict[str, dict[str, Any]] = {stamps: {} for stamps in STAMPS}
+    for stamps, documents, goal in table.TELEGRAF_GOALS:
+        load = Load(COST_STREAMS, STREAM_SIGNALS, own=STAMPS[stamps])
+        setup = Setup(load, DOCUMENTS[documents], plan.fresh("telegraf"))
+        costs = await peers.in_turn(command, setup, plan.window_s, clock, warm_s=plan.warm_s)
+        ratio = peers.ratios({"telegraf": {stamps: {documents: costs}}})["telegraf"][stamps][
+            documents
+        ]
+        say(f"{stamps}, {documents}: {ratio} times cheaper than Telegraf, the goal is {goal:g}")
+        if ratio.get("chain", 0.0) < goal:
+            spied = replace(setup, folder=plan.fresh("profile"))
+            profiled = await profiling.run(spied, plan.window_s, clock, warm_s=plan.warm_s)
+            costs |= {"profile": profiled} if profiled else {}
+        runs[stamps][documents] = costs
+    return {"peers": {"telegraf": runs}}
+
+
 async def held(plan: Plan, clock: Clock) -> dict[str, Any]:
     """The highest rate that is held with four zeros, in steps of 20 %."""
     rates, runs = {}, {}
@@ -139,13 +188,42 @@ async def profile(plan: Plan, clock: Clock) -> dict[str, Any]:
     return {"profile": told} if told else {}
 
 
+async def influxdb_client(plan: Plan, clock: Clock) -> dict[str, Any]:
+    """influxdb-client beside our requests to InfluxDB."""
+    from benchmarks import influxdb_clients  # noqa: PLC0415 - a library of this part alone
+
+    figures = await influxdb_clients.run(plan.fresh("influxdb-client"), plan.reads // 2, clock)
+    say(f"influxdb-client: {figures}")
+    return {"influxdb_client": figures}
+
+
+async def mqtt_clients(plan: Plan, clock: Clock) -> dict[str, Any]:
+    """paho-mqtt and aiomqtt beside our own MQTT connection."""
+    from benchmarks import mqtt_clients as clients  # noqa: PLC0415 - libraries of this part alone
+
+    figures = await clients.run(plan.fresh("mqtt-clients"), max(plan.reads // 3, 1), clock)
+    say(f"mqtt-clients: {figures}")
+    return {"mqtt_clients": figures}
+
+
+async def metrics_server(plan: Plan, clock: Clock) -> dict[str, Any]:
+    """prometheus-client's server beside ours."""
+    figures = await metrics_servers.run(plan.reads * SCRAPES, clock)
+    say(f"metrics-server: {figures}")
+    return {"metrics_server": figures}
+
+
 PARTS: Mapping[str, Callable[[Plan, Clock], Any]] = {
     "cost": cost,
     "tutorial": tutorial,
+    "telegraf": telegraf,
     "held": held,
     "latency": delay,
     "history": past,
     "profile": profile,
+    "influxdb-client": influxdb_client,
+    "mqtt-clients": mqtt_clients,
+    "metrics-server": metrics_server,
 }
 
 
@@ -172,6 +250,8 @@ def merged(
         document["ratio"] = {
             stamps: round(plain / whole(document["ours"][stamps]["ten"]), 1) for stamps in STAMPS
         }
+    if "peers" in document:
+        document["ratio"] = document.get("ratio", {}) | peers.ratios(document["peers"])
     return document
 
 
@@ -184,7 +264,8 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
     path.write_bytes(orjson.dumps(document, option=options) + b"\n")
-    path.with_suffix(".md").write_text(table.of(document), encoding="utf-8")
+    text = library_table.of(document) if path.name == LIBRARIES else table.of(document)
+    path.with_suffix(".md").write_text(text, encoding="utf-8")
 
 
 def main() -> None:
@@ -220,10 +301,14 @@ def main() -> None:
             "loop_ms": machine.loop_ms(),
         }
         found = asyncio.run(PARTS[part](plan, clock))
-        _write(out, merged(out, part, found, made))
-    if out == RESULTS:
-        table.put_into(machine.ROOT / "docs" / "performance.md", orjson.loads(out.read_bytes()))
-    sys.stdout.write(out.with_suffix(".md").read_text(encoding="utf-8"))
+        results = out.with_name(LIBRARIES) if part in COMPARISONS else out
+        _write(results, merged(results, part, found, made))
+    for results, page in ((out, "performance.md"), (out.with_name(LIBRARIES), "libraries.md")):
+        if results.exists():
+            text = results.with_suffix(".md").read_text(encoding="utf-8")
+            sys.stdout.write(text)
+            if out == RESULTS:
+                table.put_text_into(machine.ROOT / "docs" / page, text)
 
 
 if __name__ == "__main__":

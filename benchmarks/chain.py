@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks import counting, meter, rig
 from benchmarks.counting import Verdict
-from benchmarks.rig import Rig, Setup
+from benchmarks.rig import Setup
 from broker.clock import Clock
 
 WARM_S = 10.0
@@ -55,7 +55,8 @@ async def run(setup: Setup, seconds: float, clock: Clock, *, warm_s: float = WAR
         await clock.sleep(seconds)
         after, to_ns = meter.read(), clock.now_ns()
         await chain.pause()
-        drain_s = await _drained(chain, clock)
+        offered = chain.offered - chain.dropped
+        drain_s = await drained(lambda: counting.stored(chain), offered, clock)
         values = await counting.stored(chain, from_ns, to_ns)
         step = max(setup.load.streams // COMPARED_STREAMS, 1)
         verdict = await counting.judge(chain, range(0, setup.load.streams, step))
@@ -64,11 +65,11 @@ async def run(setup: Setup, seconds: float, clock: Clock, *, warm_s: float = WAR
     )
 
 
-async def _drained(chain: Rig, clock: Clock) -> float:
-    """Seconds until all that was offered is stored; at most `DRAINED_WITHIN_S`."""
+async def drained(stored: Callable[[], Awaitable[int]], offered: int, clock: Clock) -> float:
+    """Seconds until all samples that were offered are stored; at most `DRAINED_WITHIN_S`."""
     start_ns = clock.now_ns()
     while (took_s := (clock.now_ns() - start_ns) / 1e9) < DRAINED_WITHIN_S:
-        if await counting.stored(chain) >= chain.offered - chain.dropped:
+        if await stored() >= offered:
             break
         await clock.sleep(0.5)
     return took_s

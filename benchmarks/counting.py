@@ -52,12 +52,20 @@ async def stored(rig: Rig, from_ns: int | None = None, to_ns: int | None = None)
 
 
 async def stored_in(
-    store: influxd_product.Influxd, measurement: str, from_ns: int | None, to_ns: int | None
+    store: influxd_product.Influxd,
+    measurement: str,
+    from_ns: int | None,
+    to_ns: int | None,
+    *,
+    fields: str = "*",
 ) -> int:
-    """Values of all fields of a measurement, or of those that a pattern names, in a span."""
+    """Values of all fields of a measurement, or of those that a pattern names, in a span.
+
+    fields: a pattern in slashes where not all of them count.
+    """
     where = [f"time >= {from_ns}"] if from_ns is not None else []
     where += [f"time < {to_ns}"] if to_ns is not None else []
-    query = f"SELECT count(*) FROM {measurement}"  # noqa: S608 - all of it is ours
+    query = f"SELECT count({fields}) FROM {measurement}"  # noqa: S608 - all of it is ours
     query += f" WHERE {' AND '.join(where)}" if where else ""
     headers = {"Authorization": f"Token {store.token}"}
     params = {"db": store.bucket, "q": query}

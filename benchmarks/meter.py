@@ -8,6 +8,8 @@ import psutil
 
 PARTS: Sequence[tuple[str, str]] = (
     ("benchmarks.source", "source"),
+    ("telegraf-gateway.toml", "gateway"),
+    ("telegraf-recorder.toml", "recorder"),
     ("tutorial/gateway.py", "gateway"),
     ("tutorial/recorder.py", "recorder"),
     ("benchmarks.stepped", "gateway"),

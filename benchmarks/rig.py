@@ -75,8 +75,7 @@ class Rig:
 
     async def pause(self) -> None:
         """End the samples, and learn what was offered in all."""
-        for pid in meter.pids("source"):
-            os.kill(pid, signal.SIGUSR1)
+        end_samples()
         async with asyncio.timeout(PATIENCE_S):
             while len(self.next_seq) < self.setup.gateways:
                 said = await self.source.told("paused")
@@ -110,6 +109,12 @@ async def running(setup: Setup) -> AsyncIterator[Rig]:
             await stack.enter_async_context(_gateway(rig, number, url, key))
         await rig.flowing()
         yield rig
+
+
+def end_samples() -> None:
+    """Let the load source take no more samples; it tells then what it has offered."""
+    for pid in meter.pids("source"):
+        os.kill(pid, signal.SIGUSR1)
 
 
 def source_of(setup: Setup) -> Any:

@@ -14,6 +14,13 @@ _COSTS = (("own", "ten", 2.0, 6.0), ("shared", "ten", 1.0, 3.0))
 _COSTS_OF_ONE = (("own", "one", 3.0, 8.5), ("shared", "one", 2.5, 5.0))
 _HELD = (("own", 110_000), ("shared", 140_000), ("many", 100_000))
 _RATIOS = (("own", 5.0), ("shared", 10.0))
+TELEGRAF_GOALS = (
+    ("own", "ten", 5.0),
+    ("shared", "ten", 10.0),
+    ("own", "one", 4.0),
+    ("shared", "one", 6.0),
+)
+"""How many times cheaper than Telegraf's our whole chain should be, by stamps and documents."""
 _LATENCIES = (("p50", 4.0), ("p99", 10.0))
 _HISTORIES = (("influxdb", 500.0), ("duckdb", 150.0))
 _ASKED = {"": "one signal", "own_stream_": "ten streams", "own_signal_": "ten signals of a stream"}
@@ -44,9 +51,14 @@ def of(document: Mapping[str, Any]) -> str:
 
 def put_into(path: Path, document: Mapping[str, Any]) -> None:
     """Replace the table that stands between the marks of a page."""
+    put_text_into(path, of(document))
+
+
+def put_text_into(path: Path, text: str) -> None:
+    """Replace what stands between the marks of a page."""
     before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    path.write_text(f"{before}{BEGIN}\n\n{of(document)}\n{END}{after}", encoding="utf-8")
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def _rows(document: Mapping[str, Any]) -> Iterator[Row]:
@@ -58,6 +70,10 @@ def _rows(document: Mapping[str, Any]) -> Iterator[Row]:
     for stamps, least in _RATIOS:
         ratio = document.get("ratio", {}).get(stamps)
         yield _least(f"times cheaper than the plain chain, {stamps} time stamps", least, ratio)
+    for stamps, documents, least in TELEGRAF_GOALS:
+        ratio = document.get("ratio", {}).get("telegraf", {}).get(stamps, {}).get(documents, {})
+        what = f"{stamps} time stamps, {documents} a document"
+        yield _least(f"times cheaper than Telegraf, whole chain, {what}", least, ratio.get("chain"))
     for name, values in _HELD:
         what = "2,000 streams of 5 signals and more" if name == "many" else f"{name} time stamps"
         rate = document.get("held_values_per_s", {}).get(name)
@@ -106,6 +122,7 @@ def _parts(document: Mapping[str, Any]) -> Iterator[str]:
     for name, costs in chains.items():
         cells = [_number(costs[f"{part}_cpu_s_per_million"]) for part in (*_CHAIN, "source")]
         yield f"| {name} | {' | '.join(cells)} |"
+    yield from _peers(document)
     delays = document.get("latency_ms", {})
     if delays:
         yield ""
@@ -114,6 +131,33 @@ def _parts(document: Mapping[str, Any]) -> Iterator[str]:
         beside = {"(beside it: 8 kB written and synced)": delays["fsync"]}
         for name, taken in (delays["steps"] | beside).items():
             yield f"| {name} | {_number(taken['p50'])} | {_number(taken['p99'])} |"
+
+
+def _peers(document: Mapping[str, Any]) -> Iterator[str]:
+    """Telegraf and ours in turn: what each part cost, and how many times ours is cheaper."""
+    runs = document.get("peers", {}).get("telegraf", {})
+    if not runs:
+        return
+    yield ""
+    yield "| in turn, CPU-s per million | gateway | broker | recorder | store | pair | chain |"
+    yield "|---|---|---|---|---|---|---|"
+    for stamps, settings in runs.items():
+        for documents, costs in settings.items():
+            what = f"{stamps} time stamps, {documents} a document"
+            ratios = document["ratio"]["telegraf"][stamps][documents]
+            yield _peer(f"ours, {what}", costs["ours"], None)
+            yield _peer(f"Telegraf, {what}", costs, ratios)
+            yield _peer(f"Telegraf tuned, {what}", costs["tuned"], ratios["tuned"])
+
+
+def _peer(name: str, costs: Mapping[str, Any], ratios: Mapping[str, float] | None) -> str:
+    """ratios: how many times ours is cheaper, empty where a run lost samples; None for ours."""
+    cells = [_number(costs[f"{part}_cpu_s_per_million"]) for part in _CHAIN]
+    for some, parts in (("pair", ("gateway", "recorder")), ("chain", _CHAIN)):
+        cells.append(_number(_sum(costs, parts) or 0.0))
+        if ratios is not None:
+            cells[-1] += f", {ratios[some]:.2g} times" if some in ratios else ", not comparable"
+    return f"| {name} | {' | '.join(cells)} |"
 
 
 def _made(document: Mapping[str, Any]) -> str:

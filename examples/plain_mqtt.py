@@ -1,6 +1,7 @@
 """Taking part with nothing but an MQTT client and JSON: any language can do what this file does.
 
 It reads the rig's batches, and publishes their mean pressure as a stream of its own.
+It needs one package, `pip install paho-mqtt`, and nothing of the testbed's own.
 """
 
 import json

@@ -1,11 +1,15 @@
 """What this process holds that a test must give back: threads, child processes, TCP sockets.
 
-Child processes and sockets are read from Linux's /proc; elsewhere only threads are seen.
+Child processes are read from Linux's /proc; elsewhere only threads and sockets are seen.
 """
 
+import contextlib
+import os
 import threading
 from collections.abc import Collection, Hashable, Mapping
 from pathlib import Path
+
+import psutil
 
 PROC = Path("/proc/self")
 
@@ -46,27 +50,17 @@ def _children() -> dict[str, str]:
 
 def _sockets() -> dict[str, str]:
     """TCP sockets, listening or connected, by inode, with local and remote port (0: it listens)."""
-    ends = {
-        f"socket:[{fields[9]}]": f"TCP socket on port {_port(fields[1])} to port {_port(fields[2])}"
-        for table in ("tcp", "tcp6")
-        for fields in map(str.split, _read(PROC / "net" / table).splitlines()[1:])
-    }
-    return {inode: ends[inode] for inode in map(_target, PROC.glob("fd/*")) if inode in ends}
-
-
-def _port(end: str) -> int:
-    return int(end.rpartition(":")[2], base=16)
+    ends: dict[str, str] = {}
+    for each in psutil.Process().net_connections("tcp"):
+        with contextlib.suppress(OSError):  # it was closed meanwhile
+            inode = os.fstat(each.fd).st_ino
+            local, remote = (end.port if end else 0 for end in (each.laddr, each.raddr))
+            ends[f"socket:[{inode}]"] = f"TCP socket on port {local} to port {remote}"
+    return ends
 
 
 def _read(path: Path) -> str:
     try:
         return path.read_text(errors="replace")
     except OSError:  # the thread or process went away meanwhile
-        return ""
-
-
-def _target(fd: Path) -> str:
-    try:
-        return str(fd.readlink())
-    except OSError:
         return ""

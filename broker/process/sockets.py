@@ -1,18 +1,10 @@
-"""Which TCP connections a machine has, as its kernel lists them.
+"""TCP connections of a process on this machine, as the kernel lists them."""
 
-Source: Linux, proc(5), `/proc/PID/net/tcp` and `tcp6`: addresses are 32-bit words in the machine's
-own byte order, ports are not.
-"""
-
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
-from pathlib import Path
 from typing import Self
 
-_ESTABLISHED = "01"
-_WORD = 8
+import psutil
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -26,7 +18,7 @@ class Peer:
         return f"{self.host}:{self.port}"
 
     @classmethod
-    def of(cls, host: str | bytes, port: int) -> Self:
+    def of(cls, host: str, port: int) -> Self:
         """From an address in any spelling; raises ValueError if it is none."""
         address = ip_address(host)
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
@@ -34,27 +26,27 @@ class Peer:
         return cls(str(address), port)
 
 
-def established(pid: int) -> set[Peer]:
-    """Who is connected to the machine, or container, that a process runs on; raises OSError."""
-    return {peer for name in ("tcp", "tcp6") for peer in _listed(Path(f"/proc/{pid}/net/{name}"))}
-
-
-def _listed(table: Path) -> Iterator[Peer]:
+def process_name(pid: int) -> str:
+    """Name of the program that a process runs; raises OSError if there is no such process."""
     try:
-        lines = table.read_text().splitlines()
-    except FileNotFoundError:
-        if table.name == "tcp6" and table.parent.exists():  # a kernel without IPv6
-            return
-        raise
-    yield from peers(lines[1:])
+        return psutil.Process(pid).name()
+    except psutil.NoSuchProcess as exc:
+        raise ProcessLookupError(f"there is no process {pid}") from exc
 
 
-def peers(lines: list[str]) -> Iterator[Peer]:
-    """Those at the other end of connections that stand; ValueError where a line lacks sense."""
-    for line in lines:
-        _, _, remote, state, *_ = line.split()
-        if state == _ESTABLISHED:
-            host, _, port = remote.partition(":")
-            words = (host[at : at + _WORD] for at in range(0, len(host), _WORD))
-            raw = b"".join(int(one, 16).to_bytes(4, sys.byteorder) for one in words)
-            yield Peer.of(raw, int(port, 16))
+def established(pid: int) -> set[Peer]:
+    """Peers of the established TCP connections of a server process.
+
+    Raises OSError if there is no such process, if only another user may look at it, or if it
+    listens nowhere that is visible from here: then it is in a network namespace of its own, as in
+    a container, and its connections are not visible either.
+    """
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.NoSuchProcess as exc:
+        raise ProcessLookupError(f"there is no process {pid}") from exc
+    except psutil.AccessDenied as exc:
+        raise PermissionError(f"process {pid} belongs to another user") from exc
+    if not any(each.status == psutil.CONN_LISTEN for each in connections):
+        raise OSError(f"process {pid} listens in a network namespace that is not ours, or nowhere")
+    return {Peer.of(*each.raddr) for each in connections if each.status == psutil.CONN_ESTABLISHED}

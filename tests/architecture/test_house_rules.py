@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +79,21 @@ def test_a_lock_file_names_versions_and_hashes_but_no_address(name: str):
     text = (sources.ROOT / name).read_text()
     assert "--hash=sha256:" in text
     assert "://" not in text
+
+
+def test_the_core_installation_brings_only_what_the_product_imports():
+    project = tomllib.loads((sources.ROOT / "pyproject.toml").read_text())["project"]
+    brought = {re.match(r"[\w-]+", each)[0].replace("-", "_") for each in project["dependencies"]}
+    imported = {
+        name.partition(".")[0]
+        for module in sources.modules()
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [each.name for each in node.names] if isinstance(node, ast.Import) else [node.module]
+        )
+    }
+    assert brought <= imported
 
 
 def used_names(tree: ast.Module) -> Iterator[str]:

@@ -23,7 +23,7 @@ from testbed_api.registry.audit import Looked
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 from tests import services
-from tests.integration.test_reconciling import API, CLOCK, CONTROLLER, reconciler, way
+from tests.integration.test_mosquitto_reconciler import API, CLOCK, CONTROLLER, reconciler, way
 from tests.services import mosquitto
 
 RIG = EquipmentAddress("factory", "rig")

@@ -8,7 +8,6 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import orjson
 import psutil
@@ -126,11 +125,13 @@ async def test_nobody_without_a_credential_comes_in_by_mqtt(nats):
 
 def listening_ports(pid: int) -> set[int]:
     """Where a process listens, as the kernel tells it; on loopback alone."""
-    sockets = {str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir()}
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    ends = [one[1] for one in lines if one[3] == "0A" and f"socket:[{one[9]}]" in sockets]
-    assert all(end.startswith("0100007F") for end in ends)
-    return {int(end.partition(":")[2], 16) for end in ends}
+    ends = [
+        each.laddr
+        for each in psutil.Process(pid).net_connections("tcp")
+        if each.status == psutil.CONN_LISTEN
+    ]
+    assert all(end.ip == "127.0.0.1" for end in ends)
+    return {end.port for end in ends}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """The kernel's list of connections."""
 
+import contextlib
 import os
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -9,35 +11,60 @@ import pytest
 from broker.process import sockets
 from broker.process.sockets import Peer
 
-ROWS = [
-    "   0: 0100007F:49D3 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 899857",
-    "   7: 0100007F:49D3 0100007F:B460 01 00000000:00000004 00:00000000 00000000  0  0 900432",
-    "   9: 0100007F:49D3 0100007F:B49C 06 00000000:00000000 03:00001555 00000000  0  0 0 3",
-    "  20: 0100007F:DDF2 0100007F:49D3 08 00000000:00000000 00:00000000 00000000  0  0 900590",
-]
-SIX = "1: {0}:49D3 {0}:B460 01 00000000:00000000 00:00000000 00000000 0 0 1"
+
+@contextlib.contextmanager
+def connected(server):
+    """The client's end of a connection to a listening socket, accepted."""
+    family, address = server.family, server.getsockname()
+    with socket.socket(family) as mine:
+        mine.connect(address)
+        with server.accept()[0]:
+            yield mine
 
 
-@pytest.mark.skipif(sys.byteorder == "big", reason="the rows are a little-endian machine's")
 def test_only_what_stands_is_listed():
-    assert list(sockets.peers(ROWS)) == [Peer("127.0.0.1", 46176)]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        before = sockets.established(os.getpid())
+        with connected(server) as mine:
+            ends = {Peer(*mine.getsockname()), Peer(*server.getsockname())}
+            assert sockets.established(os.getpid()) - before == ends
+        with socket.create_connection(server.getsockname()) as mine, server.accept()[0] as theirs:
+            theirs.shutdown(socket.SHUT_WR)
+            assert not sockets.established(os.getpid()) - before, "half of it is closed: it ends"
 
 
-@pytest.mark.skipif(sys.byteorder == "big", reason="the rows are a little-endian machine's")
 def test_addresses_of_both_kinds_are_read():
-    loopback = SIX.format("00000000000000000000000001000000")
-    mapped = SIX.format("0000000000000000FFFF00000100007F")
-    assert [one.host for one in sockets.peers([loopback, mapped])] == ["::1", "127.0.0.1"]
+    with (
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as server,
+        connected(server) as mine,
+    ):
+        assert Peer("::1", mine.getsockname()[1]) in sockets.established(os.getpid())
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+        address = ("127.0.0.1", server.getsockname()[1])
+        with socket.create_connection(address) as mine, server.accept()[0] as theirs:
+            assert theirs.getpeername()[0] == "::ffff:127.0.0.1"
+            listed = sockets.established(os.getpid())
+            assert Peer("127.0.0.1", mine.getsockname()[1]) in listed
+            assert not [peer for peer in listed if "ffff" in peer.host]
 
 
 def test_a_connection_of_this_machine_is_there_until_it_is_closed():
     with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as mine, server.accept()[0]:
+        with connected(server) as mine:
             peer = Peer(*mine.getsockname())
             assert peer in sockets.established(os.getpid())
         assert peer not in sockets.established(os.getpid())
 
 
 def test_of_no_process_nothing_is_known():
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(OSError, match=f"no process {2**22 + 1}"):
         sockets.established(2**22 + 1)
+    with pytest.raises(OSError, match=f"no process {2**22 + 1}"):
+        sockets.process_name(2**22 + 1)
+
+
+def test_a_process_that_listens_nowhere_visible_is_refused_and_does_not_seem_without_peers():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        with pytest.raises(OSError, match=f"process {child.pid} listens in a network namespace"):
+            sockets.established(child.pid)
+        child.stdin.close()

@@ -108,7 +108,7 @@ class Projection:
         await self._admit(passwords)
 
     def peers(self) -> set[Peer]:
-        """Whose sockets stand on Mosquitto's machine; raises Unavailable."""
+        """Peers of Mosquitto's established connections; raises Unavailable."""
         try:
             return sockets.established(_pid(self._folder))
         except (OSError, ValueError) as exc:
@@ -208,7 +208,7 @@ async def project(bus: client.Bus, folder: Path) -> AsyncIterator[Projection]:
 def _pid(folder: Path) -> int:
     """Mosquitto's; raises OSError or ValueError where it is not to be found."""
     pid = int((folder / PID).read_text())
-    if Path(f"/proc/{pid}/comm").read_text().strip() != PROCESS:
+    if sockets.process_name(pid) != PROCESS:
         raise ProcessLookupError(0, f"process {pid} is another one by now")
     return pid
 
