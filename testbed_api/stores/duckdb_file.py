@@ -117,7 +117,7 @@ def _connect(path: Path, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     try:
         return duckdb.connect(str(path), config=config)
     except (duckdb.ParserException, duckdb.SyntaxException) as exc:
-        raise Invalid(f"DuckDB cannot be set up so: {exc}") from exc
+        raise Invalid(f"DuckDB refused its configuration: {exc}") from exc
     except duckdb.IOException as exc:
         text = str(exc)
         if "Could not set lock" in text:
@@ -154,7 +154,7 @@ def translate_error(exc: duckdb.Error) -> BedError | None:
     if "orrupt" in text or "Could not read enough bytes" in text or isinstance(exc, _DAMAGED):
         return Corrupt(f"the DuckDB file is damaged: {text}", hint="restore it from a backup")
     if isinstance(exc, _UNAVAILABLE):
-        return Unavailable(f"the DuckDB file did not take it: {text}", hint="is the disk full?")
+        return Unavailable(f"DuckDB could not use its file: {text}", hint="is the disk full?")
     return None
 
 

@@ -85,7 +85,7 @@ class InfluxDbStore:
             ]
             message = f"InfluxDB refused {len(rejected)} of {len(blocks)} blocks"
             for name, exc in failed.items():
-                message += f"; of {name} it takes nothing: {exc.message}"
+                message += f"; it accepts nothing of {name}: {exc.message}"
             raise Partial(message, rejected=sorted(rejected), later=sorted(later))
 
     async def _write_each(

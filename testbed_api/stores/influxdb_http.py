@@ -131,9 +131,9 @@ def error_of_status(status: int, body: bytes) -> BedError:
             f"InfluxDB refused the token: {text}", hint="is TESTBED_STORE_TOKEN right?"
         )
     if status == 404:
-        return Unknown(f"InfluxDB does not know it: {text}")
+        return Unknown(f"InfluxDB found nothing there: {text}")
     if status in _INVALID_STATUSES:
-        return Invalid(f"InfluxDB refused it: {text}")
+        return Invalid(f"InfluxDB refused the request: {text}")
     return Unavailable(f"InfluxDB answered {status}: {text}")
 
 
@@ -163,9 +163,9 @@ def rows(body: bytes) -> list[list[Any]]:
     results = [document, *document.get("results", [])]
     for result in results:
         if result.get("error", "").startswith("database not found"):
-            raise Unknown(f"InfluxDB does not know it: {result['error']}")
+            raise Unknown(f"InfluxDB has no such bucket: {result['error']}")
         if "error" in result:
-            raise Unavailable(f"InfluxDB could not read on: {result['error']}")
+            raise Unavailable(f"InfluxDB could not finish its answer: {result['error']}")
     return [
         row for result in results for series in result.get("series", []) for row in series["values"]
     ]

@@ -6,9 +6,9 @@ import pytest
 
 from broker.clock import WallClock
 from broker.errors import Forbidden
+from tests.integration.test_grants_live import EQUIPMENT, described, gateway
 from tests.integration.test_rights import RIG, on_the_bus
 from tests.integration.test_server import serving
-from tests.integration.test_grants_live import EQUIPMENT, described, gateway
 from tests.owners import founded
 
 CLOCK = WallClock()
