@@ -22,7 +22,7 @@ from broker.batch import EquipmentKind, Wide
 from broker.clock import NS_PER_S, Clock, text_of
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
-from testbed.demo.child_process import child
+from testbed.demo.child_process import start_child
 from testbed_api.stores import duckdb
 from testbed_api.stores.port import Block, SeriesStore, Window
 from tests.services import influxd as influxd_product
@@ -127,8 +127,8 @@ async def _server(
     command += ["--mqtt-port", "0", "--store", store]
     environment = os.environ | ({"TESTBED_STORE_TOKEN": token} if token else {})
     log = folder.parent / f"{folder.name}.log"
-    async with child("server", command, log=log, environment=environment) as server:
-        said = await server.told("ready")
+    async with start_child("server", command, log=log, environment=environment) as server:
+        said = await server.wait_for("ready")
         machine = EquipmentAddress(TOGETHER.address.organisation, TOGETHER.address.equipment)
         specs = [*ALONE, TOGETHER]
         entries = [{"space": LIVE, "stream": str(spec.address)} for spec in specs]

@@ -18,7 +18,7 @@ from benchmarks.rig import PATIENCE_S, Setup
 from broker.batch import GOOD, Long
 from broker.clock import NS_PER_S, Clock
 from broker.streams import Dtype
-from testbed.demo.child_process import Child
+from testbed.demo.child_process import ChildProcess
 from tests.services import influxd as influxd_product
 from tests.services import mosquitto as mosquitto_product
 from tests.services import telegraf as telegraf_product
@@ -106,7 +106,7 @@ class Peer:
 class Flow:
     """Two Telegrafs that run: what feeds them, and what they write to."""
 
-    source: Child
+    source: ChildProcess
     store: Influxd
     first_seq: int
 
@@ -139,13 +139,13 @@ async def _running(peer: Peer) -> AsyncIterator[Flow]:
         mosquitto = stack.enter_context(mosquitto_product.serve(setup.folder / "mosquitto"))
         broker = telegraf.Broker(mosquitto.port, *next(iter(mosquitto_product.PASSWORDS.items())))
         source = await stack.enter_async_context(rig.source_of(setup))
-        url = (await source.told("ready"))["url"]
+        url = (await source.wait_for("ready"))["url"]
         recorder = telegraf.recorder_configuration(broker, store, tuning)
         stack.enter_context(_telegraf(peer, telegraf.RECORDER, recorder, "Connected [tcp"))
         gateway = telegraf.gateway_configuration(setup, url, broker, tuning)
         stack.enter_context(_telegraf(peer, telegraf.GATEWAY, gateway, "Loaded outputs"))
         async with asyncio.timeout(PATIENCE_S):
-            first_seq = (await source.told("publishing"))["first_seq"]
+            first_seq = (await source.wait_for("publishing"))["first_seq"]
         yield Flow(source, store, first_seq)
 
 
@@ -158,11 +158,11 @@ def _telegraf(peer: Peer, name: str, configuration: str, ready: str) -> Iterator
         yield
 
 
-async def _pause(source: Child) -> Mapping[str, Any]:
+async def _pause(source: ChildProcess) -> Mapping[str, Any]:
     """End the samples; what the source has offered in all, to the one session that there is."""
     rig.end_samples()
     async with asyncio.timeout(PATIENCE_S):
-        return await source.told("paused")
+        return await source.wait_for("paused")
 
 
 async def _stored(store: Influxd, from_ns: int | None = None, to_ns: int | None = None) -> int:

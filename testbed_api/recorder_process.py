@@ -83,7 +83,7 @@ def _recorder(
         bus,
         store=data.store,
         ledger=data.ledger,
-        kind_of=data.registry.kind_of,
+        kind_of=data.registry.equipment.kind,
         clock=clock,
         pace=pace,
         disk=Disk(settings.folder, settings.free_bytes + _broker_bytes(settings)),

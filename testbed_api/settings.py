@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from broker.settings import PREFIX, Address, NamedFile, Settings
-from testbed_api.limits.quotas import Most
+from testbed_api.limits.quotas import QuotaSettings
 from testbed_api.registry import postgresql
 from testbed_api.registry.postgresql import PostgresqlAddress
 
@@ -227,9 +227,9 @@ class ServerSettings(Settings):
         return text
 
     @property
-    def limits(self) -> Most:
+    def limits(self) -> QuotaSettings:
         """Limits of one organisation."""
-        return Most(
+        return QuotaSettings(
             requests_per_s=self.limit_requests_per_s,
             anonymous_per_s=self.limit_anonymous_per_s,
             streams=self.limit_streams,

@@ -23,7 +23,7 @@ from testbed_api.backup.archive import BackupFile, Manifest
 from testbed_api.registry import engine, tables
 from testbed_api.registry.engine import transaction
 from testbed_api.retention import fingerprint
-from testbed_api.retention.deletions import Deletions, Loss, SampleSpan
+from testbed_api.retention.deletions import Deletions, Loss, StoredSpan
 from testbed_api.retention.fingerprint import EARLIEST_NS, LATEST_NS, Fingerprint
 from testbed_api.stores.port import Block, SeriesStore
 
@@ -73,7 +73,7 @@ def _loss(dumped: BackupFile, last_ns: int | None, taken_ns: int, now_ns: int) -
     """The span from the last sample in the backup, or else from the backup, until now."""
     from_ns = taken_ns if last_ns is None else last_ns + 1
     stream = StreamAddress.parse(dumped.stream)
-    return Loss(SampleSpan(dumped.space, stream, from_ns, now_ns), taken_ns)
+    return Loss(StoredSpan(dumped.space, stream, from_ns, now_ns), taken_ns)
 
 
 def check_schema(manifest: Manifest) -> None:

@@ -37,7 +37,7 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class SampleSpan:
+class StoredSpan:
     """The part of a stream in a space from `from_ns` (included) to `to_ns` (excluded)."""
 
     space: str
@@ -55,7 +55,7 @@ class Deletion:
     deleted with the samples.
     """
 
-    span: SampleSpan
+    span: StoredSpan
     reason: Reason
     by: str | None
     why: str
@@ -89,7 +89,7 @@ class Loss:
     taken_ns: time of the backup.
     """
 
-    span: SampleSpan
+    span: StoredSpan
     taken_ns: int
 
 
@@ -129,7 +129,7 @@ class Deletions:
         query = select(specs.c.space).filter_by(stream=str(stream)).distinct()
         return sorted(row.space for row in await self._rows(query))
 
-    async def has_dead_letters(self, span: SampleSpan) -> bool:
+    async def has_dead_letters(self, span: StoredSpan) -> bool:
         """Whether the span has a dead letter."""
         query = select(dead_letters.c.id).where(_dead_letters_of(span)).limit(1)
         return bool(await self._rows(query))
@@ -204,7 +204,7 @@ class Deletions:
         query = select(restores).where(restores.c.to_ns >= since_ns).order_by(restores.c.id)
         return [
             Loss(
-                SampleSpan(row.space, StreamAddress.parse(row.stream), row.from_ns, row.to_ns),
+                StoredSpan(row.space, StreamAddress.parse(row.stream), row.from_ns, row.to_ns),
                 row.taken_ns,
             )
             for row in await self._rows(query)
@@ -231,7 +231,7 @@ class Deletions:
             return (await sql.execute(query)).all()
 
 
-async def _merge_gaps(sql: "AsyncConnection", span: SampleSpan, rounds: Sequence[Deletion]) -> int:
+async def _merge_gaps(sql: "AsyncConnection", span: StoredSpan, rounds: Sequence[Deletion]) -> int:
     """Replace the gaps in a span by one for all that was deleted; returns their former number."""
     inside = and_(
         gaps.c.space == span.space,
@@ -253,7 +253,7 @@ async def _merge_gaps(sql: "AsyncConnection", span: SampleSpan, rounds: Sequence
     return count
 
 
-def _dead_letters_of(span: SampleSpan) -> Any:
+def _dead_letters_of(span: StoredSpan) -> Any:
     """Condition for the dead letters of a span, by their time or else their time of arrival."""
     time_ns = func.coalesce(dead_letters.c.time_ns, dead_letters.c.received_ns)
     return and_(
@@ -284,7 +284,7 @@ def _row_from_deletion(deletion: Deletion) -> dict[str, Any]:
 
 def _deletion_from_row(row: Row[Any]) -> Deletion:
     return Deletion(
-        span=SampleSpan(row.space, StreamAddress.parse(row.stream), row.from_ns, row.to_ns),
+        span=StoredSpan(row.space, StreamAddress.parse(row.stream), row.from_ns, row.to_ns),
         reason=Reason(row.reason),
         by=row.principal,
         why=row.why,

@@ -16,7 +16,7 @@ from broker.batch import Long
 from broker.clock import NS_PER_S, Clock
 from broker.errors import BedError, Unavailable
 from testbed_api.retention import fingerprint, restore_gaps
-from testbed_api.retention.deletions import Deletion, Deletions, Reason, SampleSpan
+from testbed_api.retention.deletions import Deletion, Deletions, Reason, StoredSpan
 from testbed_api.retention.fingerprint import EARLIEST_NS, Fingerprint
 from testbed_api.stores.port import SeriesStore
 
@@ -63,7 +63,7 @@ class RetentionEnforcer:
         for stream, keep_s in (await self.deletions.retentions()).items():
             end_ns = expired_ns(now_ns, keep_s)
             for space in await self.deletions.spaces(stream):
-                span = SampleSpan(space, stream, EARLIEST_NS, end_ns)
+                span = StoredSpan(space, stream, EARLIEST_NS, end_ns)
                 deletion = Deletion(
                     span=span,
                     reason=Reason.RETENTION,
@@ -74,7 +74,7 @@ class RetentionEnforcer:
                 if await self._has_content(span):
                     await self._delete(deletion, [])
 
-    async def delete(self, span: SampleSpan, *, by: str, why: str) -> Sequence[Deletion]:
+    async def delete(self, span: StoredSpan, *, by: str, why: str) -> Sequence[Deletion]:
         """Delete a span now and return the records, usually one.
 
         Raises Unavailable if the store is away, or samples of the span arrive faster than they are
@@ -108,17 +108,17 @@ class RetentionEnforcer:
             hint="stop the publisher, or name an earlier end",
         )
 
-    async def _fingerprint(self, span: SampleSpan) -> Fingerprint:
+    async def _fingerprint(self, span: StoredSpan) -> Fingerprint:
         async with aclosing(await self._samples(span)) as frames:
             return await fingerprint.fingerprint(frames)
 
-    async def _has_content(self, span: SampleSpan) -> bool:
+    async def _has_content(self, span: StoredSpan) -> bool:
         async with aclosing(await self._samples(span)) as frames:
             async for _ in frames:
                 return True
         return await self.deletions.has_dead_letters(span)
 
-    async def _samples(self, span: SampleSpan) -> AsyncGenerator[Long]:
+    async def _samples(self, span: StoredSpan) -> AsyncGenerator[Long]:
         specs = await self.deletions.specs(span.space, span.stream)
         return fingerprint.samples(
             self._store, specs, span.space, from_ns=span.from_ns, to_ns=span.to_ns

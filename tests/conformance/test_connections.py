@@ -10,7 +10,7 @@ from broker.credential import Credential
 from broker.errors import BedError, Forbidden
 from testbed_api.domain.audit import Event
 from testbed_api.registry.access_log import Session
-from testbed_api.registry.audit import Looked
+from testbed_api.registry.audit import EventFilter
 from tests.conformance import beds
 from tests.conformance.beds import CLOCK
 from tests.conformance.world import ENTRIES, MILL, RIG, World
@@ -20,15 +20,15 @@ WITHIN_S = 8.0
 
 async def told(world: World, wanted: int, action: str, principal: str | None = None) -> list[Event]:
     """Events of an action, once there are so many."""
-    looked = Looked(principal=principal, action=action)
+    looked = EventFilter(principal=principal, action=action)
     async with asyncio.timeout(WITHIN_S):
-        while len(found := await world.registry.events(looked, 0, 1_000)) < wanted:
+        while len(found := await world.registry.audit.events(looked, 0, 1_000)) < wanted:
             await CLOCK.sleep(0.02)
     return [one.event for one in found]
 
 
 async def sessions(world: World, stream=RIG, principal: str = "granted") -> list[Session]:
-    found = await world.registry.sessions(stream.owner, 0, CLOCK.now_ns() + 1)
+    found = await world.registry.sessions.between(stream.owner, 0, CLOCK.now_ns() + 1)
     return [one for one in found if one.principal == principal]
 
 

@@ -26,13 +26,13 @@ from testbed.server import backup as server_backup
 from testbed_api import persistence
 from testbed_api.backup import archive
 from testbed_api.domain import organisations, tokens
-from testbed_api.domain.audit import Event, Outcome
+from testbed_api.domain.audit import AuditOutcome, Event
 from testbed_api.domain.equipment import Equipment
-from testbed_api.domain.grants import Request
+from testbed_api.domain.grants import GrantRequest
 from testbed_api.domain.organisations import Organisation
 from testbed_api.recorder.ledger import DeadLetter, FlushEntries, SetAside, StreamEpoch
 from testbed_api.retention import fingerprint
-from testbed_api.retention.deletions import LOST, SampleSpan
+from testbed_api.retention.deletions import LOST, StoredSpan
 from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.retention.fingerprint import EARLIEST_NS, LATEST_NS
 from testbed_api.retention.restore_gaps import recompute
@@ -112,29 +112,28 @@ def blocks():
 
 async def fill(opened):
     """Write to every table and to the store."""
-    await opened.registry.put_equipment(
-        Equipment(RIG.owner, "Rig", EquipmentKind.REAL, {"site": "North"})
-    )
+    rig = Equipment(RIG.owner, "Rig", EquipmentKind.REAL, {"site": "North"})
+    await opened.registry.equipment.put(rig)
     for spec in SPECS:
-        await opened.registry.add_spec(spec)
+        await opened.registry.streams.add(spec)
         for space in ("live", "run-1"):
             await opened.ledger.keep_spec(space, spec, 7)
     scope = Scope(frozenset({Entry("live", RIG)}))
-    await opened.registry.add_principal(
+    await opened.registry.principals.add(
         organisations.machine("detector", "factory", scope, Span(3))
     )
-    await opened.registry.add_token(tokens.issued("detector", Span(3, NOW_NS))[1])
+    await opened.registry.tokens.add(tokens.issued("detector", Span(3, NOW_NS))[1])
     _, token = tokens.issued("fay", Span(3), label="for the report")
-    await opened.registry.add_token(replace(token, roles=frozenset({Role.AUDITOR, Role.OWNER})))
-    await opened.registry.set_password("fay", "hash", 3)
-    await opened.registry.add_organisation(Organisation("firm", "The firm"))
-    given = Request("firm", Entry("live", RIG), "to try", 3).granted(Span(3), "fay", 3)
-    await opened.registry.add_request(given)
-    await opened.registry.add_pause(Pause("factory", "firm", None, Span(4)), by="fay")
-    await opened.registry.put_listing(Listing(RIG.owner, None, Span(5)), by="fay")
-    event = Event(5, "connect", "the broker", Outcome.ALLOWED, "detector", "factory")
-    await opened.registry.append([event])
-    await opened.registry.sign_head(HeadSigner.from_seed("5" * 64), 6)
+    await opened.registry.tokens.add(replace(token, roles=frozenset({Role.AUDITOR, Role.OWNER})))
+    await opened.registry.passwords.set("fay", "hash", 3)
+    await opened.registry.organisations.add(Organisation("firm", "The firm"))
+    given = GrantRequest("firm", Entry("live", RIG), "to try", 3).granted(Span(3), "fay", 3)
+    await opened.registry.grants.add(given)
+    await opened.registry.pauses.add(Pause("factory", "firm", None, Span(4)), by="fay")
+    await opened.registry.listings.put(Listing(RIG.owner, None, Span(5)), by="fay")
+    event = Event(5, "connect", "the broker", AuditOutcome.ALLOWED, "detector", "factory")
+    await opened.registry.audit.append([event])
+    await opened.registry.audit.sign_head(HeadSigner.from_seed("5" * 64), 6)
     await opened.store.write(list(blocks()))
     await opened.deletions.set_retention(RIG, 10**9)
     await opened.ledger.commit(
@@ -146,7 +145,7 @@ async def fill(opened):
         )
     )
     keeper = RetentionEnforcer(opened.store, opened.deletions, CLOCK)
-    await keeper.delete(SampleSpan("run-1", RIG, 2, 3), by="ada", why="a trial")
+    await keeper.delete(StoredSpan("run-1", RIG, 2, 3), by="ada", why="a trial")
 
 
 async def content(opened):
@@ -220,7 +219,7 @@ async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
     assert (restored, restored.samples) == (manifest, 20_019)
     async with persistence.open_exclusive(settings_for("after")) as opened:
         assert await content(opened) == before
-        (token,) = await opened.registry.tokens("fay", 4)
+        (token,) = await opened.registry.tokens.valid("fay", 4)
         assert token.roles == {Role.AUDITOR, Role.OWNER}
         await opened.ledger.commit(FlushEntries(gaps=[(LIFE, 4, Gap((), 8, 9, "gateway-down"))]))
 
@@ -446,7 +445,7 @@ async def send_batches(uplink, seqs):
 
 @pytest.mark.timeout(60)
 async def test_a_gateway_sends_again_what_the_restored_server_lacks(tmp_path):
-    keep = SpoolSettings(2**30, 900.0)
+    keep = SpoolSettings(most_bytes=2**30, keep_marked_s=900.0)
     async with spool.open(tmp_path / "spool.sqlite", epoch="one", settings=keep) as gateway_spool:
         async with (
             serving(tmp_path / "data") as server,

@@ -65,7 +65,7 @@ async def granted(owners, *addresses):
 @contextlib.asynccontextmanager
 async def uplink(server, key, folder, specs):
     """A gateway's way out, with its spool."""
-    kept = SpoolSettings(2**24, 900, 0)
+    kept = SpoolSettings(most_bytes=2**24, keep_marked_s=900, least_free_bytes=0)
     async with (
         spool.open(folder / "spool.sqlite", epoch="e1", settings=kept) as box,
         on_the_bus(server, key) as out,
@@ -219,5 +219,5 @@ async def test_a_command_reads_a_listing_to_its_last_page(server, owners, monkey
     await owners.request("POST", "/grants", json={"company": "company", "streams": streams})
     monkeypatch.setenv("TESTBED_API", f"http://{server.api}")
     monkeypatch.setenv("TESTBED_CREDENTIAL", owners.secret)
-    found = await api.everything("/grants", limit=2)
+    found = await api.all_items("/grants", limit=2)
     assert [one["space"] for one in found] == spaces

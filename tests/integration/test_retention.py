@@ -16,7 +16,7 @@ from broker.streams import Signal, StreamSpec
 from testbed_api.recorder.ledger import DeadLetter, FlushEntries, Ledger, StreamEpoch
 from testbed_api.registry.engine import open_engine
 from testbed_api.retention import enforcer, fingerprint
-from testbed_api.retention.deletions import Deletion, Deletions, Reason, SampleSpan
+from testbed_api.retention.deletions import Deletion, Deletions, Reason, StoredSpan
 from testbed_api.retention.enforcer import DAY_S, HOUR_S, RetentionEnforcer
 from testbed_api.retention.fingerprint import EARLIEST_NS, LATEST_NS
 from testbed_api.stores import duckdb, influxdb
@@ -87,7 +87,7 @@ def ago_ns(hours):
 
 
 def span(since_h, until_h, space="live"):
-    return SampleSpan(space, RIG, ago_ns(since_h), ago_ns(until_h))
+    return StoredSpan(space, RIG, ago_ns(since_h), ago_ns(until_h))
 
 
 async def test_a_deletion_takes_the_span_and_proves_it(bed):

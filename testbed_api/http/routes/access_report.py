@@ -13,10 +13,10 @@ from broker.clock import NS_PER_S, text_of
 from broker.errors import Invalid
 from broker.rights import Action, Span
 from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, asks
-from testbed_api.http.dependencies import Given
+from testbed_api.http.auth import CallerDep, asks
+from testbed_api.http.dependencies import ClockDep, RegistryDep
 from testbed_api.http.schemas import EARLIEST_NS, LATEST_NS, Form, Instant, OfEquipment, storable
-from testbed_api.registry.access_log import DAY_NS, Read, Session
+from testbed_api.registry.access_log import DAY_NS, BrokerSession, ReadCount
 
 router = APIRouter(tags=["sharing"])
 
@@ -89,7 +89,11 @@ class AccessWanted(Form):
     responses=openapi_examples.answer(_EXAMPLE),
 )
 async def equipment_access(
-    address: OfEquipment, asked: Annotated[AccessWanted, Query()], parts: Given, caller: Asking
+    address: OfEquipment,
+    asked: Annotated[AccessWanted, Query()],
+    registry: RegistryDep,
+    clock: ClockDep,
+    caller: CallerDep,
 ) -> dict[str, Any]:
     """For the people of its organisation: now, at a moment of the past, or over a span.
 
@@ -98,16 +102,14 @@ async def equipment_access(
     `did` tells of the thirty days before.
     """
     caller.must(Action.WATCH, address)
-    await parts.registry.equipment(address)
-    now_ns = parts.clock.now_ns()
+    await registry.equipment.get(address)
+    now_ns = clock.now_ns()
     could_span, did_span = asked.spans(now_ns)
-    rights = await parts.registry.rights_about(address)
+    rights = await registry.rights.of_equipment(address)
     could = await asyncio.to_thread(
         lambda: list(access_history.readers(rights, address, could_span))
     )
-    purposes = {
-        one.id: one.purpose for one in await parts.registry.requests(owner=address.organisation)
-    }
+    purposes = {one.id: one.purpose for one in await registry.grants.by_owner(address.organisation)}
     begin_ns, end_ns = did_span.from_ns, did_span.until_ns or now_ns
     return {
         "equipment": str(address),
@@ -115,10 +117,10 @@ async def equipment_access(
         "did": {
             "from": text_of(begin_ns),
             "to": text_of(end_ns),
-            "http": [_read(one) for one in await parts.registry.reads(address, begin_ns, end_ns)],
+            "http": [_read(one) for one in await registry.reads.between(address, begin_ns, end_ns)],
             "mqtt": [
                 _session(one, begin_ns, min(end_ns, now_ns))
-                for one in await parts.registry.sessions(address, begin_ns, end_ns)
+                for one in await registry.sessions.between(address, begin_ns, end_ns)
             ],
             "mqtt_means": MEANT,
         },
@@ -140,7 +142,7 @@ def _could(one: Access, purposes: Mapping[int, str]) -> dict[str, Any]:
     }
 
 
-def _read(one: Read) -> dict[str, Any]:
+def _read(one: ReadCount) -> dict[str, Any]:
     return {
         "organisation": one.organisation,
         "principal": one.principal,
@@ -153,7 +155,7 @@ def _read(one: Read) -> dict[str, Any]:
     }
 
 
-def _session(one: Session, begin_ns: int, end_ns: int) -> dict[str, Any]:
+def _session(one: BrokerSession, begin_ns: int, end_ns: int) -> dict[str, Any]:
     """Its minutes in the span; its batches are those of the whole connection."""
     stood_ns = min(one.until_ns or end_ns, end_ns) - max(one.from_ns, begin_ns)
     return {

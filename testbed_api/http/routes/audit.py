@@ -6,10 +6,10 @@ from fastapi import APIRouter, Query
 
 from broker.rights import Action
 from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, asks
-from testbed_api.http.dependencies import Given
+from testbed_api.http.auth import CallerDep, asks
+from testbed_api.http.dependencies import AnchoringDep, RegistryDep
 from testbed_api.http.schemas import EventsWanted, Heads
-from testbed_api.registry.audit import Looked
+from testbed_api.registry.audit import EventFilter
 
 router = APIRouter(tags=["audit"], prefix="/audit")
 
@@ -46,7 +46,7 @@ _HEAD = {
     responses=openapi_examples.answer(openapi_examples.page(_EVENT, 17) | {"all": False}),
 )
 async def events(
-    asked: Annotated[EventsWanted, Query()], parts: Given, caller: Asking
+    asked: Annotated[EventsWanted, Query()], registry: RegistryDep, caller: CallerDep
 ) -> dict[str, Any]:
     """In the order of the chain; for owners and auditors of an organisation what its members and
     machines did, and what was done to what is its.
@@ -58,7 +58,7 @@ async def events(
     if not everything:
         caller.must(Action.AUDIT, caller.organisation)
     from_ns, until_ns = asked.between()
-    looked = Looked(
+    looked = EventFilter(
         None if everything else caller.organisation,
         asked.principal,
         asked.organisation,
@@ -66,7 +66,7 @@ async def events(
         from_ns,
         until_ns,
     )
-    found = await parts.registry.events(looked, asked.cursor, asked.limit + 1)
+    found = await registry.audit.events(looked, asked.cursor, asked.limit + 1)
     page, more = found[: asked.limit], len(found) > asked.limit
     following = page[-1].number if more else None
     return {"items": [one.plain for one in page], "next": following, "all": everything}
@@ -78,13 +78,15 @@ async def events(
     summary="The signed heads of the chain",
     responses=openapi_examples.answer(openapi_examples.page(_HEAD, 5)),
 )
-async def heads(asked: Annotated[Heads, Query()], parts: Given, caller: Asking) -> dict[str, Any]:
+async def heads(
+    asked: Annotated[Heads, Query()], registry: RegistryDep, caller: CallerDep
+) -> dict[str, Any]:
     """So many events, the last with this hash: signed every minute, and handed to every gateway."""
     caller.must(Action.AUDIT, caller.organisation)
     if asked.newest:
-        newest = await parts.registry.newest_head()
+        newest = await registry.audit.newest_head()
         return {"items": [] if newest is None else [newest.as_json], "next": None}
-    found = await parts.registry.heads(asked.cursor, asked.limit + 1)
+    found = await registry.audit.heads(asked.cursor, asked.limit + 1)
     page, more = found[: asked.limit], len(found) > asked.limit
     return {"items": [one.as_json for _, one in page], "next": page[-1][0] if more else None}
 
@@ -95,7 +97,7 @@ async def heads(asked: Annotated[Heads, Query()], parts: Given, caller: Asking) 
     summary="Whose signature the heads have",
     responses=openapi_examples.answer({"key": _KEY}),
 )
-async def key(parts: Given, caller: Asking) -> dict[str, str]:
+async def key(anchoring: AnchoringDep, caller: CallerDep) -> dict[str, str]:
     """The public key, Ed25519, in hex. Write it down where nobody who runs the testbed writes."""
     caller.must(Action.AUDIT, caller.organisation)
-    return {"key": parts.anchoring.key}
+    return {"key": anchoring.key}

@@ -11,11 +11,14 @@ from broker.clock import text_of
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.rights import Action, Entry
 from broker.streams import StreamSpec
+from testbed_api.actions.caller import Caller
 from testbed_api.domain.equipment import Equipment
 from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, Caller, asks
-from testbed_api.http.dependencies import Given, Parts
+from testbed_api.http.auth import CallerDep, ContextDep, asks
+from testbed_api.http.dependencies import ClockDep, FreshnessDep, RegistryDep, StreamActionsDep
+from testbed_api.http.documents import equipment_document
 from testbed_api.http.schemas import EquipmentForm, OfEquipment, OfStream, Paged, SpecForm
+from testbed_api.recorder.freshness import FreshnessTracker
 
 router = APIRouter(tags=["registry"])
 
@@ -34,7 +37,12 @@ Version = Annotated[int, Path(ge=1, lt=2**31)]
     responses=openapi_examples.answer(openapi_examples.EQUIPMENT) | openapi_examples.problems(409),
 )
 async def put_equipment(
-    address: OfEquipment, form: EquipmentForm, parts: Given, caller: Asking
+    address: OfEquipment,
+    form: EquipmentForm,
+    registry: RegistryDep,
+    clock: ClockDep,
+    context: ContextDep,
+    caller: CallerDep,
 ) -> dict[str, Any]:
     """For owners and engineers of its organisation, and machines that publish it.
 
@@ -43,8 +51,9 @@ async def put_equipment(
     caller.must(Action.REGISTER, address)
     site = {level: name for level, name in form.site.model_dump().items() if name}
     one = Equipment(address, form.name, form.kind, site, form.description)
-    await parts.registry.put_equipment(one)
-    return equipment_told(one)
+    async with registry.change(context, clock) as change:
+        await change.equipment.put(one)
+    return equipment_document(one)
 
 
 @router.get(
@@ -53,10 +62,12 @@ async def put_equipment(
     summary="One equipment",
     responses=openapi_examples.answer(openapi_examples.EQUIPMENT),
 )
-async def equipment(address: OfEquipment, parts: Given, caller: Asking) -> dict[str, Any]:
+async def equipment(
+    address: OfEquipment, registry: RegistryDep, caller: CallerDep
+) -> dict[str, Any]:
     """Missing and foreign equipment answer alike."""
     caller.must(Action.SEE, address)
-    return equipment_told(await parts.registry.equipment(address))
+    return equipment_document(await registry.equipment.get(address))
 
 
 @router.get(
@@ -68,12 +79,12 @@ async def equipment(address: OfEquipment, parts: Given, caller: Asking) -> dict[
     ),
 )
 async def all_equipment(
-    asked: Annotated[Paged, Query()], parts: Given, caller: Asking
+    asked: Annotated[Paged, Query()], registry: RegistryDep, caller: CallerDep
 ) -> dict[str, Any]:
     """A page, by address; `next` goes on behind it and is null on the last."""
     after = None if asked.cursor is None else EquipmentAddress.parse(asked.cursor)
-    found = await parts.registry.all_equipment(after, asked.limit + 1, among=caller.seen)
-    return _page(found, asked.limit, equipment_told, lambda one: one.address)
+    found = await registry.equipment.page(after, asked.limit + 1, among=caller.visible)
+    return _page(found, asked.limit, equipment_document, lambda one: one.address)
 
 
 @router.get(
@@ -84,12 +95,17 @@ async def all_equipment(
         openapi_examples.page(openapi_examples.STREAM, "factory/pump-rig/rig")
     ),
 )
-async def streams(asked: Annotated[Paged, Query()], parts: Given, caller: Asking) -> dict[str, Any]:
+async def streams(
+    asked: Annotated[Paged, Query()],
+    registry: RegistryDep,
+    freshness: FreshnessDep,
+    caller: CallerDep,
+) -> dict[str, Any]:
     """A page, by address, each with its newest spec and how fresh it is in the spaces you see."""
     after = None if asked.cursor is None else StreamAddress.parse(asked.cursor)
-    found = await parts.registry.streams(after, asked.limit + 1, among=caller.seen)
+    found = await registry.streams.page(after, asked.limit + 1, among=caller.visible)
     return _page(
-        found, asked.limit, lambda one: _stream(parts, caller, one), lambda one: one.address
+        found, asked.limit, lambda one: _stream(freshness, caller, one), lambda one: one.address
     )
 
 
@@ -99,10 +115,12 @@ async def streams(asked: Annotated[Paged, Query()], parts: Given, caller: Asking
     summary="One stream",
     responses=openapi_examples.answer(openapi_examples.STREAM),
 )
-async def stream(address: OfStream, parts: Given, caller: Asking) -> dict[str, Any]:
+async def stream(
+    address: OfStream, registry: RegistryDep, freshness: FreshnessDep, caller: CallerDep
+) -> dict[str, Any]:
     """Its newest spec, and how fresh it is in the spaces you see; older specs count from 1."""
     caller.must(Action.SEE, address)
-    return _stream(parts, caller, await parts.registry.spec(address))
+    return _stream(freshness, caller, await registry.streams.get(address))
 
 
 @router.get(
@@ -111,10 +129,12 @@ async def stream(address: OfStream, parts: Given, caller: Asking) -> dict[str, A
     summary="One version of a spec",
     responses=openapi_examples.answer(openapi_examples.SPEC),
 )
-async def spec(address: OfStream, version: Version, parts: Given, caller: Asking) -> dict[str, Any]:
+async def spec(
+    address: OfStream, version: Version, registry: RegistryDep, caller: CallerDep
+) -> dict[str, Any]:
     """A spec never changes once it has a version."""
     caller.must(Action.SEE, address)
-    return messages.spec_to_json(await parts.registry.spec(address, version))
+    return messages.spec_to_json(await registry.streams.get(address, version))
 
 
 @router.post(
@@ -124,7 +144,11 @@ async def spec(address: OfStream, version: Version, parts: Given, caller: Asking
     responses=openapi_examples.answer(openapi_examples.SPEC) | openapi_examples.problems(409),
 )
 async def add_spec(
-    address: OfStream, form: SpecForm, parts: Given, caller: Asking
+    address: OfStream,
+    form: SpecForm,
+    streams: StreamActionsDep,
+    context: ContextDep,
+    caller: CallerDep,
 ) -> dict[str, Any]:
     """For owners and engineers, and the machine that publishes it; its equipment is there before.
 
@@ -133,18 +157,7 @@ async def add_spec(
     """
     caller.must(Action.DESCRIBE, address)
     proposal = await asyncio.to_thread(form.spec, address)  # the first unit loads UCUM's grammar
-    async with parts.changes.of(await _gateways(parts, address)) as registry:
-        if not await registry.has_stream(address):
-            count = await registry.stream_count(address.organisation)
-            parts.limits.registering(address.organisation, count, caller.at_ns)
-        spec = await registry.add_spec(proposal)
-    return messages.spec_to_json(spec)
-
-
-async def _gateways(parts: Parts, address: StreamAddress) -> list[str]:
-    """Those of its equipment: what is registered they may publish."""
-    mine = await parts.registry.principals(address.organisation, parts.clock.now_ns())
-    return [one.id for one in mine if one.scope.equipment == address.owner]
+    return messages.spec_to_json(await streams.register(context, caller, proposal))
 
 
 def _page(
@@ -159,28 +172,16 @@ def _page(
     return {"items": [shown(one) for one in page], "next": following}
 
 
-def equipment_told(one: Equipment) -> dict[str, Any]:
-    """An equipment as the API shows it."""
-    return {
-        "organisation": one.address.organisation,
-        "equipment": one.address.equipment,
-        "name": one.name,
-        "kind": one.kind,
-        "site": one.site,
-        "description": one.description,
-    }
-
-
-def _stream(parts: Parts, caller: Caller, newest: StreamSpec) -> dict[str, Any]:
+def _stream(freshness: FreshnessTracker, caller: Caller, newest: StreamSpec) -> dict[str, Any]:
     address = newest.address
-    freshness = {
+    by_space = {
         space: {
             "state": state,
             "last": None if health.last_ns is None else text_of(health.last_ns),
             "valid_until": text_of(health.valid_until_ns),
             "alarms": health.alarms,
         }
-        for space, (state, health) in parts.freshness.of(address).items()
+        for space, (state, health) in freshness.of(address).items()
         if caller.may_read(space, address) or caller.may(Action.WATCH, Entry(space, address))
     }
-    return {"stream": str(address), "spec": messages.spec_to_json(newest), "freshness": freshness}
+    return {"stream": str(address), "spec": messages.spec_to_json(newest), "freshness": by_space}

@@ -9,13 +9,22 @@ from pydantic import Field, model_validator
 from broker.clock import text_of
 from broker.errors import Unknown
 from broker.namespace import EquipmentAddress, StreamAddress
-from broker.rights import Action, Listing, Sample, Span
+from broker.rights import Action, Sample
+from testbed_api.actions.caller import Caller
 from testbed_api.domain.grants import MOST_TERMS, Offer
 from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, Caller, asks
-from testbed_api.http.dependencies import Given, Parts
-from testbed_api.http.history_format import as_csv, as_json, counted
-from testbed_api.http.routes.equipment import equipment_told
+from testbed_api.http.auth import CallerDep, ContextDep, asks
+from testbed_api.http.dependencies import (
+    ClockDep,
+    LedgerDep,
+    ListingActionsDep,
+    QuotasDep,
+    ReadsDep,
+    RegistryDep,
+    StoreDep,
+)
+from testbed_api.http.documents import equipment_document
+from testbed_api.http.history_format import ReadMeter, as_csv, as_json, counted
 from testbed_api.http.schemas import (
     EntryForm,
     Form,
@@ -27,7 +36,8 @@ from testbed_api.http.schemas import (
     storable,
 )
 from testbed_api.http.streaming import Streamed, begun
-from testbed_api.registry.equipment import Seen
+from testbed_api.registry.equipment import Visibility
+from testbed_api.registry.registry import Registry
 from testbed_api.stores.port import Window
 
 router = APIRouter(tags=["sharing"])
@@ -93,27 +103,27 @@ class Formatted(Form):
     responses=openapi_examples.answer(_LISTING),
 )
 async def put_listing(
-    address: OfEquipment, form: ListingForm, parts: Given, caller: Asking
+    address: OfEquipment,
+    form: ListingForm,
+    listings: ListingActionsDep,
+    registry: RegistryDep,
+    context: ContextDep,
+    caller: CallerDep,
 ) -> dict[str, Any]:
     """For owners and engineers of its organisation. It takes the place of the former listing.
 
     They see name, description, site, terms and the specs of its streams; of its samples they read
     the one that is named here, and nothing else without a grant.
     """
-    caller.must(Action.SHARE, address)
-    await parts.registry.equipment(address)
-    known = {one.id for one in await parts.registry.organisations()}
-    strangers = sorted(set(form.organisations) - known)
-    if strangers:
-        raise Unknown(f"there is no organisation {strangers[0]!r}")
-    to = None if form.everybody else frozenset(form.organisations)
-    sample = None if form.sample is None else form.sample.sample()
-    one = Listing(address, to, Span(parts.clock.now_ns()), sample)
-    offer = Offer(one, form.terms)
-    if sample is not None:
-        await parts.registry.spec(sample.entry.address)
-    await parts.registry.put_listing(one, by=caller.id, terms=offer.terms)
-    return await _told(parts, caller, address, offer)
+    offer = await listings.put(
+        context,
+        caller,
+        address,
+        None if form.everybody else form.organisations,
+        terms=form.terms,
+        sample=None if form.sample is None else form.sample.sample(),
+    )
+    return await _document(registry, caller, address, offer)
 
 
 @router.delete(
@@ -122,11 +132,11 @@ async def put_listing(
     status_code=204,
     summary="List an equipment to nobody",
 )
-async def end_listing(address: OfEquipment, parts: Given, caller: Asking) -> Response:
+async def end_listing(
+    address: OfEquipment, listings: ListingActionsDep, context: ContextDep, caller: CallerDep
+) -> Response:
     """For owners and engineers of its organisation. Grants that were given stay."""
-    caller.must(Action.SHARE, address)
-    await parts.registry.equipment(address)
-    await parts.registry.end_listing(address, by=caller.id, now_ns=parts.clock.now_ns())
+    await listings.end(context, caller, address)
     return Response(status_code=204)
 
 
@@ -136,13 +146,12 @@ async def end_listing(address: OfEquipment, parts: Given, caller: Asking) -> Res
     summary="How an equipment is listed",
     responses=openapi_examples.answer(_LISTING),
 )
-async def listing(address: OfEquipment, parts: Given, caller: Asking) -> dict[str, Any]:
+async def listing(
+    address: OfEquipment, listings: ListingActionsDep, registry: RegistryDep, caller: CallerDep
+) -> dict[str, Any]:
     """For whoever sees it; to whom it is listed, for its own organisation alone."""
-    caller.must(Action.SEE, address)
-    offer = await parts.registry.offer(address, caller.at_ns)
-    if address.organisation != caller.organisation and address not in caller.seen.equipment:
-        offer = None  # it is granted, and listed to others at most
-    return await _told(parts, caller, address, offer)
+    offer = await listings.find(caller, address)
+    return await _document(registry, caller, address, offer)
 
 
 @router.get(
@@ -152,16 +161,16 @@ async def listing(address: OfEquipment, parts: Given, caller: Asking) -> dict[st
     responses=openapi_examples.answer(openapi_examples.page(_LISTING, "factory/pump-rig")),
 )
 async def listings(
-    asked: Annotated[Paged, Query()], parts: Given, caller: Asking
+    asked: Annotated[Paged, Query()], registry: RegistryDep, caller: CallerDep
 ) -> dict[str, Any]:
     """A page of other organisations' equipment, by address; `next` goes on behind it."""
     mine = caller.organisation
-    listed = sorted(one for one in caller.seen.equipment if one.organisation != mine)
+    listed = sorted(one for one in caller.visible.equipment if one.organisation != mine)
     after = None if asked.cursor is None else EquipmentAddress.parse(asked.cursor)
     behind = [one for one in listed if after is None or one > after]
     page = behind[: asked.limit]
     items = [
-        await _told(parts, caller, one, await parts.registry.offer(one, caller.at_ns))
+        await _document(registry, caller, one, await registry.listings.find(one, caller.at_ns))
         for one in page
     ]
     return {"items": items, "next": str(page[-1]) if len(behind) > asked.limit else None}
@@ -175,33 +184,45 @@ async def listings(
     responses=openapi_examples.answer(openapi_examples.HISTORY),
 )
 async def sample(
-    address: OfEquipment, asked: Annotated[Formatted, Query()], parts: Given, caller: Asking
+    address: OfEquipment,
+    asked: Annotated[Formatted, Query()],
+    registry: RegistryDep,
+    ledger: LedgerDep,
+    store: StoreDep,
+    reads: ReadsDep,
+    quotas: QuotasDep,
+    clock: ClockDep,
+    context: ContextDep,
+    caller: CallerDep,
 ) -> StreamingResponse:
     """For people of its organisation, and of those that it is listed to; as `history` answers."""
     caller.must(Action.SEE, address)
-    offer = await parts.registry.offer(address, caller.at_ns)
+    offer = await registry.listings.find(address, caller.at_ns)
     if offer is None or offer.listing.sample is None:
         raise Unknown(f"there is no sample of {address}")
     caller.must(Action.SAMPLE, address)
     one = offer.listing.sample
-    spec = await parts.registry.spec(one.entry.address)
+    spec = await registry.streams.get(one.entry.address)
     window = Window(one.entry.space, spec, spec.names, one.from_ns, one.to_ns)
-    gaps = await parts.ledger.gaps(one.entry.space, one.entry.address, one.from_ns, one.to_ns)
-    parts.limits.reading(caller.organisation, parts.clock.now_ns())
-    parts.act.facts |= _sample(one)
-    await parts.note_read(caller.id, one.entry, "sample")
-    frames = counted(parts.store.read(window), parts, caller.organisation)
+    gaps = await ledger.gaps(one.entry.space, one.entry.address, one.from_ns, one.to_ns)
+    quotas.reading(caller.organisation, clock.now_ns())
+    context.entry.facts |= _sample(one)
+    await reads.note(caller.id, one.entry, "sample")
+    meter = ReadMeter(
+        organisation=caller.organisation, quotas=quotas, clock=clock, facts=context.entry.facts
+    )
+    frames = counted(store.read(window), meter)
     csv = asked.format is Format.CSV
     chunks = await begun(as_csv(window, frames) if csv else as_json(window, frames, gaps))
     return Streamed(chunks, media_type="text/csv; charset=utf-8" if csv else "application/json")
 
 
-async def _told(
-    parts: Parts, caller: Caller, address: EquipmentAddress, offer: Offer | None
+async def _document(
+    registry: Registry, caller: Caller, address: EquipmentAddress, offer: Offer | None
 ) -> dict[str, Any]:
     """An equipment with its streams, as it is listed."""
-    told = equipment_told(await parts.registry.equipment(address))
-    streams = [one async for one in _streams(parts, address)]
+    told = equipment_document(await registry.equipment.get(address))
+    streams = [one async for one in _streams(registry, address)]
     told |= {"everybody": False, "terms": "", "sample": None, "streams": streams}
     if offer is not None:
         shown = offer.listing.sample
@@ -212,11 +233,11 @@ async def _told(
     return told
 
 
-async def _streams(parts: Parts, address: EquipmentAddress) -> Any:
+async def _streams(registry: Registry, address: EquipmentAddress) -> Any:
     """Each stream with its signals and their units."""
     after: StreamAddress | None = None
-    among = Seen(equipment=frozenset({address}))
-    while page := await parts.registry.streams(after, 500, among=among):
+    among = Visibility(equipment=frozenset({address}))
+    while page := await registry.streams.page(after, 500, among=among):
         for spec in page:
             signals = {one.name: one.unit for one in spec.signals}
             yield {"stream": str(spec.address), "signals": signals}

@@ -6,12 +6,11 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from broker.clock import text_of
-from broker.errors import Unknown
 from broker.namespace import EquipmentAddress
-from broker.rights import Action, Pause, Span
+from broker.rights import Action, Pause
 from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, Caller, asks
-from testbed_api.http.dependencies import Given, Parts
+from testbed_api.http.auth import CallerDep, ContextDep, asks
+from testbed_api.http.dependencies import PauseActionsDep
 from testbed_api.http.schemas import Form, Id
 
 router = APIRouter(tags=["sharing"])
@@ -31,14 +30,9 @@ class PauseForm(Form):
         str | None, Field(max_length=81, description="organisation/equipment; any if left out")
     ] = None
 
-    def pause(self, caller: Caller, now_ns: int) -> Pause:
-        """As the policy has it; raises Unknown or Forbidden if it is not the caller's to stop."""
-        if self.equipment is None:
-            caller.must(Action.PAUSE, caller.organisation)
-            return Pause(caller.organisation, self.company, None, Span(now_ns))
-        address = EquipmentAddress.parse(self.equipment)
-        caller.must(Action.PAUSE, address)
-        return Pause(caller.organisation, self.company, address.equipment, Span(now_ns))
+    def address(self) -> EquipmentAddress | None:
+        """The equipment that is named, None for all; raises Invalid."""
+        return None if self.equipment is None else EquipmentAddress.parse(self.equipment)
 
 
 @router.post(
@@ -48,18 +42,13 @@ class PauseForm(Form):
     summary="Pause all grants of a company, of an equipment, or all that you gave",
     responses=openapi_examples.answer(_EXAMPLE, status=201),
 )
-async def add_pause(form: PauseForm, parts: Given, caller: Asking) -> dict[str, Any]:
+async def add_pause(
+    form: PauseForm, pauses: PauseActionsDep, context: ContextDep, caller: CallerDep
+) -> dict[str, Any]:
     """For owners, engineers and operators. Nobody reads under these grants until they are resumed;
     connections end at once. What is paused already stays so.
     """
-    one = form.pause(caller, parts.clock.now_ns())
-    if one.equipment is not None:
-        await parts.registry.equipment(EquipmentAddress(one.owner, one.equipment))
-    standing = {_about(each) for each in (await _standing(parts, caller))}
-    async with parts.changes.of(await _concerned(parts, one)) as registry:
-        if _about(one) not in standing:
-            await registry.add_pause(one, by=caller.id)
-    return _told(one)
+    return _document(await pauses.pause(context, caller, form.company, form.address()))
 
 
 @router.get(
@@ -68,10 +57,10 @@ async def add_pause(form: PauseForm, parts: Given, caller: Asking) -> dict[str, 
     summary="What your organisation has paused",
     responses=openapi_examples.answer({"items": [_EXAMPLE]}),
 )
-async def pauses(parts: Given, caller: Asking) -> dict[str, Any]:
+async def pauses(pauses: PauseActionsDep, caller: CallerDep) -> dict[str, Any]:
     """For its members."""
     caller.must(Action.WATCH, caller.organisation)
-    return {"items": [_told(one) for one in await _standing(parts, caller)]}
+    return {"items": [_document(each) for each in await pauses.standing(caller.organisation)]}
 
 
 @router.delete(
@@ -81,40 +70,16 @@ async def pauses(parts: Given, caller: Asking) -> dict[str, Any]:
     responses=openapi_examples.answer({"resumed": 1}),
 )
 async def end_pauses(
-    asked: Annotated[PauseForm, Query()], parts: Given, caller: Asking
+    asked: Annotated[PauseForm, Query()],
+    pauses: PauseActionsDep,
+    context: ContextDep,
+    caller: CallerDep,
 ) -> dict[str, Any]:
     """For owners, engineers and operators. Grants that another pause stops stay stopped."""
-    now_ns = parts.clock.now_ns()
-    one = asked.pause(caller, now_ns)
-    async with parts.changes.of(await _concerned(parts, one)) as registry:
-        ended = await registry.end_pauses(one, by=caller.id, now_ns=now_ns)
-    if not ended:
-        raise Unknown("nothing is paused in these words", hint="GET /pauses shows what is")
-    return {"resumed": ended}
+    resumed = await pauses.resume(context, caller, asked.company, asked.address())
+    return {"resumed": resumed}
 
 
-async def _standing(parts: Parts, caller: Caller) -> list[Pause]:
-    now_ns = parts.clock.now_ns()
-    found = (await parts.registry.pauses(caller.organisation)).values()
-    return [one for one in found if one.span.covers(now_ns)]
-
-
-async def _concerned(parts: Parts, one: Pause) -> list[str]:
-    """Everybody of a company with a grant that it stops."""
-    companies = {each.company for each in await parts.registry.requests(owner=one.owner)}
-    if one.company is not None:
-        companies &= {one.company}
-    return [
-        person
-        for company in sorted(companies)
-        for person in await parts.changes.of_organisation(company)
-    ]
-
-
-def _about(one: Pause) -> tuple[str | None, str | None]:
-    return one.company, one.equipment
-
-
-def _told(one: Pause) -> dict[str, Any]:
-    equipment = None if one.equipment is None else f"{one.owner}/{one.equipment}"
-    return {"company": one.company, "equipment": equipment, "from": text_of(one.span.from_ns)}
+def _document(pause: Pause) -> dict[str, Any]:
+    equipment = None if pause.equipment is None else f"{pause.owner}/{pause.equipment}"
+    return {"company": pause.company, "equipment": equipment, "from": text_of(pause.span.from_ns)}

@@ -9,11 +9,10 @@ from broker.clock import text_of
 from broker.errors import Invalid
 from broker.rights import Action
 from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, asks
-from testbed_api.http.dependencies import Given
-from testbed_api.http.schemas import Finite, Form, Letters, OfStream, Text
-from testbed_api.http.schemas import Span as SpanForm
-from testbed_api.retention.deletions import Deletion, SampleSpan
+from testbed_api.http.auth import CallerDep, ContextDep, asks
+from testbed_api.http.dependencies import ClockDep, KeeperDep, RegistryDep
+from testbed_api.http.schemas import Finite, Form, Letters, OfStream, Text, TimeSpanForm
+from testbed_api.retention.deletions import Deletion, StoredSpan
 from testbed_api.retention.enforcer import DAY_S
 from testbed_api.retention.fingerprint import EARLIEST_NS
 
@@ -52,7 +51,7 @@ class RetentionForm(Form):
     ]
 
 
-class DeletionForm(SpanForm):
+class DeletionForm(TimeSpanForm):
     """What is to go: `from` is included, all before `to` if left out; `to` is not, now at most."""
 
     why: Annotated[Text, Field(description="kept with the proof")] = ""
@@ -64,9 +63,9 @@ class DeletionForm(SpanForm):
     summary="The streams that are not kept for ever",
     responses=openapi_examples.answer({"items": [_KEPT]}),
 )
-async def retentions(parts: Given, caller: Asking) -> dict[str, Any]:
+async def retentions(keeper: KeeperDep, caller: CallerDep) -> dict[str, Any]:
     """Those of your organisation."""
-    kept = await parts.keeper.deletions.retentions()
+    kept = await keeper.deletions.retentions()
     items = [
         {"stream": str(one), "keep_days": keep_s / DAY_S}
         for one, keep_s in kept.items()
@@ -82,7 +81,12 @@ async def retentions(parts: Given, caller: Asking) -> dict[str, Any]:
     responses=openapi_examples.answer(_KEPT),
 )
 async def put_retention(
-    address: OfStream, form: RetentionForm, parts: Given, caller: Asking
+    address: OfStream,
+    form: RetentionForm,
+    registry: RegistryDep,
+    keeper: KeeperDep,
+    context: ContextDep,
+    caller: CallerDep,
 ) -> dict[str, Any]:
     """For owners and engineers of its organisation.
 
@@ -91,10 +95,10 @@ async def put_retention(
     What is kept for a week or longer goes a day at a time, after midnight UTC.
     """
     caller.must(Action.SHARE, address)
-    await parts.registry.spec(address)
+    await registry.streams.get(address)
     keep_s = None if form.keep_days is None else round(form.keep_days * DAY_S)
-    parts.act.facts["keep_s"] = keep_s
-    await parts.keeper.deletions.set_retention(address, keep_s)
+    context.entry.facts["keep_s"] = keep_s
+    await keeper.deletions.set_retention(address, keep_s)
     return {"stream": str(address), "keep_days": form.keep_days}
 
 
@@ -104,11 +108,13 @@ async def put_retention(
     summary="How long it is kept",
     responses=openapi_examples.answer(_KEPT),
 )
-async def retention(address: OfStream, parts: Given, caller: Asking) -> dict[str, Any]:
+async def retention(
+    address: OfStream, registry: RegistryDep, keeper: KeeperDep, caller: CallerDep
+) -> dict[str, Any]:
     """For whoever sees the stream; null is for ever."""
     caller.must(Action.SEE, address)
-    await parts.registry.spec(address)
-    keep_s = (await parts.keeper.deletions.retentions()).get(address)
+    await registry.streams.get(address)
+    keep_s = (await keeper.deletions.retentions()).get(address)
     return {"stream": str(address), "keep_days": None if keep_s is None else keep_s / DAY_S}
 
 
@@ -119,7 +125,13 @@ async def retention(address: OfStream, parts: Given, caller: Asking) -> dict[str
     responses=openapi_examples.answer({"items": [_PROOF]}),
 )
 async def add_deletion(
-    address: OfStream, form: DeletionForm, parts: Given, caller: Asking
+    address: OfStream,
+    form: DeletionForm,
+    registry: RegistryDep,
+    keeper: KeeperDep,
+    clock: ClockDep,
+    context: ContextDep,
+    caller: CallerDep,
 ) -> dict[str, Any]:
     """For owners and engineers of its organisation.
 
@@ -128,17 +140,22 @@ async def add_deletion(
     Of samples that come meanwhile a second record tells. The span is a gap with cause `deleted`.
     """
     caller.must(Action.SHARE, address)
-    await parts.registry.spec(address)
-    now_ns = parts.clock.now_ns()
+    await registry.streams.get(address)
+    now_ns = clock.now_ns()
     from_ns, to_ns = form.between(EARLIEST_NS, now_ns)
     if to_ns > now_ns:
         raise Invalid(
             f"to = {text_of(to_ns)} lies in the future", hint="only what has been can be deleted"
         )
-    span = SampleSpan(form.space, address, from_ns, to_ns)
-    parts.act.facts |= {"space": form.space, "from_ns": from_ns, "to_ns": to_ns, "why": form.why}
-    done = await parts.keeper.delete(span, by=caller.id, why=form.why)
-    parts.act.facts["samples"] = sum(one.samples for one in done)
+    span = StoredSpan(form.space, address, from_ns, to_ns)
+    context.entry.facts |= {
+        "space": form.space,
+        "from_ns": from_ns,
+        "to_ns": to_ns,
+        "why": form.why,
+    }
+    done = await keeper.delete(span, by=caller.id, why=form.why)
+    context.entry.facts["samples"] = sum(one.samples for one in done)
     return {"items": [_proof(one) for one in done]}
 
 
@@ -149,12 +166,16 @@ async def add_deletion(
     responses=openapi_examples.answer(openapi_examples.page(_PROOF, 3)),
 )
 async def deletions(
-    address: OfStream, asked: Annotated[Letters, Query()], parts: Given, caller: Asking
+    address: OfStream,
+    asked: Annotated[Letters, Query()],
+    registry: RegistryDep,
+    keeper: KeeperDep,
+    caller: CallerDep,
 ) -> dict[str, Any]:
     """For whoever reads the stream in that space. `done` is null while it is under way."""
     caller.must_read(asked.space, address)
-    await parts.registry.spec(address)
-    listed = parts.keeper.deletions.listed
+    await registry.streams.get(address)
+    listed = keeper.deletions.listed
     found = await listed(asked.space, address, asked.cursor, asked.limit + 1)
     page, more = found[: asked.limit], len(found) > asked.limit
     return {"items": [_proof(one) for one in page], "next": page[-1].id if more else None}

@@ -11,9 +11,10 @@ from broker.messages import Freshness as State
 from broker.messages import Health
 from broker.namespace import StreamAddress
 from broker.rights import Action, Entry
+from testbed_api.actions.caller import Caller
 from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, Caller, asks
-from testbed_api.http.dependencies import Given
+from testbed_api.http.auth import CallerDep, asks
+from testbed_api.http.dependencies import BusDep, ClockDep, FreshnessDep, LedgerDep, RecorderDep
 from testbed_api.http.schemas import Form
 from testbed_api.recorder.ledger import Trouble
 
@@ -36,7 +37,15 @@ class Lately(Form):
     summary="How the streams are",
     responses=openapi_examples.answer(openapi_examples.STATUS),
 )
-async def status(asked: Annotated[Lately, Query()], parts: Given, caller: Asking) -> dict[str, Any]:
+async def status(
+    asked: Annotated[Lately, Query()],
+    ledger: LedgerDep,
+    bus: BusDep,
+    freshness: FreshnessDep,
+    clock: ClockDep,
+    recorder: RecorderDep,
+    caller: CallerDep,
+) -> dict[str, Any]:
     """Freshness, alarms, and what went missing lately, of your own streams and those you may read.
 
     Who operates the testbed sees it of all of them, and reads none.
@@ -45,11 +54,11 @@ async def status(asked: Annotated[Lately, Query()], parts: Given, caller: Asking
     went missing; `state` is null where nobody says it. `interrupted` is why nothing is recorded
     just now, null while all is.
     """
-    since_ns = parts.clock.now_ns() - round(asked.within_s * NS_PER_S)
-    trouble = await parts.ledger.trouble_since(since_ns)
+    since_ns = clock.now_ns() - round(asked.within_s * NS_PER_S)
+    trouble = await ledger.trouble_since(since_ns)
     said = {
         (space, str(address)): told
-        for address, spaces in parts.freshness.everything()
+        for address, spaces in freshness.everything()
         for space, told in spaces.items()
     }
     seen = [
@@ -59,8 +68,8 @@ async def status(asked: Annotated[Lately, Query()], parts: Given, caller: Asking
     ]
     return {
         "since": text_of(since_ns),
-        "interrupted": parts.interrupted() or None,
-        "broker": parts.bus.is_connected,
+        "interrupted": recorder.interrupted() or None,
+        "broker": bus.is_connected,
         "streams": [
             {"stream": stream, "space": space}
             | _freshness(said.get((space, stream)))

@@ -10,18 +10,27 @@ from broker.clock import text_of
 from broker.namespace import StreamTopic, Verb
 from broker.rights import Action, Entry
 from testbed_api.http import live_events, openapi_examples
-from testbed_api.http.auth import Asking, asks
-from testbed_api.http.dependencies import Given
-from testbed_api.http.history_format import as_csv, as_json, counted
+from testbed_api.http.auth import AuthenticatorDep, CallerDep, ContextDep, asks
+from testbed_api.http.dependencies import (
+    BusDep,
+    ClockDep,
+    LedgerDep,
+    LiveBatchesDep,
+    QuotasDep,
+    ReadsDep,
+    RegistryDep,
+    StoreDep,
+)
+from testbed_api.http.history_format import ReadMeter, as_csv, as_json, counted
 from testbed_api.http.schemas import (
     EARLIEST_NS,
     LATEST_NS,
     Format,
     GapsWanted,
+    HistoryParameters,
     InSpace,
     Letters,
     OfStream,
-    Wanted,
 )
 from testbed_api.http.streaming import Streamed, begun
 from testbed_api.recorder.ledger import DeadLetter, StreamSpan
@@ -30,6 +39,7 @@ from testbed_api.stores.port import Window
 router = APIRouter(tags=["streams"], prefix="/streams/{organisation}/{equipment}/{stream}")
 
 CSV_TYPE = "text/csv; charset=utf-8"
+JSON_TYPE = "application/json"
 GAPS_HEADER = "Testbed-Gaps"
 
 
@@ -55,7 +65,16 @@ GAPS_HEADER = "Testbed-Gaps"
     },
 )
 async def history(
-    address: OfStream, asked: Annotated[Wanted, Query()], parts: Given, caller: Asking
+    address: OfStream,
+    asked: Annotated[HistoryParameters, Query()],
+    registry: RegistryDep,
+    ledger: LedgerDep,
+    store: StoreDep,
+    clock: ClockDep,
+    reads: ReadsDep,
+    quotas: QuotasDep,
+    context: ContextDep,
+    caller: CallerDep,
 ) -> StreamingResponse:
     """The samples of a span, streamed: as JSON in the frames of the wire, or as CSV.
 
@@ -69,22 +88,22 @@ async def history(
     If the store fails on the way, the connection is closed before the answer's end.
     """
     caller.must_read(asked.space, address)
-    spec = await parts.registry.spec(address)
-    from_ns, to_ns = asked.until(parts.clock.now_ns())
-    names = tuple(dict.fromkeys(asked.signals)) or spec.names
+    spec = await registry.streams.get(address)
+    (from_ns, to_ns), names = asked.until(clock.now_ns()), asked.names(spec)
     window = Window(asked.space, spec, names, from_ns, to_ns)
-    gaps = await parts.ledger.gaps(asked.space, address, from_ns, to_ns)
-    parts.limits.reading(caller.organisation, parts.clock.now_ns())
-    store, points = parts.store, asked.points
-    await parts.note_read(caller.id, Entry(asked.space, address), "history")
-    parts.act.facts |= {"space": asked.space, "from": text_of(from_ns), "to": text_of(to_ns)}
-    parts.act.facts |= {"signals": names, "points": points}
-    frames = store.read(window) if points is None else store.thin(window, points)
-    frames = counted(frames, parts, caller.organisation)
+    gaps = await ledger.gaps(asked.space, address, from_ns, to_ns)
+    quotas.reading(caller.organisation, clock.now_ns())
+    points, facts = asked.points, context.entry.facts
+    await reads.note(caller.id, Entry(asked.space, address), "history")
+    facts |= {"space": asked.space, "signals": names, "points": points}
+    facts |= {"from": text_of(from_ns), "to": text_of(to_ns)}
+    meter = ReadMeter(organisation=caller.organisation, quotas=quotas, clock=clock, facts=facts)
+    stored = store.read(window) if points is None else store.thin(window, points)
+    frames = counted(stored, meter)
     csv = asked.format is Format.CSV
     chunks = await begun(as_csv(window, frames) if csv else as_json(window, frames, gaps))
-    media_type = CSV_TYPE if csv else "application/json"
-    return Streamed(chunks, headers={GAPS_HEADER: str(len(gaps))}, media_type=media_type)
+    headers = {GAPS_HEADER: str(len(gaps))}
+    return Streamed(chunks, headers=headers, media_type=CSV_TYPE if csv else JSON_TYPE)
 
 
 @router.get(
@@ -96,16 +115,20 @@ async def history(
     ),
 )
 async def gaps(
-    address: OfStream, asked: Annotated[GapsWanted, Query()], parts: Given, caller: Asking
+    address: OfStream,
+    asked: Annotated[GapsWanted, Query()],
+    registry: RegistryDep,
+    ledger: LedgerDep,
+    caller: CallerDep,
 ) -> dict[str, Any]:
     """The gaps that touch a span, by where they begin; the whole past if no span is named.
 
     A gap that names no signals is one of the whole stream.
     """
     caller.must_read(asked.space, address)
-    await parts.registry.spec(address)
+    await registry.streams.get(address)
     span = StreamSpan(asked.space, address, *asked.between(EARLIEST_NS, LATEST_NS))
-    found = await parts.ledger.gap_page(span, asked.after, asked.limit + 1)
+    found = await ledger.gap_page(span, asked.after, asked.limit + 1)
     page, more = found[: asked.limit], len(found) > asked.limit
     following = "{}.{}".format(*page[-1][0]) if more else None
     return {"items": [codec.gap_to_json(gap) for _, gap in page], "next": following}
@@ -118,12 +141,16 @@ async def gaps(
     responses=openapi_examples.answer(openapi_examples.page(openapi_examples.DEAD_LETTER, 17)),
 )
 async def dead_letters(
-    address: OfStream, asked: Annotated[Letters, Query()], parts: Given, caller: Asking
+    address: OfStream,
+    asked: Annotated[Letters, Query()],
+    registry: RegistryDep,
+    ledger: LedgerDep,
+    caller: CallerDep,
 ) -> dict[str, Any]:
     """For the people of its organisation, and the machine that publishes it in that space."""
     caller.must(Action.WATCH, Entry(asked.space, address))
-    await parts.registry.spec(address)
-    found = await parts.ledger.dead_letters(asked.space, address, asked.cursor, asked.limit + 1)
+    await registry.streams.get(address)
+    found = await ledger.dead_letters(asked.space, address, asked.cursor, asked.limit + 1)
     page, more = found[: asked.limit], len(found) > asked.limit
     return {"items": [_letter(one) for one in page], "next": page[-1].id if more else None}
 
@@ -136,18 +163,38 @@ async def dead_letters(
     responses=openapi_examples.answer(openapi_examples.EVENTS, "text/event-stream"),
 )
 async def live(
-    address: OfStream, asked: Annotated[InSpace, Query()], parts: Given, caller: Asking
+    address: OfStream,
+    asked: Annotated[InSpace, Query()],
+    registry: RegistryDep,
+    reads: ReadsDep,
+    authenticator: AuthenticatorDep,
+    bus: BusDep,
+    clock: ClockDep,
+    quotas: QuotasDep,
+    live_batches: LiveBatchesDep,
+    context: ContextDep,
+    caller: CallerDep,
 ) -> StreamingResponse:
     """Server-sent events: `batch` with the JSON of the wire, `missed` with a count if you are slow.
 
     A comment comes every ten seconds. The stream ends within a second of your right to read it.
     """
     caller.must_read(asked.space, address)
-    parts.act.facts["space"] = asked.space
-    await parts.registry.spec(address)
-    await parts.note_read(caller.id, Entry(asked.space, address), "live")
+    context.entry.facts["space"] = asked.space
+    await registry.streams.get(address)
+    await reads.note(caller.id, Entry(asked.space, address), "live")
     events = await begun(
-        live_events.events(parts, caller, StreamTopic(asked.space, Verb.DATA, address))
+        live_events.LiveEvents(
+            caller=caller,
+            topic=StreamTopic(asked.space, Verb.DATA, address),
+            authenticator=authenticator,
+            registry=registry,
+            bus=bus,
+            clock=clock,
+            quotas=quotas,
+            capacity=live_batches,
+            facts=context.entry.facts,
+        ).events()
     )
     headers = {"Cache-Control": "no-store"}
     return Streamed(events, headers=headers, media_type="text/event-stream")
