@@ -19,10 +19,17 @@ help: ## list the targets
 demo: .venv/demo.stamp ## run the main job on a simulated factory; ARGS="--keep" and others pass on
 	@$(BIN)/testbed demo $(ARGS)
 
-test: .venv/dev.stamp ## lint, types and every test; ARGS="-k name" passes on to pytest
-	@tests/services/install
+test: ## lint, types and every test; TEST_JOBS=5 side by side, ARGS="-k name" passes on to pytest
+	@tests/services/install --without-influxd
+	tests/services/influxd/build >/dev/null & # the tests that need it wait for it
+	build=$$!
+	trap 'kill $$build 2>/dev/null && wait $$build || true' EXIT
 	$(MAKE) lint types
-	$(BIN)/python -m pytest $(if $(filter true,$(CI)),--need-services) $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(if $(filter true,$(CI)),--need-services) $(ARGS)
+
+TEST_JOBS ?= 5
+# One test at a time goes to each worker; a time limit is for a machine that has other tests to run.
+SIDE_BY_SIDE = --numprocesses $(TEST_JOBS) --maxschedchunk 1 --timeout 60 --durations 25
 
 faults: .venv/dev.stamp ## the fault suite at full size; FAULTS_JOBS=4 tests side by side, ARGS="-k cut" passes on
 	@tests/services/install

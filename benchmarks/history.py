@@ -19,7 +19,7 @@ from benchmarks.latency import percentiles
 from benchmarks.load import Ints, Load, signal_name, stream_name
 from broker import api_client
 from broker.batch import EquipmentKind, Wide
-from broker.clock import NS_PER_S, Clock, text_of
+from broker.clock import DAY_S, NS_PER_S, Clock, text_of
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed.demo.child_process import start_child
@@ -29,7 +29,6 @@ from tests.services import influxd as influxd_product
 
 READERS = 10
 POINTS = 1_000
-DAY_S = 86_400
 RATE_HZ = 10
 WRITTEN_AT_ONCE = 36_000
 BATCH = 10 * RATE_HZ

@@ -30,23 +30,24 @@ MEASUREMENTS, FIELDS = "/^s[0-9]/", "/^x[0-9]/"
 
 
 def ratios(peers: Mapping[str, Any]) -> dict[str, Any]:
-    """How many times cheaper our chain is than each peer's, by time stamps and values a document.
-
-    peers: {peer: {stamps: {documents: {costs of the peer, "tuned": …, "ours": …}}}}.
-    Returns the same tree with {"pair": gateway and recorder, "chain": with broker and store,
-    "tuned": {the same against the tuned peer}}; where a run lost a sample there is no ratio.
-    """
+    """The `ratio` of each run in {peer: {stamps: {documents: costs}}}, in a tree of that form."""
     return {
         peer: {
-            stamps: {
-                documents: _ratios(costs, costs["ours"])
-                | {"tuned": _ratios(costs["tuned"], costs["ours"])}
-                for documents, costs in settings.items()
-            }
+            stamps: {documents: ratio(costs) for documents, costs in settings.items()}
             for stamps, settings in runs.items()
         }
         for peer, runs in peers.items()
     }
+
+
+def ratio(costs: Mapping[str, Any]) -> dict[str, Any]:
+    """How many times cheaper ours is than a peer: {"pair": of gateway and recorder, "chain": with
+    broker and store, "tuned": {the same against the tuned peer}}.
+
+    costs: what `in_turn` returns.  Where a run lost a sample there is no ratio.
+    """
+    ours = costs["ours"]
+    return _ratios(costs, ours) | {"tuned": _ratios(costs["tuned"], ours)}
 
 
 def _ratios(peer: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, float]:
@@ -60,7 +61,7 @@ def _sum(costs: Mapping[str, Any], parts: Sequence[str]) -> float:
     return float(sum(costs[f"{part}_cpu_s_per_million"] for part in parts))
 
 
-def costs(measured: Run) -> dict[str, Any]:
+def costs_of(measured: Run) -> dict[str, Any]:
     """A run's CPU-seconds per million values by part, whether every sample was stored as it was
     offered (`clean`), and the run's facts.
     """
@@ -85,8 +86,8 @@ async def in_turn(
         peer = Peer(command, _within(setup, name), tuning)
         telegrafs[name] = await run(peer, seconds, clock, warm_s=warm_s)
         chain.say(f"{name}: {chain.shown(telegrafs[name])}")
-    beneath = {"ours": costs(ours), "tuned": costs(telegrafs["tuned"])}
-    return costs(telegrafs["telegraf"]) | beneath
+    beneath = {"ours": costs_of(ours), "tuned": costs_of(telegrafs["tuned"])}
+    return costs_of(telegrafs["telegraf"]) | beneath
 
 
 def _within(setup: Setup, name: str) -> Setup:

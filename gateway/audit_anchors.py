@@ -15,14 +15,13 @@ import structlog
 from broker import audit_head
 from broker.audit_head import Head
 from broker.bus import client
-from broker.clock import NS_PER_S
+from broker.clock import DAY_NS
 from broker.errors import Corrupt
 from broker.namespace import AnchorTopic, EquipmentAddress
 
 MOST = 4_000
 """Anchors in the file before old ones are thinned: almost three days of them, and one a day."""
 RECENT = 2_000
-DAY_NS = 86_400 * NS_PER_S
 
 log = structlog.get_logger()
 

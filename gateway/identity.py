@@ -1,6 +1,5 @@
 """A gateway's identity: its key pair, which never leaves its machine, and its credential."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from pydantic import SecretStr
 from broker import enrolment
 from broker.credential import Credential
 from broker.errors import Corrupt, Taken, Unavailable
+from broker.process import files
 from broker.settings import BusSettings
 
 KEY, CREDENTIAL = "key.pem", "credential"
@@ -90,15 +90,9 @@ def _key(folder: Path) -> Ed25519PrivateKey:
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Write a file that only its owner may read, atomically."""
-    new = file.with_name(f".{file.name}.new")
+    """Write a file that only its owner may read, whole or not at all; raises Unavailable."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        new.unlink(missing_ok=True)
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
-        new.rename(file)
+        file.parent.mkdir(parents=True, exist_ok=True, mode=files.PRIVATE_FOLDER)
+        files.replace(file, content)
     except OSError as exc:
         raise Unavailable(f"{file} cannot be written: {exc.strerror}") from exc

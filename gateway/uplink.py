@@ -106,7 +106,7 @@ class Uplink:
         None if others wait before them.
         """
         waits = self._is_held_up or not self._fresh.empty()
-        if waits or not self._announced or self._bus.standing != self._announced:
+        if waits or not self._announced or self._bus.connection_number != self._announced:
             return 0
         now_ns = self._clock.now_ns()
         count = self._bus.offer(
@@ -253,7 +253,7 @@ class Uplink:
 
     async def _publish(self, verb: Verb, batch: SpooledBatch) -> bool:
         """Publish one batch; False if it cannot go now: it is in the spool and goes later."""
-        if self._bus.standing != self._announced:
+        if self._bus.connection_number != self._announced:
             return False
         try:
             topic = self._topic(verb, batch.stream)

@@ -7,20 +7,21 @@ import time
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
 from pathlib import Path
 
+import hypothesis
 import pytest
 
-from tests import leftovers, services
+from tests import leftovers, services, side_by_side
 from tests.services import influxd as influxd_product
 from tests.services import mosquitto as mosquitto_product
 from tests.services import node_opcua as node_opcua_product
 from tests.services import postgresql as postgresql_product
+from tests.services.tables import Tables
 
 HERE = Path(__file__).parent
 FOLDERS = (
     *("property", "conformance", "integration", "probes"),
     *("e2e", "faults", "architecture", "docs"),
 )
-SLOW = ("probes", "e2e", "faults")
 E2E_TIMEOUT_S = 300
 GONE_WITHIN_S = 2.0
 
@@ -37,14 +38,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[SHARED_PRODUCTS] = []
+    if side_by_side.is_worker():  # how long an example takes says nothing on a busy machine
+        hypothesis.settings.register_profile("side by side", hypothesis.settings(), deadline=None)
+        hypothesis.settings.load_profile("side by side")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        folder = item.path.relative_to(HERE).parts[0]
+        folder = _folder(item)
         item.add_marker(folder if folder in FOLDERS else "unit")
-        if folder in SLOW and item.get_closest_marker("timeout") is None:
+        if folder in side_by_side.SLOW and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(E2E_TIMEOUT_S))
+    if side_by_side.is_worker():
+        items.sort(key=lambda item: side_by_side.order(item, _folder(item)))
+
+
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(HERE).parts[0]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around the time limit: waiting does not count
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    if side_by_side.needs_influxd(item):
+        influxd_product.wait_for_build()
+    if not side_by_side.is_worker():
+        return (yield)
+    lock = item.config._tmp_path_factory.getbasetemp().parent / "machine.lock"
+    with side_by_side.on_the_machine(lock, alone=side_by_side.runs_alone(item)):
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -95,6 +116,12 @@ def postgresql(request) -> Iterator[postgresql_product.Postgresql]:
     with postgresql_product.data_folder() as folder, postgresql_product.serve(folder) as server:
         request.config.stash[SHARED_PRODUCTS].append(server.product)
         yield server
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory) -> Tables:
+    """The registry's tables, to be copied."""
+    return Tables(tmp_path_factory.mktemp("tables"))
 
 
 @pytest.fixture

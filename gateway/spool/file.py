@@ -1,6 +1,5 @@
 """The spool's file: its lock, its SQL schema and the room on its disk."""
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from broker.errors import Corrupt, Refused, Taken, Unavailable
+from broker.process import files
 from gateway.spool import marks
 
 LAYOUT = 1
@@ -41,17 +41,12 @@ _SCHEMA = (
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Lock the spool for this process; raises Taken if another process has it."""
-    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    taken = Taken(
+        f"another gateway is using the spool {path}",
+        hint="stop it, or give this one its own folder",
+    )
+    with files.locked(path.with_name(path.name + ".lock"), taken):
         yield
-    except BlockingIOError as exc:
-        raise Taken(
-            f"another gateway is using the spool {path}",
-            hint="stop it, or give this one its own folder",
-        ) from exc
-    finally:
-        os.close(descriptor)
 
 
 def connect(path: Path, epoch: str) -> sqlite3.Connection:

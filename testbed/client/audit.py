@@ -11,13 +11,12 @@ from rich.table import Table
 
 from broker import api_client, audit_head
 from broker.audit_head import Head
-from broker.clock import NS_PER_S, Clock, text_of
+from broker.clock import DAY_NS, Clock, text_of
 from broker.errors import Corrupt, Invalid, Refused
 from testbed.client import api
 from testbed_api.domain.audit import ChainFault, ChainLink, Verifier
 
 PAGE_ROWS = 1_000
-DAY_NS = 86_400 * NS_PER_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

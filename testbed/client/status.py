@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from broker.clock import NS_PER_S, Clock, ns_of
+from broker.clock import DAY_S, HOUR_S, NS_PER_S, Clock, ns_of
 from testbed.client import api
 
-_AGES = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
+_AGES = ((DAY_S, "d"), (HOUR_S, "h"), (60.0, "min"))
 
 
 async def fetch(within_s: float) -> Any:

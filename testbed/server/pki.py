@@ -4,7 +4,6 @@ All keys are EC P-256, which every client of the testbed accepts.  Only their ow
 """
 
 import ipaddress
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from rich.console import Console
 
 from broker.errors import Invalid, Refused, Unavailable
+from broker.process import files as private_files
 from broker.tls import Certificate
 from testbed_api import certificates
 
@@ -231,18 +231,8 @@ def _store(
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    _write(files.key, private, 0o600)
-    _write(files.chain, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    private_files.replace(files.key, private)
+    private_files.replace(
+        files.chain, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644
+    )
     return _describe(files.chain, now, created=True)
-
-
-def _write(file: Path, content: bytes, mode: int) -> None:
-    """Write a file atomically: its name has the old content or all of the new."""
-    new = file.with_name(f".{file.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    new.chmod(mode)
-    new.rename(file)

@@ -3,7 +3,6 @@
 Each secret is a file named as its setting, with `-` for `_`: TESTBED_X_Y_FILE names `x-y`.
 """
 
-import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from broker.backends.nats import auth_callout, server
 from broker.backends.nats.server import Keys, NatsDeployment, NatsSettings
 from broker.credential import Credential
 from broker.errors import Invalid, Refused, Unavailable
+from broker.process import files
 from broker.settings import Address
 from broker.tls import Certificate
 from testbed_api.system_secrets import ADMINISTRATOR, API, RECONCILER, RECORDER
@@ -135,11 +135,4 @@ def _read(file: Path) -> str:
 
 def _write(file: Path, text: str) -> None:
     """Write a file atomically, readable for every user who may enter the folder."""
-    new = file.with_name(f".{file.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "w") as opened:
-        opened.write(text.strip() + "\n")
-        opened.flush()
-        os.fsync(opened.fileno())
-    new.chmod(FILE_MODE)
-    new.rename(file)
+    files.replace(file, (text.strip() + "\n").encode(), mode=FILE_MODE)

@@ -16,7 +16,8 @@ from typing import Any, NoReturn, TextIO, TypeVar
 
 import structlog
 
-from broker.errors import BedError, Refused, first_of
+from broker.errors import BedError, Refused
+from broker.process import tasks
 from testbed.terminal.screen import Screen, plain
 
 GARBAGE_EVERY = 50_000
@@ -91,10 +92,7 @@ def run(main: Coroutine[Any, Any, _T], *, keeps_data: bool = False) -> _T:
     except BedError as exc:
         fail(exc)
     except ExceptionGroup as group:
-        known, bugs = group.split(BedError)
-        if bugs is not None or known is None:
-            raise
-        fail(first_of(known))
+        fail(tasks.first_failure(group))
 
 
 async def _until_terminated(main: Coroutine[Any, Any, _T]) -> _T:

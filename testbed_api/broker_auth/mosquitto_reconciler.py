@@ -168,7 +168,7 @@ class Reconciler:
             log.info("rights are written anew", held=len(held), wanted=len(decided.admitted))
         seen_ns = self._clock.now_ns()
         held = await self._write(held, decided.admitted)
-        while self._bus.standing == ordinal:
+        while self._bus.connection_number == ordinal:
             payloads = await _notices(notices)
             changed = await self._changed()
             now_ns = self._clock.now_ns()

@@ -119,7 +119,7 @@ class Overhearing:
     async def _take(self, line: LogLine) -> None:
         """Of what was said a moment ago the time is now; of what waited, the end of its second."""
         at_ns = min(self._clock.now_ns(), (line.at_s + 1) * NS_PER_S)
-        match line.said:
+        match line.event:
             case ConnectionOpened(peer):
                 self._pending.opened(peer)
             case ClientConnected(principal, peer) as came:

@@ -18,6 +18,7 @@ from broker.backends.nats.server import NatsBroker
 from broker.clock import Clock
 from broker.errors import Invalid, Unavailable
 from broker.namespace import StreamTopic, Verb
+from broker.process import tasks
 from broker.rights import Entry
 from testbed_api.registry.access_log import AdmittedConnection
 from testbed_api.registry.registry import Registry
@@ -126,18 +127,9 @@ class Sessions:
 
 @asynccontextmanager
 async def noting(sessions: Sessions, broker: NatsBroker) -> AsyncIterator[None]:
-    """Have them written down until left; an error inside comes out as it was, not in a group."""
-    failure: Exception | None = None
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(sessions.run(broker), name="sessions")
-        try:
-            yield
-        except Exception as exc:  # noqa: BLE001 - raised below
-            failure = exc
-        finally:
-            running.cancel()
-    if failure is not None:
-        raise failure
+    """Write connections and their ends down until left."""
+    async with tasks.background({"sessions": sessions.run(broker)}):
+        yield
 
 
 def heard_streams(filters: frozenset[str]) -> "list[Entry]":

@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
+from broker.responses.problems import ProblemResponse
 from testbed_api.http import openapi_examples, problems
 from testbed_api.http.dependencies import ApiDependencies
 from testbed_api.http.middleware.audit import AuditMiddleware
@@ -49,15 +50,27 @@ principal.secret`. Errors are problem+json (RFC 9457) with a stable `code`, a `d
 sentence, and often a `hint`. What is not yours answers as if it were not there."""
 
 
+class ApiApp(FastAPI):
+    """The app, whose document describes problems as a model: FastAPI knows none for their type."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        document = super().openapi()
+        schemas = document["components"]["schemas"]
+        schemas.setdefault(ProblemResponse.__name__, ProblemResponse.model_json_schema())
+        return document
+
+
 def create_app(dependencies: ApiDependencies | None) -> FastAPI:
     """The app over its dependencies; without them it can only describe itself."""
-    app = FastAPI(
+    app = ApiApp(
         title="connected-testbed",
         version=version("connected-testbed"),
         description=_DESCRIPTION,
         openapi_url=f"{ROOT}/openapi.json",
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,  # a redirection would go to the host that the request names
     )
     app.state.dependencies = dependencies

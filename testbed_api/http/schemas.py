@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from broker import namespace
 from broker.batch import EquipmentKind
-from broker.clock import NS_PER_S, ns_of, text_of
+from broker.clock import DAY_S, NS_PER_S, ns_of, text_of
 from broker.errors import Invalid
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.pydantic_checks import validated_by
@@ -256,7 +256,7 @@ class EntryForm(Form):
 
 
 Lasting = Annotated[
-    Annotated[Finite, Field(gt=0, le=10 * 366 * 86_400)] | None,
+    Annotated[Finite, Field(gt=0, le=10 * 366 * DAY_S)] | None,
     Field(description="seconds; null is for ever"),
 ]
 Secret = Annotated[SecretStr, Field(max_length=200)]

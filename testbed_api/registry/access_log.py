@@ -7,14 +7,13 @@ from typing import Any, Self
 from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.clock import NS_PER_S
+from broker.clock import DAY_NS, NS_PER_S
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.rights import Entry
 from testbed_api.domain.audit import AuditContext, AuditEntry, Event
 from testbed_api.registry import audit_chain, tables
 from testbed_api.registry.base import Repository
 
-DAY_NS = 86_400 * NS_PER_S
 _CHUNK = 1_000
 GRACE_NS = 10 * NS_PER_S
 """A connection that was let in this lately may not be listed by the broker yet."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 import structlog
 
 from broker.batch import Long
-from broker.clock import NS_PER_S, Clock
+from broker.clock import DAY_S, HOUR_S, NS_PER_S, Clock
 from broker.errors import BedError, Unavailable
 from testbed_api.retention import fingerprint, restore_gaps
 from testbed_api.retention.deletions import Deletion, Deletions, Reason, StoredSpan
@@ -22,7 +22,6 @@ from testbed_api.stores.port import SeriesStore
 
 INTERVAL_S = 600.0
 """Time between two checks of all retentions."""
-HOUR_S, DAY_S = 3600, 86_400
 DAILY_FROM_S = 7 * DAY_S
 """Retention from which samples are deleted a day at a time, with one record; else an hour."""
 MAX_ROUNDS = 5

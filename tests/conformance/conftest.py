@@ -29,8 +29,9 @@ async def secure_broker(request, tmp_path) -> AsyncIterator[brokers.Broker]:
 
 
 @pytest.fixture(params=["nats", "mosquitto"])
-async def world(request, tmp_path) -> AsyncIterator[World]:
+async def world(request, tmp_path, tables) -> AsyncIterator[World]:
     """A broker with a registry behind it, as it is run."""
+    await tables.put_into(tmp_path)
     async with beds.opened(request.param, tmp_path) as bed:
         made = World(bed)
         await made.found()
@@ -38,5 +39,15 @@ async def world(request, tmp_path) -> AsyncIterator[World]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def where(request, tmp_path) -> Path | PostgresqlAddress:
+async def where(request, tmp_path, tables) -> Path | PostgresqlAddress:
+    """A database with the tables, each in its own."""
+    if request.param == "postgresql":
+        return await tables.database(request.getfixturevalue("postgresql"), tmp_path.name)
+    await tables.put_into(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request, tmp_path) -> Path | PostgresqlAddress:
+    """An empty database, in which the tables are to be made."""
     return registries.where(request, tmp_path)

@@ -28,8 +28,8 @@ from testbed_api.registry.registry import Registry
 RIG = StreamAddress("factory", "pump-rig", "rig")
 
 
-async def test_the_migrations_make_the_tables_that_the_queries_name(where):
-    async with open_engine(where) as engine, engine.connect() as connection:
+async def test_the_migrations_make_the_tables_that_the_queries_name(empty):
+    async with open_engine(empty) as engine, engine.connect() as connection:
 
         def differences(sync: object) -> list[object]:
             options = {"include_schemas": True, "compare_type": True}
@@ -39,9 +39,9 @@ async def test_the_migrations_make_the_tables_that_the_queries_name(where):
         assert await connection.run_sync(differences) == []
 
 
-async def test_two_processes_may_make_the_tables_at_once(where):
+async def test_two_processes_may_make_the_tables_at_once(empty):
     async def once() -> None:
-        async with open_engine(where) as engine:
+        async with open_engine(empty) as engine:
             assert await Registry(engine).organisations.all() == []
 
     async with asyncio.TaskGroup() as tasks:
@@ -106,12 +106,12 @@ async def test_a_credential_may_list_two_thousand_streams(where):
         assert [one.address for one in found] == [RIG]
 
 
-async def test_an_unknown_version_is_refused_and_left_as_it_is(where):
-    async with open_engine(where) as engine, engine.begin() as connection:
+async def test_an_unknown_version_is_refused_and_left_as_it_is(empty):
+    async with open_engine(empty) as engine, engine.begin() as connection:
         await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     for _ in range(2):
         with pytest.raises(Refused, match="has schema '9999', this version reads '0001'"):
-            async with open_engine(where):
+            async with open_engine(empty):
                 pass
 
 

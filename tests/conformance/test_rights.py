@@ -201,7 +201,7 @@ async def test_a_client_id_of_somebody_else_takes_neither_session_nor_connection
         keeping(ada, DATA) as inbox,
     ):
         await ada.ready()
-        standing = ada.standing
+        standing = ada.connection_number
         async with (
             world.opened("thief", client_id="granted", durable=True) as thief,
             keeping(thief, DATA) as stolen,
@@ -210,7 +210,7 @@ async def test_a_client_id_of_somebody_else_takes_neither_session_nor_connection
             await world.bed.api.publish(DATA, b"{}")
             async with asyncio.timeout(5):
                 inbox.ack(await anext(inbox))
-            assert ada.standing == standing
+            assert ada.connection_number == standing
             assert not len(stolen)
 
 

@@ -221,6 +221,7 @@ async def test_of_what_it_refuses_only_the_samples_themselves_are_left_out(influ
         assert await times(store) == [1, 5, 6, 7, 9]
 
 
+@pytest.mark.influxd
 async def test_what_was_stored_outlives_influxd_and_its_absence_is_told(tmp_path):
     with product.serve(tmp_path) as server:
         port = int(server.url.rpartition(":")[2])
@@ -256,7 +257,10 @@ def errors_of(branch):
     return {branch}.union(*(errors_of(subclass) for subclass in branch.__subclasses__()))
 
 
-@pytest.mark.parametrize("error", errors_of(httpx.RequestError) | {httpx.InvalidURL})
+REQUEST_ERRORS = errors_of(httpx.RequestError) | {httpx.InvalidURL}
+
+
+@pytest.mark.parametrize("error", sorted(REQUEST_ERRORS, key=lambda error: error.__name__))
 async def test_every_error_of_a_request_is_translated(error):
     async with httpx.AsyncClient(base_url="http://127.0.0.1:9") as http:
         with pytest.raises(BedError), influxdb_http.translated_errors(http):

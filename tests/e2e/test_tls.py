@@ -108,6 +108,7 @@ async def test_a_gateway_and_the_command_line_come_in_with_the_authoritys_file_a
                 rows = done.stdout.splitlines()
 
 
+@pytest.mark.influxd
 async def test_processes_of_their_own_have_tls_between_them_and_their_products(tmp_path):
     certificates = tmp_path / "pki"
     pki.init(certificates, (), CLOCK.now_ns())

@@ -26,6 +26,7 @@ from broker.clock import WallClock, ns_of
 from broker.errors import BedError
 from broker.messages import Health
 from broker.namespace import StreamAddress
+from broker.process import parent_death
 from broker.settings import BusSettings
 from gateway.spool import file, spool
 from simulators import ledger
@@ -82,6 +83,7 @@ class Process:
                 stderr=log,
                 env=self._environment,
                 start_new_session=True,
+                preexec_fn=parent_death.end_with_parent(os.getpid()),  # noqa: PLW1509 - as the broker's
             )
 
     def kill(self) -> None:

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from benchmarks import counting, meter
 from benchmarks import load as loads
@@ -19,6 +20,8 @@ from testbed_sdk.inputs import Received
 from tests.faults import rig as rigs
 from tests.faults.conftest import Record, Size
 from tests.faults.rig import CLOCK, Process, Rig
+
+pytestmark = pytest.mark.alone
 
 MIB = 1024**2
 MOST_RSS = {"gateway": 768 * MIB, "recorder": 1024 * MIB, "broker": 1024 * MIB}
@@ -85,6 +88,7 @@ async def overload(rig: Rig, streams: int) -> AsyncIterator[load_rigs.Rig]:
         yield chain
 
 
+@pytest.mark.influxd
 async def test_a_partner_who_sends_too_much_harms_no_other(
     tmp_path: Path, size: Size, seed: int, record: Record
 ) -> None:

@@ -85,6 +85,7 @@ async def test_a_server_whose_disk_is_full_waits_and_goes_on_by_itself(
     assert took_s <= BACK_S * size.within
 
 
+@pytest.mark.influxd
 async def test_a_store_whose_disk_was_full_has_all_after_its_restart(
     tmp_path: Path, size: Size, seed: int, record: Record
 ) -> None:

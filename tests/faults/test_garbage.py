@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pytest
 from pydantic import SecretStr
 
 from broker import api_client, codec, messages
@@ -99,6 +100,7 @@ async def _longest_lag_s(rig: Rig, until: asyncio.Event) -> float:
     return longest_s
 
 
+@pytest.mark.influxd
 async def test_garbage_is_buried_and_harms_nothing_beside_it(
     tmp_path: Path, size: Size, seed: int, record: Record
 ) -> None:

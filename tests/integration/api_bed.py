@@ -85,7 +85,8 @@ class Bed:
 
 
 @pytest.fixture
-async def bed(tmp_path) -> AsyncIterator[Bed]:
+async def bed(tmp_path, tables) -> AsyncIterator[Bed]:
+    await tables.put_into(tmp_path)
     nowhere = BusSettings(
         broker="mqtt://127.0.0.1:9", credential=SecretStr(Credential.make("api").text)
     )

@@ -22,6 +22,7 @@ from gateway.mapping.model import Mapping
 from gateway.samples import Lot, Samples, StreamSamples
 from tests import services
 from tests.services import certificates
+from tests.services.address_space import QuickServer
 from tests.services.certificates import Made
 
 URI = "urn:test:machine"
@@ -131,7 +132,7 @@ async def machine(
     secured: Secured | None = None,
 ) -> AsyncIterator[Machine]:
     """A server on loopback."""
-    server = Server(user_manager=secured)
+    server = Server(iserver=QuickServer(user_manager=secured))
     await server.init()
     url = f"opc.tcp://{services.LOOPBACK}:{port or services.free_port()}"
     server.set_endpoint(url)

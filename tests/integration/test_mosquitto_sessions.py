@@ -130,12 +130,12 @@ async def test_who_stands_through_an_absence_is_not_disturbed(registry, address,
         async with reconciling(registry, address, tmp_path):
             await bus.connection()
             (before,) = await noted(registry, 1)
-        ordinal = bus.standing
+        ordinal = bus.connection_number
         async with reconciling(registry, address, tmp_path):
             await unheard(registry)
             await CLOCK.sleep(0.5)
             assert await noted(registry, 1) == [before]
-        assert bus.standing == ordinal
+        assert bus.connection_number == ordinal
 
 
 async def test_who_came_while_nobody_listened_comes_again_once(registry, address, tmp_path):
@@ -151,7 +151,7 @@ async def test_who_came_while_nobody_listened_comes_again_once(registry, address
                 again = await bus.connection(after=ordinal)
             await noted(registry, 2, ended=1)
             await CLOCK.sleep(0.5)
-            assert bus.standing == again
+            assert bus.connection_number == again
 
 
 async def test_who_takes_over_a_connection_ends_the_session_of_the_other(

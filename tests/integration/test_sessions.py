@@ -15,7 +15,9 @@ HEARD = frozenset({f"tb1/live/{verb}/factory/pump-rig/rig" for verb in ("data", 
 
 
 def connect_request(connection):
-    return ConnectRequest("cora", "secret", "cora--1", connection)
+    return ConnectRequest(
+        principal="cora", secret="secret", client_id="cora--1", connection=connection
+    )
 
 
 @pytest.fixture

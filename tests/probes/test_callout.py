@@ -111,6 +111,7 @@ async def personal(live: Live) -> str:
     return str(made["credential"])
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(3_600)
 async def test_the_door_is_answered_in_time_under_the_reference_load(tmp_path, request):
     """A company's machine and the owner of all streams knock in turn, from CONNECT to CONNACK."""

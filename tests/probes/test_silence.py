@@ -101,7 +101,11 @@ async def _on_http(live: Live, guest: str) -> float:
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize(
     ("backend", "way"),
-    [("nats", "mqtt"), ("nats", "http"), ("mosquitto", "mqtt_mosquitto")],
+    [
+        ("nats", "mqtt"),
+        ("nats", "http"),
+        pytest.param("mosquitto", "mqtt_mosquitto", marks=pytest.mark.influxd),
+    ],
     indirect=["backend"],
 )
 async def test_who_is_revoked_hears_no_more(live, trials, keep, within, way):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import random
 import shutil
 import signal
@@ -16,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from broker.process import parent_death
+
 LOOPBACK = "127.0.0.1"
 _BELOW_EPHEMERAL = range(20_000, 32_768)
-_PORTS = itertools.cycle(random.sample(_BELOW_EPHEMERAL, len(_BELOW_EPHEMERAL)))
 READY_WITHIN_S = 30.0
 STOPPED_WITHIN_S = 10.0
 LOG_TAIL_CHARS = 4000
@@ -35,6 +37,27 @@ class Product:
     def log_tail(self) -> str:
         """The end of what the product wrote to its standard output and error."""
         return self.log.read_text(errors="replace")[-LOG_TAIL_CHARS:]
+
+
+def ports_of_worker(worker: str, count: int) -> Sequence[int]:
+    """The ports that one of `count` pytest-xdist workers may use: no other worker has one of them.
+
+    worker: its name, `gw0` and so on; empty where there are none, for all ports.
+    """
+    number = int(worker.removeprefix("gw") or 0)
+    return _BELOW_EPHEMERAL[number % count :: count]
+
+
+def _in_random_order(ports: Sequence[int]) -> Iterator[int]:
+    return itertools.cycle(random.sample(ports, len(ports)))
+
+
+_PORTS = _in_random_order(
+    ports_of_worker(
+        os.environ.get("PYTEST_XDIST_WORKER", ""),
+        int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")),
+    )
+)
 
 
 def found(command: str, *places: Path) -> str:
@@ -104,6 +127,7 @@ def running(
             user=user,
             cwd=folder,
             env=environment,
+            preexec_fn=parent_death.end_with_parent(os.getpid()),  # noqa: PLW1509 - as the broker's
         )
     product = Product(name, process, log)
     try:

@@ -28,9 +28,13 @@ class Postgresql:
     port: int
     product: services.Product
 
-    def new_database(self, name: str) -> str:
-        """Make an empty database; its address as TESTBED_REGISTRY wants it."""
-        told = [_command("createdb"), "-h", self.host, "-p", str(self.port), "-U", USER, name]
+    def new_database(self, name: str, *, template: str = "template0") -> str:
+        """Make a database; its address as TESTBED_REGISTRY wants it.
+
+        template: what it is a copy of, to which nobody may be connected; by default it is empty.
+        """
+        told = [_command("createdb"), "-h", self.host, "-p", str(self.port), "-U", USER]
+        told += ["--template", template, name]
         subprocess.run(told, check=True, env=os.environ | {"PGPASSWORD": PASSWORD})
         return f"postgresql://{USER}@{self.host}:{self.port}/{name}"
 

@@ -6,7 +6,6 @@ its payload has a time stamp, and ignored otherwise.
 """
 
 import asyncio
-import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,8 +15,9 @@ import structlog
 from broker.batch import Gap
 from broker.bus.inbox import Inbox, Message
 from broker.bus.mqtt_connection import Connection, Login
-from broker.clock import NS_PER_S, Clock
-from broker.errors import BedError, first_of
+from broker.clock import NS_PER_S, Backoff, Clock
+from broker.errors import BedError
+from broker.process import tasks as process_tasks
 from broker.settings import BusSettings
 from gateway.links.counts import UNFIT_ALARM_NS, LinkCounts
 from gateway.links.mqtt import payloads
@@ -75,12 +75,13 @@ class MqttLink:
 
     async def run(self) -> None:
         """Read the broker until cancelled; reconnects after every break."""
-        pause_s = FIRST_PAUSE_S
+        backoff = Backoff(self._clock, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S)
         while True:
             reason, connected = await self._connect_and_read()
             self._sink.alarm("server", f"{self._broker.url} is not read: {reason}")
-            pause_s = FIRST_PAUSE_S if connected else min(pause_s * 2, LONGEST_PAUSE_S)
-            await self._clock.sleep(random.uniform(0, pause_s))  # noqa: S311 - no secret
+            if connected:
+                backoff.reset()
+            await backoff.pause()
 
     async def _connect_and_read(self) -> tuple[str, bool]:
         """Connect and read until the connection ends: (the reason, whether it was open)."""
@@ -107,10 +108,7 @@ class MqttLink:
         except BedError as exc:
             return exc.message, connected
         except ExceptionGroup as group:
-            refused, bugs = group.split(BedError)
-            if bugs is not None or refused is None:
-                raise
-            return first_of(refused).message, connected
+            return process_tasks.first_failure(group).message, connected
         else:
             return reason, connected
         finally:

@@ -7,7 +7,6 @@ first sample ends a gap.  Source: OPC UA Part 4, 5.13 (MonitoredItem) and 5.14
 """
 
 import asyncio
-import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +14,7 @@ import structlog
 from asyncua import Client, ua
 from asyncua.ua.uaerrors import UaError
 
-from broker.clock import Clock
+from broker.clock import Backoff, Clock
 from broker.errors import BedError, Refused
 from gateway.links.counts import LinkCounts
 from gateway.links.opcua.delivery import NotificationDelivery
@@ -66,7 +65,8 @@ class OpcUaLink:
 
     async def run(self) -> None:
         """Read the server until cancelled; reconnects after every break."""
-        pause_s, url = FIRST_PAUSE_S, self._mapping.server.url
+        url = self._mapping.server.url
+        backoff = Backoff(self._clock, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S)
         while True:
             since_s = asyncio.get_running_loop().time()
             try:
@@ -82,9 +82,8 @@ class OpcUaLink:
                 self._sink.alarm("server", f"{url} is not read: {_reasons(exc)}")
             lasted_s = asyncio.get_running_loop().time() - since_s
             if lasted_s > STEADY_S + self._mapping.server.timeout_s * 3:
-                pause_s = FIRST_PAUSE_S
-            await self._clock.sleep(random.uniform(0, pause_s))  # noqa: S311
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+                backoff.reset()
+            await backoff.pause()
 
     async def _read(self, client: Client) -> None:
         """Subscribe to all nodes and deliver their samples until the connection breaks."""

@@ -20,14 +20,14 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from broker.clock import NS_PER_S
+from broker.clock import DAY_S, NS_PER_S
 from broker.errors import Refused, Unavailable
 from gateway.links.opcua import certificate_trust
 from gateway.links.opcua.certificate_trust import TrustedCertificates
 
 VALID_DAYS = 5 * 365
 """Validity of the gateway's own certificate: long, as people renew it and trust it by hand."""
-SOON_S = 30 * 86_400
+SOON_S = 30 * DAY_S
 """`check` warns so long before the gateway's own certificate ends."""
 _READABLE_BY_OTHERS = 0o077
 

@@ -21,7 +21,7 @@ LINES = "application/x-ndjson"
     openapi_extra=asks(Action.OPERATE),
     summary="Registry and ledger, as of one moment",
     response_class=StreamingResponse,
-    responses=openapi_examples.answer('{"v":1,"schema":"0001","taken":"…"}\n…\n', LINES),
+    responses=openapi_examples.text('{"v":1,"schema":"0001","taken":"…"}\n…\n', LINES),
 )
 async def tables(dumper: DumperDep, caller: CallerDep) -> StreamingResponse:
     """For who operates the testbed: `testbed backup` asks for this first, then for the samples.
@@ -37,7 +37,7 @@ async def tables(dumper: DumperDep, caller: CallerDep) -> StreamingResponse:
     openapi_extra=asks(Action.OPERATE),
     summary="All samples of a stream in a space",
     response_class=StreamingResponse,
-    responses=openapi_examples.answer('{"spec":1}\n{"t0":"…","dt":[0],…}\n…\n', LINES),
+    responses=openapi_examples.text('{"spec":1}\n{"t0":"…","dt":[0],…}\n…\n', LINES),
 )
 async def samples(
     space: Space, address: OfStream, dumper: DumperDep, reads: ReadsDep, caller: CallerDep

@@ -1,13 +1,19 @@
 """Routes: the credentials of an organisation's machines; and what one's own holds."""
 
-from typing import Any
-
 from fastapi import APIRouter, Response
 
-from broker.clock import Clock, text_of
+from broker.clock import Clock
 from broker.errors import Unknown
 from broker.namespace import EquipmentAddress
-from broker.rights import Action, Entry, Principal, PrincipalKind, Scope, Span
+from broker.responses.credentials import (
+    MeResponse,
+    NewPrincipalResponse,
+    NewTokenResponse,
+    PrincipalResponse,
+    PrincipalsResponse,
+    TokensResponse,
+)
+from broker.rights import Action, Principal, PrincipalKind, Scope, Span
 from testbed_api.actions.caller import Caller
 from testbed_api.actions.tokens import end
 from testbed_api.domain import organisations
@@ -15,7 +21,7 @@ from testbed_api.domain import tokens as domain_tokens
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import ClockDep, ConnectionsDep, RegistryDep, TokenActionsDep
-from testbed_api.http.documents import token_document
+from testbed_api.http.documents import token_response
 from testbed_api.http.schemas import CredentialForm, Id, Number, TokenForm
 from testbed_api.registry.registry import Registry
 
@@ -27,7 +33,7 @@ router = APIRouter(tags=["credentials"])
     openapi_extra=asks(Action.ISSUE),
     status_code=201,
     summary="Make a credential for a machine: it is shown this once",
-    responses=openapi_examples.answer(openapi_examples.ISSUED, status=201)
+    responses=openapi_examples.answer(NewPrincipalResponse, status=201)
     | openapi_examples.problems(409),
 )
 async def add_credential(
@@ -37,7 +43,7 @@ async def add_credential(
     connections: ConnectionsDep,
     context: ContextDep,
     caller: CallerDep,
-) -> dict[str, Any]:
+) -> NewPrincipalResponse:
     """For owners, engineers and developers, for their own organisation.
 
     It holds exactly the streams that are listed, whether they are registered yet or not. What it
@@ -58,20 +64,22 @@ async def add_credential(
         await change.principals.add(made, caller.id)
         await change.tokens.add(token)
     await connections.announce(made.id)
-    return {"credential": credential.text} | held(made)
+    principal = PrincipalResponse.from_principal(made)
+    return NewPrincipalResponse.extending(principal, credential=credential.text)
 
 
 @router.get(
     "/credentials",
     openapi_extra=asks(Action.ISSUE),
     summary="The machines of your organisation, without their secrets",
-    responses=openapi_examples.answer({"items": [openapi_examples.HELD]}),
+    responses=openapi_examples.answer(PrincipalsResponse),
 )
-async def credentials(registry: RegistryDep, caller: CallerDep) -> dict[str, Any]:
+async def credentials(registry: RegistryDep, caller: CallerDep) -> PrincipalsResponse:
     """For owners, engineers and developers."""
     caller.must(Action.ISSUE, caller.organisation)
-    found = await registry.principals.in_organisation(caller.organisation, caller.at_ns)
-    return {"items": [held(one) for one in found if one.kind is PrincipalKind.MACHINE]}
+    principals = await registry.principals.in_organisation(caller.organisation, caller.at_ns)
+    machines = [each for each in principals if each.kind is PrincipalKind.MACHINE]
+    return PrincipalsResponse(items=list(map(PrincipalResponse.from_principal, machines)))
 
 
 @router.delete(
@@ -110,7 +118,7 @@ async def remove_credential(
     openapi_extra=asks(Action.ISSUE),
     status_code=201,
     summary="Make one more token for a machine, to change over to: it is shown this once",
-    responses=openapi_examples.answer(openapi_examples.TOKEN_ISSUED, status=201),
+    responses=openapi_examples.answer(NewTokenResponse, status=201),
 )
 async def add_machines_token(
     principal: Id,
@@ -120,7 +128,7 @@ async def add_machines_token(
     clock: ClockDep,
     context: ContextDep,
     caller: CallerDep,
-) -> dict[str, Any]:
+) -> NewTokenResponse:
     """It holds what the machine's first one holds: no roles."""
     caller.must(Action.ISSUE, caller.organisation)
     machine = await _machine(registry, caller, principal, clock)
@@ -132,26 +140,23 @@ async def add_machines_token(
         lasting_s=form.expires_in_s,
         roles=form.roles,
     )
-    return {"credential": credential.text} | token_document(token)
+    return NewTokenResponse.extending(token_response(token), credential=credential.text)
 
 
 @router.get(
     "/credentials/{principal}/tokens",
     openapi_extra=asks(Action.ISSUE),
     summary="The tokens of a machine, with their last use",
-    responses=openapi_examples.answer({"items": [openapi_examples.TOKEN]}),
+    responses=openapi_examples.answer(TokensResponse),
 )
 async def machines_tokens(
     principal: Id, registry: RegistryDep, clock: ClockDep, caller: CallerDep
-) -> dict[str, Any]:
+) -> TokensResponse:
     """Without their secrets, which nobody has but the machine."""
     caller.must(Action.ISSUE, caller.organisation)
     await _machine(registry, caller, principal, clock)
-    return {
-        "items": [
-            token_document(one) for one in await registry.tokens.valid(principal, caller.at_ns)
-        ]
-    }
+    tokens = await registry.tokens.valid(principal, caller.at_ns)
+    return TokensResponse(items=list(map(token_response, tokens)))
 
 
 @router.delete(
@@ -180,34 +185,18 @@ async def remove_machines_token(
     "/me",
     openapi_extra=asks(Action.ENTER),
     summary="What your credential holds",
-    responses=openapi_examples.answer(openapi_examples.ME),
+    responses=openapi_examples.answer(MeResponse),
 )
-async def me(caller: CallerDep) -> dict[str, Any]:
+async def me(caller: CallerDep) -> MeResponse:
     """Who you are here: `roles` are those that this token leaves you, all of them where the token
     names none itself.
     """
     caller.must(Action.ENTER)
-    token = token_document(caller.token)
-    return held(caller.principal) | {"expires": token["expires"], "token": token}
-
-
-def held(one: Principal) -> dict[str, Any]:
-    """What a person or a machine is."""
-    until_ns = one.span.until_ns
-    return {
-        "principal": one.id,
-        "kind": one.kind,
-        "organisation": one.organisation,
-        "roles": sorted(one.roles),
-        "reads": _listed(one.scope.reads),
-        "writes": _listed(one.scope.writes),
-        "equipment": None if one.scope.equipment is None else str(one.scope.equipment),
-        "expires": None if until_ns is None else text_of(until_ns),
-    }
-
-
-def _listed(entries: frozenset[Entry]) -> list[dict[str, str]]:
-    return [{"space": one.space, "stream": str(one.address)} for one in sorted(entries)]
+    token = token_response(caller.token)
+    principal = PrincipalResponse.from_principal(caller.principal)
+    return MeResponse.extending(
+        principal.model_copy(update={"expires": token.expires}), token=token
+    )
 
 
 async def _machine(registry: Registry, caller: Caller, principal: str, clock: Clock) -> Principal:

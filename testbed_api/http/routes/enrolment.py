@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import binascii
-from typing import Annotated, Any
+from typing import Annotated
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -14,6 +14,12 @@ from broker import enrolment
 from broker.clock import text_of
 from broker.errors import Invalid, Refused, Taken, Unknown
 from broker.namespace import EquipmentAddress
+from broker.responses.enrolment import (
+    EnrolmentCodeResponse,
+    GatewayResponse,
+    GatewaysResponse,
+    NewGatewayResponse,
+)
 from broker.rights import Action, Scope, Span
 from testbed_api.domain import enrolment as enrolling
 from testbed_api.domain import organisations, tokens
@@ -30,7 +36,6 @@ from testbed_api.registry.registry import Registry
 router = APIRouter(tags=["gateways"])
 
 _GATEWAY = "/equipment/{organisation}/{equipment}/gateway"
-_FINGERPRINT = "9F86:D081:884C:7D65:9A2F:EAA0:C55A:D015"
 _KEY_BYTES, _SIGNATURE_BYTES = 32, 64
 
 
@@ -60,10 +65,7 @@ class ClaimForm(Form):
     openapi_extra=asks(Action.SHARE),
     status_code=201,
     summary="Make a one-time code for the gateway of an equipment: it is shown this once",
-    responses=openapi_examples.answer(
-        {"code": "K7QX2-9MWRT-HCV4N-PD8YB", "expires": "2026-11-23T13:00:00.000000000Z"},
-        status=201,
-    )
+    responses=openapi_examples.answer(EnrolmentCodeResponse, status=201)
     | openapi_examples.problems(409),
 )
 async def add_code(
@@ -72,18 +74,18 @@ async def add_code(
     clock: ClockDep,
     context: ContextDep,
     caller: CallerDep,
-) -> dict[str, Any]:
+) -> EnrolmentCodeResponse:
     """For owners and engineers of its organisation. It counts for an hour, and for one gateway.
 
     A former code that nobody used counts no more. The equipment need not be registered yet.
     """
     caller.must(Action.SHARE, address)
     now_ns = clock.now_ns()
-    code, kept = enrolling.issued(address, caller.id, now_ns)
+    code, issued = enrolling.issued(address, caller.id, now_ns)
     async with registry.change(context, clock) as change:
         await _must_have_none(change, address, now_ns)
-        await change.enrolments.add(kept)
-    return {"code": code, "expires": text_of(kept.span.until_ns or now_ns)}
+        await change.enrolments.add(issued)
+    return EnrolmentCodeResponse(code=code, expires=text_of(issued.span.until_ns or now_ns))
 
 
 @router.post(
@@ -91,15 +93,7 @@ async def add_code(
     openapi_extra=asks(None),
     status_code=201,
     summary="Enrol a gateway: its credential is shown this once",
-    responses=openapi_examples.answer(
-        {
-            "credential": "gateway-5f0c9a1b2c3d.pK0v…",
-            "principal": "gateway-5f0c9a1b2c3d",
-            "equipment": "factory/pump-rig",
-            "fingerprint": _FINGERPRINT,
-        },
-        status=201,
-    )
+    responses=openapi_examples.answer(NewGatewayResponse, status=201)
     | openapi_examples.problems(409, 429),
 )
 async def enrol(
@@ -109,7 +103,7 @@ async def enrol(
     connections: ConnectionsDep,
     attempts: SignInAttemptsDep,
     request: Request,
-) -> dict[str, Any]:
+) -> NewGatewayResponse:
     """With a code instead of a credential. What is got holds the streams of that equipment alone.
 
     The same key may show the same code again within its hour, if the answer was lost: the
@@ -136,51 +130,43 @@ async def enrol(
     if before.principal is not None:
         await connections.disconnect(before.principal)
     await connections.announce(token.principal)
-    return {
-        "credential": credential,
-        "principal": used.principal,
-        "equipment": str(used.equipment),
-        "fingerprint": used.fingerprint,
-    }
+    return NewGatewayResponse(
+        credential=credential,
+        principal=token.principal,
+        equipment=str(used.equipment),
+        fingerprint=enrolment.fingerprint(public_key),
+    )
 
 
 @router.get(
     _GATEWAY,
     openapi_extra=asks(Action.WATCH),
     summary="The gateway of an equipment",
-    responses=openapi_examples.answer(
-        {
-            "items": [
-                {
-                    "principal": "gateway-5f0c9a1b2c3d",
-                    "since": "2026-11-23T12:00:00.000000000Z",
-                    "fingerprint": _FINGERPRINT,
-                    "code_made_by": "fay",
-                }
-            ]
-        }
-    ),
+    responses=openapi_examples.answer(GatewaysResponse),
 )
-async def gateway(address: OfEquipment, registry: RegistryDep, caller: CallerDep) -> dict[str, Any]:
+async def gateway(
+    address: OfEquipment, registry: RegistryDep, caller: CallerDep
+) -> GatewaysResponse:
     """For the people of its organisation; empty if none is let in. Its fingerprint is the one that
     `testbed gateway enrol` printed on the machine.
     """
     caller.must(Action.WATCH, address)
-    enrolled = {one.principal: one for one in await registry.enrolments.history(address)}
-    here = await registry.principals.in_organisation(address.organisation, caller.at_ns)
+    history = await registry.enrolments.history(address)
+    enrolments = {each.principal: each for each in history}
+    principals = await registry.principals.in_organisation(address.organisation, caller.at_ns)
     items = []
-    for one in here:
-        if one.scope.equipment == address:
-            by = enrolled.get(one.id)
+    for principal in principals:
+        if principal.scope.equipment == address:
+            used = enrolments.get(principal.id)
             items.append(
-                {
-                    "principal": one.id,
-                    "since": text_of(one.span.from_ns),
-                    "fingerprint": by.fingerprint if by else None,
-                    "code_made_by": by.by if by else None,
-                }
+                GatewayResponse(
+                    principal=principal.id,
+                    since=text_of(principal.span.from_ns),
+                    fingerprint=used.fingerprint if used else None,
+                    code_made_by=used.by if used else None,
+                )
             )
-    return {"items": items}
+    return GatewaysResponse(items=items)
 
 
 @router.delete(

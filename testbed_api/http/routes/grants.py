@@ -1,12 +1,13 @@
 """Routes: grants, from a company's request to an owner's answer and their end."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from broker.clock import Clock, text_of
+from broker.responses.grants import GrantPage, GrantResponse, GrantsResponse, GrantState
 from broker.rights import Action
 from testbed_api.actions.grants import GrantActions, SpanProposal
 from testbed_api.domain import grants as domain_grants
@@ -63,7 +64,7 @@ class ReasonForm(Form):
     openapi_extra=asks(Action.SHARE),
     status_code=201,
     summary="Grant streams to a company unasked",
-    responses=openapi_examples.answer({"items": [openapi_examples.GRANT]}, status=201),
+    responses=openapi_examples.answer(GrantsResponse, status=201),
 )
 async def add_grants(
     form: GrantForm,
@@ -71,7 +72,7 @@ async def add_grants(
     clock: ClockDep,
     context: ContextDep,
     caller: CallerDep,
-) -> dict[str, Any]:
+) -> GrantsResponse:
     """For owners and engineers, of streams of their organisation; a grant each.
 
     Its owners and developers may read them, and its machines that list them, until then.
@@ -86,7 +87,7 @@ async def add_grants(
         lasting_s=form.expires_in_s,
     )
     now_ns = clock.now_ns()
-    return {"items": [grant_document(each, now_ns) for each in given]}
+    return GrantsResponse(items=[grant_response(each, now_ns) for each in given])
 
 
 @router.post(
@@ -94,9 +95,7 @@ async def add_grants(
     openapi_extra=asks(Action.ASK),
     status_code=201,
     summary="Ask for streams of an equipment that you see",
-    responses=openapi_examples.answer(
-        {"items": [openapi_examples.GRANT | {"state": "asked"}]}, status=201
-    ),
+    responses=openapi_examples.answer(GrantsResponse, status=201),
 )
 async def add_requests(
     form: RequestForm,
@@ -104,7 +103,7 @@ async def add_requests(
     clock: ClockDep,
     context: ContextDep,
     caller: CallerDep,
-) -> dict[str, Any]:
+) -> GrantsResponse:
     """For owners and developers of a company; a grant each, asked for until its owner answers.
 
     Nobody reads anything before. What you do not see answers as missing.
@@ -114,14 +113,14 @@ async def add_requests(
         context, caller, entries, purpose=form.purpose, proposal=form.proposal()
     )
     now_ns = clock.now_ns()
-    return {"items": [grant_document(each, now_ns) for each in requests]}
+    return GrantsResponse(items=[grant_response(each, now_ns) for each in requests])
 
 
 @router.get(
     "/grants",
     openapi_extra=asks(Action.WATCH),
     summary="The grants that your organisation gave and got, and what is asked for",
-    responses=openapi_examples.answer(openapi_examples.page(openapi_examples.GRANT, 5)),
+    responses=openapi_examples.answer(GrantPage),
 )
 async def grants(
     asked: Annotated[Numbered, Query()],
@@ -129,7 +128,7 @@ async def grants(
     grants: GrantActionsDep,
     clock: ClockDep,
     caller: CallerDep,
-) -> dict[str, Any]:
+) -> GrantPage:
     """For its members, also those that have ended; each with a sentence that says what it means.
 
     A page, in the order of asking; `next` goes on behind it and is null on the last.
@@ -138,30 +137,30 @@ async def grants(
     caller.must(Action.WATCH, mine)
     rows = await registry.grants.page(mine, asked.cursor, asked.limit + 1)
     page, more = rows[: asked.limit], len(rows) > asked.limit
-    items = await _documents(grants, page, clock)
-    return {"items": items, "next": page[-1].id if more else None}
+    items = await _responses(grants, page, clock)
+    return GrantPage(items=items, next=page[-1].id if more else None)
 
 
 @router.get(
     "/grants/{number}",
     openapi_extra=asks(Action.WATCH),
     summary="One grant, in a sentence",
-    responses=openapi_examples.answer(openapi_examples.GRANT),
+    responses=openapi_examples.answer(GrantResponse),
 )
 async def grant(
     number: Number, grants: GrantActionsDep, clock: ClockDep, caller: CallerDep
-) -> dict[str, Any]:
+) -> GrantResponse:
     """For the people of its owner and of its company."""
     grant = await grants.find(caller, number)
     caller.must(Action.WATCH, caller.organisation)
-    return await _document(grants, grant, clock)
+    return await _response(grants, grant, clock)
 
 
 @router.post(
     "/grants/{number}/approval",
     openapi_extra=asks(Action.SHARE),
     summary="Grant what is asked for, or less of it",
-    responses=openapi_examples.answer(openapi_examples.GRANT) | openapi_examples.problems(409),
+    responses=openapi_examples.answer(GrantResponse) | openapi_examples.problems(409),
 )
 async def approve_grant(
     number: Number,
@@ -170,12 +169,12 @@ async def approve_grant(
     clock: ClockDep,
     context: ContextDep,
     caller: CallerDep,
-) -> dict[str, Any]:
+) -> GrantResponse:
     """For owners and engineers of its owner. The span that was asked for, or a shorter one.
 
     Fewer streams are granted by refusing the others: each stream is a grant of its own.
     """
-    return await _document(
+    return await _response(
         grants, await grants.approve(context, caller, number, form.proposal()), clock
     )
 
@@ -184,7 +183,7 @@ async def approve_grant(
     "/grants/{number}/refusal",
     openapi_extra=asks(Action.SHARE),
     summary="Refuse what is asked for, with a reason",
-    responses=openapi_examples.answer(openapi_examples.GRANT | {"state": "refused"})
+    responses=openapi_examples.answer(GrantResponse, state="refused")
     | openapi_examples.problems(409),
 )
 async def refuse_grant(
@@ -194,23 +193,23 @@ async def refuse_grant(
     clock: ClockDep,
     context: ContextDep,
     caller: CallerDep,
-) -> dict[str, Any]:
+) -> GrantResponse:
     """For owners and engineers of its owner. The company reads the reason."""
-    return await _document(grants, await grants.refuse(context, caller, number, form.reason), clock)
+    return await _response(grants, await grants.refuse(context, caller, number, form.reason), clock)
 
 
 @router.post(
     "/grants/{number}/withdrawal",
     openapi_extra=asks(Action.WITHDRAW),
     summary="Give a grant back, or take back what you asked for",
-    responses=openapi_examples.answer(openapi_examples.GRANT | {"state": "withdrawn"})
+    responses=openapi_examples.answer(GrantResponse, state="withdrawn")
     | openapi_examples.problems(409),
 )
 async def withdraw_grant(
     number: Number, grants: GrantActionsDep, clock: ClockDep, context: ContextDep, caller: CallerDep
-) -> dict[str, Any]:
+) -> GrantResponse:
     """For owners and developers of its company. Connections that read under it end at once."""
-    return await _document(grants, await grants.withdraw(context, caller, number), clock)
+    return await _response(grants, await grants.withdraw(context, caller, number), clock)
 
 
 @router.delete(
@@ -228,34 +227,34 @@ async def revoke_grant(
     return Response(status_code=204)
 
 
-async def _document(grants: GrantActions, grant: GrantRequest, clock: Clock) -> dict[str, Any]:
-    (document,) = await _documents(grants, [grant], clock)
-    return document
+async def _response(grants: GrantActions, grant: GrantRequest, clock: Clock) -> GrantResponse:
+    (response,) = await _responses(grants, [grant], clock)
+    return response
 
 
-async def _documents(
-    grants: GrantActions, found: Sequence[GrantRequest], clock: Clock
-) -> list[dict[str, Any]]:
-    """Grants as JSON, paused ones as such."""
-    paused, now_ns = await grants.paused(found), clock.now_ns()
-    return [grant_document(each, now_ns, paused=each.id in paused) for each in found]
+async def _responses(
+    grants: GrantActions, requests: Sequence[GrantRequest], clock: Clock
+) -> list[GrantResponse]:
+    """The answers about grants, each with whether it is paused now."""
+    paused, now_ns = await grants.paused(requests), clock.now_ns()
+    return [grant_response(each, now_ns, paused=each.id in paused) for each in requests]
 
 
-def grant_document(grant: GrantRequest, now_ns: int, *, paused: bool = False) -> dict[str, Any]:
-    """A grant as JSON, with a sentence that says what it means."""
+def grant_response(grant: GrantRequest, now_ns: int, *, paused: bool = False) -> GrantResponse:
+    """The answer about one grant, with a sentence that says what it means."""
     span = grant.wanted if grant.grant is None else grant.grant.span
-    return {
-        "id": grant.id,
-        "company": grant.company,
-        "space": grant.entry.space,
-        "stream": str(grant.entry.address),
-        "purpose": grant.purpose,
-        "state": grant.state,
-        "from": text_of(span.from_ns) if span.from_ns else None,
-        "until": None if span.until_ns is None else text_of(span.until_ns),
-        "asked_by": grant.asked_by,
-        "decided_by": grant.decided_by,
-        "reason": grant.reason,
-        "paused": paused,
-        "sentence": domain_grants.sentence(grant, now_ns, paused=paused),
-    }
+    return GrantResponse(
+        id=grant.id,
+        company=grant.company,
+        space=grant.entry.space,
+        stream=str(grant.entry.address),
+        purpose=grant.purpose,
+        state=GrantState(grant.state),
+        from_=text_of(span.from_ns) if span.from_ns else None,
+        until=None if span.until_ns is None else text_of(span.until_ns),
+        asked_by=grant.asked_by,
+        decided_by=grant.decided_by,
+        reason=grant.reason,
+        paused=paused,
+        sentence=domain_grants.sentence(grant, now_ns, paused=paused),
+    )

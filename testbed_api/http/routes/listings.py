@@ -1,14 +1,20 @@
 """Routes: listings, by which an equipment exists for others, with an example to look at."""
 
-from typing import Annotated, Any, Self
+from collections.abc import AsyncIterator
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field, model_validator
 
-from broker.clock import text_of
 from broker.errors import Unknown
 from broker.namespace import EquipmentAddress, StreamAddress
+from broker.responses.grants import (
+    ListedStreamResponse,
+    ListingPage,
+    ListingResponse,
+    SampleResponse,
+)
 from broker.rights import Action, Sample
 from testbed_api.actions.caller import Caller
 from testbed_api.domain.grants import MOST_TERMS, Offer
@@ -23,7 +29,7 @@ from testbed_api.http.dependencies import (
     RegistryDep,
     StoreDep,
 )
-from testbed_api.http.documents import equipment_document
+from testbed_api.http.documents import equipment_response
 from testbed_api.http.history_format import ReadMeter, as_csv, as_json, counted
 from testbed_api.http.schemas import (
     EntryForm,
@@ -43,19 +49,6 @@ from testbed_api.stores.port import Window
 router = APIRouter(tags=["sharing"])
 
 _ONE = "/equipment/{organisation}/{equipment}"
-_SAMPLE = {
-    "space": "live",
-    "stream": "factory/pump-rig/rig",
-    "from": "2026-11-23T12:00:00.000000000Z",
-    "to": "2026-11-23T12:10:00.000000000Z",
-}
-_LISTING = openapi_examples.EQUIPMENT | {
-    "listed_to": ["company"],
-    "everybody": False,
-    "terms": "no publication without asking",
-    "streams": [{"stream": "factory/pump-rig/rig", "signals": {"Pressure": "bar"}}],
-    "sample": _SAMPLE,
-}
 
 
 class SampleForm(EntryForm):
@@ -100,7 +93,8 @@ class Formatted(Form):
     _ONE + "/listing",
     openapi_extra=asks(Action.SHARE),
     summary="List an equipment to organisations, or to everybody",
-    responses=openapi_examples.answer(_LISTING),
+    response_model_exclude_unset=True,
+    responses=openapi_examples.answer(ListingResponse),
 )
 async def put_listing(
     address: OfEquipment,
@@ -109,7 +103,7 @@ async def put_listing(
     registry: RegistryDep,
     context: ContextDep,
     caller: CallerDep,
-) -> dict[str, Any]:
+) -> ListingResponse:
     """For owners and engineers of its organisation. It takes the place of the former listing.
 
     They see name, description, site, terms and the specs of its streams; of its samples they read
@@ -123,7 +117,7 @@ async def put_listing(
         terms=form.terms,
         sample=None if form.sample is None else form.sample.sample(),
     )
-    return await _document(registry, caller, address, offer)
+    return await _response(registry, caller, address, offer)
 
 
 @router.delete(
@@ -144,36 +138,38 @@ async def end_listing(
     _ONE + "/listing",
     openapi_extra=asks(Action.SEE),
     summary="How an equipment is listed",
-    responses=openapi_examples.answer(_LISTING),
+    response_model_exclude_unset=True,
+    responses=openapi_examples.answer(ListingResponse),
 )
 async def listing(
     address: OfEquipment, listings: ListingActionsDep, registry: RegistryDep, caller: CallerDep
-) -> dict[str, Any]:
+) -> ListingResponse:
     """For whoever sees it; to whom it is listed, for its own organisation alone."""
     offer = await listings.find(caller, address)
-    return await _document(registry, caller, address, offer)
+    return await _response(registry, caller, address, offer)
 
 
 @router.get(
     "/listings",
     openapi_extra=asks(Action.SEE),
     summary="What is listed to you",
-    responses=openapi_examples.answer(openapi_examples.page(_LISTING, "factory/pump-rig")),
+    response_model_exclude_unset=True,
+    responses=openapi_examples.answer(ListingPage),
 )
 async def listings(
     asked: Annotated[Paged, Query()], registry: RegistryDep, caller: CallerDep
-) -> dict[str, Any]:
+) -> ListingPage:
     """A page of other organisations' equipment, by address; `next` goes on behind it."""
     mine = caller.organisation
-    listed = sorted(one for one in caller.visible.equipment if one.organisation != mine)
+    listed = sorted(each for each in caller.visible.equipment if each.organisation != mine)
     after = None if asked.cursor is None else EquipmentAddress.parse(asked.cursor)
-    behind = [one for one in listed if after is None or one > after]
-    page = behind[: asked.limit]
+    rest = [address for address in listed if after is None or address > after]
+    page, more = rest[: asked.limit], len(rest) > asked.limit
     items = [
-        await _document(registry, caller, one, await registry.listings.find(one, caller.at_ns))
-        for one in page
+        await _response(registry, caller, each, await registry.listings.find(each, caller.at_ns))
+        for each in page
     ]
-    return {"items": items, "next": str(page[-1]) if len(behind) > asked.limit else None}
+    return ListingPage(items=items, next=str(page[-1]) if more else None)
 
 
 @router.get(
@@ -181,7 +177,7 @@ async def listings(
     openapi_extra=asks(Action.SAMPLE),
     summary="The example that an equipment is listed with",
     response_class=StreamingResponse,
-    responses=openapi_examples.answer(openapi_examples.HISTORY),
+    responses=openapi_examples.history(),
 )
 async def sample(
     address: OfEquipment,
@@ -201,13 +197,14 @@ async def sample(
     if offer is None or offer.listing.sample is None:
         raise Unknown(f"there is no sample of {address}")
     caller.must(Action.SAMPLE, address)
-    one = offer.listing.sample
-    spec = await registry.streams.get(one.entry.address)
-    window = Window(one.entry.space, spec, spec.names, one.from_ns, one.to_ns)
-    gaps = await ledger.gaps(one.entry.space, one.entry.address, one.from_ns, one.to_ns)
+    sample = offer.listing.sample
+    entry, from_ns, to_ns = sample.entry, sample.from_ns, sample.to_ns
+    spec = await registry.streams.get(entry.address)
+    window = Window(entry.space, spec, spec.names, from_ns, to_ns)
+    gaps = await ledger.gaps(entry.space, entry.address, from_ns, to_ns)
     quotas.reading(caller.organisation, clock.now_ns())
-    context.entry.facts |= _sample(one)
-    await reads.note(caller.id, one.entry, "sample")
+    context.entry.facts |= SampleResponse.from_sample(sample).model_dump(by_alias=True)
+    await reads.note(caller.id, entry, "sample")
     meter = ReadMeter(
         organisation=caller.organisation, quotas=quotas, clock=clock, facts=context.entry.facts
     )
@@ -217,37 +214,33 @@ async def sample(
     return Streamed(chunks, media_type="text/csv; charset=utf-8" if csv else "application/json")
 
 
-async def _document(
+async def _response(
     registry: Registry, caller: Caller, address: EquipmentAddress, offer: Offer | None
-) -> dict[str, Any]:
-    """An equipment with its streams, as it is listed."""
-    told = equipment_document(await registry.equipment.get(address))
-    streams = [one async for one in _streams(registry, address)]
-    told |= {"everybody": False, "terms": "", "sample": None, "streams": streams}
-    if offer is not None:
-        shown = offer.listing.sample
-        told |= {"terms": offer.terms, "sample": None if shown is None else _sample(shown)}
-        told["everybody"] = offer.listing.organisations is None
+) -> ListingResponse:
+    """An equipment with its streams, as it is listed; to whom, for its own organisation alone."""
+    listing = None if offer is None else offer.listing
+    sample = None if listing is None else listing.sample
+    own: dict[str, list[str]] = {}
     if address.organisation == caller.organisation:
-        told["listed_to"] = sorted(offer.listing.organisations or ()) if offer else []
-    return told
+        own["listed_to"] = [] if listing is None else sorted(listing.organisations or ())
+    return ListingResponse.extending(
+        equipment_response(await registry.equipment.get(address)),
+        everybody=listing is not None and listing.organisations is None,
+        terms="" if offer is None else offer.terms,
+        sample=None if sample is None else SampleResponse.from_sample(sample),
+        streams=[stream async for stream in _streams(registry, address)],
+        **own,
+    )
 
 
-async def _streams(registry: Registry, address: EquipmentAddress) -> Any:
-    """Each stream with its signals and their units."""
+async def _streams(
+    registry: Registry, address: EquipmentAddress
+) -> AsyncIterator[ListedStreamResponse]:
+    """Each stream of an equipment, with the unit of each signal."""
     after: StreamAddress | None = None
     among = Visibility(equipment=frozenset({address}))
     while page := await registry.streams.page(after, 500, among=among):
         for spec in page:
-            signals = {one.name: one.unit for one in spec.signals}
-            yield {"stream": str(spec.address), "signals": signals}
+            units = {signal.name: signal.unit for signal in spec.signals}
+            yield ListedStreamResponse(stream=str(spec.address), signals=units)
         after = page[-1].address
-
-
-def _sample(one: Sample) -> dict[str, Any]:
-    return {
-        "space": one.entry.space,
-        "stream": str(one.entry.address),
-        "from": text_of(one.from_ns),
-        "to": text_of(one.to_ns),
-    }

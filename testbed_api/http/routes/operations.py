@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from broker.bus import client
 from broker.errors import Unavailable
 from broker.process import metrics_server
+from broker.responses.operations import HealthResponse, ReadinessResponse
 from broker.rights import Action
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, asks
@@ -31,30 +32,29 @@ router = APIRouter(tags=["operations"])
     "/health",
     openapi_extra=asks(None),
     summary="Alive?",
-    responses=openapi_examples.answer({"state": "alive"}),
+    responses=openapi_examples.answer(HealthResponse),
 )
-async def health() -> dict[str, str]:
+async def health() -> HealthResponse:
     """Answers as long as the process does; open to everybody."""
-    return {"state": "alive"}
+    return HealthResponse(state="alive")
 
 
 @router.get(
     "/ready",
     openapi_extra=asks(Action.ENTER),
     summary="Ready?",
-    responses=openapi_examples.answer({"state": "ready"})
-    | openapi_examples.problems(401, 429, 503),
+    responses=openapi_examples.answer(ReadinessResponse) | openapi_examples.problems(401, 429, 503),
 )
 async def ready(
     store: StoreDep, bus: BusDep, recorder: RecorderDep, _caller: CallerDep
-) -> dict[str, str]:
+) -> ReadinessResponse:
     """Whether registry, store and broker answer; 503 with what is wrong. For every credential."""
     await store.ready()  # the registry has answered: it knew the caller
     if why := recorder.interrupted():
         raise Unavailable(f"recording is interrupted: {why}", hint="nothing is lost: it waits")
     if not bus.is_connected:
         raise bus.last_error or Unavailable("the broker is not connected")
-    return {"state": "ready"}
+    return ReadinessResponse(state="ready")
 
 
 @router.get(
@@ -62,7 +62,7 @@ async def ready(
     openapi_extra=asks(Action.OPERATE),
     summary="Counts for Prometheus",
     response_class=Response,
-    responses=openapi_examples.answer(openapi_examples.METRICS, "text/plain")
+    responses=openapi_examples.text(openapi_examples.METRICS, "text/plain")
     | openapi_examples.problems(401, 403, 429),
 )
 async def metrics(

@@ -1,12 +1,19 @@
 """Routes: organisations and their members."""
 
 from collections.abc import Collection
-from typing import Any
 
 from fastapi import APIRouter, Response
 
 from broker.clock import Clock, text_of
 from broker.errors import Unknown
+from broker.responses.organisations import (
+    MemberResponse,
+    MembersResponse,
+    NewMemberResponse,
+    NewOrganisationResponse,
+    OrganisationResponse,
+    OrganisationsResponse,
+)
 from broker.rights import Action, Principal, PrincipalKind, Role, Span
 from testbed_api.actions.caller import Caller
 from testbed_api.domain import organisations as domain_organisations
@@ -29,7 +36,7 @@ FIRST = "first token"
     openapi_extra=asks(Action.FOUND),
     status_code=201,
     summary="Make an organisation with its first owner, whose token is shown this once",
-    responses=openapi_examples.answer(openapi_examples.FOUNDED, status=201)
+    responses=openapi_examples.answer(NewOrganisationResponse, status=201)
     | openapi_examples.problems(409),
 )
 async def add_organisation(
@@ -39,41 +46,43 @@ async def add_organisation(
     connections: ConnectionsDep,
     context: ContextDep,
     caller: CallerDep,
-) -> dict[str, Any]:
+) -> NewOrganisationResponse:
     """For owners of an intermediary. What the organisation has is its owner's to decide."""
     caller.must(Action.FOUND)
-    made = Organisation(form.id, form.name, form.kind)
+    organisation = Organisation(form.id, form.name, form.kind)
     async with registry.change(context, clock) as change:
-        await change.organisations.add(made)
-        told = await _joined(change, clock, caller, form.owner, form.id, {Role.OWNER})
+        await change.organisations.add(organisation)
+        member = await _add_person(change, clock, caller, form.owner, form.id, {Role.OWNER})
     await connections.announce(form.owner)
-    return _organisation(made) | told
+    return NewOrganisationResponse.extending(_organisation(organisation), **dict(member))
 
 
 @router.get(
     "/organisations",
     openapi_extra=asks(Action.ENTER),
     summary="The organisations you can see",
-    responses=openapi_examples.answer({"items": [openapi_examples.ORGANISATION]}),
+    responses=openapi_examples.answer(OrganisationsResponse),
 )
-async def organisations(registry: RegistryDep, caller: CallerDep) -> dict[str, Any]:
+async def organisations(registry: RegistryDep, caller: CallerDep) -> OrganisationsResponse:
     """Your own and those whose equipment you see; all of them for who makes them."""
     caller.must(Action.ENTER)
-    found = await registry.organisations.all()
-    return {"items": [_organisation(one) for one in found if caller.sees_organisation(one.id)]}
+    every = await registry.organisations.all()
+    visible = [each for each in every if caller.sees_organisation(each.id)]
+    return OrganisationsResponse(items=list(map(_organisation, visible)))
 
 
 @router.get(
     _MEMBERS,
     openapi_extra=asks(Action.WATCH),
     summary="Who belongs to your organisation",
-    responses=openapi_examples.answer({"items": [openapi_examples.MEMBER]}),
+    responses=openapi_examples.answer(MembersResponse),
 )
-async def members(organisation: Id, registry: RegistryDep, caller: CallerDep) -> dict[str, Any]:
+async def members(organisation: Id, registry: RegistryDep, caller: CallerDep) -> MembersResponse:
     """For its members."""
     caller.must(Action.WATCH, organisation)
-    found = await registry.principals.in_organisation(organisation, caller.at_ns)
-    return {"items": [_member(one) for one in found if one.kind is PrincipalKind.PERSON]}
+    principals = await registry.principals.in_organisation(organisation, caller.at_ns)
+    people = [each for each in principals if each.kind is PrincipalKind.PERSON]
+    return MembersResponse(items=list(map(_member, people)))
 
 
 @router.post(
@@ -81,7 +90,7 @@ async def members(organisation: Id, registry: RegistryDep, caller: CallerDep) ->
     openapi_extra=asks(Action.MANAGE),
     status_code=201,
     summary="Make somebody a member: the first token is shown this once",
-    responses=openapi_examples.answer(openapi_examples.JOINED, status=201)
+    responses=openapi_examples.answer(NewMemberResponse, status=201)
     | openapi_examples.problems(409),
 )
 async def add_member(
@@ -92,20 +101,20 @@ async def add_member(
     connections: ConnectionsDep,
     context: ContextDep,
     caller: CallerDep,
-) -> dict[str, Any]:
+) -> NewMemberResponse:
     """For owners. A person is a member of one organisation."""
     caller.must(Action.MANAGE, organisation)
     async with registry.change(context, clock) as change:
-        told = await _joined(change, clock, caller, form.person, organisation, form.roles)
+        member = await _add_person(change, clock, caller, form.person, organisation, form.roles)
     await connections.announce(form.person)
-    return told
+    return member
 
 
 @router.put(
     _MEMBERS + "/{person}",
     openapi_extra=asks(Action.MANAGE),
     summary="Change a member's roles",
-    responses=openapi_examples.answer(openapi_examples.MEMBER) | openapi_examples.problems(409),
+    responses=openapi_examples.answer(MemberResponse) | openapi_examples.problems(409),
 )
 async def put_member(
     organisation: Id,
@@ -115,14 +124,16 @@ async def put_member(
     clock: ClockDep,
     context: ContextDep,
     caller: CallerDep,
-) -> dict[str, Any]:
+) -> MemberResponse:
     """For owners. What the new roles do not allow ends at once; one owner stays."""
     caller.must(Action.MANAGE, organisation)
     async with rights_changes.of_principal(context, person) as change:
         before = await _found(change, clock, organisation, person)
         now_ns = clock.now_ns()
-        made = await change.principals.change_roles(before, form.roles, by=caller.id, now_ns=now_ns)
-    return _member(made)
+        after = await change.principals.change_roles(
+            before, form.roles, by=caller.id, now_ns=now_ns
+        )
+    return _member(after)
 
 
 @router.delete(
@@ -150,21 +161,21 @@ async def remove_member(
     return Response(status_code=204)
 
 
-async def _joined(
+async def _add_person(
     registry: Registry,
     clock: Clock,
     caller: Caller,
     person: str,
     organisation: str,
     roles: Collection[Role],
-) -> dict[str, Any]:
+) -> NewMemberResponse:
     """A new member with a first token."""
     now_ns = clock.now_ns()
-    one = domain_organisations.person(person, organisation, roles, now_ns)
-    credential, token = tokens.issued(one.id, Span(now_ns), label=FIRST, by=caller.id)
-    await registry.principals.add(one, caller.id)
+    principal = domain_organisations.person(person, organisation, roles, now_ns)
+    credential, token = tokens.issued(principal.id, Span(now_ns), label=FIRST, by=caller.id)
+    await registry.principals.add(principal, caller.id)
     await registry.tokens.add(token)
-    return {"credential": credential.text} | _member(one)
+    return NewMemberResponse.extending(_member(principal), credential=credential.text)
 
 
 async def _found(registry: Registry, clock: Clock, organisation: str, person: str) -> Principal:
@@ -174,9 +185,10 @@ async def _found(registry: Registry, clock: Clock, organisation: str, person: st
     return one
 
 
-def _organisation(one: Organisation) -> dict[str, Any]:
-    return {"id": one.id, "name": one.name, "kind": one.kind}
+def _organisation(organisation: Organisation) -> OrganisationResponse:
+    return OrganisationResponse(id=organisation.id, name=organisation.name, kind=organisation.kind)
 
 
-def _member(one: Principal) -> dict[str, Any]:
-    return {"person": one.id, "roles": sorted(one.roles), "since": text_of(one.span.from_ns)}
+def _member(principal: Principal) -> MemberResponse:
+    since = text_of(principal.span.from_ns)
+    return MemberResponse(person=principal.id, roles=sorted(principal.roles), since=since)

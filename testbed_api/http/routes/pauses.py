@@ -1,25 +1,19 @@
 """Routes: pauses, which stop all grants of a company or an equipment with one call."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from broker.clock import text_of
 from broker.namespace import EquipmentAddress
-from broker.rights import Action, Pause
+from broker.responses.grants import PauseResponse, PausesResponse, ResumedResponse
+from broker.rights import Action
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import PauseActionsDep
 from testbed_api.http.schemas import Form, Id
 
 router = APIRouter(tags=["sharing"])
-
-_EXAMPLE = {
-    "company": "company",
-    "equipment": None,
-    "from": "2026-11-23T12:00:00.000000000Z",
-}
 
 
 class PauseForm(Form):
@@ -40,46 +34,43 @@ class PauseForm(Form):
     openapi_extra=asks(Action.PAUSE),
     status_code=201,
     summary="Pause all grants of a company, of an equipment, or all that you gave",
-    responses=openapi_examples.answer(_EXAMPLE, status=201),
+    responses=openapi_examples.answer(PauseResponse, status=201),
 )
 async def add_pause(
     form: PauseForm, pauses: PauseActionsDep, context: ContextDep, caller: CallerDep
-) -> dict[str, Any]:
+) -> PauseResponse:
     """For owners, engineers and operators. Nobody reads under these grants until they are resumed;
     connections end at once. What is paused already stays so.
     """
-    return _document(await pauses.pause(context, caller, form.company, form.address()))
+    pause = await pauses.pause(context, caller, form.company, form.address())
+    return PauseResponse.from_pause(pause)
 
 
 @router.get(
     "/pauses",
     openapi_extra=asks(Action.WATCH),
     summary="What your organisation has paused",
-    responses=openapi_examples.answer({"items": [_EXAMPLE]}),
+    responses=openapi_examples.answer(PausesResponse),
 )
-async def pauses(pauses: PauseActionsDep, caller: CallerDep) -> dict[str, Any]:
+async def pauses(pauses: PauseActionsDep, caller: CallerDep) -> PausesResponse:
     """For its members."""
     caller.must(Action.WATCH, caller.organisation)
-    return {"items": [_document(each) for each in await pauses.standing(caller.organisation)]}
+    standing = await pauses.standing(caller.organisation)
+    return PausesResponse(items=list(map(PauseResponse.from_pause, standing)))
 
 
 @router.delete(
     "/pauses",
     openapi_extra=asks(Action.PAUSE),
     summary="Resume what was paused in the same words",
-    responses=openapi_examples.answer({"resumed": 1}),
+    responses=openapi_examples.answer(ResumedResponse),
 )
 async def end_pauses(
     asked: Annotated[PauseForm, Query()],
     pauses: PauseActionsDep,
     context: ContextDep,
     caller: CallerDep,
-) -> dict[str, Any]:
+) -> ResumedResponse:
     """For owners, engineers and operators. Grants that another pause stops stay stopped."""
     resumed = await pauses.resume(context, caller, asked.company, asked.address())
-    return {"resumed": resumed}
-
-
-def _document(pause: Pause) -> dict[str, Any]:
-    equipment = None if pause.equipment is None else f"{pause.owner}/{pause.equipment}"
-    return {"company": pause.company, "equipment": equipment, "from": text_of(pause.span.from_ns)}
+    return ResumedResponse(resumed=resumed)

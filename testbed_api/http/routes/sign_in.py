@@ -1,18 +1,18 @@
 """Route: a token for a password."""
 
 import asyncio
-from typing import Any
 
 from fastapi import APIRouter, Request
 
 from broker.clock import NS_PER_S
+from broker.responses.credentials import NewTokenResponse
 from broker.rights import PrincipalKind, Span
 from testbed_api.domain import passwords, tokens
 from testbed_api.domain.errors import Unauthenticated
 from testbed_api.http import openapi_examples, request_context
 from testbed_api.http.auth import asks
 from testbed_api.http.dependencies import ClockDep, RegistryDep, SignInAttemptsDep
-from testbed_api.http.documents import token_document
+from testbed_api.http.documents import token_response
 from testbed_api.http.middleware import rate_limit
 from testbed_api.http.schemas import SignInForm
 
@@ -26,7 +26,7 @@ LASTS_S = 12 * 3_600
     openapi_extra=asks(None),
     status_code=201,
     summary="Get a token for your password",
-    responses=openapi_examples.answer(openapi_examples.TOKEN_ISSUED, status=201)
+    responses=openapi_examples.answer(NewTokenResponse, status=201)
     | openapi_examples.problems(429),
 )
 async def sign_in(
@@ -35,7 +35,7 @@ async def sign_in(
     clock: ClockDep,
     attempts: SignInAttemptsDep,
     request: Request,
-) -> dict[str, Any]:
+) -> NewTokenResponse:
     """A personal token for twelve hours.
 
     After ten failures in a minute, of one person or from one address, it answers 429 for a while.
@@ -57,4 +57,4 @@ async def sign_in(
     credential, token = tokens.issued(who.id, span, label="signed in", by=who.id, bus=False)
     async with registry.change(context, clock) as change:
         stored = await change.tokens.add(token)
-    return {"credential": credential.text} | token_document(stored)
+    return NewTokenResponse.extending(token_response(stored), credential=credential.text)

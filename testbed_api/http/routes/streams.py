@@ -1,13 +1,13 @@
 """Routes: what is stored of a stream, and what comes in now."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from broker import codec
 from broker.clock import text_of
 from broker.namespace import StreamTopic, Verb
+from broker.responses.streams import DeadLetterPage, DeadLetterResponse, GapPage, GapResponse
 from broker.rights import Action, Entry
 from testbed_api.http import live_events, openapi_examples
 from testbed_api.http.auth import AuthenticatorDep, CallerDep, ContextDep, asks
@@ -48,21 +48,7 @@ GAPS_HEADER = "Testbed-Gaps"
     openapi_extra=asks(Action.SUBSCRIBE),
     summary="What is stored",
     response_class=StreamingResponse,
-    responses={
-        200: {
-            "description": "the samples of the span",
-            "headers": {
-                GAPS_HEADER: {
-                    "description": "how many known gaps touch the span",
-                    "schema": {"type": "integer"},
-                }
-            },
-            "content": {
-                "application/json": {"example": openapi_examples.HISTORY},
-                "text/csv": {"example": openapi_examples.CSV},
-            },
-        }
-    },
+    responses=openapi_examples.history(GAPS_HEADER, "how many known gaps touch the span"),
 )
 async def history(
     address: OfStream,
@@ -110,9 +96,7 @@ async def history(
     "/gaps",
     openapi_extra=asks(Action.SUBSCRIBE),
     summary="What is known to be missing",
-    responses=openapi_examples.answer(
-        openapi_examples.page(openapi_examples.GAP, "1763899200000000000.17")
-    ),
+    responses=openapi_examples.answer(GapPage),
 )
 async def gaps(
     address: OfStream,
@@ -120,7 +104,7 @@ async def gaps(
     registry: RegistryDep,
     ledger: LedgerDep,
     caller: CallerDep,
-) -> dict[str, Any]:
+) -> GapPage:
     """The gaps that touch a span, by where they begin; the whole past if no span is named.
 
     A gap that names no signals is one of the whole stream.
@@ -128,17 +112,18 @@ async def gaps(
     caller.must_read(asked.space, address)
     await registry.streams.get(address)
     span = StreamSpan(asked.space, address, *asked.between(EARLIEST_NS, LATEST_NS))
-    found = await ledger.gap_page(span, asked.after, asked.limit + 1)
-    page, more = found[: asked.limit], len(found) > asked.limit
+    rows = await ledger.gap_page(span, asked.after, asked.limit + 1)
+    page, more = rows[: asked.limit], len(rows) > asked.limit
     following = "{}.{}".format(*page[-1][0]) if more else None
-    return {"items": [codec.gap_to_json(gap) for _, gap in page], "next": following}
+    items = [GapResponse.from_gap(gap) for _, gap in page]
+    return GapPage(items=items, next=following)
 
 
 @router.get(
     "/dead-letters",
     openapi_extra=asks(Action.WATCH),
     summary="What could not be stored, and why",
-    responses=openapi_examples.answer(openapi_examples.page(openapi_examples.DEAD_LETTER, 17)),
+    responses=openapi_examples.answer(DeadLetterPage),
 )
 async def dead_letters(
     address: OfStream,
@@ -146,13 +131,14 @@ async def dead_letters(
     registry: RegistryDep,
     ledger: LedgerDep,
     caller: CallerDep,
-) -> dict[str, Any]:
+) -> DeadLetterPage:
     """For the people of its organisation, and the machine that publishes it in that space."""
     caller.must(Action.WATCH, Entry(asked.space, address))
     await registry.streams.get(address)
-    found = await ledger.dead_letters(asked.space, address, asked.cursor, asked.limit + 1)
-    page, more = found[: asked.limit], len(found) > asked.limit
-    return {"items": [_letter(one) for one in page], "next": page[-1].id if more else None}
+    rows = await ledger.dead_letters(asked.space, address, asked.cursor, asked.limit + 1)
+    page, more = rows[: asked.limit], len(rows) > asked.limit
+    items = list(map(_dead_letter, page))
+    return DeadLetterPage(items=items, next=page[-1].id if more else None)
 
 
 @router.get(
@@ -160,7 +146,7 @@ async def dead_letters(
     openapi_extra=asks(Action.SUBSCRIBE),
     summary="What comes in now",
     response_class=StreamingResponse,
-    responses=openapi_examples.answer(openapi_examples.EVENTS, "text/event-stream"),
+    responses=openapi_examples.text(openapi_examples.EVENTS, "text/event-stream"),
 )
 async def live(
     address: OfStream,
@@ -200,14 +186,14 @@ async def live(
     return Streamed(events, headers=headers, media_type="text/event-stream")
 
 
-def _letter(one: DeadLetter) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "epoch": one.epoch,
-        "seq": one.seq,
-        "signal": one.signal,
-        "time": None if one.time_ns is None else text_of(one.time_ns),
-        "value": one.value,
-        "reason": one.reason,
-        "received": text_of(one.received_ns),
-    }
+def _dead_letter(letter: DeadLetter) -> DeadLetterResponse:
+    return DeadLetterResponse(
+        id=letter.id,
+        epoch=letter.epoch,
+        seq=letter.seq,
+        signal=letter.signal,
+        time=None if letter.time_ns is None else text_of(letter.time_ns),
+        value=letter.value,
+        reason=letter.reason,
+        received=text_of(letter.received_ns),
+    )

@@ -1,18 +1,18 @@
 """Routes: one's own tokens and password."""
 
 import asyncio
-from typing import Any
 
 from fastapi import APIRouter, Response
 
 from broker.errors import Forbidden
+from broker.responses.credentials import NewTokenResponse, TokensResponse
 from broker.rights import Action, PrincipalKind
 from testbed_api.actions.caller import Caller
 from testbed_api.domain import passwords
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import ClockDep, RegistryDep, TokenActionsDep
-from testbed_api.http.documents import token_document
+from testbed_api.http.documents import token_response
 from testbed_api.http.schemas import Number, PasswordForm, TokenForm
 
 router = APIRouter(tags=["credentials"])
@@ -23,11 +23,11 @@ router = APIRouter(tags=["credentials"])
     openapi_extra=asks(Action.ENTER),
     status_code=201,
     summary="Make a personal token: it is shown this once",
-    responses=openapi_examples.answer(openapi_examples.TOKEN_ISSUED, status=201),
+    responses=openapi_examples.answer(NewTokenResponse, status=201),
 )
 async def add_token(
     form: TokenForm, tokens: TokenActionsDep, context: ContextDep, caller: CallerDep
-) -> dict[str, Any]:
+) -> NewTokenResponse:
     """For people. It holds what you hold whenever it is used, or of that the roles that you name,
     and ends with your membership at the latest. Tokens of some roles make none.
     """
@@ -40,23 +40,20 @@ async def add_token(
         lasting_s=form.expires_in_s,
         roles=form.roles,
     )
-    return {"credential": credential.text} | token_document(token)
+    return NewTokenResponse.extending(token_response(token), credential=credential.text)
 
 
 @router.get(
     "/tokens",
     openapi_extra=asks(Action.ENTER),
     summary="Your tokens, with their last use",
-    responses=openapi_examples.answer({"items": [openapi_examples.TOKEN]}),
+    responses=openapi_examples.answer(TokensResponse),
 )
-async def own_tokens(registry: RegistryDep, caller: CallerDep) -> dict[str, Any]:
+async def own_tokens(registry: RegistryDep, caller: CallerDep) -> TokensResponse:
     """Without their secrets; what you do not know, revoke."""
     caller.must(Action.ENTER)
-    return {
-        "items": [
-            token_document(one) for one in await registry.tokens.valid(caller.id, caller.at_ns)
-        ]
-    }
+    tokens = await registry.tokens.valid(caller.id, caller.at_ns)
+    return TokensResponse(items=list(map(token_response, tokens)))
 
 
 @router.delete(

@@ -1,6 +1,7 @@
 """InfluxDB 2.7's server: from PATH, or as `build` beside this file made it once."""
 
 import contextlib
+import fcntl
 import os
 import ssl
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def serve(
     port: 0 takes a free one.  certificate, of the authority `ca`: what it shows, None for no TLS.
     A fresh folder is set up with one organisation, bucket and token.
     """
-    command = services.found("influxd", _cache() / f"influxd-{VERSION}" / "influxd")
+    command = services.found("influxd", _binary())
     port = port or services.free_port()
     url = f"http{'s' if certificate else ''}://{services.LOOPBACK}:{port}"
     secured = (
@@ -66,6 +67,18 @@ def serve(
     ) as product:
         _set_up(url, trust)
         yield Influxd(url, ORGANISATION, BUCKET, TOKEN, product)
+
+
+def wait_for_build() -> None:
+    """Wait until a build that runs on this machine has ended; at once where there is none."""
+    lock = _binary().with_name("lock")
+    if not _binary().exists() and lock.exists():
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH)  # `build` holds it until it ends
+
+
+def _binary() -> Path:
+    return _cache() / f"influxd-{VERSION}" / "influxd"
 
 
 def _cache() -> Path:

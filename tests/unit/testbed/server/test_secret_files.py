@@ -46,7 +46,9 @@ def test_the_settings_read_them_from_their_files(tmp_path, monkeypatch):
 def test_the_brokers_configuration_holds_what_the_api_will_show(tmp_path, monkeypatch):
     folder = tmp_path / "secrets"
     secret_files.init(folder)
-    place = NatsDeployment(Address("10.0.0.1", 4222), tmp_path, health=Address("127.0.0.1", 8222))
+    place = NatsDeployment(
+        inner=Address("10.0.0.1", 4222), store=tmp_path, health=Address("127.0.0.1", 8222)
+    )
     file = secret_files.broker_config(folder, place, Address("10.0.0.1", 1883), None)
     config = orjson.loads(file.read_bytes())
     keys = shared(folder, monkeypatch).keys()
@@ -104,7 +106,7 @@ def test_a_folder_with_anything_else_is_refused(tmp_path):
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(Invalid, match=r"broker-callout-password.*testbed secrets init"):
         secret_files.broker_config(
-            tmp_path, NatsDeployment(Address("a", 1), tmp_path), Address("a", 2), None
+            tmp_path, NatsDeployment(inner=Address("a", 1), store=tmp_path), Address("a", 2), None
         )
     with pytest.raises(Invalid, match="TESTBED_BROKER_CALLOUT_PASSWORD_FILE"):
         SharedSecrets().keys()
