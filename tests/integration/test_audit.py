@@ -425,7 +425,7 @@ async def test_anchors_reach_the_gateways_disk_and_fit_the_chain(tmp_path, monke
             keeping.cancel()
     signer = HeadSigner.from_seed((folder / KEY).read_text())
     assert (folder / KEY).stat().st_mode & 0o777 == 0o600
-    async with persistence.alone(ServerSettings(folder=folder)) as kept:
+    async with persistence.open_exclusive(ServerSettings(folder=folder)) as kept:
         links = await kept.registry.events(EventFilter(), 0, 1_000)
         signed = [one for _, one in await kept.registry.heads(0, 1_000)]
     held = room.read_anchors(path)
@@ -433,7 +433,7 @@ async def test_anchors_reach_the_gateways_disk_and_fit_the_chain(tmp_path, monke
     assert audit.verify(links[: held[-1].count - 1], held, [signer.key]) is not None
     async with serving(folder):
         pass
-    async with persistence.alone(ServerSettings(folder=folder)) as kept:
+    async with persistence.open_exclusive(ServerSettings(folder=folder)) as kept:
         links = await kept.registry.audit.events(EventFilter(), 0, 1_000)
         head = await kept.registry.audit.newest_head()
         assert (head.count, head.hash) == (len(links), links[-1].hash)  # signed at the end
