@@ -37,7 +37,7 @@ class RetentionForm(Form):
 
 
 class DeletionForm(TimeSpanForm):
-    """What is to go: `from` is included, all before `to` if left out; `to` is not, now at most."""
+    """The span to delete: from `from`, or the beginning, to before `to`, at most now."""
 
     why: Annotated[Text, Field(description="kept with the proof")] = ""
 
@@ -153,17 +153,17 @@ async def add_deletion(
 )
 async def deletions(
     address: OfStream,
-    asked: Annotated[Letters, Query()],
+    query: Annotated[Letters, Query()],
     registry: RegistryDep,
     keeper: KeeperDep,
     caller: CallerDep,
 ) -> DeletionPage:
     """For whoever reads the stream in that space. `done` is null while it is under way."""
-    caller.must_read(asked.space, address)
+    caller.must_read(query.space, address)
     await registry.streams.get(address)
     listed = keeper.deletions.listed
-    rows = await listed(asked.space, address, asked.cursor, asked.limit + 1)
-    page, more = rows[: asked.limit], len(rows) > asked.limit
+    rows = await listed(query.space, address, query.cursor, query.limit + 1)
+    page, more = rows[: query.limit], len(rows) > query.limit
     items = list(map(_deletion, page))
     return DeletionPage(items=items, next=page[-1].id if more else None)
 
@@ -186,7 +186,7 @@ def _deletion(deletion: Deletion) -> DeletionResponse:
         sha256=deletion.sha256,
         gaps=deletion.gaps,
         dead_letters=deletion.dead_letters,
-        asked=text_of(deletion.asked_ns),
+        requested=text_of(deletion.asked_ns),
         done=_optional_instant(deletion.done_ns),
         left=0 if is_done else None,
     )
