@@ -28,7 +28,7 @@ from tests.services import postgresql
 CLOCK = WallClock()
 SCORE = StreamAddress("company", "detector", "score")
 ADA = Credential.make("ada")
-AGED_NS = (pki.LASTS.days + 1) * 86_400 * NS_PER_S
+AGED_NS = (pki.VALIDITY.days + 1) * 86_400 * NS_PER_S
 
 
 def authority(folder, *hosts, age_ns=0):
@@ -280,7 +280,7 @@ async def test_doors_without_tls_are_said_at_every_start_and_louder_where_others
 
 
 async def test_one_that_expires_soon_is_a_warning(tmp_path):
-    soon_ns = (pki.LASTS.days - 10) * 86_400 * NS_PER_S
+    soon_ns = (pki.VALIDITY.days - 10) * 86_400 * NS_PER_S
     shown = certificates.certificate_in(authority(tmp_path / "pki", age_ns=soon_ns), "api")
     told = ServerSettings(tls_cert_file=shown.chain, tls_key_file=shown.key)
     with capture_logs() as said:
