@@ -60,7 +60,7 @@ async def server(tmp_path, influxd):
         recorder_credential=SYSTEM[RECORDER].text,
         administrator_credential=ADMINISTRATOR,
     )
-    joined = BrokerServices.from_settings(from_settings, way(address, API), shared)
+    joined = BrokerServices.from_settings(settings, way(address, API), shared)
     api_, recorder, controller = SYSTEM.values()
     with mosquitto.admitting(state, address.port, (api_, recorder), controller):
         async with (

@@ -155,7 +155,7 @@ async def showing(folder):
 def foreign(folder):
     """For another host alone, of the right authority."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pki, "ALWAYS", ("testbed.example",))
+        patch.setattr(pki, "LOCAL_HOSTS", ("testbed.example",))
         return authority(folder)
 
 
