@@ -131,9 +131,7 @@ async def telegraf(plan: Plan, clock: Clock) -> dict[str, Any]:
         load = Load(COST_STREAMS, STREAM_SIGNALS, own=STAMPS[stamps])
         setup = Setup(load, DOCUMENTS[documents], plan.fresh("telegraf"))
         costs = await peers.in_turn(command, setup, plan.window_s, clock, warm_s=plan.warm_s)
-        ratio = peers.ratios({"telegraf": {stamps: {documents: costs}}})["telegraf"][stamps][
-            documents
-        ]
+        ratio = peers.ratio(costs)
         say(f"{stamps}, {documents}: {ratio} times cheaper than Telegraf, the goal is {goal:g}")
         if ratio.get("chain", 0.0) < goal:
             spied = replace(setup, folder=plan.fresh("profile"))

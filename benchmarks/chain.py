@@ -24,7 +24,8 @@ STEP = 1.2
 @dataclass(frozen=True, slots=True)
 class Run:
     """One run: seconds and values of its steady window, CPU-seconds of each part in it, how long
-    the store needed after the source had ended, and the verdict over everything.
+    the store needed after the source had ended, the verdict over everything, and seconds from the
+    first start of the gateways until all streams flow.
     """
 
     setup: Setup
@@ -34,6 +35,7 @@ class Run:
     rss_bytes: Mapping[str, int]
     drain_s: float
     verdict: Verdict
+    first_flow_s: float = 0.0
 
     @property
     def per_million(self) -> dict[str, float]:
@@ -61,7 +63,14 @@ async def run(setup: Setup, seconds: float, clock: Clock, *, warm_s: float = WAR
         step = max(setup.load.streams // COMPARED_STREAMS, 1)
         verdict = await counting.judge(chain, range(0, setup.load.streams, step))
     return Run(
-        setup, (to_ns - from_ns) / 1e9, values, after.since(before), after.bytes, drain_s, verdict
+        setup=setup,
+        window_s=(to_ns - from_ns) / 1e9,
+        window_values=values,
+        cpu_s=after.since(before),
+        rss_bytes=after.bytes,
+        drain_s=drain_s,
+        verdict=verdict,
+        first_flow_s=chain.first_flow_s,
     )
 
 
@@ -116,6 +125,7 @@ def facts(one: Run) -> dict[str, Any]:
         "values_per_s": round(one.window_values / one.window_s),
         "window_s": round(one.window_s, 1),
         "drain_s": round(one.drain_s, 1),
+        "first_flow_s": round(one.first_flow_s, 1),
         "held": one.held,
         "source_cores": round(one.cpu_s.get("source", 0.0) / one.window_s, 3),
         "cores": round(sum(one.cpu_s.values()) / one.window_s, 2),

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks import counting, meter, rig
 from benchmarks.rig import Setup
 from broker.clock import Clock
-from testbed.demo.child_process import child
+from testbed.demo.child_process import start_child
 from tests.services import influxd as influxd_product
 from tests.services import mosquitto as mosquitto_product
 
@@ -44,12 +44,12 @@ async def run(setup: Setup, seconds: float, clock: Clock, *, warm_s: float) -> C
         place = [store.url, store.token, store.organisation, store.bucket]
         command = [str(SCRIPTS / "recorder.py"), *access, *place]
         log = setup.folder / "tutorial.log"
-        recorder = await stack.enter_async_context(child("recorder", command, log=log))
-        await recorder.told("ready")
-        url = (await source.told("ready"))["url"]
+        recorder = await stack.enter_async_context(start_child("recorder", command, log=log))
+        await recorder.wait_for("ready")
+        url = (await source.wait_for("ready"))["url"]
         command = [str(SCRIPTS / "gateway.py"), url, *access, str(setup.load.items)]
-        await stack.enter_async_context(child("gateway", command, log=log))
-        await source.told("publishing")
+        await stack.enter_async_context(start_child("gateway", command, log=log))
+        await source.wait_for("publishing")
         await clock.sleep(warm_s)
         before, from_ns = meter.read(), clock.now_ns()
         await clock.sleep(seconds)

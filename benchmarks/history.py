@@ -19,17 +19,16 @@ from benchmarks.latency import percentiles
 from benchmarks.load import Ints, Load, signal_name, stream_name
 from broker import api_client
 from broker.batch import EquipmentKind, Wide
-from broker.clock import NS_PER_S, Clock, text_of
+from broker.clock import DAY_S, NS_PER_S, Clock, text_of
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
-from testbed.demo.child_process import child
+from testbed.demo.child_process import start_child
 from testbed_api.stores import duckdb
 from testbed_api.stores.port import Block, SeriesStore, Window
 from tests.services import influxd as influxd_product
 
 READERS = 10
 POINTS = 1_000
-DAY_S = 86_400
 RATE_HZ = 10
 WRITTEN_AT_ONCE = 36_000
 BATCH = 10 * RATE_HZ
@@ -127,8 +126,8 @@ async def _server(
     command += ["--mqtt-port", "0", "--store", store]
     environment = os.environ | ({"TESTBED_STORE_TOKEN": token} if token else {})
     log = folder.parent / f"{folder.name}.log"
-    async with child("server", command, log=log, environment=environment) as server:
-        said = await server.told("ready")
+    async with start_child("server", command, log=log, environment=environment) as server:
+        said = await server.wait_for("ready")
         machine = EquipmentAddress(TOGETHER.address.organisation, TOGETHER.address.equipment)
         specs = [*ALONE, TOGETHER]
         entries = [{"space": LIVE, "stream": str(spec.address)} for spec in specs]

@@ -18,7 +18,7 @@ from benchmarks.rig import PATIENCE_S, Setup
 from broker.batch import GOOD, Long
 from broker.clock import NS_PER_S, Clock
 from broker.streams import Dtype
-from testbed.demo.child_process import Child
+from testbed.demo.child_process import ChildProcess
 from tests.services import influxd as influxd_product
 from tests.services import mosquitto as mosquitto_product
 from tests.services import telegraf as telegraf_product
@@ -30,23 +30,24 @@ MEASUREMENTS, FIELDS = "/^s[0-9]/", "/^x[0-9]/"
 
 
 def ratios(peers: Mapping[str, Any]) -> dict[str, Any]:
-    """How many times cheaper our chain is than each peer's, by time stamps and values a document.
-
-    peers: {peer: {stamps: {documents: {costs of the peer, "tuned": …, "ours": …}}}}.
-    Returns the same tree with {"pair": gateway and recorder, "chain": with broker and store,
-    "tuned": {the same against the tuned peer}}; where a run lost a sample there is no ratio.
-    """
+    """The `ratio` of each run in {peer: {stamps: {documents: costs}}}, in a tree of that form."""
     return {
         peer: {
-            stamps: {
-                documents: _ratios(costs, costs["ours"])
-                | {"tuned": _ratios(costs["tuned"], costs["ours"])}
-                for documents, costs in settings.items()
-            }
+            stamps: {documents: ratio(costs) for documents, costs in settings.items()}
             for stamps, settings in runs.items()
         }
         for peer, runs in peers.items()
     }
+
+
+def ratio(costs: Mapping[str, Any]) -> dict[str, Any]:
+    """How many times cheaper ours is than a peer: {"pair": of gateway and recorder, "chain": with
+    broker and store, "tuned": {the same against the tuned peer}}.
+
+    costs: what `in_turn` returns.  Where a run lost a sample there is no ratio.
+    """
+    ours = costs["ours"]
+    return _ratios(costs, ours) | {"tuned": _ratios(costs["tuned"], ours)}
 
 
 def _ratios(peer: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, float]:
@@ -60,7 +61,7 @@ def _sum(costs: Mapping[str, Any], parts: Sequence[str]) -> float:
     return float(sum(costs[f"{part}_cpu_s_per_million"] for part in parts))
 
 
-def costs(measured: Run) -> dict[str, Any]:
+def costs_of(measured: Run) -> dict[str, Any]:
     """A run's CPU-seconds per million values by part, whether every sample was stored as it was
     offered (`clean`), and the run's facts.
     """
@@ -85,8 +86,8 @@ async def in_turn(
         peer = Peer(command, _within(setup, name), tuning)
         telegrafs[name] = await run(peer, seconds, clock, warm_s=warm_s)
         chain.say(f"{name}: {chain.shown(telegrafs[name])}")
-    beneath = {"ours": costs(ours), "tuned": costs(telegrafs["tuned"])}
-    return costs(telegrafs["telegraf"]) | beneath
+    beneath = {"ours": costs_of(ours), "tuned": costs_of(telegrafs["tuned"])}
+    return costs_of(telegrafs["telegraf"]) | beneath
 
 
 def _within(setup: Setup, name: str) -> Setup:
@@ -106,7 +107,7 @@ class Peer:
 class Flow:
     """Two Telegrafs that run: what feeds them, and what they write to."""
 
-    source: Child
+    source: ChildProcess
     store: Influxd
     first_seq: int
 
@@ -139,13 +140,13 @@ async def _running(peer: Peer) -> AsyncIterator[Flow]:
         mosquitto = stack.enter_context(mosquitto_product.serve(setup.folder / "mosquitto"))
         broker = telegraf.Broker(mosquitto.port, *next(iter(mosquitto_product.PASSWORDS.items())))
         source = await stack.enter_async_context(rig.source_of(setup))
-        url = (await source.told("ready"))["url"]
+        url = (await source.wait_for("ready"))["url"]
         recorder = telegraf.recorder_configuration(broker, store, tuning)
         stack.enter_context(_telegraf(peer, telegraf.RECORDER, recorder, "Connected [tcp"))
         gateway = telegraf.gateway_configuration(setup, url, broker, tuning)
         stack.enter_context(_telegraf(peer, telegraf.GATEWAY, gateway, "Loaded outputs"))
         async with asyncio.timeout(PATIENCE_S):
-            first_seq = (await source.told("publishing"))["first_seq"]
+            first_seq = (await source.wait_for("publishing"))["first_seq"]
         yield Flow(source, store, first_seq)
 
 
@@ -158,11 +159,11 @@ def _telegraf(peer: Peer, name: str, configuration: str, ready: str) -> Iterator
         yield
 
 
-async def _pause(source: Child) -> Mapping[str, Any]:
+async def _pause(source: ChildProcess) -> Mapping[str, Any]:
     """End the samples; what the source has offered in all, to the one session that there is."""
     rig.end_samples()
     async with asyncio.timeout(PATIENCE_S):
-        return await source.told("paused")
+        return await source.wait_for("paused")
 
 
 async def _stored(store: Influxd, from_ns: int | None = None, to_ns: int | None = None) -> int:

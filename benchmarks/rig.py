@@ -15,7 +15,7 @@ from benchmarks import meter
 from benchmarks.load import NAMESPACE, Load, node_name, signal_name, stream_name
 from broker import api_client
 from broker.namespace import LIVE, StreamAddress
-from testbed.demo.child_process import Child, child
+from testbed.demo.child_process import ChildProcess, start_child
 from tests.services import influxd as influxd_product
 
 ORGANISATION = "bench"
@@ -51,7 +51,8 @@ class Setup:
 @dataclass(slots=True)
 class Rig:
     """A chain that runs.  first_seq, next_seq: by the first item of each gateway, what the source
-    began with, and what came after the last.
+    began with, and what came after the last.  first_flow_s: from the first start of the gateways,
+    which register all streams, until samples of all of them come.
     """
 
     setup: Setup
@@ -60,17 +61,18 @@ class Rig:
     broker: str
     administrator: str
     owner: str
-    source: Child
+    source: ChildProcess
     first_seq: dict[int, int] = field(default_factory=dict)
     next_seq: dict[int, int] = field(default_factory=dict)
     offered: int = 0
     dropped: int = 0
+    first_flow_s: float = 0.0
 
     async def flowing(self) -> None:
         """Return when every gateway has subscribed and samples come."""
         async with asyncio.timeout(PATIENCE_S):
             while len(self.first_seq) < self.setup.gateways:
-                said = await self.source.told("publishing")
+                said = await self.source.wait_for("publishing")
                 self.first_seq[said["item"]] = said["first_seq"]
 
     async def pause(self) -> None:
@@ -78,7 +80,7 @@ class Rig:
         end_samples()
         async with asyncio.timeout(PATIENCE_S):
             while len(self.next_seq) < self.setup.gateways:
-                said = await self.source.told("paused")
+                said = await self.source.wait_for("paused")
                 self.next_seq[said["item"]] = said["next_seq"]
                 self.offered += said["values"]
                 self.dropped += said["dropped"]
@@ -97,17 +99,20 @@ async def running(setup: Setup) -> AsyncIterator[Rig]:
         store = stack.enter_context(influxd_product.serve(setup.folder))
         server = await stack.enter_async_context(_server(setup.folder, store))
         source = await stack.enter_async_context(source_of(setup))
-        said = await server.told("ready")
-        url = (await source.told("ready"))["url"]
+        said = await server.wait_for("ready")
+        url = (await source.wait_for("ready"))["url"]
         async with api_client.connect(said["api"], said["administrator"]) as door:
             owner = await door.create_organisation(ORGANISATION, owner="bench-owner")
         known = (said["api"], said["broker"], said["administrator"], owner)
         rig = Rig(setup, store, *known, source)
         async with api_client.connect(rig.api, rig.owner) as door:
             keys = [await _credential(door, setup, one) for one in range(setup.gateways)]
+        loop = asyncio.get_running_loop()
+        begin_s = loop.time()
         for number, key in enumerate(keys):
             await stack.enter_async_context(_gateway(rig, number, url, key))
         await rig.flowing()
+        rig.first_flow_s = loop.time() - begin_s
         yield rig
 
 
@@ -125,7 +130,7 @@ def source_of(setup: Setup) -> Any:
     command += ["--kept-s", str(setup.kept_s)]
     command += ["--seed", str(load.seed), *(["--own"] if load.own else [])]
     command += ["--now"] if setup.now else []
-    return child("source", command, log=setup.folder / "source.log")
+    return start_child("source", command, log=setup.folder / "source.log")
 
 
 def _server(folder: Path, store: influxd_product.Influxd) -> Any:
@@ -134,7 +139,7 @@ def _server(folder: Path, store: influxd_product.Influxd) -> Any:
     command += ["--mqtt-port", "0"]
     command += ["--store", f"influxdb://{address}/{store.organisation}/{store.bucket}"]
     environment = os.environ | {"TESTBED_STORE_TOKEN": store.token}
-    return child("server", command, log=folder / "server.log", environment=environment)
+    return start_child("server", command, log=folder / "server.log", environment=environment)
 
 
 async def _credential(door: api_client.Api, setup: Setup, number: int) -> str:
@@ -164,7 +169,7 @@ async def _gateway(rig: Rig, number: int, url: str, key: str) -> AsyncIterator[N
     }
     command = [*rig.setup.gateway, str(path)]
     log = folder / f"gateway-{number}.log"
-    async with child("gateway", command, log=log, environment=environment):
+    async with start_child("gateway", command, log=log, environment=environment):
         yield
 
 

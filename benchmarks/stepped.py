@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from broker.clock import WallClock
-from gateway.pipeline.pipeline import Feed
+from gateway.pipeline.pipeline import Pipeline
 from gateway.spool.spool import Spool
 
 ARRIVED = "server to gateway, decoded"
@@ -24,7 +24,7 @@ def main() -> None:
     file, mapping = Path(sys.argv[1]), sys.argv[2]
     taken: dict[str, list[float]] = defaultdict(list)
     now_ns = WallClock().now_ns
-    took, took_lot, committed = Feed.take, Feed.take_lot, Spool.commit
+    took, took_lot, committed = Pipeline.take, Pipeline.take_lot, Spool.commit
     arrived_ns = 0
 
     def arrived(newest_ns: int) -> None:
@@ -33,7 +33,7 @@ def main() -> None:
         taken[ARRIVED].append((arrived_ns - newest_ns) / 1e6)
 
     async def take(self: Any, parts: Any) -> None:
-        arrived(max(int(part.arrivals.time_ns.max()) for part in parts))
+        arrived(max(int(part.samples.time_ns.max()) for part in parts))
         await took(self, parts)
 
     async def take_lot(self: Any, lot: Any) -> None:
@@ -48,7 +48,7 @@ def main() -> None:
         finally:
             taken[COMMITTED].append((now_ns() - start_ns) / 1e6)
 
-    Feed.take, Feed.take_lot = take, take_lot  # type: ignore[method-assign]  # that is the point
+    Pipeline.take, Pipeline.take_lot = take, take_lot  # type: ignore[method-assign]  # that is the point
     Spool.commit = commit  # type: ignore[method-assign]  # as above
     sys.argv = ["testbed", "gateway", "run", mapping]
     from testbed import cli  # noqa: PLC0415 - it imports what was wrapped

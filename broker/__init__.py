@@ -1,1 +1,1 @@
-"""The shared floor: the words every part speaks, and the way onto the bus."""
+"""The shared floor: domain types and messages, the bus client, and the broker products."""

@@ -1,7 +1,7 @@
-"""Who could read what of an equipment, and when: the policy, asked moment by moment.  Pure.
+"""Lists which principals could read an equipment's streams over time, by the policy.  Pure.
 
-Between two moments at which something begins or ends nothing changes, so one question for each such
-stretch tells all.
+Rights change only at moments at which a span begins or ends, so the policy decides once for each
+stretch between two of them.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from broker.rights import Action, Entry, PrincipalKind, Rights, Span
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Somebody could read a stream in a space over this span.  grant: None for its own streams."""
+    """A principal could read a stream in a space over a span.  grant: None for its own streams."""
 
     principal: str
     organisation: str
@@ -25,70 +25,73 @@ class Access:
 
 
 def readers(rights: Rights, equipment: EquipmentAddress, window: Span) -> Iterator[Access]:
-    """All access of all time that touches a window, whole: by principal, stream, and time.
+    """Yield every access that touches a window, uncut, in order of principal, stream and time.
 
-    rights: all that ever concerned the equipment.  The testbed's own parts are not named.
+    rights: all facts that ever concerned the equipment.  The testbed's own parts are left out.
     """
-    named = {one.entry for one in rights.grants} | rights.known
-    named |= {one for who in rights.principals for one in who.scope.reads | who.scope.writes}
-    entries = sorted(one for one in named if one.address.owner == equipment)
-    people = sorted({(one.id, one.organisation) for one in rights.principals})
-    for id_, organisation in people:
+    named = {grant.entry for grant in rights.grants} | rights.known
+    for principal in rights.principals:
+        named |= principal.scope.reads | principal.scope.writes
+    entries = sorted(entry for entry in named if entry.address.owner == equipment)
+    principals = sorted({(each.id, each.organisation) for each in rights.principals})
+    for id_, organisation in principals:
         for entry in entries:
-            mine = _about(rights, id_, organisation, entry)
-            for one in _stretches(mine, id_, entry):
-                if _touch(one.span, window):
-                    yield one
+            concerning = _concerning(rights, id_, organisation, entry)
+            for access in _stretches(concerning, id_, entry):
+                if _touch(access.span, window):
+                    yield access
 
 
-def _about(rights: Rights, id_: str, organisation: str, entry: Entry) -> Rights:
-    """Only what decides over this principal and this stream."""
+def _concerning(rights: Rights, id_: str, organisation: str, entry: Entry) -> Rights:
+    """Return only the rights that concern a principal and a stream."""
     return replace(
         rights,
-        principals=tuple(one for one in rights.principals if one.id == id_),
+        principals=tuple(each for each in rights.principals if each.id == id_),
         grants=tuple(
-            one for one in rights.grants if (one.company, one.entry) == (organisation, entry)
+            grant
+            for grant in rights.grants
+            if (grant.company, grant.entry) == (organisation, entry)
         ),
         listings=(),
     )
 
 
 def _stretches(rights: Rights, id_: str, entry: Entry) -> Iterator[Access]:
-    """The spans of one principal and stream, those that follow on each other joined."""
+    """Yield the accesses of a principal to a stream; adjacent stretches are joined."""
     if entry.address.organisation != rights.principals[0].organisation and not rights.grants:
         return
     moments = _moments(rights)
-    open_: Access | None = None
+    joined: Access | None = None
     for begin_ns, end_ns in zip(moments, [*moments[1:], None], strict=True):
-        one = _at(rights, id_, entry, Span(begin_ns, end_ns))
-        if one is not None and open_ is not None and one.grant == open_.grant:
-            open_ = replace(open_, span=Span(open_.span.from_ns, one.span.until_ns))
+        access = _access(rights, id_, entry, Span(begin_ns, end_ns))
+        if access is not None and joined is not None and access.grant == joined.grant:
+            joined = replace(joined, span=Span(joined.span.from_ns, access.span.until_ns))
             continue
-        if open_ is not None:
-            yield open_
-        open_ = one
-    if open_ is not None:
-        yield open_
+        if joined is not None:
+            yield joined
+        joined = access
+    if joined is not None:
+        yield joined
 
 
-def _at(rights: Rights, id_: str, entry: Entry, span: Span) -> Access | None:
-    """What holds over a span in which nothing changes."""
+def _access(rights: Rights, id_: str, entry: Entry, span: Span) -> Access | None:
+    """Return the access over a span in which no right changes, None if there is none."""
     who = rights.principal(id_, span.from_ns)
     topic = StreamTopic(entry.space, Verb.DATA, entry.address)
-    told = policy.decide(rights, id_, Action.SUBSCRIBE, topic, span.from_ns)
-    if who is None or who.kind is PrincipalKind.SYSTEM or not told.allowed:
+    decision = policy.decide(rights, id_, Action.SUBSCRIBE, topic, span.from_ns)
+    if who is None or who.kind is PrincipalKind.SYSTEM or not decision.allowed:
         return None
-    return Access(id_, who.organisation, who.kind, entry, span, told.grant)
+    return Access(id_, who.organisation, who.kind, entry, span, decision.grant)
 
 
 def _moments(rights: Rights) -> list[int]:
-    spans = [one.span for one in rights.principals]
-    spans += [one.span for one in rights.grants]
-    spans += [one.span for one in rights.pauses]
-    found = {moment for one in spans for moment in (one.from_ns, one.until_ns)}
-    return sorted(one for one in found if one is not None)
+    spans = [principal.span for principal in rights.principals]
+    spans += [grant.span for grant in rights.grants]
+    spans += [pause.span for pause in rights.pauses]
+    moments = {moment for span in spans for moment in (span.from_ns, span.until_ns)}
+    return sorted(moment for moment in moments if moment is not None)
 
 
-def _touch(one: Span, other: Span) -> bool:
-    begins = other.until_ns is None or one.from_ns < other.until_ns
-    return begins and (one.until_ns is None or other.from_ns < one.until_ns)
+def _touch(first: Span, second: Span) -> bool:
+    begins = second.until_ns is None or first.from_ns < second.until_ns
+    return begins and (first.until_ns is None or second.from_ns < first.until_ns)

@@ -1,6 +1,6 @@
-"""The way to the testbed's API over HTTP, with its problems read back into the error tree.
+"""A client of the testbed's API over HTTP, which raises the API's problems as our errors.
 
-Gateways and prototypes register what they publish here; readers fetch specs and history.
+Gateways and prototypes register their streams with it; readers fetch specs and history.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ from broker.namespace import EquipmentAddress, StreamAddress
 from broker.streams import StreamSpec
 
 ROOT = "/api/v1"
-A_PAGE = 500
-"""Rows of a listing that the API gives at once, at most."""
+PAGE_ITEMS = 500
+"""Most items of a listing that the API returns at once."""
 
 _BRANCH: Mapping[str, type[BedError]] = {
     kind.code: kind for kind in (Refused, Invalid, Unknown, Forbidden, Taken, Unavailable, Corrupt)
@@ -36,50 +36,51 @@ _BRANCH: Mapping[str, type[BedError]] = {
 
 
 class Api:
-    """One client of the API; every method raises a Refused with the API's own sentence, or
-    Unavailable.
-    """
+    """A client of the API; its methods raise Refused with the API's sentence, or Unavailable."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         """http: with the base URL, the credential and the time-outs set; see `connect`."""
         self._http = http
 
     async def request(self, method: str, path: str, **content: Any) -> Any:
-        """The JSON answer to one request; path: below the root; content: `json` or `params`."""
+        """Send a request and return the JSON of its response.
+
+        path: below `/api/v1`.  content: `json` or `params`, as httpx takes them.
+        """
         try:
-            answer = await self._http.request(method, ROOT + path, **content)
+            response = await self._http.request(method, ROOT + path, **content)
         except httpx.TransportError as exc:
             raise _away(self._http.base_url, exc) from exc
-        if answer.is_error:
-            raise problem(answer)
-        return answer.json() if answer.content else None
+        if response.is_error:
+            raise problem(response)
+        return response.json() if response.content else None
 
     async def items(self, path: str, **params: Any) -> list[Any]:
-        """All items of a listing that comes in pages."""
-        found: list[Any] = []
+        """Return all items of a listing, page by page."""
+        items: list[Any] = []
         while True:
             page = await self.request("GET", path, params=params)
-            found += page["items"]
+            items += page["items"]
             if page["next"] is None:
-                return found
+                return items
             params["cursor"] = page["next"]
 
     @asynccontextmanager
     async def stream(self, path: str, **content: Any) -> AsyncIterator[httpx.Response]:
-        """One GET whose answer is read as it comes."""
+        """Send a GET whose response is read as it arrives."""
         try:
-            async with self._http.stream("GET", ROOT + path, **content) as answer:
-                if answer.is_error:
-                    await answer.aread()
-                    raise problem(answer)
-                yield answer
+            async with self._http.stream("GET", ROOT + path, **content) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise problem(response)
+                yield response
         except httpx.TransportError as exc:
             raise _away(self._http.base_url, exc) from exc
 
     async def create_organisation(
         self, organisation: str, *, owner: str, kind: str = "partner"
     ) -> str:
-        """Make an organisation with its first owner, whose credential comes back, this once."""
+        """Create an organisation with its first owner; returns the owner's credential."""
         body = {"id": organisation, "name": organisation, "kind": kind, "owner": owner}
         return str((await self.request("POST", "/organisations", json=body))["credential"])
 
@@ -92,36 +93,37 @@ class Api:
         site: Mapping[str, str] | None = None,
         description: str = "",
     ) -> None:
-        """Register or renew an equipment; site: its ISA-95 path, enterprise to line."""
+        """Register an equipment, or change it; site: its ISA-95 path, enterprise to line."""
         body = {"name": name, "kind": kind, "site": dict(site or {}), "description": description}
         await self.request("PUT", f"/equipment/{address}", json=body)
 
     async def register_spec(self, spec: StreamSpec) -> StreamSpec:
-        """Propose a spec; the same comes back under the version that the registry gave it."""
+        """Propose a spec; returns it under the version that the registry gave it."""
         proposal = messages.spec_to_json(spec)
-        for given_by_the_registry in ("v", "stream", "version"):
-            del proposal[given_by_the_registry]
-        answer = await self.request("POST", f"/streams/{spec.address}/specs", json=proposal)
-        return spec.numbered(int(answer["version"]))
+        for set_by_registry in ("v", "stream", "version"):
+            del proposal[set_by_registry]
+        response = await self.request("POST", f"/streams/{spec.address}/specs", json=proposal)
+        return spec.numbered(int(response["version"]))
 
     async def register_specs(self, specs: Sequence[StreamSpec]) -> list[StreamSpec]:
-        """Propose several.  Those that are registered as they are cost one look at all that the
-        credential's holder sees: each proposal is a change of rights, which takes the API longer.
+        """Propose several specs; returns them under their versions.
+
+        Specs that are registered unchanged are not proposed again: one listing finds them, while
+        each proposal is a change of rights, which takes the API longer.
         """
-        told = await self.items("/streams", limit=A_PAGE)
-        newest = {
-            one.address: one for one in (messages.spec_from_json(each["spec"]) for each in told)
-        }
-        made = []
+        streams = await self.items("/streams", limit=PAGE_ITEMS)
+        registered = [messages.spec_from_json(stream["spec"]) for stream in streams]
+        newest = {spec.address: spec for spec in registered}
+        numbered = []
         for spec in specs:
             known = newest.get(spec.address)
             if known is None or spec.numbered(known.version) != known:
                 known = await self.register_spec(spec)
-            made.append(known)
-        return made
+            numbered.append(known)
+        return numbered
 
     async def spec(self, address: StreamAddress, version: int | None = None) -> StreamSpec:
-        """The spec of a stream, the newest where no version is asked for."""
+        """Fetch the spec of a stream, the newest if no version is given."""
         if version is None:
             return messages.spec_from_json(
                 (await self.request("GET", f"/streams/{address}"))["spec"]
@@ -135,11 +137,11 @@ class Api:
 async def connect(
     url: str, credential: str, *, ca: Path | None = None, timeout_s: float = 10.0
 ) -> AsyncIterator[Api]:
-    """An API client for `http://host:port` or `https://…`, with a credential's whole text.
+    """Open an API client for `http://host:port` or `https://…`.
 
-    credential: empty for what is open to everybody.  ca: whose certificates are believed, None for
-    those that the system believes.  Raises Invalid if that is no such file, or would not be asked
-    for.
+    credential: its whole text, empty for routes that need none.  ca: PEM file of the certificate
+    authority to trust, None for those that the system trusts.  Raises Invalid if the file is not
+    usable, or the URL has no TLS.
     """
     if ca is not None and not url.startswith("https:"):
         raise Invalid(
@@ -154,27 +156,27 @@ async def connect(
         yield Api(http)
 
 
-def problem(answer: httpx.Response) -> BedError:
-    """The error that a problem+json (RFC 9457) describes."""
+def problem(response: httpx.Response) -> BedError:
+    """Return the error that a problem+json response (RFC 9457) describes."""
     try:
-        told = answer.json()
-        code, detail, hint = str(told["code"]), str(told["detail"]), str(told.get("hint", ""))
+        body = response.json()
+        code, detail, hint = str(body["code"]), str(body["detail"]), str(body.get("hint", ""))
     except (ValueError, KeyError, TypeError):
-        code, detail, hint = "", f"{answer.request.url} answered {answer.status_code}", ""
-    later = answer.status_code == httpx.codes.TOO_MANY_REQUESTS
-    if later or answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+        code, detail, hint = "", f"{response.request.url} answered {response.status_code}", ""
+    later = response.status_code == httpx.codes.TOO_MANY_REQUESTS
+    if later or response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
         return Unavailable(detail, hint=hint)
     return _BRANCH.get(code, Refused)(detail, hint=hint)
 
 
 def _away(url: httpx.URL, exc: httpx.TransportError) -> BedError:
-    asked = tls.TlsEndpoint(f"the API at {url}", "TESTBED_API", "TESTBED_CA")
-    if told := tls.handshake_error(exc, asked):
-        return told
+    endpoint = tls.TlsEndpoint(f"the API at {url}", "TESTBED_API", "TESTBED_CA")
+    if tls_error := tls.handshake_error(exc, endpoint):
+        return tls_error
     closed = url.scheme == "http" and isinstance(exc, httpx.RemoteProtocolError | httpx.ReadError)
     return Unavailable(
         f"the API at {url} did not answer: {exc!r}",
-        hint="is the server up? if its door has TLS, write https:// into TESTBED_API"
+        hint="is the server up? if its listener has TLS, write https:// into TESTBED_API"
         if closed
         else "is the server up? `testbed up` starts one",
     )

@@ -1,7 +1,7 @@
-"""The signed head of the audit chain, a state on the bus: so many events, the last with this hash.
+"""Signs, encodes and verifies heads of the audit chain: the number of events and the last hash.
 
-Whoever keeps one, an anchor, can hold a chain against it later: one that was cut or rewritten does
-not have that hash at that place.
+A gateway keeps heads as anchors: a chain that was cut or rewritten later does not have the hash of
+an anchor at its place.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,10 @@ GENESIS = "0" * 64
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """count: of events.  hash: of the last, in hex.  key, signature: Ed25519, in hex."""
+    """A head of the audit chain.
+
+    count: of events.  hash: of the last event, in hex.  key, signature: Ed25519, in hex.
+    """
 
     count: int
     hash: str
@@ -31,7 +34,7 @@ class Head:
 
     @property
     def is_signed(self) -> bool:
-        """Whether the signature is that of the key, whosever key that is."""
+        """Whether the signature is valid for the key; the key itself may be anybody's."""
         try:
             key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.key))
             key.verify(bytes.fromhex(self.signature), _signed(self))
@@ -41,7 +44,7 @@ class Head:
 
     @property
     def as_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """The head as a JSON object."""
         return {
             "v": WIRE_VERSION,
             "count": self.count,
@@ -53,28 +56,28 @@ class Head:
 
     @classmethod
     def from_json(cls, raw: Any) -> Self:
-        """From a JSON object; raises Corrupt."""
+        """Build from a JSON object; raises Corrupt."""
         try:
             head = cls(raw["count"], raw["hash"], ns_of(raw["time"]), raw["key"], raw["signature"])
         except (KeyError, TypeError, Invalid) as exc:
-            raise Corrupt(f"a head that lacks sense: {exc}") from exc
+            raise Corrupt(f"a malformed head: {exc}") from exc
         texts = (head.hash, head.key, head.signature)
-        if type(head.count) is not int or not all(isinstance(one, str) for one in texts):
-            raise Corrupt("a head that lacks sense: its values are of other types")
+        if type(head.count) is not int or not all(isinstance(text, str) for text in texts):
+            raise Corrupt("a malformed head: its values are of other types")
         return head
 
 
 class HeadSigner:
-    """Who signs heads."""
+    """Signs heads with the testbed's audit key."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
-        """private: the key, which nobody else has."""
+        """private: the audit key."""
         self._private = private
         self.key: str = private.public_key().public_bytes_raw().hex()
 
     @classmethod
     def from_seed(cls, seed: str) -> Self:
-        """The key with this seed, 32 bytes in hex; raises Invalid, without repeating it."""
+        """Make the signer of a seed, 32 bytes in hex; raises Invalid, without repeating it."""
         try:
             return cls(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(seed.strip())))
         except ValueError as exc:
@@ -83,24 +86,24 @@ class HeadSigner:
             ) from exc
 
     def sign(self, count: int, hash_: str, time_ns: int) -> Head:
-        """A head with our signature."""
+        """Return a signed head."""
         bare = Head(count, hash_, time_ns, self.key)
         return Head(count, hash_, time_ns, self.key, self._private.sign(_signed(bare)).hex())
 
 
 def _signed(head: Head) -> bytes:
-    """What is signed: the head in one spelling."""
-    told = {"count": head.count, "hash": head.hash, "time": text_of(head.time_ns)}
-    return orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
+    """Return the bytes that are signed: the head in its canonical JSON."""
+    document = {"count": head.count, "hash": head.hash, "time": text_of(head.time_ns)}
+    return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
 
 
 def encode(head: Head) -> bytes:
-    """A head as JSON."""
+    """Encode a head as JSON."""
     return orjson.dumps(head.as_json)
 
 
 def decode(payload: bytes) -> Head:
-    """Read a head; raises Corrupt.  Its signature is another question."""
+    """Decode a head, without verifying its signature; raises Corrupt."""
     raw = json_object(payload, "a head")
     if raw.get("v") != WIRE_VERSION:
         raise Corrupt(f"a head of wire version {raw.get('v')!r}", hint=f"this reads {WIRE_VERSION}")

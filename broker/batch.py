@@ -38,19 +38,17 @@ NO_VALUE: Mapping[Dtype, object] = {
     Dtype.BOOL: False,
     Dtype.STRING: "",
 }
-"""What stands in a column where a bad sample has no value."""
+"""Placeholder in a column for a bad sample, which has no value."""
 
 
 def column_dtype(dtypes: Iterable[Dtype]) -> np.dtype[Any]:
-    """What a column with values of all these dtypes is made of: objects where they differ."""
-    every = set(dtypes)
-    return NUMPY[every.pop()] if len(every) == 1 else np.dtype(np.object_)
+    """Return the numpy dtype of a column of all these dtypes: objects where they differ."""
+    distinct = set(dtypes)
+    return NUMPY[distinct.pop()] if len(distinct) == 1 else np.dtype(np.object_)
 
 
 class Source(StrEnum):
-    """Where a stream's values come from, set from the registered kind of the equipment and the
-    space.
-    """
+    """Origin of a batch's values, given by the kind of the equipment and the space."""
 
     LIVE = "live"
     RECORDED = "recorded"
@@ -58,16 +56,16 @@ class Source(StrEnum):
 
 
 class EquipmentKind(StrEnum):
-    """What a registered equipment is."""
+    """Kind of a registered equipment."""
 
     REAL = "real"
     SIMULATED = "simulated"
 
 
 def source_of(kind: EquipmentKind, space: str) -> Source:
-    """The source that every batch of an equipment must state in a space: evidence rests on it.
+    """Return the source that every batch of an equipment must state in a space.
 
-    A real equipment speaks for itself in `live` only; in a run its data can only be a recording.
+    A real equipment is `live` only in the space `live`; in a run its data can only be recorded.
     """
     if kind is EquipmentKind.SIMULATED:
         return Source.SIMULATED
@@ -83,7 +81,7 @@ class Series(NamedTuple):
 
 
 class ColumnArray(Mapping[str, Column]):
-    """Columns of one dtype as the rows of one array, so that nothing is made for each."""
+    """Columns of one dtype as the rows of one array, so that no object is made for each column."""
 
     __slots__ = ("names", "rows")
 
@@ -107,21 +105,21 @@ class ColumnArray(Mapping[str, Column]):
         return len(self.names)
 
     def items(self) -> ItemsView[str, Column]:
-        """All at once, for a look at each would search for its place."""
+        """Names and columns, without searching the place of each name."""
         return dict(zip(self.names, self.rows, strict=True)).items()
 
     def values(self) -> ValuesView[Column]:
-        """The rows."""
+        """The columns."""
         return dict(self.items()).values()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wide:  # noqa: PLW1641 - columns have no hash
-    """Signals that share their time stamps.
+    """A frame of signals that share their time stamps.
 
     time_ns: int64[n], ns since 1970 UTC, in the order of the source.  values: signal -> column of n
-    in its dtype; a Table is cheapest.  quality: signal -> uint8[n], only for signals where not all
-    is GOOD.
+    in its dtype; a ColumnArray is cheapest.  quality: signal -> uint8[n], only for signals
+    where not all is GOOD.
     """
 
     time_ns: Times
@@ -129,7 +127,7 @@ class Wide:  # noqa: PLW1641 - columns have no hash
     quality: Mapping[str, Quality] = field(default_factory=dict)
 
     def series(self) -> Iterator[tuple[str, Series]]:
-        """Each signal with its samples."""
+        """Yield each signal with its samples."""
         good = np.zeros(len(self.time_ns), np.uint8)
         for name, values in self.values.items():
             yield name, Series(self.time_ns, values, self.quality.get(name, good))
@@ -150,7 +148,7 @@ class Wide:  # noqa: PLW1641 - columns have no hash
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Long:  # noqa: PLW1641 - columns have no hash
-    """Samples that each have a time stamp of their own, in the order of the source.
+    """A frame of samples that each have a time stamp of their own, in the order of the source.
 
     time_ns: int64[n].  signal: int32[n], counting from 0 in the order of the spec.  values: a
     column of n; where the signals' dtypes differ, an object array of Python values.  quality:
@@ -165,7 +163,7 @@ class Long:  # noqa: PLW1641 - columns have no hash
     dtypes: tuple[Dtype, ...]
 
     def series(self) -> Iterator[tuple[str, Series]]:
-        """Each signal that occurs with its samples, in the order of the spec."""
+        """Yield each signal that occurs with its samples, in the order of the spec."""
         order = np.argsort(self.signal, kind="stable")
         signal, time_ns = self.signal[order], self.time_ns[order]
         values, quality = self.values[order], self.quality[order]
@@ -194,10 +192,9 @@ class Long:  # noqa: PLW1641 - columns have no hash
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A stated hole: between `from_ns` and `to_ns`, both included, samples of these signals are
-    missing.
+    """A stated gap: between `from_ns` and `to_ns`, both included, samples are missing.
 
-    signals: none named means all of the stream.
+    signals: those that lack samples; empty for all of the stream.
     """
 
     signals: tuple[str, ...]
@@ -208,11 +205,10 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one message of a stream says.
+    """The content of one message of a stream, whose address is in the topic.
 
     epoch, seq: the publisher's numbering; both None for a plain client, which is then at-most-once.
-    input_ns: for a prototype's output, the time of the data it answers.  Which stream it is stands
-    in the topic.
+    input_ns: for a prototype's output, the time of the input data it answers.
     """
 
     spec_version: int
@@ -229,26 +225,26 @@ class Batch:
         return sum(len(frame) for frame in self.frames)
 
     def series(self) -> Iterator[tuple[str, Series]]:
-        """Each signal of each frame with its samples; a signal may come several times."""
+        """Yield each signal of each frame with its samples; a signal may come several times."""
         for frame in self.frames:
             yield from frame.series()
 
     def __getitem__(self, signal: str) -> Series:
         """All samples of one signal, in the order of the frames; empty if the batch has none."""
-        found = [series for name, series in self.series() if name == signal]
-        if not found:
+        pieces = [series for name, series in self.series() if name == signal]
+        if not pieces:
             return Series(np.empty(0, np.int64), np.empty(0), np.empty(0, np.uint8))
-        return Series(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+        return Series(*(np.concatenate(columns) for columns in zip(*pieces, strict=True)))
 
 
-def same_series(one: Series, other: Series) -> bool:
-    """Whether two runs of samples agree in every time, value and quality; missing values agree."""
+def same_series(first: Series, second: Series) -> bool:
+    """Return whether two series agree in every time, value and quality; missing values agree."""
     return (
-        np.array_equal(one.time_ns, other.time_ns)
-        and np.array_equal(one.quality, other.quality)
-        and len(one.values) == len(other.values)
+        np.array_equal(first.time_ns, second.time_ns)
+        and np.array_equal(first.quality, second.quality)
+        and len(first.values) == len(second.values)
         and all(
-            mine == theirs or (mine != mine and theirs != theirs)  # noqa: PLR0124 - NaN is not itself
-            for mine, theirs in zip(one.values.tolist(), other.values.tolist(), strict=True)
+            a == b or (a != a and b != b)  # noqa: PLR0124 - NaN is not itself
+            for a, b in zip(first.values.tolist(), second.values.tolist(), strict=True)
         )
     )

@@ -1,9 +1,9 @@
-"""Batches as JSON and back: readable with nothing but a JSON parser, safe for JavaScript.
+"""Encodes batches as JSON and decodes them: readable with any JSON parser, safe for JavaScript.
 
 An integer beyond ±2^53 is written as a decimal string.  A NaN or an infinity has no JSON: such a
-sample is bad and its value null.  A document is read in two steps, because what its columns mean
-stands in a spec that the reader may not have yet: `parse` checks the document itself, `fit` holds
-it against the spec.
+sample is bad and its value null.  A document is decoded in two steps, because its columns need a
+spec that the reader may not have yet: `parse` checks the document itself, `fit` its columns against
+the spec.
 """
 
 import math
@@ -44,7 +44,7 @@ WIRE_VERSION = 1
 MOST_EXACT = 2**53
 MOST_NAME = 40
 FEW = 8
-"""So many columns are as cheap one by one as together."""
+"""Below this many columns, encoding them together saves nothing."""
 
 _INT64 = range(-(2**63), 2**63)
 _DECIMAL = re.compile(r"-?\d{1,19}", re.ASCII)
@@ -53,16 +53,15 @@ _CODE = {name: code for code, name in enumerate(QUALITIES)}
 
 
 # --- out ------------------------------------------------------------------------------------------
-# -------------
 
 
 def encode(batch: Batch) -> bytes:
-    """One batch as a JSON document."""
+    """Encode a batch as a JSON document."""
     return stamped(body(batch), batch.pub_ns)
 
 
 def body(batch: Batch, epoch: str | None = None, seq: int | None = None) -> bytes:
-    """Everything of the document but `pub`: what a spool keeps until it is sent, and sent again.
+    """Encode a batch without its `pub`: what a spool stores, to be stamped at each sending.
 
     epoch, seq: the batch's number, if it has none of its own.
     """
@@ -80,7 +79,7 @@ def body(batch: Batch, epoch: str | None = None, seq: int | None = None) -> byte
 
 
 def stamped(rest: bytes, pub_ns: int) -> bytes:
-    """A whole document from a body and the instant of this sending."""
+    """Complete a body with the instant of this sending."""
     return b'{"v":%d,"pub":"%s",' % (WIRE_VERSION, text_of(pub_ns).encode()) + rest[1:]
 
 
@@ -90,7 +89,7 @@ def dumps(document: object) -> bytes:
 
 
 def frame_to_json(frame: Wide | Long) -> dict[str, Any]:
-    """One frame as an object for `dumps`."""
+    """Return a frame as an object for `dumps`."""
     return _wide_out(frame) if isinstance(frame, Wide) else _long_out(frame)
 
 
@@ -106,7 +105,7 @@ def _wide_out(frame: Wide) -> dict[str, Any]:
 
 
 def _table_out(frame: Wide) -> orjson.Fragment | None:
-    """Columns of one plain dtype written all at once, which costs a third; None for others."""
+    """Encode float64 columns all at once, at a third of the cost; returns None for others."""
     values = frame.values
     if len(values) < FEW:
         return None
@@ -121,14 +120,14 @@ def _table_out(frame: Wide) -> orjson.Fragment | None:
         return None
     if table.shape[1] == 1:  # a flat list is written in half the time of nested ones
         cells = orjson.dumps(np.ascontiguousarray(table[:, 0]), option=orjson.OPT_SERIALIZE_NUMPY)
-        return orjson.Fragment(_named(names) % tuple(cells[1:-1].split(b",")))
+        return orjson.Fragment(_template(names) % tuple(cells[1:-1].split(b",")))
     rows = orjson.dumps(np.ascontiguousarray(table), option=orjson.OPT_SERIALIZE_NUMPY)
-    return orjson.Fragment(_named(names) % tuple(rows[2:-2].split(b"],[")))
+    return orjson.Fragment(_template(names) % tuple(rows[2:-2].split(b"],[")))
 
 
 @lru_cache(maxsize=1_000)
-def _named(names: tuple[str, ...]) -> bytes:
-    """An object of lists under these names, each to be filled in."""
+def _template(names: tuple[str, ...]) -> bytes:
+    """Return a JSON object with a `[%b]` for the cells of each name."""
     keys = (orjson.dumps(name).replace(b"%", b"%%") for name in names)
     return b"{" + b",".join(key + b":[%b]" for key in keys) + b"}"
 
@@ -150,9 +149,7 @@ def _times_out(time_ns: Times) -> dict[str, Any]:
 
 
 def _column_out(column: Column, quality: Quality | None) -> Column | list[Any]:
-    """A column for orjson, which writes NaN as null: as it stands where all of it is plain, else
-    value by value.
-    """
+    """Return a column for orjson, which writes NaN as null: the array, or a list of values."""
     missing = quality is not None and bool((quality == BAD).any())
     if column.dtype == np.float64:
         return np.ascontiguousarray(column)
@@ -185,7 +182,7 @@ def _quality_out(codes: Quality) -> list[str]:
 
 
 def gap_to_json(gap: Gap) -> dict[str, Any]:
-    """One gap as an object for `dumps`."""
+    """Return a gap as an object for `dumps`."""
     return {
         "signals": gap.signals,
         "from": text_of(gap.from_ns),
@@ -199,7 +196,7 @@ def gap_to_json(gap: Gap) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A batch whose head and gaps are checked and whose frames are still what JSON gave."""
+    """A batch whose head and gaps are checked, and whose frames are raw JSON."""
 
     spec_version: int
     pub_ns: int
@@ -212,7 +209,7 @@ class Document:
 
 
 def parse(payload: bytes) -> Document:
-    """Read a document's head and gaps; raises Corrupt with what is wrong in it."""
+    """Decode a document's head and gaps; raises Corrupt."""
     if len(payload) > MOST_BYTES:
         raise Corrupt(f"a batch of {len(payload)} bytes", hint=f"at most {MOST_BYTES}")
     raw = json_object(payload, "a batch")
@@ -284,7 +281,7 @@ def _source(value: object) -> Source:
 
 
 def gap_from_json(raw: object) -> Gap:
-    """Read one gap; raises Corrupt."""
+    """Decode a gap; raises Corrupt."""
     if not isinstance(raw, dict):
         raise Corrupt("a gap that is not an object")
     signals, cause = raw.get("signals"), raw.get("cause")
@@ -309,8 +306,7 @@ def gap_from_json(raw: object) -> Gap:
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """What does not fit the spec: one sample, a whole column or a whole frame; the rest is unharmed
-    by it.
+    """A sample, column or frame that does not fit the spec; the rest of the batch is used.
 
     value: the offending JSON, cut to 200 characters.
     """
@@ -326,13 +322,12 @@ class _Unfit(Exception):
 
 
 def decode(payload: bytes, spec: StreamSpec) -> tuple[Batch, tuple[Misfit, ...]]:
-    """Both steps: `decode(encode(b), spec) == (b, ())`; raises Corrupt."""
+    """Parse and fit in one call: `decode(encode(b), spec) == (b, ())`; raises Corrupt."""
     return fit(parse(payload), spec)
 
 
 def fit(document: Document, spec: StreamSpec) -> tuple[Batch, tuple[Misfit, ...]]:
-    """Hold a document's frames against its spec: what fits as columns, what does not with its
-    reason.
+    """Decode a document's frames against its spec; returns the batch and the misfits.
 
     Raises Corrupt where the spec has another version, or the document more than MOST_VALUES values.
     """
@@ -357,14 +352,14 @@ def fit(document: Document, spec: StreamSpec) -> tuple[Batch, tuple[Misfit, ...]
 def frames_from_json(
     frames: Sequence[Any], spec: StreamSpec
 ) -> tuple[tuple[Wide | Long, ...], tuple[Misfit, ...]]:
-    """Hold frames against the spec they were written with."""
+    """Decode frames against their spec; returns the frames and the misfits."""
     fitting: list[Wide | Long] = []
     misfits: list[Misfit] = []
     for raw in frames:
         try:
             fitting += _frame_in(raw, spec, misfits)
         except _Unfit as exc:
-            misfits.append(Misfit(f"frame: {exc}", value=_shown(raw)))
+            misfits.append(Misfit(f"frame: {exc}", value=_excerpt(raw)))
     return tuple(fitting), tuple(misfits)
 
 
@@ -382,39 +377,40 @@ def _wide_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) ->
     if not qualities and (table := _table_in(columns, len(time_ns), spec)) is not None:
         return [Wide(time_ns, table)]
     dtypes = {signal.name: signal.dtype for signal in spec.signals}
-    together: dict[str, Column] = {}
-    together_quality: dict[str, Quality] = {}
-    apart: list[Wide] = []
+    whole: dict[str, Column] = {}
+    whole_quality: dict[str, Quality] = {}
+    partial: list[Wide] = []
     for name, column in columns.items():
         try:
             if name not in dtypes:
                 raise _Unfit("the spec has no such signal")
-            found = _column_in(column, qualities.get(name), time_ns, dtypes[name], name, misfits)
+            values, quality, keep = _column_in(
+                column, qualities.get(name), time_ns, dtypes[name], name, misfits
+            )
         except _Unfit as exc:
-            misfits.append(Misfit(str(exc), signal=name[:80], value=_shown(column)))
+            misfits.append(Misfit(str(exc), signal=name[:80], value=_excerpt(column)))
             continue
-        values, quality, keep = found
         if not keep.all():
             if keep.any():
-                apart.append(Wide(time_ns[keep], {name: values[keep]}, {name: quality[keep]}))
+                partial.append(Wide(time_ns[keep], {name: values[keep]}, {name: quality[keep]}))
             continue
-        together[name] = values
+        whole[name] = values
         if quality.any():
-            together_quality[name] = quality
-    if together or not columns:
-        return [Wide(time_ns, together, together_quality), *apart]
-    return apart
+            whole_quality[name] = quality
+    if whole or not columns:
+        return [Wide(time_ns, whole, whole_quality), *partial]
+    return partial
 
 
 def _table_in(columns: Mapping[str, Any], count: int, spec: StreamSpec) -> ColumnArray | None:
-    """The columns of a float64 stream read all at once; None if any is not plain."""
+    """Decode the columns of a float64 stream all at once; returns None if any is not plain."""
     if len(columns) < FEW or set(spec.dtypes) != {Dtype.FLOAT64} or not count:
         return None
     names, lists = tuple(columns), columns.values()
     if set(map(type, lists)) != {list} or set(map(len, lists)) != {count}:
         return None
     if names == spec.names:
-        names = spec.names  # the same ones: what is known of them is found at once
+        names = spec.names  # the same tuple, so that caches keyed by it hit
     elif not columns.keys() <= set(spec.names):
         return None
     cells = list(chain.from_iterable(lists))
@@ -445,12 +441,12 @@ def _long_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) ->
             return [Long(time_ns, index, values, good, spec.names, dtypes)]
     quality, keep = np.zeros(len(column), np.uint8), np.ones(len(column), np.bool_)
     for at in np.unique(index).tolist():
-        mine = np.flatnonzero(index == at)
-        where = mine.tolist()
-        values[mine], quality[mine], keep[mine] = _column_in(
+        rows = np.flatnonzero(index == at)
+        where = rows.tolist()
+        values[rows], quality[rows], keep[rows] = _column_in(
             [column[i] for i in where],
             None if qualities is None else [qualities[i] for i in where],
-            time_ns[mine],
+            time_ns[rows],
             dtypes[at],
             spec.names[at],
             misfits,
@@ -483,7 +479,7 @@ def _column_in(
     name: str,
     misfits: list[Misfit],
 ) -> tuple[Column, Quality, np.ndarray[Any, np.dtype[np.bool_]]]:
-    """One signal's values and quality, and which to keep; a misfit for each of the others."""
+    """Decode a signal's values and quality, and a mask of usable ones; the others are misfits."""
     if not isinstance(column, list) or len(column) != len(time_ns):
         raise _Unfit("dt and values are not of one length")
     keep = np.ones(len(column), np.bool_)
@@ -499,13 +495,13 @@ def _column_in(
         except _Unfit as exc:
             keep[at] = False
             values[at] = NO_VALUE[dtype]
-            misfits.append(Misfit(str(exc), name, int(time_ns[at]), _shown(value)))
+            misfits.append(Misfit(str(exc), name, int(time_ns[at]), _excerpt(value)))
     return values, np.array([max(code, 0) for code in codes], np.uint8), keep
 
 
 _PLAIN: Mapping[Dtype, set[type]] = {
     Dtype.FLOAT64: {float},
-    Dtype.INT64: set(),  # each may be beyond 2^53, or beyond int64: looked at one by one
+    Dtype.INT64: set(),  # each may be beyond 2^53, or beyond int64: checked one by one
     Dtype.BOOL: {bool},
     Dtype.STRING: {str},
 }
@@ -518,7 +514,7 @@ def _plain(column: Sequence[object], dtype: Dtype) -> Column:
 
 
 def _qualities_in(raw: object, count: int) -> list[int]:
-    """A code for each sample; -1 where the word is none of ours."""
+    """Decode a quality code for each sample; -1 for an unknown word."""
     if raw is None:
         return [GOOD] * count
     if not isinstance(raw, list) or len(raw) != count:
@@ -556,8 +552,8 @@ def _integer_in(value: object, what: str) -> int:
     return value
 
 
-def _shown(raw: object) -> str:
+def _excerpt(raw: object) -> str:
     try:
         return orjson.dumps(raw).decode()[:200]
-    except orjson.JSONEncodeError:  # deeper than orjson writes back: what it is says enough
+    except orjson.JSONEncodeError:  # deeper than orjson encodes
         return f"a deeply nested {type(raw).__name__}"

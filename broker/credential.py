@@ -1,4 +1,4 @@
-"""Credentials: who one is, and the secret that proves it."""
+"""Credentials: a principal and the secret that proves it, and the hash that a broker keeps."""
 
 import base64
 import hashlib
@@ -13,13 +13,13 @@ from broker.namespace import checked_id
 
 SECRET_BYTES = 32
 SALT_BYTES, HASH_BYTES, ROUNDS = 12, 64, 101
-"""As Mosquitto does it; a secret has 256 random bits, so more rounds would protect nothing."""
+"""Parameters of Mosquitto's hash; a secret has 256 random bits, so more rounds add nothing."""
 _SECRET = re.compile(r"[A-Za-z0-9_-]{16,100}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """Who one is and what proves it; as text `principal.secret`."""
+    """A principal and its secret; as text `principal.secret`."""
 
     principal: str
     secret: str = field(repr=False)
@@ -39,12 +39,12 @@ class Credential:
 
     @property
     def text(self) -> str:
-        """The credential as it is handed over, once."""
+        """The credential in the form that it is handed over in, once."""
         return f"{self.principal}.{self.secret}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `principal.secret`; raises Invalid, without repeating the secret."""
+        """Parse `principal.secret`; raises Invalid, without repeating the secret."""
         principal, dot, secret = text.partition(".")
         if not dot:
             raise Invalid(
@@ -55,12 +55,12 @@ class Credential:
 
     @classmethod
     def make(cls, principal: str) -> Self:
-        """A new one, with 256 random bits."""
+        """Generate a credential with 256 random bits."""
         return cls(principal, secrets.token_urlsafe(SECRET_BYTES))
 
 
 def verifier(secret: str) -> str:
-    """What a broker that asks nobody holds a secret against: salted, and of no use to log in with.
+    """Return the salted hash that Mosquitto verifies a secret with; it is of no use to log in.
 
     Source: mosquitto_passwd(1), `$7$rounds$salt$hash` with PBKDF2-SHA512.
     """

@@ -1,4 +1,4 @@
-"""What can go wrong, sorted by what the caller may do next.
+"""The testbed's errors, in branches by what the caller may do next.
 
 BedError
 ├── Refused            do not retry: the request itself must change
@@ -6,9 +6,9 @@ BedError
 │   ├── Unknown        no such thing, or none that you may see
 │   ├── Forbidden      you may not
 │   └── Taken          it exists already, or somebody else holds it
-├── Unavailable        a real system is away: retry with back-off
+├── Unavailable        a real system does not answer: retry with back-off
 ├── Partial            some rows are done; `rejected` and `later` say which are not
-└── Corrupt            the bytes lie: count them, set them aside, never guess
+└── Corrupt            bytes are malformed: count them, set them aside, never guess
 
 Anything else that is raised is a bug and must crash.
 """
@@ -18,12 +18,12 @@ from typing import ClassVar
 
 
 class BedError(Exception):
-    """The root: a stable `code`, a message with values and units, and a `hint` at what to do."""
+    """Base of all errors: a stable `code`, a message with values and units, and a `hint`."""
 
     code: ClassVar[str] = "error"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        """message: what is wrong and where, with the value.  hint: what would be right."""
+        """message: the fault and its place, with the value.  hint: what would be right."""
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -33,7 +33,7 @@ class BedError(Exception):
 
 
 class Refused(BedError):
-    """Asking again will not help: what is asked must change."""
+    """The request itself is wrong: repeating it will not help."""
 
     code = "refused"
 
@@ -45,7 +45,7 @@ class Invalid(Refused):
 
 
 class Unknown(Refused):
-    """There is no such thing, or none that the asker may see: both answer alike."""
+    """No such thing exists, or none that the caller may see: both give the same error."""
 
     code = "unknown"
 
@@ -90,12 +90,12 @@ class Partial(BedError):
 
 
 class Corrupt(BedError):
-    """The bytes are not what they claim to be."""
+    """Bytes that are malformed."""
 
     code = "corrupt"
 
 
 def first_of(group: BaseExceptionGroup[BedError]) -> BedError:
-    """The first error in a group, however deep."""
-    one = group.exceptions[0]
-    return first_of(one) if isinstance(one, BaseExceptionGroup) else one
+    """Return the first error in a group, however deep."""
+    first = group.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,7 +1,7 @@
-"""The states a part tells the others: spec, health and mark, as JSON and back.
+"""Encodes and decodes the messages other than batches: spec, health and mark.
 
-A spec is what a stream's columns mean; a health is how fresh a stream is; a mark is what the
-recorder holds.  Batches are written by `broker.codec`.
+A spec is the schema of a stream; a health is the freshness of a stream; a mark lists the batches
+that the recorder holds.  `broker.codec` encodes batches.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ from broker.streams import Dtype, Signal, StreamSpec, Trigger
 
 
 class Freshness(StrEnum):
-    """What a health says of a stream."""
+    """Freshness of a stream."""
 
     FRESH = "fresh"
     STALE = "stale"
@@ -27,11 +27,9 @@ class Freshness(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How fresh a stream is, in the words of its publisher; after `valid_until_ns` it is stale
-    whatever it says.
+    """Freshness of a stream as its publisher states it; stale after `valid_until_ns` in any case.
 
-    last_ns: time stamp of the newest sample, None before the first.  alarms: what a human should
-    know, in sentences.
+    last_ns: time stamp of the newest sample, None before the first.  alarms: sentences for a human.
     """
 
     state: Freshness
@@ -42,10 +40,10 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the recorder holds of one epoch of a stream: 1..upto without a hole, and the ranges
-    beyond it.
+    """Sequence numbers of one epoch of a stream that the recorder holds.
 
-    beyond: (first, last) pairs, both included, ascending, not touching one another.
+    upto: every number from 1 to this one is held.  beyond: further (first, last) pairs, both
+    included, ascending, not touching one another.
     """
 
     upto: int
@@ -56,12 +54,12 @@ class Held:
 
     @property
     def ranges(self) -> tuple[tuple[int, int], ...]:
-        """All that is held as (first, last) pairs."""
+        """All held sequence numbers as (first, last) pairs."""
         return ((1, self.upto), *self.beyond) if self.upto else self.beyond
 
     @classmethod
     def from_ranges(cls, ranges: Iterable[tuple[int, int]]) -> Self:
-        """From (first, last) pairs in any order; what overlaps or touches becomes one."""
+        """Build from (first, last) pairs in any order; overlapping or touching ones are joined."""
         joined = [(0, 0)]
         for first, last in sorted(ranges):
             if first <= joined[-1][1] + 1:
@@ -71,19 +69,19 @@ class Held:
         return cls(joined[0][1], tuple(joined[1:]))
 
     def including(self, seqs: Iterable[int]) -> Self:
-        """The same with these sequence numbers held too."""
+        """Return a copy in which these sequence numbers are held too."""
         return self.from_ranges([*self.ranges, *((seq, seq) for seq in seqs)])
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What the recorder holds of each stream of one publisher: stream -> epoch -> held."""
+    """Batches that the recorder holds of one publisher: stream -> epoch -> held."""
 
     streams: Mapping[str, Mapping[str, Held]]
 
 
 def encode_health(health: Health) -> bytes:
-    """A health as JSON."""
+    """Encode a health as JSON."""
     return orjson.dumps(
         {
             "v": WIRE_VERSION,
@@ -96,12 +94,12 @@ def encode_health(health: Health) -> bytes:
 
 
 def decode_health(payload: bytes) -> Health:
-    """Read a health; raises Corrupt."""
+    """Decode a health; raises Corrupt."""
     return health_from_json(_versioned(payload, "a health"))
 
 
 def health_from_json(raw: Mapping[str, Any]) -> Health:
-    """A health from its JSON object, as on the bus or from the API; raises Corrupt."""
+    """Build a health from its JSON object, of the bus or the API; raises Corrupt."""
     try:
         last = raw.get("last")
         return Health(
@@ -111,11 +109,11 @@ def health_from_json(raw: Mapping[str, Any]) -> Health:
             alarms=tuple(str(alarm) for alarm in raw.get("alarms", [])),
         )
     except (KeyError, TypeError, ValueError, Invalid) as exc:
-        raise Corrupt(f"a health that lacks sense: {exc}") from exc
+        raise Corrupt(f"a malformed health: {exc}") from exc
 
 
 def encode_mark(mark: Mark) -> bytes:
-    """A mark as JSON."""
+    """Encode a mark as JSON."""
     streams = {
         stream: {
             epoch: {"upto": held.upto, "beyond": held.beyond} for epoch, held in epochs.items()
@@ -126,7 +124,7 @@ def encode_mark(mark: Mark) -> bytes:
 
 
 def decode_mark(payload: bytes) -> Mark:
-    """Read a mark; raises Corrupt."""
+    """Decode a mark; raises Corrupt."""
     raw = _versioned(payload, "a mark")
     try:
         return Mark(
@@ -136,7 +134,7 @@ def decode_mark(payload: bytes) -> Mark:
             }
         )
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise Corrupt(f"a mark that lacks sense: {exc}") from exc
+        raise Corrupt(f"a malformed mark: {exc}") from exc
 
 
 def _held(raw: Mapping[str, Any]) -> Held:
@@ -148,7 +146,7 @@ def _held(raw: Mapping[str, Any]) -> Held:
 
 
 def spec_to_json(spec: StreamSpec) -> dict[str, Any]:
-    """A spec as a JSON object; what is at its default is left out."""
+    """Return a spec as a JSON object."""
     return {
         "v": WIRE_VERSION,
         "stream": str(spec.address),
@@ -175,21 +173,21 @@ def spec_to_json(spec: StreamSpec) -> dict[str, Any]:
 
 
 def encode_spec(spec: StreamSpec) -> bytes:
-    """A spec as JSON."""
+    """Encode a spec as JSON."""
     return orjson.dumps(spec_to_json(spec))
 
 
 def decode_spec(payload: bytes) -> StreamSpec:
-    """Read a spec; raises Corrupt."""
+    """Decode a spec; raises Corrupt."""
     return spec_from_json(_versioned(payload, "a spec"))
 
 
 def spec_from_json(raw: Mapping[str, Any]) -> StreamSpec:
-    """A spec from its JSON object; keys that are not known are passed over.  Raises Corrupt."""
+    """Build a spec from its JSON object, ignoring unknown keys; raises Corrupt."""
     try:
         return StreamSpec(
             address=StreamAddress.parse(raw["stream"]),
-            signals=tuple(_signal(one) for one in raw["signals"]),
+            signals=tuple(_signal(signal) for signal in raw["signals"]),
             version=int(raw["version"]),
             trigger=Trigger(raw["trigger"]),
             period_s=float(raw.get("period_s", 0.0)),
@@ -197,7 +195,7 @@ def spec_from_json(raw: Mapping[str, Any]) -> StreamSpec:
             description=str(raw.get("description", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, Invalid) as exc:
-        raise Corrupt(f"a spec that lacks sense: {exc}") from exc
+        raise Corrupt(f"a malformed spec: {exc}") from exc
 
 
 def _signal(raw: Mapping[str, Any]) -> Signal:

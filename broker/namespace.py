@@ -1,7 +1,7 @@
-"""Names and topics: where a thing of the testbed is found on the bus.
+"""Addresses of equipment and streams, and their topics on the bus.
 
 `tb1/{space}/{verb}/{organisation}/{equipment}/{last…}`: the verb comes first, so that every right
-is one exact topic and nobody's own subtree contains what others may write.
+is one exact topic, and no subtree of an organisation contains topics that others may write.
 """
 
 import re
@@ -20,7 +20,7 @@ _ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
 
 
 class Verb(StrEnum):
-    """What kind of message a topic carries."""
+    """Kind of message that a topic carries."""
 
     DATA = "data"
     LATE = "late"
@@ -31,13 +31,11 @@ class Verb(StrEnum):
 
 
 STREAM_VERBS = frozenset({Verb.DATA, Verb.LATE, Verb.SPEC, Verb.HEALTH})
-"""Those that carry something of one stream."""
+"""Verbs of topics that belong to one stream."""
 
 
 def checked_id(text: str, what: str) -> str:
-    """Give `text` back if it is an id of the testbed; `what` names it in the message.  Raises
-    Invalid.
-    """
+    """Return `text` if it is a valid id; raises Invalid, in which `what` names it."""
     if _ID.fullmatch(text) is None:
         raise Invalid(
             f"{what} {text[:60]!r} is not an id",
@@ -47,7 +45,7 @@ def checked_id(text: str, what: str) -> str:
 
 
 def checked_space(text: str) -> str:
-    """Give `text` back if it names a space, `live` or `run-<id>`; raises Invalid."""
+    """Return `text` if it names a space, `live` or `run-<id>`; raises Invalid."""
     if text != LIVE and not text.startswith(RUN_PREFIX):
         raise Invalid(f"space {text[:60]!r} is not a space", hint="use 'live' or 'run-<id>'")
     return checked_id(text, "space")
@@ -55,7 +53,7 @@ def checked_space(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class EquipmentAddress:
-    """One equipment, or one deployment of a prototype, of an organisation."""
+    """Address of an equipment, or of a prototype's deployment, of an organisation."""
 
     organisation: str
     equipment: str
@@ -69,7 +67,7 @@ class EquipmentAddress:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `organisation/equipment`; raises Invalid."""
+        """Parse `organisation/equipment`; raises Invalid."""
         parts = text.split("/")
         if len(parts) != 2:
             raise Invalid(
@@ -81,7 +79,7 @@ class EquipmentAddress:
 
 @dataclass(frozen=True, slots=True, order=True)
 class StreamAddress:
-    """One stream: the unit that is shared, stored, granted and described by a spec."""
+    """Address of a stream, the unit that is shared, stored, granted and described by a spec."""
 
     organisation: str
     equipment: str
@@ -97,12 +95,12 @@ class StreamAddress:
 
     @property
     def owner(self) -> EquipmentAddress:
-        """The equipment that this is a stream of: on the bus, its publisher."""
+        """The equipment that the stream belongs to: on the bus, its publisher."""
         return EquipmentAddress(self.organisation, self.equipment)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `organisation/equipment/stream`; raises Invalid."""
+        """Parse `organisation/equipment/stream`; raises Invalid."""
         parts = text.split("/")
         if len(parts) != 3:
             raise Invalid(
@@ -114,7 +112,7 @@ class StreamAddress:
 
 @dataclass(frozen=True, slots=True, order=True)
 class StreamTopic:
-    """A topic that carries one stream's batches, backlog, spec or health in one space."""
+    """Topic of one stream's batches, backlog, spec or health in one space."""
 
     space: str
     verb: Verb
@@ -133,7 +131,7 @@ class StreamTopic:
 
 @dataclass(frozen=True, slots=True, order=True)
 class MarkTopic:
-    """The topic on which the recorder tells one publisher what it holds."""
+    """Topic of the recorder's marks for one publisher."""
 
     space: str
     publisher: EquipmentAddress
@@ -147,7 +145,7 @@ class MarkTopic:
 
 @dataclass(frozen=True, slots=True, order=True)
 class AnchorTopic:
-    """The topic on which the testbed hands one publisher the signed head of its audit chain."""
+    """Topic of the signed audit heads for one publisher."""
 
     publisher: EquipmentAddress
 
@@ -160,7 +158,7 @@ Topic = StreamTopic | MarkTopic | AnchorTopic
 
 @lru_cache(maxsize=10_000)
 def parse(text: str) -> Topic:
-    """Read a topic back into its parts; `parse(str(topic)) == topic`.  Raises Invalid."""
+    """Parse a topic; `parse(str(topic)) == topic`.  Raises Invalid."""
     match text.split("/"):
         case [root, space, verb, organisation, equipment] if root == ROOT and verb == Verb.MARK:
             return MarkTopic(space, EquipmentAddress(organisation, equipment))
@@ -181,16 +179,16 @@ def parse(text: str) -> Topic:
 
 
 def matches(topic_filter: str, topic: str) -> bool:
-    """Whether an MQTT filter (with `+` and a last `#`) covers a topic or another, narrower filter.
+    """Return whether an MQTT filter (with `+` and a last `#`) covers a topic or a narrower filter.
 
     Source: MQTT 3.1.1, 4.7.
     """
-    wanted, given = topic_filter.split("/"), topic.split("/")
-    for at, level in enumerate(wanted):
+    filter_levels, levels = topic_filter.split("/"), topic.split("/")
+    for at, level in enumerate(filter_levels):
         if level == "#":
             return at > 0 or not topic.startswith("$")
-        if at >= len(given) or given[at] == "#":
+        if at >= len(levels) or levels[at] == "#":
             return False
-        if level != given[at] and (level != "+" or (at == 0 and topic.startswith("$"))):
+        if level != levels[at] and (level != "+" or (at == 0 and topic.startswith("$"))):
             return False
-    return len(wanted) == len(given)
+    return len(filter_levels) == len(levels)

@@ -1,8 +1,7 @@
-"""Who may do what: pure functions over rights, and nothing else decides.
+"""The policy: pure functions over rights that decide what each principal may do.
 
-`decide` answers one question, `topics` lists all answers that concern the bus; a property test
-holds them against each other.  Deny is the default.  Where the rights come from is not their
-business.
+`decide` decides one action; `topics` lists everything that is allowed on the bus; a property test
+holds them against each other.  Deny is the default, and nothing else in the testbed decides.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -42,7 +41,7 @@ testbed as a whole.
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Yes or no, and why, in words for a log.  grant: the one that it rests on."""
+    """Whether an action is allowed, and the reason for a log.  grant: id of the grant behind it."""
 
     allowed: bool
     reason: str
@@ -51,23 +50,23 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """What a principal may do on the bus, as MQTT filters; only the system's have `#` in them."""
+    """MQTT filters that a principal may publish and subscribe; only the system's have a `#`."""
 
     publish: frozenset[str] = frozenset()
     subscribe: frozenset[str] = frozenset()
 
     def cover(self, action: Action, topic: str) -> bool:
-        """Whether one of the filters covers this topic, or this filter."""
+        """Return whether a filter covers this topic, or this narrower filter."""
         filters = self.publish if action is Action.PUBLISH else self.subscribe
-        return any(matches(one, topic) for one in filters)
+        return any(matches(topic_filter, topic) for topic_filter in filters)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Whose people may do it: those with one of `roles` in the organisation that it is about.
+    """A rule of an action: persons with one of `roles` in the target's organisation may do it.
 
-    parties: in an organisation of these kinds instead, wherever the target belongs.  writer: also a
-    machine of the organisation that publishes it.
+    parties: persons of organisations of these kinds instead, whatever the target.  writer: also a
+    machine that publishes the target.
     """
 
     roles: frozenset[Role]
@@ -105,7 +104,7 @@ _WRITTEN = (Verb.DATA, Verb.LATE, Verb.SPEC, Verb.HEALTH)
 
 
 def decide(rights: Rights, principal: str, action: Action, target: Target, at_ns: int) -> Decision:
-    """Whether `principal` may do this to that at this instant."""
+    """Decide whether a principal may do an action to a target at an instant."""
     who = rights.principal(principal, at_ns)
     if who is None:
         return Decision(allowed=False, reason="nobody of that name at that time")
@@ -115,12 +114,12 @@ def decide(rights: Rights, principal: str, action: Action, target: Target, at_ns
     if action is Action.AUDIT and target is None:
         return _audits_everything(rights, who)
     if action in RULES:
-        return _ruled(rights, who, action, target)
-    return _ASKED[action](rights, who, target, at_ns)
+        return _decide_by_rule(rights, who, action, target)
+    return _DECISIONS[action](rights, who, target, at_ns)
 
 
 def topics(rights: Rights, principal: str, at_ns: int) -> Topics:
-    """All that `principal` may publish and subscribe at this instant."""
+    """List the topics that a principal may publish and subscribe at an instant."""
     who = rights.principal(principal, at_ns)
     if who is None:
         return Topics()
@@ -130,35 +129,36 @@ def topics(rights: Rights, principal: str, at_ns: int) -> Topics:
     publish = {str(StreamTopic(e.space, verb, e.address)) for e in written for verb in _WRITTEN}
     read = _readable(rights, who, at_ns)
     subscribe = {str(StreamTopic(e.space, verb, e.address)) for e in read for verb in _READ}
-    marked = {(one.space, one.address.owner) for one in written}
+    marked = {(entry.space, entry.address.owner) for entry in written}
     if who.scope.equipment is not None:
         marked.add((LIVE, who.scope.equipment))
-    subscribe |= {str(MarkTopic(*one)) for one in marked}
+    subscribe |= {str(MarkTopic(space, owner)) for space, owner in marked}
     subscribe |= {str(AnchorTopic(owner)) for _, owner in marked}
     return Topics(frozenset(publish), frozenset(subscribe))
 
 
 def until_ns(rights: Rights, principal: str, at_ns: int) -> int | None:
-    """The earliest moment after `at_ns` at which some right of it may end or begin, None if none.
+    """Return the earliest moment after `at_ns` at which a right may end or begin, None if none.
 
-    Until then `topics` lists what it lists now, unless somebody changes the rights.
+    Until then `topics` of the principal stay the same, unless the rights are changed.
     """
     who = rights.principal(principal, at_ns)
     if who is None:
         return None
-    mine = [one for one in rights.grants if one.company == who.organisation]
-    about = [one.span for one in mine]
-    about += [one.span for one in rights.pauses if any(stops(one, grant) for grant in mine)]
+    grants = [grant for grant in rights.grants if grant.company == who.organisation]
+    spans = [grant.span for grant in grants]
+    spans += [pause.span for pause in rights.pauses if any(stops(pause, each) for each in grants)]
     moments = [who.span.until_ns]
-    moments += [moment for one in about for moment in (one.from_ns, one.until_ns)]
-    return min((one for one in moments if one is not None and one > at_ns), default=None)
+    moments += [moment for span in spans for moment in (span.from_ns, span.until_ns)]
+    later = (moment for moment in moments if moment is not None and moment > at_ns)
+    return min(later, default=None)
 
 
 # --- the bus ----------------------------------------------------------------------------------
 
 
 def _written(rights: Rights, who: Principal) -> Iterator[Entry]:
-    """The streams that a machine publishes."""
+    """List the streams that a machine publishes."""
     candidates = who.scope.writes
     if who.scope.equipment is not None:
         candidates |= rights.known
@@ -166,7 +166,7 @@ def _written(rights: Rights, who: Principal) -> Iterator[Entry]:
 
 
 def _writes(rights: Rights, who: Principal, entry: Entry) -> bool:
-    """Only what is its organisation's own: what is listed, and for a gateway its equipment."""
+    """Return whether a machine writes a stream of its organisation."""
     if entry.address.organisation != who.organisation:
         return False
     of_its_equipment = entry.space == LIVE and entry.address.owner == who.scope.equipment
@@ -174,43 +174,43 @@ def _writes(rights: Rights, who: Principal, entry: Entry) -> bool:
 
 
 def _readable(rights: Rights, who: Principal, at_ns: int) -> set[Entry]:
-    """All that it reads, in one pass over the grants."""
+    """List the streams that a principal reads, in one pass over the grants."""
     named = who.scope.reads | who.scope.writes | rights.known
-    own = {one for one in named if one.address.organisation == who.organisation}
-    readable = {one for one in own if _reads(rights, who, one, at_ns).allowed}
+    own = {entry for entry in named if entry.address.organisation == who.organisation}
+    readable = {entry for entry in own if _reads(rights, who, entry, at_ns).allowed}
     for grant in _grants(rights, who, at_ns):
-        if grant.entry not in readable and _opens(rights, who, grant, at_ns).allowed:
+        if grant.entry not in readable and _grant_counts(rights, who, grant, at_ns).allowed:
             readable.add(grant.entry)
     return readable
 
 
-def _publishes(rights: Rights, who: Principal, target: Target, _at_ns: int) -> Decision:
+def _may_publish(rights: Rights, who: Principal, target: Target, _at_ns: int) -> Decision:
     if not isinstance(target, StreamTopic) or target.verb not in _WRITTEN:
         return Decision(allowed=False, reason="not a topic that anybody but the testbed publishes")
     allowed = _writes(rights, who, Entry(target.space, target.address))
     return Decision(allowed, "its own to publish" if allowed else "not its own to publish")
 
 
-def _subscribes(rights: Rights, who: Principal, target: Target, at_ns: int) -> Decision:
+def _may_subscribe(rights: Rights, who: Principal, target: Target, at_ns: int) -> Decision:
     match target:
         case StreamTopic(space, verb, address) if verb in _READ:
             return _reads(rights, who, Entry(space, address), at_ns)
         case MarkTopic(space, publisher):
-            owners = {(one.space, one.address.owner) for one in _written(rights, who)}
+            owners = {(each.space, each.address.owner) for each in _written(rights, who)}
             allowed = (space, publisher) in owners or (space, publisher) == (
                 LIVE,
                 who.scope.equipment,
             )
             return Decision(allowed, "a mark of its own" if allowed else "not its equipment")
         case AnchorTopic(publisher):
-            mine = {one.address.owner for one in _written(rights, who)}
-            allowed = publisher in mine or publisher == who.scope.equipment
+            publishers = {each.address.owner for each in _written(rights, who)}
+            allowed = publisher in publishers or publisher == who.scope.equipment
             return Decision(allowed, "an anchor of its own" if allowed else "not its equipment")
     return Decision(allowed=False, reason="nothing that anybody but the testbed reads")
 
 
 def _reads(rights: Rights, who: Principal, entry: Entry, at_ns: int) -> Decision:
-    """The heart of it: own streams, and others under a grant that nothing stands against."""
+    """Decide on reading a stream: an own one, or another's under a grant that counts."""
     if entry.address.organisation != who.organisation:
         return _reads_foreign(rights, who, entry, at_ns)
     if who.kind is PrincipalKind.PERSON:
@@ -223,31 +223,31 @@ def _reads(rights: Rights, who: Principal, entry: Entry, at_ns: int) -> Decision
 def _reads_foreign(rights: Rights, who: Principal, entry: Entry, at_ns: int) -> Decision:
     for grant in _grants(rights, who, at_ns):
         if grant.entry == entry:
-            return _opens(rights, who, grant, at_ns)
+            return _grant_counts(rights, who, grant, at_ns)
     return Decision(allowed=False, reason="not granted")
 
 
-def _opens(rights: Rights, who: Principal, grant: Grant, at_ns: int) -> Decision:
-    """Whether a grant to its organisation lets it read: all of one stream say the same."""
+def _grant_counts(rights: Rights, who: Principal, grant: Grant, at_ns: int) -> Decision:
+    """Decide whether a grant to its organisation lets a principal read."""
     if grant.entry.address.organisation == who.organisation:
         return Decision(allowed=False, reason="nobody grants to itself")
     if who.kind is PrincipalKind.PERSON and not who.roles & _DEVELOPER:
         return Decision(allowed=False, reason="its roles do not read what others grant")
     if who.kind is PrincipalKind.MACHINE and grant.entry not in who.scope.reads:
         return Decision(allowed=False, reason="not in its scope")
-    if any(stops(one, grant) and one.span.covers(at_ns) for one in rights.pauses):
+    if any(stops(pause, grant) and pause.span.covers(at_ns) for pause in rights.pauses):
         return Decision(allowed=False, reason="paused by its owner")
     return Decision(allowed=True, reason=f"grant {grant.id}", grant=grant.id)
 
 
 def _grants(rights: Rights, who: Principal, at_ns: int) -> Iterator[Grant]:
-    for one in rights.grants:
-        if one.company == who.organisation and one.span.covers(at_ns):
-            yield one
+    for grant in rights.grants:
+        if grant.company == who.organisation and grant.span.covers(at_ns):
+            yield grant
 
 
 def stops(pause: Pause, grant: Grant) -> bool:
-    """Whether a grant does not count while this pause lasts."""
+    """Return whether a pause suspends a grant while it lasts."""
     address = grant.entry.address
     return (
         pause.owner == address.organisation
@@ -259,63 +259,63 @@ def stops(pause: Pause, grant: Grant) -> bool:
 # --- the rest ---------------------------------------------------------------------------------
 
 
-def _sees(rights: Rights, who: Principal, target: Target, at_ns: int) -> Decision:
-    """What is there for it: its own, what is listed to it, what is granted to it.
+def _may_see(rights: Rights, who: Principal, target: Target, at_ns: int) -> Decision:
+    """Decide on seeing an equipment or stream: own, listed or granted to the organisation.
 
-    A machine needs no more than what it reads and writes.
+    A machine sees only the streams that it reads and writes.
     """
     owner = _equipment_of(target)
     if owner is None:
         return Decision(allowed=False, reason="nothing to be seen")
     if who.kind is PrincipalKind.MACHINE:
         allowed = any(
-            _is_of(entry, target) and _is_its(rights, who, entry, at_ns)
+            _is_of(entry, target) and _is_accessible(rights, who, entry, at_ns)
             for entry in who.scope.reads | who.scope.writes
         )
         return Decision(allowed or owner == who.scope.equipment, "what is in its scope")
     if owner.organisation == who.organisation:
         return Decision(bool(who.roles), "its organisation's own")
-    if any(one.equipment == owner for one in visible_listings(rights, who, at_ns)):
+    if any(each.equipment == owner for each in visible_listings(rights, who, at_ns)):
         return Decision(allowed=True, reason="listed to its organisation")
-    allowed = any(_is_of(one.entry, target) for one in _grants(rights, who, at_ns))
+    allowed = any(_is_of(grant.entry, target) for grant in _grants(rights, who, at_ns))
     return Decision(allowed, "granted" if allowed else "neither listed nor granted")
 
 
 def visible_listings(rights: Rights, who: Principal, at_ns: int) -> Iterator[Listing]:
-    """What is listed to somebody's organisation at this instant."""
-    for one in rights.listings:
-        if one.span.covers(at_ns) and (
-            one.organisations is None or who.organisation in one.organisations
+    """List the listings that a principal's organisation sees at an instant."""
+    for listing in rights.listings:
+        if listing.span.covers(at_ns) and (
+            listing.organisations is None or who.organisation in listing.organisations
         ):
-            yield one
+            yield listing
 
 
-def _samples(rights: Rights, who: Principal, target: Target, at_ns: int) -> Decision:
-    """People look at an example, of their own equipment or one that is listed to them with it."""
+def _may_sample(rights: Rights, who: Principal, target: Target, at_ns: int) -> Decision:
+    """Decide on reading the sample of a listing: by persons, of own or listed equipment."""
     owner = _equipment_of(target)
     if owner is None or not who.roles:
         return Decision(allowed=False, reason="no example for it")
     if owner.organisation == who.organisation:
         return Decision(allowed=True, reason="its organisation's own")
-    shown = (one for one in visible_listings(rights, who, at_ns) if one.sample is not None)
-    allowed = any(one.equipment == owner for one in shown)
+    listings = visible_listings(rights, who, at_ns)
+    allowed = any(each.equipment == owner for each in listings if each.sample is not None)
     return Decision(allowed, "listed with an example" if allowed else "no example for it")
 
 
-def _is_its(rights: Rights, who: Principal, entry: Entry, at_ns: int) -> bool:
+def _is_accessible(rights: Rights, who: Principal, entry: Entry, at_ns: int) -> bool:
     if entry.address.organisation == who.organisation:
         return True
-    granted = any(one.entry == entry for one in _grants(rights, who, at_ns))
+    granted = any(grant.entry == entry for grant in _grants(rights, who, at_ns))
     return granted and entry in who.scope.reads
 
 
-def _asks(rights: Rights, who: Principal, target: Target, at_ns: int) -> Decision:
+def _may_ask(rights: Rights, who: Principal, target: Target, at_ns: int) -> Decision:
     owner = _equipment_of(target)
     if owner is None or owner.organisation == who.organisation:
         return Decision(allowed=False, reason="nothing to be asked for")
     if not who.roles & _DEVELOPER:
         return Decision(allowed=False, reason="its roles do not ask for grants")
-    return replace(_sees(rights, who, target, at_ns), reason="what it sees it may ask for")
+    return replace(_may_see(rights, who, target, at_ns), reason="what it sees it may ask for")
 
 
 def _audits_everything(rights: Rights, who: Principal) -> Decision:
@@ -325,8 +325,8 @@ def _audits_everything(rights: Rights, who: Principal) -> Decision:
     return Decision(allowed, "audits everything" if allowed else "audits its own at most")
 
 
-def _ruled(rights: Rights, who: Principal, action: Action, target: Target) -> Decision:
-    """The table's answer."""
+def _decide_by_rule(rights: Rights, who: Principal, action: Action, target: Target) -> Decision:
+    """Decide by the action's rule in RULES."""
     rule = RULES[action]
     if rule.parties:
         allowed = rights.organisations.get(who.organisation) in rule.parties and target is None
@@ -351,22 +351,22 @@ def _writes_of(rights: Rights, who: Principal, target: Target) -> bool:
     return any(_is_of(entry, target) for entry in _written(rights, who))
 
 
-def _enters(_rights: Rights, _who: Principal, _target: Target, _at_ns: int) -> Decision:
+def _may_enter(_rights: Rights, _who: Principal, _target: Target, _at_ns: int) -> Decision:
     return Decision(allowed=True, reason="known")
 
 
-_ASKED: Mapping[Action, Callable[[Rights, Principal, Target, int], Decision]] = {
-    Action.PUBLISH: _publishes,
-    Action.SUBSCRIBE: _subscribes,
-    Action.ENTER: _enters,
-    Action.SEE: _sees,
-    Action.ASK: _asks,
-    Action.SAMPLE: _samples,
+_DECISIONS: Mapping[Action, Callable[[Rights, Principal, Target, int], Decision]] = {
+    Action.PUBLISH: _may_publish,
+    Action.SUBSCRIBE: _may_subscribe,
+    Action.ENTER: _may_enter,
+    Action.SEE: _may_see,
+    Action.ASK: _may_ask,
+    Action.SAMPLE: _may_sample,
 }
 
 
 def _is_of(entry: Entry, target: Target) -> bool:
-    """Whether a stream in a space is the target, or belongs to it."""
+    """Return whether a stream in a space is the target, or belongs to it."""
     return target in {entry, entry.address, entry.address.owner}
 
 

@@ -1,4 +1,4 @@
-"""Checks of the words where pydantic reads: settings, files and bodies."""
+"""Uses checks of the broker room as pydantic validators, in settings, files and bodies."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from broker.errors import BedError
 
 
 def validated_by(check: Callable[[Any], object]) -> AfterValidator:
-    """A check of ours as a field's: the value stays, a refusal becomes pydantic's ValueError."""
+    """Make a field validator of a check: the value stays, a BedError becomes a ValueError."""
 
     def validate(value: Any) -> Any:
         try:

@@ -1,7 +1,7 @@
-"""Who there is and what was agreed between them: the nouns that the policy decides over.
+"""Organisations, principals, grants, pauses and listings: the facts that the policy decides over.
 
-Everything has a span of time and none of it is ever overwritten: what changes ends, and something
-new begins.  So the same answers are given for any moment of the past.
+Each has a span of time and none is ever overwritten: a change ends one and begins another.  So the
+policy gives the same answers for any moment of the past.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from broker.namespace import EquipmentAddress, StreamAddress
 
 
 class Party(StrEnum):
-    """What kind of organisation it is."""
+    """Kind of an organisation."""
 
     PARTNER = "partner"
     """Owns equipment."""
@@ -26,7 +26,7 @@ class Party(StrEnum):
 
 
 class Role(StrEnum):
-    """What a person does in its organisation."""
+    """Role of a person in its organisation."""
 
     OWNER = "owner"
     """Answers for it: members, and all that the others may do but auditing everything."""
@@ -41,7 +41,7 @@ class Role(StrEnum):
 
 
 class PrincipalKind(StrEnum):
-    """What a principal is."""
+    """Kind of a principal."""
 
     SYSTEM = "system"
     """One of the testbed's own parts, such as the recorder."""
@@ -51,19 +51,19 @@ class PrincipalKind(StrEnum):
 
 
 class Action(StrEnum):
-    """What one can do.  Reading a stream over HTTP is what subscribing to its data would be."""
+    """An action that a principal may try.  Reading a stream over HTTP counts as SUBSCRIBE."""
 
     PUBLISH = "publish"
     SUBSCRIBE = "subscribe"
     ENTER = "enter"
-    """Be known: ask who one is, and look after one's own tokens."""
+    """Use the API at all: read one's own principal, and manage one's own tokens."""
     SEE = "see"
-    """Know that an equipment or a stream is there, and what it is."""
+    """Know that an equipment or a stream exists, and its description."""
     REGISTER = "register"
     DESCRIBE = "describe"
     """Propose a stream's spec."""
     SAMPLE = "sample"
-    """Look at the example that an equipment is listed with."""
+    """Read the sample that an equipment is listed with."""
     SHARE = "share"
     """List, grant, refuse, revoke, enrol, keep and delete."""
     PAUSE = "pause"
@@ -72,11 +72,11 @@ class Action(StrEnum):
     WITHDRAW = "withdraw"
     """Give a grant back."""
     MANAGE = "manage"
-    """Make members of an organisation, and remove them."""
+    """Add members to an organisation, and remove them."""
     ISSUE = "issue"
     """Make and revoke the credentials of an organisation's machines."""
     WATCH = "watch"
-    """See how a stream is, and who has access to it."""
+    """See the freshness of a stream, and the principals that have access to it."""
     AUDIT = "audit"
     OPERATE = "operate"
     """Run the testbed: back it up, restore it, count it."""
@@ -94,7 +94,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """From `from_ns` on, before `until_ns`; None is for ever."""
+    """A span of time from `from_ns` until before `until_ns`, ns since 1970; None has no end."""
 
     from_ns: int = 0
     until_ns: int | None = None
@@ -104,18 +104,18 @@ class Span:
             raise Invalid("a span ends before it begins")
 
     def covers(self, at_ns: int) -> bool:
-        """Whether this instant lies in it."""
+        """Return whether an instant lies in the span."""
         return self.from_ns <= at_ns and (self.until_ns is None or at_ns < self.until_ns)
 
     def contains(self, other: "Span") -> bool:
-        """Whether all of another lies in it."""
+        """Return whether another span lies in this one."""
         if self.until_ns is None:
             return self.from_ns <= other.from_ns
         ends = other.until_ns is not None and other.until_ns <= self.until_ns
         return ends and self.from_ns <= other.from_ns
 
     def ended(self, at_ns: int) -> "Span":
-        """The same, at an end by that instant."""
+        """Return the span cut off at an instant, at the latest."""
         if self.until_ns is not None and self.until_ns <= at_ns:
             return self
         return Span(self.from_ns, max(at_ns, self.from_ns))
@@ -123,7 +123,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a machine is for.  equipment: all that it sends in `live`, as its gateway does."""
+    """Streams that a machine reads and writes.
+
+    equipment: for a gateway, the equipment whose streams in `live` it writes all.
+    """
 
     reads: frozenset[Entry] = frozenset()
     writes: frozenset[Entry] = frozenset()
@@ -132,7 +135,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Somebody with what it is over a span; whoever changes is another one from then on."""
+    """A person, machine or part of the testbed, as it is over a span; a change begins a new one."""
 
     id: str
     organisation: str
@@ -153,7 +156,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A company may read a stream that is not its own, in one space."""
+    """A right of a company to read a stream that is not its own, in one space."""
 
     id: int
     company: str
@@ -163,7 +166,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """No grant of an owner counts meanwhile; of one company or one equipment where it is named."""
+    """A span in which the grants of an owner do not count.
+
+    company, equipment: only grants to that company or on that equipment, None for all.
+    """
 
     owner: str
     company: str | None = None
@@ -173,7 +179,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A part of a stream's past, `to_ns` not included, shown as an example of it."""
+    """A stretch of a stream's past that its equipment is listed with; `to_ns` is not included."""
 
     entry: Entry
     from_ns: int
@@ -186,9 +192,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """An equipment exists for these organisations too; None is everybody.
+    """A listing: these organisations may see an equipment; None for all organisations.
 
-    sample: what their people may read without a grant.
+    sample: may be read by their people without a grant.
     """
 
     equipment: EquipmentAddress
@@ -208,11 +214,11 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """All that decides, or as much of it as concerns one principal or one equipment.
+    """All facts that the policy decides over, or those of one principal or one equipment.
 
-    organisations: what kind each is.  principals: at no moment two of one id.  known: the streams
-    that there are, in the spaces in which somebody may write them; with a machine's own lists this
-    is what exact topics are made of.
+    organisations: kind of each.  principals: at no moment two of one id.  known: the registered
+    streams, in the spaces in which some principal may write them; exact topics are made of these
+    and of a machine's own lists.
     """
 
     organisations: Mapping[str, Party] = field(default_factory=dict)
@@ -223,23 +229,23 @@ class Rights:
     known: frozenset[Entry] = frozenset()
 
     def principal(self, id_: str, at_ns: int) -> Principal | None:
-        """Who that is at this instant, None if nobody."""
-        for one in self.principals:
-            if one.id == id_ and one.span.covers(at_ns):
-                return one
+        """Return the principal of an id at an instant, None if there is none."""
+        for principal in self.principals:
+            if principal.id == id_ and principal.span.covers(at_ns):
+                return principal
         return None
 
     def with_roles(self, principal: str, roles: frozenset[Role] | None) -> "Rights":
-        """What a token of some roles leaves of these: its person has those alone, if it has them.
+        """Return the rights left by a token of some roles: its person has only those of its roles.
 
-        None leaves everything.  Whoever has none of them is nobody; so is a machine, which has no
+        None leaves all.  A person with none of them is left out; so is a machine, which has no
         roles.
         """
         if roles is None:
             return self
         left = (
-            replace(one, roles=one.roles & roles) if one.id == principal else one
-            for one in self.principals
-            if one.id != principal or one.roles & roles
+            replace(each, roles=each.roles & roles) if each.id == principal else each
+            for each in self.principals
+            if each.id != principal or each.roles & roles
         )
         return replace(self, principals=tuple(left))

@@ -1,4 +1,4 @@
-"""How a process is told things: from TESTBED_… or, secrets, from files; and where its bus is."""
+"""Settings of a process, from TESTBED_… variables and secret files, and those of its bus client."""
 
 import ipaddress
 import os
@@ -19,20 +19,18 @@ TLS_SCHEME = "mqtts"
 PORTS = {"mqtt": 1883, TLS_SCHEME: 8883}
 MOST_SECRET = 64 * 1024
 
-NamedFile = Annotated[Path | None, BeforeValidator(lambda given: given or None)]
+NamedFile = Annotated[Path | None, BeforeValidator(lambda text: text or None)]
 """A file, or none: an empty variable names none, not the folder we are in."""
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a child may inherit that is told its settings, or needs none: no TESTBED_…, for secrets
-    are among them.
-    """
+    """Return the environment for a child process: without TESTBED_…, which may hold secrets."""
     return {name: text for name, text in environment.items() if not name.startswith(PREFIX)}
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where something listens."""
+    """Host and port of a listener."""
 
     host: str
     port: int
@@ -42,7 +40,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine reaches it."""
+        """Whether only this machine can reach it."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -50,7 +48,7 @@ class Address:
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
-    """Each secret X from the file that TESTBED_X_FILE names, without white space around it."""
+    """Reads each secret X from the file that TESTBED_X_FILE names, stripped of white space."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         name = f"{PREFIX}{field_name.upper()}_FILE"
@@ -68,15 +66,15 @@ class _SecretFiles(PydanticBaseSettingsSource):
         return text, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        found = {
+        values = {
             name: self.get_field_value(field, name)[0]
             for name, field in self.settings_cls.model_fields.items()
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class Settings(BaseSettings):
-    """What a process is told: arguments go before TESTBED_…, and that before a secret's file."""
+    """Base of all settings: arguments win over TESTBED_…, and that over a secret's file."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
@@ -91,23 +89,23 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Where from, in order."""
+        """Return the sources of settings, the strongest first."""
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, _SecretFiles(settings_cls)
 
 
 CA = (
-    "PEM file of the authority whose certificates are believed, of broker and API; those that the"
-    " system believes if left out"
+    "PEM file of the certificate authority trusted for broker and API (default: those that the"
+    " system trusts)"
 )
 
 
 class BusSettings(Settings):
-    """Where the broker is and who asks."""
+    """Address of the broker, credential, and limits of the bus client."""
 
     broker: str = Field(
         default="mqtt://127.0.0.1:1883",
-        description="URL of the broker's MQTT door; mqtts:// with TLS",
+        description="URL of the broker's MQTT listener; mqtts:// with TLS",
     )
     broker_name: str = Field(
         default="",
@@ -118,13 +116,13 @@ class BusSettings(Settings):
         default=SecretStr(""), description="credential, principal.secret, as it was shown when made"
     )
     timeout_s: float = Field(
-        default=10.0, gt=0, description="seconds an answer of the broker may take"
+        default=10.0, gt=0, description="seconds that a response of the broker may take"
     )
     keepalive_s: int = Field(
         default=10,
         ge=2,
         le=300,
-        description="seconds of silence before the broker is asked for life",
+        description="seconds of silence before the broker is pinged",
     )
     window: int = Field(
         default=1_000,
@@ -152,7 +150,7 @@ class BusSettings(Settings):
 
     @field_validator("ca")
     @classmethod
-    def _is_asked_for(cls, ca: Path | None, info: ValidationInfo) -> Path | None:
+    def _needs_tls(cls, ca: Path | None, info: ValidationInfo) -> Path | None:
         broker = info.data.get("broker", "")
         if ca is not None and broker.startswith("mqtt:"):
             raise ValueError(
@@ -163,19 +161,17 @@ class BusSettings(Settings):
 
     @property
     def address(self) -> Address:
-        """Host and port of the MQTT door."""
+        """Host and port of the MQTT listener."""
         return address_of(self.broker)
 
     @property
     def secure(self) -> bool:
-        """Whether the door is reached over TLS."""
+        """Whether the listener has TLS."""
         return urlsplit(self.broker).scheme == TLS_SCHEME
 
 
 def address_of(url: str) -> Address:
-    """Host and port of `mqtt://host:port` or `mqtts://…`; raises ValueError with what would be
-    right.
-    """
+    """Return host and port of `mqtt://host:port` or `mqtts://…`; raises ValueError."""
     try:
         parts = urlsplit(url)
         port = PORTS.get(parts.scheme, 0) if parts.port is None else parts.port

@@ -1,4 +1,4 @@
-"""Streams and their specs: what a series of samples means before one is sent."""
+"""Specs of streams: the schema of their samples."""
 
 import math
 import re
@@ -18,7 +18,7 @@ MOST_TEXT = 400
 
 
 class Dtype(StrEnum):
-    """The type of every value of a signal; it never changes within a stream."""
+    """Data type of a signal's values; it never changes within a stream."""
 
     FLOAT64 = "float64"
     INT64 = "int64"
@@ -27,14 +27,14 @@ class Dtype(StrEnum):
 
 
 class Trigger(StrEnum):
-    """When the source owes a sample (OPC UA Part 4, DataChangeTrigger)."""
+    """Change that makes the source send a sample (OPC UA Part 4, DataChangeTrigger)."""
 
     VALUE = "value"
     TIMESTAMP = "timestamp"
 
 
 def checked_signal(text: str) -> str:
-    """Give `text` back if it can name a signal; raises Invalid."""
+    """Return `text` if it is a valid name of a signal; raises Invalid."""
     if _SIGNAL_NAME.fullmatch(text) is None:
         raise Invalid(
             f"signal name {text[:80]!r} is not allowed",
@@ -49,7 +49,7 @@ class Signal:
 
     unit: UCUM code, "1" without dimension.  low, high: the range values are expected in;
     resolution: the smallest step that means something; all three in `unit` and only for numbers.
-    node: where the source has it.
+    node: its address in the source.
     """
 
     name: str
@@ -148,7 +148,7 @@ class StreamSpec:
             raise Invalid(f"description of {self.address} is longer than {MOST_TEXT} characters")
 
     def signal(self, name: str) -> Signal:
-        """The signal of that name; raises Invalid."""
+        """Return a signal by name; raises Invalid."""
         if name in self._named:
             return self._named[name]
         raise Invalid(
@@ -156,13 +156,11 @@ class StreamSpec:
         )
 
     def numbered(self, version: int) -> Self:
-        """The same schema under another version."""
+        """Return the same schema under another version."""
         return replace(self, version=version)
 
     def follows(self, earlier: "StreamSpec") -> None:
-        """Check that this may be the stream's next version: no signal changes its dtype.  Raises
-        Invalid.
-        """
+        """Raise Invalid if this cannot be the stream's next version: a signal changes its dtype."""
         dtypes = {signal.name: signal.dtype for signal in earlier.signals}
         for signal in self.signals:
             before = dtypes.get(signal.name, signal.dtype)
@@ -170,5 +168,5 @@ class StreamSpec:
                 raise Invalid(
                     f"{self.address}: {signal.name!r} was {before} in version {earlier.version}"
                     f" and would become {signal.dtype}",
-                    hint="what is stored keeps its type: give the signal a new name",
+                    hint="stored samples keep their type: give the signal a new name",
                 )

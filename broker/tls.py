@@ -1,6 +1,6 @@
-"""TLS as both ends of ours speak it: 1.2 or newer, certificate and name of the other side checked.
+"""TLS contexts of clients and servers: 1.2 or newer, certificate and name of the server checked.
 
-What goes wrong in a handshake becomes one sentence that names the setting to look at.
+A handshake error becomes one sentence that names the setting to look at.
 """
 
 import ssl
@@ -19,7 +19,7 @@ _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a door shows, as PEM files.
+    """Certificate of a listener, as PEM files.
 
     chain: its own certificate first, then what leads to the authority.  key: without a password.
     """
@@ -29,7 +29,10 @@ class Certificate:
 
 
 class TlsEndpoint(NamedTuple):
-    """Whom we ask over TLS, for sentences: who and where, and the settings that say so."""
+    """Names of a TLS server for error sentences: the server, and the settings that name it.
+
+    address, ca: names of the settings with its address and its certificate authority.
+    """
 
     party: str
     address: str
@@ -37,17 +40,17 @@ class TlsEndpoint(NamedTuple):
 
 
 class Trust(NamedTuple):
-    """What who connects believes.  name: that the certificate must bear, if not the address's."""
+    """TLS of a client.  name: that the certificate must bear, empty for the host in the address."""
 
     context: ssl.SSLContext
     name: str
 
 
 def client_context(ca: Path | None, *, setting: str = "TESTBED_CA") -> ssl.SSLContext:
-    """For who connects.
+    """Make the TLS context of a client.
 
-    ca: certificates that alone are trusted, None for those the system trusts; a server's own
-    certificate does as well as its authority's.  Reads files.  Raises Invalid naming the setting.
+    ca: file of certificates that alone are trusted, None for those the system trusts; a server's
+    own certificate does as well as its authority's.  Raises Invalid, which names the setting.
     """
     if ca is None:
         context = ssl.create_default_context()
@@ -66,7 +69,7 @@ def client_context(ca: Path | None, *, setting: str = "TESTBED_CA") -> ssl.SSLCo
 
 
 def server_context(certificate: Certificate) -> ssl.SSLContext:
-    """For who listens.  Reads files.  Raises Invalid if they are not a certificate and its key."""
+    """Make the TLS context of a server; raises Invalid if the files are not usable for it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -82,53 +85,53 @@ def server_context(certificate: Certificate) -> ssl.SSLContext:
     return context
 
 
-def handshake_error(exc: BaseException, asked: TlsEndpoint) -> BedError | None:
-    """What TLS has against a connection; None if something else broke it.
+def handshake_error(exc: BaseException, endpoint: TlsEndpoint) -> BedError | None:
+    """Translate a TLS error into ours; returns None if something else broke the connection.
 
     Forbidden where only a changed setting helps, Unavailable where the server's certificate will
-    be replaced or its door may be another one later.
+    be replaced or its listener may be another later.
     """
-    found = next((one for one in _chain(exc) if isinstance(one, ssl.SSLError)), None)
-    if isinstance(found, ssl.SSLCertVerificationError):
-        return _distrusted(found, asked)
-    if found is None:
+    error = next((cause for cause in _causes(exc) if isinstance(cause, ssl.SSLError)), None)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _distrusted(error, endpoint)
+    if error is None:
         return None
-    if found.reason in _NOT_TLS:
-        return no_tls(asked)
+    if error.reason in _NOT_TLS:
+        return no_tls(endpoint)
     return Unavailable(
-        f"{asked.party} broke off the TLS handshake: {found.reason or found}",
-        hint=f"is there TLS at the address in {asked.address}?",
+        f"{endpoint.party} broke off the TLS handshake: {error.reason or error}",
+        hint=f"is there TLS at the address in {endpoint.address}?",
     )
 
 
-def no_tls(asked: TlsEndpoint) -> Unavailable:
-    """Somebody listens there who does not speak TLS."""
+def no_tls(endpoint: TlsEndpoint) -> Unavailable:
+    """Return the error of a server that does not speak TLS."""
     return Unavailable(
-        f"{asked.party} does not speak TLS", hint=f"is the address in {asked.address} right?"
+        f"{endpoint.party} does not speak TLS", hint=f"is the address in {endpoint.address} right?"
     )
 
 
-def _distrusted(exc: ssl.SSLCertVerificationError, asked: TlsEndpoint) -> BedError:
-    code, said = exc.verify_code, exc.verify_message.rstrip(".")
+def _distrusted(exc: ssl.SSLCertVerificationError, endpoint: TlsEndpoint) -> BedError:
+    code, message = exc.verify_code, exc.verify_message.rstrip(".")
     if code in {_EXPIRED, _TOO_EARLY}:
         state = "has expired" if code == _EXPIRED else "is not valid yet"
         return Unavailable(
-            f"the certificate of {asked.party} {state}",
+            f"the certificate of {endpoint.party} {state}",
             hint="its server needs a new one, if the clock here is right",
         )
     if code in _OTHER_NAME:
         return Forbidden(
-            f"the certificate of {asked.party} is another's: {said}",
-            hint=f"write a name that it bears into {asked.address}",
+            f"the certificate of {endpoint.party} is another's: {message}",
+            hint=f"write a name that it bears into {endpoint.address}",
         )
     return Forbidden(
-        f"the certificate of {asked.party} is of no authority that we trust: {said}",
-        hint=f"set {asked.ca} to the PEM file of its authority",
+        f"the certificate of {endpoint.party} is of no authority that we trust: {message}",
+        hint=f"set {endpoint.ca} to the PEM file of its authority",
     )
 
 
 class _Locked(Exception):
-    """Nobody is there to type a password."""
+    """The key has a password, and there is no terminal to ask for it."""
 
 
 def _no_password() -> str:
@@ -141,7 +144,7 @@ def _why(exc: Exception, otherwise: str) -> str:
     return (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
 
 
-def _chain(exc: BaseException | None) -> Iterator[BaseException]:
+def _causes(exc: BaseException | None) -> Iterator[BaseException]:
     while exc is not None:
         yield exc
         exc = exc.__cause__ or exc.__context__

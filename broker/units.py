@@ -1,4 +1,4 @@
-"""Units of measure: whether a text is a UCUM code."""
+"""Checks units of measure against the grammar of UCUM."""
 
 import functools
 from typing import Any
@@ -9,8 +9,7 @@ MOST_LENGTH = 40
 
 
 def checked_unit(text: str) -> str:
-    """Give `text` back if it is a case-sensitive UCUM code such as `L/min`, `Cel`, `bar` or `1`;
-    raises Invalid.
+    """Return `text` if it is a case-sensitive UCUM code such as `L/min` or `1`; raises Invalid.
 
     Source: The Unified Code for Units of Measure, 2.1; the grammar is ucumvert's.
     """

@@ -1,4 +1,4 @@
-"""Taking part with nothing but an MQTT client and JSON: any language can do what this file does.
+"""A prototype with an MQTT client and JSON alone: any language can do what this file does.
 
 It reads the rig's batches, and publishes their mean pressure as a stream of its own.
 It needs one package, `pip install paho-mqtt`, and nothing of the testbed's own.
@@ -20,12 +20,12 @@ INPUT, OUTPUT = "factory/pump-rig/rig", "company/plain/mean"
 
 
 def ask(method: str, path: str, body: dict) -> dict:
-    """One request to the API."""
+    """Send a request to the API and return its response."""
     request = urllib.request.Request(API + path, json.dumps(body).encode(), method=method)
     request.add_header("Authorization", f"Bearer {PRINCIPAL}.{SECRET}")
     request.add_header("Content-Type", "application/json")
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(request) as response:
+        return json.load(response)
 
 
 def on_message(client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
@@ -43,7 +43,7 @@ def on_message(client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) ->
 
 
 def publish(client: mqtt.Client, verb: str, document: dict, *, retain: bool = False) -> None:
-    """Send a document on one of our own topics."""
+    """Publish a document on one of our own topics."""
     if verb == "data":
         now = time.time_ns()
         whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9))

@@ -1,4 +1,4 @@
-"""The smallest prototype: what the rig says, as it says it."""
+"""The smallest prototype: it prints the rig's pressures as they arrive."""
 
 import asyncio
 

@@ -1,1 +1,3 @@
-"""The process at the factory: it reads a machine and keeps what it read until that is stored."""
+"""The gateway: a process at the factory that reads a machine and spools its samples until they are
+stored.
+"""

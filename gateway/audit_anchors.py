@@ -1,7 +1,8 @@
-"""Heads of the testbed's audit, kept where who runs the testbed does not write.
+"""Audit anchors: signed heads of the testbed's audit chain, stored by a gateway as evidence.
 
-An anchor is a head that somebody else keeps: a chain that is cut or rewritten later, with all its
-own heads and by who has the key, still does not fit it.
+A gateway's disk is outside the reach of the testbed's operator.  An audit chain that is cut or
+rewritten later does not fit the heads that gateways stored before, even if its signing key is
+known to the person who rewrote it.
 """
 
 import asyncio
@@ -14,35 +15,34 @@ import structlog
 from broker import audit_head
 from broker.audit_head import Head
 from broker.bus import client
-from broker.clock import NS_PER_S
+from broker.clock import DAY_NS
 from broker.errors import Corrupt
 from broker.namespace import AnchorTopic, EquipmentAddress
 
 MOST = 4_000
-"""Anchors in the file before old ones go: not quite three days of them, and one a day before."""
+"""Anchors in the file before old ones are thinned: almost three days of them, and one a day."""
 RECENT = 2_000
-DAY_NS = 86_400 * NS_PER_S
 
 log = structlog.get_logger()
 
 
-class Anchors:
-    """The file: a line of JSON each, only ever added to, and made smaller now and then."""
+class AnchorFile:
+    """A file with one anchor a line, as JSON; appended to, and rewritten when it is thinned."""
 
     def __init__(self, path: Path) -> None:
-        """path: made with the first anchor."""
+        """path: created with the first anchor."""
         self._path = path
-        self._kept = _read(path)
+        self._heads = _read(path)
 
     @property
     def newest(self) -> Head | None:
-        """The one that came last."""
-        return self._kept[-1] if self._kept else None
+        """The anchor added last."""
+        return self._heads[-1] if self._heads else None
 
     def add(self, head: Head) -> None:
-        """Keep one durably, unless it is the newest already; raises OSError.
+        """Store an anchor durably, unless it equals the newest; raises OSError.
 
-        Says so if the chain has become shorter, or its key is another: an operator should know why.
+        Logs if the chain became shorter or its key changed, because an operator should know why.
         """
         before = self.newest
         if head == before:
@@ -51,35 +51,35 @@ class Anchors:
             log.error("audit became shorter", events=head.count, before=before.count)
         if before is not None and head.key != before.key:
             log.warning("audit has another key", key=head.key, before=before.key)
-        self._kept.append(head)
-        if len(self._kept) > MOST:
-            self._kept = thinned(self._kept)
-            self._write_anew()
+        self._heads.append(head)
+        if len(self._heads) > MOST:
+            self._heads = thinned(self._heads)
+            self._rewrite()
         else:
-            with self._path.open("ab") as opened:
-                _put(opened.fileno(), [head])
+            with self._path.open("ab") as file:
+                _append(file.fileno(), [head])
 
-    def _write_anew(self) -> None:
+    def _rewrite(self) -> None:
         new = self._path.with_suffix(".new")
-        with new.open("wb") as opened:
-            _put(opened.fileno(), self._kept)
+        with new.open("wb") as file:
+            _append(file.fileno(), self._heads)
         new.replace(self._path)
 
 
-def thinned(kept: Sequence[Head]) -> list[Head]:
-    """The newest, and before them the last of each day."""
-    old, recent = kept[:-RECENT], kept[-RECENT:]
-    by_day = {one.time_ns // DAY_NS: one for one in old}
+def thinned(heads: Sequence[Head]) -> list[Head]:
+    """The newest heads, and before them the last head of each day."""
+    old, recent = heads[:-RECENT], heads[-RECENT:]
+    by_day = {head.time_ns // DAY_NS: head for head in old}
     return [*by_day.values(), *recent]
 
 
-async def keep(bus: client.Bus, equipment: EquipmentAddress, path: Path) -> None:
-    """Take what the testbed hands out, and keep it, until cancelled.
+async def store(bus: client.Bus, equipment: EquipmentAddress, path: Path) -> None:
+    """Store the anchors that the testbed publishes for an equipment, until cancelled.
 
-    A disk that takes nothing is said once; an anchor that is missing costs an hour of proof, not
-    data.
+    A disk error is logged once until it is over: a missing anchor loses an hour of evidence and no
+    samples.
     """
-    anchors = await asyncio.to_thread(Anchors, path)
+    anchors = await asyncio.to_thread(AnchorFile, path)
     failing = False
     topic = str(AnchorTopic(equipment))
     async with bus.subscribe([topic], capacity=10, overflow="drop_oldest") as inbox:
@@ -92,27 +92,27 @@ async def keep(bus: client.Bus, equipment: EquipmentAddress, path: Path) -> None
                 await asyncio.to_thread(anchors.add, head)
                 failing = False
             except Corrupt as exc:
-                log.warning("anchor was not taken", reason=str(exc))
+                log.warning("anchor was refused", reason=str(exc))
             except OSError as exc:
                 if not failing:
-                    log.warning("anchor was not kept", file=str(path), reason=str(exc))
+                    log.warning("anchor was not stored", file=str(path), reason=str(exc))
                 failing = True
 
 
 def _read(path: Path) -> list[Head]:
-    """What is there; a line that a crash cut off is passed over."""
-    found = []
+    """The anchors of a file; a line that a crash cut off is skipped and logged."""
+    heads = []
     for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
-            found.append(audit_head.decode(line))
+            heads.append(audit_head.decode(line))
         except Corrupt as exc:
             log.warning("anchor was not read", file=str(path), reason=str(exc))
-    return found
+    return heads
 
 
-def _put(file: int, kept: Sequence[Head]) -> None:
+def _append(descriptor: int, heads: Sequence[Head]) -> None:
     """Write lines, and return once they are on disk."""
-    text = b"".join(audit_head.encode(one) + b"\n" for one in kept)
+    text = b"".join(audit_head.encode(head) + b"\n" for head in heads)
     while text:
-        text = text[os.write(file, text) :]
-    os.fsync(file)
+        text = text[os.write(descriptor, text) :]
+    os.fsync(descriptor)

@@ -1,8 +1,5 @@
-"""A gateway's own key pair, which never leaves its machine, and the credential that it enrolled
-for.
-"""
+"""A gateway's identity: its key pair, which never leaves its machine, and its credential."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +10,7 @@ from pydantic import SecretStr
 from broker import enrolment
 from broker.credential import Credential
 from broker.errors import Corrupt, Taken, Unavailable
+from broker.process import files
 from broker.settings import BusSettings
 
 KEY, CREDENTIAL = "key.pem", "credential"
@@ -20,21 +18,21 @@ KEY, CREDENTIAL = "key.pem", "credential"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What is shown with a code: the public key, and a signature over both."""
+    """Proof of an enrolment code: the public key, and a signature over the code and that key."""
 
     public_key: bytes
     signature: bytes
 
     @property
     def fingerprint(self) -> str:
-        """Of the key, for people to compare."""
+        """The fingerprint of the public key, for people to compare."""
         return enrolment.fingerprint(self.public_key)
 
 
 def claim(folder: Path, code: str) -> Claim:
-    """Sign a code with the folder's key, which is made at the first time.
+    """Sign an enrolment code with the key in a folder; the key is made when there is none.
 
-    Raises Taken if a credential is there already, Unavailable if the folder cannot be written.
+    Raises Taken if the folder holds a credential already, Unavailable if it cannot be written.
     """
     if (folder / CREDENTIAL).exists():
         raise Taken(
@@ -46,15 +44,15 @@ def claim(folder: Path, code: str) -> Claim:
     return Claim(public, key.sign(enrolment.statement(code, public)))
 
 
-def keep(folder: Path, text: str) -> Path:
-    """Write the credential where `run` finds it; the file."""
+def store_credential(folder: Path, text: str) -> Path:
+    """Write the credential that `testbed gateway run` reads; returns its file."""
     parsed = Credential.parse(text)
     _write(folder / CREDENTIAL, f"{parsed.text}\n".encode())
     return folder / CREDENTIAL
 
 
 def credential(folder: Path) -> Credential:
-    """The one that was kept; raises Unavailable if there is none, Corrupt if it is not one."""
+    """Read the stored credential; raises Unavailable if there is none, Corrupt if it is invalid."""
     file = folder / CREDENTIAL
     try:
         return Credential.parse(file.read_text().strip())
@@ -64,8 +62,8 @@ def credential(folder: Path) -> Credential:
         raise Corrupt(f"{file} holds no credential") from exc
 
 
-def told(bus: BusSettings, folder: Path) -> BusSettings:
-    """The same settings, with the folder's credential where the environment tells none."""
+def with_stored_credential(bus: BusSettings, folder: Path) -> BusSettings:
+    """Bus settings that use the stored credential unless the environment sets one."""
     if bus.credential.get_secret_value() or not (folder / CREDENTIAL).exists():
         return bus
     return bus.model_copy(update={"credential": SecretStr(credential(folder).text)})
@@ -74,12 +72,12 @@ def told(bus: BusSettings, folder: Path) -> BusSettings:
 def _key(folder: Path) -> Ed25519PrivateKey:
     file = folder / KEY
     if not file.exists():
-        made = Ed25519PrivateKey.generate().private_bytes(
+        pem = Ed25519PrivateKey.generate().private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        _write(file, made)
+        _write(file, pem)
     try:
         key = serialization.load_pem_private_key(file.read_bytes(), password=None)
     except OSError as exc:
@@ -92,15 +90,9 @@ def _key(folder: Path) -> Ed25519PrivateKey:
 
 
 def _write(file: Path, content: bytes) -> None:
-    """A file that nobody else may read, whole or not at all."""
-    new = file.with_name(f".{file.name}.new")
+    """Write a file that only its owner may read, whole or not at all; raises Unavailable."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        new.unlink(missing_ok=True)
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
-        new.rename(file)
+        file.parent.mkdir(parents=True, exist_ok=True, mode=files.PRIVATE_FOLDER)
+        files.replace(file, content)
     except OSError as exc:
         raise Unavailable(f"{file} cannot be written: {exc.strerror}") from exc

@@ -1,4 +1,4 @@
-"""Arrivals: what a link hands over, as columns."""
+"""Samples as columns of numpy arrays: the types that a link passes to the pipeline."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from broker.streams import Dtype
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Arrivals:
+class Samples:
     """Samples of one stream, in the order of the source.
 
     signal: int32[n], indexes into the spec.  time_ns: int64[n], source time stamps.  values: a
@@ -31,14 +31,14 @@ class Arrivals:
         return len(self.signal)
 
     def __getitem__(self, rows: Any) -> Self:
-        """Some of the samples: a slice, a mask or places."""
+        """Select samples by a slice, a mask or an array of positions."""
         return type(self)(
             self.signal[rows], self.time_ns[rows], self.values[rows], self.quality[rows]
         )
 
     @classmethod
-    def of(cls, dtypes: Sequence[Dtype], rows: Iterable[tuple[int, int, Any, int]]) -> Self:
-        """From rows of (signal, time_ns, value, quality): for the few that come one by one."""
+    def from_rows(cls, dtypes: Sequence[Dtype], rows: Iterable[tuple[int, int, Any, int]]) -> Self:
+        """Build columns from rows of (signal, time_ns, value, quality), where samples are few."""
         signal, time_ns, values, quality = zip(*rows, strict=True)
         column = np.empty(len(values), column_dtype(dtypes))
         column[:] = values
@@ -51,34 +51,38 @@ class Arrivals:
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """Several after one another."""
+        """Concatenate samples of one stream."""
         if len(parts) == 1:
             return parts[0]
         return cls(
-            np.concatenate([one.signal for one in parts]),
-            np.concatenate([one.time_ns for one in parts]),
-            np.concatenate([one.values for one in parts]),
-            np.concatenate([one.quality for one in parts]),
+            np.concatenate([part.signal for part in parts]),
+            np.concatenate([part.time_ns for part in parts]),
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.quality for part in parts]),
         )
 
 
-class Part(NamedTuple):
-    """Samples of one stream of the mapping, one or more.
+class StreamSamples(NamedTuple):
+    """One sample or more of one stream.
 
-    fresh: the first ones of a new subscription, where the server repeats what it told last.
+    stream: index into the streams of the mapping.  fresh: these are the first samples of a new
+    subscription, where the server sends the last value again.
     """
 
     stream: int
-    arrivals: Arrivals
+    samples: Samples
     fresh: bool = False
 
 
 class Layout:
-    """Which signal each sample of a publish is of, stream by stream: publishes that bring the same
-    items in the same order share it, and what follows from it is worked out once.
+    """The stream and the signal of each sample of a publish, without times and values.
 
-    streams: those that the samples are of, each once.  bounds: where those of each begin, and the
-    end of the last.  signal: int32[n], indexes into the spec of each sample's own stream.
+    Publishes that bring the same items in the same order share one layout, so that everything that
+    follows from it is computed once.
+
+    streams: the streams of the samples, each once.  bounds: index of the first sample of each
+    stream, and the number of samples at the end.  signal: int32[n], index of each sample's signal
+    in the spec of its stream.
     """
 
     __slots__ = ("bounds", "signal", "starts", "streams")
@@ -94,8 +98,9 @@ class Layout:
 
 
 class Lot(NamedTuple):
-    """Plain samples of several streams, as one publish brings them: float64, finite, all GOOD, each
-    with a time stamp, none of them the first of its item.
+    """Plain samples of several streams from one publish.
+
+    Plain means: float64, finite, GOOD, with a time stamp, and not the first sample of its item.
 
     time_ns: int64[n].  values: float64[n].
     """
@@ -104,13 +109,13 @@ class Lot(NamedTuple):
     time_ns: Times
     values: Column
 
-    def parts(self) -> list[Part]:
-        """The same, stream by stream."""
+    def parts(self) -> list[StreamSamples]:
+        """Split the lot by stream."""
         signal, quality = self.layout.signal, np.zeros(len(self.time_ns), np.uint8)
         return [
-            Part(
+            StreamSamples(
                 stream,
-                Arrivals(
+                Samples(
                     signal[begin:end],
                     self.time_ns[begin:end],
                     self.values[begin:end],
@@ -124,7 +129,7 @@ class Lot(NamedTuple):
 
 
 def runs(ordered: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-    """Where each run of equal values begins; `ordered` holds one value or more."""
+    """The index at which each run of equal values begins; `ordered` holds one value or more."""
     begins = np.empty(len(ordered), np.bool_)
     begins[:1] = True
     np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])

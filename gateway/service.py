@@ -1,10 +1,12 @@
-"""The gateway process: everything wired together."""
+"""The gateway process: registers its streams, reads its machine and publishes the samples."""
 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -18,173 +20,245 @@ from broker.namespace import StreamAddress
 from broker.settings import BusSettings
 from broker.streams import StreamSpec
 from gateway import audit_anchors
-from gateway.links.mqtt.link import MqttLink
-from gateway.links.opcua.link import OpcUaLink
-from gateway.links.opcua.security import Proof
-from gateway.mapping.model import Broker, Mapping
+from gateway.links.port import SourceLink
+from gateway.mapping.model import Mapping, MqttBroker
 from gateway.monitoring import health, prometheus, stats
-from gateway.monitoring.stats import Sources
-from gateway.pipeline.pipeline import Feed
+from gateway.monitoring.stats import StatsSources
+from gateway.pipeline.pipeline import Pipeline
 from gateway.settings import GatewaySettings, SourceSettings
 from gateway.spool import spool
-from gateway.spool.spool import SpoolSettings
+from gateway.spool.spool import Spool, SpoolSettings
 from gateway.uplink import Uplink
 
-SPOOL_PAUSE_S = 0.5
-"""After the spool did not take something; what comes meanwhile waits, within its bound."""
-REGISTER_PAUSE_S = 2.0
-
-Link = OpcUaLink | MqttLink
+SPOOL_RETRY_S = 0.5
+"""The pause after the spool refused batches; meanwhile samples wait in the pipeline's bound."""
+REGISTER_RETRY_S = 2.0
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """The parts of one gateway process, opened and connected to one another."""
+
+    mapping: Mapping
+    settings: GatewaySettings
+    clock: Clock
+    specs: Sequence[StreamSpec]
+    spool: Spool
+    bus: client.Bus
+    uplink: Uplink
+    pipeline: Pipeline
+    link: SourceLink
+
+    @property
+    def stats_sources(self) -> StatsSources:
+        """The objects whose counters the statistics collect."""
+        return StatsSources(
+            pipeline=self.pipeline,
+            uplink=self.uplink,
+            link=self.link.counts,
+            spool=self.spool,
+            bus=self.bus,
+            specs=self.specs,
+            clock=self.clock,
+            spool_limit_bytes=self.settings.spool_bytes,
+        )
+
+    async def run(self) -> None:
+        """Read and publish until cancelled, then spool the rest and wait for its marks.
+
+        The uplink outlives the link, so that marks for the last samples still arrive.
+        """
+        async with self._background():
+            try:
+                await self._read()
+            finally:
+                drained = await asyncio.shield(self._drain())
+                facts = {"equipment": str(self.mapping.equipment), "drained": drained}
+                await stats.log_once(self.stats_sources, "gateway ended", **facts)
+
+    @asynccontextmanager
+    async def _background(self) -> AsyncIterator[None]:
+        """Run the uplink, the anchors and the statistics until the block ends."""
+        mapping, settings, sources = self.mapping, self.settings, self.stats_sources
+        anchors_path = _file_of(mapping, settings, ".anchors.jsonl")
+        work = {
+            "uplink": self.uplink.run(),
+            "anchors": audit_anchors.store(self.bus, mapping.equipment, anchors_path),
+            "stats": stats.log_regularly(sources, settings.log_every_s),
+        }
+        if port := settings.gateway_metrics_port:
+            work["metrics"] = prometheus.serve(port, partial(stats.collect, sources))
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(coroutine, name=name) for name, coroutine in work.items()]
+            try:
+                yield
+            finally:
+                for task in running:
+                    task.cancel()
+
+    async def _read(self) -> None:
+        """Read the machine, batch its samples and spool the batches until cancelled."""
+        pipeline = self.pipeline
+        publishing = health.publish(
+            self.mapping, pipeline, self.uplink, self.bus, self.clock, self.settings.space
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(without_end(self.link.run(), "the link to the machine"), name="link")
+            tasks.create_task(pipeline.cut_aged(), name="batch age")
+            tasks.create_task(publishing, name="health")
+            while True:
+                await self._spool_batches(await pipeline.ready_batches())
+
+    async def _spool_batches(self, ready: Sequence[tuple[StreamAddress, Batch]]) -> None:
+        """Spool batches; those that the disk does not take become gaps of the next batch."""
+        try:
+            await self.uplink.send(ready)
+        except Unavailable as exc:
+            self.pipeline.alarm("spool", str(exc))
+            self.pipeline.state_unspooled(ready)
+            await self.clock.sleep(SPOOL_RETRY_S)
+        else:
+            self.pipeline.alarm("spool", None)
+
+    async def _drain(self) -> bool:
+        """Spool and send the rest; True if the recorder marked all of it in `drain_s`."""
+        try:
+            await self.uplink.send(self.pipeline.remaining())
+            return await self.uplink.drained(self.settings.drain_s)
+        except Unavailable as exc:
+            log.error("last batches were not spooled", reason=str(exc))  # noqa: TRY400 - the reason says it
+            return False
 
 
 async def run(
     mapping: Mapping, settings: GatewaySettings, bus_settings: BusSettings, clock: Clock
 ) -> None:
-    """Carry samples up until cancelled; then spool what is left and wait for its marks.
+    """Run a gateway until cancelled; then spool what is left and wait for its marks.
 
-    Raises Refused where the API does not take the equipment or a spec, Forbidden for a wrong
+    Raises Refused where the API does not accept the equipment or a spec, Forbidden for a wrong
     credential.
     """
-    credential = bus_settings.credential.get_secret_value()
-    principal = Credential.parse(credential).principal
     specs = await _register(mapping, settings, bus_settings, clock)
-    space, machine = settings.space, mapping.equipment
-    path = settings.spool / f"{machine.organisation}.{machine.equipment}.{space}.sqlite"
-    anchored = path.with_suffix(".anchors.jsonl")
-    kept_settings = SpoolSettings(
-        settings.spool_bytes, settings.spool_keep_s, settings.spool_free_bytes
-    )
-    async with (
-        spool.open(path, epoch=secrets.token_hex(13), settings=kept_settings) as kept,
-        client.open(bus_settings, clock, client_id=f"{principal}--gateway") as bus,
-    ):
-        uplink = Uplink(
-            bus, kept, clock, space=space, specs=specs, fresh_batches=settings.fresh_batches
+    async with AsyncExitStack() as stack:
+        gateway = await build_gateway(
+            stack, mapping, specs, settings=settings, bus_settings=bus_settings, clock=clock
         )
-        most = settings.waiting_samples
-        feed = Feed(mapping, specs, clock=clock, space=space, most_waiting=most)
-        await feed.remember(kept)
-        link = _link(mapping, feed, clock, settings.waiting_messages)
-        sources = Sources(feed, uplink, link.counts, kept, bus, specs, clock, settings.spool_bytes)
-        telling = health.tell(mapping, feed, uplink, bus, clock, space)
-        keeping = audit_anchors.keep(bus, machine, anchored)
-        async with _running(uplink, keeping), _showing(sources, settings):
-            try:
-                await _carry(link, feed, telling, uplink, clock)
-            finally:
-                drained = await asyncio.shield(_finish(feed, uplink, settings.drain_s))
-                facts = {"equipment": str(machine), "drained": drained}
-                await stats.log_line(sources, "gateway ended", **facts)
+        await gateway.run()
 
 
-def _link(mapping: Mapping, feed: Feed, clock: Clock, waiting_messages: int) -> Link:
+async def build_gateway(
+    stack: AsyncExitStack,
+    mapping: Mapping,
+    specs: Sequence[StreamSpec],
+    *,
+    settings: GatewaySettings,
+    bus_settings: BusSettings,
+    clock: Clock,
+) -> Gateway:
+    """Open the spool and the bus, and connect the parts of a gateway.
+
+    stack: closes what is opened here.  specs: of the mapping's streams, as registered.
+    """
+    store = await stack.enter_async_context(_open_spool(mapping, settings))
+    principal = Credential.parse(bus_settings.credential.get_secret_value()).principal
+    bus = await stack.enter_async_context(
+        client.open(bus_settings, clock, client_id=f"{principal}--gateway")
+    )
+    uplink = Uplink(
+        bus,
+        store,
+        clock,
+        space=settings.space,
+        specs=specs,
+        fresh_batches=settings.fresh_batches,
+    )
+    pipeline = Pipeline(
+        mapping,
+        specs,
+        clock=clock,
+        space=settings.space,
+        most_waiting=settings.waiting_samples,
+        last_ns=[await store.last_ns(str(spec.address)) for spec in specs],
+    )
+    return Gateway(
+        mapping=mapping,
+        settings=settings,
+        clock=clock,
+        specs=specs,
+        spool=store,
+        bus=bus,
+        uplink=uplink,
+        pipeline=pipeline,
+        link=build_link(mapping, pipeline, clock, settings.waiting_messages),
+    )
+
+
+def _open_spool(mapping: Mapping, settings: GatewaySettings) -> AbstractAsyncContextManager[Spool]:
+    limits = SpoolSettings(
+        most_bytes=settings.spool_bytes,
+        keep_marked_s=settings.spool_keep_s,
+        least_free_bytes=settings.spool_free_bytes,
+    )
+    path = _file_of(mapping, settings, ".sqlite")
+    return spool.open(path, epoch=secrets.token_hex(13), settings=limits)
+
+
+def _file_of(mapping: Mapping, settings: GatewaySettings, suffix: str) -> Path:
+    """A file of this gateway in the spool's folder."""
+    machine = mapping.equipment
+    name = f"{machine.organisation}.{machine.equipment}.{settings.space}"
+    return settings.spool / (name + suffix)
+
+
+def build_link(
+    mapping: Mapping, pipeline: Pipeline, clock: Clock, waiting_messages: int
+) -> SourceLink:
+    """Build the link that a mapping's source needs; only that protocol's code is imported."""
     settings = SourceSettings()
-    if isinstance(mapping.source, Broker):
+    if isinstance(mapping.source, MqttBroker):
+        from gateway.links.mqtt.link import MqttLink  # noqa: PLC0415 - see the docstring
+
         password = settings.source_password.get_secret_value()
         return MqttLink(
-            mapping, mapping.source, password, feed, clock, waiting_messages=waiting_messages
+            mapping, mapping.source, password, pipeline, clock, waiting_messages=waiting_messages
         )
+    from gateway.links.opcua.link import OpcUaLink  # noqa: PLC0415 - see the docstring
+    from gateway.links.opcua.security import ClientCredentials  # noqa: PLC0415 - see the docstring
+
     if mapping.source.security is None:
         log.warning("server is read without security", url=mapping.source.url, asked_by="mapping")
-    return OpcUaLink(mapping, feed, clock, Proof.of(settings, clock))
+    return OpcUaLink(mapping, pipeline, clock, ClientCredentials.from_settings(settings, clock))
 
 
 async def _register(
     mapping: Mapping, settings: GatewaySettings, bus_settings: BusSettings, clock: Clock
 ) -> list[StreamSpec]:
-    """Make the equipment and its specs known, however long the API is away."""
+    """Register the equipment and its specs at the API; repeats while the API is unavailable."""
     credential, ca = bus_settings.credential.get_secret_value(), bus_settings.ca
-    said = False
+    warned = False
     while True:
         try:
-            async with api_client.connect(settings.api, credential, ca=ca) as door:
-                await door.register_equipment(
+            async with api_client.connect(settings.api, credential, ca=ca) as api:
+                await api.register_equipment(
                     mapping.equipment,
                     name=mapping.name,
                     kind=mapping.kind,
                     site=mapping.site,
                     description=mapping.description,
                 )
-                return await door.register_specs([one.spec for one in mapping.streams])
+                return await api.register_specs([stream.spec for stream in mapping.streams])
         except Unavailable as exc:
-            if not said:
+            if not warned:
                 log.warning("registration waits for the API", api=settings.api, reason=str(exc))
-            said = True
-            await clock.sleep(REGISTER_PAUSE_S)
+            warned = True
+            await clock.sleep(REGISTER_RETRY_S)
 
 
-@asynccontextmanager
-async def _running(uplink: Uplink, keeping: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """The uplink outlives the link, so that what was read last is marked too."""
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(uplink.run(), name="uplink")
-        kept = tasks.create_task(keeping, name="anchors")
-        try:
-            yield
-        finally:
-            running.cancel()
-            kept.cancel()
-
-
-@asynccontextmanager
-async def _showing(sources: Sources, settings: GatewaySettings) -> AsyncIterator[None]:
-    """The figures for the operator: in the log, and for Prometheus if it is asked for."""
-    async with asyncio.TaskGroup() as tasks:
-        shown = [tasks.create_task(stats.log_lines(sources, settings.log_every_s), name="figures")]
-        if port := settings.gateway_metrics_port:
-            serving = prometheus.serve(port, partial(stats.gathered, sources))
-            shown.append(tasks.create_task(serving, name="metrics"))
-        try:
-            yield
-        finally:
-            for one in shown:
-                one.cancel()
-
-
-async def _carry(
-    link: OpcUaLink | MqttLink,
-    feed: Feed,
-    telling: Coroutine[None, None, None],
-    uplink: Uplink,
-    clock: Clock,
-) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(without_end(link.run(), "the link to the machine"), name="link")
-        tasks.create_task(feed.age(), name="batch age")
-        tasks.create_task(telling, name="health")
-        while True:
-            await _spooled(feed, uplink, await feed.batches(), clock)
-
-
-async def without_end(doing: Coroutine[None, None, None], what: str) -> None:
-    """Do what never returns; raises Unavailable where it does, so that the gateway ends with it."""
-    await doing
+async def without_end(work: Coroutine[None, None, None], name: str) -> None:
+    """Await a coroutine that never returns; raises Unavailable if it does, to end the gateway."""
+    await work
     raise Unavailable(
-        f"{what} ended by itself", hint="start the gateway again, and report it: that is a defect"
+        f"{name} ended by itself", hint="start the gateway again, and report it: that is a defect"
     )
-
-
-async def _spooled(
-    feed: Feed, uplink: Uplink, ready: Sequence[tuple[StreamAddress, Batch]], clock: Clock
-) -> None:
-    """Into the spool; what its disk does not take is a stated gap of the next batch."""
-    try:
-        await uplink.send(ready)
-    except Unavailable as exc:
-        feed.alarm("spool", str(exc))
-        feed.not_kept(ready)
-        await clock.sleep(SPOOL_PAUSE_S)
-    else:
-        feed.alarm("spool", None)
-
-
-async def _finish(feed: Feed, uplink: Uplink, drain_s: float) -> bool:
-    """What was read and not yet sent goes out; True if the recorder has it all."""
-    try:
-        await uplink.send(feed.rest())
-        return await uplink.drained(drain_s)
-    except Unavailable as exc:
-        log.error("last batches were not spooled", reason=str(exc))  # noqa: TRY400 - the reason says it
-        return False

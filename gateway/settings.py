@@ -1,4 +1,4 @@
-"""What a gateway process is told by its environment."""
+"""Settings of a gateway process, read from environment variables."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from broker.settings import Settings
 
 
 class GatewaySettings(BaseSettings):
-    """Beside `BusSettings`: where the API is, which space, and where the spool lies."""
+    """Settings of the gateway beside `BusSettings`: API, space, spool, limits and statistics."""
 
     model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
 
@@ -22,54 +22,55 @@ class GatewaySettings(BaseSettings):
     )
     spool: Path = Field(default=Path("testbed-data/gateway"), description="folder of the spool")
     spool_bytes: int = Field(
-        default=2 * 1024**3, ge=1024**2, description="most bytes the spool keeps"
+        default=2 * 1024**3, ge=1024**2, description="most bytes of batches in the spool"
     )
     spool_free_bytes: int = Field(
         default=64 * 1024**2,
         ge=0,
-        description="bytes of the spool's disk that stay free: with less, the oldest batches become"
-        " gaps; 0 does not look",
+        description="bytes that stay free on the spool's disk: with less, the oldest batches are"
+        " replaced with gaps; 0 does not look",
     )
     spool_keep_s: float = Field(
-        default=900.0, ge=0, description="seconds a batch stays in the spool after its mark"
+        default=900.0, ge=0, description="seconds that a batch stays in the spool after its mark"
     )
     waiting_samples: int = Field(
         default=200_000,
         ge=1_000,
-        description="samples read and not yet spooled, before reading waits",
+        description="most samples that wait for the spool, before reading pauses",
     )
     waiting_messages: int = Field(
         default=10_000,
         ge=100,
-        description="messages of MQTT sensors not yet taken in, before reading waits",
+        description="most messages of MQTT sensors that wait in memory, before reading pauses",
     )
     fresh_batches: int = Field(
         default=500,
         ge=1,
-        description="batches that wait in memory for the broker; the rest goes from the spool,"
-        " later",
+        description="most batches that wait in memory for the broker; further ones are sent from"
+        " the spool, later",
     )
     gateway_identity: Path = Field(
         default=Path("testbed-data/gateway-identity"),
         description="folder of the gateway's own key pair and credential, as `testbed gateway"
-        " enrol` makes them; TESTBED_CREDENTIAL goes before it",
+        " enrol` makes them; TESTBED_CREDENTIAL takes precedence",
     )
     drain_s: float = Field(
-        default=10.0, ge=0, description="seconds to wait for the last marks when it stops"
+        default=10.0, ge=0, description="seconds to wait for the last marks when the gateway stops"
     )
     log_every_s: float = Field(
-        default=60.0, ge=1, description="seconds between two lines of figures in the log"
+        default=60.0, ge=1, description="seconds between two lines of statistics in the log"
     )
     gateway_metrics_port: int = Field(
         default=0,
         ge=0,
         le=65_535,
-        description="port on loopback where Prometheus reads the figures, at /metrics; 0 is off",
+        description="port on loopback where Prometheus reads the statistics, at /metrics; 0"
+        " switches it off",
     )
 
 
 class SourceSettings(Settings):
-    """What a gateway proves itself with where it reads."""
+    """Credentials of the gateway at its source: an OPC UA server or an MQTT broker."""
 
     source_password: SecretStr = Field(
         default=SecretStr(""),
@@ -78,5 +79,6 @@ class SourceSettings(Settings):
     )
     source_pki: Path = Field(
         default=Path("testbed-data/gateway-pki"),
-        description="folder of the gateway's own OPC UA certificate and key, and of what it trusts",
+        description="folder of the gateway's own OPC UA certificate and key, and of the"
+        " certificates it trusts",
     )

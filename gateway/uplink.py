@@ -1,9 +1,10 @@
-"""The uplink: from the spool to the recorder, until it says that it has it.
+"""The uplink: publishes spooled batches on the bus, again and again until the recorder marks them.
 
-Fresh batches go on `data` in the order of their numbers.  What is not marked in time goes again on
-`late`, as does everything unmarked after a break, behind what is fresh.  While nobody marks
-anything, as with the store away, one portion now and then is enough to ask: the broker has it all
-already, and what it carries twice stands before what is fresh.
+Fresh batches are published on `data` in the order of their sequence numbers.  A batch that is not
+marked in time is published again on `late`, as is everything unmarked after a reconnect, behind the
+fresh batches.  While no marks come, for instance because the store is down, one portion of the
+backlog now and then is enough to learn whether they come again: the broker holds every batch
+already, and what it carries twice delays what is fresh.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from broker.errors import Corrupt, Unavailable
 from broker.messages import Held
 from broker.namespace import EquipmentAddress, MarkTopic, StreamAddress, StreamTopic, Verb
 from broker.streams import StreamSpec
-from gateway.spool.rows import Kept
+from gateway.spool.rows import SpooledBatch
 from gateway.spool.spool import Spool
 
 LOOK_EVERY_S = 1.0
@@ -28,28 +29,34 @@ BACKLOG_AT_ONCE = 50
 BACKLOG_PAUSE_S = 0.01
 """Between portions of the backlog, so that fresh batches keep flowing: at most 5,000 a second."""
 NOT_ACCEPTED_S = 600.0
-UNHEARD_S = 10.0
-"""Nothing was marked for so long: nobody records, or not what we send."""
-ASK_EVERY_S = 10.0
+UNMARKED_S = 10.0
+"""After so long without a new mark, no recorder is running, or it does not store our batches."""
+PROBE_EVERY_S = 10.0
+"""The pause between two portions of the backlog while no marks come."""
 
 log = structlog.get_logger()
 
 
 @dataclass(slots=True)
-class Sent:
-    """What the uplink has done since it started."""
+class UplinkCounts:
+    """Counters of the uplink since it started.
+
+    commits, commit_ns: commits to the spool and the time they took.  batches: sent, those sent
+    again too.  resent: sent again.  put_off: left to the backlog because the broker was slow.
+    marks: received.  connects: connections on which the specs were announced.
+    """
 
     commits: int = 0
     commit_ns: int = 0
     batches: int = 0
-    again: int = 0
+    resent: int = 0
     put_off: int = 0
     marks: int = 0
     connects: int = 0
 
 
 class Uplink:
-    """One gateway's way out."""
+    """The uplink of one gateway: one publisher, one spool, one connection to the bus."""
 
     def __init__(
         self,
@@ -61,60 +68,64 @@ class Uplink:
         specs: Sequence[StreamSpec],
         fresh_batches: int = 500,
     ) -> None:
-        """specs: of all streams, as registered.  fresh_batches: that wait for the broker; one more
-        and it goes later, as `late`.
+        """specs: of all streams, as registered.  fresh_batches: most batches that wait in memory
+        for the broker; further ones are sent from the spool, on `late`.
         """
-        self.sent = Sent()
+        self.counts = UplinkCounts()
         self.not_accepted = False
         self._bus = bus
         self._spool = spool
         self._clock = clock
         self._space = space
         self._specs = {str(spec.address): spec for spec in specs}
-        self._fresh: asyncio.Queue[Kept] = asyncio.Queue(fresh_batches)
+        self._fresh: asyncio.Queue[SpooledBatch] = asyncio.Queue(fresh_batches)
         self._is_held_up = False
         self._announced = 0
-        self._told: dict[str, Held] = {}
-        self._news_ns = clock.now_ns()
-        """When a mark last said something new, or the connection was made."""
+        """The connection on which the specs were announced; 0 for none."""
+        self._held: dict[str, Held] = {}
+        self._progress_ns = clock.now_ns()
+        """The time of the last mark that held something new, or of the last connect."""
         self._topics: dict[tuple[Verb, str], str] = {}
 
     async def send(self, batches: Sequence[tuple[StreamAddress, Batch]]) -> None:
-        """Commit batches to the spool and have them published, without waiting for the broker.
+        """Commit batches to the spool and publish them, without waiting for the broker.
 
         Raises Unavailable if the spool does not take them.
         """
         named = [(str(address), batch) for address, batch in batches]
         since_ns = self._clock.now_ns()
         committed = await self._spool.commit(named, since_ns)
-        self.sent.commits += 1
-        self.sent.commit_ns += self._clock.now_ns() - since_ns
-        for kept in committed[self._offered(committed) :]:
-            self._put_by(kept)
+        self.counts.commits += 1
+        self.counts.commit_ns += self._clock.now_ns() - since_ns
+        for batch in committed[self._offer(committed) :]:
+            self._queue(batch)
 
-    def _offered(self, committed: Sequence[Kept]) -> int:
-        """Send batches without waiting; how many went: none if others wait before them."""
+    def _offer(self, committed: Sequence[SpooledBatch]) -> int:
+        """Publish as many batches as the broker takes now; returns how many were published.
+
+        None if others wait before them.
+        """
         waits = self._is_held_up or not self._fresh.empty()
-        if waits or not self._announced or self._bus.standing != self._announced:
+        if waits or not self._announced or self._bus.connection_number != self._announced:
             return 0
         now_ns = self._clock.now_ns()
-        went = self._bus.offer(
+        count = self._bus.offer(
             [
-                (self._topic(Verb.DATA, kept.stream), codec.stamped(kept.body, now_ns))
-                for kept in committed
+                (self._topic(Verb.DATA, batch.stream), codec.stamped(batch.body, now_ns))
+                for batch in committed
             ]
         )
-        self.sent.batches += went
-        return went
+        self.counts.batches += count
+        return count
 
-    def _put_by(self, kept: Kept) -> None:
+    def _queue(self, batch: SpooledBatch) -> None:
         try:
-            self._fresh.put_nowait(kept)
+            self._fresh.put_nowait(batch)
         except asyncio.QueueFull:
-            self.sent.put_off += 1
+            self.counts.put_off += 1
 
     async def run(self) -> None:
-        """Announce, take marks and send again, until cancelled."""
+        """Announce specs, take marks and send the backlog, until cancelled."""
         publisher = next(iter(self._specs.values())).address.owner
         topic = str(MarkTopic(self._space, publisher))
         async with (
@@ -123,21 +134,21 @@ class Uplink:
         ):
             tasks.create_task(self._announce(), name="uplink specs")
             tasks.create_task(self._send_fresh(), name="uplink fresh")
-            tasks.create_task(self._send_again(), name="uplink backlog")
+            tasks.create_task(self._send_backlog(), name="uplink backlog")
             await self._take_marks(marks, publisher)
 
-    async def drained(self, patience_s: float) -> bool:
-        """Whether all that was sent was marked within this time."""
+    async def drained(self, timeout_s: float) -> bool:
+        """Wait until every batch is marked; False if that takes longer than `timeout_s`."""
         waited_s = 0.0
         while (await self._spool.depth()).unmarked:
-            if waited_s >= patience_s:
+            if waited_s >= timeout_s:
                 return False
             await self._clock.sleep(0.05)
             waited_s += 0.05
         return True
 
     async def _announce(self) -> None:
-        """On every connection: the specs first, retained, then samples; the backlog is due."""
+        """Publish the specs, retained, on every new connection, then let the backlog go."""
         number = 0
         while True:
             standing = await self._bus.connection(after=number)
@@ -147,34 +158,34 @@ class Uplink:
                     await self._bus.publish(topic, messages.encode_spec(spec), retain=True)
                 while not self._fresh.empty():
                     self._fresh.get_nowait()  # it is in the spool, and all that is there is due now
-                self._announced, self._news_ns = standing, self._clock.now_ns()
+                self._announced, self._progress_ns = standing, self._clock.now_ns()
                 await self._spool.all_due()
             except Unavailable as exc:
                 log.warning("specs were not announced", reason=str(exc))
                 await self._clock.sleep(LOOK_EVERY_S)
                 continue
             number = standing
-            self.sent.connects += 1
+            self.counts.connects += 1
 
     async def _take_marks(self, marks: client.Inbox, publisher: EquipmentAddress) -> None:
         async for message in marks:
             try:
-                held = self._ours(messages.decode_mark(message.payload), publisher)
+                held = self._own_epoch(messages.decode_mark(message.payload), publisher)
                 self._spool.mark(held)
-                self._notice(held)
-                self.sent.marks += 1
+                self._note_progress(held)
+                self.counts.marks += 1
             except Corrupt as exc:
-                log.warning("mark was not taken", reason=str(exc))
+                log.warning("mark was refused", reason=str(exc))
             marks.ack(message)
 
-    def _notice(self, held: Mapping[str, Held]) -> None:
-        """Somebody records, if this is news."""
-        if any(self._told.get(stream) != one for stream, one in held.items()):
-            self._told.update(held)
-            self._news_ns = self._clock.now_ns()
+    def _note_progress(self, held: Mapping[str, Held]) -> None:
+        """Note the time if a mark holds anything new: a recorder is storing our batches."""
+        if any(self._held.get(stream) != ranges for stream, ranges in held.items()):
+            self._held.update(held)
+            self._progress_ns = self._clock.now_ns()
 
-    def _ours(self, mark: messages.Mark, publisher: EquipmentAddress) -> Mapping[str, Held]:
-        """What the mark says of the present epoch."""
+    def _own_epoch(self, mark: messages.Mark, publisher: EquipmentAddress) -> Mapping[str, Held]:
+        """The ranges of a mark that belong to the spool's present epoch, by stream."""
         return {
             f"{publisher}/{stream}": epochs[self._spool.epoch]
             for stream, epochs in mark.streams.items()
@@ -182,51 +193,52 @@ class Uplink:
         }
 
     async def _send_fresh(self) -> None:
-        """What could not go as soon as it was committed."""
+        """Publish the batches that the broker did not take when they were committed."""
         while True:
-            kept = await self._fresh.get()
+            batch = await self._fresh.get()
             self._is_held_up = True
-            await self._publish(Verb.DATA, kept)
+            await self._publish(Verb.DATA, batch)
             self._is_held_up = False
 
-    async def _send_again(self) -> None:
+    async def _send_backlog(self) -> None:
+        """Publish batches that are due again: all of them, or one portion while no marks come."""
         while True:
-            asked = False
+            probed = False
             try:
-                while not asked and await self._may_send() and await self._send_due():
-                    asked = self._is_unheard()
+                while not probed and await self._may_send() and await self._send_due():
+                    probed = self._is_unmarked()
                     await self._clock.sleep(BACKLOG_PAUSE_S)
-                await self._judge()
+                await self._check_accepted()
             except Unavailable as exc:
                 log.warning("backlog was not read", reason=str(exc))
-            await self._rest(asked=asked)
+            await self._pause(probed=probed)
 
-    def _is_unheard(self) -> bool:
-        return self._clock.now_ns() - self._news_ns > round(UNHEARD_S * NS_PER_S)
+    def _is_unmarked(self) -> bool:
+        return self._clock.now_ns() - self._progress_ns > round(UNMARKED_S * NS_PER_S)
 
-    async def _rest(self, *, asked: bool) -> None:
-        """Until it is time to look again; having asked, until there is news or time to ask."""
+    async def _pause(self, *, probed: bool) -> None:
+        """Sleep before the next look; after a probe, until a mark comes or a probe is due again."""
         await self._clock.sleep(LOOK_EVERY_S)
         waited_s = LOOK_EVERY_S
-        while asked and self._is_unheard() and waited_s < ASK_EVERY_S:
+        while probed and self._is_unmarked() and waited_s < PROBE_EVERY_S:
             await self._clock.sleep(LOOK_EVERY_S)
             waited_s += LOOK_EVERY_S
 
     async def _send_due(self) -> bool:
-        """One portion of the backlog; whether there may be more to send now."""
+        """Publish one portion of the backlog; True if there may be more to publish now."""
         due = await self._spool.due(self._clock.now_ns(), BACKLOG_AT_ONCE)
-        for kept in due:
-            if not await self._publish(Verb.LATE, kept):
+        for batch in due:
+            if not await self._publish(Verb.LATE, batch):
                 return False
-            self.sent.again += 1
+            self.counts.resent += 1
         return bool(due)
 
     async def _may_send(self) -> bool:
-        """Whether this connection has announced the specs; waits for a connection."""
+        """Whether the specs were announced on this connection; waits for a connection."""
         return await self._bus.connection() == self._announced
 
-    async def _judge(self) -> None:
-        """Raise `not accepted` where something was sent and sent again for ten minutes in vain."""
+    async def _check_accepted(self) -> None:
+        """Set `not_accepted` if the oldest batch has been sent in vain for ten minutes."""
         oldest_ns = (await self._spool.depth()).oldest_ns
         late = oldest_ns is not None and self._clock.now_ns() - oldest_ns > round(
             NOT_ACCEPTED_S * NS_PER_S
@@ -239,28 +251,28 @@ class Uplink:
             )
         self.not_accepted = late
 
-    async def _publish(self, verb: Verb, kept: Kept) -> bool:
-        """Send one batch; False if it cannot go now: it is in the spool and goes later."""
-        if self._bus.standing != self._announced:
+    async def _publish(self, verb: Verb, batch: SpooledBatch) -> bool:
+        """Publish one batch; False if it cannot go now: it is in the spool and goes later."""
+        if self._bus.connection_number != self._announced:
             return False
         try:
-            topic = self._topic(verb, kept.stream)
-            sent = await self._bus.submit(topic, codec.stamped(kept.body, self._clock.now_ns()))
+            topic = self._topic(verb, batch.stream)
+            sent = await self._bus.submit(topic, codec.stamped(batch.body, self._clock.now_ns()))
         except Unavailable:
             return False
-        sent.add_done_callback(_noticed)
-        self.sent.batches += 1
+        sent.add_done_callback(_ignore_failure)
+        self.counts.batches += 1
         return True
 
     def _topic(self, verb: Verb, stream: str) -> str:
-        """Made once for each; a stream may be one that the mapping no longer has."""
+        """The topic of a stream, cached; the mapping may no longer have the stream."""
         key = (verb, stream)
         if key not in self._topics:
             self._topics[key] = str(StreamTopic(self._space, verb, StreamAddress.parse(stream)))
         return self._topics[key]
 
 
-def _noticed(sent: asyncio.Future[None]) -> None:
-    """What a broken connection took with it goes again from the spool: nothing to do."""
+def _ignore_failure(sent: asyncio.Future[None]) -> None:
+    """Retrieve the error of a broken connection: the batch goes again from the spool."""
     if not sent.cancelled():
         sent.exception()

@@ -1,3 +1,1 @@
-"""Machines that are not there: models, recordings played back, and the faces they show to a
-gateway.
-"""
+"""Simulated machines: models, recordings played back, and the interfaces a gateway reads."""

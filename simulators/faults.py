@@ -1,4 +1,4 @@
-"""Faults that can be switched into a model, and when they are there."""
+"""Faults of a model: their kinds, spans and severity."""
 
 import math
 import re
@@ -16,7 +16,7 @@ _TEXT = re.compile(
 
 
 class FaultKind(StrEnum):
-    """What can go wrong with a pump rig."""
+    """Kind of a pump rig's fault."""
 
     VALVE = "valve"
     """The discharge valve is closed, as in the recorded experiments."""
@@ -28,9 +28,9 @@ class FaultKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault from `start_s` to `end_s` of the model's time.
+    """A fault from `start_s` to `end_s` of the model's time.
 
-    severity: 0 to 1.  ramp_s: how long it takes to come and to go, inside the span.
+    severity: 0 to 1.  ramp_s: duration of its rise and of its fall, inside the span.
     """
 
     kind: FaultKind
@@ -53,7 +53,7 @@ class Fault:
             raise Invalid(f"ramp of fault {self.kind} is {self.ramp_s:g} s", hint="0 or more")
 
     def level(self, time_s: float) -> float:
-        """How much of the fault is there, 0 to `severity`."""
+        """Return the level of the fault at a time, 0 to `severity`."""
         if not self.start_s < time_s < self.end_s:
             return 0.0
         if self.ramp_s == 0:
@@ -64,24 +64,22 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> "Fault":
-        """Read `kind@start..end` in seconds, with `x<severity>` behind it if not 1; raises
-        Invalid.
-        """
-        found = _TEXT.fullmatch(text)
-        if found is None or found["kind"] not in set(FaultKind):
+        """Parse `kind@start..end` in seconds, and `x<severity>` if it is not 1; raises Invalid."""
+        match = _TEXT.fullmatch(text)
+        if match is None or match["kind"] not in set(FaultKind):
             raise Invalid(
                 f"{text!r} is no fault",
                 hint=f"write {'|'.join(FaultKind)}@start..end in s, such as valve@60..90,"
                 " and x0.5 behind it for half the severity",
             )
         return cls(
-            FaultKind(found["kind"]),
-            float(found["start"]),
-            float(found["end"]),
-            float(found["severity"] or 1.0),
+            FaultKind(match["kind"]),
+            float(match["start"]),
+            float(match["end"]),
+            float(match["severity"] or 1.0),
         )
 
 
 def level(faults: Sequence[Fault], kind: FaultKind, time_s: float) -> float:
-    """How much of one kind is there, 0 to 1: of overlapping faults the worst."""
+    """Return the level of one kind of fault, 0 to 1: the highest of those that overlap."""
     return max((fault.level(time_s) for fault in faults if fault.kind is kind), default=0.0)

@@ -1,7 +1,7 @@
-"""The source's own ledger: what it offered, on disk before it was offered.
+"""The ledger of a source: every row is on disk before it is offered.
 
-A file of JSON lines; the first names the signals, each other one is a row, `[time_ns, [values],
-anomaly, cause]`.  A checker holds it against the store.
+A file of JSON lines; the first names the signals, each other line is a row, `[time_ns, [values],
+anomaly, cause]`.  A checker compares it with the store.
 """
 
 import os
@@ -21,14 +21,14 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class LedgerContent:
-    """Everything that a ledger holds: the signals' names and the rows, in order."""
+    """Content of a ledger: names of the signals, and the rows in order."""
 
     signals: tuple[str, ...]
     rows: tuple[SourceRow, ...]
 
 
 class SourceLedger:
-    """A ledger that is being written."""
+    """A ledger open for writing."""
 
     def __init__(self, file: FileIO, signals: Sequence[str]) -> None:
         """file: new and unbuffered, so that closing it has nothing left to fail with."""
@@ -36,7 +36,7 @@ class SourceLedger:
         self._write(orjson.dumps({"v": VERSION, "signals": signals}) + b"\n")
 
     def append(self, rows: Sequence[SourceRow]) -> None:
-        """Put rows on the disk, whole and synced; raises Unavailable if it does not take them."""
+        """Write rows to the disk, whole and synced; raises Unavailable if that fails."""
         self._write(
             b"".join(
                 orjson.dumps([row.time_ns, row.values, row.anomaly, row.cause]) + b"\n"
@@ -46,7 +46,7 @@ class SourceLedger:
 
     def _write(self, text: bytes) -> None:
         try:
-            while text:  # a disk that is nearly full takes a part, and refuses the rest
+            while text:  # a disk that is nearly full writes a part, then fails
                 text = text[self._file.write(text) :]
             os.fsync(self._file.fileno())
         except OSError as exc:
@@ -58,8 +58,8 @@ class SourceLedger:
 
 @contextmanager
 def create(path: Path, signals: Sequence[str]) -> Iterator[SourceLedger]:
-    """A new ledger; raises Taken if the file is there already, Unknown if its folder is not,
-    Unavailable if the disk does not take it.
+    """Create a ledger; raises Taken if the file exists, Unknown if its folder does not, or
+    Unavailable if it cannot be written.
     """
     try:
         file = path.open("xb", buffering=0)
@@ -74,7 +74,7 @@ def create(path: Path, signals: Sequence[str]) -> Iterator[SourceLedger]:
 
 
 def read(path: Path) -> LedgerContent:
-    """Read a ledger; a last line that was cut short was never offered.
+    """Read a ledger, without a last line that was cut short: that row was never offered.
 
     Raises Unknown if there is no such file, Corrupt if it is no ledger, Refused if its version is
     unknown.

@@ -1,4 +1,4 @@
-"""What every source of rows is: a model that is stepped, or a recording."""
+"""Rows of a simulated machine, and the port of their sources: models and recordings."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from broker.streams import Signal
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One instant of a machine.
+    """The values of all signals of a machine at one instant.
 
     time_ns: since 1970 UTC in a recording, since the start in a model; whole microseconds, because
-    no face shows finer ones.  values: one a signal, in their order, finite.  anomaly: the truth,
-    None where it is not known.  cause: the fault behind it, several joined by `+`.
+    no face shows finer ones.  values: one a signal, in their order, finite.  anomaly: whether the
+    row is anomalous, None if unknown.  cause: the fault behind it, several joined by `+`.
     """
 
     time_ns: int
@@ -23,15 +23,16 @@ class SourceRow:
 
 
 class RowSource(Protocol):
-    """Rows in the order of time: equal arguments (and seed) give equal rows.  No I/O, no clock.
+    """A source of rows in the order of time, without I/O or clock.
 
-    Each row is computed when it is asked for, so a source may be endless.  Neighbours may share a
+    Equal arguments (and seed) give equal rows.  Each row is computed on demand, so a source may be
+    endless.  Neighbours may share a
     time stamp; none goes back.
     """
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """What each value of a row is."""
+        """Signals of the values in a row, in their order."""
 
     def rows(self) -> Iterator[SourceRow]:
-        """All rows, from the beginning."""
+        """Yield all rows, from the beginning."""

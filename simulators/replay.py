@@ -1,4 +1,4 @@
-"""Recordings played back: a CSV in the form of the Skoltech Anomaly Benchmark.
+"""Reads recordings to be played back: CSV files in the form of the Skoltech Anomaly Benchmark.
 
 Semicolons; `datetime` (no zone: taken as UTC), the eight columns of the rig, and, if there are any,
 the labels `anomaly` and `changepoint`, 0 or 1; other columns are left alone.  Rows may share a time
@@ -33,20 +33,18 @@ _NUMBER_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A `Source`: the rows of a file, whole and checked before the first is played."""
+    """A `RowSource` of a file, whose rows are all checked before the first is played."""
 
     content: tuple[SourceRow, ...]
     signals: tuple[Signal, ...] = SIGNALS
 
     def rows(self) -> Iterator[SourceRow]:
-        """All rows, in the order of the file."""
+        """Yield all rows, in the order of the file."""
         return iter(self.content)
 
 
 def read(path: Path) -> Recording:
-    """Read a recording; raises Unknown if there is no such file, Invalid with line, column and
-    value of what is wrong.
-    """
+    """Read a recording; raises Unknown if there is no such file, Invalid with line and column."""
     if not path.exists():
         raise Unknown(f"there is no recording {path}")
     if not path.is_file():
@@ -67,7 +65,7 @@ def read(path: Path) -> Recording:
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Number and cells of each line that is not blank."""
+    """Yield number and cells of each line that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=";")
     try:
         for cells in reader:
@@ -101,7 +99,7 @@ def _parsed(path: Path, lines: Iterator[tuple[int, list[str]]]) -> Recording:
 
 
 def _columns(path: Path, header: list[str]) -> Mapping[str, int]:
-    """Where each column stands that is read; the labels may be missing."""
+    """Return the index of each column that is read; the labels may be missing."""
     needed = (TIME, *(signal.name for signal in SIGNALS))
     if not header:
         raise Invalid(f"{path} is empty", hint=f"its first line is {';'.join(needed)}")

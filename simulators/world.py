@@ -1,4 +1,4 @@
-"""Playing a source: row by row at its time, into the ledger and then to the machine's face."""
+"""Plays a source in time: each row goes into the ledger and then to the machine's face."""
 
 import asyncio
 import math
@@ -16,24 +16,22 @@ from simulators.model import RowSource, SourceRow
 
 MICROSECOND_NS = 1_000
 MOST_ROWS_AT_ONCE = 500
-"""So that a speed beyond what the machine can do holds neither its memory nor its event loop."""
+"""Bounds memory and event loop time at a speed that this computer cannot keep up with."""
 
 log = structlog.get_logger()
 
 
 class TimestampMode(StrEnum):
-    """Which time stamps rows are offered with."""
+    """Time stamps that rows are offered with."""
 
     ORIGINAL = "original"
     """The source's own, exactly."""
     SHIFTED = "shifted"
-    """The instant of playing: the first is the start, the spacing is the source's divided by the
-    speed.
-    """
+    """The instant of playing: the spacing is the source's divided by the speed."""
 
 
 class Face(Protocol):
-    """What a machine shows to the outside."""
+    """The interface of a simulated machine, such as an OPC UA server."""
 
     async def offer(self, rows: list[SourceRow]) -> None:
         """Show these rows, in order."""
@@ -52,8 +50,8 @@ class Playback:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
-    """What was played: rows, and the time stamp of the last one."""
+class PlaybackResult:
+    """Result of playing: number of rows, and the time stamp of the last."""
 
     rows: int
     last_ns: int
@@ -67,12 +65,11 @@ async def play(
     pace: Playback,
     ledger: SourceLedger | None = None,
     on_rows: Callable[[int], None] = lambda _: None,
-) -> Played:
+) -> PlaybackResult:
     """Offer every row once it is due, together with those that fell due meanwhile.
 
-    Never faster than the ledger and the face take them: whoever falls behind catches up, no row is
-    left out.  on_rows: told how many rows have been offered so far.  Raises Unavailable as soon as
-    the ledger takes no more.
+    A slow ledger or face delays rows, which are then caught up; no row is left out.  on_rows: gets
+    the number of rows offered so far.  Raises Unavailable as soon as the ledger takes no more.
     """
     start_ns = _whole_microseconds(clock.now_ns())
     count = last_ns = 0
@@ -98,11 +95,11 @@ async def play(
     if waiting:
         await offer()
     log.info("source was played", rows=count)
-    return Played(count, last_ns)
+    return PlaybackResult(count, last_ns)
 
 
 def _timed(source: RowSource, pace: Playback, start_ns: int) -> Iterator[tuple[int, SourceRow]]:
-    """Each row with the instant it is due at, and the time stamp it is offered with."""
+    """Yield each row under its new time stamp, with the instant at which it is due."""
     first_ns: int | None = None
     for row in source.rows():
         first_ns = row.time_ns if first_ns is None else first_ns

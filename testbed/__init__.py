@@ -1,1 +1,1 @@
-"""The one command: it wires the parts together and runs them."""
+"""The command `testbed`, which starts and connects the other packages."""

@@ -1,4 +1,4 @@
-"""`testbed simulate`: a machine for anybody to try, until it is stopped."""
+"""Run a simulated machine behind an OPC UA server until it is stopped."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -18,39 +18,42 @@ from simulators.world import Playback, TimestampMode
 
 NAME = "PumpRig"
 SETTLE_S = 0.5
-"""From the first subscriber to the first row: its monitored items get to stand."""
+"""Wait between the first subscription and the first row, until its monitored items are created."""
 
 
-@dataclass(frozen=True, slots=True)
-class Showing:
-    """How a source is shown.  wait: play only once every variable is monitored.  ledger: where to
-    keep what was offered.  keys: folder of its certificate, if sessions are signed and encrypted.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatorOptions:
+    """Options of a simulated machine.
+
+    port: of its OPC UA server, 0 for a free one.  wait: play only once every variable is monitored.
+    ledger: file for the rows that were offered.  keys: folder of its certificate, None for no
+    security.
     """
 
     port: int
-    pace: Playback
+    playback: Playback
     wait: bool = False
     ledger: Path | None = None
     keys: Path | None = None
 
 
 def checked_times(text: str) -> str:
-    """`original` or `shifted`; raises Invalid."""
+    """Return `original` or `shifted` unchanged; raises Invalid for anything else."""
     if text not in set(TimestampMode):
         raise Invalid(f"times {text!r} are not known", hint=f"one of {', '.join(TimestampMode)}")
     return text
 
 
-class Repeated:
-    """A source that begins again when it ends, its time going on."""
+class RepeatedSource:
+    """A source that starts again when it ends, with time stamps that go on."""
 
     def __init__(self, source: RowSource) -> None:
-        """source: with two rows at least, so that it has a period."""
+        """source: of two rows or more, so that it has a period."""
         self.signals = source.signals
         self._source = source
 
     def rows(self) -> Iterator[SourceRow]:
-        """Rows without end."""
+        """The source's rows again and again, each round later by the source's duration."""
         shift_ns = 0
         while True:
             last_ns = period_ns = 0
@@ -63,43 +66,43 @@ class Repeated:
 
 
 async def simulate(
-    source: RowSource, showing: Showing, clock: Clock, tell: Callable[[dict[str, Any]], None]
+    source: RowSource,
+    options: SimulatorOptions,
+    clock: Clock,
+    on_event: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Serve until cancelled; `tell` is given what happens: ready, progress, played."""
-    names = [one.name for one in source.signals]
-    book = ledger.create(showing.ledger, names) if showing.ledger else nullcontext(None)
-    with book as entries:
-        serving = opcua.serve(NAME, source.signals, port=showing.port, keys=showing.keys)
+    """Serve a source over OPC UA until cancelled.
+
+    on_event: called with the events `ready`, `progress` and `played`, as dictionaries.
+    """
+    names = [signal.name for signal in source.signals]
+    ledger_file = ledger.create(options.ledger, names) if options.ledger else nullcontext(None)
+    with ledger_file as entries:
+        serving = opcua.serve(NAME, source.signals, port=options.port, keys=options.keys)
         async with serving as face:
-            tell({"event": "ready", "url": face.url, "sha256": face.sha256})
-            if showing.wait:
+            on_event({"event": "ready", "url": face.url, "sha256": face.sha256})
+            if options.wait:
                 await face.wait_watched(clock)
                 await clock.sleep(SETTLE_S)
             played = await world.play(
                 source,
                 face,
                 clock,
-                pace=showing.pace,
+                pace=options.playback,
                 ledger=entries,
-                on_rows=lambda rows: tell({"event": "progress", "rows": rows}),
+                on_rows=lambda rows: on_event({"event": "progress", "rows": rows}),
             )
-            tell({"event": "played", "rows": played.rows, "last_ns": played.last_ns})
+            on_event({"event": "played", "rows": played.rows, "last_ns": played.last_ns})
             await asyncio.get_running_loop().create_future()
 
 
-def teller(
-    say_json: Callable[[dict[str, Any]], None] | None, out: Console
-) -> Callable[[dict[str, Any]], None]:
-    """How what happens is told: as JSON lines, or in words."""
-
-    def in_words(said: dict[str, Any]) -> None:
-        if said["event"] == "ready":
-            look = f"testbed gateway browse {said['url']} --security none"
-            if said["sha256"]:
-                out.print(f"its certificate has SHA-256 {said['sha256']}")
-                look = f"testbed gateway trust {said['url']}"
-            out.print(f"serving {said['url']} until Ctrl-C; see it: {look}")
-        elif said["event"] == "played":
-            out.print(f"played {said['rows']} rows; the last values stay until Ctrl-C")
-
-    return say_json or in_words
+def print_event(event: dict[str, Any], out: Console) -> None:
+    """Print `ready` and `played` as sentences, the first with the command that comes next."""
+    if event["event"] == "ready":
+        command = f"testbed gateway browse {event['url']} --security none"
+        if event["sha256"]:
+            out.print(f"its certificate has SHA-256 {event['sha256']}")
+            command = f"testbed gateway trust {event['url']}"
+        out.print(f"serving {event['url']} until Ctrl-C; see it: {command}")
+    elif event["event"] == "played":
+        out.print(f"played {event['rows']} rows; the last values stay until Ctrl-C")

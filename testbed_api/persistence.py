@@ -1,15 +1,14 @@
 """What outlives a server: registry, ledger, samples, and the folder that some of it lies in."""
 
-import fcntl
-import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.errors import Invalid, Refused, Taken, Unavailable
+from broker.process import files
 from testbed_api.audit.journal import Journal
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.engine import open_engine
@@ -98,22 +97,17 @@ async def open_store(settings: ServerSettings) -> AsyncIterator[SeriesStore]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """The folder, made if it is not there, and ours alone."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as exc:
-        raise Unavailable(f"the data folder {folder} cannot be used: {exc.strerror}") from exc
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """Hold the lock of a data folder, which is made if it is not there; raises Taken."""
+    taken = Taken(
+        f"a server is running on {folder}", hint="stop it, or choose another folder with --data"
+    )
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=files.PRIVATE_FOLDER)
+            stack.enter_context(files.locked(folder / "lock", taken))
+        except OSError as exc:
+            raise Unavailable(f"the data folder {folder} cannot be used: {exc.strerror}") from exc
         yield
-    except BlockingIOError as exc:
-        raise Taken(
-            f"a server is running on {folder}",
-            hint="stop it, or choose another folder with --data",
-        ) from exc
-    finally:
-        os.close(lock)
 
 
 def _check_layout(folder: Path, *, restoring: bool) -> None:
@@ -125,9 +119,9 @@ def _check_layout(folder: Path, *, restoring: bool) -> None:
     mark = folder / "layout"
     if not mark.exists():
         mark.write_text(LAYOUT)
-    found = mark.read_text(errors="replace").strip()
-    if found != LAYOUT:
+    layout = mark.read_text(errors="replace").strip()
+    if layout != LAYOUT:
         raise Refused(
-            f"the data folder {folder} has layout {found[:20]!r}, this version reads {LAYOUT}",
+            f"the data folder {folder} has layout {layout[:20]!r}, this version reads {LAYOUT}",
             hint="use the version that wrote it",
         )

@@ -79,7 +79,7 @@ def _recorder(settings: ServerSettings, bus: client.Bus, data: Data, clock: Cloc
         bus,
         store=data.store,
         ledger=data.ledger,
-        kind_of=data.registry.kind_of,
+        kind_of=data.registry.equipment.kind,
         clock=clock,
         pace=pace,
         disk=Disk(settings.folder, settings.free_bytes + _broker_bytes(settings)),

@@ -8,7 +8,6 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 
 from pydantic import SecretStr
 
@@ -28,17 +27,17 @@ from testbed_api.audit.journal import Anchoring
 from testbed_api.backup.dump import Dumper
 from testbed_api.broker_auth import sessions
 from testbed_api.broker_auth.authorizer import Authorizer
+from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.broker_auth.mosquitto_notifier import noticing
 from testbed_api.broker_auth.sessions import Sessions
 from testbed_api.certificates import Doors
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.organisations import INTERMEDIARY, Organisation
-from testbed_api.http.dependencies import Parts
+from testbed_api.http.dependencies import ApiDependencies, ReadLog, RecorderStatus
 from testbed_api.http.server import answering, listening
-from testbed_api.limits.quotas import Limits
+from testbed_api.limits.quotas import Quotas
 from testbed_api.persistence import Data
 from testbed_api.recorder.freshness import FreshnessTracker
-from testbed_api.recorder.recorder import Recorder
 from testbed_api.recorder_process import BROKER, recording
 from testbed_api.registry.registry import Registry
 from testbed_api.retention.enforcer import Keeper
@@ -46,8 +45,8 @@ from testbed_api.settings import MOSQUITTO, NO_TLS, ServerSettings
 from testbed_api.system_secrets import ADMINISTRATOR, API, RECORDER, SharedSecrets
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningServer:
     """A running server.
 
     administrator: the first administrator's credential, at the first start only.  recorder: what a
@@ -68,8 +67,8 @@ class Server:
         return f"http{'s' if self.doors.api else ''}://{self.api}"
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerServices:
     """A broker that is a service of its own: its doors as seen from here, and the secrets.
 
     inner: NATS's, where it asks us; None for a Mosquitto, whose rights a reconciler writes.  trust:
@@ -82,10 +81,12 @@ class Services:
     trust: tls.Trust | None = None
 
     @classmethod
-    def told(cls, settings: ServerSettings, bus: BusSettings, shared: SharedSecrets) -> "Services":
+    def from_settings(
+        cls, settings: ServerSettings, bus: BusSettings, shared: SharedSecrets
+    ) -> "BrokerServices":
         """As the settings say; raises Invalid if they do not."""
         if settings.broker_backend == MOSQUITTO:
-            return cls(None, bus, shared)
+            return cls(inner=None, bus=bus, secrets=shared)
         inner = settings.inner_door
         if inner is None:
             raise Invalid(
@@ -101,142 +102,205 @@ class Services:
                 hint="write tls:// into TESTBED_BROKER_SERVER, see `testbed broker-config`, or set"
                 " TESTBED_TLS=none where something else protects them",
             )
-        return cls(inner, bus, shared, trust)
+        return cls(inner=inner, bus=bus, secrets=shared, trust=trust)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerAccess:
+    """The ways in which a server reaches its broker.
+
+    door: ends connections; None where a reconciler writes the rights, which gets notices of changes
+    over the bus.  seats: how each part of the server connects to the bus, by its principal.
+    """
+
+    door: RunningBroker | None
+    seats: Mapping[str, BusSettings]
 
 
 @asynccontextmanager
-async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Server]:
+async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[RunningServer]:
     """Run a server on its data folder until left.
 
     Raises Taken if a port or the folder is in use, Refused if the folder is of another version,
     Unavailable if a part does not start.
     """
     system = {name: Credential.make(name) for name in (API, RECORDER)}
-    shown = certificates.checked(certificates.of(settings), settings, clock.now_ns())
-    wanted = NatsSettings(
-        host=settings.host,
-        mqtt_port=settings.mqtt_port,
-        storage_bytes=settings.broker_bytes,
-        certificate=shown.broker,
-    )
-    apart = settings.influxdb is not None
-    with listening(settings.host, settings.api_port) as door:
-        async with persistence.alone(settings) as kept:
-            limits, book = Limits(settings.limits), Sessions(kept.registry, clock)
-            porter = Authorizer(kept.registry, clock, system, limits, kept.journal)
-            porter.admitted = book.admitted
-            made = Credential.make(ADMINISTRATOR)
-            first = await _first_administrator(kept.registry, made, clock)
-            folder = settings.folder / BROKER
-            answer = porter.answer
-            async with server.serve(
-                folder, authorize=answer, clock=clock, settings=wanted
-            ) as broker:
-                limits.on_broker = broker.connection_counts
-                way = certificates.way_in(broker.mqtt, shown.broker)
-                async with (
-                    sessions.noting(book, broker),
-                    _working(settings, kept, broker, _seats(way, system), clock, limits) as parts,
-                    answering(parts, door, shown.api, within_s=settings.request_s),
-                ):
-                    here = Address(*door.getsockname()[:2])
-                    own = system[RECORDER].text if apart else None
-                    yield Server(here, broker.mqtt, made.text if first else None, own, way, shown)
+    listeners = certificates.checked(certificates.of(settings), settings, clock.now_ns())
+    async with AsyncExitStack() as stack:
+        listener = stack.enter_context(listening(settings.host, settings.api_port))
+        data = await stack.enter_async_context(persistence.alone(settings))
+        quotas, connections = Quotas(settings.limits), Sessions(data.registry, clock)
+        administrator = Credential.make(ADMINISTRATOR)
+        is_first = await _first_administrator(data.registry, administrator, clock)
+        authorizer = _authorizer(data, clock, system, quotas, connections)
+        folder, nats = settings.folder / BROKER, _nats_settings(settings, listeners)
+        broker = await stack.enter_async_context(
+            server.serve(folder, authorize=authorizer.answer, clock=clock, settings=nats)
+        )
+        quotas.on_broker = broker.connection_counts
+        await stack.enter_async_context(sessions.noting(connections, broker))
+        way = certificates.way_in(broker.mqtt, listeners.broker)
+        dependencies = await build_dependencies(
+            stack,
+            settings=settings,
+            data=data,
+            access=BrokerAccess(door=broker, seats=_seats(way, system)),
+            clock=clock,
+            quotas=quotas,
+        )
+        api = answering(dependencies, listener, listeners.api, within_s=settings.request_s)
+        await stack.enter_async_context(api)
+        yield RunningServer(
+            api=Address(*listener.getsockname()[:2]),
+            broker=broker.mqtt,
+            administrator=administrator.text if is_first else None,
+            recorder=None if settings.influxdb is None else system[RECORDER].text,
+            way=way,
+            doors=listeners,
+        )
 
 
 @asynccontextmanager
 async def serve_api(
-    settings: ServerSettings, services: Services, clock: Clock
-) -> AsyncIterator[Server]:
+    settings: ServerSettings, services: BrokerServices, clock: Clock
+) -> AsyncIterator[RunningServer]:
     """Run the API alone until left; broker, recorder, registry and store are services.
 
     Any number may run on one set of them.  Raises as `serve`, and Invalid if a secret is missing.
     """
     seats = _seats(services.bus, services.secrets.system())
-    shown = certificates.checked(certificates.of(settings), settings, clock.now_ns())
-    with listening(settings.host, settings.api_port) as door:
-        async with persistence.beside_others(settings) as kept:
-            limits = Limits(settings.limits)
-            await _first_administrator(kept.registry, services.secrets.administrator(), clock)
-            async with (
-                _joined(services, kept, clock, limits) as broker,
-                _working(settings, kept, broker, seats, clock, limits) as parts,
-                answering(parts, door, shown.api, within_s=settings.request_s),
-            ):
-                here = Address(*door.getsockname()[:2])
-                yield Server(here, services.bus.address, None, None, services.bus, shown)
+    listeners = certificates.checked(certificates.of(settings), settings, clock.now_ns())
+    async with AsyncExitStack() as stack:
+        listener = stack.enter_context(listening(settings.host, settings.api_port))
+        data = await stack.enter_async_context(persistence.beside_others(settings))
+        quotas = Quotas(settings.limits)
+        await _first_administrator(data.registry, services.secrets.administrator(), clock)
+        broker = await stack.enter_async_context(_joined(services, data, clock, quotas))
+        dependencies = await build_dependencies(
+            stack,
+            settings=settings,
+            data=data,
+            access=BrokerAccess(door=broker, seats=seats),
+            clock=clock,
+            quotas=quotas,
+        )
+        await stack.enter_async_context(
+            answering(dependencies, listener, listeners.api, within_s=settings.request_s)
+        )
+        yield RunningServer(
+            api=Address(*listener.getsockname()[:2]),
+            broker=services.bus.address,
+            administrator=None,
+            recorder=None,
+            way=services.bus,
+            doors=listeners,
+        )
 
 
 @asynccontextmanager
 async def _joined(
-    services: Services, kept: Data, clock: Clock, limits: Limits
+    services: BrokerServices, data: Data, clock: Clock, quotas: Quotas
 ) -> AsyncIterator[RunningBroker | None]:
-    """A broker that runs by itself and asks us; None if it asks nobody."""
+    """A broker that is a service of its own and asks us; None if it asks nobody."""
     if services.inner is None:
         yield None
         return
-    shared, book = services.secrets, Sessions(kept.registry, clock)
-    porter = Authorizer(kept.registry, clock, shared.system(), limits, kept.journal)
-    porter.admitted = book.admitted
+    connections = Sessions(data.registry, clock)
+    authorizer = _authorizer(data, clock, services.secrets.system(), quotas, connections)
     async with (
         server.attach(
             services.inner,
             services.bus.address,
-            keys=shared.keys(),
-            authorize=porter.answer,
+            keys=services.secrets.keys(),
+            authorize=authorizer.answer,
             clock=clock,
             trust=services.trust,
         ) as broker,
-        sessions.noting(book, broker),
+        sessions.noting(connections, broker),
     ):
-        limits.on_broker = broker.connection_counts
+        quotas.on_broker = broker.connection_counts
         yield broker
 
 
-@asynccontextmanager
-async def _working(
-    settings: ServerSettings,
-    kept: Data,
-    broker: RunningBroker | None,
-    seats: Mapping[str, BusSettings],
+def _nats_settings(settings: ServerSettings, listeners: Doors) -> NatsSettings:
+    return NatsSettings(
+        host=settings.host,
+        mqtt_port=settings.mqtt_port,
+        storage_bytes=settings.broker_bytes,
+        certificate=listeners.broker,
+    )
+
+
+def _authorizer(
+    data: Data,
     clock: Clock,
-    limits: Limits,
-) -> AsyncIterator[Parts]:
-    """The parts of the API, on the bus, beside the recorder unless that runs apart.
+    system: Mapping[str, Credential],
+    quotas: Quotas,
+    connections: Sessions,
+) -> Authorizer:
+    return Authorizer(
+        registry=data.registry,
+        clock=clock,
+        system=system,
+        quotas=quotas,
+        journal=data.journal,
+        admitted=connections.admitted,
+    )
 
-    broker: None where a reconciler writes the rights, which is told of changes over the bus.
+
+async def build_dependencies(
+    stack: AsyncExitStack,
+    *,
+    settings: ServerSettings,
+    data: Data,
+    access: BrokerAccess,
+    clock: Clock,
+    quotas: Quotas,
+) -> ApiDependencies:
+    """All that the routes take, with a connection to the bus, and the recorder unless that runs in
+    a process of its own; `stack` closes them.
     """
+    seats, broker = access.seats, access.door
     own = f"{API}--{secrets.token_hex(4)}"  # another API is not to lose its connection to us
-    async with client.open(seats[API], clock, client_id=own) as bus, AsyncExitStack() as stack:
-        await bus.ready()
-        if broker is None:
-            broker = await stack.enter_async_context(noticing(bus, seats[API].address))
-        recorder = None
-        if settings.influxdb is None:
-            working = recording(settings, kept, seats[RECORDER], clock)
-            recorder = await stack.enter_async_context(working)
-        yield Parts(
-            kept.registry,
-            kept.ledger,
-            kept.store,
-            Keeper(kept.store, kept.deletions, clock),
-            Dumper(kept.engine, kept.store, kept.deletions, clock),
-            bus,
-            FreshnessTracker(clock),
-            clock,
-            broker.disconnect,
-            partial(_counts, recorder),
-            partial(_interrupted, recorder),
-            settings.live_batches,
-            announce=broker.announce,
-            limits=limits,
-            journal=kept.journal,
-            anchoring=_anchoring(settings, kept, clock),
-        )
+    bus = await stack.enter_async_context(client.open(seats[API], clock, client_id=own))
+    await bus.ready()
+    if broker is None:
+        broker = await stack.enter_async_context(noticing(bus, seats[API].address))
+    status = await _recorder_status(stack, settings, data, seats[RECORDER], clock)
+    registry = Registry(data.engine, is_audited=True)
+    return ApiDependencies(
+        registry=registry,
+        ledger=data.ledger,
+        store=data.store,
+        keeper=Keeper(data.store, data.deletions, clock),
+        dumper=Dumper(data.engine, data.store, data.deletions, clock),
+        bus=bus,
+        freshness=FreshnessTracker(clock),
+        clock=clock,
+        connections=BrokerConnections(disconnect=broker.disconnect, announce=broker.announce),
+        journal=data.journal,
+        anchoring=_anchoring(settings, data, clock),
+        reads=ReadLog(registry=registry, clock=clock),
+        recorder=status,
+        quotas=quotas,
+        live_batches=settings.live_batches,
+    )
 
 
-def _anchoring(settings: ServerSettings, kept: Data, clock: Clock) -> Anchoring:
-    return Anchoring(kept.registry, kept.journal, journal.signer(settings), clock)
+async def _recorder_status(
+    stack: AsyncExitStack, settings: ServerSettings, data: Data, seat: BusSettings, clock: Clock
+) -> RecorderStatus:
+    """The status of the recorder, which is started unless it runs in a process of its own."""
+    if settings.influxdb is not None:
+        return RecorderStatus()
+    recorder = await stack.enter_async_context(recording(settings, data, seat, clock))
+    return RecorderStatus(
+        counts=lambda: asdict(recorder.counts), interrupted=lambda: recorder.interrupted
+    )
+
+
+def _anchoring(settings: ServerSettings, data: Data, clock: Clock) -> Anchoring:
+    return Anchoring(data.registry, data.journal, journal.signer(settings), clock)
 
 
 async def _first_administrator(registry: Registry, credential: Credential, clock: Clock) -> bool:
@@ -244,35 +308,26 @@ async def _first_administrator(registry: Registry, credential: Credential, clock
     whether it did.
     """
     now_ns = clock.now_ns()
-    async with registry.change() as inside:  # another API may start at this moment
-        found = {one.id: one for one in await inside.organisations()}
-        if any(one.kind is Party.INTERMEDIARY for one in found.values()):
+    async with registry.unaudited_change() as inside:  # another API may start at this moment
+        existing = {
+            organisation.id: organisation for organisation in await inside.organisations.all()
+        }
+        if any(organisation.kind is Party.INTERMEDIARY for organisation in existing.values()):
             return False
-        if INTERMEDIARY in found:
-            raise Refused(f"organisation {INTERMEDIARY!r} is a {found[INTERMEDIARY].kind}")
-        await inside.add_organisation(
+        if INTERMEDIARY in existing:
+            raise Refused(f"organisation {INTERMEDIARY!r} is a {existing[INTERMEDIARY].kind}")
+        await inside.organisations.add(
             Organisation(INTERMEDIARY, "Who runs the testbed", Party.INTERMEDIARY)
         )
         owner = organisations.person(credential.principal, INTERMEDIARY, {Role.OWNER}, now_ns)
-        await inside.add_principal(owner)
-        await inside.add_token(tokens.kept(credential, owner.span, label="first token"))
+        await inside.principals.add(owner)
+        await inside.tokens.add(tokens.from_credential(credential, owner.span, label="first token"))
     return True
 
 
 def _seats(way: BusSettings, system: Mapping[str, Credential]) -> Mapping[str, BusSettings]:
     """How each part of ours gets onto the bus, by its principal."""
     return {
-        name: way.model_copy(update={"credential": SecretStr(one.text), "window": 10_000})
-        for name, one in system.items()
+        name: way.model_copy(update={"credential": SecretStr(credential.text), "window": 10_000})
+        for name, credential in system.items()
     }
-
-
-def _counts(recorder: Recorder | None) -> Mapping[str, int]:
-    """What the recorder in this process has done; one in a process of its own is seen through the
-    ledger.
-    """
-    return asdict(recorder.counts) if recorder else {}
-
-
-def _interrupted(recorder: Recorder | None) -> str:
-    return recorder.interrupted if recorder else ""

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from broker.settings import PREFIX, Address, NamedFile, Settings
-from testbed_api.limits.quotas import Most
+from testbed_api.limits.quotas import QuotaSettings
 from testbed_api.registry import postgresql
 from testbed_api.registry.postgresql import PostgresqlAddress
 
@@ -222,9 +222,9 @@ class ServerSettings(Settings):
         return text
 
     @property
-    def limits(self) -> Most:
+    def limits(self) -> QuotaSettings:
         """What one organisation may ask for."""
-        return Most(
+        return QuotaSettings(
             self.limit_requests_per_s,
             self.limit_anonymous_per_s,
             self.limit_streams,

@@ -1,4 +1,4 @@
-"""What a company imports: connect, and the words of its signals.
+"""SDK of prototypes: connect to the testbed, read inputs, publish outputs, fetch history.
 
 from testbed_sdk import connect
 

@@ -1,4 +1,4 @@
-"""Samples side by side, for those who think in tables."""
+"""Turns samples of several signals into one table, and a prototype's arrays into a frame."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ from broker.streams import StreamSpec
 
 
 def aligned(series: Sequence[Series]) -> tuple[Times, npt.NDArray[Any]]:
-    """Several signals as one table.
+    """Align several signals in one table.
 
     Returns (time_ns int64[n], values [n, k]): one row for each time stamp that any of them has,
     ascending, one column a signal, in the order given.  Numbers come as float64 with NaN where a
@@ -31,11 +31,11 @@ def aligned(series: Sequence[Series]) -> tuple[Times, npt.NDArray[Any]]:
     with None there.
     """
     times = (
-        np.unique(np.concatenate([one.time_ns for one in series]))
+        np.unique(np.concatenate([each.time_ns for each in series]))
         if series
         else np.empty(0, np.int64)
     )
-    text = any(one.values.dtype == np.object_ for one in series)
+    text = any(each.values.dtype == np.object_ for each in series)
     table: npt.NDArray[Any] = (
         np.full((len(times), len(series)), None, np.object_)
         if text
@@ -53,7 +53,7 @@ def frame_of(
     values: Mapping[str, object],
     quality: Mapping[str, Sequence[int]],
 ) -> Wide:
-    """Samples that share their time stamps, checked against their spec; raises Invalid.
+    """Make a frame of samples that share their time stamps, checked against their spec.
 
     time_ns: one instant or n of them.  values: signal -> one value or n.  quality: signal -> n
     codes.  A NaN or an infinity is a bad sample without a value.
@@ -63,26 +63,26 @@ def frame_of(
         raise Invalid(
             f"times of {spec.address} are {times.dtype}", hint="ns since 1970 as whole numbers"
         )
-    columns = {name: _column(spec, name, given, len(times)) for name, given in values.items()}
+    columns = {name: _column(spec, name, column, len(times)) for name, column in values.items()}
     if len(times) * len(columns) > MOST_VALUES:
         raise Invalid(f"{len(times) * len(columns)} values at once", hint=f"at most {MOST_VALUES}")
     codes: dict[str, Quality] = {}
     for name, column in columns.items():
-        told = np.asarray(quality.get(name, [GOOD] * len(times)), np.uint8)
-        if len(told) != len(times) or (len(told) and told.max() > BAD):
+        stated = np.asarray(quality.get(name, [GOOD] * len(times)), np.uint8)
+        if len(stated) != len(times) or (len(stated) and stated.max() > BAD):
             raise Invalid(f"quality of {name!r} is not one of 0, 1, 2 for each sample")
         lacking = ~np.isfinite(column) if column.dtype.kind == "f" else np.zeros(len(times), bool)
-        codes[name] = np.where(lacking, np.uint8(BAD), told)
+        codes[name] = np.where(lacking, np.uint8(BAD), stated)
         column[codes[name] == BAD] = NO_VALUE[spec.signal(name).dtype]
-    shown = {name: code for name, code in codes.items() if code.any()}
-    return Wide(times.astype(np.int64), columns, shown)
+    not_good = {name: code for name, code in codes.items() if code.any()}
+    return Wide(times.astype(np.int64), columns, not_good)
 
 
-def _column(spec: StreamSpec, name: str, given: object, count: int) -> Column:
-    """One signal's values in its dtype, a copy."""
+def _column(spec: StreamSpec, name: str, values: object, count: int) -> Column:
+    """Convert a signal's values to its dtype, as a copy; raises Invalid."""
     dtype = NUMPY[spec.signal(name).dtype]
-    column = np.atleast_1d(np.asarray(given, np.object_ if dtype.hasobject else None))
-    if dtype.hasobject and not all(isinstance(one, str) for one in column.tolist()):
+    column = np.atleast_1d(np.asarray(values, np.object_ if dtype.hasobject else None))
+    if dtype.hasobject and not all(isinstance(text, str) for text in column.tolist()):
         raise Invalid(f"{name!r} of {spec.address} is not all text", hint="give strings")
     if not dtype.hasobject and not np.can_cast(column.dtype, dtype, "same_kind"):
         raise Invalid(f"{name!r} of {spec.address} is {column.dtype}", hint=f"give {dtype}")

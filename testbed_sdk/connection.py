@@ -1,4 +1,4 @@
-"""Connecting: one call, and the named inputs and outputs of a prototype are there."""
+"""Connects a prototype to the testbed, with its named inputs and outputs."""
 
 import asyncio
 import secrets
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from broker import api_client, messages
 from broker.batch import EquipmentKind, source_of
 from broker.bus import client
-from broker.clock import NS_PER_S, Clock, WallClock
+from broker.clock import HOUR_S, NS_PER_S, Clock, WallClock
 from broker.credential import Credential
 from broker.errors import Invalid, Unknown
 from broker.messages import Health
@@ -24,22 +24,22 @@ from testbed_sdk.inputs import Input
 from testbed_sdk.outputs import Output
 from testbed_sdk.settings import PrototypeSettings
 
-_UNHEARD = {"state": "stale", "valid_until": "1970-01-01T00:00:00Z"}
+_NO_HEALTH = {"state": "stale", "valid_until": "1970-01-01T00:00:00Z"}
 
 log = structlog.get_logger()
 
 
 class Testbed:
-    """What a prototype sees: its inputs, its outputs, and history."""
+    """A prototype's connection: its inputs, its outputs, and history."""
 
-    __test__ = False  # it is no test case, whatever a collector thinks of its name
+    __test__ = False  # pytest would collect it for its name
 
     def __init__(
         self,
         settings: PrototypeSettings,
         *,
         bus: client.Bus,
-        door: api_client.Api,
+        api: api_client.Api,
         clock: Clock,
         tasks: asyncio.TaskGroup,
         stack: AsyncExitStack,
@@ -47,23 +47,23 @@ class Testbed:
         """Made by `connect`."""
         self._settings = settings
         self._bus = bus
-        self._door = door
+        self._api = api
         self._clock = clock
         self._tasks = tasks
         self._stack = stack
         self.outputs: list[Output] = []
-        self._promises: list[asyncio.Task[None]] = []
+        self._output_tasks: list[asyncio.Task[None]] = []
 
     def input(self, name: str, *, fill: bool = False) -> Input:
-        """The input of that name: `async for batch in testbed.input("rig")`.
+        """Return an input by name: `async for batch in testbed.input("rig")`.
 
-        fill: after a break, hand over what history holds of it before going on.
+        fill: after a break, yield the missed samples from history first.
         """
         return Input(
             self._settings.space,
             self._address(name, "input"),
             bus=self._bus,
-            door=self._door,
+            api=self._api,
             clock=self._clock,
             stack=self._stack,
             capacity=self._settings.input_batches,
@@ -73,13 +73,13 @@ class Testbed:
     async def output(
         self, name: str, signals: Sequence[Signal], *, description: str = ""
     ) -> Output:
-        """Register the output of that name with its signals, and open it."""
+        """Register an output with its signals, and open it."""
         address = self._address(name, "output")
         kind = EquipmentKind.REAL if self._settings.space == LIVE else EquipmentKind.SIMULATED
-        await self._door.register_equipment(
+        await self._api.register_equipment(
             address.owner, name=address.equipment, kind=kind, description="a prototype"
         )
-        spec = await self._door.register_spec(
+        spec = await self._api.register_spec(
             StreamSpec(address, tuple(signals), trigger=Trigger.TIMESTAMP, description=description)
         )
         output = Output(
@@ -90,9 +90,9 @@ class Testbed:
             source=source_of(kind, self._settings.space),
             ring_bytes=self._settings.ring_bytes,
         )
-        await output.announce()
+        await output.publish_spec()
         self.outputs.append(output)
-        self._promises.append(self._tasks.create_task(output.run(), name=f"output {name}"))
+        self._output_tasks.append(self._tasks.create_task(output.run(), name=f"output {name}"))
         return output
 
     async def history(
@@ -103,34 +103,33 @@ class Testbed:
         to_ns: int | None = None,
         points: int | None = None,
     ) -> History:
-        """What is stored of an input or output; the last hour where no span is given, all signals
-        where none is named.
+        """Fetch stored samples of an input or output: the last hour and all signals by default.
 
         points: thin each signal to about so many samples, keeping least and greatest values.
         """
         end_ns = self._clock.now_ns() if to_ns is None else to_ns
-        start_ns = end_ns - 3600 * NS_PER_S if from_ns is None else from_ns
-        span = history.HistoryQuery(self._settings.space, start_ns, end_ns, signals, points)
+        start_ns = end_ns - HOUR_S * NS_PER_S if from_ns is None else from_ns
+        query = history.HistoryQuery(self._settings.space, start_ns, end_ns, signals, points)
         bound = self._settings.inputs | self._settings.outputs
-        return await history.fetch(self._door, _bound(bound, name, "input or output"), span)
+        return await history.fetch(self._api, _bound(bound, name, "input or output"), query)
 
     async def freshness(self, name: str) -> Health:
-        """How fresh an input or output is now, with its alarms; stale if nobody says that it is."""
+        """Fetch the freshness of an input or output with its alarms; stale if none is published."""
         address = _bound(self._settings.inputs | self._settings.outputs, name, "input or output")
-        told = await self._door.request("GET", f"/streams/{address}")
-        return messages.health_from_json(told["freshness"].get(self._settings.space, _UNHEARD))
+        stream = await self._api.request("GET", f"/streams/{address}")
+        return messages.health_from_json(stream["freshness"].get(self._settings.space, _NO_HEALTH))
 
     async def close(self) -> None:
-        """Wait for the recorder's last marks, then end the outputs' work; called by `connect`."""
+        """Wait for the recorder's last marks, then stop the outputs; called by `connect`."""
         try:
             async with asyncio.timeout(self._settings.drain_s):
                 for output in self.outputs:
                     await output.wait_drained()
         except TimeoutError:
-            left = {str(output.spec.address): output.unmarked for output in self.outputs}
-            log.warning("outputs were left unconfirmed", batches=left)
-        for promise in self._promises:
-            promise.cancel()
+            unconfirmed = {str(output.spec.address): output.unmarked for output in self.outputs}
+            log.warning("outputs were left unconfirmed", batches=unconfirmed)
+        for task in self._output_tasks:
+            task.cancel()
 
     def _address(self, name: str, what: str) -> StreamAddress:
         return _bound(
@@ -149,13 +148,13 @@ def _bound(bindings: dict[str, StreamAddress], name: str, what: str) -> StreamAd
 
 
 def from_environment() -> tuple[PrototypeSettings, BusSettings]:
-    """Read TESTBED_… once; raises Invalid with every field that is wrong."""
+    """Read the settings from TESTBED_…; raises Invalid with every field that is wrong."""
     try:
         return PrototypeSettings(), BusSettings()
     except ValidationError as exc:
         wrong = "; ".join(
-            f"TESTBED_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}"
-            for one in exc.errors()
+            f"TESTBED_{'_'.join(map(str, error['loc'])).upper()}: {error['msg']}"
+            for error in exc.errors()
         )
         raise Invalid(
             f"the environment is not right: {wrong}", hint="see docs/how-to/write-a-prototype.md"
@@ -168,26 +167,26 @@ async def connect(
     bus_settings: BusSettings | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[Testbed]:
-    """Connect a prototype to the testbed, for as long as this is open.
+    """Connect a prototype to the testbed until left.
 
-    All is read from the environment unless given.  On leaving, outputs wait up to `drain_s` for the
-    recorder. Raises Invalid, Forbidden if the credential is wrong, Unavailable if broker or API are
-    away.
+    Settings are read from the environment unless given.  On leaving, outputs wait up to `drain_s`
+    for the recorder.  Raises Invalid, Forbidden if the credential is wrong, Unavailable if broker
+    or API do not answer.
     """
     if settings is None or bus_settings is None:
-        found, found_bus = from_environment()
-        settings, bus_settings = settings or found, bus_settings or found_bus
+        default, default_bus = from_environment()
+        settings, bus_settings = settings or default, bus_settings or default_bus
     clock = clock or WallClock()
     text = bus_settings.credential.get_secret_value()
     client_id = f"{Credential.parse(text).principal}--{secrets.token_hex(4)}"
     failure: Exception | None = None
     async with (
-        api_client.connect(settings.api, text, ca=bus_settings.ca) as door,
+        api_client.connect(settings.api, text, ca=bus_settings.ca) as api,
         client.open(bus_settings, clock, client_id=client_id) as bus,
     ):
         await bus.ready()
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-            testbed = Testbed(settings, bus=bus, door=door, clock=clock, tasks=tasks, stack=stack)
+            testbed = Testbed(settings, bus=bus, api=api, clock=clock, tasks=tasks, stack=stack)
             try:
                 yield testbed
             except Exception as exc:  # noqa: BLE001 - the prototype's own, given back as it was

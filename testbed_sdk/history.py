@@ -1,4 +1,4 @@
-"""History: what the testbed has stored of a stream, as columns."""
+"""Fetches stored samples of a stream as columns."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The stored samples of some signals over a span, each ascending in time, and the gaps that
-    touch it.
-    """
+    """Stored samples of some signals over a span, ascending in time, and the gaps that touch it."""
 
     spec: StreamSpec
     series: Mapping[str, Series]
@@ -34,16 +32,16 @@ class History:
         return self.series[signal]
 
     def gaps_of(self, signal: str) -> tuple[Gap, ...]:
-        """The gaps of one signal; one that names no signals is of all."""
+        """Return the gaps of one signal; a gap without signals is of all."""
         self.spec.signal(signal)
-        return tuple(one for one in self.gaps if not one.signals or signal in one.signals)
+        return tuple(gap for gap in self.gaps if not gap.signals or signal in gap.signals)
 
     def numpy(self, *signals: str) -> tuple[Times, npt.NDArray[Any]]:
-        """(time_ns int64[n], values [n, k]) of these signals, or of all; see `columns.aligned`."""
+        """Return (time_ns int64[n], values [n, k]) of these signals, or all: `columns.aligned`."""
         return columns.aligned([self.series[name] for name in signals or self.series])
 
     def pandas(self, *signals: str) -> "pd.DataFrame":
-        """One column a signal, the index in UTC; needs pandas."""
+        """Return a DataFrame with a column a signal and the index in UTC; needs pandas."""
         import pandas as pd  # noqa: PLC0415 - the SDK works without it
 
         names = list(signals or self.series)
@@ -54,8 +52,9 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
-    """What to fetch: `from_ns` included, `to_ns` not; no signals means all; points thins to about
-    so many.
+    """A query of history from `from_ns` to before `to_ns`.
+
+    signals: empty for all.  points: thin each signal to about so many samples, None for all.
     """
 
     space: str
@@ -65,32 +64,30 @@ class HistoryQuery:
     points: int | None = None
 
 
-async def fetch(door: api_client.Api, address: StreamAddress, span: HistoryQuery) -> History:
-    """Read a span of history through the API; raises Refused, Unavailable, or Corrupt if it breaks
-    off.
-    """
+async def fetch(api: api_client.Api, address: StreamAddress, query: HistoryQuery) -> History:
+    """Fetch history through the API; raises Refused, Unavailable, or Corrupt if it breaks off."""
     params: dict[str, Any] = {
-        "space": span.space,
-        "from": clock.text_of(span.from_ns),
-        "to": clock.text_of(span.to_ns),
-        "signals": list(span.signals),
+        "space": query.space,
+        "from": clock.text_of(query.from_ns),
+        "to": clock.text_of(query.to_ns),
+        "signals": list(query.signals),
     }
-    if span.points is not None:
-        params["points"] = span.points
-    async with door.stream(f"/streams/{address}/history", params=params) as answer:
-        payload = await answer.aread()
+    if query.points is not None:
+        params["points"] = query.points
+    async with api.stream(f"/streams/{address}/history", params=params) as response:
+        payload = await response.aread()
     try:
-        told = orjson.loads(payload)
+        document = orjson.loads(payload)
     except orjson.JSONDecodeError as exc:
         raise Corrupt(f"the history of {address} broke off", hint="ask again, or for less") from exc
-    spec = await door.spec(address, int(told["spec"]))
-    frames, _ = codec.frames_from_json(told["frames"], spec)
-    parts: dict[str, list[Series]] = {name: [] for name in span.signals or spec.names}
+    spec = await api.spec(address, int(document["spec"]))
+    frames, _ = codec.frames_from_json(document["frames"], spec)
+    parts: dict[str, list[Series]] = {name: [] for name in query.signals or spec.names}
     for frame in frames:
         for name, series in frame.series():
             parts[name].append(series)
-    joined = {name: _joined(found, spec, name) for name, found in parts.items()}
-    return History(spec, joined, tuple(codec.gap_from_json(gap) for gap in told["gaps"]))
+    joined = {name: _joined(pieces, spec, name) for name, pieces in parts.items()}
+    return History(spec, joined, tuple(codec.gap_from_json(gap) for gap in document["gaps"]))
 
 
 def _joined(parts: list[Series], spec: StreamSpec, name: str) -> Series:

@@ -1,4 +1,4 @@
-"""Inputs: the batches of a stream, as they come."""
+"""Inputs of a prototype: the batches of a stream, as they arrive."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -18,14 +18,14 @@ from broker.streams import StreamSpec
 from testbed_sdk import columns, history
 
 FILL_AFTER_S = 1.0
-"""How long what was missed is given to reach the store, before it is read from there."""
+"""Time for missed batches to reach the store, before they are read from there."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """Batches that never came: sequence numbers first..last of one epoch, both included."""
+    """Batches that did not arrive: sequence numbers first..last of one epoch, both included."""
 
     epoch: str
     first: int
@@ -37,10 +37,10 @@ class Missed:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One batch of an input, with what came before it and did not arrive.
+    """A batch of an input, with the batches missing before it.
 
-    received_ns: when it was handed over.  missed: set on the first batch after a break.  filled:
-    this is what history held of a break, not a message.
+    received_ns: instant at which it was yielded.  missed: set on the first batch after a break.
+    filled: the samples are of history, not of a message.
     """
 
     batch: Batch
@@ -51,12 +51,12 @@ class Received:
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
-        """The holes that the publisher states in this batch."""
+        """Gaps that the publisher states in this batch."""
         return self.batch.gaps
 
     @property
     def after_gap(self) -> bool:
-        """Whether something is missing between what came before and this batch.
+        """Whether samples are missing between the batch before and this one.
 
         Stated by the publisher as `gaps`, or known from the numbers as `missed`.
         """
@@ -64,21 +64,21 @@ class Received:
 
     @property
     def latency_s(self) -> float:
-        """From the publisher's sending to the handing over, in seconds."""
+        """Seconds from the publisher's sending until the batch was yielded."""
         return (self.received_ns - self.batch.pub_ns) / 1e9
 
     def __getitem__(self, signal: str) -> Series:
-        """The samples of one signal: time_ns, values, quality."""
+        """Samples of one signal: time_ns, values, quality."""
         self.spec.signal(signal)
         return self.batch[signal]
 
     def table(self, *signals: str) -> tuple[Times, npt.NDArray[Any]]:
-        """(time_ns int64[n], values [n, k]) of these signals, or of all; see `columns.aligned`."""
+        """Return (time_ns int64[n], values [n, k]) of these signals, or all: `columns.aligned`."""
         return columns.aligned([self[name] for name in signals or self.spec.names])
 
 
 class Input:
-    """One named input: iterate over it for its batches, in the order of the publisher."""
+    """A named input: iterate over it for its batches, in the order of the publisher."""
 
     def __init__(  # noqa: PLR0913 - made in one place, by name
         self,
@@ -86,20 +86,20 @@ class Input:
         address: StreamAddress,
         *,
         bus: client.Bus,
-        door: api_client.Api,
+        api: api_client.Api,
         clock: Clock,
         stack: AsyncExitStack,
         capacity: int,
         fill: bool = False,
     ) -> None:
         """stack: closes the subscription when the connection ends.  capacity: batches that may
-        wait.  fill: read what was missed from history.
+        wait.  fill: read missed batches from history.
         """
         self._capacity = capacity
         self.address = address
         self._space = space
         self._bus = bus
-        self._door = door
+        self._api = api
         self._clock = clock
         self._stack = stack
         self._inbox: client.Inbox | None = None
@@ -109,22 +109,18 @@ class Input:
         self._newest_ns = -(2**63)
 
     async def open(self) -> client.Inbox:
-        """Subscribe now instead of at the first batch: what is published after this returns will
-        come.
-        """
+        """Subscribe now instead of at the first batch; later publications arrive."""
         if self._inbox is None:
-            wanted = [
+            topics = [
                 str(StreamTopic(self._space, verb, self.address)) for verb in (Verb.SPEC, Verb.DATA)
             ]
             self._inbox = await self._stack.enter_async_context(
-                self._bus.subscribe(wanted, capacity=self._capacity, overflow="drop_oldest")
+                self._bus.subscribe(topics, capacity=self._capacity, overflow="drop_oldest")
             )
         return self._inbox
 
     async def __aiter__(self) -> AsyncIterator[Received]:
-        """The batches, for as long as the connection lasts; raises Refused if the credential does
-        not cover them.
-        """
+        """Yield the batches until the connection ends; raises Refused if they are not granted."""
         inbox = await self.open()
         async for message in inbox:
             received = await self._read(message)
@@ -137,7 +133,7 @@ class Input:
                     yield await self._filled(received)
                 self._newest_ns = max(self._newest_ns, _last_ns(received.batch))
                 yield received
-            inbox.ack(message)  # after the prototype is done with it
+            inbox.ack(message)  # after the prototype has processed it
 
     async def _read(self, message: client.Message) -> Received | None:
         topic = namespace.parse(message.topic)
@@ -148,7 +144,7 @@ class Input:
                     self._specs[spec.version] = spec
                 return None
             document = codec.parse(message.payload)
-            missed, repeated = self._counted(document.epoch, document.seq)
+            missed, repeated = self._check_number(document.epoch, document.seq)
             if repeated:
                 return None
             spec = await self._spec(document.spec_version)
@@ -167,11 +163,11 @@ class Input:
 
     async def _spec(self, version: int) -> StreamSpec:
         if version not in self._specs:
-            self._specs[version] = await self._door.spec(self.address, version)
+            self._specs[version] = await self._api.spec(self.address, version)
         return self._specs[version]
 
-    def _counted(self, epoch: str | None, seq: int | None) -> tuple[Missed | None, bool]:
-        """What is missing before this batch, and whether it has been here before."""
+    def _check_number(self, epoch: str | None, seq: int | None) -> tuple[Missed | None, bool]:
+        """Return the batches missing before this one, and whether it has been received before."""
         if epoch is None or seq is None:
             return None, False
         before, self._last = self._last, (epoch, seq)
@@ -184,16 +180,14 @@ class Input:
         return (Missed(epoch, expected, seq - 1) if seq > expected else None), False
 
     async def _filled(self, received: Received) -> Received:
-        """What history holds of the span before `received`, since the newest sample that was
-        handed over.
-        """
+        """Return the history between the newest sample yielded and `received`."""
         await self._clock.sleep(FILL_AFTER_S)
-        span = history.HistoryQuery(self._space, self._newest_ns + 1, _first_ns(received.batch))
-        stored = await history.fetch(self._door, self.address, span)
+        query = history.HistoryQuery(self._space, self._newest_ns + 1, _first_ns(received.batch))
+        stored = await history.fetch(self._api, self.address, query)
         frames = tuple(
-            Wide(one.time_ns, {name: one.values}, {name: one.quality})
-            for name, one in stored.series.items()
-            if len(one.time_ns)
+            Wide(series.time_ns, {name: series.values}, {name: series.quality})
+            for name, series in stored.series.items()
+            if len(series.time_ns)
         )
         batch = replace(received.batch, frames=frames, gaps=stored.gaps, epoch=None, seq=None)
         return Received(batch, stored.spec, self._clock.now_ns(), filled=True)

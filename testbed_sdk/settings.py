@@ -1,4 +1,4 @@
-"""What the environment tells a prototype: where the testbed is, and what its names are bound to."""
+"""Settings of a prototype: address of the API, and the streams its names are bound to."""
 
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ Bindings = Annotated[dict[str, StreamAddress], NoDecode]
 
 
 class PrototypeSettings(BaseSettings):
-    """The binding of one deployment; broker and credential stand in `BusSettings`."""
+    """Settings of one deployment; broker and credential are in `BusSettings`."""
 
     model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
 
@@ -24,22 +24,22 @@ class PrototypeSettings(BaseSettings):
     )
     inputs: Bindings = Field(
         default_factory=dict,
-        description="what each input's name stands for: name=organisation/equipment/stream,…",
+        description="streams of the inputs by name: name=organisation/equipment/stream,…",
     )
     outputs: Bindings = Field(
         default_factory=dict,
-        description="what each output's name stands for: name=organisation/deployment/stream,…",
+        description="streams of the outputs by name: name=organisation/deployment/stream,…",
     )
     ring_bytes: int = Field(
         default=16 * 1024 * 1024,
         ge=1024,
-        description="bytes of output kept until the recorder has them",
+        description="bytes of output kept until the recorder confirms them",
     )
     input_batches: int = Field(
         default=1_000,
         ge=10,
-        description="batches of an input that wait for a slow prototype; beyond them the oldest go,"
-        " and it is told",
+        description="batches of an input that wait for a slow prototype; beyond them the oldest are"
+        " dropped",
     )
     drain_s: float = Field(
         default=10.0, ge=0, description="seconds to wait at the end for the last marks"
@@ -51,7 +51,7 @@ class PrototypeSettings(BaseSettings):
         if not isinstance(value, str):
             return value
         bindings = {}
-        for part in filter(None, (one.strip() for one in value.split(","))):
+        for part in filter(None, (entry.strip() for entry in value.split(","))):
             name, equals, address = part.partition("=")
             if not equals:
                 raise ValueError(

@@ -1,1 +1,1 @@
-"""The brokers that this project can run by itself, one file a product."""
+"""Broker products that the testbed can run, a package each, behind one port."""

@@ -1,13 +1,12 @@
-"""The way onto the bus: MQTT 3.1.1 with acknowledgement in the reader's hands.
+"""The bus client: MQTT 3.1.1, where the reader acknowledges each message itself.
 
-Each connection is a fresh one; nothing of an old one survives it.  What was sent and not
-acknowledged when a connection broke fails with Unavailable: to send again is the business of
-whoever keeps it (a spool, a ring).  What was received and not acknowledged can still be read, and
-comes again to a durable session.
+Each connection is a new one; no state of an old one survives.  A message that was sent and not
+acknowledged when a connection broke fails with Unavailable: its sender keeps it and sends it again
+(from a spool, a ring).  A message that was received and not acknowledged can still be read, and is
+delivered again to a durable session.
 """
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -15,9 +14,10 @@ import structlog
 
 from broker.bus.inbox import Inbox, Message, Overflow
 from broker.bus.mqtt_connection import Connection, Login
-from broker.clock import Clock
+from broker.clock import Backoff, Clock
 from broker.credential import Credential
 from broker.errors import BedError, Forbidden, Unavailable
+from broker.process import tasks
 from broker.settings import BusSettings
 
 FIRST_PAUSE_S = 0.1
@@ -27,7 +27,7 @@ next try comes within 3 s of its return, and its own time-out is the settings' `
 loopback a client is back within 4 s. The pauses begin anew after a connection that lasted longer
 than this: two clients that take one client id from each other do not do so ten times a second."""
 REFUSED_PAUSE_S = 3.0
-"""Rights may be rebuilt while a client waits: a refused one is back within this."""
+"""Pause after a refusal: rights may be rebuilt meanwhile."""
 
 __all__ = ["Bus", "Inbox", "Message", "Overflow", "open"]
 
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 
 
 class Bus:
-    """A standing connection to the broker, renewed for as long as it is open."""
+    """A connection to the broker that is renewed whenever it breaks."""
 
     def __init__(
         self, settings: BusSettings, clock: Clock, *, client_id: str, durable: bool
@@ -49,9 +49,9 @@ class Bus:
         self._client_id = client_id
         self._durable = durable
         self._inboxes: list[Inbox] = []
-        self._begun = asyncio.Event()
+        self._first_inbox = asyncio.Event()
         if not durable:
-            self._begun.set()
+            self._first_inbox.set()
         self._connection: Connection | None = None
         self._count = 0
         self._changed = asyncio.Condition()
@@ -59,16 +59,16 @@ class Bus:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection stands right now."""
+        """Whether a connection stands right now."""
         return self._connection is not None
 
     @property
-    def standing(self) -> int:
-        """The ordinal of the connection that stands right now; 0 if none does."""
+    def connection_number(self) -> int:
+        """Number of the current connection, counted from 1; 0 while there is none."""
         return 0 if self._connection is None else self._count
 
     async def connection(self, after: int = 0) -> int:
-        """The ordinal of the standing connection, from 1 up, once it is greater than `after`."""
+        """Wait for a connection whose number is greater than `after`, and return its number."""
         async with self._changed:
             await self._changed.wait_for(lambda: self.is_connected and self._count > after)
             return self._count
@@ -90,7 +90,7 @@ class Bus:
     async def submit(
         self, topic: str, payload: bytes, *, retain: bool = False
     ) -> asyncio.Future[None]:
-        """Send at QoS 1; the future ends with the broker's acknowledgement, or Unavailable.
+        """Send at QoS 1; returns a future of the broker's acknowledgement, or of Unavailable.
 
         Waits while `window` messages are unacknowledged, or the socket takes no more.  Raises
         Unavailable when there is no connection.
@@ -106,28 +106,28 @@ class Bus:
             await self._connection.writable()
             if self._connection is None:
                 raise Unavailable("the connection broke before it could take the message")
-            sent = self._connection.publish(topic, payload, retain=retain)
+            acknowledged = self._connection.publish(topic, payload, retain=retain)
         except BaseException:
             self._room.release()
             raise
-        sent.add_done_callback(lambda _: self._room.release())
-        return sent
+        acknowledged.add_done_callback(lambda _: self._room.release())
+        return acknowledged
 
     def offer(self, messages: Sequence[tuple[str, bytes]]) -> int:
-        """Send (topic, payload)s at QoS 1 at once, as many as can go now, and tell how many went.
+        """Send (topic, payload)s at QoS 1, as many as can go at once; returns how many were sent.
 
-        For who keeps them until their reader says that they came.  None goes where no connection
-        stands or the socket takes no more, and no more than `window` go unacknowledged; those of
-        `submit` count here, and not the other way.
+        For a sender that keeps them until their reader confirms them.  None is sent while no
+        connection stands or the socket takes no more, and at most `window` go unacknowledged; those
+        of `submit` count here, and not the other way.
         """
         return 0 if self._connection is None else self._connection.offer(messages)
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Send at QoS 1 and wait for the broker's acknowledgement; raises Unavailable."""
-        sent = await self.submit(topic, payload, retain=retain)
+        acknowledged = await self.submit(topic, payload, retain=retain)
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                await asyncio.shield(sent)
+                await asyncio.shield(acknowledged)
         except TimeoutError as exc:
             raise Unavailable(
                 f"no acknowledgement of {topic} in {self._settings.timeout_s:g} s"
@@ -137,17 +137,17 @@ class Bus:
     async def subscribe(
         self, filters: Sequence[str], *, capacity: int, overflow: Overflow
     ) -> AsyncIterator[Inbox]:
-        """Receive what matches; asked for again on every new connection before anything else.
+        """Receive messages that match the filters, over every new connection too, until left.
 
-        Where a connection stands, what is published after this is entered will come.  A durable bus
-        connects when its first inbox is entered, for its session may speak at once.  Filters of one
-        bus are equal or do not overlap: where they do, NATS sends a message once for each of them,
-        and Mosquitto once.
+        While a connection stands, whatever is published after entering arrives.  A durable bus
+        connects when its first inbox is entered, because the broker may send to its session at
+        once.  Filters of one bus must be equal or not overlap: for those that do, NATS sends a
+        message once for each, and Mosquitto once.  capacity: messages.
         """
         most_bytes = self._settings.inbox_bytes
         inbox = Inbox(filters, capacity, overflow, most_bytes=most_bytes)
         self._inboxes.append(inbox)
-        self._begun.set()
+        self._first_inbox.set()
         try:
             if self._connection is not None:
                 with suppress(Unavailable):  # the next connection subscribes it
@@ -159,31 +159,32 @@ class Bus:
                 self._connection.unsubscribe(inbox)
 
     async def run(self) -> None:
-        """Connect, and connect again, until cancelled."""
-        await self._begun.wait()
+        """Connect, and connect again after every break, until cancelled."""
+        await self._first_inbox.wait()
         loop = asyncio.get_running_loop()
-        pause_s, before = FIRST_PAUSE_S, None
+        backoff = Backoff(self._clock, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S)
+        previous: BedError | None = None
         while True:
             began_s = loop.time()
-            error = await self._live()
-            await self._fall(error)
-            jitter_s = random.uniform(0, pause_s)  # noqa: S311 - no secret
-            # a broker that has just started refuses whom nobody answers for yet: ask once more
-            refused = isinstance(error, Forbidden) and isinstance(before, Forbidden)
-            await self._clock.sleep(REFUSED_PAUSE_S if refused else jitter_s)
-            before = error
-            lasted = loop.time() - began_s > 2 * LONGEST_PAUSE_S
-            pause_s = FIRST_PAUSE_S if lasted else min(pause_s * 2, LONGEST_PAUSE_S)
+            error = await self._connect_once()
+            await self._disconnected(error)
+            pause_s = backoff.next_s()
+            # a broker that has just started refuses clients until its auth service runs
+            refused = isinstance(error, Forbidden) and isinstance(previous, Forbidden)
+            await self._clock.sleep(REFUSED_PAUSE_S if refused else pause_s)
+            previous = error
+            if loop.time() - began_s > 2 * LONGEST_PAUSE_S:
+                backoff.reset()
 
-    async def _live(self) -> Unavailable | Forbidden:
-        """One connection from its making to its end, and what ended it."""
+    async def _connect_once(self) -> Unavailable | Forbidden:
+        """Make one connection, and return the error that ended it."""
         connection = Connection(
             self._client_id, self._login, self._settings, self._inboxes, durable=self._durable
         )
         try:
             await connection.open()
-            await self._stand(connection)
-            reason = await asyncio.shield(connection.lost)  # leaving must not look like a loss
+            await self._connected(connection)
+            reason = await asyncio.shield(connection.lost)  # cancelling us must not cancel it
         except (Unavailable, Forbidden) as exc:
             return exc
         else:
@@ -194,7 +195,7 @@ class Bus:
             self._connection = None
             await connection.close()
 
-    async def _stand(self, connection: Connection) -> None:
+    async def _connected(self, connection: Connection) -> None:
         async with self._changed:
             if self.last_error is not None:
                 log.warning("broker was reached again", broker=str(self._settings.address))
@@ -204,7 +205,7 @@ class Bus:
             self._changed.notify_all()
         await connection.subscribe_rest()  # those that came while the connection was being made
 
-    async def _fall(self, error: BedError) -> None:
+    async def _disconnected(self, error: BedError) -> None:
         async with self._changed:
             self._connection = None
             if self.last_error is None or type(self.last_error) is not type(error):
@@ -217,21 +218,12 @@ class Bus:
 async def open(  # noqa: A001 - `client.open` says what it does
     settings: BusSettings, clock: Clock, *, client_id: str, durable: bool = False
 ) -> AsyncIterator[Bus]:
-    """A way onto the bus, made in the background: `await bus.ready()` where that matters.
+    """Open a bus client, which connects in the background: `await bus.ready()` to wait for it.
 
     client_id: the principal, or the principal with `--` and more behind it.  durable: the broker
     keeps what arrives while this client is away, from its first subscription on; for the recorder
     and the auditor only.
     """
     bus = Bus(settings, clock, client_id=client_id, durable=durable)
-    failure: Exception | None = None
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(bus.run(), name="bus connection")
-        try:
-            yield bus
-        except Exception as exc:  # noqa: BLE001 - given back below as it was, not in a group
-            failure = exc
-        finally:
-            running.cancel()
-    if failure is not None:
-        raise failure
+    async with tasks.background({"bus connection": bus.run()}):
+        yield bus

@@ -1,4 +1,4 @@
-"""What arrives for a subscription, and the account of who is done with it."""
+"""Inboxes of subscriptions, with the acknowledgement of what their readers have processed."""
 
 import asyncio
 import sys
@@ -12,18 +12,18 @@ from broker.errors import BedError
 Overflow = Literal["block", "drop_oldest"]
 
 INBOX_BYTES = 64 * 1024 * 1024
-"""Where nothing else is said."""
+"""Default limit of the payloads in an inbox."""
 
 
 @dataclass(slots=True)
 class Delivery:
-    """One arrival: acknowledged to the broker when every inbox that got it is done with it."""
+    """A message's acknowledgement, sent once every inbox that got the message is done with it."""
 
     acknowledge: Callable[[], None]
     readers: int
 
     def done(self) -> None:
-        """One more inbox is done."""
+        """Count an inbox that is done; the last one acknowledges the message."""
         self.readers -= 1
         if self.readers == 0:
             self.acknowledge()
@@ -31,9 +31,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What arrived.
+    """A message that arrived.
 
-    retained: it was kept by the broker from before.  duplicate: it may have been here already.
+    retained: the broker kept it from before the subscription.  duplicate: it may have been
+    delivered before.
     """
 
     topic: str
@@ -44,22 +45,22 @@ class Message:
 
 
 class Amount(NamedTuple):
-    """So many messages, or so many bytes of payloads."""
+    """A number of messages, or of bytes of payloads, whichever is reached first."""
 
     messages: int
     bytes: int
 
 
-_ONE = Amount(1, sys.maxsize)
+_ONE_MESSAGE = Amount(1, sys.maxsize)
 
 
 class Inbox:
-    """What arrives for one subscription: iterate, then acknowledge.
+    """Messages of one subscription: iterate over it, and acknowledge each message.
 
     Bounded in messages and bytes.  `block` stops reading from the connection while it is full,
-    `drop_oldest` lets go of the oldest and counts it in `dropped`.  While an acknowledgement of the
-    broker is awaited, `block` holds to the bytes alone: the acknowledgement lies behind what is not
-    read, and who waits for it may be this inbox's reader.
+    `drop_oldest` drops the oldest message and counts it in `dropped`.  While an acknowledgement of
+    the broker is awaited, `block` obeys the bytes alone: the acknowledgement lies behind unread
+    messages, and this inbox's reader may be waiting for it.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Inbox:
         self._waiting: deque[Message] = deque()
         self._bytes = 0
         self._arrived = asyncio.Event()
-        self._wanted = _ONE
+        self._awaited = _ONE_MESSAGE
         self._refused: BedError | None = None
         self._resume: Callable[[], None] | None = None
 
@@ -99,23 +100,23 @@ class Inbox:
             self._resume()
         return message
 
-    async def wait_for(self, wanted: Amount = _ONE) -> None:
-        """Return once so much is there to be taken; whoever waits is not woken before.
+    async def wait_for(self, amount: Amount = _ONE_MESSAGE) -> None:
+        """Return once this amount waits to be read; the reader is not woken before.
 
-        Raises Forbidden if the broker refused the subscription and nothing is there.
+        Raises Forbidden if the broker refused the subscription and no message waits.
         """
-        self._wanted = wanted
+        self._awaited = amount
         try:
-            while not self._holds():
+            while not self._has_amount():
                 if self._refused is not None and not self._waiting:
                     raise self._refused
                 self._arrived.clear()
                 await self._arrived.wait()
         finally:
-            self._wanted = _ONE
+            self._awaited = _ONE_MESSAGE
 
     def take(self, most: Amount) -> list[Message]:
-        """What is there, the oldest first, until it is `most` of messages or of bytes."""
+        """Remove and return waiting messages, oldest first, up to `most` messages or bytes."""
         taken: list[Message] = []
         size = 0
         while self._waiting and len(taken) < most.messages and size < most.bytes:
@@ -127,34 +128,34 @@ class Inbox:
             self._resume()
         return taken
 
-    def _holds(self) -> bool:
-        return len(self._waiting) >= self._wanted.messages or self._bytes >= self._wanted.bytes
+    def _has_amount(self) -> bool:
+        return len(self._waiting) >= self._awaited.messages or self._bytes >= self._awaited.bytes
 
     def ack(self, message: Message) -> None:
-        """Tell the broker that this message is dealt with; after a break it is not told."""
+        """Acknowledge a message to the broker; without effect once its connection is over."""
         if message.delivery is not None:
             message.delivery.done()
 
     @property
     def qos(self) -> int:
-        """How the broker is asked: who may let go of messages need not have each acknowledged.
+        """QoS of the subscription: 0 where messages may be dropped, as QoS 1 costs the broker more.
 
-        It costs the broker a consumer with its own bookkeeping to deliver at QoS 1.
+        NATS keeps a consumer with its own bookkeeping for each subscription at QoS 1.
         """
         return 1 if self._overflow == "block" else 0
 
     @property
     def full(self) -> bool:
-        """Whether no more fits."""
+        """Whether no more message fits."""
         return len(self._waiting) >= self._capacity or self._bytes >= self._most_bytes
 
     def blocks(self, *, stretched: bool) -> bool:
-        """Whether the connection must not be read for now; stretched: only bytes count."""
+        """Return whether the connection must not be read for now; stretched: only bytes count."""
         full = self._bytes >= self._most_bytes if stretched else self.full
         return self._overflow == "block" and full
 
     def put(self, message: Message) -> None:
-        """Take in an arrival."""
+        """Add a message that arrived."""
         if self._overflow == "drop_oldest":
             while self.full and self._waiting:
                 oldest = self._waiting.popleft()
@@ -163,16 +164,16 @@ class Inbox:
                 self.ack(oldest)
         self._waiting.append(message)
         self._bytes += len(message.payload)
-        if self._holds():
+        if self._has_amount():
             self._arrived.set()
 
     def attach(self, resume: Callable[[], None]) -> None:
-        """Belong to a connection from now on, which goes on reading when told to `resume`."""
+        """Attach to a connection; `resume` is called once messages were taken, to read on."""
         self._resume = resume
         self._refused = None
 
     def leave(self) -> None:
-        """Be done with what is unread, so that other inboxes' acknowledgements of it count."""
+        """Drop unread messages, so that the acknowledgements of other inboxes take effect."""
         for message in self._waiting:
             self.ack(message)
         self._waiting.clear()

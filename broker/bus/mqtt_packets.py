@@ -1,4 +1,4 @@
-"""MQTT 3.1.1 packets, as a client writes and reads them.  Pure.
+"""Encodes and decodes MQTT 3.1.1 packets as a client needs them.  Pure.
 
 Source: OASIS, MQTT Version 3.1.1, 2014; chapters and sections are of it.
 """
@@ -12,9 +12,9 @@ from broker.errors import Corrupt
 PINGREQ = b"\xc0\x00"
 DISCONNECT = b"\xe0\x00"
 REFUSED = 0x80
-"""A return code of SUBACK."""
+"""SUBACK return code of a refused filter."""
 MOST_PACKET = 16 * 1024 * 1024
-"""No broker of ours carries more; what claims to be longer is no MQTT."""
+"""Bytes; no broker of ours carries more, so a longer packet is not MQTT."""
 MOST_TOPIC = 65_535
 
 _CONNACK, _PUBLISH, _PUBACK, _SUBACK, _UNSUBACK, _PINGRESP = 2, 3, 4, 9, 11, 13
@@ -34,7 +34,7 @@ _SHORT = struct.Struct(">H")
 
 
 def connect(client_id: str, user: str, password: str, *, keepalive_s: int, clean: bool) -> bytes:
-    """CONNECT without a will, with a user and a password unless the user is empty; 3.1."""
+    """Encode CONNECT without a will, with user and password unless the user is empty; 3.1."""
     flags = (0b1100_0000 if user else 0) | (0b10 if clean else 0)
     head = b"\x00\x04MQTT\x04" + bytes([flags]) + _SHORT.pack(keepalive_s)
     login = _text(user) + _text(password) if user else b""
@@ -42,25 +42,25 @@ def connect(client_id: str, user: str, password: str, *, keepalive_s: int, clean
 
 
 def publish_head(topic: str, mid: int, size: int, *, retain: bool) -> bytes:
-    """What stands before the `size` bytes of a payload published at QoS 1; 3.3."""
+    """Encode the head of a QoS 1 PUBLISH, which its `size` bytes of payload follow; 3.3."""
     topic_bytes = _text(topic)
     rest = _length(len(topic_bytes) + 2 + size)
     return (b"\x33" if retain else b"\x32") + rest + topic_bytes + _SHORT.pack(mid)
 
 
 def puback(mid: int) -> bytes:
-    """PUBACK; 3.4."""
+    """Encode PUBACK; 3.4."""
     return b"\x40\x02" + _SHORT.pack(mid)
 
 
 def subscribe(mid: int, filters: Sequence[str], qos: int) -> bytes:
-    """SUBSCRIBE to all filters at one QoS; 3.8."""
-    asked = b"".join(_text(one) + bytes([qos]) for one in filters)
-    return _packet(0x82, _SHORT.pack(mid) + asked)
+    """Encode SUBSCRIBE of all filters at the same QoS; 3.8."""
+    requested = b"".join(_text(topic_filter) + bytes([qos]) for topic_filter in filters)
+    return _packet(0x82, _SHORT.pack(mid) + requested)
 
 
 def unsubscribe(mid: int, filters: Sequence[str]) -> bytes:
-    """UNSUBSCRIBE; 3.10."""
+    """Encode UNSUBSCRIBE; 3.10."""
     return _packet(0xA2, _SHORT.pack(mid) + b"".join(map(_text, filters)))
 
 
@@ -74,7 +74,7 @@ def _text(text: str) -> bytes:
 
 
 def _length(size: int) -> bytes:
-    """The remaining length, seven bits a byte, the lowest first; 2.2.3."""
+    """Encode the remaining length, seven bits a byte, the lowest first; 2.2.3."""
     if size < 0x80:
         return bytes([size])
     out = bytearray()
@@ -95,7 +95,7 @@ class Connected(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """What the code means."""
+        """Meaning of the code."""
         return _CONNECT_REASONS.get(self.code, f"code {self.code}")
 
 
@@ -124,7 +124,7 @@ class Subscribed(NamedTuple):
 
 
 class Ponged(NamedTuple):
-    """PINGRESP; 3.13.  What was written before the PINGREQ has been read."""
+    """PINGRESP; 3.13.  The broker has read everything written before the PINGREQ."""
 
 
 class Other(NamedTuple):
@@ -135,21 +135,21 @@ Packet = Connected | Published | Acknowledged | Subscribed | Ponged | Other
 
 
 class Reader:
-    """Cuts a stream of bytes into packets, at the caller's pace."""
+    """Decodes packets from a stream of bytes, one at a call."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
         self._at = 0
 
     def feed(self, received: bytes) -> None:
-        """More of the stream."""
+        """Append bytes of the stream."""
         if self._at:
             del self._bytes[: self._at]
             self._at = 0
         self._bytes += received
 
     def next(self) -> Packet | None:
-        """The next whole packet, None until there is one; raises Corrupt for what is no MQTT."""
+        """Return the next whole packet, None until there is one; raises Corrupt for other bytes."""
         buffer, at = self._bytes, self._at
         size, shift, body = 0, 0, at + 1
         while True:

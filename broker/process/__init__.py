@@ -1,1 +1,1 @@
-"""Needed by every process: metrics server, listening sockets, end with the parent process."""
+"""Parts that every process needs: tasks, files and locks, metrics, sockets, end with the parent."""

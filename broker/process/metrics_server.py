@@ -1,6 +1,6 @@
-"""What Prometheus reads of a process of ours: its figures over HTTP, on loopback.
+"""Serves a process's metrics to Prometheus over HTTP, on loopback.
 
-A page of text and nothing else, so a server of forty lines does; each answer ends its connection.
+One page of text is all it serves; each response ends its connection.
 """
 
 import asyncio
@@ -10,13 +10,13 @@ from broker.errors import BedError, Taken
 
 HOST = "127.0.0.1"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
-"""The form of a page that Prometheus reads."""
+"""Content type of Prometheus's text format."""
 ANSWER_S = 5.0
 MOST_AT_ONCE = 8
 MOST_REQUEST_BYTES = 8_192
 
 _BROKEN = (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
-"""What an asker may do to its connection."""
+"""Errors that a client may cause on its connection."""
 
 Page = Callable[[], Awaitable[bytes]]
 
@@ -24,7 +24,7 @@ Page = Callable[[], Awaitable[bytes]]
 async def serve(port: int, page: Page, *, setting: str) -> None:
     """Answer `GET /metrics` on loopback until cancelled; raises Taken if the port is in use.
 
-    page: made anew for each asker.  setting: what another port is chosen with.
+    page: makes the page anew for each request.  setting: name of the setting of the port.
     """
     answering: set[asyncio.Task[None]] = set()
 
@@ -59,7 +59,7 @@ async def serve(port: int, page: Page, *, setting: str) -> None:
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, page: Page) -> None:
-    """One request, one answer (RFC 9112); of its head the first line is enough."""
+    """Answer one request (RFC 9112); only the first line of its head is read."""
     head = await reader.readuntil(b"\r\n\r\n")
     method, _, rest = head.partition(b" ")
     path = rest.partition(b" ")[0].partition(b"?")[0]

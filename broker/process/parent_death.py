@@ -1,4 +1,4 @@
-"""No process of ours outlives the one that started it, even if that is killed."""
+"""Ends child processes together with their parent, even if that is killed."""
 
 import ctypes
 import os
@@ -9,7 +9,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(parent: int) -> Callable[[], None]:
-    """What a child does before it runs: have the kernel kill it when `parent` ends.  Linux only."""
+    """Return a `preexec_fn` that has the kernel kill the child when `parent` ends.  Linux only."""
     # loaded here: between fork and exec a child does as little as it can
     libc = ctypes.CDLL(None, use_errno=True)
 

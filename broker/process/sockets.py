@@ -19,7 +19,7 @@ class Peer:
 
     @classmethod
     def of(cls, host: str, port: int) -> Self:
-        """From an address in any spelling; raises ValueError if it is none."""
+        """Parse an address in any spelling; raises ValueError if it is none."""
         address = ip_address(host)
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped

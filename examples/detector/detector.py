@@ -29,8 +29,8 @@ async def main() -> None:
                 times, table = times[first:], table[first:]
             if len(times):
                 odd = -forest.decision_function(table)
-                found = {"score": odd, "anomaly": odd > 0}
-                await score.publish(times, found, input_ns=int(times[-1]))
+                values = {"score": odd, "anomaly": odd > 0}
+                await score.publish(times, values, input_ns=int(times[-1]))
 
 
 asyncio.run(main())

@@ -1,4 +1,4 @@
-"""A first look at a server: its nodes as a tree, and a mapping to start from."""
+"""`testbed gateway browse` for OPC UA: lists a server's nodes, and writes a first mapping."""
 
 from typing import Any
 
@@ -7,103 +7,117 @@ import yaml
 from broker.namespace import EquipmentAddress
 from broker.streams import Dtype
 from gateway.commissioning import signal_names
-from gateway.links.opcua.node_info import Described, Listed, describe, walk
-from gateway.links.opcua.security import Proof
+from gateway.links.opcua.node_info import BrowsedNode, NodeDescription, describe, walk
+from gateway.links.opcua.security import ClientCredentials
 from gateway.links.opcua.session import connected
 from gateway.links.opcua.types import DTYPES
-from gateway.mapping.model import Security, Server, host_of
+from gateway.mapping.model import OpcUaServer, Security, host_of
 
 TIMEOUT_S = 4.0
 MOST_DESCRIPTION = 400
 MOST_SIGNALS = 1_000
-"""In one stream; a folder with more becomes several."""
+"""Most signals in one stream; a folder with more becomes several streams."""
 
 _HEAD = """\
-# A first mapping, written from what the server tells.  Leave out what nobody needs; look at kind
+# A first mapping, written from the server's nodes.  Leave out what nobody needs; look at kind
 # (real or simulated), the streams' names, period_s and trigger (timestamp keeps repeated values).
 """
 
 
-def server(url: str, security: Security | None) -> Server:
-    """A server that no mapping names yet."""
-    return Server(url, security, TIMEOUT_S, items_per_call=500, items_per_s=100_000.0)
+def server(url: str, security: Security | None) -> OpcUaServer:
+    """An OPC UA server that no mapping names yet, with the default limits."""
+    return OpcUaServer(
+        url=url,
+        security=security,
+        timeout_s=TIMEOUT_S,
+        items_per_call=500,
+        items_per_s=100_000.0,
+    )
 
 
-async def tree(place: Server, proof: Proof | None = None) -> list[str]:
-    """The server's objects and variables below Objects, indented, with type and node.
+async def tree(source: OpcUaServer, credentials: ClientCredentials | None = None) -> list[str]:
+    """Lines with the server's objects and variables below Objects, indented, with type and node.
 
-    Raises Unavailable if the server does not answer, Refused if it is not trusted or does not let
-    us in.
+    Raises Unavailable if the server does not answer, Refused if it is not trusted or refuses the
+    session.
     """
-    async with connected(place, proof) as client:
-        return [_line(one) async for one in walk(client)]
+    async with connected(source, credentials) as client:
+        return [_line(node) async for node in walk(client)]
 
 
 async def starting_mapping(
-    place: Server, equipment: EquipmentAddress, proof: Proof | None = None
+    source: OpcUaServer,
+    equipment: EquipmentAddress,
+    credentials: ClientCredentials | None = None,
 ) -> str:
-    """A mapping file's text with every variable that can be read, one stream a folder."""
+    """The text of a mapping file with every variable that can be read, one stream a folder."""
     streams: dict[str, dict[str, Any]] = {}
-    async with connected(place, proof) as client:
-        async for one in walk(client):
-            if one.variant not in DTYPES or one.is_array or not one.text:
+    async with connected(source, credentials) as client:
+        async for node in walk(client):
+            if node.variant not in DTYPES or node.is_array or not node.text:
                 continue
-            stream = streams.setdefault(_stream(one, streams), {"signals": {}})
-            name = signal_names.free(signal_names.signal_of(one.name), stream["signals"])
-            stream["signals"][name] = _fields(one, await describe(client, one.node))
+            stream = streams.setdefault(_stream(node, streams), {"signals": {}})
+            name = signal_names.unused(signal_names.signal_name(node.name), stream["signals"])
+            stream["signals"][name] = _fields(node, await describe(client, node.node))
     document = {
         "organisation": equipment.organisation,
         "equipment": equipment.equipment,
         "kind": "real",
-        "opcua": {"url": place.url, **_secured(place)},
+        "opcua": {"url": source.url, **_security_fields(source)},
         "streams": streams,
     }
     return _HEAD + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _secured(place: Server) -> dict[str, Any]:
-    """How a mapping writes what the server was read with."""
-    one = place.security
-    if one is None:
+def _security_fields(source: OpcUaServer) -> dict[str, Any]:
+    """The fields of a mapping for the security that the server was read with."""
+    security = source.security
+    if security is None:
         return {"security": "none"}
-    fields: dict[str, Any] = {"security": "sign-and-encrypt", "policy": str(one.policy)}
-    if one.user:
-        fields["user"] = one.user
-    if one.host != host_of(place.url):
-        fields["certificate_host"] = one.host
+    fields: dict[str, Any] = {"security": "sign-and-encrypt", "policy": str(security.policy)}
+    if security.user:
+        fields["user"] = security.user
+    if security.host != host_of(source.url):
+        fields["certificate_host"] = security.host
     return fields
 
 
-def _line(one: Listed) -> str:
-    indent = "  " * len(one.parents)
-    if not one.is_variable:
-        return f"{indent}{one.name}  {one.text}".rstrip()
-    kind = one.variant.name if one.variant is not None else "of a type that is not built in"
-    note = "" if one.variant in DTYPES and not one.is_array else " (not supported)"
-    return f"{indent}{one.name}  {kind}{'[]' if one.is_array else ''}{note}  {one.text}".rstrip()
+def _line(node: BrowsedNode) -> str:
+    indent = "  " * len(node.parents)
+    if not node.is_variable:
+        return f"{indent}{node.name}  {node.text}".rstrip()
+    kind = node.variant.name if node.variant is not None else "of a type that is not built in"
+    note = "" if node.variant in DTYPES and not node.is_array else " (not supported)"
+    brackets = "[]" if node.is_array else ""
+    return f"{indent}{node.name}  {kind}{brackets}{note}  {node.text}".rstrip()
 
 
-def _stream(one: Listed, streams: dict[str, dict[str, Any]]) -> str:
-    """The stream of a variable: its folder's name as an id, numbered on where that is full."""
-    name = one.parents[-1] if one.parents else "objects"
-    base = signal_names.id_of(name)
-    number, found = 1, base
-    while len(streams.get(found, {"signals": ()})["signals"]) >= MOST_SIGNALS:
+def _stream(node: BrowsedNode, streams: dict[str, dict[str, Any]]) -> str:
+    """The stream id of a variable: its folder's name, with a number where that stream is full."""
+    folder = node.parents[-1] if node.parents else "objects"
+    base = signal_names.stream_id(folder)
+    number, stream = 1, base
+    while len(streams.get(stream, {"signals": ()})["signals"]) >= MOST_SIGNALS:
         number += 1
-        found = f"{base}-{number}"
-    return found
+        stream = f"{base}-{number}"
+    return stream
 
 
-def _fields(one: Listed, told: Described) -> dict[str, Any]:
-    if one.variant is None:
+def _fields(node: BrowsedNode, described: NodeDescription) -> dict[str, Any]:
+    if node.variant is None:
         return {}
-    dtype = DTYPES[one.variant]
-    fields: dict[str, Any] = {"node": one.text, "dtype": str(dtype)}
-    if told.unit is not None:
-        fields["unit"] = told.unit
+    dtype = DTYPES[node.variant]
+    fields: dict[str, Any] = {"node": node.text, "dtype": str(dtype)}
+    if described.unit is not None:
+        fields["unit"] = described.unit
     numeric = dtype in {Dtype.FLOAT64, Dtype.INT64}
-    if numeric and told.low is not None and told.high is not None and told.low < told.high:
-        fields |= {"low": told.low, "high": told.high}
-    if told.description:
-        fields["description"] = told.description[:MOST_DESCRIPTION]
+    if (
+        numeric
+        and described.low is not None
+        and described.high is not None
+        and described.low < described.high
+    ):
+        fields |= {"low": described.low, "high": described.high}
+    if described.description:
+        fields["description"] = described.description[:MOST_DESCRIPTION]
     return fields

@@ -1,4 +1,4 @@
-"""A look at a sensors' broker: which topics speak, what they say, and a mapping to start from."""
+"""`testbed gateway browse` for MQTT: lists the topics of a broker, and writes a first mapping."""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,113 +7,76 @@ from typing import Any
 import orjson
 import yaml
 
-from broker.batch import BAD
 from broker.bus.inbox import Inbox
 from broker.bus.mqtt_connection import Connection, Login
-from broker.clock import WallClock
 from broker.settings import BusSettings
 from broker.streams import Dtype
 from gateway.commissioning import signal_names
-from gateway.links.mqtt import payloads
-from gateway.links.mqtt.link import feeds_of
-from gateway.links.mqtt.payloads import Pointer
-from gateway.mapping.model import Broker
-from gateway.mapping.model import Mapping as MachineMapping
+from gateway.mapping.model import MqttBroker
+from gateway.mapping.mqtt_source import Pointer, pointer_text
 
 LISTEN_S = 5.0
-MOST_LISTEN_S = 30.0
 MOST_TOPICS = 1_000
-MOST_SHOWN = 100
+MOST_QUOTED = 100
 _TYPES = {bool: Dtype.BOOL, int: Dtype.FLOAT64, float: Dtype.FLOAT64, str: Dtype.STRING}
 """A number without a point may have one in the next message."""
 
 _HEAD = """\
-# A first mapping, written from what was heard.  Leave out what nobody needs; look at kind (real or
-# simulated), the streams' names and period_s; give `time` where a document has its own time stamp.
+# A first mapping, written from the messages on the broker.  Leave out what nobody needs; look at
+# kind (real or simulated), the streams' names and period_s; give `time` where a document has its
+# own time stamp.
 """
 
 
-async def overheard(
-    broker: Broker, password: str, filters: Sequence[str], seconds: float
+async def listen(
+    broker: MqttBroker, password: str, filters: Sequence[str], seconds: float
 ) -> dict[str, bytes]:
-    """Topic -> the last payload heard of it; ends early once every one of `filters` has spoken.
+    """Listen to topics, and return the last payload of each.
 
-    Raises Unavailable or Forbidden where the broker does not let us listen.
+    Returns early when each of `filters` has a message.  Raises Unavailable, or Forbidden where the
+    broker refuses the subscription.
     """
     settings = BusSettings(
         broker=broker.url,
-        ca=None,  # that is for the testbed's own doors
+        ca=None,  # the CA of the settings is for the testbed's own listeners
         timeout_s=broker.timeout_s,
         keepalive_s=broker.keepalive_s,
     )
     inbox = Inbox(filters, 1_000, "drop_oldest")
     login = Login(broker.user, password)
-    connection = Connection("testbed-overhearing", login, settings, [inbox], durable=False)
-    found: dict[str, bytes] = {}
+    connection = Connection("testbed-browse", login, settings, [inbox], durable=False)
+    received: dict[str, bytes] = {}
     try:
         await connection.open()
         async with asyncio.timeout(seconds):
             async for message in inbox:
-                if message.topic in found or len(found) < MOST_TOPICS:
-                    found[message.topic] = message.payload
-                if found.keys() >= set(filters):
+                if message.topic in received or len(received) < MOST_TOPICS:
+                    received[message.topic] = message.payload
+                if received.keys() >= set(filters):
                     break
     except TimeoutError:
-        pass  # it is over when the time is
+        pass  # the time to listen is over
     finally:
         await connection.close()
-    return found
+    return received
 
 
-# --- check ----------------------------------------------------------------------------------------
-
-
-async def problems(
-    mapping: MachineMapping, broker: Broker, password: str
-) -> list[tuple[bool, str]]:
-    """What is wrong with a mapping by what its topics say: (whether it is an error, sentence)."""
-    feeds = feeds_of(mapping)
-    periods_s = [one.spec.period_s for one in mapping.streams]
-    seconds = min(max(LISTEN_S, 3 * max(periods_s)), MOST_LISTEN_S)
-    heard = await overheard(broker, password, tuple(feeds), seconds)
-    return list(_problems(mapping, heard, seconds))
-
-
-def _problems(
-    mapping: MachineMapping, heard: Mapping[str, bytes], seconds: float
-) -> Iterator[tuple[bool, str]]:
-    now_ns = WallClock().now_ns()
-    for topic, feeds in feeds_of(mapping).items():
-        if topic not in heard:
-            yield False, f"{topic}: it said nothing in {seconds:g} s; is it the right topic?"
-            continue
-        for stream, signal, reading in feeds:
-            spec = mapping.streams[stream].spec
-            name = f"{spec.address.stream}.{spec.names[signal]}"
-            found = payloads.read(heard[topic], reading, spec.dtypes[signal], now_ns)
-            if found is None:
-                yield False, f"{name}: nothing stands at {reading} in {_shown(heard[topic])}"
-            elif found.quality == BAD:
-                yield True, f"{name}: {found.reason}"
-
-
-# --- browse ---------------------------------------------------------------------------------------
-
-
-def lines(heard: Mapping[str, bytes]) -> list[str]:
-    """Each topic with its last payload."""
-    return [f"{topic}  {_shown(heard[topic])}" for topic in sorted(heard)]
+def lines(received: Mapping[str, bytes]) -> list[str]:
+    """One line for each topic, with its last payload."""
+    return [f"{topic}  {quoted(received[topic])}" for topic in sorted(received)]
 
 
 def starting_mapping(
-    url: str, user: str, heard: Mapping[str, bytes], organisation: str, equipment: str
+    url: str, user: str, received: Mapping[str, bytes], organisation: str, equipment: str
 ) -> str:
-    """A mapping file's text with every value that was heard, one stream a topic."""
+    """The text of a mapping file with every value that was received, one stream a topic."""
     streams: dict[str, Any] = {}
-    for topic in sorted(heard):
-        signals = dict(_signals(topic, heard[topic]))
+    for topic in sorted(received):
+        signals = dict(_signals(topic, received[topic]))
         if signals:
-            streams[signal_names.free(signal_names.id_of(topic), streams)] = {"signals": signals}
+            streams[signal_names.unused(signal_names.stream_id(topic), streams)] = {
+                "signals": signals
+            }
     document = {
         "organisation": organisation,
         "equipment": equipment,
@@ -125,33 +88,35 @@ def starting_mapping(
 
 
 def _signals(topic: str, payload: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The values of one payload, by name."""
+    """The fields of each value in a payload, by the name of its signal."""
     try:
         whole = orjson.loads(payload)
     except orjson.JSONDecodeError:
         whole = payload.decode(errors="replace")
     if type(whole) in _TYPES:
-        yield signal_names.signal_of(topic.rpartition("/")[2]), _field(topic, whole)
+        yield signal_names.signal_name(topic.rpartition("/")[2]), _field(topic, whole)
         return
-    taken: dict[str, Any] = {}
-    for where, value in _leaves(whole, ()):
-        name = signal_names.free(signal_names.signal_of(".".join(where)), taken)
-        taken[name] = _field(topic, value) | {"value": payloads.written(where)}
-    yield from taken.items()
+    signals: dict[str, Any] = {}
+    for pointer, value in _leaves(whole, ()):
+        name = signal_names.unused(signal_names.signal_name(".".join(pointer)), signals)
+        signals[name] = _field(topic, value) | {"value": pointer_text(pointer)}
+    yield from signals.items()
 
 
-def _leaves(whole: Any, where: Pointer) -> Iterator[tuple[Pointer, Any]]:
+def _leaves(whole: Any, pointer: Pointer) -> Iterator[tuple[Pointer, Any]]:
+    """Every plain value of a document with the pointer to it."""
     if isinstance(whole, dict):
         for name, value in whole.items():
-            yield from _leaves(value, (*where, name))
+            yield from _leaves(value, (*pointer, name))
     elif type(whole) in _TYPES:
-        yield where, whole
+        yield pointer, whole
 
 
 def _field(topic: str, value: Any) -> dict[str, Any]:
     return {"topic": topic, "dtype": str(_TYPES[type(value)])}
 
 
-def _shown(payload: bytes) -> str:
-    text = payload[:MOST_SHOWN].decode(errors="replace")
-    return text + ("…" if len(payload) > MOST_SHOWN else "")
+def quoted(payload: bytes) -> str:
+    """The beginning of a payload as text."""
+    text = payload[:MOST_QUOTED].decode(errors="replace")
+    return text + ("…" if len(payload) > MOST_QUOTED else "")

@@ -1,1 +1,1 @@
-"""How a gateway reaches equipment: one file a protocol."""
+"""Links read a machine: a package for each protocol, behind one port."""

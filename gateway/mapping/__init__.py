@@ -1,1 +1,1 @@
-"""The mapping file: which node or topic becomes which signal of which stream."""
+"""The mapping: the OPC UA node or MQTT topic of each signal of each stream, read from a file."""

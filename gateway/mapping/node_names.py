@@ -1,9 +1,10 @@
-"""How a mapping names an OPC UA node: by namespace URI and id, or by a browse path.
+"""Names of OPC UA nodes in a mapping: namespace URI and identifier, or a browse path.  Pure.
 
 `nsu=urn:maker:machine;s=Pump.Pressure` (also `i=` and `g=`), or from the Objects folder
-`/urn:maker:machine|Pump/urn:maker:machine|Pressure`; a step without a URI is of the OPC UA
-namespace.  Namespace indexes are refused: a server may
-renumber them at every start.  Source: OPC UA Part 6, 5.3.1.10.
+`/urn:maker:machine|Pump/urn:maker:machine|Pressure`; a step without a URI is in the OPC UA
+namespace.  Namespace indexes are refused: a server may renumber them at every start.
+
+Source: OPC UA Part 6, 5.3.1.10.
 """
 
 import re
@@ -18,7 +19,7 @@ _BY_ID = re.compile(r"(?:nsu=(?P<uri>[^;]+);)?(?P<kind>[isg])=(?P<id>.+)", re.DO
 
 @dataclass(frozen=True, slots=True)
 class NodeById:
-    """A node by namespace URI and identifier; kind: i (number), s (string) or g (GUID)."""
+    """A node by namespace URI and identifier.  kind: i (number), s (string) or g (GUID)."""
 
     uri: str
     kind: str
@@ -30,7 +31,7 @@ class NodeById:
 
 @dataclass(frozen=True, slots=True)
 class NodeByPath:
-    """A node by the browse names from the Objects folder down: (namespace URI, name) each."""
+    """A node by its browse path from the Objects folder.  steps: (namespace URI, name) each."""
 
     steps: tuple[tuple[str, str], ...]
 
@@ -42,25 +43,25 @@ NodeName = NodeById | NodeByPath
 
 
 def parse(text: str) -> NodeName:
-    """Read a node's name; raises Invalid."""
+    """Parse the name of a node; raises Invalid."""
     if text.startswith("/"):
-        steps = tuple(_step(one) for one in _split(text[1:]))
+        steps = tuple(_step(step) for step in _split(text[1:]))
         return NodeByPath(steps)
-    found = _BY_ID.fullmatch(text)
-    if found is None:
+    match = _BY_ID.fullmatch(text)
+    if match is None:
         raise Invalid(
             f"{text[:120]!r} names no node",
             hint="write nsu=<URI>;s=<id> or /<URI>|<name>/…; see `testbed gateway browse`",
         )
-    if found["kind"] == "i" and not found["id"].isdecimal():
+    if match["kind"] == "i" and not match["id"].isdecimal():
         raise Invalid(
-            f"{text[:120]!r}: {found['id']!r} is no number", hint="i= takes a number, s= a text"
+            f"{text[:120]!r}: {match['id']!r} is no number", hint="i= takes a number, s= a text"
         )
-    return NodeById(found["uri"] or OPC_UA, found["kind"], found["id"])
+    return NodeById(match["uri"] or OPC_UA, match["kind"], match["id"])
 
 
 def _split(path: str) -> list[str]:
-    """The steps of a path; a URI before a `|` may hold slashes itself."""
+    """Split a path into steps; a URI before a `|` may contain slashes."""
     steps: list[str] = []
     for part in path.split("/"):
         if steps and "|" not in steps[-1] and ("|" in part or ":" in steps[-1]):

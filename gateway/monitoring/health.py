@@ -1,4 +1,4 @@
-"""How fresh each stream is, told on the bus: a silent one is stale for everybody."""
+"""Stream health: publishes for each stream whether it is fresh or stale, and its alarms."""
 
 from broker import messages
 from broker.bus import client
@@ -8,66 +8,68 @@ from broker.messages import Freshness, Health
 from broker.namespace import StreamTopic, Verb
 from broker.streams import StreamSpec, Trigger
 from gateway.mapping.model import Mapping
-from gateway.pipeline.pipeline import Feed, Heard
+from gateway.pipeline.pipeline import Pipeline, StreamActivity
 from gateway.uplink import Uplink
 
 LOOK_S = 0.5
-TOLD_EVERY_NS = 3 * NS_PER_S
+PUBLISH_EVERY_NS = 3 * NS_PER_S
 VALID_S = 5.0
-"""What changes is told when it is seen; the rest so often, well before it runs out."""
+"""A change is published at the next look; health without a change before it expires."""
 LEAST_FRESH_S = 5.0
 
 
 def patience_s(spec: StreamSpec) -> float:
-    """For how long a stream may be silent and still be fresh."""
+    """Seconds that a stream may be silent and still be fresh: three periods, at least 5 s."""
     return max(3 * spec.period_s, LEAST_FRESH_S)
 
 
-def is_fresh(spec: StreamSpec, heard: Heard, now_ns: int) -> bool:
-    """Whether a stream has been heard of lately: by a sample, or by value any sign of life."""
-    heard_ns = heard.sample_ns if spec.trigger is Trigger.TIMESTAMP else heard.alive_ns
-    return now_ns - heard_ns <= round(patience_s(spec) * NS_PER_S)
+def is_fresh(spec: StreamSpec, activity: StreamActivity, now_ns: int) -> bool:
+    """Whether a stream had a sample in time; with trigger `value` a keep-alive counts as well."""
+    by_time = spec.trigger is Trigger.TIMESTAMP
+    last_ns = activity.sample_ns if by_time else activity.alive_ns
+    return now_ns - last_ns <= round(patience_s(spec) * NS_PER_S)
 
 
-async def tell(
-    mapping: Mapping, feed: Feed, uplink: Uplink, bus: client.Bus, clock: Clock, space: str
+async def publish(
+    mapping: Mapping, pipeline: Pipeline, uplink: Uplink, bus: client.Bus, clock: Clock, space: str
 ) -> None:
-    """Say it, retained, until cancelled: what changed at once, all before it runs out."""
-    told: dict[int, Health] = {}
+    """Publish the health of each stream, retained, until cancelled."""
+    published: dict[int, Health] = {}
     while True:
         for index, stream in enumerate(mapping.streams):
-            health = _health(mapping, feed, uplink, index, clock)
-            if index in told and not _is_news(health, told[index]):
+            health = _health(mapping, pipeline, uplink, index, clock)
+            if index in published and not _is_due(health, published[index]):
                 continue
             topic = str(StreamTopic(space, Verb.HEALTH, stream.spec.address))
             try:
                 await bus.submit(topic, messages.encode_health(health), retain=True)
             except Unavailable:
-                break  # said by the bus itself; valid_until tells the readers
-            told[index] = health
+                break  # the bus logs it; readers see that valid_until has passed
+            published[index] = health
         await clock.sleep(LOOK_S)
 
 
-def _is_news(health: Health, told: Health) -> bool:
-    """Whether it differs from what was told, or that will run out before long."""
-    return (health.state, health.alarms) != (
-        told.state,
-        told.alarms,
-    ) or health.valid_until_ns - told.valid_until_ns >= TOLD_EVERY_NS
+def _is_due(health: Health, published: Health) -> bool:
+    """Whether state or alarms changed since the last publication, or that one expires soon."""
+    changed = (health.state, health.alarms) != (published.state, published.alarms)
+    return changed or health.valid_until_ns - published.valid_until_ns >= PUBLISH_EVERY_NS
 
 
-def _health(mapping: Mapping, feed: Feed, uplink: Uplink, index: int, clock: Clock) -> Health:
-    known, now_ns = feed.heard_of[index], clock.now_ns()
-    general = [sentence for subject, sentence in feed.alarms.items() if "/" not in subject]
-    own = [sentence for subject, sentence in feed.alarms.items() if subject.startswith(f"{index}/")]
+def _health(
+    mapping: Mapping, pipeline: Pipeline, uplink: Uplink, index: int, clock: Clock
+) -> Health:
+    activity, now_ns = pipeline.activity[index], clock.now_ns()
+    alarms = pipeline.alarms.items()
+    general = [sentence for subject, sentence in alarms if "/" not in subject]
+    own = [sentence for subject, sentence in alarms if subject.startswith(f"{index}/")]
     if uplink.not_accepted:
         general.append(
             "batches were not accepted by the recorder for ten minutes: look at the dead letters"
         )
-    fresh = is_fresh(mapping.streams[index].spec, known, now_ns)
+    fresh = is_fresh(mapping.streams[index].spec, activity, now_ns)
     return Health(
         Freshness.FRESH if fresh else Freshness.STALE,
         valid_until_ns=now_ns + round(VALID_S * NS_PER_S),
-        last_ns=known.newest_ns,
+        last_ns=activity.newest_ns,
         alarms=(*general, *own),
     )

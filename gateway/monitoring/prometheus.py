@@ -1,4 +1,4 @@
-"""What Prometheus reads of a gateway."""
+"""Prometheus metrics of a gateway, served at `/metrics` on loopback."""
 
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -12,85 +12,89 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from broker.process import metrics_server
-from gateway.monitoring.stats import Figures
+from gateway.monitoring.stats import GatewayStats
 
 _PREFIX = "testbed_gateway_"
 
 _GAUGES = {
     "spool_batches": "batches that wait for their mark",
-    "spool_bytes": "bytes of batches in the spool, marked ones too",
-    "spool_limit_bytes": "most bytes of batches that the spool keeps",
-    "mark_lag_seconds": "how long the oldest batch has waited for its mark",
-    "disk_free_bytes": "bytes left on the spool's disk",
-    "bus_connected": "whether the gateway is on the bus",
-    "alarms": "alarms that stand",
+    "spool_bytes": "bytes of batches in the spool, including marked ones",
+    "spool_limit_bytes": "most bytes of batches that the spool stores",
+    "mark_lag_seconds": "seconds that the oldest batch has waited for its mark",
+    "disk_free_bytes": "free bytes on the spool's disk",
+    "bus_connected": "1 if the gateway is connected to the bus",
+    "alarms": "alarms that are raised",
 }
 _COUNTERS = {
-    "dropped_batches": "batches that a full spool made gaps",
-    "sent_batches": "batches sent, those sent again too",
+    "dropped_batches": "batches that a full spool replaced with gaps",
+    "sent_batches": "batches sent, including those sent again",
     "resent_batches": "batches sent again",
     "put_off_batches": "batches left to the backlog because the broker was slow",
-    "marks": "marks taken",
+    "marks": "marks received",
     "bus_connects": "connections to the broker",
     "source_connects": "connections to the source",
-    "republished": "notifications that were lost and had again",
-    "unfit_samples": "samples that did not fit their signal",
+    "republished": "notifications received by Republish after they were lost",
+    "unfit_samples": "samples whose value did not fit their signal's dtype",
     "offered_samples": "samples that the source offered",
-    "dead_banded_samples": "samples within the dead band",
-    "moved_samples": "samples moved by 1 ns, because their time stamp was taken",
-    "repeated_samples": "samples that a new subscription told again",
+    "dead_banded_samples": "samples dropped by the dead band",
+    "moved_samples": "samples moved by 1 ns, because their time stamp was used already",
+    "repeated_samples": "samples that a new subscription sent again",
 }
 _FIELDS = {"mark_lag_seconds": "mark_lag_s"}
 
 
-class _Scrape(Collector):
-    """The figures of one moment as metrics."""
+class _StatsCollector(Collector):
+    """Converts statistics of one moment to Prometheus metrics."""
 
-    def __init__(self, figures: Figures) -> None:
-        self._figures = figures
+    def __init__(self, snapshot: GatewayStats) -> None:
+        self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        """One family a figure."""
-        figures = self._figures
+        """Yield one metric family for each statistic."""
+        snapshot = self._snapshot
         for name, text in _GAUGES.items():
-            value = float(getattr(figures, _FIELDS.get(name, name)))
+            value = float(getattr(snapshot, _FIELDS.get(name, name)))
             yield GaugeMetricFamily(_PREFIX + name, text, value=value)
         for name, text in _COUNTERS.items():
-            yield CounterMetricFamily(_PREFIX + name, text, value=getattr(figures, name))
+            yield CounterMetricFamily(_PREFIX + name, text, value=getattr(snapshot, name))
         yield SummaryMetricFamily(
             _PREFIX + "commit_seconds",
             "commits to the spool's disk",
-            count_value=figures.commits,
-            sum_value=figures.commit_s,
+            count_value=snapshot.commits,
+            sum_value=snapshot.commit_s,
         )
         gaps = CounterMetricFamily(
-            _PREFIX + "gaps", "holes stated, counted for each signal", labels=["cause"]
+            _PREFIX + "gaps", "gaps stated, counted for each signal", labels=["cause"]
         )
-        for cause, count in figures.gaps.items():
+        for cause, count in snapshot.gaps.items():
             gaps.add_metric([cause], count)
         yield gaps
-        fresh = GaugeMetricFamily(_PREFIX + "stream_fresh", "1 is fresh", labels=["stream"])
-        silent = GaugeMetricFamily(
-            _PREFIX + "stream_silent_seconds", "since the newest sample came", labels=["stream"]
+        fresh = GaugeMetricFamily(
+            _PREFIX + "stream_fresh", "1 if the stream is fresh", labels=["stream"]
         )
-        for one in figures.streams:
-            fresh.add_metric([one.stream], float(one.fresh))
-            if one.silent_s is not None:
-                silent.add_metric([one.stream], one.silent_s)
+        silent = GaugeMetricFamily(
+            _PREFIX + "stream_silent_seconds",
+            "seconds since the newest sample came",
+            labels=["stream"],
+        )
+        for stream in snapshot.streams:
+            fresh.add_metric([stream.stream], float(stream.fresh))
+            if stream.silent_s is not None:
+                silent.add_metric([stream.stream], stream.silent_s)
         yield from (fresh, silent)
 
 
-def page(figures: Figures) -> bytes:
-    """The figures in the text format of Prometheus."""
+def page(snapshot: GatewayStats) -> bytes:
+    """Statistics in the text format of Prometheus."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Scrape(figures))
+    registry.register(_StatsCollector(snapshot))
     return generate_latest(registry)
 
 
-async def serve(port: int, figures: Callable[[], Awaitable[Figures]]) -> None:
+async def serve(port: int, collect: Callable[[], Awaitable[GatewayStats]]) -> None:
     """Answer `GET /metrics` on loopback until cancelled; raises Taken if the port is in use."""
 
-    async def told() -> bytes:
-        return page(await figures())
+    async def render() -> bytes:
+        return page(await collect())
 
-    await metrics_server.serve(port, told, setting="TESTBED_GATEWAY_METRICS_PORT")
+    await metrics_server.serve(port, render, setting="TESTBED_GATEWAY_METRICS_PORT")

@@ -1,11 +1,9 @@
-"""The gateway's figures for its operator: how much waits, what was done, how fresh each stream is.
-
-One snapshot feeds the line in the log and what Prometheus reads.
+"""Statistics of a gateway for its operator, in the log and for Prometheus: what waits, what was
+done, and how fresh each stream is.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
 
 import structlog
 
@@ -13,29 +11,22 @@ from broker.bus import client
 from broker.clock import NS_PER_S, Clock
 from broker.errors import BedError
 from broker.streams import StreamSpec
+from gateway.links.counts import LinkCounts
 from gateway.monitoring import health
-from gateway.pipeline.pipeline import Feed
+from gateway.pipeline.pipeline import Pipeline
 from gateway.spool.spool import Spool
 from gateway.uplink import Uplink
 
 log = structlog.get_logger()
 
 
-class Counted(Protocol):
-    """What every link counts: connections to its source, what it had again, what did not fit."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatsSources:
+    """The objects whose counters are collected.  spool_limit_bytes: as set."""
 
-    connects: int
-    republished: int
-    unfit: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Where the figures are read.  spool_limit_bytes: as set."""
-
-    feed: Feed
+    pipeline: Pipeline
     uplink: Uplink
-    link: Counted
+    link: LinkCounts
     spool: Spool
     bus: client.Bus
     specs: Sequence[StreamSpec]
@@ -43,22 +34,22 @@ class Sources:
     spool_limit_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamFigures:
-    """How fresh one stream is.  silent_s: since its newest sample came; None before the first."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamStats:
+    """Freshness of one stream.  silent_s: since its newest sample came; None before the first."""
 
     stream: str
     fresh: bool
     silent_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """One moment of a gateway; what counts does so from its start.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayStats:
+    """Statistics of one moment; counters start with the process.
 
-    mark_lag_s: how long the oldest batch has waited for its mark.  put_off_batches: left to the
-    backlog, because the broker was slow.  commit_s: in which `commits` were written to the disk.
-    gaps: holes by cause, counted for each signal; those of a full spool count as dropped batches.
+    mark_lag_s: time that the oldest batch has waited for its mark.  put_off_batches: left to the
+    backlog, because the broker was slow.  commit_s: total time of `commits` to the disk.  gaps:
+    cause -> gaps, counted for each signal; those of a full spool count as dropped batches.
     """
 
     spool_batches: int
@@ -84,71 +75,74 @@ class Figures:
     repeated_samples: int
     alarms: int
     gaps: Mapping[str, int]
-    streams: tuple[StreamFigures, ...]
+    streams: tuple[StreamStats, ...]
 
     def line(self) -> dict[str, object]:
-        """For the log: all of it, of the streams only how many are stale."""
-        told: dict[str, object] = asdict(self)
-        del told["streams"]
-        return told | {
+        """Fields of a log line: all statistics, and the number of stale streams."""
+        fields: dict[str, object] = asdict(self)
+        del fields["streams"]
+        return fields | {
             "mark_lag_s": round(self.mark_lag_s, 3),
             "commit_s": round(self.commit_s, 3),
             "streams": len(self.streams),
-            "stale_streams": sum(not one.fresh for one in self.streams),
+            "stale_streams": sum(not stream.fresh for stream in self.streams),
         }
 
 
-async def gathered(sources: Sources) -> Figures:
-    """The figures now; raises Unavailable if the spool does not answer."""
+async def collect(sources: StatsSources) -> GatewayStats:
+    """Collect the statistics of this moment; raises Unavailable if the spool does not answer."""
     depth, now_ns = await sources.spool.depth(), sources.clock.now_ns()
-    sent, link, feed = sources.uplink.sent, sources.link, sources.feed
-    shaped = feed.intake.shaped
-    return Figures(
+    uplink, link, pipeline = sources.uplink.counts, sources.link, sources.pipeline
+    filtered = pipeline.sample_filter.counts
+    return GatewayStats(
         spool_batches=depth.unmarked,
         spool_bytes=depth.bytes,
         spool_limit_bytes=sources.spool_limit_bytes,
         mark_lag_s=0.0 if depth.oldest_ns is None else (now_ns - depth.oldest_ns) / NS_PER_S,
         dropped_batches=depth.dropped,
         disk_free_bytes=depth.disk_free,
-        commits=sent.commits,
-        commit_s=sent.commit_ns / NS_PER_S,
-        sent_batches=sent.batches,
-        resent_batches=sent.again,
-        put_off_batches=sent.put_off,
-        marks=sent.marks,
+        commits=uplink.commits,
+        commit_s=uplink.commit_ns / NS_PER_S,
+        sent_batches=uplink.batches,
+        resent_batches=uplink.resent,
+        put_off_batches=uplink.put_off,
+        marks=uplink.marks,
         bus_connected=sources.bus.is_connected,
-        bus_connects=sent.connects,
+        bus_connects=uplink.connects,
         source_connects=link.connects,
         republished=link.republished,
         unfit_samples=link.unfit,
-        offered_samples=sum(one.offered for one in shaped),
-        dead_banded_samples=sum(one.dead_banded for one in shaped),
-        moved_samples=sum(one.moved for one in shaped),
-        repeated_samples=sum(one.repeated for one in shaped),
-        alarms=len(feed.alarms),
-        gaps=dict(feed.causes),
-        streams=tuple(_stream(sources, at, now_ns) for at in range(len(sources.specs))),
+        offered_samples=sum(counts.offered for counts in filtered),
+        dead_banded_samples=sum(counts.dead_banded for counts in filtered),
+        moved_samples=sum(counts.moved for counts in filtered),
+        repeated_samples=sum(counts.repeated for counts in filtered),
+        alarms=len(pipeline.alarms),
+        gaps=dict(pipeline.gap_counts),
+        streams=tuple(_stream(sources, index, now_ns) for index in range(len(sources.specs))),
     )
 
 
-def _stream(sources: Sources, at: int, now_ns: int) -> StreamFigures:
-    spec, heard = sources.specs[at], sources.feed.heard_of[at]
-    silent_s = (now_ns - heard.sample_ns) / NS_PER_S if heard.sample_ns else None
-    return StreamFigures(str(spec.address), health.is_fresh(spec, heard, now_ns), silent_s)
+def _stream(sources: StatsSources, index: int, now_ns: int) -> StreamStats:
+    spec, activity = sources.specs[index], sources.pipeline.activity[index]
+    return StreamStats(
+        stream=str(spec.address),
+        fresh=health.is_fresh(spec, activity, now_ns),
+        silent_s=(now_ns - activity.sample_ns) / NS_PER_S if activity.sample_ns else None,
+    )
 
 
-async def log_lines(sources: Sources, every_s: float) -> None:
-    """A line so often, until cancelled."""
+async def log_regularly(sources: StatsSources, every_s: float) -> None:
+    """Log the statistics every `every_s` seconds, until cancelled."""
     while True:
         await sources.clock.sleep(every_s)
-        await log_line(sources, "gateway figures")
+        await log_once(sources, "gateway statistics")
 
 
-async def log_line(sources: Sources, event: str, **facts: object) -> None:
-    """One line, with these facts before the figures."""
+async def log_once(sources: StatsSources, event: str, **facts: object) -> None:
+    """Log one line with these facts and the statistics."""
     try:
-        figures = await gathered(sources)
+        snapshot = await collect(sources)
     except BedError as exc:
-        log.warning("figures were not gathered", reason=str(exc), **facts)
+        log.warning("statistics were not collected", reason=str(exc), **facts)
     else:
-        log.info(event, **facts, **figures.line())
+        log.info(event, **facts, **snapshot.line())

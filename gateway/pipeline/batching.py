@@ -1,7 +1,4 @@
-"""From samples to batches, cut by size and age.  Pure.
-
-A shaper holds what has arrived for one stream and not been cut into a batch yet.
-"""
+"""Batching: collects the samples and gaps of a stream and cuts batches by size and age.  Pure."""
 
 from collections.abc import Iterable, Iterator
 
@@ -13,70 +10,70 @@ from broker.clock import NS_PER_S
 from broker.streams import Dtype
 from gateway.mapping.model import StreamMapping
 from gateway.pipeline.framing import frames
-from gateway.samples import Arrivals
+from gateway.samples import Samples
 
 ROUGH_BYTES = 200 * 1024
-"""A batch is cut before its JSON can pass the 256 KiB of the wire; so much each part costs:"""
+"""A batch is cut before its JSON can exceed the 256 KiB of a message; estimates of each part:"""
 SAMPLE_BYTES = 56
-"""Of a long frame: time, index, value, quality."""
+"""One sample of a long frame: time, index, value, quality."""
 CHARACTER_BYTES = 6
-"""Of a string, escaped."""
+"""One character of a string, escaped."""
 SIGNAL_BYTES = 120
 GAP_BYTES = 120
 
 
-class Shaper:
-    """One stream's."""
+class Batcher:
+    """The samples and gaps of one stream that are not in a batch yet."""
 
     def __init__(self, mapping: StreamMapping, source: Source) -> None:
-        """source: what every batch of the stream states."""
+        """source: stated by each batch of the stream."""
         self.mapping = mapping
         self.source = source
         self._texts = Dtype.STRING in mapping.spec.dtypes
         self._most_signals = sum(SIGNAL_BYTES + len(name) for name in mapping.spec.names)
         self._gaps: dict[tuple[int, int, str], set[str]] = {}
         self._since_ns = 0
-        self._begin()
+        self._clear()
 
-    def _begin(self) -> None:
-        """Nothing waits."""
-        self._parts: list[Arrivals] = []
+    def _clear(self) -> None:
+        """Forget the samples, after they were cut."""
+        self._parts: list[Samples] = []
         self._count = self._samples = 0
 
     @property
     def waits(self) -> bool:
-        """Whether there are samples or gaps to be cut."""
+        """Whether samples or gaps wait to be cut."""
         return bool(self._count or self._gaps)
 
     @property
     def sends_at_once(self) -> bool:
-        """Whether nothing waits, and nothing is to."""
+        """Whether a publish becomes a batch of its own: nothing waits, and the batch age is 0."""
         return not (self._count or self._gaps or self.mapping.batch_age_s)
 
     def fits(self, count: int) -> bool:
-        """Whether a batch holds so many samples; never sure of texts."""
+        """Whether so many samples fit into one batch; False if they may be texts."""
         size = count * SAMPLE_BYTES + self._most_signals
         return count <= self.mapping.batch_values and size <= ROUGH_BYTES and not self._texts
 
-    def keep(self, rest: Arrivals, now_ns: int) -> Iterator[Batch]:
-        """Put samples to those that wait, and cut wherever a batch is full."""
+    def add(self, rest: Samples, now_ns: int) -> Iterator[Batch]:
+        """Add samples to those that wait, and cut whenever a batch is full."""
         if not self._count:
             self._since_ns = now_ns
         while len(rest):
             room = self._room(rest)
             if room:
-                self._put(rest[:room] if room < len(rest) else rest)
+                self._append(rest[:room] if room < len(rest) else rest)
                 rest = rest[room:]
             if len(rest) or self._count >= self.mapping.batch_values:
                 yield from self.cut()
 
-    def _put(self, part: Arrivals) -> None:
+    def _append(self, part: Samples) -> None:
         self._parts.append(part)
         self._count += len(part)
         self._samples += int(self._sizes(part).sum()) if self._texts else len(part) * SAMPLE_BYTES
 
-    def _room(self, rest: Arrivals) -> int:
-        """How many of the samples may join those that wait; one at least if none does."""
+    def _room(self, rest: Samples) -> int:
+        """The number of samples that fit into the present batch; one at least if it is empty."""
         most = min(self.mapping.batch_values - self._count, len(rest))
         bytes_left = ROUGH_BYTES - self._samples - self._most_signals
         if not self._texts and most * SAMPLE_BYTES <= bytes_left:
@@ -84,8 +81,8 @@ class Shaper:
         fitting = int(np.searchsorted(np.cumsum(self._sizes(rest)), bytes_left, "right"))
         return min(most, max(fitting, 0 if self._count else 1))
 
-    def _sizes(self, part: Arrivals) -> npt.NDArray[np.int64]:
-        """Bytes of each sample in JSON, at most."""
+    def _sizes(self, part: Samples) -> npt.NDArray[np.int64]:
+        """Upper bound of the bytes of each sample in JSON."""
         sizes = np.full(len(part), SAMPLE_BYTES)
         if self._texts:
             sizes += [
@@ -95,23 +92,23 @@ class Shaper:
         return sizes
 
     def gap(self, gap: Gap) -> None:
-        """State a hole; it travels with the next batch, and signals with the same hole share it."""
+        """Add a gap to the next batch; signals with the same gap share one."""
         signals = gap.signals or self.mapping.spec.names
         self._gaps.setdefault((gap.from_ns, gap.to_ns, gap.cause), set()).update(signals)
 
     def due(self, now_ns: int) -> Iterator[Batch]:
-        """What has waited long enough."""
+        """Cut if there are gaps, or if samples have waited for the batch age."""
         old = now_ns - self._since_ns >= round(self.mapping.batch_age_s * NS_PER_S)
         if self._gaps or (self._count and old):
             yield from self.cut()
 
     def cut(self) -> Iterator[Batch]:
-        """Everything that waits, unnumbered yet: one batch, or more if there are many gaps."""
+        """Cut everything that waits into one batch, or into more if there are many gaps."""
         spec = self.mapping.spec
-        framed = tuple(frames(Arrivals.joined(self._parts), spec)) if self._parts else ()
+        framed = tuple(frames(Samples.joined(self._parts), spec)) if self._parts else ()
         size = self._samples + self._most_signals if framed else 0
         gaps: list[Gap] = []
-        for gap in self._stated():
+        for gap in self._shared_gaps():
             cost = GAP_BYTES + sum(len(name) + 3 for name in gap.signals)
             if size + cost > ROUGH_BYTES:
                 yield Batch(spec.version, framed, self.source, gaps=tuple(gaps))
@@ -119,12 +116,12 @@ class Shaper:
             gaps.append(gap)
             size += cost
         self._gaps.clear()
-        self._begin()
+        self._clear()
         yield Batch(spec.version, framed, self.source, gaps=tuple(gaps))
 
-    def _stated(self) -> Iterable[Gap]:
-        """The gaps that wait; one of all signals names none."""
-        every = self.mapping.spec.names
+    def _shared_gaps(self) -> Iterable[Gap]:
+        """The gaps that wait; a gap of all signals names none."""
+        names = self.mapping.spec.names
         for (from_ns, to_ns, cause), signals in self._gaps.items():
-            named = tuple(name for name in every if name in signals)
-            yield Gap(() if len(named) == len(every) else named, from_ns, to_ns, cause)
+            named = tuple(name for name in names if name in signals)
+            yield Gap(() if len(named) == len(names) else named, from_ns, to_ns, cause)

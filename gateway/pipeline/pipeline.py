@@ -1,4 +1,7 @@
-"""Between link and uplink: what was read and is not spooled yet, bounded in samples."""
+"""The pipeline: filters a link's samples, and batches them until they are spooled.
+
+The number of samples that are not spooled is bounded; a full pipeline makes the link wait.
+"""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -14,12 +17,11 @@ from broker.clock import Clock
 from broker.namespace import StreamAddress
 from broker.streams import StreamSpec
 from gateway.mapping.model import Mapping
-from gateway.pipeline.batching import Shaper
-from gateway.pipeline.framing import Shape, plain_frames
-from gateway.pipeline.sample_filter import MOST_LAYOUTS, Intake
-from gateway.samples import Arrivals, Layout, Lot, Part
+from gateway.pipeline.batching import Batcher
+from gateway.pipeline.framing import FrameLayout, plain_frames
+from gateway.pipeline.sample_filter import MOST_LAYOUTS, SampleFilter
+from gateway.samples import Layout, Lot, Samples, StreamSamples
 from gateway.spool import dropped_gaps
-from gateway.spool.spool import Spool
 
 TICK_S = 0.02
 
@@ -27,11 +29,11 @@ log = structlog.get_logger()
 
 
 @dataclass(slots=True)
-class Heard:
-    """When a stream was last heard of, by our clock; 0 is never.
+class StreamActivity:
+    """Times of a stream's last samples, by the gateway's clock; 0 stands for never.
 
-    sample_ns: a sample came.  alive_ns: a sample or a keep-alive came.  newest_ns: the greatest
-    time stamp of a sample.
+    sample_ns: when a sample came.  alive_ns: when a sample or a keep-alive came.  newest_ns: the
+    greatest time stamp of a sample.
     """
 
     sample_ns: int = 0
@@ -39,8 +41,12 @@ class Heard:
     newest_ns: int | None = None
 
 
-class Feed:
-    """What the link fills and the uplink empties: one shaper a stream, bounded in samples."""
+class Pipeline:
+    """The sink of a link and the source of the uplink's batches.
+
+    alarms: subject -> sentence.  gap_counts: cause -> gaps stated, counted for each signal.
+    activity: of each stream.
+    """
 
     def __init__(
         self,
@@ -50,75 +56,76 @@ class Feed:
         clock: Clock,
         space: str,
         most_waiting: int,
+        last_ns: Sequence[int | None] | None = None,
     ) -> None:
-        """specs: as registered, of its streams.  most_waiting: samples not yet spooled.
-
-        causes: how many holes were stated for each cause, counted for each signal.
+        """specs: of the mapping's streams, as registered.  most_waiting: samples not yet spooled.
+        last_ns: newest time stamp of each stream before this process started; None for no stream.
         """
         self.alarms: dict[str, str] = {}
-        self.causes: Counter[str] = Counter()
-        self.heard_of = [Heard() for _ in mapping.streams]
-        self.intake = Intake(mapping.streams)
-        self._shapers = [Shaper(one, source_of(mapping.kind, space)) for one in mapping.streams]
+        self.gap_counts: Counter[str] = Counter()
+        self.activity = [StreamActivity() for _ in mapping.streams]
+        self.sample_filter = SampleFilter(mapping.streams)
+        source = source_of(mapping.kind, space)
+        self._batchers = [Batcher(stream, source) for stream in mapping.streams]
         self._mapping = mapping
         self._specs = specs
         self._clock = clock
         self._most_waiting = most_waiting
+        self._last_ns = last_ns or [None] * len(mapping.streams)
         self._waiting = 0
         self._aging: set[int] = set()
         self._ready: list[tuple[StreamAddress, Batch]] = []
         self._came, self._room, self._ages = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._shapes: dict[Layout, list[Shape]] = {}
-        self._before: list[int | None] = [None] * len(mapping.streams)
+        self._frame_layouts: dict[Layout, list[FrameLayout]] = {}
 
-    async def remember(self, kept: Spool) -> None:
-        """Where each stream ended in an earlier life of this gateway."""
-        self._before = [await kept.last_ns(str(spec.address)) for spec in self._specs]
+    # --- in: the sink of the link ----------------------------------------------------------------
 
-    async def take(self, parts: Sequence[Part]) -> None:
-        """Samples from the link; waits while too many are not spooled yet."""
+    async def take(self, parts: Sequence[StreamSamples]) -> None:
+        """Take samples from the link; waits while too many are not spooled yet."""
         await self._has_room()
         now_ns = self._clock.now_ns()
         for part in parts:
-            self._note(part.stream, now_ns, int(part.arrivals.time_ns.max()))
-        self._shape_parts(parts, now_ns)
+            self._note(part.stream, now_ns, int(part.samples.time_ns.max()))
+        self._filter(parts, now_ns)
 
     async def take_lot(self, lot: Lot) -> None:
-        """Plain samples from the link, as `take` takes them."""
+        """Take plain samples from the link; waits as `take` does."""
         await self._has_room()
         now_ns, layout = self._clock.now_ns(), lot.layout
         newest_ns = np.maximum.reduceat(lot.time_ns, layout.starts).tolist()
         for stream, newest in zip(layout.streams, newest_ns, strict=True):
             self._note(stream, now_ns, newest)
-        if not self.intake.takes_whole(lot):
-            self._shape_parts(lot.parts(), now_ns)
+        if not self.sample_filter.takes_whole(lot):
+            self._filter(lot.parts(), now_ns)
             return
-        spans = zip(layout.streams, self._shapes_of(layout), pairwise(layout.bounds), strict=True)
-        for stream, shape, (begin, end) in spans:
-            shaper = self._shapers[stream]
+        frame_layouts = self._frame_layouts_of(layout)
+        for stream, frame_layout, (begin, end) in zip(
+            layout.streams, frame_layouts, pairwise(layout.bounds), strict=True
+        ):
+            batcher = self._batchers[stream]
             times, values = lot.time_ns[begin:end], lot.values[begin:end]
-            if shaper.sends_at_once and shaper.fits(end - begin):
+            if batcher.sends_at_once and batcher.fits(end - begin):
                 spec = self._specs[stream]
-                framed = plain_frames(shape, times, values)
-                self._ready.append((spec.address, Batch(spec.version, framed, shaper.source)))
+                framed = plain_frames(frame_layout, times, values)
+                self._ready.append((spec.address, Batch(spec.version, framed, batcher.source)))
                 self._waiting += end - begin
             else:
                 good = np.zeros(end - begin, np.uint8)
-                self._keep(stream, Arrivals(shape.signal, times, values, good), now_ns)
+                self._add(stream, Samples(frame_layout.signal, times, values, good), now_ns)
         if self._ready:
             self._came.set()
 
-    def _shapes_of(self, layout: Layout) -> list[Shape]:
-        shapes = self._shapes.get(layout)
-        if shapes is None:
-            if len(self._shapes) >= MOST_LAYOUTS:
-                self._shapes.clear()
+    def _frame_layouts_of(self, layout: Layout) -> list[FrameLayout]:
+        cached = self._frame_layouts.get(layout)
+        if cached is None:
+            if len(self._frame_layouts) >= MOST_LAYOUTS:
+                self._frame_layouts.clear()
             spans = zip(layout.streams, pairwise(layout.bounds), strict=True)
-            shapes = self._shapes[layout] = [
-                Shape(layout.signal[begin:end], self._mapping.streams[stream].spec)
+            cached = self._frame_layouts[layout] = [
+                FrameLayout(layout.signal[begin:end], self._mapping.streams[stream].spec)
                 for stream, (begin, end) in spans
             ]
-        return shapes
+        return cached
 
     async def _has_room(self) -> None:
         while self._waiting >= self._most_waiting:
@@ -126,55 +133,56 @@ class Feed:
             await self._room.wait()
 
     def _note(self, stream: int, now_ns: int, newest_ns: int) -> None:
-        known = self.heard_of[stream]
-        known.sample_ns = now_ns
-        known.newest_ns = max(newest_ns, known.newest_ns or newest_ns)
+        activity = self.activity[stream]
+        activity.sample_ns = now_ns
+        activity.newest_ns = max(newest_ns, activity.newest_ns or newest_ns)
 
-    def _shape_parts(self, parts: Sequence[Part], now_ns: int) -> None:
-        for stream, counted, _ in self.intake.take(parts):
-            self._keep(stream, counted, now_ns)
+    def _filter(self, parts: Sequence[StreamSamples], now_ns: int) -> None:
+        for stream, samples, _ in self.sample_filter.take(parts):
+            self._add(stream, samples, now_ns)
         if self._ready:
             self._came.set()
 
-    def _keep(self, stream: int, counted: Arrivals, now_ns: int) -> None:
-        shaper = self._shapers[stream]
-        for batch in (*shaper.keep(counted, now_ns), *shaper.due(now_ns)):
+    def _add(self, stream: int, samples: Samples, now_ns: int) -> None:
+        batcher = self._batchers[stream]
+        for batch in (*batcher.add(samples, now_ns), *batcher.due(now_ns)):
             self._put(stream, batch)
-        if shaper.waits:
+        if batcher.waits:
             self._aging.add(stream)
             self._ages.set()
 
     async def gap(self, stream: int, gap: Gap) -> None:
-        """A hole from the link."""
-        self.causes[gap.cause] += len(gap.signals or self._specs[stream].names)
+        """Take a gap from the link."""
+        self.gap_counts[gap.cause] += len(gap.signals or self._specs[stream].names)
         self._state(stream, [gap])
 
-    def not_kept(self, batches: Sequence[tuple[StreamAddress, Batch]]) -> None:
-        """What the spool did not take: gaps in the place of its samples, beside those it held."""
-        at = {spec.address: index for index, spec in enumerate(self._specs)}
+    def state_unspooled(self, batches: Sequence[tuple[StreamAddress, Batch]]) -> None:
+        """State gaps for batches that the spool did not take, beside the gaps that they held."""
+        index_of = {spec.address: index for index, spec in enumerate(self._specs)}
         stated: dict[int, list[Gap]] = defaultdict(list)
         for address, batch in batches:
-            found = dropped_gaps.holes_of(batch, dropped_gaps.FAILED)
-            self.causes[dropped_gaps.FAILED] += sum(len(one.signals) for one in found)
-            stated[at[address]] += [*batch.gaps, *found]
+            gaps = dropped_gaps.gaps_of(batch, dropped_gaps.FAILED)
+            self.gap_counts[dropped_gaps.FAILED] += sum(len(gap.signals) for gap in gaps)
+            stated[index_of[address]] += [*batch.gaps, *gaps]
         for stream, gaps in stated.items():
             self._state(stream, dropped_gaps.joined(gaps, self._specs[stream].names))
 
     def _state(self, stream: int, gaps: Sequence[Gap]) -> None:
         for gap in gaps:
-            self._shapers[stream].gap(gap)
-            self.intake.shaped[stream].gaps += len(gap.signals or self._specs[stream].names)
+            self._batchers[stream].gap(gap)
+            signals = gap.signals or self._specs[stream].names
+            self.sample_filter.counts[stream].gaps += len(signals)
         self._aging.add(stream)
         self._ages.set()
 
-    def heard(self, streams: Sequence[int]) -> None:
-        """The server is alive for these streams."""
+    def alive(self, streams: Sequence[int]) -> None:
+        """Note that the source answers for these streams."""
         now_ns = self._clock.now_ns()
         for stream in streams:
-            self.heard_of[stream].alive_ns = now_ns
+            self.activity[stream].alive_ns = now_ns
 
     def alarm(self, subject: str, sentence: str | None) -> None:
-        """An alarm that comes or goes; said once each way."""
+        """Raise the alarm of a subject, or clear it with None; each change is logged once."""
         before = self.alarms.pop(subject, None)
         if sentence is not None:
             self.alarms[subject] = sentence
@@ -186,58 +194,59 @@ class Feed:
             )
 
     def last_ns(self, stream: int, signal: int) -> int | None:
-        """The newest time stamp of a signal; of an earlier life only the stream's is known."""
-        now = self.intake.last_ns(stream, signal)
-        return self._before[stream] if now is None else now
+        """The newest time stamp of a signal; before its first sample here, that of its stream."""
+        newest_ns = self.sample_filter.last_ns(stream, signal)
+        return self._last_ns[stream] if newest_ns is None else newest_ns
 
-    async def batches(self) -> list[tuple[StreamAddress, Batch]]:
-        """What is ready to be spooled, as soon as there is something."""
+    # --- out: batches for the uplink -------------------------------------------------------------
+
+    async def ready_batches(self) -> list[tuple[StreamAddress, Batch]]:
+        """Wait for batches, and return all that are ready to be spooled."""
         while not self._ready:
             self._came.clear()
             await self._came.wait()
-        ready = self._emptied()
+        ready = self._take_ready()
         self._room.set()
         return ready
 
-    async def age(self) -> None:
-        """Cut what has waited for its batch age, until cancelled."""
+    async def cut_aged(self) -> None:
+        """Cut batches whose samples have waited for their batch age, until cancelled."""
         while True:
             await self._ages.wait()
             await self._clock.sleep(TICK_S)
             for stream in list(self._aging):
-                shaper = self._shapers[stream]
-                for batch in shaper.due(self._clock.now_ns()):
+                batcher = self._batchers[stream]
+                for batch in batcher.due(self._clock.now_ns()):
                     self._put(stream, batch)
-                if not shaper.waits:
+                if not batcher.waits:
                     self._aging.discard(stream)
             if not self._aging:
                 self._ages.clear()
             if self._ready:
                 self._came.set()
 
-    def rest(self) -> list[tuple[StreamAddress, Batch]]:
-        """Everything, at the end."""
-        for stream, shaper in enumerate(self._shapers):
-            if shaper.waits:
-                for batch in shaper.cut():
+    def remaining(self) -> list[tuple[StreamAddress, Batch]]:
+        """Cut everything that waits, and return all batches; for the end of the process."""
+        for stream, batcher in enumerate(self._batchers):
+            if batcher.waits:
+                for batch in batcher.cut():
                     self._put(stream, batch)
-        return self._emptied()
+        return self._take_ready()
 
     def _put(self, stream: int, batch: Batch) -> None:
+        """Queue a batch under the registered version of its spec, and log its gaps.
+
+        Gaps of a failing spool are not logged here: its alarm is.
+        """
         spec = self._specs[stream]
-        if found := [
-            one for one in batch.gaps if one.cause != dropped_gaps.FAILED
-        ]:  # the alarm says it
-            signals = sum(len(one.signals or spec.names) for one in found)
-            causes = sorted({one.cause for one in found})
+        if gaps := [gap for gap in batch.gaps if gap.cause != dropped_gaps.FAILED]:
+            signals = sum(len(gap.signals or spec.names) for gap in gaps)
+            causes = sorted({gap.cause for gap in gaps})
             log.warning("gaps were found", stream=str(spec.address), signals=signals, causes=causes)
-        self._ready.append((spec.address, _numbered(batch, spec)))
+        registered = Batch(spec.version, batch.frames, batch.source, gaps=batch.gaps)
+        self._ready.append((spec.address, registered))
         self._waiting += len(batch)
 
-    def _emptied(self) -> list[tuple[StreamAddress, Batch]]:
+    def _take_ready(self) -> list[tuple[StreamAddress, Batch]]:
         ready, self._ready, self._waiting = self._ready, [], 0
         return ready
-
-
-def _numbered(batch: Batch, spec: StreamSpec) -> Batch:
-    return Batch(spec.version, batch.frames, batch.source, gaps=batch.gaps)

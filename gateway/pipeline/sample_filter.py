@@ -1,8 +1,7 @@
-"""From arrivals to samples: what was told before is left out, equal time stamps are set apart, the
-dead band is applied.  Pure.
+"""The sample filter: drops repeated samples, makes time stamps unique, applies dead bands.  Pure.
 
-Streams whose values are of one kind share their columns here, so that a publish costs the same few
-steps of numpy whether it brings one stream or a hundred.
+Streams whose values have one dtype share their columns here, so that a publish costs the same few
+steps of numpy for one stream as for a hundred.
 """
 
 from collections import defaultdict
@@ -17,111 +16,124 @@ from broker.batch import BAD, GOOD, NO_VALUE, column_dtype
 from broker.streams import Dtype
 from gateway.mapping.model import StreamMapping
 from gateway.pipeline.deadband import DeadBand
-from gateway.pipeline.unique_timestamps import NEVER, Order, Placer
-from gateway.samples import Arrivals, Layout, Lot, Part
+from gateway.pipeline.unique_timestamps import NEVER, SignalOrder, UniqueTimestamps
+from gateway.samples import Layout, Lot, Samples, StreamSamples
 
 MOST_LAYOUTS = 256
-"""Layouts that are remembered."""
+"""Layouts that are cached."""
 
 _Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(slots=True)
-class Shaped:
-    """What became of what a stream was offered."""
+class FilterCounts:
+    """Counters of one stream.
+
+    offered: samples from the link.  dead_banded: dropped by the dead band.  moved: samples whose
+    time stamp another of their signal had, moved by 1 ns each.  gaps: stated, counted for each
+    signal.  repeated: samples that a new subscription sent again, dropped.
+    """
 
     offered: int = 0
     dead_banded: int = 0
     moved: int = 0
-    """Samples whose time stamp a former one of their signal had already: 1 ns later each."""
     gaps: int = 0
-    """Holes stated, counted for each signal."""
     repeated: int = 0
-    """The server's last sample told again, at a new subscription: no new sample."""
 
 
-class Intake:
-    """The signals of all streams of a mapping."""
+class SampleFilter:
+    """The filter of all streams of a mapping.
+
+    counts: of each stream.
+    """
 
     def __init__(self, streams: Sequence[StreamMapping]) -> None:
         """streams: in the order of the mapping."""
-        self.shaped = [Shaped() for _ in streams]
-        kinds = defaultdict(list)
-        for at, one in enumerate(streams):
-            kinds[column_dtype(one.spec.dtypes)].append(at)
-        self._shared = [_Shared(streams, theirs, self.shaped) for theirs in kinds.values()]
-        self._of = {at: one for one in self._shared for at in one.begins}
+        self.counts = [FilterCounts() for _ in streams]
+        by_dtype = defaultdict(list)
+        for index, stream in enumerate(streams):
+            by_dtype[column_dtype(stream.spec.dtypes)].append(index)
+        self._groups = [_StreamGroup(streams, chosen, self.counts) for chosen in by_dtype.values()]
+        self._group_of = {stream: group for group in self._groups for stream in group.begins}
 
-    def take(self, parts: Sequence[Part]) -> Iterator[Part]:
-        """What counts of these parts, each sample with a time stamp of its own."""
-        if len(self._shared) == 1:
-            yield from self._shared[0].take(parts)
+    def take(self, parts: Sequence[StreamSamples]) -> Iterator[StreamSamples]:
+        """Filter samples; the result has unique time stamps for each signal."""
+        if len(self._groups) == 1:
+            yield from self._groups[0].take(parts)
             return
-        for one in self._shared:
-            if theirs := [part for part in parts if part.stream in one.begins]:
-                yield from one.take(theirs)
+        for group in self._groups:
+            if own := [part for part in parts if part.stream in group.begins]:
+                yield from group.take(own)
 
     def takes_whole(self, lot: Lot) -> bool:
-        """Take a lot as it stands, if each of its samples counts and keeps its time stamp; else
-        nothing was done.
+        """Take a lot unchanged if the filter would drop and move none of its samples.
+
+        Returns False, and changes nothing, if it would.
         """
-        shared = self._of[lot.layout.streams[0]]
-        if not shared.takes_whole(lot):
+        group = self._group_of[lot.layout.streams[0]]
+        if not group.takes_whole(lot):
             return False
         for stream, (begin, end) in zip(
             lot.layout.streams, pairwise(lot.layout.bounds), strict=True
         ):
-            self.shaped[stream].offered += end - begin
+            self.counts[stream].offered += end - begin
         return True
 
     def last_ns(self, stream: int, signal: int) -> int | None:
-        """The greatest time stamp of a signal."""
-        return self._of[stream].last_ns(stream, signal)
+        """The greatest time stamp of a signal; None before its first sample."""
+        return self._group_of[stream].last_ns(stream, signal)
 
 
-class _Shared:
-    """Streams with values of one kind; their signals are counted on from stream to stream."""
+class _StreamGroup:
+    """Streams of one dtype; their signals are numbered on from stream to stream.
+
+    begins: stream -> number of its first signal in the group.
+    """
 
     def __init__(
-        self, streams: Sequence[StreamMapping], chosen: Sequence[int], shaped: Sequence[Shaped]
+        self,
+        streams: Sequence[StreamMapping],
+        chosen: Sequence[int],
+        counts: Sequence[FilterCounts],
     ) -> None:
         dtypes: list[Dtype] = []
         bands: list[float] = []
         self.begins: dict[int, np.int32] = {}
-        for at in chosen:
-            self.begins[at] = np.int32(len(dtypes))
-            dtypes += streams[at].spec.dtypes
-            bands += [item.deadband for item in streams[at].items]
-        self._shaped = shaped
-        self._told = _Told(dtypes)
-        self._placer = Placer(len(dtypes))
+        for stream in chosen:
+            self.begins[stream] = np.int32(len(dtypes))
+            dtypes += streams[stream].spec.dtypes
+            bands += [item.deadband for item in streams[stream].items]
+        self._counts = counts
+        self._last = _LastSamples(dtypes)
+        self._timestamps = UniqueTimestamps(len(dtypes))
         self._deadband = DeadBand(np.array(bands))
-        self._orders: dict[Layout, Order] = {}
+        self._orders: dict[Layout, SignalOrder] = {}
 
-    def take(self, parts: Sequence[Part]) -> Iterator[Part]:
-        joined = Arrivals.joined([self._counted_on(part) for part in parts])
-        begins = np.cumsum([0, *(len(part.arrivals) for part in parts)])
-        of = np.repeat(np.arange(len(parts)), np.diff(begins))
+    def take(self, parts: Sequence[StreamSamples]) -> Iterator[StreamSamples]:
+        joined = Samples.joined([self._numbered(part) for part in parts])
+        begins = np.cumsum([0, *(len(part.samples) for part in parts)])
+        part_of = np.repeat(np.arange(len(parts)), np.diff(begins))
         if any(part.fresh for part in parts):
-            counts = ~(self._told.again(joined) & np.array([part.fresh for part in parts])[of])
-            for shaped, many in self._by_stream(parts, of, ~counts):
-                shaped.repeated += many
-            joined, of = joined[counts], of[counts]
-            begins = np.searchsorted(of, np.arange(len(parts) + 1))
+            is_fresh = np.array([part.fresh for part in parts])[part_of]
+            is_new = ~(self._last.equals(joined) & is_fresh)
+            for counts, many in self._by_stream(parts, part_of, ~is_new):
+                counts.repeated += many
+            joined, part_of = joined[is_new], part_of[is_new]
+            begins = np.searchsorted(part_of, np.arange(len(parts) + 1))
         if not len(joined):
             return
-        self._told.remember(joined)
-        placed_ns = self._placer.place(joined.signal, joined.time_ns)
-        for shaped, many in self._by_stream(parts, of, placed_ns != joined.time_ns):
-            shaped.moved += many
-        placed = Arrivals(joined.signal, placed_ns, joined.values, joined.quality)
+        self._last.remember(joined)
+        unique_ns = self._timestamps.place(joined.signal, joined.time_ns)
+        for counts, many in self._by_stream(parts, part_of, unique_ns != joined.time_ns):
+            counts.moved += many
+        unique = Samples(joined.signal, unique_ns, joined.values, joined.quality)
         if self._deadband.is_used:
-            leaving = self._deadband.leaving(placed)
-            for shaped, many in self._by_stream(parts, of, ~leaving):
-                shaped.dead_banded += many
-            placed, of = placed[leaving], of[leaving]
-            begins = np.searchsorted(of, np.arange(len(parts) + 1))
-        yield from self._parted(parts, placed, begins.tolist())
+            leaving = self._deadband.leaving(unique)
+            for counts, many in self._by_stream(parts, part_of, ~leaving):
+                counts.dead_banded += many
+            unique, part_of = unique[leaving], part_of[leaving]
+            begins = np.searchsorted(part_of, np.arange(len(parts) + 1))
+        yield from self._split(parts, unique, begins.tolist())
 
     def takes_whole(self, lot: Lot) -> bool:
         if self._deadband.is_used:
@@ -130,49 +142,51 @@ class _Shared:
         if order is None:
             if len(self._orders) >= MOST_LAYOUTS:
                 self._orders.clear()
-            order = self._orders[lot.layout] = self._ordered(lot.layout)
-        if not self._placer.keeps(order, lot.time_ns):
+            order = self._orders[lot.layout] = self._order_of(lot.layout)
+        if not self._timestamps.keeps(order, lot.time_ns):
             return False
-        self._told.remember_plain(order, lot)
+        self._last.remember_lot(order, lot)
         return True
 
-    def _ordered(self, layout: Layout) -> Order:
+    def _order_of(self, layout: Layout) -> SignalOrder:
         counts = np.diff(layout.bounds)
-        begins = np.array([self.begins[one] for one in layout.streams], np.int32)
-        return Order(layout.signal + np.repeat(begins, counts))
+        begins = np.array([self.begins[stream] for stream in layout.streams], np.int32)
+        return SignalOrder(layout.signal + np.repeat(begins, counts))
 
-    def _counted_on(self, part: Part) -> Arrivals:
-        """A part with its signals counted among all that are shared."""
-        found = part.arrivals
-        self._shaped[part.stream].offered += len(found)
-        signal = found.signal + self.begins[part.stream]
-        return Arrivals(signal, found.time_ns, found.values, found.quality)
+    def _numbered(self, part: StreamSamples) -> Samples:
+        """The samples of a part with their signals' numbers in the group."""
+        samples = part.samples
+        self._counts[part.stream].offered += len(samples)
+        signal = samples.signal + self.begins[part.stream]
+        return Samples(signal, samples.time_ns, samples.values, samples.quality)
 
     def _by_stream(
-        self, parts: Sequence[Part], of: npt.NDArray[np.intp], which: _Mask
-    ) -> Iterator[tuple[Shaped, int]]:
-        """How many of these samples each stream has; `of` names the part of each sample."""
-        if which.any():
-            for part, many in zip(parts, np.bincount(of[which], minlength=len(parts)), strict=True):
-                yield self._shaped[part.stream], int(many)
+        self, parts: Sequence[StreamSamples], part_of: npt.NDArray[np.intp], chosen: _Mask
+    ) -> Iterator[tuple[FilterCounts, int]]:
+        """The number of chosen samples of each part, with the counters of its stream."""
+        if chosen.any():
+            numbers = np.bincount(part_of[chosen], minlength=len(parts))
+            for part, many in zip(parts, numbers, strict=True):
+                yield self._counts[part.stream], int(many)
 
-    def _parted(
-        self, parts: Sequence[Part], placed: Arrivals, begins: Sequence[int]
-    ) -> Iterator[Part]:
+    def _split(
+        self, parts: Sequence[StreamSamples], samples: Samples, begins: Sequence[int]
+    ) -> Iterator[StreamSamples]:
+        """Split the group's samples into parts again; parts without a sample are left out."""
         for part, (begin, end) in zip(parts, pairwise(begins), strict=True):
             if begin == end:
                 continue
-            mine = placed[begin:end]
-            signal = mine.signal - self.begins[part.stream]
-            yield part._replace(arrivals=Arrivals(signal, mine.time_ns, mine.values, mine.quality))
+            own = samples[begin:end]
+            signal = own.signal - self.begins[part.stream]
+            yield part._replace(samples=Samples(signal, own.time_ns, own.values, own.quality))
 
     def last_ns(self, stream: int, signal: int) -> int | None:
-        newest_ns = int(self._placer.newest_ns[self.begins[stream] + signal])
+        newest_ns = int(self._timestamps.newest_ns[self.begins[stream] + signal])
         return None if newest_ns == NEVER else newest_ns
 
 
-class _Told:
-    """The last arrival of each signal, as the source told it."""
+class _LastSamples:
+    """The last sample of each signal, before its time stamp was made unique."""
 
     def __init__(self, dtypes: Sequence[Dtype]) -> None:
         self._time_ns = np.full(len(dtypes), NEVER, np.int64)
@@ -180,22 +194,22 @@ class _Told:
         self._values[:] = [NO_VALUE[dtype] for dtype in dtypes]
         self._quality = np.zeros(len(dtypes), np.uint8)
 
-    def again(self, found: Arrivals) -> _Mask:
-        """Which samples are that last arrival once more."""
-        at = found.signal
-        same: _Mask = self._time_ns[at] == found.time_ns
-        same &= self._quality[at] == found.quality
-        same &= (self._values[at] == found.values).astype(np.bool_) | (found.quality == BAD)
+    def equals(self, samples: Samples) -> _Mask:
+        """The samples that equal the last one of their signal in time, value and quality."""
+        at = samples.signal
+        same: _Mask = self._time_ns[at] == samples.time_ns
+        same &= self._quality[at] == samples.quality
+        same &= (self._values[at] == samples.values).astype(np.bool_) | (samples.quality == BAD)
         return same
 
-    def remember(self, found: Arrivals) -> None:
-        """Of several of a signal the last stays."""
-        self._time_ns[found.signal] = found.time_ns
-        self._values[found.signal] = found.values
-        self._quality[found.signal] = found.quality
+    def remember(self, samples: Samples) -> None:
+        """Note samples; of several of one signal the last counts."""
+        self._time_ns[samples.signal] = samples.time_ns
+        self._values[samples.signal] = samples.values
+        self._quality[samples.signal] = samples.quality
 
-    def remember_plain(self, order: Order, lot: Lot) -> None:
-        """The same of a lot."""
+    def remember_lot(self, order: SignalOrder, lot: Lot) -> None:
+        """Note the samples of a lot."""
         last = order.last
         self._time_ns[order.signals] = lot.time_ns if last is None else lot.time_ns[last]
         self._values[order.signals] = lot.values if last is None else lot.values[last]

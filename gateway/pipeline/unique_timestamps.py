@@ -1,5 +1,5 @@
-"""A time stamp of its own for every sample: of two of one signal with equal source time the later
-moves on by 1 ns.  Pure.
+"""Unique time stamps: of two samples of one signal with the same source time, the later one is
+moved by 1 ns.  Pure.
 """
 
 import numpy as np
@@ -10,19 +10,21 @@ from gateway.samples import runs
 
 NEVER = np.iinfo(np.int64).min
 MOST_RECENT = 256
-"""Time stamps remembered of each signal."""
+"""Time stamps stored for each signal."""
 
 Signals = npt.NDArray[np.int32]
 
 
-class Order:
-    """The signals of samples that come again and again: what follows from them alone.
+class SignalOrder:
+    """The order in which samples of some signals come, with indexes that follow from it.
 
-    own: int32[n].  rows: where they are taken from so that those of a signal stand together; None
-    where they do.  signals: each that occurs, once.  first: where its samples begin among
-    `rows`; last: the last of them, as they come.  Both are None where each signal has one sample
-    and they ascend.  counts: samples of each signal.  rank: how many of its signal come before a
-    sample.
+    Computed once for a layout and used for each of its lots.
+
+    own: int32[n], the signal of each sample, sorted.  rows: indexes that sort the samples by
+    signal; None where they are sorted.  signals: each signal that occurs, once.  first: index among
+    the sorted samples of each signal's first; last: index among the unsorted of its last.  Both are
+    None where each signal has one sample and they ascend.  counts: samples of each signal.  rank:
+    number of earlier samples of the same signal, for each sorted sample.
     """
 
     __slots__ = ("counts", "first", "last", "own", "rank", "rows", "signals")
@@ -44,22 +46,22 @@ class Order:
             self.last = ends if self.rows is None else self.rows[ends]
 
 
-class Placer:
-    """What is known of the time stamps of some signals."""
+class UniqueTimestamps:
+    """The recent time stamps of some signals, and the choice of unused ones."""
 
     def __init__(self, signals: int) -> None:
-        """signals: how many there are."""
+        """signals: number of signals."""
         self.newest_ns = np.full(signals, NEVER, np.int64)
-        """Of each signal the greatest time stamp, which late data do not turn back."""
+        """The greatest time stamp of each signal; late samples do not lower it."""
         self._recent = np.zeros((MOST_RECENT, signals), np.int64)
-        """Rings: of each signal the time stamps of its last samples."""
-        self._taken = np.zeros(signals, np.int64)
-        """How many samples each signal has had."""
+        """Ring buffers with the time stamps of each signal's last samples."""
+        self._counts = np.zeros(signals, np.int64)
+        """Number of samples of each signal so far."""
 
-    def keeps(self, order: Order, time_ns: Times) -> bool:
-        """Take time stamps that ascend beyond all before, signal by signal; else nothing is done.
+    def keeps(self, order: SignalOrder, time_ns: Times) -> bool:
+        """Note time stamps if each signal's ascend beyond all its earlier ones; else return False.
 
-        It is what `place` would answer with the same time stamps.
+        True means that `place` would return the time stamps unchanged.
         """
         newest_ns = self.newest_ns[order.signals]
         if order.first is None:
@@ -74,16 +76,16 @@ class Placer:
                 return False
             self.newest_ns[order.signals] = time_ns[order.last]
             time_ns = times
-        taken = self._taken[order.own]
-        self._recent[(taken + order.rank) % MOST_RECENT, order.own] = time_ns
-        self._taken[order.signals] += order.counts
+        before = self._counts[order.own]
+        self._recent[(before + order.rank) % MOST_RECENT, order.own] = time_ns
+        self._counts[order.signals] += order.counts
         return True
 
     def place(self, signal: Signals, time_ns: Times) -> Times:
-        """A free time stamp for each sample: its own, or the next that no recent one has.
+        """Return an unused time stamp for each sample: its own, or the next one that is free.
 
-        Signals whose times ascend beyond all before cost a comparison; only for others is
-        anything looked up.
+        For signals whose times ascend beyond all earlier ones this is one comparison; only for
+        others the recent time stamps are searched.
         """
         if (signal[1:] > signal[:-1]).all():  # one sample of each
             return self._place_sorted(signal, time_ns)
@@ -93,49 +95,49 @@ class Placer:
         return placed
 
     def _place_sorted(self, own: Signals, times: Times) -> Times:
-        """The same where `own` ascends; the samples of each signal in the order of the source."""
+        """`place` for samples sorted by signal, those of each signal in the order of the source."""
         starts = runs(own)
         signals = own[starts]
         before = np.empty_like(times)
         before[1:] = times[:-1]
         before[starts] = self.newest_ns[signals]
         if (behind := times <= before).any():
-            strange = np.zeros(len(self.newest_ns), np.bool_)
-            strange[own[behind]] = True
+            is_late = np.zeros(len(self.newest_ns), np.bool_)
+            is_late[own[behind]] = True
             times = times.copy()
-            self._set_apart(own, times, strange)
+            self._move_equal(own, times, is_late)
         greatest = np.maximum.reduceat(times, starts)
         self.newest_ns[signals] = np.maximum(greatest, self.newest_ns[signals])
         counts = np.diff(starts, append=len(own))
         rank = np.arange(len(own)) - np.repeat(starts, counts)
-        self._recent[(self._taken[own] + rank) % MOST_RECENT, own] = times
-        self._taken[signals] += counts
+        self._recent[(self._counts[own] + rank) % MOST_RECENT, own] = times
+        self._counts[signals] += counts
         return times
 
-    def _set_apart(self, own: Signals, times: Times, strange: npt.NDArray[np.bool_]) -> None:
-        """Move those of the strange signals that meet another, in `times` itself."""
-        rows = np.flatnonzero(strange[own])
-        signal, told = own[rows], times[rows]
-        known = np.arange(MOST_RECENT)[:, np.newaxis] < self._taken[signal]
-        meets = ((self._recent[:, signal] == told) & known).any(axis=0)
-        meets |= told == self.newest_ns[signal]  # whatever was forgotten
-        order = np.lexsort((told, signal))
-        equal = (np.diff(signal[order]) == 0) & (np.diff(told[order]) == 0)
-        meets[order[1:][equal]] = True
-        for one in np.unique(signal[meets]).tolist():
-            recent = self._recent[: min(self._taken[one], MOST_RECENT), one]
-            taken = {time: time + 1 for time in (*recent.tolist(), int(self.newest_ns[one]))}
-            mine = np.flatnonzero(own == one)
-            times[mine] = [_free(taken, time) for time in times[mine].tolist()]
+    def _move_equal(self, own: Signals, times: Times, is_late: npt.NDArray[np.bool_]) -> None:
+        """Move the samples of late signals whose time stamp is used already, in `times` itself."""
+        rows = np.flatnonzero(is_late[own])
+        signal, source_ns = own[rows], times[rows]
+        known = np.arange(MOST_RECENT)[:, np.newaxis] < self._counts[signal]
+        is_used = ((self._recent[:, signal] == source_ns) & known).any(axis=0)
+        is_used |= source_ns == self.newest_ns[signal]  # the ring may have lost it
+        order = np.lexsort((source_ns, signal))
+        equal = (np.diff(signal[order]) == 0) & (np.diff(source_ns[order]) == 0)
+        is_used[order[1:][equal]] = True
+        for late in np.unique(signal[is_used]).tolist():
+            recent = self._recent[: min(self._counts[late], MOST_RECENT), late]
+            used = {time: time + 1 for time in (*recent.tolist(), int(self.newest_ns[late]))}
+            at = np.flatnonzero(own == late)
+            times[at] = [_free(used, time) for time in times[at].tolist()]
 
 
-def _free(taken: dict[int, int], time_ns: int) -> int:
-    """The first free time stamp from this one on.
+def _free(used: dict[int, int], time_ns: int) -> int:
+    """The first unused time stamp at or after `time_ns`; it is added to the used ones.
 
-    taken: time stamps in use, each with the first one after it that may be free.
+    used: each used time stamp, with the first one after it that may be unused.
     """
     free_ns = time_ns
-    while free_ns in taken:
-        free_ns = taken[free_ns]
-    taken[time_ns] = taken[free_ns] = free_ns + 1
+    while free_ns in used:
+        free_ns = used[free_ns]
+    used[time_ns] = used[free_ns] = free_ns + 1
     return free_ns

@@ -1,1 +1,1 @@
-"""The batches on disk that the recorder has not yet marked as stored."""
+"""The spool: stores batches on disk until the recorder has marked them as stored."""

@@ -1,4 +1,4 @@
-"""The gaps that stand for a batch's samples where they cannot be kept.  Pure."""
+"""Gaps that replace the samples of batches which cannot be stored.  Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,47 +14,50 @@ from gateway.samples import runs
 FAILED = "spool-failed"
 """The cause where the spool's disk did not take a batch."""
 FOLLOWS_NS = 10 * NS_PER_S
-"""Holes of one outage that lie no further apart are one."""
+"""Gaps of a failing disk that lie no further apart are joined."""
 
 Spans = dict[str, tuple[int, int]]
+"""Signal -> first and last time stamp."""
 
 
-def holes_of(batch: Batch, cause: str) -> list[Gap]:
-    """The gaps that say exactly what would be missing without this batch's samples."""
+def gaps_of(batch: Batch, cause: str) -> list[Gap]:
+    """The gaps that cover exactly the samples of a batch."""
     return _gaps(orjson.loads(codec.body(batch)), names_in(batch), cause)
 
 
 def emptied(body: bytes, names: Sequence[str], cause: str) -> bytes:
-    """The same batch with gaps in place of its samples.
+    """The body of a batch with gaps in place of its samples.
 
-    names: of the signals, as a long frame of the batch counts them.
+    names: of the signals, in the order that a long frame of the batch indexes.
     """
     document: dict[str, Any] = orjson.loads(body)
-    holes = [codec.gap_to_json(one) for one in _gaps(document, names, cause)]
-    return codec.dumps(document | {"frames": [], "gaps": [*document.get("gaps", []), *holes]})
+    gaps = [codec.gap_to_json(gap) for gap in _gaps(document, names, cause)]
+    return codec.dumps(document | {"frames": [], "gaps": [*document.get("gaps", []), *gaps]})
 
 
 def joined(gaps: Sequence[Gap], names: Sequence[str]) -> list[Gap]:
-    """The same holes, as one where a batch that was not kept follows another of its signal.
+    """Join the gaps of consecutive batches that were not spooled, for each signal.
 
-    gaps: of one stream, between which nothing was kept.  names: its signals, for a gap that names
-    none.  So a disk that stays full costs one hole a signal; samples that came late keep their own.
+    A disk that stays full so costs one gap a signal.  Gaps of late samples stay apart.
+
+    gaps: of one stream, between which nothing was spooled.  names: its signals, for a gap that
+    names none.
     """
     others = [gap for gap in gaps if gap.cause != FAILED]
     spans: dict[str, list[tuple[int, int]]] = {}
-    for gap in sorted((gap for gap in gaps if gap.cause == FAILED), key=lambda one: one.from_ns):
+    for gap in sorted((gap for gap in gaps if gap.cause == FAILED), key=lambda gap: gap.from_ns):
         for name in gap.signals or names:
             known = spans.setdefault(name, [])
             if known and gap.from_ns <= known[-1][1] + FOLLOWS_NS:
                 known[-1] = (known[-1][0], max(known[-1][1], gap.to_ns))
             else:
                 known.append((gap.from_ns, gap.to_ns))
-    return [*others, *_together(((name, one) for name in spans for one in spans[name]), FAILED)]
+    return [*others, *_shared(((name, span) for name in spans for span in spans[name]), FAILED)]
 
 
 def names_in(batch: Batch) -> tuple[str, ...]:
-    """The signals as long frames of the batch count them; none if it has no such frame."""
-    return next((one.names for one in batch.frames if isinstance(one, Long)), ())
+    """The signal names that a batch's long frame indexes; none if it has no long frame."""
+    return next((frame.names for frame in batch.frames if isinstance(frame, Long)), ())
 
 
 def _gaps(document: Mapping[str, Any], names: Sequence[str], cause: str) -> list[Gap]:
@@ -63,19 +66,19 @@ def _gaps(document: Mapping[str, Any], names: Sequence[str], cause: str) -> list
         for name, (first, last) in _spans(frame, names).items():
             before = spans.get(name, (first, last))
             spans[name] = (min(first, before[0]), max(last, before[1]))
-    return _together(spans.items(), cause)
+    return _shared(spans.items(), cause)
 
 
-def _together(spans: Iterable[tuple[str, tuple[int, int]]], cause: str) -> list[Gap]:
-    """Signals with the same hole share a gap."""
-    together: dict[tuple[int, int], list[str]] = {}
+def _shared(spans: Iterable[tuple[str, tuple[int, int]]], cause: str) -> list[Gap]:
+    """Gaps of spans; signals with the same span share one."""
+    by_span: dict[tuple[int, int], list[str]] = {}
     for name, span in spans:
-        together.setdefault(span, []).append(name)
-    return [Gap(tuple(signals), *span, cause) for span, signals in together.items()]
+        by_span.setdefault(span, []).append(name)
+    return [Gap(tuple(signals), *span, cause) for span, signals in by_span.items()]
 
 
 def _spans(frame: Mapping[str, Any], names: Sequence[str]) -> Spans:
-    """First and last time of each signal in one frame."""
+    """First and last time stamp of each signal in one frame."""
     if not frame["dt"]:
         return {}
     times = np.array([int(dt) for dt in frame["dt"]], np.int64) + ns_of(frame["t0"])

@@ -1,6 +1,5 @@
-"""The spool's file: its lock, its layout with a version number, and the room on its disk."""
+"""The spool's file: its lock, its SQL schema and the room on its disk."""
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -8,26 +7,27 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from broker.errors import Corrupt, Refused, Taken, Unavailable
+from broker.process import files
 from gateway.spool import marks
 
 LAYOUT = 1
-"""The version of `_SCHEMA`, which each file says of itself."""
+"""Version of the SQL schema; another one is refused."""
 WAL_BYTES = 8 * 1024**2
-"""The WAL is cut back to this after a transaction that made it longer."""
+"""The WAL is truncated to this after a transaction that made it longer."""
 
 _NAMES = "CREATE TABLE names (stream TEXT, spec INTEGER, names TEXT, PRIMARY KEY (stream, spec))"
 _STREAMS = (
     "CREATE TABLE streams (id INTEGER PRIMARY KEY, stream TEXT UNIQUE NOT NULL,"
     " seq INTEGER NOT NULL, last_ns INTEGER,"
-    # ranges of sequence numbers: marked, and no longer in this file
+    # ranges of sequence numbers: marked, and deleted from this file
     " held TEXT NOT NULL DEFAULT '[]', gone TEXT NOT NULL DEFAULT '[]')"
 )
 _BATCHES = (
     # one b-tree, to which every batch is appended: a mark does not touch it.  The body is last, so
-    # that a look at the rest reads no page that only holds body
+    # that a scan of the other columns reads no page that only holds body
     "CREATE TABLE batches ("
     " id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, seq INTEGER NOT NULL,"
-    " samples INTEGER NOT NULL,"  # 0 where there is nothing a gap could stand for
+    " samples INTEGER NOT NULL,"  # 0 where a gap would replace nothing
     " committed_ns INTEGER NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL)"
 )
 _SCHEMA = (
@@ -40,34 +40,29 @@ _SCHEMA = (
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """The file, ours alone; raises Taken."""
-    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """Lock the spool for this process; raises Taken if another process has it."""
+    taken = Taken(
+        f"another gateway is using the spool {path}",
+        hint="stop it, or give this one its own folder",
+    )
+    with files.locked(path.with_name(path.name + ".lock"), taken):
         yield
-    except BlockingIOError as exc:
-        raise Taken(
-            f"another gateway is using the spool {path}",
-            hint="stop it, or give this one its own folder",
-        ) from exc
-    finally:
-        os.close(descriptor)
 
 
 def connect(path: Path, epoch: str) -> sqlite3.Connection:
-    """The file in this layout, made under this epoch if it is not there.
+    """Open the file; a new one is created under this epoch.
 
-    Raises Refused if its layout is an unknown version, Corrupt if it is no spool.
+    Raises Refused if its layout is unknown, Corrupt if it is no spool.
     """
     try:
         sql = sqlite3.connect(path, check_same_thread=False)
         try:
             sql.execute("PRAGMA journal_mode = WAL")
             sql.execute("PRAGMA synchronous = FULL")
-            # what is let go is not written over: a full disk has no room for that in the WAL
+            # deleted rows are not overwritten: a full disk has no room for that in the WAL
             sql.execute("PRAGMA secure_delete = OFF")
             sql.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
-            with sql:  # all of it or nothing: no spool without an epoch
+            with sql:  # one transaction: no spool without an epoch
                 sql.execute("BEGIN IMMEDIATE")
                 _prepare(sql, path, epoch)
         except BaseException:
@@ -81,27 +76,27 @@ def connect(path: Path, epoch: str) -> sqlite3.Connection:
 
 
 def disk_free(path: Path) -> int:
-    """Bytes that are left to us where the file lies."""
+    """Free bytes on the file's disk for this user."""
     disk = os.statvfs(path.parent)
     return disk.f_bavail * disk.f_frsize
 
 
 def room(sql: sqlite3.Connection, path: Path, least_free: int) -> int:
-    """Bytes that the file may still take so that as many stay free on its disk.
+    """Bytes that may be inserted so that `least_free` bytes stay free on the disk.
 
-    What is free inside counts as well, since the file never shrinks; what stands in the WAL
-    and not in the file yet will take its place there.
+    Unused pages of the file count as room, since the file never shrinks.  Pages in the WAL that the
+    checkpoint has not copied will still take their place in the file.
     """
     pages, unused, size = (
         int(sql.execute(f"PRAGMA {name}").fetchone()[0])
         for name in ("page_count", "freelist_count", "page_size")
     )
-    coming = max(0, pages * size - path.stat().st_size)
-    return max(0, disk_free(path) - coming - least_free) + unused * size
+    growth = max(0, pages * size - path.stat().st_size)
+    return max(0, disk_free(path) - growth - least_free) + unused * size
 
 
 def unmarked(path: Path) -> int:
-    """Batches that wait for their mark, as the file says while a gateway has it open."""
+    """The number of batches that wait for their mark, read while a gateway has the file open."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as sql:
         rows = sql.execute("SELECT seq, held, gone FROM streams").fetchall()
     return sum(
@@ -111,7 +106,7 @@ def unmarked(path: Path) -> int:
 
 
 def _prepare(sql: sqlite3.Connection, path: Path, epoch: str) -> None:
-    """Make the tables of a new spool, or check the layout of one that is there."""
+    """Create the tables of a new spool, or check the layout of an existing one."""
     if not sql.execute("SELECT 1 FROM sqlite_master WHERE name = 'spool'").fetchone():
         for statement in _SCHEMA:
             sql.execute(statement)

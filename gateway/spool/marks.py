@@ -1,6 +1,6 @@
-"""What the recorder holds, as ranges of sequence numbers, and since when.  Pure.
+"""Marks: ranges of sequence numbers that the recorder holds of each stream, and their age.  Pure.
 
-The spool keeps no note beside a batch that it is marked: its stream's `Held` says so.
+No row says whether its batch is marked; the `Held` of its stream does.
 """
 
 from collections import deque
@@ -14,88 +14,89 @@ from broker.messages import Held
 
 NOTHING = Held(0)
 AGES = 15
-"""How finely it is remembered since when something is marked: in this many parts of the time."""
+"""Copies of the marks that are kept over the time that marked batches stay in the file."""
 
 
-def within(one: Held, other: Held) -> bool:
-    """Whether all that one holds the other holds too."""
-    if one.upto <= other.upto and not one.beyond:
+def within(part: Held, whole: Held) -> bool:
+    """Whether `whole` holds every number that `part` holds."""
+    if part.upto <= whole.upto and not part.beyond:
         return True
     return all(
-        any(low <= first and last <= high for low, high in other.ranges)
-        for first, last in one.ranges
+        any(low <= first and last <= high for low, high in whole.ranges)
+        for first, last in part.ranges
     )
 
 
-def together(one: Held, other: Held) -> Held:
-    """What either holds."""
-    if within(other, one):
-        return one
-    return Held.from_ranges([*one.ranges, *other.ranges])
+def together(left: Held, right: Held) -> Held:
+    """The numbers that at least one of two holds."""
+    if within(right, left):
+        return left
+    return Held.from_ranges([*left.ranges, *right.ranges])
 
 
 def number(held: Held) -> int:
-    """How many it holds."""
+    """The number of sequence numbers held."""
     return held.upto + sum(last - first + 1 for first, last in held.beyond)
 
 
 def clipped(held: Held, seq: int) -> Held:
-    """The same as far as this number: nothing is held that was never sent."""
+    """The held numbers up to `seq`: a batch that was never sent cannot be held."""
     if max(held.upto, held.beyond[-1][1] if held.beyond else 0) <= seq:
         return held
     return Held.from_ranges((first, min(last, seq)) for first, last in held.ranges if first <= seq)
 
 
 def including(held: Held, seqs: list[int]) -> Held:
-    """The same with these too, which ascend: mostly the next ones in a row."""
+    """The held numbers and these, which ascend; fast where they continue a single range."""
     if not held.beyond and (seqs[0], seqs[-1]) == (held.upto + 1, held.upto + len(seqs)):
         return Held(seqs[-1])
     return held.including(seqs)
 
 
 def text_of(held: Held) -> str:
-    """As it stands in a file: pairs of first and last."""
+    """JSON pairs of first and last, as the file stores them."""
     return orjson.dumps(held.ranges).decode()
 
 
 def parsed(text: str) -> Held:
-    """What `text_of` wrote."""
+    """Parse the text of `text_of`."""
     return Held.from_ranges((first, last) for first, last in orjson.loads(text))
 
 
-class Age(NamedTuple):
-    """The marks of one instant, stream -> held, and the last batch there was."""
+class MarkSnapshot(NamedTuple):
+    """The marks at one time, by stream, and the id of the newest batch then."""
 
     since_ns: int
     last: int
     held: Mapping[int, Held]
 
 
-class Ages:
-    """Since when what is marked is marked: copies of the marks, at most `AGES` + 2 of them.
+class MarkAges:
+    """Copies of the marks over time, which tell the batches that were marked long enough ago.
 
-    A mark counts from the next copy on, so rather longer than asked for, never shorter.
+    There are at most `AGES` + 2 copies.  A mark's age counts from the next copy on, so a batch
+    stays longer than asked for, never shorter.
     """
 
     def __init__(self, keep_s: float) -> None:
-        """keep_s: how long after its mark a batch stays."""
+        """keep_s: seconds that a batch stays after its mark."""
         self._keep_ns = round(keep_s * NS_PER_S)
-        self._noted: deque[Age] = deque(maxlen=AGES + 2)
+        self._copies: deque[MarkSnapshot] = deque(maxlen=AGES + 2)
 
     def note(self, now_ns: int, last: int, held: Mapping[int, Held]) -> None:
-        """These are the marks now; copied if the last copy is old enough."""
-        if self._noted and self._noted[-1].since_ns > now_ns:
-            self._noted.clear()  # the clock was set back: it counts anew
-        if not self._noted or now_ns - self._noted[-1].since_ns >= self._keep_ns // AGES:
-            self._noted.append(Age(now_ns, last, dict(held)))
+        """Copy the present marks if the last copy is old enough."""
+        if self._copies and self._copies[-1].since_ns > now_ns:
+            self._copies.clear()  # the clock was set back: ages begin anew
+        if not self._copies or now_ns - self._copies[-1].since_ns >= self._keep_ns // AGES:
+            self._copies.append(MarkSnapshot(now_ns, last, dict(held)))
 
-    def aged(self, now_ns: int) -> Age | None:
-        """The newest marks that are old enough to let go of what they say; each is given once."""
-        found = None
-        while self._noted and self._noted[0].since_ns <= now_ns - self._keep_ns:
-            found = self._noted.popleft()
-        return found
+    def aged(self, now_ns: int) -> MarkSnapshot | None:
+        """The newest copy that is old enough to delete its marked batches; returned once."""
+        aged = None
+        while self._copies and self._copies[0].since_ns <= now_ns - self._keep_ns:
+            aged = self._copies.popleft()
+        return aged
 
     def forget(self) -> None:
-        """Marks were taken back: what is marked counts from now on."""
-        self._noted.clear()
+        """Forget all ages, because marks were taken back: they begin anew."""
+        self._copies.clear()

@@ -1,14 +1,14 @@
-"""When what is not marked goes again, in passes over the batches' ids.  Pure.
+"""The resend schedule: when unmarked batches are sent again, in passes over their ids.  Pure.
 
-No batch has a timer.  Ids ascend with commits, so three positions are enough, however long the
-backlog is: each pass moves from the oldest to the newest and skips what is marked by then.
+No batch has a timer.  Ids ascend with commits, so three positions are enough for a backlog of any
+length: each pass moves from the oldest to the newest batch and skips those marked by then.
 
-- *emptied*: what became gaps in a full spool goes again at once, whatever the other two do; and
-  with it the smaller batches between, which stay whole.
-- *lap*: everything that was sent again before, or that is due after a break.  The next lap begins
-  10 s after the end of one, then 20, 40, 60, while they find anything; so nothing goes twice
-  within 10 s.
-- *first*: what was committed 10 s ago goes again for the first time.
+- *emptied*: batches that a full spool replaced with gaps are sent again at once, and with them the
+  smaller batches between, which stay whole.
+- *lap*: batches that were sent again before, or are due after a reconnect.  The next lap begins
+  10 s after the end of the last, then 20, 40 and 60 s, while laps find anything; so no batch is
+  sent twice within 10 s.
+- *first*: batches committed 10 s ago are sent again for the first time.
 """
 
 from enum import Enum
@@ -21,8 +21,8 @@ MOST_S = 60.0
 _FIRST_NS = round(FIRST_S * NS_PER_S)
 
 
-class Which(Enum):
-    """The three passes."""
+class PassKind(Enum):
+    """The kinds of passes."""
 
     EMPTIED = "emptied"
     LAP = "lap"
@@ -30,30 +30,31 @@ class Which(Enum):
 
 
 class Pass(NamedTuple):
-    """Ids to be looked at: those after `after` up to `upto`, in order.
+    """A range of ids to be searched in order: those greater than `after`, up to `upto`.
 
-    ripe_ns: up to a batch that was committed later than this; None takes all.
+    kind: of the pass.  ripe_ns: the pass ends at a batch committed later than this; None for all.
     """
 
-    which: Which
+    kind: PassKind
     after: int
     upto: int
     ripe_ns: int | None = None
 
     def is_young(self, committed_ns: int) -> bool:
-        """Whether a batch is not due yet; one of the future is: the clock was set back."""
+        """Whether a batch is not due yet; a batch of the future is, as the clock was set back."""
         ripe_ns = self.ripe_ns
         return ripe_ns is not None and ripe_ns < committed_ns <= ripe_ns + 2 * _FIRST_NS
 
 
-class Resending:
-    """Where the passes are.
+class ResendSchedule:
+    """The positions of the passes.
 
-    floor: no batch with a smaller id waits.  emptied: what became gaps has gone again up to here.
+    floor: no batch with a smaller id waits.  emptied: batches replaced with gaps were sent again
+    up to this id.
     """
 
     def __init__(self) -> None:
-        """Before anything is sent again."""
+        """No batch was sent again yet."""
         self.floor = 1
         self.emptied = 0
         self._lap = (0, 0)
@@ -62,23 +63,23 @@ class Resending:
         self._first = 0
         self._noted = (0, 0)
         self._long_ago = 0
-        """Up to here everything was sent again once, at least 10 s ago."""
+        """Up to this id every batch was sent again once, at least 10 s ago."""
 
     def everything(self, last: int) -> None:
-        """All up to the last batch is due at once: after a break."""
+        """Make all batches up to id `last` due at once, after a reconnect."""
         self._lap = (self.floor - 1, last)
         self._wait_s = FIRST_S
         self._first = self._long_ago = last
         self._noted = (self._noted[0], last)
 
     def emptying(self, oldest: int) -> None:
-        """The first batches become gaps, from this id on; what waits before has its turn first."""
+        """Note that batches from this id on become gaps; those before it are sent first."""
         self.emptied = min(oldest - 1, self._first)
 
     def passes(self, now_ns: int, *, emptied: int, last: int) -> list[Pass]:
-        """What is to be looked at now, in this order.
+        """The passes to search now, in this order.
 
-        emptied: id of the newest batch that became gaps.  last: id of the newest batch.
+        emptied: id of the newest batch that was replaced with gaps.  last: id of the newest batch.
         """
         self._note(now_ns)
         if self._lap[0] >= self._lap[1] and now_ns >= self._lap_ns:
@@ -88,13 +89,13 @@ class Resending:
                 self._wait_s = FIRST_S  # all that was sent again is marked
         first = max(self._first, self.floor - 1)
         return [
-            one
-            for one in (
-                Pass(Which.EMPTIED, self.emptied, emptied),
-                Pass(Which.LAP, *self._lap),
-                Pass(Which.FIRST, first, last, now_ns - _FIRST_NS),
+            pass_
+            for pass_ in (
+                Pass(PassKind.EMPTIED, self.emptied, emptied),
+                Pass(PassKind.LAP, *self._lap),
+                Pass(PassKind.FIRST, first, last, now_ns - _FIRST_NS),
             )
-            if one.after < one.upto
+            if pass_.after < pass_.upto
         ]
 
     def _note(self, now_ns: int) -> None:
@@ -105,17 +106,17 @@ class Resending:
             self._long_ago = max(self._long_ago, self._noted[1])
             self._noted = (now_ns, self._first)
 
-    def looked(self, one: Pass, at: int, now_ns: int, *, ended: bool) -> None:
-        """One of the passes has come to id `at`; ended: there is nothing more in it now."""
-        if ended and one.which is not Which.FIRST:
-            at = one.upto
-        if one.which is Which.EMPTIED:
+    def advance(self, pass_: Pass, at: int, now_ns: int, *, ended: bool) -> None:
+        """Move a pass to id `at`; ended: it holds nothing more now."""
+        if ended and pass_.kind is not PassKind.FIRST:
+            at = pass_.upto
+        if pass_.kind is PassKind.EMPTIED:
             self.emptied = at
             self._first = max(self._first, self.emptied)
-        elif one.which is Which.FIRST:
+        elif pass_.kind is PassKind.FIRST:
             self._first = at
         else:
-            self._lap = (at, one.upto)
-            if at >= one.upto:
+            self._lap = (at, pass_.upto)
+            if at >= pass_.upto:
                 self._lap_ns = now_ns + round(self._wait_s * NS_PER_S)
                 self._wait_s = min(self._wait_s * 2, MOST_S)

@@ -1,12 +1,12 @@
-"""The spool: every batch is on disk before it is sent, until the recorder has marked it.
+"""The spool: stores every batch on disk before it is sent, until the recorder has marked it.
 
-One SQLite file, one connection in one thread that both writes and checkpoints (SQLite before 3.51.3
-can corrupt a WAL otherwise).  An epoch is one life of the file; sequence numbers of a stream count
-on over restarts.
+One SQLite file, with one connection in one thread that both writes and checkpoints (SQLite before
+3.51.3 can corrupt a WAL otherwise).  An epoch is one life of the file; sequence numbers of a stream
+continue over restarts.
 
-A batch is one row, written once.  What is marked is known by stream, as ranges (`marks`), and
-goes to the file with a later commit: a mark that a crash takes is told again, at worst a batch
-is sent twice.  What goes again is found by passes over the rows (`resending`).
+A batch is one row, written once.  Marks are ranges of sequence numbers by stream (`marks`), and are
+written with a later commit: the recorder repeats a mark that a crash takes, at worst a batch is
+sent twice.  Batches to be sent again are found by passes over the rows (`resend_schedule`).
 """
 
 import asyncio
@@ -27,33 +27,34 @@ from broker.clock import NS_PER_S
 from broker.errors import Corrupt, Unavailable
 from broker.messages import Held
 from gateway.spool import file, marks
-from gateway.spool.resend_schedule import Pass, Resending
-from gateway.spool.rows import Coming, Kept, Rows
+from gateway.spool.resend_schedule import Pass, ResendSchedule
+from gateway.spool.rows import NumberedBatches, Rows, RowsSnapshot, SpooledBatch
+from gateway.spool.transaction import Transaction
 
-LOOKED_AT_ONCE = 1_000
-"""Rows that one turn of the thread looks at: commits need not wait for longer."""
-FORGOTTEN_AT_ONCE = 200
-"""Rows that one commit looks at to let them go, or twice as many as it brings."""
+ROWS_A_TURN = 1_000
+"""Rows that one call in the spool's thread examines: commits need not wait for longer."""
+AGED_AT_ONCE = 200
+"""Rows that one commit examines for deletion, or twice as many as it brings."""
 DROPPED_AT_ONCE = 20
 PAGE = 4_096
-"""What a batch costs in the file beside its body, at most."""
+"""Bytes that a batch takes in the file beside its body, at most."""
 MARKS_WRITTEN_NS = NS_PER_S
-"""Marks ride in the next commit after this; with none, they are written after twice as long."""
+"""Marks are written with the next commit after this time; without one, after twice as long."""
 LOOK_AT_DISK_NS = NS_PER_S
 AMPLE = 16 * 1024**2
-"""With less room on the disk than this, every commit looks how much there is."""
+"""With less room on the disk than this, every commit reads the free space."""
 
 _T = TypeVar("_T")
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolSettings:
-    """How much is kept, and how long.
+    """Limits of a spool.
 
-    most_bytes: of bodies.  keep_marked_s: after their mark.  least_free_bytes: of the disk; with
-    less the file does not grow, and 0 does not look.
+    most_bytes: of bodies.  keep_marked_s: time that a batch stays after its mark.
+    least_free_bytes: with less free on the disk the file does not grow; 0 does not look.
     """
 
     most_bytes: int = 2 * 1024**3
@@ -61,12 +62,13 @@ class SpoolSettings:
     least_free_bytes: int = 64 * 1024**2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Depth:
-    """How full the spool is: batches that wait for their mark, and all bytes.
+    """The fill level of a spool.
 
-    oldest_ns: when the oldest that waits was committed.  dropped: batches that became gaps since
-    the start.  disk_free: bytes left where the file lies.
+    unmarked: batches that wait for their mark.  bytes: of all bodies.  oldest_ns: when the oldest
+    unmarked batch was committed.  dropped: batches replaced with gaps since the process started.
+    disk_free: free bytes on the file's disk.
     """
 
     unmarked: int
@@ -76,10 +78,10 @@ class Depth:
     disk_free: int
 
 
-class _Forgetting(NamedTuple):
-    """What was marked long enough ago, and up to which id it was looked for."""
+class _AgedScan(NamedTuple):
+    """The scan for batches that were marked long enough ago; after: id where it continues."""
 
-    aged: marks.Age
+    aged: marks.MarkSnapshot
     after: int = 0
 
 
@@ -89,50 +91,49 @@ class Spool:
     def __init__(
         self, sql: sqlite3.Connection, settings: SpoolSettings, thread: ThreadPoolExecutor
     ) -> None:
-        """Made by `open`."""
+        """Called by `open`."""
         self._sql = sql
         self._settings = settings
         self._thread = thread
         self._path = Path(sql.execute("PRAGMA database_list").fetchone()[2])
         self._rows = Rows(sql)
         self.epoch = self._rows.epoch
-        self._told: dict[str, Held] = {}
-        self._telling = Lock()
-        self._written_ns = 0
-        self._resending = Resending()
-        self._ages = marks.Ages(settings.keep_marked_s)
-        self._forgetting: _Forgetting | None = None
-        self._roomed = 0
+        self._received: dict[str, Held] = {}
+        self._received_lock = Lock()
+        self._marks_written_ns = 0
+        self._resending = ResendSchedule()
+        self._ages = marks.MarkAges(settings.keep_marked_s)
+        self._aged_scan: _AgedScan | None = None
+        self._marked_scan = 0
+        """The id after which the search for marked batches to delete continues."""
         self._room = 0
-        self._looked_ns = 0
+        self._disk_read_ns = 0
 
     # --- in ---------------------------------------------------------------------------------------
 
-    async def commit(self, batches: Sequence[tuple[str, Batch]], now_ns: int) -> list[Kept]:
-        """Number and keep batches of streams, durably, in this order; all of them or none."""
+    async def commit(self, batches: Sequence[tuple[str, Batch]], now_ns: int) -> list[SpooledBatch]:
+        """Number batches of streams and store them durably, in this order; all of them or none."""
         return await self._run(lambda: self._commit(batches, now_ns))
 
-    def _commit(self, batches: Sequence[tuple[str, Batch]], now_ns: int) -> list[Kept]:
+    def _commit(self, batches: Sequence[tuple[str, Batch]], now_ns: int) -> list[SpooledBatch]:
         self._take_marks()
-        rows, before = self._rows, self._rows.standing()
+        rows = self._rows
         try:
-            coming = rows.numbered(batches)
-            size = sum(len(one.body) + PAGE for one in coming.kept)
-            most_bytes = self._most_bytes(size, now_ns)
-            with self._sql:
-                written = self._write_marks(now_ns, MARKS_WRITTEN_NS)
-                self._forget(now_ns, max(FORGOTTEN_AT_ONCE, 2 * len(batches)))
-                self._make_room(most_bytes - size)  # before: what it frees is used again
+            with Transaction(self._sql, rows) as transaction:
+                numbered = rows.number(batches)
+                size = sum(len(batch.body) + PAGE for batch in numbered.spooled)
+                most_bytes = self._most_bytes(size, now_ns)
+                self._write_marks(now_ns, MARKS_WRITTEN_NS)
+                self._delete_aged(now_ns, max(AGED_AT_ONCE, 2 * len(batches)))
+                self._make_room(most_bytes - size)  # before the insert, which uses the freed pages
                 if fits := rows.counts.bytes + size <= most_bytes:
-                    rows.insert(coming, now_ns)
+                    rows.insert(numbered, now_ns)
                 else:
-                    fits = self._fit_in(coming, most_bytes, now_ns)
+                    fits = self._fit_in(transaction, numbered, most_bytes, now_ns)
                 rows.write_counts()
         except BaseException:
-            rows.stand(before)
-            self._looked_ns = self._written_ns = 0
+            self._disk_read_ns = self._marks_written_ns = 0
             raise
-        rows.changed -= written
         if not fits:
             raise Unavailable(
                 f"the spool is full: {rows.counts.unmarked} batches wait for their marks, and to"
@@ -140,166 +141,178 @@ class Spool:
                 hint="does the recorder answer? give the spool more bytes, or a larger disk",
             )
         self._room -= size
-        return coming.kept
+        return numbered.spooled
 
-    def _fit_in(self, coming: Coming, most_bytes: int, now_ns: int) -> bool:
-        """Insert, and drop what is over; or neither, where even then too much would stand there.
+    def _fit_in(
+        self,
+        transaction: Transaction[RowsSnapshot],
+        numbered: NumberedBatches,
+        most_bytes: int,
+        now_ns: int,
+    ) -> bool:
+        """Insert batches and drop older ones in their place; False if even then they do not fit.
 
-        What does not fit is told by who brings it, in one gap for all that follows.
+        The caller states one gap for everything that does not fit.
         """
-        before = self._rows.standing()
-        self._sql.execute("SAVEPOINT coming")
-        self._rows.insert(coming, now_ns)
+        savepoint = transaction.savepoint()
+        self._rows.insert(numbered, now_ns)
         self._make_room(most_bytes)
-        if self._rows.counts.bytes <= most_bytes or not coming.kept:
+        if self._rows.counts.bytes <= most_bytes or not numbered.spooled:
             return True
-        self._sql.execute("ROLLBACK TO coming")
-        self._rows.stand(before)
+        transaction.roll_back_to(savepoint)
         return False
 
     def _most_bytes(self, size: int, now_ns: int) -> int:
-        """What the bodies may take: as set, or less where the disk has no more for the file.
+        """Most bytes of bodies: the setting, or less where the disk has no room for the file.
 
-        size: what comes.  Where the disk has ample room, it is looked at once a second.
+        size: of the batches to be inserted.  The free space is read once a second, or at each
+        commit if it is short.
         """
         least = self._settings.least_free_bytes
         if not least:
             return self._settings.most_bytes
-        fresh = 0 <= now_ns - self._looked_ns < LOOK_AT_DISK_NS
-        if not fresh or self._room < AMPLE + size:
+        is_recent = 0 <= now_ns - self._disk_read_ns < LOOK_AT_DISK_NS
+        if not is_recent or self._room < AMPLE + size:
             self._room = file.room(self._sql, self._path, least)
-            self._looked_ns = now_ns
+            self._disk_read_ns = now_ns
         return min(self._settings.most_bytes, self._rows.counts.bytes + self._room)
 
     # --- marks ------------------------------------------------------------------------------------
 
     def mark(self, held: Mapping[str, Held]) -> None:
-        """The recorder holds these sequence numbers of this epoch's streams; never waits."""
-        with self._telling:
-            self._told.update(held)
+        """Note that the recorder holds these sequence numbers of streams; never waits."""
+        with self._received_lock:
+            self._received.update(held)
 
     def _take_marks(self) -> None:
-        """What was told since the last turn of the thread counts from here on."""
-        with self._telling:
-            told, self._told = self._told, {}
-        if again := self._rows.hold(told):
-            self._take_back(again)
+        """Apply the marks that were received since the last call in the spool's thread."""
+        with self._received_lock:
+            received, self._received = self._received, {}
+        if unmarked := self._rows.mark(received):
+            self._take_back(unmarked)
 
-    def _take_back(self, again: int) -> None:
-        """The recorder lost what it had: it was restored from a backup, say."""
-        log.warning("marks were taken back, what is kept is sent again", batches=again)
+    def _take_back(self, unmarked: int) -> None:
+        """Send everything again: the recorder lost batches, for instance by a restored backup."""
+        log.warning("marks were taken back, stored batches are sent again", batches=unmarked)
         self._ages.forget()
-        self._forgetting = None
+        self._aged_scan = None
         self._resending.floor = 1
         self._resending.everything(self._rows.counts.last)
 
-    def _write_marks(self, now_ns: int, after_ns: int) -> set[int]:
-        """Bring changed marks to the file if the last time is so long ago; which were written."""
-        if not self._rows.changed or 0 <= now_ns - self._written_ns < after_ns:
-            return set()
-        self._written_ns = now_ns
-        return self._rows.write_held()
+    def _write_marks(self, now_ns: int, after_ns: int) -> None:
+        """Write changed marks to the file if the last time is `after_ns` ago."""
+        if self._are_marks_due(now_ns, after_ns):
+            self._marks_written_ns = now_ns
+            self._rows.write_marks()
+
+    def _are_marks_due(self, now_ns: int, after_ns: int) -> bool:
+        is_recent = 0 <= now_ns - self._marks_written_ns < after_ns
+        return self._rows.has_unwritten_marks and not is_recent
 
     def _write_marks_alone(self, now_ns: int, after_ns: int) -> None:
-        """The same where no commit comes; all else goes on if the disk does not take them."""
+        """Write changed marks while nothing is committed; a full disk is logged and ignored."""
+        if not self._are_marks_due(now_ns, after_ns):
+            return
         try:
-            with self._sql:
-                self._rows.changed -= self._write_marks(now_ns, after_ns)
+            with Transaction(self._sql, self._rows):
+                self._write_marks(now_ns, after_ns)
         except sqlite3.OperationalError as exc:
             log.warning("marks were not written", reason=str(exc))
 
     # --- room -------------------------------------------------------------------------------------
 
-    def _forget(self, now_ns: int, limit: int) -> None:
-        """Let go of some of what was marked long ago; rides in the transaction of an insert."""
+    def _delete_aged(self, now_ns: int, limit: int) -> None:
+        """Delete some batches that were marked long ago, in the transaction of an insert."""
         self._ages.note(now_ns, self._rows.counts.last, self._rows.held)
-        if self._forgetting is None:
+        if self._aged_scan is None:
             if (aged := self._ages.aged(now_ns)) is None:
                 return
-            self._forgetting = _Forgetting(aged)
-        aged, after = self._forgetting
+            self._aged_scan = _AgedScan(aged)
+        aged, after = self._aged_scan
         rows = self._rows.after(after, limit)
         self._rows.delete(
             [row for row in rows if row.seq in aged.held.get(row.stream, marks.NOTHING)]
         )
         more = len(rows) == limit and rows[-1].id < aged.last
-        self._forgetting = _Forgetting(aged, rows[-1].id) if more else None
+        self._aged_scan = _AgedScan(aged, rows[-1].id) if more else None
 
     def _make_room(self, most_bytes: int) -> None:
-        """Let go of what is marked, then make the oldest batches gaps under their own numbers."""
-        for _ in ("from where the last one stopped", "from the oldest"):
-            while self._short(most_bytes) and self._let_go(most_bytes):
+        """Delete marked batches, then replace the oldest unmarked ones with gaps, as needed."""
+        for _ in ("from where the last search stopped", "from the oldest"):
+            while self._can_delete_marked(most_bytes) and self._delete_marked(most_bytes):
                 pass
-        while (spare := self._rows.counts.bytes - most_bytes) > 0:
+        while (excess := self._rows.counts.bytes - most_bytes) > 0:
             oldest = self._rows.droppable(DROPPED_AT_ONCE)
             if not oldest:
                 break
-            if not self._rows.counts.emptied:  # what became gaps in an earlier life is no news
+            if not self._rows.counts.emptied:  # gaps from before the restart were sent already
                 self._resending.emptying(oldest[0].id)
             before = accumulate((row.size for row in oldest), initial=0)
-            self._rows.drop([row for row, won in zip(oldest, before, strict=False) if won < spare])
+            self._rows.drop(
+                [row for row, freed in zip(oldest, before, strict=False) if freed < excess]
+            )
 
-    def _short(self, most_bytes: int) -> bool:
-        """Whether room is to be made and there is something marked to let go."""
+    def _can_delete_marked(self, most_bytes: int) -> bool:
+        """Whether room is needed and there are marked batches."""
         counts = self._rows.counts
-        return counts.bytes > most_bytes and counts.kept > counts.unmarked
+        return counts.bytes > most_bytes and counts.stored > counts.unmarked
 
-    def _let_go(self, most_bytes: int) -> bool:
-        """Some of what is marked; False behind the newest batch: it begins anew then."""
-        rows = self._rows.after(self._roomed, LOOKED_AT_ONCE)
-        spare, gone = self._rows.counts.bytes - most_bytes, []
+    def _delete_marked(self, most_bytes: int) -> bool:
+        """Delete some marked batches; False at the newest: the next search begins at the oldest."""
+        rows = self._rows.after(self._marked_scan, ROWS_A_TURN)
+        excess, marked = self._rows.counts.bytes - most_bytes, []
         for row in rows:
-            if spare <= 0:
+            if excess <= 0:
                 break
-            self._roomed = row.id
+            self._marked_scan = row.id
             if not self._rows.waits(row.stream, row.seq):
-                gone.append(row)
-                spare -= row.size
-        self._rows.delete(gone)
-        if spare > 0 and len(rows) < LOOKED_AT_ONCE:
-            self._roomed = 0
+                marked.append(row)
+                excess -= row.size
+        self._rows.delete(marked)
+        if excess > 0 and len(rows) < ROWS_A_TURN:
+            self._marked_scan = 0
             return False
         return True
 
     # --- out --------------------------------------------------------------------------------------
 
-    async def due(self, now_ns: int, limit: int) -> list[Kept]:
-        """What is to be sent again now, oldest first; none of it is again within 10 s."""
-        while (found := await self._run(lambda: self._due(now_ns, limit))) is None:
+    async def due(self, now_ns: int, limit: int) -> list[SpooledBatch]:
+        """Batches that are due to be sent again, oldest first; each at most once in 10 s."""
+        while (due := await self._run(lambda: self._due(now_ns, limit))) is None:
             pass
-        return found
+        return due
 
-    def _due(self, now_ns: int, limit: int) -> list[Kept] | None:
-        """None: it has looked at so many that it goes on in another turn."""
+    def _due(self, now_ns: int, limit: int) -> list[SpooledBatch] | None:
+        """Batches due, or None if the search continues in another call."""
         self._take_marks()
         self._write_marks_alone(now_ns, 2 * MARKS_WRITTEN_NS)
         counts = self._rows.counts
-        for one in self._resending.passes(now_ns, emptied=counts.emptied, last=counts.last):
-            found, at, ended = self._look(one, limit)
-            self._resending.looked(one, at, now_ns, ended=ended)
-            if found:
-                return self._rows.read(found)
+        for pass_ in self._resending.passes(now_ns, emptied=counts.emptied, last=counts.last):
+            ids, at, ended = self._scan(pass_, limit)
+            self._resending.advance(pass_, at, now_ns, ended=ended)
+            if ids:
+                return self._rows.read(ids)
             if not ended:
                 return None
         return []
 
-    def _look(self, one: Pass, limit: int) -> tuple[list[int], int, bool]:
-        """Ids in a pass that wait, how far it came, and whether this was its end."""
-        found: list[int] = []
-        looked, at = 0, one.after
-        with closing(self._rows.between(one.after, one.upto, LOOKED_AT_ONCE)) as rows:
-            for row, id_, seq, committed_ns in rows:
-                if one.is_young(committed_ns):
-                    return found, at, True
-                looked, at = looked + 1, row
-                if self._rows.waits(id_, seq):
-                    found.append(row)
-                    if len(found) == limit:
+    def _scan(self, pass_: Pass, limit: int) -> tuple[list[int], int, bool]:
+        """Ids of unmarked batches in a pass, the id it came to, and whether the pass ended."""
+        ids: list[int] = []
+        scanned, at = 0, pass_.after
+        with closing(self._rows.between(pass_.after, pass_.upto, ROWS_A_TURN)) as rows:
+            for row_id, stream, seq, committed_ns in rows:
+                if pass_.is_young(committed_ns):
+                    return ids, at, True
+                scanned, at = scanned + 1, row_id
+                if self._rows.waits(stream, seq):
+                    ids.append(row_id)
+                    if len(ids) == limit:
                         break
-        return found, at, len(found) < limit and looked < LOOKED_AT_ONCE
+        return ids, at, len(ids) < limit and scanned < ROWS_A_TURN
 
     async def all_due(self) -> None:
-        """After a break: everything that is not marked is to be sent again now."""
+        """Make every unmarked batch due now, after a reconnect."""
         await self._run(lambda: self._resending.everything(self._rows.counts.last))
 
     async def last_ns(self, stream: str) -> int | None:
@@ -307,13 +320,13 @@ class Spool:
         return await self._run(lambda: self._rows.last_ns(stream))
 
     async def depth(self) -> Depth:
-        """How much waits."""
-        while (found := await self._run(self._depth)) is None:
+        """The fill level."""
+        while (depth := await self._run(self._depth)) is None:
             pass
-        return found
+        return depth
 
     def _depth(self) -> Depth | None:
-        """None: the oldest that waits is further on."""
+        """The fill level, or None if the search for the oldest batch continues in another call."""
         self._take_marks()
         counts, oldest_ns = self._rows.counts, None
         if counts.unmarked:
@@ -322,39 +335,44 @@ class Spool:
                 return None
         else:
             self._resending.floor = counts.last + 1
-        free = file.disk_free(self._path)
-        return Depth(counts.unmarked, counts.bytes, oldest_ns, counts.dropped, free)
+        return Depth(
+            unmarked=counts.unmarked,
+            bytes=counts.bytes,
+            oldest_ns=oldest_ns,
+            dropped=counts.dropped,
+            disk_free=file.disk_free(self._path),
+        )
 
     def _oldest_ns(self) -> int | None:
-        """When the oldest that waits was committed, if it is among the next to be looked at."""
+        """When the oldest unmarked batch was committed; None if it is not among the next rows."""
         last = self._rows.counts.last
-        found = self._rows.between(self._resending.floor - 1, last, LOOKED_AT_ONCE)
-        with closing(found) as rows:
-            for row, id_, seq, committed_ns in rows:
-                self._resending.floor = row
-                if self._rows.waits(id_, seq):
+        next_rows = self._rows.between(self._resending.floor - 1, last, ROWS_A_TURN)
+        with closing(next_rows) as rows:
+            for row_id, stream, seq, committed_ns in rows:
+                self._resending.floor = row_id
+                if self._rows.waits(stream, seq):
                     return int(committed_ns)
         self._resending.floor += 1
         return None
 
-    async def bodies(self) -> list[Kept]:
-        """All that is kept, marked or not: for who checks what became of it."""
+    async def bodies(self) -> list[SpooledBatch]:
+        """All batches in the file, marked or not; for checks of what became of them."""
         return await self._run(self._rows.bodies)
 
     def end(self) -> None:
-        """The last marks go into the file; to be called in the spool's thread."""
+        """Write the last marks; called in the spool's thread."""
         self._take_marks()
-        self._write_marks_alone(self._written_ns, 0)
+        self._write_marks_alone(self._marks_written_ns, 0)
 
     async def _run(self, call: Callable[[], _T]) -> _T:
-        """In the spool's thread; who is cancelled meanwhile waits for the end."""
-        doing = asyncio.get_running_loop().run_in_executor(self._thread, call)
+        """Call a function in the spool's thread; a cancelled caller waits until it has ended."""
+        running = asyncio.get_running_loop().run_in_executor(self._thread, call)
         try:
-            return await asyncio.shield(doing)
+            return await asyncio.shield(running)
         except asyncio.CancelledError:
-            await asyncio.wait([doing])
-            if not doing.cancelled() and (failure := doing.exception()) is not None:
-                log.error("spool failed while it was left", reason=str(failure))  # noqa: TRY400
+            await asyncio.wait([running])
+            if not running.cancelled() and (failure := running.exception()) is not None:
+                log.error("spool failed after its caller was cancelled", reason=str(failure))  # noqa: TRY400
             raise
         except sqlite3.OperationalError as exc:
             raise Unavailable(
@@ -371,20 +389,21 @@ class Spool:
 async def open(  # noqa: A001 - `spool.open` says what it does
     path: Path, *, epoch: str, settings: SpoolSettings | None = None
 ) -> AsyncIterator[Spool]:
-    """The spool in `path`, made under this epoch if it is not there.
+    """Open the spool in a file; a new file is created under this epoch.
 
-    Raises Taken if another gateway has it, Refused if its layout is an unknown version.
+    Raises Taken if another gateway uses it, Refused if its layout is unknown.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(1, thread_name_prefix="spool") as thread, file.locked(path):
         loop = asyncio.get_running_loop()
         sql = await loop.run_in_executor(thread, file.connect, path, epoch)
         try:
-            made = (sql, settings or SpoolSettings(), thread)
-            kept = await loop.run_in_executor(thread, Spool, *made)
+            spool = await loop.run_in_executor(
+                thread, Spool, sql, settings or SpoolSettings(), thread
+            )
             try:
-                yield kept
+                yield spool
             finally:
-                await loop.run_in_executor(thread, kept.end)
+                await loop.run_in_executor(thread, spool.end)
         finally:
             await loop.run_in_executor(thread, sql.close)

@@ -1,1 +1,1 @@
-"""How a simulated machine is reached: one file a protocol."""
+"""Interfaces of simulated machines, one file a protocol."""

@@ -39,7 +39,7 @@ NAMESPACE = "urn:connected-testbed:simulators"
 APPLICATION = "urn:connected-testbed:simulator"
 LOOPBACK = "127.0.0.1"
 VALID_DAYS = 5 * 365
-LOOK_EVERY_S = 0.05
+POLL_S = 0.05
 MOST_PICOSECONDS = 10_000
 """OPC UA Part 4, 7.11.4: in tens of picoseconds, below a whole 100 ns."""
 
@@ -56,7 +56,7 @@ _UNITS: dict[str, tuple[str, int]] = {
 
 
 class OpcUaFace:
-    """A running server."""
+    """A running OPC UA server with the machine's signals as variables."""
 
     def __init__(self, server: Server, url: str, nodes: Sequence[Node], sha256: str = "") -> None:
         """Made by `serve`.  sha256: its certificate's SHA-256; empty if it is not secured."""
@@ -68,11 +68,10 @@ class OpcUaFace:
         self._at_same_time = 0
 
     async def offer(self, rows: list[SourceRow]) -> None:
-        """Write each row, all its values with its time stamp: a repeated value is a new sample
-        nevertheless.
+        """Write each row, all values with its time stamp, so that a repeated value is a new sample.
 
-        Rows of equal time are told apart by picoseconds, or a server would not say that the second
-        one came.
+        Rows of equal time get different picoseconds: a server does not report a write with an equal
+        time stamp and value.
         """
         for row in rows:
             same = row.time_ns == self._last_ns
@@ -81,20 +80,20 @@ class OpcUaFace:
             moment: Any = _EPOCH + timedelta(microseconds=row.time_ns // 1000)
             later: Any = self._at_same_time or None
             for node, value in zip(self._nodes, row.values, strict=True):
-                told = ua.DataValue(
+                data_value = ua.DataValue(
                     ua.Variant(value, ua.VariantType.Double),
                     SourceTimestamp=moment,
                     SourcePicoseconds=later,
                 )
-                await self._server.write_attribute_value(node.nodeid, told)
+                await self._server.write_attribute_value(node.nodeid, data_value)
 
     async def wait_watched(self, clock: Clock) -> None:
-        """Return once every variable is monitored, by whomever."""
+        """Return once every variable is monitored by a client."""
         while self._monitored() < len(self._nodes):
-            await clock.sleep(LOOK_EVERY_S)
+            await clock.sleep(POLL_S)
 
     def _monitored(self) -> int:
-        """How many of the variables are monitored."""
+        """Count the monitored variables."""
         space = self._server.iserver.aspace
         values = (space[node.nodeid].attributes[ua.AttributeIds.Value] for node in self._nodes)
         return sum(bool(value.datachange_callbacks) for value in values)
@@ -104,7 +103,7 @@ class OpcUaFace:
 async def serve(
     name: str, signals: Sequence[Signal], *, port: int = 0, keys: Path | None = None
 ) -> AsyncIterator[OpcUaFace]:
-    """A server on loopback with one object `name` and a variable a signal, `s=<name>.<signal>`.
+    """Run a server on loopback with an object `name` and a variable a signal, `s=<name>.<signal>`.
 
     port: 0 takes a free one.  keys: folder of a certificate and its key, made if it has none; with
     it every session is signed and encrypted.  Raises Taken if the port is in use.
@@ -152,7 +151,7 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 async def _secure(server: Server, keys: Path) -> str:
-    """Sign and encrypt alone, with the folder's certificate; its SHA-256."""
+    """Require signing and encryption with the folder's certificate; returns its SHA-256."""
     try:
         certificate, key = _certificate(keys)
         await server.set_application_uri(APPLICATION)
@@ -170,7 +169,7 @@ async def _secure(server: Server, keys: Path) -> str:
 
 
 def _certificate(keys: Path) -> tuple[bytes, bytes]:
-    """The folder's certificate and key, made if it has none."""
+    """Read the folder's certificate and key, made if it has none."""
     file, key_file = keys / "certificate.der", keys / "key.pem"
     if not file.exists():
         keys.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -181,17 +180,17 @@ def _certificate(keys: Path) -> tuple[bytes, bytes]:
             x509.IPAddress(ip_address(LOOPBACK)),
         ]
         use = [ExtendedKeyUsageOID.SERVER_AUTH]
-        made = cert_gen.generate_self_signed_app_certificate(
+        certificate = cert_gen.generate_self_signed_app_certificate(
             key, "connected-testbed simulator", {}, names, use, VALID_DAYS
         )
         key_file.touch(mode=0o600)
         key_file.write_bytes(cert_gen.dump_private_key_as_pem(key))
-        file.write_bytes(made.public_bytes(Encoding.DER))
+        file.write_bytes(certificate.public_bytes(Encoding.DER))
     return file.read_bytes(), key_file.read_bytes()
 
 
 async def _variable(machine: Node, index: Any, name: str, signal: Signal) -> Node:
-    """An AnalogItem without a value yet; OPC UA Part 8, 5.3.2.3."""
+    """Add an AnalogItem without a value; OPC UA Part 8, 5.3.2.3."""
     identifier: Any = f"{name}.{signal.name}"
     node = await machine.add_variable(
         ua.NodeId(identifier, index),
@@ -210,7 +209,7 @@ async def _variable(machine: Node, index: Any, name: str, signal: Signal) -> Nod
 
 
 async def _describe(node: Node, signal: Signal) -> None:
-    """Description, unit, range and decimals; the unit's display name is its UCUM code."""
+    """Write description, unit, range and decimals; the unit's display name is its UCUM code."""
     description = ua.DataValue(ua.Variant(ua.LocalizedText(signal.description)))
     await node.write_attribute(ua.AttributeIds.Description, description)
     meaning, number = _UNITS.get(signal.unit, ("", -1))
@@ -228,14 +227,14 @@ async def _describe(node: Node, signal: Signal) -> None:
         await node.add_property(0, "ValuePrecision", float(-int(exponent)))
 
 
-def _free_port(wanted: int) -> int:
-    """`wanted`, or any if it is 0.  Asked for before asyncua does, which would log a traceback."""
+def _free_port(port: int) -> int:
+    """Return `port`, or a free one for 0; tried here because asyncua would log a traceback."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            sock.bind((LOOPBACK, wanted))
+            sock.bind((LOOPBACK, port))
         except (OSError, OverflowError) as exc:
-            raise _in_use(wanted, exc) from exc
+            raise _in_use(port, exc) from exc
         return int(sock.getsockname()[1])
 
 

@@ -88,7 +88,7 @@ PRESSURE_STEP = 0.327927
 """bar, one step of the rig's pressure sensor; its zero lies at PRESSURE_ZERO."""
 PRESSURE_ZERO = 0.054711
 PRESSURE_DOWN, PRESSURE_UP = 4, 8
-"""How many steps it has to each side."""
+"""Number of its steps below and above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Rig:
     best_flow: float = 32.0
     best_head: float = 0.85
     shut_opening: float = 0.78
-    """How far a shut valve still lets through: the recorded experiments close it in part."""
+    """Opening of a shut valve: the recorded experiments close it only in part."""
     lift_lost: float = 0.15
     """Share of the shut-off head that fully developed cavitation takes away."""
     idle_power: float = 130.0
@@ -120,7 +120,7 @@ class Rig:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What is so, before anything has sensed it."""
+    """Physical state of the rig, before sensor noise."""
 
     flow: float
     head: float
@@ -132,7 +132,7 @@ class _State:
 
 
 class PumpRig:
-    """A `Source`: one row every `period_s` of the rig's time, `count` in all."""
+    """A `RowSource`: one row every `period_s` of the rig's time, `count` in all."""
 
     signals: tuple[Signal, ...] = SIGNALS
 
@@ -145,8 +145,8 @@ class PumpRig:
         faults: Sequence[Fault] = (),
         rig: Rig | None = None,
     ) -> None:
-        """seed: of all noise, 0 or more.  faults: in seconds of the rig's time; a row is an anomaly
-        while one is there.  Raises Invalid.
+        """seed: of all noise, 0 or more.  faults: in seconds of the rig's time; a row within a
+        fault is an anomaly.  Raises Invalid.
         """
         if seed < 0:
             raise Invalid(f"seed {seed}", hint="0 or more")
@@ -161,7 +161,7 @@ class PumpRig:
         self._rig = rig or Rig()
 
     def rows(self) -> Iterator[SourceRow]:
-        """From the warm rig on; equal arguments give equal rows."""
+        """Yield the rows, from a warm rig on; equal arguments give equal rows."""
         noise = np.random.default_rng(self._seed)
         state = _settled(self._rig)
         for at in range(self._count):
@@ -178,7 +178,7 @@ class PumpRig:
 
 
 def _settled(rig: Rig) -> _State:
-    """The healthy rig, warm."""
+    """Return the state of the healthy rig when it is warm."""
     flow, head = _working_point(rig, 0, 0)
     power = rig.idle_power + _hydraulic_power(flow, head) / rig.hydraulic_efficiency
     return _State(
@@ -195,7 +195,7 @@ def _settled(rig: Rig) -> _State:
 def _stepped(
     rig: Rig, before: _State, duration_s: float, levels: Mapping[FaultKind, float]
 ) -> _State:
-    """The rig `duration_s` later, with so much of each fault in it."""
+    """Return the state `duration_s` later under these levels of the faults."""
     cavitation, wear = levels[FaultKind.CAVITATION], levels[FaultKind.BEARING]
     flow, head = _working_point(rig, levels[FaultKind.VALVE], cavitation)
     power = (
@@ -218,12 +218,12 @@ def _stepped(
 
 
 def _approach(start: float, end: float, time_constants: float) -> float:
-    """A first-order balance after so many time constants: exact, whatever the step."""
+    """Solve a first-order balance after a number of time constants: exact for any step."""
     return end + (start - end) * math.exp(-time_constants)
 
 
 def _working_point(rig: Rig, valve: float, cavitation: float) -> tuple[float, float]:
-    """Flow in L/min and head in m where pump and piping meet."""
+    """Return flow in L/min and head in m of the working point of pump and piping."""
     curve = (rig.shut_off_head - rig.best_head) / rig.best_flow**2
     opening = 1 - (1 - rig.shut_opening) * valve
     piping = rig.best_head / rig.best_flow**2 / opening**2
@@ -237,31 +237,31 @@ def _hydraulic_power(flow: float, head: float) -> float:
 
 
 def _sensed(noise: np.random.Generator, rig: Rig, state: _State) -> tuple[float, ...]:
-    """What the eight sensors show of it."""
-    one = noise.standard_normal
+    """Return the eight sensor values of a state, with noise and quantisation."""
+    gauss = noise.standard_normal
     rough = (
         1 + 8 * (1 - state.flow / rig.best_flow) ** 2 + 0.6 * state.cavitation + 0.9 * state.wear
     )
-    voltage = rig.voltage + 10.3 * one()
-    current = state.power / (math.sqrt(3) * rig.voltage * rig.power_factor) + 0.27 * one()
-    pressure = DENSITY * GRAVITY * state.head / 1e5 + 0.24 * (1 + state.cavitation) * one()
+    voltage = rig.voltage + 10.3 * gauss()
+    current = state.power / (math.sqrt(3) * rig.voltage * rig.power_factor) + 0.27 * gauss()
+    pressure = DENSITY * GRAVITY * state.head / 1e5 + 0.24 * (1 + state.cavitation) * gauss()
     steps = round((pressure - PRESSURE_ZERO) / PRESSURE_STEP)
-    flow = state.flow + 0.4 * (1 + 4 * state.cavitation) * one()
-    shown = (
-        round(0.0271 * rough * (1 + 0.012 * one()), 6),
-        round(0.0402 * rough * (1 + 0.016 * one()), 6),
+    flow = state.flow + 0.4 * (1 + 4 * state.cavitation) * gauss()
+    values = (
+        round(0.0271 * rough * (1 + 0.012 * gauss()), 6),
+        round(0.0402 * rough * (1 + 0.016 * gauss()), 6),
         round(current, 5),
         round(PRESSURE_ZERO + PRESSURE_STEP * min(max(steps, -PRESSURE_DOWN), PRESSURE_UP), 6),
-        round(state.motor_c + 0.15 * one(), 4),
-        round(state.water_c + 0.01 * one(), 4),
+        round(state.motor_c + 0.15 * gauss(), 4),
+        round(state.water_c + 0.01 * gauss(), 4),
         round(voltage, 3),
-        round(round(flow) + 0.004 * one(), 3),
+        round(round(flow) + 0.004 * gauss(), 3),
     )
-    return tuple(map(_saturated, SIGNALS, shown))
+    return tuple(map(_saturated, SIGNALS, values))
 
 
 def _saturated(signal: Signal, value: float) -> float:
-    """A sensor shows nothing beyond the ends of its range."""
+    """Limit a value to the range of its sensor."""
     low = value if signal.low is None else signal.low
     high = value if signal.high is None else signal.high
     return min(max(value, low), high)

@@ -1,1 +1,1 @@
-"""Calls to the API and the bus that the commands make."""
+"""Requests of the commands to the API and the bus, and the tables that are printed of answers."""

@@ -1,4 +1,4 @@
-"""How commands ask the API: where it is and who asks, from the environment."""
+"""Requests of the commands to the API, whose URL and credential come from the environment."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,18 +13,20 @@ from broker.settings import CA, NamedFile
 
 
 class ApiSettings(BaseSettings):
-    """Where the API is, and who asks."""
+    """URL of the API, and the caller's credential."""
 
     model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
 
     api: str = Field(default="http://127.0.0.1:8600", description="URL of the testbed's API")
-    credential: SecretStr = Field(default=SecretStr(""), description="who asks: principal.secret")
+    credential: SecretStr = Field(
+        default=SecretStr(""), description="the caller's credential: principal.secret"
+    )
     ca: NamedFile = Field(default=None, description=CA)
 
 
 @asynccontextmanager
-async def door(timeout_s: float = 10.0) -> AsyncIterator[api_client.Api]:
-    """The API, for several questions; raises Invalid if no credential is set."""
+async def connect(timeout_s: float = 10.0) -> AsyncIterator[api_client.Api]:
+    """Open a connection to the API for several requests; raises Invalid without a credential."""
     settings = ApiSettings()
     credential = settings.credential.get_secret_value()
     if not credential:
@@ -35,24 +37,24 @@ async def door(timeout_s: float = 10.0) -> AsyncIterator[api_client.Api]:
         )
     async with api_client.connect(
         settings.api, credential, ca=settings.ca, timeout_s=timeout_s
-    ) as one:
-        yield one
+    ) as connection:
+        yield connection
 
 
-async def ask_openly(method: str, path: str, **content: Any) -> Any:
-    """One question that needs no credential."""
+async def request_without_credential(method: str, path: str, **content: Any) -> Any:
+    """The answer to one request that is open to everybody, such as signing in."""
     settings = ApiSettings()
-    async with api_client.connect(settings.api, "", ca=settings.ca) as one:
-        return await one.request(method, path, **content)
+    async with api_client.connect(settings.api, "", ca=settings.ca) as connection:
+        return await connection.request(method, path, **content)
 
 
-async def everything(path: str, **params: Any) -> list[Any]:
-    """All items of a listing that comes in pages."""
-    async with door() as one:
-        return await one.items(path, **params)
+async def all_items(path: str, **params: Any) -> list[Any]:
+    """The items of every page of a listing."""
+    async with connect() as connection:
+        return await connection.items(path, **params)
 
 
-async def ask(method: str, path: str, **content: Any) -> Any:
-    """One question."""
-    async with door() as one:
-        return await one.request(method, path, **content)
+async def request(method: str, path: str, **content: Any) -> Any:
+    """The answer to one request; content: `json` or `params`."""
+    async with connect() as connection:
+        return await connection.request(method, path, **content)

@@ -1,6 +1,4 @@
-"""`testbed credential`: made, listed and revoked through the API, with a credential of one's own
-from the environment.
-"""
+"""Create, list and revoke credentials of machines through the API."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +11,12 @@ from broker.namespace import LIVE, StreamAddress, checked_id, checked_space
 from testbed.client import api
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A machine's credential to be made; streams as `[space:]organisation/equipment/stream`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewCredential:
+    """A machine's credential to be created.
+
+    reads, writes: streams as `[space:]organisation/equipment/stream`.
+    """
 
     principal: str
     reads: Sequence[str]
@@ -23,49 +24,49 @@ class Wanted:
     expires_in_s: float | None
 
 
-async def create(wanted: Wanted) -> Any:
-    """Make it; the answer holds the credential, this once."""
+async def create(wanted: NewCredential) -> Any:
+    """Create a credential; the answer holds its secret, which is not shown again."""
     checked_id(wanted.principal, "principal")
     body: dict[str, Any] = {
         "principal": wanted.principal,
-        "reads": [entry(one) for one in wanted.reads],
-        "writes": [entry(one) for one in wanted.writes],
+        "reads": [stream_body(stream) for stream in wanted.reads],
+        "writes": [stream_body(stream) for stream in wanted.writes],
     }
     if wanted.expires_in_s is not None:
         body["expires_in_s"] = wanted.expires_in_s
-    return await api.ask("POST", "/credentials", json=body)
+    return await api.request("POST", "/credentials", json=body)
 
 
-async def listed() -> Any:
-    """All that there are."""
-    return (await api.ask("GET", "/credentials"))["items"]
+async def fetch_all() -> Any:
+    """The credentials of the caller's organisation, without their secrets."""
+    return (await api.request("GET", "/credentials"))["items"]
 
 
 async def revoke(principal: str) -> None:
-    """End one."""
-    await api.ask("DELETE", f"/credentials/{checked_id(principal, 'principal')}")
+    """Revoke the credential of a machine."""
+    await api.request("DELETE", f"/credentials/{checked_id(principal, 'principal')}")
 
 
-def show(made: Any, out: Console) -> None:
-    """The credential and what it holds."""
-    out.print(made["credential"], style="bold")
+def print_secret(created: Any, out: Console) -> None:
+    """Print a new credential or token, and how to use it."""
+    out.print(created["credential"], style="bold")
     out.print("keep it: it is not shown again. Use it as TESTBED_CREDENTIAL.", style="dim")
 
 
-def table(found: Any, out: Console) -> None:
-    """A row a credential."""
-    rows = Table("principal", "reads", "writes", "expires")
-    for one in found:
+def print_table(credentials: Any, out: Console) -> None:
+    """Print a row for each credential."""
+    table = Table("principal", "reads", "writes", "expires")
+    for credential in credentials:
         reads, writes = (
-            "\n".join(f"{it['space']}:{it['stream']}" for it in one[what])
-            for what in ("reads", "writes")
+            "\n".join(f"{stream['space']}:{stream['stream']}" for stream in credential[key])
+            for key in ("reads", "writes")
         )
-        rows.add_row(one["principal"], reads, writes, one["expires"] or "never")
-    out.print(rows)
+        table.add_row(credential["principal"], reads, writes, credential["expires"] or "never")
+    out.print(table)
 
 
-def entry(text: str) -> dict[str, str]:
-    """`[space:]organisation/equipment/stream`, as the API takes it."""
+def stream_body(text: str) -> dict[str, str]:
+    """The API's JSON for a stream that is written `[space:]organisation/equipment/stream`."""
     space, colon, stream = text.rpartition(":")
     return {
         "space": checked_space(space if colon else LIVE),

@@ -1,4 +1,4 @@
-"""`testbed gateway code`, `enrol`, `show` and `lock-out`: how a gateway gets in, and out."""
+"""Enrol a gateway with a one-time code and a key of its own, list gateways, and lock one out."""
 
 import base64
 from typing import Any
@@ -14,13 +14,16 @@ from testbed.client import api
 from testbed.client.api import ApiSettings
 
 
-async def code(equipment: str) -> Any:
-    """Have a code made."""
-    return await api.ask("POST", f"{_gateway(equipment)}/codes")
+async def create_code(equipment: str) -> Any:
+    """Create a one-time enrolment code for the gateway of an equipment."""
+    return await api.request("POST", f"{_path(equipment)}/codes")
 
 
 async def enrol(code: str, url: str | None, settings: GatewaySettings) -> Any:
-    """Show the code and the key; keep the credential.  What is shown holds no secret."""
+    """Claim a code with this machine's key, and store the credential that the API answers with.
+
+    url: of the API, TESTBED_API if None.  The result holds no secret.
+    """
     folder = settings.gateway_identity
     claim = identity.claim(folder, code)
     body = {
@@ -28,50 +31,50 @@ async def enrol(code: str, url: str | None, settings: GatewaySettings) -> Any:
         "public_key": base64.b64encode(claim.public_key).decode(),
         "signature": base64.b64encode(claim.signature).decode(),
     }
-    told = ApiSettings()
-    async with api_client.connect(url or told.api, "", ca=told.ca) as door:
-        made = await door.request("POST", "/enrolments", json=body)
-    file = identity.keep(folder, made.pop("credential"))
-    return made | {"file": str(file), "fingerprint": claim.fingerprint}
+    own = ApiSettings()
+    async with api_client.connect(url or own.api, "", ca=own.ca) as connection:
+        enrolled = await connection.request("POST", "/enrolments", json=body)
+    file = identity.store_credential(folder, enrolled.pop("credential"))
+    return enrolled | {"file": str(file), "fingerprint": claim.fingerprint}
 
 
-async def gateways(equipment: str) -> Any:
-    """Who is the gateway of an equipment."""
-    return (await api.ask("GET", _gateway(equipment)))["items"]
+async def fetch_gateways(equipment: str) -> Any:
+    """The gateways of an equipment, with the fingerprints of their keys."""
+    return (await api.request("GET", _path(equipment)))["items"]
 
 
 async def lock_out(equipment: str) -> None:
-    """End it."""
-    await api.ask("DELETE", _gateway(equipment))
+    """End the credential, the connection and the open codes of an equipment's gateway."""
+    await api.request("DELETE", _path(equipment))
 
 
-def show_code(made: Any, equipment: str, out: Console) -> None:
-    """The code, and what to do with it."""
-    out.print(made["code"], style="bold")
-    out.print(f"counts once, until {made['expires']}. On the gateway's machine:", style="dim")
-    out.print(f"  testbed gateway enrol {made['code']}")
+def print_code(created: Any, equipment: str, out: Console) -> None:
+    """Print a new code, and the two commands that follow."""
+    out.print(created["code"], style="bold")
+    out.print(f"counts once, until {created['expires']}. On the gateway's machine:", style="dim")
+    out.print(f"  testbed gateway enrol {created['code']}")
     out.print(f"then compare the fingerprint: testbed gateway show {equipment}")
 
 
-def show_enrolled(made: Any, out: Console) -> None:
-    """Who this gateway is now."""
-    out.print(f"enrolled as {made['principal']}, the gateway of {made['equipment']}")
-    out.print(f"fingerprint {made['fingerprint']}")
-    out.print(f"credential  {made['file']}")
+def print_enrolled(enrolled: Any, out: Console) -> None:
+    """Print the gateway's principal, the fingerprint of its key and the credential's file."""
+    out.print(f"enrolled as {enrolled['principal']}, the gateway of {enrolled['equipment']}")
+    out.print(f"fingerprint {enrolled['fingerprint']}")
+    out.print(f"credential  {enrolled['file']}")
 
 
-def show_gateways(found: Any, out: Console) -> None:
-    """A row each."""
-    rows = Table("gateway", "since", "fingerprint", "code made by")
-    for one in found:
-        rows.add_row(
-            one["principal"],
-            one["since"],
-            one["fingerprint"] or "not enrolled",
-            one["code_made_by"] or "",
+def print_gateways(gateways: Any, out: Console) -> None:
+    """Print a row for each gateway."""
+    table = Table("gateway", "since", "fingerprint", "code made by")
+    for gateway in gateways:
+        table.add_row(
+            gateway["principal"],
+            gateway["since"],
+            gateway["fingerprint"] or "not enrolled",
+            gateway["code_made_by"] or "",
         )
-    out.print(rows)
+    out.print(table)
 
 
-def _gateway(equipment: str) -> str:
+def _path(equipment: str) -> str:
     return f"/equipment/{EquipmentAddress.parse(equipment)}/gateway"

@@ -1,7 +1,7 @@
-"""`testbed history`: what is stored of a stream, on the screen or in a file, its gaps beside it.
+"""Export the stored history of a stream to standard output or to a file, with its gaps.
 
-JSON holds samples, quality and gaps.  A table (CSV, Parquet) holds usable values, a row a time
-stamp; its gaps stand in a second file, `NAME.gaps.csv`, even where there are none.
+JSON holds samples, quality and gaps.  A table (CSV, Parquet) holds usable values, a row for each
+time stamp; its gaps are in a second file, `NAME.gaps.csv`, even where there are none.
 """
 
 import csv
@@ -22,7 +22,7 @@ from testbed_sdk import history
 from testbed_sdk.history import HistoryQuery
 
 ENDINGS = (".csv", ".json", ".parquet")
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 def span(
@@ -34,51 +34,51 @@ def span(
     signals: Iterable[str],
     points: int | None,
 ) -> HistoryQuery:
-    """What is asked for; up to now and an hour long where nothing else is said.  Raises Invalid."""
+    """The span that options name: up to now and one hour long by default; raises Invalid."""
     to_ns = clock.now_ns() if end is None else ns_of(end)
     from_ns = to_ns - 3_600 * NS_PER_S if begin is None else ns_of(begin)
     return HistoryQuery(checked_space(space), from_ns, to_ns, tuple(signals), points)
 
 
-async def printed(stream: str, asked: HistoryQuery, *, as_json: bool) -> None:
-    """A history on standard output, as CSV or JSON; raises Unavailable if the answer breaks off."""
-    async with api.door(PATIENCE_S) as door:
-        kind = "json" if as_json else "csv"
-        await _copied(door, StreamAddress.parse(stream), asked, kind, sys.stdout.buffer)
+async def print_history(stream: str, wanted: HistoryQuery, *, as_json: bool) -> None:
+    """Write a history to standard output as CSV or JSON; raises Unavailable if it breaks off."""
+    async with api.connect(TIMEOUT_S) as connection:
+        file_format = "json" if as_json else "csv"
+        await _copy(connection, StreamAddress.parse(stream), wanted, file_format, sys.stdout.buffer)
 
 
-async def written(stream: str, asked: HistoryQuery, path: Path) -> tuple[Path, ...]:
-    """A history in a new file of the kind that its ending says, with its gaps; the files made.
+async def export(stream: str, wanted: HistoryQuery, path: Path) -> tuple[Path, ...]:
+    """Write a history to a new file whose ending names the format; the files that were written.
 
-    Raises Invalid for an ending that is not known, Taken if a file is there already, Unavailable if
-    the answer breaks off: what was begun is not left under its name.
+    Raises Invalid for an unknown ending, Taken if a file exists, Unavailable if the answer breaks
+    off; a file that is not whole does not get its name.
     """
     address = StreamAddress.parse(stream)
     if path.suffix not in ENDINGS:
         raise Invalid(f"{path} has no known ending", hint=f"end it with {', '.join(ENDINGS)}")
-    beside = path.with_name(f"{path.stem}.gaps.csv")
-    made = (path,) if path.suffix == ".json" else (path, beside)
-    for one in made:
-        if one.exists():
-            raise Taken(f"{one} is there already", hint="name a new file")
-    async with api.door(PATIENCE_S) as door:
+    gaps_path = path.with_name(f"{path.stem}.gaps.csv")
+    paths = (path,) if path.suffix == ".json" else (path, gaps_path)
+    for file_path in paths:
+        if file_path.exists():
+            raise Taken(f"{file_path} is there already", hint="name a new file")
+    async with api.connect(TIMEOUT_S) as connection:
         if path.suffix == ".parquet":
-            found = await history.fetch(door, address, asked)
-            with _new(path) as file:
-                parquet.write(Path(file.name), found)
-            gaps: Iterable[Gap] = found.gaps
+            fetched = await history.fetch(connection, address, wanted)
+            with _new_file(path) as file:
+                parquet.write(Path(file.name), fetched)
+            gaps: Iterable[Gap] = fetched.gaps
         else:
-            with _new(path) as file:
-                await _copied(door, address, asked, path.suffix[1:], file)
-            gaps = await _gaps(door, address, asked)
-    if beside in made:
-        with _new(beside) as file:
-            file.write(table_of(gaps))
-    return made
+            with _new_file(path) as file:
+                await _copy(connection, address, wanted, path.suffix[1:], file)
+            gaps = await _fetch_gaps(connection, address, wanted)
+    if gaps_path in paths:
+        with _new_file(gaps_path) as file:
+            file.write(gaps_csv(gaps))
+    return paths
 
 
-def table_of(gaps: Iterable[Gap]) -> bytes:
-    """Gaps as CSV: a row a signal, and one without a signal where all of them are meant."""
+def gaps_csv(gaps: Iterable[Gap]) -> bytes:
+    """Gaps as CSV: a row for each signal of a gap; an empty signal means all signals."""
     text = io.StringIO()
     rows = csv.writer(text)
     rows.writerow(["from", "to", "cause", "signal"])
@@ -89,8 +89,8 @@ def table_of(gaps: Iterable[Gap]) -> bytes:
 
 
 @contextmanager
-def _new(path: Path) -> Iterator[IO[bytes]]:
-    """A file that has its name only once it is whole."""
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a new file that gets its name only once it is written without an error."""
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
@@ -100,27 +100,36 @@ def _new(path: Path) -> Iterator[IO[bytes]]:
         part.unlink(missing_ok=True)
 
 
-def _params(asked: HistoryQuery) -> dict[str, Any]:
-    ends = {"from": text_of(asked.from_ns), "to": text_of(asked.to_ns)}
-    return {"space": asked.space} | ends
+def _params(wanted: HistoryQuery) -> dict[str, Any]:
+    ends = {"from": text_of(wanted.from_ns), "to": text_of(wanted.to_ns)}
+    return {"space": wanted.space} | ends
 
 
-async def _copied(
-    door: api_client.Api, address: StreamAddress, asked: HistoryQuery, kind: str, file: IO[bytes]
+async def _copy(
+    connection: api_client.Api,
+    address: StreamAddress,
+    wanted: HistoryQuery,
+    file_format: str,
+    file: IO[bytes],
 ) -> None:
-    params = _params(asked) | {"format": kind, "signals": list(asked.signals)}
-    if asked.points is not None:
-        params["points"] = asked.points
-    async with door.stream(f"/streams/{address}/history", params=params) as answer:
+    """Write the API's answer to a file as it arrives; file_format: csv or json."""
+    params = _params(wanted) | {"format": file_format, "signals": list(wanted.signals)}
+    if wanted.points is not None:
+        params["points"] = wanted.points
+    async with connection.stream(f"/streams/{address}/history", params=params) as answer:
         async for chunk in answer.aiter_bytes():
             file.write(chunk)
     file.flush()
 
 
-async def _gaps(door: api_client.Api, address: StreamAddress, asked: HistoryQuery) -> list[Gap]:
-    """The gaps of the same span, page by page, those of the signals that were asked for."""
-    params = _params(asked) | {"limit": 1_000}
-    told = await door.items(f"/streams/{address}/gaps", **params)
-    found = [codec.gap_from_json(one) for one in told]
-    wanted = set(asked.signals)
-    return [one for one in found if not (wanted and one.signals) or wanted & set(one.signals)]
+async def _fetch_gaps(
+    connection: api_client.Api, address: StreamAddress, wanted: HistoryQuery
+) -> list[Gap]:
+    """The gaps of a span that concern its signals."""
+    params = _params(wanted) | {"limit": 1_000}
+    gaps = [
+        codec.gap_from_json(item)
+        for item in await connection.items(f"/streams/{address}/gaps", **params)
+    ]
+    signals = set(wanted.signals)
+    return [gap for gap in gaps if not (signals and gap.signals) or signals & set(gap.signals)]

@@ -1,4 +1,4 @@
-"""A history as a Parquet file."""
+"""Write a history as a Parquet file."""
 
 from pathlib import Path
 from typing import Any
@@ -10,43 +10,44 @@ from broker.batch import BAD, NO_VALUE, NUMPY, Series
 from testbed_sdk import History
 
 
-def write(path: Path, found: History) -> None:
-    """A row for each time stamp, a column for each signal; empty where it has no usable value.
+def write(path: Path, history: History) -> None:
+    """Write a row for each time stamp and a column for each signal, empty without a usable value.
 
-    `time` is in ns and UTC; values keep their dtype.  The file's metadata name stream and spec.
+    `time` is in nanoseconds, UTC; values keep their dtype.  The file's metadata holds the stream's
+    address and its spec's version.
     """
-    times = np.unique(np.concatenate([one.time_ns for one in found.series.values()]))
-    given: dict[str, Any] = {"t": times}
+    times = np.unique(np.concatenate([series.time_ns for series in history.series.values()]))
+    arrays: dict[str, Any] = {"t": times}
     columns = ['make_timestamp_ns(t) AS "time"']
-    for at, (name, series) in enumerate(found.series.items()):
-        given[f"v{at}"], given[f"m{at}"] = _column(found, name, series, times)
-        columns.append(f"CASE WHEN m{at} THEN v{at} END AS {_name(name)}")
-    metadata = {"stream": str(found.spec.address), "spec": str(found.spec.version)}
-    told = ", ".join(f"{key}: {_text(value)}" for key, value in metadata.items())
+    for index, (name, series) in enumerate(history.series.items()):
+        arrays[f"v{index}"], arrays[f"m{index}"] = _column(history, name, series, times)
+        columns.append(f"CASE WHEN m{index} THEN v{index} END AS {_identifier(name)}")
+    metadata = {"stream": str(history.spec.address), "spec": str(history.spec.version)}
+    entries = ", ".join(f"{key}: {_literal(value)}" for key, value in metadata.items())
     with duckdb.connect() as sql:
-        sql.register("given", given)
+        sql.register("arrays", arrays)
         sql.execute(
-            f"COPY (SELECT {', '.join(columns)} FROM given) TO {_text(str(path))}"  # noqa: S608 - quoted
-            f" (FORMAT parquet, KV_METADATA {{{told}}})"
+            f"COPY (SELECT {', '.join(columns)} FROM arrays) TO {_literal(str(path))}"  # noqa: S608 - quoted
+            f" (FORMAT parquet, KV_METADATA {{{entries}}})"
         )
 
 
-def _column(found: History, name: str, series: Series, times: Any) -> tuple[Any, Any]:
-    """Values and whether there is one, for each of the time stamps."""
-    dtype = found.spec.signal(name).dtype
+def _column(history: History, name: str, series: Series, times: Any) -> tuple[Any, Any]:
+    """The values of a signal at the time stamps, and a mask of where there is a usable one."""
+    dtype = history.spec.signal(name).dtype
     values = np.full(len(times), NO_VALUE[dtype], NUMPY[dtype])
-    there = np.zeros(len(times), np.bool_)
+    has_value = np.zeros(len(times), np.bool_)
     usable = series.quality != BAD
     at = np.searchsorted(times, series.time_ns[usable])
-    values[at], there[at] = series.values[usable], True
-    return values, there
+    values[at], has_value[at] = series.values[usable], True
+    return values, has_value
 
 
-def _name(name: str) -> str:
-    """A column's name in SQL."""
+def _identifier(name: str) -> str:
+    """A column's name, quoted for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def _text(text: str) -> str:
-    """A text in SQL."""
+def _literal(text: str) -> str:
+    """A text, quoted for SQL."""
     return "'" + text.replace("'", "''") + "'"

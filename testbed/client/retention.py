@@ -1,4 +1,4 @@
-"""`testbed retention`, `delete` and `deletions`: how long streams are kept, and what is gone."""
+"""Set how long streams are kept, delete spans of them, and print the proofs of deletions."""
 
 from typing import Any
 
@@ -10,64 +10,68 @@ from broker.errors import Invalid
 from broker.namespace import LIVE, StreamAddress, checked_space
 from testbed.client import api
 
-PATIENCE_S = 24 * 3600.0
+DELETION_TIMEOUT_S = 24 * 3600.0
 """A deletion answers when it is done: a year of a fast stream is read and hashed before."""
 
 
-async def keep(stream: str, days: float | None) -> Any:
-    """Keep a stream for so many days, None for ever."""
+async def store(stream: str, days: float | None) -> Any:
+    """Set the retention of a stream in days; None keeps its samples for ever."""
     path = f"/streams/{StreamAddress.parse(stream)}/retention"
-    return await api.ask("PUT", path, json={"keep_days": days})
+    return await api.request("PUT", path, json={"keep_days": days})
 
 
-async def kept() -> Any:
-    """The streams that are not kept for ever."""
-    return (await api.ask("GET", "/retentions"))["items"]
+async def fetch_all() -> Any:
+    """The retentions of streams that are not kept for ever."""
+    return (await api.request("GET", "/retentions"))["items"]
 
 
 async def delete(
-    stream: str, from_: str | None, to: str | None, *, space: str, why: str, sure: bool
+    stream: str, begin: str | None, end: str | None, *, space: str, reason: str, confirmed: bool
 ) -> Any:
-    """Delete a span for good; the records of what is gone."""
+    """Delete the samples of a span for good; the records that prove what was deleted.
+
+    begin, end: instants; the stream's beginning and now if None.  Raises Invalid unless confirmed.
+    """
     path = f"/streams/{StreamAddress.parse(stream)}/deletions"
-    ends = {name: text for name, text in {"from": from_, "to": to}.items() if text is not None}
+    ends = {name: text for name, text in {"from": begin, "to": end}.items() if text is not None}
     for text in ends.values():
         ns_of(text)
-    body = {"space": checked_space(space), "why": why, **ends}
-    if not sure:
+    body = {"space": checked_space(space), "why": reason, **ends}
+    if not confirmed:
         raise Invalid(
-            f"nothing was deleted of {stream}: {from_ or 'its beginning'} to {to or 'now'}",
+            f"nothing was deleted of {stream}: {begin or 'its beginning'} to {end or 'now'}",
             hint="say --yes if that is what you want; no backup is made",
         )
-    async with api.door(PATIENCE_S) as door:
-        return (await door.request("POST", path, json=body))["items"]
+    async with api.connect(DELETION_TIMEOUT_S) as connection:
+        return (await connection.request("POST", path, json=body))["items"]
 
 
-async def deleted(stream: str, space: str = LIVE) -> Any:
-    """All that was deleted of a stream."""
+async def fetch_deletions(stream: str, space: str = LIVE) -> Any:
+    """The records of all deletions of a stream in a space."""
     path = f"/streams/{StreamAddress.parse(stream)}/deletions"
-    return await api.everything(path, space=checked_space(space), limit=1_000)
+    return await api.all_items(path, space=checked_space(space), limit=1_000)
 
 
-def show_kept(found: Any, out: Console) -> None:
-    """A row a stream."""
-    rows = Table("stream", "days")
-    for one in found:
-        rows.add_row(one["stream"], f"{one['keep_days']:g}")
-    out.print(rows)
+def print_table(retentions: Any, out: Console) -> None:
+    """Print a row for each stream that is not kept for ever."""
+    table = Table("stream", "days")
+    for retention in retentions:
+        table.add_row(retention["stream"], f"{retention['keep_days']:g}")
+    out.print(table)
 
 
-def show_proofs(found: Any, out: Console) -> None:
-    """What is gone, record by record."""
-    for one in found:
-        ended = "nothing is left" if one["left"] == 0 else "under way"
-        out.print(f"{one['stream']} in {one['space']}: {one['samples']} samples deleted, {ended}")
-        out.print(f"  from    {one['from'] or 'the beginning'} to {one['to']}")
-        if one["samples"]:
-            out.print(f"  samples {one['first']} to {one['last']}")
-        for name, count in one["signals"].items():
+def print_deletions(deletions: Any, out: Console) -> None:
+    """Print the record of each deletion: span, counts, SHA-256 of what was deleted, and reason."""
+    for record in deletions:
+        state = "nothing is left" if record["left"] == 0 else "under way"
+        stream = f"{record['stream']} in {record['space']}"
+        out.print(f"{stream}: {record['samples']} samples deleted, {state}")
+        out.print(f"  from    {record['from'] or 'the beginning'} to {record['to']}")
+        if record["samples"]:
+            out.print(f"  samples {record['first']} to {record['last']}")
+        for name, count in record["signals"].items():
             out.print(f"          {count} of {name}")
-        out.print(f"  with    {one['gaps']} gaps, {one['dead_letters']} dead letters")
-        out.print(f"  sha256  {one['sha256']}")
-        why = f": {one['why']}" if one["why"] else ""
-        out.print(f"  record  {one['id']}, {one['reason']} {one['by'] or ''}{why}")
+        out.print(f"  with    {record['gaps']} gaps, {record['dead_letters']} dead letters")
+        out.print(f"  sha256  {record['sha256']}")
+        why = f": {record['why']}" if record["why"] else ""
+        out.print(f"  record  {record['id']}, {record['reason']} {record['by'] or ''}{why}")

@@ -1,4 +1,4 @@
-"""`testbed status`: how the streams are, on one screen for whoever has to act."""
+"""Fetch and print the state of all streams, the worst first."""
 
 from typing import Any
 
@@ -6,42 +6,49 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from broker.clock import NS_PER_S, Clock, ns_of
+from broker.clock import DAY_S, HOUR_S, NS_PER_S, Clock, ns_of
 from testbed.client import api
 
-_AGES = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
+_AGES = ((DAY_S, "d"), (HOUR_S, "h"), (60.0, "min"))
 
 
-async def status(within_s: float) -> Any:
-    """What the API says of the streams that the credential sees."""
-    return await api.ask("GET", "/status", params={"within_s": within_s})
+async def fetch(within_s: float) -> Any:
+    """The state of the streams that the caller may read; gaps are counted over `within_s`."""
+    return await api.request("GET", "/status", params={"within_s": within_s})
 
 
-def show(told: Any, out: Console, clock: Clock) -> None:
-    """What is wrong first: the parts, then a row a stream, the worst on top."""
-    if told["interrupted"]:
-        out.print(f"recording is interrupted: {told['interrupted']}", style="red")
-    if not told["broker"]:
+def print_status(status: Any, out: Console, clock: Clock) -> None:
+    """Print what is wrong with recorder and broker, then a row for each stream, the worst first."""
+    if status["interrupted"]:
+        out.print(f"recording is interrupted: {status['interrupted']}", style="red")
+    if not status["broker"]:
         out.print("the API is not connected to the broker", style="red")
-    streams = told["streams"]
-    rows = Table("stream", "space", "state", "newest", "gaps", "dead letters", "alarms")
-    for one in sorted(streams, key=_badness, reverse=True):
-        rows.add_row(
-            one["stream"],
-            one["space"],
-            Text(one["state"] or "-", style="red" if one["state"] == "stale" else ""),
-            _age(one["last"], clock.now_ns()),
-            _count(one["gaps"]),
-            _count(one["dead_letters"]),
-            Text("\n".join(one["alarms"]), style="yellow"),
+    streams = status["streams"]
+    table = Table("stream", "space", "state", "newest", "gaps", "dead letters", "alarms")
+    for stream in sorted(streams, key=_severity, reverse=True):
+        table.add_row(
+            stream["stream"],
+            stream["space"],
+            Text(stream["state"] or "-", style="red" if stream["state"] == "stale" else ""),
+            _age(stream["last"], clock.now_ns()),
+            _count(stream["gaps"]),
+            _count(stream["dead_letters"]),
+            Text("\n".join(stream["alarms"]), style="yellow"),
         )
-    out.print(rows)
-    stale = sum(one["state"] == "stale" for one in streams)
-    out.print(f"{len(streams)} streams, {stale} stale; gaps and dead letters since {told['since']}")
+    out.print(table)
+    stale = sum(stream["state"] == "stale" for stream in streams)
+    since = f"gaps and dead letters since {status['since']}"
+    out.print(f"{len(streams)} streams, {stale} stale; {since}")
 
 
-def _badness(one: Any) -> tuple[bool, bool, int, int]:
-    return (one["state"] == "stale", bool(one["alarms"]), one["gaps"], one["dead_letters"])
+def _severity(stream: Any) -> tuple[bool, bool, int, int]:
+    """The sort key of a stream: stale, alarms, gaps, dead letters."""
+    return (
+        stream["state"] == "stale",
+        bool(stream["alarms"]),
+        stream["gaps"],
+        stream["dead_letters"],
+    )
 
 
 def _count(number: int) -> Text:
@@ -49,7 +56,7 @@ def _count(number: int) -> Text:
 
 
 def _age(last: str | None, now_ns: int) -> str:
-    """How long ago, in the largest unit that gives a number of one or more."""
+    """The time since an instant, in the largest unit that gives a number of 1 or more."""
     if last is None:
         return "never"
     seconds = (now_ns - ns_of(last)) / NS_PER_S

@@ -1,4 +1,4 @@
-"""`testbed tap`: a stream as it comes."""
+"""Print the batches of a stream as they arrive."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,51 +13,54 @@ from testbed_sdk import PrototypeSettings, Received, connect
 from testbed_sdk.connection import from_environment
 
 
-async def tap(stream: str, show: Callable[[Received], None]) -> None:
-    """Show every batch until cancelled."""
-    found, bus = from_environment()
+async def tap(stream: str, on_batch: Callable[[Received], None]) -> None:
+    """Subscribe to a stream and call `on_batch` with every batch, until cancelled."""
+    own, bus = from_environment()
     settings = PrototypeSettings(
-        api=found.api, space=found.space, inputs={"tap": StreamAddress.parse(stream)}, outputs={}
+        api=own.api, space=own.space, inputs={"tap": StreamAddress.parse(stream)}, outputs={}
     )
     async with connect(settings, bus) as testbed:
         async for received in testbed.input("tap"):
-            show(received)
+            on_batch(received)
 
 
-def as_json(say: Callable[[object], None]) -> Callable[[Received], None]:
-    """A line of JSON a batch, as on the wire; before it one that says which never came."""
+def json_printer(print_json: Callable[[object], None]) -> Callable[[Received], None]:
+    """A function that prints a batch as a line of JSON, after one that names missed batches."""
 
-    def show(received: Received) -> None:
+    def print_batch(received: Received) -> None:
         if received.missed is not None:
-            say({"missed": asdict(received.missed)})
-        say(orjson.loads(codec.encode(received.batch)))
+            print_json({"missed": asdict(received.missed)})
+        print_json(orjson.loads(codec.encode(received.batch)))
 
-    return show
+    return print_batch
 
 
-def table(out: Console) -> Callable[[Received], None]:
-    """A line a time stamp, with every signal that has a value there."""
+def text_printer(out: Console) -> Callable[[Received], None]:
+    """A function that prints a line for each time stamp of a batch, with the signals' values."""
 
-    def show(received: Received) -> None:
-        if received.missed:
-            missed = received.missed
-            out.print(f"missed batches {missed.first} to {missed.last}", style="yellow")
-        for gap in received.gaps:
-            span = f"{clock.text_of(gap.from_ns)} to {clock.text_of(gap.to_ns)}"
-            out.print(
-                f"gap {span}: {gap.cause} {', '.join(gap.signals) or 'all signals'}",
-                style="yellow",
-            )
+    def print_batch(received: Received) -> None:
+        _print_losses(received, out)
         rows: dict[int, list[str]] = {}
         for name, series in received.batch.series():
             unit = received.spec.signal(name).unit
-            for time_ns, value, code in zip(*(one.tolist() for one in series), strict=True):
-                shown = f"{value:g}" if isinstance(value, float) else str(value)
+            for time_ns, value, code in zip(*(column.tolist() for column in series), strict=True):
+                text = f"{value:g}" if isinstance(value, float) else str(value)
                 note = "" if code == 0 else f" ({QUALITIES[code]})"
                 rows.setdefault(time_ns, []).append(
-                    f"{name} {shown}{'' if unit == '1' else ' ' + unit}{note}"
+                    f"{name} {text}{'' if unit == '1' else ' ' + unit}{note}"
                 )
         for time_ns in sorted(rows):
             out.print(f"{clock.text_of(time_ns)[:-7]}Z  {'  '.join(rows[time_ns])}")
 
-    return show
+    return print_batch
+
+
+def _print_losses(received: Received, out: Console) -> None:
+    """Print the batches that were missed before this one, and the gaps that it reports."""
+    if received.missed:
+        missed = received.missed
+        out.print(f"missed batches {missed.first} to {missed.last}", style="yellow")
+    for gap in received.gaps:
+        span = f"{clock.text_of(gap.from_ns)} to {clock.text_of(gap.to_ns)}"
+        signals = ", ".join(gap.signals) or "all signals"
+        out.print(f"gap {span}: {gap.cause} {signals}", style="yellow")

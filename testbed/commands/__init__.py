@@ -1,1 +1,1 @@
-"""The subcommands of the command line, a module per noun."""
+"""The subcommands of `testbed`, one module for each noun: each parses, calls and prints."""

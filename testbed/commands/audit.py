@@ -1,4 +1,4 @@
-"""`testbed audit`: what was done in the testbed, for those who answer for it or look into it."""
+"""`testbed audit`: the audit events, and whether their chain is whole."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,57 +8,82 @@ import typer
 from broker.clock import WallClock
 from testbed.client import audit
 from testbed.terminal import run
-from testbed.terminal.options import Json
+from testbed.terminal.options import Json, example
 from testbed.terminal.run import Exit
-from testbed.terminal.screen import out, say_json
+from testbed.terminal.screen import out, print_json
+
+EXAMPLE = example("testbed audit list --action connect --from 2026-03-01T00:00:00Z")
 
 audit_app = typer.Typer(
-    help="What was done, and whether that record is whole.", no_args_is_help=True
+    help="List what was done in the testbed, and verify that the record is whole.",
+    no_args_is_help=True,
+    epilog=EXAMPLE,
 )
 
 
 def add_to(app: typer.Typer) -> None:
-    """Make these commands a part of the one command."""
+    """Add the commands."""
     app.add_typer(audit_app, name="audit")
 
 
-@audit_app.command("list")
-def audit_list(
+@audit_app.command("list", epilog=EXAMPLE)
+def list_(
     begin: Annotated[
-        str | None, typer.Option("--from", help="instant, included; a day ago if left out")
+        str | None,
+        typer.Option(
+            "--from", help="beginning of the span, included, an instant (default: a day ago)"
+        ),
     ] = None,
-    end: Annotated[str | None, typer.Option("--to", help="instant, not included; now")] = None,
-    principal: Annotated[str | None, typer.Option(help="who did it")] = None,
-    organisation: Annotated[str | None, typer.Option(help="whose people and machines")] = None,
-    action: Annotated[str | None, typer.Option(help="such as share, sign-in or connect")] = None,
+    end: Annotated[
+        str | None,
+        typer.Option("--to", help="end of the span, not included, an instant (default: now)"),
+    ] = None,
+    principal: Annotated[
+        str | None, typer.Option(help="id of the person or machine that acted (default: all)")
+    ] = None,
+    organisation: Annotated[
+        str | None, typer.Option(help="id of the organisation that acted (default: all)")
+    ] = None,
+    action: Annotated[
+        str | None, typer.Option(help="action, such as share, sign-in or connect (default: all)")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """What was done, in order; of your organisation, or of all for an auditor of all."""
-    looked = {"from": begin, "to": end, "principal": principal}
-    looked |= {"organisation": organisation, "action": action}
-    found = run.run(audit.listed(looked, WallClock()))
-    say_json(found) if json else audit.show(found, out)
+    """List audit events in order: your organisation's, or everybody's for an auditor of all."""
+    filters = {"from": begin, "to": end, "principal": principal}
+    filters |= {"organisation": organisation, "action": action}
+    events = run.run(audit.fetch_events(filters, WallClock()))
+    print_json(events) if json else audit.print_events(events, out)
 
 
-@audit_app.command("verify")
-def audit_verify(
+@audit_app.command(
+    "verify",
+    epilog=example("testbed audit verify", "testbed audit verify --anchor rig.anchors.jsonl"),
+)
+def verify(
     anchor: Annotated[
-        Path | None, typer.Option(help="a gateway's anchors, or a head that you kept")
+        Path | None,
+        typer.Option(
+            help="file with signed heads: a gateway's NAME.anchors.jsonl, or the output of `head`"
+            " (default: none)"
+        ),
     ] = None,
     key: Annotated[
-        list[str] | None, typer.Option(help="a key that you wrote down; any number of times")
+        list[str] | None,
+        typer.Option(
+            help="public key whose signatures count; can be repeated (default: the keys of the"
+            " anchors, or the server's)"
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Check the whole chain on this machine; exit code 1 and the first broken place if it is not
-    whole.
-    """
+    """Verify the whole chain on this machine; exit code 1 if it is broken."""
     verdict = run.run(audit.verify(anchor, key or ()))
-    say_json(verdict.plain) if json else audit.show_verdict(verdict, out)
+    print_json(verdict.as_json) if json else audit.print_verdict(verdict, out)
     raise typer.Exit(Exit.DONE if verdict.broken is None else Exit.NEGATIVE)
 
 
-@audit_app.command("head")
-def audit_head() -> None:
-    """The newest signed head, as a line of JSON to keep: `audit verify --anchor` takes it."""
-    say_json(run.run(audit.newest()))
+@audit_app.command("head", epilog=example("testbed audit head"))
+def head() -> None:
+    """Print the newest signed head as a line of JSON, for `verify --anchor` later."""
+    print_json(run.run(audit.fetch_newest_head()))

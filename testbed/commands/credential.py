@@ -1,4 +1,4 @@
-"""`testbed credential`: what the machines of one's organisation may read and write."""
+"""`testbed credential`: credentials of machines, with the streams that they read and write."""
 
 from typing import Annotated
 
@@ -6,47 +6,64 @@ import typer
 
 from testbed.client import credentials
 from testbed.terminal import run
-from testbed.terminal.options import Json
-from testbed.terminal.screen import out, say_json
+from testbed.terminal.options import ExpiresIn, Json, example
+from testbed.terminal.screen import out, print_json
+
+EXAMPLE = example(
+    "testbed credential create detector --reads factory/pump-rig/rig"
+    " --writes company/detector/score"
+)
 
 credential_app = typer.Typer(
-    help="What the machines of your organisation may read and write.", no_args_is_help=True
+    help="Create, list and revoke credentials of your organisation's machines and programs.",
+    no_args_is_help=True,
+    epilog=EXAMPLE,
 )
 
 
 def add_to(app: typer.Typer) -> None:
-    """Make these commands a part of the one command."""
+    """Add the commands."""
     app.add_typer(credential_app, name="credential")
 
 
-@credential_app.command("create")
-def credential_create(
-    principal: Annotated[str, typer.Argument(help="its name, an id such as detector")],
+@credential_app.command("create", epilog=EXAMPLE)
+def create(
+    principal: Annotated[str, typer.Argument(help="name of the machine, an id such as detector")],
     reads: Annotated[
         list[str] | None,
-        typer.Option(help="[space:]organisation/equipment/stream, any number of times"),
+        typer.Option(
+            help="stream that it may read: organisation/equipment/stream, or"
+            " space:organisation/equipment/stream; can be repeated (default: none)"
+        ),
     ] = None,
     writes: Annotated[
-        list[str] | None, typer.Option(help="the same, for what it publishes")
+        list[str] | None,
+        typer.Option(
+            help="stream that it may publish, in the same form; can be repeated (default: none)"
+        ),
     ] = None,
-    expires_in_s: Annotated[float | None, typer.Option(help="seconds until it ends")] = None,
+    expires_in_s: ExpiresIn = None,
     json: Json = False,
 ) -> None:
-    """Make a machine's credential with an explicit list of streams; it is shown this once."""
-    wanted = credentials.Wanted(principal, tuple(reads or ()), tuple(writes or ()), expires_in_s)
-    made = run.run(credentials.create(wanted))
-    say_json(made) if json else credentials.show(made, out)
+    """Create a machine's credential for a list of streams; it is shown only this once."""
+    wanted = credentials.NewCredential(
+        principal=principal, reads=reads or (), writes=writes or (), expires_in_s=expires_in_s
+    )
+    created = run.run(credentials.create(wanted))
+    print_json(created) if json else credentials.print_secret(created, out)
 
 
-@credential_app.command("list")
-def credential_list(json: Json = False) -> None:
-    """The machines of your organisation, without their secrets."""
-    found = run.run(credentials.listed())
-    say_json(found) if json else credentials.table(found, out)
+@credential_app.command("list", epilog=example("testbed credential list"))
+def list_(json: Json = False) -> None:
+    """List the credentials of your organisation's machines, without their secrets."""
+    fetched = run.run(credentials.fetch_all())
+    print_json(fetched) if json else credentials.print_table(fetched, out)
 
 
-@credential_app.command("revoke")
-def credential_revoke(principal: Annotated[str, typer.Argument(help="whose")]) -> None:
-    """End a machine's credential at once, with its connections."""
+@credential_app.command("revoke", epilog=example("testbed credential revoke detector"))
+def revoke(
+    principal: Annotated[str, typer.Argument(help="name of the machine, as `list` shows it")],
+) -> None:
+    """Revoke a machine's credential at once, and close its connections."""
     run.run(credentials.revoke(principal))
     out.print(f"{principal} is revoked")

@@ -1,4 +1,4 @@
-"""The commands of `testbed gateway`; each parses, calls, prints."""
+"""`testbed gateway`: the edge process beside a machine, and its commissioning."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,140 +8,161 @@ import typer
 from broker.clock import WallClock
 from broker.errors import BedError, Refused
 from testbed.terminal import run as terminal_run
-from testbed.terminal.options import Json, settings
+from testbed.terminal.options import Equipment, Json, example, settings
 from testbed.terminal.run import Exit
-from testbed.terminal.screen import out, say_json
+from testbed.terminal.screen import out, print_json
 
-app = typer.Typer(help="The edge process at a machine.", no_args_is_help=True)
+EXAMPLE = example(
+    "testbed gateway browse opc.tcp://127.0.0.1:4840 --security none --write rig.yaml"
+)
+
+gateway_app = typer.Typer(
+    help="Connect a machine: browse it, check a mapping, run the gateway beside it.",
+    no_args_is_help=True,
+    epilog=EXAMPLE,
+)
+
+Mapping = Annotated[Path, typer.Argument(help="mapping file (YAML), see docs/reference/mapping.md")]
+Policy = Annotated[
+    str,
+    typer.Option(help="security policy of an OPC UA server: Basic256Sha256, Aes256Sha256RsaPss"),
+]
 
 
-@app.command("run")
-def run(mapping: Annotated[Path, typer.Argument(help="mapping file (YAML)")]) -> None:
-    """Read the machine and publish it, until Ctrl-C."""
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(gateway_app, name="gateway")
+
+
+@gateway_app.command("run", epilog=example("testbed gateway run rig.yaml"))
+def run(mapping: Mapping) -> None:
+    """Read the machine and publish its samples, until Ctrl-C."""
     from broker.settings import BusSettings
     from gateway import identity, service
-    from gateway.mapping import model as mappings
+    from gateway.mapping import file as mapping_file
     from gateway.settings import GatewaySettings
 
     async def go() -> None:
         own = settings(GatewaySettings)
-        bus = identity.told(settings(BusSettings), own.gateway_identity)
-        await service.run(mappings.load(mapping), own, bus, WallClock())
+        bus = identity.with_stored_credential(settings(BusSettings), own.gateway_identity)
+        await service.run(mapping_file.load(mapping), own, bus, WallClock())
 
     terminal_run.run(go(), keeps_data=True)
 
 
-Equipment = Annotated[str, typer.Argument(help="organisation/equipment")]
-
-
-@app.command("code")
+@gateway_app.command("code", epilog=example("testbed gateway code factory/pump-rig"))
 def code(equipment: Equipment, json: Json = False) -> None:
-    """Make a one-time code with which a machine becomes the gateway of an equipment; an hour."""
+    """Create a one-time code, valid for an hour, to enrol the gateway of an equipment."""
     from testbed.client import enrolment
 
-    made = terminal_run.run(enrolment.code(equipment))
-    say_json(made) if json else enrolment.show_code(made, equipment, out)
+    created = terminal_run.run(enrolment.create_code(equipment))
+    print_json(created) if json else enrolment.print_code(created, equipment, out)
 
 
-@app.command("enrol")
+@gateway_app.command("enrol", epilog=example("testbed gateway enrol AAAAA-BBBBB-CCCCC-DDDDD"))
 def enrol(
-    code: Annotated[str, typer.Argument(help="as `testbed gateway code` showed it")],
-    api: Annotated[str | None, typer.Option(help="URL of the testbed's API [TESTBED_API]")] = None,
+    code: Annotated[str, typer.Argument(help="one-time code, as `testbed gateway code` showed it")],
+    api: Annotated[
+        str | None, typer.Option(help="URL of the testbed's API (default: TESTBED_API)")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """On the gateway's machine: make its own key, and get its credential for a code."""
+    """On the gateway's machine: create its key, and get its credential for a one-time code."""
     from gateway.settings import GatewaySettings
     from testbed.client import enrolment
 
-    made = terminal_run.run(enrolment.enrol(code, api, settings(GatewaySettings)))
-    say_json(made) if json else enrolment.show_enrolled(made, out)
+    enrolled = terminal_run.run(enrolment.enrol(code, api, settings(GatewaySettings)))
+    print_json(enrolled) if json else enrolment.print_enrolled(enrolled, out)
 
 
-@app.command("show")
+@gateway_app.command("show", epilog=example("testbed gateway show factory/pump-rig"))
 def show(equipment: Equipment, json: Json = False) -> None:
-    """Who is the gateway of an equipment, with the fingerprint of its key."""
+    """Show the gateway of an equipment, with the fingerprint of its key."""
     from testbed.client import enrolment
 
-    found = terminal_run.run(enrolment.gateways(equipment))
-    say_json(found) if json else enrolment.show_gateways(found, out)
+    gateways = terminal_run.run(enrolment.fetch_gateways(equipment))
+    print_json(gateways) if json else enrolment.print_gateways(gateways, out)
 
 
-@app.command("lock-out")
+@gateway_app.command("lock-out", epilog=example("testbed gateway lock-out factory/pump-rig"))
 def lock_out(equipment: Equipment) -> None:
-    """End the gateway of an equipment at once: credential, connection and open codes."""
+    """End the credential, the connection and the open codes of an equipment's gateway at once."""
     from testbed.client import enrolment
 
     terminal_run.run(enrolment.lock_out(equipment))
     out.print(f"the gateway of {equipment} is locked out")
 
 
-@app.command("check")
-def check(
-    mapping: Annotated[Path, typer.Argument(help="mapping file (YAML)")], json: Json = False
-) -> None:
-    """Say everything that is wrong with a mapping, against the live server, before it runs."""
+@gateway_app.command("check", epilog=example("testbed gateway check rig.yaml"))
+def check(mapping: Mapping, json: Json = False) -> None:
+    """Check a mapping against the live server, and print everything that is wrong with it."""
     from testbed.commissioning import check_browse
 
-    good = terminal_run.run(
-        check_browse.check(mapping, say_json if json else out.print, as_json=json)
-    )
-    raise typer.Exit(Exit.DONE if good else Exit.INPUT)
+    printer = print_json if json else out.print
+    passed = terminal_run.run(check_browse.check(mapping, printer, as_json=json))
+    raise typer.Exit(Exit.DONE if passed else Exit.INPUT)
 
 
-Security = Annotated[str | None, typer.Option(help="of an OPC UA server: sign-and-encrypt or none")]
-Policy = Annotated[
-    str, typer.Option(help="OPC UA security policy: Basic256Sha256 or Aes256Sha256RsaPss")
-]
-
-
-@app.command("trust")
+@gateway_app.command("trust", epilog=example("testbed gateway trust opc.tcp://machine:4840"))
 def trust(
-    server: Annotated[str, typer.Argument(help="mapping file, or opc.tcp://host:port")],
+    server: Annotated[str, typer.Argument(help="opc.tcp://host:port, or a mapping file")],
     yes: Annotated[
         str | None,
-        typer.Option(help="for scripts: the SHA-256 that alone is accepted, without asking"),
+        typer.Option(
+            help="for scripts: SHA-256 of the certificate that is accepted without asking (default:"
+            " ask)"
+        ),
     ] = None,
     policy: Policy = "Basic256Sha256",
 ) -> None:
-    """Show a server's certificate, and trust it if you say so."""
-    from testbed.commissioning import trust as commissioning_trust
-    from testbed.commissioning.check_browse import Place
+    """Show an OPC UA server's certificate, and trust it if you confirm its SHA-256."""
+    from testbed.commissioning import trust as commissioning
+    from testbed.commissioning.check_browse import Endpoint
 
-    seen = terminal_run.run(
-        commissioning_trust.look(server, Place(server, "sign-and-encrypt", policy))
-    )
-    commissioning_trust.show(seen, out)
+    endpoint = Endpoint(url=server, security="sign-and-encrypt", policy=policy)
+    certificate = terminal_run.run(commissioning.fetch_certificate(server, endpoint))
+    commissioning.print_certificate(certificate, out)
     try:
-        commissioning_trust.pin(seen, commissioning_trust.accepted(seen, yes, typer.confirm), out)
+        accepted = commissioning.accepted_sha256(certificate, yes, typer.confirm)
+        commissioning.pin(certificate, accepted, out)
     except BedError as exc:
         terminal_run.fail(exc)
     except typer.Abort:
-        terminal_run.fail(
-            Refused("nothing was pinned: nobody answered", hint="in scripts: --yes SHA256")
-        )
-    commissioning_trust.show_own(seen, out)
+        unanswered = Refused("nothing was pinned: nobody answered", hint="in scripts: --yes SHA256")
+        terminal_run.fail(unanswered)
+    commissioning.print_own(certificate, out)
 
 
-@app.command("browse")
+@gateway_app.command("browse", epilog=EXAMPLE)
 def browse(
     url: Annotated[
         str,
-        typer.Argument(help="opc.tcp://host:port, or a sensors' broker mqtt://[user@]host:port"),
+        typer.Argument(
+            help="opc.tcp://host:port of a server, or mqtt://host:port or mqtt://user@host:port of"
+            " a broker of sensors"
+        ),
     ],
     write: Annotated[
-        Path | None, typer.Option(help="write a starting mapping to this file")
+        Path | None, typer.Option(help="new file for a first mapping (default: write none)")
     ] = None,
     equipment: Annotated[
-        str, typer.Option(help="organisation/equipment for the mapping")
+        str, typer.Option(help="organisation/equipment that the mapping is for")
     ] = "factory/machine",
-    security: Security = None,
+    security: Annotated[
+        str | None,
+        typer.Option(help="security of an OPC UA server: sign-and-encrypt or none (no default)"),
+    ] = None,
     policy: Policy = "Basic256Sha256",
     user: Annotated[
-        str, typer.Option(help="who signs in, with the password in TESTBED_SOURCE_PASSWORD")
+        str,
+        typer.Option(
+            help="name to sign in with at an OPC UA server, the password in"
+            " TESTBED_SOURCE_PASSWORD (default: anonymous)"
+        ),
     ] = "",
 ) -> None:
     """List a server's nodes or a broker's topics, and write a first mapping of them."""
     from testbed.commissioning import check_browse
 
-    place = check_browse.Place(url, security, policy, user)
-    terminal_run.run(check_browse.browse(place, write, equipment, out))
+    endpoint = check_browse.Endpoint(url=url, security=security, policy=policy, user=user)
+    terminal_run.run(check_browse.browse(endpoint, write, equipment, out))

@@ -1,153 +1,126 @@
-"""`testbed grant`: what companies ask for, and what owners answer and end."""
+"""`testbed grant`: grants of streams between organisations."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from testbed.client import api, credentials
+from testbed.client import api, grants
+from testbed.client.grants import Term
 from testbed.terminal import run
-from testbed.terminal.options import Json
-from testbed.terminal.screen import out, say_json
+from testbed.terminal.options import ExpiresIn, Json, Streams, example
+from testbed.terminal.screen import out, print_json
 
-grant_app = typer.Typer(help="Who may read streams of others, and why.", no_args_is_help=True)
+EXAMPLE = example("testbed grant ask factory/pump-rig/rig --for 'find leaks' --days 30")
 
-DAY_S = 86_400
+grant_app = typer.Typer(
+    help="Ask for, give, approve and revoke rights to read streams of other organisations.",
+    no_args_is_help=True,
+    epilog=EXAMPLE,
+)
 
-Number = Annotated[int, typer.Argument(help="as `list` shows it")]
-Numbers = Annotated[list[int], typer.Argument(help="as `list` shows them, one or more")]
-Streams = Annotated[
-    list[str], typer.Argument(help="[space:]organisation/equipment/stream, one or more")
+Number = Annotated[int, typer.Argument(help="id of the grant, as `list` shows it")]
+Numbers = Annotated[
+    list[int], typer.Argument(help="ids of one or more grants, as `list` shows them")
 ]
-Begin = Annotated[str | None, typer.Option("--from", help="instant; now if left out")]
-Until = Annotated[str | None, typer.Option(help="instant at which it ends")]
-Days = Annotated[float | None, typer.Option(min=0.001, help="or days from now until it ends")]
-Reason = Annotated[str, typer.Option(help="why; the company reads it")]
+Begin = Annotated[
+    str | None, typer.Option("--from", help="instant at which it begins (default: now)")
+]
+Until = Annotated[str | None, typer.Option(help="instant at which it ends (default: never)")]
+Days = Annotated[
+    float | None,
+    typer.Option(min=0.001, help="days from now until it ends, instead of --until (default: none)"),
+]
+Reason = Annotated[
+    str, typer.Option(help="reason, a sentence that the company reads (default: empty)")
+]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Make these commands a part of the one command."""
+    """Add the commands."""
     app.add_typer(grant_app, name="grant")
 
 
-@grant_app.command("ask")
-def grant_ask(
+@grant_app.command("ask", epilog=EXAMPLE)
+def ask(
     streams: Streams,
-    purpose: Annotated[str, typer.Option("--for", help="what for, in a sentence")],
+    purpose: Annotated[str, typer.Option("--for", help="purpose, a sentence that the owner reads")],
     begin: Begin = None,
     until: Until = None,
     days: Days = None,
     json: Json = False,
 ) -> None:
-    """Ask for streams of an equipment that is listed to you; a grant each, once it is approved."""
-
-    async def go() -> Any:
-        listed = [credentials.entry(one) for one in streams]
-        body = {"streams": listed, "purpose": purpose} | _span(begin, until, days)
-        return await api.ask("POST", "/requests", json=body)
-
-    asked = run.run(go())["items"]
-    say_json(asked) if json else _say(asked)
+    """Ask for streams of an equipment that is listed to you; each becomes a grant if approved."""
+    term = Term(begin=begin, until=until, days=days)
+    asked_for = run.run(grants.ask(streams, purpose, term))
+    print_json(asked_for) if json else grants.print_sentences(asked_for, out)
 
 
-@grant_app.command("give")
-def grant_give(
-    company: Annotated[str, typer.Argument(help="to whom, an organisation's id")],
+@grant_app.command(
+    "give", epilog=example("testbed grant give company factory/pump-rig/rig --purpose 'find leaks'")
+)
+def give(
+    company: Annotated[str, typer.Argument(help="id of the organisation that may read")],
     streams: Streams,
-    purpose: Annotated[str, typer.Option(help="what for")] = "",
-    expires_in_s: Annotated[float | None, typer.Option(help="seconds until it ends")] = None,
+    purpose: Annotated[
+        str, typer.Option(help="purpose, a sentence that the company reads (default: empty)")
+    ] = "",
+    expires_in_s: ExpiresIn = None,
     json: Json = False,
 ) -> None:
-    """Let a company read streams of yours unasked, from now on."""
-
-    async def go() -> Any:
-        listed = [credentials.entry(one) for one in streams]
-        body = {"company": company, "streams": listed, "purpose": purpose}
-        return await api.ask("POST", "/grants", json=body | {"expires_in_s": expires_in_s})
-
-    made = run.run(go())["items"]
-    say_json(made) if json else _say(made)
+    """Let a company read streams of yours without being asked, from now on."""
+    given = run.run(grants.give(company, streams, purpose, expires_in_s))
+    print_json(given) if json else grants.print_sentences(given, out)
 
 
-@grant_app.command("list")
-def grant_list(
-    open_: Annotated[bool, typer.Option("--open", help="only what waits for an answer")] = False,
+@grant_app.command("list", epilog=example("testbed grant list --open"))
+def list_(
+    open_: Annotated[
+        bool, typer.Option("--open", help="list only requests that wait for an answer")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """What your organisation gave and got, and what is asked for."""
-    found = run.run(api.everything("/grants", limit=1_000))
-    shown = [one for one in found if one["state"] == "asked" or not open_]
-    say_json(shown) if json else _show(shown)
+    """List the grants that your organisation gave, got or asked for."""
+    fetched = run.run(grants.fetch_all(open_only=open_))
+    print_json(fetched) if json else grants.print_table(fetched, out)
 
 
-@grant_app.command("show")
-def grant_show(number: Number, json: Json = False) -> None:
-    """One grant in a sentence: who reads what, in which space, until when and why."""
-    found = run.run(api.ask("GET", f"/grants/{number}"))
-    say_json(found) if json else _say([found])
+@grant_app.command("show", epilog=example("testbed grant show 7"))
+def show(number: Number, json: Json = False) -> None:
+    """Show a grant in a sentence: who reads which stream, in which space, until when and why."""
+    grant = run.run(api.request("GET", f"/grants/{number}"))
+    print_json(grant) if json else grants.print_sentences([grant], out)
 
 
-@grant_app.command("approve")
-def grant_approve(
+@grant_app.command("approve", epilog=example("testbed grant approve 7 8 --days 30"))
+def approve(
     numbers: Numbers,
     begin: Begin = None,
     until: Until = None,
     days: Days = None,
     json: Json = False,
 ) -> None:
-    """Grant what was asked for; with --until or --days for less time than that."""
-    done = run.run(_each(numbers, "approval", _span(begin, until, days)))
-    say_json(done) if json else _say(done)
+    """Approve requests; --from, --until and --days shorten the time that was asked for."""
+    term = Term(begin=begin, until=until, days=days)
+    approved = run.run(grants.post_each(numbers, "approval", term.body))
+    print_json(approved) if json else grants.print_sentences(approved, out)
 
 
-@grant_app.command("refuse")
-def grant_refuse(numbers: Numbers, reason: Reason = "", json: Json = False) -> None:
-    """Refuse what was asked for."""
-    done = run.run(_each(numbers, "refusal", {"reason": reason}))
-    say_json(done) if json else _say(done)
+@grant_app.command("refuse", epilog=example("testbed grant refuse 7 --reason 'ask for less'"))
+def refuse(numbers: Numbers, reason: Reason = "", json: Json = False) -> None:
+    """Refuse requests."""
+    refused = run.run(grants.post_each(numbers, "refusal", {"reason": reason}))
+    print_json(refused) if json else grants.print_sentences(refused, out)
 
 
-@grant_app.command("withdraw")
-def grant_withdraw(numbers: Numbers, json: Json = False) -> None:
+@grant_app.command("withdraw", epilog=example("testbed grant withdraw 7"))
+def withdraw(numbers: Numbers, json: Json = False) -> None:
     """Give grants back, or take back what you asked for."""
-    done = run.run(_each(numbers, "withdrawal", None))
-    say_json(done) if json else _say(done)
+    withdrawn = run.run(grants.post_each(numbers, "withdrawal", None))
+    print_json(withdrawn) if json else grants.print_sentences(withdrawn, out)
 
 
-@grant_app.command("revoke")
-def grant_revoke(number: Number) -> None:
-    """End a grant at once; who reads under it is cut off."""
-    run.run(api.ask("DELETE", f"/grants/{number}"))
+@grant_app.command("revoke", epilog=example("testbed grant revoke 7"))
+def revoke(number: Number) -> None:
+    """Revoke a grant at once, and close the connections of its readers."""
+    run.run(api.request("DELETE", f"/grants/{number}"))
     out.print(f"grant {number} is revoked")
-
-
-async def _each(numbers: list[int], what: str, body: Any) -> list[Any]:
-    """The same of several grants, one after the other, until one is refused."""
-    async with api.door() as door:
-        return [
-            await door.request("POST", f"/grants/{number}/{what}", json=body) for number in numbers
-        ]
-
-
-def _span(begin: str | None, until: str | None, days: float | None) -> dict[str, Any]:
-    given = {
-        "from": begin,
-        "until": until,
-        "expires_in_s": None if days is None else days * DAY_S,
-    }
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _say(found: list[Any]) -> None:
-    for one in found:
-        out.print(f"{one['id']}  {one['sentence']}")
-
-
-def _show(found: list[Any]) -> None:
-    rows = Table("id", "company", "stream", "state", "until", "purpose")
-    for one in found:
-        stream = f"{one['space']}:{one['stream']}"
-        state = "paused" if one["paused"] else one["state"]
-        until = one["until"] or "for ever"
-        rows.add_row(str(one["id"]), one["company"], stream, state, until, one["purpose"])
-    out.print(rows)

@@ -1,9 +1,6 @@
-"""What a server of separate processes needs before its first start: secrets, certificates, and the
-broker's configuration.
-"""
+"""`testbed secrets`, `pki` and `broker-config`: files that separate processes of a server need."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,88 +9,120 @@ import typer
 
 from broker.clock import WallClock
 from testbed.terminal import run
-from testbed.terminal.options import Json
-from testbed.terminal.screen import out, say_json
+from testbed.terminal.options import Insecure, Json, example
+from testbed.terminal.screen import out, print_json
 
 PLUGIN = Path("/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so")
-"""Debian's, on x86-64."""
-ANYWHERE = "0.0.0.0"  # noqa: S104 - in a container, whose ports are published one by one
+"""Path of the plugin on Debian, x86-64."""
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - in a container, whose ports are published one by one
+PKI_EXAMPLE = example("testbed pki init --host testbed.example")
+SECRETS_EXAMPLE = example("testbed secrets init secrets")
 
 
 class Backend(StrEnum):
-    """The brokers that can run by themselves."""
+    """Brokers that can run as a service of their own."""
 
     NATS = "nats"
     MOSQUITTO = "mosquitto"
 
 
-secrets_app = typer.Typer(help="What separate processes of one server share.", no_args_is_help=True)
-pki_app = typer.Typer(help="Certificates of an authority of our own.", no_args_is_help=True)
+secrets_app = typer.Typer(
+    help="Create the secrets that separate processes of a server share.",
+    no_args_is_help=True,
+    epilog=SECRETS_EXAMPLE,
+)
+pki_app = typer.Typer(
+    help="Create a certificate authority, and certificates of API and broker.",
+    no_args_is_help=True,
+    epilog=PKI_EXAMPLE,
+)
+
+Port = Annotated[int, typer.Option(help="TCP port of NATS's own protocol, for the API alone")]
+TlsCert = Annotated[
+    Path | None,
+    typer.Option(
+        help="PEM file of the broker's certificate, a path on the broker's machine (default:"
+        " no TLS)"
+    ),
+]
+TlsKey = Annotated[
+    Path | None,
+    typer.Option(help="PEM file of that certificate's key, likewise (default: no TLS)"),
+]
+HealthPort = Annotated[int, typer.Option(help="TCP port for health checks, on loopback")]
+Store = Annotated[
+    Path, typer.Option(help="data folder of the broker, a path on the broker's machine")
+]
+User = Annotated[str, typer.Option(help="user of a Mosquitto that is started as root")]
+Plugin = Annotated[
+    Path, typer.Option(help="Mosquitto's dynamic security plugin, a path on its machine")
+]
 
 
-@pki_app.command("init")
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(secrets_app, name="secrets")
+    app.add_typer(pki_app, name="pki")
+    app.command("broker-config", epilog=example("testbed broker-config secrets --insecure"))(
+        broker_config
+    )
+
+
+@pki_app.command("init", epilog=PKI_EXAMPLE)
 def pki_init(
-    folder: Annotated[Path, typer.Argument(help="a folder of its own")] = Path("testbed-data/pki"),
+    folder: Annotated[Path, typer.Argument(help="folder for certificates and keys")] = Path(
+        "testbed-data/pki"
+    ),
     host: Annotated[
         list[str] | None,
-        typer.Option(help="name or address that clients use; any number of times"),
+        typer.Option(
+            help="name or IP address that clients connect to; can be repeated (default: this"
+            " machine's own)"
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make an authority and certificates for API and broker; what is there stays."""
+    """Create an authority, and certificates of API and broker; existing files stay."""
     from testbed.server import pki
 
-    async def go() -> Sequence[pki.Kept]:
+    async def go() -> Sequence[pki.CertificateFile]:
         return pki.init(folder, host or (), WallClock().now_ns())
 
-    kept = run.run(go())
-    if json:
-        say_json([asdict(one) | {"file": str(one.file)} for one in kept])
-    else:
-        pki.show(kept, out)
+    files = run.run(go())
+    print_json([file.as_json() for file in files]) if json else pki.print_certificates(files, out)
 
 
-@secrets_app.command("init")
+@secrets_app.command("init", epilog=SECRETS_EXAMPLE)
 def secrets_init(
-    folder: Annotated[Path, typer.Argument(help="a folder of its own")], json: Json = False
+    folder: Annotated[Path, typer.Argument(help="folder for the secrets, and nothing else")],
+    json: Json = False,
 ) -> None:
-    """Make the secrets that separate processes share, a file each; what is there stays."""
+    """Create the secrets that separate processes share, a file each; existing files stay."""
     from testbed.server import secret_files
 
     async def go() -> Sequence[str]:
         return secret_files.init(folder)
 
-    made = run.run(go())
-    say_json({"folder": str(folder), "made": made}) if json else out.print(
-        f"{folder}: {len(made)} new secrets"
-    )
+    created = run.run(go())
+    report = {"folder": str(folder), "made": created}
+    print_json(report) if json else out.print(f"{folder}: {len(created)} new secrets")
 
 
 def broker_config(
     folder: Annotated[Path, typer.Argument(help="folder of `testbed secrets init`")],
-    host: Annotated[str, typer.Option(help="address that its doors listen on")] = ANYWHERE,
-    port: Annotated[int, typer.Option(help="its inner door, for the API alone")] = 4222,
-    mqtt_port: Annotated[int, typer.Option(help="its MQTT door")] = 1883,
-    tls_cert: Annotated[
-        Path | None, typer.Option(help="PEM file of its certificate, where the server sees it")
-    ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file of that certificate's key")] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="doors without TLS, on any address")
-    ] = False,
-    health_port: Annotated[int, typer.Option(help="its health, on loopback")] = 8222,
-    store: Annotated[Path, typer.Option(help="folder of its data")] = Path("/data"),
-    backend: Annotated[Backend, typer.Option(help="which broker")] = Backend.NATS,
-    user: Annotated[
-        str, typer.Option(help="whom a Mosquitto that is started as root becomes")
-    ] = "mosquitto",
-    plugin: Annotated[
-        Path, typer.Option(help="Mosquitto's dynamic security, where the server sees it")
-    ] = PLUGIN,
+    host: Annotated[str, typer.Option(help="IP address that the broker listens on")] = ANY_ADDRESS,
+    port: Port = 4222,
+    mqtt_port: Annotated[int, typer.Option(help="TCP port for MQTT")] = 1883,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    insecure: Insecure = False,
+    health_port: HealthPort = 8222,
+    store: Store = Path("/data"),
+    backend: Annotated[Backend, typer.Option(help="broker to configure")] = Backend.NATS,
+    user: User = "mosquitto",
+    plugin: Plugin = PLUGIN,
 ) -> None:
-    """Write nats.conf for a NATS server of its own, with its secrets, into their folder; or what a
-    Mosquitto is started with.
-    """
+    """Write the configuration of a NATS or Mosquitto broker into the folder of its secrets."""
     from broker.backends.mosquitto import config_files
     from broker.backends.nats.server import LOOPBACK, NatsDeployment
     from broker.settings import Address
@@ -103,9 +132,13 @@ def broker_config(
         mqtt = Address(host, mqtt_port)
         certificate = secret_files.certificate_of(tls_cert, tls_key, mqtt, insecure=insecure)
         if backend is Backend.MOSQUITTO:
-            found = config_files.MosquittoDeployment(mqtt, store, user, certificate, plugin)
-            return secret_files.mosquitto_config(folder, found)
-        place = NatsDeployment(Address(host, port), store, health=Address(LOOPBACK, health_port))
-        return [secret_files.broker_config(folder, place, mqtt, certificate)]
+            mosquitto = config_files.MosquittoDeployment(
+                mqtt=mqtt, state=store, user=user, certificate=certificate, plugin=plugin
+            )
+            return secret_files.mosquitto_config(folder, mosquitto)
+        nats = NatsDeployment(
+            inner=Address(host, port), store=store, health=Address(LOOPBACK, health_port)
+        )
+        return [secret_files.broker_config(folder, nats, mqtt, certificate)]
 
     out.print(f"wrote {' and '.join(map(str, run.run(go())))}")

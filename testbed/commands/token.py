@@ -1,96 +1,89 @@
-"""`testbed token`, `testbed password` and `testbed sign-in`: how people show who they are."""
+"""`testbed token`, `password` and `sign-in`: tokens and the password of the person who calls."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from broker.rights import Role
-from testbed.client import api, credentials
+from testbed.client import api, credentials, tokens
 from testbed.terminal import run
-from testbed.terminal.options import Json
-from testbed.terminal.screen import out, say_json
+from testbed.terminal.options import ExpiresIn, Json, example
+from testbed.terminal.screen import out, print_json
 
-token_app = typer.Typer(help="Your own tokens.", no_args_is_help=True)
+EXAMPLE = example("testbed token create notebook --expires-in-s 86400")
+
+token_app = typer.Typer(
+    help="Create, list and revoke your own tokens.", no_args_is_help=True, epilog=EXAMPLE
+)
 
 
 def add_to(app: typer.Typer) -> None:
-    """Make these commands a part of the one command."""
+    """Add the commands."""
     app.add_typer(token_app, name="token")
-    app.command("sign-in")(sign_in)
-    app.command("password")(password)
+    app.command("sign-in", epilog=example("testbed sign-in fay"))(sign_in)
+    app.command("password", epilog=example("testbed password"))(password)
 
 
-@token_app.command("create")
-def token_create(
-    label: Annotated[str, typer.Argument(help="what it is for")] = "",
+@token_app.command("create", epilog=EXAMPLE)
+def create(
+    label: Annotated[str, typer.Argument(help="what the token is for (default: empty)")] = "",
     role: Annotated[
         list[Role] | None,
-        typer.Option(help="which of your roles it holds, any number of times; all if left out"),
+        typer.Option(
+            help="role of yours that the token holds; can be repeated (default: all your roles)"
+        ),
     ] = None,
-    expires_in_s: Annotated[float | None, typer.Option(help="seconds until it ends")] = None,
+    expires_in_s: ExpiresIn = None,
     json: Json = False,
 ) -> None:
-    """Make one more token; it is shown this once."""
-    body = {"label": label, "expires_in_s": expires_in_s, "roles": role or None}
-    made = run.run(api.ask("POST", "/tokens", json=body))
-    say_json(made) if json else _told(made)
+    """Create another token for yourself; it is shown only this once."""
+    created = run.run(tokens.create(label, role, expires_in_s))
+    print_json(created) if json else tokens.print_secret(created, out)
 
 
-@token_app.command("list")
-def token_list(json: Json = False) -> None:
-    """Your tokens, with their last use."""
-    found = run.run(api.ask("GET", "/tokens"))["items"]
-    say_json(found) if json else _show(found)
+@token_app.command("list", epilog=example("testbed token list"))
+def list_(json: Json = False) -> None:
+    """List your tokens, with their last use."""
+    fetched = run.run(tokens.fetch_all())
+    print_json(fetched) if json else tokens.print_table(fetched, out)
 
 
-@token_app.command("revoke")
-def token_revoke(number: Annotated[int, typer.Argument(help="as `list` shows it")]) -> None:
-    """End one of your tokens at once."""
-    run.run(api.ask("DELETE", f"/tokens/{number}"))
+@token_app.command("revoke", epilog=example("testbed token revoke 3"))
+def revoke(
+    number: Annotated[int, typer.Argument(help="id of the token, as `list` shows it")],
+) -> None:
+    """Revoke one of your tokens at once."""
+    run.run(api.request("DELETE", f"/tokens/{number}"))
     out.print(f"token {number} is revoked")
 
 
 def sign_in(
-    person: Annotated[str, typer.Argument(help="your name here")],
-    given: Annotated[
-        str, typer.Option("--password", prompt="password", hide_input=True, help="asked for")
+    person: Annotated[str, typer.Argument(help="your id at the testbed")],
+    secret: Annotated[
+        str,
+        typer.Option(
+            "--password", prompt="password", hide_input=True, help="your password (default: asked)"
+        ),
     ],
     json: Json = False,
 ) -> None:
-    """Get a token for twelve hours with your password."""
-    body = {"person": person, "password": given}
-    made = run.run(api.ask_openly("POST", "/sign-in", json=body))
-    say_json(made) if json else credentials.show(made, out)
+    """Get a token that lasts twelve hours for your password."""
+    created = run.run(tokens.sign_in(person, secret))
+    print_json(created) if json else credentials.print_secret(created, out)
 
 
 def password(
-    given: Annotated[
+    secret: Annotated[
         str,
         typer.Option(
             "--password",
             prompt="new password",
             confirmation_prompt=True,
             hide_input=True,
-            help="12 to 200 characters; asked for",
+            help="the new password, 12 to 200 characters (default: asked)",
         ),
     ],
 ) -> None:
     """Set the password that you sign in with."""
-    run.run(api.ask("PUT", "/me/password", json={"password": given}))
+    run.run(api.request("PUT", "/me/password", json={"password": secret}))
     out.print("the password is set")
-
-
-def _told(made: Any) -> None:
-    credentials.show(made, out)
-    if roles := made["roles"]:
-        out.print(f"it may do what {' and '.join(roles)} may, and no more.", style="dim")
-
-
-def _show(found: Any) -> None:
-    rows = Table("id", "label", "roles", "made", "last used", "expires")
-    for one in found:
-        roles = ", ".join(one["roles"] or ["all yours"])
-        used, ends = one["last_used"] or "never", one["expires"] or "never"
-        rows.add_row(str(one["id"]), one["label"], roles, one["made"], used, ends)
-    out.print(rows)

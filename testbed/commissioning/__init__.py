@@ -1,1 +1,1 @@
-"""Browse, check and certificate trust from the command line."""
+"""Commissioning of a gateway: browse a server, check a mapping, trust a certificate."""

@@ -1,6 +1,4 @@
-"""`testbed gateway check` and `browse`: what a factory engineer does before a machine goes on the
-bus.
-"""
+"""Browse an OPC UA server or an MQTT broker, and check a mapping against it, before it is used."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,18 +14,23 @@ from broker.settings import address_of
 from gateway.commissioning import browse as browsing
 from gateway.commissioning import check as checking
 from gateway.commissioning import mqtt_browse
+from gateway.commissioning.findings import Severity
 from gateway.commissioning.mqtt_browse import LISTEN_S
-from gateway.links.opcua.security import Proof
-from gateway.mapping import model as mappings
-from gateway.mapping.model import Broker, Policy, Security, Server
+from gateway.links.opcua.security import ClientCredentials
+from gateway.mapping import file as mapping_file
+from gateway.mapping.model import MqttBroker, OpcUaServer, Policy, Security, host_of
 from gateway.settings import SourceSettings
 
 SECURITY = ("none", "sign-and-encrypt")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """What is looked at: a server or a broker, and how a server is secured."""
+class Endpoint:
+    """The URL of an OPC UA server or MQTT broker, and the security of an OPC UA server.
+
+    security: `none` or `sign-and-encrypt`, None if it was not given.  policy: an OPC UA security
+    policy.  user: name to sign in with, empty for anonymous.
+    """
 
     url: str
     security: str | None = None
@@ -35,13 +38,15 @@ class Place:
     user: str = ""
 
     @property
-    def server(self) -> Server:
-        """The OPC UA server; raises Invalid, and never guesses that it needs no security."""
-        host = mappings.host_of(self.url)
+    def server(self) -> OpcUaServer:
+        """The OPC UA server with its security, which must be given; raises Invalid."""
+        host = host_of(self.url)
         if self.security not in SECURITY:
-            told = "not said" if self.security is None else f"{self.security!r}, which is not known"
+            given = (
+                "not said" if self.security is None else f"{self.security!r}, which is not known"
+            )
             raise Invalid(
-                f"how {self.url} is to be secured is {told}",
+                f"how {self.url} is to be secured is {given}",
                 hint="--security sign-and-encrypt; or --security none, where the server cannot, and"
                 " only on a network of its own",
             )
@@ -55,40 +60,40 @@ class Place:
             return browsing.server(self.url, None)
         policy = Policy(self.policy)
         return browsing.server(
-            self.url, Security(policy, self.user, as_certificate=False, host=host)
+            self.url, Security(policy=policy, user=self.user, as_certificate=False, host=host)
         )
 
 
-def proof() -> Proof:
-    """What the gateway on this machine proves itself with."""
-    return Proof.of(SourceSettings(), WallClock())
+def gateway_proof() -> ClientCredentials:
+    """The certificate and the password with which the gateway on this machine signs in."""
+    return ClientCredentials.from_settings(SourceSettings(), WallClock())
 
 
-async def check(path: Path, show: Callable[[Any], None], *, as_json: bool) -> bool:
-    """Print every finding; True if none is an error."""
-    findings = await checking.check(mappings.load(path), proof())
+async def check(path: Path, print_line: Callable[[Any], None], *, as_json: bool) -> bool:
+    """Check a mapping file against its server, print the findings; True if none is an error."""
+    findings = await checking.check(mapping_file.load(path), gateway_proof())
     if as_json:
-        show([asdict(one) for one in findings])
+        print_line([asdict(finding) for finding in findings])
     elif not findings:
-        show(f"{path}: nothing is wrong")
+        print_line(f"{path}: nothing is wrong")
     else:
-        for one in findings:
-            show(str(one))
-    return not any(one.severity is checking.Severity.ERROR for one in findings)
+        for finding in findings:
+            print_line(str(finding))
+    return not any(finding.severity is Severity.ERROR for finding in findings)
 
 
-async def browse(place: Place, write: Path | None, equipment: str, out: Console) -> None:
-    """Print the tree; with `write`, a first mapping as well."""
+async def browse(endpoint: Endpoint, write: Path | None, equipment: str, out: Console) -> None:
+    """Print the nodes of a server or the topics of a broker; write a first mapping to a file."""
     address = EquipmentAddress.parse(equipment)
-    if place.url.startswith("mqtt://"):
-        text = await _overheard(place.url, address, out)
+    if endpoint.url.startswith("mqtt://"):
+        text = await _browse_broker(endpoint.url, address, out)
     else:
-        server, shown = place.server, proof()
-        for line in await browsing.tree(server, shown):
+        server, proof = endpoint.server, gateway_proof()
+        for line in await browsing.tree(server, proof):
             out.print(line)
         if write is None:
             return
-        text = await browsing.starting_mapping(server, address, shown)
+        text = await browsing.starting_mapping(server, address, proof)
     if write is None:
         return
     try:
@@ -99,21 +104,21 @@ async def browse(place: Place, write: Path | None, equipment: str, out: Console)
     out.print(f"wrote {write}; edit it, then: testbed gateway check {write}")
 
 
-async def _overheard(url: str, address: EquipmentAddress, out: Console) -> str:
-    """Print what a broker's topics say for a while; a first mapping of it."""
-    user, _, place = url.removeprefix("mqtt://").rpartition("@")
-    plain = f"mqtt://{place}"
+async def _browse_broker(url: str, address: EquipmentAddress, out: Console) -> str:
+    """Print the topics that a broker publishes in LISTEN_S seconds; the text of a first mapping."""
+    user, _, host_port = url.removeprefix("mqtt://").rpartition("@")
+    plain = f"mqtt://{host_port}"
     try:
-        broker = Broker(plain, user, timeout_s=LISTEN_S, keepalive_s=10)
+        broker = MqttBroker(url=plain, user=user, timeout_s=LISTEN_S, keepalive_s=10)
         address_of(plain)
     except ValueError as exc:
         raise Invalid(str(exc)) from exc
     out.print(f"listening to {plain} for {LISTEN_S:g} s …")
     password = SourceSettings().source_password.get_secret_value()
-    heard = await mqtt_browse.overheard(broker, password, ("#",), LISTEN_S)
-    for line in mqtt_browse.lines(heard):
+    topics = await mqtt_browse.listen(broker, password, ("#",), LISTEN_S)
+    for line in mqtt_browse.lines(topics):
         out.print(line)
-    if not heard:
+    if not topics:
         raise Unknown(f"nothing was published at {plain} in {LISTEN_S:g} s")
     names = (address.organisation, address.equipment)
-    return mqtt_browse.starting_mapping(plain, user, heard, *names)
+    return mqtt_browse.starting_mapping(plain, user, topics, *names)

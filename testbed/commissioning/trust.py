@@ -1,4 +1,4 @@
-"""`testbed gateway trust`: a person holds a server's certificate against what its owner says."""
+"""Pin the certificate of an OPC UA server after a person has compared its SHA-256."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,100 +8,114 @@ from rich.console import Console
 
 from broker.errors import Invalid, Refused
 from gateway.links.opcua import certificate_trust, security
-from gateway.links.opcua.certificate_trust import Shown, Trusted
-from gateway.links.opcua.pki import Own
-from gateway.mapping import model as mappings
-from gateway.mapping.model import Server
-from testbed.commissioning.check_browse import Place, proof
+from gateway.links.opcua.certificate_trust import PresentedCertificate, TrustedCertificates
+from gateway.links.opcua.pki import OwnCertificate
+from gateway.mapping import file as mapping_file
+from gateway.mapping.model import OpcUaServer
+from testbed.commissioning.check_browse import Endpoint, gateway_proof
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a server shows, and what was trusted there before."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerCertificate:
+    """The certificate that a server presents, beside what is pinned for it and our own.
 
-    shown: Shown
-    before: Trusted
-    own: Own
+    presented: by the server now.  trusted: what this machine's gateway trusts for its URL.  own:
+    the gateway's certificate.
+    """
+
+    presented: PresentedCertificate
+    trusted: TrustedCertificates
+    own: OwnCertificate
 
     @property
     def is_pinned(self) -> bool:
-        """Whether the very certificate is trusted already."""
-        return self.before.pin == self.shown.certificate
+        """Whether this certificate is pinned already."""
+        return self.trusted.pin == self.presented.certificate
 
 
-async def look(where: str, place: Place) -> Seen:
-    """Ask the server for its certificate; `where`: a mapping file, or the server's address.
+async def fetch_certificate(source: str, endpoint: Endpoint) -> ServerCertificate:
+    """Ask an OPC UA server for its certificate.
 
-    Raises Refused if no session could be opened with it whoever trusts it.
+    source: a mapping file, or the URL that is in `endpoint`.  Raises Invalid for security `none`,
+    Refused if the certificate could not be used even if it were pinned.
     """
-    server = _server(where, place)
+    server = _server(source, endpoint)
     if server.security is None:
         raise Invalid(
-            f"{where} is read with security none, where nobody is trusted",
+            f"{source} is read with security none, where nobody is trusted",
             hint="write opcua.security: sign-and-encrypt",
         )
-    shows = proof()
-    own = shows.pki.own()
-    found = await security.shown(server, server.security)
-    now_ns = shows.clock.now_ns()
-    if (
-        flaw := certificate_trust.flaw_of(found, host=server.security.host, now_ns=now_ns)
-    ) is not None:
+    proof = gateway_proof()
+    own = proof.pki.own()
+    presented = await security.presented_certificate(server, server.security)
+    now_ns = proof.clock.now_ns()
+    flaw = certificate_trust.flaw_of(presented, host=server.security.host, now_ns=now_ns)
+    if flaw is not None:
         raise flaw
-    return Seen(found, shows.pki.trusted(server.url), own)
+    trusted = proof.pki.trusted(server.url)
+    return ServerCertificate(presented=presented, trusted=trusted, own=own)
 
 
-def _server(where: str, place: Place) -> Server:
-    return place.server if where.startswith("opc.tcp://") else mappings.load(Path(where)).server
+def _server(source: str, endpoint: Endpoint) -> OpcUaServer:
+    if source.startswith("opc.tcp://"):
+        return endpoint.server
+    return mapping_file.load(Path(source)).server
 
 
-def show(seen: Seen, out: Console) -> None:
-    """Print what the server shows, for somebody to compare."""
-    one, shown = seen.shown.certificate, seen.shown
+def print_certificate(server: ServerCertificate, out: Console) -> None:
+    """Print the certificate that a server presents, for a person to compare."""
+    presented, certificate = server.presented, server.presented.certificate
+    self_signed = certificate.issuer == certificate.subject
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     lines = {
-        "server": shown.url,
-        "subject": one.subject.rfc4514_string(),
-        "issuer": "itself" if one.issuer == one.subject else one.issuer.rfc4514_string(),
-        "application": shown.application_uri,
-        "hosts": ", ".join(certificate_trust.hosts_of(one)),
-        "valid": f"{one.not_valid_before_utc:%Y-%m-%d} to {one.not_valid_after_utc:%Y-%m-%d}",
-        "SHA-256": certificate_trust.sha256(one),
+        "server": presented.url,
+        "subject": certificate.subject.rfc4514_string(),
+        "issuer": "itself" if self_signed else certificate.issuer.rfc4514_string(),
+        "application": presented.application_uri,
+        "hosts": ", ".join(certificate_trust.hosts_of(certificate)),
+        "valid": f"{begin:%Y-%m-%d} to {end:%Y-%m-%d}",
+        "SHA-256": certificate_trust.sha256(certificate),
     }
-    if seen.before.pin is not None and not seen.is_pinned:
-        lines["pinned so far"] = certificate_trust.sha256(seen.before.pin)
-    for name, text in lines.items():
-        out.print(f"{name:<14}{certificate_trust.plain(text)}")
+    if server.trusted.pin is not None and not server.is_pinned:
+        lines["pinned so far"] = certificate_trust.sha256(server.trusted.pin)
+    for label, text in lines.items():
+        out.print(f"{label:<14}{certificate_trust.plain(text)}")
 
 
-def accepted(seen: Seen, yes: str | None, ask: Callable[[str], bool]) -> str:
-    """The SHA-256 that somebody accepts: told beforehand, pinned already, or asked for."""
-    told = certificate_trust.sha256(seen.shown.certificate)
+def accepted_sha256(
+    server: ServerCertificate, yes: str | None, confirm: Callable[[str], bool]
+) -> str:
+    """The SHA-256 that the user accepts: of `--yes`, of the pinned certificate, or by `confirm`.
+
+    Raises Refused if the user declines.
+    """
     if yes is not None:
         return yes
-    if seen.is_pinned or ask("Does the server itself, or its owner, show this SHA-256?"):
-        return told
+    question = "Does the server itself, or its owner, show this SHA-256?"
+    if server.is_pinned or confirm(question):
+        return certificate_trust.sha256(server.presented.certificate)
     raise Refused("nothing was pinned", hint="ask the server's owner for its certificate's SHA-256")
 
 
-def pin(seen: Seen, accepted: str, out: Console) -> None:
-    """Trust the certificate if it is the accepted one; say what the server's owner has to do.
+def pin(server: ServerCertificate, accepted: str, out: Console) -> None:
+    """Pin the certificate of a server.
 
-    accepted: its SHA-256.  Raises Refused if the server shows another.
+    accepted: SHA-256 of the certificate to pin.  Raises Refused if the server presents another.
     """
-    one = seen.shown.certificate
-    if not certificate_trust.is_sha256(accepted, one):
+    certificate = server.presented.certificate
+    if not certificate_trust.is_sha256(accepted, certificate):
         raise Refused(
-            f"{seen.shown.url} shows SHA-256 {certificate_trust.sha256(one)}, "
+            f"{server.presented.url} shows SHA-256 {certificate_trust.sha256(certificate)}, "
             f"and {accepted} was accepted",
             hint="nothing was pinned: ask the server's owner which is right",
         )
-    file = proof().pki.pin(seen.shown.url, one)
+    file = gateway_proof().pki.pin(server.presented.url, certificate)
     out.print(f"pinned in {file}")
 
 
-def show_own(seen: Seen, out: Console) -> None:
-    """Print what the server's owner must trust in turn."""
-    own = seen.own
+def print_own(server: ServerCertificate, out: Console) -> None:
+    """Print the gateway's own certificate, which the server's owner must trust in turn."""
+    own = server.own
     out.print("The server's owner must trust the gateway in turn:")
     out.print(f"  {own.file}  ({own.application_uri})")
     out.print(f"  SHA-256 {certificate_trust.sha256(own.certificate)}")

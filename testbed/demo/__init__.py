@@ -1,1 +1,1 @@
-"""The demo: a simulated factory, a prototype, and a verdict on every sample."""
+"""The demo: a simulated machine, a gateway, a server and a prototype; every sample is checked."""

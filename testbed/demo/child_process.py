@@ -1,4 +1,4 @@
-"""Processes of ours that tell what happens to them in lines of JSON on standard output."""
+"""Child processes of this project that report events as lines of JSON on standard output."""
 
 import asyncio
 import sys
@@ -11,53 +11,54 @@ from typing import Any
 import orjson
 
 from broker.errors import Unavailable
-from testbed.server.up import ended
+from testbed.server.up import terminate
 
-LOG_TAIL = 12
+LOG_TAIL_LINES = 12
 
 
-class Child:
-    """A running process."""
+class ChildProcess:
+    """A running child process."""
 
     def __init__(self, name: str, process: Process, log: Path) -> None:
-        """Made by `child`."""
+        """Made by `start_child`."""
         self.name = name
         self._process = process
         self._log = log
 
-    async def told(
+    async def wait_for(
         self, event: str, *, on_other: Callable[[Mapping[str, Any]], None] = lambda _: None
     ) -> Mapping[str, Any]:
-        """The next line whose `event` is this; raises Unavailable, with its last words, if the
-        process ends before.
+        """Return the next line whose `event` is this one; other lines are passed to `on_other`.
+
+        Raises Unavailable, with the end of its log, if the process ends before.
         """
         if self._process.stdout is None:
             raise TypeError(f"{self.name} was started without a pipe")
         while line := await self._process.stdout.readline():
             try:
-                said = orjson.loads(line)
+                message = orjson.loads(line)
             except orjson.JSONDecodeError:
-                said = {"event": line.decode(errors="replace").strip()}
-            if said.get("event") == event:
-                return dict(said)
-            on_other(said)
+                message = {"event": line.decode(errors="replace").strip()}
+            if message.get("event") == event:
+                return dict(message)
+            on_other(message)
         code = await self._process.wait()
-        raise Unavailable(f"{self.name} ended with exit code {code}:\n{self.last_words()}")
+        raise Unavailable(f"{self.name} ended with exit code {code}:\n{self.log_tail()}")
 
-    def last_words(self) -> str:
-        """The end of its log."""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-LOG_TAIL:])
+    def log_tail(self) -> str:
+        """The last lines of the process's log."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
 
     async def stop(self) -> None:
-        """End it in order."""
-        await ended(self._process)
+        """Terminate the process, and wait until it has ended."""
+        await terminate(self._process)
 
 
 @asynccontextmanager
-async def child(
+async def start_child(
     name: str, command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
-) -> AsyncIterator[Child]:
-    """Run Python with this command line for as long as this is open; stderr goes to `log`."""
+) -> AsyncIterator[ChildProcess]:
+    """Run Python with a command line, and terminate it on leaving; standard error goes to `log`."""
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -66,9 +67,9 @@ async def child(
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for us: we end them in order
+            start_new_session=True,  # Ctrl-C is for this process, which ends its children in order
         )
     try:
-        yield Child(name, process, log)
+        yield ChildProcess(name, process, log)
     finally:
-        await asyncio.shield(ended(process))
+        await asyncio.shield(terminate(process))

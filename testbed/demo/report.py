@@ -1,6 +1,4 @@
-"""The report of a run: one HTML file that needs nothing else, with plots of signals, truth, score
-and gaps.
-"""
+"""Write the report of a demo: a self-contained HTML file with plots of signals, scores and gaps."""
 
 import html
 import io
@@ -15,18 +13,18 @@ import numpy as np
 from broker.batch import Column, Gap, Series, Times
 from broker.clock import text_of
 
-MOST_POINTS = 4_000
-MOST_LISTED = 200
+MAX_POINTS = 4_000
+MAX_LISTED_GAPS = 200
 GAP_COLOURS = ("#888888", "#b58900", "#6c71c4", "#2aa198", "#cb4b16", "#586e75")
-"""Of each cause, in the order of the alphabet."""
+"""Colours of the causes, which are sorted by name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What a report shows.
+    """The contents of a report.
 
     signals, scores: samples by name.  units: by signal.  truth: (from, to) spans of known faults,
-    ns.  facts: rows of the summary, in order.
+    in ns.  facts: rows of the summary, in order.  clean: whether all counters are zero.
     """
 
     title: str
@@ -41,18 +39,18 @@ class Evidence:
 
     @property
     def colours(self) -> dict[str, str]:
-        """The colour of each cause that there is."""
+        """The colours of the gaps by cause."""
         causes = sorted({gap.cause for gap in self.gaps})
-        return {cause: GAP_COLOURS[at % len(GAP_COLOURS)] for at, cause in enumerate(causes)}
+        return {cause: GAP_COLOURS[index % len(GAP_COLOURS)] for index, cause in enumerate(causes)}
 
     def gaps_of(self, name: str) -> list[Gap]:
-        """The gaps of one signal; a score has none of the machine's."""
+        """The gaps of a signal; none for a score, since gaps are the machine's."""
         if name in self.scores:
             return []
         return [gap for gap in self.gaps if not gap.signals or name in gap.signals]
 
-    def listed(self) -> list[dict[str, str]]:
-        """The first gaps as rows of a table."""
+    def gap_rows(self) -> list[dict[str, str]]:
+        """The first MAX_LISTED_GAPS gaps as rows of a table."""
         return [
             {
                 "from": text_of(gap.from_ns),
@@ -61,12 +59,12 @@ class Evidence:
                 "cause": gap.cause,
                 "signals": ", ".join(gap.signals) or "all",
             }
-            for gap in self.gaps[:MOST_LISTED]
+            for gap in self.gaps[:MAX_LISTED_GAPS]
         ]
 
 
 def write(path: Path, evidence: Evidence) -> None:
-    """Write the report."""
+    """Render a report to a file."""
     from jinja2 import Environment, PackageLoader  # noqa: PLC0415 - the demo's extra
 
     template = Environment(loader=PackageLoader("testbed.demo", "."), autoescape=True).get_template(
@@ -76,14 +74,16 @@ def write(path: Path, evidence: Evidence) -> None:
 
 
 def _plot(evidence: Evidence) -> str:
-    """All signals over one axis of time, as SVG."""
+    """Plot all signals and scores over a common time axis, as SVG."""
     import matplotlib as mpl  # noqa: PLC0415
 
     mpl.use("svg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
     panels = [*evidence.signals.items(), *evidence.scores.items()]
-    start_ns = min((int(one.time_ns[0]) for _, one in panels if len(one.time_ns)), default=0)
+    start_ns = min(
+        (int(series.time_ns[0]) for _, series in panels if len(series.time_ns)), default=0
+    )
     figure, axes = plt.subplots(
         len(panels), 1, sharex=True, figsize=(11, 1.25 * len(panels)), squeeze=False
     )
@@ -98,17 +98,17 @@ def _plot(evidence: Evidence) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     plt.close(figure)
-    return _titled(text.getvalue()[text.getvalue().index("<svg") :], titles)
+    return _add_titles(text.getvalue()[text.getvalue().index("<svg") :], titles)
 
 
-def _titled(svg: str, titles: Mapping[str, str]) -> str:
-    """The same with what a browser shows where the pointer rests on a gap."""
+def _add_titles(svg: str, titles: Mapping[str, str]) -> str:
+    """Add tooltips to an SVG; titles: texts by the id of a gap's group."""
 
-    def titled(found: re.Match[str]) -> str:
-        text = titles.get(found[1])
-        return found[0] if text is None else f"{found[0]}<title>{html.escape(text)}</title>"
+    def with_title(match: re.Match[str]) -> str:
+        text = titles.get(match[1])
+        return match[0] if text is None else f"{match[0]}<title>{html.escape(text)}</title>"
 
-    return re.sub(r'<g id="(gap-\d+-\d+)">', titled, svg)
+    return re.sub(r'<g id="(gap-\d+-\d+)">', with_title, svg)
 
 
 def _shade_truth(axis: Any, evidence: Evidence, start_ns: int) -> None:
@@ -123,7 +123,7 @@ def _shade_truth(axis: Any, evidence: Evidence, start_ns: int) -> None:
 
 
 def _draw_gaps(axis: Any, name: str, evidence: Evidence, start_ns: int) -> dict[str, str]:
-    """Hatch the gaps of a signal; the sentence of each by its id in the picture."""
+    """Draw the gaps of a signal as hatched areas; the tooltip of each by its SVG id."""
     titles = {}
     panel = list(evidence.signals).index(name) if name in evidence.signals else 0
     for number, gap in enumerate(evidence.gaps_of(name)):
@@ -134,7 +134,7 @@ def _draw_gaps(axis: Any, name: str, evidence: Evidence, start_ns: int) -> dict[
             edgecolor=evidence.colours[gap.cause],
             hatch="///",
             alpha=0.35,
-            linewidth=1,  # a gap of no length is a line
+            linewidth=1,  # so that a gap of no length is visible
         )
         span.set_gid(f"gap-{panel}-{number}")
         ends = f"{text_of(gap.from_ns)} to {text_of(gap.to_ns)}"
@@ -143,21 +143,21 @@ def _draw_gaps(axis: Any, name: str, evidence: Evidence, start_ns: int) -> dict[
 
 
 def _broken(time_ns: Times, values: Column, gaps: Sequence[Gap]) -> tuple[Times, Any]:
-    """The same as a line that does not run across a gap."""
+    """Times and values with NaN at the begin of each gap, where the plotted line breaks off."""
     begins = np.array([gap.from_ns for gap in gaps], np.int64)
     at = np.searchsorted(time_ns, begins)
     return np.insert(time_ns, at, begins), np.insert(values.astype(np.float64), at, np.nan)
 
 
 def _panel(axis: Any, name: str, series: Series, evidence: Evidence, start_ns: int) -> None:
-    step = max(1, len(series.time_ns) // MOST_POINTS)
+    step = max(1, len(series.time_ns) // MAX_POINTS)
     times, values = _broken(series.time_ns[::step], series.values[::step], evidence.gaps_of(name))
-    of_score = name in evidence.scores
+    is_score = name in evidence.scores
     axis.plot(
         (times - start_ns) / 1e9,
         values,
         linewidth=0.8,
-        color="#7a2048" if of_score else "#1d4e6b",
+        color="#7a2048" if is_score else "#1d4e6b",
     )
     unit = evidence.units.get(name, "")
     axis.set_ylabel(

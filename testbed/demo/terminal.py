@@ -1,4 +1,4 @@
-"""`testbed demo`, as a person sees it: progress, a table, a report, and what to try next."""
+"""Run `testbed demo` on a terminal: progress, the result as a table, and commands to try."""
 
 import asyncio
 import shutil
@@ -10,37 +10,40 @@ from rich.text import Text
 
 from broker.clock import Clock
 from testbed.demo import run as demo_run
-from testbed.demo.run import Outcome, Plan, Progress, Stage
-from testbed.terminal.screen import Screen, out, say_json
+from testbed.demo.plan import RIG, SPACE, DemoPlan, Stage
+from testbed.demo.result import DemoResult
+from testbed.demo.run import Progress
+from testbed.terminal.screen import Screen, out, print_json
 
 REFRESH_S = 0.25
+REPORT = "report.html"
 
 
-async def run(plan: Plan, clock: Clock, *, keep: bool, as_json: bool, temporary: bool) -> bool:
-    """Run it and say what came out; True if the four counters are zero.
+async def run(plan: DemoPlan, clock: Clock, *, keep: bool, as_json: bool, temporary: bool) -> bool:
+    """Run the demo and print its result; True if the four counters are zero.
 
-    temporary: the folder is ours; data and logs are removed at the end, the report stays.
+    keep: go on until cancelled.  temporary: remove data and logs at the end; the report stays.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     screen, progress = Screen(stderr=True), Progress()
     try:
         async with asyncio.TaskGroup() as tasks:
-            showing = tasks.create_task(_show(progress, screen, clock), name="progress")
-            async with demo_run.staged(plan, clock, progress) as (stage, outcome):
-                await showing
-                _tell(outcome, as_json=as_json)
+            display = tasks.create_task(_display(progress, screen, clock), name="progress")
+            async with demo_run.run_demo(plan, clock, progress) as (stage, result):
+                await display
+                _print_result(result, as_json=as_json)
                 if keep:
-                    async with demo_run.kept(stage):
-                        _tell_what_to_try(stage, screen)
+                    async with demo_run.keep_running(stage):
+                        _print_commands(stage, screen)
                         await asyncio.get_running_loop().create_future()
     finally:
         if temporary:
-            _tidy(plan)
-    return outcome.counters.clean
+            _remove_data(plan)
+    return result.counters.clean
 
 
-async def _show(progress: Progress, screen: Console, clock: Clock) -> None:
-    """Live progress until the run is done."""
+async def _display(progress: Progress, screen: Console, clock: Clock) -> None:
+    """Display the progress until the demo is done."""
     with Live(console=screen, transient=True, auto_refresh=False) as live:
         while not progress.done:
             live.update(_line(progress), refresh=True)
@@ -54,45 +57,42 @@ def _line(progress: Progress) -> Text:
     return Text.assemble((progress.phase, "bold"), "  ", numbers if progress.offered else "")
 
 
-def _tell(outcome: Outcome, *, as_json: bool) -> None:
+def _print_result(result: DemoResult, *, as_json: bool) -> None:
     if as_json:
-        say_json(outcome.as_json())
+        print_json(result.as_json())
         return
     table = Table(show_header=False)
-    for name, value in demo_run.facts(outcome).items():
+    for name, value in result.rows().items():
         table.add_row(name, value)
     out.print(table)
-    out.print(f"report: {outcome.report}")
+    out.print(f"report: {result.report}")
 
 
-def _tell_what_to_try(stage: Stage, screen: Console) -> None:
-    """Lines to copy into another terminal."""
-    history = (
-        f"{stage.api}/api/v1/streams/{demo_run.RIG}/history"
-        f"?space={demo_run.SPACE}&points=20&format=csv"
-    )
+def _print_commands(stage: Stage, screen: Console) -> None:
+    """Print commands to copy into another terminal."""
+    history = f"{stage.api}/api/v1/streams/{RIG}/history?space={SPACE}&points=20&format=csv"
     screen.print(
         f"""
 everything goes on running; in another terminal:
 
-  export TESTBED_API={stage.api} TESTBED_BROKER={stage.broker} TESTBED_SPACE={demo_run.SPACE}
+  export TESTBED_API={stage.api} TESTBED_BROKER={stage.broker} TESTBED_SPACE={SPACE}
   export TESTBED_CREDENTIAL={stage.observer}
 
-  testbed tap {demo_run.RIG}
+  testbed tap {RIG}
   curl -H "Authorization: Bearer $TESTBED_CREDENTIAL" "{history}"
-  TESTBED_INPUTS=rig={demo_run.RIG} python examples/ten_lines.py
+  TESTBED_INPUTS=rig={RIG} python examples/ten_lines.py
 
 the API's documentation: {stage.api}/api/v1/docs
 Ctrl-C stops it all."""
     )
 
 
-def _tidy(plan: Plan) -> None:
-    """Of a folder of ours only the report stays, if there is one."""
-    for one in plan.folder.iterdir():
-        if one.is_dir():
-            shutil.rmtree(one)
-        elif one.name != "report.html":
-            one.unlink()
+def _remove_data(plan: DemoPlan) -> None:
+    """Remove a temporary folder, but for the report if there is one."""
+    for path in plan.folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != REPORT:
+            path.unlink()
     if not any(plan.folder.iterdir()):
         plan.folder.rmdir()

@@ -1,7 +1,6 @@
-"""What became of everything that was offered: the four counters, and how well a detector did.
-Pure.
+"""Count lost, duplicated, wrong and silent samples, and rate a detector's labels.
 
-Sets of (signal, time) and their values are compared, not counts.  Source: the goals in
+Pure.  Sets of (signal, time) and their values are compared, not counts.  Source: the definitions in
 docs/reference/counters.md.
 """
 
@@ -10,16 +9,17 @@ from dataclasses import dataclass
 
 from broker.batch import GOOD, Gap, Series
 
-_Id = tuple[str, int]
+_SampleKey = tuple[str, int]
+"""Signal and time stamp in ns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """All zero, or something is wrong.
+    """Counts of samples that were not treated as promised; all are zero in a clean run.
 
-    lost: spooled, and neither stored nor dead-lettered.  duplicated: stored more than once.  wrong:
-    value, time or quality differs, or a gap covers what is stored.  silent: offered, and neither
-    stored, dead-lettered nor in a gap.
+    lost: spooled, and neither stored nor dead-lettered.  duplicated: stored more than once.
+    wrong: value, time or quality differs, or a gap covers a stored sample.  silent: offered, and
+    neither stored, dead-lettered nor in a gap.
     """
 
     lost: int
@@ -35,9 +35,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """How well anomalies were found: F1, false-alarm rate and missed-alarm rate, 0 to 1; None
-    without any truth.
-    """
+    """F1, false-alarm rate and missed-alarm rate of a detector, 0 to 1; None without any truth."""
 
     f1: float | None
     far: float | None
@@ -45,53 +43,55 @@ class Detection:
 
 
 def counters(
-    offered: Mapping[_Id, float],
+    offered: Mapping[_SampleKey, float],
     stored: Mapping[str, Series],
-    spooled: Iterable[_Id],
+    spooled: Iterable[_SampleKey],
     *,
-    dead: Iterable[_Id],
+    dead: Iterable[_SampleKey],
     gaps: Sequence[Gap],
 ) -> Counters:
-    """Hold what the source says it offered against what the store gives back.
+    """Compare the samples that a source offered with those in the store.
 
-    offered: (signal, time_ns) -> value.  stored: each signal's samples.  spooled: what the gateway
-    had committed.
+    offered: values by (signal, time_ns).  stored: samples by signal.  spooled: samples that the
+    gateway had committed.  dead: samples that the recorder rejected.
     """
-    found: dict[_Id, tuple[float, int]] = {}
+    samples: dict[_SampleKey, tuple[float, int]] = {}
     duplicated = wrong = 0
     for name, series in stored.items():
         rows = zip(
             series.time_ns.tolist(), series.values.tolist(), series.quality.tolist(), strict=True
         )
         for time_ns, value, quality in rows:
-            duplicated += (name, time_ns) in found
-            found[name, time_ns] = (value, quality)
-    for one, (value, quality) in found.items():
-        wrong += one not in offered or offered[one] != value or quality != GOOD
-        wrong += any(_covers(gap, one) for gap in gaps)
-    settled = found.keys() | set(dead)
+            duplicated += (name, time_ns) in samples
+            samples[name, time_ns] = (value, quality)
+    for key, (value, quality) in samples.items():
+        wrong += key not in offered or offered[key] != value or quality != GOOD
+        wrong += any(_covers(gap, key) for gap in gaps)
+    settled = samples.keys() | set(dead)
     silent = sum(
-        one not in settled and not any(_covers(gap, one) for gap in gaps) for one in offered
+        key not in settled and not any(_covers(gap, key) for gap in gaps) for key in offered
     )
-    lost = sum(one not in settled for one in set(spooled))
-    return Counters(lost, duplicated, wrong, silent)
+    lost = sum(key not in settled for key in set(spooled))
+    return Counters(lost=lost, duplicated=duplicated, wrong=wrong, silent=silent)
 
 
-def _covers(gap: Gap, one: _Id) -> bool:
-    name, time_ns = one
+def _covers(gap: Gap, key: _SampleKey) -> bool:
+    name, time_ns = key
     return gap.from_ns <= time_ns <= gap.to_ns and (not gap.signals or name in gap.signals)
 
 
-def detection(truth: Mapping[int, bool], found: Mapping[int, bool]) -> Detection:
-    """Compare labels by time stamp, where both are there."""
-    both = [(truth[time_ns], found[time_ns]) for time_ns in truth.keys() & found.keys()]
-    hits = sum(real and told for real, told in both)
-    missed = sum(real and not told for real, told in both)
-    false = sum(told and not real for real, told in both)
-    quiet = len(both) - hits - missed - false
-    if not both or hits + missed == 0:
-        return Detection(None, false / len(both) if both else None, None)
-    f1 = 2 * hits / (2 * hits + missed + false)
+def detection(truth: Mapping[int, bool], detected: Mapping[int, bool]) -> Detection:
+    """Compare labels (anomaly or not) by time stamp, where both mappings have it."""
+    pairs = [(truth[time_ns], detected[time_ns]) for time_ns in truth.keys() & detected.keys()]
+    hits = sum(actual and label for actual, label in pairs)
+    missed = sum(actual and not label for actual, label in pairs)
+    false = sum(label and not actual for actual, label in pairs)
+    true_negatives = len(pairs) - hits - missed - false
+    if not pairs or hits + missed == 0:
+        return Detection(f1=None, far=false / len(pairs) if pairs else None, mar=None)
+    negatives = false + true_negatives
     return Detection(
-        f1, false / (false + quiet) if false + quiet else None, missed / (hits + missed)
+        f1=2 * hits / (2 * hits + missed + false),
+        far=false / negatives if negatives else None,
+        mar=missed / (hits + missed),
     )

@@ -1,1 +1,1 @@
-"""`testbed up`: certificates, secrets, processes and backups of a server."""
+"""A server on this machine: certificates, secret files, child processes, backup and restore."""

@@ -1,12 +1,13 @@
-"""`testbed backup` and `testbed restore`: registry, ledger and store, checked by hash.
+"""Back up and restore registry, ledger and store, with the SHA-256 of every file.
 
-A running server is asked through its API, for its files are its own; the data of one that is
-stopped is opened here, under its lock.  Either way the same dumps are written.
+A running server dumps its data through the API; the data folder of a stopped one is opened here,
+under its lock.  Both ways write the same dumps.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -24,17 +25,17 @@ from testbed_api.backup.archive import TABLES, Manifest, Part
 from testbed_api.backup.dump import Dumper
 from testbed_api.backup.restore import Target
 from testbed_api.domain import audit
-from testbed_api.domain.audit import Event, Outcome
+from testbed_api.domain.audit import AuditOutcome, Event
 from testbed_api.registry import tables
 from testbed_api.retention.deletions import Loss
 from testbed_api.settings import ServerSettings
 
-PATIENCE_S = 600.0
-"""The longest that the server may look for the next piece of a dump."""
+TIMEOUT_S = 600.0
+"""The longest wait for the next piece of a dump."""
 
 
-class Source(Protocol):
-    """Where dumps come from: `Dumper` here, or the API's."""
+class DumpSource(Protocol):
+    """Dumps of registry and store: of a `Dumper`, or of a running server."""
 
     def tables(self) -> AsyncGenerator[bytes]:
         """See `Dumper.tables`."""
@@ -43,11 +44,11 @@ class Source(Protocol):
         """See `Dumper.samples`."""
 
 
-class _Asked:
-    """The dumps of a running server."""
+class _ApiDumps:
+    """The dumps of a running server, through its API."""
 
-    def __init__(self, door: api_client.Api) -> None:
-        self._door = door
+    def __init__(self, connection: api_client.Api) -> None:
+        self._connection = connection
 
     async def tables(self) -> AsyncGenerator[bytes]:
         async with aclosing(self._lines("/backup/tables")) as lines:
@@ -60,55 +61,63 @@ class _Asked:
                 yield chunk
 
     async def _lines(self, path: str) -> AsyncGenerator[bytes]:
-        async with self._door.stream(path) as answer:
+        async with self._connection.stream(path) as answer:
             async for chunk in answer.aiter_bytes():
                 yield chunk
 
 
 @asynccontextmanager
-async def _source(settings: ServerSettings | None, clock: Clock) -> AsyncIterator[Source]:
+async def _dumps(settings: ServerSettings | None, clock: Clock) -> AsyncIterator[DumpSource]:
+    """Open the dumps of a stopped server by its settings, of a running one for None."""
     if settings is None:
-        async with api.door(PATIENCE_S) as door:
-            yield _Asked(door)
+        async with api.connect(TIMEOUT_S) as connection:
+            yield _ApiDumps(connection)
         return
     if not (settings.folder / "layout").exists():
         raise Refused(f"there is no data in {settings.folder}", hint="name the folder of a server")
-    async with persistence.alone(settings) as kept:
-        yield Dumper(kept.engine, kept.store, kept.deletions, clock)
+    async with persistence.alone(settings) as data:
+        yield Dumper(data.engine, data.store, data.deletions, clock)
 
 
 async def backup(to: Path, settings: ServerSettings | None, clock: Clock) -> Manifest:
-    """Write a backup into a new folder; settings: of a server that is stopped, None asks one."""
-    async with _source(settings, clock) as source:
+    """Write a backup into a new folder, and return its manifest.
+
+    settings: of a stopped server; None backs up the running server that TESTBED_API names.
+    """
+    async with _dumps(settings, clock) as dumps:
         archive.new_folder(to)
-        ledger = await archive.write(to, TABLES, source.tables())
+        ledger = await archive.write(to, TABLES, dumps.tables())
         head = archive.tables_head(to, ledger)
         parts = []
         for space, stream in await asyncio.to_thread(_streams, to, ledger):
             file = f"samples/{space}/{str(stream).replace('/', '.')}.jsonl.gz"
-            part = await archive.write(to, file, source.samples(space, stream))
-            parts.append(_of(part, space, stream))
-    manifest = Manifest(head["taken"], head["schema"], ledger, tuple(parts))
+            part = await archive.write(to, file, dumps.samples(space, stream))
+            parts.append(_of_stream(part, space, stream))
+    manifest = Manifest(
+        taken=head["taken"], schema=head["schema"], tables=ledger, streams=tuple(parts)
+    )
     return archive.close(to, manifest)
 
 
-def _of(part: Part, space: str, stream: StreamAddress) -> Part:
-    return Part(part.file, part.sha256, part.bytes, part.rows, space, str(stream), part.fingerprint)
+def _of_stream(part: Part, space: str, stream: StreamAddress) -> Part:
+    """The manifest's entry of a file, with the space and stream of its samples."""
+    return replace(part, space=space, stream=str(stream))
 
 
 def _streams(folder: Path, ledger: Part) -> Sequence[tuple[str, StreamAddress]]:
-    """Every space and stream that may have samples: those whose spec the recorder has."""
+    """The spaces and streams that may have samples: those whose spec the recorder has stored."""
     rows = backup_restore.rows_of(archive.lines(folder, ledger), tables.specs)
-    found = sorted({(row["space"], row["stream"]) for row in rows})
-    return [(space, StreamAddress.parse(stream)) for space, stream in found]
+    keys = sorted({(row["space"], row["stream"]) for row in rows})
+    return [(space, StreamAddress.parse(stream)) for space, stream in keys]
 
 
 async def restore(
     folder: Path, settings: ServerSettings, clock: Clock, sha256: str | None
 ) -> tuple[Manifest, Sequence[Loss]]:
-    """Bring a backup back into an empty data folder, and the store of its settings.
+    """Restore a backup into an empty data folder and an empty store; the manifest, and the losses.
 
-    sha256: what the manifest's own must be, if it is known.
+    settings: name folder, store and registry.  sha256: expected of the manifest, None to skip the
+    check.  Raises Corrupt if a hash differs, Refused if the folder is not empty.
     """
     manifest = await asyncio.to_thread(archive.checked, folder)
     if sha256 is not None and sha256 != manifest.sha256:
@@ -119,19 +128,25 @@ async def restore(
     backup_restore.check_schema(manifest)
     mark = settings.folder / persistence.RESTORING
     _make_empty(settings.folder, mark)
-    async with persistence.alone(settings, restoring=True) as kept:
+    async with persistence.alone(settings, restoring=True) as data:
         losses = await backup_restore.restore(
-            folder, manifest, Target(kept.engine, kept.store, clock)
+            folder, manifest, Target(data.engine, data.store, clock)
         )
         facts = audit.details({"taken": manifest.taken})
-        what, now_ns = f"backup {manifest.sha256}", clock.now_ns()
-        await kept.registry.append([Event(now_ns, "restore", what, Outcome.ALLOWED, details=facts)])
+        event = Event(
+            time_ns=clock.now_ns(),
+            action="restore",
+            target=f"backup {manifest.sha256}",
+            outcome=AuditOutcome.ALLOWED,
+            details=facts,
+        )
+        await data.registry.audit.append([event])
     mark.unlink()
     return manifest, losses
 
 
 def _make_empty(folder: Path, mark: Path) -> None:
-    """The data folder, made if it is not there; marked until the restore has come to its end."""
+    """Create the data folder, with a mark file that is removed once the restore is complete."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if any(folder.iterdir()):
@@ -141,27 +156,27 @@ def _make_empty(folder: Path, mark: Path) -> None:
         raise Unavailable(f"{folder} cannot be written: {exc.strerror}") from exc
 
 
-def show(manifest: Manifest, folder: Path, out: Console) -> None:
-    """What the backup holds."""
+def print_backup(manifest: Manifest, folder: Path, out: Console) -> None:
+    """Print the counts, the time and the SHA-256 of a backup."""
     rows = f"{manifest.tables.rows} rows of registry and ledger"
     out.print(f"{folder}: {rows}, {manifest.samples} samples of {len(manifest.streams)} streams")
     out.print(f"  taken   {manifest.taken}")
     out.print(f"  sha256  {manifest.sha256}")
 
 
-def show_restored(manifest: Manifest, losses: Sequence[Loss], out: Console) -> None:
-    """What came back, and what did not."""
+def print_restored(manifest: Manifest, losses: Sequence[Loss], out: Console) -> None:
+    """Print what was restored, and the spans that are lost."""
     out.print(f"restored: {manifest.samples} samples of {len(manifest.streams)} streams")
     if losses:
         out.print(f"What was recorded after {manifest.taken} is lost but for what the gateways")
         out.print("still have; what they do not send again is a gap, lost-after-backup:")
-    for one in losses:
-        span = f"{text_of(one.span.from_ns)} to {text_of(one.span.to_ns)}"
-        out.print(f"  {one.span.stream} in {one.span.space}: {span}")
+    for loss in losses:
+        span = f"{text_of(loss.span.from_ns)} to {text_of(loss.span.to_ns)}"
+        out.print(f"  {loss.span.stream} in {loss.span.space}: {span}")
 
 
-def told(manifest: Manifest, folder: Path) -> dict[str, object]:
-    """The same as JSON."""
+def as_json(manifest: Manifest, folder: Path) -> dict[str, object]:
+    """A backup with the keys that scripts rely on."""
     return {
         "folder": str(folder),
         "taken": manifest.taken,

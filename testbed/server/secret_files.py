@@ -1,9 +1,8 @@
-"""`testbed secrets init` and `testbed broker-config`: what separate processes share, as files.
+"""Create the secrets that separate processes share, and the configuration of their broker.
 
-One file a secret, named as its setting with `-` for `_`, so that TESTBED_X_Y_FILE names `x-y`.
+Each secret is a file named as its setting, with `-` for `_`: TESTBED_X_Y_FILE names `x-y`.
 """
 
-import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,21 +12,22 @@ from broker.backends.nats import auth_callout, server
 from broker.backends.nats.server import Keys, NatsDeployment, NatsSettings
 from broker.credential import Credential
 from broker.errors import Invalid, Refused, Unavailable
+from broker.process import files
 from broker.settings import Address
 from broker.tls import Certificate
 from testbed_api.system_secrets import ADMINISTRATOR, API, RECONCILER, RECORDER
 
 BROKER_CONFIG = "nats.conf"
 BROKER_FILES = (BROKER_CONFIG, config_files.CONFIG, config_files.SEED)
-READABLE = 0o444
-"""Containers run as users of their own: the folder keeps others out, its files do not."""
+FILE_MODE = 0o444
+"""Containers run as users of their own: the folder keeps others out, not the mode of its files."""
 
 
 def _token() -> str:
     return secrets.token_urlsafe(32)
 
 
-MAKERS: Mapping[str, Callable[[], str]] = {
+GENERATORS: Mapping[str, Callable[[], str]] = {
     "broker-callout-password": _token,
     "broker-system-password": _token,
     "broker-signing-key": auth_callout.new_seed,
@@ -43,21 +43,21 @@ MAKERS: Mapping[str, Callable[[], str]] = {
 
 
 def init(folder: Path) -> Sequence[str]:
-    """Make the secrets that the folder lacks; one that is there stays.  The names of the new ones.
+    """Create the secrets that a folder lacks; the names of the new ones.
 
     Raises Refused if the folder holds anything else, Unavailable if it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        strange = sorted({one.name for one in folder.iterdir()} - {*MAKERS, *BROKER_FILES})
-        if strange:
+        names = {file.name for file in folder.iterdir()}
+        if other := sorted(names - {*GENERATORS, *BROKER_FILES}):
             raise Refused(
-                f"{folder} holds more than secrets: {strange[0]}", hint="name a folder of its own"
+                f"{folder} holds more than secrets: {other[0]}", hint="name a folder of its own"
             )
         folder.chmod(0o700)
-        lacking = [name for name in MAKERS if not (folder / name).exists()]
+        lacking = [name for name in GENERATORS if not (folder / name).exists()]
         for name in lacking:
-            _write(folder / name, MAKERS[name]())
+            _write(folder / name, GENERATORS[name]())
     except OSError as exc:
         raise Unavailable(f"{folder} cannot be written: {exc.strerror}") from exc
     return lacking
@@ -66,7 +66,11 @@ def init(folder: Path) -> Sequence[str]:
 def certificate_of(
     chain: Path | None, key: Path | None, mqtt: Address, *, insecure: bool
 ) -> Certificate | None:
-    """What a broker's doors show, None for no TLS; raises Invalid where that is not asked for."""
+    """The certificate of a broker's listeners, None for no TLS.
+
+    Raises Invalid for half a certificate, and for no TLS without `insecure` on other addresses than
+    loopback.
+    """
     if chain is not None and key is not None and not insecure:
         return Certificate(chain, key)
     if chain is not None or key is not None:
@@ -86,28 +90,32 @@ def certificate_of(
 def broker_config(
     folder: Path, place: NatsDeployment, mqtt: Address, certificate: Certificate | None
 ) -> Path:
-    """Write the configuration of a NATS server that has these secrets, beside them."""
-    keys = Keys(*(_read(folder / name) for name in MAKERS if name.startswith("broker-")))
-    told = NatsSettings(certificate=certificate)
+    """Write `nats.conf` of a NATS server with the secrets of a folder into that folder."""
+    keys = Keys(
+        callout=_read(folder / "broker-callout-password"),
+        system=_read(folder / "broker-system-password"),
+        signing=_read(folder / "broker-signing-key"),
+    )
+    settings = NatsSettings(certificate=certificate)
     try:
-        _write(folder / BROKER_CONFIG, server.config(place, mqtt, told, keys))
+        _write(folder / BROKER_CONFIG, server.config(place, mqtt, settings, keys))
     except OSError as exc:
         raise Unavailable(f"{folder} cannot be written: {exc.strerror}") from exc
     return folder / BROKER_CONFIG
 
 
 def mosquitto_config(folder: Path, place: config_files.MosquittoDeployment) -> tuple[Path, Path]:
-    """Write the configuration of a Mosquitto and what its state begins with, beside the secrets."""
-    controller, *parts = (
+    """Write the configuration and the first dynamic-security state of a Mosquitto into a folder."""
+    controller, *clients = (
         Credential.parse(_read(folder / f"{name}-credential"))
         for name in ("reconciler", "api", "recorder")
     )
-    made = {
+    files = {
         folder / config_files.CONFIG: config_files.config(place),
-        folder / config_files.SEED: config_files.initial_state(parts, controller),
+        folder / config_files.SEED: config_files.initial_state(clients, controller),
     }
     try:
-        for file, text in made.items():
+        for file, text in files.items():
             _write(file, text)
     except OSError as exc:
         raise Unavailable(f"{folder} cannot be written: {exc.strerror}") from exc
@@ -115,6 +123,7 @@ def mosquitto_config(folder: Path, place: config_files.MosquittoDeployment) -> t
 
 
 def _read(file: Path) -> str:
+    """The secret in a file; raises Invalid if it cannot be read."""
     try:
         return file.read_text().strip()
     except OSError as exc:
@@ -125,12 +134,5 @@ def _read(file: Path) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    """All of it or nothing, for whoever may enter the folder."""
-    new = file.with_name(f".{file.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, READABLE), "w") as opened:
-        opened.write(text.strip() + "\n")
-        opened.flush()
-        os.fsync(opened.fileno())
-    new.chmod(READABLE)
-    new.rename(file)
+    """Write a file atomically, readable for every user who may enter the folder."""
+    files.replace(file, (text.strip() + "\n").encode(), mode=FILE_MODE)

@@ -1,5 +1,6 @@
-"""`testbed up`: a server until it is stopped, with its recorder in a process of its own where the
-store is InfluxDB.  `testbed api`: the API alone, beside services.
+"""Run a server until it is stopped: all of it (`testbed up`) or the API alone (`testbed api`).
+
+Where the store is InfluxDB, `testbed up` runs the recorder in a child process.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from broker.process import parent_death
 from testbed.server import pki
 from testbed.terminal import run
 from testbed_api import certificates, service
-from testbed_api.service import Server, Services
+from testbed_api.service import BrokerServices, RunningServer
 from testbed_api.settings import DEVELOPMENT, MOSQUITTO, NO_TLS, ServerSettings
 
 RESTART_S = 1.0
@@ -28,8 +29,13 @@ STOP_S = 15.0
 log = structlog.get_logger()
 
 
-async def up(settings: ServerSettings, clock: Clock, on_ready: Callable[[Server], None]) -> None:
-    """Serve until cancelled; `on_ready` is told once where everything is."""
+async def up(
+    settings: ServerSettings, clock: Clock, on_ready: Callable[[RunningServer], None]
+) -> None:
+    """Run broker, recorder and API until cancelled; `on_ready` is called once they accept clients.
+
+    Raises Invalid if the settings name a broker that runs by itself.
+    """
     if settings.inner_door is not None:
         raise Invalid(
             "TESTBED_BROKER_SERVER names a broker that runs by itself",
@@ -41,12 +47,7 @@ async def up(settings: ServerSettings, clock: Clock, on_ready: Callable[[Server]
             hint="run `testbed api`, `testbed reconcile` and `testbed recorder` beside it",
         )
     if settings.tls == DEVELOPMENT:
-        made = pki.init(
-            certificates.development(settings.folder), _hosts(settings.host), clock.now_ns()
-        )
-        for one in made:
-            if one.made:
-                log.info("certificate was made", file=str(one.file), until=f"{one.until:%Y-%m-%d}")
+        _ensure_certificates(settings, clock)
     async with service.serve(settings, clock) as server, asyncio.TaskGroup() as tasks:
         if server.recorder is not None:
             tasks.create_task(
@@ -57,18 +58,21 @@ async def up(settings: ServerSettings, clock: Clock, on_ready: Callable[[Server]
 
 
 async def api(
-    settings: ServerSettings, services: Services, clock: Clock, on_ready: Callable[[Server], None]
+    settings: ServerSettings,
+    services: BrokerServices,
+    clock: Clock,
+    on_ready: Callable[[RunningServer], None],
 ) -> None:
-    """Serve the API alone until cancelled."""
+    """Run the API alone until cancelled; broker, registry and store are services of their own."""
     async with service.serve_api(settings, services, clock) as server:
         on_ready(server)
         await asyncio.get_running_loop().create_future()
 
 
 async def _recorder(
-    settings: ServerSettings, server: Server, credential: str, clock: Clock
+    settings: ServerSettings, server: RunningServer, credential: str, clock: Clock
 ) -> None:
-    """The recorder's process, started again whenever it ends."""
+    """Run the recorder in a child process, and start it again whenever it ends."""
     environment = os.environ | {
         "TESTBED_FOLDER": str(settings.folder),
         "TESTBED_STORE": settings.store,
@@ -95,13 +99,13 @@ async def _recorder(
         try:
             code = await child.wait()
         finally:
-            await ended(child)
-        log.error("recorder ended and is started again", exit_code=code)
+            await terminate(child)
+        log.error("recorder process ended", exit_code=code, restart_s=RESTART_S)
         await clock.sleep(RESTART_S)
 
 
-async def ended(child: Process) -> None:
-    """End a child in order; by force if it does not listen."""
+async def terminate(child: Process) -> None:
+    """Send SIGTERM to a child process, and SIGKILL if it has not ended after STOP_S."""
     if child.returncode is not None:
         return
     child.terminate()
@@ -113,39 +117,48 @@ async def ended(child: Process) -> None:
         await child.wait()
 
 
-def tls_of(*, development: bool = False, insecure: bool = False) -> str | None:
-    """TESTBED_TLS as options say it, None where they say nothing; ends the command if both."""
+def tls_setting(*, development: bool = False, insecure: bool = False) -> str | None:
+    """The TESTBED_TLS of `--tls` and `--insecure`, None for neither; both end the command."""
     if development and insecure:
         run.fail(Invalid("--tls and --insecure contradict each other", hint="give one"))
     return DEVELOPMENT if development else NO_TLS if insecure else None
 
 
-def _hosts(listening: str) -> Sequence[str]:
-    """What clients may call this machine, where it listens there."""
+def _ensure_certificates(settings: ServerSettings, clock: Clock) -> None:
+    """Create the development authority and certificates in the data folder if there are none."""
+    folder = certificates.development(settings.folder)
+    for certificate in pki.init(folder, _hosts(settings.host), clock.now_ns()):
+        if certificate.created:
+            expires = f"{certificate.expires:%Y-%m-%d}"
+            log.info("certificate was created", file=str(certificate.file), expires=expires)
+
+
+def _hosts(address: str) -> Sequence[str]:
+    """The names under which clients reach this machine if it listens on an address."""
     try:
-        anywhere = ipaddress.ip_address(listening).is_unspecified
+        any_address = ipaddress.ip_address(address).is_unspecified
     except ValueError:
-        anywhere = False
-    return [socket.gethostname()] if anywhere else [listening]
+        any_address = False
+    return [socket.gethostname()] if any_address else [address]
 
 
-def told_as_json(say: Callable[[object], None], server: Server) -> None:
-    """Where everything is, as one line of JSON."""
-    where = {"event": "ready", "api": server.api_url, "broker": server.way.broker}
+def print_ready_json(print_json: Callable[[object], None], server: RunningServer) -> None:
+    """Print the addresses of API and broker as one line of JSON."""
+    ready = {"event": "ready", "api": server.api_url, "broker": server.way.broker}
     ca = None if server.doors.ca is None else str(server.doors.ca)
-    say(where | {"ca": ca, "administrator": server.administrator})
+    print_json(ready | {"ca": ca, "administrator": server.administrator})
 
 
-def told(out: Console, server: Server) -> None:
-    """Where everything is, in words; the first administrator's credential once."""
+def print_ready(out: Console, server: RunningServer) -> None:
+    """Print the addresses of API and broker, and a new administrator's credential."""
     out.print(f"API     {server.api_url}/api/v1/docs")
     out.print(f"broker  {server.way.broker}")
     if server.doors.api is not None:
         out.print("\nWhat clients set:", style="bold")
-        said = {"TESTBED_API": server.api_url, "TESTBED_BROKER": server.way.broker}
+        variables = {"TESTBED_API": server.api_url, "TESTBED_BROKER": server.way.broker}
         if server.doors.ca is not None:
-            said["TESTBED_CA"] = str(server.doors.ca.absolute())
-        for name, value in said.items():
+            variables["TESTBED_CA"] = str(server.doors.ca.absolute())
+        for name, value in variables.items():
             out.print(f"  export {name}={value}")
     if server.administrator is not None:
         out.print("\nThe administrator's credential, shown this once:", style="bold")

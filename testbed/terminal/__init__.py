@@ -1,1 +1,1 @@
-"""What commands share on a terminal: options, exit codes and output."""
+"""The terminal side of every command: options, exit codes, logs and output."""

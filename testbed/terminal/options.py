@@ -1,4 +1,4 @@
-"""What every command's options have in common."""
+"""Options and arguments that several commands share, and the example at the end of a help text."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -9,17 +9,44 @@ from pydantic import ValidationError
 from broker.errors import Invalid
 from testbed.terminal import run
 
-Json = Annotated[bool, typer.Option("--json", help="print JSON, for scripts")]
+EXAMPLE = "Example: "
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text, for scripts")]
+Stream = Annotated[str, typer.Argument(help="address of a stream: organisation/equipment/stream")]
+Streams = Annotated[
+    list[str],
+    typer.Argument(
+        help="addresses of one or more streams: organisation/equipment/stream, or"
+        " space:organisation/equipment/stream for another space than live"
+    ),
+]
+Equipment = Annotated[str, typer.Argument(help="address of an equipment: organisation/equipment")]
+Space = Annotated[str, typer.Option(help="space of the samples: live, or run-ID for a trial run")]
+ExpiresIn = Annotated[
+    float | None,
+    typer.Option("--expires-in-s", help="seconds until it expires (default: never)"),
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="accept connections without TLS, on any address")
+]
 
 
-def settings(kind: Callable[..., Any], **given: Any) -> Any:
-    """Settings from options and TESTBED_…; what is wrong ends the command with a sentence."""
+def example(*lines: str) -> str:
+    """The epilog of a command's help: one `Example:` line for each command line."""
+    return "\n\n".join(f"{EXAMPLE}{line}" for line in lines)
+
+
+def settings(kind: Callable[..., Any], **options: Any) -> Any:
+    """Settings of class `kind` from options, and from TESTBED_… where an option is None.
+
+    A value that is not valid ends the command with a sentence that names the setting.
+    """
     try:
-        return kind(**{name: value for name, value in given.items() if value is not None})
+        return kind(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as exc:
         wrong = "; ".join(
-            f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}"
-            for one in exc.errors()
+            f"{'.'.join(map(str, error['loc']))}: {error['msg'].removeprefix('Value error, ')}"
+            for error in exc.errors()
         )
         run.fail(Invalid(f"a setting is not right: {wrong}", hint="see docs/reference/settings.md"))
     except Invalid as exc:

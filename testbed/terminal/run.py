@@ -1,7 +1,7 @@
-"""How a command runs: signals, errors as sentences, exit codes, logs.
+"""Run a command: signals, errors printed as sentences, exit codes, logs.
 
-0 done · 1 the verdict is negative · 2 your input · 3 the testbed's or a service's fault · 130
-interrupted.
+Exit codes: 0 done, 1 negative verdict, 2 wrong input, 3 fault of the testbed or of a service,
+130 interrupted.
 """
 
 import asyncio
@@ -16,12 +16,15 @@ from typing import Any, NoReturn, TextIO, TypeVar
 
 import structlog
 
-from broker.errors import BedError, Refused, first_of
+from broker.errors import BedError, Refused
+from broker.process import tasks
 from testbed.terminal.screen import Screen, plain
 
 GARBAGE_EVERY = 50_000
-"""Objects made and not freed before a search for cycles: a document read is hundreds, none a cycle,
-and Python's own 700 lets half of the recorder's time go into searching."""
+"""Live new objects that start the garbage collector's search for reference cycles.
+
+A decoded document is hundreds of objects without a cycle: at Python's default of 700 the search
+takes half of the recorder's time."""
 
 _AS_JSON = structlog.processors.JSONRenderer()
 
@@ -29,7 +32,7 @@ _T = TypeVar("_T")
 
 
 class Exit(IntEnum):
-    """What a command's exit code says."""
+    """Exit codes of a command."""
 
     DONE = 0
     NEGATIVE = 1
@@ -39,13 +42,13 @@ class Exit(IntEnum):
 
 
 def log_to_stderr(*, verbose: bool = True) -> None:
-    """Events in colour on a terminal, as JSON elsewhere; data alone goes to stdout."""
+    """Log to standard error: in colour on a terminal, as JSON elsewhere; stdout is for data."""
     log_to(sys.stderr, verbose=verbose)
-    logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # it logs what it also raises
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # it also raises what it logs
 
 
 def log_to(file: TextIO, *, verbose: bool = True) -> None:
-    """Log there; one event is one line, but for a traceback, and what it repeats is only text."""
+    """Log to a file, one line an event but for tracebacks; control characters are escaped."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -63,18 +66,21 @@ def log_to(file: TextIO, *, verbose: bool = True) -> None:
 
 
 def _as_text(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Principals that are refused and topics nobody understands are words of strangers."""
-    shown = {name: plain(one) if isinstance(one, str) else one for name, one in event.items()}
+    """Escape control characters in an event: topics and principals come from other parties."""
+    escaped = {
+        name: plain(value) if isinstance(value, str) else value for name, value in event.items()
+    }
     if isinstance(traceback := event.get("exception"), str):
-        # set in, so that no line of an error's message looks like an event
-        shown["exception"] = plain(traceback, keep="\n").replace("\n", "\n  ")
-    return shown
+        # indented, so that no line of an error's message looks like an event
+        escaped["exception"] = plain(traceback, keep="\n").replace("\n", "\n  ")
+    return escaped
 
 
 def run(main: Coroutine[Any, Any, _T], *, keeps_data: bool = False) -> _T:
-    """Run a command to its end; an error ends the process with its sentence and its exit code.
+    """Run a command to its end; a BedError ends the process with its sentence and exit code.
 
-    keeps_data: what it and its children write is nobody else's to read, whatever folder it is in.
+    keeps_data: files that the command and its child processes write are readable by their owner
+    alone (umask 077).
     """
     gc.set_threshold(GARBAGE_EVERY)
     if keeps_data:
@@ -86,14 +92,11 @@ def run(main: Coroutine[Any, Any, _T], *, keeps_data: bool = False) -> _T:
     except BedError as exc:
         fail(exc)
     except ExceptionGroup as group:
-        known, bugs = group.split(BedError)
-        if bugs is not None or known is None:
-            raise
-        fail(first_of(known))
+        fail(tasks.first_failure(group))
 
 
 async def _until_terminated(main: Coroutine[Any, Any, _T]) -> _T:
-    """SIGTERM ends a command as orderly as Ctrl-C, and is no error."""
+    """Await `main`; SIGTERM cancels it as Ctrl-C does, and the exit code is 0."""
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
     terminated = False
@@ -116,7 +119,7 @@ async def _until_terminated(main: Coroutine[Any, Any, _T]) -> _T:
 
 
 def fail(error: BedError) -> NoReturn:
-    """Say what is wrong and what to do, and end."""
+    """Print an error and its hint on standard error, and exit with its code."""
     console = Screen(stderr=True)
     console.print(f"error: {error.message}", style="red")
     if error.hint:

@@ -1,4 +1,4 @@
-"""What a command prints on standard output."""
+"""Output of commands on standard output: text in which control characters are escaped, or JSON."""
 
 import sys
 import unicodedata
@@ -9,45 +9,45 @@ import orjson
 from rich.console import Console
 from rich.segment import Segment
 
-_MOVING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode's categories of what is no ink: controls, hidden formats, half characters, line ends."""
+_CONTROL_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories without a glyph: controls, formats, surrogates, line and paragraph ends."""
 
 
 def plain(text: str, *, keep: str = "") -> str:
-    """The text with all that could move a cursor, change colours or begin a line as an escape.
+    """The text with every character escaped that could move the cursor, set colours or end a line.
 
-    Names, topics and values come from others: shown as they are they could forge a line, or hide
-    one.  keep: what stays as it is.
+    Names, topics and values come from other parties: printed as they are, they could forge or hide
+    a line.  keep: characters that are not escaped.
     """
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        one
-        if one in keep or unicodedata.category(one) not in _MOVING
-        else one.encode("unicode_escape").decode()
-        for one in text
+        character
+        if character in keep or unicodedata.category(character) not in _CONTROL_CATEGORIES
+        else character.encode("unicode_escape").decode()
+        for character in text
     )
 
 
 class Screen(Console):
-    """A console on which whoever's words are shown as they are, and only our colours control it.
+    """A rich console that prints text from other parties unchanged but for control characters.
 
-    What is in brackets is no markup, and a certificate's `:AB:` is no emoji.
+    Markup and emoji codes are off: brackets are text, and a certificate's `:AB:` is no emoji.
     """
 
-    def __init__(self, **more: Any) -> None:
-        super().__init__(markup=False, emoji=False, highlight=False, soft_wrap=True, **more)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, soft_wrap=True, **options)
 
-    def render(self, *given: Any, **more: Any) -> Iterator[Segment]:
-        """As rich does, then plain."""
-        for text, style, control in super().render(*given, **more):
+    def render(self, *args: Any, **options: Any) -> Iterator[Segment]:
+        """The segments of rich's own rendering, with control characters in their text escaped."""
+        for text, style, control in super().render(*args, **options):
             yield Segment(text if control else plain(text, keep="\n"), style, control)
 
 
 out = Screen()
 
 
-def say_json(what: object) -> None:
-    """One line of JSON, at once."""
-    sys.stdout.buffer.write(orjson.dumps(what, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+def print_json(value: object) -> None:
+    """Print a value as one line of JSON, and flush."""
+    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
     sys.stdout.buffer.flush()

@@ -20,7 +20,7 @@ from broker.clock import NS_PER_S, Clock
 from broker.errors import Unavailable
 from broker.namespace import AnchorTopic
 from testbed_api.domain import audit
-from testbed_api.domain.audit import Event, Outcome
+from testbed_api.domain.audit import AuditOutcome, Event
 from testbed_api.registry.registry import Registry
 from testbed_api.settings import ServerSettings
 
@@ -46,8 +46,8 @@ class Refusals:
         self._rest: dict[str, tuple[Event, int]] = {}
 
     def take(self, event: Event) -> list[Event]:
-        """What to tell now: what a former second left, and this unless it is counted."""
-        told = self.due(event.time_ns)
+        """The events to write now: counts of a former second, and this one unless it is counted."""
+        events = self.due(event.time_ns)
         strange = event.organisation is None
         key = event.source if strange else f"{event.organisation}/{event.principal}"
         full = strange and self._strangers >= MOST_STRANGERS
@@ -56,13 +56,13 @@ class Refusals:
         count = self._counts[key] = self._counts.get(key, 0) + 1
         if not full and count <= (MOST_STRANGE if strange else MOST_KNOWN):
             self._strangers += strange
-            return [*told, event]
+            return [*events, event]
         _, counted = self._rest.get(key, (event, 0))
         self._rest[key] = (event, counted + 1)
-        return told
+        return events
 
     def due(self, now_ns: int) -> list[Event]:
-        """What was counted, once its second is over: one event each, like the last of them."""
+        """The counts of a second that is over: one event each, like the last of them."""
         second = now_ns // NS_PER_S
         if second == self._second:
             return []
@@ -84,11 +84,11 @@ class Journal:
         self._alone = asyncio.Lock()
 
     async def tell(self, event: Event) -> None:
-        """Return once it is in the chain, or counted as one of many refusals.
+        """Return once the event is in the chain, or counted as one of many refusals.
 
         While the registry is away events wait for the next.
         """
-        allowed = event.outcome is Outcome.ALLOWED
+        allowed = event.outcome is AuditOutcome.ALLOWED
         self._waiting += [event] if allowed else self._refusals.take(event)
         await asyncio.shield(self._write())  # whoever waits for an answer may leave meanwhile
 
@@ -98,7 +98,9 @@ class Journal:
         if self._lost:
             facts = audit.details({"lost": self._lost})
             self._waiting.append(
-                Event(now_ns, "audit", "the chain", Outcome.FAILED, reason="away", details=facts)
+                Event(
+                    now_ns, "audit", "the chain", AuditOutcome.FAILED, reason="away", details=facts
+                )
             )
             self._lost = 0
         await self._write()
@@ -110,7 +112,7 @@ class Journal:
             if not batch:  # who came before wrote it too
                 return
             try:
-                await self._registry.append(batch)
+                await self._registry.audit.append(batch)
             except Unavailable as exc:
                 self._put_back(batch)
                 self._say(str(exc))
@@ -155,37 +157,37 @@ class Anchoring:
         """Sign the chain as it is, and hand the head out; what is away is told in the log."""
         try:
             await self._journal.settle(self._clock.now_ns())
-            head = await self._registry.sign_head(self._signer, self._clock.now_ns())
+            head = await self._registry.audit.sign_head(self._signer, self._clock.now_ns())
             await self._hand_out(head, bus)
         except Unavailable as exc:
             log.warning("head of the audit was not handed out", reason=str(exc))
 
     async def _hand_out(self, head: Head, bus: client.Bus) -> None:
         payload, after = audit_head.encode(head), None
-        while found := await self._registry.all_equipment(after, AT_ONCE):
-            for one in found:
-                await bus.publish(str(AnchorTopic(one.address)), payload, retain=True)
-            after = found[-1].address
+        while equipment := await self._registry.equipment.page(after, AT_ONCE):
+            for each in equipment:
+                await bus.publish(str(AnchorTopic(each.address)), payload, retain=True)
+            after = equipment[-1].address
 
 
 def signer(settings: ServerSettings) -> HeadSigner:
-    """Whose signature heads get: of the key that is set, or of one in the data folder.
+    """The signer of heads: with the key of the settings, or one in the data folder.
 
     Raises Invalid if it is no key, Unavailable if it cannot be read or made.
     """
     given = settings.audit_key.get_secret_value()
-    return HeadSigner.from_seed(given or _kept(settings.folder / KEY))
+    return HeadSigner.from_seed(given or _stored_key(settings.folder / KEY))
 
 
-def _kept(file: Path) -> str:
+def _stored_key(file: Path) -> str:
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            made = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             return file.read_text()
         seed = secrets.token_hex(32)
-        with os.fdopen(made, "w") as opened:
+        with os.fdopen(descriptor, "w") as opened:
             opened.write(f"{seed}\n")
             opened.flush()
             os.fsync(opened.fileno())

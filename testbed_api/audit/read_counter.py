@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from broker.errors import Unavailable
-from testbed_api.registry.access_log import Counted
+from testbed_api.registry.access_log import ReadKey
 from testbed_api.registry.registry import Registry
 
 
@@ -13,14 +13,14 @@ from testbed_api.registry.registry import Registry
 class _Lot:
     """Reads that are written together.  failure: why they were not, None once they are."""
 
-    counts: Counter[Counted] = field(default_factory=Counter)
+    counts: Counter[ReadKey] = field(default_factory=Counter)
     last_ns: int = 0
     failure: Unavailable | None = field(
         default_factory=lambda: Unavailable("the read was not counted")
     )
 
 
-class ReadBook:
+class ReadCounter:
     """Writes one lot at a time: who comes meanwhile is in the next, so many at once cost little.
 
     A transaction each would have them wait for each other in the database, which on SQLite is a
@@ -31,7 +31,7 @@ class ReadBook:
         self._open = _Lot()
         self._writing = asyncio.Lock()
 
-    async def note(self, registry: Registry, read: Counted, now_ns: int) -> None:
+    async def note(self, registry: Registry, read: ReadKey, now_ns: int) -> None:
         """Return once it is counted; raises Unavailable if it cannot be."""
         mine = self._open
         mine.counts[read] += 1
@@ -40,7 +40,7 @@ class ReadBook:
             if mine is self._open:  # nobody has written it yet: this one does, for all in it
                 self._open = _Lot()
                 try:
-                    await registry.note_reads(mine.counts, mine.last_ns)
+                    await registry.reads.add(mine.counts, mine.last_ns)
                 except Unavailable as exc:
                     mine.failure = exc
                     raise

@@ -17,6 +17,7 @@ import orjson
 
 from broker.errors import Corrupt, Invalid, Refused, Taken, Unavailable, Unknown
 from broker.namespace import StreamAddress, checked_space
+from broker.process import files
 from testbed_api.backup import dump as backup_dump
 
 VERSION = 1
@@ -189,7 +190,7 @@ def _sha256(path: Path) -> str:
 
 def _created(path: Path) -> IO[bytes]:
     """A new file that nobody else reads: hashes of credentials are in it."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+    return files.create_private(path)
 
 
 def _flush(sink: IO[bytes]) -> None:

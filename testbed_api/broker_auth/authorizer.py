@@ -1,4 +1,4 @@
-"""Who may come onto the bus: the registry's principals, and the testbed's own parts."""
+"""Authorization of connections to NATS: principals of the registry, and parts of the testbed."""
 
 from collections.abc import Callable, Mapping
 
@@ -13,72 +13,78 @@ from broker.errors import Unavailable
 from broker.rights import Principal, PrincipalKind, Rights
 from testbed_api.audit.journal import Journal
 from testbed_api.domain import tokens
-from testbed_api.domain.audit import Act, Outcome
-from testbed_api.http.problems import TooMany
-from testbed_api.limits.quotas import Limits
+from testbed_api.domain.audit import AuditContext, AuditEntry, AuditOutcome
+from testbed_api.domain.errors import TooMany
+from testbed_api.limits.quotas import Quotas
 from testbed_api.registry import token_use
 from testbed_api.registry.registry import Registry
 
 log = structlog.get_logger()
 
 
-def _unnoted(_request: ConnectRequest, _permissions: Permissions) -> None:
-    """Nobody keeps a book."""
+def _unnoted(_knock: ConnectRequest, _permissions: Permissions) -> None:
+    """Where no log of connections is kept."""
 
 
 class Authorizer:
-    """Answers the broker's auth callout."""
+    """Answers the auth callout of the broker."""
 
     def __init__(
         self,
+        *,
         registry: Registry,
         clock: Clock,
         system: Mapping[str, Credential],
-        limits: Limits,
+        quotas: Quotas,
         journal: Journal,
+        admitted: Callable[[ConnectRequest, Permissions], None] = _unnoted,
     ) -> None:
-        """system: the parts' own credentials by principal, made anew at each start and never
-        stored.  limits: how many connections an organisation may have.  journal: told of everybody
-        but the system.
+        """system: credentials of the testbed's own parts by principal, made anew at each start and
+        never stored.  quotas: how many connections an organisation may have.  journal: gets an
+        entry of each connection but the system's.  admitted: is called with each of these
+        connections that is let in; must not block.
         """
-        self._limits = limits
-        self.admitted: Callable[[ConnectRequest, Permissions], None] = _unnoted
-        """Is told of everybody else who is let in; must not block."""
         self._registry = registry
         self._clock = clock
+        self._quotas = quotas
         self._journal = journal
-        self._system = {name: tokens.hashed(one.secret) for name, one in system.items()}
+        self._admitted = admitted
+        self._system = {
+            name: tokens.hashed(credential.secret) for name, credential in system.items()
+        }
 
     async def answer(self, request: ConnectRequest) -> Permissions | None:
-        """What may whoever knocks do; None lets nobody in, also while the registry is away."""
+        """The permissions of a connection; None refuses it, also while the registry is away."""
         if not auth_callout.is_bound(request):
             await self._refused(request, "its client id is not its principal's")
             return None
-        shown = tokens.hashed(request.secret)
+        secret_hash = tokens.hashed(request.secret)
         if request.principal in self._system:
             part = Principal(request.principal, "", PrincipalKind.SYSTEM)
-            right = self._system[request.principal] == shown
+            right = self._system[request.principal] == secret_hash
             if not right:
                 await self._refused(request, "not the credential of a part of the testbed")
             return self._permissions(Rights(principals=(part,)), part.id, None) if right else None
         try:
-            permissions = await self._known(request, shown)
+            permissions = await self._known(request, secret_hash)
         except Unavailable as exc:
             log.exception(
                 "connection could not be judged", principal=request.principal[:60], reason=str(exc)
             )
             return None
         if permissions is not None:
-            self.admitted(request, permissions)
+            self._admitted(request, permissions)
         return permissions
 
-    async def _known(self, request: ConnectRequest, shown: str) -> Permissions | None:
+    async def _known(self, request: ConnectRequest, secret_hash: str) -> Permissions | None:
         principal, now_ns = request.principal, self._clock.now_ns()
-        token = await self._registry.token(principal, shown)
-        if token is None or not token.span.covers(now_ns):
+        async with self._registry.snapshot() as registry:
+            token = await registry.tokens.find(principal, secret_hash)
+            is_valid = token is not None and token.span.covers(now_ns)
+            rights = await registry.rights.on_bus(principal, now_ns) if is_valid else Rights()
+        if token is None or not is_valid:
             await self._refused(request, "the credential is not right")
             return None
-        rights = await self._registry.rights_of(principal, now_ns)
         rights = rights.with_roles(principal, token.roles)
         permissions = self._permissions(rights, principal, token.span.until_ns)
         known = rights.principal(principal, now_ns)
@@ -89,25 +95,29 @@ class Authorizer:
             await self._refused(request, "its organisation has too many connections")
             return None
         await token_use.note(self._registry, token, now_ns)
-        act = _act(request)
-        act.by(known.id, known.organisation)
-        await self._journal.tell(act.event(now_ns))
-        self._limits.entered(known.organisation)
+        context = _context(request).by(known.id, known.organisation)
+        await self._journal.tell(context.event(now_ns))
+        self._quotas.entered(known.organisation)
         return permissions
 
     async def _is_room(self, organisation: str, now_ns: int) -> bool:
         async def principals() -> list[str]:
-            return [one.id for one in await self._registry.principals(organisation, now_ns)]
+            return [
+                principal.id
+                for principal in await self._registry.principals.in_organisation(
+                    organisation, now_ns
+                )
+            ]
 
         try:
-            await self._limits.make_room(organisation, principals, now_ns)
+            await self._quotas.make_room(organisation, principals, now_ns)
         except TooMany:  # said and counted once there
             return False
         return True
 
     async def _refused(self, request: ConnectRequest, why: str) -> None:
         now_ns = self._clock.now_ns()
-        await self._journal.tell(_act(request).event(now_ns, Outcome.REFUSED, why))
+        await self._journal.tell(_context(request).event(now_ns, AuditOutcome.REFUSED, why))
 
     def _permissions(
         self, rights: Rights, principal: str, expires_ns: int | None
@@ -118,13 +128,19 @@ class Authorizer:
         if who is None:
             return None
         ends = (expires_ns, policy.until_ns(rights, principal, now_ns))
-        until_ns = min((one for one in ends if one is not None), default=None)
+        until_ns = min((end for end in ends if end is not None), default=None)
         topics = policy.topics(rights, principal, now_ns)
         durable = who.kind is PrincipalKind.SYSTEM
         return Permissions(topics.publish, topics.subscribe, until_ns, durable)
 
 
-def _act(request: ConnectRequest) -> Act:
-    """Connecting, by whoever it says it is."""
+def _context(request: ConnectRequest) -> AuditContext:
+    """A connection by the principal that it claims to be."""
     facts = {"client_id": request.client_id, "connection": request.connection}
-    return Act("", request.host, request.principal, None, "connect", "the broker", facts=facts)
+    return AuditContext(
+        action="connect",
+        target="the broker",
+        principal=request.principal,
+        source=request.host,
+        entry=AuditEntry(facts),
+    )

@@ -26,7 +26,7 @@ from testbed_api.broker_auth.mosquitto_notifier import APPLIED, CHANGED
 from testbed_api.broker_auth.mosquitto_sessions import LINES, Overhearing
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
-from testbed_api.registry.rights_snapshot import Everything, Stamp
+from testbed_api.registry.rights_snapshot import RightsSnapshot, Stamp
 from testbed_api.settings import ServerSettings
 from testbed_api.system_secrets import RECONCILER
 
@@ -41,14 +41,14 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """Who is admitted to what at one moment, and the next one at which time alone changes it."""
+    """The access of all clients at one moment, and the next moment at which time changes it."""
 
     admitted: Mapping[str, ClientAccess]
     next_ns: int | None
 
 
-def decide(everything: Everything, at_ns: int) -> Decided:
-    """What a broker must hold at this instant: everybody with a token that counts.
+def decide(everything: RightsSnapshot, at_ns: int) -> Decided:
+    """The access that a broker must hold at this instant: of all with a valid token.
 
     Of several tokens of one principal the newest counts: Mosquitto knows one secret a name.  One
     whose roles its person has no more counts no more.
@@ -56,14 +56,20 @@ def decide(everything: Everything, at_ns: int) -> Decided:
     rights = everything.rights
     parts = _Parts(rights)
     admitted = {}
-    for one in rights.principals:
-        if not one.span.covers(at_ns):
+    for principal in rights.principals:
+        if not principal.span.covers(at_ns):
             continue
-        shown = [token for token in everything.tokens.get(one.id, ()) if token.span.covers(at_ns)]
-        for token in reversed(shown):
-            held = parts.of(one.organisation, rights, at_ns).with_roles(one.id, token.roles)
-            if held.principal(one.id, at_ns) is not None:
-                admitted[one.id] = ClientAccess(policy.topics(held, one.id, at_ns), token.verifier)
+        valid = [
+            token for token in everything.tokens.get(principal.id, ()) if token.span.covers(at_ns)
+        ]
+        for token in reversed(valid):
+            held = parts.of(principal.organisation, rights, at_ns).with_roles(
+                principal.id, token.roles
+            )
+            if held.principal(principal.id, at_ns) is not None:
+                admitted[principal.id] = ClientAccess(
+                    policy.topics(held, principal.id, at_ns), token.verifier
+                )
                 break
     return Decided(admitted, min(_moments(everything, at_ns), default=None))
 
@@ -87,23 +93,23 @@ class _Parts:
         """All that concerns the people and machines of one organisation."""
         if organisation not in self._done:
             grants = self._grants[organisation]
-            owners = {one.entry.address.organisation for one in grants}
+            owners = {each.entry.address.organisation for each in grants}
             self._done[organisation] = replace(
                 rights,
                 principals=tuple(
-                    one
-                    for one in rights.principals
-                    if one.organisation == organisation and one.span.covers(at_ns)
+                    each
+                    for each in rights.principals
+                    if each.organisation == organisation and each.span.covers(at_ns)
                 ),
                 grants=tuple(grants),
-                pauses=tuple(one for owner in sorted(owners) for one in self._pauses[owner]),
+                pauses=tuple(each for owner in sorted(owners) for each in self._pauses[owner]),
                 listings=(),
                 known=frozenset(self._known[organisation]),
             )
         return self._done[organisation]
 
 
-def _moments(everything: Everything, at_ns: int) -> Iterator[int]:
+def _moments(everything: RightsSnapshot, at_ns: int) -> Iterator[int]:
     """All moments to come at which something begins or ends."""
     for span in _spans(everything):
         for moment in (span.from_ns, span.until_ns):
@@ -111,12 +117,12 @@ def _moments(everything: Everything, at_ns: int) -> Iterator[int]:
                 yield moment
 
 
-def _spans(everything: Everything) -> Iterable[Span]:
+def _spans(everything: RightsSnapshot) -> Iterable[Span]:
     rights = everything.rights
-    yield from (one.span for one in rights.principals)
-    yield from (one.span for one in rights.grants)
-    yield from (one.span for one in rights.pauses)
-    yield from (one.span for tokens in everything.tokens.values() for one in tokens)
+    yield from (each.span for each in rights.principals)
+    yield from (each.span for each in rights.grants)
+    yield from (each.span for each in rights.pauses)
+    yield from (each.span for tokens in everything.tokens.values() for each in tokens)
 
 
 class Reconciler:
@@ -136,7 +142,7 @@ class Reconciler:
         self._projection = projection
         self._heard = heard
         self._clock = clock
-        self._known: tuple[Stamp, Everything] | None = None
+        self._known: tuple[Stamp, RightsSnapshot] | None = None
 
     async def run(self, notices: Inbox) -> None:
         """Reconcile until cancelled, whatever goes away meanwhile.
@@ -162,8 +168,8 @@ class Reconciler:
             log.info("rights are written anew", held=len(held), wanted=len(decided.admitted))
         seen_ns = self._clock.now_ns()
         held = await self._write(held, decided.admitted)
-        while self._bus.standing == ordinal:
-            told = await _told(notices)
+        while self._bus.connection_number == ordinal:
+            payloads = await _notices(notices)
             changed = await self._changed()
             now_ns = self._clock.now_ns()
             due = decided.next_ns is not None and now_ns >= decided.next_ns
@@ -171,7 +177,7 @@ class Reconciler:
                 decided = await self._look()
                 seen_ns = now_ns
                 held = await self._write(held, decided.admitted)
-            for payload in told:
+            for payload in payloads:
                 await self._bus.publish(APPLIED, payload)
             await self._heard.look(held)
 
@@ -187,7 +193,7 @@ class Reconciler:
     async def _changed(self) -> bool:
         """Whether the registry says something else by now; while it is away, no."""
         try:
-            stamp = await self._registry.stamp()
+            stamp = await self._registry.rights_snapshot.stamp()
         except Unavailable:
             return False
         return self._known is None or stamp != self._known[0]
@@ -199,28 +205,30 @@ class Reconciler:
         """
         now_ns = self._clock.now_ns()
         try:
-            stamp = await self._registry.stamp()  # before the rest: a change between is seen again
-            self._known = (stamp, await self._registry.everything(now_ns))
+            stamp = (
+                await self._registry.rights_snapshot.stamp()
+            )  # before the rest: a change between is seen again
+            self._known = (stamp, await self._registry.rights_snapshot.load(now_ns))
         except Unavailable:
             if self._known is None:
                 raise
         return decide(self._known[1], now_ns)
 
 
-async def _told(notices: Inbox) -> list[bytes]:
+async def _notices(notices: Inbox) -> list[bytes]:
     """The notices of changes that are there, or come before it is time to look anyway."""
     try:
         async with asyncio.timeout(POLL_S):
             message = await anext(notices)
     except TimeoutError:
         return []
-    told = [message.payload]
+    payloads = [message.payload]
     notices.ack(message)
     while len(notices):
         message = await anext(notices)
         notices.ack(message)
-        told.append(message.payload)
-    return told
+        payloads.append(message.payload)
+    return payloads
 
 
 async def run(settings: ServerSettings, bus: BusSettings, clock: Clock) -> None:

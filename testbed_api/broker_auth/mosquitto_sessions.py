@@ -1,4 +1,4 @@
-"""Who is connected to Mosquitto, from what it says of it: into the audit and the book of sessions.
+"""Connections to Mosquitto, from its log and its sockets, for the audit and the access log.
 
 It asks nobody and lists nobody.  But its log says who comes and who goes, and which sockets stand
 is known to the kernel of its machine, which is ours.  So what is said is written down as on NATS;
@@ -33,7 +33,7 @@ from broker.errors import Forbidden, Invalid, Unavailable
 from testbed_api.audit.journal import Journal
 from testbed_api.broker_auth.mosquitto_topics import Reach
 from testbed_api.broker_auth.sessions import LOOK_EVERY_S, NOT_THERE, heard_streams
-from testbed_api.domain.audit import Act, Outcome
+from testbed_api.domain.audit import AuditContext, AuditEntry, AuditOutcome
 from testbed_api.registry import access_log
 from testbed_api.registry.registry import Registry
 
@@ -119,7 +119,7 @@ class Overhearing:
     async def _take(self, line: LogLine) -> None:
         """Of what was said a moment ago the time is now; of what waited, the end of its second."""
         at_ns = min(self._clock.now_ns(), (line.at_s + 1) * NS_PER_S)
-        match line.said:
+        match line.event:
             case ConnectionOpened(peer):
                 self._pending.opened(peer)
             case ClientConnected(principal, peer) as came:
@@ -128,7 +128,7 @@ class Overhearing:
                     await self._surely(partial(self._came, came, line.at_s, at_ns))
             case ClientDisconnected(principal, how) if not is_system(principal):
                 self._reach.went(principal)
-                ended = partial(self._registry.end_sessions_of, principal, how, at_ns)
+                ended = partial(self._registry.sessions.end_of_principal, principal, how, at_ns)
                 await self._surely(ended)
             case UnauthenticatedClosed() as left:
                 await self._left(left, at_ns)
@@ -140,14 +140,12 @@ class Overhearing:
         principal, host = came.principal, came.peer.host
         connection = f"{principal}/{came.peer}/{at_s}"
         entries = frozenset(heard_streams(self._reach.of(principal)))
-        one = access_log.Admitted(principal, connection, principal, entries)
+        admitted = access_log.AdmittedConnection(principal, connection, principal, entries)
         facts = {"client_id": principal, "connection": connection}
-        act = Act("", host, principal, None, "connect", "the broker", facts=facts)
-        known = await self._registry.principal(principal, at_ns)
-        if known is not None:
-            act.by(known.id, known.organisation)
-        await self._registry.end_sessions_of(principal, TAKEN_OVER, at_ns)
-        await self._registry.begin_session(one, at_ns, act.event(at_ns))
+        known = await self._registry.principals.find(principal, at_ns)
+        context = _context(facts, host).by(principal, known.organisation if known else None)
+        await self._registry.sessions.end_of_principal(principal, TAKEN_OVER, at_ns)
+        await self._registry.sessions.begin(admitted, at_ns, context.event(at_ns))
 
     async def _left(self, left: UnauthenticatedClosed, at_ns: int) -> None:
         hosts = self._pending.closed()
@@ -157,9 +155,9 @@ class Overhearing:
         if len(hosts) > 1:
             facts["one_of"] = hosts[:20]
         source = hosts[0] if len(hosts) == 1 else ""
-        act = Act("", source, None, None, "connect", "the broker", facts=facts)
+        context = _context(facts, source)
         why = NAMELESS if left.client_id else WRONG
-        await self._journal.tell(act.event(at_ns, Outcome.REFUSED, why))
+        await self._journal.tell(context.event(at_ns, AuditOutcome.REFUSED, why))
 
     async def _surely(self, write: Callable[[], Awaitable[None]]) -> None:
         """Return once the registry took it; what is said meanwhile waits in the inbox."""
@@ -232,12 +230,14 @@ class Overhearing:
         return not self._is_busy and not len(self._inbox)
 
     async def _compare(self, now_ns: int) -> set[str] | None:
-        """Whose connection is in the book and stands; None where that cannot be seen now."""
+        """The principals whose logged connection is open; None where that cannot be seen now."""
         try:
-            book = await self._registry.open_sessions()
+            book = await self._registry.sessions.open()
             peers = {str(peer) for peer in self._projection.peers()}
-            standing = {one: who for one, who in book.items() if _peer_of(one) in peers}
-            gone = await self._registry.end_other_sessions(standing, NOT_THERE, now_ns)
+            standing = {
+                connection: who for connection, who in book.items() if _peer_of(connection) in peers
+            }
+            gone = await self._registry.sessions.end_others(standing, NOT_THERE, now_ns)
         except Unavailable as exc:
             log.info("it was not seen who is connected", reason=str(exc))
             return None
@@ -248,7 +248,7 @@ class Overhearing:
     async def _make_up(
         self, held: Mapping[str, ClientAccess], standing: set[str] | None, until_ns: int
     ) -> None:
-        """Whoever came unheard comes again, and the audit is told that it may not know all."""
+        """Disconnect principals whose connection was missed, and write the gap to the audit."""
         now_ns = self._clock.now_ns()
         if not self._tells():
             await self._tell_deaf()
@@ -279,9 +279,10 @@ class Overhearing:
         await self._missed(DEAF)
 
     async def _missed(self, why: str, **facts: object) -> None:
-        act = Act(action="connect", target="the broker", facts=facts)
         log.warning("connections were not seen", reason=why, **facts)
-        await self._journal.tell(act.event(self._clock.now_ns(), Outcome.FAILED, why))
+        await self._journal.tell(
+            _context(facts).event(self._clock.now_ns(), AuditOutcome.FAILED, why)
+        )
 
     def _keep(self, heard_ns: int) -> None:
         """All is written down that was said until then."""
@@ -299,6 +300,12 @@ class Overhearing:
         if event not in self._said:
             self._said.add(event)
             log.warning(event, **facts)
+
+
+def _context(facts: Mapping[str, object], source: str = "") -> AuditContext:
+    return AuditContext(
+        action="connect", target="the broker", source=source, entry=AuditEntry(dict(facts))
+    )
 
 
 def _peer_of(connection: str) -> str:

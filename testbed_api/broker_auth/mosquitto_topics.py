@@ -1,4 +1,4 @@
-"""What somebody may hear who comes in at a broker that tells of it afterwards.
+"""Topics that a client may have read on Mosquitto, which reports connections only afterwards.
 
 While rights are being written, and until all is taken in that was said meanwhile, that may be what
 it had before as well: of a right that ends, the book rather tells too much than too little.
@@ -10,7 +10,7 @@ from broker.backends.mosquitto.dynamic_security import ClientAccess
 
 
 class Reach:
-    """What a connection may hear that comes in, told in the order of the log."""
+    """The topics that a new connection may read, asked in the order of the log."""
 
     def __init__(self) -> None:
         self._now: Mapping[str, ClientAccess] = {}
@@ -18,9 +18,9 @@ class Reach:
 
     def change(self, held: Mapping[str, ClientAccess], wanted: Mapping[str, ClientAccess]) -> None:
         """Rights are being written: somebody may have come in with what it had before."""
-        for name, one in held.items():
-            if wanted.get(name) != one:
-                self._before[name] = one.topics.subscribe | self._before.get(name, frozenset())
+        for name, access in held.items():
+            if wanted.get(name) != access:
+                self._before[name] = access.topics.subscribe | self._before.get(name, frozenset())
         self._now = wanted
 
     def begin(self, held: Mapping[str, ClientAccess]) -> None:
@@ -32,11 +32,11 @@ class Reach:
         self._before.clear()
 
     def went(self, principal: str) -> None:
-        """Whose rights changed is sent away, and comes back with those of now."""
+        """Forget the former topics of a principal that was disconnected."""
         self._before.pop(principal, None)
 
     def of(self, principal: str) -> frozenset[str]:
         """The filters of somebody who comes in."""
-        one = self._now.get(principal)
-        now = frozenset() if one is None else one.topics.subscribe
+        access = self._now.get(principal)
+        now = frozenset() if access is None else access.topics.subscribe
         return now | self._before.get(principal, frozenset())

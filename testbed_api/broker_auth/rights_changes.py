@@ -1,66 +1,117 @@
-"""Changes of rights, and what follows from them on the bus.
+"""Changes of rights, and the connections to the broker that end with them.
 
-A connection keeps the topics that it was let in with: a principal whose topics have changed is
-disconnected, and is authorized anew when it connects again.
+A connection keeps the topics that it was let in with.  So the connections of a principal whose
+topics a change alters are ended, and get its new topics when they come back.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from broker import policy
 from broker.clock import Clock
+from broker.namespace import LIVE, StreamAddress
 from broker.policy import Topics
-from broker.rights import Role
+from broker.rights import Entry, Principal, Role
+from testbed_api.domain.audit import AuditContext
 from testbed_api.registry.registry import Registry
+from testbed_api.registry.rights import BusRights
 
-OfTokens = Mapping[frozenset[Role] | None, Topics]
-"""What a principal has on the bus, with each kind of its tokens: whole, or of some roles."""
+TokenTopics = Mapping[frozenset[Role] | None, Topics]
+"""The topics of a principal with each kind of its tokens: whole, or of some roles."""
 
 
-class Changes:
-    """Makes changes of rights, and ends the connections that had other rights before."""
+class RightsChanges:
+    """Makes changes of rights, and disconnects the principals whose topics they alter.
+
+    Each method gives the registry inside one transaction that ends with the audit entry of
+    `context`, and disconnects after it.  They raise Unavailable if the broker does not confirm
+    that; the change is made all the same, and a connection that comes back gets its new topics.
+    """
 
     def __init__(
         self, registry: Registry, clock: Clock, disconnect: Callable[[str], Awaitable[None]]
     ) -> None:
-        """disconnect: ends a principal's connections to the broker."""
-        self.disconnect = disconnect
+        """disconnect: ends the connections of a principal to the broker."""
         self._registry = registry
         self._clock = clock
+        self._disconnect = disconnect
 
     @asynccontextmanager
-    async def of(self, principals: Collection[str]) -> AsyncIterator[Registry]:
-        """The registry inside one transaction; those of `principals` who have other topics after it
-        are disconnected.
+    async def of_companies(
+        self, context: AuditContext, companies: Collection[str]
+    ) -> AsyncIterator[Registry]:
+        """A change of what organisations may read: grants to them, pauses of those."""
+        async with self._registry.change(context, self._clock) as change:
+            before = await self._topics(change.rights.of_companies(companies, self._now()))
+            yield change
+            after = await self._topics(change.rights.of_companies(companies, self._now()))
+        await self._disconnect_changed(before, after)
 
-        Raises Unavailable if the broker does not confirm it: the change is made all the same, and
-        who comes back is answered by it.
+    def of_company(
+        self, context: AuditContext, company: str
+    ) -> AbstractAsyncContextManager[Registry]:
+        """A change of what one organisation may read."""
+        return self.of_companies(context, [company])
+
+    @asynccontextmanager
+    async def of_principal(self, context: AuditContext, principal: str) -> AsyncIterator[Registry]:
+        """A change of what one principal is."""
+        async with self._registry.change(context, self._clock) as change:
+            before = await self._topics(change.rights.of_principals([principal], self._now()))
+            yield change
+            after = await self._topics(change.rights.of_principals([principal], self._now()))
+        await self._disconnect_changed(before, after)
+
+    @asynccontextmanager
+    async def of_stream(
+        self, context: AuditContext, address: StreamAddress
+    ) -> AsyncIterator[tuple[Registry, bool]]:
+        """A change of the specs of a stream, and whether it has none yet: with the first one the
+        gateways of its equipment may publish it.
         """
-        before = await self._topics(principals)
-        async with self._registry.change() as inside:
-            yield inside
-        await self.changed(before)
+        gateways: list[Principal] = []
+        async with self._registry.change(context, self._clock) as change:
+            is_new = not await change.streams.exists(address)
+            if is_new:
+                gateways = await change.principals.of_equipment(address.owner, self._now())
+            yield change, is_new
+        for gateway in gateways:
+            if Entry(LIVE, address) not in gateway.scope.writes:
+                await self._disconnect(gateway.id)
 
-    async def of_organisation(self, organisation: str) -> Collection[str]:
-        """Whom a grant to it, or a pause of one, concerns."""
-        now_ns = self._clock.now_ns()
-        return [one.id for one in await self._registry.principals(organisation, now_ns)]
+    async def _topics(self, loading: Awaitable[BusRights]) -> Mapping[str, TokenTopics]:
+        return _topics(await loading, self._now())
 
-    async def changed(self, before: Mapping[str, OfTokens]) -> None:
-        """Disconnect those who have other topics by now."""
-        after = await self._topics(before)
+    async def _disconnect_changed(
+        self, before: Mapping[str, TokenTopics], after: Mapping[str, TokenTopics]
+    ) -> None:
         for principal in sorted(before):
-            if after[principal] != before[principal]:
-                await self.disconnect(principal)
+            if after.get(principal) != before[principal]:
+                await self._disconnect(principal)
 
-    async def _topics(self, principals: Collection[str]) -> dict[str, OfTokens]:
-        now_ns = self._clock.now_ns()
-        return {one: await self._of_tokens(one, now_ns) for one in principals}
+    def _now(self) -> int:
+        return self._clock.now_ns()
 
-    async def _of_tokens(self, principal: str, now_ns: int) -> OfTokens:
-        rights = await self._registry.rights_of(principal, now_ns)
-        several = {one.roles for one in await self._registry.tokens(principal, now_ns)}
-        return {
-            roles: policy.topics(rights.with_roles(principal, roles), principal, now_ns)
-            for roles in several | {None}
-        }
+
+def _topics(rights: BusRights, at_ns: int) -> dict[str, TokenTopics]:
+    """The topics of each principal at an instant; those of equals are computed once."""
+    equals: dict[object, Topics] = {}
+    topics: dict[str, TokenTopics] = {}
+    for principal in rights.principals:
+        if not principal.span.covers(at_ns):
+            continue
+        by_roles: dict[frozenset[Role] | None, Topics] = {}
+        for roles in rights.token_roles.get(principal.id, frozenset()) | {None}:
+            key = _alike(principal, roles)
+            if key not in equals:
+                with_roles = rights.of(principal).with_roles(principal.id, roles)
+                equals[key] = policy.topics(with_roles, principal.id, at_ns)
+            by_roles[roles] = equals[key]
+        topics[principal.id] = by_roles
+    return topics
+
+
+def _alike(principal: Principal, roles: frozenset[Role] | None) -> tuple[object, ...]:
+    """Principals of one organisation with the same of these have the same topics."""
+    held = principal.roles if roles is None else principal.roles & roles
+    return principal.organisation, principal.kind, held, roles is None, principal.scope

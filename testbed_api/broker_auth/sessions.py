@@ -1,4 +1,4 @@
-"""Who is connected to the broker, kept over time: what each was let in to, and until when.
+"""The log of connections to the broker: the streams of each, its beginning and its end.
 
 Beginnings are known from the answer at the door, ends from the broker, which tells them as they
 happen; what it told while nobody listened is found by a look at who stands, now and then.
@@ -18,8 +18,9 @@ from broker.backends.nats.server import NatsBroker
 from broker.clock import Clock
 from broker.errors import Invalid, Unavailable
 from broker.namespace import StreamTopic, Verb
+from broker.process import tasks
 from broker.rights import Entry
-from testbed_api.registry.access_log import Admitted
+from testbed_api.registry.access_log import AdmittedConnection
 from testbed_api.registry.registry import Registry
 
 LOOK_EVERY_S = 30.0
@@ -41,13 +42,13 @@ class Ending:
 
 
 class Sessions:
-    """The book of connections."""
+    """Stores beginnings and ends of connections in the access log."""
 
     def __init__(self, registry: Registry, clock: Clock) -> None:
         self.dropped = 0
         self._registry = registry
         self._clock = clock
-        self._waiting: deque[tuple[Admitted, int] | Ending] = deque()
+        self._waiting: deque[tuple[AdmittedConnection, int] | Ending] = deque()
         self._some = asyncio.Event()
         self._heard: list[Callable[[Ending], None]] = []
 
@@ -58,8 +59,10 @@ class Sessions:
     def admitted(self, request: ConnectRequest, permissions: Permissions) -> None:
         """Somebody is let in."""
         entries = frozenset(heard_streams(permissions.subscribe))
-        one = Admitted(request.principal, request.connection, request.client_id[:100], entries)
-        self._put((one, self._clock.now_ns()))
+        admitted = AdmittedConnection(
+            request.principal, request.connection, request.client_id[:100], entries
+        )
+        self._put((admitted, self._clock.now_ns()))
 
     def ended(self, connection: str, how: str) -> None:
         """A connection is over."""
@@ -68,7 +71,7 @@ class Sessions:
         for heard in self._heard:
             heard(ending)
 
-    def _put(self, what: "tuple[Admitted, int] | Ending") -> None:
+    def _put(self, what: "tuple[AdmittedConnection, int] | Ending") -> None:
         if len(self._waiting) >= MOST_WAITING:
             self._waiting.popleft()
             self.dropped += 1
@@ -91,7 +94,7 @@ class Sessions:
             await self.write()
 
     async def write(self) -> None:
-        """What waits, in the order in which it happened."""
+        """Store all that waits, in the order in which it happened."""
         self._some.clear()
         while self._waiting:
             what = self._waiting[0]
@@ -104,17 +107,17 @@ class Sessions:
             if self._waiting and self._waiting[0] is what:
                 self._waiting.popleft()
 
-    async def _write(self, what: "tuple[Admitted, int] | Ending") -> None:
+    async def _write(self, what: "tuple[AdmittedConnection, int] | Ending") -> None:
         if isinstance(what, Ending):
-            await self._registry.end_session(what.connection, what.how, what.at_ns)
+            await self._registry.sessions.end(what.connection, what.how, what.at_ns)
         else:
-            await self._registry.begin_session(*what)
+            await self._registry.sessions.begin(*what)
 
     async def _look(self, broker: NatsBroker) -> None:
         at_ns = self._clock.now_ns()
         try:
             standing = await broker.open_connections()
-            gone = await self._registry.end_other_sessions(standing, NOT_THERE, at_ns)
+            gone = await self._registry.sessions.end_others(standing, NOT_THERE, at_ns)
         except Unavailable as exc:
             log.info("it was not seen who is connected", reason=str(exc))
         else:
@@ -124,26 +127,17 @@ class Sessions:
 
 @asynccontextmanager
 async def noting(sessions: Sessions, broker: NatsBroker) -> AsyncIterator[None]:
-    """Have them written down until left; an error inside comes out as it was, not in a group."""
-    failure: Exception | None = None
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(sessions.run(broker), name="sessions")
-        try:
-            yield
-        except Exception as exc:  # noqa: BLE001 - raised below
-            failure = exc
-        finally:
-            running.cancel()
-    if failure is not None:
-        raise failure
+    """Write connections and their ends down until left."""
+    async with tasks.background({"sessions": sessions.run(broker)}):
+        yield
 
 
 def heard_streams(filters: frozenset[str]) -> "list[Entry]":
     """The streams whose batches a connection may hear."""
-    found = []
-    for one in filters:
+    entries = []
+    for filter_ in filters:
         with suppress(Invalid):  # the system's own filters are no topics
-            topic = namespace.parse(one)
+            topic = namespace.parse(filter_)
             if isinstance(topic, StreamTopic) and topic.verb is Verb.DATA:
-                found.append(Entry(topic.space, topic.address))
-    return found
+                entries.append(Entry(topic.space, topic.address))
+    return entries

@@ -1,4 +1,4 @@
-"""The audit: who did what, when, and how it ended, as a chain in which nothing changes unseen.
+"""The audit: events of acts with caller, target and outcome, in a chain that shows each change.
 
 Each link has the hash over the one before and its own event, so a chain with another past has
 another hash at its end; heads that were signed, or handed out, say which hash that was.
@@ -6,7 +6,7 @@ another hash at its end; heads that were signed, or handed out, say which hash t
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ MOST_NAME, MOST_TEXT, MOST_DETAILS = 60, 300, 4_000
 _LOST = "it was put in, taken out, moved or changed"
 
 
-class Outcome(StrEnum):
+class AuditOutcome(StrEnum):
     """How it ended."""
 
     ALLOWED = "allowed"
@@ -32,7 +32,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that somebody did or tried.
+    """One act that was done, refused or failed.
 
     principal: who, or who it says it is where that was refused.  organisation: whose it is.  owner:
     whose thing it was done to.  action: a word of the policy, or such as `sign-in`, `connect`,
@@ -43,7 +43,7 @@ class Event:
     time_ns: int
     action: str
     target: str
-    outcome: Outcome
+    outcome: AuditOutcome
     principal: str | None = None
     organisation: str | None = None
     owner: str | None = None
@@ -67,7 +67,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class ChainLink:
     """An event in its place, counting from 1."""
 
     number: int
@@ -85,20 +85,24 @@ class Link:
     def of(cls, raw: Any) -> Self:
         """From a JSON object; raises Corrupt."""
         try:
-            told = dict(raw)
-            number, hash_, time_ns = told.pop("number"), told.pop("hash"), ns_of(told.pop("time"))
-            told["outcome"] = Outcome(told["outcome"])
-            return cls(number, Event(time_ns, **told), hash_)
+            values = dict(raw)
+            number, hash_, time_ns = (
+                values.pop("number"),
+                values.pop("hash"),
+                ns_of(values.pop("time")),
+            )
+            values["outcome"] = AuditOutcome(values["outcome"])
+            return cls(number, Event(time_ns, **values), hash_)
         except (KeyError, TypeError, ValueError, Invalid) as exc:
             raise Corrupt(f"an event that lacks sense: {exc}") from exc
 
 
-def linked(events: Iterable[Event], number: int = 0, hash_: str = GENESIS) -> list[Link]:
+def linked(events: Iterable[Event], number: int = 0, hash_: str = GENESIS) -> list[ChainLink]:
     """Events as links that follow the one with this number and hash."""
     links = []
     for event in events:
         number, hash_ = number + 1, _next(hash_, number + 1, event)
-        links.append(Link(number, event, hash_))
+        links.append(ChainLink(number, event, hash_))
     return links
 
 
@@ -106,73 +110,96 @@ def _next(before: str, number: int, event: Event) -> str:
     return hashlib.sha256(b"%s\n%d\n%s" % (before.encode(), number, event.canonical)).hexdigest()
 
 
-def shown(text: str, most: int = MOST_TEXT) -> str:
+def printable(text: str, most: int = MOST_TEXT) -> str:
     """Any text as it may stand in an event: escaped where it cannot be printed, and not too long.
 
     A line break or an escape sequence of whoever sent it forges no line of a log or a listing.
     """
-    plain = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:most])
+    plain = "".join(
+        character if character.isprintable() else ascii(character)[1:-1]
+        for character in text[:most]
+    )
     return plain[:most]
 
 
 def details(facts: Mapping[str, Any]) -> str:
     """Facts as an event keeps them; what is too long is left out, and that is said."""
-    told = {shown(key, MOST_NAME): _plain(value) for key, value in facts.items()}
-    text = _dumped(told)
+    values = {printable(key, MOST_NAME): _plain(value) for key, value in facts.items()}
+    text = _dumped(values)
     if len(text) > MOST_DETAILS:
-        short = {k: f"{len(v)} of them" if isinstance(v, list) else v for k, v in told.items()}
+        short = {k: f"{len(v)} of them" if isinstance(v, list) else v for k, v in values.items()}
         text = _dumped(short)
-    return text if len(text) <= MOST_DETAILS else _dumped({"left_out": sorted(told)[:20]})
+    return text if len(text) <= MOST_DETAILS else _dumped({"left_out": sorted(values)[:20]})
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(one) for one in value]
-    return value if value is None or isinstance(value, bool | int) else shown(str(value))
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int) else printable(str(value))
 
 
-def _dumped(told: Mapping[str, Any]) -> str:
-    return orjson.dumps(told, option=orjson.OPT_SORT_KEYS).decode()
+def _dumped(values: Mapping[str, Any]) -> str:
+    return orjson.dumps(values, option=orjson.OPT_SORT_KEYS).decode()
 
 
 # --- what is being done ---------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
-class Act:
-    """What somebody is doing just now, until it is told of.
+class AuditEntry:
+    """The audit entry of one act while it is collected.
 
-    told: it is in the chain, together with what it changed.
+    facts: details of the event.  owner: the organisation that owns the target, where the act itself
+    finds it out.  is_written: the entry is in the chain, together with the change.
     """
 
-    request: str = ""
-    source: str = ""
-    principal: str | None = None
-    organisation: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    owner: str | None = None
+    is_written: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditContext:
+    """Caller, action and target of one act, and its audit entry.
+
+    principal: known, or claimed by a caller who is not known.  organisation: of a known caller.
+    owner: the organisation that owns the target, the caller's if None.  request: the id that answer
+    and log carry.  source: the address that the caller came from.
+    """
+
     action: str = ""
     target: str = ""
+    principal: str | None = None
+    organisation: str | None = None
     owner: str | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    told: bool = False
+    request: str = ""
+    source: str = ""
+    entry: AuditEntry = field(default_factory=AuditEntry)
 
-    def by(self, principal: str, organisation: str) -> None:
-        """Somebody who is known does it."""
-        self.principal, self.organisation = principal, organisation
+    def by(self, principal: str, organisation: str | None) -> Self:
+        """The same act by this caller; organisation: None for a caller who is not known."""
+        return replace(self, principal=principal, organisation=organisation)
 
-    def event(self, time_ns: int, outcome: Outcome = Outcome.ALLOWED, reason: str = "") -> Event:
-        """What to tell of it."""
+    def event(
+        self,
+        time_ns: int,
+        outcome: AuditOutcome = AuditOutcome.ALLOWED,
+        reason: str = "",
+    ) -> Event:
+        """The event of this act, with all facts that are collected by now."""
+        owner = self.owner if self.entry.owner is None else self.entry.owner
         return Event(
             time_ns,
-            shown(self.action, MOST_NAME),
-            shown(self.target),
+            printable(self.action, MOST_NAME),
+            printable(self.target),
             outcome,
-            None if self.principal is None else shown(self.principal, MOST_NAME),
+            None if self.principal is None else printable(self.principal, MOST_NAME),
             self.organisation,
-            self.organisation if self.owner is None else shown(self.owner, MOST_NAME),
-            shown(reason),
+            self.organisation if owner is None else printable(owner, MOST_NAME),
+            printable(reason),
             self.request,
-            shown(self.source, MOST_NAME),
-            details(self.facts),
+            printable(self.source, MOST_NAME),
+            details(self.entry.facts),
         )
 
 
@@ -180,7 +207,7 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class ChainFault:
     """The first place at which a chain is not whole, in a sentence."""
 
     number: int
@@ -192,7 +219,7 @@ class Verifier:
 
     def __init__(self, heads: Iterable[Head], keys: Collection[str]) -> None:
         """heads: the testbed's own, and anchors.  keys: whose signatures count."""
-        self._heads = sorted(heads, key=lambda one: (one.count, one.time_ns))
+        self._heads = sorted(heads, key=lambda head: (head.count, head.time_ns))
         self._keys = frozenset(keys)
         self._at = 0
         self._number, self._hash = 0, GENESIS
@@ -204,43 +231,43 @@ class Verifier:
         """Links so far."""
         return self._number
 
-    def take(self, link: Link) -> Broken | None:
+    def take(self, link: ChainLink) -> ChainFault | None:
         """The next link; what is wrong with the chain up to it."""
         if broken := self._held():
             return broken
         if link.number != self._number + 1:
-            return Broken(
+            return ChainFault(
                 self._number + 1,
                 f"event {self._number + 1} is not there: event {link.number} stands in its place",
             )
         if link.hash != _next(self._hash, link.number, link.event):
-            return Broken(
+            return ChainFault(
                 link.number, f"event {link.number} does not follow from those before: {_LOST}"
             )
         self._number, self._hash = link.number, link.hash
         return None
 
-    def end(self) -> Broken | None:
+    def end(self) -> ChainFault | None:
         """There are no more; what is wrong with all of it."""
         if broken := self._held():
             return broken
         if self._at < len(self._heads):
             head = self._heads[-1]
-            return self._wrong(self._heads[self._at]) or Broken(
+            return self._wrong(self._heads[self._at]) or ChainFault(
                 self._number + 1,
                 f"the chain was cut behind event {self._number}: a signed head counts"
                 f" {head.count} events",
             )
         return None
 
-    def _held(self) -> Broken | None:
+    def _held(self) -> ChainFault | None:
         """Hold the chain so far against the heads that tell of it."""
         while self._at < len(self._heads) and self._heads[self._at].count <= self._number:
             head = self._heads[self._at]
             if wrong := self._wrong(head):
                 return wrong
             if head.hash != self._hash:
-                return Broken(
+                return ChainFault(
                     self._sure + 1,
                     f"events {self._sure + 1} to {head.count} were written anew: a signed head has"
                     f" another hash of event {head.count}",
@@ -249,15 +276,19 @@ class Verifier:
             self._at += 1
         return None
 
-    def _wrong(self, head: Head) -> Broken | None:
+    def _wrong(self, head: Head) -> ChainFault | None:
         if head.key not in self._keys:
-            return Broken(head.count, f"the head of {head.count} events is signed by a strange key")
+            return ChainFault(
+                head.count, f"the head of {head.count} events is signed by a strange key"
+            )
         if not head.is_signed:
-            return Broken(head.count, f"the head of {head.count} events has a forged signature")
+            return ChainFault(head.count, f"the head of {head.count} events has a forged signature")
         return None
 
 
-def verify(links: Iterable[Link], heads: Sequence[Head], keys: Collection[str]) -> Broken | None:
+def verify(
+    links: Iterable[ChainLink], heads: Sequence[Head], keys: Collection[str]
+) -> ChainFault | None:
     """The first place at which the chain is not whole, None if it is."""
     verifier = Verifier(heads, keys)
     for link in links:

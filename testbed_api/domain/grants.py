@@ -24,7 +24,7 @@ class Offer:
 
 
 class State(StrEnum):
-    """How far it came."""
+    """The state of a grant."""
 
     ASKED = "asked"
     GRANTED = "granted"
@@ -36,7 +36,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class GrantRequest:
     """One stream in one space, wanted by a company for a purpose, and what became of it.
 
     asked_by: None where the owner gave it unasked.  wanted: the most that may be granted.  span: as
@@ -66,13 +66,13 @@ class Request:
 
     @property
     def grant(self) -> Grant | None:
-        """What the policy makes of it: nothing unless it was granted."""
+        """The grant for the policy, None unless it was granted."""
         if self.span is None:
             return None
         span = self.span if self.ended_ns is None else self.span.ended(self.ended_ns)
         return Grant(self.id, self.company, self.entry, span)
 
-    def granted(self, span: Span, by: str, now_ns: int) -> "Request":
+    def granted(self, span: Span, by: str, now_ns: int) -> "GrantRequest":
         """Approved for that span, no longer than was asked for."""
         self._must_be(State.ASKED)
         if not self.wanted.contains(span):
@@ -82,19 +82,19 @@ class Request:
             )
         return replace(self, state=State.GRANTED, span=span, decided_ns=now_ns, decided_by=by)
 
-    def refused(self, by: str, now_ns: int, reason: str = "") -> "Request":
+    def refused(self, by: str, now_ns: int, reason: str = "") -> "GrantRequest":
         """Not approved."""
         self._must_be(State.ASKED)
         refused = replace(self, state=State.REFUSED, reason=reason)
         return replace(refused, decided_ns=now_ns, decided_by=by)
 
-    def revoked(self, by: str, now_ns: int, reason: str = "") -> "Request":
+    def revoked(self, by: str, now_ns: int, reason: str = "") -> "GrantRequest":
         """Ended at once by the owner."""
         self._must_be(State.GRANTED)
         revoked = replace(self, state=State.REVOKED, reason=reason)
         return replace(revoked, ended_ns=now_ns, ended_by=by)
 
-    def withdrawn(self, by: str, now_ns: int) -> "Request":
+    def withdrawn(self, by: str, now_ns: int) -> "GrantRequest":
         """Given up or given back by the company."""
         self._must_be(State.ASKED, State.GRANTED)
         return replace(self, state=State.WITHDRAWN, ended_ns=now_ns, ended_by=by)
@@ -106,40 +106,42 @@ class Request:
             )
 
 
-def sentence(one: Request, now_ns: int, *, paused: bool = False) -> str:
-    """What it means, for a person who has to decide or to know."""
-    address = one.entry.address
-    what = f"{address} in {one.entry.space}"
+def sentence(grant: GrantRequest, now_ns: int, *, paused: bool = False) -> str:
+    """The meaning of a grant in sentences, for people who decide on it or read it."""
+    address = grant.entry.address
+    what = f"{address} in {grant.entry.space}"
     reading = (
-        f"The owners and developers of {one.company}, and those of its machines that list the"
+        f"The owners and developers of {grant.company}, and those of its machines that list the"
         f" stream, {{}} {what}, as it comes and all that is stored of it,"
     )
-    why = f'Purpose: "{one.purpose}".' if one.purpose else "No purpose was given."
+    why = f'Purpose: "{grant.purpose}".' if grant.purpose else "No purpose was given."
     owner = address.organisation
-    match one.state:
+    match grant.state:
         case State.ASKED:
-            asking = f"{reading.format('would read')} {lasting(one.wanted)}."
+            asking = f"{reading.format('would read')} {lasting(grant.wanted)}."
             nobody = f"Nobody does until an owner or engineer of {owner} approves."
-            return f"{asking} {why} {one.asked_by} asked on {moment(one.asked_ns)}. {nobody}"
+            return f"{asking} {why} {grant.asked_by} asked on {moment(grant.asked_ns)}. {nobody}"
         case State.REFUSED:
-            because = f": {one.reason}" if one.reason else ""
-            return f"{one.company} does not read {what}: {one.decided_by} refused it{because}."
+            because = f": {grant.reason}" if grant.reason else ""
+            return f"{grant.company} does not read {what}: {grant.decided_by} refused it{because}."
         case State.REVOKED | State.WITHDRAWN:
-            because = f": {one.reason}" if one.reason else ""
-            ended = f"{one.ended_by} of {owner if one.state is State.REVOKED else one.company}"
-            told = f"{one.state} on {moment(one.ended_ns or 0)} by {ended}{because}"
-            return f"{one.company} does not read {what} any more: {told}. {why}"
-    return _granted(one, reading, why, now_ns, paused=paused)
+            because = f": {grant.reason}" if grant.reason else ""
+            ended = (
+                f"{grant.ended_by} of {owner if grant.state is State.REVOKED else grant.company}"
+            )
+            ending = f"{grant.state} on {moment(grant.ended_ns or 0)} by {ended}{because}"
+            return f"{grant.company} does not read {what} any more: {ending}. {why}"
+    return _granted(grant, reading, why, now_ns, paused=paused)
 
 
-def _granted(one: Request, reading: str, why: str, now_ns: int, *, paused: bool) -> str:
-    span = one.span or Span()
-    by = f"{one.decided_by} granted it on {moment(one.decided_ns or 0)}."
+def _granted(grant: GrantRequest, reading: str, why: str, now_ns: int, *, paused: bool) -> str:
+    span = grant.span or Span()
+    by = f"{grant.decided_by} granted it on {moment(grant.decided_ns or 0)}."
     if span.until_ns is not None and span.until_ns <= now_ns:
         return f"{reading.format('could read')} {lasting(span)}; that is over. {why} {by}"
-    told = f"{reading.format('may read')} {lasting(span)}. {why} {by}"
-    owner = one.entry.address.organisation
-    return f"{told} {owner} has paused it: nobody reads it meanwhile." if paused else told
+    text = f"{reading.format('may read')} {lasting(span)}. {why} {by}"
+    owner = grant.entry.address.organisation
+    return f"{text} {owner} has paused it: nobody reads it meanwhile." if paused else text
 
 
 def lasting(span: Span) -> str:

@@ -37,7 +37,9 @@ def person(id_: str, organisation: str, roles: Collection[Role], now_ns: int) ->
 def machine(id_: str, organisation: str, scope: Scope, span: Span) -> Principal:
     """A machine of an organisation; raises Invalid for what it cannot have in its scope."""
     checked_principal(id_)
-    foreign = [one for one in sorted(scope.writes) if one.address.organisation != organisation]
+    foreign = [
+        entry for entry in sorted(scope.writes) if entry.address.organisation != organisation
+    ]
     if foreign:
         raise Invalid(
             f"{id_} of {organisation} cannot publish {foreign[0].address}",

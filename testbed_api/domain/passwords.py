@@ -10,7 +10,7 @@ LEAST, MOST = 12, 200
 _HASHER = PasswordHasher()
 """RFC 9106's second choice: 64 MiB, three passes; about 50 ms, so off the loop."""
 NOBODYS = f"$argon2id$v=19$m=65536,t=3,p=4$bm9ib2R5IGhhcyBzYWx0IQ${'A' * 43}"
-"""What a guess at somebody who is not there is held against, so that it takes as long."""
+"""The hash that a guess for an unknown person is checked against, so that it takes as long."""
 
 
 def hashed(password: str) -> str:
@@ -22,9 +22,9 @@ def hashed(password: str) -> str:
     return _HASHER.hash(password)
 
 
-def is_right(password: str, kept: str | None) -> bool:
+def is_right(password: str, stored: str | None) -> bool:
     """Whether this is the password; None is that of nobody, and takes as long."""
     try:
-        return _HASHER.verify(kept or NOBODYS, password[:MOST])
+        return _HASHER.verify(stored or NOBODYS, password[:MOST])
     except (VerificationError, InvalidHashError):
         return False

@@ -1,4 +1,4 @@
-"""Tokens: what a principal shows to be believed; of each only a hash is kept."""
+"""Tokens, by which principals are authenticated; of each secret only a hash is stored."""
 
 import hashlib
 from collections.abc import Collection
@@ -62,20 +62,32 @@ class Token:
 def issued(
     principal: str, span: Span, *, label: str = "", by: str | None = None, bus: bool = True
 ) -> tuple[Credential, Token]:
-    """A fresh credential to be shown once, and what is kept of it.
+    """A new credential to be shown once, and its token.
 
     bus: one for the bus too, also where the broker knows of one at a time.
     """
-    made = Credential.make(principal)
-    return made, kept(made, span, label=label, by=by, bus=bus)
+    issued_credential = Credential.make(principal)
+    return issued_credential, from_credential(issued_credential, span, label=label, by=by, bus=bus)
 
 
-def kept(
-    made: Credential, span: Span, *, label: str = "", by: str | None = None, bus: bool = True
+def from_credential(
+    issued_credential: Credential,
+    span: Span,
+    *,
+    label: str = "",
+    by: str | None = None,
+    bus: bool = True,
 ) -> Token:
-    """What is kept of a credential."""
-    held_against = credential.verifier(made.secret) if bus else ""
-    return Token(made.principal, hashed(made.secret), span, label, by, verifier=held_against)
+    """The token of a credential: its secret as a hash."""
+    held_against = credential.verifier(issued_credential.secret) if bus else ""
+    return Token(
+        issued_credential.principal,
+        hashed(issued_credential.secret),
+        span,
+        label,
+        by,
+        verifier=held_against,
+    )
 
 
 def hashed(secret: str) -> str:

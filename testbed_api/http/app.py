@@ -10,11 +10,13 @@ from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
+from broker.responses.problems import ProblemResponse
 from testbed_api.http import openapi_examples, problems
-from testbed_api.http.dependencies import Parts
-from testbed_api.http.middleware.audit import Telling
-from testbed_api.http.middleware.body_limit import Bounded
-from testbed_api.http.middleware.rate_limit import Limited
+from testbed_api.http.dependencies import ApiDependencies
+from testbed_api.http.middleware.audit import AuditMiddleware
+from testbed_api.http.middleware.body_limit import BodyLimitMiddleware
+from testbed_api.http.middleware.rate_limit import RateLimitMiddleware
+from testbed_api.http.request_context import ROOT
 from testbed_api.http.routes import (
     access_report,
     audit,
@@ -34,7 +36,6 @@ from testbed_api.http.routes import (
     tokens,
 )
 
-ROOT = "/api/v1"
 _ASSETS = f"{ROOT}/docs/assets"
 
 _ROOMS = (
@@ -49,22 +50,38 @@ principal.secret`. Errors are problem+json (RFC 9457) with a stable `code`, a `d
 sentence, and often a `hint`. What is not yours answers as if it were not there."""
 
 
-def create_app(parts: Parts | None) -> FastAPI:
-    """The app over its parts; without parts it can only describe itself."""
-    app = FastAPI(
+class ApiApp(FastAPI):
+    """The app, whose document describes problems as a model: FastAPI knows none for their type."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        document = super().openapi()
+        schemas = document["components"]["schemas"]
+        schemas.setdefault(ProblemResponse.__name__, ProblemResponse.model_json_schema())
+        return document
+
+
+def create_app(dependencies: ApiDependencies | None) -> FastAPI:
+    """The app over its dependencies; without them it can only describe itself."""
+    app = ApiApp(
         title="connected-testbed",
         version=version("connected-testbed"),
         description=_DESCRIPTION,
         openapi_url=f"{ROOT}/openapi.json",
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,  # a redirection would go to the host that the request names
     )
-    app.state.parts = parts
+    app.state.dependencies = dependencies
     problems.install(app)
-    app.add_middleware(Bounded)
-    app.add_middleware(Limited, root=ROOT)
-    app.add_middleware(Telling)  # the last one is the outermost: it sees what that one refuses
+    quotas, journal, clock = None, None, None
+    if dependencies is not None:
+        quotas, journal, clock = dependencies.quotas, dependencies.journal, dependencies.clock
+    app.add_middleware(BodyLimitMiddleware)
+    app.add_middleware(RateLimitMiddleware, root=ROOT, quotas=quotas, clock=clock)
+    # the last one is the outermost: it sees what the others refuse
+    app.add_middleware(AuditMiddleware, journal=journal, clock=clock)
     app.include_router(operations.router, prefix=ROOT)
     usual = openapi_examples.problems(400, 401, 403, 404, 413, 422, 429, 503)
     for room in _ROOMS:

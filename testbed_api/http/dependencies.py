@@ -1,49 +1,75 @@
-"""What the API is made of: handed to its app, and by it to every route."""
+"""The capabilities that routes take, each as an annotated dependency on the app's container."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from broker.bus import client
 from broker.clock import Clock
 from broker.rights import Entry
+from testbed_api.actions.grants import GrantActions
+from testbed_api.actions.listings import ListingActions
+from testbed_api.actions.pauses import PauseActions
+from testbed_api.actions.streams import StreamActions
+from testbed_api.actions.tokens import TokenActions
 from testbed_api.audit.journal import Anchoring, Journal
-from testbed_api.audit.read_counter import ReadBook
+from testbed_api.audit.read_counter import ReadCounter
 from testbed_api.backup.dump import Dumper
-from testbed_api.broker_auth.rights_changes import Changes
-from testbed_api.domain.audit import Act
-from testbed_api.http.middleware import audit
-from testbed_api.limits.quotas import Limits
-from testbed_api.limits.sign_in_attempts import Failures
+from testbed_api.broker_auth.connections import BrokerConnections
+from testbed_api.broker_auth.rights_changes import RightsChanges
+from testbed_api.limits.quotas import Quotas
+from testbed_api.limits.sign_in_attempts import SignInAttempts
 from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
-from testbed_api.registry.access_log import Counted
+from testbed_api.registry.access_log import ReadKey
 from testbed_api.registry.registry import Registry
 from testbed_api.retention.enforcer import Keeper
 from testbed_api.stores.port import SeriesStore
+
+
+def _nothing_recorded() -> Mapping[str, int]:
+    return {}
 
 
 def _not_interrupted() -> str:
     return ""
 
 
-async def _known_at_once(_principal: str) -> None:
-    """Where the broker asks at each connection, nobody need be announced."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecorderStatus:
+    """The state of the recorder, where it runs in this process.
+
+    counts: its counters, empty where it runs in a process of its own.  interrupted: why it does not
+    record just now, empty while it does.
+    """
+
+    counts: Callable[[], Mapping[str, int]] = _nothing_recorded
+    interrupted: Callable[[], str] = _not_interrupted
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """All that a route may need.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadLog:
+    """Counts reads before they are answered."""
 
-    disconnect: ends a principal's connections to the broker.  announce: lets a principal in
-    with a token that is new.
-    recorded: the recorder's counts, empty where it is not in this process.  interrupted: why it
-    does not record just now, empty while it does.  live_batches: that wait for a slow reader of
-    live events; beyond them the oldest are dropped, and it is told.  failures: of signing in,
-    lately.  limits: what each organisation may ask for.  act: what the request does that these are
-    handed to: `registry` tells of it with what it changes.
+    registry: Registry
+    clock: Clock
+    counter: ReadCounter = field(default_factory=ReadCounter)
+
+    async def note(self, principal: str, entry: Entry, way: str) -> None:
+        """Count a read; raises Unavailable: a read that cannot be counted is not answered."""
+        now_ns = self.clock.now_ns()
+        key = ReadKey.at(principal, entry, way, now_ns)
+        await self.counter.note(self.registry, key, now_ns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiDependencies:
+    """The container of all that the routes take.
+
+    registry: makes changes with an audit entry alone.  live_batches: how many wait for a slow
+    reader of live events; beyond them the oldest are dropped, and the reader is told.
     """
 
     registry: Registry
@@ -54,39 +80,82 @@ class Parts:
     bus: client.Bus
     freshness: FreshnessTracker
     clock: Clock
-    disconnect: Callable[[str], Awaitable[None]]
-    recorded: Callable[[], Mapping[str, int]]
-    interrupted: Callable[[], str] = _not_interrupted
+    connections: BrokerConnections
+    journal: Journal
+    anchoring: Anchoring
+    reads: ReadLog
+    recorder: RecorderStatus = field(default_factory=RecorderStatus)
+    quotas: Quotas = field(default_factory=Quotas)
+    sign_in_attempts: SignInAttempts = field(default_factory=SignInAttempts)
     live_batches: int = 200
-    failures: Failures = field(default_factory=Failures)
-    announce: Callable[[str], Awaitable[None]] = _known_at_once
-    limits: Limits = field(default_factory=Limits)
-    reads: ReadBook = field(default_factory=ReadBook)
-    journal: Journal = field(kw_only=True)
-    anchoring: Anchoring = field(kw_only=True)
-    act: Act = field(default_factory=Act)
 
     @property
-    def changes(self) -> Changes:
-        """How rights are changed, with what follows on the bus."""
-        return Changes(self.registry, self.clock, self.disconnect)
+    def rights_changes(self) -> RightsChanges:
+        """Changes of rights, with what follows on the bus."""
+        return RightsChanges(self.registry, self.clock, self.connections.disconnect)
 
-    async def note_read(self, principal: str, entry: Entry, way: str) -> None:
-        """Count a read before it is answered; raises Unavailable: what cannot be counted is not
-        read.
-        """
-        now_ns = self.clock.now_ns()
-        await self.reads.note(self.registry, Counted.at(principal, entry, way, now_ns), now_ns)
+    @property
+    def grants(self) -> GrantActions:
+        """The acts on grants."""
+        return GrantActions(
+            registry=self.registry, rights_changes=self.rights_changes, clock=self.clock
+        )
 
-    def doing(self, act: Act) -> "Parts":
-        """The same for one act."""
-        return replace(self, registry=self.registry.doing(act, self.clock), act=act)
+    @property
+    def pauses(self) -> PauseActions:
+        """The acts on pauses."""
+        return PauseActions(
+            registry=self.registry, rights_changes=self.rights_changes, clock=self.clock
+        )
+
+    @property
+    def listings(self) -> ListingActions:
+        """The acts on listings."""
+        return ListingActions(registry=self.registry, clock=self.clock)
+
+    @property
+    def streams(self) -> StreamActions:
+        """The acts on streams."""
+        return StreamActions(
+            registry=self.registry,
+            rights_changes=self.rights_changes,
+            quotas=self.quotas,
+            clock=self.clock,
+        )
+
+    @property
+    def tokens(self) -> TokenActions:
+        """The acts on tokens."""
+        return TokenActions(registry=self.registry, connections=self.connections, clock=self.clock)
 
 
-def _parts(request: Request) -> Parts:
-    parts: Parts = request.app.state.parts
-    return parts.doing(audit.act_of(request.scope))
+def _capability(name: str) -> Any:
+    """The dependency on one field of the container."""
+
+    async def get(request: Request) -> Any:
+        return getattr(request.app.state.dependencies, name)
+
+    return Depends(get)
 
 
-Given = Annotated[Parts, Depends(_parts)]
-"""The parts, in a route's signature."""
+RegistryDep = Annotated[Registry, _capability("registry")]
+LedgerDep = Annotated[Ledger, _capability("ledger")]
+StoreDep = Annotated[SeriesStore, _capability("store")]
+KeeperDep = Annotated[Keeper, _capability("keeper")]
+DumperDep = Annotated[Dumper, _capability("dumper")]
+BusDep = Annotated[client.Bus, _capability("bus")]
+FreshnessDep = Annotated[FreshnessTracker, _capability("freshness")]
+ClockDep = Annotated[Clock, _capability("clock")]
+ConnectionsDep = Annotated[BrokerConnections, _capability("connections")]
+AnchoringDep = Annotated[Anchoring, _capability("anchoring")]
+ReadsDep = Annotated[ReadLog, _capability("reads")]
+RecorderDep = Annotated[RecorderStatus, _capability("recorder")]
+QuotasDep = Annotated[Quotas, _capability("quotas")]
+SignInAttemptsDep = Annotated[SignInAttempts, _capability("sign_in_attempts")]
+LiveBatchesDep = Annotated[int, _capability("live_batches")]
+RightsChangesDep = Annotated[RightsChanges, _capability("rights_changes")]
+GrantActionsDep = Annotated[GrantActions, _capability("grants")]
+PauseActionsDep = Annotated[PauseActions, _capability("pauses")]
+ListingActionsDep = Annotated[ListingActions, _capability("listings")]
+StreamActionsDep = Annotated[StreamActions, _capability("streams")]
+TokenActionsDep = Annotated[TokenActions, _capability("tokens")]

@@ -8,27 +8,43 @@ import csv
 import io
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from broker import codec
 from broker.batch import BAD, Gap, Long
-from broker.clock import text_of
-from testbed_api.http.dependencies import Parts
+from broker.clock import Clock, text_of
+from testbed_api.limits.quotas import Quotas
 from testbed_api.stores.port import Window
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
 
-async def counted(
-    frames: AsyncIterator[Long], parts: Parts, organisation: str
-) -> AsyncIterator[Long]:
-    """The same, counted as read by an organisation, and for the audit."""
-    parts.act.facts["samples"] = 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadMeter:
+    """Counts samples as read by an organisation, for its quota and for the audit.
+
+    facts: of the audit entry of the request.
+    """
+
+    organisation: str
+    quotas: Quotas
+    clock: Clock
+    facts: dict[str, Any]
+
+    def count(self, samples: int) -> None:
+        """Add samples that are about to be sent."""
+        self.quotas.read(self.organisation, samples, self.clock.now_ns())
+        self.facts["samples"] = self.facts.get("samples", 0) + samples
+
+
+async def counted(frames: AsyncIterator[Long], meter: ReadMeter) -> AsyncIterator[Long]:
+    """The same frames, each counted before it is sent."""
+    meter.count(0)
     async with aclosing(cast("AsyncGenerator[Long]", frames)):
         async for frame in frames:
-            parts.limits.read(organisation, len(frame), parts.clock.now_ns())
-            parts.act.facts["samples"] += len(frame)
+            meter.count(len(frame))
             yield frame
 
 
@@ -52,7 +68,7 @@ async def as_json(
 
 async def as_csv(window: Window, frames: AsyncIterator[Long]) -> AsyncIterator[bytes]:
     """A row for each time stamp, a column for each signal; empty where no usable value is."""
-    table = _Table(window)
+    table = _CsvTable(window)
     async with aclosing(cast("AsyncGenerator[Long]", frames)):
         async for frame in frames:
             await asyncio.to_thread(table.add, frame)
@@ -66,7 +82,7 @@ def _frame(frame: Long) -> bytes:
     return codec.dumps(codec.frame_to_json(frame))
 
 
-class _Table:
+class _CsvTable:
     """Long frames as rows: samples of equal time become one row, over the edge of a frame too."""
 
     def __init__(self, window: Window) -> None:
@@ -81,7 +97,9 @@ class _Table:
     def add(self, frame: Long) -> None:
         """Take in one frame; a row is written once a later time stamp comes."""
         columns = (frame.time_ns, frame.signal, frame.values, frame.quality)
-        for time_ns, signal, value, quality in zip(*(one.tolist() for one in columns), strict=True):
+        for time_ns, signal, value, quality in zip(
+            *(column.tolist() for column in columns), strict=True
+        ):
             if time_ns != self._time_ns:
                 self.end_row()
                 self._time_ns, self._cells = time_ns, [""] * len(self._place)

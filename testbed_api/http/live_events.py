@@ -3,15 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from functools import partial
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from broker.bus import client
-from broker.clock import NS_PER_S
+from broker.clock import NS_PER_S, Clock
 from broker.namespace import StreamTopic
-from testbed_api.http import auth
-from testbed_api.http.auth import Caller
-from testbed_api.http.dependencies import Parts
+from testbed_api.actions.caller import Caller
+from testbed_api.http.auth import Authenticator
+from testbed_api.limits.quotas import Quotas
+from testbed_api.registry.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -20,40 +21,68 @@ LOOK_EVERY_S = 0.5
 BEAT_EVERY_S = 10.0
 
 
-async def events(parts: Parts, caller: Caller, topic: StreamTopic) -> AsyncIterator[bytes]:
-    """One event a batch, a comment every ten seconds; ends within a second of the right's end.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveEvents:
+    """The batches of one stream for one caller, as server-sent events.
 
-    Raises TooMany first, if the caller's organisation has too many connections open.
+    capacity: batches that wait for a slow caller; beyond them the oldest are dropped.  facts: of
+    the audit entry of the request.
     """
-    limits, organisation = parts.limits, caller.organisation
-    principals = partial(parts.changes.of_organisation, organisation)
-    await limits.make_room(organisation, principals, parts.clock.now_ns())
-    with limits.following(organisation):
-        async with aclosing(cast("AsyncGenerator[bytes]", _events(parts, caller, topic))) as one:
-            async for text in one:
-                yield text
 
+    caller: Caller
+    topic: StreamTopic
+    authenticator: Authenticator
+    registry: Registry
+    bus: client.Bus
+    clock: Clock
+    quotas: Quotas
+    capacity: int
+    facts: dict[str, Any]
 
-async def _events(parts: Parts, caller: Caller, topic: StreamTopic) -> AsyncIterator[bytes]:
-    told = 0
-    parts.act.facts["batches"] = 0
-    beat_ns = parts.clock.now_ns()
-    async with parts.bus.subscribe(
-        [str(topic)], capacity=parts.live_batches, overflow="drop_oldest"
-    ) as inbox:
-        yield b": following\n\n"
-        # shielded: SQLite's lock would stay with a query that is cut off in the middle
-        while await asyncio.shield(_may_still_read(parts, caller, topic)):
-            if inbox.dropped > told:
-                yield b"event: missed\ndata: %d\n\n" % (inbox.dropped - told)
-                told = inbox.dropped
-            async for message in _for_a_while(inbox):
-                parts.act.facts["batches"] += 1
-                yield event(message.payload)
-            now_ns = parts.clock.now_ns()
-            if now_ns - beat_ns >= round(BEAT_EVERY_S * NS_PER_S):
-                beat_ns = now_ns
-                yield b": beat\n\n"
+    async def events(self) -> AsyncIterator[bytes]:
+        """One event a batch, a comment every ten seconds; ends within a second of the right's end.
+
+        Raises TooMany first, if the caller's organisation has too many connections open.
+        """
+        organisation = self.caller.organisation
+        await self.quotas.make_room(organisation, self._principals, self.clock.now_ns())
+        with self.quotas.following(organisation):
+            async with aclosing(cast("AsyncGenerator[bytes]", self._events())) as events:
+                async for text in events:
+                    yield text
+
+    async def _principals(self) -> list[str]:
+        """The members and machines of the caller's organisation."""
+        now_ns = self.clock.now_ns()
+        principals = await self.registry.principals.in_organisation(
+            self.caller.organisation, now_ns
+        )
+        return [each.id for each in principals]
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        missed = 0
+        self.facts["batches"] = 0
+        beat_ns = self.clock.now_ns()
+        async with self.bus.subscribe(
+            [str(self.topic)], capacity=self.capacity, overflow="drop_oldest"
+        ) as inbox:
+            yield b": following\n\n"
+            # shielded: SQLite's lock would stay with a query that is cut off in the middle
+            while await asyncio.shield(self._may_still_read()):
+                if inbox.dropped > missed:
+                    yield b"event: missed\ndata: %d\n\n" % (inbox.dropped - missed)
+                    missed = inbox.dropped
+                async for message in _for_a_while(inbox):
+                    self.facts["batches"] += 1
+                    yield event(message.payload)
+                now_ns = self.clock.now_ns()
+                if now_ns - beat_ns >= round(BEAT_EVERY_S * NS_PER_S):
+                    beat_ns = now_ns
+                    yield b": beat\n\n"
+
+    async def _may_still_read(self) -> bool:
+        caller = await self.authenticator.again(self.caller, self.topic.address)
+        return caller is not None and caller.may_read(self.topic.space, self.topic.address)
 
 
 def event(payload: bytes) -> bytes:
@@ -63,7 +92,7 @@ def event(payload: bytes) -> bytes:
 
 
 async def _for_a_while(inbox: client.Inbox) -> AsyncIterator[client.Message]:
-    """What arrives until it is time to look at the rights again."""
+    """The messages that arrive until the rights must be checked again."""
     loop = asyncio.get_running_loop()
     until_s = loop.time() + LOOK_EVERY_S
     while loop.time() < until_s:
@@ -74,8 +103,3 @@ async def _for_a_while(inbox: client.Inbox) -> AsyncIterator[client.Message]:
             return
         inbox.ack(message)
         yield message
-
-
-async def _may_still_read(parts: Parts, caller: Caller, topic: StreamTopic) -> bool:
-    now = await auth.again(caller, parts)
-    return now is not None and now.may_read(topic.space, topic.address)

@@ -21,6 +21,7 @@ from broker.errors import (
     Unavailable,
     Unknown,
 )
+from testbed_api.domain.errors import TooMany, Unauthenticated
 
 STATUS: Mapping[type[BedError], int] = {
     Invalid: 422,
@@ -46,23 +47,6 @@ _MOST_SHOWN = 60
 _SAID_BY_PYDANTIC = "Value error, "
 
 log = structlog.get_logger()
-
-
-class Unauthenticated(Forbidden):
-    """No credential came with the request, or one that is not right."""
-
-    code = "unauthenticated"
-
-
-class TooMany(Refused):
-    """Too much of it lately: wait, and ask again."""
-
-    code = "too_many"
-
-    def __init__(self, message: str, *, wait_s: int, hint: str = "") -> None:
-        """wait_s: after so long it may be asked again."""
-        super().__init__(message, hint=hint)
-        self.wait_s = wait_s
 
 
 class _Problem(JSONResponse):
@@ -106,8 +90,8 @@ def problem(
         "instance": path,
     }
     more = {"hint": hint, "request": _request()}
-    shown = {name: text for name, text in more.items() if text}
-    return _Problem(body | shown, status, dict(headers or {}))
+    optional = {name: text for name, text in more.items() if text}
+    return _Problem(body | optional, status, dict(headers or {}))
 
 
 def _request() -> str:
@@ -137,10 +121,10 @@ def answer(exc: BedError, path: str) -> JSONResponse:
 
 
 async def _of_validation(request: Request, exc: Exception) -> JSONResponse:
-    found: list[Any] = list(exc.errors()) if isinstance(exc, RequestValidationError) else []
-    sentences = [_sentence(one) for one in found[:_MOST_TOLD]]
-    if len(found) > _MOST_TOLD:
-        sentences.append(f"and {len(found) - _MOST_TOLD} more")
+    errors: list[Any] = list(exc.errors()) if isinstance(exc, RequestValidationError) else []
+    sentences = [_sentence(error) for error in errors[:_MOST_TOLD]]
+    if len(errors) > _MOST_TOLD:
+        sentences.append(f"and {len(errors) - _MOST_TOLD} more")
     return problem(422, Invalid.code, "; ".join(sentences), path=request.url.path)
 
 
@@ -152,8 +136,8 @@ def _sentence(error: Mapping[str, Any]) -> str:
         return f"the body is not JSON: {reason} at character {error['loc'][-1]}"
     field = ".".join(map(str, names)) or f"the {where}"
     given = error.get("input")
-    shown = f" = {given!r:.{_MOST_SHOWN}}" if isinstance(given, str | int | float) else ""
-    return f"{field}{shown}: {error['msg'].removeprefix(_SAID_BY_PYDANTIC)}"
+    value = f" = {given!r:.{_MOST_SHOWN}}" if isinstance(given, str | int | float) else ""
+    return f"{field}{value}: {error['msg'].removeprefix(_SAID_BY_PYDANTIC)}"
 
 
 async def _of_http(request: Request, exc: Exception) -> JSONResponse:

@@ -11,7 +11,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _COMING = (h11.IDLE, h11.SEND_BODY)
-"""What h11 says of a client whose request is not whole."""
+"""The states of h11 in which a client's request is not whole."""
 
 
 def within(within_s: float) -> type[asyncio.Protocol]:

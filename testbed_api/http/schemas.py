@@ -3,12 +3,12 @@
 from enum import StrEnum
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from broker import namespace
 from broker.batch import EquipmentKind
-from broker.clock import NS_PER_S, ns_of, text_of
+from broker.clock import DAY_S, NS_PER_S, ns_of, text_of
 from broker.errors import Invalid
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.pydantic_checks import validated_by
@@ -32,6 +32,8 @@ Name = Annotated[str, Field(min_length=1, max_length=MOST_NAME)]
 Text = Annotated[str, Field(max_length=MOST_TEXT)]
 Instant = Annotated[str | None, Field(max_length=40)]
 RequiredInstant = Annotated[str, Field(max_length=40)]
+Number = Annotated[int, Path(ge=1, lt=2**53)]
+"""The number of a grant or a token in a path."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -75,7 +77,7 @@ class InSpace(Form):
     space: Annotated[Space, Field(description="live, or run-<id>")] = namespace.LIVE
 
 
-class Span(InSpace):
+class TimeSpanForm(InSpace):
     """A part of a stream's past."""
 
     from_: Annotated[
@@ -95,7 +97,7 @@ class Span(InSpace):
         return begin_ns, end_ns
 
 
-class GapsWanted(Span):
+class GapsWanted(TimeSpanForm):
     """A page of the gaps of a span."""
 
     cursor: Annotated[
@@ -117,7 +119,7 @@ class GapsWanted(Span):
         return max(EARLIEST_NS, min(int(from_ns), LATEST_NS)), min(int(id_), LATEST_NS)
 
 
-class Wanted(Span):
+class HistoryParameters(TimeSpanForm):
     """What of history, and how."""
 
     signals: Annotated[list[str], Field(max_length=MOST_SIGNALS, description="none means all")] = []
@@ -125,6 +127,10 @@ class Wanted(Span):
         int | None, Field(ge=2, le=100_000, description="thin each signal to about so many")
     ] = None
     format: Format = Format.JSON
+
+    def names(self, spec: StreamSpec) -> tuple[str, ...]:
+        """The signals that are named, each once; all of the spec if none is."""
+        return tuple(dict.fromkeys(self.signals)) or spec.names
 
     def until(self, now_ns: int) -> tuple[int, int]:
         """Its ends in ns: up to now, and an hour long, where nothing else is said."""
@@ -250,7 +256,7 @@ class EntryForm(Form):
 
 
 Lasting = Annotated[
-    Annotated[Finite, Field(gt=0, le=10 * 366 * 86_400)] | None,
+    Annotated[Finite, Field(gt=0, le=10 * 366 * DAY_S)] | None,
     Field(description="seconds; null is for ever"),
 ]
 Secret = Annotated[SecretStr, Field(max_length=200)]

@@ -12,7 +12,7 @@ from broker.errors import Taken
 from broker.tls import Certificate
 from testbed_api.http import request_deadline
 from testbed_api.http.app import create_app
-from testbed_api.http.dependencies import Parts
+from testbed_api.http.dependencies import ApiDependencies
 
 SHUTDOWN_S = 2
 HEADERS = [
@@ -20,7 +20,7 @@ HEADERS = [
     ("Content-Security-Policy", "frame-ancestors 'none'"),
     ("Referrer-Policy", "no-referrer"),
 ]
-"""What browsers are told with every answer: to guess no other type, and to frame nothing."""
+"""Headers of every answer: browsers guess no other type, and frame nothing."""
 
 
 @contextmanager
@@ -50,21 +50,12 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-@asynccontextmanager
-async def answering(
-    parts: Parts,
-    door: socket.socket,
-    certificate: Certificate | None = None,
-    *,
-    within_s: float,
-) -> AsyncIterator[None]:
-    """The API, answering; requests under way get a moment to end.
-
-    certificate: what it shows, None for no TLS.  within_s: a request has come whole, or is cut off.
-    """
+def _config(
+    dependencies: ApiDependencies, certificate: Certificate | None, within_s: float
+) -> uvicorn.Config:
     secured = (lambda *_: tls.server_context(certificate)) if certificate else None
-    config = uvicorn.Config(
-        create_app(parts),
+    return uvicorn.Config(
+        create_app(dependencies),
         http=request_deadline.within(within_s),
         ssl_context_factory=secured,
         lifespan="off",
@@ -75,14 +66,30 @@ async def answering(
         headers=HEADERS,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
-    server = _Uvicorn(config)
+
+
+@asynccontextmanager
+async def answering(
+    dependencies: ApiDependencies,
+    listener: socket.socket,
+    certificate: Certificate | None = None,
+    *,
+    within_s: float,
+) -> AsyncIterator[None]:
+    """The API, answering; requests under way get a moment to end.
+
+    certificate: what it shows, None for no TLS.  within_s: a request has come whole, or is cut off.
+    """
+    server = _Uvicorn(_config(dependencies, certificate, within_s))
     async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(parts.freshness.follow(parts.bus), name="freshness")
-        keeping = tasks.create_task(parts.keeper.run(), name="retention")
-        heads = tasks.create_task(parts.anchoring.run(parts.bus), name="audit heads")
-        tasks.create_task(server.serve(sockets=[door]), name="api")
+        following = tasks.create_task(
+            dependencies.freshness.follow(dependencies.bus), name="freshness"
+        )
+        keeping = tasks.create_task(dependencies.keeper.run(), name="retention")
+        heads = tasks.create_task(dependencies.anchoring.run(dependencies.bus), name="audit heads")
+        tasks.create_task(server.serve(sockets=[listener]), name="api")
         while not server.started:
-            await parts.clock.sleep(0.01)
+            await dependencies.clock.sleep(0.01)
         try:
             yield
         finally:
@@ -90,4 +97,4 @@ async def answering(
             following.cancel()
             keeping.cancel()
             heads.cancel()
-    await parts.anchoring.sign(parts.bus)  # all that was done until now
+    await dependencies.anchoring.sign(dependencies.bus)  # all that was done until now

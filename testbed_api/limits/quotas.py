@@ -1,4 +1,4 @@
-"""How much one organisation may ask of the testbed, so that none takes it from the others.
+"""Quotas of organisations, so that none takes the testbed from the others.
 
 Generous: what honest work asks stays far below.  Each process counts for itself.
 """
@@ -13,7 +13,7 @@ from enum import StrEnum
 import structlog
 
 from broker.clock import NS_PER_S
-from testbed_api.http.problems import TooMany
+from testbed_api.domain.errors import TooMany
 
 BURST_S = 10
 """So many seconds' worth may come at once, after a time with less."""
@@ -34,8 +34,8 @@ async def _nobody() -> Mapping[str, int]:
     return {}
 
 
-class What(StrEnum):
-    """What is limited."""
+class QuotaKind(StrEnum):
+    """The kinds of quotas."""
 
     REQUESTS = "requests"
     ANONYMOUS = "anonymous"
@@ -45,7 +45,7 @@ class What(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Most:
+class QuotaSettings:
     """The limits: of one organisation, but for requests without a credential, of one address."""
 
     requests_per_s: int = 1_000
@@ -83,18 +83,18 @@ class Bucket:
         self.at_ns = now_ns if self.at_ns is None else max(now_ns, self.at_ns)
 
 
-class Limits:
-    """What each organisation, and each address without a credential, has asked for lately.
+class Quotas:
+    """Use of the testbed by each organisation, and by each address without a credential.
 
-    What is refused raises TooMany.
+    Use beyond a quota raises TooMany.
     """
 
-    def __init__(self, most: Most | None = None) -> None:
+    def __init__(self, most: QuotaSettings | None = None) -> None:
         """most: None for the defaults."""
-        self.most = most or Most()
+        self.most = most or QuotaSettings()
         self.on_broker: OnBroker = _nobody
         """Set once there is a broker to ask."""
-        self.refused: Counter[tuple[str, What]] = Counter()
+        self.refused: Counter[tuple[str, QuotaKind]] = Counter()
         """How often each organisation was refused; addresses all under the empty name."""
         self._requests: dict[str, Bucket] = {}
         self._points: dict[str, Bucket] = {}
@@ -102,14 +102,14 @@ class Limits:
         self._over_http: Counter[str] = Counter()
         self._on_bus: Counter[str] = Counter()
         self._counted_ns: int | None = None
-        self._refused_ns: dict[tuple[str, What], int] = {}
+        self._refused_ns: dict[tuple[str, QuotaKind], int] = {}
 
     def request(self, organisation: str, now_ns: int) -> None:
         """One request of an organisation."""
         rate = self.most.requests_per_s
         bucket = self._requests.setdefault(organisation, Bucket(rate))
         if wait_s := bucket.wait_s(now_ns):
-            self._refuse(organisation, What.REQUESTS, now_ns, f"{rate} requests/s", wait_s)
+            self._refuse(organisation, QuotaKind.REQUESTS, now_ns, f"{rate} requests/s", wait_s)
         bucket.take(1, now_ns)
 
     def anonymous(self, address: str, now_ns: int) -> None:
@@ -119,7 +119,9 @@ class Limits:
         if len(self._addresses) > MOST_ADDRESSES:
             del self._addresses[next(iter(self._addresses))]
         if wait_s := bucket.wait_s(now_ns):
-            self._refuse("", What.ANONYMOUS, now_ns, f"{rate} requests/s of one address", wait_s)
+            self._refuse(
+                "", QuotaKind.ANONYMOUS, now_ns, f"{rate} requests/s of one address", wait_s
+            )
         bucket.take(1, now_ns)
 
     def reading(self, organisation: str, now_ns: int) -> None:
@@ -127,7 +129,7 @@ class Limits:
         rate = self.most.points_per_s
         bucket = self._points.setdefault(organisation, Bucket(rate))
         if wait_s := bucket.wait_s(now_ns):
-            self._refuse(organisation, What.POINTS, now_ns, f"{rate} samples/s read", wait_s)
+            self._refuse(organisation, QuotaKind.POINTS, now_ns, f"{rate} samples/s read", wait_s)
 
     def read(self, organisation: str, points: int, now_ns: int) -> None:
         """So many samples were handed out; never refused: an answer is not cut off for it."""
@@ -137,7 +139,7 @@ class Limits:
     def registering(self, organisation: str, streams: int, now_ns: int) -> None:
         """One more stream, where there are so many."""
         if streams >= self.most.streams:
-            self._refuse(organisation, What.STREAMS, now_ns, f"{self.most.streams} streams")
+            self._refuse(organisation, QuotaKind.STREAMS, now_ns, f"{self.most.streams} streams")
 
     async def make_room(
         self, organisation: str, principals: Callable[[], Awaitable[Collection[str]]], now_ns: int
@@ -149,11 +151,11 @@ class Limits:
         """
         if self._open(organisation) >= self.most.connections and self._may_count(now_ns):
             mine = await principals()
-            found = await self.on_broker()
-            self._on_bus[organisation] = sum(found.get(one, 0) for one in mine)
+            counts = await self.on_broker()
+            self._on_bus[organisation] = sum(counts.get(principal, 0) for principal in mine)
         if self._open(organisation) >= self.most.connections:
-            told = f"{self.most.connections} live connections"
-            self._refuse(organisation, What.CONNECTIONS, now_ns, told)
+            limit = f"{self.most.connections} live connections"
+            self._refuse(organisation, QuotaKind.CONNECTIONS, now_ns, limit)
 
     def entered(self, organisation: str) -> None:
         """One of its principals was let onto the bus; when it leaves nobody says."""
@@ -179,7 +181,7 @@ class Limits:
         return True
 
     def _refuse(
-        self, organisation: str, what: What, now_ns: int, limit: str, wait_s: int = AGAIN_S
+        self, organisation: str, what: QuotaKind, now_ns: int, limit: str, wait_s: int = AGAIN_S
     ) -> None:
         key = (organisation, what)
         before_ns = self._refused_ns.get(key)

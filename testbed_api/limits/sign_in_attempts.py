@@ -1,11 +1,11 @@
-"""How often somebody may guess: failures of signing in, counted over the last minute."""
+"""Limits on guessing: failed attempts to sign in, counted over the last minute."""
 
 import ipaddress
 from collections import deque
 from collections.abc import Collection
 
 from broker.clock import NS_PER_S
-from testbed_api.http.problems import TooMany
+from testbed_api.domain.errors import TooMany
 
 MOST_FAILURES = 10
 WITHIN_S = 60
@@ -14,7 +14,7 @@ MOST_KEYS = 100_000
 
 
 def place_of(host: str) -> str:
-    """Where somebody is who comes from this address: whoever has one of IPv6 has its whole /64."""
+    """The place of an address: of IPv6 the whole /64, which belongs to one client."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -26,7 +26,7 @@ def place_of(host: str) -> str:
     return str(ipaddress.ip_network((address, 64), strict=False))
 
 
-class Failures:
+class SignInAttempts:
     """Attempts by person and by address; one that succeeds is taken out again.
 
     Each process counts for itself.

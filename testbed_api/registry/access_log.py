@@ -1,4 +1,4 @@
-"""The registry's book of who read what: over HTTP to the count, on the bus by connection."""
+"""The registry's access log: reads over HTTP, counted, and connections to the broker."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -7,22 +7,21 @@ from typing import Any, Self
 from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.clock import NS_PER_S
+from broker.clock import DAY_NS, NS_PER_S
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.rights import Entry
-from testbed_api.domain.audit import Act, Event
+from testbed_api.domain.audit import AuditContext, AuditEntry, Event
 from testbed_api.registry import audit_chain, tables
-from testbed_api.registry.base import Queries
+from testbed_api.registry.base import Repository
 
-DAY_NS = 86_400 * NS_PER_S
 _CHUNK = 1_000
 GRACE_NS = 10 * NS_PER_S
 """A connection that was let in this lately may not be listed by the broker yet."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Counted:
-    """What is counted together.  day: days since 1970, UTC."""
+class ReadKey:
+    """The key under which reads are counted together.  day: days since 1970, UTC."""
 
     principal: str
     entry: Entry
@@ -36,8 +35,8 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """How often somebody read a stream over HTTP on one day, UTC.  day: days since 1970."""
+class ReadCount:
+    """The number of reads of a stream by a principal over HTTP on a day, UTC, since 1970."""
 
     principal: str
     organisation: str
@@ -49,7 +48,7 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class BrokerSession:
     """A connection to the broker, and a stream that it was let in to.
 
     until_ns: None while it stands.  batches: that the recorder took in of the stream meanwhile.
@@ -65,8 +64,8 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
-    """A connection that the broker let in, and the streams that it may hear."""
+class AdmittedConnection:
+    """A connection that the broker let in, and the streams that it may receive."""
 
     principal: str
     connection: str
@@ -74,22 +73,28 @@ class Admitted:
     entries: frozenset[Entry]
 
 
-class UseQueries(Queries):
-    """Reads and sessions."""
+class ReadRepository(Repository):
+    """Counts of reads by principal, stream, way and day."""
 
-    async def note_reads(self, counts: Mapping[Counted, int], last_ns: int) -> None:
-        """Count so many more, all or none."""
+    async def add(self, counts: Mapping[ReadKey, int], last_ns: int) -> None:
+        """Add to the counts, all or none."""
         table = tables.reads
-        async with self._aside() as sql:  # a read is told of at its end
-            for one, times in sorted(counts.items()):
-                key = {"stream": str(one.entry.address), "space": one.entry.space, "day": one.day}
-                key |= {"principal": one.principal, "way": one.way}
+        async with self._session.separate_transaction() as sql:  # a read is told of at its end
+            for read, times in sorted(counts.items()):
+                key = {
+                    "stream": str(read.entry.address),
+                    "space": read.entry.space,
+                    "day": read.day,
+                }
+                key |= {"principal": read.principal, "way": read.way}
                 more = {"times": table.c.times + times, "last_ns": last_ns}
                 done = await sql.execute(update(table).filter_by(**key).values(**more))
                 if done.rowcount == 0:
                     await sql.execute(insert(table).values(**key, times=times, last_ns=last_ns))
 
-    async def reads(self, equipment: EquipmentAddress, from_ns: int, to_ns: int) -> list[Read]:
+    async def between(
+        self, equipment: EquipmentAddress, from_ns: int, to_ns: int
+    ) -> list[ReadCount]:
         """Those of an equipment's streams on the days that a span touches, by day."""
         table = tables.reads
         query = select(table).where(
@@ -97,11 +102,11 @@ class UseQueries(Queries):
             table.c.day.between(from_ns // DAY_NS, (to_ns - 1) // DAY_NS),
         )
         order = (table.c.day, table.c.stream, table.c.space, table.c.principal, table.c.way)
-        async with self._transaction() as sql:
+        async with self._session.transaction() as sql:
             rows = (await sql.execute(query.order_by(*order))).all()
             owners = await _organisations_of(sql, {row.principal for row in rows})
         return [
-            Read(
+            ReadCount(
                 row.principal,
                 owners.get(row.principal, ""),
                 Entry(row.space, StreamAddress.parse(row.stream)),
@@ -113,50 +118,60 @@ class UseQueries(Queries):
             for row in rows
         ]
 
-    async def begin_session(self, one: Admitted, at_ns: int, arrival: Event | None = None) -> None:
-        """Somebody was let in.  arrival: what the audit is told of it, if that is not done."""
-        row = {"principal": one.principal, "connection": one.connection, "client_id": one.client_id}
-        listed = sorted(one.entries)
-        async with self._transaction(write=True) as sql:
+
+class SessionRepository(Repository):
+    """Connections to the broker with the streams they may receive."""
+
+    async def begin(
+        self, connection: AdmittedConnection, at_ns: int, arrival: Event | None = None
+    ) -> None:
+        """Store a connection that was let in.  arrival: its audit event, if not written yet."""
+        row = {
+            "principal": connection.principal,
+            "connection": connection.connection,
+            "client_id": connection.client_id,
+        }
+        listed = sorted(connection.entries)
+        async with self._session.transaction(write=True) as sql:
             table = tables.sessions
-            made = await sql.execute(insert(table).values(**row, from_ns=at_ns))
-            (number,) = made.inserted_primary_key or (0,)
+            inserted = await sql.execute(insert(table).values(**row, from_ns=at_ns))
+            (number,) = inserted.inserted_primary_key or (0,)
             counted = await _batches(sql, listed)
             streams = [
                 {
                     "session": number,
-                    "space": one.space,
-                    "stream": str(one.address),
-                    "batches_before": counted.get(one, 0),
+                    "space": connection.space,
+                    "stream": str(connection.address),
+                    "batches_before": counted.get(connection, 0),
                 }
-                for one in listed
+                for connection in listed
             ]
             if streams:
                 await sql.execute(insert(tables.session_streams), streams)
             if arrival is not None:
                 await audit_chain.append(sql, [arrival])
 
-    async def end_session(self, connection: str, how: str, at_ns: int) -> None:
-        """A connection ended; one that is not known, or ended before, is none of ours."""
+    async def end(self, connection: str, how: str, at_ns: int) -> None:
+        """End a connection; one that is not known or ended before is ignored."""
         await self._end(tables.sessions.c.connection == connection, how, at_ns)
 
-    async def end_sessions_of(self, principal: str, how: str, at_ns: int) -> None:
-        """All of somebody's that stand ended: where a broker tells no more of one than whose."""
+    async def end_of_principal(self, principal: str, how: str, at_ns: int) -> None:
+        """End all open connections of a principal: of an end Mosquitto names no more."""
         await self._end(tables.sessions.c.principal == principal, how, at_ns)
 
-    async def open_sessions(self) -> dict[str, str]:
-        """The connections that stand, as far as is known here, each with its principal."""
+    async def open(self) -> dict[str, str]:
+        """The open connections as far as they are known, each with its principal."""
         table = tables.sessions
         query = select(table.c.connection, table.c.principal).where(table.c.until_ns.is_(None))
-        return {row.connection: row.principal for row in await self._rows(query)}
+        return {row.connection: row.principal for row in await self._session.rows(query)}
 
-    async def end_other_sessions(self, standing: Collection[str], how: str, at_ns: int) -> int:
-        """All end that are not among those that stand, unless they have just begun; how many."""
+    async def end_others(self, standing: Collection[str], how: str, at_ns: int) -> int:
+        """End the open connections not in `standing`, unless they have just begun; how many."""
         table, before_ns = tables.sessions, at_ns - GRACE_NS
         query = select(table.c.connection).where(
             table.c.until_ns.is_(None), table.c.from_ns < before_ns
         )
-        open_ones = {row.connection for row in await self._rows(query)}
+        open_ones = {row.connection for row in await self._session.rows(query)}
         gone = sorted(open_ones - set(standing))
         for at in range(0, len(gone), _CHUNK):
             await self._end(table.c.connection.in_(gone[at : at + _CHUNK]), how, at_ns)
@@ -165,7 +180,7 @@ class UseQueries(Queries):
     async def _end(self, which: ColumnElement[bool], how: str, at_ns: int) -> None:
         table, streams = tables.sessions, tables.session_streams
         mine = and_(which, table.c.until_ns.is_(None))
-        async with self._transaction(write=True) as sql:
+        async with self._session.transaction(write=True) as sql:
             rows = (await sql.execute(select(table).where(mine).order_by(table.c.id))).all()
             ids = [row.id for row in rows]
             if not ids:
@@ -176,12 +191,12 @@ class UseQueries(Queries):
             counted = update(streams).where(streams.c.session.in_(ids))
             await sql.execute(counted.values(batches_after=total))
             owners = await _organisations_of(sql, {row.principal for row in rows})
-            told = [_departure(row, owners, how, at_ns) for row in rows]
-            await audit_chain.append(sql, told)
+            departures = [_departure(row, owners, how, at_ns) for row in rows]
+            await audit_chain.append(sql, departures)
 
-    async def sessions(
+    async def between(
         self, equipment: EquipmentAddress, from_ns: int, to_ns: int
-    ) -> list[Session]:
+    ) -> list[BrokerSession]:
         """Those that were let in to an equipment's streams and stood in a span, by beginning."""
         table, streams = tables.sessions, tables.session_streams
         after = func.coalesce(streams.c.batches_after, _total(streams.c.space, streams.c.stream))
@@ -195,11 +210,11 @@ class UseQueries(Queries):
             )
             .order_by(table.c.from_ns, table.c.id, streams.c.space, streams.c.stream)
         )
-        async with self._transaction() as sql:
+        async with self._session.transaction() as sql:
             rows = (await sql.execute(query)).all()
             owners = await _organisations_of(sql, {row.principal for row in rows})
         return [
-            Session(
+            BrokerSession(
                 row.principal,
                 owners.get(row.principal, ""),
                 Entry(row.space, StreamAddress.parse(row.stream)),
@@ -224,8 +239,8 @@ async def _batches(sql: AsyncConnection, entries: Collection[Entry]) -> Mapping[
     """The same of several streams at once."""
     ranges = tables.ranges
     counted = func.sum(ranges.c.last - ranges.c.first + 1).label("batches")
-    found: dict[Entry, int] = {}
-    names = sorted({str(one.address) for one in entries})
+    batches: dict[Entry, int] = {}
+    names = sorted({str(entry.address) for entry in entries})
     for at in range(0, len(names), _CHUNK):
         query = (
             select(ranges.c.space, ranges.c.stream, counted)
@@ -233,24 +248,29 @@ async def _batches(sql: AsyncConnection, entries: Collection[Entry]) -> Mapping[
             .group_by(ranges.c.space, ranges.c.stream)
         )
         for row in await sql.execute(query):
-            found[Entry(row.space, StreamAddress.parse(row.stream))] = int(row.batches)
-    return found
+            batches[Entry(row.space, StreamAddress.parse(row.stream))] = int(row.batches)
+    return batches
 
 
 async def _organisations_of(sql: AsyncConnection, names: Collection[str]) -> Mapping[str, str]:
     """Where people and machines belong or belonged; a name never changes its organisation."""
     table, listed = tables.principals, sorted(names)
-    found: dict[str, str] = {}
+    organisations: dict[str, str] = {}
     for at in range(0, len(listed), _CHUNK):
         query = select(table.c.principal, table.c.organisation).distinct()
         here = query.where(table.c.principal.in_(listed[at : at + _CHUNK]))
-        found |= {row.principal: row.organisation for row in await sql.execute(here)}
-    return found
+        organisations |= {row.principal: row.organisation for row in await sql.execute(here)}
+    return organisations
 
 
 def _departure(row: Any, owners: Mapping[str, str], how: str, at_ns: int) -> Event:
-    """What the audit tells of the end of a connection."""
+    """The audit event of the end of a connection."""
     facts = {"client_id": row.client_id, "connection": row.connection}
-    act = Act(action="disconnect", target="the broker", facts=facts)
-    act.by(row.principal, owners.get(row.principal, ""))
-    return act.event(at_ns, reason=how)
+    context = AuditContext(
+        action="disconnect",
+        target="the broker",
+        principal=row.principal,
+        organisation=owners.get(row.principal, ""),
+        entry=AuditEntry(facts),
+    )
+    return context.event(at_ns, reason=how)

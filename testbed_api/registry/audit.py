@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import insert, or_, select
 
 from broker.audit_head import Head, HeadSigner
-from testbed_api.domain.audit import Event, Link
+from testbed_api.domain.audit import ChainLink, Event
 from testbed_api.registry import audit_chain, tables
-from testbed_api.registry.base import Queries
+from testbed_api.registry.base import Repository
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class EventFilter:
     """Which events are looked for; None looks at all.
 
     concerning: done by this organisation, or to what is its.
@@ -26,15 +26,15 @@ class Looked:
     until_ns: int | None = None
 
 
-class AuditQueries(Queries):
+class AuditRepository(Repository):
     """Events are added and read; the tables refuse all else."""
 
     async def append(self, events: Sequence[Event]) -> None:
         """Add events to the chain."""
-        async with self._aside() as sql:
+        async with self._session.separate_transaction() as sql:
             await audit_chain.append(sql, events)
 
-    async def events(self, looked: Looked, after: int, limit: int) -> list[Link]:
+    async def events(self, looked: EventFilter, after: int, limit: int) -> list[ChainLink]:
         """Up to `limit` behind that number, ascending."""
         table = tables.audit
         named = {
@@ -50,12 +50,12 @@ class AuditQueries(Queries):
             query = query.where(table.c.time_ns >= looked.from_ns)
         if looked.until_ns is not None:
             query = query.where(table.c.time_ns < looked.until_ns)
-        rows = await self._rows(query.order_by(table.c.number).limit(limit))
+        rows = await self._session.rows(query.order_by(table.c.number).limit(limit))
         return [audit_chain.link_of(row) for row in rows]
 
     async def sign_head(self, signer: HeadSigner, now_ns: int) -> Head:
         """Sign the chain as it is, and keep that."""
-        async with self._aside() as sql:
+        async with self._session.separate_transaction() as sql:
             head = signer.sign(*await audit_chain.last(sql), now_ns)
             await sql.execute(insert(tables.anchors).values(**audit_chain.row_of_head(head)))
         return head
@@ -64,11 +64,11 @@ class AuditQueries(Queries):
         """Up to `limit` heads, each behind its own number, in the order of their signing."""
         table = tables.anchors
         query = select(table).where(table.c.id > after).order_by(table.c.id).limit(limit)
-        return [(row.id, audit_chain.head_of(row)) for row in await self._rows(query)]
+        return [(row.id, audit_chain.head_of(row)) for row in await self._session.rows(query)]
 
     async def newest_head(self) -> Head | None:
         """The one signed last."""
         query = select(tables.anchors).order_by(tables.anchors.c.id.desc()).limit(1)
-        for row in await self._rows(query):
+        for row in await self._session.rows(query):
             return audit_chain.head_of(row)
         return None

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.audit_head import GENESIS, Head
 from broker.errors import Invalid
 from testbed_api.domain import audit
-from testbed_api.domain.audit import Event, Link, Outcome
+from testbed_api.domain.audit import AuditOutcome, ChainLink, Event
 from testbed_api.registry import tables
 
 
@@ -20,7 +20,7 @@ async def append(sql: AsyncConnection, events: Sequence[Event]) -> None:
     sql: a transaction that began as one that writes alone, for the last one must stay the last.
     """
     number, hash_ = await last(sql)
-    rows = [row_of(one) for one in audit.linked(events, number, hash_)]
+    rows = [row_of(link) for link in audit.linked(events, number, hash_)]
     if rows:
         await sql.execute(insert(tables.audit), rows)
 
@@ -33,18 +33,18 @@ async def last(sql: AsyncConnection) -> tuple[int, str]:
     return (0, GENESIS) if row is None else (row.number, row.hash)
 
 
-def row_of(link: Link) -> dict[str, Any]:
+def row_of(link: ChainLink) -> dict[str, Any]:
     """A link as a row."""
     return {"number": link.number, "hash": link.hash} | asdict(link.event)
 
 
-def link_of(row: Row[Any]) -> Link:
+def link_of(row: Row[Any]) -> ChainLink:
     """A row as a link; one that is no event any more becomes one that has not its hash."""
     try:
         event = _event(row)
     except (Invalid, ValueError, TypeError, AttributeError):
-        event = Event(0, "unreadable", "", Outcome.FAILED)
-    return Link(row.number, event, row.hash)
+        event = Event(0, "unreadable", "", AuditOutcome.FAILED)
+    return ChainLink(row.number, event, row.hash)
 
 
 def _event(row: Row[Any]) -> Event:
@@ -52,7 +52,7 @@ def _event(row: Row[Any]) -> Event:
         row.time_ns,
         row.action,
         row.target,
-        Outcome(row.outcome),
+        AuditOutcome(row.outcome),
         row.principal,
         row.organisation,
         row.owner,
@@ -65,8 +65,8 @@ def _event(row: Row[Any]) -> Event:
 
 def row_of_head(head: Head) -> dict[str, Any]:
     """A head as a row."""
-    told = asdict(head)
-    return {"events": told.pop("count"), **told}
+    values = asdict(head)
+    return {"events": values.pop("count"), **values}
 
 
 def head_of(row: Row[Any]) -> Head:

@@ -1,68 +1,82 @@
-"""What every part of the registry stands on: one transaction, its own or somebody else's."""
+"""The database session that all repositories of a registry share, and conditions on spans."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Table, and_, or_
+from sqlalchemy import ColumnElement, Row, Table, and_, or_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker.clock import Clock
 from broker.rights import Span
-from testbed_api.domain.audit import Act
-from testbed_api.registry import audit_chain
+from testbed_api.domain.audit import AuditEntry
 from testbed_api.registry.engine import transaction
 
 
-class Queries:
-    """Queries over one engine.  Raises Unavailable where SQL is away.
+class RegistrySession:
+    """The engine, or one open transaction on it, that all repositories of a registry share.
 
-    What an act changes is told of in the same transaction: neither is there without the other.
+    Raises Unavailable where SQL is away.
     """
 
     def __init__(
         self,
         engine: AsyncEngine,
         sql: AsyncConnection | None = None,
-        act: tuple[Act, Clock] | None = None,
+        entry: AuditEntry | None = None,
+        *,
+        is_audited: bool = False,
     ) -> None:
-        """engine: migrated, see `registry.engine`.  sql: a transaction that all happens in.
+        """engine: migrated, see `registry.engine`.  sql: an open transaction for all calls.
 
-        act: what is being done, and what time it is.
+        entry: the audit entry of the change that the transaction makes.  is_audited: a change
+        outside a transaction with an audit entry is a bug.
         """
-        self._engine = engine
+        self.engine = engine
+        self.is_audited = is_audited
         self._sql = sql
-        self._act = act
+        self._entry = entry
 
     @asynccontextmanager
-    async def _transaction(self, *, write: bool = False) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self, *, write: bool = False) -> AsyncIterator[AsyncConnection]:
+        """The open transaction, or one for this call.
+
+        Raises RuntimeError for a change without an audit entry where each change must have one.
+        """
         if self._sql is not None:
             yield self._sql
             return
-        if not write or self._act is None or self._act[0].told:
-            async with transaction(self._engine, write=write) as sql:
-                yield sql
-            return
-        act, clock = self._act
-        async with transaction(self._engine, write=True) as sql:
+        if write and self.is_audited:
+            raise RuntimeError("a change without an audit entry: use registry.change(context, …)")
+        async with transaction(self.engine, write=write) as sql:
             yield sql
-            await audit_chain.append(sql, [act.event(clock.now_ns())])
-        act.told = True
 
     @asynccontextmanager
-    async def _aside(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that writes, and is no part of what is being done."""
-        async with transaction(self._engine, write=True) as sql:
+    async def separate_transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A writing transaction that belongs to no change and has no audit entry of a change."""
+        async with transaction(self.engine, write=True) as sql:
             yield sql
 
-    def tells(self, **facts: object) -> None:
-        """Facts of what is being done, for who reads of it later."""
-        if self._act is not None:
-            self._act[0].facts.update(facts)
+    def note(self, **facts: object) -> None:
+        """Add facts to the audit entry of the change."""
+        if self._entry is not None:
+            self._entry.facts.update(facts)
 
-    async def _rows(self, query: Any) -> Sequence[Row[Any]]:
-        async with self._transaction() as sql:
+    @property
+    def entry(self) -> AuditEntry | None:
+        """The audit entry of the change, None where it has none."""
+        return self._entry
+
+    async def rows(self, query: Any) -> Sequence[Row[Any]]:
+        """All rows that a query selects."""
+        async with self.transaction() as sql:
             return (await sql.execute(query)).all()
+
+
+class Repository:
+    """Queries about one noun, over the session of a registry."""
+
+    def __init__(self, session: RegistrySession) -> None:
+        self._session = session
 
 
 def span_of(row: Row[Any]) -> Span:
@@ -74,3 +88,9 @@ def span_of(row: Row[Any]) -> Span:
 def going_on(table: Table, at_ns: int) -> ColumnElement[bool]:
     """Rows that have not ended by that instant, also those that have not begun."""
     return and_(*(or_(end.is_(None), end > at_ns) for end in (table.c.until_ns, table.c.ended_ns)))
+
+
+def ending(table: Table, key: dict[str, Any], by: str | None, now_ns: int) -> Any:
+    """The statement that ends all rows with these values that have not ended."""
+    rows = update(table).filter_by(**key).where(going_on(table, now_ns))
+    return rows.values(ended_ns=now_ns, ended_by=by)

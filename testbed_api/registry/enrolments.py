@@ -7,52 +7,54 @@ from sqlalchemy import Row, insert, select, update
 from broker.namespace import EquipmentAddress
 from testbed_api.domain.enrolment import Enrolment
 from testbed_api.registry import tables
-from testbed_api.registry.base import Queries, going_on, span_of
+from testbed_api.registry.base import Repository, going_on, span_of
 
 
-class EnrolmentQueries(Queries):
+class EnrolmentRepository(Repository):
     """Codes, by the equipment that they are for; of each only its hash."""
 
-    async def add_enrolment(self, one: Enrolment) -> None:
+    async def add(self, enrolment: Enrolment) -> None:
         """Keep a new code; the equipment's former ones that nobody used end."""
-        table, now_ns = tables.enrolments, one.span.from_ns
-        async with self._transaction(write=True) as sql:
-            unused = update(table).filter_by(**_of(one.equipment)).where(going_on(table, now_ns))
-            await sql.execute(unused.values(ended_ns=now_ns, ended_by=one.by))
-            row = {"code_hash": one.code_hash, "made_by": one.by}
-            span = {"from_ns": now_ns, "until_ns": one.span.until_ns}
-            await sql.execute(insert(table).values(**_of(one.equipment), **row, **span))
+        table, now_ns = tables.enrolments, enrolment.span.from_ns
+        async with self._session.transaction(write=True) as sql:
+            unused = (
+                update(table).filter_by(**_of(enrolment.equipment)).where(going_on(table, now_ns))
+            )
+            await sql.execute(unused.values(ended_ns=now_ns, ended_by=enrolment.by))
+            row = {"code_hash": enrolment.code_hash, "made_by": enrolment.by}
+            span = {"from_ns": now_ns, "until_ns": enrolment.span.until_ns}
+            await sql.execute(insert(table).values(**_of(enrolment.equipment), **row, **span))
 
-    async def enrolment(self, code_hash: str) -> Enrolment | None:
+    async def find(self, code_hash: str) -> Enrolment | None:
         """The one of a code, whether it still counts or not."""
-        for row in await self._rows(select(tables.enrolments).filter_by(code_hash=code_hash)):
+        for row in await self._session.rows(
+            select(tables.enrolments).filter_by(code_hash=code_hash)
+        ):
             return _enrolment(row)
         return None
 
-    async def put_enrolment(self, one: Enrolment) -> None:
+    async def update(self, enrolment: Enrolment) -> None:
         """Keep who used it."""
-        used = {"public_key": one.public_key, "principal": one.principal, "used_ns": one.used_ns}
-        async with self._transaction(write=True) as sql:
-            await sql.execute(update(tables.enrolments).filter_by(id=one.id).values(**used))
+        used = {
+            "public_key": enrolment.public_key,
+            "principal": enrolment.principal,
+            "used_ns": enrolment.used_ns,
+        }
+        async with self._session.transaction(write=True) as sql:
+            await sql.execute(update(tables.enrolments).filter_by(id=enrolment.id).values(**used))
 
-    async def end_enrolments(self, equipment: EquipmentAddress, *, by: str, now_ns: int) -> None:
+    async def end(self, equipment: EquipmentAddress, *, by: str, now_ns: int) -> None:
         """No code of this equipment counts any more."""
         table = tables.enrolments
         mine = update(table).filter_by(**_of(equipment)).where(going_on(table, now_ns))
-        async with self._transaction(write=True) as sql:
+        async with self._session.transaction(write=True) as sql:
             await sql.execute(mine.values(ended_ns=now_ns, ended_by=by))
 
-    async def enrolments(self, equipment: EquipmentAddress) -> list[Enrolment]:
+    async def history(self, equipment: EquipmentAddress) -> list[Enrolment]:
         """Those of an equipment of all time, in the order of their making."""
         table = tables.enrolments
         query = select(table).filter_by(**_of(equipment)).order_by(table.c.id)
-        return [_enrolment(row) for row in await self._rows(query)]
-
-    async def gateways(self, equipment: EquipmentAddress) -> list[str]:
-        """The machines that are gateways of an equipment, or ever were, by name."""
-        table = tables.principals
-        query = select(table.c.principal).distinct().filter_by(**_of(equipment))
-        return sorted(row.principal for row in await self._rows(query))
+        return [_enrolment(row) for row in await self._session.rows(query)]
 
 
 def _of(address: EquipmentAddress) -> dict[str, str]:

@@ -22,7 +22,7 @@ PORT = 5432
 TLS = ("prefer", "require", "verify-ca", "verify-full")
 
 ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
-"""What comes through SQLAlchemy as it was: the errors of connecting."""
+"""Errors of connecting, which SQLAlchemy passes on unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ def address_of(text: str, password: str = "", ca: Path | None = None) -> Postgre
             "the password does not stand in the registry's address: set TESTBED_REGISTRY_PASSWORD"
         )
     database = unquote(parts.path.removeprefix("/"))
-    asked = dict(parse_qsl(parts.query, keep_blank_values=True))
-    mode = asked.pop("sslmode", "prefer")
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    mode = query.pop("sslmode", "prefer")
     whole = parts.scheme == "postgresql" and parts.username and parts.hostname and database
-    if not whole or "/" in database or asked or mode not in TLS:
+    if not whole or "/" in database or query or mode not in TLS:
         raise ValueError(
             f"{text!r} is no registry: write sqlite, or postgresql://user@host:port/database,"
             f" with ?sslmode={'|'.join(TLS[1:])} where wanted"
@@ -89,13 +89,13 @@ def engine(address: PostgresqlAddress) -> AsyncEngine:
         port=address.port,
         database=address.database,
     )
-    told = {
+    arguments = {
         "timeout": CONNECT_S,
         "command_timeout": ANSWER_S,
         "ssl": address.tls if address.ca is None else _trusting(address.ca, address.tls),
         "server_settings": {"application_name": "testbed"},
     }
-    return create_async_engine(url, pool_pre_ping=True, connect_args=told)
+    return create_async_engine(url, pool_pre_ping=True, connect_args=arguments)
 
 
 def alone(connection: Connection) -> None:
@@ -109,7 +109,7 @@ def prepare(connection: Connection) -> None:
 
 
 def error_of(exc: BaseException, address: PostgresqlAddress) -> BedError:
-    """What stands in the way of a start, as a sentence with what to do."""
+    """The reason why PostgreSQL cannot be used, as an error that says what to do."""
     cause = _asyncpgs(exc)
     if isinstance(cause, asyncpg.InvalidAuthorizationSpecificationError):  # or a wrong password
         return Forbidden(
@@ -127,12 +127,12 @@ def error_of(exc: BaseException, address: PostgresqlAddress) -> BedError:
             f"PostgreSQL at {address} does not let us make our tables: {cause}",
             hint=f"make {address.user} the owner of the database",
         )
-    told = tls.handshake_error(
+    handshake = tls.handshake_error(
         exc,
         tls.TlsEndpoint(f"the registry at {address}", "TESTBED_REGISTRY", "TESTBED_REGISTRY_CA"),
     )
-    if told is not None:
-        return told
+    if handshake is not None:
+        return handshake
     if "rejected SSL upgrade" in str(exc):
         return Unavailable(
             f"PostgreSQL at {address} speaks no TLS, which was asked for",

@@ -1,47 +1,93 @@
-"""The registry's queries, the same on SQLite and PostgreSQL."""
+"""The registry: one repository for each noun, over one session."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Self
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.clock import Clock
-from testbed_api.domain.audit import Act
-from testbed_api.registry.access_log import UseQueries
-from testbed_api.registry.audit import AuditQueries
-from testbed_api.registry.enrolments import EnrolmentQueries
-from testbed_api.registry.equipment import EquipmentQueries
-from testbed_api.registry.grants import SharingQueries
-from testbed_api.registry.organisations import PartyQueries
-from testbed_api.registry.rights import RightsQueries
-from testbed_api.registry.rights_snapshot import ProjectionQueries
-from testbed_api.registry.tokens import TokenQueries
+from testbed_api.domain.audit import AuditContext, AuditEntry
+from testbed_api.registry import audit_chain
+from testbed_api.registry.access_log import ReadRepository, SessionRepository
+from testbed_api.registry.audit import AuditRepository
+from testbed_api.registry.base import RegistrySession
+from testbed_api.registry.engine import transaction
+from testbed_api.registry.enrolments import EnrolmentRepository
+from testbed_api.registry.equipment import EquipmentRepository
+from testbed_api.registry.grants import GrantRepository
+from testbed_api.registry.listings import ListingRepository
+from testbed_api.registry.organisations import OrganisationRepository
+from testbed_api.registry.passwords import PasswordRepository
+from testbed_api.registry.pauses import PauseRepository
+from testbed_api.registry.principals import PrincipalRepository
+from testbed_api.registry.rights import RightsRepository
+from testbed_api.registry.rights_snapshot import RightsSnapshotRepository
+from testbed_api.registry.streams import StreamRepository
+from testbed_api.registry.tokens import TokenRepository
 
 
-class Registry(
-    EquipmentQueries,
-    PartyQueries,
-    TokenQueries,
-    SharingQueries,
-    EnrolmentQueries,
-    UseQueries,
-    RightsQueries,
-    ProjectionQueries,
-    AuditQueries,
-):
-    """Who there is, what they have, and what was agreed; each noun has a file of its own.
+class Registry:
+    """Organisations with their people and machines, what they own, and what was agreed.
 
-    Raises Unavailable where SQL is away.
+    The same on SQLite and PostgreSQL.  Raises Unavailable where SQL is away.
     """
 
-    @asynccontextmanager
-    async def change(self) -> AsyncIterator[Self]:
-        """The same registry inside one transaction: all that is done with it happens, or nothing.
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        sql: AsyncConnection | None = None,
+        entry: AuditEntry | None = None,
+        *,
+        is_audited: bool = False,
+    ) -> None:
+        """engine: migrated, see `registry.engine`.  sql: an open transaction for all calls.
 
-        Nobody else writes meanwhile, so what is read there stays true to the end.
+        entry: collects what the change in `sql` notes for the audit.  is_audited: changes are made
+        inside `change` alone, so that none is without an audit entry.
         """
-        async with self._transaction(write=True) as sql:
-            yield type(self)(self._engine, sql, self._act)
+        session = RegistrySession(engine, sql, entry, is_audited=is_audited)
+        self._engine = engine
+        self.organisations = OrganisationRepository(session)
+        self.principals = PrincipalRepository(session)
+        self.tokens = TokenRepository(session)
+        self.passwords = PasswordRepository(session)
+        self.enrolments = EnrolmentRepository(session)
+        self.equipment = EquipmentRepository(session)
+        self.streams = StreamRepository(session)
+        self.listings = ListingRepository(session)
+        self.grants = GrantRepository(session)
+        self.pauses = PauseRepository(session)
+        self.rights = RightsRepository(session)
+        self.rights_snapshot = RightsSnapshotRepository(session)
+        self.sessions = SessionRepository(session)
+        self.reads = ReadRepository(session)
+        self.audit = AuditRepository(session)
 
-    def doing(self, act: Act, clock: Clock) -> Self:
-        """The same registry for somebody's act: what it changes tells of it."""
-        return type(self)(self._engine, self._sql, (act, clock))
+    @asynccontextmanager
+    async def change(self, context: AuditContext, clock: Clock) -> AsyncIterator["Registry"]:
+        """The registry inside one transaction, to whose end the audit entry of `context` is added:
+        all that is done with it happens and is in the audit, or nothing of it.
+
+        No other process writes meanwhile, so what is read there stays true to the end.  A second
+        change of the same act adds no second entry.
+        """
+        entry = context.entry
+        async with transaction(self._engine, write=True) as sql:
+            yield Registry(self._engine, sql, entry)
+            if not entry.is_written:
+                await audit_chain.append(sql, [context.event(clock.now_ns())])
+        entry.is_written = True
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator["Registry"]:
+        """The registry inside one transaction that only reads: all that is read there was true at
+        one moment.
+        """
+        async with transaction(self._engine) as sql:
+            yield Registry(self._engine, sql)
+
+    @asynccontextmanager
+    async def unaudited_change(self) -> AsyncIterator["Registry"]:
+        """The registry inside one transaction that nobody is accountable for: the first start."""
+        async with transaction(self._engine, write=True) as sql:
+            yield Registry(self._engine, sql)

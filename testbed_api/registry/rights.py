@@ -1,52 +1,151 @@
-"""The registry as the policy wants it: what concerns one principal, or one equipment."""
+"""The rights that the policy decides over: of one principal, of several, or over one equipment."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, or_, select
+from sqlalchemy import ColumnElement, Row, and_, false, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress
-from broker.rights import Entry, Grant, Party, Principal, PrincipalKind, Rights
+from broker.rights import (
+    Entry,
+    Grant,
+    Listing,
+    Party,
+    Pause,
+    Principal,
+    PrincipalKind,
+    Rights,
+    Role,
+)
 from testbed_api.registry import tables
-from testbed_api.registry.base import Queries, going_on
-from testbed_api.registry.grants import listing_of, pause_of, request_of
-from testbed_api.registry.organisations import entries_in, principal_of
+from testbed_api.registry.base import Repository, going_on
+from testbed_api.registry.grants import request_of
+from testbed_api.registry.listings import listing_of
+from testbed_api.registry.pauses import pause_of
+from testbed_api.registry.principals import entries_in, principal_of
+from testbed_api.registry.tokens import roles_of
+
+About = EquipmentAddress | StreamAddress | None
+"""The equipment or the stream that rights are asked about; None for all."""
 
 
-class RightsQueries(Queries):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BusRights:
+    """All that decides over the topics of several principals from one moment on.
+
+    token_roles: for each principal the roles of each of its tokens, None for a whole token.  known:
+    the streams of each organisation.
+    """
+
+    principals: Sequence[Principal]
+    token_roles: Mapping[str, frozenset[frozenset[Role] | None]]
+    grants: Sequence[Grant]
+    pauses: Sequence[Pause]
+    known: Mapping[str, frozenset[Entry]]
+
+    def of(self, principal: Principal) -> Rights:
+        """The rights that decide over the topics of one of them."""
+        return Rights(
+            principals=(principal,),
+            grants=tuple(each for each in self.grants if each.company == principal.organisation),
+            pauses=tuple(self.pauses),
+            known=self._known(principal),
+        )
+
+    def _known(self, principal: Principal) -> frozenset[Entry]:
+        known = self.known.get(principal.organisation, frozenset())
+        if principal.kind is PrincipalKind.PERSON:
+            return known
+        gateway_of = principal.scope.equipment
+        return frozenset(
+            each for each in known if each.space == LIVE and each.address.owner == gateway_of
+        )
+
+
+class RightsRepository(Repository):
     """Snapshots of rights, each read in one transaction."""
 
-    async def rights_of(self, principal: str, since_ns: int = 0) -> Rights:
-        """All that decides over one principal from `since_ns` on."""
-        async with self._transaction() as sql:
-            table = tables.principals
-            mine = select(table).filter_by(principal=principal).where(going_on(table, since_ns))
-            found = [principal_of(row) for row in await sql.execute(mine)]
-            if not found:
+    async def of_principal(self, principal: str, since_ns: int = 0, about: About = None) -> Rights:
+        """All that decides over the acts of one principal from `since_ns` on.
+
+        about: the only equipment or stream that is acted on; grants, listings and known streams of
+        others are left out.
+        """
+        async with self._session.transaction() as sql:
+            stretches = await _principals(sql, principal, since_ns)
+            if not stretches:
                 return Rights()
-            one = found[0]
-            grants, listings = tables.grants, tables.listings
-            granted = and_(grants.c.company == one.organisation, _lasts(grants, since_ns))
-            given = await _grants(sql, granted)
-            owners = {grant.entry.address.organisation for grant in given}
-            pauses = and_(tables.pauses.c.owner.in_(owners), going_on(tables.pauses, since_ns))
+            holder = stretches[0]
+            grants = await _grants(sql, _given(holder.organisation, since_ns, about))
             return Rights(
-                await _organisations(sql, {one.organisation}),
-                tuple(found),
-                given,
-                tuple(map(pause_of, await _rows(sql, tables.pauses, pauses))),
-                tuple(map(listing_of, await _rows(sql, listings, going_on(listings, since_ns)))),
-                await _known(sql, one),
+                await _organisations(sql, {holder.organisation}),
+                stretches,
+                grants,
+                await _pauses(sql, grants, since_ns),
+                await _listings(sql, holder.organisation, since_ns, about),
+                await _known(sql, holder, about),
             )
 
-    async def rights_about(self, equipment: EquipmentAddress) -> Rights:
+    async def on_bus(self, principal: str, since_ns: int) -> Rights:
+        """All that decides over the topics of one principal from `since_ns` on: no listings."""
+        async with self._session.transaction() as sql:
+            stretches = await _principals(sql, principal, since_ns)
+            if not stretches:
+                return Rights()
+            holder = stretches[0]
+            grants = await _grants(sql, _given(holder.organisation, since_ns, None))
+            return Rights(
+                principals=stretches,
+                grants=grants,
+                pauses=await _pauses(sql, grants, since_ns),
+                known=await _known(sql, holder, None),
+            )
+
+    async def of_companies(self, organisations: Collection[str], since_ns: int) -> BusRights:
+        """All that decides over the topics of all members and machines of organisations.
+
+        In a number of statements that does not depend on how many they are.
+        """
+        table = tables.principals
+        return await self._bus_rights(table.c.organisation.in_(sorted(organisations)), since_ns)
+
+    async def of_principals(self, principals: Collection[str], since_ns: int) -> BusRights:
+        """The same of principals by name."""
+        table = tables.principals
+        return await self._bus_rights(table.c.principal.in_(sorted(principals)), since_ns)
+
+    async def _bus_rights(self, condition: ColumnElement[bool], since_ns: int) -> BusRights:
+        table, tokens = tables.principals, tables.tokens
+        lasting = and_(condition, going_on(table, since_ns))
+        async with self._session.transaction() as sql:
+            principals = tuple(map(principal_of, await _rows(sql, table, lasting)))
+            organisations = sorted({each.organisation for each in principals})
+            names = select(table.c.principal).where(lasting)
+            valid = and_(tokens.c.principal.in_(names), going_on(tokens, since_ns))
+            roles: dict[str, set[frozenset[Role] | None]] = {}
+            for row in await _rows(sql, tokens, valid):
+                roles.setdefault(row.principal, set()).add(roles_of(row))
+            given = and_(
+                tables.grants.c.company.in_(organisations), _lasts(tables.grants, since_ns)
+            )
+            grants = await _grants(sql, given)
+            return BusRights(
+                principals=principals,
+                token_roles={name: frozenset(each) for name, each in roles.items()},
+                grants=grants,
+                pauses=await _pauses(sql, grants, since_ns),
+                known=await _entries(sql, organisations),
+            )
+
+    async def of_equipment(self, equipment: EquipmentAddress) -> Rights:
         """All that ever decided over one equipment: who could read it at any moment of the past."""
-        async with self._transaction() as sql:
+        async with self._session.transaction() as sql:
             grants, pauses, listings = tables.grants, tables.pauses, tables.listings
             owner, name = equipment.organisation, equipment.equipment
             given = await _grants(sql, and_(grants.c.owner == owner, grants.c.equipment == name))
-            concerned = {owner, *(one.company for one in given)}
+            concerned = {owner, *(each.company for each in given)}
             table = tables.principals
             people = await _rows(sql, table, table.c.organisation.in_(concerned))
             listed = and_(listings.c.organisation == owner, listings.c.equipment == name)
@@ -56,11 +155,9 @@ class RightsQueries(Queries):
                 await _organisations(sql, concerned),
                 tuple(map(principal_of, people)),
                 given,
-                tuple(map(pause_of, await _rows(sql, pauses, about))),
+                tuple(map(pause_of, await _rows(sql, tables.pauses, about))),
                 tuple(map(listing_of, await _rows(sql, listings, listed))),
-                frozenset(
-                    one for one in await _entries(sql, owner) if one.address.owner == equipment
-                ),
+                (await _entries(sql, [owner], equipment))[owner],
             )
 
 
@@ -72,45 +169,125 @@ async def _rows(sql: AsyncConnection, table: Any, where: Any) -> Sequence[Row[An
     return (await sql.execute(select(table).where(where).order_by(table.c.id))).all()
 
 
+async def _principals(sql: AsyncConnection, principal: str, since_ns: int) -> tuple[Principal, ...]:
+    """All stretches of a principal from a moment on."""
+    table = tables.principals
+    lasting = and_(table.c.principal == principal, going_on(table, since_ns))
+    return tuple(map(principal_of, await _rows(sql, table, lasting)))
+
+
 async def _organisations(sql: AsyncConnection, ids: Collection[str]) -> dict[str, Party]:
     table = tables.organisations
     return {row.id: Party(row.kind) for row in await _rows(sql, table, table.c.id.in_(ids))}
 
 
+def _of_equipment(table: Any, owner: Any, about: About) -> ColumnElement[bool]:
+    """The condition for rows of the equipment that is asked about; true for all."""
+    if about is None:
+        return true()
+    equipment = _equipment(about)
+    return and_(owner == equipment.organisation, table.c.equipment == equipment.equipment)
+
+
+def _equipment(about: EquipmentAddress | StreamAddress) -> EquipmentAddress:
+    return about.owner if isinstance(about, StreamAddress) else about
+
+
+def _given(company: str, since_ns: int, about: About) -> ColumnElement[bool]:
+    table = tables.grants
+    about_ = _of_equipment(table, table.c.owner, about)
+    return and_(table.c.company == company, _lasts(table, since_ns), about_)
+
+
 async def _grants(sql: AsyncConnection, where: Any) -> tuple[Grant, ...]:
-    asked = [request_of(row) for row in await _rows(sql, tables.grants, where)]
-    return tuple(one.grant for one in asked if one.grant is not None)
+    requests = [request_of(row) for row in await _rows(sql, tables.grants, where)]
+    return tuple(each.grant for each in requests if each.grant is not None)
 
 
-async def _known(sql: AsyncConnection, one: Principal) -> frozenset[Entry]:
-    """For a person its organisation's streams, for a gateway those of its equipment."""
-    if one.kind is PrincipalKind.PERSON:
-        return await _entries(sql, one.organisation)
-    if one.scope.equipment is not None:
-        return await _registered(sql, one.organisation, one.scope.equipment.equipment)
-    return frozenset()
+async def _pauses(
+    sql: AsyncConnection, grants: Collection[Grant], since_ns: int
+) -> tuple[Pause, ...]:
+    """The pauses of all that gave these grants."""
+    if not grants:
+        return ()
+    table, owners = tables.pauses, {each.entry.address.organisation for each in grants}
+    where = and_(table.c.owner.in_(sorted(owners)), going_on(table, since_ns))
+    return tuple(map(pause_of, await _rows(sql, table, where)))
 
 
-async def _entries(sql: AsyncConnection, organisation: str) -> frozenset[Entry]:
-    """The streams of an organisation: in `live` those that are registered; in any other space those
+async def _listings(
+    sql: AsyncConnection, organisation: str, since_ns: int, about: About
+) -> tuple[Listing, ...]:
+    """The listings to an organisation, or to everybody."""
+    table = tables.listings
+    to_it = table.c.organisations.contains(f'"{organisation}"', autoescape=True)
+    where = and_(
+        or_(table.c.organisations.is_(None), to_it),
+        going_on(table, since_ns),
+        _of_equipment(table, table.c.organisation, about),
+    )
+    return tuple(map(listing_of, await _rows(sql, table, where)))
+
+
+async def _known(sql: AsyncConnection, principal: Principal, about: About) -> frozenset[Entry]:
+    """For a person the streams of its organisation, for a gateway those of its equipment."""
+    organisation, gateway_of = principal.organisation, principal.scope.equipment
+    if about is not None and about.organisation != organisation:
+        return frozenset()
+    if principal.kind is PrincipalKind.PERSON:
+        return (await _entries(sql, [organisation], about))[organisation]
+    if gateway_of is None:
+        return frozenset()
+    if about is None:
+        about = gateway_of
+    elif gateway_of != _equipment(about):
+        return frozenset()
+    return (await _registered(sql, [organisation], about))[organisation]
+
+
+async def _entries(
+    sql: AsyncConnection, organisations: Collection[str], about: About = None
+) -> dict[str, frozenset[Entry]]:
+    """The streams of organisations: in `live` those that are registered; in any other space those
     that a machine of it could ever write, or that something is stored of.
     """
-    table = tables.principals
-    query = select(table.c.entries).filter_by(organisation=organisation, kind=PrincipalKind.MACHINE)
-    written = [entries_in(row.entries, "writes") for row in await sql.execute(query)]
-    stored = select(tables.specs.c.space, tables.specs.c.stream).where(
-        tables.specs.c.stream.startswith(f"{organisation}/", autoescape=True)
+    machines, specs = tables.principals, tables.specs
+    registered = await _registered(sql, organisations, about)
+    entries = {each: set(its) for each, its in registered.items()}
+    prefixes = [f"{each}/" for each in organisations]
+    if about is not None:
+        prefixes = [f"{about}/" if isinstance(about, EquipmentAddress) else str(about)]
+    query = select(machines.c.organisation, machines.c.entries).where(
+        machines.c.organisation.in_(organisations), machines.c.kind == PrincipalKind.MACHINE
     )
-    kept = {Entry(row.space, StreamAddress.parse(row.stream)) for row in await sql.execute(stored)}
-    return (await _registered(sql, organisation)).union(kept, *written)
+    if about is not None:
+        query = query.where(machines.c.entries.contains(prefixes[0], autoescape=True))
+    for row in await sql.execute(query):
+        entries[row.organisation] |= entries_in(row.entries, "writes")
+    begins = or_(false(), *(specs.c.stream.startswith(each, autoescape=True) for each in prefixes))
+    for row in await sql.execute(select(specs.c.space, specs.c.stream).where(begins).distinct()):
+        address = StreamAddress.parse(row.stream)
+        entries[address.organisation].add(Entry(row.space, address))
+    if about is None:
+        return {each: frozenset(its) for each, its in entries.items()}
+    return {
+        each: frozenset(entry for entry in its if about in {entry.address, entry.address.owner})
+        for each, its in entries.items()
+    }
 
 
 async def _registered(
-    sql: AsyncConnection, organisation: str, equipment: str | None = None
-) -> frozenset[Entry]:
+    sql: AsyncConnection, organisations: Collection[str], about: About = None
+) -> dict[str, frozenset[Entry]]:
+    """The registered streams of organisations."""
     table = tables.stream_specs
     columns = (table.c.organisation, table.c.equipment, table.c.stream)
-    query = select(*columns).filter_by(organisation=organisation, version=1)
-    if equipment is not None:
-        query = query.filter_by(equipment=equipment)
-    return frozenset(Entry(LIVE, StreamAddress(*row)) for row in await sql.execute(query))
+    query = select(*columns).where(table.c.organisation.in_(organisations), table.c.version == 1)
+    if about is not None:
+        query = query.where(_of_equipment(table, table.c.organisation, about))
+    if isinstance(about, StreamAddress):
+        query = query.where(table.c.stream == about.stream)
+    entries: dict[str, set[Entry]] = {each: set() for each in organisations}
+    for row in await sql.execute(query):
+        entries[row.organisation].add(Entry(LIVE, StreamAddress(*row)))
+    return {each: frozenset(its) for each, its in entries.items()}

@@ -1,4 +1,4 @@
-"""The registry as a broker is told it that asks nobody: everybody's rights at once."""
+"""The rights of all principals at once, for a broker that does not ask at each connection."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,17 +10,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.namespace import LIVE, StreamAddress
 from broker.rights import Entry, PrincipalKind, Rights, Role, Span
 from testbed_api.registry import tables
-from testbed_api.registry.base import Queries, going_on, span_of
-from testbed_api.registry.grants import pause_of, request_of
-from testbed_api.registry.organisations import entries_in, principal_of
+from testbed_api.registry.base import Repository, going_on, span_of
+from testbed_api.registry.grants import request_of
+from testbed_api.registry.pauses import pause_of
+from testbed_api.registry.principals import entries_in, principal_of
 from testbed_api.registry.tokens import roles_of
 
 Stamp = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A token for the bus: what its secret is held against, and which roles it holds."""
+class BusToken:
+    """A token for the bus: the verifier of its secret, and the roles that it holds."""
 
     span: Span
     verifier: str
@@ -28,15 +29,15 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Everything:
+class RightsSnapshot:
     """All rights from a moment on, and the tokens of each principal, the oldest first."""
 
     rights: Rights
-    tokens: Mapping[str, Sequence[Shown]]
+    tokens: Mapping[str, Sequence[BusToken]]
 
 
-class ProjectionQueries(Queries):
-    """Everybody's rights, and whether they changed."""
+class RightsSnapshotRepository(Repository):
+    """The rights of all principals, and a stamp that changes with them."""
 
     async def stamp(self) -> Stamp:
         """A value that is another one after each change of rights.
@@ -44,40 +45,40 @@ class ProjectionQueries(Queries):
         Rows are added, begun and ended once, and none goes: how many of each there are tells.
         """
         counted = (tables.principals, tables.tokens, tables.grants, tables.pauses)
-        async with self._transaction() as sql:
-            told: list[object] = []
+        async with self._session.transaction() as sql:
+            values: list[object] = []
             for table in counted:
                 row = (await sql.execute(select(*_counts(table)))).one()
-                told.extend(row)
+                values.extend(row)
             specs = tables.stream_specs
-            told.extend((await sql.execute(select(func.count()).select_from(specs))).one())
-            return tuple(told)
+            values.extend((await sql.execute(select(func.count()).select_from(specs))).one())
+            return tuple(values)
 
-    async def everything(self, since_ns: int) -> Everything:
+    async def load(self, since_ns: int) -> RightsSnapshot:
         """All that decides what anybody has on the bus from `since_ns` on."""
-        async with self._transaction() as sql:
+        async with self._session.transaction() as sql:
             people = await _going_on(sql, tables.principals, since_ns)
             began = tables.grants.c.from_ns.is_not(None)
-            asked = map(request_of, await _going_on(sql, tables.grants, since_ns, began))
+            requests = map(request_of, await _going_on(sql, tables.grants, since_ns, began))
             rights = Rights(
                 principals=tuple(map(principal_of, people)),
-                grants=tuple(one.grant for one in asked if one.grant is not None),
+                grants=tuple(request.grant for request in requests if request.grant is not None),
                 pauses=tuple(map(pause_of, await _going_on(sql, tables.pauses, since_ns))),
                 known=(await _registered(sql)).union(*await _written(sql)),
             )
-            shown: dict[str, list[Shown]] = {}
+            tokens_: dict[str, list[BusToken]] = {}
             for row in await _going_on(sql, tables.tokens, since_ns):
                 if row.verifier:
-                    one = Shown(span_of(row), row.verifier, roles_of(row))
-                    shown.setdefault(row.principal, []).append(one)
-            return Everything(rights, shown)
+                    token = BusToken(span_of(row), row.verifier, roles_of(row))
+                    tokens_.setdefault(row.principal, []).append(token)
+            return RightsSnapshot(rights, tokens_)
 
 
 def _counts(table: Table) -> list[Any]:
     return [
         func.count(),
         func.max(table.c.id),
-        *(func.count(table.c[one]) for one in ("from_ns", "until_ns", "ended_ns")),
+        *(func.count(table.c[column]) for column in ("from_ns", "until_ns", "ended_ns")),
         func.max(table.c.ended_ns),
     ]
 
@@ -88,7 +89,7 @@ async def _going_on(sql: AsyncConnection, table: Table, since_ns: int, *more: An
 
 
 async def _written(sql: AsyncConnection) -> Sequence[frozenset[Entry]]:
-    """What machines ever wrote, registered or not."""
+    """The streams that machines ever could write, registered or not."""
     query = select(tables.principals.c.entries).filter_by(kind=PrincipalKind.MACHINE)
     return [entries_in(row.entries, "writes") for row in await sql.execute(query)]
 

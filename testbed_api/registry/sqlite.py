@@ -18,10 +18,12 @@ FIRST = 1_000
 def engine(folder: Path) -> AsyncEngine:
     """The files `registry.sqlite` and `recorder.sqlite` of a folder; nothing is opened yet."""
     file = folder / "registry.sqlite"
-    made = create_async_engine(f"sqlite+aiosqlite:///{file}", async_creator=partial(_opened, file))
+    created = create_async_engine(
+        f"sqlite+aiosqlite:///{file}", async_creator=partial(_opened, file)
+    )
     recorder = str(folder / "recorder.sqlite")
 
-    @event.listens_for(made.sync_engine, "connect")
+    @event.listens_for(created.sync_engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
         cursor.execute("ATTACH DATABASE ? AS recorder", (recorder,))
@@ -32,7 +34,7 @@ def engine(folder: Path) -> AsyncEngine:
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 
-    return made
+    return created
 
 
 def alone(connection: Connection) -> None:
@@ -73,12 +75,12 @@ class _Connection(aiosqlite.Connection):
 
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._is_settled = False
-        told = await super()._execute(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
+        result = await super()._execute(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
         self._is_settled = True
-        return told
+        return result
 
     async def run(self, fn: Callable[..., Any], *args: Any) -> Any:
-        """What a function answers, called in its thread."""
+        """The answer of a function that is called in the connection's thread."""
         return await self._execute(fn, *args)
 
     @property
@@ -106,20 +108,20 @@ class _Cursor(aiosqlite.Cursor):
         return [] if self._cursor.description is None else self._cursor.fetchmany(FIRST)
 
     async def fetchone(self) -> Any:
-        found = await self.fetchmany(1)
-        return found[0] if found else None
+        rows = await self.fetchmany(1)
+        return rows[0] if rows else None
 
     async def fetchmany(self, size: int | None = None) -> list[Any]:
         wanted = self.arraysize if size is None else size
         if not self._rows and self._has_more:
             self._rows = list(await super().fetchmany(FIRST))
             self._has_more = len(self._rows) == FIRST
-        found, self._rows = self._rows[:wanted], self._rows[wanted:]
-        return found
+        rows, self._rows = self._rows[:wanted], self._rows[wanted:]
+        return rows
 
     async def fetchall(self) -> list[Any]:
-        found, self._rows = self._rows, []
-        return [*found, *await super().fetchall()] if self._has_more else found
+        rows, self._rows = self._rows, []
+        return [*rows, *await super().fetchall()] if self._has_more else rows
 
     async def close(self) -> None:
         if self._connection.is_settled:

@@ -12,6 +12,6 @@ log = structlog.get_logger()
 async def note(registry: Registry, token: Token, now_ns: int) -> None:
     """Remember it; what cannot be written, as with a full disk, is told in the log."""
     try:
-        await registry.note_use(token, now_ns)
+        await registry.tokens.note_use(token, now_ns)
     except Unavailable as exc:
         log.warning("last use was not noted", principal=token.principal, reason=str(exc))

@@ -1,22 +1,22 @@
-"""The registry's tokens and passwords."""
+"""The registry's tokens."""
 
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, insert, select, update
 
 from broker.clock import NS_PER_S
 from broker.errors import Unknown
 from broker.rights import Role
 from testbed_api.domain.tokens import USE_EVERY_S, Token
 from testbed_api.registry import tables
-from testbed_api.registry.base import Queries, going_on, span_of
+from testbed_api.registry.base import Repository, going_on, span_of
 
 
-class TokenQueries(Queries):
-    """Tokens of people and machines, and passwords of people: hashes alone."""
+class TokenRepository(Repository):
+    """Tokens of people and machines; of each secret only its hash."""
 
-    async def add_token(self, token: Token) -> Token:
+    async def add(self, token: Token) -> Token:
         """Keep a new one; the same with its number."""
         row = {
             "principal": token.principal,
@@ -28,62 +28,49 @@ class TokenQueries(Queries):
             "made_by": token.by,
             "roles": None if token.roles is None else " ".join(sorted(token.roles)),
         }
-        async with self._transaction(write=True) as sql:
+        async with self._session.transaction(write=True) as sql:
             result = await sql.execute(insert(tables.tokens).values(**row))
             (number,) = result.inserted_primary_key or (0,)
-            self.tells(principal=token.principal, token=number, label=token.label)
+            self._session.note(principal=token.principal, token=number, label=token.label)
             if token.roles is not None:
-                self.tells(roles=sorted(token.roles))
+                self._session.note(roles=sorted(token.roles))
         return replace(token, id=number)
 
-    async def token(self, principal: str, secret_hash: str) -> Token | None:
+    async def find(self, principal: str, secret_hash: str) -> Token | None:
         """The one with this hash, whether it still counts or not."""
         query = select(tables.tokens).filter_by(principal=principal, secret_hash=secret_hash)
-        for row in await self._rows(query):
+        for row in await self._session.rows(query):
             return _token(row)
         return None
 
-    async def tokens(self, principal: str, at_ns: int) -> list[Token]:
+    async def valid(self, principal: str, at_ns: int) -> list[Token]:
         """Those of a principal that count at this instant, in the order of their making."""
         table = tables.tokens
         query = select(table).filter_by(principal=principal).order_by(table.c.id)
-        return [_token(row) for row in await self._rows(query.where(going_on(table, at_ns)))]
+        return [
+            _token(row) for row in await self._session.rows(query.where(going_on(table, at_ns)))
+        ]
 
-    async def revoke_token(self, principal: str, number: int, *, by: str, now_ns: int) -> None:
+    async def revoke(self, principal: str, number: int, *, by: str, now_ns: int) -> None:
         """End one at once; raises Unknown."""
         table = tables.tokens
-        one = update(table).filter_by(id=number, principal=principal)
-        async with self._transaction(write=True) as sql:
+        row = update(table).filter_by(id=number, principal=principal)
+        async with self._session.transaction(write=True) as sql:
             gone = await sql.execute(
-                one.where(going_on(table, now_ns)).values(ended_ns=now_ns, ended_by=by)
+                row.where(going_on(table, now_ns)).values(ended_ns=now_ns, ended_by=by)
             )
             if gone.rowcount == 0:
                 raise Unknown(f"there is no token {number} of {principal!r}")
-            self.tells(principal=principal, token=number)
+            self._session.note(principal=principal, token=number)
 
     async def note_use(self, token: Token, now_ns: int) -> None:
         """Remember that it was used, to the minute."""
         before_ns = token.last_used_ns
         if before_ns is not None and now_ns - before_ns < round(USE_EVERY_S * NS_PER_S):
             return
-        one = update(tables.tokens).filter_by(id=token.id)
-        async with self._aside() as sql:
-            await sql.execute(one.values(last_used_ns=now_ns))
-
-    async def set_password(self, person: str, password_hash: str, now_ns: int) -> None:
-        """From now on this is the person's password."""
-        table = tables.passwords
-        async with self._transaction(write=True) as sql:
-            await sql.execute(delete(table).filter_by(person=person))
-            row = {"person": person, "hash": password_hash, "set_ns": now_ns}
-            await sql.execute(insert(table).values(**row))
-            self.tells(password_of=person)
-
-    async def password(self, person: str) -> str | None:
-        """The hash of a person's password, None if it has none."""
-        for row in await self._rows(select(tables.passwords).filter_by(person=person)):
-            return str(row.hash)
-        return None
+        row = update(tables.tokens).filter_by(id=token.id)
+        async with self._session.separate_transaction() as sql:
+            await sql.execute(row.values(last_used_ns=now_ns))
 
 
 def _token(row: Row[Any]) -> Token:
@@ -102,4 +89,4 @@ def _token(row: Row[Any]) -> Token:
 
 def roles_of(row: Row[Any]) -> frozenset[Role] | None:
     """The roles that the token of a row holds, None for all of its person's."""
-    return None if row.roles is None else frozenset(Role(one) for one in row.roles.split())
+    return None if row.roles is None else frozenset(Role(role) for role in row.roles.split())

@@ -13,7 +13,7 @@ from dataclasses import replace
 import structlog
 
 from broker.batch import Long
-from broker.clock import NS_PER_S, Clock
+from broker.clock import DAY_S, HOUR_S, NS_PER_S, Clock
 from broker.errors import BedError, Unavailable
 from testbed_api.retention import fingerprint, restore_gaps
 from testbed_api.retention.deletions import Deletion, Deletions, Reason, Span
@@ -21,7 +21,6 @@ from testbed_api.retention.fingerprint import EARLIEST_NS, Fingerprint
 from testbed_api.stores.port import SeriesStore
 
 EVERY_S = 600.0
-HOUR_S, DAY_S = 3600, 86_400
 DAILY_FROM_S = 7 * DAY_S
 """Streams that are kept at least so long lose a day at a time, others an hour: a record each."""
 MOST_ROUNDS = 5

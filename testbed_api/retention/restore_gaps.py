@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from broker.batch import Gap, Long
-from broker.clock import NS_PER_S, Clock
+from broker.clock import DAY_S, NS_PER_S, Clock
 from broker.streams import StreamSpec
 from testbed_api.retention.deletions import LOST, Deletions, Loss
 from testbed_api.retention.fingerprint import parts
@@ -20,7 +20,7 @@ from testbed_api.stores.port import SeriesStore, Window
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-SETTLED_S = 2 * 86_400.0
+SETTLED_S = 2.0 * DAY_S
 """So long after a restore the gaps are drawn anew; by then what is to come again has come."""
 
 

@@ -20,7 +20,8 @@ LISTENING = {"testbed_api/http/server.py"}
 WAYS_OUT = {
     *("aiohttp", "asyncua", "asyncpg", "ftplib", "http", "httpx", "nats", "paho", "requests"),
     *("smtplib", "socket", "ssl", "subprocess", "urllib", "urllib3", "websockets"),
-    *("broker.api_client", "broker.backends", "broker.bus.mqtt_connection"),
+    *("broker.api_client", "broker.backends", "broker.bus.mqtt_transport"),
+    "broker.bus.mqtt_connection",
 }
 CALLS = re.compile(r"open_\w*connection|create_\w*connection|create_subprocess_\w+|getaddrinfo")
 SOMEWHERE = re.compile(r"ur[il]|host|hostname|address|endpoint|server|broker|callback|webhook|port")

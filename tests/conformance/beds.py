@@ -20,7 +20,7 @@ from testbed_api.broker_auth import mosquitto_reconciler, sessions
 from testbed_api.broker_auth.authorizer import Authorizer
 from testbed_api.broker_auth.mosquitto_notifier import noticing
 from testbed_api.broker_auth.sessions import Sessions
-from testbed_api.limits.quotas import Limits
+from testbed_api.limits.quotas import Quotas
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 from testbed_api.system_secrets import API, RECONCILER, RECORDER
@@ -62,15 +62,21 @@ class _Nats:
         self._folder = folder
         self._system = {one: Credential.make(one) for one in (API, RECORDER)}
         self._book = Sessions(registry, CLOCK)
-        self._keeper = Authorizer(registry, CLOCK, self._system, Limits(), Journal(registry))
-        self._keeper.admitted = self._book.admitted
+        self._authorizer = Authorizer(
+            registry=registry,
+            clock=CLOCK,
+            system=self._system,
+            quotas=Quotas(),
+            journal=Journal(registry),
+            admitted=self._book.admitted,
+        )
         self._decides = True
         self._port = services.free_port()
         self._lives = 0
         self._stack = AsyncExitStack()
 
     async def _answer(self, request: server.ConnectRequest) -> server.Permissions | None:
-        return await self._keeper.answer(request) if self._decides else None
+        return await self._authorizer.answer(request) if self._decides else None
 
     async def start(self) -> None:
         """A server with a new folder on the same port, and the system on the bus."""

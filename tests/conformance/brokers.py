@@ -22,7 +22,7 @@ from tests.services import mosquitto
 ADA = Credential("ada", "ada-secret-of-24-letters")
 BERT = Credential("bert", "bert-secret-of-25-letters")
 NATS_ACK_WAIT_S = 1  # only after this it sends again what was not acknowledged
-SECRETS = {one.principal: one.secret for one in (ADA, BERT)}
+SECRETS = {credential.principal: credential.secret for credential in (ADA, BERT)}
 
 
 class Broker(Protocol):
@@ -44,8 +44,8 @@ class Broker(Protocol):
 
 def settings(broker: Broker, who: Credential, /, **changed: object) -> BusSettings:
     url = f"mqtt{'s' if broker.ca else ''}://{broker.address}"
-    told = {"broker": url, "ca": broker.ca, "credential": SecretStr(who.text)}
-    return BusSettings(**told | changed)
+    values = {"broker": url, "ca": broker.ca, "credential": SecretStr(who.text)}
+    return BusSettings(**values | changed)
 
 
 @contextlib.asynccontextmanager
@@ -104,9 +104,9 @@ async def open_nats(folder: Path, pki: Path | None = None) -> AsyncIterator[Brok
         return server.Permissions(everything, everything) if known else None
 
     clock = _StartedOnRequest()
-    shown = pki and certificates.shown_of(pki, certificates.BROKER)
-    told = server.NatsSettings(ack_wait_s=NATS_ACK_WAIT_S, certificate=shown)
-    async with server.serve(folder, authorize=answer, clock=clock, settings=told) as nats:
+    certificate = pki and certificates.shown_of(pki, certificates.BROKER)
+    limits = server.NatsSettings(ack_wait_s=NATS_ACK_WAIT_S, certificate=certificate)
+    async with server.serve(folder, authorize=answer, clock=clock, settings=limits) as nats:
         yield _Nats(nats, clock, pki and pki / certificates.AUTHORITY)
 
 
@@ -148,7 +148,7 @@ async def open_mosquitto(folder: Path, pki: Path | None = None) -> AsyncIterator
 
 
 def _thread_states(pid: int) -> list[str]:
-    stats = [one.read_text() for one in Path(f"/proc/{pid}/task").glob("*/stat")]
+    stats = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/stat")]
     return [stat.rpartition(") ")[2][0] for stat in stats]
 
 

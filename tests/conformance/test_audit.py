@@ -14,10 +14,10 @@ from sqlalchemy.exc import IntegrityError
 from broker.audit_head import HeadSigner
 from broker.clock import NS_PER_S, SteppedClock
 from testbed_api.domain import audit, organisations
-from testbed_api.domain.audit import Act, Event, Outcome
+from testbed_api.domain.audit import AuditContext, AuditOutcome, Event
 from testbed_api.domain.organisations import Organisation
 from testbed_api.registry import audit_chain, engine, tables
-from testbed_api.registry.audit import Looked
+from testbed_api.registry.audit import EventFilter
 from testbed_api.registry.registry import Registry
 from tests.services import postgresql as product
 
@@ -49,7 +49,7 @@ def event(at, target="POST /grants"):
         T0 + at,
         "share",
         f"{target} {at}",
-        Outcome.ALLOWED,
+        AuditOutcome.ALLOWED,
         "fay",
         "factory",
         "factory",
@@ -66,9 +66,9 @@ async def bed(where):
     async with engine.open_engine(where) as opened:
         registry = Registry(opened)
         for at in range(0, EVENTS, EVERY):
-            await registry.sign_head(SIGNER, T0 + at)
-            await registry.append([event(at + more) for more in range(EVERY)])
-        await registry.sign_head(SIGNER, T0 + EVENTS)
+            await registry.audit.sign_head(SIGNER, T0 + at)
+            await registry.audit.append([event(at + more) for more in range(EVERY)])
+        await registry.audit.sign_head(SIGNER, T0 + EVENTS)
         async with opened.begin() as sql:
             for name in _triggers(opened.dialect.name):
                 await sql.exec_driver_sql(name)
@@ -84,8 +84,8 @@ def _triggers(product):
 
 async def judged(opened, sql, keys=(SIGNER.key,), anchors=()):
     registry = Registry(opened, sql)
-    links = await registry.events(Looked(), 0, 10_000)
-    heads = [one for _, one in await registry.heads(0, 10_000)]
+    links = await registry.audit.events(EventFilter(), 0, 10_000)
+    heads = [one for _, one in await registry.audit.heads(0, 10_000)]
     return audit.verify(links, [*heads, *anchors], keys)
 
 
@@ -180,7 +180,7 @@ async def rolled_back(opened, chance, tamper, **judging):
 async def test_a_chain_that_nobody_touched_is_whole(bed):
     async with bed.connect() as sql:
         assert await judged(bed, sql) is None
-        heads = await Registry(bed, sql).heads(0, 100)
+        heads = await Registry(bed, sql).audit.heads(0, 100)
         assert [one.count for _, one in heads] == list(range(0, EVENTS + 1, EVERY))
 
 
@@ -224,7 +224,7 @@ async def test_a_chain_rewritten_or_cut_by_who_has_the_key_does_not_fit_an_ancho
         await sql.execute(delete(tables.audit).where(tables.audit.c.number > left))
         await sql.execute(delete(tables.anchors).where(tables.anchors.c.events > left))
 
-    anchor = await Registry(bed).newest_head()
+    anchor = await Registry(bed).audit.newest_head()
     for one in (tamper, cut_with_heads):
         alone, held = [], []
         for seed in range(TRIES):
@@ -237,7 +237,7 @@ async def test_a_chain_rewritten_or_cut_by_who_has_the_key_does_not_fit_an_ancho
 
 async def test_a_forged_head_is_found_out(bed):
     async def tamper(sql, chance):
-        number = chance.choice([id_ for id_, _ in await Registry(bed, sql).heads(0, 100)])
+        number = chance.choice([id_ for id_, _ in await Registry(bed, sql).audit.heads(0, 100)])
         change = chance.choice([{"time_ns": 5}, {"signature": "00" * 64}, {"hash": "a" * 64}])
         await sql.execute(update(tables.anchors).filter_by(id=number).values(**change))
 
@@ -250,47 +250,55 @@ async def test_a_forged_head_is_found_out(bed):
 async def test_the_tables_refuse_every_change(where, table, change):
     async with engine.open_engine(where) as opened:
         registry = Registry(opened)
-        await registry.append([event(1)])
-        await registry.sign_head(SIGNER, T0)
+        await registry.audit.append([event(1)])
+        await registry.audit.sign_head(SIGNER, T0)
         with pytest.raises(IntegrityError, match="only ever added to"):
             async with engine.transaction(opened, write=True) as sql:
                 await sql.execute(text(change.format(table)))
-        assert len(await registry.events(Looked(), 0, 10)) == 1
-        assert len(await registry.heads(0, 10)) == 1
+        assert len(await registry.audit.events(EventFilter(), 0, 10)) == 1
+        assert len(await registry.audit.heads(0, 10)) == 1
 
 
-async def test_an_act_and_its_event_happen_together_or_not_at_all(where):
+async def test_a_change_and_its_entry_happen_together_or_not_at_all(where):
     async with engine.open_engine(where) as opened:
-        act, clock = Act("id", action="found", target="POST /organisations"), SteppedClock(T0)
-        registry = Registry(opened).doing(act, clock)
+        context = AuditContext(action="found", target="POST /organisations", request="id")
+        registry, clock = Registry(opened, is_audited=True), SteppedClock(T0)
 
         async def fail():
-            async with registry.change() as inside:
-                await inside.add_organisation(Organisation("factory", "F"))
+            async with registry.change(context, clock) as change:
+                await change.organisations.add(Organisation("factory", "F"))
                 raise LookupError
 
         with pytest.raises(LookupError):
             await fail()
-        assert not act.told
-        assert await registry.events(Looked(), 0, 10) == []
-        assert await registry.organisations() == []
-        async with registry.change() as inside:
-            await inside.add_organisation(Organisation("factory", "F"))
-            await inside.add_principal(organisations.person("fay", "factory", ["owner"], T0))
-        (link,) = await registry.events(Looked(), 0, 10)
-        assert act.told
+        assert not context.entry.is_written
+        assert await registry.audit.events(EventFilter(), 0, 10) == []
+        assert await registry.organisations.all() == []
+        async with registry.change(context, clock) as change:
+            await change.organisations.add(Organisation("factory", "F"))
+            await change.principals.add(organisations.person("fay", "factory", ["owner"], T0))
+        (link,) = await registry.audit.events(EventFilter(), 0, 10)
+        assert context.entry.is_written
         assert (link.event.action, link.event.time_ns) == ("found", T0)
         assert '"founded":"factory"' in link.event.details
         assert '"made":"fay"' in link.event.details
 
 
+async def test_a_change_without_its_entry_is_a_bug_and_changes_nothing(where):
+    async with engine.open_engine(where) as opened:
+        registry = Registry(opened, is_audited=True)
+        with pytest.raises(RuntimeError, match="without an audit entry"):
+            await registry.organisations.add(Organisation("factory", "F"))
+        assert await registry.organisations.all() == []
+
+
 ADDING = """
 import asyncio, sys
 from pathlib import Path
-from testbed_api.domain.auditing import Event, Outcome
+from testbed_api.domain.audit import Event, AuditOutcome
 from testbed_api.registry import postgresql
 from testbed_api.registry.engine import open_engine
-from testbed_api.registry.sql import Registry
+from testbed_api.registry.registry import Registry
 
 async def add(place, name):
     where = Path(place)
@@ -298,7 +306,8 @@ async def add(place, name):
         where = postgresql.address_of(place, sys.argv[3])
     async with open_engine(where) as engine:
         for at in range(20):
-            await Registry(engine).append([Event(at, "share", f"{name} {at}", Outcome.ALLOWED)])
+            event = Event(at, "share", f"{name} {at}", AuditOutcome.ALLOWED)
+            await Registry(engine).audit.append([event])
 
 asyncio.run(add(*sys.argv[1:3]))
 """
@@ -314,7 +323,7 @@ async def test_several_processes_add_to_one_chain(where):
     ]
     assert [await one.wait() for one in processes] == [0, 0, 0]
     async with engine.open_engine(where) as opened:
-        links = await Registry(opened).events(Looked(), 0, 1_000)
+        links = await Registry(opened).audit.events(EventFilter(), 0, 1_000)
     assert audit.verify(links, [], ()) is None
     for number in range(3):
         mine = [one.event.target for one in links if one.event.target.startswith(f"{number} ")]
@@ -326,10 +335,13 @@ async def test_events_are_found_by_who_whose_what_and_when(where):
         registry = Registry(opened)
         foreign = replace(event(5), principal="eve", organisation="firm", action="subscribe")
         other = replace(event(6), principal="ada", organisation="testbed", owner=None)
-        await registry.append([event(1), foreign, other])
+        await registry.audit.append([event(1), foreign, other])
 
         async def found(after=0, limit=10, **looked):
-            return [one.number for one in await registry.events(Looked(**looked), after, limit)]
+            return [
+                one.number
+                for one in await registry.audit.events(EventFilter(**looked), after, limit)
+            ]
 
         assert await found() == [1, 2, 3]
         assert await found(concerning="factory") == [1, 2]

@@ -55,7 +55,7 @@ async def publish_all(bus: client.Bus, payloads: Sequence[bytes]) -> None:
 async def drop(bus: client.Bus) -> None:
     """Cut the connection as a network does, once all acknowledgements have reached the broker."""
     await bus.publish("t/behind-the-acknowledgements", b"")
-    bus._connection._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+    bus._connection._transport._socket.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 async def stays_empty(inbox: client.Inbox) -> bool:

@@ -10,7 +10,7 @@ from broker.credential import Credential
 from broker.errors import BedError, Forbidden
 from testbed_api.domain.audit import Event
 from testbed_api.registry.access_log import Session
-from testbed_api.registry.audit import Looked
+from testbed_api.registry.audit import EventFilter
 from tests.conformance import beds
 from tests.conformance.beds import CLOCK
 from tests.conformance.world import ENTRIES, MILL, RIG, World
@@ -20,15 +20,15 @@ WITHIN_S = 8.0
 
 async def told(world: World, wanted: int, action: str, principal: str | None = None) -> list[Event]:
     """Events of an action, once there are so many."""
-    looked = Looked(principal=principal, action=action)
+    looked = EventFilter(principal=principal, action=action)
     async with asyncio.timeout(WITHIN_S):
-        while len(found := await world.registry.events(looked, 0, 1_000)) < wanted:
+        while len(found := await world.registry.audit.events(looked, 0, 1_000)) < wanted:
             await CLOCK.sleep(0.02)
     return [one.event for one in found]
 
 
 async def sessions(world: World, stream=RIG, principal: str = "granted") -> list[Session]:
-    found = await world.registry.sessions(stream.owner, 0, CLOCK.now_ns() + 1)
+    found = await world.registry.sessions.between(stream.owner, 0, CLOCK.now_ns() + 1)
     return [one for one in found if one.principal == principal]
 
 
@@ -86,7 +86,7 @@ async def test_a_change_of_rights_begins_a_session_with_those_of_now(world):
     async with world.on_the_bus("granted") as bus:
         await noted(world, 1)
         await noted(world, 1, stream=MILL)
-        before = bus.standing
+        before = bus.connection_number
         await world.revoke(given)
         await world.bed.broker.disconnect("granted")
         async with asyncio.timeout(WITHIN_S):
@@ -116,7 +116,7 @@ async def test_who_shows_nothing_ends_nobodys_session_by_its_client_id(world):
     await world.bed.broker.announce("granted")
     async with world.on_the_bus("granted") as bus:
         await noted(world, 1)
-        standing = bus.standing
+        standing = bus.connection_number
         settings = beds.way(world.bed.broker.mqtt, Credential.make("nobody"))
         for client_id in ("granted", "x" * 2_000):
             connection = Connection(client_id, Login("", ""), settings, [], durable=False)
@@ -127,7 +127,7 @@ async def test_who_shows_nothing_ends_nobodys_session_by_its_client_id(world):
         assert (last.outcome, last.organisation) == ("refused", None)
         assert last.principal != "granted"
         await noted(world, 1)
-        assert bus.standing == standing
+        assert bus.connection_number == standing
 
 
 async def test_a_wiped_broker_leaves_nobody_in_the_book_who_is_gone(world, monkeypatch):
@@ -136,7 +136,7 @@ async def test_a_wiped_broker_leaves_nobody_in_the_book_who_is_gone(world, monke
     await world.bed.broker.announce("granted")
     async with world.on_the_bus("granted") as bus:
         (first,) = await noted(world, 1)
-        before = bus.standing
+        before = bus.connection_number
         async with world.bed.wiped():
             pass
         async with asyncio.timeout(WITHIN_S):

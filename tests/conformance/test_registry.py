@@ -17,12 +17,12 @@ from broker.rights import Action, Entry, Listing, Party, Pause, Rights, Role, Sc
 from broker.streams import Signal, StreamSpec
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.equipment import Equipment
-from testbed_api.domain.grants import Request
+from testbed_api.domain.grants import GrantRequest
 from testbed_api.domain.organisations import Organisation
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry import tables
 from testbed_api.registry.engine import open_engine
-from testbed_api.registry.equipment import Seen
+from testbed_api.registry.equipment import Visibility
 from testbed_api.registry.registry import Registry
 
 RIG = StreamAddress("factory", "pump-rig", "rig")
@@ -42,7 +42,7 @@ async def test_the_migrations_make_the_tables_that_the_queries_name(empty):
 async def test_two_processes_may_make_the_tables_at_once(empty):
     async def once() -> None:
         async with open_engine(empty) as engine:
-            assert await Registry(engine).organisations() == []
+            assert await Registry(engine).organisations.all() == []
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(4):
@@ -52,24 +52,26 @@ async def test_two_processes_may_make_the_tables_at_once(empty):
 async def test_specs_proposed_at_once_are_numbered_without_hole_or_repeat(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
-        await registry.put_equipment(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
+        await registry.equipment.put(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
         proposals = [StreamSpec(RIG, (Signal(f"s{number}"),)) for number in range(12)]
         async with asyncio.TaskGroup() as tasks:
             adding = [
-                tasks.create_task(registry.add_spec(one), name=one.names[0]) for one in proposals
+                tasks.create_task(registry.streams.add(one), name=one.names[0]) for one in proposals
             ]
         assert sorted(one.result().version for one in adding) == list(range(1, 13))
         for one in adding:
-            assert await registry.spec(RIG, one.result().version) == one.result()
+            assert await registry.streams.get(RIG, one.result().version) == one.result()
 
 
 async def test_the_same_spec_proposed_at_once_is_registered_once(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
-        await registry.put_equipment(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
+        await registry.equipment.put(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
         proposal = StreamSpec(RIG, (Signal("p"),))
         async with asyncio.TaskGroup() as tasks:
-            adding = [tasks.create_task(registry.add_spec(proposal), name=str(n)) for n in range(8)]
+            adding = [
+                tasks.create_task(registry.streams.add(proposal), name=str(n)) for n in range(8)
+            ]
         assert {one.result().version for one in adding} == {1}
 
 
@@ -79,25 +81,28 @@ async def test_equipment_registered_at_once_is_registered_once(where):
         one = Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED, {"site": "North"})
         async with asyncio.TaskGroup() as tasks:
             for number in range(8):
-                tasks.create_task(registry.put_equipment(one), name=str(number))
-        assert await registry.all_equipment(None, 10) == [one]
-        assert await registry.kind_of(EquipmentAddress("factory", "mill")) is None
+                tasks.create_task(registry.equipment.put(one), name=str(number))
+        assert await registry.equipment.page(None, 10) == [one]
+        assert await registry.equipment.kind(EquipmentAddress("factory", "mill")) is None
 
 
 async def test_a_credential_may_list_two_thousand_streams(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
-        await registry.put_equipment(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
-        await registry.add_spec(StreamSpec(RIG, (Signal("p"),)))
+        await registry.equipment.put(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
+        await registry.streams.add(StreamSpec(RIG, (Signal("p"),)))
         entries = frozenset(
             Entry("live", StreamAddress("factory", "pump-rig", f"s{n}")) for n in range(2_000)
         ) | {Entry("live", RIG)}
         much = organisations.machine("much", "factory", Scope(entries, entries), Span(5))
-        await registry.add_principal(much)
-        assert await registry.principal("much", 5) == much
-        assert len(policy.topics(await registry.rights_of("much"), "much", 5).publish) == 8_004
-        listed = Seen(streams=frozenset(one.address for one in entries))
-        found = await registry.streams(None, 10, among=listed)
+        await registry.principals.add(much)
+        assert await registry.principals.find("much", 5) == much
+        assert (
+            len(policy.topics(await registry.rights.of_principal("much"), "much", 5).publish)
+            == 8_004
+        )
+        listed = Visibility(streams=frozenset(one.address for one in entries))
+        found = await registry.streams.page(None, 10, among=listed)
         assert [one.address for one in found] == [RIG]
 
 
@@ -113,20 +118,20 @@ async def test_an_unknown_version_is_refused_and_left_as_it_is(empty):
 async def founded(registry: Registry, *ids: str) -> None:
     """Organisations with an owner each, of the same name with `-owner` behind it."""
     for id_ in ids:
-        await registry.add_organisation(Organisation(id_, id_.title()))
-        await registry.add_principal(organisations.person(f"{id_}-owner", id_, {Role.OWNER}, 0))
+        await registry.organisations.add(Organisation(id_, id_.title()))
+        await registry.principals.add(organisations.person(f"{id_}-owner", id_, {Role.OWNER}, 0))
 
 
 async def test_of_two_last_owners_removed_at_once_one_stays(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
         await founded(registry, "factory")
-        await registry.add_principal(organisations.person("bert", "factory", {Role.OWNER}, 0))
+        await registry.principals.add(organisations.person("bert", "factory", {Role.OWNER}, 0))
 
         async def remove(name: str) -> bool:
-            one = await registry.principal(name, 1)
+            one = await registry.principals.find(name, 1)
             try:
-                await registry.end_principal(one, by=None, now_ns=1)
+                await registry.principals.end(one, by=None, now_ns=1)
             except Refused:
                 return False
             return True
@@ -136,10 +141,10 @@ async def test_of_two_last_owners_removed_at_once_one_stays(where):
                 tasks.create_task(remove(name), name=name) for name in ("factory-owner", "bert")
             ]
         assert sorted(one.result() for one in removing) == [False, True]
-        (left,) = await registry.principals("factory", 1)
+        (left,) = await registry.principals.in_organisation("factory", 1)
         with pytest.raises(Refused, match="only owner"):
-            await registry.change_roles(left, {Role.AUDITOR}, by=left.id, now_ns=2)
-        assert (await registry.principals("factory", 2)) == [left]
+            await registry.principals.change_roles(left, {Role.AUDITOR}, by=left.id, now_ns=2)
+        assert (await registry.principals.in_organisation("factory", 2)) == [left]
 
 
 async def test_what_is_there_already_is_taken(where):
@@ -147,14 +152,14 @@ async def test_what_is_there_already_is_taken(where):
         registry = Registry(engine)
         await founded(registry, "factory", "firm")
         with pytest.raises(Taken, match="'factory' exists already"):
-            await registry.add_organisation(Organisation("factory", "Another"))
+            await registry.organisations.add(Organisation("factory", "Another"))
         with pytest.raises(Taken, match="'factory-owner' exists already"):
-            await registry.add_principal(
+            await registry.principals.add(
                 organisations.person("factory-owner", "firm", {Role.OWNER}, 5)
             )
         with pytest.raises(Unknown, match="no organisation 'nowhere'"):
-            await registry.add_principal(organisations.person("eve", "nowhere", {Role.OWNER}, 5))
-        kinds = [(one.id, one.kind) for one in await registry.organisations()]
+            await registry.principals.add(organisations.person("eve", "nowhere", {Role.OWNER}, 5))
+        kinds = [(one.id, one.kind) for one in await registry.organisations.all()]
         assert kinds == [("factory", Party.PARTNER), ("firm", Party.PARTNER)]
 
 
@@ -165,16 +170,16 @@ async def test_a_name_comes_back_only_as_what_it_was(where):
         first = organisations.machine(
             "box", "factory", Scope(writes=frozenset({Entry("live", RIG)})), Span(5)
         )
-        await registry.add_principal(first)
-        await registry.end_principal(first, by="factory-owner", now_ns=7)
+        await registry.principals.add(first)
+        await registry.principals.end(first, by="factory-owner", now_ns=7)
         for other in (
             organisations.machine("box", "firm", Scope(), Span(9)),
             organisations.person("box", "factory", {Role.OWNER}, 9),
         ):
             with pytest.raises(Taken, match="was somebody else"):
-                await registry.add_principal(other)
-        await registry.add_principal(organisations.machine("box", "factory", Scope(), Span(9)))
-        rights = await registry.rights_of("box")
+                await registry.principals.add(other)
+        await registry.principals.add(organisations.machine("box", "factory", Scope(), Span(9)))
+        rights = await registry.rights.of_principal("box")
         publishing = [
             bool(policy.topics(rights, "box", at_ns).publish) for at_ns in (4, 5, 6, 7, 9)
         ]
@@ -188,9 +193,9 @@ async def test_changed_roles_hold_from_then_on_and_not_before(where):
         registry = Registry(engine)
         await founded(registry, "factory")
         ada = organisations.person("ada", "factory", {Role.ENGINEER}, 5)
-        await registry.add_principal(ada)
-        await registry.change_roles(ada, {Role.AUDITOR}, by="factory-owner", now_ns=8)
-        rights = await registry.rights_of("ada")
+        await registry.principals.add(ada)
+        await registry.principals.change_roles(ada, {Role.AUDITOR}, by="factory-owner", now_ns=8)
+        rights = await registry.rights.of_principal("ada")
         shares = [
             policy.decide(rights, "ada", Action.SHARE, RIG, at_ns).allowed for at_ns in (5, 7, 8)
         ]
@@ -202,23 +207,23 @@ async def test_a_removed_member_has_neither_token_nor_password(where):
         registry = Registry(engine)
         await founded(registry, "factory")
         ada = organisations.person("ada", "factory", {Role.ENGINEER}, 5)
-        await registry.add_principal(ada)
+        await registry.principals.add(ada)
         (one, kept), (_, other) = (tokens.issued("ada", Span(5, 50), label=name) for name in "ab")
-        first, second = [await registry.add_token(token) for token in (kept, other)]
-        await registry.set_password("ada", "hash", 5)
-        assert await registry.tokens("ada", 6) == [first, second]
-        found = await registry.token("ada", tokens.hashed(one.secret))
+        first, second = [await registry.tokens.add(token) for token in (kept, other)]
+        await registry.passwords.set("ada", "hash", 5)
+        assert await registry.tokens.valid("ada", 6) == [first, second]
+        found = await registry.tokens.find("ada", tokens.hashed(one.secret))
         assert found == first
-        assert await registry.token("bert", tokens.hashed(one.secret)) is None
-        await registry.revoke_token("ada", second.id, by="ada", now_ns=7)
+        assert await registry.tokens.find("bert", tokens.hashed(one.secret)) is None
+        await registry.tokens.revoke("ada", second.id, by="ada", now_ns=7)
         for name, number in (("ada", second.id), ("bert", first.id)):
             with pytest.raises(Unknown):
-                await registry.revoke_token(name, number, by="ada", now_ns=7)
-        assert await registry.tokens("ada", 7) == [first]
-        await registry.end_principal(ada, by="factory-owner", now_ns=9)
-        assert (await registry.token("ada", kept.secret_hash)).span == Span(5, 9)
-        assert await registry.tokens("ada", 9) == []
-        assert await registry.password("ada") is None
+                await registry.tokens.revoke(name, number, by="ada", now_ns=7)
+        assert await registry.tokens.valid("ada", 7) == [first]
+        await registry.principals.end(ada, by="factory-owner", now_ns=9)
+        assert (await registry.tokens.find("ada", kept.secret_hash)).span == Span(5, 9)
+        assert await registry.tokens.valid("ada", 9) == []
+        assert await registry.passwords.find("ada") is None
 
 
 async def test_a_token_keeps_the_roles_that_it_holds_and_one_without_has_all(where):
@@ -226,23 +231,23 @@ async def test_a_token_keeps_the_roles_that_it_holds_and_one_without_has_all(whe
         registry = Registry(engine)
         _, made = tokens.issued("ada", Span(5))
         narrow = replace(made, roles=frozenset({Role.AUDITOR, Role.OWNER}))
-        kept = await registry.add_token(narrow)
+        kept = await registry.tokens.add(narrow)
         assert kept.roles == {Role.AUDITOR, Role.OWNER}
-        assert await registry.token("ada", made.secret_hash) == kept
-        assert await registry.tokens("ada", 6) == [kept]
-        another = await registry.add_token(replace(tokens.issued("ada", Span(6))[1], roles=None))
-        assert await registry.tokens("ada", 6) == [kept, another]
+        assert await registry.tokens.find("ada", made.secret_hash) == kept
+        assert await registry.tokens.valid("ada", 6) == [kept]
+        another = await registry.tokens.add(replace(tokens.issued("ada", Span(6))[1], roles=None))
+        assert await registry.tokens.valid("ada", 6) == [kept, another]
 
 
 async def test_the_last_use_of_a_token_is_kept_to_the_minute(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
         _, made = tokens.issued("ada", Span(0))
-        token = await registry.add_token(made)
+        token = await registry.tokens.add(made)
         noted = []
         for at_s in (1, 30, 60, 61, 200):
-            await registry.note_use(token, at_s * NS_PER_S)
-            token = await registry.token("ada", made.secret_hash)
+            await registry.tokens.note_use(token, at_s * NS_PER_S)
+            token = await registry.tokens.find("ada", made.secret_hash)
             noted.append(token.last_used_ns // NS_PER_S)
         assert noted == [1, 1, 1, 61, 200]
 
@@ -251,32 +256,32 @@ async def test_a_grant_is_asked_for_given_revoked_and_remembered(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
         await founded(registry, "factory", "firm")
-        asked = await registry.add_request(
-            Request("firm", Entry("live", RIG), "to try", 5, "firm-owner")
+        asked = await registry.grants.add(
+            GrantRequest("firm", Entry("live", RIG), "to try", 5, "firm-owner")
         )
-        assert (await registry.rights_of("firm-owner")).grants == ()
+        assert (await registry.rights.of_principal("firm-owner")).grants == ()
         granted = asked.granted(Span(10, 30), "factory-owner", 9)
-        await registry.put_request(granted, asked)
+        await registry.grants.update(granted, asked)
         with pytest.raises(Taken, match="decided meanwhile"):
-            await registry.put_request(asked.refused("factory-owner", 9), asked)
+            await registry.grants.update(asked.refused("factory-owner", 9), asked)
         revoked = granted.revoked("factory-owner", 20)
-        await registry.put_request(revoked, granted)
-        assert await registry.requests(owner="factory") == [revoked]
+        await registry.grants.update(revoked, granted)
+        assert await registry.grants.by_owner("factory") == [revoked]
         for concerned in ("factory", "firm"):
-            assert await registry.requests_of(concerned, 0, 2) == [revoked]
-            assert await registry.requests_of(concerned, revoked.id, 2) == []
-        assert await registry.requests_of("another", 0, 2) == []
+            assert await registry.grants.page(concerned, 0, 2) == [revoked]
+            assert await registry.grants.page(concerned, revoked.id, 2) == []
+        assert await registry.grants.page("another", 0, 2) == []
         topic = StreamTopic("live", Verb.DATA, RIG)
         for rights in (
-            await registry.rights_of("firm-owner"),
-            await registry.rights_about(RIG.owner),
+            await registry.rights.of_principal("firm-owner"),
+            await registry.rights.of_equipment(RIG.owner),
         ):
             reads = [
                 policy.decide(rights, "firm-owner", Action.SUBSCRIBE, topic, at_ns).allowed
                 for at_ns in (9, 10, 19, 20, 30)
             ]
             assert reads == [False, True, True, False, False]
-        assert (await registry.rights_of("firm-owner", since_ns=25)).grants == ()
+        assert (await registry.rights.of_principal("firm-owner", since_ns=25)).grants == ()
 
 
 async def test_listings_and_pauses_end_once_and_are_remembered(where):
@@ -287,22 +292,25 @@ async def test_listings_and_pauses_end_once_and_are_remembered(where):
             Listing(RIG.owner, frozenset({"firm"}), Span(5)),
             Listing(RIG.owner, None, Span(8)),
         ):
-            await registry.put_listing(listing, by="factory-owner")
-        await registry.end_listing(RIG.owner, by="factory-owner", now_ns=12)
-        spans = [one.span for one in await registry.listings(RIG.owner)]
+            await registry.listings.put(listing, by="factory-owner")
+        await registry.listings.end(RIG.owner, by="factory-owner", now_ns=12)
+        spans = [one.span for one in await registry.listings.history(RIG.owner)]
         assert spans == [Span(5, 8), Span(8, 12)]
         entry = Entry("live", RIG)
-        given = Request("firm", entry, "", 0).granted(Span(0), "factory-owner", 0)
-        await registry.add_request(given)
+        given = GrantRequest("firm", entry, "", 0).granted(Span(0), "factory-owner", 0)
+        await registry.grants.add(given)
         paused = Pause("factory", "firm", None, Span(6))
-        number = await registry.add_pause(paused, by="factory-owner")
+        number = await registry.pauses.add(paused, by="factory-owner")
         for other in (Pause("firm", "firm"), Pause("factory"), Pause("factory", None, "pump-rig")):
-            assert await registry.end_pauses(other, by="eve", now_ns=7) == 0
-        assert await registry.end_pauses(paused, by="factory-owner", now_ns=9) == 1
-        assert await registry.pauses("factory") == {
+            assert await registry.pauses.end(other, by="eve", now_ns=7) == 0
+        assert await registry.pauses.end(paused, by="factory-owner", now_ns=9) == 1
+        assert await registry.pauses.by_owner("factory") == {
             number: Pause("factory", "firm", None, Span(6, 9))
         }
-        rights, topic = await registry.rights_of("firm-owner"), StreamTopic("live", Verb.DATA, RIG)
+        rights, topic = (
+            await registry.rights.of_principal("firm-owner"),
+            StreamTopic("live", Verb.DATA, RIG),
+        )
         reads = [
             policy.decide(rights, "firm-owner", Action.SUBSCRIBE, topic, at_ns).allowed
             for at_ns in (5, 6, 8, 9)
@@ -320,15 +328,15 @@ async def test_a_change_is_made_whole_or_not_at_all(where):
         registry = Registry(engine)
 
         async def change() -> None:
-            async with registry.change() as inside:
+            async with registry.unaudited_change() as inside:
                 await founded(inside, "factory")
-                await inside.put_equipment(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
-                await inside.add_principal(organisations.person("eve", "nowhere", {Role.OWNER}, 5))
+                await inside.equipment.put(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
+                await inside.principals.add(organisations.person("eve", "nowhere", {Role.OWNER}, 5))
 
         with pytest.raises(Unknown):
             await change()
-        assert await registry.organisations() == []
-        assert await registry.kind_of(RIG.owner) is None
+        assert await registry.organisations.all() == []
+        assert await registry.equipment.kind(RIG.owner) is None
 
 
 async def test_a_person_knows_its_organisations_streams_and_a_gateway_its_equipments(where):
@@ -337,20 +345,20 @@ async def test_a_person_knows_its_organisations_streams_and_a_gateway_its_equipm
         registry = Registry(engine)
         await founded(registry, "factory")
         for address in (RIG, mill):
-            await registry.put_equipment(Equipment(address.owner, "M", EquipmentKind.REAL))
-            await registry.add_spec(StreamSpec(address, (Signal("p"),)))
-        await registry.add_principal(
+            await registry.equipment.put(Equipment(address.owner, "M", EquipmentKind.REAL))
+            await registry.streams.add(StreamSpec(address, (Signal("p"),)))
+        await registry.principals.add(
             organisations.machine("gw", "factory", Scope(equipment=RIG.owner), Span(0))
         )
         in_a_run = Entry("run-1", mill)
         scope = Scope(writes=frozenset({in_a_run}))
-        await registry.add_principal(organisations.machine("box", "factory", scope, Span(0, 1)))
+        await registry.principals.add(organisations.machine("box", "factory", scope, Span(0, 1)))
         await Ledger(engine).keep_spec("run-2", StreamSpec(mill, (Signal("p"),), 1), 7)
         both = {Entry("live", RIG), Entry("live", mill)}
         in_runs = {in_a_run, Entry("run-2", mill)}
-        assert (await registry.rights_of("factory-owner")).known == both | in_runs
-        assert (await registry.rights_of("gw")).known == {Entry("live", RIG)}
-        assert await registry.rights_of("nobody") == Rights()
+        assert (await registry.rights.of_principal("factory-owner")).known == both | in_runs
+        assert (await registry.rights.of_principal("gw")).known == {Entry("live", RIG)}
+        assert await registry.rights.of_principal("nobody") == Rights()
 
 
 async def test_lists_come_in_pages_without_hole_or_repeat(where):
@@ -358,13 +366,15 @@ async def test_lists_come_in_pages_without_hole_or_repeat(where):
         registry = Registry(engine)
         owners = [EquipmentAddress("factory", name) for name in ("a-b", "a1", "ab", "b", "b-1")]
         for owner in owners:
-            await registry.put_equipment(Equipment(owner, "M", EquipmentKind.REAL))
-            await registry.add_spec(StreamSpec(StreamAddress(*astuple(owner), "s"), (Signal("p"),)))
+            await registry.equipment.put(Equipment(owner, "M", EquipmentKind.REAL))
+            await registry.streams.add(
+                StreamSpec(StreamAddress(*astuple(owner), "s"), (Signal("p"),))
+            )
         found, after = [], None
-        while page := await registry.all_equipment(after, 2):
+        while page := await registry.equipment.page(after, 2):
             found += page
             after = page[-1].address
         assert sorted(str(one.address) for one in found) == sorted(map(str, owners))
-        first = await registry.streams(None, 3)
-        rest = await registry.streams(first[-1].address, 3)
+        first = await registry.streams.page(None, 3)
+        rest = await registry.streams.page(first[-1].address, 3)
         assert {one.address.owner for one in (*first, *rest)} == set(owners)

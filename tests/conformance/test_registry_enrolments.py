@@ -15,14 +15,14 @@ async def test_an_enrolment_is_kept_used_and_ended(where):
         _, former = enrolling.issued(RIG, "fay", 5)
         code, newer = enrolling.issued(RIG, "fay", 7)
         for one in (former, newer):
-            await registry.add_enrolment(one)
-        assert (await registry.enrolment(former.code_hash)).span == Span(5, 7)
-        kept = await registry.enrolment(enrolling.hashed(code))
+            await registry.enrolments.add(one)
+        assert (await registry.enrolments.find(former.code_hash)).span == Span(5, 7)
+        kept = await registry.enrolments.find(enrolling.hashed(code))
         used = kept.used(b"k" * 32, 8)
-        await registry.put_enrolment(used)
-        assert await registry.enrolment(newer.code_hash) == used
-        await registry.end_enrolments(RIG, by="fay", now_ns=9)
-        ended = [one.span.until_ns for one in await registry.enrolments(RIG)]
+        await registry.enrolments.update(used)
+        assert await registry.enrolments.find(newer.code_hash) == used
+        await registry.enrolments.end(RIG, by="fay", now_ns=9)
+        ended = [one.span.until_ns for one in await registry.enrolments.history(RIG)]
         assert ended == [7, 9]
-        assert await registry.enrolments(MILL) == []
-        assert await registry.enrolment("no such hash") is None
+        assert await registry.enrolments.history(MILL) == []
+        assert await registry.enrolments.find("no such hash") is None

@@ -13,7 +13,7 @@ from broker.streams import Signal, StreamSpec
 from testbed_api.broker_auth import mosquitto_reconciler
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.equipment import Equipment
-from testbed_api.domain.grants import Request
+from testbed_api.domain.grants import GrantRequest
 from testbed_api.domain.organisations import Organisation
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
@@ -32,10 +32,10 @@ def steps(registry):
     """Changes of rights, one after the other; each is awaited by whoever wants it."""
     entry = Entry(LIVE, RIG)
     run = Entry("run-x", MILL)
-    yield registry.add_organisation(Organisation("factory", "F", Party.PARTNER))
-    yield registry.add_organisation(Organisation("lab", "L", Party.COMPANY))
-    yield registry.put_equipment(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
-    yield registry.put_equipment(Equipment(MILL.owner, "Mill", EquipmentKind.SIMULATED))
+    yield registry.organisations.add(Organisation("factory", "F", Party.PARTNER))
+    yield registry.organisations.add(Organisation("lab", "L", Party.COMPANY))
+    yield registry.equipment.put(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
+    yield registry.equipment.put(Equipment(MILL.owner, "Mill", EquipmentKind.SIMULATED))
     people = [
         organisations.person("fay", "factory", {Role.OWNER}, 1),
         organisations.person("dev", "lab", {Role.DEVELOPER}, 1),
@@ -44,25 +44,25 @@ def steps(registry):
         organisations.machine("robot", "lab", Scope(reads=frozenset({entry})), Span(1, 50)),
     ]
     for one in people:
-        yield registry.add_principal(one)
-        yield registry.add_token(tokens.issued(one.id, Span(1))[1])
-    yield registry.add_spec(StreamSpec(RIG, (Signal("p"),)))
-    yield registry.add_spec(StreamSpec(MILL, (Signal("p"),)))
-    yield registry.add_request(Request("lab", entry, "", 1).granted(Span(10, 40), "fay", 1))
-    yield registry.add_pause(Pause("factory", "lab", None, Span(15, 25)), by="fay")
-    yield registry.add_pause(Pause("factory", None, "mill", Span(2)), by="fay")
-    yield registry.add_token(tokens.issued("dev", Span(30))[1])
-    yield registry.end_principal(people[1], by="fay", now_ns=31)
+        yield registry.principals.add(one)
+        yield registry.tokens.add(tokens.issued(one.id, Span(1))[1])
+    yield registry.streams.add(StreamSpec(RIG, (Signal("p"),)))
+    yield registry.streams.add(StreamSpec(MILL, (Signal("p"),)))
+    yield registry.grants.add(GrantRequest("lab", entry, "", 1).granted(Span(10, 40), "fay", 1))
+    yield registry.pauses.add(Pause("factory", "lab", None, Span(15, 25)), by="fay")
+    yield registry.pauses.add(Pause("factory", None, "mill", Span(2)), by="fay")
+    yield registry.tokens.add(tokens.issued("dev", Span(30))[1])
+    yield registry.principals.end(people[1], by="fay", now_ns=31)
 
 
 async def test_at_each_moment_it_is_what_each_principal_alone_has(registry):
     for change in steps(registry):
         await change
-    everything = await registry.everything(0)
+    everything = await registry.rights_snapshot.load(0)
     for at_ns in MOMENTS:
         admitted = mosquitto_reconciler.decide(everything, at_ns).admitted
         for one in ("fay", "dev", "gateway", "old", "robot"):
-            alone = await registry.rights_of(one, at_ns)
+            alone = await registry.rights.of_principal(one, at_ns)
             if alone.principal(one, at_ns) is None:
                 assert one not in admitted
             else:
@@ -73,7 +73,7 @@ async def test_at_each_moment_it_is_what_each_principal_alone_has(registry):
 async def test_between_two_moments_nothing_changes_by_itself(registry):
     for change in steps(registry):
         await change
-    everything = await registry.everything(0)
+    everything = await registry.rights_snapshot.load(0)
     at_ns, seen = 1, []
     while at_ns is not None:
         decided = mosquitto_reconciler.decide(everything, at_ns)
@@ -87,22 +87,22 @@ async def test_between_two_moments_nothing_changes_by_itself(registry):
 
 async def test_each_change_of_rights_changes_the_stamp(registry):
     for number, change in enumerate(steps(registry)):
-        before = await registry.stamp()
+        before = await registry.rights_snapshot.stamp()
         await change
         quiet = number < 4  # organisations and equipment give nobody anything
-        assert (await registry.stamp() != before) or quiet
+        assert (await registry.rights_snapshot.stamp() != before) or quiet
 
 
 async def test_the_newest_token_that_counts_and_is_for_the_bus_is_let_in(registry):
-    await registry.add_organisation(Organisation("lab", "L", Party.COMPANY))
-    await registry.add_principal(organisations.person("dev", "lab", {Role.DEVELOPER}, 1))
+    await registry.organisations.add(Organisation("lab", "L", Party.COMPANY))
+    await registry.principals.add(organisations.person("dev", "lab", {Role.DEVELOPER}, 1))
     made = [
-        tokens.kept(Credential.make("dev"), span, bus=bus)
+        tokens.from_credential(Credential.make("dev"), span, bus=bus)
         for span, bus in ((Span(1), True), (Span(5, 10), True), (Span(6), False))
     ]
     for one in made:
-        await registry.add_token(one)
-    everything = await registry.everything(0)
+        await registry.tokens.add(one)
+    everything = await registry.rights_snapshot.load(0)
     verifiers = [
         mosquitto_reconciler.decide(everything, at_ns).admitted["dev"].verifier
         for at_ns in (4, 7, 10)
@@ -114,7 +114,7 @@ async def test_the_newest_token_that_counts_decides_by_its_roles(registry):
     for change in steps(registry):
         await change
     both = {Role.DEVELOPER, Role.OPERATOR}
-    await registry.add_principal(organisations.person("doe", "lab", both, 1))
+    await registry.principals.add(organisations.person("doe", "lab", both, 1))
     several = [
         (Span(1), None),
         (Span(26, 29), frozenset({Role.OPERATOR})),
@@ -123,22 +123,26 @@ async def test_the_newest_token_that_counts_decides_by_its_roles(registry):
     ]
     made = [replace(tokens.issued("doe", span)[1], roles=roles) for span, roles in several]
     for one in made:
-        await registry.add_token(one)
-    everything = await registry.everything(0)
+        await registry.tokens.add(one)
+    everything = await registry.rights_snapshot.load(0)
     for at_ns, newest in ((12, 0), (26, 1), (28, 2), (32, 2), (33, 0)):  # never the last
         admitted = mosquitto_reconciler.decide(everything, at_ns).admitted["doe"]
-        narrow = (await registry.rights_of("doe", at_ns)).with_roles("doe", made[newest].roles)
+        narrow = (await registry.rights.of_principal("doe", at_ns)).with_roles(
+            "doe", made[newest].roles
+        )
         assert admitted.verifier == made[newest].verifier
         assert admitted.topics == policy.topics(narrow, "doe", at_ns)
         assert bool(admitted.topics.subscribe) is (newest != 1)
 
 
 async def test_nobody_is_let_in_by_a_token_whose_roles_its_person_has_no_more(registry):
-    await registry.add_organisation(Organisation("lab", "L", Party.COMPANY))
+    await registry.organisations.add(Organisation("lab", "L", Party.COMPANY))
     doe = organisations.person("doe", "lab", {Role.DEVELOPER}, 1)
-    await registry.add_principal(doe)
+    await registry.principals.add(doe)
     token = replace(tokens.issued("doe", Span(1))[1], roles=frozenset({Role.DEVELOPER}))
-    await registry.add_token(token)
-    assert "doe" in mosquitto_reconciler.decide(await registry.everything(0), 5).admitted
-    await registry.change_roles(doe, {Role.OPERATOR}, by="doe", now_ns=6)
-    assert "doe" not in mosquitto_reconciler.decide(await registry.everything(0), 7).admitted
+    await registry.tokens.add(token)
+    assert "doe" in mosquitto_reconciler.decide(await registry.rights_snapshot.load(0), 5).admitted
+    await registry.principals.change_roles(doe, {Role.OPERATOR}, by="doe", now_ns=6)
+    assert (
+        "doe" not in mosquitto_reconciler.decide(await registry.rights_snapshot.load(0), 7).admitted
+    )

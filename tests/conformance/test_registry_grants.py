@@ -6,12 +6,12 @@ from broker.errors import Unavailable
 from broker.messages import Held
 from broker.namespace import LIVE, StreamAddress
 from broker.rights import Entry, Listing, Role, Sample, Span
-from testbed_api.audit.read_counter import ReadBook
+from testbed_api.audit.read_counter import ReadCounter
 from testbed_api.domain import organisations
-from testbed_api.domain.grants import Offer, Request
+from testbed_api.domain.grants import GrantRequest, Offer
 from testbed_api.domain.organisations import Organisation
 from testbed_api.recorder.ledger import Entries, Ledger, Life
-from testbed_api.registry.access_log import DAY_NS, GRACE_NS, Admitted, Counted
+from testbed_api.registry.access_log import DAY_NS, GRACE_NS, AdmittedConnection, ReadKey
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 
@@ -26,36 +26,36 @@ async def test_an_offer_holds_terms_and_sample_and_is_of_its_moment(where):
         sample = Sample(LIVE_RIG, 3, 9)
         first = Listing(RIG.owner, frozenset({"firm"}), Span(5), sample)
         second = Listing(RIG.owner, None, Span(8))
-        await registry.put_listing(first, by="fay", terms="ask first")
-        assert await registry.offer(RIG.owner, 6) == Offer(first, "ask first")
-        await registry.put_listing(second, by="fay")
-        assert await registry.offer(RIG.owner, 8) == Offer(second)
-        assert (await registry.rights_about(RIG.owner)).listings[0].sample == sample
-        await registry.end_listing(RIG.owner, by="fay", now_ns=9)
-        assert await registry.offer(RIG.owner, 9) is None
+        await registry.listings.put(first, by="fay", terms="ask first")
+        assert await registry.listings.find(RIG.owner, 6) == Offer(first, "ask first")
+        await registry.listings.put(second, by="fay")
+        assert await registry.listings.find(RIG.owner, 8) == Offer(second)
+        assert (await registry.rights.of_equipment(RIG.owner)).listings[0].sample == sample
+        await registry.listings.end(RIG.owner, by="fay", now_ns=9)
+        assert await registry.listings.find(RIG.owner, 9) is None
 
 
 async def test_a_request_keeps_what_was_wanted_and_why_it_was_refused(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
-        await registry.add_organisation(Organisation("firm", "Firm"))
-        wanted = Request("firm", LIVE_RIG, "to try", 5, "cora", wanted=Span(10, 90))
-        asked = await registry.add_request(wanted)
+        await registry.organisations.add(Organisation("firm", "Firm"))
+        wanted = GrantRequest("firm", LIVE_RIG, "to try", 5, "cora", wanted=Span(10, 90))
+        asked = await registry.grants.add(wanted)
         assert asked.wanted == Span(10, 90)
         refused = asked.refused("fay", 7, "too much")
-        await registry.put_request(refused, asked)
-        assert await registry.request(asked.id) == refused
+        await registry.grants.update(refused, asked)
+        assert await registry.grants.get(asked.id) == refused
 
 
 async def test_reads_at_once_are_all_counted(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
-        await registry.add_organisation(Organisation("firm", "Firm"))
-        await registry.add_principal(organisations.person("cora", "firm", {Role.OWNER}, 0))
-        book, processes = ReadBook(), [ReadBook(), ReadBook()]
+        await registry.organisations.add(Organisation("firm", "Firm"))
+        await registry.principals.add(organisations.person("cora", "firm", {Role.OWNER}, 0))
+        book, processes = ReadCounter(), [ReadCounter(), ReadCounter()]
 
         async def read(way, at_ns, entry=LIVE_RIG, book=book):
-            await book.note(registry, Counted.at("cora", entry, way, at_ns), at_ns)
+            await book.note(registry, ReadKey.at("cora", entry, way, at_ns), at_ns)
 
         async with asyncio.TaskGroup() as tasks:
             for number in range(20):
@@ -64,12 +64,12 @@ async def test_reads_at_once_are_all_counted(where):
                 tasks.create_task(noting, name=str(number))
         await read("history", 2 * DAY_NS)
         await read("history", DAY_NS, Entry(LIVE, MILL))
-        found = await registry.reads(RIG.owner, 0, 2 * DAY_NS)
+        found = await registry.reads.between(RIG.owner, 0, 2 * DAY_NS)
         assert {(one.organisation, one.way): one.times for one in found} == {
             ("firm", "history"): 15,
             ("firm", "live"): 5,
         }
-        days = [one.day for one in await registry.reads(RIG.owner, 0, 2 * DAY_NS + 1)]
+        days = [one.day for one in await registry.reads.between(RIG.owner, 0, 2 * DAY_NS + 1)]
         assert days == [1, 1, 2]
 
 
@@ -83,31 +83,33 @@ async def test_a_session_is_kept_with_what_was_recorded_meanwhile(where):
         await recorded(10)
         late = GRACE_NS * 3
         for name in ("a", "b", "c"):
-            one = Admitted("cora", f"server/{name}", "cora--1", frozenset({LIVE_RIG}))
-            await registry.begin_session(one, late if name == "c" else 5)
+            one = AdmittedConnection("cora", f"server/{name}", "cora--1", frozenset({LIVE_RIG}))
+            await registry.sessions.begin(one, late if name == "c" else 5)
         await recorded(15)
-        await registry.end_session("server/a", "Client Closed", 60)
-        await registry.end_session("server/a", "once more", 70)
-        await registry.end_session("server/x", "never begun", 70)
+        await registry.sessions.end("server/a", "Client Closed", 60)
+        await registry.sessions.end("server/a", "once more", 70)
+        await registry.sessions.end("server/x", "never begun", 70)
         await recorded(20)
-        found = {one.from_ns: one for one in await registry.sessions(RIG.owner, 60, late + 1)}
+        found = {
+            one.from_ns: one for one in await registry.sessions.between(RIG.owner, 60, late + 1)
+        }
         assert sorted(found) == [5, late]
-        assert await registry.sessions(MILL.owner, 0, late + 1) == []
-        before = await registry.sessions(RIG.owner, 0, 6)
+        assert await registry.sessions.between(MILL.owner, 0, late + 1) == []
+        before = await registry.sessions.between(RIG.owner, 0, 6)
         told = [(one.until_ns, one.batches, one.ended_how) for one in before]
         assert told == [(60, 5, "Client Closed"), (None, 10, None)]
-        assert await registry.end_other_sessions(["server/c"], "found gone", late + 1) == 1
-        assert await registry.end_other_sessions([], "found gone", late + 1) == 0  # too young
-        after = [one.until_ns for one in await registry.sessions(RIG.owner, 0, late + 2)]
+        assert await registry.sessions.end_others(["server/c"], "found gone", late + 1) == 1
+        assert await registry.sessions.end_others([], "found gone", late + 1) == 0  # too young
+        after = [one.until_ns for one in await registry.sessions.between(RIG.owner, 0, late + 2)]
         assert after == [60, late + 1, None]
 
 
 async def test_who_joins_a_lot_that_is_not_written_is_not_counted_either(where):
     async with open_engine(where) as engine:
-        registry, book = Registry(engine), ReadBook()
+        registry, book = Registry(engine), ReadCounter()
         async with engine.begin() as sql:
             await sql.exec_driver_sql("DROP TABLE reads")
-        one = Counted.at("cora", LIVE_RIG, "history", 5)
+        one = ReadKey.at("cora", LIVE_RIG, "history", 5)
         told = []
 
         async def read():

@@ -32,19 +32,19 @@ async def test_a_registry_that_restarts_is_away_and_comes_back_by_itself():
         told = postgresql.address_of(server.new_database("restarted"), product.PASSWORD)
         async with open_engine(told) as engine:
             registry, ledger = Registry(engine), Ledger(engine)
-            await registry.add_organisation(Organisation("factory", "The factory"))
+            await registry.organisations.add(Organisation("factory", "The factory"))
             ada = organisations.person("ada", "factory", {Role.OWNER}, 0)
-            await registry.add_principal(ada)
+            await registry.principals.add(ada)
             server.crash()
             for attempt in (
-                registry.principals("factory", 0),
+                registry.principals.in_organisation("factory", 0),
                 ledger.counts(),
-                registry.add_principal(ada),
+                registry.principals.add(ada),
             ):
                 with pytest.raises(Unavailable, match="the registry did not answer"):
                     await attempt
             with product.serve(folder, port=server.port):
-                assert await registry.principal("ada", 0) == ada
+                assert await registry.principals.find("ada", 0) == ada
                 assert (await ledger.counts())["gaps"] == 0
 
 
@@ -66,7 +66,7 @@ async def test_a_crash_in_a_transaction_undoes_it_whole():
             with pytest.raises(Unavailable):
                 await write()
             with product.serve(folder, port=server.port):
-                assert await Registry(engine).organisations() == []
+                assert await Registry(engine).organisations.all() == []
 
 
 async def test_one_that_is_not_there_is_unavailable():
@@ -119,7 +119,7 @@ async def test_two_hundred_statements_at_once_wait_for_each_other(address):
         registry = Registry(engine)
         async with asyncio.TaskGroup() as tasks:
             for number in range(200):
-                tasks.create_task(registry.principal("ada", 0), name=str(number))
+                tasks.create_task(registry.principals.find("ada", 0), name=str(number))
 
 
 def errors_of(branch):

@@ -21,7 +21,7 @@ async def test_a_migration_that_breaks_off_leaves_nothing_behind(tmp_path):
     recorder.commit()
     recorder.close()
     async with open_engine(tmp_path) as engine:
-        assert await Registry(engine).organisations() == []
+        assert await Registry(engine).organisations.all() == []
 
 
 async def test_a_file_that_is_no_database_is_told_so(tmp_path):
@@ -37,7 +37,7 @@ async def test_a_registry_that_is_locked_by_another_is_unavailable(tmp_path, mon
         other = sqlite3.connect(tmp_path / "registry.sqlite", isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(Unavailable, match="locked"):
-            await Registry(engine).organisations()
+            await Registry(engine).organisations.all()
         other.execute("ROLLBACK")
         other.close()
-        assert await Registry(engine).organisations() == []
+        assert await Registry(engine).organisations.all() == []

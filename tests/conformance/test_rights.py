@@ -96,13 +96,13 @@ async def _populate(world: World) -> None:
     await world.revoke(await world.grant("revoked"))
     await world.grant("paused")
     pause = Pause("factory", "paused", None, Span(CLOCK.now_ns()))
-    await world.registry.add_pause(pause, by="owner")
+    await world.registry.pauses.add(pause, by="owner")
     await world.person("removed", "factory", Role.ENGINEER)
-    removed = await world.registry.principal("removed", CLOCK.now_ns())
-    await world.registry.end_principal(removed, by="owner", now_ns=CLOCK.now_ns())
+    removed = await world.registry.principals.find("removed", CLOCK.now_ns())
+    await world.registry.principals.end(removed, by="owner", now_ns=CLOCK.now_ns())
     await world.person("token-ended", "factory", Role.ENGINEER)
-    (token,) = await world.registry.tokens("token-ended", CLOCK.now_ns())
-    await world.registry.revoke_token("token-ended", token.id, by="owner", now_ns=CLOCK.now_ns())
+    (token,) = await world.registry.tokens.valid("token-ended", CLOCK.now_ns())
+    await world.registry.tokens.revoke("token-ended", token.id, by="owner", now_ns=CLOCK.now_ns())
     world.shown["unknown"] = Credential.make("unknown")
     world.shown["wrong-secret"] = Credential.make("owner")
     await world.bed.broker.announce("granted")
@@ -201,7 +201,7 @@ async def test_a_client_id_of_somebody_else_takes_neither_session_nor_connection
         keeping(ada, DATA) as inbox,
     ):
         await ada.ready()
-        standing = ada.standing
+        standing = ada.connection_number
         async with (
             world.opened("thief", client_id="granted", durable=True) as thief,
             keeping(thief, DATA) as stolen,
@@ -210,7 +210,7 @@ async def test_a_client_id_of_somebody_else_takes_neither_session_nor_connection
             await world.bed.api.publish(DATA, b"{}")
             async with asyncio.timeout(5):
                 inbox.ack(await anext(inbox))
-            assert ada.standing == standing
+            assert ada.connection_number == standing
             assert not len(stolen)
 
 
@@ -320,9 +320,9 @@ async def test_what_expires_is_silent_within_two_seconds_while_nobody_decides(wo
 
 async def test_a_token_that_expires_ends_its_connections(world):
     await world.person("guest", "factory", Role.DEVELOPER)
-    (token,) = await world.registry.tokens("guest", CLOCK.now_ns())
+    (token,) = await world.registry.tokens.valid("guest", CLOCK.now_ns())
     await world.token("guest", CLOCK.now_ns() + 2 * NS_PER_S)
-    await world.registry.revoke_token("guest", token.id, by="owner", now_ns=CLOCK.now_ns())
+    await world.registry.tokens.revoke("guest", token.id, by="owner", now_ns=CLOCK.now_ns())
     await world.bed.broker.announce("guest")
     async with world.on_the_bus("guest") as bus:
         async with asyncio.timeout(6):

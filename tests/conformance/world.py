@@ -13,7 +13,7 @@ from broker.rights import Entry, Party, Role, Scope, Span
 from broker.streams import Signal, StreamSpec
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.equipment import Equipment
-from testbed_api.domain.grants import Request
+from testbed_api.domain.grants import GrantRequest
 from testbed_api.domain.organisations import Organisation
 from tests.conformance import beds
 from tests.conformance.beds import CLOCK, Bed
@@ -40,48 +40,48 @@ class World:
         self.shown: dict[str, Credential] = {}
 
     async def found(self) -> None:
-        await self.registry.add_organisation(Organisation("factory", "F", Party.PARTNER))
-        await self.registry.add_organisation(Organisation("testbed", "T", Party.INTERMEDIARY))
+        await self.registry.organisations.add(Organisation("factory", "F", Party.PARTNER))
+        await self.registry.organisations.add(Organisation("testbed", "T", Party.INTERMEDIARY))
         for one in COMPANIES:
-            await self.registry.add_organisation(Organisation(one, one, Party.COMPANY))
+            await self.registry.organisations.add(Organisation(one, one, Party.COMPANY))
         await self.machine("gateway", "factory", equipment=RIG.owner)
         await self.person("owner", "factory", Role.OWNER)
         await self.person("factory-auditor", "factory", Role.AUDITOR)
         await self.person("administrator", "testbed", Role.OWNER)
         for stream in (RIG, MILL):
-            await self.registry.put_equipment(Equipment(stream.owner, "E", EquipmentKind.SIMULATED))
-            await self.registry.add_spec(StreamSpec(stream, (Signal("p"),)))
+            await self.registry.equipment.put(Equipment(stream.owner, "E", EquipmentKind.SIMULATED))
+            await self.registry.streams.add(StreamSpec(stream, (Signal("p"),)))
 
     async def machine(self, name: str, organisation: str, **scope: object) -> None:
         span = Span(CLOCK.now_ns())
         one = organisations.machine(name, organisation, Scope(**scope), span)
-        await self.registry.add_principal(one)
+        await self.registry.principals.add(one)
         await self.token(name)
 
     async def person(self, name: str, organisation: str, *roles: Role) -> None:
         one = organisations.person(name, organisation, roles, CLOCK.now_ns())
-        await self.registry.add_principal(one)
+        await self.registry.principals.add(one)
         await self.token(name)
 
     async def token(self, name: str, until_ns: int | None = None, *roles: Role) -> int:
         made, token = tokens.issued(name, Span(CLOCK.now_ns(), until_ns))
         self.shown[name] = made
         kept = replace(token, roles=frozenset(roles) or None)
-        return (await self.registry.add_token(kept)).id
+        return (await self.registry.tokens.add(kept)).id
 
     async def grant(
         self, company: str, stream: StreamAddress = RIG, until_ns: int | None = None
-    ) -> Request:
+    ) -> GrantRequest:
         now_ns = CLOCK.now_ns()
-        asked = await self.registry.add_request(Request(company, ENTRIES[stream], "", now_ns))
+        asked = await self.registry.grants.add(GrantRequest(company, ENTRIES[stream], "", now_ns))
         given = asked.granted(Span(now_ns, until_ns), "owner", now_ns)
-        await self.registry.put_request(given, asked)
+        await self.registry.grants.update(given, asked)
         return given
 
-    async def revoke(self, given: Request) -> None:
-        await self.registry.put_request(given.revoked("owner", CLOCK.now_ns()), given)
+    async def revoke(self, given: GrantRequest) -> None:
+        await self.registry.grants.update(given.revoked("owner", CLOCK.now_ns()), given)
 
-    async def reader(self, name: str = "granted", *streams: StreamAddress) -> Request:
+    async def reader(self, name: str = "granted", *streams: StreamAddress) -> GrantRequest:
         """A company's machine that reads the rig under a grant, or these streams, and whose first
         grant this is.
         """

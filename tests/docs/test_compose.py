@@ -95,7 +95,7 @@ def test_no_secret_stands_in_an_environment():
 
 def test_every_secret_is_made_by_init_and_given_to_whom_needs_it():
     of_mosquitto = {"reconciler-credential"}
-    made = {*secret_files.MAKERS, secret_files.BROKER_CONFIG} - of_mosquitto
+    made = {*secret_files.GENERATORS, secret_files.BROKER_CONFIG} - of_mosquitto
     files = {name: told["file"] for name, told in COMPOSE["secrets"].items()}
     assert files == {name: f"./secrets/{name}" for name in made} | CERTIFICATES
     made |= set(CERTIFICATES)

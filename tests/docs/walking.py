@@ -1,8 +1,8 @@
-"""Documents as somebody follows them: their commands in order, typed as they stand.
+"""Run the commands of a document in order, as they stand.
 
-A block of `console` is typed by a person, one of `console gateway` on the gateway's machine.  What
-somebody fills in by hand is filled in here: `…` by the credential that was shown last, a code by
-the one that was shown last, the example's addresses by those of a server of ours.
+A block of `console` is run as a person, a block of `console gateway` on the gateway's machine.
+Placeholders are filled in: `…` by the credential that was shown last, a code by the code that was
+shown last, and the example's addresses by those of a server that the test started.
 """
 
 import os
@@ -23,24 +23,24 @@ CREDENTIAL = re.compile(r"^[a-z0-9-]+\.[\w-]{43}$", re.MULTILINE)
 PASSWORD = "correct horse battery staple"
 ANSWERS = {"password": f"{PASSWORD}\n{PASSWORD}\n", "sign-in": f"{PASSWORD}\n"}
 FOREVER = ("testbed gateway run", "python ")
-"""Commands that go on until somebody ends them."""
+"""Commands that run until they are ended."""
 
 
 def commands(document: Path, step: str) -> list[tuple[str, str]]:
-    """(who types it, a command) of the part that begins with `**step`, up to the next such one."""
+    """(person or gateway, command) of the part that begins with `**step`, up to the next step."""
     text = document.read_text()
     begin = text.index(f"\n**{step}")
     following = text.find("\n**", begin + 1)
     part = text[begin : following if following > 0 else None]
-    found = []
+    steps = []
     for kind, block in re.findall(r"^```console(.*?)\n(.*?)^```", part, re.DOTALL | re.MULTILINE):
         lines = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
-        found += [(kind.strip() or "person", line) for line in lines]
-    return found
+        steps += [(kind.strip() or "person", line) for line in lines]
+    return steps
 
 
 class Walk:
-    """One who follows a document, with a shell on each machine."""
+    """A reader of a document, with a shell on each machine."""
 
     def __init__(self, folder: Path, api: str, broker: str, credential: str) -> None:
         self.folder = folder
@@ -48,18 +48,17 @@ class Walk:
         self.running: list[subprocess.Popen[bytes]] = []
         self._addresses = {API: api, BROKER: broker}
         own = {name: value for name, value in os.environ.items() if not name.startswith("TESTBED_")}
-        kept = own | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
-        self._environment = {name: dict(kept) for name in ("person", "gateway")}
-        self.said: list[str] = []
+        inherited = own | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
+        self._environment = {name: dict(inherited) for name in ("person", "gateway")}
 
     def step(self, document: Path, step: str) -> str:
-        """Type the commands of a step; all that they said."""
-        said = []
+        """Run the commands of a step; their output."""
+        output = []
         typed = commands(document, step)
         assert typed, f"{document.name} has no commands in {step!r}"
         for who, command in typed:
-            said.append(self._type(who, command))
-        return "\n".join(said)
+            output.append(self._type(who, command))
+        return "\n".join(output)
 
     def _type(self, who: str, command: str) -> str:
         for example, ours in self._addresses.items():
@@ -67,8 +66,8 @@ class Walk:
         command = CODE.sub(self.shown["code"], command)
         if command.startswith("export "):
             name, _, value = command.removeprefix("export ").partition("=")
-            given = self.shown["credential"] if value == "…" else value
-            self._environment[who][name] = given
+            text = self.shown["credential"] if value == "…" else value
+            self._environment[who][name] = text
             return ""
         words = shlex.split(command)
         program = [sys.executable, "-m", "testbed"] if words[0] == "testbed" else [sys.executable]
@@ -89,11 +88,11 @@ class Walk:
             check=False,
             start_new_session=True,  # without a terminal, passwords are read from here
         )
-        said = done.stdout + done.stderr
-        assert (done.returncode, "Traceback" in said) == (0, False), f"$ {command}\n{said}"
+        output = done.stdout + done.stderr
+        assert (done.returncode, "Traceback" in output) == (0, False), f"$ {command}\n{output}"
         for what, pattern in (("credential", CREDENTIAL), ("code", CODE)):
-            if found := pattern.search(done.stdout):
-                self.shown[what] = found.group()
+            if match := pattern.search(done.stdout):
+                self.shown[what] = match.group()
         return done.stdout
 
     def _begin(self, who: str, line: list[str]) -> None:
@@ -114,11 +113,11 @@ class Walk:
             )
 
     def log(self, number: int) -> str:
-        """What the n-th command that goes on has said so far."""
+        """The output so far of the n-th command that goes on."""
         return (self.folder / f"{number}.log").read_text()
 
     def waits_for(self, number: int, pattern: str, within_s: float = 30) -> None:
-        """Return once it has said something that matches."""
+        """Wait until the output of the n-th command that goes on matches a pattern."""
         deadline = time.monotonic() + within_s
         while not re.search(pattern, self.log(number), re.MULTILINE):
             assert time.monotonic() < deadline, self.log(number)
@@ -127,13 +126,13 @@ class Walk:
 
 @contextmanager
 def walking(folder: Path, api: str, broker: str, credential: str) -> Iterator[Walk]:
-    """Somebody in a folder; whatever goes on is ended with it."""
+    """A reader in a folder; commands that go on are ended with the context."""
     folder.mkdir()
     walk = Walk(folder, api, broker, credential)
     try:
         yield walk
     finally:
-        for one in walk.running:
-            one.send_signal(signal.SIGINT)
-        for one in walk.running:
-            one.wait(30)
+        for process in walk.running:
+            process.send_signal(signal.SIGINT)
+        for process in walk.running:
+            process.wait(30)

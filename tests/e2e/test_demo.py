@@ -45,7 +45,7 @@ def recording(path: Path, rows: int) -> Path:
     """A recording in the form of the benchmark, with repeated values and a labelled end."""
     with path.open("w", newline="") as file:
         lines = csv.writer(file, delimiter=";")
-        lines.writerow(["datetime", *(one.name for one in SIGNALS), "anomaly", "changepoint"])
+        lines.writerow(["datetime", *(signal.name for signal in SIGNALS), "anomaly", "changepoint"])
         for at, row in enumerate(PumpRig(seed=3, count=rows).rows()):
             moment = f"2020-03-09 10:{at // 60:02d}:{at % 60:02d}"
             lines.writerow([moment, *row.values, float(at > rows - 40), 0.0])
@@ -54,18 +54,18 @@ def recording(path: Path, rows: int) -> Path:
 
 def verdict(done, rows):
     assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout)
-    assert set(told) == KEYS
-    assert told["samples_offered"] == told["samples_stored"] == rows * len(SIGNALS)
-    assert [told[name] for name in ("lost", "duplicated", "wrong", "silent")] == [0, 0, 0, 0]
-    assert 0 < told["latency_ms"]["p50"] <= told["latency_ms"]["p99"]
-    return told
+    result = json.loads(done.stdout)
+    assert set(result) == KEYS
+    assert result["samples_offered"] == result["samples_stored"] == rows * len(SIGNALS)
+    assert [result[name] for name in ("lost", "duplicated", "wrong", "silent")] == [0, 0, 0, 0]
+    assert 0 < result["latency_ms"]["p50"] <= result["latency_ms"]["p99"]
+    return result
 
 
 def test_the_demo_finds_the_fault_and_loses_nothing(tmp_path):
-    told = verdict(run("demo", "--json", "--folder", tmp_path, "--speed", "80"), 800)
-    assert told["f1"] > 0.8
-    report = Path(told["report"]).read_text()
+    result = verdict(run("demo", "--json", "--folder", tmp_path, "--speed", "80"), 800)
+    assert result["f1"] > 0.8
+    report = Path(result["report"]).read_text()
     assert "<svg" in report
     assert "http://" not in report.replace("http://www.w3.org", "").replace(
         "http://purl.org", ""
@@ -112,5 +112,5 @@ def test_ctrl_c_leaves_no_process_and_no_file(tmp_path):
     demo.send_signal(signal.SIGINT)
     assert demo.wait(40) == 130
     assert b"Traceback" not in demo.communicate()[1]
-    assert not [one for one in children if one.is_running() and one.status() != "zombie"]
+    assert not [child for child in children if child.is_running() and child.status() != "zombie"]
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What our processes leave on a disk and give to their children, seen by others on that machine."""
+"""Files and environments of the testbed's processes, as other users of the machine see them."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ STORE_TOKEN = "the-stores-token"
 
 @pytest.fixture
 def careless(tmp_path: Path) -> Iterator[Path]:
-    """A folder that everybody may enter, where all that is made is everybody's to read."""
+    """A folder that every user may enter, with a umask that lets them read new files."""
     former = os.umask(0)
     try:
         yield tmp_path
@@ -30,12 +30,12 @@ def careless(tmp_path: Path) -> Iterator[Path]:
 
 
 def readable(folder: Path) -> list[str]:
-    """Files below that others may read, but for certificates, which are shown to everybody."""
+    """Files below a folder that other users may read, except certificates, which are public."""
     return [
-        str(one.relative_to(folder))
-        for one in folder.rglob("*")
-        if one.is_file() and stat.S_IMODE(one.stat().st_mode) & 0o077
-        if one.suffix != ".pem" or "key" in one.name
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and stat.S_IMODE(path.stat().st_mode) & 0o077
+        if path.suffix != ".pem" or "key" in path.name
     ]
 
 
@@ -45,26 +45,26 @@ async def test_whatever_the_folder_nobody_else_reads_what_is_kept(careless: Path
     gateway.mkdir()
     up = ["up", "--tls", "--json", "--data", data, "--port", 0, "--mqtt-port", 0]
     async with process("server", *up, logs=careless) as server:
-        said = await server.told("ready")
+        ready = await server.wait_for("ready")
         mapping = yaml.safe_load(MAPPING.read_text())
         mapping["opcua"]["url"] = "opc.tcp://127.0.0.1:9"
         (careless / "mapping.yaml").write_text(yaml.safe_dump(mapping))
         async with api_client.connect(
-            said["api"], said["administrator"], ca=Path(said["ca"])
+            ready["api"], ready["administrator"], ca=Path(ready["ca"])
         ) as door:
             owner = await door.create_organisation(mapping["organisation"], owner="fay")
-        told = {name: said[name] for name in ("api", "broker", "ca")}
+        settings = {name: ready[name] for name in ("api", "broker", "ca")}
         (stream,) = mapping["streams"]
-        made = await asyncio.to_thread(
+        created = await asyncio.to_thread(
             run,
             *("credential", "create", "gate", "--json", "--writes"),
             f"{mapping['organisation']}/{mapping['equipment']}/{stream}",
-            environment=environment(credential=owner, **told),
+            environment=environment(credential=owner, **settings),
         )
-        assert made.returncode == 0, made.stderr
-        told |= {"credential": yaml.safe_load(made.stdout)["credential"], "spool": gateway}
+        assert created.returncode == 0, created.stderr
+        settings |= {"credential": yaml.safe_load(created.stdout)["credential"], "spool": gateway}
         command = ["gateway", "run", careless / "mapping.yaml"]
-        async with process("gateway", *command, logs=careless, **told):
+        async with process("gateway", *command, logs=careless, **settings):
             async with asyncio.timeout(30):
                 while not list(gateway.glob("*.sqlite")):
                     await WallClock().sleep(0.1)
@@ -78,24 +78,24 @@ async def test_whatever_the_folder_nobody_else_reads_what_is_kept(careless: Path
 
 
 async def test_only_who_needs_a_secret_is_given_it(tmp_path: Path) -> None:
-    told = {"store_token": STORE_TOKEN, "credential": "somebody.AAAAAAAAAAAAAAAAAAAAAAAAAA"}
+    settings = {"store_token": STORE_TOKEN, "credential": "somebody.AAAAAAAAAAAAAAAAAAAAAAAAAA"}
     command = ["demo", "--json", "--folder", tmp_path / "demo"]
-    async with process("demo", *command, logs=tmp_path, **told):
+    async with process("demo", *command, logs=tmp_path, **settings):
         async with asyncio.timeout(60):
-            while len(found := children()) < 5:
+            while len(environments := children()) < 5:
                 await WallClock().sleep(0.1)
-    assert {name for name, text in found.items() if STORE_TOKEN in text} == {"up"}
-    assert {name for name, text in found.items() if told["credential"] in text} <= {"up"}
+    assert {name for name, text in environments.items() if STORE_TOKEN in text} == {"up"}
+    assert {name for name, text in environments.items() if settings["credential"] in text} <= {"up"}
 
 
 def children() -> dict[str, str]:
-    """What each process below the demo is, and all of its environment."""
-    found = {}
-    for one in psutil.Process().children(recursive=True):
+    """The environment of each process below the demo, by its command."""
+    environments = {}
+    for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            words = one.cmdline()
+            words = child.cmdline()
             names = [name for name in ("up", "simulate", "gateway") if name in words]
             names += [Path(word).stem for word in words if "nats" in word or "detector" in word]
             if names:
-                found[names[0]] = str(one.environ())
-    return found
+                environments[names[0]] = str(child.environ())
+    return environments

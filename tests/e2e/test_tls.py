@@ -16,7 +16,7 @@ from broker.clock import WallClock
 from broker.namespace import StreamAddress
 from broker.settings import BusSettings
 from broker.streams import Signal
-from testbed.demo.child_process import child
+from testbed.demo.child_process import start_child
 from testbed.server import pki
 from testbed_api import certificates as testbed_api_certificates
 from testbed_sdk import PrototypeSettings, connect
@@ -31,18 +31,20 @@ SECRETS = ("api-credential", "recorder-credential", "administrator-credential")
 KEYS = ("broker-callout-password", "broker-system-password", "broker-signing-key")
 
 
-def environment(**told):
+def environment(**settings):
     """Ours, without what this shell may be set to."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TESTBED_")}
-    return kept | {f"TESTBED_{name.upper()}": str(value) for name, value in told.items()}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith("TESTBED_")
+    }
+    return inherited | {f"TESTBED_{name.upper()}": str(value) for name, value in settings.items()}
 
 
-def process(name, *command, logs, **told):
-    return child(
+def process(name, *command, logs, **settings):
+    return start_child(
         name,
         ["-m", "testbed", *map(str, command)],
         log=logs / f"{name}.log",
-        environment=environment(**told),
+        environment=environment(**settings),
     )
 
 
@@ -57,47 +59,47 @@ async def test_a_gateway_and_the_command_line_come_in_with_the_authoritys_file_a
         process("server", *up, logs=tmp_path) as server,
         process("machine", *rig, logs=tmp_path) as machine,
     ):
-        said = await server.told("ready")
+        ready = await server.wait_for("ready")
         mapping = yaml.safe_load(MAPPING.read_text())
-        mapping["opcua"]["url"] = (await machine.told("ready"))["url"]
+        mapping["opcua"]["url"] = (await machine.wait_for("ready"))["url"]
         (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(mapping))
         (stream,) = mapping["streams"]
         address = f"{mapping['organisation']}/{mapping['equipment']}/{stream}"
         async with api_client.connect(
-            said["api"], said["administrator"], ca=Path(said["ca"])
+            ready["api"], ready["administrator"], ca=Path(ready["ca"])
         ) as door:
             owner = await door.create_organisation(mapping["organisation"], owner="fay")
-        told = {
-            "api": said["api"],
-            "broker": said["broker"],
-            "ca": said["ca"],
+        settings = {
+            "api": ready["api"],
+            "broker": ready["broker"],
+            "ca": ready["ca"],
             "credential": owner,
             "spool": tmp_path / "spool",
         }
-        made = await asyncio.to_thread(
+        created = await asyncio.to_thread(
             run,
             *("credential", "create", "gate", "--writes", address, "--json"),
-            environment=environment(**told),
+            environment=environment(**settings),
         )
-        assert made.returncode == 0, made.stderr
-        told["credential"] = json.loads(made.stdout)["credential"]
+        assert created.returncode == 0, created.stderr
+        settings["credential"] = json.loads(created.stdout)["credential"]
         if not trusted:
-            told["ca"] = tmp_path / "stranger" / "ca.pem"
+            settings["ca"] = tmp_path / "stranger" / "ca.pem"
             done = await asyncio.to_thread(
                 run,
                 "gateway",
                 "run",
                 tmp_path / "mapping.yaml",
-                environment=environment(**told),
+                environment=environment(**settings),
                 timeout_s=30,
             )
             assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
             assert "of no authority that we trust" in done.stderr
             assert "hint: set TESTBED_CA" in done.stderr
             return
-        asking = environment(**told | {"credential": owner})
+        asking = environment(**settings | {"credential": owner})
         gateway = ["gateway", "run", tmp_path / "mapping.yaml"]
-        async with process("gateway", *gateway, logs=tmp_path, **told), asyncio.timeout(60):
+        async with process("gateway", *gateway, logs=tmp_path, **settings), asyncio.timeout(60):
             rows = []
             while len(rows) < 2:  # a header, and at least one time stamp
                 await CLOCK.sleep(0.5)
@@ -110,16 +112,18 @@ async def test_a_gateway_and_the_command_line_come_in_with_the_authoritys_file_a
 async def test_processes_of_their_own_have_tls_between_them_and_their_products(tmp_path):
     certificates = tmp_path / "pki"
     pki.init(certificates, (), CLOCK.now_ns())
-    ca, shown = (
+    ca, certificate = (
         certificates / "ca.pem",
         testbed_api_certificates.shown_of(certificates, testbed_api_certificates.BROKER),
     )
     with contextlib.ExitStack() as stack:
         data = stack.enter_context(postgresql.data_folder())
-        database = stack.enter_context(postgresql.serve(data, certificate=shown))
+        database = stack.enter_context(postgresql.serve(data, certificate=certificate))
         (tmp_path / "influxd").mkdir()
-        store = stack.enter_context(influxd.serve(tmp_path / "influxd", certificate=shown, ca=ca))
-        broker = stack.enter_context(nats(tmp_path, shown))
+        store = stack.enter_context(
+            influxd.serve(tmp_path / "influxd", certificate=certificate, ca=ca)
+        )
+        broker = stack.enter_context(nats(tmp_path, certificate))
         secrets = {
             f"{name.replace('-', '_')}_file": tmp_path / "secrets" / name for name in SECRETS + KEYS
         }
@@ -147,22 +151,24 @@ async def test_processes_of_their_own_have_tls_between_them_and_their_products(t
             ) as server,
             process("recorder", "recorder", logs=tmp_path, **shared, **recorders),
         ):
-            said = await server.told("ready")
-            assert said["broker"] == broker["mqtt"]
+            ready = await server.wait_for("ready")
+            assert ready["broker"] == broker["mqtt"]
             administrator = (tmp_path / "secrets" / "administrator-credential").read_text().strip()
-            await published_and_stored(said, administrator, ca)
+            await published_and_stored(ready, administrator, ca)
 
 
-async def published_and_stored(said, administrator, ca):
-    async with api_client.connect(said["api"], administrator, ca=ca) as door:
+async def published_and_stored(ready, administrator, ca):
+    async with api_client.connect(ready["api"], administrator, ca=ca) as door:
         owner = await door.create_organisation(SCORE.organisation, owner="eve", kind="company")
-    async with api_client.connect(said["api"], owner, ca=ca) as door:
+    async with api_client.connect(ready["api"], owner, ca=ca) as door:
         entry = {"space": "run-tls", "stream": str(SCORE)}
-        asked = {"principal": "detector", "writes": [entry], "reads": [entry]}
-        key = (await door.request("POST", "/credentials", json=asked))["credential"]
-    told = PrototypeSettings(api=said["api"], space="run-tls", inputs={}, outputs={"score": SCORE})
-    bus = BusSettings(broker=said["broker"], ca=ca, credential=SecretStr(key))
-    async with connect(told, bus) as sdk:
+        body = {"principal": "detector", "writes": [entry], "reads": [entry]}
+        key = (await door.request("POST", "/credentials", json=body))["credential"]
+    sdk_settings = PrototypeSettings(
+        api=ready["api"], space="run-tls", inputs={}, outputs={"score": SCORE}
+    )
+    bus = BusSettings(broker=ready["broker"], ca=ca, credential=SecretStr(key))
+    async with connect(sdk_settings, bus) as sdk:
         score = await sdk.output("score", [Signal("score")])
         await score.publish(CLOCK.now_ns(), {"score": 1.5})
         async with asyncio.timeout(30):
@@ -171,24 +177,24 @@ async def published_and_stored(said, administrator, ca):
 
 
 @contextlib.contextmanager
-def nats(folder, shown):
+def nats(folder, certificate):
     """A server as `testbed broker-config` tells it, with TLS at its inner door too."""
     inner, mqtt, health = (services.free_port() for _ in range(3))
-    made = run("secrets", "init", folder / "secrets")
-    assert made.returncode == 0, made.stderr
+    created = run("secrets", "init", folder / "secrets")
+    assert created.returncode == 0, created.stderr
     given = {
         "--host": "0.0.0.0",  # noqa: S104 - so that its inner door has TLS
         "--port": inner,
         "--mqtt-port": mqtt,
         "--health-port": health,
         "--store": folder / "jetstream",
-        "--tls-cert": shown.chain,
-        "--tls-key": shown.key,
+        "--tls-cert": certificate.chain,
+        "--tls-key": certificate.key,
     }
-    made = run(
-        "broker-config", folder / "secrets", *(part for one in given.items() for part in one)
+    created = run(
+        "broker-config", folder / "secrets", *(part for option in given.items() for part in option)
     )
-    assert made.returncode == 0, made.stderr
+    assert created.returncode == 0, created.stderr
     command = [_binary(), "--config", str(folder / "secrets" / "nats.conf")]
     ready = [inner, mqtt]
     with services.running(command, folder=folder, ready=lambda: all(map(services.accepts, ready))):

@@ -1,4 +1,4 @@
-"""The secured walk-through as a newcomer types it, on one machine."""
+"""The guide to a server with security, typed by a newcomer on one machine."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from tests.e2e.test_demo import TESTBED
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """What a secured simulator said when it was ready."""
+    """The `ready` event of a simulator with security."""
     command = [*TESTBED, "simulate", "pump-rig", "--port", "0", "--secure", "--json"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -26,7 +26,7 @@ def machine(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def typed(folder: Path, *arguments, answer: str = "", code: int = 0) -> str:
-    """What a command said, on both channels."""
+    """The output of a command, standard output and standard error."""
     done = subprocess.run(
         [*TESTBED, "gateway", *map(str, arguments)],
         cwd=folder,
@@ -37,9 +37,9 @@ def typed(folder: Path, *arguments, answer: str = "", code: int = 0) -> str:
         timeout=60,
         check=False,
     )
-    said = done.stdout + done.stderr
-    assert (done.returncode, "Traceback" in said) == (code, False), said
-    return said
+    output = done.stdout + done.stderr
+    assert (done.returncode, "Traceback" in output) == (code, False), output
+    return output
 
 
 def test_a_server_is_read_once_its_certificate_is_trusted(tmp_path: Path, machine) -> None:
@@ -55,10 +55,10 @@ def test_a_server_is_read_once_its_certificate_is_trusted(tmp_path: Path, machin
     assert f"shows SHA-256 {sha256}" in wrong
     assert "is not trusted" in typed(tmp_path, *browse, code=2)
 
-    shown = typed(tmp_path, "trust", url, answer="y\n")
+    output = typed(tmp_path, "trust", url, answer="y\n")
     for line in ("urn:connected-testbed:simulator", "localhost, 127.0.0.1", sha256, "pinned in"):
-        assert line in shown
-    assert str(tmp_path / "pki/own/certificate.der") in shown
+        assert line in output
+    assert str(tmp_path / "pki/own/certificate.der") in output
 
     assert "Pressure" in typed(tmp_path, *browse, "--write", "m.yaml")
     assert yaml.safe_load((tmp_path / "m.yaml").read_text())["opcua"] == {

@@ -1,4 +1,4 @@
-"""Two people follow the documents word by word: the factory's engineer and the company."""
+"""The guides' commands are run as they stand: by the factory's engineer and by the company."""
 
 import json
 import re
@@ -18,8 +18,8 @@ AUDIT = ROOT / "docs/how-to/audit.md"
 MAPPING = ROOT / "examples/pump-rig/mapping.yaml"
 
 
-def told(folder: Path, *arguments: str) -> Iterator[dict[str, str]]:
-    """What a command says when it is ready; it is ended afterwards."""
+def ready_event(folder: Path, *arguments: str) -> Iterator[dict[str, str]]:
+    """Run a command, yield its `ready` event, and terminate it afterwards."""
     command = [*TESTBED, *arguments, "--json"]
     log = folder / f"{arguments[0]}.log"
     with (
@@ -38,19 +38,19 @@ def told(folder: Path, *arguments: str) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[dict[str, str]]:
-    yield from told(tmp_path, "up", "--port", "0", "--mqtt-port", "0")
+    yield from ready_event(tmp_path, "up", "--port", "0", "--mqtt-port", "0")
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[dict[str, str]]:
-    yield from told(tmp_path, "simulate", "pump-rig", "--port", "0")
+    yield from ready_event(tmp_path, "simulate", "pump-rig", "--port", "0")
 
 
 def founded(server: dict[str, str], organisation: str, kind: str, owner: str) -> str:
     """The credential of a new organisation's owner."""
-    given = {"TESTBED_API": server["api"], "TESTBED_CREDENTIAL": server["administrator"]}
+    environment = {"TESTBED_API": server["api"], "TESTBED_CREDENTIAL": server["administrator"]}
     create = ["organisation", "create", organisation, "--owner", owner, "--kind", kind, "--json"]
-    done = run(*create, environment=given)
+    done = run(*create, environment=environment)
     assert done.returncode == 0, done.stderr
     return str(json.loads(done.stdout)["credential"])
 
@@ -111,16 +111,16 @@ def test_who_audits_gives_a_report_a_token_of_that_role_alone(tmp_path, server):
             "testbed member change fay --role owner --role auditor",
         ):
             walk._type("person", line)
-        said = walk.step(AUDIT, "A report that runs by itself")
-        assert "it may do what auditor may, and no more." in said
-        assert re.search(r"│ for the report +│ auditor +│", said)
-        assert re.search(r"│ first token +│ all yours +│", said)
-        assert '"action":"manage"' in said
-        given = {"TESTBED_API": server["api"], "TESTBED_CREDENTIAL": walk.shown["credential"]}
+        output = walk.step(AUDIT, "A report that runs by itself")
+        assert "it may do what auditor may, and no more." in output
+        assert re.search(r"│ for the report +│ auditor +│", output)
+        assert re.search(r"│ first token +│ all yours +│", output)
+        assert '"action":"manage"' in output
+        environment = {"TESTBED_API": server["api"], "TESTBED_CREDENTIAL": walk.shown["credential"]}
         for arguments in (["member", "add", "finn", "--role", "owner"], ["token", "create"]):
-            done = run(*arguments, environment=given)
+            done = run(*arguments, environment=environment)
             assert (done.returncode, "this token holds auditor alone" in done.stderr) == (2, True)
-        done = run("token", "create", "--role", "boss", environment=given)
+        done = run("token", "create", "--role", "boss", environment=environment)
         assert (done.returncode, "'auditor'" in done.stderr) == (2, True)
 
 

@@ -10,7 +10,7 @@ from broker.clock import Clock
 from broker.settings import Address
 from testbed import cli
 from testbed.server import up
-from testbed_api.service import Server
+from testbed_api.service import RunningServer
 from testbed_api.settings import ServerSettings
 from tests.services import LOOPBACK
 
@@ -18,7 +18,7 @@ _recorder = up._recorder
 
 
 async def _over_the_wire(
-    settings: ServerSettings, server: Server, credential: str, clock: Clock
+    settings: ServerSettings, server: RunningServer, credential: str, clock: Clock
 ) -> None:
     wire = Address(LOOPBACK, int(sys.argv[0]))
     await _recorder(settings, replace(server, broker=wire), credential, clock)

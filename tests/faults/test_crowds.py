@@ -74,7 +74,7 @@ async def overload(rig: Rig, streams: int) -> AsyncIterator[load_rigs.Rig]:
     setup = load_rigs.Setup(loads.Load(streams, 100), 0.5, folder, kept_s=KEPT_S)
     async with AsyncExitStack() as stack:
         source = await stack.enter_async_context(load_rigs.source_of(setup))
-        url = (await source.told("ready"))["url"]
+        url = (await source.wait_for("ready"))["url"]
         broker = f"mqtt://127.0.0.1:{rig.wires['broker'].port}"
         async with api_client.connect(rig.api_url, rig.administrator) as door:
             owner = await door.create_organisation(load_rigs.ORGANISATION, owner="bench-owner")

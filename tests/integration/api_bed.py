@@ -20,10 +20,11 @@ from broker.settings import BusSettings
 from broker.streams import StreamSpec
 from testbed_api.audit.journal import Anchoring, Journal
 from testbed_api.backup.dump import Dumper
+from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.organisations import Organisation
 from testbed_api.http.app import create_app
-from testbed_api.http.dependencies import Parts
+from testbed_api.http.dependencies import ApiDependencies, ReadLog, RecorderStatus
 from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.engine import open_engine
@@ -55,7 +56,8 @@ EQUIPMENT = {"name": "Pump rig", "kind": "simulated"}
 
 @dataclass(frozen=True, slots=True)
 class Bed:
-    parts: Parts
+    api: ApiDependencies
+    registry: Registry
     clock: SteppedClock
     http: httpx.AsyncClient
     disconnected: list[str]
@@ -74,8 +76,8 @@ class Bed:
 
     async def _made(self, one: Principal) -> dict[str, str]:
         credential, token = tokens.issued(one.id, one.span)
-        await self.parts.registry.add_principal(one)
-        await self.parts.registry.add_token(token)
+        await self.registry.principals.add(one)
+        await self.registry.tokens.add(token)
         return {"Authorization": f"Bearer {credential.text}"}
 
     async def ask(self, who: dict[str, str], method: str, path: str, **content: object):
@@ -102,10 +104,11 @@ async def bed(tmp_path, tables) -> AsyncIterator[Bed]:
     ):
         registry = Registry(engine)
         for name, kind in ORGANISATIONS.items():
-            await registry.add_organisation(Organisation(name, name, kind))
+            await registry.organisations.add(Organisation(name, name, kind))
         journal = Journal(registry)
-        parts = Parts(
-            registry=registry,
+        audited = Registry(engine, is_audited=True)
+        api = ApiDependencies(
+            registry=audited,
             ledger=Ledger(engine),
             store=store,
             keeper=Keeper(store, Deletions(engine), time),
@@ -113,14 +116,15 @@ async def bed(tmp_path, tables) -> AsyncIterator[Bed]:
             bus=bus,
             freshness=FreshnessTracker(time),
             clock=time,
-            disconnect=disconnect,
-            recorded=lambda: recorded,
+            connections=BrokerConnections(disconnect=disconnect),
             journal=journal,
             anchoring=Anchoring(registry, journal, HeadSigner.from_seed("5" * 64), time),
+            reads=ReadLog(registry=audited, clock=time),
+            recorder=RecorderStatus(counts=lambda: recorded),
         )
-        door = httpx.ASGITransport(create_app(parts), raise_app_exceptions=False)
+        door = httpx.ASGITransport(create_app(api), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=door, base_url="http://api/api/v1") as http:
-            yield Bed(parts, time, http, disconnected, recorded)
+            yield Bed(api, registry, time, http, disconnected, recorded)
 
 
 @pytest.fixture
@@ -165,7 +169,7 @@ async def stored(bed: Bed, spec: StreamSpec, count: int) -> None:
         ("Volume Flow RateRMS", Series(times, np.full(count, 7.5), good)),
         ("running", Series(times[:1], np.array([True]), good[:1])),
     )
-    await bed.parts.store.write([Block.of_series("live", spec, series)])
+    await bed.api.store.write([Block.of_series("live", spec, series)])
 
 
 def answered(answer: httpx.Response) -> str:

@@ -16,10 +16,10 @@ from asyncua.server.internal_subscription import InternalSubscription
 from broker.batch import Gap
 from broker.clock import NS_PER_S, WallClock
 from gateway.links.opcua.link import OpcUaLink
-from gateway.links.opcua.security import Proof
-from gateway.mapping import model
+from gateway.links.opcua.security import ClientCredentials
+from gateway.mapping import file as mapping_file
 from gateway.mapping.model import Mapping
-from gateway.samples import Arrivals, Lot, Part
+from gateway.samples import Lot, Samples, StreamSamples
 from tests import services
 from tests.services import certificates
 from tests.services.address_space import QuickServer
@@ -56,7 +56,7 @@ def mapped(  # noqa: PLR0913 - what a test may want otherwise
         url=url, opcua=opcua, trigger=trigger, period_s=period_s, interval_s=interval_s
     )
     lines = [f'      {name}: {{node: "nsu={URI};s={name}", dtype: {dtype}}}' for name in names]
-    return model.read(head + "\n".join(lines), "m.yaml")
+    return mapping_file.read(head + "\n".join(lines), "m.yaml")
 
 
 class Machine:
@@ -71,20 +71,22 @@ class Machine:
         """Give nodes a value with a source time, which asyncua keeps to the microsecond."""
         moment: Any = EPOCH + timedelta(microseconds=time_ns // 1000)
         for name, value in values.items():
-            told = ua.DataValue(ua.Variant(value), SourceTimestamp=moment)
-            await self.server.write_attribute_value(self.nodes[name].nodeid, told)
+            data_value = ua.DataValue(ua.Variant(value), SourceTimestamp=moment)
+            await self.server.write_attribute_value(self.nodes[name].nodeid, data_value)
 
     @property
     def sessions(self) -> int:
         """Sessions that may read: created and activated."""
-        found = [one.processor.session for one in self.server.bserver.clients]
-        return sum(one is not None and one.state is SessionState.Activated for one in found)
+        sessions = [client.processor.session for client in self.server.bserver.clients]
+        return sum(
+            session is not None and session.state is SessionState.Activated for session in sessions
+        )
 
     @property
     def subscriptions(self) -> list[InternalSubscription]:
         """What is subscribed to, by whomever."""
-        found = self.server.iserver.subscription_service.subscriptions.values()
-        return [one for one in found if one.pub_request_callback]
+        subscriptions = self.server.iserver.subscription_service.subscriptions.values()
+        return [each for each in subscriptions if each.pub_request_callback]
 
 
 @dataclass(frozen=True)
@@ -167,8 +169,8 @@ async def _hang_up(server: Server) -> None:
 
 
 @dataclass(slots=True)
-class Kept:
-    """A sink that keeps what it is given; while `is_full` it takes nothing."""
+class RecordingSink:
+    """A sink that records what it takes; it waits while `room` is not set."""
 
     samples: list[tuple[str, int, Any, int]] = field(default_factory=list)
     """(signal, time_ns, value, quality)"""
@@ -186,15 +188,17 @@ class Kept:
     async def take_lot(self, lot: Lot) -> None:
         await self.take(lot.parts())
 
-    async def take(self, parts: Sequence[Part]) -> None:
+    async def take(self, parts: Sequence[StreamSamples]) -> None:
         await self.room.wait()
         for part in parts:
-            self._take(part.arrivals)
+            self._take(part.samples)
         self._changed.set()
 
-    def _take(self, arrivals: Arrivals) -> None:
-        columns = (arrivals.signal, arrivals.time_ns, arrivals.values, arrivals.quality)
-        for signal, time_ns, value, quality in zip(*(one.tolist() for one in columns), strict=True):
+    def _take(self, samples: Samples) -> None:
+        columns = (samples.signal, samples.time_ns, samples.values, samples.quality)
+        for signal, time_ns, value, quality in zip(
+            *(column.tolist() for column in columns), strict=True
+        ):
             self.samples.append((self.names[signal], time_ns, value, quality))
             self._last_ns[signal] = max(time_ns, self._last_ns.get(signal, 0))
 
@@ -202,7 +206,7 @@ class Kept:
         self.gaps.append(gap)
         self._changed.set()
 
-    def heard(self, streams: Sequence[int]) -> None:
+    def alive(self, streams: Sequence[int]) -> None:
         pass
 
     def alarm(self, subject: str, sentence: str | None) -> None:
@@ -229,11 +233,11 @@ class Kept:
 
 @contextlib.asynccontextmanager
 async def linked(
-    read: Mapping, proof: Proof | None = None
-) -> AsyncIterator[tuple[OpcUaLink, Kept]]:
+    read: Mapping, credentials: ClientCredentials | None = None
+) -> AsyncIterator[tuple[OpcUaLink, RecordingSink]]:
     """A link that runs, and what it hands over."""
-    sink = Kept(names=read.streams[0].spec.names)
-    link = OpcUaLink(read, sink, WallClock(), proof)
+    sink = RecordingSink(names=read.streams[0].spec.names)
+    link = OpcUaLink(read, sink, WallClock(), credentials)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(link.run(), name="link")
         try:

@@ -14,6 +14,7 @@ from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.rights import Action, Entry
 from testbed_api.http.app import create_app
+from testbed_api.http.dependencies import RecorderStatus
 from testbed_api.http.middleware.body_limit import MOST_BODY
 from testbed_api.recorder.ledger import DeadLetter, FlushEntries, StreamEpoch
 from tests.integration.api_bed import (
@@ -277,7 +278,7 @@ async def test_history_as_json_is_in_the_frames_of_the_wire(bed, rig, reader):
     await stored(bed, rig, 25_000)
     life = StreamEpoch("live", RIG, "e1")
     gap = Gap(("Pressure",), START_NS, START_NS + NS_PER_S, "server-overflow")
-    await bed.parts.ledger.commit(FlushEntries(held={life: Held(1)}, gaps=[(life, 1, gap)]))
+    await bed.api.ledger.commit(FlushEntries(held={life: Held(1)}, gaps=[(life, 1, gap)]))
     await bed.clock.advance(30_000)
     span = {"from": "2026-11-23T12:00:00Z"}
     answer = await bed.ask(reader, "GET", f"{STREAM}/history", params=span)
@@ -363,9 +364,7 @@ async def test_the_earliest_span_that_can_be_stored_can_be_asked_for(bed, reader
 async def test_gaps_of_a_span_are_told(bed, reader):
     life = StreamEpoch("live", RIG, "e1")
     found = [Gap((), START_NS + n * NS_PER_S, START_NS + n * NS_PER_S, "late") for n in range(3)]
-    await bed.parts.ledger.commit(
-        FlushEntries(gaps=[(life, n, gap) for n, gap in enumerate(found)])
-    )
+    await bed.api.ledger.commit(FlushEntries(gaps=[(life, n, gap) for n, gap in enumerate(found)]))
     every = await bed.ask(reader, "GET", f"{STREAM}/gaps")
     assert [codec.gap_from_json(one) for one in every.json()["items"]] == found
     asked = {"from": "2026-11-23T12:00:02Z", "to": "2026-11-23T12:00:01Z"}
@@ -378,7 +377,7 @@ async def test_gaps_come_in_pages_by_where_they_begin(bed, reader):
     life = StreamEpoch("live", RIG, "e1")
     starts = [5, 3, 3, 9, 1, 3]
     found = [(life, None, Gap((), at, 20, f"cause-{n}")) for n, at in enumerate(starts)]
-    await bed.parts.ledger.commit(FlushEntries(gaps=found))
+    await bed.api.ledger.commit(FlushEntries(gaps=found))
     told, following = [], None
     while True:
         asked = {"limit": 2} | ({"cursor": following} if following else {})
@@ -403,7 +402,7 @@ async def test_status_tells_of_each_stream_that_is_seen_what_is_wrong(bed, reade
         for address, at in ((RIG, old), (RIG, new), (OTHER, new))
     ]
     letter = DeadLetter("run-1", str(RIG), reason="no float64", value="x", received_ns=new)
-    await bed.parts.ledger.commit(FlushEntries(gaps=gaps, dead_letters=[letter]))
+    await bed.api.ledger.commit(FlushEntries(gaps=gaps, dead_letters=[letter]))
     whole = (await bed.ask(admin, "GET", "/status")).json()
     assert [(one["stream"], one["space"]) for one in whole["streams"]] == [
         (str(OTHER), "live"),
@@ -432,7 +431,7 @@ async def test_dead_letters_are_for_the_publisher_page_by_page(bed, reader, writ
         DeadLetter("live", str(RIG), reason=f"reason {n}", value="1", received_ns=START_NS)
         for n in range(5)
     ]
-    await bed.parts.ledger.commit(FlushEntries(dead_letters=letters))
+    await bed.api.ledger.commit(FlushEntries(dead_letters=letters))
     assert_problem(await bed.ask(reader, "GET", f"{STREAM}/dead-letters"), 403, "forbidden")
     first = (await bed.ask(writer, "GET", f"{STREAM}/dead-letters", params={"limit": 3})).json()
     asked = {"limit": 3, "cursor": first["next"]}
@@ -503,7 +502,7 @@ async def test_a_fault_of_ours_has_a_number_and_no_traceback(bed, admin, caplog)
     def broken() -> dict[str, int]:
         raise ZeroDivisionError("secret detail")
 
-    object.__setattr__(bed.parts, "recorded", broken)
+    object.__setattr__(bed.api, "recorder", RecorderStatus(counts=broken))
     answer = await bed.ask(admin, "GET", "/metrics")
     assert_problem(answer, 500, "bug", "fault of the testbed")
     assert "secret detail" not in answer.text

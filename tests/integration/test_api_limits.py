@@ -15,7 +15,7 @@ from broker.rights import Role
 from broker.settings import BusSettings
 from testbed_api import service
 from testbed_api.http.app import create_app
-from testbed_api.limits.quotas import Limits, Most
+from testbed_api.limits.quotas import Quotas, QuotaSettings
 from testbed_api.settings import ServerSettings
 from tests.integration.api_bed import SPEC, STREAM, assert_problem, stored
 
@@ -26,9 +26,9 @@ HISTORY = f"{STREAM}/history?from={BEGIN}&to={END}"
 
 def limited(bed, **most):
     """The same bed with other limits."""
-    parts = replace(bed.parts, limits=Limits(Most(**most)))
-    door = httpx.ASGITransport(create_app(parts), raise_app_exceptions=False)
-    return replace(bed, parts=parts, http=httpx.AsyncClient(transport=door, base_url=ROOT_URL))
+    api = replace(bed.api, quotas=Quotas(QuotaSettings(**most)))
+    door = httpx.ASGITransport(create_app(api), raise_app_exceptions=False)
+    return replace(bed, api=api, http=httpx.AsyncClient(transport=door, base_url=ROOT_URL))
 
 
 async def test_more_requests_than_an_organisation_may_make_are_put_off(bed, owner, writer, admin):
@@ -106,7 +106,7 @@ async def test_an_example_counts_as_what_is_read(bed, owner, rig):
 @pytest.mark.usefixtures("rig")
 async def test_one_more_live_connection_than_may_be_is_refused(bed, owner):
     bed = limited(bed, connections=1)
-    with bed.parts.limits.following("factory"):
+    with bed.api.quotas.following("factory"):
         refused = await bed.ask(owner, "GET", f"{STREAM}/live")
     assert_problem(refused, 429, "too_many", "1 live connections")
 
@@ -120,7 +120,7 @@ async def test_a_client_of_ours_takes_it_for_later(bed, owner):
 
 
 def test_the_defaults_are_those_of_the_settings():
-    assert ServerSettings().limits == Most() == Limits().most
+    assert ServerSettings().limits == QuotaSettings() == Quotas().most
 
 
 async def test_the_broker_lets_in_no_more_than_an_organisation_may_have(tmp_path):

@@ -33,7 +33,7 @@ async def joined(bed, owner, person, *roles):
 async def test_the_administrator_makes_organisations_and_sees_nothing_in_them(bed, admin, rig):
     await stored(bed, rig, 3)
     letter = DeadLetter("live", str(RIG), reason="bad", value="1", received_ns=START_NS)
-    await bed.parts.ledger.commit(FlushEntries(dead_letters=[letter]))
+    await bed.api.ledger.commit(FlushEntries(dead_letters=[letter]))
     body = {"id": "firm", "name": "The Firm", "kind": "company", "owner": "eve"}
     made = await bed.ask(admin, "POST", "/organisations", json=body)
     assert made.json()["roles"] == ["owner"]

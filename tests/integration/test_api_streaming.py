@@ -23,13 +23,14 @@ from broker.settings import BusSettings
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed_api.audit.journal import Anchoring, Journal
 from testbed_api.backup.dump import Dumper
+from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.equipment import Equipment
 from testbed_api.http.app import create_app
-from testbed_api.http.dependencies import Parts
+from testbed_api.http.dependencies import ApiDependencies, ReadLog
 from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
-from testbed_api.registry.audit import Looked
+from testbed_api.registry.audit import EventFilter
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 from testbed_api.retention.deletions import Deletions
@@ -77,26 +78,26 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
         client.open(nowhere, WallClock(), client_id="api") as bus,
     ):
         registry = Registry(engine)
-        await registry.put_equipment(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
-        await registry.add_principal(ada)
-        await registry.add_token(token)
-        await registry.add_spec(StreamSpec(RIG, (Signal("p"),)))
+        await registry.equipment.put(Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED))
+        await registry.principals.add(ada)
+        await registry.tokens.add(token)
+        await registry.streams.add(StreamSpec(RIG, (Signal("p"),)))
         journal = Journal(registry)
-        parts = Parts(
-            registry,
-            Ledger(engine),
-            store,
-            Keeper(store, Deletions(engine), clock),
-            Dumper(engine, store, Deletions(engine), clock),
-            bus,
-            FreshnessTracker(clock),
-            clock,
-            None,
-            dict,
+        api = ApiDependencies(
+            registry=registry,
+            ledger=Ledger(engine),
+            store=store,
+            keeper=Keeper(store, Deletions(engine), clock),
+            dumper=Dumper(engine, store, Deletions(engine), clock),
+            bus=bus,
+            freshness=FreshnessTracker(clock),
+            clock=clock,
+            connections=BrokerConnections(disconnect=None),
             journal=journal,
             anchoring=Anchoring(registry, journal, HeadSigner.from_seed("5" * 64), clock),
+            reads=ReadLog(registry=registry, clock=clock),
         )
-        config = uvicorn.Config(create_app(parts), port=0, log_config=None, lifespan="off")
+        config = uvicorn.Config(create_app(api), port=0, log_config=None, lifespan="off")
         server = uvicorn.Server(config)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(server.serve(), name="api")
@@ -114,7 +115,7 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
 async def told(folder):
     """The newest event of the audit."""
     async with open_engine(folder) as engine:
-        return (await Registry(engine).events(Looked(), 0, 100))[-1].event
+        return (await Registry(engine).audit.events(EventFilter(), 0, 100))[-1].event
 
 
 @pytest.mark.parametrize("form", ["json", "csv"])

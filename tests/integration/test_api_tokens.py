@@ -4,8 +4,8 @@ import pytest
 
 from broker.namespace import StreamAddress
 from broker.rights import Role
-from testbed_api.http import auth
-from testbed_api.http.auth import Caller
+from testbed_api.actions.caller import Caller
+from testbed_api.http.auth import Authenticator
 from tests.integration.api_bed import EQUIPMENT, RIG, STREAM, Bed, assert_problem, stored
 
 MEMBERS = "/organisations/factory/members"
@@ -173,8 +173,8 @@ async def test_who_follows_a_stream_is_looked_at_with_the_token_that_was_shown(b
     await bed.ask(owner, "POST", "/grants", json=GRANTED)
     await token(bed, eve, "developer")
     now_ns = bed.clock.now_ns()
-    rights = await bed.parts.registry.rights_of("eve", now_ns)
-    _, narrow = await bed.parts.registry.tokens("eve", now_ns)
+    rights = await bed.registry.rights.of_principal("eve", now_ns)
+    _, narrow = await bed.registry.tokens.valid("eve", now_ns)
     caller = Caller(rights.principals[0], narrow, rights, now_ns)
     assert await _still_reads(bed, caller, RIG)
     path = "/organisations/company/members/eve"
@@ -184,5 +184,6 @@ async def test_who_follows_a_stream_is_looked_at_with_the_token_that_was_shown(b
 
 
 async def _still_reads(bed: Bed, caller: Caller, stream: StreamAddress) -> bool:
-    now = await auth.again(caller, bed.parts)
+    authenticator = Authenticator(registry=bed.api.registry, clock=bed.clock)
+    now = await authenticator.again(caller, stream)
     return now is not None and now.may_read("live", stream)

@@ -25,9 +25,9 @@ from testbed.client import audit as room
 from testbed_api import persistence
 from testbed_api.audit.journal import KEY, Journal
 from testbed_api.domain import audit
-from testbed_api.domain.audit import Event, Link, Outcome
+from testbed_api.domain.audit import AuditOutcome, ChainLink, Event
 from testbed_api.registry import sqlite
-from testbed_api.registry.audit import Looked
+from testbed_api.registry.audit import EventFilter
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 from testbed_api.settings import ServerSettings
@@ -47,7 +47,7 @@ async def auditor(bed):
 
 
 async def told(bed, after=0):
-    return [one.event for one in await bed.parts.registry.events(Looked(), after, 10_000)]
+    return [one.event for one in await bed.registry.audit.events(EventFilter(), after, 10_000)]
 
 
 async def last(bed, answer):
@@ -84,7 +84,7 @@ async def test_signing_in_and_what_changes_how(bed, owner):
         stopped = await bed.ask({}, "POST", "/sign-in", json=body | {"password": "a guess"})
     assert stopped.status_code == 429
     await bed.clock.advance(1)
-    await bed.parts.journal.settle(bed.clock.now_ns())
+    await bed.api.journal.settle(bed.clock.now_ns())
     counted = (await told(bed))[-1]
     assert (counted.outcome, facts(counted)) == ("refused", {"counted": 6})
     assert PASSWORD not in str(await told(bed))
@@ -201,7 +201,7 @@ async def test_an_example_that_somebody_looks_at(bed, owner, rig):
 
 async def test_what_administrators_and_owners_do_to_data(bed, admin, owner, rig):
     await stored(bed, rig, 5)
-    await bed.parts.ledger.keep_spec("live", rig, 1)
+    await bed.api.ledger.keep_spec("live", rig, 1)
     answer = await bed.ask(owner, "PUT", f"{STREAM}/retention", json={"keep_days": 30})
     event = await last(bed, answer)
     assert (event.action, facts(event)) == ("share", {"keep_s": 30 * 86_400})
@@ -229,19 +229,19 @@ async def test_events_wait_in_order_while_the_registry_takes_none(tmp_path, monk
         with contextlib.closing(sqlite3.connect(tmp_path / "registry.sqlite")) as other:
             other.execute("BEGIN IMMEDIATE")
             for at in range(3):
-                await journal.tell(Event(at, "operate", f"GET /{at}", Outcome.ALLOWED))
+                await journal.tell(Event(at, "operate", f"GET /{at}", AuditOutcome.ALLOWED))
             other.rollback()
-            assert await registry.events(Looked(), 0, 10) == []
-            await journal.tell(Event(3, "operate", "GET /3", Outcome.ALLOWED))
-            found = [one.event.target for one in await registry.events(Looked(), 0, 10)]
+            assert await registry.audit.events(EventFilter(), 0, 10) == []
+            await journal.tell(Event(3, "operate", "GET /3", AuditOutcome.ALLOWED))
+            found = [one.event.target for one in await registry.audit.events(EventFilter(), 0, 10)]
             assert found == [f"GET /{at}" for at in range(4)]
             other.execute("BEGIN IMMEDIATE")
             monkeypatch.setattr("testbed_api.audit.journal.MOST_WAITING", 5)
             for at in range(4, 12):
-                await journal.tell(Event(at, "operate", f"GET /{at}", Outcome.ALLOWED))
+                await journal.tell(Event(at, "operate", f"GET /{at}", AuditOutcome.ALLOWED))
             other.rollback()
         await journal.settle(20)
-        *kept, told = [one.event for one in await registry.events(Looked(), 4, 10)]
+        *kept, told = [one.event for one in await registry.audit.events(EventFilter(), 4, 10)]
         assert [one.target for one in kept] == [f"GET /{at}" for at in range(7, 12)]
         assert (told.outcome, facts(told)) == ("failed", {"lost": 3})
 
@@ -268,7 +268,7 @@ async def test_a_bug_is_told_under_the_number_that_its_log_has(bed, owner, monke
     async def fail(*_args, **_more):
         raise LookupError
 
-    monkeypatch.setattr("testbed_api.registry.registry.Registry.add_principal", fail)
+    monkeypatch.setattr("testbed_api.registry.principals.PrincipalRepository.add", fail)
     with structlog.testing.capture_logs() as logged:
         answer = await bed.ask(owner, "POST", "/credentials", json={"principal": "box"})
     assert answer.status_code == 500
@@ -315,9 +315,7 @@ async def test_who_sees_which_events_and_that_nobody_changes_them(bed, owner, au
 async def test_the_chain_that_the_api_shows_is_whole(bed, auditor):
     for at in range(5):
         await bed.ask({}, "GET", f"/equipment/x/{at}")
-    await bed.parts.anchoring.sign(
-        bed.parts.bus
-    )  # there is no broker: the head is kept all the same
+    await bed.api.anchoring.sign(bed.api.bus)  # there is no broker: the head is kept all the same
     page = (await bed.ask(auditor, "GET", "/audit")).json()
     signed = (await bed.ask(auditor, "GET", "/audit/heads")).json()["items"]
     (newest,) = (await bed.ask(auditor, "GET", "/audit/heads", params={"newest": True})).json()[
@@ -326,7 +324,7 @@ async def test_the_chain_that_the_api_shows_is_whole(bed, auditor):
     key = (await bed.ask(auditor, "GET", "/audit/key")).json()["key"]
     assert signed == [newest]
     held = [audit_head.Head.from_json(one) for one in signed]
-    links = [Link.of(one) for one in page["items"]]
+    links = [ChainLink.of(one) for one in page["items"]]
     assert len(links) >= 5
     assert audit.verify(links, held, [key]) is None
     assert audit.verify(links[:-3], held, [key]) is not None
@@ -428,16 +426,16 @@ async def test_anchors_reach_the_gateways_disk_and_fit_the_chain(tmp_path, monke
     signer = HeadSigner.from_seed((folder / KEY).read_text())
     assert (folder / KEY).stat().st_mode & 0o777 == 0o600
     async with persistence.alone(ServerSettings(folder=folder)) as kept:
-        links = await kept.registry.events(Looked(), 0, 1_000)
+        links = await kept.registry.events(EventFilter(), 0, 1_000)
         signed = [one for _, one in await kept.registry.heads(0, 1_000)]
-    held = room.read(path)
+    held = room.read_anchors(path)
     assert audit.verify(links, [*signed, *held], [signer.key]) is None
     assert audit.verify(links[: held[-1].count - 1], held, [signer.key]) is not None
     async with serving(folder):
         pass
     async with persistence.alone(ServerSettings(folder=folder)) as kept:
-        links = await kept.registry.events(Looked(), 0, 1_000)
-        head = await kept.registry.newest_head()
+        links = await kept.registry.audit.events(EventFilter(), 0, 1_000)
+        head = await kept.registry.audit.newest_head()
         assert (head.count, head.hash) == (len(links), links[-1].hash)  # signed at the end
 
 

@@ -26,9 +26,9 @@ from testbed.server import backup as room
 from testbed_api import persistence
 from testbed_api.backup import archive
 from testbed_api.domain import organisations, tokens
-from testbed_api.domain.audit import Event, Outcome
+from testbed_api.domain.audit import AuditOutcome, Event
 from testbed_api.domain.equipment import Equipment
-from testbed_api.domain.grants import Request
+from testbed_api.domain.grants import GrantRequest
 from testbed_api.domain.organisations import Organisation
 from testbed_api.recorder.ledger import DeadLetter, FlushEntries, SetAside, StreamEpoch
 from testbed_api.retention import fingerprint
@@ -113,27 +113,26 @@ def blocks():
 
 async def fill(kept):
     """Something in every table, and in the store."""
-    await kept.registry.put_equipment(
-        Equipment(RIG.owner, "Rig", EquipmentKind.REAL, {"site": "North"})
-    )
+    rig = Equipment(RIG.owner, "Rig", EquipmentKind.REAL, {"site": "North"})
+    await kept.registry.equipment.put(rig)
     for spec in SPECS:
-        await kept.registry.add_spec(spec)
+        await kept.registry.streams.add(spec)
         for space in ("live", "run-1"):
             await kept.ledger.keep_spec(space, spec, 7)
     scope = Scope(frozenset({Entry("live", RIG)}))
-    await kept.registry.add_principal(organisations.machine("detector", "factory", scope, Span(3)))
-    await kept.registry.add_token(tokens.issued("detector", Span(3, NOW_NS))[1])
+    await kept.registry.principals.add(organisations.machine("detector", "factory", scope, Span(3)))
+    await kept.registry.tokens.add(tokens.issued("detector", Span(3, NOW_NS))[1])
     _, token = tokens.issued("fay", Span(3), label="for the report")
-    await kept.registry.add_token(replace(token, roles=frozenset({Role.AUDITOR, Role.OWNER})))
-    await kept.registry.set_password("fay", "hash", 3)
-    await kept.registry.add_organisation(Organisation("firm", "The firm"))
-    given = Request("firm", Entry("live", RIG), "to try", 3).granted(Span(3), "fay", 3)
-    await kept.registry.add_request(given)
-    await kept.registry.add_pause(Pause("factory", "firm", None, Span(4)), by="fay")
-    await kept.registry.put_listing(Listing(RIG.owner, None, Span(5)), by="fay")
-    event = Event(5, "connect", "the broker", Outcome.ALLOWED, "detector", "factory")
-    await kept.registry.append([event])
-    await kept.registry.sign_head(HeadSigner.from_seed("5" * 64), 6)
+    await kept.registry.tokens.add(replace(token, roles=frozenset({Role.AUDITOR, Role.OWNER})))
+    await kept.registry.passwords.set("fay", "hash", 3)
+    await kept.registry.organisations.add(Organisation("firm", "The firm"))
+    given = GrantRequest("firm", Entry("live", RIG), "to try", 3).granted(Span(3), "fay", 3)
+    await kept.registry.grants.add(given)
+    await kept.registry.pauses.add(Pause("factory", "firm", None, Span(4)), by="fay")
+    await kept.registry.listings.put(Listing(RIG.owner, None, Span(5)), by="fay")
+    event = Event(5, "connect", "the broker", AuditOutcome.ALLOWED, "detector", "factory")
+    await kept.registry.audit.append([event])
+    await kept.registry.audit.sign_head(HeadSigner.from_seed("5" * 64), 6)
     await kept.store.write(list(blocks()))
     await kept.deletions.keep(RIG, 10**9)
     await kept.ledger.commit(
@@ -217,7 +216,7 @@ async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
     assert (restored, restored.samples) == (manifest, 20_019)
     async with persistence.alone(settings_for("after")) as kept:
         assert await content(kept) == before
-        (token,) = await kept.registry.tokens("fay", 4)
+        (token,) = await kept.registry.tokens.valid("fay", 4)
         assert token.roles == {Role.AUDITOR, Role.OWNER}
         await kept.ledger.commit(FlushEntries(gaps=[(LIFE, 4, Gap((), 8, 9, "gateway-down"))]))
 
@@ -429,7 +428,7 @@ async def said(uplink, seqs):
 
 @pytest.mark.timeout(60)
 async def test_a_gateway_sends_again_what_the_restored_server_lacks(tmp_path):
-    keep = SpoolSettings(2**30, 900.0)
+    keep = SpoolSettings(most_bytes=2**30, keep_marked_s=900.0)
     async with spool.open(tmp_path / "spool.sqlite", epoch="one", settings=keep) as kept:
         async with (
             serving(tmp_path / "data") as server,

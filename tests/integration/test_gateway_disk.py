@@ -16,7 +16,7 @@ from broker.errors import Unavailable
 from broker.messages import Held
 from broker.streams import Dtype
 from gateway.spool import spool
-from gateway.spool.rows import Kept
+from gateway.spool.rows import SpooledBatch
 from gateway.spool.spool import SpoolSettings
 
 DISK = 24 * 1024**2
@@ -55,20 +55,20 @@ async def commit(kept: spool.Spool, numbers: Sequence[int]) -> None:
         await kept.commit([(stream, batch(number)) for stream in STREAMS], number)
 
 
-def accounted(bodies: Sequence[Kept], numbers: Sequence[int]) -> tuple[int, int]:
+def accounted(bodies: Sequence[SpooledBatch], numbers: Sequence[int]) -> tuple[int, int]:
     """(kept, made gaps) of batches; each stands there once, with its samples or exact gaps."""
     whole = stated = 0
     for stream in STREAMS:
-        found = [orjson.loads(one.body) for one in bodies if one.stream == stream]
-        assert [one["seq"] for one in found] == [number + 1 for number in numbers]
-        for number, document in zip(numbers, found, strict=True):
+        documents = [orjson.loads(spooled.body) for spooled in bodies if spooled.stream == stream]
+        assert [document["seq"] for document in documents] == [number + 1 for number in numbers]
+        for number, document in zip(numbers, documents, strict=True):
             from_ns = number * 10**9
             if document["frames"]:
                 assert ns_of(document["frames"][0]["t0"]) == from_ns
                 whole += 1
             else:
                 last_ns = from_ns + (COUNT - 1) * 1_001
-                assert {gap_from_json(one) for one in document["gaps"]} == {
+                assert {gap_from_json(gap) for gap in document["gaps"]} == {
                     Gap(("a",), from_ns, last_ns, "spool-full"),
                     Gap(("b",), from_ns, from_ns + 1_001, "spool-full"),
                 }
@@ -77,7 +77,7 @@ def accounted(bodies: Sequence[Kept], numbers: Sequence[int]) -> tuple[int, int]
 
 
 async def test_the_spool_stops_growing_before_its_disk_is_full(disk: Path) -> None:
-    settings = SpoolSettings(2**30, 0.0, LEAST_FREE)
+    settings = SpoolSettings(most_bytes=2**30, keep_marked_s=0.0, least_free_bytes=LEAST_FREE)
     async with spool.open(disk / "s.sqlite", epoch="one", settings=settings) as kept:
         await commit(kept, range(150))
         depth = await kept.depth()
@@ -88,7 +88,7 @@ async def test_the_spool_stops_growing_before_its_disk_is_full(disk: Path) -> No
         kept.mark({stream: Held(150) for stream in STREAMS})
         await commit(kept, range(150, 170))
         whole, stated = accounted(
-            [one for one in await kept.bodies() if one.seq > 150], range(150, 170)
+            [spooled for spooled in await kept.bodies() if spooled.seq > 150], range(150, 170)
         )
         assert (whole, stated) == (40, 0)  # what was marked made room inside the file
 
@@ -96,7 +96,7 @@ async def test_the_spool_stops_growing_before_its_disk_is_full(disk: Path) -> No
 async def test_a_disk_that_others_fill_refuses_and_takes_again_when_there_is_room(
     disk: Path,
 ) -> None:
-    settings = SpoolSettings(2**30, 0.0, least_free_bytes=0)
+    settings = SpoolSettings(most_bytes=2**30, keep_marked_s=0.0, least_free_bytes=0)
     async with spool.open(disk / "s.sqlite", epoch="one", settings=settings) as kept:
         await commit(kept, range(5))
         filling = disk / "filling"
@@ -115,7 +115,7 @@ async def test_a_disk_that_others_fill_refuses_and_takes_again_when_there_is_roo
 async def test_batches_whose_gaps_are_as_large_as_they_are_stop_before_the_disk_is_full(
     disk: Path,
 ) -> None:
-    settings = SpoolSettings(2**30, 0.0, LEAST_FREE)
+    settings = SpoolSettings(most_bytes=2**30, keep_marked_s=0.0, least_free_bytes=LEAST_FREE)
     async with spool.open(disk / "s.sqlite", epoch="one", settings=settings) as kept:
         for _ in range(20):
             with pytest.raises(Unavailable, match="makes no room"):
@@ -138,7 +138,7 @@ async def commit_ones(kept: spool.Spool) -> None:
 def ones(first: int) -> list[tuple[str, Batch]]:
     """Batches of one sample each."""
     frames = (Wide(np.array([at * 10**9]), {"a": np.zeros(1)}) for at in range(first, first + 500))
-    return [("o/e/s", Batch(1, (one,), Source.LIVE)) for one in frames]
+    return [("o/e/s", Batch(1, (frame,), Source.LIVE)) for frame in frames]
 
 
 def fill(path: Path) -> None:

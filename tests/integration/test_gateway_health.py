@@ -6,13 +6,13 @@ from pathlib import Path
 from broker import messages
 from broker.clock import NS_PER_S, SteppedClock
 from broker.messages import Freshness
-from gateway.mapping import model
+from gateway.mapping import file as mapping_file
 from gateway.monitoring import health
-from gateway.pipeline.pipeline import Feed
+from gateway.pipeline.pipeline import Pipeline
 from gateway.uplink import Uplink
 from tests.integration.test_gateway_uplink import opened
 
-EXAMPLE = model.read(
+EXAMPLE = mapping_file.read(
     (Path(__file__).parents[2] / "examples/pump-rig/mapping.yaml").read_text(), "m"
 )
 SPEC = EXAMPLE.streams[0].spec
@@ -23,7 +23,7 @@ async def test_silence_and_alarms_are_told_when_they_come_and_when_they_go(tmp_p
     clock = SteppedClock(1_000 * NS_PER_S)
     async with asyncio.timeout(15), opened(tmp_path) as (bus, kept, listener):
         await bus.ready()
-        feed = Feed(EXAMPLE, [SPEC], clock=clock, space="live", most_waiting=1_000)
+        pipeline = Pipeline(EXAMPLE, [SPEC], clock=clock, space="live", most_waiting=1_000)
         uplink = Uplink(bus, kept, clock, space="live", specs=[SPEC])
         async with (
             listener.subscribe([TOPIC], capacity=100, overflow="drop_oldest") as inbox,
@@ -33,23 +33,23 @@ async def test_silence_and_alarms_are_told_when_they_come_and_when_they_go(tmp_p
             async def told(state: Freshness, *alarms: str) -> None:
                 async for message in inbox:
                     inbox.ack(message)
-                    found = messages.decode_health(message.payload)
-                    if (found.state, found.alarms) == (state, alarms):
+                    published = messages.decode_health(message.payload)
+                    if (published.state, published.alarms) == (state, alarms):
                         return
 
             def heard() -> None:
-                feed.heard_of[0].sample_ns = feed.heard_of[0].alive_ns = clock.now_ns()
+                pipeline.activity[0].sample_ns = pipeline.activity[0].alive_ns = clock.now_ns()
 
             heard()
-            telling = health.tell(EXAMPLE, feed, uplink, bus, clock, "live")
+            telling = health.publish(EXAMPLE, pipeline, uplink, bus, clock, "live")
             running = tasks.create_task(telling, name="health")
             await told(Freshness.FRESH)
             await clock.advance(health.patience_s(SPEC) + 2 * health.LOOK_S)
             await told(Freshness.STALE)
-            feed.alarm("server", "it is not read")
+            pipeline.alarm("server", "it is not read")
             await clock.advance(health.LOOK_S)
             await told(Freshness.STALE, "it is not read")
-            feed.alarm("server", None)
+            pipeline.alarm("server", None)
             heard()
             await clock.advance(health.LOOK_S)
             await told(Freshness.FRESH)
@@ -57,4 +57,4 @@ async def test_silence_and_alarms_are_told_when_they_come_and_when_they_go(tmp_p
 
 
 def test_what_is_said_outlives_the_time_until_it_is_said_again() -> None:
-    assert health.TOLD_EVERY_NS / NS_PER_S + health.LOOK_S < health.VALID_S
+    assert health.PUBLISH_EVERY_NS / NS_PER_S + health.LOOK_S < health.VALID_S

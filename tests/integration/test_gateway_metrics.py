@@ -1,4 +1,4 @@
-"""What Prometheus reads of a gateway."""
+"""Prometheus metrics of a gateway."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,10 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from broker.errors import Taken, Unavailable
 from gateway.monitoring import prometheus
-from gateway.monitoring.stats import Figures, StreamFigures
+from gateway.monitoring.stats import GatewayStats, StreamStats
 from tests.services import accepts, free_port
 
-FIGURES = Figures(
+STATS = GatewayStats(
     spool_batches=3,
     spool_bytes=4_000,
     spool_limit_bytes=5_000,
@@ -38,21 +38,21 @@ FIGURES = Figures(
     alarms=1,
     gaps={"server-overflow": 5},
     streams=(
-        StreamFigures("o/e/s", fresh=True, silent_s=0.5),
-        StreamFigures("o/e/t", fresh=False, silent_s=None),
+        StreamStats(stream="o/e/s", fresh=True, silent_s=0.5),
+        StreamStats(stream="o/e/t", fresh=False, silent_s=None),
     ),
 )
 
 
-async def told() -> Figures:
-    return FIGURES
+async def collected() -> GatewayStats:
+    return STATS
 
 
 @asynccontextmanager
-async def serving(figures: Callable[[], Awaitable[Figures]] = told) -> AsyncIterator[str]:
+async def serving(collect: Callable[[], Awaitable[GatewayStats]] = collected) -> AsyncIterator[str]:
     port = free_port()
     async with asyncio.timeout(15), asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(prometheus.serve(port, figures), name="metrics")
+        running = tasks.create_task(prometheus.serve(port, collect), name="metrics")
         while not accepts(port):  # noqa: ASYNC110 - a real server needs a moment
             await asyncio.sleep(0.01)  # noqa: TID251
         try:
@@ -65,20 +65,20 @@ async def test_every_figure_is_a_metric() -> None:
     async with serving() as url, httpx.AsyncClient(base_url=url) as door:
         answer = await door.get("/metrics")
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-        found = {
+        samples = {
             (sample.name.removeprefix("testbed_gateway_"), *sample.labels.values()): sample.value
             for family in text_string_to_metric_families(answer.text)
             for sample in family.samples
         }
-        assert found["spool_batches",] == 3
-        assert found["mark_lag_seconds",] == 1.23456
-        assert found["resent_batches_total",] == 2
-        assert found["gaps_total", "server-overflow"] == 5
-        assert (found["stream_fresh", "o/e/s"], found["stream_fresh", "o/e/t"]) == (1, 0)
-        assert found["stream_silent_seconds", "o/e/s"] == 0.5
-        assert ("stream_silent_seconds", "o/e/t") not in found
-        assert found["commit_seconds_sum",] / found["commit_seconds_count",] == 0.05
-        assert len(found) == 7 + 13 + 2 + 1 + 2 + 1
+        assert samples["spool_batches",] == 3
+        assert samples["mark_lag_seconds",] == 1.23456
+        assert samples["resent_batches_total",] == 2
+        assert samples["gaps_total", "server-overflow"] == 5
+        assert (samples["stream_fresh", "o/e/s"], samples["stream_fresh", "o/e/t"]) == (1, 0)
+        assert samples["stream_silent_seconds", "o/e/s"] == 0.5
+        assert ("stream_silent_seconds", "o/e/t") not in samples
+        assert samples["commit_seconds_sum",] / samples["commit_seconds_count",] == 0.05
+        assert len(samples) == 7 + 13 + 2 + 1 + 2 + 1
         assert (await door.get("/")).status_code == 404
         assert (await door.post("/metrics")).status_code == 405
 
@@ -97,7 +97,7 @@ async def test_who_says_nothing_or_too_much_keeps_nobody_waiting() -> None:
 
 
 async def test_a_spool_that_does_not_answer_is_said() -> None:
-    async def away() -> Figures:
+    async def away() -> GatewayStats:
         raise Unavailable("the spool did not take it")
 
     async with serving(away) as url, httpx.AsyncClient(base_url=url) as door:
@@ -108,11 +108,11 @@ async def test_a_port_in_use_is_refused_with_its_number() -> None:
     async with serving() as url:
         port = int(url.rpartition(":")[2])
         with pytest.raises(Taken, match=str(port)):
-            await prometheus.serve(port, told)
+            await prometheus.serve(port, collected)
 
 
 def test_the_line_says_the_same_with_units() -> None:
-    line = FIGURES.line()
+    line = STATS.line()
     assert (line["spool_batches"], line["mark_lag_s"], line["gaps"]) == (
         3,
         1.235,

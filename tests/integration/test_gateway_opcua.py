@@ -12,9 +12,9 @@ from broker.namespace import EquipmentAddress
 from gateway.commissioning import browse
 from gateway.commissioning.check import check
 from gateway.links.opcua.link import OpcUaLink
-from gateway.mapping import model
+from gateway.mapping import file as mapping_file
 from gateway.mapping.model import Mapping
-from gateway.samples import Lot, Part
+from gateway.samples import Lot, StreamSamples
 from simulators.faces import opcua
 from simulators.models.pump_rig import SIGNALS, PumpRig
 
@@ -32,11 +32,11 @@ def mapped(url: str, *changes: tuple[str, str]) -> Mapping:
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)
-    return model.read(text, "m")
+    return mapping_file.read(text, "m")
 
 
-class Kept:
-    """A sink that keeps what it is given."""
+class RowSink:
+    """A sink that records rows, and refuses gaps."""
 
     # ruff: noqa: ARG002 - the port names what this sink does not look at
 
@@ -48,15 +48,15 @@ class Kept:
     async def take_lot(self, lot: Lot) -> None:
         await self.take(lot.parts())
 
-    async def take(self, parts: Sequence[Part]) -> None:
-        for _, found, _ in parts:
-            self.rows += zip(found.signal, found.time_ns, found.values, strict=True)
+    async def take(self, parts: Sequence[StreamSamples]) -> None:
+        for _, samples, _ in parts:
+            self.rows += zip(samples.signal, samples.time_ns, samples.values, strict=True)
         self.changed.set()
 
     async def gap(self, stream: int, gap: Gap) -> None:
         raise AssertionError(f"there is no gap: {gap}")
 
-    def heard(self, streams: Sequence[int]) -> None:
+    def alive(self, streams: Sequence[int]) -> None:
         pass
 
     def alarm(self, subject: str, sentence: str | None) -> None:
@@ -70,7 +70,7 @@ class Kept:
 async def test_the_example_and_the_starting_mapping_are_right(face: opcua.OpcUaFace) -> None:
     server = browse.server(face.url, None)
     text = await browse.starting_mapping(server, EquipmentAddress("factory", "pump-rig"))
-    assert await check(model.read(text, "m")) == []
+    assert await check(mapping_file.read(text, "m")) == []
     assert await check(mapped(face.url)) == []
 
 
@@ -96,8 +96,8 @@ DISAGREEING = (
 
 async def test_what_does_not_agree_with_the_server_is_told(face: opcua.OpcUaFace) -> None:
     for old, new, said in DISAGREEING:
-        findings = [str(one) for one in await check(mapped(face.url, (old, new)))]
-        assert any(said in one for one in findings), findings
+        findings = [str(text) for text in await check(mapped(face.url, (old, new)))]
+        assert any(said in text for text in findings), findings
 
 
 async def test_a_server_that_is_not_there_is_one_finding() -> None:
@@ -108,7 +108,7 @@ async def test_a_server_that_is_not_there_is_one_finding() -> None:
 async def test_every_value_arrives_with_its_time_while_one_node_is_missing(
     face: opcua.OpcUaFace,
 ) -> None:
-    sink, clock = Kept(), WallClock()
+    sink, clock = RowSink(), WallClock()
     rows = [row for _, row in zip(range(20), PumpRig().rows(), strict=False)]
     link = OpcUaLink(mapped(face.url, ("PumpRig.Pressure", "PumpRig.Presure")), sink, clock)
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
@@ -129,4 +129,4 @@ async def test_every_value_arrives_with_its_time_while_one_node_is_missing(
     }
     assert set(sink.rows) == wanted
     assert len(sink.rows) == len(wanted)
-    assert any("Pressure" in one for one in sink.alarms)
+    assert any("Pressure" in text for text in sink.alarms)

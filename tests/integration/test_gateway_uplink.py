@@ -20,7 +20,7 @@ from broker.namespace import StreamAddress, parse
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
 from gateway.spool import spool
-from gateway.uplink import BACKLOG_AT_ONCE, UNHEARD_S, Uplink
+from gateway.uplink import BACKLOG_AT_ONCE, UNMARKED_S, Uplink
 
 SPEC = StreamSpec(StreamAddress("o", "e", "s"), (Signal("a"),))
 CLOCK = WallClock()
@@ -87,7 +87,7 @@ async def test_what_the_window_holds_up_goes_in_the_order_of_its_numbers(tmp_pat
             asyncio.TaskGroup() as tasks,
         ):
             running = tasks.create_task(uplink.run(), name="uplink")
-            while not uplink.sent.connects:
+            while not uplink.counts.connects:
                 await CLOCK.sleep(0.01)
             for first in (0, 20):
                 await uplink.send([(SPEC.address, batch(first + at)) for at in range(20)])
@@ -98,7 +98,7 @@ async def test_what_the_window_holds_up_goes_in_the_order_of_its_numbers(tmp_pat
                 if len(seen) == 40:
                     break
             assert seen == list(range(1, 41))
-            assert uplink.sent.put_off == 0
+            assert uplink.counts.put_off == 0
             running.cancel()
 
 
@@ -117,17 +117,17 @@ async def test_where_nobody_marks_a_portion_asks_and_news_brings_the_rest(tmp_pa
         uplink = Uplink(bus, kept, clock, space="live", specs=[SPEC])
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(uplink.run(), name="uplink")
-            while not uplink.sent.connects:
+            while not uplink.counts.connects:
                 await CLOCK.sleep(0.01)
-            clock.ahead_ns = round(UNHEARD_S + 5) * NS_PER_S  # it is no news that it connected
+            clock.ahead_ns = round(UNMARKED_S + 5) * NS_PER_S  # it is no news that it connected
             made = [(SPEC.address, batch(at)) for at in range(count)]
-            await kept.commit([(str(address), one) for address, one in made], now_ns=0)
+            await kept.commit([(str(address), waiting) for address, waiting in made], now_ns=0)
             await kept.all_due()
             await CLOCK.sleep(2.5)
-            assert uplink.sent.again == BACKLOG_AT_ONCE
+            assert uplink.counts.resent == BACKLOG_AT_ONCE
             mark = messages.encode_mark(Mark({"s": {"one": Held(1)}}))
             await recorder.publish("tb1/live/mark/o/e", mark)
-            while uplink.sent.again < count:
+            while uplink.counts.resent < count:
                 await CLOCK.sleep(0.05)
             running.cancel()
 
@@ -144,7 +144,7 @@ async def test_spooling_does_not_wait_for_the_broker(tmp_path: Path) -> None:
         uplink = Uplink(Silent(), kept, CLOCK, space="live", specs=[SPEC], fresh_batches=10)  # type: ignore[arg-type]
         await uplink.send([(SPEC.address, batch(at)) for at in range(15)])
         assert (await kept.depth()).unmarked == 15
-        assert uplink.sent.put_off == 5
+        assert uplink.counts.put_off == 5
 
 
 async def test_a_commit_that_is_cancelled_is_done_nevertheless(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ async def granted(owners, *addresses):
 @contextlib.asynccontextmanager
 async def uplink(server, key, folder, specs):
     """A gateway's way out, with its spool."""
-    kept = SpoolSettings(2**24, 900, 0)
+    kept = SpoolSettings(most_bytes=2**24, keep_marked_s=900, least_free_bytes=0)
     async with (
         spool.open(folder / "spool.sqlite", epoch="e1", settings=kept) as box,
         on_the_bus(server, key) as out,
@@ -126,7 +126,7 @@ async def test_a_new_stream_of_a_connected_gateway_loses_nothing(server, owners,
         sending(up, [RIG, TWO], start_ns) as sent,
     ):
         await CLOCK.sleep(0.5)
-        before = out.standing
+        before = out.connection_number
         await described(owners, TWO)  # proposed by an engineer, after it connected
         async with asyncio.timeout(2):
             await out.connection(after=before)
@@ -165,7 +165,7 @@ async def test_a_revoke_takes_one_stream_and_leaves_the_other_without_a_hole(
         async with asyncio.timeout(5):
             while not all(heard.values()):
                 await CLOCK.sleep(0.02)
-        standing = out.standing
+        standing = out.connection_number
         at_ns = CLOCK.now_ns()
         await owners.request("DELETE", f"/grants/{revoked}")
         silent_from = len(sent) + 25  # half a second
@@ -175,7 +175,7 @@ async def test_a_revoke_takes_one_stream_and_leaves_the_other_without_a_hole(
         async with asyncio.timeout(8):
             while heard["rig"] != sent[int(heard["rig"][0]) : int(heard["rig"][-1]) + 1]:
                 await CLOCK.sleep(0.05)
-        assert out.standing == standing  # the gateway was not disturbed
+        assert out.connection_number == standing  # the gateway was not disturbed
         assert heard["two"][-1] < silent_from
         assert ended["two"] - at_ns < 2 * NS_PER_S
         for one in listening:
@@ -219,5 +219,5 @@ async def test_a_command_reads_a_listing_to_its_last_page(server, owners, monkey
     await owners.request("POST", "/grants", json={"company": "company", "streams": streams})
     monkeypatch.setenv("TESTBED_API", f"http://{server.api}")
     monkeypatch.setenv("TESTBED_CREDENTIAL", owners.secret)
-    found = await api.everything("/grants", limit=2)
+    found = await api.all_items("/grants", limit=2)
     assert [one["space"] for one in found] == spaces

@@ -81,7 +81,7 @@ def test_a_parquet_file_keeps_dtypes_nanoseconds_and_what_is_not_there(tmp_path:
 
 def test_gaps_are_a_table_with_a_row_a_signal() -> None:
     gaps = [Gap(("a", "b, c"), T0, T0 + 1, "server-overflow"), Gap((), T0, T0, "gateway-down")]
-    rows = list(csv.reader(history.table_of(gaps).decode().splitlines()))
+    rows = list(csv.reader(history.gaps_csv(gaps).decode().splitlines()))
     assert rows == [
         ["from", "to", "cause", "signal"],
         [text_of(T0), text_of(T0 + 1), "server-overflow", "a"],
@@ -112,7 +112,7 @@ async def test_every_kind_of_file_has_its_gaps_beside_it(
     server: HistoryQuery, tmp_path: Path, ending: str
 ) -> None:
     path = tmp_path / f"rig{ending}"
-    made = await history.written(str(RIG), server, path)
+    made = await history.export(str(RIG), server, path)
     if ending == ".json":
         assert made == (path,)
         causes = [one["cause"] for one in orjson.loads(path.read_bytes())["gaps"]]
@@ -122,12 +122,12 @@ async def test_every_kind_of_file_has_its_gaps_beside_it(
     assert causes == ["gateway-down"]
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".part")]  # noqa: PTH208
     with pytest.raises(Taken, match=path.name):
-        await history.written(str(RIG), server, path)
+        await history.export(str(RIG), server, path)
 
 
 async def test_what_cannot_be_written_leaves_no_file(server: HistoryQuery, tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="no known ending"):
-        await history.written(str(RIG), server, tmp_path / "rig.xlsx")
+        await history.export(str(RIG), server, tmp_path / "rig.xlsx")
     with pytest.raises(Unknown):
-        await history.written("factory/pump-rig/none", server, tmp_path / "none.csv")
+        await history.export("factory/pump-rig/none", server, tmp_path / "none.csv")
     assert os.listdir(tmp_path) == ["data"]  # noqa: PTH208 - the server's folder

@@ -7,7 +7,7 @@ from asyncua import Client
 
 from benchmarks.load import NAMESPACE, Load, node_name
 from broker.clock import WallClock
-from testbed.demo.child_process import child
+from testbed.demo.child_process import start_child
 
 
 class Seen:
@@ -23,8 +23,8 @@ async def test_a_client_reads_what_the_function_says(tmp_path):
     load = Load(streams=1, signals=3, rate_hz=100.0, own=True)
     command = ["-m", "benchmarks.source", "--streams", "1", "--signals", "3"]
     command += ["--rate-hz", "100", "--own"]
-    async with child("source", command, log=tmp_path / "source.log") as source:
-        url = (await source.told("ready"))["url"]
+    async with start_child("source", command, log=tmp_path / "source.log") as source:
+        url = (await source.wait_for("ready"))["url"]
         seen = Seen()
         async with Client(url) as client:
             space = await client.get_namespace_index(NAMESPACE)
@@ -32,7 +32,7 @@ async def test_a_client_reads_what_the_function_says(tmp_path):
             subscription = await client.create_subscription(50, seen)
             await subscription.subscribe_data_change(nodes)
             async with asyncio.timeout(15):
-                first = (await source.told("publishing"))["first_seq"]
+                first = (await source.wait_for("publishing"))["first_seq"]
                 while len(seen.rows) < 150:
                     await WallClock().sleep(0.05)
             await subscription.delete()

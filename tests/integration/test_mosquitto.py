@@ -19,7 +19,7 @@ from tests import services
 from tests.services import mosquitto as product
 
 CLOCK = WallClock()
-API, CONTROLLER = (Credential.make(f"testbed-{one}") for one in ("api", "reconciler"))
+API, CONTROLLER = (Credential.make(f"testbed-{name}") for name in ("api", "reconciler"))
 ADA = Credential.make("ada")
 TOPICS = Topics(frozenset({"tb1/a"}), frozenset({"tb1/b"}))
 
@@ -32,14 +32,14 @@ def way(address: Address, who: Credential) -> BusSettings:
 async def projection(tmp_path):
     address = Address(services.LOOPBACK, services.free_port())
     with product.admitting(tmp_path, address.port, [API], CONTROLLER):
-        told = way(address, CONTROLLER)
+        settings = way(address, CONTROLLER)
         async with (
-            client.open(told, CLOCK, client_id=CONTROLLER.principal) as bus,
-            dynamic_security.project(bus, tmp_path) as one,
+            client.open(settings, CLOCK, client_id=CONTROLLER.principal) as bus,
+            dynamic_security.project(bus, tmp_path) as opened,
         ):
             await bus.ready()
-            one.address, one.bus = address, bus
-            yield one
+            opened.address, opened.bus = address, bus
+            yield opened
 
 
 def admitted(who: Credential = ADA, topics: Topics = TOPICS) -> ClientAccess:
@@ -90,7 +90,7 @@ async def test_what_somebody_else_wrote_is_taken_out(projection):
         {"acltype": kind, "topic": "#", "priority": 9, "allow": True}
         for kind in ("publishClientSend", "publishClientReceive", "subscribePattern")
     ]
-    await projection._obey(
+    await projection._execute(
         {"command": "createRole", "rolename": "more", "acls": everything},
         {"command": "addClientRole", "username": "ada", "rolename": "more", "priority": 1},
         {"command": "createClient", "username": "eve", "password": "eve"},
@@ -104,16 +104,16 @@ async def test_a_role_that_says_more_than_ours_is_none_of_ours(projection):
     wanted = {"ada": admitted()}
     await projection.write({}, wanted)
     more = {"acltype": "subscribePattern", "topic": "#", "priority": 0, "allow": True}
-    await projection._obey({"command": "addRoleACL", "rolename": "ada", **more})
-    found = await projection.read()
-    assert found != wanted
-    await projection.write(found, wanted)
+    await projection._execute({"command": "addRoleACL", "rolename": "ada", **more})
+    held = await projection.read()
+    assert held != wanted
+    await projection.write(held, wanted)
     assert await projection.read() == wanted
 
 
 async def test_an_order_that_mosquitto_refuses_is_unavailable(projection):
     with pytest.raises(Unavailable, match="createRole: "):
-        await projection._obey(*[{"command": "createRole", "rolename": "twice"}] * 2)
+        await projection._execute(*[{"command": "createRole", "rolename": "twice"}] * 2)
 
 
 async def test_a_process_id_of_another_is_not_signalled(projection, tmp_path):
@@ -125,13 +125,13 @@ async def test_a_process_id_of_another_is_not_signalled(projection, tmp_path):
 async def test_with_a_certificate_its_door_has_tls_and_no_other_way_in(tmp_path):
     folder = tmp_path / "pki"
     pki.init(folder, (), CLOCK.now_ns())
-    shown = certificates.shown_of(folder, certificates.BROKER)
+    certificate = certificates.shown_of(folder, certificates.BROKER)
     address = Address(services.LOOPBACK, services.free_port())
-    with product.admitting(tmp_path, address.port, [API], CONTROLLER, shown):
-        told = way(address, API).model_copy(
+    with product.admitting(tmp_path, address.port, [API], CONTROLLER, certificate):
+        settings = way(address, API).model_copy(
             update={"broker": f"mqtts://{address}", "ca": folder / certificates.AUTHORITY}
         )
-        async with client.open(told, CLOCK, client_id=API.principal) as bus:
+        async with client.open(settings, CLOCK, client_id=API.principal) as bus:
             await bus.ready()
         async with client.open(way(address, API), CLOCK, client_id=API.principal) as bus:
             with pytest.raises(Unavailable):

@@ -48,11 +48,11 @@ async def registry(tmp_path):
 
 async def ada(registry, until_ns=None):
     """An owner with a token, and the number of it."""
-    await registry.add_organisation(Organisation("factory", "F"))
+    await registry.organisations.add(Organisation("factory", "F"))
     now_ns = CLOCK.now_ns()
-    await registry.add_principal(organisations.person("ada", "factory", {Role.OWNER}, now_ns))
+    await registry.principals.add(organisations.person("ada", "factory", {Role.OWNER}, now_ns))
     made, token = tokens.issued("ada", Span(now_ns, until_ns))
-    return made, (await registry.add_token(token)).id
+    return made, (await registry.tokens.add(token)).id
 
 
 async def let_in(address, who):
@@ -107,7 +107,7 @@ async def test_a_change_that_nobody_tells_of_is_seen_within_half_a_second(
         await let_in(address, who)
         async with client.open(way(address, who), CLOCK, client_id="ada") as bus:
             await bus.ready()
-            await registry.revoke_token("ada", number, by="ada", now_ns=CLOCK.now_ns())
+            await registry.tokens.revoke("ada", number, by="ada", now_ns=CLOCK.now_ns())
             async with asyncio.timeout(0.5):
                 while bus.is_connected:
                     await CLOCK.sleep(0.005)
@@ -126,7 +126,7 @@ async def test_what_was_revoked_while_no_reconciler_ran_ends_when_one_does(
         await asyncio.wait([first])
         async with client.open(way(address, who), CLOCK, client_id="ada") as bus:
             await bus.ready()
-            await registry.revoke_token("ada", number, by="ada", now_ns=CLOCK.now_ns())
+            await registry.tokens.revoke("ada", number, by="ada", now_ns=CLOCK.now_ns())
             async with command(address, tmp_path):
                 await sent_away(bus, 15)
 

@@ -19,7 +19,7 @@ from testbed_api.broker_auth import mosquitto_sessions
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.organisations import Organisation
 from testbed_api.registry import sqlite
-from testbed_api.registry.audit import Looked
+from testbed_api.registry.audit import EventFilter
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 from tests import services
@@ -53,12 +53,12 @@ async def registry(tmp_path, monkeypatch):
 
 async def ada(registry) -> Credential:
     """A machine that reads its factory's rig."""
-    await registry.add_organisation(Organisation("factory", "F"))
+    await registry.organisations.add(Organisation("factory", "F"))
     now_ns = CLOCK.now_ns()
     scope = Scope(reads=frozenset({STREAM}))
-    await registry.add_principal(organisations.machine("ada", "factory", scope, Span(now_ns)))
+    await registry.principals.add(organisations.machine("ada", "factory", scope, Span(now_ns)))
     made, token = tokens.issued("ada", Span(now_ns))
-    await registry.add_token(token)
+    await registry.tokens.add(token)
     return made
 
 
@@ -81,7 +81,7 @@ async def reconciling(registry, address, folder):
 
 
 async def sessions(registry):
-    return await registry.sessions(RIG, 0, CLOCK.now_ns() + 1)
+    return await registry.sessions.between(RIG, 0, CLOCK.now_ns() + 1)
 
 
 async def noted(registry, count, *, ended=0):
@@ -94,8 +94,8 @@ async def noted(registry, count, *, ended=0):
 
 
 async def events(registry, reason):
-    looked = Looked(action="connect")
-    found = [one.event for one in await registry.events(looked, 0, 1_000)]
+    looked = EventFilter(action="connect")
+    found = [one.event for one in await registry.audit.events(looked, 0, 1_000)]
     return [one for one in found if one.reason == reason]
 
 
@@ -130,12 +130,12 @@ async def test_who_stands_through_an_absence_is_not_disturbed(registry, address,
         async with reconciling(registry, address, tmp_path):
             await bus.connection()
             (before,) = await noted(registry, 1)
-        ordinal = bus.standing
+        ordinal = bus.connection_number
         async with reconciling(registry, address, tmp_path):
             await unheard(registry)
             await CLOCK.sleep(0.5)
             assert await noted(registry, 1) == [before]
-        assert bus.standing == ordinal
+        assert bus.connection_number == ordinal
 
 
 async def test_who_came_while_nobody_listened_comes_again_once(registry, address, tmp_path):
@@ -151,7 +151,7 @@ async def test_who_came_while_nobody_listened_comes_again_once(registry, address
                 again = await bus.connection(after=ordinal)
             await noted(registry, 2, ended=1)
             await CLOCK.sleep(0.5)
-            assert bus.standing == again
+            assert bus.connection_number == again
 
 
 async def test_who_takes_over_a_connection_ends_the_session_of_the_other(

@@ -11,10 +11,10 @@ from broker.bus.mqtt_connection import Connection, Login
 from broker.clock import NS_PER_S, WallClock
 from broker.settings import BusSettings
 from gateway.links.mqtt.link import MqttLink
-from gateway.mapping import model
-from gateway.mapping.model import Broker
+from gateway.mapping import file as mapping_file
+from gateway.mapping.model import MqttBroker
 from testbed.commissioning import check_browse
-from tests.integration.machines import Kept
+from tests.integration.machines import RecordingSink
 from tests.services import free_port, mosquitto
 
 CLOCK = WallClock()
@@ -36,10 +36,10 @@ streams:
 @contextlib.asynccontextmanager
 async def reading(port, password=mosquitto.PASSWORDS["ada"]):
     """A link and what it gives."""
-    found = model.read(TEXT.replace("PORT", str(port)), "m")
-    assert isinstance(found.source, Broker)
-    kept = Kept(names=found.streams[0].spec.names)
-    link = MqttLink(found, found.source, password, kept, CLOCK)
+    mapping = mapping_file.read(TEXT.replace("PORT", str(port)), "m")
+    assert isinstance(mapping.source, MqttBroker)
+    kept = RecordingSink(names=mapping.streams[0].spec.names)
+    link = MqttLink(mapping, mapping.source, password, kept, CLOCK)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(link.run(), name="link")
         yield link, kept
@@ -79,7 +79,7 @@ async def test_values_come_with_the_time_of_their_payload_or_of_their_arrival(tm
             await kept.until(lambda: len(kept.samples) == 6)
     at = {(name, quality): (time, value) for name, time, value, quality in kept.samples}
     assert at["bar", GOOD] == (5, 3.5)
-    assert [one[1:3] for one in kept.samples if one[0] == "ok"] == [(5, True), (6, False)]
+    assert [sample[1:3] for sample in kept.samples if sample[0] == "ok"] == [(5, True), (6, False)]
     assert at["bar", BAD][0] == 6  # its neighbour in the document is kept
     assert at["warm", GOOD][1] == 71.25
     assert before_ns < at["warm", GOOD][0] <= at["warm", BAD][0] < CLOCK.now_ns()
@@ -146,10 +146,10 @@ async def test_browse_writes_a_mapping_that_check_finds_right(tmp_path, monkeypa
 
             publishing = tasks.create_task(publish(), name="sensors")
             url = f"mqtt://ada@127.0.0.1:{server.port}"
-            place = check_browse.Place(url)
+            endpoint = check_browse.Endpoint(url)
             with monkeypatch.context() as patch:
                 patch.setattr("testbed.commissioning.check_browse.LISTEN_S", 1.0)
-                await check_browse.browse(place, file, "factory/press", Console())
+                await check_browse.browse(endpoint, file, "factory/press", Console())
             good = await check_browse.check(file, said.append, as_json=False)
             broken = file.read_text().replace("press/1/warm", "press/1/cold")
             file.write_text(broken.replace("dtype: bool", "dtype: string"))

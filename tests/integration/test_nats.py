@@ -25,7 +25,7 @@ from tests import services
 ADA = Credential("ada", "ada-secret-of-24-letters")
 BERT = Credential("bert", "bert-secret-of-25-letters")
 OWN = "t/ada"
-SECRETS = {one.principal: one.secret for one in (ADA, BERT)}
+SECRETS = {credential.principal: credential.secret for credential in (ADA, BERT)}
 
 
 class Porter:
@@ -77,7 +77,9 @@ async def ada_and_bert(
 
 def server_pid() -> int:
     """The broker's process, among whatever else this session runs."""
-    (server,) = [one for one in psutil.Process().children() if one.name() == "nats-server"]
+    (server,) = [
+        process for process in psutil.Process().children() if process.name() == "nats-server"
+    ]
     return server.pid
 
 
@@ -106,13 +108,13 @@ async def test_a_wrong_secret_name_or_client_id_is_refused(nats, who, client_id)
 
 
 async def test_several_clients_of_one_principal_come_in_under_ids_of_their_own(nats):
-    async with opened(nats, ADA) as one, opened(nats, ADA, "ada--2f") as other:
-        await one.ready()
-        await other.ready()
+    async with opened(nats, ADA) as first, opened(nats, ADA, "ada--2f") as second:
+        await first.ready()
+        await second.ready()
 
 
 def test_a_principal_that_could_share_a_client_id_with_another_is_refused():
-    request = nats_server.ConnectRequest("ada--x", ADA.secret, "ada--x")
+    request = nats_server.ConnectRequest(principal="ada--x", secret=ADA.secret, client_id="ada--x")
     assert not nats_server.auth_callout.is_bound(request)
     with pytest.raises(Invalid, match="ada--x"):
         Credential("ada--x", ADA.secret)
@@ -135,7 +137,7 @@ def listening_ports(pid: int) -> set[int]:
 
 
 @pytest.mark.parametrize(
-    "shown",
+    "options",
     [
         {},
         {"user": "ada", "pass": ADA.secret, "name": "ada"},
@@ -143,9 +145,9 @@ def listening_ports(pid: int) -> set[int]:
     ],
     ids=["nothing", "a good credential", "a guess"],
 )
-async def test_nobody_comes_in_by_the_inner_door(nats, shown):
+async def test_nobody_comes_in_by_the_inner_door(nats, options):
     (inner,) = listening_ports(server_pid()) - {nats.mqtt.port}
-    connect = b"CONNECT " + orjson.dumps({"verbose": False, "protocol": 1} | shown)
+    connect = b"CONNECT " + orjson.dumps({"verbose": False, "protocol": 1} | options)
     said = await services.answer_to(inner, connect + b"\r\nPING\r\n")
     assert b"-ERR 'Authorization Violation'" in said
     assert b"PONG" not in said
@@ -313,16 +315,19 @@ async def test_what_came_while_a_client_was_away_is_sent_to_whom_that_is_allowed
 ):
     porter.entries["ada"] = replace(porter.entries["ada"], durable=durable)
 
-    def kept() -> object:
+    def durable_client() -> object:
         settings = BusSettings(broker=f"mqtt://{nats.mqtt}", credential=SecretStr(ADA.text))
         return client.open(settings, WallClock(), client_id="ada", durable=True)
 
-    async with kept() as ada, ada.subscribe([OWN], capacity=10, overflow="block"):
+    async with durable_client() as ada, ada.subscribe([OWN], capacity=10, overflow="block"):
         await ada.ready()
     async with opened(nats, BERT) as bert:
         await bert.ready()
         await bert.publish(OWN, b"while away")
-        async with kept() as ada, ada.subscribe([OWN], capacity=10, overflow="block") as inbox:
+        async with (
+            durable_client() as ada,
+            ada.subscribe([OWN], capacity=10, overflow="block") as inbox,
+        ):
             await ada.ready()
             await bert.publish(OWN, b"when back")
             expected = [b"while away", b"when back"] if durable else [b"when back"]
@@ -368,7 +373,7 @@ async def test_a_port_in_use_is_taken(nats, tmp_path, porter):
 
 def test_the_two_doors_of_a_server_have_two_ports():
     for _ in range(50_000):  # asked for one after the other they were the same once in 14,000
-        mqtt, inner = nats_server._free_doors("127.0.0.1", 0)
+        mqtt, inner = nats_server._free_listeners("127.0.0.1", 0)
         assert mqtt.port != inner.port
 
 

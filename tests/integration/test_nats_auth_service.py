@@ -35,7 +35,11 @@ async def test_the_door_opens_after_the_server_knows_who_answers() -> None:
     async with server, asyncio.TaskGroup() as tasks:
         attending = tasks.create_task(service.run(), name="reception")
         await service.ready()
-        (asked,) = [one for one in said if any(b"$SYS.REQ.USER.AUTH" in line for line in one)]
-        kinds = [line.split()[0] for line in asked]
+        (account,) = [
+            connection
+            for connection in said
+            if any(b"$SYS.REQ.USER.AUTH" in line for line in connection)
+        ]
+        kinds = [line.split()[0] for line in account]
         attending.cancel()
     assert kinds.index(b"SUB") < len(kinds) - 1 - kinds[::-1].index(b"PING")

@@ -30,17 +30,17 @@ class Porter:
 
     def __init__(self) -> None:
         self.entry: nats_server.Permissions | None = EVERYTHING
-        self.asked = 0
+        self.requests = 0
 
     async def answer(self, request: nats_server.ConnectRequest) -> nats_server.Permissions | None:
-        self.asked += 1
+        self.requests += 1
         return self.entry if request.secret == ADA.secret else None
 
 
 @contextlib.contextmanager
 def running(folder, inner, mqtt, keys=KEYS, certificate=None):
     file = folder / "nats.conf"
-    place = NatsDeployment(inner, folder / "jetstream")
+    place = NatsDeployment(inner=inner, store=folder / "jetstream")
     file.write_text(nats_server.config(place, mqtt, NatsSettings(certificate=certificate), keys))
     ready = [inner.port, mqtt.port]
     with services.running(
@@ -63,8 +63,8 @@ def server(tmp_path, addresses):
 
 
 def joined(addresses, porter, keys=KEYS, trust=None):
-    told = {"keys": keys, "authorize": porter.answer, "clock": WallClock(), "trust": trust}
-    return nats_server.attach(*addresses, **told)
+    arguments = {"keys": keys, "authorize": porter.answer, "clock": WallClock(), "trust": trust}
+    return nats_server.attach(*addresses, **arguments)
 
 
 def opened(addresses, client_id="ada"):
@@ -86,7 +86,7 @@ async def test_each_connection_is_answered_by_one_of_several(addresses):
         for at in range(10):
             async with opened(addresses, f"ada--{at}") as ada:
                 await ada.ready()
-        assert sum(one.asked for one in porters) == 10
+        assert sum(porter.requests for porter in porters) == 10
 
 
 @pytest.mark.usefixtures("server")
@@ -149,8 +149,9 @@ async def test_an_inner_door_with_tls_is_asked_who_it_is(tmp_path, addresses, mo
     monkeypatch.setattr("broker.backends.nats.auth_service.START_S", 2)
     pki.init(tmp_path / "pki", (), WallClock().now_ns())
     pki.init(tmp_path / "stranger", (), WallClock().now_ns())
-    everywhere, told = Address("0.0.0.0", addresses[0].port), shown_of(tmp_path / "pki", "broker")  # noqa: S104
-    with running(tmp_path, everywhere, addresses[1], certificate=told):
+    everywhere = Address("0.0.0.0", addresses[0].port)  # noqa: S104
+    certificate = shown_of(tmp_path / "pki", "broker")
+    with running(tmp_path, everywhere, addresses[1], certificate=certificate):
         for folder, name, sentence in (
             ("pki", "", None),
             ("stranger", "", "of no authority that we trust"),

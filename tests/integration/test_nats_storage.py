@@ -78,7 +78,7 @@ async def test_the_oldest_messages_go_and_everybody_comes_in_while_a_reader_is_a
 async def test_a_reader_that_was_away_finds_the_present_and_not_what_was_long_ago(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage_limits, "KEPT_S", 2)
+    monkeypatch.setattr(storage_limits, "MOST_AGE_S", 2)
     async with serving(tmp_path) as address:
         await let_wait(address)
         await CLOCK.sleep(0.5)
@@ -116,7 +116,7 @@ async def test_a_broker_whose_disk_was_full_stores_again_when_there_is_room(tmp_
 
 
 def kept_bytes(folder: Path) -> int:
-    return sum(one.stat().st_size for one in folder.rglob("*.blk"))
+    return sum(block.stat().st_size for block in folder.rglob("*.blk"))
 
 
 async def published(bus: client.Bus, count: int) -> None:

@@ -20,8 +20,8 @@ from gateway.links.opcua import session
 from gateway.links.opcua.publish_requests import LEAST_IN_FLIGHT
 from tests import services
 from tests.integration.machines import (
-    Kept,
     Machine,
+    RecordingSink,
     linked,
     machine,
     mapped,
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.timeout(120)  # asyncua takes seconds to build a server
 
 
 @contextlib.asynccontextmanager
-async def a_and_b(**how) -> AsyncIterator[tuple[Machine, Kept]]:
+async def a_and_b(**how) -> AsyncIterator[tuple[Machine, RecordingSink]]:
     """A machine with `a` and `b`, read by a link, that has brought the first value of each."""
     async with (
         machine(["a", "b"]) as server,
@@ -136,13 +136,13 @@ async def test_a_node_of_which_the_server_says_that_it_is_gone_is_bad_and_an_ala
 
 async def test_a_subscription_that_the_server_forgets_is_made_anew() -> None:
     async with a_and_b() as (server, sink):
-        one = server.subscriptions[0]
+        subscription = server.subscriptions[0]
         await server.server.iserver.subscription_service.delete_subscriptions(
-            [one.data.SubscriptionId]
+            [subscription.data.SubscriptionId]
         )
         await sink.until(lambda: "server" in sink.alarms)
         await sink.until(lambda: "server" not in sink.alarms)
-        while not any(one.monitored_item_srv._monitored_items for one in server.subscriptions):
+        while not any(sub.monitored_item_srv._monitored_items for sub in server.subscriptions):
             await CLOCK.sleep(0.02)
         await server.write(second(3), a=3.0)
         await sink.until(lambda: sink.values_of("a")[-1] == 3.0)
@@ -177,7 +177,7 @@ async def test_a_full_sink_holds_the_server_back_and_is_not_its_silence() -> Non
         await sink.until(lambda: len(sink.values_of("a")) == 71)
         assert sink.values_of("a") == [float(number) for number in range(71)]
         assert sink.gaps == []
-        assert not any("not read" in one for one in sink.said)
+        assert not any("not read" in text for text in sink.said)
 
 
 class Capped(InternalSubscription):
@@ -193,13 +193,13 @@ class Capped(InternalSubscription):
         return sent
 
     def _pop_triggered_datachanges(self, result):
-        rows = [(mid, one) for mid, some in self._triggered_datachanges.items() for one in some]
+        rows = [(mid, item) for mid, some in self._triggered_datachanges.items() for item in some]
         self._triggered_datachanges = {}
-        for mid, one in rows[self.MOST :]:
-            self._triggered_datachanges.setdefault(mid, []).append(one)
+        for mid, item in rows[self.MOST :]:
+            self._triggered_datachanges.setdefault(mid, []).append(item)
         if rows:
             notification = ua.DataChangeNotification()
-            notification.MonitoredItems = [one for _, one in rows[: self.MOST]]
+            notification.MonitoredItems = [item for _, item in rows[: self.MOST]]
             result.NotificationMessage.NotificationData.append(notification)
         result.MoreNotifications = len(rows) > self.MOST
 
@@ -260,8 +260,8 @@ async def test_a_server_that_hangs_is_noticed_and_taken_up_again() -> None:
             await sink.until(lambda: bool(sink.gaps), within_s=20)  # old samples may come before
             seen = len(sink.samples)
             await sink.until(lambda: len(sink.samples) > seen + 3, within_s=20)
-            assert {one.cause for one in sink.gaps} == {"source-unreachable"}
-            (reading,) = (one for one in asyncio.all_tasks() if one.get_name() == "link")
+            assert {gap.cause for gap in sink.gaps} == {"source-unreachable"}
+            (reading,) = (task for task in asyncio.all_tasks() if task.get_name() == "link")
             assert reading.cancelling() == 0  # else a time-out may end it, before Python 3.11.4
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -280,9 +280,9 @@ async def test_a_subscription_that_dies_beside_a_lively_one_is_noticed() -> None
     names = ["a", "b"]
     async with machine(names) as server:
         read = mapped(server.url, names)
-        (one,) = read.streams
-        slower = dataclasses.replace(one, publishing_interval_s=0.1)
-        both = dataclasses.replace(read, streams=(one, slower))
+        (stream,) = read.streams
+        slower = dataclasses.replace(stream, publishing_interval_s=0.1)
+        both = dataclasses.replace(read, streams=(stream, slower))
         async with linked(both) as (_, sink):
             while len(server.subscriptions) < len(both.streams):
                 await CLOCK.sleep(0.02)
@@ -292,7 +292,7 @@ async def test_a_subscription_that_dies_beside_a_lively_one_is_noticed() -> None
             await service.delete_subscriptions([server.subscriptions[0].data.SubscriptionId])
             number = 0
             async with asyncio.timeout(20):
-                while not any("says nothing" in one for one in sink.said):  # it is soon over
+                while not any("says nothing" in text for text in sink.said):  # it is soon over
                     number += 1
                     await server.write(second(number), a=float(number))
                     await CLOCK.sleep(0.1)

@@ -11,8 +11,8 @@ from asyncua.ua.ua_binary import struct_from_binary
 from broker.batch import BAD
 from broker.clock import NS_PER_S, WallClock
 from gateway.links.opcua import notification_message
-from gateway.links.opcua.types import instant_of
-from tests.integration.machines import URI, Kept, linked, mapped
+from gateway.links.values import instant_of
+from tests.integration.machines import URI, RecordingSink, linked, mapped
 from tests.services.node_opcua import TYPES, NodeOpcua
 
 CLOCK = WallClock()
@@ -43,7 +43,7 @@ def second(number: int) -> int:
     return MS * 1_000_000 + number * NS_PER_S
 
 
-async def written(server: NodeOpcua, sink: Kept, names: list[str]) -> None:
+async def written(server: NodeOpcua, sink: RecordingSink, names: list[str]) -> None:
     """The first value of each, once everything is monitored."""
     await sink.until(lambda: not sink.alarms, within_s=20)
     count = 0
@@ -85,8 +85,8 @@ async def raw_publish(server: NodeOpcua) -> bytes:
         async with asyncio.timeout(10):
             while True:
                 body = await published.get()
-                found = notification_message.publish(Buffer(body)).message.changes
-                if found and len(found[0]) == len(TYPES):
+                changes = notification_message.publish(Buffer(body)).message.changes
+                if changes and len(changes[0]) == len(TYPES):
                     return body
 
 
@@ -94,7 +94,7 @@ async def test_what_node_opcua_encodes_is_decoded_as_by_asyncua(node_opcua: Node
     body = await raw_publish(node_opcua)
     theirs = struct_from_binary(ua.PublishResponse, Buffer(body)).Parameters
     ours = notification_message.publish(Buffer(body))
-    (found,) = ours.message.changes
+    (changes,) = ours.message.changes
     (wanted,) = theirs.NotificationMessage.NotificationData
     assert ours.subscription == theirs.SubscriptionId
     assert ours.message.sequence == theirs.NotificationMessage.SequenceNumber
@@ -102,9 +102,9 @@ async def test_what_node_opcua_encodes_is_decoded_as_by_asyncua(node_opcua: Node
     for row, told in enumerate(wanted.MonitoredItems):
         value = told.Value.Value.Value
         value = instant_of(value) if isinstance(value, datetime) else value
-        assert (found.handle[row], found.value(row)) == (told.ClientHandle, value)
-        assert found.time_ns[row] // 1000 * 1000 == instant_of(told.Value.SourceTimestamp)
-    assert set(found.time_ns.tolist()) == {MS * 1_000_000 + 123_400}  # 100 ns kept
+        assert (changes.handle[row], changes.value(row)) == (told.ClientHandle, value)
+        assert changes.time_ns[row] // 1000 * 1000 == instant_of(told.Value.SourceTimestamp)
+    assert set(changes.time_ns.tolist()) == {MS * 1_000_000 + 123_400}  # 100 ns kept
 
 
 async def test_every_value_comes_with_its_100_ns(node_opcua: NodeOpcua) -> None:

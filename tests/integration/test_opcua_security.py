@@ -17,9 +17,9 @@ from gateway import service
 from gateway.commissioning import check
 from gateway.links.opcua import certificate_trust
 from gateway.links.opcua.pki import Pki
-from gateway.links.opcua.security import Proof
+from gateway.links.opcua.security import ClientCredentials
 from gateway.links.opcua.session import connected
-from gateway.pipeline.pipeline import Feed
+from gateway.pipeline.pipeline import Pipeline
 from tests import services
 from tests.integration.machines import Machine, Secured, linked, machine, mapped, second
 from tests.services.certificates import Made, make
@@ -33,20 +33,22 @@ pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
-def proof(tmp_path: Path) -> Proof:
-    return Proof(Pki(tmp_path / "pki"), "", WallClock())
+def credentials(tmp_path: Path) -> ClientCredentials:
+    return ClientCredentials(Pki(tmp_path / "pki"), "", WallClock())
 
 
-def believe(proof: Proof, authority: Made) -> None:
+def believe(credentials: ClientCredentials, authority: Made) -> None:
     """As its owner puts it there by hand."""
-    folder = proof.pki.folder / "authorities"
+    folder = credentials.pki.folder / "authorities"
     folder.mkdir(parents=True)
     (folder / "ca.pem").write_bytes(authority.certificate.public_bytes(Encoding.PEM))
 
 
-async def samples(server: Machine, proof: Proof, opcua: str = SAFE) -> list[float]:
+async def samples(
+    server: Machine, credentials: ClientCredentials, opcua: str = SAFE
+) -> list[float]:
     """What a link reads of two values that are written."""
-    async with linked(mapped(server.url, ["a"], opcua=opcua), proof) as (_, sink):
+    async with linked(mapped(server.url, ["a"], opcua=opcua), credentials) as (_, sink):
         await sink.until(lambda: bool(server.subscriptions) or bool(sink.said))
         assert sink.said == []
         for number in (1.0, 2.0):
@@ -55,19 +57,19 @@ async def samples(server: Machine, proof: Proof, opcua: str = SAFE) -> list[floa
         return sink.values_of("a")
 
 
-async def refusal(server: Machine, proof: Proof, opcua: str = SAFE) -> str:
+async def refusal(server: Machine, credentials: ClientCredentials, opcua: str = SAFE) -> str:
     """The sentence with which the server is refused; there was no session."""
-    sentence = await refused(server.url, proof, opcua)
+    sentence = await refused(server.url, credentials, opcua)
     assert server.sessions == 0
     return sentence
 
 
-async def refused(url: str, proof: Proof, opcua: str = SAFE) -> str:
+async def refused(url: str, credentials: ClientCredentials, opcua: str = SAFE) -> str:
     read = mapped(url, ["a"], opcua=opcua)
     with pytest.raises(BedError) as caught:
-        async with connected(read.server, proof):
+        async with connected(read.server, credentials):
             pass
-    (finding,) = await check.check(read, proof)
+    (finding,) = await check.check(read, credentials)
     assert finding.sentence == str(caught.value)
     assert caught.value.hint
     return caught.value.message
@@ -77,43 +79,43 @@ async def refused(url: str, proof: Proof, opcua: str = SAFE) -> str:
 
 
 @pytest.mark.parametrize(("policy", "opcua"), [(BASIC, SAFE), (PSS, SAFEST)])
-async def test_a_pinned_server_is_read(proof: Proof, policy, opcua) -> None:
+async def test_a_pinned_server_is_read(credentials: ClientCredentials, policy, opcua) -> None:
     made = make()
     async with machine(["a"], secured=Secured(made, [policy])) as server:
-        proof.pki.pin(server.url, made.certificate)
-        assert await check.check(mapped(server.url, ["a"], opcua=opcua), proof) == []
-        assert await samples(server, proof, opcua) == [1.0, 2.0]
+        credentials.pki.pin(server.url, made.certificate)
+        assert await check.check(mapped(server.url, ["a"], opcua=opcua), credentials) == []
+        assert await samples(server, credentials, opcua) == [1.0, 2.0]
 
 
-async def test_a_server_of_a_trusted_authority_is_read(proof: Proof) -> None:
+async def test_a_server_of_a_trusted_authority_is_read(credentials: ClientCredentials) -> None:
     authority = make(uri="urn:test:ca", is_authority=True)
-    believe(proof, authority)
+    believe(credentials, authority)
     async with machine(["a"], secured=Secured(make(issuer=authority))) as server:
-        assert await samples(server, proof) == [1.0, 2.0]
+        assert await samples(server, credentials) == [1.0, 2.0]
 
 
-async def test_a_user_signs_in_with_a_password(proof: Proof) -> None:
+async def test_a_user_signs_in_with_a_password(credentials: ClientCredentials) -> None:
     made = make()
     async with machine(["a"], secured=Secured(made, users={"rig": "Grüße"})) as server:
-        proof.pki.pin(server.url, made.certificate)
-        right = dataclasses.replace(proof, password="Grüße")
+        credentials.pki.pin(server.url, made.certificate)
+        right = dataclasses.replace(credentials, password="Grüße")
         assert await samples(server, right, f"{SAFE}, user: rig") == [1.0, 2.0]
 
 
-async def test_the_gateways_own_certificate_signs_in(proof: Proof) -> None:
+async def test_the_gateways_own_certificate_signs_in(credentials: ClientCredentials) -> None:
     made = make()
     async with machine(["a"], secured=Secured(made, user_certificates=True)) as server:
-        proof.pki.pin(server.url, made.certificate)
-        assert await samples(server, proof, f"{SAFE}, user_certificate: true") == [1.0, 2.0]
+        credentials.pki.pin(server.url, made.certificate)
+        assert await samples(server, credentials, f"{SAFE}, user_certificate: true") == [1.0, 2.0]
 
 
 async def test_a_certificate_for_another_name_counts_where_the_mapping_names_it(
-    proof: Proof,
+    credentials: ClientCredentials,
 ) -> None:
     made = make(host="plc-1")
     async with machine(["a"], secured=Secured(made)) as server:
-        proof.pki.pin(server.url, made.certificate)
-        assert await samples(server, proof, f"{SAFE}, certificate_host: PLC-1") == [1.0, 2.0]
+        credentials.pki.pin(server.url, made.certificate)
+        assert await samples(server, credentials, f"{SAFE}, certificate_host: PLC-1") == [1.0, 2.0]
 
 
 # --- certificates that are no good ---------------------------------------------------------------
@@ -130,94 +132,108 @@ FLAWED = [
 
 
 @pytest.mark.parametrize(("flaw", "said"), FLAWED)
-async def test_a_flawed_certificate_is_refused_whoever_trusts_it(proof: Proof, flaw, said) -> None:
+async def test_a_flawed_certificate_is_refused_whoever_trusts_it(
+    credentials: ClientCredentials, flaw, said
+) -> None:
     authority = make(uri="urn:test:ca", is_authority=True)
     made = make(issuer=authority, **flaw)
-    believe(proof, authority)
+    believe(credentials, authority)
     async with machine(["a"], secured=Secured(made)) as server:
-        assert said in await refusal(server, proof)
-        proof.pki.pin(server.url, made.certificate)
-        assert said in await refusal(server, proof)
+        assert said in await refusal(server, credentials)
+        credentials.pki.pin(server.url, made.certificate)
+        assert said in await refusal(server, credentials)
 
 
-async def test_a_self_signed_certificate_that_is_not_pinned_is_refused(proof: Proof) -> None:
+async def test_a_self_signed_certificate_that_is_not_pinned_is_refused(
+    credentials: ClientCredentials,
+) -> None:
     made = make()
     async with machine(["a"], secured=Secured(made)) as server:
-        said = await refusal(server, proof)
+        said = await refusal(server, credentials)
         assert "is not trusted" in said
         assert certificate_trust.sha256(made.certificate) in said
 
 
-async def test_a_server_that_is_not_trusted_hears_of_no_session(proof: Proof) -> None:
+async def test_a_server_that_is_not_trusted_hears_of_no_session(
+    credentials: ClientCredentials,
+) -> None:
     async with machine(["a"], secured=Secured(make())) as server:
 
         def never(*_given, **_named) -> None:
             raise AssertionError("a session was asked for")
 
         server.server.iserver.create_session = never
-        assert "is not trusted" in await refusal(server, proof)
+        assert "is not trusted" in await refusal(server, credentials)
 
 
-async def test_a_pin_counts_at_its_address_alone(proof: Proof) -> None:
+async def test_a_pin_counts_at_its_address_alone(credentials: ClientCredentials) -> None:
     made = make()
     async with machine(["a"], secured=Secured(made)) as server:
-        proof.pki.pin(f"opc.tcp://{services.LOOPBACK}:1", made.certificate)
-        assert "is not trusted" in await refusal(server, proof)
+        credentials.pki.pin(f"opc.tcp://{services.LOOPBACK}:1", made.certificate)
+        assert "is not trusted" in await refusal(server, credentials)
 
 
-async def test_a_certificate_of_a_rogue_authority_is_refused(proof: Proof) -> None:
-    believe(proof, make(uri="urn:test:ca", is_authority=True))
+async def test_a_certificate_of_a_rogue_authority_is_refused(
+    credentials: ClientCredentials,
+) -> None:
+    believe(credentials, make(uri="urn:test:ca", is_authority=True))
     rogue = make(uri="urn:test:ca", is_authority=True)
     async with machine(["a"], secured=Secured(make(issuer=rogue))) as server:
-        assert "is not trusted" in await refusal(server, proof)
+        assert "is not trusted" in await refusal(server, credentials)
 
 
-async def test_a_trusted_servers_certificate_makes_no_authority(proof: Proof) -> None:
+async def test_a_trusted_servers_certificate_makes_no_authority(
+    credentials: ClientCredentials,
+) -> None:
     authority = make(uri="urn:test:ca", is_authority=True)
-    believe(proof, authority)
+    believe(credentials, authority)
     server_of_it = make(issuer=authority)
     async with machine(["a"], secured=Secured(make(issuer=server_of_it))) as server:
-        assert "is not trusted" in await refusal(server, proof)
+        assert "is not trusted" in await refusal(server, credentials)
 
 
-async def test_another_certificate_than_the_pinned_one_is_an_alarm_with_both(proof: Proof) -> None:
+async def test_another_certificate_than_the_pinned_one_is_an_alarm_with_both(
+    credentials: ClientCredentials,
+) -> None:
     authority = make(uri="urn:test:ca", is_authority=True)
-    believe(proof, authority)
+    believe(credentials, authority)
     before, after = make(), make(issuer=authority)  # a trusted authority's is no excuse
     async with machine(["a"], secured=Secured(after)) as server:
-        proof.pki.pin(server.url, before.certificate)
-        said = await refusal(server, proof)
+        credentials.pki.pin(server.url, before.certificate)
+        said = await refusal(server, credentials)
         assert "has changed" in said
-        async with linked(mapped(server.url, ["a"], opcua=SAFE), proof) as (link, sink):
+        async with linked(mapped(server.url, ["a"], opcua=SAFE), credentials) as (link, sink):
             await sink.until(lambda: "server" in sink.alarms)
-            for one in (before, after):
-                assert certificate_trust.sha256(one.certificate) in sink.alarms["server"]
+            for made in (before, after):
+                assert certificate_trust.sha256(made.certificate) in sink.alarms["server"]
             assert (link.counts.connects, server.sessions) == (0, 0)
 
 
 async def test_a_server_that_shows_the_pinned_certificate_without_its_key_is_refused(
-    proof: Proof,
+    credentials: ClientCredentials,
 ) -> None:
     made = make()
     async with machine(["a"], secured=Secured(made, key=make().key)) as server:
-        proof.pki.pin(server.url, made.certificate)
-        assert "opened no secured session" in await refusal(server, proof)
+        credentials.pki.pin(server.url, made.certificate)
+        assert "opened no secured session" in await refusal(server, credentials)
 
 
-async def test_what_a_server_calls_itself_inside_counts_as_well(proof: Proof) -> None:
+async def test_what_a_server_calls_itself_inside_counts_as_well(
+    credentials: ClientCredentials,
+) -> None:
     made = make()
     async with machine(["a"], secured=Secured(made)) as server:
-        proof.pki.pin(server.url, made.certificate)
+        credentials.pki.pin(server.url, made.certificate)
         asked = server.server.iserver.get_endpoints
 
         async def two_faced(*given, **named):
             told = await asked(*given, **named)
-            for one in told if len(given) == 2 else ():  # asked by a session, not beforehand
-                one.Server.ApplicationUri = "urn:test:other"
+            for endpoint in told if len(given) == 2 else ():  # asked by a session, not beforehand
+                endpoint.Server.ApplicationUri = "urn:test:other"
             return told
 
         server.server.iserver.get_endpoints = two_faced
-        assert "calls itself urn:test:other" in await refusal(server, proof)
+        assert "calls itself urn:test:other" in await refusal(server, credentials)
 
 
 # --- less than was asked for ---------------------------------------------------------------------
@@ -235,38 +251,42 @@ LESS = [
 
 
 @pytest.mark.parametrize(("policies", "opcua", "said"), LESS)
-async def test_a_downgrade_is_refused(proof: Proof, policies, opcua, said) -> None:
+async def test_a_downgrade_is_refused(
+    credentials: ClientCredentials, policies, opcua, said
+) -> None:
     made = make()
     async with machine(["a"], secured=Secured(made, policies)) as server:
-        proof.pki.pin(server.url, made.certificate)
-        sentence = await refusal(server, proof, opcua)
+        credentials.pki.pin(server.url, made.certificate)
+        sentence = await refusal(server, credentials, opcua)
         assert "does not offer sign-and-encrypt with" in sentence
         assert said in sentence
 
 
-async def test_a_server_that_wants_security_is_not_read_without(proof: Proof) -> None:
+async def test_a_server_that_wants_security_is_not_read_without(
+    credentials: ClientCredentials,
+) -> None:
     async with machine(["a"], secured=Secured(make())) as server:
-        said = await refusal(server, proof, "security: none")
+        said = await refusal(server, credentials, "security: none")
         assert "wants security: it offers sign-and-encrypt with Basic256Sha256" in said
 
 
 # --- who signs in --------------------------------------------------------------------------------
 
 
-async def test_a_wrong_password_opens_no_session(proof: Proof) -> None:
+async def test_a_wrong_password_opens_no_session(credentials: ClientCredentials) -> None:
     made = make()
     async with machine(["a"], secured=Secured(made, users={"rig": "right"})) as server:
-        proof.pki.pin(server.url, made.certificate)
-        wrong = dataclasses.replace(proof, password="wrong")
+        credentials.pki.pin(server.url, made.certificate)
+        wrong = dataclasses.replace(credentials, password="wrong")
         said = await refusal(server, wrong, f"{SAFE}, user: rig")
         assert "did not let user 'rig' in" in said
         assert "wrong" not in said
-        assert "has no password" in await refusal(server, proof, f"{SAFE}, user: rig")
-        assert "did not let an anonymous session in" in await refusal(server, proof)
+        assert "has no password" in await refusal(server, credentials, f"{SAFE}, user: rig")
+        assert "did not let an anonymous session in" in await refusal(server, credentials)
 
 
 async def test_a_server_that_does_not_trust_the_gateway_is_told_where_its_certificate_lies(
-    proof: Proof,
+    credentials: ClientCredentials,
 ) -> None:
     made = make()
 
@@ -275,20 +295,22 @@ async def test_a_server_that_does_not_trust_the_gateway_is_told_where_its_certif
 
     async with machine(["a"], secured=Secured(made)) as server:
         server.server.set_certificate_validator(nobody)
-        proof.pki.pin(server.url, made.certificate)
-        assert "does not accept the gateway's own certificate" in await refusal(server, proof)
+        credentials.pki.pin(server.url, made.certificate)
+        assert "does not accept the gateway's own certificate" in await refusal(server, credentials)
         with pytest.raises(Refused) as caught:
-            async with connected(mapped(server.url, ["a"], opcua=SAFE).server, proof):
+            async with connected(mapped(server.url, ["a"], opcua=SAFE).server, credentials):
                 pass
-        assert str(proof.pki.own().file) in caught.value.hint
+        assert str(credentials.pki.own().file) in caught.value.hint
 
 
-async def test_the_gateways_own_certificate_does_not_outlive_its_end(proof: Proof) -> None:
+async def test_the_gateways_own_certificate_does_not_outlive_its_end(
+    credentials: ClientCredentials,
+) -> None:
     class Later(WallClock):
         def now_ns(self) -> int:
             return super().now_ns() + 6 * 365 * 86_400 * 10**9
 
-    late = dataclasses.replace(proof, clock=Later())
+    late = dataclasses.replace(credentials, clock=Later())
     async with machine(["a"], secured=Secured(make())) as server:
         assert "own certificate" in await refusal(server, late)
 
@@ -300,8 +322,10 @@ async def test_the_gateways_own_certificate_does_not_outlive_its_end(proof: Proo
 def test_reading_without_security_is_logged_at_each_start(opcua, warnings) -> None:
     read = mapped("opc.tcp://127.0.0.1:1", ["a"], opcua=opcua)
     clock = WallClock()
-    feed = Feed(read, [one.spec for one in read.streams], clock=clock, space="live", most_waiting=1)
+    pipeline = Pipeline(
+        read, [stream.spec for stream in read.streams], clock=clock, space="live", most_waiting=1
+    )
     with capture_logs() as logged:
-        service._link(read, feed, clock, 100)
-    said = [one for one in logged if one["event"] == "server is read without security"]
-    assert [one["log_level"] for one in said] == ["warning"] * warnings
+        service.build_link(read, pipeline, clock, 100)
+    said = [line for line in logged if line["event"] == "server is read without security"]
+    assert [line["log_level"] for line in said] == ["warning"] * warnings

@@ -10,7 +10,7 @@ from broker.clock import WallClock
 from broker.errors import BedError
 from gateway.links.opcua import certificate_trust
 from gateway.links.opcua.pki import Pki
-from gateway.links.opcua.security import Proof
+from gateway.links.opcua.security import ClientCredentials
 from gateway.links.opcua.session import connected
 from tests.integration.machines import linked, mapped
 from tests.services import node_opcua
@@ -25,12 +25,14 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-def proof(tmp_path: Path) -> Proof:
-    return Proof(Pki(tmp_path / "pki"), "right", CLOCK)
+def credentials(tmp_path: Path) -> ClientCredentials:
+    return ClientCredentials(Pki(tmp_path / "pki"), "right", CLOCK)
 
 
-async def samples(server: NodeOpcua, proof: Proof, opcua: str = SAFE) -> list[float]:
-    async with linked(mapped(server.url, ["n0"], opcua=opcua), proof) as (link, sink):
+async def samples(
+    server: NodeOpcua, credentials: ClientCredentials, opcua: str = SAFE
+) -> list[float]:
+    async with linked(mapped(server.url, ["n0"], opcua=opcua), credentials) as (link, sink):
         await sink.until(lambda: link.counts.connects == 1 or bool(sink.said))
         assert sink.said == []
         number = 0
@@ -41,9 +43,9 @@ async def samples(server: NodeOpcua, proof: Proof, opcua: str = SAFE) -> list[fl
         return sink.values_of("n0")
 
 
-async def refusal(server: NodeOpcua, proof: Proof, opcua: str = SAFE) -> str:
+async def refusal(server: NodeOpcua, credentials: ClientCredentials, opcua: str = SAFE) -> str:
     with pytest.raises(BedError) as caught:
-        async with connected(mapped(server.url, ["n0"], opcua=opcua).server, proof):
+        async with connected(mapped(server.url, ["n0"], opcua=opcua).server, credentials):
             pass
     assert caught.value.hint
     return caught.value.message
@@ -53,22 +55,26 @@ async def refusal(server: NodeOpcua, proof: Proof, opcua: str = SAFE) -> str:
     ("theirs", "ours"),
     [("Basic256Sha256", "Basic256Sha256"), ("Aes256_Sha256_RsaPss", "Aes256Sha256RsaPss")],
 )
-async def test_a_pinned_server_is_read(proof: Proof, tmp_path: Path, theirs, ours) -> None:
+async def test_a_pinned_server_is_read(
+    credentials: ClientCredentials, tmp_path: Path, theirs, ours
+) -> None:
     made = make()
     with node_opcua.serve(tmp_path, Secured(made, policies=[theirs])) as server:
-        assert "is not trusted" in await refusal(server, proof, f"{SAFE}, policy: {ours}")
-        proof.pki.pin(server.url, made.certificate)
-        assert set(await samples(server, proof, f"{SAFE}, policy: {ours}")) == {7.0}
+        assert "is not trusted" in await refusal(server, credentials, f"{SAFE}, policy: {ours}")
+        credentials.pki.pin(server.url, made.certificate)
+        assert set(await samples(server, credentials, f"{SAFE}, policy: {ours}")) == {7.0}
 
 
-async def test_only_the_right_password_is_let_in(proof: Proof, tmp_path: Path) -> None:
+async def test_only_the_right_password_is_let_in(
+    credentials: ClientCredentials, tmp_path: Path
+) -> None:
     made = make()
     with node_opcua.serve(tmp_path, Secured(made, users={"rig": "right"})) as server:
-        proof.pki.pin(server.url, made.certificate)
-        wrong = dataclasses.replace(proof, password="wrong")
+        credentials.pki.pin(server.url, made.certificate)
+        wrong = dataclasses.replace(credentials, password="wrong")
         assert "did not let user 'rig' in" in await refusal(server, wrong, f"{SAFE}, user: rig")
-        assert "did not let an anonymous session in" in await refusal(server, proof)
-        assert set(await samples(server, proof, f"{SAFE}, user: rig")) == {7.0}
+        assert "did not let an anonymous session in" in await refusal(server, credentials)
+        assert set(await samples(server, credentials, f"{SAFE}, user: rig")) == {7.0}
 
 
 @pytest.mark.parametrize(
@@ -78,29 +84,33 @@ async def test_only_the_right_password_is_let_in(proof: Proof, tmp_path: Path) -
         ({"host": "other.example"}, "is made for other.example"),
     ],
 )
-async def test_a_flawed_certificate_is_refused(proof: Proof, tmp_path: Path, flaw, said) -> None:
+async def test_a_flawed_certificate_is_refused(
+    credentials: ClientCredentials, tmp_path: Path, flaw, said
+) -> None:
     made = make(**flaw)
     with node_opcua.serve(tmp_path, Secured(made)) as server:
-        proof.pki.pin(server.url, made.certificate)
-        assert said in await refusal(server, proof)
+        credentials.pki.pin(server.url, made.certificate)
+        assert said in await refusal(server, credentials)
 
 
 async def test_another_certificate_than_the_pinned_one_is_refused(
-    proof: Proof, tmp_path: Path
+    credentials: ClientCredentials, tmp_path: Path
 ) -> None:
     before, after = make(), make()
     with node_opcua.serve(tmp_path, Secured(after)) as server:
-        proof.pki.pin(server.url, before.certificate)
-        said = await refusal(server, proof)
-        assert all(certificate_trust.sha256(one.certificate) in said for one in (before, after))
+        credentials.pki.pin(server.url, before.certificate)
+        said = await refusal(server, credentials)
+        assert all(certificate_trust.sha256(made.certificate) in said for made in (before, after))
 
 
 @pytest.mark.parametrize(
     ("modes", "policies", "said"),
     [(["None"], ["None"], "it offers none"), (["Sign"], ["Basic256Sha256"], "it offers sign with")],
 )
-async def test_a_downgrade_is_refused(proof: Proof, tmp_path: Path, modes, policies, said) -> None:
+async def test_a_downgrade_is_refused(
+    credentials: ClientCredentials, tmp_path: Path, modes, policies, said
+) -> None:
     made = make()
     with node_opcua.serve(tmp_path, Secured(made, modes, policies)) as server:
-        proof.pki.pin(server.url, made.certificate)
-        assert said in await refusal(server, proof)
+        credentials.pki.pin(server.url, made.certificate)
+        assert said in await refusal(server, credentials)

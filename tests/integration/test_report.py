@@ -57,7 +57,7 @@ def test_the_report_needs_nothing_but_itself(tmp_path):
     path = tmp_path / "report.html"
     report.write(path, evidence())
     page = shown(path, tmp_path / "profile")
-    assert "nothing lost, doubled, wrong or silent" in page
+    assert "nothing lost, duplicated, wrong or silent" in page
     assert "a rig &amp; its &lt;signals&gt;" in page
     assert "<svg" in page
     assert "<script" not in page
@@ -94,6 +94,8 @@ def test_a_run_without_gaps_says_so(tmp_path):
 
 def test_many_gaps_are_listed_up_to_a_bound(tmp_path):
     path = tmp_path / "report.html"
-    gaps = [Gap(("Pressure",), at, at, "server-overflow") for at in range(report.MOST_LISTED + 7)]
+    gaps = [
+        Gap(("Pressure",), at, at, "server-overflow") for at in range(report.MAX_LISTED_GAPS + 7)
+    ]
     report.write(path, evidence(gaps=gaps))
     assert "and 7 more" in path.read_text()

@@ -15,7 +15,9 @@ HEARD = frozenset({f"tb1/live/{verb}/factory/pump-rig/rig" for verb in ("data", 
 
 
 def connect_request(connection):
-    return ConnectRequest("cora", "secret", "cora--1", connection)
+    return ConnectRequest(
+        principal="cora", secret="secret", client_id="cora--1", connection=connection
+    )
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ async def test_beginnings_and_ends_are_written_in_their_order_and_told(registry)
     book.ended("s/1", "Client Closed")
     book.admitted(connect_request("s/2"), Permissions(frozenset(), frozenset()))
     await book.write()
-    (one,) = await registry.sessions(RIG, 0, 2_000)
+    (one,) = await registry.sessions.between(RIG, 0, 2_000)
     assert (one.from_ns, one.until_ns, one.ended_how) == (1_000, 1_000_001_000, "Client Closed")
     assert [(end.connection, end.how) for end in told] == [("s/1", "Client Closed")]
 
@@ -47,4 +49,4 @@ async def test_what_waits_is_bounded_and_the_oldest_go(registry, monkeypatch):
         book.admitted(connect_request(f"s/{number}"), Permissions(frozenset(), HEARD))
     assert book.dropped == 1
     await book.write()
-    assert len(await registry.sessions(RIG, 0, 2_000)) == 2
+    assert len(await registry.sessions.between(RIG, 0, 2_000)) == 2

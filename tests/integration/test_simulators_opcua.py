@@ -179,7 +179,7 @@ async def test_playback_waits_until_every_variable_is_monitored(face):
         for seen in (nodes[:7], nodes[:7], others):
             subscription = await client.create_subscription(50, Heard())
             await subscription.subscribe_data_change(seen)
-            await clock.sleep(3 * opcua.LOOK_EVERY_S)
+            await clock.sleep(3 * opcua.POLL_S)
             assert not waiting.done()
         await subscription.subscribe_data_change(nodes[7])
         async with asyncio.timeout(5):

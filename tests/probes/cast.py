@@ -31,7 +31,7 @@ from broker.rights import (
 from broker.streams import Signal, StreamSpec
 from testbed_api.domain import enrolment, passwords, tokens
 from testbed_api.domain.equipment import Equipment
-from testbed_api.domain.grants import Request
+from testbed_api.domain.grants import GrantRequest
 from testbed_api.domain.organisations import Organisation
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
@@ -112,7 +112,7 @@ class _Making:
     async def join(self, one: Principal) -> None:
         """One more, with a token that counts."""
         self.principals.append(one)
-        await self.registry.add_principal(one)
+        await self.registry.principals.add(one)
         self.shown[one.id] = await self.token(one.id, Span(one.span.from_ns))
         self.whose[one.id] = one.id
 
@@ -120,21 +120,21 @@ class _Making:
         """The text of a new token, of these roles alone if any are named."""
         credential, token = tokens.issued(name, span)
         token = replace(token, roles=frozenset(roles) or None)
-        self.tokens.setdefault(name, (await self.registry.add_token(token)).id)
+        self.tokens.setdefault(name, (await self.registry.tokens.add(token)).id)
         return credential.text
 
     async def end(self, name: str) -> None:
         """Remove somebody; the token stays in its hands."""
         (one,) = [each for each in self.principals if each.id == name]
-        await self.registry.end_principal(one, by=None, now_ns=self.now_ns)
+        await self.registry.principals.end(one, by=None, now_ns=self.now_ns)
         ended = replace(one, span=one.span.ended(self.now_ns))
         self.principals[self.principals.index(one)] = ended
 
-    async def ask(self, name: str, company: str) -> Request:
+    async def ask(self, name: str, company: str) -> GrantRequest:
         """For the rig, as a company does."""
         purpose, by = canary(f"grant {company}"), f"{company}-owner"
-        wanted = Request(company, Entry(LIVE, RIG), purpose, self.now_ns - DAY_NS, by)
-        asked = await self.registry.add_request(wanted)
+        wanted = GrantRequest(company, Entry(LIVE, RIG), purpose, self.now_ns - DAY_NS, by)
+        asked = await self.registry.grants.add(wanted)
         self.numbers[name] = asked.id
         return asked
 
@@ -142,10 +142,10 @@ class _Making:
         """The rig, to a company."""
         asked = await self.ask(name, company)
         given = asked.granted(Span(self.now_ns - DAY_NS, until_ns), "factory-owner", self.now_ns)
-        await self.registry.put_request(given, asked)
+        await self.registry.grants.update(given, asked)
         if cut:
             given, before = given.revoked("factory-owner", self.now_ns), given
-            await self.registry.put_request(given, before)
+            await self.registry.grants.update(given, before)
         assert given.grant is not None
         self.grants.append(given.grant)
 
@@ -156,7 +156,7 @@ async def made(folder: Path, now_ns: int) -> Cast:
     async with open_engine(folder) as engine:
         making = _Making(Registry(engine), now_ns)
         for name, kind in ORGANISATIONS.items():
-            await making.registry.add_organisation(Organisation(name, canary(name), kind))
+            await making.registry.organisations.add(Organisation(name, canary(name), kind))
         for one in _everybody(now_ns - DAY_NS):
             await making.join(one)
         await _narrow(making, now_ns - DAY_NS)
@@ -225,8 +225,8 @@ async def _narrow(making: _Making, from_ns: int) -> None:
 async def _equip(registry: Registry) -> None:
     for stream in STREAMS:
         name = canary(stream.owner)
-        await registry.put_equipment(Equipment(stream.owner, name, EquipmentKind.REAL))
-        await registry.add_spec(_spec(stream))
+        await registry.equipment.put(Equipment(stream.owner, name, EquipmentKind.REAL))
+        await registry.streams.add(_spec(stream))
 
 
 def _spec(stream: StreamAddress) -> StreamSpec:
@@ -248,19 +248,19 @@ async def _spare(making: _Making) -> str:
     registry, now_ns = making.registry, making.now_ns
     for owner in TWO_TOKENS:
         _, token = tokens.issued(owner, Span(now_ns), bus=False)  # the broker may know one alone
-        making.tokens[f"{SPARE}-{owner}"] = (await registry.add_token(token)).id
-    await registry.set_password(f"{SPARE}-factory", passwords.hashed(PASSWORD), now_ns)
+        making.tokens[f"{SPARE}-{owner}"] = (await registry.tokens.add(token)).id
+    await registry.passwords.set(f"{SPARE}-factory", passwords.hashed(PASSWORD), now_ns)
     code, kept = enrolment.issued(SCORE.owner, "company-owner", now_ns)
-    await registry.add_enrolment(kept)
+    await registry.enrolments.add(kept)
     return code
 
 
 async def _stop_and_show(making: _Making) -> tuple[Pause, Listing]:
     pause = Pause("factory", "still", span=Span(making.now_ns))
-    await making.registry.add_pause(pause, by="factory-owner")
+    await making.registry.pauses.add(pause, by="factory-owner")
     shown = Sample(Entry(LIVE, RIG), making.now_ns - DAY_NS, making.now_ns)
     listing = Listing(RIG.owner, frozenset({"looker"}), Span(making.now_ns - DAY_NS), shown)
-    await making.registry.put_listing(listing, by="factory-owner")
+    await making.registry.listings.put(listing, by="factory-owner")
     return pause, listing
 
 

@@ -9,8 +9,8 @@ from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
 from gateway.pipeline.deadband import DeadBand
 from gateway.pipeline.framing import frames
-from gateway.pipeline.unique_timestamps import MOST_RECENT, Placer
-from gateway.samples import Arrivals
+from gateway.pipeline.unique_timestamps import MOST_RECENT, UniqueTimestamps
+from gateway.samples import Samples
 
 SIGNALS = 3
 VALUES = {
@@ -21,48 +21,48 @@ VALUES = {
 }
 dtype_lists = st.one_of(
     st.lists(st.sampled_from(Dtype), min_size=SIGNALS, max_size=SIGNALS),
-    st.sampled_from(Dtype).map(lambda one: [one] * SIGNALS),
+    st.sampled_from(Dtype).map(lambda dtype: [dtype] * SIGNALS),
 )
 
 
 @st.composite
-def arrivals(draw: st.DrawFn, dtypes: list[Dtype], most_time: int = 12) -> Arrivals:
+def samples(draw: st.DrawFn, dtypes: list[Dtype], most_time: int = 12) -> Samples:
     rows = []
     for _ in range(draw(st.integers(1, 15))):
         signal = draw(st.integers(0, SIGNALS - 1))
         quality = draw(st.sampled_from([GOOD, UNCERTAIN, BAD]))
         value = NO_VALUE[dtypes[signal]] if quality == BAD else draw(VALUES[dtypes[signal]])
         rows.append((signal, draw(st.integers(0, most_time)), value, quality))
-    return Arrivals.of(dtypes, rows)
+    return Samples.from_rows(dtypes, rows)
 
 
 @given(st.data(), st.lists(st.just([Dtype.FLOAT64] * SIGNALS), min_size=1, max_size=6))
 def test_every_sample_gets_the_next_free_time_of_its_signal(
     data: st.DataObject, publishes: list[list[Dtype]]
 ) -> None:
-    placer = Placer(SIGNALS)
-    taken: list[set[int]] = [set() for _ in range(SIGNALS)]
+    timestamps = UniqueTimestamps(SIGNALS)
+    used: list[set[int]] = [set() for _ in range(SIGNALS)]
     for dtypes in publishes:
-        one = data.draw(arrivals(dtypes))
-        placed = placer.place(one.signal, one.time_ns)
+        drawn = data.draw(samples(dtypes))
+        placed = timestamps.place(drawn.signal, drawn.time_ns)
         for signal in range(SIGNALS):
-            mine = one.signal == signal
-            for told, found in zip(one.time_ns[mine], placed[mine], strict=True):
-                free = int(told)
-                while free in taken[signal]:
+            own = drawn.signal == signal
+            for source_ns, placed_ns in zip(drawn.time_ns[own], placed[own], strict=True):
+                free = int(source_ns)
+                while free in used[signal]:
                     free += 1
-                taken[signal].add(free)
-                assert found == free
-            if taken[signal]:
-                assert placer.newest_ns[signal] == max(taken[signal])
+                used[signal].add(free)
+                assert placed_ns == free
+            if used[signal]:
+                assert timestamps.newest_ns[signal] == max(used[signal])
 
 
 def test_of_each_signal_the_last_times_are_remembered() -> None:
-    placer = Placer(2)
+    timestamps = UniqueTimestamps(2)
     times = np.arange(MOST_RECENT + 50)
     for at in range(0, len(times), 50):
-        placer.place(np.zeros(len(times[at : at + 50]), np.int32), times[at : at + 50])
-    again = placer.place(np.zeros(2, np.int32), np.array([0, 50]))
+        timestamps.place(np.zeros(len(times[at : at + 50]), np.int32), times[at : at + 50])
+    again = timestamps.place(np.zeros(2, np.int32), np.array([0, 50]))
     assert again.tolist() == [0, len(times)]
 
 
@@ -71,9 +71,11 @@ def test_the_dead_band_keeps_what_leaves_it(data: st.DataObject, widths: list[fl
     band = DeadBand(np.array(widths))
     last: list[tuple[float, int] | None] = [None] * SIGNALS
     for _ in range(3):
-        one = data.draw(arrivals([Dtype.FLOAT64] * SIGNALS))
-        rows = zip(one.signal.tolist(), one.values.tolist(), one.quality.tolist(), strict=True)
-        for counts, (signal, value, quality) in zip(band.leaving(one), rows, strict=True):
+        drawn = data.draw(samples([Dtype.FLOAT64] * SIGNALS))
+        rows = zip(
+            drawn.signal.tolist(), drawn.values.tolist(), drawn.quality.tolist(), strict=True
+        )
+        for counts, (signal, value, quality) in zip(band.leaving(drawn), rows, strict=True):
             before, width = last[signal], widths[signal]
             inside = (
                 width > 0
@@ -88,32 +90,32 @@ def test_the_dead_band_keeps_what_leaves_it(data: st.DataObject, widths: list[fl
 
 @given(st.data(), dtype_lists)
 def test_frames_hold_every_sample_once(data: st.DataObject, dtypes: list[Dtype]) -> None:
-    found = data.draw(arrivals(dtypes, most_time=2))
+    drawn = data.draw(samples(dtypes, most_time=2))
     signals = tuple(Signal(f"s{at}", dtype) for at, dtype in enumerate(dtypes))
     spec = StreamSpec(StreamAddress("o", "e", "s"), signals)
-    made = list(frames(found, spec))
+    framed = list(frames(drawn, spec))
     out = [
         (name, *sample)
-        for frame in made
+        for frame in framed
         for name, series in frame.series()
         for sample in zip(*(column.tolist() for column in series), strict=True)
     ]
     put = [
         (spec.names[signal], *rest)
         for signal, *rest in zip(
-            found.signal.tolist(),
-            found.time_ns.tolist(),
-            found.values.tolist(),
-            found.quality.tolist(),
+            drawn.signal.tolist(),
+            drawn.time_ns.tolist(),
+            drawn.values.tolist(),
+            drawn.quality.tolist(),
             strict=True,
         )
     ]
     assert sorted(map(repr, out)) == sorted(map(repr, put))
-    for frame in made:
+    for frame in framed:
         columns = frame.values.values() if isinstance(frame, Wide) else ()
         for column, name in zip(columns, frame.values if columns else (), strict=True):
             assert column.dtype == column_dtype([spec.signal(name).dtype])
-    times = {tuple(found.time_ns[found.signal == at]) for at in np.unique(found.signal)}
-    if len(times) == 1 and len(np.unique(found.signal)) > 1:
-        (frame,) = made
+    times = {tuple(drawn.time_ns[drawn.signal == at]) for at in np.unique(drawn.signal)}
+    if len(times) == 1 and len(np.unique(drawn.signal)) > 1:
+        (frame,) = framed
         assert isinstance(frame, Wide)

@@ -6,11 +6,14 @@ from hypothesis import strategies as st
 
 from broker.clock import SteppedClock
 from broker.streams import Dtype
-from gateway.links.opcua.data_changes import FLOAT, NO_TIME, Changes
-from gateway.links.opcua.demultiplex import Sorted, Sorter
-from gateway.mapping import model
-from gateway.pipeline.pipeline import Feed
-from gateway.samples import Layout, Lot, Part
+from gateway.links.opcua.data_changes import FLOAT, NO_TIME, DataChanges
+from gateway.links.opcua.demultiplex import Demultiplexer
+from gateway.links.opcua.demultiplexed import Demultiplexed
+from gateway.links.opcua.general_path import GeneralPath
+from gateway.mapping import file as mapping_file
+from gateway.mapping.model import Mapping
+from gateway.pipeline.pipeline import Pipeline
+from gateway.samples import Layout, Lot, StreamSamples
 
 TEXT = """
 organisation: o
@@ -28,17 +31,17 @@ streams:
 """
 SIGNALS = (3, 2, 1)
 MAPPINGS = [
-    model.read(TEXT.format(age_s=age_s, deadband=deadband), "m")
+    mapping_file.read(TEXT.format(age_s=age_s, deadband=deadband), "m")
     for age_s, deadband in ((0, 0), (0, 1.5), (0.5, 0))
 ]
 OVERFLOW, NOT_GOOD = 0x0480, 0x80000000
-values = st.floats(-3, 3).map(lambda one: round(one, 1))
+values = st.floats(-3, 3).map(lambda number: round(number, 1))
 
 
 @st.composite
 def publishes(draw: st.DrawFn) -> list[tuple[Layout, list[Lot]]]:
     """Layouts, each with the lots that have it: regular ones, and such as no server should send."""
-    found = []
+    layouts = []
     for _ in range(draw(st.integers(1, 2))):
         chosen = draw(st.lists(st.integers(0, 2), min_size=1, unique=True))
         signal: list[int] = []
@@ -57,39 +60,41 @@ def publishes(draw: st.DrawFn) -> list[tuple[Layout, list[Lot]]]:
             times = draw(st.lists(st.integers(low, high), min_size=bounds[-1], max_size=bounds[-1]))
             order = draw(st.sampled_from([list, sorted]))
             shared = draw(st.booleans())
-            told = [low] * len(times) if shared else order(times)
+            stamps = [low] * len(times) if shared else order(times)
             column = draw(st.lists(values, min_size=bounds[-1], max_size=bounds[-1]))
-            lots.append(Lot(layout, np.array(told, np.int64), np.array(column)))
-        found.append((layout, lots))
-    return found
+            lots.append(Lot(layout, np.array(stamps, np.int64), np.array(column)))
+        layouts.append((layout, lots))
+    return layouts
 
 
-def fed(of: model.Mapping) -> Feed:
-    specs = [one.spec for one in of.streams]
-    return Feed(of, specs, clock=SteppedClock(10**9), space="live", most_waiting=10**6)
+def fed(of: Mapping) -> Pipeline:
+    specs = [stream.spec for stream in of.streams]
+    return Pipeline(of, specs, clock=SteppedClock(10**9), space="live", most_waiting=10**6)
 
 
 @given(st.sampled_from(MAPPINGS), publishes(), st.integers(1, 2))
 async def test_a_lot_becomes_the_batches_that_its_parts_would_become(
-    of: model.Mapping, told: list[tuple[Layout, list[Lot]]], rounds: int
+    of: Mapping, sent: list[tuple[Layout, list[Lot]]], rounds: int
 ) -> None:
     whole, parted = fed(of), fed(of)
     for _ in range(rounds):
-        for _, lots in told:
+        for _, lots in sent:
             for lot in lots:
                 await whole.take_lot(lot)
                 await parted.take(lot.parts())
-    assert whole.rest() == parted.rest()
-    assert whole.intake.shaped == parted.intake.shaped
-    assert whole.heard_of == parted.heard_of
+    assert whole.remaining() == parted.remaining()
+    assert whole.sample_filter.counts == parted.sample_filter.counts
+    assert whole.activity == parted.activity
     for stream, signals in enumerate(SIGNALS):
         for signal in range(signals):
             assert whole.last_ns(stream, signal) == parted.last_ns(stream, signal)
-    again = [Part(part.stream, part.arrivals, fresh=True) for part in told[-1][1][-1].parts()]
-    await whole.take(again)  # what a new subscription tells once more is known of both
+    again = [
+        StreamSamples(part.stream, part.samples, fresh=True) for part in sent[-1][1][-1].parts()
+    ]
+    await whole.take(again)  # a new subscription repeats the last samples: both know them
     await parted.take(again)
-    assert whole.rest() == parted.rest()
-    assert whole.intake.shaped == parted.intake.shaped
+    assert whole.remaining() == parted.remaining()
+    assert whole.sample_filter.counts == parted.sample_filter.counts
 
 
 FEEDS = ([(0, 0)], [(1, 1)], [(0, 1), (1, 0)], [(0, 2)], [(2, 0)])
@@ -101,44 +106,47 @@ rows = st.tuples(
 )
 
 
-def changes(rows: list[tuple[int, int, float, int]]) -> Changes:
+def changes(rows: list[tuple[int, int, float, int]]) -> DataChanges:
     handle, times, column, status = zip(*rows, strict=True)
-    return Changes(
-        np.array(handle, np.uint32),
-        np.array([time or NO_TIME for time in times], np.int64),
-        np.array(status, np.uint32),
-        np.full(len(rows), FLOAT, np.uint8),
-        np.array([np.nan if one == 9 else one for one in column]),
-        np.empty(0, np.int64),
-        np.empty(0, np.object_),
+    return DataChanges(
+        handle=np.array(handle, np.uint32),
+        time_ns=np.array([time or NO_TIME for time in times], np.int64),
+        status=np.array(status, np.uint32),
+        kind=np.full(len(rows), FLOAT, np.uint8),
+        floats=np.array([np.nan if number == 9 else number for number in column]),
+        ints=np.empty(0, np.int64),
+        others=np.empty(0, np.object_),
     )
 
 
-def said(found: Sorted) -> list[object]:
-    parts = [*(found.lot.parts() if found.lot else ()), *found.first, *found.parts]
+def listed(result: Demultiplexed) -> list[object]:
+    parts = [*(result.lot.parts() if result.lot else ()), *result.first, *result.parts]
     columns = [
-        [one.tolist() for one in (part.signal, part.time_ns, part.quality)]
-        + [list(map(repr, part.values.tolist()))]
-        for part in (one.arrivals for one in parts)
+        [column.tolist() for column in (samples.signal, samples.time_ns, samples.quality)]
+        + [list(map(repr, samples.values.tolist()))]
+        for samples in (part.samples for part in parts)
     ]
-    heads = [(one.stream, one.fresh) for one in parts]
-    return [heads, columns, found.holes, found.unfit, found.reasons, found.gone, found.back]
+    heads = [(part.stream, part.fresh) for part in parts]
+    rest = (result.gaps, result.unfit, result.reasons, result.gone, result.back)
+    return [heads, columns, *rest]
 
 
 @given(
-    told=st.lists(st.lists(rows, min_size=1, max_size=12), min_size=1, max_size=4),
+    sent=st.lists(st.lists(rows, min_size=1, max_size=12), min_size=1, max_size=4),
     last=st.sampled_from([Dtype.FLOAT64, Dtype.INT64]),
     lost=st.booleans(),
 )
 def test_a_publish_is_sorted_alike_whether_it_is_plain_or_not(
-    *, told: list[list[tuple[int, int, float, int]]], last: Dtype, lost: bool
+    *, sent: list[list[tuple[int, int, float, int]]], last: Dtype, lost: bool
 ) -> None:
     dtypes = ((Dtype.FLOAT64,) * 3, (Dtype.FLOAT64,) * 2, (last,))
-    quick, general = Sorter(FEEDS, dtypes), Sorter(FEEDS, dtypes)
-    for at, publish in enumerate(told * 3):  # at the second time it is known
+    quick, general = Demultiplexer(FEEDS, dtypes), Demultiplexer(FEEDS, dtypes)
+    general_path = GeneralPath(general.items)
+    for at, publish in enumerate(sent * 3):  # at the second time it is known
         if lost and at == 1:
-            quick.lost[:] = general.lost[:] = True
-        mine, theirs = quick.sort(changes(publish), 77), general.sort_any(changes(publish), 77)
-        assert said(mine) == said(theirs)
-        for name in ("fresh", "lost", "gone", "heard_ns"):
-            assert (getattr(quick, name)[1:] == getattr(general, name)[1:]).all()
+            quick.items.lost[:] = general.items.lost[:] = True
+        result = quick.demultiplex(changes(publish), 77)
+        expected = general_path.demultiplex(changes(publish), 77)
+        assert listed(result) == listed(expected)
+        for name in ("fresh", "lost", "gone", "answered_ns"):
+            assert (getattr(quick.items, name)[1:] == getattr(general.items, name)[1:]).all()

@@ -56,14 +56,14 @@ def logged(sentence: str) -> bytes:
 @given(SENTENCES, WORDS)
 def test_whatever_a_stranger_calls_itself_nobody_comes_or_goes(sentence, words) -> None:
     line = log_parser.read(logged(sentence.format(words)))
-    assert line is None or isinstance(line.said, UnauthenticatedClosed | UnknownLine)
+    assert line is None or isinstance(line.event, UnauthenticatedClosed | UnknownLine)
 
 
 @given(st.binary(max_size=300) | WORDS.map(str.encode) | WORDS.map(logged))
 def test_any_bytes_have_a_sense_or_none(payload) -> None:
     line = log_parser.read(payload)
     assert line is None or isinstance(
-        line.said,
+        line.event,
         ConnectionOpened
         | ClientConnected
         | ClientDisconnected

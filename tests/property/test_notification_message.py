@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from broker.errors import Corrupt
 from gateway.links.opcua import notification_message
-from gateway.links.opcua.data_changes import NO_TIME, OTHER, Changes
-from gateway.links.opcua.types import instant_of
+from gateway.links.opcua.data_changes import NO_TIME, OTHER, DataChanges
+from gateway.links.values import instant_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOMENTS = st.integers(0, 9 * 10**15).map(lambda us: EPOCH + timedelta(microseconds=us))
@@ -53,8 +53,8 @@ FOREIGN = {
 
 
 def variants(types: dict[ua.VariantType, st.SearchStrategy[Any]]) -> st.SearchStrategy[ua.Variant]:
-    one = [values.map(lambda value, t=t: ua.Variant(value, t)) for t, values in types.items()]
-    return st.one_of(one)
+    item = [values.map(lambda value, t=t: ua.Variant(value, t)) for t, values in types.items()]
+    return st.one_of(item)
 
 
 ARRAYS = st.lists(st.floats(allow_nan=False), max_size=3).map(
@@ -86,8 +86,8 @@ def items(draw, values: st.SearchStrategy[ua.Variant], parts: int | None = None)
 def uniform(draw):
     """Items of one form, as a server sends them."""
     variant = draw(st.sampled_from(list(SIMPLE)))
-    one = items(variants({variant: SIMPLE[variant]}), draw(st.integers(0, 63)))
-    return draw(st.lists(one, max_size=6))
+    item = items(variants({variant: SIMPLE[variant]}), draw(st.integers(0, 63)))
+    return draw(st.lists(item, max_size=6))
 
 
 PUBLISHED = uniform() | st.lists(items(ANYTHING), max_size=6)
@@ -103,12 +103,12 @@ def encoded(rows: list[ua.MonitoredItemNotification]) -> bytes:
     return struct_to_binary(answer)
 
 
-def of(found: Changes, row: int) -> tuple[int, int, int, str]:
+def of(decoded: DataChanges, row: int) -> tuple[int, int, int, str]:
     return (
-        int(found.handle[row]),
-        int(found.status[row]),
-        int(found.time_ns[row]),
-        repr(found.value(row)),
+        int(decoded.handle[row]),
+        int(decoded.status[row]),
+        int(decoded.time_ns[row]),
+        repr(decoded.value(row)),
     )
 
 
@@ -132,9 +132,9 @@ def test_all_decoders_agree_with_asyncuas(rows) -> None:
     ours = notification_message.publish(Buffer(body))
     assert (ours.subscription, ours.available, ours.more) == (7, (3, 4), True)
     assert ours.message.sequence == 4
-    (found,) = ours.message.changes
+    (decoded,) = ours.message.changes
     (wanted,) = theirs.NotificationMessage.NotificationData
-    assert [of(found, at) for at in range(len(found))] == [
+    assert [of(decoded, at) for at in range(len(decoded))] == [
         expected(row) for row in wanted.MonitoredItems or []
     ]
 
@@ -149,14 +149,14 @@ def test_a_walk_finds_what_a_fixed_stride_finds(rows) -> None:
     ]
 
 
-def ticked(ticks: int) -> Changes:
+def ticked(ticks: int) -> DataChanges:
     """One double whose source time stamp is so many 100 ns since 1601."""
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     rows = [ua.MonitoredItemNotification(1, ua.DataValue(ua.Variant(1.0), None, moment))]
     written = struct.pack("<q", ua.datetime_to_win_epoch(moment))
     body = encoded(rows).replace(written, struct.pack("<q", ticks))
-    (found,) = notification_message.publish(Buffer(body)).message.changes
-    return found
+    (decoded,) = notification_message.publish(Buffer(body)).message.changes
+    return decoded
 
 
 EPOCH_TICKS = 116_444_736_000_000_000
@@ -217,8 +217,8 @@ def test_a_message_sent_again_is_decoded_like_a_publish() -> None:
     answer.NotificationMessage.SequenceNumber = 3
     answer.NotificationMessage.NotificationData = [ua.DataChangeNotification([row])]
     said = notification_message.republished(Buffer(struct_to_binary(answer)))
-    (found,) = said.changes
-    assert (said.sequence, found.handle.tolist(), found.floats.tolist()) == (3, [5], [2.5])
+    (decoded,) = said.changes
+    assert (said.sequence, decoded.handle.tolist(), decoded.floats.tolist()) == (3, [5], [2.5])
 
 
 def test_a_number_beyond_int64_stands_among_the_others() -> None:
@@ -226,6 +226,6 @@ def test_a_number_beyond_int64_stands_among_the_others() -> None:
         ua.MonitoredItemNotification(1, ua.DataValue(ua.Variant(value, V.UInt64)))
         for value in (2**63 - 1, 2**63)
     ]
-    (found,) = notification_message.publish(Buffer(encoded(rows))).message.changes
-    assert [found.value(0), found.value(1)] == [2**63 - 1, 2**63]
-    assert found.kind[1] == OTHER
+    (decoded,) = notification_message.publish(Buffer(encoded(rows))).message.changes
+    assert [decoded.value(0), decoded.value(1)] == [2**63 - 1, 2**63]
+    assert decoded.kind[1] == OTHER

@@ -24,7 +24,7 @@ from broker.clock import NS_PER_S
 from broker.errors import Unavailable
 from broker.messages import Held
 from gateway.spool import file, spool
-from gateway.spool.rows import Kept
+from gateway.spool.rows import SpooledBatch
 from gateway.spool.spool import Spool, SpoolSettings
 
 COUNTS = (1, 50)
@@ -72,7 +72,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @initialize()
     def opened(self) -> None:
-        keep = SpoolSettings(self.most_bytes, KEEP_S, 0)
+        keep = SpoolSettings(most_bytes=self.most_bytes, keep_marked_s=KEEP_S, least_free_bytes=0)
         self.opening = spool.open(self.path, epoch=str(self.life), settings=keep)
         self.kept: Spool = self.run(self.opening.__aenter__())
         self.run(self.kept.all_due())  # as at every connection
@@ -100,11 +100,11 @@ class SpoolMachine(RuleBasedStateMachine):
         except Unavailable:
             self.refused()
             return
-        for one in taken:
-            self.last[one.stream] = self.last.get(one.stream, 0) + 1
-            assert one.seq == self.last[one.stream]
-            self.committed_ns[one.stream, one.seq] = self.now_ns
-            self.sent_ns[one.stream, one.seq] = self.now_ns
+        for spooled in taken:
+            self.last[spooled.stream] = self.last.get(spooled.stream, 0) + 1
+            assert spooled.seq == self.last[spooled.stream]
+            self.committed_ns[spooled.stream, spooled.seq] = self.now_ns
+            self.sent_ns[spooled.stream, spooled.seq] = self.now_ns
 
     def refused(self) -> None:
         raise AssertionError("there was room")
@@ -149,12 +149,12 @@ class SpoolMachine(RuleBasedStateMachine):
             if self.sent_ns[id_] == self.committed_ns[id_]:
                 assert self.now_ns - self.committed_ns[id_] < 10 * NS_PER_S
 
-    def sent(self, due: list[Kept]) -> None:
-        assert [one.id for one in due] == sorted(one.id for one in due)
-        for one in due:
-            id_ = one.stream, one.seq
+    def sent(self, due: list[SpooledBatch]) -> None:
+        assert [spooled.id for spooled in due] == sorted(spooled.id for spooled in due)
+        for spooled in due:
+            id_ = spooled.stream, spooled.seq
             assert id_ in self.waiting
-            assert one.body == self.there[id_]
+            assert spooled.body == self.there[id_]
             if id_ in self.sent_ns and self.now_ns - self.sent_ns[id_] < 10 * NS_PER_S:
                 self.news.remove(id_)
             self.sent_ns[id_] = self.now_ns
@@ -202,7 +202,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @invariant()
     def only_what_was_marked_is_gone(self) -> None:
         bodies = self.run(self.kept.bodies())
-        now = {(one.stream, one.seq): one.body for one in bodies}
+        now = {(spooled.stream, spooled.seq): spooled.body for spooled in bodies}
         assert len(now) == len(bodies)
         fresh = {id_ for id_ in self.committed_ns if id_ not in self.marked_ns}
         for id_ in self.there.keys() | fresh:
@@ -249,9 +249,9 @@ class FullSpoolMachine(SpoolMachine):
     def refused(self) -> None:
         """Only where nothing is left to let go, or to drop but what is no larger than its gap."""
         now = self.run(self.kept.bodies())
-        for frames in (orjson.loads(one.body)["frames"] for one in now):
+        for frames in (orjson.loads(spooled.body)["frames"] for spooled in now):
             assert not frames or len(frames[0]["dt"]) == min(COUNTS)
-        assert {(one.stream, one.seq) for one in now} <= set(self.waiting)
+        assert {(spooled.stream, spooled.seq) for spooled in now} <= set(self.waiting)
 
     @invariant()
     def it_never_holds_more_than_it_may(self) -> None:

@@ -79,10 +79,14 @@ def admitting(
     """Run Mosquitto as `testbed broker-config` has it, its state laid anew in `folder`."""
     command = services.found("mosquitto", Path("/usr/sbin/mosquitto"))
     plugin = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"))
-    place = config_files.MosquittoDeployment(
-        Address(services.LOOPBACK, port), folder, getpass.getuser(), certificate, plugin
+    deployment = config_files.MosquittoDeployment(
+        mqtt=Address(services.LOOPBACK, port),
+        state=folder,
+        user=getpass.getuser(),
+        certificate=certificate,
+        plugin=plugin,
     )
-    (folder / config_files.CONFIG).write_text(config_files.config(place))
+    (folder / config_files.CONFIG).write_text(config_files.config(deployment))
     seed = folder / "seed"
     seed.write_text(config_files.initial_state(system, controller))
     config_files.write_initial_state(seed, folder)

@@ -1,7 +1,7 @@
-"""What Mosquitto is started with: its configuration, and a state in which only the system gets in.
+"""Writes what Mosquitto starts with: its configuration, and a state that admits only the system.
 
-The state is laid anew at every start, so that what stood in it before is nobody's right afterwards:
-the reconciler writes it again from the registry.
+The state is written anew at every start, so that no right survives in it: the reconciler writes the
+rights again from the registry.
 """
 
 from collections.abc import Iterable
@@ -24,18 +24,19 @@ SEED = "dynamic-security.json"
 PASSWORDS = "passwords"
 PID = "mosquitto.pid"
 RESERVED = "testbed-"
-"""The system's own names, and those of its roles, begin with it."""
+"""Prefix of the system's own client names and roles."""
 MOST_BYTES = 8 * 1024 * 1024
 _SYSTEM, _CONTROL = f"{RESERVED}system", f"{RESERVED}control"
 _READ = ("subscribeLiteral", "publishClientReceive")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MosquittoDeployment:
-    """Where a Mosquitto listens, and what it finds where.
+    """Address and paths of a Mosquitto.
 
-    state: its folder, which the reconciler writes into as well.  user: whom it becomes if it is
-    started as root.  certificate: what it shows, None for no TLS.
+    mqtt: address of its listener.  state: its folder, which the reconciler writes into as well.
+    user: account it runs as if it is started as root.  certificate: of its listener, None for no
+    TLS.  plugin: the shared library of its dynamic security.
     """
 
     mqtt: Address
@@ -45,28 +46,28 @@ class MosquittoDeployment:
     plugin: Path
 
 
-def config(place: MosquittoDeployment) -> str:
-    """Its configuration; there is no secret in it.
+def config(deployment: MosquittoDeployment) -> str:
+    """Return the configuration file; it holds no secret.
 
-    A client id is the user's name, whatever was asked for: no session has two owners.  A retained
-    message is judged by its reader's rights alone, as on NATS.  A recorder acknowledges after its
-    store: thousands are in flight, and none may be dropped.  Its log goes onto the bus as well, for
-    the reconciler, who learns there who comes and goes.
+    Every client id is the user's name, whatever the client asks for: no session has two owners.  A
+    retained message is judged by its reader's rights alone, as on NATS.  A recorder acknowledges
+    after its store: thousands of messages are in flight, and none may be dropped.  The log goes
+    onto the bus as well, where the reconciler reads connections and their ends.
     """
     tls = []
-    if place.certificate is not None:
-        shown = place.certificate
-        tls = [f"certfile {shown.chain}", f"keyfile {shown.key}", "tls_version tlsv1.2"]
+    if deployment.certificate is not None:
+        certificate = deployment.certificate
+        tls = [f"certfile {certificate.chain}", f"keyfile {certificate.key}", "tls_version tlsv1.2"]
     lines = [
-        f"user {place.user}",
-        f"pid_file {place.state / PID}",
-        f"plugin {place.plugin}",
-        f"plugin_opt_config_file {place.state / SEED}",
-        f"password_file {place.state / PASSWORDS}",
+        f"user {deployment.user}",
+        f"pid_file {deployment.state / PID}",
+        f"plugin {deployment.plugin}",
+        f"plugin_opt_config_file {deployment.state / SEED}",
+        f"password_file {deployment.state / PASSWORDS}",
         "allow_anonymous false",
         "check_retain_source false",
         "persistence true",
-        f"persistence_location {place.state}/",
+        f"persistence_location {deployment.state}/",
         "autosave_interval 60",
         "max_inflight_messages 20000",
         "max_queued_messages 1000000",
@@ -76,7 +77,7 @@ def config(place: MosquittoDeployment) -> str:
         "log_dest topic",
         "log_timestamp true",
         "connection_messages true",
-        f"listener {place.mqtt.port} {place.mqtt.host}",
+        f"listener {deployment.mqtt.port} {deployment.mqtt.host}",
         "use_username_as_clientid true",
         *tls,
     ]
@@ -84,10 +85,10 @@ def config(place: MosquittoDeployment) -> str:
 
 
 def initial_state(system: Iterable[Credential], controller: Credential) -> str:
-    """The dynamic security that a start begins with: the system's own, and deny for the rest.
+    """Return the initial dynamic security state: the system's own clients, and deny for the rest.
 
-    system: those who read and write everything of the testbed.  controller: who does that, and
-    writes the roles and hears the log.
+    system: credentials that read and write all topics of the testbed.  controller: one that also
+    writes the roles and reads the log.
     """
     state = {
         "defaultACLAccess": {
@@ -97,15 +98,15 @@ def initial_state(system: Iterable[Credential], controller: Credential) -> str:
             "unsubscribe": True,
         },
         "clients": [
-            *(_client(one, (_SYSTEM,)) for one in system),
+            *(_client(client, (_SYSTEM,)) for client in system),
             _client(controller, (_SYSTEM, _CONTROL)),
         ],
         "groups": [],
         "roles": [
-            {"rolename": _SYSTEM, "acls": _everything(f"{ROOT}/#")},
+            {"rolename": _SYSTEM, "acls": _read_write(f"{ROOT}/#")},
             {
                 "rolename": _CONTROL,
-                "acls": [*_everything("$CONTROL/dynamic-security/#"), *_heard(f"{LOG}/#")],
+                "acls": [*_read_write("$CONTROL/dynamic-security/#"), *_read(f"{LOG}/#")],
             },
         ],
     }
@@ -113,12 +114,12 @@ def initial_state(system: Iterable[Credential], controller: Credential) -> str:
 
 
 def is_system(name: str) -> bool:
-    """Whether it is the name of a part of the testbed, or of its role."""
+    """Return whether a name is that of a part of the testbed, or of its role."""
     return name.startswith(RESERVED)
 
 
 def write_initial_state(seed_file: Path, state: Path) -> None:
-    """Make the state what a start begins with; sessions and retained messages stay."""
+    """Replace the rights by the initial state; sessions and retained messages stay."""
     for name, text in ((SEED, seed_file.read_text()), (PASSWORDS, "")):
         file = state / name
         file.touch(mode=0o600)
@@ -126,30 +127,32 @@ def write_initial_state(seed_file: Path, state: Path) -> None:
 
 
 def acls(topics: Topics) -> list[dict[str, Any]]:
-    """A role's rules: to publish, and to subscribe and receive, these topics and no filter."""
+    """Return a role's rules: to publish, and to subscribe and receive, exactly these topics."""
     return [
-        *_allowed("publishClientSend", topics.publish),
-        *(rule for kind in _READ for rule in _allowed(kind, topics.subscribe)),
+        *_allow("publishClientSend", topics.publish),
+        *(rule for kind in _READ for rule in _allow(kind, topics.subscribe)),
     ]
 
 
-def _everything(topic_filter: str) -> list[dict[str, Any]]:
-    return [*_allowed("publishClientSend", (topic_filter,)), *_heard(topic_filter)]
+def _read_write(topic_filter: str) -> list[dict[str, Any]]:
+    return [*_allow("publishClientSend", (topic_filter,)), *_read(topic_filter)]
 
 
-def _heard(topic_filter: str) -> list[dict[str, Any]]:
+def _read(topic_filter: str) -> list[dict[str, Any]]:
     kinds = ("publishClientReceive", "subscribePattern")
-    return [rule for kind in kinds for rule in _allowed(kind, (topic_filter,))]
+    return [rule for kind in kinds for rule in _allow(kind, (topic_filter,))]
 
 
-def _allowed(kind: str, topics: Iterable[str]) -> Iterable[dict[str, Any]]:
-    return ({"acltype": kind, "topic": one, "priority": 0, "allow": True} for one in sorted(topics))
+def _allow(kind: str, topics: Iterable[str]) -> Iterable[dict[str, Any]]:
+    return (
+        {"acltype": kind, "topic": topic, "priority": 0, "allow": True} for topic in sorted(topics)
+    )
 
 
-def _client(one: Credential, roles: Iterable[str]) -> dict[str, Any]:
-    rounds, salt, derived = credential.verifier(one.secret).removeprefix("$7$").split("$")
+def _client(client: Credential, roles: Iterable[str]) -> dict[str, Any]:
+    rounds, salt, derived = credential.verifier(client.secret).removeprefix("$7$").split("$")
     return {
-        "username": one.principal,
+        "username": client.principal,
         "password": derived,
         "salt": salt,
         "iterations": int(rounds),

@@ -1,8 +1,9 @@
-"""The broker: Mosquitto 2, whose dynamic security holds what the policy lists for everybody.
+"""Reads and writes the clients and roles of Mosquitto 2's dynamic security.
 
-Mosquitto asks nobody.  Who may come in stands in its password file, as salted hashes, which it
-reads again at a SIGHUP; what they may do stands in roles of its dynamic security plugin, which are
-written over `$CONTROL`.  Whoever is in the first and not in the second gets in and may do nothing.
+Mosquitto decides by its own files.  Its password file holds the clients that may connect, as salted
+hashes, and is read again at a SIGHUP; the roles of its dynamic security plugin hold their topics,
+and are written over `$CONTROL`.  A client in the first and not in the second connects and may do
+nothing.
 
 Source: mosquitto 2.0.11, plugins/dynamic-security; what was tried on it is in decision 0034.
 """
@@ -31,20 +32,20 @@ CONTROL = "$CONTROL/dynamic-security/v1"
 RESPONSES = f"{CONTROL}/response"
 ANSWER_S = 5.0
 AT_ONCE = 30
-"""Commands a message: Mosquitto writes its file after each, and moves no message meanwhile."""
+"""Commands in one message: Mosquitto writes its file after each, and stands still meanwhile."""
 PROCESS = "mosquitto"
 
 
 @dataclass(frozen=True, slots=True)
 class ClientAccess:
-    """Somebody who is let in: to exactly these topics, with a secret that this is the hash of."""
+    """Topics of an admitted client, and the hash of its secret."""
 
     topics: Topics
     verifier: str = field(repr=False)
 
 
 class Projection:
-    """What a running Mosquitto holds of the rights.  One task writes it, and nobody else."""
+    """The rights as a running Mosquitto holds them; only one task may write them."""
 
     def __init__(self, bus: Bus, inbox: Inbox, folder: Path) -> None:
         """Made by `project`."""
@@ -53,62 +54,66 @@ class Projection:
         self._folder = folder
 
     async def read(self) -> dict[str, ClientAccess]:
-        """Who is admitted now; what is only half there is taken out first.
+        """Return the admitted clients, after removing those that are incomplete.
 
         Raises Unavailable if Mosquitto does not answer.
         """
-        await self._reload()  # the file may have been written by one who then died
-        roles, clients = await self._ask(
+        await self._reload()  # a process that then died may have written the file
+        role_list, client_list = await self._send(
             {"command": "listRoles", "verbose": True, "count": -1},
             {"command": "listClients", "verbose": True, "count": -1},
         )
-        found = {one["rolename"]: _topics(one["acls"]) for one in roles["data"]["roles"]}
-        known = {one["username"]: one for one in clients["data"]["clients"]}
-        shown = self._passwords()
-        whole = {
-            name: ClientAccess(found[name], shown[name])
-            for name, one in known.items()
-            if name in found and name in shown and _is_whole(one)
+        roles = {role["rolename"]: _topics(role["acls"]) for role in role_list["data"]["roles"]}
+        clients = {each["username"]: each for each in client_list["data"]["clients"]}
+        hashes = self._passwords()
+        complete = {
+            name: ClientAccess(roles[name], hashes[name])
+            for name, each in clients.items()
+            if name in roles and name in hashes and _is_complete(each)
         }
-        strange = {one for one in {*known, *found, *shown} - {*whole} if not is_system(one)}
-        await self._take_out({name: shown.get(name, "") for name in strange}, known, found)
-        return whole
+        names = {*clients, *roles, *hashes} - {*complete}
+        incomplete = {name for name in names if not is_system(name)}
+        await self._remove(incomplete, clients, roles)
+        return complete
 
     async def write(
         self, held: Mapping[str, ClientAccess], wanted: Mapping[str, ClientAccess]
     ) -> None:
-        """Admit who is in `wanted`, as there, and nobody else.
+        """Admit the clients in `wanted`, as there, and no others.
 
-        held: what `read` or the last `write` left.  Who loses rights loses them first.  Connections
-        of those whose topics or secret changed end.  Raises Unavailable if Mosquitto does not
-        confirm all of it: then `read` says what is done.
+        held: result of `read`, or `wanted` of the last `write`.  Rights that end are removed first.
+        Connections of clients whose topics or secret changed end.  Raises Unavailable if Mosquitto
+        does not confirm all of it: then `read` says what is done.
         """
-        gone = [one for one in sorted(held) if one not in wanted]
-        changed = [one for one in sorted(held) if one in wanted and held[one] != wanted[one]]
-        changed = [one for one in changed if held[one].topics != wanted[one].topics]
-        new = [one for one in sorted(wanted) if one not in held]
-        await self._obey(
-            *(order for one in changed for order in _changing(one, wanted[one].topics)),
-            *(order for one in gone for order in _removing(one)),
-            *(order for one in new for order in _making(one, wanted[one].topics)),
+        removed = [name for name in sorted(held) if name not in wanted]
+        changed = [
+            name
+            for name in sorted(held)
+            if name in wanted and held[name].topics != wanted[name].topics
+        ]
+        added = [name for name in sorted(wanted) if name not in held]
+        await self._execute(
+            *(command for name in changed for command in _modify(name, wanted[name].topics)),
+            *(command for name in removed for command in _delete(name)),
+            *(command for name in added for command in _create(name, wanted[name].topics)),
         )
-        passwords = {one: admitted.verifier for one, admitted in wanted.items()}
-        if passwords != {one: admitted.verifier for one, admitted in held.items()}:
+        passwords = {name: access.verifier for name, access in wanted.items()}
+        if passwords != {name: access.verifier for name, access in held.items()}:
             await self._admit(passwords)
 
     async def disconnect_others(
         self, held: Mapping[str, ClientAccess], staying: Collection[str]
     ) -> None:
-        """End the connections of all who are in `held` but of those who stay; all may come again.
+        """End the connections of all clients in `held` but those in `staying`; all may come again.
 
-        Raises Unavailable if Mosquitto does not confirm it: then `read` says who is in.
+        Raises Unavailable if Mosquitto does not confirm it: then `read` says what it holds.
         """
-        passwords = {one: admitted.verifier for one, admitted in held.items()}
-        await self._admit({one: text for one, text in passwords.items() if one in staying})
+        passwords = {name: access.verifier for name, access in held.items()}
+        await self._admit({name: text for name, text in passwords.items() if name in staying})
         await self._admit(passwords)
 
     def peers(self) -> set[Peer]:
-        """Peers of Mosquitto's established connections; raises Unavailable."""
+        """Return the peers of Mosquitto's established connections; raises Unavailable."""
         try:
             return sockets.established(_pid(self._folder))
         except (OSError, ValueError) as exc:
@@ -116,63 +121,63 @@ class Projection:
 
     # --- dynamic security -------------------------------------------------------------------------
 
-    async def _take_out(
-        self, strange: Mapping[str, str], clients: Mapping[str, Any], roles: Mapping[str, Any]
+    async def _remove(
+        self, names: Collection[str], clients: Collection[str], roles: Collection[str]
     ) -> None:
-        if not strange:
+        if not names:
             return
-        kept = {one: text for one, text in self._passwords().items() if one not in strange}
-        await self._obey(
-            *({"command": "deleteClient", "username": one} for one in strange if one in clients),
-            *({"command": "deleteRole", "rolename": one} for one in strange if one in roles),
+        rest = {name: text for name, text in self._passwords().items() if name not in names}
+        await self._execute(
+            *({"command": "deleteClient", "username": name} for name in names if name in clients),
+            *({"command": "deleteRole", "rolename": name} for name in names if name in roles),
         )
-        await self._admit(kept)
+        await self._admit(rest)
 
-    async def _obey(self, *orders: Mapping[str, Any]) -> None:
-        for first in range(0, len(orders), AT_ONCE):
-            await self._ask(*orders[first : first + AT_ONCE])
+    async def _execute(self, *commands: Mapping[str, Any]) -> None:
+        for first in range(0, len(commands), AT_ONCE):
+            await self._send(*commands[first : first + AT_ONCE])
 
-    async def _ask(self, *commands: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
-        """What Mosquitto says to each; raises Unavailable if it refuses one."""
-        mine = secrets.token_hex(8)
-        body = {"commands": [{**one, "correlationData": mine} for one in commands]}
+    async def _send(self, *commands: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+        """Send commands and return their responses; raises Unavailable if one is refused."""
+        correlation = secrets.token_hex(8)
+        body = {"commands": [{**command, "correlationData": correlation} for command in commands]}
         await self._bus.publish(CONTROL, orjson.dumps(body))
         try:
             async with asyncio.timeout(ANSWER_S):
-                answers = await self._answer(mine)
+                responses = await self._responses(correlation)
         except TimeoutError as exc:
             raise Unavailable(
                 f"mosquitto did not answer on {RESPONSES} in {ANSWER_S:g} s",
                 hint="is its dynamic security loaded, and started from what broker-config wrote?",
             ) from exc
-        for one in answers:
-            if "error" in one:
-                raise Unavailable(f"mosquitto did not {one['command']}: {one['error']}")
-        return answers
+        for response in responses:
+            if "error" in response:
+                raise Unavailable(f"mosquitto did not {response['command']}: {response['error']}")
+        return responses
 
-    async def _answer(self, mine: str) -> list[dict[str, Any]]:
+    async def _responses(self, correlation: str) -> list[dict[str, Any]]:
         async for message in self._inbox:
             self._inbox.ack(message)
             try:
-                answers: list[dict[str, Any]] = orjson.loads(message.payload)["responses"]
+                responses: list[dict[str, Any]] = orjson.loads(message.payload)["responses"]
             except (KeyError, TypeError, ValueError) as exc:
-                raise Corrupt(f"mosquitto's answer lacks sense: {exc}") from exc
-            if answers and answers[0].get("correlationData") == mine:
-                return answers
+                raise Corrupt(f"mosquitto's response is malformed: {exc}") from exc
+            if responses and responses[0].get("correlationData") == correlation:
+                return responses
         raise AssertionError  # an inbox has no end
 
-    # --- who may come in --------------------------------------------------------------------------
+    # --- the password file ------------------------------------------------------------------------
 
     def _passwords(self) -> dict[str, str]:
         try:
             lines = (self._folder / PASSWORDS).read_text().splitlines()
         except OSError as exc:
             raise _unreachable(self._folder, exc) from exc
-        return {name: text for name, _, text in (one.partition(":") for one in lines)}
+        return {name: text for name, _, text in (line.partition(":") for line in lines)}
 
     async def _admit(self, passwords: Mapping[str, str]) -> None:
-        """Let in these, and end the connections of others."""
-        text = "".join(f"{one}:{passwords[one]}\n" for one in sorted(passwords))
+        """Write the password file: admit these, and end the connections of all others."""
+        text = "".join(f"{name}:{passwords[name]}\n" for name in sorted(passwords))
         file = self._folder / PASSWORDS
         new = file.with_name(f".{PASSWORDS}.new")
         try:
@@ -192,21 +197,21 @@ class Projection:
         """
         _signal(self._folder)
         for _ in range(2):
-            await self._ask({"command": "getDefaultACLAccess"})
+            await self._send({"command": "getDefaultACLAccess"})
 
 
 @asynccontextmanager
 async def project(bus: client.Bus, folder: Path) -> AsyncIterator[Projection]:
-    """The rights as Mosquitto holds them, to be read and written over `bus`.
+    """Open the rights of a Mosquitto on this machine, to be read and written over `bus`.
 
-    folder: where Mosquitto has its password file and its process id, which is of this machine.
+    folder: holds its password file and its process id.
     """
     async with bus.subscribe([RESPONSES], capacity=100, overflow="drop_oldest") as inbox:
         yield Projection(bus, inbox, folder)
 
 
 def _pid(folder: Path) -> int:
-    """Mosquitto's; raises OSError or ValueError where it is not to be found."""
+    """Return Mosquitto's process id; raises OSError or ValueError if there is none."""
     pid = int((folder / PID).read_text())
     if sockets.process_name(pid) != PROCESS:
         raise ProcessLookupError(0, f"process {pid} is another one by now")
@@ -220,7 +225,7 @@ def _signal(folder: Path) -> None:
         raise _unreachable(folder, exc) from exc
 
 
-def _making(principal: str, topics: Topics) -> Iterator[dict[str, Any]]:
+def _create(principal: str, topics: Topics) -> Iterator[dict[str, Any]]:
     yield {"command": "createRole", "rolename": principal, "acls": acls(topics)}
     yield {
         "command": "createClient",
@@ -229,28 +234,28 @@ def _making(principal: str, topics: Topics) -> Iterator[dict[str, Any]]:
     }
 
 
-def _changing(principal: str, topics: Topics) -> Iterator[dict[str, Any]]:
+def _modify(principal: str, topics: Topics) -> Iterator[dict[str, Any]]:
     yield {"command": "modifyRole", "rolename": principal, "acls": acls(topics)}
-    yield from _disconnecting(principal)
+    yield from _disconnect(principal)
 
 
-def _disconnecting(principal: str) -> Iterator[dict[str, Any]]:
-    """Mosquitto has no word for it; it ends the connections of a client that it disables."""
+def _disconnect(principal: str) -> Iterator[dict[str, Any]]:
+    """Disable and enable a client: it has no disconnect command, and disabling disconnects."""
     yield {"command": "disableClient", "username": principal}
     yield {"command": "enableClient", "username": principal}
 
 
-def _removing(principal: str) -> Iterator[dict[str, Any]]:
+def _delete(principal: str) -> Iterator[dict[str, Any]]:
     yield {"command": "disableClient", "username": principal}
     yield {"command": "deleteClient", "username": principal}
     yield {"command": "deleteRole", "rolename": principal}
 
 
 def _topics(listed: Sequence[Mapping[str, Any]]) -> Topics:
-    """Read a role back; one that says anything else than `acls` would is none of ours."""
+    """Read a role's rules back; one with any rule that `acls` does not make is not ours."""
     by_kind: dict[str, set[str]] = {}
-    for one in listed:
-        by_kind.setdefault(one["acltype"], set()).add(one["topic"])
+    for rule in listed:
+        by_kind.setdefault(rule["acltype"], set()).add(rule["topic"])
     read = by_kind.get("subscribeLiteral", set())
     topics = Topics(frozenset(by_kind.get("publishClientSend", ())), frozenset(read))
     same = sorted(map(_line, acls(topics))) == sorted(map(_line, listed))
@@ -261,15 +266,15 @@ def _line(acl: Mapping[str, Any]) -> tuple[str, str, bool]:
     return acl["acltype"], acl["topic"], acl["allow"]
 
 
-def _is_whole(one: Mapping[str, Any]) -> bool:
-    roles = [role["rolename"] for role in one.get("roles", ())]
-    alone = roles == [one["username"]] and not one.get("groups")
-    return alone and not one.get("disabled", False)
+def _is_complete(client_: Mapping[str, Any]) -> bool:
+    roles = [role["rolename"] for role in client_.get("roles", ())]
+    own_role = roles == [client_["username"]] and not client_.get("groups")
+    return own_role and not client_.get("disabled", False)
 
 
 def _unreachable(folder: Path, exc: Exception) -> Unavailable:
     return Unavailable(
-        f"mosquitto's files in {folder} are not to be used: {exc}",
+        f"mosquitto's files in {folder} cannot be used: {exc}",
         hint="TESTBED_BROKER_FOLDER names the folder of a mosquitto that runs on this machine,"
         " as the same user",
     )

@@ -1,12 +1,12 @@
-"""What Mosquitto says in its own log of who comes and who goes.  Pure.
+"""Parses Mosquitto's log into events of its connections.  Pure.
 
-A line is a message of its own, so no line break makes two of one; and it counts only if all of it
-is one of the sentences below.  Before anybody is let in, strangers have words in some: the name of
-a protocol, and, where no user is named beside it, the client id that is asked for, which may be
-anybody's name and so long that it pushes the sentence's end out of the line.  Where such a name
-may stand, nothing is believed but that somebody was not let in.
+A line is a message of its own, so a line break cannot forge a second one; and it counts only if all
+of it matches one of the patterns below.  Before a client is admitted, some lines hold text of its
+choice: the name of a protocol, and, where no user is named beside it, the client id, which may be
+another client's name and so long that the end of the sentence is cut off.  From a line that may
+hold such text only one fact is taken: a client was not admitted.
 
-Source: what mosquitto 2.0.11 said when it was tried, see decision 0043.
+Source: the log of mosquitto 2.0.11 in experiments, see decision 0043.
 """
 
 import re
@@ -17,10 +17,10 @@ from broker.process.sockets import Peer
 
 LOG = "$SYS/broker/log"
 TOPICS = (f"{LOG}/E", f"{LOG}/N", f"{LOG}/I")
-"""Errors tell of connections that are taken over, notices of all others, information of reloads."""
+"""Errors report connections that are taken over, notices all others, information reloads."""
 MOST_BYTES = 999
-"""A longer line is cut there."""
-MOST_KNOCKS = 10_000
+"""Mosquitto cuts longer lines."""
+MOST_PENDING = 10_000
 
 _PEER = r"(?P<host>[0-9a-fA-F.:]{2,45}):(?P<port>[0-9]{1,5})"
 _ID = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
@@ -34,28 +34,30 @@ _BAD = r"Bad socket read/write on client"
 _REFUSED = r"disconnected, not authorised"
 
 _LINE = re.compile(r"([0-9]{1,12}): (.*)")
-_KNOCK = re.compile(rf"New connection from {_PEER} on port [0-9]{{1,5}}\.")
-_COME = re.compile(
+_OPENED = re.compile(rf"New connection from {_PEER} on port [0-9]{{1,5}}\.")
+_CONNECTED = re.compile(
     rf"New client connected from {_PEER} as (?P<id>{_ID})"
     r" \(p[0-9], c[01], k[0-9]{1,5}, u'(?P=id)'\)\."
 )
-_GO = re.compile(rf"Client (?P<id>{_ID}) (?P<how>{_HOW})\.|{_BAD} (?P<bad>{_ID}): .{{1,80}}")
+_DISCONNECTED = re.compile(
+    rf"Client (?P<id>{_ID}) (?P<how>{_HOW})\.|{_BAD} (?P<bad>{_ID}): .{{1,80}}"
+)
 _REFUSAL = re.compile(rf"Client (?P<id>.*) {_REFUSED}\.")
-_STRANGER = re.compile(rf"Client <unknown> (?:{_HOW})\.|{_BAD} <unknown>: .{{1,80}}")
+_UNAUTHENTICATED = re.compile(rf"Client <unknown> (?:{_HOW})\.|{_BAD} <unknown>: .{{1,80}}")
 _DENIED = re.compile(r"Client connection from \S+ (?:denied|failed).*")
-_TELLING = ("Client ", "New client connected ", "New connection ", _BAD)
+_CONNECTION_WORDS = ("Client ", "New client connected ", "New connection ", _BAD)
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOpened:
-    """Somebody connects, and has not said who."""
+    """A socket was opened; the client has not authenticated yet."""
 
     peer: Peer
 
 
 @dataclass(frozen=True, slots=True)
 class ClientConnected:
-    """A principal is let in, and has one connection from now on: this."""
+    """A principal was admitted; this is its one connection from now on."""
 
     principal: str
     peer: Peer
@@ -63,7 +65,7 @@ class ClientConnected:
 
 @dataclass(frozen=True, slots=True)
 class ClientDisconnected:
-    """The connection of a principal is over; how, in the log's words."""
+    """The connection of a principal ended; how: in the words of the log."""
 
     principal: str
     how: str
@@ -71,10 +73,10 @@ class ClientDisconnected:
 
 @dataclass(frozen=True, slots=True)
 class UnauthenticatedClosed:
-    """Somebody is gone who was never let in.
+    """A connection ended whose client was never admitted.
 
-    refused: asked to be, and was not.  client_id: what it asked for, where it named no user; any
-    text.
+    refused: the client tried, and was not admitted.  client_id: any text of the client's choice, if
+    it named no user.
     """
 
     refused: bool = False
@@ -83,7 +85,7 @@ class UnauthenticatedClosed:
 
 @dataclass(frozen=True, slots=True)
 class UnknownLine:
-    """A sentence about connections that is none of those we know."""
+    """A line about a connection that matches no pattern."""
 
     text: str
 
@@ -95,93 +97,96 @@ LogEvent = (
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """What was said, and in which second since 1970."""
+    """An event of the log.  at_s: seconds since 1970."""
 
     at_s: int
-    said: LogEvent
+    event: LogEvent
 
 
 def read(payload: bytes) -> LogLine | None:
-    """A line's sense; None where it tells of no connection.  Any bytes are one or the other."""
-    found = _LINE.fullmatch(payload.decode(errors="replace"))
-    if found is None:
+    """Parse a line of any bytes; returns None if it is about no connection."""
+    match = _LINE.fullmatch(payload.decode(errors="replace"))
+    if match is None:
         return None
-    said = _sense(found[2], is_cut=len(payload) >= MOST_BYTES)
-    return None if said is None else LogLine(int(found[1]), said)
+    event = _event(match[2], is_cut=len(payload) >= MOST_BYTES)
+    return None if event is None else LogLine(int(match[1]), event)
 
 
-def _sense(text: str, *, is_cut: bool) -> LogEvent | None:
-    if is_cut:  # what is that long has a stranger's words in it
-        _, begun, asked = text.partition("Client ")
-        return (
-            UnauthenticatedClosed(refused=True, client_id=asked)
-            if begun and text.startswith(begun)
-            else None
-        )
-    for pattern, made in _SENSES:
-        if found := pattern.fullmatch(text):
+def _event(text: str, *, is_cut: bool) -> LogEvent | None:
+    if is_cut:  # a line of that length holds text of the client's choice
+        _, prefix, client_id = text.partition("Client ")
+        if not prefix or not text.startswith(prefix):
+            return None
+        return UnauthenticatedClosed(refused=True, client_id=client_id)
+    for pattern, make in _PATTERNS:
+        if match := pattern.fullmatch(text):
             try:
-                return made(found)
+                return make(match)
             except ValueError:  # no address
                 return UnknownLine(text)
-    return UnknownLine(text) if text.startswith(_TELLING) and not _DENIED.fullmatch(text) else None
+    return (
+        UnknownLine(text)
+        if text.startswith(_CONNECTION_WORDS) and not _DENIED.fullmatch(text)
+        else None
+    )
 
 
-def _peer(found: re.Match[str]) -> Peer:
-    return Peer.of(found["host"], int(found["port"]))
+def _peer(match: re.Match[str]) -> Peer:
+    return Peer.of(match["host"], int(match["port"]))
 
 
-def _going(found: re.Match[str]) -> ClientDisconnected:
-    return ClientDisconnected(found["id"] or found["bad"], found["how"] or "bad socket read/write")
+def _disconnected(match: re.Match[str]) -> ClientDisconnected:
+    return ClientDisconnected(match["id"] or match["bad"], match["how"] or "bad socket read/write")
 
 
-_SENSES: Sequence[tuple[re.Pattern[str], Callable[[re.Match[str]], LogEvent]]] = (
-    (_KNOCK, lambda found: ConnectionOpened(_peer(found))),
-    (_COME, lambda found: ClientConnected(found["id"], _peer(found))),
+_PATTERNS: Sequence[tuple[re.Pattern[str], Callable[[re.Match[str]], LogEvent]]] = (
+    (_OPENED, lambda match: ConnectionOpened(_peer(match))),
+    (_CONNECTED, lambda match: ClientConnected(match["id"], _peer(match))),
     (
         _REFUSAL,
-        lambda found: UnauthenticatedClosed(
-            refused=True, client_id=found["id"].removeprefix("<unknown>")
+        lambda match: UnauthenticatedClosed(
+            refused=True, client_id=match["id"].removeprefix("<unknown>")
         ),
     ),
-    (_STRANGER, lambda _: UnauthenticatedClosed()),
-    (_GO, _going),
+    (_UNAUTHENTICATED, lambda _: UnauthenticatedClosed()),
+    (_DISCONNECTED, _disconnected),
 )
-"""Refusals before all others that begin with a name: a stranger may have chosen that."""
+"""Refusals come before all others that begin with a name: a client may have chosen that."""
 
 
 class PendingConnections:
-    """Who knocks and has not said who it is: Mosquitto does not tell which of them it turned away.
+    """Connections that are open and not authenticated, by the address that they come from.
 
-    As long as they all come from one address, it is known all the same.
+    Mosquitto does not say which of them it refused; the address is known as long as all pending
+    connections come from the same one.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[Peer, None] = {}
-        self._gone = 0
+        self._closed = 0
 
     def opened(self, peer: Peer) -> None:
-        """One more."""
-        if len(self._waiting) >= MOST_KNOCKS:
+        """Add a connection that was opened."""
+        if len(self._waiting) >= MOST_PENDING:
             self._forget()
         self._waiting[peer] = None
 
     def authenticated(self, peer: Peer) -> None:
-        """That one was let in."""
+        """Remove a connection whose client was admitted."""
         self._waiting.pop(peer, None)
         self._settle()
 
     def closed(self) -> list[str]:
-        """One of them is gone; the addresses it may have come from."""
+        """Count a connection that ended; returns the addresses that it may have come from."""
         hosts = sorted({peer.host for peer in self._waiting})
-        self._gone += 1
+        self._closed += 1
         self._settle()
         return hosts
 
     def _settle(self) -> None:
-        if self._gone >= len(self._waiting):
+        if self._closed >= len(self._waiting):
             self._forget()
 
     def _forget(self) -> None:
         self._waiting.clear()
-        self._gone = 0
+        self._closed = 0

@@ -1,4 +1,4 @@
-"""The signed words of NATS's auth callout: who knocks, and what whoever knocks may do.
+"""Requests and signed responses of the NATS auth callout: decode a request, sign a response.
 
 Source: NATS ADR-26 (auth callout) and ADR-14 (JWT claims): ed25519 over base64url, no padding.
 """
@@ -22,11 +22,12 @@ _SEED = "it is the seed of an account's key, SA…, as `testbed secrets init` ma
 _HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectRequest:
-    """Somebody connects: who they say they are, and what they show for it.
+    """A client that wants to connect, with the user name and password of its CONNECT packet.
 
-    connection: its name from now until it ends, the same for everybody who answers.
+    connection: name of the connection from now until it ends, the same for every auth service.
+    host: address that the client connects from.
     """
 
     principal: str
@@ -38,9 +39,10 @@ class ConnectRequest:
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """What a connection may do, as MQTT filters, and until when: ns since 1970, None for ever.
+    """MQTT filters that a connection may publish and subscribe.
 
-    durable: whether it is sent what came while it was away.
+    expires_ns: end of the permissions, ns since 1970, None for no end.  durable: whether the client
+    is sent what arrived while it was away.
     """
 
     publish: frozenset[str]
@@ -49,9 +51,9 @@ class Permissions:
     durable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CalloutRequest:
-    """A knock as the server passes it on, with what the answer must name."""
+    """A connect request as the server passes it on, with the ids that the response must name."""
 
     connect: ConnectRequest
     server_id: str
@@ -59,13 +61,13 @@ class CalloutRequest:
 
 
 def new_seed() -> str:
-    """A new key to sign with, as NATS writes them: `SA…`."""
+    """Generate the seed of a signing key, in the spelling of NATS: `SA…`."""
     seed: bytes = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_ACCOUNT)
     return seed.decode()
 
 
 class CalloutSigner:
-    """The key that the server trusts to answer for it."""
+    """Signs auth callout responses with the key that the server trusts."""
 
     def __init__(self, seed: str) -> None:
         """seed: from `new_seed`; raises Invalid, without repeating it."""
@@ -79,7 +81,7 @@ class CalloutSigner:
         self.public: str = self._pair.public_key.decode()
 
     def admit(self, callout: CalloutRequest, entry: Permissions, now_ns: int) -> bytes:
-        """The signed answer that lets a connection in with exactly these rights."""
+        """Return the signed response that admits a connection with exactly these permissions."""
         user: dict[str, Any] = {
             "aud": ACCOUNT,
             "sub": callout.user_key,
@@ -100,12 +102,12 @@ class CalloutSigner:
         return self._respond(callout, {"jwt": self._sign(user, now_ns).decode()}, now_ns)
 
     def refuse(self, callout: CalloutRequest, now_ns: int) -> bytes:
-        """The signed answer that keeps a connection out."""
+        """Return the signed response that refuses a connection."""
         return self._respond(callout, {"error": "not let in"}, now_ns)
 
-    def _respond(self, callout: CalloutRequest, answer: dict[str, Any], now_ns: int) -> bytes:
+    def _respond(self, callout: CalloutRequest, content: dict[str, Any], now_ns: int) -> bytes:
         kind = {"type": "authorization_response", "version": 2}
-        claims = {"sub": callout.user_key, "aud": callout.server_id, "nats": answer | kind}
+        claims = {"sub": callout.user_key, "aud": callout.server_id, "nats": content | kind}
         return self._sign(claims, now_ns)
 
     def _sign(self, claims: dict[str, Any], now_ns: int) -> bytes:
@@ -117,39 +119,39 @@ class CalloutSigner:
 
 
 def read(token: bytes) -> CalloutRequest:
-    """Read the server's request; raises Corrupt.
+    """Decode the server's request; raises Corrupt.
 
-    It is believed without a look at its signature: nobody else may publish on its subject.
+    Its signature is not checked: only the server may publish on this subject.
     """
     try:
         middle = token.split(b".")[1]
         claims = orjson.loads(base64.urlsafe_b64decode(middle + b"=" * (-len(middle) % 4)))["nats"]
-        shown, who = claims["connect_opts"], claims["client_info"]
+        options, client = claims["connect_opts"], claims["client_info"]
         server_id = claims["server_id"]["id"]
         return CalloutRequest(
-            ConnectRequest(
-                shown.get("user", ""),
-                shown.get("pass", ""),
-                who.get("mqtt_id", ""),
-                connection_of(server_id, int(who["id"])),
-                str(who.get("host", "")),
+            connect=ConnectRequest(
+                principal=options.get("user", ""),
+                secret=options.get("pass", ""),
+                client_id=client.get("mqtt_id", ""),
+                connection=connection_of(server_id, int(client["id"])),
+                host=str(client.get("host", "")),
             ),
             server_id=server_id,
             user_key=claims["user_nkey"],
         )
     except (IndexError, KeyError, TypeError, ValueError) as exc:
-        raise Corrupt(f"an auth callout that lacks sense: {exc}") from exc
+        raise Corrupt(f"an auth callout request is malformed: {exc}") from exc
 
 
 def connection_of(server_id: str, number: int) -> str:
-    """The name of a connection: its server, another one after each start, and a number."""
+    """Name a connection by its server, whose id is new at each start, and its number there."""
     return f"{server_id}/{number}"
 
 
 def is_bound(request: ConnectRequest) -> bool:
-    """Whether it comes to the MQTT door under a client id of its own: no session has two owners.
+    """Return whether the client id belongs to the principal, so that no session has two owners.
 
-    A principal with `--` in it could: `a--b` is a client id of `a` too.
+    A principal with `--` in its name is refused: `a--b` is a client id of `a` too.
     """
     own = request.client_id == request.principal or request.client_id.startswith(
         f"{request.principal}--"
@@ -158,10 +160,10 @@ def is_bound(request: ConnectRequest) -> bool:
 
 
 def subjects(topic_filter: str) -> list[str]:
-    """The NATS subjects of an MQTT filter: `a/#` covers `a` too, which takes two.
+    """Translate an MQTT filter into NATS subjects; `a/#` covers `a` too, which takes two subjects.
 
-    Raises Invalid for what MQTT means otherwise than NATS would: dots, stars, empty levels, `#` and
-    `+` as a part.
+    Raises Invalid for filters that NATS would read differently: with dots, stars, empty levels, or
+    `#` and `+` as part of a level.
     """
     levels = topic_filter.split("/")
     last = levels.pop()
@@ -175,7 +177,7 @@ def subjects(topic_filter: str) -> list[str]:
 
 
 def _allowed(filters: frozenset[str], *more: str) -> dict[str, list[str]]:
-    listed = sorted(one for topic_filter in filters for one in subjects(topic_filter))
+    listed = sorted(subject for topic_filter in filters for subject in subjects(topic_filter))
     return {"allow": [*listed, *more]} if listed or more else {"deny": [">"]}
 
 

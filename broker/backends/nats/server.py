@@ -1,8 +1,8 @@
-"""The broker: NATS with its MQTT door, admitting whom we say.
+"""Runs a NATS server with an MQTT listener as the broker, or attaches to one that runs already.
 
-It is a child of this process, with keys made at each start; or a server of its own, with keys that
-it shares with us.  Nothing is open without a credential: the MQTT door asks our auth callout, the
-inner door lets in only who has the keys.
+The server is a child of this process, with keys made at each start, or a service of its own, whose
+keys are shared with us.  Nothing is open without a credential: the MQTT listener asks our auth
+callout service, the internal listener admits only holders of the keys.
 """
 
 import asyncio
@@ -19,8 +19,9 @@ from broker.backends.nats import auth_callout, storage_limits
 from broker.backends.nats.auth_callout import ConnectRequest, Permissions
 from broker.backends.nats.auth_service import Authorize, AuthService, Keys, OnDisconnect
 from broker.backends.nats.child_process import NatsProcess
-from broker.clock import Clock
+from broker.clock import Backoff, Clock
 from broker.errors import Taken, Unavailable
+from broker.process import files, tasks
 from broker.settings import Address
 from broker.tls import Certificate, Trust
 
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 ANSWER_S = 2
-"""Who knocks while our own connection is away, as after a crash, is refused after this."""
+"""A connect request that no auth service answers, as after a crash, is refused after this."""
 HANDSHAKE_S = 5
 RESTART_S = 0.2
 RESTART_MOST_S = 2.0
@@ -49,24 +50,24 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class NatsSettings:
-    """Where the doors are and how much they let through; port 0 takes a free one."""
+    """Ports and limits of a NATS server; port 0 takes a free one."""
 
     host: str = "127.0.0.1"
     mqtt_port: int = 0
     ack_wait_s: int = 60
-    """A reader acknowledges after its store: longer than a flush and a write together."""
+    """Seconds until an unacknowledged message is sent again: more than a flush and a write take."""
     max_ack_pending: int = 10_000
-    """A reader's at QoS 1, a filter; NATS allows 65,535 over all of a connection, so six."""
+    """Unacknowledged messages a QoS 1 filter; NATS allows 65,535 a connection, so six filters."""
     max_payload_bytes: int = 8 * 1024 * 1024
     storage_bytes: int = 2 * 1024**3
-    """Most that the broker keeps on disk, on a small disk less (`nats_storage.cap`); what this
-    costs comes again from the spools.
+    """Most bytes that the broker keeps on disk, on a small disk less (`storage_limits.cap`);
+    messages dropped for this come again from the spools.
     """
     certificate: Certificate | None = None
-    """Shown at the MQTT door, and at the inner one unless that is on loopback; None: no TLS."""
+    """Of the MQTT listener, and of the internal one unless it is on loopback; None for no TLS."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NatsBroker:
     """A running NATS server as the port `broker.backends.port.RunningBroker` describes it.
 
@@ -83,19 +84,20 @@ class NatsBroker:
     open_connections: Callable[[], Awaitable[Collection[str]]]
 
     async def disconnect(self, principal: str) -> None:
-        """End every connection of a principal."""
+        """End every connection of a principal; raises Unavailable."""
         await self.disconnector(principal)
 
     async def announce(self, principal: str) -> None:
-        """A new token needs no word: it is asked for when somebody knocks with it."""
+        """Do nothing: a new token is looked up when a client connects with it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NatsDeployment:
-    """Where a server has its inner door and its data.
+    """Addresses and paths of a NATS server.
 
-    log_file: None for standard error.  health: where it tells on HTTP how it is, None for nowhere;
-    whoever reaches that port sees who is connected, so it belongs on loopback.
+    inner: address of the internal listener.  store: folder of its data.  log_file: None for
+    standard error.  health: address of its HTTP monitoring, None for none; it lists the
+    connections, so it belongs on loopback.
     """
 
     inner: Address
@@ -108,24 +110,26 @@ class NatsDeployment:
 async def serve(
     folder: Path, *, authorize: Authorize, clock: Clock, settings: NatsSettings | None = None
 ) -> AsyncIterator[NatsBroker]:
-    """Run the broker with its data in `folder` until left.
+    """Run a NATS server with its data in `folder` until left.
 
     A server that crashes is started again on the same ports.
     authorize: returns the permissions of a connect request, None to refuse it; called at each.
     Raises Taken if the port is in use, Unavailable if the server does not start.
     """
     settings = settings or NatsSettings()
-    mqtt, inner = _free_doors(settings.host, settings.mqtt_port)
+    mqtt, inner = _free_listeners(settings.host, settings.mqtt_port)
     keys = Keys.make()
-    place = NatsDeployment(inner, folder / "jetstream", folder / "nats.log")
-    settings = _fitting(folder, settings)
-    file = _write_config(folder, config(place, mqtt, settings, keys))
+    deployment = NatsDeployment(
+        inner=inner, store=folder / "jetstream", log_file=folder / "nats.log"
+    )
+    settings = _with_storage_cap(folder, settings)
+    file = _write_config(folder, config(deployment, mqtt, settings, keys))
     child = NatsProcess(file, folder / "nats.log", (inner, mqtt))
     service = AuthService(inner, keys, authorize, clock)
     try:
         await child.start()
-        async with _attended(service, child, folder, clock):
-            yield _door(mqtt, service)
+        async with _serving(service, child, folder, clock):
+            yield _broker(mqtt, service)
     finally:
         await child.stop()
 
@@ -140,55 +144,46 @@ async def attach(
     clock: Clock,
     trust: Trust | None = None,
 ) -> AsyncIterator[NatsBroker]:
-    """Answer for a server that runs by itself, with others who answer too, until left.
+    """Run an auth service for a server that runs by itself, beside other auth services, until left.
 
-    server, mqtt: its inner door and its MQTT door, as seen from here.  trust: where the inner one
-    has TLS.
+    server, mqtt: addresses of its internal and its MQTT listener, as seen from here.  trust: for an
+    internal listener with TLS, None without.
     Raises Invalid if a key is none, Unavailable if the server is not reached at first; later it may
     come and go.
     """
     service = AuthService(server, keys, authorize, clock, trust)
-    async with _attended(service, None, Path.cwd(), clock):
-        yield _door(mqtt, service)
+    async with _serving(service, None, Path.cwd(), clock):
+        yield _broker(mqtt, service)
 
 
-def _door(mqtt: Address, service: AuthService) -> NatsBroker:
+def _broker(mqtt: Address, service: AuthService) -> NatsBroker:
     return NatsBroker(
-        mqtt,
-        service.disconnect,
-        service.connection_counts,
-        service.on_disconnect,
-        service.open_connections,
+        mqtt=mqtt,
+        disconnector=service.disconnect,
+        connection_counts=service.connection_counts,
+        on_disconnect=service.on_disconnect,
+        open_connections=service.open_connections,
     )
 
 
 @asynccontextmanager
-async def _attended(
+async def _serving(
     service: AuthService, child: NatsProcess | None, folder: Path, clock: Clock
 ) -> AsyncIterator[None]:
-    """Somebody answers; an error inside comes out as it was, not in a group."""
-    failure: Exception | None = None
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(_run(child, service, clock), name="nats-server")
-        watching = tasks.create_task(
-            storage_limits.watch(service, child, folder, clock), name="nats storage"
-        )
-        try:
-            await service.ready()
-            yield
-        except Exception as exc:  # noqa: BLE001 - raised below
-            failure = exc
-        finally:
-            running.cancel()
-            watching.cancel()
-    if failure is not None:
-        raise failure
+    """Run the auth service and the watch over the server's storage until left."""
+    running = {
+        "nats-server": _run(child, service, clock),
+        "nats storage": storage_limits.watch(service, child, folder, clock),
+    }
+    async with tasks.background(running):
+        await service.ready()
+        yield
 
 
 async def _run(child: NatsProcess | None, service: AuthService, clock: Clock) -> None:
-    """Answer at the door, and start the server again whenever it ends, until cancelled."""
+    """Run the auth service, and start the server again whenever it ends, until cancelled."""
     loop = asyncio.get_running_loop()
-    pause_s = RESTART_S
+    backoff = Backoff(clock, first_s=RESTART_S, longest_s=RESTART_MOST_S, jitter=False)
     while True:
         began_s = loop.time()
         try:
@@ -197,39 +192,37 @@ async def _run(child: NatsProcess | None, service: AuthService, clock: Clock) ->
                 await child.start()
             await service.run()
         except Unavailable as exc:
-            log.warning("broker was not reached from inside", reason=str(exc))
-        # to come back late to a server of its own would refuse whoever knocks meanwhile
-        steady = child is None or loop.time() - began_s > STEADY_S
-        pause_s = RESTART_S if steady else min(2 * pause_s, RESTART_MOST_S)
-        await clock.sleep(pause_s)
+            log.warning("auth service did not reach the broker", reason=str(exc))
+        # a server of its own refuses all clients until an auth service is back: no longer pauses
+        if child is None or loop.time() - began_s > STEADY_S:
+            backoff.reset()
+        await backoff.pause()
 
 
-def _fitting(folder: Path, settings: NatsSettings) -> NatsSettings:
-    """No more storage than the disk of its folder has a share for."""
+def _with_storage_cap(folder: Path, settings: NatsSettings) -> NatsSettings:
+    """Limit the storage to the share of the disk that the broker may take."""
     folder.mkdir(parents=True, exist_ok=True)
     return replace(settings, storage_bytes=storage_limits.cap(folder, settings.storage_bytes))
 
 
 def _write_config(folder: Path, text: str) -> Path:
-    """The file with the server's configuration; it holds secrets, so nobody else may read it."""
+    """Write the server's configuration; it holds secrets, so only its owner may read it."""
     file = folder / "nats.conf"
-    file.touch(mode=0o600)
-    file.chmod(0o600)
-    file.write_text(text)
+    files.replace(file, text.encode())
     return file
 
 
-def config(place: NatsDeployment, mqtt: Address, settings: NatsSettings, keys: Keys) -> str:
-    """The server's configuration, with its secrets; JSON is a subset of its language.
+def config(deployment: NatsDeployment, mqtt: Address, settings: NatsSettings, keys: Keys) -> str:
+    """Return the server's configuration file, with its secrets; JSON is a subset of its language.
 
-    mqtt: where its MQTT door listens.
+    mqtt: address of its MQTT listener.
     """
-    told: dict[str, object] = {
+    document: dict[str, object] = {
         "server_name": "testbed",
-        "listen": str(place.inner),
+        "listen": str(deployment.inner),
         "max_payload": settings.max_payload_bytes,
         "jetstream": {
-            "store_dir": str(place.store),
+            "store_dir": str(deployment.store),
             "max_file_store": settings.storage_bytes,
             "max_memory_store": 64 * 1024 * 1024,
         },
@@ -241,33 +234,33 @@ def config(place: NatsDeployment, mqtt: Address, settings: NatsSettings, keys: K
             "SYS": {"users": [{"user": "system", "password": keys.system}]},
         },
         "system_account": "SYS",
-        "authorization": _asking(keys),
+        "authorization": _authorization(keys),
         "mqtt": {
             "listen": str(mqtt),
             "ack_wait": f"{settings.ack_wait_s}s",
             "max_ack_pending": settings.max_ack_pending,
-            **_secured(settings.certificate),
+            **_tls(settings.certificate),
         },
     }
-    if not place.inner.is_loopback:
-        told |= _secured(settings.certificate, handshake_first=True)
-    if place.log_file is not None:
-        told |= {"log_file": str(place.log_file), "logfile_size_limit": 16 * 1024 * 1024}
-        told["logfile_max_num"] = 3
-    if place.health is not None:
-        told["http"] = str(place.health)
-    return orjson.dumps(told, option=orjson.OPT_INDENT_2).decode()
+    if not deployment.inner.is_loopback:
+        document |= _tls(settings.certificate, handshake_first=True)
+    if deployment.log_file is not None:
+        document |= {"log_file": str(deployment.log_file), "logfile_size_limit": 16 * 1024 * 1024}
+        document["logfile_max_num"] = 3
+    if deployment.health is not None:
+        document["http"] = str(deployment.health)
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
 
 
-def _secured(certificate: Certificate | None, **more: object) -> dict[str, object]:
+def _tls(certificate: Certificate | None, **more: object) -> dict[str, object]:
     if certificate is None:
         return {}
     files = {"cert_file": str(certificate.chain), "key_file": str(certificate.key)}
     return {"tls": {**files, "min_version": "1.2", "timeout": HANDSHAKE_S, **more}}
 
 
-def _asking(keys: Keys) -> dict[str, object]:
-    """The server lets in nobody by itself but those who answer for it."""
+def _authorization(keys: Keys) -> dict[str, object]:
+    """Let the server admit by itself only the auth services; they decide on everybody else."""
     return {
         "timeout": ANSWER_S,
         "auth_callout": {
@@ -278,8 +271,8 @@ def _asking(keys: Keys) -> dict[str, object]:
     }
 
 
-def _free_doors(host: str, port: int) -> tuple[Address, Address]:
-    """The MQTT door, on any port if it is 0, and an inner one; raises Taken if it is in use.
+def _free_listeners(host: str, port: int) -> tuple[Address, Address]:
+    """Choose an MQTT port, free if `port` is 0, and an internal one; raises Taken if one is in use.
 
     Both are held until both are known: a port that is let go at once may be given again.
     """

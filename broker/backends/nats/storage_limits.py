@@ -1,7 +1,7 @@
-"""The server's disk: what messages may take of it, and starting again where writing has failed.
+"""Limits the disk space of NATS messages, and restarts a server whose writes have failed.
 
-NATS closes the door to everybody once its storage is at its cap, as it cannot keep a session, and
-stores nothing more once a write has failed, whatever room there is later.
+NATS refuses every client once its storage is at its cap, as it cannot store a session, and stores
+nothing more once a write has failed, whatever room there is later.
 """
 
 import shutil
@@ -18,79 +18,79 @@ from broker.errors import Unavailable
 
 MESSAGES = "$MQTT_msgs"
 SHARE = 0.75
-"""Of the storage, for messages; the rest is for sessions and what is retained."""
+"""Share of the storage for messages; the rest is for sessions and retained messages."""
 DISK_SHARE = 16
 LEAST_BYTES = 16 * 1024**2
-LOOK_EVERY_S = 2.0
-FIRST_LOOK_S = 0.2
-KEPT_S = 20
-"""So long messages wait for a reader that is away.  What it then finds is the present, and all that
-was before comes again from the spools, behind it."""
+CHECK_EVERY_S = 2.0
+FIRST_CHECK_S = 0.2
+MOST_AGE_S = 20
+"""Messages wait this long for a reader that is away; older ones come again from the spools, behind
+the current ones."""
 ROOM_BYTES = 16 * 1024**2
-"""Free before a server whose writing failed is started again: it would fail again sooner."""
+"""Free space before a server whose writes failed is restarted: with less it would fail again."""
 
 log = structlog.get_logger()
 
 
 def cap(folder: Path, most_bytes: int) -> int:
-    """What an embedded server may keep on the disk of a folder: a sixteenth, up to `most_bytes`.
+    """Return the storage limit of an embedded server: a sixteenth of the disk, up to `most_bytes`.
 
-    With less than it has there already it would let nobody in.
+    Never less than twice what it stores already: below that it would refuse every client.
     """
-    wanted = max(shutil.disk_usage(folder).total // DISK_SHARE, LEAST_BYTES)
-    held = sum(one.stat().st_size for one in folder.rglob("*.blk"))
-    return max(min(most_bytes, wanted), 2 * held)
+    share = max(shutil.disk_usage(folder).total // DISK_SHARE, LEAST_BYTES)
+    stored = sum(block.stat().st_size for block in folder.rglob("*.blk"))
+    return max(min(most_bytes, share), 2 * stored)
 
 
 async def watch(
     service: AuthService, child: NatsProcess | None, folder: Path, clock: Clock
 ) -> None:
-    """Hold messages to their share, and end a child that cannot write any more, until cancelled.
+    """Bound the messages of a server, and stop a child that cannot write any more, until cancelled.
 
-    Whoever watches the child starts it again.
+    The task that watches the child starts it again.
     """
     failed = False
     bounded = ""  # the server's id, of this start of it
     while True:
-        await clock.sleep(LOOK_EVERY_S if bounded else FIRST_LOOK_S)
+        await clock.sleep(CHECK_EVERY_S if bounded else FIRST_CHECK_S)
         try:
-            told = await service.query_server("HEALTHZ")
-            if told["server"]["id"] != bounded:
-                bounded = told["server"]["id"] if await _bound(service) else ""
+            health = await service.query_server("HEALTHZ")
+            if health["server"]["id"] != bounded:
+                bounded = health["server"]["id"] if await _bound(service) else ""
         except Unavailable:
-            continue  # said where it is connected again
-        trouble = _trouble(told["data"])
-        if trouble and not failed:
-            log.error("broker cannot write", reason=trouble)
-        elif trouble and child is not None and shutil.disk_usage(folder).free >= ROOM_BYTES:
-            log.warning("broker is ended, as its disk has room again")
+            continue  # logged where the service connects again
+        error = _write_error(health["data"])
+        if error and not failed:
+            log.error("broker cannot write", reason=error)
+        elif error and child is not None and shutil.disk_usage(folder).free >= ROOM_BYTES:
+            log.warning("broker is stopped, as its disk has room again")
             await child.stop()
-        failed = bool(trouble)
+        failed = bool(error)
 
 
-def _trouble(health: Mapping[str, Any]) -> str:
-    """Why the server cannot store, empty if it can."""
+def _write_error(health: Mapping[str, Any]) -> str:
+    """Return why the server cannot store, empty if it can."""
     return "" if health["status"] == "ok" else str(health.get("error", health["status"]))
 
 
 async def _bound(service: AuthService) -> bool:
-    """Let the oldest messages go beyond their share or age; the server makes their place unbounded.
+    """Limit size and age of the message stream, which the server makes unbounded.
 
-    Whether that place is there yet.
+    Returns False as long as the stream does not exist.
     """
-    found = await service.request(f"$JS.API.STREAM.INFO.{MESSAGES}", {})
-    if "config" not in found:
+    stream = await service.request(f"$JS.API.STREAM.INFO.{MESSAGES}", {})
+    if "config" not in stream:
         return False  # made when the first client connects
     most_bytes = (await service.query_server("JSZ"))["data"]["config"]["max_storage"]
-    age_ns = KEPT_S * NS_PER_S
-    wanted = found["config"] | {
+    age_ns = MOST_AGE_S * NS_PER_S
+    bounded = stream["config"] | {
         "max_bytes": int(most_bytes * SHARE),
         "max_age": age_ns,
-        "duplicate_window": min(found["config"].get("duplicate_window", age_ns), age_ns),
+        "duplicate_window": min(stream["config"].get("duplicate_window", age_ns), age_ns),
         "discard": "old",
     }
-    if wanted != found["config"]:
-        told = await service.request(f"$JS.API.STREAM.UPDATE.{MESSAGES}", wanted)
-        if "error" in told:
-            log.warning("messages were not bounded", reason=told["error"].get("description"))
+    if bounded != stream["config"]:
+        response = await service.request(f"$JS.API.STREAM.UPDATE.{MESSAGES}", bounded)
+        if "error" in response:
+            log.warning("messages were not bounded", reason=response["error"].get("description"))
     return True

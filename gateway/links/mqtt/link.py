@@ -1,12 +1,11 @@
-"""The MQTT link: what sensors publish to a broker of the factory, as samples.
+"""The MQTT link: reads the messages that sensors publish to a factory's broker.
 
-Its session is a clean one: what is published while the link is away never comes, and is a gap once
-the next sample of a signal shows where it ends.  A retained message is the last one told again,
-with the time of its payload, and no news at all without one.
+Its session is clean: a message published while the link is disconnected is lost, and is a gap that
+the next sample of the signal ends.  A retained message is the last message again: it is a sample if
+its payload has a time stamp, and ignored otherwise.
 """
 
 import asyncio
-import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,16 +15,18 @@ import structlog
 from broker.batch import Gap
 from broker.bus.inbox import Inbox, Message
 from broker.bus.mqtt_connection import Connection, Login
-from broker.clock import NS_PER_S, Clock
-from broker.errors import BedError, first_of
+from broker.clock import NS_PER_S, Backoff, Clock
+from broker.errors import BedError
+from broker.process import tasks as process_tasks
 from broker.settings import BusSettings
+from gateway.links.counts import UNFIT_ALARM_NS, LinkCounts
 from gateway.links.mqtt import payloads
-from gateway.links.mqtt.payloads import Found, Reading
-from gateway.links.opcua.delivery import UNFIT_SAID_NS, Counts
-from gateway.links.opcua.types import Unfit
+from gateway.links.mqtt.payloads import PayloadSample
 from gateway.links.port import Sink
-from gateway.mapping.model import Broker, Mapping
-from gateway.samples import Arrivals, Part
+from gateway.links.values import Unfit
+from gateway.mapping.model import Mapping, MqttBroker
+from gateway.mapping.mqtt_source import MqttSource
+from gateway.samples import Samples, StreamSamples
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 5.0
@@ -33,33 +34,33 @@ MOST_AT_ONCE = 1_000
 
 log = structlog.get_logger()
 
-Feed = tuple[int, int, Reading]
-"""(stream, signal, where it is found)."""
+SignalSource = tuple[int, int, MqttSource]
+"""(stream, signal, its place in messages)."""
 
 
 class MqttLink:
-    """The link of one mapping."""
+    """The link of a mapping whose source is an MQTT broker."""
 
     def __init__(
         self,
         mapping: Mapping,
-        broker: Broker,
+        broker: MqttBroker,
         password: str,
         sink: Sink,
         clock: Clock,
         *,
         waiting_messages: int = 10_000,
     ) -> None:
-        """sink: takes what is read, in the order of the broker.  waiting_messages: read from the
-        socket and not yet handed on; with more the broker waits.
+        """sink: takes samples in the order of the broker.  waiting_messages: most messages that are
+        received and not yet taken by the sink; with more, the socket is not read.
         """
         self._most_waiting = waiting_messages
-        self.counts = Counts()
+        self.counts = LinkCounts()
         self._streams = mapping.streams
         self._broker = broker
         self._settings = BusSettings(
             broker=broker.url,
-            ca=None,  # that is for the testbed's own doors
+            ca=None,  # the CA of the settings is for the testbed's own listeners
             timeout_s=broker.timeout_s,
             keepalive_s=broker.keepalive_s,
         )
@@ -67,95 +68,104 @@ class MqttLink:
         self._client_id = f"testbed-{mapping.equipment.organisation}-{mapping.equipment.equipment}"
         self._sink = sink
         self._clock = clock
-        self._feeds = feeds_of(mapping)
-        self._unheard: set[tuple[int, int]] = set()
+        self._signals = signals_by_topic(mapping)
+        self._fresh: set[tuple[int, int]] = set()
+        """Signals without a sample on this connection."""
         self._unfit_ns: dict[str, int] = {}
 
     async def run(self) -> None:
-        """Read until cancelled, over every break."""
-        pause_s = FIRST_PAUSE_S
+        """Read the broker until cancelled; reconnects after every break."""
+        backoff = Backoff(self._clock, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S)
         while True:
-            reason, stood = await self._live()
+            reason, connected = await self._connect_and_read()
             self._sink.alarm("server", f"{self._broker.url} is not read: {reason}")
-            pause_s = FIRST_PAUSE_S if stood else min(pause_s * 2, LONGEST_PAUSE_S)
-            await self._clock.sleep(random.uniform(0, pause_s))  # noqa: S311 - no secret
+            if connected:
+                backoff.reset()
+            await backoff.pause()
 
-    async def _live(self) -> tuple[str, bool]:
-        """One connection from its making to its end: what ended it, and whether it ever stood."""
-        inbox = Inbox(tuple(self._feeds), self._most_waiting, "block")
+    async def _connect_and_read(self) -> tuple[str, bool]:
+        """Connect and read until the connection ends: (the reason, whether it was open)."""
+        inbox = Inbox(tuple(self._signals), self._most_waiting, "block")
         connection = Connection(
             self._client_id, self._login, self._settings, [inbox], durable=False
         )
-        stood = False
+        connected = False
         try:
             await connection.open()
-            stood = True
+            connected = True
             self.counts.connects += 1
             self._sink.alarm("server", None)
             log.info("broker was connected", url=self._broker.url, connects=self.counts.connects)
-            self._unheard = {(stream, at) for one in self._feeds.values() for stream, at, _ in one}
+            self._fresh = {
+                (stream, signal)
+                for signals in self._signals.values()
+                for stream, signal, _ in signals
+            }
             async with asyncio.TaskGroup() as tasks:
                 taking = tasks.create_task(self._take_all(inbox), name="mqtt messages")
                 reason = await asyncio.shield(connection.lost)
                 taking.cancel()
         except BedError as exc:
-            return exc.message, stood
+            return exc.message, connected
         except ExceptionGroup as group:
-            refused, bugs = group.split(BedError)
-            if bugs is not None or refused is None:
-                raise
-            return first_of(refused).message, stood
+            return process_tasks.first_failure(group).message, connected
         else:
-            return reason, stood
+            return reason, connected
         finally:
             await connection.close()
 
     async def _take_all(self, inbox: Inbox) -> None:
-        """Hand on what has come, all that waits at once; acknowledged when the sink has it."""
+        """Deliver all messages that wait at once, and acknowledge them when the sink took them."""
         async for first in inbox:
             messages = [first]
             while len(inbox) and len(messages) < MOST_AT_ONCE:
                 messages.append(await anext(inbox))
-            await self._hand_on(messages)
-            for one in messages:
-                inbox.ack(one)
+            await self._deliver(messages)
+            for message in messages:
+                inbox.ack(message)
 
-    async def _hand_on(self, messages: Sequence[Message]) -> None:
+    async def _deliver(self, messages: Sequence[Message]) -> None:
         now_ns = self._clock.now_ns()
         rows: dict[tuple[int, bool], list[tuple[int, int, object, int]]] = defaultdict(list)
         for message in messages:
-            for stream, signal, found in self._found(message, now_ns):
-                self._judge(stream, signal, found, now_ns)
-                fresh = (stream, signal) in self._unheard
+            for stream, signal, sample in self._samples_of(message, now_ns):
+                self._note_unfit(stream, signal, sample, now_ns)
+                fresh = (stream, signal) in self._fresh
                 if fresh:
-                    self._unheard.discard((stream, signal))
-                    await self._end_hole(stream, signal, found.time_ns)
-                row = (signal, found.time_ns, found.value, found.quality)
+                    self._fresh.discard((stream, signal))
+                    await self._end_gap(stream, signal, sample.time_ns)
+                row = (signal, sample.time_ns, sample.value, sample.quality)
                 rows[stream, fresh].append(row)
         parts = [
-            Part(stream, Arrivals.of(self._streams[stream].spec.dtypes, found), fresh)
-            for (stream, fresh), found in sorted(rows.items(), key=lambda one: not one[0][1])
+            StreamSamples(
+                stream, Samples.from_rows(self._streams[stream].spec.dtypes, stream_rows), fresh
+            )
+            for (stream, fresh), stream_rows in sorted(
+                rows.items(), key=lambda item: not item[0][1]
+            )
         ]
         if parts:
             await self._sink.take(parts)
 
-    def _found(self, message: Message, now_ns: int) -> Iterator[tuple[int, int, Found]]:
-        """What a message says of each signal that is read of its topic."""
-        feeds = self._feeds.get(message.topic, ())
+    def _samples_of(
+        self, message: Message, now_ns: int
+    ) -> Iterator[tuple[int, int, PayloadSample]]:
+        """The samples of a message: (stream, signal, sample) for each signal of its topic."""
+        signals = self._signals.get(message.topic, ())
         whole = payloads.ABSENT
-        if any(one.value is not None or one.time is not None for _, _, one in feeds):
-            with suppress(Unfit):  # each signal says so for itself
+        if any(source.value is not None or source.time is not None for _, _, source in signals):
+            with suppress(Unfit):  # each signal gets a bad sample with the reason
                 whole = payloads.document(message.payload)
-        for stream, signal, reading in feeds:
-            if message.retained and reading.time is None:
+        for stream, signal, source in signals:
+            if message.retained and source.time is None:
                 continue
             dtype = self._streams[stream].spec.dtypes[signal]
-            found = payloads.read(message.payload, reading, dtype, now_ns, whole)
-            if found is not None:
-                yield stream, signal, found
+            sample = payloads.read(message.payload, source, dtype, now_ns, whole)
+            if sample is not None:
+                yield stream, signal, sample
 
-    async def _end_hole(self, stream: int, signal: int, until_ns: int) -> None:
-        """The first sample after a break ends a gap, where more than a period is missing."""
+    async def _end_gap(self, stream: int, signal: int, until_ns: int) -> None:
+        """State the gap before the first sample of a connection, if it is longer than a period."""
         last_ns = self._sink.last_ns(stream, signal)
         spec = self._streams[stream].spec
         least_ns = max(round(spec.period_s * NS_PER_S), 1)
@@ -165,23 +175,23 @@ class MqttLink:
         gap = Gap((spec.names[signal],), last_ns + 1, until_ns - 1, cause)
         await self._sink.gap(stream, gap)
 
-    def _judge(self, stream: int, signal: int, found: Found, now_ns: int) -> None:
-        """An alarm while a signal has values that cannot be used."""
+    def _note_unfit(self, stream: int, signal: int, sample: PayloadSample, now_ns: int) -> None:
+        """Raise an alarm for a value that does not fit, and clear it when the last one is old."""
         subject = f"{stream}/{self._streams[stream].spec.names[signal]}"
-        if found.reason:
+        if sample.reason:
             self.counts.unfit += 1
             self._unfit_ns[subject] = now_ns
-            self._sink.alarm(subject, f"a value is stored as bad: {found.reason}")
-        elif now_ns - self._unfit_ns.get(subject, now_ns) > UNFIT_SAID_NS:
+            self._sink.alarm(subject, f"a value is stored as bad: {sample.reason}")
+        elif now_ns - self._unfit_ns.get(subject, now_ns) > UNFIT_ALARM_NS:
             del self._unfit_ns[subject]
             self._sink.alarm(subject, None)
 
 
-def feeds_of(mapping: Mapping) -> dict[str, list[Feed]]:
-    """Topic -> the signals that are read of it."""
-    feeds: dict[str, list[Feed]] = defaultdict(list)
+def signals_by_topic(mapping: Mapping) -> dict[str, list[SignalSource]]:
+    """The signals that are read from each topic."""
+    signals: dict[str, list[SignalSource]] = defaultdict(list)
     for index, stream in enumerate(mapping.streams):
         for signal, item in enumerate(stream.items):
-            if isinstance(item.source, Reading):
-                feeds[item.source.topic].append((index, signal, item.source))
-    return dict(feeds)
+            if isinstance(item.source, MqttSource):
+                signals[item.source.topic].append((index, signal, item.source))
+    return dict(signals)

@@ -1,12 +1,12 @@
-"""The items of a DataChangeNotification as columns, without an object an item.  Pure.
+"""Decodes a DataChangeNotification into columns, without a Python object for each item.  Pure.
 
-Three ways lead to the same columns.  Where all items of a notification have one form (which parts
-they have, and a type of fixed size), numpy sees them at a fixed stride.  Where forms differ, one
-walk finds where each item begins, and the items of each form are gathered at once.  What neither
-knows, arrays and structures for instance, asyncua decodes, item by item.
+The form of an item is the set of its parts and the type of its value.  If all items of a
+notification have one form of fixed size, numpy views them at a fixed stride.  If forms differ, one
+pass finds the begin of each item, and the items of each form are gathered at once.  asyncua decodes
+the values of other types, such as arrays and structures, one by one.
 
-Time stamps keep their 100 ns; asyncua's own decoder would cut them to microseconds.  Picoseconds
-are passed over: asyncua's server puts them elsewhere than the standard.
+Time stamps keep their resolution of 100 ns; asyncua's own decoder would cut them to microseconds.
+Picoseconds are ignored: asyncua's server puts them at another place than the standard.
 Source: OPC UA Part 6, 5.2.2.16 (Variant) and 5.2.2.17 (DataValue).
 """
 
@@ -24,9 +24,9 @@ from asyncua.ua.ua_binary import variant_from_binary
 from broker.errors import Corrupt
 
 NO_TIME = -1
-"""Stands for a time stamp that is missing, or lies before 1970 or beyond int64."""
+"""Stands for a time stamp that is missing, before 1970 or beyond int64."""
 NOTHING, FLOAT, INT, BOOL, OTHER = range(5)
-"""What kind of value an item has, and so where it stands in `Changes`."""
+"""Kinds of values, which name the column of `DataChanges` with the value."""
 
 _EPOCH_TICKS = 116_444_736_000_000_000
 """1970 in steps of 100 ns since 1601."""
@@ -36,7 +36,7 @@ _LAST_TICKS = _EPOCH_TICKS + _INT64_MAX // _TICK_NS
 
 _VALUE, _STATUS, _SOURCE, _SERVER, _SOURCE_PICO, _SERVER_PICO = 1, 2, 4, 8, 16, 32
 _PARTS = 64
-"""Encoding bytes from here on have bits that no standard knows."""
+"""Encoding masks from here on have bits that the standard does not define."""
 _TEXT = ua.VariantType.String.value
 _NUMPY: dict[int, tuple[str, int]] = {
     ua.VariantType.Boolean.value: ("u1", BOOL),
@@ -58,15 +58,15 @@ _NO_INTS = np.empty(0, np.int64)
 _NO_OTHERS = np.empty(0, np.object_)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Changes:
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class DataChanges:
     """The data changes of one notification: n items in the order of the server.
 
-    handle: uint32[n].  time_ns: int64[n], the source's, else the server's, else NO_TIME.  status:
-    uint32[n], 0 where the server tells none.  kind: uint8[n], which of the columns holds the value:
-    floats: float64[n].  ints: int64[n], of BOOL 0 or 1, of a DateTime ns since 1970.  others:
-    object[n], texts, integers beyond int64 and what asyncua decoded.  A column that no item
-    needs is empty; elsewhere it holds anything.
+    handle: uint32[n], client handles.  time_ns: int64[n], the source time stamp, else the server's,
+    else NO_TIME.  status: uint32[n], 0 for none.  kind: uint8[n], the column of the value: floats:
+    float64[n].  ints: int64[n], 0 or 1 for BOOL, ns since 1970 for a DateTime.  others: object[n],
+    texts, integers beyond int64 and values that asyncua decoded.  A column that no item needs is
+    empty; rows of other kinds are undefined.
     """
 
     handle: npt.NDArray[np.uint32]
@@ -81,19 +81,19 @@ class Changes:
         return len(self.handle)
 
     def __getitem__(self, rows: Any) -> Self:
-        """Some of the items: a mask or places."""
+        """Select items by a mask or an array of positions."""
         return type(self)(
-            self.handle[rows],
-            self.time_ns[rows],
-            self.status[rows],
-            self.kind[rows],
-            self.floats[rows] if len(self.floats) else self.floats,
-            self.ints[rows] if len(self.ints) else self.ints,
-            self.others[rows] if len(self.others) else self.others,
+            handle=self.handle[rows],
+            time_ns=self.time_ns[rows],
+            status=self.status[rows],
+            kind=self.kind[rows],
+            floats=self.floats[rows] if len(self.floats) else self.floats,
+            ints=self.ints[rows] if len(self.ints) else self.ints,
+            others=self.others[rows] if len(self.others) else self.others,
         )
 
     def value(self, row: int) -> Any:
-        """One item's value as Python has it; None where there is none."""
+        """The value of one item as a Python object; None if it has none."""
         kind = self.kind[row]
         if kind == FLOAT:
             return float(self.floats[row])
@@ -102,29 +102,29 @@ class Changes:
         return self.others[row] if kind == OTHER else None
 
 
-def decode(body: bytes, begin: int, end: int) -> Changes:
-    """The items of the notification whose body stands between `begin` and `end`.
+def decode(body: bytes, begin: int, end: int) -> DataChanges:
+    """Decode the notification whose body is at `begin` to `end` of `body`.
 
-    Raises Corrupt, or what numpy, struct and asyncua raise when the bytes lie.
+    Raises Corrupt, or the errors of numpy, struct and asyncua for invalid bytes.
     """
     (count,) = _COUNT.unpack_from(body, begin)
     at = begin + _COUNT.size
     if count * 5 > end - at:
         raise Corrupt(f"{count} items in {end - at} bytes")
-    table = _Table(max(count, 0))
+    table = _ColumnBuilder(max(count, 0))
     if count > 0 and not _strided(table, body, at, end):
         _walked(table, body, at, end)
     return table.changes()
 
 
 def instant_of(ticks: int) -> int:
-    """Ns since 1970 of 100 ns since 1601."""
+    """Convert 100 ns steps since 1601 to ns since 1970."""
     return (ticks - _EPOCH_TICKS) * _TICK_NS
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """One way to write an item: numpy's view of all its bytes.  kind: of its value."""
+    """One form of items.  view: numpy dtype of all bytes of an item.  kind: of its value."""
 
     view: np.dtype[Any]
     kind: int
@@ -132,7 +132,7 @@ class _Form:
 
 
 def _form(parts: int, variant: int) -> _Form:
-    """The form with these parts and a value of this type; 0 for none."""
+    """The form with these parts and this type of value; 0 for no value."""
     code, kind = _NUMPY.get(variant, ("", NOTHING))
     fields = [("handle", "<u4"), ("parts", "u1")]
     if parts & _VALUE:
@@ -144,7 +144,7 @@ def _form(parts: int, variant: int) -> _Form:
 
 
 def _tail(parts: int) -> list[tuple[str, str]]:
-    """What follows a value.  The picoseconds' places are the standard's; see above."""
+    """The fields after a value.  Picoseconds are at the standard's places; see above."""
     tail = (
         (_STATUS, "status", "<u4"),
         (_SOURCE, "source", "<i8"),
@@ -165,14 +165,14 @@ def _forms() -> dict[int, _Form]:
 
 
 _FORMS = _forms()
-"""By parts << 8 | type."""
-_SIZES = {code: one.view.itemsize for code, one in _FORMS.items()}
+"""Forms by parts << 8 | type."""
+_SIZES = {code: form.view.itemsize for code, form in _FORMS.items()}
 _TAILS = [_Form(np.dtype(_tail(parts)), NOTHING, is_time=False) for parts in range(_PARTS)]
 _HANDLE = np.dtype([("handle", "<u4")])
 
 
-class _Table:
-    """The columns while they are being filled."""
+class _ColumnBuilder:
+    """Builds the columns of a notification, form by form."""
 
     def __init__(self, count: int) -> None:
         self.handle = np.empty(count, np.uint32)
@@ -182,7 +182,7 @@ class _Table:
         self.floats, self.ints, self.others = _NO_FLOATS, _NO_INTS, _NO_OTHERS
 
     def put(self, rows: Any, items: npt.NDArray[Any], form: _Form) -> None:
-        """Items of one form, or what follows their values."""
+        """Store items of one form, or the fields after their values."""
         names = items.dtype.names or ()
         if "handle" in names:
             self.handle[rows] = items["handle"]
@@ -205,7 +205,7 @@ class _Table:
             limit = _INT64_MAX // _TICK_NS
             fits = (values >= _EPOCH_TICKS - limit) & (values <= _LAST_TICKS)
             self.ints[rows] = np.where(fits, (values - _EPOCH_TICKS) * _TICK_NS, 0)
-            self._put_beyond(rows, ~fits, [instant_of(one) for one in values[~fits].tolist()])
+            self._put_beyond(rows, ~fits, [instant_of(ticks) for ticks in values[~fits].tolist()])
         elif form.kind == BOOL:
             self.ints[rows] = values != 0
         else:
@@ -214,46 +214,46 @@ class _Table:
                 beyond = values > _INT64_MAX
                 self._put_beyond(rows, beyond, values[beyond].tolist())
 
-    def _put_beyond(self, rows: Any, which: npt.NDArray[np.bool_], values: list[int]) -> None:
-        """Integers that are none of int64."""
+    def _put_beyond(self, rows: Any, chosen: npt.NDArray[np.bool_], values: list[int]) -> None:
+        """Store integers beyond int64 as Python objects."""
         if values:
-            places = np.arange(len(self.kind))[rows][which]
+            places = np.arange(len(self.kind))[rows][chosen]
             for place, value in zip(places.tolist(), values, strict=True):
                 self.put_other(place, value)
 
     def put_other(self, row: int, value: Any) -> None:
-        """A value that no numpy column holds."""
+        """Store a value that no numpy column can hold."""
         if not len(self.others):
             self.others = np.empty(len(self.kind), np.object_)
         self.kind[row] = OTHER
         self.others[row] = value
 
-    def changes(self) -> Changes:
-        """All of them."""
-        return Changes(
-            self.handle,
-            self.time_ns,
-            self.status,
-            self.kind,
-            self.floats,
-            self.ints,
-            self.others,
+    def changes(self) -> DataChanges:
+        """The finished columns."""
+        return DataChanges(
+            handle=self.handle,
+            time_ns=self.time_ns,
+            status=self.status,
+            kind=self.kind,
+            floats=self.floats,
+            ints=self.ints,
+            others=self.others,
         )
 
 
 def _times(items: npt.NDArray[Any], names: Sequence[str]) -> npt.NDArray[np.int64]:
-    """The source's time stamp, else the server's, else NO_TIME."""
-    found = np.full(len(items), NO_TIME, np.int64)
+    """The source time stamp of each item, else the server's, else NO_TIME."""
+    time_ns = np.full(len(items), NO_TIME, np.int64)
     for name in ("server", "source"):
         if name in names:
             ticks = items[name].astype(np.int64)
             usable = (ticks >= _EPOCH_TICKS) & (ticks <= _LAST_TICKS)
-            found = np.where(usable, (ticks - _EPOCH_TICKS) * _TICK_NS, found)
-    return found
+            time_ns = np.where(usable, (ticks - _EPOCH_TICKS) * _TICK_NS, time_ns)
+    return time_ns
 
 
-def _strided(table: _Table, body: bytes, at: int, end: int) -> bool:
-    """Take all items in at a fixed stride; False, and nothing done, if their forms differ."""
+def _strided(table: _ColumnBuilder, body: bytes, at: int, end: int) -> bool:
+    """Store all items at a fixed stride; False, and nothing is stored, if their forms differ."""
     count, parts = len(table.kind), body[at + 4]
     variant = body[at + 5] if parts & _VALUE else 0
     form = _FORMS.get(parts << 8 | variant)
@@ -268,11 +268,11 @@ def _strided(table: _Table, body: bytes, at: int, end: int) -> bool:
     return True
 
 
-def _walked(table: _Table, body: bytes, at: int, end: int) -> None:
-    """Take the items in by form, after one walk that finds where each begins."""
+def _walked(table: _ColumnBuilder, body: bytes, at: int, end: int) -> None:
+    """Store the items by form, after one pass that finds the begin of each."""
     sizes = _SIZES
     fixed: dict[int, list[int]] = {}
-    odd: dict[int, list[int]] = {}
+    others: dict[int, list[int]] = {}
     for row in range(len(table.kind)):
         parts = body[at + 4]
         code = parts << 8 | body[at + 5] if parts & _VALUE else parts << 8
@@ -284,8 +284,8 @@ def _walked(table: _Table, body: bytes, at: int, end: int) -> None:
             places += (row, at)
             at += size
         elif parts < _PARTS:
-            tail = _odd_value(table, row, body, at + 5)
-            odd.setdefault(parts, []).extend((row, at, tail))
+            tail = _other_value(table, row, body, at + 5)
+            others.setdefault(parts, []).extend((row, at, tail))
             at = tail + _TAILS[parts].view.itemsize
         else:
             raise Corrupt(f"an item with the encoding {parts:#x}")
@@ -295,7 +295,7 @@ def _walked(table: _Table, body: bytes, at: int, end: int) -> None:
     for code, places in fixed.items():
         rows, begins = np.array(places).reshape(-1, 2).T
         table.put(rows, _gathered(raw, begins, _FORMS[code].view), _FORMS[code])
-    for parts, places in odd.items():
+    for parts, places in others.items():
         rows, begins, tails = np.array(places).reshape(-1, 3).T
         table.handle[rows] = _gathered(raw, begins, _HANDLE)["handle"]
         table.put(rows, _gathered(raw, tails, _TAILS[parts].view), _TAILS[parts])
@@ -304,13 +304,13 @@ def _walked(table: _Table, body: bytes, at: int, end: int) -> None:
 def _gathered(
     raw: npt.NDArray[np.uint8], begins: npt.NDArray[np.intp], view: np.dtype[Any]
 ) -> npt.NDArray[Any]:
-    """Records that begin at these bytes."""
-    found: npt.NDArray[Any] = raw[begins[:, None] + np.arange(view.itemsize)]
-    return found.view(view)[:, 0] if view.itemsize else np.empty(len(begins), view)
+    """The records that begin at these offsets."""
+    records: npt.NDArray[Any] = raw[begins[:, None] + np.arange(view.itemsize)]
+    return records.view(view)[:, 0] if view.itemsize else np.empty(len(begins), view)
 
 
-def _odd_value(table: _Table, row: int, body: bytes, at: int) -> int:
-    """Take in a value that is a text, or that only asyncua knows; returns where it ends."""
+def _other_value(table: _ColumnBuilder, row: int, body: bytes, at: int) -> int:
+    """Store a text, or a value that asyncua decodes; returns the offset of its end."""
     if body[at] != _TEXT:
         rest = Buffer(body, at)
         value = variant_from_binary(rest).Value

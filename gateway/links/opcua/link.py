@@ -1,13 +1,12 @@
-"""OPC UA: subscriptions that notice what they miss.
+"""The OPC UA link: reads a server by subscriptions, and states a gap for every sample it misses.
 
 Streams of equal publishing interval share one subscription, and a node in several streams is
-monitored once.  After a break nothing of the old client is used: nodes are found anew, and every
-signal's first sample ends a gap.  Source: OPC UA Part 4, 5.13 (MonitoredItem) and 5.14
+monitored once.  After a break the client is replaced: nodes are resolved anew, and every signal's
+first sample ends a gap.  Source: OPC UA Part 4, 5.13 (MonitoredItem) and 5.14
 (Subscription).
 """
 
 import asyncio
-import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -15,52 +14,63 @@ import structlog
 from asyncua import Client, ua
 from asyncua.ua.uaerrors import UaError
 
-from broker.clock import Clock
+from broker.clock import Backoff, Clock
 from broker.errors import BedError, Refused
-from gateway.links.opcua.delivery import Counts, Outlet
-from gateway.links.opcua.security import Proof
-from gateway.links.opcua.sequence import Follower
-from gateway.links.opcua.session import Found, connected, most_per_call, resolve
-from gateway.links.opcua.subscription import Monitored, Subscription, due_a_publish, subscribe
+from gateway.links.counts import LinkCounts
+from gateway.links.opcua.delivery import NotificationDelivery
+from gateway.links.opcua.security import ClientCredentials
+from gateway.links.opcua.sequence import PublishLoop
+from gateway.links.opcua.session import ResolvedNode, connected, nodes_per_call, resolve
+from gateway.links.opcua.subscription import (
+    MonitoredItem,
+    Subscription,
+    samples_a_publish,
+    subscribe,
+)
 from gateway.links.opcua.types import DTYPES, fits
-from gateway.links.opcua.watchdog import Watcher
+from gateway.links.opcua.watchdog import Watchdog
 from gateway.links.port import Sink
 from gateway.mapping.model import Mapping, StreamMapping
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
-"""Full jitter up to a pause that doubles: a server is found within 5 s and one time-out."""
+"""Full jitter up to a pause that doubles: a server is reached within 5 s and one time-out."""
 REFUSED_PAUSE_S = 30.0
-"""A server that is refused, or refuses us, is asked seldom: it may count wrong passwords."""
+"""The pause after a refusal by either side: a server may count wrong passwords."""
 STEADY_S = 5.0
-"""A connection that stood this long was a good one: the next pause is short again."""
+"""After a connection that lasted this long, the next pause is short again."""
 
 _BREAKS = (UaError, OSError, TimeoutError, BedError)
-"""What ends a connection and is no bug."""
+"""Errors that end a connection and are no bug."""
 
 log = structlog.get_logger()
 
 
 class OpcUaLink:
-    """The link of one mapping."""
+    """The link of a mapping whose source is an OPC UA server."""
 
     def __init__(
-        self, mapping: Mapping, sink: Sink, clock: Clock, proof: Proof | None = None
+        self,
+        mapping: Mapping,
+        sink: Sink,
+        clock: Clock,
+        credentials: ClientCredentials | None = None,
     ) -> None:
-        """sink: takes what is read, in the order of the server.  proof: where it is secured."""
-        self.counts = Counts()
+        """sink: takes samples in the order of the server.  credentials: where it has security."""
+        self.counts = LinkCounts()
         self._mapping = mapping
         self._sink = sink
         self._clock = clock
-        self._proof = proof
+        self._credentials = credentials
 
     async def run(self) -> None:
-        """Read until cancelled, over every break."""
-        pause_s, url = FIRST_PAUSE_S, self._mapping.server.url
+        """Read the server until cancelled; reconnects after every break."""
+        url = self._mapping.server.url
+        backoff = Backoff(self._clock, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S)
         while True:
             since_s = asyncio.get_running_loop().time()
             try:
-                async with connected(self._mapping.server, self._proof) as client:
+                async with connected(self._mapping.server, self._credentials) as client:
                     self.counts.connects += 1
                     self._sink.alarm("server", None)
                     log.info("server was connected", url=url, connects=self.counts.connects)
@@ -70,106 +80,106 @@ class OpcUaLink:
                 await self._clock.sleep(REFUSED_PAUSE_S)
             except (*_BREAKS, ExceptionGroup) as exc:
                 self._sink.alarm("server", f"{url} is not read: {_reasons(exc)}")
-            stood_s = asyncio.get_running_loop().time() - since_s
-            if stood_s > STEADY_S + self._mapping.server.timeout_s * 3:
-                pause_s = FIRST_PAUSE_S
-            await self._clock.sleep(random.uniform(0, pause_s))  # noqa: S311
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            lasted_s = asyncio.get_running_loop().time() - since_s
+            if lasted_s > STEADY_S + self._mapping.server.timeout_s * 3:
+                backoff.reset()
+            await backoff.pause()
 
     async def _read(self, client: Client) -> None:
-        """Subscribe to all, then follow and watch until something breaks."""
-        per_call = await most_per_call(client, self._mapping.server)
+        """Subscribe to all nodes and deliver their samples until the connection breaks."""
+        per_call = await nodes_per_call(client, self._mapping.server)
         names = self._mapping.nodes
-        found = await resolve(client, names, per_call=per_call)
+        nodes = await resolve(client, names, per_call=per_call)
         subscriptions = [
             await self._subscribe(client, interval_s, items, per_call)
-            for interval_s, items in self._grouped(found).items()
+            for interval_s, items in self._grouped(nodes).items()
         ]
-        self._judge(subscriptions)
-        outlet = Outlet(self._mapping.streams, self._sink, self._clock, self.counts)
+        self._check_revised(subscriptions)
+        delivery = NotificationDelivery(self._mapping.streams, self._sink, self._clock, self.counts)
         for stream, signal in self._unread(subscriptions):
-            await outlet.absent(stream, signal)
-        follower = Follower(
+            await delivery.state_unread(stream, signal)
+        publish_loop = PublishLoop(
             client,
             subscriptions,
-            outlet,
+            delivery,
             sink=self._sink,
             counts=self.counts,
-            values_per_s=self._mapping.asked_per_s,
+            values_per_s=self._mapping.requested_per_s,
         )
-        watcher = Watcher(
+        watchdog = Watchdog(
             client, self._mapping, subscriptions, clock=self._clock, per_call=per_call
         )
         async with asyncio.TaskGroup() as tasks:
             if subscriptions:
-                tasks.create_task(follower.run(), name="opcua publishes")
-            tasks.create_task(watcher.keep_alives(follower), name="opcua keep-alives")
-            tasks.create_task(watcher.beat(follower), name="opcua heartbeat")
-            tasks.create_task(watcher.ask_silent(outlet), name="opcua silence")
-            tasks.create_task(watcher.look_again(names, found), name="opcua missing nodes")
-            # Waiting inside: a group that breaks while it is left has its task counted as cancelled
-            # from then on, and before Python 3.11.4 a time-out there, as that of the goodbye, is
-            # a cancellation: the link would be over without a word.
+                tasks.create_task(publish_loop.run(), name="opcua publishes")
+            tasks.create_task(watchdog.check_keep_alives(publish_loop), name="opcua keep-alives")
+            tasks.create_task(watchdog.check_server(publish_loop), name="opcua heartbeat")
+            tasks.create_task(watchdog.read_silent(delivery), name="opcua silence")
+            tasks.create_task(watchdog.resolve_missing(names, nodes), name="opcua missing nodes")
+            # Wait inside the group.  A group that fails while it is left counts its task as
+            # cancelled from then on, and before Python 3.11.4 a time-out there, such as that of the
+            # disconnect, becomes a cancellation: the link would end without an error.
             await asyncio.get_running_loop().create_future()
 
-    def _grouped(self, found: Sequence[Found]) -> dict[float, list[Monitored]]:
-        """The items of each publishing interval, a node once; problems become alarms."""
-        groups: dict[float, dict[tuple[ua.NodeId, str], Monitored]] = defaultdict(dict)
-        answers = iter(found)
+    def _grouped(self, nodes: Sequence[ResolvedNode]) -> dict[float, list[MonitoredItem]]:
+        """The items of each publishing interval, one a node; unreadable nodes raise alarms."""
+        groups: dict[float, dict[tuple[ua.NodeId, str], MonitoredItem]] = defaultdict(dict)
+        remaining = iter(nodes)
         for index, stream in enumerate(self._mapping.streams):
             for signal, name in enumerate(stream.spec.names):
-                answer = next(answers)
-                self._sink.alarm(f"{index}/{name}", self._problem(stream, signal, answer))
-                if answer.node is None or answer.problem:
+                node = next(remaining)
+                self._sink.alarm(f"{index}/{name}", self._problem(stream, signal, node))
+                if node.node_id is None or node.problem:
                     continue
-                key = (answer.node, stream.spec.trigger)
+                key = (node.node_id, stream.spec.trigger)
                 group = groups[stream.publishing_interval_s]
-                group.setdefault(key, Monitored(answer, [])).feeds.append((index, signal))
+                group.setdefault(key, MonitoredItem(node, [])).feeds.append((index, signal))
         return {interval: list(group.values()) for interval, group in groups.items()}
 
     def _unread(self, subscriptions: Sequence[Subscription]) -> Iterator[tuple[int, int]]:
         """Every (stream, signal) that no item feeds."""
-        monitored = [item for one in subscriptions for item in one.items.values()]
+        monitored = [item for sub in subscriptions for item in sub.items.values()]
         fed = {feed for item in monitored if not item.refused for feed in item.feeds}
         for index, stream in enumerate(self._mapping.streams):
             for signal in range(len(stream.spec.names)):
                 if (index, signal) not in fed:
                     yield index, signal
 
-    def _problem(self, stream: StreamMapping, signal: int, found: Found) -> str | None:
-        one = stream.spec.signals[signal]
-        if found.problem:
-            return f"{one.name!r} of {stream.spec.address.stream} is not read: {found.problem}"
-        if found.variant is not None and not fits(found.variant, one.dtype):
+    def _problem(self, stream: StreamMapping, signal: int, node: ResolvedNode) -> str | None:
+        name, dtype = stream.spec.names[signal], stream.spec.dtypes[signal]
+        if node.problem:
+            return f"{name!r} of {stream.spec.address.stream} is not read: {node.problem}"
+        if node.variant is not None and not fits(node.variant, dtype):
             return (
-                f"{one.name!r} of {stream.spec.address.stream} is {found.variant.name} on the"
-                f" server, which is {DTYPES[found.variant]}; the mapping says {one.dtype}"
+                f"{name!r} of {stream.spec.address.stream} is {node.variant.name} on the"
+                f" server, which is {DTYPES[node.variant]}; the mapping says {dtype}"
             )
         return None
 
     async def _subscribe(
-        self, client: Client, interval_s: float, items: Sequence[Monitored], per_call: int
+        self, client: Client, interval_s: float, items: Sequence[MonitoredItem], per_call: int
     ) -> Subscription:
-        """One subscription with its items; what the server refuses to monitor becomes an alarm."""
-        made = await subscribe(
+        """Create a subscription with its items; items that the server refuses raise alarms."""
+        subscription = await subscribe(
             client, self._mapping.streams, items, interval_s=interval_s, per_call=per_call
         )
-        made.sorter.heard_ns[:] = self._clock.now_ns()
+        subscription.demultiplexer.items.answered_ns[:] = self._clock.now_ns()
         for item in items:
             for stream, signal in item.feeds if item.refused else ():
                 name = self._mapping.streams[stream].spec.names[signal]
                 self._sink.alarm(
                     f"{stream}/{name}", f"{name!r} cannot be monitored: {item.refused}"
                 )
-        return made
+        return subscription
 
-    def _judge(self, subscriptions: Sequence[Subscription]) -> None:
-        """Say so if the server granted less than the mapping's periods need."""
+    def _check_revised(self, subscriptions: Sequence[Subscription]) -> None:
+        """Raise alarms if the server revised queues or sampling below what the periods need."""
         streams = self._mapping.streams
         short = slow = None
-        for one in subscriptions:
-            for item in one.items.values():
-                due = due_a_publish(streams, item, one.interval_s)
+        for subscription in subscriptions:
+            interval_s = subscription.interval_s
+            for item in subscription.items.values():
+                due = samples_a_publish(streams, item, interval_s)
                 if not due or item.refused:
                     continue
                 name = streams[item.feeds[0][0]].spec.names[item.feeds[0][1]]
@@ -178,21 +188,21 @@ class OpcUaLink:
                         f"the server keeps {item.queue} samples of {name!r} between publishes, and"
                         f" {due:.0f} come: use a shorter publishing_interval_s"
                     )
-                # asyncua's server tells the publishing interval, and samples at every write
-                if item.sampling_s > one.interval_s / due and item.sampling_s != one.interval_s:
+                # asyncua's server answers the publishing interval, and samples at every write
+                if item.sampling_s > interval_s / due and item.sampling_s != interval_s:
                     slow = slow or (
                         f"the server looks at {name!r} every {item.sampling_s:g} s, and its period"
-                        f" is {one.interval_s / due:g} s: values in between never come"
+                        f" is {interval_s / due:g} s: values in between never come"
                     )
         self._sink.alarm("queues", short)
         self._sink.alarm("sampling", slow)
 
 
 def _reasons(exc: Exception) -> str:
-    """Why a connection ended, in words; raises what is a bug among it."""
+    """The reasons why a connection ended, as text; raises the bugs in a group."""
     if not isinstance(exc, ExceptionGroup):
         return str(exc) or type(exc).__name__
     breaks, bugs = exc.split(_BREAKS)
     if bugs is not None:
         raise bugs
-    return "; ".join(sorted({_reasons(one) for one in breaks.exceptions})) if breaks else ""
+    return "; ".join(sorted({_reasons(cause) for cause in breaks.exceptions})) if breaks else ""

@@ -1,4 +1,4 @@
-"""What a server says of its nodes beside their values: the tree, units and ranges."""
+"""Node information from a server: its tree of nodes, and their units, ranges and descriptions."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -37,10 +37,11 @@ _UCUM = {
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class BrowsedNode:
     """A node below the Objects folder.
 
-    parents: browse names from Objects down.  variant: None if the type is not built in.
+    text: the node id as a mapping writes it.  parents: browse names from Objects down.  variant:
+    built-in type of a variable, None if it has none.
     """
 
     node: ua.NodeId
@@ -53,8 +54,8 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
-    """What a server tells of a variable; None where it does not."""
+class NodeDescription:
+    """Unit, range and description of a variable; None where the server has none."""
 
     unit: str | None = None
     low: float | None = None
@@ -62,20 +63,20 @@ class Described:
     description: str = ""
 
 
-async def walk(client: Client) -> AsyncIterator[Listed]:
-    """Every object and variable below Objects but the Server's own, each once, parents first."""
+async def walk(client: Client) -> AsyncIterator[BrowsedNode]:
+    """Yield every object and variable below Objects except the Server object, parents first."""
     uris = await client.get_namespace_array()
-    seen: set[ua.NodeId] = set()
+    visited: set[ua.NodeId] = set()
     waiting = await _below(client, client.nodes.objects.nodeid, ())
     while waiting:
-        one, path = waiting.pop()
-        if one.NodeId in seen or not _is_shown(one):
+        reference, path = waiting.pop()
+        if reference.NodeId in visited or not _is_browsed(reference):
             continue
-        seen.add(one.NodeId)
-        listed = await _listed(client, one, path, uris)
-        yield listed
+        visited.add(reference.NodeId)
+        node = await _browsed(client, reference, path, uris)
+        yield node
         if len(path) < DEEPEST:
-            waiting += await _below(client, one.NodeId, (*path, listed.name))
+            waiting += await _below(client, reference.NodeId, (*path, node.name))
 
 
 async def _below(
@@ -83,51 +84,61 @@ async def _below(
 ) -> list[tuple[Any, tuple[str, ...]]]:
     """The children of a node, the last first."""
     children = await client.get_node(node).get_children_descriptions()
-    return [(one, path) for one in reversed(children)]
+    return [(child, path) for child in reversed(children)]
 
 
-def _is_shown(one: Any) -> bool:
-    server = one.NodeId.NamespaceIndex == 0 and one.NodeId.Identifier == ua.ObjectIds.Server
-    is_property = one.ReferenceTypeId.Identifier == ua.ObjectIds.HasProperty
+def _is_browsed(reference: Any) -> bool:
+    node = reference.NodeId
+    server = node.NamespaceIndex == 0 and node.Identifier == ua.ObjectIds.Server
+    is_property = reference.ReferenceTypeId.Identifier == ua.ObjectIds.HasProperty
     kinds = {ua.NodeClass.Object, ua.NodeClass.Variable}
-    return not server and not is_property and one.NodeClass in kinds
+    return not server and not is_property and reference.NodeClass in kinds
 
 
-async def _listed(client: Client, one: Any, path: tuple[str, ...], uris: Sequence[str]) -> Listed:
-    is_variable = one.NodeClass == ua.NodeClass.Variable
+async def _browsed(
+    client: Client, reference: Any, path: tuple[str, ...], uris: Sequence[str]
+) -> BrowsedNode:
+    is_variable = reference.NodeClass == ua.NodeClass.Variable
     variant, is_array = None, False
     if is_variable:
-        node = client.get_node(one.NodeId)
+        node = client.get_node(reference.NodeId)
         try:
             variant = await built_in(client, await node.read_data_type())
             is_array = await node.read_value_rank() >= ua.ValueRank.OneOrMoreDimensions
         except UaError:
-            variant = None  # it does not tell: shown, and not taken into a mapping
-    text = node_text(one.NodeId, uris)
-    return Listed(one.NodeId, text, one.BrowseName.Name, path, is_variable, variant, is_array)
+            variant = None  # unknown: it is listed, and not put into a mapping
+    return BrowsedNode(
+        node=reference.NodeId,
+        text=node_text(reference.NodeId, uris),
+        name=reference.BrowseName.Name,
+        parents=path,
+        is_variable=is_variable,
+        variant=variant,
+        is_array=is_array,
+    )
 
 
 def node_text(node: ua.NodeId, uris: Sequence[str]) -> str:
-    """A node id as a mapping writes it; empty for an opaque one, which a mapping cannot name."""
+    """A node id in the form of a mapping; empty for an opaque id, which a mapping cannot name."""
     kind = _KINDS.get(node.NodeIdType)
     if kind is None or node.NamespaceIndex >= len(uris):
         return ""
     return str(NodeById(uris[node.NamespaceIndex], kind, str(node.Identifier)))
 
 
-async def describe(client: Client, node: ua.NodeId) -> Described:
-    """A variable's unit, range and description."""
+async def describe(client: Client, node: ua.NodeId) -> NodeDescription:
+    """Read the unit, range and description of a variable."""
     variable = client.get_node(node)
     unit, span = await _property(variable, "EngineeringUnits"), await _property(variable, "EURange")
     try:
-        said = (await variable.read_description()).Text or ""
+        text = (await variable.read_description()).Text or ""
     except UaError:
-        said = ""
-    return Described(
+        text = ""
+    return NodeDescription(
         unit=_unit(unit) if isinstance(unit, ua.EUInformation) else None,
         low=float(span.Low) if isinstance(span, ua.Range) else None,
         high=float(span.High) if isinstance(span, ua.Range) else None,
-        description=said,
+        description=text,
     )
 
 
@@ -138,11 +149,11 @@ async def _property(variable: Any, name: str) -> Any:
         return None
 
 
-def _unit(told: ua.EUInformation) -> str | None:
-    """The unit as UCUM, if it can be told."""
-    shown = told.DisplayName.Text or ""
+def _unit(information: ua.EUInformation) -> str | None:
+    """The unit as a UCUM code, or None if it is unknown."""
+    name = information.DisplayName.Text or ""
     try:
-        checked_unit(shown)
+        checked_unit(name)
     except Invalid:
-        return _UCUM.get(told.UnitId)
-    return shown
+        return _UCUM.get(information.UnitId)
+    return name

@@ -1,8 +1,8 @@
-"""The gateway's folder of certificates: its own, those of servers it trusts, and authorities.
+"""The gateway's folder of OPC UA certificates: its own, pinned ones of servers, and authorities.
 
 `own/certificate.der` and `own/key.pem` are made once; move `own` away, and new ones are made.
-`pinned/<host>_<port>.der` is one server's, as `testbed gateway trust` accepted it.  Authorities are
-put into `authorities/` by hand, PEM or DER.
+`pinned/<host>_<port>.der` is a server's certificate that a person accepted by `testbed gateway
+trust`.  An operator puts authorities into `authorities/`, as PEM or DER.
 """
 
 import os
@@ -20,20 +20,21 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from broker.clock import NS_PER_S
+from broker.clock import DAY_S, NS_PER_S
 from broker.errors import Refused, Unavailable
 from gateway.links.opcua import certificate_trust
-from gateway.links.opcua.certificate_trust import Trusted
+from gateway.links.opcua.certificate_trust import TrustedCertificates
 
 VALID_DAYS = 5 * 365
-"""A machine's owner trusts it by hand, and renewing it is by hand as well."""
-SOON_S = 30 * 86_400
+"""Validity of the gateway's own certificate: long, as people renew it and trust it by hand."""
+SOON_S = 30 * DAY_S
+"""`check` warns so long before the gateway's own certificate ends."""
 _READABLE_BY_OTHERS = 0o077
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
-    """What the gateway shows a server."""
+class OwnCertificate:
+    """The gateway's own certificate and key, which it presents to servers."""
 
     certificate: x509.Certificate
     key: rsa.RSAPrivateKey
@@ -41,19 +42,19 @@ class Own:
     file: Path
 
     def left_s(self, now_ns: int) -> float:
-        """Seconds until it ends."""
+        """Seconds until the certificate ends."""
         return self.certificate.not_valid_after_utc.timestamp() - now_ns / NS_PER_S
 
 
 class Pki:
-    """One folder; it raises Unavailable if it cannot be read or written."""
+    """One folder of certificates; raises Unavailable if it cannot be read or written."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: made when something is put into it."""
+        """folder: created with its first file."""
         self.folder = folder
 
-    def own(self) -> Own:
-        """The gateway's own certificate, made the first time; raises Refused if it is no good."""
+    def own(self) -> OwnCertificate:
+        """Read the gateway's own certificate, or make it; raises Refused if it is invalid."""
         folder = self.folder / "own"
         try:
             if not folder.exists():
@@ -62,20 +63,20 @@ class Pki:
         except OSError as exc:
             raise _unusable(folder, exc) from exc
 
-    def trusted(self, url: str) -> Trusted:
-        """What is trusted at an address; raises Refused if a file there is no certificate."""
+    def trusted(self, url: str) -> TrustedCertificates:
+        """The certificates trusted at an address; raises Refused if a file holds no certificate."""
         try:
             file = self._pin(url)
             pin = _certificates(file)[0] if file.exists() else None
             folder = self.folder / "authorities"
             files = sorted(folder.iterdir()) if folder.is_dir() else []
-            every = [_authority(one, file) for file in files for one in _certificates(file)]
+            authorities = [_authority(cert, file) for file in files for cert in _certificates(file)]
         except OSError as exc:
             raise _unusable(self.folder, exc) from exc
-        return Trusted(pin, tuple(every))
+        return TrustedCertificates(pin, tuple(authorities))
 
     def pin(self, url: str, certificate: x509.Certificate) -> Path:
-        """From now on this certificate, and no other, is trusted at an address."""
+        """Trust this certificate, and no other, at an address; returns its file."""
         file = self._pin(url)
         try:
             self._folder(file.parent)
@@ -95,7 +96,7 @@ class Pki:
         folder.mkdir(exist_ok=True, mode=0o700)
 
     def _make(self, folder: Path) -> None:
-        """All of it or nothing; of two who make one at once, the first one's counts."""
+        """Make certificate and key, both or neither; of two processes at once, the first wins."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         new = Path(tempfile.mkdtemp(prefix=".own.", dir=self.folder))
         try:
@@ -120,19 +121,19 @@ class Pki:
 
 
 def certificates(der: bytes) -> list[x509.Certificate]:
-    """A certificate and its issuers, one behind the other; raises ValueError."""
-    found = []
+    """Parse a DER certificate followed by those of its issuers; raises ValueError."""
+    chain = []
     while der:
         size = 4 + int.from_bytes(der[2:4], "big")  # OPC UA: its outer length has two bytes
-        one = x509.load_der_x509_certificate(der[:size])
-        list(one.extensions)  # read now, not in the middle of a judgement
-        one.public_key()
-        found.append(one)
+        certificate = x509.load_der_x509_certificate(der[:size])
+        list(certificate.extensions)  # parsed now, so that later checks cannot fail on it
+        certificate.public_key()
+        chain.append(certificate)
         der = der[size:]
-    return found
+    return chain
 
 
-def _own(folder: Path) -> Own:
+def _own(folder: Path) -> OwnCertificate:
     file, key_file = folder / "certificate.der", folder / "key.pem"
     new = f"move {folder} away, and `testbed gateway trust` makes a new one"
     if key_file.stat().st_mode & _READABLE_BY_OTHERS:
@@ -149,7 +150,7 @@ def _own(folder: Path) -> Own:
         or key.public_key() != certificate.public_key()
     ):
         raise Refused(f"the gateway's own certificate and key in {folder} are no pair", hint=new)
-    return Own(certificate, key, uris[0], file)
+    return OwnCertificate(certificate, key, uris[0], file)
 
 
 def _certificates(file: Path) -> Sequence[x509.Certificate]:
@@ -164,10 +165,11 @@ def _certificates(file: Path) -> Sequence[x509.Certificate]:
         ) from exc
 
 
-def _authority(one: x509.Certificate, file: Path) -> x509.Certificate:
-    """It may issue certificates: a server's own is pinned, not put among authorities."""
+def _authority(certificate: x509.Certificate, file: Path) -> x509.Certificate:
+    """Check that a certificate may issue others: a server's own is pinned instead."""
     try:
-        is_authority = one.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        extension = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        is_authority = extension.value.ca
     except (x509.ExtensionNotFound, ValueError):
         is_authority = False
     if not is_authority:
@@ -175,7 +177,7 @@ def _authority(one: x509.Certificate, file: Path) -> x509.Certificate:
             f"{file} is no authority's certificate",
             hint="take it away; one server is trusted by `testbed gateway trust`",
         )
-    return one
+    return certificate
 
 
 def _unusable(folder: Path, exc: OSError) -> Unavailable:

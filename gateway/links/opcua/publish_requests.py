@@ -1,7 +1,7 @@
-"""PublishRequests: several in flight, so that a server never has to wait for the next one.
+"""PublishRequests: keeps several in flight, so that the server can always answer.
 
-A server answers each with at most so many notifications as it likes (1,000 is usual), and drops
-what it cannot send.  Source: OPC UA Part 4, 5.14.1 and 5.14.5.
+A server puts a limited number of notifications into each response (1,000 is usual), and drops
+those that it cannot send.  Source: OPC UA Part 4, 5.14.1 and 5.14.5.
 """
 
 import asyncio
@@ -14,29 +14,29 @@ from asyncua import Client, ua
 from asyncua.ua import uaerrors
 
 from gateway.links.opcua import notification_message
-from gateway.links.opcua.notification_message import Message, Publish
+from gateway.links.opcua.notification_message import NotificationMessage, PublishResponse
 
 LEAST_IN_FLIGHT = 2
 MOST_IN_FLIGHT = 20
 VALUES_A_PUBLISH = 1_000
-"""What servers put into one answer at most, whatever they are asked for."""
+"""Notifications that servers put into one response at most, whatever limit the client sets."""
 ANSWERED_WITHIN_S = 0.1
-"""How long an answer, and the next request after it, may be on their way."""
+"""Time for a response and the next request to travel."""
 
 log = structlog.get_logger()
 
 
 def in_flight(subscriptions: int, values_per_s: float) -> int:
-    """How many requests keep a server busy: one a subscription, and what comes meanwhile."""
+    """Requests to keep in flight: one a subscription, and one for each response meanwhile."""
     meanwhile = math.ceil(values_per_s * ANSWERED_WITHIN_S / VALUES_A_PUBLISH)
     return min(max(subscriptions + meanwhile, LEAST_IN_FLIGHT), MOST_IN_FLIGHT)
 
 
-class Publishing:
-    """The requests of one session, and their answers in the order they came.
+class PublishRequests:
+    """The publish requests of one session, and their responses in the order they came.
 
-    Nothing is asked for but in `answer`: who does not come for answers gets no more of them, and
-    the server keeps what it has in its queues.
+    Requests are sent only in `next_response`: while it is not called, the server keeps its
+    notifications in its queues.
     """
 
     def __init__(self, client: Client, wanted: int) -> None:
@@ -50,17 +50,17 @@ class Publishing:
         self._acknowledged: list[ua.SubscriptionAcknowledgement] = []
 
     def acknowledge(self, subscription: int, sequence: int) -> None:
-        """Let the server forget a message; it is told so with the next request."""
+        """Acknowledge a message with the next request, so that the server can discard it."""
         self._acknowledged.append(ua.SubscriptionAcknowledgement(subscription, sequence))
 
-    async def answer(self) -> Publish:
-        """The next publish.
+    async def next_response(self) -> PublishResponse:
+        """Wait for the next publish response.
 
         Raises UaError with the server's refusal, ConnectionError when the connection is gone,
         Corrupt if the bytes lie.
         """
         while True:
-            self._ask()
+            self._send_requests()
             while not self._answers:
                 self._came.clear()
                 await self._came.wait()
@@ -69,19 +69,19 @@ class Publishing:
             if answer.cancelled():
                 raise ConnectionError("the connection was given up")
             try:
-                found = notification_message.publish(answer.result())
+                response = notification_message.publish(answer.result())
             except uaerrors.BadTooManyPublishRequests:
                 self._most = self.wanted = max(self._in_flight, 1)
                 log.info("server takes fewer publish requests", in_flight=self.wanted)
             except uaerrors.BadTimeout:
-                continue  # it had nothing to say in the time that it allows itself
+                continue  # the server had no notification within the time of a request
             else:
-                if found.more:
+                if response.more:
                     self.wanted = min(self.wanted + 1, self._most)
-                return found
+                return response
 
-    def _ask(self) -> None:
-        """Send as many requests as are missing; the first takes the acknowledgements along."""
+    def _send_requests(self) -> None:
+        """Send the requests that are missing in flight; the first carries the acknowledgements."""
         protocol = self._client.uaclient.protocol
         if protocol is None:
             raise ConnectionError("the connection is not open")
@@ -95,19 +95,19 @@ class Publishing:
 
     def _take(self, answer: asyncio.Future[Any]) -> None:
         if not answer.cancelled():
-            answer.exception()  # seen, so that asyncio need not say it when the connection ends
+            answer.exception()  # retrieved, so that asyncio does not log it
         self._answers.append(answer)
         self._came.set()
 
 
-async def republish(client: Client, subscription: int, sequence: int) -> Message | None:
-    """A message once more; None if the server no longer has it."""
+async def republish(client: Client, subscription: int, sequence: int) -> NotificationMessage | None:
+    """Request a message again; None if the server no longer has it."""
     request = ua.RepublishRequest()
     request.Parameters.SubscriptionId = subscription
     request.Parameters.RetransmitSequenceNumber = sequence
     try:
         answer = await client.uaclient._send_request(request)  # noqa: SLF001 - asyncua's own cuts the time stamps
-        found = notification_message.republished(answer)
+        message = notification_message.republished(answer)
     except (uaerrors.BadMessageNotAvailable, uaerrors.BadServiceUnsupported):
         return None
-    return found if found.sequence == sequence else None  # asyncua's server sends an empty one
+    return message if message.sequence == sequence else None  # asyncua's server sends an empty one

@@ -1,11 +1,13 @@
-"""Securing a session: the mode and policy of the mapping, with a server that is trusted, or none.
+"""Security of OPC UA sessions: exactly the mapping's policy, and only with a trusted server.
 
-A server first tells its endpoints, unsecured.  The certificate it shows there is judged before the
-secured channel is opened with exactly that one, which only who has its key can answer; and once
-more against what the server says of itself inside.  asyncua's client would take any.
+The server's endpoints are read without security first.  The certificate in them is checked before
+the secure channel is opened with it, which only the holder of its key can answer; and again inside
+the channel, against the application URI that the server sends there.  asyncua's client would accept
+any certificate.
 """
 
 import asyncio
+import dataclasses
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,9 +22,9 @@ from cryptography.exceptions import InvalidSignature
 from broker.clock import Clock
 from broker.errors import BedError, Invalid, Refused, Unavailable
 from gateway.links.opcua import certificate_trust, pki
-from gateway.links.opcua.certificate_trust import Shown
-from gateway.links.opcua.pki import Own, Pki
-from gateway.mapping.model import Policy, Security, Server
+from gateway.links.opcua.certificate_trust import PresentedCertificate
+from gateway.links.opcua.pki import OwnCertificate, Pki
+from gateway.mapping.model import OpcUaServer, Policy, Security
 from gateway.settings import SourceSettings
 
 POLICIES: dict[Policy, type[security_policies.SecurityPolicy]] = {
@@ -32,9 +34,9 @@ POLICIES: dict[Policy, type[security_policies.SecurityPolicy]] = {
 MODE = ua.MessageSecurityMode.SignAndEncrypt
 
 _UNREADABLE = (AssertionError, AttributeError, TypeError, ValueError, struct.error)
-"""What asyncua raises over bytes that it cannot read, or fields that are not there."""
+"""Errors that asyncua raises for invalid bytes or missing fields."""
 NO_ANSWER = (OSError, TimeoutError, UaError, InvalidSignature, *_UNREADABLE)
-"""What asyncua raises where a server does not let us in, or is not who it says."""
+"""Errors that asyncua raises where a server refuses the session or has another key."""
 
 _SIGN_IN = (
     ua.StatusCodes.BadUserAccessDenied,
@@ -55,10 +57,10 @@ _OWN_REFUSED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
-    """What a gateway proves itself with, and by what it knows a server.
+class ClientCredentials:
+    """The gateway's certificates and password for OPC UA sessions, and the servers it trusts.
 
-    password: of `opcua.user`.  clock: what certificates' ends are held against.
+    pki: folder of certificates.  password: of `opcua.user`.  clock: checks certificates' validity.
     """
 
     pki: Pki
@@ -66,13 +68,13 @@ class Proof:
     clock: Clock
 
     @classmethod
-    def of(cls, settings: SourceSettings, clock: Clock) -> Self:
-        """As the environment says."""
+    def from_settings(cls, settings: SourceSettings, clock: Clock) -> Self:
+        """Credentials from the environment's settings."""
         return cls(Pki(settings.source_pki), settings.source_password.get_secret_value(), clock)
 
 
-async def endpoints(server: Server) -> Sequence[ua.EndpointDescription]:
-    """The endpoints that a server tells of, unsecured; raises Unavailable if it does not answer."""
+async def endpoints(server: OpcUaServer) -> Sequence[ua.EndpointDescription]:
+    """Read a server's endpoints, without security; raises Unavailable if it does not answer."""
     client = Client(server.url, timeout=server.timeout_s)
     try:
         async with asyncio.timeout(server.timeout_s * 2):
@@ -83,48 +85,54 @@ async def endpoints(server: Server) -> Sequence[ua.EndpointDescription]:
             hint="is the server running, and the address right?",
         ) from exc
     finally:
-        let_fall(client)
+        abort(client)
 
 
-def let_fall(client: Client) -> None:
-    """End a client's connection now; closing would wait for a server that takes nothing."""
+def abort(client: Client) -> None:
+    """Abort a client's connection; to close it would wait for a server that reads nothing."""
     protocol = client.uaclient.protocol
     if protocol is not None and protocol.transport is not None:
         protocol.transport.abort()
 
 
-async def shown(server: Server, security: Security) -> Shown:
-    """What a server shows at the endpoint of this mode and policy.
+async def presented_certificate(server: OpcUaServer, security: Security) -> PresentedCertificate:
+    """Read the certificate that a server presents at the endpoint of this mode and policy.
 
-    Raises Refused if it has no such endpoint, whatever else it offers, or shows no certificate.
+    Raises Refused if the server has no such endpoint or no certificate.
     """
-    return _shown(server, security, await endpoints(server))
+    return _presented(server, security, await endpoints(server))
 
 
-def _shown(server: Server, security: Security, told: Sequence[ua.EndpointDescription]) -> Shown:
-    wanted = POLICIES[security.policy].URI
-    for one in told:
-        if one.SecurityMode != MODE or one.SecurityPolicyUri != wanted:
+def _presented(
+    server: OpcUaServer, security: Security, offered: Sequence[ua.EndpointDescription]
+) -> PresentedCertificate:
+    policy_uri = POLICIES[security.policy].URI
+    for endpoint in offered:
+        if endpoint.SecurityMode != MODE or endpoint.SecurityPolicyUri != policy_uri:
             continue
         try:
-            certificate, *issuers = pki.certificates(one.ServerCertificate or b"")
+            certificate, *issuers = pki.certificates(endpoint.ServerCertificate or b"")
         except ValueError as exc:
             raise Refused(
                 f"{server.url} shows no certificate that can be read",
                 hint="the server's owner must give it one",
             ) from exc
-        uri = one.Server.ApplicationUri or ""
-        return Shown(server.url, certificate, tuple(issuers), uri)
-    offered = ", ".join(sorted({in_words(one) for one in told})) or "nothing"
+        return PresentedCertificate(
+            url=server.url,
+            certificate=certificate,
+            issuers=tuple(issuers),
+            application_uri=endpoint.Server.ApplicationUri or "",
+        )
+    modes = ", ".join(sorted({mode_text(endpoint) for endpoint in offered})) or "nothing"
     raise Refused(
-        f"{server.url} does not offer sign-and-encrypt with {security.policy}; it offers {offered}",
+        f"{server.url} does not offer sign-and-encrypt with {security.policy}; it offers {modes}",
         hint="no session is opened with less: the server's owner must switch it on, or the mapping"
         f" name another policy ({', '.join(Policy)})",
     )
 
 
-def in_words(endpoint: ua.EndpointDescription) -> str:
-    """An endpoint's mode and policy."""
+def mode_text(endpoint: ua.EndpointDescription) -> str:
+    """The mode and policy of an endpoint as text."""
     if endpoint.SecurityMode == ua.MessageSecurityMode.None_:
         return "none"
     mode = {ua.MessageSecurityMode.Sign: "sign", MODE: "sign-and-encrypt"}
@@ -134,57 +142,78 @@ def in_words(endpoint: ua.EndpointDescription) -> str:
     )
 
 
-async def secure(server: Server, security: Security, proof: Proof) -> Callable[[Client], None]:
-    """What makes a fresh client one that connects secured; raises Refused if the server is no good.
+async def client_security(
+    server: OpcUaServer, security: Security, credentials: ClientCredentials
+) -> Callable[[Client], None]:
+    """Check the server's certificate, and return a function that configures a client's security.
 
-    The client's own connect compares the certificate again, and with it the application URI that
-    the server names inside the channel.
+    The configured client checks the certificate again when it connects, with the application URI
+    that the server sends inside the channel.  Raises Refused if the server is not trusted.
     """
-    if security.user and not proof.password:
+    own = await _own_credentials(server, security, credentials)
+    presented = await presented_certificate(server, security)
+    _check(presented, security, credentials)
+
+    async def check_again(
+        certificate: x509.Certificate, application: ua.ApplicationDescription
+    ) -> None:
+        uri = application.ApplicationUri or ""
+        inside = dataclasses.replace(presented, certificate=certificate, application_uri=uri)
+        _check(inside, security, credentials)
+
+    def configure(client: Client) -> None:
+        client.application_uri = own.application_uri
+        policy: Any = POLICIES[security.policy](
+            presented.certificate, own.certificate, own.key, MODE
+        )
+        client.security_policy = policy
+        client.uaclient.set_security(policy)
+        client.certificate_validator = check_again
+        if security.user:
+            client.set_user(security.user)
+            client.set_password(credentials.password)
+        elif security.as_certificate:
+            client.user_certificate, client.user_private_key = own.certificate, own.key
+
+    return configure
+
+
+async def _own_credentials(
+    server: OpcUaServer, security: Security, credentials: ClientCredentials
+) -> OwnCertificate:
+    """The gateway's own certificate; raises Invalid or Refused if it or a password is missing."""
+    if security.user and not credentials.password:
         raise Invalid(
             f"user {security.user!r} of {server.url} has no password",
             hint="set TESTBED_SOURCE_PASSWORD or TESTBED_SOURCE_PASSWORD_FILE",
         )
-    own = await asyncio.to_thread(proof.pki.own)
-    if own.left_s(proof.clock.now_ns()) <= 0:
+    own = await asyncio.to_thread(credentials.pki.own)
+    if own.left_s(credentials.clock.now_ns()) <= 0:
         raise Refused(
             f"the gateway's own certificate {own.file} has ended",
             hint=f"move {own.file.parent} away; `testbed gateway trust` makes a new one, which the"
             " server's owner must trust",
         )
-    found = await shown(server, security)
-    _judge(found, security, proof)
-
-    async def judge_again(certificate: x509.Certificate, told: ua.ApplicationDescription) -> None:
-        inside = Shown(server.url, certificate, found.issuers, told.ApplicationUri or "")
-        _judge(inside, security, proof)
-
-    def arm(client: Client) -> None:
-        client.application_uri = own.application_uri
-        policy: Any = POLICIES[security.policy](found.certificate, own.certificate, own.key, MODE)
-        client.security_policy = policy
-        client.uaclient.set_security(policy)
-        client.certificate_validator = judge_again
-        if security.user:
-            client.set_user(security.user)
-            client.set_password(proof.password)
-        elif security.as_certificate:
-            client.user_certificate, client.user_private_key = own.certificate, own.key
-
-    return arm
+    return own
 
 
-def _judge(found: Shown, security: Security, proof: Proof) -> None:
-    trusted = proof.pki.trusted(found.url)
-    certificate_trust.judge(found, trusted, host=security.host, now_ns=proof.clock.now_ns())
+def _check(
+    presented: PresentedCertificate, security: Security, credentials: ClientCredentials
+) -> None:
+    trusted = credentials.pki.trusted(presented.url)
+    now_ns = credentials.clock.now_ns()
+    certificate_trust.check(presented, trusted, host=security.host, now_ns=now_ns)
 
 
-def why(server: Server, security: Security, own: Own, exc: Exception) -> BedError:
-    """What is wrong where a server that is trusted did not open a session."""
+def session_error(
+    server: OpcUaServer, security: Security, own: OwnCertificate, exc: Exception
+) -> BedError:
+    """The error for a session that a trusted server did not open."""
     code = exc.code if isinstance(exc, UaStatusCodeError) else None
     if code in _SIGN_IN:
         return Refused(
-            f"{server.url} did not let {_who(security)} in ({_name(exc)})", hint=_instead(security)
+            f"{server.url} did not let {_user_text(security)} in ({_name(exc)})",
+            hint=_sign_in_hint(security),
         )
     if code in _OWN_REFUSED:
         return Refused(
@@ -208,13 +237,13 @@ def _name(exc: Exception) -> str:
     return type(exc).__name__
 
 
-def _who(security: Security) -> str:
+def _user_text(security: Security) -> str:
     if security.user:
         return f"user {security.user!r}"
     return "the gateway's certificate" if security.as_certificate else "an anonymous session"
 
 
-def _instead(security: Security) -> str:
+def _sign_in_hint(security: Security) -> str:
     if security.user:
         return "is TESTBED_SOURCE_PASSWORD that user's password?"
     if security.as_certificate:

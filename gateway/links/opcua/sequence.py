@@ -1,7 +1,7 @@
-"""Following subscriptions: every message is handed on in its order, or its loss is stated.
+"""Sequence numbers: delivers every message of a subscription in order, or states its loss.
 
-Messages of a subscription are numbered from 1.  A number that is missing is asked for again
-(Republish); if the server no longer has it, each item's next sample ends a gap.
+Messages of a subscription are numbered from 1.  A missing message is requested again (Republish);
+if the server no longer has it, each item's next sample ends a gap.
 Source: OPC UA Part 4, 5.14.1.1 and 7.26 (NotificationMessage).
 """
 
@@ -12,125 +12,130 @@ import structlog
 from asyncua import Client, ua
 
 from broker.errors import Unavailable
+from gateway.links.counts import LinkCounts
 from gateway.links.opcua import publish_requests
-from gateway.links.opcua.delivery import Counts, Outlet
-from gateway.links.opcua.notification_message import Message, Publish
-from gateway.links.opcua.publish_requests import Publishing
+from gateway.links.opcua.delivery import NotificationDelivery
+from gateway.links.opcua.notification_message import NotificationMessage, PublishResponse
+from gateway.links.opcua.publish_requests import PublishRequests
 from gateway.links.opcua.subscription import Subscription
 from gateway.links.port import Sink
 
 LAST_SEQUENCE = 2**32 - 1
-"""After this message comes number 1 again."""
+"""The number after which 1 follows again."""
 FEW_MISSING = 16
-"""So many missing messages are asked for blindly; of more only what the server says it has."""
+"""Up to so many missing messages are requested without a check; of more only those that the server
+lists as available."""
 
 log = structlog.get_logger()
 
 
-class Follower:
-    """All subscriptions of one connection.
+class PublishLoop:
+    """The loop over the publish responses of all subscriptions of one connection.
 
-    is_busy: a message is being handed on, and nobody listens to the server meanwhile.
+    is_busy: a message is being delivered, so no response is read meanwhile.  answered_at_s: when
+    the last response came, by the loop's clock.
     """
 
     def __init__(
         self,
         client: Client,
         subscriptions: Sequence[Subscription],
-        outlet: Outlet,
+        delivery: NotificationDelivery,
         *,
         sink: Sink,
-        counts: Counts,
+        counts: LinkCounts,
         values_per_s: float,
     ) -> None:
-        """values_per_s: what the server is asked for, as far as that is known."""
+        """values_per_s: samples that the server is asked for, as far as periods are known."""
         self.is_busy = False
-        self.heard_at_s = asyncio.get_running_loop().time()
+        self.answered_at_s = asyncio.get_running_loop().time()
         self._client = client
-        self._subscriptions = {one.id: one for one in subscriptions}
-        self._outlet = outlet
+        self._subscriptions = {subscription.id: subscription for subscription in subscriptions}
+        self._delivery = delivery
         self._sink = sink
         self._counts = counts
         wanted = publish_requests.in_flight(len(subscriptions), values_per_s)
-        self._publishing = Publishing(client, wanted)
+        self._requests = PublishRequests(client, wanted)
 
     async def run(self) -> None:
-        """Follow until something breaks; raises what that was."""
+        """Deliver messages until the connection breaks; raises its error."""
         loop = asyncio.get_running_loop()
-        for one in self._subscriptions.values():
-            one.heard_at_s = loop.time()  # nobody listened while they were made
+        for subscription in self._subscriptions.values():
+            subscription.answered_at_s = loop.time()  # no response was read since they were created
         while True:
-            said = await self._publishing.answer()
-            began_s = self.heard_at_s = loop.time()
+            response = await self._requests.next_response()
+            began_s = self.answered_at_s = loop.time()
             self.is_busy = True
             try:
-                await self._take_in(said)
+                await self._take(response)
             finally:
                 self.is_busy = False
-            self.pardon(loop.time() - began_s)
-            if said.subscription in self._subscriptions:
-                self._subscriptions[said.subscription].heard_at_s = loop.time()
+            self.extend(loop.time() - began_s)
+            if response.subscription in self._subscriptions:
+                self._subscriptions[response.subscription].answered_at_s = loop.time()
 
-    def pardon(self, spent_s: float) -> None:
-        """So long nobody listened: that is no silence of the server's."""
-        for one in self._subscriptions.values():
-            one.heard_at_s += spent_s
+    def extend(self, busy_s: float) -> None:
+        """Extend the time-outs by a time in which no response was read."""
+        for subscription in self._subscriptions.values():
+            subscription.answered_at_s += busy_s
 
-    async def _take_in(self, said: Publish) -> None:
-        subscription, message = self._subscriptions.get(said.subscription), said.message
+    async def _take(self, response: PublishResponse) -> None:
+        subscription, message = self._subscriptions.get(response.subscription), response.message
         if subscription is None:
-            raise Unavailable(f"the server published subscription {said.subscription}, not ours")
-        self._sink.heard(subscription.streams)
+            raise Unavailable(
+                f"the server published subscription {response.subscription}, not ours"
+            )
+        self._sink.alive(subscription.streams)
         ahead = (message.sequence - subscription.next_sequence) % LAST_SEQUENCE
         if ahead > LAST_SEQUENCE // 2:
             if message.is_keep_alive:
-                return  # it tells the last number instead of the next: nothing is missing
+                return  # it carries the last number instead of the next: nothing is missing
             raise Unavailable(
                 f"the server's messages went back from {subscription.next_sequence}"
                 f" to {message.sequence}"
             )
-        for number in _missing(subscription.next_sequence, ahead, said.available):
+        for number in _missing(subscription.next_sequence, ahead, response.available):
             await self._recover(subscription, number)
-        if message.is_keep_alive:  # it tells the next number, and uses none
+        if message.is_keep_alive:  # it carries the next number, and uses none
             subscription.next_sequence = message.sequence
             return
-        await self._hand_on(subscription, message)
+        await self._deliver(subscription, message)
         subscription.next_sequence = _after(message.sequence)
-        self._publishing.acknowledge(subscription.id, message.sequence)
+        self._requests.acknowledge(subscription.id, message.sequence)
 
     async def _recover(self, subscription: Subscription, number: int | None) -> None:
-        """Have a message sent again, or let each item's next sample end a gap."""
+        """Republish a message and deliver it, or note that each item may have lost samples."""
         message = None
         if number is not None:
             message = await publish_requests.republish(self._client, subscription.id, number)
         if message is not None:
             self._counts.republished += 1
-            await self._hand_on(subscription, message)
-            self._publishing.acknowledge(subscription.id, message.sequence)
+            await self._deliver(subscription, message)
+            self._requests.acknowledge(subscription.id, message.sequence)
         else:
             self._counts.lost += 1
-            subscription.sorter.lost[:] = True
+            subscription.demultiplexer.items.lost[:] = True
             log.warning("publish was lost", subscription=subscription.id, sequence=number)
 
-    async def _hand_on(self, subscription: Subscription, message: Message) -> None:
+    async def _deliver(self, subscription: Subscription, message: NotificationMessage) -> None:
         for changes in message.changes:
-            await self._outlet.hand_on(subscription, changes)
+            await self._delivery.deliver(subscription, changes)
         if message.status is not None:
             status = ua.StatusCode(ua.UInt32(message.status))
             raise Unavailable(f"the server ended a subscription: {status.name}")
 
 
 def _missing(begin: int, count: int, available: Sequence[int]) -> Iterator[int | None]:
-    """The numbers to be asked for again, in order; None stands for those that nobody has."""
+    """The missing numbers to republish, in order; None stands for messages that are lost."""
     if count <= FEW_MISSING:
         number = begin
         for _ in range(count):
             yield number
             number = _after(number)
         return
-    there = sorted((one - begin) % LAST_SEQUENCE for one in set(available))
+    offsets = sorted((number - begin) % LAST_SEQUENCE for number in set(available))
     yield None
-    for ahead in there:
+    for ahead in offsets:
         if ahead < count:
             yield (begin - 1 + ahead) % LAST_SEQUENCE + 1
 

@@ -1,4 +1,7 @@
-"""Finding a mapping's nodes on a server: by namespace URI at every connect; indexes may change."""
+"""OPC UA sessions, and the resolution of a mapping's nodes in them.
+
+Nodes are resolved by namespace URI at every connect, because namespace indexes may change.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -12,107 +15,118 @@ from asyncua.ua.uaerrors import UaError
 
 from broker.errors import BedError, Invalid, Unavailable
 from gateway.links.opcua import security
-from gateway.links.opcua.security import NO_ANSWER, Proof
+from gateway.links.opcua.security import NO_ANSWER, ClientCredentials
 from gateway.links.opcua.types import DTYPES
-from gateway.mapping.model import Server
+from gateway.mapping.model import OpcUaServer
 from gateway.mapping.node_names import NodeById, NodeByPath, NodeName
 
 NO_NODE = "the server has no such node"
-GOODBYE_S = 2.0
+DISCONNECT_S = 2.0
 SESSION_S = 20.0
-"""A session nobody uses any more lives on so long on the server: a controller has few of them, and
-what one subscribed costs it time.  The link asks for a sign of life every two seconds."""
+"""The requested session time-out: until then an abandoned session costs a controller time.
+
+The link reads from the server every two seconds.
+"""
 _NEVER_S = 10.0**6
-"""asyncua's own watchdog gives a server up that takes more than a second to answer."""
+"""Switches off asyncua's own watchdog, which gives up a server after one second."""
 
 Session = Client
-"""A client that is connected, for who only passes it on."""
+"""A connected client, for callers that only pass it on."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a server has under a node's name: its id and its type, or why it cannot be read."""
+class ResolvedNode:
+    """A node of the mapping on the server: id and type, or the problem why it cannot be read."""
 
-    node: ua.NodeId | None
+    node_id: ua.NodeId | None
     variant: ua.VariantType | None
     problem: str = ""
 
 
 @asynccontextmanager
-async def connected(server: Server, proof: Proof | None = None) -> AsyncIterator[Client]:
-    """A fresh client with an open session.
+async def connected(
+    server: OpcUaServer, credentials: ClientCredentials | None = None
+) -> AsyncIterator[Client]:
+    """Open a session with a new client.
 
-    proof: where the mapping asks for security, which is refused or had whole.  Raises Unavailable,
-    or Refused if the server is not the one that is trusted, offers less or does not let us in.
-    asyncua can hang on a connection that has gone quiet, so no client is used twice and every step
-    is bounded.
+    credentials: needed where the mapping asks for security.  Raises Unavailable, or Refused if the
+    server is not trusted, does not offer that security or refuses the session.  asyncua can hang on
+    a dead connection, so no client is used twice and every step has a time-out.
     """
-    arm = await _arming(server, proof)
+    configure = await _security_of(server, credentials)
     client = Client(server.url, timeout=server.timeout_s, watchdog_intervall=_NEVER_S)
     client.session_timeout = round(max(SESSION_S, 3 * server.timeout_s) * 1000)
-    arm(client)
+    configure(client)
     try:
         async with asyncio.timeout(server.timeout_s * 3):
             await client.connect()
     except BedError:
-        await _let_go(client)
+        await _disconnect(client)
         raise
     except NO_ANSWER as exc:
-        await _let_go(client)
-        raise await _why(server, proof, exc) from exc
+        await _disconnect(client)
+        raise await _connect_error(server, credentials, exc) from exc
     try:
         yield client
     except (OSError, TimeoutError, UaError) as exc:
         raise Unavailable(f"{server.url} broke off: {str(exc) or type(exc).__name__}") from exc
     finally:
-        await _let_go(client)
+        await _disconnect(client)
 
 
-async def _arming(server: Server, proof: Proof | None) -> Callable[[Client], None]:
+async def _security_of(
+    server: OpcUaServer, credentials: ClientCredentials | None
+) -> Callable[[Client], None]:
+    """The function that configures a client's security."""
     if server.security is None:
         return lambda _: None
-    if proof is None:
-        raise TypeError(f"{server.url} is to be secured, and nothing to prove with is given")
-    return await security.secure(server, server.security, proof)
+    if credentials is None:
+        raise TypeError(f"{server.url} is to be secured, and no credentials are given")
+    return await security.client_security(server, server.security, credentials)
 
 
-async def _let_go(client: Client) -> None:
+async def _disconnect(client: Client) -> None:
     try:
-        async with asyncio.timeout(GOODBYE_S):
+        async with asyncio.timeout(DISCONNECT_S):
             await client.disconnect()
     except (OSError, TimeoutError, UaError, ConnectionError):
         pass
     finally:
-        security.let_fall(client)
+        security.abort(client)
 
 
-async def _why(server: Server, proof: Proof | None, exc: Exception) -> Exception:
-    """What is wrong with a server that did not let us in."""
-    if server.security is not None and proof is not None:
-        return security.why(server, server.security, proof.pki.own(), exc)
+async def _connect_error(
+    server: OpcUaServer, credentials: ClientCredentials | None, exc: Exception
+) -> Exception:
+    """The error for a session that could not be opened."""
+    if server.security is not None and credentials is not None:
+        return security.session_error(server, server.security, credentials.pki.own(), exc)
     if isinstance(exc, UaError) and not isinstance(exc, ConnectionError):
-        modes = await offered(server)
+        modes = await offered_modes(server)
         if modes and "none" not in modes:
             return Invalid(
                 f"{server.url} wants security: it offers {', '.join(modes)}",
                 hint="write opcua.security: sign-and-encrypt, then `testbed gateway trust MAPPING`",
             )
-    said = str(exc) or type(exc).__name__
+    reason = str(exc) or type(exc).__name__
     return Unavailable(
-        f"{server.url} did not answer: {said}", hint="is the server running, and the address right?"
+        f"{server.url} did not answer: {reason}",
+        hint="is the server running, and the address right?",
     )
 
 
-async def offered(server: Server) -> list[str]:
-    """The modes and policies of a server's endpoints; empty if it does not tell."""
+async def offered_modes(server: OpcUaServer) -> list[str]:
+    """The modes and policies of a server's endpoints; empty if it does not answer."""
     try:
-        return sorted({security.in_words(one) for one in await security.endpoints(server)})
+        return sorted(
+            {security.mode_text(endpoint) for endpoint in await security.endpoints(server)}
+        )
     except Unavailable:
         return []
 
 
-async def most_per_call(client: Client, server: Server) -> int:
-    """How many nodes go into one request: ours, and no more than the server's own limits."""
+async def nodes_per_call(client: Client, server: OpcUaServer) -> int:
+    """The number of nodes in one request: the mapping's limit, or the server's if that is lower."""
     limits = [server.items_per_call]
     for node in (
         ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
@@ -121,17 +135,19 @@ async def most_per_call(client: Client, server: Server) -> int:
         try:
             limit = await client.get_node(ua.NodeId(ua.Int32(node))).read_value()
         except UaError:
-            continue  # a server need not tell
+            continue  # a server need not have this node
         if isinstance(limit, int) and limit > 0:
             limits.append(limit)
     return min(limits)
 
 
-async def resolve(client: Client, names: Sequence[NodeName], *, per_call: int) -> list[Found]:
-    """Each name's node and type, in order; what is missing is said in words, and harms no other."""
+async def resolve(
+    client: Client, names: Sequence[NodeName], *, per_call: int
+) -> list[ResolvedNode]:
+    """Resolve names to nodes, in order; a name without a node has a problem and harms no other."""
     uris = await client.get_namespace_array()
     ids = [await _node_id(client, name, uris) for name in names]
-    known = [(at, one) for at, one in enumerate(ids) if isinstance(one, ua.NodeId)]
+    known = [(at, node) for at, node in enumerate(ids) if isinstance(node, ua.NodeId)]
     types: dict[int, Any] = {}
     ranks: dict[int, Any] = {}
     for chunk in chunks(known, per_call):
@@ -142,15 +158,15 @@ async def resolve(client: Client, names: Sequence[NodeName], *, per_call: int) -
             types[at] = answer
             ranks[at] = shape.Value.Value if shape.Value else None
     return [
-        Found(None, None, one)
-        if isinstance(one, str)
-        else await _typed(client, one, types[at], ranks[at])
-        for at, one in enumerate(ids)
+        ResolvedNode(None, None, node)
+        if isinstance(node, str)
+        else await _typed(client, node, types[at], ranks[at])
+        for at, node in enumerate(ids)
     ]
 
 
 async def _node_id(client: Client, name: NodeName, uris: Sequence[str]) -> ua.NodeId | str:
-    """The node id on this server, or what is wrong in words."""
+    """The node id on this server, or the problem as text."""
     wanted = [name.uri] if isinstance(name, NodeById) else [uri for uri, _ in name.steps]
     for uri in wanted:
         if uri not in uris:
@@ -176,17 +192,19 @@ async def _by_path(client: Client, name: NodeByPath, uris: Sequence[str]) -> ua.
         return NO_NODE
 
 
-async def _typed(client: Client, node: ua.NodeId, answer: ua.DataValue, rank: object) -> Found:
+async def _typed(
+    client: Client, node: ua.NodeId, answer: ua.DataValue, rank: object
+) -> ResolvedNode:
     status = answer.StatusCode
     if status is not None and not status.is_good():
         name = status.name
-        return Found(
+        return ResolvedNode(
             None,
             None,
             NO_NODE if "Unknown" in name else f"the server says {name}",
         )
     if isinstance(rank, int) and rank >= ua.ValueRank.OneOrMoreDimensions:
-        return Found(node, None, "it is an array, and only single values are supported")
+        return ResolvedNode(node, None, "it is an array, and only single values are supported")
     variant = await built_in(client, answer.Value.Value if answer.Value else None)
     if variant not in DTYPES:
         named = (
@@ -194,16 +212,16 @@ async def _typed(client: Client, node: ua.NodeId, answer: ua.DataValue, rank: ob
             if variant is not None
             else str(answer.Value.Value if answer.Value else "none")
         )
-        return Found(
+        return ResolvedNode(
             node,
             variant,
-            f"its type {named} is not supported; {', '.join(one.name for one in DTYPES)} are",
+            f"its type {named} is not supported; {', '.join(known.name for known in DTYPES)} are",
         )
-    return Found(node, variant)
+    return ResolvedNode(node, variant)
 
 
 async def built_in(client: Client, data_type: Any) -> ua.VariantType | None:
-    """The built-in type that a data type is stored as: up its parents, an enumeration as Int32."""
+    """The built-in type that a data type is encoded as; enumerations are Int32."""
     for _ in range(20):  # deeper than any type tree
         if not isinstance(data_type, ua.NodeId):
             return None

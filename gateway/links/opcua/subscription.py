@@ -1,4 +1,4 @@
-"""Making subscriptions: what is asked of a server for each monitored item."""
+"""OPC UA subscriptions: creates them with their monitored items."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from asyncua import Client, ua
 from asyncua.ua.ua_binary import struct_from_binary
 
 from broker.streams import Trigger
-from gateway.links.opcua.demultiplex import Sorter
-from gateway.links.opcua.session import Found, chunks
+from gateway.links.opcua.demultiplex import Demultiplexer
+from gateway.links.opcua.session import ResolvedNode, chunks
 from gateway.mapping.model import StreamMapping
 
 KEEP_ALIVE_S = 2.0
@@ -19,7 +19,7 @@ LIFETIMES = 30
 LEAST_SILENCE_S = 5.0
 QUEUE_SPARE = 4
 QUEUE_LEAST = 100
-"""Samples of a signal that the server is asked to keep; one that is fed in bursts needs them."""
+"""The smallest queue asked for: a signal whose samples come in bursts needs it."""
 
 _TRIGGERS = {
     Trigger.VALUE: ua.DataChangeTrigger.StatusValue,
@@ -28,14 +28,14 @@ _TRIGGERS = {
 
 
 @dataclass(slots=True)
-class Monitored:
-    """One node, and every (stream, signal) that it feeds.
+class MonitoredItem:
+    """One monitored node, and every (stream, signal) that it feeds.
 
-    refused: why the server does not monitor it.  queue: how many samples the server keeps.
-    sampling_s: how often it looks; 0 if it does at every write.
+    refused: the status if the server does not monitor it.  queue: size of the server's queue.
+    sampling_s: its sampling interval; 0 if it samples at every write.
     """
 
-    found: Found
+    node: ResolvedNode
     feeds: list[tuple[int, int]]
     refused: str = ""
     queue: int = 0
@@ -46,30 +46,30 @@ class Monitored:
 class Subscription:
     """One subscription on the server.
 
-    items: by handle, from 1.  streams: those that they feed.  quiet_s: after so long a silence it
-    is given up.  next_sequence: the number of its next message.  heard_at_s: when that of the last
-    one was, by the loop's clock.
+    items: by client handle, from 1.  streams: that they feed.  timeout_s: silence after which the
+    connection is given up.  next_sequence: number of its next message.  answered_at_s: when its
+    last message came, by the loop's clock.
     """
 
     id: int
     interval_s: float
-    quiet_s: float
-    items: dict[int, Monitored]
+    timeout_s: float
+    items: dict[int, MonitoredItem]
     streams: Sequence[int]
-    sorter: Sorter
-    heard_at_s: float
+    demultiplexer: Demultiplexer
+    answered_at_s: float
     next_sequence: int = 1
 
 
 async def subscribe(
     client: Client,
     streams: Sequence[StreamMapping],
-    items: Sequence[Monitored],
+    items: Sequence[MonitoredItem],
     *,
     interval_s: float,
     per_call: int,
 ) -> Subscription:
-    """One subscription that monitors all items, at most `per_call` in one request."""
+    """Create a subscription that monitors all items, at most `per_call` in one request."""
     request = ua.CreateSubscriptionRequest()
     request.Parameters.RequestedPublishingInterval = interval_s * 1000
     request.Parameters.RequestedMaxKeepAliveCount = max(1, round(KEEP_ALIVE_S / interval_s))
@@ -81,16 +81,18 @@ async def subscribe(
     data = await client.uaclient._send_request(request)  # noqa: SLF001 - asyncua's own starts its publish loop
     answer = struct_from_binary(ua.CreateSubscriptionResponse, data)
     answer.ResponseHeader.ServiceResult.check()
-    made = answer.Parameters
-    revised_s = made.RevisedPublishingInterval / 1000
+    revised = answer.Parameters
+    revised_s = revised.RevisedPublishingInterval / 1000
     subscription = Subscription(
-        made.SubscriptionId,
-        revised_s,
-        quiet_s=max(revised_s * made.RevisedMaxKeepAliveCount * KEEP_ALIVES, LEAST_SILENCE_S),
+        id=revised.SubscriptionId,
+        interval_s=revised_s,
+        timeout_s=max(revised_s * revised.RevisedMaxKeepAliveCount * KEEP_ALIVES, LEAST_SILENCE_S),
         items=dict(enumerate(items, start=1)),
         streams=sorted({stream for item in items for stream, _ in item.feeds}),
-        sorter=Sorter([one.feeds for one in items], [one.spec.dtypes for one in streams]),
-        heard_at_s=asyncio.get_running_loop().time(),
+        demultiplexer=Demultiplexer(
+            [item.feeds for item in items], [stream.spec.dtypes for stream in streams]
+        ),
+        answered_at_s=asyncio.get_running_loop().time(),
     )
     await _monitor(client, subscription, streams, per_call)
     return subscription
@@ -99,40 +101,42 @@ async def subscribe(
 async def _monitor(
     client: Client, subscription: Subscription, streams: Sequence[StreamMapping], per_call: int
 ) -> None:
-    """Have a subscription's items monitored; each is told what came of it."""
+    """Create the monitored items of a subscription, and store the server's answer in each."""
     for chunk in chunks(list(subscription.items.items()), per_call):
-        asked = ua.CreateMonitoredItemsParameters()
-        asked.SubscriptionId = subscription.id
-        asked.TimestampsToReturn = ua.TimestampsToReturn.Source
-        asked.ItemsToCreate = [
-            _asked_for(handle, item, streams, subscription.interval_s) for handle, item in chunk
+        request = ua.CreateMonitoredItemsParameters()
+        request.SubscriptionId = subscription.id
+        request.TimestampsToReturn = ua.TimestampsToReturn.Source
+        request.ItemsToCreate = [
+            _item_request(handle, item, streams, subscription.interval_s) for handle, item in chunk
         ]
-        answers: Any = await client.uaclient.create_monitored_items(asked)
-        for (_, item), told in zip(chunk, answers, strict=True):
-            item.refused = "" if told.StatusCode.is_good() else told.StatusCode.name
-            item.queue = told.RevisedQueueSize
-            item.sampling_s = told.RevisedSamplingInterval / 1000
+        answers: Any = await client.uaclient.create_monitored_items(request)
+        for (_, item), answer in zip(chunk, answers, strict=True):
+            item.refused = "" if answer.StatusCode.is_good() else answer.StatusCode.name
+            item.queue = answer.RevisedQueueSize
+            item.sampling_s = answer.RevisedSamplingInterval / 1000
 
 
-def _asked_for(
-    handle: int, item: Monitored, streams: Sequence[StreamMapping], interval_s: float
+def _item_request(
+    handle: int, item: MonitoredItem, streams: Sequence[StreamMapping], interval_s: float
 ) -> ua.MonitoredItemCreateRequest:
-    """Exception-based sampling, with a queue for more than a publish brings."""
+    """The request for one item: sampled at every change, with a queue for several publishes."""
     specs = [streams[stream].spec for stream, _ in item.feeds]
     request = ua.MonitoredItemCreateRequest()
-    request.ItemToMonitor.NodeId = item.found.node
+    request.ItemToMonitor.NodeId = item.node.node_id
     request.ItemToMonitor.AttributeId = ua.AttributeIds.Value
     request.MonitoringMode = ua.MonitoringMode.Reporting
     request.RequestedParameters.ClientHandle = handle
     request.RequestedParameters.SamplingInterval = 0.0
-    due = due_a_publish(streams, item, interval_s)
+    due = samples_a_publish(streams, item, interval_s)
     request.RequestedParameters.QueueSize = max(round(due * QUEUE_SPARE), QUEUE_LEAST)
     request.RequestedParameters.DiscardOldest = True
     request.RequestedParameters.Filter = ua.DataChangeFilter(_TRIGGERS[specs[0].trigger])
     return request
 
 
-def due_a_publish(streams: Sequence[StreamMapping], item: Monitored, interval_s: float) -> float:
-    """How many samples of an item one publishing interval brings; 0 if its period is not known."""
+def samples_a_publish(
+    streams: Sequence[StreamMapping], item: MonitoredItem, interval_s: float
+) -> float:
+    """Samples of an item in one publishing interval; 0 if its period is not known."""
     periods_s = [streams[stream].spec.period_s for stream, _ in item.feeds]
-    return max(interval_s / one if one else 0.0 for one in periods_s)
+    return max(interval_s / period_s if period_s else 0.0 for period_s in periods_s)

@@ -1,1 +1,1 @@
-"""What surrounds every request: audit, rate limit and body limit."""
+"""Middleware around every request: audit, rate limit and body limit."""

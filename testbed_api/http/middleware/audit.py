@@ -1,31 +1,26 @@
-"""Every request gets an id, and what came of it is told to the audit: the one place for all routes.
+"""The middleware that gives every request an id and writes the audit entries that no change writes.
 
-A change of the registry is told of in its own transaction before the answer; here the rest is:
-refusals, failures, and reads that hand out data, before the answer's end is sent.
+A change of the registry writes its entry in its own transaction, before the answer.  Here refusals,
+failures, and reads that hand out data get theirs, before the end of the answer is sent.
 """
 
-import secrets
-from collections.abc import Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 import structlog
 from starlette.datastructures import MutableHeaders
 
+from broker.clock import Clock
 from broker.rights import Action
-from testbed_api.domain.audit import Act, Outcome
+from testbed_api.audit.journal import Journal
+from testbed_api.domain.audit import AuditOutcome
+from testbed_api.http import request_context
+from testbed_api.http.request_context import ROOT
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from testbed_api.http.dependencies import Parts
-
-ACTION = "x-action"
-OPEN = "open"
-"""The mark of a route that takes no credential."""
 REQUEST_ID = "X-Request-Id"
-ROOT = "/api/v1"
-_ACT = "testbed.act"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _REFUSALS = frozenset({401, 403, 404, 429})
 _READS = frozenset({Action.SUBSCRIBE, Action.SAMPLE, Action.OPERATE, Action.AUDIT})
@@ -35,21 +30,23 @@ _COUNTS = f"{ROOT}/metrics"
 _MOST_KEPT = 8 * 1024
 
 
-class Telling:
-    """Around the whole app: gives ids, and tells."""
+class AuditMiddleware:
+    """Gives each request an id, and writes audit entries."""
 
-    def __init__(self, app: "ASGIApp") -> None:
+    def __init__(self, app: "ASGIApp", journal: Journal | None, clock: Clock | None) -> None:
+        """journal, clock: None for an app that only describes itself, and answers nobody."""
         self._app = app
+        self._journal = journal
+        self._clock = clock
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Hand on, and look at what is answered."""
-        if scope["type"] != "http":
+        """Pass a request on, and watch its answer."""
+        if scope["type"] != "http" or self._journal is None or self._clock is None:
             await self._app(scope, receive, send)
             return
-        source = scope["client"][0] if scope.get("client") else ""
-        act = scope[_ACT] = Act(secrets.token_hex(8), source)
-        structlog.contextvars.bind_contextvars(request=act.request)
-        answer = _Answer(scope, act, send)
+        context = request_context.begin(scope)
+        structlog.contextvars.bind_contextvars(request=context.request)
+        answer = _Answer(scope, send, self._journal, self._clock)
         try:
             await self._app(scope, receive, answer.send)
         except Exception:
@@ -60,19 +57,20 @@ class Telling:
 
 
 class _Answer:
-    """An answer on its way out."""
+    """An answer on its way to the caller."""
 
-    def __init__(self, scope: "Scope", act: Act, send: "Send") -> None:
+    def __init__(self, scope: "Scope", send: "Send", journal: Journal, clock: Clock) -> None:
         self.status = 0
         self._scope = scope
-        self._act = act
         self._send = send
+        self._journal = journal
+        self._clock = clock
         self._body = b""
         self._is_over = False
         self._is_live = False
 
     async def send(self, message: "Message") -> None:
-        """Hand a part of it on, the last once it is told of."""
+        """Send a part of it, the last one after the audit entry is written."""
         if message["type"] == "http.response.start":
             await self._begin(message)
         elif self.status >= 400 and len(self._body) < _MOST_KEPT:
@@ -80,69 +78,50 @@ class _Answer:
         last = message["type"] == "http.response.body" and not message.get("more_body", False)
         if last:
             self._is_over = True
-            await self._tell()
+            await self._write()
         await self._send(message)
 
     async def ended(self) -> None:
-        """Nothing more comes, whether it was all or not."""
+        """Write the audit entry of an answer that ended without its last part."""
         if not self._is_over:
             self._is_over = True
-            await self._tell(broke_off=True)
+            await self._write(broke_off=True)
 
     async def _begin(self, message: "Message") -> None:
         self.status = message["status"]
         headers = MutableHeaders(raw=message["headers"])
-        headers.setdefault(REQUEST_ID, self._act.request)
+        headers.setdefault(REQUEST_ID, request_context.current(self._scope).request)
         message["headers"] = headers.raw
         self._is_live = headers.get("content-type", "").startswith("text/event-stream")
         if self._is_live:  # it may last for days
-            await self._tell()
-            self._act.facts["ended"] = True
+            await self._write()
+            request_context.current(self._scope).entry.facts["ended"] = True
 
-    async def _tell(self, *, broke_off: bool = False) -> None:
-        parts: Parts | None = self._scope["app"].state.parts
-        describe(self._act, self._scope)
-        outcome = outcome_of(self._scope["method"], self._act, self.status, self._scope["path"])
-        if parts is None or outcome is None:
-            return
-        if outcome is Outcome.ALLOWED and self._act.told:
+    async def _write(self, *, broke_off: bool = False) -> None:
+        context = request_context.current(self._scope)
+        outcome = outcome_of(
+            self._scope["method"], context.action, self.status, self._scope["path"]
+        )
+        if outcome is None or (outcome is AuditOutcome.ALLOWED and context.entry.is_written):
             return
         reason = _reason(self.status, self._body)
-        if broke_off and outcome is Outcome.ALLOWED and not self._is_live:
-            outcome, reason = Outcome.FAILED, "the answer broke off"
-        await parts.journal.tell(self._act.event(parts.clock.now_ns(), outcome, reason))
+        if broke_off and outcome is AuditOutcome.ALLOWED and not self._is_live:
+            outcome, reason = AuditOutcome.FAILED, "the answer broke off"
+        await self._journal.tell(context.event(self._clock.now_ns(), outcome, reason))
 
 
-def act_of(scope: MutableMapping[str, Any]) -> Act:
-    """What a request does, as far as its route and its caller are known."""
-    act: Act = scope.get(_ACT) or Act()
-    describe(act, scope)
-    return act
-
-
-def describe(act: Act, scope: Mapping[str, Any]) -> None:
-    """What a request does, by its route: the action, the path, and whose thing it names."""
-    path = scope["path"].removeprefix(ROOT)
-    route = scope.get("route")
-    asked = (getattr(route, "openapi_extra", None) or {}).get(ACTION, OPEN)
-    act.action = path.strip("/").partition("/")[0] if asked == OPEN else asked
-    act.target = f"{scope['method']} {path}"
-    if act.owner is None:
-        act.owner = scope.get("path_params", {}).get("organisation")
-
-
-def outcome_of(method: str, act: Act, status: int, path: str) -> Outcome | None:
-    """What there is to tell of a request that got this status; None for nothing."""
+def outcome_of(method: str, action: str, status: int, path: str) -> AuditOutcome | None:
+    """The outcome that the audit entry of a request with this status has, None for no entry."""
     if status in _REFUSALS:
-        return Outcome.REFUSED
-    hands_out = act.action in _READS and path != _COUNTS
+        return AuditOutcome.REFUSED
+    hands_out = action in _READS and path != _COUNTS
     if method in _SAFE and not hands_out:
         return None
     if status >= 500 or status == 0:
-        return Outcome.FAILED
+        return AuditOutcome.FAILED
     if status >= 400:  # wrong in itself, which says little of a read
-        return None if method in _SAFE else Outcome.FAILED
-    return Outcome.ALLOWED
+        return None if method in _SAFE else AuditOutcome.FAILED
+    return AuditOutcome.ALLOWED
 
 
 def _reason(status: int, body: bytes) -> str:
@@ -150,7 +129,7 @@ def _reason(status: int, body: bytes) -> str:
     if status < 400:
         return ""
     try:
-        told = orjson.loads(body)
-        return str(told["code"] if status in {400, 422} else told["detail"])
+        problem = orjson.loads(body)
+        return str(problem["code"] if status in {400, 422} else problem["detail"])
     except (ValueError, KeyError, TypeError):
         return f"status {status}"

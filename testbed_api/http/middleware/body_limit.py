@@ -1,4 +1,4 @@
-"""How large a request may be."""
+"""The middleware that limits the size of a request."""
 
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 MOST_BODY = 1024 * 1024
 
 
-class Bounded:
-    """Refuse a body that says it is too large, or turns out to be."""
+class BodyLimitMiddleware:
+    """Refuses a body that says it is too large, or turns out to be."""
 
     def __init__(self, app: "ASGIApp") -> None:
         self._app = app

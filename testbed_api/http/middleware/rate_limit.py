@@ -1,23 +1,23 @@
-"""Requests without a credential: so many of one address, and no more."""
+"""The middleware that limits the rate of requests without a credential, by address."""
 
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 
+from broker.clock import Clock
+from testbed_api.domain.errors import TooMany
 from testbed_api.http import problems
-from testbed_api.http.problems import TooMany
 from testbed_api.limits import sign_in_attempts
+from testbed_api.limits.quotas import Quotas
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from testbed_api.http.dependencies import Parts
-
 _OPEN = ("/health", "/sign-in", "/enrolments", "/docs", "/openapi.json")
 
 
-def shows_one(authorization: str) -> bool:
-    """Whether a header shows a credential, right or wrong."""
+def has_credential(authorization: str) -> bool:
+    """Whether an Authorization header carries a credential, right or wrong."""
     return authorization[:7].lower() == "bearer "
 
 
@@ -26,23 +26,31 @@ def address_of(client: tuple[str, int] | None) -> str:
     return sign_in_attempts.place_of(client[0]) if client else ""
 
 
-class Limited:
-    """Count what nobody looks at a credential for; what shows one is counted by who shows it."""
+class RateLimitMiddleware:
+    """Counts requests of each address that no credential accounts for, and refuses too many.
 
-    def __init__(self, app: "ASGIApp", root: str) -> None:
-        """root: of all paths; the open routes are below it."""
+    A request with a credential is counted for the organisation of its principal instead.
+    """
+
+    def __init__(
+        self, app: "ASGIApp", root: str, quotas: Quotas | None, clock: Clock | None
+    ) -> None:
+        """root: of all paths; the open routes are below it.  quotas, clock: None for an app that
+        only describes itself, and answers nobody.
+        """
         self._app = app
         self._open = tuple(root + path for path in _OPEN)
+        self._quotas = quotas
+        self._clock = clock
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Hand on what is within the limit."""
-        if scope["type"] == "http":
-            parts: Parts | None = scope["app"].state.parts
-            shown = shows_one(Headers(scope=scope).get("authorization", ""))
-            if parts is not None and (not shown or scope["path"].startswith(self._open)):
+        """Pass on the requests within the limit."""
+        if scope["type"] == "http" and self._quotas is not None and self._clock is not None:
+            has_one = has_credential(Headers(scope=scope).get("authorization", ""))
+            if not has_one or scope["path"].startswith(self._open):
                 address = address_of(scope.get("client"))
                 try:
-                    parts.limits.anonymous(address, parts.clock.now_ns())
+                    self._quotas.anonymous(address, self._clock.now_ns())
                 except TooMany as exc:
                     await problems.answer(exc, scope["path"])(scope, receive, send)
                     return

@@ -2,57 +2,34 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import Field
 
 from broker import access_history
 from broker.access_history import Access
-from broker.clock import NS_PER_S, text_of
+from broker.clock import DAY_NS, NS_PER_S, text_of
 from broker.errors import Invalid
+from broker.responses.access import (
+    MQTT_MEANS,
+    AccessResponse,
+    HttpReadsResponse,
+    MqttSessionResponse,
+    PossibleReadResponse,
+    ReadsResponse,
+)
 from broker.rights import Action, Span
 from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, asks
-from testbed_api.http.dependencies import Given
+from testbed_api.http.auth import CallerDep, asks
+from testbed_api.http.dependencies import ClockDep, RegistryDep
 from testbed_api.http.schemas import EARLIEST_NS, LATEST_NS, Form, Instant, OfEquipment, storable
-from testbed_api.registry.access_log import DAY_NS, Read, Session
+from testbed_api.registry.access_log import BrokerSession, ReadCount
 
 router = APIRouter(tags=["sharing"])
 
 _ONE = "/equipment/{organisation}/{equipment}"
 DID_DAYS = 30
-MEANT = (
-    "minutes connected with the right to hear the stream, and batches that the recorder took in"
-    " meanwhile: at most what was heard, whether it was subscribed is not known"
-)
-_AT = "2026-11-23T12:00:00.000000000Z"
-_WHOSE = {
-    "organisation": "company",
-    "principal": "cora",
-    "space": "live",
-    "stream": "factory/pump-rig/rig",
-}
-_EXAMPLE = {
-    "equipment": "factory/pump-rig",
-    "could": [
-        _WHOSE
-        | {
-            "kind": "person",
-            "from": _AT,
-            "until": None,
-            "grant": 5,
-            "purpose": "to find out why the pump stalls",
-        }
-    ],
-    "did": {
-        "from": "2026-10-24T12:00:00.000000000Z",
-        "to": _AT,
-        "http": [_WHOSE | {"day": "2026-11-23", "way": "history", "times": 3, "last": _AT}],
-        "mqtt": [_WHOSE | {"from": _AT, "until": None, "minutes": 12.5, "batches": 750}],
-        "mqtt_means": MEANT,
-    },
-}
 
 
 class AccessWanted(Form):
@@ -86,11 +63,15 @@ class AccessWanted(Form):
     _ONE + "/access",
     openapi_extra=asks(Action.WATCH),
     summary="Who could read an equipment's streams, and who did",
-    responses=openapi_examples.answer(_EXAMPLE),
+    responses=openapi_examples.answer(AccessResponse),
 )
 async def equipment_access(
-    address: OfEquipment, asked: Annotated[AccessWanted, Query()], parts: Given, caller: Asking
-) -> dict[str, Any]:
+    address: OfEquipment,
+    asked: Annotated[AccessWanted, Query()],
+    registry: RegistryDep,
+    clock: ClockDep,
+    caller: CallerDep,
+) -> AccessResponse:
     """For the people of its organisation: now, at a moment of the past, or over a span.
 
     `could` follows from what was agreed, each right with the whole time that it held. `did` over
@@ -98,71 +79,74 @@ async def equipment_access(
     `did` tells of the thirty days before.
     """
     caller.must(Action.WATCH, address)
-    await parts.registry.equipment(address)
-    now_ns = parts.clock.now_ns()
+    await registry.equipment.get(address)
+    now_ns = clock.now_ns()
     could_span, did_span = asked.spans(now_ns)
-    rights = await parts.registry.rights_about(address)
+    rights = await registry.rights.of_equipment(address)
     could = await asyncio.to_thread(
         lambda: list(access_history.readers(rights, address, could_span))
     )
     purposes = {
-        one.id: one.purpose for one in await parts.registry.requests(owner=address.organisation)
+        grant.id: grant.purpose for grant in await registry.grants.by_owner(address.organisation)
     }
     begin_ns, end_ns = did_span.from_ns, did_span.until_ns or now_ns
-    return {
-        "equipment": str(address),
-        "could": [_could(one, purposes) for one in could],
-        "did": {
-            "from": text_of(begin_ns),
-            "to": text_of(end_ns),
-            "http": [_read(one) for one in await parts.registry.reads(address, begin_ns, end_ns)],
-            "mqtt": [
-                _session(one, begin_ns, min(end_ns, now_ns))
-                for one in await parts.registry.sessions(address, begin_ns, end_ns)
+    return AccessResponse(
+        equipment=str(address),
+        could=[_possible_read(access, purposes) for access in could],
+        did=ReadsResponse(
+            from_=text_of(begin_ns),
+            to=text_of(end_ns),
+            http=[
+                _http_reads(count)
+                for count in await registry.reads.between(address, begin_ns, end_ns)
             ],
-            "mqtt_means": MEANT,
-        },
-    }
+            mqtt=[
+                _mqtt_session(session, begin_ns, min(end_ns, now_ns))
+                for session in await registry.sessions.between(address, begin_ns, end_ns)
+            ],
+            mqtt_means=MQTT_MEANS,
+        ),
+    )
 
 
-def _could(one: Access, purposes: Mapping[int, str]) -> dict[str, Any]:
-    until_ns = one.span.until_ns
-    return {
-        "organisation": one.organisation,
-        "principal": one.principal,
-        "kind": one.kind,
-        "space": one.entry.space,
-        "stream": str(one.entry.address),
-        "from": text_of(one.span.from_ns),
-        "until": None if until_ns is None else text_of(until_ns),
-        "grant": one.grant,
-        "purpose": None if one.grant is None else purposes.get(one.grant, ""),
-    }
+def _possible_read(access: Access, purposes: Mapping[int, str]) -> PossibleReadResponse:
+    until_ns = access.span.until_ns
+    return PossibleReadResponse(
+        organisation=access.organisation,
+        principal=access.principal,
+        kind=access.kind,
+        space=access.entry.space,
+        stream=str(access.entry.address),
+        from_=text_of(access.span.from_ns),
+        until=None if until_ns is None else text_of(until_ns),
+        grant=access.grant,
+        purpose=None if access.grant is None else purposes.get(access.grant, ""),
+    )
 
 
-def _read(one: Read) -> dict[str, Any]:
-    return {
-        "organisation": one.organisation,
-        "principal": one.principal,
-        "space": one.entry.space,
-        "stream": str(one.entry.address),
-        "day": text_of(one.day * DAY_NS)[:10],
-        "way": one.way,
-        "times": one.times,
-        "last": text_of(one.last_ns),
-    }
+def _http_reads(count: ReadCount) -> HttpReadsResponse:
+    return HttpReadsResponse(
+        organisation=count.organisation,
+        principal=count.principal,
+        space=count.entry.space,
+        stream=str(count.entry.address),
+        day=text_of(count.day * DAY_NS)[:10],
+        way=count.way,
+        times=count.times,
+        last=text_of(count.last_ns),
+    )
 
 
-def _session(one: Session, begin_ns: int, end_ns: int) -> dict[str, Any]:
-    """Its minutes in the span; its batches are those of the whole connection."""
-    stood_ns = min(one.until_ns or end_ns, end_ns) - max(one.from_ns, begin_ns)
-    return {
-        "organisation": one.organisation,
-        "principal": one.principal,
-        "space": one.entry.space,
-        "stream": str(one.entry.address),
-        "from": text_of(one.from_ns),
-        "until": None if one.until_ns is None else text_of(one.until_ns),
-        "minutes": round(max(stood_ns, 0) / (60 * NS_PER_S), 2),
-        "batches": one.batches,
-    }
+def _mqtt_session(session: BrokerSession, begin_ns: int, end_ns: int) -> MqttSessionResponse:
+    """A session with its minutes in the span, and the batches of its whole connection."""
+    lasted_ns = min(session.until_ns or end_ns, end_ns) - max(session.from_ns, begin_ns)
+    return MqttSessionResponse(
+        organisation=session.organisation,
+        principal=session.principal,
+        space=session.entry.space,
+        stream=str(session.entry.address),
+        from_=text_of(session.from_ns),
+        until=None if session.until_ns is None else text_of(session.until_ns),
+        minutes=round(max(lasted_ns, 0) / (60 * NS_PER_S), 2),
+        batches=session.batches,
+    )

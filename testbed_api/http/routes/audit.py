@@ -1,53 +1,35 @@
 """Routes: what was done, by whom and how it ended, and what proves that nothing of it changed."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from broker.responses.audit import (
+    AuditEventPage,
+    AuditEventResponse,
+    AuditHeadPage,
+    AuditHeadResponse,
+    AuditKeyResponse,
+)
 from broker.rights import Action
 from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, asks
-from testbed_api.http.dependencies import Given
+from testbed_api.http.auth import CallerDep, asks
+from testbed_api.http.dependencies import AnchoringDep, RegistryDep
 from testbed_api.http.schemas import EventsWanted, Heads
-from testbed_api.registry.audit import Looked
+from testbed_api.registry.audit import EventFilter
 
 router = APIRouter(tags=["audit"], prefix="/audit")
-
-_EVENT = {
-    "number": 17,
-    "time": "2026-11-23T12:00:00.000000000Z",
-    "action": "share",
-    "target": "POST /grants",
-    "outcome": "allowed",
-    "principal": "fay",
-    "organisation": "factory",
-    "owner": "factory",
-    "reason": "",
-    "request": "5c1f0a7be2d94c36",
-    "source": "10.0.0.7",
-    "details": '{"company":"company","state":"granted"}',
-    "hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-}
-_KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
-_HEAD = {
-    "v": 1,
-    "count": 17,
-    "hash": _EVENT["hash"],
-    "time": _EVENT["time"],
-    "key": _KEY,
-    "signature": "e5564300…",
-}
 
 
 @router.get(
     "",
     openapi_extra=asks(Action.AUDIT),
     summary="What was done",
-    responses=openapi_examples.answer(openapi_examples.page(_EVENT, 17) | {"all": False}),
+    responses=openapi_examples.answer(AuditEventPage),
 )
 async def events(
-    asked: Annotated[EventsWanted, Query()], parts: Given, caller: Asking
-) -> dict[str, Any]:
+    asked: Annotated[EventsWanted, Query()], registry: RegistryDep, caller: CallerDep
+) -> AuditEventPage:
     """In the order of the chain; for owners and auditors of an organisation what its members and
     machines did, and what was done to what is its.
 
@@ -58,7 +40,7 @@ async def events(
     if not everything:
         caller.must(Action.AUDIT, caller.organisation)
     from_ns, until_ns = asked.between()
-    looked = Looked(
+    looked = EventFilter(
         None if everything else caller.organisation,
         asked.principal,
         asked.organisation,
@@ -66,36 +48,41 @@ async def events(
         from_ns,
         until_ns,
     )
-    found = await parts.registry.events(looked, asked.cursor, asked.limit + 1)
-    page, more = found[: asked.limit], len(found) > asked.limit
+    rows = await registry.audit.events(looked, asked.cursor, asked.limit + 1)
+    page, more = rows[: asked.limit], len(rows) > asked.limit
     following = page[-1].number if more else None
-    return {"items": [one.plain for one in page], "next": following, "all": everything}
+    items = [AuditEventResponse.model_validate(link.plain) for link in page]
+    return AuditEventPage(items=items, next=following, all=everything)
 
 
 @router.get(
     "/heads",
     openapi_extra=asks(Action.AUDIT),
     summary="The signed heads of the chain",
-    responses=openapi_examples.answer(openapi_examples.page(_HEAD, 5)),
+    responses=openapi_examples.answer(AuditHeadPage),
 )
-async def heads(asked: Annotated[Heads, Query()], parts: Given, caller: Asking) -> dict[str, Any]:
+async def heads(
+    asked: Annotated[Heads, Query()], registry: RegistryDep, caller: CallerDep
+) -> AuditHeadPage:
     """So many events, the last with this hash: signed every minute, and handed to every gateway."""
     caller.must(Action.AUDIT, caller.organisation)
     if asked.newest:
-        newest = await parts.registry.newest_head()
-        return {"items": [] if newest is None else [newest.as_json], "next": None}
-    found = await parts.registry.heads(asked.cursor, asked.limit + 1)
-    page, more = found[: asked.limit], len(found) > asked.limit
-    return {"items": [one.as_json for _, one in page], "next": page[-1][0] if more else None}
+        newest = await registry.audit.newest_head()
+        items = [] if newest is None else [AuditHeadResponse.from_head(newest)]
+        return AuditHeadPage(items=items, next=None)
+    rows = await registry.audit.heads(asked.cursor, asked.limit + 1)
+    page, more = rows[: asked.limit], len(rows) > asked.limit
+    items = [AuditHeadResponse.from_head(head) for _, head in page]
+    return AuditHeadPage(items=items, next=page[-1][0] if more else None)
 
 
 @router.get(
     "/key",
     openapi_extra=asks(Action.AUDIT),
     summary="Whose signature the heads have",
-    responses=openapi_examples.answer({"key": _KEY}),
+    responses=openapi_examples.answer(AuditKeyResponse),
 )
-async def key(parts: Given, caller: Asking) -> dict[str, str]:
+async def key(anchoring: AnchoringDep, caller: CallerDep) -> AuditKeyResponse:
     """The public key, Ed25519, in hex. Write it down where nobody who runs the testbed writes."""
     caller.must(Action.AUDIT, caller.organisation)
-    return {"key": parts.anchoring.key}
+    return AuditKeyResponse(key=anchoring.key)

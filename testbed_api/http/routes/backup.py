@@ -5,8 +5,8 @@ from fastapi.responses import StreamingResponse
 
 from broker.rights import Action, Entry
 from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, asks
-from testbed_api.http.dependencies import Given
+from testbed_api.http.auth import CallerDep, asks
+from testbed_api.http.dependencies import DumperDep, ReadsDep
 from testbed_api.http.schemas import OfStream, Space
 from testbed_api.http.streaming import Streamed, begun
 
@@ -21,15 +21,15 @@ LINES = "application/x-ndjson"
     openapi_extra=asks(Action.OPERATE),
     summary="Registry and ledger, as of one moment",
     response_class=StreamingResponse,
-    responses=openapi_examples.answer('{"v":1,"schema":"0001","taken":"…"}\n…\n', LINES),
+    responses=openapi_examples.text('{"v":1,"schema":"0001","taken":"…"}\n…\n', LINES),
 )
-async def tables(parts: Given, caller: Asking) -> StreamingResponse:
+async def tables(dumper: DumperDep, caller: CallerDep) -> StreamingResponse:
     """For who operates the testbed: `testbed backup` asks for this first, then for the samples.
 
     Lines of JSON, the last with `end`. The hashes of credentials are in it.
     """
     caller.must(Action.OPERATE)
-    return Streamed(await begun(parts.dumper.tables()), media_type=LINES)
+    return Streamed(await begun(dumper.tables()), media_type=LINES)
 
 
 @router.get(
@@ -37,15 +37,15 @@ async def tables(parts: Given, caller: Asking) -> StreamingResponse:
     openapi_extra=asks(Action.OPERATE),
     summary="All samples of a stream in a space",
     response_class=StreamingResponse,
-    responses=openapi_examples.answer('{"spec":1}\n{"t0":"…","dt":[0],…}\n…\n', LINES),
+    responses=openapi_examples.text('{"spec":1}\n{"t0":"…","dt":[0],…}\n…\n', LINES),
 )
 async def samples(
-    space: Space, address: OfStream, parts: Given, caller: Asking
+    space: Space, address: OfStream, dumper: DumperDep, reads: ReadsDep, caller: CallerDep
 ) -> StreamingResponse:
     """For who operates the testbed; the stream's owner sees in its access view that it was.
 
     Lines of JSON, the last with `end`, the count and the fingerprint.
     """
     caller.must(Action.OPERATE)
-    await parts.note_read(caller.id, Entry(space, address), "backup")
-    return Streamed(await begun(parts.dumper.samples(space, address)), media_type=LINES)
+    await reads.note(caller.id, Entry(space, address), "backup")
+    return Streamed(await begun(dumper.samples(space, address)), media_type=LINES)

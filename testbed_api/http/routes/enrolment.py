@@ -3,35 +3,39 @@
 import asyncio
 import base64
 import binascii
-from typing import Annotated, Any
+from typing import Annotated
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from fastapi import APIRouter, Response
-from fastapi import Request as Asked
+from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from broker import enrolment
 from broker.clock import text_of
 from broker.errors import Invalid, Refused, Taken, Unknown
 from broker.namespace import EquipmentAddress
+from broker.responses.enrolment import (
+    EnrolmentCodeResponse,
+    GatewayResponse,
+    GatewaysResponse,
+    NewGatewayResponse,
+)
 from broker.rights import Action, Scope, Span
 from testbed_api.domain import enrolment as enrolling
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.enrolment import Enrolment
+from testbed_api.domain.errors import Unauthenticated
 from testbed_api.domain.tokens import Token
-from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, asks
-from testbed_api.http.dependencies import Given
+from testbed_api.http import openapi_examples, request_context
+from testbed_api.http.auth import CallerDep, ContextDep, asks
+from testbed_api.http.dependencies import ClockDep, ConnectionsDep, RegistryDep, SignInAttemptsDep
 from testbed_api.http.middleware import rate_limit
-from testbed_api.http.problems import Unauthenticated
 from testbed_api.http.schemas import Form, OfEquipment
 from testbed_api.registry.registry import Registry
 
 router = APIRouter(tags=["gateways"])
 
 _GATEWAY = "/equipment/{organisation}/{equipment}/gateway"
-_FINGERPRINT = "9F86:D081:884C:7D65:9A2F:EAA0:C55A:D015"
 _KEY_BYTES, _SIGNATURE_BYTES = 32, 64
 
 
@@ -61,24 +65,27 @@ class ClaimForm(Form):
     openapi_extra=asks(Action.SHARE),
     status_code=201,
     summary="Make a one-time code for the gateway of an equipment: it is shown this once",
-    responses=openapi_examples.answer(
-        {"code": "K7QX2-9MWRT-HCV4N-PD8YB", "expires": "2026-11-23T13:00:00.000000000Z"},
-        status=201,
-    )
+    responses=openapi_examples.answer(EnrolmentCodeResponse, status=201)
     | openapi_examples.problems(409),
 )
-async def add_code(address: OfEquipment, parts: Given, caller: Asking) -> dict[str, Any]:
+async def add_code(
+    address: OfEquipment,
+    registry: RegistryDep,
+    clock: ClockDep,
+    context: ContextDep,
+    caller: CallerDep,
+) -> EnrolmentCodeResponse:
     """For owners and engineers of its organisation. It counts for an hour, and for one gateway.
 
     A former code that nobody used counts no more. The equipment need not be registered yet.
     """
     caller.must(Action.SHARE, address)
-    now_ns = parts.clock.now_ns()
-    code, kept = enrolling.issued(address, caller.id, now_ns)
-    async with parts.registry.change() as registry:
-        await _must_have_none(registry, address, now_ns)
-        await registry.add_enrolment(kept)
-    return {"code": code, "expires": text_of(kept.span.until_ns or now_ns)}
+    now_ns = clock.now_ns()
+    code, issued = enrolling.issued(address, caller.id, now_ns)
+    async with registry.change(context, clock) as change:
+        await _must_have_none(change, address, now_ns)
+        await change.enrolments.add(issued)
+    return EnrolmentCodeResponse(code=code, expires=text_of(issued.span.until_ns or now_ns))
 
 
 @router.post(
@@ -86,91 +93,80 @@ async def add_code(address: OfEquipment, parts: Given, caller: Asking) -> dict[s
     openapi_extra=asks(None),
     status_code=201,
     summary="Enrol a gateway: its credential is shown this once",
-    responses=openapi_examples.answer(
-        {
-            "credential": "gateway-5f0c9a1b2c3d.pK0v…",
-            "principal": "gateway-5f0c9a1b2c3d",
-            "equipment": "factory/pump-rig",
-            "fingerprint": _FINGERPRINT,
-        },
-        status=201,
-    )
+    responses=openapi_examples.answer(NewGatewayResponse, status=201)
     | openapi_examples.problems(409, 429),
 )
-async def enrol(form: ClaimForm, parts: Given, asked: Asked) -> dict[str, Any]:
+async def enrol(
+    form: ClaimForm,
+    registry: RegistryDep,
+    clock: ClockDep,
+    connections: ConnectionsDep,
+    attempts: SignInAttemptsDep,
+    request: Request,
+) -> NewGatewayResponse:
     """With a code instead of a credential. What is got holds the streams of that equipment alone.
 
     The same key may show the same code again within its hour, if the answer was lost: the
     credential is a new one then, and the former counts no more. Ten failures in a minute from one
     address are answered 429 for a while.
     """
-    now_ns = parts.clock.now_ns()
-    keys = (f"enrolling from {rate_limit.address_of(asked.client)}",)
-    parts.failures.begin(keys, now_ns)
+    now_ns = clock.now_ns()
+    keys = (f"enrolling from {rate_limit.address_of(request.client)}",)
+    attempts.begin(keys, now_ns)
     public_key = await asyncio.to_thread(form.checked_key)
-    async with parts.registry.change() as registry:
-        before = await registry.enrolment(enrolling.hashed(form.code))
-        try:
-            used = None if before is None else before.used(public_key, now_ns)
-        except Refused:
-            used = None
+    context = request_context.current(request.scope)
+    async with registry.change(context, clock) as change:
+        before = await change.enrolments.find(enrolling.hashed(form.code))
+        used = _used(before, public_key, now_ns)
         if before is None or used is None:
             raise Unauthenticated(
                 "the code is not right, was used, or its hour is over",
                 hint="have a new one made: testbed gateway code",
             )
-        credential, token = await _admit(registry, before, used, now_ns)
-        await registry.put_enrolment(used)
-        await registry.add_token(token)
-    parts.failures.succeeded(keys)
+        credential, token = await _admit(change, before, used, now_ns)
+        await change.enrolments.update(used)
+        await change.tokens.add(token)
+    attempts.succeeded(keys)
     if before.principal is not None:
-        await parts.disconnect(before.principal)
-    await parts.announce(token.principal)
-    return {
-        "credential": credential,
-        "principal": used.principal,
-        "equipment": str(used.equipment),
-        "fingerprint": used.fingerprint,
-    }
+        await connections.disconnect(before.principal)
+    await connections.announce(token.principal)
+    return NewGatewayResponse(
+        credential=credential,
+        principal=token.principal,
+        equipment=str(used.equipment),
+        fingerprint=enrolment.fingerprint(public_key),
+    )
 
 
 @router.get(
     _GATEWAY,
     openapi_extra=asks(Action.WATCH),
     summary="The gateway of an equipment",
-    responses=openapi_examples.answer(
-        {
-            "items": [
-                {
-                    "principal": "gateway-5f0c9a1b2c3d",
-                    "since": "2026-11-23T12:00:00.000000000Z",
-                    "fingerprint": _FINGERPRINT,
-                    "code_made_by": "fay",
-                }
-            ]
-        }
-    ),
+    responses=openapi_examples.answer(GatewaysResponse),
 )
-async def gateway(address: OfEquipment, parts: Given, caller: Asking) -> dict[str, Any]:
+async def gateway(
+    address: OfEquipment, registry: RegistryDep, caller: CallerDep
+) -> GatewaysResponse:
     """For the people of its organisation; empty if none is let in. Its fingerprint is the one that
     `testbed gateway enrol` printed on the machine.
     """
     caller.must(Action.WATCH, address)
-    enrolled = {one.principal: one for one in await parts.registry.enrolments(address)}
-    here = await parts.registry.principals(address.organisation, caller.at_ns)
+    history = await registry.enrolments.history(address)
+    enrolments = {each.principal: each for each in history}
+    principals = await registry.principals.in_organisation(address.organisation, caller.at_ns)
     items = []
-    for one in here:
-        if one.scope.equipment == address:
-            by = enrolled.get(one.id)
+    for principal in principals:
+        if principal.scope.equipment == address:
+            used = enrolments.get(principal.id)
             items.append(
-                {
-                    "principal": one.id,
-                    "since": text_of(one.span.from_ns),
-                    "fingerprint": by.fingerprint if by else None,
-                    "code_made_by": by.by if by else None,
-                }
+                GatewayResponse(
+                    principal=principal.id,
+                    since=text_of(principal.span.from_ns),
+                    fingerprint=used.fingerprint if used else None,
+                    code_made_by=used.by if used else None,
+                )
             )
-    return {"items": items}
+    return GatewaysResponse(items=items)
 
 
 @router.delete(
@@ -179,30 +175,45 @@ async def gateway(address: OfEquipment, parts: Given, caller: Asking) -> dict[st
     status_code=204,
     summary="Lock out the gateway of an equipment at once",
 )
-async def lock_out(address: OfEquipment, parts: Given, caller: Asking) -> Response:
+async def lock_out(
+    address: OfEquipment,
+    registry: RegistryDep,
+    clock: ClockDep,
+    connections: ConnectionsDep,
+    context: ContextDep,
+    caller: CallerDep,
+) -> Response:
     """For owners and engineers of its organisation. Its credential, its connection and codes that
     nobody used end. What it has not sent stays on its disk.
     """
     caller.must(Action.SHARE, address)
-    now_ns = parts.clock.now_ns()
-    async with parts.registry.change() as registry:
-        former = await registry.gateways(address)
+    now_ns = clock.now_ns()
+    async with registry.change(context, clock) as change:
+        former = await change.principals.gateways(address)
         if not former:
             raise Unknown(f"{address} has no gateway")
         for name in former:
-            one = await registry.principal(name, now_ns)
+            one = await change.principals.find(name, now_ns)
             if one is not None:
-                await registry.end_principal(one, by=caller.id, now_ns=now_ns)
-        await registry.end_enrolments(address, by=caller.id, now_ns=now_ns)
-    for name in former:  # also those that are gone: an earlier disconnect may have found no broker
-        await parts.disconnect(name)
+                await change.principals.end(one, by=caller.id, now_ns=now_ns)
+        await change.enrolments.end(address, by=caller.id, now_ns=now_ns)
+    for name in former:  # also those that are gone: an earlier kick may have found no broker
+        await connections.disconnect(name)
     return Response(status_code=204)
+
+
+def _used(before: Enrolment | None, public_key: bytes, now_ns: int) -> Enrolment | None:
+    """The enrolment of a code that is used with this key, None if the code does not count."""
+    try:
+        return None if before is None else before.used(public_key, now_ns)
+    except Refused:
+        return None
 
 
 async def _must_have_none(registry: Registry, address: EquipmentAddress, now_ns: int) -> None:
     """Two gateways of one equipment would send the same streams; raises Taken."""
-    for name in await registry.gateways(address):
-        if await registry.principal(name, now_ns) is not None:
+    for name in await registry.principals.gateways(address):
+        if await registry.principals.find(name, now_ns) is not None:
             raise Taken(
                 f"{address} has gateway {name}",
                 hint=f"lock it out first: testbed gateway lock-out {address}",
@@ -218,11 +229,11 @@ async def _admit(
         await _must_have_none(registry, used.equipment, now_ns)
         scope = Scope(equipment=used.equipment)
         made = organisations.machine(name, used.equipment.organisation, scope, Span(now_ns))
-        await registry.add_principal(made, used.by)
-    elif await registry.principal(name, now_ns) is None:
+        await registry.principals.add(made, used.by)
+    elif await registry.principals.find(name, now_ns) is None:
         raise Unauthenticated("the gateway of this code is let in no more")
-    for token in await registry.tokens(name, now_ns):
-        await registry.revoke_token(name, token.id, by=used.by, now_ns=now_ns)
+    for token in await registry.tokens.valid(name, now_ns):
+        await registry.tokens.revoke(name, token.id, by=used.by, now_ns=now_ns)
     credential, kept = tokens.issued(name, Span(now_ns), label="enrolled", by=used.by)
     return credential.text, kept
 

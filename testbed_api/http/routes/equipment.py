@@ -1,28 +1,34 @@
 """Routes: equipment, and the specs of streams."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from broker import messages
-from broker.clock import text_of
 from broker.namespace import EquipmentAddress, StreamAddress
+from broker.responses.equipment import (
+    EquipmentPage,
+    EquipmentResponse,
+    SpecResponse,
+    StreamFreshnessResponse,
+    StreamPage,
+    StreamResponse,
+)
 from broker.rights import Action, Entry
 from broker.streams import StreamSpec
+from testbed_api.actions.caller import Caller
 from testbed_api.domain.equipment import Equipment
 from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, Caller, asks
-from testbed_api.http.dependencies import Given, Parts
+from testbed_api.http.auth import CallerDep, ContextDep, asks
+from testbed_api.http.dependencies import ClockDep, FreshnessDep, RegistryDep, StreamActionsDep
+from testbed_api.http.documents import equipment_response
 from testbed_api.http.schemas import EquipmentForm, OfEquipment, OfStream, Paged, SpecForm
+from testbed_api.recorder.freshness import FreshnessTracker
 
 router = APIRouter(tags=["registry"])
 
 _ONE_EQUIPMENT = "/equipment/{organisation}/{equipment}"
 _ONE_STREAM = "/streams/{organisation}/{equipment}/{stream}"
-
-_Row = TypeVar("_Row")
 
 Version = Annotated[int, Path(ge=1, lt=2**31)]
 
@@ -31,101 +37,120 @@ Version = Annotated[int, Path(ge=1, lt=2**31)]
     _ONE_EQUIPMENT,
     openapi_extra=asks(Action.REGISTER),
     summary="Register or renew an equipment",
-    responses=openapi_examples.answer(openapi_examples.EQUIPMENT) | openapi_examples.problems(409),
+    responses=openapi_examples.answer(EquipmentResponse) | openapi_examples.problems(409),
 )
 async def put_equipment(
-    address: OfEquipment, form: EquipmentForm, parts: Given, caller: Asking
-) -> dict[str, Any]:
+    address: OfEquipment,
+    form: EquipmentForm,
+    registry: RegistryDep,
+    clock: ClockDep,
+    context: ContextDep,
+    caller: CallerDep,
+) -> EquipmentResponse:
     """For owners and engineers of its organisation, and machines that publish it.
 
     Its kind never changes.
     """
     caller.must(Action.REGISTER, address)
     site = {level: name for level, name in form.site.model_dump().items() if name}
-    one = Equipment(address, form.name, form.kind, site, form.description)
-    await parts.registry.put_equipment(one)
-    return equipment_told(one)
+    equipment = Equipment(address, form.name, form.kind, site, form.description)
+    async with registry.change(context, clock) as change:
+        await change.equipment.put(equipment)
+    return equipment_response(equipment)
 
 
 @router.get(
     _ONE_EQUIPMENT,
     openapi_extra=asks(Action.SEE),
     summary="One equipment",
-    responses=openapi_examples.answer(openapi_examples.EQUIPMENT),
+    responses=openapi_examples.answer(EquipmentResponse),
 )
-async def equipment(address: OfEquipment, parts: Given, caller: Asking) -> dict[str, Any]:
+async def equipment(
+    address: OfEquipment, registry: RegistryDep, caller: CallerDep
+) -> EquipmentResponse:
     """Missing and foreign equipment answer alike."""
     caller.must(Action.SEE, address)
-    return equipment_told(await parts.registry.equipment(address))
+    return equipment_response(await registry.equipment.get(address))
 
 
 @router.get(
     "/equipment",
     openapi_extra=asks(Action.SEE),
     summary="The equipment you can see",
-    responses=openapi_examples.answer(
-        openapi_examples.page(openapi_examples.EQUIPMENT, "factory/pump-rig")
-    ),
+    responses=openapi_examples.answer(EquipmentPage),
 )
 async def all_equipment(
-    asked: Annotated[Paged, Query()], parts: Given, caller: Asking
-) -> dict[str, Any]:
+    asked: Annotated[Paged, Query()], registry: RegistryDep, caller: CallerDep
+) -> EquipmentPage:
     """A page, by address; `next` goes on behind it and is null on the last."""
     after = None if asked.cursor is None else EquipmentAddress.parse(asked.cursor)
-    found = await parts.registry.all_equipment(after, asked.limit + 1, among=caller.seen)
-    return _page(found, asked.limit, equipment_told, lambda one: one.address)
+    rows = await registry.equipment.page(after, asked.limit + 1, among=caller.visible)
+    page, more = rows[: asked.limit], len(rows) > asked.limit
+    items = list(map(equipment_response, page))
+    return EquipmentPage(items=items, next=str(page[-1].address) if more else None)
 
 
 @router.get(
     "/streams",
     openapi_extra=asks(Action.SEE),
     summary="The streams you can see",
-    responses=openapi_examples.answer(
-        openapi_examples.page(openapi_examples.STREAM, "factory/pump-rig/rig")
-    ),
+    responses=openapi_examples.answer(StreamPage),
 )
-async def streams(asked: Annotated[Paged, Query()], parts: Given, caller: Asking) -> dict[str, Any]:
+async def streams(
+    asked: Annotated[Paged, Query()],
+    registry: RegistryDep,
+    freshness: FreshnessDep,
+    caller: CallerDep,
+) -> StreamPage:
     """A page, by address, each with its newest spec and how fresh it is in the spaces you see."""
     after = None if asked.cursor is None else StreamAddress.parse(asked.cursor)
-    found = await parts.registry.streams(after, asked.limit + 1, among=caller.seen)
-    return _page(
-        found, asked.limit, lambda one: _stream(parts, caller, one), lambda one: one.address
-    )
+    rows = await registry.streams.page(after, asked.limit + 1, among=caller.visible)
+    page, more = rows[: asked.limit], len(rows) > asked.limit
+    items = [_stream(freshness, caller, newest) for newest in page]
+    return StreamPage(items=items, next=str(page[-1].address) if more else None)
 
 
 @router.get(
     _ONE_STREAM,
     openapi_extra=asks(Action.SEE),
     summary="One stream",
-    responses=openapi_examples.answer(openapi_examples.STREAM),
+    responses=openapi_examples.answer(StreamResponse),
 )
-async def stream(address: OfStream, parts: Given, caller: Asking) -> dict[str, Any]:
+async def stream(
+    address: OfStream, registry: RegistryDep, freshness: FreshnessDep, caller: CallerDep
+) -> StreamResponse:
     """Its newest spec, and how fresh it is in the spaces you see; older specs count from 1."""
     caller.must(Action.SEE, address)
-    return _stream(parts, caller, await parts.registry.spec(address))
+    return _stream(freshness, caller, await registry.streams.get(address))
 
 
 @router.get(
     _ONE_STREAM + "/specs/{version}",
     openapi_extra=asks(Action.SEE),
     summary="One version of a spec",
-    responses=openapi_examples.answer(openapi_examples.SPEC),
+    responses=openapi_examples.answer(SpecResponse),
 )
-async def spec(address: OfStream, version: Version, parts: Given, caller: Asking) -> dict[str, Any]:
+async def spec(
+    address: OfStream, version: Version, registry: RegistryDep, caller: CallerDep
+) -> SpecResponse:
     """A spec never changes once it has a version."""
     caller.must(Action.SEE, address)
-    return messages.spec_to_json(await parts.registry.spec(address, version))
+    return SpecResponse.from_spec(await registry.streams.get(address, version))
 
 
 @router.post(
     _ONE_STREAM + "/specs",
     openapi_extra=asks(Action.DESCRIBE),
     summary="Register a spec",
-    responses=openapi_examples.answer(openapi_examples.SPEC) | openapi_examples.problems(409),
+    responses=openapi_examples.answer(SpecResponse) | openapi_examples.problems(409),
 )
 async def add_spec(
-    address: OfStream, form: SpecForm, parts: Given, caller: Asking
-) -> dict[str, Any]:
+    address: OfStream,
+    form: SpecForm,
+    streams: StreamActionsDep,
+    context: ContextDep,
+    caller: CallerDep,
+) -> SpecResponse:
     """For owners and engineers, and the machine that publishes it; its equipment is there before.
 
     What is registered already keeps its version; a change becomes the next. A signal's dtype never
@@ -133,54 +158,15 @@ async def add_spec(
     """
     caller.must(Action.DESCRIBE, address)
     proposal = await asyncio.to_thread(form.spec, address)  # the first unit loads UCUM's grammar
-    async with parts.changes.of(await _gateways(parts, address)) as registry:
-        if not await registry.has_stream(address):
-            count = await registry.stream_count(address.organisation)
-            parts.limits.registering(address.organisation, count, caller.at_ns)
-        spec = await registry.add_spec(proposal)
-    return messages.spec_to_json(spec)
+    return SpecResponse.from_spec(await streams.register(context, caller, proposal))
 
 
-async def _gateways(parts: Parts, address: StreamAddress) -> list[str]:
-    """Those of its equipment: what is registered they may publish."""
-    mine = await parts.registry.principals(address.organisation, parts.clock.now_ns())
-    return [one.id for one in mine if one.scope.equipment == address.owner]
-
-
-def _page(
-    found: Sequence[_Row],
-    limit: int,
-    shown: Callable[[_Row], dict[str, Any]],
-    place: Callable[[_Row], object],
-) -> dict[str, Any]:
-    """One page of rows, of which one more than `limit` was asked for."""
-    page = found[:limit]
-    following = str(place(page[-1])) if len(found) > limit else None
-    return {"items": [shown(one) for one in page], "next": following}
-
-
-def equipment_told(one: Equipment) -> dict[str, Any]:
-    """An equipment as the API shows it."""
-    return {
-        "organisation": one.address.organisation,
-        "equipment": one.address.equipment,
-        "name": one.name,
-        "kind": one.kind,
-        "site": one.site,
-        "description": one.description,
-    }
-
-
-def _stream(parts: Parts, caller: Caller, newest: StreamSpec) -> dict[str, Any]:
+def _stream(freshness: FreshnessTracker, caller: Caller, newest: StreamSpec) -> StreamResponse:
     address = newest.address
-    freshness = {
-        space: {
-            "state": state,
-            "last": None if health.last_ns is None else text_of(health.last_ns),
-            "valid_until": text_of(health.valid_until_ns),
-            "alarms": health.alarms,
-        }
-        for space, (state, health) in parts.freshness.of(address).items()
+    by_space = {
+        space: StreamFreshnessResponse.from_health(state, health)
+        for space, (state, health) in freshness.of(address).items()
         if caller.may_read(space, address) or caller.may(Action.WATCH, Entry(space, address))
     }
-    return {"stream": str(address), "spec": messages.spec_to_json(newest), "freshness": freshness}
+    spec = SpecResponse.from_spec(newest)
+    return StreamResponse(stream=str(address), spec=spec, freshness=by_space)

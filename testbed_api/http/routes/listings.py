@@ -1,21 +1,36 @@
 """Routes: listings, by which an equipment exists for others, with an example to look at."""
 
-from typing import Annotated, Any, Self
+from collections.abc import AsyncIterator
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field, model_validator
 
-from broker.clock import text_of
 from broker.errors import Unknown
 from broker.namespace import EquipmentAddress, StreamAddress
-from broker.rights import Action, Listing, Sample, Span
+from broker.responses.grants import (
+    ListedStreamResponse,
+    ListingPage,
+    ListingResponse,
+    SampleResponse,
+)
+from broker.rights import Action, Sample
+from testbed_api.actions.caller import Caller
 from testbed_api.domain.grants import MOST_TERMS, Offer
 from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, Caller, asks
-from testbed_api.http.dependencies import Given, Parts
-from testbed_api.http.history_format import as_csv, as_json, counted
-from testbed_api.http.routes.equipment import equipment_told
+from testbed_api.http.auth import CallerDep, ContextDep, asks
+from testbed_api.http.dependencies import (
+    ClockDep,
+    LedgerDep,
+    ListingActionsDep,
+    QuotasDep,
+    ReadsDep,
+    RegistryDep,
+    StoreDep,
+)
+from testbed_api.http.documents import equipment_response
+from testbed_api.http.history_format import ReadMeter, as_csv, as_json, counted
 from testbed_api.http.schemas import (
     EntryForm,
     Form,
@@ -27,25 +42,13 @@ from testbed_api.http.schemas import (
     storable,
 )
 from testbed_api.http.streaming import Streamed, begun
-from testbed_api.registry.equipment import Seen
+from testbed_api.registry.equipment import Visibility
+from testbed_api.registry.registry import Registry
 from testbed_api.stores.port import Window
 
 router = APIRouter(tags=["sharing"])
 
 _ONE = "/equipment/{organisation}/{equipment}"
-_SAMPLE = {
-    "space": "live",
-    "stream": "factory/pump-rig/rig",
-    "from": "2026-11-23T12:00:00.000000000Z",
-    "to": "2026-11-23T12:10:00.000000000Z",
-}
-_LISTING = openapi_examples.EQUIPMENT | {
-    "listed_to": ["company"],
-    "everybody": False,
-    "terms": "no publication without asking",
-    "streams": [{"stream": "factory/pump-rig/rig", "signals": {"Pressure": "bar"}}],
-    "sample": _SAMPLE,
-}
 
 
 class SampleForm(EntryForm):
@@ -90,30 +93,31 @@ class Formatted(Form):
     _ONE + "/listing",
     openapi_extra=asks(Action.SHARE),
     summary="List an equipment to organisations, or to everybody",
-    responses=openapi_examples.answer(_LISTING),
+    response_model_exclude_unset=True,
+    responses=openapi_examples.answer(ListingResponse),
 )
 async def put_listing(
-    address: OfEquipment, form: ListingForm, parts: Given, caller: Asking
-) -> dict[str, Any]:
+    address: OfEquipment,
+    form: ListingForm,
+    listings: ListingActionsDep,
+    registry: RegistryDep,
+    context: ContextDep,
+    caller: CallerDep,
+) -> ListingResponse:
     """For owners and engineers of its organisation. It takes the place of the former listing.
 
     They see name, description, site, terms and the specs of its streams; of its samples they read
     the one that is named here, and nothing else without a grant.
     """
-    caller.must(Action.SHARE, address)
-    await parts.registry.equipment(address)
-    known = {one.id for one in await parts.registry.organisations()}
-    strangers = sorted(set(form.organisations) - known)
-    if strangers:
-        raise Unknown(f"there is no organisation {strangers[0]!r}")
-    to = None if form.everybody else frozenset(form.organisations)
-    sample = None if form.sample is None else form.sample.sample()
-    one = Listing(address, to, Span(parts.clock.now_ns()), sample)
-    offer = Offer(one, form.terms)
-    if sample is not None:
-        await parts.registry.spec(sample.entry.address)
-    await parts.registry.put_listing(one, by=caller.id, terms=offer.terms)
-    return await _told(parts, caller, address, offer)
+    offer = await listings.put(
+        context,
+        caller,
+        address,
+        None if form.everybody else form.organisations,
+        terms=form.terms,
+        sample=None if form.sample is None else form.sample.sample(),
+    )
+    return await _response(registry, caller, address, offer)
 
 
 @router.delete(
@@ -122,11 +126,11 @@ async def put_listing(
     status_code=204,
     summary="List an equipment to nobody",
 )
-async def end_listing(address: OfEquipment, parts: Given, caller: Asking) -> Response:
+async def end_listing(
+    address: OfEquipment, listings: ListingActionsDep, context: ContextDep, caller: CallerDep
+) -> Response:
     """For owners and engineers of its organisation. Grants that were given stay."""
-    caller.must(Action.SHARE, address)
-    await parts.registry.equipment(address)
-    await parts.registry.end_listing(address, by=caller.id, now_ns=parts.clock.now_ns())
+    await listings.end(context, caller, address)
     return Response(status_code=204)
 
 
@@ -134,37 +138,38 @@ async def end_listing(address: OfEquipment, parts: Given, caller: Asking) -> Res
     _ONE + "/listing",
     openapi_extra=asks(Action.SEE),
     summary="How an equipment is listed",
-    responses=openapi_examples.answer(_LISTING),
+    response_model_exclude_unset=True,
+    responses=openapi_examples.answer(ListingResponse),
 )
-async def listing(address: OfEquipment, parts: Given, caller: Asking) -> dict[str, Any]:
+async def listing(
+    address: OfEquipment, listings: ListingActionsDep, registry: RegistryDep, caller: CallerDep
+) -> ListingResponse:
     """For whoever sees it; to whom it is listed, for its own organisation alone."""
-    caller.must(Action.SEE, address)
-    offer = await parts.registry.offer(address, caller.at_ns)
-    if address.organisation != caller.organisation and address not in caller.seen.equipment:
-        offer = None  # it is granted, and listed to others at most
-    return await _told(parts, caller, address, offer)
+    offer = await listings.find(caller, address)
+    return await _response(registry, caller, address, offer)
 
 
 @router.get(
     "/listings",
     openapi_extra=asks(Action.SEE),
     summary="What is listed to you",
-    responses=openapi_examples.answer(openapi_examples.page(_LISTING, "factory/pump-rig")),
+    response_model_exclude_unset=True,
+    responses=openapi_examples.answer(ListingPage),
 )
 async def listings(
-    asked: Annotated[Paged, Query()], parts: Given, caller: Asking
-) -> dict[str, Any]:
+    asked: Annotated[Paged, Query()], registry: RegistryDep, caller: CallerDep
+) -> ListingPage:
     """A page of other organisations' equipment, by address; `next` goes on behind it."""
     mine = caller.organisation
-    listed = sorted(one for one in caller.seen.equipment if one.organisation != mine)
+    listed = sorted(each for each in caller.visible.equipment if each.organisation != mine)
     after = None if asked.cursor is None else EquipmentAddress.parse(asked.cursor)
-    behind = [one for one in listed if after is None or one > after]
-    page = behind[: asked.limit]
+    rest = [address for address in listed if after is None or address > after]
+    page, more = rest[: asked.limit], len(rest) > asked.limit
     items = [
-        await _told(parts, caller, one, await parts.registry.offer(one, caller.at_ns))
-        for one in page
+        await _response(registry, caller, each, await registry.listings.find(each, caller.at_ns))
+        for each in page
     ]
-    return {"items": items, "next": str(page[-1]) if len(behind) > asked.limit else None}
+    return ListingPage(items=items, next=str(page[-1]) if more else None)
 
 
 @router.get(
@@ -172,61 +177,70 @@ async def listings(
     openapi_extra=asks(Action.SAMPLE),
     summary="The example that an equipment is listed with",
     response_class=StreamingResponse,
-    responses=openapi_examples.answer(openapi_examples.HISTORY),
+    responses=openapi_examples.history(),
 )
 async def sample(
-    address: OfEquipment, asked: Annotated[Formatted, Query()], parts: Given, caller: Asking
+    address: OfEquipment,
+    asked: Annotated[Formatted, Query()],
+    registry: RegistryDep,
+    ledger: LedgerDep,
+    store: StoreDep,
+    reads: ReadsDep,
+    quotas: QuotasDep,
+    clock: ClockDep,
+    context: ContextDep,
+    caller: CallerDep,
 ) -> StreamingResponse:
     """For people of its organisation, and of those that it is listed to; as `history` answers."""
     caller.must(Action.SEE, address)
-    offer = await parts.registry.offer(address, caller.at_ns)
+    offer = await registry.listings.find(address, caller.at_ns)
     if offer is None or offer.listing.sample is None:
         raise Unknown(f"there is no sample of {address}")
     caller.must(Action.SAMPLE, address)
-    one = offer.listing.sample
-    spec = await parts.registry.spec(one.entry.address)
-    window = Window(one.entry.space, spec, spec.names, one.from_ns, one.to_ns)
-    gaps = await parts.ledger.gaps(one.entry.space, one.entry.address, one.from_ns, one.to_ns)
-    parts.limits.reading(caller.organisation, parts.clock.now_ns())
-    parts.act.facts |= _sample(one)
-    await parts.note_read(caller.id, one.entry, "sample")
-    frames = counted(parts.store.read(window), parts, caller.organisation)
+    sample = offer.listing.sample
+    entry, from_ns, to_ns = sample.entry, sample.from_ns, sample.to_ns
+    spec = await registry.streams.get(entry.address)
+    window = Window(entry.space, spec, spec.names, from_ns, to_ns)
+    gaps = await ledger.gaps(entry.space, entry.address, from_ns, to_ns)
+    quotas.reading(caller.organisation, clock.now_ns())
+    context.entry.facts |= SampleResponse.from_sample(sample).model_dump(by_alias=True)
+    await reads.note(caller.id, entry, "sample")
+    meter = ReadMeter(
+        organisation=caller.organisation, quotas=quotas, clock=clock, facts=context.entry.facts
+    )
+    frames = counted(store.read(window), meter)
     csv = asked.format is Format.CSV
     chunks = await begun(as_csv(window, frames) if csv else as_json(window, frames, gaps))
     return Streamed(chunks, media_type="text/csv; charset=utf-8" if csv else "application/json")
 
 
-async def _told(
-    parts: Parts, caller: Caller, address: EquipmentAddress, offer: Offer | None
-) -> dict[str, Any]:
-    """An equipment with its streams, as it is listed."""
-    told = equipment_told(await parts.registry.equipment(address))
-    streams = [one async for one in _streams(parts, address)]
-    told |= {"everybody": False, "terms": "", "sample": None, "streams": streams}
-    if offer is not None:
-        shown = offer.listing.sample
-        told |= {"terms": offer.terms, "sample": None if shown is None else _sample(shown)}
-        told["everybody"] = offer.listing.organisations is None
+async def _response(
+    registry: Registry, caller: Caller, address: EquipmentAddress, offer: Offer | None
+) -> ListingResponse:
+    """An equipment with its streams, as it is listed; to whom, for its own organisation alone."""
+    listing = None if offer is None else offer.listing
+    sample = None if listing is None else listing.sample
+    own: dict[str, list[str]] = {}
     if address.organisation == caller.organisation:
-        told["listed_to"] = sorted(offer.listing.organisations or ()) if offer else []
-    return told
+        own["listed_to"] = [] if listing is None else sorted(listing.organisations or ())
+    return ListingResponse.extending(
+        equipment_response(await registry.equipment.get(address)),
+        everybody=listing is not None and listing.organisations is None,
+        terms="" if offer is None else offer.terms,
+        sample=None if sample is None else SampleResponse.from_sample(sample),
+        streams=[stream async for stream in _streams(registry, address)],
+        **own,
+    )
 
 
-async def _streams(parts: Parts, address: EquipmentAddress) -> Any:
-    """Each stream with its signals and their units."""
+async def _streams(
+    registry: Registry, address: EquipmentAddress
+) -> AsyncIterator[ListedStreamResponse]:
+    """Each stream of an equipment, with the unit of each signal."""
     after: StreamAddress | None = None
-    among = Seen(equipment=frozenset({address}))
-    while page := await parts.registry.streams(after, 500, among=among):
+    among = Visibility(equipment=frozenset({address}))
+    while page := await registry.streams.page(after, 500, among=among):
         for spec in page:
-            signals = {one.name: one.unit for one in spec.signals}
-            yield {"stream": str(spec.address), "signals": signals}
+            units = {signal.name: signal.unit for signal in spec.signals}
+            yield ListedStreamResponse(stream=str(spec.address), signals=units)
         after = page[-1].address
-
-
-def _sample(one: Sample) -> dict[str, Any]:
-    return {
-        "space": one.entry.space,
-        "stream": str(one.entry.address),
-        "from": text_of(one.from_ns),
-        "to": text_of(one.to_ns),
-    }

@@ -7,12 +7,22 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from broker.bus import client
 from broker.errors import Unavailable
 from broker.process import metrics_server
+from broker.responses.operations import HealthResponse, ReadinessResponse
 from broker.rights import Action
 from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, asks
-from testbed_api.http.dependencies import Given, Parts
+from testbed_api.http.auth import CallerDep, asks
+from testbed_api.http.dependencies import (
+    BusDep,
+    LedgerDep,
+    QuotasDep,
+    RecorderDep,
+    RecorderStatus,
+    StoreDep,
+)
+from testbed_api.limits.quotas import Quotas
 from testbed_api.recorder import metrics as recorder_metrics
 
 router = APIRouter(tags=["operations"])
@@ -22,28 +32,29 @@ router = APIRouter(tags=["operations"])
     "/health",
     openapi_extra=asks(None),
     summary="Alive?",
-    responses=openapi_examples.answer({"state": "alive"}),
+    responses=openapi_examples.answer(HealthResponse),
 )
-async def health() -> dict[str, str]:
+async def health() -> HealthResponse:
     """Answers as long as the process does; open to everybody."""
-    return {"state": "alive"}
+    return HealthResponse(state="alive")
 
 
 @router.get(
     "/ready",
     openapi_extra=asks(Action.ENTER),
     summary="Ready?",
-    responses=openapi_examples.answer({"state": "ready"})
-    | openapi_examples.problems(401, 429, 503),
+    responses=openapi_examples.answer(ReadinessResponse) | openapi_examples.problems(401, 429, 503),
 )
-async def ready(parts: Given, _caller: Asking) -> dict[str, str]:
+async def ready(
+    store: StoreDep, bus: BusDep, recorder: RecorderDep, _caller: CallerDep
+) -> ReadinessResponse:
     """Whether registry, store and broker answer; 503 with what is wrong. For every credential."""
-    await parts.store.ready()  # the registry has answered: it knew the caller
-    if why := parts.interrupted():
+    await store.ready()  # the registry has answered: it knew the caller
+    if why := recorder.interrupted():
         raise Unavailable(f"recording is interrupted: {why}", hint="nothing is lost: it waits")
-    if not parts.bus.is_connected:
-        raise parts.bus.last_error or Unavailable("the broker is not connected")
-    return {"state": "ready"}
+    if not bus.is_connected:
+        raise bus.last_error or Unavailable("the broker is not connected")
+    return ReadinessResponse(state="ready")
 
 
 @router.get(
@@ -51,31 +62,41 @@ async def ready(parts: Given, _caller: Asking) -> dict[str, str]:
     openapi_extra=asks(Action.OPERATE),
     summary="Counts for Prometheus",
     response_class=Response,
-    responses=openapi_examples.answer(openapi_examples.METRICS, "text/plain")
+    responses=openapi_examples.text(openapi_examples.METRICS, "text/plain")
     | openapi_examples.problems(401, 403, 429),
 )
-async def metrics(parts: Given, caller: Asking) -> Response:
+async def metrics(
+    recorder: RecorderDep, quotas: QuotasDep, bus: BusDep, ledger: LedgerDep, caller: CallerDep
+) -> Response:
     """For who operates the testbed."""
     caller.must(Action.OPERATE)
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Counts(parts, await parts.ledger.counts()))
-    return Response(generate_latest(registry), media_type=metrics_server.TEXT)
+    collectors = CollectorRegistry(auto_describe=False)
+    collectors.register(_Counts(recorder, quotas, bus, await ledger.counts()))
+    return Response(generate_latest(collectors), media_type=metrics_server.TEXT)
 
 
 class _Counts(Collector):
     """The recorder's counts and the ledger's, as they are at one scrape."""
 
-    def __init__(self, parts: Parts, ledger: Mapping[str, int]) -> None:
-        self._parts = parts
+    def __init__(
+        self,
+        recorder: RecorderStatus,
+        quotas: Quotas,
+        bus: client.Bus,
+        ledger: Mapping[str, int],
+    ) -> None:
+        self._recorder = recorder
+        self._quotas = quotas
+        self._bus = bus
         self._ledger = ledger
 
     def collect(self) -> Iterator[Metric]:
         """One family a count."""
-        yield from recorder_metrics.families(self._parts.recorded())
+        yield from recorder_metrics.families(self._recorder.counts())
         yield from self._refused()
         for name, count in self._ledger.items():
             yield GaugeMetricFamily(f"testbed_ledger_{name}", f"ledger: {name} in all", value=count)
-        connected = float(self._parts.bus.is_connected)
+        connected = float(self._bus.is_connected)
         yield GaugeMetricFamily(
             "testbed_broker_connected", "whether the API is on the bus", value=connected
         )
@@ -84,6 +105,6 @@ class _Counts(Collector):
         labels = ("organisation", "what")
         told = "requests and connections beyond a limit; organisation is empty without a credential"
         family = CounterMetricFamily("testbed_limited", told, labels=labels)
-        for labelled, count in sorted(self._parts.limits.refused.items()):
+        for labelled, count in sorted(self._quotas.refused.items()):
             family.add_metric(labelled, count)
         yield family

@@ -1,19 +1,27 @@
 """Routes: organisations and their members."""
 
 from collections.abc import Collection
-from typing import Any
 
 from fastapi import APIRouter, Response
 
-from broker.clock import text_of
+from broker.clock import Clock, text_of
 from broker.errors import Unknown
+from broker.responses.organisations import (
+    MemberResponse,
+    MembersResponse,
+    NewMemberResponse,
+    NewOrganisationResponse,
+    OrganisationResponse,
+    OrganisationsResponse,
+)
 from broker.rights import Action, Principal, PrincipalKind, Role, Span
+from testbed_api.actions.caller import Caller
 from testbed_api.domain import organisations as domain_organisations
 from testbed_api.domain import tokens
 from testbed_api.domain.organisations import Organisation
 from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, Caller, asks
-from testbed_api.http.dependencies import Given, Parts
+from testbed_api.http.auth import CallerDep, ContextDep, asks
+from testbed_api.http.dependencies import ClockDep, ConnectionsDep, RegistryDep, RightsChangesDep
 from testbed_api.http.schemas import Id, MemberForm, OrganisationForm, RolesForm
 from testbed_api.registry.registry import Registry
 
@@ -28,44 +36,53 @@ FIRST = "first token"
     openapi_extra=asks(Action.FOUND),
     status_code=201,
     summary="Make an organisation with its first owner, whose token is shown this once",
-    responses=openapi_examples.answer(openapi_examples.FOUNDED, status=201)
+    responses=openapi_examples.answer(NewOrganisationResponse, status=201)
     | openapi_examples.problems(409),
 )
-async def add_organisation(form: OrganisationForm, parts: Given, caller: Asking) -> dict[str, Any]:
+async def add_organisation(
+    form: OrganisationForm,
+    registry: RegistryDep,
+    clock: ClockDep,
+    connections: ConnectionsDep,
+    context: ContextDep,
+    caller: CallerDep,
+) -> NewOrganisationResponse:
     """For owners of an intermediary. What the organisation has is its owner's to decide."""
     caller.must(Action.FOUND)
-    made = Organisation(form.id, form.name, form.kind)
-    async with parts.registry.change() as registry:
-        await registry.add_organisation(made)
-        told = await _joined(registry, parts, caller, form.owner, form.id, {Role.OWNER})
-    await parts.announce(form.owner)
-    return _organisation(made) | told
+    organisation = Organisation(form.id, form.name, form.kind)
+    async with registry.change(context, clock) as change:
+        await change.organisations.add(organisation)
+        member = await _add_person(change, clock, caller, form.owner, form.id, {Role.OWNER})
+    await connections.announce(form.owner)
+    return NewOrganisationResponse.extending(_organisation(organisation), **dict(member))
 
 
 @router.get(
     "/organisations",
     openapi_extra=asks(Action.ENTER),
     summary="The organisations you can see",
-    responses=openapi_examples.answer({"items": [openapi_examples.ORGANISATION]}),
+    responses=openapi_examples.answer(OrganisationsResponse),
 )
-async def organisations(parts: Given, caller: Asking) -> dict[str, Any]:
+async def organisations(registry: RegistryDep, caller: CallerDep) -> OrganisationsResponse:
     """Your own and those whose equipment you see; all of them for who makes them."""
     caller.must(Action.ENTER)
-    found = await parts.registry.organisations()
-    return {"items": [_organisation(one) for one in found if caller.sees_organisation(one.id)]}
+    every = await registry.organisations.all()
+    visible = [each for each in every if caller.sees_organisation(each.id)]
+    return OrganisationsResponse(items=list(map(_organisation, visible)))
 
 
 @router.get(
     _MEMBERS,
     openapi_extra=asks(Action.WATCH),
     summary="Who belongs to your organisation",
-    responses=openapi_examples.answer({"items": [openapi_examples.MEMBER]}),
+    responses=openapi_examples.answer(MembersResponse),
 )
-async def members(organisation: Id, parts: Given, caller: Asking) -> dict[str, Any]:
+async def members(organisation: Id, registry: RegistryDep, caller: CallerDep) -> MembersResponse:
     """For its members."""
     caller.must(Action.WATCH, organisation)
-    found = await parts.registry.principals(organisation, caller.at_ns)
-    return {"items": [_member(one) for one in found if one.kind is PrincipalKind.PERSON]}
+    principals = await registry.principals.in_organisation(organisation, caller.at_ns)
+    people = [each for each in principals if each.kind is PrincipalKind.PERSON]
+    return MembersResponse(items=list(map(_member, people)))
 
 
 @router.post(
@@ -73,36 +90,50 @@ async def members(organisation: Id, parts: Given, caller: Asking) -> dict[str, A
     openapi_extra=asks(Action.MANAGE),
     status_code=201,
     summary="Make somebody a member: the first token is shown this once",
-    responses=openapi_examples.answer(openapi_examples.JOINED, status=201)
+    responses=openapi_examples.answer(NewMemberResponse, status=201)
     | openapi_examples.problems(409),
 )
 async def add_member(
-    organisation: Id, form: MemberForm, parts: Given, caller: Asking
-) -> dict[str, Any]:
+    organisation: Id,
+    form: MemberForm,
+    registry: RegistryDep,
+    clock: ClockDep,
+    connections: ConnectionsDep,
+    context: ContextDep,
+    caller: CallerDep,
+) -> NewMemberResponse:
     """For owners. A person is a member of one organisation."""
     caller.must(Action.MANAGE, organisation)
-    async with parts.registry.change() as registry:
-        told = await _joined(registry, parts, caller, form.person, organisation, form.roles)
-    await parts.announce(form.person)
-    return told
+    async with registry.change(context, clock) as change:
+        member = await _add_person(change, clock, caller, form.person, organisation, form.roles)
+    await connections.announce(form.person)
+    return member
 
 
 @router.put(
     _MEMBERS + "/{person}",
     openapi_extra=asks(Action.MANAGE),
     summary="Change a member's roles",
-    responses=openapi_examples.answer(openapi_examples.MEMBER) | openapi_examples.problems(409),
+    responses=openapi_examples.answer(MemberResponse) | openapi_examples.problems(409),
 )
 async def put_member(
-    organisation: Id, person: Id, form: RolesForm, parts: Given, caller: Asking
-) -> dict[str, Any]:
+    organisation: Id,
+    person: Id,
+    form: RolesForm,
+    rights_changes: RightsChangesDep,
+    clock: ClockDep,
+    context: ContextDep,
+    caller: CallerDep,
+) -> MemberResponse:
     """For owners. What the new roles do not allow ends at once; one owner stays."""
     caller.must(Action.MANAGE, organisation)
-    async with parts.changes.of([person]) as registry:
-        before = await _found(registry, parts, organisation, person)
-        now_ns = parts.clock.now_ns()
-        made = await registry.change_roles(before, form.roles, by=caller.id, now_ns=now_ns)
-    return _member(made)
+    async with rights_changes.of_principal(context, person) as change:
+        before = await _found(change, clock, organisation, person)
+        now_ns = clock.now_ns()
+        after = await change.principals.change_roles(
+            before, form.roles, by=caller.id, now_ns=now_ns
+        )
+    return _member(after)
 
 
 @router.delete(
@@ -112,43 +143,52 @@ async def put_member(
     summary="Remove a member: all of theirs ends at once",
     responses=openapi_examples.problems(409),
 )
-async def remove_member(organisation: Id, person: Id, parts: Given, caller: Asking) -> Response:
+async def remove_member(
+    organisation: Id,
+    person: Id,
+    registry: RegistryDep,
+    clock: ClockDep,
+    connections: ConnectionsDep,
+    context: ContextDep,
+    caller: CallerDep,
+) -> Response:
     """For owners. Tokens, password and connections end; one owner stays."""
     caller.must(Action.MANAGE, organisation)
-    async with parts.registry.change() as registry:
-        before = await _found(registry, parts, organisation, person)
-        await registry.end_principal(before, by=caller.id, now_ns=parts.clock.now_ns())
-    await parts.disconnect(person)
+    async with registry.change(context, clock) as change:
+        before = await _found(change, clock, organisation, person)
+        await change.principals.end(before, by=caller.id, now_ns=clock.now_ns())
+    await connections.disconnect(person)
     return Response(status_code=204)
 
 
-async def _joined(
+async def _add_person(
     registry: Registry,
-    parts: Parts,
+    clock: Clock,
     caller: Caller,
     person: str,
     organisation: str,
     roles: Collection[Role],
-) -> dict[str, Any]:
+) -> NewMemberResponse:
     """A new member with a first token."""
-    now_ns = parts.clock.now_ns()
-    one = domain_organisations.person(person, organisation, roles, now_ns)
-    credential, token = tokens.issued(one.id, Span(now_ns), label=FIRST, by=caller.id)
-    await registry.add_principal(one, caller.id)
-    await registry.add_token(token)
-    return {"credential": credential.text} | _member(one)
+    now_ns = clock.now_ns()
+    principal = domain_organisations.person(person, organisation, roles, now_ns)
+    credential, token = tokens.issued(principal.id, Span(now_ns), label=FIRST, by=caller.id)
+    await registry.principals.add(principal, caller.id)
+    await registry.tokens.add(token)
+    return NewMemberResponse.extending(_member(principal), credential=credential.text)
 
 
-async def _found(registry: Registry, parts: Parts, organisation: str, person: str) -> Principal:
-    one = await registry.principal(person, parts.clock.now_ns())
+async def _found(registry: Registry, clock: Clock, organisation: str, person: str) -> Principal:
+    one = await registry.principals.find(person, clock.now_ns())
     if one is None or (one.organisation, one.kind) != (organisation, PrincipalKind.PERSON):
         raise Unknown(f"there is no member {person!r} of {organisation}")
     return one
 
 
-def _organisation(one: Organisation) -> dict[str, Any]:
-    return {"id": one.id, "name": one.name, "kind": one.kind}
+def _organisation(organisation: Organisation) -> OrganisationResponse:
+    return OrganisationResponse(id=organisation.id, name=organisation.name, kind=organisation.kind)
 
 
-def _member(one: Principal) -> dict[str, Any]:
-    return {"person": one.id, "roles": sorted(one.roles), "since": text_of(one.span.from_ns)}
+def _member(principal: Principal) -> MemberResponse:
+    since = text_of(principal.span.from_ns)
+    return MemberResponse(person=principal.id, roles=sorted(principal.roles), since=since)

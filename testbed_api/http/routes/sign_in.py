@@ -1,19 +1,19 @@
 """Route: a token for a password."""
 
 import asyncio
-from typing import Any
 
 from fastapi import APIRouter, Request
 
 from broker.clock import NS_PER_S
+from broker.responses.credentials import NewTokenResponse
 from broker.rights import PrincipalKind, Span
 from testbed_api.domain import passwords, tokens
-from testbed_api.http import openapi_examples
+from testbed_api.domain.errors import Unauthenticated
+from testbed_api.http import openapi_examples, request_context
 from testbed_api.http.auth import asks
-from testbed_api.http.dependencies import Given
+from testbed_api.http.dependencies import ClockDep, RegistryDep, SignInAttemptsDep
+from testbed_api.http.documents import token_response
 from testbed_api.http.middleware import rate_limit
-from testbed_api.http.problems import Unauthenticated
-from testbed_api.http.routes.credentials import shown
 from testbed_api.http.schemas import SignInForm
 
 router = APIRouter(tags=["credentials"])
@@ -26,27 +26,35 @@ LASTS_S = 12 * 3_600
     openapi_extra=asks(None),
     status_code=201,
     summary="Get a token for your password",
-    responses=openapi_examples.answer(openapi_examples.TOKEN_ISSUED, status=201)
+    responses=openapi_examples.answer(NewTokenResponse, status=201)
     | openapi_examples.problems(429),
 )
-async def sign_in(form: SignInForm, parts: Given, request: Request) -> dict[str, Any]:
+async def sign_in(
+    form: SignInForm,
+    registry: RegistryDep,
+    clock: ClockDep,
+    attempts: SignInAttemptsDep,
+    request: Request,
+) -> NewTokenResponse:
     """A personal token for twelve hours.
 
     After ten failures in a minute, of one person or from one address, it answers 429 for a while.
     """
-    now_ns = parts.clock.now_ns()
+    now_ns = clock.now_ns()
     address = rate_limit.address_of(request.client)
     keys = (f"person {form.person}", f"address {address}")
-    parts.act.principal = form.person  # who it says it is
-    parts.failures.begin(keys, now_ns)
-    kept = await parts.registry.password(form.person)
+    request_context.identify(request.scope, form.person)
+    attempts.begin(keys, now_ns)
+    kept = await registry.passwords.find(form.person)
     given = form.password.get_secret_value()
     right = await asyncio.to_thread(passwords.is_right, given, kept)
-    who = await parts.registry.principal(form.person, now_ns)
+    who = await registry.principals.find(form.person, now_ns)
     if not right or who is None or who.kind is not PrincipalKind.PERSON:
         raise Unauthenticated("the person or the password is not right")
-    parts.failures.succeeded(keys)
-    parts.act.by(who.id, who.organisation)
+    attempts.succeeded(keys)
+    context = request_context.identify(request.scope, who.id, who.organisation)
     span = Span(now_ns, now_ns + LASTS_S * NS_PER_S)
     credential, token = tokens.issued(who.id, span, label="signed in", by=who.id, bus=False)
-    return {"credential": credential.text} | shown(await parts.registry.add_token(token))
+    async with registry.change(context, clock) as change:
+        stored = await change.tokens.add(token)
+    return NewTokenResponse.extending(token_response(stored), credential=credential.text)

@@ -1,25 +1,25 @@
 """Route: how all streams are, on one page, for whoever has to act."""
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from broker.clock import NS_PER_S, text_of
-from broker.messages import Freshness as State
-from broker.messages import Health
+from broker.clock import DAY_S, NS_PER_S, text_of
+from broker.messages import Freshness, Health
 from broker.namespace import StreamAddress
+from broker.responses.operations import StatusResponse, StreamStatusResponse
 from broker.rights import Action, Entry
+from testbed_api.actions.caller import Caller
 from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, Caller, asks
-from testbed_api.http.dependencies import Given
+from testbed_api.http.auth import CallerDep, asks
+from testbed_api.http.dependencies import BusDep, ClockDep, FreshnessDep, LedgerDep, RecorderDep
 from testbed_api.http.schemas import Form
 from testbed_api.recorder.ledger import Trouble
 
 router = APIRouter(tags=["operations"])
 
-_LONGEST_S = 31 * 86_400
+_LONGEST_S = 31 * DAY_S
 
 
 class Lately(Form):
@@ -34,9 +34,17 @@ class Lately(Form):
     "/status",
     openapi_extra=asks(Action.WATCH),
     summary="How the streams are",
-    responses=openapi_examples.answer(openapi_examples.STATUS),
+    responses=openapi_examples.answer(StatusResponse),
 )
-async def status(asked: Annotated[Lately, Query()], parts: Given, caller: Asking) -> dict[str, Any]:
+async def status(
+    asked: Annotated[Lately, Query()],
+    ledger: LedgerDep,
+    bus: BusDep,
+    freshness: FreshnessDep,
+    clock: ClockDep,
+    recorder: RecorderDep,
+    caller: CallerDep,
+) -> StatusResponse:
     """Freshness, alarms, and what went missing lately, of your own streams and those you may read.
 
     Who operates the testbed sees it of all of them, and reads none.
@@ -45,29 +53,27 @@ async def status(asked: Annotated[Lately, Query()], parts: Given, caller: Asking
     went missing; `state` is null where nobody says it. `interrupted` is why nothing is recorded
     just now, null while all is.
     """
-    since_ns = parts.clock.now_ns() - round(asked.within_s * NS_PER_S)
-    trouble = await parts.ledger.trouble_since(since_ns)
-    said = {
-        (space, str(address)): told
-        for address, spaces in parts.freshness.everything()
-        for space, told in spaces.items()
+    since_ns = clock.now_ns() - round(asked.within_s * NS_PER_S)
+    trouble = await ledger.trouble_since(since_ns)
+    health = {
+        (space, str(address)): fresh
+        for address, spaces in freshness.everything()
+        for space, fresh in spaces.items()
     }
-    seen = [
+    visible = [
         (space, stream)
-        for space, stream in sorted({*said, *trouble})
+        for space, stream in sorted({*health, *trouble})
         if _is_seen(caller, space, StreamAddress.parse(stream))
     ]
-    return {
-        "since": text_of(since_ns),
-        "interrupted": parts.interrupted() or None,
-        "broker": parts.bus.is_connected,
-        "streams": [
-            {"stream": stream, "space": space}
-            | _freshness(said.get((space, stream)))
-            | asdict(trouble.get((space, stream), Trouble()))
-            for space, stream in seen
+    return StatusResponse(
+        since=text_of(since_ns),
+        interrupted=recorder.interrupted() or None,
+        broker=bus.is_connected,
+        streams=[
+            _stream(space, stream, health.get((space, stream)), trouble.get((space, stream)))
+            for space, stream in visible
         ],
-    }
+    )
 
 
 def _is_seen(caller: Caller, space: str, address: StreamAddress) -> bool:
@@ -76,9 +82,19 @@ def _is_seen(caller: Caller, space: str, address: StreamAddress) -> bool:
     return caller.may(Action.WATCH, Entry(space, address))
 
 
-def _freshness(told: tuple[State, Health] | None) -> dict[str, Any]:
-    if told is None:
-        return {"state": None, "last": None, "alarms": []}
-    state, health = told
-    last = None if health.last_ns is None else text_of(health.last_ns)
-    return {"state": state, "last": last, "alarms": health.alarms}
+def _stream(
+    space: str, stream: str, fresh: tuple[Freshness, Health] | None, trouble: Trouble | None
+) -> StreamStatusResponse:
+    """The status of one stream; fresh: None where no publisher states its health."""
+    state, health = fresh or (None, None)
+    last_ns = None if health is None else health.last_ns
+    counts = trouble or Trouble()
+    return StreamStatusResponse(
+        stream=stream,
+        space=space,
+        state=state,
+        last=None if last_ns is None else text_of(last_ns),
+        alarms=[] if health is None else list(health.alarms),
+        gaps=counts.gaps,
+        dead_letters=counts.dead_letters,
+    )

@@ -1,27 +1,36 @@
 """Routes: what is stored of a stream, and what comes in now."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from broker import codec
 from broker.clock import text_of
 from broker.namespace import StreamTopic, Verb
+from broker.responses.streams import DeadLetterPage, DeadLetterResponse, GapPage, GapResponse
 from broker.rights import Action, Entry
 from testbed_api.http import live_events, openapi_examples
-from testbed_api.http.auth import Asking, asks
-from testbed_api.http.dependencies import Given
-from testbed_api.http.history_format import as_csv, as_json, counted
+from testbed_api.http.auth import AuthenticatorDep, CallerDep, ContextDep, asks
+from testbed_api.http.dependencies import (
+    BusDep,
+    ClockDep,
+    LedgerDep,
+    LiveBatchesDep,
+    QuotasDep,
+    ReadsDep,
+    RegistryDep,
+    StoreDep,
+)
+from testbed_api.http.history_format import ReadMeter, as_csv, as_json, counted
 from testbed_api.http.schemas import (
     EARLIEST_NS,
     LATEST_NS,
     Format,
     GapsWanted,
+    HistoryParameters,
     InSpace,
     Letters,
     OfStream,
-    Wanted,
 )
 from testbed_api.http.streaming import Streamed, begun
 from testbed_api.recorder.ledger import DeadLetter, StreamSpan
@@ -30,6 +39,7 @@ from testbed_api.stores.port import Window
 router = APIRouter(tags=["streams"], prefix="/streams/{organisation}/{equipment}/{stream}")
 
 CSV_TYPE = "text/csv; charset=utf-8"
+JSON_TYPE = "application/json"
 GAPS_HEADER = "Testbed-Gaps"
 
 
@@ -38,24 +48,19 @@ GAPS_HEADER = "Testbed-Gaps"
     openapi_extra=asks(Action.SUBSCRIBE),
     summary="What is stored",
     response_class=StreamingResponse,
-    responses={
-        200: {
-            "description": "the samples of the span",
-            "headers": {
-                GAPS_HEADER: {
-                    "description": "how many known gaps touch the span",
-                    "schema": {"type": "integer"},
-                }
-            },
-            "content": {
-                "application/json": {"example": openapi_examples.HISTORY},
-                "text/csv": {"example": openapi_examples.CSV},
-            },
-        }
-    },
+    responses=openapi_examples.history(GAPS_HEADER, "how many known gaps touch the span"),
 )
 async def history(
-    address: OfStream, asked: Annotated[Wanted, Query()], parts: Given, caller: Asking
+    address: OfStream,
+    asked: Annotated[HistoryParameters, Query()],
+    registry: RegistryDep,
+    ledger: LedgerDep,
+    store: StoreDep,
+    clock: ClockDep,
+    reads: ReadsDep,
+    quotas: QuotasDep,
+    context: ContextDep,
+    caller: CallerDep,
 ) -> StreamingResponse:
     """The samples of a span, streamed: as JSON in the frames of the wire, or as CSV.
 
@@ -69,63 +74,71 @@ async def history(
     If the store fails on the way, the connection is closed before the answer's end.
     """
     caller.must_read(asked.space, address)
-    spec = await parts.registry.spec(address)
-    from_ns, to_ns = asked.until(parts.clock.now_ns())
-    names = tuple(dict.fromkeys(asked.signals)) or spec.names
+    spec = await registry.streams.get(address)
+    (from_ns, to_ns), names = asked.until(clock.now_ns()), asked.names(spec)
     window = Window(asked.space, spec, names, from_ns, to_ns)
-    gaps = await parts.ledger.gaps(asked.space, address, from_ns, to_ns)
-    parts.limits.reading(caller.organisation, parts.clock.now_ns())
-    store, points = parts.store, asked.points
-    await parts.note_read(caller.id, Entry(asked.space, address), "history")
-    parts.act.facts |= {"space": asked.space, "from": text_of(from_ns), "to": text_of(to_ns)}
-    parts.act.facts |= {"signals": names, "points": points}
-    frames = store.read(window) if points is None else store.thin(window, points)
-    frames = counted(frames, parts, caller.organisation)
+    gaps = await ledger.gaps(asked.space, address, from_ns, to_ns)
+    quotas.reading(caller.organisation, clock.now_ns())
+    points, facts = asked.points, context.entry.facts
+    await reads.note(caller.id, Entry(asked.space, address), "history")
+    facts |= {"space": asked.space, "signals": names, "points": points}
+    facts |= {"from": text_of(from_ns), "to": text_of(to_ns)}
+    meter = ReadMeter(organisation=caller.organisation, quotas=quotas, clock=clock, facts=facts)
+    stored = store.read(window) if points is None else store.thin(window, points)
+    frames = counted(stored, meter)
     csv = asked.format is Format.CSV
     chunks = await begun(as_csv(window, frames) if csv else as_json(window, frames, gaps))
-    media_type = CSV_TYPE if csv else "application/json"
-    return Streamed(chunks, headers={GAPS_HEADER: str(len(gaps))}, media_type=media_type)
+    headers = {GAPS_HEADER: str(len(gaps))}
+    return Streamed(chunks, headers=headers, media_type=CSV_TYPE if csv else JSON_TYPE)
 
 
 @router.get(
     "/gaps",
     openapi_extra=asks(Action.SUBSCRIBE),
     summary="What is known to be missing",
-    responses=openapi_examples.answer(
-        openapi_examples.page(openapi_examples.GAP, "1763899200000000000.17")
-    ),
+    responses=openapi_examples.answer(GapPage),
 )
 async def gaps(
-    address: OfStream, asked: Annotated[GapsWanted, Query()], parts: Given, caller: Asking
-) -> dict[str, Any]:
+    address: OfStream,
+    asked: Annotated[GapsWanted, Query()],
+    registry: RegistryDep,
+    ledger: LedgerDep,
+    caller: CallerDep,
+) -> GapPage:
     """The gaps that touch a span, by where they begin; the whole past if no span is named.
 
     A gap that names no signals is one of the whole stream.
     """
     caller.must_read(asked.space, address)
-    await parts.registry.spec(address)
+    await registry.streams.get(address)
     span = StreamSpan(asked.space, address, *asked.between(EARLIEST_NS, LATEST_NS))
-    found = await parts.ledger.gap_page(span, asked.after, asked.limit + 1)
-    page, more = found[: asked.limit], len(found) > asked.limit
+    rows = await ledger.gap_page(span, asked.after, asked.limit + 1)
+    page, more = rows[: asked.limit], len(rows) > asked.limit
     following = "{}.{}".format(*page[-1][0]) if more else None
-    return {"items": [codec.gap_to_json(gap) for _, gap in page], "next": following}
+    items = [GapResponse.from_gap(gap) for _, gap in page]
+    return GapPage(items=items, next=following)
 
 
 @router.get(
     "/dead-letters",
     openapi_extra=asks(Action.WATCH),
     summary="What could not be stored, and why",
-    responses=openapi_examples.answer(openapi_examples.page(openapi_examples.DEAD_LETTER, 17)),
+    responses=openapi_examples.answer(DeadLetterPage),
 )
 async def dead_letters(
-    address: OfStream, asked: Annotated[Letters, Query()], parts: Given, caller: Asking
-) -> dict[str, Any]:
+    address: OfStream,
+    asked: Annotated[Letters, Query()],
+    registry: RegistryDep,
+    ledger: LedgerDep,
+    caller: CallerDep,
+) -> DeadLetterPage:
     """For the people of its organisation, and the machine that publishes it in that space."""
     caller.must(Action.WATCH, Entry(asked.space, address))
-    await parts.registry.spec(address)
-    found = await parts.ledger.dead_letters(asked.space, address, asked.cursor, asked.limit + 1)
-    page, more = found[: asked.limit], len(found) > asked.limit
-    return {"items": [_letter(one) for one in page], "next": page[-1].id if more else None}
+    await registry.streams.get(address)
+    rows = await ledger.dead_letters(asked.space, address, asked.cursor, asked.limit + 1)
+    page, more = rows[: asked.limit], len(rows) > asked.limit
+    items = list(map(_dead_letter, page))
+    return DeadLetterPage(items=items, next=page[-1].id if more else None)
 
 
 @router.get(
@@ -133,34 +146,54 @@ async def dead_letters(
     openapi_extra=asks(Action.SUBSCRIBE),
     summary="What comes in now",
     response_class=StreamingResponse,
-    responses=openapi_examples.answer(openapi_examples.EVENTS, "text/event-stream"),
+    responses=openapi_examples.text(openapi_examples.EVENTS, "text/event-stream"),
 )
 async def live(
-    address: OfStream, asked: Annotated[InSpace, Query()], parts: Given, caller: Asking
+    address: OfStream,
+    asked: Annotated[InSpace, Query()],
+    registry: RegistryDep,
+    reads: ReadsDep,
+    authenticator: AuthenticatorDep,
+    bus: BusDep,
+    clock: ClockDep,
+    quotas: QuotasDep,
+    live_batches: LiveBatchesDep,
+    context: ContextDep,
+    caller: CallerDep,
 ) -> StreamingResponse:
     """Server-sent events: `batch` with the JSON of the wire, `missed` with a count if you are slow.
 
     A comment comes every ten seconds. The stream ends within a second of your right to read it.
     """
     caller.must_read(asked.space, address)
-    parts.act.facts["space"] = asked.space
-    await parts.registry.spec(address)
-    await parts.note_read(caller.id, Entry(asked.space, address), "live")
+    context.entry.facts["space"] = asked.space
+    await registry.streams.get(address)
+    await reads.note(caller.id, Entry(asked.space, address), "live")
     events = await begun(
-        live_events.events(parts, caller, StreamTopic(asked.space, Verb.DATA, address))
+        live_events.LiveEvents(
+            caller=caller,
+            topic=StreamTopic(asked.space, Verb.DATA, address),
+            authenticator=authenticator,
+            registry=registry,
+            bus=bus,
+            clock=clock,
+            quotas=quotas,
+            capacity=live_batches,
+            facts=context.entry.facts,
+        ).events()
     )
     headers = {"Cache-Control": "no-store"}
     return Streamed(events, headers=headers, media_type="text/event-stream")
 
 
-def _letter(one: DeadLetter) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "epoch": one.epoch,
-        "seq": one.seq,
-        "signal": one.signal,
-        "time": None if one.time_ns is None else text_of(one.time_ns),
-        "value": one.value,
-        "reason": one.reason,
-        "received": text_of(one.received_ns),
-    }
+def _dead_letter(letter: DeadLetter) -> DeadLetterResponse:
+    return DeadLetterResponse(
+        id=letter.id,
+        epoch=letter.epoch,
+        seq=letter.seq,
+        signal=letter.signal,
+        time=None if letter.time_ns is None else text_of(letter.time_ns),
+        value=letter.value,
+        reason=letter.reason,
+        received=text_of(letter.received_ns),
+    )

@@ -1,18 +1,19 @@
 """Routes: one's own tokens and password."""
 
 import asyncio
-from typing import Any
 
 from fastapi import APIRouter, Response
 
 from broker.errors import Forbidden
+from broker.responses.credentials import NewTokenResponse, TokensResponse
 from broker.rights import Action, PrincipalKind
+from testbed_api.actions.caller import Caller
 from testbed_api.domain import passwords
 from testbed_api.http import openapi_examples
-from testbed_api.http.auth import Asking, Caller, asks
-from testbed_api.http.dependencies import Given
-from testbed_api.http.routes.credentials import Number, issue, revoke, shown
-from testbed_api.http.schemas import PasswordForm, TokenForm
+from testbed_api.http.auth import CallerDep, ContextDep, asks
+from testbed_api.http.dependencies import ClockDep, RegistryDep, TokenActionsDep
+from testbed_api.http.documents import token_response
+from testbed_api.http.schemas import Number, PasswordForm, TokenForm
 
 router = APIRouter(tags=["credentials"])
 
@@ -22,26 +23,37 @@ router = APIRouter(tags=["credentials"])
     openapi_extra=asks(Action.ENTER),
     status_code=201,
     summary="Make a personal token: it is shown this once",
-    responses=openapi_examples.answer(openapi_examples.TOKEN_ISSUED, status=201),
+    responses=openapi_examples.answer(NewTokenResponse, status=201),
 )
-async def add_token(form: TokenForm, parts: Given, caller: Asking) -> dict[str, Any]:
+async def add_token(
+    form: TokenForm, tokens: TokenActionsDep, context: ContextDep, caller: CallerDep
+) -> NewTokenResponse:
     """For people. It holds what you hold whenever it is used, or of that the roles that you name,
     and ends with your membership at the latest. Tokens of some roles make none.
     """
     _must_be_a_whole_person(caller)
-    return await issue(parts, caller, caller.known, form)
+    credential, token = await tokens.issue(
+        context,
+        caller,
+        caller.principal,
+        label=form.label,
+        lasting_s=form.expires_in_s,
+        roles=form.roles,
+    )
+    return NewTokenResponse.extending(token_response(token), credential=credential.text)
 
 
 @router.get(
     "/tokens",
     openapi_extra=asks(Action.ENTER),
     summary="Your tokens, with their last use",
-    responses=openapi_examples.answer({"items": [openapi_examples.TOKEN]}),
+    responses=openapi_examples.answer(TokensResponse),
 )
-async def own_tokens(parts: Given, caller: Asking) -> dict[str, Any]:
+async def own_tokens(registry: RegistryDep, caller: CallerDep) -> TokensResponse:
     """Without their secrets; what you do not know, revoke."""
     caller.must(Action.ENTER)
-    return {"items": [shown(one) for one in await parts.registry.tokens(caller.id, caller.at_ns)]}
+    tokens = await registry.tokens.valid(caller.id, caller.at_ns)
+    return TokensResponse(items=list(map(token_response, tokens)))
 
 
 @router.delete(
@@ -50,12 +62,15 @@ async def own_tokens(parts: Given, caller: Asking) -> dict[str, Any]:
     status_code=204,
     summary="Revoke one of your tokens at once",
 )
-async def remove_token(number: Number, parts: Given, caller: Asking) -> Response:
+async def remove_token(
+    number: Number, tokens: TokenActionsDep, context: ContextDep, caller: CallerDep
+) -> Response:
     """For people, with a token of all their roles. Your connections to the broker end; with another
     token you may come back.
     """
     _must_be_a_whole_person(caller)
-    return await revoke(parts, caller, caller.id, number)
+    await tokens.revoke(context, caller, caller.id, number)
+    return Response(status_code=204)
 
 
 @router.put(
@@ -64,18 +79,25 @@ async def remove_token(number: Number, parts: Given, caller: Asking) -> Response
     status_code=204,
     summary="Set your password",
 )
-async def put_password(form: PasswordForm, parts: Given, caller: Asking) -> Response:
+async def put_password(
+    form: PasswordForm,
+    registry: RegistryDep,
+    clock: ClockDep,
+    context: ContextDep,
+    caller: CallerDep,
+) -> Response:
     """For people, with a token of all their roles: to sign in with. Kept as an argon2id hash."""
     _must_be_a_whole_person(caller)
     hashed = await asyncio.to_thread(passwords.hashed, form.password.get_secret_value())
-    await parts.registry.set_password(caller.id, hashed, parts.clock.now_ns())
+    async with registry.change(context, clock) as change:
+        await change.passwords.set(caller.id, hashed, clock.now_ns())
     return Response(status_code=204)
 
 
 def _must_be_a_whole_person(caller: Caller) -> None:
     """Whoever has a part of somebody's roles must not come by the whole; raises Forbidden."""
     caller.must(Action.ENTER)
-    if caller.known.kind is not PrincipalKind.PERSON:
+    if caller.principal.kind is not PrincipalKind.PERSON:
         raise Forbidden(f"{caller.id} is a machine", hint="its tokens are made under /credentials")
     if caller.narrowed:
         raise Forbidden(

@@ -20,29 +20,29 @@ def test_the_key_is_made_once_and_only_its_owner_reads_it(tmp_path):
     assert first.public_key == again.public_key
     assert (folder / identity.KEY).stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert [one.name for one in folder.iterdir()] == [identity.KEY]
+    assert [file.name for file in folder.iterdir()] == [identity.KEY]
 
 
 def test_the_signature_is_of_this_code_and_this_key(tmp_path):
-    one = identity.claim(tmp_path, CODE)
-    key = Ed25519PublicKey.from_public_bytes(one.public_key)
-    key.verify(one.signature, enrolment.statement(" k7qx29mwrt hcv4npd8yb ", one.public_key))
+    claim = identity.claim(tmp_path, CODE)
+    key = Ed25519PublicKey.from_public_bytes(claim.public_key)
+    key.verify(claim.signature, enrolment.statement(" k7qx29mwrt hcv4npd8yb ", claim.public_key))
     other = identity.claim(tmp_path / "other", CODE)
-    for code, public in ((CODE[:-1], one.public_key), (CODE, other.public_key)):
+    for code, public in ((CODE[:-1], claim.public_key), (CODE, other.public_key)):
         with pytest.raises(InvalidSignature):
-            key.verify(one.signature, enrolment.statement(code, public))
-    assert one.fingerprint != other.fingerprint
+            key.verify(claim.signature, enrolment.statement(code, public))
+    assert claim.fingerprint != other.fingerprint
 
 
 def test_a_kept_credential_is_used_unless_the_environment_tells_one(tmp_path):
     kept, told = Credential.make("gateway-1"), Credential.make("told")
     bus = BusSettings()
-    assert identity.told(bus, tmp_path) is bus
-    file = identity.keep(tmp_path, kept.text)
+    assert identity.with_stored_credential(bus, tmp_path) is bus
+    file = identity.store_credential(tmp_path, kept.text)
     assert file.stat().st_mode & 0o777 == 0o600
-    assert identity.told(bus, tmp_path).credential.get_secret_value() == kept.text
+    assert identity.with_stored_credential(bus, tmp_path).credential.get_secret_value() == kept.text
     own = BusSettings(credential=SecretStr(told.text))
-    assert identity.told(own, tmp_path) is own
+    assert identity.with_stored_credential(own, tmp_path) is own
     with pytest.raises(Taken, match="is enrolled as gateway-1"):
         identity.claim(tmp_path, CODE)
 

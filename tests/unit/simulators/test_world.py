@@ -59,7 +59,7 @@ async def test_each_row_is_offered_when_it_is_due():
     result = await played(source, face, clock, Playback(speed=2), 10)
     assert [at_ns - FIRST_NS for at_ns, _ in face.offers] == [789, 500_000_000, 2_000_000_000]
     assert [row.time_ns - FIRST_NS for row in face.rows] == [0, 500_000_000, 2_000_000_000]
-    assert result == world.Played(3, FIRST_NS + 2_000_000_000)
+    assert result == world.PlaybackResult(3, FIRST_NS + 2_000_000_000)
 
 
 async def test_original_time_stamps_are_the_sources_whatever_the_speed():

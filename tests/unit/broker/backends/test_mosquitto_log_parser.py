@@ -21,7 +21,7 @@ THERE = Peer("192.0.2.7", 5)
 
 def read(text):
     line = log_parser.read(f"1795574700: {text}".encode())
-    return None if line is None else line.said
+    return None if line is None else line.event
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_a_name_that_pushes_the_end_out_of_the_line_is_a_refusal():
     name = "ada disconnected: " + "x" * 2_000
     cut = f"1795574700: Client {name}".encode()[:MOST_BYTES]
     line = log_parser.read(cut)
-    assert line.said.refused
-    assert line.said.client_id.startswith("ada disconnected: x")
+    assert line.event.refused
+    assert line.event.client_id.startswith("ada disconnected: x")
 
 
 def test_where_one_address_knocks_it_is_known_who_was_turned_away():
@@ -140,8 +140,8 @@ def test_who_was_let_in_is_not_turned_away():
     assert pending.closed() == ["192.0.2.7"]
 
 
-def test_who_knocks_is_bounded(monkeypatch):
-    monkeypatch.setattr(log_parser, "MOST_KNOCKS", 3)
+def test_pending_connections_are_bounded(monkeypatch):
+    monkeypatch.setattr(log_parser, "MOST_PENDING", 3)
     pending = PendingConnections()
     for port in range(4):
         pending.opened(Peer("192.0.2.7", port))

@@ -1,4 +1,4 @@
-"""The mapping file: every mistake is found, with its line."""
+"""The mapping file: every mistake is reported with its line."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import pytest
 
 from broker.errors import Invalid
 from broker.streams import Trigger
-from gateway.links.mqtt.payloads import Reading, TimeForm
-from gateway.mapping import model
+from gateway.mapping import file as mapping_file
 from gateway.mapping.model import Policy, Security
+from gateway.mapping.mqtt_source import MqttSource, TimeForm
 
 GOOD = """\
 organisation: factory
@@ -51,7 +51,7 @@ SAFE = "security: sign-and-encrypt"
         ("security: none", "security: none\n  policy: Basic256Sha256", "m:7: opcua.policy: with"),
         ("security: none", f"{SAFE}\n  policy: Basic128Rsa15", "m:7: opcua.policy: "),
         ("security: none", f"{SAFE}\n  user: a\n  user_certificate: yes", "m:8: opcua.user_cert"),
-        ("opc.tcp://127", "opc.tcp://rig:secret@127", "m:5: opcua.url: who signs in does not"),
+        ("opc.tcp://127", "opc.tcp://rig:secret@127", "m:5: opcua.url: the user name does not"),
         ("127.0.0.1:4840", "127.0.0.1", "m:5: opcua.url: 'opc.tcp://127.0.0.1' is not the address"),
         ("127.0.0.1:4840", "127.0.0.1:x", "m:5: opcua.url: "),
         ("equipment: rig", "equipment: Rig", "m:2: equipment: "),
@@ -82,13 +82,13 @@ SAFE = "security: sign-and-encrypt"
 )
 def test_a_mistake_is_told_with_its_line(old: str, new: str, said: str) -> None:
     with pytest.raises(Invalid) as caught:
-        model.read(GOOD.replace(old, new), "m")
+        mapping_file.read(GOOD.replace(old, new), "m")
     assert said in str(caught.value)
 
 
 def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(Invalid, match="3 mistakes"):
-        model.read(
+        mapping_file.read(
             GOOD.replace("rig", "R")
             .replace("period_s: 2", "period_s: -1")
             .replace("high: 1", "high: 0"),
@@ -97,12 +97,12 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 
 def test_the_load_on_the_server_is_the_sum_over_its_streams() -> None:
-    assert model.read(GOOD, "m").asked_per_s == 1.0
+    assert mapping_file.read(GOOD, "m").requested_per_s == 1.0
 
 
 def test_the_example_is_right() -> None:
     path = Path(__file__).parents[4] / "examples/pump-rig/mapping.yaml"
-    assert len(model.load(path).streams[0].items) == 8
+    assert len(mapping_file.load(path).streams[0].items) == 8
 
 
 OVER_MQTT = """\
@@ -120,13 +120,13 @@ streams:
 
 
 def test_a_mapping_over_mqtt_says_where_each_signal_is_found() -> None:
-    (stream,) = model.read(OVER_MQTT, "m").streams
+    (stream,) = mapping_file.read(OVER_MQTT, "m").streams
     assert stream.spec.trigger is Trigger.TIMESTAMP
-    assert [one.source for one in stream.items] == [
-        Reading("press/a"),
-        Reading("press/state", ("b",), ("ts",), TimeForm.MS),
+    assert [item.source for item in stream.items] == [
+        MqttSource(topic="press/a"),
+        MqttSource(topic="press/state", value=("b",), time=("ts",), form=TimeForm.MS),
     ]
-    assert [one.node for one in stream.spec.signals] == ["press/a", "press/state#/b"]
+    assert [signal.node for signal in stream.spec.signals] == ["press/a", "press/state#/b"]
 
 
 @pytest.mark.parametrize(
@@ -149,17 +149,17 @@ def test_a_mapping_over_mqtt_says_where_each_signal_is_found() -> None:
 def test_a_mistake_in_a_mapping_over_mqtt_is_told(old: str, new: str, said: str) -> None:
     assert old in OVER_MQTT
     with pytest.raises(Invalid) as caught:
-        model.read(OVER_MQTT.replace(old, new), "m")
+        mapping_file.read(OVER_MQTT.replace(old, new), "m")
     assert said in str(caught.value)
 
 
 def test_security_is_had_as_it_is_written() -> None:
-    assert model.read(GOOD, "m").server.security is None
+    assert mapping_file.read(GOOD, "m").server.security is None
     safe = GOOD.replace("security: none", SAFE)
-    assert model.read(safe, "m").server.security == Security(
-        Policy.BASIC256_SHA256, "", as_certificate=False, host="127.0.0.1"
+    assert mapping_file.read(safe, "m").server.security == Security(
+        policy=Policy.BASIC256_SHA256, user="", as_certificate=False, host="127.0.0.1"
     )
     more = f"{SAFE}\n  policy: Aes256Sha256RsaPss\n  user: rig\n  certificate_host: plc-1"
-    assert model.read(GOOD.replace("security: none", more), "m").server.security == Security(
-        Policy.AES256_SHA256_RSA_PSS, "rig", as_certificate=False, host="plc-1"
+    assert mapping_file.read(GOOD.replace("security: none", more), "m").server.security == Security(
+        policy=Policy.AES256_SHA256_RSA_PSS, user="rig", as_certificate=False, host="plc-1"
     )

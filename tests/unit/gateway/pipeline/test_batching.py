@@ -1,15 +1,15 @@
-"""Shaping: what becomes of time stamps, dead band, gaps and size."""
+"""Filter and batching: time stamps, dead bands, gaps and sizes of batches."""
 
 import pytest
 
 from broker import codec
 from broker.batch import BAD, GOOD, MOST_BYTES, UNCERTAIN, Gap, Source
 from broker.streams import Dtype
-from gateway.mapping import model
+from gateway.mapping import file as mapping_file
 from gateway.mapping.model import StreamMapping
-from gateway.pipeline.batching import Shaper
-from gateway.pipeline.sample_filter import Intake
-from gateway.samples import Arrivals, Part
+from gateway.pipeline.batching import Batcher
+from gateway.pipeline.sample_filter import SampleFilter
+from gateway.samples import Samples, StreamSamples
 
 HEAD = """
 organisation: o
@@ -24,26 +24,26 @@ streams:
 
 def stream(*signals: str) -> StreamMapping:
     """signals: `name: {fields}` lines, without their node."""
-    lines = "".join(f"      {one.replace('{', '{node: i=1, ')}\n" for one in signals)
-    return model.read(HEAD + lines, "m.yaml").streams[0]
+    lines = "".join(f"      {line.replace('{', '{node: i=1, ')}\n" for line in signals)
+    return mapping_file.read(HEAD + lines, "m.yaml").streams[0]
 
 
-def shaper(*signals: str) -> Shaper:
-    return Shaper(stream(*signals), Source.LIVE)
+def batcher(*signals: str) -> Batcher:
+    return Batcher(stream(*signals), Source.LIVE)
 
 
-def taken(one: Intake, *rows: tuple[int, object, int], fresh: bool = False) -> list[int]:
-    """The time stamps of what counts."""
-    arrivals = Arrivals.of([Dtype.FLOAT64], [(0, *row) for row in rows])
+def taken(filter_: SampleFilter, *rows: tuple[int, object, int], fresh: bool = False) -> list[int]:
+    """The time stamps of the samples that are kept."""
+    samples = Samples.from_rows([Dtype.FLOAT64], [(0, *row) for row in rows])
     return [
         time
-        for _, found, _ in one.take([Part(0, arrivals, fresh)])
-        for time in found.time_ns.tolist()
+        for _, filtered, _ in filter_.take([StreamSamples(0, samples, fresh)])
+        for time in filtered.time_ns.tolist()
     ]
 
 
 @pytest.mark.parametrize(
-    ("told", "kept"),
+    ("sent", "stored"),
     [
         ([10, 10, 10, 10], [10, 11, 12, 13]),
         ([10, 20, 10], [10, 20, 11]),
@@ -52,33 +52,33 @@ def taken(one: Intake, *rows: tuple[int, object, int], fresh: bool = False) -> l
     ],
 )
 def test_of_samples_at_one_time_the_later_ones_move_to_a_free_one(
-    told: list[int], kept: list[int]
+    sent: list[int], stored: list[int]
 ) -> None:
-    one = Intake([stream("a: {}")])
-    assert taken(one, *((time, 1.0, GOOD) for time in told)) == kept
-    assert one.shaped[0].moved == len(
-        [1 for was, now in zip(told, kept, strict=True) if was != now]
+    filter_ = SampleFilter([stream("a: {}")])
+    assert taken(filter_, *((time, 1.0, GOOD) for time in sent)) == stored
+    assert filter_.counts[0].moved == len(
+        [1 for was, now in zip(sent, stored, strict=True) if was != now]
     )
 
 
 def test_late_data_do_not_turn_back_where_the_next_gap_begins() -> None:
-    one = Intake([stream("a: {}")])
-    taken(one, (100, 1.0, GOOD), (50, 2.0, GOOD))
-    assert one.last_ns(0, 0) == 100
+    filter_ = SampleFilter([stream("a: {}")])
+    taken(filter_, (100, 1.0, GOOD), (50, 2.0, GOOD))
+    assert filter_.last_ns(0, 0) == 100
 
 
 def test_what_the_server_repeats_at_a_new_subscription_is_no_sample() -> None:
-    one = Intake([stream("a: {}")])
-    assert taken(one, (10, 1.0, GOOD), (10, 2.0, GOOD)) == [10, 11]
-    assert taken(one, (10, 2.0, GOOD), fresh=True) == []
-    assert taken(one, (10, 2.0, GOOD), (20, 2.0, GOOD), fresh=True) == [20]
-    assert one.shaped[0].repeated == 2
+    filter_ = SampleFilter([stream("a: {}")])
+    assert taken(filter_, (10, 1.0, GOOD), (10, 2.0, GOOD)) == [10, 11]
+    assert taken(filter_, (10, 2.0, GOOD), fresh=True) == []
+    assert taken(filter_, (10, 2.0, GOOD), (20, 2.0, GOOD), fresh=True) == [20]
+    assert filter_.counts[0].repeated == 2
 
 
 def test_a_change_of_quality_leaves_the_dead_band() -> None:
-    one = Intake([stream("a: {deadband: 1}")])
+    filter_ = SampleFilter([stream("a: {deadband: 1}")])
     counted = taken(
-        one,
+        filter_,
         (1, 5.0, GOOD),
         (2, 5.5, GOOD),
         (3, 5.5, UNCERTAIN),
@@ -86,21 +86,21 @@ def test_a_change_of_quality_leaves_the_dead_band() -> None:
         (5, 5.5, GOOD),
     )
     assert counted == [1, 3, 4, 5]
-    assert one.shaped[0].dead_banded == 1
+    assert filter_.counts[0].dead_banded == 1
 
 
 def test_streams_that_come_together_do_not_mix() -> None:
     """Two of floats, one of both kinds, and one that has nothing this time."""
     kinds = (["a: {deadband: 1}"], ["a: {}", "b: {dtype: string}"], ["a: {}"], ["a: {}"])
-    streams = [stream(*one) for one in kinds]
-    one = Intake(streams)
+    streams = [stream(*signals) for signals in kinds]
+    filter_ = SampleFilter(streams)
     rows = [[(0, 5, 1.0, GOOD), (0, 6, 1.5, GOOD)], [(1, 5, "x", GOOD), (0, 5, 2.0, GOOD)]]
     parts = [
-        Part(at, Arrivals.of(streams[at].spec.dtypes, row))
+        StreamSamples(at, Samples.from_rows(streams[at].spec.dtypes, row))
         for at, row in ((0, rows[0]), (1, rows[1]), (2, [(0, 5, 3.0, GOOD), (0, 5, 4.0, GOOD)]))
     ]
-    counted = {at: found for at, found, _ in one.take(parts)}
-    assert {at: found.time_ns.tolist() for at, found in counted.items()} == {
+    counted = {at: samples for at, samples, _ in filter_.take(parts)}
+    assert {at: samples.time_ns.tolist() for at, samples in counted.items()} == {
         0: [5],
         1: [5, 5],
         2: [5, 6],
@@ -108,21 +108,21 @@ def test_streams_that_come_together_do_not_mix() -> None:
     assert counted[1].signal.tolist() == [1, 0]
     assert counted[1].values.tolist() == ["x", 2.0]
     assert counted[2].values.tolist() == [3.0, 4.0]
-    assert [(shaped.offered, shaped.dead_banded, shaped.moved) for shaped in one.shaped] == [
+    assert [(counts.offered, counts.dead_banded, counts.moved) for counts in filter_.counts] == [
         (2, 1, 0),
         (2, 0, 0),
         (2, 0, 1),
         (0, 0, 0),
     ]
-    assert [one.last_ns(at, 0) for at in range(4)] == [6, 5, 6, None]
+    assert [filter_.last_ns(at, 0) for at in range(4)] == [6, 5, 6, None]
 
 
-def test_signals_with_the_same_hole_share_one_gap() -> None:
-    one = shaper("a: {}", "b: {}", "c: {}")
+def test_signals_with_the_same_gap_share_one() -> None:
+    stream_batcher = batcher("a: {}", "b: {}", "c: {}")
     for name in ("a", "b"):
-        one.gap(Gap((name,), 1, 9, "server-overflow"))
-    one.gap(Gap(("c",), 1, 8, "server-overflow"))
-    (batch,) = one.cut()
+        stream_batcher.gap(Gap((name,), 1, 9, "server-overflow"))
+    stream_batcher.gap(Gap(("c",), 1, 8, "server-overflow"))
+    (batch,) = stream_batcher.cut()
     assert batch.gaps == (
         Gap(("a", "b"), 1, 9, "server-overflow"),
         Gap(("c",), 1, 8, "server-overflow"),
@@ -130,22 +130,24 @@ def test_signals_with_the_same_hole_share_one_gap() -> None:
 
 
 def test_no_batch_is_larger_than_the_wire_allows() -> None:
-    one = shaper("a: {dtype: string}", "b: {dtype: string}")
+    stream_batcher = batcher("a: {dtype: string}", "b: {dtype: string}")
     batches = []
     for time in range(60):
         texts = ("\x01" * 16_000, "x" * 16_000)
         rows = [(at, time * 100, text, GOOD) for at, text in enumerate(texts)]
-        batches += one.keep(Arrivals.of(one.mapping.spec.dtypes, rows), 0)
-    batches += one.cut()
+        batches += stream_batcher.add(
+            Samples.from_rows(stream_batcher.mapping.spec.dtypes, rows), 0
+        )
+    batches += stream_batcher.cut()
     assert sum(len(batch) for batch in batches) == 120
     assert all(len(codec.encode(batch)) <= MOST_BYTES for batch in batches)
 
 
 def test_many_gaps_become_several_batches() -> None:
-    one = shaper("a: {}", "b: {}")
+    stream_batcher = batcher("a: {}", "b: {}")
     for at in range(5_000):
-        one.gap(Gap(("a",), at, at + 1, "server-overflow"))
-    batches = list(one.cut())
+        stream_batcher.gap(Gap(("a",), at, at + 1, "server-overflow"))
+    batches = list(stream_batcher.cut())
     assert sum(len(batch.gaps) for batch in batches) == 5_000
     assert all(len(codec.encode(batch)) <= MOST_BYTES for batch in batches)
-    assert not one.waits
+    assert not stream_batcher.waits

@@ -1,4 +1,4 @@
-"""What waits between link and spool, and how fresh it is."""
+"""Batches that wait between link and spool, and the freshness of streams."""
 
 from pathlib import Path
 
@@ -7,43 +7,43 @@ import pytest
 from broker.batch import GOOD, Gap
 from broker.clock import NS_PER_S, SteppedClock
 from broker.streams import StreamSpec, Trigger
-from gateway.mapping import model
+from gateway.mapping import file as mapping_file
 from gateway.monitoring import health
-from gateway.pipeline.pipeline import Feed, Heard
-from gateway.samples import Arrivals, Part
+from gateway.pipeline.pipeline import Pipeline, StreamActivity
+from gateway.samples import Samples, StreamSamples
 from gateway.spool.dropped_gaps import FAILED
 
-EXAMPLE = model.read(
+EXAMPLE = mapping_file.read(
     (Path(__file__).parents[4] / "examples/pump-rig/mapping.yaml").read_text(), "m"
 )
 SPEC = EXAMPLE.streams[0].spec
 S = NS_PER_S
 
 
-def fed(clock: SteppedClock) -> Feed:
-    return Feed(EXAMPLE, [SPEC], clock=clock, space="live", most_waiting=1_000)
+def built(clock: SteppedClock) -> Pipeline:
+    return Pipeline(EXAMPLE, [SPEC], clock=clock, space="live", most_waiting=1_000)
 
 
-def arrivals(*times_ns: int) -> Arrivals:
-    return Arrivals.of(SPEC.dtypes, [(0, time_ns, 1.0, GOOD) for time_ns in times_ns])
+def samples(*times_ns: int) -> Samples:
+    return Samples.from_rows(SPEC.dtypes, [(0, time_ns, 1.0, GOOD) for time_ns in times_ns])
 
 
-async def test_what_the_spool_refused_again_and_again_is_one_hole_until_it_takes_it() -> None:
+async def test_what_the_spool_refused_again_and_again_is_one_gap_until_it_takes_it() -> None:
     clock = SteppedClock(100 * S)
-    feed = fed(clock)
+    pipeline = built(clock)
     signal = SPEC.names[0]
-    await feed.gap(0, Gap((signal,), 1, 2, "server-overflow"))
+    await pipeline.gap(0, Gap((signal,), 1, 2, "server-overflow"))
     for second in range(50):
-        await feed.take([Part(0, arrivals(second * S, second * S + 5))])
-        feed.not_kept(feed.rest())
-    ((_, batch),) = feed.rest()
+        await pipeline.take([StreamSamples(0, samples(second * S, second * S + 5))])
+        pipeline.state_unspooled(pipeline.remaining())
+    ((_, batch),) = pipeline.remaining()
     assert len(batch) == 0
     assert batch.gaps == (
         Gap((signal,), 1, 2, "server-overflow"),
         Gap((signal,), 0, 49 * S + 5, FAILED),
     )
-    assert feed.causes == {"server-overflow": 1, FAILED: 50}
-    assert feed.rest() == []
+    assert pipeline.gap_counts == {"server-overflow": 1, FAILED: 50}
+    assert pipeline.remaining() == []
 
 
 @pytest.mark.parametrize(("period_s", "patience_s"), [(0.1, 5.0), (1.0, 5.0), (10.0, 30.0)])
@@ -53,17 +53,17 @@ async def test_a_silent_stream_is_stale_after_three_periods_or_five_seconds(
 ) -> None:
     clock = SteppedClock(100 * S)
     spec = StreamSpec(SPEC.address, SPEC.signals, trigger=trigger, period_s=period_s)
-    heard = Heard(sample_ns=clock.now_ns(), alive_ns=clock.now_ns())
+    activity = StreamActivity(sample_ns=clock.now_ns(), alive_ns=clock.now_ns())
     await clock.advance(patience_s)
-    assert health.is_fresh(spec, heard, clock.now_ns())
+    assert health.is_fresh(spec, activity, clock.now_ns())
     await clock.advance(0.001)
-    assert not health.is_fresh(spec, heard, clock.now_ns())
+    assert not health.is_fresh(spec, activity, clock.now_ns())
     assert health.LOOK_S + 0.5 < 2  # told within two seconds
 
 
 def test_a_stream_by_value_is_fresh_while_its_server_lives() -> None:
-    heard = Heard(sample_ns=0, alive_ns=100 * S)
+    activity = StreamActivity(sample_ns=0, alive_ns=100 * S)
     by_value = StreamSpec(SPEC.address, SPEC.signals, trigger=Trigger.VALUE)
     by_time = StreamSpec(SPEC.address, SPEC.signals, trigger=Trigger.TIMESTAMP)
-    assert health.is_fresh(by_value, heard, 101 * S)
-    assert not health.is_fresh(by_time, heard, 101 * S)
+    assert health.is_fresh(by_value, activity, 101 * S)
+    assert not health.is_fresh(by_time, activity, 101 * S)

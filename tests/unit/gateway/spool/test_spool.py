@@ -26,7 +26,7 @@ def batch(first_ns: int, count: int = 3, *names: str) -> Batch:
 
 @asynccontextmanager
 async def opened(folder: Path, epoch: str = "one", most_bytes: int = 2**30) -> AsyncIterator[Spool]:
-    settings = SpoolSettings(most_bytes, 0.0)
+    settings = SpoolSettings(most_bytes=most_bytes, keep_marked_s=0.0)
     async with spool.open(folder / "s.sqlite", epoch=epoch, settings=settings) as kept:
         yield kept
 
@@ -45,13 +45,13 @@ async def test_what_is_marked_is_not_sent_again(tmp_path: Path) -> None:
         await kept.commit([("s", batch(at)) for at in range(4)], 0)
         kept.mark({"s": Held(2, ((4, 4),))})
         await kept.all_due()
-        assert [one.seq for one in await kept.due(10, 10)] == [3]
+        assert [spooled.seq for spooled in await kept.due(10, 10)] == [3]
         assert await kept.due(10, 10) == []
 
 
 @pytest.mark.parametrize("then", ["at once", "after a restart"])
 async def test_what_a_mark_no_longer_says_is_sent_again(tmp_path: Path, then: str) -> None:
-    settings = SpoolSettings(2**30, 900.0)
+    settings = SpoolSettings(most_bytes=2**30, keep_marked_s=900.0)
     path = tmp_path / "s.sqlite"
     async with spool.open(path, epoch="one", settings=settings) as kept:
         await kept.commit([("s", batch(at)) for at in range(6)], 0)
@@ -68,7 +68,7 @@ async def test_what_a_mark_no_longer_says_is_sent_again(tmp_path: Path, then: st
 
 async def _sent_again(kept: Spool) -> None:
     assert (await kept.depth()).unmarked == 3
-    assert [one.seq for one in await kept.due(3, 10)] == [3, 5, 6]
+    assert [spooled.seq for spooled in await kept.due(3, 10)] == [3, 5, 6]
     kept.mark({"s": Held(9)})
     assert (await kept.depth()).unmarked == 0
     await kept.all_due()
@@ -110,8 +110,8 @@ async def test_a_full_spool_knows_the_signals_of_long_frames_after_a_restart(
         await kept.commit([("s", Batch(7, (frame,), Source.LIVE))], 0)
     async with opened(tmp_path, most_bytes=100) as kept:
         await kept.commit([], 0)
-        (one,) = await kept.due(0, 10)
-    gaps = orjson.loads(one.body)["gaps"]
+        (spooled,) = await kept.due(0, 10)
+    gaps = orjson.loads(spooled.body)["gaps"]
     assert {gap["signals"][0]: (gap["from"][-2], gap["to"][-2]) for gap in gaps} == {
         "a": ("7", "9"),
         "c": ("5", "6"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from broker.errors import Refused
+from broker.errors import Refused, Unavailable
 from broker.messages import Held
 from gateway.spool import file as spool_file
 from gateway.spool import spool
@@ -87,7 +87,9 @@ async def test_what_waits_in_a_spool_of_the_first_layout_is_sent_and_marked(
 
 async def test_a_spool_that_is_full_drops_no_batch_without_samples_to_name(tmp_path: Path) -> None:
     path = written(tmp_path / "s.sqlite", 1)
-    async with spool.open(path, epoch="new", settings=SpoolSettings(1, 900.0)) as kept:
+    async with spool.open(
+        path, epoch="new", settings=SpoolSettings(most_bytes=1, keep_marked_s=900.0)
+    ) as kept:
         await kept.commit([], 300)
         assert [batch.seq for batch in await kept.bodies()] == [2, 3]
 
@@ -99,3 +101,16 @@ async def test_a_spool_of_an_unknown_layout_is_refused_and_left_as_it_is(tmp_pat
         async with spool.open(path, epoch="new"):
             pass
     assert layout_of(path) == LAYOUT + 1
+
+
+async def test_a_spool_whose_creation_fails_is_created_whole_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.sqlite"
+    monkeypatch.setattr(spool_file, "_SCHEMA", ("CREATE TABLE spool (layout INTEGER)", "no SQL"))
+    with pytest.raises(Unavailable):
+        async with spool.open(path, epoch="new"):
+            pass
+    monkeypatch.undo()
+    async with spool.open(path, epoch="new") as kept:
+        assert (kept.epoch, await kept.bodies()) == ("new", [])

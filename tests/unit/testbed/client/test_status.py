@@ -1,4 +1,4 @@
-"""The operator's screen."""
+"""The table of `testbed status`."""
 
 import io
 
@@ -22,16 +22,16 @@ def row(stream: str, **changed: object) -> dict[str, object]:
     } | changed
 
 
-def shown(*streams: dict[str, object], **changed: object) -> str:
-    told = {"since": "2026-11-23T11:00:00Z", "interrupted": None, "broker": True} | changed
+def printed(*streams: dict[str, object], **changed: object) -> str:
+    answer = {"since": "2026-11-23T11:00:00Z", "interrupted": None, "broker": True} | changed
     text = io.StringIO()
     out = Console(file=text, width=160)
-    status.show(told | {"streams": list(streams)}, out, NOW)
+    status.print_status(answer | {"streams": list(streams)}, out, NOW)
     return text.getvalue()
 
 
 def test_what_is_worst_stands_first() -> None:
-    text = shown(
+    text = printed(
         row("well"),
         row("holed", gaps=3),
         row("alarmed", alarms=["node i=5 is [missing]"]),
@@ -49,5 +49,5 @@ def test_what_is_worst_stands_first() -> None:
 
 
 def test_a_recorder_that_waits_is_said_before_all_else() -> None:
-    text = shown(row("well"), interrupted="the disk is full", broker=False)
+    text = printed(row("well"), interrupted="the disk is full", broker=False)
     assert text.startswith("recording is interrupted: the disk is full\nthe API is not connected")

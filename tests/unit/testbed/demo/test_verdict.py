@@ -66,6 +66,6 @@ def test_a_gap_over_what_is_stored_is_wrong():
 
 def test_detection_is_judged_where_both_have_a_label():
     truth = {1: True, 2: True, 3: False, 4: False, 9: True}
-    found = {1: True, 2: False, 3: True, 4: False, 7: True}
-    assert verdict.detection(truth, found) == Detection(f1=0.5, far=0.5, mar=0.5)
-    assert verdict.detection({}, found) == Detection(None, None, None)
+    detected = {1: True, 2: False, 3: True, 4: False, 7: True}
+    assert verdict.detection(truth, detected) == Detection(f1=0.5, far=0.5, mar=0.5)
+    assert verdict.detection({}, detected) == Detection(None, None, None)

@@ -1,4 +1,4 @@
-"""An authority of our own: what it makes, keeps and refuses."""
+"""The development authority: which certificates `pki.init` creates, leaves and refuses."""
 
 import ssl
 
@@ -14,44 +14,50 @@ NOW_NS = 1_800_000_000 * NS_PER_S
 DAY_NS = 86_400 * NS_PER_S
 
 
-def made(folder, *hosts, now_ns=NOW_NS):
+def init(folder, *hosts, now_ns=NOW_NS):
     return pki.init(folder, hosts, now_ns)
 
 
 def test_both_doors_are_for_this_machine_and_the_hosts_given(tmp_path):
-    kept = made(tmp_path / "pki", "Testbed.example", "10.0.0.5")
-    assert [one.file.name for one in kept] == ["ca.pem", "api.pem", "broker.pem"]
-    assert all(one.made and not one.soon for one in kept)
-    for one in kept[1:]:
-        named = certificates.names(certificates.read(one.file))
+    certificate_files = init(tmp_path / "pki", "Testbed.example", "10.0.0.5")
+    assert [certificate.file.name for certificate in certificate_files] == [
+        "ca.pem",
+        "api.pem",
+        "broker.pem",
+    ]
+    assert all(each.created and not each.expires_soon for each in certificate_files)
+    for server in certificate_files[1:]:
+        named = certificates.names(certificates.read(server.file))
         assert named == ["localhost", "testbed.example", "127.0.0.1", "::1", "10.0.0.5"]
-        tls.server_context(certificates.shown_of(one.file.parent, one.file.stem))
+        tls.server_context(certificates.shown_of(server.file.parent, server.file.stem))
 
 
 def test_only_their_owner_reads_the_keys(tmp_path):
     data = tmp_path / "data"
-    made(data / "pki")
-    assert {one.stat().st_mode & 0o777 for one in (data, data / "pki")} == {0o700}
+    init(data / "pki")
+    assert {path.stat().st_mode & 0o777 for path in (data, data / "pki")} == {0o700}
     keys = sorted((data / "pki").glob("*-key.pem"))
-    assert [one.name for one in keys] == ["api-key.pem", "broker-key.pem", "ca-key.pem"]
-    assert {one.stat().st_mode & 0o777 for one in keys} == {0o600}
+    assert [key.name for key in keys] == ["api-key.pem", "broker-key.pem", "ca-key.pem"]
+    assert {path.stat().st_mode & 0o777 for path in keys} == {0o600}
 
 
 def test_what_is_there_stays_and_what_lacks_is_made(tmp_path):
-    made(tmp_path)
-    before = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
-    assert not any(one.made for one in made(tmp_path))
-    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == before
+    init(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert not any(each.created for each in init(tmp_path))
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     (tmp_path / "api.pem").unlink()
-    assert [one.made for one in made(tmp_path)] == [False, True, False]
+    assert [each.created for each in init(tmp_path)] == [False, True, False]
     assert (tmp_path / "broker-key.pem").read_bytes() == before["broker-key.pem"]
 
 
 def test_one_that_ends_within_a_month_is_said(tmp_path):
-    made(tmp_path)
-    later_ns = NOW_NS + pki.LASTS.days * DAY_NS
-    assert [one.soon for one in made(tmp_path, now_ns=later_ns - 31 * DAY_NS)] == [False] * 3
-    assert [one.soon for one in made(tmp_path, now_ns=later_ns - 29 * DAY_NS)] == [
+    init(tmp_path)
+    later_ns = NOW_NS + pki.VALIDITY.days * DAY_NS
+    assert [each.expires_soon for each in init(tmp_path, now_ns=later_ns - 31 * DAY_NS)] == [
+        False
+    ] * 3
+    assert [each.expires_soon for each in init(tmp_path, now_ns=later_ns - 29 * DAY_NS)] == [
         False,
         True,
         True,
@@ -59,28 +65,28 @@ def test_one_that_ends_within_a_month_is_said(tmp_path):
 
 
 def test_a_certificate_for_other_hosts_or_of_another_authority_is_not_passed_over(tmp_path):
-    made(tmp_path / "ours")
+    init(tmp_path / "ours")
     with pytest.raises(Refused, match=r"is not for testbed\.example"):
-        made(tmp_path / "ours", "testbed.example")
-    made(tmp_path / "theirs")
+        init(tmp_path / "ours", "testbed.example")
+    init(tmp_path / "theirs")
     (tmp_path / "theirs" / "ca.pem").rename(tmp_path / "ours" / "ca.pem")
     with pytest.raises(Refused, match="is not of the authority"):
-        made(tmp_path / "ours")
+        init(tmp_path / "ours")
 
 
 def test_without_the_authoritys_key_nothing_new_is_signed(tmp_path):
-    made(tmp_path)
+    init(tmp_path)
     (tmp_path / "ca-key.pem").unlink()
-    assert not any(one.made for one in made(tmp_path))  # it may be kept elsewhere
+    assert not any(each.created for each in init(tmp_path))  # it may be kept elsewhere
     (tmp_path / "api.pem").unlink()
     with pytest.raises(Invalid, match=r"ca-key\.pem is not there"):
-        made(tmp_path)
+        init(tmp_path)
 
 
 @pytest.mark.parametrize("host", ["", "a b", "*.example", "https://x", "host:80", "-x", "a" * 300])
 def test_what_is_no_host_is_refused(tmp_path, host):
     with pytest.raises(Invalid, match="is no host"):
-        made(tmp_path / "pki", host)
+        init(tmp_path / "pki", host)
     assert not (tmp_path / "pki").exists()
 
 
@@ -97,18 +103,22 @@ def test_what_is_no_host_is_refused(tmp_path, host):
     ],
 )
 def test_files_that_are_no_certificate_with_its_key_are_named(tmp_path, change, sentence):
-    made(tmp_path)
+    init(tmp_path)
     change(tmp_path)
-    with pytest.raises(Invalid, match=sentence) as told:
+    with pytest.raises(Invalid, match=sentence) as raised:
         tls.server_context(certificates.shown_of(tmp_path, "api"))
-    assert "api-key.pem" in told.value.message
-    assert "TESTBED_TLS_KEY_FILE" in told.value.hint
+    assert "api-key.pem" in raised.value.message
+    assert "TESTBED_TLS_KEY_FILE" in raised.value.hint
 
 
 def test_no_less_than_tls_1_2_is_spoken(tmp_path):
-    made(tmp_path)
-    shown = tls.server_context(certificates.shown_of(tmp_path, "api"))
-    for context in (shown, tls.client_context(tmp_path / "ca.pem"), tls.client_context(None)):
+    init(tmp_path)
+    server_context = tls.server_context(certificates.shown_of(tmp_path, "api"))
+    for context in (
+        server_context,
+        tls.client_context(tmp_path / "ca.pem"),
+        tls.client_context(None),
+    ):
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     for context in (tls.client_context(tmp_path / "ca.pem"), tls.client_context(None)):
         assert context.check_hostname

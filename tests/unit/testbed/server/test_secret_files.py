@@ -15,7 +15,7 @@ from testbed_api.system_secrets import SharedSecrets
 
 
 def shared(folder, monkeypatch):
-    for name in secret_files.MAKERS:
+    for name in secret_files.GENERATORS:
         variable = f"TESTBED_{name.replace('-', '_').upper()}_FILE"
         monkeypatch.setenv(variable, str(folder / name))
     return SharedSecrets()
@@ -23,11 +23,11 @@ def shared(folder, monkeypatch):
 
 def test_secrets_are_made_once_and_stay(tmp_path):
     folder = tmp_path / "secrets"
-    assert list(secret_files.init(folder)) == list(secret_files.MAKERS)
-    before = {one.name: one.read_text() for one in folder.iterdir()}
+    assert list(secret_files.init(folder)) == list(secret_files.GENERATORS)
+    before = {path.name: path.read_text() for path in folder.iterdir()}
     (folder / "store-token").unlink()
     assert secret_files.init(folder) == ["store-token"]
-    after = {one.name: one.read_text() for one in folder.iterdir()}
+    after = {path.name: path.read_text() for path in folder.iterdir()}
     changed = {name for name, text in after.items() if before[name] != text}
     assert changed == {"store-token"}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -36,24 +36,26 @@ def test_secrets_are_made_once_and_stay(tmp_path):
 
 def test_the_settings_read_them_from_their_files(tmp_path, monkeypatch):
     secret_files.init(tmp_path / "secrets")
-    told = shared(tmp_path / "secrets", monkeypatch)
-    assert told.keys().signing.startswith("SA")
-    assert set(told.system()) == {"testbed-api", "testbed-recorder"}
-    assert told.administrator().principal == "administrator"
-    assert told.keys().callout not in repr(told) + repr(told.keys())
+    settings = shared(tmp_path / "secrets", monkeypatch)
+    assert settings.keys().signing.startswith("SA")
+    assert set(settings.system()) == {"testbed-api", "testbed-recorder"}
+    assert settings.administrator().principal == "administrator"
+    assert settings.keys().callout not in repr(settings) + repr(settings.keys())
 
 
 def test_the_brokers_configuration_holds_what_the_api_will_show(tmp_path, monkeypatch):
     folder = tmp_path / "secrets"
     secret_files.init(folder)
-    place = NatsDeployment(Address("10.0.0.1", 4222), tmp_path, health=Address("127.0.0.1", 8222))
+    place = NatsDeployment(
+        inner=Address("10.0.0.1", 4222), store=tmp_path, health=Address("127.0.0.1", 8222)
+    )
     file = secret_files.broker_config(folder, place, Address("10.0.0.1", 1883), None)
-    told = orjson.loads(file.read_bytes())
+    config = orjson.loads(file.read_bytes())
     keys = shared(folder, monkeypatch).keys()
-    assert told["accounts"]["TESTBED"]["users"][0]["password"] == keys.callout
-    assert told["accounts"]["SYS"]["users"][0]["password"] == keys.system
-    assert (told["listen"], told["mqtt"]["listen"]) == ("10.0.0.1:4222", "10.0.0.1:1883")
-    assert told["http"] == "127.0.0.1:8222"
+    assert config["accounts"]["TESTBED"]["users"][0]["password"] == keys.callout
+    assert config["accounts"]["SYS"]["users"][0]["password"] == keys.system
+    assert (config["listen"], config["mqtt"]["listen"]) == ("10.0.0.1:4222", "10.0.0.1:1883")
+    assert config["http"] == "127.0.0.1:8222"
     assert keys.signing not in file.read_text()
     secret_files.init(folder)
     secret_files.broker_config(folder, place, Address("10.0.0.1", 1883), None)
@@ -63,16 +65,20 @@ def test_the_brokers_configuration_holds_what_the_api_will_show(tmp_path, monkey
 def test_a_brokers_certificate_is_shown_at_every_door_that_others_reach(tmp_path, inner):
     folder = tmp_path / "secrets"
     secret_files.init(folder)
-    shown = Certificate(Path("/run/secrets/broker.pem"), Path("/run/secrets/broker-key.pem"))
+    certificate = Certificate(Path("/run/secrets/broker.pem"), Path("/run/secrets/broker-key.pem"))
     place = NatsDeployment(Address(inner, 4222), tmp_path)
-    file = secret_files.broker_config(folder, place, Address("10.0.0.1", 8883), shown)
-    told = orjson.loads(file.read_bytes())
-    files = {"cert_file": str(shown.chain), "key_file": str(shown.key), "min_version": "1.2"}
-    assert told["mqtt"]["tls"].items() >= files.items()
+    file = secret_files.broker_config(folder, place, Address("10.0.0.1", 8883), certificate)
+    config = orjson.loads(file.read_bytes())
+    files = {
+        "cert_file": str(certificate.chain),
+        "key_file": str(certificate.key),
+        "min_version": "1.2",
+    }
+    assert config["mqtt"]["tls"].items() >= files.items()
     if inner == "127.0.0.1":
-        assert "tls" not in told
+        assert "tls" not in config
     else:
-        assert told["tls"].items() >= (files | {"handshake_first": True}).items()
+        assert config["tls"].items() >= (files | {"handshake_first": True}).items()
 
 
 def test_a_broker_has_tls_unless_it_is_on_loopback_or_that_is_asked_for():
@@ -100,7 +106,7 @@ def test_a_folder_with_anything_else_is_refused(tmp_path):
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(Invalid, match=r"broker-callout-password.*testbed secrets init"):
         secret_files.broker_config(
-            tmp_path, NatsDeployment(Address("a", 1), tmp_path), Address("a", 2), None
+            tmp_path, NatsDeployment(inner=Address("a", 1), store=tmp_path), Address("a", 2), None
         )
     with pytest.raises(Invalid, match="TESTBED_BROKER_CALLOUT_PASSWORD_FILE"):
         SharedSecrets().keys()

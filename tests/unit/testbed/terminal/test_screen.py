@@ -1,4 +1,4 @@
-"""What others wrote is shown as text: on a terminal, in a log, in a table, in an error."""
+"""Text of other parties is escaped: on a terminal, in a log, in a table, in an error."""
 
 import io
 import json
@@ -78,8 +78,8 @@ def test_no_line_of_a_traceback_looks_like_an_event_or_moves_the_cursor(log, tex
 def test_an_error_repeats_it_as_text(capsys, text):
     with pytest.raises(SystemExit):
         run.fail(Invalid(f"there is no {text}", hint=text))
-    said = capsys.readouterr().err
-    for line in said.split("\n")[:-1]:
+    errors = capsys.readouterr().err
+    for line in errors.split("\n")[:-1]:
         assert_is_one_plain_line(line + "\n")
 
 

@@ -13,10 +13,10 @@ from broker.namespace import EquipmentAddress, StreamAddress
 from broker.rights import Entry, Role, Scope, Span
 from testbed_api.domain import organisations, passwords, tokens
 from testbed_api.domain.equipment import Equipment
-from testbed_api.domain.grants import Request
+from testbed_api.domain.errors import TooMany
+from testbed_api.domain.grants import GrantRequest
 from testbed_api.domain.organisations import Organisation
-from testbed_api.http.problems import TooMany
-from testbed_api.limits.sign_in_attempts import Failures, place_of
+from testbed_api.limits.sign_in_attempts import SignInAttempts, place_of
 
 MILL = EquipmentAddress("factory", "mill")
 
@@ -38,8 +38,8 @@ def test_what_a_broker_holds_a_secret_against_is_salted_and_can_be_checked():
     raw = base64.b64decode(salt)
     shown = hashlib.pbkdf2_hmac("sha512", credential.secret.encode(), raw, int(rounds), 64)
     assert (kind, base64.b64decode(derived)) == ("7", shown)
-    assert tokens.kept(credential, Span(1)).verifier != kept.verifier
-    assert tokens.kept(credential, Span(1), bus=False).verifier == ""
+    assert tokens.from_credential(credential, Span(1)).verifier != kept.verifier
+    assert tokens.from_credential(credential, Span(1), bus=False).verifier == ""
 
 
 def test_a_token_holds_all_or_some_of_the_roles_that_its_person_has():
@@ -96,7 +96,9 @@ def test_a_password_is_kept_as_argon2id_and_proved_by_itself_alone():
             passwords.hashed("x" * length)
 
 
-ASKED = Request("firm", Entry("live", StreamAddress("factory", "rig", "rig")), "to try", 5, "eve")
+ASKED = GrantRequest(
+    "firm", Entry("live", StreamAddress("factory", "rig", "rig")), "to try", 5, "eve"
+)
 GRANTED = ASKED.granted(Span(7, 20), "fay", 6)
 
 
@@ -126,11 +128,11 @@ def test_what_was_decided_is_not_decided_again(change):
 
 def test_nobody_asks_for_its_own():
     with pytest.raises(Invalid, match="of its own"):
-        Request("factory", ASKED.entry, "", 5)
+        GrantRequest("factory", ASKED.entry, "", 5)
 
 
 def test_ten_failures_in_a_minute_are_enough():
-    failures = Failures()
+    failures = SignInAttempts()
     for at_s in range(10):
         failures.begin(("ada", "1.2.3.4"), at_s * NS_PER_S)
     with pytest.raises(TooMany) as raised:
@@ -141,7 +143,7 @@ def test_ten_failures_in_a_minute_are_enough():
 
 
 def test_who_signs_in_rightly_is_never_too_often_there():
-    failures = Failures()
+    failures = SignInAttempts()
     for _ in range(50):
         failures.begin(("ada",), 0)
         failures.succeeded(("ada",))

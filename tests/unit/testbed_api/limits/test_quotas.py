@@ -6,24 +6,26 @@ import pytest
 import structlog
 
 from broker.clock import NS_PER_S
-from testbed_api.http.problems import TooMany
-from testbed_api.limits.quotas import BURST_S, QUIET_S, Limits, Most, What
+from testbed_api.domain.errors import TooMany
+from testbed_api.limits.quotas import BURST_S, QUIET_S, QuotaKind, Quotas, QuotaSettings
 
-MOST = Most(requests_per_s=2, anonymous_per_s=1, streams=3, points_per_s=100, connections=2)
+MOST = QuotaSettings(
+    requests_per_s=2, anonymous_per_s=1, streams=3, points_per_s=100, connections=2
+)
 NOW = 1_700_000_000 * NS_PER_S
 
 
 @pytest.fixture
-def limits() -> Limits:
-    return Limits(MOST)
+def limits() -> Quotas:
+    return Quotas(MOST)
 
 
-def drained(limits: Limits, organisation: str = "factory") -> None:
+def drained(limits: Quotas, organisation: str = "factory") -> None:
     for _ in range(2 * BURST_S):
         limits.request(organisation, NOW)
 
 
-def test_a_burst_is_let_through_and_then_the_rate(limits: Limits) -> None:
+def test_a_burst_is_let_through_and_then_the_rate(limits: Quotas) -> None:
     drained(limits)
     with pytest.raises(TooMany, match="more than 2 requests/s") as told:
         limits.request("factory", NOW)
@@ -35,21 +37,21 @@ def test_a_burst_is_let_through_and_then_the_rate(limits: Limits) -> None:
     limits.request("company", NOW)  # another's are its own
 
 
-def test_after_a_long_rest_no_more_than_a_burst_is_there(limits: Limits) -> None:
+def test_after_a_long_rest_no_more_than_a_burst_is_there(limits: Quotas) -> None:
     limits.request("factory", NOW - 10**6 * NS_PER_S)
     drained(limits)
     with pytest.raises(TooMany):
         limits.request("factory", NOW)
 
 
-def test_a_clock_that_goes_back_gives_nothing(limits: Limits) -> None:
+def test_a_clock_that_goes_back_gives_nothing(limits: Quotas) -> None:
     drained(limits)
     with pytest.raises(TooMany):
         limits.request("factory", NOW - 100 * NS_PER_S)
     limits.request("factory", NOW + NS_PER_S)
 
 
-def test_what_was_read_is_paid_off_before_the_next_look(limits: Limits) -> None:
+def test_what_was_read_is_paid_off_before_the_next_look(limits: Quotas) -> None:
     limits.reading("factory", NOW)
     limits.read("factory", 1_500, NOW)  # 500 more than a burst: an answer is not cut off
     with pytest.raises(TooMany, match="100 samples/s") as told:
@@ -58,22 +60,22 @@ def test_what_was_read_is_paid_off_before_the_next_look(limits: Limits) -> None:
     limits.reading("factory", NOW + 6 * NS_PER_S)
 
 
-def test_addresses_without_a_credential_are_counted_one_by_one(limits: Limits) -> None:
+def test_addresses_without_a_credential_are_counted_one_by_one(limits: Quotas) -> None:
     for _ in range(BURST_S):
         limits.anonymous("10.0.0.1", NOW)
     with pytest.raises(TooMany, match="of one address"):
         limits.anonymous("10.0.0.1", NOW)
     limits.anonymous("10.0.0.2", NOW)
-    assert limits.refused == {("", What.ANONYMOUS): 1}
+    assert limits.refused == {("", QuotaKind.ANONYMOUS): 1}
 
 
-def test_streams_are_refused_where_there_are_enough(limits: Limits) -> None:
+def test_streams_are_refused_where_there_are_enough(limits: Quotas) -> None:
     limits.registering("factory", 2, NOW)
     with pytest.raises(TooMany, match="3 streams"):
         limits.registering("factory", 3, NOW)
 
 
-async def test_connections_are_counted_anew_before_one_is_refused(limits: Limits) -> None:
+async def test_connections_are_counted_anew_before_one_is_refused(limits: Quotas) -> None:
     asked = 0
 
     async def on_broker() -> Mapping[str, int]:
@@ -95,10 +97,10 @@ async def test_connections_are_counted_anew_before_one_is_refused(limits: Limits
         await limits.make_room("factory", principals, NOW)
     assert asked == 1  # not twice in a second
     await limits.make_room("factory", principals, NOW + NS_PER_S)
-    assert limits.refused == {("factory", What.CONNECTIONS): 1}
+    assert limits.refused == {("factory", QuotaKind.CONNECTIONS): 1}
 
 
-def test_a_burst_of_refusals_is_one_line_and_every_one_is_counted(limits: Limits) -> None:
+def test_a_burst_of_refusals_is_one_line_and_every_one_is_counted(limits: Quotas) -> None:
     drained(limits)
     with structlog.testing.capture_logs() as lines:
         for at in (0, 0, 1, 2, 2 + QUIET_S, 3 + 2 * QUIET_S):
@@ -106,12 +108,12 @@ def test_a_burst_of_refusals_is_one_line_and_every_one_is_counted(limits: Limits
             with pytest.raises(TooMany):
                 limits.request("factory", now_ns)
         assert len(lines) == 1
-    assert limits.refused == {("factory", What.REQUESTS): 6}
+    assert limits.refused == {("factory", QuotaKind.REQUESTS): 6}
     assert lines[0] == {
         "event": "limit was reached",
         "log_level": "warning",
         "organisation": "factory",
-        "what": What.REQUESTS,
+        "what": QuotaKind.REQUESTS,
         "limit": "2 requests/s",
     }
     for later_s, count in ((QUIET_S // 2, 0), (2 * QUIET_S, 1)):

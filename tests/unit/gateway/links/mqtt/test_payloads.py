@@ -8,7 +8,8 @@ from broker.batch import BAD, GOOD, NO_VALUE
 from broker.errors import Invalid
 from broker.streams import Dtype
 from gateway.links.mqtt import payloads
-from gateway.links.mqtt.payloads import Reading, TimeForm
+from gateway.mapping import mqtt_source
+from gateway.mapping.mqtt_source import MqttSource, TimeForm
 
 NOW = 1_000
 S = 10**9
@@ -16,11 +17,11 @@ S = 10**9
 
 def read(payload: bytes, dtype: Dtype = Dtype.FLOAT64, **where: object) -> object:
     parts = {
-        name: payloads.pointer(text) if name != "form" else text
+        name: mqtt_source.pointer(text) if name != "form" else text
         for name, text in where.items()
         if isinstance(text, str)
     }
-    return payloads.read(payload, Reading("t", **parts), dtype, NOW)  # type: ignore[arg-type]
+    return payloads.read(payload, MqttSource(topic="t", **parts), dtype, NOW)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -65,11 +66,11 @@ def test_a_plain_payload_is_the_value(payload: bytes, dtype: Dtype, value: objec
 def test_what_is_no_value_is_a_bad_sample_with_its_reason(
     payload: bytes, dtype: Dtype, where: dict[str, str]
 ) -> None:
-    found = read(payload, dtype, **where)
-    assert isinstance(found, payloads.Found)
-    assert (found.time_ns, found.quality) == (NOW, BAD)
-    assert repr(found.value) == repr(NO_VALUE[dtype])
-    assert found.reason.startswith("t")
+    sample = read(payload, dtype, **where)
+    assert isinstance(sample, payloads.PayloadSample)
+    assert (sample.time_ns, sample.quality) == (NOW, BAD)
+    assert repr(sample.value) == repr(NO_VALUE[dtype])
+    assert sample.reason.startswith("t")
 
 
 @pytest.mark.parametrize(
@@ -86,8 +87,8 @@ def test_what_is_no_value_is_a_bad_sample_with_its_reason(
 )
 def test_the_time_of_a_payload(text: str, form: TimeForm, time_ns: int) -> None:
     payload = f'{{"d": {{"a/b": [1, 2.5]}}, "t": {text}}}'.encode()
-    found = read(payload, value="/d/a~1b/1", time="/t", form=form)
-    assert found == (time_ns, 2.5, GOOD, "")
+    sample = read(payload, value="/d/a~1b/1", time="/t", form=form)
+    assert sample == (time_ns, 2.5, GOOD, "")
 
 
 def test_a_document_that_does_not_speak_of_a_signal_is_no_sample_of_it() -> None:
@@ -97,13 +98,13 @@ def test_a_document_that_does_not_speak_of_a_signal_is_no_sample_of_it() -> None
 @pytest.mark.parametrize("text", ["a", "a/b", "#/a"])
 def test_what_is_no_pointer_is_refused(text: str) -> None:
     with pytest.raises(Invalid, match="no JSON Pointer"):
-        payloads.pointer(text)
+        mqtt_source.pointer(text)
 
 
 @pytest.mark.parametrize("text", ["", "a/+/b", "a/#", "a\0b", "x" * 70_000])
 def test_what_is_no_topic_is_refused(text: str) -> None:
     with pytest.raises(Invalid, match="not one topic"):
-        payloads.checked_topic(text)
+        mqtt_source.checked_topic(text)
 
 
 @given(
@@ -120,5 +121,7 @@ def test_no_payload_makes_it_raise(
     time: tuple[str, ...] | None,
     form: TimeForm,
 ) -> None:
-    found = payloads.read(payload, Reading("t", value, time, form), dtype, NOW)
-    assert found is None or (found.quality == BAD) == bool(found.reason)
+    sample = payloads.read(
+        payload, MqttSource(topic="t", value=value, time=time, form=form), dtype, NOW
+    )
+    assert sample is None or (sample.quality == BAD) == bool(sample.reason)

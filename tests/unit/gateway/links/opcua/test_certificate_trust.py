@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker.clock import NS_PER_S, WallClock
 from broker.errors import Refused, Unavailable
 from gateway.links.opcua import certificate_trust, pki
-from gateway.links.opcua.certificate_trust import Shown, Trusted
+from gateway.links.opcua.certificate_trust import PresentedCertificate, TrustedCertificates
 from gateway.links.opcua.pki import Pki
 from tests.services.certificates import URI, make
 
@@ -24,11 +24,16 @@ LEAF = make(issuer=MIDDLE)
 
 def judged(leaf, *issuers, pin=None, authorities=(), now_ns=NOW_NS) -> str:
     """Why it is refused; empty if it is not."""
-    shown = Shown(URL, leaf.certificate, tuple(one.certificate for one in issuers), URI)
+    presented = PresentedCertificate(
+        url=URL,
+        certificate=leaf.certificate,
+        issuers=tuple(cert.certificate for cert in issuers),
+        application_uri=URI,
+    )
     pinned = None if pin is None else pin.certificate
-    trusted = Trusted(pinned, tuple(one.certificate for one in authorities))
+    trusted = TrustedCertificates(pinned, tuple(cert.certificate for cert in authorities))
     try:
-        certificate_trust.judge(shown, trusted, host="127.0.0.1", now_ns=now_ns)
+        certificate_trust.check(presented, trusted, host="127.0.0.1", now_ns=now_ns)
     except Refused as exc:
         return exc.message
     return ""
@@ -71,8 +76,13 @@ def test_a_sha256_is_known_with_colons_and_without() -> None:
 
 
 def test_what_a_server_says_of_itself_cannot_write_to_a_terminal() -> None:
-    shown = Shown(URL, LEAF.certificate, (), "urn:\x1b[2J\n" + "x" * 10_000)
-    flaw = certificate_trust.flaw_of(shown, host="127.0.0.1", now_ns=NOW_NS)
+    presented = PresentedCertificate(
+        url=URL,
+        certificate=LEAF.certificate,
+        issuers=(),
+        application_uri="urn:\x1b[2J\n" + "x" * 10_000,
+    )
+    flaw = certificate_trust.flaw_of(presented, host="127.0.0.1", now_ns=NOW_NS)
     assert flaw is not None
     assert "calls itself urn:?[2J?xxx" in flaw.message
     assert len(flaw.message) < 400
@@ -80,7 +90,7 @@ def test_what_a_server_says_of_itself_cannot_write_to_a_terminal() -> None:
 
 def test_a_certificate_is_read_with_its_issuers_behind_it() -> None:
     chain = LEAF.der + MIDDLE.der + ROOT.der
-    assert pki.certificates(chain) == [one.certificate for one in (LEAF, MIDDLE, ROOT)]
+    assert pki.certificates(chain) == [cert.certificate for cert in (LEAF, MIDDLE, ROOT)]
     assert pki.certificates(b"") == []
     for wrong in (chain[:-1], b"0", b"\x30\x82\x00\x00", os.urandom(50)):
         with pytest.raises(ValueError, match=r"ASN.1|parsing"):
@@ -108,7 +118,7 @@ def test_the_gateways_own_certificate_is_made_once_and_for_itself(tmp_path: Path
 
 def test_only_authorities_count_as_authorities(tmp_path: Path) -> None:
     folder = Pki(tmp_path)
-    assert folder.trusted(URL) == Trusted(None, ())
+    assert folder.trusted(URL) == TrustedCertificates(None, ())
     (tmp_path / "authorities").mkdir()
     file = tmp_path / "authorities" / "one.pem"
     file.write_bytes(ROOT.certificate.public_bytes(Encoding.PEM))

@@ -1,0 +1,54 @@
+"""Files that nobody else may read, written whole or not at all, and locks between processes."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from broker.errors import Taken
+
+PRIVATE = 0o600
+PRIVATE_FOLDER = 0o700
+
+
+def create_private(file: Path) -> IO[bytes]:
+    """Open a new file that only its owner may read; raises FileExistsError if there is one."""
+    return _create(file, PRIVATE)
+
+
+def replace(file: Path, content: bytes, *, mode: int = PRIVATE) -> None:
+    """Write a file whole, synced to disk, in place of what is there; raises OSError.
+
+    mode: permissions of the file.  A crash leaves the old content or the new one.
+    """
+    new = file.with_name(f".{file.name}.new")
+    new.unlink(missing_ok=True)
+    with _create(new, mode) as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
+    new.chmod(mode)  # whatever the umask took away
+    new.rename(file)
+
+
+def _create(file: Path, mode: int) -> IO[bytes]:
+    return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
+
+
+@contextmanager
+def locked(file: Path, taken: Taken) -> Iterator[None]:
+    """Hold the lock on a file, made if it is not there, until left.
+
+    Raises `taken` if another process holds it, OSError if the file cannot be opened.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, PRIVATE)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise taken from exc
+        yield
+    finally:
+        os.close(descriptor)

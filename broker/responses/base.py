@@ -1,0 +1,52 @@
+"""Base class of the API's answers: frozen, with aliases, and with an example of itself."""
+
+from types import UnionType
+from typing import Annotated, Any, Self, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+AT = "2026-11-23T12:00:00.000000000Z"
+LATER = "2026-11-23T12:00:05.000000000Z"
+STREAM = "factory/pump-rig/rig"
+PURPOSE = "to find out why the pump stalls"
+
+_INSTANT = "RFC 3339 in UTC, with nanoseconds"
+Instant = Annotated[str, Field(description=_INSTANT, examples=[AT])]
+"""An instant as text, such as 2026-11-23T12:00:00.000000000Z."""
+OptionalInstant = Annotated[str | None, Field(description=_INSTANT, examples=[AT])]
+"""An instant as text, or null."""
+
+
+class ApiResponse(BaseModel):
+    """An answer of the API, or a part of one.
+
+    A field without a value is null; it is left out only where its description says so.  A reader
+    passes over fields that it does not know, so that an older client reads a newer server.
+    """
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    @classmethod
+    def extending(cls, base: "ApiResponse", **more: Any) -> Self:
+        """An answer with the fields of another one, and more."""
+        return cls(**dict(base), **more)
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """An example as JSON: the first example of each field, of a nested model its own."""
+        return {field.alias or name: _example_of(field) for name, field in cls.model_fields.items()}
+
+
+def _example_of(field: FieldInfo) -> Any:
+    """The example of one field; raises ValueError for a field that has none."""
+    if field.examples:
+        return field.examples[0]
+    annotation: Any = field.annotation
+    if get_origin(annotation) is UnionType:
+        annotation = get_args(annotation)[0]
+    if isinstance(annotation, type) and issubclass(annotation, ApiResponse):
+        return annotation.example()
+    if get_origin(annotation) is list and issubclass(get_args(annotation)[0], ApiResponse):
+        return [get_args(annotation)[0].example()]
+    raise ValueError(f"a field of type {annotation} has no example")

@@ -1,0 +1,135 @@
+"""Answers about equipment, its streams and their specs."""
+
+from typing import Annotated, Self
+
+from pydantic import Field
+
+from broker import batch, messages
+from broker.clock import text_of
+from broker.codec import WIRE_VERSION
+from broker.messages import Health
+from broker.responses.base import AT, LATER, STREAM, ApiResponse, Instant, OptionalInstant
+from broker.streams import Dtype, Signal, StreamSpec, Trigger
+
+
+class EquipmentResponse(ApiResponse):
+    """A machine, or a deployment of a prototype."""
+
+    organisation: Annotated[str, Field(examples=["factory"])]
+    equipment: Annotated[str, Field(examples=["pump-rig"])]
+    name: Annotated[str, Field(examples=["Pump rig 1"])]
+    kind: Annotated[batch.EquipmentKind, Field(examples=["simulated"])]
+    site: Annotated[
+        dict[str, str],
+        Field(
+            description="the levels of ISA-95 that are known: enterprise, site, area, line",
+            examples=[{"enterprise": "The Factory Ltd", "site": "North"}],
+        ),
+    ]
+    description: Annotated[str, Field(examples=[""])]
+
+
+class EquipmentPage(ApiResponse):
+    """A page of equipment, by address."""
+
+    items: list[EquipmentResponse]
+    next: Annotated[
+        str | None,
+        Field(description="`cursor` of the next page", examples=["factory/pump-rig"]),
+    ]
+
+
+class SignalResponse(ApiResponse):
+    """One typed series of a stream."""
+
+    name: Annotated[str, Field(examples=["Pressure"])]
+    dtype: Annotated[Dtype, Field(examples=["float64"])]
+    shape: Annotated[list[int], Field(examples=[[]])]
+    unit: Annotated[str, Field(description="UCUM code", examples=["bar"])]
+    low: Annotated[float | None, Field(examples=[0.0])]
+    high: Annotated[float | None, Field(examples=[6.0])]
+    resolution: Annotated[float | None, Field(examples=[0.01])]
+    description: Annotated[str, Field(examples=["behind the pump"])]
+    node: Annotated[str, Field(examples=["nsu=urn:factory;s=Pressure"])]
+
+    @classmethod
+    def from_signal(cls, signal: Signal) -> Self:
+        """The signal as the API answers it."""
+        return cls(
+            name=signal.name,
+            dtype=signal.dtype,
+            shape=list(signal.shape),
+            unit=signal.unit,
+            low=signal.low,
+            high=signal.high,
+            resolution=signal.resolution,
+            description=signal.description,
+            node=signal.node,
+        )
+
+
+class SpecResponse(ApiResponse):
+    """One version of a stream's spec: the meaning of its columns.  It never changes."""
+
+    v: Annotated[int, Field(description="version of the wire format", examples=[WIRE_VERSION])]
+    stream: Annotated[str, Field(examples=[STREAM])]
+    version: Annotated[int, Field(examples=[1])]
+    trigger: Annotated[Trigger, Field(examples=["timestamp"])]
+    period_s: Annotated[float, Field(examples=[1.0])]
+    max_silence_s: Annotated[float, Field(examples=[10.0])]
+    description: Annotated[str, Field(examples=[""])]
+    signals: list[SignalResponse]
+
+    @classmethod
+    def from_spec(cls, spec: StreamSpec) -> Self:
+        """The spec as the API answers it; the same JSON as `messages.spec_json`."""
+        return cls(
+            v=WIRE_VERSION,
+            stream=str(spec.address),
+            version=spec.version,
+            trigger=spec.trigger,
+            period_s=spec.period_s,
+            max_silence_s=spec.max_silence_s,
+            description=spec.description,
+            signals=[SignalResponse.from_signal(signal) for signal in spec.signals],
+        )
+
+
+class StreamFreshnessResponse(ApiResponse):
+    """The freshness of a stream in one space."""
+
+    state: Annotated[messages.Freshness, Field(examples=["fresh"])]
+    last: OptionalInstant
+    valid_until: Instant
+    alarms: Annotated[list[str], Field(examples=[[]])]
+
+    @classmethod
+    def from_health(cls, state: messages.Freshness, health: Health) -> Self:
+        """A publisher's health with the state that the server sees now."""
+        return cls(
+            state=state,
+            last=None if health.last_ns is None else text_of(health.last_ns),
+            valid_until=text_of(health.valid_until_ns),
+            alarms=list(health.alarms),
+        )
+
+
+class StreamResponse(ApiResponse):
+    """A stream with its newest spec, and its freshness in the spaces that the caller sees."""
+
+    stream: Annotated[str, Field(examples=[STREAM])]
+    spec: SpecResponse
+    freshness: Annotated[
+        dict[str, StreamFreshnessResponse],
+        Field(
+            description="by space",
+            examples=[{"live": {"state": "fresh", "last": AT, "valid_until": LATER, "alarms": []}}],
+        ),
+    ]
+
+
+class StreamPage(ApiResponse):
+    """A page of streams, by address."""
+
+    items: list[StreamResponse]
+    next: Annotated[str | None, Field(description="`cursor` of the next page", examples=[STREAM])]

@@ -1,0 +1,49 @@
+"""Answers about the testbed itself: alive, ready, and the state of its streams."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from broker import messages
+from broker.responses.base import STREAM, ApiResponse, Instant, OptionalInstant
+
+
+class HealthResponse(ApiResponse):
+    """The process answers."""
+
+    state: Annotated[Literal["alive"], Field(examples=["alive"])]
+
+
+class ReadinessResponse(ApiResponse):
+    """Registry, store and broker answer."""
+
+    state: Annotated[Literal["ready"], Field(examples=["ready"])]
+
+
+class StreamStatusResponse(ApiResponse):
+    """One stream in one space: freshness, alarms, and what went missing lately."""
+
+    stream: Annotated[str, Field(examples=[STREAM])]
+    space: Annotated[str, Field(examples=["live"])]
+    state: Annotated[
+        messages.Freshness | None,
+        Field(description="null where no publisher states it", examples=["fresh"]),
+    ]
+    last: OptionalInstant
+    alarms: Annotated[list[str], Field(examples=[[]])]
+    gaps: Annotated[int, Field(examples=[0])]
+    dead_letters: Annotated[int, Field(examples=[0])]
+
+
+class StatusResponse(ApiResponse):
+    """The state of all streams that the caller watches."""
+
+    since: Instant
+    interrupted: Annotated[
+        str | None,
+        Field(description="why nothing is recorded just now; null while all is", examples=[None]),
+    ]
+    broker: Annotated[
+        bool, Field(description="whether the API is connected to the broker", examples=[True])
+    ]
+    streams: list[StreamStatusResponse]

@@ -1,0 +1,49 @@
+"""Checks a mapping of MQTT sensors against the messages on its topics."""
+
+from collections.abc import Iterator
+from collections.abc import Mapping as AnyMapping
+
+from broker.batch import BAD
+from broker.clock import WallClock
+from broker.errors import Forbidden, Unavailable
+from gateway.commissioning import findings, mqtt_browse
+from gateway.commissioning.findings import Finding
+from gateway.links.mqtt import payloads
+from gateway.links.mqtt.link import signals_by_topic
+from gateway.mapping.model import Mapping, MqttBroker
+
+MOST_LISTEN_S = 30.0
+
+
+async def check(mapping: Mapping, broker: MqttBroker, password: str) -> list[Finding]:
+    """Listen to the topics of a mapping for three periods, and read each signal's value."""
+    topics = tuple(signals_by_topic(mapping))
+    period_s = max(stream.spec.period_s for stream in mapping.streams)
+    seconds = min(max(mqtt_browse.LISTEN_S, 3 * period_s), MOST_LISTEN_S)
+    try:
+        received = await mqtt_browse.listen(broker, password, topics, seconds)
+    except (Unavailable, Forbidden) as exc:
+        return [findings.error(exc.message)]
+    return list(_findings(mapping, received, seconds))
+
+
+def _findings(
+    mapping: Mapping, received: AnyMapping[str, bytes], seconds: float
+) -> Iterator[Finding]:
+    now_ns = WallClock().now_ns()
+    for topic, signals in signals_by_topic(mapping).items():
+        if topic not in received:
+            yield findings.warning(
+                f"{topic}: it said nothing in {seconds:g} s; is it the right topic?"
+            )
+            continue
+        payload = received[topic]
+        for stream, signal, source in signals:
+            spec = mapping.streams[stream].spec
+            name = f"{spec.address.stream}.{spec.names[signal]}"
+            sample = payloads.read(payload, source, spec.dtypes[signal], now_ns)
+            if sample is None:
+                quoted = mqtt_browse.quoted(payload)
+                yield findings.warning(f"{name}: nothing stands at {source} in {quoted}")
+            elif sample.quality == BAD:
+                yield findings.error(f"{name}: {sample.reason}")

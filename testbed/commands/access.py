@@ -1,0 +1,62 @@
+"""`testbed access`, `pause` and `resume`: who reads an equipment's streams, and how to stop it."""
+
+from typing import Annotated
+
+import typer
+
+from testbed.client import access as client_access
+from testbed.client import api
+from testbed.terminal import run
+from testbed.terminal.options import Equipment, Json, example
+from testbed.terminal.screen import out, print_json
+
+Company = Annotated[
+    str | None,
+    typer.Option(help="id of an organisation: all grants to it (default: every organisation)"),
+]
+OfEquipment = Annotated[
+    str | None,
+    typer.Option(
+        "--equipment", help="organisation/equipment: all grants of it (default: all equipment)"
+    ),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("pause", epilog=example("testbed pause --company company"))(pause)
+    app.command("resume", epilog=example("testbed resume --company company"))(resume)
+    app.command("access", epilog=example("testbed access factory/pump-rig"))(access)
+
+
+def pause(company: Company = None, equipment: OfEquipment = None, json: Json = False) -> None:
+    """Stop grants at once: all to a company, all of an equipment, or all that you gave."""
+    body = client_access.pause_body(company, equipment)
+    answer = run.run(api.request("POST", "/pauses", json=body))
+    grants = client_access.pause_sentence(body)
+    print_json(answer) if json else out.print(f"{grants} are paused: nobody reads under them")
+
+
+def resume(company: Company = None, equipment: OfEquipment = None, json: Json = False) -> None:
+    """Let grants count again that `pause` stopped with the same options."""
+    params = client_access.pause_body(company, equipment)
+    answer = run.run(api.request("DELETE", "/pauses", params=params))
+    grants = client_access.pause_sentence(params)
+    print_json(answer) if json else out.print(f"{grants} count again")
+
+
+def access(
+    equipment: Equipment,
+    at: Annotated[str | None, typer.Option(help="report of an instant (default: now)")] = None,
+    begin: Annotated[
+        str | None,
+        typer.Option("--from", help="report of a span from this instant (default: no span)"),
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", help="end of the span, an instant (default: now)")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Report who could read an equipment's streams, now or at a past moment, and who did."""
+    report = run.run(client_access.fetch(equipment, at=at, begin=begin, end=end))
+    print_json(report) if json else client_access.print_report(report, out)

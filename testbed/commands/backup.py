@@ -1,0 +1,81 @@
+"""`testbed backup` and `restore`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker.clock import WallClock
+from testbed.terminal import run
+from testbed.terminal.options import Json, example, settings
+from testbed.terminal.screen import out, print_json
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog=example("testbed backup --to backup-1"))(backup)
+    app.command(epilog=example("testbed restore backup-1 --data new-data"))(restore)
+
+
+def backup(
+    to: Annotated[Path, typer.Option(help="new folder for the backup")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="data folder of a stopped server (default: back up the running server at"
+            " TESTBED_API)"
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="with --data: sample store, as for `testbed up` (default: duckdb)"),
+    ] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(help="with --data: registry, as for `testbed up` (default: sqlite)"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Back up registry, ledger and store, with the SHA-256 of every file."""
+    from testbed.server import backup as server_backup
+    from testbed_api.settings import ServerSettings
+
+    stopped = None
+    if data is not None:
+        stopped = settings(ServerSettings, folder=data, store=store, registry=registry)
+    manifest = run.run(server_backup.backup(to, stopped, WallClock()))
+    report = server_backup.as_json(manifest, to)
+    print_json(report) if json else server_backup.print_backup(manifest, to, out)
+
+
+def restore(
+    folder: Annotated[Path, typer.Argument(help="folder of the backup")],
+    data: Annotated[
+        Path | None, typer.Option(help="new data folder (default: testbed-data)")
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="sample store, as for `testbed up`; must be empty (default: duckdb)"),
+    ] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(help="registry, as for `testbed up`; must be empty (default: sqlite)"),
+    ] = None,
+    sha256: Annotated[
+        str | None,
+        typer.Option(
+            help="SHA-256 of the manifest, as `testbed backup` printed it (default: not checked)"
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check a backup, and restore it into an empty data folder and an empty store."""
+    from testbed.server import backup as server_backup
+    from testbed_api.settings import ServerSettings
+
+    target = settings(ServerSettings, folder=data, store=store, registry=registry)
+    manifest, losses = run.run(
+        server_backup.restore(folder, target, WallClock(), sha256), keeps_data=True
+    )
+    report = server_backup.as_json(manifest, folder)
+    print_json(report) if json else server_backup.print_restored(manifest, losses, out)

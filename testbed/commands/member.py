@@ -1,0 +1,56 @@
+"""`testbed member`: the people of the caller's organisation, and their roles."""
+
+from typing import Annotated
+
+import typer
+
+from broker.rights import Role
+from testbed.client import credentials, organisations
+from testbed.terminal import run
+from testbed.terminal.options import Json, example
+from testbed.terminal.screen import out, print_json
+
+EXAMPLE = example("testbed member add ben --role engineer")
+
+member_app = typer.Typer(
+    help="Add, list, change and remove people of your organisation.",
+    no_args_is_help=True,
+    epilog=EXAMPLE,
+)
+
+Person = Annotated[str, typer.Argument(help="id of the person, such as fay")]
+Roles = Annotated[list[Role], typer.Option("--role", help="role of the person; can be repeated")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(member_app, name="member")
+
+
+@member_app.command("add", epilog=EXAMPLE)
+def add(person: Person, role: Roles, json: Json = False) -> None:
+    """Add a person; the first token is shown only this once."""
+    created = run.run(organisations.add_member(person, role))
+    print_json(created) if json else credentials.print_secret(created, out)
+
+
+@member_app.command("list", epilog=example("testbed member list"))
+def list_(json: Json = False) -> None:
+    """List the people of your organisation."""
+    members = run.run(organisations.members_request("GET", ""))["items"]
+    columns = ("person", "roles", "since")
+    print_json(members) if json else organisations.print_table(members, columns, out)
+
+
+@member_app.command("change", epilog=example("testbed member change ben --role auditor"))
+def change(person: Person, role: Roles) -> None:
+    """Give a person other roles; rights that these do not include end at once."""
+    run.run(organisations.members_request("PUT", f"/{person}", json={"roles": role}))
+    out.print(f"{person} is {' and '.join(role)} now")
+
+
+@member_app.command("remove", epilog=example("testbed member remove ben"))
+def remove(person: Person) -> None:
+    """Remove a person; all of the person's tokens end at once."""
+    run.run(organisations.members_request("DELETE", f"/{person}"))
+    out.print(f"{person} is removed")

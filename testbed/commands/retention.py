@@ -1,0 +1,77 @@
+"""`testbed retention`, `delete` and `deletions`: how long streams are kept, and deleting spans."""
+
+from typing import Annotated
+
+import typer
+
+from testbed.client import retention
+from testbed.terminal import run
+from testbed.terminal.options import Json, Space, Stream, example
+from testbed.terminal.screen import out, print_json
+
+EXAMPLE = example("testbed retention set factory/pump-rig/rig --days 90")
+
+retention_app = typer.Typer(
+    help="Set and list how long streams are kept.", no_args_is_help=True, epilog=EXAMPLE
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(retention_app, name="retention")
+    app.command(
+        epilog=example("testbed delete factory/pump-rig/rig --to 2026-01-01T00:00:00Z --yes")
+    )(delete)
+    app.command(epilog=example("testbed deletions factory/pump-rig/rig"))(deletions)
+
+
+@retention_app.command("set", epilog=EXAMPLE)
+def set_(
+    stream: Stream,
+    days: Annotated[
+        float | None,
+        typer.Option(min=1 / 24, help="days after which samples are deleted (default: never)"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Keep a stream for some days or for ever, in every space."""
+    answer = run.run(retention.store(stream, days))
+    duration = "ever" if days is None else f"{days:g} days"
+    print_json(answer) if json else out.print(f"{stream} is kept for {duration}")
+
+
+@retention_app.command("list", epilog=example("testbed retention list"))
+def list_(json: Json = False) -> None:
+    """List the streams that are not kept for ever."""
+    fetched = run.run(retention.fetch_all())
+    print_json(fetched) if json else retention.print_table(fetched, out)
+
+
+def delete(
+    stream: Stream,
+    begin: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="beginning of the span, included, an instant (default: the first sample)"
+        ),
+    ] = None,
+    end: Annotated[
+        str | None,
+        typer.Option("--to", help="end of the span, not included, an instant (default: now)"),
+    ] = None,
+    space: Space = "live",
+    why: Annotated[
+        str, typer.Option(help="reason, a sentence that the proof holds (default: empty)")
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="confirm that the span is deleted")] = False,
+    json: Json = False,
+) -> None:
+    """Delete a span of a stream for good, and print the proof."""
+    records = run.run(retention.delete(stream, begin, end, space=space, reason=why, confirmed=yes))
+    print_json(records) if json else retention.print_deletions(records, out)
+
+
+def deletions(stream: Stream, space: Space = "live", json: Json = False) -> None:
+    """Print the proofs of what was deleted of a stream."""
+    records = run.run(retention.fetch_deletions(stream, space))
+    print_json(records) if json else retention.print_deletions(records, out)

@@ -1,0 +1,139 @@
+"""`testbed up`, `api`, `recorder`, `reconcile` and `openapi`: the processes of a server."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from broker.clock import WallClock
+from testbed.terminal import run
+from testbed.terminal.options import Insecure, Json, example, settings
+from testbed.terminal.screen import out, print_json
+
+Host = Annotated[
+    str | None, typer.Option(help="IP address or name to listen on (default: 127.0.0.1)")
+]
+Port = Annotated[
+    int | None, typer.Option(help="TCP port of the API; 0 takes a free one (default: 8600)")
+]
+Data = Annotated[
+    Path | None, typer.Option(help="data folder of the server (default: testbed-data)")
+]
+MqttPort = Annotated[
+    int | None,
+    typer.Option(help="TCP port of the broker; 0 takes a free one (default: 1883)"),
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        help="sample store: duckdb, or influxdb://host:port/organisation/bucket (default: duckdb)"
+    ),
+]
+Registry = Annotated[
+    str | None,
+    typer.Option(
+        help="registry: sqlite, or postgresql://user@host:port/database (default: sqlite)"
+    ),
+]
+Tls = Annotated[
+    bool,
+    typer.Option("--tls", help="use TLS, with certificates that are made in the data folder"),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(
+        epilog=example("testbed up", "testbed up --tls --host 0.0.0.0 --data /srv/testbed")
+    )(up)
+    app.command(epilog=example("testbed api --host 0.0.0.0 --insecure"))(api)
+    app.command(epilog=example("testbed recorder"))(recorder)
+    app.command(epilog=example("testbed reconcile"))(reconcile)
+    app.command(epilog=example("testbed openapi"))(openapi)
+
+
+def up(
+    data: Data = None,
+    host: Host = None,
+    port: Port = None,
+    mqtt_port: MqttPort = None,
+    store: Store = None,
+    registry: Registry = None,
+    tls: Tls = False,
+    insecure: Insecure = False,
+    json: Json = False,
+) -> None:
+    """Run broker, recorder and API, until Ctrl-C."""
+    from testbed.server import up as server_up
+    from testbed_api.settings import ServerSettings
+
+    own = settings(
+        ServerSettings,
+        folder=data,
+        host=host,
+        api_port=port,
+        mqtt_port=mqtt_port,
+        store=store,
+        registry=registry,
+        tls=server_up.tls_setting(development=tls, insecure=insecure),
+    )
+    run.run(server_up.up(own, WallClock(), _ready_printer(as_json=json)), keeps_data=True)
+
+
+def api(
+    host: Host = None, port: Port = None, insecure: Insecure = False, json: Json = False
+) -> None:
+    """Run the API alone, with broker, registry, store and recorder as other services."""
+    from broker.settings import BusSettings
+    from testbed.server import up as server_up
+    from testbed_api.service import BrokerServices
+    from testbed_api.settings import ServerSettings
+    from testbed_api.system_secrets import SharedSecrets
+
+    tls = server_up.tls_setting(insecure=insecure)
+    own = settings(ServerSettings, host=host, api_port=port, tls=tls)
+    all_settings = (own, settings(BusSettings), settings(SharedSecrets))
+
+    async def go() -> None:
+        services = BrokerServices.from_settings(*all_settings)
+        await server_up.api(own, services, WallClock(), _ready_printer(as_json=json))
+
+    run.run(go(), keeps_data=True)
+
+
+def recorder() -> None:
+    """Run the recorder as a process of its own, with InfluxDB; `up` starts one by itself."""
+    from broker.settings import BusSettings
+    from testbed_api import recorder_process
+    from testbed_api.settings import ServerSettings
+
+    own, bus = settings(ServerSettings), settings(BusSettings, window=10_000)
+    run.run(recorder_process.record(own, bus, WallClock()), keeps_data=True)
+
+
+def reconcile() -> None:
+    """Keep the rights in a Mosquitto broker equal to the registry's, until Ctrl-C."""
+    from broker.settings import BusSettings
+    from testbed_api.broker_auth import mosquitto_reconciler
+    from testbed_api.settings import ServerSettings
+
+    own, bus = settings(ServerSettings), settings(BusSettings)
+    run.run(mosquitto_reconciler.run(own, bus, WallClock()))
+
+
+def openapi() -> None:
+    """Print the API's OpenAPI document as JSON."""
+    from testbed_api.http.app import openapi_document
+
+    print_json(openapi_document())
+
+
+def _ready_printer(*, as_json: bool) -> Callable[[Any], None]:
+    """A function that prints the addresses of a server once it accepts connections."""
+    from testbed.server import up as server_up
+
+    if as_json:
+        return functools.partial(server_up.print_ready_json, print_json)
+    return functools.partial(server_up.print_ready, out)

@@ -1,0 +1,105 @@
+"""The child processes of a demo: server, machine, gateway and prototype."""
+
+import os
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from broker.errors import Unknown
+from broker.settings import child_environment
+from testbed.demo import mapping
+from testbed.demo.child_process import ChildProcess, start_child
+from testbed.demo.plan import FAULT, PERIOD_S, RIG, ROWS, SCORE, SPACE, DemoPlan, Stage
+
+TESTBED = ("-m", "testbed")
+LEDGER_FILE = "offered.jsonl"
+PROTOTYPE_LOG = "prototype.log"
+SPOOL = "spool"
+ON_LOOPBACK = {
+    "TESTBED_HOST": "127.0.0.1",
+    "TESTBED_TLS": "",
+    "TESTBED_TLS_CERT_FILE": "",
+    "TESTBED_TLS_KEY_FILE": "",
+    "TESTBED_CA": "",
+}
+"""Settings that keep the demo on this machine, whatever is set for another server."""
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+Start = AbstractAsyncContextManager[ChildProcess]
+
+
+def server(plan: DemoPlan) -> Start:
+    """Start broker, recorder and API on free ports."""
+    options = ["--json", "--port", "0", "--mqtt-port", "0", "--store", plan.store]
+    return start_child(
+        "server",
+        [*TESTBED, "up", *options, "--data", str(plan.folder / "data")],
+        log=plan.folder / "server.log",
+        environment=os.environ | ON_LOOPBACK,
+    )
+
+
+def machine(plan: DemoPlan) -> Start:
+    """Start the machine once; it plays when it is monitored, and writes what it offers."""
+    if plan.data is None:
+        rig = ["--rows", str(ROWS), "--period", str(PERIOD_S), "--seed", "7", "--fault", FAULT]
+        source = ["pump-rig", *rig]
+    else:
+        source = ["csv", str(plan.data), "--times", plan.times]
+    options = ["--speed", str(plan.speed), "--port", "0", "--json", "--wait"]
+    ledger_file = str(plan.folder / LEDGER_FILE)
+    return start_child(
+        "machine",
+        [*TESTBED, "simulate", *source, *options, "--ledger", ledger_file],
+        log=plan.folder / "machine.log",
+        environment=child_environment(os.environ),
+    )
+
+
+def endless_machine(stage: Stage) -> Start:
+    """Start the machine again on its port, without an end."""
+    plan = stage.plan
+    source = ["pump-rig"]
+    if plan.data is not None:
+        source = ["csv", str(plan.data), "--times", "shifted", "--repeat"]
+    port = stage.machine.rpartition(":")[2]
+    options = ["--speed", str(plan.speed), "--port", port, "--json"]
+    log = plan.folder / "machine.log"
+    return start_child("machine", [*TESTBED, "simulate", *source, *options], log=log)
+
+
+def detector(stage: Stage) -> Start:
+    """Start the prototype of `examples/detector`; raises Unknown outside a checkout."""
+    script = EXAMPLES / "detector" / "detector.py"
+    if not script.exists():
+        raise Unknown(
+            f"the example {script} is not there", hint="run the demo from a checkout of the project"
+        )
+    bindings = {"TESTBED_INPUTS": f"rig={RIG}", "TESTBED_OUTPUTS": f"score={SCORE}"}
+    return start_child(
+        "prototype",
+        [str(script)],
+        log=stage.plan.folder / PROTOTYPE_LOG,
+        environment=_environment(stage, "detector") | bindings,
+    )
+
+
+def gateway(stage: Stage) -> Start:
+    """Start the gateway with the mapping file in the demo's folder."""
+    folder = stage.plan.folder
+    return start_child(
+        "gateway",
+        [*TESTBED, "gateway", "run", str(folder / mapping.FILE)],
+        log=folder / "gateway.log",
+        environment=_environment(stage, "gateway") | {"TESTBED_SPOOL": str(folder / SPOOL)},
+    )
+
+
+def _environment(stage: Stage, principal: str) -> dict[str, str]:
+    """The environment of a process with the credential of a principal, and no other settings."""
+    own = {
+        "TESTBED_API": stage.api,
+        "TESTBED_BROKER": stage.broker,
+        "TESTBED_CREDENTIAL": stage.credentials[principal],
+        "TESTBED_SPACE": SPACE,
+    }
+    return child_environment(os.environ) | ON_LOOPBACK | own

@@ -1,0 +1,1 @@
+"""Acts of people and machines on the registry: the rules of each, and its change."""

@@ -1,0 +1,118 @@
+"""The caller of an action, and the policy's answer to what it asks for."""
+
+from dataclasses import dataclass
+
+from broker import policy
+from broker.errors import Forbidden, Unknown
+from broker.namespace import EquipmentAddress, StreamAddress, StreamTopic, Verb
+from broker.policy import Target
+from broker.rights import Action, Entry, Principal, PrincipalKind, Rights
+from testbed_api.domain.tokens import Token
+from testbed_api.registry.equipment import Visibility
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The principal who acts, with its token and its rights at that moment."""
+
+    principal: Principal
+    token: Token
+    rights: Rights
+    at_ns: int
+
+    @property
+    def id(self) -> str:
+        """The name of the principal."""
+        return self.principal.id
+
+    @property
+    def organisation(self) -> str:
+        """The organisation of the principal."""
+        return self.principal.organisation
+
+    @property
+    def narrowed(self) -> str:
+        """The roles that the token leaves its person, as a hint; empty for a whole token."""
+        if self.token.roles is None:
+            return ""
+        return f"this token holds {' and '.join(sorted(self.principal.roles))} alone"
+
+    def may(self, action: Action, target: Target = None) -> bool:
+        """Whether the policy allows the action on the target."""
+        return policy.decide(self.rights, self.id, action, target, self.at_ns).allowed
+
+    def may_read(self, space: str, address: StreamAddress) -> bool:
+        """Reading a stream over HTTP is what subscribing to its data would be."""
+        return self.may(Action.SUBSCRIBE, StreamTopic(space, Verb.DATA, address))
+
+    def must(self, action: Action, target: Target = None) -> None:
+        """Raise Unknown for what does not exist for it, Forbidden for what it sees and may not do.
+
+        So what is foreign and what is missing answer alike.
+        """
+        decision = policy.decide(self.rights, self.id, action, target, self.at_ns)
+        if decision.allowed:
+            return
+        if not self._sees(target):
+            raise Unknown(f"there is no {_named(target)}", hint=self.narrowed)
+        raise Forbidden(
+            f"{self.id} may not {action} {_named(target)}: {decision.reason}",
+            hint=self.narrowed or "GET /me says what you are",
+        )
+
+    def must_read(self, space: str, address: StreamAddress) -> None:
+        """Raise Unknown unless it may read."""
+        if not self.may_read(space, address):
+            raise Unknown(f"there is no stream {address}", hint=self.narrowed)
+
+    @property
+    def visible(self) -> Visibility:
+        """All that exists for it; `may(SEE, …)` says the same of one target."""
+        scope, addresses = (
+            self.principal.scope,
+            {grant.entry.address for grant in self.rights.grants},
+        )
+        addresses |= {entry.address for entry in scope.reads | scope.writes}
+        streams = frozenset(each for each in addresses if self.may(Action.SEE, each))
+        if self.principal.kind is PrincipalKind.MACHINE:
+            own = frozenset() if scope.equipment is None else frozenset({scope.equipment})
+            return Visibility(None, own, streams)
+        listings = policy.visible_listings(self.rights, self.principal, self.at_ns)
+        return Visibility(
+            self.organisation, frozenset(listing.equipment for listing in listings), streams
+        )
+
+    def sees_organisation(self, organisation: str) -> bool:
+        """Whether it exists for it: its own, one whose equipment it sees, all for a founder."""
+        if organisation == self.organisation or self.may(Action.FOUND):
+            return True
+        visible = self.visible
+        owners = visible.equipment | {stream.owner for stream in visible.streams}
+        return any(owner.organisation == organisation for owner in owners)
+
+    def _sees(self, target: Target) -> bool:
+        match target:
+            case None:
+                return True
+            case str():
+                return self.sees_organisation(target)
+            case StreamTopic(_, _, address):
+                return self.may(Action.SEE, address)
+            case StreamAddress() | EquipmentAddress() | Entry():
+                return self.may(Action.SEE, target)
+        return False
+
+
+def _named(target: Target) -> str:
+    match target:
+        case None:
+            return "the testbed"
+        case str():
+            return f"organisation {target!r}"
+        case EquipmentAddress():
+            return f"equipment {target}"
+        case Entry(space, address):
+            return f"stream {address} in space {space}"
+        case StreamTopic(_, _, address):
+            return f"stream {address}"
+    return f"stream {target}"

@@ -1,0 +1,187 @@
+"""The registry's people and machines over time."""
+
+from collections.abc import Collection
+from typing import Any
+
+import orjson
+from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker.errors import Refused, Taken, Unknown
+from broker.namespace import EquipmentAddress, StreamAddress
+from broker.rights import Entry, Principal, PrincipalKind, Role, Scope
+from testbed_api.domain import organisations as domain_organisations
+from testbed_api.registry import tables
+from testbed_api.registry.base import Repository, going_on, span_of
+
+
+class PrincipalRepository(Repository):
+    """People and machines: one row for each span in which one stayed the same, ended once."""
+
+    async def add(self, principal: Principal, by: str | None = None) -> None:
+        """Keep a new person or machine from the beginning of its span on.
+
+        A name may come back, but only in its organisation and as what it was: past rights rest on
+        it.  Raises Taken, or Unknown if there is no such organisation.
+        """
+        table, now_ns = tables.principals, principal.span.from_ns
+        self._session.note(made=principal.id, **_facts(principal))
+        async with self._session.transaction(write=True) as sql:
+            owner = select(tables.organisations.c.id).filter_by(id=principal.organisation)
+            if (await sql.execute(owner)).first() is None:
+                raise Unknown(f"there is no organisation {principal.organisation!r}")
+            query = select(table).filter_by(principal=principal.id)
+            before = [principal_of(row) for row in await sql.execute(query)]
+            if any(
+                former.span.until_ns is None or former.span.until_ns > now_ns for former in before
+            ):
+                raise Taken(
+                    f"principal {principal.id!r} exists already",
+                    hint="delete it first, or choose another id",
+                )
+            if any(_identity(former) != _identity(principal) for former in before):
+                raise Taken(f"principal {principal.id!r} was somebody else", hint="choose another")
+            await sql.execute(insert(table).values(**_row_of(principal), made_by=by))
+
+    async def in_organisation(self, organisation: str, at_ns: int) -> list[Principal]:
+        """The people and machines of an organisation at this instant, by id."""
+        table = tables.principals
+        query = select(table).filter_by(organisation=organisation).order_by(table.c.principal)
+        principals = [
+            principal_of(row)
+            for row in await self._session.rows(query.where(going_on(table, at_ns)))
+        ]
+        return [each for each in principals if each.span.covers(at_ns)]
+
+    async def of_equipment(self, address: EquipmentAddress, at_ns: int) -> list[Principal]:
+        """The gateways of an equipment at this instant, by id."""
+        table = tables.principals
+        query = select(table).filter_by(
+            organisation=address.organisation, equipment=address.equipment
+        )
+        rows = await self._session.rows(
+            query.where(going_on(table, at_ns)).order_by(table.c.principal)
+        )
+        gateways = map(principal_of, rows)
+        return [gateway for gateway in gateways if gateway.span.covers(at_ns)]
+
+    async def find(self, id_: str, at_ns: int) -> Principal | None:
+        """The principal of this name at this instant, None if there is none."""
+        table = tables.principals
+        query = select(table).filter_by(principal=id_).where(going_on(table, at_ns))
+        principals = [principal_of(row) for row in await self._session.rows(query)]
+        return next((each for each in principals if each.span.covers(at_ns)), None)
+
+    async def change_roles(
+        self, principal: Principal, roles: Collection[Role], *, by: str, now_ns: int
+    ) -> Principal:
+        """From now on the person has these roles; raises Refused if no owner would be left."""
+        changed = domain_organisations.person(principal.id, principal.organisation, roles, now_ns)
+        self._session.note(changed=principal.id, before=sorted(principal.roles), **_facts(changed))
+        async with self._session.transaction(write=True) as sql:
+            if Role.OWNER not in changed.roles:
+                await _must_leave_an_owner(sql, principal, now_ns)
+            await _end(sql, principal.id, by, now_ns)
+            await sql.execute(insert(tables.principals).values(**_row_of(changed), made_by=by))
+        return changed
+
+    async def end(self, principal: Principal, *, by: str | None, now_ns: int) -> None:
+        """End all of somebody at once: what it is, its tokens and its password.
+
+        Raises Refused if no owner would be left who stays.
+        """
+        self._session.note(ended=principal.id)
+        async with self._session.transaction(write=True) as sql:
+            await _must_leave_an_owner(sql, principal, now_ns)
+            await _end(sql, principal.id, by, now_ns)
+            table = tables.tokens
+            open_tokens = (
+                update(table).filter_by(principal=principal.id).where(table.c.ended_ns.is_(None))
+            )
+            await sql.execute(open_tokens.values(ended_ns=now_ns, ended_by=by))
+            await sql.execute(delete(tables.passwords).filter_by(person=principal.id))
+
+    async def gateways(self, equipment: EquipmentAddress) -> list[str]:
+        """The machines that are gateways of an equipment, or ever were, by name."""
+        table = tables.principals
+        query = (
+            select(table.c.principal)
+            .distinct()
+            .filter_by(organisation=equipment.organisation, equipment=equipment.equipment)
+        )
+        return sorted(row.principal for row in await self._session.rows(query))
+
+
+async def _end(sql: AsyncConnection, id_: str, by: str | None, now_ns: int) -> None:
+    table = tables.principals
+    mine = update(table).filter_by(principal=id_).where(going_on(table, now_ns))
+    await sql.execute(mine.values(ended_ns=now_ns, ended_by=by))
+
+
+async def _must_leave_an_owner(sql: AsyncConnection, leaving: Principal, now_ns: int) -> None:
+    """Raise unless somebody else owns the organisation for good, or the one who leaves does not."""
+    if Role.OWNER not in leaving.roles:
+        return
+    table = tables.principals
+    query = select(table).filter_by(organisation=leaving.organisation, kind=PrincipalKind.PERSON)
+    people = [principal_of(row) for row in await sql.execute(query.where(going_on(table, now_ns)))]
+    owners = {
+        person.id
+        for person in people
+        if Role.OWNER in person.roles and person.span.until_ns is None
+    }
+    if owners <= {leaving.id}:
+        raise Refused(
+            f"{leaving.id!r} is the only owner of {leaving.organisation} who stays",
+            hint="make another one first",
+        )
+
+
+def _facts(principal: Principal) -> dict[str, Any]:
+    """The facts about a principal for the audit."""
+    held = {"kind": principal.kind, "organisation": principal.organisation}
+    if principal.kind is PrincipalKind.PERSON:
+        return held | {"roles": sorted(principal.roles)}
+    reads, writes = (
+        sorted(f"{each.space}:{each.address}" for each in entries)
+        for entries in (principal.scope.reads, principal.scope.writes)
+    )
+    return held | {"reads": reads, "writes": writes, "gateway_of": principal.scope.equipment}
+
+
+def _identity(principal: Principal) -> tuple[str, PrincipalKind]:
+    return principal.organisation, principal.kind
+
+
+def principal_of(row: Row[Any]) -> Principal:
+    """A person or machine as it was over the stretch of a row."""
+    gateway = EquipmentAddress(row.organisation, row.equipment) if row.equipment else None
+    reads, writes = (entries_in(row.entries, what) for what in ("reads", "writes"))
+    scope = Scope(reads, writes, gateway)
+    roles = frozenset(Role(role) for role in row.roles.split())
+    kind = PrincipalKind(row.kind)
+    return Principal(row.principal, row.organisation, kind, roles, scope, span_of(row))
+
+
+def entries_in(text: str, what: str) -> frozenset[Entry]:
+    """The `reads` or the `writes` of a row."""
+    listed = orjson.loads(text)[what]
+    return frozenset(Entry(space, StreamAddress.parse(stream)) for space, stream in listed)
+
+
+def _row_of(principal: Principal) -> dict[str, Any]:
+    listed = {"reads": principal.scope.reads, "writes": principal.scope.writes}
+    entries = {
+        what: sorted([each.space, str(each.address)] for each in entries)
+        for what, entries in listed.items()
+    }
+    return {
+        "principal": principal.id,
+        "organisation": principal.organisation,
+        "kind": principal.kind,
+        "roles": " ".join(sorted(principal.roles)),
+        "entries": orjson.dumps(entries).decode(),
+        "equipment": principal.scope.equipment.equipment if principal.scope.equipment else None,
+        "from_ns": principal.span.from_ns,
+        "until_ns": principal.span.until_ns,
+    }

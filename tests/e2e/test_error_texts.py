@@ -1,0 +1,323 @@
+"""The errors that users meet most, word for word, raised by the code that raises them in use.
+
+The commands run in this process against one server with TLS; a text that changes here is a change
+that every user sees.
+"""
+
+import gc
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import structlog
+from typer.testing import CliRunner
+
+from broker.batch import Batch, Source, Wide
+from broker.errors import Unavailable
+from gateway.spool import spool
+from gateway.spool.spool import SpoolSettings
+from testbed import cli
+
+MAPPING = Path(__file__).parents[2] / "examples/pump-rig/mapping.yaml"
+FREE_PORTS = ("--port", "0", "--mqtt-port", "0")
+REFUSED = "Connect call failed ('127.0.0.1', 9)"
+"""How the system says that nothing listens on port 9."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The environment of a client of a server with TLS; `folder` is the server's data folder."""
+    folder = tmp_path_factory.mktemp("errors")
+    command = [sys.executable, "-m", "testbed", "up", "--tls", "--json", "--data", "data"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, *FREE_PORTS], cwd=folder, stdout=subprocess.PIPE, stderr=log, env=clean()
+        )
+    try:
+        ready = json.loads(process.stdout.readline())
+        yield {
+            "TESTBED_API": ready["api"],
+            "TESTBED_BROKER": ready["broker"],
+            "TESTBED_CA": str(folder / ready["ca"]),
+            "TESTBED_CREDENTIAL": ready["administrator"],
+            "folder": str(folder / "data"),
+        }
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def clean():
+    """The environment without settings of the testbed, with this checkout to import from."""
+    environment = {name: value for name, value in os.environ.items() if "TESTBED_" not in name}
+    return environment | {"PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+@pytest.fixture
+def text_of(server, tmp_path, monkeypatch):
+    """A function that runs a command, and returns its exit code and its text on standard error."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("TESTBED_"):
+            monkeypatch.delenv(name)
+
+    def run(*arguments, **changed):
+        settings = {name: value for name, value in server.items() if name.isupper()} | changed
+        words = [argument.format(**server, **ports(server)) for argument in arguments]
+        result = CliRunner().invoke(cli.app, words, env=settings)
+        logged = re.compile(r"^\{.*\n", re.MULTILINE)  # log events stand there as well
+        return result.exit_code, logged.sub("", result.stderr)
+
+    umask, threshold = os.umask(0o077), gc.get_threshold()
+    yield run
+    os.umask(umask)
+    gc.set_threshold(*threshold)
+    structlog.reset_defaults()
+
+
+def ports(server):
+    return {
+        "api_port": server["TESTBED_API"].rpartition(":")[2],
+        "mqtt_port": server["TESTBED_BROKER"].rpartition(":")[2],
+    }
+
+
+UP = ("up", "--data", "new", *FREE_PORTS)
+NO_CA = {"TESTBED_CA": ""}
+ERRORS = {
+    "no credential": (
+        ("status",),
+        {"TESTBED_CREDENTIAL": ""},
+        2,
+        (
+            "error: no credential is set\n"
+            "hint: set TESTBED_CREDENTIAL; the first `testbed up` shows the administrator's, and"
+            " `testbed organisation create` an owner's\n"
+        ),
+    ),
+    "wrong credential": (
+        ("status",),
+        {"TESTBED_CREDENTIAL": f"fay.{'A' * 43}"},
+        2,
+        (
+            "error: the credential is not right\n"
+            "hint: is it complete, not revoked or expired, and are its roles still yours?\n"
+        ),
+    ),
+    "wrong password": (
+        ("sign-in", "fay", "--password", "wrong wrong wrong"),
+        {},
+        2,
+        "error: the person or the password is not right\n",
+    ),
+    "server away": (
+        ("status",),
+        {"TESTBED_API": "https://127.0.0.1:9"},
+        3,
+        (
+            "error: the API at https://127.0.0.1:9 did not answer:"
+            " ConnectError('All connection attempts failed')\n"
+            "hint: is the server up? `testbed up` starts one\n"
+        ),
+    ),
+    "unknown authority": (
+        ("status",),
+        NO_CA,
+        2,
+        (
+            "error: the certificate of the API at {TESTBED_API} is of no authority that we trust:"
+            " unable to get local issuer certificate\n"
+            "hint: set TESTBED_CA to the PEM file of its authority\n"
+        ),
+    ),
+    "no such authority file": (
+        ("status",),
+        {"TESTBED_CA": "nowhere.pem"},
+        2,
+        (
+            "error: TESTBED_CA: nowhere.pem cannot be used: No such file or directory\n"
+            "hint: name the PEM file of the authority, such as ca.pem of `testbed pki init`\n"
+        ),
+    ),
+    "unknown stream": (
+        ("history", "factory/none/none"),
+        {},
+        2,
+        "error: there is no stream factory/none/none\n",
+    ),
+    "address of a stream": (
+        ("tap", "rig"),
+        {},
+        2,
+        "error: 'rig' is not the address of a stream\nhint: write organisation/equipment/stream\n",
+    ),
+    "instant": (
+        ("history", "factory/none/none", "--from", "monday"),
+        {},
+        2,
+        (
+            "error: 'monday' is not an instant\n"
+            "hint: write it as 2026-11-23T12:00:00Z, with up to nine digits of a second\n"
+        ),
+    ),
+    "broker away": (
+        ("tap", "factory/none/none"),
+        {"TESTBED_BROKER": "mqtts://127.0.0.1:9"},
+        3,
+        f"error: the broker at 127.0.0.1:9 did not answer: {REFUSED}\nhint: is it running?\n",
+    ),
+    "stream that is not granted": (
+        ("tap", "factory/none/none"),
+        {},
+        2,
+        (
+            "error: the broker refused to subscribe tb1/live/spec/factory/none/none\n"
+            "hint: the credential does not cover it\n"
+        ),
+    ),
+    "port of the API taken": (
+        ("up", "--data", "new", "--port", "{api_port}", "--mqtt-port", "0"),
+        NO_CA,
+        2,
+        (
+            "error: cannot listen on 127.0.0.1:{api_port}: Address already in use\n"
+            "hint: choose another port with --port\n"
+        ),
+    ),
+    "port of the broker taken": (
+        ("up", "--data", "new", "--port", "0", "--mqtt-port", "{mqtt_port}"),
+        NO_CA,
+        2,
+        (
+            "error: cannot listen on 127.0.0.1:{mqtt_port}: Address already in use\n"
+            "hint: is another broker running there? choose another port\n"
+        ),
+    ),
+    "data folder taken": (
+        ("up", "--data", "{folder}", *FREE_PORTS),
+        NO_CA,
+        2,
+        (
+            "error: a server is running on {folder}\n"
+            "hint: stop it, or choose another folder with --data\n"
+        ),
+    ),
+    "store away": (
+        (*UP, "--store", "influxdb://127.0.0.1:9/testbed/testbed"),
+        NO_CA | {"TESTBED_STORE_TOKEN": "token"},
+        3,
+        (
+            "error: InfluxDB at http://127.0.0.1:9 did not answer:"
+            " ConnectError('All connection attempts failed')\n"
+            "hint: is influxd running there?\n"
+        ),
+    ),
+    "registry away": (
+        (*UP, "--registry", "postgresql://testbed@127.0.0.1:9/testbed"),
+        NO_CA,
+        3,
+        (
+            "error: the registry at postgresql://testbed@127.0.0.1:9/testbed did not answer:"
+            f" [Errno 111] {REFUSED}\n"
+            "hint: is PostgreSQL running there, and reachable from here?\n"
+        ),
+    ),
+    "mapping away": (
+        ("gateway", "run", "nowhere.yaml"),
+        {},
+        2,
+        (
+            "error: there is no mapping nowhere.yaml\n"
+            "hint: `testbed gateway browse URL` writes a first one\n"
+        ),
+    ),
+    "machine away": (
+        ("gateway", "browse", "opc.tcp://127.0.0.1:9", "--security", "none"),
+        {},
+        3,
+        (
+            f"error: opc.tcp://127.0.0.1:9 did not answer: [Errno 111] {REFUSED}\n"
+            "hint: is the server running, and the address right?\n"
+        ),
+    ),
+    "security of a machine": (
+        ("gateway", "browse", "opc.tcp://127.0.0.1:9"),
+        {},
+        2,
+        (
+            "error: how opc.tcp://127.0.0.1:9 is to be secured is not said\n"
+            "hint: --security sign-and-encrypt; or --security none, where the server cannot, and"
+            " only on a network of its own\n"
+        ),
+    ),
+    "code of a gateway": (
+        ("gateway", "enrol", "AAAAA-BBBBB-CCCCC-DDDDD"),
+        {"TESTBED_GATEWAY_IDENTITY": "identity"},
+        2,
+        (
+            "error: the code is not right, was used, or its hour is over\n"
+            "hint: have a new one made: testbed gateway code\n"
+        ),
+    ),
+    "deletion without a yes": (
+        ("delete", "factory/rig/rig"),
+        {},
+        2,
+        (
+            "error: nothing was deleted of factory/rig/rig: its beginning to now\n"
+            "hint: say --yes if that is what you want; no backup is made\n"
+        ),
+    ),
+    "no backup": (
+        ("restore", "nowhere", "--data", "new"),
+        {},
+        2,
+        "error: there is no backup in nowhere\nhint: it has a manifest.json, written last\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_the_text_of_an_error(name, text_of, server):
+    arguments, settings, code, text = ERRORS[name]
+    assert text_of(*arguments, **settings) == (code, text.format(**server, **ports(server)))
+
+
+def test_the_text_of_a_setting_that_is_not_right(text_of):
+    code, text = text_of("up", TESTBED_API_PORT="abc")
+    assert code == 2
+    assert text == (
+        "error: a setting is not right: api_port: Input should be a valid integer, unable to parse"
+        " string as an integer\n"
+        "hint: see docs/reference/settings.md\n"
+    )
+
+
+def test_the_text_of_a_mapping_with_a_wrong_key(text_of, tmp_path):
+    (tmp_path / "rig.yaml").write_text(MAPPING.read_text().replace("  trigger:", "  triger:"))
+    code, text = text_of("gateway", "run", "rig.yaml")
+    assert code == 2
+    assert text == (
+        "error: 1 mistake in the mapping:\n"
+        "  rig.yaml:14: streams.rig.triger: there is no such field; did you mean 'trigger'?\n"
+    )
+
+
+async def test_the_text_of_a_full_spool(tmp_path):
+    times = np.arange(3, dtype=np.int64)
+    batch = Batch(1, (Wide(times, {"a": times * 0.5}),), Source.LIVE)
+    settings = SpoolSettings(2**30, 0.0, least_free_bytes=2**60)  # more than any disk has
+    async with spool.open(tmp_path / "rig.sqlite", epoch="new", settings=settings) as opened:
+        with pytest.raises(Unavailable) as raised:
+            await opened.commit([("factory/rig/rig", batch)], 0)
+    assert raised.value.message == (
+        "the spool is full: 0 batches wait for their marks, and to drop the oldest makes no room"
+    )
+    assert (
+        raised.value.hint == "does the recorder answer? give the spool more bytes, or a larger disk"
+    )

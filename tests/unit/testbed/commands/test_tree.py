@@ -1,0 +1,117 @@
+"""Every command of `testbed`: its place in the help, its example, its options, its length."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import shlex
+import textwrap
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from testbed import cli, commands
+from testbed.terminal.options import EXAMPLE
+
+ROOT = typer.main.get_command(cli.app)
+PASSWORD = "correct horse battery staple\n"
+MAX_LINES = 10
+
+
+def tree(command, path=()):
+    """Every command and group below a command, with the words that name it."""
+    yield path, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from tree(child, (*path, name))
+
+
+TREE = dict(tree(ROOT))
+
+
+def named(path):
+    return " ".join(("testbed", *path))
+
+
+@pytest.mark.parametrize("path", TREE, ids=named)
+def test_the_help_of_every_command_has_an_example_of_it(path):
+    assert TREE[path].help
+    lines = (TREE[path].epilog or "").split("\n\n")
+    assert lines
+    for line in lines:
+        assert line.startswith(EXAMPLE)
+        words = shlex.split(line.removeprefix(EXAMPLE))
+        assert words[: len(path) + 1] == ["testbed", *path]
+        parse(ROOT, words)
+
+
+def parse(command, words, parent=None):
+    """Parse a command line without running it; raises what a wrong word raises."""
+    with CliRunner().isolation(input=PASSWORD * 2):
+        context = command.make_context(words[0], words[1:], parent=parent)
+    if hasattr(command, "commands"):
+        rest = [*context._protected_args, *context.args]
+        assert rest[0] in command.commands, rest
+        parse(command.commands[rest[0]], rest, context)
+
+
+def test_an_example_with_a_wrong_word_would_be_seen():
+    with pytest.raises(Exception, match="No such option"):
+        parse(ROOT, ["testbed", "tap", "factory/rig/rig", "--jsn"])
+    with pytest.raises(AssertionError):
+        parse(ROOT, ["testbed", "gateway", "brows"])
+
+
+def test_every_command_is_in_a_panel_and_a_newcomers_five_come_first():
+    panels = [name for names in cli.PANELS.values() for name in names]
+    assert sorted(panels) == sorted(ROOT.commands)
+    assert len(set(panels)) == len(panels)
+    assert len(cli.PANELS["Try it"]) == 5
+    output = CliRunner().invoke(cli.app, ["--help"], env={"COLUMNS": "100"}).output
+    at = [output.index(f" {panel} ─") for panel in cli.PANELS]
+    assert at == sorted(at)
+    assert output.index(" demo ") < output.index(" simulate ") < at[1]
+    for command in ROOT.commands.values():
+        assert command.rich_help_panel in cli.PANELS
+
+
+@pytest.mark.parametrize("path", TREE, ids=named)
+def test_every_option_says_what_it_sets_and_its_default(path):
+    for parameter in TREE[path].params:
+        if parameter.name in {"help", "install_completion", "show_completion"}:
+            continue
+        text = parameter.help
+        assert text, f"{parameter.name} says nothing"
+        assert "[" not in text, f"{parameter.name}: rich takes brackets for markup"
+        shows_default = bool(parameter.default) and not callable(parameter.default)
+        if not (parameter.required or shows_default or is_flag(parameter) or is_zero(parameter)):
+            assert "default" in text, f"{parameter.name}: {text!r} names no default"
+
+
+def is_flag(parameter):
+    return getattr(parameter, "is_flag", False)
+
+
+def is_zero(parameter):
+    return parameter.default == 0 and parameter.show_default
+
+
+def functions():
+    for module in pkgutil.iter_modules(commands.__path__):
+        loaded = importlib.import_module(f"{commands.__name__}.{module.name}")
+        for name, function in inspect.getmembers(loaded, inspect.isfunction):
+            if function.__module__ == loaded.__name__ and name != "add_to":
+                yield pytest.param(function, id=f"{module.name}.{name}")
+
+
+@pytest.mark.parametrize("function", list(functions()))
+def test_a_command_parses_calls_and_prints_in_ten_statements(function):
+    source = textwrap.dedent(inspect.getsource(function))
+    body = ast.parse(source).body[0].body
+    statements = [
+        node
+        for statement in body[1:]  # the first is the docstring
+        for node in ast.walk(statement)
+        if isinstance(node, ast.stmt) and not isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert len(statements) <= MAX_LINES
