@@ -45,6 +45,7 @@ lint: .venv/dev.stamp ## style, format and who may import whom
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m tests.architecture.names
 
 types: .venv/dev.stamp ## mypy --strict
 	@$(BIN)/mypy

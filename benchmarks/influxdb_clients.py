@@ -98,26 +98,27 @@ class Requests(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Httpx:
-    server: influxdb_http.Server
+    client: influxdb_http.InfluxDbClient
     target: Target
 
     async def health(self, limit_s: float | None = None) -> object:
-        return await self.server.ask("GET", "/health", wait_s=limit_s)
+        limit = {} if limit_s is None else {"timeout": limit_s}
+        return await self.client.request("GET", "/health", **limit)
 
     async def buckets(self, name: str) -> Sequence[Any]:
-        return await self.server.listed("buckets", name=name)
+        return await self.client.list_resources("buckets", name=name)
 
     async def create_bucket(self, name: str) -> object:
-        (owner,) = await self.server.listed("orgs")
+        (owner,) = await self.client.list_resources("orgs")
         body = {"orgID": owner["id"], "name": name, "retentionRules": []}
-        return await self.server.ask("POST", "/api/v2/buckets", json=body)
+        return await self.client.request("POST", "/api/v2/buckets", json=body)
 
     async def write(self, body: bytes) -> None:
-        await self.server.write(self.target.bucket, body)
+        await self.client.write(self.target.bucket, body)
 
     async def delete(self, predicate: str) -> None:
         span = (START_NS, START_NS + 1)
-        await self.server.delete(self.target.bucket, predicate, span)
+        await self.client.delete(self.target.bucket, predicate, span)
 
 
 @asynccontextmanager
@@ -128,7 +129,7 @@ async def _over_httpx(target: Target) -> AsyncIterator[Requests]:
     async with httpx.AsyncClient(
         base_url=target.url, headers=headers, timeout=target.timeout_s, verify=trust
     ) as http:
-        yield _Httpx(influxdb_http.Server(http, target.organisation), target)
+        yield _Httpx(influxdb_http.InfluxDbClient(http, target.organisation), target)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""What the server's doors show: certificates, or nothing where that is asked for or on loopback."""
+"""Chooses and checks the TLS certificates of the API and the broker, as the settings say.
+
+Without TLS they listen on loopback only, unless the settings allow more.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,17 +18,19 @@ from broker.tls import Certificate
 from testbed_api.settings import DEVELOPMENT, NO_TLS, ServerSettings
 
 API, BROKER = "api", "broker"
+"""Names of the certificates in a folder of `testbed pki init`."""
 AUTHORITY = "ca.pem"
-SOON = timedelta(days=30)
+EXPIRES_SOON = timedelta(days=30)
+"""Remaining validity below which a certificate is logged as a warning."""
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Doors:
-    """What the API and the broker show, None for a door without TLS.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerCertificates:
+    """The certificates of the API and the broker, None for a listener without TLS.
 
-    ca: the authority's file that clients must be given, where it is of our own making.
+    ca: file of the testbed's own authority, which clients need; None for another authority.
     """
 
     api: Certificate | None = None
@@ -33,18 +38,18 @@ class Doors:
     ca: Path | None = None
 
 
-def development(folder: Path) -> Path:
-    """Where a data folder's own authority is."""
+def development_folder(folder: Path) -> Path:
+    """The folder of a data folder's own authority."""
     return folder / "pki"
 
 
-def shown_of(folder: Path, door: str) -> Certificate:
-    """A door's certificate in a folder of `testbed pki init`."""
-    return Certificate(folder / f"{door}.pem", folder / f"{door}-key.pem")
+def certificate_in(folder: Path, name: str) -> Certificate:
+    """The certificate `API` or `BROKER` in a folder of `testbed pki init`."""
+    return Certificate(folder / f"{name}.pem", folder / f"{name}-key.pem")
 
 
-def of(settings: ServerSettings) -> Doors:
-    """As the settings say; raises Invalid where they leave open what would be dangerous."""
+def from_settings(settings: ServerSettings) -> ServerCertificates:
+    """Choose the certificates; raises Invalid if settings conflict, or TLS is missing."""
     chain, key = settings.tls_cert_file, settings.tls_key_file
     if (chain is None) != (key is None):
         raise Invalid(
@@ -57,53 +62,58 @@ def of(settings: ServerSettings) -> Doors:
                 f"TESTBED_TLS_CERT_FILE is set, and TESTBED_TLS={settings.tls} says otherwise",
                 hint="take one of them out",
             )
-        return Doors(Certificate(chain, key), Certificate(chain, key))
+        return ServerCertificates(api=Certificate(chain, key), broker=Certificate(chain, key))
     if settings.tls == DEVELOPMENT:
-        folder = development(settings.folder)
-        return Doors(shown_of(folder, API), shown_of(folder, BROKER), folder / AUTHORITY)
+        folder = development_folder(settings.folder)
+        return ServerCertificates(
+            api=certificate_in(folder, API),
+            broker=certificate_in(folder, BROKER),
+            ca=folder / AUTHORITY,
+        )
     if settings.tls != NO_TLS and not Address(settings.host, 0).is_loopback:
         raise Invalid(
-            f"the doors would be open on {settings.host} without TLS",
+            f"API and broker would be open on {settings.host} without TLS",
             hint="set TESTBED_TLS_CERT_FILE and TESTBED_TLS_KEY_FILE, or --tls for an authority of"
             " your own; --insecure (TESTBED_TLS=none) only where something else protects them",
         )
-    return Doors()
+    return ServerCertificates()
 
 
-def checked(doors: Doors, settings: ServerSettings, now_ns: int) -> Doors:
-    """The same, once their files are sound and it is said how safe the doors are.
+def check(chosen: ServerCertificates, settings: ServerSettings, now_ns: int) -> ServerCertificates:
+    """Check the files and validity of the certificates, log both, and return the certificates.
 
     Raises Invalid if a file cannot be used or a certificate has expired.
     """
-    now = moment(now_ns)
-    for one in dict.fromkeys(each for each in (doors.api, doors.broker) if each is not None):
-        tls.server_context(one)
-        until = read(one.chain).not_valid_after_utc
+    now = datetime_of(now_ns)
+    for certificate in dict.fromkeys(filter(None, (chosen.api, chosen.broker))):
+        tls.server_context(certificate)
+        until = read(certificate.chain).not_valid_after_utc
         if until <= now:
             raise Invalid(
-                f"the certificate {one.chain} expired on {until:%Y-%m-%d}",
+                f"the certificate {certificate.chain} expired on {until:%Y-%m-%d}",
                 hint="put a new one there; `testbed pki init` makes one where none is",
             )
-        say = log.warning if until - now < SOON else log.info
-        say("door was given its certificate", file=str(one.chain), until=f"{until:%Y-%m-%d}")
-    if doors.api is None:
-        say = log.warning if settings.tls == NO_TLS else log.info
-        say("doors were opened without TLS", host=settings.host)
-    return doors
+        write = log.warning if until - now < EXPIRES_SOON else log.info
+        write("certificate was loaded", file=str(certificate.chain), until=f"{until:%Y-%m-%d}")
+    if chosen.api is None:
+        write = log.warning if settings.tls == NO_TLS else log.info
+        write("listeners were opened without TLS", host=settings.host)
+    return chosen
 
 
-def way_in(broker: Address, certificate: Certificate | None) -> BusSettings:
-    """How our own parts reach the broker that we run: they believe its certificate and no other,
-    whatever name we call it by.
+def bus_settings(broker: Address, certificate: Certificate | None) -> BusSettings:
+    """The bus settings of the server's own processes for the broker that it runs.
+
+    With TLS they trust this certificate only, and check a name in it instead of the address.
     """
     if certificate is None:
         return BusSettings(broker=f"mqtt://{broker}", ca=None, broker_name="")
-    name = names(read(certificate.chain))[0].replace("*", "any")
+    name = host_names(read(certificate.chain))[0].replace("*", "any")
     return BusSettings(broker=f"mqtts://{broker}", ca=certificate.chain, broker_name=name)
 
 
 def read(file: Path) -> x509.Certificate:
-    """The first certificate of a PEM file; raises Invalid."""
+    """Read the first certificate of a PEM file; raises Invalid."""
     try:
         return x509.load_pem_x509_certificate(file.read_bytes())
     except (OSError, ValueError) as exc:
@@ -111,19 +121,19 @@ def read(file: Path) -> x509.Certificate:
         raise Invalid(f"the certificate {file} cannot be read: {why}") from exc
 
 
-def names(certificate: x509.Certificate) -> list[str]:
-    """The hosts that a certificate is for, names before addresses; raises Invalid if for none."""
+def host_names(certificate: x509.Certificate) -> list[str]:
+    """The host names of a certificate, then its addresses; raises Invalid if there are none."""
     try:
-        told = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        hosts = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound as exc:
         raise Invalid(
             "the certificate is for no host: it has no subject alternative name",
             hint="TLS looks at that alone; have it issued for the name that clients use",
         ) from exc
-    addresses = [str(one) for one in told.get_values_for_type(x509.IPAddress)]
-    return [*told.get_values_for_type(x509.DNSName), *addresses]
+    addresses = [str(address) for address in hosts.get_values_for_type(x509.IPAddress)]
+    return [*hosts.get_values_for_type(x509.DNSName), *addresses]
 
 
-def moment(ns: int) -> datetime:
-    """An instant, for comparing with a certificate's."""
+def datetime_of(ns: int) -> datetime:
+    """A time in ns as datetime in UTC, to be compared with those of a certificate."""
     return datetime.fromtimestamp(ns / NS_PER_S, UTC)

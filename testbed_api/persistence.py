@@ -1,4 +1,4 @@
-"""What outlives a server: registry, ledger, samples, and the folder that some of it lies in."""
+"""Opens the persistent data of a server: registry, ledger, store, and the data folder."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
@@ -19,13 +19,14 @@ from testbed_api.stores import duckdb, influxdb
 from testbed_api.stores.port import SeriesStore
 
 LAYOUT = "1"
-RESTORING = "restoring"
-"""Stands in a data folder while a backup is restored into it, and stays if that breaks off."""
+"""Version of the data folder's layout, stored in its file `layout`."""
+RESTORE_MARK = "restoring"
+"""File in a data folder while a backup is restored into it; remains after an interruption."""
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
-    """All of it, open."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Persistence:
+    """The open registry, ledger, store, deletion records and audit journal of a server."""
 
     engine: AsyncEngine
     registry: Registry
@@ -36,22 +37,26 @@ class Data:
 
 
 @asynccontextmanager
-async def alone(settings: ServerSettings, *, restoring: bool = False) -> AsyncIterator[Data]:
-    """The data of a folder and what belongs to it, ours alone; raises Taken if a server has it.
+async def open_exclusive(
+    settings: ServerSettings, *, restoring: bool = False
+) -> AsyncIterator[Persistence]:
+    """Open the data of a server with an exclusive lock on its folder.
 
-    restoring: a folder is opened that a backup is being restored into.
+    restoring: accept a folder into which a backup is being restored.  Raises Taken if a server runs
+    on the folder, Refused if its layout is unknown or a restore was interrupted.
     """
     with _locked(settings.folder):
         _check_layout(settings.folder, restoring=restoring)
-        async with shared(settings) as data:
+        async with open_shared(settings) as data:
             yield data
 
 
 @asynccontextmanager
-async def beside_others(settings: ServerSettings) -> AsyncIterator[Data]:
-    """The data of a server whose parts are processes of their own.
+async def open_for_api(settings: ServerSettings) -> AsyncIterator[Persistence]:
+    """Open the data for an API whose broker, recorder and store are services.
 
-    With SQLite there is a folder, and one API has it; a recorder goes straight to `shared`.
+    With SQLite the data folder is locked: only one API can use it.  A recorder uses `open_shared`.
+    Raises Invalid if the store is DuckDB.
     """
     if settings.influxdb is None:
         raise Invalid(
@@ -60,21 +65,28 @@ async def beside_others(settings: ServerSettings) -> AsyncIterator[Data]:
         )
     folder = _locked(settings.folder) if settings.registry == SQLITE else nullcontext()
     with folder:
-        async with shared(settings) as data:
+        async with open_shared(settings) as data:
             yield data
 
 
 @asynccontextmanager
-async def shared(settings: ServerSettings) -> AsyncIterator[Data]:
-    """The data, whoever else has it open."""
+async def open_shared(settings: ServerSettings) -> AsyncIterator[Persistence]:
+    """Open the data without a lock; other processes may have it open too."""
     async with open_engine(settings.tables) as engine, open_store(settings) as store:
         registry, journal = Registry(engine), Journal(Registry(engine))
-        yield Data(engine, registry, Ledger(engine), store, Deletions(engine), journal)
+        yield Persistence(
+            engine=engine,
+            registry=registry,
+            ledger=Ledger(engine),
+            store=store,
+            deletions=Deletions(engine),
+            journal=journal,
+        )
 
 
 @asynccontextmanager
 async def open_store(settings: ServerSettings) -> AsyncIterator[SeriesStore]:
-    """The store that the settings name."""
+    """Open the store named in the settings."""
     address = settings.influxdb
     if address is None:
         async with duckdb.open(
@@ -97,7 +109,7 @@ async def open_store(settings: ServerSettings) -> AsyncIterator[SeriesStore]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a data folder, which is made if it is not there; raises Taken."""
+    """Create the folder if it does not exist, and lock it; raises Taken if it is locked."""
     taken = Taken(
         f"a server is running on {folder}", hint="stop it, or choose another folder with --data"
     )
@@ -111,17 +123,17 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _check_layout(folder: Path, *, restoring: bool) -> None:
-    if (folder / RESTORING).exists() and not restoring:
+    if (folder / RESTORE_MARK).exists() and not restoring:
         raise Refused(
             f"a restore into {folder} did not come to its end",
             hint="restore into an empty folder, once more",
         )
-    mark = folder / "layout"
-    if not mark.exists():
-        mark.write_text(LAYOUT)
-    layout = mark.read_text(errors="replace").strip()
-    if layout != LAYOUT:
+    file = folder / "layout"
+    if not file.exists():
+        file.write_text(LAYOUT)
+    version = file.read_text(errors="replace").strip()
+    if version != LAYOUT:
         raise Refused(
-            f"the data folder {folder} has layout {layout[:20]!r}, this version reads {LAYOUT}",
+            f"the data folder {folder} has layout {version[:20]!r}, this version reads {LAYOUT}",
             hint="use the version that wrote it",
         )

@@ -13,23 +13,25 @@ from broker.clock import Clock
 from broker.process import metrics_server
 from broker.settings import BusSettings
 from testbed_api import persistence
-from testbed_api.persistence import Data
+from testbed_api.persistence import Persistence
 from testbed_api.recorder import metrics
 from testbed_api.recorder.recorder import Disk, Recorder, RecorderPace
 from testbed_api.settings import ServerSettings
 from testbed_api.system_secrets import RECORDER
 
-BEAT_S = 5.0
+ALIVE_INTERVAL_S = 5.0
+"""Time between two touches of the alive file."""
 BROKER = "broker"
 """Folder of an embedded broker within the data folder."""
 GATHER_EMBEDDED_S = 0.1
+"""Time that batches are gathered before a write to DuckDB."""
 GATHER_S = 1.0
-"""Longer than embedded: InfluxDB works once per request, so large requests cost less."""
+"""The same for InfluxDB; longer, because large requests cost less."""
 
 
 @asynccontextmanager
 async def recording(
-    settings: ServerSettings, data: Data, bus_settings: BusSettings, clock: Clock
+    settings: ServerSettings, data: Persistence, bus_settings: BusSettings, clock: Clock
 ) -> AsyncIterator[Recorder]:
     """Run a recorder in this process until the context is left."""
     async with client.open(bus_settings, clock, client_id=RECORDER, durable=True) as bus:
@@ -45,27 +47,29 @@ async def recording(
 async def record(settings: ServerSettings, bus_settings: BusSettings, clock: Clock) -> None:
     """Run a recorder in a process of its own until cancelled."""
     async with (
-        persistence.shared(settings) as data,
+        persistence.open_shared(settings) as data,
         client.open(bus_settings, clock, client_id=RECORDER, durable=True) as bus,
     ):
         recorder = _recorder(settings, bus, data, clock)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(recorder.run(), name="recorder")
             if settings.alive_file is not None:
-                beating = _beat(settings.alive_file, bus, recorder, clock)
-                tasks.create_task(beating, name="alive")
+                touching = _touch_alive_file(settings.alive_file, bus, recorder, clock)
+                tasks.create_task(touching, name="alive")
             if port := settings.recorder_metrics_port:
-                page = partial(_page, recorder)
+                page = partial(_metrics_page, recorder)
                 serving = metrics_server.serve(port, page, setting="TESTBED_RECORDER_METRICS_PORT")
                 tasks.create_task(serving, name="metrics")
 
 
-async def _page(recorder: Recorder) -> bytes:
+async def _metrics_page(recorder: Recorder) -> bytes:
     counts = asdict(recorder.counts) | {"interrupted": int(bool(recorder.interrupted))}
     return metrics.page(counts)
 
 
-def _recorder(settings: ServerSettings, bus: client.Bus, data: Data, clock: Clock) -> Recorder:
+def _recorder(
+    settings: ServerSettings, bus: client.Bus, data: Persistence, clock: Clock
+) -> Recorder:
     usual_s = GATHER_EMBEDDED_S if settings.influxdb is None else GATHER_S
     pace = RecorderPace(
         gather_s=settings.recorder_gather_s or usual_s,
@@ -87,14 +91,14 @@ def _recorder(settings: ServerSettings, bus: client.Bus, data: Data, clock: Cloc
 
 
 def _broker_bytes(settings: ServerSettings) -> int:
-    """Bytes that an embedded broker may still take of the same disk; recording leaves them free."""
+    """Bytes of the same disk that the embedded broker may use; recording leaves them free."""
     folder = settings.folder / BROKER
     return storage_limits.cap(folder, settings.broker_bytes) if folder.exists() else 0
 
 
-async def _beat(file: Path, bus: client.Bus, recorder: Recorder, clock: Clock) -> None:
-    """Touch the file while recording works; a health check looks at its age."""
+async def _touch_alive_file(file: Path, bus: client.Bus, recorder: Recorder, clock: Clock) -> None:
+    """Touch the file every 5 s while the recorder records; a health check reads its age."""
     while True:
         if bus.is_connected and not recorder.interrupted:
             await asyncio.to_thread(file.touch)
-        await clock.sleep(BEAT_S)
+        await clock.sleep(ALIVE_INTERVAL_S)

@@ -30,17 +30,17 @@ from testbed_api.broker_auth.authorizer import Authorizer
 from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.broker_auth.mosquitto_notifier import noticing
 from testbed_api.broker_auth.sessions import Sessions
-from testbed_api.certificates import Doors
+from testbed_api.certificates import ServerCertificates
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.organisations import INTERMEDIARY, Organisation
 from testbed_api.http.dependencies import ApiDependencies, ReadLog, RecorderStatus
 from testbed_api.http.server import answering, listening
 from testbed_api.limits.quotas import Quotas
-from testbed_api.persistence import Data
+from testbed_api.persistence import Persistence
 from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder_process import BROKER, recording
 from testbed_api.registry.registry import Registry
-from testbed_api.retention.enforcer import Keeper
+from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.settings import MOSQUITTO, NO_TLS, ServerSettings
 from testbed_api.system_secrets import ADMINISTRATOR, API, RECORDER, SharedSecrets
 
@@ -59,7 +59,7 @@ class RunningServer:
     administrator: str | None
     recorder: str | None
     way: BusSettings
-    doors: Doors
+    doors: ServerCertificates
 
     @property
     def api_url(self) -> str:
@@ -87,14 +87,14 @@ class BrokerServices:
         """As the settings say; raises Invalid if they do not."""
         if settings.broker_backend == MOSQUITTO:
             return cls(inner=None, bus=bus, secrets=shared)
-        inner = settings.inner_door
+        inner = settings.internal_listener
         if inner is None:
             raise Invalid(
                 "no broker is named that runs by itself",
                 hint="set TESTBED_BROKER_SERVER, or run `testbed up`, which starts one",
             )
         trust = None
-        if settings.inner_door_has_tls:
+        if settings.internal_listener_has_tls:
             trust = tls.Trust(tls.client_context(bus.ca), bus.broker_name)
         elif settings.tls != NO_TLS and not inner.is_loopback:
             raise Invalid(
@@ -125,10 +125,10 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
     Unavailable if a part does not start.
     """
     system = {name: Credential.make(name) for name in (API, RECORDER)}
-    listeners = certificates.checked(certificates.of(settings), settings, clock.now_ns())
+    listeners = certificates.check(certificates.from_settings(settings), settings, clock.now_ns())
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
-        data = await stack.enter_async_context(persistence.alone(settings))
+        data = await stack.enter_async_context(persistence.open_exclusive(settings))
         quotas, connections = Quotas(settings.limits), Sessions(data.registry, clock)
         administrator = Credential.make(ADMINISTRATOR)
         is_first = await _first_administrator(data.registry, administrator, clock)
@@ -139,7 +139,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
         )
         quotas.on_broker = broker.connection_counts
         await stack.enter_async_context(sessions.noting(connections, broker))
-        way = certificates.way_in(broker.mqtt, listeners.broker)
+        way = certificates.bus_settings(broker.mqtt, listeners.broker)
         dependencies = await build_dependencies(
             stack,
             settings=settings,
@@ -169,10 +169,10 @@ async def serve_api(
     Any number may run on one set of them.  Raises as `serve`, and Invalid if a secret is missing.
     """
     seats = _seats(services.bus, services.secrets.system())
-    listeners = certificates.checked(certificates.of(settings), settings, clock.now_ns())
+    listeners = certificates.check(certificates.from_settings(settings), settings, clock.now_ns())
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
-        data = await stack.enter_async_context(persistence.beside_others(settings))
+        data = await stack.enter_async_context(persistence.open_for_api(settings))
         quotas = Quotas(settings.limits)
         await _first_administrator(data.registry, services.secrets.administrator(), clock)
         broker = await stack.enter_async_context(_joined(services, data, clock, quotas))
@@ -199,7 +199,7 @@ async def serve_api(
 
 @asynccontextmanager
 async def _joined(
-    services: BrokerServices, data: Data, clock: Clock, quotas: Quotas
+    services: BrokerServices, data: Persistence, clock: Clock, quotas: Quotas
 ) -> AsyncIterator[RunningBroker | None]:
     """A broker that is a service of its own and asks us; None if it asks nobody."""
     if services.inner is None:
@@ -222,7 +222,7 @@ async def _joined(
         yield broker
 
 
-def _nats_settings(settings: ServerSettings, listeners: Doors) -> NatsSettings:
+def _nats_settings(settings: ServerSettings, listeners: ServerCertificates) -> NatsSettings:
     return NatsSettings(
         host=settings.host,
         mqtt_port=settings.mqtt_port,
@@ -232,7 +232,7 @@ def _nats_settings(settings: ServerSettings, listeners: Doors) -> NatsSettings:
 
 
 def _authorizer(
-    data: Data,
+    data: Persistence,
     clock: Clock,
     system: Mapping[str, Credential],
     quotas: Quotas,
@@ -252,7 +252,7 @@ async def build_dependencies(
     stack: AsyncExitStack,
     *,
     settings: ServerSettings,
-    data: Data,
+    data: Persistence,
     access: BrokerAccess,
     clock: Clock,
     quotas: Quotas,
@@ -272,7 +272,7 @@ async def build_dependencies(
         registry=registry,
         ledger=data.ledger,
         store=data.store,
-        keeper=Keeper(data.store, data.deletions, clock),
+        keeper=RetentionEnforcer(data.store, data.deletions, clock),
         dumper=Dumper(data.engine, data.store, data.deletions, clock),
         bus=bus,
         freshness=FreshnessTracker(clock),
@@ -288,7 +288,11 @@ async def build_dependencies(
 
 
 async def _recorder_status(
-    stack: AsyncExitStack, settings: ServerSettings, data: Data, seat: BusSettings, clock: Clock
+    stack: AsyncExitStack,
+    settings: ServerSettings,
+    data: Persistence,
+    seat: BusSettings,
+    clock: Clock,
 ) -> RecorderStatus:
     """The status of the recorder, which is started unless it runs in a process of its own."""
     if settings.influxdb is not None:
@@ -299,7 +303,7 @@ async def _recorder_status(
     )
 
 
-def _anchoring(settings: ServerSettings, data: Data, clock: Clock) -> Anchoring:
+def _anchoring(settings: ServerSettings, data: Persistence, clock: Clock) -> Anchoring:
     return Anchoring(data.registry, data.journal, journal.signer(settings), clock)
 
 

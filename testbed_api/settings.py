@@ -1,4 +1,4 @@
-"""What the server is told: where its data lies, where it listens, which store it writes to."""
+"""Settings of the server: data folder, addresses, certificates, store, registry and limits."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,9 @@ SQLITE = "sqlite"
 MOSQUITTO = "mosquitto"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InfluxDbAddress:
-    """Where an InfluxDB is, and what of it is ours."""
+    """The URL of an InfluxDB, with the organisation and the base bucket of this testbed."""
 
     url: str
     organisation: str
@@ -30,14 +30,14 @@ class InfluxDbAddress:
 
 
 class ServerSettings(Settings):
-    """One server: a data folder, two doors, a store, a registry."""
+    """Settings of the processes of one server, read from `TESTBED_…`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
     folder: Path = Field(
-        default=Path("testbed-data"), description="data folder; belongs to one server"
+        default=Path("testbed-data"), description="data folder; one server uses it at a time"
     )
     host: str = Field(
         default="127.0.0.1", description="address that the API and the broker listen on"
@@ -49,16 +49,16 @@ class ServerSettings(Settings):
         default=1883,
         ge=0,
         le=65_535,
-        description="port of the broker's MQTT door; 0 takes a free one",
+        description="port of the broker's MQTT listener; 0 takes a free one",
     )
     tls: Literal["", "none", "development"] = Field(
         default="",
-        description="none: no TLS on any address, said at each start; development: certificates of"
-        " an authority of its own in the data folder; if left out, the files below, or no TLS on"
-        " loopback alone",
+        description="none: no TLS on any address, with a warning at each start; development:"
+        " certificates of an authority of its own in the data folder; if left out, the files below,"
+        " or no TLS on loopback only",
     )
     tls_cert_file: NamedFile = Field(
-        default=None, description="PEM file of the certificate that API and broker show, with chain"
+        default=None, description="PEM file of the certificate of API and broker, with its chain"
     )
     tls_key_file: NamedFile = Field(
         default=None, description="PEM file of that certificate's key, without a password"
@@ -68,173 +68,178 @@ class ServerSettings(Settings):
     )
     store_ca: NamedFile = Field(
         default=None,
-        description="PEM file of the authority that InfluxDB's certificate is of, with"
+        description="PEM file of the authority that issued InfluxDB's certificate, with"
         " influxdb+https://",
     )
-    store_token: SecretStr = Field(default=SecretStr(""), description="token for InfluxDB")
+    store_token: SecretStr = Field(default=SecretStr(""), description="token of InfluxDB")
     registry: str = Field(
         default=SQLITE,
         description="sqlite in the data folder, or postgresql://user@host:port/database",
     )
     registry_ca: NamedFile = Field(
         default=None,
-        description="PEM file of the authority that PostgreSQL's certificate is of; asks for TLS,"
-        " with its name checked",
+        description="PEM file of the authority that issued PostgreSQL's certificate; the connection"
+        " then uses TLS and checks the host name",
     )
     registry_password: SecretStr = Field(
-        default=SecretStr(""), description="password of that user of PostgreSQL"
+        default=SecretStr(""), description="password of the user of PostgreSQL"
     )
 
     audit_key: SecretStr = Field(
         default=SecretStr(""),
-        description="key that signs the heads of the audit, 64 hexadecimal digits; audit.key in the"
-        " data folder if left out, made at the first start",
+        description="key that signs the heads of the audit, 64 hexadecimal digits; if left out, the"
+        " file audit.key in the data folder, created at the first start",
     )
 
     recorder_gather_s: float | None = Field(
         default=None,
         gt=0,
         le=30,
-        description="seconds a batch waits at most to be stored with others; 0.1 for DuckDB, 1 for"
-        " InfluxDB, which is cheaper the more it is given at once",
+        description="seconds that a batch waits at most to be stored together with others; if left"
+        " out, 0.1 for DuckDB and 1 for InfluxDB, which is cheaper with large requests",
     )
     recorder_gather_bytes: int = Field(
-        default=8 * 1024 * 1024, ge=1024, description="most bytes of batches stored at once"
+        default=8 * 1024 * 1024, ge=1024, description="maximum bytes of batches stored together"
     )
     recorder_inbox: int = Field(
-        default=10_000, ge=100, description="batches taken from the broker and not stored yet"
+        default=10_000, ge=100, description="maximum number of batches received and not stored yet"
     )
     recorder_spec_wait_s: float = Field(
-        default=30.0, ge=0, description="seconds a batch waits for its spec before it is set aside"
+        default=30.0,
+        ge=0,
+        description="seconds that a batch waits for its spec before it is set aside",
     )
     recorder_most_waiting: int = Field(
-        default=5_000, ge=1, description="batches that wait for their spec; others are set aside"
+        default=5_000,
+        ge=1,
+        description="maximum number of batches that wait for their spec; others are set aside",
     )
     recorder_metrics_port: int = Field(
         default=0,
         ge=0,
         le=65_535,
-        description="port on loopback where Prometheus reads the figures of `testbed recorder`, at"
-        " /metrics; 0 is off",
+        description="port on loopback where `testbed recorder` serves metrics for Prometheus, at"
+        " /metrics; 0 turns it off",
     )
     duckdb_bytes: int = Field(
-        default=1024**3, ge=64 * 1024**2, description="memory that DuckDB uses at most"
+        default=1024**3, ge=64 * 1024**2, description="maximum memory of DuckDB in bytes"
     )
     broker_bytes: int = Field(
         default=2 * 1024**3,
         ge=16 * 1024**2,
-        description="bytes that an embedded broker keeps on disk at most, on a small disk less;"
-        " what this costs comes again from the spools",
+        description="maximum bytes that an embedded broker stores on disk, less on a small disk;"
+        " messages dropped for it are sent again from the spools",
     )
     request_s: float = Field(
         default=30.0,
         ge=0.1,
-        description="seconds in which a request must have come whole; then the API hangs up",
+        description="seconds within which a request must arrive completely; then the API closes the"
+        " connection",
     )
     live_batches: int = Field(
         default=200,
         ge=10,
-        description="batches that wait for a slow reader of live events; beyond them the oldest go,"
-        " and it is told",
+        description="maximum number of batches that wait for a slow reader of live events; then the"
+        " oldest are dropped, and the reader gets an event that says so",
     )
     limit_requests_per_s: int = Field(
         default=1_000,
         ge=1,
-        description="requests a second of one organisation over HTTP; ten seconds' worth may come"
-        " at once",
+        description="HTTP requests per second of one organisation; the requests of ten seconds may"
+        " arrive at once",
     )
     limit_anonymous_per_s: int = Field(
         default=200,
         ge=1,
-        description="requests a second of one address without a credential, or with a wrong one;"
-        " ten seconds' worth may come at once",
+        description="HTTP requests per second of one address without a valid credential; the"
+        " requests of ten seconds may arrive at once",
     )
     limit_streams: int = Field(
-        default=20_000, ge=1, description="streams that one organisation may register"
+        default=20_000, ge=1, description="maximum number of streams of one organisation"
     )
     limit_points_per_s: int = Field(
         default=20_000_000,
         ge=1,
-        description="samples a second that one organisation reads from the history; ten seconds'"
-        " worth may come at once, and an answer that has begun is not cut off",
+        description="samples per second that one organisation may read from history; the samples of"
+        " ten seconds may be read at once, and an answer that has begun is completed",
     )
     limit_connections: int = Field(
         default=2_000,
         ge=1,
-        description="live connections of one organisation that are open at once, MQTT and live"
+        description="maximum number of open connections of one organisation, over MQTT and for live"
         " events together",
     )
     free_bytes: int = Field(
         default=64 * 1024**2,
         ge=0,
-        description="bytes of the data folder's disk that stay free, beside a share for an embedded"
-        " broker: with less, recording waits",
+        description="bytes that stay free on the disk of the data folder, in addition to the share"
+        " of an embedded broker; with less, recording waits",
     )
     broker_server: str = Field(
         default="",
-        description="nats://host:port of a broker that is a service of its own, tls:// where its"
-        " inner door has TLS; only `testbed api`",
+        description="nats://host:port of the internal listener of a NATS server that runs as a"
+        " service of its own, tls:// if it has TLS; for `testbed api` only",
     )
     broker_backend: Literal["nats", "mosquitto"] = Field(
         default="nats",
-        description="which broker runs by itself beside `testbed api`: nats, or mosquitto, whose"
+        description="broker that runs as a service beside `testbed api`: nats, or mosquitto, whose"
         " rights `testbed reconcile` writes",
     )
     broker_folder: Path = Field(
         default=Path("/var/lib/testbed-mosquitto"),
-        description="folder of Mosquitto's state; only `testbed reconcile`, which writes its"
-        " passwords there",
+        description="folder of Mosquitto's state, where `testbed reconcile` writes passwords",
     )
     alive_file: Path | None = Field(
         default=None,
-        description="file that `testbed recorder` touches every 5 s while it records, for checks",
+        description="file that `testbed recorder` touches every 5 s while it records, for health"
+        " checks",
     )
 
     @field_validator("broker_server")
     @classmethod
-    def _is_a_server(cls, text: str) -> str:
+    def _check_broker_server(cls, text: str) -> str:
         if text:
-            inner_door_of(text)
+            internal_listener_of(text)
         return text
 
     @property
-    def inner_door(self) -> Address | None:
-        """Where the broker's own door is, None where it is run inside."""
-        return inner_door_of(self.broker_server) if self.broker_server else None
+    def internal_listener(self) -> Address | None:
+        """Address of the NATS server's internal listener, None if the broker is embedded."""
+        return internal_listener_of(self.broker_server) if self.broker_server else None
 
     @property
-    def inner_door_has_tls(self) -> bool:
-        """Whether that door is to be reached over TLS."""
+    def internal_listener_has_tls(self) -> bool:
+        """Whether the internal listener has TLS."""
         return urlsplit(self.broker_server).scheme == "tls"
 
     @field_validator("store")
     @classmethod
-    def _is_a_store(cls, text: str) -> str:
+    def _check_store(cls, text: str) -> str:
         if text != EMBEDDED:
-            influxdb_of(text)
+            influxdb_address_of(text)
         return text
 
     @field_validator("registry")
     @classmethod
-    def _is_a_registry(cls, text: str) -> str:
+    def _check_registry(cls, text: str) -> str:
         if text != SQLITE:
             postgresql.address_of(text)
         return text
 
     @property
     def limits(self) -> QuotaSettings:
-        """What one organisation may ask for."""
+        """Limits of one organisation."""
         return QuotaSettings(
-            self.limit_requests_per_s,
-            self.limit_anonymous_per_s,
-            self.limit_streams,
-            self.limit_points_per_s,
-            self.limit_connections,
+            requests_per_s=self.limit_requests_per_s,
+            anonymous_per_s=self.limit_anonymous_per_s,
+            streams=self.limit_streams,
+            points_per_s=self.limit_points_per_s,
+            connections=self.limit_connections,
         )
 
     @property
     def tables(self) -> Path | PostgresqlAddress:
-        """Where the registry and the ledger are: the data folder, or PostgreSQL."""
+        """The folder of the SQLite tables of registry and ledger, or the PostgreSQL address."""
         if self.registry == SQLITE:
             return self.folder
         return postgresql.address_of(
@@ -243,12 +248,12 @@ class ServerSettings(Settings):
 
     @property
     def influxdb(self) -> InfluxDbAddress | None:
-        """Where InfluxDB is, None for the embedded store."""
-        return None if self.store == EMBEDDED else influxdb_of(self.store)
+        """Address of InfluxDB, None for the embedded store."""
+        return None if self.store == EMBEDDED else influxdb_address_of(self.store)
 
 
-def influxdb_of(text: str) -> InfluxDbAddress:
-    """Read `influxdb://host:port/organisation/bucket`; raises ValueError."""
+def influxdb_address_of(text: str) -> InfluxDbAddress:
+    """Parse `influxdb://host:port/organisation/bucket`; raises ValueError."""
     parts = urlsplit(text)
     names = parts.path.strip("/").split("/")
     if (
@@ -262,11 +267,13 @@ def influxdb_of(text: str) -> InfluxDbAddress:
             " influxdb+https:// with TLS"
         )
     scheme = "https" if parts.scheme.endswith("https") else "http"
-    return InfluxDbAddress(f"{scheme}://{parts.netloc}", *names)
+    organisation, bucket = names
+    url = f"{scheme}://{parts.netloc}"
+    return InfluxDbAddress(url=url, organisation=organisation, bucket=bucket)
 
 
-def inner_door_of(text: str) -> Address:
-    """Read `nats://host:port` or `tls://…`; raises ValueError."""
+def internal_listener_of(text: str) -> Address:
+    """Parse the URL of a NATS server's internal listener; raises ValueError."""
     try:
         parts = urlsplit(text)
         port = 4222 if parts.port is None else parts.port
@@ -275,6 +282,6 @@ def inner_door_of(text: str) -> Address:
     known = parts.scheme in {"nats", "tls"}
     if not known or not parts.hostname or "@" in parts.netloc or parts.path.strip("/"):
         raise ValueError(
-            "a broker's inner door reads nats://host:port or tls://…, without a password in it"
+            "write the broker's server as nats://host:port or tls://host:port, without a password"
         )
     return Address(parts.hostname, port)

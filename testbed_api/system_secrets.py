@@ -1,4 +1,4 @@
-"""The secrets that the processes of one server share, where the broker is a service of its own."""
+"""Settings of the secrets that API, recorder and broker share, if the broker is a service."""
 
 from collections.abc import Mapping
 
@@ -18,23 +18,24 @@ _NONE = SecretStr("")
 
 
 class SharedSecrets(Settings):
-    """What the broker, the API and the recorder must know of one another."""
+    """The passwords, the key and the credentials that API, recorder and broker share."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
     broker_callout_password: SecretStr = Field(
-        default=_NONE, description="password of who answers knocks at the broker's doors"
+        default=_NONE,
+        description="password of the service that authorizes connections to the broker",
     )
     broker_system_password: SecretStr = Field(
-        default=_NONE, description="password of who ends connections to the broker"
+        default=_NONE, description="password of the service that closes connections to the broker"
     )
     broker_signing_key: SecretStr = Field(
-        default=_NONE, description="seed of the key (SA…) whose answers the broker believes"
+        default=_NONE, description="seed (SA…) of the key that signs answers to the broker"
     )
     api_credential: SecretStr = Field(
-        default=_NONE, description="credential of the API itself, testbed-api.secret"
+        default=_NONE, description="credential of the API, testbed-api.secret"
     )
     recorder_credential: SecretStr = Field(
         default=_NONE, description="credential of the recorder, testbed-recorder.secret"
@@ -44,31 +45,31 @@ class SharedSecrets(Settings):
     )
 
     def keys(self) -> Keys:
-        """What the broker's server shares with us; raises Invalid if one is missing."""
+        """The keys shared with the NATS server; raises Invalid if one is missing."""
         return Keys(
-            self._given("broker_callout_password"),
-            self._given("broker_system_password"),
-            self._given("broker_signing_key"),
+            callout=self._required("broker_callout_password"),
+            system=self._required("broker_system_password"),
+            signing=self._required("broker_signing_key"),
         )
 
     def system(self) -> Mapping[str, Credential]:
-        """The parts' own credentials by principal; raises Invalid."""
+        """Credentials of API and recorder by principal; raises Invalid if one is missing."""
         return {
             API: self._credential("api_credential", API),
             RECORDER: self._credential("recorder_credential", RECORDER),
         }
 
     def administrator(self) -> Credential:
-        """The first administrator's; raises Invalid."""
+        """The credential of the first administrator; raises Invalid if it is missing."""
         return self._credential("administrator_credential", ADMINISTRATOR)
 
     def _credential(self, name: str, principal: str) -> Credential:
-        credential = Credential.parse(self._given(name))
+        credential = Credential.parse(self._required(name))
         if credential.principal != principal:
             raise Invalid(f"{PREFIX}{name.upper()} is not the credential of {principal!r}")
         return credential
 
-    def _given(self, name: str) -> str:
+    def _required(self, name: str) -> str:
         secret: SecretStr = getattr(self, name)
         if not secret.get_secret_value():
             variable = f"{PREFIX}{name.upper()}"

@@ -65,7 +65,7 @@ class ReadsResponse(ApiResponse):
 
 
 class AccessResponse(ApiResponse):
-    """Who could read an equipment's streams, and who did."""
+    """The readers of an equipment's streams: those that could read, and those that did."""
 
     equipment: Annotated[str, Field(examples=["factory/pump-rig"])]
     could: list[PossibleReadResponse]

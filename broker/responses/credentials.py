@@ -76,7 +76,7 @@ class TokenResponse(ApiResponse):
     id: Annotated[int, Field(examples=[3])]
     principal: Annotated[str, Field(examples=["fay"])]
     label: Annotated[str, Field(examples=["my laptop"])]
-    made: Instant
+    created: Annotated[Instant, Field(alias="made")]
     expires: Annotated[str | None, Field(description="null is never", examples=[None])]
     last_used: OptionalInstant
     roles: Annotated[

@@ -46,7 +46,7 @@ class DeletionResponse(ApiResponse):
     ]
     gaps: Annotated[int, Field(examples=[1])]
     dead_letters: Annotated[int, Field(examples=[0])]
-    asked: Instant
+    requested: Annotated[Instant, Field(alias="asked")]
     done: Annotated[OptionalInstant, Field(description="null while it is under way")]
     left: Annotated[
         int | None,

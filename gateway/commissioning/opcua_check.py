@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterator
 
+from broker.clock import DAY_S
 from broker.errors import Refused, Unavailable
 from broker.streams import Signal, StreamSpec
 from gateway.commissioning import findings
@@ -22,7 +23,6 @@ from gateway.links.opcua.types import DTYPES, fits
 from gateway.mapping.model import Mapping
 
 NEAREST = 3
-DAY_S = 86_400
 
 
 async def check(mapping: Mapping, credentials: ClientCredentials | None) -> list[Finding]:

@@ -21,9 +21,9 @@ from testbed.client import api
 from testbed_api import persistence
 from testbed_api.backup import archive
 from testbed_api.backup import restore as backup_restore
-from testbed_api.backup.archive import TABLES, Manifest, Part
+from testbed_api.backup.archive import TABLES, BackupFile, Manifest
 from testbed_api.backup.dump import Dumper
-from testbed_api.backup.restore import Target
+from testbed_api.backup.restore import RestoreTarget
 from testbed_api.domain import audit
 from testbed_api.domain.audit import AuditOutcome, Event
 from testbed_api.registry import tables
@@ -75,7 +75,7 @@ async def _dumps(settings: ServerSettings | None, clock: Clock) -> AsyncIterator
         return
     if not (settings.folder / "layout").exists():
         raise Refused(f"there is no data in {settings.folder}", hint="name the folder of a server")
-    async with persistence.alone(settings) as data:
+    async with persistence.open_exclusive(settings) as data:
         yield Dumper(data.engine, data.store, data.deletions, clock)
 
 
@@ -96,15 +96,15 @@ async def backup(to: Path, settings: ServerSettings | None, clock: Clock) -> Man
     manifest = Manifest(
         taken=head["taken"], schema=head["schema"], tables=ledger, streams=tuple(parts)
     )
-    return archive.close(to, manifest)
+    return archive.write_manifest(to, manifest)
 
 
-def _of_stream(part: Part, space: str, stream: StreamAddress) -> Part:
+def _of_stream(part: BackupFile, space: str, stream: StreamAddress) -> BackupFile:
     """The manifest's entry of a file, with the space and stream of its samples."""
     return replace(part, space=space, stream=str(stream))
 
 
-def _streams(folder: Path, ledger: Part) -> Sequence[tuple[str, StreamAddress]]:
+def _streams(folder: Path, ledger: BackupFile) -> Sequence[tuple[str, StreamAddress]]:
     """The spaces and streams that may have samples: those whose spec the recorder has stored."""
     rows = backup_restore.rows_of(archive.lines(folder, ledger), tables.specs)
     keys = sorted({(row["space"], row["stream"]) for row in rows})
@@ -119,18 +119,18 @@ async def restore(
     settings: name folder, store and registry.  sha256: expected of the manifest, None to skip the
     check.  Raises Corrupt if a hash differs, Refused if the folder is not empty.
     """
-    manifest = await asyncio.to_thread(archive.checked, folder)
+    manifest = await asyncio.to_thread(archive.verify, folder)
     if sha256 is not None and sha256 != manifest.sha256:
         raise Corrupt(
             f"the manifest's SHA-256 is {manifest.sha256}, not {sha256}",
             hint="it is another backup, or it was changed",
         )
     backup_restore.check_schema(manifest)
-    mark = settings.folder / persistence.RESTORING
+    mark = settings.folder / persistence.RESTORE_MARK
     _make_empty(settings.folder, mark)
-    async with persistence.alone(settings, restoring=True) as data:
+    async with persistence.open_exclusive(settings, restoring=True) as data:
         losses = await backup_restore.restore(
-            folder, manifest, Target(data.engine, data.store, clock)
+            folder, manifest, RestoreTarget(data.engine, data.store, clock)
         )
         facts = audit.details({"taken": manifest.taken})
         event = Event(

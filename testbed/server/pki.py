@@ -69,7 +69,7 @@ def init(folder: Path, hosts: Sequence[str], now_ns: int) -> Sequence[Certificat
     exists is of another authority or not for all hosts, Invalid for a host or key that cannot be
     used, Unavailable if the folder cannot be written.
     """
-    now = certificates.moment(now_ns)
+    now = certificates.datetime_of(now_ns)
     names = [_host(host) for host in dict.fromkeys((*LOCAL_HOSTS, *hosts))]
     try:
         for directory in (folder.parent, folder):  # the parent may be a data folder to come
@@ -111,7 +111,7 @@ def _ensure_server(
     folder: Path, server: str, hosts: Sequence[x509.GeneralName], now: datetime
 ) -> CertificateFile:
     """The certificate of the API or the broker, created if the folder has none."""
-    files = certificates.shown_of(folder, server)
+    files = certificates.certificate_in(folder, server)
     if files.chain.exists() and files.key.exists():
         _check(folder, files.chain, hosts)
         return _describe(files.chain, now)
@@ -192,7 +192,7 @@ def _check(folder: Path, file: Path, hosts: Sequence[x509.GeneralName]) -> None:
         raise Refused(
             f"{file} is not of the authority {certificates.AUTHORITY}", hint=again
         ) from exc
-    known = certificates.names(certificate)
+    known = certificates.host_names(certificate)
     lacking = [str(host.value) for host in hosts if str(host.value) not in known]
     if lacking:
         raise Refused(f"{file} is not for {', '.join(lacking)}", hint=again)
@@ -215,7 +215,7 @@ def _describe(file: Path, now: datetime, *, created: bool = False) -> Certificat
         file=file,
         created=created,
         expires=expires,
-        expires_soon=expires - now < certificates.SOON,
+        expires_soon=expires - now < certificates.EXPIRES_SOON,
     )
 
 

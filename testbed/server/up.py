@@ -36,7 +36,7 @@ async def up(
 
     Raises Invalid if the settings name a broker that runs by itself.
     """
-    if settings.inner_door is not None:
+    if settings.internal_listener is not None:
         raise Invalid(
             "TESTBED_BROKER_SERVER names a broker that runs by itself",
             hint="run `testbed api` and `testbed recorder` beside it, or take that setting out",
@@ -126,7 +126,7 @@ def tls_setting(*, development: bool = False, insecure: bool = False) -> str | N
 
 def _ensure_certificates(settings: ServerSettings, clock: Clock) -> None:
     """Create the development authority and certificates in the data folder if there are none."""
-    folder = certificates.development(settings.folder)
+    folder = certificates.development_folder(settings.folder)
     for certificate in pki.init(folder, _hosts(settings.host), clock.now_ns()):
         if certificate.created:
             expires = f"{certificate.expires:%Y-%m-%d}"

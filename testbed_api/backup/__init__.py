@@ -1,1 +1,1 @@
-"""Writes the registry and the ledger into an archive, and restores them."""
+"""Backs up the registry, the ledger and all samples into a folder, and restores them."""

@@ -1,4 +1,4 @@
-"""A backup on disk: a folder of compressed dumps, and a manifest with the hash of each.
+"""Writes and verifies a backup on disk: a folder of compressed dumps, with a manifest of hashes.
 
 The manifest is written last: a folder without one is no backup.
 """
@@ -23,13 +23,17 @@ from testbed_api.backup import dump as backup_dump
 VERSION = 1
 MANIFEST = "manifest.json"
 TABLES = "tables.jsonl.gz"
-_FAST = 1
-_PIECE = 1024 * 1024
+_COMPRESSION_LEVEL = 1
+_CHUNK = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One file of a backup.  rows: of tables, or samples; fingerprint: of samples."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupFile:
+    """One file of a backup, as the manifest lists it.
+
+    file: path relative to the folder.  sha256, bytes: of the compressed file.  rows: number of rows
+    or samples.  space, stream, fingerprint: for samples only.
+    """
 
     file: str
     sha256: str
@@ -40,47 +44,57 @@ class Part:
     fingerprint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a backup says of itself.  sha256: of the manifest's own file."""
+    """The manifest of a backup: its time, its schema and its files.
+
+    taken: time of the backup, ISO 8601.  schema: version of the tables.  sha256: of the manifest's
+    own file.
+    """
 
     taken: str
     schema: str
-    tables: Part
-    streams: tuple[Part, ...]
+    tables: BackupFile
+    streams: tuple[BackupFile, ...]
     sha256: str = ""
 
     @property
     def samples(self) -> int:
-        """How many samples there are in all."""
-        return sum(one.rows for one in self.streams)
+        """Total number of samples."""
+        return sum(file.rows for file in self.streams)
 
     @classmethod
     def parse(cls, text: bytes) -> Self:
-        """Read one; raises Corrupt, or Refused if its version is unknown."""
+        """Parse a manifest; raises Corrupt, or Refused if its version is unknown."""
         try:
-            told = orjson.loads(text)
-            if told["v"] != VERSION:
+            document = orjson.loads(text)
+            if document["v"] != VERSION:
                 raise Refused(
-                    f"the backup has version {told['v']!r}, this one reads {VERSION}",
+                    f"the backup has version {document['v']!r}, this one reads {VERSION}",
                     hint="restore it with the version that made it",
                 )
-            parts = tuple(Part(**one) for one in told["streams"])
-            tables = Part(**told["tables"])
-            for one in parts:
-                checked_space(one.space)
-                StreamAddress.parse(one.stream)
-            for one in (tables, *parts):
-                if ".." in Path(one.file).parts or Path(one.file).is_absolute():
-                    raise ValueError(one.file)
+            streams = tuple(BackupFile(**file) for file in document["streams"])
+            tables = BackupFile(**document["tables"])
+            for samples in streams:
+                checked_space(samples.space)
+                StreamAddress.parse(samples.stream)
+            for name in (tables.file, *(samples.file for samples in streams)):
+                if ".." in Path(name).parts or Path(name).is_absolute():
+                    raise ValueError(name)
             sha256 = hashlib.sha256(text).hexdigest()
-            return cls(str(told["taken"]), str(told["schema"]), tables, parts, sha256)
+            return cls(
+                taken=str(document["taken"]),
+                schema=str(document["schema"]),
+                tables=tables,
+                streams=streams,
+                sha256=sha256,
+            )
         except (ValueError, KeyError, TypeError, Invalid) as exc:
             raise Corrupt(f"the manifest lacks sense: {exc}", hint="use another backup") from exc
 
 
 def new_folder(path: Path) -> None:
-    """Make the folder of a new backup; raises Taken if something is in it."""
+    """Create the folder of a new backup; raises Taken if it is not empty."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         if any(path.iterdir()):
@@ -89,14 +103,14 @@ def new_folder(path: Path) -> None:
         raise Unavailable(f"{path} cannot be written: {exc.strerror}") from exc
 
 
-async def write(folder: Path, file: str, dump: AsyncIterator[bytes]) -> Part:
-    """Write one dump; raises Unavailable if the dump breaks off or the disk does not take it."""
+async def write(folder: Path, file: str, dump: AsyncIterator[bytes]) -> BackupFile:
+    """Compress one dump into a file; raises Unavailable if the dump or the write breaks off."""
     path = folder / file
-    packer, total = zlib.compressobj(_FAST, wbits=31), hashlib.sha256()
+    packer, total = zlib.compressobj(_COMPRESSION_LEVEL, wbits=31), hashlib.sha256()
     tail = b""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _created(path) as sink:
+        with _create(path) as sink:
 
             def put(chunk: bytes | None) -> None:
                 packed = packer.flush() if chunk is None else packer.compress(chunk)
@@ -111,18 +125,24 @@ async def write(folder: Path, file: str, dump: AsyncIterator[bytes]) -> Part:
             packed_size = sink.tell()
     except OSError as exc:
         raise Unavailable(f"{path} cannot be written: {exc.strerror}") from exc
-    last = backup_dump.ended(_object(tail.splitlines()[-1] if tail else b"{}"), file)
+    last = backup_dump.check_end(_parse_object(tail.splitlines()[-1] if tail else b"{}"), file)
     rows = int(last["rows"] if "rows" in last else last["samples"])
-    return Part(file, total.hexdigest(), packed_size, rows, fingerprint=last.get("sha256", ""))
+    return BackupFile(
+        file=file,
+        sha256=total.hexdigest(),
+        bytes=packed_size,
+        rows=rows,
+        fingerprint=last.get("sha256", ""),
+    )
 
 
-def close(folder: Path, manifest: Manifest) -> Manifest:
-    """Write the manifest: from now on it is a backup."""
-    told = asdict(manifest) | {"v": VERSION}
-    del told["sha256"]
-    text = orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n"
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest, which completes the backup; returns it with its hash."""
+    document = asdict(manifest) | {"v": VERSION}
+    del document["sha256"]
+    text = orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"
     try:
-        with _created(folder / MANIFEST) as sink:
+        with _create(folder / MANIFEST) as sink:
             sink.write(text)
             _flush(sink)
     except OSError as exc:
@@ -130,10 +150,10 @@ def close(folder: Path, manifest: Manifest) -> Manifest:
     return Manifest.parse(text)
 
 
-def checked(folder: Path) -> Manifest:
-    """The manifest of a backup whose every file has its hash.
+def verify(folder: Path) -> Manifest:
+    """Verify the hash of every file of a backup, and return the manifest.
 
-    Raises Unknown if there is no backup, Corrupt naming the first file that is not as it was.
+    Raises Unknown if there is no backup, Corrupt with the name of the first damaged file.
     """
     try:
         text = (folder / MANIFEST).read_bytes()
@@ -142,9 +162,9 @@ def checked(folder: Path) -> Manifest:
             f"there is no backup in {folder}", hint="it has a manifest.json, written last"
         ) from exc
     manifest = Manifest.parse(text)
-    for part in (manifest.tables, *manifest.streams):
-        path = folder / part.file
-        if not path.is_file() or _sha256(path) != part.sha256:
+    for listed in (manifest.tables, *manifest.streams):
+        path = folder / listed.file
+        if not path.is_file() or _sha256(path) != listed.sha256:
             raise Corrupt(
                 f"{path} is damaged: it is not what the manifest says",
                 hint="nothing was restored; use another copy of the backup",
@@ -152,9 +172,9 @@ def checked(folder: Path) -> Manifest:
     return manifest
 
 
-def tables_head(folder: Path, part: Part) -> Mapping[str, Any]:
-    """The first line of the dump of tables; raises Refused if the dump's version is unknown."""
-    head = next(lines(folder, part))
+def tables_head(folder: Path, dumped: BackupFile) -> Mapping[str, Any]:
+    """Read the first line of the dump of tables; raises Refused if its version is unknown."""
+    head = next(lines(folder, dumped))
     if head.get("v") != backup_dump.VERSION:
         raise Refused(
             f"the dump has version {head.get('v')!r}, this version reads {backup_dump.VERSION}",
@@ -163,33 +183,33 @@ def tables_head(folder: Path, part: Part) -> Mapping[str, Any]:
     return head
 
 
-def lines(folder: Path, part: Part) -> Iterator[Mapping[str, Any]]:
-    """The lines of one dump, its end left out."""
-    with gzip.open(folder / part.file) as source:
+def lines(folder: Path, dumped: BackupFile) -> Iterator[Mapping[str, Any]]:
+    """Read the lines of one dump, except the last one with `end`."""
+    with gzip.open(folder / dumped.file) as source:
         for line in source:
-            told = _object(line)
-            if "end" not in told:
-                yield told
+            document = _parse_object(line)
+            if "end" not in document:
+                yield document
 
 
-def _object(line: bytes) -> Mapping[str, Any]:
+def _parse_object(line: bytes) -> Mapping[str, Any]:
     try:
-        told = orjson.loads(line)
+        document = orjson.loads(line)
     except orjson.JSONDecodeError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def _sha256(path: Path) -> str:
     total = hashlib.sha256()
     with path.open("rb") as source:
-        while piece := source.read(_PIECE):
-            total.update(piece)
+        while chunk := source.read(_CHUNK):
+            total.update(chunk)
     return total.hexdigest()
 
 
-def _created(path: Path) -> IO[bytes]:
-    """A new file that nobody else reads: hashes of credentials are in it."""
+def _create(path: Path) -> IO[bytes]:
+    """Create a file that only its owner can read, because it contains hashes of credentials."""
     return files.create_private(path)
 
 

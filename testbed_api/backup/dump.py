@@ -1,11 +1,12 @@
-"""What a backup is made of: the tables, and each stream's samples, as lines of JSON.
+"""Dumps the tables, and the samples of each stream, as lines of JSON.
 
-Neither knows which product it came from, so what SQLite and DuckDB held may be restored into
-PostgreSQL and InfluxDB.  Each dump ends with a line that has `end`, its count, and for samples
-their fingerprint: one without it broke off.
+The dumps do not depend on the database or the store: a backup of SQLite and DuckDB can be restored
+into PostgreSQL and InfluxDB.  Each dump ends with a line with `end`, its count, and for samples
+their fingerprint; a dump without this line is incomplete.
 
-The tables come first, all of one moment: what is stored after that moment is in the samples and
-not in the ledger, so it is sent again and stored once.  The other way round would lose it.
+The tables are dumped first, as of one moment.  Samples stored after that moment are in the dump of
+samples and not in the ledger, so gateways send them again and they are stored once.  In the
+opposite order they would be lost.
 """
 
 import asyncio
@@ -25,7 +26,12 @@ from broker.namespace import StreamAddress
 from testbed_api.registry import tables
 from testbed_api.registry.engine import transaction
 from testbed_api.retention.deletions import Deletions
-from testbed_api.retention.fingerprint import EARLIEST_NS, LATEST_NS, Fingerprint, parts
+from testbed_api.retention.fingerprint import (
+    EARLIEST_NS,
+    LATEST_NS,
+    Fingerprint,
+    signals_by_version,
+)
 from testbed_api.stores.port import SeriesStore, Window
 
 if TYPE_CHECKING:
@@ -33,88 +39,89 @@ if TYPE_CHECKING:
 
 VERSION = 1
 ROWS = 500
-"""Rows of a table in one line."""
+"""Number of rows of a table in one line."""
 CHUNK = 256 * 1024
-_STILL = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-"""Every query of the transaction sees the same moment, and nobody waits for it."""
+"""Bytes read from the copy of the tables at a time."""
+_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+"""All queries of the transaction see the same moment, without locks."""
 IN_MEMORY = 16 * 1024**2
-"""Bytes of tables beyond which they wait in a temporary file while somebody reads slowly."""
+"""Bytes of the copy of the tables that are held in memory; a larger copy goes to a file."""
 
 
 class Dumper:
-    """Reads all that a server keeps, while it goes on."""
+    """Dumps all data of a server while it runs."""
 
     def __init__(
         self, engine: "AsyncEngine", store: SeriesStore, deletions: Deletions, clock: Clock
     ) -> None:
-        """engine: from `testbed_api.registry.registry`, migrated; deletions: over it."""
+        """engine: from `testbed_api.registry.engine`, migrated.  deletions: of the same engine."""
         self._engine = engine
         self._store = store
         self._deletions = deletions
         self._clock = clock
 
     async def tables(self) -> AsyncGenerator[bytes]:
-        """All tables as of one moment.
+        """Dump all tables as of one moment.
 
-        They are copied aside first, so that a slow reader does not hold up the recorder.
+        They are copied first, so that a slow reader does not block the recorder.
         """
-        with tempfile.SpooledTemporaryFile(IN_MEMORY) as aside:
-            copy = cast("IO[bytes]", aside)
-            await _copy(self._engine, copy, text_of(self._clock.now_ns()))
-            copy.seek(0)
-            while chunk := await asyncio.to_thread(copy.read, CHUNK):
+        with tempfile.SpooledTemporaryFile(IN_MEMORY) as spool:
+            dump = cast("IO[bytes]", spool)
+            await _dump_tables(self._engine, dump, text_of(self._clock.now_ns()))
+            dump.seek(0)
+            while chunk := await asyncio.to_thread(dump.read, CHUNK):
                 yield chunk
 
     async def samples(self, space: str, stream: StreamAddress) -> AsyncGenerator[bytes]:
-        """All samples of a stream in a space: a line with a spec, then its frames, as."""
-        found = Fingerprint()
-        for spec, names in parts(await self._deletions.specs(space, stream)):
+        """Dump all samples of a stream in a space: a line with a spec version, then its frames."""
+        fingerprint = Fingerprint()
+        for spec, names in signals_by_version(await self._deletions.specs(space, stream)):
             yield _line({"spec": spec.version})
             frames = self._store.read(Window(space, spec, names, EARLIEST_NS, LATEST_NS))
             async with aclosing(cast("AsyncGenerator[Long]", frames)):
                 async for frame in frames:
-                    yield await asyncio.to_thread(_frame, frame, found)
-        yield _line({"end": True, "samples": found.count, "sha256": found.sha256})
+                    yield await asyncio.to_thread(_frame_line, frame, fingerprint)
+        yield _line({"end": True, "samples": fingerprint.count, "sha256": fingerprint.sha256})
 
 
-async def _copy(engine: "AsyncEngine", into: IO[bytes], taken: str) -> None:
-    alone = engine.dialect.name == "sqlite"  # a reader and a writer of two files would lock one out
-    async with transaction(engine, write=alone) as sql:
-        if not alone:
-            await sql.exec_driver_sql(_STILL)
+async def _dump_tables(engine: "AsyncEngine", sink: IO[bytes], taken: str) -> None:
+    is_sqlite = engine.dialect.name == "sqlite"  # of its two files a writer could lock one
+    async with transaction(engine, write=is_sqlite) as sql:
+        if not is_sqlite:
+            await sql.exec_driver_sql(_SNAPSHOT)
         schema = (await sql.execute(text("SELECT version_num FROM alembic_version"))).scalar_one()
-        into.write(_line({"v": VERSION, "schema": schema, "taken": taken}))
+        sink.write(_line({"v": VERSION, "schema": schema, "taken": taken}))
         count = 0
         for table in tables.metadata.sorted_tables:
-            found = await sql.stream(select(table).order_by(*table.primary_key.columns))
-            async for rows in found.partitions(ROWS):
+            result = await sql.stream(select(table).order_by(*table.primary_key.columns))
+            async for rows in result.partitions(ROWS):
                 count += len(rows)
-                into.write(await asyncio.to_thread(_rows, table, rows))
-        into.write(_line({"end": True, "rows": count}))
+                sink.write(await asyncio.to_thread(_rows, table, rows))
+        sink.write(_line({"end": True, "rows": count}))
 
 
 def _rows(table: Table, rows: Sequence[Sequence[Any]]) -> bytes:
-    listed = [[_plain(value) for value in row] for row in rows]
+    values = [[_json_value(value) for value in row] for row in rows]
     names = [column.name for column in table.columns]
-    return _line({"table": str(table), "columns": names, "rows": listed})
+    return _line({"table": str(table), "columns": names, "rows": values})
 
 
-def _plain(value: object) -> object:
-    """A value as JSON has it; bytes as base64, which the column's type tells."""
+def _json_value(value: object) -> object:
+    """A value for JSON; bytes become base64, which the type of the column tells apart."""
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
-def _frame(frame: Long, found: Fingerprint) -> bytes:
-    found.add(frame)
+def _frame_line(frame: Long, fingerprint: Fingerprint) -> bytes:
+    fingerprint.add(frame)
     return codec.dumps(codec.frame_to_json(frame)) + b"\n"
 
 
-def _line(what: Mapping[str, Any]) -> bytes:
-    return codec.dumps(what) + b"\n"
+def _line(document: Mapping[str, Any]) -> bytes:
+    return codec.dumps(document) + b"\n"
 
 
-def ended(last: Mapping[str, Any], what: str) -> Mapping[str, Any]:
-    """The last line of a dump, if it is one; raises Unavailable."""
+def check_end(last: Mapping[str, Any], file: str) -> Mapping[str, Any]:
+    """Return the last line of a dump; raises Unavailable if the dump is incomplete."""
     if last.get("end") is not True:
-        raise Unavailable(f"the dump of {what} broke off", hint="make the backup again")
+        raise Unavailable(f"the dump of {file} broke off", hint="make the backup again")
     return last

@@ -1,7 +1,7 @@
-"""Bringing a backup back into an empty registry, ledger and store, whatever products those are.
+"""Restores a backup into an empty registry, ledger and store of any product.
 
-Samples first, each stream read back and compared with its fingerprint, then all tables in one
-transaction: what breaks off leaves tables without a row.
+The samples are restored first, each stream read back and compared with its fingerprint, then all
+tables in one transaction: after an interrupted restore the tables are empty.
 """
 
 import asyncio
@@ -19,182 +19,191 @@ from broker.errors import Corrupt, Taken
 from broker.namespace import StreamAddress
 from broker.streams import StreamSpec
 from testbed_api.backup import archive
-from testbed_api.backup.archive import Manifest, Part
+from testbed_api.backup.archive import BackupFile, Manifest
 from testbed_api.registry import engine, tables
 from testbed_api.registry.engine import transaction
 from testbed_api.retention import fingerprint
-from testbed_api.retention.deletions import Deletions, Loss, Span
+from testbed_api.retention.deletions import Deletions, Loss, StoredSpan
 from testbed_api.retention.fingerprint import EARLIEST_NS, LATEST_NS, Fingerprint
 from testbed_api.stores.port import Block, SeriesStore
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-AT_ONCE = 100_000
-"""Samples of one write."""
+WRITE_SIZE = 100_000
+"""Minimum number of samples in one write."""
 
-_Key = tuple[str, str]
+_StreamKey = tuple[str, str]
 """Space and stream."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where a backup goes: tables that are migrated and a store, both empty."""
+class RestoreTarget:
+    """The destination of a restore: migrated tables and a store, both empty."""
 
     engine: "AsyncEngine"
     store: SeriesStore
     clock: Clock
 
 
-async def restore(folder: Path, manifest: Manifest, into: Target) -> Sequence[Loss]:
-    """Bring it back; what the testbed may have recorded since the backup and lost, by stream.
+async def restore(folder: Path, manifest: Manifest, target: RestoreTarget) -> Sequence[Loss]:
+    """Restore a backup, and return the spans recorded since it and possibly lost, by stream.
 
-    manifest: from `archive.checked`, and of a schema that `check_schema` knows.  Raises Taken if
-    something is there already, Corrupt if what was stored is not what was backed up.
+    manifest: from `archive.verify`, with a schema that `check_schema` accepts.  Raises Taken if the
+    target is not empty, Corrupt if the restored samples or rows differ from the backup.
     """
     specs = await asyncio.to_thread(_specs, folder, manifest)
-    await _must_be_empty(into, manifest, specs)
+    await _check_empty(target, manifest, specs)
     losses = []
-    for part in manifest.streams:
-        found = await _restore_samples(folder, part, specs[part.space, part.stream], into.store)
-        last_ns = found.last_ns
-        losses.append(_loss(part, last_ns, ns_of(manifest.taken), into.clock.now_ns()))
-    losses = [one for one in losses if one.span.from_ns < one.span.to_ns]
-    async with transaction(into.engine, write=True) as sql:
+    for dumped in manifest.streams:
+        stream_specs = specs[dumped.space, dumped.stream]
+        restored = await _restore_samples(folder, dumped, stream_specs, target.store)
+        now_ns = target.clock.now_ns()
+        losses.append(_loss(dumped, restored.last_ns, ns_of(manifest.taken), now_ns))
+    losses = [loss for loss in losses if loss.span.from_ns < loss.span.to_ns]
+    async with transaction(target.engine, write=True) as sql:
         count = await _restore_tables(sql, archive.lines(folder, manifest.tables))
         if count != manifest.tables.rows:
             raise Corrupt(f"{count} rows came back of {manifest.tables.rows}")
-    await Deletions(into.engine).note_losses(losses)
+    await Deletions(target.engine).add_losses(losses)
     return losses
 
 
-def _loss(part: Part, last_ns: int | None, taken_ns: int, now_ns: int) -> Loss:
-    """From the last sample of the backup, or the backup itself, until now."""
+def _loss(dumped: BackupFile, last_ns: int | None, taken_ns: int, now_ns: int) -> Loss:
+    """The span from the last sample in the backup, or else from the backup, until now."""
     from_ns = taken_ns if last_ns is None else last_ns + 1
-    return Loss(Span(part.space, StreamAddress.parse(part.stream), from_ns, now_ns), taken_ns)
+    stream = StreamAddress.parse(dumped.stream)
+    return Loss(StoredSpan(dumped.space, stream, from_ns, now_ns), taken_ns)
 
 
 def check_schema(manifest: Manifest) -> None:
-    """Raise Refused if the tables in the backup have an unknown version of the schema."""
+    """Raise Refused if the version of the backup's tables is unknown."""
     engine.check_schema(manifest.schema, "the backup")
 
 
-async def _must_be_empty(
-    into: Target, manifest: Manifest, specs: Mapping[_Key, Sequence[StreamSpec]]
+async def _check_empty(
+    target: RestoreTarget, manifest: Manifest, specs: Mapping[_StreamKey, Sequence[StreamSpec]]
 ) -> None:
-    async with transaction(into.engine) as sql:
+    async with transaction(target.engine) as sql:
         for table in tables.metadata.sorted_tables:
             if (await sql.execute(select(func.count()).select_from(table))).scalar_one():
                 raise Taken(
                     f"the testbed has data already: {table} is not empty",
                     hint="restore into an empty folder and database",
                 )
-    for part in manifest.streams:
-        mine = specs.get((part.space, part.stream), [])
-        if (await _fingerprint(into.store, mine, part.space)).count:
+    for dumped in manifest.streams:
+        stream_specs = specs.get((dumped.space, dumped.stream), [])
+        if (await _fingerprint(target.store, stream_specs, dumped.space)).count:
             raise Taken(
-                f"the store has samples of {part.stream} in space {part.space} already",
+                f"the store has samples of {dumped.stream} in space {dumped.space} already",
                 hint="name another bucket in TESTBED_STORE",
             )
 
 
-def _specs(folder: Path, manifest: Manifest) -> Mapping[_Key, Sequence[StreamSpec]]:
-    """What the columns of each stream mean, as the ledger in the backup has it."""
-    found: dict[_Key, list[StreamSpec]] = {}
-    for one in rows_of(archive.lines(folder, manifest.tables), tables.specs):
-        spec = messages.decode_spec(one["document"].encode())
-        found.setdefault((one["space"], one["stream"]), []).append(spec)
-    missing = {(part.space, part.stream) for part in manifest.streams} - found.keys()
+def _specs(folder: Path, manifest: Manifest) -> Mapping[_StreamKey, Sequence[StreamSpec]]:
+    """Read the specs of each stream from the ledger in the backup.
+
+    Raises Corrupt if a stream with samples has none.
+    """
+    specs: dict[_StreamKey, list[StreamSpec]] = {}
+    for row in rows_of(archive.lines(folder, manifest.tables), tables.specs):
+        spec = messages.decode_spec(row["document"].encode())
+        specs.setdefault((row["space"], row["stream"]), []).append(spec)
+    missing = {(dumped.space, dumped.stream) for dumped in manifest.streams} - specs.keys()
     if missing:
         raise Corrupt(f"the backup has samples without a spec: {sorted(missing)[:3]}")
-    return found
+    return specs
 
 
 def rows_of(
     lines: Iterator[Mapping[str, Any]] | Sequence[Mapping[str, Any]], table: Table
 ) -> Iterator[dict[str, Any]]:
-    """The rows of one table in a dump of tables."""
-    for told in lines:
-        if told.get("table") == str(table):
-            for row in told["rows"]:
-                yield dict(zip(told["columns"], row, strict=True))
+    """Read the rows of one table from a dump of tables."""
+    for document in lines:
+        if document.get("table") == str(table):
+            for row in document["rows"]:
+                yield dict(zip(document["columns"], row, strict=True))
 
 
 async def _restore_samples(
-    folder: Path, part: Part, specs: Sequence[StreamSpec], store: SeriesStore
+    folder: Path, dumped: BackupFile, specs: Sequence[StreamSpec], store: SeriesStore
 ) -> Fingerprint:
-    """Store one stream's samples, and read them back."""
-    blocks = _blocks(archive.lines(folder, part), part.space, specs)
-    while gathered := await asyncio.to_thread(next, blocks, None):
-        await store.write(gathered)
-    found = await _fingerprint(store, specs, part.space)
-    if (found.count, found.sha256) != (part.rows, part.fingerprint):
+    """Write the samples of one stream, and return the fingerprint of those read back.
+
+    Raises Corrupt if it differs from the backup.
+    """
+    batches = _blocks(archive.lines(folder, dumped), dumped.space, specs)
+    while blocks := await asyncio.to_thread(next, batches, None):
+        await store.write(blocks)
+    restored = await _fingerprint(store, specs, dumped.space)
+    if (restored.count, restored.sha256) != (dumped.rows, dumped.fingerprint):
         raise Corrupt(
-            f"{found.count} samples of {part.stream} in space {part.space} came back of"
-            f" {part.rows}, and not all the same",
+            f"{restored.count} samples of {dumped.stream} in space {dumped.space} came back of"
+            f" {dumped.rows}, and not all the same",
             hint="restore into another store",
         )
-    return found
+    return restored
 
 
 async def _fingerprint(store: SeriesStore, specs: Sequence[StreamSpec], space: str) -> Fingerprint:
-    whole = fingerprint.samples(store, specs, space, from_ns=EARLIEST_NS, to_ns=LATEST_NS)
-    return await fingerprint.fingerprint(whole)
+    samples = fingerprint.samples(store, specs, space, from_ns=EARLIEST_NS, to_ns=LATEST_NS)
+    return await fingerprint.fingerprint(samples)
 
 
 def _blocks(
     lines: Iterator[Mapping[str, Any]], space: str, specs: Sequence[StreamSpec]
 ) -> Iterator[list[Block]]:
-    """The samples of a dump, some at a time."""
+    """Read the samples of a dump as blocks, at least `WRITE_SIZE` samples at a time."""
     by_version = {spec.version: spec for spec in specs}
-    spec, gathered, count = specs[0], [], 0
-    for told in lines:
-        if "spec" in told:
-            spec = by_version[told["spec"]]
+    spec, blocks, count = specs[0], [], 0
+    for document in lines:
+        if "spec" in document:
+            spec = by_version[document["spec"]]
             continue
-        frames, misfits = codec.frames_from_json([told], spec)
+        frames, misfits = codec.frames_from_json([document], spec)
         if misfits:
             raise Corrupt(f"a frame of {spec.address} in the backup: {misfits[0].reason}")
-        gathered.append(Block(space, spec, frames))
+        blocks.append(Block(space, spec, frames))
         count += sum(map(len, frames))
-        if count >= AT_ONCE:
-            yield gathered
-            gathered, count = [], 0
-    if gathered:
-        yield gathered
+        if count >= WRITE_SIZE:
+            yield blocks
+            blocks, count = [], 0
+    if blocks:
+        yield blocks
 
 
 async def _restore_tables(sql: "AsyncConnection", lines: Iterator[Mapping[str, Any]]) -> int:
-    """Insert all rows, and return how many; a column that the backup lacks keeps its default."""
-    known = {str(table): table for table in tables.metadata.sorted_tables}
+    """Insert all rows and return their number; a column missing in the backup gets its default."""
+    tables_by_name = {str(table): table for table in tables.metadata.sorted_tables}
     count = 0
-    for told in lines:
-        if "table" not in told:
+    for document in lines:
+        if "table" not in document:
             continue
-        table = known[told["table"]]
-        packed = {one.name for one in table.columns if isinstance(one.type, LargeBinary)}
+        table = tables_by_name[document["table"]]
+        columns = table.columns
+        binary = {column.name for column in columns if isinstance(column.type, LargeBinary)}
         rows = [
-            {name: _unpacked(value) if name in packed else value for name, value in row.items()}
-            for row in rows_of([told], table)
+            {name: _decode_bytes(value) if name in binary else value for name, value in row.items()}
+            for row in rows_of([document], table)
         ]
         await sql.execute(insert(table), rows)
         count += len(rows)
     if sql.dialect.name == "postgresql":
-        await _count_on(sql, known.values())
+        await _advance_sequences(sql, tables_by_name.values())
     return count
 
 
-async def _count_on(sql: "AsyncConnection", every: Any) -> None:
-    """PostgreSQL numbers new rows from a counter that knows nothing of those inserted with one."""
-    for table in every:
+async def _advance_sequences(sql: "AsyncConnection", restored_tables: Any) -> None:
+    """Set PostgreSQL's sequences of ids beyond the ids that were inserted."""
+    for table in restored_tables:
         if "id" in table.columns and isinstance(table.columns["id"].type, BigInteger):
             await sql.execute(
                 text(
-                    f"SELECT setval(pg_get_serial_sequence('{table}', 'id'),"  # noqa: S608 - our own names
+                    f"SELECT setval(pg_get_serial_sequence('{table}', 'id'),"  # noqa: S608 - names of our own tables
                     f" (SELECT coalesce(max(id), 0) + 1 FROM {table}), false)"
                 )
             )
 
 
-def _unpacked(value: str | None) -> bytes | None:
+def _decode_bytes(value: str | None) -> bytes | None:
     return None if value is None else base64.b64decode(value)

@@ -25,7 +25,7 @@ from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.access_log import ReadKey
 from testbed_api.registry.registry import Registry
-from testbed_api.retention.enforcer import Keeper
+from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.stores.port import SeriesStore
 
 
@@ -75,7 +75,7 @@ class ApiDependencies:
     registry: Registry
     ledger: Ledger
     store: SeriesStore
-    keeper: Keeper
+    keeper: RetentionEnforcer
     dumper: Dumper
     bus: client.Bus
     freshness: FreshnessTracker
@@ -141,7 +141,7 @@ def _capability(name: str) -> Any:
 RegistryDep = Annotated[Registry, _capability("registry")]
 LedgerDep = Annotated[Ledger, _capability("ledger")]
 StoreDep = Annotated[SeriesStore, _capability("store")]
-KeeperDep = Annotated[Keeper, _capability("keeper")]
+KeeperDep = Annotated[RetentionEnforcer, _capability("keeper")]
 DumperDep = Annotated[Dumper, _capability("dumper")]
 BusDep = Annotated[client.Bus, _capability("bus")]
 FreshnessDep = Annotated[FreshnessTracker, _capability("freshness")]

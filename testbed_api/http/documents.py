@@ -14,7 +14,7 @@ def token_response(token: Token) -> TokenResponse:
         id=token.id,
         principal=token.principal,
         label=token.label,
-        made=text_of(token.span.from_ns),
+        created=text_of(token.span.from_ns),
         expires=None if until_ns is None else text_of(until_ns),
         last_used=None if used_ns is None else text_of(used_ns),
         roles=None if token.roles is None else sorted(token.roles),

@@ -1,4 +1,4 @@
-"""What the API takes in paths, queries and bodies, as pydantic models with examples."""
+"""Paths, queries and bodies that the API accepts, as pydantic models with examples."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -56,13 +56,13 @@ OfStream = Annotated[StreamAddress, Depends(_stream_address)]
 
 
 class Form(BaseModel):
-    """What is sent: nothing that is not known."""
+    """A body or a query; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Format(StrEnum):
-    """How history is written."""
+    """Format of the samples."""
 
     JSON = "json"
     CSV = "csv"
@@ -72,7 +72,7 @@ _INSTANT = "RFC 3339 with an offset or Z, up to nine digits of a second; "
 
 
 class InSpace(Form):
-    """Which of a stream's copies."""
+    """The space of a stream."""
 
     space: Annotated[Space, Field(description="live, or run-<id>")] = namespace.LIVE
 
@@ -120,7 +120,7 @@ class GapsWanted(TimeSpanForm):
 
 
 class HistoryParameters(TimeSpanForm):
-    """What of history, and how."""
+    """Signals, number of points and format of a history."""
 
     signals: Annotated[list[str], Field(max_length=MOST_SIGNALS, description="none means all")] = []
     points: Annotated[
@@ -172,7 +172,7 @@ class OrganisationForm(Form):
 
 
 class RolesForm(Form):
-    """What a person does in its organisation."""
+    """The roles of a person in its organisation."""
 
     roles: Annotated[set[Role], Field(min_length=1, examples=[["engineer"]])]
 
@@ -184,7 +184,7 @@ class MemberForm(RolesForm):
 
 
 class SiteForm(Form):
-    """Where it stands, in the levels of ISA-95."""
+    """The place of an equipment, in the levels of ISA-95."""
 
     enterprise: Annotated[str, Field(max_length=MOST_NAME)] = ""
     site: Annotated[str, Field(max_length=MOST_NAME)] = ""
@@ -215,7 +215,7 @@ class SignalForm(Form):
     node: Text = ""
 
     def signal(self) -> Signal:
-        """As the words have it; raises Invalid."""
+        """The signal as a stream spec holds it; raises Invalid."""
         try:
             checked_unit(self.unit)
         except Invalid as exc:
@@ -224,7 +224,7 @@ class SignalForm(Form):
 
 
 class SpecForm(Form):
-    """What a stream's columns mean; the registry gives it its version."""
+    """The meaning of a stream's columns; the registry numbers its versions."""
 
     signals: Annotated[list[SignalForm], Field(min_length=1, max_length=MOST_SIGNALS)]
     trigger: Trigger = Trigger.VALUE
@@ -233,10 +233,10 @@ class SpecForm(Form):
     description: Text = ""
 
     def spec(self, address: StreamAddress) -> StreamSpec:
-        """As the words have it; raises Invalid.  Slow the first time: see `broker.units`."""
+        """The spec of a stream; raises Invalid.  The first call loads the grammar of units."""
         return StreamSpec(
             address=address,
-            signals=tuple(one.signal() for one in self.signals),
+            signals=tuple(signal.signal() for signal in self.signals),
             trigger=self.trigger,
             period_s=self.period_s,
             max_silence_s=self.max_silence_s,
@@ -251,7 +251,7 @@ class EntryForm(Form):
     stream: Annotated[Address, Field(examples=["factory/pump-rig/rig"])]
 
     def entry(self) -> Entry:
-        """As the policy has it."""
+        """The entry as the policy holds it."""
         return Entry(self.space, StreamAddress.parse(self.stream))
 
 
@@ -263,7 +263,7 @@ Secret = Annotated[SecretStr, Field(max_length=200)]
 
 
 class CredentialForm(Form):
-    """What a machine is to hold; equipment: it is its gateway, and sends all of its streams."""
+    """A new machine and its rights; equipment: whose gateway it is, for all of its streams."""
 
     principal: Annotated[Id, Field(examples=["detector"])]
     reads: Annotated[list[EntryForm], Field(max_length=1_000)] = []
@@ -297,14 +297,14 @@ class PasswordForm(Form):
 
 
 class SignInForm(Form):
-    """Who signs in."""
+    """A person and its password."""
 
     person: Annotated[Id, Field(examples=["fay"])]
     password: Secret
 
 
 class GrantForm(Form):
-    """What is granted to whom, and for what."""
+    """Streams granted to a company, with the purpose."""
 
     company: Annotated[Id, Field(examples=["company"])]
     streams: Annotated[list[EntryForm], Field(min_length=1, max_length=1_000)]
@@ -313,7 +313,7 @@ class GrantForm(Form):
 
 
 class Numbered(Form):
-    """One page of what has numbers."""
+    """One page of a numbered listing."""
 
     cursor: Annotated[int, Field(ge=0, lt=2**53, description="`next` of the page before")] = 0
     limit: Annotated[int, Field(ge=1, le=1_000, description="rows on a page")] = 100

@@ -1,1 +1,1 @@
-"""Deletes what is older than its retention or asked to be deleted, and keeps proofs of it."""
+"""Deletes samples that are older than their retention or requested for deletion, with proofs."""

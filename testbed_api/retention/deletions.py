@@ -1,6 +1,7 @@
-"""What was deleted, kept as proof: its span, its count and its fingerprint, and that it is gone.
+"""Stores the records of deletions, the retention of streams, and the losses of restores in SQL.
 
-Beside it how long each stream is kept.  The tables are the recorder's and the registry's.
+A deletion record is the proof: the deleted span, the number of samples, their fingerprint, and the
+time at which the span was empty.  The tables are those of the recorder and of the registry.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,21 +24,21 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 DELETED = "deleted"
-"""The cause of the gap that a deletion leaves."""
+"""Cause of the gap that a deletion leaves."""
 LOST = "lost-after-backup"
-"""The cause of a gap that a restore leaves."""
+"""Cause of a gap that a restore leaves."""
 
 
 class Reason(StrEnum):
-    """Why something was deleted."""
+    """Reason of a deletion."""
 
     RETENTION = "retention"
     REQUEST = "request"
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """A stream in a space from `from_ns` on and before `to_ns`."""
+class StoredSpan:
+    """The part of a stream in a space from `from_ns` (included) to `to_ns` (excluded)."""
 
     space: str
     stream: StreamAddress
@@ -45,15 +46,16 @@ class Span:
     to_ns: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
-    """One deletion; until `done_ns` is set it is under way.
+    """The record of one deletion, unfinished until `done_ns` is set.
 
-    by: the principal who asked, None for retention.  signals: samples of each.  sha256: see
-    `testbed_api.retention.fingerprint`.  gaps, dead_letters: how many of the span went with it.
+    by: id of the principal that requested it, None for retention.  signals: number of samples of
+    each.  sha256: see `testbed_api.retention.fingerprint`.  gaps, dead_letters: numbers of those
+    deleted with the samples.
     """
 
-    span: Span
+    span: StoredSpan
     reason: Reason
     by: str | None
     why: str
@@ -68,100 +70,108 @@ class Deletion:
     done_ns: int | None = None
     id: int = 0
 
-    def of(self, found: Fingerprint) -> "Deletion":
-        """The same, with what was found in its span."""
+    def with_contents(self, contents: Fingerprint) -> "Deletion":
+        """A copy with the fingerprint of the samples in the span."""
         return replace(
             self,
-            samples=found.count,
-            signals=found.signals,
-            first_ns=found.first_ns,
-            last_ns=found.last_ns,
-            sha256=found.sha256,
+            samples=contents.count,
+            signals=contents.signals,
+            first_ns=contents.first_ns,
+            last_ns=contents.last_ns,
+            sha256=contents.sha256,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What a restore may not have brought back: the span between a backup and its restore.
+    """A span between a backup and its restore, whose samples may be lost.
 
-    taken_ns: when the backup was made.
+    taken_ns: time of the backup.
     """
 
-    span: Span
+    span: StoredSpan
     taken_ns: int
 
 
 class Deletions:
-    """The tables.  Nothing is ever taken out of them.  Raises Unavailable where SQL is away."""
+    """The tables of deletions, retentions and losses.
+
+    Records of deletions are never removed.  All methods raise Unavailable if the database is away.
+    """
 
     def __init__(self, engine: "AsyncEngine") -> None:
-        """engine: from `testbed_api.registry.registry`, migrated."""
+        """engine: from `testbed_api.registry.engine`, migrated."""
         self._engine = engine
 
-    # --- how long streams are kept ------------------------------------------------------------
+    # --- retention of streams -----------------------------------------------------------------
 
-    async def keep(self, stream: StreamAddress, keep_s: int | None) -> None:
-        """Keep a stream for so many seconds, None for ever."""
+    async def set_retention(self, stream: StreamAddress, keep_s: int | None) -> None:
+        """Set the retention of a stream in seconds; None keeps its samples for ever."""
         async with transaction(self._engine, write=True) as sql:
             await sql.execute(delete(retentions).filter_by(stream=str(stream)))
             if keep_s is not None:
                 await sql.execute(insert(retentions).values(stream=str(stream), keep_s=keep_s))
 
-    async def kept(self) -> Mapping[StreamAddress, int]:
-        """Stream -> seconds, of those that are not kept for ever; by stream."""
+    async def retentions(self) -> Mapping[StreamAddress, int]:
+        """The retention in seconds of each stream that has one, ordered by stream."""
         rows = await self._rows(select(retentions).order_by(retentions.c.stream))
         return {StreamAddress.parse(row.stream): row.keep_s for row in rows}
 
-    # --- what there may be of a stream --------------------------------------------------------
+    # --- contents of a stream -----------------------------------------------------------------
 
     async def specs(self, space: str, stream: StreamAddress) -> Sequence[StreamSpec]:
-        """All versions by which samples of the stream were stored in that space."""
+        """All versions of the spec with which samples of a stream were stored in a space."""
         query = select(specs.c.document).filter_by(space=space, stream=str(stream))
         return [messages.decode_spec(row.document.encode()) for row in await self._rows(query)]
 
     async def spaces(self, stream: StreamAddress) -> Sequence[str]:
-        """The spaces in which samples of the stream may be stored."""
+        """The spaces in which samples of a stream may be stored, sorted."""
         query = select(specs.c.space).filter_by(stream=str(stream)).distinct()
         return sorted(row.space for row in await self._rows(query))
 
-    async def has_dead_letters(self, span: Span) -> bool:
-        """Whether there is a dead letter of the span."""
-        query = select(dead_letters.c.id).where(_letters_of(span)).limit(1)
+    async def has_dead_letters(self, span: StoredSpan) -> bool:
+        """Whether the span has a dead letter."""
+        query = select(dead_letters.c.id).where(_dead_letters_of(span)).limit(1)
         return bool(await self._rows(query))
 
-    # --- what was deleted ---------------------------------------------------------------------
+    # --- records of deletions -----------------------------------------------------------------
 
-    async def begin(self, wanted: Deletion) -> Deletion:
-        """Write down what is about to go, before it goes."""
+    async def begin(self, deletion: Deletion) -> Deletion:
+        """Insert the record of a deletion, before its samples are deleted, and return its copy."""
         async with transaction(self._engine, write=True) as sql:
-            result = await sql.execute(insert(deletions).values(**_row_of(wanted)))
+            result = await sql.execute(insert(deletions).values(**_row_from_deletion(deletion)))
             (number,) = result.inserted_primary_key or (0,)
-        return replace(wanted, id=number)
+        return replace(deletion, id=number)
 
     async def finish(self, rounds: Sequence[Deletion], now_ns: int) -> Sequence[Deletion]:
-        """The span is empty: tidy up gaps and dead letters, and close its deletions.
+        """Finish the deletions of one span, which is empty now, and return them.
 
-        A gap that lies in the span whole becomes part of the one with cause `deleted`, which
-        reaches from the first thing deleted to the last.
+        Deletes the dead letters of the span, and replaces the gaps inside it by one gap with cause
+        `deleted`, from the first to the last deleted sample or gap.
         """
         span = rounds[0].span
         async with transaction(self._engine, write=True) as sql:
-            letters = (await sql.execute(delete(dead_letters).where(_letters_of(span)))).rowcount
-            holes = await _one_gap(sql, span, rounds)
-            ids = [one.id for one in rounds]
-            mine = update(deletions).where(deletions.c.id.in_(ids))
-            await sql.execute(mine.values(gaps=holes, dead_letters=letters, done_ns=now_ns))
-        return [replace(one, gaps=holes, dead_letters=letters, done_ns=now_ns) for one in rounds]
+            deleted = await sql.execute(delete(dead_letters).where(_dead_letters_of(span)))
+            letter_count, gap_count = deleted.rowcount, await _merge_gaps(sql, span, rounds)
+            ids = [deletion.id for deletion in rounds]
+            records = update(deletions).where(deletions.c.id.in_(ids))
+            await sql.execute(
+                records.values(gaps=gap_count, dead_letters=letter_count, done_ns=now_ns)
+            )
+        return [
+            replace(deletion, gaps=gap_count, dead_letters=letter_count, done_ns=now_ns)
+            for deletion in rounds
+        ]
 
-    async def under_way(self) -> Sequence[Deletion]:
-        """Those that a process did not finish."""
+    async def unfinished(self) -> Sequence[Deletion]:
+        """The deletions that are not finished, ordered by id."""
         query = select(deletions).where(deletions.c.done_ns.is_(None)).order_by(deletions.c.id)
-        return [_deletion(row) for row in await self._rows(query)]
+        return [_deletion_from_row(row) for row in await self._rows(query)]
 
     async def listed(
         self, space: str, stream: StreamAddress, after_id: int, limit: int
     ) -> Sequence[Deletion]:
-        """Up to `limit` of a stream with an id above `after_id`, ascending."""
+        """Up to `limit` deletions of a stream with an id above `after_id`, ordered by id."""
         query = (
             select(deletions)
             .filter_by(space=space, stream=str(stream))
@@ -169,46 +179,49 @@ class Deletions:
             .order_by(deletions.c.id)
             .limit(limit)
         )
-        return [_deletion(row) for row in await self._rows(query)]
+        return [_deletion_from_row(row) for row in await self._rows(query)]
 
-    # --- what a restore could not bring back --------------------------------------------------
+    # --- losses of restores -------------------------------------------------------------------
 
-    async def note_losses(self, losses: Sequence[Loss]) -> None:
-        """Remember them: what was lost is known better once the gateways have sent again."""
+    async def add_losses(self, losses: Sequence[Loss]) -> None:
+        """Insert the losses of a restore; their gaps are recomputed while gateways send again."""
         rows = [
             {
-                "space": one.span.space,
-                "stream": str(one.span.stream),
-                "from_ns": one.span.from_ns,
-                "to_ns": one.span.to_ns,
-                "taken_ns": one.taken_ns,
+                "space": loss.span.space,
+                "stream": str(loss.span.stream),
+                "from_ns": loss.span.from_ns,
+                "to_ns": loss.span.to_ns,
+                "taken_ns": loss.taken_ns,
             }
-            for one in losses
+            for loss in losses
         ]
         if rows:
             async with transaction(self._engine, write=True) as sql:
                 await sql.execute(insert(restores), rows)
 
     async def losses(self, since_ns: int) -> Sequence[Loss]:
-        """Those of restores since then."""
+        """The losses of restores since `since_ns`, ordered by id."""
         query = select(restores).where(restores.c.to_ns >= since_ns).order_by(restores.c.id)
         return [
             Loss(
-                Span(row.space, StreamAddress.parse(row.stream), row.from_ns, row.to_ns),
+                StoredSpan(row.space, StreamAddress.parse(row.stream), row.from_ns, row.to_ns),
                 row.taken_ns,
             )
             for row in await self._rows(query)
         ]
 
-    async def state_lost(self, loss: Loss, holes: Sequence[Gap]) -> None:
-        """These gaps, all of one cause, in place of those that were stated of the loss before."""
-        whose = {"space": loss.span.space, "stream": str(loss.span.stream)}
+    async def replace_lost_gaps(self, loss: Loss, lost_gaps: Sequence[Gap]) -> None:
+        """Replace the gaps of a loss, all with cause `lost-after-backup`."""
+        stream_key = {"space": loss.span.space, "stream": str(loss.span.stream)}
         inside = gaps.c.from_ns.between(loss.span.from_ns, loss.span.to_ns)
         async with transaction(self._engine, write=True) as sql:
-            await sql.execute(delete(gaps).filter_by(**whose).where(inside, gaps.c.cause == LOST))
+            await sql.execute(
+                delete(gaps).filter_by(**stream_key).where(inside, gaps.c.cause == LOST)
+            )
             rows = [
-                whose | {"signals": "[]", "from_ns": one.from_ns, "to_ns": one.to_ns, "cause": LOST}
-                for one in holes
+                stream_key
+                | {"signals": "[]", "from_ns": gap.from_ns, "to_ns": gap.to_ns, "cause": LOST}
+                for gap in lost_gaps
             ]
             if rows:
                 await sql.execute(insert(gaps), rows)
@@ -218,8 +231,8 @@ class Deletions:
             return (await sql.execute(query)).all()
 
 
-async def _one_gap(sql: "AsyncConnection", span: Span, rounds: Sequence[Deletion]) -> int:
-    """One gap in place of the samples and of the gaps in the span; how many those were."""
+async def _merge_gaps(sql: "AsyncConnection", span: StoredSpan, rounds: Sequence[Deletion]) -> int:
+    """Replace the gaps in a span by one for all that was deleted; returns their former number."""
     inside = and_(
         gaps.c.space == span.space,
         gaps.c.stream == str(span.stream),
@@ -231,17 +244,17 @@ async def _one_gap(sql: "AsyncConnection", span: Span, rounds: Sequence[Deletion
     others = delete(gaps).where(inside, gaps.c.cause != DELETED)
     count = (await sql.execute(others)).rowcount
     await sql.execute(delete(gaps).where(inside))
-    begins = [ns for ns in (first, *(one.first_ns for one in rounds)) if ns is not None]
-    ends = [ns for ns in (last, *(one.last_ns for one in rounds)) if ns is not None]
+    begins = [ns for ns in (first, *(deletion.first_ns for deletion in rounds)) if ns is not None]
+    ends = [ns for ns in (last, *(deletion.last_ns for deletion in rounds)) if ns is not None]
     if begins:
         hole = {"signals": "[]", "from_ns": min(begins), "to_ns": max(ends), "cause": DELETED}
-        whose = {"space": span.space, "stream": str(span.stream)}
-        await sql.execute(insert(gaps).values(**whose, **hole))
+        stream_key = {"space": span.space, "stream": str(span.stream)}
+        await sql.execute(insert(gaps).values(**stream_key, **hole))
     return count
 
 
-def _letters_of(span: Span) -> Any:
-    """The dead letters of a span: by their own time, by that of their arrival if they have none."""
+def _dead_letters_of(span: StoredSpan) -> Any:
+    """Condition for the dead letters of a span, by their time or else their time of arrival."""
     time_ns = func.coalesce(dead_letters.c.time_ns, dead_letters.c.received_ns)
     return and_(
         dead_letters.c.space == span.space,
@@ -251,27 +264,27 @@ def _letters_of(span: Span) -> Any:
     )
 
 
-def _row_of(one: Deletion) -> dict[str, Any]:
+def _row_from_deletion(deletion: Deletion) -> dict[str, Any]:
     return {
-        "space": one.span.space,
-        "stream": str(one.span.stream),
-        "from_ns": one.span.from_ns,
-        "to_ns": one.span.to_ns,
-        "reason": one.reason,
-        "principal": one.by,
-        "why": one.why,
-        "samples": one.samples,
-        "signals": orjson.dumps(dict(one.signals or {})).decode(),
-        "first_ns": one.first_ns,
-        "last_ns": one.last_ns,
-        "sha256": one.sha256,
-        "asked_ns": one.asked_ns,
+        "space": deletion.span.space,
+        "stream": str(deletion.span.stream),
+        "from_ns": deletion.span.from_ns,
+        "to_ns": deletion.span.to_ns,
+        "reason": deletion.reason,
+        "principal": deletion.by,
+        "why": deletion.why,
+        "samples": deletion.samples,
+        "signals": orjson.dumps(dict(deletion.signals or {})).decode(),
+        "first_ns": deletion.first_ns,
+        "last_ns": deletion.last_ns,
+        "sha256": deletion.sha256,
+        "asked_ns": deletion.asked_ns,
     }
 
 
-def _deletion(row: Row[Any]) -> Deletion:
+def _deletion_from_row(row: Row[Any]) -> Deletion:
     return Deletion(
-        span=Span(row.space, StreamAddress.parse(row.stream), row.from_ns, row.to_ns),
+        span=StoredSpan(row.space, StreamAddress.parse(row.stream), row.from_ns, row.to_ns),
         reason=Reason(row.reason),
         by=row.principal,
         why=row.why,

@@ -1,18 +1,19 @@
-"""All that the store holds of a stream: read across every version of its spec, and fingerprinted.
+"""Reads all samples of a stream across the versions of its spec, and computes their fingerprint.
 
-The fingerprint is the same on every store, whatever the order of reading between signals:
+The fingerprint is the same on every store and does not depend on the order between signals:
 
 - a sample is its time (int64), its quality (uint8) and its value, little-endian: float64, int64 or
   a bool's byte; a string is its length (uint32) and its UTF-8; a bad sample has the value 0 or "";
 - a signal is the SHA-256 of its samples in the order of time;
-- the whole is the SHA-256 of a line for each signal, by name: name, dtype, count and the signal's
-  SHA-256 in hexadecimal, parted by tabs, ended by a line feed.
+- the fingerprint is the SHA-256 of a line for each signal, by name: name, dtype, count and the
+  signal's SHA-256 in hexadecimal, separated by tabs, ended by a line feed.
 """
 
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
+from operator import attrgetter
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +23,7 @@ from broker.streams import Dtype, StreamSpec
 from testbed_api.stores.port import SeriesStore, Window
 
 EARLIEST_NS, LATEST_NS = -(2**63) + 1, 2**63 - 1
+"""Span of all samples of a stream."""
 
 _NUMBERS = {Dtype.FLOAT64: "<f8", Dtype.INT64: "<i8", Dtype.BOOL: "u1"}
 
@@ -29,29 +31,29 @@ _NUMBERS = {Dtype.FLOAT64: "<f8", Dtype.INT64: "<i8", Dtype.BOOL: "u1"}
 async def samples(
     store: SeriesStore, specs: Sequence[StreamSpec], space: str, *, from_ns: int, to_ns: int
 ) -> AsyncGenerator[Long]:
-    """Every sample of a stream in [from_ns, to_ns), of signals that its newest spec lacks too.
+    """Read all samples of a stream in [from_ns, to_ns), also of signals that only old specs have.
 
-    specs: all versions; each signal is read with the newest that has it.  The samples of a signal
-    ascend in time.
+    specs: all versions; each signal is read with the newest version that contains it.  The samples
+    of a signal ascend in time.
     """
-    for spec, names in parts(specs):
+    for spec, names in signals_by_version(specs):
         frames = store.read(Window(space, spec, names, from_ns, to_ns))
         async with aclosing(cast("AsyncGenerator[Long]", frames)):
             async for frame in frames:
                 yield frame
 
 
-def parts(specs: Sequence[StreamSpec]) -> Iterator[tuple[StreamSpec, tuple[str, ...]]]:
-    """Each version with the signals that no newer one has, the newest first."""
+def signals_by_version(specs: Sequence[StreamSpec]) -> Iterator[tuple[StreamSpec, tuple[str, ...]]]:
+    """Pairs (version, signals that no newer version contains), the newest version first."""
     seen: set[str] = set()
-    for spec in sorted(specs, key=lambda one: one.version, reverse=True):
+    for spec in sorted(specs, key=attrgetter("version"), reverse=True):
         if names := tuple(name for name in spec.names if name not in seen):
             yield spec, names
         seen.update(names)
 
 
 class Fingerprint:
-    """Counts samples and sums them up in one hash, as they come."""
+    """Counts samples and hashes them incrementally."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -61,14 +63,14 @@ class Fingerprint:
         self._sums: dict[tuple[str, Dtype], Any] = {}
 
     def add(self, frame: Long) -> None:
-        """Take in samples; those of a signal come in the order of time."""
+        """Add samples; those of one signal must ascend in time over all calls."""
         if not len(frame):
             return
         dtypes = dict(zip(frame.names, frame.dtypes, strict=True))
         for name, series in frame.series():
             key = (name, dtypes[name])
             total = self._sums.setdefault(key, hashlib.sha256())
-            total.update(_bytes(dtypes[name], series))
+            total.update(_sample_bytes(dtypes[name], series))
             self._counts[key] = self._counts.get(key, 0) + len(series.time_ns)
         self.count += len(frame)
         first_ns, last_ns = int(frame.time_ns.min()), int(frame.time_ns.max())
@@ -77,12 +79,12 @@ class Fingerprint:
 
     @property
     def signals(self) -> dict[str, int]:
-        """How many samples each signal has."""
+        """Number of samples of each signal."""
         return {name: count for (name, _), count in sorted(self._counts.items())}
 
     @property
     def sha256(self) -> str:
-        """The hash of all, in hexadecimal."""
+        """The fingerprint of all samples added so far, in hexadecimal."""
         lines = (
             f"{name}\t{dtype}\t{count}\t{self._sums[name, dtype].hexdigest()}\n"
             for (name, dtype), count in sorted(self._counts.items())
@@ -91,18 +93,18 @@ class Fingerprint:
 
 
 async def fingerprint(frames: AsyncIterator[Long]) -> Fingerprint:
-    """That of all these samples; their bytes are hashed off the loop."""
-    found = Fingerprint()
+    """Compute the fingerprint of samples; they are hashed in a thread."""
+    result = Fingerprint()
     async for frame in frames:
-        await asyncio.to_thread(found.add, frame)
-    return found
+        await asyncio.to_thread(result.add, frame)
+    return result
 
 
-def _bytes(dtype: Dtype, series: Series) -> bytes:
+def _sample_bytes(dtype: Dtype, series: Series) -> bytes:
     bad = series.quality == BAD
     if dtype is Dtype.STRING:
         return b"".join(
-            _text(time_ns, code, "" if code == BAD else value)
+            _string_bytes(time_ns, code, "" if code == BAD else value)
             for time_ns, code, value in zip(
                 series.time_ns.tolist(),
                 series.quality.tolist(),
@@ -118,7 +120,7 @@ def _bytes(dtype: Dtype, series: Series) -> bytes:
     return rows.tobytes()
 
 
-def _text(time_ns: int, code: int, value: str) -> bytes:
+def _string_bytes(time_ns: int, code: int, value: str) -> bytes:
     text = value.encode()
     return (
         time_ns.to_bytes(8, "little", signed=True)

@@ -1,1 +1,1 @@
-"""Where samples are kept: one port, and one adapter a product."""
+"""The time-series stores: one port, and one adapter per product."""

@@ -1,6 +1,6 @@
-"""One look at the store for all who wait to see the same window thinned.
+"""Coalesces concurrent thinned reads of the same window into one query of the store.
 
-A plot of ten signals asks ten times at once, and so do ten people who open the same page.
+A plot of ten signals sends ten requests at once, and so do ten people who open the same page.
 """
 
 import asyncio
@@ -13,62 +13,72 @@ from testbed_api.stores import frames
 from testbed_api.stores.port import Window
 
 
-class Sharing:
-    """Who asks while a window is being looked at waits for the next look, with all others who do.
+class ThinQueryCoalescer:
+    """Runs one query per window at a time; callers that arrive meanwhile share the next query.
 
-    Never for the one under way: what was written since it began would be missing.  Other windows
-    are not waited for.
+    A caller never joins the query under way, because samples written since it began would be
+    missing.  Queries of different windows run concurrently.
     """
 
-    def __init__(self, look: Callable[[Window, int], Awaitable[Long]]) -> None:
-        """look: thins a window to a number of points, in the order of the port."""
-        self._look = look
-        self._lines: dict[tuple[Window, int], _Line] = {}
+    def __init__(self, query: Callable[[Window, int], Awaitable[Long]]) -> None:
+        """query: thins a window to a number of points, in the order that the port demands."""
+        self._query = query
+        self._queues: dict[tuple[Window, int], _WindowQueue] = {}
 
-    async def thinned(self, window: Window, points: int) -> Long:
-        """As `look` gives it: the samples of the signals asked for, and no others.
+    async def thin(self, window: Window, points: int) -> Long:
+        """The thinned samples of the window's signals, from a query that begins after the call.
 
-        Raises what the look raises, to all who share it.
+        Raises the error of the query, to every caller that shares it.
         """
         key = (replace(window, signals=()), points)
-        line = self._lines.setdefault(key, _Line())
-        line.askers += 1
-        one = line.next
-        one.names |= set(window.signals)
+        queue = self._queues.setdefault(key, _WindowQueue())
+        queue.callers += 1
+        shared = queue.upcoming
+        shared.names |= set(window.signals)
         try:
-            async with line.turn:
-                if one.answer is None:  # or whoever should have looked was cancelled
-                    line.next = _Look() if line.next is one else line.next
-                    one.answer = await self._answer(one, window, points)
-                answer = one.answer
+            async with queue.lock:
+                if (
+                    shared.result is None
+                ):  # also if the caller that should have run it was cancelled
+                    queue.upcoming = _SharedQuery() if queue.upcoming is shared else queue.upcoming
+                    shared.result = await self._run_query(shared, window, points)
+                result = shared.result
         finally:
-            line.askers -= 1
-            if not line.askers:
-                del self._lines[key]
-        if isinstance(answer, BedError):
-            raise answer
-        return frames.of_signals(answer, window.signals)
+            queue.callers -= 1
+            if not queue.callers:
+                del self._queues[key]
+        if isinstance(result, BedError):
+            raise result
+        return frames.select_signals(result, window.signals)
 
-    async def _answer(self, one: "_Look", window: Window, points: int) -> Long | BedError:
-        names = tuple(name for name in window.spec.names if name in one.names)
+    async def _run_query(
+        self, shared: "_SharedQuery", window: Window, points: int
+    ) -> Long | BedError:
+        names = tuple(name for name in window.spec.names if name in shared.names)
         try:
-            return await self._look(replace(window, signals=names), points)
+            return await self._query(replace(window, signals=names), points)
         except BedError as exc:
             return exc
 
 
 @dataclass(slots=True)
-class _Look:
-    """names: what is asked for.  answer: None until there is one."""
+class _SharedQuery:
+    """One query that several callers share.
+
+    names: signals that the callers need.  result: None until the query has ended.
+    """
 
     names: set[str] = field(default_factory=set)
-    answer: Long | BedError | None = None
+    result: Long | BedError | None = None
 
 
 @dataclass(slots=True)
-class _Line:
-    """All who ask for one window.  turn: held by who looks.  next: the look not yet begun."""
+class _WindowQueue:
+    """The callers of one window.
 
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    next: _Look = field(default_factory=_Look)
-    askers: int = 0
+    lock: held while a query runs.  upcoming: the query that has not begun.  callers: their number.
+    """
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    upcoming: _SharedQuery = field(default_factory=_SharedQuery)
+    callers: int = 0

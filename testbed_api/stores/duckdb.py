@@ -1,12 +1,12 @@
-"""The embedded store: one DuckDB file that belongs to one process.
+"""Stores samples in one DuckDB file that belongs to one process: the embedded store.
 
 Each (space, stream) is one table of samples in long form, in the schema of its organisation,
-appended in the order of arrival; reads sort.  Samples later than all that their signal has are
-appended as they are; for others an anti-join finds what is there already, looking only at their
-time range, which the file's zone maps make cheap.  DuckDB syncs its log at each
-commit: what is written outlives a loss of power.
+appended in the order of arrival; reads sort.  Samples later than all stored ones of their signal
+are appended without a comparison; for others an anti-join skips those stored already.  It reads
+their time range only, which the file's zone maps make cheap.  DuckDB syncs its log at each commit,
+so a finished write survives a loss of power.
 
-In the statements only the name of a table and our own columns are text, all else is bound.
+Statements contain table names and the columns below as text; all values are bound parameters.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from broker.batch import BAD, GOOD, NO_VALUE, Long, Series
 from broker.namespace import StreamAddress
 from broker.streams import Dtype
 from testbed_api.stores import duckdb_file, frames
-from testbed_api.stores.coalescing import Sharing
-from testbed_api.stores.duckdb_file import Table
+from testbed_api.stores.coalescing import ThinQueryCoalescer
+from testbed_api.stores.duckdb_file import SampleTable
 from testbed_api.stores.port import Block, Window
 
 PAGE = 50_000
-"""Rows read at a time, then handed on in frames."""
+"""Rows read by one query, then split into frames."""
 READERS = 2
-"""Reads at a time; each uses several cores, and more of them only wait for one another."""
+"""Concurrent reads; each uses several cores, so more of them would only wait for one another."""
 
 _COLUMN = {Dtype.FLOAT64: "f", Dtype.INT64: "i", Dtype.BOOL: "b", Dtype.STRING: "s"}
 _KIND = {dtype: kind for kind, dtype in enumerate(_COLUMN)}
@@ -54,13 +54,13 @@ FROM staged WHERE part = $part AND NOT EXISTS (
 ORDER BY staged.rowid"""
 
 _DELETE = "DELETE FROM {table} WHERE time_ns >= $first AND time_ns < $end"
-_MINE = "time_ns >= $first AND time_ns < $end AND list_contains($names, signal)"
-_EXTENT = "SELECT count(*), min(time_ns), max(time_ns) FROM {table} WHERE {mine}"
+_IN_WINDOW = "time_ns >= $first AND time_ns < $end AND list_contains($names, signal)"
+_EXTENT = "SELECT count(*), min(time_ns), max(time_ns) FROM {table} WHERE {in_window}"
 _PAGE = """SELECT list_position($names, signal)::INTEGER AS place, time_ns, quality, {columns}
-FROM {table} WHERE {mine} AND (time_ns > $first OR list_position($names, signal) > $place)
+FROM {table} WHERE {in_window} AND (time_ns > $first OR list_position($names, signal) > $place)
 ORDER BY time_ns, place LIMIT $page"""
 _ENDS = """SELECT list_position($names, signal)::INTEGER AS place, {columns}
-FROM {table} WHERE {mine} AND quality {quality} GROUP BY place, {since} // $span"""
+FROM {table} WHERE {in_window} AND quality {quality} GROUP BY place, {since} // $span"""
 _BY_VALUE = (
     f"arg_min(time_ns, {{v}}) AS t0, min({{v}}) AS v0, {GOOD} AS q0,"
     f" arg_max(time_ns, {{v}}) AS t1, max({{v}}) AS v1, {GOOD} AS q1"
@@ -75,149 +75,167 @@ _Rows = Mapping[str, Any]
 
 
 class DuckDbStore:
-    """A `SeriesStore` over one file."""
+    """A `SeriesStore` in one DuckDB file."""
 
-    def __init__(self, file: duckdb_file.File) -> None:
-        """Made by `open`."""
+    def __init__(self, file: duckdb_file.DuckDbFile) -> None:
+        """Use `open` instead."""
         self._file = file
         self._writer = ThreadPoolExecutor(1, "duckdb-writer")
         self._readers = ThreadPoolExecutor(READERS, "duckdb-reader")
-        self._sharing = Sharing(self._thinned)
-        self._tables: set[Table] = set()
-        self._latest: dict[tuple[Table, str], int] = {}
-        """The latest time of each (table, signal), as far as it was asked for; the writer's own."""
+        self._coalescer = ThinQueryCoalescer(self._thinned)
+        self._tables: set[SampleTable] = set()
+        self._latest: dict[tuple[SampleTable, str], int] = {}
+        """Latest time in ns of each (table, signal) queried so far; used by the writer only."""
 
     async def write(self, blocks: Sequence[Block]) -> None:
-        """One transaction for all blocks."""
-        await self._in(self._writer, self._write, blocks)
+        """Write all blocks in one transaction."""
+        await self._run_in(self._writer, self._write, blocks)
 
     def _write(self, blocks: Sequence[Block]) -> None:
-        by_table: dict[Table, list[_Run]] = {}
+        by_table: dict[SampleTable, list[_SignalRun]] = {}
         for block in blocks:
             for name, series in block.series():
                 if len(series.time_ns):
-                    run = _Run.of(name, block.spec.signal(name).dtype, series)
-                    by_table.setdefault(Table.of(block.space, block.spec.address), []).append(run)
+                    run = _SignalRun.from_series(name, block.spec.signal(name).dtype, series)
+                    by_table.setdefault(
+                        SampleTable.for_stream(block.space, block.spec.address), []
+                    ).append(run)
         try:
             with self._file.transaction() as cursor:
-                parts: list[_Part] = []
+                inserts: list[_Insert] = []
                 for table, runs in by_table.items():
-                    parts += self._sorted(cursor, table, runs)
-                _stage(cursor, parts)
-                for at, part in enumerate(parts):
-                    part.insert(cursor, at)
+                    inserts += self._split_runs(cursor, table, runs)
+                _stage(cursor, inserts)
+                for at, insert in enumerate(inserts):
+                    insert.execute(cursor, at)
         except duckdb.Error:
-            self._latest.clear()  # whether it was committed after all is for the file to say
+            self._latest.clear()  # the transaction may or may not be committed: query again
             raise
         self._tables |= by_table.keys()
 
-    def _sorted(
-        self, cursor: duckdb.DuckDBPyConnection, table: Table, runs: Sequence["_Run"]
-    ) -> Iterator["_Part"]:
-        """What can be appended as it is, and what must be compared with what is there."""
+    def _split_runs(
+        self, cursor: duckdb.DuckDBPyConnection, table: SampleTable, runs: Sequence["_SignalRun"]
+    ) -> Iterator["_Insert"]:
+        """Split runs into those to append and those to compare with stored samples."""
         if table not in self._tables:
             cursor.execute(table.create_schema())
             cursor.execute(_CREATE.format(table=table))
-        strange = {run.name for run in runs if (table, run.name) not in self._latest}
-        if strange:
+        unknown = {run.name for run in runs if (table, run.name) not in self._latest}
+        if unknown:
             first = min(run.first for run in runs)
-            found = cursor.execute(_LATEST.format(table=table), {"first": first})
-            latest = dict(found.fetchall())
-            self._latest |= {(table, name): latest.get(name, first - 1) for name in strange}
-        fresh, again = _Part(table, fresh=True), _Part(table, fresh=False)
+            rows = cursor.execute(_LATEST.format(table=table), {"first": first}).fetchall()
+            latest = dict(rows)
+            self._latest |= {(table, name): latest.get(name, first - 1) for name in unknown}
+        append_only, compared = _Insert(table, append_only=True), _Insert(table, append_only=False)
         for run in runs:
-            known = self._latest[table, run.name]
-            part = fresh if run.first > known and run.ascends else again
-            part.runs.append(run)
-            self._latest[table, run.name] = max(known, run.last)
-        yield from (part for part in (fresh, again) if part.runs)
+            latest_ns = self._latest[table, run.name]
+            insert = append_only if run.first > latest_ns and run.ascends else compared
+            insert.runs.append(run)
+            self._latest[table, run.name] = max(latest_ns, run.last)
+        yield from (insert for insert in (append_only, compared) if insert.runs)
 
     async def read(self, window: Window) -> AsyncIterator[Long]:
-        """Page behind page, in slices of time that hold about one page: no sort is larger."""
-        count, first, last = await self._in(self._readers, self._extent, window)
+        """Read page by page, in time slices of about one page each, so that no sort is larger."""
+        count, first, last = await self._run_in(self._readers, self._extent, window)
         width = max((last - first) * PAGE // (2 * count), 1) if count else 1
         at, place = first, 0
         while count and at <= last:
             end = min(at + width, last + 1)
-            page = await self._in(self._readers, self._page, window, at, place, end)
-            for frame in frames.cut(page):
+            page = await self._run_in(self._readers, self._page, window, at, place, end)
+            for frame in frames.split(page):
                 yield frame
             if len(page) == PAGE:
-                at, place, width = int(page.time_ns[-1]), _place(window, page), max(width // 2, 1)
+                at, place, width = (
+                    int(page.time_ns[-1]),
+                    _place_of_last(window, page),
+                    max(width // 2, 1),
+                )
             else:
                 at, place, width = end, 0, width * 2 if len(page) < PAGE // 4 else width
 
     def _extent(self, window: Window) -> tuple[int, int, int]:
-        """How many samples the window has, and the times of the first and the last."""
-        if not self._has(window):
+        """Number of samples in the window, and the times of the first and the last in ns."""
+        if not self._has_samples(window):
             return 0, 0, 0
-        [(count, first, last)] = self._file.ask(_about(window, _EXTENT), _asked(window))
+        [(count, first, last)] = self._file.fetch_all(
+            _statement(window, _EXTENT), _parameters(window)
+        )
         return count, first or 0, last or 0
 
     def _page(self, window: Window, at: int, place: int, end: int) -> Long:
-        asked = _asked(window) | {"first": at, "end": end, "place": place, "page": PAGE}
+        parameters = _parameters(window) | {"first": at, "end": end, "place": place, "page": PAGE}
         dtypes = {window.spec.signal(name).dtype for name in window.signals}
-        query = _about(window, _PAGE, columns=", ".join(_COLUMN[dtype] for dtype in dtypes))
+        query = _statement(window, _PAGE, columns=", ".join(_COLUMN[dtype] for dtype in dtypes))
         with self._file.cursor() as cursor:
-            rows = cursor.execute(query, asked).fetchnumpy()
-        return _samples(window, rows, _in_order(window))
+            rows = cursor.execute(query, parameters).fetchnumpy()
+        return _to_long(window, rows, _signals_in_order(window))
 
     async def thin(self, window: Window, points: int) -> AsyncIterator[Long]:
-        """The ends of each span, found in SQL."""
-        for frame in frames.cut(await self._sharing.thinned(window, points)):
+        """Read the minimum and maximum of each span with SQL."""
+        for frame in frames.split(await self._coalescer.thin(window, points)):
             yield frame
 
     async def _thinned(self, window: Window, points: int) -> Long:
-        return await self._in(self._readers, self._ends, window, points)
+        return await self._run_in(self._readers, self._read_ends, window, points)
 
-    def _ends(self, window: Window, points: int) -> Long:
-        found: list[Long] = []
-        if not self._has(window):
-            return frames.joined(window, found)
-        asked = _asked(window) | {"span": frames.span_ns(window, points)}
+    def _read_ends(self, window: Window, points: int) -> Long:
+        ends: list[Long] = []
+        if not self._has_samples(window):
+            return frames.merged(window, ends)
+        parameters = _parameters(window) | {"span": frames.span_ns(window, points)}
         with self._file.cursor() as cursor:
             for dtype, column in _COLUMN.items():
-                names = [one for one in _in_order(window) if window.spec.signal(one).dtype is dtype]
-                for query in _queries_of_ends(window, dtype) if names else ():
-                    rows = cursor.execute(query, asked | {"names": names}).fetchnumpy()
-                    found += (_end(window, rows, names, column, end) for end in "01")
-        return frames.thinned(window, points, found)
+                names = [
+                    name
+                    for name in _signals_in_order(window)
+                    if window.spec.signal(name).dtype is dtype
+                ]
+                for query in _end_queries(window, dtype) if names else ():
+                    rows = cursor.execute(query, parameters | {"names": names}).fetchnumpy()
+                    ends += (_end_samples(window, rows, names, column, end) for end in "01")
+        return frames.thinned(window, points, ends)
 
     async def delete(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> None:
-        """Delete rows, then have the file give their room to what comes."""
-        await self._in(self._writer, self._delete, Table.of(space, stream), from_ns, to_ns)
+        """Delete rows, then checkpoint, so that the file reuses their space."""
+        await self._run_in(
+            self._writer, self._delete, SampleTable.for_stream(space, stream), from_ns, to_ns
+        )
 
-    def _delete(self, table: Table, from_ns: int, to_ns: int) -> None:
-        if not self._knows(table):
+    def _delete(self, table: SampleTable, from_ns: int, to_ns: int) -> None:
+        if not self._table_exists(table):
             return
         with self._file.cursor() as cursor:
-            asked = {"first": from_ns, "end": to_ns}
-            cursor.execute(_DELETE.format(table=table), asked)
-        with suppress(duckdb.TransactionException):  # somebody reads: then a later checkpoint does
-            self._file.ask("CHECKPOINT")
+            parameters = {"first": from_ns, "end": to_ns}
+            cursor.execute(_DELETE.format(table=table), parameters)
+        with suppress(
+            duckdb.TransactionException
+        ):  # a read is running: a later checkpoint will do it
+            self._file.fetch_all("CHECKPOINT")
 
     async def ready(self) -> None:
-        """Ask the file a question."""
-        await self._in(self._readers, self._file.ask, "SELECT 1")
+        """Execute a trivial query."""
+        await self._run_in(self._readers, self._file.fetch_all, "SELECT 1")
 
-    def _has(self, window: Window) -> bool:
-        return bool(window.signals) and self._knows(Table.of(window.space, window.spec.address))
+    def _has_samples(self, window: Window) -> bool:
+        return bool(window.signals) and self._table_exists(
+            SampleTable.for_stream(window.space, window.spec.address)
+        )
 
-    def _knows(self, table: Table) -> bool:
+    def _table_exists(self, table: SampleTable) -> bool:
         query = "SELECT 1 FROM duckdb_tables() WHERE schema_name = ? AND table_name = ?"
-        if table not in self._tables and self._file.ask(query, [*table]):
+        if table not in self._tables and self._file.fetch_all(query, [*table]):
             self._tables.add(table)
         return table in self._tables
 
-    async def _in(
+    async def _run_in(
         self, pool: ThreadPoolExecutor, call: Callable[..., _Result], *args: object
     ) -> _Result:
-        """Run one call off the loop; one that is no longer waited for still comes to its end."""
-        with duckdb_file.translated():
+        """Run a call in a thread pool; if the caller is cancelled, the call still finishes."""
+        with duckdb_file.translated_errors():
             return await asyncio.get_running_loop().run_in_executor(pool, call, *args)
 
     async def close(self) -> None:
-        """Finish what was begun, then close the file; called by `open`."""
+        """Finish running calls, then close the file; called by `open`."""
         for pool in (self._writer, self._readers):
             await asyncio.to_thread(pool.shutdown)
         await asyncio.to_thread(self._file.close)
@@ -227,14 +245,15 @@ class DuckDbStore:
 async def open(  # noqa: A001
     path: Path, *, most_bytes: int = 1024**3, threads: int = 2
 ) -> AsyncIterator[DuckDbStore]:
-    """The store in one file, made if it is not there.
+    """Open the store in the file at `path`, created if it does not exist.
 
-    most_bytes: of memory that DuckDB uses.  Raises Taken if another process has it, Refused
-    if its layout is an unknown version, Corrupt if it is no such file.
+    most_bytes: memory limit of DuckDB.  threads: cores that DuckDB uses.  Raises Taken if another
+    process has the file open, Refused if its layout is an unknown version, Corrupt if it is not a
+    DuckDB file.
     """
-    file = duckdb_file.File(path, {"memory_limit": f"{most_bytes}B", "threads": threads})
-    with duckdb_file.translated():
-        await asyncio.to_thread(file.bring_up)
+    file = duckdb_file.DuckDbFile(path, {"memory_limit": f"{most_bytes}B", "threads": threads})
+    with duckdb_file.translated_errors():
+        await asyncio.to_thread(file.initialise)
     store = DuckDbStore(file)
     try:
         yield store
@@ -242,8 +261,11 @@ async def open(  # noqa: A001
         await store.close()
 
 
-class _Run(NamedTuple):
-    """Samples of one signal.  first, last: the ends of their times, in whatever order they are."""
+class _SignalRun(NamedTuple):
+    """Samples of one signal.
+
+    first, last: earliest and latest time in ns.  ascends: whether the times ascend strictly.
+    """
 
     name: str
     dtype: Dtype
@@ -253,9 +275,9 @@ class _Run(NamedTuple):
     ascends: bool
 
     @classmethod
-    def of(cls, name: str, dtype: Dtype, series: Series) -> "_Run":
+    def from_series(cls, name: str, dtype: Dtype, series: Series) -> "_SignalRun":
         times = series.time_ns
-        if len(times) == 1:  # so they come by the thousand
+        if len(times) == 1:  # frequent, thousands in a write: skip the array operations
             time_ns = int(times[0])
             return cls(name, dtype, series, time_ns, time_ns, ascends=True)
         ascends = bool(np.all(times[1:] > times[:-1]))
@@ -263,36 +285,36 @@ class _Run(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """What one statement inserts into one table.
+class _Insert:
+    """The runs that one INSERT statement adds to one table.
 
-    fresh: each run ascends, and begins after all that its signal has.
+    append_only: each run ascends, and begins after all stored samples of its signal.
     """
 
-    table: Table
-    fresh: bool
-    runs: list[_Run] = field(default_factory=list)
+    table: SampleTable
+    append_only: bool
+    runs: list[_SignalRun] = field(default_factory=list)
 
     def names(self) -> list[str]:
         return list(dict.fromkeys(run.name for run in self.runs))
 
-    def insert(self, cursor: duckdb.DuckDBPyConnection, at: int) -> None:
-        """Insert the staged rows of part number `at`, this one."""
-        asked: dict[str, Any] = {"names": self.names(), "part": at}
-        if not self.fresh:
-            asked["first"] = min(run.first for run in self.runs)
-            asked["last"] = max(run.last for run in self.runs)
-        query = _APPEND if self.fresh else _INSERT_MISSING
-        cursor.execute(query.format(table=self.table), asked)
+    def execute(self, cursor: duckdb.DuckDBPyConnection, at: int) -> None:
+        """Insert the staged rows of this statement.  at: its index among those of the write."""
+        parameters: dict[str, Any] = {"names": self.names(), "part": at}
+        if not self.append_only:
+            parameters["first"] = min(run.first for run in self.runs)
+            parameters["last"] = max(run.last for run in self.runs)
+        query = _APPEND if self.append_only else _INSERT_MISSING
+        cursor.execute(query.format(table=self.table), parameters)
 
 
-def _stage(cursor: duckdb.DuckDBPyConnection, parts: Sequence[_Part]) -> None:
-    """Hand all samples of a write to DuckDB at once, as columns: each time costs a millisecond."""
+def _stage(cursor: duckdb.DuckDBPyConnection, inserts: Sequence[_Insert]) -> None:
+    """Pass all samples of a write to DuckDB in one call, as columns: each call costs 1 ms."""
     runs = [
         (at, places[run.name], run)
-        for at, part in enumerate(parts)
-        for places in [{name: place for place, name in enumerate(part.names(), start=1)}]
-        for run in part.runs
+        for at, insert in enumerate(inserts)
+        for places in [{name: place for place, name in enumerate(insert.names(), start=1)}]
+        for run in insert.runs
     ]
     if not runs:
         return
@@ -322,53 +344,53 @@ def _stage(cursor: duckdb.DuckDBPyConnection, parts: Sequence[_Part]) -> None:
     cursor.execute(_STAGE.format(**columns))
 
 
-def _queries_of_ends(window: Window, dtype: Dtype) -> Iterator[str]:
-    """For signals of one dtype: the ends of the good samples of each span, then of the others."""
+def _end_queries(window: Window, dtype: Dtype) -> Iterator[str]:
+    """Queries of the ends of each span for one dtype: of good samples, then of the others."""
     wide = window.to_ns - window.from_ns >= 2**63
     since = "(time_ns::HUGEINT - $first)" if wide else "(time_ns - $first)"
     good = _BY_VALUE if dtype in frames.ORDERED else _BY_TIME
     for quality, ends in ((f"= {GOOD}", good), (f"<> {GOOD}", _BY_TIME)):
         columns = ends.format(v=_COLUMN[dtype])
-        yield _about(window, _ENDS, columns=columns, quality=quality, since=since)
+        yield _statement(window, _ENDS, columns=columns, quality=quality, since=since)
 
 
-def _end(window: Window, rows: _Rows, names: Sequence[str], column: str, end: str) -> Long:
-    """One of the two ends of each span."""
-    mine = {"place": rows["place"], "time_ns": rows["t" + end], "quality": rows["q" + end]}
-    return _samples(window, mine | {column: rows["v" + end]}, names)
+def _end_samples(window: Window, rows: _Rows, names: Sequence[str], column: str, end: str) -> Long:
+    """Samples at one end of each span.  end: "0" for the first or minimum, "1" for the other."""
+    columns = {"place": rows["place"], "time_ns": rows["t" + end], "quality": rows["q" + end]}
+    return _to_long(window, columns | {column: rows["v" + end]}, names)
 
 
-def _samples(window: Window, rows: _Rows, names: Sequence[str]) -> Long:
-    """Rows as columns of the port; `place` counts from 1 in `names`."""
+def _to_long(window: Window, rows: _Rows, names: Sequence[str]) -> Long:
+    """Rows of a query as a frame; the column `place` is the index in `names`, from 1."""
     spec = window.spec
     places = np.array([spec.names.index(name) for name in names], np.int32)
     signal = places[rows["place"] - 1]
     quality = np.asarray(rows["quality"], np.uint8)
-    values = frames.column(window, len(signal))
+    values = frames.empty_column(window, len(signal))
     for dtype, column in _COLUMN.items():
         if column in rows:
-            of_dtype = [at for at, one in enumerate(spec.signals) if one.dtype is dtype]
-            mine = np.isin(signal, of_dtype)
+            of_dtype = [at for at, other in enumerate(spec.dtypes) if other is dtype]
+            chosen = np.isin(signal, of_dtype)
             nothing: Any = NO_VALUE[dtype]
-            found = np.ma.filled(rows[column][mine], nothing)
-            found[quality[mine] == BAD] = nothing
-            values[mine] = found if values.dtype == found.dtype else found.tolist()
-    return frames.of(window, np.asarray(rows["time_ns"]), signal, values, quality)
+            cells = np.ma.filled(rows[column][chosen], nothing)
+            cells[quality[chosen] == BAD] = nothing
+            values[chosen] = cells if values.dtype == cells.dtype else cells.tolist()
+    return frames.to_long(window, np.asarray(rows["time_ns"]), signal, values, quality)
 
 
-def _place(window: Window, page: Long) -> int:
-    """Where the page's last signal stands among those asked for, from 1."""
-    return _in_order(window).index(page.names[int(page.signal[-1])]) + 1
+def _place_of_last(window: Window, page: Long) -> int:
+    """Index of the signal of the page's last sample among those of the window, from 1."""
+    return _signals_in_order(window).index(page.names[int(page.signal[-1])]) + 1
 
 
-def _asked(window: Window) -> dict[str, Any]:
-    return {"names": _in_order(window), "first": window.from_ns, "end": window.to_ns}
+def _parameters(window: Window) -> dict[str, Any]:
+    return {"names": _signals_in_order(window), "first": window.from_ns, "end": window.to_ns}
 
 
-def _in_order(window: Window) -> list[str]:
+def _signals_in_order(window: Window) -> list[str]:
     return [name for name in window.spec.names if name in window.signals]
 
 
-def _about(window: Window, query: str, **parts: str) -> str:
-    table = Table.of(window.space, window.spec.address)
-    return query.format(table=table, mine=_MINE, **parts)
+def _statement(window: Window, template: str, **clauses: str) -> str:
+    table = SampleTable.for_stream(window.space, window.spec.address)
+    return template.format(table=table, in_window=_IN_WINDOW, **clauses)

@@ -1,7 +1,8 @@
-"""DuckDB's file: opened, of this layout, and each organisation's tables in a schema of their own.
+"""Opens the DuckDB file, checks its layout, and names the schemas and tables of samples in it.
 
-The names of schemas and tables are ids of the testbed with a slash: no catalog and no schema that
-DuckDB makes has one, so `main`, `temp` or the file's own name may be an organisation's.
+Each organisation has a schema of its own.  The names of schemas and tables are ids of the testbed
+with a slash: no catalog and no schema that DuckDB makes has one, so an organisation may be called
+`main`, `temp` or like the file itself.
 """
 
 import threading
@@ -16,35 +17,38 @@ from broker.errors import BedError, Corrupt, Invalid, Refused, Taken, Unavailabl
 from broker.namespace import StreamAddress
 
 LAYOUT = 1
-"""The version of how samples stand in schemas and tables; the table `layout` says which it is."""
+"""Version of the schemas and tables that hold samples; stored in the table `layout`."""
 
 
-class Table(NamedTuple):
-    """The samples of one stream in one space, in the schema of their organisation."""
+class SampleTable(NamedTuple):
+    """Name of the table with the samples of one stream in one space.
+
+    schema: of the organisation.
+    """
 
     schema: str
     name: str
 
     @classmethod
-    def of(cls, space: str, stream: StreamAddress) -> Self:
-        """Where a stream's samples are."""
+    def for_stream(cls, space: str, stream: StreamAddress) -> Self:
+        """The table of a stream in a space."""
         name = f"{space}/{stream.equipment}/{stream.stream}"
         return cls(f"organisation/{stream.organisation}", name)
 
     def __str__(self) -> str:
-        """As it stands in a statement."""
-        return f"{_quoted(self.schema)}.{_quoted(self.name)}"
+        """The quoted name for a statement, `"schema"."table"`."""
+        return f"{_quote(self.schema)}.{_quote(self.name)}"
 
     def create_schema(self) -> str:
-        """The statement that makes its schema."""
-        return f"CREATE SCHEMA IF NOT EXISTS {_quoted(self.schema)}"
+        """The statement that creates the schema if it does not exist."""
+        return f"CREATE SCHEMA IF NOT EXISTS {_quote(self.schema)}"
 
 
-class File:
-    """The connection to the file, opened again after an error that DuckDB does not recover from."""
+class DuckDbFile:
+    """The connection to the file; reopened after an error that DuckDB does not recover from."""
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
-        """config: of DuckDB."""
+        """config: configuration options of DuckDB."""
         self._path = path
         self._config = config
         self._lock = threading.Lock()
@@ -52,33 +56,33 @@ class File:
 
     @contextmanager
     def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection for one thread and one job."""
+        """A cursor for one thread, closed at the end; opens the file if it is closed."""
         try:
             with self._lock:
                 if self._connection is None:
-                    self._connection = _connected(self._path, self._config)
+                    self._connection = _connect(self._path, self._config)
                 cursor = self._connection.cursor()
             with cursor:
                 yield cursor
-        except duckdb.FatalException:  # a checkpoint met a full disk, say
+        except duckdb.FatalException:  # for example a checkpoint on a full disk
             self.close()
             raise
 
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The same, all or nothing: closed before its commit, a connection rolls back."""
+        """A cursor in a transaction: committed at the end, rolled back after an exception."""
         with self.cursor() as cursor:
             cursor.begin()
             yield cursor
             cursor.commit()
 
-    def ask(self, query: str, values: object = None) -> list[tuple[Any, ...]]:
-        """All rows of a small query."""
+    def fetch_all(self, query: str, values: object = None) -> list[tuple[Any, ...]]:
+        """Execute a small query and return all its rows."""
         with self.cursor() as cursor:
             return cursor.execute(query, values).fetchall()
 
-    def bring_up(self) -> None:
-        """Note the layout in a new file; raises Refused if it is an unknown version."""
+    def initialise(self) -> None:
+        """Store the layout version in a new file; raises Refused if it is an unknown version."""
         try:
             with self.transaction() as cursor:
                 cursor.execute("CREATE TABLE IF NOT EXISTS layout (version INTEGER)")
@@ -96,24 +100,24 @@ class File:
             raise
 
     def close(self) -> None:
-        """Close it; the next cursor opens it again."""
+        """Close the file; the next cursor opens it again."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
             self._connection = None
 
 
-def _quoted(name: str) -> str:
+def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _connected(path: Path, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+def _connect(path: Path, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     if not path.parent.is_dir():
         raise Unknown(f"there is no folder {path.parent}", hint="make it first")
     try:
         return duckdb.connect(str(path), config=config)
     except (duckdb.ParserException, duckdb.SyntaxException) as exc:
-        raise Invalid(f"DuckDB cannot be set up so: {exc}") from exc
+        raise Invalid(f"DuckDB refused its configuration: {exc}") from exc
     except duckdb.IOException as exc:
         text = str(exc)
         if "Could not set lock" in text:
@@ -133,29 +137,29 @@ def _connected(path: Path, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """No error of DuckDB leaves the adapter, but those of a wrong statement, which are bugs."""
+def translated_errors() -> Iterator[None]:
+    """Translate errors of DuckDB raised in the context; those of wrong statements are bugs."""
     try:
         yield
     except duckdb.Error as exc:
-        error = translation(exc)
+        error = translate_error(exc)
         if error is None:
             raise
         raise error from exc
 
 
-def translation(exc: duckdb.Error) -> BedError | None:
-    """What an error of DuckDB means to the caller; None where it can only be a bug of ours."""
+def translate_error(exc: duckdb.Error) -> BedError | None:
+    """The error for the caller in place of one of DuckDB; None if that can only be a bug here."""
     text = str(exc)
-    if "orrupt" in text or "Could not read enough bytes" in text or isinstance(exc, _BYTES_LIE):
+    if "orrupt" in text or "Could not read enough bytes" in text or isinstance(exc, _DAMAGED):
         return Corrupt(f"the DuckDB file is damaged: {text}", hint="restore it from a backup")
-    if isinstance(exc, _AWAY):
-        return Unavailable(f"the DuckDB file did not take it: {text}", hint="is the disk full?")
+    if isinstance(exc, _UNAVAILABLE):
+        return Unavailable(f"DuckDB could not use its file: {text}", hint="is the disk full?")
     return None
 
 
-_BYTES_LIE = (duckdb.SerializationException,)
-_AWAY = (
+_DAMAGED = (duckdb.SerializationException,)
+_UNAVAILABLE = (
     duckdb.ConnectionException,  # closed and not yet opened again
     duckdb.FatalException,
     duckdb.InterruptException,

@@ -1,4 +1,4 @@
-"""What every adapter does with columns: cut them into frames, and choose those of a thin series.
+"""Builds, merges, splits and thins frames of samples, for all store adapters.
 
 Pure; the contract is `testbed_api.stores.port`.
 """
@@ -13,88 +13,94 @@ from broker.streams import Dtype
 from testbed_api.stores.port import Window
 
 FRAME = 10_000
-"""The most samples of a frame."""
+"""Maximum number of samples in a frame."""
 
 ORDERED = frozenset({Dtype.FLOAT64, Dtype.INT64})
-"""The dtypes whose values have a least and a greatest."""
+"""Dtypes whose values have a minimum and a maximum."""
 
 
-def of(window: Window, time_ns: Times, signal: Column, values: Column, quality: Quality) -> Long:
-    """Samples in the form the port gives them, `signal` counting from 0 in the window's spec."""
-    dtypes = tuple(one.dtype for one in window.spec.signals)
-    return Long(time_ns, signal.astype(np.int32), values, quality, window.spec.names, dtypes)
+def to_long(
+    window: Window, time_ns: Times, signal: Column, values: Column, quality: Quality
+) -> Long:
+    """Columns of n samples as a frame.  signal: index in the window's spec, from 0."""
+    spec = window.spec
+    return Long(time_ns, signal.astype(np.int32), values, quality, spec.names, spec.dtypes)
 
 
-def column(window: Window, size: int) -> Column:
-    """Room for the values of samples of any of the spec's signals."""
+def empty_column(window: Window, size: int) -> Column:
+    """An uninitialised column for `size` values of any signal of the window's spec."""
     return np.empty(size, column_dtype(window.spec.dtypes))
 
 
-def joined(window: Window, parts: Sequence[Long]) -> Long:
-    """Samples of several parts in the order of (time, signal)."""
+def merged(window: Window, parts: Sequence[Long]) -> Long:
+    """The samples of several frames as one, ordered by (time, signal)."""
     if not parts:
         nothing = np.empty(0, np.int64)
-        return of(window, nothing, nothing, column(window, 0), nothing.astype(np.uint8))
+        return to_long(window, nothing, nothing, empty_column(window, 0), nothing.astype(np.uint8))
     time_ns = np.concatenate([part.time_ns for part in parts])
     signal = np.concatenate([part.signal for part in parts])
     values = np.concatenate([part.values for part in parts])
     quality = np.concatenate([part.quality for part in parts])
     order = np.lexsort((quality, signal, time_ns))
-    return of(window, time_ns[order], signal[order], values[order], quality[order])
+    return to_long(window, time_ns[order], signal[order], values[order], quality[order])
 
 
-def cut(whole: Long) -> Iterator[Long]:
-    """The same samples in frames."""
+def split(whole: Long) -> Iterator[Long]:
+    """Split samples into frames of at most `FRAME`."""
     for at in range(0, len(whole), FRAME):
-        yield _part(whole, np.arange(at, min(at + FRAME, len(whole))))
+        yield _take(whole, np.arange(at, min(at + FRAME, len(whole))))
 
 
 def span_ns(window: Window, points: int) -> int:
-    """How long each of the points / 2 spans is that the window is cut into."""
+    """Length in ns of each of the points / 2 equal spans of the window, rounded up."""
     return -(-(window.to_ns - window.from_ns) // max(points // 2, 1))
 
 
 def thinned(window: Window, points: int, ends: Sequence[Long]) -> Long:
-    """The samples that stand for the window, out of candidates from each span.
+    """Choose the samples of a thinned window from the candidates of each span.
 
-    ends: of each span and signal the good samples with the least and greatest value (where the
-    dtype has no order any with the first and the last), and any of the others with their ends.
+    ends: for each span and signal the good samples with the minimum and the maximum (or, for a
+    dtype without order, at least the first and the last), and at least the first and the last of
+    the other samples.
     """
-    found = joined(window, ends)
+    samples = merged(window, ends)
     count = max(points // 2, 1)
-    since = found.time_ns.astype(np.uint64) - np.uint64(window.from_ns % 2**64)  # may pass 2^63
-    spans = (since // np.uint64(span_ns(window, points))).astype(np.int64) + found.signal * count
-    bad = found.quality != GOOD
+    since = samples.time_ns.astype(np.uint64) - np.uint64(window.from_ns % 2**64)  # may pass 2^63
+    spans = (since // np.uint64(span_ns(window, points))).astype(np.int64) + samples.signal * count
+    bad = samples.quality != GOOD
     bare = bad & ~np.isin(spans, spans[~bad])
-    ordered = np.array([dtype in ORDERED for dtype in found.dtypes])[found.signal]
+    ordered = np.array([dtype in ORDERED for dtype in samples.dtypes])[samples.signal]
     chosen = (~bad & ordered) | _first_or_last(spans, ~bad & ~ordered) | _first_or_last(spans, bare)
     keep = np.flatnonzero(chosen)
-    once = np.diff(found.time_ns[keep], prepend=-1) != 0
-    once |= np.diff(found.signal[keep], prepend=-1) != 0
-    return _part(found, keep[once])
+    once = np.diff(samples.time_ns[keep], prepend=-1) != 0
+    once |= np.diff(samples.signal[keep], prepend=-1) != 0
+    return _take(samples, keep[once])
 
 
-def of_signals(whole: Long, names: Sequence[str]) -> Long:
-    """The samples of some of the signals, in the same order."""
+def select_signals(whole: Long, names: Sequence[str]) -> Long:
+    """The samples of the named signals, in the same order."""
     wanted = np.array([name in names for name in whole.names])
-    return _part(whole, np.flatnonzero(wanted[whole.signal]))
+    return _take(whole, np.flatnonzero(wanted[whole.signal]))
 
 
 def _first_or_last(spans: Times, among: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Which of those `among` are the first or the last of their span; in order of time."""
+    """Mask of the samples that are the first or the last of their span, of those in `among`.
+
+    All are ordered by time.
+    """
     chosen = np.zeros(len(spans), np.bool_)
-    places = np.flatnonzero(among)
-    for towards in (places, places[::-1]):
+    indexes = np.flatnonzero(among)
+    for towards in (indexes, indexes[::-1]):
         chosen[towards[np.unique(spans[towards], return_index=True)[1]]] = True
     return chosen
 
 
-def _part(whole: Long, places: npt.NDArray[np.intp]) -> Long:
+def _take(whole: Long, indexes: npt.NDArray[np.intp]) -> Long:
     return Long(
-        whole.time_ns[places],
-        whole.signal[places],
-        whole.values[places],
-        whole.quality[places],
+        whole.time_ns[indexes],
+        whole.signal[indexes],
+        whole.values[indexes],
+        whole.quality[indexes],
         whole.names,
         whole.dtypes,
     )

@@ -1,10 +1,10 @@
-"""InfluxDB 2.7: written in bulk as line protocol, read in chunks with InfluxQL, thinned by Flux.
+"""Stores samples in InfluxDB 2.7: writes line protocol, reads with InfluxQL, thins with Flux.
 
-Each organisation has a bucket of its own (`influxdb_buckets`).  Measurement = the stream's address,
-tag `space`, fields as in `line_protocol`.  Sent twice is stored
-once by InfluxDB's own rule: same series and time stamp, the later write wins; of samples with one
-identity and different qualities the worst is read.  Ids, spaces and signal names hold no quote and
-no backslash, so nothing leaves its quotes in a query.
+Each organisation has a bucket of its own (`influxdb_buckets`).  The measurement is the stream's
+address, with the tag `space` and fields as in `line_protocol`.  A sample written twice is stored
+once, because InfluxDB overwrites a point with the same series and time stamp; of samples with the
+same identity and different qualities the worst is read.  Ids, spaces and signal names contain no
+quote and no backslash, so they cannot break out of a quoted string in a query.
 """
 
 import asyncio
@@ -24,166 +24,181 @@ from broker.errors import BedError, Invalid, Partial, Refused, Unavailable, Unkn
 from broker.namespace import StreamAddress
 from broker.streams import Dtype
 from testbed_api.stores import frames, influxdb_http, line_protocol
-from testbed_api.stores.coalescing import Sharing
+from testbed_api.stores.coalescing import ThinQueryCoalescer
 from testbed_api.stores.influxdb_buckets import LAYOUT, Buckets
-from testbed_api.stores.influxdb_http import EARLIEST_NS, LATEST_NS, quoted
+from testbed_api.stores.influxdb_http import EARLIEST_NS, LATEST_NS, flux_string
 from testbed_api.stores.port import Block, Window
 
 CHUNK_CELLS = 50_000
-"""Values that influxd sends at a time, about."""
+"""Approximate number of values in one chunk of an answer."""
 
-SIDE_BY_SIDE = 3
-"""Organisations written at a time: more of them cost half as much again, and are no sooner done."""
+PARALLEL_WRITES = 3
+"""Organisations written concurrently; more cost half as much again and are not faster."""
 
 _READERS: dict[Dtype, Any] = {
     Dtype.FLOAT64: float,
     Dtype.INT64: int,
     Dtype.BOOL: lambda text: text == "true",
 }
-"""How a value is read from Flux's CSV."""
+"""Parsers of values in Flux's CSV, by dtype."""
 
 _Field = tuple[str, int]
 """Signal and quality."""
-_Numbered = tuple[int, Block]
-"""A block, and its place among those of one write."""
-_Rejected = list[tuple[int, str]]
-"""Places of blocks that InfluxDB will never take, with the reasons."""
+_IndexedBlock = tuple[int, Block]
+"""Index of a block in one write, and the block."""
+_RejectedBlocks = list[tuple[int, str]]
+"""Indexes of blocks that InfluxDB will never accept, with the reasons."""
 
 
 class InfluxDbStore:
-    """A `SeriesStore` over a bucket an organisation."""
+    """A `SeriesStore` in InfluxDB, with one bucket per organisation."""
 
-    def __init__(self, server: influxdb_http.Server, buckets: Buckets) -> None:
-        """Made by `open`."""
-        self._server = server
+    def __init__(self, client: influxdb_http.InfluxDbClient, buckets: Buckets) -> None:
+        """Use `open` instead."""
+        self._client = client
         self._buckets = buckets
-        self._sharing = Sharing(self._thinned)
+        self._coalescer = ThinQueryCoalescer(self._thinned)
 
     async def write(self, blocks: Sequence[Block]) -> None:
-        """All lines in few requests an organisation.
+        """Write all lines, in few requests per organisation.
 
-        What fails while a mark can be written is that organisation's trouble, not the store's.
+        If writing fails for an organisation while the mark of the base bucket can be written, the
+        cause is that organisation's bucket and not the store.
         """
-        mine: dict[str, list[_Numbered]] = {}
-        for numbered in enumerate(blocks):
-            mine.setdefault(numbered[1].spec.address.organisation, []).append(numbered)
-        rejected, failed = await self._each(mine)
+        by_organisation: dict[str, list[_IndexedBlock]] = {}
+        for indexed in enumerate(blocks):
+            by_organisation.setdefault(indexed[1].spec.address.organisation, []).append(indexed)
+        rejected, failed = await self._write_each(by_organisation)
         if failed:
-            if len(failed) == len(mine) and all(_is_away(one) for one in failed.values()):
+            if len(failed) == len(by_organisation) and all(
+                isinstance(exc, Unavailable) for exc in failed.values()
+            ):
                 raise next(iter(failed.values()))
-            await self._buckets.mark()
-            again, failed = await self._each({one: mine[one] for one in failed})
-            rejected += again
+            await self._buckets.write_mark()
+            rejected_again, failed = await self._write_each(
+                {name: by_organisation[name] for name in failed}
+            )
+            rejected += rejected_again
         if rejected or failed:
-            later = [(at, str(exc)) for one, exc in failed.items() for at, _ in mine[one]]
+            later = [
+                (at, str(exc)) for name, exc in failed.items() for at, _ in by_organisation[name]
+            ]
             message = f"InfluxDB refused {len(rejected)} of {len(blocks)} blocks"
-            for one, exc in failed.items():
-                message += f"; of {one} it takes nothing: {exc.message}"
+            for name, exc in failed.items():
+                message += f"; it accepts nothing of {name}: {exc.message}"
             raise Partial(message, rejected=sorted(rejected), later=sorted(later))
 
-    async def _each(
-        self, mine: Mapping[str, Sequence[_Numbered]]
-    ) -> tuple[_Rejected, dict[str, BedError]]:
-        """Write each organisation's: what was rejected, and whose could not be written."""
-        rejected: _Rejected = []
+    async def _write_each(
+        self, by_organisation: Mapping[str, Sequence[_IndexedBlock]]
+    ) -> tuple[_RejectedBlocks, dict[str, BedError]]:
+        """Write the blocks of each organisation.
+
+        Returns the rejected blocks, and the errors of organisations that could not be written.
+        """
+        rejected: _RejectedBlocks = []
         failed: dict[str, BedError] = {}
-        turn = asyncio.Semaphore(SIDE_BY_SIDE)
+        semaphore = asyncio.Semaphore(PARALLEL_WRITES)
 
         async def write(organisation: str) -> None:
             try:
-                async with turn:
-                    bucket = await self._buckets.made(organisation)
-                    rejected.extend([one async for one in self._write(bucket, mine[organisation])])
-            except Unknown as exc:  # somebody dropped it: the next time it is made anew
+                async with semaphore:
+                    bucket = await self._buckets.get_or_create(organisation)
+                    refused = self._write(bucket, by_organisation[organisation])
+                    rejected.extend([pair async for pair in refused])
+            except Unknown as exc:  # the bucket was deleted: the next write creates it again
                 self._buckets.forget(organisation)
                 failed[organisation] = exc
             except (Unavailable, Refused) as exc:
                 failed[organisation] = exc
 
         async with asyncio.TaskGroup() as tasks:
-            for organisation in mine:
+            for organisation in by_organisation:
                 tasks.create_task(write(organisation), name=f"write {organisation}")
         return rejected, failed
 
     async def _write(
-        self, bucket: str, blocks: Sequence[_Numbered]
+        self, bucket: str, blocks: Sequence[_IndexedBlock]
     ) -> AsyncIterator[tuple[int, str]]:
-        """Write blocks into one bucket; where InfluxDB refuses, by halves, to find the block."""
+        """Write blocks to one bucket, and yield those that InfluxDB refuses, found by bisection."""
         lines = [block for _, block in blocks]
         try:
             for body in await asyncio.to_thread(lambda: list(line_protocol.bodies(lines))):
-                await self._server.write(bucket, body)
+                await self._client.write(bucket, body)
         except Invalid as exc:
             if len(blocks) == 1:
                 yield blocks[0][0], exc.message
                 return
             half = len(blocks) // 2
             for part in (blocks[:half], blocks[half:]):
-                async for one in self._write(bucket, part):
-                    yield one
+                async for refused in self._write(bucket, part):
+                    yield refused
 
     async def read(self, window: Window) -> AsyncIterator[Long]:
-        """Rows as InfluxQL merges them, each with the fields of one time stamp."""
+        """Read rows with InfluxQL, each with all fields of one time stamp."""
         bucket, fields = await self._fields(window)
         if not fields:
             return
-        columns = ", ".join(f'"{line_protocol.field(*one)}"::field' for one in fields)
+        columns = ", ".join(f'"{line_protocol.field(*signal)}"::field' for signal in fields)
         query = (
             f'SELECT {columns} FROM "{window.spec.address}" WHERE "space"::tag = \'{window.space}\''  # noqa: S608
             f" AND time >= {window.from_ns} AND time < {window.to_ns}"
         )
         chunk = max(CHUNK_CELLS // len(fields), 1)
-        async with self._server.selecting(bucket, query, chunk) as lines:
+        async with self._client.select_chunks(bucket, query, chunk) as lines:
             async for line in lines:
-                for frame in await asyncio.to_thread(_chunk, line, fields, window):
+                for frame in await asyncio.to_thread(_parse_chunk, line, fields, window):
                     yield frame
 
     async def thin(self, window: Window, points: int) -> AsyncIterator[Long]:
-        """The ends of each span, found by influxd; one sent again as worse may still be shown."""
-        for frame in frames.cut(await self._sharing.thinned(window, points)):
+        """Read the ends of each span with Flux.
+
+        A sample that was sent again with a worse quality may still be shown with the better one.
+        """
+        for frame in frames.split(await self._coalescer.thin(window, points)):
             yield frame
 
     async def _thinned(self, window: Window, points: int) -> Long:
-        """Strings are thinned here: Flux takes an empty one for none."""
-        texts = [one for one in window.signals if window.spec.signal(one).dtype is Dtype.STRING]
+        """Query a thinned window; strings are thinned here, because Flux drops empty ones."""
+        spec = window.spec
+        texts = [name for name in window.signals if spec.signal(name).dtype is Dtype.STRING]
         ends: list[Long] = []
         async for frame in self.read(replace(window, signals=tuple(texts))):
             ends = [frames.thinned(window, points, [*ends, frame])]
         bucket, every = await self._fields(window)
-        if fields := [one for one in every if one[0] not in texts]:
-            found = await self._server.flux(_flux(fields, window, bucket, points))
-            ends += await asyncio.to_thread(_of_csv, found, fields, window)
+        if fields := [field for field in every if field[0] not in texts]:
+            answer = await self._client.flux(_end_query(fields, window, bucket, points))
+            ends += await asyncio.to_thread(_parse_csv, answer, fields, window)
         return await asyncio.to_thread(frames.thinned, window, points, ends)
 
     async def delete(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> None:
-        """Delete by measurement and tag; InfluxDB counts the end of the span in."""
+        """Delete by measurement and tag; the end of a span is included in InfluxDB."""
         first_ns, last_ns = max(from_ns, EARLIEST_NS), min(to_ns - 1, LATEST_NS)
-        bucket = await self._buckets.of(stream.organisation)
+        bucket = await self._buckets.find(stream.organisation)
         if first_ns <= last_ns and bucket is not None:
             predicate = f'_measurement="{stream}" AND space="{space}"'
             try:
-                await self._server.delete(bucket, predicate, (first_ns, last_ns))
-            except Unknown:  # somebody dropped the bucket
+                await self._client.delete(bucket, predicate, (first_ns, last_ns))
+            except Unknown:  # the bucket was deleted
                 self._buckets.forget(stream.organisation)
 
     async def ready(self) -> None:
-        """Ask for its health."""
-        await self._server.ask("GET", "/health")
+        """Request the health of influxd."""
+        await self._client.request("GET", "/health")
 
     async def _fields(self, window: Window) -> tuple[str, list[_Field]]:
-        """The bucket, and the fields in it that there are of the signals asked for."""
-        bucket = await self._buckets.of(window.spec.address.organisation)
+        """The bucket of the window, and the fields of its signals that exist there."""
+        bucket = await self._buckets.find(window.spec.address.organisation)
         if bucket is None or not window.signals:
             return "", []
         query = f'SHOW FIELD KEYS FROM "{window.spec.address}"'
         try:
-            known = {name for name, _ in await self._server.select(bucket, query)}
-        except Unknown:  # somebody dropped it
+            known = {name for name, _ in await self._client.select(bucket, query)}
+        except Unknown:  # the bucket was deleted
             self._buckets.forget(window.spec.address.organisation)
             return "", []
-        asked = [name for name in window.spec.names if name in window.signals]
-        every = [(name, quality) for name in asked for quality in (GOOD, UNCERTAIN, BAD)]
-        return bucket, [one for one in every if line_protocol.field(*one) in known]
+        names = [name for name in window.spec.names if name in window.signals]
+        every = [(name, quality) for name in names for quality in (GOOD, UNCERTAIN, BAD)]
+        return bucket, [field for field in every if line_protocol.field(*field) in known]
 
 
 @asynccontextmanager
@@ -196,12 +211,13 @@ async def open(  # noqa: A001
     ca: Path | None = None,
     timeout_s: float = 30.0,
 ) -> AsyncIterator[InfluxDbStore]:
-    """The store in `bucket`, made if it is not there, and one more for each organisation.
+    """Open the store with the base bucket `bucket`, created if it does not exist.
 
-    url: http://host:port, or https://.  ca: whose certificates are believed there, None for those
-    that the system believes.  organisation: InfluxDB's.  Raises Unavailable if InfluxDB is away,
-    Forbidden if the token does not do, Unknown if there is no such organisation, Refused if the
-    layout in the bucket is an unknown version.
+    url: http://host:port, or https://.  organisation: the one in InfluxDB.  ca: PEM file of the
+    authority that issued InfluxDB's certificate, None for the system's authorities.  timeout_s: of
+    each request.  Raises Unavailable if InfluxDB is away, Forbidden if the token is not sufficient,
+    Unknown if the organisation does not exist, Refused if the layout in the bucket is an unknown
+    version.
     """
     headers = {"Authorization": f"Token {token}", "Accept-Encoding": "identity"}
     if ca is not None and not url.startswith("https:"):
@@ -215,17 +231,20 @@ async def open(  # noqa: A001
     except httpx.InvalidURL as exc:
         raise Invalid(f"{url!r} is not a URL: {exc}", hint="write http://host:port") from exc
     async with http:
-        server = influxdb_http.Server(http, organisation)
-        buckets = Buckets(server, bucket)
-        await _bring_up(buckets)
-        yield InfluxDbStore(server, buckets)
+        client = influxdb_http.InfluxDbClient(http, organisation)
+        buckets = Buckets(client, bucket)
+        await _initialise(buckets)
+        yield InfluxDbStore(client, buckets)
 
 
-async def _bring_up(buckets: Buckets) -> None:
-    """Make the bucket and mark it; raises Refused if its layout is an unknown version."""
-    if not await buckets.is_there(buckets.base):
-        await buckets.make(buckets.base)
-    mark = await buckets.mark_of(buckets.base)
+async def _initialise(buckets: Buckets) -> None:
+    """Create and mark the base bucket.
+
+    Raises Refused if its layout is an unknown version, or it is an organisation's bucket.
+    """
+    if not await buckets.exists(buckets.base):
+        await buckets.create(buckets.base)
+    mark = await buckets.read_mark(buckets.base)
     if mark.version not in {None, LAYOUT}:
         raise Refused(
             f"the bucket {buckets.base} has layout {mark.version}, this version reads {LAYOUT}",
@@ -237,64 +256,57 @@ async def _bring_up(buckets: Buckets) -> None:
             hint="name another bucket in TESTBED_STORE",
         )
     if mark.version is None:
-        await buckets.mark()
+        await buckets.write_mark()
 
 
-def _is_away(exc: BedError) -> bool:
-    """Whether it may be the whole store that is away."""
-    return isinstance(exc, Unavailable)
-
-
-def _chunk(line: bytes, fields: Sequence[_Field], window: Window) -> list[Long]:
-    """Rows [time, field, …] as frames; of the qualities of one sample the worst."""
+def _parse_chunk(line: bytes, fields: Sequence[_Field], window: Window) -> list[Long]:
+    """Parse rows [time, field, …] as frames; a sample gets the worst of its qualities."""
     rows = influxdb_http.rows(line)
     if not rows:
         return []
     times, *columns = zip(*rows, strict=True)
     time_ns = np.array(times, np.int64)
     nothing = np.uint8(255)
-    found: dict[str, tuple[Any, Any]] = {}
-    for (name, code), cells in zip(
-        fields, columns, strict=True
-    ):  # each signal's from best to worst
-        values, quality = found.setdefault(
+    by_signal: dict[str, tuple[Any, Any]] = {}
+    for (name, code), cells in zip(fields, columns, strict=True):  # each signal: best to worst
+        values, quality = by_signal.setdefault(
             name, (np.empty(len(rows), np.object_), np.full(len(rows), nothing))
         )
-        there = np.array([cell is not None for cell in cells])
-        values[there] = np.array(cells, np.object_)[there]
-        quality[there] = code
+        present = np.array([cell is not None for cell in cells])
+        values[present] = np.array(cells, np.object_)[present]
+        quality[present] = code
     parts = []
-    for name, (values, quality) in found.items():
-        there = quality != nothing
-        parts.append(_samples(window, name, time_ns[there], values[there], quality[there]))
-    return list(frames.cut(frames.joined(window, parts)))
+    for name, (values, quality) in by_signal.items():
+        present = quality != nothing
+        parts.append(_samples(window, name, time_ns[present], values[present], quality[present]))
+    return list(frames.split(frames.merged(window, parts)))
 
 
 def _samples(window: Window, name: str, time_ns: Any, values: Any, quality: Any) -> Long:
-    """Samples of one signal; `values` are Python's, and anything where there is none."""
+    """Samples of one signal as a frame.  values: Python objects; ignored for bad samples."""
     dtype = window.spec.signal(name).dtype
     values[quality == BAD] = NO_VALUE[dtype]
-    column = frames.column(window, len(values))
+    column = frames.empty_column(window, len(values))
     column[:] = [float(value) for value in values] if dtype is Dtype.FLOAT64 else values
     signal = np.full(len(values), window.spec.names.index(name), np.int32)
-    return frames.of(window, time_ns, signal, column, quality)
+    return frames.to_long(window, time_ns, signal, column, quality)
 
 
-def _flux(fields: Sequence[_Field], window: Window, bucket: str, points: int) -> str:
-    """The two ends of each span, for each group of fields with one type and one order."""
+def _end_query(fields: Sequence[_Field], window: Window, bucket: str, points: int) -> str:
+    """The Flux query of both ends of each span, for each group of fields of one dtype and order."""
     groups: dict[tuple[Dtype, bool], list[str]] = {}
     for name, quality in fields:
         dtype = Dtype.BOOL if quality == BAD else window.spec.signal(name).dtype
         by_value = quality == GOOD and dtype in frames.ORDERED
         groups.setdefault((dtype, by_value), []).append(line_protocol.field(name, quality))
-    source = (  # in each pipe anew: influxd thins inside its storage only what no other pipe shares
-        f"from(bucket: {quoted(bucket)})"
+    source = (  # repeated in each pipe: influxd pushes down into its storage only unshared pipes
+        f"from(bucket: {flux_string(bucket)})"
         f" |> range(start: time(v: {window.from_ns}), stop: time(v: {window.to_ns}))"
         f' |> filter(fn: (r) => r._measurement == "{window.spec.address}")'
         f' |> filter(fn: (r) => r.space == "{window.space}")'
     )
     span_ns = frames.span_ns(window, points)
-    whole = points < 4  # one span, whose length a duration of Flux may not hold
+    whole = points < 4  # one span; its length may exceed the durations of Flux
     spans = "" if whole else f"|> window(every: {span_ns}ns, offset: {window.from_ns % span_ns}ns)"
     text: list[str] = []
     for number, ((_, by_value), names) in enumerate(groups.items()):
@@ -307,22 +319,24 @@ def _flux(fields: Sequence[_Field], window: Window, bucket: str, points: int) ->
     return "\n".join(text)
 
 
-def _of_csv(text: str, fields: Sequence[_Field], window: Window) -> list[Long]:
-    """The samples in Flux's answer; each table in it has a header of its own."""
-    known = {line_protocol.field(*one): one for one in fields}
-    found: dict[str, tuple[list[str], list[str]]] = {name: ([], []) for name in known}
+def _parse_csv(text: str, fields: Sequence[_Field], window: Window) -> list[Long]:
+    """Parse the samples in Flux's answer; each table in it has a header of its own."""
+    known = {line_protocol.field(*signal): signal for signal in fields}
+    ends: dict[str, tuple[list[str], list[str]]] = {name: ([], []) for name in known}
     field = time = value = 0
     for row in csv.reader(text.splitlines()):
         if row[1:3] == ["result", "table"]:
             field, time, value = map(row.index, ("_field", "_time", "_value"))
         elif row:
-            times, values = found[row[field]]
-            times.append(row[time].removesuffix("Z"))  # numpy has UTC alone
+            times, values = ends[row[field]]
+            times.append(row[time].removesuffix("Z"))  # numpy knows UTC only
             values.append(row[value])
-    return [_end(window, *known[name], *ends) for name, ends in found.items() if ends[0]]
+    return [
+        _end_samples(window, *known[name], *columns) for name, columns in ends.items() if columns[0]
+    ]
 
 
-def _end(
+def _end_samples(
     window: Window, name: str, quality: int, times: Sequence[str], values: Sequence[str]
 ) -> Long:
     read = _READERS[Dtype.BOOL if quality == BAD else window.spec.signal(name).dtype]

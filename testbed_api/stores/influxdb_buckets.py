@@ -1,8 +1,9 @@
-"""Which bucket an organisation's samples lie in: found, or made when it is first needed.
+"""Finds or creates the InfluxDB bucket with the samples of an organisation.
 
-The bucket of the settings holds no samples, only the mark of the layout.  Beside it each
-organisation has `<bucket>-<organisation>`, marked as this testbed's: two testbeds in one InfluxDB
-may come to the same name (`lab` with `two-a`, `lab-two` with `a`), and none reads the other's.
+The bucket named in the settings, the base, contains no samples, only a mark with the layout
+version.  Each organisation has its own bucket `<base>-<organisation>`, with a mark that names the
+base: two testbeds in one InfluxDB may derive the same name (`lab` with `two-a`, `lab-two` with
+`a`), and neither reads the samples of the other.
 """
 
 import asyncio
@@ -12,17 +13,17 @@ from broker.errors import Forbidden, Invalid, Refused, Unknown
 from testbed_api.stores import influxdb_http
 
 LAYOUT = 1
-"""How samples stand in buckets; a point of the measurement `layout` says which one it is."""
-_RIGHTS = (
+"""Version of the layout of samples in buckets; stored in the measurement `layout`."""
+_RIGHTS_HINT = (
     "give TESTBED_STORE_TOKEN the right to read and write all buckets, or make the bucket yourself"
 )
 
 
-class Mark(NamedTuple):
-    """What a bucket says of itself.
+class BucketMark(NamedTuple):
+    """The mark of a bucket.
 
-    version: of its layout, None where it is not marked.  base: the bucket of the settings that an
-    organisation's belongs to.
+    version: of its layout, None if the bucket has no mark.  base: for an organisation's bucket the
+    base bucket that it belongs to.
     """
 
     version: int | None = None
@@ -32,91 +33,109 @@ class Mark(NamedTuple):
 class Buckets:
     """The buckets of one testbed."""
 
-    def __init__(self, server: influxdb_http.Server, base: str) -> None:
-        """base: the bucket of the settings."""
-        self._server = server
+    def __init__(self, client: influxdb_http.InfluxDbClient, base: str) -> None:
+        """base: the bucket named in the settings."""
+        self._client = client
         self._known: set[str] = set()
-        self._one_at_a_time = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self.base = base
 
     def name_of(self, organisation: str) -> str:
-        """How an organisation's bucket is called."""
+        """Name of an organisation's bucket."""
         return f"{self.base}-{organisation}"
 
-    async def of(self, organisation: str) -> str | None:
-        """An organisation's bucket, None where it has none; raises Refused if it is not ours."""
+    async def find(self, organisation: str) -> str | None:
+        """Find an organisation's bucket, None if it has none.
+
+        Raises Refused if the bucket belongs to another testbed.
+        """
         name = self.name_of(organisation)
         if name not in self._known:
-            async with self._one_at_a_time:
-                if name not in self._known and not await self._find(name):
+            async with self._lock:
+                if name not in self._known and not await self._claim(name):
                     return None
         return name
 
-    async def made(self, organisation: str) -> str:
-        """The same, made where there is none; raises Forbidden if the token may not."""
+    async def get_or_create(self, organisation: str) -> str:
+        """Find an organisation's bucket, or create it.
+
+        Raises Refused as `find`, Forbidden if the token may not create buckets.
+        """
         name = self.name_of(organisation)
         if name in self._known:
             return name
-        async with self._one_at_a_time:
-            if name not in self._known and not await self._find(name):
-                await self.make(name)
-                await self._find(name)
+        async with self._lock:
+            if name not in self._known and not await self._claim(name):
+                await self.create(name)
+                await self._claim(name)
         return name
 
     def forget(self, organisation: str) -> None:
-        """Look again whether it is there: somebody dropped it."""
+        """Drop an organisation's bucket from the cache, because it may have been deleted."""
         self._known.discard(self.name_of(organisation))
 
-    async def make(self, name: str) -> None:
-        """Make a bucket where nobody else does meanwhile; raises Unknown, Forbidden."""
-        owners = await self._organisation_ids()
-        if self._server.organisation not in owners:
+    async def create(self, name: str) -> None:
+        """Create a bucket unless another process just has.
+
+        Raises Unknown if InfluxDB's organisation is not visible, Forbidden if the token may not.
+        """
+        organisation_ids = await self._organisation_ids()
+        if self._client.organisation not in organisation_ids:
             raise Unknown(
                 f"there is no bucket {name}, and the token sees no organisation"
-                f" {self._server.organisation!r} in InfluxDB to make it in",
-                hint=f"it sees {', '.join(owners) or 'none'}; {_RIGHTS}",
+                f" {self._client.organisation!r} in InfluxDB to make it in",
+                hint=f"it sees {', '.join(organisation_ids) or 'none'}; {_RIGHTS_HINT}",
             )
-        body = {"orgID": owners[self._server.organisation], "name": name, "retentionRules": []}
+        body = {
+            "orgID": organisation_ids[self._client.organisation],
+            "name": name,
+            "retentionRules": [],
+        }
         try:
-            await self._server.ask("POST", "/api/v2/buckets", json=body)
+            await self._client.request("POST", "/api/v2/buckets", json=body)
         except (Forbidden, Invalid) as exc:
-            if await self.is_there(name):  # another process was quicker
+            if await self.exists(name):  # another process was quicker
                 return
             raise Forbidden(
                 f"the token may not make the bucket {name}, or not see it: {exc.message}",
-                hint=_RIGHTS,
+                hint=_RIGHTS_HINT,
             ) from exc
 
-    async def is_there(self, name: str) -> bool:
-        """Whether the token sees such a bucket; one of another organisation of InfluxDB is none."""
-        found = await self._server.listed("buckets", name=name)
-        mine = (await self._organisation_ids()).get(self._server.organisation) if found else None
-        return any(mine in {None, one["orgID"]} for one in found)
+    async def exists(self, name: str) -> bool:
+        """Whether the token sees a bucket of this name in the organisation of InfluxDB."""
+        buckets = await self._client.list_resources("buckets", name=name)
+        organisation_id = (
+            (await self._organisation_ids()).get(self._client.organisation) if buckets else None
+        )
+        return any(organisation_id in {None, bucket["orgID"]} for bucket in buckets)
 
-    async def mark_of(self, name: str) -> Mark:
-        """What a bucket says of itself."""
+    async def read_mark(self, name: str) -> BucketMark:
+        """Read the mark of a bucket."""
         query = 'SELECT last("version"), last("base") FROM "layout"'
-        for _, version, base in await self._server.select(name, query):
-            return Mark(version, base)
-        return Mark()
+        for _, version, base in await self._client.select(name, query):
+            return BucketMark(version, base)
+        return BucketMark()
 
     async def is_empty(self, name: str) -> bool:
-        """Whether nothing was ever written to it."""
-        return not await self._server.select(name, "SHOW MEASUREMENTS LIMIT 1")
+        """Whether a bucket contains no measurement."""
+        return not await self._client.select(name, "SHOW MEASUREMENTS LIMIT 1")
 
-    async def mark(self) -> None:
-        """Mark the bucket of the settings.  Where that fails, the store takes nothing at all."""
-        await self._server.write(self.base, f"layout version={LAYOUT}i".encode())
+    async def write_mark(self) -> None:
+        """Write the mark of the base bucket.  If that fails, the whole store is unavailable."""
+        await self._client.write(self.base, f"layout version={LAYOUT}i".encode())
 
-    async def _find(self, name: str) -> bool:
-        """Look for an organisation's bucket, and whose it is."""
-        if not await self.is_there(name):
+    async def _claim(self, name: str) -> bool:
+        """Check whether a bucket exists and belongs to this testbed; mark it if it is empty.
+
+        Raises Refused if it belongs to another testbed.
+        """
+        if not await self.exists(name):
             return False
-        if await self.is_empty(name):  # the mark is the first that is ever written to one of ours
+        if await self.is_empty(name):  # the mark is always the first point written to a bucket
             base = self.base.replace("\\", "\\\\").replace('"', '\\"')
             line = f'layout version={LAYOUT}i,base="{base}"'
-            await self._server.write(name, line.encode())
-        elif await self.mark_of(name) != (LAYOUT, self.base):
+            await self._client.write(name, line.encode())
+        elif await self.read_mark(name) != (LAYOUT, self.base):
             raise Refused(
                 f"the bucket {name} is there already and not of the testbed in {self.base}",
                 hint="name another bucket in TESTBED_STORE, or another organisation",
@@ -125,4 +144,6 @@ class Buckets:
         return True
 
     async def _organisation_ids(self) -> dict[str, str]:
-        return {one["name"]: one["id"] for one in await self._server.listed("orgs")}
+        return {
+            bucket["name"]: bucket["id"] for bucket in await self._client.list_resources("orgs")
+        }

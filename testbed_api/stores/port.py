@@ -1,4 +1,4 @@
-"""What the testbed asks of a time-series store."""
+"""The port of time-series stores: `SeriesStore`, with the blocks and windows it takes."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from broker.streams import StreamSpec
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Samples of one stream in one space, to be stored, in any order."""
+    """Samples of one stream in one space, to be written, in any order."""
 
     space: str
     spec: StreamSpec
@@ -23,22 +23,27 @@ class Block:
         return sum(map(len, self.frames))
 
     def series(self) -> Iterator[tuple[str, Series]]:
-        """Each signal of each frame with its samples; a signal may come several times."""
+        """Pairs (signal name, samples) of each frame; a signal may occur several times."""
         for frame in self.frames:
             yield from frame.series()
 
     @classmethod
-    def of_series(cls, space: str, spec: StreamSpec, named: Iterable[tuple[str, Series]]) -> Self:
-        """From signals that come one by one."""
-        frames = (Wide(one.time_ns, {name: one.values}, {name: one.quality}) for name, one in named)
+    def of_series(
+        cls, space: str, spec: StreamSpec, named_series: Iterable[tuple[str, Series]]
+    ) -> Self:
+        """Build a block from pairs (signal name, samples)."""
+        frames = (
+            Wide(series.time_ns, {name: series.values}, {name: series.quality})
+            for name, series in named_series
+        )
         return cls(space, spec, tuple(frames))
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What to read: some signals of one stream, `from_ns` included, `to_ns` not.
+    """The part of a stream to read: some signals, from `from_ns` (included) to `to_ns` (excluded).
 
-    spec: the newest spec of the stream, with the dtype of every signal asked for.
+    spec: the newest spec of the stream, with the dtype of each signal in `signals`.
     """
 
     space: str
@@ -59,47 +64,44 @@ class Window:
 
 
 class SeriesStore(Protocol):
-    """Samples with the identity (space, stream, signal, time): stored twice is stored once.
+    """A store of samples with the identity (space, stream, signal, time).
 
-    Any number of reads and one write may run at the same time.  What a finished `write` stored,
-    every later read sees, and it outlives a crash of this process.  All methods raise Unavailable
-    where the product is away, its disk is full or it does not answer in time; no error of the
-    product's library leaves the adapter.
+    A sample that is written twice is stored once.  Any number of reads and one write may run at the
+    same time.  Every read that begins after a `write` has returned sees its samples, which survive
+    a crash of this process.  All methods raise Unavailable if the product is away, its disk is full
+    or it does not answer in time; no error of the product's library leaves the adapter.
     """
 
     async def write(self, blocks: Sequence[Block]) -> None:
-        """Store all samples; of two with one identity the first stays or the later replaces it,
-        never both.
+        """Store all samples; of two with the same identity one remains, the first or the later.
 
-        Raises Partial with the indexes of blocks that the store will never take, and of those that
-        it takes nothing of for now though it is there: all of some organisations.  The others are
-        stored.
+        Raises Partial if only some blocks were stored: `rejected` has the indexes of blocks that
+        the store will never accept, `later` those of organisations that it accepts nothing of for
+        now.  All other blocks were stored.
         """
 
     def read(self, window: Window) -> AsyncIterator[Long]:
-        """The samples in the window, ascending in (time, signal index of the spec), at most 10,000
-        a frame.
+        """Stream the samples in the window, at most 10,000 a frame.
 
-        Streams: memory does not grow with the window.  Nothing is read before the first frame is
-        asked for.
+        They ascend in (time, signal index of the spec).  Memory does not grow with the window.
+        Nothing is read before the first frame is requested.
         """
 
     def thin(self, window: Window, points: int) -> AsyncIterator[Long]:
-        """At most about `points` samples a signal, so that a plot looks the same: order and frames
-        as in `read`.
+        """Stream about `points` samples a signal, at most, chosen so that a plot looks the same.
 
-        The window is cut into points / 2 equal spans; of each the samples with the least and the
-        greatest value are given, with their own time stamps, and samples that are not GOOD never
-        stand for one that is.  Signals without an order (bool, string) give the first and the last
-        sample of each span.  points: 2 or more.
+        The window is divided into points / 2 equal spans.  Each gives the samples with the minimum
+        and the maximum value, with their own time stamps; samples that are not GOOD are given only
+        for a span without GOOD samples.  Signals without an order (bool, string) give the first and
+        the last sample of each span.  Order and frames as in `read`.  points: 2 or more.
         """
 
     async def delete(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> None:
-        """Forget all samples of a stream in a space from `from_ns` on and before `to_ns`.
+        """Delete the samples of a stream in a space from `from_ns` (included) to `to_ns`.
 
-        Afterwards no read sees one of them, nor after a crash.  What is written meanwhile may stay
-        or go; what is written later stays.  Deleting what is not there is done at once.
+        Afterwards no read sees them, not even after a crash.  Samples written meanwhile may be
+        deleted or not; those written later are not.  Deleting an empty span is no error.
         """
 
     async def ready(self) -> None:
-        """Return when the store answers; raises Unavailable with what is wrong."""
+        """Check that the store answers; raises Unavailable with the reason if not."""

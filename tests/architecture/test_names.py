@@ -1,4 +1,4 @@
-"""The check of names finds what it is there for, and nothing in the product."""
+"""The check of names, which `make lint` runs over the product, finds what it is there for."""
 
 from pathlib import Path
 

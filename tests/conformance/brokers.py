@@ -104,7 +104,7 @@ async def open_nats(folder: Path, pki: Path | None = None) -> AsyncIterator[Brok
         return server.Permissions(everything, everything) if known else None
 
     clock = _StartedOnRequest()
-    certificate = pki and certificates.shown_of(pki, certificates.BROKER)
+    certificate = pki and certificates.certificate_in(pki, certificates.BROKER)
     limits = server.NatsSettings(ack_wait_s=NATS_ACK_WAIT_S, certificate=certificate)
     async with server.serve(folder, authorize=answer, clock=clock, settings=limits) as nats:
         yield _Nats(nats, clock, pki and pki / certificates.AUTHORITY)
@@ -113,7 +113,7 @@ async def open_nats(folder: Path, pki: Path | None = None) -> AsyncIterator[Brok
 class _Mosquitto:
     def __init__(self, folder: Path, stack: AsyncExitStack, pki: Path | None) -> None:
         self.ca = pki and pki / certificates.AUTHORITY
-        self._shown = pki and certificates.shown_of(pki, certificates.BROKER)
+        self._shown = pki and certificates.certificate_in(pki, certificates.BROKER)
         self._folder = folder
         self._stack = stack
         self._port = 0

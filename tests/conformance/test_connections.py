@@ -9,7 +9,7 @@ from broker.bus.mqtt_connection import Connection, Login
 from broker.credential import Credential
 from broker.errors import BedError, Forbidden
 from testbed_api.domain.audit import Event
-from testbed_api.registry.access_log import Session
+from testbed_api.registry.access_log import BrokerSession
 from testbed_api.registry.audit import EventFilter
 from tests.conformance import beds
 from tests.conformance.beds import CLOCK
@@ -27,12 +27,12 @@ async def told(world: World, wanted: int, action: str, principal: str | None = N
     return [one.event for one in found]
 
 
-async def sessions(world: World, stream=RIG, principal: str = "granted") -> list[Session]:
+async def sessions(world: World, stream=RIG, principal: str = "granted") -> list[BrokerSession]:
     found = await world.registry.sessions.between(stream.owner, 0, CLOCK.now_ns() + 1)
     return [one for one in found if one.principal == principal]
 
 
-async def noted(world: World, count: int, *, ended: int = 0, stream=RIG) -> list[Session]:
+async def noted(world: World, count: int, *, ended: int = 0, stream=RIG) -> list[BrokerSession]:
     """The reader's sessions, once the book has so many, and so many that ended."""
     async with asyncio.timeout(WITHIN_S):
         while True:

@@ -10,7 +10,7 @@ from testbed_api.audit.read_counter import ReadCounter
 from testbed_api.domain import organisations
 from testbed_api.domain.grants import GrantRequest, Offer
 from testbed_api.domain.organisations import Organisation
-from testbed_api.recorder.ledger import Entries, Ledger, Life
+from testbed_api.recorder.ledger import FlushEntries, Ledger, StreamEpoch
 from testbed_api.registry.access_log import DAY_NS, GRACE_NS, AdmittedConnection, ReadKey
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
@@ -78,7 +78,7 @@ async def test_a_session_is_kept_with_what_was_recorded_meanwhile(where):
         registry, ledger = Registry(engine), Ledger(engine)
 
         async def recorded(upto):
-            await ledger.commit(Entries(held={Life(LIVE, RIG, "e"): Held(upto)}))
+            await ledger.commit(FlushEntries(held={StreamEpoch(LIVE, RIG, "e"): Held(upto)}))
 
         await recorded(10)
         late = GRACE_NS * 3

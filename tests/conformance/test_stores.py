@@ -52,8 +52,8 @@ def opened(request, tmp_path):
 
 @pytest.fixture
 async def store(opened):
-    async with opened() as one:
-        yield one
+    async with opened() as store:
+        yield store
 
 
 def series(times, values, quality=None, dtype=Dtype.FLOAT64):
@@ -73,9 +73,9 @@ def block(*named, spec=SPEC, space="live"):
 
 async def stored(store, spec=SPEC, space="live", span=ALWAYS, signals=None):
     """All samples as {signal: [(time, value, quality)]}; checks order and frame size on the way."""
-    found = {name: [] for name in signals or spec.names}
+    samples = {name: [] for name in signals or spec.names}
     last = (-(2**63), -1)
-    async for frame in store.read(Window(space, spec, tuple(found), *span)):
+    async for frame in store.read(Window(space, spec, tuple(samples), *span)):
         assert 0 < len(frame) <= 10_000
         for time, at, value, code in zip(
             frame.time_ns.tolist(),
@@ -86,8 +86,8 @@ async def stored(store, spec=SPEC, space="live", span=ALWAYS, signals=None):
         ):
             assert (time, at) > last
             last = (time, at)
-            found[spec.names[at]].append((time, value, code))
-    return found
+            samples[spec.names[at]].append((time, value, code))
+    return samples
 
 
 async def test_every_dtype_comes_back_value_for_value(store):
@@ -105,15 +105,15 @@ async def test_every_dtype_comes_back_value_for_value(store):
             )
         ]
     )
-    found = await stored(store)
-    assert [bits(value) for _, value, _ in found["Volume Flow RateRMS"]] == [*map(bits, floats)]
-    assert [value for _, value, _ in found["strokes"]] == whole
-    assert [value for _, value, _ in found["valve.open-1"]] == [True, False] * 3
-    assert [value for _, value, _ in found["recipe"]] == text
-    assert [time for time, _, _ in found["strokes"]] == times
+    samples = await stored(store)
+    assert [bits(value) for _, value, _ in samples["Volume Flow RateRMS"]] == [*map(bits, floats)]
+    assert [value for _, value, _ in samples["strokes"]] == whole
+    assert [value for _, value, _ in samples["valve.open-1"]] == [True, False] * 3
+    assert [value for _, value, _ in samples["recipe"]] == text
+    assert [time for time, _, _ in samples["strokes"]] == times
 
 
-@pytest.mark.parametrize("signal", SPEC.signals, ids=lambda one: one.dtype)
+@pytest.mark.parametrize("signal", SPEC.signals, ids=lambda signal: signal.dtype)
 async def test_quality_is_kept_and_a_bad_sample_has_no_value(store, signal):
     values = {
         Dtype.FLOAT64: 1.5,
@@ -155,9 +155,9 @@ async def test_signals_with_times_of_their_own_are_read_in_order_of_time(store):
             )
         ]
     )
-    found = await stored(store)
-    assert found["recipe"] == [(1, "a", 0), (4, "b", 0)]
-    assert found["strokes"] == [(2, 1, 0), (4, 2, 0)]
+    samples = await stored(store)
+    assert samples["recipe"] == [(1, "a", 0), (4, "b", 0)]
+    assert samples["strokes"] == [(2, 1, 0), (4, 2, 0)]
 
 
 async def test_a_window_includes_its_start_and_not_its_end(store):
@@ -179,37 +179,43 @@ async def test_spaces_and_streams_are_kept_apart(store):
     assert (await stored(store))["strokes"] == []
 
 
-ODD = ("a", "a-b", "b", "main", "temp", "samples", "layout", "live", "run-demo", "pg-catalog")
+ODD_NAMES = ("a", "a-b", "b", "main", "temp", "samples", "layout", "live", "run-demo", "pg-catalog")
 """What an organisation may be called, and products call something of their own."""
 
 
-def of(organisation):
+def spec_of(organisation):
     return StreamSpec(StreamAddress(organisation, "b", "c"), (Signal("a"),))
 
 
 async def test_organisations_are_kept_apart_whatever_they_are_called(opened):
     async with opened() as store:
         await store.write(
-            [block(("a", series([1, at], [at, at])), spec=of(one)) for at, one in enumerate(ODD, 2)]
+            [
+                block(("a", series([1, at], [at, at])), spec=spec_of(organisation))
+                for at, organisation in enumerate(ODD_NAMES, 2)
+            ]
         )
     async with opened() as store:
-        for at, one in enumerate(ODD, 2):
-            assert (await stored(store, of(one)))["a"] == [(1, at, 0), (at, at, 0)]
-        await store.delete("live", of("a").address, *ALWAYS)
-        await store.write([block(("a", series([3], [9.0])), spec=of("main"))])
-        assert (await stored(store, of("a")))["a"] == []
-        for at, one in list(enumerate(ODD, 2))[1:]:
-            if one != "main":
-                assert (await stored(store, of(one)))["a"] == [(1, at, 0), (at, at, 0)]
+        for at, organisation in enumerate(ODD_NAMES, 2):
+            assert (await stored(store, spec_of(organisation)))["a"] == [(1, at, 0), (at, at, 0)]
+        await store.delete("live", spec_of("a").address, *ALWAYS)
+        await store.write([block(("a", series([3], [9.0])), spec=spec_of("main"))])
+        assert (await stored(store, spec_of("a")))["a"] == []
+        for at, organisation in list(enumerate(ODD_NAMES, 2))[1:]:
+            if organisation != "main":
+                assert (await stored(store, spec_of(organisation)))["a"] == [
+                    (1, at, 0),
+                    (at, at, 0),
+                ]
 
 
 async def test_an_organisation_without_samples_has_none_of_the_others(store):
-    await store.write([block(("a", series([1], [1.0])), spec=of("a"))])
+    await store.write([block(("a", series([1], [1.0])), spec=spec_of("a"))])
     for other in ("a-b", "b", "aa"):
-        assert (await stored(store, of(other)))["a"] == []
-        assert await thin_of(store, Window("live", of(other), ("a",), 0, 10), 4) == []
-        await store.delete("live", of(other).address, *ALWAYS)
-    assert (await stored(store, of("a")))["a"] == [(1, 1.0, 0)]
+        assert (await stored(store, spec_of(other)))["a"] == []
+        assert await thin_of(store, Window("live", spec_of(other), ("a",), 0, 10), 4) == []
+        await store.delete("live", spec_of(other).address, *ALWAYS)
+    assert (await stored(store, spec_of("a")))["a"] == [(1, 1.0, 0)]
 
 
 HOSTILE = [
@@ -242,9 +248,9 @@ async def test_a_large_window_is_read_in_bounded_frames(store):
     times = np.arange(count) * 100
     pair = ("a", series(times, times / 7)), ("b", series(times + 50, times / 3))
     await store.write([block(*pair, spec=FLOATS)])
-    found = await stored(store, FLOATS)
-    assert [value for _, value, _ in found["a"]] == (times / 7).tolist()
-    assert len(found["b"]) == count
+    samples = await stored(store, FLOATS)
+    assert [value for _, value, _ in samples["a"]] == (times / 7).tolist()
+    assert len(samples["b"]) == count
 
 
 async def test_samples_far_apart_and_close_together_are_read_alike(store):
@@ -273,8 +279,8 @@ async def test_no_signals_asked_for_are_no_samples(store):
 async def test_any_name_that_a_signal_may_have_is_kept_apart(store):
     named = [(name, series([1, 2], [at, -at])) for at, name in enumerate(STRANGE.names, start=1)]
     await store.write([block(*named, spec=STRANGE)])
-    found = await stored(store, STRANGE)
-    assert found == {
+    samples = await stored(store, STRANGE)
+    assert samples == {
         name: [(1, at, 0), (2, -at, 0)] for at, name in enumerate(STRANGE.names, start=1)
     }
     for name in STRANGE.names:
@@ -299,10 +305,10 @@ async def test_value_and_quality_of_a_sample_were_sent_together(store, together)
     )
     for blocks in [[first, second]] if together else [[first], [second]]:
         await store.write(blocks)
-    found = (await stored(store, FLOATS))["a"]
-    assert [time for time, _, _ in found] == times
-    for (_, value, code), pair in zip(found, pairs, strict=True):
-        assert (code, bits(value)) in [(sent, bits(one)) for sent, one in pair]
+    samples = (await stored(store, FLOATS))["a"]
+    assert [time for time, _, _ in samples] == times
+    for (_, value, code), pair in zip(samples, pairs, strict=True):
+        assert (code, bits(value)) in [(sent, bits(value_sent)) for sent, value_sent in pair]
 
 
 async def test_readers_see_what_was_written_before_they_began(store):
@@ -318,9 +324,9 @@ async def test_readers_see_what_was_written_before_they_began(store):
     async def look():
         while done < 30:
             least = done * 100
-            found = (await stored(store, FLOATS))["a"]
-            assert len(found) >= least
-            assert all(value == time / 7 for time, value, _ in found)
+            samples = (await stored(store, FLOATS))["a"]
+            assert len(samples) >= least
+            assert all(value == time / 7 for time, value, _ in samples)
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(write(), name="writer")
@@ -330,12 +336,12 @@ async def test_readers_see_what_was_written_before_they_began(store):
 
 async def test_a_write_that_nobody_waits_for_does_no_harm(store):
     times = np.arange(5_000)
-    one = block(("a", series(times, times / 7)), spec=FLOATS)
+    written = block(("a", series(times, times / 7)), spec=FLOATS)
     async with asyncio.TaskGroup() as tasks:
-        abandoned = tasks.create_task(store.write([one]), name="abandoned")
+        abandoned = tasks.create_task(store.write([written]), name="abandoned")
         await asyncio.wait([abandoned], timeout=0.002)
         abandoned.cancel()
-    await store.write([one])
+    await store.write([written])
     assert [time for time, _, _ in (await stored(store, FLOATS))["a"]] == times.tolist()
 
 
@@ -348,26 +354,26 @@ async def test_thinning_keeps_extremes_and_never_shows_bad_for_good(store):
     quality[5_000], values[5_000] = BAD, math.nan
     await store.write([block(("a", series(times, values, quality)), spec=FLOATS)])
     window = Window("live", FLOATS, ("a", "b"), 0, 20_000)
-    found = [
+    samples = [
         (time, value, code)
         async for frame in store.thin(window, 100)
         for time, value, code in zip(
             frame.time_ns.tolist(), frame.values.tolist(), frame.quality.tolist(), strict=True
         )
     ]
-    assert len(found) <= 102
-    assert found == sorted(found)
-    assert (7_777, 50.0, GOOD) in found
-    assert (12_345, -50.0, GOOD) in found
-    assert {code for _, _, code in found} == {GOOD}
-    assert all(value == values[time] for time, value, _ in found)
+    assert len(samples) <= 102
+    assert samples == sorted(samples)
+    assert (7_777, 50.0, GOOD) in samples
+    assert (12_345, -50.0, GOOD) in samples
+    assert {code for _, _, code in samples} == {GOOD}
+    assert all(value == values[time] for time, value, _ in samples)
 
 
 async def thin_of(store, window, points):
     return [
-        one
+        sample_read
         async for frame in store.thin(window, points)
-        for one in zip(
+        for sample_read in zip(
             frame.time_ns.tolist(),
             (frame.names[at] for at in frame.signal),
             frame.values.tolist(),
@@ -384,18 +390,18 @@ async def test_readers_at_once_see_what_each_would_see_alone(store):
         (name, series(times, np.sin(times / 900.0 + at), quality)) for at, name in enumerate("ab")
     ]
     await store.write([block(*pair, spec=FLOATS)])
-    asked = [
+    windows = [
         Window("live", FLOATS, names, 0, to_ns)
         for names in [("a",), ("b",), ("a", "b"), ("b",)]
         for to_ns in (15_000, 20_000)
     ]
-    alone = [await thin_of(store, window, 60) for window in asked]
+    alone = [await thin_of(store, window, 60) for window in windows]
     async with asyncio.TaskGroup() as tasks:
-        made = [
+        readers = [
             tasks.create_task(thin_of(store, window, 60), name=f"reader {at}")
-            for at, window in enumerate(asked * 2)
+            for at, window in enumerate(windows * 2)
         ]
-    assert [one.result() for one in made] == alone * 2
+    assert [reader.result() for reader in readers] == alone * 2
 
 
 async def test_thinned_readers_see_all_that_was_written_and_deleted_before_they_began(store):
@@ -415,9 +421,9 @@ async def test_thinned_readers_see_all_that_was_written_and_deleted_before_they_
     async def look():
         while done < most:
             least, deleted = done, gone
-            found = [value for _, _, value, _ in await thin_of(store, all_of_it, 2)]
-            assert max(found, default=0) >= least
-            assert all(value < -deleted or value > 0 for value in found)
+            values = [value for _, _, value, _ in await thin_of(store, all_of_it, 2)]
+            assert max(values, default=0) >= least
+            assert all(value < -deleted or value > 0 for value in values)
 
     all_of_it = Window("live", FLOATS, ("a",), -100, 101)
     async with asyncio.TaskGroup() as tasks:
@@ -432,8 +438,8 @@ async def test_thinning_of_what_has_no_order_gives_first_and_last(store):
     words = [f"step {at}" for at in times]
     await store.write([block(("recipe", series(times, words, dtype=Dtype.STRING)))])
     window = Window("live", SPEC, SPEC.names, 0, 100)
-    found = [value async for frame in store.thin(window, 4) for value in frame.values.tolist()]
-    assert found == ["step 0", "step 49", "step 50", "step 99"]
+    values = [value async for frame in store.thin(window, 4) for value in frame.values.tolist()]
+    assert values == ["step 0", "step 49", "step 50", "step 99"]
 
 
 async def test_what_was_written_outlives_the_store(opened):
@@ -451,9 +457,9 @@ async def test_what_is_deleted_is_gone_and_nothing_else(store):
     await store.write([block(("strokes", strokes), space="run-demo")])
     await store.write([block(("a", series([3], [3.0])), spec=FLOATS)])
     await store.delete("live", SPEC.address, 2, 5)
-    found = await stored(store)
-    assert [time for time, _, _ in found["strokes"]] == [1, 5, 6]
-    assert found["Volume Flow RateRMS"] == []
+    samples = await stored(store)
+    assert [time for time, _, _ in samples["strokes"]] == [1, 5, 6]
+    assert samples["Volume Flow RateRMS"] == []
     assert len((await stored(store, space="run-demo"))["strokes"]) == 6
     assert len((await stored(store, FLOATS))["a"]) == 1
 
@@ -481,8 +487,8 @@ async def test_what_was_deleted_stays_deleted_when_the_store_is_opened_again(ope
         await first.write([block(("a", series(times, times / 7)), spec=FLOATS)])
         await first.delete("live", FLOATS.address, 1_000, 9_999)
     async with opened() as second:
-        kept = [time for time, _, _ in (await stored(second, FLOATS))["a"]]
-        assert kept == [*range(1_000), 9_999]
+        remaining = [time for time, _, _ in (await stored(second, FLOATS))["a"]]
+        assert remaining == [*range(1_000), 9_999]
 
 
 async def test_thinning_compares_whole_numbers_beyond_2_to_the_53_exactly(store):
@@ -522,15 +528,18 @@ def samples():
     """For each signal of SPEC: time -> (value, quality)."""
     times = st.integers(-(2**61), 2**61) | st.integers(0, 50)
     return st.fixed_dictionaries(
-        {one.name: st.dictionaries(times, sample(one.dtype), max_size=15) for one in SPEC.signals}
+        {
+            signal.name: st.dictionaries(times, sample(signal.dtype), max_size=15)
+            for signal in SPEC.signals
+        }
     )
 
 
 def blocks_of(chosen, space):
     return [
-        block((one.name, series([time], [value], [code], one.dtype)), space=space)
-        for one in SPEC.signals
-        for time, (value, code) in chosen[one.name].items()
+        block((signal.name, series([time], [value], [code], signal.dtype)), space=space)
+        for signal in SPEC.signals
+        for time, (value, code) in chosen[signal.name].items()
     ]
 
 
@@ -557,14 +566,14 @@ async def test_any_samples_come_back_as_they_were_sent(store, chosen, again, poi
     await store.write(blocks)
     if again:
         await store.write(blocks[::-1] + blocks)
-    found = await stored(store, space=space)
+    samples_read = await stored(store, space=space)
     for name in SPEC.names:
         sent = sorted(chosen[name].items())
-        assert [(time, comparable(value), code) for time, value, code in found[name]] == [
+        assert [(time, comparable(value), code) for time, value, code in samples_read[name]] == [
             (time, comparable(value), code) for time, (value, code) in sent
         ]
     window = Window(space, SPEC, SPEC.names, *ALWAYS)
-    await check_thinned(store, window, points, found)
+    await check_thinned(store, window, points, samples_read)
 
 
 async def check_thinned(store, window, points, whole):
@@ -572,33 +581,33 @@ async def check_thinned(store, window, points, whole):
     width = -(-(window.to_ns - window.from_ns) // (points // 2))
     thin, order = {name: [] for name in whole}, []
     async for frame in store.thin(window, points):
-        for name, one in frame.series():
-            thin[name] += zip(*(part.tolist() for part in one), strict=True)
+        for name, columns in frame.series():
+            thin[name] += zip(*(part.tolist() for part in columns), strict=True)
         order += zip(frame.time_ns.tolist(), frame.signal.tolist(), strict=True)
     assert order == sorted(set(order))
     for name, every in whole.items():
-        kept = {
-            span: list(of)
-            for span, of in itertools.groupby(
+        thinned_spans = {
+            span: list(members)
+            for span, members in itertools.groupby(
                 thin[name], lambda s: (s[0] - window.from_ns) // width
             )
         }
-        for span, of in itertools.groupby(every, lambda s: (s[0] - window.from_ns) // width):
-            check_span(window.spec.signal(name).dtype, list(of), kept.pop(span))
-        assert not kept
+        for span, members in itertools.groupby(every, lambda s: (s[0] - window.from_ns) // width):
+            check_span(window.spec.signal(name).dtype, list(members), thinned_spans.pop(span))
+        assert not thinned_spans
 
 
-def check_span(dtype, every, kept):
-    assert len(kept) <= 2
-    assert {(time, comparable(value)) for time, value, _ in kept} <= {
+def check_span(dtype, every, thinned):
+    assert len(thinned) <= 2
+    assert {(time, comparable(value)) for time, value, _ in thinned} <= {
         (time, comparable(value)) for time, value, _ in every
     }
-    good = [one for one in every if one[2] == GOOD]
+    good = [sample_read for sample_read in every if sample_read[2] == GOOD]
     if good:
-        assert {code for _, _, code in kept} == {GOOD}
+        assert {code for _, _, code in thinned} == {GOOD}
     if good and dtype in {Dtype.FLOAT64, Dtype.INT64}:
         values = [value for _, value, _ in good]
-        assert {min(values), max(values)} == {value for _, value, _ in kept}
+        assert {min(values), max(values)} == {value for _, value, _ in thinned}
     else:
         times = [time for time, _, _ in good or every]
-        assert {min(times), max(times)} == {time for time, _, _ in kept}
+        assert {min(times), max(times)} == {time for time, _, _ in thinned}

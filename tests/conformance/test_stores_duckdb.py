@@ -91,12 +91,12 @@ async def test_a_file_of_another_layout_is_refused(path):
             pass
 
 
-def of(organisation, stream="rig"):
+def spec_of(organisation, stream="rig"):
     return StreamSpec(StreamAddress(organisation, "pump-rig", stream), (Signal("a"),))
 
 
 async def test_dropping_a_schema_removes_one_organisation_and_nothing_else(path):
-    every = [of(name) for name in ("factory", "factory-b", "company")]
+    every = [spec_of(name) for name in ("factory", "factory-b", "company")]
     async with duckdb.open(path) as store:
         await store.write([written(spec, [1, 2]) for spec in every])
     with library.connect(path) as file:
@@ -198,11 +198,15 @@ async def test_of_a_write_that_fails_nothing_is_kept(path, full_disk):
 
 def test_every_error_of_duckdb_is_mapped_or_a_bug():
     errors = {
-        one
-        for _, one in inspect.getmembers(library, inspect.isclass)
-        if issubclass(one, library.Error)
+        error
+        for _, error in inspect.getmembers(library, inspect.isclass)
+        if issubclass(error, library.Error)
     }
-    unmapped = {one.__name__ for one in errors if duckdb_file.translation(one("it failed")) is None}
+    unmapped = {
+        error.__name__
+        for error in errors
+        if duckdb_file.translate_error(error("it failed")) is None
+    }
     assert unmapped == {
         *("Error", "DatabaseError", "OperationalError", "InternalError", "InternalException"),
         *("ProgrammingError", "BinderException", "CatalogException", "ParserException"),
@@ -215,5 +219,5 @@ def test_every_error_of_duckdb_is_mapped_or_a_bug():
 
 
 def test_a_block_whose_sum_is_wrong_is_corrupt_whatever_its_error_is_called():
-    told = library.Error("Corrupt database file: computed checksum 1 does not match 2")
-    assert isinstance(duckdb_file.translation(told), Corrupt)
+    error = library.Error("Corrupt database file: computed checksum 1 does not match 2")
+    assert isinstance(duckdb_file.translate_error(error), Corrupt)

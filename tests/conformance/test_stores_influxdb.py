@@ -34,8 +34,8 @@ async def times(store):
 
 
 def opened(server, **other):
-    given = {"token": server.token, "organisation": server.organisation, "bucket": "one"}
-    return influxdb.open(server.url, **given | other)
+    options = {"token": server.token, "organisation": server.organisation, "bucket": "base"}
+    return influxdb.open(server.url, **options | other)
 
 
 async def test_a_store_that_is_away_is_unavailable():
@@ -59,7 +59,7 @@ async def test_a_wrong_token_is_forbidden(influxd):
             pass
 
 
-async def said(server, bucket, line):
+async def write_line(server, bucket, line):
     async with httpx.AsyncClient(base_url=server.url) as http:
         answer = await http.post(
             "/api/v2/write",
@@ -73,13 +73,13 @@ async def said(server, bucket, line):
 async def test_a_bucket_of_an_unknown_layout_is_refused(influxd):
     async with opened(influxd, bucket="unknown") as store:
         await store.write([block([1], [1.5])])
-    await said(influxd, "unknown", b"layout version=99i")
+    await write_line(influxd, "unknown", b"layout version=99i")
     with pytest.raises(Refused, match="bucket unknown has layout 99, this version reads 1"):
         async with opened(influxd, bucket="unknown"):
             pass
 
 
-def of(organisation, dtype=Dtype.FLOAT64, stream="rig"):
+def spec_of(organisation, dtype=Dtype.FLOAT64, stream="rig"):
     return StreamSpec(StreamAddress(organisation, "pump-rig", stream), (Signal("a", dtype),))
 
 
@@ -112,24 +112,28 @@ async def make_bucket(server, bucket):
 async def drop_bucket(server, bucket):
     headers = {"Authorization": f"Token {server.token}"}
     async with httpx.AsyncClient(base_url=server.url, headers=headers) as http:
-        found = (await http.get("/api/v2/buckets", params={"name": bucket})).json()["buckets"]
-        (await http.delete(f"/api/v2/buckets/{found[0]['id']}")).raise_for_status()
+        buckets = (await http.get("/api/v2/buckets", params={"name": bucket})).json()["buckets"]
+        (await http.delete(f"/api/v2/buckets/{buckets[0]['id']}")).raise_for_status()
 
 
 async def test_dropping_a_bucket_removes_one_organisation_and_nothing_else(influxd):
-    every = [of(name) for name in ("factory", "factory-b", "company")]
+    every = [spec_of(name) for name in ("factory", "factory-b", "company")]
     async with opened(influxd, bucket="dropping") as store:
         await store.write([written(spec, [1, 2], [1.0, 2.0]) for spec in every])
         await drop_bucket(influxd, "dropping-factory")
         for opener in (contextlib.nullcontext(store), opened(influxd, bucket="dropping")):
-            async with opener as one:
-                found = [[time for time, _, _ in await samples(one, spec)] for spec in every]
-                assert found == [[], [1, 2], [1, 2]]
-                assert [f async for f in one.thin(Window("live", every[0], ("a",), 0, 9), 4)] == []
-                await one.delete("live", every[0].address, 0, 10)
+            async with opener as reopened:
+                times_read = [
+                    [time for time, _, _ in await samples(reopened, spec)] for spec in every
+                ]
+                assert times_read == [[], [1, 2], [1, 2]]
+                assert [
+                    f async for f in reopened.thin(Window("live", every[0], ("a",), 0, 9), 4)
+                ] == []
+                await reopened.delete("live", every[0].address, 0, 10)
         await store.write([written(spec, [3], [3.0]) for spec in every])
-        found = [[time for time, _, _ in await samples(store, spec)] for spec in every]
-        assert found == [[3], [1, 2, 3], [1, 2, 3]]
+        times_read = [[time for time, _, _ in await samples(store, spec)] for spec in every]
+        assert times_read == [[3], [1, 2, 3], [1, 2, 3]]
 
 
 async def test_no_organisations_name_leads_into_another_testbed(influxd):
@@ -137,42 +141,42 @@ async def test_no_organisations_name_leads_into_another_testbed(influxd):
         opened(influxd, bucket="lab") as lab,
         opened(influxd, bucket="lab-two") as other,
     ):
-        await other.write([written(of("a"), [1], [1.0])])
-        for spec in (of("two"), of("two-a")):
+        await other.write([written(spec_of("a"), [1], [1.0])])
+        for spec in (spec_of("two"), spec_of("two-a")):
             with pytest.raises(Refused, match="not of the testbed in lab"):
                 await samples(lab, spec)
             with pytest.raises(Refused, match="not of the testbed in lab"):
                 await lab.delete("live", spec.address, 0, 10)
-            with pytest.raises(Partial, match="not of the testbed in lab") as told:
-                await lab.write([written(spec, [1], [2.0]), written(of("b"), [1], [2.0])])
-            assert [at for at, _ in told.value.later] == [0]
-        assert [value for _, value, _ in await samples(other, of("a"))] == ["1.0"]
-        assert [value for _, value, _ in await samples(lab, of("b"))] == ["2.0"]
+            with pytest.raises(Partial, match="not of the testbed in lab") as error:
+                await lab.write([written(spec, [1], [2.0]), written(spec_of("b"), [1], [2.0])])
+            assert [at for at, _ in error.value.later] == [0]
+        assert [value for _, value, _ in await samples(other, spec_of("a"))] == ["1.0"]
+        assert [value for _, value, _ in await samples(lab, spec_of("b"))] == ["2.0"]
     with pytest.raises(Refused, match="an organisation's of the testbed in lab-two"):
         async with opened(influxd, bucket="lab-two-a"):
             pass
 
 
 async def limited_token(server, bucket):
-    """One that may read and write one bucket and nothing else."""
+    """A token that may read and write one bucket and nothing else."""
     headers = {"Authorization": f"Token {server.token}"}
     async with httpx.AsyncClient(base_url=server.url, headers=headers) as http:
         [org] = (await http.get("/api/v2/orgs")).json()["orgs"]
-        found = (await http.get("/api/v2/buckets", params={"name": bucket})).json()["buckets"]
-        resource = {"type": "buckets", "id": found[0]["id"], "orgID": org["id"]}
-        rights = [{"action": one, "resource": resource} for one in ("read", "write")]
+        buckets = (await http.get("/api/v2/buckets", params={"name": bucket})).json()["buckets"]
+        resource = {"type": "buckets", "id": buckets[0]["id"], "orgID": org["id"]}
+        rights = [{"action": action, "resource": resource} for action in ("read", "write")]
         body = {"orgID": org["id"], "permissions": rights}
-        made = await http.post("/api/v2/authorizations", json=body)
-        return made.raise_for_status().json()["token"]
+        answer = await http.post("/api/v2/authorizations", json=body)
+        return answer.raise_for_status().json()["token"]
 
 
 async def test_a_token_that_may_not_make_buckets_is_told_what_to_do(influxd):
     await make_bucket(influxd, "limited")
     token = await limited_token(influxd, "limited")
     async with opened(influxd, bucket="limited", token=token) as store:
-        with pytest.raises(Partial, match="there is no bucket limited-factory") as told:
+        with pytest.raises(Partial, match="there is no bucket limited-factory") as error:
             await store.write([block([1], [1.0])])
-        [(at, reason)] = told.value.later
+        [(at, reason)] = error.value.later
         assert at == 0
         assert "read and write all buckets" in reason
         assert await times(store) == []
@@ -197,9 +201,9 @@ async def test_what_it_will_never_take_is_named_and_the_rest_is_stored(influxd):
         await store.write([block([1], [0.5])])
         good = [block([time], [float(time)]) for time in range(2, 12)]
         wrong = block([20], [1], Dtype.INT64), block([2**63 - 1], [1.0])
-        with pytest.raises(Partial) as told:
+        with pytest.raises(Partial) as error:
             await store.write([*good[:3], wrong[0], *good[3:], wrong[1]])
-        (first, conflict), (second, outside) = told.value.rejected
+        (first, conflict), (second, outside) = error.value.rejected
         assert (first, second) == (3, 11)
         assert "field type conflict" in conflict
         assert "time outside range" in outside
@@ -239,18 +243,18 @@ async def test_what_was_written_is_let_go_before_the_collector_comes(influxd):
     body = b"factory/pump-rig/rig,space=live a=1.5 1"
     async with opened(influxd) as store:
         await store.write([block([1], [1.0])])
-        bucket = await store._buckets.made("factory")
+        bucket = await store._buckets.get_or_create("factory")
         held = sys.getrefcount(body)
         gc.disable()
         try:
-            await store._server.write(bucket, body)
+            await store._client.write(bucket, body)
             assert sys.getrefcount(body) == held
         finally:
             gc.enable()
 
 
 def errors_of(branch):
-    return {branch}.union(*(errors_of(one) for one in branch.__subclasses__()))
+    return {branch}.union(*(errors_of(subclass) for subclass in branch.__subclasses__()))
 
 
 REQUEST_ERRORS = errors_of(httpx.RequestError) | {httpx.InvalidURL}
@@ -259,16 +263,18 @@ REQUEST_ERRORS = errors_of(httpx.RequestError) | {httpx.InvalidURL}
 @pytest.mark.parametrize("error", sorted(REQUEST_ERRORS, key=lambda error: error.__name__))
 async def test_every_error_of_a_request_is_translated(error):
     async with httpx.AsyncClient(base_url="http://127.0.0.1:9") as http:
-        with pytest.raises(BedError), influxdb_http.translated(http):
+        with pytest.raises(BedError), influxdb_http.translated_errors(http):
             raise error("what happened")
 
 
 def test_httpx_has_no_other_errors_of_requests():
     others = {
-        one for one in vars(httpx).values() if isinstance(one, type) and issubclass(one, Exception)
+        error_class
+        for error_class in vars(httpx).values()
+        if isinstance(error_class, type) and issubclass(error_class, Exception)
     } - errors_of(httpx.RequestError)
     # branches of the above; statuses are looked at, not raised; no cookies; wrong use of streams
-    assert {one.__name__ for one in others} == {
+    assert {error_class.__name__ for error_class in others} == {
         *("HTTPError", "InvalidURL", "HTTPStatusError", "CookieConflict"),
         *("StreamError", "StreamConsumed", "StreamClosed", "ResponseNotRead", "RequestNotRead"),
     }

@@ -311,7 +311,9 @@ def test_the_text_of_a_mapping_with_a_wrong_key(text_of, tmp_path):
 async def test_the_text_of_a_full_spool(tmp_path):
     times = np.arange(3, dtype=np.int64)
     batch = Batch(1, (Wide(times, {"a": times * 0.5}),), Source.LIVE)
-    settings = SpoolSettings(2**30, 0.0, least_free_bytes=2**60)  # more than any disk has
+    settings = SpoolSettings(
+        most_bytes=2**30, keep_marked_s=0.0, least_free_bytes=2**60
+    )  # more than any disk has
     async with spool.open(tmp_path / "rig.sqlite", epoch="new", settings=settings) as opened:
         with pytest.raises(Unavailable) as raised:
             await opened.commit([("factory/rig/rig", batch)], 0)

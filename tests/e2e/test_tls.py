@@ -114,7 +114,7 @@ async def test_processes_of_their_own_have_tls_between_them_and_their_products(t
     pki.init(certificates, (), CLOCK.now_ns())
     ca, certificate = (
         certificates / "ca.pem",
-        testbed_api_certificates.shown_of(certificates, testbed_api_certificates.BROKER),
+        testbed_api_certificates.certificate_in(certificates, testbed_api_certificates.BROKER),
     )
     with contextlib.ExitStack() as stack:
         data = stack.enter_context(postgresql.data_folder())

@@ -30,7 +30,7 @@ from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 from testbed_api.retention.deletions import Deletions
-from testbed_api.retention.enforcer import Keeper
+from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.stores import duckdb
 from testbed_api.stores.port import Block
 
@@ -111,7 +111,7 @@ async def bed(tmp_path, tables) -> AsyncIterator[Bed]:
             registry=audited,
             ledger=Ledger(engine),
             store=store,
-            keeper=Keeper(store, Deletions(engine), time),
+            keeper=RetentionEnforcer(store, Deletions(engine), time),
             dumper=Dumper(engine, store, Deletions(engine), time),
             bus=bus,
             freshness=FreshnessTracker(time),

@@ -34,7 +34,7 @@ from testbed_api.registry.audit import EventFilter
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 from testbed_api.retention.deletions import Deletions
-from testbed_api.retention.enforcer import Keeper
+from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.stores.port import Window
 
 RIG = StreamAddress("factory", "pump-rig", "rig")
@@ -87,7 +87,7 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
             registry=registry,
             ledger=Ledger(engine),
             store=store,
-            keeper=Keeper(store, Deletions(engine), clock),
+            keeper=RetentionEnforcer(store, Deletions(engine), clock),
             dumper=Dumper(engine, store, Deletions(engine), clock),
             bus=bus,
             freshness=FreshnessTracker(clock),

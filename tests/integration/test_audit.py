@@ -419,21 +419,21 @@ async def test_anchors_reach_the_gateways_disk_and_fit_the_chain(tmp_path, monke
             asyncio.timeout(10),
             asyncio.TaskGroup() as tasks,
         ):
-            keeping = tasks.create_task(audit_anchors.keep(bus, RIG.owner, path), name="anchors")
+            keeping = tasks.create_task(audit_anchors.store(bus, RIG.owner, path), name="anchors")
             while not path.exists() or not path.read_bytes():
                 await CLOCK.sleep(0.05)
             keeping.cancel()
     signer = HeadSigner.from_seed((folder / KEY).read_text())
     assert (folder / KEY).stat().st_mode & 0o777 == 0o600
-    async with persistence.alone(ServerSettings(folder=folder)) as kept:
-        links = await kept.registry.events(EventFilter(), 0, 1_000)
-        signed = [one for _, one in await kept.registry.heads(0, 1_000)]
+    async with persistence.open_exclusive(ServerSettings(folder=folder)) as kept:
+        links = await kept.registry.audit.events(EventFilter(), 0, 1_000)
+        signed = [one for _, one in await kept.registry.audit.heads(0, 1_000)]
     held = room.read_anchors(path)
     assert audit.verify(links, [*signed, *held], [signer.key]) is None
     assert audit.verify(links[: held[-1].count - 1], held, [signer.key]) is not None
     async with serving(folder):
         pass
-    async with persistence.alone(ServerSettings(folder=folder)) as kept:
+    async with persistence.open_exclusive(ServerSettings(folder=folder)) as kept:
         links = await kept.registry.audit.events(EventFilter(), 0, 1_000)
         head = await kept.registry.audit.newest_head()
         assert (head.count, head.hash) == (len(links), links[-1].hash)  # signed at the end

@@ -22,7 +22,7 @@ from broker.streams import Dtype, Signal, StreamSpec
 from gateway.spool import spool
 from gateway.spool.spool import SpoolSettings
 from gateway.uplink import Uplink
-from testbed.server import backup as room
+from testbed.server import backup as server_backup
 from testbed_api import persistence
 from testbed_api.backup import archive
 from testbed_api.domain import organisations, tokens
@@ -32,11 +32,10 @@ from testbed_api.domain.grants import GrantRequest
 from testbed_api.domain.organisations import Organisation
 from testbed_api.recorder.ledger import DeadLetter, FlushEntries, SetAside, StreamEpoch
 from testbed_api.retention import fingerprint
-from testbed_api.retention.deletions import LOST
-from testbed_api.retention.deletions import Span as Deleted
-from testbed_api.retention.enforcer import Keeper
+from testbed_api.retention.deletions import LOST, StoredSpan
+from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.retention.fingerprint import EARLIEST_NS, LATEST_NS
-from testbed_api.retention.restore_gaps import settle
+from testbed_api.retention.restore_gaps import recompute
 from testbed_api.settings import ServerSettings
 from testbed_api.stores.port import Block
 from tests.integration.test_retention_server import command
@@ -111,31 +110,33 @@ def blocks():
     )
 
 
-async def fill(kept):
-    """Something in every table, and in the store."""
+async def fill(opened):
+    """Write to every table and to the store."""
     rig = Equipment(RIG.owner, "Rig", EquipmentKind.REAL, {"site": "North"})
-    await kept.registry.equipment.put(rig)
+    await opened.registry.equipment.put(rig)
     for spec in SPECS:
-        await kept.registry.streams.add(spec)
+        await opened.registry.streams.add(spec)
         for space in ("live", "run-1"):
-            await kept.ledger.keep_spec(space, spec, 7)
+            await opened.ledger.keep_spec(space, spec, 7)
     scope = Scope(frozenset({Entry("live", RIG)}))
-    await kept.registry.principals.add(organisations.machine("detector", "factory", scope, Span(3)))
-    await kept.registry.tokens.add(tokens.issued("detector", Span(3, NOW_NS))[1])
+    await opened.registry.principals.add(
+        organisations.machine("detector", "factory", scope, Span(3))
+    )
+    await opened.registry.tokens.add(tokens.issued("detector", Span(3, NOW_NS))[1])
     _, token = tokens.issued("fay", Span(3), label="for the report")
-    await kept.registry.tokens.add(replace(token, roles=frozenset({Role.AUDITOR, Role.OWNER})))
-    await kept.registry.passwords.set("fay", "hash", 3)
-    await kept.registry.organisations.add(Organisation("firm", "The firm"))
+    await opened.registry.tokens.add(replace(token, roles=frozenset({Role.AUDITOR, Role.OWNER})))
+    await opened.registry.passwords.set("fay", "hash", 3)
+    await opened.registry.organisations.add(Organisation("firm", "The firm"))
     given = GrantRequest("firm", Entry("live", RIG), "to try", 3).granted(Span(3), "fay", 3)
-    await kept.registry.grants.add(given)
-    await kept.registry.pauses.add(Pause("factory", "firm", None, Span(4)), by="fay")
-    await kept.registry.listings.put(Listing(RIG.owner, None, Span(5)), by="fay")
+    await opened.registry.grants.add(given)
+    await opened.registry.pauses.add(Pause("factory", "firm", None, Span(4)), by="fay")
+    await opened.registry.listings.put(Listing(RIG.owner, None, Span(5)), by="fay")
     event = Event(5, "connect", "the broker", AuditOutcome.ALLOWED, "detector", "factory")
-    await kept.registry.audit.append([event])
-    await kept.registry.audit.sign_head(HeadSigner.from_seed("5" * 64), 6)
-    await kept.store.write(list(blocks()))
-    await kept.deletions.keep(RIG, 10**9)
-    await kept.ledger.commit(
+    await opened.registry.audit.append([event])
+    await opened.registry.audit.sign_head(HeadSigner.from_seed("5" * 64), 6)
+    await opened.store.write(list(blocks()))
+    await opened.deletions.set_retention(RIG, 10**9)
+    await opened.ledger.commit(
         FlushEntries(
             held={LIFE: Held(7, ((9, 12),))},
             gaps=[(LIFE, 3, Gap(("p",), 5, 6, "server-overflow"))],
@@ -143,24 +144,26 @@ async def fill(kept):
             set_aside=[SetAside("tb1/live/data/a/b/c", b"\xfe", 2)],
         )
     )
-    keeper = Keeper(kept.store, kept.deletions, CLOCK)
-    await keeper.delete(Deleted("run-1", RIG, 2, 3), by="ada", why="a trial")
+    keeper = RetentionEnforcer(opened.store, opened.deletions, CLOCK)
+    await keeper.delete(StoredSpan("run-1", RIG, 2, 3), by="ada", why="a trial")
 
 
-async def content(kept):
-    """All that is kept, but for what only a restore writes."""
+async def content(opened):
+    """All rows and fingerprints, except what only a restore writes."""
     tables = {}
-    found = await anext(aiter(_whole(room.Dumper(kept.engine, kept.store, kept.deletions, CLOCK))))
-    for line in found.splitlines()[1:-1]:
-        told = json.loads(line)
-        if told["table"] == "audit":
-            told["rows"] = [row for row in told["rows"] if "restore" not in row]
-        if told["table"] != "recorder.restores":
-            tables.setdefault(told["table"], []).extend(told["rows"])
+    dump = await anext(
+        aiter(_whole(server_backup.Dumper(opened.engine, opened.store, opened.deletions, CLOCK)))
+    )
+    for line in dump.splitlines()[1:-1]:
+        document = json.loads(line)
+        if document["table"] == "audit":
+            document["rows"] = [row for row in document["rows"] if "restore" not in row]
+        if document["table"] != "recorder.restores":
+            tables.setdefault(document["table"], []).extend(document["rows"])
     sums = {}
     for space in ("live", "run-1"):
         samples = fingerprint.samples(
-            kept.store, SPECS, space, from_ns=EARLIEST_NS, to_ns=LATEST_NS
+            opened.store, SPECS, space, from_ns=EARLIEST_NS, to_ns=LATEST_NS
         )
         sums[space] = (await fingerprint.fingerprint(samples)).sha256
     return tables, sums
@@ -195,49 +198,49 @@ def settings_for(request, tmp_path):
 
 
 @pytest.fixture
-async def made(tmp_path):
+async def written_backup(tmp_path):
     """A backup of a stopped server with the embedded store, its folder and what was in it."""
     settings = ServerSettings(folder=tmp_path / "before")
-    async with persistence.alone(settings) as kept:
-        await fill(kept)
-        before = await content(kept)
-    manifest = await room.backup(tmp_path / "backup", settings, CLOCK)
+    async with persistence.open_exclusive(settings) as opened:
+        await fill(opened)
+        before = await content(opened)
+    manifest = await server_backup.backup(tmp_path / "backup", settings, CLOCK)
     return tmp_path / "backup", manifest, before
 
 
 async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
-    async with persistence.alone(settings_for("before")) as kept:
-        await fill(kept)
-        before = await content(kept)
-    manifest = await room.backup(tmp_path / "backup", settings_for("before"), CLOCK)
-    restored, _ = await room.restore(
+    async with persistence.open_exclusive(settings_for("before")) as opened:
+        await fill(opened)
+        before = await content(opened)
+    manifest = await server_backup.backup(tmp_path / "backup", settings_for("before"), CLOCK)
+    restored, _ = await server_backup.restore(
         tmp_path / "backup", settings_for("after"), CLOCK, manifest.sha256
     )
     assert (restored, restored.samples) == (manifest, 20_019)
-    async with persistence.alone(settings_for("after")) as kept:
-        assert await content(kept) == before
-        (token,) = await kept.registry.tokens.valid("fay", 4)
+    async with persistence.open_exclusive(settings_for("after")) as opened:
+        assert await content(opened) == before
+        (token,) = await opened.registry.tokens.valid("fay", 4)
         assert token.roles == {Role.AUDITOR, Role.OWNER}
-        await kept.ledger.commit(FlushEntries(gaps=[(LIFE, 4, Gap((), 8, 9, "gateway-down"))]))
+        await opened.ledger.commit(FlushEntries(gaps=[(LIFE, 4, Gap((), 8, 9, "gateway-down"))]))
 
 
 @pytest.mark.parametrize("settings_for", ["influxdb", "postgresql"], indirect=True)
-async def test_what_one_product_held_comes_back_in_another(settings_for, made):
-    folder, _, before = made
-    await room.restore(folder, settings_for("after"), CLOCK, None)
-    async with persistence.alone(settings_for("after")) as kept:
-        assert await content(kept) == before
+async def test_what_one_product_held_comes_back_in_another(settings_for, written_backup):
+    folder, _, before = written_backup
+    await server_backup.restore(folder, settings_for("after"), CLOCK, None)
+    async with persistence.open_exclusive(settings_for("after")) as opened:
+        assert await content(opened) == before
 
 
-async def test_nobody_else_may_read_a_backup(made):
-    folder, manifest, _ = made
+async def test_nobody_else_may_read_a_backup(written_backup):
+    folder, manifest, _ = written_backup
     assert folder.stat().st_mode & 0o077 == 0
     for part in (manifest.tables, *manifest.streams):
         assert (folder / part.file).stat().st_mode & 0o077 == 0
 
 
-async def test_any_damage_is_named_and_nothing_is_restored(made, tmp_path):
-    folder, manifest, _ = made
+async def test_any_damage_is_named_and_nothing_is_restored(written_backup, tmp_path):
+    folder, manifest, _ = written_backup
     for part in (manifest.tables, *manifest.streams):
         path = folder / part.file
         good = path.read_bytes()
@@ -246,17 +249,19 @@ async def test_any_damage_is_named_and_nothing_is_restored(made, tmp_path):
             if bad is not None:
                 path.write_bytes(bad)
             with pytest.raises(Corrupt, match=f"{path} is damaged"):
-                await room.restore(folder, ServerSettings(folder=tmp_path / "after"), CLOCK, None)
+                await server_backup.restore(
+                    folder, ServerSettings(folder=tmp_path / "after"), CLOCK, None
+                )
             path.write_bytes(good)
     assert not (tmp_path / "after").exists()
 
 
-async def test_a_manifest_that_was_changed_is_noticed_by_its_own_hash(made, tmp_path):
-    folder, manifest, _ = made
+async def test_a_manifest_that_was_changed_is_noticed_by_its_own_hash(written_backup, tmp_path):
+    folder, manifest, _ = written_backup
     path = folder / archive.MANIFEST
     path.write_text(path.read_text().replace('"rows": ', '"rows":  ', 1))
     with pytest.raises(Corrupt, match=f"not {manifest.sha256}"):
-        await room.restore(
+        await server_backup.restore(
             folder, ServerSettings(folder=tmp_path / "after"), CLOCK, manifest.sha256
         )
 
@@ -270,49 +275,55 @@ async def test_a_manifest_that_was_changed_is_noticed_by_its_own_hash(made, tmp_
         ({"tables": {"file": "../x", "sha256": "", "bytes": 0, "rows": 0}}, Corrupt, "lacks sense"),
     ],
 )
-async def test_a_manifest_that_cannot_be_meant_is_refused(made, tmp_path, change, error, sentence):
-    path = made[0] / archive.MANIFEST
+async def test_a_manifest_that_cannot_be_meant_is_refused(
+    written_backup, tmp_path, change, error, sentence
+):
+    path = written_backup[0] / archive.MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(error, match=sentence):
-        await room.restore(made[0], ServerSettings(folder=tmp_path / "after"), CLOCK, None)
+        await server_backup.restore(
+            written_backup[0], ServerSettings(folder=tmp_path / "after"), CLOCK, None
+        )
     assert not (tmp_path / "after").exists()
 
 
-async def test_a_folder_without_a_manifest_is_no_backup(made, tmp_path):
-    (made[0] / archive.MANIFEST).unlink()
+async def test_a_folder_without_a_manifest_is_no_backup(written_backup, tmp_path):
+    (written_backup[0] / archive.MANIFEST).unlink()
     with pytest.raises(Unknown, match="there is no backup"):
-        await room.restore(made[0], ServerSettings(folder=tmp_path / "after"), CLOCK, None)
+        await server_backup.restore(
+            written_backup[0], ServerSettings(folder=tmp_path / "after"), CLOCK, None
+        )
 
 
 @pytest.mark.parametrize("settings_for", ["influxdb", "postgresql"], indirect=True)
-async def test_a_restore_goes_only_where_nothing_is(made, settings_for, tmp_path):
-    folder, _, _ = made
+async def test_a_restore_goes_only_where_nothing_is(written_backup, settings_for, tmp_path):
+    folder, _, _ = written_backup
     with pytest.raises(Refused, match="is not empty"):
-        await room.restore(folder, ServerSettings(folder=tmp_path / "before"), CLOCK, None)
+        await server_backup.restore(folder, ServerSettings(folder=tmp_path / "before"), CLOCK, None)
     first = settings_for("after")
-    await room.restore(folder, first, CLOCK, None)
+    await server_backup.restore(folder, first, CLOCK, None)
     again = first.model_copy(update={"folder": tmp_path / "again"})
     sentence = "has samples of factory" if first.influxdb else "data already: \\w+ is not empty"
     with pytest.raises(Taken, match=sentence):
-        await room.restore(folder, again, CLOCK, None)
+        await server_backup.restore(folder, again, CLOCK, None)
 
 
-async def test_a_restore_that_broke_off_is_not_served(made, tmp_path, monkeypatch):
-    folder, _, _ = made
+async def test_a_restore_that_broke_off_is_not_served(written_backup, tmp_path, monkeypatch):
+    folder, _, _ = written_backup
     after = ServerSettings(folder=tmp_path / "after")
 
     async def broken(*_):
         raise Corrupt("the power went")
 
     with monkeypatch.context() as away:
-        away.setattr(room.backup_restore, "restore", broken)
+        away.setattr(server_backup.backup_restore, "restore", broken)
         with pytest.raises(Corrupt, match="power"):
-            await room.restore(folder, after, CLOCK, None)
+            await server_backup.restore(folder, after, CLOCK, None)
     with pytest.raises(Refused, match="did not come to its end"):
-        async with persistence.alone(after):
+        async with persistence.open_exclusive(after):
             pass
     with pytest.raises(Refused, match="is not empty"):
-        await room.restore(folder, after, CLOCK, None)
+        await server_backup.restore(folder, after, CLOCK, None)
 
 
 async def test_a_dump_that_broke_off_is_no_backup(tmp_path):
@@ -332,44 +343,50 @@ async def test_a_dump_of_an_unknown_version_is_refused(tmp_path):
         archive.tables_head(tmp_path, tables)
 
 
-async def test_a_backup_never_goes_over_another(made, tmp_path):
+async def test_a_backup_never_goes_over_another(written_backup, tmp_path):
     with pytest.raises(Taken, match="is not empty"):
-        await room.backup(made[0], ServerSettings(folder=tmp_path / "before"), CLOCK)
+        await server_backup.backup(
+            written_backup[0], ServerSettings(folder=tmp_path / "before"), CLOCK
+        )
 
 
 async def test_a_folder_that_a_server_has_is_not_opened(tmp_path):
-    async with persistence.alone(ServerSettings(folder=tmp_path / "before")):
+    async with persistence.open_exclusive(ServerSettings(folder=tmp_path / "before")):
         with pytest.raises(Taken, match="a server is running"):
-            await room.backup(
+            await server_backup.backup(
                 tmp_path / "backup", ServerSettings(folder=tmp_path / "before"), CLOCK
             )
 
 
 async def test_a_folder_without_data_is_said_so(tmp_path):
     with pytest.raises(Refused, match="there is no data"):
-        await room.backup(tmp_path / "backup", ServerSettings(folder=tmp_path / "no"), CLOCK)
+        await server_backup.backup(
+            tmp_path / "backup", ServerSettings(folder=tmp_path / "no"), CLOCK
+        )
 
 
-async def test_what_is_not_sent_again_becomes_a_gap(made, tmp_path):
-    folder, _, _ = made
+async def test_what_is_not_sent_again_becomes_a_gap(written_backup, tmp_path):
+    folder, _, _ = written_backup
     after = ServerSettings(folder=tmp_path / "after")
-    _, losses = await room.restore(folder, after, CLOCK, None)
-    async with persistence.alone(after) as kept:
-        lost = next(one for one in losses if one.span.space == "run-1").span
-        await settle(kept.deletions, kept.store, CLOCK)
+    _, losses = await server_backup.restore(folder, after, CLOCK, None)
+    async with persistence.open_exclusive(after) as opened:
+        lost = next(loss for loss in losses if loss.span.space == "run-1").span
+        await recompute(opened.deletions, opened.store, CLOCK)
         stream = ("run-1", RIG, EARLIEST_NS, LATEST_NS)
-        of = [one for one in await kept.ledger.gaps(*stream) if one.cause == LOST]
-        assert [(one.signals, one.from_ns, one.to_ns) for one in of] == [
+        lost_gaps = [gap for gap in await opened.ledger.gaps(*stream) if gap.cause == LOST]
+        assert [(gap.signals, gap.from_ns, gap.to_ns) for gap in lost_gaps] == [
             ((), lost.from_ns, lost.to_ns)
         ]
         again = lost.to_ns - 30 * NS_PER_S + np.arange(16) * 2 * NS_PER_S
-        await kept.store.write(
+        await opened.store.write(
             [Block.of_series("run-1", SPECS[1], (("p", series(again, again / 7, Dtype.FLOAT64)),))]
         )
         for _ in range(2):  # drawing it anew changes nothing
-            await settle(kept.deletions, kept.store, CLOCK)
-            of = [one for one in await kept.ledger.gaps(*stream) if one.cause == LOST]
-            assert [(one.from_ns, one.to_ns) for one in of] == [(lost.from_ns, int(again[0]) - 1)]
+            await recompute(opened.deletions, opened.store, CLOCK)
+            lost_gaps = [gap for gap in await opened.ledger.gaps(*stream) if gap.cause == LOST]
+            assert [(gap.from_ns, gap.to_ns) for gap in lost_gaps] == [
+                (lost.from_ns, int(again[0]) - 1)
+            ]
 
 
 @pytest.mark.timeout(60)  # commands are processes of their own
@@ -386,11 +403,11 @@ async def test_a_running_server_is_backed_up_and_comes_back(tmp_path):
             server, "backup", "--to", tmp_path / "backup", "--json"
         )
         assert code == 0, complained
-        told = json.loads(printed)
+        answer = json.loads(printed)
         await marked(out, 2, then=lambda: publish(out, batch(2, [9.0], start=CLOCK.now_ns())))
     code, printed, complained = await command(
         server,
-        *("restore", tmp_path / "backup", "--data", tmp_path / "new", "--sha256", told["sha256"]),
+        *("restore", tmp_path / "backup", "--data", tmp_path / "new", "--sha256", answer["sha256"]),
     )
     assert code == 0, complained
     assert "restored: 2 samples of 1 streams" in printed
@@ -398,38 +415,38 @@ async def test_a_running_server_is_backed_up_and_comes_back(tmp_path):
     async with serving(tmp_path / "new") as again:
         assert again.administrator is None
         async with api_client.connect(f"http://{again.api}", secret) as door, asyncio.timeout(10):
-            found = await history(door)
-            while not found["gaps"]:
-                found = await history(door)
-            assert found["frames"][0]["value"] == [1.5, 2.5]
-            assert [one["cause"] for one in found["gaps"]] == [LOST]
+            stored = await history(door)
+            while not stored["gaps"]:
+                stored = await history(door)
+            assert stored["frames"][0]["value"] == [1.5, 2.5]
+            assert [gap["cause"] for gap in stored["gaps"]] == [LOST]
 
 
 @contextlib.asynccontextmanager
-async def publishing(server, key, kept):
-    """A gateway's way out, from its spool to a server."""
+async def publishing(server, key, gateway_spool):
+    """A gateway that publishes from its spool to a server."""
     async with (
         client.open(bus(server, key), CLOCK, client_id="machine") as out,
         asyncio.TaskGroup() as tasks,
     ):
-        uplink = Uplink(out, kept, CLOCK, space=SPACE, specs=[SERVED_SPEC])
+        uplink = Uplink(out, gateway_spool, CLOCK, space=SPACE, specs=[SERVED_SPEC])
         running = tasks.create_task(uplink.run(), name="uplink")
         yield uplink
         running.cancel()
 
 
-async def said(uplink, seqs):
-    """Batches with a sample a second, by their numbers, until they are marked."""
+async def send_batches(uplink, seqs):
+    """Send one batch per number, a sample a second, and wait for the marks."""
     for seq in seqs:
-        one = batch(None, [float(seq)], start=T0 + seq * NS_PER_S, epoch=None)
-        await uplink.send([(SERVED, one)])
+        message = batch(None, [float(seq)], start=T0 + seq * NS_PER_S, epoch=None)
+        await uplink.send([(SERVED, message)])
     assert await uplink.drained(10)
 
 
 @pytest.mark.timeout(60)
 async def test_a_gateway_sends_again_what_the_restored_server_lacks(tmp_path):
     keep = SpoolSettings(most_bytes=2**30, keep_marked_s=900.0)
-    async with spool.open(tmp_path / "spool.sqlite", epoch="one", settings=keep) as kept:
+    async with spool.open(tmp_path / "spool.sqlite", epoch="one", settings=keep) as gateway_spool:
         async with (
             serving(tmp_path / "data") as server,
             founded(f"http://{server.api}", server.administrator) as owners,
@@ -438,26 +455,26 @@ async def test_a_gateway_sends_again_what_the_restored_server_lacks(tmp_path):
             door = owners.doors["factory"]
             await door.register_equipment(SERVED.owner, name="rig", kind=EquipmentKind.SIMULATED)
             await door.register_spec(SERVED_SPEC)
-            async with publishing(server, key, kept) as uplink:
-                await said(uplink, range(1, 4))
+            async with publishing(server, key, gateway_spool) as uplink:
+                await send_batches(uplink, range(1, 4))
                 code, *_ = await command(server, "backup", "--to", tmp_path / "backup")
                 assert code == 0
-                await said(uplink, range(4, 7))
-        await room.restore(
+                await send_batches(uplink, range(4, 7))
+        await server_backup.restore(
             tmp_path / "backup", ServerSettings(folder=tmp_path / "new"), CLOCK, None
         )
         async with (
             serving(tmp_path / "new") as again,
             api_client.connect(f"http://{again.api}", owners.secret) as door,
-            publishing(again, key, kept) as uplink,
+            publishing(again, key, gateway_spool) as uplink,
             asyncio.timeout(10),
         ):
-            await said(uplink, [7])
+            await send_batches(uplink, [7])
             values = []
             while len(values) < 7:
-                values = [v for one in (await history(door))["frames"] for v in one["value"]]
+                values = [v for frame in (await history(door))["frames"] for v in frame["value"]]
             assert values == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
-            assert (await kept.depth()).unmarked == 0
+            assert (await gateway_spool.depth()).unmarked == 0
 
 
 async def test_only_who_operates_the_testbed_gets_a_backup(tmp_path):
@@ -472,13 +489,13 @@ async def test_only_who_operates_the_testbed_gets_a_backup(tmp_path):
 
 async def test_nobody_waits_for_a_slow_reader_of_a_backup(tmp_path):
     settings = ServerSettings(folder=tmp_path / "data")
-    async with persistence.alone(settings) as kept:
-        await fill(kept)
-        dump = room.Dumper(kept.engine, kept.store, kept.deletions, CLOCK).tables()
+    async with persistence.open_exclusive(settings) as opened:
+        await fill(opened)
+        dump = server_backup.Dumper(opened.engine, opened.store, opened.deletions, CLOCK).tables()
         first = await anext(dump)
-        await kept.ledger.commit(FlushEntries(held={LIFE: Held(99)}))
+        await opened.ledger.commit(FlushEntries(held={LIFE: Held(99)}))
         rest = [chunk async for chunk in dump]
-        assert (await kept.ledger.held(LIFE)).upto == 99
+        assert (await opened.ledger.held(LIFE)).upto == 99
     assert [row[-2:] for row in listed(b"".join([first, *rest]), "recorder.ranges")] == [
         [1, 7],
         [9, 12],
@@ -487,18 +504,21 @@ async def test_nobody_waits_for_a_slow_reader_of_a_backup(tmp_path):
 
 @pytest.mark.parametrize("settings_for", ["duckdb", "postgresql"], indirect=True)
 async def test_the_tables_of_a_backup_are_of_one_moment(settings_for):
-    async with persistence.alone(settings_for("before")) as kept, asyncio.TaskGroup() as tasks:
+    async with (
+        persistence.open_exclusive(settings_for("before")) as opened,
+        asyncio.TaskGroup() as tasks,
+    ):
 
         async def record():
             """Gaps, each in one transaction with the number of its batch."""
             for seq in range(1, 10_000):
                 gap = Gap((), seq, seq, "gateway-down")
-                await kept.ledger.commit(
+                await opened.ledger.commit(
                     FlushEntries(held={LIFE: Held(seq)}, gaps=[(LIFE, seq, gap)])
                 )
 
         recording = tasks.create_task(record(), name="recorder")
-        dumper = room.Dumper(kept.engine, kept.store, kept.deletions, CLOCK)
+        dumper = server_backup.Dumper(opened.engine, opened.store, opened.deletions, CLOCK)
         moments: set[int] = set()
         while len(moments) < 8:
             text = b"".join([chunk async for chunk in dumper.tables()])
@@ -512,5 +532,7 @@ async def test_the_tables_of_a_backup_are_of_one_moment(settings_for):
 
 def listed(text, table):
     """The rows of one table in a dump."""
-    told = [json.loads(line) for line in text.splitlines()]
-    return [row for one in told if one.get("table") == table for row in one["rows"]]
+    documents = [json.loads(line) for line in text.splitlines()]
+    return [
+        row for document in documents if document.get("table") == table for row in document["rows"]
+    ]

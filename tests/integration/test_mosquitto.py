@@ -125,7 +125,7 @@ async def test_a_process_id_of_another_is_not_signalled(projection, tmp_path):
 async def test_with_a_certificate_its_door_has_tls_and_no_other_way_in(tmp_path):
     folder = tmp_path / "pki"
     pki.init(folder, (), CLOCK.now_ns())
-    certificate = certificates.shown_of(folder, certificates.BROKER)
+    certificate = certificates.certificate_in(folder, certificates.BROKER)
     address = Address(services.LOOPBACK, services.free_port())
     with product.admitting(tmp_path, address.port, [API], CONTROLLER, certificate):
         settings = way(address, API).model_copy(

@@ -11,7 +11,7 @@ from broker.errors import Forbidden
 from broker.settings import Address, BusSettings
 from testbed_api import recorder_process, service
 from testbed_api.broker_auth import mosquitto_reconciler
-from testbed_api.service import Services
+from testbed_api.service import BrokerServices
 from testbed_api.settings import ServerSettings
 from testbed_api.system_secrets import API, RECONCILER, RECORDER, SharedSecrets
 from tests import services
@@ -47,7 +47,7 @@ async def server(tmp_path, influxd):
     state = tmp_path / "mosquitto"
     state.mkdir()
     place = influxd.url.removeprefix("http://")
-    told = ServerSettings(
+    settings = ServerSettings(
         folder=tmp_path / "data",
         api_port=0,
         store=f"influxdb://{place}/{influxd.organisation}/{tmp_path.name}",
@@ -60,13 +60,18 @@ async def server(tmp_path, influxd):
         recorder_credential=SYSTEM[RECORDER].text,
         administrator_credential=ADMINISTRATOR,
     )
-    joined = Services.told(told, way(address, API), shared)
+    joined = BrokerServices.from_settings(settings, way(address, API), shared)
     api_, recorder, controller = SYSTEM.values()
     with mosquitto.admitting(state, address.port, (api_, recorder), controller):
-        async with service.serve_api(told, joined, CLOCK) as one, asyncio.TaskGroup() as tasks:
+        async with (
+            service.serve_api(settings, joined, CLOCK) as one,
+            asyncio.TaskGroup() as tasks,
+        ):
             running = [
-                tasks.create_task(mosquitto_reconciler.run(told, way(address, RECONCILER), CLOCK)),
-                tasks.create_task(recorder_process.record(told, way(address, RECORDER), CLOCK)),
+                tasks.create_task(
+                    mosquitto_reconciler.run(settings, way(address, RECONCILER), CLOCK)
+                ),
+                tasks.create_task(recorder_process.record(settings, way(address, RECORDER), CLOCK)),
             ]
             yield one
             for task in running:

@@ -17,7 +17,7 @@ from broker.errors import Forbidden, Invalid, Unavailable
 from broker.settings import Address, BusSettings
 from broker.tls import Trust
 from testbed.server import pki
-from testbed_api.certificates import shown_of
+from testbed_api.certificates import certificate_in
 from tests import services
 
 ADA = Credential("ada", "ada-secret-of-24-letters")
@@ -150,7 +150,7 @@ async def test_an_inner_door_with_tls_is_asked_who_it_is(tmp_path, addresses, mo
     pki.init(tmp_path / "pki", (), WallClock().now_ns())
     pki.init(tmp_path / "stranger", (), WallClock().now_ns())
     everywhere = Address("0.0.0.0", addresses[0].port)  # noqa: S104
-    certificate = shown_of(tmp_path / "pki", "broker")
+    certificate = certificate_in(tmp_path / "pki", "broker")
     with running(tmp_path, everywhere, addresses[1], certificate=certificate):
         for folder, name, sentence in (
             ("pki", "", None),

@@ -27,7 +27,7 @@ async def test_a_recorder_of_its_own_tells_prometheus_its_figures(tmp_path):
     port = services.free_port()
     settings = ServerSettings(folder=tmp_path / "data", recorder_metrics_port=port)
     async with asyncio.timeout(15):
-        async with persistence.alone(settings):
+        async with persistence.open_exclusive(settings):
             pass  # makes the tables
         async with server.serve(tmp_path / "broker", authorize=answer, clock=WallClock()) as broker:
             bus = BusSettings(broker=f"mqtt://{broker.mqtt}", credential=SecretStr(SYSTEM.text))

@@ -1,4 +1,4 @@
-"""Retention and deletion over real tables and both stores: what goes, and what proves it."""
+"""Retention and deletion over real tables and both stores: the deleted samples and their proofs."""
 
 import asyncio
 from dataclasses import dataclass, replace
@@ -16,8 +16,8 @@ from broker.streams import Signal, StreamSpec
 from testbed_api.recorder.ledger import DeadLetter, FlushEntries, Ledger, StreamEpoch
 from testbed_api.registry.engine import open_engine
 from testbed_api.retention import enforcer, fingerprint
-from testbed_api.retention.deletions import Deletion, Deletions, Reason, Span
-from testbed_api.retention.enforcer import DAY_S, HOUR_S, Keeper
+from testbed_api.retention.deletions import Deletion, Deletions, Reason, StoredSpan
+from testbed_api.retention.enforcer import DAY_S, HOUR_S, RetentionEnforcer
 from testbed_api.retention.fingerprint import EARLIEST_NS, LATEST_NS
 from testbed_api.stores import duckdb, influxdb
 from testbed_api.stores.port import Block, SeriesStore
@@ -33,18 +33,18 @@ LIFE = StreamEpoch("live", RIG, "e1")
 class Bed:
     store: SeriesStore
     ledger: Ledger
-    keeper: Keeper
+    keeper: RetentionEnforcer
     clock: SteppedClock
 
     async def times(self, space="live"):
-        """{signal: its times}."""
+        """The times of each signal."""
         specs = await self.keeper.deletions.specs(space, RIG)
-        found = {}
+        times = {}
         frames = fingerprint.samples(self.store, specs, space, from_ns=EARLIEST_NS, to_ns=LATEST_NS)
         async for frame in frames:
             for name, series in frame.series():
-                found.setdefault(name, []).extend(series.time_ns.tolist())
-        return found
+                times.setdefault(name, []).extend(series.time_ns.tolist())
+        return times
 
     async def gaps(self):
         return await self.ledger.gaps("live", RIG, EARLIEST_NS, LATEST_NS)
@@ -73,7 +73,7 @@ async def bed(opened, tmp_path):
                 await ledger.keep_spec(space, spec, 0)
             await write(store, space, FIRST, "Current", 10 * 24, 9 * 24)
             await write(store, space, SPEC, "Pressure", 10 * 24, 0)
-        yield Bed(store, ledger, Keeper(store, Deletions(engine), time), time)
+        yield Bed(store, ledger, RetentionEnforcer(store, Deletions(engine), time), time)
 
 
 async def write(store, space, spec, name, since_h, until_h):
@@ -87,7 +87,7 @@ def ago_ns(hours):
 
 
 def span(since_h, until_h, space="live"):
-    return Span(space, RIG, ago_ns(since_h), ago_ns(until_h))
+    return StoredSpan(space, RIG, ago_ns(since_h), ago_ns(until_h))
 
 
 async def test_a_deletion_takes_the_span_and_proves_it(bed):
@@ -98,10 +98,10 @@ async def test_a_deletion_takes_the_span_and_proves_it(bed):
         )
     )
     (proof,) = await bed.keeper.delete(wanted, by="ada", why="a trial")
-    found = await bed.times()
-    assert len(found["Pressure"]) == 240 - 12
-    assert len(found["Current"]) == 24 - 12
-    assert not [time for time in found["Pressure"] if wanted.from_ns <= time < wanted.to_ns]
+    times = await bed.times()
+    assert len(times["Pressure"]) == 240 - 12
+    assert len(times["Current"]) == 24 - 12
+    assert not [time for time in times["Pressure"] if wanted.from_ns <= time < wanted.to_ns]
     assert (proof.samples, proof.signals) == (24, {"Current": 12, "Pressure": 12})
     assert (proof.sha256, proof.by, proof.why) == (before.sha256, "ada", "a trial")
     assert (proof.reason, proof.done_ns) == (Reason.REQUEST, NOW_NS)
@@ -110,18 +110,18 @@ async def test_a_deletion_takes_the_span_and_proves_it(bed):
 
 
 async def test_the_hole_is_one_gap_with_cause_deleted(bed):
-    of = [
+    recorded = [
         Gap(("Pressure",), ago_ns(8), ago_ns(7), "server-overflow"),
         Gap((), ago_ns(30), ago_ns(9), "gateway-down"),
         Gap((), ago_ns(3), ago_ns(2), "gateway-down"),
     ]
-    await bed.ledger.commit(FlushEntries(gaps=[(LIFE, 1, one) for one in of]))
+    await bed.ledger.commit(FlushEntries(gaps=[(LIFE, 1, gap) for gap in recorded]))
     (proof,) = await bed.keeper.delete(span(10, 4), by="ada", why="")
     assert proof.gaps == 1
     hole = Gap((), ago_ns(10), ago_ns(5), "deleted")
-    assert await bed.gaps() == [of[1], hole, of[2]]
+    assert await bed.gaps() == [recorded[1], hole, recorded[2]]
     await bed.keeper.delete(span(12, 4), by="ada", why="")
-    assert await bed.gaps() == [of[1], replace(hole, from_ns=ago_ns(12)), of[2]]
+    assert await bed.gaps() == [recorded[1], replace(hole, from_ns=ago_ns(12)), recorded[2]]
 
 
 async def test_dead_letters_of_the_span_go_with_it(bed):
@@ -134,7 +134,7 @@ async def test_dead_letters_of_the_span_go_with_it(bed):
     (proof,) = await bed.keeper.delete(span(6, 4), by="ada", why="")
     assert proof.dead_letters == 2
     left = await bed.ledger.dead_letters("live", RIG, 0, 10)
-    assert [one.time_ns for one in left] == [ago_ns(1)]
+    assert [letter.time_ns for letter in left] == [ago_ns(1)]
 
 
 async def test_what_is_held_stays_held(bed):
@@ -150,13 +150,13 @@ async def test_deleting_nothing_is_recorded_and_leaves_no_gap(bed):
 
 
 async def test_retention_takes_what_is_too_old_in_every_space(bed):
-    await bed.keeper.deletions.keep(RIG, 7 * DAY_S)
+    await bed.keeper.deletions.set_retention(RIG, 7 * DAY_S)
     await bed.keeper.enforce()
     midnight = clock.ns_of("2026-11-16T00:00:00Z")
     for space in ("live", "run-1"):
-        found = await bed.times(space)
-        assert "Current" not in found
-        assert min(found["Pressure"]) == midnight + 34 * 60 * NS_PER_S + 56 * NS_PER_S
+        times = await bed.times(space)
+        assert "Current" not in times
+        assert min(times["Pressure"]) == midnight + 34 * 60 * NS_PER_S + 56 * NS_PER_S
     (proof,) = await bed.proofs()
     assert (proof.reason, proof.by) == (Reason.RETENTION, None)
     assert (proof.span.from_ns, proof.span.to_ns) == (EARLIEST_NS, midnight)
@@ -166,7 +166,7 @@ async def test_retention_takes_what_is_too_old_in_every_space(bed):
 
 
 async def test_retention_has_nothing_to_say_until_there_is_more(bed):
-    await bed.keeper.deletions.keep(RIG, 2 * HOUR_S)
+    await bed.keeper.deletions.set_retention(RIG, 2 * HOUR_S)
     await bed.keeper.enforce()
     await bed.keeper.enforce()
     assert len(await bed.proofs()) == 1
@@ -179,10 +179,10 @@ async def test_retention_has_nothing_to_say_until_there_is_more(bed):
 
 
 async def test_a_stream_is_kept_for_ever_unless_somebody_says_otherwise(bed):
-    await bed.keeper.deletions.keep(RIG, HOUR_S)
-    await bed.keeper.deletions.keep(RIG, 2 * HOUR_S)
-    assert await bed.keeper.deletions.kept() == {RIG: 2 * HOUR_S}
-    await bed.keeper.deletions.keep(RIG, None)
+    await bed.keeper.deletions.set_retention(RIG, HOUR_S)
+    await bed.keeper.deletions.set_retention(RIG, 2 * HOUR_S)
+    assert await bed.keeper.deletions.retentions() == {RIG: 2 * HOUR_S}
+    await bed.keeper.deletions.set_retention(RIG, None)
     await bed.keeper.enforce()
     assert len((await bed.times())["Pressure"]) == 240
 
@@ -190,32 +190,32 @@ async def test_a_stream_is_kept_for_ever_unless_somebody_says_otherwise(bed):
 @pytest.mark.parametrize("gone", [False, True], ids=["before the store", "after the store"])
 async def test_a_deletion_that_broke_off_is_brought_to_its_end(bed, gone):
     wanted = span(10, 4)
-    found = await fingerprint.fingerprint(
+    before = await fingerprint.fingerprint(
         fingerprint.samples(bed.store, [SPEC], "live", from_ns=wanted.from_ns, to_ns=wanted.to_ns)
     )
-    asked = Deletion(wanted, Reason.REQUEST, "ada", "", NOW_NS)
-    await bed.keeper.deletions.begin(asked.of(found))
+    deletion = Deletion(span=wanted, reason=Reason.REQUEST, by="ada", why="", asked_ns=NOW_NS)
+    await bed.keeper.deletions.begin(deletion.with_contents(before))
     if gone:
         await bed.store.delete("live", RIG, wanted.from_ns, wanted.to_ns)
     await bed.keeper.resume()
     (proof,) = await bed.proofs()
-    assert (proof.samples, proof.sha256, proof.done_ns) == (6, found.sha256, NOW_NS)
+    assert (proof.samples, proof.sha256, proof.done_ns) == (6, before.sha256, NOW_NS)
     assert len((await bed.times())["Pressure"]) == 240 - 6
     assert await bed.gaps() == [Gap((), ago_ns(10), ago_ns(5), "deleted")]
 
 
 async def test_what_comes_while_it_is_deleted_gets_a_record_of_its_own(bed):
     wanted = span(10, 4)
-    asked = Deletion(wanted, Reason.REQUEST, "ada", "", NOW_NS)
-    await bed.keeper.deletions.begin(replace(asked, samples=1, sha256="of another time"))
+    deletion = Deletion(span=wanted, reason=Reason.REQUEST, by="ada", why="", asked_ns=NOW_NS)
+    await bed.keeper.deletions.begin(replace(deletion, samples=1, sha256="of another time"))
     await bed.keeper.resume()
     first, second = await bed.proofs()
     assert (first.samples, second.samples) == (1, 6)
     assert first.done_ns == second.done_ns == NOW_NS
 
 
-class Refilled:
-    """A store to which somebody keeps writing what is deleted."""
+class RefilledStore:
+    """A store that receives new samples after each deletion."""
 
     def __init__(self, store):
         self._store = store
@@ -231,37 +231,37 @@ class Refilled:
 
 
 async def test_a_span_that_does_not_stay_empty_is_not_called_so(bed):
-    keeper = Keeper(Refilled(bed.store), bed.keeper.deletions, bed.clock)
+    keeper = RetentionEnforcer(RefilledStore(bed.store), bed.keeper.deletions, bed.clock)
     with pytest.raises(Unavailable, match="came while they were deleted"):
         await keeper.delete(span(10, 0), by="ada", why="")
-    assert {one.done_ns for one in await bed.proofs()} == {None}
+    assert {proof.done_ns for proof in await bed.proofs()} == {None}
     await bed.keeper.resume()
-    assert {one.done_ns for one in await bed.proofs()} == {NOW_NS}
+    assert {proof.done_ns for proof in await bed.proofs()} == {NOW_NS}
 
 
-class Forbidding:
-    """A store whose token was revoked."""
+class ForbiddenStore:
+    """A store that refuses each read, as with a revoked token."""
 
     def __init__(self):
-        self.asked = 0
+        self.reads = 0
 
     async def read(self, _window):
-        self.asked += 1
+        self.reads += 1
         raise Forbidden("the token is not right")
         yield
 
 
 async def test_a_store_that_refuses_does_not_end_the_server(bed):
-    await bed.keeper.deletions.keep(RIG, HOUR_S)
-    refusing = Forbidding()
+    await bed.keeper.deletions.set_retention(RIG, HOUR_S)
+    refusing = ForbiddenStore()
     async with asyncio.TaskGroup() as tasks:
-        keeper = Keeper(refusing, bed.keeper.deletions, bed.clock)
+        keeper = RetentionEnforcer(refusing, bed.keeper.deletions, bed.clock)
         running = tasks.create_task(keeper.run(), name="keeper")
         for looks in (1, 2):
             async with asyncio.timeout(10):
-                while refusing.asked < looks:
+                while refusing.reads < looks:
                     await asyncio.to_thread(lambda: None)
-            await bed.clock.advance(enforcer.EVERY_S)
+            await bed.clock.advance(enforcer.INTERVAL_S)
         running.cancel()
 
 

@@ -32,8 +32,8 @@ KEPT = f"/streams/{RIG}/retention"
 
 @pytest.fixture
 async def server(tmp_path):
-    async with serving(tmp_path / "data") as one:
-        yield one
+    async with serving(tmp_path / "data") as running:
+        yield running
 
 
 @pytest.fixture
@@ -52,8 +52,9 @@ async def rig(server, owners):
 
 
 async def command(server, *arguments, secret=None):
-    """A command of the administrator's, unless that is somebody else's secret: its exit code, what
-    it printed, and what it complained of.
+    """Run a command and return its exit code, its output and its error output.
+
+    secret: credential to use instead of the administrator's.
     """
     environment = os.environ | {
         "TESTBED_API": f"http://{server.api}",
@@ -71,13 +72,13 @@ async def command(server, *arguments, secret=None):
 
 
 async def test_what_was_deleted_does_not_come_back_with_a_batch_sent_again(rig, owners):
-    made = await owners.request("POST", GONE, json={"space": SPACE, "why": "a trial"})
-    (proof,) = made["items"]
+    answer = await owners.request("POST", GONE, json={"space": SPACE, "why": "a trial"})
+    (proof,) = answer["items"]
     assert (proof["samples"], proof["left"], proof["by"]) == (3, 0, "factory-owner")
     await marked(rig, 1, then=lambda: publish(rig, batch(1, [1.0, 2.0, 3.0]), Verb.LATE))
-    found = await history(owners)
-    assert found["frames"] == []
-    (gap,) = found["gaps"]
+    stored = await history(owners)
+    assert stored["frames"] == []
+    (gap,) = stored["gaps"]
     assert (gap["signals"], gap["cause"]) == ([], "deleted")
     listed = await owners.request("GET", GONE, params={"space": SPACE})
     assert listed == {"items": [proof], "next": None}
@@ -189,9 +190,9 @@ async def test_a_server_deletes_at_its_start_what_was_kept_long_enough(tmp_path)
     ):
         while (await history(door))["frames"]:
             pass
-        found = (await door.request("GET", GONE, params={"space": SPACE}))["items"]
-        while found[0]["done"] is None:
-            found = (await door.request("GET", GONE, params={"space": SPACE}))["items"]
-        assert (found[0]["samples"], found[0]["gaps"], found[0]["from"]) == (1, 1, None)
+        proofs = (await door.request("GET", GONE, params={"space": SPACE}))["items"]
+        while proofs[0]["done"] is None:
+            proofs = (await door.request("GET", GONE, params={"space": SPACE}))["items"]
+        assert (proofs[0]["samples"], proofs[0]["gaps"], proofs[0]["from"]) == (1, 1, None)
         (hole,) = (await history(door))["gaps"]
         assert hole["cause"] == "deleted"

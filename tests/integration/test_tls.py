@@ -28,7 +28,7 @@ from tests.services import postgresql
 CLOCK = WallClock()
 SCORE = StreamAddress("company", "detector", "score")
 ADA = Credential.make("ada")
-AGED_NS = (pki.LASTS.days + 1) * 86_400 * NS_PER_S
+AGED_NS = (pki.VALIDITY.days + 1) * 86_400 * NS_PER_S
 
 
 def authority(folder, *hosts, age_ns=0):
@@ -38,7 +38,7 @@ def authority(folder, *hosts, age_ns=0):
 
 def own(folder, **told):
     """A server with an authority of its own in its folder."""
-    authority(certificates.development(folder))
+    authority(certificates.development_folder(folder))
     return ServerSettings(folder=folder, api_port=0, mqtt_port=0, tls="development", **told)
 
 
@@ -75,7 +75,7 @@ async def test_a_prototype_publishes_over_tls_and_its_output_is_stored(tmp_path)
 async def test_our_own_parts_come_in_whatever_name_the_certificate_bears(tmp_path):
     """A real certificate is for a public name, and names no address of this machine."""
     folder = foreign(tmp_path / "pki")
-    shown = certificates.shown_of(folder, "api")
+    shown = certificates.certificate_in(folder, "api")
     told = ServerSettings(
         folder=tmp_path / "data",
         api_port=0,
@@ -146,7 +146,7 @@ async def showing(folder):
             await reader.read()
         writer.close()
 
-    context = tls.server_context(certificates.shown_of(folder, "api"))
+    context = tls.server_context(certificates.certificate_in(folder, "api"))
     server = await asyncio.start_server(silent, "127.0.0.1", 0, ssl=context)
     async with server:
         yield server.sockets[0].getsockname()[1]
@@ -155,7 +155,7 @@ async def showing(folder):
 def foreign(folder):
     """For another host alone, of the right authority."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pki, "ALWAYS", ("testbed.example",))
+        patch.setattr(pki, "LOCAL_HOSTS", ("testbed.example",))
         return authority(folder)
 
 
@@ -225,7 +225,7 @@ async def test_postgresql_is_asked_who_it_is(tmp_path):
         (old, old, "has expired", "needs a new one"),
         (good, good, None, None),
     ):
-        certificate = certificates.shown_of(shown, "api")
+        certificate = certificates.certificate_in(shown, "api")
         with (
             postgresql.data_folder() as data,
             postgresql.serve(data, certificate=certificate) as database,
@@ -254,7 +254,7 @@ async def test_a_postgresql_without_tls_is_not_spoken_to_where_it_is_asked_for(t
 
 
 async def test_a_server_does_not_start_with_a_certificate_that_has_expired(tmp_path):
-    shown = certificates.shown_of(authority(tmp_path / "pki", age_ns=AGED_NS), "api")
+    shown = certificates.certificate_in(authority(tmp_path / "pki", age_ns=AGED_NS), "api")
     told = ServerSettings(
         folder=tmp_path / "data",
         api_port=0,
@@ -280,11 +280,11 @@ async def test_doors_without_tls_are_said_at_every_start_and_louder_where_others
 
 
 async def test_one_that_expires_soon_is_a_warning(tmp_path):
-    soon_ns = (pki.LASTS.days - 10) * 86_400 * NS_PER_S
-    shown = certificates.shown_of(authority(tmp_path / "pki", age_ns=soon_ns), "api")
+    soon_ns = (pki.VALIDITY.days - 10) * 86_400 * NS_PER_S
+    shown = certificates.certificate_in(authority(tmp_path / "pki", age_ns=soon_ns), "api")
     told = ServerSettings(tls_cert_file=shown.chain, tls_key_file=shown.key)
     with capture_logs() as said:
-        certificates.checked(certificates.of(told), told, CLOCK.now_ns())
+        certificates.check(certificates.from_settings(told), told, CLOCK.now_ns())
     assert [one["log_level"] for one in said] == ["warning"]
 
 

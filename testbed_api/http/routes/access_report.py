@@ -67,7 +67,7 @@ class AccessWanted(Form):
 )
 async def equipment_access(
     address: OfEquipment,
-    asked: Annotated[AccessWanted, Query()],
+    query: Annotated[AccessWanted, Query()],
     registry: RegistryDep,
     clock: ClockDep,
     caller: CallerDep,
@@ -81,7 +81,7 @@ async def equipment_access(
     caller.must(Action.WATCH, address)
     await registry.equipment.get(address)
     now_ns = clock.now_ns()
-    could_span, did_span = asked.spans(now_ns)
+    could_span, did_span = query.spans(now_ns)
     rights = await registry.rights.of_equipment(address)
     could = await asyncio.to_thread(
         lambda: list(access_history.readers(rights, address, could_span))

@@ -28,7 +28,7 @@ router = APIRouter(tags=["audit"], prefix="/audit")
     responses=openapi_examples.answer(AuditEventPage),
 )
 async def events(
-    asked: Annotated[EventsWanted, Query()], registry: RegistryDep, caller: CallerDep
+    query: Annotated[EventsWanted, Query()], registry: RegistryDep, caller: CallerDep
 ) -> AuditEventPage:
     """In the order of the chain; for owners and auditors of an organisation what its members and
     machines did, and what was done to what is its.
@@ -39,17 +39,17 @@ async def events(
     everything = caller.may(Action.AUDIT)
     if not everything:
         caller.must(Action.AUDIT, caller.organisation)
-    from_ns, until_ns = asked.between()
+    from_ns, until_ns = query.between()
     looked = EventFilter(
         None if everything else caller.organisation,
-        asked.principal,
-        asked.organisation,
-        asked.action,
+        query.principal,
+        query.organisation,
+        query.action,
         from_ns,
         until_ns,
     )
-    rows = await registry.audit.events(looked, asked.cursor, asked.limit + 1)
-    page, more = rows[: asked.limit], len(rows) > asked.limit
+    rows = await registry.audit.events(looked, query.cursor, query.limit + 1)
+    page, more = rows[: query.limit], len(rows) > query.limit
     following = page[-1].number if more else None
     items = [AuditEventResponse.model_validate(link.plain) for link in page]
     return AuditEventPage(items=items, next=following, all=everything)
@@ -62,16 +62,16 @@ async def events(
     responses=openapi_examples.answer(AuditHeadPage),
 )
 async def heads(
-    asked: Annotated[Heads, Query()], registry: RegistryDep, caller: CallerDep
+    query: Annotated[Heads, Query()], registry: RegistryDep, caller: CallerDep
 ) -> AuditHeadPage:
     """So many events, the last with this hash: signed every minute, and handed to every gateway."""
     caller.must(Action.AUDIT, caller.organisation)
-    if asked.newest:
+    if query.newest:
         newest = await registry.audit.newest_head()
         items = [] if newest is None else [AuditHeadResponse.from_head(newest)]
         return AuditHeadPage(items=items, next=None)
-    rows = await registry.audit.heads(asked.cursor, asked.limit + 1)
-    page, more = rows[: asked.limit], len(rows) > asked.limit
+    rows = await registry.audit.heads(query.cursor, query.limit + 1)
+    page, more = rows[: query.limit], len(rows) > query.limit
     items = [AuditHeadResponse.from_head(head) for _, head in page]
     return AuditHeadPage(items=items, next=page[-1][0] if more else None)
 

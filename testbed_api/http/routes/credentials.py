@@ -54,17 +54,18 @@ async def add_credential(
     until_ns = end(form.expires_in_s, now_ns)
     gateway = None if form.equipment is None else EquipmentAddress.parse(form.equipment)
     scope = Scope(
-        frozenset(one.entry() for one in form.reads),
-        frozenset(one.entry() for one in form.writes),
+        frozenset(entry.entry() for entry in form.reads),
+        frozenset(entry.entry() for entry in form.writes),
         gateway,
     )
-    made = organisations.machine(form.principal, caller.organisation, scope, Span(now_ns, until_ns))
-    credential, token = domain_tokens.issued(made.id, made.span, by=caller.id)
+    span = Span(now_ns, until_ns)
+    machine = organisations.machine(form.principal, caller.organisation, scope, span)
+    credential, token = domain_tokens.issued(machine.id, span, by=caller.id)
     async with registry.change(context, clock) as change:
-        await change.principals.add(made, caller.id)
+        await change.principals.add(machine, caller.id)
         await change.tokens.add(token)
-    await connections.announce(made.id)
-    principal = PrincipalResponse.from_principal(made)
+    await connections.announce(machine.id)
+    principal = PrincipalResponse.from_principal(machine)
     return NewPrincipalResponse.extending(principal, credential=credential.text)
 
 
@@ -188,9 +189,7 @@ async def remove_machines_token(
     responses=openapi_examples.answer(MeResponse),
 )
 async def me(caller: CallerDep) -> MeResponse:
-    """Who you are here: `roles` are those that this token leaves you, all of them where the token
-    names none itself.
-    """
+    """You and your token; `roles` are those of the token, or all of yours if it names none."""
     caller.must(Action.ENTER)
     token = token_response(caller.token)
     principal = PrincipalResponse.from_principal(caller.principal)
@@ -201,10 +200,10 @@ async def me(caller: CallerDep) -> MeResponse:
 
 async def _machine(registry: Registry, caller: Caller, principal: str, clock: Clock) -> Principal:
     """A machine of the caller's organisation; raises Unknown."""
-    one = await _machine_or_gone(registry, caller, principal, clock)
-    if one is None:
+    machine = await _machine_or_gone(registry, caller, principal, clock)
+    if machine is None:
         raise Unknown(f"there is no machine {principal!r}")
-    return one
+    return machine
 
 
 async def _machine_or_gone(

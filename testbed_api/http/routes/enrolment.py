@@ -40,7 +40,7 @@ _KEY_BYTES, _SIGNATURE_BYTES = 32, 64
 
 
 class ClaimForm(Form):
-    """What a gateway shows: the code, and a signature that only its key can make."""
+    """A gateway's claim: the code, and a signature that only its key can make."""
 
     code: Annotated[str, Field(max_length=60, examples=["K7QX2-9MWRT-HCV4N-PD8YB"])]
     public_key: Annotated[str, Field(max_length=60, description="Ed25519, 32 bytes as base64")]
@@ -193,9 +193,9 @@ async def lock_out(
         if not former:
             raise Unknown(f"{address} has no gateway")
         for name in former:
-            one = await change.principals.find(name, now_ns)
-            if one is not None:
-                await change.principals.end(one, by=caller.id, now_ns=now_ns)
+            gateway = await change.principals.find(name, now_ns)
+            if gateway is not None:
+                await change.principals.end(gateway, by=caller.id, now_ns=now_ns)
         await change.enrolments.end(address, by=caller.id, now_ns=now_ns)
     for name in former:  # also those that are gone: an earlier kick may have found no broker
         await connections.disconnect(name)
@@ -223,19 +223,19 @@ async def _must_have_none(registry: Registry, address: EquipmentAddress, now_ns:
 async def _admit(
     registry: Registry, before: Enrolment, used: Enrolment, now_ns: int
 ) -> tuple[str, Token]:
-    """The machine, made or given another token: its credential, and what is to be kept of it."""
+    """Create the gateway's machine, or replace its tokens: (its credential, the token to store)."""
     name = used.principal or ""
     if before.principal is None:
         await _must_have_none(registry, used.equipment, now_ns)
         scope = Scope(equipment=used.equipment)
-        made = organisations.machine(name, used.equipment.organisation, scope, Span(now_ns))
-        await registry.principals.add(made, used.by)
+        machine = organisations.machine(name, used.equipment.organisation, scope, Span(now_ns))
+        await registry.principals.add(machine, used.by)
     elif await registry.principals.find(name, now_ns) is None:
         raise Unauthenticated("the gateway of this code is let in no more")
-    for token in await registry.tokens.valid(name, now_ns):
-        await registry.tokens.revoke(name, token.id, by=used.by, now_ns=now_ns)
-    credential, kept = tokens.issued(name, Span(now_ns), label="enrolled", by=used.by)
-    return credential.text, kept
+    for former in await registry.tokens.valid(name, now_ns):
+        await registry.tokens.revoke(name, former.id, by=used.by, now_ns=now_ns)
+    credential, token = tokens.issued(name, Span(now_ns), label="enrolled", by=used.by)
+    return credential.text, token
 
 
 def _bytes(text: str, length: int, what: str) -> bytes:

@@ -80,12 +80,12 @@ async def equipment(
     responses=openapi_examples.answer(EquipmentPage),
 )
 async def all_equipment(
-    asked: Annotated[Paged, Query()], registry: RegistryDep, caller: CallerDep
+    query: Annotated[Paged, Query()], registry: RegistryDep, caller: CallerDep
 ) -> EquipmentPage:
     """A page, by address; `next` goes on behind it and is null on the last."""
-    after = None if asked.cursor is None else EquipmentAddress.parse(asked.cursor)
-    rows = await registry.equipment.page(after, asked.limit + 1, among=caller.visible)
-    page, more = rows[: asked.limit], len(rows) > asked.limit
+    after = None if query.cursor is None else EquipmentAddress.parse(query.cursor)
+    rows = await registry.equipment.page(after, query.limit + 1, among=caller.visible)
+    page, more = rows[: query.limit], len(rows) > query.limit
     items = list(map(equipment_response, page))
     return EquipmentPage(items=items, next=str(page[-1].address) if more else None)
 
@@ -97,15 +97,15 @@ async def all_equipment(
     responses=openapi_examples.answer(StreamPage),
 )
 async def streams(
-    asked: Annotated[Paged, Query()],
+    query: Annotated[Paged, Query()],
     registry: RegistryDep,
     freshness: FreshnessDep,
     caller: CallerDep,
 ) -> StreamPage:
     """A page, by address, each with its newest spec and how fresh it is in the spaces you see."""
-    after = None if asked.cursor is None else StreamAddress.parse(asked.cursor)
-    rows = await registry.streams.page(after, asked.limit + 1, among=caller.visible)
-    page, more = rows[: asked.limit], len(rows) > asked.limit
+    after = None if query.cursor is None else StreamAddress.parse(query.cursor)
+    rows = await registry.streams.page(after, query.limit + 1, among=caller.visible)
+    page, more = rows[: query.limit], len(rows) > query.limit
     items = [_stream(freshness, caller, newest) for newest in page]
     return StreamPage(items=items, next=str(page[-1].address) if more else None)
 

@@ -47,14 +47,14 @@ class SpanForm(Form):
 
 
 class RequestForm(SpanForm):
-    """What a company asks for, and for what."""
+    """Streams that a company asks for, with the purpose and the span."""
 
     streams: Annotated[list[EntryForm], Field(min_length=1, max_length=1_000)]
     purpose: Annotated[Text, Field(min_length=1, examples=["to find out why the pump stalls"])]
 
 
 class ReasonForm(Form):
-    """Why."""
+    """The reason of a refusal."""
 
     reason: Annotated[Text, Field(description="the company reads it")] = ""
 
@@ -123,7 +123,7 @@ async def add_requests(
     responses=openapi_examples.answer(GrantPage),
 )
 async def grants(
-    asked: Annotated[Numbered, Query()],
+    query: Annotated[Numbered, Query()],
     registry: RegistryDep,
     grants: GrantActionsDep,
     clock: ClockDep,
@@ -135,8 +135,8 @@ async def grants(
     """
     mine = caller.organisation
     caller.must(Action.WATCH, mine)
-    rows = await registry.grants.page(mine, asked.cursor, asked.limit + 1)
-    page, more = rows[: asked.limit], len(rows) > asked.limit
+    rows = await registry.grants.page(mine, query.cursor, query.limit + 1)
+    page, more = rows[: query.limit], len(rows) > query.limit
     items = await _responses(grants, page, clock)
     return GrantPage(items=items, next=page[-1].id if more else None)
 

@@ -157,14 +157,14 @@ async def listing(
     responses=openapi_examples.answer(ListingPage),
 )
 async def listings(
-    asked: Annotated[Paged, Query()], registry: RegistryDep, caller: CallerDep
+    query: Annotated[Paged, Query()], registry: RegistryDep, caller: CallerDep
 ) -> ListingPage:
     """A page of other organisations' equipment, by address; `next` goes on behind it."""
     mine = caller.organisation
     listed = sorted(each for each in caller.visible.equipment if each.organisation != mine)
-    after = None if asked.cursor is None else EquipmentAddress.parse(asked.cursor)
+    after = None if query.cursor is None else EquipmentAddress.parse(query.cursor)
     rest = [address for address in listed if after is None or address > after]
-    page, more = rest[: asked.limit], len(rest) > asked.limit
+    page, more = rest[: query.limit], len(rest) > query.limit
     items = [
         await _response(registry, caller, each, await registry.listings.find(each, caller.at_ns))
         for each in page
@@ -181,7 +181,7 @@ async def listings(
 )
 async def sample(
     address: OfEquipment,
-    asked: Annotated[Formatted, Query()],
+    query: Annotated[Formatted, Query()],
     registry: RegistryDep,
     ledger: LedgerDep,
     store: StoreDep,
@@ -209,7 +209,7 @@ async def sample(
         organisation=caller.organisation, quotas=quotas, clock=clock, facts=context.entry.facts
     )
     frames = counted(store.read(window), meter)
-    csv = asked.format is Format.CSV
+    csv = query.format is Format.CSV
     chunks = await begun(as_csv(window, frames) if csv else as_json(window, frames, gaps))
     return Streamed(chunks, media_type="text/csv; charset=utf-8" if csv else "application/json")
 

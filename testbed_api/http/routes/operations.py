@@ -103,8 +103,10 @@ class _Counts(Collector):
 
     def _refused(self) -> Iterator[Metric]:
         labels = ("organisation", "what")
-        told = "requests and connections beyond a limit; organisation is empty without a credential"
-        family = CounterMetricFamily("testbed_limited", told, labels=labels)
+        meaning = (
+            "requests and connections beyond a limit; organisation is empty without a credential"
+        )
+        family = CounterMetricFamily("testbed_limited", meaning, labels=labels)
         for labelled, count in sorted(self._quotas.refused.items()):
             family.add_metric(labelled, count)
         yield family

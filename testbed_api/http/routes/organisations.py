@@ -179,10 +179,11 @@ async def _add_person(
 
 
 async def _found(registry: Registry, clock: Clock, organisation: str, person: str) -> Principal:
-    one = await registry.principals.find(person, clock.now_ns())
-    if one is None or (one.organisation, one.kind) != (organisation, PrincipalKind.PERSON):
+    member = await registry.principals.find(person, clock.now_ns())
+    expected = (organisation, PrincipalKind.PERSON)
+    if member is None or (member.organisation, member.kind) != expected:
         raise Unknown(f"there is no member {person!r} of {organisation}")
-    return one
+    return member
 
 
 def _organisation(organisation: Organisation) -> OrganisationResponse:

@@ -17,7 +17,7 @@ router = APIRouter(tags=["sharing"])
 
 
 class PauseForm(Form):
-    """What stops: all grants to a company, or of an equipment; both is one at the other."""
+    """The grants to pause: those of a company, of an equipment, or of both together."""
 
     company: Annotated[Id | None, Field(description="any if left out")] = None
     equipment: Annotated[
@@ -66,11 +66,11 @@ async def pauses(pauses: PauseActionsDep, caller: CallerDep) -> PausesResponse:
     responses=openapi_examples.answer(ResumedResponse),
 )
 async def end_pauses(
-    asked: Annotated[PauseForm, Query()],
+    query: Annotated[PauseForm, Query()],
     pauses: PauseActionsDep,
     context: ContextDep,
     caller: CallerDep,
 ) -> ResumedResponse:
     """For owners, engineers and operators. Grants that another pause stops stay stopped."""
-    resumed = await pauses.resume(context, caller, asked.company, asked.address())
+    resumed = await pauses.resume(context, caller, query.company, query.address())
     return ResumedResponse(resumed=resumed)

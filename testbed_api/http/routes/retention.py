@@ -19,7 +19,7 @@ from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import ClockDep, KeeperDep, RegistryDep
 from testbed_api.http.schemas import Finite, Form, Letters, OfStream, Text, TimeSpanForm
-from testbed_api.retention.deletions import Deletion, Span
+from testbed_api.retention.deletions import Deletion, StoredSpan
 from testbed_api.retention.fingerprint import EARLIEST_NS
 
 router = APIRouter(tags=["keeping"])
@@ -37,7 +37,7 @@ class RetentionForm(Form):
 
 
 class DeletionForm(TimeSpanForm):
-    """What is to go: `from` is included, all before `to` if left out; `to` is not, now at most."""
+    """The span to delete: from `from`, or the beginning, to before `to`, at most now."""
 
     why: Annotated[Text, Field(description="kept with the proof")] = ""
 
@@ -50,7 +50,7 @@ class DeletionForm(TimeSpanForm):
 )
 async def retentions(keeper: KeeperDep, caller: CallerDep) -> RetentionsResponse:
     """Those of your organisation."""
-    retentions = await keeper.deletions.kept()
+    retentions = await keeper.deletions.retentions()
     items = [
         RetentionResponse(stream=str(address), keep_days=keep_s / DAY_S)
         for address, keep_s in retentions.items()
@@ -83,7 +83,7 @@ async def put_retention(
     await registry.streams.get(address)
     keep_s = None if form.keep_days is None else round(form.keep_days * DAY_S)
     context.entry.facts["keep_s"] = keep_s
-    await keeper.deletions.keep(address, keep_s)
+    await keeper.deletions.set_retention(address, keep_s)
     return RetentionResponse(stream=str(address), keep_days=form.keep_days)
 
 
@@ -99,7 +99,7 @@ async def retention(
     """For whoever sees the stream; null is for ever."""
     caller.must(Action.SEE, address)
     await registry.streams.get(address)
-    keep_s = (await keeper.deletions.kept()).get(address)
+    keep_s = (await keeper.deletions.retentions()).get(address)
     keep_days = None if keep_s is None else keep_s / DAY_S
     return RetentionResponse(stream=str(address), keep_days=keep_days)
 
@@ -133,7 +133,7 @@ async def add_deletion(
         raise Invalid(
             f"to = {text_of(to_ns)} lies in the future", hint="only what has been can be deleted"
         )
-    span = Span(form.space, address, from_ns, to_ns)
+    span = StoredSpan(form.space, address, from_ns, to_ns)
     context.entry.facts |= {
         "space": form.space,
         "from_ns": from_ns,
@@ -153,17 +153,17 @@ async def add_deletion(
 )
 async def deletions(
     address: OfStream,
-    asked: Annotated[Letters, Query()],
+    query: Annotated[Letters, Query()],
     registry: RegistryDep,
     keeper: KeeperDep,
     caller: CallerDep,
 ) -> DeletionPage:
     """For whoever reads the stream in that space. `done` is null while it is under way."""
-    caller.must_read(asked.space, address)
+    caller.must_read(query.space, address)
     await registry.streams.get(address)
     listed = keeper.deletions.listed
-    rows = await listed(asked.space, address, asked.cursor, asked.limit + 1)
-    page, more = rows[: asked.limit], len(rows) > asked.limit
+    rows = await listed(query.space, address, query.cursor, query.limit + 1)
+    page, more = rows[: query.limit], len(rows) > query.limit
     items = list(map(_deletion, page))
     return DeletionPage(items=items, next=page[-1].id if more else None)
 
@@ -186,7 +186,7 @@ def _deletion(deletion: Deletion) -> DeletionResponse:
         sha256=deletion.sha256,
         gaps=deletion.gaps,
         dead_letters=deletion.dead_letters,
-        asked=text_of(deletion.asked_ns),
+        requested=text_of(deletion.asked_ns),
         done=_optional_instant(deletion.done_ns),
         left=0 if is_done else None,
     )

@@ -45,9 +45,9 @@ async def sign_in(
     keys = (f"person {form.person}", f"address {address}")
     request_context.identify(request.scope, form.person)
     attempts.begin(keys, now_ns)
-    kept = await registry.passwords.find(form.person)
+    stored_hash = await registry.passwords.find(form.person)
     given = form.password.get_secret_value()
-    right = await asyncio.to_thread(passwords.is_right, given, kept)
+    right = await asyncio.to_thread(passwords.is_right, given, stored_hash)
     who = await registry.principals.find(form.person, now_ns)
     if not right or who is None or who.kind is not PrincipalKind.PERSON:
         raise Unauthenticated("the person or the password is not right")

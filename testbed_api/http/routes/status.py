@@ -37,7 +37,7 @@ class Lately(Form):
     responses=openapi_examples.answer(StatusResponse),
 )
 async def status(
-    asked: Annotated[Lately, Query()],
+    query: Annotated[Lately, Query()],
     ledger: LedgerDep,
     bus: BusDep,
     freshness: FreshnessDep,
@@ -53,7 +53,7 @@ async def status(
     went missing; `state` is null where nobody says it. `interrupted` is why nothing is recorded
     just now, null while all is.
     """
-    since_ns = clock.now_ns() - round(asked.within_s * NS_PER_S)
+    since_ns = clock.now_ns() - round(query.within_s * NS_PER_S)
     trouble = await ledger.trouble_since(since_ns)
     health = {
         (space, str(address)): fresh

@@ -52,7 +52,7 @@ GAPS_HEADER = "Testbed-Gaps"
 )
 async def history(
     address: OfStream,
-    asked: Annotated[HistoryParameters, Query()],
+    query: Annotated[HistoryParameters, Query()],
     registry: RegistryDep,
     ledger: LedgerDep,
     store: StoreDep,
@@ -73,20 +73,20 @@ async def history(
 
     If the store fails on the way, the connection is closed before the answer's end.
     """
-    caller.must_read(asked.space, address)
+    caller.must_read(query.space, address)
     spec = await registry.streams.get(address)
-    (from_ns, to_ns), names = asked.until(clock.now_ns()), asked.names(spec)
-    window = Window(asked.space, spec, names, from_ns, to_ns)
-    gaps = await ledger.gaps(asked.space, address, from_ns, to_ns)
+    (from_ns, to_ns), names = query.until(clock.now_ns()), query.names(spec)
+    window = Window(query.space, spec, names, from_ns, to_ns)
+    gaps = await ledger.gaps(query.space, address, from_ns, to_ns)
     quotas.reading(caller.organisation, clock.now_ns())
-    points, facts = asked.points, context.entry.facts
-    await reads.note(caller.id, Entry(asked.space, address), "history")
-    facts |= {"space": asked.space, "signals": names, "points": points}
+    points, facts = query.points, context.entry.facts
+    await reads.note(caller.id, Entry(query.space, address), "history")
+    facts |= {"space": query.space, "signals": names, "points": points}
     facts |= {"from": text_of(from_ns), "to": text_of(to_ns)}
     meter = ReadMeter(organisation=caller.organisation, quotas=quotas, clock=clock, facts=facts)
     stored = store.read(window) if points is None else store.thin(window, points)
     frames = counted(stored, meter)
-    csv = asked.format is Format.CSV
+    csv = query.format is Format.CSV
     chunks = await begun(as_csv(window, frames) if csv else as_json(window, frames, gaps))
     headers = {GAPS_HEADER: str(len(gaps))}
     return Streamed(chunks, headers=headers, media_type=CSV_TYPE if csv else JSON_TYPE)
@@ -100,7 +100,7 @@ async def history(
 )
 async def gaps(
     address: OfStream,
-    asked: Annotated[GapsWanted, Query()],
+    query: Annotated[GapsWanted, Query()],
     registry: RegistryDep,
     ledger: LedgerDep,
     caller: CallerDep,
@@ -109,11 +109,11 @@ async def gaps(
 
     A gap that names no signals is one of the whole stream.
     """
-    caller.must_read(asked.space, address)
+    caller.must_read(query.space, address)
     await registry.streams.get(address)
-    span = StreamSpan(asked.space, address, *asked.between(EARLIEST_NS, LATEST_NS))
-    rows = await ledger.gap_page(span, asked.after, asked.limit + 1)
-    page, more = rows[: asked.limit], len(rows) > asked.limit
+    span = StreamSpan(query.space, address, *query.between(EARLIEST_NS, LATEST_NS))
+    rows = await ledger.gap_page(span, query.after, query.limit + 1)
+    page, more = rows[: query.limit], len(rows) > query.limit
     following = "{}.{}".format(*page[-1][0]) if more else None
     items = [GapResponse.from_gap(gap) for _, gap in page]
     return GapPage(items=items, next=following)
@@ -127,16 +127,16 @@ async def gaps(
 )
 async def dead_letters(
     address: OfStream,
-    asked: Annotated[Letters, Query()],
+    query: Annotated[Letters, Query()],
     registry: RegistryDep,
     ledger: LedgerDep,
     caller: CallerDep,
 ) -> DeadLetterPage:
     """For the people of its organisation, and the machine that publishes it in that space."""
-    caller.must(Action.WATCH, Entry(asked.space, address))
+    caller.must(Action.WATCH, Entry(query.space, address))
     await registry.streams.get(address)
-    rows = await ledger.dead_letters(asked.space, address, asked.cursor, asked.limit + 1)
-    page, more = rows[: asked.limit], len(rows) > asked.limit
+    rows = await ledger.dead_letters(query.space, address, query.cursor, query.limit + 1)
+    page, more = rows[: query.limit], len(rows) > query.limit
     items = list(map(_dead_letter, page))
     return DeadLetterPage(items=items, next=page[-1].id if more else None)
 
@@ -150,7 +150,7 @@ async def dead_letters(
 )
 async def live(
     address: OfStream,
-    asked: Annotated[InSpace, Query()],
+    query: Annotated[InSpace, Query()],
     registry: RegistryDep,
     reads: ReadsDep,
     authenticator: AuthenticatorDep,
@@ -165,14 +165,14 @@ async def live(
 
     A comment comes every ten seconds. The stream ends within a second of your right to read it.
     """
-    caller.must_read(asked.space, address)
-    context.entry.facts["space"] = asked.space
+    caller.must_read(query.space, address)
+    context.entry.facts["space"] = query.space
     await registry.streams.get(address)
-    await reads.note(caller.id, Entry(asked.space, address), "live")
+    await reads.note(caller.id, Entry(query.space, address), "live")
     events = await begun(
         live_events.LiveEvents(
             caller=caller,
-            topic=StreamTopic(asked.space, Verb.DATA, address),
+            topic=StreamTopic(query.space, Verb.DATA, address),
             authenticator=authenticator,
             registry=registry,
             bus=bus,

@@ -95,7 +95,7 @@ async def put_password(
 
 
 def _must_be_a_whole_person(caller: Caller) -> None:
-    """Whoever has a part of somebody's roles must not come by the whole; raises Forbidden."""
+    """Refuse a machine, and a token with a part of its person's roles; raises Forbidden."""
     caller.must(Action.ENTER)
     if caller.principal.kind is not PrincipalKind.PERSON:
         raise Forbidden(f"{caller.id} is a machine", hint="its tokens are made under /credentials")

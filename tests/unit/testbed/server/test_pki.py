@@ -27,9 +27,9 @@ def test_both_doors_are_for_this_machine_and_the_hosts_given(tmp_path):
     ]
     assert all(each.created and not each.expires_soon for each in certificate_files)
     for server in certificate_files[1:]:
-        named = certificates.names(certificates.read(server.file))
+        named = certificates.host_names(certificates.read(server.file))
         assert named == ["localhost", "testbed.example", "127.0.0.1", "::1", "10.0.0.5"]
-        tls.server_context(certificates.shown_of(server.file.parent, server.file.stem))
+        tls.server_context(certificates.certificate_in(server.file.parent, server.file.stem))
 
 
 def test_only_their_owner_reads_the_keys(tmp_path):
@@ -106,14 +106,14 @@ def test_files_that_are_no_certificate_with_its_key_are_named(tmp_path, change, 
     init(tmp_path)
     change(tmp_path)
     with pytest.raises(Invalid, match=sentence) as raised:
-        tls.server_context(certificates.shown_of(tmp_path, "api"))
+        tls.server_context(certificates.certificate_in(tmp_path, "api"))
     assert "api-key.pem" in raised.value.message
     assert "TESTBED_TLS_KEY_FILE" in raised.value.hint
 
 
 def test_no_less_than_tls_1_2_is_spoken(tmp_path):
     init(tmp_path)
-    server_context = tls.server_context(certificates.shown_of(tmp_path, "api"))
+    server_context = tls.server_context(certificates.certificate_in(tmp_path, "api"))
     for context in (
         server_context,
         tls.client_context(tmp_path / "ca.pem"),

@@ -66,7 +66,7 @@ def test_a_brokers_certificate_is_shown_at_every_door_that_others_reach(tmp_path
     folder = tmp_path / "secrets"
     secret_files.init(folder)
     certificate = Certificate(Path("/run/secrets/broker.pem"), Path("/run/secrets/broker-key.pem"))
-    place = NatsDeployment(Address(inner, 4222), tmp_path)
+    place = NatsDeployment(inner=Address(inner, 4222), store=tmp_path)
     file = secret_files.broker_config(folder, place, Address("10.0.0.1", 8883), certificate)
     config = orjson.loads(file.read_bytes())
     files = {

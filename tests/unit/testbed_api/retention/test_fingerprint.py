@@ -1,4 +1,4 @@
-"""The fingerprint of what a store holds: of samples and nothing else."""
+"""The fingerprint of the samples in a store."""
 
 import hashlib
 import struct
@@ -33,11 +33,11 @@ def frame(rows, names=("f", "i", "b", "s")):
     )
 
 
-def of(*frames):
-    found = Fingerprint()
-    for one in frames:
-        found.add(one)
-    return found
+def fingerprint_of(*frames):
+    result = Fingerprint()
+    for part in frames:
+        result.add(part)
+    return result
 
 
 def test_it_is_what_its_description_says():
@@ -54,28 +54,32 @@ def test_it_is_what_its_description_says():
         f"{name}\t{DTYPES[name]}\t{counts[name]}\t{hashlib.sha256(sums[name]).hexdigest()}\n"
         for name in sorted(sums)
     )
-    found = of(frame(ROWS))
-    assert found.sha256 == hashlib.sha256(lines.encode()).hexdigest()
-    assert (found.count, found.signals) == (6, counts)
-    assert (found.first_ns, found.last_ns) == (1, 3)
+    result = fingerprint_of(frame(ROWS))
+    assert result.sha256 == hashlib.sha256(lines.encode()).hexdigest()
+    assert (result.count, result.signals) == (6, counts)
+    assert (result.first_ns, result.last_ns) == (1, 3)
 
 
 def test_it_does_not_depend_on_frames_nor_on_the_order_of_signals():
     by_signal = sorted(ROWS, key=lambda row: (row[1], row[0]))
     pieces = [frame([row], ("s", "b", "i", "f")) for row in by_signal]
-    assert of(*pieces).sha256 == of(frame(ROWS)).sha256
+    assert fingerprint_of(*pieces).sha256 == fingerprint_of(frame(ROWS)).sha256
 
 
 def test_any_change_of_a_sample_changes_it():
-    whole = of(frame(ROWS)).sha256
+    whole = fingerprint_of(frame(ROWS)).sha256
     for at, (time, name, value, code) in enumerate(ROWS):
         others = [ROWS[:at] + ROWS[at + 1 :]]
         others.append([*ROWS[:at], (time + 1, name, value, code), *ROWS[at + 1 :]])
         if code != BAD:
             others.append([*ROWS[:at], (time, name, value, 1 - code), *ROWS[at + 1 :]])
         for rows in others:
-            assert of(frame(sorted(rows, key=lambda row: row[0]))).sha256 != whole
+            assert fingerprint_of(frame(sorted(rows, key=lambda row: row[0]))).sha256 != whole
 
 
 def test_of_nothing_there_is_one_too():
-    assert of().sha256 == of(frame([])).sha256 == hashlib.sha256(b"").hexdigest()
+    assert (
+        fingerprint_of().sha256
+        == fingerprint_of(frame([])).sha256
+        == hashlib.sha256(b"").hexdigest()
+    )

@@ -27,8 +27,8 @@ def lines(*signals, **columns):
 
 def framed(frame, *signals):
     spec = StreamSpec(StreamAddress("factory", "pump-rig", "rig"), signals)
-    found = line_protocol.lines(Block("live", spec, (frame,)))
-    return [line.decode().removeprefix(HEAD) for line in found]
+    encoded = line_protocol.lines(Block("live", spec, (frame,)))
+    return [line.decode().removeprefix(HEAD) for line in encoded]
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def test_samples_with_times_of_their_own_have_lines_of_their_own_in_bulk(good):
 
 
 def test_signals_with_times_of_their_own_have_lines_of_their_own():
-    found = lines(Signal("a"), Signal("b"), a=series([1], [1.0]), b=series([-2], [3.0]))
-    assert found == ["a=1.0 1", "b=3.0 -2"]
+    encoded = lines(Signal("a"), Signal("b"), a=series([1], [1.0]), b=series([-2], [3.0]))
+    assert encoded == ["a=1.0 1", "b=3.0 -2"]
 
 
 def test_each_quality_has_a_field_of_its_own():
@@ -86,8 +86,8 @@ def test_each_quality_has_a_field_of_its_own():
 
 
 def test_a_space_in_a_name_is_escaped():
-    found = lines(Signal("Volume Flow RateRMS"), **{"Volume Flow RateRMS": series([1], [1.0])})
-    assert found == ["Volume\\ Flow\\ RateRMS=1.0 1"]
+    encoded = lines(Signal("Volume Flow RateRMS"), **{"Volume Flow RateRMS": series([1], [1.0])})
+    assert encoded == ["Volume\\ Flow\\ RateRMS=1.0 1"]
 
 
 def test_a_signal_called_time_does_not_become_the_field_that_influxdb_refuses():
