@@ -12,10 +12,11 @@ oldest sample without setting the overflow bit, whatever was asked.  It puts eve
 into one publish, and always sends the time stamps it has, in steps of a microsecond.
 """
 
+import gc
 import hashlib
 import socket
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from ipaddress import ip_address
@@ -109,7 +110,8 @@ async def serve(
     """
     port = _free_port(port)
     server = Server()
-    await server.init()
+    with _without_garbage_collection():
+        await server.init()
     url = f"opc.tcp://{LOOPBACK}:{port}"
     server.set_endpoint(url)
     server.set_server_name(f"connected-testbed {name}")
@@ -131,6 +133,21 @@ async def serve(
         yield OpcUaFace(server, url, nodes, sha256)
     finally:
         await server.stop()
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Pause Python's search for reference cycles while asyncua makes its 6,000 standard nodes.
+
+    It would take a second of a processor, as much as making them.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 async def _secure(server: Server, keys: Path) -> str:

@@ -16,6 +16,7 @@ from broker import enrolment, policy
 from broker.namespace import LIVE, StreamAddress, StreamTopic, Verb
 from broker.policy import Target
 from broker.rights import Action, Entry, Principal, PrincipalKind
+from testbed_api.http.app import openapi_document
 from testbed_api.http.auth import ACTION, OPEN
 from tests.probes.cast import (
     MILL,
@@ -383,3 +384,7 @@ def example(  # noqa: PLR0911 - a kind each
         case "boolean":
             return True
     return "correct horse battery"[: schema.get("maxLength", 40)]
+
+
+DOCUMENT = openapi_document()
+ROUTES = of(DOCUMENT)

@@ -9,19 +9,17 @@ import httpx
 import orjson
 import pytest
 
-from testbed_api.http.app import openapi_document
 from testbed_api.http.middleware.body_limit import MOST_BODY
 from tests import services
 from tests.probes import routes
 from tests.probes.backends import Processes
 from tests.probes.cast import RIG, Cast
 from tests.probes.results import Found
-from tests.probes.routes import Route
+from tests.probes.routes import ROUTES, Route
 
 pytestmark = pytest.mark.parametrize("backend", ["nats"], indirect=True)
 """What is refused at the door of the API never comes to a broker."""
 
-ROUTES = routes.of(openapi_document())
 PROBLEM = "application/problem+json"
 NOT_IDS = (
     *("..", ".", "%2e%2e", "a/b", "pump-rig\0", "pump-rig\r\nX-Injected: yes", "+", "#", "*", "%"),

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 
 import pytest
@@ -12,17 +13,15 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
-from testbed_api.http.app import openapi_document
 from tests.probes import routes
 from tests.probes.backends import BACKENDS
 from tests.probes.cast import Cast
 from tests.probes.results import Found
-from tests.probes.routes import Route
+from tests.probes.routes import DOCUMENT, Route
 
-DOCUMENT = openapi_document()
 ENDLESS = "GET /streams/{organisation}/{equipment}/{stream}/live"
 """Read until somebody leaves: asked by the other probes."""
-ROUTES = {one.name: one for one in routes.of(DOCUMENT) if one.name != ENDLESS}
+ROUTES = {one.name: one for one in routes.ROUTES if one.name != ENDLESS}
 WHO = ("anonymous", "company-developer", "institute-owner", "factory-owner")
 """Nobody, who was granted the rig, who runs the testbed, whose rig it is."""
 WAYS = (
@@ -45,7 +44,7 @@ class Fuzz:
     def ask_all(self) -> None:
         """All routes, what ends something last, a part before its whole; on a thread."""
         with requests.Session() as session:
-            schema = schemathesis.openapi.from_dict(DOCUMENT)
+            schema = schemathesis.openapi.from_dict(deepcopy(DOCUMENT))
             schema.config.update(base_url=self.url)
             every = [one.ok() for one in schema.get_all_operations()]
             every.sort(key=lambda one: -one.path.count("/"))

@@ -10,19 +10,16 @@ import pytest
 from broker.clock import WallClock
 from broker.policy import Target
 from broker.rights import Rights
-from testbed_api.http.app import openapi_document
 from tests.probes import routes
 from tests.probes.backends import Processes
 from tests.probes.cast import ORGANISATIONS, SPARE, STREAMS, WATCHER, Cast, canary
 from tests.probes.results import Found
-from tests.probes.routes import Question
+from tests.probes.routes import ROUTES, Question
 
 CLOCK = WallClock()
 REFUSALS = frozenset({401, 403, 404})
 UNLIKE = ("date", "content-length", "x-request-id")
 REQUEST = re.compile(r',"request":"[^"]*"')
-DOCUMENT = openapi_document()
-ROUTES = routes.of(DOCUMENT)
 
 ASK_ALL = ("factory-owner", "institute-owner", "stranger-owner")
 
