@@ -19,7 +19,7 @@ help: ## list the targets
 demo: .venv/demo.stamp ## run the main job on a simulated factory; ARGS="--keep" and others pass on
 	@$(BIN)/testbed demo $(ARGS)
 
-test: ## lint, types and every test; TEST_JOBS=5 side by side, ARGS="-k name" passes on to pytest
+test: ## lint, types and every test; TEST_JOBS=3 side by side, ARGS="-k name" passes on to pytest
 	@tests/services/install --without-influxd
 	tests/services/influxd/build >/dev/null & # the tests that need it wait for it
 	build=$$!
@@ -27,7 +27,7 @@ test: ## lint, types and every test; TEST_JOBS=5 side by side, ARGS="-k name" pa
 	$(MAKE) lint types
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(if $(filter true,$(CI)),--need-services) $(ARGS)
 
-TEST_JOBS ?= 5
+TEST_JOBS ?= 3
 # One test at a time goes to each worker; a time limit is for a machine that has other tests to run.
 SIDE_BY_SIDE = --numprocesses $(TEST_JOBS) --maxschedchunk 1 --timeout 60 --durations 25
 
