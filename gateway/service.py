@@ -166,19 +166,13 @@ async def build_gateway(
     bus = await stack.enter_async_context(
         client.open(bus_settings, clock, client_id=f"{principal}--gateway")
     )
-    uplink = Uplink(
-        bus,
-        store,
-        clock,
-        space=settings.space,
-        specs=specs,
-        fresh_batches=settings.fresh_batches,
-    )
+    space, fresh_batches = settings.space, settings.fresh_batches
+    uplink = Uplink(bus, store, clock, space=space, specs=specs, fresh_batches=fresh_batches)
     pipeline = Pipeline(
         mapping,
         specs,
         clock=clock,
-        space=settings.space,
+        space=space,
         most_waiting=settings.waiting_samples,
         last_ns=[await store.last_ns(str(spec.address)) for spec in specs],
     )

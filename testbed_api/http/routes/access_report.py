@@ -11,6 +11,7 @@ from broker import access_history
 from broker.access_history import Access
 from broker.clock import DAY_NS, NS_PER_S, text_of
 from broker.errors import Invalid
+from broker.namespace import EquipmentAddress
 from broker.responses.access import (
     MQTT_MEANS,
     AccessResponse,
@@ -25,6 +26,7 @@ from testbed_api.http.auth import CallerDep, asks
 from testbed_api.http.dependencies import ClockDep, RegistryDep
 from testbed_api.http.schemas import EARLIEST_NS, LATEST_NS, Form, Instant, OfEquipment, storable
 from testbed_api.registry.access_log import BrokerSession, ReadCount
+from testbed_api.registry.registry import Registry
 
 router = APIRouter(tags=["sharing"])
 
@@ -89,23 +91,27 @@ async def equipment_access(
     purposes = {
         grant.id: grant.purpose for grant in await registry.grants.by_owner(address.organisation)
     }
-    begin_ns, end_ns = did_span.from_ns, did_span.until_ns or now_ns
     return AccessResponse(
         equipment=str(address),
         could=[_possible_read(access, purposes) for access in could],
-        did=ReadsResponse(
-            from_=text_of(begin_ns),
-            to=text_of(end_ns),
-            http=[
-                _http_reads(count)
-                for count in await registry.reads.between(address, begin_ns, end_ns)
-            ],
-            mqtt=[
-                _mqtt_session(session, begin_ns, min(end_ns, now_ns))
-                for session in await registry.sessions.between(address, begin_ns, end_ns)
-            ],
-            mqtt_means=MQTT_MEANS,
-        ),
+        did=await _reads(registry, address, did_span, now_ns),
+    )
+
+
+async def _reads(
+    registry: Registry, address: EquipmentAddress, span: Span, now_ns: int
+) -> ReadsResponse:
+    """The reads of an equipment's streams in a span, over HTTP and on the bus."""
+    begin_ns, end_ns = span.from_ns, span.until_ns or now_ns
+    counts = await registry.reads.between(address, begin_ns, end_ns)
+    sessions = await registry.sessions.between(address, begin_ns, end_ns)
+    last_ns = min(end_ns, now_ns)
+    return ReadsResponse(
+        from_=text_of(begin_ns),
+        to=text_of(end_ns),
+        http=[_http_reads(count) for count in counts],
+        mqtt=[_mqtt_session(session, begin_ns, last_ns) for session in sessions],
+        mqtt_means=MQTT_MEANS,
     )
 
 
