@@ -38,7 +38,7 @@ def readers(rights: Rights, equipment: EquipmentAddress, window: Span) -> Iterat
         for entry in entries:
             concerning = _concerning(rights, id_, organisation, entry)
             for access in _stretches(concerning, id_, entry):
-                if _touch(access.span, window):
+                if access.organisation == organisation and _touch(access.span, window):
                     yield access
 
 
@@ -58,7 +58,8 @@ def _concerning(rights: Rights, id_: str, organisation: str, entry: Entry) -> Ri
 
 def _stretches(rights: Rights, id_: str, entry: Entry) -> Iterator[Access]:
     """Yield the accesses of a principal to a stream; adjacent stretches are joined."""
-    if entry.address.organisation != rights.principals[0].organisation and not rights.grants:
+    is_own = any(each.organisation == entry.address.organisation for each in rights.principals)
+    if not is_own and not rights.grants:
         return
     moments = _moments(rights)
     joined: Access | None = None

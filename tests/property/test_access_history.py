@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import access_history, policy
-from broker.namespace import StreamTopic, Verb
-from broker.rights import Action, PrincipalKind, Span
+from broker.namespace import StreamAddress, StreamTopic, Verb
+from broker.rights import Action, Entry, Party, Principal, PrincipalKind, Rights, Role, Span
 from tests.property import test_policy as laws
 
 
@@ -41,3 +41,17 @@ def _reads(rights, entry, at_ns):
     topic = StreamTopic(entry.space, Verb.DATA, entry.address)
     allowed = policy.decide(rights, "p", Action.SUBSCRIBE, topic, at_ns).allowed
     return allowed and who.kind is not PrincipalKind.SYSTEM
+
+
+def test_a_name_that_changed_its_organisation_is_told_once():
+    stream = StreamAddress("a", "a", "a")
+    rights = Rights(
+        {"a": Party.PARTNER, "b": Party.PARTNER},
+        (
+            Principal("p", "b", PrincipalKind.PERSON, frozenset({Role.OWNER}), span=Span(0, 3)),
+            Principal("p", "a", PrincipalKind.PERSON, frozenset({Role.OWNER}), span=Span(3)),
+        ),
+        known=frozenset({Entry("live", stream)}),
+    )
+    (access,) = access_history.readers(rights, stream.owner, Span(0, 9))
+    assert (access.organisation, access.span) == ("a", Span(3))
