@@ -84,6 +84,18 @@ class Action(StrEnum):
     """Make organisations, with their first owner."""
 
 
+class GrantState(StrEnum):
+    """The stage that a grant has reached."""
+
+    ASKED = "asked"
+    GRANTED = "granted"
+    REFUSED = "refused"
+    REVOKED = "revoked"
+    """Ended by the owner."""
+    WITHDRAWN = "withdrawn"
+    """Ended by the company, or given up before it was answered."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Entry:
     """A stream in a space: one line of a grant or a scope."""

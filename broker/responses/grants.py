@@ -1,6 +1,5 @@
 """Answers about grants, pauses and listings: access to streams of others."""
 
-from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import Field
@@ -8,25 +7,13 @@ from pydantic import Field
 from broker.clock import text_of
 from broker.responses.base import LATER, PURPOSE, STREAM, ApiResponse, Instant, OptionalInstant
 from broker.responses.equipment import EquipmentResponse
-from broker.rights import Pause, Sample
+from broker.rights import GrantState, Pause, Sample
 
 _SENTENCE = (
     "The owners and developers of company, and those of its machines that list the stream, may read"
     " factory/pump-rig/rig in live, as it comes and all that is stored of it, until somebody ends"
     f' it. Purpose: "{PURPOSE}". fay granted it on 2026-11-23 12:00:00 UTC.'
 )
-
-
-class GrantState(StrEnum):
-    """The stage that a grant has reached."""
-
-    ASKED = "asked"
-    GRANTED = "granted"
-    REFUSED = "refused"
-    REVOKED = "revoked"
-    """Ended by the owner."""
-    WITHDRAWN = "withdrawn"
-    """Ended by the company, or given up before it was answered."""
 
 
 class GrantResponse(ApiResponse):

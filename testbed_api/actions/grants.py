@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from broker import policy
 from broker.clock import NS_PER_S, Clock, text_of
 from broker.errors import Forbidden, Invalid, Unknown
-from broker.rights import Action, Entry, Pause, Span
+from broker.rights import Action, Entry, GrantState, Pause, Span
 from testbed_api.actions.caller import Caller
 from testbed_api.broker_auth.rights_changes import RightsChanges
 from testbed_api.domain.audit import AuditContext
-from testbed_api.domain.grants import GrantRequest, State
+from testbed_api.domain.grants import GrantRequest
 from testbed_api.registry.registry import Registry
 
 
@@ -179,6 +179,6 @@ def _must(caller: Caller, action: Action, organisation: str) -> None:
 
 
 def _is_paused(grant: GrantRequest, pauses: Collection[Pause]) -> bool:
-    if grant.grant is None or grant.state is not State.GRANTED:
+    if grant.grant is None or grant.state is not GrantState.GRANTED:
         return False
     return any(policy.stops(pause, grant.grant) for pause in pauses)

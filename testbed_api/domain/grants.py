@@ -1,11 +1,10 @@
 """From a company's request to a grant and its end: what may follow on what."""
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from broker.clock import text_of
 from broker.errors import Invalid, Refused
-from broker.rights import Entry, Grant, Listing, Span
+from broker.rights import Entry, Grant, GrantState, Listing, Span
 from testbed_api.domain.equipment import MOST_TEXT, checked_text
 
 MOST_TERMS = 2_000
@@ -23,18 +22,6 @@ class Offer:
         checked_text(self.terms, "terms", MOST_TERMS)
 
 
-class State(StrEnum):
-    """The state of a grant."""
-
-    ASKED = "asked"
-    GRANTED = "granted"
-    REFUSED = "refused"
-    REVOKED = "revoked"
-    """Ended by the owner."""
-    WITHDRAWN = "withdrawn"
-    """Ended by the company, or given up before it was answered."""
-
-
 @dataclass(frozen=True, slots=True)
 class GrantRequest:
     """One stream in one space, wanted by a company for a purpose, and what became of it.
@@ -48,7 +35,7 @@ class GrantRequest:
     purpose: str
     asked_ns: int
     asked_by: str | None = None
-    state: State = State.ASKED
+    state: GrantState = GrantState.ASKED
     span: Span | None = None
     decided_ns: int | None = None
     decided_by: str | None = None
@@ -74,32 +61,32 @@ class GrantRequest:
 
     def granted(self, span: Span, by: str, now_ns: int) -> "GrantRequest":
         """Approved for that span, no longer than was asked for."""
-        self._must_be(State.ASKED)
+        self._must_be(GrantState.ASKED)
         if not self.wanted.contains(span):
             raise Invalid(
                 f"grant {self.id} was asked for {lasting(self.wanted)}",
                 hint="it can be granted for less, not for more",
             )
-        return replace(self, state=State.GRANTED, span=span, decided_ns=now_ns, decided_by=by)
+        return replace(self, state=GrantState.GRANTED, span=span, decided_ns=now_ns, decided_by=by)
 
     def refused(self, by: str, now_ns: int, reason: str = "") -> "GrantRequest":
         """Not approved."""
-        self._must_be(State.ASKED)
-        refused = replace(self, state=State.REFUSED, reason=reason)
+        self._must_be(GrantState.ASKED)
+        refused = replace(self, state=GrantState.REFUSED, reason=reason)
         return replace(refused, decided_ns=now_ns, decided_by=by)
 
     def revoked(self, by: str, now_ns: int, reason: str = "") -> "GrantRequest":
         """Ended at once by the owner."""
-        self._must_be(State.GRANTED)
-        revoked = replace(self, state=State.REVOKED, reason=reason)
+        self._must_be(GrantState.GRANTED)
+        revoked = replace(self, state=GrantState.REVOKED, reason=reason)
         return replace(revoked, ended_ns=now_ns, ended_by=by)
 
     def withdrawn(self, by: str, now_ns: int) -> "GrantRequest":
         """Given up or given back by the company."""
-        self._must_be(State.ASKED, State.GRANTED)
-        return replace(self, state=State.WITHDRAWN, ended_ns=now_ns, ended_by=by)
+        self._must_be(GrantState.ASKED, GrantState.GRANTED)
+        return replace(self, state=GrantState.WITHDRAWN, ended_ns=now_ns, ended_by=by)
 
-    def _must_be(self, *states: State) -> None:
+    def _must_be(self, *states: GrantState) -> None:
         if self.state not in states:
             raise Refused(
                 f"grant {self.id} is {self.state} already", hint="ask for the stream once more"
@@ -117,18 +104,17 @@ def sentence(grant: GrantRequest, now_ns: int, *, paused: bool = False) -> str:
     why = f'Purpose: "{grant.purpose}".' if grant.purpose else "No purpose was given."
     owner = address.organisation
     match grant.state:
-        case State.ASKED:
+        case GrantState.ASKED:
             asking = f"{reading.format('would read')} {lasting(grant.wanted)}."
             nobody = f"Nobody does until an owner or engineer of {owner} approves."
             return f"{asking} {why} {grant.asked_by} asked on {moment(grant.asked_ns)}. {nobody}"
-        case State.REFUSED:
+        case GrantState.REFUSED:
             because = f": {grant.reason}" if grant.reason else ""
             return f"{grant.company} does not read {what}: {grant.decided_by} refused it{because}."
-        case State.REVOKED | State.WITHDRAWN:
+        case GrantState.REVOKED | GrantState.WITHDRAWN:
             because = f": {grant.reason}" if grant.reason else ""
-            ended = (
-                f"{grant.ended_by} of {owner if grant.state is State.REVOKED else grant.company}"
-            )
+            side = owner if grant.state is GrantState.REVOKED else grant.company
+            ended = f"{grant.ended_by} of {side}"
             ending = f"{grant.state} on {moment(grant.ended_ns or 0)} by {ended}{because}"
             return f"{grant.company} does not read {what} any more: {ending}. {why}"
     return _granted(grant, reading, why, now_ns, paused=paused)

@@ -1,7 +1,8 @@
 """Paths, queries and bodies that the API accepts, as pydantic models with examples."""
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -17,6 +18,7 @@ from broker.streams import MOST_SIGNALS, Dtype, Signal, StreamSpec, Trigger
 from broker.units import checked_unit
 from testbed_api.domain.equipment import MOST_NAME, MOST_TEXT
 
+_Row = TypeVar("_Row")
 _AN_ID = {"pattern": "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"}
 """For readers of the schema: what is refused, and in which words, is the namespace's affair."""
 
@@ -144,6 +146,11 @@ def storable(text: str) -> int:
     if not EARLIEST_NS <= time_ns <= LATEST_NS:
         raise Invalid(f"{text} cannot be stored", hint="between the years 1678 and 2262")
     return time_ns
+
+
+def split_page(rows: Sequence[_Row], limit: int) -> tuple[Sequence[_Row], bool]:
+    """One page, and whether more rows follow; rows: up to `limit` + 1, as they were fetched."""
+    return rows[:limit], len(rows) > limit
 
 
 class Paged(Form):

@@ -6,8 +6,8 @@ from sqlalchemy import Row, insert, or_, select, update
 
 from broker.errors import Taken, Unknown
 from broker.namespace import StreamAddress
-from broker.rights import Entry, Span
-from testbed_api.domain.grants import GrantRequest, State
+from broker.rights import Entry, GrantState, Span
+from testbed_api.domain.grants import GrantRequest
 from testbed_api.registry import tables
 from testbed_api.registry.base import Repository
 
@@ -86,7 +86,7 @@ def request_of(row: Row[Any]) -> GrantRequest:
         row.purpose,
         row.asked_ns,
         row.asked_by,
-        State(row.state),
+        GrantState(row.state),
         None if row.from_ns is None else Span(row.from_ns, row.until_ns),
         row.decided_ns,
         row.decided_by,

@@ -10,7 +10,7 @@ from broker.batch import EquipmentKind
 from broker.clock import NS_PER_S, SteppedClock
 from broker.errors import Forbidden, Invalid, Refused, Unknown
 from broker.namespace import StreamAddress
-from broker.rights import Action, Entry, Party, Role, Sample, Span
+from broker.rights import Action, Entry, GrantState, Party, Role, Sample, Span
 from broker.streams import Signal, StreamSpec
 from testbed_api.actions.caller import Caller
 from testbed_api.actions.grants import GrantActions, SpanProposal
@@ -20,7 +20,6 @@ from testbed_api.broker_auth.rights_changes import RightsChanges
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.audit import AuditContext, Event
 from testbed_api.domain.equipment import Equipment
-from testbed_api.domain.grants import State
 from testbed_api.domain.organisations import Organisation
 from testbed_api.registry.audit import EventFilter
 from testbed_api.registry.engine import open_engine
@@ -108,7 +107,7 @@ async def test_a_request_is_approved_by_its_owner_and_revoked(office):
     with pytest.raises(Forbidden, match="that is for factory"):
         await office.grants.approve(context("cora"), cora, number, SpanProposal())
     granted = await office.grants.approve(context("fay"), fay, number, SpanProposal(lasting_s=60))
-    assert (granted.state, granted.span) == (State.GRANTED, Span(T0, T0 + 60 * NS_PER_S))
+    assert (granted.state, granted.span) == (GrantState.GRANTED, Span(T0, T0 + 60 * NS_PER_S))
     assert office.disconnected == ["cora"]
     event = await office.last_event()
     assert (event.principal, event.owner) == ("fay", "factory")
@@ -117,7 +116,7 @@ async def test_a_request_is_approved_by_its_owner_and_revoked(office):
     with pytest.raises(Refused, match="granted already"):
         await office.grants.approve(context("fay"), fay, number, SpanProposal())
     revoked = await office.grants.revoke(context("fay"), fay, number)
-    assert revoked.state is State.REVOKED
+    assert revoked.state is GrantState.REVOKED
     assert office.disconnected == ["cora", "cora"]
     assert not (await office.caller("cora")).may_read("live", RIG)
 
@@ -126,9 +125,9 @@ async def test_a_request_is_refused_or_withdrawn_and_nobody_else_knows_of_it(off
     first, second = await office.requested(), await office.requested()
     fay, cora, eve = [await office.caller(name) for name in ("fay", "cora", "eve")]
     refused = await office.grants.refuse(context("fay"), fay, first, "not now")
-    assert (refused.state, refused.reason) == (State.REFUSED, "not now")
+    assert (refused.state, refused.reason) == (GrantState.REFUSED, "not now")
     withdrawn = await office.grants.withdraw(context("cora"), cora, second)
-    assert withdrawn.state is State.WITHDRAWN
+    assert withdrawn.state is GrantState.WITHDRAWN
     assert office.disconnected == []
     for number in (first, 99):
         with pytest.raises(Unknown, match=f"there is no grant {number}"):

@@ -15,7 +15,7 @@ from broker.rights import Action
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, asks
 from testbed_api.http.dependencies import AnchoringDep, RegistryDep
-from testbed_api.http.schemas import EventsWanted, Heads
+from testbed_api.http.schemas import EventsWanted, Heads, split_page
 from testbed_api.registry.audit import EventFilter
 
 router = APIRouter(tags=["audit"], prefix="/audit")
@@ -49,7 +49,7 @@ async def events(
         until_ns,
     )
     rows = await registry.audit.events(looked, query.cursor, query.limit + 1)
-    page, more = rows[: query.limit], len(rows) > query.limit
+    page, more = split_page(rows, query.limit)
     following = page[-1].number if more else None
     items = [AuditEventResponse.model_validate(link.plain) for link in page]
     return AuditEventPage(items=items, next=following, all=everything)
@@ -71,7 +71,7 @@ async def heads(
         items = [] if newest is None else [AuditHeadResponse.from_head(newest)]
         return AuditHeadPage(items=items, next=None)
     rows = await registry.audit.heads(query.cursor, query.limit + 1)
-    page, more = rows[: query.limit], len(rows) > query.limit
+    page, more = split_page(rows, query.limit)
     items = [AuditHeadResponse.from_head(head) for _, head in page]
     return AuditHeadPage(items=items, next=page[-1][0] if more else None)
 

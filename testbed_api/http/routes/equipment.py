@@ -22,7 +22,14 @@ from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import ClockDep, FreshnessDep, RegistryDep, StreamActionsDep
 from testbed_api.http.documents import equipment_response
-from testbed_api.http.schemas import EquipmentForm, OfEquipment, OfStream, Paged, SpecForm
+from testbed_api.http.schemas import (
+    EquipmentForm,
+    OfEquipment,
+    OfStream,
+    Paged,
+    SpecForm,
+    split_page,
+)
 from testbed_api.recorder.freshness import FreshnessTracker
 
 router = APIRouter(tags=["registry"])
@@ -85,7 +92,7 @@ async def all_equipment(
     """A page, by address; `next` goes on behind it and is null on the last."""
     after = None if query.cursor is None else EquipmentAddress.parse(query.cursor)
     rows = await registry.equipment.page(after, query.limit + 1, among=caller.visible)
-    page, more = rows[: query.limit], len(rows) > query.limit
+    page, more = split_page(rows, query.limit)
     items = list(map(equipment_response, page))
     return EquipmentPage(items=items, next=str(page[-1].address) if more else None)
 
@@ -105,7 +112,7 @@ async def streams(
     """A page, by address, each with its newest spec and how fresh it is in the spaces you see."""
     after = None if query.cursor is None else StreamAddress.parse(query.cursor)
     rows = await registry.streams.page(after, query.limit + 1, among=caller.visible)
-    page, more = rows[: query.limit], len(rows) > query.limit
+    page, more = split_page(rows, query.limit)
     items = [_stream(freshness, caller, newest) for newest in page]
     return StreamPage(items=items, next=str(page[-1].address) if more else None)
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from broker.clock import Clock, text_of
-from broker.responses.grants import GrantPage, GrantResponse, GrantsResponse, GrantState
+from broker.responses.grants import GrantPage, GrantResponse, GrantsResponse
 from broker.rights import Action
 from testbed_api.actions.grants import GrantActions, SpanProposal
 from testbed_api.domain import grants as domain_grants
@@ -24,6 +24,7 @@ from testbed_api.http.schemas import (
     Number,
     Numbered,
     Text,
+    split_page,
     storable,
 )
 
@@ -136,7 +137,7 @@ async def grants(
     mine = caller.organisation
     caller.must(Action.WATCH, mine)
     rows = await registry.grants.page(mine, query.cursor, query.limit + 1)
-    page, more = rows[: query.limit], len(rows) > query.limit
+    page, more = split_page(rows, query.limit)
     items = await _responses(grants, page, clock)
     return GrantPage(items=items, next=page[-1].id if more else None)
 
@@ -249,7 +250,7 @@ def grant_response(grant: GrantRequest, now_ns: int, *, paused: bool = False) ->
         space=grant.entry.space,
         stream=str(grant.entry.address),
         purpose=grant.purpose,
-        state=GrantState(grant.state),
+        state=grant.state,
         from_=text_of(span.from_ns) if span.from_ns else None,
         until=None if span.until_ns is None else text_of(span.until_ns),
         asked_by=grant.asked_by,

@@ -39,6 +39,7 @@ from testbed_api.http.schemas import (
     OfEquipment,
     Paged,
     RequiredInstant,
+    split_page,
     storable,
 )
 from testbed_api.http.streaming import Streamed, begun
@@ -164,7 +165,7 @@ async def listings(
     listed = sorted(each for each in caller.visible.equipment if each.organisation != mine)
     after = None if query.cursor is None else EquipmentAddress.parse(query.cursor)
     rest = [address for address in listed if after is None or address > after]
-    page, more = rest[: query.limit], len(rest) > query.limit
+    page, more = split_page(rest, query.limit)
     items = [
         await _response(registry, caller, each, await registry.listings.find(each, caller.at_ns))
         for each in page

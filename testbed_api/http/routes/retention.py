@@ -18,7 +18,7 @@ from broker.rights import Action
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import ClockDep, KeeperDep, RegistryDep
-from testbed_api.http.schemas import Finite, Form, Letters, OfStream, Text, TimeSpanForm
+from testbed_api.http.schemas import Finite, Form, Letters, OfStream, Text, TimeSpanForm, split_page
 from testbed_api.retention.deletions import Deletion, StoredSpan
 from testbed_api.retention.fingerprint import EARLIEST_NS
 
@@ -163,7 +163,7 @@ async def deletions(
     await registry.streams.get(address)
     listed = keeper.deletions.listed
     rows = await listed(query.space, address, query.cursor, query.limit + 1)
-    page, more = rows[: query.limit], len(rows) > query.limit
+    page, more = split_page(rows, query.limit)
     items = list(map(_deletion, page))
     return DeletionPage(items=items, next=page[-1].id if more else None)
 

@@ -31,6 +31,7 @@ from testbed_api.http.schemas import (
     InSpace,
     Letters,
     OfStream,
+    split_page,
 )
 from testbed_api.http.streaming import Streamed, begun
 from testbed_api.recorder.ledger import DeadLetter, StreamSpan
@@ -113,7 +114,7 @@ async def gaps(
     await registry.streams.get(address)
     span = StreamSpan(query.space, address, *query.between(EARLIEST_NS, LATEST_NS))
     rows = await ledger.gap_page(span, query.after, query.limit + 1)
-    page, more = rows[: query.limit], len(rows) > query.limit
+    page, more = split_page(rows, query.limit)
     following = "{}.{}".format(*page[-1][0]) if more else None
     items = [GapResponse.from_gap(gap) for _, gap in page]
     return GapPage(items=items, next=following)
@@ -136,7 +137,7 @@ async def dead_letters(
     caller.must(Action.WATCH, Entry(query.space, address))
     await registry.streams.get(address)
     rows = await ledger.dead_letters(query.space, address, query.cursor, query.limit + 1)
-    page, more = rows[: query.limit], len(rows) > query.limit
+    page, more = split_page(rows, query.limit)
     items = list(map(_dead_letter, page))
     return DeadLetterPage(items=items, next=page[-1].id if more else None)
 
