@@ -4,12 +4,13 @@ Gateways and prototypes register their streams with it; readers fetch specs and 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 
 from broker import messages, tls
 from broker.batch import EquipmentKind
@@ -24,11 +25,13 @@ from broker.errors import (
     Unknown,
 )
 from broker.namespace import EquipmentAddress, StreamAddress
-from broker.streams import StreamSpec
+from broker.streams import MOST_SPECS, StreamSpec
 
 ROOT = "/api/v1"
 PAGE_ITEMS = 500
 """Most items of a listing that the API returns at once."""
+PORTION_BYTES = 512 * 1024
+"""Specs of at most so many bytes go in one request; the API takes 1 MiB."""
 
 _BRANCH: Mapping[str, type[BedError]] = {
     kind.code: kind for kind in (Refused, Invalid, Unknown, Forbidden, Taken, Unavailable, Corrupt)
@@ -45,7 +48,7 @@ class Api:
     async def request(self, method: str, path: str, **content: Any) -> Any:
         """Send a request and return the JSON of its response.
 
-        path: below `/api/v1`.  content: `json` or `params`, as httpx takes them.
+        path: below `/api/v1`.  content: `json`, `params` and others, as httpx takes them.
         """
         try:
             response = await self._http.request(method, ROOT + path, **content)
@@ -99,28 +102,31 @@ class Api:
 
     async def register_spec(self, spec: StreamSpec) -> StreamSpec:
         """Propose a spec; returns it under the version that the registry gave it."""
-        proposal = messages.spec_to_json(spec)
-        for set_by_registry in ("v", "stream", "version"):
-            del proposal[set_by_registry]
+        proposal = _proposal(spec)
         response = await self.request("POST", f"/streams/{spec.address}/specs", json=proposal)
         return spec.numbered(int(response["version"]))
 
     async def register_specs(self, specs: Sequence[StreamSpec]) -> list[StreamSpec]:
-        """Propose several specs; returns them under their versions.
+        """Propose several specs of one equipment; returns them under their versions.
 
-        Specs that are registered unchanged are not proposed again: one listing finds them, while
-        each proposal is a change of rights, which takes the API longer.
+        Specs that are registered unchanged are not proposed again: one listing finds them, while a
+        proposal is a change of rights.  The others go in requests of some hundred each.
         """
         streams = await self.items("/streams", limit=PAGE_ITEMS)
         registered = [messages.spec_from_json(stream["spec"]) for stream in streams]
         newest = {spec.address: spec for spec in registered}
-        numbered = []
-        for spec in specs:
-            known = newest.get(spec.address)
-            if known is None or spec.numbered(known.version) != known:
-                known = await self.register_spec(spec)
-            numbered.append(known)
-        return numbered
+        changed = [
+            spec
+            for spec in specs
+            if (known := newest.get(spec.address)) is None or spec.numbered(known.version) != known
+        ]
+        for portion, body in _requests(changed):
+            path = f"/equipment/{portion[0].address.owner}/specs"
+            headers = {"Content-Type": "application/json"}
+            response = await self.request("POST", path, content=body, headers=headers)
+            for spec, answer in zip(portion, response["items"], strict=True):
+                newest[spec.address] = spec.numbered(int(answer["version"]))
+        return [newest[spec.address] for spec in specs]
 
     async def spec(self, address: StreamAddress, version: int | None = None) -> StreamSpec:
         """Fetch the spec of a stream, the newest if no version is given."""
@@ -167,6 +173,35 @@ def problem(response: httpx.Response) -> BedError:
     if later or response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
         return Unavailable(detail, hint=hint)
     return _BRANCH.get(code, Refused)(detail, hint=hint)
+
+
+def _proposal(spec: StreamSpec) -> dict[str, Any]:
+    """The body that proposes a spec: its JSON without what the path and the registry say."""
+    proposal = messages.spec_to_json(spec)
+    for set_by_registry in ("v", "stream", "version"):
+        del proposal[set_by_registry]
+    return proposal
+
+
+def _requests(specs: Sequence[StreamSpec]) -> Iterator[tuple[list[StreamSpec], bytes]]:
+    """The bodies that propose specs, each with its specs, none larger than the API takes."""
+    portion: list[StreamSpec] = []
+    proposals: list[bytes] = []
+    size = 0
+    for spec in specs:
+        proposal = orjson.dumps(_proposal(spec) | {"stream": spec.address.stream})
+        if portion and (len(portion) == MOST_SPECS or size + len(proposal) > PORTION_BYTES):
+            yield portion, _joined(proposals)
+            portion, proposals, size = [], [], 0
+        portion.append(spec)
+        proposals.append(proposal)
+        size += len(proposal)
+    if portion:
+        yield portion, _joined(proposals)
+
+
+def _joined(proposals: Sequence[bytes]) -> bytes:
+    return b'{"streams":[' + b",".join(proposals) + b"]}"
 
 
 def _away(url: httpx.URL, exc: httpx.TransportError) -> BedError:

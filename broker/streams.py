@@ -14,6 +14,8 @@ from broker.namespace import StreamAddress
 _SIGNAL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 _.-]{0,62}[A-Za-z0-9])?", re.ASCII)
 
 MOST_SIGNALS = 1_000
+MOST_SPECS = 500
+"""Most specs that are registered at once."""
 MOST_TEXT = 400
 
 

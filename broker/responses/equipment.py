@@ -95,6 +95,12 @@ class SpecResponse(ApiResponse):
         )
 
 
+class SpecsResponse(ApiResponse):
+    """Specs of several streams, in the order in which they were proposed."""
+
+    items: list[SpecResponse]
+
+
 class StreamFreshnessResponse(ApiResponse):
     """The freshness of a stream in one space."""
 

@@ -1,5 +1,6 @@
-"""Acts on streams: register a spec."""
+"""Acts on streams: register specs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from broker.clock import Clock
@@ -22,16 +23,19 @@ class StreamActions:
     clock: Clock
 
     async def register(
-        self, context: AuditContext, caller: Caller, proposal: StreamSpec
-    ) -> StreamSpec:
-        """Register a spec under the next version, or under its own if it is the newest already.
+        self, context: AuditContext, caller: Caller, proposals: Sequence[StreamSpec]
+    ) -> list[StreamSpec]:
+        """Register specs of one equipment, all or none, each under the next version, or under its
+        own if it is the newest already.
 
-        Raises TooMany if the organisation has as many streams as it may have.
+        Raises TooMany if the organisation would have more streams than it may have.
         """
-        address = proposal.address
-        caller.must(Action.DESCRIBE, address)
-        async with self.rights_changes.of_stream(context, address) as (change, is_new):
-            if is_new:
-                count = await change.streams.count(address.organisation)
-                self.quotas.registering(address.organisation, count, caller.at_ns)
-            return await change.streams.add(proposal)
+        addresses = [proposal.address for proposal in proposals]
+        organisation = addresses[0].organisation
+        for address in addresses:
+            caller.must(Action.DESCRIBE, address)
+        async with self.rights_changes.of_streams(context, addresses) as (change, new):
+            if new:
+                count = await change.streams.count(organisation) + len(new)
+                self.quotas.registering(organisation, count, caller.at_ns)
+            return await change.streams.add_all(proposals)

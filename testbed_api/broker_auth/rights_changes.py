@@ -4,7 +4,7 @@ A connection keeps the topics that it was let in with.  So the connections of a 
 topics a change alters are ended, and get its new topics when they come back.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from broker import policy
@@ -63,20 +63,21 @@ class RightsChanges:
         await self._disconnect_changed(before, after)
 
     @asynccontextmanager
-    async def of_stream(
-        self, context: AuditContext, address: StreamAddress
-    ) -> AsyncIterator[tuple[Registry, bool]]:
-        """A change of the specs of a stream, and whether it has none yet: with the first one the
-        gateways of its equipment may publish it.
+    async def of_streams(
+        self, context: AuditContext, addresses: Sequence[StreamAddress]
+    ) -> AsyncIterator[tuple[Registry, frozenset[StreamAddress]]]:
+        """A change of the specs of streams of one equipment, and those of them that have none yet:
+        with the first one the gateways of the equipment may publish a stream.
         """
         gateways: list[Principal] = []
         async with self._registry.change(context, self._clock) as change:
-            is_new = not await change.streams.exists(address)
-            if is_new:
-                gateways = await change.principals.of_equipment(address.owner, self._now())
-            yield change, is_new
+            new = await change.streams.missing(addresses)
+            if new:
+                owner = addresses[0].owner
+                gateways = await change.principals.of_equipment(owner, self._now())
+            yield change, new
         for gateway in gateways:
-            if Entry(LIVE, address) not in gateway.scope.writes:
+            if not {Entry(LIVE, address) for address in new} <= gateway.scope.writes:
                 await self._disconnect(gateway.id)
 
     async def _topics(self, loading: Awaitable[BusRights]) -> Mapping[str, TokenTopics]:

@@ -1,5 +1,6 @@
 """Paths, queries and bodies that the API accepts, as pydantic models with examples."""
 
+from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, TypeVar
@@ -14,7 +15,7 @@ from broker.errors import Invalid
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.pydantic_checks import validated_by
 from broker.rights import Entry, Party, Role
-from broker.streams import MOST_SIGNALS, Dtype, Signal, StreamSpec, Trigger
+from broker.streams import MOST_SIGNALS, MOST_SPECS, Dtype, Signal, StreamSpec, Trigger
 from broker.units import checked_unit
 from testbed_api.domain.equipment import MOST_NAME, MOST_TEXT
 
@@ -249,6 +250,29 @@ class SpecForm(Form):
             max_silence_s=self.max_silence_s,
             description=self.description,
         )
+
+
+class NamedSpecForm(SpecForm):
+    """A spec with the name of its stream."""
+
+    stream: Annotated[Id, Field(examples=["rig"])]
+
+    def address(self, owner: EquipmentAddress) -> StreamAddress:
+        """The address of its stream, one of that equipment."""
+        return StreamAddress(owner.organisation, owner.equipment, self.stream)
+
+
+class SpecsForm(Form):
+    """Specs of several streams of one equipment."""
+
+    streams: Annotated[list[NamedSpecForm], Field(min_length=1, max_length=MOST_SPECS)]
+
+    def specs(self, owner: EquipmentAddress) -> list[StreamSpec]:
+        """The specs of its streams; raises Invalid, also where a stream is named twice."""
+        addresses = [form.address(owner) for form in self.streams]
+        if repeated := [address for address, count in Counter(addresses).items() if count > 1]:
+            raise Invalid(f"stream {repeated[0]} is named twice")
+        return [form.spec(form.address(owner)) for form in self.streams]
 
 
 class EntryForm(Form):

@@ -137,8 +137,8 @@ class Quotas:
         self._points.setdefault(organisation, Bucket(rate)).take(points, now_ns)
 
     def registering(self, organisation: str, streams: int, now_ns: int) -> None:
-        """One more stream, where there are so many."""
-        if streams >= self.most.streams:
+        """An organisation that is about to have so many streams."""
+        if streams > self.most.streams:
             self._refuse(organisation, QuotaKind.STREAMS, now_ns, f"{self.most.streams} streams")
 
     async def make_room(

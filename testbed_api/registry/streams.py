@@ -1,5 +1,6 @@
 """The registry's streams, each with its numbered specs."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
 from sqlalchemy import and_, func, insert, or_, select, tuple_
@@ -18,34 +19,18 @@ class StreamRepository(Repository):
     """Streams by address, with every version of their specs."""
 
     async def add(self, proposal: StreamSpec) -> StreamSpec:
-        """Register a spec: what is the newest already keeps its version, else it gets the next.
-
-        Raises Unknown if the equipment is not registered, Invalid if it may not follow the newest.
-        """
-        address = proposal.address
-        key = {
-            "organisation": address.organisation,
-            "equipment": address.equipment,
-            "stream": address.stream,
-        }
+        """Register one spec, see `add_all`."""
         async with self._session.transaction(write=True) as sql:
-            await _must_exist(sql, address.owner)
-            table = tables.stream_specs
-            query = (
-                select(table.c.document).filter_by(**key).order_by(table.c.version.desc()).limit(1)
-            )
-            newest = (await sql.execute(query)).first()
-            version = 1
-            if newest is not None:
-                before = messages.decode_spec(newest.document.encode())
-                if proposal.numbered(before.version) == before:
-                    return before
-                proposal.follows(before)
-                version = before.version + 1
-            spec = proposal.numbered(version)
-            document = messages.encode_spec(spec).decode()
-            await sql.execute(insert(table).values(**key, version=version, document=document))
-            return spec
+            return (await _add_all(sql, [proposal]))[0]
+
+    async def add_all(self, proposals: Sequence[StreamSpec]) -> list[StreamSpec]:
+        """Register specs of streams of one equipment, all of them or none: what is the newest
+        already keeps its version, else it gets the next.
+
+        Raises Unknown if the equipment is not registered, Invalid if one may not follow its newest.
+        """
+        async with self._session.transaction(write=True) as sql:
+            return await _add_all(sql, proposals)
 
     async def get(self, address: StreamAddress, version: int | None = None) -> StreamSpec:
         """A spec, the newest where no version is named; raises Unknown."""
@@ -61,13 +46,10 @@ class StreamRepository(Repository):
             f"there is no stream {address}" + ("" if version is None else f" with spec {version}")
         )
 
-    async def exists(self, address: StreamAddress) -> bool:
-        """Whether a spec of it is registered."""
-        table = tables.stream_specs
-        query = select(table.c.version).filter_by(
-            organisation=address.organisation, equipment=address.equipment, stream=address.stream
-        )
-        return bool(await self._session.rows(query.limit(1)))
+    async def missing(self, addresses: Sequence[StreamAddress]) -> frozenset[StreamAddress]:
+        """Those of some streams of one equipment of which no spec is registered."""
+        async with self._session.transaction() as sql:
+            return frozenset(addresses) - (await _newest(sql, addresses)).keys()
 
     async def count(self, organisation: str) -> int:
         """How many streams of an organisation are registered."""
@@ -106,6 +88,51 @@ class StreamRepository(Repository):
         return [
             messages.decode_spec(row.document.encode()) for row in await self._session.rows(query)
         ]
+
+
+async def _add_all(sql: AsyncConnection, proposals: Sequence[StreamSpec]) -> list[StreamSpec]:
+    addresses = [proposal.address for proposal in proposals]
+    await _must_exist(sql, addresses[0].owner)
+    newest = await _newest(sql, addresses)
+    registered, added = [], []
+    for proposal in proposals:
+        before = newest.get(proposal.address)
+        spec = proposal.numbered(1) if before is None else proposal.numbered(before.version)
+        if spec != before:
+            if before is not None:
+                proposal.follows(before)
+                spec = proposal.numbered(before.version + 1)
+            added.append(_row(spec))
+        registered.append(spec)
+    if added:
+        await sql.execute(insert(tables.stream_specs), added)
+    return registered
+
+
+async def _newest(
+    sql: AsyncConnection, addresses: Sequence[StreamAddress]
+) -> Mapping[StreamAddress, StreamSpec]:
+    """The newest specs of some streams of one equipment, of those that have one."""
+    table, owner = tables.stream_specs, addresses[0].owner
+    query = (
+        select(table.c.document)
+        .filter_by(organisation=owner.organisation, equipment=owner.equipment)
+        .where(table.c.stream.in_([address.stream for address in addresses]))
+        .order_by(table.c.version)
+    )
+    specs = [messages.decode_spec(row.document.encode()) for row in await sql.execute(query)]
+    return {spec.address: spec for spec in specs}
+
+
+def _row(spec: StreamSpec) -> dict[str, object]:
+    address = spec.address
+    return {
+        "organisation": address.organisation,
+        "equipment": address.equipment,
+        "stream": address.stream,
+        "version": spec.version,
+        "document": messages.encode_spec(spec).decode(),
+    }
 
 
 async def _must_exist(sql: AsyncConnection, address: EquipmentAddress) -> None:

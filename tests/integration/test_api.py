@@ -242,6 +242,57 @@ async def test_a_spec_needs_its_equipment(bed, writer):
     assert_problem(answer, 404, "unknown", "factory/pump-rig")
 
 
+def _named(**specs: dict[str, object]) -> dict[str, object]:
+    return {"streams": [{"stream": name} | spec for name, spec in specs.items()]}
+
+
+@pytest.mark.usefixtures("rig")
+async def test_specs_of_several_streams_are_registered_in_one_change(bed, owner, reader):
+    path = f"/equipment/{RIG.owner}/specs"
+    changed = SPEC | {"period_s": 0.5}
+    answer = await bed.ask(owner, "POST", path, json=_named(new=SPEC, rig=changed, other=SPEC))
+    assert [(spec["stream"], spec["version"]) for spec in answer.json()["items"]] == [
+        (f"{RIG.owner}/new", 1),
+        (str(RIG), 2),
+        (f"{RIG.owner}/other", 1),
+    ]
+    again = await bed.ask(owner, "POST", path, json=_named(new=SPEC, rig=changed))
+    assert [spec["version"] for spec in again.json()["items"]] == [1, 2]
+    gateway = await bed.machine("one-stream", writes=frozenset({Entry("live", RIG)}))
+    foreign = await bed.ask(gateway, "POST", path, json=_named(rig=SPEC, new=SPEC))
+    assert_problem(foreign, 404, "unknown", f"{RIG.owner}/new")
+    assert_problem(await bed.ask(reader, "POST", path, json=_named(rig=SPEC)), 403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("streams", "words"),
+    [
+        (
+            [{"stream": "ok"}, {"stream": "b", "signals": [{"name": "p", "low": 2, "high": 1}]}],
+            ["'p'"],
+        ),
+        (
+            [{"stream": "ok"}, {"stream": "rig", "signals": [{"name": "running"}]}],
+            ["was bool", "rig"],
+        ),
+        ([{"stream": "ok"}, {"stream": "ok"}], ["factory/pump-rig/ok is named twice"]),
+        ([{"stream": "ok"}, {"stream": "a/b"}], ["streams.1.stream", "a/b"]),
+        ([{}], ["streams.0.stream"]),
+        ([], ["streams"]),
+        ([{"stream": f"s{number}"} for number in range(501)], ["streams", "500"]),
+    ],
+)
+@pytest.mark.usefixtures("rig")
+async def test_of_several_specs_with_a_wrong_one_none_is_registered(bed, owner, streams, words):
+    proposed = [{"signals": [{"name": "p"}]} | stream for stream in streams]
+    answer = await bed.ask(
+        owner, "POST", f"/equipment/{RIG.owner}/specs", json={"streams": proposed}
+    )
+    assert_problem(answer, 422, "invalid", *words)
+    seen = (await bed.ask(owner, "GET", "/streams")).json()["items"]
+    assert [stream["stream"] for stream in seen] == [str(RIG)]
+
+
 async def test_pages_follow_one_another_without_hole_or_repeat(bed, owner):
     names = [f"s{number:02}" for number in range(25)]
     listed = [StreamAddress("factory", "mill", name) for name in names]

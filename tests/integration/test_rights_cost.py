@@ -123,9 +123,19 @@ async def test_a_new_spec_takes_the_same_statements_with_many_streams(bed, owner
         counts.append(len(noted))
     assert len(set(counts)) == 1
     assert counts[0] <= 18
+    for size in (1, 10, 100):
+        proposals = [
+            {"stream": f"b{size}-{number}", "signals": [{"name": "p"}]} for number in range(size)
+        ]
+        with statements(bed) as noted:
+            path, body = f"/equipment/{RIG.owner}/specs", {"streams": proposals}
+            answer = await bed.ask(owner, "POST", path, json=body)
+        assert answer.status_code == 200
+        counts.append(len(noted))
+    assert len(set(counts)) == 1
     about = Entry("live", rig.address)
     now_ns = bed.clock.now_ns()
     whole = await bed.registry.rights.of_principal("fay", now_ns)
     one = await bed.registry.rights.of_principal("fay", now_ns, rig.address)
-    assert len(whole.known) == 41
+    assert len(whole.known) == 41 + 111
     assert one.known == {about}

@@ -89,6 +89,8 @@ MISSING = (
     (PRESS, ("farce", "force")),
 )
 """Streams, and what of their names another letter makes one that is missing."""
+SPEC_OF_ONE = {"$ref": "#/components/schemas/NamedSpecForm"}
+"""The schema of a spec among others of its equipment."""
 NOBODYS = 987_654_321
 """A number that nothing has."""
 
@@ -277,6 +279,20 @@ def _tokens(route: Route, cast: Cast) -> Iterator[Question]:
         yield from (own, replace(missing, twin=own))
 
 
+def _specs(route: Route, _cast: Cast) -> Iterator[Question]:
+    """A stream of an equipment, named in the body."""
+
+    def question(one: StreamAddress, **more: Any) -> Question:
+        body = {"streams": [example(SPEC_OF_ONE, DOCUMENT) | {"stream": one.stream}]}
+        return Question(route, filled(route, one), (one,), body, **more)
+
+    existing = {one: question(one) for one in EXISTING}
+    yield from existing.values()
+    for one, renamed in MISSING:
+        missing = StreamAddress.parse(str(one).replace(*reversed(renamed)))
+        yield question(missing, exists=False, twin=existing[one], renamed=renamed)
+
+
 def _samples(route: Route, cast: Cast) -> Iterator[Question]:
     """The rig alone is listed with one."""
     for one in _streams(route, cast):
@@ -330,6 +346,7 @@ ABOUT: Mapping[str, About] = {
     "POST /credentials": _own,
     "GET /listings": _listed,
     "PUT /equipment/{organisation}/{equipment}/listing": _to_all,
+    "POST /equipment/{organisation}/{equipment}/specs": _specs,
     "POST /pauses": _own,
     "DELETE /pauses": _own,
     "DELETE /tokens/{number}": _tokens,

@@ -10,6 +10,7 @@ from broker.responses.equipment import (
     EquipmentPage,
     EquipmentResponse,
     SpecResponse,
+    SpecsResponse,
     StreamFreshnessResponse,
     StreamPage,
     StreamResponse,
@@ -28,6 +29,7 @@ from testbed_api.http.schemas import (
     OfStream,
     Paged,
     SpecForm,
+    SpecsForm,
     split_page,
 )
 from testbed_api.recorder.freshness import FreshnessTracker
@@ -165,7 +167,33 @@ async def add_spec(
     """
     caller.must(Action.DESCRIBE, address)
     proposal = await asyncio.to_thread(form.spec, address)  # the first unit loads UCUM's grammar
-    return SpecResponse.from_spec(await streams.register(context, caller, proposal))
+    [registered] = await streams.register(context, caller, [proposal])
+    return SpecResponse.from_spec(registered)
+
+
+@router.post(
+    _ONE_EQUIPMENT + "/specs",
+    openapi_extra=asks(Action.DESCRIBE),
+    summary="Register specs of several streams",
+    responses=openapi_examples.answer(SpecsResponse) | openapi_examples.problems(409),
+)
+async def add_specs(
+    address: OfEquipment,
+    form: SpecsForm,
+    streams: StreamActionsDep,
+    context: ContextDep,
+    caller: CallerDep,
+) -> SpecsResponse:
+    """Streams of one equipment in one change: all are registered, or none.
+
+    What many streams cost as single requests takes a gateway half a minute before its first sample.
+    Each as with one spec: what is registered already keeps its version, a change becomes the next.
+    """
+    for stream in form.streams:
+        caller.must(Action.DESCRIBE, stream.address(address))
+    proposals = await asyncio.to_thread(form.specs, address)
+    registered = await streams.register(context, caller, proposals)
+    return SpecsResponse(items=list(map(SpecResponse.from_spec, registered)))
 
 
 def _stream(freshness: FreshnessTracker, caller: Caller, newest: StreamSpec) -> StreamResponse:

@@ -70,9 +70,9 @@ def test_addresses_without_a_credential_are_counted_one_by_one(limits: Quotas) -
 
 
 def test_streams_are_refused_where_there_are_enough(limits: Quotas) -> None:
-    limits.registering("factory", 2, NOW)
+    limits.registering("factory", 3, NOW)
     with pytest.raises(TooMany, match="3 streams"):
-        limits.registering("factory", 3, NOW)
+        limits.registering("factory", 4, NOW)
 
 
 async def test_connections_are_counted_anew_before_one_is_refused(limits: Quotas) -> None:
