@@ -98,10 +98,10 @@ async def cost(plan: Plan, clock: Clock) -> dict[str, Any]:
         for documents, interval_s in DOCUMENTS.items():
             load = Load(COST_STREAMS, STREAM_SIGNALS, own=own)
             setup = Setup(load, interval_s, plan.fresh("cost"))
-            one = await chain.run(setup, plan.window_s, clock, warm_s=plan.warm_s)
-            say(shown(one))
-            ours[stamps][documents] = _costs(one.per_million, ("api", "source"))
-            runs[stamps][documents] = chain.facts(one)
+            run = await chain.run(setup, plan.window_s, clock, warm_s=plan.warm_s)
+            say(shown(run))
+            ours[stamps][documents] = _costs(run.per_million, ("api", "source"))
+            runs[stamps][documents] = chain.facts(run)
     return {"ours": ours, "cost_runs": runs}
 
 
@@ -109,11 +109,11 @@ async def tutorial(plan: Plan, clock: Clock) -> dict[str, Any]:
     """The plain chain, at a rate that it carries."""
     load = Load(TUTORIAL_STREAMS, STREAM_SIGNALS, own=True)
     setup = Setup(load, DOCUMENTS["ten"], plan.fresh("tutorial"))
-    one = await comparison.run(setup, plan.window_s, clock, warm_s=plan.warm_s)
-    costs = _costs(one.per_million, ("source",))
-    say(f"tutorial: {one.stored:,} stored of {one.offered:,.0f} offered, {costs}")
-    told = {"offered": round(one.offered), "stored": one.stored}
-    return {"tutorial": costs | told}
+    result = await comparison.run(setup, plan.window_s, clock, warm_s=plan.warm_s)
+    costs = _costs(result.per_million, ("source",))
+    say(f"tutorial: {result.stored:,} stored of {result.offered:,.0f} offered, {costs}")
+    volume = {"offered": round(result.offered), "stored": result.stored}
+    return {"tutorial": costs | volume}
 
 
 async def telegraf(plan: Plan, clock: Clock) -> dict[str, Any]:
@@ -150,40 +150,40 @@ async def held(plan: Plan, clock: Clock) -> dict[str, Any]:
             load = Load(streams, signals, own=name == "own")
             setup = Setup(load, DOCUMENTS["ten"], plan.fresh("held"))
             try:
-                one = await chain.run(setup, plan.held_s, clock, warm_s=plan.warm_s)
+                result = await chain.run(setup, plan.held_s, clock, warm_s=plan.warm_s)
             except TimeoutError:
                 say(f"{streams} x {signals} {name}: NOT HELD: did not come to flow")
                 return None
-            say(shown(one))
-            return one
+            say(shown(result))
+            return result
 
         best, tried = await chain.highest(attempt, plan.held_from[name], plan.attempts)
         rates[name] = round(best.setup.load.values_per_s) if best else None
-        runs[name] = [chain.facts(one) for one in tried]
+        runs[name] = [chain.facts(each) for each in tried]
     return {"held_values_per_s": rates, "held_runs": runs}
 
 
 async def delay(plan: Plan, clock: Clock) -> dict[str, Any]:
     """Latency at 1,000 values/s, batch age 0."""
     setup = Setup(Load(1, STREAM_SIGNALS), DOCUMENTS["one"], plan.fresh("latency"))
-    told = await latency.run(setup, plan.latency_s, clock, warm_s=plan.warm_s)
-    say(f"latency: {told}")
-    return {"latency_ms": told}
+    latencies = await latency.run(setup, plan.latency_s, clock, warm_s=plan.warm_s)
+    say(f"latency: {latencies}")
+    return {"latency_ms": latencies}
 
 
 async def past(plan: Plan, clock: Clock) -> dict[str, Any]:
     """History on both stores."""
-    told = await history.run(plan.fresh("history"), plan.reads, clock)
-    say(f"history: {told}")
-    return {"history_ms": told}
+    times = await history.run(plan.fresh("history"), plan.reads, clock)
+    say(f"history: {times}")
+    return {"history_ms": times}
 
 
 async def profile(plan: Plan, clock: Clock) -> dict[str, Any]:
     """Where gateway and recorder spend their time at 50,000 values/s, own stamps, ten values."""
     load = Load(COST_STREAMS, STREAM_SIGNALS, own=True)
     setup = Setup(load, DOCUMENTS["ten"], plan.fresh("profile"))
-    told = await profiling.run(setup, plan.window_s, clock, warm_s=plan.warm_s)
-    return {"profile": told} if told else {}
+    functions = await profiling.run(setup, plan.window_s, clock, warm_s=plan.warm_s)
+    return {"profile": functions} if functions else {}
 
 
 async def influxdb_client(plan: Plan, clock: Clock) -> dict[str, Any]:
@@ -236,13 +236,13 @@ def _costs(per_million: Mapping[str, float], beside: tuple[str, ...]) -> dict[st
 
 
 def merged(
-    path: Path, part: str, found: Mapping[str, Any], made: Mapping[str, Any]
+    path: Path, part: str, results: Mapping[str, Any], conditions: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The results with those of one part made new; ratios follow from what is there."""
     document: dict[str, Any] = orjson.loads(path.read_bytes()) if path.exists() else {}
-    document.update(found)
+    document.update(results)
     document["machine"] = machine.described()
-    document.setdefault("parts", {})[part] = made
+    document.setdefault("parts", {})[part] = conditions
     if "ours" in document and "tutorial" in document:
         plain = whole(document["tutorial"])
         document["ratio"] = {
@@ -291,16 +291,16 @@ def main() -> None:
     commit = machine.commit()  # before a result makes it dirty
     for part in given.part or PARTS:
         say(f"measuring {part} ...")
-        made = {
+        conditions = {
             "at": text_of(clock.now_ns())[:19] + "Z",
             "commit": commit,
             "quick": given.quick,
             "load_before": round(os.getloadavg()[0], 2),
             "loop_ms": machine.loop_ms(),
         }
-        found = asyncio.run(PARTS[part](plan, clock))
+        measured = asyncio.run(PARTS[part](plan, clock))
         results = out.with_name(LIBRARIES) if part in COMPARISONS else out
-        _write(results, merged(results, part, found, made))
+        _write(results, merged(results, part, measured, conditions))
     for results, page in ((out, "performance.md"), (out.with_name(LIBRARIES), "libraries.md")):
         if results.exists():
             text = results.with_suffix(".md").read_text(encoding="utf-8")

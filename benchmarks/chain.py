@@ -84,15 +84,15 @@ async def drained(stored: Callable[[], Awaitable[int]], offered: int, clock: Clo
     return took_s
 
 
-def shown(one: Run) -> str:
+def shown(run: Run) -> str:
     """A run in a line, for who watches."""
-    load, cost = one.setup.load, one.per_million
+    load, cost = run.setup.load, run.per_million
     parts = "  ".join(f"{part} {cost.get(part, 0):.2f}" for part in (*meter.CHAIN, "api", "source"))
     return (
         f"{load.streams} x {load.signals} x {load.rate_hz:g} Hz"
-        f" {'own' if load.own else 'shared'}, every {one.setup.interval_s:g} s:"
-        f" {one.window_values / one.window_s:,.0f} values/s, CPU-s per million: {parts},"
-        f" drained in {one.drain_s:.1f} s, {'held' if one.held else f'NOT HELD: {one.verdict}'}"
+        f" {'own' if load.own else 'shared'}, every {run.setup.interval_s:g} s:"
+        f" {run.window_values / run.window_s:,.0f} values/s, CPU-s per million: {parts},"
+        f" drained in {run.drain_s:.1f} s, {'held' if run.held else f'NOT HELD: {run.verdict}'}"
     )
 
 
@@ -110,25 +110,25 @@ async def highest(
     """
     tried: dict[int, Run | None] = {}
     while len(tried) < attempts and streams not in tried:
-        one = tried[streams] = await attempt(streams)
-        streams = round(streams * STEP if one is not None and one.held else streams / STEP)
-    runs = [one for one in tried.values() if one is not None]
-    held = [one for one in runs if one.held]
-    return max(held, key=lambda one: one.setup.load.streams, default=None), runs
+        attempted = tried[streams] = await attempt(streams)
+        streams = round(streams * STEP if attempted is not None and attempted.held else streams / STEP)
+    runs = [each for each in tried.values() if each is not None]
+    held = [each for each in runs if each.held]
+    return max(held, key=lambda each: each.setup.load.streams, default=None), runs
 
 
-def facts(one: Run) -> dict[str, Any]:
+def facts(run: Run) -> dict[str, Any]:
     """What stands beside the figures, so that they can be judged."""
     return {
-        "streams": one.setup.load.streams,
-        "signals": one.setup.load.signals,
-        "values_per_s": round(one.window_values / one.window_s),
-        "window_s": round(one.window_s, 1),
-        "drain_s": round(one.drain_s, 1),
-        "first_flow_s": round(one.first_flow_s, 1),
-        "held": one.held,
-        "source_cores": round(one.cpu_s.get("source", 0.0) / one.window_s, 3),
-        "cores": round(sum(one.cpu_s.values()) / one.window_s, 2),
-        "rss_mib": {part: round(held / 2**20) for part, held in one.rss_bytes.items()},
-        "verdict": asdict(one.verdict),
+        "streams": run.setup.load.streams,
+        "signals": run.setup.load.signals,
+        "values_per_s": round(run.window_values / run.window_s),
+        "window_s": round(run.window_s, 1),
+        "drain_s": round(run.drain_s, 1),
+        "first_flow_s": round(run.first_flow_s, 1),
+        "held": run.held,
+        "source_cores": round(run.cpu_s.get("source", 0.0) / run.window_s, 3),
+        "cores": round(sum(run.cpu_s.values()) / run.window_s, 2),
+        "rss_mib": {part: round(held / 2**20) for part, held in run.rss_bytes.items()},
+        "verdict": asdict(run.verdict),
     }

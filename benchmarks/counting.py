@@ -72,7 +72,7 @@ async def stored_in(
     async with httpx.AsyncClient(headers=headers, timeout=WAIT_S) as http:
         answer = (await http.post(f"{store.url}/query", data=params)).raise_for_status()
     series = answer.json()["results"][0].get("series", [])
-    return sum(sum(one["values"][0][1:]) for one in series)
+    return sum(sum(each["values"][0][1:]) for each in series)
 
 
 def opened(store: influxd_product.Influxd) -> AbstractAsyncContextManager[SeriesStore]:
@@ -95,11 +95,11 @@ async def judge(rig: Rig, streams: Sequence[int]) -> Verdict:
             spec = await door.spec(rig.setup.address(stream))
             window = Window(LIVE, spec, spec.names, 0, 2**62)
             frames = [frame async for frame in store.read(window)]
-            found = compare(rig.setup.load, stream, frames, rig.span(stream))
-            compared += found[0]
-            duplicated += found[1]
-            wrong += found[2]
-            silent += found[3]
+            stream_counts = compare(rig.setup.load, stream, frames, rig.span(stream))
+            compared += stream_counts[0]
+            duplicated += stream_counts[1]
+            wrong += stream_counts[2]
+            silent += stream_counts[3]
     missing = max(rig.offered - rig.dropped - counts, 0)
     return Verdict(
         rig.offered,
@@ -118,10 +118,10 @@ def compare(
     load: Load, stream: int, frames: Sequence[Long], span: tuple[int, int]
 ) -> tuple[int, int, int, int]:
     """(compared, duplicated, wrong, silent) of one stream's stored samples."""
-    time_ns = np.concatenate([one.time_ns for one in frames] or [np.zeros(0, np.int64)])
-    signal = np.concatenate([one.signal for one in frames] or [np.zeros(0, np.int64)])
-    values = np.concatenate([one.values for one in frames] or [np.zeros(0)]).astype(np.float64)
-    quality = np.concatenate([one.quality for one in frames] or [np.zeros(0, np.uint8)])
+    time_ns = np.concatenate([each.time_ns for each in frames] or [np.zeros(0, np.int64)])
+    signal = np.concatenate([each.signal for each in frames] or [np.zeros(0, np.int64)])
+    values = np.concatenate([each.values for each in frames] or [np.zeros(0)]).astype(np.float64)
+    quality = np.concatenate([each.quality for each in frames] or [np.zeros(0, np.uint8)])
     seqs = time_ns // load.period_ns
     items = signal.astype(np.int64) + stream * load.signals
     right = (load.times_ns(items, seqs) == time_ns) & (load.values(items, seqs) == values)

@@ -59,23 +59,23 @@ WAIT_S = 60.0
 
 async def run(folder: Path, reads: int, clock: Clock) -> dict[str, Any]:
     """{store: {case: p50 and p99}}, straight and over HTTP, in ms; reads: by each reader."""
-    for one in (folder, folder / "duckdb"):
-        await asyncio.to_thread(one.mkdir, parents=True)
-    told = {}
+    for path in (folder, folder / "duckdb"):
+        await asyncio.to_thread(path.mkdir, parents=True)
+    times = {}
     with influxd_product.serve(folder) as product:
         address = product.url.removeprefix("http://")
         named = f"influxdb://{address}/{product.organisation}/{product.bucket}"
         server = _server(folder / "influxdb", named, product.token)
-        told["influxdb"] = await _measured(counting.opened(product), server, reads, clock)
+        times["influxdb"] = await _measured(counting.opened(product), server, reads, clock)
     embedded = duckdb.open(folder / "duckdb" / "samples.duckdb")
     server = _server(folder / "duckdb", "duckdb", "")
-    told["duckdb"] = await _measured(embedded, server, reads, clock)
-    return told
+    times["duckdb"] = await _measured(embedded, server, reads, clock)
+    return times
 
 
 async def _measured(opened: Any, server: Any, reads: int, clock: Clock) -> dict[str, float]:
-    """One store: from its own door, then through the API."""
-    told: dict[str, float] = {}
+    """Measure one store: queried directly, then through the API."""
+    times: dict[str, float] = {}
     async with opened as store:
         await _fill(store)
 
@@ -84,12 +84,12 @@ async def _measured(opened: Any, server: Any, reads: int, clock: Clock) -> dict[
                 pass
 
         for case, windows in CASES.items():
-            told |= _named(case, await _at_once(straight, windows, reads, clock))
+            times |= _named(case, await _at_once(straight, windows, reads, clock))
     async with AsyncExitStack() as stack:
         asking = await stack.enter_async_context(server)
         for case, windows in CASES.items():
-            told |= _named(f"{case}http_", await _at_once(asking, windows, reads, clock))
-    return told
+            times |= _named(f"{case}http_", await _at_once(asking, windows, reads, clock))
+    return times
 
 
 def _named(case: str, taken_ms: Sequence[float]) -> dict[str, float]:

@@ -427,11 +427,11 @@ async def _tls(opened: Open, target: Target) -> dict[str, Any]:
 
 def _sentence(exc: Exception) -> str | None:
     """What `broker.tls` makes of it."""
-    asked = tls.TlsEndpoint("InfluxDB", "TESTBED_STORE", "TESTBED_STORE_CA")
+    endpoint = tls.TlsEndpoint("InfluxDB", "TESTBED_STORE", "TESTBED_STORE_CA")
     if isinstance(exc, BedError):
         return exc.message
     try:
-        failure = tls.handshake_error(exc, asked)
+        failure = tls.handshake_error(exc, endpoint)
     except AttributeError as error:  # an SSLCertVerificationError without its own attributes
         return f"AttributeError: {error}"
     return failure.message if failure else None

@@ -62,12 +62,12 @@ async def _reading(
         begin_ns = clock.now_ns() + round(spans[0] * 1e9)
         with suppress(TimeoutError):
             async with asyncio.timeout(sum(spans)):
-                async for one in reader.input("load"):
+                async for received in reader.input("load"):
                     if clock.now_ns() < begin_ns:
                         continue
-                    _, series = next(iter(one.batch.series()))
-                    into[0].append((one.received_ns - int(series.time_ns[0])) / 1e6)
-                    into[1].append((one.received_ns - one.batch.pub_ns) / 1e6)
+                    _, series = next(iter(received.batch.series()))
+                    into[0].append((received.received_ns - int(series.time_ns[0])) / 1e6)
+                    into[1].append((received.received_ns - received.batch.pub_ns) / 1e6)
         return await asyncio.to_thread(_synced, chain.setup.folder, clock)
 
 

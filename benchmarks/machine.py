@@ -20,10 +20,10 @@ def described() -> dict[str, Any]:
     """
     first, _, _ = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")
     lines = (line.partition(":") for line in first.splitlines())
-    told = {name.strip(): value.strip() for name, _, value in lines}
-    kind = {name: told[name] for name in ("cpu family", "model", "cpu MHz") if name in told}
+    facts = {name.strip(): value.strip() for name, _, value in lines}
+    kind = {name: facts[name] for name in ("cpu family", "model", "cpu MHz") if name in facts}
     return {
-        "cpu": told.get("model name", platform.machine()),
+        "cpu": facts.get("model name", platform.machine()),
         "cpu_kind": ", ".join(f"{name.removeprefix('cpu ')} {kind[name]}" for name in kind),
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
@@ -32,12 +32,12 @@ def described() -> dict[str, Any]:
     }
 
 
-def in_words(told: Mapping[str, Any]) -> str:
+def in_words(facts: Mapping[str, Any]) -> str:
     """What `described` says, for who reads it."""
-    kind = f" ({told['cpu_kind']})" if told.get("cpu_kind") else ""
+    kind = f" ({facts['cpu_kind']})" if facts.get("cpu_kind") else ""
     return (
-        f"{told.get('cores')} cores of {told.get('cpu')}{kind}, {told.get('memory_gib')} GiB,"
-        f" {told.get('system')}, Python {told.get('python')}"
+        f"{facts.get('cores')} cores of {facts.get('cpu')}{kind}, {facts.get('memory_gib')} GiB,"
+        f" {facts.get('system')}, Python {facts.get('python')}"
     )
 
 
@@ -51,13 +51,13 @@ def loop_ms() -> float:
 def _loop_s() -> float:
     began_s = time.perf_counter()
     total = 0
-    for one in range(1_000_000):
-        total += one
+    for number in range(1_000_000):
+        total += number
     return time.perf_counter() - began_s
 
 
 def commit() -> str:
     """The commit that is checked out; `-dirty` behind it if files differ from it."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a constant
-    return told.stdout.strip() or "unknown"
+    output = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a constant
+    return output.stdout.strip() or "unknown"

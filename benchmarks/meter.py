@@ -55,14 +55,14 @@ def read() -> Reading:
 
 def pids(part: str) -> list[int]:
     """The processes of one part."""
-    found = []
+    numbers = []
     for process in psutil.Process().children(recursive=True):
         try:
             if _part_of(" ".join(process.cmdline())) == part:
-                found.append(process.pid)
+                numbers.append(process.pid)
         except psutil.NoSuchProcess:
             continue
-    return found
+    return numbers
 
 
 def _part_of(command: str) -> str | None:

@@ -42,8 +42,8 @@ async def run(setup: Setup, seconds: float, clock: Clock, *, warm_s: float) -> d
                 part: tasks.create_task(_watched(spy, setup, part, seconds), name=part)
                 for part in PARTS
             }
-    told = {part: summed(task.result().splitlines()) for part, task in running.items()}
-    return {part: {"self": one.alone, "with callees": one.together} for part, one in told.items()}
+    summaries = {part: summed(task.result().splitlines()) for part, task in running.items()}
+    return {part: {"self": each.alone, "with callees": each.together} for part, each in summaries.items()}
 
 
 async def _watched(spy: Path, setup: Setup, part: str, seconds: float) -> str:

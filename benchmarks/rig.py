@@ -106,7 +106,7 @@ async def running(setup: Setup) -> AsyncIterator[Rig]:
         known = (said["api"], said["broker"], said["administrator"], owner)
         rig = Rig(setup, store, *known, source)
         async with api_client.connect(rig.api, rig.owner) as door:
-            keys = [await _credential(door, setup, one) for one in range(setup.gateways)]
+            keys = [await _credential(door, setup, each) for each in range(setup.gateways)]
         loop = asyncio.get_running_loop()
         begin_s = loop.time()
         for number, key in enumerate(keys):
@@ -144,10 +144,10 @@ def _server(folder: Path, store: influxd_product.Influxd) -> Any:
 
 async def _credential(door: api_client.Api, setup: Setup, number: int) -> str:
     streams = _streams(setup, number)
-    writes = [{"space": LIVE, "stream": str(setup.address(one))} for one in streams]
+    writes = [{"space": LIVE, "stream": str(setup.address(each))} for each in streams]
     body = {"principal": f"gateway-{number}", "writes": writes}
-    made = await door.request("POST", "/credentials", json=body)
-    return str(made["credential"])
+    created = await door.request("POST", "/credentials", json=body)
+    return str(created["credential"])
 
 
 def _streams(setup: Setup, number: int) -> range:
@@ -182,10 +182,10 @@ def mapping(setup: Setup, number: int, url: str) -> Mapping[str, Any]:
             "period_s": 1 / load.rate_hz,
             "publishing_interval_s": setup.interval_s,
             "signals": {
-                signal_name(one): {
-                    "node": f"nsu={NAMESPACE};s={node_name(stream * load.signals + one)}"
+                signal_name(each): {
+                    "node": f"nsu={NAMESPACE};s={node_name(stream * load.signals + each)}"
                 }
-                for one in range(load.signals)
+                for each in range(load.signals)
             },
         }
         for stream in _streams(setup, number)

@@ -111,10 +111,10 @@ class Session(asyncio.Protocol):
     def pause(self) -> None:
         """Take no more samples; what waits is still sent."""
         self._paused = True
-        for one in self._subscriptions.values():
-            if one.values:
-                told = {"next_seq": one.next_seq, "values": one.values, "dropped": one.dropped}
-                self._tell("paused", item=one.items[0], **told)
+        for subscription in self._subscriptions.values():
+            if subscription.values:
+                facts = {"next_seq": subscription.next_seq, "values": subscription.values, "dropped": subscription.dropped}
+                self._tell("paused", item=subscription.items[0], **facts)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the way back."""
@@ -124,8 +124,8 @@ class Session(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Nothing goes on without the client."""
-        for one in list(self._subscriptions):
-            self._delete(one)
+        for number in list(self._subscriptions):
+            self._delete(number)
 
     def data_received(self, data: bytes) -> None:
         """Answer every whole request."""
@@ -148,11 +148,11 @@ class Session(asyncio.Protocol):
         answer = self._answer(kind, body)
         answer.ResponseHeader.RequestHandle = header.RequestHandle
         answer.ResponseHeader.Timestamp = _moment()
-        told = struct_to_binary(answer)
+        content = struct_to_binary(answer)
         if frame.kind == b"OPN":
-            self._write([self._channel.opened(frame.request, told)])
+            self._write([self._channel.opened(frame.request, content)])
         else:
-            self._write(self._channel.message(frame.request, told))
+            self._write(self._channel.message(frame.request, content))
 
     def _answer(self, kind: int, body: Any) -> Any:
         handlers: Mapping[int, Callable[[Any], Any]] = {
@@ -176,28 +176,28 @@ class Session(asyncio.Protocol):
     # --- channel and session ---------------------------------------------------------------------
 
     def _open_channel(self, body: Any) -> Any:
-        asked = struct_from_binary(ua.OpenSecureChannelParameters, body)
+        parameters = struct_from_binary(ua.OpenSecureChannelParameters, body)
         answer = ua.OpenSecureChannelResponse()
         token = answer.Parameters.SecurityToken
         token.ChannelId, token.TokenId = wire.Channel.ID, wire.Channel.TOKEN
-        token.CreatedAt, token.RevisedLifetime = _moment(), asked.RequestedLifetime
+        token.CreatedAt, token.RevisedLifetime = _moment(), parameters.RequestedLifetime
         answer.Parameters.ServerNonce = b""
         return answer
 
     def _endpoint(self) -> Any:
-        told = ua.EndpointDescription()
-        told.EndpointUrl = self._url
-        told.Server.ApplicationUri = NAMESPACE
-        told.Server.ApplicationType = ua.ApplicationType.Server
-        told.SecurityMode = ua.MessageSecurityMode.None_
-        told.SecurityPolicyUri = "http://opcfoundation.org/UA/SecurityPolicy#None"
+        endpoint = ua.EndpointDescription()
+        endpoint.EndpointUrl = self._url
+        endpoint.Server.ApplicationUri = NAMESPACE
+        endpoint.Server.ApplicationType = ua.ApplicationType.Server
+        endpoint.SecurityMode = ua.MessageSecurityMode.None_
+        endpoint.SecurityPolicyUri = "http://opcfoundation.org/UA/SecurityPolicy#None"
         policy = ua.UserTokenPolicy()
         policy.PolicyId, policy.TokenType = "anonymous", ua.UserTokenType.Anonymous
-        told.UserIdentityTokens = [policy]
-        told.TransportProfileUri = (
+        endpoint.UserIdentityTokens = [policy]
+        endpoint.TransportProfileUri = (
             "http://opcfoundation.org/UA-Profile/Transport/uatcp-uasc-uabinary"
         )
-        return told
+        return endpoint
 
     def _get_endpoints(self, _body: Any) -> Any:
         answer = ua.GetEndpointsResponse()
@@ -205,13 +205,13 @@ class Session(asyncio.Protocol):
         return answer
 
     def _create_session(self, body: Any) -> Any:
-        asked = struct_from_binary(ua.CreateSessionParameters, body)
+        parameters = struct_from_binary(ua.CreateSessionParameters, body)
         answer = ua.CreateSessionResponse()
-        made = answer.Parameters
-        made.SessionId, made.AuthenticationToken = _node(1, 1), _node(2, 1)
-        made.RevisedSessionTimeout = asked.RequestedSessionTimeout
-        made.ServerNonce = bytes(32)
-        made.ServerEndpoints = [self._endpoint()]
+        results = answer.Parameters
+        results.SessionId, results.AuthenticationToken = _node(1, 1), _node(2, 1)
+        results.RevisedSessionTimeout = parameters.RequestedSessionTimeout
+        results.ServerNonce = bytes(32)
+        results.ServerEndpoints = [self._endpoint()]
         return answer
 
     def _activate(self, _body: Any) -> Any:
@@ -220,135 +220,135 @@ class Session(asyncio.Protocol):
         return answer
 
     def _close(self, _body: Any) -> Any:
-        for one in list(self._subscriptions):
-            self._delete(one)
+        for number in list(self._subscriptions):
+            self._delete(number)
         return ua.CloseSessionResponse()
 
     def _read(self, body: Any) -> Any:
-        asked = struct_from_binary(ua.ReadParameters, body)
+        parameters = struct_from_binary(ua.ReadParameters, body)
         answer = ua.ReadResponse()
-        answer.Results = [_attribute(one) for one in asked.NodesToRead]
+        answer.Results = [_attribute(each) for each in parameters.NodesToRead]
         return answer
 
     # --- subscriptions ---------------------------------------------------------------------------
 
     def _subscribe(self, body: Any) -> Any:
-        asked = struct_from_binary(ua.CreateSubscriptionParameters, body)
+        parameters = struct_from_binary(ua.CreateSubscriptionParameters, body)
         number = max(self._subscriptions, default=0) + 1
-        interval_ms = max(asked.RequestedPublishingInterval, 10.0)
-        made = Subscription(number, interval_ms / 1000, max(asked.RequestedMaxKeepAliveCount, 1))
-        self._subscriptions[number] = made
+        interval_ms = max(parameters.RequestedPublishingInterval, 10.0)
+        subscription = Subscription(number, interval_ms / 1000, max(parameters.RequestedMaxKeepAliveCount, 1))
+        self._subscriptions[number] = subscription
         answer = ua.CreateSubscriptionResponse()
-        told = answer.Parameters
-        told.SubscriptionId, told.RevisedPublishingInterval = number, interval_ms
-        told.RevisedLifetimeCount = asked.RequestedLifetimeCount
-        told.RevisedMaxKeepAliveCount = made.keep_alives
-        self._later(made)
+        results = answer.Parameters
+        results.SubscriptionId, results.RevisedPublishingInterval = number, interval_ms
+        results.RevisedLifetimeCount = parameters.RequestedLifetimeCount
+        results.RevisedMaxKeepAliveCount = subscription.keep_alives
+        self._later(subscription)
         return answer
 
     def _monitor(self, body: Any) -> Any:
-        asked = struct_from_binary(ua.CreateMonitoredItemsParameters, body)
-        subscription = self._subscriptions[asked.SubscriptionId]
+        parameters = struct_from_binary(ua.CreateMonitoredItemsParameters, body)
+        subscription = self._subscriptions[parameters.SubscriptionId]
         answer = ua.CreateMonitoredItemsResponse()
-        for one in asked.ItemsToCreate:
-            told = ua.MonitoredItemCreateResult()
-            told.MonitoredItemId = len(subscription.items) + 1
-            told.RevisedQueueSize = one.RequestedParameters.QueueSize
+        for request in parameters.ItemsToCreate:
+            result = ua.MonitoredItemCreateResult()
+            result.MonitoredItemId = len(subscription.items) + 1
+            result.RevisedQueueSize = request.RequestedParameters.QueueSize
             try:
-                item = item_of(one.ItemToMonitor.NodeId.Identifier)
+                item = item_of(request.ItemToMonitor.NodeId.Identifier)
             except ValueError:
-                told.StatusCode = _status(ua.StatusCodes.BadNodeIdUnknown)
+                result.StatusCode = _status(ua.StatusCodes.BadNodeIdUnknown)
             else:
-                handle = one.RequestedParameters.ClientHandle
-                subscription.monitor(item, handle, asked.TimestampsToReturn)
-            answer.Results.append(told)
+                handle = request.RequestedParameters.ClientHandle
+                subscription.monitor(item, handle, parameters.TimestampsToReturn)
+            answer.Results.append(result)
         if not subscription.values:
             now_ns = self._clock.now_ns() + round(SETTLING_S * NS_PER_S)
             subscription.next_seq = self._options.load.before(now_ns) + 1
         return answer
 
     def _unsubscribe(self, body: Any) -> Any:
-        asked = struct_from_binary(ua.DeleteSubscriptionsParameters, body)
+        parameters = struct_from_binary(ua.DeleteSubscriptionsParameters, body)
         answer = ua.DeleteSubscriptionsResponse()
-        for one in asked.SubscriptionIds:
-            self._delete(one)
+        for number in parameters.SubscriptionIds:
+            self._delete(number)
             answer.Results.append(_status(ua.StatusCodes.Good))
         return answer
 
     def _delete(self, number: int) -> None:
-        one = self._subscriptions.pop(number, None)
-        if one is None:
+        subscription = self._subscriptions.pop(number, None)
+        if subscription is None:
             return
         self._timers.pop(number).cancel()
-        waiting = sum(message.count for message in one.waiting)
-        self._tell("unsubscribed", item=one.items[0] if one.items else None, waiting=waiting)
+        waiting = sum(message.count for message in subscription.waiting)
+        self._tell("unsubscribed", item=subscription.items[0] if subscription.items else None, waiting=waiting)
 
     def _republish(self, body: Any) -> Any:
-        asked = struct_from_binary(ua.RepublishParameters, body)
+        parameters = struct_from_binary(ua.RepublishParameters, body)
         fault = ua.ServiceFault()
         code = ua.StatusCodes.BadMessageNotAvailable
         fault.ResponseHeader.ServiceResult = _status(code)
-        one = self._subscriptions.get(asked.SubscriptionId)
-        kept = one.sent.get(asked.RetransmitSequenceNumber) if one else None
-        if kept is None:
+        subscription = self._subscriptions.get(parameters.SubscriptionId)
+        message = subscription.sent.get(parameters.RetransmitSequenceNumber) if subscription else None
+        if message is None:
             return fault
-        text = wire.notification_message(kept.sequence, kept.count, kept.rows, kept.made_ns)
+        text = wire.notification_message(message.sequence, message.count, message.rows, message.made_ns)
         answer = ua.RepublishResponse()
         answer.NotificationMessage = struct_from_binary(ua.NotificationMessage, Buffer(text))
         return answer
 
     # --- publishing ------------------------------------------------------------------------------
 
-    def _later(self, one: Subscription) -> None:
+    def _later(self, subscription: Subscription) -> None:
         """Set the clock for its next publishing cycle, a whole multiple of the interval."""
-        interval_ns = round(one.interval_s * NS_PER_S)
+        interval_ns = round(subscription.interval_s * NS_PER_S)
         rest_s = (interval_ns - self._clock.now_ns() % interval_ns) / NS_PER_S
         loop = asyncio.get_running_loop()
-        self._timers[one.number] = loop.call_later(rest_s, self._cycle, one)
+        self._timers[subscription.number] = loop.call_later(rest_s, self._cycle, subscription)
 
-    def _cycle(self, one: Subscription) -> None:
-        self._later(one)
+    def _cycle(self, subscription: Subscription) -> None:
+        self._later(subscription)
         now_ns = self._clock.now_ns()
-        before = one.values
-        if one.items and not self._paused:
-            self._sample(one, now_ns)
-        if one.values == before and not one.waiting:
-            one.quiet += 1
-            if one.quiet >= one.keep_alives and self._requests:
-                self._send(one, Message(one.next_sequence, 0, b"", now_ns))
-        while one.waiting and now_ns - one.waiting[0].made_ns > self._options.kept_s * NS_PER_S:
-            one.dropped += one.waiting.popleft().count
+        before = subscription.values
+        if subscription.items and not self._paused:
+            self._sample(subscription, now_ns)
+        if subscription.values == before and not subscription.waiting:
+            subscription.quiet += 1
+            if subscription.quiet >= subscription.keep_alives and self._requests:
+                self._send(subscription, Message(subscription.next_sequence, 0, b"", now_ns))
+        while subscription.waiting and now_ns - subscription.waiting[0].made_ns > self._options.kept_s * NS_PER_S:
+            subscription.dropped += subscription.waiting.popleft().count
         self._drain()
 
-    def _sample(self, one: Subscription, now_ns: int) -> None:
+    def _sample(self, subscription: Subscription, now_ns: int) -> None:
         """What its items have given since the last cycle, as messages that wait."""
-        load, items = self._options.load, np.array(one.items, np.int64)[:, None]
+        load, items = self._options.load, np.array(subscription.items, np.int64)[:, None]
         if self._options.now:
-            seqs = np.array([[one.next_seq]], np.int64)
+            seqs = np.array([[subscription.next_seq]], np.int64)
             stamp = now_ns // 1_000 * 1_000
             times_ns = np.full((len(items), 1), stamp, np.int64)
-            one.next_seq += 1
+            subscription.next_seq += 1
         else:
-            seqs = np.arange(one.next_seq, load.before(now_ns), dtype=np.int64)[None, :]
+            seqs = np.arange(subscription.next_seq, load.before(now_ns), dtype=np.int64)[None, :]
             if not seqs.size:
                 return
-            one.next_seq = int(seqs[0, -1]) + 1
+            subscription.next_seq = int(seqs[0, -1]) + 1
             times_ns = load.times_ns(items, seqs)
-        if not one.values:
+        if not subscription.values:
             first = int(seqs[0, 0])
-            self._tell("publishing", item=one.items[0], items=len(items), first_seq=first)
+            self._tell("publishing", item=subscription.items[0], items=len(items), first_seq=first)
         values = load.values(items, seqs)
-        for count, rows in one.lay_out().cut(times_ns, values, self._options.most):
-            one.waiting.append(Message(one.next_sequence, count, rows, now_ns))
-            one.next_sequence += 1
-            one.values += count
+        for count, rows in subscription.lay_out().cut(times_ns, values, self._options.most):
+            subscription.waiting.append(Message(subscription.next_sequence, count, rows, now_ns))
+            subscription.next_sequence += 1
+            subscription.values += count
 
     def _publish(self, request: int, handle: int, body: Any) -> None:
-        asked = struct_from_binary(ua.PublishParameters, body)
+        parameters = struct_from_binary(ua.PublishParameters, body)
         results = []
-        for told in asked.SubscriptionAcknowledgements:
-            one = self._subscriptions.get(told.SubscriptionId)
-            known = one is not None and one.sent.pop(told.SequenceNumber, None) is not None
+        for acknowledgement in parameters.SubscriptionAcknowledgements:
+            subscription = self._subscriptions.get(acknowledgement.SubscriptionId)
+            known = subscription is not None and subscription.sent.pop(acknowledgement.SequenceNumber, None) is not None
             codes = ua.StatusCodes
             results.append(int(codes.Good if known else codes.BadSequenceNumberUnknown))
         self._requests.append((request, handle, results))
@@ -356,21 +356,21 @@ class Session(asyncio.Protocol):
 
     def _drain(self) -> None:
         """Send what waits, as far as the client has asked for it."""
-        for one in self._subscriptions.values():
-            while one.waiting and self._requests:
-                message = one.waiting.popleft()
-                one.sent[message.sequence] = message
-                while len(one.sent) > RESENDABLE:
-                    del one.sent[next(iter(one.sent))]
-                self._send(one, message)
+        for subscription in self._subscriptions.values():
+            while subscription.waiting and self._requests:
+                message = subscription.waiting.popleft()
+                subscription.sent[message.sequence] = message
+                while len(subscription.sent) > RESENDABLE:
+                    del subscription.sent[next(iter(subscription.sent))]
+                self._send(subscription, message)
 
-    def _send(self, one: Subscription, message: Message) -> None:
+    def _send(self, subscription: Subscription, message: Message) -> None:
         request, handle, results = self._requests.popleft()
-        one.quiet = 0
-        told = wire.Published(handle, one.number, list(one.sent), bool(one.waiting), results)
+        subscription.quiet = 0
+        published = wire.Published(handle, subscription.number, list(subscription.sent), bool(subscription.waiting), results)
         now_ns = self._clock.now_ns()
         text = wire.notification_message(message.sequence, message.count, message.rows, now_ns)
-        answer = wire.publish_response(told, text, now_ns)
+        answer = wire.publish_response(published, text, now_ns)
         self._write(self._channel.message(request, answer))
 
     def _write(self, pieces: Iterable[bytes]) -> None:
@@ -378,9 +378,9 @@ class Session(asyncio.Protocol):
             self._transport.writelines(pieces)
 
 
-def _attribute(asked: Any) -> Any:
+def _attribute(node_to_read: Any) -> Any:
     """The answer to the read of one attribute; nodes that are not ours are unknown."""
-    node, attribute = asked.NodeId, asked.AttributeId
+    node, attribute = node_to_read.NodeId, node_to_read.AttributeId
     own = {
         _IDS.Server_NamespaceArray: ["http://opcfoundation.org/UA/", NAMESPACE],
         _IDS.Server_ServerStatus_State: 0,
@@ -391,14 +391,14 @@ def _attribute(asked: Any) -> Any:
         item_of(node.Identifier)
     except ValueError:
         return ua.DataValue(StatusCode=_status(ua.StatusCodes.BadNodeIdUnknown))
-    told = {
+    values = {
         ua.AttributeIds.DataType: ua.Variant(_node(_IDS.Double)),
         ua.AttributeIds.ValueRank: ua.Variant(-1, ua.VariantType.Int32),
         ua.AttributeIds.Value: ua.Variant(0.0),
     }
-    if attribute not in told:
+    if attribute not in values:
         return ua.DataValue(StatusCode=_status(ua.StatusCodes.BadAttributeIdInvalid))
-    return ua.DataValue(told[attribute])
+    return ua.DataValue(values[attribute])
 
 
 def _node(number: int, namespace: int = 0) -> Any:
@@ -428,8 +428,8 @@ async def serve(options: Options, port: int, clock: Clock) -> None:
         return sessions[-1]
 
     def pause() -> None:
-        for one in sessions:
-            one.pause()
+        for session in sessions:
+            session.pause()
 
     server = await loop.create_server(session, "127.0.0.1", port)
     ended = asyncio.Event()

@@ -82,10 +82,10 @@ def _rows(document: Mapping[str, Any]) -> Iterator[Row]:
         taken = document.get("latency_ms", {}).get(name)
         yield _most(f"added latency {name}, 1,000 values/s, ms", most, taken)
     for store, most in _HISTORIES:
-        told = document.get("history_ms", {}).get(store, {})
-        for case, asked in _ASKED.items():
-            what = f"a day thinned to 1,000 points, 10 readers of {asked}, p99 on {store}, ms"
-            yield _most(what, most, told.get(f"{case}p99"))
+        times = document.get("history_ms", {}).get(store, {})
+        for case, window in _ASKED.items():
+            what = f"a day thinned to 1,000 points, 10 readers of {window}, p99 on {store}, ms"
+            yield _most(what, most, times.get(f"{case}p99"))
 
 
 def _sum(costs: Mapping[str, float], parts: tuple[str, ...]) -> float | None:
@@ -95,13 +95,13 @@ def _sum(costs: Mapping[str, float], parts: tuple[str, ...]) -> float | None:
 
 
 def _most(what: str, goal: float, measured: float | None) -> Row:
-    told = None if measured is None else _number(measured)
-    return Row(what, f"≤ {_number(goal)}", told, measured is not None and measured <= goal)
+    shown_value = None if measured is None else _number(measured)
+    return Row(what, f"≤ {_number(goal)}", shown_value, measured is not None and measured <= goal)
 
 
 def _least(what: str, goal: float, measured: float | None) -> Row:
-    told = None if measured is None else _number(measured)
-    return Row(what, f"≥ {_number(goal)}", told, measured is not None and measured >= goal)
+    shown_value = None if measured is None else _number(measured)
+    return Row(what, f"≥ {_number(goal)}", shown_value, measured is not None and measured >= goal)
 
 
 def _number(value: float) -> str:
@@ -114,8 +114,8 @@ def _parts(document: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     chains = {
         f"{stamps} time stamps, {documents} a document": costs
-        for stamps, found in document.get("ours", {}).items()
-        for documents, costs in found.items()
+        for stamps, runs in document.get("ours", {}).items()
+        for documents, costs in runs.items()
     }
     if "tutorial" in document:
         chains["plain tutorial chain"] = document["tutorial"]
@@ -161,15 +161,15 @@ def _peer(name: str, costs: Mapping[str, Any], ratios: Mapping[str, float] | Non
 
 
 def _made(document: Mapping[str, Any]) -> str:
-    told = machine.in_words(document.get("machine", {}))
+    description = machine.in_words(document.get("machine", {}))
     parts = document.get("parts", {})
-    commits = ", ".join(sorted({one["commit"] for one in parts.values()}))
-    short = ", ".join(sorted(name for name, one in parts.items() if one["quick"]))
-    loops = sorted(one["loop_ms"] for one in parts.values() if "loop_ms" in one)
-    loop = " to ".join(dict.fromkeys(_number(one) for one in (loops[:1] + loops[-1:])))
-    busy = max((one["load_before"] for one in parts.values()), default=0.0)
+    commits = ", ".join(sorted({each["commit"] for each in parts.values()}))
+    short = ", ".join(sorted(name for name, each in parts.items() if each["quick"]))
+    loops = sorted(each["loop_ms"] for each in parts.values() if "loop_ms" in each)
+    loop = " to ".join(dict.fromkeys(_number(each) for each in (loops[:1] + loops[-1:])))
+    busy = max((each["load_before"] for each in parts.values()), default=0.0)
     return (
-        f"Machine: {told}; commit {commits}."
+        f"Machine: {description}; commit {commits}."
         f"{f' A million additions in Python took {loop} ms.' if loop else ''}"
         f" Load average when a part began, the part before it included: {_number(busy)} at most."
         f"{f' Measured in small (`--quick`): {short}.' if short else ''}"

@@ -180,17 +180,17 @@ class Published:
     results: Sequence[int]
 
 
-def publish_response(told: Published, message: bytes, now_ns: int) -> bytes:
+def publish_response(published: Published, message: bytes, now_ns: int) -> bytes:
     """A whole PublishResponse."""
-    available = struct.pack(f"<i{len(told.available)}I", len(told.available), *told.available)
-    results = struct.pack(f"<i{len(told.results)}I", len(told.results), *told.results)
+    available = struct.pack(f"<i{len(published.available)}I", len(published.available), *published.available)
+    results = struct.pack(f"<i{len(published.results)}I", len(published.results), *published.results)
     return b"".join(
         (
-            struct.pack("<BBHqII", 1, 0, _PUBLISH_RESPONSE, ticks(now_ns), told.handle, 0),
+            struct.pack("<BBHqII", 1, 0, _PUBLISH_RESPONSE, ticks(now_ns), published.handle, 0),
             _NOTHING,
-            struct.pack("<I", told.subscription),
+            struct.pack("<I", published.subscription),
             available,
-            struct.pack("<B", told.more),
+            struct.pack("<B", published.more),
             message,
             results,
             struct.pack("<i", -1),

@@ -67,7 +67,7 @@ class AnchorFile:
 
 
 def thinned(heads: Sequence[Head]) -> list[Head]:
-    """The newest heads, and before them the last head of each day."""
+    """Choose the heads to keep: the newest ones, and of older days the last head each."""
     old, recent = heads[:-RECENT], heads[-RECENT:]
     by_day = {head.time_ns // DAY_NS: head for head in old}
     return [*by_day.values(), *recent]

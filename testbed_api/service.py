@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from broker import tls
 from broker.backends.nats import server
-from broker.backends.nats.server import NatsSettings
+from broker.backends.nats.server import NatsBroker, NatsServer, NatsSettings
 from broker.backends.port import RunningBroker
 from broker.bus import client
 from broker.clock import Clock
@@ -59,20 +59,20 @@ class RunningServer:
     administrator: str | None
     recorder: str | None
     way: BusSettings
-    doors: ServerCertificates
+    certificates: ServerCertificates
 
     @property
     def api_url(self) -> str:
-        """Where the API is."""
-        return f"http{'s' if self.doors.api else ''}://{self.api}"
+        """URL of the API."""
+        return f"http{'s' if self.certificates.api else ''}://{self.api}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerServices:
-    """A broker that is a service of its own: its doors as seen from here, and the secrets.
+    """A broker that is a service of its own: its listeners as seen from here, and the secrets.
 
     inner: NATS's, where it asks us; None for a Mosquitto, whose rights a reconciler writes.  trust:
-    where that door has TLS.
+    where that listener has TLS.
     """
 
     inner: Address | None
@@ -84,7 +84,7 @@ class BrokerServices:
     def from_settings(
         cls, settings: ServerSettings, bus: BusSettings, shared: SharedSecrets
     ) -> "BrokerServices":
-        """As the settings say; raises Invalid if they do not."""
+        """Read from the settings; raises Invalid if the broker's address is missing or unsafe."""
         if settings.broker_backend == MOSQUITTO:
             return cls(inner=None, bus=bus, secrets=shared)
         inner = settings.internal_listener
@@ -109,11 +109,11 @@ class BrokerServices:
 class BrokerAccess:
     """The ways in which a server reaches its broker.
 
-    door: ends connections; None where a reconciler writes the rights, which gets notices of changes
-    over the bus.  seats: how each part of the server connects to the bus, by its principal.
+    broker: ends connections; None where a reconciler writes the rights, which gets notices of
+    changes over the bus.  seats: how each part of the server connects to the bus, by its principal.
     """
 
-    door: RunningBroker | None
+    broker: RunningBroker | None
     seats: Mapping[str, BusSettings]
 
 
@@ -129,22 +129,19 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         data = await stack.enter_async_context(persistence.open_exclusive(settings))
-        quotas, connections = Quotas(settings.limits), Sessions(data.registry, clock)
         administrator = Credential.make(ADMINISTRATOR)
         is_first = await _first_administrator(data.registry, administrator, clock)
-        authorizer = _authorizer(data, clock, system, quotas, connections)
-        folder, nats = settings.folder / BROKER, _nats_settings(settings, listeners)
-        broker = await stack.enter_async_context(
-            server.serve(folder, authorize=authorizer.answer, clock=clock, settings=nats)
+        nats = server.embedded(
+            settings.folder / BROKER, clock=clock, settings=_nats_settings(settings, listeners)
         )
-        quotas.on_broker = broker.connection_counts
-        await stack.enter_async_context(sessions.noting(connections, broker))
+        quotas = Quotas(settings.limits, nats.connection_counts)
+        broker = await stack.enter_async_context(_serving(nats, data, clock, system, quotas))
         way = certificates.bus_settings(broker.mqtt, listeners.broker)
         dependencies = await build_dependencies(
             stack,
             settings=settings,
             data=data,
-            access=BrokerAccess(door=broker, seats=_seats(way, system)),
+            access=BrokerAccess(broker=broker, seats=_seats(way, system)),
             clock=clock,
             quotas=quotas,
         )
@@ -156,7 +153,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
             administrator=administrator.text if is_first else None,
             recorder=None if settings.influxdb is None else system[RECORDER].text,
             way=way,
-            doors=listeners,
+            certificates=listeners,
         )
 
 
@@ -173,14 +170,19 @@ async def serve_api(
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         data = await stack.enter_async_context(persistence.open_for_api(settings))
-        quotas = Quotas(settings.limits)
         await _first_administrator(data.registry, services.secrets.administrator(), clock)
-        broker = await stack.enter_async_context(_joined(services, data, clock, quotas))
+        quotas = Quotas(settings.limits)
+        broker: RunningBroker | None = None
+        if services.inner is not None:
+            nats = _external_server(services, services.inner, clock)
+            quotas = Quotas(settings.limits, nats.connection_counts)
+            serving = _serving(nats, data, clock, services.secrets.system(), quotas)
+            broker = await stack.enter_async_context(serving)
         dependencies = await build_dependencies(
             stack,
             settings=settings,
             data=data,
-            access=BrokerAccess(door=broker, seats=seats),
+            access=BrokerAccess(broker=broker, seats=seats),
             clock=clock,
             quotas=quotas,
         )
@@ -193,33 +195,40 @@ async def serve_api(
             administrator=None,
             recorder=None,
             way=services.bus,
-            doors=listeners,
+            certificates=listeners,
         )
 
 
 @asynccontextmanager
-async def _joined(
-    services: BrokerServices, data: Persistence, clock: Clock, quotas: Quotas
-) -> AsyncIterator[RunningBroker | None]:
-    """A broker that is a service of its own and asks us; None if it asks nobody."""
-    if services.inner is None:
-        yield None
-        return
+async def _serving(
+    nats: NatsServer,
+    data: Persistence,
+    clock: Clock,
+    system: Mapping[str, Credential],
+    quotas: Quotas,
+) -> AsyncIterator[NatsBroker]:
+    """Authorize the clients of a NATS server, and log their connections, until left."""
     connections = Sessions(data.registry, clock)
-    authorizer = _authorizer(data, clock, services.secrets.system(), quotas, connections)
-    async with (
-        server.attach(
-            services.inner,
-            services.bus.address,
-            keys=services.secrets.keys(),
-            authorize=authorizer.answer,
-            clock=clock,
-            trust=services.trust,
-        ) as broker,
-        sessions.noting(connections, broker),
-    ):
-        quotas.on_broker = broker.connection_counts
+    authorizer = Authorizer(
+        registry=data.registry,
+        clock=clock,
+        system=system,
+        quotas=quotas,
+        journal=data.journal,
+        admitted=connections.admitted,
+    )
+    async with nats.serve(authorizer.answer) as broker, sessions.noting(connections, broker):
         yield broker
+
+
+def _external_server(services: BrokerServices, inner: Address, clock: Clock) -> NatsServer:
+    return server.external(
+        inner,
+        services.bus.address,
+        keys=services.secrets.keys(),
+        clock=clock,
+        trust=services.trust,
+    )
 
 
 def _nats_settings(settings: ServerSettings, listeners: ServerCertificates) -> NatsSettings:
@@ -228,23 +237,6 @@ def _nats_settings(settings: ServerSettings, listeners: ServerCertificates) -> N
         mqtt_port=settings.mqtt_port,
         storage_bytes=settings.broker_bytes,
         certificate=listeners.broker,
-    )
-
-
-def _authorizer(
-    data: Persistence,
-    clock: Clock,
-    system: Mapping[str, Credential],
-    quotas: Quotas,
-    connections: Sessions,
-) -> Authorizer:
-    return Authorizer(
-        registry=data.registry,
-        clock=clock,
-        system=system,
-        quotas=quotas,
-        journal=data.journal,
-        admitted=connections.admitted,
     )
 
 
@@ -257,10 +249,11 @@ async def build_dependencies(
     clock: Clock,
     quotas: Quotas,
 ) -> ApiDependencies:
-    """All that the routes take, with a connection to the bus, and the recorder unless that runs in
-    a process of its own; `stack` closes them.
+    """Build all that the routes take; `stack` closes it.
+
+    That includes a connection to the bus, and the recorder unless it runs in its own process.
     """
-    seats, broker = access.seats, access.door
+    seats, broker = access.seats, access.broker
     own = f"{API}--{secrets.token_hex(4)}"  # another API is not to lose its connection to us
     bus = await stack.enter_async_context(client.open(seats[API], clock, client_id=own))
     await bus.ready()
@@ -294,7 +287,7 @@ async def _recorder_status(
     seat: BusSettings,
     clock: Clock,
 ) -> RecorderStatus:
-    """The status of the recorder, which is started unless it runs in a process of its own."""
+    """Start the recorder unless it runs in its own process, and return access to its status."""
     if settings.influxdb is not None:
         return RecorderStatus()
     recorder = await stack.enter_async_context(recording(settings, data, seat, clock))
@@ -308,8 +301,9 @@ def _anchoring(settings: ServerSettings, data: Persistence, clock: Clock) -> Anc
 
 
 async def _first_administrator(registry: Registry, credential: Credential, clock: Clock) -> bool:
-    """At the first start, make the intermediary and its owner, who makes the other organisations;
-    whether it did.
+    """Make the intermediary and its owner at the first start; returns whether it did.
+
+    That owner makes the other organisations.
     """
     now_ns = clock.now_ns()
     async with registry.unaudited_change() as inside:  # another API may start at this moment
@@ -330,7 +324,7 @@ async def _first_administrator(registry: Registry, credential: Credential, clock
 
 
 def _seats(way: BusSettings, system: Mapping[str, Credential]) -> Mapping[str, BusSettings]:
-    """How each part of ours gets onto the bus, by its principal."""
+    """The bus settings of each part of the server, by its principal."""
     return {
         name: way.model_copy(update={"credential": SecretStr(credential.text), "window": 10_000})
         for name, credential in system.items()

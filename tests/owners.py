@@ -11,7 +11,7 @@ from broker.namespace import LIVE, StreamAddress
 
 @dataclass(frozen=True, slots=True)
 class Owners:
-    """The owners' doors by organisation; `request` asks as the first one's."""
+    """The owners' clients by organisation; `request` asks as the first one's."""
 
     doors: Mapping[str, api_client.Api]
     secrets: Mapping[str, str]
@@ -39,32 +39,32 @@ class Owners:
         """
         listed = [*writes, *reads]
         mine = listed[0].organisation if listed else list(self.doors)[-1]
-        for one in reads:
-            if one.organisation != mine:
-                body = {"company": mine, "streams": [_entry(space, one)]}
-                await self.doors[one.organisation].request("POST", "/grants", json=body)
+        for stream in reads:
+            if stream.organisation != mine:
+                body = {"company": mine, "streams": [_entry(space, stream)]}
+                await self.doors[stream.organisation].request("POST", "/grants", json=body)
         body = {
             "principal": principal,
-            "reads": [_entry(space, one) for one in reads],
-            "writes": [_entry(space, one) for one in writes],
+            "reads": [_entry(space, each) for each in reads],
+            "writes": [_entry(space, each) for each in writes],
         }
-        made = await self.doors[mine].request("POST", "/credentials", json=body)
-        return str(made["credential"])
+        created = await self.doors[mine].request("POST", "/credentials", json=body)
+        return str(created["credential"])
 
 
 @asynccontextmanager
 async def founded(
     url: str, administrator: str, organisations: Iterable[str] = ("factory", "company")
 ) -> AsyncIterator[Owners]:
-    """Make these organisations, and open a door for the owner of each."""
+    """Make these organisations, and connect a client for the owner of each."""
     async with AsyncExitStack() as stack:
         door = await stack.enter_async_context(api_client.connect(url, administrator))
         secrets = {
-            one: await door.create_organisation(one, owner=f"{one}-owner") for one in organisations
+            each: await door.create_organisation(each, owner=f"{each}-owner") for each in organisations
         }
         doors = {
-            one: await stack.enter_async_context(api_client.connect(url, secret))
-            for one, secret in secrets.items()
+            each: await stack.enter_async_context(api_client.connect(url, secret))
+            for each, secret in secrets.items()
         }
         yield Owners(doors, secrets)
 

@@ -18,6 +18,11 @@ def modules() -> list[Path]:
     return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
+def supporting_modules() -> list[Path]:
+    """Every Python module of the tests and the benchmarks."""
+    return sorted(path for name in ("benchmarks", "tests") for path in (ROOT / name).rglob("*.py"))
+
+
 def documents() -> list[Path]:
     """Every Markdown document."""
     return [path for path in texts() if path.suffix == ".md"]

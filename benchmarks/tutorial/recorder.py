@@ -18,9 +18,9 @@ def main(port, user, password, url, token, organisation, bucket):
         client.subscribe("factory/values", qos=1)
 
     def on_message(_client, _userdata, message):
-        for one in json.loads(message.payload):
-            point = Point("values").tag("node", one["node"])
-            point = point.field("value", one["value"]).time(one["time"])
+        for sample in json.loads(message.payload):
+            point = Point("values").tag("node", sample["node"])
+            point = point.field("value", sample["value"]).time(sample["time"])
             writer.write(bucket=bucket, record=point)
 
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="tutorial-recorder")

@@ -48,7 +48,7 @@ class AuditEventPage(ApiResponse):
 
 
 class AuditHeadResponse(ApiResponse):
-    """A signed head of the chain: so many events, the last with this hash."""
+    """A signed head of the chain: the number of events, and the hash of the last one."""
 
     v: Annotated[int, Field(description="version of the wire format", examples=[WIRE_VERSION])]
     count: Annotated[int, Field(examples=[17])]

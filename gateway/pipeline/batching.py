@@ -51,7 +51,7 @@ class Batcher:
         return not (self._count or self._gaps or self.mapping.batch_age_s)
 
     def fits(self, count: int) -> bool:
-        """Whether so many samples fit into one batch; False if they may be texts."""
+        """Whether this many samples fit into one batch; always False for signals with texts."""
         size = count * SAMPLE_BYTES + self._most_signals
         return count <= self.mapping.batch_values and size <= ROUGH_BYTES and not self._texts
 

@@ -54,7 +54,7 @@ def including(held: Held, seqs: list[int]) -> Held:
 
 
 def text_of(held: Held) -> str:
-    """JSON pairs of first and last, as the file stores them."""
+    """Ranges as the spool's file stores them: JSON pairs of first and last."""
     return orjson.dumps(held.ranges).decode()
 
 

@@ -17,7 +17,7 @@ def pause_body(company: str | None, equipment: str | None) -> dict[str, str]:
 
 
 def pause_sentence(pause: Mapping[str, str]) -> str:
-    """Which grants a pause stops, in words."""
+    """A phrase for the grants that a pause stops."""
     company = f" to {pause['company']}" if "company" in pause else ""
     equipment = f" of {pause['equipment']}" if "equipment" in pause else ""
     return f"all grants{company}{equipment}" if pause else "all your grants"

@@ -23,7 +23,7 @@ OfEquipment = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.command("pause", epilog=example("testbed pause --company company"))(pause)
     app.command("resume", epilog=example("testbed resume --company company"))(resume)
     app.command("access", epilog=example("testbed access factory/pump-rig"))(access)

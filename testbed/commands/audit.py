@@ -22,7 +22,7 @@ audit_app = typer.Typer(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.add_typer(audit_app, name="audit")
 
 

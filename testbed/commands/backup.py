@@ -12,7 +12,7 @@ from testbed.terminal.screen import out, print_json
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.command(epilog=example("testbed backup --to backup-1"))(backup)
     app.command(epilog=example("testbed restore backup-1 --data new-data"))(restore)
 

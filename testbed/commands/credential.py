@@ -22,7 +22,7 @@ credential_app = typer.Typer(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.add_typer(credential_app, name="credential")
 
 

@@ -30,7 +30,7 @@ Policy = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.add_typer(gateway_app, name="gateway")
 
 

@@ -36,7 +36,7 @@ Reason = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.add_typer(grant_app, name="grant")
 
 

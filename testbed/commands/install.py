@@ -60,7 +60,7 @@ Plugin = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.add_typer(secrets_app, name="secrets")
     app.add_typer(pki_app, name="pki")
     app.command("broker-config", epilog=example("testbed broker-config secrets --insecure"))(

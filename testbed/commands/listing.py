@@ -19,7 +19,7 @@ listing_app = typer.Typer(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.add_typer(listing_app, name="listing")
 
 

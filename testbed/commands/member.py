@@ -23,7 +23,7 @@ Roles = Annotated[list[Role], typer.Option("--role", help="role of the person; c
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.add_typer(member_app, name="member")
 
 

@@ -20,7 +20,7 @@ organisation_app = typer.Typer(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.add_typer(organisation_app, name="organisation")
 
 

@@ -17,7 +17,7 @@ retention_app = typer.Typer(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.add_typer(retention_app, name="retention")
     app.command(
         epilog=example("testbed delete factory/pump-rig/rig --to 2026-01-01T00:00:00Z --yes")

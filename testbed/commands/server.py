@@ -44,7 +44,7 @@ Tls = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.command(
         epilog=example("testbed up", "testbed up --tls --host 0.0.0.0 --data /srv/testbed")
     )(up)

@@ -50,7 +50,7 @@ Repeat = Annotated[bool, typer.Option("--repeat", help="start again at the end, 
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.add_typer(simulate_app, name="simulate")
 
 

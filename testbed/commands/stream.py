@@ -39,7 +39,7 @@ Output = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.command(epilog=example("testbed tap factory/pump-rig/rig"))(tap)
     app.command(
         epilog=example(

@@ -18,7 +18,7 @@ token_app = typer.Typer(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.add_typer(token_app, name="token")
     app.command("sign-in", epilog=example("testbed sign-in fay"))(sign_in)
     app.command("password", epilog=example("testbed password"))(password)

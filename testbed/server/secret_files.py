@@ -80,7 +80,7 @@ def certificate_of(
         )
     if not insecure and not mqtt.is_loopback:
         raise Invalid(
-            f"the broker's doors would be open on {mqtt.host} without TLS",
+            f"the broker would listen on {mqtt.host} without TLS",
             hint="give --tls-cert and --tls-key, see `testbed pki init`; --insecure only where"
             " something else protects them",
         )

@@ -145,7 +145,7 @@ def _hosts(address: str) -> Sequence[str]:
 def print_ready_json(print_json: Callable[[object], None], server: RunningServer) -> None:
     """Print the addresses of API and broker as one line of JSON."""
     ready = {"event": "ready", "api": server.api_url, "broker": server.way.broker}
-    ca = None if server.doors.ca is None else str(server.doors.ca)
+    ca = None if server.certificates.ca is None else str(server.certificates.ca)
     print_json(ready | {"ca": ca, "administrator": server.administrator})
 
 
@@ -153,11 +153,11 @@ def print_ready(out: Console, server: RunningServer) -> None:
     """Print the addresses of API and broker, and a new administrator's credential."""
     out.print(f"API     {server.api_url}/api/v1/docs")
     out.print(f"broker  {server.way.broker}")
-    if server.doors.api is not None:
+    if server.certificates.api is not None:
         out.print("\nWhat clients set:", style="bold")
         variables = {"TESTBED_API": server.api_url, "TESTBED_BROKER": server.way.broker}
-        if server.doors.ca is not None:
-            variables["TESTBED_CA"] = str(server.doors.ca.absolute())
+        if server.certificates.ca is not None:
+            variables["TESTBED_CA"] = str(server.certificates.ca.absolute())
         for name, value in variables.items():
             out.print(f"  export {name}={value}")
     if server.administrator is not None:

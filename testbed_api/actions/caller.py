@@ -42,7 +42,7 @@ class Caller:
         return policy.decide(self.rights, self.id, action, target, self.at_ns).allowed
 
     def may_read(self, space: str, address: StreamAddress) -> bool:
-        """Reading a stream over HTTP is what subscribing to its data would be."""
+        """Whether it may read a stream over HTTP: whether it might subscribe to its data."""
         return self.may(Action.SUBSCRIBE, StreamTopic(space, Verb.DATA, address))
 
     def must(self, action: Action, target: Target = None) -> None:
@@ -61,13 +61,26 @@ class Caller:
         )
 
     def must_read(self, space: str, address: StreamAddress) -> None:
-        """Raise Unknown unless it may read."""
+        """Raise Unknown unless it may read the stream."""
         if not self.may_read(space, address):
             raise Unknown(f"there is no stream {address}", hint=self.narrowed)
 
+    def must_hold_all_roles(self) -> None:
+        """Raise Forbidden for a machine, and for a token of only some of its person's roles."""
+        self.must(Action.ENTER)
+        if self.principal.kind is not PrincipalKind.PERSON:
+            raise Forbidden(
+                f"{self.id} is a machine", hint="its tokens are made under /credentials"
+            )
+        if self.narrowed:
+            raise Forbidden(
+                "tokens and passwords are looked after with a token of all your roles",
+                hint=f"{self.narrowed}: use another, or sign in",
+            )
+
     @property
     def visible(self) -> Visibility:
-        """All that exists for it; `may(SEE, …)` says the same of one target."""
+        """The equipment and streams that it may see; `may(SEE, …)` says the same of one target."""
         scope, addresses = (
             self.principal.scope,
             {grant.entry.address for grant in self.rights.grants},
@@ -83,7 +96,7 @@ class Caller:
         )
 
     def sees_organisation(self, organisation: str) -> bool:
-        """Whether it exists for it: its own, one whose equipment it sees, all for a founder."""
+        """Whether it sees an organisation: its own, of equipment it sees, all for a founder."""
         if organisation == self.organisation or self.may(Action.FOUND):
             return True
         visible = self.visible

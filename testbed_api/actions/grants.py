@@ -43,7 +43,7 @@ class SpanProposal:
 
 
 def whole(ns: int) -> int:
-    """The end of the second that an instant lies in."""
+    """An instant, rounded up to a whole second."""
     return -(-ns // NS_PER_S) * NS_PER_S
 
 
@@ -172,7 +172,7 @@ class GrantActions:
 
 
 def _must(caller: Caller, action: Action, organisation: str) -> None:
-    """Raise Forbidden if the act is the other side's: both see the grant."""
+    """Raise Forbidden if only the other organisation of the grant may do this act."""
     if organisation != caller.organisation:
         raise Forbidden(f"{caller.id} may not {action} it: that is for {organisation}")
     caller.must(action, organisation)

@@ -50,7 +50,10 @@ class PauseActions:
         company: str | None,
         equipment: EquipmentAddress | None,
     ) -> int:
-        """End all pauses in the same words; how many.  Raises Unknown if there is none."""
+        """End all pauses of this company and equipment, and return their number.
+
+        Raises Unknown if there is none.
+        """
         pause = self._pause(caller, company, equipment)
         companies = await self._companies(pause)
         async with self.rights_changes.of_companies(context, companies) as change:

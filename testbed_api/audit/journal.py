@@ -1,7 +1,7 @@
-"""The audit at work: events into the chain, and heads of it signed and handed out.
+"""Writes audit events into the chain, signs the chain's heads, and publishes them to gateways.
 
-What changes something is told of in its own transaction, by the registry.  What only reads, is
-refused, or is no change of the registry's goes through the journal, in one of its own.
+A change of the registry writes its event in its own transaction.  Events of reads, refusals and
+other acts go through the journal, which writes them in a transaction of its own.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 
 class Refusals:
-    """Keeps a flood of refusals from becoming one of events: the rest of a second is counted."""
+    """Limits the events of refusals: beyond a number in a second they are only counted."""
 
     def __init__(self) -> None:
         self._second = 0
@@ -46,7 +46,7 @@ class Refusals:
         self._rest: dict[str, tuple[Event, int]] = {}
 
     def take(self, event: Event) -> list[Event]:
-        """The events to write now: counts of a former second, and this one unless it is counted."""
+        """The events to write now: counts of an earlier second, and this one unless counted."""
         events = self.due(event.time_ns)
         strange = event.organisation is None
         key = event.source if strange else f"{event.organisation}/{event.principal}"
@@ -62,7 +62,7 @@ class Refusals:
         return events
 
     def due(self, now_ns: int) -> list[Event]:
-        """The counts of a second that is over: one event each, like the last of them."""
+        """The counts of a past second as events, each a copy of the last refusal that it counts."""
         second = now_ns // NS_PER_S
         if second == self._second:
             return []
@@ -72,10 +72,10 @@ class Refusals:
 
 
 class Journal:
-    """Writes events that have no transaction of their own, in the order in which they are told."""
+    """Writes events that belong to no change of the registry, in the order of `tell`."""
 
     def __init__(self, registry: Registry) -> None:
-        """registry: nobody's act."""
+        """registry: without an audit context, because the journal's writes are no acts."""
         self._registry = registry
         self._refusals = Refusals()
         self._waiting: list[Event] = []
@@ -93,7 +93,7 @@ class Journal:
         await asyncio.shield(self._write())  # whoever waits for an answer may leave meanwhile
 
     async def settle(self, now_ns: int) -> None:
-        """Tell what was counted, and what waited."""
+        """Write the counted refusals and the waiting events."""
         self._waiting += self._refusals.due(now_ns)
         if self._lost:
             facts = audit.details({"lost": self._lost})
@@ -106,7 +106,7 @@ class Journal:
         await self._write()
 
     async def _write(self) -> None:
-        """All that waits in one transaction: many at once cost one."""
+        """Write all waiting events in one transaction."""
         async with self._alone:
             batch, self._waiting = self._waiting, []
             if not batch:  # who came before wrote it too
@@ -131,12 +131,12 @@ class Journal:
 
 
 class Anchoring:
-    """Signs heads of the chain, and hands them to every gateway."""
+    """Signs heads of the chain, and publishes them to every gateway."""
 
     def __init__(
         self, registry: Registry, journal: Journal, signer: HeadSigner, clock: Clock
     ) -> None:
-        """journal: what it holds back is told first."""
+        """journal: its waiting events are written before a head is signed."""
         self.key = signer.key
         self._registry = registry
         self._journal = journal
@@ -154,7 +154,7 @@ class Anchoring:
             await self._clock.sleep(SETTLE_EVERY_S)
 
     async def sign(self, bus: client.Bus) -> None:
-        """Sign the chain as it is, and hand the head out; what is away is told in the log."""
+        """Sign the chain as it is, and publish the head; a failure is logged."""
         try:
             await self._journal.settle(self._clock.now_ns())
             head = await self._registry.audit.sign_head(self._signer, self._clock.now_ns())
@@ -171,7 +171,7 @@ class Anchoring:
 
 
 def signer(settings: ServerSettings) -> HeadSigner:
-    """The signer of heads: with the key of the settings, or one in the data folder.
+    """Make the signer of heads, with the key of the settings or else one in the data folder.
 
     Raises Invalid if it is no key, Unavailable if it cannot be read or made.
     """

@@ -1,4 +1,4 @@
-"""Counting reads before they are answered, those that come together in one transaction."""
+"""Counts reads before they are answered; concurrent ones share a transaction."""
 
 import asyncio
 from collections import Counter
@@ -11,7 +11,10 @@ from testbed_api.registry.registry import Registry
 
 @dataclass(slots=True)
 class _Lot:
-    """Reads that are written together.  failure: why they were not, None once they are."""
+    """Reads that are written in one transaction.
+
+    failure: the reason why they are not written, None once they are.
+    """
 
     counts: Counter[ReadKey] = field(default_factory=Counter)
     last_ns: int = 0
@@ -21,7 +24,7 @@ class _Lot:
 
 
 class ReadCounter:
-    """Writes one lot at a time: who comes meanwhile is in the next, so many at once cost little.
+    """Writes reads in lots, one at a time; reads that arrive during a write are in the next lot.
 
     A transaction each would have them wait for each other in the database, which on SQLite is a
     sleep that grows.
@@ -32,7 +35,7 @@ class ReadCounter:
         self._writing = asyncio.Lock()
 
     async def note(self, registry: Registry, read: ReadKey, now_ns: int) -> None:
-        """Return once it is counted; raises Unavailable if it cannot be."""
+        """Count a read, and return once it is stored; raises Unavailable if it cannot be."""
         mine = self._open
         mine.counts[read] += 1
         mine.last_ns = max(mine.last_ns, now_ns)

@@ -70,7 +70,7 @@ async def restore(folder: Path, manifest: Manifest, target: RestoreTarget) -> Se
 
 
 def _loss(dumped: BackupFile, last_ns: int | None, taken_ns: int, now_ns: int) -> Loss:
-    """The span from the last sample in the backup, or else from the backup, until now."""
+    """The span whose samples a restore lost: from the last sample in the backup until now."""
     from_ns = taken_ns if last_ns is None else last_ns + 1
     stream = StreamAddress.parse(dumped.stream)
     return Loss(StoredSpan(dumped.space, stream, from_ns, now_ns), taken_ns)

@@ -22,8 +22,8 @@ from testbed_api.registry.registry import Registry
 log = structlog.get_logger()
 
 
-def _unnoted(_knock: ConnectRequest, _permissions: Permissions) -> None:
-    """Where no log of connections is kept."""
+def _unnoted(_request: ConnectRequest, _permissions: Permissions) -> None:
+    """Do nothing: no access log is kept."""
 
 
 class Authorizer:
@@ -122,7 +122,7 @@ class Authorizer:
     def _permissions(
         self, rights: Rights, principal: str, expires_ns: int | None
     ) -> Permissions | None:
-        """Its topics, until the first of its rights ends or its token does."""
+        """The topics of a principal, until the first of its rights or its token ends."""
         now_ns = self._clock.now_ns()
         who = rights.principal(principal, now_ns)
         if who is None:
@@ -135,7 +135,7 @@ class Authorizer:
 
 
 def _context(request: ConnectRequest) -> AuditContext:
-    """A connection by the principal that it claims to be."""
+    """The audit context of a connection by the principal that it claims to be."""
     facts = {"client_id": request.client_id, "connection": request.connection}
     return AuditContext(
         action="connect",

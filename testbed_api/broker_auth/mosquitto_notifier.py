@@ -1,6 +1,6 @@
-"""Telling the reconciler that rights changed, and waiting until they hold at the broker.
+"""Notifies the reconciler of changed rights, and waits until the broker holds them.
 
-It would see them by itself a moment later; but who changed them is told when it is done.
+The reconciler would find them by itself a moment later; the notice tells the API when it is done.
 """
 
 import asyncio
@@ -30,13 +30,13 @@ class Notices:
     """A `broker.backends.port.RunningBroker` whose rights another process writes."""
 
     def __init__(self, bus: Bus, mqtt: Address) -> None:
-        """Made by `noticing`."""
+        """Called by `noticing`."""
         self.mqtt = mqtt
         self._bus = bus
         self._waiting: dict[bytes, asyncio.Future[None]] = {}
 
     async def disconnect(self, principal: str) -> None:
-        """End the connections of somebody whose rights changed; raises Unavailable.
+        """End the connections of a principal whose rights changed; raises Unavailable.
 
         Which topics changed is the reconciler's to see: one whose topics and secret are the same
         stays.
@@ -44,14 +44,14 @@ class Notices:
         await self._notice(principal)
 
     async def announce(self, principal: str) -> None:
-        """Somebody has a new token: on return it is let in with it, or in the log is why not."""
+        """Make a new token of a principal count; a failure is logged, not raised."""
         try:
             await self._notice(principal)
         except Unavailable as exc:
             log.warning("token is not yet known", principal=principal, reason=str(exc))
 
     async def follow(self, inbox: Inbox) -> None:
-        """Take in what the reconciler says, until cancelled."""
+        """Receive the reconciler's confirmations until cancelled."""
         async for message in inbox:
             inbox.ack(message)
             waiting = self._waiting.get(message.payload)
@@ -77,7 +77,7 @@ class Notices:
 
 @asynccontextmanager
 async def noticing(bus: Bus, mqtt: Address) -> AsyncIterator[Notices]:
-    """The door, over the API's own connection, until left."""
+    """Notify the reconciler over the API's own connection until left."""
     notices = Notices(bus, mqtt)
     async with (
         bus.subscribe([APPLIED], capacity=10_000, overflow="drop_oldest") as inbox,

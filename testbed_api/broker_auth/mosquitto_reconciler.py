@@ -1,8 +1,8 @@
-"""The reconciler: keeps what Mosquitto holds of the rights equal to the registry.
+"""The reconciler: keeps the rights in Mosquitto equal to those in the registry.
 
-A process of its own.  It alone writes them, looks for changes all the time and at once when it is
-told of one, and ends what expires whether anybody else is running or not.  Beside that it listens
-to who comes and goes.
+It runs as a process of its own and is the only writer of rights in Mosquitto.  It polls the
+registry for changes, checks at once on a notice, and ends rights that expire, also while the API is
+away.  It also writes connections from Mosquitto's log to the access log.
 """
 
 import asyncio
@@ -75,7 +75,7 @@ def decide(everything: RightsSnapshot, at_ns: int) -> Decided:
 
 
 class _Parts:
-    """Rights sorted by whom they concern: each of n principals is judged by its own few."""
+    """Rights by organisation, so that each principal is decided over its own rights only."""
 
     def __init__(self, rights: Rights) -> None:
         self._grants: dict[str, list[Grant]] = defaultdict(list)
@@ -90,7 +90,7 @@ class _Parts:
             self._known[entry.address.organisation].add(entry)
 
     def of(self, organisation: str, rights: Rights, at_ns: int) -> Rights:
-        """All that concerns the people and machines of one organisation."""
+        """The rights that concern the people and machines of one organisation."""
         if organisation not in self._done:
             grants = self._grants[organisation]
             owners = {each.entry.address.organisation for each in grants}
@@ -110,7 +110,7 @@ class _Parts:
 
 
 def _moments(everything: RightsSnapshot, at_ns: int) -> Iterator[int]:
-    """All moments to come at which something begins or ends."""
+    """All future instants at which the span of a right or token begins or ends."""
     for span in _spans(everything):
         for moment in (span.from_ns, span.until_ns):
             if moment is not None and moment > at_ns:
@@ -126,7 +126,7 @@ def _spans(everything: RightsSnapshot) -> Iterable[Span]:
 
 
 class Reconciler:
-    """Brings Mosquitto to what the registry says, again and again."""
+    """Writes the registry's rights to Mosquitto whenever they differ."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class Reconciler:
         heard: Overhearing,
         clock: Clock,
     ) -> None:
-        """bus: as who may write the rights.  heard: told what is written."""
+        """bus: connected as the reconciler.  heard: gets `changing` and `changed` at each write."""
         self._registry = registry
         self._bus = bus
         self._projection = projection
@@ -145,7 +145,7 @@ class Reconciler:
         self._known: tuple[Stamp, RightsSnapshot] | None = None
 
     async def run(self, notices: Inbox) -> None:
-        """Reconcile until cancelled, whatever goes away meanwhile.
+        """Reconcile until cancelled; broker and registry may be away meanwhile.
 
         A reconnection reads what the broker holds before anything else: if its state was wiped,
         all of it is written anew.
@@ -159,7 +159,7 @@ class Reconciler:
                 await self._clock.sleep(PAUSE_S)
 
     async def _stand(self, ordinal: int, notices: Inbox) -> None:
-        """Over one connection."""
+        """Reconcile until the connection to the broker ends."""
         self._heard.begin()
         held: Mapping[str, ClientAccess] = await self._projection.read()
         await self._heard.resume(held)
@@ -184,14 +184,14 @@ class Reconciler:
     async def _write(
         self, held: Mapping[str, ClientAccess], wanted: Mapping[str, ClientAccess]
     ) -> Mapping[str, ClientAccess]:
-        """Bring the broker from one to the other; what it holds then."""
+        """Change the broker's rights from `held` to `wanted`, and return them."""
         self._heard.changing(held, wanted)
         await self._projection.write(held, wanted)
         self._heard.changed()
         return wanted
 
     async def _changed(self) -> bool:
-        """Whether the registry says something else by now; while it is away, no."""
+        """Whether the registry has changed since the last look; False while it is away."""
         try:
             stamp = await self._registry.rights_snapshot.stamp()
         except Unavailable:
@@ -199,9 +199,9 @@ class Reconciler:
         return self._known is None or stamp != self._known[0]
 
     async def _look(self) -> Decided:
-        """Decide over what the registry says; while it is away, over what it said last.
+        """Decide over the registry's rights, while it is away over those read last.
 
-        So rights expire even then.  Raises Unavailable if it never said anything.
+        So rights expire even then.  Raises Unavailable if none were ever read.
         """
         now_ns = self._clock.now_ns()
         try:
@@ -216,7 +216,7 @@ class Reconciler:
 
 
 async def _notices(notices: Inbox) -> list[bytes]:
-    """The notices of changes that are there, or come before it is time to look anyway."""
+    """Receive the notices of changes that are in the inbox, or arrive within POLL_S."""
     try:
         async with asyncio.timeout(POLL_S):
             message = await anext(notices)
@@ -232,13 +232,16 @@ async def _notices(notices: Inbox) -> list[bytes]:
 
 
 async def run(settings: ServerSettings, bus: BusSettings, clock: Clock) -> None:
-    """The reconciler in its process, until cancelled."""
+    """Run the reconciler as a process of its own until cancelled."""
     async with open_engine(settings.tables) as engine:
         await reconcile(Registry(engine), bus, settings.broker_folder, clock)
 
 
 async def reconcile(registry: Registry, settings: BusSettings, folder: Path, clock: Clock) -> None:
-    """A reconciler at work, until cancelled.  folder: as `mosquitto.project` has it."""
+    """Run a reconciler over an open registry until cancelled.
+
+    folder: as in `dynamic_security.project`.
+    """
     async with (
         client.open(settings, clock, client_id=RECONCILER) as bus,
         dynamic_security.project(bus, folder) as projection,

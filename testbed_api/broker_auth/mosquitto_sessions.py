@@ -1,10 +1,11 @@
 """Connections to Mosquitto, from its log and its sockets, for the audit and the access log.
 
-It asks nobody and lists nobody.  But its log says who comes and who goes, and which sockets stand
-is known to the kernel of its machine, which is ours.  So what is said is written down as on NATS;
-and where nobody listened for a while, that is made up for: sessions whose socket is gone end, who
-may be connected and is not in the book is sent away once, to come in again before our ears, and
-the audit is told from when to when nobody listened.
+Mosquitto asks no other process at a connect, and lists no connections.  But it publishes its log,
+with each connect and disconnect, and the kernel of the machine that we share knows its open
+sockets.  So log lines are written down as the events of NATS are.  After a time without the log
+three things are done: sessions whose socket is gone are ended; principals that may be connected
+without a session are disconnected once, so that their new connect is logged; and the audit gets an
+event with the beginning and the end of that time.
 """
 
 import asyncio
@@ -55,12 +56,15 @@ log = structlog.get_logger()
 
 
 class Overhearing:
-    """Listens, and writes down.  One task follows; who writes the rights tells it of them."""
+    """Writes the connections in Mosquitto's log to the access log and the audit.
+
+    One task runs `follow`; the reconciler calls `changing` and `changed` at each write of rights.
+    """
 
     def __init__(
         self, registry: Registry, projection: Projection, inbox: Inbox, folder: Path, clock: Clock
     ) -> None:
-        """inbox: of `mosquitto_log.TOPICS`.  folder: where it stays until when all was heard."""
+        """inbox: of `log_parser.TOPICS`.  folder: of the file with the time of the last line."""
         self._registry = registry
         self._projection = projection
         self._inbox = inbox
@@ -84,7 +88,7 @@ class Overhearing:
     # --- what is said -----------------------------------------------------------------------------
 
     async def follow(self) -> None:
-        """Take in what is said, until cancelled."""
+        """Process the lines of the log until cancelled."""
         while True:
             try:
                 async with asyncio.timeout(TICK_S):
@@ -100,7 +104,7 @@ class Overhearing:
                 await self._hear(message.payload)
 
     async def finish(self) -> None:
-        """Before it is cancelled: return when what was said is written, or it takes too long."""
+        """Return once all received lines are written, or after FINISH_S."""
         with suppress(TimeoutError):
             async with asyncio.timeout(FINISH_S):
                 while not self._is_up_to_date():
@@ -117,7 +121,7 @@ class Overhearing:
         self._is_busy = False
 
     async def _take(self, line: LogLine) -> None:
-        """Of what was said a moment ago the time is now; of what waited, the end of its second."""
+        """Write the event of a line, at the time of now or the past end of the line's second."""
         at_ns = min(self._clock.now_ns(), (line.at_s + 1) * NS_PER_S)
         match line.event:
             case ConnectionOpened(peer):
@@ -160,7 +164,7 @@ class Overhearing:
         await self._journal.tell(context.event(at_ns, AuditOutcome.REFUSED, why))
 
     async def _surely(self, write: Callable[[], Awaitable[None]]) -> None:
-        """Return once the registry took it; what is said meanwhile waits in the inbox."""
+        """Repeat a write until the registry accepts it; lines wait in the inbox meanwhile."""
         is_away = False
         while True:
             try:
@@ -176,7 +180,7 @@ class Overhearing:
                 return
 
     def _at(self) -> int:
-        """How many lines were dealt with, or dropped."""
+        """Number of lines that were processed or dropped."""
         return self._taken + self._inbox.dropped
 
     # --- what it is told --------------------------------------------------------------------------
@@ -184,22 +188,22 @@ class Overhearing:
     def changing(
         self, held: Mapping[str, ClientAccess], wanted: Mapping[str, ClientAccess]
     ) -> None:
-        """Rights are about to be written: `wanted`, where `held` was."""
+        """Note that the rights in Mosquitto are about to change from `held` to `wanted`."""
         self._reach.change(held, wanted)
         self._settled_at = None
 
     def changed(self) -> None:
-        """They are written, and what was said meanwhile is in the inbox."""
+        """Note that the rights are written, and that lines logged meanwhile are in the inbox."""
         self._settled_at = self._at() + len(self._inbox)
 
     def begin(self) -> None:
-        """A connection stands anew: nobody listened before it."""
+        """Note a new connection to Mosquitto: lines logged before it were missed."""
         self._is_told = False
         self._knows.clear()
         self._missed_until_ns = self._clock.now_ns()
 
     async def resume(self, held: Mapping[str, ClientAccess]) -> None:
-        """Nobody but these is let in yet, as the broker says.  Raises as `look`."""
+        """Start from the rights that Mosquitto holds, as read from it; raises as `look`."""
         self._reach.begin(held)
         self.changed()
         self._knows.set()
@@ -209,7 +213,7 @@ class Overhearing:
     # --- who stands -------------------------------------------------------------------------------
 
     async def look(self, held: Mapping[str, ClientAccess]) -> None:
-        """Hold the book against the sockets, now and then, and make up for what was missed.
+        """Compare open sessions with open sockets at intervals, and handle missed lines.
 
         held: who is admitted now.  Raises Unavailable if Mosquitto does not obey.
         """
@@ -268,7 +272,7 @@ class Overhearing:
         self._heard_ns, self._missed_until_ns = until_ns, None
 
     def _tells(self) -> bool:
-        """Whether anything was said since it began; at least a reload of its configuration was."""
+        """Whether a line came since `begin`: the reload of the rights logs one at least."""
         return self._is_told or len(self._inbox) > 0
 
     async def _tell_deaf(self) -> None:
@@ -285,7 +289,7 @@ class Overhearing:
         )
 
     def _keep(self, heard_ns: int) -> None:
-        """All is written down that was said until then."""
+        """Store the time until which all lines are written, at most every KEEP_EVERY_S."""
         self._heard_ns = heard_ns
         if abs(heard_ns - self._kept_ns) < KEEP_EVERY_S * NS_PER_S:
             return
@@ -296,7 +300,7 @@ class Overhearing:
             self._say("until when all was heard was not kept", reason=exc.strerror)
 
     def _say(self, event: str, **facts: object) -> None:
-        """Once, whatever comes after."""
+        """Log a warning once in the life of this process."""
         if event not in self._said:
             self._said.add(event)
             log.warning(event, **facts)
@@ -309,13 +313,13 @@ def _context(facts: Mapping[str, object], source: str = "") -> AuditContext:
 
 
 def _peer_of(connection: str) -> str:
-    """Where a connection comes from, as its name says; of another broker's, nothing."""
+    """The peer address in a connection's name; empty for a connection to another broker."""
     parts = connection.split("/")
     return parts[1] if len(parts) == 3 else ""
 
 
 def _read(file: Path) -> int | None:
-    """When all was heard last; None where nobody ever listened, or that cannot be read."""
+    """Read the stored time of the last line; None without a file, or if it cannot be read."""
     try:
         return ns_of(file.read_text().strip())
     except (OSError, UnicodeDecodeError, Invalid):

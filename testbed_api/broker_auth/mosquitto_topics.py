@@ -1,7 +1,7 @@
 """Topics that a client may have read on Mosquitto, which reports connections only afterwards.
 
-While rights are being written, and until all is taken in that was said meanwhile, that may be what
-it had before as well: of a right that ends, the book rather tells too much than too little.
+From the begin of a write of rights until the lines logged meanwhile are processed, the topics of
+before count as well: of a right that ends, the access log shows too much rather than too little.
 """
 
 from collections.abc import Mapping
@@ -17,18 +17,18 @@ class Reach:
         self._before: dict[str, frozenset[str]] = {}
 
     def change(self, held: Mapping[str, ClientAccess], wanted: Mapping[str, ClientAccess]) -> None:
-        """Rights are being written: somebody may have come in with what it had before."""
+        """Note that rights change: clients that connect meanwhile may have the former ones."""
         for name, access in held.items():
             if wanted.get(name) != access:
                 self._before[name] = access.topics.subscribe | self._before.get(name, frozenset())
         self._now = wanted
 
     def begin(self, held: Mapping[str, ClientAccess]) -> None:
-        """The broker was found to hold these."""
+        """Start from the rights that the broker holds."""
         self.change(self._now, held)
 
     def settle(self) -> None:
-        """All that was said while they were written has been taken in."""
+        """Forget all former topics: the lines logged during the change are processed."""
         self._before.clear()
 
     def went(self, principal: str) -> None:
@@ -36,7 +36,7 @@ class Reach:
         self._before.pop(principal, None)
 
     def of(self, principal: str) -> frozenset[str]:
-        """The filters of somebody who comes in."""
+        """The topic filters that a principal may have when it connects now."""
         access = self._now.get(principal)
         now = frozenset() if access is None else access.topics.subscribe
         return now | self._before.get(principal, frozenset())

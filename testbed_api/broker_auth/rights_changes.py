@@ -40,7 +40,7 @@ class RightsChanges:
     async def of_companies(
         self, context: AuditContext, companies: Collection[str]
     ) -> AsyncIterator[Registry]:
-        """A change of what organisations may read: grants to them, pauses of those."""
+        """Change grants to organisations, or pauses of such grants."""
         async with self._registry.change(context, self._clock) as change:
             before = await self._topics(change.rights.of_companies(companies, self._now()))
             yield change
@@ -50,12 +50,12 @@ class RightsChanges:
     def of_company(
         self, context: AuditContext, company: str
     ) -> AbstractAsyncContextManager[Registry]:
-        """A change of what one organisation may read."""
+        """Change grants to one organisation."""
         return self.of_companies(context, [company])
 
     @asynccontextmanager
     async def of_principal(self, context: AuditContext, principal: str) -> AsyncIterator[Registry]:
-        """A change of what one principal is."""
+        """Change the roles or the scope of one principal."""
         async with self._registry.change(context, self._clock) as change:
             before = await self._topics(change.rights.of_principals([principal], self._now()))
             yield change
@@ -66,8 +66,9 @@ class RightsChanges:
     async def of_streams(
         self, context: AuditContext, addresses: Sequence[StreamAddress]
     ) -> AsyncIterator[tuple[Registry, frozenset[StreamAddress]]]:
-        """A change of the specs of streams of one equipment, and those of them that have none yet:
-        with the first one the gateways of the equipment may publish a stream.
+        """Change specs of streams of one equipment; also yields the addresses without a spec.
+
+        With its first spec a stream may be published by the gateways of the equipment.
         """
         gateways: list[Principal] = []
         async with self._registry.change(context, self._clock) as change:
@@ -113,6 +114,6 @@ def _topics(rights: BusRights, at_ns: int) -> dict[str, TokenTopics]:
 
 
 def _alike(principal: Principal, roles: frozenset[Role] | None) -> tuple[object, ...]:
-    """Principals of one organisation with the same of these have the same topics."""
+    """A key that is equal for principals of one organisation with equal topics."""
     held = principal.roles if roles is None else principal.roles & roles
     return principal.organisation, principal.kind, held, roles is None, principal.scope

@@ -1,7 +1,7 @@
 """The log of connections to the broker: the streams of each, its beginning and its end.
 
-Beginnings are known from the answer at the door, ends from the broker, which tells them as they
-happen; what it told while nobody listened is found by a look at who stands, now and then.
+A beginning is known from the answer to the connect request, an end from an event of the broker;
+ends whose event was missed are found by comparing with its open connections at intervals.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """A connection ended; how, in the broker's words."""
+    """The end of a connection, with the reason that the broker gave."""
 
     connection: str
     how: str
@@ -53,11 +53,11 @@ class Sessions:
         self._heard: list[Callable[[Ending], None]] = []
 
     def on_end(self, heard: Callable[[Ending], None]) -> None:
-        """Tell of every connection that ends, as the broker does; must not block."""
+        """Call back at the end of each connection; the callback must not block."""
         self._heard.append(heard)
 
     def admitted(self, request: ConnectRequest, permissions: Permissions) -> None:
-        """Somebody is let in."""
+        """Note a connection that is admitted."""
         entries = frozenset(heard_streams(permissions.subscribe))
         admitted = AdmittedConnection(
             request.principal, request.connection, request.client_id[:100], entries
@@ -65,7 +65,7 @@ class Sessions:
         self._put((admitted, self._clock.now_ns()))
 
     def ended(self, connection: str, how: str) -> None:
-        """A connection is over."""
+        """Note the end of a connection."""
         ending = Ending(connection, how, self._clock.now_ns())
         self._put(ending)
         for heard in self._heard:
@@ -80,7 +80,7 @@ class Sessions:
         self._some.set()
 
     async def run(self, broker: NatsBroker) -> None:
-        """Write it all down until cancelled, and look who stands, now and then."""
+        """Store beginnings and ends until cancelled; find missed ends every LOOK_EVERY_S."""
         broker.on_disconnect(self.ended)
         loop = asyncio.get_running_loop()
         look_s = loop.time()
@@ -94,7 +94,7 @@ class Sessions:
             await self.write()
 
     async def write(self) -> None:
-        """Store all that waits, in the order in which it happened."""
+        """Store all waiting beginnings and ends, in the order in which they happened."""
         self._some.clear()
         while self._waiting:
             what = self._waiting[0]
@@ -127,13 +127,13 @@ class Sessions:
 
 @asynccontextmanager
 async def noting(sessions: Sessions, broker: NatsBroker) -> AsyncIterator[None]:
-    """Write connections and their ends down until left."""
+    """Store connections and their ends until left."""
     async with tasks.background({"sessions": sessions.run(broker)}):
         yield
 
 
 def heard_streams(filters: frozenset[str]) -> "list[Entry]":
-    """The streams whose batches a connection may hear."""
+    """The streams whose batches match one of the topic filters."""
     entries = []
     for filter_ in filters:
         with suppress(Invalid):  # the system's own filters are no topics

@@ -21,11 +21,11 @@ _LOST = "it was put in, taken out, moved or changed"
 
 
 class AuditOutcome(StrEnum):
-    """How it ended."""
+    """The outcome of an act."""
 
     ALLOWED = "allowed"
     REFUSED = "refused"
-    """The policy, or the door, said no."""
+    """The policy refused it, or the caller was not authenticated."""
     FAILED = "failed"
     """It was allowed, and could not be done."""
 
@@ -62,7 +62,7 @@ class Event:
 
     @property
     def canonical(self) -> bytes:
-        """The one spelling that is hashed."""
+        """The event as JSON with sorted keys, which is what is hashed."""
         return orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS)
 
 
@@ -76,14 +76,14 @@ class ChainLink:
 
     @property
     def plain(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """The link as a JSON object."""
         event = asdict(self.event)
         time_ns = event.pop("time_ns")
         return {"number": self.number, "time": text_of(time_ns), **event, "hash": self.hash}
 
     @classmethod
     def of(cls, raw: Any) -> Self:
-        """From a JSON object; raises Corrupt."""
+        """Read a link from a JSON object; raises Corrupt."""
         try:
             values = dict(raw)
             number, hash_, time_ns = (
@@ -111,7 +111,7 @@ def _next(before: str, number: int, event: Event) -> str:
 
 
 def printable(text: str, most: int = MOST_TEXT) -> str:
-    """Any text as it may stand in an event: escaped where it cannot be printed, and not too long.
+    """Escape the unprintable characters of a text, and cut it, so that an event may hold it.
 
     A line break or an escape sequence of whoever sent it forges no line of a log or a listing.
     """
@@ -123,7 +123,7 @@ def printable(text: str, most: int = MOST_TEXT) -> str:
 
 
 def details(facts: Mapping[str, Any]) -> str:
-    """Facts as an event keeps them; what is too long is left out, and that is said."""
+    """Encode facts for an event; facts that are too long are replaced by a note."""
     values = {printable(key, MOST_NAME): _plain(value) for key, value in facts.items()}
     text = _dumped(values)
     if len(text) > MOST_DETAILS:
@@ -215,10 +215,10 @@ class ChainFault:
 
 
 class Verifier:
-    """Goes along a chain once, link by link, and holds it against heads."""
+    """Verifies a chain against signed heads, in one pass over its links."""
 
     def __init__(self, heads: Iterable[Head], keys: Collection[str]) -> None:
-        """heads: the testbed's own, and anchors.  keys: whose signatures count."""
+        """heads: the testbed's own, and anchors.  keys: public keys whose signatures count."""
         self._heads = sorted(heads, key=lambda head: (head.count, head.time_ns))
         self._keys = frozenset(keys)
         self._at = 0
@@ -228,11 +228,11 @@ class Verifier:
 
     @property
     def count(self) -> int:
-        """Links so far."""
+        """Number of links so far."""
         return self._number
 
     def take(self, link: ChainLink) -> ChainFault | None:
-        """The next link; what is wrong with the chain up to it."""
+        """Verify the next link; returns the first fault of the chain up to it, None without one."""
         if broken := self._held():
             return broken
         if link.number != self._number + 1:
@@ -248,7 +248,7 @@ class Verifier:
         return None
 
     def end(self) -> ChainFault | None:
-        """There are no more; what is wrong with all of it."""
+        """Verify the end of the chain; returns the first fault of it all, None without one."""
         if broken := self._held():
             return broken
         if self._at < len(self._heads):
@@ -261,7 +261,7 @@ class Verifier:
         return None
 
     def _held(self) -> ChainFault | None:
-        """Hold the chain so far against the heads that tell of it."""
+        """Compare the chain so far with the heads that cover it."""
         while self._at < len(self._heads) and self._heads[self._at].count <= self._number:
             head = self._heads[self._at]
             if wrong := self._wrong(head):

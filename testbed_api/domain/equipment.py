@@ -1,4 +1,4 @@
-"""Equipment: what is read, and what answers."""
+"""Equipment: machines that are read, and deployments of prototypes that publish results."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

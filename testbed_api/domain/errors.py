@@ -1,4 +1,4 @@
-"""Errors of the server that are more than a branch of the tree: who is not known, and too much."""
+"""Errors of the server with a meaning of their own: unauthenticated, and too many requests."""
 
 from broker.errors import Forbidden, Refused
 
@@ -10,11 +10,11 @@ class Unauthenticated(Forbidden):
 
 
 class TooMany(Refused):
-    """Too much of it lately: wait, and ask again."""
+    """There were too many requests lately: the caller must wait before the next."""
 
     code = "too_many"
 
     def __init__(self, message: str, *, wait_s: int, hint: str = "") -> None:
-        """wait_s: after so long it may be asked again."""
+        """wait_s: seconds until the request may be repeated."""
         super().__init__(message, hint=hint)
         self.wait_s = wait_s

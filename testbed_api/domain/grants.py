@@ -1,4 +1,4 @@
-"""From a company's request to a grant and its end: what may follow on what."""
+"""Grants: the states from a company's request to its end, and the allowed transitions."""
 
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ ALWAYS = Span()
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A listing as people read it.  terms: what its owner asks of whoever uses the equipment."""
+    """A listing with its terms: conditions that the owner sets for users of the equipment."""
 
     listing: Listing
     terms: str = ""
@@ -24,7 +24,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class GrantRequest:
-    """One stream in one space, wanted by a company for a purpose, and what became of it.
+    """The request of a company to read a stream in a space, with the decision on it.
 
     asked_by: None where the owner gave it unasked.  wanted: the most that may be granted.  span: as
     granted.  ended_ns: when it was revoked or withdrawn.  reason: why it was refused or revoked.
@@ -60,7 +60,7 @@ class GrantRequest:
         return Grant(self.id, self.company, self.entry, span)
 
     def granted(self, span: Span, by: str, now_ns: int) -> "GrantRequest":
-        """Approved for that span, no longer than was asked for."""
+        """Return the request as granted for a span within the requested one."""
         self._must_be(GrantState.ASKED)
         if not self.wanted.contains(span):
             raise Invalid(
@@ -70,19 +70,19 @@ class GrantRequest:
         return replace(self, state=GrantState.GRANTED, span=span, decided_ns=now_ns, decided_by=by)
 
     def refused(self, by: str, now_ns: int, reason: str = "") -> "GrantRequest":
-        """Not approved."""
+        """Return the request as refused."""
         self._must_be(GrantState.ASKED)
         refused = replace(self, state=GrantState.REFUSED, reason=reason)
         return replace(refused, decided_ns=now_ns, decided_by=by)
 
     def revoked(self, by: str, now_ns: int, reason: str = "") -> "GrantRequest":
-        """Ended at once by the owner."""
+        """Return the grant as revoked by its owner."""
         self._must_be(GrantState.GRANTED)
         revoked = replace(self, state=GrantState.REVOKED, reason=reason)
         return replace(revoked, ended_ns=now_ns, ended_by=by)
 
     def withdrawn(self, by: str, now_ns: int) -> "GrantRequest":
-        """Given up or given back by the company."""
+        """Return the request or grant as withdrawn by the company."""
         self._must_be(GrantState.ASKED, GrantState.GRANTED)
         return replace(self, state=GrantState.WITHDRAWN, ended_ns=now_ns, ended_by=by)
 
@@ -131,7 +131,7 @@ def _granted(grant: GrantRequest, reading: str, why: str, now_ns: int, *, paused
 
 
 def lasting(span: Span) -> str:
-    """A span in words."""
+    """Return a span in words."""
     begin = f"from {moment(span.from_ns)} " if span.from_ns else ""
     if span.until_ns is None:
         return f"{begin}until somebody ends it"

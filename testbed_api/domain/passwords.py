@@ -14,7 +14,7 @@ NOBODYS = f"$argon2id$v=19$m=65536,t=3,p=4$bm9ib2R5IGhhcyBzYWx0IQ${'A' * 43}"
 
 
 def hashed(password: str) -> str:
-    """The hash to keep; raises Invalid for a password that is too short or too long."""
+    """Return the hash to store; raises Invalid for a password that is too short or too long."""
     if not LEAST <= len(password) <= MOST:
         raise Invalid(
             f"the password has {len(password)} characters", hint=f"use {LEAST} to {MOST} of them"
@@ -23,7 +23,7 @@ def hashed(password: str) -> str:
 
 
 def is_right(password: str, stored: str | None) -> bool:
-    """Whether this is the password; None is that of nobody, and takes as long."""
+    """Whether a password matches the stored hash; a check against None fails, and takes as long."""
     try:
         return _HASHER.verify(stored or NOBODYS, password[:MOST])
     except (VerificationError, InvalidHashError):

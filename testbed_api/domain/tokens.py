@@ -42,7 +42,7 @@ class Token:
             raise Invalid("the token holds no role", hint=f"name some of {', '.join(Role)}")
 
     def narrowed(self, roles: Collection[Role], whose: Principal) -> "Token":
-        """The same for some of its person's roles alone.
+        """Return the token limited to some roles of its person.
 
         Raises Invalid for a machine's token, Forbidden for a role that the person does not have.
         """
@@ -62,7 +62,7 @@ class Token:
 def issued(
     principal: str, span: Span, *, label: str = "", by: str | None = None, bus: bool = True
 ) -> tuple[Credential, Token]:
-    """A new credential to be shown once, and its token.
+    """Make a new credential, to be shown once, and its token, to be stored.
 
     bus: one for the bus too, also where the broker knows of one at a time.
     """
@@ -78,7 +78,7 @@ def from_credential(
     by: str | None = None,
     bus: bool = True,
 ) -> Token:
-    """The token of a credential: its secret as a hash."""
+    """Return the token to store for a credential, with a hash of the secret."""
     held_against = credential.verifier(issued_credential.secret) if bus else ""
     return Token(
         issued_credential.principal,
@@ -91,5 +91,5 @@ def from_credential(
 
 
 def hashed(secret: str) -> str:
-    """SHA-256: a secret has 256 random bits, so there is nothing that a slow hash would protect."""
+    """Return the SHA-256 of a secret; its 256 random bits need no slow hash."""
     return hashlib.sha256(secret.encode()).hexdigest()

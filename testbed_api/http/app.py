@@ -62,7 +62,7 @@ class ApiApp(FastAPI):
 
 
 def create_app(dependencies: ApiDependencies | None) -> FastAPI:
-    """The app over its dependencies; without them it can only describe itself."""
+    """Create the app over its dependencies; without them it serves its OpenAPI document alone."""
     app = ApiApp(
         title="connected-testbed",
         version=version("connected-testbed"),

@@ -9,11 +9,17 @@ from fastapi import Depends, Request
 from broker.bus import client
 from broker.clock import Clock
 from broker.rights import Entry
+from testbed_api.actions.enrolment import EnrolmentActions
+from testbed_api.actions.equipment import EquipmentActions
 from testbed_api.actions.grants import GrantActions
 from testbed_api.actions.listings import ListingActions
+from testbed_api.actions.machines import MachineActions
+from testbed_api.actions.organisations import OrganisationActions
+from testbed_api.actions.passwords import PasswordActions
 from testbed_api.actions.pauses import PauseActions
+from testbed_api.actions.retention import RetentionActions
 from testbed_api.actions.streams import StreamActions
-from testbed_api.actions.tokens import TokenActions
+from testbed_api.actions.tokens import TokenActions, TokenChanges
 from testbed_api.audit.journal import Anchoring, Journal
 from testbed_api.audit.read_counter import ReadCounter
 from testbed_api.backup.dump import Dumper
@@ -95,6 +101,48 @@ class ApiDependencies:
         return RightsChanges(self.registry, self.clock, self.connections.disconnect)
 
     @property
+    def organisations(self) -> OrganisationActions:
+        """The acts on organisations and members."""
+        return OrganisationActions(
+            registry=self.registry,
+            rights_changes=self.rights_changes,
+            connections=self.connections,
+            clock=self.clock,
+        )
+
+    @property
+    def machines(self) -> MachineActions:
+        """The acts on machines and their tokens."""
+        return MachineActions(
+            registry=self.registry,
+            connections=self.connections,
+            tokens=self._token_changes,
+            clock=self.clock,
+        )
+
+    @property
+    def enrolments(self) -> EnrolmentActions:
+        """The acts of enrolment."""
+        return EnrolmentActions(
+            registry=self.registry,
+            connections=self.connections,
+            attempts=self.sign_in_attempts,
+            clock=self.clock,
+        )
+
+    @property
+    def passwords(self) -> PasswordActions:
+        """The acts on passwords, and signing in."""
+        return PasswordActions(
+            registry=self.registry, attempts=self.sign_in_attempts, clock=self.clock
+        )
+
+    @property
+    def equipment(self) -> EquipmentActions:
+        """The acts on equipment."""
+        return EquipmentActions(registry=self.registry, clock=self.clock)
+
+    @property
     def grants(self) -> GrantActions:
         """The acts on grants."""
         return GrantActions(
@@ -124,9 +172,18 @@ class ApiDependencies:
         )
 
     @property
+    def retentions(self) -> RetentionActions:
+        """The acts on retentions and deletions."""
+        return RetentionActions(registry=self.registry, enforcer=self.keeper, clock=self.clock)
+
+    @property
     def tokens(self) -> TokenActions:
-        """The acts on tokens."""
-        return TokenActions(registry=self.registry, connections=self.connections, clock=self.clock)
+        """The acts on the caller's own tokens."""
+        return TokenActions(registry=self.registry, changes=self._token_changes)
+
+    @property
+    def _token_changes(self) -> TokenChanges:
+        return TokenChanges(registry=self.registry, connections=self.connections, clock=self.clock)
 
 
 def _capability(name: str) -> Any:
@@ -146,16 +203,19 @@ DumperDep = Annotated[Dumper, _capability("dumper")]
 BusDep = Annotated[client.Bus, _capability("bus")]
 FreshnessDep = Annotated[FreshnessTracker, _capability("freshness")]
 ClockDep = Annotated[Clock, _capability("clock")]
-ConnectionsDep = Annotated[BrokerConnections, _capability("connections")]
 AnchoringDep = Annotated[Anchoring, _capability("anchoring")]
 ReadsDep = Annotated[ReadLog, _capability("reads")]
 RecorderDep = Annotated[RecorderStatus, _capability("recorder")]
 QuotasDep = Annotated[Quotas, _capability("quotas")]
-SignInAttemptsDep = Annotated[SignInAttempts, _capability("sign_in_attempts")]
 LiveBatchesDep = Annotated[int, _capability("live_batches")]
-RightsChangesDep = Annotated[RightsChanges, _capability("rights_changes")]
+OrganisationActionsDep = Annotated[OrganisationActions, _capability("organisations")]
+MachineActionsDep = Annotated[MachineActions, _capability("machines")]
+EnrolmentActionsDep = Annotated[EnrolmentActions, _capability("enrolments")]
+PasswordActionsDep = Annotated[PasswordActions, _capability("passwords")]
+EquipmentActionsDep = Annotated[EquipmentActions, _capability("equipment")]
 GrantActionsDep = Annotated[GrantActions, _capability("grants")]
 PauseActionsDep = Annotated[PauseActions, _capability("pauses")]
 ListingActionsDep = Annotated[ListingActions, _capability("listings")]
 StreamActionsDep = Annotated[StreamActions, _capability("streams")]
+RetentionActionsDep = Annotated[RetentionActions, _capability("retentions")]
 TokenActionsDep = Annotated[TokenActions, _capability("tokens")]

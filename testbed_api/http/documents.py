@@ -1,7 +1,10 @@
 """Answers about nouns of the domain that routes of several files give."""
 
+from collections.abc import Iterable
+
 from broker.clock import text_of
-from broker.responses.credentials import TokenResponse
+from broker.credential import Credential
+from broker.responses.credentials import NewTokenResponse, TokenResponse, TokensResponse
 from broker.responses.equipment import EquipmentResponse
 from testbed_api.domain.equipment import Equipment
 from testbed_api.domain.tokens import Token
@@ -19,6 +22,16 @@ def token_response(token: Token) -> TokenResponse:
         last_used=None if used_ns is None else text_of(used_ns),
         roles=None if token.roles is None else sorted(token.roles),
     )
+
+
+def tokens_response(tokens: Iterable[Token]) -> TokensResponse:
+    """Tokens without their secrets."""
+    return TokensResponse(items=list(map(token_response, tokens)))
+
+
+def new_token_response(credential: Credential, token: Token) -> NewTokenResponse:
+    """A new token with its credential, which nobody can ask for again."""
+    return NewTokenResponse.extending(token_response(token), credential=credential.text)
 
 
 def equipment_response(equipment: Equipment) -> EquipmentResponse:

@@ -1,4 +1,4 @@
-"""History as text, made frame by frame: JSON in the frames of the wire, or CSV.
+"""Formats history as JSON or CSV, frame by frame.
 
 A frame of 10,000 samples takes milliseconds to write, so it is written on a thread.
 """
@@ -40,7 +40,7 @@ class ReadMeter:
 
 
 async def counted(frames: AsyncIterator[Long], meter: ReadMeter) -> AsyncIterator[Long]:
-    """The same frames, each counted before it is sent."""
+    """Yield frames unchanged, and count each before it is sent."""
     meter.count(0)
     async with aclosing(cast("AsyncGenerator[Long]", frames)):
         async for frame in frames:
@@ -51,7 +51,7 @@ async def counted(frames: AsyncIterator[Long], meter: ReadMeter) -> AsyncIterato
 async def as_json(
     window: Window, frames: AsyncIterator[Long], gaps: Sequence[Gap]
 ) -> AsyncIterator[bytes]:
-    """One object: stream, space, spec, frames and gaps; the first chunk holds the first frame."""
+    """Yield a history as one JSON object, in chunks; the first chunk holds the first frame."""
     head = {
         "stream": str(window.spec.address),
         "space": window.space,
@@ -67,7 +67,7 @@ async def as_json(
 
 
 async def as_csv(window: Window, frames: AsyncIterator[Long]) -> AsyncIterator[bytes]:
-    """A row for each time stamp, a column for each signal; empty where no usable value is."""
+    """Yield a history as CSV: a row per time stamp, a column per signal, empty without a value."""
     table = _CsvTable(window)
     async with aclosing(cast("AsyncGenerator[Long]", frames)):
         async for frame in frames:
@@ -83,7 +83,7 @@ def _frame(frame: Long) -> bytes:
 
 
 class _CsvTable:
-    """Long frames as rows: samples of equal time become one row, over the edge of a frame too."""
+    """Joins samples of equal time to rows of CSV, across the borders of frames too."""
 
     def __init__(self, window: Window) -> None:
         names = [name for name in window.spec.names if name in window.signals]
@@ -95,7 +95,7 @@ class _CsvTable:
         self._rows.writerow(["time", *names])
 
     def add(self, frame: Long) -> None:
-        """Take in one frame; a row is written once a later time stamp comes."""
+        """Add one frame; a row is written once a later time stamp comes."""
         columns = (frame.time_ns, frame.signal, frame.values, frame.quality)
         for time_ns, signal, value, quality in zip(
             *(column.tolist() for column in columns), strict=True
@@ -107,13 +107,13 @@ class _CsvTable:
                 self._cells[self._place[signal]] = _cell(value)
 
     def end_row(self) -> None:
-        """Write the row that is open."""
+        """Write the current row."""
         if self._time_ns is not None:
             self._rows.writerow([text_of(self._time_ns), *self._cells])
         self._time_ns = None
 
     def taken(self) -> bytes:
-        """The text so far, which is forgotten here."""
+        """Return the text so far, and clear it."""
         text = self._text.getvalue()
         self._text.seek(0)
         self._text.truncate()

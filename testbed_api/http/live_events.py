@@ -40,7 +40,7 @@ class LiveEvents:
     facts: dict[str, Any]
 
     async def events(self) -> AsyncIterator[bytes]:
-        """One event a batch, a comment every ten seconds; ends within a second of the right's end.
+        """Yield an event per batch, and a comment every ten seconds, while the caller may read.
 
         Raises TooMany first, if the caller's organisation has too many connections open.
         """

@@ -1,4 +1,4 @@
-"""The `responses` of the routes: an example of each answer, and the problems that may come."""
+"""The OpenAPI `responses` of routes, with an example of each answer and problem."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Errors as HTTP: the one place where a branch of the tree becomes a status (RFC 9457)."""
+"""Maps errors to HTTP statuses and problem documents (RFC 9457); no other place does."""
 
 import secrets
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ class _Problem(JSONResponse):
     media_type = MEDIA_TYPE
 
     def render(self, content: Any) -> bytes:
-        """As JSON, also where a sentence repeats text that is no Unicode."""
+        """Encode as JSON, also a text that is not valid Unicode."""
         plain = {
             key: value.encode("utf-8", "backslashreplace").decode()
             if isinstance(value, str)
@@ -106,7 +106,7 @@ async def _of_ours(request: Request, exc: Exception) -> JSONResponse:
 
 
 def answer(exc: BedError, path: str) -> JSONResponse:
-    """The problem that an error of ours is to who asked for `path`."""
+    """The problem response for one of our errors, to a request for `path`."""
     status = next(STATUS[kind] for kind in type(exc).__mro__ if kind in STATUS)
     headers: dict[str, str] = {}
     if isinstance(exc, Unauthenticated):
@@ -129,7 +129,7 @@ async def _of_validation(request: Request, exc: Exception) -> JSONResponse:
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
-    """Which field, its value, and what would be right."""
+    """A sentence on invalid input: the field, its value, and the expected form."""
     where, *names = error["loc"]
     if error["type"] == "json_invalid":
         reason = error.get("ctx", {}).get("error", "")

@@ -1,4 +1,4 @@
-"""Waiting for a request, though not for ever.
+"""Closes connections whose request is not complete in time.
 
 Who sends a byte a minute would keep a connection, and enough of those keep everybody else out,
 without a credential.
@@ -15,8 +15,9 @@ _COMING = (h11.IDLE, h11.SEND_BODY)
 
 
 def within(within_s: float) -> type[asyncio.Protocol]:
-    """Uvicorn's HTTP/1.1, which hangs up where a request is not whole so long after its first byte,
-    or none comes so long after the connection was made.  An answer may take as long as it likes.
+    """Make a protocol for Uvicorn that closes a connection whose request is not complete in time.
+
+    within_s: from the connection or the request's first byte on.  An answer may take longer.
     """
 
     class Impatient(H11Protocol):

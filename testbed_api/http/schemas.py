@@ -14,9 +14,10 @@ from broker.clock import DAY_S, NS_PER_S, ns_of, text_of
 from broker.errors import Invalid
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.pydantic_checks import validated_by
-from broker.rights import Entry, Party, Role
+from broker.rights import Entry, Party, Role, Scope
 from broker.streams import MOST_SIGNALS, MOST_SPECS, Dtype, Signal, StreamSpec, Trigger
 from broker.units import checked_unit
+from testbed_api.actions.tokens import TokenRequest
 from testbed_api.domain.equipment import MOST_NAME, MOST_TEXT
 
 _Row = TypeVar("_Row")
@@ -81,7 +82,7 @@ class InSpace(Form):
 
 
 class TimeSpanForm(InSpace):
-    """A part of a stream's past."""
+    """A span of time of a stream in a space."""
 
     from_: Annotated[
         str | None, Field(alias="from", max_length=40, description=_INSTANT + "included")
@@ -89,7 +90,7 @@ class TimeSpanForm(InSpace):
     to: Annotated[str | None, Field(max_length=40, description=_INSTANT + "not included")] = None
 
     def between(self, from_ns: int, to_ns: int) -> tuple[int, int]:
-        """Its ends in ns, these where none is named; raises Invalid."""
+        """The ends of the span in ns, with defaults for ends that are not given; raises Invalid."""
         begin_ns = from_ns if self.from_ is None else storable(self.from_)
         end_ns = to_ns if self.to is None else storable(self.to)
         if begin_ns >= end_ns:
@@ -115,7 +116,7 @@ class GapsWanted(TimeSpanForm):
 
     @property
     def after(self) -> tuple[int, int] | None:
-        """The place of the last gap of the page before: where it begins, and its id."""
+        """The begin and the id of the last gap on the page before, None for the first page."""
         if self.cursor is None:
             return None
         from_ns, _, id_ = self.cursor.partition(".")
@@ -132,17 +133,17 @@ class HistoryParameters(TimeSpanForm):
     format: Format = Format.JSON
 
     def names(self, spec: StreamSpec) -> tuple[str, ...]:
-        """The signals that are named, each once; all of the spec if none is."""
+        """The names of the requested signals, each once; all of the spec if none is given."""
         return tuple(dict.fromkeys(self.signals)) or spec.names
 
     def until(self, now_ns: int) -> tuple[int, int]:
-        """Its ends in ns: up to now, and an hour long, where nothing else is said."""
+        """The ends of the span in ns; the default is the last hour."""
         end_ns = now_ns if self.to is None else storable(self.to)
         return self.between(max(end_ns - DEFAULT_SPAN_S * NS_PER_S, EARLIEST_NS), end_ns)
 
 
 def storable(text: str) -> int:
-    """An instant that a column holds, in ns; raises Invalid."""
+    """Parse an instant to ns that fit into a database column; raises Invalid."""
     time_ns = ns_of(text)
     if not EARLIEST_NS <= time_ns <= LATEST_NS:
         raise Invalid(f"{text} cannot be stored", hint="between the years 1678 and 2262")
@@ -171,7 +172,7 @@ class Letters(InSpace):
 
 
 class OrganisationForm(Form):
-    """A party of the testbed, and who answers for it."""
+    """A new party of the testbed, with its first owner."""
 
     id: Annotated[Id, Field(examples=["factory"])]
     name: Annotated[Name, Field(examples=["The Factory Ltd"])]
@@ -232,7 +233,7 @@ class SignalForm(Form):
 
 
 class SpecForm(Form):
-    """The meaning of a stream's columns; the registry numbers its versions."""
+    """The signals and the trigger of a stream; the registry numbers its versions."""
 
     signals: Annotated[list[SignalForm], Field(min_length=1, max_length=MOST_SIGNALS)]
     trigger: Trigger = Trigger.VALUE
@@ -294,7 +295,7 @@ Secret = Annotated[SecretStr, Field(max_length=200)]
 
 
 class CredentialForm(Form):
-    """A new machine and its rights; equipment: whose gateway it is, for all of its streams."""
+    """A new machine with its streams; equipment: the one that it is the gateway of."""
 
     principal: Annotated[Id, Field(examples=["detector"])]
     reads: Annotated[list[EntryForm], Field(max_length=1_000)] = []
@@ -304,9 +305,17 @@ class CredentialForm(Form):
     )
     expires_in_s: Lasting = None
 
+    def scope(self) -> Scope:
+        """The scope of the machine; raises Invalid."""
+        return Scope(
+            frozenset(entry.entry() for entry in self.reads),
+            frozenset(entry.entry() for entry in self.writes),
+            None if self.equipment is None else EquipmentAddress.parse(self.equipment),
+        )
+
 
 class TokenForm(Form):
-    """One more token; roles: for a person's alone."""
+    """A new token; roles are allowed only in a person's."""
 
     label: Annotated[
         str, Field(max_length=MOST_NAME, description="what it is for", examples=["my laptop"])
@@ -319,6 +328,10 @@ class TokenForm(Form):
             examples=[["auditor"]],
         ),
     ] = None
+
+    def request(self) -> TokenRequest:
+        """The label, duration and roles as the action takes them."""
+        return TokenRequest(label=self.label, lasting_s=self.expires_in_s, roles=self.roles)
 
 
 class PasswordForm(Form):
@@ -351,14 +364,14 @@ class Numbered(Form):
 
 
 class Heads(Numbered):
-    """Which signed heads of the audit."""
+    """Query of a page of signed heads of the audit."""
 
     limit: Annotated[int, Field(ge=1, le=1_000, description="rows on a page")] = 1_000
     newest: Annotated[bool, Field(description="only the one signed last")] = False
 
 
 class EventsWanted(Numbered):
-    """Which events of the audit."""
+    """Query of a page of audit events."""
 
     from_: Annotated[
         str | None, Field(alias="from", max_length=40, description=_INSTANT + "included")
@@ -371,7 +384,7 @@ class EventsWanted(Numbered):
     ] = None
 
     def between(self) -> tuple[int | None, int | None]:
-        """Its ends in ns, None where it has none."""
+        """The ends of the span in ns, None for an end that is not given."""
         return (
             None if self.from_ is None else storable(self.from_),
             None if self.to is None else storable(self.to),

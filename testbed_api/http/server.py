@@ -1,4 +1,4 @@
-"""The API's door: the socket, and the server that answers on it."""
+"""The API's HTTP server, and the socket that it listens on."""
 
 import asyncio
 import socket
@@ -25,25 +25,25 @@ HEADERS = [
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """The API's door; raises Taken if the port is in use."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as door:
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """Open the listening socket of the API; raises Taken if the port is in use."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # asyncio sees to it for its own sockets alone: head and body of an answer leave apart, and
         # the second would wait 40 ms for the caller's acknowledgement of the first
-        door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            door.bind((host, port))
-            door.listen(128)
+            listener.bind((host, port))
+            listener.listen(128)
         except OSError as exc:
             raise Taken(
                 f"cannot listen on {host}:{port}: {exc.strerror}",
                 hint="choose another port with --port",
             ) from exc
-        yield door
+        yield listener
 
 
 class _Uvicorn(uvicorn.Server):
-    """Uvicorn that leaves signals to the process that runs it."""
+    """A Uvicorn server that leaves signals to the process that runs it."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -76,7 +76,7 @@ async def answering(
     *,
     within_s: float,
 ) -> AsyncIterator[None]:
-    """The API, answering; requests under way get a moment to end.
+    """Run the API until left; requests under way get a moment to end.
 
     certificate: what it shows, None for no TLS.  within_s: a request has come whole, or is cut off.
     """

@@ -1,4 +1,4 @@
-"""Long answers: sent as they are made, and cut off where they cannot be finished."""
+"""Streamed responses, whose connection is closed if they cannot be completed."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -18,14 +18,14 @@ log = structlog.get_logger()
 
 
 class Streamed(StreamingResponse):
-    """Chunks as they come; where their source fails on the way the connection is closed.
+    """A streamed response that closes the connection if its source fails half-way.
 
     The answer then lacks its end in HTTP itself (the last chunk of RFC 9112, 7.1), so that every
     client notices, whatever it reads.  A source that is not read to its end is closed at once.
     """
 
     async def stream_response(self, send: "Send") -> None:
-        """Send head, chunks and end; no end where a chunk could not be made."""
+        """Send head and chunks, and the end only if no chunk failed."""
         source = cast("AsyncGenerator[bytes]", self.body_iterator)
         head = {
             "type": "http.response.start",
@@ -44,7 +44,7 @@ class Streamed(StreamingResponse):
 
 
 async def begun(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same chunks, the first made already: what fails before it is a status, not a cut."""
+    """Fetch the first chunk before the response begins, so that an early error is a status."""
     chunks = cast("AsyncGenerator[bytes]", source)
     first = await anext(chunks)
 

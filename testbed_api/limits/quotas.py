@@ -24,13 +24,13 @@ AGAIN_S = 60
 MOST_ADDRESSES = 100_000
 """Addresses without a credential that are remembered; the longest silent is forgotten first."""
 
-OnBroker = Callable[[], Awaitable[Mapping[str, int]]]
+ConnectionCounts = Callable[[], Awaitable[Mapping[str, int]]]
 """How many connections each principal has to the broker."""
 
 log = structlog.get_logger()
 
 
-async def _nobody() -> Mapping[str, int]:
+async def _no_connections() -> Mapping[str, int]:
     return {}
 
 
@@ -46,7 +46,7 @@ class QuotaKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class QuotaSettings:
-    """The limits: of one organisation, but for requests without a credential, of one address."""
+    """The limits of one organisation; `anonymous_per_s` is the limit of one address."""
 
     requests_per_s: int = 1_000
     anonymous_per_s: int = 200
@@ -57,7 +57,7 @@ class QuotaSettings:
 
 @dataclass(slots=True)
 class Bucket:
-    """Fills up with `rate_per_s` to what `BURST_S` bring; what is taken may leave a debt."""
+    """A token bucket: fills with `rate_per_s` up to BURST_S seconds' worth; may go below 0."""
 
     rate_per_s: int
     level: float = 0.0
@@ -69,7 +69,7 @@ class Bucket:
         return 0 if self.level >= 1 else math.ceil((1 - self.level) / self.rate_per_s)
 
     def take(self, amount: float, now_ns: int) -> None:
-        """Take it, whether it is there or not."""
+        """Take an amount, even if the level falls below 0."""
         self._fill(now_ns)
         self.level -= amount
 
@@ -84,18 +84,21 @@ class Bucket:
 
 
 class Quotas:
-    """Use of the testbed by each organisation, and by each address without a credential.
+    """Counts the use of the testbed by each organisation, and by each anonymous address.
 
     Use beyond a quota raises TooMany.
     """
 
-    def __init__(self, most: QuotaSettings | None = None) -> None:
-        """most: None for the defaults."""
+    def __init__(
+        self,
+        most: QuotaSettings | None = None,
+        connection_counts: ConnectionCounts = _no_connections,
+    ) -> None:
+        """most: None for the defaults.  connection_counts: of a broker that can be asked."""
         self.most = most or QuotaSettings()
-        self.on_broker: OnBroker = _nobody
-        """Set once there is a broker to ask."""
         self.refused: Counter[tuple[str, QuotaKind]] = Counter()
         """How often each organisation was refused; addresses all under the empty name."""
+        self._connection_counts = connection_counts
         self._requests: dict[str, Bucket] = {}
         self._points: dict[str, Bucket] = {}
         self._addresses: dict[str, Bucket] = {}
@@ -105,7 +108,7 @@ class Quotas:
         self._refused_ns: dict[tuple[str, QuotaKind], int] = {}
 
     def request(self, organisation: str, now_ns: int) -> None:
-        """One request of an organisation."""
+        """Count one request of an organisation."""
         rate = self.most.requests_per_s
         bucket = self._requests.setdefault(organisation, Bucket(rate))
         if wait_s := bucket.wait_s(now_ns):
@@ -113,7 +116,7 @@ class Quotas:
         bucket.take(1, now_ns)
 
     def anonymous(self, address: str, now_ns: int) -> None:
-        """One request without a credential, or with a wrong one."""
+        """Count one request of an address without a credential, or with a wrong one."""
         rate = self.most.anonymous_per_s
         bucket = self._addresses[address] = self._addresses.pop(address, Bucket(rate))
         if len(self._addresses) > MOST_ADDRESSES:
@@ -125,45 +128,46 @@ class Quotas:
         bucket.take(1, now_ns)
 
     def reading(self, organisation: str, now_ns: int) -> None:
-        """A look at the history: not while what was read before has to be waited for."""
+        """Allow a read of history, unless the organisation has read more than its rate."""
         rate = self.most.points_per_s
         bucket = self._points.setdefault(organisation, Bucket(rate))
         if wait_s := bucket.wait_s(now_ns):
             self._refuse(organisation, QuotaKind.POINTS, now_ns, f"{rate} samples/s read", wait_s)
 
     def read(self, organisation: str, points: int, now_ns: int) -> None:
-        """So many samples were handed out; never refused: an answer is not cut off for it."""
+        """Count samples that were sent; never refuses, so that no answer is cut off."""
         rate = self.most.points_per_s
         self._points.setdefault(organisation, Bucket(rate)).take(points, now_ns)
 
     def registering(self, organisation: str, streams: int, now_ns: int) -> None:
-        """An organisation that is about to have so many streams."""
+        """Check the number of streams that an organisation is about to have."""
         if streams > self.most.streams:
             self._refuse(organisation, QuotaKind.STREAMS, now_ns, f"{self.most.streams} streams")
 
     async def make_room(
         self, organisation: str, principals: Callable[[], Awaitable[Collection[str]]], now_ns: int
     ) -> None:
-        """Whether one more live connection may be opened: those on the broker are counted anew
-        where it seems not.
+        """Check that an organisation may open one more live connection.
+
+        At the limit its connections to the broker are counted anew first.
 
         principals: the organisation's.
         """
         if self._open(organisation) >= self.most.connections and self._may_count(now_ns):
             mine = await principals()
-            counts = await self.on_broker()
+            counts = await self._connection_counts()
             self._on_bus[organisation] = sum(counts.get(principal, 0) for principal in mine)
         if self._open(organisation) >= self.most.connections:
             limit = f"{self.most.connections} live connections"
             self._refuse(organisation, QuotaKind.CONNECTIONS, now_ns, limit)
 
     def entered(self, organisation: str) -> None:
-        """One of its principals was let onto the bus; when it leaves nobody says."""
+        """Count a new connection to the broker; its end is found by the next count alone."""
         self._on_bus[organisation] += 1
 
     @contextmanager
     def following(self, organisation: str) -> Iterator[None]:
-        """While a live connection over HTTP is open."""
+        """Count a live connection over HTTP until left."""
         self._over_http[organisation] += 1
         try:
             yield
@@ -174,7 +178,7 @@ class Quotas:
         return self._over_http[organisation] + self._on_bus[organisation]
 
     def _may_count(self, now_ns: int) -> bool:
-        """Not more often than once a second: it asks broker and registry."""
+        """Whether broker and registry may be asked for a count: at most once a second."""
         if self._counted_ns is not None and now_ns - self._counted_ns < NS_PER_S:
             return False
         self._counted_ns = now_ns

@@ -14,7 +14,7 @@ MOST_KEYS = 100_000
 
 
 def place_of(host: str) -> str:
-    """The place of an address: of IPv6 the whole /64, which belongs to one client."""
+    """The key of an address: IPv4 as it is, of IPv6 the /64 that belongs to one client."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -27,7 +27,7 @@ def place_of(host: str) -> str:
 
 
 class SignInAttempts:
-    """Attempts by person and by address; one that succeeds is taken out again.
+    """Counts attempts to sign in by person and by address; successful ones do not count.
 
     Each process counts for itself.
     """
@@ -36,7 +36,7 @@ class SignInAttempts:
         self._at_ns: dict[str, deque[int]] = {}
 
     def begin(self, keys: Collection[str], now_ns: int) -> None:
-        """Count an attempt before it is looked at, so that many at once are many.
+        """Count an attempt before the password is checked, so that concurrent attempts count.
 
         Raises TooMany, and counts nothing, if there were too many lately under one of the keys.
         """
@@ -54,7 +54,7 @@ class SignInAttempts:
             del self._at_ns[next(iter(self._at_ns))]
 
     def succeeded(self, keys: Collection[str]) -> None:
-        """The last attempt was none of a guesser."""
+        """Take the last attempt out of the count, because it succeeded."""
         for key in keys:
             if times := self._at_ns.get(key):
                 times.pop()

@@ -119,7 +119,7 @@ def slice_frame(frame: Wide | Long, start: int, size: int) -> Wide | Long:
 
 
 def _plain(group: int, at: int, document: Document, spec: StreamSpec) -> _PlainFrame | None:
-    """The only frame of a document if it is plain, else None."""
+    """The only frame of a document if it can be decoded in bulk, else None."""
     if len(document.frames) != 1 or document.spec_version != spec.version:
         return None
     (raw,) = document.frames

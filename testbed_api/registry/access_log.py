@@ -30,7 +30,7 @@ class ReadKey:
 
     @classmethod
     def at(cls, principal: str, entry: Entry, way: str, now_ns: int) -> Self:
-        """A read at this moment."""
+        """The key of a read at this moment."""
         return cls(principal, entry, way, now_ns // DAY_NS)
 
 
@@ -49,7 +49,7 @@ class ReadCount:
 
 @dataclass(frozen=True, slots=True)
 class BrokerSession:
-    """A connection to the broker, and a stream that it was let in to.
+    """A connection to the broker, with one stream that it may receive.
 
     until_ns: None while it stands.  batches: that the recorder took in of the stream meanwhile.
     """
@@ -77,7 +77,7 @@ class ReadRepository(Repository):
     """Counts of reads by principal, stream, way and day."""
 
     async def add(self, counts: Mapping[ReadKey, int], last_ns: int) -> None:
-        """Add to the counts, all or none."""
+        """Add reads to the counts, all or none."""
         table = tables.reads
         async with self._session.separate_transaction() as sql:  # a read is told of at its end
             for read, times in sorted(counts.items()):
@@ -95,7 +95,7 @@ class ReadRepository(Repository):
     async def between(
         self, equipment: EquipmentAddress, from_ns: int, to_ns: int
     ) -> list[ReadCount]:
-        """Those of an equipment's streams on the days that a span touches, by day."""
+        """The counts of an equipment's streams on the days that a span touches, by day."""
         table = tables.reads
         query = select(table).where(
             table.c.stream.startswith(f"{equipment}/", autoescape=True),
@@ -156,7 +156,7 @@ class SessionRepository(Repository):
         await self._end(tables.sessions.c.connection == connection, how, at_ns)
 
     async def end_of_principal(self, principal: str, how: str, at_ns: int) -> None:
-        """End all open connections of a principal: of an end Mosquitto names no more."""
+        """End all open connections of a principal: Mosquitto's log names no other key of an end."""
         await self._end(tables.sessions.c.principal == principal, how, at_ns)
 
     async def open(self) -> dict[str, str]:
@@ -166,7 +166,7 @@ class SessionRepository(Repository):
         return {row.connection: row.principal for row in await self._session.rows(query)}
 
     async def end_others(self, standing: Collection[str], how: str, at_ns: int) -> int:
-        """End the open connections not in `standing`, unless they have just begun; how many."""
+        """End open connections not in `standing` unless they have just begun; returns how many."""
         table, before_ns = tables.sessions, at_ns - GRACE_NS
         query = select(table.c.connection).where(
             table.c.until_ns.is_(None), table.c.from_ns < before_ns
@@ -197,7 +197,7 @@ class SessionRepository(Repository):
     async def between(
         self, equipment: EquipmentAddress, from_ns: int, to_ns: int
     ) -> list[BrokerSession]:
-        """Those that were let in to an equipment's streams and stood in a span, by beginning."""
+        """The connections to an equipment's streams that were open in a span, by beginning."""
         table, streams = tables.sessions, tables.session_streams
         after = func.coalesce(streams.c.batches_after, _total(streams.c.space, streams.c.stream))
         query = (
@@ -228,7 +228,7 @@ class SessionRepository(Repository):
 
 
 def _total(space: Any, stream: Any) -> Any:
-    """How many batches of a stream the recorder has dealt with, as a scalar of a query."""
+    """A scalar subquery: number of batches of a stream that the recorder has processed."""
     ranges = tables.ranges
     counted = func.coalesce(func.sum(ranges.c.last - ranges.c.first + 1), 0)
     mine = and_(ranges.c.space == space, ranges.c.stream == stream)
@@ -236,7 +236,7 @@ def _total(space: Any, stream: Any) -> Any:
 
 
 async def _batches(sql: AsyncConnection, entries: Collection[Entry]) -> Mapping[Entry, int]:
-    """The same of several streams at once."""
+    """Number of processed batches of each of several streams, in one query."""
     ranges = tables.ranges
     counted = func.sum(ranges.c.last - ranges.c.first + 1).label("batches")
     batches: dict[Entry, int] = {}
@@ -253,7 +253,7 @@ async def _batches(sql: AsyncConnection, entries: Collection[Entry]) -> Mapping[
 
 
 async def _organisations_of(sql: AsyncConnection, names: Collection[str]) -> Mapping[str, str]:
-    """Where people and machines belong or belonged; a name never changes its organisation."""
+    """The organisation of each principal, also of former ones: a name never changes it."""
     table, listed = tables.principals, sorted(names)
     organisations: dict[str, str] = {}
     for at in range(0, len(listed), _CHUNK):

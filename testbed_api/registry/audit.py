@@ -13,7 +13,7 @@ from testbed_api.registry.base import Repository
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events are looked for; None looks at all.
+    """The conditions on events to find; None sets no condition.
 
     concerning: done by this organisation, or to what is its.
     """
@@ -27,7 +27,7 @@ class EventFilter:
 
 
 class AuditRepository(Repository):
-    """Events are added and read; the tables refuse all else."""
+    """Adds and reads audit events; triggers of the tables refuse changes and deletions."""
 
     async def append(self, events: Sequence[Event]) -> None:
         """Add events to the chain."""
@@ -35,7 +35,7 @@ class AuditRepository(Repository):
             await audit_chain.append(sql, events)
 
     async def events(self, looked: EventFilter, after: int, limit: int) -> list[ChainLink]:
-        """Up to `limit` behind that number, ascending."""
+        """Up to `limit` events with a number above `after`, ascending."""
         table = tables.audit
         named = {
             name: value
@@ -54,20 +54,20 @@ class AuditRepository(Repository):
         return [audit_chain.link_of(row) for row in rows]
 
     async def sign_head(self, signer: HeadSigner, now_ns: int) -> Head:
-        """Sign the chain as it is, and keep that."""
+        """Sign the chain as it is, and store the head."""
         async with self._session.separate_transaction() as sql:
             head = signer.sign(*await audit_chain.last(sql), now_ns)
             await sql.execute(insert(tables.anchors).values(**audit_chain.row_of_head(head)))
         return head
 
     async def heads(self, after: int, limit: int) -> list[tuple[int, Head]]:
-        """Up to `limit` heads, each behind its own number, in the order of their signing."""
+        """Up to `limit` heads with their numbers, in the order of their signing."""
         table = tables.anchors
         query = select(table).where(table.c.id > after).order_by(table.c.id).limit(limit)
         return [(row.id, audit_chain.head_of(row)) for row in await self._session.rows(query)]
 
     async def newest_head(self) -> Head | None:
-        """The one signed last."""
+        """The head that was signed last."""
         query = select(tables.anchors).order_by(tables.anchors.c.id.desc()).limit(1)
         for row in await self._session.rows(query):
             return audit_chain.head_of(row)

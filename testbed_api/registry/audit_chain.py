@@ -1,4 +1,4 @@
-"""Adding to the audit chain, inside whatever transaction tells of itself."""
+"""Adds events to the audit chain, inside the transaction of the act that they record."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from testbed_api.registry import tables
 
 
 async def append(sql: AsyncConnection, events: Sequence[Event]) -> None:
-    """Add events behind the last one.
+    """Append events to the chain.
 
     sql: a transaction that began as one that writes alone, for the last one must stay the last.
     """
@@ -26,7 +26,7 @@ async def append(sql: AsyncConnection, events: Sequence[Event]) -> None:
 
 
 async def last(sql: AsyncConnection) -> tuple[int, str]:
-    """How many events there are, and the hash of the last."""
+    """The number of events, and the hash of the last."""
     table = tables.audit
     newest = select(table.c.number, table.c.hash).order_by(table.c.number.desc()).limit(1)
     row = (await sql.execute(newest)).first()
@@ -34,12 +34,12 @@ async def last(sql: AsyncConnection) -> tuple[int, str]:
 
 
 def row_of(link: ChainLink) -> dict[str, Any]:
-    """A link as a row."""
+    """The row of a link."""
     return {"number": link.number, "hash": link.hash} | asdict(link.event)
 
 
 def link_of(row: Row[Any]) -> ChainLink:
-    """A row as a link; one that is no event any more becomes one that has not its hash."""
+    """The link of a row; a row that was made unreadable becomes a link with a wrong hash."""
     try:
         event = _event(row)
     except (Invalid, ValueError, TypeError, AttributeError):
@@ -64,11 +64,11 @@ def _event(row: Row[Any]) -> Event:
 
 
 def row_of_head(head: Head) -> dict[str, Any]:
-    """A head as a row."""
+    """The row of a head."""
     values = asdict(head)
     return {"events": values.pop("count"), **values}
 
 
 def head_of(row: Row[Any]) -> Head:
-    """A row as a head."""
+    """The head of a row."""
     return Head(row.events, row.hash, row.time_ns, row.key, row.signature)

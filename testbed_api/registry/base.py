@@ -80,17 +80,17 @@ class Repository:
 
 
 def span_of(row: Row[Any]) -> Span:
-    """The span of a row: as it was meant, or shorter if it was ended."""
+    """The span of a row: as it was planned, or shorter if it was ended."""
     span = Span(row.from_ns, row.until_ns)
     return span if row.ended_ns is None else span.ended(row.ended_ns)
 
 
 def going_on(table: Table, at_ns: int) -> ColumnElement[bool]:
-    """Rows that have not ended by that instant, also those that have not begun."""
+    """The condition for rows that have not ended at an instant; they may begin later."""
     return and_(*(or_(end.is_(None), end > at_ns) for end in (table.c.until_ns, table.c.ended_ns)))
 
 
 def ending(table: Table, key: dict[str, Any], by: str | None, now_ns: int) -> Any:
-    """The statement that ends all rows with these values that have not ended."""
+    """The UPDATE statement that ends all unended rows with these values."""
     rows = update(table).filter_by(**key).where(going_on(table, now_ns))
     return rows.values(ended_ns=now_ns, ended_by=by)

@@ -1,4 +1,4 @@
-"""The way into the tables: opened, brought to this version, and one transaction at a time.
+"""Opens the tables, migrates them to this version, and runs transactions on them.
 
 The same promises on SQLite and PostgreSQL: a migration is made once and whole, however many
 processes start; whoever reads before writing is alone; what is away is Unavailable.
@@ -31,7 +31,7 @@ AWAY = (sql_errors.DBAPIError, sql_errors.TimeoutError, OSError, *postgresql.ERR
 
 @asynccontextmanager
 async def open_engine(where: Path | PostgresqlAddress) -> AsyncIterator[AsyncEngine]:
-    """The tables in a data folder or in PostgreSQL, migrated to this version.
+    """Open the tables in a data folder or in PostgreSQL, migrated to this version.
 
     Raises Refused if their schema is an unknown version, Forbidden or Unknown if PostgreSQL does
     not let us in, Unavailable if it is away or the disk does not take them.
@@ -85,7 +85,7 @@ def check_schema(version: str, what: str) -> None:
 async def transaction(
     engine: AsyncEngine, *, write: bool = False
 ) -> AsyncIterator[AsyncConnection]:
-    """All of it or nothing.
+    """Run a transaction: commit at the end, roll back after an exception.
 
     write: nobody else who says so writes meanwhile, so what is read here stays true to the end.
     Raises Unavailable where SQL is away; IntegrityError comes through.

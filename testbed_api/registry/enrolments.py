@@ -1,4 +1,4 @@
-"""The registry's enrolments: codes for gateways, and what became of them."""
+"""The registry's enrolments: one-time codes for gateways, and their use."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from testbed_api.registry.base import Repository, going_on, span_of
 
 
 class EnrolmentRepository(Repository):
-    """Codes, by the equipment that they are for; of each only its hash."""
+    """Enrolment codes by equipment; of each code only its hash is stored."""
 
     async def add(self, enrolment: Enrolment) -> None:
-        """Keep a new code; the equipment's former ones that nobody used end."""
+        """Store a new code, and end the equipment's unused former ones."""
         table, now_ns = tables.enrolments, enrolment.span.from_ns
         async with self._session.transaction(write=True) as sql:
             unused = (
@@ -26,7 +26,7 @@ class EnrolmentRepository(Repository):
             await sql.execute(insert(table).values(**_of(enrolment.equipment), **row, **span))
 
     async def find(self, code_hash: str) -> Enrolment | None:
-        """The one of a code, whether it still counts or not."""
+        """The enrolment with the hash of a code, whether it still counts or not."""
         for row in await self._session.rows(
             select(tables.enrolments).filter_by(code_hash=code_hash)
         ):
@@ -34,7 +34,7 @@ class EnrolmentRepository(Repository):
         return None
 
     async def update(self, enrolment: Enrolment) -> None:
-        """Keep who used it."""
+        """Store the use of a code by a gateway."""
         used = {
             "public_key": enrolment.public_key,
             "principal": enrolment.principal,
@@ -44,14 +44,14 @@ class EnrolmentRepository(Repository):
             await sql.execute(update(tables.enrolments).filter_by(id=enrolment.id).values(**used))
 
     async def end(self, equipment: EquipmentAddress, *, by: str, now_ns: int) -> None:
-        """No code of this equipment counts any more."""
+        """End all codes of an equipment."""
         table = tables.enrolments
         mine = update(table).filter_by(**_of(equipment)).where(going_on(table, now_ns))
         async with self._session.transaction(write=True) as sql:
             await sql.execute(mine.values(ended_ns=now_ns, ended_by=by))
 
     async def history(self, equipment: EquipmentAddress) -> list[Enrolment]:
-        """Those of an equipment of all time, in the order of their making."""
+        """All enrolments of an equipment, past ones too, in the order of their making."""
         table = tables.enrolments
         query = select(table).filter_by(**_of(equipment)).order_by(table.c.id)
         return [_enrolment(row) for row in await self._session.rows(query)]

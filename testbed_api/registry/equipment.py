@@ -28,7 +28,7 @@ class EquipmentRepository(Repository):
     """Equipment by address."""
 
     async def put(self, equipment: Equipment) -> None:
-        """Keep it, or renew what is kept; an organisation that is not known comes with it.
+        """Insert or update an equipment; an organisation that is not known is inserted too.
 
         Raises Taken if the kind would change: what is recorded rests on it.
         """
@@ -75,7 +75,7 @@ class EquipmentRepository(Repository):
         *,
         among: Visibility | None = None,
     ) -> list[Equipment]:
-        """Up to `limit` behind `after`, by address; of those in `among`, of all if that is None."""
+        """Up to `limit` equipment after `after`, by address; of those in `among`, None for all."""
         table = tables.equipment
         place = tuple_(table.c.organisation, table.c.id)
         query = select(table).order_by(table.c.organisation, table.c.id).limit(limit)

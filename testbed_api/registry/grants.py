@@ -1,4 +1,4 @@
-"""The registry's grants: requests of companies, and what became of them."""
+"""The registry's grants: requests of companies, and the decisions on them."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ class GrantRepository(Repository):
         return frozenset(row.company for row in await self._session.rows(query))
 
     async def page(self, organisation: str, after: int, limit: int) -> list[GrantRequest]:
-        """Up to `limit` behind that number: what it gave, got, and is asked or waits for."""
+        """Up to `limit` grants after a number that an organisation gave, got or is asked for."""
         table = tables.grants
         its = or_(table.c.owner == organisation, table.c.company == organisation)
         query = select(table).where(its, table.c.id > after).order_by(table.c.id).limit(limit)
@@ -79,7 +79,7 @@ class GrantRepository(Repository):
 
 
 def request_of(row: Row[Any]) -> GrantRequest:
-    """The grant of a row, in whatever state it is."""
+    """The grant of a row, in any state."""
     return GrantRequest(
         row.company,
         Entry(row.space, StreamAddress(row.owner, row.equipment, row.stream)),

@@ -1,4 +1,4 @@
-"""The registry's listings: whom an equipment is shown to, with terms and a sample."""
+"""The registry's listings: the organisations that see an equipment, with terms and a sample."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ class ListingRepository(Repository):
     """Listings of equipment; a new one ends the one before it, and none is overwritten."""
 
     async def put(self, listing: Listing, *, by: str, terms: str = "") -> None:
-        """From the beginning of its span on the equipment is listed so, and no longer as before."""
+        """Insert a listing, and end the former one of the same equipment at its beginning."""
         table, address, now_ns = tables.listings, listing.equipment, listing.span.from_ns
         to = (
             None
@@ -31,19 +31,19 @@ class ListingRepository(Repository):
             await sql.execute(insert(table).values(**_of(address), **row, **span))
 
     async def end(self, address: EquipmentAddress, *, by: str, now_ns: int) -> None:
-        """From now on it is listed to nobody."""
+        """End the listing of an equipment."""
         self._session.note(listed=address, to="nobody")
         async with self._session.transaction(write=True) as sql:
             await sql.execute(ending(tables.listings, _of(address), by, now_ns))
 
     async def history(self, address: EquipmentAddress) -> list[Listing]:
-        """Those of an equipment of all time, in the order of their making."""
+        """All listings of an equipment, past ones too, in the order of their making."""
         table = tables.listings
         query = select(table).filter_by(**_of(address)).order_by(table.c.id)
         return [listing_of(row) for row in await self._session.rows(query)]
 
     async def find(self, address: EquipmentAddress, at_ns: int) -> Offer | None:
-        """How an equipment is listed at this instant, None if to nobody."""
+        """The listing of an equipment at this instant, None if it is listed to nobody."""
         table = tables.listings
         query = select(table).filter_by(**_of(address)).where(going_on(table, at_ns))
         rows = await self._session.rows(query.order_by(table.c.id.desc()).limit(1))
@@ -55,7 +55,7 @@ def _of(address: EquipmentAddress) -> dict[str, str]:
 
 
 def listing_of(row: Row[Any]) -> Listing:
-    """A listing as the policy has it."""
+    """The listing of a row."""
     address = EquipmentAddress(row.organisation, row.equipment)
     to = None if row.organisations is None else frozenset(orjson.loads(row.organisations))
     return Listing(address, to, span_of(row), _sample_of(row.sample))

@@ -24,7 +24,7 @@ class OrganisationRepository(Repository):
             await sql.execute(insert(table).values(**row))
 
     async def all(self) -> list[Organisation]:
-        """All, by id."""
+        """All organisations, by id."""
         query = select(tables.organisations).order_by(tables.organisations.c.id)
         return [
             Organisation(row.id, row.name, Party(row.kind))

@@ -10,7 +10,7 @@ class PasswordRepository(Repository):
     """Password hashes by person."""
 
     async def set(self, person: str, password_hash: str, now_ns: int) -> None:
-        """From now on this is the person's password."""
+        """Set the hash of a person's password."""
         table = tables.passwords
         async with self._session.transaction(write=True) as sql:
             await sql.execute(delete(table).filter_by(person=person))

@@ -14,7 +14,7 @@ class PauseRepository(Repository):
     """Pauses by owner; none is overwritten, each ends once."""
 
     async def add(self, pause: Pause, *, by: str) -> int:
-        """Stop all grants that it is about, from the beginning of its span on; its number."""
+        """Insert a pause, which suspends grants from its beginning on; returns its number."""
         row = {"owner": pause.owner, "company": pause.company, "equipment": pause.equipment}
         span = {"from_ns": pause.span.from_ns, "until_ns": pause.span.until_ns, "made_by": by}
         async with self._session.transaction(write=True) as sql:
@@ -24,7 +24,7 @@ class PauseRepository(Repository):
         return int(number)
 
     async def end(self, pause: Pause, *, by: str, now_ns: int) -> int:
-        """Let the grants count again that were paused in the very same words; how many ended."""
+        """End all pauses of the same owner, company and equipment; returns how many."""
         about = {"owner": pause.owner, "company": pause.company, "equipment": pause.equipment}
         async with self._session.transaction(write=True) as sql:
             done = await sql.execute(ending(tables.pauses, about, by, now_ns))
@@ -41,11 +41,11 @@ class PauseRepository(Repository):
         return [pause for pause in pauses if pause.span.covers(at_ns)]
 
     async def by_owner(self, owner: str) -> dict[int, Pause]:
-        """Those of an owner of all time, by number."""
+        """All pauses of an owner, past ones too, by number."""
         query = select(tables.pauses).filter_by(owner=owner).order_by(tables.pauses.c.id)
         return {row.id: pause_of(row) for row in await self._session.rows(query)}
 
 
 def pause_of(row: Row[Any]) -> Pause:
-    """A pause as the policy has it."""
+    """The pause of a row."""
     return Pause(row.owner, row.company, row.equipment, span_of(row))

@@ -27,7 +27,7 @@ ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 
 @dataclass(frozen=True, slots=True)
 class PostgresqlAddress:
-    """Where a PostgreSQL is, and what of it is ours.
+    """The address of a PostgreSQL server, with user, database and TLS mode.
 
     tls: as libpq's sslmode.  ca: whose certificates are believed, where it is not libpq that says.
     """
@@ -80,7 +80,7 @@ def _trusting(ca: Path, mode: str) -> ssl.SSLContext:
 
 
 def engine(address: PostgresqlAddress) -> AsyncEngine:
-    """Nothing is opened yet; a connection that PostgreSQL has ended is replaced before its use."""
+    """Make the engine without connecting; connections that PostgreSQL ended are replaced."""
     url = URL.create(
         "postgresql+asyncpg",
         username=address.user,
@@ -99,12 +99,12 @@ def engine(address: PostgresqlAddress) -> AsyncEngine:
 
 
 def alone(connection: Connection) -> None:
-    """Nobody else who asks for this writes until the transaction ends."""
+    """Lock out other writers that call this too, until the transaction ends."""
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITING})")
 
 
 def prepare(connection: Connection) -> None:
-    """Before the first migration: the recorder's schema."""
+    """Create the recorder's schema, before the first migration."""
     connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {RECORDER}")
 
 

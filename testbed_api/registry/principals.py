@@ -16,10 +16,10 @@ from testbed_api.registry.base import Repository, going_on, span_of
 
 
 class PrincipalRepository(Repository):
-    """People and machines: one row for each span in which one stayed the same, ended once."""
+    """People and machines, with a row for each span in which roles and scope stay the same."""
 
     async def add(self, principal: Principal, by: str | None = None) -> None:
-        """Keep a new person or machine from the beginning of its span on.
+        """Insert a new person or machine, which exists from the beginning of its span on.
 
         A name may come back, but only in its organisation and as what it was: past rights rest on
         it.  Raises Taken, or Unknown if there is no such organisation.
@@ -75,7 +75,7 @@ class PrincipalRepository(Repository):
     async def change_roles(
         self, principal: Principal, roles: Collection[Role], *, by: str, now_ns: int
     ) -> Principal:
-        """From now on the person has these roles; raises Refused if no owner would be left."""
+        """Change the roles of a person from now on; raises Refused if no owner would be left."""
         changed = domain_organisations.person(principal.id, principal.organisation, roles, now_ns)
         self._session.note(changed=principal.id, before=sorted(principal.roles), **_facts(changed))
         async with self._session.transaction(write=True) as sql:
@@ -86,7 +86,7 @@ class PrincipalRepository(Repository):
         return changed
 
     async def end(self, principal: Principal, *, by: str | None, now_ns: int) -> None:
-        """End all of somebody at once: what it is, its tokens and its password.
+        """End a principal at once, with its tokens and its password.
 
         Raises Refused if no owner would be left who stays.
         """
@@ -119,7 +119,7 @@ async def _end(sql: AsyncConnection, id_: str, by: str | None, now_ns: int) -> N
 
 
 async def _must_leave_an_owner(sql: AsyncConnection, leaving: Principal, now_ns: int) -> None:
-    """Raise unless somebody else owns the organisation for good, or the one who leaves does not."""
+    """Raise Refused if the organisation would have no owner without an end any more."""
     if Role.OWNER not in leaving.roles:
         return
     table = tables.principals
@@ -154,7 +154,7 @@ def _identity(principal: Principal) -> tuple[str, PrincipalKind]:
 
 
 def principal_of(row: Row[Any]) -> Principal:
-    """A person or machine as it was over the stretch of a row."""
+    """The person or machine of a row, as it was over the row's span."""
     gateway = EquipmentAddress(row.organisation, row.equipment) if row.equipment else None
     reads, writes = (entries_in(row.entries, what) for what in ("reads", "writes"))
     scope = Scope(reads, writes, gateway)

@@ -27,7 +27,7 @@ from testbed_api.registry.tokens import TokenRepository
 
 
 class Registry:
-    """Organisations with their people and machines, what they own, and what was agreed.
+    """The repositories of organisations, principals, equipment, grants and audit, over one session.
 
     The same on SQLite and PostgreSQL.  Raises Unavailable where SQL is away.
     """
@@ -80,14 +80,12 @@ class Registry:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["Registry"]:
-        """The registry inside one transaction that only reads: all that is read there was true at
-        one moment.
-        """
+        """Open a read-only transaction: all that is read in it was true at one moment."""
         async with transaction(self._engine) as sql:
             yield Registry(self._engine, sql)
 
     @asynccontextmanager
     async def unaudited_change(self) -> AsyncIterator["Registry"]:
-        """The registry inside one transaction that nobody is accountable for: the first start."""
+        """Open a transaction without an audit entry, for the first start."""
         async with transaction(self._engine, write=True) as sql:
             yield Registry(self._engine, sql)

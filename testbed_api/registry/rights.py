@@ -33,7 +33,7 @@ About = EquipmentAddress | StreamAddress | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BusRights:
-    """All that decides over the topics of several principals from one moment on.
+    """The rights on the bus of several principals, from one moment on.
 
     token_roles: for each principal the roles of each of its tokens, None for a whole token.  known:
     the streams of each organisation.
@@ -46,7 +46,7 @@ class BusRights:
     known: Mapping[str, frozenset[Entry]]
 
     def of(self, principal: Principal) -> Rights:
-        """The rights that decide over the topics of one of them."""
+        """The rights on the bus of one of the principals."""
         return Rights(
             principals=(principal,),
             grants=tuple(each for each in self.grants if each.company == principal.organisation),
@@ -68,7 +68,7 @@ class RightsRepository(Repository):
     """Snapshots of rights, each read in one transaction."""
 
     async def of_principal(self, principal: str, since_ns: int = 0, about: About = None) -> Rights:
-        """All that decides over the acts of one principal from `since_ns` on.
+        """All rights of one principal from `since_ns` on.
 
         about: the only equipment or stream that is acted on; grants, listings and known streams of
         others are left out.
@@ -89,7 +89,7 @@ class RightsRepository(Repository):
             )
 
     async def on_bus(self, principal: str, since_ns: int) -> Rights:
-        """All that decides over the topics of one principal from `since_ns` on: no listings."""
+        """The rights on the bus of one principal from `since_ns` on; listings give none."""
         async with self._session.transaction() as sql:
             stretches = await _principals(sql, principal, since_ns)
             if not stretches:
@@ -104,7 +104,7 @@ class RightsRepository(Repository):
             )
 
     async def of_companies(self, organisations: Collection[str], since_ns: int) -> BusRights:
-        """All that decides over the topics of all members and machines of organisations.
+        """The rights on the bus of all members and machines of organisations.
 
         In a number of statements that does not depend on how many they are.
         """
@@ -112,7 +112,7 @@ class RightsRepository(Repository):
         return await self._bus_rights(table.c.organisation.in_(sorted(organisations)), since_ns)
 
     async def of_principals(self, principals: Collection[str], since_ns: int) -> BusRights:
-        """The same of principals by name."""
+        """The rights on the bus of principals by name."""
         table = tables.principals
         return await self._bus_rights(table.c.principal.in_(sorted(principals)), since_ns)
 
@@ -140,7 +140,7 @@ class RightsRepository(Repository):
             )
 
     async def of_equipment(self, equipment: EquipmentAddress) -> Rights:
-        """All that ever decided over one equipment: who could read it at any moment of the past."""
+        """All rights, past ones too, that decide over access to one equipment."""
         async with self._session.transaction() as sql:
             grants, pauses, listings = tables.grants, tables.pauses, tables.listings
             owner, name = equipment.organisation, equipment.equipment
@@ -170,7 +170,7 @@ async def _rows(sql: AsyncConnection, table: Any, where: Any) -> Sequence[Row[An
 
 
 async def _principals(sql: AsyncConnection, principal: str, since_ns: int) -> tuple[Principal, ...]:
-    """All stretches of a principal from a moment on."""
+    """The spans of a principal, each with its roles and scope, from a moment on."""
     table = tables.principals
     lasting = and_(table.c.principal == principal, going_on(table, since_ns))
     return tuple(map(principal_of, await _rows(sql, table, lasting)))
@@ -182,7 +182,7 @@ async def _organisations(sql: AsyncConnection, ids: Collection[str]) -> dict[str
 
 
 def _of_equipment(table: Any, owner: Any, about: About) -> ColumnElement[bool]:
-    """The condition for rows of the equipment that is asked about; true for all."""
+    """The condition for rows of one equipment; true if `about` names none."""
     if about is None:
         return true()
     equipment = _equipment(about)
@@ -207,7 +207,7 @@ async def _grants(sql: AsyncConnection, where: Any) -> tuple[Grant, ...]:
 async def _pauses(
     sql: AsyncConnection, grants: Collection[Grant], since_ns: int
 ) -> tuple[Pause, ...]:
-    """The pauses of all that gave these grants."""
+    """The pauses of the owners of these grants."""
     if not grants:
         return ()
     table, owners = tables.pauses, {each.entry.address.organisation for each in grants}
@@ -230,7 +230,7 @@ async def _listings(
 
 
 async def _known(sql: AsyncConnection, principal: Principal, about: About) -> frozenset[Entry]:
-    """For a person the streams of its organisation, for a gateway those of its equipment."""
+    """The known streams of a person's organisation, or of a gateway's equipment."""
     organisation, gateway_of = principal.organisation, principal.scope.equipment
     if about is not None and about.organisation != organisation:
         return frozenset()

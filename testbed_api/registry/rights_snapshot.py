@@ -40,7 +40,7 @@ class RightsSnapshotRepository(Repository):
     """The rights of all principals, and a stamp that changes with them."""
 
     async def stamp(self) -> Stamp:
-        """A value that is another one after each change of rights.
+        """A value that changes with each change of rights.
 
         Rows are added, begun and ended once, and none goes: how many of each there are tells.
         """
@@ -55,7 +55,7 @@ class RightsSnapshotRepository(Repository):
             return tuple(values)
 
     async def load(self, since_ns: int) -> RightsSnapshot:
-        """All that decides what anybody has on the bus from `since_ns` on."""
+        """The rights on the bus of all principals from `since_ns` on, with their tokens."""
         async with self._session.transaction() as sql:
             people = await _going_on(sql, tables.principals, since_ns)
             began = tables.grants.c.from_ns.is_not(None)
@@ -89,7 +89,7 @@ async def _going_on(sql: AsyncConnection, table: Table, since_ns: int, *more: An
 
 
 async def _written(sql: AsyncConnection) -> Sequence[frozenset[Entry]]:
-    """The streams that machines ever could write, registered or not."""
+    """The streams that any machine could write at any time, registered or not."""
     query = select(tables.principals.c.entries).filter_by(kind=PrincipalKind.MACHINE)
     return [entries_in(row.entries, "writes") for row in await sql.execute(query)]
 

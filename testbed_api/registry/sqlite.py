@@ -16,7 +16,7 @@ FIRST = 1_000
 
 
 def engine(folder: Path) -> AsyncEngine:
-    """The files `registry.sqlite` and `recorder.sqlite` of a folder; nothing is opened yet."""
+    """Make the engine for the two SQLite files of a folder, without opening them."""
     file = folder / "registry.sqlite"
     created = create_async_engine(
         f"sqlite+aiosqlite:///{file}", async_creator=partial(_opened, file)
@@ -38,12 +38,12 @@ def engine(folder: Path) -> AsyncEngine:
 
 
 def alone(connection: Connection) -> None:
-    """Nobody else writes until this transaction ends: SQLite's own ones begin late."""
+    """Lock out other writers until this transaction ends, and not only from its first write on."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def prepare(connection: Connection) -> None:
-    """Before the first migration: nothing, for the recorder's schema is a file."""
+    """Do nothing: the recorder's schema is a file that SQLite creates."""
 
 
 async def _opened(file: Path) -> aiosqlite.Connection:
@@ -54,7 +54,7 @@ async def _opened(file: Path) -> aiosqlite.Connection:
 
 
 class _Connection(aiosqlite.Connection):
-    """Goes to its thread once a statement, not four times, and not at all where nothing is to do.
+    """An aiosqlite connection that calls its thread once per statement instead of four times.
 
     Each time the event loop goes round, which under load takes longer than a look at a table.
     """
@@ -80,17 +80,17 @@ class _Connection(aiosqlite.Connection):
         return result
 
     async def run(self, fn: Callable[..., Any], *args: Any) -> Any:
-        """The answer of a function that is called in the connection's thread."""
+        """Call a function in the connection's thread, and return its result."""
         return await self._execute(fn, *args)
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing runs in its thread."""
+        """Whether no call is running in the connection's thread."""
         return self._is_settled
 
 
 class _Cursor(aiosqlite.Cursor):
-    """Brings the first rows along with the answer."""
+    """A cursor that fetches the first rows in the same call that executes the statement."""
 
     def __init__(self, connection: _Connection, cursor: sqlite3.Cursor) -> None:
         super().__init__(connection, cursor)

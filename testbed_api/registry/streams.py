@@ -33,7 +33,7 @@ class StreamRepository(Repository):
             return await _add_all(sql, proposals)
 
     async def get(self, address: StreamAddress, version: int | None = None) -> StreamSpec:
-        """A spec, the newest where no version is named; raises Unknown."""
+        """Get one version of a stream's spec, the newest by default; raises Unknown."""
         table = tables.stream_specs
         query = select(table.c.document).filter_by(
             organisation=address.organisation, equipment=address.equipment, stream=address.stream
@@ -47,12 +47,12 @@ class StreamRepository(Repository):
         )
 
     async def missing(self, addresses: Sequence[StreamAddress]) -> frozenset[StreamAddress]:
-        """Those of some streams of one equipment of which no spec is registered."""
+        """The streams of one equipment, among those given, that have no registered spec."""
         async with self._session.transaction() as sql:
             return frozenset(addresses) - (await _newest(sql, addresses)).keys()
 
     async def count(self, organisation: str) -> int:
-        """How many streams of an organisation are registered."""
+        """The number of registered streams of an organisation."""
         first = select(func.count()).select_from(tables.stream_specs)
         [(count,)] = await self._session.rows(first.filter_by(organisation=organisation, version=1))
         return int(count)

@@ -31,7 +31,7 @@ _SERIAL = BigInteger().with_variant(Integer, "sqlite")
 
 
 def _spanned() -> list[Column[Any]]:
-    """From when until when, as it was meant; and when and by whom it was ended, if it was."""
+    """The columns of a span: its planned begin and end, and when and by whom it was ended early."""
     return [
         Column("from_ns", BigInteger, nullable=False),
         Column("until_ns", BigInteger),

@@ -1,4 +1,4 @@
-"""When a token was last used: worth knowing, and no reason to keep anybody out."""
+"""Stores the last use of tokens; a failure to store it refuses nobody."""
 
 import structlog
 
@@ -10,7 +10,7 @@ log = structlog.get_logger()
 
 
 async def note(registry: Registry, token: Token, now_ns: int) -> None:
-    """Remember it; what cannot be written, as with a full disk, is told in the log."""
+    """Store the use of a token now; a failure, as with a full disk, is logged."""
     try:
         await registry.tokens.note_use(token, now_ns)
     except Unavailable as exc:

@@ -17,7 +17,7 @@ class TokenRepository(Repository):
     """Tokens of people and machines; of each secret only its hash."""
 
     async def add(self, token: Token) -> Token:
-        """Keep a new one; the same with its number."""
+        """Insert a new token; returns it with its number."""
         row = {
             "principal": token.principal,
             "secret_hash": token.secret_hash,
@@ -37,14 +37,14 @@ class TokenRepository(Repository):
         return replace(token, id=number)
 
     async def find(self, principal: str, secret_hash: str) -> Token | None:
-        """The one with this hash, whether it still counts or not."""
+        """The token with this hash of a secret, whether it still counts or not."""
         query = select(tables.tokens).filter_by(principal=principal, secret_hash=secret_hash)
         for row in await self._session.rows(query):
             return _token(row)
         return None
 
     async def valid(self, principal: str, at_ns: int) -> list[Token]:
-        """Those of a principal that count at this instant, in the order of their making."""
+        """The tokens of a principal that count at this instant, in the order of their making."""
         table = tables.tokens
         query = select(table).filter_by(principal=principal).order_by(table.c.id)
         return [
@@ -52,7 +52,7 @@ class TokenRepository(Repository):
         ]
 
     async def revoke(self, principal: str, number: int, *, by: str, now_ns: int) -> None:
-        """End one at once; raises Unknown."""
+        """End a token at once; raises Unknown."""
         table = tables.tokens
         row = update(table).filter_by(id=number, principal=principal)
         async with self._session.transaction(write=True) as sql:
@@ -64,7 +64,7 @@ class TokenRepository(Repository):
             self._session.note(principal=principal, token=number)
 
     async def note_use(self, token: Token, now_ns: int) -> None:
-        """Remember that it was used, to the minute."""
+        """Store that a token was used, at most once a minute."""
         before_ns = token.last_used_ns
         if before_ns is not None and now_ns - before_ns < round(USE_EVERY_S * NS_PER_S):
             return

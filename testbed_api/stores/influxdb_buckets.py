@@ -31,7 +31,7 @@ class BucketMark(NamedTuple):
 
 
 class Buckets:
-    """The buckets of one testbed."""
+    """The InfluxDB buckets of one testbed, one per organisation."""
 
     def __init__(self, client: influxdb_http.InfluxDbClient, base: str) -> None:
         """base: the bucket named in the settings."""

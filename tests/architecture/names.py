@@ -1,5 +1,7 @@
 """Checks of names and first sentences that no linter has; `make lint` runs it.
 
+Variables are checked in tests and benchmarks too, the rest in the product alone.
+
 Prints one line per finding (`file:line: sentence`) and exits with 1 if there is any.
 """
 
@@ -7,7 +9,7 @@ import ast
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tests import sources
@@ -18,26 +20,39 @@ Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def main() -> int:
-    """Check every module of the product; 0 if nothing is wrong."""
-    findings = [line for path in sources.modules() for line in of_module(path)]
-    findings += twice(sources.modules())
+    """Check every module; 0 if nothing is wrong."""
+    trees = parsed(sources.modules())
+    findings = [line for path, tree in trees.items() for line in of_module(path, tree)]
+    findings += twice(trees)
+    supporting = parsed(sources.supporting_modules())
+    findings += [line for path, tree in supporting.items() for line in of_variables(path, tree)]
     for line in findings:
         print(line)  # noqa: T201 - the answer of a command
     return 1 if findings else 0
 
 
-def of_module(path: Path) -> Iterator[str]:
+def parsed(paths: Iterable[Path]) -> dict[Path, ast.Module]:
+    """The syntax tree of each module."""
+    return {path: ast.parse(path.read_text()) for path in paths}
+
+
+def of_module(path: Path, tree: ast.Module) -> Iterator[str]:
     """Findings inside one module: empty variable names, and docstrings that are riddles."""
-    tree = ast.parse(path.read_text())
+    yield from of_variables(path, tree)
     where = sources.named(path)
-    for name, line in sorted(set(bound_names(tree)), key=lambda pair: (pair[1], pair[0])):
-        if name.strip("_") in EMPTY_VARIABLES:
-            yield f"{where}:{line}: the variable {name!r} does not say what it holds"
     for node in ast.walk(tree):
         if isinstance(node, Documented) and RIDDLE.match(ast.get_docstring(node) or ""):
             first = (ast.get_docstring(node) or "").splitlines()[0]
             line = getattr(node, "lineno", 1)
             yield f"{where}:{line}: a docstring begins with its verb or noun, not with {first!r}"
+
+
+def of_variables(path: Path, tree: ast.Module) -> Iterator[str]:
+    """Findings about the variables of one module: names that do not say what they hold."""
+    where = sources.named(path)
+    for name, line in sorted(set(bound_names(tree)), key=lambda pair: (pair[1], pair[0])):
+        if name.strip("_") in EMPTY_VARIABLES:
+            yield f"{where}:{line}: the variable {name!r} does not say what it holds"
 
 
 def bound_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
@@ -50,11 +65,11 @@ def bound_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
                 yield name, node.lineno
 
 
-def twice(paths: Sequence[Path]) -> list[str]:
+def twice(trees: Mapping[Path, ast.Module]) -> list[str]:
     """Findings for class names that stand in the tree more than once."""
     places = defaultdict(list)
-    for path in paths:
-        for node in ast.walk(ast.parse(path.read_text())):
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(f"{sources.named(path)}:{node.lineno}")
     return [

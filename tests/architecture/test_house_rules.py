@@ -62,6 +62,18 @@ def test_a_function_fits_on_a_screen(module: Path):
     assert not {name: count for name, count in lines.items() if count > FUNCTION_LINES}
 
 
+def test_a_route_changes_the_registry_through_an_action_alone():
+    routes = (sources.ROOT / "testbed_api" / "http" / "routes").glob("*.py")
+    calls = {
+        node.func.attr
+        for module in routes
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+    assert "must" in calls
+    assert not calls & {"change", "unaudited_change", "disconnect", "announce"}
+
+
 @each_text
 def test_no_file_knows_somebodys_machine_or_package_registry(path: Path):
     try:

@@ -21,6 +21,10 @@ def written(tmp_path, monkeypatch):
     return write
 
 
+def findings(path: Path) -> list[str]:
+    return [line for module in names.parsed([path]).items() for line in names.of_module(*module)]
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
@@ -33,16 +37,17 @@ def written(tmp_path, monkeypatch):
     ],
 )
 def test_an_empty_name_and_a_riddle_are_findings(written, text, line):
-    (finding,) = names.of_module(written("a.py", text))
+    (finding,) = findings(written("a.py", text))
     assert finding.startswith(f"a.py:{line}: ")
 
 
 def test_a_plain_module_has_no_finding(written):
     text = '"""Stores rows."""\n\nones = 1\n\n\ndef of(grant):\n    """Whether it ended."""\n'
-    assert list(names.of_module(written("a.py", text))) == []
+    assert findings(written("a.py", text)) == []
 
 
 def test_a_class_name_that_stands_twice_is_a_finding(written):
     paths = [written("a.py", "class Span: ...\n"), written("b.py", "\n\nclass Span: ...\n")]
-    assert names.twice(paths) == ["b.py:3: the class name 'Span' stands at a.py:1 as well"]
-    assert names.twice(paths[:1]) == []
+    trees = names.parsed(paths)
+    assert names.twice(trees) == ["b.py:3: the class name 'Span' stands at a.py:1 as well"]
+    assert names.twice(names.parsed(paths[:1])) == []

@@ -41,12 +41,12 @@ def imported(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):
-                found = [one.name for one in names]
+                modules = [each.name for each in names]
             case ast.ImportFrom(module=str(owner), names=names):
-                found = [f"{owner}.{one.name}" for one in names]
+                modules = [f"{owner}.{each.name}" for each in names]
             case _:
                 continue
-        for name in found:
+        for name in modules:
             parts = name.split(".")
             yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
 
@@ -61,15 +61,15 @@ def test_what_answers_a_request_opens_no_connection(module: Path):
 def fields(schema: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Names and schemas of all that a caller can send, however deep."""
     if isinstance(schema, list):
-        for one in schema:
-            yield from fields(one)
+        for part in schema:
+            yield from fields(part)
     if isinstance(schema, dict):
-        for name, one in schema.get("properties", {}).items():
-            yield name, one
+        for name, part in schema.get("properties", {}).items():
+            yield name, part
         if "in" in schema and "name" in schema:
             yield schema["name"], schema.get("schema", {})
-        for one in schema.values():
-            yield from fields(one)
+        for part in schema.values():
+            yield from fields(part)
 
 
 def test_no_field_of_a_request_says_where_to_connect():
@@ -79,11 +79,11 @@ def test_no_field_of_a_request_says_where_to_connect():
         for name, schema in document["components"]["schemas"].items()
         if not name.endswith(ANSWERS)
     }
-    operations = [dict(one) for methods in document["paths"].values() for one in methods.values()]
+    operations = [dict(each) for methods in document["paths"].values() for each in methods.values()]
     for operation in operations:
         del operation["responses"]
     assert not [name for name in re.findall(REFERENCE, str(operations)) if name.endswith(ANSWERS)]
-    found = [*fields(sent), *fields(operations)]
-    assert {"organisation", "purpose", "password"} <= {name for name, _ in found}
-    wrong = [name for name, one in found if SOMEWHERE.fullmatch(name) or "uri" in str(one)]
+    request_fields = [*fields(sent), *fields(operations)]
+    assert {"organisation", "purpose", "password"} <= {name for name, _ in request_fields}
+    wrong = [name for name, each in request_fields if SOMEWHERE.fullmatch(name) or "uri" in str(each)]
     assert not wrong

@@ -60,7 +60,7 @@ class _Nats:
     def __init__(self, registry: Registry, folder: Path, _tasks: asyncio.TaskGroup) -> None:
         self.registry = registry
         self._folder = folder
-        self._system = {one: Credential.make(one) for one in (API, RECORDER)}
+        self._system = {each: Credential.make(each) for each in (API, RECORDER)}
         self._book = Sessions(registry, CLOCK)
         self._authorizer = Authorizer(
             registry=registry,
@@ -82,12 +82,8 @@ class _Nats:
         """A server with a new folder on the same port, and the system on the bus."""
         self._lives += 1
         self.broker = await self._stack.enter_async_context(
-            server.serve(
-                self._folder / str(self._lives),
-                authorize=self._answer,
-                clock=CLOCK,
-                settings=server.NatsSettings(mqtt_port=self._port),
-            )
+            server.embedded(self._folder / str(self._lives), clock=CLOCK,
+                settings=server.NatsSettings(mqtt_port=self._port),).serve(self._answer)
         )
         await self._stack.enter_async_context(sessions.noting(self._book, self.broker))
 
@@ -122,7 +118,7 @@ class _Mosquitto:
         self._tasks = tasks
         self.registry = registry
         self._folder = folder
-        self._system = {one: Credential.make(one) for one in (API, RECORDER, RECONCILER)}
+        self._system = {each: Credential.make(each) for each in (API, RECORDER, RECONCILER)}
         self._port = services.free_port()
         self._server = contextlib.ExitStack()
         self._reconciler: asyncio.Task[None] | None = None
@@ -140,9 +136,9 @@ class _Mosquitto:
         )
 
     async def _reconcile(self) -> None:
-        told = way(self._address, self._system[RECONCILER])
+        bus_settings = way(self._address, self._system[RECONCILER])
         running = mosquitto_reconciler.reconcile(
-            self.registry, told, self._folder / "mosquitto", CLOCK
+            self.registry, bus_settings, self._folder / "mosquitto", CLOCK
         )
         self._reconciler = self._tasks.create_task(running, name="reconciler")
 

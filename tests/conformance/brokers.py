@@ -106,7 +106,7 @@ async def open_nats(folder: Path, pki: Path | None = None) -> AsyncIterator[Brok
     clock = _StartedOnRequest()
     certificate = pki and certificates.certificate_in(pki, certificates.BROKER)
     limits = server.NatsSettings(ack_wait_s=NATS_ACK_WAIT_S, certificate=certificate)
-    async with server.serve(folder, authorize=answer, clock=clock, settings=limits) as nats:
+    async with server.embedded(folder, clock=clock, settings=limits).serve(answer) as nats:
         yield _Nats(nats, clock, pki and pki / certificates.AUTHORITY)
 
 

@@ -33,9 +33,9 @@ async def world(request, tmp_path, tables) -> AsyncIterator[World]:
     """A broker with a registry behind it, as it is run."""
     await tables.put_into(tmp_path)
     async with beds.opened(request.param, tmp_path) as bed:
-        made = World(bed)
-        await made.found()
-        yield made
+        opened = World(bed)
+        await opened.found()
+        yield opened
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

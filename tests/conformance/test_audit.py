@@ -78,14 +78,14 @@ async def bed(where):
 def _triggers(product):
     if product == "sqlite":
         verbs = ("update", "delete")
-        return [f"DROP TRIGGER {one}_no_{verb}" for one in ("audit", "anchors") for verb in verbs]
-    return [f"DROP TRIGGER {one}_no_change ON {one}" for one in ("audit", "anchors")]
+        return [f"DROP TRIGGER {each}_no_{verb}" for each in ("audit", "anchors") for verb in verbs]
+    return [f"DROP TRIGGER {each}_no_change ON {each}" for each in ("audit", "anchors")]
 
 
 async def judged(opened, sql, keys=(SIGNER.key,), anchors=()):
     registry = Registry(opened, sql)
     links = await registry.audit.events(EventFilter(), 0, 10_000)
-    heads = [one for _, one in await registry.audit.heads(0, 10_000)]
+    heads = [each for _, each in await registry.audit.heads(0, 10_000)]
     return audit.verify(links, [*heads, *anchors], keys)
 
 
@@ -113,8 +113,8 @@ async def remove(sql, chance):
 
 
 async def reorder(sql, chance):
-    one, other = chance.sample(range(1, EVENTS + 1), 2)
-    for before, after in ((one, 0), (other, one), (0, other)):
+    first, other = chance.sample(range(1, EVENTS + 1), 2)
+    for before, after in ((first, 0), (other, first), (0, other)):
         await _renumber(sql, before, after)
 
 
@@ -151,7 +151,7 @@ async def _rewritten(sql, chance):
         del events[at]
     links = audit.linked(events)
     await sql.execute(delete(table))
-    await sql.execute(insert(table), [audit_chain.row_of(one) for one in links])
+    await sql.execute(insert(table), [audit_chain.row_of(each) for each in links])
     return links
 
 
@@ -181,15 +181,15 @@ async def test_a_chain_that_nobody_touched_is_whole(bed):
     async with bed.connect() as sql:
         assert await judged(bed, sql) is None
         heads = await Registry(bed, sql).audit.heads(0, 100)
-        assert [one.count for _, one in heads] == list(range(0, EVENTS + 1, EVERY))
+        assert [each.count for _, each in heads] == list(range(0, EVENTS + 1, EVERY))
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("tamper", [flip, remove, reorder, cut, put_in, rewrite])
 async def test_tampering_is_found_out(bed, tamper):
-    found = [await rolled_back(bed, chanced(seed), tamper) for seed in range(TRIES)]
-    assert sum(one is not None for one in found) == TRIES
-    assert all(0 <= one.number <= EVENTS + 1 for one in found)
+    faults = [await rolled_back(bed, chanced(seed), tamper) for seed in range(TRIES)]
+    assert sum(each is not None for each in faults) == TRIES
+    assert all(0 <= each.number <= EVENTS + 1 for each in faults)
     async with bed.connect() as sql:
         assert await judged(bed, sql) is None
 
@@ -199,9 +199,9 @@ async def test_the_first_place_is_named(bed):
         await sql.execute(update(tables.audit).filter_by(number=17).values(principal="eve"))
         await sql.execute(delete(tables.audit).filter_by(number=40))
 
-    found = await rolled_back(bed, None, first)
-    assert found.number == 17
-    assert "event 17 does not follow" in found.sentence
+    fault = await rolled_back(bed, None, first)
+    assert fault.number == 17
+    assert "event 17 does not follow" in fault.sentence
 
 
 @pytest.mark.timeout(120)
@@ -209,9 +209,9 @@ async def test_a_chain_rewritten_and_signed_by_another_key_is_found_out(bed):
     async def tamper(sql, chance):
         await _signed_anew(sql, await _rewritten(sql, chance), OTHER)
 
-    found = [await rolled_back(bed, chanced(seed), tamper) for seed in range(TRIES)]
-    assert sum(one is not None for one in found) == TRIES
-    assert all("strange key" in one.sentence for one in found)
+    faults = [await rolled_back(bed, chanced(seed), tamper) for seed in range(TRIES)]
+    assert sum(each is not None for each in faults) == TRIES
+    assert all("strange key" in each.sentence for each in faults)
 
 
 @pytest.mark.timeout(120)
@@ -225,14 +225,14 @@ async def test_a_chain_rewritten_or_cut_by_who_has_the_key_does_not_fit_an_ancho
         await sql.execute(delete(tables.anchors).where(tables.anchors.c.events > left))
 
     anchor = await Registry(bed).audit.newest_head()
-    for one in (tamper, cut_with_heads):
+    for tampering in (tamper, cut_with_heads):
         alone, held = [], []
         for seed in range(TRIES):
-            alone.append(await rolled_back(bed, chanced(seed), one))
-            found = await rolled_back(bed, chanced(seed), one, anchors=[anchor])
-            held.append(found)
+            alone.append(await rolled_back(bed, chanced(seed), tampering))
+            fault = await rolled_back(bed, chanced(seed), tampering, anchors=[anchor])
+            held.append(fault)
         assert alone == [None] * TRIES  # nothing but the anchor knows
-        assert sum(found is not None for found in held) == TRIES
+        assert sum(fault is not None for fault in held) == TRIES
 
 
 async def test_a_forged_head_is_found_out(bed):
@@ -241,8 +241,8 @@ async def test_a_forged_head_is_found_out(bed):
         change = chance.choice([{"time_ns": 5}, {"signature": "00" * 64}, {"hash": "a" * 64}])
         await sql.execute(update(tables.anchors).filter_by(id=number).values(**change))
 
-    found = [await rolled_back(bed, chanced(seed), tamper) for seed in range(TRIES)]
-    assert sum(one is not None for one in found) == TRIES
+    faults = [await rolled_back(bed, chanced(seed), tamper) for seed in range(TRIES)]
+    assert sum(each is not None for each in faults) == TRIES
 
 
 @pytest.mark.parametrize("table", ["audit", "anchors"])
@@ -321,12 +321,12 @@ async def test_several_processes_add_to_one_chain(where):
         )
         for number in range(3)
     ]
-    assert [await one.wait() for one in processes] == [0, 0, 0]
+    assert [await each.wait() for each in processes] == [0, 0, 0]
     async with engine.open_engine(where) as opened:
         links = await Registry(opened).audit.events(EventFilter(), 0, 1_000)
     assert audit.verify(links, [], ()) is None
     for number in range(3):
-        mine = [one.event.target for one in links if one.event.target.startswith(f"{number} ")]
+        mine = [each.event.target for each in links if each.event.target.startswith(f"{number} ")]
         assert mine == [f"{number} {at}" for at in range(20)]
 
 
@@ -339,8 +339,8 @@ async def test_events_are_found_by_who_whose_what_and_when(where):
 
         async def found(after=0, limit=10, **looked):
             return [
-                one.number
-                for one in await registry.audit.events(EventFilter(**looked), after, limit)
+                each.number
+                for each in await registry.audit.events(EventFilter(**looked), after, limit)
             ]
 
         assert await found() == [1, 2, 3]

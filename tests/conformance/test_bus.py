@@ -117,12 +117,12 @@ async def test_a_message_for_two_inboxes_is_acknowledged_when_both_are_done_with
     async with (
         open_bus(broker, BERT, durable=True) as bert,
         open_bus(broker) as ada,
-        bert.subscribe([TOPIC], capacity=10, overflow="block") as one,
+        bert.subscribe([TOPIC], capacity=10, overflow="block") as first,
         bert.subscribe([TOPIC], capacity=10, overflow="block") as other,
     ):
         await bert.connection()
         await publish_all(ada, [b"by both", b"by one"])
-        assert await next_of(one, 2) == [b"by both", b"by one"]
+        assert await next_of(first, 2) == [b"by both", b"by one"]
         assert await next_of(other) == [b"by both"]
         assert await next_of(other, ack=False) == [b"by one"]
         await drop(bert)
@@ -133,13 +133,13 @@ async def test_a_message_for_two_inboxes_is_acknowledged_when_both_are_done_with
 async def test_an_inbox_that_was_left_gets_nothing_more(broker):
     async with (
         open_bus(broker) as bus,
-        bus.subscribe([TOPIC], capacity=10, overflow="block") as kept,
+        bus.subscribe([TOPIC], capacity=10, overflow="block") as staying,
     ):
         async with bus.subscribe([TOPIC], capacity=1, overflow="block") as left:
             await bus.publish(TOPIC, b"1")
-            assert await next_of(left) == await next_of(kept) == [b"1"]
+            assert await next_of(left) == await next_of(staying) == [b"1"]
         await publish_all(bus, numbered(5))  # an inbox that stayed would be full and block
-        assert await next_of(kept, 5) == numbered(5)
+        assert await next_of(staying, 5) == numbered(5)
         assert len(left) == 0
 
 
@@ -301,9 +301,9 @@ async def test_what_a_break_leaves_unacknowledged_fails_as_unavailable(broker):
     async with open_bus(broker) as bus, stopped(broker):
         waiting = [await bus.submit(TOPIC, payload) for payload in numbered(10)]
         async with broker.killed():
-            for one in waiting:
+            for task in waiting:
                 with pytest.raises(Unavailable, match=str(broker.address)):
-                    await one
+                    await task
             with pytest.raises(Unavailable, match=str(broker.address)):
                 await bus.publish(TOPIC, b"while away")
 
@@ -338,8 +338,8 @@ async def test_the_window_holds_a_publisher_back(broker):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
                     await bus.submit(TOPIC, b"one too many")
-        for one in sent:
-            await one
+        for task in sent:
+            await task
         await bus.publish(TOPIC, b"room again")
 
 
@@ -384,7 +384,7 @@ async def test_leaving_in_the_middle_of_everything_leaves_nothing_behind(broker)
 async def test_over_tls_messages_arrive_in_order_and_what_was_acknowledged_does_not_return(
     secure_broker,
 ):
-    payloads = [one + b" " * 4_000 for one in numbered(600)]
+    payloads = [each + b" " * 4_000 for each in numbered(600)]
     async with open_bus(secure_broker) as ada:
         async with (
             open_bus(secure_broker, BERT, durable=True) as bert,
@@ -404,7 +404,7 @@ async def test_over_tls_messages_arrive_in_order_and_what_was_acknowledged_does_
 async def test_over_tls_what_was_acknowledged_to_a_broker_that_is_slow_to_hear_does_not_return(
     secure_broker,
 ):
-    payloads = [one + b" " * 4_000 for one in numbered(600)]
+    payloads = [each + b" " * 4_000 for each in numbered(600)]
     async with open_bus(secure_broker) as ada:
         async with contextlib.AsyncExitStack() as stack:
             bus = open_bus(secure_broker, BERT, durable=True)
@@ -454,16 +454,16 @@ async def test_who_cannot_trust_a_broker_with_tls_is_told_why(
 ):
     if "broker" in changed:
         changed = changed | {"broker": f"mqtt://{secure_broker.address}"}
-    told = settings(secure_broker, ADA, timeout_s=2, **changed)
-    async with asyncio.timeout(5), client.open(told, WallClock(), client_id="ada") as bus:
+    bus_settings = settings(secure_broker, ADA, timeout_s=2, **changed)
+    async with asyncio.timeout(5), client.open(bus_settings, WallClock(), client_id="ada") as bus:
         with pytest.raises(kind, match=sentence) as refused:
             await bus.ready()
     assert setting in refused.value.hint
 
 
 async def test_who_asks_a_broker_without_tls_for_it_is_told_so(broker):
-    told = settings(broker, ADA, timeout_s=2, broker=f"mqtts://{broker.address}")
-    async with asyncio.timeout(5), client.open(told, WallClock(), client_id="ada") as bus:
+    bus_settings = settings(broker, ADA, timeout_s=2, broker=f"mqtts://{broker.address}")
+    async with asyncio.timeout(5), client.open(bus_settings, WallClock(), client_id="ada") as bus:
         with pytest.raises(Unavailable, match="TLS") as refused:
             await bus.ready()
     assert "TESTBED_BROKER" in refused.value.hint

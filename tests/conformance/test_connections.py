@@ -22,23 +22,23 @@ async def told(world: World, wanted: int, action: str, principal: str | None = N
     """Events of an action, once there are so many."""
     looked = EventFilter(principal=principal, action=action)
     async with asyncio.timeout(WITHIN_S):
-        while len(found := await world.registry.audit.events(looked, 0, 1_000)) < wanted:
+        while len(links := await world.registry.audit.events(looked, 0, 1_000)) < wanted:
             await CLOCK.sleep(0.02)
-    return [one.event for one in found]
+    return [each.event for each in links]
 
 
 async def sessions(world: World, stream=RIG, principal: str = "granted") -> list[BrokerSession]:
-    found = await world.registry.sessions.between(stream.owner, 0, CLOCK.now_ns() + 1)
-    return [one for one in found if one.principal == principal]
+    rows = await world.registry.sessions.between(stream.owner, 0, CLOCK.now_ns() + 1)
+    return [each for each in rows if each.principal == principal]
 
 
 async def noted(world: World, count: int, *, ended: int = 0, stream=RIG) -> list[BrokerSession]:
     """The reader's sessions, once the book has so many, and so many that ended."""
     async with asyncio.timeout(WITHIN_S):
         while True:
-            found = await sessions(world, stream)
-            if (len(found), sum(one.until_ns is not None for one in found)) == (count, ended):
-                return found
+            rows = await sessions(world, stream)
+            if (len(rows), sum(each.until_ns is not None for each in rows)) == (count, ended):
+                return rows
             await CLOCK.sleep(0.02)
 
 
@@ -59,9 +59,9 @@ async def test_who_comes_and_goes_is_in_the_audit_and_in_the_book(world):
     (ended,) = await noted(world, 1, ended=1)
     assert stands.from_ns <= ended.until_ns <= CLOCK.now_ns()
     assert ended.ended_how
-    for one in (came, went):
-        assert (one.outcome, one.organisation, one.target) == ("allowed", "granted", "the broker")
-        assert facts(one)["client_id"] == "granted"
+    for event in (came, went):
+        assert (event.outcome, event.organisation, event.target) == ("allowed", "granted", "the broker")
+        assert facts(event)["client_id"] == "granted"
     assert came.source == "127.0.0.1"
     assert facts(came)["connection"] == facts(went)["connection"]
     assert await sessions(world, MILL) == []
@@ -100,12 +100,12 @@ async def test_who_is_not_let_in_is_in_the_audit(world):
     await world.bed.broker.announce("granted")
     world.shown["unknown"] = Credential.make("unknown")
     world.shown["granted"] = Credential.make("granted")
-    for one in ("unknown", "granted"):
-        async with world.opened(one) as bus:
+    for principal in ("unknown", "granted"):
+        async with world.opened(principal) as bus:
             with pytest.raises(Forbidden):
                 await bus.ready()
     refused = await told(world, 2, "connect")
-    assert {(one.outcome, one.source, one.reason) for one in refused} == {
+    assert {(each.outcome, each.source, each.reason) for each in refused} == {
         ("refused", "127.0.0.1", "the credential is not right")
     }
     assert await sessions(world) == []

@@ -32,7 +32,7 @@ async def test_what_is_held_is_what_was_committed_last(ledger):
 
 async def test_gaps_are_found_by_the_span_they_touch(ledger):
     gaps = [Gap(("p",), at, at + 5, "spool-full") for at in (0, 10, 20)]
-    await ledger.commit(FlushEntries(gaps=[(LIFE, 1, one) for one in gaps]))
+    await ledger.commit(FlushEntries(gaps=[(LIFE, 1, each) for each in gaps]))
     assert await ledger.gaps("live", RIG, 6, 20) == gaps[1:2]
     assert await ledger.gaps("run-a", RIG, 0, 100) == []
 
@@ -44,19 +44,19 @@ async def test_whatever_came_can_be_written_down(ledger, bad):
     )
     gap = Gap((bad,), 0, 5, bad)
     await ledger.commit(FlushEntries(dead_letters=[letter], gaps=[(LIFE, None, gap)]))
-    (kept,) = await ledger.dead_letters("live", RIG, 0, 10)
-    assert kept.value == kept.reason == bad.replace("\0", "\ufffd")
-    assert bad.replace("\0", "\ufffd").startswith(kept.signal)
+    (stored,) = await ledger.dead_letters("live", RIG, 0, 10)
+    assert stored.value == stored.reason == bad.replace("\0", "\ufffd")
+    assert bad.replace("\0", "\ufffd").startswith(stored.signal)
     assert (await ledger.gaps("live", RIG, 0, 9))[0].signals == (bad,)
 
 
 async def test_what_waits_is_taken_up_once_and_in_order(ledger):
     topics = [f"tb1/live/{verb}/{RIG}" for verb in ("data", "late", "data")]
     await ledger.commit(
-        FlushEntries(set_aside=[SetAside(one, bytes([at]), at) for at, one in enumerate(topics)])
+        FlushEntries(set_aside=[SetAside(each, bytes([at]), at) for at, each in enumerate(topics)])
     )
     waiting = await ledger.waiting("live", RIG)
-    assert [one.payload for one in waiting] == [b"\0", b"\1", b"\2"]
+    assert [each.payload for each in waiting] == [b"\0", b"\1", b"\2"]
     await ledger.commit(FlushEntries(taken_up=[waiting[0].id]))
     assert await ledger.waiting("live", RIG) == waiting[1:]
     assert await ledger.counts() == {"gaps": 0, "dead_letters": 0, "set_aside": 2}
@@ -66,7 +66,7 @@ async def test_many_taken_up_at_once_are_one_transaction(ledger):
     topic = f"tb1/live/data/{RIG}"
     await ledger.commit(FlushEntries(set_aside=[SetAside(topic, b"x", 1) for _ in range(40_000)]))
     waiting = await ledger.waiting("live", RIG)
-    await ledger.commit(FlushEntries(taken_up=[one.id for one in waiting]))
+    await ledger.commit(FlushEntries(taken_up=[each.id for each in waiting]))
     assert await ledger.waiting("live", RIG) == []
 
 

@@ -56,11 +56,11 @@ async def test_specs_proposed_at_once_are_numbered_without_hole_or_repeat(where)
         proposals = [StreamSpec(RIG, (Signal(f"s{number}"),)) for number in range(12)]
         async with asyncio.TaskGroup() as tasks:
             adding = [
-                tasks.create_task(registry.streams.add(one), name=one.names[0]) for one in proposals
+                tasks.create_task(registry.streams.add(each), name=each.names[0]) for each in proposals
             ]
-        assert sorted(one.result().version for one in adding) == list(range(1, 13))
-        for one in adding:
-            assert await registry.streams.get(RIG, one.result().version) == one.result()
+        assert sorted(each.result().version for each in adding) == list(range(1, 13))
+        for task in adding:
+            assert await registry.streams.get(RIG, task.result().version) == task.result()
 
 
 async def test_the_same_spec_proposed_at_once_is_registered_once(where):
@@ -72,17 +72,17 @@ async def test_the_same_spec_proposed_at_once_is_registered_once(where):
             adding = [
                 tasks.create_task(registry.streams.add(proposal), name=str(n)) for n in range(8)
             ]
-        assert {one.result().version for one in adding} == {1}
+        assert {each.result().version for each in adding} == {1}
 
 
 async def test_equipment_registered_at_once_is_registered_once(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
-        one = Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED, {"site": "North"})
+        equipment = Equipment(RIG.owner, "Rig", EquipmentKind.SIMULATED, {"site": "North"})
         async with asyncio.TaskGroup() as tasks:
             for number in range(8):
-                tasks.create_task(registry.equipment.put(one), name=str(number))
-        assert await registry.equipment.page(None, 10) == [one]
+                tasks.create_task(registry.equipment.put(equipment), name=str(number))
+        assert await registry.equipment.page(None, 10) == [equipment]
         assert await registry.equipment.kind(EquipmentAddress("factory", "mill")) is None
 
 
@@ -101,9 +101,9 @@ async def test_a_credential_may_list_two_thousand_streams(where):
             len(policy.topics(await registry.rights.of_principal("much"), "much", 5).publish)
             == 8_004
         )
-        listed = Visibility(streams=frozenset(one.address for one in entries))
-        found = await registry.streams.page(None, 10, among=listed)
-        assert [one.address for one in found] == [RIG]
+        listed = Visibility(streams=frozenset(each.address for each in entries))
+        streams = await registry.streams.page(None, 10, among=listed)
+        assert [each.address for each in streams] == [RIG]
 
 
 async def test_an_unknown_version_is_refused_and_left_as_it_is(empty):
@@ -129,9 +129,9 @@ async def test_of_two_last_owners_removed_at_once_one_stays(where):
         await registry.principals.add(organisations.person("bert", "factory", {Role.OWNER}, 0))
 
         async def remove(name: str) -> bool:
-            one = await registry.principals.find(name, 1)
+            owner = await registry.principals.find(name, 1)
             try:
-                await registry.principals.end(one, by=None, now_ns=1)
+                await registry.principals.end(owner, by=None, now_ns=1)
             except Refused:
                 return False
             return True
@@ -140,7 +140,7 @@ async def test_of_two_last_owners_removed_at_once_one_stays(where):
             removing = [
                 tasks.create_task(remove(name), name=name) for name in ("factory-owner", "bert")
             ]
-        assert sorted(one.result() for one in removing) == [False, True]
+        assert sorted(each.result() for each in removing) == [False, True]
         (left,) = await registry.principals.in_organisation("factory", 1)
         with pytest.raises(Refused, match="only owner"):
             await registry.principals.change_roles(left, {Role.AUDITOR}, by=left.id, now_ns=2)
@@ -159,7 +159,7 @@ async def test_what_is_there_already_is_taken(where):
             )
         with pytest.raises(Unknown, match="no organisation 'nowhere'"):
             await registry.principals.add(organisations.person("eve", "nowhere", {Role.OWNER}, 5))
-        kinds = [(one.id, one.kind) for one in await registry.organisations.all()]
+        kinds = [(each.id, each.kind) for each in await registry.organisations.all()]
         assert kinds == [("factory", Party.PARTNER), ("firm", Party.PARTNER)]
 
 
@@ -208,20 +208,20 @@ async def test_a_removed_member_has_neither_token_nor_password(where):
         await founded(registry, "factory")
         ada = organisations.person("ada", "factory", {Role.ENGINEER}, 5)
         await registry.principals.add(ada)
-        (one, kept), (_, other) = (tokens.issued("ada", Span(5, 50), label=name) for name in "ab")
-        first, second = [await registry.tokens.add(token) for token in (kept, other)]
+        (credential, token_of_a), (_, other) = (tokens.issued("ada", Span(5, 50), label=name) for name in "ab")
+        first, second = [await registry.tokens.add(token) for token in (token_of_a, other)]
         await registry.passwords.set("ada", "hash", 5)
         assert await registry.tokens.valid("ada", 6) == [first, second]
-        found = await registry.tokens.find("ada", tokens.hashed(one.secret))
-        assert found == first
-        assert await registry.tokens.find("bert", tokens.hashed(one.secret)) is None
+        stored = await registry.tokens.find("ada", tokens.hashed(credential.secret))
+        assert stored == first
+        assert await registry.tokens.find("bert", tokens.hashed(credential.secret)) is None
         await registry.tokens.revoke("ada", second.id, by="ada", now_ns=7)
         for name, number in (("ada", second.id), ("bert", first.id)):
             with pytest.raises(Unknown):
                 await registry.tokens.revoke(name, number, by="ada", now_ns=7)
         assert await registry.tokens.valid("ada", 7) == [first]
         await registry.principals.end(ada, by="factory-owner", now_ns=9)
-        assert (await registry.tokens.find("ada", kept.secret_hash)).span == Span(5, 9)
+        assert (await registry.tokens.find("ada", token_of_a.secret_hash)).span == Span(5, 9)
         assert await registry.tokens.valid("ada", 9) == []
         assert await registry.passwords.find("ada") is None
 
@@ -229,25 +229,25 @@ async def test_a_removed_member_has_neither_token_nor_password(where):
 async def test_a_token_keeps_the_roles_that_it_holds_and_one_without_has_all(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
-        _, made = tokens.issued("ada", Span(5))
-        narrow = replace(made, roles=frozenset({Role.AUDITOR, Role.OWNER}))
-        kept = await registry.tokens.add(narrow)
-        assert kept.roles == {Role.AUDITOR, Role.OWNER}
-        assert await registry.tokens.find("ada", made.secret_hash) == kept
-        assert await registry.tokens.valid("ada", 6) == [kept]
+        _, whole = tokens.issued("ada", Span(5))
+        narrow = replace(whole, roles=frozenset({Role.AUDITOR, Role.OWNER}))
+        stored = await registry.tokens.add(narrow)
+        assert stored.roles == {Role.AUDITOR, Role.OWNER}
+        assert await registry.tokens.find("ada", whole.secret_hash) == stored
+        assert await registry.tokens.valid("ada", 6) == [stored]
         another = await registry.tokens.add(replace(tokens.issued("ada", Span(6))[1], roles=None))
-        assert await registry.tokens.valid("ada", 6) == [kept, another]
+        assert await registry.tokens.valid("ada", 6) == [stored, another]
 
 
 async def test_the_last_use_of_a_token_is_kept_to_the_minute(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
-        _, made = tokens.issued("ada", Span(0))
-        token = await registry.tokens.add(made)
+        _, issued = tokens.issued("ada", Span(0))
+        token = await registry.tokens.add(issued)
         noted = []
         for at_s in (1, 30, 60, 61, 200):
             await registry.tokens.note_use(token, at_s * NS_PER_S)
-            token = await registry.tokens.find("ada", made.secret_hash)
+            token = await registry.tokens.find("ada", issued.secret_hash)
             noted.append(token.last_used_ns // NS_PER_S)
         assert noted == [1, 1, 1, 61, 200]
 
@@ -256,14 +256,14 @@ async def test_a_grant_is_asked_for_given_revoked_and_remembered(where):
     async with open_engine(where) as engine:
         registry = Registry(engine)
         await founded(registry, "factory", "firm")
-        asked = await registry.grants.add(
+        request = await registry.grants.add(
             GrantRequest("firm", Entry("live", RIG), "to try", 5, "firm-owner")
         )
         assert (await registry.rights.of_principal("firm-owner")).grants == ()
-        granted = asked.granted(Span(10, 30), "factory-owner", 9)
-        await registry.grants.update(granted, asked)
+        granted = request.granted(Span(10, 30), "factory-owner", 9)
+        await registry.grants.update(granted, request)
         with pytest.raises(Taken, match="decided meanwhile"):
-            await registry.grants.update(asked.refused("factory-owner", 9), asked)
+            await registry.grants.update(request.refused("factory-owner", 9), request)
         revoked = granted.revoked("factory-owner", 20)
         await registry.grants.update(revoked, granted)
         assert await registry.grants.by_owner("factory") == [revoked]
@@ -294,7 +294,7 @@ async def test_listings_and_pauses_end_once_and_are_remembered(where):
         ):
             await registry.listings.put(listing, by="factory-owner")
         await registry.listings.end(RIG.owner, by="factory-owner", now_ns=12)
-        spans = [one.span for one in await registry.listings.history(RIG.owner)]
+        spans = [each.span for each in await registry.listings.history(RIG.owner)]
         assert spans == [Span(5, 8), Span(8, 12)]
         entry = Entry("live", RIG)
         given = GrantRequest("firm", entry, "", 0).granted(Span(0), "factory-owner", 0)
@@ -370,11 +370,11 @@ async def test_lists_come_in_pages_without_hole_or_repeat(where):
             await registry.streams.add(
                 StreamSpec(StreamAddress(*astuple(owner), "s"), (Signal("p"),))
             )
-        found, after = [], None
+        listed, after = [], None
         while page := await registry.equipment.page(after, 2):
-            found += page
+            listed += page
             after = page[-1].address
-        assert sorted(str(one.address) for one in found) == sorted(map(str, owners))
+        assert sorted(str(each.address) for each in listed) == sorted(map(str, owners))
         first = await registry.streams.page(None, 3)
         rest = await registry.streams.page(first[-1].address, 3)
-        assert {one.address.owner for one in (*first, *rest)} == set(owners)
+        assert {each.address.owner for each in (*first, *rest)} == set(owners)

@@ -14,15 +14,15 @@ async def test_an_enrolment_is_kept_used_and_ended(where):
         registry = Registry(engine)
         _, former = enrolling.issued(RIG, "fay", 5)
         code, newer = enrolling.issued(RIG, "fay", 7)
-        for one in (former, newer):
-            await registry.enrolments.add(one)
+        for issued in (former, newer):
+            await registry.enrolments.add(issued)
         assert (await registry.enrolments.find(former.code_hash)).span == Span(5, 7)
-        kept = await registry.enrolments.find(enrolling.hashed(code))
-        used = kept.used(b"k" * 32, 8)
+        stored = await registry.enrolments.find(enrolling.hashed(code))
+        used = stored.used(b"k" * 32, 8)
         await registry.enrolments.update(used)
         assert await registry.enrolments.find(newer.code_hash) == used
         await registry.enrolments.end(RIG, by="fay", now_ns=9)
-        ended = [one.span.until_ns for one in await registry.enrolments.history(RIG)]
+        ended = [each.span.until_ns for each in await registry.enrolments.history(RIG)]
         assert ended == [7, 9]
         assert await registry.enrolments.history(MILL) == []
         assert await registry.enrolments.find("no such hash") is None

@@ -18,7 +18,7 @@ from testbed_api.domain.organisations import Organisation
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 
-RIG, MILL = (StreamAddress("factory", one, "s") for one in ("rig", "mill"))
+RIG, MILL = (StreamAddress("factory", each, "s") for each in ("rig", "mill"))
 MOMENTS = (1, 5, 9, 10, 11, 15, 20, 25, 30, 31, 40, 50, 99)
 
 
@@ -43,9 +43,9 @@ def steps(registry):
         organisations.machine("old", "factory", Scope(writes=frozenset({run})), Span(1, 20)),
         organisations.machine("robot", "lab", Scope(reads=frozenset({entry})), Span(1, 50)),
     ]
-    for one in people:
-        yield registry.principals.add(one)
-        yield registry.tokens.add(tokens.issued(one.id, Span(1))[1])
+    for person in people:
+        yield registry.principals.add(person)
+        yield registry.tokens.add(tokens.issued(person.id, Span(1))[1])
     yield registry.streams.add(StreamSpec(RIG, (Signal("p"),)))
     yield registry.streams.add(StreamSpec(MILL, (Signal("p"),)))
     yield registry.grants.add(GrantRequest("lab", entry, "", 1).granted(Span(10, 40), "fay", 1))
@@ -61,12 +61,12 @@ async def test_at_each_moment_it_is_what_each_principal_alone_has(registry):
     everything = await registry.rights_snapshot.load(0)
     for at_ns in MOMENTS:
         admitted = mosquitto_reconciler.decide(everything, at_ns).admitted
-        for one in ("fay", "dev", "gateway", "old", "robot"):
-            alone = await registry.rights.of_principal(one, at_ns)
-            if alone.principal(one, at_ns) is None:
-                assert one not in admitted
+        for name in ("fay", "dev", "gateway", "old", "robot"):
+            alone = await registry.rights.of_principal(name, at_ns)
+            if alone.principal(name, at_ns) is None:
+                assert name not in admitted
             else:
-                assert admitted[one].topics == policy.topics(alone, one, at_ns)
+                assert admitted[name].topics == policy.topics(alone, name, at_ns)
     assert mosquitto_reconciler.decide(everything, 12).admitted["dev"].topics.subscribe
 
 
@@ -96,18 +96,18 @@ async def test_each_change_of_rights_changes_the_stamp(registry):
 async def test_the_newest_token_that_counts_and_is_for_the_bus_is_let_in(registry):
     await registry.organisations.add(Organisation("lab", "L", Party.COMPANY))
     await registry.principals.add(organisations.person("dev", "lab", {Role.DEVELOPER}, 1))
-    made = [
+    issued = [
         tokens.from_credential(Credential.make("dev"), span, bus=bus)
         for span, bus in ((Span(1), True), (Span(5, 10), True), (Span(6), False))
     ]
-    for one in made:
-        await registry.tokens.add(one)
+    for token in issued:
+        await registry.tokens.add(token)
     everything = await registry.rights_snapshot.load(0)
     verifiers = [
         mosquitto_reconciler.decide(everything, at_ns).admitted["dev"].verifier
         for at_ns in (4, 7, 10)
     ]
-    assert verifiers == [made[0].verifier, made[1].verifier, made[0].verifier]
+    assert verifiers == [issued[0].verifier, issued[1].verifier, issued[0].verifier]
 
 
 async def test_the_newest_token_that_counts_decides_by_its_roles(registry):
@@ -121,16 +121,16 @@ async def test_the_newest_token_that_counts_decides_by_its_roles(registry):
         (Span(28, 33), frozenset({Role.DEVELOPER, Role.OWNER})),
         (Span(32), frozenset({Role.AUDITOR})),
     ]
-    made = [replace(tokens.issued("doe", span)[1], roles=roles) for span, roles in several]
-    for one in made:
-        await registry.tokens.add(one)
+    issued = [replace(tokens.issued("doe", span)[1], roles=roles) for span, roles in several]
+    for token in issued:
+        await registry.tokens.add(token)
     everything = await registry.rights_snapshot.load(0)
     for at_ns, newest in ((12, 0), (26, 1), (28, 2), (32, 2), (33, 0)):  # never the last
         admitted = mosquitto_reconciler.decide(everything, at_ns).admitted["doe"]
         narrow = (await registry.rights.of_principal("doe", at_ns)).with_roles(
-            "doe", made[newest].roles
+            "doe", issued[newest].roles
         )
-        assert admitted.verifier == made[newest].verifier
+        assert admitted.verifier == issued[newest].verifier
         assert admitted.topics == policy.topics(narrow, "doe", at_ns)
         assert bool(admitted.topics.subscribe) is (newest != 1)
 

@@ -40,11 +40,11 @@ async def test_a_request_keeps_what_was_wanted_and_why_it_was_refused(where):
         registry = Registry(engine)
         await registry.organisations.add(Organisation("firm", "Firm"))
         wanted = GrantRequest("firm", LIVE_RIG, "to try", 5, "cora", wanted=Span(10, 90))
-        asked = await registry.grants.add(wanted)
-        assert asked.wanted == Span(10, 90)
-        refused = asked.refused("fay", 7, "too much")
-        await registry.grants.update(refused, asked)
-        assert await registry.grants.get(asked.id) == refused
+        request = await registry.grants.add(wanted)
+        assert request.wanted == Span(10, 90)
+        refused = request.refused("fay", 7, "too much")
+        await registry.grants.update(refused, request)
+        assert await registry.grants.get(request.id) == refused
 
 
 async def test_reads_at_once_are_all_counted(where):
@@ -64,12 +64,12 @@ async def test_reads_at_once_are_all_counted(where):
                 tasks.create_task(noting, name=str(number))
         await read("history", 2 * DAY_NS)
         await read("history", DAY_NS, Entry(LIVE, MILL))
-        found = await registry.reads.between(RIG.owner, 0, 2 * DAY_NS)
-        assert {(one.organisation, one.way): one.times for one in found} == {
+        counts = await registry.reads.between(RIG.owner, 0, 2 * DAY_NS)
+        assert {(each.organisation, each.way): each.times for each in counts} == {
             ("firm", "history"): 15,
             ("firm", "live"): 5,
         }
-        days = [one.day for one in await registry.reads.between(RIG.owner, 0, 2 * DAY_NS + 1)]
+        days = [each.day for each in await registry.reads.between(RIG.owner, 0, 2 * DAY_NS + 1)]
         assert days == [1, 1, 2]
 
 
@@ -83,24 +83,24 @@ async def test_a_session_is_kept_with_what_was_recorded_meanwhile(where):
         await recorded(10)
         late = GRACE_NS * 3
         for name in ("a", "b", "c"):
-            one = AdmittedConnection("cora", f"server/{name}", "cora--1", frozenset({LIVE_RIG}))
-            await registry.sessions.begin(one, late if name == "c" else 5)
+            connection = AdmittedConnection("cora", f"server/{name}", "cora--1", frozenset({LIVE_RIG}))
+            await registry.sessions.begin(connection, late if name == "c" else 5)
         await recorded(15)
         await registry.sessions.end("server/a", "Client Closed", 60)
         await registry.sessions.end("server/a", "once more", 70)
         await registry.sessions.end("server/x", "never begun", 70)
         await recorded(20)
-        found = {
-            one.from_ns: one for one in await registry.sessions.between(RIG.owner, 60, late + 1)
+        sessions = {
+            each.from_ns: each for each in await registry.sessions.between(RIG.owner, 60, late + 1)
         }
-        assert sorted(found) == [5, late]
+        assert sorted(sessions) == [5, late]
         assert await registry.sessions.between(MILL.owner, 0, late + 1) == []
         before = await registry.sessions.between(RIG.owner, 0, 6)
-        told = [(one.until_ns, one.batches, one.ended_how) for one in before]
-        assert told == [(60, 5, "Client Closed"), (None, 10, None)]
+        ends = [(each.until_ns, each.batches, each.ended_how) for each in before]
+        assert ends == [(60, 5, "Client Closed"), (None, 10, None)]
         assert await registry.sessions.end_others(["server/c"], "found gone", late + 1) == 1
         assert await registry.sessions.end_others([], "found gone", late + 1) == 0  # too young
-        after = [one.until_ns for one in await registry.sessions.between(RIG.owner, 0, late + 2)]
+        after = [each.until_ns for each in await registry.sessions.between(RIG.owner, 0, late + 2)]
         assert after == [60, late + 1, None]
 
 
@@ -109,16 +109,16 @@ async def test_who_joins_a_lot_that_is_not_written_is_not_counted_either(where):
         registry, book = Registry(engine), ReadCounter()
         async with engine.begin() as sql:
             await sql.exec_driver_sql("DROP TABLE reads")
-        one = ReadKey.at("cora", LIVE_RIG, "history", 5)
-        told = []
+        key = ReadKey.at("cora", LIVE_RIG, "history", 5)
+        errors = []
 
         async def read():
             try:
-                await book.note(registry, one, 5)
+                await book.note(registry, key, 5)
             except Unavailable as exc:
-                told.append(exc)
+                errors.append(exc)
 
         async with asyncio.TaskGroup() as tasks:
             for number in range(5):
                 tasks.create_task(read(), name=str(number))
-        assert len(told) == 5
+        assert len(errors) == 5

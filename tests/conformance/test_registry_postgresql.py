@@ -29,8 +29,8 @@ def address(postgresql, tmp_path):
 
 async def test_a_registry_that_restarts_is_away_and_comes_back_by_itself():
     with product.data_folder() as folder, product.serve(folder) as server:
-        told = postgresql.address_of(server.new_database("restarted"), product.PASSWORD)
-        async with open_engine(told) as engine:
+        address = postgresql.address_of(server.new_database("restarted"), product.PASSWORD)
+        async with open_engine(address) as engine:
             registry, ledger = Registry(engine), Ledger(engine)
             await registry.organisations.add(Organisation("factory", "The factory"))
             ada = organisations.person("ada", "factory", {Role.OWNER}, 0)
@@ -50,8 +50,8 @@ async def test_a_registry_that_restarts_is_away_and_comes_back_by_itself():
 
 async def test_a_crash_in_a_transaction_undoes_it_whole():
     with product.data_folder() as folder, product.serve(folder) as server:
-        told = postgresql.address_of(server.new_database("crashed"), product.PASSWORD)
-        async with open_engine(told) as engine:
+        address = postgresql.address_of(server.new_database("crashed"), product.PASSWORD)
+        async with open_engine(address) as engine:
 
             async def write() -> None:
                 async with transaction(engine, write=True) as sql:
@@ -71,9 +71,9 @@ async def test_a_crash_in_a_transaction_undoes_it_whole():
 
 async def test_one_that_is_not_there_is_unavailable():
     port = services.free_port()
-    told = postgresql.address_of(f"postgresql://testbed@127.0.0.1:{port}/testbed")
+    address = postgresql.address_of(f"postgresql://testbed@127.0.0.1:{port}/testbed")
     with pytest.raises(Unavailable, match=f"testbed@127.0.0.1:{port}/testbed did not answer"):
-        async with open_engine(told):
+        async with open_engine(address):
             pass
 
 
@@ -81,9 +81,9 @@ async def test_one_that_is_silent_is_unavailable_in_time(monkeypatch):
     monkeypatch.setattr(postgresql, "CONNECT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        told = postgresql.address_of(f"postgresql://testbed@127.0.0.1:{port}/testbed")
+        address = postgresql.address_of(f"postgresql://testbed@127.0.0.1:{port}/testbed")
         with pytest.raises(Unavailable, match="did not answer: TimeoutError"):
-            async with open_engine(told):
+            async with open_engine(address):
                 pass
 
 
@@ -97,9 +97,9 @@ async def test_one_that_is_silent_is_unavailable_in_time(monkeypatch):
 )
 async def test_who_may_not_enter_is_told_why(postgresql, user, password, database, error, sentence):
     host = f"{postgresql.host}:{postgresql.port}"
-    told = ways.postgresql.address_of(f"postgresql://{user}@{host}/{database}", password)
+    address = ways.postgresql.address_of(f"postgresql://{user}@{host}/{database}", password)
     with pytest.raises(error) as raised:
-        async with open_engine(told):
+        async with open_engine(address):
             pass
     assert sentence in str(raised.value)
     assert password not in str(raised.value)
@@ -123,22 +123,22 @@ async def test_two_hundred_statements_at_once_wait_for_each_other(address):
 
 
 def errors_of(branch):
-    return {branch}.union(*(errors_of(one) for one in branch.__subclasses__()))
+    return {branch}.union(*(errors_of(each) for each in branch.__subclasses__()))
 
 
 FOREIGN = errors_of(asyncpg.PostgresError) | errors_of(asyncpg.InterfaceError)
 
 
-@pytest.mark.parametrize("kind", sorted(FOREIGN, key=lambda one: one.__name__))
+@pytest.mark.parametrize("kind", sorted(FOREIGN, key=lambda each: each.__name__))
 async def test_every_error_of_connecting_is_translated(kind):
-    told = postgresql.address_of("postgresql://testbed@127.0.0.1/testbed")
+    address = postgresql.address_of("postgresql://testbed@127.0.0.1/testbed")
     assert issubclass(kind, ways.AWAY)
-    assert isinstance(postgresql.error_of(kind("what happened"), told), BedError)
+    assert isinstance(postgresql.error_of(kind("what happened"), address), BedError)
 
 
 def test_every_error_of_a_statement_is_one_of_the_known():
     known = errors_of(dialect.AsyncAdapt_asyncpg_dbapi.Error)
-    assert {one.__name__ for one in known} >= {"OperationalError", "InterfaceError"}
+    assert {each.__name__ for each in known} >= {"OperationalError", "InterfaceError"}
     assert issubclass(sqlalchemy.exc.TimeoutError, ways.AWAY)
     assert issubclass(TimeoutError, ways.AWAY)
 
@@ -163,7 +163,7 @@ def test_what_is_no_address_is_told(text, sentence):
 
 
 def test_an_address_is_read_whole():
-    told = postgresql.address_of("postgresql://me@host/mine?sslmode=verify-full", "secret")
-    assert (told.user, told.host, told.port, told.database) == ("me", "host", 5432, "mine")
-    assert told.tls == "verify-full"
-    assert "secret" not in repr(told) + str(told)
+    address = postgresql.address_of("postgresql://me@host/mine?sslmode=verify-full", "secret")
+    assert (address.user, address.host, address.port, address.database) == ("me", "host", 5432, "mine")
+    assert address.tls == "verify-full"
+    assert "secret" not in repr(address) + str(address)

@@ -61,12 +61,12 @@ OUTSIDE = ("removed", "token-ended", "role-ended", "unknown", "wrong-secret")
 
 async def heard(inbox: Inbox) -> set[str]:
     """What lies there, and "refused" if the broker refused it."""
-    found = set()
+    topics = set()
     while len(inbox):
         message = await anext(inbox)
         inbox.ack(message)
-        found.add(message.topic)
-    return found
+        topics.add(message.topic)
+    return topics
 
 
 def hearing(bus: Bus, *filters: str) -> contextlib.AbstractAsyncContextManager[Inbox]:
@@ -81,13 +81,13 @@ def keeping(bus: Bus, *filters: str) -> contextlib.AbstractAsyncContextManager[I
 async def _populate(world: World) -> None:
     """Everybody of the matrix."""
     await world.reader()
-    for one in ("expired", "revoked", "paused", "foreign"):
-        await world.machine(one, one, reads=frozenset({ENTRIES[RIG]}))
+    for principal in ("expired", "revoked", "paused", "foreign"):
+        await world.machine(principal, principal, reads=frozenset({ENTRIES[RIG]}))
     await world.machine("granted-elsewhere", "granted", reads=frozenset({ENTRIES[MILL]}))
     await world.person("granted-developer", "granted", Role.DEVELOPER)
     await world.person("granted-operator", "granted", Role.OPERATOR)
-    for one, role in (("a-developers", Role.DEVELOPER), ("an-operators", Role.OPERATOR)):
-        name = f"granted-by-{one}-token"
+    for principal, role in (("a-developers", Role.DEVELOPER), ("an-operators", Role.OPERATOR)):
+        name = f"granted-by-{principal}-token"
         await world.person(name, "granted", Role.DEVELOPER, Role.OPERATOR)
         await world.token(name, None, role)
     await world.person("role-ended", "factory", Role.ENGINEER)
@@ -113,42 +113,42 @@ async def test_everybody_hears_and_says_what_the_policy_lists_and_nothing_else(w
     api = world.bed.api
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        buses = {one: await enter(world.on_the_bus(one)) for one in MATRIX}
+        buses = {each: await enter(world.on_the_bus(each)) for each in MATRIX}
         everything = await enter(hearing(api, "tb1/#"))
         inboxes = {
-            (one, asked): await enter(hearing(bus, asked))
-            for one, bus in buses.items()
-            for asked in sorted(TOPICS)
+            (each, filter_): await enter(hearing(bus, filter_))
+            for each, bus in buses.items()
+            for filter_ in sorted(TOPICS)
         }
-        for one in sorted(TOPICS | {topic(Verb.DATA, MILL)}):
-            await api.publish(one, b"{}")
+        for published in sorted(TOPICS | {topic(Verb.DATA, MILL)}):
+            await api.publish(published, b"{}")
         await CLOCK.sleep(SETTLED_S)
-        got: dict[str, set[str]] = {one: set() for one in MATRIX}
-        for (one, asked), inbox in inboxes.items():
-            found = await heard(inbox)
-            assert found <= {asked}, f"{one} heard {found} by {asked}"
-            got[one] |= found
-        assert got == {one: set(may.hear) for one, may in MATRIX.items()}
+        got: dict[str, set[str]] = {each: set() for each in MATRIX}
+        for (principal, filter_), inbox in inboxes.items():
+            received = await heard(inbox)
+            assert received <= {filter_}, f"{principal} heard {received} by {filter_}"
+            got[principal] |= received
+        assert got == {each: set(may.hear) for each, may in MATRIX.items()}
         await heard(everything)
         said: dict[str, set[str]] = {}
-        for one, bus in buses.items():
+        for key, bus in buses.items():
             for name in sorted(TOPICS | {topic(Verb.DATA, MILL)}):
                 with contextlib.suppress(Unavailable):  # NATS ends a connection that insists
                     await bus.connection()
-                    await bus.publish(name, one.encode())
+                    await bus.publish(name, key.encode())
             await CLOCK.sleep(0.05)
-            said[one] = await heard(everything)
-        assert said == {one: set(may.say) for one, may in MATRIX.items()}
+            said[key] = await heard(everything)
+        assert said == {each: set(may.say) for each, may in MATRIX.items()}
 
 
 async def test_no_filter_is_wider_than_a_grant(world):
     await _populate(world)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        buses = [await enter(world.on_the_bus(one)) for one in ("gateway", "granted", "foreign")]
-        inboxes = [await enter(hearing(bus, asked)) for bus in buses for asked in FILTERS]
-        for one in sorted(TOPICS):
-            await world.bed.api.publish(one, b"{}")
+        buses = [await enter(world.on_the_bus(each)) for each in ("gateway", "granted", "foreign")]
+        inboxes = [await enter(hearing(bus, filter_)) for bus in buses for filter_ in FILTERS]
+        for published in sorted(TOPICS):
+            await world.bed.api.publish(published, b"{}")
         await CLOCK.sleep(SETTLED_S)
         assert [await heard(inbox) for inbox in inboxes] == [set()] * len(inboxes)
         for inbox in inboxes:
@@ -158,8 +158,8 @@ async def test_no_filter_is_wider_than_a_grant(world):
 
 async def test_who_is_removed_revoked_unknown_or_nobody_is_not_let_in(world):
     await _populate(world)
-    for one in OUTSIDE:
-        async with world.opened(one) as bus:
+    for name in OUTSIDE:
+        async with world.opened(name) as bus:
             with pytest.raises(Forbidden):
                 await bus.ready()
     with pytest.raises(BedError):
@@ -168,8 +168,8 @@ async def test_who_is_removed_revoked_unknown_or_nobody_is_not_let_in(world):
 
 async def _anonymous(world: World) -> None:
     """Nobody, with neither name nor secret."""
-    told = beds.way(world.bed.broker.mqtt, Credential.make("nobody"))
-    connection = Connection("nobody", Login("", ""), told, [], durable=False)
+    bus_settings = beds.way(world.bed.broker.mqtt, Credential.make("nobody"))
+    connection = Connection("nobody", Login("", ""), bus_settings, [], durable=False)
     try:
         await connection.open()
     finally:
@@ -296,8 +296,8 @@ async def test_a_session_that_was_away_gets_nothing_of_what_was_revoked(world, r
             await world.bed.api.publish(mill, b"{}")
             left.ack(await anext(left))
         await CLOCK.sleep(SETTLED_S)
-        kept = world.bed.keeps and not revoked
-        assert await heard(rig) == ({DATA} if kept else set())
+        delivered = world.bed.keeps and not revoked
+        assert await heard(rig) == ({DATA} if delivered else set())
 
 
 async def test_what_expires_is_silent_within_two_seconds_while_nobody_decides(world):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 RIG = StreamAddress("factory", "rig", "s")
 MILL = StreamAddress("factory", "mill", "s")
-ENTRIES = {one: Entry(LIVE, one) for one in (RIG, MILL)}
+ENTRIES = {each: Entry(LIVE, each) for each in (RIG, MILL)}
 COMPANIES = ("granted", "expired", "revoked", "paused", "foreign")
 
 
@@ -42,8 +42,8 @@ class World:
     async def found(self) -> None:
         await self.registry.organisations.add(Organisation("factory", "F", Party.PARTNER))
         await self.registry.organisations.add(Organisation("testbed", "T", Party.INTERMEDIARY))
-        for one in COMPANIES:
-            await self.registry.organisations.add(Organisation(one, one, Party.COMPANY))
+        for organisation in COMPANIES:
+            await self.registry.organisations.add(Organisation(organisation, organisation, Party.COMPANY))
         await self.machine("gateway", "factory", equipment=RIG.owner)
         await self.person("owner", "factory", Role.OWNER)
         await self.person("factory-auditor", "factory", Role.AUDITOR)
@@ -54,28 +54,28 @@ class World:
 
     async def machine(self, name: str, organisation: str, **scope: object) -> None:
         span = Span(CLOCK.now_ns())
-        one = organisations.machine(name, organisation, Scope(**scope), span)
-        await self.registry.principals.add(one)
+        principal = organisations.machine(name, organisation, Scope(**scope), span)
+        await self.registry.principals.add(principal)
         await self.token(name)
 
     async def person(self, name: str, organisation: str, *roles: Role) -> None:
-        one = organisations.person(name, organisation, roles, CLOCK.now_ns())
-        await self.registry.principals.add(one)
+        principal = organisations.person(name, organisation, roles, CLOCK.now_ns())
+        await self.registry.principals.add(principal)
         await self.token(name)
 
     async def token(self, name: str, until_ns: int | None = None, *roles: Role) -> int:
-        made, token = tokens.issued(name, Span(CLOCK.now_ns(), until_ns))
-        self.shown[name] = made
-        kept = replace(token, roles=frozenset(roles) or None)
-        return (await self.registry.tokens.add(kept)).id
+        credential, token = tokens.issued(name, Span(CLOCK.now_ns(), until_ns))
+        self.shown[name] = credential
+        narrowed = replace(token, roles=frozenset(roles) or None)
+        return (await self.registry.tokens.add(narrowed)).id
 
     async def grant(
         self, company: str, stream: StreamAddress = RIG, until_ns: int | None = None
     ) -> GrantRequest:
         now_ns = CLOCK.now_ns()
-        asked = await self.registry.grants.add(GrantRequest(company, ENTRIES[stream], "", now_ns))
-        given = asked.granted(Span(now_ns, until_ns), "owner", now_ns)
-        await self.registry.grants.update(given, asked)
+        request = await self.registry.grants.add(GrantRequest(company, ENTRIES[stream], "", now_ns))
+        given = request.granted(Span(now_ns, until_ns), "owner", now_ns)
+        await self.registry.grants.update(given, request)
         return given
 
     async def revoke(self, given: GrantRequest) -> None:
@@ -86,16 +86,16 @@ class World:
         grant this is.
         """
         wanted = streams or (RIG,)
-        reads = frozenset(ENTRIES[one] for one in wanted)
+        reads = frozenset(ENTRIES[each] for each in wanted)
         await self.machine(name, "granted", reads=reads)
-        first, *_ = [await self.grant("granted", one) for one in wanted]
+        first, *_ = [await self.grant("granted", each) for each in wanted]
         return first
 
     def opened(
         self, name: str, *, client_id: str = "", durable: bool = False
     ) -> contextlib.AbstractAsyncContextManager[Bus]:
-        told = beds.way(self.bed.broker.mqtt, self.shown[name])
-        return client.open(told, CLOCK, client_id=client_id or name, durable=durable)
+        bus_settings = beds.way(self.bed.broker.mqtt, self.shown[name])
+        return client.open(bus_settings, CLOCK, client_id=client_id or name, durable=durable)
 
     @contextlib.asynccontextmanager
     async def on_the_bus(self, name: str) -> AsyncIterator[Bus]:

@@ -9,8 +9,8 @@ SUITES = ("rights", "connections")
 
 def test_every_promise_of_the_suites_is_listed_and_no_other():
     folder = ROOT / "tests" / "conformance"
-    suite = "".join((folder / f"test_{one}.py").read_text() for one in SUITES)
-    asked = [one.replace("_", " ") for one in re.findall(r"async def test_(\w+)\(", suite)]
+    suite = "".join((folder / f"test_{each}.py").read_text() for each in SUITES)
+    promises = [each.replace("_", " ") for each in re.findall(r"async def test_(\w+)\(", suite)]
     text = (ROOT / "docs" / "reference" / "adapters.md").read_text()
     _, _, listed = text.partition("## What both brokers owe")
-    assert re.findall(r"^- (.+)$", listed, re.MULTILINE) == asked
+    assert re.findall(r"^- (.+)$", listed, re.MULTILINE) == promises

@@ -19,7 +19,7 @@ from tests.services import influxd
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
-LASTING = {name: one for name, one in SERVICES.items() if name != "init"}
+LASTING = {name: each for name, each in SERVICES.items() if name != "init"}
 CERTIFICATES = {
     "ca.pem": "${TLS_CA:-./certificates/ca.pem}",
     "api.pem": "${TLS_CERT:-./certificates/api.pem}",
@@ -32,26 +32,26 @@ SETTINGS = (BusSettings, ServerSettings, SharedSecrets)
 
 
 def test_only_two_doors_are_published_and_on_loopback_unless_asked():
-    ports = {name: one["ports"] for name, one in SERVICES.items() if "ports" in one}
+    ports = {name: each["ports"] for name, each in SERVICES.items() if "ports" in each}
     where = "${PUBLISH_ADDRESS:-127.0.0.1}"
     assert ports == {"nats": [f"{where}:8883:8883"], "api": [f"{where}:8600:8600"]}
 
 
 def test_all_else_is_on_a_network_without_a_way_out():
     assert COMPOSE["networks"]["inside"] == {"internal": True}
-    outside = {name for name, one in LASTING.items() if one["networks"] != ["inside"]}
+    outside = {name for name, each in LASTING.items() if each["networks"] != ["inside"]}
     assert outside == {"nats", "api"}
     assert SERVICES["init"]["network_mode"] == "none"
 
 
 @pytest.mark.parametrize("name", LASTING)
 def test_each_service_is_checked_restarted_and_bounded(name):
-    one = LASTING[name]
-    assert one["restart"] == "unless-stopped"
-    assert {"test", "interval", "timeout", "start_period", "retries"} <= set(one["healthcheck"])
-    assert one["mem_limit"]
-    assert "no-new-privileges:true" in one["security_opt"]
-    assert one["logging"]["options"]["max-size"]
+    service = LASTING[name]
+    assert service["restart"] == "unless-stopped"
+    assert {"test", "interval", "timeout", "start_period", "retries"} <= set(service["healthcheck"])
+    assert service["mem_limit"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert service["logging"]["options"]["max-size"]
 
 
 def test_influxd_is_deployed_as_it_is_measured():
@@ -62,15 +62,15 @@ def test_influxd_is_deployed_as_it_is_measured():
 
 @pytest.mark.parametrize("name", OURS)
 def test_ours_may_write_nothing_and_have_no_privilege(name):
-    one = SERVICES[name]
-    assert one["read_only"] is True
-    assert one["cap_drop"] == ["ALL"]
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
 
 
 def test_every_variable_of_ours_is_a_setting():
     known = {f"{PREFIX}{name.upper()}" for kind in SETTINGS for name in kind.model_fields}
     known |= {f"{name}_FILE" for name in known if is_secret(name)}
-    used = {name for one in OURS for name in SERVICES[one].get("environment", {})}
+    used = {name for each in OURS for name in SERVICES[each].get("environment", {})}
     assert used
     assert used <= known
 
@@ -85,38 +85,38 @@ def is_secret(variable: str) -> bool:
 
 
 def test_no_secret_stands_in_an_environment():
-    for name, one in SERVICES.items():
-        for variable, value in one.get("environment", {}).items():
+    for name, service in SERVICES.items():
+        for variable, value in service.get("environment", {}).items():
             if re.search(r"PASSWORD|TOKEN|CREDENTIAL|KEY|SECRET", variable):
                 assert variable.endswith("_FILE"), f"{name}: {variable}"
                 assert value.startswith("/run/secrets/")
-                assert value.removeprefix("/run/secrets/") in one["secrets"]
+                assert value.removeprefix("/run/secrets/") in service["secrets"]
 
 
 def test_every_secret_is_made_by_init_and_given_to_whom_needs_it():
     of_mosquitto = {"reconciler-credential"}
-    made = {*secret_files.GENERATORS, secret_files.BROKER_CONFIG} - of_mosquitto
-    files = {name: told["file"] for name, told in COMPOSE["secrets"].items()}
-    assert files == {name: f"./secrets/{name}" for name in made} | CERTIFICATES
-    made |= set(CERTIFICATES)
-    given = [name for one in SERVICES.values() for name in one.get("secrets", [])]
-    assert set(given) == made
+    generated = {*secret_files.GENERATORS, secret_files.BROKER_CONFIG} - of_mosquitto
+    files = {name: secret["file"] for name, secret in COMPOSE["secrets"].items()}
+    assert files == {name: f"./secrets/{name}" for name in generated} | CERTIFICATES
+    generated |= set(CERTIFICATES)
+    given = [name for each in SERVICES.values() for name in each.get("secrets", [])]
+    assert set(given) == generated
     assert "broker-signing-key" not in SERVICES["recorder"]["secrets"]
 
 
 def test_each_door_has_a_key_that_no_other_service_sees_and_the_authoritys_stays_outside():
     for key, owner in (("api-key.pem", "api"), ("broker-key.pem", "nats")):
-        assert [name for name, one in SERVICES.items() if key in one.get("secrets", ())] == [owner]
+        assert [name for name, each in SERVICES.items() if key in each.get("secrets", ())] == [owner]
     assert "ca-key" not in str(COMPOSE["secrets"])
 
 
 def test_every_door_of_ours_has_tls():
     api = SERVICES["api"]["environment"]
     for service in ("api", "recorder"):
-        told = SERVICES[service]["environment"]
-        assert told["TESTBED_BROKER"] == "mqtts://nats:8883"
-        assert told["TESTBED_CA"] == "/run/secrets/ca.pem"
-        assert "TESTBED_TLS" not in told
+        environment = SERVICES[service]["environment"]
+        assert environment["TESTBED_BROKER"] == "mqtts://nats:8883"
+        assert environment["TESTBED_CA"] == "/run/secrets/ca.pem"
+        assert "TESTBED_TLS" not in environment
     assert api["TESTBED_BROKER_SERVER"] == "tls://nats:4222"
     assert "ssl" in "".join(SERVICES["api"]["healthcheck"]["test"])
 
@@ -133,17 +133,17 @@ def test_init_makes_what_the_services_are_given(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     for file in CERTIFICATES:
         assert (tmp_path / "certificates" / file).exists()
-    modes = {one.name: one.stat().st_mode & 0o777 for one in (tmp_path / "certificates").iterdir()}
+    modes = {each.name: each.stat().st_mode & 0o777 for each in (tmp_path / "certificates").iterdir()}
     assert (modes["api-key.pem"], modes["ca-key.pem"]) == (0o444, 0o600)
-    told = json.loads((tmp_path / "secrets" / "nats.conf").read_text())
-    assert told["mqtt"]["listen"] == "0.0.0.0:8883"
-    for door in (told, told["mqtt"]):
-        names = {Path(door["tls"][one]).name for one in ("cert_file", "key_file")}
+    config = json.loads((tmp_path / "secrets" / "nats.conf").read_text())
+    assert config["mqtt"]["listen"] == "0.0.0.0:8883"
+    for door in (config, config["mqtt"]):
+        names = {Path(door["tls"][each]).name for each in ("cert_file", "key_file")}
         assert names <= set(SERVICES["nats"]["secrets"])
 
 
 def test_every_volume_is_declared_and_used():
-    used = {volume.split(":")[0] for one in LASTING.values() for volume in one.get("volumes", [])}
+    used = {volume.split(":")[0] for each in LASTING.values() for volume in each.get("volumes", [])}
     assert used == set(COMPOSE["volumes"])
 
 

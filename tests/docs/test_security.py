@@ -38,27 +38,27 @@ def test_every_test_that_the_page_on_security_names_is_there() -> None:
 
 @pytest.mark.parametrize("title", SHOWN)
 def test_every_row_is_shown_by_a_test_or_not_there_yet(title: str) -> None:
-    found = list(rows(title))
-    assert len(found) > 5
-    without = [row[:2] for row in found if not re.search(rf"`test_\w+`|{NOT_YET}", row[-1])]
+    entries = list(rows(title))
+    assert len(entries) > 5
+    without = [row[:2] for row in entries if not re.search(rf"`test_\w+`|{NOT_YET}", row[-1])]
     assert [row for row in without if row[0] not in NOT_OURS] == []
 
 
 def test_every_risk_of_owasp_has_its_row() -> None:
-    found = [row[0].split()[0] for row in rows("OWASP API Security Top 10, 2023")]
-    assert found == [f"API{number}" for number in range(1, 11)]
+    entries = [row[0].split()[0] for row in rows("OWASP API Security Top 10, 2023")]
+    assert entries == [f"API{number}" for number in range(1, 11)]
 
 
 def test_every_requirement_of_iec_62443_is_met_not_there_yet_or_the_sites() -> None:
     requirements = {1: 13, 2: 12, 3: 9, 4: 3, 5: 4, 6: 2, 7: 8}
-    known = {f"{one}.{two}" for one, most in requirements.items() for two in range(1, most + 1)}
-    told: list[str] = []
+    known = {f"{each}.{two}" for each, most in requirements.items() for two in range(1, most + 1)}
+    named: list[str] = []
     for row in rows("IEC 62443-3-3"):
         for part in row[0].split(", "):
             first, _, last = part.partition(" to ")
-            begin, end = (int(one.split(".")[1]) for one in (first, last or first))
-            told += [f"{first.split('.')[0]}.{number}" for number in range(begin, end + 1)]
+            begin, end = (int(each.split(".")[1]) for each in (first, last or first))
+            named += [f"{first.split('.')[0]}.{number}" for number in range(begin, end + 1)]
     left = re.search(r"Not listed are (.*?)\. ", PAGE.replace("\n", " "))
     assert left is not None
-    told += re.findall(r"\d\.\d+", left[1])
-    assert sorted(told) == sorted(known)
+    named += re.findall(r"\d\.\d+", left[1])
+    assert sorted(named) == sorted(known)

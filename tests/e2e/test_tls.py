@@ -1,4 +1,4 @@
-"""The chain as processes, TLS at every door between them."""
+"""The chain as processes, TLS on every listener between them."""
 
 import asyncio
 import contextlib
@@ -178,12 +178,12 @@ async def published_and_stored(ready, administrator, ca):
 
 @contextlib.contextmanager
 def nats(folder, certificate):
-    """A server as `testbed broker-config` tells it, with TLS at its inner door too."""
+    """A server as `testbed broker-config` tells it, with TLS on its internal listener too."""
     inner, mqtt, health = (services.free_port() for _ in range(3))
     created = run("secrets", "init", folder / "secrets")
     assert created.returncode == 0, created.stderr
     given = {
-        "--host": "0.0.0.0",  # noqa: S104 - so that its inner door has TLS
+        "--host": "0.0.0.0",  # noqa: S104 - so that its internal listener has TLS
         "--port": inner,
         "--mqtt-port": mqtt,
         "--health-port": health,

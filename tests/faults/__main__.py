@@ -36,7 +36,7 @@ async def collected(arguments: Sequence[str]) -> list[str]:
         sys.stdout.buffer.write(said)
         sys.exit(process.returncode)
     tests = [line for line in said.decode().splitlines() if "::" in line]
-    return sorted(tests, key=lambda one: not any(word in one for word in FIRST))
+    return sorted(tests, key=lambda each: not any(word in each for word in FIRST))
 
 
 async def run(test: str, arguments: Sequence[str]) -> bool:
@@ -78,8 +78,8 @@ def rest(arguments: Sequence[str]) -> Iterator[str]:
 async def main(jobs: int, arguments: Sequence[str]) -> int:
     """Run all; 1 if any failed or there was none."""
     tests = await collected(arguments)
-    apart = [one for one in tests if any(word in one for word in ALONE)]
-    together = [one for one in tests if one not in apart]
+    apart = [each for each in tests if any(word in each for word in ALONE)]
+    together = [each for each in tests if each not in apart]
     passed: list[bool] = []
 
     async def work() -> None:

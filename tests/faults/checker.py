@@ -35,36 +35,36 @@ class Evidence:
 def judge(evidence: Iterable[Evidence]) -> Counters:
     """The sum over all streams."""
     total = Counters(0, 0, 0, 0)
-    for one in evidence:
-        found = verdict.counters(one.offered, one.stored, one.spooled, dead=one.dead, gaps=one.gaps)
-        wrong = found.wrong + sum(_overreach(gap, one) for gap in one.gaps)
-        wrong += sum(letter in one.offered for letter in one.dead)
+    for run in evidence:
+        counters = verdict.counters(run.offered, run.stored, run.spooled, dead=run.dead, gaps=run.gaps)
+        wrong = counters.wrong + sum(_overreach(gap, run) for gap in run.gaps)
+        wrong += sum(letter in run.offered for letter in run.dead)
         total = Counters(
-            total.lost + found.lost,
-            total.duplicated + found.duplicated,
+            total.lost + counters.lost,
+            total.duplicated + counters.duplicated,
             total.wrong + wrong,
-            total.silent + found.silent,
+            total.silent + counters.silent,
         )
     return total
 
 
-def _overreach(gap: Gap, one: Evidence) -> int:
+def _overreach(gap: Gap, run: Evidence) -> int:
     """How many signals have no missing sample within a period of both of the gap's ends."""
-    stored = {name: set(series.time_ns.tolist()) for name, series in one.stored.items()}
+    stored = {name: set(series.time_ns.tolist()) for name, series in run.stored.items()}
     count = 0
-    for name in gap.signals or tuple(one.stored):
+    for name in gap.signals or tuple(run.stored):
         missing = [
             time_ns
-            for signal, time_ns in one.offered
+            for signal, time_ns in run.offered
             if signal == name
             and gap.from_ns <= time_ns <= gap.to_ns
             and time_ns not in stored[name]
         ]
-        for begin_ns, end_ns in one.down:
+        for begin_ns, end_ns in run.down:
             if begin_ns <= gap.to_ns and end_ns >= gap.from_ns:
                 missing += [max(begin_ns, gap.from_ns), min(end_ns, gap.to_ns)]
         count += not missing or (
-            min(missing) - gap.from_ns > one.period_ns or gap.to_ns - max(missing) > one.period_ns
+            min(missing) - gap.from_ns > run.period_ns or gap.to_ns - max(missing) > run.period_ns
         )
     return count
 
@@ -72,7 +72,7 @@ def _overreach(gap: Gap, one: Evidence) -> int:
 def gap_seconds(gaps: Iterable[Gap], since_ns: int, until_ns: int) -> float:
     """How much of a span gaps cover together, in s."""
     covered, end_ns = 0, since_ns
-    for gap in sorted(gaps, key=lambda one: one.from_ns):
+    for gap in sorted(gaps, key=lambda each: each.from_ns):
         begin_ns, stop_ns = max(gap.from_ns, end_ns), min(gap.to_ns, until_ns)
         covered += max(stop_ns - begin_ns, 0)
         end_ns = max(end_ns, stop_ns)

@@ -174,8 +174,8 @@ def _merge(row: Result) -> None:
 
 def _merge_alone(row: Result, path: Path) -> None:
     rows = json.loads(path.read_text()) if path.exists() else []
-    kept = [one for one in rows if (one["fault"], one["setup"]) != (row.fault, row.setup)]
-    rows = sorted([*kept, asdict(row)], key=lambda one: (one["fault"], one["setup"]))
-    path.write_text("[\n" + ",\n".join(f"  {json.dumps(one)}" for one in rows) + "\n]\n")
+    others = [each for each in rows if (each["fault"], each["setup"]) != (row.fault, row.setup)]
+    rows = sorted([*others, asdict(row)], key=lambda each: (each["fault"], each["setup"]))
+    path.write_text("[\n" + ",\n".join(f"  {json.dumps(each)}" for each in rows) + "\n]\n")
     if path == RESULTS:
         table.put_into(PAGE, rows)

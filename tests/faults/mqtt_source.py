@@ -60,7 +60,7 @@ class Sensors:
 async def main(port: int, book: Path, count: int, hz: float, stop: Path) -> None:
     """Publish until stopped."""
     source = Numbered(signals(count), hz, stop)
-    names = [one.name for one in source.signals]
+    names = [each.name for each in source.signals]
     with ledger.create(book, names) as entries:
         while not stop.with_name("go").exists():  # a broker does not say who has subscribed
             await CLOCK.sleep(0.05)

@@ -87,11 +87,11 @@ def wire(target: int) -> Iterator[Wire]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name=f"wire to {target}")
     thread.start()
-    one = ready.result(10)
+    opened = ready.result(10)
     try:
-        yield one
+        yield opened
     finally:
         for task in serving:
             if task is not None:
-                one._loop.call_soon_threadsafe(task.cancel)
+                opened._loop.call_soon_threadsafe(task.cancel)
         thread.join(10)

@@ -111,9 +111,9 @@ class Process:
         """The line of JSON with that event since its last start; empty until it comes."""
         for line in self.out.read_text().splitlines():
             with contextlib.suppress(json.JSONDecodeError):
-                told: dict[str, object] = json.loads(line)
-                if told.get("event") == event:
-                    return told
+                event_fields: dict[str, object] = json.loads(line)
+                if event_fields.get("event") == event:
+                    return event_fields
         return {}
 
     def told(self) -> list[dict[str, Any]]:
@@ -199,8 +199,8 @@ class Rig:
             with contextlib.suppress(BedError):
                 async with self.observing(0) as bed:
                     while time.monotonic() - since_s < patience_s:
-                        found = await bed.history("in", from_ns=since_ns, to_ns=2**62)
-                        if len(found["s0"].time_ns):
+                        history = await bed.history("in", from_ns=since_ns, to_ns=2**62)
+                        if len(history["s0"].time_ns):
                             return time.monotonic() - since_s
                         await CLOCK.sleep(0.1)
             await CLOCK.sleep(0.1)
@@ -278,36 +278,36 @@ class Rig:
                 )
             )
         counters = await asyncio.to_thread(checker.judge, evidence)
-        return counters, sum(len(one.offered) for one in evidence), list(evidence[0].gaps)
+        return counters, sum(len(each.offered) for each in evidence), list(evidence[0].gaps)
 
     async def _stored(self, at: int) -> tuple[dict[str, object], Sequence[Gap]]:
         async with self.observing(at) as bed:
-            found = await bed.history("in", from_ns=self.began_ns, to_ns=2**62)
-        return dict(found.series), found.gaps
+            history = await bed.history("in", from_ns=self.began_ns, to_ns=2**62)
+        return dict(history.series), history.gaps
 
     async def _dead(self, at: int) -> list[tuple[str, int]]:
         params = {"space": "live", "limit": 1000}
         async with api_client.connect(self.api_url, self.owner) as door:
             page = await door.request("GET", f"/streams/{address(at)}/dead-letters", params=params)
         return [
-            (one["signal"], ns_of(one["time"]))
-            for one in page["items"]
-            if one["signal"] is not None
+            (each["signal"], ns_of(each["time"]))
+            for each in page["items"]
+            if each["signal"] is not None
         ]
 
     async def _spooled(self) -> dict[str, list[tuple[str, int]]]:
         """What the gateway had committed, by signal."""
-        found: dict[str, list[tuple[str, int]]] = {}
+        samples: dict[str, list[tuple[str, int]]] = {}
         (path,) = (self.folder / "spool").glob("*.sqlite")
-        async with spool.open(path, epoch="unused") as kept:
-            bodies = await kept.bodies()
-        for one in bodies:
-            name = one.stream.rpartition("/")[2]
-            document = codec.parse(codec.stamped(one.body, 0))
+        async with spool.open(path, epoch="unused") as opened:
+            bodies = await opened.bodies()
+        for batch in bodies:
+            name = batch.stream.rpartition("/")[2]
+            document = codec.parse(codec.stamped(batch.body, 0))
             for frame in document.frames:
                 since_ns = ns_of(frame["t0"])
-                found.setdefault(name, []).extend((name, since_ns + dt) for dt in frame["dt"])
-        return found
+                samples.setdefault(name, []).extend((name, since_ns + dt) for dt in frame["dt"])
+        return samples
 
     # --- how --------------------------------------------------------------------------------------
 
@@ -333,19 +333,19 @@ class Rig:
         """The end of every log."""
         parts = (self.source, self.server, self.gateway)
         return "\n".join(
-            f"--- {one.name}\n{one.log.read_text(errors='replace')[-1500:]}"
-            for one in parts
-            if one.log.exists()
+            f"--- {each.name}\n{each.log.read_text(errors='replace')[-1500:]}"
+            for each in parts
+            if each.log.exists()
         )
 
 
 def children(pid: int) -> list[int]:
     """The processes that one has started."""
-    found: list[int] = []
+    pids: list[int] = []
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
-            found += map(int, (task / "children").read_text().split())
-    return found
+            pids += map(int, (task / "children").read_text().split())
+    return pids
 
 
 def address(at: int) -> StreamAddress:
@@ -432,11 +432,11 @@ def _made(
     store: Store | None = None
     if influxdb:
         store = stack.enter_context(contextlib.closing(Store(folder / "influxd")))
-        told = store.running
-        wires["store"] = stack.enter_context(wire(int(told.url.rpartition(":")[2])))
-        where = f"127.0.0.1:{wires['store'].port}/{told.organisation}/{told.bucket}"
+        database = store.running
+        wires["store"] = stack.enter_context(wire(int(database.url.rpartition(":")[2])))
+        where = f"127.0.0.1:{wires['store'].port}/{database.organisation}/{database.bucket}"
         up += ["--store", f"influxdb://{where}"]
-        more = {"TESTBED_STORE_TOKEN": told.token}
+        more = {"TESTBED_STORE_TOKEN": database.token}
     book = folder / "offered.jsonl"
     (folder / "mapping.yaml").write_text(
         _mapping(f"opc.tcp://127.0.0.1:{wires['source'].port}", load)
@@ -482,18 +482,18 @@ async def _started(rig: Rig) -> None:
     async with api_client.connect(rig.api_url, rig.administrator) as door:
         rig.owner = await door.create_organisation(ORGANISATION, owner="owner")
     async with api_client.connect(rig.api_url, rig.owner) as door:
-        made = {}
+        credentials = {}
         for name, holds in {"gateway": {"writes": streams}, "observer": {"reads": streams}}.items():
             body = {"principal": name} | holds
-            made[name] = (await door.request("POST", "/credentials", json=body))["credential"]
-    rig.observer = made["observer"]
+            credentials[name] = (await door.request("POST", "/credentials", json=body))["credential"]
+    rig.observer = credentials["observer"]
     rig.gateway = Process(
         "gateway",
         ["-m", "testbed", "gateway", "run", str(rig.folder / "mapping.yaml")],
         rig.folder,
         TESTBED_API=rig.api_url,
         TESTBED_BROKER=f"mqtt://127.0.0.1:{rig.wires['broker'].port}",
-        TESTBED_CREDENTIAL=made["gateway"],
+        TESTBED_CREDENTIAL=credentials["gateway"],
         TESTBED_SPOOL=str(rig.folder / "spool"),
         TESTBED_SOURCE_PASSWORD=mosquitto.PASSWORDS["ada"],
     )

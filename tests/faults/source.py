@@ -66,7 +66,7 @@ async def main(given: argparse.Namespace) -> None:
     """Serve until killed."""
     clock = WallClock()
     source = Numbered(signals(given.signals), given.hz, given.stop)
-    names = [one.name for one in source.signals]
+    names = [each.name for each in source.signals]
     if given.renumbered:
         opcua.Server = _Renumbered  # type: ignore[misc]  # as another version of a machine might
     with ledger.create(given.ledger, names) as entries:
@@ -95,9 +95,9 @@ async def _play_late(
             await clock.sleep((due_ns - clock.now_ns()) / NS_PER_S)
         if at % 5 == 4:
             due_ns -= dice.randrange(NS_PER_S if dice.random() < 0.5 else DAY_NS)
-        told = replace(row, time_ns=due_ns // 1_000 * 1_000)
-        await asyncio.to_thread(entries.append, [told])
-        await face.offer([told])
+        late_row = replace(row, time_ns=due_ns // 1_000 * 1_000)
+        await asyncio.to_thread(entries.append, [late_row])
+        await face.offer([late_row])
 
 
 def _given() -> argparse.Namespace:

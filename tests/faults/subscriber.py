@@ -14,9 +14,9 @@ async def main() -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     async with connect() as bed:
         async for received in bed.input("in"):
-            told = {"event": "batch", "seq": received.batch.seq, "got": 1}
-            told["missed"] = len(received.missed) if received.missed else 0
-            sys.stdout.write(json.dumps(told) + "\n")
+            event = {"event": "batch", "seq": received.batch.seq, "got": 1}
+            event["missed"] = len(received.missed) if received.missed else 0
+            sys.stdout.write(json.dumps(event) + "\n")
             sys.stdout.flush()
 
 

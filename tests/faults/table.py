@@ -25,14 +25,14 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         rest = " | ".join("" if row[name] is None else f"{row[name]:g}" for name in _TIMES)
         head = f"| {row['fault']} | {row['setup']} | {row['size']} | {row['offered']:,} |"
         yield f"{head} {counters} | {rest} |"
-    told = [row for row in rows if "machine" in row]
-    machines = sorted({machine.in_words(row["machine"]) for row in told})
-    for one in machines:
-        of_it = [row for row in told if machine.in_words(row["machine"]) == one]
+    measured = [row for row in rows if "machine" in row]
+    machines = sorted({machine.in_words(row["machine"]) for row in measured})
+    for machine_words in machines:
+        of_it = [row for row in measured if machine.in_words(row["machine"]) == machine_words]
         commits = ", ".join(sorted({row["commit"] for row in of_it}))
         days = sorted(row["at"][:10] for row in of_it)
         yield ""
-        yield f"{len(of_it)} rows: {one}; commit {commits}; {days[0]} to {days[-1]}."
+        yield f"{len(of_it)} rows: {machine_words}; commit {commits}; {days[0]} to {days[-1]}."
 
 
 _TIMES = ("gap_ratio", "recovery_s")

@@ -61,8 +61,8 @@ async def listening(rig: Rig, streams: Sequence[int]) -> AsyncIterator[list[floa
     async with asyncio.TaskGroup() as tasks:
         listeners = [tasks.create_task(listen(at), name=f"listener {at}") for at in streams]
         yield ages_s
-        for one in listeners:
-            one.cancel()
+        for listener in listeners:
+            listener.cancel()
 
 
 @contextlib.asynccontextmanager
@@ -120,14 +120,14 @@ async def test_a_partner_who_sends_too_much_harms_no_other(
         counters.silent + verdict.silent,
     )
     rate = chain.setup.load.values_per_s
-    told = f"p99 {before_s * 1e3:.0f} ms, then {during_s * 1e3:.0f} ms, RSS {most}\n"
-    sys.stdout.write(told)
+    summary = f"p99 {before_s * 1e3:.0f} ms, then {during_s * 1e3:.0f} ms, RSS {most}\n"
+    sys.stdout.write(summary)
     fault = f"one partner sends {rate:,.0f} values/s for {size.overload_s:g} s"
     record(fault, "influxdb", both, offered + verdict.offered)
     assert both.clean, (counters, verdict)
     assert verdict.dead == 0
     assert all(most[part] <= limit for part, limit in MOST_RSS.items()), most
-    assert during_s <= OVERLOAD_FACTOR * size.within * before_s, told
+    assert during_s <= OVERLOAD_FACTOR * size.within * before_s, summary
 
 
 async def _drained(chain: load_rigs.Rig) -> None:
@@ -161,12 +161,12 @@ async def test_a_subscriber_who_stops_is_told_what_it_missed_and_slows_nobody(
             counters, offered, _ = await rig.judged()
         finally:
             await asyncio.to_thread(slow.stop)
-    told = slow.told()
-    got, missed = sum(one["got"] for one in told), sum(one["missed"] for one in told)
+    events = slow.told()
+    got, missed = sum(each["got"] for each in events), sum(each["missed"] for each in events)
     sys.stdout.write(f"p99 {before_s:.3f} s, then {during_s:.3f} s; got {got}, missed {missed}\n")
     record(f"a subscriber of {CROWD} stopped {size.frozen_s:g} s", "embedded", counters, offered)
     assert counters.clean, counters
-    assert told[-1]["seq"] - told[0]["seq"] + 1 == got + missed
+    assert events[-1]["seq"] - events[0]["seq"] + 1 == got + missed
     assert missed > 0 or size.frozen_s < 60
     assert during_s <= FROZEN_FACTOR * size.within * before_s
 

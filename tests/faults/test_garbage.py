@@ -76,9 +76,9 @@ async def _publish(rig: Rig, key: str, since_ns: int) -> tuple[set[tuple[str, in
                 name, wrong = BAD[at // 20 % len(BAD)]
                 values[name] = wrong
                 due += 1
-                good |= {(one, time_ns) for one in GOOD if one != name}
+                good |= {(each, time_ns) for each in GOOD if each != name}
             else:
-                good |= {(one, time_ns) for one in GOOD}
+                good |= {(each, time_ns) for each in GOOD}
             await bus.publish(f"tb1/live/data/{NOISE}", document(time_ns, values))
             if at % 200 == 150:
                 for payload in whole_messages(time_ns + 1):
@@ -93,8 +93,8 @@ async def _longest_lag_s(rig: Rig, until: asyncio.Event) -> float:
     async with rig.observing(0) as bed:
         while not until.is_set():
             now_ns = CLOCK.now_ns()
-            found = await bed.history("in", from_ns=now_ns - 30 * NS_PER_S, to_ns=now_ns)
-            if len(times := found["s0"].time_ns):
+            history = await bed.history("in", from_ns=now_ns - 30 * NS_PER_S, to_ns=now_ns)
+            if len(times := history["s0"].time_ns):
                 longest_s = max(longest_s, (now_ns - int(times[-1])) / NS_PER_S)
             await CLOCK.sleep(0.2)
     return longest_s
@@ -134,13 +134,13 @@ async def _noise(rig: Rig, key: str, since_ns: int) -> tuple[set[tuple[str, int]
     settings = PrototypeSettings(api=rig.api_url, space="live", inputs={"in": NOISE}, outputs={})
     broker = f"mqtt://127.0.0.1:{rig.wires['broker'].port}"
     async with connect(settings, BusSettings(broker=broker, credential=SecretStr(key))) as bed:
-        found = await bed.history("in", from_ns=since_ns, to_ns=since_ns + NS_PER_S)
+        history = await bed.history("in", from_ns=since_ns, to_ns=since_ns + NS_PER_S)
     samples = {
         (name, time_ns)
-        for name, series in found.series.items()
+        for name, series in history.series.items()
         for time_ns in series.time_ns.tolist()
     }
     async with api_client.connect(rig.api_url, rig.owner) as door:
         params = {"space": "live", "limit": 1000}
         page = await door.request("GET", f"/streams/{NOISE}/dead-letters", params=params)
-    return samples, [one["reason"] for one in page["items"]]
+    return samples, [each["reason"] for each in page["items"]]

@@ -55,7 +55,7 @@ async def test_a_node_that_is_gone_is_an_alarm_and_the_others_come_back(
         rig.restart_source(signals=last)
         since_s = time.monotonic()
         took_s = await rig.recovered()
-        while not (told := await rig.told(last)).alarms:
+        while not (health := await rig.told(last)).alarms:
             assert time.monotonic() - since_s < ALARM_S * size.within, "no alarm"
             await CLOCK.sleep(0.2)
         while (others := await rig.told(0)).state is not Freshness.FRESH:
@@ -65,7 +65,7 @@ async def test_a_node_that_is_gone_is_an_alarm_and_the_others_come_back(
         counters, offered, _ = await rig.judged()
     record("node gone", "embedded", counters, offered, recovery_s=took_s)
     assert counters.clean, counters
-    assert any(f"s{last}" in one for one in told.alarms), told
+    assert any(f"s{last}" in each for each in health.alarms), health
     assert others.alarms == ()
     assert took_s <= BACK_S * size.within
 

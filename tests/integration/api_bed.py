@@ -74,9 +74,9 @@ class Bed:
             organisations.person(name, organisation, roles, self.clock.now_ns())
         )
 
-    async def _made(self, one: Principal) -> dict[str, str]:
-        credential, token = tokens.issued(one.id, one.span)
-        await self.registry.principals.add(one)
+    async def _made(self, principal: Principal) -> dict[str, str]:
+        credential, token = tokens.issued(principal.id, principal.span)
+        await self.registry.principals.add(principal)
         await self.registry.tokens.add(token)
         return {"Authorization": f"Bearer {credential.text}"}
 
@@ -180,8 +180,8 @@ def answered(answer: httpx.Response) -> str:
 def assert_problem(answer: httpx.Response, status: int, code: str, *words: str) -> None:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    told = answer.json()
-    assert (told["code"], told["status"]) == (code, status)
-    assert told["instance"].startswith("/api/v1")
+    problem = answer.json()
+    assert (problem["code"], problem["status"]) == (code, status)
+    assert problem["instance"].startswith("/api/v1")
     for word in words:
         assert word in answer.text

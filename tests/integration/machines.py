@@ -96,7 +96,7 @@ class Secured:
     users: name -> password; with any, and with certificates of users, nobody else gets in.
     """
 
-    made: Made
+    identity: Made
     policies: Sequence[ua.SecurityPolicyType] = (
         ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt,
     )
@@ -108,8 +108,8 @@ class Secured:
     async def apply(self, server: Server) -> None:
         """Before it starts."""
         await server.set_application_uri(self.uri)
-        server.iserver.certificate = self.made.certificate
-        server.iserver.private_key = self.key or self.made.key
+        server.iserver.certificate = self.identity.certificate
+        server.iserver.private_key = self.key or self.identity.key
         server.set_security_policy(list(self.policies))
         if self.users:
             server.set_identity_tokens([ua.UserNameIdentityToken])

@@ -64,8 +64,8 @@ async def test_a_wrong_credential_is_told_so_and_nothing_else(bed, admin, text):
 
 async def test_a_credential_ends_at_its_expiry(bed, owner):
     body = {"principal": "guest", "expires_in_s": 10}
-    made = await bed.ask(owner, "POST", "/credentials", json=body)
-    who = {"Authorization": f"Bearer {made.json()['credential']}"}
+    created = await bed.ask(owner, "POST", "/credentials", json=body)
+    who = {"Authorization": f"Bearer {created.json()['credential']}"}
     assert (await bed.ask(who, "GET", "/me")).status_code == 200
     await bed.clock.advance(10)
     assert_problem(await bed.ask(who, "GET", "/me"), 401, "unauthenticated")
@@ -73,10 +73,10 @@ async def test_a_credential_ends_at_its_expiry(bed, owner):
 
 async def test_a_credential_is_shown_once_and_listed_without_its_secret(bed, owner):
     body = {"principal": "detector", "reads": [{"stream": str(RIG)}]}
-    made = (await bed.ask(owner, "POST", "/credentials", json=body)).json()
+    created = (await bed.ask(owner, "POST", "/credentials", json=body)).json()
     listed = await bed.ask(owner, "GET", "/credentials")
-    assert made["reads"] == [{"space": "live", "stream": str(RIG)}]
-    assert made["credential"].partition(".")[2] not in listed.text
+    assert created["reads"] == [{"space": "live", "stream": str(RIG)}]
+    assert created["credential"].partition(".")[2] not in listed.text
     again = await bed.ask(owner, "POST", "/credentials", json=body)
     assert_problem(again, 409, "taken", "detector")
 
@@ -191,7 +191,7 @@ async def test_an_organisation_is_made_once(bed, admin, reader):
     assert (await bed.ask(admin, "POST", "/organisations", json=body)).status_code == 201
     assert_problem(await bed.ask(admin, "POST", "/organisations", json=body), 409, "taken")
     seen = (await bed.ask(reader, "GET", "/organisations")).json()
-    assert [one["id"] for one in seen["items"]] == ["factory"]
+    assert [each["id"] for each in seen["items"]] == ["factory"]
 
 
 @pytest.mark.usefixtures("rig")
@@ -297,12 +297,12 @@ async def test_pages_follow_one_another_without_hole_or_repeat(bed, owner):
     names = [f"s{number:02}" for number in range(25)]
     listed = [StreamAddress("factory", "mill", name) for name in names]
     await bed.ask(owner, "PUT", "/equipment/factory/mill", json=EQUIPMENT)
-    for one in listed:
-        await bed.ask(owner, "POST", f"/streams/{one}/specs", json=SPEC)
-    half = frozenset(Entry("live", one) for one in listed[::2])
+    for stream in listed:
+        await bed.ask(owner, "POST", f"/streams/{stream}/specs", json=SPEC)
+    half = frozenset(Entry("live", each) for each in listed[::2])
     who = await bed.machine("half", reads=half)
-    assert await _all_pages(bed, owner, limit=5) == [str(one) for one in listed]
-    assert await _all_pages(bed, who, limit=5) == [str(one) for one in listed[::2]]
+    assert await _all_pages(bed, owner, limit=5) == [str(each) for each in listed]
+    assert await _all_pages(bed, who, limit=5) == [str(each) for each in listed[::2]]
     assert await _all_pages(bed, await bed.machine("none"), limit=5) == []
     wrong = await bed.ask(owner, "GET", "/streams", params={"cursor": "x"})
     assert_problem(wrong, 422, "invalid", "organisation/equipment/stream")
@@ -315,7 +315,7 @@ async def _all_pages(bed: Bed, who: dict[str, str], limit: int) -> list[str]:
         answer = await bed.ask(who, "GET", "/streams", params={"limit": limit, **cursor})
         page = answer.json()
         assert len(page["items"]) <= limit
-        seen += [one["stream"] for one in page["items"]]
+        seen += [each["stream"] for each in page["items"]]
         if page["next"] is None:
             return seen
         assert len(page["items"]) == limit
@@ -333,19 +333,19 @@ async def test_history_as_json_is_in_the_frames_of_the_wire(bed, rig, reader):
     await bed.clock.advance(30_000)
     span = {"from": "2026-11-23T12:00:00Z"}
     answer = await bed.ask(reader, "GET", f"{STREAM}/history", params=span)
-    told = orjson.loads(answer.content)
-    frames, misfits = codec.frames_from_json(told["frames"], rig)
-    assert (told["stream"], told["space"], told["spec"]) == (str(RIG), "live", 1)
+    document = orjson.loads(answer.content)
+    frames, misfits = codec.frames_from_json(document["frames"], rig)
+    assert (document["stream"], document["space"], document["spec"]) == (str(RIG), "live", 1)
     assert (sum(map(len, frames)), misfits) == (50_001, ())
-    assert [codec.gap_from_json(one) for one in told["gaps"]] == [gap]
+    assert [codec.gap_from_json(each) for each in document["gaps"]] == [gap]
     assert answer.headers["testbed-gaps"] == "1"
 
 
 async def test_history_as_csv_has_a_row_a_time_stamp_and_no_bad_value(bed, rig, reader):
     await stored(bed, rig, 12_000)  # a row may begin in one frame and end in the next
     await bed.clock.advance(12_000)
-    asked = {"format": "csv", "from": "2026-11-23T12:00:00Z"}
-    answer = await bed.ask(reader, "GET", f"{STREAM}/history", params=asked)
+    params = {"format": "csv", "from": "2026-11-23T12:00:00Z"}
+    answer = await bed.ask(reader, "GET", f"{STREAM}/history", params=params)
     rows = list(csv.reader(io.StringIO(answer.text)))
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     assert rows[0] == ["time", "Pressure", "Volume Flow RateRMS", "running"]
@@ -356,13 +356,13 @@ async def test_history_as_csv_has_a_row_a_time_stamp_and_no_bad_value(bed, rig, 
 
 async def test_history_gives_the_signals_and_the_span_that_were_asked_for(bed, rig, reader):
     await stored(bed, rig, 10)
-    asked = {
+    params = {
         "signals": ["Volume Flow RateRMS"],
         "from": "2026-11-23T13:00:02+01:00",
         "to": "2026-11-23T12:00:05Z",
     }
-    told = (await bed.ask(reader, "GET", f"{STREAM}/history", params=asked)).json()
-    frames, _ = codec.frames_from_json(told["frames"], rig)
+    document = (await bed.ask(reader, "GET", f"{STREAM}/history", params=params)).json()
+    frames, _ = codec.frames_from_json(document["frames"], rig)
     assert [name for name, _ in frames[0].series()] == ["Volume Flow RateRMS"]
     assert ((frames[0].time_ns - START_NS) // NS_PER_S).tolist() == [2, 3, 4]
 
@@ -370,9 +370,9 @@ async def test_history_gives_the_signals_and_the_span_that_were_asked_for(bed, r
 async def test_thinned_history_keeps_the_greatest_value(bed, rig, reader):
     await stored(bed, rig, 3_000)
     await bed.clock.advance(3_000)
-    asked = {"points": 20, "signals": ["Pressure"]}
-    told = (await bed.ask(reader, "GET", f"{STREAM}/history", params=asked)).json()
-    values = [value for frame in told["frames"] for value in frame["value"]]
+    params = {"points": 20, "signals": ["Pressure"]}
+    document = (await bed.ask(reader, "GET", f"{STREAM}/history", params=params)).json()
+    values = [value for frame in document["frames"] for value in frame["value"]]
     assert 10 <= len(values) <= 40
     assert max(value for value in values if value is not None) == 2_999.0
 
@@ -386,7 +386,7 @@ async def test_history_of_an_empty_span_is_a_whole_answer(bed, reader):
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("params", "words"),
     [
         ({"from": "2026-11-24T00:00:00Z", "to": "2026-11-23T00:00:00Z"}, ["empty or inverted"]),
         ({"from": "yesterday"}, ["yesterday", "2026-11-23T12:00:00Z"]),
@@ -399,27 +399,27 @@ async def test_history_of_an_empty_span_is_a_whole_answer(bed, reader):
     ],
 )
 @pytest.mark.usefixtures("rig")
-async def test_a_wrong_question_is_answered_with_what_would_be_right(bed, owner, asked, words):
-    answer = await bed.ask(owner, "GET", f"{STREAM}/history", params=asked)
+async def test_a_wrong_question_is_answered_with_what_would_be_right(bed, owner, params, words):
+    answer = await bed.ask(owner, "GET", f"{STREAM}/history", params=params)
     assert_problem(answer, 422, "invalid", *words)
 
 
 @pytest.mark.usefixtures("rig")
 async def test_the_earliest_span_that_can_be_stored_can_be_asked_for(bed, reader):
-    asked = {"to": "1677-09-21T00:15:00Z"}
-    answer = await bed.ask(reader, "GET", f"{STREAM}/history", params=asked)
+    params = {"to": "1677-09-21T00:15:00Z"}
+    answer = await bed.ask(reader, "GET", f"{STREAM}/history", params=params)
     assert answer.status_code == 200
 
 
 @pytest.mark.usefixtures("rig")
 async def test_gaps_of_a_span_are_told(bed, reader):
     life = StreamEpoch("live", RIG, "e1")
-    found = [Gap((), START_NS + n * NS_PER_S, START_NS + n * NS_PER_S, "late") for n in range(3)]
-    await bed.api.ledger.commit(FlushEntries(gaps=[(life, n, gap) for n, gap in enumerate(found)]))
+    gaps = [Gap((), START_NS + n * NS_PER_S, START_NS + n * NS_PER_S, "late") for n in range(3)]
+    await bed.api.ledger.commit(FlushEntries(gaps=[(life, n, gap) for n, gap in enumerate(gaps)]))
     every = await bed.ask(reader, "GET", f"{STREAM}/gaps")
-    assert [codec.gap_from_json(one) for one in every.json()["items"]] == found
-    asked = {"from": "2026-11-23T12:00:02Z", "to": "2026-11-23T12:00:01Z"}
-    wrong = await bed.ask(reader, "GET", f"{STREAM}/gaps", params=asked)
+    assert [codec.gap_from_json(each) for each in every.json()["items"]] == gaps
+    params = {"from": "2026-11-23T12:00:02Z", "to": "2026-11-23T12:00:01Z"}
+    wrong = await bed.ask(reader, "GET", f"{STREAM}/gaps", params=params)
     assert_problem(wrong, 422, "invalid", "inverted")
 
 
@@ -427,17 +427,17 @@ async def test_gaps_of_a_span_are_told(bed, reader):
 async def test_gaps_come_in_pages_by_where_they_begin(bed, reader):
     life = StreamEpoch("live", RIG, "e1")
     starts = [5, 3, 3, 9, 1, 3]
-    found = [(life, None, Gap((), at, 20, f"cause-{n}")) for n, at in enumerate(starts)]
-    await bed.api.ledger.commit(FlushEntries(gaps=found))
-    told, following = [], None
+    entries = [(life, None, Gap((), at, 20, f"cause-{n}")) for n, at in enumerate(starts)]
+    await bed.api.ledger.commit(FlushEntries(gaps=entries))
+    causes, following = [], None
     while True:
-        asked = {"limit": 2} | ({"cursor": following} if following else {})
-        page = (await bed.ask(reader, "GET", f"{STREAM}/gaps", params=asked)).json()
-        told += [one["cause"] for one in page["items"]]
+        params = {"limit": 2} | ({"cursor": following} if following else {})
+        page = (await bed.ask(reader, "GET", f"{STREAM}/gaps", params=params)).json()
+        causes += [each["cause"] for each in page["items"]]
         assert len(page["items"]) <= 2
         if (following := page["next"]) is None:
             break
-    assert told == ["cause-4", "cause-1", "cause-2", "cause-5", "cause-0", "cause-3"]
+    assert causes == ["cause-4", "cause-1", "cause-2", "cause-5", "cause-0", "cause-3"]
     beyond = {"cursor": f"{10**19 - 1}.{10**19 - 1}"}
     assert (await bed.ask(reader, "GET", f"{STREAM}/gaps", params=beyond)).json()["items"] == []
     wrong = await bed.ask(reader, "GET", f"{STREAM}/gaps", params={"cursor": "x"})
@@ -455,7 +455,7 @@ async def test_status_tells_of_each_stream_that_is_seen_what_is_wrong(bed, reade
     letter = DeadLetter("run-1", str(RIG), reason="no float64", value="x", received_ns=new)
     await bed.api.ledger.commit(FlushEntries(gaps=gaps, dead_letters=[letter]))
     whole = (await bed.ask(admin, "GET", "/status")).json()
-    assert [(one["stream"], one["space"]) for one in whole["streams"]] == [
+    assert [(each["stream"], each["space"]) for each in whole["streams"]] == [
         (str(OTHER), "live"),
         (str(RIG), "live"),
         (str(RIG), "run-1"),
@@ -471,8 +471,8 @@ async def test_status_tells_of_each_stream_that_is_seen_what_is_wrong(bed, reade
         "gaps": 1,
         "dead_letters": 0,
     }
-    asked = {"within_s": 10_000}
-    (longer,) = (await bed.ask(reader, "GET", "/status", params=asked)).json()["streams"]
+    params = {"within_s": 10_000}
+    (longer,) = (await bed.ask(reader, "GET", "/status", params=params)).json()["streams"]
     assert longer["gaps"] == 2
 
 
@@ -485,9 +485,9 @@ async def test_dead_letters_are_for_the_publisher_page_by_page(bed, reader, writ
     await bed.api.ledger.commit(FlushEntries(dead_letters=letters))
     assert_problem(await bed.ask(reader, "GET", f"{STREAM}/dead-letters"), 403, "forbidden")
     first = (await bed.ask(writer, "GET", f"{STREAM}/dead-letters", params={"limit": 3})).json()
-    asked = {"limit": 3, "cursor": first["next"]}
-    second = (await bed.ask(owner, "GET", f"{STREAM}/dead-letters", params=asked)).json()
-    reasons = [one["reason"] for one in first["items"] + second["items"]]
+    params = {"limit": 3, "cursor": first["next"]}
+    second = (await bed.ask(owner, "GET", f"{STREAM}/dead-letters", params=params)).json()
+    reasons = [each["reason"] for each in first["items"] + second["items"]]
     assert reasons == [f"reason {n}" for n in range(5)]
     assert second["next"] is None
 
@@ -575,6 +575,6 @@ def test_every_route_is_documented_with_an_example():
             assert route["summary"], path
             assert route["description"], path
             assert route["x-action"] in {"open", *Action}, path
-            answers = [one for status, one in route["responses"].items() if status < "204"]
-            for one in answers:
-                assert all("example" in kind for kind in one["content"].values()), path
+            answers = [each for status, each in route["responses"].items() if status < "204"]
+            for answer in answers:
+                assert all("example" in kind for kind in answer["content"].values()), path

@@ -16,8 +16,8 @@ GATEWAY = f"/equipment/{RIG.owner}/gateway"
 def claim(code, key, *, signs=None):
     public = key.public_key().public_bytes_raw()
     signature = key.sign(enrolment.statement(signs or code, public))
-    shown = {"public_key": public, "signature": signature}
-    return {"code": code} | {name: base64.b64encode(raw).decode() for name, raw in shown.items()}
+    proof = {"public_key": public, "signature": signature}
+    return {"code": code} | {name: base64.b64encode(raw).decode() for name, raw in proof.items()}
 
 
 async def code_of(bed, who):
@@ -29,46 +29,46 @@ async def code_of(bed, who):
 async def enrolled(bed, code, key):
     answer = await bed.ask({}, "POST", "/enrolments", json=claim(code, key))
     assert answer.status_code == 201, answer.text
-    told = answer.json()
-    return told, {"Authorization": f"Bearer {told['credential']}"}
+    gateway = answer.json()
+    return gateway, {"Authorization": f"Bearer {gateway['credential']}"}
 
 
 async def test_a_code_makes_a_gateway_of_one_equipment_and_nothing_else(bed):
     finn = await bed.person("finn", "factory", Role.ENGINEER)
     key = Ed25519PrivateKey.generate()
     code = await code_of(bed, finn)
-    told, gateway = await enrolled(bed, code.lower().replace("-", " "), key)
-    assert told["equipment"] == str(RIG.owner)
+    enrolment_, gateway = await enrolled(bed, code.lower().replace("-", " "), key)
+    assert enrolment_["equipment"] == str(RIG.owner)
     assert (await bed.ask(gateway, "PUT", f"/equipment/{RIG.owner}", json=EQUIPMENT)).is_success
     assert (await bed.ask(gateway, "POST", f"{STREAM}/specs", json=SPEC)).is_success
     other = await bed.ask(gateway, "PUT", "/equipment/factory/mill", json=EQUIPMENT)
     assert_problem(other, 404, "unknown")
-    (shown,) = (await bed.ask(finn, "GET", GATEWAY)).json()["items"]
-    assert (shown["principal"], shown["code_made_by"]) == (told["principal"], "finn")
+    (listed,) = (await bed.ask(finn, "GET", GATEWAY)).json()["items"]
+    assert (listed["principal"], listed["code_made_by"]) == (enrolment_["principal"], "finn")
     public = key.public_key().public_bytes_raw()
-    assert shown["fingerprint"] == told["fingerprint"] == enrolment.fingerprint(public)
+    assert listed["fingerprint"] == enrolment_["fingerprint"] == enrolment.fingerprint(public)
 
 
 async def test_only_the_hash_of_a_code_is_kept(bed, owner):
     code = await code_of(bed, owner)
-    (kept,) = await bed.registry.enrolments.history(RIG.owner)
-    assert kept.code_hash == enrolling.hashed(code)
-    assert code not in repr(kept)
-    assert kept.code_hash not in repr(kept)
+    (stored,) = await bed.registry.enrolments.history(RIG.owner)
+    assert stored.code_hash == enrolling.hashed(code)
+    assert code not in repr(stored)
+    assert stored.code_hash not in repr(stored)
 
 
 async def test_a_code_counts_for_one_key_and_for_its_hour(bed, owner):
-    one, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     code = await code_of(bed, owner)
-    first, former = await enrolled(bed, code, one)
+    first, former = await enrolled(bed, code, key)
     again = await bed.ask({}, "POST", "/enrolments", json=claim(code, other))
     assert_problem(again, 401, "unauthenticated")
-    second, gateway = await enrolled(bed, code, one)  # its answer may have been lost
+    second, gateway = await enrolled(bed, code, key)  # its answer may have been lost
     assert (first["principal"], bed.disconnected) == (second["principal"], [second["principal"]])
     assert (await bed.ask(former, "GET", "/me")).status_code == 401
     assert (await bed.ask(gateway, "GET", "/me")).status_code == 200
     await bed.clock.advance(3_600)
-    late = await bed.ask({}, "POST", "/enrolments", json=claim(code, one))
+    late = await bed.ask({}, "POST", "/enrolments", json=claim(code, key))
     assert_problem(late, 401, "unauthenticated")
     assert (await bed.ask(gateway, "GET", "/me")).status_code == 200
 
@@ -107,15 +107,15 @@ async def test_after_ten_failures_a_right_code_waits_too(bed, owner):
 
 async def test_a_lost_gateway_is_locked_out_in_one_step(bed, owner):
     key = Ed25519PrivateKey.generate()
-    told, gateway = await enrolled(bed, await code_of(bed, owner), key)
+    lost, gateway = await enrolled(bed, await code_of(bed, owner), key)
     taken = await bed.ask(owner, "POST", f"{GATEWAY}/codes")
     assert_problem(taken, 409, "taken", "testbed gateway lock-out factory/pump-rig")
     assert (await bed.ask(owner, "DELETE", GATEWAY)).status_code == 204
-    assert bed.disconnected == [told["principal"]]
+    assert bed.disconnected == [lost["principal"]]
     assert (await bed.ask(gateway, "GET", "/me")).status_code == 401
     assert (await bed.ask(owner, "GET", GATEWAY)).json()["items"] == []
     assert (await bed.ask(owner, "DELETE", GATEWAY)).status_code == 204  # disconnected once more
-    assert bed.disconnected == [told["principal"]] * 2
+    assert bed.disconnected == [lost["principal"]] * 2
     await enrolled(bed, await code_of(bed, owner), Ed25519PrivateKey.generate())
 
 

@@ -34,7 +34,7 @@ async def listed(bed, owner, rig):  # noqa: ARG001
 async def asked(bed, who, **change):
     answer = await bed.ask(who, "POST", "/requests", json=ASKED | change)
     assert answer.status_code == 201, answer.text
-    return [one["id"] for one in answer.json()["items"]]
+    return [each["id"] for each in answer.json()["items"]]
 
 
 async def reads(bed, who, **params):
@@ -67,8 +67,8 @@ async def test_a_listing_shows_all_but_samples_to_those_it_names(bed, owner, rig
     dora = await bed.person("dora", "testbed", Role.AUDITOR)
     await stored(bed, rig, 10)
     body = {"organisations": ["company"], "terms": "ask before you publish", "sample": SAMPLE}
-    made = await bed.ask(owner, "PUT", f"{EQUIPMENT}/listing", json=body)
-    assert made.json()["listed_to"] == ["company"]
+    answer = await bed.ask(owner, "PUT", f"{EQUIPMENT}/listing", json=body)
+    assert answer.json()["listed_to"] == ["company"]
     (seen,) = (await bed.ask(cora, "GET", "/listings")).json()["items"]
     assert seen == (await bed.ask(cora, "GET", f"{EQUIPMENT}/listing")).json()
     assert (seen["terms"], seen["name"]) == ("ask before you publish", "Pump rig")
@@ -122,8 +122,8 @@ async def test_a_listing_that_makes_no_sense_is_refused(bed, owner, rig, body, s
 async def test_a_company_asks_and_the_partner_reads_a_sentence_and_approves(bed, owner, cora):
     (number,) = await asked(bed, cora)
     assert bed.disconnected == []
-    one = (await bed.ask(owner, "GET", f"/grants/{number}")).json()
-    assert one["sentence"] == (
+    grant = (await bed.ask(owner, "GET", f"/grants/{number}")).json()
+    assert grant["sentence"] == (
         "The owners and developers of company, and those of its machines that list the stream,"
         " would read factory/pump-rig/rig in live, as it comes and all that is stored of it,"
         ' until 2026-11-23 12:10:00 UTC. Purpose: "to find the fault". cora asked on'
@@ -159,8 +159,8 @@ async def test_the_partner_grants_less_and_never_more(bed, writer, cora):
     refusal = {"reason": "too near to our recipe"}
     refused = (await bed.ask(fay, "POST", f"/grants/{second}/refusal", json=refusal)).json()
     assert refused["state"] == "refused"
-    told = (await bed.ask(cora, "GET", f"/grants/{second}")).json()
-    assert "finn refused it: too near to our recipe" in told["sentence"]
+    grant = (await bed.ask(cora, "GET", f"/grants/{second}")).json()
+    assert "finn refused it: too near to our recipe" in grant["sentence"]
     assert await reads(bed, cora)
     answer = await bed.ask(cora, "GET", f"/streams/{two}/history")
     assert_problem(answer, 404, "unknown")
@@ -187,8 +187,8 @@ async def test_a_company_withdraws_what_it_asked_for_or_got(bed, owner, cora, af
         await bed.ask(owner, "POST", f"/grants/{number}/approval", json={})
     path = f"/grants/{number}/withdrawal"
     assert_problem(await bed.ask(owner, "POST", path), 403, "forbidden")
-    told = (await bed.ask(cora, "POST", path)).json()
-    assert "withdrawn on 2026-11-23 12:00:00 UTC by cora of company" in told["sentence"]
+    grant = (await bed.ask(cora, "POST", path)).json()
+    assert "withdrawn on 2026-11-23 12:00:00 UTC by cora of company" in grant["sentence"]
     assert not await reads(bed, cora)
     approval = await bed.ask(owner, "POST", f"/grants/{number}/approval", json={})
     assert_problem(approval, 409, "refused")
@@ -245,7 +245,7 @@ async def test_grants_come_in_pages_on_both_sides(bed, owner, cora):
         while cursor is not None:
             params = {"limit": 2, "cursor": cursor}
             page = (await bed.ask(who, "GET", "/grants", params=params)).json()
-            pages.append([one["id"] for one in page["items"]])
+            pages.append([each["id"] for each in page["items"]])
             cursor = page["next"]
         assert pages == [numbers[:2], numbers[2:4], numbers[4:]]
 
@@ -254,16 +254,16 @@ async def test_grants_come_in_pages_on_both_sides(bed, owner, cora):
 async def test_recorded_data_ends_with_its_grant_in_every_space(bed, owner, rig, cora):
     await stored(bed, rig, 5)
     spaces = ["live", "run-1"]
-    streams = [{"space": one, "stream": str(RIG)} for one in spaces]
+    streams = [{"space": each, "stream": str(RIG)} for each in spaces]
     numbers = await asked(bed, cora, streams=streams)
     for number in numbers:
         await bed.ask(owner, "POST", f"/grants/{number}/approval", json={})
     whole = {"from": clock.text_of(START_NS), "to": clock.text_of(START_NS + 10**10)}
-    assert [await reads(bed, cora, space=one, **whole) for one in spaces] == [True, True]
+    assert [await reads(bed, cora, space=each, **whole) for each in spaces] == [True, True]
     await bed.ask(owner, "DELETE", f"/grants/{numbers[1]}")
-    assert [await reads(bed, cora, space=one, **whole) for one in spaces] == [True, False]
+    assert [await reads(bed, cora, space=each, **whole) for each in spaces] == [True, False]
     await bed.clock.advance(600)  # what was recorded while it held is no less the owner's
-    assert [await reads(bed, cora, space=one, **whole) for one in spaces] == [False, False]
+    assert [await reads(bed, cora, space=each, **whole) for each in spaces] == [False, False]
     for rest in ("/gaps", "/deletions", "/live"):
         assert_problem(await bed.ask(cora, "GET", STREAM + rest), 404, "unknown")
     assert await reads(bed, owner, **whole)
@@ -286,9 +286,9 @@ async def test_a_pause_stops_and_resumes_with_one_call_each(bed, owner, cora, ab
         assert (await bed.ask(otto, "POST", "/pauses", json=about)).status_code == 201
     assert not await reads(bed, cora)
     assert bed.disconnected == ["cora"]
-    one = (await bed.ask(cora, "GET", f"/grants/{number}")).json()
-    assert one["paused"] is True
-    assert "factory has paused it" in one["sentence"]
+    grant = (await bed.ask(cora, "GET", f"/grants/{number}")).json()
+    assert grant["paused"] is True
+    assert "factory has paused it" in grant["sentence"]
     assert len((await bed.ask(owner, "GET", "/pauses")).json()["items"]) == 1
     wrong = await bed.ask(otto, "DELETE", "/pauses", params={"company": "testbed"})
     assert_problem(wrong, 404, "unknown", "nothing is paused in these words")
@@ -315,8 +315,8 @@ async def view(bed, who, **params):
     return answer.json()
 
 
-def others(found):
-    return [one["principal"] for one in found["could"] if one["organisation"] == "company"]
+def others(report):
+    return [each["principal"] for each in report["could"] if each["organisation"] == "company"]
 
 
 @pytest.mark.usefixtures("listed")
@@ -326,16 +326,16 @@ async def test_the_view_says_who_could_at_any_moment(bed, owner, cora):
     await bed.ask(owner, "POST", f"/grants/{number}/approval", json={})
     await bed.clock.advance(10)
     now = await view(bed, owner)
-    (right,) = [one for one in now["could"] if one["principal"] == "cora"]
+    (right,) = [each for each in now["could"] if each["principal"] == "cora"]
     assert (right["grant"], right["purpose"]) == (number, "to find the fault")
     assert right["from"] == clock.text_of(START_NS + 10 * clock.NS_PER_S)
     assert right["until"] == "2026-11-23T12:10:00.000000000Z"
-    assert {one["principal"] for one in now["could"]} == {"cora", "fay", "gateway"}
+    assert {each["principal"] for each in now["could"]} == {"cora", "fay", "gateway"}
     await bed.ask(owner, "DELETE", f"/grants/{number}")
     await bed.clock.advance(10)
     at = [clock.text_of(START_NS + round(s * clock.NS_PER_S)) for s in (9.999, 10, 19.999, 20)]
     assert others(await view(bed, owner)) == []
-    assert [others(await view(bed, owner, at=one)) for one in at] == [[], ["cora"], ["cora"], []]
+    assert [others(await view(bed, owner, at=each)) for each in at] == [[], ["cora"], ["cora"], []]
     whole = {"from": at[0], "to": at[3]}
     assert others(await view(bed, owner, **whole)) == ["cora"]
     for who, status in ((cora, 403), (await bed.person("eve", "testbed", Role.OWNER), 404)):
@@ -358,10 +358,10 @@ async def test_every_read_over_http_is_counted_by_principal_stream_and_day(bed, 
     assert (await bed.ask(ada, "GET", f"/backup/samples/live/{RIG}")).status_code == 200
     await bed.clock.advance(86_400)
     assert await reads(bed, cora)
-    found = await view(bed, owner)
+    report = await view(bed, owner)
     counted = {
-        (one["organisation"], one["principal"], one["day"], one["way"]): one["times"]
-        for one in found["did"]["http"]
+        (each["organisation"], each["principal"], each["day"], each["way"]): each["times"]
+        for each in report["did"]["http"]
     }
     assert counted == {
         ("company", "cora", "2026-11-23", "history"): 3,
@@ -370,7 +370,7 @@ async def test_every_read_over_http_is_counted_by_principal_stream_and_day(bed, 
         ("company", "cora", "2026-11-24", "history"): 1,
     }
     only = await view(bed, owner, **{"from": "2026-11-24T00:00:00Z", "to": "2026-11-25T00:00:00Z"})
-    assert [one["times"] for one in only["did"]["http"]] == [1]
+    assert [each["times"] for each in only["did"]["http"]] == [1]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The API's limits, route by route, and the broker's door."""
+"""The API's limits, route by route, and the broker's auth callout."""
 
 import asyncio
 from dataclasses import replace
@@ -61,11 +61,11 @@ async def test_who_shows_no_right_credential_is_counted_by_address(bed, owner, h
     bed = limited(bed, anonymous_per_s=1)
     answers = [await bed.http.get(path, headers=headers) for _ in range(12)]
     if path == "/nowhere" and headers.get("Authorization", "").startswith("Bearer"):
-        assert {one.status_code for one in answers} == {404}  # nobody looks at it
+        assert {each.status_code for each in answers} == {404}  # nobody looks at it
         return
-    assert [one.status_code for one in answers[:10]] == [answers[0].status_code] * 10
-    for one in answers[10:]:
-        assert_problem(one, 429, "too_many", "of one address")
+    assert [each.status_code for each in answers[:10]] == [answers[0].status_code] * 10
+    for answer in answers[10:]:
+        assert_problem(answer, 429, "too_many", "of one address")
     assert (await bed.ask(owner, "GET", "/equipment")).status_code == 200
 
 

@@ -38,8 +38,8 @@ class Running:
 
 @pytest.fixture
 async def server(tmp_path) -> AsyncIterator[Running]:
-    told = ServerSettings(folder=tmp_path / "data", api_port=0, mqtt_port=0)
-    async with service.serve(told, WallClock()) as running:
+    settings = ServerSettings(folder=tmp_path / "data", api_port=0, mqtt_port=0)
+    async with service.serve(settings, WallClock()) as running:
         async with founded(f"http://{running.api}", running.administrator) as owners:
             secret = owners.secret
         headers = {"Authorization": f"Bearer {secret}"}
@@ -55,8 +55,8 @@ async def server(tmp_path) -> AsyncIterator[Running]:
 async def publisher(server) -> AsyncIterator[client.Bus]:
     entry = {"space": "live", "stream": str(RIG)}
     text = await server.made("gateway", writes=[entry])
-    told = BusSettings(broker=server.broker, credential=SecretStr(text))
-    async with client.open(told, WallClock(), client_id="gateway") as bus:
+    settings = BusSettings(broker=server.broker, credential=SecretStr(text))
+    async with client.open(settings, WallClock(), client_id="gateway") as bus:
         await bus.ready()
         yield bus
 
@@ -85,25 +85,25 @@ async def events(answer: httpx.Response) -> AsyncIterator[tuple[str, str]]:
 async def test_batches_come_as_they_are_published(server, publisher):
     async with (
         server.http.stream("GET", f"{STREAM}/live") as answer,
-        aclosing(events(answer)) as told,
+        aclosing(events(answer)) as received,
     ):
         assert answer.headers["content-type"].startswith("text/event-stream")
-        assert await anext(told) == ("", "following")
+        assert await anext(received) == ("", "following")
         for number in range(3):
             sent = batch(number)
             await publisher.publish(DATA, sent)
-            assert await anext(told) == ("batch", sent.decode())
+            assert await anext(received) == ("batch", sent.decode())
 
 
 async def test_a_line_break_in_a_batch_makes_no_event_of_its_own(server, publisher):
     forged = b'{"v":1,\n\nevent: missed\ndata: 100\n\n"x":1}'
     async with (
         server.http.stream("GET", f"{STREAM}/live") as answer,
-        aclosing(events(answer)) as told,
+        aclosing(events(answer)) as received,
     ):
-        assert await anext(told) == ("", "following")
+        assert await anext(received) == ("", "following")
         await publisher.publish(DATA, forged)
-        assert await anext(told) == ("batch", forged.decode())
+        assert await anext(received) == ("batch", forged.decode())
 
 
 async def test_a_revoked_reader_gets_no_more_after_a_second(server, publisher):
@@ -111,13 +111,13 @@ async def test_a_revoked_reader_gets_no_more_after_a_second(server, publisher):
     headers = {"Authorization": f"Bearer {text}"}
     async with (
         server.http.stream("GET", f"{STREAM}/live", headers=headers) as answer,
-        aclosing(events(answer)) as told,
+        aclosing(events(answer)) as received,
     ):
-        assert await anext(told) == ("", "following")
+        assert await anext(received) == ("", "following")
         gone = await server.http.delete("/credentials/guest")
         assert gone.status_code == 204
         async with asyncio.timeout(1.0):
-            assert [one async for one in told] == []
+            assert [each async for each in received] == []
     again = await server.http.get(f"{STREAM}", headers=headers)
     assert again.status_code == 401
     await publisher.publish(DATA, batch(1))
@@ -130,7 +130,7 @@ async def test_a_reader_whose_credential_expires_gets_no_more(server):
         server.http.stream("GET", f"{STREAM}/live", headers=headers) as answer,
         asyncio.timeout(2.5),
     ):
-        assert [one async for one in events(answer)] == [("", "following")]
+        assert [each async for each in events(answer)] == [("", "following")]
 
 
 async def test_freshness_follows_the_publisher_until_its_word_runs_out(server, publisher):
@@ -140,8 +140,8 @@ async def test_freshness_follows_the_publisher_until_its_word_runs_out(server, p
         await publisher.publish(f"tb1/live/health/{RIG}", health, retain=True)
         async with asyncio.timeout(5):
             while True:
-                told = (await server.http.get(STREAM)).json()["freshness"].get("live", {})
-                if told.get("state") == state:
+                freshness = (await server.http.get(STREAM)).json()["freshness"].get("live", {})
+                if freshness.get("state") == state:
                     break
 
 

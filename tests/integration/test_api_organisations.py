@@ -35,9 +35,9 @@ async def test_the_administrator_makes_organisations_and_sees_nothing_in_them(be
     letter = DeadLetter("live", str(RIG), reason="bad", value="1", received_ns=START_NS)
     await bed.api.ledger.commit(FlushEntries(dead_letters=[letter]))
     body = {"id": "firm", "name": "The Firm", "kind": "company", "owner": "eve"}
-    made = await bed.ask(admin, "POST", "/organisations", json=body)
-    assert made.json()["roles"] == ["owner"]
-    me = (await bed.ask(bearer(made), "GET", "/me")).json()
+    created = await bed.ask(admin, "POST", "/organisations", json=body)
+    assert created.json()["roles"] == ["owner"]
+    me = (await bed.ask(bearer(created), "GET", "/me")).json()
     assert (me["kind"], me["organisation"], me["roles"]) == ("person", "firm", ["owner"])
     for rest in ("", "/specs/1", "/history", "/gaps", "/dead-letters", "/live", "/deletions"):
         assert_problem(await bed.ask(admin, "GET", STREAM + rest), 404, "unknown")
@@ -51,9 +51,9 @@ async def test_the_administrator_makes_organisations_and_sees_nothing_in_them(be
     )
     (whole,) = (await bed.ask(admin, "GET", "/status")).json()["streams"]
     assert whole["dead_letters"] == 1
-    assert_problem(await bed.ask(bearer(made), "GET", MEMBERS), 404, "unknown")
+    assert_problem(await bed.ask(bearer(created), "GET", MEMBERS), 404, "unknown")
     assert_problem(
-        await bed.ask(bearer(made), "POST", "/organisations", json=body | {"id": "x"}),
+        await bed.ask(bearer(created), "POST", "/organisations", json=body | {"id": "x"}),
         403,
         "forbidden",
     )
@@ -71,7 +71,7 @@ async def test_a_member_has_the_rights_of_its_roles_until_they_are_changed(bed, 
     refused = await bed.ask(fred, "PUT", f"/equipment/{RIG.owner}", json=EQUIPMENT)
     assert_problem(refused, 403, "forbidden", "may not register")
     listed = (await bed.ask(fred, "GET", MEMBERS)).json()["items"]
-    assert [(one["person"], one["roles"]) for one in listed] == [
+    assert [(each["person"], each["roles"]) for each in listed] == [
         ("fay", ["owner"]),
         ("fred", ["operator"]),
     ]
@@ -94,15 +94,15 @@ async def test_a_removed_member_loses_everything_at_once(bed, owner):
 
 
 async def test_tokens_are_several_and_end_one_by_one(bed, owner):
-    made = await bed.ask(owner, "POST", "/tokens", json={"label": "laptop", "expires_in_s": 60})
-    laptop = bearer(made)
+    created = await bed.ask(owner, "POST", "/tokens", json={"label": "laptop", "expires_in_s": 60})
+    laptop = bearer(created)
     assert (await bed.ask(laptop, "GET", "/me")).status_code == 200
     listed = (await bed.ask(owner, "GET", "/tokens")).json()["items"]
-    assert [(one["label"], one["last_used"] is not None) for one in listed] == [
+    assert [(each["label"], each["last_used"] is not None) for each in listed] == [
         ("", True),
         ("laptop", True),
     ]
-    assert made.json()["credential"].partition(".")[2] not in str(listed)
+    assert created.json()["credential"].partition(".")[2] not in str(listed)
     assert (await bed.ask(laptop, "DELETE", f"/tokens/{listed[0]['id']}")).status_code == 204
     assert_problem(await bed.ask(owner, "GET", "/me"), 401, "unauthenticated")
     assert bed.disconnected == ["fay"]
@@ -138,8 +138,8 @@ async def test_a_password_gets_a_token_for_twelve_hours(bed, owner):
         "12",
     )
     await bed.ask(owner, "PUT", "/me/password", json={"password": PASSWORD})
-    made = await bed.ask({}, "POST", "/sign-in", json={"person": "fay", "password": PASSWORD})
-    who = bearer(made)
+    created = await bed.ask({}, "POST", "/sign-in", json={"person": "fay", "password": PASSWORD})
+    who = bearer(created)
     assert (await bed.ask(who, "GET", "/me")).json()["expires"] == "2026-11-24T00:00:00.000000000Z"
     await bed.clock.advance(12 * 3_600)
     assert_problem(await bed.ask(who, "GET", "/me"), 401, "unauthenticated")
@@ -152,8 +152,8 @@ async def test_who_guesses_is_stopped_after_ten_in_a_minute(bed, owner):
     for person in ("fay", "nobody") * 5:
         body = {"person": person, "password": "guess"}
         answers.append(await bed.ask({}, "POST", "/sign-in", json=body))
-    told = {answer.json()["detail"] for answer in answers}
-    assert told == {"the person or the password is not right"}
+    details = {answer.json()["detail"] for answer in answers}
+    assert details == {"the person or the password is not right"}
     stopped = await bed.ask({}, "POST", "/sign-in", json=right)
     assert_problem(stopped, 429, "too_many")
     assert stopped.headers["retry-after"] == "61"
@@ -170,14 +170,14 @@ async def test_a_granted_stream_is_read_until_it_is_revoked(bed, owner):
     both = (eve, bearer(box))
     for who in both:
         assert_problem(await bed.ask(who, "GET", f"{STREAM}/history"), 404, "unknown")
-    made = await bed.ask(owner, "POST", "/grants", json=GRANTED | {"expires_in_s": 60})
-    (grant,) = made.json()["items"]
+    created = await bed.ask(owner, "POST", "/grants", json=GRANTED | {"expires_in_s": 60})
+    (grant,) = created.json()["items"]
     assert (grant["state"], grant["decided_by"]) == ("granted", "fay")
     assert sorted(bed.disconnected) == ["box", "eve"]
     for who in both:
         assert (await bed.ask(who, "GET", f"{STREAM}/history")).status_code == 200
         seen = (await bed.ask(who, "GET", "/streams")).json()["items"]
-        assert [one["stream"] for one in seen] == [str(RIG)]
+        assert [each["stream"] for each in seen] == [str(RIG)]
     path = f"/grants/{grant['id']}"
     assert_problem(await bed.ask(eve, "DELETE", path), 403, "forbidden")
     assert_problem(await bed.ask(owner, "DELETE", "/grants/99"), 404, "unknown")

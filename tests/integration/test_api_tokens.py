@@ -63,7 +63,7 @@ async def test_who_one_is_with_a_token_and_what_each_holds_is_told(bed, chief):
     assert (whole["roles"], whole["token"]["roles"]) == (["auditor", "owner"], None)
     for who in (chief, report):
         listed = (await bed.ask(who, "GET", "/tokens")).json()["items"]
-        assert [(one["label"], one["roles"]) for one in listed] == [
+        assert [(each["label"], each["roles"]) for each in listed] == [
             ("", None),
             ("for the report", ["auditor"]),
         ]
@@ -110,8 +110,8 @@ async def test_a_role_for_a_machines_token_is_refused(bed, owner, writer):
     path = "/credentials/gateway/tokens"
     answer = await bed.ask(owner, "POST", path, json={"roles": ["owner"]})
     assert_problem(answer, 422, "invalid", "gateway is a machine")
-    made = await bed.ask(owner, "POST", path, json={"roles": None})
-    assert made.json()["roles"] is None
+    created = await bed.ask(owner, "POST", path, json={"roles": None})
+    assert created.json()["roles"] is None
     me = (await bed.ask(writer, "GET", "/me")).json()
     assert (me["roles"], me["token"]["roles"]) == ([], None)
 

@@ -47,7 +47,7 @@ async def auditor(bed):
 
 
 async def told(bed, after=0):
-    return [one.event for one in await bed.registry.audit.events(EventFilter(), after, 10_000)]
+    return [each.event for each in await bed.registry.audit.events(EventFilter(), after, 10_000)]
 
 
 async def last(bed, answer):
@@ -92,8 +92,8 @@ async def test_signing_in_and_what_changes_how(bed, owner):
 
 
 async def test_members_tokens_and_machines(bed, owner, admin):
-    made = {"id": "firm", "name": "Firm", "kind": "company", "owner": "eve"}
-    answer = await bed.ask(admin, "POST", "/organisations", json=made)
+    firm = {"id": "firm", "name": "Firm", "kind": "company", "owner": "eve"}
+    answer = await bed.ask(admin, "POST", "/organisations", json=firm)
     event = await last(bed, answer)
     assert said(event)[:3] == ("found", "POST /organisations", "allowed")
     assert (facts(event)["founded"], facts(event)["made"]) == ("firm", "eve")
@@ -120,7 +120,7 @@ async def test_members_tokens_and_machines(bed, owner, admin):
     assert facts(await last(bed, answer)) == {"principal": "fay", "token": token["id"]}
     whole = str(await told(bed))
     assert len(secrets) == 6
-    assert not [one for one in secrets if one.partition(".")[2] in whole]
+    assert not [each for each in secrets if each.partition(".")[2] in whole]
 
 
 @pytest.mark.usefixtures("rig")
@@ -191,12 +191,12 @@ async def test_an_export_with_its_span_and_how_many_samples(bed, owner, rig):
 async def test_an_example_that_somebody_looks_at(bed, owner, rig):
     await stored(bed, rig, 20)
     span = {"from": "2026-11-23T12:00:00.000000000Z", "to": "2026-11-23T12:00:10.000000000Z"}
-    shown = {"space": "live", "stream": str(RIG)} | span
+    sample = {"space": "live", "stream": str(RIG)} | span
     path = f"/equipment/{RIG.owner}"
-    await bed.ask(owner, "PUT", f"{path}/listing", json={"everybody": True, "sample": shown})
+    await bed.ask(owner, "PUT", f"{path}/listing", json={"everybody": True, "sample": sample})
     event = await last(bed, await bed.ask(owner, "GET", f"{path}/sample"))
     assert said(event)[:3] == ("sample", f"GET {path}/sample", "allowed")
-    assert facts(event) == shown | {"samples": 21}
+    assert facts(event) == sample | {"samples": 21}
 
 
 async def test_what_administrators_and_owners_do_to_data(bed, admin, owner, rig):
@@ -233,17 +233,17 @@ async def test_events_wait_in_order_while_the_registry_takes_none(tmp_path, monk
             other.rollback()
             assert await registry.audit.events(EventFilter(), 0, 10) == []
             await journal.tell(Event(3, "operate", "GET /3", AuditOutcome.ALLOWED))
-            found = [one.event.target for one in await registry.audit.events(EventFilter(), 0, 10)]
-            assert found == [f"GET /{at}" for at in range(4)]
+            targets = [each.event.target for each in await registry.audit.events(EventFilter(), 0, 10)]
+            assert targets == [f"GET /{at}" for at in range(4)]
             other.execute("BEGIN IMMEDIATE")
             monkeypatch.setattr("testbed_api.audit.journal.MOST_WAITING", 5)
             for at in range(4, 12):
                 await journal.tell(Event(at, "operate", f"GET /{at}", AuditOutcome.ALLOWED))
             other.rollback()
         await journal.settle(20)
-        *kept, told = [one.event for one in await registry.audit.events(EventFilter(), 4, 10)]
-        assert [one.target for one in kept] == [f"GET /{at}" for at in range(7, 12)]
-        assert (told.outcome, facts(told)) == ("failed", {"lost": 3})
+        *waiting, last = [each.event for each in await registry.audit.events(EventFilter(), 4, 10)]
+        assert [each.target for each in waiting] == [f"GET /{at}" for at in range(7, 12)]
+        assert (last.outcome, facts(last)) == ("failed", {"lost": 3})
 
 
 async def test_no_line_of_a_log_or_header_can_be_forged(bed):
@@ -258,7 +258,7 @@ async def test_every_answer_has_an_id_of_its_own_and_a_problem_repeats_it(bed, o
     answers = [
         await bed.ask(owner | mine, "GET", path) for path in ("/me", "/health", "/streams/x")
     ]
-    ids = [one.headers["x-request-id"] for one in answers]
+    ids = [each.headers["x-request-id"] for each in answers]
     assert len(set(ids)) == 3
     assert "forged" not in ids
     assert answers[-1].json()["request"] == ids[-1]
@@ -274,7 +274,7 @@ async def test_a_bug_is_told_under_the_number_that_its_log_has(bed, owner, monke
     assert answer.status_code == 500
     event = (await told(bed))[-1]
     assert (event.outcome, event.principal) == ("failed", "fay")
-    (line,) = [one for one in logged if one["event"] == "request failed"]
+    (line,) = [each for each in logged if each["event"] == "request failed"]
     assert line["request"] == event.request == answer.json()["request"]
     assert event.request in answer.json()["detail"]
 
@@ -289,15 +289,15 @@ async def test_who_sees_which_events_and_that_nobody_changes_them(bed, owner, au
     for who, everything in ((owner, False), (auditor, True), (admin, True), (agent, False)):
         page = (await bed.ask(who, "GET", "/audit", params={"limit": 1000})).json()
         assert page["all"] is everything
-        owners = {one["owner"] for one in page["items"]}
+        owners = {each["owner"] for each in page["items"]}
         assert (owners > {"factory"}) is (everything or who is agent)
     mine = (await bed.ask(owner, "GET", "/audit")).json()["items"]
-    assert ("eve", "refused") in {(one["principal"], one["outcome"]) for one in mine}
-    assert all("factory" in (one["owner"], one["organisation"]) for one in mine)
+    assert ("eve", "refused") in {(each["principal"], each["outcome"]) for each in mine}
+    assert all("factory" in (each["owner"], each["organisation"]) for each in mine)
     assert_problem(await bed.ask(fred, "GET", "/audit"), 403, "forbidden")
     params = {"principal": "eve", "action": "subscribe", "from": "2026-01-01T00:00:00Z"}
-    (one,) = (await bed.ask(auditor, "GET", "/audit", params=params)).json()["items"]
-    assert one["target"] == f"GET {STREAM}/history"
+    (event,) = (await bed.ask(auditor, "GET", "/audit", params=params)).json()["items"]
+    assert event["target"] == f"GET {STREAM}/history"
     first = (await bed.ask(auditor, "GET", "/audit", params={"limit": 1})).json()
     assert (len(first["items"]), first["next"]) == (1, 1)
     for method in ("POST", "PUT", "PATCH", "DELETE"):
@@ -323,8 +323,8 @@ async def test_the_chain_that_the_api_shows_is_whole(bed, auditor):
     ]
     key = (await bed.ask(auditor, "GET", "/audit/key")).json()["key"]
     assert signed == [newest]
-    held = [audit_head.Head.from_json(one) for one in signed]
-    links = [ChainLink.of(one) for one in page["items"]]
+    held = [audit_head.Head.from_json(each) for each in signed]
+    links = [ChainLink.of(each) for each in page["items"]]
     assert len(links) >= 5
     assert audit.verify(links, held, [key]) is None
     assert audit.verify(links[:-3], held, [key]) is not None
@@ -335,8 +335,8 @@ async def test_the_chain_that_the_api_shows_is_whole(bed, auditor):
 
 
 async def on_the_bus(server, credential, client_id):
-    told = BusSettings(broker=f"mqtt://{server.broker}", credential=SecretStr(credential))
-    async with client.open(told, CLOCK, client_id=client_id) as bus:
+    bus_settings = BusSettings(broker=f"mqtt://{server.broker}", credential=SecretStr(credential))
+    async with client.open(bus_settings, CLOCK, client_id=client_id) as bus:
         await bus.ready()
 
 
@@ -344,36 +344,36 @@ async def until(door, wanted, **params):
     """Return the events once there are so many."""
     async with asyncio.timeout(10):
         while True:
-            found = (await door.request("GET", "/audit", params=params))["items"]
-            if len(found) >= wanted:
-                return found
+            events = (await door.request("GET", "/audit", params=params))["items"]
+            if len(events) >= wanted:
+                return events
 
 
 @contextlib.asynccontextmanager
 async def running(folder):
-    """A server, its administrator's door, and a gateway's credential with a stream registered."""
+    """A server, its administrator's client, and a gateway's credential with a stream registered."""
     async with (
         serving(folder) as server,
         founded(f"http://{server.api}", server.administrator) as owners,
         api_client.connect(f"http://{server.api}", server.administrator) as door,
     ):
         body = {"principal": "gateway", "equipment": str(RIG.owner)}
-        made = (await owners.request("POST", "/credentials", json=body))["credential"]
-        async with api_client.connect(f"http://{server.api}", made) as gateway:
+        credential = (await owners.request("POST", "/credentials", json=body))["credential"]
+        async with api_client.connect(f"http://{server.api}", credential) as gateway:
             await gateway.register_equipment(RIG.owner, name="rig", kind=EquipmentKind.SIMULATED)
             await gateway.register_spec(StreamSpec(RIG, (Signal("p"),)))
-        yield server, owners, door, made
+        yield server, owners, door, credential
 
 
 @pytest.mark.timeout(60)
 async def test_who_is_on_the_bus_or_was_not_let_in(tmp_path):
-    async with running(tmp_path) as (server, _, door, made):
-        await on_the_bus(server, made, "gateway--1")
+    async with running(tmp_path) as (server, _, door, secret):
+        await on_the_bus(server, secret, "gateway--1")
         (came,) = await until(door, 1, action="connect")
         (went,) = await until(door, 1, action="disconnect")
-        for one in (came, went):
-            assert (one["principal"], one["organisation"]) == ("gateway", "factory")
-            assert one["outcome"] == "allowed"
+        for event in (came, went):
+            assert (event["principal"], event["organisation"]) == ("gateway", "factory")
+            assert event["outcome"] == "allowed"
         assert came["source"] == "127.0.0.1"
         session = json.loads(came["details"])
         assert session["client_id"] == "gateway--1"
@@ -381,13 +381,13 @@ async def test_who_is_on_the_bus_or_was_not_let_in(tmp_path):
         for credential, client_id in (
             ("gateway.AAAAAAAAAAAAAAAAAAAAAAAA", "gateway"),
             ("nobody.AAAAAAAAAAAAAAAAAAAAAAAA", "nobody"),
-            (made, "somebody-else"),
+            (secret, "somebody-else"),
         ):
             with pytest.raises((Forbidden, Unavailable)):
                 await on_the_bus(server, credential, client_id)
-        refused = [one for one in await until(door, 4, action="connect") if one != came]
-        assert {one["outcome"] for one in refused} == {"refused"}
-        assert {(one["principal"], one["reason"]) for one in refused} == {
+        refused = [each for each in await until(door, 4, action="connect") if each != came]
+        assert {each["outcome"] for each in refused} == {"refused"}
+        assert {(each["principal"], each["reason"]) for each in refused} == {
             ("gateway", "the credential is not right"),
             ("nobody", "the credential is not right"),
             ("gateway", "its client id is not its principal's"),
@@ -396,14 +396,14 @@ async def test_who_is_on_the_bus_or_was_not_let_in(tmp_path):
 
 @pytest.mark.timeout(60)
 async def test_who_follows_a_stream_over_http_is_told_at_its_beginning_and_its_end(tmp_path):
-    async with running(tmp_path) as (_, owners, door, _made):
+    async with running(tmp_path) as (_, owners, door, _credential):
         async with owners.doors["factory"].stream(f"{STREAM}/live") as live:
             chunks = live.aiter_bytes()
             await anext(chunks)
             (began,) = await until(door, 1, action="subscribe")
         ended = (await until(door, 2, action="subscribe"))[-1]
-    for one in (began, ended):
-        assert (one["target"], one["outcome"]) == (f"GET {STREAM}/live", "allowed")
+    for event in (began, ended):
+        assert (event["target"], event["outcome"]) == (f"GET {STREAM}/live", "allowed")
     assert json.loads(began["details"]) == {"batches": 0, "space": "live"}
     assert json.loads(ended["details"]) == {"batches": 0, "ended": True, "space": "live"}
 
@@ -412,10 +412,10 @@ async def test_who_follows_a_stream_over_http_is_told_at_its_beginning_and_its_e
 async def test_anchors_reach_the_gateways_disk_and_fit_the_chain(tmp_path, monkeypatch):
     monkeypatch.setattr("testbed_api.audit.journal.SIGN_EVERY_S", 0.5)
     path, folder = tmp_path / "rig.anchors.jsonl", tmp_path / "data"
-    async with running(folder) as (server, _, _door, made):
-        told = BusSettings(broker=f"mqtt://{server.broker}", credential=SecretStr(made))
+    async with running(folder) as (server, _, _door, credential):
+        bus_settings = BusSettings(broker=f"mqtt://{server.broker}", credential=SecretStr(credential))
         async with (
-            client.open(told, CLOCK, client_id="gateway") as bus,
+            client.open(bus_settings, CLOCK, client_id="gateway") as bus,
             asyncio.timeout(10),
             asyncio.TaskGroup() as tasks,
         ):
@@ -425,17 +425,17 @@ async def test_anchors_reach_the_gateways_disk_and_fit_the_chain(tmp_path, monke
             keeping.cancel()
     signer = HeadSigner.from_seed((folder / KEY).read_text())
     assert (folder / KEY).stat().st_mode & 0o777 == 0o600
-    async with persistence.open_exclusive(ServerSettings(folder=folder)) as kept:
-        links = await kept.registry.audit.events(EventFilter(), 0, 1_000)
-        signed = [one for _, one in await kept.registry.audit.heads(0, 1_000)]
+    async with persistence.open_exclusive(ServerSettings(folder=folder)) as data:
+        links = await data.registry.audit.events(EventFilter(), 0, 1_000)
+        signed = [each for _, each in await data.registry.audit.heads(0, 1_000)]
     held = room.read_anchors(path)
     assert audit.verify(links, [*signed, *held], [signer.key]) is None
     assert audit.verify(links[: held[-1].count - 1], held, [signer.key]) is not None
     async with serving(folder):
         pass
-    async with persistence.open_exclusive(ServerSettings(folder=folder)) as kept:
-        links = await kept.registry.audit.events(EventFilter(), 0, 1_000)
-        head = await kept.registry.audit.newest_head()
+    async with persistence.open_exclusive(ServerSettings(folder=folder)) as data:
+        links = await data.registry.audit.events(EventFilter(), 0, 1_000)
+        head = await data.registry.audit.newest_head()
         assert (head.count, head.hash) == (len(links), links[-1].hash)  # signed at the end
 
 
@@ -469,13 +469,13 @@ async def test_an_auditor_verifies_the_chain_by_command(tmp_path):
         assert (code, len(json.loads(out))) == (0, 2)
         code, head, _ = await command(server, ann, "head")
         assert code == 0
-        kept = tmp_path / "kept.jsonl"
-        kept.write_text(head)
-        code, out, err = await command(server, ann, "verify", "--anchor", str(kept), "--json")
+        stored = tmp_path / "kept.jsonl"
+        stored.write_text(head)
+        code, out, err = await command(server, ann, "verify", "--anchor", str(stored), "--json")
         assert (code, json.loads(out)["whole"]) == (0, True), err
         forged = HeadSigner.from_seed("08" * 32).sign(1, "a" * 64, 1)
-        kept.write_bytes(audit_head.encode(forged))
-        code, out, err = await command(server, ann, "verify", "--anchor", str(kept))
+        stored.write_bytes(audit_head.encode(forged))
+        code, out, err = await command(server, ann, "verify", "--anchor", str(stored))
         assert code == 1, err
         assert "NOT whole" in out
         code, _, err = await command(server, owners.secret, "verify")

@@ -41,7 +41,7 @@ async def answer(_request):
 async def recording(folder, influxd):
     """A recorder over InfluxDB, and somebody who publishes: (bus, store, ledger, recorder)."""
     async with (
-        server.serve(folder / "broker", authorize=answer, clock=CLOCK) as nats,
+        server.embedded(folder / "broker", clock=CLOCK).serve(answer) as nats,
         open_engine(folder) as engine,
         influxdb.open(
             influxd.url, token=influxd.token, organisation=influxd.organisation, bucket=BUCKET
@@ -106,8 +106,8 @@ async def bucket_of(influxd, name, *, there):
             params = {"org": influxd.organisation, "bucket": name}
             answered = await http.post("/api/v2/write", params=params, content=b"theirs a=1 1")
         else:
-            found = (await http.get("/api/v2/buckets", params={"name": name})).json()["buckets"]
-            answered = await http.delete(f"/api/v2/buckets/{found[0]['id']}")
+            buckets = (await http.get("/api/v2/buckets", params={"name": name})).json()["buckets"]
+            answered = await http.delete(f"/api/v2/buckets/{buckets[0]['id']}")
         answered.raise_for_status()
 
 

@@ -16,8 +16,8 @@ CLOCK = WallClock()
 
 @pytest.fixture
 async def server(tmp_path):
-    async with serving(tmp_path / "data") as one:
-        yield one
+    async with serving(tmp_path / "data") as running:
+        yield running
 
 
 async def test_a_locked_out_gateway_is_cut_off(server):

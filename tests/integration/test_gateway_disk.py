@@ -50,9 +50,9 @@ def batch(number: int) -> Batch:
     return Batch(1, (own, Wide(times[:2], {"b": values[:2]})), Source.LIVE)
 
 
-async def commit(kept: spool.Spool, numbers: Sequence[int]) -> None:
+async def commit(disk_spool: spool.Spool, numbers: Sequence[int]) -> None:
     for number in numbers:
-        await kept.commit([(stream, batch(number)) for stream in STREAMS], number)
+        await disk_spool.commit([(stream, batch(number)) for stream in STREAMS], number)
 
 
 def accounted(bodies: Sequence[SpooledBatch], numbers: Sequence[int]) -> tuple[int, int]:
@@ -78,17 +78,17 @@ def accounted(bodies: Sequence[SpooledBatch], numbers: Sequence[int]) -> tuple[i
 
 async def test_the_spool_stops_growing_before_its_disk_is_full(disk: Path) -> None:
     settings = SpoolSettings(most_bytes=2**30, keep_marked_s=0.0, least_free_bytes=LEAST_FREE)
-    async with spool.open(disk / "s.sqlite", epoch="one", settings=settings) as kept:
-        await commit(kept, range(150))
-        depth = await kept.depth()
-        whole, stated = accounted(await kept.bodies(), range(150))
+    async with spool.open(disk / "s.sqlite", epoch="one", settings=settings) as disk_spool:
+        await commit(disk_spool, range(150))
+        depth = await disk_spool.depth()
+        whole, stated = accounted(await disk_spool.bodies(), range(150))
         assert (whole + stated, stated) == (300, depth.dropped)
         assert whole > 30
         assert depth.disk_free > LEAST_FREE * 0.9
-        kept.mark({stream: Held(150) for stream in STREAMS})
-        await commit(kept, range(150, 170))
+        disk_spool.mark({stream: Held(150) for stream in STREAMS})
+        await commit(disk_spool, range(150, 170))
         whole, stated = accounted(
-            [spooled for spooled in await kept.bodies() if spooled.seq > 150], range(150, 170)
+            [spooled for spooled in await disk_spool.bodies() if spooled.seq > 150], range(150, 170)
         )
         assert (whole, stated) == (40, 0)  # what was marked made room inside the file
 
@@ -97,18 +97,18 @@ async def test_a_disk_that_others_fill_refuses_and_takes_again_when_there_is_roo
     disk: Path,
 ) -> None:
     settings = SpoolSettings(most_bytes=2**30, keep_marked_s=0.0, least_free_bytes=0)
-    async with spool.open(disk / "s.sqlite", epoch="one", settings=settings) as kept:
-        await commit(kept, range(5))
+    async with spool.open(disk / "s.sqlite", epoch="one", settings=settings) as disk_spool:
+        await commit(disk_spool, range(5))
         filling = disk / "filling"
         fill(filling)
         with pytest.raises(Unavailable, match="full"):
-            await commit(kept, range(5, 100))
-        held = len(await kept.bodies())
-        assert held == (await kept.depth()).unmarked
+            await commit(disk_spool, range(5, 100))
+        held = len(await disk_spool.bodies())
+        assert held == (await disk_spool.depth()).unmarked
         filling.unlink()
         last = held // len(STREAMS)
-        await commit(kept, range(last, last + 5))
-        whole, stated = accounted(await kept.bodies(), range(last + 5))
+        await commit(disk_spool, range(last, last + 5))
+        whole, stated = accounted(await disk_spool.bodies(), range(last + 5))
         assert (whole, stated) == (2 * (last + 5), 0)
 
 
@@ -116,23 +116,23 @@ async def test_batches_whose_gaps_are_as_large_as_they_are_stop_before_the_disk_
     disk: Path,
 ) -> None:
     settings = SpoolSettings(most_bytes=2**30, keep_marked_s=0.0, least_free_bytes=LEAST_FREE)
-    async with spool.open(disk / "s.sqlite", epoch="one", settings=settings) as kept:
+    async with spool.open(disk / "s.sqlite", epoch="one", settings=settings) as disk_spool:
         for _ in range(20):
             with pytest.raises(Unavailable, match="makes no room"):
-                await commit_ones(kept)
-        depth = await kept.depth()
+                await commit_ones(disk_spool)
+        depth = await disk_spool.depth()
         assert depth.unmarked > 10_000
         assert depth.dropped == 0
         assert depth.disk_free > LEAST_FREE * 0.9
-        kept.mark({"o/e/s": Held(depth.unmarked)})
-        taken = await kept.commit(ones(0), 0)
+        disk_spool.mark({"o/e/s": Held(depth.unmarked)})
+        taken = await disk_spool.commit(ones(0), 0)
         assert taken[0].seq == depth.unmarked + 1  # what was refused took no number
 
 
-async def commit_ones(kept: spool.Spool) -> None:
+async def commit_ones(disk_spool: spool.Spool) -> None:
     """For as long as it takes them."""
     while True:
-        await kept.commit(ones((await kept.depth()).unmarked), 0)
+        await disk_spool.commit(ones((await disk_spool.depth()).unmarked), 0)
 
 
 def ones(first: int) -> list[tuple[str, Batch]]:

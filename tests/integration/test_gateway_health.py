@@ -21,10 +21,10 @@ TOPIC = f"tb1/live/health/{SPEC.address}"
 
 async def test_silence_and_alarms_are_told_when_they_come_and_when_they_go(tmp_path: Path) -> None:
     clock = SteppedClock(1_000 * NS_PER_S)
-    async with asyncio.timeout(15), opened(tmp_path) as (bus, kept, listener):
+    async with asyncio.timeout(15), opened(tmp_path) as (bus, disk_spool, listener):
         await bus.ready()
         pipeline = Pipeline(EXAMPLE, [SPEC], clock=clock, space="live", most_waiting=1_000)
-        uplink = Uplink(bus, kept, clock, space="live", specs=[SPEC])
+        uplink = Uplink(bus, disk_spool, clock, space="live", specs=[SPEC])
         async with (
             listener.subscribe([TOPIC], capacity=100, overflow="drop_oldest") as inbox,
             asyncio.TaskGroup() as tasks,

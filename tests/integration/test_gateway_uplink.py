@@ -44,19 +44,19 @@ async def opened(
     folder: Path, window: int = 1_000
 ) -> AsyncIterator[tuple[client.Bus, spool.Spool, client.Bus]]:
     async with (
-        server.serve(folder, authorize=answer, clock=CLOCK) as door,
+        server.embedded(folder, clock=CLOCK).serve(answer) as door,
         client.open(settings(door, window), CLOCK, client_id="ada--gateway") as bus,
         client.open(settings(door, window), CLOCK, client_id="ada--recorder") as recorder,
-        spool.open(folder / "s.sqlite", epoch="one") as kept,
+        spool.open(folder / "s.sqlite", epoch="one") as disk_spool,
     ):
-        yield bus, kept, recorder
+        yield bus, disk_spool, recorder
 
 
 async def test_what_waited_goes_late_behind_the_spec_and_is_done_when_marked(
     tmp_path: Path,
 ) -> None:
-    async with asyncio.timeout(15), opened(tmp_path) as (bus, kept, recorder):
-        uplink = Uplink(bus, kept, CLOCK, space="live", specs=[SPEC])
+    async with asyncio.timeout(15), opened(tmp_path) as (bus, disk_spool, recorder):
+        uplink = Uplink(bus, disk_spool, CLOCK, space="live", specs=[SPEC])
         await uplink.send([(SPEC.address, batch(1))])
         async with (
             recorder.subscribe(["tb1/live/#"], capacity=100, overflow="drop_oldest") as inbox,
@@ -80,8 +80,8 @@ async def test_what_waited_goes_late_behind_the_spec_and_is_done_when_marked(
 
 
 async def test_what_the_window_holds_up_goes_in_the_order_of_its_numbers(tmp_path: Path) -> None:
-    async with asyncio.timeout(15), opened(tmp_path, window=3) as (bus, kept, recorder):
-        uplink = Uplink(bus, kept, CLOCK, space="live", specs=[SPEC])
+    async with asyncio.timeout(15), opened(tmp_path, window=3) as (bus, disk_spool, recorder):
+        uplink = Uplink(bus, disk_spool, CLOCK, space="live", specs=[SPEC])
         async with (
             recorder.subscribe(["tb1/live/data/#"], capacity=100, overflow="block") as inbox,
             asyncio.TaskGroup() as tasks,
@@ -113,16 +113,16 @@ class Ahead(WallClock):
 
 async def test_where_nobody_marks_a_portion_asks_and_news_brings_the_rest(tmp_path: Path) -> None:
     clock, count = Ahead(), 6 * BACKLOG_AT_ONCE
-    async with asyncio.timeout(15), opened(tmp_path) as (bus, kept, recorder):
-        uplink = Uplink(bus, kept, clock, space="live", specs=[SPEC])
+    async with asyncio.timeout(15), opened(tmp_path) as (bus, disk_spool, recorder):
+        uplink = Uplink(bus, disk_spool, clock, space="live", specs=[SPEC])
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(uplink.run(), name="uplink")
             while not uplink.counts.connects:
                 await CLOCK.sleep(0.01)
             clock.ahead_ns = round(UNMARKED_S + 5) * NS_PER_S  # it is no news that it connected
-            made = [(SPEC.address, batch(at)) for at in range(count)]
-            await kept.commit([(str(address), waiting) for address, waiting in made], now_ns=0)
-            await kept.all_due()
+            batches = [(SPEC.address, batch(at)) for at in range(count)]
+            await disk_spool.commit([(str(address), waiting) for address, waiting in batches], now_ns=0)
+            await disk_spool.all_due()
             await CLOCK.sleep(2.5)
             assert uplink.counts.resent == BACKLOG_AT_ONCE
             mark = messages.encode_mark(Mark({"s": {"one": Held(1)}}))
@@ -140,17 +140,17 @@ class Silent:
 
 
 async def test_spooling_does_not_wait_for_the_broker(tmp_path: Path) -> None:
-    async with asyncio.timeout(10), spool.open(tmp_path / "s.sqlite", epoch="one") as kept:
-        uplink = Uplink(Silent(), kept, CLOCK, space="live", specs=[SPEC], fresh_batches=10)  # type: ignore[arg-type]
+    async with asyncio.timeout(10), spool.open(tmp_path / "s.sqlite", epoch="one") as disk_spool:
+        uplink = Uplink(Silent(), disk_spool, CLOCK, space="live", specs=[SPEC], fresh_batches=10)  # type: ignore[arg-type]
         await uplink.send([(SPEC.address, batch(at)) for at in range(15)])
-        assert (await kept.depth()).unmarked == 15
+        assert (await disk_spool.depth()).unmarked == 15
         assert uplink.counts.put_off == 5
 
 
 async def test_a_commit_that_is_cancelled_is_done_nevertheless(tmp_path: Path) -> None:
-    async with asyncio.timeout(10), spool.open(tmp_path / "s.sqlite", epoch="one") as kept:
+    async with asyncio.timeout(10), spool.open(tmp_path / "s.sqlite", epoch="one") as disk_spool:
         async with asyncio.TaskGroup() as tasks:
-            doing = tasks.create_task(kept.commit([("s", batch(1))], 0), name="commit")
+            doing = tasks.create_task(disk_spool.commit([("s", batch(1))], 0), name="commit")
             await CLOCK.sleep(0)
             doing.cancel()
-        assert (await kept.depth()).unmarked == 1
+        assert (await disk_spool.depth()).unmarked == 1

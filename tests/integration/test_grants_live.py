@@ -27,8 +27,8 @@ EQUIPMENT = f"/equipment/{RIG.owner}"
 
 @pytest.fixture
 async def server(tmp_path):
-    async with serving(tmp_path / "data") as one:
-        yield one
+    async with serving(tmp_path / "data") as running:
+        yield running
 
 
 @pytest.fixture
@@ -40,41 +40,41 @@ async def owners(server):
 async def gateway(owners):
     """A gateway's credential; its equipment is registered and listed."""
     body = {"principal": "gateway", "equipment": str(RIG.owner)}
-    made = await owners.request("POST", "/credentials", json=body)
+    created = await owners.request("POST", "/credentials", json=body)
     door = owners.doors["factory"]
     await door.register_equipment(RIG.owner, name="rig", kind=EquipmentKind.SIMULATED)
     await owners.request("PUT", f"{EQUIPMENT}/listing", json={"everybody": True})
-    return str(made["credential"])
+    return str(created["credential"])
 
 
 async def described(owners, *addresses):
     door = owners.doors["factory"]
-    return [await door.register_spec(StreamSpec(one, (Signal("p"),))) for one in addresses]
+    return [await door.register_spec(StreamSpec(each, (Signal("p"),))) for each in addresses]
 
 
 async def granted(owners, *addresses):
     """The numbers of grants that the company asked for and got."""
-    streams = [{"stream": str(one)} for one in addresses]
+    streams = [{"stream": str(each)} for each in addresses]
     body = {"streams": streams, "purpose": "to try"}
-    asked = (await owners.doors["company"].request("POST", "/requests", json=body))["items"]
-    for one in asked:
-        await owners.request("POST", f"/grants/{one['id']}/approval", json={})
-    return [one["id"] for one in asked]
+    requests = (await owners.doors["company"].request("POST", "/requests", json=body))["items"]
+    for request in requests:
+        await owners.request("POST", f"/grants/{request['id']}/approval", json={})
+    return [each["id"] for each in requests]
 
 
 @contextlib.asynccontextmanager
 async def uplink(server, key, folder, specs):
     """A gateway's way out, with its spool."""
-    kept = SpoolSettings(most_bytes=2**24, keep_marked_s=900, least_free_bytes=0)
+    settings = SpoolSettings(most_bytes=2**24, keep_marked_s=900, least_free_bytes=0)
     async with (
-        spool.open(folder / "spool.sqlite", epoch="e1", settings=kept) as box,
+        spool.open(folder / "spool.sqlite", epoch="e1", settings=settings) as box,
         on_the_bus(server, key) as out,
     ):
-        one = Uplink(out, box, CLOCK, space="live", specs=specs)
+        uplink_ = Uplink(out, box, CLOCK, space="live", specs=specs)
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(one.run(), name="uplink")
+            running = tasks.create_task(uplink_.run(), name="uplink")
             try:
-                yield one, out
+                yield uplink_, out
             finally:
                 running.cancel()
 
@@ -88,8 +88,8 @@ def batch(number, start_ns):
 async def stored(owners, address, start_ns):
     """The values of a stream that are stored, in their order."""
     span = {"from": text_of(start_ns), "to": text_of(start_ns + 60 * NS_PER_S)}
-    told = await owners.request("GET", f"/streams/{address}/history", params=span)
-    return [value for frame in told["frames"] for value in frame["value"]]
+    document = await owners.request("GET", f"/streams/{address}/history", params=span)
+    return [value for frame in document["frames"] for value in frame["value"]]
 
 
 @contextlib.asynccontextmanager
@@ -99,7 +99,7 @@ async def sending(up, addresses, start_ns, every_s=0.02):
 
     async def send():
         while True:
-            await up.send([(one, batch(len(sent), start_ns)) for one in addresses])
+            await up.send([(each, batch(len(sent), start_ns)) for each in addresses])
             sent.append(float(len(sent)))
             await CLOCK.sleep(every_s)
 
@@ -150,8 +150,8 @@ async def test_a_revoke_takes_one_stream_and_leaves_the_other_without_a_hole(
 
     async def listen(testbed, name):
         try:
-            async for one in testbed.input(name, fill=True):
-                heard[name] += one["p"].values.tolist()
+            async for received in testbed.input(name, fill=True):
+                heard[name] += received["p"].values.tolist()
         except Forbidden:
             ended[name] = CLOCK.now_ns()
 
@@ -161,7 +161,7 @@ async def test_a_revoke_takes_one_stream_and_leaves_the_other_without_a_hole(
         company(server, owners.secrets["company"], rig=RIG, two=TWO) as testbed,
         asyncio.TaskGroup() as tasks,
     ):
-        listening = [tasks.create_task(listen(testbed, one), name=one) for one in heard]
+        listening = [tasks.create_task(listen(testbed, each), name=each) for each in heard]
         async with asyncio.timeout(5):
             while not all(heard.values()):
                 await CLOCK.sleep(0.02)
@@ -178,8 +178,8 @@ async def test_a_revoke_takes_one_stream_and_leaves_the_other_without_a_hole(
         assert out.connection_number == standing  # the gateway was not disturbed
         assert heard["two"][-1] < silent_from
         assert ended["two"] - at_ns < 2 * NS_PER_S
-        for one in listening:
-            one.cancel()
+        for task in listening:
+            task.cancel()
 
 
 async def test_who_was_connected_is_seen_by_the_owner(server, owners, tmp_path):
@@ -207,17 +207,17 @@ async def test_who_was_connected_is_seen_by_the_owner(server, owners, tmp_path):
 
 
 async def sessions(owners, principal):
-    found = await owners.request("GET", f"{EQUIPMENT}/access")
-    return [one for one in found["did"]["mqtt"] if one["principal"] == principal]
+    report = await owners.request("GET", f"{EQUIPMENT}/access")
+    return [each for each in report["did"]["mqtt"] if each["principal"] == principal]
 
 
 async def test_a_command_reads_a_listing_to_its_last_page(server, owners, monkeypatch):
     await gateway(owners)
     await described(owners, RIG)
     spaces = [f"run-{at}" for at in range(5)]
-    streams = [{"space": one, "stream": str(RIG)} for one in spaces]
+    streams = [{"space": each, "stream": str(RIG)} for each in spaces]
     await owners.request("POST", "/grants", json={"company": "company", "streams": streams})
     monkeypatch.setenv("TESTBED_API", f"http://{server.api}")
     monkeypatch.setenv("TESTBED_CREDENTIAL", owners.secret)
-    found = await api.all_items("/grants", limit=2)
-    assert [one["space"] for one in found] == spaces
+    grants = await api.all_items("/grants", limit=2)
+    assert [each["space"] for each in grants] == spaces

@@ -63,7 +63,7 @@ def test_a_parquet_file_keeps_dtypes_nanoseconds_and_what_is_not_there(tmp_path:
     parquet.write(path, found())
     with duckdb.connect() as sql:
         read = sql.read_parquet(str(path))
-        assert [str(one) for one in read.types] == [
+        assert [str(each) for each in read.types] == [
             "TIMESTAMP_NS",
             "DOUBLE",
             "BIGINT",
@@ -93,8 +93,8 @@ def test_gaps_are_a_table_with_a_row_a_signal() -> None:
 @pytest.fixture
 async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HistoryQuery]:
     """A server with a span of the rig's that holds nothing but a hole."""
-    told = ServerSettings(folder=tmp_path / "data", api_port=0, mqtt_port=0)
-    async with service.serve(told, WallClock()) as running:
+    settings = ServerSettings(folder=tmp_path / "data", api_port=0, mqtt_port=0)
+    async with service.serve(settings, WallClock()) as running:
         monkeypatch.setenv("TESTBED_API", f"http://{running.api}")
         async with founded(f"http://{running.api}", str(running.administrator)) as owners:
             door = owners.doors["factory"]
@@ -112,13 +112,13 @@ async def test_every_kind_of_file_has_its_gaps_beside_it(
     server: HistoryQuery, tmp_path: Path, ending: str
 ) -> None:
     path = tmp_path / f"rig{ending}"
-    made = await history.export(str(RIG), server, path)
+    files = await history.export(str(RIG), server, path)
     if ending == ".json":
-        assert made == (path,)
-        causes = [one["cause"] for one in orjson.loads(path.read_bytes())["gaps"]]
+        assert files == (path,)
+        causes = [each["cause"] for each in orjson.loads(path.read_bytes())["gaps"]]
     else:
-        assert made == (path, tmp_path / "rig.gaps.csv")
-        causes = [row["cause"] for row in csv.DictReader(made[1].read_text().splitlines())]
+        assert files == (path, tmp_path / "rig.gaps.csv")
+        causes = [row["cause"] for row in csv.DictReader(files[1].read_text().splitlines())]
     assert causes == ["gateway-down"]
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".part")]  # noqa: PTH208
     with pytest.raises(Taken, match=path.name):

@@ -1,4 +1,4 @@
-"""The API's door, with nothing between it and who knocks: headers, and who they are from."""
+"""The API's HTTP server without a proxy before it: headers, and the client's address."""
 
 import asyncio
 import socket
@@ -23,8 +23,8 @@ HOSTILE = f"{MARK}%0d%0ax-{MARK}:%201%00%1b%5b2J"
 
 @pytest.fixture
 async def http(tmp_path) -> AsyncIterator[httpx.AsyncClient]:
-    told = ServerSettings(folder=tmp_path / "data", api_port=0, mqtt_port=0, request_s=WHOLE_S)
-    async with service.serve(told, WallClock()) as running:
+    settings = ServerSettings(folder=tmp_path / "data", api_port=0, mqtt_port=0, request_s=WHOLE_S)
+    async with service.serve(settings, WallClock()) as running:
         who = {"Authorization": f"Bearer {running.administrator}"}
         url = f"http://{running.api}"
         async with httpx.AsyncClient(base_url=url, headers=who, timeout=10) as http:
@@ -33,21 +33,21 @@ async def http(tmp_path) -> AsyncIterator[httpx.AsyncClient]:
 
 def routes() -> list[tuple[str, str]]:
     """Method and path of each, everything in it that a caller chooses being hostile."""
-    found = create_app(None).openapi()["paths"].items()
-    parts = [(method, path.split("/")) for path, methods in found for method in methods]
+    paths = create_app(None).openapi()["paths"].items()
+    parts = [(method, path.split("/")) for path, methods in paths for method in methods]
     return [
-        (method, "/".join(HOSTILE if one.startswith("{") else one for one in path))
+        (method, "/".join(HOSTILE if each.startswith("{") else each for each in path))
         for method, path in parts
     ]
 
 
 async def test_no_header_of_an_answer_repeats_what_was_asked(http):
     more = {"Host": f"{MARK}.example", "X-Forwarded-Host": MARK, "X-Request-Id": MARK}
-    asked = [*routes(), ("get", f"/{HOSTILE}"), ("get", f"/api/v1/docs/assets/{HOSTILE}")]
-    asked += [(method, f"{path}/") for method, path in asked]
-    asked += [("get", "/api/v1/docs/assets"), ("brew", "/api/v1/me")]
-    assert len(asked) > 60
-    for method, path in asked:
+    requests = [*routes(), ("get", f"/{HOSTILE}"), ("get", f"/api/v1/docs/assets/{HOSTILE}")]
+    requests += [(method, f"{path}/") for method, path in requests]
+    requests += [("get", "/api/v1/docs/assets"), ("brew", "/api/v1/me")]
+    assert len(requests) > 60
+    for method, path in requests:
         answer = await http.request(method, path, headers=more, params={MARK: HOSTILE})
         for name, text in answer.headers.items():
             assert MARK not in name + text.lower(), (method, path)
@@ -55,9 +55,9 @@ async def test_no_header_of_an_answer_repeats_what_was_asked(http):
 
 async def test_every_answer_tells_browsers_to_guess_nothing_and_frame_nothing(http):
     for path in ("/api/v1/docs", "/api/v1/me", "/api/v1/health", "/nowhere"):
-        told = (await http.get(path)).headers
-        assert {name: told[name] for name, _ in HEADERS} == dict(HEADERS)
-        assert "server" not in told
+        headers = (await http.get(path)).headers
+        assert {name: headers[name] for name, _ in HEADERS} == dict(HEADERS)
+        assert "server" not in headers
 
 
 async def test_who_guesses_is_stopped_whatever_address_its_headers_claim(http):

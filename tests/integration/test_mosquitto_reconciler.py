@@ -26,7 +26,7 @@ from tests.services import mosquitto
 from tests.services import postgresql as database
 
 CLOCK = WallClock()
-API, CONTROLLER = (Credential.make(f"testbed-{one}") for one in ("api", "reconciler"))
+API, CONTROLLER = (Credential.make(f"testbed-{each}") for each in ("api", "reconciler"))
 
 
 def way(address, who):
@@ -35,9 +35,9 @@ def way(address, who):
 
 @pytest.fixture
 def address(tmp_path):
-    one = Address(services.LOOPBACK, services.free_port())
-    with mosquitto.admitting(tmp_path, one.port, [API], CONTROLLER):
-        yield one
+    listener = Address(services.LOOPBACK, services.free_port())
+    with mosquitto.admitting(tmp_path, listener.port, [API], CONTROLLER):
+        yield listener
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ async def ada(registry, until_ns=None):
     await registry.organisations.add(Organisation("factory", "F"))
     now_ns = CLOCK.now_ns()
     await registry.principals.add(organisations.person("ada", "factory", {Role.OWNER}, now_ns))
-    made, token = tokens.issued("ada", Span(now_ns, until_ns))
-    return made, (await registry.tokens.add(token)).id
+    credential, token = tokens.issued("ada", Span(now_ns, until_ns))
+    return credential, (await registry.tokens.add(token)).id
 
 
 async def let_in(address, who):
@@ -80,22 +80,22 @@ def reconciler(tasks, registry, address, folder):
 @contextlib.asynccontextmanager
 async def command(address, folder):
     """`testbed reconcile`, as it is run."""
-    told = {
+    variables = {
         "TESTBED_FOLDER": folder,
         "TESTBED_BROKER": f"mqtt://{address}",
         "TESTBED_BROKER_FOLDER": folder,
         "TESTBED_CREDENTIAL": CONTROLLER.text,
     }
-    one = await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "testbed", "reconcile"),
-        env=os.environ | {name: str(value) for name, value in told.items()},
+        env=os.environ | {name: str(value) for name, value in variables.items()},
     )
     try:
         yield
     finally:
-        one.terminate()
-        await one.wait()
+        process.terminate()
+        await process.wait()
 
 
 async def test_a_change_that_nobody_tells_of_is_seen_within_half_a_second(

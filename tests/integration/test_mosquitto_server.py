@@ -33,7 +33,7 @@ from tests.integration.test_server import credential as credential_of
 from tests.owners import founded
 from tests.services import mosquitto
 
-SYSTEM = {one: Credential.make(one) for one in (API, RECORDER, RECONCILER)}
+SYSTEM = {each: Credential.make(each) for each in (API, RECORDER, RECONCILER)}
 ADMINISTRATOR = Credential.make("administrator").text
 
 
@@ -64,7 +64,7 @@ async def server(tmp_path, influxd):
     api_, recorder, controller = SYSTEM.values()
     with mosquitto.admitting(state, address.port, (api_, recorder), controller):
         async with (
-            service.serve_api(settings, joined, CLOCK) as one,
+            service.serve_api(settings, joined, CLOCK) as running_server,
             asyncio.TaskGroup() as tasks,
         ):
             running = [
@@ -73,7 +73,7 @@ async def server(tmp_path, influxd):
                 ),
                 tasks.create_task(recorder_process.record(settings, way(address, RECORDER), CLOCK)),
             ]
-            yield one
+            yield running_server
             for task in running:
                 task.cancel()
 
@@ -129,7 +129,7 @@ async def test_who_was_connected_is_seen_by_the_owner_with_what_came_meanwhile(s
             await detector.ready()
             (still,) = await did(owners, "detector", lambda _: True)
             await marked(out, 2, then=lambda: both(out))
-        (ended,) = await did(owners, "detector", lambda one: one["until"] is not None)
+        (ended,) = await did(owners, "detector", lambda each: each["until"] is not None)
     assert still["until"] is None
     assert (ended["from"], ended["stream"]) == (still["from"], str(RIG))
     assert ended["batches"] == 2
@@ -139,8 +139,8 @@ async def did(owners, principal, wanted):
     """Somebody's connections as the owner sees them, once one is as it is wanted."""
     async with asyncio.timeout(10):
         while True:
-            found = await owners.request("GET", f"/equipment/{RIG.owner}/access")
-            mine = [one for one in found["did"]["mqtt"] if one["principal"] == principal]
+            report = await owners.request("GET", f"/equipment/{RIG.owner}/access")
+            mine = [each for each in report["did"]["mqtt"] if each["principal"] == principal]
             if any(map(wanted, mine)):
                 return mine
             await CLOCK.sleep(0.05)

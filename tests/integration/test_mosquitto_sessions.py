@@ -33,9 +33,9 @@ WITHIN_S = 8.0
 
 @pytest.fixture
 def address(tmp_path):
-    one = Address(services.LOOPBACK, services.free_port())
-    with mosquitto.admitting(tmp_path, one.port, [API], CONTROLLER):
-        yield one
+    listener = Address(services.LOOPBACK, services.free_port())
+    with mosquitto.admitting(tmp_path, listener.port, [API], CONTROLLER):
+        yield listener
 
 
 @pytest.fixture
@@ -57,9 +57,9 @@ async def ada(registry) -> Credential:
     now_ns = CLOCK.now_ns()
     scope = Scope(reads=frozenset({STREAM}))
     await registry.principals.add(organisations.machine("ada", "factory", scope, Span(now_ns)))
-    made, token = tokens.issued("ada", Span(now_ns))
+    credential, token = tokens.issued("ada", Span(now_ns))
     await registry.tokens.add(token)
-    return made
+    return credential
 
 
 def opened(address, who):
@@ -87,24 +87,24 @@ async def sessions(registry):
 async def noted(registry, count, *, ended=0):
     async with asyncio.timeout(WITHIN_S):
         while True:
-            found = await sessions(registry)
-            if (len(found), sum(one.until_ns is not None for one in found)) == (count, ended):
-                return found
+            rows = await sessions(registry)
+            if (len(rows), sum(each.until_ns is not None for each in rows)) == (count, ended):
+                return rows
             await CLOCK.sleep(0.02)
 
 
 async def events(registry, reason):
     looked = EventFilter(action="connect")
-    found = [one.event for one in await registry.audit.events(looked, 0, 1_000)]
-    return [one for one in found if one.reason == reason]
+    all_events = [each.event for each in await registry.audit.events(looked, 0, 1_000)]
+    return [each for each in all_events if each.reason == reason]
 
 
 async def unheard(registry, wanted=1):
     """What the audit says of nobody listening, once it says so."""
     async with asyncio.timeout(WITHIN_S):
-        while len(found := await events(registry, mosquitto_sessions.UNHEARD)) < wanted:
+        while len(missed := await events(registry, mosquitto_sessions.UNHEARD)) < wanted:
             await CLOCK.sleep(0.02)
-    return [orjson.loads(one.details) for one in found]
+    return [orjson.loads(each.details) for each in missed]
 
 
 async def test_who_left_while_nobody_listened_is_found_gone_and_the_audit_says_so(
@@ -117,11 +117,11 @@ async def test_who_left_while_nobody_listened_is_found_gone_and_the_audit_says_s
             await noted(registry, 1)
         left_ns = CLOCK.now_ns()
     async with reconciling(registry, address, tmp_path):
-        (one,) = await noted(registry, 1, ended=1)
-        (told,) = await unheard(registry)
+        (session,) = await noted(registry, 1, ended=1)
+        (gap,) = await unheard(registry)
         assert await events(registry, mosquitto_sessions.DEAF) == []
-    assert one.ended_how == "found gone"
-    assert left_ns - 10 * NS_PER_S < ns_of(told["from"]) <= left_ns < ns_of(told["until"])
+    assert session.ended_how == "found gone"
+    assert left_ns - 10 * NS_PER_S < ns_of(gap["from"]) <= left_ns < ns_of(gap["until"])
 
 
 async def test_who_stands_through_an_absence_is_not_disturbed(registry, address, tmp_path):
@@ -183,8 +183,8 @@ async def test_who_comes_while_the_registry_is_away_is_noted_when_it_is_back(
                 came_ns = CLOCK.now_ns()
                 await CLOCK.sleep(1.5)
             other.rollback()
-        (one,) = await noted(registry, 1, ended=1)
-        assert abs(one.from_ns - came_ns) < NS_PER_S
+        (session,) = await noted(registry, 1, ended=1)
+        assert abs(session.from_ns - came_ns) < NS_PER_S
         assert await events(registry, mosquitto_sessions.UNHEARD) == []
 
 
@@ -203,7 +203,7 @@ async def test_what_is_dropped_is_made_up_for_and_told(registry, address, tmp_pa
         await unheard(registry, before + 1)
         async with opened(address, who) as bus, asyncio.timeout(WITHIN_S):
             await bus.connection()
-            while all(one.until_ns is not None for one in await sessions(registry)):
+            while all(each.until_ns is not None for each in await sessions(registry)):
                 await CLOCK.sleep(0.02)
 
 
@@ -232,7 +232,7 @@ async def test_a_mosquitto_that_tells_nothing_is_told_of_once_and_enforces_all_t
                     await CLOCK.sleep(0.05)
                 await CLOCK.sleep(1)
             running.cancel()
-    (said,) = [one for one in logged if one["event"] == "mosquitto tells of no connection"]
+    (said,) = [each for each in logged if each["event"] == "mosquitto tells of no connection"]
     assert "broker-config" in said["hint"]
     assert len(await events(registry, mosquitto_sessions.DEAF)) == 1
     assert await sessions(registry) == []

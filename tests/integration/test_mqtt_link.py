@@ -38,11 +38,11 @@ async def reading(port, password=mosquitto.PASSWORDS["ada"]):
     """A link and what it gives."""
     mapping = mapping_file.read(TEXT.replace("PORT", str(port)), "m")
     assert isinstance(mapping.source, MqttBroker)
-    kept = RecordingSink(names=mapping.streams[0].spec.names)
-    link = MqttLink(mapping, mapping.source, password, kept, CLOCK)
+    sink = RecordingSink(names=mapping.streams[0].spec.names)
+    link = MqttLink(mapping, mapping.source, password, sink, CLOCK)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(link.run(), name="link")
-        yield link, kept
+        yield link, sink
         running.cancel()
 
 
@@ -70,21 +70,21 @@ def document(bar, ok, ts):
 async def test_values_come_with_the_time_of_their_payload_or_of_their_arrival(tmp_path):
     before_ns = CLOCK.now_ns()
     with mosquitto.serve(tmp_path) as server:
-        async with reading(server.port) as (link, kept), sensor(server.port) as put:
-            await kept.until(lambda: link.counts.connects == 1)
+        async with reading(server.port) as (link, sink), sensor(server.port) as put:
+            await sink.until(lambda: link.counts.connects == 1)
             await put("press/warm", b"71.25")
             await put("press/state", document(b"3.5", b"true", 5))
             await put("press/state", document(b'"high"', b"false", 6))
             await put("press/warm", b"hot")
-            await kept.until(lambda: len(kept.samples) == 6)
-    at = {(name, quality): (time, value) for name, time, value, quality in kept.samples}
+            await sink.until(lambda: len(sink.samples) == 6)
+    at = {(name, quality): (time, value) for name, time, value, quality in sink.samples}
     assert at["bar", GOOD] == (5, 3.5)
-    assert [sample[1:3] for sample in kept.samples if sample[0] == "ok"] == [(5, True), (6, False)]
+    assert [sample[1:3] for sample in sink.samples if sample[0] == "ok"] == [(5, True), (6, False)]
     assert at["bar", BAD][0] == 6  # its neighbour in the document is kept
     assert at["warm", GOOD][1] == 71.25
     assert before_ns < at["warm", GOOD][0] <= at["warm", BAD][0] < CLOCK.now_ns()
     assert link.counts.unfit == 2
-    assert "'hot' is no float64" in kept.alarms["0/warm"]
+    assert "'hot' is no float64" in sink.alarms["0/warm"]
 
 
 async def test_a_retained_message_is_news_only_with_a_time_of_its_own(tmp_path):
@@ -92,10 +92,10 @@ async def test_a_retained_message_is_news_only_with_a_time_of_its_own(tmp_path):
         async with sensor(server.port) as put:
             await put("press/warm", b"1", retain=True)
             await put("press/state", document(b"2", b"true", 7), retain=True)
-        async with reading(server.port) as (_, kept):
-            await kept.until(lambda: len(kept.samples) == 2)
+        async with reading(server.port) as (_, sink):
+            await sink.until(lambda: len(sink.samples) == 2)
             await CLOCK.sleep(0.2)
-    assert sorted(kept.samples) == [("bar", 7, 2.0, GOOD), ("ok", 7, True, GOOD)]
+    assert sorted(sink.samples) == [("bar", 7, 2.0, GOOD), ("ok", 7, True, GOOD)]
 
 
 async def test_what_a_break_took_is_a_gap_between_two_samples(tmp_path):
@@ -103,20 +103,20 @@ async def test_what_a_break_took_is_a_gap_between_two_samples(tmp_path):
     ts = CLOCK.now_ns()
     with contextlib.ExitStack() as first:
         first.enter_context(mosquitto.serve(tmp_path, port=port))
-        async with reading(port) as (link, kept):
+        async with reading(port) as (link, sink):
             async with sensor(port) as put:
-                await kept.until(lambda: link.counts.connects == 1)
+                await sink.until(lambda: link.counts.connects == 1)
                 await put("press/state", document(b"1", b"true", ts))
-                await kept.until(lambda: len(kept.samples) == 2)
+                await sink.until(lambda: len(sink.samples) == 2)
             first.close()
-            await kept.until(lambda: "server" in kept.alarms)
+            await sink.until(lambda: "server" in sink.alarms)
             with mosquitto.serve(tmp_path, port=port):
-                await kept.until(lambda: link.counts.connects == 2)
-                assert "server" not in kept.alarms
+                await sink.until(lambda: link.counts.connects == 2)
+                assert "server" not in sink.alarms
                 async with sensor(port) as put:
                     await put("press/state", document(b"2", b"true", ts + 3 * NS_PER_S))
-                    await kept.until(lambda: len(kept.samples) == 4)
-    ends = {(gap.signals, gap.from_ns - ts, gap.to_ns - ts, gap.cause) for gap in kept.gaps}
+                    await sink.until(lambda: len(sink.samples) == 4)
+    ends = {(gap.signals, gap.from_ns - ts, gap.to_ns - ts, gap.cause) for gap in sink.gaps}
     assert ends == {
         (("bar",), 1, 3 * NS_PER_S - 1, "source-unreachable"),
         (("ok",), 1, 3 * NS_PER_S - 1, "source-unreachable"),
@@ -126,9 +126,9 @@ async def test_what_a_break_took_is_a_gap_between_two_samples(tmp_path):
 @pytest.mark.parametrize("password", ["wrong", ""])
 async def test_a_refused_password_is_an_alarm(tmp_path, password):
     with mosquitto.serve(tmp_path) as server:
-        async with reading(server.port, password) as (_, kept):
-            await kept.until(lambda: "server" in kept.alarms)
-            assert "refused" in kept.alarms["server"]
+        async with reading(server.port, password) as (_, sink):
+            await sink.until(lambda: "server" in sink.alarms)
+            assert "refused" in sink.alarms["server"]
 
 
 async def test_browse_writes_a_mapping_that_check_finds_right(tmp_path, monkeypatch):

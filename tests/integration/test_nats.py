@@ -56,7 +56,7 @@ def porter() -> Porter:
 
 @pytest.fixture
 async def nats(tmp_path, porter) -> AsyncIterator[nats_server.NatsBroker]:
-    async with nats_server.serve(tmp_path, authorize=porter.answer, clock=WallClock()) as nats:
+    async with nats_server.embedded(tmp_path, clock=WallClock()).serve(porter.answer) as nats:
         yield nats
 
 
@@ -340,7 +340,7 @@ async def test_what_came_while_a_client_was_away_is_sent_to_whom_that_is_allowed
 async def test_retained_messages_are_kept_between_starts(tmp_path, porter):
     for expected in ([], [b"kept"]):
         async with (
-            nats_server.serve(tmp_path, authorize=porter.answer, clock=WallClock()) as nats,
+            nats_server.embedded(tmp_path, clock=WallClock()).serve(porter.answer) as nats,
             opened(nats, ADA) as ada,
         ):
             await ada.ready()
@@ -362,13 +362,10 @@ async def test_rights_and_disconnects_work_after_a_crash(nats):
         assert await bert.connection() == 2
 
 
-async def test_a_port_in_use_is_taken(nats, tmp_path, porter):
+async def test_a_port_in_use_is_taken(nats, tmp_path):
     taken = nats_server.NatsSettings(mqtt_port=nats.mqtt.port)
-    second = nats_server.serve(
-        tmp_path / "2", authorize=porter.answer, clock=WallClock(), settings=taken
-    )
     with pytest.raises(Taken, match=f"127.0.0.1:{nats.mqtt.port}"):
-        await second.__aenter__()
+        nats_server.embedded(tmp_path / "2", clock=WallClock(), settings=taken)
 
 
 def test_the_two_doors_of_a_server_have_two_ports():
@@ -380,13 +377,13 @@ def test_the_two_doors_of_a_server_have_two_ports():
 async def test_a_server_that_does_not_start_says_why(tmp_path, porter):
     (tmp_path / "jetstream").write_text("not a folder")
     with pytest.raises(Unavailable, match=r"did not start:\n(.|\n)*storage directory is not"):
-        async with nats_server.serve(tmp_path, authorize=porter.answer, clock=WallClock()):
+        async with nats_server.embedded(tmp_path, clock=WallClock()).serve(porter.answer):
             pass
 
 
 async def test_an_error_inside_comes_out_as_it_is(tmp_path, porter):
     with pytest.raises(Refused, match="by the one inside"):
-        async with nats_server.serve(tmp_path, authorize=porter.answer, clock=WallClock()):
+        async with nats_server.embedded(tmp_path, clock=WallClock()).serve(porter.answer):
             raise Refused("by the one inside")
 
 
@@ -405,7 +402,7 @@ async def nobody(knock):
     return None
 
 async def main():
-    async with nats.serve(Path(sys.argv[1]), authorize=nobody, clock=WallClock()) as broker:
+    async with nats.embedded(Path(sys.argv[1]), clock=WallClock()).serve(nobody) as broker:
         print(broker.mqtt.port, flush=True)
         await asyncio.Event().wait()
 

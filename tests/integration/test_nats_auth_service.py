@@ -27,13 +27,13 @@ async def test_the_door_opens_after_the_server_knows_who_answers() -> None:
         writer.close()
 
     async def answer(_: object) -> None:
-        pytest.fail("nobody knocks here")
+        pytest.fail("no client connects here")
 
     server = await asyncio.start_server(serve, LOOPBACK, 0)
     address = Address(LOOPBACK, server.sockets[0].getsockname()[1])
-    service = AuthService(address, Keys.make(), answer, WallClock())
+    service = AuthService(address, Keys.make(), WallClock())
     async with server, asyncio.TaskGroup() as tasks:
-        attending = tasks.create_task(service.run(), name="reception")
+        attending = tasks.create_task(service.run(answer), name="reception")
         await service.ready()
         (account,) = [
             connection

@@ -63,8 +63,8 @@ def server(tmp_path, addresses):
 
 
 def joined(addresses, porter, keys=KEYS, trust=None):
-    arguments = {"keys": keys, "authorize": porter.answer, "clock": WallClock(), "trust": trust}
-    return nats_server.attach(*addresses, **arguments)
+    server = nats_server.external(*addresses, keys=keys, clock=WallClock(), trust=trust)
+    return server.serve(porter.answer)
 
 
 def opened(addresses, client_id="ada"):

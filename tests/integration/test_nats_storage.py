@@ -29,7 +29,7 @@ async def serving(folder: Path) -> AsyncIterator[Address]:
         return server.Permissions(everything, everything)
 
     settings = server.NatsSettings(storage_bytes=CAP)
-    async with server.serve(folder, authorize=answer, clock=CLOCK, settings=settings) as nats:
+    async with server.embedded(folder, clock=CLOCK, settings=settings).serve(answer) as nats:
         yield nats.mqtt
 
 

@@ -99,11 +99,11 @@ async def test_what_node_opcua_encodes_is_decoded_as_by_asyncua(node_opcua: Node
     assert ours.subscription == theirs.SubscriptionId
     assert ours.message.sequence == theirs.NotificationMessage.SequenceNumber
     assert len(wanted.MonitoredItems) == len(TYPES)
-    for row, told in enumerate(wanted.MonitoredItems):
-        value = told.Value.Value.Value
+    for row, item in enumerate(wanted.MonitoredItems):
+        value = item.Value.Value.Value
         value = instant_of(value) if isinstance(value, datetime) else value
-        assert (changes.handle[row], changes.value(row)) == (told.ClientHandle, value)
-        assert changes.time_ns[row] // 1000 * 1000 == instant_of(told.Value.SourceTimestamp)
+        assert (changes.handle[row], changes.value(row)) == (item.ClientHandle, value)
+        assert changes.time_ns[row] // 1000 * 1000 == instant_of(item.Value.SourceTimestamp)
     assert set(changes.time_ns.tolist()) == {MS * 1_000_000 + 123_400}  # 100 ns kept
 
 

@@ -80,9 +80,9 @@ async def refused(url: str, credentials: ClientCredentials, opcua: str = SAFE) -
 
 @pytest.mark.parametrize(("policy", "opcua"), [(BASIC, SAFE), (PSS, SAFEST)])
 async def test_a_pinned_server_is_read(credentials: ClientCredentials, policy, opcua) -> None:
-    made = make()
-    async with machine(["a"], secured=Secured(made, [policy])) as server:
-        credentials.pki.pin(server.url, made.certificate)
+    identity = make()
+    async with machine(["a"], secured=Secured(identity, [policy])) as server:
+        credentials.pki.pin(server.url, identity.certificate)
         assert await check.check(mapped(server.url, ["a"], opcua=opcua), credentials) == []
         assert await samples(server, credentials, opcua) == [1.0, 2.0]
 
@@ -95,26 +95,26 @@ async def test_a_server_of_a_trusted_authority_is_read(credentials: ClientCreden
 
 
 async def test_a_user_signs_in_with_a_password(credentials: ClientCredentials) -> None:
-    made = make()
-    async with machine(["a"], secured=Secured(made, users={"rig": "Grüße"})) as server:
-        credentials.pki.pin(server.url, made.certificate)
+    identity = make()
+    async with machine(["a"], secured=Secured(identity, users={"rig": "Grüße"})) as server:
+        credentials.pki.pin(server.url, identity.certificate)
         right = dataclasses.replace(credentials, password="Grüße")
         assert await samples(server, right, f"{SAFE}, user: rig") == [1.0, 2.0]
 
 
 async def test_the_gateways_own_certificate_signs_in(credentials: ClientCredentials) -> None:
-    made = make()
-    async with machine(["a"], secured=Secured(made, user_certificates=True)) as server:
-        credentials.pki.pin(server.url, made.certificate)
+    identity = make()
+    async with machine(["a"], secured=Secured(identity, user_certificates=True)) as server:
+        credentials.pki.pin(server.url, identity.certificate)
         assert await samples(server, credentials, f"{SAFE}, user_certificate: true") == [1.0, 2.0]
 
 
 async def test_a_certificate_for_another_name_counts_where_the_mapping_names_it(
     credentials: ClientCredentials,
 ) -> None:
-    made = make(host="plc-1")
-    async with machine(["a"], secured=Secured(made)) as server:
-        credentials.pki.pin(server.url, made.certificate)
+    identity = make(host="plc-1")
+    async with machine(["a"], secured=Secured(identity)) as server:
+        credentials.pki.pin(server.url, identity.certificate)
         assert await samples(server, credentials, f"{SAFE}, certificate_host: PLC-1") == [1.0, 2.0]
 
 
@@ -136,22 +136,22 @@ async def test_a_flawed_certificate_is_refused_whoever_trusts_it(
     credentials: ClientCredentials, flaw, said
 ) -> None:
     authority = make(uri="urn:test:ca", is_authority=True)
-    made = make(issuer=authority, **flaw)
+    identity = make(issuer=authority, **flaw)
     believe(credentials, authority)
-    async with machine(["a"], secured=Secured(made)) as server:
+    async with machine(["a"], secured=Secured(identity)) as server:
         assert said in await refusal(server, credentials)
-        credentials.pki.pin(server.url, made.certificate)
+        credentials.pki.pin(server.url, identity.certificate)
         assert said in await refusal(server, credentials)
 
 
 async def test_a_self_signed_certificate_that_is_not_pinned_is_refused(
     credentials: ClientCredentials,
 ) -> None:
-    made = make()
-    async with machine(["a"], secured=Secured(made)) as server:
+    identity = make()
+    async with machine(["a"], secured=Secured(identity)) as server:
         said = await refusal(server, credentials)
         assert "is not trusted" in said
-        assert certificate_trust.sha256(made.certificate) in said
+        assert certificate_trust.sha256(identity.certificate) in said
 
 
 async def test_a_server_that_is_not_trusted_hears_of_no_session(
@@ -167,9 +167,9 @@ async def test_a_server_that_is_not_trusted_hears_of_no_session(
 
 
 async def test_a_pin_counts_at_its_address_alone(credentials: ClientCredentials) -> None:
-    made = make()
-    async with machine(["a"], secured=Secured(made)) as server:
-        credentials.pki.pin(f"opc.tcp://{services.LOOPBACK}:1", made.certificate)
+    identity = make()
+    async with machine(["a"], secured=Secured(identity)) as server:
+        credentials.pki.pin(f"opc.tcp://{services.LOOPBACK}:1", identity.certificate)
         assert "is not trusted" in await refusal(server, credentials)
 
 
@@ -204,33 +204,33 @@ async def test_another_certificate_than_the_pinned_one_is_an_alarm_with_both(
         assert "has changed" in said
         async with linked(mapped(server.url, ["a"], opcua=SAFE), credentials) as (link, sink):
             await sink.until(lambda: "server" in sink.alarms)
-            for made in (before, after):
-                assert certificate_trust.sha256(made.certificate) in sink.alarms["server"]
+            for identity in (before, after):
+                assert certificate_trust.sha256(identity.certificate) in sink.alarms["server"]
             assert (link.counts.connects, server.sessions) == (0, 0)
 
 
 async def test_a_server_that_shows_the_pinned_certificate_without_its_key_is_refused(
     credentials: ClientCredentials,
 ) -> None:
-    made = make()
-    async with machine(["a"], secured=Secured(made, key=make().key)) as server:
-        credentials.pki.pin(server.url, made.certificate)
+    identity = make()
+    async with machine(["a"], secured=Secured(identity, key=make().key)) as server:
+        credentials.pki.pin(server.url, identity.certificate)
         assert "opened no secured session" in await refusal(server, credentials)
 
 
 async def test_what_a_server_calls_itself_inside_counts_as_well(
     credentials: ClientCredentials,
 ) -> None:
-    made = make()
-    async with machine(["a"], secured=Secured(made)) as server:
-        credentials.pki.pin(server.url, made.certificate)
-        asked = server.server.iserver.get_endpoints
+    identity = make()
+    async with machine(["a"], secured=Secured(identity)) as server:
+        credentials.pki.pin(server.url, identity.certificate)
+        get_endpoints = server.server.iserver.get_endpoints
 
         async def two_faced(*given, **named):
-            told = await asked(*given, **named)
-            for endpoint in told if len(given) == 2 else ():  # asked by a session, not beforehand
+            endpoints = await get_endpoints(*given, **named)
+            for endpoint in endpoints if len(given) == 2 else ():  # a session's request
                 endpoint.Server.ApplicationUri = "urn:test:other"
-            return told
+            return endpoints
 
         server.server.iserver.get_endpoints = two_faced
         assert "calls itself urn:test:other" in await refusal(server, credentials)
@@ -254,9 +254,9 @@ LESS = [
 async def test_a_downgrade_is_refused(
     credentials: ClientCredentials, policies, opcua, said
 ) -> None:
-    made = make()
-    async with machine(["a"], secured=Secured(made, policies)) as server:
-        credentials.pki.pin(server.url, made.certificate)
+    identity = make()
+    async with machine(["a"], secured=Secured(identity, policies)) as server:
+        credentials.pki.pin(server.url, identity.certificate)
         sentence = await refusal(server, credentials, opcua)
         assert "does not offer sign-and-encrypt with" in sentence
         assert said in sentence
@@ -274,9 +274,9 @@ async def test_a_server_that_wants_security_is_not_read_without(
 
 
 async def test_a_wrong_password_opens_no_session(credentials: ClientCredentials) -> None:
-    made = make()
-    async with machine(["a"], secured=Secured(made, users={"rig": "right"})) as server:
-        credentials.pki.pin(server.url, made.certificate)
+    identity = make()
+    async with machine(["a"], secured=Secured(identity, users={"rig": "right"})) as server:
+        credentials.pki.pin(server.url, identity.certificate)
         wrong = dataclasses.replace(credentials, password="wrong")
         said = await refusal(server, wrong, f"{SAFE}, user: rig")
         assert "did not let user 'rig' in" in said
@@ -288,14 +288,14 @@ async def test_a_wrong_password_opens_no_session(credentials: ClientCredentials)
 async def test_a_server_that_does_not_trust_the_gateway_is_told_where_its_certificate_lies(
     credentials: ClientCredentials,
 ) -> None:
-    made = make()
+    identity = make()
 
     async def nobody(_certificate, _description) -> None:
         raise ServiceError(ua.StatusCodes.BadCertificateUntrusted)
 
-    async with machine(["a"], secured=Secured(made)) as server:
+    async with machine(["a"], secured=Secured(identity)) as server:
         server.server.set_certificate_validator(nobody)
-        credentials.pki.pin(server.url, made.certificate)
+        credentials.pki.pin(server.url, identity.certificate)
         assert "does not accept the gateway's own certificate" in await refusal(server, credentials)
         with pytest.raises(Refused) as caught:
             async with connected(mapped(server.url, ["a"], opcua=SAFE).server, credentials):

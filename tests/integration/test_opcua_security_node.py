@@ -58,19 +58,19 @@ async def refusal(server: NodeOpcua, credentials: ClientCredentials, opcua: str 
 async def test_a_pinned_server_is_read(
     credentials: ClientCredentials, tmp_path: Path, theirs, ours
 ) -> None:
-    made = make()
-    with node_opcua.serve(tmp_path, Secured(made, policies=[theirs])) as server:
+    identity = make()
+    with node_opcua.serve(tmp_path, Secured(identity, policies=[theirs])) as server:
         assert "is not trusted" in await refusal(server, credentials, f"{SAFE}, policy: {ours}")
-        credentials.pki.pin(server.url, made.certificate)
+        credentials.pki.pin(server.url, identity.certificate)
         assert set(await samples(server, credentials, f"{SAFE}, policy: {ours}")) == {7.0}
 
 
 async def test_only_the_right_password_is_let_in(
     credentials: ClientCredentials, tmp_path: Path
 ) -> None:
-    made = make()
-    with node_opcua.serve(tmp_path, Secured(made, users={"rig": "right"})) as server:
-        credentials.pki.pin(server.url, made.certificate)
+    identity = make()
+    with node_opcua.serve(tmp_path, Secured(identity, users={"rig": "right"})) as server:
+        credentials.pki.pin(server.url, identity.certificate)
         wrong = dataclasses.replace(credentials, password="wrong")
         assert "did not let user 'rig' in" in await refusal(server, wrong, f"{SAFE}, user: rig")
         assert "did not let an anonymous session in" in await refusal(server, credentials)
@@ -87,9 +87,9 @@ async def test_only_the_right_password_is_let_in(
 async def test_a_flawed_certificate_is_refused(
     credentials: ClientCredentials, tmp_path: Path, flaw, said
 ) -> None:
-    made = make(**flaw)
-    with node_opcua.serve(tmp_path, Secured(made)) as server:
-        credentials.pki.pin(server.url, made.certificate)
+    identity = make(**flaw)
+    with node_opcua.serve(tmp_path, Secured(identity)) as server:
+        credentials.pki.pin(server.url, identity.certificate)
         assert said in await refusal(server, credentials)
 
 
@@ -100,7 +100,7 @@ async def test_another_certificate_than_the_pinned_one_is_refused(
     with node_opcua.serve(tmp_path, Secured(after)) as server:
         credentials.pki.pin(server.url, before.certificate)
         said = await refusal(server, credentials)
-        assert all(certificate_trust.sha256(made.certificate) in said for made in (before, after))
+        assert all(certificate_trust.sha256(identity.certificate) in said for identity in (before, after))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ async def test_another_certificate_than_the_pinned_one_is_refused(
 async def test_a_downgrade_is_refused(
     credentials: ClientCredentials, tmp_path: Path, modes, policies, said
 ) -> None:
-    made = make()
-    with node_opcua.serve(tmp_path, Secured(made, modes, policies)) as server:
-        credentials.pki.pin(server.url, made.certificate)
+    identity = make()
+    with node_opcua.serve(tmp_path, Secured(identity, modes, policies)) as server:
+        credentials.pki.pin(server.url, identity.certificate)
         assert said in await refusal(server, credentials)

@@ -29,7 +29,7 @@ async def test_a_recorder_of_its_own_tells_prometheus_its_figures(tmp_path):
     async with asyncio.timeout(15):
         async with persistence.open_exclusive(settings):
             pass  # makes the tables
-        async with server.serve(tmp_path / "broker", authorize=answer, clock=WallClock()) as broker:
+        async with server.embedded(tmp_path / "broker", clock=WallClock()).serve(answer) as broker:
             bus = BusSettings(broker=f"mqtt://{broker.mqtt}", credential=SecretStr(SYSTEM.text))
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(
@@ -40,8 +40,8 @@ async def test_a_recorder_of_its_own_tells_prometheus_its_figures(tmp_path):
                 async with httpx.AsyncClient() as http:
                     text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
                 running.cancel()
-    told = {one.name: one for one in text_string_to_metric_families(text)}
-    assert told["testbed_recorder_interrupted"].samples[0].value == 0
-    assert told["testbed_recorder_interrupted"].type == "gauge"
-    assert told["testbed_recorder_dead_letters"].type == "counter"
-    assert told["testbed_recorder_samples"].samples[0].value == 0
+    metrics = {each.name: each for each in text_string_to_metric_families(text)}
+    assert metrics["testbed_recorder_interrupted"].samples[0].value == 0
+    assert metrics["testbed_recorder_interrupted"].type == "gauge"
+    assert metrics["testbed_recorder_dead_letters"].type == "counter"
+    assert metrics["testbed_recorder_samples"].samples[0].value == 0

@@ -24,8 +24,8 @@ DATA = str(StreamTopic("live", Verb.DATA, RIG))
 
 @pytest.fixture
 async def server(tmp_path):
-    async with serving(tmp_path / "data") as one:
-        yield one
+    async with serving(tmp_path / "data") as running:
+        yield running
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ async def owners(server):
 
 @contextlib.asynccontextmanager
 async def on_the_bus(server, credential):
-    told = BusSettings(broker=f"mqtt://{server.broker}", credential=SecretStr(credential))
+    bus_settings = BusSettings(broker=f"mqtt://{server.broker}", credential=SecretStr(credential))
     name = credential.partition(".")[0]
-    async with client.open(told, CLOCK, client_id=name) as bus:
+    async with client.open(bus_settings, CLOCK, client_id=name) as bus:
         await bus.ready()
         yield bus
 
@@ -46,11 +46,11 @@ async def on_the_bus(server, credential):
 async def gateway(server, owners):
     """The credential of a gateway whose stream is registered."""
     body = {"principal": "gateway", "equipment": str(RIG.owner)}
-    made = await owners.request("POST", "/credentials", json=body)
-    async with api_client.connect(f"http://{server.api}", made["credential"]) as door:
+    created = await owners.request("POST", "/credentials", json=body)
+    async with api_client.connect(f"http://{server.api}", created["credential"]) as door:
         await door.register_equipment(RIG.owner, name="rig", kind=EquipmentKind.SIMULATED)
         await door.register_spec(StreamSpec(RIG, (Signal("p"),)))
-    return made["credential"]
+    return created["credential"]
 
 
 async def heard(out, inbox, within_s):
@@ -115,8 +115,8 @@ async def test_a_removed_member_is_sent_away(server, owners):
     await gateway(server, owners)
     members = "/organisations/factory/members"
     body = {"person": "fred", "roles": ["developer"]}
-    made = await owners.request("POST", members, json=body)
-    async with on_the_bus(server, made["credential"]) as bus:
+    created = await owners.request("POST", members, json=body)
+    async with on_the_bus(server, created["credential"]) as bus:
         await owners.request("DELETE", f"{members}/fred")
         async with asyncio.timeout(5):
             while bus.is_connected or not isinstance(bus.last_error, Forbidden):

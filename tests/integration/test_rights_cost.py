@@ -55,10 +55,10 @@ async def test_an_act_on_a_grant_takes_the_same_statements_for_1_10_and_100_peop
         seen.setdefault(name, set()).add(len(listed))
         return answer
 
-    asked = 0
+    company_people = 0
     for company in (1, 10, 100):
-        await people(bed, asked, company - 1)
-        asked = company - 1
+        await people(bed, company_people, company - 1)
+        company_people = company - 1
         bed.disconnected.clear()
         numbers = []
         for _ in range(3):
@@ -90,7 +90,7 @@ async def test_a_request_loads_no_listing_that_does_not_concern_it(bed, owner):
     await bed.registry.listings.put(to_cora, by="fay")
     for who in (cora, owner):
         await bed.ask(who, "GET", "/me")  # the last use of its token is noted
-    asked = {"other": [], "own": []}
+    counts = {"other": [], "own": []}
     for first, last in ((0, 1), (1, 100)):
         async with bed.registry.unaudited_change() as change:
             for number in range(first, last):
@@ -101,14 +101,14 @@ async def test_a_request_loads_no_listing_that_does_not_concern_it(bed, owner):
         with statements(bed) as noted:
             answer = await bed.ask(cora, "GET", STREAM)
         assert answer.status_code == 200
-        asked["other"].append(len(noted))
+        counts["other"].append(len(noted))
         with statements(bed) as noted:
             answer = await bed.ask(owner, "GET", STREAM)
-        asked["own"].append(len(noted))
+        counts["own"].append(len(noted))
         rights = await bed.registry.rights.of_principal("cora", bed.clock.now_ns())
         assert rights.listings == (to_cora,)
         assert (await bed.registry.rights.on_bus("cora", bed.clock.now_ns())).listings == ()
-    assert all(before == after for before, after in asked.values())
+    assert all(before == after for before, after in counts.values())
 
 
 @pytest.mark.timeout(60)
@@ -136,6 +136,6 @@ async def test_a_new_spec_takes_the_same_statements_with_many_streams(bed, owner
     about = Entry("live", rig.address)
     now_ns = bed.clock.now_ns()
     whole = await bed.registry.rights.of_principal("fay", now_ns)
-    one = await bed.registry.rights.of_principal("fay", now_ns, rig.address)
+    rights = await bed.registry.rights.of_principal("fay", now_ns, rig.address)
     assert len(whole.known) == 41 + 111
-    assert one.known == {about}
+    assert rights.known == {about}

@@ -42,8 +42,8 @@ async def serving(folder):
 
 @pytest.fixture
 async def server(tmp_path):
-    async with serving(tmp_path / "data") as one:
-        yield one
+    async with serving(tmp_path / "data") as running:
+        yield running
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def prototype(server, credential, **bound):
     settings = PrototypeSettings(
         api=f"http://{server.api}",
         space=SPACE,
-        inputs={name: one for name, one in bound.items() if name != "score"},
+        inputs={name: each for name, each in bound.items() if name != "score"},
         outputs={"score": SCORE},
         drain_s=5,
     )
@@ -91,8 +91,8 @@ def batch(seq, values, *, source=Source.SIMULATED, start=T0, gaps=(), epoch="e1"
     return Batch(1, (frame,), source, CLOCK.now_ns(), epoch, seq, gaps)
 
 
-async def publish(out, one, verb=Verb.DATA):
-    await out.publish(str(StreamTopic(SPACE, verb, RIG)), codec.encode(one))
+async def publish(out, message, verb=Verb.DATA):
+    await out.publish(str(StreamTopic(SPACE, verb, RIG)), codec.encode(message))
 
 
 async def announce(out):
@@ -133,19 +133,19 @@ async def test_of_several_specs_only_those_that_changed_are_registered_anew(serv
     )
     async with api_client.connect(f"http://{server.api}", key) as door:
         await door.register_equipment(RIG.owner, name="rig", kind=EquipmentKind.SIMULATED)
-        assert [one.version for one in await door.register_specs([first, second])] == [1, 1]
-        asked: list[str] = []
-        door._http.event_hooks["request"].append(_noting(asked))
+        assert [each.version for each in await door.register_specs([first, second])] == [1, 1]
+        methods: list[str] = []
+        door._http.event_hooks["request"].append(_noting(methods))
         changed = StreamSpec(second.address, (Signal("p"), Signal("q")))
-        made = await door.register_specs([first, changed, third])
-        assert made == [first.numbered(1), changed.numbered(2), third.numbered(1)]
-        assert asked.count("POST") == 1
+        registered = await door.register_specs([first, changed, third])
+        assert registered == [first.numbered(1), changed.numbered(2), third.numbered(1)]
+        assert methods.count("POST") == 1
         assert await door.items("/streams", limit=1) == await door.items("/streams")
 
 
-def _noting(asked: list[str]):
+def _noting(methods: list[str]):
     async def note(request):
-        asked.append(request.method)
+        methods.append(request.method)
 
     return note
 
@@ -201,8 +201,8 @@ async def test_gaps_stand_beside_the_history(server, owners):
         await announce(out)
         gap = Gap(("Pressure",), T0 + 2, T0 + 5, "server-overflow")
         await marked(out, 1, then=lambda: publish(out, batch(1, [1.5], gaps=(gap,))))
-        (told,) = (await history(owners))["gaps"]
-        assert (told["signals"], told["cause"]) == (["Pressure"], "server-overflow")
+        (stated,) = (await history(owners))["gaps"]
+        assert (stated["signals"], stated["cause"]) == (["Pressure"], "server-overflow")
 
 
 async def test_a_restart_loses_nothing_and_shows_no_credential_again(tmp_path):
@@ -282,7 +282,7 @@ async def test_a_prototype_is_told_what_it_missed_and_may_have_it_from_history(s
         assert filled.filled
         assert filled["Pressure"].values.tolist() == [2.0]
         assert (third.missed.first, third.missed.last) == (2, 2)
-        assert [one.after_gap for one in (first, third)] == [False, True]
+        assert [each.after_gap for each in (first, third)] == [False, True]
 
 
 async def test_a_silent_stream_is_stale_for_prototypes_and_operators(server, owners):
@@ -290,11 +290,11 @@ async def test_a_silent_stream_is_stale_for_prototypes_and_operators(server, own
     async with machine(server, owners) as out, prototype(server, key, rig=RIG) as testbed:
         assert (await testbed.freshness("rig")).state is Freshness.STALE
         for state, alarms in ((Freshness.FRESH, ()), (Freshness.STALE, ("node i=5 is missing",))):
-            told = Health(state, CLOCK.now_ns() + 60 * NS_PER_S, T0, alarms)
+            health = Health(state, CLOCK.now_ns() + 60 * NS_PER_S, T0, alarms)
             topic = str(StreamTopic(SPACE, Verb.HEALTH, RIG))
-            await out.publish(topic, messages.encode_health(told), retain=True)
+            await out.publish(topic, messages.encode_health(health), retain=True)
             async with asyncio.timeout(2):
-                while await testbed.freshness("rig") != told:
+                while await testbed.freshness("rig") != health:
                     pass
             (row,) = (await owners.request("GET", "/status"))["streams"]
             assert (row["space"], row["state"], tuple(row["alarms"])) == (SPACE, state, alarms)
@@ -369,17 +369,17 @@ async def test_any_mqtt_client_can_take_part(server, owners):
                 while not await _printed(plain):
                     await publish(out, batch(CLOCK.now_ns(), [1.0, 2.0]))
                 whole = {"space": SPACE, "from": "2020-01-01T00:00:00Z"}
-                found = []
-                while not found:
+                values = []
+                while not values:
                     answer = await owners.doors["company"].request(
                         "GET", f"/streams/{mean}/history", params=whole
                     )
-                    found = answer["frames"]
+                    values = answer["frames"]
         finally:
             plain.terminate()
             await plain.wait()
             plain._transport.close()
-        assert found[0]["value"][0] == 1.5
+        assert values[0]["value"][0] == 1.5
 
 
 async def _printed(process):

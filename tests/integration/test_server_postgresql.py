@@ -26,27 +26,27 @@ def settings(folder, registry):
 
 
 async def test_what_one_server_registered_the_next_one_knows(tmp_path, postgresql):
-    told = settings(tmp_path / "data", postgresql.new_database(tmp_path.name))
+    server_settings = settings(tmp_path / "data", postgresql.new_database(tmp_path.name))
     async with (
-        service.serve(told, WallClock()) as server,
+        service.serve(server_settings, WallClock()) as server,
         founded(f"http://{server.api}", server.administrator) as owners,
     ):
         secret = owners.secret
         rig = EquipmentAddress("factory", "rig")
         await owners.doors["factory"].register_equipment(rig, name="Rig", kind="simulated")
     assert not (tmp_path / "data" / "registry.sqlite").exists()
-    async with service.serve(told, WallClock()) as again:
+    async with service.serve(server_settings, WallClock()) as again:
         assert again.administrator is None
         async with api_client.connect(f"http://{again.api}", secret) as door:
-            (one,) = (await door.request("GET", "/equipment"))["items"]
-            assert one["name"] == "Rig"
+            (equipment,) = (await door.request("GET", "/equipment"))["items"]
+            assert equipment["name"] == "Rig"
 
 
 async def test_a_server_answers_503_while_postgresql_restarts_and_then_goes_on(tmp_path):
     with product.data_folder() as folder, product.serve(folder) as database:
-        told = settings(tmp_path / "data", database.new_database("testbed"))
+        server_settings = settings(tmp_path / "data", database.new_database("testbed"))
         async with (
-            service.serve(told, WallClock()) as server,
+            service.serve(server_settings, WallClock()) as server,
             api_client.connect(f"http://{server.api}", server.administrator) as door,
         ):
             database.crash()
@@ -58,10 +58,10 @@ async def test_a_server_answers_503_while_postgresql_restarts_and_then_goes_on(t
 
 
 async def test_a_stream_is_listed_asked_for_granted_read_and_accounted_for(tmp_path, postgresql):
-    told = settings(tmp_path / "data", postgresql.new_database(tmp_path.name))
+    server_settings = settings(tmp_path / "data", postgresql.new_database(tmp_path.name))
     rig = StreamAddress("factory", "rig", "rig")
     async with (
-        service.serve(told, WallClock()) as server,
+        service.serve(server_settings, WallClock()) as server,
         founded(f"http://{server.api}", server.administrator) as owners,
     ):
         factory, company = owners.doors["factory"], owners.doors["company"]
@@ -72,8 +72,8 @@ async def test_a_stream_is_listed_asked_for_granted_read_and_accounted_for(tmp_p
         (seen,) = (await company.request("GET", "/listings"))["items"]
         assert seen["terms"] == "ask first"
         wanted = {"streams": [{"stream": str(rig)}], "purpose": "to try", "expires_in_s": 600}
-        (asked,) = (await company.request("POST", "/requests", json=wanted))["items"]
-        await factory.request("POST", f"/grants/{asked['id']}/approval", json={})
+        (request,) = (await company.request("POST", "/requests", json=wanted))["items"]
+        await factory.request("POST", f"/grants/{request['id']}/approval", json={})
         for _ in range(2):
             await company.request("GET", f"/streams/{rig}/history")
         await factory.request("POST", "/pauses", json={"company": "company"})
@@ -82,7 +82,7 @@ async def test_a_stream_is_listed_asked_for_granted_read_and_accounted_for(tmp_p
         assert (await factory.request("DELETE", "/pauses", params={"company": "company"})) == {
             "resumed": 1
         }
-        found = await factory.request("GET", f"/equipment/{rig.owner}/access")
-        assert [one["grant"] for one in found["could"] if one["grant"]] == [asked["id"]]
-        (read,) = found["did"]["http"]
+        report = await factory.request("GET", f"/equipment/{rig.owner}/access")
+        assert [each["grant"] for each in report["could"] if each["grant"]] == [request["id"]]
+        (read,) = report["did"]["http"]
         assert (read["principal"], read["times"]) == ("company-owner", 2)

@@ -27,9 +27,9 @@ async def registry(tmp_path):
 
 
 async def test_beginnings_and_ends_are_written_in_their_order_and_told(registry):
-    clock, told = SteppedClock(1_000), []
+    clock, endings = SteppedClock(1_000), []
     book = Sessions(registry, clock)
-    book.on_end(told.append)
+    book.on_end(endings.append)
     book.admitted(
         connect_request("s/1"), Permissions(frozenset(), HEARD | {"tb1/live/mark/factory/pump-rig"})
     )
@@ -37,9 +37,9 @@ async def test_beginnings_and_ends_are_written_in_their_order_and_told(registry)
     book.ended("s/1", "Client Closed")
     book.admitted(connect_request("s/2"), Permissions(frozenset(), frozenset()))
     await book.write()
-    (one,) = await registry.sessions.between(RIG, 0, 2_000)
-    assert (one.from_ns, one.until_ns, one.ended_how) == (1_000, 1_000_001_000, "Client Closed")
-    assert [(end.connection, end.how) for end in told] == [("s/1", "Client Closed")]
+    (session,) = await registry.sessions.between(RIG, 0, 2_000)
+    assert (session.from_ns, session.until_ns, session.ended_how) == (1_000, 1_000_001_000, "Client Closed")
+    assert [(end.connection, end.how) for end in endings] == [("s/1", "Client Closed")]
 
 
 async def test_what_waits_is_bounded_and_the_oldest_go(registry, monkeypatch):

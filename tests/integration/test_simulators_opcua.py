@@ -35,13 +35,13 @@ class Heard:
         self._changed = asyncio.Event()
 
     def datachange_notification(self, node, _value, data) -> None:
-        told = data.monitored_item.Value
-        if told.StatusCode is not None and not told.StatusCode.is_good():
-            assert told.StatusCode.value == ua.StatusCodes.BadWaitingForInitialData
+        data_value = data.monitored_item.Value
+        if data_value.StatusCode is not None and not data_value.StatusCode.is_good():
+            assert data_value.StatusCode.value == ua.StatusCodes.BadWaitingForInitialData
             return
-        self.overflows += bool(told.StatusCode and told.StatusCode.value & 0x480)
+        self.overflows += bool(data_value.StatusCode and data_value.StatusCode.value & 0x480)
         name = node.nodeid.Identifier.removeprefix("PumpRig.")
-        self.samples[name].append((told.SourceTimestamp, told.Value.Value))
+        self.samples[name].append((data_value.SourceTimestamp, data_value.Value.Value))
         self._changed.set()
 
     async def until(self, count: int) -> None:
@@ -130,8 +130,8 @@ async def test_a_machine_tells_what_its_signals_are(face):
     async with Client(face.url) as client:
         for signal in SIGNALS:
             node = await variable(client, signal.name)
-            told = await node.read_data_value(raise_on_bad_status=False)
-            assert told.StatusCode.value == ua.StatusCodes.BadWaitingForInitialData
+            data_value = await node.read_data_value(raise_on_bad_status=False)
+            assert data_value.StatusCode.value == ua.StatusCodes.BadWaitingForInitialData
             assert (await node.read_type_definition()).Identifier == ua.ObjectIds.AnalogItemType
             assert (await node.read_description()).Text == signal.description
             span = await (await node.get_child("0:EURange")).read_value()

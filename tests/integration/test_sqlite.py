@@ -18,8 +18,8 @@ NUMBERS = text(
 
 @pytest.fixture
 async def engine(tmp_path):
-    async with open_engine(tmp_path) as one:
-        yield one
+    async with open_engine(tmp_path) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ async def test_a_writer_that_is_cut_off_while_it_waits_leaves_no_lock(engine):
     async with asyncio.TaskGroup() as tasks, transaction(engine, write=True):
         waiting = [tasks.create_task(write(), name=f"writer {at}") for at in range(3)]
         await WallClock().sleep(0.1)
-        for one in waiting:
-            one.cancel()
+        for task in waiting:
+            task.cancel()
     async with asyncio.timeout(sqlite.BUSY_S / 2):
         await write()
 
@@ -56,7 +56,7 @@ async def test_a_reader_that_is_cut_off_leaves_its_connection_fit_for_the_next(e
     async with asyncio.TaskGroup() as tasks:
         reading = [tasks.create_task(read(), name=f"reader {at}") for at in range(3)]
         await WallClock().sleep(0.02)
-        for one in reading:
-            one.cancel()
+        for task in reading:
+            task.cancel()
     async with transaction(engine, write=True) as sql:
         assert (await sql.execute(text("SELECT 1"))).scalar() == 1

@@ -1,4 +1,4 @@
-"""TLS from door to door: the server with its own authority, and everything that must not pass."""
+"""TLS on every listener: the server with its own authority, and everything that must not pass."""
 
 import asyncio
 import contextlib
@@ -36,35 +36,35 @@ def authority(folder, *hosts, age_ns=0):
     return folder
 
 
-def own(folder, **told):
+def own(folder, **more):
     """A server with an authority of its own in its folder."""
     authority(certificates.development_folder(folder))
-    return ServerSettings(folder=folder, api_port=0, mqtt_port=0, tls="development", **told)
+    return ServerSettings(folder=folder, api_port=0, mqtt_port=0, tls="development", **more)
 
 
 def bus(server, credential, **changed):
-    told = {"broker": server.way.broker, "ca": server.doors.ca, "timeout_s": 3}
-    return BusSettings(**(told | {"credential": SecretStr(credential)} | changed))
+    fields = {"broker": server.way.broker, "ca": server.certificates.ca, "timeout_s": 3}
+    return BusSettings(**(fields | {"credential": SecretStr(credential)} | changed))
 
 
 async def test_a_prototype_publishes_over_tls_and_its_output_is_stored(tmp_path):
     async with service.serve(own(tmp_path / "data"), CLOCK) as server:
         assert server.api_url.startswith("https://")
         assert server.way.broker.startswith("mqtts://")
-        ca = server.doors.ca
+        ca = server.certificates.ca
         async with api_client.connect(server.api_url, server.administrator, ca=ca) as door:
             owner = await door.create_organisation(SCORE.organisation, owner="eve", kind="company")
         async with api_client.connect(server.api_url, owner, ca=ca) as door:
             entry = {"space": "run-tls", "stream": str(SCORE)}
-            made = {"principal": "detector", "writes": [entry], "reads": [entry]}
-            key = (await door.request("POST", "/credentials", json=made))["credential"]
-        told = PrototypeSettings(
+            body = {"principal": "detector", "writes": [entry], "reads": [entry]}
+            key = (await door.request("POST", "/credentials", json=body))["credential"]
+        settings = PrototypeSettings(
             api=server.api_url,
             space="run-tls",
             inputs={},
             outputs={"score": SCORE},
         )
-        async with connect(told, bus(server, key)) as testbed:
+        async with connect(settings, bus(server, key)) as testbed:
             score = await testbed.output("score", [Signal("score")])
             await score.publish(CLOCK.now_ns(), {"score": 1.5})
             await score.wait_drained()
@@ -75,15 +75,15 @@ async def test_a_prototype_publishes_over_tls_and_its_output_is_stored(tmp_path)
 async def test_our_own_parts_come_in_whatever_name_the_certificate_bears(tmp_path):
     """A real certificate is for a public name, and names no address of this machine."""
     folder = foreign(tmp_path / "pki")
-    shown = certificates.certificate_in(folder, "api")
-    told = ServerSettings(
+    certificate = certificates.certificate_in(folder, "api")
+    settings = ServerSettings(
         folder=tmp_path / "data",
         api_port=0,
         mqtt_port=0,
-        tls_cert_file=shown.chain,
-        tls_key_file=shown.key,
+        tls_cert_file=certificate.chain,
+        tls_key_file=certificate.key,
     )
-    async with service.serve(told, CLOCK) as server:  # which waits for its own on the bus
+    async with service.serve(settings, CLOCK) as server:  # which waits for its own on the bus
         way = {"ca": folder / "ca.pem", "broker_name": "testbed.example"}
         await joined(bus(server, server.administrator, **way))
 
@@ -101,9 +101,9 @@ async def test_at_both_doors_each_mistake_is_told_in_a_sentence_with_its_setting
             (server.api_url, None, Forbidden, "TESTBED_CA"),
             (plain, None, Unavailable, "write https:// into TESTBED_API"),
         ):
-            with pytest.raises(kind) as told:
+            with pytest.raises(kind) as raised:
                 await asked(url, key, ca)
-            assert setting in told.value.hint
+            assert setting in raised.value.hint
         with pytest.raises(Invalid, match="without TLS"):
             await asked(plain, key, stranger)
         for changed, kind, setting in (
@@ -111,14 +111,14 @@ async def test_at_both_doors_each_mistake_is_told_in_a_sentence_with_its_setting
             ({"broker_name": "testbed.example"}, Forbidden, "TESTBED_BROKER"),
             ({"broker": f"mqtt://{server.broker}", "ca": None}, Unavailable, "mqtts://"),
         ):
-            with pytest.raises(kind) as told:
+            with pytest.raises(kind) as raised:
                 await joined(bus(server, key, **changed))
-            assert setting in told.value.hint
+            assert setting in raised.value.hint
 
 
 async def test_an_api_without_tls_is_told_from_one_that_is_away(tmp_path):
-    told = ServerSettings(folder=tmp_path / "data", api_port=0, mqtt_port=0)
-    async with service.serve(told, CLOCK) as server:
+    settings = ServerSettings(folder=tmp_path / "data", api_port=0, mqtt_port=0)
+    async with service.serve(settings, CLOCK) as server:
         with pytest.raises(Unavailable, match="does not speak TLS") as refused:
             await asked(f"https://{server.api}", server.administrator, None)
         assert "TESTBED_API" in refused.value.hint
@@ -130,8 +130,8 @@ async def asked(url, key, ca):
 
 
 async def joined(settings):
-    async with client.open(settings, CLOCK, client_id="administrator--test") as one:
-        await one.ready()
+    async with client.open(settings, CLOCK, client_id="administrator--test") as connection:
+        await connection.ready()
 
 
 # --- bad certificates, at a listener that shows them ----------------------------------------------
@@ -160,8 +160,8 @@ def foreign(folder):
 
 
 async def over_the_bus(port, ca):
-    told = BusSettings(broker=f"mqtts://127.0.0.1:{port}", ca=ca, credential=ADA.text, timeout_s=2)
-    await joined(told)
+    settings = BusSettings(broker=f"mqtts://127.0.0.1:{port}", ca=ca, credential=ADA.text, timeout_s=2)
+    await joined(settings)
 
 
 async def over_http(port, ca):
@@ -194,17 +194,17 @@ async def test_a_certificate_that_does_not_prove_who_is_there_is_refused(
         (stranger, other, "of no authority that we trust", ca),
     ):
         async with asyncio.timeout(10), showing(folder) as port:
-            with pytest.raises((Forbidden, Unavailable), match=sentence) as told:
+            with pytest.raises((Forbidden, Unavailable), match=sentence) as raised:
                 await way(port, trusted / "ca.pem")
-            assert setting in told.value.hint
-            assert f"127.0.0.1:{port}" in told.value.message
+            assert setting in raised.value.hint
+            assert f"127.0.0.1:{port}" in raised.value.message
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------------
 
 
 async def opened(folder, registry, ca):
-    told = ServerSettings(
+    settings = ServerSettings(
         folder=folder,
         api_port=0,
         mqtt_port=0,
@@ -212,20 +212,20 @@ async def opened(folder, registry, ca):
         registry_password=postgresql.PASSWORD,
         registry_ca=ca,
     )
-    async with asyncio.timeout(15), open_engine(told.tables):
+    async with asyncio.timeout(15), open_engine(settings.tables):
         pass
 
 
 async def test_postgresql_is_asked_who_it_is(tmp_path):
     good, stranger = authority(tmp_path / "good"), authority(tmp_path / "stranger")
     other, old = foreign(tmp_path / "other"), authority(tmp_path / "old", age_ns=AGED_NS)
-    for shown, trusted, sentence, setting in (
+    for folder, trusted, sentence, setting in (
         (good, stranger, "of no authority that we trust", "TESTBED_REGISTRY_CA"),
         (other, other, "is another's", "TESTBED_REGISTRY"),
         (old, old, "has expired", "needs a new one"),
         (good, good, None, None),
     ):
-        certificate = certificates.certificate_in(shown, "api")
+        certificate = certificates.certificate_in(folder, "api")
         with (
             postgresql.data_folder() as data,
             postgresql.serve(data, certificate=certificate) as database,
@@ -234,36 +234,36 @@ async def test_postgresql_is_asked_who_it_is(tmp_path):
             if sentence is None:
                 await opened(tmp_path, address, trusted / "ca.pem")
                 continue
-            with pytest.raises((Forbidden, Unavailable), match=sentence) as told:
+            with pytest.raises((Forbidden, Unavailable), match=sentence) as raised:
                 await opened(tmp_path, address, trusted / "ca.pem")
-            assert setting in told.value.hint
-            if shown is other:  # less is checked only where that is asked for
+            assert setting in raised.value.hint
+            if folder is other:  # less is checked only where that is asked for
                 await opened(tmp_path, f"{address}?sslmode=verify-ca", trusted / "ca.pem")
 
 
 async def test_a_postgresql_without_tls_is_not_spoken_to_where_it_is_asked_for(tmp_path, request):
     ca = authority(tmp_path / "pki") / "ca.pem"
-    with pytest.raises(Unavailable, match="speaks no TLS") as told:
+    with pytest.raises(Unavailable, match="speaks no TLS") as raised:
         await opened(
             tmp_path, request.getfixturevalue("postgresql").new_database(tmp_path.name), ca
         )
-    assert "TESTBED_REGISTRY_CA" in told.value.hint
+    assert "TESTBED_REGISTRY_CA" in raised.value.hint
 
 
 # --- how a server starts --------------------------------------------------------------------------
 
 
 async def test_a_server_does_not_start_with_a_certificate_that_has_expired(tmp_path):
-    shown = certificates.certificate_in(authority(tmp_path / "pki", age_ns=AGED_NS), "api")
-    told = ServerSettings(
+    certificate = certificates.certificate_in(authority(tmp_path / "pki", age_ns=AGED_NS), "api")
+    settings = ServerSettings(
         folder=tmp_path / "data",
         api_port=0,
         mqtt_port=0,
-        tls_cert_file=shown.chain,
-        tls_key_file=shown.key,
+        tls_cert_file=certificate.chain,
+        tls_key_file=certificate.key,
     )
     with pytest.raises(Invalid, match=r"api\.pem expired on 20"):
-        async with service.serve(told, CLOCK):
+        async with service.serve(settings, CLOCK):
             pass
 
 
@@ -271,27 +271,27 @@ async def test_doors_without_tls_are_said_at_every_start_and_louder_where_others
     tmp_path,
 ):
     for host, how, level in (("127.0.0.1", "", "info"), ("127.0.0.1", "none", "warning")):
-        told = ServerSettings(folder=tmp_path / "data", api_port=0, mqtt_port=0, host=host, tls=how)
+        settings = ServerSettings(folder=tmp_path / "data", api_port=0, mqtt_port=0, host=host, tls=how)
         with capture_logs() as said:
-            async with service.serve(told, CLOCK):
+            async with service.serve(settings, CLOCK):
                 pass
-        levels = [one["log_level"] for one in said if "without TLS" in one["event"]]
+        levels = [each["log_level"] for each in said if "without TLS" in each["event"]]
         assert levels == [level]
 
 
 async def test_one_that_expires_soon_is_a_warning(tmp_path):
     soon_ns = (pki.VALIDITY.days - 10) * 86_400 * NS_PER_S
-    shown = certificates.certificate_in(authority(tmp_path / "pki", age_ns=soon_ns), "api")
-    told = ServerSettings(tls_cert_file=shown.chain, tls_key_file=shown.key)
+    certificate = certificates.certificate_in(authority(tmp_path / "pki", age_ns=soon_ns), "api")
+    settings = ServerSettings(tls_cert_file=certificate.chain, tls_key_file=certificate.key)
     with capture_logs() as said:
-        certificates.check(certificates.from_settings(told), told, CLOCK.now_ns())
-    assert [one["log_level"] for one in said] == ["warning"]
+        certificates.check(certificates.from_settings(settings), settings, CLOCK.now_ns())
+    assert [each["log_level"] for each in said] == ["warning"]
 
 
 async def test_old_versions_of_tls_are_not_spoken(tmp_path):
     async with service.serve(own(tmp_path / "data"), CLOCK) as server:
         for place in (server.api, server.broker):
-            context = tls.client_context(server.doors.ca)
+            context = tls.client_context(server.certificates.ca)
             with warnings.catch_warnings(action="ignore"):  # that it is old is the point
                 context.minimum_version = ssl.TLSVersion.TLSv1
                 context.maximum_version = ssl.TLSVersion.TLSv1_1

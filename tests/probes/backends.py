@@ -65,9 +65,9 @@ class Embedded:
         return [self._process.log]
 
     async def start(self) -> None:
-        told = await _ready(self._process)
-        self.url, self.broker = str(told["api"]), address_of(str(told["broker"]))
-        self.administrator = str(told["administrator"])
+        event = await _ready(self._process)
+        self.url, self.broker = str(event["api"]), address_of(str(event["broker"]))
+        self.administrator = str(event["administrator"])
 
     def end(self) -> None:
         self._process.stop()
@@ -103,7 +103,7 @@ class BesideMosquitto:
         self.folder = folder
         self._state = folder / "mosquitto"
         self._state.mkdir()
-        self._system = {one: Credential.make(one) for one in (API, RECORDER, RECONCILER)}
+        self._system = {each: Credential.make(each) for each in (API, RECORDER, RECONCILER)}
         self._server = ExitStack()
         self.administrator = Credential.make(ADMINISTRATOR).text
         self.broker = Address(services.LOOPBACK, free_port())
@@ -166,9 +166,9 @@ class BesideMosquitto:
 
 @asynccontextmanager
 async def nats(folder: Path, _request: pytest.FixtureRequest) -> AsyncIterator[Processes]:
-    """With the embedded broker, which asks the registry at each knock."""
-    async with _running(Embedded(folder)) as one:
-        yield one
+    """With the embedded broker, which asks the registry at each connect request."""
+    async with _running(Embedded(folder)) as processes:
+        yield processes
 
 
 @asynccontextmanager
@@ -178,9 +178,9 @@ async def beside_mosquitto(
     """With a broker that asks nobody and is told."""
     store = request.getfixturevalue("influxd")
     where = f"influxdb://{store.url.removeprefix('http://')}/{store.organisation}/{folder.name}"
-    told = {"TESTBED_STORE": where, "TESTBED_STORE_TOKEN": store.token}
-    async with _running(BesideMosquitto(folder, told)) as one:
-        yield one
+    variables = {"TESTBED_STORE": where, "TESTBED_STORE_TOKEN": store.token}
+    async with _running(BesideMosquitto(folder, variables)) as processes:
+        yield processes
 
 
 Backend = Callable[[Path, pytest.FixtureRequest], AbstractAsyncContextManager[Processes]]
@@ -189,26 +189,26 @@ BACKENDS: Mapping[str, Backend] = {"nats": nats, "mosquitto": beside_mosquitto}
 
 
 @asynccontextmanager
-async def _running(one: Embedded | BesideMosquitto) -> AsyncIterator[Processes]:
+async def _running(processes: Embedded | BesideMosquitto) -> AsyncIterator[Processes]:
     try:
-        await one.start()
-        yield one
+        await processes.start()
+        yield processes
     except BaseException:
-        for log in one.logs:
+        for log in processes.logs:
             print(log.read_text(errors="replace")[-3_000:])  # noqa: T201 - shown on failure
         raise
     finally:
-        await asyncio.to_thread(one.end)
+        await asyncio.to_thread(processes.end)
 
 
 async def _ready(process: Process) -> dict[str, object]:
     """Start it, and what it says when it is there."""
     process.start()
     async with asyncio.timeout(START_S):
-        while not (told := process.said("ready")):
+        while not (event := process.said("ready")):
             assert not process.ended, process.log.read_text()
             await CLOCK.sleep(0.05)
-    return told
+    return event
 
 
 @contextlib.contextmanager

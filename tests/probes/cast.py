@@ -82,7 +82,7 @@ def canary(name: object) -> str:
 
 @dataclass(frozen=True)
 class Cast:
-    """rights: what was meant.  shown: a credential's text by who shows it, empty for none.
+    """rights: what was meant.  credentials: text by the name of who shows it, empty for none.
 
     whose: the principal behind each that is to be believed.  grants: number of the grant that each
     organisation was given, of what is WAITING, and `spare` for one that may end.  tokens: of each
@@ -91,7 +91,7 @@ class Cast:
     """
 
     rights: Rights
-    shown: Mapping[str, str]
+    credentials: Mapping[str, str]
     whose: Mapping[str, str]
     grants: Mapping[str, int]
     tokens: Mapping[str, int]
@@ -103,18 +103,18 @@ class _Making:
     registry: Registry
     now_ns: int
     principals: list[Principal] = field(default_factory=list)
-    shown: dict[str, str] = field(default_factory=dict)
+    credentials: dict[str, str] = field(default_factory=dict)
     whose: dict[str, str] = field(default_factory=dict)
     grants: list[Grant] = field(default_factory=list)
     numbers: dict[str, int] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
 
-    async def join(self, one: Principal) -> None:
+    async def join(self, principal: Principal) -> None:
         """One more, with a token that counts."""
-        self.principals.append(one)
-        await self.registry.principals.add(one)
-        self.shown[one.id] = await self.token(one.id, Span(one.span.from_ns))
-        self.whose[one.id] = one.id
+        self.principals.append(principal)
+        await self.registry.principals.add(principal)
+        self.credentials[principal.id] = await self.token(principal.id, Span(principal.span.from_ns))
+        self.whose[principal.id] = principal.id
 
     async def token(self, name: str, span: Span, *roles: Role) -> str:
         """The text of a new token, of these roles alone if any are named."""
@@ -125,24 +125,24 @@ class _Making:
 
     async def end(self, name: str) -> None:
         """Remove somebody; the token stays in its hands."""
-        (one,) = [each for each in self.principals if each.id == name]
-        await self.registry.principals.end(one, by=None, now_ns=self.now_ns)
-        ended = replace(one, span=one.span.ended(self.now_ns))
-        self.principals[self.principals.index(one)] = ended
+        (principal,) = [each for each in self.principals if each.id == name]
+        await self.registry.principals.end(principal, by=None, now_ns=self.now_ns)
+        ended = replace(principal, span=principal.span.ended(self.now_ns))
+        self.principals[self.principals.index(principal)] = ended
 
     async def ask(self, name: str, company: str) -> GrantRequest:
         """For the rig, as a company does."""
         purpose, by = canary(f"grant {company}"), f"{company}-owner"
         wanted = GrantRequest(company, Entry(LIVE, RIG), purpose, self.now_ns - DAY_NS, by)
-        asked = await self.registry.grants.add(wanted)
-        self.numbers[name] = asked.id
-        return asked
+        request = await self.registry.grants.add(wanted)
+        self.numbers[name] = request.id
+        return request
 
     async def grant(self, name: str, company: str, until_ns: int | None, *, cut: bool) -> None:
         """The rig, to a company."""
-        asked = await self.ask(name, company)
-        given = asked.granted(Span(self.now_ns - DAY_NS, until_ns), "factory-owner", self.now_ns)
-        await self.registry.grants.update(given, asked)
+        request = await self.ask(name, company)
+        given = request.granted(Span(self.now_ns - DAY_NS, until_ns), "factory-owner", self.now_ns)
+        await self.registry.grants.update(given, request)
         if cut:
             given, before = given.revoked("factory-owner", self.now_ns), given
             await self.registry.grants.update(given, before)
@@ -157,8 +157,8 @@ async def made(folder: Path, now_ns: int) -> Cast:
         making = _Making(Registry(engine), now_ns)
         for name, kind in ORGANISATIONS.items():
             await making.registry.organisations.add(Organisation(name, canary(name), kind))
-        for one in _everybody(now_ns - DAY_NS):
-            await making.join(one)
+        for principal in _everybody(now_ns - DAY_NS):
+            await making.join(principal)
         await _narrow(making, now_ns - DAY_NS)
         await _equip(making.registry)
         await _agree(making)
@@ -166,7 +166,7 @@ async def made(folder: Path, now_ns: int) -> Cast:
         code = await _spare(making)
         pause, listing = await _stop_and_show(making)
     await _record(folder, listing)
-    known = {Entry(LIVE, one) for one in STREAMS}
+    known = {Entry(LIVE, each) for each in STREAMS}
     rights = Rights(
         ORGANISATIONS,
         tuple(making.principals),
@@ -175,7 +175,7 @@ async def made(folder: Path, now_ns: int) -> Cast:
         (listing,),
         frozenset(known),
     )
-    return Cast(rights, making.shown, making.whose, making.numbers, making.tokens, code)
+    return Cast(rights, making.credentials, making.whose, making.numbers, making.tokens, code)
 
 
 def _everybody(from_ns: int) -> Iterator[Principal]:
@@ -218,7 +218,7 @@ async def _narrow(making: _Making, from_ns: int) -> None:
     await making.join(
         Principal(NARROWED, "factory", PrincipalKind.PERSON, both, span=Span(from_ns))
     )
-    making.shown[NARROWED] = await making.token(NARROWED, Span(from_ns), Role.AUDITOR)
+    making.credentials[NARROWED] = await making.token(NARROWED, Span(from_ns), Role.AUDITOR)
     making.whose[NARROWED] = "factory-auditor"
 
 
@@ -250,16 +250,16 @@ async def _spare(making: _Making) -> str:
         _, token = tokens.issued(owner, Span(now_ns), bus=False)  # the broker may know one alone
         making.tokens[f"{SPARE}-{owner}"] = (await registry.tokens.add(token)).id
     await registry.passwords.set(f"{SPARE}-factory", passwords.hashed(PASSWORD), now_ns)
-    code, kept = enrolment.issued(SCORE.owner, "company-owner", now_ns)
-    await registry.enrolments.add(kept)
+    code, issued = enrolment.issued(SCORE.owner, "company-owner", now_ns)
+    await registry.enrolments.add(issued)
     return code
 
 
 async def _stop_and_show(making: _Making) -> tuple[Pause, Listing]:
     pause = Pause("factory", "still", span=Span(making.now_ns))
     await making.registry.pauses.add(pause, by="factory-owner")
-    shown = Sample(Entry(LIVE, RIG), making.now_ns - DAY_NS, making.now_ns)
-    listing = Listing(RIG.owner, frozenset({"looker"}), Span(making.now_ns - DAY_NS), shown)
+    sample = Sample(Entry(LIVE, RIG), making.now_ns - DAY_NS, making.now_ns)
+    listing = Listing(RIG.owner, frozenset({"looker"}), Span(making.now_ns - DAY_NS), sample)
     await making.registry.listings.put(listing, by="factory-owner")
     return pause, listing
 
@@ -280,16 +280,16 @@ async def _spoil(making: _Making) -> None:
         del making.whose[name]
     del making.whose["factory-expired"]
     stale = Span(making.now_ns - DAY_NS, making.now_ns - NS_PER_S)
-    shown = making.shown
-    shown["stale token"] = await making.token("factory-owner", stale)
-    shown["anonymous"] = ""
-    shown["forged secret"] = Credential.make("factory-owner").text
-    secret = Credential.parse(shown["stranger-owner"]).secret
-    shown["another's secret"] = f"factory-owner.{secret}"
-    shown["a part of the testbed"] = Credential.make("testbed-recorder").text
-    shown["not a credential"] = "' OR 1=1 --"
+    credentials = making.credentials
+    credentials["stale token"] = await making.token("factory-owner", stale)
+    credentials["anonymous"] = ""
+    credentials["forged secret"] = Credential.make("factory-owner").text
+    secret = Credential.parse(credentials["stranger-owner"]).secret
+    credentials["another's secret"] = f"factory-owner.{secret}"
+    credentials["a part of the testbed"] = Credential.make("testbed-recorder").text
+    credentials["not a credential"] = "' OR 1=1 --"
 
 
 def equipment_of(cast: Cast) -> list[EquipmentAddress]:
     """All that there is."""
-    return sorted({one.address.owner for one in cast.rights.known})
+    return sorted({each.address.owner for each in cast.rights.known})

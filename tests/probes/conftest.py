@@ -64,18 +64,18 @@ async def probed(
     """A server on that folder, whose broker knows everybody by now."""
     async with BACKENDS[backend](tmp_path, request) as running:
         async with asyncio.timeout(KNOWN_S):
-            while not await wire.comes_in(running.broker, cast.shown[WATCHER]):
+            while not await wire.comes_in(running.broker, cast.credentials[WATCHER]):
                 await CLOCK.sleep(0.1)
         yield running
 
 
 @pytest.fixture
-def found(request: pytest.FixtureRequest) -> Iterator[Found]:
+def findings(request: pytest.FixtureRequest) -> Iterator[Found]:
     """The probes of one test."""
-    one = Found()
-    yield one
+    collected = Found()
+    yield collected
     if request.config.getoption("--keep-results"):
-        suite = {"probes": one.probes, "allowed": one.allowed}
+        suite = {"probes": collected.probes, "allowed": collected.allowed}
         results.keep({"suites": {request.node.name: suite}})
-        kept = results.kept()["suites"].values()
-        results.keep({name: sum(one[name] for one in kept) for name in suite})
+        suites = results.kept()["suites"].values()
+        results.keep({name: sum(each[name] for each in suites) for name in suite})

@@ -40,7 +40,7 @@ def said_ns(payload: bytes) -> int:
 
 @dataclass
 class Live:
-    """A server, the owner's door, and what its guests' machines show."""
+    """A server, the owner's client, and what its guests' machines show."""
 
     server: Processes
     owner: Api
@@ -69,21 +69,21 @@ async def playing(server: Processes) -> AsyncIterator[Live]:
     async with founded(server.url, server.administrator, everybody) as owners:
         gateway = await _registered(server.url, owners.doors["factory"])
         readers = {}
-        for one in GUESTS:
-            body = {"principal": f"{one}-reader", "reads": [{"stream": str(RIG)}]}
-            made = await owners.doors[one].request("POST", "/credentials", json=body)
-            readers[one] = made["credential"]
+        for guest in GUESTS:
+            body = {"principal": f"{guest}-reader", "reads": [{"stream": str(RIG)}]}
+            created = await owners.doors[guest].request("POST", "/credentials", json=body)
+            readers[guest] = created["credential"]
         async with _speaking(server.broker, gateway):
             yield Live(server, owners.doors["factory"], readers)
 
 
 async def _registered(url: str, owner: Api) -> str:
     body = {"principal": "gateway", "equipment": str(RIG.owner)}
-    made = await owner.request("POST", "/credentials", json=body)
-    async with api_client.connect(url, made["credential"]) as door:
+    created = await owner.request("POST", "/credentials", json=body)
+    async with api_client.connect(url, created["credential"]) as door:
         await door.register_equipment(RIG.owner, name="rig", kind=EquipmentKind.SIMULATED)
         await door.register_spec(StreamSpec(RIG, (Signal("p"),)))
-    return str(made["credential"])
+    return str(created["credential"])
 
 
 @asynccontextmanager

@@ -74,9 +74,9 @@ def _actions() -> Iterator[str]:
         cells = []
         for organisation, several in _COLUMNS.values():
             yes = [
-                str(one)
-                for one in several
-                if policy.decide(rights, _name(organisation, one), action, target, 0).allowed
+                str(each)
+                for each in several
+                if policy.decide(rights, _name(organisation, each), action, target, 0).allowed
             ]
             cells.append("all" if len(yes) == len(several) else ", ".join(yes) or NONE)
         yield f"| {action} | {what} | {' | '.join(cells)} |"
@@ -109,11 +109,11 @@ def _name(organisation: str, who: str) -> str:
 def _rights() -> Rights:
     people = [
         Principal(
-            _name(organisation, one), organisation, PrincipalKind.PERSON, frozenset({Role(one)})
+            _name(organisation, each), organisation, PrincipalKind.PERSON, frozenset({Role(each)})
         )
         for organisation, several in _COLUMNS.values()
-        for one in several
-        if one not in _MACHINES
+        for each in several
+        if each not in _MACHINES
     ]
     machines = [
         Principal(_name(organisation, name), organisation, PrincipalKind.MACHINE, scope=scope)

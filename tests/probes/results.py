@@ -43,9 +43,9 @@ class Found:
     def judge(self) -> None:
         """Fail with the probes that went wrong."""
         more = len(self.wrong) - MOST_TOLD
-        told = "\n".join([*self.wrong[:MOST_TOLD], *([f"and {more} more"] if more > 0 else [])])
+        lines = "\n".join([*self.wrong[:MOST_TOLD], *([f"and {more} more"] if more > 0 else [])])
         if self.wrong:
-            pytest.fail(f"{len(self.wrong)} of {self.probes} probes:\n{told}", pytrace=False)
+            pytest.fail(f"{len(self.wrong)} of {self.probes} probes:\n{lines}", pytrace=False)
 
 
 def keep(more: Mapping[str, Any], path: Path = RESULTS) -> None:
@@ -59,12 +59,12 @@ def keep(more: Mapping[str, Any], path: Path = RESULTS) -> None:
 
 
 def _keep(more: Mapping[str, Any], path: Path) -> None:
-    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    _merge(kept, more)
-    kept["offline_session_messages"] = sum(kept.get("offline_sessions", {}).values())
-    kept["machine"] = machine.described() | {"load": round(os.getloadavg()[0], 1)}
+    stored: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    _merge(stored, more)
+    stored["offline_session_messages"] = sum(stored.get("offline_sessions", {}).values())
+    stored["machine"] = machine.described() | {"load": round(os.getloadavg()[0], 1)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
+    path.write_text(json.dumps(stored, indent=2, sort_keys=True) + "\n")
 
 
 def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -84,5 +84,5 @@ def tell() -> None:
 
 def kept(path: Path = RESULTS) -> Mapping[str, Any]:
     """What is in the file."""
-    found: Mapping[str, Any] = json.loads(path.read_text())
-    return found
+    stored: Mapping[str, Any] = json.loads(path.read_text())
+    return stored

@@ -99,18 +99,18 @@ About = Callable[[Route, Cast], Iterator[Question]]
 
 def of(document: Mapping[str, Any]) -> list[Route]:
     """All of them; fails for one that does not name its action."""
-    found = []
+    routes = []
     for path, operations in document["paths"].items():
-        for method, told in operations.items():
-            name = told.get(ACTION)
+        for method, operation in operations.items():
+            name = operation.get(ACTION)
             assert name is not None, f"{method.upper()} {path} names no {ACTION}"
             action = None if name == OPEN else Action(name)
-            wanted = tuple(one["name"] for one in told.get("parameters", ()) if one["in"] == "path")
-            content = told.get("requestBody", {}).get("content", {})
+            wanted = tuple(each["name"] for each in operation.get("parameters", ()) if each["in"] == "path")
+            content = operation.get("requestBody", {}).get("content", {})
             schema = content.get("application/json", {}).get("schema")
             body = None if schema is None else example(schema, document)
-            found.append(Route(method.upper(), path, action, wanted, body))
-    return found
+            routes.append(Route(method.upper(), path, action, wanted, body))
+    return routes
 
 
 def questions(route: Route, cast: Cast) -> list[Question]:
@@ -135,47 +135,47 @@ def questions(route: Route, cast: Cast) -> list[Question]:
     return list(about(route, cast))
 
 
-def may(cast: Cast, who: str, asked: Question, at_ns: int) -> bool:
+def may(cast: Cast, who: str, question: Question, at_ns: int) -> bool:
     """What the policy says."""
-    if asked.route.action is None:
+    if question.route.action is None:
         return True
     principal = cast.rights.principal(cast.whose.get(who, ""), at_ns)
     whole = principal is not None and principal.kind is PrincipalKind.PERSON and who != NARROWED
-    if principal is None or (asked.route.name in FOR_PEOPLE and not whole):
+    if principal is None or (question.route.name in FOR_PEOPLE and not whole):
         return False
-    if asked.whose not in {"", who}:
+    if question.whose not in {"", who}:
         return False
     return any(
-        policy.decide(cast.rights, principal.id, asked.route.action, one, at_ns).allowed
-        for one in _resolved(asked, principal)
+        policy.decide(cast.rights, principal.id, question.route.action, each, at_ns).allowed
+        for each in _resolved(question, principal)
     )
 
 
-def sees(cast: Cast, who: str, asked: Question, at_ns: int) -> bool:
+def sees(cast: Cast, who: str, question: Question, at_ns: int) -> bool:
     """Whether it may be told that what it is refused is there."""
     principal = cast.rights.principal(cast.whose[who], at_ns)
     return principal is not None and any(
-        exists_for(cast, principal, one, at_ns) for one in asked.seen or _resolved(asked, principal)
+        exists_for(cast, principal, each, at_ns) for each in question.seen or _resolved(question, principal)
     )
 
 
 def exists_for(cast: Cast, principal: Principal, target: Target, at_ns: int) -> bool:
     """Whether an object is there for somebody."""
 
-    def told(action: Action, one: Target) -> bool:
-        return policy.decide(cast.rights, principal.id, action, one, at_ns).allowed
+    def allows(action: Action, part: Target) -> bool:
+        return policy.decide(cast.rights, principal.id, action, part, at_ns).allowed
 
     if target is None:
         return True
     if isinstance(target, str):
-        owned = (one.address for one in cast.rights.known if one.address.organisation == target)
-        own = target == principal.organisation or told(Action.FOUND, None)
-        return own or any(told(Action.SEE, one.owner) or told(Action.SEE, one) for one in owned)
-    return told(Action.SEE, target.address if isinstance(target, StreamTopic) else target)
+        owned = (each.address for each in cast.rights.known if each.address.organisation == target)
+        own = target == principal.organisation or allows(Action.FOUND, None)
+        return own or any(allows(Action.SEE, each.owner) or allows(Action.SEE, each) for each in owned)
+    return allows(Action.SEE, target.address if isinstance(target, StreamTopic) else target)
 
 
-def _resolved(asked: Question, principal: Principal) -> Iterator[Target]:
-    return (principal.organisation if one == OWN else one for one in asked.about)
+def _resolved(question: Question, principal: Principal) -> Iterator[Target]:
+    return (principal.organisation if each == OWN else each for each in question.about)
 
 
 # --- what a route is about ------------------------------------------------------------------------
@@ -203,38 +203,38 @@ def _listed(route: Route, _cast: Cast) -> Iterator[Question]:
 
 def _streams(route: Route, _cast: Cast) -> Iterator[Question]:
     """An organisation, an equipment or a stream, as far as the path names it."""
-    made = {
-        one: Question(route, filled(route, one), (_named(route, one),), route.body)
-        for one in EXISTING
+    questions = {
+        each: Question(route, filled(route, each), (_named(route, each),), route.body)
+        for each in EXISTING
     }
-    yield from {one.path: one for one in made.values()}.values()
+    yield from {each.path: each for each in questions.values()}.values()
     if route.action is Action.SUBSCRIBE:
-        yield Question(route, f"{made[RIG].path}?space={RUN}", (_reading(RIG, RUN),))
-    for one, (word, there) in MISSING:
-        path = made[one].path.replace(there, word)
-        if path != made[one].path:
-            about = _named(route, StreamAddress.parse(str(one).replace(there, word)))
+        yield Question(route, f"{questions[RIG].path}?space={RUN}", (_reading(RIG, RUN),))
+    for stream, (word, there) in MISSING:
+        path = questions[stream].path.replace(there, word)
+        if path != questions[stream].path:
+            about = _named(route, StreamAddress.parse(str(stream).replace(there, word)))
             yield Question(
                 route,
                 path,
                 (about,),
                 route.body,
                 exists=False,
-                twin=made[one],
+                twin=questions[stream],
                 renamed=(word, there),
             )
 
 
-def _named(route: Route, one: StreamAddress) -> Target:
+def _named(route: Route, stream: StreamAddress) -> Target:
     if route.action is Action.SUBSCRIBE:
-        return _reading(one)
+        return _reading(stream)
     if "stream" in route.parameters:  # a machine watches what it publishes, in that space
-        return Entry(LIVE, one) if route.action is Action.WATCH else one
-    return one.owner if "equipment" in route.parameters else one.organisation
+        return Entry(LIVE, stream) if route.action is Action.WATCH else stream
+    return stream.owner if "equipment" in route.parameters else stream.organisation
 
 
-def _reading(one: StreamAddress, space: str = LIVE) -> StreamTopic:
-    return StreamTopic(space, Verb.DATA, one)
+def _reading(stream: StreamAddress, space: str = LIVE) -> StreamTopic:
+    return StreamTopic(space, Verb.DATA, stream)
 
 
 def _machines(route: Route, cast: Cast) -> Iterator[Question]:
@@ -242,11 +242,11 @@ def _machines(route: Route, cast: Cast) -> Iterator[Question]:
     for owner in ("factory", "stranger"):
         name = f"{SPARE}-{owner}-machine"
         path = filled(route, RIG, principal=name, number=cast.tokens[name])
-        one = Question(route, path, (owner,), route.body)
-        yield one
+        existing = Question(route, path, (owner,), route.body)
+        yield existing
         missing = path.replace(SPARE, "spore")
         yield Question(
-            route, missing, (owner,), route.body, exists=False, twin=one, renamed=("spore", SPARE)
+            route, missing, (owner,), route.body, exists=False, twin=existing, renamed=("spore", SPARE)
         )
 
 
@@ -259,44 +259,44 @@ def _grants(route: Route, cast: Cast) -> Iterator[Question]:
     sides = ("factory", "company")
     about = {Action.WITHDRAW: sides[1:], Action.WATCH: sides}.get(route.action, sides[:1])
     number = cast.grants.get(route.path.rpartition("/")[2], cast.grants[SPARE])
-    for one in _numbered(route, about, number):
-        twin = None if one.twin is None else replace(one.twin, seen=sides)
-        yield replace(one, seen=sides, twin=twin)
+    for question in _numbered(route, about, number):
+        twin = None if question.twin is None else replace(question.twin, seen=sides)
+        yield replace(question, seen=sides, twin=twin)
 
 
 def _numbered(route: Route, about: tuple[Target, ...], number: int) -> Iterator[Question]:
-    one = Question(route, filled(route, RIG, number=number), about, route.body)
-    yield one
+    existing = Question(route, filled(route, RIG, number=number), about, route.body)
+    yield existing
     path, renamed = filled(route, RIG, number=NOBODYS), (str(NOBODYS), str(number))
-    yield Question(route, path, about, route.body, exists=False, twin=one, renamed=renamed)
+    yield Question(route, path, about, route.body, exists=False, twin=existing, renamed=renamed)
 
 
 def _tokens(route: Route, cast: Cast) -> Iterator[Question]:
     """One's own."""
     for owner in TWO_TOKENS:
-        one, missing = _numbered(route, (None,), cast.tokens[f"{SPARE}-{owner}"])
-        own = replace(one, whose=owner)
+        existing, missing = _numbered(route, (None,), cast.tokens[f"{SPARE}-{owner}"])
+        own = replace(existing, whose=owner)
         yield from (own, replace(missing, twin=own))
 
 
 def _specs(route: Route, _cast: Cast) -> Iterator[Question]:
     """A stream of an equipment, named in the body."""
 
-    def question(one: StreamAddress, **more: Any) -> Question:
-        body = {"streams": [example(SPEC_OF_ONE, DOCUMENT) | {"stream": one.stream}]}
-        return Question(route, filled(route, one), (one,), body, **more)
+    def question(stream: StreamAddress, **more: Any) -> Question:
+        body = {"streams": [example(SPEC_OF_ONE, DOCUMENT) | {"stream": stream.stream}]}
+        return Question(route, filled(route, stream), (stream,), body, **more)
 
-    existing = {one: question(one) for one in EXISTING}
+    existing = {each: question(each) for each in EXISTING}
     yield from existing.values()
-    for one, renamed in MISSING:
-        missing = StreamAddress.parse(str(one).replace(*reversed(renamed)))
-        yield question(missing, exists=False, twin=existing[one], renamed=renamed)
+    for stream, renamed in MISSING:
+        missing = StreamAddress.parse(str(stream).replace(*reversed(renamed)))
+        yield question(missing, exists=False, twin=existing[stream], renamed=renamed)
 
 
 def _samples(route: Route, cast: Cast) -> Iterator[Question]:
     """The rig alone is listed with one."""
-    for one in _streams(route, cast):
-        yield replace(one, exists=one.exists and RIG.equipment in one.path)
+    for question in _streams(route, cast):
+        yield replace(question, exists=question.exists and RIG.equipment in question.path)
 
 
 def _signing_in(route: Route, _cast: Cast) -> Iterator[Question]:
@@ -308,20 +308,20 @@ def _enrolling(route: Route, cast: Cast) -> Iterator[Question]:
     """A gateway with a key of its own, and the code."""
     key = Ed25519PrivateKey.generate()
     public = key.public_key().public_bytes_raw()
-    shown = {"public_key": public, "signature": key.sign(enrolment.statement(cast.code, public))}
-    told = {name: base64.b64encode(raw).decode() for name, raw in shown.items()}
-    yield Question(route, route.path, (None,), {"code": cast.code} | told)
+    proof = {"public_key": public, "signature": key.sign(enrolment.statement(cast.code, public))}
+    encoded = {name: base64.b64encode(raw).decode() for name, raw in proof.items()}
+    yield Question(route, route.path, (None,), {"code": cast.code} | encoded)
 
 
 def _bodies(route: Route, _cast: Cast) -> Iterator[Question]:
     """Streams that the body names."""
-    made = {
-        one: Question(route, route.path, (Entry(LIVE, one),), _naming(route, one))
-        for one in EXISTING
+    questions = {
+        each: Question(route, route.path, (Entry(LIVE, each),), _naming(route, each))
+        for each in EXISTING
     }
-    yield from made.values()
-    for one, renamed in MISSING:
-        missing = StreamAddress.parse(str(one).replace(*reversed(renamed)))
+    yield from questions.values()
+    for stream, renamed in MISSING:
+        missing = StreamAddress.parse(str(stream).replace(*reversed(renamed)))
         about = (Entry(LIVE, missing),)
         yield Question(
             route,
@@ -329,13 +329,13 @@ def _bodies(route: Route, _cast: Cast) -> Iterator[Question]:
             about,
             _naming(route, missing),
             exists=False,
-            twin=made[one],
+            twin=questions[stream],
             renamed=renamed,
         )
 
 
-def _naming(route: Route, one: StreamAddress) -> Any:
-    return route.body | {"streams": [{"stream": str(one)}]}
+def _naming(route: Route, stream: StreamAddress) -> Any:
+    return route.body | {"streams": [{"stream": str(stream)}]}
 
 
 ABOUT: Mapping[str, About] = {
@@ -364,17 +364,17 @@ FOR_PEOPLE = frozenset(
 # --- filling in -----------------------------------------------------------------------------------
 
 
-def filled(route: Route, one: StreamAddress, **more: object) -> str:
+def filled(route: Route, stream: StreamAddress, **more: object) -> str:
     """Its path, about this stream."""
     values: dict[str, object] = {
-        "organisation": one.organisation,
-        "equipment": one.equipment,
-        "stream": one.stream,
+        "organisation": stream.organisation,
+        "equipment": stream.equipment,
+        "stream": stream.stream,
         "space": LIVE,
         "version": 1,
         "number": NOBODYS,
-        "person": f"{SPARE}-{one.organisation}",
-        "principal": f"{SPARE}-{one.organisation}-machine",
+        "person": f"{SPARE}-{stream.organisation}",
+        "principal": f"{SPARE}-{stream.organisation}-machine",
     } | more
     return route.path.format(**values)
 
@@ -393,7 +393,7 @@ def example(  # noqa: PLR0911 - a kind each
     match schema.get("type"):
         case "object":
             wanted = schema.get("required", ())
-            return {one: example(schema["properties"][one], document) for one in wanted}
+            return {each: example(schema["properties"][each], document) for each in wanted}
         case "array":
             return [example(schema["items"], document)] * schema.get("minItems", 0)
         case "number" | "integer":

@@ -44,13 +44,13 @@ def _rows(results: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         f"NATS {results['rebuild_s']:g} s, Mosquitto {results['rebuild_mosquitto_s']:g} s",
     )
     yield (
-        "a knock at NATS, under 1,000 samples/s and ten readers of history",
+        "a connect request at NATS, under 1,000 samples/s and ten readers of history",
         "200 ms",
         _spread(results["callout_ms"]),
     )
     if fuzz := results.get("fuzz"):
-        tries = sum(one["tries"] for one in fuzz.values())
-        least_s = min(one["s"] for one in fuzz.values())
+        tries = sum(each["tries"] for each in fuzz.values())
+        least_s = min(each["s"] for each in fuzz.values())
         yield (
             f"{len(fuzz)} decoders, any bytes and damaged ones",
             "30 min each, no crash, no hang",

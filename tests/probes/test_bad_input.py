@@ -18,7 +18,7 @@ from tests.probes.results import Found
 from tests.probes.routes import ROUTES, Route
 
 pytestmark = pytest.mark.parametrize("backend", ["nats"], indirect=True)
-"""What is refused at the door of the API never comes to a broker."""
+"""Input that the API refuses; it never reaches a broker."""
 
 PROBLEM = "application/problem+json"
 NOT_IDS = (
@@ -45,24 +45,24 @@ IDS_IN_BODIES = ("id", "owner", "person", "principal", "company")
 INJECTED = "x\r\nSet-Cookie: a=b"
 
 
-def _refused(found: Found, probe: str, answer: httpx.Response, given: str = "") -> None:
+def _refused(findings: Found, probe: str, answer: httpx.Response, given: str = "") -> None:
     """One clear problem, and nothing of it in a header or a line of its own."""
-    found.probes += 1
+    findings.probes += 1
     if not 400 <= answer.status_code < 500:
-        found.fault(probe, f"answered {answer.status_code}: {answer.text[:200]}")
+        findings.fault(probe, f"answered {answer.status_code}: {answer.text[:200]}")
         return
     if answer.headers.get("content-type") != PROBLEM:
-        found.fault(probe, f"answered {answer.headers.get('content-type')}")
+        findings.fault(probe, f"answered {answer.headers.get('content-type')}")
         return
-    told = answer.json()
-    if not told["detail"] or told["status"] != answer.status_code:
-        found.fault(probe, f"says {told}")
+    problem = answer.json()
+    if not problem["detail"] or problem["status"] != answer.status_code:
+        findings.fault(probe, f"says {problem}")
     if "canary" in answer.text:
-        found.fault(probe, f"tells of what there is: {answer.text[:200]}")
+        findings.fault(probe, f"tells of what there is: {answer.text[:200]}")
     if "x-injected" in answer.headers or "set-cookie" in answer.headers:
-        found.fault(probe, "sets a header")
+        findings.fault(probe, "sets a header")
     if len(answer.content) > 4_000:
-        found.fault(probe, f"answers {len(answer.content)} bytes to {given[:40]!r}")
+        findings.fault(probe, f"answers {len(answer.content)} bytes to {given[:40]!r}")
 
 
 def _paths(route: Route) -> Iterator[tuple[str, str]]:
@@ -77,7 +77,7 @@ def _paths(route: Route) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("who", ["factory-owner", "institute-owner", "company-reader"])
-async def test_what_is_no_id_is_refused_on_every_route(probed: Processes, cast, found, share, who):
+async def test_what_is_no_id_is_refused_on_every_route(probed: Processes, cast, findings, share, who):
     async with _door(probed, cast, who) as http:
         for number, route in enumerate(ROUTES):
             for at, (wrong, path) in enumerate(_paths(route)):
@@ -85,27 +85,27 @@ async def test_what_is_no_id_is_refused_on_every_route(probed: Processes, cast, 
                     continue
                 body = {} if route.body is None else {"json": route.body}
                 answer = await http.request(route.method, path, **body)
-                _refused(found, f"{route.name} with {wrong!r:.50}", answer, wrong)
-    found.judge()
+                _refused(findings, f"{route.name} with {wrong!r:.50}", answer, wrong)
+    findings.judge()
 
 
-async def test_a_body_that_is_none_is_refused_on_every_route(probed: Processes, cast: Cast, found):
+async def test_a_body_that_is_none_is_refused_on_every_route(probed: Processes, cast: Cast, findings):
     headers = {"Content-Type": "application/json"}
     async with _door(probed, cast, "factory-owner") as http:
-        for route in (one for one in ROUTES if one.body is not None):
+        for route in (each for each in ROUTES if each.body is not None):
             path = routes.filled(route, RIG)
             bodies = BODIES | {
                 "an unknown field": orjson.dumps(route.body | {"admin": True}),
-                "a field of a kind that it is not": orjson.dumps({one: [[]] for one in route.body}),
+                "a field of a kind that it is not": orjson.dumps({each: [[]] for each in route.body}),
             }
             for what, raw in bodies.items():
                 answer = await http.request(route.method, path, content=raw, headers=headers)
                 if not _allows(route, what):
-                    _refused(found, f"{route.name} with {what}", answer)
+                    _refused(findings, f"{route.name} with {what}", answer)
             for field, wrong in _wrong_ids(route):
                 answer = await http.request(route.method, path, json=route.body | {field: wrong})
-                _refused(found, f"{route.name} with {field} = {wrong!r:.40}", answer)
-    found.judge()
+                _refused(findings, f"{route.name} with {field} = {wrong!r:.40}", answer)
+    findings.judge()
 
 
 def _allows(route: Route, what: str) -> bool:
@@ -124,7 +124,7 @@ def _wrong_ids(route: Route) -> Iterator[tuple[str, Any]]:
         yield "streams", []
 
 
-async def test_a_query_that_is_none_is_refused(probed: Processes, cast: Cast, found: Found):
+async def test_a_query_that_is_none_is_refused(probed: Processes, cast: Cast, findings: Found):
     wrong = {
         "space": ("run-../live", "LIVE", "live\0", "+", "#", "run-*"),
         "from": ("yesterday", "9" * 41, "2026-13-01T00:00:00Z", "1' OR '1'='1"),
@@ -140,12 +140,12 @@ async def test_a_query_that_is_none_is_refused(probed: Processes, cast: Cast, fo
                 for value in values:
                     whole = f"{routes.ROOT}/streams/{RIG}{path}"
                     answer = await http.get(whole, params={name: value})
-                    _refused(found, f"GET {path}?{name}={value!r:.40}", answer)
-    found.judge()
+                    _refused(findings, f"GET {path}?{name}={value!r:.40}", answer)
+    findings.judge()
 
 
 async def test_headers_that_are_none_are_refused_and_no_line_of_the_log_is_theirs(
-    probed: Processes, found: Found
+    probed: Processes, findings: Found
 ):
     head = f"GET {routes.ROOT}/me HTTP/1.1\r\nHost: x\r\n"
     forged = "\\n2026-01-01 [info ] forged=yes"
@@ -163,15 +163,15 @@ async def test_headers_that_are_none_are_refused_and_no_line_of_the_log_is_their
     }.items():
         sent = f"{head}{line}\r\nConnection: close\r\n\r\n".encode("latin-1")
         said = await services.answer_to(httpx.URL(probed.url).port, sent)
-        found.probes += 1
+        findings.probes += 1
         status = said.split(b" ", 2)[1:2]
         if status not in ([b"400"], [b"401"], [b"413"], [b"422"], [b"431"]):
-            found.fault(what, f"answered {said[:100]!r}")
-    found.judge()
+            findings.fault(what, f"answered {said[:100]!r}")
+    findings.judge()
     for log in probed.logs:
         assert b"forged=yes" not in await asyncio.to_thread(log.read_bytes)
 
 
 def _door(probed: Processes, cast: Cast, who: str) -> httpx.AsyncClient:
-    headers = {"Authorization": f"Bearer {cast.shown[who]}"}
+    headers = {"Authorization": f"Bearer {cast.credentials[who]}"}
     return httpx.AsyncClient(base_url=probed.url, headers=headers, timeout=30)

@@ -1,4 +1,4 @@
-"""Whoever knocks is answered in time, while samples flow and others read what is stored."""
+"""Connect requests are answered in time, while samples flow and others read what is stored."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -52,22 +52,22 @@ class Load:
         """While this lasts, from when samples are sent and each reader has been answered once."""
         door = self.live.owner
         await door.register_equipment(LINE, name="line", kind=EquipmentKind.SIMULATED)
-        for one in STREAMS:
-            await door.register_spec(StreamSpec(one, (Signal("p"),)))
+        for task in STREAMS:
+            await door.register_spec(StreamSpec(task, (Signal("p"),)))
         body = {"principal": "line-gateway", "equipment": str(LINE)}
         gateway = (await door.request("POST", "/credentials", json=body))["credential"]
         reader = await personal(self.live)
         self.began_s = living.now_s()
         async with asyncio.TaskGroup() as tasks:
             jobs = [self._publish(gateway), *(self._read(reader, at) for at in range(READERS))]
-            working = [tasks.create_task(one, name=f"load {at}") for at, one in enumerate(jobs)]
+            working = [tasks.create_task(each, name=f"load {at}") for at, each in enumerate(jobs)]
             try:
                 while not (self.sent and all(self.reads)):
                     await CLOCK.sleep(PAUSE_S)
                 yield
             finally:
-                for one in working:
-                    one.cancel()
+                for task in working:
+                    task.cancel()
 
     async def _publish(self, gateway: str) -> None:
         parts = len(STREAMS) // TOGETHER
@@ -79,7 +79,7 @@ class Load:
                 seq, part = divmod(tick, parts)
                 these = STREAMS[part * TOGETHER : (part + 1) * TOGETHER]
                 await line.publish(
-                    [(f"tb1/live/data/{one}", _batch(seq + 1), False) for one in these]
+                    [(f"tb1/live/data/{each}", _batch(seq + 1), False) for each in these]
                 )
                 self.sent += round(len(these) * RATE_HZ * EVERY_S)
                 tick += 1
@@ -107,14 +107,14 @@ def _batch(seq: int) -> bytes:
 
 async def personal(live: Live) -> str:
     """Another token of the owner, whose rights are the most to be loaded: all streams."""
-    made = await live.owner.request("POST", "/tokens", json={"label": "under load"})
-    return str(made["credential"])
+    created = await live.owner.request("POST", "/tokens", json={"label": "under load"})
+    return str(created["credential"])
 
 
 @pytest.mark.alone
 @pytest.mark.timeout(3_600)
 async def test_the_door_is_answered_in_time_under_the_reference_load(tmp_path, request):
-    """A company's machine and the owner of all streams knock in turn, from CONNECT to CONNACK."""
+    """A company's machine and the owner of all streams connect in turn, from CONNECT to CONNACK."""
     trials = int(request.config.getoption("--trials"))
     keep = request.config.getoption("--keep-results")
     found_ms = []
@@ -130,10 +130,10 @@ async def test_the_door_is_answered_in_time_under_the_reference_load(tmp_path, r
                     found_ms.append(line.let_in_s * 1_000)
                 await CLOCK.sleep(PAUSE_S)
             kept_up, reads = load.kept_up, sum(load.reads) - before
-    told = living.percentiles(found_ms)
-    told |= {"most": round(max(found_ms), 1), "trials": len(found_ms)}
+    percentiles = living.percentiles(found_ms)
+    percentiles |= {"most": round(max(found_ms), 1), "trials": len(found_ms)}
     if keep:
-        results.keep({"callout_ms": told})
+        results.keep({"callout_ms": percentiles})
     assert kept_up > 0.9
     assert reads
-    assert told["p99"] <= CALLOUT_S * 1_000 * (1 if keep else CROWDED), told
+    assert percentiles["p99"] <= CALLOUT_S * 1_000 * (1 if keep else CROWDED), percentiles

@@ -26,7 +26,7 @@ from tests.probes import results
 
 SPEC = StreamSpec(
     StreamAddress("factory", "pump-rig", "rig"),
-    tuple(Signal(one, Dtype(one)) for one in ("float64", "int64", "bool", "string")),
+    tuple(Signal(each, Dtype(each)) for each in ("float64", "int64", "bool", "string")),
 )
 EXAMPLES = 150
 BATCH = (
@@ -148,8 +148,8 @@ def damaged(draw: st.DrawFn, examples: tuple[bytes, ...]) -> bytes:
 
 def changed(raw: bytes) -> st.SearchStrategy[bytes]:
     """The same JSON with one member of another kind, however deep it lies."""
-    told = orjson.loads(raw)
-    places = list(_places(told, ()))
+    document = orjson.loads(raw)
+    places = list(_places(document, ()))
 
     def put(place: tuple[object, ...], value: object) -> bytes:
         whole = orjson.loads(raw)
@@ -168,23 +168,23 @@ def changed(raw: bytes) -> st.SearchStrategy[bytes]:
     return st.builds(put, st.sampled_from(places), VALUES)
 
 
-def _places(told: object, here: tuple[object, ...]) -> list[tuple[object, ...]]:
+def _places(node: object, here: tuple[object, ...]) -> list[tuple[object, ...]]:
     inner = (
-        told.items()
-        if isinstance(told, dict)
-        else enumerate(told)
-        if isinstance(told, list)
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
         else ()
     )
-    found = [(*here, key) for key, _ in inner]
+    places = [(*here, key) for key, _ in inner]
     inner = (
-        told.items()
-        if isinstance(told, dict)
-        else enumerate(told)
-        if isinstance(told, list)
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
         else ()
     )
-    return found + [one for key, value in inner for one in _places(value, (*here, key))]
+    return places + [each for key, value in inner for each in _places(value, (*here, key))]
 
 
 @pytest.mark.parametrize("name", sorted(DECODERS))
@@ -194,7 +194,7 @@ def test_whatever_bytes_come_a_decoder_reads_or_refuses_them(
     began_s = time.monotonic()
     until_s = began_s + float(request.config.getoption("--fuzz-s"))
     kinds = [st.binary(max_size=300), damaged(GOOD[name])]
-    kinds += [changed(one) for one in GOOD[name] if one.startswith(b"{")]
+    kinds += [changed(each) for each in GOOD[name] if each.startswith(b"{")]
     for each in GOOD[name]:
         with suppress(Corrupt):  # the states are one another's neighbours
             DECODERS[name](each)

@@ -21,7 +21,7 @@ from tests.probes.routes import DOCUMENT, Route
 
 ENDLESS = "GET /streams/{organisation}/{equipment}/{stream}/live"
 """Read until somebody leaves: asked by the other probes."""
-ROUTES = {one.name: one for one in routes.ROUTES if one.name != ENDLESS}
+ROUTES = {each.name: each for each in routes.ROUTES if each.name != ENDLESS}
 WHO = ("anonymous", "company-developer", "institute-owner", "factory-owner")
 """Nobody, who was granted the rig, who runs the testbed, whose rig it is."""
 WAYS = (
@@ -38,7 +38,7 @@ class Fuzz:
 
     url: str
     cast: Cast
-    found: Found
+    findings: Found
     examples: int
 
     def ask_all(self) -> None:
@@ -46,9 +46,9 @@ class Fuzz:
         with requests.Session() as session:
             schema = schemathesis.openapi.from_dict(deepcopy(DOCUMENT))
             schema.config.update(base_url=self.url)
-            every = [one.ok() for one in schema.get_all_operations()]
-            every.sort(key=lambda one: -one.path.count("/"))
-            for operation in sorted(every, key=lambda one: one.method.upper() == "DELETE"):
+            every = [each.ok() for each in schema.get_all_operations()]
+            every.sort(key=lambda each: -each.path.count("/"))
+            for operation in sorted(every, key=lambda each: each.method.upper() == "DELETE"):
                 route = ROUTES.get(operation.label.replace(routes.ROOT, "", 1))
                 for mode, is_there in WAYS if route else ():
                     about = _there(route, self.cast) if is_there else None
@@ -75,14 +75,14 @@ class Fuzz:
     def _judge(
         self, who: str, route: Route, case: schemathesis.Case, session: requests.Session
     ) -> None:
-        shown = self.cast.shown[who]
-        headers = {"Authorization": f"Bearer {shown}"} if shown else {}
+        credential = self.cast.credentials[who]
+        headers = {"Authorization": f"Bearer {credential}"} if credential else {}
         status = (answer := case.call(session=session, headers=headers)).status_code
         documented = DOCUMENT["paths"][route.path][route.method.lower()]["responses"]
-        self.found.probes += 1
+        self.findings.probes += 1
         if status >= 500 or str(status) not in documented:
-            told = f"answered {status}: {answer.text[:200]}"
-            self.found.fault(f"{who} asks {case.as_curl_command()[:400]}", told)
+            description = f"answered {status}: {answer.text[:200]}"
+            self.findings.fault(f"{who} asks {case.as_curl_command()[:400]}", description)
 
 
 def _there(route: Route, cast: Cast) -> Mapping[str, str]:
@@ -93,9 +93,9 @@ def _there(route: Route, cast: Cast) -> Mapping[str, str]:
 
 
 @pytest.mark.timeout(3_600)
-async def test_whatever_the_schema_allows_nothing_breaks(tmp_path, cast, found, share, request):
+async def test_whatever_the_schema_allows_nothing_breaks(tmp_path, cast, findings, share, request):
     """share: with 1, at full size, many times the examples."""
     async with BACKENDS["nats"](tmp_path, request) as server:
-        fuzz = Fuzz(server.url, cast, found, examples=2 if share > 1 else 20)
+        fuzz = Fuzz(server.url, cast, findings, examples=2 if share > 1 else 20)
         await asyncio.to_thread(fuzz.ask_all)
-    found.judge()
+    findings.judge()

@@ -43,25 +43,25 @@ def test_a_new_route_without_an_action_or_a_decision_fails(cast_of_nobody: Cast)
 
 @pytest.mark.timeout(1_800)
 async def test_nobody_is_answered_what_the_policy_does_not_allow(
-    probed: Processes, cast: Cast, found: Found, share: int
+    probed: Processes, cast: Cast, findings: Found, share: int
 ):
-    every = [one for route in ROUTES for one in routes.questions(route, cast)]
+    every = [each for route in ROUTES for each in routes.questions(route, cast)]
     given: Answers = {}
     async with httpx.AsyncClient(base_url=probed.url, timeout=30) as http:
-        for who, asked in _in_order(cast, every, share):
-            answer = await _answer(http, cast.shown[who], asked)
-            _judge(found, cast, who, asked, answer)
-            given[who, asked.name] = answer
+        for who, question in _in_order(cast, every, share):
+            answer = await _answer(http, cast.credentials[who], question)
+            _judge(findings, cast, who, question, answer)
+            given[who, question.name] = answer
     await CLOCK.sleep(1)  # those who followed what comes in look once more whether they still may
     for who in _people(cast):
-        for asked in every:
-            _compare(found, cast, who, asked, given)
-    _each_route_can_be_asked(found, every, given)
-    found.judge()
+        for question in every:
+            _compare(findings, cast, who, question, given)
+    _each_route_can_be_asked(findings, every, given)
+    findings.judge()
 
 
 def _people(cast: Cast) -> list[str]:
-    return [who for who in cast.shown if who != WATCHER and not who.startswith(SPARE)]
+    return [who for who in cast.credentials if who != WATCHER and not who.startswith(SPARE)]
 
 
 def _in_order(cast: Cast, every: list[Question], share: int) -> Iterator[tuple[str, Question]]:
@@ -73,40 +73,40 @@ def _in_order(cast: Cast, every: list[Question], share: int) -> Iterator[tuple[s
     the first who may ask something does.
     """
     at_ns = CLOCK.now_ns()
-    names = [one.name for one in ROUTES]
+    names = [each.name for each in ROUTES]
     last: list[tuple[str, Question]] = []
     let_in: set[str] = set()
     for number, who in enumerate(_people(cast)):
         asked_already = set()
-        for asked in every:
-            if who not in cast.whose and asked.route.name in asked_already:
+        for question in every:
+            if who not in cast.whose and question.route.name in asked_already:
                 continue
-            if asked.route.action is None and who != "anonymous":
+            if question.route.action is None and who != "anonymous":
                 continue
-            may = routes.may(cast, who, asked, at_ns)
-            is_first = may and asked.exists and asked.route.name not in let_in
-            everything = is_first or who in ASK_ALL or asked.route.action is None
-            if not everything and (number + names.index(asked.route.name)) % share:
+            may = routes.may(cast, who, question, at_ns)
+            is_first = may and question.exists and question.route.name not in let_in
+            everything = is_first or who in ASK_ALL or question.route.action is None
+            if not everything and (number + names.index(question.route.name)) % share:
                 continue
-            asked_already.add(asked.route.name)
+            asked_already.add(question.route.name)
             if is_first:
-                let_in.add(asked.route.name)
-            if asked.route.method in routes.SAFE or not may:
-                yield who, asked
+                let_in.add(question.route.name)
+            if question.route.method in routes.SAFE or not may:
+                yield who, question
             else:
-                last.append((who, asked))
-    yield from sorted(last, key=lambda one: _end(one[1]))
+                last.append((who, question))
+    yield from sorted(last, key=lambda each: _end(each[1]))
 
 
-def _end(asked: Question) -> tuple[bool, int]:
-    ends = asked.route.method == "DELETE"
-    return ends, -asked.path.count("/") if ends else 0
+def _end(question: Question) -> tuple[bool, int]:
+    ends = question.route.method == "DELETE"
+    return ends, -question.path.count("/") if ends else 0
 
 
-async def _answer(http: httpx.AsyncClient, credential: str, asked: Question) -> httpx.Response:
+async def _answer(http: httpx.AsyncClient, credential: str, question: Question) -> httpx.Response:
     headers = {"Authorization": f"Bearer {credential}"} if credential else {}
-    body = {} if asked.body is None else {"json": asked.body}
-    path, method = asked.path, asked.route.method
+    body = {} if question.body is None else {"json": question.body}
+    path, method = question.path, question.route.method
     async with http.stream(method, path, headers=headers, **body) as answer:
         endless = answer.headers.get("content-type", "").startswith("text/event-stream")
         if not endless:
@@ -116,36 +116,36 @@ async def _answer(http: httpx.AsyncClient, credential: str, asked: Question) -> 
     return answer
 
 
-def _judge(found: Found, cast: Cast, who: str, asked: Question, answer: httpx.Response) -> None:
+def _judge(findings: Found, cast: Cast, who: str, question: Question, answer: httpx.Response) -> None:
     status, at_ns = answer.status_code, CLOCK.now_ns()
-    probe = f"{who} asks {asked.name}"
+    probe = f"{who} asks {question.name}"
     if status >= 500:
-        found.fault(probe, f"answered {status}: {answer.text[:200]}")
-    if asked.route.action is None:
+        findings.fault(probe, f"answered {status}: {answer.text[:200]}")
+    if question.route.action is None:
         return
-    allowed = routes.may(cast, who, asked, at_ns)
-    refused = {401, 403} if allowed and not asked.exists else REFUSALS
-    gone = allowed and asked.route.method not in routes.SAFE and status == 404
-    found.hold(f"{probe} ({status})", status not in refused or gone, may=allowed)
+    allowed = routes.may(cast, who, question, at_ns)
+    refused = {401, 403} if allowed and not question.exists else REFUSALS
+    gone = allowed and question.route.method not in routes.SAFE and status == 404
+    findings.hold(f"{probe} ({status})", status not in refused or gone, may=allowed)
     if who not in cast.whose and status != 401:
-        found.fault(probe, f"answered {status} to nobody")
-    by_name = "principal" in asked.route.parameters  # a role is asked for first: see `_compare`
+        findings.fault(probe, f"answered {status} to nobody")
+    by_name = "principal" in question.route.parameters  # a role is asked for first: see `_compare`
     if (
         status == 403
         and who in cast.whose
-        and not (by_name or routes.sees(cast, who, asked, at_ns))
+        and not (by_name or routes.sees(cast, who, question, at_ns))
     ):
-        found.fault(probe, "answered 403: so it is there")
-    if asked.route.method in routes.SAFE or not allowed:
-        _nothing_is_told(found, cast, who, asked, answer)
+        findings.fault(probe, "answered 403: so it is there")
+    if question.route.method in routes.SAFE or not allowed:
+        _nothing_is_told(findings, cast, who, question, answer)
 
 
 def _nothing_is_told(
-    found: Found, cast: Cast, who: str, asked: Question, answer: httpx.Response
+    findings: Found, cast: Cast, who: str, question: Question, answer: httpx.Response
 ) -> None:
     """No answer has words of an object in it that is not there for who asked."""
-    if asked.route.action in routes.THE_TESTBED and routes.may(cast, who, asked, CLOCK.now_ns()):
-        objects: Mapping[str, Target] = _ORGANISATIONS if "organisations" in asked.path else {}
+    if question.route.action in routes.THE_TESTBED and routes.may(cast, who, question, CLOCK.now_ns()):
+        objects: Mapping[str, Target] = _ORGANISATIONS if "organisations" in question.path else {}
     else:
         objects = _OBJECTS
     principal = cast.rights.principal(cast.whose.get(who, ""), CLOCK.now_ns())
@@ -153,38 +153,38 @@ def _nothing_is_told(
         if words in answer.text and (
             principal is None or not routes.exists_for(cast, principal, target, CLOCK.now_ns())
         ):
-            found.fault(f"{who} asks {asked.name}", f"is told of {target}")
+            findings.fault(f"{who} asks {question.name}", f"is told of {target}")
 
 
-_ORGANISATIONS = {canary(one): one for one in ORGANISATIONS}
+_ORGANISATIONS = {canary(each): each for each in ORGANISATIONS}
 _OBJECTS: Mapping[str, Target] = {
     **_ORGANISATIONS,
-    **{canary(one): one for one in STREAMS},
-    **{canary(one.owner): one.owner for one in STREAMS},
+    **{canary(each): each for each in STREAMS},
+    **{canary(each.owner): each.owner for each in STREAMS},
 }
 
 
-def _compare(found: Found, cast: Cast, who: str, asked: Question, given: Answers) -> None:
+def _compare(findings: Found, cast: Cast, who: str, question: Question, given: Answers) -> None:
     """What is foreign and what is missing answer byte for byte alike, but for the id."""
-    if asked.twin is None or (who, asked.name) not in given or (who, asked.twin.name) not in given:
+    if question.twin is None or (who, question.name) not in given or (who, question.twin.name) not in given:
         return
     at_ns = CLOCK.now_ns()
-    missing, foreign = given[who, asked.name], given[who, asked.twin.name]
-    if routes.may(cast, who, asked.twin, at_ns) and asked.twin.exists:
+    missing, foreign = given[who, question.name], given[who, question.twin.name]
+    if routes.may(cast, who, question.twin, at_ns) and question.twin.exists:
         return
     if who in cast.whose and missing.status_code != 404 and foreign.status_code == 403:
         return  # it sees this, and its roles may not do that
-    found.probes += 1
-    same_text = _text(missing).replace(*asked.renamed) == _text(foreign)
+    findings.probes += 1
+    same_text = _text(missing).replace(*question.renamed) == _text(foreign)
     heads = [
-        {name: value for name, value in one.headers.items() if name not in UNLIKE}
-        for one in (missing, foreign)
+        {name: value for name, value in each.headers.items() if name not in UNLIKE}
+        for each in (missing, foreign)
     ]
     if (missing.status_code, heads[0]) != (foreign.status_code, heads[1]) or not same_text:
-        if who in cast.whose and routes.sees(cast, who, asked.twin, at_ns):
+        if who in cast.whose and routes.sees(cast, who, question.twin, at_ns):
             return
-        found.fault(
-            f"{who} asks {asked.name}",
+        findings.fault(
+            f"{who} asks {question.name}",
             f"answers {missing.status_code} {missing.text} where it is missing,"
             f" and {foreign.status_code} {foreign.text} where it is another's",
         )
@@ -195,17 +195,17 @@ def _text(answer: httpx.Response) -> str:
     return REQUEST.sub("", answer.text)
 
 
-def _each_route_can_be_asked(found: Found, every: list[Question], given: Answers) -> None:
+def _each_route_can_be_asked(findings: Found, every: list[Question], given: Answers) -> None:
     """Each was let through for somebody with what it asks for: else no refusal proves anything."""
     served = {
-        asked.route.name
+        question.route.name
         for (_, name), answer in given.items()
-        for asked in every
-        if asked.name == name and (answer.is_success or answer.status_code == 409)
+        for question in every
+        if question.name == name and (answer.is_success or answer.status_code == 409)
     }
     for route in ROUTES:
         if route.name not in served:
-            found.fault(route.name, "nobody was let through, so its refusals prove nothing")
+            findings.fault(route.name, "nobody was let through, so its refusals prove nothing")
 
 
 @pytest.fixture

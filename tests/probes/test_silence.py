@@ -26,8 +26,8 @@ Keep = Callable[[dict[str, object]], None]
 
 @pytest.fixture
 async def live(tmp_path, backend: str, request: pytest.FixtureRequest) -> AsyncIterator[Live]:
-    async with BACKENDS[backend](tmp_path, request) as server, living.playing(server) as one:
-        yield one
+    async with BACKENDS[backend](tmp_path, request) as server, living.playing(server) as playing:
+        yield playing
 
 
 @pytest.fixture
@@ -109,21 +109,21 @@ async def _on_http(live: Live, guest: str) -> float:
     indirect=["backend"],
 )
 async def test_who_is_revoked_hears_no_more(live, trials, keep, within, way):
-    one, goal_s = (_on_http, HTTP_S) if way == "http" else (_on_mqtt, MQTT_S)
-    found: list[float] = []
+    measure, goal_s = (_on_http, HTTP_S) if way == "http" else (_on_mqtt, MQTT_S)
+    times_ms: list[float] = []
     left = iter(range(trials))
 
     async def work(guest: str) -> None:
         for _ in left:
-            found.append(await one(live, guest))  # noqa: PERF401 - one after the other
+            times_ms.append(await measure(live, guest))  # noqa: PERF401 - one after the other
 
     async with asyncio.TaskGroup() as tasks:
         for guest in GUESTS[:2]:
             tasks.create_task(work(guest), name=guest)
-    told = living.percentiles(found)
-    keep({"revoke_ms": {way: told | {"trials": len(found), "most": round(max(found), 1)}}})
-    assert len(found) == trials
-    assert told["p99"] <= goal_s * 1_000 * within, told
+    percentiles = living.percentiles(times_ms)
+    keep({"revoke_ms": {way: percentiles | {"trials": len(times_ms), "most": round(max(times_ms), 1)}}})
+    assert len(times_ms) == trials
+    assert percentiles["p99"] <= goal_s * 1_000 * within, percentiles
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["revoked still", "granted again"])
@@ -146,8 +146,8 @@ async def test_an_offline_session_gets_nothing_of_what_was_not_its_to_read(
     async with wire.opened(live.broker, credential, name, clean=False) as line:
         with contextlib.suppress(wire.Closed):
             await line.listen(2 * QUIET_S)
-    said = [living.said_ns(one.payload) for one in line.heard]
-    forbidden = [one for one in said if cut_ns < one < back_ns]
+    said = [living.said_ns(each.payload) for each in line.heard]
+    forbidden = [each for each in said if cut_ns < each < back_ns]
     keep({"offline_sessions": {request.node.callspec.id: len(forbidden)}})
     assert forbidden == []
     assert again or said == []
@@ -196,14 +196,14 @@ async def test_a_broker_that_lost_its_state_lets_in_whom_the_registry_names(
 
 
 async def test_a_secret_is_long_and_kept_nowhere(live):
-    made = await live.owner.request("POST", "/tokens", json={"label": "to be looked for"})
-    secrets = [made["credential"].partition(".")[2]]
-    secrets += [one.partition(".")[2] for one in live.readers.values()]
-    assert all(len(one) * 6 >= 128 for one in secrets)
+    created = await live.owner.request("POST", "/tokens", json={"label": "to be looked for"})
+    secrets = [created["credential"].partition(".")[2]]
+    secrets += [each.partition(".")[2] for each in live.readers.values()]
+    assert all(len(each) * 6 >= 128 for each in secrets)
     assert len(set(secrets)) == len(secrets)
-    for file in (one for one in live.server.folder.rglob("*") if one.is_file()):
-        kept = await asyncio.to_thread(file.read_bytes)
-        assert not [file for one in secrets if one.encode() in kept]
+    for file in (each for each in live.server.folder.rglob("*") if each.is_file()):
+        content = await asyncio.to_thread(file.read_bytes)
+        assert not [file for each in secrets if each.encode() in content]
     for log in live.server.logs:
         said = await asyncio.to_thread(log.read_bytes)
-        assert not [one for one in secrets if one.encode() in said]
+        assert not [each for each in secrets if each.encode() in said]

@@ -40,16 +40,16 @@ class Prober:
             try:
                 yield line
             finally:
-                self.heard |= {one.topic for one in line.heard}
+                self.heard |= {each.topic for each in line.heard}
 
     async def subscribe(self, wanted: Sequence[str]) -> list[bool]:
         """Of each whether it was taken, and what was kept has come then."""
         async with self.line() as line:
             taken = await line.subscribe(wanted)
-            greeted = {one for one, yes in zip(wanted, taken, strict=True) if yes}
+            greeted = {each for each, yes in zip(wanted, taken, strict=True) if yes}
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SHOWN_S):
-                    while greeted - {one.topic for one in line.heard}:
+                    while greeted - {each.topic for each in line.heard}:
                         await line.next()
             return taken
 
@@ -85,82 +85,82 @@ class Prober:
 @contextlib.asynccontextmanager
 async def watching(server: Processes, cast: Cast) -> AsyncIterator[Line]:
     """Who hears all of the tree, and has left a message on every topic of it."""
-    async with wire.opened(server.broker, cast.shown[WATCHER]) as line:
-        await line.publish([(one, KEPT, True) for one in EXACT])
+    async with wire.opened(server.broker, cast.credentials[WATCHER]) as line:
+        await line.publish([(each, KEPT, True) for each in EXACT])
         assert await line.subscribe(["tb1/#"], 0) == [True]
         yield line
 
 
 def test_every_verb_has_a_topic_to_be_probed():
     for verb in Verb:
-        assert any(f"/{verb}/" in one for one in EXACT)
+        assert any(f"/{verb}/" in each for each in EXACT)
 
 
 async def test_nobody_hears_what_the_policy_does_not_list(
-    probed: Processes, cast: Cast, found: Found
+    probed: Processes, cast: Cast, findings: Found
 ):
     async with watching(probed, cast):
         for who in topics.probes(cast):
-            one = _prober(probed, cast, who)
+            prober = _prober(probed, cast, who)
             if who not in cast.whose:
-                came = await wire.comes_in(probed.broker, one.credential)
-                found.hold(f"{who} connects", came, may=False)
+                came = await wire.comes_in(probed.broker, prober.credential)
+                findings.hold(f"{who} connects", came, may=False)
                 continue
-            for topic, taken in zip(EXACT, await one.subscribe(EXACT), strict=True):
-                may = one.may.cover(Action.SUBSCRIBE, topic)
-                found.hold(f"{who} subscribes {topic}", taken, may=may)
-                found.hold(f"{who} is shown what is kept on {topic}", topic in one.heard, may=may)
-            for wide, taken in zip(REFUSED, await one.subscribe_each(REFUSED), strict=True):
-                found.hold(f"{who} subscribes {wide}", taken, may=False)
-    found.judge()
+            for topic, taken in zip(EXACT, await prober.subscribe(EXACT), strict=True):
+                may = prober.may.cover(Action.SUBSCRIBE, topic)
+                findings.hold(f"{who} subscribes {topic}", taken, may=may)
+                findings.hold(f"{who} is shown what is kept on {topic}", topic in prober.heard, may=may)
+            for wide, taken in zip(REFUSED, await prober.subscribe_each(REFUSED), strict=True):
+                findings.hold(f"{who} subscribes {wide}", taken, may=False)
+    findings.judge()
 
 
 async def test_nobody_publishes_what_the_policy_does_not_list(
-    probed: Processes, cast: Cast, found: Found
+    probed: Processes, cast: Cast, findings: Found
 ):
     odd = (*topics.INJECTED, *topics.TWISTED)
     probers = [_prober(probed, cast, who) for who in topics.probes(cast) if who in cast.whose]
     async with watching(probed, cast) as watcher:
         async with asyncio.TaskGroup() as tasks:
             hearing = tasks.create_task(watcher.listen(3_600), name="watcher")
-            for one in probers:
-                await one.publish(
-                    [one.said(each, retain=kept) for each in EXACT for kept in KEEPING]
+            for prober in probers:
+                await prober.publish(
+                    [prober.said(each, retain=retain) for each in EXACT for retain in KEEPING]
                 )
-                await one.publish_each([one.said(each, retain=True) for each in odd])
+                await prober.publish_each([prober.said(each, retain=True) for each in odd])
             await CLOCK.sleep(SETTLED_S)
             hearing.cancel()
         heard = {packet.payload.decode(): packet.topic for packet in watcher.heard}
-    for one in probers:
+    for prober in probers:
         for topic in (*EXACT, *odd):
-            may = one.may.cover(Action.PUBLISH, topic)
-            for kept in KEEPING if topic in EXACT else (True,):
-                where = heard.get(one.said(topic, retain=kept)[1].decode())
-                found.hold(f"{one.who} publishes {topic} ({kept=})", where is not None, may=may)
+            may = prober.may.cover(Action.PUBLISH, topic)
+            for retain in KEEPING if topic in EXACT else (True,):
+                where = heard.get(prober.said(topic, retain=retain)[1].decode())
+                findings.hold(f"{prober.who} publishes {topic} ({retain=})", where is not None, may=may)
                 if where not in {None, topic}:
-                    found.fault(f"{one.who} publishes {topic}", f"came on {where}")
-    found.judge()
+                    findings.fault(f"{prober.who} publishes {topic}", f"came on {where}")
+    findings.judge()
 
 
 async def test_nobody_comes_in_under_the_client_id_of_another(
-    probed: Processes, cast: Cast, found: Found
+    probed: Processes, cast: Cast, findings: Found
 ):
     victim = "company-reader"
     names = [victim, f"{victim}--", f"{victim}--1", f"{victim}--x-y", victim.upper(), f" {victim}"]
-    async with wire.opened(probed.broker, cast.shown[victim]) as held:
+    async with wire.opened(probed.broker, cast.credentials[victim]) as held:
         for who in topics.probes(cast):
             if who != victim:
-                one = _prober(probed, cast, who)
+                prober = _prober(probed, cast, who)
                 for name in names:
-                    came = await wire.comes_in(probed.broker, one.credential, name)
+                    came = await wire.comes_in(probed.broker, prober.credential, name)
                     may = probed.renames and who in cast.whose  # in its own name
-                    found.hold(f"{who} connects as {name}", came, may=may)
+                    findings.hold(f"{who} connects as {name}", came, may=may)
                     taken = await held.subscribe([f"tb1/live/data/{RIG}"])
-                    found.hold(f"{who} takes the place of {name}", taken != [True], may=False)
-    assert found.probes > 100
-    found.judge()
+                    findings.hold(f"{who} takes the place of {name}", taken != [True], may=False)
+    assert findings.probes > 100
+    findings.judge()
 
 
 def _prober(server: Processes, cast: Cast, who: str) -> Prober:
     may = topics.allowed(cast, who, CLOCK.now_ns())
-    return Prober(server, who, cast.shown[who], may)
+    return Prober(server, who, cast.credentials[who], may)

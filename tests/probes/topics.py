@@ -64,14 +64,14 @@ def exact() -> list[str]:
     """A topic of each verb about each stream, in both spaces, and of ones that are missing."""
     missing = EquipmentAddress("factory", "missing")
     streams = (*STREAMS, StreamAddress(missing.organisation, missing.equipment, "rig"))
-    found = {
+    topics = {
         str(topic)
         for verb in Verb
         for stream in streams
         for space in (LIVE, RUN)
         if (topic := topic_of(verb, stream, space)) is not None
     }
-    return sorted(found)
+    return sorted(topics)
 
 
 def allowed(cast: Cast, who: str, at_ns: int) -> Topics:
@@ -83,4 +83,4 @@ def allowed(cast: Cast, who: str, at_ns: int) -> Topics:
 
 def probes(cast: Cast) -> Iterator[str]:
     """The names of all who probe the bus."""
-    return (who for who in cast.shown if who != WATCHER and not who.startswith(SPARE))
+    return (who for who in cast.credentials if who != WATCHER and not who.startswith(SPARE))

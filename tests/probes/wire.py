@@ -55,13 +55,13 @@ class Line:
 
     async def until(self, kind: type[Acknowledged] | type[Subscribed], count: int) -> list:
         """The next so many packets of a kind; raises Closed."""
-        found: list = []
+        packets: list = []
         async with asyncio.timeout(ANSWER_S):
-            while len(found) < count:
+            while len(packets) < count:
                 packet = await self.next()
                 if isinstance(packet, kind):
-                    found.append(packet)
-        return found
+                    packets.append(packet)
+        return packets
 
     async def subscribe(self, filters: Sequence[str], qos: int = 1) -> list[bool]:
         """Of each, whether it was taken; raises Closed."""

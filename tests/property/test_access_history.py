@@ -11,29 +11,29 @@ from tests.property import test_policy as laws
 
 @given(laws.RIGHTS, laws.EQUIPMENT, st.integers(0, 20))
 def test_the_view_of_a_moment_is_what_the_policy_says_then(rights, equipment, at_ns):
-    found = list(access_history.readers(rights, equipment, Span(at_ns, at_ns + 1)))
-    told = {(one.principal, one.entry) for one in found}
-    assert len(told) == len(found)
-    entries = {one.entry for one in rights.grants} | rights.known
-    entries |= {one for who in rights.principals for one in who.scope.reads | who.scope.writes}
+    accesses = list(access_history.readers(rights, equipment, Span(at_ns, at_ns + 1)))
+    pairs = {(each.principal, each.entry) for each in accesses}
+    assert len(pairs) == len(accesses)
+    entries = {each.entry for each in rights.grants} | rights.known
+    entries |= {each for who in rights.principals for each in who.scope.reads | who.scope.writes}
     decided = {
-        ("p", one)
-        for one in entries
-        if one.address.owner == equipment and _reads(rights, one, at_ns)
+        ("p", each)
+        for each in entries
+        if each.address.owner == equipment and _reads(rights, each, at_ns)
     }
-    assert told == decided
+    assert pairs == decided
 
 
 @given(laws.RIGHTS, laws.EQUIPMENT)
 def test_each_right_is_told_whole_and_holds_all_the_time(rights, equipment):
-    for one in access_history.readers(rights, equipment, Span(0, 100)):
-        end_ns = one.span.until_ns if one.span.until_ns is not None else 25
-        assert all(_reads(rights, one.entry, at) for at in range(one.span.from_ns, end_ns))
-        if one.grant is not None:
-            (grant, *_) = [each for each in rights.grants if each.id == one.grant]
-            assert grant.company == one.organisation
+    for access in access_history.readers(rights, equipment, Span(0, 100)):
+        end_ns = access.span.until_ns if access.span.until_ns is not None else 25
+        assert all(_reads(rights, access.entry, at) for at in range(access.span.from_ns, end_ns))
+        if access.grant is not None:
+            (grant, *_) = [each for each in rights.grants if each.id == access.grant]
+            assert grant.company == access.organisation
         else:
-            assert one.organisation == one.entry.address.organisation
+            assert access.organisation == access.entry.address.organisation
 
 
 def _reads(rights, entry, at_ns):

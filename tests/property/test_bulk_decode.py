@@ -122,9 +122,9 @@ def _dumps(document: object) -> bytes:
 
     def big(value: object) -> object:
         if isinstance(value, dict):
-            return {name: big(one) for name, one in value.items()}
+            return {name: big(each) for name, each in value.items()}
         if isinstance(value, list):
-            return [big(one) for one in value]
+            return [big(each) for each in value]
         if type(value) is int and not -(2**63) <= value < 2**64:
             return orjson.Fragment(str(value))
         return value
@@ -133,8 +133,8 @@ def _dumps(document: object) -> bytes:
 
 
 def parsed(number: int, payload: bytes) -> list[tuple[int, codec.Document]]:
-    one = recorder_flush.read(Message(topic(number), payload), 0)
-    return [(number, one.document)] if one.document else []
+    message = recorder_flush.read(Message(topic(number), payload), 0)
+    return [(number, message.document)] if message.document else []
 
 
 def topic(number: int) -> str:
@@ -142,22 +142,22 @@ def topic(number: int) -> str:
 
 
 def flush_of(payloads, held) -> Flush:
-    arrived = [recorder_flush.read(Message(topic(number), one), 0) for number, one in payloads]
+    arrived = [recorder_flush.read(Message(topic(number), each), 0) for number, each in payloads]
     known = Lookups(KNOWN, KINDS, held)
     return classify.classify(arrived, known, now_ns=1, limits=PATIENCE)
 
 
 def samples(flush: Flush) -> Counter[object]:
     """Every sample with the stream, epoch and seq it is said to be of."""
-    found: Counter[object] = Counter()
+    counts: Counter[object] = Counter()
     for at in range(len(flush.blocks)):
         for life, seq, block in flush.split_by_document(at):
             for name, series in block.series():
                 dtype = series.values.dtype
                 columns = (series.time_ns, series.values, series.quality)
                 rows = zip(*(column.tolist() for column in columns), strict=True)
-                found.update(repr((life, seq, name, dtype, row)) for row in rows)
-    return found
+                counts.update(repr((life, seq, name, dtype, row)) for row in rows)
+    return counts
 
 
 def lines(flush: Flush) -> list[bytes]:
@@ -166,7 +166,7 @@ def lines(flush: Flush) -> list[bytes]:
 
 @given(st.lists(documents(), min_size=3, max_size=8))
 def test_what_is_read_together_is_what_the_codec_reads_of_each(payloads) -> None:
-    read = [one for payload in payloads for one in parsed(*payload)]
+    read = [each for payload in payloads for each in parsed(*payload)]
     groups = [
         bulk_decode.Group(spec, [document for number, document in read if number == at])
         for at, spec in enumerate(SPECS)
@@ -182,7 +182,7 @@ def test_what_is_read_together_is_what_the_codec_reads_of_each(payloads) -> None
                 assert batch.frames == (bulk_decode.slice_frame(frame, start, size),)
                 seen.append(at)
             assert end == len(frame.time_ns)
-            assert all(one < other for one, other in pairwise(at for at, _ in pieces))
+            assert all(each < other for each, other in pairwise(at for at, _ in pieces))
         assert sorted(seen) == list(range(len(group.documents)))
 
 
@@ -196,13 +196,13 @@ def test_a_flush_of_many_is_the_flushes_of_each(payloads) -> None:
         for life, seqs in alone[-1].seqs.items():
             held[life] = held.get(life, Held(0)).including(seqs)
     assert samples(together) == sum(map(samples, alone), Counter())
-    assert lines(together) == sorted(line for one in alone for line in lines(one))
+    assert lines(together) == sorted(line for each in alone for line in lines(each))
     assert {life: Held(0).including(seqs) for life, seqs in together.seqs.items()} == held
     for count in ("batches", "repeated"):
-        assert getattr(together, count) == sum(getattr(one, count) for one in alone)
+        assert getattr(together, count) == sum(getattr(each, count) for each in alone)
     for entries in ("gaps", "dead_letters"):
         mine = Counter(map(repr, getattr(together.entries, entries)))
-        each = [Counter(map(repr, getattr(one.entries, entries))) for one in alone]
+        each = [Counter(map(repr, getattr(each.entries, entries))) for each in alone]
         assert mine == sum(each, Counter())
 
 

@@ -56,7 +56,7 @@ def columns(draw, dtype, count):
 def wides(draw):
     times = np.array(draw(st.lists(INSTANTS, max_size=5)), np.int64)
     signals = draw(st.lists(st.sampled_from(SPEC.signals), unique=True, min_size=1))
-    drawn = {one.name: draw(columns(one.dtype, len(times))) for one in signals}
+    drawn = {each.name: draw(columns(each.dtype, len(times))) for each in signals}
     return Wide(
         times,
         {name: column for name, (column, _) in drawn.items()},
@@ -77,7 +77,7 @@ def longs(draw):
         values,
         quality,
         SPEC.names,
-        tuple(one.dtype for one in SPEC.signals),
+        tuple(each.dtype for each in SPEC.signals),
     )
 
 
@@ -143,13 +143,13 @@ def test_a_frame_with_any_json_in_any_place_keeps_its_other_columns(frame, junk,
     broken = data.draw(st.sampled_from(sorted(raw["values"])))
     raw["values"][broken] = junk
     frames, misfits = codec.frames_from_json([raw], SPEC)
-    fitting = {name: series for one in frames for name, series in one.series()}
+    fitting = {name: series for each in frames for name, series in each.series()}
     for name, series in frame.series():
         if name != broken:
             assert np.array_equal(fitting[name].time_ns, series.time_ns)
             assert np.array_equal(fitting[name].quality, series.quality)
-    kept = len(fitting[broken].time_ns) if broken in fitting else 0
-    assert misfits or kept == len(frame.time_ns)
+    remaining = len(fitting[broken].time_ns) if broken in fitting else 0
+    assert misfits or remaining == len(frame.time_ns)
 
 
 @given(JSON, st.sampled_from(["t0", "dt", "signal", "value", "quality"]), longs())

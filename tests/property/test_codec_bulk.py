@@ -28,18 +28,18 @@ tables = st.integers(1, 3).flatmap(
 
 
 def by_signal(frames: tuple[Wide | Long, ...]) -> dict[str, Series]:
-    found: dict[str, list[Series]] = {}
+    series_by_name: dict[str, list[Series]] = {}
     for frame in frames:
         for name, series in frame.series():
-            found.setdefault(name, []).append(series)
+            series_by_name.setdefault(name, []).append(series)
     return {
         name: Series(*(np.concatenate(parts) for parts in zip(*series, strict=True)))
-        for name, series in found.items()
+        for name, series in series_by_name.items()
     }
 
 
-def assert_same(one: tuple[Wide | Long, ...], other: tuple[Wide | Long, ...]) -> None:
-    mine, theirs = by_signal(one), by_signal(other)
+def assert_same(frames: tuple[Wide | Long, ...], other: tuple[Wide | Long, ...]) -> None:
+    mine, theirs = by_signal(frames), by_signal(other)
     assert mine.keys() == theirs.keys()
     for name, series in mine.items():
         assert same_series(series, theirs[name])

@@ -27,21 +27,21 @@ packets = st.lists(published | acknowledged | ponged, max_size=8)
 
 
 def read(reader: mqtt_packets.Reader) -> list[mqtt_packets.Packet]:
-    found = []
+    packets = []
     while (packet := reader.next()) is not None:
-        found.append(packet)
-    return found
+        packets.append(packet)
+    return packets
 
 
 @given(packets, st.lists(st.integers(0, 4_000), max_size=10))
 def test_a_stream_reads_the_same_however_it_is_cut(written, cuts) -> None:
     stream = b"".join(data for data, _ in written)
-    reader, found, begin = mqtt_packets.Reader(), [], 0
+    reader, read_packets, begin = mqtt_packets.Reader(), [], 0
     for end in [*sorted(min(cut, len(stream)) for cut in cuts), len(stream)]:
         reader.feed(stream[begin:end])
-        found += read(reader)
+        read_packets += read(reader)
         begin = end
-    assert found == [packet for _, packet in written]
+    assert read_packets == [packet for _, packet in written]
 
 
 @given(st.binary(max_size=200))

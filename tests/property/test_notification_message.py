@@ -69,7 +69,7 @@ def items(draw, values: st.SearchStrategy[ua.Variant], parts: int | None = None)
     parts = draw(st.integers(0, 63)) if parts is None else parts
     if parts & 16 and not parts & 4:
         parts &= ~16  # picoseconds of no time: asyncua and the standard differ in their place
-    told = ua.DataValue(
+    value = ua.DataValue(
         draw(values) if parts & 1 else None,
         ua.StatusCode(draw(st.integers(0, 2**32 - 1))) if parts & 2 else None,
         draw(MOMENTS) if parts & 4 else None,
@@ -78,8 +78,8 @@ def items(draw, values: st.SearchStrategy[ua.Variant], parts: int | None = None)
         draw(st.integers(0, 9999)) if parts & 32 else None,
     )
     if not parts & 1:
-        told.Value = None
-    return ua.MonitoredItemNotification(draw(st.integers(0, 2**32 - 1)), told)
+        value.Value = None
+    return ua.MonitoredItemNotification(draw(st.integers(0, 2**32 - 1)), value)
 
 
 @st.composite
@@ -114,12 +114,12 @@ def of(decoded: DataChanges, row: int) -> tuple[int, int, int, str]:
 
 def expected(row: ua.MonitoredItemNotification) -> tuple[int, int, int, str]:
     """What asyncua makes of it."""
-    told = row.Value
-    moment = told.SourceTimestamp or told.ServerTimestamp
-    value = told.Value.Value if told.Value is not None else None
+    data_value = row.Value
+    moment = data_value.SourceTimestamp or data_value.ServerTimestamp
+    value = data_value.Value.Value if data_value.Value is not None else None
     return (
         row.ClientHandle,
-        told.StatusCode.value if told.StatusCode is not None else 0,
+        data_value.StatusCode.value if data_value.StatusCode is not None else 0,
         NO_TIME if moment is None else instant_of(moment),
         repr(instant_of(value) if isinstance(value, datetime) else value),
     )
@@ -204,11 +204,11 @@ def test_whatever_a_good_header_holds_the_message_behind_it_is_read(texts) -> No
     answer.ResponseHeader.RequestHandle = 2**32 - 1
     answer.Parameters.SubscriptionId = 7
     answer.Parameters.NotificationMessage.SequenceNumber = 9
-    told = struct_to_binary(answer)
-    said = notification_message.publish(Buffer(told))
+    encoded = struct_to_binary(answer)
+    said = notification_message.publish(Buffer(encoded))
     assert (said.subscription, said.message.sequence) == (7, 9)
     with pytest.raises(Corrupt):  # it is no answer to a RepublishRequest
-        notification_message.republished(Buffer(told))
+        notification_message.republished(Buffer(encoded))
 
 
 def test_a_message_sent_again_is_decoded_like_a_publish() -> None:

@@ -68,7 +68,7 @@ def principals(draw: st.DrawFn) -> Principal:
 
 
 def _one_at_a_time(several: tuple[Principal, ...]) -> bool:
-    return all(sum(one.span.covers(at_ns) for one in several) < 2 for at_ns in range(20))
+    return all(sum(each.span.covers(at_ns) for each in several) < 2 for at_ns in range(20))
 
 
 GRANTS = st.builds(Grant, st.integers(1, 9), IDS, ENTRIES, SPANS)
@@ -116,8 +116,8 @@ def test_every_topic_that_is_listed_is_decided_so(rights, at_ns):
 def test_fewer_grants_and_listings_never_allow_more(rights, action, target, at_ns, data):
     less = replace(
         rights,
-        grants=tuple(one for one in rights.grants if data.draw(st.booleans())),
-        listings=tuple(one for one in rights.listings if data.draw(st.booleans())),
+        grants=tuple(each for each in rights.grants if data.draw(st.booleans())),
+        listings=tuple(each for each in rights.listings if data.draw(st.booleans())),
     )
     if policy.decide(less, "p", action, target, at_ns).allowed:
         assert policy.decide(rights, "p", action, target, at_ns).allowed
@@ -133,7 +133,7 @@ def test_one_pause_more_never_allows_more(rights, pause, action, target, at_ns):
 @given(RIGHTS, ENTRIES, MOMENTS)
 def test_a_pause_silences_whatever_was_granted(rights, entry, at_ns):
     owner = entry.address.organisation
-    others = [one for one in rights.principals if one.organisation != owner]
+    others = [each for each in rights.principals if each.organisation != owner]
     paused = replace(
         rights, principals=tuple(others), pauses=(*rights.pauses, Pause(owner, span=Span(at_ns)))
     )
@@ -145,13 +145,13 @@ def test_a_pause_silences_whatever_was_granted(rights, entry, at_ns):
 
 @given(RIGHTS, ACTIONS, TARGETS, MOMENTS)
 def test_nothing_is_allowed_outside_its_span(rights, action, target, at_ns):
-    if not any(one.span.covers(at_ns) for one in rights.principals):
+    if not any(each.span.covers(at_ns) for each in rights.principals):
         assert not policy.decide(rights, "p", action, target, at_ns).allowed
         assert policy.topics(rights, "p", at_ns) == Topics()
     now = replace(
         rights,
-        grants=tuple(one for one in rights.grants if one.span.covers(at_ns)),
-        listings=tuple(one for one in rights.listings if one.span.covers(at_ns)),
+        grants=tuple(each for each in rights.grants if each.span.covers(at_ns)),
+        listings=tuple(each for each in rights.listings if each.span.covers(at_ns)),
     )
     assert policy.decide(now, "p", action, target, at_ns) == policy.decide(
         rights, "p", action, target, at_ns
@@ -166,7 +166,7 @@ def test_a_token_of_some_roles_never_allows_more(rights, held, roles, target, at
         for action in Action:
             if policy.decide(narrow, "p", action, target, at_ns).allowed:
                 assert policy.decide(whole, "p", action, target, at_ns).allowed
-        few, all_ = (policy.topics(one, "p", at_ns) for one in (narrow, whole))
+        few, all_ = (policy.topics(each, "p", at_ns) for each in (narrow, whole))
         assert few.publish <= all_.publish
         assert few.subscribe <= all_.subscribe
 
@@ -180,7 +180,7 @@ def test_decision_and_topics_agree_for_a_token_of_some_roles(rights, roles, acti
 
 @given(RIGHTS, OF_TOKENS, OF_TOKENS)
 def test_narrowing_is_cutting_what_a_person_has(rights, some, others):
-    people = tuple(one for one in rights.principals if one.roles)
+    people = tuple(each for each in rights.principals if each.roles)
     of_people = replace(rights, principals=people)
     assert of_people.with_roles("p", frozenset(Role)) == of_people
     assert of_people.with_roles("somebody else", some) == of_people
@@ -202,7 +202,7 @@ def test_topics_stay_what_they_are_until_the_moment_that_is_told(rights, at_ns, 
 def test_only_the_system_has_wildcards(rights, at_ns):
     who = rights.principal("p", at_ns)
     listed = policy.topics(rights, "p", at_ns)
-    wide = [one for one in listed.publish | listed.subscribe if "#" in one or "+" in one]
+    wide = [each for each in listed.publish | listed.subscribe if "#" in each or "+" in each]
     assert not wide or who.kind is PrincipalKind.SYSTEM
 
 
@@ -219,7 +219,7 @@ def test_nobody_but_the_owners_machines_publishes(rights, topic, at_ns):
 def test_without_any_right_only_ones_own_name_is_known(rights, target, at_ns):
     bare = replace(
         rights,
-        principals=tuple(Principal(one.id, "c", PrincipalKind.PERSON) for one in rights.principals),
+        principals=tuple(Principal(each.id, "c", PrincipalKind.PERSON) for each in rights.principals),
     )
     for action in Action:
         allowed = policy.decide(

@@ -37,12 +37,12 @@ rows = st.builds(
 
 @given(st.integers(0, 2**64), st.lists(faults, max_size=3), st.floats(0.001, 1000))
 def test_equal_arguments_give_equal_rows(seed, some, period_s):
-    one, other = (
+    first, other = (
         list(PumpRig(seed=seed, period_s=period_s, count=20, faults=some).rows()) for _ in "ab"
     )
-    assert one == other
-    assert all(before.time_ns <= row.time_ns for before, row in pairwise(one))
-    assert all(row.time_ns % 1000 == 0 for row in one)
+    assert first == other
+    assert all(before.time_ns <= row.time_ns for before, row in pairwise(first))
+    assert all(row.time_ns % 1000 == 0 for row in first)
 
 
 @given(st.integers(0, 2**32), st.lists(faults, max_size=5))

@@ -94,9 +94,9 @@ class SpoolMachine(RuleBasedStateMachine):
     )
     def commit(self, brings: list[tuple[str, int]], after_s: int) -> None:
         self.now_ns += after_s * NS_PER_S
-        made = [(stream, batch(self.now_ns, count)) for stream, count in brings]
+        batches = [(stream, batch(self.now_ns, count)) for stream, count in brings]
         try:
-            taken = self.run(self.kept.commit(made, self.now_ns))
+            taken = self.run(self.kept.commit(batches, self.now_ns))
         except Unavailable:
             self.refused()
             return
@@ -115,8 +115,8 @@ class SpoolMachine(RuleBasedStateMachine):
         seqs = st.integers(1, self.last.get(stream, 0) + 2)
         ranges = data.draw(st.lists(st.tuples(seqs, seqs).map(sorted), max_size=3))
         before = self.held.get(stream, Held(0))
-        told = Held.from_ranges([*((a, b) for a, b in ranges), *(before.ranges if grows else ())])
-        self.tell(stream, told)
+        mark = Held.from_ranges([*((a, b) for a, b in ranges), *(before.ranges if grows else ())])
+        self.tell(stream, mark)
 
     @precondition(lambda self: self.last)
     @rule()
@@ -124,12 +124,12 @@ class SpoolMachine(RuleBasedStateMachine):
         for stream, seq in self.last.items():
             self.tell(stream, Held(seq))
 
-    def tell(self, stream: str, told: Held) -> None:
-        self.kept.mark({stream: told})
+    def tell(self, stream: str, mark: Held) -> None:
+        self.kept.mark({stream: mark})
         self.run(self.kept.depth())
         last, before = self.last.get(stream, 0), self.held.get(stream, Held(0))
         numbers = range(1, last + 1)
-        self.held[stream] = now = Held(0).including(seq for seq in numbers if seq in told)
+        self.held[stream] = now = Held(0).including(seq for seq in numbers if seq in mark)
         for seq in numbers:
             if seq in now and seq not in before:
                 self.marked_ns[stream, seq] = self.now_ns

@@ -33,9 +33,9 @@ class Postgresql:
 
         template: what it is a copy of, to which nobody may be connected; by default it is empty.
         """
-        told = [_command("createdb"), "-h", self.host, "-p", str(self.port), "-U", USER]
-        told += ["--template", template, name]
-        subprocess.run(told, check=True, env=os.environ | {"PGPASSWORD": PASSWORD})
+        command = [_command("createdb"), "-h", self.host, "-p", str(self.port), "-U", USER]
+        command += ["--template", template, name]
+        subprocess.run(command, check=True, env=os.environ | {"PGPASSWORD": PASSWORD})
         return f"postgresql://{USER}@{self.host}:{self.port}/{name}"
 
     def crash(self) -> None:
@@ -68,7 +68,7 @@ def serve(
     if not data.exists():
         _initialise(folder, data)
     port = port or services.free_port()
-    asked = [_command("pg_isready"), "-q", "-h", services.LOOPBACK, "-p", str(port)]
+    command = [_command("pg_isready"), "-q", "-h", services.LOOPBACK, "-p", str(port)]
     with services.running(
         [
             _command("postgres"),
@@ -77,7 +77,7 @@ def serve(
             *(_secured(folder, certificate) if certificate else ()),
         ],
         folder=folder,
-        ready=lambda: subprocess.run(asked, check=False).returncode == 0,
+        ready=lambda: subprocess.run(command, check=False).returncode == 0,
         user=_other_user(),
         stop=signal.SIGINT,  # SIGTERM would wait for its clients
     ) as product:
@@ -99,22 +99,22 @@ def _secured(folder: Path, certificate: Certificate) -> Iterator[str]:
 def _initialise(folder: Path, data: Path) -> None:
     password = folder / "password"
     password.write_text(PASSWORD)
-    told = [
+    command = [
         _command("initdb"),
         *("--pgdata", str(data), "--username", USER, "--pwfile", str(password)),
         *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C", "--no-sync"),
     ]
-    subprocess.run(told, check=True, stdout=subprocess.DEVNULL, user=_other_user(), cwd=folder)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=_other_user(), cwd=folder)
 
 
 def _other_user() -> str | None:
     if os.geteuid() != 0:
         return None
-    known = {one.pw_name for one in pwd.getpwall()}
+    known = {each.pw_name for each in pwd.getpwall()}
     return next(name for name in RUNS_AS if name in known)
 
 
 def _command(name: str) -> str:
     """Debian keeps its programs away from PATH, a folder a version."""
-    versions = sorted(DEBIAN.glob("[0-9]*"), key=lambda one: int(one.name), reverse=True)
-    return services.found(name, *(one / "bin" / name for one in versions))
+    versions = sorted(DEBIAN.glob("[0-9]*"), key=lambda each: int(each.name), reverse=True)
+    return services.found(name, *(each / "bin" / name for each in versions))

@@ -61,6 +61,6 @@ def test_long_tests_come_first_then_those_that_wait_for_influxd_then_short_ones(
         item("probes", "influxd"),
         item("e2e"),
     ]
-    items.sort(key=lambda one: side_by_side.order(one, one.folder))
-    folders = [one.folder for one in items]
+    items.sort(key=lambda each: side_by_side.order(each, each.folder))
+    folders = [each.folder for each in items]
     assert folders == ["e2e", "integration", "probes", "conformance", "unit"]

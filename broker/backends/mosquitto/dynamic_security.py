@@ -190,7 +190,7 @@ class Projection:
         await self._reload()
 
     async def _reload(self) -> None:
-        """Have the password file read, and return when it was.
+        """Make Mosquitto read the password file, and return once it has.
 
         Mosquitto has one thread: a question wakes it and lets it see the signal, so by its second
         answer it has read the file.

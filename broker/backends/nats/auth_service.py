@@ -65,7 +65,6 @@ class AuthService:
         self,
         address: Address,
         keys: Keys,
-        authorize: Authorize,
         clock: Clock,
         trust: tls.Trust | None = None,
     ) -> None:
@@ -79,20 +78,23 @@ class AuthService:
         self._signer = auth_callout.CalloutSigner(keys.signing)
         self._passwords = {"callout": keys.callout, "system": keys.system}
         self._ready = asyncio.Event()
-        self._permissions_of = authorize
         self._clock = clock
         self._system = Client()
         self._account = Client()
         self._callbacks: list[OnDisconnect] = []
 
-    async def run(self) -> None:
+    async def run(self, authorize: Authorize) -> None:
         """Answer connect requests until the server is gone; raises Unavailable."""
         gone = asyncio.Event()
+
+        async def answer(message: Msg) -> None:
+            await self._answer(message, authorize)
+
         async with (
             self._connected("callout", gone) as account,
             self._connected("system", gone) as system,
         ):
-            await account.subscribe("$SYS.REQ.USER.AUTH", queue=RESPONDERS, cb=self._authorize)
+            await account.subscribe("$SYS.REQ.USER.AUTH", queue=RESPONDERS, cb=answer)
             await system.subscribe(_ENDED, cb=self._disconnected)
             await system.flush()
             for _ in range(2):  # the library's first ping overtakes what it has still to write
@@ -199,14 +201,14 @@ class AuthService:
         for connection in listing["data"]["connections"]:
             await query(system, subject, {"cid": connection["cid"]}, DISCONNECT_S)
 
-    async def _authorize(self, message: Msg) -> None:
+    async def _answer(self, message: Msg, authorize: Authorize) -> None:
         try:
             callout = auth_callout.read(message.data)
         except Corrupt as exc:
             log.warning("connect request was not understood", reason=str(exc))
             return
         request = callout.connect
-        permissions = await self._permissions_of(request)
+        permissions = await authorize(request)
         if not auth_callout.is_bound(request):  # whatever the authorizer says
             permissions = None
         if (

@@ -1,4 +1,4 @@
-"""Runs a NATS server with an MQTT listener as the broker, or attaches to one that runs already.
+"""Runs a NATS server with an MQTT listener as the broker, or joins one that runs already.
 
 The server is a child of this process, with keys made at each start, or a service of its own, whose
 keys are shared with us.  Nothing is open without a credential: the MQTT listener asks our auth
@@ -7,10 +7,11 @@ callout service, the internal listener admits only holders of the keys.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import structlog
@@ -31,6 +32,7 @@ __all__ = [
     "Keys",
     "NatsBroker",
     "NatsDeployment",
+    "NatsServer",
     "NatsSettings",
     "OnDisconnect",
     "Permissions",
@@ -71,15 +73,13 @@ class NatsSettings:
 class NatsBroker:
     """A running NATS server as the port `broker.backends.port.RunningBroker` describes it.
 
-    A client that was disconnected may connect again, and is authorized anew.  connection_counts:
-    how many connections each principal has.  on_disconnect: registers a callback for the end of
-    each connection, named as in its ConnectRequest; some ends may be missed, so `open_connections`
-    lists the connections that stand.
+    A client that was disconnected may connect again, and is authorized anew.  on_disconnect:
+    registers a callback for the end of each connection, named as in its ConnectRequest; some ends
+    may be missed, so `open_connections` lists the connections that stand.
     """
 
     mqtt: Address
     disconnector: Callable[[str], Awaitable[None]]
-    connection_counts: Callable[[], Awaitable[Mapping[str, int]]]
     on_disconnect: Callable[[OnDisconnect], None]
     open_connections: Callable[[], Awaitable[Collection[str]]]
 
@@ -106,15 +106,56 @@ class NatsDeployment:
     health: Address | None = None
 
 
-@asynccontextmanager
-async def serve(
-    folder: Path, *, authorize: Authorize, clock: Clock, settings: NatsSettings | None = None
-) -> AsyncIterator[NatsBroker]:
-    """Run a NATS server with its data in `folder` until left.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NatsServer:
+    """A NATS server that does not admit clients yet: that begins with `serve`.
 
-    A server that crashes is started again on the same ports.
-    authorize: returns the permissions of a connect request, None to refuse it; called at each.
-    Raises Taken if the port is in use, Unavailable if the server does not start.
+    child: its process, None for a server that runs by itself.  folder: of its data, whose disk is
+    watched.
+    """
+
+    mqtt: Address
+    service: AuthService
+    child: NatsProcess | None
+    folder: Path
+    clock: Clock
+
+    async def connection_counts(self) -> Mapping[str, int]:
+        """Count the connections of each principal; raises Unavailable, also before `serve`."""
+        return await self.service.connection_counts()
+
+    @asynccontextmanager
+    async def serve(self, authorize: Authorize) -> AsyncIterator[NatsBroker]:
+        """Run the auth service, and the server if it is a child of this process, until left.
+
+        A child that crashes is started again on the same ports; a server that runs by itself may
+        come and go later, and have auth services beside this one.
+        authorize: returns the permissions of a connect request, None to refuse it; called at each.
+        Raises Unavailable if the server does not start, or is not reached at first.
+        """
+        try:
+            if self.child is not None:
+                await self.child.start()
+            async with tasks.background(self._running(authorize)):
+                await self.service.ready()
+                yield _broker(self.mqtt, self.service)
+        finally:
+            if self.child is not None:
+                await self.child.stop()
+
+    def _running(self, authorize: Authorize) -> dict[str, Coroutine[Any, Any, None]]:
+        """The auth service, and the watch over the server's storage."""
+        watching = storage_limits.watch(self.service, self.child, self.folder, self.clock)
+        return {
+            "nats-server": _run(self.child, self.service, authorize, self.clock),
+            "nats storage": watching,
+        }
+
+
+def embedded(folder: Path, *, clock: Clock, settings: NatsSettings | None = None) -> NatsServer:
+    """A NATS server as a child of this process, with its data in `folder`.
+
+    Raises Taken if the port is in use.
     """
     settings = settings or NatsSettings()
     mqtt, inner = _free_listeners(settings.host, settings.mqtt_port)
@@ -124,63 +165,39 @@ async def serve(
     )
     settings = _with_storage_cap(folder, settings)
     file = _write_config(folder, config(deployment, mqtt, settings, keys))
-    child = NatsProcess(file, folder / "nats.log", (inner, mqtt))
-    service = AuthService(inner, keys, authorize, clock)
-    try:
-        await child.start()
-        async with _serving(service, child, folder, clock):
-            yield _broker(mqtt, service)
-    finally:
-        await child.stop()
+    return NatsServer(
+        mqtt=mqtt,
+        service=AuthService(inner, keys, clock),
+        child=NatsProcess(file, folder / "nats.log", (inner, mqtt)),
+        folder=folder,
+        clock=clock,
+    )
 
 
-@asynccontextmanager
-async def attach(
-    server: Address,
-    mqtt: Address,
-    *,
-    keys: Keys,
-    authorize: Authorize,
-    clock: Clock,
-    trust: Trust | None = None,
-) -> AsyncIterator[NatsBroker]:
-    """Run an auth service for a server that runs by itself, beside other auth services, until left.
+def external(
+    server: Address, mqtt: Address, *, keys: Keys, clock: Clock, trust: Trust | None = None
+) -> NatsServer:
+    """A NATS server that runs by itself.
 
     server, mqtt: addresses of its internal and its MQTT listener, as seen from here.  trust: for an
-    internal listener with TLS, None without.
-    Raises Invalid if a key is none, Unavailable if the server is not reached at first; later it may
-    come and go.
+    internal listener with TLS, None without.  Raises Invalid if a key is none.
     """
-    service = AuthService(server, keys, authorize, clock, trust)
-    async with _serving(service, None, Path.cwd(), clock):
-        yield _broker(mqtt, service)
+    service = AuthService(server, keys, clock, trust)
+    return NatsServer(mqtt=mqtt, service=service, child=None, folder=Path.cwd(), clock=clock)
 
 
 def _broker(mqtt: Address, service: AuthService) -> NatsBroker:
     return NatsBroker(
         mqtt=mqtt,
         disconnector=service.disconnect,
-        connection_counts=service.connection_counts,
         on_disconnect=service.on_disconnect,
         open_connections=service.open_connections,
     )
 
 
-@asynccontextmanager
-async def _serving(
-    service: AuthService, child: NatsProcess | None, folder: Path, clock: Clock
-) -> AsyncIterator[None]:
-    """Run the auth service and the watch over the server's storage until left."""
-    running = {
-        "nats-server": _run(child, service, clock),
-        "nats storage": storage_limits.watch(service, child, folder, clock),
-    }
-    async with tasks.background(running):
-        await service.ready()
-        yield
-
-
-async def _run(child: NatsProcess | None, service: AuthService, clock: Clock) -> None:
+async def _run(
+    child: NatsProcess | None, service: AuthService, authorize: Authorize, clock: Clock
+) -> None:
     """Run the auth service, and start the server again whenever it ends, until cancelled."""
     loop = asyncio.get_running_loop()
     backoff = Backoff(clock, first_s=RESTART_S, longest_s=RESTART_MOST_S, jitter=False)
@@ -190,7 +207,7 @@ async def _run(child: NatsProcess | None, service: AuthService, clock: Clock) ->
             if child is not None and not child.alive:
                 log.warning("broker ended and is started again", exit_code=child.exit_code)
                 await child.start()
-            await service.run()
+            await service.run(authorize)
         except Unavailable as exc:
             log.warning("auth service did not reach the broker", reason=str(exc))
         # a server of its own refuses all clients until an auth service is back: no longer pauses

@@ -32,7 +32,7 @@ class GeneralPath:
     """Demultiplexes every notification, with no assumption about its items."""
 
     def __init__(self, items: ItemColumns) -> None:
-        """items: whose state it reads and changes."""
+        """items: the monitored items; their state is read and changed."""
         self._items = items
 
     def demultiplex(self, changes: DataChanges, now_ns: int) -> Demultiplexed:

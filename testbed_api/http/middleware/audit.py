@@ -34,13 +34,13 @@ class AuditMiddleware:
     """Gives each request an id, and writes audit entries."""
 
     def __init__(self, app: "ASGIApp", journal: Journal | None, clock: Clock | None) -> None:
-        """journal, clock: None for an app that only describes itself, and answers nobody."""
+        """journal, clock: None for an app that only describes itself."""
         self._app = app
         self._journal = journal
         self._clock = clock
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Pass a request on, and watch its answer."""
+        """Pass a request on, and write its audit entry before the answer ends."""
         if scope["type"] != "http" or self._journal is None or self._clock is None:
             await self._app(scope, receive, send)
             return
@@ -70,7 +70,7 @@ class _Answer:
         self._is_live = False
 
     async def send(self, message: "Message") -> None:
-        """Send a part of it, the last one after the audit entry is written."""
+        """Send one ASGI message; the last one only after the audit entry is written."""
         if message["type"] == "http.response.start":
             await self._begin(message)
         elif self.status >= 400 and len(self._body) < _MOST_KEPT:
@@ -125,7 +125,7 @@ def outcome_of(method: str, action: str, status: int, path: str) -> AuditOutcome
 
 
 def _reason(status: int, body: bytes) -> str:
-    """The sentence of a problem; what is invalid may repeat a secret, so that is not told."""
+    """The reason in a problem's body; of invalid input the code alone: it may hold a secret."""
     if status < 400:
         return ""
     try:

@@ -14,13 +14,13 @@ MOST_BODY = 1024 * 1024
 
 
 class BodyLimitMiddleware:
-    """Refuses a body that says it is too large, or turns out to be."""
+    """Refuses a body whose length is too large, as announced or as received."""
 
     def __init__(self, app: "ASGIApp") -> None:
         self._app = app
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Hand on what is small enough."""
+        """Pass on requests with a body below the limit."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

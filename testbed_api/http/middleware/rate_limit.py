@@ -22,7 +22,7 @@ def has_credential(authorization: str) -> bool:
 
 
 def address_of(client: tuple[str, int] | None) -> str:
-    """Where a request comes from, a network of IPv6 as one."""
+    """The address of a client; of IPv6 its /64 network."""
     return sign_in_attempts.place_of(client[0]) if client else ""
 
 

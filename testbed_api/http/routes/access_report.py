@@ -35,14 +35,14 @@ DID_DAYS = 30
 
 
 class AccessWanted(Form):
-    """Of which moment, or of which span; now if nothing is said."""
+    """Query of an access report: an instant or a span, now by default."""
 
     at: Annotated[Instant, Field(description="who could read at this instant")] = None
     from_: Annotated[Instant, Field(alias="from", description="at any moment from here")] = None
     to: Annotated[Instant, Field(description="to here; now if left out")] = None
 
     def spans(self, now_ns: int) -> tuple[Span, Span]:
-        """Of who could, and of who did: the same span, or the days before the instant."""
+        """The span of possible access, and the span of actual reads: days before the instant."""
         if self.at is not None and (self.from_ is not None or self.to is not None):
             raise Invalid("at is given together with a span", hint="give one of them")
         if self.from_ is None and self.to is not None:
@@ -74,7 +74,7 @@ async def equipment_access(
     clock: ClockDep,
     caller: CallerDep,
 ) -> AccessResponse:
-    """For the people of its organisation: now, at a moment of the past, or over a span.
+    """Allowed to the people of its organisation: now, at a moment of the past, or over a span.
 
     `could` follows from what was agreed, each right with the whole time that it held. `did` over
     HTTP is counted, each read before it is answered; on the bus it is an upper bound. At an instant

@@ -30,7 +30,7 @@ router = APIRouter(tags=["audit"], prefix="/audit")
 async def events(
     query: Annotated[EventsWanted, Query()], registry: RegistryDep, caller: CallerDep
 ) -> AuditEventPage:
-    """In the order of the chain; for owners and auditors of an organisation what its members and
+    """Audit events in the order of the chain; owners and auditors see what their members and
     machines did, and what was done to what is its.
 
     For auditors of an intermediary or agency, and owners of an intermediary, everything: `all` is
@@ -64,7 +64,7 @@ async def events(
 async def heads(
     query: Annotated[Heads, Query()], registry: RegistryDep, caller: CallerDep
 ) -> AuditHeadPage:
-    """So many events, the last with this hash: signed every minute, and handed to every gateway."""
+    """Signed heads, made every minute: the number of events, and the hash of the last one."""
     caller.must(Action.AUDIT, caller.organisation)
     if query.newest:
         newest = await registry.audit.newest_head()
@@ -83,6 +83,6 @@ async def heads(
     responses=openapi_examples.answer(AuditKeyResponse),
 )
 async def key(anchoring: AnchoringDep, caller: CallerDep) -> AuditKeyResponse:
-    """The public key, Ed25519, in hex. Write it down where nobody who runs the testbed writes."""
+    """The public key, Ed25519, in hex. Store it where operators of the testbed cannot write."""
     caller.must(Action.AUDIT, caller.organisation)
     return AuditKeyResponse(key=anchoring.key)

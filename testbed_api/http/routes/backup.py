@@ -1,4 +1,4 @@
-"""Routes: all that the server keeps, for a backup."""
+"""Routes: all tables and samples of the server, for a backup."""
 
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
@@ -24,7 +24,7 @@ LINES = "application/x-ndjson"
     responses=openapi_examples.text('{"v":1,"schema":"0001","taken":"…"}\n…\n', LINES),
 )
 async def tables(dumper: DumperDep, caller: CallerDep) -> StreamingResponse:
-    """For who operates the testbed: `testbed backup` asks for this first, then for the samples.
+    """Allowed to operators; `testbed backup` fetches this first, then the samples.
 
     Lines of JSON, the last with `end`. The hashes of credentials are in it.
     """
@@ -42,7 +42,7 @@ async def tables(dumper: DumperDep, caller: CallerDep) -> StreamingResponse:
 async def samples(
     space: Space, address: OfStream, dumper: DumperDep, reads: ReadsDep, caller: CallerDep
 ) -> StreamingResponse:
-    """For who operates the testbed; the stream's owner sees in its access view that it was.
+    """Allowed to operators; the owner sees the read in the access report of its equipment.
 
     Lines of JSON, the last with `end`, the count and the fingerprint.
     """

@@ -21,7 +21,12 @@ from testbed_api.actions.caller import Caller
 from testbed_api.domain.equipment import Equipment
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
-from testbed_api.http.dependencies import ClockDep, FreshnessDep, RegistryDep, StreamActionsDep
+from testbed_api.http.dependencies import (
+    EquipmentActionsDep,
+    FreshnessDep,
+    RegistryDep,
+    StreamActionsDep,
+)
 from testbed_api.http.documents import equipment_response
 from testbed_api.http.schemas import (
     EquipmentForm,
@@ -51,21 +56,18 @@ Version = Annotated[int, Path(ge=1, lt=2**31)]
 async def put_equipment(
     address: OfEquipment,
     form: EquipmentForm,
-    registry: RegistryDep,
-    clock: ClockDep,
+    equipment: EquipmentActionsDep,
     context: ContextDep,
     caller: CallerDep,
 ) -> EquipmentResponse:
-    """For owners and engineers of its organisation, and machines that publish it.
+    """Allowed to owners and engineers of its organisation, and machines that publish it.
 
     Its kind never changes.
     """
-    caller.must(Action.REGISTER, address)
     site = {level: name for level, name in form.site.model_dump().items() if name}
-    equipment = Equipment(address, form.name, form.kind, site, form.description)
-    async with registry.change(context, clock) as change:
-        await change.equipment.put(equipment)
-    return equipment_response(equipment)
+    registered = Equipment(address, form.name, form.kind, site, form.description)
+    await equipment.put(context, caller, registered)
+    return equipment_response(registered)
 
 
 @router.get(
@@ -77,7 +79,7 @@ async def put_equipment(
 async def equipment(
     address: OfEquipment, registry: RegistryDep, caller: CallerDep
 ) -> EquipmentResponse:
-    """Missing and foreign equipment answer alike."""
+    """An equipment that you see; missing and foreign ones answer alike."""
     caller.must(Action.SEE, address)
     return equipment_response(await registry.equipment.get(address))
 
@@ -128,7 +130,7 @@ async def streams(
 async def stream(
     address: OfStream, registry: RegistryDep, freshness: FreshnessDep, caller: CallerDep
 ) -> StreamResponse:
-    """Its newest spec, and how fresh it is in the spaces you see; older specs count from 1."""
+    """A stream's newest spec, and its freshness in the spaces that you see."""
     caller.must(Action.SEE, address)
     return _stream(freshness, caller, await registry.streams.get(address))
 
@@ -160,7 +162,9 @@ async def add_spec(
     context: ContextDep,
     caller: CallerDep,
 ) -> SpecResponse:
-    """For owners and engineers, and the machine that publishes it; its equipment is there before.
+    """Allowed to owners and engineers, and to the machine that publishes the stream.
+
+    Its equipment must be registered before.
 
     What is registered already keeps its version; a change becomes the next. A signal's dtype never
     changes.

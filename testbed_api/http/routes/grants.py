@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from broker.clock import Clock, text_of
+from broker.clock import text_of
 from broker.responses.grants import GrantPage, GrantResponse, GrantsResponse
 from broker.rights import Action
 from testbed_api.actions.grants import GrantActions, SpanProposal
@@ -14,7 +14,7 @@ from testbed_api.domain import grants as domain_grants
 from testbed_api.domain.grants import GrantRequest
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
-from testbed_api.http.dependencies import ClockDep, GrantActionsDep, RegistryDep
+from testbed_api.http.dependencies import GrantActionsDep, RegistryDep
 from testbed_api.http.schemas import (
     EntryForm,
     Form,
@@ -32,7 +32,7 @@ router = APIRouter(tags=["sharing"])
 
 
 class SpanForm(Form):
-    """From when, and until when or for how long."""
+    """The span of a grant: its begin, and its end or its duration."""
 
     from_: Annotated[Instant, Field(alias="from", description="now if left out")] = None
     until: Annotated[Instant, Field(description="not included")] = None
@@ -70,11 +70,10 @@ class ReasonForm(Form):
 async def add_grants(
     form: GrantForm,
     grants: GrantActionsDep,
-    clock: ClockDep,
     context: ContextDep,
     caller: CallerDep,
 ) -> GrantsResponse:
-    """For owners and engineers, of streams of their organisation; a grant each.
+    """Allowed to owners and engineers, of streams of their organisation; a grant each.
 
     Its owners and developers may read them, and its machines that list them, until then.
     """
@@ -87,7 +86,7 @@ async def add_grants(
         purpose=form.purpose,
         lasting_s=form.expires_in_s,
     )
-    now_ns = clock.now_ns()
+    now_ns = grants.clock.now_ns()
     return GrantsResponse(items=[grant_response(each, now_ns) for each in given])
 
 
@@ -101,11 +100,10 @@ async def add_grants(
 async def add_requests(
     form: RequestForm,
     grants: GrantActionsDep,
-    clock: ClockDep,
     context: ContextDep,
     caller: CallerDep,
 ) -> GrantsResponse:
-    """For owners and developers of a company; a grant each, asked for until its owner answers.
+    """Allowed to owners and developers of a company. Each stream is a grant of its own.
 
     Nobody reads anything before. What you do not see answers as missing.
     """
@@ -113,7 +111,7 @@ async def add_requests(
     requests = await grants.request(
         context, caller, entries, purpose=form.purpose, proposal=form.proposal()
     )
-    now_ns = clock.now_ns()
+    now_ns = grants.clock.now_ns()
     return GrantsResponse(items=[grant_response(each, now_ns) for each in requests])
 
 
@@ -127,10 +125,9 @@ async def grants(
     query: Annotated[Numbered, Query()],
     registry: RegistryDep,
     grants: GrantActionsDep,
-    clock: ClockDep,
     caller: CallerDep,
 ) -> GrantPage:
-    """For its members, also those that have ended; each with a sentence that says what it means.
+    """Allowed to its members: also ended grants, each with a sentence that explains it.
 
     A page, in the order of asking; `next` goes on behind it and is null on the last.
     """
@@ -138,7 +135,7 @@ async def grants(
     caller.must(Action.WATCH, mine)
     rows = await registry.grants.page(mine, query.cursor, query.limit + 1)
     page, more = split_page(rows, query.limit)
-    items = await _responses(grants, page, clock)
+    items = await _responses(grants, page)
     return GrantPage(items=items, next=page[-1].id if more else None)
 
 
@@ -149,12 +146,12 @@ async def grants(
     responses=openapi_examples.answer(GrantResponse),
 )
 async def grant(
-    number: Number, grants: GrantActionsDep, clock: ClockDep, caller: CallerDep
+    number: Number, grants: GrantActionsDep, caller: CallerDep
 ) -> GrantResponse:
-    """For the people of its owner and of its company."""
+    """Allowed to the people of its owner and of its company."""
     grant = await grants.find(caller, number)
     caller.must(Action.WATCH, caller.organisation)
-    return await _response(grants, grant, clock)
+    return await _response(grants, grant)
 
 
 @router.post(
@@ -167,17 +164,15 @@ async def approve_grant(
     number: Number,
     form: SpanForm,
     grants: GrantActionsDep,
-    clock: ClockDep,
     context: ContextDep,
     caller: CallerDep,
 ) -> GrantResponse:
-    """For owners and engineers of its owner. The span that was asked for, or a shorter one.
+    """Allowed to owners and engineers of its owner: the span that was asked for, or a shorter one.
 
     Fewer streams are granted by refusing the others: each stream is a grant of its own.
     """
-    return await _response(
-        grants, await grants.approve(context, caller, number, form.proposal()), clock
-    )
+    approved = await grants.approve(context, caller, number, form.proposal())
+    return await _response(grants, approved)
 
 
 @router.post(
@@ -191,12 +186,11 @@ async def refuse_grant(
     number: Number,
     form: ReasonForm,
     grants: GrantActionsDep,
-    clock: ClockDep,
     context: ContextDep,
     caller: CallerDep,
 ) -> GrantResponse:
-    """For owners and engineers of its owner. The company reads the reason."""
-    return await _response(grants, await grants.refuse(context, caller, number, form.reason), clock)
+    """Allowed to owners and engineers of its owner. The company reads the reason."""
+    return await _response(grants, await grants.refuse(context, caller, number, form.reason))
 
 
 @router.post(
@@ -207,10 +201,10 @@ async def refuse_grant(
     | openapi_examples.problems(409),
 )
 async def withdraw_grant(
-    number: Number, grants: GrantActionsDep, clock: ClockDep, context: ContextDep, caller: CallerDep
+    number: Number, grants: GrantActionsDep, context: ContextDep, caller: CallerDep
 ) -> GrantResponse:
-    """For owners and developers of its company. Connections that read under it end at once."""
-    return await _response(grants, await grants.withdraw(context, caller, number), clock)
+    """Allowed to owners and developers of its company. Connections that use it end at once."""
+    return await _response(grants, await grants.withdraw(context, caller, number))
 
 
 @router.delete(
@@ -223,21 +217,21 @@ async def withdraw_grant(
 async def revoke_grant(
     number: Number, grants: GrantActionsDep, context: ContextDep, caller: CallerDep
 ) -> Response:
-    """For owners and engineers of its owner. Connections that read under it end at once."""
+    """Allowed to owners and engineers of its owner. Connections that use it end at once."""
     await grants.revoke(context, caller, number)
     return Response(status_code=204)
 
 
-async def _response(grants: GrantActions, grant: GrantRequest, clock: Clock) -> GrantResponse:
-    (response,) = await _responses(grants, [grant], clock)
+async def _response(grants: GrantActions, grant: GrantRequest) -> GrantResponse:
+    (response,) = await _responses(grants, [grant])
     return response
 
 
 async def _responses(
-    grants: GrantActions, requests: Sequence[GrantRequest], clock: Clock
+    grants: GrantActions, requests: Sequence[GrantRequest]
 ) -> list[GrantResponse]:
     """The answers about grants, each with whether it is paused now."""
-    paused, now_ns = await grants.paused(requests), clock.now_ns()
+    paused, now_ns = await grants.paused(requests), grants.clock.now_ns()
     return [grant_response(each, now_ns, paused=each.id in paused) for each in requests]
 
 

@@ -1,4 +1,4 @@
-"""Routes: listings, by which an equipment exists for others, with an example to look at."""
+"""Routes: listings, by which other organisations see an equipment, with a sample of its data."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Self
@@ -53,18 +53,18 @@ _ONE = "/equipment/{organisation}/{equipment}"
 
 
 class SampleForm(EntryForm):
-    """A part of a stream's past."""
+    """The span of a sample: a part of a stream's past."""
 
     from_: Annotated[RequiredInstant, Field(alias="from", description="included")]
     to: Annotated[RequiredInstant, Field(description="not included")]
 
     def sample(self) -> Sample:
-        """As the policy has it; raises Invalid."""
+        """The sample as the policy holds it; raises Invalid."""
         return Sample(self.entry(), storable(self.from_), storable(self.to))
 
 
 class ListingForm(Form):
-    """To whom an equipment exists, and what they are told."""
+    """The organisations that see an equipment, with terms and a sample."""
 
     everybody: Annotated[bool, Field(description="to all members of the testbed")] = False
     organisations: Annotated[
@@ -85,7 +85,7 @@ class ListingForm(Form):
 
 
 class Formatted(Form):
-    """How it is written."""
+    """Query with the format of a sample."""
 
     format: Format = Format.JSON
 
@@ -105,7 +105,7 @@ async def put_listing(
     context: ContextDep,
     caller: CallerDep,
 ) -> ListingResponse:
-    """For owners and engineers of its organisation. It takes the place of the former listing.
+    """Allowed to owners and engineers of its organisation. It replaces the former listing.
 
     They see name, description, site, terms and the specs of its streams; of its samples they read
     the one that is named here, and nothing else without a grant.
@@ -130,7 +130,7 @@ async def put_listing(
 async def end_listing(
     address: OfEquipment, listings: ListingActionsDep, context: ContextDep, caller: CallerDep
 ) -> Response:
-    """For owners and engineers of its organisation. Grants that were given stay."""
+    """Allowed to owners and engineers of its organisation. Grants that were given stay."""
     await listings.end(context, caller, address)
     return Response(status_code=204)
 
@@ -145,7 +145,7 @@ async def end_listing(
 async def listing(
     address: OfEquipment, listings: ListingActionsDep, registry: RegistryDep, caller: CallerDep
 ) -> ListingResponse:
-    """For whoever sees it; to whom it is listed, for its own organisation alone."""
+    """The listing of an equipment that you see; only its own organisation sees the recipients."""
     offer = await listings.find(caller, address)
     return await _response(registry, caller, address, offer)
 
@@ -192,7 +192,7 @@ async def sample(
     context: ContextDep,
     caller: CallerDep,
 ) -> StreamingResponse:
-    """For people of its organisation, and of those that it is listed to; as `history` answers."""
+    """Allowed to people of its organisation and of those that see it; in the form of `history`."""
     caller.must(Action.SEE, address)
     offer = await registry.listings.find(address, caller.at_ns)
     if offer is None or offer.listing.sample is None:

@@ -1,4 +1,4 @@
-"""Routes for whoever runs the testbed: is it alive, is it ready, how much has it done."""
+"""Routes for operators of the testbed: health, readiness and metrics."""
 
 from collections.abc import Iterator, Mapping
 
@@ -35,7 +35,7 @@ router = APIRouter(tags=["operations"])
     responses=openapi_examples.answer(HealthResponse),
 )
 async def health() -> HealthResponse:
-    """Answers as long as the process does; open to everybody."""
+    """Answers while the process runs; needs no credential."""
     return HealthResponse(state="alive")
 
 
@@ -68,7 +68,7 @@ async def ready(
 async def metrics(
     recorder: RecorderDep, quotas: QuotasDep, bus: BusDep, ledger: LedgerDep, caller: CallerDep
 ) -> Response:
-    """For who operates the testbed."""
+    """Counters of the recorder and the ledger, for operators of the testbed."""
     caller.must(Action.OPERATE)
     collectors = CollectorRegistry(auto_describe=False)
     collectors.register(_Counts(recorder, quotas, bus, await ledger.counts()))
@@ -91,7 +91,7 @@ class _Counts(Collector):
         self._ledger = ledger
 
     def collect(self) -> Iterator[Metric]:
-        """One family a count."""
+        """Yield one metric family per counter."""
         yield from recorder_metrics.families(self._recorder.counts())
         yield from self._refused()
         for name, count in self._ledger.items():

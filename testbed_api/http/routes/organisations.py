@@ -1,11 +1,9 @@
 """Routes: organisations and their members."""
 
-from collections.abc import Collection
-
 from fastapi import APIRouter, Response
 
-from broker.clock import Clock, text_of
-from broker.errors import Unknown
+from broker.clock import text_of
+from broker.credential import Credential
 from broker.responses.organisations import (
     MemberResponse,
     MembersResponse,
@@ -14,21 +12,16 @@ from broker.responses.organisations import (
     OrganisationResponse,
     OrganisationsResponse,
 )
-from broker.rights import Action, Principal, PrincipalKind, Role, Span
-from testbed_api.actions.caller import Caller
-from testbed_api.domain import organisations as domain_organisations
-from testbed_api.domain import tokens
+from broker.rights import Action, Principal
 from testbed_api.domain.organisations import Organisation
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
-from testbed_api.http.dependencies import ClockDep, ConnectionsDep, RegistryDep, RightsChangesDep
+from testbed_api.http.dependencies import OrganisationActionsDep
 from testbed_api.http.schemas import Id, MemberForm, OrganisationForm, RolesForm
-from testbed_api.registry.registry import Registry
 
 router = APIRouter(tags=["organisations"])
 
 _MEMBERS = "/organisations/{organisation}/members"
-FIRST = "first token"
 
 
 @router.post(
@@ -41,19 +34,14 @@ FIRST = "first token"
 )
 async def add_organisation(
     form: OrganisationForm,
-    registry: RegistryDep,
-    clock: ClockDep,
-    connections: ConnectionsDep,
+    organisations: OrganisationActionsDep,
     context: ContextDep,
     caller: CallerDep,
 ) -> NewOrganisationResponse:
-    """For owners of an intermediary. What the organisation has is its owner's to decide."""
-    caller.must(Action.FOUND)
+    """Allowed to owners of an intermediary. What the organisation has is its owner's to decide."""
     organisation = Organisation(form.id, form.name, form.kind)
-    async with registry.change(context, clock) as change:
-        await change.organisations.add(organisation)
-        member = await _add_person(change, clock, caller, form.owner, form.id, {Role.OWNER})
-    await connections.announce(form.owner)
+    owner, credential = await organisations.add(context, caller, organisation, form.owner)
+    member = _new_member(owner, credential)
     return NewOrganisationResponse.extending(_organisation(organisation), **dict(member))
 
 
@@ -63,11 +51,11 @@ async def add_organisation(
     summary="The organisations you can see",
     responses=openapi_examples.answer(OrganisationsResponse),
 )
-async def organisations(registry: RegistryDep, caller: CallerDep) -> OrganisationsResponse:
-    """Your own and those whose equipment you see; all of them for who makes them."""
-    caller.must(Action.ENTER)
-    every = await registry.organisations.all()
-    visible = [each for each in every if caller.sees_organisation(each.id)]
+async def organisations(
+    organisations: OrganisationActionsDep, caller: CallerDep
+) -> OrganisationsResponse:
+    """Your organisation and those whose equipment you see; all of them for an intermediary."""
+    visible = await organisations.visible(caller)
     return OrganisationsResponse(items=list(map(_organisation, visible)))
 
 
@@ -77,11 +65,11 @@ async def organisations(registry: RegistryDep, caller: CallerDep) -> Organisatio
     summary="Who belongs to your organisation",
     responses=openapi_examples.answer(MembersResponse),
 )
-async def members(organisation: Id, registry: RegistryDep, caller: CallerDep) -> MembersResponse:
-    """For its members."""
-    caller.must(Action.WATCH, organisation)
-    principals = await registry.principals.in_organisation(organisation, caller.at_ns)
-    people = [each for each in principals if each.kind is PrincipalKind.PERSON]
+async def members(
+    organisation: Id, organisations: OrganisationActionsDep, caller: CallerDep
+) -> MembersResponse:
+    """Allowed to its members."""
+    people = await organisations.members(caller, organisation)
     return MembersResponse(items=list(map(_member, people)))
 
 
@@ -96,18 +84,15 @@ async def members(organisation: Id, registry: RegistryDep, caller: CallerDep) ->
 async def add_member(
     organisation: Id,
     form: MemberForm,
-    registry: RegistryDep,
-    clock: ClockDep,
-    connections: ConnectionsDep,
+    organisations: OrganisationActionsDep,
     context: ContextDep,
     caller: CallerDep,
 ) -> NewMemberResponse:
-    """For owners. A person is a member of one organisation."""
-    caller.must(Action.MANAGE, organisation)
-    async with registry.change(context, clock) as change:
-        member = await _add_person(change, clock, caller, form.person, organisation, form.roles)
-    await connections.announce(form.person)
-    return member
+    """Allowed to owners. A person is a member of one organisation."""
+    member, credential = await organisations.add_member(
+        context, caller, organisation, form.person, form.roles
+    )
+    return _new_member(member, credential)
 
 
 @router.put(
@@ -120,20 +105,14 @@ async def put_member(
     organisation: Id,
     person: Id,
     form: RolesForm,
-    rights_changes: RightsChangesDep,
-    clock: ClockDep,
+    organisations: OrganisationActionsDep,
     context: ContextDep,
     caller: CallerDep,
 ) -> MemberResponse:
-    """For owners. What the new roles do not allow ends at once; one owner stays."""
-    caller.must(Action.MANAGE, organisation)
-    async with rights_changes.of_principal(context, person) as change:
-        before = await _found(change, clock, organisation, person)
-        now_ns = clock.now_ns()
-        after = await change.principals.change_roles(
-            before, form.roles, by=caller.id, now_ns=now_ns
-        )
-    return _member(after)
+    """Allowed to owners. What the new roles do not allow ends at once; one owner stays."""
+    return _member(
+        await organisations.change_roles(context, caller, organisation, person, form.roles)
+    )
 
 
 @router.delete(
@@ -146,44 +125,13 @@ async def put_member(
 async def remove_member(
     organisation: Id,
     person: Id,
-    registry: RegistryDep,
-    clock: ClockDep,
-    connections: ConnectionsDep,
+    organisations: OrganisationActionsDep,
     context: ContextDep,
     caller: CallerDep,
 ) -> Response:
-    """For owners. Tokens, password and connections end; one owner stays."""
-    caller.must(Action.MANAGE, organisation)
-    async with registry.change(context, clock) as change:
-        before = await _found(change, clock, organisation, person)
-        await change.principals.end(before, by=caller.id, now_ns=clock.now_ns())
-    await connections.disconnect(person)
+    """Allowed to owners. Tokens, password and connections end; one owner stays."""
+    await organisations.remove_member(context, caller, organisation, person)
     return Response(status_code=204)
-
-
-async def _add_person(
-    registry: Registry,
-    clock: Clock,
-    caller: Caller,
-    person: str,
-    organisation: str,
-    roles: Collection[Role],
-) -> NewMemberResponse:
-    """A new member with a first token."""
-    now_ns = clock.now_ns()
-    principal = domain_organisations.person(person, organisation, roles, now_ns)
-    credential, token = tokens.issued(principal.id, Span(now_ns), label=FIRST, by=caller.id)
-    await registry.principals.add(principal, caller.id)
-    await registry.tokens.add(token)
-    return NewMemberResponse.extending(_member(principal), credential=credential.text)
-
-
-async def _found(registry: Registry, clock: Clock, organisation: str, person: str) -> Principal:
-    member = await registry.principals.find(person, clock.now_ns())
-    expected = (organisation, PrincipalKind.PERSON)
-    if member is None or (member.organisation, member.kind) != expected:
-        raise Unknown(f"there is no member {person!r} of {organisation}")
-    return member
 
 
 def _organisation(organisation: Organisation) -> OrganisationResponse:
@@ -193,3 +141,7 @@ def _organisation(organisation: Organisation) -> OrganisationResponse:
 def _member(principal: Principal) -> MemberResponse:
     since = text_of(principal.span.from_ns)
     return MemberResponse(person=principal.id, roles=sorted(principal.roles), since=since)
+
+
+def _new_member(principal: Principal, credential: Credential) -> NewMemberResponse:
+    return NewMemberResponse.extending(_member(principal), credential=credential.text)

@@ -39,8 +39,8 @@ class PauseForm(Form):
 async def add_pause(
     form: PauseForm, pauses: PauseActionsDep, context: ContextDep, caller: CallerDep
 ) -> PauseResponse:
-    """For owners, engineers and operators. Nobody reads under these grants until they are resumed;
-    connections end at once. What is paused already stays so.
+    """Allowed to owners, engineers and operators. Nobody reads under these grants until they are
+    resumed; connections end at once. What is paused already stays so.
     """
     pause = await pauses.pause(context, caller, form.company, form.address())
     return PauseResponse.from_pause(pause)
@@ -53,7 +53,7 @@ async def add_pause(
     responses=openapi_examples.answer(PausesResponse),
 )
 async def pauses(pauses: PauseActionsDep, caller: CallerDep) -> PausesResponse:
-    """For its members."""
+    """Allowed to its members."""
     caller.must(Action.WATCH, caller.organisation)
     standing = await pauses.standing(caller.organisation)
     return PausesResponse(items=list(map(PauseResponse.from_pause, standing)))
@@ -71,6 +71,6 @@ async def end_pauses(
     context: ContextDep,
     caller: CallerDep,
 ) -> ResumedResponse:
-    """For owners, engineers and operators. Grants that another pause stops stay stopped."""
+    """Allowed to owners, engineers and operators. Grants that another pause stops stay stopped."""
     resumed = await pauses.resume(context, caller, query.company, query.address())
     return ResumedResponse(resumed=resumed)

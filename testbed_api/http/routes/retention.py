@@ -6,7 +6,6 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from broker.clock import DAY_S, text_of
-from broker.errors import Invalid
 from broker.responses.retention import (
     DeletionPage,
     DeletionResponse,
@@ -17,7 +16,7 @@ from broker.responses.retention import (
 from broker.rights import Action
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
-from testbed_api.http.dependencies import ClockDep, KeeperDep, RegistryDep
+from testbed_api.http.dependencies import ClockDep, KeeperDep, RegistryDep, RetentionActionsDep
 from testbed_api.http.schemas import Finite, Form, Letters, OfStream, Text, TimeSpanForm, split_page
 from testbed_api.retention.deletions import Deletion, StoredSpan
 from testbed_api.retention.fingerprint import EARLIEST_NS
@@ -28,7 +27,7 @@ _ONE_STREAM = "/streams/{organisation}/{equipment}/{stream}"
 
 
 class RetentionForm(Form):
-    """How long samples stay."""
+    """The retention of a stream."""
 
     keep_days: Annotated[
         Annotated[Finite, Field(ge=1 / 24, le=36_600)] | None,
@@ -49,7 +48,7 @@ class DeletionForm(TimeSpanForm):
     responses=openapi_examples.answer(RetentionsResponse),
 )
 async def retentions(keeper: KeeperDep, caller: CallerDep) -> RetentionsResponse:
-    """Those of your organisation."""
+    """The streams of your organisation that have a retention."""
     retentions = await keeper.deletions.retentions()
     items = [
         RetentionResponse(stream=str(address), keep_days=keep_s / DAY_S)
@@ -68,22 +67,18 @@ async def retentions(keeper: KeeperDep, caller: CallerDep) -> RetentionsResponse
 async def put_retention(
     address: OfStream,
     form: RetentionForm,
-    registry: RegistryDep,
-    keeper: KeeperDep,
+    retentions: RetentionActionsDep,
     context: ContextDep,
     caller: CallerDep,
 ) -> RetentionResponse:
-    """For owners and engineers of its organisation.
+    """Allowed to owners and engineers of its organisation.
 
     It holds in every space; what is older goes within the hour.
 
     What is kept for a week or longer goes a day at a time, after midnight UTC.
     """
-    caller.must(Action.SHARE, address)
-    await registry.streams.get(address)
     keep_s = None if form.keep_days is None else round(form.keep_days * DAY_S)
-    context.entry.facts["keep_s"] = keep_s
-    await keeper.deletions.set_retention(address, keep_s)
+    await retentions.keep(context, caller, address, keep_s)
     return RetentionResponse(stream=str(address), keep_days=form.keep_days)
 
 
@@ -96,7 +91,7 @@ async def put_retention(
 async def retention(
     address: OfStream, registry: RegistryDep, keeper: KeeperDep, caller: CallerDep
 ) -> RetentionResponse:
-    """For whoever sees the stream; null is for ever."""
+    """Allowed to whoever sees the stream; null is for ever."""
     caller.must(Action.SEE, address)
     await registry.streams.get(address)
     keep_s = (await keeper.deletions.retentions()).get(address)
@@ -113,35 +108,20 @@ async def retention(
 async def add_deletion(
     address: OfStream,
     form: DeletionForm,
-    registry: RegistryDep,
-    keeper: KeeperDep,
+    retentions: RetentionActionsDep,
     clock: ClockDep,
     context: ContextDep,
     caller: CallerDep,
 ) -> DeletionsResponse:
-    """For owners and engineers of its organisation.
+    """Allowed to owners and engineers of its organisation.
 
     Answers when it is done, with the proof of what is gone.
 
     Of samples that come meanwhile a second record tells. The span is a gap with cause `deleted`.
     """
-    caller.must(Action.SHARE, address)
-    await registry.streams.get(address)
-    now_ns = clock.now_ns()
-    from_ns, to_ns = form.between(EARLIEST_NS, now_ns)
-    if to_ns > now_ns:
-        raise Invalid(
-            f"to = {text_of(to_ns)} lies in the future", hint="only what has been can be deleted"
-        )
+    from_ns, to_ns = form.between(EARLIEST_NS, clock.now_ns())
     span = StoredSpan(form.space, address, from_ns, to_ns)
-    context.entry.facts |= {
-        "space": form.space,
-        "from_ns": from_ns,
-        "to_ns": to_ns,
-        "why": form.why,
-    }
-    done = await keeper.delete(span, by=caller.id, why=form.why)
-    context.entry.facts["samples"] = sum(deletion.samples for deletion in done)
+    done = await retentions.delete(context, caller, span, why=form.why)
     return DeletionsResponse(items=list(map(_deletion, done)))
 
 
@@ -158,7 +138,7 @@ async def deletions(
     keeper: KeeperDep,
     caller: CallerDep,
 ) -> DeletionPage:
-    """For whoever reads the stream in that space. `done` is null while it is under way."""
+    """Allowed to whoever reads the stream in that space. `done` is null while it is under way."""
     caller.must_read(query.space, address)
     await registry.streams.get(address)
     listed = keeper.deletions.listed

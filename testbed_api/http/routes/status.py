@@ -1,4 +1,4 @@
-"""Route: how all streams are, on one page, for whoever has to act."""
+"""Route: the state of all streams on one page."""
 
 from typing import Annotated
 
@@ -23,7 +23,7 @@ _LONGEST_S = 31 * DAY_S
 
 
 class Lately(Form):
-    """How far back."""
+    """Query of the status: how many past seconds to count gaps and dead letters over."""
 
     within_s: Annotated[
         float, Field(gt=0, le=_LONGEST_S, description="seconds in which gaps and letters count")
@@ -45,7 +45,7 @@ async def status(
     recorder: RecorderDep,
     caller: CallerDep,
 ) -> StatusResponse:
-    """Freshness, alarms, and what went missing lately, of your own streams and those you may read.
+    """Freshness, alarms and recent losses of your own streams and those that you may read.
 
     Who operates the testbed sees it of all of them, and reads none.
 

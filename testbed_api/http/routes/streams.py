@@ -1,4 +1,4 @@
-"""Routes: what is stored of a stream, and what comes in now."""
+"""Routes: stored samples, gaps and dead letters of a stream, and its live batches."""
 
 from typing import Annotated
 
@@ -133,7 +133,7 @@ async def dead_letters(
     ledger: LedgerDep,
     caller: CallerDep,
 ) -> DeadLetterPage:
-    """For the people of its organisation, and the machine that publishes it in that space."""
+    """Allowed to the people of its organisation, and its publisher in that space."""
     caller.must(Action.WATCH, Entry(query.space, address))
     await registry.streams.get(address)
     rows = await ledger.dead_letters(query.space, address, query.cursor, query.limit + 1)

@@ -55,26 +55,26 @@ class NodeOpcua:
         self._tell({"delete": name})
 
     def _tell(self, command: dict[str, Any]) -> None:
-        with socket.create_connection((services.LOOPBACK, self.control), timeout=10) as told:
-            told.sendall(json.dumps(command).encode() + b"\n")
-            assert told.recv(1) == b"\n", self.product.log_tail()
+        with socket.create_connection((services.LOOPBACK, self.control), timeout=10) as connection:
+            connection.sendall(json.dumps(command).encode() + b"\n")
+            assert connection.recv(1) == b"\n", self.product.log_tail()
 
 
 @dataclass(frozen=True)
 class Secured:
     """How it is secured; the names of modes and policies are node-opcua's own."""
 
-    made: Made
+    identity: Made
     modes: Sequence[str] = ("SignAndEncrypt",)
     policies: Sequence[str] = ("Basic256Sha256",)
     users: dict[str, str] = field(default_factory=dict)
 
     def text(self, folder: Path) -> str:
         """For its command line."""
-        certificate, key = self.made.write(folder / "server")
-        told = {"certificate": str(certificate), "key": str(key), "uri": certificates.URI}
+        certificate, key = self.identity.write(folder / "server")
+        fields = {"certificate": str(certificate), "key": str(key), "uri": certificates.URI}
         return json.dumps(
-            told | {"modes": self.modes, "policies": self.policies, "users": self.users}
+            fields | {"modes": self.modes, "policies": self.policies, "users": self.users}
         )
 
 

@@ -17,7 +17,7 @@ FIRST, LAST = 17_000_000_000, 17_000_000_006
 
 def whole():
     """All samples of one stream, as the source gives them."""
-    signal, seqs = (one.ravel() for one in np.mgrid[0:4, FIRST:LAST])
+    signal, seqs = (each.ravel() for each in np.mgrid[0:4, FIRST:LAST])
     items = signal + STREAM * LOAD.signals
     return Long(
         LOAD.times_ns(items, seqs),

@@ -16,8 +16,8 @@ VALUES = np.array([[1.5, 2.5], [3.5, 4.5]])
 def test_a_publish_reads_as_a_publish_response(mask):
     ((count, rows),) = wire.Notifications([7, 9], mask).cut(TIMES_NS, VALUES, 100)
     message = wire.notification_message(3, count, rows, 0)
-    told = wire.Published(11, 5, [2, 3], more=True, results=[0])
-    body = Buffer(wire.publish_response(told, message, 0))
+    published = wire.Published(11, 5, [2, 3], more=True, results=[0])
+    body = Buffer(wire.publish_response(published, message, 0))
     answer = struct_from_binary(ua.PublishResponse, body)
     assert answer.ResponseHeader.RequestHandle == 11
     result = answer.Parameters
@@ -25,9 +25,9 @@ def test_a_publish_reads_as_a_publish_response(mask):
     assert result.AvailableSequenceNumbers == [2, 3]
     assert result.NotificationMessage.SequenceNumber == 3
     (data,) = result.NotificationMessage.NotificationData
-    read = [(one.ClientHandle, one.Value.Value.Value) for one in data.MonitoredItems]
+    read = [(each.ClientHandle, each.Value.Value.Value) for each in data.MonitoredItems]
     assert read == [(7, 1.5), (7, 2.5), (9, 3.5), (9, 4.5)]
-    moments = [one.Value.SourceTimestamp.timestamp() for one in data.MonitoredItems[:2]]
+    moments = [each.Value.SourceTimestamp.timestamp() for each in data.MonitoredItems[:2]]
     assert moments == pytest.approx([1_700_000_000.000001, 1_700_000_000.100001], abs=1e-7)
 
 

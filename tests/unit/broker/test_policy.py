@@ -74,7 +74,7 @@ RIGHTS = Rights(
     ),
     known=frozenset({LIVE_RIG, LIVE_SCORE, Entry("live", HIDDEN)}),
 )
-WHO = [one.id for one in RIGHTS.principals]
+WHO = [each.id for each in RIGHTS.principals]
 
 
 def allowed(action, target, *, at_ns=15, rights=RIGHTS):
@@ -92,9 +92,9 @@ def test_a_token_of_one_role_may_what_somebody_of_that_role_may():
     targets = (RIG, HIDDEN, SCORE, RIG.owner, LIVE_RIG, DATA, "factory", "firm", None)
     for action in Action:
         for target in targets:
-            asked = (action, target, 15)
-            mine = policy.decide(narrow, "chief", *asked)
-            assert mine == policy.decide(ALL, "factory-auditor", *asked)
+            question = (action, target, 15)
+            mine = policy.decide(narrow, "chief", *question)
+            assert mine == policy.decide(ALL, "factory-auditor", *question)
     assert policy.topics(narrow, "chief", 15) == policy.topics(ALL, "factory-auditor", 15)
     assert not policy.decide(narrow, "chief", Action.SHARE, RIG, 15).allowed
     assert policy.decide(ALL, "chief", Action.SHARE, RIG, 15).allowed

@@ -13,9 +13,9 @@ SECRET = "s" * 43
 
 
 def test_a_credential_reads_back_as_it_was_written():
-    made = Credential.make("pump-rig")
-    assert Credential.parse(made.text) == made
-    assert made.text == f"pump-rig.{made.secret}"
+    credential = Credential.make("pump-rig")
+    assert Credential.parse(credential.text) == credential
+    assert credential.text == f"pump-rig.{credential.secret}"
 
 
 def test_a_made_secret_has_256_bits_and_is_never_the_same():
@@ -110,10 +110,11 @@ def test_who_trusts_an_authority_is_not_sent_on_a_way_without_tls(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("host", "told"), [("::1", True), ("127.0.0.9", True), ("10.0.0.1", False), ("::", False)]
+    ("host", "is_loopback"),
+    [("::1", True), ("127.0.0.9", True), ("10.0.0.1", False), ("::", False)]
 )
-def test_an_address_knows_whether_only_this_machine_reaches_it(host, told):
-    assert Address(host, 1).is_loopback is told
+def test_an_address_knows_whether_only_this_machine_reaches_it(host, is_loopback):
+    assert Address(host, 1).is_loopback is is_loopback
 
 
 def test_a_password_in_the_address_is_refused_and_not_repeated():

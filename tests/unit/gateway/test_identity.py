@@ -35,13 +35,13 @@ def test_the_signature_is_of_this_code_and_this_key(tmp_path):
 
 
 def test_a_kept_credential_is_used_unless_the_environment_tells_one(tmp_path):
-    kept, told = Credential.make("gateway-1"), Credential.make("told")
+    stored, given = Credential.make("gateway-1"), Credential.make("told")
     bus = BusSettings()
     assert identity.with_stored_credential(bus, tmp_path) is bus
-    file = identity.store_credential(tmp_path, kept.text)
+    file = identity.store_credential(tmp_path, stored.text)
     assert file.stat().st_mode & 0o777 == 0o600
-    assert identity.with_stored_credential(bus, tmp_path).credential.get_secret_value() == kept.text
-    own = BusSettings(credential=SecretStr(told.text))
+    assert identity.with_stored_credential(bus, tmp_path).credential.get_secret_value() == stored.text
+    own = BusSettings(credential=SecretStr(given.text))
     assert identity.with_stored_credential(own, tmp_path) is own
     with pytest.raises(Taken, match="is enrolled as gateway-1"):
         identity.claim(tmp_path, CODE)

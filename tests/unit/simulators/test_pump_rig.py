@@ -32,15 +32,15 @@ def columns(**settings):
 def means_in(kind, rig=None):
     """What each sensor shows before a fault, and late in it."""
     fault = Fault(kind, 1000, 2000)
-    shown, _ = columns(seed=3, count=2000, faults=[fault], rig=rig)
-    before = {name: column[:1000].mean() for name, column in shown.items()}
-    return before, {name: column[1500:1990].mean() for name, column in shown.items()}
+    signals, _ = columns(seed=3, count=2000, faults=[fault], rig=rig)
+    before = {name: column[:1000].mean() for name, column in signals.items()}
+    return before, {name: column[1500:1990].mean() for name, column in signals.items()}
 
 
 def test_equal_arguments_give_equal_rows_however_often_they_are_asked_for():
     faults = [Fault(FaultKind.CAVITATION, 5, 15)]
-    one, other = (PumpRig(seed=7, count=30, faults=faults) for _ in range(2))
-    assert list(one.rows()) == list(one.rows()) == list(other.rows())
+    first, other = (PumpRig(seed=7, count=30, faults=faults) for _ in range(2))
+    assert list(first.rows()) == list(first.rows()) == list(other.rows())
 
 
 def test_another_seed_gives_other_noise():
@@ -60,20 +60,20 @@ def test_rows_come_without_end_if_so_many_are_wanted():
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_the_healthy_rig_looks_like_the_recorded_one(name):
-    shown, _ = columns(seed=1, count=3000)
+    signals, _ = columns(seed=1, count=3000)
     mean, spread = RECORDED[name]
     room = WARM_BY_ITS_ROOM.get(name)
-    assert abs(shown[name].mean() - mean) < (room or spread)
+    assert abs(signals[name].mean() - mean) < (room or spread)
     if room is None:
-        assert 0.5 < shown[name].std() / spread < 1.5
+        assert 0.5 < signals[name].std() / spread < 1.5
 
 
 @pytest.mark.parametrize("kind", FaultKind)
 def test_every_value_lies_in_its_signals_range(kind):
-    shown, rows = columns(seed=1, count=2000, faults=[Fault(kind, 100, 2000)])
+    signals, rows = columns(seed=1, count=2000, faults=[Fault(kind, 100, 2000)])
     for signal in SIGNALS:
-        assert signal.low <= shown[signal.name].min()
-        assert shown[signal.name].max() <= signal.high
+        assert signal.low <= signals[signal.name].min()
+        assert signals[signal.name].max() <= signal.high
     assert all(type(value) is float for value in rows[-1].values)
 
 
@@ -108,11 +108,11 @@ def test_a_worn_bearing_shakes_and_its_current_warms_the_motor():
 
 
 def test_cavitation_takes_head_away_and_makes_the_flow_flutter():
-    shown, _ = columns(seed=3, count=1000, faults=[Fault(FaultKind.CAVITATION, 500, 1000)])
-    flow = shown["Volume Flow RateRMS"]
+    signals, _ = columns(seed=3, count=1000, faults=[Fault(FaultKind.CAVITATION, 500, 1000)])
+    flow = signals["Volume Flow RateRMS"]
     assert flow[510:990].mean() < flow[:500].mean() - 1
     assert flow[510:990].std() > 2 * flow[:500].std()
-    assert shown["Temperature"][-1] < shown["Temperature"][0]  # it draws less
+    assert signals["Temperature"][-1] < signals["Temperature"][0]  # it draws less
 
 
 def test_temperatures_follow_with_their_time_constant():

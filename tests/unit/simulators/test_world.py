@@ -101,14 +101,14 @@ async def test_a_speed_that_nothing_could_follow_holds_neither_memory_nor_event_
 
 
 async def test_progress_is_the_number_of_rows_offered_so_far():
-    clock, told = SteppedClock(START_NS), []
+    clock, counts = SteppedClock(START_NS), []
     async with asyncio.TaskGroup() as tasks:
         playing = world.play(
-            PumpRig(count=4), Shown(clock), clock, pace=Playback(), on_rows=told.append
+            PumpRig(count=4), Shown(clock), clock, pace=Playback(), on_rows=counts.append
         )
         tasks.create_task(playing, name="playing")
         await clock.advance(10)
-    assert told == [1, 2, 3, 4]
+    assert counts == [1, 2, 3, 4]
 
 
 async def test_a_row_is_in_the_ledger_before_anyone_sees_it(tmp_path):

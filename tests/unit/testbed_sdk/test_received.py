@@ -38,7 +38,7 @@ def test_what_was_missed_is_counted() -> None:
 def test_a_history_tells_the_gaps_of_one_signal() -> None:
     empty = Series(np.empty(0, np.int64), np.empty(0), np.empty(0, np.uint8))
     whole = Gap((), 7, 9, "gateway-down")
-    found = History(SPEC, {"a": empty, "b": empty}, (GAP, whole))
-    assert (found.gaps_of("a"), found.gaps_of("b")) == ((GAP, whole), (whole,))
+    history = History(SPEC, {"a": empty, "b": empty}, (GAP, whole))
+    assert (history.gaps_of("a"), history.gaps_of("b")) == ((GAP, whole), (whole,))
     with pytest.raises(Invalid):
-        found.gaps_of("c")
+        history.gaps_of("c")

@@ -8,17 +8,17 @@ S = 10**9
 
 
 def test_what_is_not_kept_one_after_another_is_one_hole_a_signal() -> None:
-    told = [Gap((), at * S, at * S + S // 2, FAILED) for at in range(1_000)]
+    gaps = [Gap((), at * S, at * S + S // 2, FAILED) for at in range(1_000)]
     other = Gap(("a",), 5, 6, "server-overflow")
-    assert dropped_gaps.joined([other, *told], ("a", "b")) == [
+    assert dropped_gaps.joined([other, *gaps], ("a", "b")) == [
         other,
         Gap(("a", "b"), 0, 999 * S + S // 2, FAILED),
     ]
 
 
 def test_signals_with_holes_of_their_own_keep_them() -> None:
-    told = [Gap(("a",), 0, 10, FAILED), Gap(("b",), 5, 10, FAILED), Gap(("a",), 20, 30, FAILED)]
-    assert dropped_gaps.joined(told, ("a", "b")) == [
+    gaps = [Gap(("a",), 0, 10, FAILED), Gap(("b",), 5, 10, FAILED), Gap(("a",), 20, 30, FAILED)]
+    assert dropped_gaps.joined(gaps, ("a", "b")) == [
         Gap(("a",), 0, 30, FAILED),
         Gap(("b",), 5, 10, FAILED),
     ]

@@ -27,68 +27,68 @@ def batch(first_ns: int, count: int = 3, *names: str) -> Batch:
 @asynccontextmanager
 async def opened(folder: Path, epoch: str = "one", most_bytes: int = 2**30) -> AsyncIterator[Spool]:
     settings = SpoolSettings(most_bytes=most_bytes, keep_marked_s=0.0)
-    async with spool.open(folder / "s.sqlite", epoch=epoch, settings=settings) as kept:
-        yield kept
+    async with spool.open(folder / "s.sqlite", epoch=epoch, settings=settings) as disk_spool:
+        yield disk_spool
 
 
 async def test_numbers_and_epoch_go_on_after_a_restart(tmp_path: Path) -> None:
-    async with opened(tmp_path) as kept:
-        await kept.commit([("s", batch(1)), ("t", batch(1))], 0)
-    async with opened(tmp_path, epoch="two") as kept:
-        (again,) = await kept.commit([("s", batch(9))], 0)
-        assert (kept.epoch, again.seq) == ("one", 2)
-        assert await kept.last_ns("s") == 11
+    async with opened(tmp_path) as disk_spool:
+        await disk_spool.commit([("s", batch(1)), ("t", batch(1))], 0)
+    async with opened(tmp_path, epoch="two") as disk_spool:
+        (again,) = await disk_spool.commit([("s", batch(9))], 0)
+        assert (disk_spool.epoch, again.seq) == ("one", 2)
+        assert await disk_spool.last_ns("s") == 11
 
 
 async def test_what_is_marked_is_not_sent_again(tmp_path: Path) -> None:
-    async with opened(tmp_path) as kept:
-        await kept.commit([("s", batch(at)) for at in range(4)], 0)
-        kept.mark({"s": Held(2, ((4, 4),))})
-        await kept.all_due()
-        assert [spooled.seq for spooled in await kept.due(10, 10)] == [3]
-        assert await kept.due(10, 10) == []
+    async with opened(tmp_path) as disk_spool:
+        await disk_spool.commit([("s", batch(at)) for at in range(4)], 0)
+        disk_spool.mark({"s": Held(2, ((4, 4),))})
+        await disk_spool.all_due()
+        assert [spooled.seq for spooled in await disk_spool.due(10, 10)] == [3]
+        assert await disk_spool.due(10, 10) == []
 
 
 @pytest.mark.parametrize("then", ["at once", "after a restart"])
 async def test_what_a_mark_no_longer_says_is_sent_again(tmp_path: Path, then: str) -> None:
     settings = SpoolSettings(most_bytes=2**30, keep_marked_s=900.0)
     path = tmp_path / "s.sqlite"
-    async with spool.open(path, epoch="one", settings=settings) as kept:
-        await kept.commit([("s", batch(at)) for at in range(6)], 0)
-        kept.mark({"s": Held(5)})
+    async with spool.open(path, epoch="one", settings=settings) as disk_spool:
+        await disk_spool.commit([("s", batch(at)) for at in range(6)], 0)
+        disk_spool.mark({"s": Held(5)})
         if then == "at once":
-            assert (await kept.depth()).unmarked == 1
-            kept.mark({"s": Held(2, ((4, 4), (7, 9)))})
-            await _sent_again(kept)
+            assert (await disk_spool.depth()).unmarked == 1
+            disk_spool.mark({"s": Held(2, ((4, 4), (7, 9)))})
+            await _sent_again(disk_spool)
     if then == "after a restart":
-        async with spool.open(path, epoch="one", settings=settings) as kept:
-            kept.mark({"s": Held(2, ((4, 4), (7, 9)))})
-            await _sent_again(kept)
+        async with spool.open(path, epoch="one", settings=settings) as disk_spool:
+            disk_spool.mark({"s": Held(2, ((4, 4), (7, 9)))})
+            await _sent_again(disk_spool)
 
 
-async def _sent_again(kept: Spool) -> None:
-    assert (await kept.depth()).unmarked == 3
-    assert [spooled.seq for spooled in await kept.due(3, 10)] == [3, 5, 6]
-    kept.mark({"s": Held(9)})
-    assert (await kept.depth()).unmarked == 0
-    await kept.all_due()
-    assert await kept.due(10**12, 10) == []
+async def _sent_again(disk_spool: Spool) -> None:
+    assert (await disk_spool.depth()).unmarked == 3
+    assert [spooled.seq for spooled in await disk_spool.due(3, 10)] == [3, 5, 6]
+    disk_spool.mark({"s": Held(9)})
+    assert (await disk_spool.depth()).unmarked == 0
+    await disk_spool.all_due()
+    assert await disk_spool.due(10**12, 10) == []
 
 
 async def test_a_mark_that_only_grows_takes_nothing_back(tmp_path: Path) -> None:
-    async with spool.open(tmp_path / "s.sqlite", epoch="one") as kept:
-        await kept.commit([("s", batch(at)) for at in range(6)], 0)
+    async with spool.open(tmp_path / "s.sqlite", epoch="one") as disk_spool:
+        await disk_spool.commit([("s", batch(at)) for at in range(6)], 0)
         for held in (Held(0, ((2, 3),)), Held(0, ((2, 3), (5, 5))), Held(3, ((5, 5),)), Held(6)):
-            kept.mark({"s": held})
-        assert (await kept.depth()).unmarked == 0
-        await kept.all_due()
-        assert await kept.due(10, 10) == []
+            disk_spool.mark({"s": held})
+        assert (await disk_spool.depth()).unmarked == 0
+        await disk_spool.all_due()
+        assert await disk_spool.due(10, 10) == []
 
 
 async def test_a_full_spool_states_exactly_what_it_dropped(tmp_path: Path) -> None:
-    async with opened(tmp_path, most_bytes=4_000) as kept:
-        await kept.commit([("s", batch(at * 100, 20, "a", "b")) for at in range(8)], 0)
-        depth, first = await kept.depth(), (await kept.bodies())[0]
+    async with opened(tmp_path, most_bytes=4_000) as disk_spool:
+        await disk_spool.commit([("s", batch(at * 100, 20, "a", "b")) for at in range(8)], 0)
+        depth, first = await disk_spool.depth(), (await disk_spool.bodies())[0]
     document = orjson.loads(first.body)
     assert depth.dropped > 0
     assert (document["seq"], document["frames"]) == (1, [])
@@ -106,11 +106,11 @@ async def test_a_full_spool_knows_the_signals_of_long_frames_after_a_restart(
     signal = np.tile(np.array([2, 0, 2, 0], np.int32), 20)
     names, dtypes = ("a", "b", "c"), (Dtype.FLOAT64,) * 3
     frame = Long(times, signal, times * 0.5, np.zeros(80, np.uint8), names, dtypes)
-    async with opened(tmp_path) as kept:
-        await kept.commit([("s", Batch(7, (frame,), Source.LIVE))], 0)
-    async with opened(tmp_path, most_bytes=100) as kept:
-        await kept.commit([], 0)
-        (spooled,) = await kept.due(0, 10)
+    async with opened(tmp_path) as disk_spool:
+        await disk_spool.commit([("s", Batch(7, (frame,), Source.LIVE))], 0)
+    async with opened(tmp_path, most_bytes=100) as disk_spool:
+        await disk_spool.commit([], 0)
+        (spooled,) = await disk_spool.due(0, 10)
     gaps = orjson.loads(spooled.body)["gaps"]
     assert {gap["signals"][0]: (gap["from"][-2], gap["to"][-2]) for gap in gaps} == {
         "a": ("7", "9"),
@@ -119,13 +119,13 @@ async def test_a_full_spool_knows_the_signals_of_long_frames_after_a_restart(
 
 
 async def test_a_full_disk_leaves_the_count_of_bytes_right(tmp_path: Path) -> None:
-    async with opened(tmp_path) as kept:
-        await kept.commit([("s", batch(1))], 0)
-        before = await kept.depth()
-        kept._sql.execute("PRAGMA max_page_count = 1")
+    async with opened(tmp_path) as disk_spool:
+        await disk_spool.commit([("s", batch(1))], 0)
+        before = await disk_spool.depth()
+        disk_spool._sql.execute("PRAGMA max_page_count = 1")
         with pytest.raises(Unavailable, match="full"):
-            await kept.commit([("s", batch(at * 10_000, 5_000)) for at in range(5)], 0)
-        now = await kept.depth()
+            await disk_spool.commit([("s", batch(at * 10_000, 5_000)) for at in range(5)], 0)
+        now = await disk_spool.depth()
         assert replace(now, disk_free=before.disk_free) == before  # others use the disk too
 
 
@@ -138,5 +138,5 @@ async def test_two_gateways_cannot_have_one_spool(tmp_path: Path) -> None:
 
 async def test_a_spool_that_was_not_made_to_the_end_is_made_anew(tmp_path: Path) -> None:
     sqlite3.connect(tmp_path / "s.sqlite").close()
-    async with opened(tmp_path) as kept:
-        assert kept.epoch == "one"
+    async with opened(tmp_path) as disk_spool:
+        assert disk_spool.epoch == "one"

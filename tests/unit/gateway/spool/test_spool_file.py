@@ -67,19 +67,19 @@ async def test_what_waits_in_a_spool_of_the_first_layout_is_sent_and_marked(
     tmp_path: Path,
 ) -> None:
     path = written(tmp_path / "s.sqlite", 1)
-    async with spool.open(path, epoch="new") as kept:
-        due = await kept.due(10**12, 10)
+    async with spool.open(path, epoch="new") as disk_spool:
+        due = await disk_spool.due(10**12, 10)
         assert [(batch.stream, batch.seq, bytes(batch.body)) for batch in due] == [
             ("s", 2, body(2)),
             ("s", 3, body(3)),
         ]
-        assert (kept.epoch, await kept.last_ns("s")) == ("old", 30)
+        assert (disk_spool.epoch, await disk_spool.last_ns("s")) == ("old", 30)
         assert spool_file.unmarked(path) == 2
-        kept.mark({"s": Held(3)})
-        depth = await kept.depth()
+        disk_spool.mark({"s": Held(3)})
+        depth = await disk_spool.depth()
         assert (depth.unmarked, depth.bytes) == (
             0,
-            sum(len(batch.body) for batch in await kept.bodies()),
+            sum(len(batch.body) for batch in await disk_spool.bodies()),
         )
     assert layout_of(path) == LAYOUT
     assert spool_file.unmarked(path) == 0
@@ -89,9 +89,9 @@ async def test_a_spool_that_is_full_drops_no_batch_without_samples_to_name(tmp_p
     path = written(tmp_path / "s.sqlite", 1)
     async with spool.open(
         path, epoch="new", settings=SpoolSettings(most_bytes=1, keep_marked_s=900.0)
-    ) as kept:
-        await kept.commit([], 300)
-        assert [batch.seq for batch in await kept.bodies()] == [2, 3]
+    ) as disk_spool:
+        await disk_spool.commit([], 300)
+        assert [batch.seq for batch in await disk_spool.bodies()] == [2, 3]
 
 
 async def test_a_spool_of_an_unknown_layout_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
@@ -112,5 +112,5 @@ async def test_a_spool_whose_creation_fails_is_created_whole_the_next_time(
         async with spool.open(path, epoch="new"):
             pass
     monkeypatch.undo()
-    async with spool.open(path, epoch="new") as kept:
-        assert (kept.epoch, await kept.bodies()) == ("new", [])
+    async with spool.open(path, epoch="new") as disk_spool:
+        assert (disk_spool.epoch, await disk_spool.bodies()) == ("new", [])

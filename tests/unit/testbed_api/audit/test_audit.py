@@ -28,8 +28,8 @@ def refusal(time_ns=0, source="10.0.0.1", organisation=None, principal=None):
     "text", ["a\r\nb", "\x1b[2Jgone", "\x00", "\ud800", "\u202eevil", "\x85", "\u2028"]
 )
 def test_what_cannot_be_printed_is_escaped(text):
-    told = domain_audit.printable(text)
-    assert told.isprintable()
+    escaped = domain_audit.printable(text)
+    assert escaped.isprintable()
     context = AuditContext(
         action=text,
         target=text,
@@ -39,7 +39,7 @@ def test_what_cannot_be_printed_is_escaped(text):
         source=text,
         entry=AuditEntry({text: text}),
     )
-    assert context.event(1).target == told
+    assert context.event(1).target == escaped
     with pytest.raises(Invalid):
         Event(1, "see", text, AuditOutcome.ALLOWED)
 
@@ -64,8 +64,8 @@ def test_a_link_comes_back_as_it_was():
 
 def test_a_flood_of_refusals_is_counted_by_the_second():
     refusals = Refusals()
-    told = [one for _ in range(1_000) for one in refusals.take(refusal())]
-    assert told == [refusal()] * MOST_STRANGE
+    written = [each for _ in range(1_000) for each in refusals.take(refusal())]
+    assert written == [refusal()] * MOST_STRANGE
     assert refusals.due(NS_PER_S - 1) == []
     (rest,) = refusals.due(NS_PER_S)
     assert rest.details == f'{{"counted":{1_000 - MOST_STRANGE}}}'
@@ -74,11 +74,11 @@ def test_a_flood_of_refusals_is_counted_by_the_second():
 
 def test_a_flood_from_everywhere_is_counted_too_and_hides_nobody_who_is_known():
     refusals = Refusals()
-    told = [one for at in range(10_000) for one in refusals.take(refusal(source=f"10.0.{at}"))]
-    assert len(told) == MOST_STRANGERS
+    written = [each for at in range(10_000) for each in refusals.take(refusal(source=f"10.0.{at}"))]
+    assert len(written) == MOST_STRANGERS
     eve = refusal(organisation="firm", principal="eve")
-    assert [one for _ in range(60) for one in refusals.take(eve)] == [eve] * MOST_KNOWN
-    counted = {one.principal: one.details for one in refusals.take(refusal(time_ns=NS_PER_S))[:2]}
+    assert [each for _ in range(60) for each in refusals.take(eve)] == [eve] * MOST_KNOWN
+    counted = {each.principal: each.details for each in refusals.take(refusal(time_ns=NS_PER_S))[:2]}
     assert counted == {None: '{"counted":9900}', "eve": '{"counted":10}'}
 
 
@@ -108,5 +108,5 @@ def test_what_is_told_of_a_request(method, action, status, outcome):
 
 
 def test_counts_that_are_read_every_few_seconds_are_not_told():
-    told = middleware_audit.outcome_of("GET", "operate", 200, "/api/v1/metrics")
-    assert told is None
+    outcome = middleware_audit.outcome_of("GET", "operate", 200, "/api/v1/metrics")
+    assert outcome is None

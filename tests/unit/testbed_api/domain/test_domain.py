@@ -22,23 +22,23 @@ MILL = EquipmentAddress("factory", "mill")
 
 
 def test_a_credential_is_proved_by_its_own_secret_alone():
-    credential, kept = tokens.issued("ada", Span(1))
+    credential, token = tokens.issued("ada", Span(1))
     other, _ = tokens.issued("ada", Span(1))
-    assert kept.secret_hash == tokens.hashed(credential.secret)
-    assert kept.secret_hash != tokens.hashed(other.secret)
+    assert token.secret_hash == tokens.hashed(credential.secret)
+    assert token.secret_hash != tokens.hashed(other.secret)
     assert len(credential.secret) >= 43  # 256 bits
-    assert credential.secret not in repr(kept)
-    assert kept.secret_hash not in repr(kept)
-    assert kept.verifier not in repr(kept)
+    assert credential.secret not in repr(token)
+    assert token.secret_hash not in repr(token)
+    assert token.verifier not in repr(token)
 
 
 def test_what_a_broker_holds_a_secret_against_is_salted_and_can_be_checked():
-    credential, kept = tokens.issued("ada", Span(1))
-    _, kind, rounds, salt, derived = kept.verifier.split("$")
+    credential, token = tokens.issued("ada", Span(1))
+    _, kind, rounds, salt, derived = token.verifier.split("$")
     raw = base64.b64decode(salt)
-    shown = hashlib.pbkdf2_hmac("sha512", credential.secret.encode(), raw, int(rounds), 64)
-    assert (kind, base64.b64decode(derived)) == ("7", shown)
-    assert tokens.from_credential(credential, Span(1)).verifier != kept.verifier
+    expected = hashlib.pbkdf2_hmac("sha512", credential.secret.encode(), raw, int(rounds), 64)
+    assert (kind, base64.b64decode(derived)) == ("7", expected)
+    assert tokens.from_credential(credential, Span(1)).verifier != token.verifier
     assert tokens.from_credential(credential, Span(1), bus=False).verifier == ""
 
 
@@ -85,12 +85,12 @@ def test_a_person_has_a_role():
 
 
 def test_a_password_is_kept_as_argon2id_and_proved_by_itself_alone():
-    kept = passwords.hashed("correct horse battery")
-    assert kept.startswith("$argon2id$")
-    assert passwords.is_right("correct horse battery", kept)
-    for wrong, against in (("correct horse", kept), ("correct horse battery", None), ("", "x")):
+    stored_hash = passwords.hashed("correct horse battery")
+    assert stored_hash.startswith("$argon2id$")
+    assert passwords.is_right("correct horse battery", stored_hash)
+    for wrong, against in (("correct horse", stored_hash), ("correct horse battery", None), ("", "x")):
         assert not passwords.is_right(wrong, against)
-    assert extract_parameters(passwords.NOBODYS) == extract_parameters(kept)  # so, the same work
+    assert extract_parameters(passwords.NOBODYS) == extract_parameters(stored_hash)
     for length in (11, 201):
         with pytest.raises(Invalid, match=f"{length} characters"):
             passwords.hashed("x" * length)

@@ -46,7 +46,7 @@ def test_what_is_known_is_taken_and_counted_under_its_life() -> None:
     assert (flush.samples(), flush.batches, len(flush.done)) == (2, 2, 2)
     assert flush.seqs == {LIFE: {1, 2}}
     assert flush.origins == [(LIFE, ((1, 1), (2, 1)))]
-    assert [len(one) for one in (part.block for part in flush.split_by_document(0))] == [1, 1]
+    assert [len(each) for each in (part.block for part in flush.split_by_document(0))] == [1, 1]
 
 
 class Picky:
@@ -57,7 +57,7 @@ class Picky:
         self._time_ns = time_ns
 
     async def write(self, blocks: Sequence[Block]) -> None:
-        times = [[t for _, one in block.series() for t in one.time_ns.tolist()] for block in blocks]
+        times = [[t for _, each in block.series() for t in each.time_ns.tolist()] for block in blocks]
         refused = [(at, "no") for at, some in enumerate(times) if self._time_ns in some]
         self.stored += [t for some in times if self._time_ns not in some for t in some]
         if refused:
@@ -68,7 +68,7 @@ async def test_a_refused_sample_is_known_by_its_document_among_many() -> None:
     flush = sift(arrived(1), arrived(2), arrived(3))
     store = Picky(2)
     parts = flush.split_by_document(0)
-    for at, block, reason in await bisect_write.write(store, [one.block for one in parts]):  # type: ignore[arg-type]  # it is only written to
+    for at, block, reason in await bisect_write.write(store, [each.block for each in parts]):  # type: ignore[arg-type]
         flush.dead_letter_part(parts[at]._replace(block=block), reason)
     (letter,) = flush.entries.dead_letters
     assert (letter.seq, letter.signal, letter.time_ns) == (2, "a", 2)
@@ -84,7 +84,7 @@ def test_what_is_held_or_comes_twice_asks_for_a_mark_and_is_stored_once() -> Non
 
 def test_without_a_spec_a_message_waits_and_then_is_set_aside() -> None:
     flush = sift(arrived(1), arrived(2), arrived(3), known=NOTHING)
-    assert [one.document.seq for one in flush.waiting if one.document] == [1, 2]
+    assert [each.document.seq for each in flush.waiting if each.document] == [1, 2]
     assert len(flush.entries.set_aside) == len(flush.done) == 1  # the third is one too many
     late = sift(*flush.waiting, known=NOTHING, now_ns=100)
     assert not late.waiting

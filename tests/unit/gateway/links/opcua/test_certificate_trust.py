@@ -60,18 +60,18 @@ def test_who_signs_must_be_an_authority() -> None:
 
 
 def test_a_certificate_counts_from_its_first_second_to_its_last() -> None:
-    made = make(days=(-1, 30))
-    assert judged(made, pin=made) == ""
-    assert "begins on" in judged(made, pin=made, now_ns=NOW_NS - 2 * DAY_NS)
-    assert "ended on" in judged(made, pin=made, now_ns=NOW_NS + 31 * DAY_NS)
+    identity = make(days=(-1, 30))
+    assert judged(identity, pin=identity) == ""
+    assert "begins on" in judged(identity, pin=identity, now_ns=NOW_NS - 2 * DAY_NS)
+    assert "ended on" in judged(identity, pin=identity, now_ns=NOW_NS + 31 * DAY_NS)
 
 
 def test_a_sha256_is_known_with_colons_and_without() -> None:
-    told = certificate_trust.sha256(LEAF.certificate)
-    assert len(told.split(":")) == 32
-    assert certificate_trust.is_sha256(told, LEAF.certificate)
-    assert certificate_trust.is_sha256(told.replace(":", "").lower(), LEAF.certificate)
-    assert not certificate_trust.is_sha256(told[:-1], LEAF.certificate)
+    digest = certificate_trust.sha256(LEAF.certificate)
+    assert len(digest.split(":")) == 32
+    assert certificate_trust.is_sha256(digest, LEAF.certificate)
+    assert certificate_trust.is_sha256(digest.replace(":", "").lower(), LEAF.certificate)
+    assert not certificate_trust.is_sha256(digest[:-1], LEAF.certificate)
     assert not certificate_trust.is_sha256("", LEAF.certificate)
 
 
