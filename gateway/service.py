@@ -28,6 +28,7 @@ from gateway.pipeline.pipeline import Pipeline
 from gateway.settings import GatewaySettings, SourceSettings
 from gateway.spool import spool
 from gateway.spool.spool import Spool, SpoolSettings
+from gateway.state import StateFolders
 from gateway.uplink import Uplink
 
 SPOOL_RETRY_S = 0.5
@@ -42,6 +43,7 @@ class Gateway:
     """The parts of one gateway process, opened and connected to one another."""
 
     mapping: Mapping
+    state: StateFolders
     settings: GatewaySettings
     clock: Clock
     specs: Sequence[StreamSpec]
@@ -82,7 +84,7 @@ class Gateway:
     async def _background(self) -> AsyncIterator[None]:
         """Run the uplink, the anchors and the statistics until the block ends."""
         mapping, settings, sources = self.mapping, self.settings, self.stats_sources
-        anchors_path = _file_of(mapping, settings, ".anchors.jsonl")
+        anchors_path = _file_of(mapping, self.state, settings.space, ".anchors.jsonl")
         work = {
             "uplink": self.uplink.run(),
             "anchors": audit_anchors.store(self.bus, mapping.equipment, anchors_path),
@@ -133,19 +135,37 @@ class Gateway:
 
 
 async def run(
-    mapping: Mapping, settings: GatewaySettings, bus_settings: BusSettings, clock: Clock
+    mapping: Mapping,
+    state: StateFolders,
+    *,
+    settings: GatewaySettings,
+    bus_settings: BusSettings,
+    clock: Clock,
 ) -> None:
     """Run a gateway until cancelled; then spool what is left and wait for its marks.
 
-    Raises Refused where the API does not accept the equipment or a spec, Forbidden for a wrong
+    Every line that it logs names the equipment.  Raises Refused where the API does not accept the equipment or a spec, Forbidden for a wrong
     credential.
     """
+    structlog.contextvars.bind_contextvars(equipment=str(mapping.equipment))
+    log.info("gateway was started", space=settings.space, state=_folders_text(state))
     specs = await _register(mapping, settings, bus_settings, clock)
     async with AsyncExitStack() as stack:
         gateway = await build_gateway(
-            stack, mapping, specs, settings=settings, bus_settings=bus_settings, clock=clock
+            stack,
+            mapping,
+            specs,
+            state=state,
+            settings=settings,
+            bus_settings=bus_settings,
+            clock=clock,
         )
         await gateway.run()
+
+
+def _folders_text(state: StateFolders) -> str:
+    """The sentence that says where the state of a gateway lies."""
+    return f"spool in {state.spool}, identity in {state.identity}, certificates in {state.pki}"
 
 
 async def build_gateway(
@@ -153,6 +173,7 @@ async def build_gateway(
     mapping: Mapping,
     specs: Sequence[StreamSpec],
     *,
+    state: StateFolders,
     settings: GatewaySettings,
     bus_settings: BusSettings,
     clock: Clock,
@@ -161,7 +182,7 @@ async def build_gateway(
 
     stack: closes what is opened here.  specs: of the mapping's streams, as registered.
     """
-    store = await stack.enter_async_context(_open_spool(mapping, settings))
+    store = await stack.enter_async_context(_open_spool(mapping, state, settings))
     principal = Credential.parse(bus_settings.credential.get_secret_value()).principal
     bus = await stack.enter_async_context(
         client.open(bus_settings, clock, client_id=f"{principal}--gateway")
@@ -178,6 +199,7 @@ async def build_gateway(
     )
     return Gateway(
         mapping=mapping,
+        state=state,
         settings=settings,
         clock=clock,
         specs=specs,
@@ -185,36 +207,41 @@ async def build_gateway(
         bus=bus,
         uplink=uplink,
         pipeline=pipeline,
-        link=build_link(mapping, pipeline, clock, settings.waiting_messages),
+        link=build_link(
+            mapping, pipeline, clock, state.pki, waiting_messages=settings.waiting_messages
+        ),
     )
 
 
-def _open_spool(mapping: Mapping, settings: GatewaySettings) -> AbstractAsyncContextManager[Spool]:
+def _open_spool(
+    mapping: Mapping, state: StateFolders, settings: GatewaySettings
+) -> AbstractAsyncContextManager[Spool]:
     limits = SpoolSettings(
         most_bytes=settings.spool_bytes,
         keep_marked_s=settings.spool_keep_s,
         least_free_bytes=settings.spool_free_bytes,
     )
-    path = _file_of(mapping, settings, ".sqlite")
+    path = _file_of(mapping, state, settings.space, ".sqlite")
     return spool.open(path, epoch=secrets.token_hex(13), settings=limits)
 
 
-def _file_of(mapping: Mapping, settings: GatewaySettings, suffix: str) -> Path:
+def _file_of(mapping: Mapping, state: StateFolders, space: str, suffix: str) -> Path:
     """A file of this gateway in the spool's folder."""
     machine = mapping.equipment
-    name = f"{machine.organisation}.{machine.equipment}.{settings.space}"
-    return settings.spool / (name + suffix)
+    return state.spool / f"{machine.organisation}.{machine.equipment}.{space}{suffix}"
 
 
 def build_link(
-    mapping: Mapping, pipeline: Pipeline, clock: Clock, waiting_messages: int
+    mapping: Mapping, pipeline: Pipeline, clock: Clock, pki: Path, *, waiting_messages: int
 ) -> SourceLink:
-    """Build the link that a mapping's source needs; only that protocol's code is imported."""
-    settings = SourceSettings()
+    """Build the link that a mapping's source needs; only that protocol's code is imported.
+
+    pki: folder of OPC UA certificates.
+    """
+    password = SourceSettings().source_password.get_secret_value()
     if isinstance(mapping.source, MqttBroker):
         from gateway.links.mqtt.link import MqttLink  # noqa: PLC0415 - see the docstring
 
-        password = settings.source_password.get_secret_value()
         return MqttLink(
             mapping, mapping.source, password, pipeline, clock, waiting_messages=waiting_messages
         )
@@ -223,7 +250,7 @@ def build_link(
 
     if mapping.source.security is None:
         log.warning("server is read without security", url=mapping.source.url, asked_by="mapping")
-    return OpcUaLink(mapping, pipeline, clock, ClientCredentials.from_settings(settings, clock))
+    return OpcUaLink(mapping, pipeline, clock, ClientCredentials.from_folder(pki, password, clock))
 
 
 async def _register(

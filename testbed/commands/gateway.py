@@ -23,6 +23,13 @@ gateway_app = typer.Typer(
 )
 
 Mapping = Annotated[Path, typer.Argument(help="mapping file (YAML), see docs/reference/mapping.md")]
+Beside = Annotated[
+    Path | None,
+    typer.Option(
+        help="mapping file of the gateway, beside which its state lies (default: the current"
+        " folder)"
+    ),
+]
 Policy = Annotated[
     str,
     typer.Option(help="security policy of an OPC UA server: Basic256Sha256, Aes256Sha256RsaPss"),
@@ -37,17 +44,9 @@ def add_to(app: typer.Typer) -> None:
 @gateway_app.command("run", epilog=example("testbed gateway run rig.yaml"))
 def run(mapping: Mapping) -> None:
     """Read the machine and publish its samples, until Ctrl-C."""
-    from broker.settings import BusSettings
-    from gateway import identity, service
-    from gateway.mapping import file as mapping_file
-    from gateway.settings import GatewaySettings
+    from testbed.commissioning import gateway_process
 
-    async def go() -> None:
-        own = settings(GatewaySettings)
-        bus = identity.with_stored_credential(settings(BusSettings), own.gateway_identity)
-        await service.run(mapping_file.load(mapping), own, bus, WallClock())
-
-    terminal_run.run(go(), keeps_data=True)
+    terminal_run.run(gateway_process.run(mapping, WallClock()), keeps_data=True)
 
 
 @gateway_app.command("code", epilog=example("testbed gateway code factory/pump-rig"))
@@ -65,13 +64,15 @@ def enrol(
     api: Annotated[
         str | None, typer.Option(help="URL of the testbed's API (default: TESTBED_API)")
     ] = None,
+    mapping: Beside = None,
     json: Json = False,
 ) -> None:
     """On the gateway's machine: create its key, and get its credential for a one-time code."""
-    from gateway.settings import GatewaySettings
     from testbed.client import enrolment
+    from testbed.commissioning import gateway_process
 
-    enrolled = terminal_run.run(enrolment.enrol(code, api, settings(GatewaySettings)))
+    folder = terminal_run.run(gateway_process.identity_folder(mapping))
+    enrolled = terminal_run.run(enrolment.enrol(code, api, folder))
     print_json(enrolled) if json else enrolment.print_enrolled(enrolled, out)
 
 
@@ -114,12 +115,13 @@ def trust(
         ),
     ] = None,
     policy: Policy = "Basic256Sha256",
+    mapping: Beside = None,
 ) -> None:
     """Show an OPC UA server's certificate, and trust it if you confirm its SHA-256."""
     from testbed.commissioning import trust as commissioning
     from testbed.commissioning.check_browse import Endpoint
 
-    endpoint = Endpoint(url=server, security="sign-and-encrypt", policy=policy)
+    endpoint = Endpoint(url=server, security="sign-and-encrypt", policy=policy, mapping=mapping)
     certificate = terminal_run.run(commissioning.fetch_certificate(server, endpoint))
     commissioning.print_certificate(certificate, out)
     try:

@@ -11,6 +11,7 @@ from broker.clock import WallClock
 from broker.errors import Invalid, Taken, Unknown
 from broker.namespace import EquipmentAddress
 from broker.settings import address_of
+from gateway import state
 from gateway.commissioning import browse as browsing
 from gateway.commissioning import check as checking
 from gateway.commissioning import mqtt_browse
@@ -19,7 +20,7 @@ from gateway.commissioning.mqtt_browse import LISTEN_S
 from gateway.links.opcua.security import ClientCredentials
 from gateway.mapping import file as mapping_file
 from gateway.mapping.model import MqttBroker, OpcUaServer, Policy, Security, host_of
-from gateway.settings import SourceSettings
+from gateway.settings import GatewaySettings, SourceSettings
 
 SECURITY = ("none", "sign-and-encrypt")
 
@@ -29,13 +30,15 @@ class Endpoint:
     """The URL of an OPC UA server or MQTT broker, and the security of an OPC UA server.
 
     security: `none` or `sign-and-encrypt`, None if it was not given.  policy: an OPC UA security
-    policy.  user: name to sign in with, empty for anonymous.
+    policy.  user: name to sign in with, empty for anonymous.  mapping: file beside which the
+    certificates are, None for the current folder.
     """
 
     url: str
     security: str | None = None
     policy: str = Policy.BASIC256_SHA256
     user: str = ""
+    mapping: Path | None = None
 
     @property
     def server(self) -> OpcUaServer:
@@ -64,14 +67,20 @@ class Endpoint:
         )
 
 
-def gateway_proof() -> ClientCredentials:
-    """The certificate and the password with which the gateway on this machine signs in."""
-    return ClientCredentials.from_settings(SourceSettings(), WallClock())
+def gateway_proof(mapping: Path | None = None) -> ClientCredentials:
+    """The certificate and the password with which the gateway of a mapping file signs in.
+
+    mapping: None before there is one; then the certificates are those below the current folder.
+    """
+    source = SourceSettings()
+    folders = state.folders(GatewaySettings(), source, mapping=mapping)
+    password = source.source_password.get_secret_value()
+    return ClientCredentials.from_folder(folders.pki, password, WallClock())
 
 
 async def check(path: Path, print_line: Callable[[Any], None], *, as_json: bool) -> bool:
     """Check a mapping file against its server, print the findings; True if none is an error."""
-    findings = await checking.check(mapping_file.load(path), gateway_proof())
+    findings = await checking.check(mapping_file.load(path), gateway_proof(path))
     if as_json:
         print_line([asdict(finding) for finding in findings])
     elif not findings:
@@ -88,7 +97,7 @@ async def browse(endpoint: Endpoint, write: Path | None, equipment: str, out: Co
     if endpoint.url.startswith("mqtt://"):
         text = await _browse_broker(endpoint.url, address, out)
     else:
-        server, proof = endpoint.server, gateway_proof()
+        server, proof = endpoint.server, gateway_proof(endpoint.mapping or write)
         for line in await browsing.tree(server, proof):
             out.print(line)
         if write is None:

@@ -319,13 +319,13 @@ async def test_the_gateways_own_certificate_does_not_outlive_its_end(
 
 
 @pytest.mark.parametrize(("opcua", "warnings"), [("security: none", 1), (SAFE, 0)])
-def test_reading_without_security_is_logged_at_each_start(opcua, warnings) -> None:
+def test_reading_without_security_is_logged_at_each_start(tmp_path, opcua, warnings) -> None:
     read = mapped("opc.tcp://127.0.0.1:1", ["a"], opcua=opcua)
     clock = WallClock()
     pipeline = Pipeline(
         read, [stream.spec for stream in read.streams], clock=clock, space="live", most_waiting=1
     )
     with capture_logs() as logged:
-        service.build_link(read, pipeline, clock, 100)
+        service.build_link(read, pipeline, clock, tmp_path, waiting_messages=100)
     said = [line for line in logged if line["event"] == "server is read without security"]
     assert [line["log_level"] for line in said] == ["warning"] * warnings

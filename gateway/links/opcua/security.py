@@ -11,6 +11,7 @@ import dataclasses
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from asyncua import Client, ua
@@ -25,7 +26,6 @@ from gateway.links.opcua import certificate_trust, pki
 from gateway.links.opcua.certificate_trust import PresentedCertificate
 from gateway.links.opcua.pki import OwnCertificate, Pki
 from gateway.mapping.model import OpcUaServer, Policy, Security
-from gateway.settings import SourceSettings
 
 POLICIES: dict[Policy, type[security_policies.SecurityPolicy]] = {
     Policy.BASIC256_SHA256: security_policies.SecurityPolicyBasic256Sha256,
@@ -68,9 +68,9 @@ class ClientCredentials:
     clock: Clock
 
     @classmethod
-    def from_settings(cls, settings: SourceSettings, clock: Clock) -> Self:
-        """Credentials from the environment's settings."""
-        return cls(Pki(settings.source_pki), settings.source_password.get_secret_value(), clock)
+    def from_folder(cls, pki: Path, password: str, clock: Clock) -> Self:
+        """Credentials whose certificates are in a folder."""
+        return cls(Pki(pki), password, clock)
 
 
 async def endpoints(server: OpcUaServer) -> Sequence[ua.EndpointDescription]:
