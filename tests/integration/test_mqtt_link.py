@@ -9,6 +9,7 @@ from rich.console import Console
 from broker.batch import BAD, GOOD
 from broker.bus.mqtt_connection import Connection, Login
 from broker.clock import NS_PER_S, WallClock
+from broker.errors import Forbidden
 from broker.settings import BusSettings
 from gateway.links.mqtt.link import MqttLink
 from gateway.mapping import file as mapping_file
@@ -128,7 +129,17 @@ async def test_a_refused_password_is_an_alarm(tmp_path, password):
     with mosquitto.serve(tmp_path) as server:
         async with reading(server.port, password) as (_, kept):
             await kept.until(lambda: "server" in kept.alarms)
-            assert "refused" in kept.alarms["server"]
+            assert "did not let user 'ada' in" in kept.alarms["server"]
+
+
+async def test_a_broker_that_never_lets_us_in_ends_the_link(tmp_path):
+    with mosquitto.serve(tmp_path) as server:
+        mapping = mapping_file.read(TEXT.replace("PORT", str(server.port)), "m")
+        sink = RecordingSink(names=mapping.streams[0].spec.names)
+        link = MqttLink(mapping, mapping.source, "wrong", sink, CLOCK)
+        with pytest.raises(Forbidden, match="did not let user 'ada' in") as raised:
+            await link.run()
+    assert "TESTBED_SOURCE_PASSWORD" in raised.value.hint
 
 
 async def test_browse_writes_a_mapping_that_check_finds_right(tmp_path, monkeypatch):

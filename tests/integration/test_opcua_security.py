@@ -273,6 +273,24 @@ async def test_a_server_that_wants_security_is_not_read_without(
 # --- who signs in --------------------------------------------------------------------------------
 
 
+async def test_a_password_that_is_not_set_ends_the_link(credentials: ClientCredentials) -> None:
+    made, unset = make(), dataclasses.replace(credentials, password="")
+    async with machine(["a"], secured=Secured(made, users={"rig": "right"})) as server:
+        credentials.pki.pin(server.url, made.certificate)
+        mapping = mapped(server.url, ["a"], opcua=f"{SAFE}, user: rig")
+        with pytest.raises(Refused, match="user 'rig' of .* has no password"):
+            await OpcUaLink(mapping, RecordingSink(), WallClock(), unset).run()
+
+
+async def test_a_server_that_wants_a_user_says_so_without_security() -> None:
+    open_policy = [SecurityPolicyType.NoSecurity]
+    async with machine(["a"], secured=Secured(make(), open_policy, users={"rig": "x"})) as server:
+        with pytest.raises(Refused) as raised:
+            async with connected(mapped(server.url, ["a"]).server):
+                pass
+        assert "lets nobody in without a user" in raised.value.message
+
+
 async def test_a_wrong_password_opens_no_session(credentials: ClientCredentials) -> None:
     made = make()
     async with machine(["a"], secured=Secured(made, users={"rig": "right"})) as server:
