@@ -69,7 +69,9 @@ def credential(folder: Path) -> Credential:
     except OSError as exc:
         raise Unavailable(f"{file} cannot be read: {exc.strerror}") from exc
     except ValueError as exc:
-        raise Corrupt(f"{file} holds no credential") from exc
+        raise Corrupt(
+            f"{file} holds no credential", hint="move its folder away, and enrol the gateway again"
+        ) from exc
 
 
 def with_stored_credential(

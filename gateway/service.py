@@ -18,7 +18,7 @@ from broker.errors import Unavailable
 from broker.namespace import StreamAddress
 from broker.settings import BusSettings
 from broker.streams import StreamSpec
-from gateway import audit_anchors
+from gateway import audit_anchors, source_password
 from gateway.admission import Admission
 from gateway.links.port import SourceLink
 from gateway.mapping.model import Mapping, MqttBroker
@@ -239,7 +239,7 @@ def build_link(
 
     pki: folder of OPC UA certificates.
     """
-    password = SourceSettings().source_password.get_secret_value()
+    password = source_password.of_mapping(mapping, SourceSettings())
     if isinstance(mapping.source, MqttBroker):
         from gateway.links.mqtt.link import MqttLink  # noqa: PLC0415 - see the docstring
 

@@ -23,6 +23,13 @@ gateway_app = typer.Typer(
 )
 
 Mapping = Annotated[Path, typer.Argument(help="mapping file (YAML), see docs/reference/mapping.md")]
+Mappings = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="MAPPING...",
+        help="mapping files (YAML), one for each machine, each with its own gateway",
+    ),
+]
 Beside = Annotated[
     Path | None,
     typer.Option(
@@ -41,12 +48,18 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(gateway_app, name="gateway")
 
 
-@gateway_app.command("run", epilog=example("testbed gateway run rig.yaml"))
-def run(mapping: Mapping) -> None:
-    """Read the machine and publish its samples, until Ctrl-C."""
+@gateway_app.command(
+    "run",
+    epilog=example("testbed gateway run rig.yaml", "testbed gateway run rig.yaml press.yaml"),
+)
+def run(mappings: Mappings) -> None:
+    """Read the machine of each mapping and publish its samples, until Ctrl-C.
+
+    Ends with exit code 2 where only a person can help; what passes by itself is waited for.
+    """
     from testbed.commissioning import gateway_process
 
-    terminal_run.run(gateway_process.run(mapping, WallClock()), keeps_data=True)
+    terminal_run.run(gateway_process.run(mappings, WallClock()), keeps_data=True)
 
 
 @gateway_app.command("code", epilog=example("testbed gateway code factory/pump-rig"))

@@ -1,5 +1,6 @@
 """Browse an OPC UA server or an MQTT broker, and check a mapping against it, before it is used."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from broker.clock import WallClock
 from broker.errors import Invalid, Taken, Unknown
 from broker.namespace import EquipmentAddress
 from broker.settings import address_of
-from gateway import state
+from gateway import source_password, state
 from gateway.commissioning import browse as browsing
 from gateway.commissioning import check as checking
 from gateway.commissioning import mqtt_browse
@@ -80,7 +81,10 @@ def gateway_proof(mapping: Path | None = None) -> ClientCredentials:
 
 async def check(path: Path, print_line: Callable[[Any], None], *, as_json: bool) -> bool:
     """Check a mapping file against its server, print the findings; True if none is an error."""
-    findings = await checking.check(mapping_file.load(path), gateway_proof(path))
+    mapping = mapping_file.load(path)
+    proof = gateway_proof(path)
+    password = source_password.of_mapping(mapping, SourceSettings())
+    findings = await checking.check(mapping, dataclasses.replace(proof, password=password))
     if as_json:
         print_line([asdict(finding) for finding in findings])
     elif not findings:
