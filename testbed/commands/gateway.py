@@ -62,6 +62,34 @@ def run(mappings: Mappings) -> None:
     terminal_run.run(gateway_process.run(mappings, WallClock()), keeps_data=True)
 
 
+@gateway_app.command(
+    "install-service",
+    epilog=example("sudo testbed gateway install-service rig.yaml --user gateway"),
+)
+def install_service(
+    mappings: Mappings,
+    print_only: Annotated[
+        bool, typer.Option("--print", help="print the unit, and write nothing (default: write it)")
+    ] = False,
+    name: Annotated[str, typer.Option(help="name of the service")] = "testbed-gateway",
+    user: Annotated[
+        str | None,
+        typer.Option(help="user that runs the gateways (default: the owner of the first mapping)"),
+    ] = None,
+) -> None:
+    """Write a systemd unit that runs the gateways of mappings, and print the next commands."""
+    from testbed.commissioning import systemd_unit
+
+    try:
+        unit = systemd_unit.service(mappings, name=name, user=user)
+        if print_only:
+            print(unit.unit, end="")  # noqa: T201 - a file's text, unchanged
+        else:
+            systemd_unit.install(unit, out)
+    except BedError as exc:
+        terminal_run.fail(exc)
+
+
 @gateway_app.command("code", epilog=example("testbed gateway code factory/pump-rig"))
 def code(equipment: Equipment, json: Json = False) -> None:
     """Create a one-time code, valid for an hour, to enrol the gateway of an equipment."""

@@ -16,12 +16,21 @@ from broker.errors import BedError, Refused
 from gateway import service
 from gateway.commissioning import check
 from gateway.links.opcua import certificate_trust
+from gateway.links.opcua.link import OpcUaLink
 from gateway.links.opcua.pki import Pki
 from gateway.links.opcua.security import ClientCredentials
 from gateway.links.opcua.session import connected
 from gateway.pipeline.pipeline import Pipeline
 from tests import services
-from tests.integration.machines import Machine, Secured, linked, machine, mapped, second
+from tests.integration.machines import (
+    Machine,
+    RecordingSink,
+    Secured,
+    linked,
+    machine,
+    mapped,
+    second,
+)
 from tests.services.certificates import Made, make
 
 SAFE = "security: sign-and-encrypt, timeout_s: 2"
@@ -278,7 +287,7 @@ async def test_a_password_that_is_not_set_ends_the_link(credentials: ClientCrede
     async with machine(["a"], secured=Secured(made, users={"rig": "right"})) as server:
         credentials.pki.pin(server.url, made.certificate)
         mapping = mapped(server.url, ["a"], opcua=f"{SAFE}, user: rig")
-        with pytest.raises(Refused, match="user 'rig' of .* has no password"):
+        with pytest.raises(Refused, match=r"user 'rig' of .* has no password"):
             await OpcUaLink(mapping, RecordingSink(), WallClock(), unset).run()
 
 
