@@ -8,9 +8,9 @@ import typer
 from broker.clock import WallClock
 from broker.errors import BedError, Refused
 from testbed.terminal import run as terminal_run
-from testbed.terminal.options import Equipment, Json, example, settings
+from testbed.terminal.options import Equipment, Json, example
 from testbed.terminal.run import Exit
-from testbed.terminal.screen import out, print_json
+from testbed.terminal.screen import Screen, out, print_json
 
 EXAMPLE = example(
     "testbed gateway browse opc.tcp://127.0.0.1:4840 --security none --write rig.yaml"
@@ -199,13 +199,29 @@ def browse(
     user: Annotated[
         str,
         typer.Option(
-            help="name to sign in with at an OPC UA server, the password in"
+            help="name to sign in with at the server or broker, the password in"
             " TESTBED_SOURCE_PASSWORD (default: anonymous)"
         ),
     ] = "",
+    listen_s: Annotated[
+        float,
+        typer.Option(
+            min=1, max=3_600, help="seconds to listen to a broker, or with --write to measure an"
+            " OPC UA server's variables"
+        ),
+    ] = 5.0,
+    mapping: Beside = None,
 ) -> None:
     """List a server's nodes or a broker's topics, and write a first mapping of them."""
     from testbed.commissioning import check_browse
 
-    endpoint = check_browse.Endpoint(url=url, security=security, policy=policy, user=user)
-    terminal_run.run(check_browse.browse(endpoint, write, equipment, out))
+    endpoint = check_browse.Endpoint(
+        url=url,
+        security=security,
+        policy=policy,
+        user=user,
+        mapping=mapping,
+        listen_s=listen_s,
+    )
+    progress = Screen(stderr=True)
+    terminal_run.run(check_browse.browse(endpoint, write, equipment, out, progress))
