@@ -33,9 +33,15 @@ PAGE_ITEMS = 500
 PORTION_BYTES = 512 * 1024
 """Specs of at most so many bytes go in one request; the API takes 1 MiB."""
 
-_BRANCH: Mapping[str, type[BedError]] = {
-    kind.code: kind for kind in (Refused, Invalid, Unknown, Forbidden, Taken, Unavailable, Corrupt)
-}
+
+class CredentialRefused(Forbidden):
+    """The API does not know the credential, or accepts it no more."""
+
+    code = "unauthenticated"
+
+
+_KINDS = (Refused, Invalid, Unknown, Forbidden, Taken, Unavailable, Corrupt, CredentialRefused)
+_BRANCH: Mapping[str, type[BedError]] = {kind.code: kind for kind in _KINDS}
 
 
 class Api:
@@ -163,12 +169,18 @@ async def connect(
 
 
 def problem(response: httpx.Response) -> BedError:
-    """Return the error that a problem+json response (RFC 9457) describes."""
+    """Return the error that a problem+json response (RFC 9457) describes.
+
+    Unavailable for another answer: a proxy gives it while the API behind it is away.
+    """
     try:
         body = response.json()
         code, detail, hint = str(body["code"]), str(body["detail"]), str(body.get("hint", ""))
     except (ValueError, KeyError, TypeError):
-        code, detail, hint = "", f"{response.request.url} answered {response.status_code}", ""
+        return Unavailable(
+            f"{response.request.url} answered {response.status_code}, and not as the API does",
+            hint="is TESTBED_API right? a proxy before the API answers so while the API is away",
+        )
     later = response.status_code == httpx.codes.TOO_MANY_REQUESTS
     if later or response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
         return Unavailable(detail, hint=hint)

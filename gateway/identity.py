@@ -9,11 +9,12 @@ from pydantic import SecretStr
 
 from broker import enrolment
 from broker.credential import Credential
-from broker.errors import Corrupt, Taken, Unavailable
+from broker.errors import Corrupt, Refused, Taken, Unavailable
+from broker.namespace import EquipmentAddress
 from broker.process import files
 from broker.settings import BusSettings
 
-KEY, CREDENTIAL = "key.pem", "credential"
+KEY, CREDENTIAL, EQUIPMENT = "key.pem", "credential", "equipment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ def claim(folder: Path, code: str) -> Claim:
 
     Raises Taken if the folder holds a credential already, Unavailable if it cannot be written.
     """
-    if (folder / CREDENTIAL).exists():
+    if is_enrolled(folder):
         raise Taken(
             f"the gateway in {folder} is enrolled as {credential(folder).principal}",
             hint="to enrol anew, move that folder away",
@@ -44,9 +45,18 @@ def claim(folder: Path, code: str) -> Claim:
     return Claim(public, key.sign(enrolment.statement(code, public)))
 
 
-def store_credential(folder: Path, text: str) -> Path:
-    """Write the credential that `testbed gateway run` reads; returns its file."""
+def is_enrolled(folder: Path) -> bool:
+    """Whether a folder holds a credential."""
+    return (folder / CREDENTIAL).exists()
+
+
+def store_credential(folder: Path, text: str, equipment: str) -> Path:
+    """Write the credential that `testbed gateway run` reads; returns its file.
+
+    equipment: address of the equipment that the credential is for.
+    """
     parsed = Credential.parse(text)
+    _write(folder / EQUIPMENT, f"{EquipmentAddress.parse(equipment)}\n".encode())
     _write(folder / CREDENTIAL, f"{parsed.text}\n".encode())
     return folder / CREDENTIAL
 
@@ -59,14 +69,45 @@ def credential(folder: Path) -> Credential:
     except OSError as exc:
         raise Unavailable(f"{file} cannot be read: {exc.strerror}") from exc
     except ValueError as exc:
-        raise Corrupt(f"{file} holds no credential") from exc
+        raise Corrupt(
+            f"{file} holds no credential", hint="move its folder away, and enrol the gateway again"
+        ) from exc
 
 
-def with_stored_credential(bus: BusSettings, folder: Path) -> BusSettings:
-    """Bus settings that use the stored credential unless the environment sets one."""
-    if bus.credential.get_secret_value() or not (folder / CREDENTIAL).exists():
+def with_stored_credential(
+    bus: BusSettings, folder: Path, equipment: EquipmentAddress
+) -> BusSettings:
+    """Bus settings that use the stored credential unless the environment sets one.
+
+    equipment: that the credential must be for.  Raises Refused if there is no credential, or if it
+    was enrolled for another equipment.
+    """
+    if bus.credential.get_secret_value():
         return bus
+    code = f"have a code made: testbed gateway code {equipment}; then here"
+    if not is_enrolled(folder):
+        raise Refused(
+            f"the gateway of {equipment} is not enrolled: there is no credential in {folder}, and"
+            " TESTBED_CREDENTIAL is not set",
+            hint=f"{code}: testbed gateway enrol CODE --mapping FILE",
+        )
+    enrolled_for = _equipment(folder)
+    if enrolled_for not in {"", str(equipment)}:
+        raise Refused(
+            f"the gateway in {folder} is enrolled for {enrolled_for}, and the mapping is of"
+            f" {equipment}",
+            hint=f"run the mapping of {enrolled_for} with it; or {code}: testbed gateway enrol CODE"
+            " --mapping FILE",
+        )
     return bus.model_copy(update={"credential": SecretStr(credential(folder).text)})
+
+
+def _equipment(folder: Path) -> str:
+    """The equipment that the credential in a folder was enrolled for; empty if nothing says it."""
+    try:
+        return (folder / EQUIPMENT).read_text().strip()
+    except OSError:
+        return ""
 
 
 def _key(folder: Path) -> Ed25519PrivateKey:

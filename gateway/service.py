@@ -10,7 +10,6 @@ from pathlib import Path
 
 import structlog
 
-from broker import api_client
 from broker.batch import Batch
 from broker.bus import client
 from broker.clock import Clock
@@ -19,7 +18,8 @@ from broker.errors import Unavailable
 from broker.namespace import StreamAddress
 from broker.settings import BusSettings
 from broker.streams import StreamSpec
-from gateway import audit_anchors
+from gateway import audit_anchors, source_password
+from gateway.admission import Admission
 from gateway.links.port import SourceLink
 from gateway.mapping.model import Mapping, MqttBroker
 from gateway.monitoring import health, prometheus, stats
@@ -28,11 +28,11 @@ from gateway.pipeline.pipeline import Pipeline
 from gateway.settings import GatewaySettings, SourceSettings
 from gateway.spool import spool
 from gateway.spool.spool import Spool, SpoolSettings
+from gateway.state import StateFolders
 from gateway.uplink import Uplink
 
 SPOOL_RETRY_S = 0.5
 """The pause after the spool refused batches; meanwhile samples wait in the pipeline's bound."""
-REGISTER_RETRY_S = 2.0
 
 log = structlog.get_logger()
 
@@ -42,6 +42,8 @@ class Gateway:
     """The parts of one gateway process, opened and connected to one another."""
 
     mapping: Mapping
+    admission: Admission
+    state: StateFolders
     settings: GatewaySettings
     clock: Clock
     specs: Sequence[StreamSpec]
@@ -82,10 +84,12 @@ class Gateway:
     async def _background(self) -> AsyncIterator[None]:
         """Run the uplink, the anchors and the statistics until the block ends."""
         mapping, settings, sources = self.mapping, self.settings, self.stats_sources
-        anchors_path = _file_of(mapping, settings, ".anchors.jsonl")
+        anchors_path = _file_of(mapping, self.state, settings.space, ".anchors.jsonl")
+        store_anchors = partial(audit_anchors.store, self.bus, mapping.equipment, anchors_path)
         work = {
-            "uplink": self.uplink.run(),
-            "anchors": audit_anchors.store(self.bus, mapping.equipment, anchors_path),
+            "uplink": self.admission.retried(self.uplink.run),
+            "anchors": self.admission.retried(store_anchors),
+            "admission": self.admission.check_refusals(self.bus),
             "stats": stats.log_regularly(sources, settings.log_every_s),
         }
         if port := settings.gateway_metrics_port:
@@ -133,38 +137,50 @@ class Gateway:
 
 
 async def run(
-    mapping: Mapping, settings: GatewaySettings, bus_settings: BusSettings, clock: Clock
-) -> None:
-    """Run a gateway until cancelled; then spool what is left and wait for its marks.
-
-    Raises Refused where the API does not accept the equipment or a spec, Forbidden for a wrong
-    credential.
-    """
-    specs = await _register(mapping, settings, bus_settings, clock)
-    async with AsyncExitStack() as stack:
-        gateway = await build_gateway(
-            stack, mapping, specs, settings=settings, bus_settings=bus_settings, clock=clock
-        )
-        await gateway.run()
-
-
-async def build_gateway(
-    stack: AsyncExitStack,
     mapping: Mapping,
-    specs: Sequence[StreamSpec],
+    state: StateFolders,
     *,
     settings: GatewaySettings,
     bus_settings: BusSettings,
     clock: Clock,
+) -> None:
+    """Run a gateway until cancelled; then spool what is left and wait for its marks.
+
+    Every line that it logs names the equipment.  Raises Refused where only a person can help: the
+    API does not accept the credential, the equipment or a spec, or the source lets nobody in.
+    """
+    structlog.contextvars.bind_contextvars(equipment=str(mapping.equipment))
+    log.info("gateway was started", space=settings.space, state=_folders_text(state))
+    admission = Admission(
+        mapping=mapping, settings=settings, bus_settings=bus_settings, clock=clock
+    )
+    specs = await admission.register()
+    async with AsyncExitStack() as stack:
+        gateway = await build_gateway(stack, admission, specs, state)
+        await gateway.run()
+
+
+def _folders_text(state: StateFolders) -> str:
+    """The sentence that says where the state of a gateway lies."""
+    return f"spool in {state.spool}, identity in {state.identity}, certificates in {state.pki}"
+
+
+async def build_gateway(
+    stack: AsyncExitStack,
+    admission: Admission,
+    specs: Sequence[StreamSpec],
+    state: StateFolders,
 ) -> Gateway:
     """Open the spool and the bus, and connect the parts of a gateway.
 
     stack: closes what is opened here.  specs: of the mapping's streams, as registered.
     """
-    store = await stack.enter_async_context(_open_spool(mapping, settings))
+    mapping, settings, clock = admission.mapping, admission.settings, admission.clock
+    bus_settings = admission.bus_settings
+    store = await stack.enter_async_context(_open_spool(mapping, state, settings))
     principal = Credential.parse(bus_settings.credential.get_secret_value()).principal
     bus = await stack.enter_async_context(
-        client.open(bus_settings, clock, client_id=f"{principal}--gateway")
+        client.open(bus_settings, clock, client_id=_client_id(principal, mapping))
     )
     space, fresh_batches = settings.space, settings.fresh_batches
     uplink = Uplink(bus, store, clock, space=space, specs=specs, fresh_batches=fresh_batches)
@@ -178,6 +194,8 @@ async def build_gateway(
     )
     return Gateway(
         mapping=mapping,
+        admission=admission,
+        state=state,
         settings=settings,
         clock=clock,
         specs=specs,
@@ -185,36 +203,46 @@ async def build_gateway(
         bus=bus,
         uplink=uplink,
         pipeline=pipeline,
-        link=build_link(mapping, pipeline, clock, settings.waiting_messages),
+        link=build_link(
+            mapping, pipeline, clock, state.pki, waiting_messages=settings.waiting_messages
+        ),
     )
 
 
-def _open_spool(mapping: Mapping, settings: GatewaySettings) -> AbstractAsyncContextManager[Spool]:
+def _client_id(principal: str, mapping: Mapping) -> str:
+    """The id of a gateway's connection, so that several gateways may share a credential."""
+    return f"{principal}--gateway-{mapping.equipment.organisation}-{mapping.equipment.equipment}"
+
+
+def _open_spool(
+    mapping: Mapping, state: StateFolders, settings: GatewaySettings
+) -> AbstractAsyncContextManager[Spool]:
     limits = SpoolSettings(
         most_bytes=settings.spool_bytes,
         keep_marked_s=settings.spool_keep_s,
         least_free_bytes=settings.spool_free_bytes,
     )
-    path = _file_of(mapping, settings, ".sqlite")
+    path = _file_of(mapping, state, settings.space, ".sqlite")
     return spool.open(path, epoch=secrets.token_hex(13), settings=limits)
 
 
-def _file_of(mapping: Mapping, settings: GatewaySettings, suffix: str) -> Path:
+def _file_of(mapping: Mapping, state: StateFolders, space: str, suffix: str) -> Path:
     """A file of this gateway in the spool's folder."""
     machine = mapping.equipment
-    name = f"{machine.organisation}.{machine.equipment}.{settings.space}"
-    return settings.spool / (name + suffix)
+    return state.spool / f"{machine.organisation}.{machine.equipment}.{space}{suffix}"
 
 
 def build_link(
-    mapping: Mapping, pipeline: Pipeline, clock: Clock, waiting_messages: int
+    mapping: Mapping, pipeline: Pipeline, clock: Clock, pki: Path, *, waiting_messages: int
 ) -> SourceLink:
-    """Build the link that a mapping's source needs; only that protocol's code is imported."""
-    settings = SourceSettings()
+    """Build the link that a mapping's source needs; only that protocol's code is imported.
+
+    pki: folder of OPC UA certificates.
+    """
+    password = source_password.of_mapping(mapping, SourceSettings())
     if isinstance(mapping.source, MqttBroker):
         from gateway.links.mqtt.link import MqttLink  # noqa: PLC0415 - see the docstring
 
-        password = settings.source_password.get_secret_value()
         return MqttLink(
             mapping, mapping.source, password, pipeline, clock, waiting_messages=waiting_messages
         )
@@ -223,31 +251,7 @@ def build_link(
 
     if mapping.source.security is None:
         log.warning("server is read without security", url=mapping.source.url, asked_by="mapping")
-    return OpcUaLink(mapping, pipeline, clock, ClientCredentials.from_settings(settings, clock))
-
-
-async def _register(
-    mapping: Mapping, settings: GatewaySettings, bus_settings: BusSettings, clock: Clock
-) -> list[StreamSpec]:
-    """Register the equipment and its specs at the API; repeats while the API is unavailable."""
-    credential, ca = bus_settings.credential.get_secret_value(), bus_settings.ca
-    warned = False
-    while True:
-        try:
-            async with api_client.connect(settings.api, credential, ca=ca) as api:
-                await api.register_equipment(
-                    mapping.equipment,
-                    name=mapping.name,
-                    kind=mapping.kind,
-                    site=mapping.site,
-                    description=mapping.description,
-                )
-                return await api.register_specs([stream.spec for stream in mapping.streams])
-        except Unavailable as exc:
-            if not warned:
-                log.warning("registration waits for the API", api=settings.api, reason=str(exc))
-            warned = True
-            await clock.sleep(REGISTER_RETRY_S)
+    return OpcUaLink(mapping, pipeline, clock, ClientCredentials.from_folder(pki, password, clock))
 
 
 async def without_end(work: Coroutine[None, None, None], name: str) -> None:

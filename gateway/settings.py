@@ -1,6 +1,5 @@
 """Settings of a gateway process, read from environment variables."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr
@@ -8,7 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from broker import namespace
 from broker.pydantic_checks import validated_by
-from broker.settings import Settings
+from broker.settings import NamedFile, Settings
 
 
 class GatewaySettings(BaseSettings):
@@ -20,7 +19,15 @@ class GatewaySettings(BaseSettings):
     space: Annotated[str, validated_by(namespace.checked_space)] = Field(
         default=namespace.LIVE, description="space to publish in: live, or run-<id>"
     )
-    spool: Path = Field(default=Path("testbed-data/gateway"), description="folder of the spool")
+    gateway_state: NamedFile = Field(
+        default=None,
+        description="folder of all that the gateway keeps: spool, identity and OPC UA certificates"
+        " (default: testbed-data beside the mapping file)",
+    )
+    spool: NamedFile = Field(
+        default=None,
+        description="folder of the spool (default: gateway in the folder of TESTBED_GATEWAY_STATE)",
+    )
     spool_bytes: int = Field(
         default=2 * 1024**3, ge=1024**2, description="most bytes of batches in the spool"
     )
@@ -49,10 +56,11 @@ class GatewaySettings(BaseSettings):
         description="most batches that wait in memory for the broker; further ones are sent from"
         " the spool, later",
     )
-    gateway_identity: Path = Field(
-        default=Path("testbed-data/gateway-identity"),
+    gateway_identity: NamedFile = Field(
+        default=None,
         description="folder of the gateway's own key pair and credential, as `testbed gateway"
-        " enrol` makes them; TESTBED_CREDENTIAL takes precedence",
+        " enrol` makes them; TESTBED_CREDENTIAL takes precedence (default: gateway-identity in the"
+        " folder of TESTBED_GATEWAY_STATE)",
     )
     drain_s: float = Field(
         default=10.0, ge=0, description="seconds to wait for the last marks when the gateway stops"
@@ -77,8 +85,8 @@ class SourceSettings(Settings):
         description="password of `opcua.user` at the machine's server, or of `mqtt.user` at the"
         " sensors' broker",
     )
-    source_pki: Path = Field(
-        default=Path("testbed-data/gateway-pki"),
+    source_pki: NamedFile = Field(
+        default=None,
         description="folder of the gateway's own OPC UA certificate and key, and of the"
-        " certificates it trusts",
+        " certificates it trusts (default: gateway-pki in the folder of TESTBED_GATEWAY_STATE)",
     )

@@ -1,5 +1,6 @@
 """`testbed gateway check`: compares a mapping with its live source before the gateway runs."""
 
+from gateway import source_password
 from gateway.commissioning import mqtt_check, opcua_check
 from gateway.commissioning.findings import Finding
 from gateway.links.opcua.security import ClientCredentials
@@ -13,6 +14,6 @@ async def check(mapping: Mapping, credentials: ClientCredentials | None = None) 
     credentials: for an OPC UA server with security.
     """
     if isinstance(mapping.source, MqttBroker):
-        password = SourceSettings().source_password.get_secret_value()
+        password = source_password.of_mapping(mapping, SourceSettings())
         return await mqtt_check.check(mapping, mapping.source, password)
     return await opcua_check.check(mapping, credentials)

@@ -1,40 +1,95 @@
 """`testbed gateway browse` for MQTT: lists the topics of a broker, and writes a first mapping."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 
-import orjson
-import yaml
-
-from broker.bus.inbox import Inbox
+from broker.bus.inbox import Inbox, Message
 from broker.bus.mqtt_connection import Connection, Login
+from broker.errors import BedError, Unknown
+from broker.namespace import EquipmentAddress
 from broker.settings import BusSettings
-from broker.streams import Dtype
-from gateway.commissioning import signal_names
+from gateway.commissioning import mapping_text, payload_kinds, periods, progress, signal_names
+from gateway.commissioning.mapping_text import ProposedStream
+from gateway.commissioning.progress import OnProgress
+from gateway.links.mqtt import refusal
 from gateway.mapping.model import MqttBroker
-from gateway.mapping.mqtt_source import Pointer, pointer_text
 
 LISTEN_S = 5.0
 MOST_TOPICS = 1_000
 MOST_QUOTED = 100
-_TYPES = {bool: Dtype.BOOL, int: Dtype.FLOAT64, float: Dtype.FLOAT64, str: Dtype.STRING}
-"""A number without a point may have one in the next message."""
+MOST_PAYLOADS = 20
+"""Payloads of a topic that are kept to see what they have in common."""
+MOST_KEPT_BYTES = 64 * 1024**2
+MOST_ARRIVALS = 1_000
 
 _HEAD = """\
 # A first mapping, written from the messages on the broker.  Leave out what nobody needs; look at
-# kind (real or simulated), the streams' names and period_s; give `time` where a document has its
-# own time stamp.
+# kind (real or simulated) and the streams' names; give `time` where a document has its own time
+# stamp.
 """
 
 
-async def listen(
-    broker: MqttBroker, password: str, filters: Sequence[str], seconds: float
-) -> dict[str, bytes]:
-    """Listen to topics, and return the last payload of each.
+@dataclass(slots=True)
+class TopicMessages:
+    """What was received on a topic.
 
-    Returns early when each of `filters` has a message.  Raises Unavailable, or Forbidden where the
-    broker refuses the subscription.
+    payloads: the newest ones.  arrivals_s: when messages that were not retained came.  retained:
+    number of the others.
+    """
+
+    payloads: deque[bytes] = field(default_factory=lambda: deque(maxlen=MOST_PAYLOADS))
+    arrivals_s: list[float] = field(default_factory=list)
+    retained: int = 0
+
+
+@dataclass(slots=True)
+class Received:
+    """What was received on a broker.  left_out: topics beyond the most that are kept."""
+
+    topics: dict[str, TopicMessages] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
+    kept_bytes: int = 0
+
+    def add(self, message: Message, now_s: float) -> None:
+        """Note a message that arrived."""
+        if message.topic not in self.topics and len(self.topics) >= MOST_TOPICS:
+            if len(self.left_out) < MOST_TOPICS:
+                self.left_out.add(message.topic)
+            return
+        seen = self.topics.setdefault(message.topic, TopicMessages())
+        self.kept_bytes += len(message.payload)
+        if self.kept_bytes > MOST_KEPT_BYTES:
+            self.kept_bytes -= sum(map(len, seen.payloads))
+            seen.payloads.clear()
+        elif len(seen.payloads) == MOST_PAYLOADS:
+            self.kept_bytes -= len(seen.payloads[0])
+        seen.payloads.append(message.payload)
+        if message.retained:
+            seen.retained += 1
+        elif len(seen.arrivals_s) < MOST_ARRIVALS:
+            seen.arrivals_s.append(now_s)
+
+    @property
+    def last_payloads(self) -> dict[str, bytes]:
+        """The newest payload of each topic."""
+        return {topic: seen.payloads[-1] for topic, seen in self.topics.items()}
+
+
+async def listen(
+    broker: MqttBroker,
+    password: str,
+    filters: Sequence[str],
+    seconds: float,
+    received: Received | None = None,
+) -> Received:
+    """Listen to topics, and return what was received.
+
+    Returns early when each of `filters` has a message.  received: is filled as messages come, for
+    callers that show progress.  Raises Unavailable, or Forbidden where the broker refuses the user
+    or the subscription.
     """
     settings = BusSettings(
         broker=broker.url,
@@ -45,78 +100,88 @@ async def listen(
     inbox = Inbox(filters, 1_000, "drop_oldest")
     login = Login(broker.user, password)
     connection = Connection("testbed-browse", login, settings, [inbox], durable=False)
-    received: dict[str, bytes] = {}
+    received = Received() if received is None else received
+    loop = asyncio.get_running_loop()
     try:
         await connection.open()
         async with asyncio.timeout(seconds):
             async for message in inbox:
-                if message.topic in received or len(received) < MOST_TOPICS:
-                    received[message.topic] = message.payload
-                if received.keys() >= set(filters):
+                received.add(message, loop.time())
+                if received.topics.keys() >= set(filters):
                     break
     except TimeoutError:
         pass  # the time to listen is over
+    except BedError as exc:
+        raise refusal.explained(exc, broker, password) from exc
     finally:
         await connection.close()
     return received
 
 
-def lines(received: Mapping[str, bytes]) -> list[str]:
+async def listen_all(
+    broker: MqttBroker, password: str, seconds: float, on_progress: OnProgress = progress.ignore
+) -> Received:
+    """Listen to every topic of a broker; on_progress: counts the topics."""
+    received = Received()
+    async with progress.reported(on_progress, lambda: len(received.topics)):
+        return await listen(broker, password, ("#",), seconds, received)
+
+
+def lines(received: Received) -> list[str]:
     """One line for each topic, with its last payload."""
-    return [f"{topic}  {quoted(received[topic])}" for topic in sorted(received)]
+    payloads = received.last_payloads
+    return [f"{topic}  {quoted(payloads[topic])}" for topic in sorted(payloads)]
 
 
 def starting_mapping(
-    url: str, user: str, received: Mapping[str, bytes], organisation: str, equipment: str
+    broker: MqttBroker, received: Received, equipment: EquipmentAddress, listened_s: float
 ) -> str:
-    """The text of a mapping file with every value that was received, one stream a topic."""
-    streams: dict[str, Any] = {}
-    for topic in sorted(received):
-        signals = dict(_signals(topic, received[topic]))
-        if signals:
-            streams[signal_names.unused(signal_names.stream_id(topic), streams)] = {
-                "signals": signals
-            }
-    document = {
-        "organisation": organisation,
-        "equipment": equipment,
-        "kind": "real",
-        "mqtt": {"url": url} | ({"user": user} if user else {}),
-        "streams": streams,
-    }
-    return _HEAD + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    """The text of a mapping file with every value that was received, one stream a topic.
+
+    What is not in it stands at the end as comments.  Raises Unknown if there is nothing to read.
+    """
+    streams: dict[str, ProposedStream] = {}
+    left_out: list[str] = []
+    for topic in sorted(received.topics):
+        seen = received.topics[topic]
+        proposed = payload_kinds.of_topic(topic, list(seen.payloads))
+        left_out += proposed.left_out
+        if proposed.signals:
+            name = signal_names.unused(signal_names.stream_id(topic), streams)
+            streams[name] = _stream(proposed, seen, listened_s)
+    left_out += [
+        f"{topic}: more than {MOST_TOPICS} topics" for topic in sorted(received.left_out)
+    ]
+    if not streams:
+        raise Unknown(
+            f"nothing at {broker.url} can be put into a mapping: {'; '.join(left_out[:5])}",
+            hint="have the sensors publish plain values or JSON, or listen longer: --listen-s",
+        )
+    user = {"user": broker.user} if broker.user else {}
+    source = {"mqtt": {"url": broker.url} | user}
+    return mapping_text.write(_HEAD, equipment, source, streams, left_out)
 
 
-def _signals(topic: str, payload: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The fields of each value in a payload, by the name of its signal."""
-    try:
-        whole = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        whole = payload.decode(errors="replace")
-    if type(whole) in _TYPES:
-        yield signal_names.signal_name(topic.rpartition("/")[2]), _field(topic, whole)
-        return
-    signals: dict[str, Any] = {}
-    for pointer, value in _leaves(whole, ()):
-        name = signal_names.unused(signal_names.signal_name(".".join(pointer)), signals)
-        signals[name] = _field(topic, value) | {"value": pointer_text(pointer)}
-    yield from signals.items()
-
-
-def _leaves(whole: Any, pointer: Pointer) -> Iterator[tuple[Pointer, Any]]:
-    """Every plain value of a document with the pointer to it."""
-    if isinstance(whole, dict):
-        for name, value in whole.items():
-            yield from _leaves(value, (*pointer, name))
-    elif type(whole) in _TYPES:
-        yield pointer, whole
-
-
-def _field(topic: str, value: Any) -> dict[str, Any]:
-    return {"topic": topic, "dtype": str(_TYPES[type(value)])}
+def _stream(
+    topic: payload_kinds.TopicSignals, seen: TopicMessages, listened_s: float
+) -> ProposedStream:
+    """A stream of the signals of one topic, with the period that was measured."""
+    intervals_s = [later - earlier for earlier, later in pairwise(seen.arrivals_s)]
+    period = periods.measured(intervals_s, listened_s)
+    stream = ProposedStream(signals=topic.signals, comments=[period.sentence, *topic.remarks])
+    if seen.retained and not seen.arrivals_s:
+        stream.comments.append(
+            "only a retained message came: it is no sample unless `time` names its time stamp"
+        )
+    stream.fields["trigger"] = "timestamp"
+    if period.period_s:
+        stream.fields["period_s"] = period.period_s
+    return stream
 
 
 def quoted(payload: bytes) -> str:
-    """The beginning of a payload as text."""
+    """The beginning of a payload as text, or in hexadecimal digits if it is none."""
+    if payload_kinds.is_binary(payload):
+        return f"{len(payload)} bytes that are no text: {payload[:16].hex(' ')}"
     text = payload[:MOST_QUOTED].decode(errors="replace")
     return text + ("…" if len(payload) > MOST_QUOTED else "")

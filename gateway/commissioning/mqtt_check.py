@@ -23,8 +23,8 @@ async def check(mapping: Mapping, broker: MqttBroker, password: str) -> list[Fin
     try:
         received = await mqtt_browse.listen(broker, password, topics, seconds)
     except (Unavailable, Forbidden) as exc:
-        return [findings.error(exc.message)]
-    return list(_findings(mapping, received, seconds))
+        return [findings.error(str(exc))]
+    return list(_findings(mapping, received.last_payloads, seconds))
 
 
 def _findings(

@@ -45,11 +45,14 @@ def load(path: Path) -> Mapping:
         ) from exc
     except (OSError, UnicodeDecodeError) as exc:
         raise Invalid(f"mapping {path} cannot be read: {exc}") from exc
-    return read(text, str(path))
+    return read(text, str(path), folder=path.absolute().parent)
 
 
-def read(text: str, name: str) -> Mapping:
-    """Parse the text of a mapping file; `name` stands for the file in messages."""
+def read(text: str, name: str, *, folder: Path = Path()) -> Mapping:
+    """Parse the text of a mapping file.
+
+    name: stands for the file in messages.  folder: where the files that it names begin.
+    """
     document = yaml_document.parse(
         text, name, holds="mapping file", example="organisation: factory"
     )
@@ -62,7 +65,7 @@ def read(text: str, name: str) -> Mapping:
         mistakes += [(document.lines[path], sentence) for path, sentence in _misplaced(form)]
     if mistakes:
         raise yaml_document.listed(name, mistakes, document="mapping")
-    return _mapping(form)
+    return _mapping(form, folder)
 
 
 # --- the file's form -----------------------------------------------------------------------------
@@ -80,6 +83,7 @@ _Node = Annotated[str, validated_by(node_names.parse)]
 _Topic = Annotated[str, validated_by(mqtt_source.checked_topic)]
 _Pointer = Annotated[str, validated_by(mqtt_source.pointer)]
 _Number = Annotated[float, validated_by(_finite)]
+_FileName = Annotated[str, Field(max_length=1_000)]
 _Seconds = Annotated[float, Field(gt=0, le=86_400), validated_by(_finite)]
 
 
@@ -150,6 +154,7 @@ class _OpcUa(_Strict):
     security: Literal["none", "sign-and-encrypt"]
     policy: Policy = Policy.BASIC256_SHA256
     user: Annotated[str, Field(max_length=200)] = ""
+    password_file: _FileName = ""
     user_certificate: bool = False
     certificate_host: Annotated[str, Field(max_length=255)] = ""
     timeout_s: _Seconds = 4.0
@@ -160,6 +165,7 @@ class _OpcUa(_Strict):
 class _Mqtt(_Strict):
     url: Annotated[str, Field(pattern=r"^mqtt://[^/@\s]+$"), validated_by(address_of)]
     user: Annotated[str, Field(max_length=200)] = ""
+    password_file: _FileName = ""
     timeout_s: _Seconds = 10.0
     keepalive_s: Annotated[int, Field(ge=2, le=300)] = 4
 
@@ -176,7 +182,7 @@ class _File(_Strict):
     description: Annotated[str, Field(max_length=400)] = ""
 
 
-_SECURED = ("policy", "user", "user_certificate", "certificate_host")
+_SECURED = ("policy", "user", "password_file", "user_certificate", "certificate_host")
 """Fields of `opcua` that have no effect without security, or would send a secret in the clear."""
 
 _HINTS = {
@@ -235,7 +241,7 @@ def _fields_at(path: yaml_document.Path) -> list[str]:
 # --- from the file's form to the mapping ---------------------------------------------------------
 
 
-def _mapping(form: _File) -> Mapping:
+def _mapping(form: _File, folder: Path) -> Mapping:
     equipment = EquipmentAddress(form.organisation, form.equipment)
     trigger = Trigger.TIMESTAMP if form.mqtt else Trigger.VALUE
     return Mapping(
@@ -244,33 +250,38 @@ def _mapping(form: _File) -> Mapping:
         kind=form.kind,
         site={level: name for level, name in form.site.model_dump().items() if name},
         description=form.description,
-        source=_source(form),
+        source=_source(form, folder),
         streams=tuple(
             _stream(equipment, name, stream, trigger) for name, stream in form.streams.items()
         ),
     )
 
 
-def _source(form: _File) -> OpcUaServer | MqttBroker:
+def _password_file(name: str, folder: Path) -> Path | None:
+    return folder / name if name else None
+
+
+def _source(form: _File, folder: Path) -> OpcUaServer | MqttBroker:
     if form.mqtt is not None:
         return MqttBroker(
             url=form.mqtt.url,
             user=form.mqtt.user,
             timeout_s=form.mqtt.timeout_s,
             keepalive_s=form.mqtt.keepalive_s,
+            password_file=_password_file(form.mqtt.password_file, folder),
         )
     if form.opcua is None:
         raise TypeError("neither opcua nor mqtt")
     return OpcUaServer(
         url=form.opcua.url,
-        security=_security(form.opcua),
+        security=_security(form.opcua, folder),
         timeout_s=form.opcua.timeout_s,
         items_per_call=form.opcua.items_per_call,
         items_per_s=form.opcua.items_per_s,
     )
 
 
-def _security(form: _OpcUa) -> Security | None:
+def _security(form: _OpcUa, folder: Path) -> Security | None:
     if form.security == "none":
         return None
     return Security(
@@ -278,6 +289,7 @@ def _security(form: _OpcUa) -> Security | None:
         user=form.user,
         as_certificate=form.user_certificate,
         host=form.certificate_host or host_of(form.url),
+        password_file=_password_file(form.password_file, folder),
     )
 
 

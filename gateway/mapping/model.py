@@ -6,6 +6,7 @@
 from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from broker.batch import EquipmentKind
@@ -53,12 +54,14 @@ class Security:
 
     user: name for a UserNameIdentityToken; empty for none.  as_certificate: the gateway's own
     certificate is the user's token.  host: host name that the server's certificate must hold.
+    password_file: holds the user's password, None for the settings' one.
     """
 
     policy: Policy
     user: str
     as_certificate: bool
     host: str
+    password_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +84,15 @@ class MqttBroker:
     """The MQTT broker that sensors publish to.
 
     user: empty where the broker asks for none.  keepalive_s: seconds of silence before a PINGREQ;
-    after twice as long the connection is closed.
+    after twice as long the connection is closed.  password_file: holds the user's password, None
+    for the settings' one.
     """
 
     url: str
     user: str
     timeout_s: float
     keepalive_s: int
+    password_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

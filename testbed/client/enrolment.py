@@ -1,6 +1,7 @@
 """Enrol a gateway with a one-time code and a key of its own, list gateways, and lock one out."""
 
 import base64
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -9,7 +10,6 @@ from rich.table import Table
 from broker import api_client
 from broker.namespace import EquipmentAddress
 from gateway import identity
-from gateway.settings import GatewaySettings
 from testbed.client import api
 from testbed.client.api import ApiSettings
 
@@ -19,12 +19,12 @@ async def create_code(equipment: str) -> Any:
     return await api.request("POST", f"{_path(equipment)}/codes")
 
 
-async def enrol(code: str, url: str | None, settings: GatewaySettings) -> Any:
+async def enrol(code: str, url: str | None, folder: Path) -> Any:
     """Claim a code with this machine's key, and store the credential that the API answers with.
 
-    url: of the API, TESTBED_API if None.  The result holds no secret.
+    url: of the API, TESTBED_API if None.  folder: of key and credential.  The result holds no
+    secret.
     """
-    folder = settings.gateway_identity
     claim = identity.claim(folder, code)
     body = {
         "code": code,
@@ -34,7 +34,7 @@ async def enrol(code: str, url: str | None, settings: GatewaySettings) -> Any:
     own = ApiSettings()
     async with api_client.connect(url or own.api, "", ca=own.ca) as connection:
         enrolled = await connection.request("POST", "/enrolments", json=body)
-    file = identity.store_credential(folder, enrolled.pop("credential"))
+    file = identity.store_credential(folder, enrolled.pop("credential"), enrolled["equipment"])
     return enrolled | {"file": str(file), "fingerprint": claim.fingerprint}
 
 

@@ -8,9 +8,9 @@ import typer
 from broker.clock import WallClock
 from broker.errors import BedError, Refused
 from testbed.terminal import run as terminal_run
-from testbed.terminal.options import Equipment, Json, example, settings
+from testbed.terminal.options import Equipment, Json, example
 from testbed.terminal.run import Exit
-from testbed.terminal.screen import out, print_json
+from testbed.terminal.screen import Screen, out, print_json
 
 EXAMPLE = example(
     "testbed gateway browse opc.tcp://127.0.0.1:4840 --security none --write rig.yaml"
@@ -23,6 +23,20 @@ gateway_app = typer.Typer(
 )
 
 Mapping = Annotated[Path, typer.Argument(help="mapping file (YAML), see docs/reference/mapping.md")]
+Mappings = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="MAPPING...",
+        help="mapping files (YAML), one for each machine, each with its own gateway",
+    ),
+]
+Beside = Annotated[
+    Path | None,
+    typer.Option(
+        help="mapping file of the gateway, beside which its state lies (default: the current"
+        " folder)"
+    ),
+]
 Policy = Annotated[
     str,
     typer.Option(help="security policy of an OPC UA server: Basic256Sha256, Aes256Sha256RsaPss"),
@@ -34,20 +48,46 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(gateway_app, name="gateway")
 
 
-@gateway_app.command("run", epilog=example("testbed gateway run rig.yaml"))
-def run(mapping: Mapping) -> None:
-    """Read the machine and publish its samples, until Ctrl-C."""
-    from broker.settings import BusSettings
-    from gateway import identity, service
-    from gateway.mapping import file as mapping_file
-    from gateway.settings import GatewaySettings
+@gateway_app.command(
+    "run",
+    epilog=example("testbed gateway run rig.yaml", "testbed gateway run rig.yaml press.yaml"),
+)
+def run(mappings: Mappings) -> None:
+    """Read the machine of each mapping and publish its samples, until Ctrl-C.
 
-    async def go() -> None:
-        own = settings(GatewaySettings)
-        bus = identity.with_stored_credential(settings(BusSettings), own.gateway_identity)
-        await service.run(mapping_file.load(mapping), own, bus, WallClock())
+    Ends with exit code 2 where only a person can help; what passes by itself is waited for.
+    """
+    from testbed.commissioning import gateway_process
 
-    terminal_run.run(go(), keeps_data=True)
+    terminal_run.run(gateway_process.run(mappings, WallClock()), keeps_data=True)
+
+
+@gateway_app.command(
+    "install-service",
+    epilog=example("sudo testbed gateway install-service rig.yaml --user gateway"),
+)
+def install_service(
+    mappings: Mappings,
+    print_only: Annotated[
+        bool, typer.Option("--print", help="print the unit, and write nothing (default: write it)")
+    ] = False,
+    name: Annotated[str, typer.Option(help="name of the service")] = "testbed-gateway",
+    user: Annotated[
+        str | None,
+        typer.Option(help="user that runs the gateways (default: the owner of the first mapping)"),
+    ] = None,
+) -> None:
+    """Write a systemd unit that runs the gateways of mappings, and print the next commands."""
+    from testbed.commissioning import systemd_unit
+
+    try:
+        unit = systemd_unit.service(mappings, name=name, user=user)
+        if print_only:
+            print(unit.unit, end="")  # noqa: T201 - a file's text, unchanged
+        else:
+            systemd_unit.install(unit, out)
+    except BedError as exc:
+        terminal_run.fail(exc)
 
 
 @gateway_app.command("code", epilog=example("testbed gateway code factory/pump-rig"))
@@ -65,13 +105,15 @@ def enrol(
     api: Annotated[
         str | None, typer.Option(help="URL of the testbed's API (default: TESTBED_API)")
     ] = None,
+    mapping: Beside = None,
     json: Json = False,
 ) -> None:
     """On the gateway's machine: create its key, and get its credential for a one-time code."""
-    from gateway.settings import GatewaySettings
     from testbed.client import enrolment
+    from testbed.commissioning import gateway_process
 
-    enrolled = terminal_run.run(enrolment.enrol(code, api, settings(GatewaySettings)))
+    folder = terminal_run.run(gateway_process.identity_folder(mapping))
+    enrolled = terminal_run.run(enrolment.enrol(code, api, folder))
     print_json(enrolled) if json else enrolment.print_enrolled(enrolled, out)
 
 
@@ -114,12 +156,13 @@ def trust(
         ),
     ] = None,
     policy: Policy = "Basic256Sha256",
+    mapping: Beside = None,
 ) -> None:
     """Show an OPC UA server's certificate, and trust it if you confirm its SHA-256."""
     from testbed.commissioning import trust as commissioning
     from testbed.commissioning.check_browse import Endpoint
 
-    endpoint = Endpoint(url=server, security="sign-and-encrypt", policy=policy)
+    endpoint = Endpoint(url=server, security="sign-and-encrypt", policy=policy, mapping=mapping)
     certificate = terminal_run.run(commissioning.fetch_certificate(server, endpoint))
     commissioning.print_certificate(certificate, out)
     try:
@@ -156,13 +199,29 @@ def browse(
     user: Annotated[
         str,
         typer.Option(
-            help="name to sign in with at an OPC UA server, the password in"
+            help="name to sign in with at the server or broker, the password in"
             " TESTBED_SOURCE_PASSWORD (default: anonymous)"
         ),
     ] = "",
+    listen_s: Annotated[
+        float,
+        typer.Option(
+            min=1, max=3_600, help="seconds to listen to a broker, or with --write to measure an"
+            " OPC UA server's variables"
+        ),
+    ] = 5.0,
+    mapping: Beside = None,
 ) -> None:
     """List a server's nodes or a broker's topics, and write a first mapping of them."""
     from testbed.commissioning import check_browse
 
-    endpoint = check_browse.Endpoint(url=url, security=security, policy=policy, user=user)
-    terminal_run.run(check_browse.browse(endpoint, write, equipment, out))
+    endpoint = check_browse.Endpoint(
+        url=url,
+        security=security,
+        policy=policy,
+        user=user,
+        mapping=mapping,
+        listen_s=listen_s,
+    )
+    progress = Screen(stderr=True)
+    terminal_run.run(check_browse.browse(endpoint, write, equipment, out, progress))

@@ -1,6 +1,8 @@
 """Browse an OPC UA server or an MQTT broker, and check a mapping against it, before it is used."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,17 @@ from broker.clock import WallClock
 from broker.errors import Invalid, Taken, Unknown
 from broker.namespace import EquipmentAddress
 from broker.settings import address_of
+from gateway import source_password, state
 from gateway.commissioning import browse as browsing
 from gateway.commissioning import check as checking
 from gateway.commissioning import mqtt_browse
 from gateway.commissioning.findings import Severity
-from gateway.commissioning.mqtt_browse import LISTEN_S
+from gateway.commissioning.mqtt_browse import LISTEN_S, Received
+from gateway.links.mqtt import refusal
 from gateway.links.opcua.security import ClientCredentials
 from gateway.mapping import file as mapping_file
 from gateway.mapping.model import MqttBroker, OpcUaServer, Policy, Security, host_of
-from gateway.settings import SourceSettings
+from gateway.settings import GatewaySettings, SourceSettings
 
 SECURITY = ("none", "sign-and-encrypt")
 
@@ -29,13 +33,17 @@ class Endpoint:
     """The URL of an OPC UA server or MQTT broker, and the security of an OPC UA server.
 
     security: `none` or `sign-and-encrypt`, None if it was not given.  policy: an OPC UA security
-    policy.  user: name to sign in with, empty for anonymous.
+    policy.  user: name to sign in with, empty for anonymous.  mapping: file beside which the
+    certificates are, None for the current folder.  listen_s: seconds to listen to a broker, or to
+    measure a server's variables for a mapping.
     """
 
     url: str
     security: str | None = None
     policy: str = Policy.BASIC256_SHA256
     user: str = ""
+    mapping: Path | None = None
+    listen_s: float = LISTEN_S
 
     @property
     def server(self) -> OpcUaServer:
@@ -64,14 +72,23 @@ class Endpoint:
         )
 
 
-def gateway_proof() -> ClientCredentials:
-    """The certificate and the password with which the gateway on this machine signs in."""
-    return ClientCredentials.from_settings(SourceSettings(), WallClock())
+def gateway_proof(mapping: Path | None = None) -> ClientCredentials:
+    """The certificate and the password with which the gateway of a mapping file signs in.
+
+    mapping: None before there is one; then the certificates are those below the current folder.
+    """
+    source = SourceSettings()
+    folders = state.folders(GatewaySettings(), source, mapping=mapping)
+    password = source.source_password.get_secret_value()
+    return ClientCredentials.from_folder(folders.pki, password, WallClock())
 
 
 async def check(path: Path, print_line: Callable[[Any], None], *, as_json: bool) -> bool:
     """Check a mapping file against its server, print the findings; True if none is an error."""
-    findings = await checking.check(mapping_file.load(path), gateway_proof())
+    mapping = mapping_file.load(path)
+    proof = gateway_proof(path)
+    password = source_password.of_mapping(mapping, SourceSettings())
+    findings = await checking.check(mapping, dataclasses.replace(proof, password=password))
     if as_json:
         print_line([asdict(finding) for finding in findings])
     elif not findings:
@@ -82,43 +99,88 @@ async def check(path: Path, print_line: Callable[[Any], None], *, as_json: bool)
     return not any(finding.severity is Severity.ERROR for finding in findings)
 
 
-async def browse(endpoint: Endpoint, write: Path | None, equipment: str, out: Console) -> None:
-    """Print the nodes of a server or the topics of a broker; write a first mapping to a file."""
+async def browse(
+    endpoint: Endpoint, write: Path | None, equipment: str, out: Console, progress: Console
+) -> None:
+    """Print the nodes of a server or the topics of a broker; write a first mapping to a file.
+
+    progress: shows what is waited for.
+    """
     address = EquipmentAddress.parse(equipment)
+    if write is not None and write.exists():
+        raise _taken(write)
     if endpoint.url.startswith("mqtt://"):
-        text = await _browse_broker(endpoint.url, address, out)
+        broker = _broker(endpoint)
+        received = await _browse_broker(broker, endpoint.listen_s, out, progress)
+        if write is None:
+            return
+        text = mqtt_browse.starting_mapping(broker, received, address, endpoint.listen_s)
     else:
-        server, proof = endpoint.server, gateway_proof()
+        server, proof = endpoint.server, gateway_proof(endpoint.mapping or write)
         for line in await browsing.tree(server, proof):
             out.print(line)
         if write is None:
             return
-        text = await browsing.starting_mapping(server, address, proof)
-    if write is None:
-        return
+        with _waiting(progress, f"measuring {endpoint.url}", endpoint.listen_s, "signals") as shown:
+            text = await browsing.starting_mapping(
+                server, address, proof, measure_s=endpoint.listen_s, on_progress=shown
+            )
     try:
         with write.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as exc:
-        raise Taken(f"{write} is there already", hint="name a new file") from exc
+        raise _taken(write) from exc
     out.print(f"wrote {write}; edit it, then: testbed gateway check {write}")
 
 
-async def _browse_broker(url: str, address: EquipmentAddress, out: Console) -> str:
-    """Print the topics that a broker publishes in LISTEN_S seconds; the text of a first mapping."""
-    user, _, host_port = url.removeprefix("mqtt://").rpartition("@")
+def _taken(write: Path) -> Taken:
+    return Taken(f"{write} is there already", hint="name a new file")
+
+
+async def _browse_broker(
+    broker: MqttBroker, listen_s: float, out: Console, progress: Console
+) -> Received:
+    """Print the topics that a broker publishes while listening; what was received."""
+    password = SourceSettings().source_password.get_secret_value()
+    with _waiting(progress, f"listening to {broker.url}", listen_s, "topics") as shown:
+        received = await mqtt_browse.listen_all(broker, password, listen_s, shown)
+    for line in mqtt_browse.lines(received):
+        out.print(line)
+    if not received.topics:
+        raise Unknown(
+            f"nothing was published at {broker.url} in {listen_s:g} s",
+            hint="listen longer: --listen-s 60; or the broker does not let this user read anything",
+        )
+    return received
+
+
+def _broker(endpoint: Endpoint) -> MqttBroker:
+    """The broker of `mqtt://host:port` or `mqtt://user@host:port`; raises Invalid."""
+    user, _, host_port = endpoint.url.removeprefix("mqtt://").rpartition("@")
     plain = f"mqtt://{host_port}"
+    if ":" in user:
+        raise Invalid(
+            "a password does not belong in the address of a broker",
+            hint=f"write mqtt://{user.partition(':')[0]}@{host_port}, and the password in"
+            f" {refusal.PASSWORD}",
+        )
     try:
-        broker = MqttBroker(url=plain, user=user, timeout_s=LISTEN_S, keepalive_s=10)
         address_of(plain)
     except ValueError as exc:
         raise Invalid(str(exc)) from exc
-    out.print(f"listening to {plain} for {LISTEN_S:g} s …")
-    password = SourceSettings().source_password.get_secret_value()
-    topics = await mqtt_browse.listen(broker, password, ("#",), LISTEN_S)
-    for line in mqtt_browse.lines(topics):
-        out.print(line)
-    if not topics:
-        raise Unknown(f"nothing was published at {plain} in {LISTEN_S:g} s")
-    names = (address.organisation, address.equipment)
-    return mqtt_browse.starting_mapping(plain, user, topics, *names)
+    return MqttBroker(url=plain, user=endpoint.user or user, timeout_s=LISTEN_S, keepalive_s=10)
+
+
+@contextmanager
+def _waiting(
+    progress: Console, doing: str, seconds: float, counted: str
+) -> Iterator[Callable[[float, int], None]]:
+    """Show how long is waited and what has come: once a second on a terminal, else in one line."""
+    if not progress.is_terminal:
+        progress.print(f"{doing} for {seconds:g} s …")
+        yield lambda _passed_s, _count: None
+        return
+    with progress.status(f"{doing} for {seconds:g} s …") as status:
+        yield lambda passed_s, count: status.update(
+            f"{doing}: {passed_s:.0f} of {seconds:g} s, {count} {counted}"
+        )

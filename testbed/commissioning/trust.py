@@ -9,7 +9,7 @@ from rich.console import Console
 from broker.errors import Invalid, Refused
 from gateway.links.opcua import certificate_trust, security
 from gateway.links.opcua.certificate_trust import PresentedCertificate, TrustedCertificates
-from gateway.links.opcua.pki import OwnCertificate
+from gateway.links.opcua.pki import OwnCertificate, Pki
 from gateway.mapping import file as mapping_file
 from gateway.mapping.model import OpcUaServer
 from testbed.commissioning.check_browse import Endpoint, gateway_proof
@@ -20,12 +20,13 @@ class ServerCertificate:
     """The certificate that a server presents, beside what is pinned for it and our own.
 
     presented: by the server now.  trusted: what this machine's gateway trusts for its URL.  own:
-    the gateway's certificate.
+    the gateway's certificate.  pki: the folder of both.
     """
 
     presented: PresentedCertificate
     trusted: TrustedCertificates
     own: OwnCertificate
+    pki: Pki
 
     @property
     def is_pinned(self) -> bool:
@@ -45,7 +46,10 @@ async def fetch_certificate(source: str, endpoint: Endpoint) -> ServerCertificat
             f"{source} is read with security none, where nobody is trusted",
             hint="write opcua.security: sign-and-encrypt",
         )
-    proof = gateway_proof()
+    beside = endpoint.mapping
+    if beside is None and not source.startswith("opc.tcp://"):
+        beside = Path(source)
+    proof = gateway_proof(beside)
     own = proof.pki.own()
     presented = await security.presented_certificate(server, server.security)
     now_ns = proof.clock.now_ns()
@@ -53,7 +57,7 @@ async def fetch_certificate(source: str, endpoint: Endpoint) -> ServerCertificat
     if flaw is not None:
         raise flaw
     trusted = proof.pki.trusted(server.url)
-    return ServerCertificate(presented=presented, trusted=trusted, own=own)
+    return ServerCertificate(presented=presented, trusted=trusted, own=own, pki=proof.pki)
 
 
 def _server(source: str, endpoint: Endpoint) -> OpcUaServer:
@@ -109,7 +113,7 @@ def pin(server: ServerCertificate, accepted: str, out: Console) -> None:
             f"and {accepted} was accepted",
             hint="nothing was pinned: ask the server's owner which is right",
         )
-    file = gateway_proof().pki.pin(server.presented.url, certificate)
+    file = server.pki.pin(server.presented.url, certificate)
     out.print(f"pinned in {file}")
 
 

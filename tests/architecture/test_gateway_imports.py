@@ -33,7 +33,7 @@ mapping = mapping_file.load(Path(sys.argv[1]))
 specs = [stream.spec for stream in mapping.streams]
 clock = WallClock()
 pipeline = Pipeline(mapping, specs, clock=clock, space="live", most_waiting=1_000)
-service.build_link(mapping, pipeline, clock, 1_000)
+service.build_link(mapping, pipeline, clock, Path("pki"), waiting_messages=1_000)
 print(json.dumps(sorted(sys.modules)))
 """
 LOAD_MAPPING = """

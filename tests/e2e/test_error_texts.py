@@ -236,6 +236,28 @@ ERRORS = {
             "hint: `testbed gateway browse URL` writes a first one\n"
         ),
     ),
+    "gateway without an identity": (
+        ("gateway", "run", str(MAPPING)),
+        {"TESTBED_CREDENTIAL": "", "TESTBED_GATEWAY_IDENTITY": "/nowhere"},
+        2,
+        (
+            "error: the gateway of factory/pump-rig is not enrolled: there is no credential in"
+            " /nowhere, and TESTBED_CREDENTIAL is not set\n"
+            "hint: have a code made: testbed gateway code factory/pump-rig; then here: testbed"
+            " gateway enrol CODE --mapping FILE\n"
+        ),
+    ),
+    "gateway that was revoked": (
+        ("gateway", "run", str(MAPPING)),
+        {"TESTBED_CREDENTIAL": f"gate.{'A' * 43}"},
+        2,
+        (
+            "error: the testbed does not accept the credential of gate for factory/pump-rig: it was"
+            " revoked, has expired, was locked out, or is not complete\n"
+            "hint: have a new code made, `testbed gateway code factory/pump-rig`, move the old"
+            " identity away, and enrol again; or set another TESTBED_CREDENTIAL\n"
+        ),
+    ),
     "machine away": (
         ("gateway", "browse", "opc.tcp://127.0.0.1:9", "--security", "none"),
         {},

@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+from asyncua import ua
 
 from broker.batch import Gap
 from broker.clock import WallClock
 from broker.namespace import EquipmentAddress
+from broker.streams import Trigger
 from gateway.commissioning import browse
 from gateway.commissioning.check import check
 from gateway.links.opcua.link import OpcUaLink
@@ -17,7 +19,9 @@ from gateway.mapping.model import Mapping
 from gateway.samples import Lot, StreamSamples
 from simulators.faces import opcua
 from simulators.models.pump_rig import SIGNALS, PumpRig
+from tests.integration.machines import machine, second
 
+WEAR = "Wear [\N{MICRO SIGN}m]"
 EXAMPLE = (Path(__file__).parents[2] / "examples/pump-rig/mapping.yaml").read_text()
 
 
@@ -72,6 +76,41 @@ async def test_the_example_and_the_starting_mapping_are_right(face: opcua.OpcUaF
     text = await browse.starting_mapping(server, EquipmentAddress("factory", "pump-rig"))
     assert await check(mapping_file.read(text, "m")) == []
     assert await check(mapped(face.url)) == []
+
+
+async def test_a_first_mapping_has_the_period_and_trigger_that_were_measured() -> None:
+    names = ["fast", WEAR, "still"]
+    async with machine(names) as server, asyncio.TaskGroup() as tasks:
+
+        async def play() -> None:
+            for number in range(1_000):
+                at = second(number * 0.1)
+                await server.write(at, **{"fast": float(number), WEAR: 3.0})
+                await WallClock().sleep(0.1)
+
+        playing = tasks.create_task(play())
+        source = browse.server(server.url, None)
+        index = await server.server.get_namespace_index("urn:test:machine")
+        await server.server.nodes.objects.add_variable(
+            ua.NodeId("list", index), ua.QualifiedName("list", index), [1.0, 2.0]
+        )
+        seen: list[int] = []
+        text = await browse.starting_mapping(
+            source,
+            EquipmentAddress("factory", "rig"),
+            measure_s=3.0,
+            on_progress=lambda _passed_s, signals: seen.append(signals),
+        )
+        mapping = mapping_file.read(text, "m")
+        findings = await check(mapping)
+        playing.cancel()
+    assert findings == []
+    (stream,) = mapping.streams
+    assert (stream.spec.trigger, stream.spec.period_s) == (Trigger.TIMESTAMP, 0.1)
+    assert stream.spec.signal("Wear").unit == "um"
+    assert "# measured in 3 s: 0.1 s between samples (0.1 to 0.1 s); values repeat" in text
+    assert "# - list: an array, and only single values are supported" in text
+    assert len(seen) >= 3
 
 
 async def test_the_tree_shows_each_variable_as_a_mapping_writes_it(face: opcua.OpcUaFace) -> None:

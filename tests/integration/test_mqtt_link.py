@@ -9,6 +9,7 @@ from rich.console import Console
 from broker.batch import BAD, GOOD
 from broker.bus.mqtt_connection import Connection, Login
 from broker.clock import NS_PER_S, WallClock
+from broker.errors import Forbidden
 from broker.settings import BusSettings
 from gateway.links.mqtt.link import MqttLink
 from gateway.mapping import file as mapping_file
@@ -128,7 +129,17 @@ async def test_a_refused_password_is_an_alarm(tmp_path, password):
     with mosquitto.serve(tmp_path) as server:
         async with reading(server.port, password) as (_, sink):
             await sink.until(lambda: "server" in sink.alarms)
-            assert "refused" in sink.alarms["server"]
+            assert "did not let user 'ada' in" in sink.alarms["server"]
+
+
+async def test_a_broker_that_never_lets_us_in_ends_the_link(tmp_path):
+    with mosquitto.serve(tmp_path) as server:
+        mapping = mapping_file.read(TEXT.replace("PORT", str(server.port)), "m")
+        sink = RecordingSink(names=mapping.streams[0].spec.names)
+        link = MqttLink(mapping, mapping.source, "wrong", sink, CLOCK)
+        with pytest.raises(Forbidden, match="did not let user 'ada' in") as raised:
+            await link.run()
+    assert "TESTBED_SOURCE_PASSWORD" in raised.value.hint
 
 
 async def test_browse_writes_a_mapping_that_check_finds_right(tmp_path, monkeypatch):
@@ -142,14 +153,17 @@ async def test_browse_writes_a_mapping_that_check_finds_right(tmp_path, monkeypa
                 while True:
                     await put("press/1/warm", b"71.2")
                     await put("press/1/state", b'{"bar": 3, "motor": {"on": true}, "list": [1]}')
+                    await put("press/1/Wear [\N{MICRO SIGN}m]", b"12.5")
+                    await put("press/1/mode", b"RUN")
+                    await put("press/1/raw", b"\x00\x01\xff")
+                    await put("press/1/text", b'{"level": "71.5"}')
                     await CLOCK.sleep(0.1)
 
             publishing = tasks.create_task(publish(), name="sensors")
             url = f"mqtt://ada@127.0.0.1:{server.port}"
-            endpoint = check_browse.Endpoint(url)
-            with monkeypatch.context() as patch:
-                patch.setattr("testbed.commissioning.check_browse.LISTEN_S", 1.0)
-                await check_browse.browse(endpoint, file, "factory/press", Console())
+            endpoint = check_browse.Endpoint(url, listen_s=2.0)
+            await check_browse.browse(endpoint, file, "factory/press", Console(), Console())
+            text = file.read_text()
             good = await check_browse.check(file, said.append, as_json=False)
             broken = file.read_text().replace("press/1/warm", "press/1/cold")
             file.write_text(broken.replace("dtype: bool", "dtype: string"))
@@ -157,11 +171,39 @@ async def test_browse_writes_a_mapping_that_check_finds_right(tmp_path, monkeypa
             publishing.cancel()
     assert good
     assert not bad
+    streams = mapping_file.read(text, "m").streams
+    units = {spec.name: spec.unit for stream in streams for spec in stream.spec.signals}
+    assert units["Wear"] == "um"
+    assert all(0.05 <= stream.spec.period_s <= 0.5 for stream in streams)
+    assert "# - press/1/raw: a binary payload of 3 bytes (00 01 ff …)" in text
+    assert "# - press/1/state#/list: an array of 1 values; write value: /list/0" in text
+    assert "# mode: states as text, so far: RUN" in text
+    assert "# level: a number as text" in text
     assert said == [
         f"{file}: nothing is wrong",
         "error: press-1-state.motor.on: press/1/state#/motor/on: a bool is no string",
         "warning: press/1/cold: it said nothing in 5 s; is it the right topic?",
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "password", "message", "hint"),
+    [
+        ("mqtt://", "", "lets nobody in without a user", "mqtt://USER@host:port"),
+        ("mqtt://ada@", "", "no password is set for it", "TESTBED_SOURCE_PASSWORD"),
+        ("mqtt://ada@", "wrong", "did not let user 'ada' in", "TESTBED_SOURCE_PASSWORD_FILE"),
+    ],
+)
+async def test_browse_of_a_broker_with_a_password_says_which_setting_is_missing(
+    tmp_path, monkeypatch, url, password, message, hint
+):
+    monkeypatch.setenv("TESTBED_SOURCE_PASSWORD", password)
+    with mosquitto.serve(tmp_path) as server:
+        endpoint = check_browse.Endpoint(f"{url}127.0.0.1:{server.port}", listen_s=1.0)
+        with pytest.raises(Forbidden, match=message) as raised:
+            await check_browse.browse(endpoint, None, "factory/press", Console(), Console())
+    assert hint in raised.value.hint
+    assert "TESTBED_CREDENTIAL" not in str(raised.value)
 
 
 async def test_a_broker_that_is_not_there_is_told(tmp_path):

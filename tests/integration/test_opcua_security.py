@@ -16,12 +16,21 @@ from broker.errors import BedError, Refused
 from gateway import service
 from gateway.commissioning import check
 from gateway.links.opcua import certificate_trust
+from gateway.links.opcua.link import OpcUaLink
 from gateway.links.opcua.pki import Pki
 from gateway.links.opcua.security import ClientCredentials
 from gateway.links.opcua.session import connected
 from gateway.pipeline.pipeline import Pipeline
 from tests import services
-from tests.integration.machines import Machine, Secured, linked, machine, mapped, second
+from tests.integration.machines import (
+    Machine,
+    RecordingSink,
+    Secured,
+    linked,
+    machine,
+    mapped,
+    second,
+)
 from tests.services.certificates import Made, make
 
 SAFE = "security: sign-and-encrypt, timeout_s: 2"
@@ -273,6 +282,24 @@ async def test_a_server_that_wants_security_is_not_read_without(
 # --- who signs in --------------------------------------------------------------------------------
 
 
+async def test_a_password_that_is_not_set_ends_the_link(credentials: ClientCredentials) -> None:
+    made, unset = make(), dataclasses.replace(credentials, password="")
+    async with machine(["a"], secured=Secured(made, users={"rig": "right"})) as server:
+        credentials.pki.pin(server.url, made.certificate)
+        mapping = mapped(server.url, ["a"], opcua=f"{SAFE}, user: rig")
+        with pytest.raises(Refused, match=r"user 'rig' of .* has no password"):
+            await OpcUaLink(mapping, RecordingSink(), WallClock(), unset).run()
+
+
+async def test_a_server_that_wants_a_user_says_so_without_security() -> None:
+    open_policy = [SecurityPolicyType.NoSecurity]
+    async with machine(["a"], secured=Secured(make(), open_policy, users={"rig": "x"})) as server:
+        with pytest.raises(Refused) as raised:
+            async with connected(mapped(server.url, ["a"]).server):
+                pass
+        assert "lets nobody in without a user" in raised.value.message
+
+
 async def test_a_wrong_password_opens_no_session(credentials: ClientCredentials) -> None:
     identity = make()
     async with machine(["a"], secured=Secured(identity, users={"rig": "right"})) as server:
@@ -319,13 +346,13 @@ async def test_the_gateways_own_certificate_does_not_outlive_its_end(
 
 
 @pytest.mark.parametrize(("opcua", "warnings"), [("security: none", 1), (SAFE, 0)])
-def test_reading_without_security_is_logged_at_each_start(opcua, warnings) -> None:
+def test_reading_without_security_is_logged_at_each_start(tmp_path, opcua, warnings) -> None:
     read = mapped("opc.tcp://127.0.0.1:1", ["a"], opcua=opcua)
     clock = WallClock()
     pipeline = Pipeline(
         read, [stream.spec for stream in read.streams], clock=clock, space="live", most_waiting=1
     )
     with capture_logs() as logged:
-        service.build_link(read, pipeline, clock, 100)
+        service.build_link(read, pipeline, clock, tmp_path, waiting_messages=100)
     said = [line for line in logged if line["event"] == "server is read without security"]
     assert [line["log_level"] for line in said] == ["warning"] * warnings

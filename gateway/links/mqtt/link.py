@@ -16,13 +16,14 @@ from broker.batch import Gap
 from broker.bus.inbox import Inbox, Message
 from broker.bus.mqtt_connection import Connection, Login
 from broker.clock import NS_PER_S, Backoff, Clock
-from broker.errors import BedError
+from broker.errors import BedError, Refused, Unavailable
 from broker.process import tasks as process_tasks
 from broker.settings import BusSettings
 from gateway.links.counts import UNFIT_ALARM_NS, LinkCounts
-from gateway.links.mqtt import payloads
+from gateway.links.mqtt import payloads, refusal
 from gateway.links.mqtt.payloads import PayloadSample
 from gateway.links.port import Sink
+from gateway.links.refusals import SourceRefusals
 from gateway.links.values import Unfit
 from gateway.mapping.model import Mapping, MqttBroker
 from gateway.mapping.mqtt_source import MqttSource
@@ -30,6 +31,8 @@ from gateway.samples import Samples, StreamSamples
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 5.0
+REFUSED_PAUSE_S = 5.0
+"""The pause after a refusal by a broker that was read before."""
 MOST_AT_ONCE = 1_000
 
 log = structlog.get_logger()
@@ -74,17 +77,26 @@ class MqttLink:
         self._unfit_ns: dict[str, int] = {}
 
     async def run(self) -> None:
-        """Read the broker until cancelled; reconnects after every break."""
+        """Read the broker until cancelled; reconnects after every break.
+
+        Raises Refused where only a person can help, see `gateway.links.refusals`.
+        """
         backoff = Backoff(self._clock, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S)
+        refusals = SourceRefusals(self._sink, [len(each.items) for each in self._streams])
         while True:
-            reason, connected = await self._connect_and_read()
-            self._sink.alarm("server", f"{self._broker.url} is not read: {reason}")
+            error, connected = await self._connect_and_read()
+            error = refusal.explained(error, self._broker, self._login.password)
+            self._sink.alarm("server", f"{self._broker.url} is not read: {error}")
+            if isinstance(error, Refused):
+                await self._clock.sleep(refusals.check(error, pause_s=REFUSED_PAUSE_S))
+                continue
+            refusals.reset()
             if connected:
                 backoff.reset()
             await backoff.pause()
 
-    async def _connect_and_read(self) -> tuple[str, bool]:
-        """Connect and read until the connection ends: (the reason, whether it was open)."""
+    async def _connect_and_read(self) -> tuple[BedError, bool]:
+        """Connect and read until the connection ends: (the error, whether it was open)."""
         inbox = Inbox(tuple(self._signals), self._most_waiting, "block")
         connection = Connection(
             self._client_id, self._login, self._settings, [inbox], durable=False
@@ -106,11 +118,11 @@ class MqttLink:
                 reason = await asyncio.shield(connection.lost)
                 taking.cancel()
         except BedError as exc:
-            return exc.message, connected
+            return exc, connected
         except ExceptionGroup as group:
-            return process_tasks.first_failure(group).message, connected
+            return process_tasks.first_failure(group), connected
         else:
-            return reason, connected
+            return Unavailable(reason), connected
         finally:
             await connection.close()
 

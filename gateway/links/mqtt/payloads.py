@@ -16,7 +16,7 @@ ABSENT = object()
 """The result of a JSON Pointer that names nothing in a document."""
 MOST_QUOTED = 60
 """Characters of a payload in a message."""
-_BOOLEANS = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
+BOOLEANS = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
 _NS = {TimeForm.S: 10**9, TimeForm.MS: 10**6, TimeForm.US: 10**3, TimeForm.NS: 1}
 _YEARS_NS = range(2**63)
 
@@ -53,6 +53,8 @@ def read(
         given = _plain(payload, dtype) if source.value is None else part(whole, source.value)
         if given is ABSENT:
             return None
+        if source.value is not None and isinstance(given, str):
+            given = _word(given, dtype)
         if source.time is not None:
             time_ns = _time_of(part(whole, source.time), source)
         return PayloadSample(time_ns, value_of(given, dtype), GOOD)
@@ -78,22 +80,28 @@ def _plain(payload: bytes, dtype: Dtype) -> Any:
         text = payload.decode()
     except UnicodeDecodeError as exc:
         raise Unfit(f"{_quoted(payload)} is no UTF-8") from exc
+    return _word(text, dtype)
+
+
+def _word(text: str, dtype: Dtype) -> Any:
+    """Parse a value that is written as text."""
     if dtype is Dtype.STRING:
         return text
     word = text.strip()
     try:
         if dtype is Dtype.BOOL:
-            return _BOOLEANS[word.lower()]
+            return BOOLEANS[word.lower()]
         return int(word) if dtype is Dtype.INT64 else float(word)
     except (KeyError, ValueError) as exc:
-        raise Unfit(f"{_quoted(payload)} is no {dtype}") from exc
+        raise Unfit(f"{text[:MOST_QUOTED]!r} is no {dtype}") from exc
 
 
 def _time_of(given: Any, source: MqttSource) -> int:
     if given is ABSENT:
         raise Unfit(f"there is no time stamp at {pointer_text(source.time or ())}")
     try:
-        time_ns = _instant(given) if source.form is TimeForm.ISO8601 else _count(given, source.form)
+        is_text = source.form is TimeForm.ISO8601
+        time_ns = instant_in(given) if is_text else _count(given, source.form)
     except (Invalid, OverflowError, ValueError) as exc:
         raise Unfit(f"{str(given)[:MOST_QUOTED]!r} is no time stamp in {source.form}") from exc
     if time_ns not in _YEARS_NS:
@@ -111,8 +119,8 @@ def _count(given: Any, form: TimeForm) -> int:
     raise Invalid("not a number")
 
 
-def _instant(given: Any) -> int:
-    """Nanoseconds of an ISO 8601 text; without a zone it is UTC."""
+def instant_in(given: Any) -> int:
+    """Nanoseconds of an ISO 8601 text; without a zone it is UTC.  Raises Invalid or ValueError."""
     if not isinstance(given, str):
         raise Invalid("not a text")
     try:

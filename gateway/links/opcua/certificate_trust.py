@@ -16,7 +16,7 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from broker.clock import NS_PER_S
-from broker.errors import Refused
+from broker.errors import Refused, Unavailable
 
 LEAST_KEY_BITS = 2048
 MOST_KEY_BITS = 4096
@@ -54,7 +54,7 @@ class TrustedCertificates:
 def check(
     presented: PresentedCertificate, trusted: TrustedCertificates, *, host: str, now_ns: int
 ) -> None:
-    """Check that a server's certificate is valid and trusted; raises Refused.
+    """Check that a server's certificate is valid and trusted; raises Refused, or Unavailable.
 
     host: name or address that the certificate must hold.
     """
@@ -76,8 +76,13 @@ def check(
         )
 
 
-def flaw_of(presented: PresentedCertificate, *, host: str, now_ns: int) -> Refused | None:
-    """The defect that makes a certificate invalid, trusted or not; None if it is valid."""
+def flaw_of(
+    presented: PresentedCertificate, *, host: str, now_ns: int
+) -> Refused | Unavailable | None:
+    """The defect that makes a certificate invalid, trusted or not; None if it is valid.
+
+    Unavailable for one that is not valid yet: a clock that is behind is set some time.
+    """
     return (
         _key_flaw(presented)
         or _age_flaw(presented, now_ns)
@@ -184,7 +189,7 @@ def _key_flaw(presented: PresentedCertificate) -> Refused | None:
     return None
 
 
-def _age_flaw(presented: PresentedCertificate, now_ns: int) -> Refused | None:
+def _age_flaw(presented: PresentedCertificate, now_ns: int) -> Refused | Unavailable | None:
     certificate, now = presented.certificate, moment_of(now_ns)
     if now > certificate.not_valid_after_utc:
         return Refused(
@@ -193,7 +198,7 @@ def _age_flaw(presented: PresentedCertificate, now_ns: int) -> Refused | None:
             hint="the server's owner must renew it; then `testbed gateway trust MAPPING`",
         )
     if now < certificate.not_valid_before_utc:
-        return Refused(
+        return Unavailable(
             f"the certificate of {presented.url} begins on"
             f" {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, and now is"
             f" {now:%Y-%m-%d %H:%M}",

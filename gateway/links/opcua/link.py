@@ -30,6 +30,7 @@ from gateway.links.opcua.subscription import (
 from gateway.links.opcua.types import DTYPES, fits
 from gateway.links.opcua.watchdog import Watchdog
 from gateway.links.port import Sink
+from gateway.links.refusals import SourceRefusals
 from gateway.mapping.model import Mapping, StreamMapping
 
 FIRST_PAUSE_S = 0.2
@@ -64,9 +65,13 @@ class OpcUaLink:
         self._credentials = credentials
 
     async def run(self) -> None:
-        """Read the server until cancelled; reconnects after every break."""
+        """Read the server until cancelled; reconnects after every break.
+
+        Raises Refused where only a person can help, see `gateway.links.refusals`.
+        """
         url = self._mapping.server.url
         backoff = Backoff(self._clock, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S)
+        refusals = SourceRefusals(self._sink, [len(each.items) for each in self._mapping.streams])
         while True:
             since_s = asyncio.get_running_loop().time()
             try:
@@ -77,8 +82,9 @@ class OpcUaLink:
                     await self._read(client)
             except Refused as exc:
                 self._sink.alarm("server", f"{url} is not read: {exc}")
-                await self._clock.sleep(REFUSED_PAUSE_S)
+                await self._clock.sleep(refusals.check(exc, pause_s=REFUSED_PAUSE_S))
             except (*_BREAKS, ExceptionGroup) as exc:
+                refusals.reset()
                 self._sink.alarm("server", f"{url} is not read: {_reasons(exc)}")
             lasted_s = asyncio.get_running_loop().time() - since_s
             if lasted_s > STEADY_S + self._mapping.server.timeout_s * 3:

@@ -183,5 +183,6 @@ def _authority(certificate: x509.Certificate, file: Path) -> x509.Certificate:
 def _unusable(folder: Path, exc: OSError) -> Unavailable:
     return Unavailable(
         f"{folder} cannot be used: {exc.strerror or exc}",
-        hint="TESTBED_SOURCE_PKI names the folder of the gateway's certificates",
+        hint="TESTBED_SOURCE_PKI names the folder of the gateway's certificates; by default it is"
+        " beside the mapping file",
     )

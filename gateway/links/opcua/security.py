@@ -11,6 +11,7 @@ import dataclasses
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from asyncua import Client, ua
@@ -20,12 +21,12 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from broker.clock import Clock
-from broker.errors import BedError, Invalid, Refused, Unavailable
+from broker.errors import BedError, Refused, Unavailable
 from gateway.links.opcua import certificate_trust, pki
 from gateway.links.opcua.certificate_trust import PresentedCertificate
 from gateway.links.opcua.pki import OwnCertificate, Pki
+from gateway.links.refusals import SourceUnconfigured
 from gateway.mapping.model import OpcUaServer, Policy, Security
-from gateway.settings import SourceSettings
 
 POLICIES: dict[Policy, type[security_policies.SecurityPolicy]] = {
     Policy.BASIC256_SHA256: security_policies.SecurityPolicyBasic256Sha256,
@@ -38,7 +39,7 @@ _UNREADABLE = (AssertionError, AttributeError, TypeError, ValueError, struct.err
 NO_ANSWER = (OSError, TimeoutError, UaError, InvalidSignature, *_UNREADABLE)
 """Errors that asyncua raises where a server refuses the session or has another key."""
 
-_SIGN_IN = (
+SIGN_IN = (
     ua.StatusCodes.BadUserAccessDenied,
     ua.StatusCodes.BadIdentityTokenInvalid,
     ua.StatusCodes.BadIdentityTokenRejected,
@@ -68,9 +69,9 @@ class ClientCredentials:
     clock: Clock
 
     @classmethod
-    def from_settings(cls, settings: SourceSettings, clock: Clock) -> Self:
-        """Credentials from the environment's settings."""
-        return cls(Pki(settings.source_pki), settings.source_password.get_secret_value(), clock)
+    def from_folder(cls, pki: Path, password: str, clock: Clock) -> Self:
+        """Credentials whose certificates are in a folder."""
+        return cls(Pki(pki), password, clock)
 
 
 async def endpoints(server: OpcUaServer) -> Sequence[ua.EndpointDescription]:
@@ -181,9 +182,9 @@ async def client_security(
 async def _own_credentials(
     server: OpcUaServer, security: Security, credentials: ClientCredentials
 ) -> OwnCertificate:
-    """The gateway's own certificate; raises Invalid or Refused if it or a password is missing."""
+    """The gateway's own certificate; raises Refused if it has ended or a password is missing."""
     if security.user and not credentials.password:
-        raise Invalid(
+        raise SourceUnconfigured(
             f"user {security.user!r} of {server.url} has no password",
             hint="set TESTBED_SOURCE_PASSWORD or TESTBED_SOURCE_PASSWORD_FILE",
         )
@@ -210,7 +211,7 @@ def session_error(
 ) -> BedError:
     """The error for a session that a trusted server did not open."""
     code = exc.code if isinstance(exc, UaStatusCodeError) else None
-    if code in _SIGN_IN:
+    if code in SIGN_IN:
         return Refused(
             f"{server.url} did not let {_user_text(security)} in ({_name(exc)})",
             hint=_sign_in_hint(security),
@@ -248,4 +249,4 @@ def _sign_in_hint(security: Security) -> str:
         return "is TESTBED_SOURCE_PASSWORD that user's password?"
     if security.as_certificate:
         return "the server's owner must trust it as a user's certificate as well"
-    return "write opcua.user, with its password in TESTBED_SOURCE_PASSWORD"
+    return "write opcua.user (browse: --user NAME), with its password in TESTBED_SOURCE_PASSWORD"

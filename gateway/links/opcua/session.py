@@ -11,9 +11,9 @@ from typing import Any
 from uuid import UUID
 
 from asyncua import Client, ua
-from asyncua.ua.uaerrors import UaError
+from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
-from broker.errors import BedError, Invalid, Unavailable
+from broker.errors import BedError, Invalid, Refused, Unavailable
 from gateway.links.opcua import security
 from gateway.links.opcua.security import NO_ANSWER, ClientCredentials
 from gateway.links.opcua.types import DTYPES
@@ -108,6 +108,12 @@ async def _connect_error(
                 f"{server.url} wants security: it offers {', '.join(modes)}",
                 hint="write opcua.security: sign-and-encrypt, then `testbed gateway trust MAPPING`",
             )
+    if isinstance(exc, UaStatusCodeError) and exc.code in security.SIGN_IN:
+        return Refused(
+            f"{server.url} lets nobody in without a user ({type(exc).__name__})",
+            hint="write opcua.security: sign-and-encrypt and opcua.user (browse: --security"
+            " sign-and-encrypt --user NAME), with the password in TESTBED_SOURCE_PASSWORD",
+        )
     reason = str(exc) or type(exc).__name__
     return Unavailable(
         f"{server.url} did not answer: {reason}",

@@ -7,11 +7,13 @@ from pydantic import SecretStr
 
 from broker import enrolment
 from broker.credential import Credential
-from broker.errors import Corrupt, Taken
+from broker.errors import Corrupt, Refused, Taken
+from broker.namespace import EquipmentAddress
 from broker.settings import BusSettings
 from gateway import identity
 
 CODE = "K7QX2-9MWRT-HCV4N-PD8YB"
+PRESS, RIG = EquipmentAddress("factory", "press"), EquipmentAddress("factory", "rig")
 
 
 def test_the_key_is_made_once_and_only_its_owner_reads_it(tmp_path):
@@ -35,16 +37,28 @@ def test_the_signature_is_of_this_code_and_this_key(tmp_path):
 
 
 def test_a_kept_credential_is_used_unless_the_environment_tells_one(tmp_path):
-    stored, given = Credential.make("gateway-1"), Credential.make("told")
+    stored, other = Credential.make("gateway-1"), Credential.make("other")
     bus = BusSettings()
-    assert identity.with_stored_credential(bus, tmp_path) is bus
-    file = identity.store_credential(tmp_path, stored.text)
+    file = identity.store_credential(tmp_path, stored.text, "factory/press")
     assert file.stat().st_mode & 0o777 == 0o600
-    assert identity.with_stored_credential(bus, tmp_path).credential.get_secret_value() == stored.text
-    own = BusSettings(credential=SecretStr(given.text))
-    assert identity.with_stored_credential(own, tmp_path) is own
+    used = identity.with_stored_credential(bus, tmp_path, PRESS)
+    assert used.credential.get_secret_value() == stored.text
+    own = BusSettings(credential=SecretStr(other.text))
+    assert identity.with_stored_credential(own, tmp_path, RIG) is own
     with pytest.raises(Taken, match="is enrolled as gateway-1"):
         identity.claim(tmp_path, CODE)
+
+
+def test_a_gateway_that_is_not_enrolled_says_what_to_type(tmp_path):
+    with pytest.raises(Refused, match=f"not enrolled: there is no credential in {tmp_path}") as no:
+        identity.with_stored_credential(BusSettings(), tmp_path, PRESS)
+    assert "testbed gateway code factory/press" in no.value.hint
+
+
+def test_an_identity_of_another_equipment_is_refused_before_anybody_is_asked(tmp_path):
+    identity.store_credential(tmp_path, Credential.make("gateway-1").text, "factory/press")
+    with pytest.raises(Refused, match="enrolled for factory/press, and the mapping is of factory/"):
+        identity.with_stored_credential(BusSettings(), tmp_path, RIG)
 
 
 @pytest.mark.parametrize("content", ["", "no key", "-----BEGIN PRIVATE KEY-----\n"])

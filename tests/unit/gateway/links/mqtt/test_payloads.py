@@ -91,6 +91,21 @@ def test_the_time_of_a_payload(text: str, form: TimeForm, time_ns: int) -> None:
     assert sample == (time_ns, 2.5, GOOD, "")
 
 
+@pytest.mark.parametrize(
+    ("payload", "dtype", "value"),
+    [
+        (b'{"a": "71.5"}', Dtype.FLOAT64, 71.5),
+        (b'{"a": " -3 "}', Dtype.INT64, -3),
+        (b'{"a": "On"}', Dtype.BOOL, True),
+        (b'{"a": "71.5"}', Dtype.STRING, "71.5"),
+    ],
+)
+def test_a_text_in_a_document_is_read_as_a_plain_payload_is(
+    payload: bytes, dtype: Dtype, value: object
+) -> None:
+    assert read(payload, dtype, value="/a") == (NOW, value, GOOD, "")
+
+
 def test_a_document_that_does_not_speak_of_a_signal_is_no_sample_of_it() -> None:
     assert read(b'{"b": 1}', value="/a") is None
 

@@ -34,7 +34,7 @@ def judged(leaf, *issuers, pin=None, authorities=(), now_ns=NOW_NS) -> str:
     trusted = TrustedCertificates(pinned, tuple(cert.certificate for cert in authorities))
     try:
         certificate_trust.check(presented, trusted, host="127.0.0.1", now_ns=now_ns)
-    except Refused as exc:
+    except (Refused, Unavailable) as exc:
         return exc.message
     return ""
 

@@ -1,0 +1,53 @@
+"""Folders of a gateway's state: its spool, its identity, and its OPC UA certificates.
+
+They lie beside the mapping file unless a setting says otherwise, so that a gateway has the same
+state whatever folder it is started from.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.namespace import EquipmentAddress
+from gateway import identity
+from gateway.settings import GatewaySettings, SourceSettings
+
+FOLDER = "testbed-data"
+"""The folder of the state beside a mapping file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateFolders:
+    """Absolute paths of a gateway's state.
+
+    spool: batches that are not marked yet, and anchors of the audit.  identity: key pair and
+    credential.  pki: its own OPC UA certificate, and those it trusts.
+    """
+
+    spool: Path
+    identity: Path
+    pki: Path
+
+    def identity_of(self, equipment: EquipmentAddress) -> Path:
+        """The identity that was enrolled for an equipment, else the one that all here share."""
+        own = self.own_identity(equipment)
+        return own if identity.is_enrolled(own) else self.identity
+
+    def own_identity(self, equipment: EquipmentAddress) -> Path:
+        """The folder of an identity beside those of other equipment, enrolled or not."""
+        return self.identity / f"{equipment.organisation}.{equipment.equipment}"
+
+
+def folders(
+    settings: GatewaySettings, source: SourceSettings, *, mapping: Path | None = None
+) -> StateFolders:
+    """The folders that the settings name, else those beside a mapping file.
+
+    mapping: None before there is one; then the current folder takes the place of its folder.
+    """
+    beside = Path.cwd() if mapping is None else mapping.absolute().parent
+    root = (settings.gateway_state or beside / FOLDER).absolute()
+    return StateFolders(
+        spool=(settings.spool or root / "gateway").absolute(),
+        identity=(settings.gateway_identity or root / "gateway-identity").absolute(),
+        pki=(source.source_pki or root / "gateway-pki").absolute(),
+    )

@@ -1,0 +1,185 @@
+"""`testbed gateway run`: one gateway in this process, or several as child processes."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import Process
+from collections import Counter
+from collections.abc import Mapping as AnyMapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from broker.clock import Backoff, Clock
+from broker.errors import BedError, Corrupt, Invalid, Refused
+from broker.process import parent_death
+from broker.process import tasks as process_tasks
+from broker.settings import BusSettings
+from gateway import identity, service, state
+from gateway.mapping import file as mapping_file
+from gateway.settings import GatewaySettings, SourceSettings
+from gateway.state import StateFolders
+from testbed.terminal.options import settings
+from testbed.terminal.run import Exit
+
+FIRST_RESTART_S = 1.0
+LONGEST_RESTART_S = 30.0
+STOP_S = 5.0
+"""Seconds that a child process may take to end, beyond the wait for its last marks."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayChild:
+    """A gateway that runs in a child process.
+
+    equipment: its address, empty if the mapping cannot be read.  environment: of the process.
+    """
+
+    file: Path
+    equipment: str
+    environment: AnyMapping[str, str]
+    stop_s: float
+
+
+async def run(files: Sequence[Path], clock: Clock) -> None:
+    """Run the gateways of one mapping file or more until cancelled, or until all have ended.
+
+    Raises Refused if a person must help before a gateway can go on.
+    """
+    if len(files) == 1:
+        await _run_one(files[0], clock)
+        return
+    children = _children(files, settings(GatewaySettings))
+    async with asyncio.TaskGroup() as tasks:
+        running = [
+            tasks.create_task(_supervise(child, clock), name=f"gateway {child.file}")
+            for child in children
+        ]
+    unable = [child for child, task in zip(children, running, strict=True) if task.result()]
+    if unable:
+        raise Refused(
+            f"{len(unable)} of {len(children)} gateways cannot go on before a person helps:"
+            f" {', '.join(str(child.file) for child in unable)}",
+            hint="the error of each is above",
+        )
+
+
+async def _run_one(file: Path, clock: Clock) -> None:
+    """Run the gateway of a mapping file in this process until cancelled."""
+    mapping = mapping_file.load(file)
+    folders = _folders(file)
+    try:
+        bus_settings = identity.with_stored_credential(
+            settings(BusSettings), folders.identity_of(mapping.equipment), mapping.equipment
+        )
+        await service.run(
+            mapping,
+            folders,
+            settings=settings(GatewaySettings),
+            bus_settings=bus_settings,
+            clock=clock,
+        )
+    except (BedError, ExceptionGroup) as exc:
+        error = exc if isinstance(exc, BedError) else process_tasks.first_failure(exc)
+        facts = {"equipment": str(mapping.equipment), "reason": error.message, "hint": error.hint}
+        log.error("gateway could not go on", **facts)  # noqa: TRY400 - the reason says it
+        if isinstance(error, Corrupt):  # a damaged file stays damaged
+            raise Refused(error.message, hint=error.hint) from exc
+        raise
+
+
+def _children(files: Sequence[Path], own: GatewaySettings) -> list[GatewayChild]:
+    """The child processes for mapping files; raises Invalid if two are of one equipment."""
+    children = []
+    for number, file in enumerate(files):
+        try:
+            equipment = str(mapping_file.load(file).equipment)
+        except Refused:  # its own process says what is wrong with it
+            equipment = ""
+        port = own.gateway_metrics_port and own.gateway_metrics_port + number
+        environment = os.environ | {"TESTBED_GATEWAY_METRICS_PORT": str(port)}
+        children.append(
+            GatewayChild(
+                file=file,
+                equipment=equipment,
+                environment=environment,
+                stop_s=own.drain_s + STOP_S,
+            )
+        )
+    times = Counter(child.equipment for child in children if child.equipment)
+    for equipment, count in times.items():
+        if count > 1:
+            raise Invalid(
+                f"{count} of these mappings are of {equipment}, and one gateway reads a machine",
+                hint="put their streams into one mapping",
+            )
+    return children
+
+
+async def _supervise(child: GatewayChild, clock: Clock) -> bool:
+    """Run a child process until it is done, and start it again after a fault that may pass.
+
+    Returns True if it ended because only a person can help.
+    """
+    facts = {"equipment": child.equipment, "mapping": str(child.file)}
+    backoff = Backoff(clock, first_s=FIRST_RESTART_S, longest_s=LONGEST_RESTART_S, jitter=False)
+    loop = asyncio.get_running_loop()
+    while True:
+        since_s = loop.time()
+        code = await _run_child(child)
+        if code == Exit.INPUT:
+            log.error("gateway waits for a person", **facts, exit_code=code)
+        if code in {Exit.DONE, Exit.INPUT}:
+            return code == Exit.INPUT
+        if loop.time() - since_s > LONGEST_RESTART_S:
+            backoff.reset()
+        pause_s = backoff.next_s()
+        log.error("gateway process ended", **facts, exit_code=code, restart_s=pause_s)
+        await clock.sleep(pause_s)
+
+
+async def _run_child(child: GatewayChild) -> int:
+    """Run a child process to its end; its exit code."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "testbed", "gateway", "run", str(child.file)),
+        stdin=asyncio.subprocess.DEVNULL,
+        env=child.environment,
+        start_new_session=True,  # Ctrl-C is for this process, which ends its children in order
+        preexec_fn=parent_death.end_with_parent(os.getpid()),
+    )
+    try:
+        return await process.wait()
+    finally:
+        await asyncio.shield(_terminate(process, child.stop_s))
+
+
+async def _terminate(process: Process, within_s: float) -> None:
+    """Send SIGTERM to a child process, and SIGKILL if it has not ended in time."""
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(within_s):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+async def identity_folder(file: Path | None) -> Path:
+    """The folder where a new identity goes: of a mapping file's equipment, or of all here.
+
+    file: mapping file, None for the identity below the current folder.
+    """
+    if file is None:
+        return _folders(None).identity
+    return _folders(file).own_identity(mapping_file.load(file).equipment)
+
+
+def _folders(file: Path | None) -> StateFolders:
+    return state.folders(settings(GatewaySettings), settings(SourceSettings), mapping=file)
