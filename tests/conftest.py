@@ -38,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[SHARED_PRODUCTS] = []
+    side_by_side.configure(config)
     if side_by_side.is_worker():  # how long an example takes says nothing on a busy machine
         hypothesis.settings.register_profile("side by side", hypothesis.settings(), deadline=None)
         hypothesis.settings.load_profile("side by side")

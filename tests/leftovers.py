@@ -1,10 +1,12 @@
-"""What this process holds that a test must give back: threads, child processes, TCP sockets.
+"""Finds what tests have left behind, and ends it: threads, processes, TCP sockets, mounted disks.
 
-Child processes are read from Linux's /proc; elsewhere only threads and sockets are seen.
+Processes and mounts are read from Linux's /proc; elsewhere only threads and sockets are seen.
 """
 
 import contextlib
+import ctypes
 import os
+import subprocess
 import threading
 from collections.abc import Collection, Hashable, Mapping
 from pathlib import Path
@@ -12,6 +14,8 @@ from pathlib import Path
 import psutil
 
 PROC = Path("/proc/self")
+PR_SET_CHILD_SUBREAPER = 36
+ENDED_WITHIN_S = 5.0
 
 # What libraries keep for longer than a test: the start of a thread's name, a part of a command.
 LIBRARY_THREADS = (
@@ -31,6 +35,44 @@ def held(*, shared_pids: Collection[int]) -> Mapping[Hashable, str]:
         **{pid: text for pid, text in _children().items() if int(pid) not in shared_pids},
         **_sockets(),
     }
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every process below this one whose own parent ends.  Linux only."""
+    if PROC.exists():
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_processes() -> list[str]:
+    """End all processes below this one, and return the command lines of those that still ran."""
+    processes = psutil.Process().children(recursive=True)
+    commands = [command for each in processes if (command := _command(each))]
+    for each in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.terminate()
+    _, remaining = psutil.wait_procs(processes, ENDED_WITHIN_S)
+    for each in remaining:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    psutil.wait_procs(remaining, ENDED_WITHIN_S)
+    return commands
+
+
+def _command(process: psutil.Process) -> str:
+    """A running process's command line; empty once it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def unmount_below(folder: Path) -> list[str]:
+    """Unmount every disk that is mounted below a folder, and return their mount points."""
+    points = [line.split()[4] for line in _read(PROC / "mountinfo").splitlines()]
+    below = [point for point in points if Path(point).is_relative_to(folder)]
+    for point in reversed(below):
+        subprocess.run(["umount", "--lazy", point], check=False)  # noqa: S603, S607 - a list
+    return below
 
 
 def _threads() -> list[threading.Thread]:

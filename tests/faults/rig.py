@@ -31,7 +31,9 @@ from broker.settings import BusSettings
 from gateway.spool import file, spool
 from simulators import ledger
 from testbed.demo.verdict import Counters
+from testbed_sdk import history
 from testbed_sdk.connection import Testbed, connect
+from testbed_sdk.history import History, HistoryQuery
 from testbed_sdk.settings import PrototypeSettings
 from tests.faults import checker, mqtt_source
 from tests.faults.checker import Evidence
@@ -258,41 +260,50 @@ class Rig:
             (before.rows[-1].time_ns + 1, after.rows[0].time_ns - 1)
             for before, after in pairwise(offered)
         ]
-        evidence = []
-        for at, name in enumerate(offered[0].signals):
-            stored, gaps = await self._stored(at)
-            samples = {
-                (name, row.time_ns): row.values[at]
-                for book in offered
-                for row in (book.rows if at < len(book.signals) else ())
-            }
-            evidence.append(
-                Evidence(
-                    offered=samples,
-                    stored=stored,
-                    spooled=spooled.get(name, []),
-                    dead=await self._dead(at),
-                    gaps=gaps,
-                    period_ns=round(1e9 / self.load.hz),
-                    down=down,
-                )
+        names = offered[0].signals
+        stored = await self._stored(len(names))
+        dead = await self._dead(len(names))
+        evidence = [
+            Evidence(
+                offered={
+                    (name, row.time_ns): row.values[at]
+                    for book in offered
+                    for row in (book.rows if at < len(book.signals) else ())
+                },
+                stored=dict(stored[at].series),
+                spooled=spooled.get(name, []),
+                dead=dead[at],
+                gaps=stored[at].gaps,
+                period_ns=round(1e9 / self.load.hz),
+                down=down,
             )
+            for at, name in enumerate(names)
+        ]
         counters = await asyncio.to_thread(checker.judge, evidence)
-        return counters, sum(len(each.offered) for each in evidence), list(evidence[0].gaps)
+        samples = sum(len(stream.offered) for stream in evidence)
+        return counters, samples, list(evidence[0].gaps)
 
-    async def _stored(self, at: int) -> tuple[dict[str, object], Sequence[Gap]]:
-        async with self.observing(at) as bed:
-            history = await bed.history("in", from_ns=self.began_ns, to_ns=2**62)
-        return dict(history.series), history.gaps
+    async def _stored(self, streams: int) -> list[History]:
+        """The history of so many streams, over one connection: each new one costs the server."""
+        query = HistoryQuery("live", self.began_ns, 2**62)
+        async with api_client.connect(self.api_url, self.observer) as api:
+            return [await history.fetch(api, address(at), query) for at in range(streams)]
 
-    async def _dead(self, at: int) -> list[tuple[str, int]]:
+    async def _dead(self, streams: int) -> list[list[tuple[str, int]]]:
+        """Signal and time of the dead letters of so many streams."""
         params = {"space": "live", "limit": 1000}
-        async with api_client.connect(self.api_url, self.owner) as door:
-            page = await door.request("GET", f"/streams/{address(at)}/dead-letters", params=params)
+        async with api_client.connect(self.api_url, self.owner) as api:
+            pages = [
+                await api.request("GET", f"/streams/{address(at)}/dead-letters", params=params)
+                for at in range(streams)
+            ]
         return [
-            (each["signal"], ns_of(each["time"]))
-            for each in page["items"]
-            if each["signal"] is not None
+            [
+                (letter["signal"], ns_of(letter["time"]))
+                for letter in page["items"]
+                if letter["signal"] is not None
+            ]
+            for page in pages
         ]
 
     async def _spooled(self) -> dict[str, list[tuple[str, int]]]:

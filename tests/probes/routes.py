@@ -6,6 +6,8 @@ does; a route that is in neither place fails.
 """
 
 import base64
+import importlib
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +18,7 @@ from broker import enrolment, policy
 from broker.namespace import LIVE, StreamAddress, StreamTopic, Verb
 from broker.policy import Target
 from broker.rights import Action, Entry, Principal, PrincipalKind
+from testbed_api.http import routes as rooms
 from testbed_api.http.app import openapi_document
 from testbed_api.http.auth import ACTION, OPEN
 from tests.probes.cast import (
@@ -176,6 +179,13 @@ def exists_for(cast: Cast, principal: Principal, target: Target, at_ns: int) -> 
 
 def _resolved(question: Question, principal: Principal) -> Iterator[Target]:
     return (principal.organisation if each == OWN else each for each in question.about)
+
+
+def depends_on_broker(route: Route) -> bool:
+    """Whether its response can differ between brokers: it may change rights, which a broker must
+    follow, or it returns what comes from the bus.
+    """
+    return route.method not in SAFE or route.name in FROM_THE_BUS
 
 
 # --- what a route is about ------------------------------------------------------------------------
@@ -403,5 +413,15 @@ def example(  # noqa: PLR0911 - a kind each
     return "correct horse battery"[: schema.get("maxLength", 40)]
 
 
+def _reading_the_bus() -> Iterator[str]:
+    """Names of the routes that take the bus, or the freshness that comes over it."""
+    for module in pkgutil.iter_modules(rooms.__path__, f"{rooms.__name__}."):
+        for route in importlib.import_module(module.name).router.routes:
+            arguments = {dependency.name for dependency in route.dependant.dependencies}
+            if arguments & {"bus", "freshness"}:
+                yield from (f"{method} {route.path}" for method in route.methods)
+
+
 DOCUMENT = openapi_document()
 ROUTES = of(DOCUMENT)
+FROM_THE_BUS = frozenset(_reading_the_bus())

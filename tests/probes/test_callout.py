@@ -52,8 +52,7 @@ class Load:
         """While this lasts, from when samples are sent and each reader has been answered once."""
         door = self.live.owner
         await door.register_equipment(LINE, name="line", kind=EquipmentKind.SIMULATED)
-        for task in STREAMS:
-            await door.register_spec(StreamSpec(task, (Signal("p"),)))
+        await door.register_specs([StreamSpec(stream, (Signal("p"),)) for stream in STREAMS])
         body = {"principal": "line-gateway", "equipment": str(LINE)}
         gateway = (await door.request("POST", "/credentials", json=body))["credential"]
         reader = await personal(self.live)
