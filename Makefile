@@ -11,7 +11,8 @@ PYTHONS := python3 python3.14 python3.13 python3.12 python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: help demo test faults probes lint types docs bench lock clean
+.NOTPARALLEL:
+.PHONY: help demo test faults probes lint types docs site bench lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -24,7 +25,7 @@ test: ## lint, types and every test; TEST_JOBS=3 side by side, ARGS="-k name" pa
 	tests/services/influxd/build >/dev/null & # the tests that need it wait for it
 	build=$$!
 	trap 'kill $$build 2>/dev/null && wait $$build || true' EXIT
-	$(MAKE) --jobs=2 lint types
+	$(MAKE) --jobs=2 lint types .venv/site.stamp
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(if $(filter true,$(CI)),--need-services) $(ARGS)
 
 TEST_JOBS ?= 3
@@ -50,8 +51,13 @@ lint: .venv/dev.stamp ## style, format and who may import whom
 types: .venv/dev.stamp ## mypy --strict
 	@$(BIN)/mypy
 
-docs: .venv/dev.stamp ## the documents: links resolve, and what they promise holds
+docs: .venv/dev.stamp .venv/site.stamp ## the documents: links resolve, and what they promise holds
 	@$(BIN)/python -m pytest tests/docs $(ARGS)
+
+site: .venv/site.stamp ## the documents as a site that needs no internet, in build/site
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs auto --conf-dir docs/site \
+		--doctree-dir build/doctrees . build/site
+	echo "built build/site/index.html"
 
 bench: .venv/bench.stamp ## measure the data path; ARGS="--quick" in 8 minutes, ARGS="--part latency" one part
 	@tests/services/install
@@ -60,6 +66,7 @@ bench: .venv/bench.stamp ## measure the data path; ARGS="--quick" in 8 minutes, 
 lock: .venv/dev.stamp ## write the lock files from pyproject.toml; ARGS=--upgrade takes new versions
 	@$(PIP) install uv
 	$(COMPILE) --extra dev pyproject.toml -o requirements-dev.lock
+	$(COMPILE) --extra site -c requirements-dev.lock pyproject.toml -o requirements-site.lock
 	$(COMPILE) --extra bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
 	$(COMPILE) --extra demo -c requirements-dev.lock pyproject.toml -o requirements.lock
 	$(COMPILE) --extra server -c requirements-dev.lock pyproject.toml -o deploy/requirements.lock
@@ -82,6 +89,10 @@ clean: ## remove what can be made again; data folders stay
 .venv/bench.stamp: requirements-bench.lock pyproject.toml
 	@$(call install,$<)
 	touch $@ .venv/dev.stamp .venv/demo.stamp # the others' locks are parts of this one
+
+.venv/site.stamp: requirements-site.lock pyproject.toml
+	@$(call install,$<)
+	touch $@
 
 # Install exactly what a lock file names, then the project itself; a .venv that does not start is made anew.
 define install

@@ -8,6 +8,18 @@ from broker import messages
 from broker.responses.base import STREAM, ApiResponse, Instant, OptionalInstant
 
 
+class EntryPointResponse(ApiResponse):
+    """What answers here, and the paths at which a caller without a credential reads on."""
+
+    name: Annotated[str, Field(examples=["connected-testbed"])]
+    version: Annotated[str, Field(examples=["0.1.0"])]
+    documentation: Annotated[
+        str, Field(description="the page for browsers", examples=["/api/v1/docs"])
+    ]
+    openapi: Annotated[str, Field(examples=["/api/v1/openapi.json"])]
+    health: Annotated[str, Field(examples=["/api/v1/health"])]
+
+
 class HealthResponse(ApiResponse):
     """The process answers."""
 

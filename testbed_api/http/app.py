@@ -5,13 +5,9 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
-from starlette.staticfiles import StaticFiles
-from swagger_ui_bundle import swagger_ui_path
 
 from broker.responses.problems import ProblemResponse
-from testbed_api.http import openapi_examples, problems
+from testbed_api.http import documentation, openapi_examples, problems
 from testbed_api.http.dependencies import ApiDependencies
 from testbed_api.http.middleware.audit import AuditMiddleware
 from testbed_api.http.middleware.body_limit import BodyLimitMiddleware
@@ -23,6 +19,7 @@ from testbed_api.http.routes import (
     backup,
     credentials,
     enrolment,
+    entry_point,
     equipment,
     grants,
     listings,
@@ -36,8 +33,6 @@ from testbed_api.http.routes import (
     tokens,
 )
 
-_ASSETS = f"{ROOT}/docs/assets"
-
 _ROOMS = (
     *(equipment, streams, status, retention, backup),
     *(organisations, credentials, tokens, sign_in),
@@ -45,9 +40,25 @@ _ROOMS = (
 )
 _DESCRIPTION = """What is shared with you, what is stored of it, and what comes in now.
 
-Every request but `health`, `sign-in` and a gateway's `enrolments` carries `Authorization: Bearer
-principal.secret`. Errors are problem+json (RFC 9457) with a stable `code`, a `detail` in a
+Every request but this page's, `health`, `sign-in` and a gateway's `enrolments` carries
+`Authorization: Bearer principal.secret`: the button *Authorize* adds it to what you try from here. Errors are problem+json (RFC 9457) with a stable `code`, a `detail` in a
 sentence, and often a `hint`. What is not yours answers as if it were not there."""
+
+
+_TAGS = [
+    {"name": name, "description": description}
+    for name, description in {
+        "registry": "equipment, its streams and their specs",
+        "streams": "samples, stored and live, and what is known to be missing",
+        "sharing": "listings, requests, grants and pauses; who could read and who did",
+        "organisations": "who takes part, and their members",
+        "credentials": "machines, tokens, passwords and signing in",
+        "gateways": "enrolment of gateways with a one-time code",
+        "keeping": "how long samples are kept, deletion with a proof, backup",
+        "audit": "the chain of events and its signed heads",
+        "operations": "is it alive, is it ready, what does it count",
+    }.items()
+]
 
 
 class ApiApp(FastAPI):
@@ -68,6 +79,7 @@ def create_app(dependencies: ApiDependencies | None) -> FastAPI:
         version=version("connected-testbed"),
         description=_DESCRIPTION,
         openapi_url=f"{ROOT}/openapi.json",
+        openapi_tags=_TAGS,
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
@@ -82,25 +94,16 @@ def create_app(dependencies: ApiDependencies | None) -> FastAPI:
     app.add_middleware(RateLimitMiddleware, root=ROOT, quotas=quotas, clock=clock)
     # the last one is the outermost: it sees what the others refuse
     app.add_middleware(AuditMiddleware, journal=journal, clock=clock)
+    app.include_router(entry_point.router, prefix=ROOT)
+    entry_point.install(app)
     app.include_router(operations.router, prefix=ROOT)
     usual = openapi_examples.problems(400, 401, 403, 404, 413, 422, 429, 503)
     for room in _ROOMS:
         app.include_router(room.router, prefix=ROOT, responses=usual)
-    app.mount(_ASSETS, StaticFiles(directory=swagger_ui_path), name="assets")
-    app.get(f"{ROOT}/docs", include_in_schema=False)(_documentation)
+    documentation.install(app)
     return app
 
 
 def openapi_document() -> Mapping[str, Any]:
     """The API's OpenAPI document."""
     return create_app(None).openapi()
-
-
-async def _documentation() -> HTMLResponse:
-    return get_swagger_ui_html(
-        openapi_url=f"{ROOT}/openapi.json",
-        title="connected-testbed API",
-        swagger_js_url=f"{_ASSETS}/swagger-ui-bundle.js",
-        swagger_css_url=f"{_ASSETS}/swagger-ui.css",
-        swagger_favicon_url=f"{_ASSETS}/favicon-32x32.png",
-    )

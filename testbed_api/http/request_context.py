@@ -15,6 +15,8 @@ ACTION = "x-action"
 """The field of a route's OpenAPI description that names the action of the policy."""
 OPEN = "open"
 """The action of a route that takes no credential."""
+ENTRY_POINT = "entry-point"
+"""The action that the audit names where the path of an open route has no word below the root."""
 ROOT = "/api/v1"
 _CONTEXT = "testbed.context"
 
@@ -34,7 +36,7 @@ def current(scope: Mapping[str, Any]) -> AuditContext:
     action = (getattr(route, "openapi_extra", None) or {}).get(ACTION, OPEN)
     return replace(
         context,
-        action=path.strip("/").partition("/")[0] if action == OPEN else action,
+        action=path.strip("/").partition("/")[0] or ENTRY_POINT if action == OPEN else action,
         target=f"{scope['method']} {path}",
         owner=scope.get("path_params", {}).get("organisation"),
     )

@@ -56,7 +56,7 @@ async def test_more_requests_than_an_organisation_may_make_are_put_off(bed, owne
     ],
     ids=["none", "wrong", "empty", "no bearer"],
 )
-@pytest.mark.parametrize("path", ["/health", "/equipment", "/openapi.json", "/nowhere"])
+@pytest.mark.parametrize("path", ["", "/health", "/equipment", "/openapi.json", "/nowhere"])
 async def test_who_shows_no_right_credential_is_counted_by_address(bed, owner, headers, path):
     bed = limited(bed, anonymous_per_s=1)
     answers = [await bed.http.get(path, headers=headers) for _ in range(12)]

@@ -43,9 +43,9 @@ def routes() -> list[tuple[str, str]]:
 
 async def test_no_header_of_an_answer_repeats_what_was_asked(http):
     more = {"Host": f"{MARK}.example", "X-Forwarded-Host": MARK, "X-Request-Id": MARK}
-    requests = [*routes(), ("get", f"/{HOSTILE}"), ("get", f"/api/v1/docs/assets/{HOSTILE}")]
+    requests = [*routes(), ("get", f"/{HOSTILE}"), ("get", f"/api/v1/docs/viewer/{HOSTILE}")]
     requests += [(method, f"{path}/") for method, path in requests]
-    requests += [("get", "/api/v1/docs/assets"), ("brew", "/api/v1/me")]
+    requests += [("get", "/api/v1/docs/viewer"), ("brew", "/api/v1/me")]
     assert len(requests) > 60
     for method, path in requests:
         answer = await http.request(method, path, headers=more, params={MARK: HOSTILE})
@@ -54,7 +54,7 @@ async def test_no_header_of_an_answer_repeats_what_was_asked(http):
 
 
 async def test_every_answer_tells_browsers_to_guess_nothing_and_frame_nothing(http):
-    for path in ("/api/v1/docs", "/api/v1/me", "/api/v1/health", "/nowhere"):
+    for path in ("/", "/api/v1/docs", "/api/v1/me", "/api/v1/health", "/nowhere"):
         headers = (await http.get(path)).headers
         assert {name: headers[name] for name, _ in HEADERS} == dict(HEADERS)
         assert "server" not in headers

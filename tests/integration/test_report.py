@@ -1,26 +1,11 @@
 """The demo's report, as a browser shows it."""
 
-import subprocess
-from pathlib import Path
-
 import numpy as np
 
 from broker.batch import Gap, Series
 from testbed.demo import report
 from testbed.demo.report import Evidence
-from tests import services
-
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
+from tests.services import chromium
 
 def series(values):
     count = len(values)
@@ -45,12 +30,7 @@ def evidence(**changed):
 
 
 def shown(path, folder):
-    browser = services.found("chromium", Path("/usr/bin/chromium"))
-    command = [browser, *QUIET, f"--user-data-dir={folder}", "--dump-dom", path.as_uri()]
-    done = subprocess.run(  # noqa: S603 - our own command
-        command, capture_output=True, text=True, timeout=60, check=True
-    )
-    return done.stdout
+    return chromium.show(path.as_uri(), folder).dom
 
 
 def test_the_report_needs_nothing_but_itself(tmp_path):

@@ -52,7 +52,7 @@ class Route:
     @property
     def name(self) -> str:
         """As the document writes it."""
-        return f"{self.method} {self.path.removeprefix(ROOT)}"
+        return f"{self.method} {self.path.removeprefix(ROOT) or '/'}"
 
 
 @dataclass(frozen=True, slots=True)

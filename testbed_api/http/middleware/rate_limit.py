@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _OPEN = ("/health", "/sign-in", "/enrolments", "/docs", "/openapi.json")
+"""Open routes, each with all below it."""
 
 
 def has_credential(authorization: str) -> bool:
@@ -40,6 +41,7 @@ class RateLimitMiddleware:
         """
         self._app = app
         self._open = tuple(root + path for path in _OPEN)
+        self._entry_points = ("/", root, f"{root}/")
         self._quotas = quotas
         self._clock = clock
 
@@ -47,11 +49,12 @@ class RateLimitMiddleware:
         """Pass on the requests within the limit."""
         if scope["type"] == "http" and self._quotas is not None and self._clock is not None:
             has_one = has_credential(Headers(scope=scope).get("authorization", ""))
-            if not has_one or scope["path"].startswith(self._open):
+            path = scope["path"]
+            if not has_one or path in self._entry_points or path.startswith(self._open):
                 address = address_of(scope.get("client"))
                 try:
                     self._quotas.anonymous(address, self._clock.now_ns())
                 except TooMany as exc:
-                    await problems.answer(exc, scope["path"])(scope, receive, send)
+                    await problems.answer(exc, path)(scope, receive, send)
                     return
         await self._app(scope, receive, send)
