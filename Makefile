@@ -25,7 +25,8 @@ test: ## lint, types and every test; TEST_JOBS=3 side by side, ARGS="-k name" pa
 	tests/services/influxd/build >/dev/null & # the tests that need it wait for it
 	build=$$!
 	trap 'kill $$build 2>/dev/null && wait $$build || true' EXIT
-	$(MAKE) --jobs=2 lint types .venv/site.stamp
+	$(MAKE) .venv/dev.stamp .venv/site.stamp
+	$(MAKE) --jobs=2 lint types
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(if $(filter true,$(CI)),--need-services) $(ARGS)
 
 TEST_JOBS ?= 3
