@@ -25,7 +25,6 @@ from testbed.commands import (
     stream,
     token,
 )
-from testbed.terminal import run
 from testbed.terminal.options import example
 from testbed.terminal.screen import out
 
@@ -80,7 +79,6 @@ def main(
 
     Settings come from options, or from environment variables named TESTBED_….
     """
-    run.log_to_stderr()
     if version:
         from importlib.metadata import version as installed
 

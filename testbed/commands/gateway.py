@@ -5,12 +5,11 @@ from typing import Annotated
 
 import typer
 
-from broker.clock import WallClock
 from broker.errors import BedError, Refused
 from testbed.terminal import run as terminal_run
 from testbed.terminal.options import Equipment, Json, example, settings
 from testbed.terminal.run import Exit
-from testbed.terminal.screen import out, print_json
+from testbed.terminal.screen import notes, out, print_json
 
 EXAMPLE = example(
     "testbed gateway browse opc.tcp://127.0.0.1:4840 --security none --write rig.yaml"
@@ -37,6 +36,7 @@ def add_to(app: typer.Typer) -> None:
 @gateway_app.command("run", epilog=example("testbed gateway run rig.yaml"))
 def run(mapping: Mapping) -> None:
     """Read the machine and publish its samples, until Ctrl-C."""
+    from broker.clock import WallClock
     from broker.settings import BusSettings
     from gateway import identity, service
     from gateway.mapping import file as mapping_file
@@ -56,7 +56,7 @@ def code(equipment: Equipment, json: Json = False) -> None:
     from testbed.client import enrolment
 
     created = terminal_run.run(enrolment.create_code(equipment))
-    print_json(created) if json else enrolment.print_code(created, equipment, out)
+    print_json(created) if json else enrolment.print_code(created, equipment, out, notes)
 
 
 @gateway_app.command("enrol", epilog=example("testbed gateway enrol AAAAA-BBBBB-CCCCC-DDDDD"))

@@ -5,10 +5,9 @@ from typing import Annotated
 import typer
 
 from broker.rights import Role
-from testbed.client import api, credentials, tokens
 from testbed.terminal import run
 from testbed.terminal.options import ExpiresIn, Json, example
-from testbed.terminal.screen import out, print_json
+from testbed.terminal.screen import notes, out, print_json
 
 EXAMPLE = example("testbed token create notebook --expires-in-s 86400")
 
@@ -37,13 +36,17 @@ def create(
     json: Json = False,
 ) -> None:
     """Create another token for yourself; it is shown only this once."""
+    from testbed.client import tokens
+
     created = run.run(tokens.create(label, role, expires_in_s))
-    print_json(created) if json else tokens.print_secret(created, out)
+    print_json(created) if json else tokens.print_secret(created, out, notes)
 
 
 @token_app.command("list", epilog=example("testbed token list"))
 def list_(json: Json = False) -> None:
     """List your tokens, with their last use."""
+    from testbed.client import tokens
+
     fetched = run.run(tokens.fetch_all())
     print_json(fetched) if json else tokens.print_table(fetched, out)
 
@@ -53,6 +56,8 @@ def revoke(
     number: Annotated[int, typer.Argument(help="id of the token, as `list` shows it")],
 ) -> None:
     """Revoke one of your tokens at once."""
+    from testbed.client import api
+
     run.run(api.request("DELETE", f"/tokens/{number}"))
     out.print(f"token {number} is revoked")
 
@@ -68,8 +73,11 @@ def sign_in(
     json: Json = False,
 ) -> None:
     """Get a token that lasts twelve hours for your password."""
+    from testbed.client import credentials
+    from testbed.client import tokens
+
     created = run.run(tokens.sign_in(person, secret))
-    print_json(created) if json else credentials.print_secret(created, out)
+    print_json(created) if json else credentials.print_secret(created, out, notes)
 
 
 def password(
@@ -85,5 +93,7 @@ def password(
     ],
 ) -> None:
     """Set the password that you sign in with."""
+    from testbed.client import api
+
     run.run(api.request("PUT", "/me/password", json={"password": secret}))
     out.print("the password is set")
