@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import structlog
 import uvicorn
 
 from broker import tls
@@ -15,12 +16,16 @@ from testbed_api.http.app import create_app
 from testbed_api.http.dependencies import ApiDependencies
 
 SHUTDOWN_S = 2
+LAST_HEAD_S = 3.0
+"""The longest wait at the end for the broker to take the last head of the audit."""
 HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("Content-Security-Policy", "frame-ancestors 'none'"),
     ("Referrer-Policy", "no-referrer"),
 ]
 """Headers of every answer: browsers guess no other type, and frame nothing."""
+
+log = structlog.get_logger()
 
 
 @contextmanager
@@ -97,4 +102,8 @@ async def answering(
             following.cancel()
             keeping.cancel()
             heads.cancel()
-    await dependencies.anchoring.sign(dependencies.bus)  # all that was done until now
+    try:
+        async with asyncio.timeout(LAST_HEAD_S):
+            await dependencies.anchoring.sign(dependencies.bus)  # all that was done until now
+    except TimeoutError:
+        log.warning("last head of the audit was not handed out", waited_s=LAST_HEAD_S)
