@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from testbed.client import access as client_access
+from testbed.client import api
 from testbed.terminal import run
 from testbed.terminal.options import Equipment, Json, example
 from testbed.terminal.screen import out, print_json
@@ -29,9 +31,6 @@ def add_to(app: typer.Typer) -> None:
 
 def pause(company: Company = None, equipment: OfEquipment = None, json: Json = False) -> None:
     """Stop grants at once: all to a company, all of an equipment, or all that you gave."""
-    from testbed.client import access as client_access
-    from testbed.client import api
-
     body = client_access.pause_body(company, equipment)
     answer = run.run(api.request("POST", "/pauses", json=body))
     grants = client_access.pause_sentence(body)
@@ -40,9 +39,6 @@ def pause(company: Company = None, equipment: OfEquipment = None, json: Json = F
 
 def resume(company: Company = None, equipment: OfEquipment = None, json: Json = False) -> None:
     """Let grants count again that `pause` stopped with the same options."""
-    from testbed.client import access as client_access
-    from testbed.client import api
-
     params = client_access.pause_body(company, equipment)
     answer = run.run(api.request("DELETE", "/pauses", params=params))
     grants = client_access.pause_sentence(params)
@@ -62,7 +58,5 @@ def access(
     json: Json = False,
 ) -> None:
     """Report who could read an equipment's streams, now or at a past moment, and who did."""
-    from testbed.client import access as client_access
-
     report = run.run(client_access.fetch(equipment, at=at, begin=begin, end=end))
     print_json(report) if json else client_access.print_report(report, out)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from broker.clock import WallClock
+from testbed.client import audit
 from testbed.terminal import run
 from testbed.terminal.options import Json, example
 from testbed.terminal.run import Exit
@@ -48,9 +50,6 @@ def list_(
     json: Json = False,
 ) -> None:
     """List audit events in order: your organisation's, or everybody's for an auditor of all."""
-    from broker.clock import WallClock
-    from testbed.client import audit
-
     filters = {"from": begin, "to": end, "principal": principal}
     filters |= {"organisation": organisation, "action": action}
     events = run.run(audit.fetch_events(filters, WallClock()))
@@ -79,8 +78,6 @@ def verify(
     json: Json = False,
 ) -> None:
     """Verify the whole chain on this machine; exit code 1 if it is broken."""
-    from testbed.client import audit
-
     verdict = run.run(audit.verify(anchor, key or ()))
     print_json(verdict.as_json) if json else audit.print_verdict(verdict, out)
     raise typer.Exit(Exit.DONE if verdict.broken is None else Exit.NEGATIVE)
@@ -89,6 +86,4 @@ def verify(
 @audit_app.command("head", epilog=example("testbed audit head"))
 def head() -> None:
     """Print the newest signed head as a line of JSON, for `verify --anchor` later."""
-    from testbed.client import audit
-
     print_json(run.run(audit.fetch_newest_head()))

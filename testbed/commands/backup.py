@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from broker.clock import WallClock
 from testbed.terminal import run
 from testbed.terminal.options import Json, example, settings
 from testbed.terminal.screen import out, print_json
@@ -36,7 +37,6 @@ def backup(
     json: Json = False,
 ) -> None:
     """Back up registry, ledger and store, with the SHA-256 of every file."""
-    from broker.clock import WallClock
     from testbed.server import backup as server_backup
     from testbed_api.settings import ServerSettings
 
@@ -70,7 +70,6 @@ def restore(
     json: Json = False,
 ) -> None:
     """Check a backup, and restore it into an empty data folder and an empty store."""
-    from broker.clock import WallClock
     from testbed.server import backup as server_backup
     from testbed_api.settings import ServerSettings
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from testbed.client import credentials
 from testbed.terminal import run
 from testbed.terminal.options import ExpiresIn, Json, example
 from testbed.terminal.screen import notes, out, print_json
@@ -45,8 +46,6 @@ def create(
     json: Json = False,
 ) -> None:
     """Create a machine's credential for a list of streams; it is shown only this once."""
-    from testbed.client import credentials
-
     wanted = credentials.NewCredential(
         principal=principal, reads=reads or (), writes=writes or (), expires_in_s=expires_in_s
     )
@@ -57,8 +56,6 @@ def create(
 @credential_app.command("list", epilog=example("testbed credential list"))
 def list_(json: Json = False) -> None:
     """List the credentials of your organisation's machines, without their secrets."""
-    from testbed.client import credentials
-
     fetched = run.run(credentials.fetch_all())
     print_json(fetched) if json else credentials.print_table(fetched, out)
 
@@ -68,7 +65,5 @@ def revoke(
     principal: Annotated[str, typer.Argument(help="name of the machine, as `list` shows it")],
 ) -> None:
     """Revoke a machine's credential at once, and close its connections."""
-    from testbed.client import credentials
-
     run.run(credentials.revoke(principal))
     out.print(f"{principal} is revoked")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from broker.clock import WallClock
 from testbed.terminal import run
 from testbed.terminal.options import Json, example
 from testbed.terminal.run import Exit
@@ -15,8 +16,10 @@ Data = Annotated[
 ]
 Folder = Annotated[
     Path | None,
-    typer.Option(help="folder for data, logs and report (default: a temporary one, which stays with --keep"
-        " alone, and the report in the present folder)"),
+    typer.Option(
+        help="folder for data, logs and report (default: a temporary one, which stays with --keep"
+        " alone, and the report in the present folder)"
+    ),
 ]
 Speed = Annotated[
     float | None,
@@ -54,7 +57,6 @@ def demo(
     json: Json = False,
 ) -> None:
     """Run machine, gateway, server and prototype on this machine, and check every sample."""
-    from broker.clock import WallClock
     from testbed.demo import terminal
     from testbed.demo.plan import DemoPlan
     from testbed.simulator import checked_times

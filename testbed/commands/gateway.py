@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from broker.clock import WallClock
 from broker.errors import BedError, Refused
 from testbed.terminal import run as terminal_run
 from testbed.terminal.options import Equipment, Json, example, settings
@@ -36,7 +37,6 @@ def add_to(app: typer.Typer) -> None:
 @gateway_app.command("run", epilog=example("testbed gateway run rig.yaml"))
 def run(mapping: Mapping) -> None:
     """Read the machine and publish its samples, until Ctrl-C."""
-    from broker.clock import WallClock
     from broker.settings import BusSettings
     from gateway import identity, service
     from gateway.mapping import file as mapping_file

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from testbed.client import api, grants
+from testbed.client.grants import Term
 from testbed.terminal import run
 from testbed.terminal.options import ExpiresIn, Json, Streams, example
 from testbed.terminal.screen import out, print_json
@@ -48,9 +50,6 @@ def ask(
     json: Json = False,
 ) -> None:
     """Ask for streams of an equipment that is listed to you; each becomes a grant if approved."""
-    from testbed.client import grants
-    from testbed.client.grants import Term
-
     term = Term(begin=begin, until=until, days=days)
     asked_for = run.run(grants.ask(streams, purpose, term))
     print_json(asked_for) if json else grants.print_sentences(asked_for, out)
@@ -69,8 +68,6 @@ def give(
     json: Json = False,
 ) -> None:
     """Let a company read streams of yours without being asked, from now on."""
-    from testbed.client import grants
-
     given = run.run(grants.give(company, streams, purpose, expires_in_s))
     print_json(given) if json else grants.print_sentences(given, out)
 
@@ -83,8 +80,6 @@ def list_(
     json: Json = False,
 ) -> None:
     """List the grants that your organisation gave, got or asked for."""
-    from testbed.client import grants
-
     fetched = run.run(grants.fetch_all(open_only=open_))
     print_json(fetched) if json else grants.print_table(fetched, out)
 
@@ -92,9 +87,6 @@ def list_(
 @grant_app.command("show", epilog=example("testbed grant show 7"))
 def show(number: Number, json: Json = False) -> None:
     """Show a grant in a sentence: who reads which stream, in which space, until when and why."""
-    from testbed.client import api
-    from testbed.client import grants
-
     grant = run.run(api.request("GET", f"/grants/{number}"))
     print_json(grant) if json else grants.print_sentences([grant], out)
 
@@ -108,9 +100,6 @@ def approve(
     json: Json = False,
 ) -> None:
     """Approve requests; --from, --until and --days shorten the time that was asked for."""
-    from testbed.client import grants
-    from testbed.client.grants import Term
-
     term = Term(begin=begin, until=until, days=days)
     approved = run.run(grants.post_each(numbers, "approval", term.body))
     print_json(approved) if json else grants.print_sentences(approved, out)
@@ -119,8 +108,6 @@ def approve(
 @grant_app.command("refuse", epilog=example("testbed grant refuse 7 --reason 'ask for less'"))
 def refuse(numbers: Numbers, reason: Reason = "", json: Json = False) -> None:
     """Refuse requests."""
-    from testbed.client import grants
-
     refused = run.run(grants.post_each(numbers, "refusal", {"reason": reason}))
     print_json(refused) if json else grants.print_sentences(refused, out)
 
@@ -128,8 +115,6 @@ def refuse(numbers: Numbers, reason: Reason = "", json: Json = False) -> None:
 @grant_app.command("withdraw", epilog=example("testbed grant withdraw 7"))
 def withdraw(numbers: Numbers, json: Json = False) -> None:
     """Give grants back, or take back what you asked for."""
-    from testbed.client import grants
-
     withdrawn = run.run(grants.post_each(numbers, "withdrawal", None))
     print_json(withdrawn) if json else grants.print_sentences(withdrawn, out)
 
@@ -137,7 +122,5 @@ def withdraw(numbers: Numbers, json: Json = False) -> None:
 @grant_app.command("revoke", epilog=example("testbed grant revoke 7"))
 def revoke(number: Number) -> None:
     """Revoke a grant at once, and close the connections of its readers."""
-    from testbed.client import api
-
     run.run(api.request("DELETE", f"/grants/{number}"))
     out.print(f"grant {number} is revoked")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from broker.clock import WallClock
 from testbed.terminal import run
 from testbed.terminal.options import Insecure, Json, example
 from testbed.terminal.screen import out, print_json
@@ -82,7 +83,6 @@ def pki_init(
     json: Json = False,
 ) -> None:
     """Create an authority, and certificates of API and broker; existing files stay."""
-    from broker.clock import WallClock
     from testbed.server import pki
 
     async def go() -> Sequence[pki.CertificateFile]:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from testbed.client import api, listings
 from testbed.terminal import run
 from testbed.terminal.options import Equipment, Json, example
 from testbed.terminal.screen import out, print_json
@@ -56,8 +57,6 @@ def set_(
     json: Json = False,
 ) -> None:
     """List an equipment to organisations, to everybody or to nobody; grants do not change."""
-    from testbed.client import listings
-
     audience = listings.Audience(organisations=to or (), everybody=everybody, nobody=nobody)
     span = listings.SampleSpan(stream=sample, begin=sample_from, end=sample_to)
     listing = run.run(listings.store(equipment, audience, terms, span))
@@ -67,8 +66,6 @@ def set_(
 @listing_app.command("show", epilog=example("testbed listing show factory/pump-rig"))
 def show(equipment: Equipment, json: Json = False) -> None:
     """Show an equipment's listing: its streams, terms and, for its owner, who sees it."""
-    from testbed.client import listings
-
     listing = run.run(listings.fetch(equipment))
     print_json(listing) if json else listings.print_listing(listing, out)
 
@@ -76,8 +73,5 @@ def show(equipment: Equipment, json: Json = False) -> None:
 @listing_app.command("list", epilog=example("testbed listing list"))
 def list_(json: Json = False) -> None:
     """List the equipment that your organisation can see."""
-    from testbed.client import api
-    from testbed.client import listings
-
     fetched = run.run(api.all_items("/listings", limit=500))
     print_json(fetched) if json else listings.print_table(fetched, out)

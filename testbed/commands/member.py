@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from broker.rights import Role
+from testbed.client import credentials, organisations
 from testbed.terminal import run
 from testbed.terminal.options import Json, example
 from testbed.terminal.screen import notes, out, print_json
@@ -29,9 +30,6 @@ def add_to(app: typer.Typer) -> None:
 @member_app.command("add", epilog=EXAMPLE)
 def add(person: Person, role: Roles, json: Json = False) -> None:
     """Add a person; the first token is shown only this once."""
-    from testbed.client import credentials
-    from testbed.client import organisations
-
     created = run.run(organisations.add_member(person, role))
     print_json(created) if json else credentials.print_secret(created, out, notes)
 
@@ -39,8 +37,6 @@ def add(person: Person, role: Roles, json: Json = False) -> None:
 @member_app.command("list", epilog=example("testbed member list"))
 def list_(json: Json = False) -> None:
     """List the people of your organisation."""
-    from testbed.client import organisations
-
     members = run.run(organisations.members_request("GET", ""))["items"]
     columns = ("person", "roles", "since")
     print_json(members) if json else organisations.print_table(members, columns, out)
@@ -49,8 +45,6 @@ def list_(json: Json = False) -> None:
 @member_app.command("change", epilog=example("testbed member change ben --role auditor"))
 def change(person: Person, role: Roles) -> None:
     """Give a person other roles; rights that these do not include end at once."""
-    from testbed.client import organisations
-
     run.run(organisations.members_request("PUT", f"/{person}", json={"roles": role}))
     out.print(f"{person} is {' and '.join(role)} now")
 
@@ -58,7 +52,5 @@ def change(person: Person, role: Roles) -> None:
 @member_app.command("remove", epilog=example("testbed member remove ben"))
 def remove(person: Person) -> None:
     """Remove a person; all of the person's tokens end at once."""
-    from testbed.client import organisations
-
     run.run(organisations.members_request("DELETE", f"/{person}"))
     out.print(f"{person} is removed")

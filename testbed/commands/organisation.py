@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from broker.rights import Party
+from testbed.client import credentials, organisations
 from testbed.terminal import run
 from testbed.terminal.options import Json, example
 from testbed.terminal.screen import notes, out, print_json
@@ -40,9 +41,6 @@ def create(
     json: Json = False,
 ) -> None:
     """Create an organisation; its first owner's token is shown only this once."""
-    from testbed.client import credentials
-    from testbed.client import organisations
-
     created = run.run(organisations.create(organisation, name=name, kind=kind, owner=owner))
     print_json(created) if json else credentials.print_secret(created, out, notes)
 
@@ -50,8 +48,6 @@ def create(
 @organisation_app.command("list", epilog=example("testbed organisation list"))
 def list_(json: Json = False) -> None:
     """List the organisations that you can see."""
-    from testbed.client import organisations
-
     fetched = run.run(organisations.fetch_all())
     columns = ("id", "name", "kind")
     print_json(fetched) if json else organisations.print_table(fetched, columns, out)

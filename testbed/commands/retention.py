@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from testbed.client import retention
 from testbed.terminal import run
 from testbed.terminal.options import Json, Space, Stream, example
 from testbed.terminal.screen import out, print_json
@@ -34,8 +35,6 @@ def set_(
     json: Json = False,
 ) -> None:
     """Keep a stream for some days or for ever, in every space."""
-    from testbed.client import retention
-
     answer = run.run(retention.store(stream, days))
     duration = "ever" if days is None else f"{days:g} days"
     print_json(answer) if json else out.print(f"{stream} is kept for {duration}")
@@ -44,8 +43,6 @@ def set_(
 @retention_app.command("list", epilog=example("testbed retention list"))
 def list_(json: Json = False) -> None:
     """List the streams that are not kept for ever."""
-    from testbed.client import retention
-
     fetched = run.run(retention.fetch_all())
     print_json(fetched) if json else retention.print_table(fetched, out)
 
@@ -70,15 +67,11 @@ def delete(
     json: Json = False,
 ) -> None:
     """Delete a span of a stream for good, and print the proof."""
-    from testbed.client import retention
-
     records = run.run(retention.delete(stream, begin, end, space=space, reason=why, confirmed=yes))
     print_json(records) if json else retention.print_deletions(records, out)
 
 
 def deletions(stream: Stream, space: Space = "live", json: Json = False) -> None:
     """Print the proofs of what was deleted of a stream."""
-    from testbed.client import retention
-
     records = run.run(retention.fetch_deletions(stream, space))
     print_json(records) if json else retention.print_deletions(records, out)

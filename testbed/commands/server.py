@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from broker.clock import WallClock
 from testbed.terminal import run
 from testbed.terminal.options import Insecure, Json, example, settings
 from testbed.terminal.screen import out, print_json
@@ -65,7 +66,6 @@ def up(
     json: Json = False,
 ) -> None:
     """Run broker, recorder and API, until Ctrl-C."""
-    from broker.clock import WallClock
     from testbed.server import up as server_up
     from testbed_api.settings import ServerSettings
 
@@ -86,7 +86,6 @@ def api(
     host: Host = None, port: Port = None, insecure: Insecure = False, json: Json = False
 ) -> None:
     """Run the API alone, with broker, registry, store and recorder as other services."""
-    from broker.clock import WallClock
     from broker.settings import BusSettings
     from testbed.server import up as server_up
     from testbed_api.service import BrokerServices
@@ -106,7 +105,6 @@ def api(
 
 def recorder() -> None:
     """Run the recorder as a process of its own, with InfluxDB; `up` starts one by itself."""
-    from broker.clock import WallClock
     from broker.settings import BusSettings
     from testbed_api import recorder_process
     from testbed_api.settings import ServerSettings
@@ -117,7 +115,6 @@ def recorder() -> None:
 
 def reconcile() -> None:
     """Keep the rights in a Mosquitto broker equal to the registry's, until Ctrl-C."""
-    from broker.clock import WallClock
     from broker.settings import BusSettings
     from testbed_api.broker_auth import mosquitto_reconciler
     from testbed_api.settings import ServerSettings

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from broker.clock import WallClock
 from testbed.terminal import run
 from testbed.terminal.options import Json, example
 from testbed.terminal.screen import out, print_json
@@ -67,7 +68,6 @@ def pump_rig(
     json: Json = False,
 ) -> None:
     """Simulate a water pump rig, with faults if wanted."""
-    from broker.clock import WallClock
     from simulators.faults import Fault
     from simulators.models.pump_rig import PumpRig
     from simulators.world import Playback
@@ -102,7 +102,6 @@ def csv(
     json: Json = False,
 ) -> None:
     """Play a recording as if it were the machine."""
-    from broker.clock import WallClock
     from simulators import replay
     from simulators.world import Playback, TimestampMode
     from testbed import simulator

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from broker.clock import WallClock
 from testbed.terminal import run
 from testbed.terminal.options import Json, Space, Stream, example
 from testbed.terminal.screen import out, print_json
@@ -68,7 +69,6 @@ def history(
     json: Json = False,
 ) -> None:
     """Print the stored samples of a stream, or write them to a file with their gaps beside it."""
-    from broker.clock import WallClock
     from testbed.client import history as client_history
 
     async def go() -> tuple[Path, ...]:
@@ -92,7 +92,6 @@ def status(
     json: Json = False,
 ) -> None:
     """Print the state of all streams: freshness, alarms, gaps and dead letters."""
-    from broker.clock import WallClock
     from testbed.client import status as client_status
 
     fetched = run.run(client_status.fetch(within_s))

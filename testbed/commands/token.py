@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from broker.rights import Role
+from testbed.client import api, credentials, tokens
 from testbed.terminal import run
 from testbed.terminal.options import ExpiresIn, Json, example
 from testbed.terminal.screen import notes, out, print_json
@@ -36,8 +37,6 @@ def create(
     json: Json = False,
 ) -> None:
     """Create another token for yourself; it is shown only this once."""
-    from testbed.client import tokens
-
     created = run.run(tokens.create(label, role, expires_in_s))
     print_json(created) if json else tokens.print_secret(created, out, notes)
 
@@ -45,8 +44,6 @@ def create(
 @token_app.command("list", epilog=example("testbed token list"))
 def list_(json: Json = False) -> None:
     """List your tokens, with their last use."""
-    from testbed.client import tokens
-
     fetched = run.run(tokens.fetch_all())
     print_json(fetched) if json else tokens.print_table(fetched, out)
 
@@ -56,8 +53,6 @@ def revoke(
     number: Annotated[int, typer.Argument(help="id of the token, as `list` shows it")],
 ) -> None:
     """Revoke one of your tokens at once."""
-    from testbed.client import api
-
     run.run(api.request("DELETE", f"/tokens/{number}"))
     out.print(f"token {number} is revoked")
 
@@ -73,9 +68,6 @@ def sign_in(
     json: Json = False,
 ) -> None:
     """Get a token that lasts twelve hours for your password."""
-    from testbed.client import credentials
-    from testbed.client import tokens
-
     created = run.run(tokens.sign_in(person, secret))
     print_json(created) if json else credentials.print_secret(created, out, notes)
 
@@ -93,7 +85,5 @@ def password(
     ],
 ) -> None:
     """Set the password that you sign in with."""
-    from testbed.client import api
-
     run.run(api.request("PUT", "/me/password", json={"password": secret}))
     out.print("the password is set")
