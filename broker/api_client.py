@@ -7,13 +7,13 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import orjson
 
-from broker import messages, tls
-from broker.batch import EquipmentKind
+from broker import tls
+from broker.credential import Credential
 from broker.errors import (
     BedError,
     Corrupt,
@@ -26,6 +26,9 @@ from broker.errors import (
 )
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.streams import MOST_SPECS, StreamSpec
+
+if TYPE_CHECKING:
+    from broker.batch import EquipmentKind
 
 ROOT = "/api/v1"
 PAGE_ITEMS = 500
@@ -98,7 +101,7 @@ class Api:
         address: EquipmentAddress,
         *,
         name: str,
-        kind: EquipmentKind,
+        kind: "EquipmentKind",
         site: Mapping[str, str] | None = None,
         description: str = "",
     ) -> None:
@@ -118,6 +121,8 @@ class Api:
         Specs that are registered unchanged are not proposed again: one listing finds them, while a
         proposal is a change of rights.  The others go in requests of some hundred each.
         """
+        from broker import messages  # noqa: PLC0415 - it loads numpy, and few requests need it
+
         streams = await self.items("/streams", limit=PAGE_ITEMS)
         registered = [messages.spec_from_json(stream["spec"]) for stream in streams]
         newest = {spec.address: spec for spec in registered}
@@ -136,6 +141,8 @@ class Api:
 
     async def spec(self, address: StreamAddress, version: int | None = None) -> StreamSpec:
         """Fetch the spec of a stream, the newest if no version is given."""
+        from broker import messages  # noqa: PLC0415 - it loads numpy, and few requests need it
+
         if version is None:
             return messages.spec_from_json(
                 (await self.request("GET", f"/streams/{address}"))["spec"]
@@ -152,9 +159,11 @@ async def connect(
     """Open an API client for `http://host:port` or `https://…`.
 
     credential: its whole text, empty for routes that need none.  ca: PEM file of the certificate
-    authority to trust, None for those that the system trusts.  Raises Invalid if the file is not
-    usable, or the URL has no TLS.
+    authority to trust, None for those that the system trusts.  Raises Invalid if the credential is
+    not of the form of one, the file is not usable, or the URL has no TLS or is none.
     """
+    if credential:
+        Credential.parse(credential)  # httpx would repeat a header that it refuses in its error
     if ca is not None and not url.startswith("https:"):
         raise Invalid(
             f"TESTBED_CA is set, and {url} would be reached without TLS",
@@ -162,9 +171,16 @@ async def connect(
         )
     headers = {"Authorization": f"Bearer {credential}"} if credential else {}
     trust = await asyncio.to_thread(tls.client_context, ca)
-    async with httpx.AsyncClient(
-        base_url=url, headers=headers, timeout=timeout_s, verify=trust
-    ) as http:
+    try:
+        http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s, verify=trust)
+    except httpx.InvalidURL:
+        raise Invalid("TESTBED_API is no URL", hint="write http://host:port") from None
+    if http.base_url.userinfo:
+        raise Invalid(
+            "who asks does not stand in the address of the API",
+            hint="take the name and password out of TESTBED_API, and set TESTBED_CREDENTIAL",
+        )
+    async with http:
         yield Api(http)
 
 
@@ -189,6 +205,8 @@ def problem(response: httpx.Response) -> BedError:
 
 def _proposal(spec: StreamSpec) -> dict[str, Any]:
     """The body that proposes a spec: its JSON without what the path and the registry say."""
+    from broker import messages  # noqa: PLC0415 - it loads numpy, and few requests need it
+
     proposal = messages.spec_to_json(spec)
     for set_by_registry in ("v", "stream", "version"):
         del proposal[set_by_registry]
@@ -216,13 +234,22 @@ def _joined(proposals: Sequence[bytes]) -> bytes:
     return b'{"streams":[' + b",".join(proposals) + b"]}"
 
 
+def reason_of(exc: Exception) -> str:
+    """The reason of an HTTP client's error as text, without the values of headers.
+
+    httpx repeats a header that it cannot send, a secret too, in a LocalProtocolError.
+    """
+    is_local = isinstance(exc, httpx.LocalProtocolError)
+    return f"{type(exc).__name__}: the request cannot be sent" if is_local else repr(exc)
+
+
 def _away(url: httpx.URL, exc: httpx.TransportError) -> BedError:
     endpoint = tls.TlsEndpoint(f"the API at {url}", "TESTBED_API", "TESTBED_CA")
     if tls_error := tls.handshake_error(exc, endpoint):
         return tls_error
     closed = url.scheme == "http" and isinstance(exc, httpx.RemoteProtocolError | httpx.ReadError)
     return Unavailable(
-        f"the API at {url} did not answer: {exc!r}",
+        f"the API at {url} did not answer: {reason_of(exc)}",
         hint="is the server up? if its listener has TLS, write https:// into TESTBED_API"
         if closed
         else "is the server up? `testbed up` starts one",

@@ -44,14 +44,20 @@ class Credential:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse `principal.secret`; raises Invalid, without repeating the secret."""
-        principal, dot, secret = text.partition(".")
-        if not dot:
+        """Parse `principal.secret`; raises Invalid, without repeating any part of the text.
+
+        What stands before the dot may be a secret as well, where something else was pasted.
+        """
+        principal, _, secret = text.partition(".")
+        try:
+            return cls(principal, secret)
+        except Invalid:
+            lines = text.strip().count("\n") + 1
+            reason = f": it has {lines} lines" if lines > 1 else ""
             raise Invalid(
-                "the credential is not one",
-                hint="it reads principal.secret, as it was shown when made",
-            )
-        return cls(principal, secret)
+                f"the credential is not one{reason}",
+                hint="it is one line, principal.secret, as it was shown when made",
+            ) from None
 
     @classmethod
     def make(cls, principal: str) -> Self:

@@ -172,15 +172,15 @@ class BusSettings(Settings):
 
 def address_of(url: str) -> Address:
     """Return host and port of `mqtt://host:port` or `mqtts://…`; raises ValueError."""
+    if "@" in url:  # looked at first: what cannot be read is repeated
+        raise ValueError(
+            "who asks does not stand in the address of a broker: set TESTBED_CREDENTIAL"
+        )
     try:
         parts = urlsplit(url)
         port = PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
     except ValueError as exc:
         raise ValueError(f"{url!r} is no URL: {exc}; write mqtt://host:port") from exc
-    if "@" in parts.netloc:
-        raise ValueError(
-            "who asks does not stand in the address of a broker: set TESTBED_CREDENTIAL"
-        )
     if (
         parts.scheme not in PORTS
         or not parts.hostname

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from testbed.commands import (
     access,
+    administrator,
     audit,
     backup,
     credential,
@@ -25,7 +26,6 @@ from testbed.commands import (
     stream,
     token,
 )
-from testbed.terminal import run
 from testbed.terminal.options import example
 from testbed.terminal.screen import out
 
@@ -35,7 +35,7 @@ PANELS: Mapping[str, Sequence[str]] = {
     "Machines": ("gateway", "retention", "delete", "deletions"),
     "Share": ("listing", "grant", "pause", "resume", "access", "member"),
     "Run the testbed": (
-        *("up", "organisation", "audit", "backup", "restore"),
+        *("up", "administrator", "organisation", "audit", "backup", "restore"),
         *("api", "recorder", "reconcile", "secrets", "pki", "broker-config"),
     ),
 }
@@ -67,7 +67,8 @@ app = typer.Typer(
 )
 for module in (
     *(demo, simulate, stream, credential, token, gateway, retention),
-    *(listing, grant, access, member, organisation, audit, backup, server, install),
+    *(listing, grant, access, member, organisation, administrator, audit, backup),
+    *(server, install),
 ):
     module.add_to(app)
 
@@ -80,7 +81,6 @@ def main(
 
     Settings come from options, or from environment variables named TESTBED_….
     """
-    run.log_to_stderr()
     if version:
         from importlib.metadata import version as installed
 

@@ -15,6 +15,7 @@ from simulators import ledger, world
 from simulators.faces import opcua
 from simulators.model import RowSource, SourceRow
 from simulators.world import Playback, TimestampMode
+from testbed.terminal import invocation
 
 NAME = "PumpRig"
 SETTLE_S = 0.5
@@ -99,10 +100,10 @@ async def simulate(
 def print_event(event: dict[str, Any], out: Console) -> None:
     """Print `ready` and `played` as sentences, the first with the command that comes next."""
     if event["event"] == "ready":
-        command = f"testbed gateway browse {event['url']} --security none"
+        command = f"{invocation.testbed()} gateway browse {event['url']} --security none"
         if event["sha256"]:
             out.print(f"its certificate has SHA-256 {event['sha256']}")
-            command = f"testbed gateway trust {event['url']}"
+            command = f"{invocation.testbed()} gateway trust {event['url']}"
         out.print(f"serving {event['url']} until Ctrl-C; see it: {command}")
     elif event["event"] == "played":
         out.print(f"played {event['rows']} rows; the last values stay until Ctrl-C")

@@ -70,6 +70,24 @@ async def open_for_api(settings: ServerSettings) -> AsyncIterator[Persistence]:
 
 
 @asynccontextmanager
+async def open_registry(settings: ServerSettings) -> AsyncIterator[Registry]:
+    """Open the registry of an existing server, for changes with an audit entry alone.
+
+    With SQLite the data folder is locked, so its server must be stopped; with PostgreSQL it may be
+    running.  Raises Taken if a server runs on the folder, Refused if there is no data in it.
+    """
+    folder = settings.folder
+    is_embedded = settings.registry == SQLITE
+    if is_embedded and not (folder / "layout").exists():
+        raise Refused(f"there is no data in {folder}", hint="name the folder of a server")
+    with _locked(folder) if is_embedded else nullcontext():
+        if is_embedded:
+            _check_layout(folder, restoring=False)
+        async with open_engine(settings.tables) as engine:
+            yield Registry(engine, is_audited=True)
+
+
+@asynccontextmanager
 async def open_shared(settings: ServerSettings) -> AsyncIterator[Persistence]:
     """Open the data without a lock; other processes may have it open too."""
     async with open_engine(settings.tables) as engine, open_store(settings) as store:

@@ -18,10 +18,10 @@ from broker.backends.port import RunningBroker
 from broker.bus import client
 from broker.clock import Clock
 from broker.credential import Credential
-from broker.errors import Invalid, Refused
-from broker.rights import Party, Role
+from broker.errors import Invalid
 from broker.settings import Address, BusSettings
 from testbed_api import certificates, persistence
+from testbed_api.actions import administrator
 from testbed_api.audit import journal
 from testbed_api.audit.journal import Anchoring
 from testbed_api.backup.dump import Dumper
@@ -31,8 +31,6 @@ from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.broker_auth.mosquitto_notifier import noticing
 from testbed_api.broker_auth.sessions import Sessions
 from testbed_api.certificates import ServerCertificates
-from testbed_api.domain import organisations, tokens
-from testbed_api.domain.organisations import INTERMEDIARY, Organisation
 from testbed_api.http.dependencies import ApiDependencies, ReadLog, RecorderStatus
 from testbed_api.http.server import answering, listening
 from testbed_api.limits.quotas import Quotas
@@ -42,15 +40,15 @@ from testbed_api.recorder_process import BROKER, recording
 from testbed_api.registry.registry import Registry
 from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.settings import MOSQUITTO, NO_TLS, ServerSettings
-from testbed_api.system_secrets import ADMINISTRATOR, API, RECORDER, SharedSecrets
+from testbed_api.system_secrets import API, RECORDER, SharedSecrets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningServer:
     """A running server.
 
-    administrator: the first administrator's credential, at the first start only.  recorder: what a
-    recorder in a process of its own connects with, None where it is not ours to start.  way: how
+    administrator: a new credential of the administrator, None once one of them was used.  recorder:
+    what a recorder in a process of its own connects with, None where it is not ours to start.  way: how
     that reaches the broker, and what it believes there.
     """
 
@@ -117,20 +115,26 @@ class BrokerAccess:
     seats: Mapping[str, BusSettings]
 
 
+def check_ports(settings: ServerSettings) -> None:
+    """Raise Taken if the API or the broker of `serve` cannot listen where the settings say."""
+    with listening(settings.host, settings.api_port):
+        server.check_port(settings.host, settings.mqtt_port)
+
+
 @asynccontextmanager
 async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[RunningServer]:
     """Run a server on its data folder until left.
 
-    Raises Taken if a port or the folder is in use, Refused if the folder is of another version,
+    Raises Taken if a port or the folder is in use, before anything is stored; Refused if the folder is of another version,
     Unavailable if a part does not start.
     """
     system = {name: Credential.make(name) for name in (API, RECORDER)}
     listeners = certificates.check(certificates.from_settings(settings), settings, clock.now_ns())
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
+        server.check_port(settings.host, settings.mqtt_port)
         data = await stack.enter_async_context(persistence.open_exclusive(settings))
-        administrator = Credential.make(ADMINISTRATOR)
-        is_first = await _first_administrator(data.registry, administrator, clock)
+        credential = await administrator.credential_to_show(data.registry, clock)
         nats = server.embedded(
             settings.folder / BROKER, clock=clock, settings=_nats_settings(settings, listeners)
         )
@@ -150,7 +154,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
         yield RunningServer(
             api=Address(*listener.getsockname()[:2]),
             broker=broker.mqtt,
-            administrator=administrator.text if is_first else None,
+            administrator=None if credential is None else credential.text,
             recorder=None if settings.influxdb is None else system[RECORDER].text,
             way=way,
             certificates=listeners,
@@ -170,7 +174,8 @@ async def serve_api(
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         data = await stack.enter_async_context(persistence.open_for_api(settings))
-        await _first_administrator(data.registry, services.secrets.administrator(), clock)
+        own = services.secrets.administrator()
+        await administrator.first_start(data.registry, own, clock)
         quotas = Quotas(settings.limits)
         broker: RunningBroker | None = None
         if services.inner is not None:
@@ -298,29 +303,6 @@ async def _recorder_status(
 
 def _anchoring(settings: ServerSettings, data: Persistence, clock: Clock) -> Anchoring:
     return Anchoring(data.registry, data.journal, journal.signer(settings), clock)
-
-
-async def _first_administrator(registry: Registry, credential: Credential, clock: Clock) -> bool:
-    """Make the intermediary and its owner at the first start; returns whether it did.
-
-    That owner makes the other organisations.
-    """
-    now_ns = clock.now_ns()
-    async with registry.unaudited_change() as inside:  # another API may start at this moment
-        existing = {
-            organisation.id: organisation for organisation in await inside.organisations.all()
-        }
-        if any(organisation.kind is Party.INTERMEDIARY for organisation in existing.values()):
-            return False
-        if INTERMEDIARY in existing:
-            raise Refused(f"organisation {INTERMEDIARY!r} is a {existing[INTERMEDIARY].kind}")
-        await inside.organisations.add(
-            Organisation(INTERMEDIARY, "Who runs the testbed", Party.INTERMEDIARY)
-        )
-        owner = organisations.person(credential.principal, INTERMEDIARY, {Role.OWNER}, now_ns)
-        await inside.principals.add(owner)
-        await inside.tokens.add(tokens.from_credential(credential, owner.span, label="first token"))
-    return True
 
 
 def _seats(way: BusSettings, system: Mapping[str, Credential]) -> Mapping[str, BusSettings]:

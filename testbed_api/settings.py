@@ -255,6 +255,10 @@ class ServerSettings(Settings):
 def influxdb_address_of(text: str) -> InfluxDbAddress:
     """Parse `influxdb://host:port/organisation/bucket`; raises ValueError."""
     parts = urlsplit(text)
+    if "@" in parts.netloc:
+        raise ValueError(
+            "a password does not stand in the store's address: set TESTBED_STORE_TOKEN"
+        )
     names = parts.path.strip("/").split("/")
     if (
         parts.scheme not in {"influxdb", "influxdb+https"}
@@ -278,7 +282,7 @@ def internal_listener_of(text: str) -> Address:
         parts = urlsplit(text)
         port = 4222 if parts.port is None else parts.port
     except ValueError as exc:
-        raise ValueError(f"{text!r} is no URL: {exc}") from exc
+        raise ValueError(f"the address of the broker's server is no URL: {exc}") from exc
     known = parts.scheme in {"nats", "tls"}
     if not known or not parts.hostname or "@" in parts.netloc or parts.path.strip("/"):
         raise ValueError(

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from pydantic import ValidationError
 
-from broker import api_client, messages
+from broker import api_client, messages, pydantic_checks
 from broker.batch import EquipmentKind, source_of
 from broker.bus import client
 from broker.clock import HOUR_S, NS_PER_S, Clock, WallClock
@@ -152,10 +152,7 @@ def from_environment() -> tuple[PrototypeSettings, BusSettings]:
     try:
         return PrototypeSettings(), BusSettings()
     except ValidationError as exc:
-        wrong = "; ".join(
-            f"TESTBED_{'_'.join(map(str, error['loc'])).upper()}: {error['msg']}"
-            for error in exc.errors()
-        )
+        wrong = pydantic_checks.sentence(exc, prefix="TESTBED_")
         raise Invalid(
             f"the environment is not right: {wrong}", hint="see docs/how-to/write-a-prototype.md"
         ) from exc

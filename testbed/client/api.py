@@ -1,49 +1,77 @@
 """Requests of the commands to the API, whose URL and credential come from the environment."""
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
-
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
 
 from broker import api_client
 from broker.errors import Invalid
-from broker.settings import CA, NamedFile
+
+DEFAULT_API = "http://127.0.0.1:8600"
+MOST_CREDENTIAL = 1024
 
 
-class ApiSettings(BaseSettings):
-    """URL of the API, and the caller's credential."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSettings:
+    """URL of the API, the caller's credential, and the PEM file of a certificate authority.
 
-    model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)
+    Read without pydantic, which takes longer to load than a command to run.
+    """
 
-    api: str = Field(default="http://127.0.0.1:8600", description="URL of the testbed's API")
-    credential: SecretStr = Field(
-        default=SecretStr(""), description="the caller's credential: principal.secret"
-    )
-    ca: NamedFile = Field(default=None, description=CA)
+    api: str = DEFAULT_API
+    credential: str = field(default="", repr=False)
+    ca: Path | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Read TESTBED_API, TESTBED_CA and TESTBED_CREDENTIAL, or the file of the last; or Invalid.
+
+        The credential wins over its file; an empty variable counts as one that is not set.
+        """
+        file, ca = environment.get("TESTBED_CREDENTIAL_FILE"), environment.get("TESTBED_CA")
+        credential = environment.get("TESTBED_CREDENTIAL", "")
+        if file and not credential:
+            credential = _secret_in(Path(file))
+        return cls(
+            api=environment.get("TESTBED_API") or DEFAULT_API,
+            credential=credential,
+            ca=Path(ca) if ca else None,
+        )
+
+
+def _secret_in(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(MOST_CREDENTIAL).decode().strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else "it is no text"
+        raise Invalid(
+            f"TESTBED_CREDENTIAL_FILE: the secret in {file} cannot be read: {why}"
+        ) from exc
 
 
 @asynccontextmanager
 async def connect(timeout_s: float = 10.0) -> AsyncIterator[api_client.Api]:
     """Open a connection to the API for several requests; raises Invalid without a credential."""
-    settings = ApiSettings()
-    credential = settings.credential.get_secret_value()
-    if not credential:
+    settings = ApiSettings.from_environment(os.environ)
+    if not settings.credential:
         raise Invalid(
             "no credential is set",
-            hint="set TESTBED_CREDENTIAL; the first `testbed up` shows the administrator's, and"
-            " `testbed organisation create` an owner's",
+            hint="set TESTBED_CREDENTIAL; `testbed up` shows the administrator's, and `testbed"
+            " organisation create` an owner's",
         )
     async with api_client.connect(
-        settings.api, credential, ca=settings.ca, timeout_s=timeout_s
+        settings.api, settings.credential, ca=settings.ca, timeout_s=timeout_s
     ) as connection:
         yield connection
 
 
 async def request_without_credential(method: str, path: str, **content: Any) -> Any:
     """The answer to one request that is open to everybody, such as signing in."""
-    settings = ApiSettings()
+    settings = ApiSettings.from_environment(os.environ)
     async with api_client.connect(settings.api, "", ca=settings.ca) as connection:
         return await connection.request(method, path, **content)
 

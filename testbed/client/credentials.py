@@ -47,10 +47,10 @@ async def revoke(principal: str) -> None:
     await api.request("DELETE", f"/credentials/{checked_id(principal, 'principal')}")
 
 
-def print_secret(created: Any, out: Console) -> None:
-    """Print a new credential or token, and how to use it."""
-    out.print(created["credential"], style="bold")
-    out.print("keep it: it is not shown again. Use it as TESTBED_CREDENTIAL.", style="dim")
+def print_secret(created: Any, out: Console, notes: Console) -> None:
+    """Print a new credential alone on `out`, without a style; how to use it on `notes`."""
+    out.print(created["credential"])
+    notes.print("keep it: it is not shown again. Use it as TESTBED_CREDENTIAL.", style="dim")
 
 
 def print_table(credentials: Any, out: Console) -> None:

@@ -1,6 +1,7 @@
 """Enrol a gateway with a one-time code and a key of its own, list gateways, and lock one out."""
 
 import base64
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ async def enrol(code: str, url: str | None, folder: Path) -> Any:
         "public_key": base64.b64encode(claim.public_key).decode(),
         "signature": base64.b64encode(claim.signature).decode(),
     }
-    own = ApiSettings()
+    own = ApiSettings.from_environment(os.environ)
     async with api_client.connect(url or own.api, "", ca=own.ca) as connection:
         enrolled = await connection.request("POST", "/enrolments", json=body)
     file = identity.store_credential(folder, enrolled.pop("credential"), enrolled["equipment"])
@@ -48,12 +49,12 @@ async def lock_out(equipment: str) -> None:
     await api.request("DELETE", _path(equipment))
 
 
-def print_code(created: Any, equipment: str, out: Console) -> None:
-    """Print a new code, and the two commands that follow."""
-    out.print(created["code"], style="bold")
-    out.print(f"counts once, until {created['expires']}. On the gateway's machine:", style="dim")
-    out.print(f"  testbed gateway enrol {created['code']}")
-    out.print(f"then compare the fingerprint: testbed gateway show {equipment}")
+def print_code(created: Any, equipment: str, out: Console, notes: Console) -> None:
+    """Print a new code alone on `out`; on `notes` the two commands that follow."""
+    out.print(created["code"])
+    notes.print(f"counts once, until {created['expires']}. On the gateway's machine:", style="dim")
+    notes.print(f"  testbed gateway enrol {created['code']}")
+    notes.print(f"then compare the fingerprint: testbed gateway show {equipment}")
 
 
 def print_enrolled(enrolled: Any, out: Console) -> None:

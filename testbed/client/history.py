@@ -17,7 +17,7 @@ from broker.batch import Gap
 from broker.clock import NS_PER_S, Clock, ns_of, text_of
 from broker.errors import Invalid, Taken
 from broker.namespace import StreamAddress, checked_space
-from testbed.client import api, parquet
+from testbed.client import api
 from testbed_sdk import history
 from testbed_sdk.history import HistoryQuery
 
@@ -65,6 +65,8 @@ async def export(stream: str, wanted: HistoryQuery, path: Path) -> tuple[Path, .
         if path.suffix == ".parquet":
             fetched = await history.fetch(connection, address, wanted)
             with _new_file(path) as file:
+                from testbed.client import parquet  # noqa: PLC0415 - it loads DuckDB
+
                 parquet.write(Path(file.name), fetched)
             gaps: Iterable[Gap] = fetched.gaps
         else:

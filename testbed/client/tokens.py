@@ -28,11 +28,11 @@ async def sign_in(person: str, password: str) -> Any:
     return await api.request_without_credential("POST", "/sign-in", json=body)
 
 
-def print_secret(created: Any, out: Console) -> None:
-    """Print a new token, and the roles that it is limited to."""
-    credentials.print_secret(created, out)
+def print_secret(created: Any, out: Console, notes: Console) -> None:
+    """Print a new token alone on `out`; on `notes` the roles that it is limited to."""
+    credentials.print_secret(created, out, notes)
     if roles := created["roles"]:
-        out.print(f"it may do what {' and '.join(roles)} may, and no more.", style="dim")
+        notes.print(f"it may do what {' and '.join(roles)} may, and no more.", style="dim")
 
 
 def print_table(tokens: Any, out: Console) -> None:

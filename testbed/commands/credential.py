@@ -7,7 +7,7 @@ import typer
 from testbed.client import credentials
 from testbed.terminal import run
 from testbed.terminal.options import ExpiresIn, Json, example
-from testbed.terminal.screen import out, print_json
+from testbed.terminal.screen import notes, out, print_json
 
 EXAMPLE = example(
     "testbed credential create detector --reads factory/pump-rig/rig"
@@ -50,7 +50,7 @@ def create(
         principal=principal, reads=reads or (), writes=writes or (), expires_in_s=expires_in_s
     )
     created = run.run(credentials.create(wanted))
-    print_json(created) if json else credentials.print_secret(created, out)
+    print_json(created) if json else credentials.print_secret(created, out, notes)
 
 
 @credential_app.command("list", epilog=example("testbed credential list"))

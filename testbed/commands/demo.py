@@ -1,6 +1,5 @@
 """`testbed demo`: the whole testbed on this machine."""
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +16,10 @@ Data = Annotated[
 ]
 Folder = Annotated[
     Path | None,
-    typer.Option(help="folder for data, logs and report (default: a new temporary folder)"),
+    typer.Option(
+        help="folder for data, logs and report (default: a temporary one, which stays with --keep"
+        " alone, and the report in the present folder)"
+    ),
 ]
 Speed = Annotated[
     float | None,
@@ -59,9 +61,13 @@ def demo(
     from testbed.demo.plan import DemoPlan
     from testbed.simulator import checked_times
 
-    where = folder or Path(tempfile.mkdtemp(prefix="testbed-demo-"))
-    plan = DemoPlan(folder=where, data=data, speed=speed, times=checked_times(times), store=store)
-    clean = run.run(
-        terminal.run(plan, WallClock(), keep=keep, as_json=json, temporary=folder is None)
-    )
-    raise typer.Exit(Exit.DONE if clean else Exit.NEGATIVE)
+    async def go() -> bool:
+        checked = checked_times(times)
+        places = terminal.choose_places(folder, keep=keep)
+        plan = DemoPlan(**places, data=data, speed=speed, times=checked, store=store)
+        is_temporary = folder is None and not keep
+        return await terminal.run(
+            plan, WallClock(), keep=keep, as_json=json, temporary=is_temporary
+        )
+
+    raise typer.Exit(Exit.DONE if run.run(go()) else Exit.NEGATIVE)

@@ -10,7 +10,7 @@ from broker.errors import BedError, Refused
 from testbed.terminal import run as terminal_run
 from testbed.terminal.options import Equipment, Json, example
 from testbed.terminal.run import Exit
-from testbed.terminal.screen import Screen, out, print_json
+from testbed.terminal.screen import Screen, notes, out, print_json
 
 EXAMPLE = example(
     "testbed gateway browse opc.tcp://127.0.0.1:4840 --security none --write rig.yaml"
@@ -96,7 +96,7 @@ def code(equipment: Equipment, json: Json = False) -> None:
     from testbed.client import enrolment
 
     created = terminal_run.run(enrolment.create_code(equipment))
-    print_json(created) if json else enrolment.print_code(created, equipment, out)
+    print_json(created) if json else enrolment.print_code(created, equipment, out, notes)
 
 
 @gateway_app.command("enrol", epilog=example("testbed gateway enrol AAAAA-BBBBB-CCCCC-DDDDD"))

@@ -14,7 +14,7 @@ from testbed.terminal.screen import out, print_json
 
 PLUGIN = Path("/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so")
 """Path of the plugin on Debian, x86-64."""
-ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - in a container, whose ports are published one by one
+LOOPBACK = "127.0.0.1"
 PKI_EXAMPLE = example("testbed pki init --host testbed.example")
 SECRETS_EXAMPLE = example("testbed secrets init secrets")
 
@@ -110,7 +110,9 @@ def secrets_init(
 
 def broker_config(
     folder: Annotated[Path, typer.Argument(help="folder of `testbed secrets init`")],
-    host: Annotated[str, typer.Option(help="IP address that the broker listens on")] = ANY_ADDRESS,
+    host: Annotated[
+        str, typer.Option(help="IP address that the broker listens on; 0.0.0.0 for every one")
+    ] = LOOPBACK,
     port: Port = 4222,
     mqtt_port: Annotated[int, typer.Option(help="TCP port for MQTT")] = 1883,
     tls_cert: TlsCert = None,
@@ -124,7 +126,7 @@ def broker_config(
 ) -> None:
     """Write the configuration of a NATS or Mosquitto broker into the folder of its secrets."""
     from broker.backends.mosquitto import config_files
-    from broker.backends.nats.server import LOOPBACK, NatsDeployment
+    from broker.backends.nats.server import NatsDeployment
     from broker.settings import Address
     from testbed.server import secret_files
 

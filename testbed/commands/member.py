@@ -8,7 +8,7 @@ from broker.rights import Role
 from testbed.client import credentials, organisations
 from testbed.terminal import run
 from testbed.terminal.options import Json, example
-from testbed.terminal.screen import out, print_json
+from testbed.terminal.screen import notes, out, print_json
 
 EXAMPLE = example("testbed member add ben --role engineer")
 
@@ -31,7 +31,7 @@ def add_to(app: typer.Typer) -> None:
 def add(person: Person, role: Roles, json: Json = False) -> None:
     """Add a person; the first token is shown only this once."""
     created = run.run(organisations.add_member(person, role))
-    print_json(created) if json else credentials.print_secret(created, out)
+    print_json(created) if json else credentials.print_secret(created, out, notes)
 
 
 @member_app.command("list", epilog=example("testbed member list"))

@@ -8,9 +8,9 @@ from broker.rights import Party
 from testbed.client import credentials, organisations
 from testbed.terminal import run
 from testbed.terminal.options import Json, example
-from testbed.terminal.screen import out, print_json
+from testbed.terminal.screen import notes, out, print_json
 
-EXAMPLE = example("testbed organisation create factory --owner fay")
+EXAMPLE = example("testbed organisation create factory --kind partner --owner fay")
 
 organisation_app = typer.Typer(
     help="Create and list organisations; an owner of the intermediary may create them.",
@@ -28,15 +28,21 @@ def add_to(app: typer.Typer) -> None:
 def create(
     organisation: Annotated[str, typer.Argument(help="id of the organisation, such as factory")],
     owner: Annotated[str, typer.Option(help="id of its first owner, a new person, such as fay")],
+    kind: Annotated[
+        Party,
+        typer.Option(
+            help="partner: owns equipment; company: tries prototypes on it; agency: funds and"
+            " audits; intermediary: runs the testbed"
+        ),
+    ],
     name: Annotated[
         str | None, typer.Option(help="name that people read (default: the id)")
     ] = None,
-    kind: Annotated[Party, typer.Option(help="kind of the organisation")] = Party.PARTNER,
     json: Json = False,
 ) -> None:
     """Create an organisation; its first owner's token is shown only this once."""
     created = run.run(organisations.create(organisation, name=name, kind=kind, owner=owner))
-    print_json(created) if json else credentials.print_secret(created, out)
+    print_json(created) if json else credentials.print_secret(created, out, notes)
 
 
 @organisation_app.command("list", epilog=example("testbed organisation list"))

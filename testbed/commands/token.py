@@ -8,7 +8,7 @@ from broker.rights import Role
 from testbed.client import api, credentials, tokens
 from testbed.terminal import run
 from testbed.terminal.options import ExpiresIn, Json, example
-from testbed.terminal.screen import out, print_json
+from testbed.terminal.screen import notes, out, print_json
 
 EXAMPLE = example("testbed token create notebook --expires-in-s 86400")
 
@@ -38,7 +38,7 @@ def create(
 ) -> None:
     """Create another token for yourself; it is shown only this once."""
     created = run.run(tokens.create(label, role, expires_in_s))
-    print_json(created) if json else tokens.print_secret(created, out)
+    print_json(created) if json else tokens.print_secret(created, out, notes)
 
 
 @token_app.command("list", epilog=example("testbed token list"))
@@ -69,7 +69,7 @@ def sign_in(
 ) -> None:
     """Get a token that lasts twelve hours for your password."""
     created = run.run(tokens.sign_in(person, secret))
-    print_json(created) if json else credentials.print_secret(created, out)
+    print_json(created) if json else credentials.print_secret(created, out, notes)
 
 
 def password(

@@ -1,6 +1,7 @@
 """Child processes of this project that report events as lines of JSON on standard output."""
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -11,9 +12,14 @@ from typing import Any
 import orjson
 
 from broker.errors import Unavailable
+from broker.process import parent_death
 from testbed.server.up import terminate
 
 LOG_TAIL_LINES = 12
+STOP_S = 15.0
+"""What a child process may take to end: a gateway waits up to 10 s for the last marks."""
+INTERRUPTED_STOP_S = 3.0
+"""The same after Ctrl-C or an error: four processes that hang take 12 s together."""
 
 
 class ChildProcess:
@@ -51,7 +57,7 @@ class ChildProcess:
 
     async def stop(self) -> None:
         """Terminate the process, and wait until it has ended."""
-        await terminate(self._process)
+        await terminate(self._process, STOP_S)
 
 
 @asynccontextmanager
@@ -68,8 +74,13 @@ async def start_child(
             stderr=errors,
             env=environment,
             start_new_session=True,  # Ctrl-C is for this process, which ends its children in order
+            preexec_fn=parent_death.end_with_parent(os.getpid()),
         )
+    stop_s = STOP_S
     try:
         yield ChildProcess(name, process, log)
+    except BaseException:
+        stop_s = INTERRUPTED_STOP_S
+        raise
     finally:
-        await asyncio.shield(terminate(process))
+        await asyncio.shield(terminate(process, stop_s))

@@ -55,7 +55,7 @@ async def evaluate(stage: Stage, observer: Testbed, latencies_s: Sequence[float]
         counters=counters,
         latency_ms=_percentiles(latencies_s),
         detection=verdict.detection(truth, detected),
-        report=folder / "report.html",
+        report=stage.plan.report_file,
     )
     report.write(result.report, _evidence(stage.plan, result, rig, score, offered))
     return result

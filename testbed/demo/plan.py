@@ -21,15 +21,22 @@ class DemoPlan:
     """The settings of a demo.
 
     folder: for data, logs and the report.  data: recording to play, None for the model of a pump
-    rig.  speed: source seconds in a second, None until `with_speed` has chosen it.  times: time
-    stamps of a recording, `original` or `shifted`.  store: as for `testbed up`.
+    rig.  report: file of the report, None for one in the folder.  speed: source seconds in a
+    second, None until `with_speed` has chosen it.  times: time stamps of a recording, `original` or
+    `shifted`.  store: as for `testbed up`.
     """
 
     folder: Path
     data: Path | None = None
+    report: Path | None = None
     speed: float | None = None
     times: str = "original"
     store: str = "duckdb"
+
+    @property
+    def report_file(self) -> Path:
+        """The file that the report is written to."""
+        return self.report or self.folder / "report.html"
 
     def with_speed(self) -> "DemoPlan":
         """The plan with a speed: the given one, or one that plays a recording in 25 s at most."""

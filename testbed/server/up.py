@@ -18,13 +18,14 @@ from broker.clock import Clock
 from broker.errors import Invalid
 from broker.process import parent_death
 from testbed.server import pki
-from testbed.terminal import run
+from testbed.terminal import invocation, run
 from testbed_api import certificates, service
 from testbed_api.service import BrokerServices, RunningServer
 from testbed_api.settings import DEVELOPMENT, MOSQUITTO, NO_TLS, ServerSettings
 
 RESTART_S = 1.0
-STOP_S = 15.0
+RECORDER_STOP_S = 5.0
+"""What a recorder has not acknowledged by then comes again from the broker."""
 
 log = structlog.get_logger()
 
@@ -34,7 +35,7 @@ async def up(
 ) -> None:
     """Run broker, recorder and API until cancelled; `on_ready` is called once they accept clients.
 
-    Raises Invalid if the settings name a broker that runs by itself.
+    Raises Invalid if the settings name a broker that runs by itself, Taken if a port is in use.
     """
     if settings.internal_listener is not None:
         raise Invalid(
@@ -47,6 +48,7 @@ async def up(
             hint="run `testbed api`, `testbed reconcile` and `testbed recorder` beside it",
         )
     if settings.tls == DEVELOPMENT:
+        service.check_ports(settings)  # a start that fails leaves nothing behind
         _ensure_certificates(settings, clock)
     async with service.serve(settings, clock) as server, asyncio.TaskGroup() as tasks:
         if server.recorder is not None:
@@ -99,18 +101,18 @@ async def _recorder(
         try:
             code = await child.wait()
         finally:
-            await terminate(child)
+            await terminate(child, RECORDER_STOP_S)
         log.error("recorder process ended", exit_code=code, restart_s=RESTART_S)
         await clock.sleep(RESTART_S)
 
 
-async def terminate(child: Process) -> None:
-    """Send SIGTERM to a child process, and SIGKILL if it has not ended after STOP_S."""
+async def terminate(child: Process, within_s: float) -> None:
+    """Send SIGTERM to a child process, and SIGKILL if it has not ended after `within_s`."""
     if child.returncode is not None:
         return
     child.terminate()
     try:
-        async with asyncio.timeout(STOP_S):
+        async with asyncio.timeout(within_s):
             await child.wait()
     except TimeoutError:
         child.kill()
@@ -150,20 +152,19 @@ def print_ready_json(print_json: Callable[[object], None], server: RunningServer
 
 
 def print_ready(out: Console, server: RunningServer) -> None:
-    """Print the addresses of API and broker, and a new administrator's credential."""
+    """Print the addresses of API and broker, and a new credential of the administrator."""
     out.print(f"API     {server.api_url}/api/v1/docs")
     out.print(f"broker  {server.way.broker}")
-    if server.certificates.api is not None:
-        out.print("\nWhat clients set:", style="bold")
-        variables = {"TESTBED_API": server.api_url, "TESTBED_BROKER": server.way.broker}
-        if server.certificates.ca is not None:
-            variables["TESTBED_CA"] = str(server.certificates.ca.absolute())
-        for name, value in variables.items():
-            out.print(f"  export {name}={value}")
+    out.print("\nWhat clients set:", style="bold")
+    variables = {"TESTBED_API": server.api_url, "TESTBED_BROKER": server.way.broker}
+    if server.certificates.ca is not None:
+        variables["TESTBED_CA"] = str(server.certificates.ca.absolute())
+    for name, value in variables.items():
+        out.print(f"  {invocation.export({name: value})}")
     if server.administrator is not None:
-        out.print("\nThe administrator's credential, shown this once:", style="bold")
-        out.print(f"  export TESTBED_CREDENTIAL={server.administrator}")
-        out.print(
-            "  testbed organisation create factory --owner fay   # shows its owner's credential\n",
-        )
+        lead = "The administrator's credential; each start shows a new one until one was used:"
+        out.print(f"\n{lead}", style="bold")
+        out.print(f"  {invocation.export({'TESTBED_CREDENTIAL': server.administrator})}")
+        create = f"{invocation.testbed()} organisation create factory --kind partner --owner fay"
+        out.print(f"  {create}   # shows its owner's credential\n")
     out.print("Ctrl-C stops it; nothing is lost.", style="dim")

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from broker.errors import Invalid
 from testbed.terminal import run
 
 EXAMPLE = "Example: "
+PREFIX = "TESTBED_"
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text, for scripts")]
 Stream = Annotated[str, typer.Argument(help="address of a stream: organisation/equipment/stream")]
@@ -41,13 +41,14 @@ def settings(kind: Callable[..., Any], **options: Any) -> Any:
 
     A value that is not valid ends the command with a sentence that names the setting.
     """
+    from pydantic import ValidationError
+
+    from broker import pydantic_checks
+
     try:
         return kind(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as exc:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, error['loc']))}: {error['msg'].removeprefix('Value error, ')}"
-            for error in exc.errors()
-        )
+        wrong = pydantic_checks.sentence(exc, prefix=PREFIX)
         run.fail(Invalid(f"a setting is not right: {wrong}", hint="see docs/reference/settings.md"))
     except Invalid as exc:
         run.fail(exc)

@@ -1,12 +1,12 @@
 """Run a command: signals, errors printed as sentences, exit codes, logs.
 
+The event loop and the logger are imported once a command runs: its help needs neither.
+
 Exit codes: 0 done, 1 negative verdict, 2 wrong input, 3 fault of the testbed or of a service,
 130 interrupted.
 """
 
-import asyncio
 import gc
-import logging
 import os
 import signal
 import sys
@@ -14,10 +14,7 @@ from collections.abc import Coroutine, Mapping, MutableMapping
 from enum import IntEnum
 from typing import Any, NoReturn, TextIO, TypeVar
 
-import structlog
-
 from broker.errors import BedError, Refused
-from broker.process import tasks
 from testbed.terminal.screen import Screen, plain
 
 GARBAGE_EVERY = 50_000
@@ -25,8 +22,6 @@ GARBAGE_EVERY = 50_000
 
 A decoded document is hundreds of objects without a cycle: at Python's default of 700 the search
 takes half of the recorder's time."""
-
-_AS_JSON = structlog.processors.JSONRenderer()
 
 _T = TypeVar("_T")
 
@@ -43,19 +38,26 @@ class Exit(IntEnum):
 
 def log_to_stderr(*, verbose: bool = True) -> None:
     """Log to standard error: in colour on a terminal, as JSON elsewhere; stdout is for data."""
+    import logging
+
     log_to(sys.stderr, verbose=verbose)
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # it also raises what it logs
 
 
 def log_to(file: TextIO, *, verbose: bool = True) -> None:
     """Log to a file, one line an event but for tracebacks; control characters are escaped."""
+    import logging
+
+    import structlog
+
+    as_json = structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            *([_as_text, structlog.dev.ConsoleRenderer()] if file.isatty() else [_AS_JSON]),
+            *([_as_text, structlog.dev.ConsoleRenderer()] if file.isatty() else [as_json]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.INFO if verbose else logging.WARNING
@@ -82,6 +84,11 @@ def run(main: Coroutine[Any, Any, _T], *, keeps_data: bool = False) -> _T:
     keeps_data: files that the command and its child processes write are readable by their owner
     alone (umask 077).
     """
+    import asyncio
+
+    from broker.process import tasks
+
+    log_to_stderr()
     gc.set_threshold(GARBAGE_EVERY)
     if keeps_data:
         os.umask(0o077)
@@ -97,6 +104,8 @@ def run(main: Coroutine[Any, Any, _T], *, keeps_data: bool = False) -> _T:
 
 async def _until_terminated(main: Coroutine[Any, Any, _T]) -> _T:
     """Await `main`; SIGTERM cancels it as Ctrl-C does, and the exit code is 0."""
+    import asyncio
+
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
     terminated = False

@@ -45,6 +45,8 @@ class Screen(Console):
 
 
 out = Screen()
+notes = Screen(stderr=True)
+"""Sentences beside the data, so that `$(…)` around a command catches the data alone."""
 
 
 def print_json(value: object) -> None:

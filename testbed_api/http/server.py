@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import structlog
 import uvicorn
 
 from broker import tls
@@ -27,6 +28,8 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+LAST_HEAD_S = 3.0
+"""The longest wait at the end for the broker to take the last head of the audit."""
 HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
@@ -35,6 +38,8 @@ HEADERS = [
 """Headers of every answer: browsers guess no other type, frame nothing, and load nothing that is
 not a file of this server, nor anything inline.
 """
+
+log = structlog.get_logger()
 
 
 @contextmanager
@@ -111,4 +116,8 @@ async def answering(
             following.cancel()
             keeping.cancel()
             heads.cancel()
-    await dependencies.anchoring.sign(dependencies.bus)  # all that was done until now
+    try:
+        async with asyncio.timeout(LAST_HEAD_S):
+            await dependencies.anchoring.sign(dependencies.bus)  # all that was done until now
+    except TimeoutError:
+        log.warning("last head of the audit was not handed out", waited_s=LAST_HEAD_S)

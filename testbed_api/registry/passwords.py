@@ -18,6 +18,11 @@ class PasswordRepository(Repository):
             await sql.execute(insert(table).values(**row))
             self._session.note(password_of=person)
 
+    async def remove(self, person: str) -> None:
+        """From now on the person has no password."""
+        async with self._session.transaction(write=True) as sql:
+            await sql.execute(delete(tables.passwords).filter_by(person=person))
+
     async def find(self, person: str) -> str | None:
         """The hash of a person's password, None if it has none."""
         for row in await self._session.rows(select(tables.passwords).filter_by(person=person)):

@@ -73,7 +73,7 @@ class PrincipalRepository(Repository):
         return next((each for each in principals if each.span.covers(at_ns)), None)
 
     async def change_roles(
-        self, principal: Principal, roles: Collection[Role], *, by: str, now_ns: int
+        self, principal: Principal, roles: Collection[Role], *, by: str | None, now_ns: int
     ) -> Principal:
         """Change the roles of a person from now on; raises Refused if no owner would be left."""
         changed = domain_organisations.person(principal.id, principal.organisation, roles, now_ns)

@@ -63,6 +63,20 @@ class TokenRepository(Repository):
                 raise Unknown(f"there is no token {number} of {principal!r}")
             self._session.note(principal=principal, token=number)
 
+    async def revoke_all(self, principal: str, *, by: str | None, now_ns: int) -> None:
+        """End all that count at this instant."""
+        table = tables.tokens
+        rows = update(table).filter_by(principal=principal).where(going_on(table, now_ns))
+        async with self._session.transaction(write=True) as sql:
+            ended = await sql.execute(rows.values(ended_ns=now_ns, ended_by=by))
+            self._session.note(ended_tokens=ended.rowcount)
+
+    async def any_used(self, principal: str) -> bool:
+        """Whether one of a principal was ever used, also one that has ended."""
+        table = tables.tokens
+        query = select(table.c.id).filter_by(principal=principal)
+        return bool(await self._session.rows(query.where(table.c.last_used_ns.is_not(None))))
+
     async def note_use(self, token: Token, now_ns: int) -> None:
         """Store that a token was used, at most once a minute."""
         before_ns = token.last_used_ns

@@ -9,6 +9,7 @@ quote and no backslash, so they cannot break out of a quoted string in a query.
 
 import asyncio
 import csv
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -31,6 +32,8 @@ from testbed_api.stores.port import Block, Window
 
 CHUNK_CELLS = 50_000
 """Approximate number of values in one chunk of an answer."""
+
+_TOKEN = re.compile(r"[!-~]{1,1000}")
 
 PARALLEL_WRITES = 3
 """Organisations written concurrently; more cost half as much again and are not faster."""
@@ -224,6 +227,10 @@ async def open(  # noqa: A001
         raise Invalid(
             f"TESTBED_STORE_CA is set, and {url} would be reached without TLS",
             hint="write influxdb+https:// into TESTBED_STORE, or take TESTBED_STORE_CA out",
+        )
+    if not _TOKEN.fullmatch(token):
+        raise Invalid(
+            "the token for InfluxDB is not one", hint="TESTBED_STORE_TOKEN is one line, without spaces"
         )
     trust = await asyncio.to_thread(tls.client_context, ca, setting="TESTBED_STORE_CA")
     try:

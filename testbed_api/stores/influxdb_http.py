@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import orjson
 
-from broker import clock, tls
+from broker import api_client, clock, tls
 from broker.errors import BedError, Forbidden, Invalid, Unavailable, Unknown
 
 EARLIEST_NS, LATEST_NS = -(2**63) + 2, 2**63 - 2
@@ -119,7 +119,8 @@ def translated_errors(http: httpx.AsyncClient) -> Iterator[None]:
         if error := tls.handshake_error(exc, endpoint):  # may be repaired while samples wait
             raise Unavailable(error.message, hint=error.hint) from exc
         raise Unavailable(
-            f"InfluxDB at {http.base_url} did not answer: {exc!r}", hint="is influxd running there?"
+            f"InfluxDB at {http.base_url} did not answer: {api_client.reason_of(exc)}",
+            hint="is influxd running there?",
         ) from exc
 
 

@@ -93,7 +93,7 @@ class Walk:
         for what, pattern in (("credential", CREDENTIAL), ("code", CODE)):
             if match := pattern.search(done.stdout):
                 self.shown[what] = match.group()
-        return done.stdout
+        return output
 
     def _begin(self, who: str, line: list[str]) -> None:
         with (self.folder / f"{len(self.running)}.log").open("wb") as log:

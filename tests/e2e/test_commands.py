@@ -97,7 +97,8 @@ def test_a_wrong_password_of_the_registry_is_your_input(tmp_path, postgresql):
     file.write_text("wrong\n")
     registry = f"postgresql://testbed@{postgresql.host}:{postgresql.port}/postgres"
     environment = {"TESTBED_REGISTRY_PASSWORD_FILE": str(file), "TESTBED_REGISTRY": registry}
-    done = run("up", "--data", tmp_path / "data", "--port", "0", environment=environment)
+    ports = ["--port", "0", "--mqtt-port", "0"]
+    done = run("up", "--data", tmp_path / "data", *ports, environment=environment)
     assert done.returncode == 2
     assert "does not let us in" in done.stderr
     assert "set TESTBED_REGISTRY_PASSWORD" in done.stderr

@@ -1,8 +1,10 @@
 """The main job as its user runs it: one command, many processes, a verdict on every sample."""
 
+import contextlib
 import csv
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -98,6 +100,95 @@ def test_a_recording_arrives_value_for_value(tmp_path, request, store):
     verdict(done, 460)
 
 
+def test_ctrl_c_ends_a_demo_whose_processes_hang(tmp_path):
+    with (tmp_path / "log").open("wb") as log:
+        command = [*TESTBED, "demo", "--folder", tmp_path / "demo"]
+        demo = subprocess.Popen(command, stdout=log, stderr=log)
+    processes = children_of(demo, 5)
+    for child in processes:
+        child.suspend()
+    demo.send_signal(signal.SIGINT)
+    assert demo.wait(20) == 130  # four of them, 3 s each
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    psutil.wait_procs(processes, timeout=5)
+    assert not [child for child in processes if child.is_running()]
+
+
+def children_of(demo, count):
+    """The processes below a demo, once there are so many."""
+    parent = psutil.Process(demo.pid)
+    deadline = time.monotonic() + 60
+    while len(processes := parent.children(recursive=True)) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)  # noqa: TID251 - processes come up in real time
+    return processes
+
+
+def test_what_keep_prints_runs_in_another_folder_with_an_empty_environment(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    log = tmp_path / "log"
+    with log.open("wb") as errors:
+        command = [*TESTBED, "demo", "--keep", "--speed", "80", "--folder", tmp_path / "demo"]
+        demo = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+    try:
+        deadline = time.monotonic() + 150
+        while "Ctrl-C stops it all." not in log.read_text():
+            assert demo.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)  # noqa: TID251 - processes come up in real time
+        printed = [line.strip() for line in log.read_text().splitlines() if line[:2] == "  "]
+        exports = [line for line in printed if line.startswith("export ")]
+        commands = [line for line in printed if not line.startswith("export ")]
+        assert (len(exports), len(commands)) == (2, 3)
+        for line in commands:
+            assert first_output("\n".join([*exports, line]), elsewhere)
+    finally:
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(20) == 130
+
+
+def first_output(script, folder):
+    """The first line that a script prints in a shell without an environment."""
+    shell = ["env", "-i", "bash", "--noprofile", "--norc", "-c", script]
+    with subprocess.Popen(
+        shell, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            readable, _, _ = select.select([process.stdout], [], [], 60)
+            line = process.stdout.readline() if readable else b""
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        assert line, process.stderr.read().decode()
+        return line
+
+
+def test_without_a_terminal_the_demo_says_at_once_what_it_does_and_cleans_up(tmp_path):
+    """Also where an option is wrong."""
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    done = run("demo", "--times", "never", environment=environment)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert list(tmp_path.iterdir()) == []
+    work = tmp_path / "work"
+    work.mkdir()
+    demo = subprocess.Popen(
+        [*TESTBED, "demo", "--speed", "80"],
+        cwd=work,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert demo.stderr.readline().startswith("starting")
+    output, errors = demo.communicate(timeout=150)
+    assert demo.returncode == 0, errors
+    assert "checking every sample" in errors
+    assert str(work / "testbed-demo.html") in output
+    assert [path.name for path in work.iterdir()] == ["testbed-demo.html"]
+    assert list(tmp_path.iterdir()) == [work]
+
+
 def test_ctrl_c_leaves_no_process_and_no_file(tmp_path):
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     demo = subprocess.Popen(
@@ -110,7 +201,7 @@ def test_ctrl_c_leaves_no_process_and_no_file(tmp_path):
     children = parent.children(recursive=True)
     assert len(children) >= 3
     demo.send_signal(signal.SIGINT)
-    assert demo.wait(40) == 130
+    assert demo.wait(20) == 130
     assert b"Traceback" not in demo.communicate()[1]
     assert not [child for child in children if child.is_running() and child.status() != "zombie"]
     assert list(tmp_path.iterdir()) == []

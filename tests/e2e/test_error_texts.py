@@ -96,8 +96,8 @@ ERRORS = {
         2,
         (
             "error: no credential is set\n"
-            "hint: set TESTBED_CREDENTIAL; the first `testbed up` shows the administrator's, and"
-            " `testbed organisation create` an owner's\n"
+            "hint: set TESTBED_CREDENTIAL; `testbed up` shows the administrator's, and `testbed"
+            " organisation create` an owner's\n"
         ),
     ),
     "wrong credential": (
@@ -194,8 +194,8 @@ ERRORS = {
         NO_CA,
         2,
         (
-            "error: cannot listen on 127.0.0.1:{mqtt_port}: Address already in use\n"
-            "hint: is another broker running there? choose another port\n"
+            "error: the broker cannot listen on 127.0.0.1:{mqtt_port}: Address already in use\n"
+            "hint: is another broker running there? choose another port with --mqtt-port\n"
         ),
     ),
     "data folder taken": (
@@ -314,10 +314,64 @@ def test_the_text_of_a_setting_that_is_not_right(text_of):
     code, text = text_of("up", TESTBED_API_PORT="abc")
     assert code == 2
     assert text == (
-        "error: a setting is not right: api_port: Input should be a valid integer, unable to parse"
-        " string as an integer\n"
+        "error: a setting is not right: TESTBED_API_PORT is no whole number\n"
         "hint: see docs/reference/settings.md\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "sentence"),
+    [
+        ("TESTBED_API_PORT", "99999", "TESTBED_API_PORT must be 65535 or less"),
+        ("TESTBED_TLS", "some", "TESTBED_TLS must be one of '', 'none' or 'development'"),
+        ("TESTBED_REQUEST_S", "soon", "TESTBED_REQUEST_S is no number"),
+        ("TESTBED_STORE", "influxdb://a:secret@b/c/d", "set TESTBED_STORE_TOKEN"),
+    ],
+)
+def test_a_setting_that_is_not_right_is_told_in_our_words_without_its_value(
+    text_of, setting, value, sentence
+):
+    code, text = text_of("up", **{setting: value})
+    assert code == 2
+    assert sentence in text
+    assert "Input should" not in text
+    assert "secret" not in text
+
+
+SECRET = "qwertyuiopasdfghjklzxcvbnm0123456789"
+NOT_CREDENTIALS = (
+    f"fay.{SECRET}\nkeep it: it is not shown again.",
+    f"fay.{SECRET}\r",
+    f"f\u00e4y.{SECRET}",
+    SECRET,
+    f"{SECRET}.",
+)
+
+
+@pytest.mark.parametrize("text", NOT_CREDENTIALS, ids=range(len(NOT_CREDENTIALS)))
+@pytest.mark.parametrize("words", [("status",), ("tap", "a/b/c"), ("gateway", "run", str(MAPPING))])
+def test_no_error_repeats_a_credential_that_is_none(text_of, words, text):
+    code, output = text_of(*words, TESTBED_CREDENTIAL=text)
+    assert code == 2
+    assert "the credential is not one" in output
+    assert SECRET not in output
+
+
+def test_no_error_repeats_a_token_of_influxdb_that_is_none(text_of):
+    store = ("--store", "influxdb://127.0.0.1:9/testbed/testbed")
+    code, output = text_of(*UP, *store, TESTBED_STORE_TOKEN=f"{SECRET}\nmore", TESTBED_CA="")
+    assert code == 2
+    assert "the token for InfluxDB is not one" in output
+    assert SECRET not in output
+
+
+def test_standard_output_has_the_credential_alone(server, text_of, monkeypatch):  # noqa: ARG001
+    for name, value in server.items():
+        if name.isupper():
+            monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(cli.app, ["token", "create", "notebook"])
+    assert re.fullmatch(r"administrator\.[\w-]{43}\n", result.stdout)
+    assert "it is not shown again" in result.stderr
 
 
 def test_the_text_of_a_mapping_with_a_wrong_key(text_of, tmp_path):

@@ -1,6 +1,7 @@
 """The uplink through a real broker: marks, and what goes late after the broker was away."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -154,3 +155,22 @@ async def test_a_commit_that_is_cancelled_is_done_nevertheless(tmp_path: Path) -
             await CLOCK.sleep(0)
             doing.cancel()
         assert (await disk_spool.depth()).unmarked == 1
+
+
+async def test_the_wait_for_the_last_marks_is_bounded_in_real_time(tmp_path: Path) -> None:
+    """Also where the spool's thread has much to do, as on a busy disk."""
+    async with asyncio.timeout(15), spool.open(tmp_path / "s.sqlite", epoch="one") as disk_spool:
+        uplink = Uplink(Silent(), disk_spool, CLOCK, space="live", specs=[SPEC])  # type: ignore[arg-type]
+        await uplink.send([(SPEC.address, batch(1))])
+        async with asyncio.TaskGroup() as tasks:
+            busy = tasks.create_task(occupied(disk_spool), name="busy disk")
+            began_s = asyncio.get_running_loop().time()
+            assert not await uplink.drained(1.0)
+            assert asyncio.get_running_loop().time() - began_s < 3.0
+            busy.cancel()
+
+
+async def occupied(disk_spool: spool.Spool) -> None:
+    """Keep the spool's thread busy, so that each answer of it takes a third of a second."""
+    while True:
+        await disk_spool._run(lambda: threading.Event().wait(0.3))

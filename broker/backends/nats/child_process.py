@@ -15,7 +15,7 @@ from broker.process import parent_death
 from broker.settings import Address
 
 START_S = 10.0
-STOP_S = 10.0
+STOP_S = 5.0
 POLL_S = 0.02
 LOG_TAIL = 15
 

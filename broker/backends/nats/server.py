@@ -7,8 +7,16 @@ callout service, the internal listener admits only holders of the keys.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+)
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -288,19 +296,32 @@ def _authorization(keys: Keys) -> dict[str, object]:
     }
 
 
+def check_port(host: str, port: int) -> None:
+    """Raise Taken if an MQTT listener cannot be opened on a port; 0 can always be."""
+    with _bound(host, port):
+        pass
+
+
+@contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket bound to an address, for as long as the context; raises Taken if it is in use."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, port != 0)
+        try:
+            bound.bind((host, port))
+        except OSError as exc:
+            raise Taken(
+                f"the broker cannot listen on {Address(host, port)}: {exc.strerror}",
+                hint="is another broker running there? choose another port with --mqtt-port",
+            ) from exc
+        yield bound
+
+
 def _free_listeners(host: str, port: int) -> tuple[Address, Address]:
     """Choose an MQTT port, free if `port` is 0, and an internal one; raises Taken if one is in use.
 
     Both are held until both are known: a port that is let go at once may be given again.
     """
-    with socket.socket() as mqtt, socket.socket() as inner:
-        mqtt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, port != 0)
-        try:
-            mqtt.bind((host, port))
-        except OSError as exc:
-            raise Taken(
-                f"cannot listen on {Address(host, port)}: {exc.strerror}",
-                hint="is another broker running there? choose another port",
-            ) from exc
+    with _bound(host, port) as mqtt, socket.socket() as inner:
         inner.bind((LOOPBACK, 0))
         return Address(host, mqtt.getsockname()[1]), Address(LOOPBACK, inner.getsockname()[1])

@@ -1,0 +1,60 @@
+"""`testbed administrator`: a new credential for the administrator, or for an owner who lost it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from testbed.terminal import run
+from testbed.terminal.options import Json, example, settings
+from testbed.terminal.screen import notes, out, print_json
+
+EXAMPLE = example("testbed administrator renew --data testbed-data")
+RENEW_EXAMPLES = example(
+    "testbed administrator renew --data testbed-data",
+    "testbed administrator renew --data testbed-data --owner fay",
+)
+
+administrator_app = typer.Typer(
+    help="Renew lost credentials, with access to the server's disk.",
+    no_args_is_help=True,
+    epilog=EXAMPLE,
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(administrator_app, name="administrator")
+
+
+@administrator_app.command("renew", epilog=RENEW_EXAMPLES)
+def renew(
+    data: Annotated[
+        Path | None, typer.Option(help="data folder of the stopped server (default: testbed-data)")
+    ] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(
+            help="registry, as for `testbed up`; with PostgreSQL the server may run (default:"
+            " sqlite)"
+        ),
+    ] = None,
+    owner: Annotated[
+        str | None,
+        typer.Option(
+            help="id of an owner of an organisation who lost every credential (default: the"
+            " administrator)"
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Create a new credential for the administrator or an owner; all earlier ones end."""
+    from broker.clock import WallClock
+    from testbed.client import credentials
+    from testbed.server import administrator
+    from testbed_api.settings import ServerSettings
+
+    own = settings(ServerSettings, folder=data, registry=registry)
+    renewing = administrator.renew(own, owner or administrator.ADMINISTRATOR, WallClock())
+    created = run.run(renewing, keeps_data=True)
+    print_json(created) if json else credentials.print_secret(created, out, notes)
