@@ -111,7 +111,9 @@ async def highest(
     tried: dict[int, Run | None] = {}
     while len(tried) < attempts and streams not in tried:
         attempted = tried[streams] = await attempt(streams)
-        streams = round(streams * STEP if attempted is not None and attempted.held else streams / STEP)
+        streams = round(
+            streams * STEP if attempted is not None and attempted.held else streams / STEP
+        )
     runs = [each for each in tried.values() if each is not None]
     held = [each for each in runs if each.held]
     return max(held, key=lambda each: each.setup.load.streams, default=None), runs

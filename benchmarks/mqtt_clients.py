@@ -38,7 +38,9 @@ async def run(folder: Path, rounds: int, clock: Clock) -> dict[str, Any]:
     taken: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for number in range(rounds):
         for name, publish in CLIENTS.items():
-            server = nats_server.embedded(folder / f"{name}-{number}", clock=clock).serve(_authorize)
+            server = nats_server.embedded(folder / f"{name}-{number}", clock=clock).serve(
+                _authorize
+            )
             async with asyncio.timeout(RUN_S), server as broker:
                 taken[name].append(await publish(broker.mqtt, clock))
     figures = {}

@@ -43,7 +43,10 @@ async def run(setup: Setup, seconds: float, clock: Clock, *, warm_s: float) -> d
                 for part in PARTS
             }
     summaries = {part: summed(task.result().splitlines()) for part, task in running.items()}
-    return {part: {"self": each.alone, "with callees": each.together} for part, each in summaries.items()}
+    return {
+        part: {"self": each.alone, "with callees": each.together}
+        for part, each in summaries.items()
+    }
 
 
 async def _watched(spy: Path, setup: Setup, part: str, seconds: float) -> str:

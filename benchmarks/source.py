@@ -113,7 +113,11 @@ class Session(asyncio.Protocol):
         self._paused = True
         for subscription in self._subscriptions.values():
             if subscription.values:
-                facts = {"next_seq": subscription.next_seq, "values": subscription.values, "dropped": subscription.dropped}
+                facts = {
+                    "next_seq": subscription.next_seq,
+                    "values": subscription.values,
+                    "dropped": subscription.dropped,
+                }
                 self._tell("paused", item=subscription.items[0], **facts)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -236,7 +240,9 @@ class Session(asyncio.Protocol):
         parameters = struct_from_binary(ua.CreateSubscriptionParameters, body)
         number = max(self._subscriptions, default=0) + 1
         interval_ms = max(parameters.RequestedPublishingInterval, 10.0)
-        subscription = Subscription(number, interval_ms / 1000, max(parameters.RequestedMaxKeepAliveCount, 1))
+        subscription = Subscription(
+            number, interval_ms / 1000, max(parameters.RequestedMaxKeepAliveCount, 1)
+        )
         self._subscriptions[number] = subscription
         answer = ua.CreateSubscriptionResponse()
         results = answer.Parameters
@@ -281,7 +287,11 @@ class Session(asyncio.Protocol):
             return
         self._timers.pop(number).cancel()
         waiting = sum(message.count for message in subscription.waiting)
-        self._tell("unsubscribed", item=subscription.items[0] if subscription.items else None, waiting=waiting)
+        self._tell(
+            "unsubscribed",
+            item=subscription.items[0] if subscription.items else None,
+            waiting=waiting,
+        )
 
     def _republish(self, body: Any) -> Any:
         parameters = struct_from_binary(ua.RepublishParameters, body)
@@ -289,10 +299,14 @@ class Session(asyncio.Protocol):
         code = ua.StatusCodes.BadMessageNotAvailable
         fault.ResponseHeader.ServiceResult = _status(code)
         subscription = self._subscriptions.get(parameters.SubscriptionId)
-        message = subscription.sent.get(parameters.RetransmitSequenceNumber) if subscription else None
+        message = (
+            subscription.sent.get(parameters.RetransmitSequenceNumber) if subscription else None
+        )
         if message is None:
             return fault
-        text = wire.notification_message(message.sequence, message.count, message.rows, message.made_ns)
+        text = wire.notification_message(
+            message.sequence, message.count, message.rows, message.made_ns
+        )
         answer = ua.RepublishResponse()
         answer.NotificationMessage = struct_from_binary(ua.NotificationMessage, Buffer(text))
         return answer
@@ -316,7 +330,10 @@ class Session(asyncio.Protocol):
             subscription.quiet += 1
             if subscription.quiet >= subscription.keep_alives and self._requests:
                 self._send(subscription, Message(subscription.next_sequence, 0, b"", now_ns))
-        while subscription.waiting and now_ns - subscription.waiting[0].made_ns > self._options.kept_s * NS_PER_S:
+        while (
+            subscription.waiting
+            and now_ns - subscription.waiting[0].made_ns > self._options.kept_s * NS_PER_S
+        ):
             subscription.dropped += subscription.waiting.popleft().count
         self._drain()
 
@@ -348,7 +365,10 @@ class Session(asyncio.Protocol):
         results = []
         for acknowledgement in parameters.SubscriptionAcknowledgements:
             subscription = self._subscriptions.get(acknowledgement.SubscriptionId)
-            known = subscription is not None and subscription.sent.pop(acknowledgement.SequenceNumber, None) is not None
+            known = (
+                subscription is not None
+                and subscription.sent.pop(acknowledgement.SequenceNumber, None) is not None
+            )
             codes = ua.StatusCodes
             results.append(int(codes.Good if known else codes.BadSequenceNumberUnknown))
         self._requests.append((request, handle, results))
@@ -367,7 +387,13 @@ class Session(asyncio.Protocol):
     def _send(self, subscription: Subscription, message: Message) -> None:
         request, handle, results = self._requests.popleft()
         subscription.quiet = 0
-        published = wire.Published(handle, subscription.number, list(subscription.sent), bool(subscription.waiting), results)
+        published = wire.Published(
+            handle,
+            subscription.number,
+            list(subscription.sent),
+            bool(subscription.waiting),
+            results,
+        )
         now_ns = self._clock.now_ns()
         text = wire.notification_message(message.sequence, message.count, message.rows, now_ns)
         answer = wire.publish_response(published, text, now_ns)

@@ -182,8 +182,12 @@ class Published:
 
 def publish_response(published: Published, message: bytes, now_ns: int) -> bytes:
     """A whole PublishResponse."""
-    available = struct.pack(f"<i{len(published.available)}I", len(published.available), *published.available)
-    results = struct.pack(f"<i{len(published.results)}I", len(published.results), *published.results)
+    available = struct.pack(
+        f"<i{len(published.available)}I", len(published.available), *published.available
+    )
+    results = struct.pack(
+        f"<i{len(published.results)}I", len(published.results), *published.results
+    )
     return b"".join(
         (
             struct.pack("<BBHqII", 1, 0, _PUBLISH_RESPONSE, ticks(now_ns), published.handle, 0),

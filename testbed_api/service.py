@@ -48,8 +48,8 @@ class RunningServer:
     """A running server.
 
     administrator: a new credential of the administrator, None once one of them was used.  recorder:
-    what a recorder in a process of its own connects with, None where it is not ours to start.  way: how
-    that reaches the broker, and what it believes there.
+    what a recorder in a process of its own connects with, None where it is not ours to start.  way:
+    how that reaches the broker, and what it believes there.
     """
 
     api: Address
@@ -125,8 +125,8 @@ def check_ports(settings: ServerSettings) -> None:
 async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[RunningServer]:
     """Run a server on its data folder until left.
 
-    Raises Taken if a port or the folder is in use, before anything is stored; Refused if the folder is of another version,
-    Unavailable if a part does not start.
+    Raises Taken if a port or the folder is in use, before anything is stored; Refused if the folder
+    is of another version, Unavailable if a part does not start.
     """
     system = {name: Credential.make(name) for name in (API, RECORDER)}
     listeners = certificates.check(certificates.from_settings(settings), settings, clock.now_ns())

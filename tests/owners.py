@@ -60,7 +60,8 @@ async def founded(
     async with AsyncExitStack() as stack:
         door = await stack.enter_async_context(api_client.connect(url, administrator))
         secrets = {
-            each: await door.create_organisation(each, owner=f"{each}-owner") for each in organisations
+            each: await door.create_organisation(each, owner=f"{each}-owner")
+            for each in organisations
         }
         doors = {
             each: await stack.enter_async_context(api_client.connect(url, secret))

@@ -38,6 +38,7 @@ _HEAD = """\
 # (real or simulated), the streams' names, period_s and trigger (timestamp keeps repeated values).
 """
 
+
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """The streams of a first mapping of a server, and the variables that are not in them.
@@ -171,9 +172,7 @@ def _set_period(
         stream.fields["period_s"] = fastest.period_s
 
 
-def _add_texts(
-    stream: ProposedStream, signal: str, activity: opcua_measure.SignalActivity
-) -> None:
+def _add_texts(stream: ProposedStream, signal: str, activity: opcua_measure.SignalActivity) -> None:
     """Describe a signal that is text by the texts that were seen."""
     texts = sorted(activity.texts)
     if not texts:

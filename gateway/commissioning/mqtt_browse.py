@@ -149,9 +149,7 @@ def starting_mapping(
         if proposed.signals:
             name = signal_names.unused(signal_names.stream_id(topic), streams)
             streams[name] = _stream(proposed, seen, listened_s)
-    left_out += [
-        f"{topic}: more than {MOST_TOPICS} topics" for topic in sorted(received.left_out)
-    ]
+    left_out += [f"{topic}: more than {MOST_TOPICS} topics" for topic in sorted(received.left_out)]
     if not streams:
         raise Unknown(
             f"nothing at {broker.url} can be put into a mapping: {'; '.join(left_out[:5])}",

@@ -206,8 +206,10 @@ def browse(
     listen_s: Annotated[
         float,
         typer.Option(
-            min=1, max=3_600, help="seconds to listen to a broker, or with --write to measure an"
-            " OPC UA server's variables"
+            min=1,
+            max=3_600,
+            help="seconds to listen to a broker, or with --write to measure an"
+            " OPC UA server's variables",
         ),
     ] = 5.0,
     mapping: Beside = None,

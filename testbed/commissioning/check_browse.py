@@ -1,5 +1,6 @@
 """Browse an OPC UA server or an MQTT broker, and check a mapping against it, before it is used."""
 
+import asyncio
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,7 +108,7 @@ async def browse(
     progress: shows what is waited for.
     """
     address = EquipmentAddress.parse(equipment)
-    if write is not None and write.exists():
+    if write is not None and await asyncio.to_thread(write.exists):
         raise _taken(write)
     if endpoint.url.startswith("mqtt://"):
         broker = _broker(endpoint)

@@ -44,7 +44,9 @@ async def first_start(registry: Registry, credential: Credential, clock: Clock) 
     The administrator creates the other organisations.  Raises Refused if an organisation of another
     kind has the intermediary's id.
     """
-    existing = {organisation.id: organisation for organisation in await registry.organisations.all()}
+    existing = {
+        organisation.id: organisation for organisation in await registry.organisations.all()
+    }
     if any(organisation.kind is Party.INTERMEDIARY for organisation in existing.values()):
         return False
     if INTERMEDIARY in existing:
@@ -62,7 +64,9 @@ async def first_start(registry: Registry, credential: Credential, clock: Clock) 
             await change.principals.add(owner)
             await change.tokens.add(tokens.from_credential(credential, owner.span, label=FIRST))
     except Taken:
-        if INTERMEDIARY not in {organisation.id for organisation in await registry.organisations.all()}:
+        if INTERMEDIARY not in {
+            organisation.id for organisation in await registry.organisations.all()
+        }:
             raise
         return False  # another API started at this moment
     return True

@@ -41,8 +41,9 @@ _ROOMS = (
 _DESCRIPTION = """What is shared with you, what is stored of it, and what comes in now.
 
 Every request but this page's, `health`, `sign-in` and a gateway's `enrolments` carries
-`Authorization: Bearer principal.secret`: the button *Authorize* adds it to what you try from here. Errors are problem+json (RFC 9457) with a stable `code`, a `detail` in a
-sentence, and often a `hint`. What is not yours answers as if it were not there."""
+`Authorization: Bearer principal.secret`: the button *Authorize* adds it to what you try from here.
+Errors are problem+json (RFC 9457) with a stable `code`, a `detail` in a sentence, and often a
+`hint`. What is not yours answers as if it were not there."""
 
 
 _TAGS = [

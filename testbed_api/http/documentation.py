@@ -24,7 +24,7 @@ _REVALIDATED = {"Cache-Control": "no-cache"}
 
 
 class _Assets(StaticFiles):
-    """Files that a browser asks for anew, if only for a 304: after an upgrade no old script runs."""
+    """Files that a browser asks for again on each visit, so that no old one outlives an upgrade."""
 
     def file_response(
         self,

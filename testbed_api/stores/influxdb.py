@@ -230,7 +230,8 @@ async def open(  # noqa: A001
         )
     if not _TOKEN.fullmatch(token):
         raise Invalid(
-            "the token for InfluxDB is not one", hint="TESTBED_STORE_TOKEN is one line, without spaces"
+            "the token for InfluxDB is not one",
+            hint="TESTBED_STORE_TOKEN is one line, without spaces",
         )
     trust = await asyncio.to_thread(tls.client_context, ca, setting="TESTBED_STORE_CA")
     try:

@@ -85,7 +85,13 @@ def test_no_file_knows_somebodys_machine_or_package_registry(path: Path):
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements.lock", "requirements-dev.lock", "requirements-bench.lock", "requirements-site.lock"]
+    "name",
+    [
+        "requirements.lock",
+        "requirements-dev.lock",
+        "requirements-bench.lock",
+        "requirements-site.lock",
+    ],
 )
 def test_a_lock_file_names_versions_and_hashes_but_no_address(name: str):
     text = (sources.ROOT / name).read_text()

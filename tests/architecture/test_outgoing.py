@@ -85,5 +85,7 @@ def test_no_field_of_a_request_says_where_to_connect():
     assert not [name for name in re.findall(REFERENCE, str(operations)) if name.endswith(ANSWERS)]
     request_fields = [*fields(sent), *fields(operations)]
     assert {"organisation", "purpose", "password"} <= {name for name, _ in request_fields}
-    wrong = [name for name, each in request_fields if SOMEWHERE.fullmatch(name) or "uri" in str(each)]
+    wrong = [
+        name for name, each in request_fields if SOMEWHERE.fullmatch(name) or "uri" in str(each)
+    ]
     assert not wrong

@@ -82,8 +82,11 @@ class _Nats:
         """A server with a new folder on the same port, and the system on the bus."""
         self._lives += 1
         self.broker = await self._stack.enter_async_context(
-            server.embedded(self._folder / str(self._lives), clock=CLOCK,
-                settings=server.NatsSettings(mqtt_port=self._port),).serve(self._answer)
+            server.embedded(
+                self._folder / str(self._lives),
+                clock=CLOCK,
+                settings=server.NatsSettings(mqtt_port=self._port),
+            ).serve(self._answer)
         )
         await self._stack.enter_async_context(sessions.noting(self._book, self.broker))
 

@@ -60,7 +60,11 @@ async def test_who_comes_and_goes_is_in_the_audit_and_in_the_book(world):
     assert stands.from_ns <= ended.until_ns <= CLOCK.now_ns()
     assert ended.ended_how
     for event in (came, went):
-        assert (event.outcome, event.organisation, event.target) == ("allowed", "granted", "the broker")
+        assert (event.outcome, event.organisation, event.target) == (
+            "allowed",
+            "granted",
+            "the broker",
+        )
         assert facts(event)["client_id"] == "granted"
     assert came.source == "127.0.0.1"
     assert facts(came)["connection"] == facts(went)["connection"]

@@ -56,7 +56,8 @@ async def test_specs_proposed_at_once_are_numbered_without_hole_or_repeat(where)
         proposals = [StreamSpec(RIG, (Signal(f"s{number}"),)) for number in range(12)]
         async with asyncio.TaskGroup() as tasks:
             adding = [
-                tasks.create_task(registry.streams.add(each), name=each.names[0]) for each in proposals
+                tasks.create_task(registry.streams.add(each), name=each.names[0])
+                for each in proposals
             ]
         assert sorted(each.result().version for each in adding) == list(range(1, 13))
         for task in adding:
@@ -208,7 +209,9 @@ async def test_a_removed_member_has_neither_token_nor_password(where):
         await founded(registry, "factory")
         ada = organisations.person("ada", "factory", {Role.ENGINEER}, 5)
         await registry.principals.add(ada)
-        (credential, token_of_a), (_, other) = (tokens.issued("ada", Span(5, 50), label=name) for name in "ab")
+        (credential, token_of_a), (_, other) = (
+            tokens.issued("ada", Span(5, 50), label=name) for name in "ab"
+        )
         first, second = [await registry.tokens.add(token) for token in (token_of_a, other)]
         await registry.passwords.set("ada", "hash", 5)
         assert await registry.tokens.valid("ada", 6) == [first, second]

@@ -83,7 +83,9 @@ async def test_a_session_is_kept_with_what_was_recorded_meanwhile(where):
         await recorded(10)
         late = GRACE_NS * 3
         for name in ("a", "b", "c"):
-            connection = AdmittedConnection("cora", f"server/{name}", "cora--1", frozenset({LIVE_RIG}))
+            connection = AdmittedConnection(
+                "cora", f"server/{name}", "cora--1", frozenset({LIVE_RIG})
+            )
             await registry.sessions.begin(connection, late if name == "c" else 5)
         await recorded(15)
         await registry.sessions.end("server/a", "Client Closed", 60)

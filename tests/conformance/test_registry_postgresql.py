@@ -164,6 +164,11 @@ def test_what_is_no_address_is_told(text, sentence):
 
 def test_an_address_is_read_whole():
     address = postgresql.address_of("postgresql://me@host/mine?sslmode=verify-full", "secret")
-    assert (address.user, address.host, address.port, address.database) == ("me", "host", 5432, "mine")
+    assert (address.user, address.host, address.port, address.database) == (
+        "me",
+        "host",
+        5432,
+        "mine",
+    )
     assert address.tls == "verify-full"
     assert "secret" not in repr(address) + str(address)

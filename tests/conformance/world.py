@@ -43,7 +43,9 @@ class World:
         await self.registry.organisations.add(Organisation("factory", "F", Party.PARTNER))
         await self.registry.organisations.add(Organisation("testbed", "T", Party.INTERMEDIARY))
         for organisation in COMPANIES:
-            await self.registry.organisations.add(Organisation(organisation, organisation, Party.COMPANY))
+            await self.registry.organisations.add(
+                Organisation(organisation, organisation, Party.COMPANY)
+            )
         await self.machine("gateway", "factory", equipment=RIG.owner)
         await self.person("owner", "factory", Role.OWNER)
         await self.person("factory-auditor", "factory", Role.AUDITOR)

@@ -114,7 +114,9 @@ def test_every_secret_is_made_by_init_and_given_to_whom_needs_it():
 
 def test_each_door_has_a_key_that_no_other_service_sees_and_the_authoritys_stays_outside():
     for key, owner in (("api-key.pem", "api"), ("broker-key.pem", "nats")):
-        assert [name for name, each in SERVICES.items() if key in each.get("secrets", ())] == [owner]
+        assert [name for name, each in SERVICES.items() if key in each.get("secrets", ())] == [
+            owner
+        ]
     assert "ca-key" not in str(COMPOSE["secrets"])
 
 
@@ -141,7 +143,9 @@ def test_init_makes_what_the_services_are_given(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     for file in CERTIFICATES:
         assert (tmp_path / "certificates" / file).exists()
-    modes = {each.name: each.stat().st_mode & 0o777 for each in (tmp_path / "certificates").iterdir()}
+    modes = {
+        each.name: each.stat().st_mode & 0o777 for each in (tmp_path / "certificates").iterdir()
+    }
     assert (modes["api-key.pem"], modes["ca-key.pem"]) == (0o444, 0o600)
     config = json.loads((tmp_path / "secrets" / "nats.conf").read_text())
     assert config["mqtt"]["listen"] == "0.0.0.0:8883"

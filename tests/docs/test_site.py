@@ -13,7 +13,9 @@ from tests.services import chromium
 pytest.importorskip("sphinx", reason="sphinx is not installed; `make site` installs it")
 pytestmark = pytest.mark.timeout(180)
 
-LOADED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"']((?:https?:)?//[^\"']+)")
+LOADED = re.compile(
+    r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"']((?:https?:)?//[^\"']+)"
+)
 IMPORTED = re.compile(r"@import|url\([\"']?(?:https?:)?//")
 WORDS = {"spool": "The mapping file", "quality": "Topics and messages"}
 

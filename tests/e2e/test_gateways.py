@@ -66,7 +66,11 @@ async def enrolled(folder: Path, ready, url: str) -> str:
 async def log_with(file: Path, *events: str) -> list[dict[str, str]]:
     """The lines of a log once each of these events is in it."""
     while True:
-        lines = [json.loads(line) for line in file.read_text().splitlines() if line[-1:] == "}"]
+        lines = [
+            json.loads(line)
+            for line in (await asyncio.to_thread(file.read_text)).splitlines()
+            if line[-1:] == "}"
+        ]
         if {line["event"] for line in lines} >= set(events):
             return lines
         await CLOCK.sleep(0.2)

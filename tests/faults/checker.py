@@ -36,7 +36,9 @@ def judge(evidence: Iterable[Evidence]) -> Counters:
     """The sum over all streams."""
     total = Counters(0, 0, 0, 0)
     for run in evidence:
-        counters = verdict.counters(run.offered, run.stored, run.spooled, dead=run.dead, gaps=run.gaps)
+        counters = verdict.counters(
+            run.offered, run.stored, run.spooled, dead=run.dead, gaps=run.gaps
+        )
         wrong = counters.wrong + sum(_overreach(gap, run) for gap in run.gaps)
         wrong += sum(letter in run.offered for letter in run.dead)
         total = Counters(

@@ -496,7 +496,9 @@ async def _started(rig: Rig) -> None:
         credentials = {}
         for name, holds in {"gateway": {"writes": streams}, "observer": {"reads": streams}}.items():
             body = {"principal": name} | holds
-            credentials[name] = (await door.request("POST", "/credentials", json=body))["credential"]
+            credentials[name] = (await door.request("POST", "/credentials", json=body))[
+                "credential"
+            ]
     rig.observer = credentials["observer"]
     rig.gateway = Process(
         "gateway",

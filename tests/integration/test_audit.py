@@ -233,7 +233,9 @@ async def test_events_wait_in_order_while_the_registry_takes_none(tmp_path, monk
             other.rollback()
             assert await registry.audit.events(EventFilter(), 0, 10) == []
             await journal.tell(Event(3, "operate", "GET /3", AuditOutcome.ALLOWED))
-            targets = [each.event.target for each in await registry.audit.events(EventFilter(), 0, 10)]
+            targets = [
+                each.event.target for each in await registry.audit.events(EventFilter(), 0, 10)
+            ]
             assert targets == [f"GET /{at}" for at in range(4)]
             other.execute("BEGIN IMMEDIATE")
             monkeypatch.setattr("testbed_api.audit.journal.MOST_WAITING", 5)
@@ -413,7 +415,9 @@ async def test_anchors_reach_the_gateways_disk_and_fit_the_chain(tmp_path, monke
     monkeypatch.setattr("testbed_api.audit.journal.SIGN_EVERY_S", 0.5)
     path, folder = tmp_path / "rig.anchors.jsonl", tmp_path / "data"
     async with running(folder) as (server, _, _door, credential):
-        bus_settings = BusSettings(broker=f"mqtt://{server.broker}", credential=SecretStr(credential))
+        bus_settings = BusSettings(
+            broker=f"mqtt://{server.broker}", credential=SecretStr(credential)
+        )
         async with (
             client.open(bus_settings, CLOCK, client_id="gateway") as bus,
             asyncio.timeout(10),

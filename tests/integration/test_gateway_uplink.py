@@ -122,7 +122,9 @@ async def test_where_nobody_marks_a_portion_asks_and_news_brings_the_rest(tmp_pa
                 await CLOCK.sleep(0.01)
             clock.ahead_ns = round(UNMARKED_S + 5) * NS_PER_S  # it is no news that it connected
             batches = [(SPEC.address, batch(at)) for at in range(count)]
-            await disk_spool.commit([(str(address), waiting) for address, waiting in batches], now_ns=0)
+            await disk_spool.commit(
+                [(str(address), waiting) for address, waiting in batches], now_ns=0
+            )
             await disk_spool.all_due()
             await CLOCK.sleep(2.5)
             assert uplink.counts.resent == BACKLOG_AT_ONCE

@@ -100,7 +100,9 @@ async def test_another_certificate_than_the_pinned_one_is_refused(
     with node_opcua.serve(tmp_path, Secured(after)) as server:
         credentials.pki.pin(server.url, before.certificate)
         said = await refusal(server, credentials)
-        assert all(certificate_trust.sha256(identity.certificate) in said for identity in (before, after))
+        assert all(
+            certificate_trust.sha256(identity.certificate) in said for identity in (before, after)
+        )
 
 
 @pytest.mark.parametrize(

@@ -283,9 +283,7 @@ async def test_samples_are_kept_and_deleted_by_the_owner_of_their_stream_alone(o
     fay, span = await office.caller("fay"), StoredSpan("live", RIG, T0 - 10, T0)
     async with duckdb.open(tmp_path / "samples.duckdb") as store:
         enforcer = RetentionEnforcer(store, Deletions(office.engine), office.clock)
-        actions = RetentionActions(
-            registry=office.registry, enforcer=enforcer, clock=office.clock
-        )
+        actions = RetentionActions(registry=office.registry, enforcer=enforcer, clock=office.clock)
         keeping, deleting = context("fay"), context("fay")
         await actions.keep(keeping, fay, RIG, 86_400)
         assert await enforcer.deletions.retentions() == {RIG: 86_400}

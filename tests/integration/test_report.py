@@ -7,6 +7,7 @@ from testbed.demo import report
 from testbed.demo.report import Evidence
 from tests.services import chromium
 
+
 def series(values):
     count = len(values)
     return Series(np.arange(count) * 10**9, np.array(values, np.float64), np.zeros(count, np.uint8))

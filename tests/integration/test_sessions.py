@@ -38,7 +38,11 @@ async def test_beginnings_and_ends_are_written_in_their_order_and_told(registry)
     book.admitted(connect_request("s/2"), Permissions(frozenset(), frozenset()))
     await book.write()
     (session,) = await registry.sessions.between(RIG, 0, 2_000)
-    assert (session.from_ns, session.until_ns, session.ended_how) == (1_000, 1_000_001_000, "Client Closed")
+    assert (session.from_ns, session.until_ns, session.ended_how) == (
+        1_000,
+        1_000_001_000,
+        "Client Closed",
+    )
     assert [(end.connection, end.how) for end in endings] == [("s/1", "Client Closed")]
 
 

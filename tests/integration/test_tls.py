@@ -160,7 +160,9 @@ def foreign(folder):
 
 
 async def over_the_bus(port, ca):
-    settings = BusSettings(broker=f"mqtts://127.0.0.1:{port}", ca=ca, credential=ADA.text, timeout_s=2)
+    settings = BusSettings(
+        broker=f"mqtts://127.0.0.1:{port}", ca=ca, credential=ADA.text, timeout_s=2
+    )
     await joined(settings)
 
 
@@ -271,7 +273,9 @@ async def test_doors_without_tls_are_said_at_every_start_and_louder_where_others
     tmp_path,
 ):
     for host, how, level in (("127.0.0.1", "", "info"), ("127.0.0.1", "none", "warning")):
-        settings = ServerSettings(folder=tmp_path / "data", api_port=0, mqtt_port=0, host=host, tls=how)
+        settings = ServerSettings(
+            folder=tmp_path / "data", api_port=0, mqtt_port=0, host=host, tls=how
+        )
         with capture_logs() as said:
             async with service.serve(settings, CLOCK):
                 pass

@@ -113,7 +113,9 @@ class _Making:
         """One more, with a token that counts."""
         self.principals.append(principal)
         await self.registry.principals.add(principal)
-        self.credentials[principal.id] = await self.token(principal.id, Span(principal.span.from_ns))
+        self.credentials[principal.id] = await self.token(
+            principal.id, Span(principal.span.from_ns)
+        )
         self.whose[principal.id] = principal.id
 
     async def token(self, name: str, span: Span, *roles: Role) -> str:

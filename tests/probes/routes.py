@@ -108,7 +108,9 @@ def of(document: Mapping[str, Any]) -> list[Route]:
             name = operation.get(ACTION)
             assert name is not None, f"{method.upper()} {path} names no {ACTION}"
             action = None if name == OPEN else Action(name)
-            wanted = tuple(each["name"] for each in operation.get("parameters", ()) if each["in"] == "path")
+            wanted = tuple(
+                each["name"] for each in operation.get("parameters", ()) if each["in"] == "path"
+            )
             content = operation.get("requestBody", {}).get("content", {})
             schema = content.get("application/json", {}).get("schema")
             body = None if schema is None else example(schema, document)
@@ -158,7 +160,8 @@ def sees(cast: Cast, who: str, question: Question, at_ns: int) -> bool:
     """Whether it may be told that what it is refused is there."""
     principal = cast.rights.principal(cast.whose[who], at_ns)
     return principal is not None and any(
-        exists_for(cast, principal, each, at_ns) for each in question.seen or _resolved(question, principal)
+        exists_for(cast, principal, each, at_ns)
+        for each in question.seen or _resolved(question, principal)
     )
 
 
@@ -173,7 +176,9 @@ def exists_for(cast: Cast, principal: Principal, target: Target, at_ns: int) -> 
     if isinstance(target, str):
         owned = (each.address for each in cast.rights.known if each.address.organisation == target)
         own = target == principal.organisation or allows(Action.FOUND, None)
-        return own or any(allows(Action.SEE, each.owner) or allows(Action.SEE, each) for each in owned)
+        return own or any(
+            allows(Action.SEE, each.owner) or allows(Action.SEE, each) for each in owned
+        )
     return allows(Action.SEE, target.address if isinstance(target, StreamTopic) else target)
 
 
@@ -256,7 +261,13 @@ def _machines(route: Route, cast: Cast) -> Iterator[Question]:
         yield existing
         missing = path.replace(SPARE, "spore")
         yield Question(
-            route, missing, (owner,), route.body, exists=False, twin=existing, renamed=("spore", SPARE)
+            route,
+            missing,
+            (owner,),
+            route.body,
+            exists=False,
+            twin=existing,
+            renamed=("spore", SPARE),
         )
 
 

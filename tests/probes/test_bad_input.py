@@ -77,7 +77,9 @@ def _paths(route: Route) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("who", ["factory-owner", "institute-owner", "company-reader"])
-async def test_what_is_no_id_is_refused_on_every_route(probed: Processes, cast, findings, share, who):
+async def test_what_is_no_id_is_refused_on_every_route(
+    probed: Processes, cast, findings, share, who
+):
     async with _door(probed, cast, who) as http:
         for number, route in enumerate(ROUTES):
             for at, (wrong, path) in enumerate(_paths(route)):
@@ -89,14 +91,18 @@ async def test_what_is_no_id_is_refused_on_every_route(probed: Processes, cast, 
     findings.judge()
 
 
-async def test_a_body_that_is_none_is_refused_on_every_route(probed: Processes, cast: Cast, findings):
+async def test_a_body_that_is_none_is_refused_on_every_route(
+    probed: Processes, cast: Cast, findings
+):
     headers = {"Content-Type": "application/json"}
     async with _door(probed, cast, "factory-owner") as http:
         for route in (each for each in ROUTES if each.body is not None):
             path = routes.filled(route, RIG)
             bodies = BODIES | {
                 "an unknown field": orjson.dumps(route.body | {"admin": True}),
-                "a field of a kind that it is not": orjson.dumps({each: [[]] for each in route.body}),
+                "a field of a kind that it is not": orjson.dumps(
+                    {each: [[]] for each in route.body}
+                ),
             }
             for what, raw in bodies.items():
                 answer = await http.request(route.method, path, content=raw, headers=headers)

@@ -136,7 +136,9 @@ async def _answer(http: httpx.AsyncClient, credential: str, question: Question) 
     return answer
 
 
-def _judge(findings: Found, cast: Cast, who: str, question: Question, answer: httpx.Response) -> None:
+def _judge(
+    findings: Found, cast: Cast, who: str, question: Question, answer: httpx.Response
+) -> None:
     status, at_ns = answer.status_code, CLOCK.now_ns()
     probe = f"{who} asks {question.name}"
     if status >= 500:
@@ -164,7 +166,9 @@ def _nothing_is_told(
     findings: Found, cast: Cast, who: str, question: Question, answer: httpx.Response
 ) -> None:
     """No answer has words of an object in it that is not there for who asked."""
-    if question.route.action in routes.THE_TESTBED and routes.may(cast, who, question, CLOCK.now_ns()):
+    if question.route.action in routes.THE_TESTBED and routes.may(
+        cast, who, question, CLOCK.now_ns()
+    ):
         objects: Mapping[str, Target] = _ORGANISATIONS if "organisations" in question.path else {}
     else:
         objects = _OBJECTS
@@ -186,7 +190,11 @@ _OBJECTS: Mapping[str, Target] = {
 
 def _compare(findings: Found, cast: Cast, who: str, question: Question, given: Answers) -> None:
     """What is foreign and what is missing answer byte for byte alike, but for the id."""
-    if question.twin is None or (who, question.name) not in given or (who, question.twin.name) not in given:
+    if (
+        question.twin is None
+        or (who, question.name) not in given
+        or (who, question.twin.name) not in given
+    ):
         return
     at_ns = CLOCK.now_ns()
     missing, foreign = given[who, question.name], given[who, question.twin.name]

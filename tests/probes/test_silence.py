@@ -121,7 +121,13 @@ async def test_who_is_revoked_hears_no_more(live, trials, keep, within, way):
         for guest in GUESTS[:2]:
             tasks.create_task(work(guest), name=guest)
     percentiles = living.percentiles(times_ms)
-    keep({"revoke_ms": {way: percentiles | {"trials": len(times_ms), "most": round(max(times_ms), 1)}}})
+    keep(
+        {
+            "revoke_ms": {
+                way: percentiles | {"trials": len(times_ms), "most": round(max(times_ms), 1)}
+            }
+        }
+    )
     assert len(times_ms) == trials
     assert percentiles["p99"] <= goal_s * 1_000 * within, percentiles
 

@@ -109,7 +109,9 @@ async def test_nobody_hears_what_the_policy_does_not_list(
             for topic, taken in zip(EXACT, await prober.subscribe(EXACT), strict=True):
                 may = prober.may.cover(Action.SUBSCRIBE, topic)
                 findings.hold(f"{who} subscribes {topic}", taken, may=may)
-                findings.hold(f"{who} is shown what is kept on {topic}", topic in prober.heard, may=may)
+                findings.hold(
+                    f"{who} is shown what is kept on {topic}", topic in prober.heard, may=may
+                )
             for wide, taken in zip(REFUSED, await prober.subscribe_each(REFUSED), strict=True):
                 findings.hold(f"{who} subscribes {wide}", taken, may=False)
     findings.judge()
@@ -136,7 +138,9 @@ async def test_nobody_publishes_what_the_policy_does_not_list(
             may = prober.may.cover(Action.PUBLISH, topic)
             for retain in KEEPING if topic in EXACT else (True,):
                 where = heard.get(prober.said(topic, retain=retain)[1].decode())
-                findings.hold(f"{prober.who} publishes {topic} ({retain=})", where is not None, may=may)
+                findings.hold(
+                    f"{prober.who} publishes {topic} ({retain=})", where is not None, may=may
+                )
                 if where not in {None, topic}:
                     findings.fault(f"{prober.who} publishes {topic}", f"came on {where}")
     findings.judge()

@@ -219,7 +219,9 @@ def test_nobody_but_the_owners_machines_publishes(rights, topic, at_ns):
 def test_without_any_right_only_ones_own_name_is_known(rights, target, at_ns):
     bare = replace(
         rights,
-        principals=tuple(Principal(each.id, "c", PrincipalKind.PERSON) for each in rights.principals),
+        principals=tuple(
+            Principal(each.id, "c", PrincipalKind.PERSON) for each in rights.principals
+        ),
     )
     for action in Action:
         allowed = policy.decide(

@@ -44,13 +44,15 @@ class Page:
 def show(url: str, folder: Path, *, trusted: Path | None = None) -> Page:
     """Open a page.
 
-    folder: for the browser's profile.  trusted: a file whose first certificate, in PEM, is believed.
+    folder: for the browser's profile.  trusted: a PEM file whose first certificate is believed.
     """
     completed = _run(url, folder, trusted, ["--dump-dom", "--enable-logging=stderr"])
     return Page(completed.stdout, tuple(_CONSOLE.findall(completed.stderr)))
 
 
-def picture(url: str, folder: Path, *, trusted: Path | None = None, size: str = "1200,1600") -> Path:
+def picture(
+    url: str, folder: Path, *, trusted: Path | None = None, size: str = "1200,1600"
+) -> Path:
     """Take a picture of a page; size: in pixels."""
     path = folder / "page.png"
     _run(url, folder, trusted, [f"--screenshot={path}", f"--window-size={size}"])

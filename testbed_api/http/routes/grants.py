@@ -145,9 +145,7 @@ async def grants(
     summary="One grant, in a sentence",
     responses=openapi_examples.answer(GrantResponse),
 )
-async def grant(
-    number: Number, grants: GrantActionsDep, caller: CallerDep
-) -> GrantResponse:
+async def grant(number: Number, grants: GrantActionsDep, caller: CallerDep) -> GrantResponse:
     """Allowed to the people of its owner and of its company."""
     grant = await grants.find(caller, number)
     caller.must(Action.WATCH, caller.organisation)
@@ -227,9 +225,7 @@ async def _response(grants: GrantActions, grant: GrantRequest) -> GrantResponse:
     return response
 
 
-async def _responses(
-    grants: GrantActions, requests: Sequence[GrantRequest]
-) -> list[GrantResponse]:
+async def _responses(grants: GrantActions, requests: Sequence[GrantRequest]) -> list[GrantResponse]:
     """The answers about grants, each with whether it is paused now."""
     paused, now_ns = await grants.paused(requests), grants.clock.now_ns()
     return [grant_response(each, now_ns, paused=each.id in paused) for each in requests]

@@ -48,7 +48,14 @@ def test_what_is_no_credential_is_refused_with_the_reason(text, reason):
 
 @pytest.mark.parametrize(
     "text",
-    ["ada." + "x" * 101, "y" * 43, f"ada--.{SECRET}", f"ada.{SECRET}!", f"{SECRET}.x", f"a.{SECRET}\nb"],
+    [
+        "ada." + "x" * 101,
+        "y" * 43,
+        f"ada--.{SECRET}",
+        f"ada.{SECRET}!",
+        f"{SECRET}.x",
+        f"a.{SECRET}\nb",
+    ],
 )
 def test_a_refusal_does_not_repeat_the_secret(text):
     with pytest.raises(Invalid) as refused:
@@ -116,7 +123,7 @@ def test_who_trusts_an_authority_is_not_sent_on_a_way_without_tls(monkeypatch):
 
 @pytest.mark.parametrize(
     ("host", "is_loopback"),
-    [("::1", True), ("127.0.0.9", True), ("10.0.0.1", False), ("::", False)]
+    [("::1", True), ("127.0.0.9", True), ("10.0.0.1", False), ("::", False)],
 )
 def test_an_address_knows_whether_only_this_machine_reaches_it(host, is_loopback):
     assert Address(host, 1).is_loopback is is_loopback

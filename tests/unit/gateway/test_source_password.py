@@ -35,10 +35,10 @@ OPCUA = TEXT.replace(
 def test_a_mappings_own_password_goes_before_the_shared_one(tmp_path: Path, text: str) -> None:
     (tmp_path / "press.yaml").write_text(text)
     mapping = mapping_file.load(tmp_path / "press.yaml")
-    with pytest.raises(Invalid, match="press.password cannot be read: No such file"):
+    with pytest.raises(Invalid, match=r"press\.password cannot be read: No such file"):
         source_password.of_mapping(mapping, SHARED)
     (tmp_path / "press.password").write_text("\n")
-    with pytest.raises(Invalid, match="press.password is empty"):
+    with pytest.raises(Invalid, match=r"press\.password is empty"):
         source_password.of_mapping(mapping, SHARED)
     (tmp_path / "press.password").write_text("own\n")
     assert source_password.of_mapping(mapping, SHARED) == "own"
@@ -51,5 +51,5 @@ def test_without_one_it_is_the_shared_one() -> None:
 
 def test_without_security_a_password_is_refused() -> None:
     text = OPCUA.replace("sign-and-encrypt, user: ada", "none")
-    with pytest.raises(Invalid, match="opcua.password_file: with security none"):
+    with pytest.raises(Invalid, match=r"opcua\.password_file: with security none"):
         mapping_file.read(text, "m")

@@ -78,7 +78,9 @@ def test_a_flood_from_everywhere_is_counted_too_and_hides_nobody_who_is_known():
     assert len(written) == MOST_STRANGERS
     eve = refusal(organisation="firm", principal="eve")
     assert [each for _ in range(60) for each in refusals.take(eve)] == [eve] * MOST_KNOWN
-    counted = {each.principal: each.details for each in refusals.take(refusal(time_ns=NS_PER_S))[:2]}
+    counted = {
+        each.principal: each.details for each in refusals.take(refusal(time_ns=NS_PER_S))[:2]
+    }
     assert counted == {None: '{"counted":9900}', "eve": '{"counted":10}'}
 
 

@@ -88,7 +88,11 @@ def test_a_password_is_kept_as_argon2id_and_proved_by_itself_alone():
     stored_hash = passwords.hashed("correct horse battery")
     assert stored_hash.startswith("$argon2id$")
     assert passwords.is_right("correct horse battery", stored_hash)
-    for wrong, against in (("correct horse", stored_hash), ("correct horse battery", None), ("", "x")):
+    for wrong, against in (
+        ("correct horse", stored_hash),
+        ("correct horse battery", None),
+        ("", "x"),
+    ):
         assert not passwords.is_right(wrong, against)
     assert extract_parameters(passwords.NOBODYS) == extract_parameters(stored_hash)
     for length in (11, 201):

@@ -57,7 +57,9 @@ class Picky:
         self._time_ns = time_ns
 
     async def write(self, blocks: Sequence[Block]) -> None:
-        times = [[t for _, each in block.series() for t in each.time_ns.tolist()] for block in blocks]
+        times = [
+            [t for _, each in block.series() for t in each.time_ns.tolist()] for block in blocks
+        ]
         refused = [(at, "no") for at, some in enumerate(times) if self._time_ns in some]
         self.stored += [t for some in times if self._time_ns not in some for t in some]
         if refused:
