@@ -34,7 +34,7 @@ _HEAD = """\
 
 @dataclass(slots=True)
 class TopicMessages:
-    """What was received on a topic.
+    """The payloads that were received on a topic.
 
     payloads: the newest ones.  arrivals_s: when messages that were not retained came.  retained:
     number of the others.
@@ -46,8 +46,11 @@ class TopicMessages:
 
 
 @dataclass(slots=True)
-class Received:
-    """What was received on a broker.  left_out: topics beyond the most that are kept."""
+class ReceivedTopics:
+    """The topics that were received on a broker.
+
+    left_out: topics beyond the most that are kept.
+    """
 
     topics: dict[str, TopicMessages] = field(default_factory=dict)
     left_out: set[str] = field(default_factory=set)
@@ -83,8 +86,8 @@ async def listen(
     password: str,
     filters: Sequence[str],
     seconds: float,
-    received: Received | None = None,
-) -> Received:
+    received: ReceivedTopics | None = None,
+) -> ReceivedTopics:
     """Listen to topics, and return what was received.
 
     Returns early when each of `filters` has a message.  received: is filled as messages come, for
@@ -100,7 +103,7 @@ async def listen(
     inbox = Inbox(filters, 1_000, "drop_oldest")
     login = Login(broker.user, password)
     connection = Connection("testbed-browse", login, settings, [inbox], durable=False)
-    received = Received() if received is None else received
+    received = ReceivedTopics() if received is None else received
     loop = asyncio.get_running_loop()
     try:
         await connection.open()
@@ -120,21 +123,21 @@ async def listen(
 
 async def listen_all(
     broker: MqttBroker, password: str, seconds: float, on_progress: OnProgress = progress.ignore
-) -> Received:
+) -> ReceivedTopics:
     """Listen to every topic of a broker; on_progress: counts the topics."""
-    received = Received()
+    received = ReceivedTopics()
     async with progress.reported(on_progress, lambda: len(received.topics)):
         return await listen(broker, password, ("#",), seconds, received)
 
 
-def lines(received: Received) -> list[str]:
+def lines(received: ReceivedTopics) -> list[str]:
     """One line for each topic, with its last payload."""
     payloads = received.last_payloads
     return [f"{topic}  {quoted(payloads[topic])}" for topic in sorted(payloads)]
 
 
 def starting_mapping(
-    broker: MqttBroker, received: Received, equipment: EquipmentAddress, listened_s: float
+    broker: MqttBroker, received: ReceivedTopics, equipment: EquipmentAddress, listened_s: float
 ) -> str:
     """The text of a mapping file with every value that was received, one stream a topic.
 

@@ -25,7 +25,7 @@ _UNREADABLE = (" is not read: ", " cannot be monitored: ")
 
 @dataclass(slots=True)
 class SignalActivity:
-    """What was seen of one signal.
+    """The values that were seen of one signal.
 
     intervals_s: between the time stamps of its samples, after the first.  repeats: a value came
     again with a new time stamp.  texts: distinct values of a signal that is text.

@@ -81,7 +81,8 @@ def is_binary(payload: bytes) -> bool:
 
 
 def _add_texts(result: TopicSignals, topic: str, payloads: Sequence[bytes]) -> None:
-    documents, plain = [], []
+    documents: list[object] = []
+    plain: list[object] = []
     for payload in payloads:
         try:
             parsed = orjson.loads(payload)

@@ -19,7 +19,7 @@ from gateway.commissioning import browse as browsing
 from gateway.commissioning import check as checking
 from gateway.commissioning import mqtt_browse
 from gateway.commissioning.findings import Severity
-from gateway.commissioning.mqtt_browse import LISTEN_S, Received
+from gateway.commissioning.mqtt_browse import LISTEN_S, ReceivedTopics
 from gateway.links.mqtt import refusal
 from gateway.links.opcua.security import ClientCredentials
 from gateway.mapping import file as mapping_file
@@ -122,9 +122,11 @@ async def browse(
             out.print(line)
         if write is None:
             return
-        with _waiting(progress, f"measuring {endpoint.url}", endpoint.listen_s, "signals") as shown:
+        with _waiting(
+            progress, f"measuring {endpoint.url}", endpoint.listen_s, "signals"
+        ) as on_progress:
             text = await browsing.starting_mapping(
-                server, address, proof, measure_s=endpoint.listen_s, on_progress=shown
+                server, address, proof, measure_s=endpoint.listen_s, on_progress=on_progress
             )
     try:
         with write.open("x", encoding="utf-8") as file:
@@ -140,11 +142,11 @@ def _taken(write: Path) -> Taken:
 
 async def _browse_broker(
     broker: MqttBroker, listen_s: float, out: Console, progress: Console
-) -> Received:
+) -> ReceivedTopics:
     """Print the topics that a broker publishes while listening; what was received."""
     password = SourceSettings().source_password.get_secret_value()
-    with _waiting(progress, f"listening to {broker.url}", listen_s, "topics") as shown:
-        received = await mqtt_browse.listen_all(broker, password, listen_s, shown)
+    with _waiting(progress, f"listening to {broker.url}", listen_s, "topics") as on_progress:
+        received = await mqtt_browse.listen_all(broker, password, listen_s, on_progress)
     for line in mqtt_browse.lines(received):
         out.print(line)
     if not received.topics:

@@ -36,7 +36,7 @@ def python() -> str:
 def export(variables: Mapping[str, str]) -> str:
     """A line that sets variables in a POSIX shell, and what our packages are imported from."""
     needed = {} if _is_installed() else {"PYTHONPATH": str(ROOT)}
-    settings = variables | needed
+    settings = {**variables, **needed}
     return "export " + " ".join(f"{name}={shlex.quote(text)}" for name, text in settings.items())
 
 

@@ -56,7 +56,9 @@ def test_each_service_is_checked_restarted_and_bounded(name):
 
 def test_the_limits_of_memory_add_up_to_what_the_page_says():
     factors = {"m": 1, "g": 1024}
-    limits = [re.sub(r"\$\{\w+:-(\w+)\}", r"\1", one["mem_limit"]) for one in LASTING.values()]
+    limits = [
+        re.sub(r"\$\{\w+:-(\w+)\}", r"\1", service["mem_limit"]) for service in LASTING.values()
+    ]
     total = sum(int(limit[:-1]) * factors[limit[-1]] for limit in limits)
     page = (DEPLOY.parent / "docs/how-to/run-on-one-server.md").read_text()
     assert f"{total / 1024:g} GiB of memory for the five" in page

@@ -34,7 +34,7 @@ async def server(tmp_path) -> AsyncIterator[RunningServer]:
 
 
 async def shown(server: RunningServer, path: str, folder: Path) -> chromium.Page:
-    url, trusted = f"{server.api_url}{path}", server.doors.api.chain
+    url, trusted = f"{server.api_url}{path}", server.certificates.api.chain
     return await asyncio.to_thread(chromium.show, url, folder / "profile", trusted=trusted)
 
 
@@ -87,10 +87,10 @@ def test_what_is_inline_or_of_another_host_is_seen_in_the_console(tmp_path):
 
 
 async def test_who_asks_for_json_at_the_root_learns_where_to_read_on(server):
-    told = {"Accept": "application/json"}
-    trusted = tls.client_context(server.doors.ca)
+    headers = {"Accept": "application/json"}
+    trusted = tls.client_context(server.certificates.ca)
     async with httpx.AsyncClient(base_url=server.api_url, verify=trusted) as http:
-        root, api = [await http.get(path, headers=told) for path in ("/", "/api/v1")]
+        root, api = [await http.get(path, headers=headers) for path in ("/", "/api/v1")]
         assert root.json() == api.json()
         for name in ("documentation", "openapi", "health"):
             answer = await http.get(root.json()[name])

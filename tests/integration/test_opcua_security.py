@@ -283,9 +283,9 @@ async def test_a_server_that_wants_security_is_not_read_without(
 
 
 async def test_a_password_that_is_not_set_ends_the_link(credentials: ClientCredentials) -> None:
-    made, unset = make(), dataclasses.replace(credentials, password="")
-    async with machine(["a"], secured=Secured(made, users={"rig": "right"})) as server:
-        credentials.pki.pin(server.url, made.certificate)
+    own, unset = make(), dataclasses.replace(credentials, password="")
+    async with machine(["a"], secured=Secured(own, users={"rig": "right"})) as server:
+        credentials.pki.pin(server.url, own.certificate)
         mapping = mapped(server.url, ["a"], opcua=f"{SAFE}, user: rig")
         with pytest.raises(Refused, match=r"user 'rig' of .* has no password"):
             await OpcUaLink(mapping, RecordingSink(), WallClock(), unset).run()
