@@ -9,7 +9,7 @@ from broker.responses.base import STREAM, ApiResponse, Instant, OptionalInstant
 
 
 class EntryPointResponse(ApiResponse):
-    """The service that answers here, and the paths at which a caller without a credential reads on."""
+    """The service that answers here, and the paths that need no credential."""
 
     name: Annotated[str, Field(examples=["connected-testbed"])]
     version: Annotated[str, Field(examples=["0.1.0"])]
