@@ -18,8 +18,6 @@ from broker.errors import Unavailable
 from broker.namespace import StreamAddress
 from broker.settings import BusSettings
 from broker.streams import StreamSpec
-from gateway import audit_anchors, source_password
-from gateway.admission import Admission
 from gateway.links.port import SourceLink
 from gateway.mapping.model import Mapping, MqttBroker
 from gateway.monitoring import health, prometheus, stats
@@ -28,8 +26,11 @@ from gateway.pipeline.pipeline import Pipeline
 from gateway.settings import GatewaySettings, SourceSettings
 from gateway.spool import spool
 from gateway.spool.spool import Spool, SpoolSettings
-from gateway.state import StateFolders
-from gateway.uplink import Uplink
+from gateway.state import source_password
+from gateway.state.layout import StateFolders
+from gateway.uplink import audit_anchors
+from gateway.uplink.admission import Admission
+from gateway.uplink.uplink import Uplink
 
 SPOOL_RETRY_S = 0.5
 """The pause after the spool refused batches; meanwhile samples wait in the pipeline's bound."""

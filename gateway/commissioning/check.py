@@ -1,11 +1,11 @@
 """`testbed gateway check`: compares a mapping with its live source before the gateway runs."""
 
-from gateway import source_password
 from gateway.commissioning import mqtt_check, opcua_check
 from gateway.commissioning.findings import Finding
 from gateway.links.opcua.security import ClientCredentials
 from gateway.mapping.model import Mapping, MqttBroker
 from gateway.settings import SourceSettings
+from gateway.state import source_password
 
 
 async def check(mapping: Mapping, credentials: ClientCredentials | None = None) -> list[Finding]:

@@ -9,7 +9,7 @@ from broker.namespace import StreamTopic, Verb
 from broker.streams import StreamSpec, Trigger
 from gateway.mapping.model import Mapping
 from gateway.pipeline.pipeline import Pipeline, StreamActivity
-from gateway.uplink import Uplink
+from gateway.uplink.uplink import Uplink
 
 LOOK_S = 0.5
 PUBLISH_EVERY_NS = 3 * NS_PER_S

@@ -15,7 +15,7 @@ from gateway.links.counts import LinkCounts
 from gateway.monitoring import health
 from gateway.pipeline.pipeline import Pipeline
 from gateway.spool.spool import Spool
-from gateway.uplink import Uplink
+from gateway.uplink.uplink import Uplink
 
 log = structlog.get_logger()
 

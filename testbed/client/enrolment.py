@@ -10,7 +10,7 @@ from rich.table import Table
 
 from broker import api_client
 from broker.namespace import EquipmentAddress
-from gateway import identity
+from gateway.state import identity
 from testbed.client import api
 from testbed.client.api import ApiSettings
 

@@ -14,7 +14,6 @@ from broker.clock import WallClock
 from broker.errors import Invalid, Taken, Unknown
 from broker.namespace import EquipmentAddress
 from broker.settings import address_of
-from gateway import source_password, state
 from gateway.commissioning import browse as browsing
 from gateway.commissioning import check as checking
 from gateway.commissioning import mqtt_browse
@@ -25,6 +24,7 @@ from gateway.links.opcua.security import ClientCredentials
 from gateway.mapping import file as mapping_file
 from gateway.mapping.model import MqttBroker, OpcUaServer, Policy, Security, host_of
 from gateway.settings import GatewaySettings, SourceSettings
+from gateway.state import layout, source_password
 
 SECURITY = ("none", "sign-and-encrypt")
 
@@ -79,7 +79,7 @@ def gateway_proof(mapping: Path | None = None) -> ClientCredentials:
     mapping: None before there is one; then the certificates are those below the current folder.
     """
     source = SourceSettings()
-    folders = state.folders(GatewaySettings(), source, mapping=mapping)
+    folders = layout.folders(GatewaySettings(), source, mapping=mapping)
     password = source.source_password.get_secret_value()
     return ClientCredentials.from_folder(folders.pki, password, WallClock())
 

@@ -17,10 +17,11 @@ from broker.errors import BedError, Corrupt, Invalid, Refused
 from broker.process import parent_death
 from broker.process import tasks as process_tasks
 from broker.settings import BusSettings
-from gateway import identity, service, state
+from gateway import service
 from gateway.mapping import file as mapping_file
 from gateway.settings import GatewaySettings, SourceSettings
-from gateway.state import StateFolders
+from gateway.state import identity, layout
+from gateway.state.layout import StateFolders
 from testbed.terminal.options import settings
 from testbed.terminal.run import Exit
 
@@ -182,4 +183,4 @@ async def identity_folder(file: Path | None) -> Path:
 
 
 def _folders(file: Path | None) -> StateFolders:
-    return state.folders(settings(GatewaySettings), settings(SourceSettings), mapping=file)
+    return layout.folders(settings(GatewaySettings), settings(SourceSettings), mapping=file)

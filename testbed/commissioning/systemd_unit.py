@@ -16,9 +16,9 @@ from rich.console import Console
 
 from broker.errors import Invalid, Refused, Unknown
 from broker.process import files as private_files
-from gateway import state
 from gateway.mapping import file as mapping_file
 from gateway.settings import GatewaySettings, SourceSettings
+from gateway.state import layout
 from testbed.terminal.options import settings
 from testbed.terminal.run import Exit
 
@@ -151,7 +151,7 @@ def service(
     own, source = settings(GatewaySettings), settings(SourceSettings)
     folders: set[Path] = set()
     for file in mappings:
-        kept_in = state.folders(own, source, mapping=file)
+        kept_in = layout.folders(own, source, mapping=file)
         folders |= {kept_in.spool, kept_in.identity, kept_in.pki}
     paths = tuple(file.absolute() for file in mappings)
     for path in (*paths, *folders):

@@ -23,7 +23,8 @@ from pathlib import Path
 
 from broker.clock import WallClock
 from broker.settings import BusSettings
-from gateway import identity, service
+from gateway import service
+from gateway.state import identity
 from gateway.mapping import file as mapping_file
 from gateway.pipeline.pipeline import Pipeline
 from gateway.settings import GatewaySettings

@@ -20,7 +20,7 @@ from broker.errors import Forbidden, Unavailable
 from broker.rights import Role
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
-from gateway import audit_anchors
+from gateway.uplink import audit_anchors
 from testbed.client import audit as room
 from testbed_api import persistence
 from testbed_api.audit.journal import KEY, Journal

@@ -21,7 +21,7 @@ from broker.rights import Entry, Listing, Pause, Role, Scope, Span
 from broker.streams import Dtype, Signal, StreamSpec
 from gateway.spool import spool
 from gateway.spool.spool import SpoolSettings
-from gateway.uplink import Uplink
+from gateway.uplink.uplink import Uplink
 from testbed.server import backup as server_backup
 from testbed_api import persistence
 from testbed_api.backup import archive

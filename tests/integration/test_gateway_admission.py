@@ -10,9 +10,9 @@ from broker.bus import client
 from broker.clock import SteppedClock, WallClock
 from broker.errors import Forbidden, Refused
 from broker.settings import BusSettings
-from gateway.admission import LOOK_EVERY_S, Admission
 from gateway.mapping import file as mapping_file
 from gateway.settings import GatewaySettings
+from gateway.uplink.admission import LOOK_EVERY_S, Admission
 from tests.integration.test_grants_live import EQUIPMENT
 from tests.integration.test_grants_live import gateway as enrolled
 from tests.integration.test_server import serving

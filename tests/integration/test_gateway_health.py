@@ -9,7 +9,7 @@ from broker.messages import Freshness
 from gateway.mapping import file as mapping_file
 from gateway.monitoring import health
 from gateway.pipeline.pipeline import Pipeline
-from gateway.uplink import Uplink
+from gateway.uplink.uplink import Uplink
 from tests.integration.test_gateway_uplink import opened
 
 EXAMPLE = mapping_file.read(

@@ -21,7 +21,7 @@ from broker.namespace import StreamAddress, parse
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
 from gateway.spool import spool
-from gateway.uplink import BACKLOG_AT_ONCE, UNMARKED_S, Uplink
+from gateway.uplink.uplink import BACKLOG_AT_ONCE, UNMARKED_S, Uplink
 
 SPEC = StreamSpec(StreamAddress("o", "e", "s"), (Signal("a"),))
 CLOCK = WallClock()

@@ -13,7 +13,7 @@ from broker.namespace import StreamAddress
 from broker.streams import Signal, StreamSpec
 from gateway.spool import spool
 from gateway.spool.spool import SpoolSettings
-from gateway.uplink import Uplink
+from gateway.uplink.uplink import Uplink
 from testbed.client import api
 from testbed_sdk import PrototypeSettings, connect
 from tests.integration.test_rights import RIG, on_the_bus

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.namespace import EquipmentAddress
-from gateway import identity
 from gateway.settings import GatewaySettings, SourceSettings
+from gateway.state import identity
 
 FOLDER = "testbed-data"
 """The folder of the state beside a mapping file."""

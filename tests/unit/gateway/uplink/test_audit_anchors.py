@@ -3,8 +3,8 @@
 from broker import audit_head
 from broker.audit_head import HeadSigner
 from broker.clock import NS_PER_S
-from gateway import audit_anchors
-from gateway.audit_anchors import DAY_NS, MOST, RECENT, AnchorFile
+from gateway.uplink import audit_anchors
+from gateway.uplink.audit_anchors import DAY_NS, MOST, RECENT, AnchorFile
 
 SIGNER = HeadSigner.from_seed("07" * 32)
 MINUTE_NS = 60 * NS_PER_S

@@ -4,15 +4,15 @@ from pathlib import Path
 
 from broker.credential import Credential
 from broker.namespace import EquipmentAddress
-from gateway import identity, state
 from gateway.settings import GatewaySettings, SourceSettings
+from gateway.state import identity, layout
 
 PRESS = EquipmentAddress("factory", "press")
 
 
-def folders(mapping: Path | None, **settings: Path) -> state.StateFolders:
+def folders(mapping: Path | None, **settings: Path) -> layout.StateFolders:
     pki = settings.pop("source_pki", None)
-    return state.folders(
+    return layout.folders(
         GatewaySettings(**settings), SourceSettings(source_pki=pki), mapping=mapping
     )
 

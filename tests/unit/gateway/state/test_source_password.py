@@ -6,9 +6,9 @@ import pytest
 from pydantic import SecretStr
 
 from broker.errors import Invalid
-from gateway import source_password
 from gateway.mapping import file as mapping_file
 from gateway.settings import SourceSettings
+from gateway.state import source_password
 
 SHARED = SourceSettings(source_password=SecretStr("shared"))
 TEXT = """\

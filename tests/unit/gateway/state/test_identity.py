@@ -10,7 +10,7 @@ from broker.credential import Credential
 from broker.errors import Corrupt, Refused, Taken
 from broker.namespace import EquipmentAddress
 from broker.settings import BusSettings
-from gateway import identity
+from gateway.state import identity
 
 CODE = "K7QX2-9MWRT-HCV4N-PD8YB"
 PRESS, RIG = EquipmentAddress("factory", "press"), EquipmentAddress("factory", "rig")

@@ -1,0 +1,1 @@
+"""The gateway's way to the testbed: admission, published batches with their marks, audit heads."""
