@@ -177,12 +177,8 @@ async def build_gateway(
     stack: closes what is opened here.  specs: of the mapping's streams, as registered.
     """
     mapping, settings, clock = admission.mapping, admission.settings, admission.clock
-    bus_settings = admission.bus_settings
     store = await stack.enter_async_context(_open_spool(mapping, state, settings))
-    principal = Credential.parse(bus_settings.credential.get_secret_value()).principal
-    bus = await stack.enter_async_context(
-        client.open(bus_settings, clock, client_id=_client_id(principal, mapping))
-    )
+    bus = await stack.enter_async_context(_open_bus(admission))
     space, fresh_batches = settings.space, settings.fresh_batches
     uplink = Uplink(bus, store, clock, space=space, specs=specs, fresh_batches=fresh_batches)
     pipeline = Pipeline(
@@ -210,9 +206,12 @@ async def build_gateway(
     )
 
 
-def _client_id(principal: str, mapping: Mapping) -> str:
-    """The id of a gateway's connection, so that several gateways may share a credential."""
-    return f"{principal}--gateway-{mapping.equipment.organisation}-{mapping.equipment.equipment}"
+def _open_bus(admission: Admission) -> AbstractAsyncContextManager[client.Bus]:
+    """The connection of a gateway, under an id of its own: several may share a credential."""
+    settings, equipment = admission.bus_settings, admission.mapping.equipment
+    principal = Credential.parse(settings.credential.get_secret_value()).principal
+    client_id = f"{principal}--gateway-{equipment.organisation}-{equipment.equipment}"
+    return client.open(settings, admission.clock, client_id=client_id)
 
 
 def _open_spool(

@@ -41,6 +41,22 @@ Policy = Annotated[
     str,
     typer.Option(help="security policy of an OPC UA server: Basic256Sha256, Aes256Sha256RsaPss"),
 ]
+SourceUrl = Annotated[
+    str,
+    typer.Argument(
+        help="opc.tcp://host:port of a server, or mqtt://host:port or mqtt://user@host:port of"
+        " a broker of sensors"
+    ),
+]
+ListenS = Annotated[
+    float,
+    typer.Option(
+        min=1,
+        max=3_600,
+        help="seconds to listen to a broker, or with --write to measure an OPC UA server's"
+        " variables",
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -64,7 +80,7 @@ def run(mappings: Mappings) -> None:
 
 @gateway_app.command(
     "install-service",
-    epilog=example("sudo testbed gateway install-service rig.yaml --user gateway"),
+    epilog=example("testbed gateway install-service rig.yaml --user gateway"),
 )
 def install_service(
     mappings: Mappings,
@@ -178,13 +194,7 @@ def trust(
 
 @gateway_app.command("browse", epilog=EXAMPLE)
 def browse(
-    url: Annotated[
-        str,
-        typer.Argument(
-            help="opc.tcp://host:port of a server, or mqtt://host:port or mqtt://user@host:port of"
-            " a broker of sensors"
-        ),
-    ],
+    url: SourceUrl,
     write: Annotated[
         Path | None, typer.Option(help="new file for a first mapping (default: write none)")
     ] = None,
@@ -203,15 +213,7 @@ def browse(
             " TESTBED_SOURCE_PASSWORD (default: anonymous)"
         ),
     ] = "",
-    listen_s: Annotated[
-        float,
-        typer.Option(
-            min=1,
-            max=3_600,
-            help="seconds to listen to a broker, or with --write to measure an"
-            " OPC UA server's variables",
-        ),
-    ] = 5.0,
+    listen_s: ListenS = 5.0,
     mapping: Beside = None,
 ) -> None:
     """List a server's nodes or a broker's topics, and write a first mapping of them."""

@@ -88,7 +88,7 @@ def test_a_broker_has_tls_unless_it_is_on_loopback_or_that_is_asked_for():
     assert certificate_of(chain, key, anywhere, insecure=False) == Certificate(chain, key)
     assert certificate_of(None, None, loopback, insecure=False) is None
     assert certificate_of(None, None, anywhere, insecure=True) is None
-    with pytest.raises(Invalid, match=r"open on 0\.0\.0\.0 without TLS.*--insecure"):
+    with pytest.raises(Invalid, match=r"listen on 0\.0\.0\.0 without TLS.*--insecure"):
         certificate_of(None, None, anywhere, insecure=False)
     for half in ((chain, None), (None, key)):
         with pytest.raises(Invalid, match="belong together"):
