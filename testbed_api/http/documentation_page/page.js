@@ -5,8 +5,7 @@ SwaggerUIBundle({
   dom_id: "#documentation",
   url: "openapi.json",
   deepLinking: true,
-  // `docs?open=all` shows every operation in full, for printing and for searching in the page
-  docExpansion: new URLSearchParams(location.search).get("open") === "all" ? "full" : "list",
+  docExpansion: "list",
   defaultModelsExpandDepth: 0,
   displayRequestDuration: true,
   filter: true,
