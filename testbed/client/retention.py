@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from broker.clock import ns_of
+from broker.clock import DAY_S, HOUR_S, ns_of
 from broker.errors import Invalid
 from broker.namespace import LIVE, StreamAddress, checked_space
 from testbed.client import api
@@ -14,9 +14,12 @@ DELETION_TIMEOUT_S = 24 * 3600.0
 """A deletion answers when it is done: a year of a fast stream is read and hashed before."""
 
 
-async def store(stream: str, days: float | None) -> Any:
-    """Set the retention of a stream in days; None keeps its samples for ever."""
+async def store(stream: str, keep_s: float | None) -> Any:
+    """Set how long a stream is kept, in seconds, at least an hour; None is for ever."""
     path = f"/streams/{StreamAddress.parse(stream)}/retention"
+    if keep_s is not None and keep_s < HOUR_S:
+        raise Invalid(f"{keep_s:g} s is too short to keep a stream", hint="at least 1h")
+    days = None if keep_s is None else keep_s / DAY_S
     return await api.request("PUT", path, json={"keep_days": days})
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from broker.clock import WallClock
-from testbed.terminal import run
+from testbed.terminal import durations, run
 from testbed.terminal.options import Json, Space, Stream, example
 from testbed.terminal.screen import out, print_json
 
@@ -47,7 +47,7 @@ def add_to(app: typer.Typer) -> None:
             "testbed history factory/pump-rig/rig --signal Pressure --points 100",
         )
     )(history)
-    app.command(epilog=example("testbed status --within-s 86400"))(status)
+    app.command(epilog=example("testbed status --within 1d"))(status)
 
 
 def tap(stream: Stream, json: Json = False) -> None:
@@ -85,14 +85,19 @@ def history(
 
 
 def status(
-    within_s: Annotated[
+    within: Annotated[
         float,
-        typer.Option("--within-s", min=1, help="seconds over which gaps and dead letters count"),
+        typer.Option(
+            parser=durations.seconds,
+            metavar="DURATION",
+            show_default="1h",
+            help="time over which gaps and dead letters count, such as 12h or 7d",
+        ),
     ] = 3_600.0,
     json: Json = False,
 ) -> None:
     """Print the state of all streams: freshness, alarms, gaps and dead letters."""
     from testbed.client import status as client_status
 
-    fetched = run.run(client_status.fetch(within_s))
+    fetched = run.run(client_status.fetch(within))
     print_json(fetched) if json else client_status.print_status(fetched, out, WallClock())

@@ -7,7 +7,7 @@ import typer
 from pydantic import ValidationError
 
 from broker.errors import Invalid
-from testbed.terminal import run
+from testbed.terminal import durations, run
 
 EXAMPLE = "Example: "
 
@@ -24,7 +24,12 @@ Equipment = Annotated[str, typer.Argument(help="address of an equipment: organis
 Space = Annotated[str, typer.Option(help="space of the samples: live, or run-ID for a trial run")]
 ExpiresIn = Annotated[
     float | None,
-    typer.Option("--expires-in-s", help="seconds until it expires (default: never)"),
+    typer.Option(
+        "--expires-in",
+        parser=durations.seconds,
+        metavar="DURATION",
+        help="time from now until it ends, such as 30d, 12h or 1d12h (default: never)",
+    ),
 ]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="accept connections without TLS, on any address")
