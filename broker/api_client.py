@@ -19,6 +19,7 @@ from broker.errors import (
     Corrupt,
     Forbidden,
     Invalid,
+    Paused,
     Refused,
     Taken,
     Unavailable,
@@ -34,7 +35,8 @@ PORTION_BYTES = 512 * 1024
 """Specs of at most so many bytes go in one request; the API takes 1 MiB."""
 
 _BRANCH: Mapping[str, type[BedError]] = {
-    kind.code: kind for kind in (Refused, Invalid, Unknown, Forbidden, Taken, Unavailable, Corrupt)
+    kind.code: kind
+    for kind in (Refused, Invalid, Unknown, Forbidden, Paused, Taken, Unavailable, Corrupt)
 }
 
 

@@ -33,6 +33,10 @@ class GrantResponse(ApiResponse):
     decided_by: Annotated[str | None, Field(examples=["fay"])]
     reason: Annotated[str, Field(description="of a refusal", examples=[""])]
     paused: Annotated[bool, Field(examples=[False])]
+    paused_since: Annotated[
+        str | None,
+        Field(description="null unless its owner has paused it now", examples=[None]),
+    ]
     sentence: Annotated[
         str,
         Field(
@@ -43,9 +47,23 @@ class GrantResponse(ApiResponse):
 
 
 class GrantsResponse(ApiResponse):
-    """The grants that a request made."""
+    """The grants that a request made or changed."""
 
     items: list[GrantResponse]
+
+
+class RequestOutcomeResponse(ApiResponse):
+    """The outcome of a request: a grant for each stream, new ones and those that stood before."""
+
+    items: list[GrantResponse]
+    standing: Annotated[
+        list[int],
+        Field(description="ids of those that were asked for or granted before", examples=[[]]),
+    ]
+    notes: Annotated[
+        list[str],
+        Field(description="a sentence about each of those, for people", examples=[[]]),
+    ]
 
 
 class GrantPage(ApiResponse):

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from broker.namespace import LIVE, StreamAddress, checked_id, checked_space
+from broker.namespace import LIVE, EquipmentAddress, StreamAddress, checked_id, checked_space
 from testbed.client import api
 
 
@@ -71,4 +71,13 @@ def stream_body(text: str) -> dict[str, str]:
     return {
         "space": checked_space(space if colon else LIVE),
         "stream": str(StreamAddress.parse(stream)),
+    }
+
+
+def equipment_body(text: str) -> dict[str, str]:
+    """The API's JSON for an equipment that is written `[space:]organisation/equipment`."""
+    space, colon, equipment = text.rpartition(":")
+    return {
+        "space": checked_space(space if colon else LIVE),
+        "equipment": str(EquipmentAddress.parse(equipment)),
     }

@@ -24,6 +24,7 @@ from testbed_api.http.routes import (
     credentials,
     enrolment,
     equipment,
+    grant_acts,
     grants,
     listings,
     operations,
@@ -41,7 +42,7 @@ _ASSETS = f"{ROOT}/docs/assets"
 _ROOMS = (
     *(equipment, streams, status, retention, backup),
     *(organisations, credentials, tokens, sign_in),
-    *(listings, grants, pauses, access_report, enrolment, audit),
+    *(listings, grants, grant_acts, pauses, access_report, enrolment, audit),
 )
 _DESCRIPTION = """What is shared with you, what is stored of it, and what comes in now.
 

@@ -8,7 +8,7 @@ import pytest
 
 from broker.batch import Batch, EquipmentKind, Source, Wide
 from broker.clock import NS_PER_S, WallClock, text_of
-from broker.errors import Forbidden
+from broker.errors import Forbidden, Paused
 from broker.namespace import StreamAddress
 from broker.streams import Signal, StreamSpec
 from gateway.spool import spool
@@ -180,6 +180,29 @@ async def test_a_revoke_takes_one_stream_and_leaves_the_other_without_a_hole(
         assert ended["two"] - at_ns < 2 * NS_PER_S
         for one in listening:
             one.cancel()
+
+
+async def test_a_paused_input_says_which_grant_is_paused_by_whom_and_since_when(
+    server, owners, tmp_path
+):
+    key = await gateway(owners)
+    specs = await described(owners, RIG)
+    (number,) = await granted(owners, RIG)
+    pattern = rf"grant {number} of stream {RIG} in space live is paused by factory since 20"
+    async with (
+        uplink(server, key, tmp_path, specs) as (up, _),
+        sending(up, [RIG], CLOCK.now_ns()),
+        company(server, owners.secrets["company"], rig=RIG) as testbed,
+        asyncio.timeout(15),
+    ):
+        is_paused = False
+        with pytest.raises(Paused, match=pattern):
+            async for _ in testbed.input("rig"):
+                if not is_paused:
+                    await owners.request("POST", "/pauses", json={"company": "company"})
+                    is_paused = True
+        with pytest.raises(Paused, match=pattern):
+            await testbed.history("rig")
 
 
 async def test_who_was_connected_is_seen_by_the_owner(server, owners, tmp_path):

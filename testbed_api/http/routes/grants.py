@@ -1,63 +1,21 @@
 """Routes: grants, from a company's request to an owner's answer and their end."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import Field
 
-from broker.clock import Clock, text_of
-from broker.responses.grants import GrantPage, GrantResponse, GrantsResponse
+from broker.responses.grants import RequestOutcomeResponse, GrantPage, GrantResponse, GrantsResponse
 from broker.rights import Action
-from testbed_api.actions.grants import GrantActions, SpanProposal
-from testbed_api.domain import grants as domain_grants
-from testbed_api.domain.grants import GrantRequest
-from testbed_api.http import openapi_examples
+from testbed_api.domain.grants import GrantSelection
+from testbed_api.http import grant_answers, openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import ClockDep, GrantActionsDep, RegistryDep
-from testbed_api.http.schemas import (
-    EntryForm,
-    Form,
-    GrantForm,
-    Instant,
-    Lasting,
-    Number,
-    Numbered,
-    Text,
-    split_page,
-    storable,
-)
+from testbed_api.http.grant_forms import ReasonForm, RequestForm, SpanForm
+from testbed_api.http.schemas import GrantForm, Number, Numbered, split_page
 
 router = APIRouter(tags=["sharing"])
 
-
-class SpanForm(Form):
-    """From when, and until when or for how long."""
-
-    from_: Annotated[Instant, Field(alias="from", description="now if left out")] = None
-    until: Annotated[Instant, Field(description="not included")] = None
-    expires_in_s: Lasting = None
-
-    def proposal(self) -> SpanProposal:
-        """The span that is proposed; raises Invalid for an instant that is none."""
-        return SpanProposal(
-            from_ns=None if self.from_ is None else storable(self.from_),
-            until_ns=None if self.until is None else storable(self.until),
-            lasting_s=self.expires_in_s,
-        )
-
-
-class RequestForm(SpanForm):
-    """Streams that a company asks for, with the purpose and the span."""
-
-    streams: Annotated[list[EntryForm], Field(min_length=1, max_length=1_000)]
-    purpose: Annotated[Text, Field(min_length=1, examples=["to find out why the pump stalls"])]
-
-
-class ReasonForm(Form):
-    """The reason of a refusal."""
-
-    reason: Annotated[Text, Field(description="the company reads it")] = ""
+_STANDS = "grant 5 was asked for before and waits for an answer"
 
 
 @router.post(
@@ -88,15 +46,16 @@ async def add_grants(
         lasting_s=form.expires_in_s,
     )
     now_ns = clock.now_ns()
-    return GrantsResponse(items=[grant_response(each, now_ns) for each in given])
+    return GrantsResponse(items=[grant_answers.grant_response(each, now_ns) for each in given])
 
 
 @router.post(
     "/requests",
     openapi_extra=asks(Action.ASK),
     status_code=201,
-    summary="Ask for streams of an equipment that you see",
-    responses=openapi_examples.answer(GrantsResponse, status=201),
+    summary="Ask for an equipment that you see, or for streams of it",
+    responses=openapi_examples.answer(RequestOutcomeResponse, status=201)
+    | openapi_examples.answer(RequestOutcomeResponse, status=200, standing=[5], notes=[_STANDS]),
 )
 async def add_requests(
     form: RequestForm,
@@ -104,17 +63,24 @@ async def add_requests(
     clock: ClockDep,
     context: ContextDep,
     caller: CallerDep,
-) -> GrantsResponse:
+    response: Response,
+) -> RequestOutcomeResponse:
     """For owners and developers of a company; a grant each, asked for until its owner answers.
 
-    Nobody reads anything before. What you do not see answers as missing.
+    Nobody reads anything before. What you do not see answers as missing. A stream for which a
+    request waits, or that is granted for as long, is not asked for again: `standing` names what
+    answers for it, unchanged, and the status is 200 where nothing was new.
     """
-    entries = [each.entry() for each in form.streams]
-    requests = await grants.request(
-        context, caller, entries, purpose=form.purpose, proposal=form.proposal()
+    outcome = await grants.request(
+        context, caller, form.wanted(), purpose=form.purpose, proposal=form.proposal()
     )
-    now_ns = clock.now_ns()
-    return GrantsResponse(items=[grant_response(each, now_ns) for each in requests])
+    if len(outcome.standing) == len(outcome.grants):
+        response.status_code = 200
+    return RequestOutcomeResponse(
+        items=await grant_answers.answers(grants, outcome.grants, clock),
+        standing=sorted(outcome.standing),
+        notes=list(outcome.notes),
+    )
 
 
 @router.get(
@@ -138,7 +104,7 @@ async def grants(
     caller.must(Action.WATCH, mine)
     rows = await registry.grants.page(mine, query.cursor, query.limit + 1)
     page, more = split_page(rows, query.limit)
-    items = await _responses(grants, page, clock)
+    items = await grant_answers.answers(grants, page, clock)
     return GrantPage(items=items, next=page[-1].id if more else None)
 
 
@@ -154,7 +120,7 @@ async def grant(
     """For the people of its owner and of its company."""
     grant = await grants.find(caller, number)
     caller.must(Action.WATCH, caller.organisation)
-    return await _response(grants, grant, clock)
+    return await grant_answers.one_answer(grants, grant, clock)
 
 
 @router.post(
@@ -175,9 +141,9 @@ async def approve_grant(
 
     Fewer streams are granted by refusing the others: each stream is a grant of its own.
     """
-    return await _response(
-        grants, await grants.approve(context, caller, number, form.proposal()), clock
-    )
+    selection = GrantSelection(numbers=(number,))
+    (approved,) = await grants.approve(context, caller, selection, form.proposal())
+    return await grant_answers.one_answer(grants, approved, clock)
 
 
 @router.post(
@@ -196,7 +162,9 @@ async def refuse_grant(
     caller: CallerDep,
 ) -> GrantResponse:
     """For owners and engineers of its owner. The company reads the reason."""
-    return await _response(grants, await grants.refuse(context, caller, number, form.reason), clock)
+    selection = GrantSelection(numbers=(number,))
+    (refused,) = await grants.refuse(context, caller, selection, form.reason)
+    return await grant_answers.one_answer(grants, refused, clock)
 
 
 @router.post(
@@ -210,7 +178,8 @@ async def withdraw_grant(
     number: Number, grants: GrantActionsDep, clock: ClockDep, context: ContextDep, caller: CallerDep
 ) -> GrantResponse:
     """For owners and developers of its company. Connections that read under it end at once."""
-    return await _response(grants, await grants.withdraw(context, caller, number), clock)
+    (withdrawn,) = await grants.withdraw(context, caller, GrantSelection(numbers=(number,)))
+    return await grant_answers.one_answer(grants, withdrawn, clock)
 
 
 @router.delete(
@@ -224,38 +193,5 @@ async def revoke_grant(
     number: Number, grants: GrantActionsDep, context: ContextDep, caller: CallerDep
 ) -> Response:
     """For owners and engineers of its owner. Connections that read under it end at once."""
-    await grants.revoke(context, caller, number)
+    await grants.revoke(context, caller, GrantSelection(numbers=(number,)))
     return Response(status_code=204)
-
-
-async def _response(grants: GrantActions, grant: GrantRequest, clock: Clock) -> GrantResponse:
-    (response,) = await _responses(grants, [grant], clock)
-    return response
-
-
-async def _responses(
-    grants: GrantActions, requests: Sequence[GrantRequest], clock: Clock
-) -> list[GrantResponse]:
-    """The answers about grants, each with whether it is paused now."""
-    paused, now_ns = await grants.paused(requests), clock.now_ns()
-    return [grant_response(each, now_ns, paused=each.id in paused) for each in requests]
-
-
-def grant_response(grant: GrantRequest, now_ns: int, *, paused: bool = False) -> GrantResponse:
-    """The answer about one grant, with a sentence that says what it means."""
-    span = grant.wanted if grant.grant is None else grant.grant.span
-    return GrantResponse(
-        id=grant.id,
-        company=grant.company,
-        space=grant.entry.space,
-        stream=str(grant.entry.address),
-        purpose=grant.purpose,
-        state=grant.state,
-        from_=text_of(span.from_ns) if span.from_ns else None,
-        until=None if span.until_ns is None else text_of(span.until_ns),
-        asked_by=grant.asked_by,
-        decided_by=grant.decided_by,
-        reason=grant.reason,
-        paused=paused,
-        sentence=domain_grants.sentence(grant, now_ns, paused=paused),
-    )
