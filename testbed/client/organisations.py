@@ -24,9 +24,9 @@ async def fetch_all() -> Any:
     return (await api.request("GET", "/organisations"))["items"]
 
 
-async def add_member(person: str, roles: list[Role]) -> Any:
+async def add_member(person: str, roles: list[Role], email: str | None) -> Any:
     """Add a person to the caller's organisation; the answer holds the person's first token."""
-    body = {"person": checked_id(person, "person"), "roles": roles}
+    body = {"person": checked_id(person, "person"), "roles": roles, "email": email}
     return await members_request("POST", "", json=body)
 
 
@@ -44,6 +44,6 @@ def print_table(rows: Any, columns: tuple[str, ...], out: Console) -> None:
     """Print these columns of each row; a list is printed with commas."""
     table = Table(*columns)
     for row in rows:
-        cells = (row[column] for column in columns)
+        cells = ("" if row[column] is None else row[column] for column in columns)
         table.add_row(*(", ".join(cell) if isinstance(cell, list) else str(cell) for cell in cells))
     out.print(table)

@@ -23,6 +23,9 @@ def print_status(status: Any, out: Console, clock: Clock) -> None:
         out.print(f"recording is interrupted: {status['interrupted']}", style="red")
     if not status["broker"]:
         out.print("the API is not connected to the broker", style="red")
+    for channel in status["notices"]:
+        if channel["failed"]:
+            out.print(_failing(channel), style="red")
     streams = status["streams"]
     table = Table("stream", "space", "state", "newest", "gaps", "dead letters", "alarms")
     for stream in sorted(streams, key=_severity, reverse=True):
@@ -39,6 +42,14 @@ def print_status(status: Any, out: Console, clock: Clock) -> None:
     stale = sum(stream["state"] == "stale" for stream in streams)
     since = f"gaps and dead letters since {status['since']}"
     out.print(f"{len(streams)} streams, {stale} stale; {since}")
+
+
+def _failing(channel: Any) -> str:
+    """A channel whose notices do not arrive, in a sentence."""
+    return (
+        f"notices by {channel['channel']} do not arrive: {channel['reason']}; {channel['waiting']}"
+        f" wait, the oldest since {channel['since'][:19]}Z"
+    )
 
 
 def _severity(stream: Any) -> tuple[bool, bool, int, int]:

@@ -22,15 +22,24 @@ Person = Annotated[str, typer.Argument(help="id of the person, such as fay")]
 Roles = Annotated[list[Role], typer.Option("--role", help="role of the person; can be repeated")]
 
 
+Email = Annotated[
+    str | None,
+    typer.Option(
+        help="e-mail address to which notices about requests and grants go, seen by your"
+        " organisation alone (default: none)"
+    ),
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.add_typer(member_app, name="member")
 
 
 @member_app.command("add", epilog=EXAMPLE)
-def add(person: Person, role: Roles, json: Json = False) -> None:
+def add(person: Person, role: Roles, email: Email = None, json: Json = False) -> None:
     """Add a person; the first token is shown only this once."""
-    created = run.run(organisations.add_member(person, role))
+    created = run.run(organisations.add_member(person, role, email))
     print_json(created) if json else credentials.print_secret(created, out)
 
 
@@ -38,7 +47,7 @@ def add(person: Person, role: Roles, json: Json = False) -> None:
 def list_(json: Json = False) -> None:
     """List the people of your organisation."""
     members = run.run(organisations.members_request("GET", ""))["items"]
-    columns = ("person", "roles", "since")
+    columns = ("person", "roles", "since", "email")
     print_json(members) if json else organisations.print_table(members, columns, out)
 
 
@@ -47,6 +56,13 @@ def change(person: Person, role: Roles) -> None:
     """Give a person other roles; rights that these do not include end at once."""
     run.run(organisations.members_request("PUT", f"/{person}", json={"roles": role}))
     out.print(f"{person} is {' and '.join(role)} now")
+
+
+@member_app.command("email", epilog=example("testbed member email ben --email ben@factory.example"))
+def email(person: Person, email: Email = None) -> None:
+    """Set the e-mail address to which notices to a person go; without --email it gets none."""
+    run.run(organisations.members_request("PUT", f"/{person}/email", json={"email": email}))
+    out.print(f"notices to {person} go to {email}" if email else f"{person} gets no mails")
 
 
 @member_app.command("remove", epilog=example("testbed member remove ben"))

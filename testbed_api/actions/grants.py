@@ -1,7 +1,7 @@
 """Acts on grants: give, request, approve, refuse, withdraw and revoke."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from broker import policy
 from broker.clock import Clock
@@ -11,14 +11,17 @@ from testbed_api.actions.caller import Caller
 from testbed_api.actions.proposals import RequestOutcome, SpanProposal, WantedStreams, whole_end
 from testbed_api.broker_auth.rights_changes import RightsChanges
 from testbed_api.domain import grants as domain_grants
+from testbed_api.domain import notices as domain_notices
 from testbed_api.domain.audit import AuditContext
 from testbed_api.domain.grants import MOST_AT_ONCE, GrantRequest, GrantSelection
+from testbed_api.notifications.notifier import Notifier
 from testbed_api.registry.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantActions:
-    """Changes grants, writes the audit entry of each act, and ends connections that lost rights.
+    """Changes grants, writes the audit entry of each act, queues notices to those it concerns, and
+    ends connections that lost rights.
 
     Raises Unknown for a grant that the caller's organisation has no part in, Forbidden for an act
     that is the other side's or not allowed to the caller's roles.
@@ -27,6 +30,7 @@ class GrantActions:
     registry: Registry
     rights_changes: RightsChanges
     clock: Clock
+    notifier: Notifier = field(default_factory=Notifier)
 
     async def give(
         self,
@@ -50,7 +54,9 @@ class GrantActions:
             for entry in entries
         ]
         async with self.rights_changes.of_company(context, company) as change:
-            return await change.grants.add_all(granted)
+            added = await change.grants.add_all(granted)
+            await self._tell(change, caller, _by_company(added))
+        return added
 
     async def request(
         self,
@@ -84,6 +90,7 @@ class GrantActions:
             ]
             change.grants.note_standing([standing[each] for each in entries if each in standing])
             added = await change.grants.add_all(new) if new else []
+            await self._tell(change, caller, _by_owner(added))
         grants = standing | {each.entry: each for each in added}
         before = [standing[each] for each in entries if each in standing]
         return RequestOutcome(
@@ -216,7 +223,32 @@ class GrantActions:
         companies = sorted({each.company for each in grants})
         async with self.rights_changes.of_companies(context, companies) as change:
             await change.grants.update_all(changes)
-        return [after for _, after in changes]
+            after = [after for _, after in changes]
+            withdrawn = after[0].state is GrantState.WITHDRAWN
+            await self._tell(change, caller, _by_owner(after) if withdrawn else _by_company(after))
+        return after
+
+    async def _tell(
+        self, change: Registry, caller: Caller, concerned: Mapping[str, Sequence[GrantRequest]]
+    ) -> None:
+        """Queue a notice about grants to each organisation that they concern."""
+        now_ns = self.clock.now_ns()
+        for organisation, grants in concerned.items():
+            notice = domain_notices.of_grants(grants, to=organisation, by=caller.id, now_ns=now_ns)
+            await self.notifier.queue(change, notice, now_ns)
+
+
+def _by_owner(grants: Sequence[GrantRequest]) -> Mapping[str, Sequence[GrantRequest]]:
+    owners = dict.fromkeys(each.entry.address.organisation for each in grants)
+    return {
+        owner: [each for each in grants if each.entry.address.organisation == owner]
+        for owner in owners
+    }
+
+
+def _by_company(grants: Sequence[GrantRequest]) -> Mapping[str, Sequence[GrantRequest]]:
+    companies = dict.fromkeys(each.company for each in grants)
+    return {name: [each for each in grants if each.company == name] for name in companies}
 
 
 async def _existing(registry: Registry, wanted: WantedStreams) -> list[Entry]:

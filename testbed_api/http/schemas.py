@@ -18,6 +18,7 @@ from broker.rights import Entry, Party, Role
 from broker.streams import MOST_SIGNALS, MOST_SPECS, Dtype, Signal, StreamSpec, Trigger
 from broker.units import checked_unit
 from testbed_api.domain.equipment import MOST_NAME, MOST_TEXT
+from testbed_api.domain.notices import MOST_EMAIL, checked_email
 
 _Row = TypeVar("_Row")
 _AN_ID = {"pattern": "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"}
@@ -185,7 +186,16 @@ class RolesForm(Form):
     roles: Annotated[set[Role], Field(min_length=1, examples=[["engineer"]])]
 
 
-class MemberForm(RolesForm):
+class EmailForm(Form):
+    """Where notices to a member go."""
+
+    email: Annotated[
+        Annotated[str, Field(max_length=MOST_EMAIL), validated_by(checked_email)] | None,
+        Field(description="null for no mails", examples=["finn@factory.example"]),
+    ] = None
+
+
+class MemberForm(RolesForm, EmailForm):
     """A new member."""
 
     person: Annotated[Id, Field(examples=["finn"])]

@@ -87,6 +87,9 @@ async def answering(
         )
         keeping = tasks.create_task(dependencies.keeper.run(), name="retention")
         heads = tasks.create_task(dependencies.anchoring.run(dependencies.bus), name="audit heads")
+        background = [following, keeping, heads]
+        if dependencies.delivery is not None:
+            background.append(tasks.create_task(dependencies.delivery.run(), name="notices"))
         tasks.create_task(server.serve(sockets=[listener]), name="api")
         while not server.started:
             await dependencies.clock.sleep(0.01)
@@ -94,7 +97,6 @@ async def answering(
             yield
         finally:
             server.should_exit = True
-            following.cancel()
-            keeping.cancel()
-            heads.cancel()
+            for task in background:
+                task.cancel()
     await dependencies.anchoring.sign(dependencies.bus)  # all that was done until now

@@ -160,6 +160,18 @@ class GrantRepository(Repository):
         query = select(table.c.company).distinct().filter_by(owner=owner)
         return frozenset(row.company for row in await self._session.rows(query))
 
+    async def holders(self, owner: str, equipment: str | None, at_ns: int) -> frozenset[str]:
+        """The companies with a grant of an owner's streams that has not ended by that instant.
+
+        equipment: only of its streams, None for all.
+        """
+        table = tables.grants
+        query = select(table.c.company).distinct().filter_by(owner=owner, state=GrantState.GRANTED)
+        query = query.where(or_(table.c.until_ns.is_(None), table.c.until_ns > at_ns))
+        if equipment is not None:
+            query = query.filter_by(equipment=equipment)
+        return frozenset(row.company for row in await self._session.rows(query))
+
     async def page(self, organisation: str, after: int, limit: int) -> list[GrantRequest]:
         """Up to `limit` behind that number: what it gave, got, and is asked or waits for."""
         table = tables.grants

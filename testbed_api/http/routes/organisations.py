@@ -22,7 +22,7 @@ from testbed_api.domain.organisations import Organisation
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import ClockDep, ConnectionsDep, RegistryDep, RightsChangesDep
-from testbed_api.http.schemas import Id, MemberForm, OrganisationForm, RolesForm
+from testbed_api.http.schemas import EmailForm, Id, MemberForm, OrganisationForm, RolesForm
 from testbed_api.registry.registry import Registry
 
 router = APIRouter(tags=["organisations"])
@@ -82,7 +82,8 @@ async def members(organisation: Id, registry: RegistryDep, caller: CallerDep) ->
     caller.must(Action.WATCH, organisation)
     principals = await registry.principals.in_organisation(organisation, caller.at_ns)
     people = [each for each in principals if each.kind is PrincipalKind.PERSON]
-    return MembersResponse(items=list(map(_member, people)))
+    emails = await registry.emails.of_people([each.id for each in people])
+    return MembersResponse(items=[_member(each, emails.get(each.id)) for each in people])
 
 
 @router.post(
@@ -106,8 +107,10 @@ async def add_member(
     caller.must(Action.MANAGE, organisation)
     async with registry.change(context, clock) as change:
         member = await _add_person(change, clock, caller, form.person, organisation, form.roles)
+        if form.email is not None:
+            await change.emails.set(form.person, form.email)
     await connections.announce(form.person)
-    return member
+    return NewMemberResponse(**dict(member) | {"email": form.email})
 
 
 @router.put(
@@ -133,7 +136,31 @@ async def put_member(
         after = await change.principals.change_roles(
             before, form.roles, by=caller.id, now_ns=now_ns
         )
-    return _member(after)
+        email = await change.emails.find(person)
+    return _member(after, email)
+
+
+@router.put(
+    _MEMBERS + "/{person}/email",
+    openapi_extra=asks(Action.MANAGE),
+    summary="Set where notices to a member go",
+    responses=openapi_examples.answer(MemberResponse),
+)
+async def put_email(
+    organisation: Id,
+    person: Id,
+    form: EmailForm,
+    registry: RegistryDep,
+    clock: ClockDep,
+    context: ContextDep,
+    caller: CallerDep,
+) -> MemberResponse:
+    """For owners. Only the organisation's own people see it; null ends the mails."""
+    caller.must(Action.MANAGE, organisation)
+    async with registry.change(context, clock) as change:
+        member = await _found(change, clock, organisation, person)
+        await change.emails.set(person, form.email)
+    return _member(member, form.email)
 
 
 @router.delete(
@@ -190,6 +217,10 @@ def _organisation(organisation: Organisation) -> OrganisationResponse:
     return OrganisationResponse(id=organisation.id, name=organisation.name, kind=organisation.kind)
 
 
-def _member(principal: Principal) -> MemberResponse:
-    since = text_of(principal.span.from_ns)
-    return MemberResponse(person=principal.id, roles=sorted(principal.roles), since=since)
+def _member(principal: Principal, email: str | None = None) -> MemberResponse:
+    return MemberResponse(
+        person=principal.id,
+        roles=sorted(principal.roles),
+        since=text_of(principal.span.from_ns),
+        email=email,
+    )

@@ -23,7 +23,8 @@ def row(stream: str, **changed: object) -> dict[str, object]:
 
 
 def printed(*streams: dict[str, object], **changed: object) -> str:
-    answer = {"since": "2026-11-23T11:00:00Z", "interrupted": None, "broker": True} | changed
+    answer = {"since": "2026-11-23T11:00:00Z", "interrupted": None, "broker": True, "notices": []}
+    answer |= changed
     text = io.StringIO()
     out = Console(file=text, width=160)
     status.print_status(answer | {"streams": list(streams)}, out, NOW)
@@ -51,3 +52,16 @@ def test_what_is_worst_stands_first() -> None:
 def test_a_recorder_that_waits_is_said_before_all_else() -> None:
     text = printed(row("well"), interrupted="the disk is full", broker=False)
     assert text.startswith("recording is interrupted: the disk is full\nthe API is not connected")
+
+
+def test_a_channel_whose_notices_do_not_arrive_is_named() -> None:
+    channel = {
+        "channel": "mail",
+        "waiting": 3,
+        "failed": 2,
+        "since": "2026-11-23T11:00:00.000000000Z",
+        "reason": "the mail server is away",
+    }
+    text = printed(notices=[channel, channel | {"channel": "webhook", "failed": 0}])
+    assert "notices by mail do not arrive: the mail server is away; 3 wait" in text
+    assert "webhook" not in text
