@@ -123,7 +123,7 @@ class GrantActions:
         requests = await self._as_owner(caller, selection, GrantState.ASKED)
         if not selection.numbers:
             requests = [each for each in requests if each.answers(each.wanted, now_ns)]
-        return await self._change(context, selection, requests, approved)
+        return await self._change(context, caller, selection, requests, approved)
 
     async def refuse(
         self, context: AuditContext, caller: Caller, selection: GrantSelection, reason: str
@@ -132,7 +132,11 @@ class GrantActions:
         now_ns = self.clock.now_ns()
         requests = await self._as_owner(caller, selection, GrantState.ASKED)
         return await self._change(
-            context, selection, requests, lambda each: each.refused(caller.id, now_ns, reason)
+            context,
+            caller,
+            selection,
+            requests,
+            lambda each: each.refused(caller.id, now_ns, reason),
         )
 
     async def withdraw(
@@ -151,7 +155,7 @@ class GrantActions:
                 selection, states, now_ns, company=caller.organisation
             )
         return await self._change(
-            context, selection, grants, lambda each: each.withdrawn(caller.id, now_ns)
+            context, caller, selection, grants, lambda each: each.withdrawn(caller.id, now_ns)
         )
 
     async def revoke(
@@ -161,7 +165,7 @@ class GrantActions:
         now_ns = self.clock.now_ns()
         grants = await self._as_owner(caller, selection, GrantState.GRANTED)
         return await self._change(
-            context, selection, grants, lambda each: each.revoked(caller.id, now_ns, reason)
+            context, caller, selection, grants, lambda each: each.revoked(caller.id, now_ns, reason)
         )
 
     async def paused(self, grants: Sequence[GrantRequest]) -> Mapping[int, Pause]:
@@ -201,6 +205,7 @@ class GrantActions:
     async def _change(
         self,
         context: AuditContext,
+        caller: Caller,
         selection: GrantSelection,
         grants: Sequence[GrantRequest],
         change_of: Callable[[GrantRequest], GrantRequest],

@@ -64,9 +64,7 @@ class PauseActions:
             await self._tell(change, caller, pause, resumed=True)
         return ended
 
-    async def _tell(
-        self, change: Registry, caller: Caller, pause: Pause, *, resumed: bool
-    ) -> None:
+    async def _tell(self, change: Registry, caller: Caller, pause: Pause, *, resumed: bool) -> None:
         """Queue a notice to each company that holds a grant which the pause suspends."""
         if not self.notifier.channels:
             return

@@ -104,9 +104,7 @@ def of_grants(grants: Sequence[GrantRequest], *, to: str, by: str, now_ns: int) 
     equipment = sorted({str(each.entry.address.owner) for each in grants})
     is_company = to == first.company
     asked_by = {each.asked_by for each in grants if each.asked_by is not None}
-    lines = [
-        f"{each.id}  {domain_grants.sentence(each, now_ns)}" for each in grants[:MOST_LINES]
-    ]
+    lines = [f"{each.id}  {domain_grants.sentence(each, now_ns)}" for each in grants[:MOST_LINES]]
     if len(grants) > MOST_LINES:
         lines.append(f"and {len(grants) - MOST_LINES} more: `testbed grant list` shows them")
     return Notice(

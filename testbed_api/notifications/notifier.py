@@ -18,9 +18,7 @@ class Notifier:
         if Channel.WEBHOOK in self.channels:
             people.append((Channel.WEBHOOK, ""))
         if Channel.MAIL in self.channels:
-            recipients = await change.emails.recipients(
-                notice.organisation, notice.people, now_ns
-            )
+            recipients = await change.emails.recipients(notice.organisation, notice.people, now_ns)
             people += [(Channel.MAIL, person) for person in recipients]
         await change.notices.add(
             [

@@ -4,9 +4,9 @@ import asyncio
 import smtplib
 import ssl
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
-from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from broker.clock import NS_PER_S
@@ -30,12 +30,7 @@ def server_of(text: str) -> SmtpServer:
     """Parse `smtp+starttls://host:port`, `smtps://…` or `smtp://…`; raises ValueError."""
     parts = urlsplit(text)
     scheme = parts.scheme
-    if (
-        scheme not in PORTS
-        or not parts.hostname
-        or "@" in parts.netloc
-        or parts.path.strip("/")
-    ):
+    if scheme not in PORTS or not parts.hostname or "@" in parts.netloc or parts.path.strip("/"):
         raise ValueError(
             "write the mail server as smtp+starttls://host:587, smtps://host:465, or smtp://host:25"
             " without TLS, and its user apart"

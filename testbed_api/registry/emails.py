@@ -31,9 +31,7 @@ class EmailRepository(Repository):
         query = select(table).where(table.c.person.in_(sorted(people)))
         return {row.person: row.email for row in await self._session.rows(query)}
 
-    async def recipients(
-        self, organisation: str, people: Collection[str], at_ns: int
-    ) -> list[str]:
+    async def recipients(self, organisation: str, people: Collection[str], at_ns: int) -> list[str]:
         """The owners of an organisation, and those people of it, that have an address, by id."""
         table, emails = tables.principals, tables.emails
         concerned = or_(table.c.roles.contains(Role.OWNER), table.c.principal.in_(sorted(people)))

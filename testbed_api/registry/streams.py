@@ -56,7 +56,10 @@ class StreamRepository(Repository):
         table = tables.stream_specs
         place = (table.c.organisation, table.c.equipment, table.c.stream)
         query = select(*place).where(table.c.version == 1, tuple_(*place[:2]).in_(keys(owners)))
-        return [StreamAddress(*row) for row in await self._session.rows(query.order_by(*place))]
+        return [
+            StreamAddress(row.organisation, row.equipment, row.stream)
+            for row in await self._session.rows(query.order_by(*place))
+        ]
 
     async def count(self, organisation: str) -> int:
         """How many streams of an organisation are registered."""

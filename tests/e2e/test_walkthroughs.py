@@ -97,7 +97,7 @@ def test_a_factory_opens_a_machine_and_a_company_uses_it(tmp_path, server, machi
         for words in ("company: cora (person)", "HTTP history", "to find out why the pump stalls"):
             assert words in watched
         assert "count again" in factory.step(OPEN, "7. Stop it")
-        company.waits_for(0, "the broker refused to subscribe")
+        company.waits_for(0, "is paused by factory|the broker refused to subscribe")
         assert "is locked out" in factory.step(OPEN, "A gateway is lost")
         factory.waits_for(0, "broker was not reached")
 

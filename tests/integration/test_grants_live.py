@@ -195,14 +195,19 @@ async def test_a_paused_input_says_which_grant_is_paused_by_whom_and_since_when(
         company(server, owners.secrets["company"], rig=RIG) as testbed,
         asyncio.timeout(15),
     ):
-        is_paused = False
         with pytest.raises(Paused, match=pattern):
-            async for _ in testbed.input("rig"):
-                if not is_paused:
-                    await owners.request("POST", "/pauses", json={"company": "company"})
-                    is_paused = True
+            await read_and_pause(testbed, owners)
         with pytest.raises(Paused, match=pattern):
             await testbed.history("rig")
+
+
+async def read_and_pause(testbed, owners):
+    """Read the input until it ends; its first batch makes the owner pause the grant."""
+    is_paused = False
+    async for _ in testbed.input("rig"):
+        if not is_paused:
+            await owners.request("POST", "/pauses", json={"company": "company"})
+            is_paused = True
 
 
 async def test_who_was_connected_is_seen_by_the_owner(server, owners, tmp_path):

@@ -1,7 +1,6 @@
 """Notices about requests and grants: queued with the change, delivered by mail and webhook."""
 
 import ssl
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 import orjson
@@ -77,7 +76,7 @@ def settings(folder, smtp_port: int, http_port: int, **changed: object) -> Serve
 
 
 @pytest.fixture
-async def post(office, tmp_path) -> AsyncIterator[Post]:
+async def post(office, tmp_path) -> Post:
     registry = Registry(office.registry._engine)
     async with registry.unaudited_change() as change:
         for person in ("fay", "otto", "cora", "ann"):
@@ -87,7 +86,7 @@ async def post(office, tmp_path) -> AsyncIterator[Post]:
         await change.emails.set("boss", "boss@company.example")
     smtp_port, http_port = free_port(), free_port()
     notifier = Notifier(channels=BOTH)
-    yield Post(
+    return Post(
         office=office,
         grants=replace(office.grants, notifier=notifier),
         pauses=replace(office.pauses, notifier=notifier),

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from broker.responses.grants import RequestOutcomeResponse, GrantPage, GrantResponse, GrantsResponse
+from broker.responses.grants import GrantPage, GrantResponse, GrantsResponse, RequestOutcomeResponse
 from broker.rights import Action
 from testbed_api.domain.grants import GrantSelection
 from testbed_api.http import grant_answers, openapi_examples
