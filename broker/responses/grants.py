@@ -5,7 +5,15 @@ from typing import Annotated, Self
 from pydantic import Field
 
 from broker.clock import text_of
-from broker.responses.base import LATER, PURPOSE, STREAM, ApiResponse, Instant, OptionalInstant
+from broker.responses.base import (
+    LATER,
+    PURPOSE,
+    STREAM,
+    ApiResponse,
+    Instant,
+    OptionalInstant,
+    PageResponse,
+)
 from broker.responses.equipment import EquipmentResponse
 from broker.rights import GrantState, Pause, Sample
 
@@ -66,7 +74,7 @@ class RequestOutcomeResponse(ApiResponse):
     ]
 
 
-class GrantPage(ApiResponse):
+class GrantPage(PageResponse):
     """A page of grants, in the order of asking."""
 
     items: list[GrantResponse]
@@ -143,7 +151,7 @@ class ListingResponse(EquipmentResponse):
     ] = None
 
 
-class ListingPage(ApiResponse):
+class ListingPage(PageResponse):
     """A page of what is listed to the caller, by address."""
 
     items: list[ListingResponse]

@@ -50,7 +50,7 @@ def create(
         principal=principal, reads=reads or (), writes=writes or (), expires_in_s=expires_in
     )
     created = run.run(credentials.create(wanted))
-    print_json(created) if json else credentials.print_secret(created, out)
+    print_json(created) if json else credentials.print_secret(created.credential, out)
 
 
 @credential_app.command("list", epilog=example("testbed credential list"))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from testbed.client import api, grants
+from testbed.client import grants
 from testbed.client.grants import Selection, Term
 from testbed.terminal import run
 from testbed.terminal.options import ExpiresIn, Json, Streams, example
@@ -93,7 +93,7 @@ def give(
 ) -> None:
     """Let a company read streams of yours without being asked, from now on."""
     given = run.run(grants.give(company, streams, purpose, expires_in))
-    print_json(given) if json else grants.print_sentences(given, out)
+    print_json(given) if json else grants.print_sentences(given.items, out)
 
 
 @grant_app.command("list", epilog=example("testbed grant list --open"))
@@ -111,7 +111,7 @@ def list_(
 @grant_app.command("show", epilog=example("testbed grant show 7"))
 def show(number: Number, json: Json = False) -> None:
     """Show one grant whole: state, stream, both sides, purpose, span, decision, and its pause."""
-    grant = run.run(api.request("GET", f"/grants/{number}"))
+    grant = run.run(grants.fetch(number))
     print_json(grant) if json else grants.print_whole(grant, out)
 
 
@@ -135,7 +135,7 @@ def approve(
     selection = Selection(numbers=numbers or (), equipment=equipment, company=company)
     term = Term(begin=begin, until=until, expires_in_s=expires_in)
     approved = run.run(grants.act("approval", selection, **term.body))
-    print_json(approved) if json else grants.print_sentences(approved, out)
+    print_json(approved) if json else grants.print_sentences(approved.items, out)
 
 
 @grant_app.command(
@@ -154,7 +154,7 @@ def refuse(
     """Refuse requests, all or none."""
     selection = Selection(numbers=numbers or (), equipment=equipment, company=company)
     refused = run.run(grants.act("refusal", selection, reason=reason))
-    print_json(refused) if json else grants.print_sentences(refused, out)
+    print_json(refused) if json else grants.print_sentences(refused.items, out)
 
 
 @grant_app.command(
@@ -167,7 +167,7 @@ def withdraw(numbers: Numbers = None, equipment: OfEquipment = None, json: Json 
     """Give grants back, or take back what you asked for, all or none."""
     selection = Selection(numbers=numbers or (), equipment=equipment)
     withdrawn = run.run(grants.act("withdrawal", selection))
-    print_json(withdrawn) if json else grants.print_sentences(withdrawn, out)
+    print_json(withdrawn) if json else grants.print_sentences(withdrawn.items, out)
 
 
 @grant_app.command(
@@ -187,4 +187,4 @@ def revoke(
     """Revoke grants at once, all or none, and close the connections of their readers."""
     selection = Selection(numbers=numbers or (), equipment=equipment, company=company)
     revoked = run.run(grants.act("revocation", selection, reason=reason))
-    print_json(revoked) if json else grants.print_sentences(revoked, out)
+    print_json(revoked) if json else grants.print_sentences(revoked.items, out)

@@ -73,10 +73,10 @@ def delete(
 ) -> None:
     """Delete a span of a stream for good, and print the proof."""
     records = run.run(retention.delete(stream, begin, end, space=space, reason=why, confirmed=yes))
-    print_json(records) if json else retention.print_deletions(records, out)
+    print_json(records) if json else retention.print_deletions(records.items, out)
 
 
 def deletions(stream: Stream, space: Space = "live", json: Json = False) -> None:
     """Print the proofs of what was deleted of a stream."""
     records = run.run(retention.fetch_deletions(stream, space))
-    print_json(records) if json else retention.print_deletions(records, out)
+    print_json(records) if json else retention.print_deletions(records.items, out)

@@ -69,7 +69,7 @@ def sign_in(
 ) -> None:
     """Get a token that lasts twelve hours for your password."""
     created = run.run(tokens.sign_in(person, secret))
-    print_json(created) if json else credentials.print_secret(created, out)
+    print_json(created) if json else credentials.print_secret(created.credential, out)
 
 
 def password(

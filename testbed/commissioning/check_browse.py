@@ -1,6 +1,6 @@
 """Browse an OPC UA server or an MQTT broker, and check a mapping against it, before it is used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from gateway.links.opcua.security import ClientCredentials
 from gateway.mapping import file as mapping_file
 from gateway.mapping.model import MqttBroker, OpcUaServer, Policy, Security, host_of
 from gateway.settings import SourceSettings
+from testbed.terminal.screen import Screen, print_json
 
 SECURITY = ("none", "sign-and-encrypt")
 
@@ -82,30 +83,62 @@ async def check(path: Path, print_line: Callable[[Any], None], *, as_json: bool)
     return not any(finding.severity is Severity.ERROR for finding in findings)
 
 
-async def browse(endpoint: Endpoint, write: Path | None, equipment: str, out: Console) -> None:
-    """Print the nodes of a server or the topics of a broker; write a first mapping to a file."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrowsedSource:
+    """The nodes of an OPC UA server, or the topics of a broker with their last payloads.
+
+    lines: for people.  as_json: with the keys that scripts rely on.  mapping: text of a first
+    mapping, empty if none is wanted.
+    """
+
+    lines: Sequence[str]
+    as_json: Mapping[str, Any]
+    mapping: str
+
+
+async def browse(
+    endpoint: Endpoint, write: Path | None, equipment: str, out: Console, *, as_json: bool = False
+) -> None:
+    """Print the nodes of a server or the topics of a broker; write a first mapping to a file.
+
+    as_json: print one JSON document, when all is done.
+    """
     address = EquipmentAddress.parse(equipment)
     if endpoint.url.startswith("mqtt://"):
-        text = await _browse_broker(endpoint.url, address, out)
+        progress = Screen(stderr=True) if as_json else out
+        source = await _browse_broker(endpoint.url, address, progress)
     else:
-        server, proof = endpoint.server, gateway_proof()
-        for line in await browsing.tree(server, proof):
+        source = await _browse_server(endpoint, address, with_mapping=write is not None)
+    if not as_json:
+        for line in source.lines:
             out.print(line)
-        if write is None:
-            return
-        text = await browsing.starting_mapping(server, address, proof)
-    if write is None:
-        return
-    try:
-        with write.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as exc:
-        raise Taken(f"{write} is there already", hint="name a new file") from exc
-    out.print(f"wrote {write}; edit it, then: testbed gateway check {write}")
+    if write is not None:
+        try:
+            with write.open("x", encoding="utf-8") as file:
+                file.write(source.mapping)
+        except FileExistsError as exc:
+            raise Taken(f"{write} is there already", hint="name a new file") from exc
+    if as_json:
+        print_json({**source.as_json, "mapping": None if write is None else str(write)})
+    elif write is not None:
+        out.print(f"wrote {write}; edit it, then: testbed gateway check {write}")
 
 
-async def _browse_broker(url: str, address: EquipmentAddress, out: Console) -> str:
-    """Print the topics that a broker publishes in LISTEN_S seconds; the text of a first mapping."""
+async def _browse_server(
+    endpoint: Endpoint, address: EquipmentAddress, *, with_mapping: bool
+) -> BrowsedSource:
+    """The nodes of an OPC UA server."""
+    server, proof = endpoint.server, gateway_proof()
+    nodes = await browsing.nodes(server, proof)
+    return BrowsedSource(
+        lines=[browsing.line(node) for node in nodes],
+        as_json={"url": server.url, "nodes": [browsing.as_json(node) for node in nodes]},
+        mapping=await browsing.starting_mapping(server, address, proof) if with_mapping else "",
+    )
+
+
+async def _browse_broker(url: str, address: EquipmentAddress, out: Console) -> BrowsedSource:
+    """The topics that a broker publishes in LISTEN_S seconds; raises Unknown if there are none."""
     user, _, host_port = url.removeprefix("mqtt://").rpartition("@")
     plain = f"mqtt://{host_port}"
     try:
@@ -116,9 +149,12 @@ async def _browse_broker(url: str, address: EquipmentAddress, out: Console) -> s
     out.print(f"listening to {plain} for {LISTEN_S:g} s …")
     password = SourceSettings().source_password.get_secret_value()
     topics = await mqtt_browse.listen(broker, password, ("#",), LISTEN_S)
-    for line in mqtt_browse.lines(topics):
-        out.print(line)
     if not topics:
         raise Unknown(f"nothing was published at {plain} in {LISTEN_S:g} s")
+    payloads = {topic: mqtt_browse.quoted(topics[topic]) for topic in sorted(topics)}
     names = (address.organisation, address.equipment)
-    return mqtt_browse.starting_mapping(plain, user, topics, *names)
+    return BrowsedSource(
+        lines=mqtt_browse.lines(topics),
+        as_json={"url": plain, "topics": payloads},
+        mapping=mqtt_browse.starting_mapping(plain, user, topics, *names),
+    )

@@ -79,6 +79,8 @@ everything goes on running; in another terminal:
   export TESTBED_CREDENTIAL={stage.observer}
 
   testbed tap {RIG}
+  testbed status
+  testbed stream gaps {RIG} --space {SPACE}
   curl -H "Authorization: Bearer $TESTBED_CREDENTIAL" "{history}"
   TESTBED_INPUTS=rig={RIG} python examples/ten_lines.py
 

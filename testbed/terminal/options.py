@@ -22,6 +22,10 @@ Streams = Annotated[
 ]
 Equipment = Annotated[str, typer.Argument(help="address of an equipment: organisation/equipment")]
 Space = Annotated[str, typer.Option(help="space of the samples: live, or run-ID for a trial run")]
+AnySpace = Annotated[
+    str | None,
+    typer.Option("--space", help="only this space: live, or run-ID (default: every space)"),
+]
 ExpiresIn = Annotated[
     float | None,
     typer.Option(

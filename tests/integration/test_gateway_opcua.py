@@ -75,7 +75,7 @@ async def test_the_example_and_the_starting_mapping_are_right(face: opcua.OpcUaF
 
 
 async def test_the_tree_shows_each_variable_as_a_mapping_writes_it(face: opcua.OpcUaFace) -> None:
-    lines = await browse.tree(browse.server(face.url, None))
+    lines = [browse.line(node) for node in await browse.nodes(browse.server(face.url, None))]
     node = "nsu=urn:connected-testbed:simulators;s=PumpRig.Pressure"
     assert f"  Pressure  Double  {node}" in lines
     assert not any("ServerStatus" in line for line in lines)

@@ -10,6 +10,7 @@ from broker.batch import Batch, EquipmentKind, Source, Wide
 from broker.clock import NS_PER_S, WallClock, text_of
 from broker.errors import Forbidden, Paused
 from broker.namespace import StreamAddress
+from broker.responses.grants import GrantPage
 from broker.streams import Signal, StreamSpec
 from gateway.spool import spool
 from gateway.spool.spool import SpoolSettings
@@ -247,5 +248,7 @@ async def test_a_command_reads_a_listing_to_its_last_page(server, owners, monkey
     await owners.request("POST", "/grants", json={"company": "company", "streams": streams})
     monkeypatch.setenv("TESTBED_API", f"http://{server.api}")
     monkeypatch.setenv("TESTBED_CREDENTIAL", owners.secret)
-    found = await api.all_items("/grants", limit=2)
-    assert [one["space"] for one in found] == spaces
+    async with api.connect() as connection:
+        page = await connection.whole("/grants", GrantPage, page_items=2)
+    assert [grant.space for grant in page.items] == spaces
+    assert page.next is None

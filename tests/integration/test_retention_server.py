@@ -153,7 +153,7 @@ async def test_the_commands_say_what_is_kept_and_what_is_gone(server, owners):
     )
     assert (code, printed) == (0, f"{RIG} is kept for 36500d\n")
     code, printed, _ = await command(server, "retention", "list", "--json", secret=owners.secret)
-    assert orjson.loads(printed) == [{"stream": str(RIG), "keep_days": 36500.0}]
+    assert orjson.loads(printed) == {"items": [{"stream": str(RIG), "keep_days": 36500.0}]}
     code, printed, complained = await command(
         server, "delete", RIG, "--space", SPACE, secret=owners.secret
     )

@@ -3,11 +3,12 @@
 import io
 
 import pytest
-from rich.console import Console
 
 from broker.errors import Invalid
+from broker.responses.grants import GrantResponse, RequestOutcomeResponse
 from testbed.client import credentials, grants
 from testbed.client.grants import Selection
+from testbed.terminal.screen import Screen
 
 GRANT = {
     "id": 5,
@@ -54,11 +55,19 @@ def test_an_equipment_is_asked_for_in_live_unless_a_space_is_named():
 
 def test_one_grant_is_shown_whole_with_its_pause():
     text = io.StringIO()
-    grants.print_whole(GRANT, Console(file=text, width=100))
+    grants.print_whole(GrantResponse.model_validate(GRANT), Screen(file=text, width=100))
     lines = text.getvalue().splitlines()
-    assert lines[0] == "grant       5: paused"
-    assert "owner       factory" in lines
-    assert "paused      factory paused it on 2026-11-24T08:00:00Z" in lines
-    assert "until       somebody ends it" in lines
+    assert lines[0] == "grant:      5: paused"
+    assert "owner:      factory" in lines
+    assert "paused:     by factory since 2026-11-24T08:00:00Z" in lines
+    assert "until:      for ever" in lines
     assert not [line for line in lines if line.startswith("reason")]
     assert lines[-1] == "It may be read."
+
+
+def test_what_stood_before_is_a_note_and_no_new_request():
+    new = GRANT | {"id": 6, "sentence": "It is asked for."}
+    outcome = {"items": [GRANT, new], "standing": [5], "notes": ["grant 5 is granted already"]}
+    text = io.StringIO()
+    grants.print_outcome(RequestOutcomeResponse.model_validate(outcome), Screen(file=text))
+    assert text.getvalue().splitlines() == ["6  It is asked for.", "grant 5 is granted already"]
