@@ -23,6 +23,7 @@ from testbed.commands import (
     retention,
     server,
     simulate,
+    status,
     stream,
     token,
 )
@@ -31,6 +32,7 @@ from testbed.terminal.screen import out
 
 PANELS: Mapping[str, Sequence[str]] = {
     "Try it": ("demo", "simulate", "tap", "history", "status"),
+    "Watch it run": ("stream", "alarms"),
     "Prototypes": ("credential", "token", "sign-in", "password", "openapi"),
     "Machines": ("gateway", "retention", "delete", "deletions"),
     "Share": ("listing", "grant", "pause", "resume", "access", "member"),
@@ -66,7 +68,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    *(demo, simulate, stream, credential, token, gateway, retention),
+    *(demo, simulate, stream, status, credential, token, gateway, retention),
     *(listing, grant, access, member, organisation, administrator, audit, backup),
     *(server, install),
 ):

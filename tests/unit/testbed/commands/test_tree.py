@@ -96,6 +96,27 @@ def is_zero(parameter):
     return parameter.default == 0 and parameter.show_default
 
 
+NOTHING_TO_SHOW = {
+    "the API answers with nothing": (
+        *("credential revoke", "token revoke", "member remove"),
+        *("gateway lock-out", "password"),
+    ),
+    "prints nothing, until Ctrl-C": ("gateway run", "recorder", "reconcile"),
+    "prints JSON in any case": ("audit head", "openapi"),
+}
+"""Commands without --json, by the reason."""
+
+
+def test_every_command_that_shows_something_shows_it_as_json():
+    without = {
+        " ".join(path)
+        for path, command in TREE.items()
+        if not hasattr(command, "commands")
+        and not any("--json" in parameter.opts for parameter in command.params)
+    }
+    assert without == {name for names in NOTHING_TO_SHOW.values() for name in names}
+
+
 def functions():
     for module in pkgutil.iter_modules(commands.__path__):
         loaded = importlib.import_module(f"{commands.__name__}.{module.name}")
