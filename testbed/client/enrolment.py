@@ -23,7 +23,7 @@ _GATEWAY = tables.fields(GatewayResponse, "principal", "since", "fingerprint", "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnrolledGateway:
+class ClaimedGateway:
     """A gateway that was enrolled on this machine; its credential is in `file`.
 
     fingerprint: of the key that this machine holds, in the form that `testbed gateway show` prints.
@@ -49,7 +49,7 @@ async def create_code(equipment: str) -> EnrolmentCodeResponse:
     return await api.send("POST", f"{_path(equipment)}/codes", EnrolmentCodeResponse)
 
 
-async def enrol(code: str, url: str | None, folder: Path) -> EnrolledGateway:
+async def enrol(code: str, url: str | None, folder: Path) -> ClaimedGateway:
     """Claim a code with this machine's key, and store the credential that the API answers with.
 
     url: of the API, TESTBED_API if None.  folder: of key and credential.  The result holds no
@@ -64,7 +64,7 @@ async def enrol(code: str, url: str | None, folder: Path) -> EnrolledGateway:
     own = ApiSettings.from_environment(os.environ)
     async with api_client.connect(url or own.api, "", ca=own.ca) as connection:
         enrolled = await connection.send("POST", "/enrolments", NewGatewayResponse, body)
-    return EnrolledGateway(
+    return ClaimedGateway(
         principal=enrolled.principal,
         equipment=enrolled.equipment,
         fingerprint=claim.fingerprint,
@@ -91,7 +91,7 @@ def print_code(created: EnrolmentCodeResponse, equipment: str, out: Screen, note
     notes.print(f"then compare the fingerprint: testbed gateway show {equipment}")
 
 
-def print_enrolled(enrolled: EnrolledGateway, out: Screen) -> None:
+def print_enrolled(enrolled: ClaimedGateway, out: Screen) -> None:
     """Print the gateway's principal, the fingerprint of its key and the credential's file."""
     out.print(f"enrolled as {enrolled.principal}, the gateway of {enrolled.equipment}")
     out.print(f"fingerprint {enrolled.fingerprint}")

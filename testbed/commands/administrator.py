@@ -57,4 +57,4 @@ def renew(
     own = settings(ServerSettings, folder=data, registry=registry)
     renewing = administrator.renew(own, owner or administrator.ADMINISTRATOR, WallClock())
     created = run.run(renewing, keeps_data=True)
-    print_json(created) if json else credentials.print_secret(created, out, notes)
+    print_json(created) if json else credentials.print_secret(created["credential"], out, notes)

@@ -111,8 +111,9 @@ async def test_a_request_is_told_to_the_owners_by_mail_and_signed_to_the_webhook
         headers, body = taken
         expected = webhook.signature(SECRET.encode(), headers["x-testbed-timestamp"], body)
         assert headers["x-testbed-signature"] == f"sha256={expected}"
-        told = orjson.loads(body)
-        assert (told["kind"], told["organisation"], told["grants"]) == ("asked", "factory", [1, 2])
+        content = orjson.loads(body)
+        about = (content["kind"], content["organisation"], content["grants"])
+        assert about == ("asked", "factory", [1, 2])
         await post.delivery.deliver_due()
         assert (len(mailbox.mails), len(posts.taken)) == (1, 1)
     assert sorted(await post.events()) == [

@@ -287,10 +287,10 @@ def _grants(route: Route, cast: Cast) -> Iterator[Question]:
 
 def _selected(route: Route, cast: Cast) -> Iterator[Question]:
     """A grant that the body names by its number; in every other way it is as one in the path."""
-    for one in _grants(route, cast):
-        if one.exists:
+    for question in _grants(route, cast):
+        if question.exists:
             number = cast.grants.get(route.path.rpartition("/")[2], cast.grants[SPARE])
-            yield replace(one, body={"numbers": [number]})
+            yield replace(question, body={"numbers": [number]})
 
 
 def _numbered(route: Route, about: tuple[Target, ...], number: int) -> Iterator[Question]:
