@@ -87,7 +87,7 @@ def history(
     output: Output = None,
     json: Json = False,
 ) -> None:
-    """Print the stored samples of a stream, or write them to a file with their gaps beside it."""
+    """Print a stream's stored samples, or write them to a file with their gaps beside it."""
     from testbed.client import history as client_history
 
     async def go() -> tuple[Path, ...]:

@@ -9,8 +9,6 @@ import orjson
 from rich.console import Console, ConsoleDimensions
 from rich.segment import Segment
 
-from broker.responses.base import ApiResponse
-
 PIPED_COLUMNS = 1_000_000
 """Width of output that no terminal shows: a program that reads it needs no line broken or cut."""
 _CONTROL_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -71,6 +69,8 @@ notes = Screen(stderr=True)
 
 def print_json(value: object) -> None:
     """Print a value as one line of JSON, and flush; an answer of the API as the API sent it."""
+    from broker.responses.base import ApiResponse
+
     value = value.as_json() if isinstance(value, ApiResponse) else value
     sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
     sys.stdout.buffer.flush()

@@ -11,7 +11,6 @@ import os
 
 import pytest
 import structlog
-import typer.main
 from typer.testing import CliRunner
 
 from broker import api_client
@@ -163,7 +162,7 @@ def with_json():
         if any("--json" in parameter.opts for parameter in command.params):
             yield " ".join(path)
 
-    return set(leaves(typer.main.get_command(cli.app)))
+    return set(leaves(cli.loaded_root()))
 
 
 async def register(url: str, credential: str) -> None:
