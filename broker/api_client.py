@@ -8,13 +8,14 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import orjson
 from pydantic import ValidationError
 
-from broker import tls
+from broker import messages, tls
+from broker.batch import EquipmentKind
 from broker.credential import Credential
 from broker.errors import (
     BedError,
@@ -32,9 +33,6 @@ from broker.responses.base import ApiResponse, PageResponse
 from broker.responses.equipment import SpecResponse, SpecsResponse, StreamPage, StreamResponse
 from broker.responses.organisations import NewOrganisationResponse
 from broker.streams import MOST_SPECS, StreamSpec
-
-if TYPE_CHECKING:
-    from broker.batch import EquipmentKind
 
 ROOT = "/api/v1"
 PAGE_ITEMS = 500
@@ -161,7 +159,7 @@ class Api:
         address: EquipmentAddress,
         *,
         name: str,
-        kind: "EquipmentKind",
+        kind: EquipmentKind,
         site: Mapping[str, str] | None = None,
         description: str = "",
     ) -> None:
@@ -277,8 +275,6 @@ def _given(params: Params | None) -> dict[str, Any]:
 
 def _proposal(spec: StreamSpec) -> dict[str, Any]:
     """The body that proposes a spec: its JSON without what the path and the registry say."""
-    from broker import messages  # noqa: PLC0415 - it loads numpy, and few requests need it
-
     proposal = messages.spec_to_json(spec)
     for set_by_registry in ("v", "stream", "version"):
         del proposal[set_by_registry]

@@ -113,6 +113,7 @@ STEPS = [
     ("admin", "audit verify", None),
     ("admin", "backup --to backup", None),
     ("admin", "restore backup --data restored", None),
+    ("admin", "administrator renew --data restored", None),
     ("admin", "pki init pki", None),
     ("admin", "secrets init secrets", None),
     ("admin", "broker-config secrets --insecure", None),

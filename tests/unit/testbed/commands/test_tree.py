@@ -133,6 +133,7 @@ NOTHING_TO_SHOW = {
     ),
     "prints nothing, until Ctrl-C": ("gateway run", "recorder", "reconcile"),
     "prints JSON in any case": ("audit head", "openapi"),
+    "prints or writes a unit of systemd": ("gateway install-service",),
 }
 """Commands without --json, by the reason."""
 
