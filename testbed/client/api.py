@@ -18,7 +18,7 @@ MOST_CREDENTIAL = 1024
 class ApiSettings:
     """URL of the API, the caller's credential, and the PEM file of a certificate authority.
 
-    Read without pydantic, which takes longer to load than a command to run.
+    Read without pydantic-settings, which takes long to load beside a short request.
     """
 
     api: str = DEFAULT_API
