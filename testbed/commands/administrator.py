@@ -23,7 +23,7 @@ administrator_app = typer.Typer(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.add_typer(administrator_app, name="administrator")
 
 

@@ -11,7 +11,7 @@ from testbed.terminal.screen import out, print_json
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.command(epilog=example("testbed status --within 1d"))(status)
     app.command(epilog=example("testbed alarms", "testbed alarms --space live"))(alarms)
 
