@@ -1,38 +1,42 @@
 """A client of the testbed's API over HTTP, which raises the API's problems as our errors.
 
-Gateways and prototypes register their streams with it; readers fetch specs and history.
+Gateways and prototypes register their streams with it; readers fetch specs and history.  Answers
+are the models of `broker.responses`.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import httpx
 import orjson
+from pydantic import ValidationError
 
-from broker import tls
+from broker import messages, tls
+from broker.batch import EquipmentKind
 from broker.credential import Credential
 from broker.errors import (
     BedError,
     Corrupt,
     Forbidden,
     Invalid,
+    Paused,
     Refused,
     Taken,
     Unavailable,
     Unknown,
 )
 from broker.namespace import EquipmentAddress, StreamAddress
+from broker.responses.base import ApiResponse, PageResponse
+from broker.responses.equipment import SpecResponse, SpecsResponse, StreamPage, StreamResponse
+from broker.responses.organisations import NewOrganisationResponse
 from broker.streams import MOST_SPECS, StreamSpec
-
-if TYPE_CHECKING:
-    from broker.batch import EquipmentKind
 
 ROOT = "/api/v1"
 PAGE_ITEMS = 500
-"""Most items of a listing that the API returns at once."""
+"""Items of a listing that are asked for at once; every route returns so many."""
 PORTION_BYTES = 512 * 1024
 """Specs of at most so many bytes go in one request; the API takes 1 MiB."""
 
@@ -43,8 +47,16 @@ class CredentialRefused(Forbidden):
     code = "unauthenticated"
 
 
-_KINDS = (Refused, Invalid, Unknown, Forbidden, Taken, Unavailable, Corrupt, CredentialRefused)
+_KINDS = (
+    *(Refused, Invalid, Unknown, Forbidden, Paused, Taken, Unavailable, Corrupt),
+    CredentialRefused,
+)
 _BRANCH: Mapping[str, type[BedError]] = {kind.code: kind for kind in _KINDS}
+
+Answer = TypeVar("Answer", bound=ApiResponse)
+Page = TypeVar("Page", bound=PageResponse)
+Params = Mapping[str, Any]
+"""Parameters of a query; those that are None are left out."""
 
 
 class Api:
@@ -67,15 +79,60 @@ class Api:
             raise problem(response)
         return response.json() if response.content else None
 
-    async def items(self, path: str, **params: Any) -> list[Any]:
-        """Return all items of a listing, page by page."""
-        items: list[Any] = []
-        while True:
-            page = await self.request("GET", path, params=params)
-            items += page["items"]
-            if page["next"] is None:
-                return items
-            params["cursor"] = page["next"]
+    async def send(
+        self,
+        method: str,
+        path: str,
+        answer: type[Answer],
+        json: object = None,
+        *,
+        params: Params | None = None,
+    ) -> Answer:
+        """Send a request with a JSON body; raises Corrupt if the response is no such answer."""
+        response = await self.request(method, path, json=json, params=_given(params))
+        return _read(answer, response, path)
+
+    async def get(self, path: str, answer: type[Answer], params: Params | None = None) -> Answer:
+        """Fetch an answer; raises Corrupt if the response is no such answer."""
+        return _read(answer, await self.request("GET", path, params=_given(params)), path)
+
+    async def pages(
+        self,
+        path: str,
+        page: type[Page],
+        params: Params | None = None,
+        *,
+        most: int | None = None,
+        page_items: int = PAGE_ITEMS,
+    ) -> AsyncIterator[Page]:
+        """Fetch a listing page by page.
+
+        most: number of items after which it ends, None for all.
+        """
+        query, left = _given(params), most
+        while left is None or left > 0:
+            query["limit"] = page_items if left is None else min(page_items, left)
+            fetched = await self.get(path, page, query)
+            yield fetched
+            if fetched.next is None:
+                return
+            query["cursor"] = fetched.next
+            left = None if left is None else left - len(fetched.items)
+
+    async def whole(
+        self,
+        path: str,
+        page: type[Page],
+        params: Params | None = None,
+        *,
+        most: int | None = None,
+        page_items: int = PAGE_ITEMS,
+    ) -> Page:
+        """Fetch a listing as one page with the items of all; see `pages`."""
+        pages = self.pages(path, page, params, most=most, page_items=page_items)
+        fetched = [each async for each in pages]
+        items = [item for each in fetched for item in each.items]
+        return fetched[-1].model_copy(update={"items": items})
 
     @asynccontextmanager
     async def stream(self, path: str, **content: Any) -> AsyncIterator[httpx.Response]:
@@ -94,14 +151,15 @@ class Api:
     ) -> str:
         """Create an organisation with its first owner; returns the owner's credential."""
         body = {"id": organisation, "name": organisation, "kind": kind, "owner": owner}
-        return str((await self.request("POST", "/organisations", json=body))["credential"])
+        created = await self.send("POST", "/organisations", NewOrganisationResponse, body)
+        return created.credential
 
     async def register_equipment(
         self,
         address: EquipmentAddress,
         *,
         name: str,
-        kind: "EquipmentKind",
+        kind: EquipmentKind,
         site: Mapping[str, str] | None = None,
         description: str = "",
     ) -> None:
@@ -112,8 +170,8 @@ class Api:
     async def register_spec(self, spec: StreamSpec) -> StreamSpec:
         """Propose a spec; returns it under the version that the registry gave it."""
         proposal = _proposal(spec)
-        response = await self.request("POST", f"/streams/{spec.address}/specs", json=proposal)
-        return spec.numbered(int(response["version"]))
+        path = f"/streams/{spec.address}/specs"
+        return spec.numbered((await self.send("POST", path, SpecResponse, proposal)).version)
 
     async def register_specs(self, specs: Sequence[StreamSpec]) -> list[StreamSpec]:
         """Propose several specs of one equipment; returns them under their versions.
@@ -121,10 +179,8 @@ class Api:
         Specs that are registered unchanged are not proposed again: one listing finds them, while a
         proposal is a change of rights.  The others go in requests of some hundred each.
         """
-        from broker import messages  # noqa: PLC0415 - it loads numpy, and few requests need it
-
-        streams = await self.items("/streams", limit=PAGE_ITEMS)
-        registered = [messages.spec_from_json(stream["spec"]) for stream in streams]
+        listed = await self.whole("/streams", StreamPage)
+        registered = [stream.spec.spec() for stream in listed.items]
         newest = {spec.address: spec for spec in registered}
         changed = [
             spec
@@ -135,21 +191,17 @@ class Api:
             path = f"/equipment/{portion[0].address.owner}/specs"
             headers = {"Content-Type": "application/json"}
             response = await self.request("POST", path, content=body, headers=headers)
-            for spec, answer in zip(portion, response["items"], strict=True):
-                newest[spec.address] = spec.numbered(int(answer["version"]))
+            answers = _read(SpecsResponse, response, path).items
+            for spec, answer in zip(portion, answers, strict=True):
+                newest[spec.address] = spec.numbered(answer.version)
         return [newest[spec.address] for spec in specs]
 
     async def spec(self, address: StreamAddress, version: int | None = None) -> StreamSpec:
         """Fetch the spec of a stream, the newest if no version is given."""
-        from broker import messages  # noqa: PLC0415 - it loads numpy, and few requests need it
-
+        path = f"/streams/{address}"
         if version is None:
-            return messages.spec_from_json(
-                (await self.request("GET", f"/streams/{address}"))["spec"]
-            )
-        return messages.spec_from_json(
-            await self.request("GET", f"/streams/{address}/specs/{version}")
-        )
+            return (await self.get(path, StreamResponse)).spec.spec()
+        return (await self.get(f"{path}/specs/{version}", SpecResponse)).spec()
 
 
 @asynccontextmanager
@@ -203,10 +255,26 @@ def problem(response: httpx.Response) -> BedError:
     return _BRANCH.get(code, Refused)(detail, hint=hint)
 
 
+def _read(answer: type[Answer], document: object, path: str) -> Answer:
+    """The answer in a response's JSON; raises Corrupt."""
+    try:
+        return answer.model_validate(document)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the whole"
+        raise Corrupt(
+            f"the API's answer to {path} is no {answer.__name__}: {field}: {first['msg']}",
+            hint="is the server of another version than this program?",
+        ) from exc
+
+
+def _given(params: Params | None) -> dict[str, Any]:
+    """A copy of the parameters without those that are None."""
+    return {name: value for name, value in (params or {}).items() if value is not None}
+
+
 def _proposal(spec: StreamSpec) -> dict[str, Any]:
     """The body that proposes a spec: its JSON without what the path and the registry say."""
-    from broker import messages  # noqa: PLC0415 - it loads numpy, and few requests need it
-
     proposal = messages.spec_to_json(spec)
     for set_by_registry in ("v", "stream", "version"):
         del proposal[set_by_registry]

@@ -5,6 +5,7 @@ BedError
 │   ├── Invalid        a value, file or message is wrong in itself
 │   ├── Unknown        no such thing, or none that you may see
 │   ├── Forbidden      you may not
+│   │   └── Paused     you may, but its owner has paused your grant
 │   └── Taken          it exists already, or somebody else holds it
 ├── Unavailable        a real system does not answer: retry with back-off
 ├── Partial            some rows are done; `rejected` and `later` say which are not
@@ -54,6 +55,12 @@ class Forbidden(Refused):
     """The credential does not cover this."""
 
     code = "forbidden"
+
+
+class Paused(Forbidden):
+    """A grant of the caller's organisation covers this, and its owner has paused it."""
+
+    code = "paused"
 
 
 class Taken(Refused):

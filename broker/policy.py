@@ -41,11 +41,15 @@ testbed as a whole.
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether an action is allowed, and the reason for a log.  grant: id of the grant behind it."""
+    """Whether an action is allowed, and the reason for a log.
+
+    grant: id of the grant behind it.  pause: of that grant, which alone is why it is not allowed.
+    """
 
     allowed: bool
     reason: str
     grant: int | None = None
+    pause: Pause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +239,11 @@ def _grant_counts(rights: Rights, who: Principal, grant: Grant, at_ns: int) -> D
         return Decision(allowed=False, reason="its roles do not read what others grant")
     if who.kind is PrincipalKind.MACHINE and grant.entry not in who.scope.reads:
         return Decision(allowed=False, reason="not in its scope")
-    if any(stops(pause, grant) and pause.span.covers(at_ns) for pause in rights.pauses):
-        return Decision(allowed=False, reason="paused by its owner")
+    for pause in rights.pauses:
+        if stops(pause, grant) and pause.span.covers(at_ns):
+            return Decision(
+                allowed=False, reason="paused by its owner", grant=grant.id, pause=pause
+            )
     return Decision(allowed=True, reason=f"grant {grant.id}", grant=grant.id)
 
 

@@ -1,76 +1,173 @@
-"""The command line `testbed`, assembled from the modules of `testbed.commands`."""
+"""The command line `testbed`; a module of `testbed.commands` is imported once it is invoked."""
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
+import importlib
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+import typer.main
+from typer.core import TyperCommand, TyperGroup
 
-from testbed.commands import (
-    access,
-    administrator,
-    audit,
-    backup,
-    credential,
-    demo,
-    gateway,
-    grant,
-    install,
-    listing,
-    member,
-    organisation,
-    retention,
-    server,
-    simulate,
-    stream,
-    token,
-)
-from testbed.terminal.options import example
-from testbed.terminal.screen import out
-
-PANELS: Mapping[str, Sequence[str]] = {
-    "Try it": ("demo", "simulate", "tap", "history", "status"),
-    "Prototypes": ("credential", "token", "sign-in", "password", "openapi"),
-    "Machines": ("gateway", "retention", "delete", "deletions"),
-    "Share": ("listing", "grant", "pause", "resume", "access", "member"),
-    "Run the testbed": (
-        *("up", "administrator", "organisation", "audit", "backup", "restore"),
-        *("api", "recorder", "reconcile", "secrets", "pki", "broker-config"),
-    ),
+PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Try it": {
+        "demo": (
+            "demo",
+            "Run machine, gateway, server and prototype on this machine, and check every sample.",
+        ),
+        "simulate": ("simulate", "Run a simulated machine behind an OPC UA server."),
+        "tap": ("stream", "Print a stream as it arrives, until Ctrl-C."),
+        "history": (
+            "stream",
+            "Print a stream's stored samples, or write them to a file with their gaps beside it.",
+        ),
+        "status": (
+            "status",
+            "Print the state of all streams: freshness, alarms, gaps and dead letters.",
+        ),
+    },
+    "Watch it run": {
+        "stream": (
+            "stream",
+            "List streams, and show what is missing of them and what could not be stored.",
+        ),
+        "alarms": ("status", "Print the alarms of all gateways and prototypes, each once."),
+    },
+    "Prototypes": {
+        "credential": (
+            "credential",
+            "Create, list and revoke credentials of your organisation's machines and programs.",
+        ),
+        "token": ("token", "Create, list and revoke your own tokens."),
+        "sign-in": ("token", "Get a token that lasts twelve hours for your password."),
+        "password": ("token", "Set the password that you sign in with."),
+        "openapi": ("server", "Print the API's OpenAPI document as JSON."),
+    },
+    "Machines": {
+        "gateway": (
+            "gateway",
+            "Connect a machine: browse it, check a mapping, run the gateway beside it.",
+        ),
+        "retention": ("retention", "Set and list how long streams are kept."),
+        "delete": ("retention", "Delete a span of a stream for good, and print the proof."),
+        "deletions": ("retention", "Print the proofs of what was deleted of a stream."),
+    },
+    "Share": {
+        "listing": (
+            "listing",
+            "Show your equipment to other organisations, so that they can ask for streams.",
+        ),
+        "grant": (
+            "grant",
+            "Ask for, give, approve and revoke rights to read streams of other organisations.",
+        ),
+        "pause": (
+            "access",
+            "Stop grants at once: all to a company, all of an equipment, or all that you gave.",
+        ),
+        "resume": (
+            "access",
+            "Let grants count again that `pause` stopped with the same options.",
+        ),
+        "access": (
+            "access",
+            "Report who could read an equipment's streams, now or at a past moment, and who did.",
+        ),
+        "member": ("member", "Add, list, change and remove people of your organisation."),
+    },
+    "Run the testbed": {
+        "up": ("server", "Run broker, recorder and API, until Ctrl-C."),
+        "administrator": (
+            "administrator",
+            "Renew lost credentials, with access to the server's disk.",
+        ),
+        "organisation": (
+            "organisation",
+            "Create and list organisations; an owner of the intermediary may create them.",
+        ),
+        "audit": (
+            "audit",
+            "List what was done in the testbed, and verify that the record is whole.",
+        ),
+        "backup": (
+            "backup",
+            "Back up registry, ledger and store, with the SHA-256 of every file.",
+        ),
+        "restore": (
+            "backup",
+            "Check a backup, and restore it into an empty data folder and an empty store.",
+        ),
+        "api": (
+            "server",
+            "Run the API alone, with broker, registry, store and recorder as other services.",
+        ),
+        "recorder": (
+            "server",
+            "Run the recorder as a process of its own, with InfluxDB; `up` starts one by itself.",
+        ),
+        "reconcile": (
+            "server",
+            "Keep the rights in a Mosquitto broker equal to the registry's, until Ctrl-C.",
+        ),
+        "secrets": (
+            "install",
+            "Create the secrets that separate processes of a server share.",
+        ),
+        "pki": (
+            "install",
+            "Create a certificate authority, and certificates of API and broker.",
+        ),
+        "broker-config": (
+            "install",
+            "Write the configuration of a NATS or Mosquitto broker into the folder of its secrets.",
+        ),
+    },
 }
-"""The commands in the order of `testbed --help`: for a newcomer first, then by who uses them."""
+"""Each command with its module of `testbed.commands` and its help, in the order of `testbed
+--help`: for a newcomer first, then by who uses them."""
 
 
 class PanelGroup(TyperGroup):
-    """The root command, which lists its subcommands by PANELS."""
+    """The root command: it lists its subcommands by PANELS, and loads one once it is invoked."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        for panel, names in PANELS.items():
-            for name in names:
-                self.commands[name].rich_help_panel = panel  # type: ignore[attr-defined]
+        self._module_of: dict[str, str] = {}
+        for panel, entries in PANELS.items():
+            for name, (module, help_text) in entries.items():
+                self._module_of[name] = module
+                self.commands[name] = TyperCommand(
+                    name, help=help_text, rich_help_panel=panel, rich_markup_mode="rich"
+                )
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the interface has it
         """The names of the subcommands, in the order of PANELS."""
-        return list(chain.from_iterable(PANELS.values()))
+        return [name for entries in PANELS.values() for name in entries]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that the first word names, loaded, and the words after it."""
+        if args[0] in self._module_of:
+            self.load(args[0])
+        return super().resolve_command(ctx, args)
+
+    def load(self, name: str) -> None:
+        """Import the module of a command, and put the command in the place of its entry."""
+        module = importlib.import_module(f"testbed.commands.{self._module_of.pop(name)}")
+        loaded = typer.Typer()
+        module.add_to(loaded)
+        command = typer.main.get_group(loaded).commands[name]
+        command.rich_help_panel = self.commands[name].rich_help_panel  # type: ignore[attr-defined]
+        self.commands[name] = command
 
 
 app = typer.Typer(
     name="testbed",
     cls=PanelGroup,
     help="Read machines, share their streams, and try prototypes on them.",
-    epilog=example("testbed demo --keep"),
+    epilog="Example: testbed demo --keep",  # as `options.example` writes it, which loads more
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (
-    *(demo, simulate, stream, credential, token, gateway, retention),
-    *(listing, grant, access, member, organisation, administrator, audit, backup),
-    *(server, install),
-):
-    module.add_to(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -84,5 +181,15 @@ def main(
     if version:
         from importlib.metadata import version as installed
 
-        out.print(installed("connected-testbed"))
+        typer.echo(installed("connected-testbed"))
         raise typer.Exit
+
+
+def loaded_root() -> PanelGroup:
+    """The root command with every subcommand loaded, for tests and documents."""
+    root = typer.main.get_command(app)
+    if not isinstance(root, PanelGroup):
+        raise TypeError(root)
+    for name in root.list_commands(None):
+        root.load(name)
+    return root

@@ -34,6 +34,8 @@ from testbed_api.certificates import ServerCertificates
 from testbed_api.http.dependencies import ApiDependencies, ReadLog, RecorderStatus
 from testbed_api.http.server import answering, listening
 from testbed_api.limits.quotas import Quotas
+from testbed_api.notifications import channels
+from testbed_api.notifications.delivery import NoticeDelivery
 from testbed_api.persistence import Persistence
 from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder_process import BROKER, recording
@@ -281,6 +283,7 @@ async def build_dependencies(
         reads=ReadLog(registry=registry, clock=clock),
         recorder=status,
         quotas=quotas,
+        delivery=_delivery(settings, data, clock),
         live_batches=settings.live_batches,
     )
 
@@ -303,6 +306,16 @@ async def _recorder_status(
 
 def _anchoring(settings: ServerSettings, data: Persistence, clock: Clock) -> Anchoring:
     return Anchoring(data.registry, data.journal, journal.signer(settings), clock)
+
+
+def _delivery(settings: ServerSettings, data: Persistence, clock: Clock) -> NoticeDelivery | None:
+    """The delivery of notices, None where no channel is set up."""
+    senders = channels.senders(settings, clock)
+    if not senders:
+        return None
+    return NoticeDelivery(
+        registry=data.registry, journal=data.journal, senders=senders, clock=clock
+    )
 
 
 def _seats(way: BusSettings, system: Mapping[str, Credential]) -> Mapping[str, BusSettings]:

@@ -189,6 +189,34 @@ class ServerSettings(Settings):
         default=Path("/var/lib/testbed-mosquitto"),
         description="folder of Mosquitto's state, where `testbed reconcile` writes passwords",
     )
+    notify_webhook: str = Field(
+        default="",
+        description="http:// or https:// URL to which notices about requests, decisions, ends and"
+        " pauses are posted as JSON; empty for none",
+    )
+    notify_webhook_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="key of the HMAC-SHA256 signature of these posts, at least 16 characters",
+    )
+    notify_smtp: str = Field(
+        default="",
+        description="mail server for the same notices: smtp+starttls://host:587, smtps://host:465,"
+        " or smtp://host:25 without TLS; empty for no mails",
+    )
+    notify_smtp_from: str = Field(
+        default="", description="e-mail address that these mails are sent from"
+    )
+    notify_smtp_user: str = Field(
+        default="", description="user at the mail server; empty if it asks for none"
+    )
+    notify_smtp_password: SecretStr = Field(
+        default=SecretStr(""), description="password of the user at the mail server"
+    )
+    notify_ca: NamedFile = Field(
+        default=None,
+        description="PEM file of the authority that issued the certificates of webhook and mail"
+        " server (default: those that the system trusts)",
+    )
     alive_file: Path | None = Field(
         default=None,
         description="file that `testbed recorder` touches every 5 s while it records, for health"

@@ -8,7 +8,16 @@ async with connect() as testbed:
 """
 
 from broker.batch import Gap
-from broker.errors import BedError, Corrupt, Forbidden, Invalid, Refused, Unavailable, Unknown
+from broker.errors import (
+    BedError,
+    Corrupt,
+    Forbidden,
+    Invalid,
+    Paused,
+    Refused,
+    Unavailable,
+    Unknown,
+)
 from broker.messages import Freshness, Health
 from broker.streams import Dtype, Signal
 from testbed_sdk.connection import Testbed, connect
@@ -30,6 +39,7 @@ __all__ = [
     "Invalid",
     "Missed",
     "Output",
+    "Paused",
     "PrototypeSettings",
     "Received",
     "Refused",

@@ -8,14 +8,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from pydantic import ValidationError
 
-from broker import api_client, messages, pydantic_checks
+from broker import api_client, pydantic_checks
 from broker.batch import EquipmentKind, source_of
 from broker.bus import client
 from broker.clock import HOUR_S, NS_PER_S, Clock, WallClock
 from broker.credential import Credential
 from broker.errors import Invalid, Unknown
-from broker.messages import Health
+from broker.messages import Freshness, Health
 from broker.namespace import LIVE, StreamAddress
+from broker.responses.equipment import StreamResponse
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec, Trigger
 from testbed_sdk import history
@@ -24,7 +25,7 @@ from testbed_sdk.inputs import Input
 from testbed_sdk.outputs import Output
 from testbed_sdk.settings import PrototypeSettings
 
-_NO_HEALTH = {"state": "stale", "valid_until": "1970-01-01T00:00:00Z"}
+_NO_HEALTH = Health(Freshness.STALE, valid_until_ns=0)
 
 log = structlog.get_logger()
 
@@ -116,8 +117,9 @@ class Testbed:
     async def freshness(self, name: str) -> Health:
         """Fetch the freshness of an input or output with its alarms; stale if none is published."""
         address = _bound(self._settings.inputs | self._settings.outputs, name, "input or output")
-        stream = await self._api.request("GET", f"/streams/{address}")
-        return messages.health_from_json(stream["freshness"].get(self._settings.space, _NO_HEALTH))
+        stream = await self._api.get(f"/streams/{address}", StreamResponse)
+        stated = stream.freshness.get(self._settings.space)
+        return _NO_HEALTH if stated is None else stated.health()
 
     async def close(self) -> None:
         """Wait for the recorder's last marks, then stop the outputs; called by `connect`."""

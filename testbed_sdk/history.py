@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import orjson
+from pydantic import ValidationError
 
 from broker import api_client, clock, codec
 from broker.batch import NUMPY, Gap, Series, Times
 from broker.errors import Corrupt
 from broker.namespace import StreamAddress
+from broker.responses.streams import HistoryResponse
 from broker.streams import StreamSpec
 from testbed_sdk import columns
 
@@ -64,6 +66,12 @@ class HistoryQuery:
     points: int | None = None
 
 
+class _Columns(HistoryResponse):
+    """A history whose frames the codec decodes: columns, which no model looks at value by value."""
+
+    frames: list[Any]
+
+
 async def fetch(api: api_client.Api, address: StreamAddress, query: HistoryQuery) -> History:
     """Fetch history through the API; raises Refused, Unavailable, or Corrupt if it breaks off."""
     params: dict[str, Any] = {
@@ -77,17 +85,17 @@ async def fetch(api: api_client.Api, address: StreamAddress, query: HistoryQuery
     async with api.stream(f"/streams/{address}/history", params=params) as response:
         payload = await response.aread()
     try:
-        document = orjson.loads(payload)
-    except orjson.JSONDecodeError as exc:
+        answer = _Columns.model_validate(orjson.loads(payload))
+    except (orjson.JSONDecodeError, ValidationError) as exc:
         raise Corrupt(f"the history of {address} broke off", hint="ask again, or for less") from exc
-    spec = await api.spec(address, int(document["spec"]))
-    frames, _ = codec.frames_from_json(document["frames"], spec)
+    spec = await api.spec(address, answer.spec)
+    frames, _ = codec.frames_from_json(answer.frames, spec)
     parts: dict[str, list[Series]] = {name: [] for name in query.signals or spec.names}
     for frame in frames:
         for name, series in frame.series():
             parts[name].append(series)
     joined = {name: _joined(pieces, spec, name) for name, pieces in parts.items()}
-    return History(spec, joined, tuple(codec.gap_from_json(gap) for gap in document["gaps"]))
+    return History(spec, joined, tuple(gap.gap() for gap in answer.gaps))
 
 
 def _joined(parts: list[Series], spec: StreamSpec, name: str) -> Series:

@@ -12,7 +12,7 @@ from broker import api_client, codec, messages, namespace
 from broker.batch import Batch, Gap, Series, Times, Wide
 from broker.bus import client
 from broker.clock import Clock
-from broker.errors import Corrupt
+from broker.errors import Corrupt, Forbidden, Paused, Refused, Unavailable
 from broker.namespace import StreamAddress, StreamTopic, Verb
 from broker.streams import StreamSpec
 from testbed_sdk import columns, history
@@ -120,9 +120,12 @@ class Input:
         return self._inbox
 
     async def __aiter__(self) -> AsyncIterator[Received]:
-        """Yield the batches until the connection ends; raises Refused if they are not granted."""
+        """Yield the batches until the connection ends; raises Refused if they are not granted:
+        Paused where the owner has paused the grant, Forbidden otherwise.
+        """
         inbox = await self.open()
-        async for message in inbox:
+        while True:
+            message = await self._next(inbox)
             received = await self._read(message)
             if received is not None:
                 if (
@@ -134,6 +137,24 @@ class Input:
                 self._newest_ns = max(self._newest_ns, _last_ns(received.batch))
                 yield received
             inbox.ack(message)  # after the prototype has processed it
+
+    async def _next(self, inbox: client.Inbox) -> client.Message:
+        """The next message; raises Forbidden if the broker refuses the stream, or Paused."""
+        try:
+            return await anext(inbox)
+        except Forbidden:
+            await self._raise_if_paused()
+            raise
+
+    async def _raise_if_paused(self) -> None:
+        """Raise Paused if the API says so: a broker can only refuse."""
+        params = {"space": self._space, "limit": 1}
+        try:
+            await self._api.request("GET", f"/streams/{self.address}/gaps", params=params)
+        except Paused:
+            raise
+        except (Refused, Unavailable):
+            return
 
     async def _read(self, message: client.Message) -> Received | None:
         topic = namespace.parse(message.topic)

@@ -1,5 +1,6 @@
 """Base class of the API's answers: frozen, with aliases, and with an example of itself."""
 
+from collections.abc import Sequence
 from types import UnionType
 from typing import Annotated, Any, Self, get_args, get_origin
 
@@ -32,10 +33,21 @@ class ApiResponse(BaseModel):
         """An answer with the fields of another one, and more."""
         return cls(**dict(base), **more)
 
+    def as_json(self) -> dict[str, Any]:
+        """The answer as JSON, as the API sent it: a field that it left out is left out here."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
     @classmethod
     def example(cls) -> dict[str, Any]:
         """An example as JSON: the first example of each field, of a nested model its own."""
         return {field.alias or name: _example_of(field) for name, field in cls.model_fields.items()}
+
+
+class PageResponse(ApiResponse):
+    """A page of a listing; its subclasses have the items of one noun, and the form of `next`."""
+
+    items: Sequence[ApiResponse]
+    next: Annotated[str | int | None, Field(description="`cursor` of the next page", examples=[5])]
 
 
 def _example_of(field: FieldInfo) -> Any:

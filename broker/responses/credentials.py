@@ -27,6 +27,9 @@ class EntryResponse(ApiResponse):
         """Entries in their order, as the API answers them."""
         return [cls.from_entry(entry) for entry in sorted(entries)]
 
+    def __str__(self) -> str:
+        return f"{self.space}:{self.stream}"
+
 
 class PrincipalResponse(ApiResponse):
     """A person or a machine, with what it may do."""

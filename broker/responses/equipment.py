@@ -8,7 +8,15 @@ from broker import batch, messages
 from broker.clock import text_of
 from broker.codec import WIRE_VERSION
 from broker.messages import Health
-from broker.responses.base import AT, LATER, STREAM, ApiResponse, Instant, OptionalInstant
+from broker.responses.base import (
+    AT,
+    LATER,
+    STREAM,
+    ApiResponse,
+    Instant,
+    OptionalInstant,
+    PageResponse,
+)
 from broker.streams import Dtype, Signal, StreamSpec, Trigger
 
 
@@ -29,7 +37,7 @@ class EquipmentResponse(ApiResponse):
     description: Annotated[str, Field(examples=[""])]
 
 
-class EquipmentPage(ApiResponse):
+class EquipmentPage(PageResponse):
     """A page of equipment, by address."""
 
     items: list[EquipmentResponse]
@@ -94,6 +102,10 @@ class SpecResponse(ApiResponse):
             signals=[SignalResponse.from_signal(signal) for signal in spec.signals],
         )
 
+    def spec(self) -> StreamSpec:
+        """The spec that the answer describes; raises Corrupt."""
+        return messages.spec_from_json(self.model_dump())
+
 
 class SpecsResponse(ApiResponse):
     """Specs of several streams, in the order in which they were proposed."""
@@ -119,6 +131,10 @@ class StreamFreshnessResponse(ApiResponse):
             alarms=list(health.alarms),
         )
 
+    def health(self) -> Health:
+        """The health that the answer describes; raises Corrupt."""
+        return messages.health_from_json(self.model_dump())
+
 
 class StreamResponse(ApiResponse):
     """A stream with its newest spec, and its freshness in the spaces that the caller sees."""
@@ -134,7 +150,7 @@ class StreamResponse(ApiResponse):
     ]
 
 
-class StreamPage(ApiResponse):
+class StreamPage(PageResponse):
     """A page of streams, by address."""
 
     items: list[StreamResponse]

@@ -5,7 +5,15 @@ from typing import Annotated, Self
 from pydantic import Field
 
 from broker.clock import text_of
-from broker.responses.base import LATER, PURPOSE, STREAM, ApiResponse, Instant, OptionalInstant
+from broker.responses.base import (
+    LATER,
+    PURPOSE,
+    STREAM,
+    ApiResponse,
+    Instant,
+    OptionalInstant,
+    PageResponse,
+)
 from broker.responses.equipment import EquipmentResponse
 from broker.rights import GrantState, Pause, Sample
 
@@ -33,6 +41,10 @@ class GrantResponse(ApiResponse):
     decided_by: Annotated[str | None, Field(examples=["fay"])]
     reason: Annotated[str, Field(description="of a refusal", examples=[""])]
     paused: Annotated[bool, Field(examples=[False])]
+    paused_since: Annotated[
+        str | None,
+        Field(description="null unless its owner has paused it now", examples=[None]),
+    ]
     sentence: Annotated[
         str,
         Field(
@@ -43,12 +55,26 @@ class GrantResponse(ApiResponse):
 
 
 class GrantsResponse(ApiResponse):
-    """The grants that a request made."""
+    """The grants that a request made or changed."""
 
     items: list[GrantResponse]
 
 
-class GrantPage(ApiResponse):
+class RequestOutcomeResponse(ApiResponse):
+    """The outcome of a request: a grant for each stream, new ones and those that stood before."""
+
+    items: list[GrantResponse]
+    standing: Annotated[
+        list[int],
+        Field(description="ids of those that were asked for or granted before", examples=[[]]),
+    ]
+    notes: Annotated[
+        list[str],
+        Field(description="a sentence about each of those, for people", examples=[[]]),
+    ]
+
+
+class GrantPage(PageResponse):
     """A page of grants, in the order of asking."""
 
     items: list[GrantResponse]
@@ -125,7 +151,7 @@ class ListingResponse(EquipmentResponse):
     ] = None
 
 
-class ListingPage(ApiResponse):
+class ListingPage(PageResponse):
     """A page of what is listed to the caller, by address."""
 
     items: list[ListingResponse]

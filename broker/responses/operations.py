@@ -47,6 +47,20 @@ class StreamStatusResponse(ApiResponse):
     dead_letters: Annotated[int, Field(examples=[0])]
 
 
+class NoticeChannelResponse(ApiResponse):
+    """A channel on which people are told about requests and decisions, with what waits there."""
+
+    channel: Annotated[str, Field(examples=["mail"])]
+    waiting: Annotated[int, Field(description="notices that wait", examples=[2])]
+    failed: Annotated[
+        int, Field(description="of those, the ones that failed at least once", examples=[2])
+    ]
+    since: Annotated[Instant, Field(description="when the oldest was queued")]
+    reason: Annotated[
+        str, Field(description="why one failed", examples=["the webhook answered 500"])
+    ]
+
+
 class StatusResponse(ApiResponse):
     """The state of all streams that the caller watches."""
 
@@ -57,5 +71,9 @@ class StatusResponse(ApiResponse):
     ]
     broker: Annotated[
         bool, Field(description="whether the API is connected to the broker", examples=[True])
+    ]
+    notices: Annotated[
+        list[NoticeChannelResponse],
+        Field(description="channels where notices wait; for who operates the testbed alone"),
     ]
     streams: list[StreamStatusResponse]

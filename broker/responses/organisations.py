@@ -22,12 +22,19 @@ class OrganisationsResponse(ApiResponse):
     items: list[OrganisationResponse]
 
 
+_EMAIL = Field(
+    description="where notices go; its own organisation alone sees it; null for none",
+    examples=["fay@factory.example"],
+)
+
+
 class MemberResponse(ApiResponse):
     """A person in an organisation."""
 
     person: Annotated[str, Field(examples=["fay"])]
     roles: Annotated[list[Role], Field(examples=[["owner"]])]
     since: Instant
+    email: Annotated[str | None, _EMAIL]
 
 
 class MembersResponse(ApiResponse):
@@ -43,6 +50,7 @@ class NewMemberResponse(ApiResponse):
     person: Annotated[str, Field(examples=["fay"])]
     roles: Annotated[list[Role], Field(examples=[["owner"]])]
     since: Instant
+    email: Annotated[str | None, _EMAIL]
 
 
 class NewOrganisationResponse(OrganisationResponse):
@@ -52,3 +60,4 @@ class NewOrganisationResponse(OrganisationResponse):
     person: Annotated[str, Field(examples=["fay"])]
     roles: Annotated[list[Role], Field(examples=[["owner"]])]
     since: Instant
+    email: Annotated[str | None, _EMAIL]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from broker.responses.base import STREAM, ApiResponse, Instant, OptionalInstant
+from broker.responses.base import STREAM, ApiResponse, Instant, OptionalInstant, PageResponse
 
 
 class RetentionResponse(ApiResponse):
@@ -60,7 +60,7 @@ class DeletionsResponse(ApiResponse):
     items: list[DeletionResponse]
 
 
-class DeletionPage(ApiResponse):
+class DeletionPage(PageResponse):
     """A page of deletions, in their order."""
 
     items: list[DeletionResponse]

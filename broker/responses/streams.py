@@ -4,9 +4,10 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
+from broker import codec
 from broker.batch import Gap
 from broker.clock import text_of
-from broker.responses.base import LATER, STREAM, ApiResponse, Instant, OptionalInstant
+from broker.responses.base import LATER, STREAM, ApiResponse, Instant, OptionalInstant, PageResponse
 
 
 class GapResponse(ApiResponse):
@@ -29,8 +30,12 @@ class GapResponse(ApiResponse):
             cause=gap.cause,
         )
 
+    def gap(self) -> Gap:
+        """The gap that the answer describes; raises Corrupt."""
+        return codec.gap_from_json(self.model_dump(by_alias=True))
 
-class GapPage(ApiResponse):
+
+class GapPage(PageResponse):
     """A page of gaps, by their beginning."""
 
     items: list[GapResponse]
@@ -53,7 +58,7 @@ class DeadLetterResponse(ApiResponse):
     received: Annotated[str, Field(examples=[LATER])]
 
 
-class DeadLetterPage(ApiResponse):
+class DeadLetterPage(PageResponse):
     """A page of dead letters, in the order of their arrival."""
 
     items: list[DeadLetterResponse]

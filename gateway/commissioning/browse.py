@@ -61,14 +61,16 @@ def server(url: str, security: Security | None) -> OpcUaServer:
     )
 
 
-async def tree(source: OpcUaServer, credentials: ClientCredentials | None = None) -> list[str]:
-    """Lines with the server's objects and variables below Objects, indented, with type and node.
+async def nodes(
+    source: OpcUaServer, credentials: ClientCredentials | None = None
+) -> list[BrowsedNode]:
+    """The server's objects and variables below Objects, each after its parent.
 
     Raises Unavailable if the server does not answer, Refused if it is not trusted or refuses the
     session.
     """
     async with connected(source, credentials) as client:
-        return [_line(node) async for node in walk(client)]
+        return [node async for node in walk(client)]
 
 
 async def starting_mapping(
@@ -222,7 +224,19 @@ def _security_fields(source: OpcUaServer) -> dict[str, Any]:
     return fields
 
 
-def _line(node: BrowsedNode) -> str:
+def as_json(node: BrowsedNode) -> dict[str, Any]:
+    """A node with the keys that scripts rely on; type: null for an object."""
+    return {
+        "node": node.text,
+        "name": node.name,
+        "parents": list(node.parents),
+        "type": None if node.variant is None else node.variant.name,
+        "array": node.is_array,
+    }
+
+
+def line(node: BrowsedNode) -> str:
+    """A line of a tree: a node indented below its parents, with its type and its node id."""
     indent = "  " * len(node.parents)
     if not node.is_variable:
         return f"{indent}{node.name}  {node.text}".rstrip()

@@ -1,59 +1,130 @@
 """Pause grants, and report who could read an equipment's streams and who did."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from broker.namespace import EquipmentAddress
+from broker.responses.access import (
+    AccessResponse,
+    HttpReadsResponse,
+    MqttSessionResponse,
+    PossibleReadResponse,
+    ReaderResponse,
+)
+from broker.responses.grants import PauseResponse, ResumedResponse
 from testbed.client import api
+from testbed.terminal import tables
+from testbed.terminal.screen import Screen
+from testbed.terminal.tables import TableColumn
+
+_Read = TypeVar("_Read", bound=ReaderResponse)
+
+_WHO = ("organisation", "principal")
+_COULD = tables.fields(
+    PossibleReadResponse, *_WHO, "kind", "stream", "space", "from_", "until", "grant", "purpose"
+)
+_OVER_HTTP = tables.fields(
+    HttpReadsResponse, *_WHO, "stream", "space", "day", "way", "times", "last"
+)
+_ON_THE_BUS: list[TableColumn[MqttSessionResponse]] = [
+    *tables.fields(MqttSessionResponse, *_WHO, "stream", "space", "from_", "until", "minutes"),
+    TableColumn(heading="batches at most", cell=lambda read: str(read.batches)),
+]
 
 
-def pause_body(company: str | None, equipment: str | None) -> dict[str, str]:
-    """The API's JSON for a pause: of a company, of an equipment, or of all that the caller gave."""
-    fields = {"company": company, "equipment": equipment}
-    return {name: value for name, value in fields.items() if value is not None}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PausedGrants:
+    """The grants that a pause stops: of a company, of an equipment, or all that the caller gave."""
+
+    company: str | None
+    equipment: str | None
+
+    @property
+    def body(self) -> dict[str, str | None]:
+        """The API's JSON."""
+        return {"company": self.company, "equipment": self.equipment}
+
+    def __str__(self) -> str:
+        company = f" to {self.company}" if self.company else ""
+        equipment = f" of {self.equipment}" if self.equipment else ""
+        return f"all grants{company}{equipment}" if company or equipment else "all your grants"
 
 
-def pause_sentence(pause: Mapping[str, str]) -> str:
-    """A phrase for the grants that a pause stops."""
-    company = f" to {pause['company']}" if "company" in pause else ""
-    equipment = f" of {pause['equipment']}" if "equipment" in pause else ""
-    return f"all grants{company}{equipment}" if pause else "all your grants"
+async def pause(grants: PausedGrants) -> PauseResponse:
+    """Stop grants at once."""
+    return await api.send("POST", "/pauses", PauseResponse, grants.body)
 
 
-async def fetch(equipment: str, *, at: str | None, begin: str | None, end: str | None) -> Any:
+async def resume(grants: PausedGrants) -> ResumedResponse:
+    """End the pauses of exactly these grants; the number of pauses that ended."""
+    async with api.connect() as connection:
+        return await connection.send("DELETE", "/pauses", ResumedResponse, params=grants.body)
+
+
+async def fetch(
+    equipment: str, *, at: str | None, begin: str | None, end: str | None
+) -> AccessResponse:
     """The access report of an equipment, at an instant or for a span; now if all are None."""
-    fields = {"at": at, "from": begin, "to": end}
-    params = {name: value for name, value in fields.items() if value is not None}
     path = f"/equipment/{EquipmentAddress.parse(equipment)}/access"
-    return await api.request("GET", path, params=params)
+    return await api.get(path, AccessResponse, {"at": at, "from": begin, "to": end})
 
 
-def print_report(report: Any, out: Console) -> None:
-    """Print a table of the rights to read, and one of the reads."""
-    could = Table("who could read", "stream", "from", "until", "grant", "purpose")
-    for right in report["could"]:
-        could.add_row(
-            f"{right['organisation']}: {right['principal']} ({right['kind']})",
-            f"{right['space']}:{right['stream']}",
-            right["from"][:19],
-            right["until"][:19] if right["until"] else "ended by nobody yet",
-            str(right["grant"] or "its own"),
-            right["purpose"] or "",
-        )
-    out.print(could)
-    did = Table("who did", "stream", "when", "how", "how much")
-    for read in report["did"]["http"]:
-        reader, stream = _reader_and_stream(read)
-        did.add_row(reader, stream, read["day"], f"HTTP {read['way']}", f"{read['times']} times")
-    for read in report["did"]["mqtt"]:
-        reader, stream = _reader_and_stream(read)
-        amount = f"at most {read['batches']} batches in {read['minutes']} min"
-        did.add_row(reader, stream, read["from"][:19], "bus", amount)
-    out.print(did)
+def print_report(report: AccessResponse, out: Screen, *, whole: bool) -> None:
+    """Print the readers of other organisations, then those of the equipment's own.
+
+    whole: print the own ones row by row, instead of how many they are.
+    """
+    own = EquipmentAddress.parse(report.equipment).organisation
+    _print_could(report, own, out, whole=whole)
+    span = f"from {tables.instant(report.did.from_)} to {tables.instant(report.did.to)}"
+    out.print(f"\nwho did read over HTTP, {span}:", style="bold")
+    _print_reads(report.did.http, own, _OVER_HTTP, out, whole=whole)
+    out.print(f"\nwho was connected to the broker with the right to read, {span}:", style="bold")
+    _print_reads(report.did.mqtt, own, _ON_THE_BUS, out, whole=whole)
 
 
-def _reader_and_stream(read: Any) -> tuple[str, str]:
-    return f"{read['organisation']}: {read['principal']}", f"{read['space']}:{read['stream']}"
+def _print_could(report: AccessResponse, own: str, out: Screen, *, whole: bool) -> None:
+    others, owned = _divided(report.could, own)
+    out.print(f"who could read {report.equipment}, of other organisations:", style="bold")
+    tables.print_rows(others, _COULD, out)
+    if whole:
+        out.print(f"\nof {own} itself:", style="bold")
+        tables.print_rows(owned, _COULD, out)
+        return
+    readers = {(right.kind, right.principal) for right in owned}
+    kinds = sorted({kind for kind, _ in readers})
+    counts = [_count(sum(each == kind for each, _ in readers), kind) for kind in kinds]
+    streams = _count(len({right.stream for right in owned}), "stream")
+    rows = _count(len(owned), "row")
+    summary = f"{', '.join(counts)}, {streams} ({rows}, with --all)" if owned else "nobody"
+    out.print(f"and of {own} itself: {summary}")
+
+
+def _print_reads(
+    reads: Sequence[_Read],
+    own: str,
+    columns: Sequence[TableColumn[_Read]],
+    out: Screen,
+    *,
+    whole: bool,
+) -> None:
+    """Print the reads by others, then those by the equipment's own organisation or their number."""
+    others, owned = _divided(reads, own)
+    tables.print_rows([*others, *owned] if whole else others, columns, out)
+    if owned and not whole:
+        readers = _count(len({read.principal for read in owned}), "reader")
+        rows = _count(len(owned), "row")
+        out.print(f"and of {own} itself: {readers} ({rows}, with --all)")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _divided(reads: Sequence[_Read], own: str) -> tuple[list[_Read], list[_Read]]:
+    """The rows of other organisations, and those of the equipment's own."""
+    return (
+        [read for read in reads if read.organisation != own],
+        [read for read in reads if read.organisation == own],
+    )

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from broker import api_client
 from broker.errors import Invalid
@@ -18,7 +18,7 @@ MOST_CREDENTIAL = 1024
 class ApiSettings:
     """URL of the API, the caller's credential, and the PEM file of a certificate authority.
 
-    Read without pydantic, which takes longer to load than a command to run.
+    Read without pydantic-settings, which takes long to load beside a short request.
     """
 
     api: str = DEFAULT_API
@@ -69,20 +69,44 @@ async def connect(timeout_s: float = 10.0) -> AsyncIterator[api_client.Api]:
         yield connection
 
 
-async def request_without_credential(method: str, path: str, **content: Any) -> Any:
-    """The answer to one request that is open to everybody, such as signing in."""
+async def send_without_credential(
+    path: str, answer: type[api_client.Answer], json: object
+) -> api_client.Answer:
+    """The answer to one POST that is open to everybody, such as signing in."""
     settings = ApiSettings.from_environment(os.environ)
     async with api_client.connect(settings.api, "", ca=settings.ca) as connection:
-        return await connection.request(method, path, **content)
+        return await connection.send("POST", path, answer, json)
 
 
-async def all_items(path: str, **params: Any) -> list[Any]:
-    """The items of every page of a listing."""
+async def send(
+    method: str, path: str, answer: type[api_client.Answer], json: object = None
+) -> api_client.Answer:
+    """The answer to one request with a JSON body."""
     async with connect() as connection:
-        return await connection.items(path, **params)
+        return await connection.send(method, path, answer, json)
 
 
-async def request(method: str, path: str, **content: Any) -> Any:
-    """The answer to one request; content: `json` or `params`."""
+async def get(
+    path: str, answer: type[api_client.Answer], params: api_client.Params | None = None
+) -> api_client.Answer:
+    """The answer to one GET."""
     async with connect() as connection:
-        return await connection.request(method, path, **content)
+        return await connection.get(path, answer, params)
+
+
+async def whole(
+    path: str,
+    page: type[api_client.Page],
+    params: api_client.Params | None = None,
+    *,
+    most: int | None = None,
+) -> api_client.Page:
+    """A listing as one page with the items of all; most: of so many at most, None for all."""
+    async with connect() as connection:
+        return await connection.whole(path, page, params, most=most)
+
+
+async def request(method: str, path: str, json: object = None) -> None:
+    """Send one request whose answer is empty."""
+    async with connect() as connection:
+        await connection.request(method, path, json=json)

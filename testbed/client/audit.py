@@ -1,22 +1,45 @@
 """List audit events, and verify the whole audit chain on the machine where the command runs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from broker import api_client, audit_head
 from broker.audit_head import Head
 from broker.clock import DAY_NS, Clock, text_of
 from broker.errors import Corrupt, Invalid, Refused
+from broker.responses.audit import (
+    AuditEventPage,
+    AuditEventResponse,
+    AuditHeadPage,
+    AuditHeadResponse,
+    AuditKeyResponse,
+)
 from testbed.client import api
+from testbed.terminal import tables
+from testbed.terminal.screen import Screen
+from testbed.terminal.tables import TableColumn
 from testbed_api.domain.audit import ChainFault, ChainLink, Verifier
 
-PAGE_ROWS = 1_000
+
+def _reason(event: AuditEventResponse) -> str:
+    """Why it was refused or failed, else its details as JSON."""
+    return tables.text(event.reason or event.details)
+
+
+_EVENT: list[TableColumn[AuditEventResponse]] = [
+    *tables.fields(AuditEventResponse, "number", "time"),
+    TableColumn(
+        heading="who",
+        cell=lambda event: tables.text(
+            f"{event.principal or event.source} of {event.organisation or 'nobody'}"
+        ),
+    ),
+    *tables.fields(AuditEventResponse, "action", "target", "outcome"),
+    TableColumn(heading="details", cell=_reason, is_prose=True),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,20 +65,20 @@ class ChainVerdict:
         }
 
 
-async def fetch_events(filters: Mapping[str, str | None], clock: Clock) -> list[dict[str, Any]]:
+async def fetch_events(filters: Mapping[str, str | None], clock: Clock) -> AuditEventPage:
     """The audit events that match all filters; those of the last day without a `from`."""
-    params = {name: value for name, value in filters.items() if value is not None}
-    params.setdefault("from", text_of(clock.now_ns() - DAY_NS))
-    async with api.connect() as connection:
-        return [event async for event in _items(connection, "/audit", params)]
+    params = dict(filters)
+    if params.get("from") is None:
+        params["from"] = text_of(clock.now_ns() - DAY_NS)
+    return await api.whole("/audit", AuditEventPage, params)
 
 
-async def fetch_newest_head() -> dict[str, Any]:
+async def fetch_newest_head() -> AuditHeadResponse:
     """The audit head that was signed last; raises Refused if there is none yet."""
-    heads = (await api.request("GET", "/audit/heads", params={"newest": True}))["items"]
-    if not heads:
+    page = await api.get("/audit/heads", AuditHeadPage, {"newest": True})
+    if not page.items:
         raise Refused("no head was signed yet", hint="one is within a minute")
-    return dict(heads[0])
+    return page.items[0]
 
 
 async def verify(anchor: Path | None, keys: Collection[str]) -> ChainVerdict:
@@ -67,13 +90,14 @@ async def verify(anchor: Path | None, keys: Collection[str]) -> ChainVerdict:
     """
     anchors = [] if anchor is None else await asyncio.to_thread(read_anchors, anchor)
     async with api.connect() as connection:
-        server_key = (await connection.request("GET", "/audit/key"))["key"]
+        server_key = (await connection.get("/audit/key", AuditKeyResponse)).key
         trusted_keys = keys or {head.key for head in anchors} or {server_key}
         # heads before events: a head that is signed meanwhile would cover more than was fetched
-        heads = [Head.from_json(item) async for item in _items(connection, "/audit/heads", {})]
+        signed = await connection.whole("/audit/heads", AuditHeadPage)
+        heads = [Head.from_json(head.as_json()) for head in signed.items]
         verifier, broken = Verifier([*heads, *anchors], trusted_keys), None
-        async for item in _items(connection, "/audit", {}, whole_chain=True):
-            if broken := verifier.take(ChainLink.of(item)):
+        async for event in _whole_chain(connection):
+            if broken := verifier.take(ChainLink.of(event.model_dump())):
                 break
     return ChainVerdict(
         events=verifier.count,
@@ -83,26 +107,16 @@ async def verify(anchor: Path | None, keys: Collection[str]) -> ChainVerdict:
     )
 
 
-async def _items(
-    connection: api_client.Api,
-    path: str,
-    params: Mapping[str, Any],
-    *,
-    whole_chain: bool = False,
-) -> AsyncIterator[dict[str, Any]]:
-    """The items of every page of a listing; whole_chain: refuse an answer that is only a part."""
-    cursor: int | None = 0
-    while cursor is not None:
-        query = {**params, "cursor": cursor, "limit": PAGE_ROWS}
-        page = await connection.request("GET", path, params=query)
-        if whole_chain and not page["all"]:
+async def _whole_chain(connection: api_client.Api) -> AsyncIterator[AuditEventResponse]:
+    """All events from the first on; raises Refused for a caller who sees only a part of them."""
+    async for page in connection.pages("/audit", AuditEventPage):
+        if not page.all:
             raise Refused(
                 "you see the events of your organisation, not the whole chain",
                 hint="an auditor of the intermediary or of an agency sees it",
             )
-        for item in page["items"]:
-            yield item
-        cursor = page["next"]
+        for event in page.items:
+            yield event
 
 
 def read_anchors(file: Path) -> list[Head]:
@@ -121,23 +135,12 @@ def read_anchors(file: Path) -> list[Head]:
     return heads
 
 
-def print_events(events: Sequence[Mapping[str, Any]], out: Console) -> None:
+def print_events(events: AuditEventPage, out: Screen) -> None:
     """Print a row for each event."""
-    table = Table("number", "time", "who", "action", "what", "outcome", "details")
-    for event in events:
-        table.add_row(
-            str(event["number"]),
-            event["time"][:19],
-            f"{event['principal'] or event['source']} of {event['organisation'] or 'nobody'}",
-            event["action"],
-            event["target"],
-            event["outcome"],
-            event["reason"] or event["details"],
-        )
-    out.print(table)
+    tables.print_rows(events.items, _EVENT, out)
 
 
-def print_verdict(verdict: ChainVerdict, out: Console) -> None:
+def print_verdict(verdict: ChainVerdict, out: Screen) -> None:
     """Print that the chain is whole, or where it is broken."""
     checked = f"{verdict.events} events against {verdict.heads} heads and {verdict.anchors} anchors"
     if verdict.broken is None:

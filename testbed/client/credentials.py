@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from broker.namespace import LIVE, StreamAddress, checked_id, checked_space
+from broker.namespace import LIVE, EquipmentAddress, StreamAddress, checked_id, checked_space
+from broker.responses.credentials import NewPrincipalResponse, PrincipalResponse, PrincipalsResponse
 from testbed.client import api
+from testbed.terminal import tables
+from testbed.terminal.screen import Screen
+
+_CREDENTIAL = tables.fields(PrincipalResponse, "principal", "reads", "writes", "expires")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,7 @@ class NewCredential:
     expires_in_s: float | None
 
 
-async def create(wanted: NewCredential) -> Any:
+async def create(wanted: NewCredential) -> NewPrincipalResponse:
     """Create a credential; the answer holds its secret, which is not shown again."""
     checked_id(wanted.principal, "principal")
     body: dict[str, Any] = {
@@ -34,12 +36,12 @@ async def create(wanted: NewCredential) -> Any:
     }
     if wanted.expires_in_s is not None:
         body["expires_in_s"] = wanted.expires_in_s
-    return await api.request("POST", "/credentials", json=body)
+    return await api.send("POST", "/credentials", NewPrincipalResponse, body)
 
 
-async def fetch_all() -> Any:
+async def fetch_all() -> PrincipalsResponse:
     """The credentials of the caller's organisation, without their secrets."""
-    return (await api.request("GET", "/credentials"))["items"]
+    return await api.get("/credentials", PrincipalsResponse)
 
 
 async def revoke(principal: str) -> None:
@@ -47,22 +49,15 @@ async def revoke(principal: str) -> None:
     await api.request("DELETE", f"/credentials/{checked_id(principal, 'principal')}")
 
 
-def print_secret(created: Any, out: Console, notes: Console) -> None:
+def print_secret(credential: str, out: Screen, notes: Screen) -> None:
     """Print a new credential alone on `out`, without a style; how to use it on `notes`."""
-    out.print(created["credential"])
+    out.print(credential)
     notes.print("keep it: it is not shown again. Use it as TESTBED_CREDENTIAL.", style="dim")
 
 
-def print_table(credentials: Any, out: Console) -> None:
+def print_table(credentials: PrincipalsResponse, out: Screen) -> None:
     """Print a row for each credential."""
-    table = Table("principal", "reads", "writes", "expires")
-    for credential in credentials:
-        reads, writes = (
-            "\n".join(f"{stream['space']}:{stream['stream']}" for stream in credential[key])
-            for key in ("reads", "writes")
-        )
-        table.add_row(credential["principal"], reads, writes, credential["expires"] or "never")
-    out.print(table)
+    tables.print_rows(credentials.items, _CREDENTIAL, out)
 
 
 def stream_body(text: str) -> dict[str, str]:
@@ -71,4 +66,13 @@ def stream_body(text: str) -> dict[str, str]:
     return {
         "space": checked_space(space if colon else LIVE),
         "stream": str(StreamAddress.parse(stream)),
+    }
+
+
+def equipment_body(text: str) -> dict[str, str]:
+    """The API's JSON for an equipment that is written `[space:]organisation/equipment`."""
+    space, colon, equipment = text.rpartition(":")
+    return {
+        "space": checked_space(space if colon else LIVE),
+        "equipment": str(EquipmentAddress.parse(equipment)),
     }

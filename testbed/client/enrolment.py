@@ -2,25 +2,54 @@
 
 import base64
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from broker import api_client
 from broker.namespace import EquipmentAddress
+from broker.responses.enrolment import (
+    EnrolmentCodeResponse,
+    GatewayResponse,
+    GatewaysResponse,
+    NewGatewayResponse,
+)
 from gateway.state import identity
 from testbed.client import api
 from testbed.client.api import ApiSettings
+from testbed.terminal import tables
+from testbed.terminal.screen import Screen
+
+_GATEWAY = tables.fields(GatewayResponse, "principal", "since", "fingerprint", "code_made_by")
 
 
-async def create_code(equipment: str) -> Any:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedGateway:
+    """A gateway that was enrolled on this machine; its credential is in `file`.
+
+    fingerprint: of the key that this machine holds, in the form that `testbed gateway show` prints.
+    """
+
+    principal: str
+    equipment: str
+    fingerprint: str
+    file: Path
+
+    def as_json(self) -> dict[str, str]:
+        """The gateway with the keys that scripts rely on; without its credential."""
+        return {
+            "principal": self.principal,
+            "equipment": self.equipment,
+            "fingerprint": self.fingerprint,
+            "file": str(self.file),
+        }
+
+
+async def create_code(equipment: str) -> EnrolmentCodeResponse:
     """Create a one-time enrolment code for the gateway of an equipment."""
-    return await api.request("POST", f"{_path(equipment)}/codes")
+    return await api.send("POST", f"{_path(equipment)}/codes", EnrolmentCodeResponse)
 
 
-async def enrol(code: str, url: str | None, folder: Path) -> Any:
+async def enrol(code: str, url: str | None, folder: Path) -> ClaimedGateway:
     """Claim a code with this machine's key, and store the credential that the API answers with.
 
     url: of the API, TESTBED_API if None.  folder: of key and credential.  The result holds no
@@ -34,14 +63,18 @@ async def enrol(code: str, url: str | None, folder: Path) -> Any:
     }
     own = ApiSettings.from_environment(os.environ)
     async with api_client.connect(url or own.api, "", ca=own.ca) as connection:
-        enrolled = await connection.request("POST", "/enrolments", json=body)
-    file = identity.store_credential(folder, enrolled.pop("credential"), enrolled["equipment"])
-    return enrolled | {"file": str(file), "fingerprint": claim.fingerprint}
+        enrolled = await connection.send("POST", "/enrolments", NewGatewayResponse, body)
+    return ClaimedGateway(
+        principal=enrolled.principal,
+        equipment=enrolled.equipment,
+        fingerprint=claim.fingerprint,
+        file=identity.store_credential(folder, enrolled.credential, enrolled.equipment),
+    )
 
 
-async def fetch_gateways(equipment: str) -> Any:
+async def fetch_gateways(equipment: str) -> GatewaysResponse:
     """The gateways of an equipment, with the fingerprints of their keys."""
-    return (await api.request("GET", _path(equipment)))["items"]
+    return await api.get(_path(equipment), GatewaysResponse)
 
 
 async def lock_out(equipment: str) -> None:
@@ -49,32 +82,25 @@ async def lock_out(equipment: str) -> None:
     await api.request("DELETE", _path(equipment))
 
 
-def print_code(created: Any, equipment: str, out: Console, notes: Console) -> None:
+def print_code(created: EnrolmentCodeResponse, equipment: str, out: Screen, notes: Screen) -> None:
     """Print a new code alone on `out`; on `notes` the two commands that follow."""
-    out.print(created["code"])
-    notes.print(f"counts once, until {created['expires']}. On the gateway's machine:", style="dim")
-    notes.print(f"  testbed gateway enrol {created['code']}")
+    out.print(created.code)
+    until = tables.instant(created.expires)
+    notes.print(f"counts once, until {until}. On the gateway's machine:", style="dim")
+    notes.print(f"  testbed gateway enrol {created.code}")
     notes.print(f"then compare the fingerprint: testbed gateway show {equipment}")
 
 
-def print_enrolled(enrolled: Any, out: Console) -> None:
+def print_enrolled(enrolled: ClaimedGateway, out: Screen) -> None:
     """Print the gateway's principal, the fingerprint of its key and the credential's file."""
-    out.print(f"enrolled as {enrolled['principal']}, the gateway of {enrolled['equipment']}")
-    out.print(f"fingerprint {enrolled['fingerprint']}")
-    out.print(f"credential  {enrolled['file']}")
+    out.print(f"enrolled as {enrolled.principal}, the gateway of {enrolled.equipment}")
+    out.print(f"fingerprint {enrolled.fingerprint}")
+    out.print(f"credential  {enrolled.file}")
 
 
-def print_gateways(gateways: Any, out: Console) -> None:
+def print_gateways(gateways: GatewaysResponse, out: Screen) -> None:
     """Print a row for each gateway."""
-    table = Table("gateway", "since", "fingerprint", "code made by")
-    for gateway in gateways:
-        table.add_row(
-            gateway["principal"],
-            gateway["since"],
-            gateway["fingerprint"] or "not enrolled",
-            gateway["code_made_by"] or "",
-        )
-    out.print(table)
+    tables.print_rows(gateways.items, _GATEWAY, out)
 
 
 def _path(equipment: str) -> str:

@@ -12,17 +12,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from broker import api_client, codec
+from broker import api_client
 from broker.batch import Gap
 from broker.clock import NS_PER_S, Clock, ns_of, text_of
 from broker.errors import Invalid, Taken
 from broker.namespace import StreamAddress, checked_space
+from broker.responses.streams import GapPage
 from testbed.client import api
+from testbed.terminal import tables
+from testbed.terminal.screen import Screen
 from testbed_sdk import history
 from testbed_sdk.history import HistoryQuery
 
 ENDINGS = (".csv", ".json", ".parquet")
 TIMEOUT_S = 60.0
+GAPS_HEADER = "Testbed-Gaps"
+"""Header of the API's answer: the number of gaps that touch the span."""
 
 
 def span(
@@ -41,10 +46,17 @@ def span(
 
 
 async def print_history(stream: str, wanted: HistoryQuery, *, as_json: bool) -> None:
-    """Write a history to standard output as CSV or JSON; raises Unavailable if it breaks off."""
+    """Write a history to standard output as CSV or JSON; raises Unavailable if it breaks off.
+
+    CSV has no place for gaps: standard error names the command that lists them, if there are any.
+    """
+    address = StreamAddress.parse(stream)
     async with api.connect(TIMEOUT_S) as connection:
         file_format = "json" if as_json else "csv"
-        await _copy(connection, StreamAddress.parse(stream), wanted, file_format, sys.stdout.buffer)
+        gaps = await _copy(connection, address, wanted, file_format, sys.stdout.buffer)
+    if gaps and not as_json:
+        command = _gaps_command(address, wanted)
+        Screen(stderr=True).print(f"gaps in this span: {gaps}; see {command}")
 
 
 async def export(stream: str, wanted: HistoryQuery, path: Path) -> tuple[Path, ...]:
@@ -77,6 +89,12 @@ async def export(stream: str, wanted: HistoryQuery, path: Path) -> tuple[Path, .
         with _new_file(gaps_path) as file:
             file.write(gaps_csv(gaps))
     return paths
+
+
+def _gaps_command(address: StreamAddress, wanted: HistoryQuery) -> str:
+    """The command that lists the gaps of a history."""
+    begin, end = (tables.instant(text_of(time_ns)) for time_ns in (wanted.from_ns, wanted.to_ns))
+    return f"testbed stream gaps {address} --space {wanted.space} --from {begin} --to {end}"
 
 
 def gaps_csv(gaps: Iterable[Gap]) -> bytes:
@@ -113,25 +131,27 @@ async def _copy(
     wanted: HistoryQuery,
     file_format: str,
     file: IO[bytes],
-) -> None:
-    """Write the API's answer to a file as it arrives; file_format: csv or json."""
+) -> int:
+    """Write the API's answer to a file as it arrives; the number of gaps that touch the span.
+
+    file_format: csv or json.
+    """
     params = _params(wanted) | {"format": file_format, "signals": list(wanted.signals)}
     if wanted.points is not None:
         params["points"] = wanted.points
     async with connection.stream(f"/streams/{address}/history", params=params) as answer:
         async for chunk in answer.aiter_bytes():
             file.write(chunk)
+        gaps = int(answer.headers.get(GAPS_HEADER, 0))
     file.flush()
+    return gaps
 
 
 async def _fetch_gaps(
     connection: api_client.Api, address: StreamAddress, wanted: HistoryQuery
 ) -> list[Gap]:
     """The gaps of a span that concern its signals."""
-    params = _params(wanted) | {"limit": 1_000}
-    gaps = [
-        codec.gap_from_json(item)
-        for item in await connection.items(f"/streams/{address}/gaps", **params)
-    ]
+    page = await connection.whole(f"/streams/{address}/gaps", GapPage, _params(wanted))
+    gaps = [item.gap() for item in page.items]
     signals = set(wanted.signals)
     return [gap for gap in gaps if not (signals and gap.signals) or signals & set(gap.signals)]

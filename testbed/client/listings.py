@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from broker.errors import Invalid
-from broker.namespace import EquipmentAddress
+from broker.namespace import EquipmentAddress, StreamAddress
+from broker.responses.grants import ListingPage, ListingResponse
 from testbed.client import api, credentials
+from testbed.terminal import tables
+from testbed.terminal.screen import Screen
+from testbed.terminal.tables import TableColumn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,65 +40,80 @@ class Audience:
     nobody: bool
 
 
-async def store(equipment: str, audience: Audience, terms: str, sample: SampleSpan) -> Any:
+async def store(
+    equipment: str, audience: Audience, terms: str, sample: SampleSpan
+) -> ListingResponse:
     """List an equipment, or end its listing; the listing as it is then."""
     path = f"/equipment/{EquipmentAddress.parse(equipment)}/listing"
     if (bool(audience.organisations), audience.everybody, audience.nobody).count(True) != 1:
         raise Invalid("to whom is not said", hint="--to ORGANISATION, --everybody or --nobody")
     if audience.nobody:
         await api.request("DELETE", path)
-        return await api.request("GET", path)
+        return await api.get(path, ListingResponse)
     body = {
         "everybody": audience.everybody,
         "organisations": list(audience.organisations),
         "terms": terms,
         "sample": sample.body,
     }
-    return await api.request("PUT", path, json=body)
+    return await api.send("PUT", path, ListingResponse, body)
 
 
-async def fetch(equipment: str) -> Any:
+async def fetch(equipment: str) -> ListingResponse:
     """The listing of an equipment."""
-    return await api.request("GET", f"/equipment/{EquipmentAddress.parse(equipment)}/listing")
+    path = f"/equipment/{EquipmentAddress.parse(equipment)}/listing"
+    return await api.get(path, ListingResponse)
 
 
-def print_listing(listing: Any, out: Console) -> None:
+async def fetch_all() -> ListingPage:
+    """The equipment of other organisations that is listed to the caller's."""
+    return await api.whole("/listings", ListingPage)
+
+
+def print_listing(listing: ListingResponse, out: Screen) -> None:
     """Print an equipment: its names, terms, streams and example, and to whom it is listed."""
     lines = {
-        "equipment": f"{listing['organisation']}/{listing['equipment']} ({listing['kind']})",
-        "name": listing["name"],
-        "description": listing["description"],
-        "site": ", ".join(listing["site"].values()),
-        "terms": listing["terms"],
+        "equipment": f"{listing.organisation}/{listing.equipment} ({listing.kind})",
+        "name": listing.name,
+        "description": listing.description,
+        "site": ", ".join(listing.site.values()),
+        "terms": listing.terms,
         "listed to": _audience(listing),
     }
     for label, text in lines.items():
         if text:
             out.print(f"{label:<12}{text}")
-    for stream in listing["streams"]:
-        signals = ", ".join(f"{name} [{unit}]" for name, unit in stream["signals"].items())
-        out.print(f"{'stream':<12}{stream['stream']}: {signals}")
-    if sample := listing["sample"]:
-        span = f"{sample['space']}:{sample['stream']} {sample['from']} to {sample['to']}"
-        out.print(f"{'sample':<12}{span}")
+    for stream in listing.streams:
+        signals = ", ".join(f"{name} [{unit}]" for name, unit in stream.signals.items())
+        out.print(f"{'stream':<12}{stream.stream}: {signals}")
+    if sample := listing.sample:
+        span = f"{tables.instant(sample.from_)} to {tables.instant(sample.to)}"
+        out.print(f"{'sample':<12}{sample.space}:{sample.stream} {span}")
 
 
-def print_table(listings: Sequence[Any], out: Console) -> None:
+def print_table(listings: ListingPage, out: Screen) -> None:
     """Print a row for each listing."""
-    table = Table("equipment", "name", "kind", "streams", "sample")
-    for listing in listings:
-        table.add_row(
-            f"{listing['organisation']}/{listing['equipment']}",
-            listing["name"],
-            listing["kind"],
-            "\n".join(stream["stream"].rpartition("/")[2] for stream in listing["streams"]),
-            "yes" if listing["sample"] else "no",
-        )
-    out.print(table)
+    tables.print_rows(listings.items, _LISTING, out)
 
 
-def _audience(listing: Any) -> str:
+def _audience(listing: ListingResponse) -> str:
     """To whom an equipment is listed, in words; empty where only its owner may see that."""
-    if listing["everybody"]:
+    if listing.everybody:
         return "everybody"
-    return ", ".join(listing["listed_to"]) or "nobody" if "listed_to" in listing else ""
+    return "" if listing.listed_to is None else ", ".join(listing.listed_to) or "nobody"
+
+
+def _streams(listing: ListingResponse) -> str:
+    """The names of an equipment's streams, a line each."""
+    names = (StreamAddress.parse(stream.stream).stream for stream in listing.streams)
+    return "\n".join(names) or tables.NOTHING
+
+
+_LISTING: list[TableColumn[ListingResponse]] = [
+    TableColumn(
+        heading="equipment", cell=lambda listing: f"{listing.organisation}/{listing.equipment}"
+    ),
+    *tables.fields(ListingResponse, "name", "kind"),
+    TableColumn(heading="streams", cell=_streams),
+    TableColumn(heading="sample", cell=lambda listing: "yes" if listing.sample else "no"),
+]

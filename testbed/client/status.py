@@ -1,58 +1,103 @@
 """Fetch and print the state of all streams, the worst first."""
 
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Sequence
 
 from broker.clock import DAY_S, HOUR_S, NS_PER_S, Clock, ns_of
-from testbed.client import api
+from broker.messages import Freshness
+from broker.responses.operations import (
+    NoticeChannelResponse,
+    StatusResponse,
+    StreamStatusResponse,
+)
+from testbed.client import alarms, api
+from testbed.terminal import tables
+from testbed.terminal.screen import Screen
+from testbed.terminal.tables import TableColumn
 
 _AGES = ((DAY_S, "d"), (HOUR_S, "h"), (60.0, "min"))
 
 
-async def fetch(within_s: float) -> Any:
+async def fetch(within_s: float) -> StatusResponse:
     """The state of the streams that the caller may read; gaps are counted over `within_s`."""
-    return await api.request("GET", "/status", params={"within_s": within_s})
+    return await api.get("/status", StatusResponse, {"within_s": within_s})
 
 
-def print_status(status: Any, out: Console, clock: Clock) -> None:
-    """Print what is wrong with recorder and broker, then a row for each stream, the worst first."""
-    if status["interrupted"]:
-        out.print(f"recording is interrupted: {status['interrupted']}", style="red")
-    if not status["broker"]:
+def print_status(status: StatusResponse, out: Screen, clock: Clock) -> None:
+    """Print what is wrong with recorder and broker, a row for each stream, and each alarm once."""
+    if status.interrupted:
+        out.print(f"recording is interrupted: {status.interrupted}", style="red")
+    if not status.broker:
         out.print("the API is not connected to the broker", style="red")
-    streams = status["streams"]
-    table = Table("stream", "space", "state", "newest", "gaps", "dead letters", "alarms")
-    for stream in sorted(streams, key=_severity, reverse=True):
-        table.add_row(
-            stream["stream"],
-            stream["space"],
-            Text(stream["state"] or "-", style="red" if stream["state"] == "stale" else ""),
-            _age(stream["last"], clock.now_ns()),
-            _count(stream["gaps"]),
-            _count(stream["dead_letters"]),
-            Text("\n".join(stream["alarms"]), style="yellow"),
-        )
-    out.print(table)
-    stale = sum(stream["state"] == "stale" for stream in streams)
-    since = f"gaps and dead letters since {status['since']}"
+    for channel in status.notices:
+        if channel.failed:
+            out.print(_failing(channel), style="red")
+    streams = sorted(status.streams, key=_severity, reverse=True)
+    tables.print_rows(streams, _columns(clock.now_ns()), out)
+    stale = sum(stream.state is Freshness.STALE for stream in streams)
+    since = f"gaps and dead letters since {tables.instant(status.since)}"
     out.print(f"{len(streams)} streams, {stale} stale; {since}")
+    if stated := alarms.each_once(streams):
+        out.print("\nalarms:", style="bold")
+        alarms.print_alarms(stated, out)
+    for line in _next_commands(streams, status.since):
+        out.print(line, style="dim")
 
 
-def _severity(stream: Any) -> tuple[bool, bool, int, int]:
-    """The sort key of a stream: stale, alarms, gaps, dead letters."""
+def _columns(now_ns: int) -> list[TableColumn[StreamStatusResponse]]:
+    return [
+        *tables.fields(StreamStatusResponse, "stream", "space"),
+        tables.field(StreamStatusResponse, "state", style=_state_style),
+        TableColumn(heading="newest", cell=lambda stream: _age(stream.last, now_ns)),
+        tables.field(StreamStatusResponse, "gaps", style=lambda stream: _count_style(stream.gaps)),
+        tables.field(
+            StreamStatusResponse,
+            "dead_letters",
+            style=lambda stream: _count_style(stream.dead_letters),
+        ),
+        TableColumn(
+            heading="alarms",
+            cell=lambda stream: str(len(stream.alarms)),
+            style=lambda stream: _count_style(len(stream.alarms)),
+        ),
+    ]
+
+
+def _next_commands(streams: Sequence[StreamStatusResponse], since: str) -> list[str]:
+    """The commands that show what is behind the largest counts."""
+    commands = []
+    for counted, command in (("gaps", "gaps"), ("dead_letters", "dead-letters")):
+        noun = counted.replace("_", " ")
+        worst = max(streams, key=lambda stream: getattr(stream, counted), default=None)
+        if worst is not None and getattr(worst, counted):
+            arguments = f"{worst.stream} --space {worst.space} --from {tables.instant(since)}"
+            commands.append(f"see the {noun}: testbed stream {command} {arguments}")
+    return commands
+
+
+def _failing(channel: NoticeChannelResponse) -> str:
+    """A channel whose notices do not arrive, in a sentence."""
     return (
-        stream["state"] == "stale",
-        bool(stream["alarms"]),
-        stream["gaps"],
-        stream["dead_letters"],
+        f"notices by {channel.channel} do not arrive: {channel.reason}; {channel.waiting} wait,"
+        f" the oldest since {tables.instant(channel.since)}"
     )
 
 
-def _count(number: int) -> Text:
-    return Text(f"{number:,}", style="yellow" if number else "")
+def _severity(stream: StreamStatusResponse) -> tuple[bool, bool, int, int]:
+    """The sort key of a stream: stale, alarms, gaps, dead letters."""
+    return (
+        stream.state is Freshness.STALE,
+        bool(stream.alarms),
+        stream.gaps,
+        stream.dead_letters,
+    )
+
+
+def _state_style(stream: StreamStatusResponse) -> str:
+    return "red" if stream.state is Freshness.STALE else ""
+
+
+def _count_style(number: int) -> str:
+    return "yellow" if number else ""
 
 
 def _age(last: str | None, now_ns: int) -> str:

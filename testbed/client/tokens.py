@@ -1,45 +1,45 @@
 """Create and list the caller's own tokens, and sign in with a password."""
 
-from typing import Any
+from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-
+from broker.responses.credentials import NewTokenResponse, TokenResponse, TokensResponse
+from broker.rights import Role
 from testbed.client import api, credentials
+from testbed.terminal import tables
+from testbed.terminal.screen import Screen
+
+_TOKEN = tables.fields(TokenResponse, "id", "label", "roles", "created", "last_used", "expires")
 
 
-async def create(label: str, roles: list[Any] | None, expires_in_s: float | None) -> Any:
+async def create(
+    label: str, roles: Sequence[Role] | None, expires_in_s: float | None
+) -> NewTokenResponse:
     """Create a token; the answer holds it, and it is not shown again.
 
     roles: those of the caller's roles that the token holds, None for all.
     """
     body = {"label": label, "expires_in_s": expires_in_s, "roles": roles or None}
-    return await api.request("POST", "/tokens", json=body)
+    return await api.send("POST", "/tokens", NewTokenResponse, body)
 
 
-async def fetch_all() -> Any:
+async def fetch_all() -> TokensResponse:
     """The caller's tokens, without their secrets."""
-    return (await api.request("GET", "/tokens"))["items"]
+    return await api.get("/tokens", TokensResponse)
 
 
-async def sign_in(person: str, password: str) -> Any:
+async def sign_in(person: str, password: str) -> NewTokenResponse:
     """Get a token that lasts twelve hours for a person's password."""
     body = {"person": person, "password": password}
-    return await api.request_without_credential("POST", "/sign-in", json=body)
+    return await api.send_without_credential("/sign-in", NewTokenResponse, body)
 
 
-def print_secret(created: Any, out: Console, notes: Console) -> None:
+def print_secret(created: NewTokenResponse, out: Screen, notes: Screen) -> None:
     """Print a new token alone on `out`; on `notes` the roles that it is limited to."""
-    credentials.print_secret(created, out, notes)
-    if roles := created["roles"]:
-        notes.print(f"it may do what {' and '.join(roles)} may, and no more.", style="dim")
+    credentials.print_secret(created.credential, out, notes)
+    if created.roles:
+        notes.print(f"it may do what {' and '.join(created.roles)} may, and no more.", style="dim")
 
 
-def print_table(tokens: Any, out: Console) -> None:
+def print_table(tokens: TokensResponse, out: Screen) -> None:
     """Print a row for each token."""
-    table = Table("id", "label", "roles", "made", "last used", "expires")
-    for token in tokens:
-        roles = ", ".join(token["roles"] or ["all yours"])
-        last_used, expires = token["last_used"] or "never", token["expires"] or "never"
-        table.add_row(str(token["id"]), token["label"], roles, token["made"], last_used, expires)
-    out.print(table)
+    tables.print_rows(tokens.items, _TOKEN, out)

@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from testbed.client import access as client_access
-from testbed.client import api
 from testbed.terminal import run
 from testbed.terminal.options import Equipment, Json, example
 from testbed.terminal.screen import out, print_json
@@ -26,22 +25,23 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the app."""
     app.command("pause", epilog=example("testbed pause --company company"))(pause)
     app.command("resume", epilog=example("testbed resume --company company"))(resume)
-    app.command("access", epilog=example("testbed access factory/pump-rig"))(access)
+    app.command(
+        "access",
+        epilog=example("testbed access factory/pump-rig", "testbed access factory/pump-rig --all"),
+    )(access)
 
 
 def pause(company: Company = None, equipment: OfEquipment = None, json: Json = False) -> None:
     """Stop grants at once: all to a company, all of an equipment, or all that you gave."""
-    body = client_access.pause_body(company, equipment)
-    answer = run.run(api.request("POST", "/pauses", json=body))
-    grants = client_access.pause_sentence(body)
+    grants = client_access.PausedGrants(company=company, equipment=equipment)
+    answer = run.run(client_access.pause(grants))
     print_json(answer) if json else out.print(f"{grants} are paused: nobody reads under them")
 
 
 def resume(company: Company = None, equipment: OfEquipment = None, json: Json = False) -> None:
     """Let grants count again that `pause` stopped with the same options."""
-    params = client_access.pause_body(company, equipment)
-    answer = run.run(api.request("DELETE", "/pauses", params=params))
-    grants = client_access.pause_sentence(params)
+    grants = client_access.PausedGrants(company=company, equipment=equipment)
+    answer = run.run(client_access.resume(grants))
     print_json(answer) if json else out.print(f"{grants} count again")
 
 
@@ -55,8 +55,14 @@ def access(
     end: Annotated[
         str | None, typer.Option("--to", help="end of the span, an instant (default: now)")
     ] = None,
+    whole: Annotated[
+        bool, typer.Option("--all", help="print each reader of your own organisation as well")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Report who could read an equipment's streams, now or at a past moment, and who did."""
+    """Report who could read an equipment's streams, now or at a past moment, and who did.
+
+    Readers of other organisations come first.
+    """
     report = run.run(client_access.fetch(equipment, at=at, begin=begin, end=end))
-    print_json(report) if json else client_access.print_report(report, out)
+    print_json(report) if json else client_access.print_report(report, out, whole=whole)

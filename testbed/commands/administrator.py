@@ -23,7 +23,7 @@ administrator_app = typer.Typer(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the commands of this module to the app."""
     app.add_typer(administrator_app, name="administrator")
 
 
@@ -57,4 +57,4 @@ def renew(
     own = settings(ServerSettings, folder=data, registry=registry)
     renewing = administrator.renew(own, owner or administrator.ADMINISTRATOR, WallClock())
     created = run.run(renewing, keeps_data=True)
-    print_json(created) if json else credentials.print_secret(created, out, notes)
+    print_json(created) if json else credentials.print_secret(created["credential"], out, notes)

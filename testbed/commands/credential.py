@@ -11,7 +11,7 @@ from testbed.terminal.screen import notes, out, print_json
 
 EXAMPLE = example(
     "testbed credential create detector --reads factory/pump-rig/rig"
-    " --writes company/detector/score"
+    " --writes company/detector/score --expires-in 90d"
 )
 
 credential_app = typer.Typer(
@@ -42,15 +42,15 @@ def create(
             help="stream that it may publish, in the same form; can be repeated (default: none)"
         ),
     ] = None,
-    expires_in_s: ExpiresIn = None,
+    expires_in: ExpiresIn = None,
     json: Json = False,
 ) -> None:
     """Create a machine's credential for a list of streams; it is shown only this once."""
     wanted = credentials.NewCredential(
-        principal=principal, reads=reads or (), writes=writes or (), expires_in_s=expires_in_s
+        principal=principal, reads=reads or (), writes=writes or (), expires_in_s=expires_in
     )
     created = run.run(credentials.create(wanted))
-    print_json(created) if json else credentials.print_secret(created, out, notes)
+    print_json(created) if json else credentials.print_secret(created.credential, out, notes)
 
 
 @credential_app.command("list", epilog=example("testbed credential list"))

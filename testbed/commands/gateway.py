@@ -1,7 +1,8 @@
 """`testbed gateway`: the edge process beside a machine, and its commissioning."""
 
+import functools
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from testbed.terminal import run as terminal_run
 from testbed.terminal.options import Equipment, Json, example
 from testbed.terminal.run import Exit
 from testbed.terminal.screen import Screen, notes, out, print_json
+
+if TYPE_CHECKING:
+    from testbed.commissioning.trust import ServerCertificate
 
 EXAMPLE = example(
     "testbed gateway browse opc.tcp://127.0.0.1:4840 --security none --write rig.yaml"
@@ -130,7 +134,7 @@ def enrol(
 
     folder = terminal_run.run(gateway_process.identity_folder(mapping))
     enrolled = terminal_run.run(enrolment.enrol(code, api, folder))
-    print_json(enrolled) if json else enrolment.print_enrolled(enrolled, out)
+    print_json(enrolled.as_json()) if json else enrolment.print_enrolled(enrolled, out)
 
 
 @gateway_app.command("show", epilog=example("testbed gateway show factory/pump-rig"))
@@ -173,6 +177,7 @@ def trust(
     ] = None,
     policy: Policy = "Basic256Sha256",
     mapping: Beside = None,
+    json: Json = False,
 ) -> None:
     """Show an OPC UA server's certificate, and trust it if you confirm its SHA-256."""
     from testbed.commissioning import trust as commissioning
@@ -180,16 +185,26 @@ def trust(
 
     endpoint = Endpoint(url=server, security="sign-and-encrypt", policy=policy, mapping=mapping)
     certificate = terminal_run.run(commissioning.fetch_certificate(server, endpoint))
-    commissioning.print_certificate(certificate, out)
+    commissioning.print_certificate(certificate, Screen(stderr=True) if json else out)
+    file = _pinned(certificate, yes, as_json=json)
+    report = certificate.as_json(file)
+    print_json(report) if json else commissioning.print_pinned(certificate, file, out)
+
+
+def _pinned(certificate: "ServerCertificate", yes: str | None, *, as_json: bool) -> Path:
+    """The file in which a certificate is pinned, once it is accepted; else the command ends."""
+    from testbed.commissioning import trust as commissioning
+
+    confirm = functools.partial(typer.confirm, err=as_json)
     try:
-        accepted = commissioning.accepted_sha256(certificate, yes, typer.confirm)
-        commissioning.pin(certificate, accepted, out)
+        return commissioning.pin(
+            certificate, commissioning.accepted_sha256(certificate, yes, confirm)
+        )
     except BedError as exc:
         terminal_run.fail(exc)
     except typer.Abort:
         unanswered = Refused("nothing was pinned: nobody answered", hint="in scripts: --yes SHA256")
         terminal_run.fail(unanswered)
-    commissioning.print_own(certificate, out)
 
 
 @gateway_app.command("browse", epilog=EXAMPLE)
@@ -215,6 +230,7 @@ def browse(
     ] = "",
     listen_s: ListenS = 5.0,
     mapping: Beside = None,
+    json: Json = False,
 ) -> None:
     """List a server's nodes or a broker's topics, and write a first mapping of them."""
     from testbed.commissioning import check_browse
@@ -227,5 +243,4 @@ def browse(
         mapping=mapping,
         listen_s=listen_s,
     )
-    progress = Screen(stderr=True)
-    terminal_run.run(check_browse.browse(endpoint, write, equipment, out, progress))
+    terminal_run.run(check_browse.browse(endpoint, write, equipment, out, notes, as_json=json))

@@ -4,13 +4,13 @@ from typing import Annotated
 
 import typer
 
-from testbed.client import api, grants
-from testbed.client.grants import Term
+from testbed.client import grants
+from testbed.client.grants import Selection, Term
 from testbed.terminal import run
 from testbed.terminal.options import ExpiresIn, Json, Streams, example
 from testbed.terminal.screen import out, print_json
 
-EXAMPLE = example("testbed grant ask factory/pump-rig/rig --for 'find leaks' --days 30")
+EXAMPLE = example("testbed grant ask factory/pump-rig --for 'find leaks' --expires-in 30d")
 
 grant_app = typer.Typer(
     help="Ask for, give, approve and revoke rights to read streams of other organisations.",
@@ -18,17 +18,41 @@ grant_app = typer.Typer(
     epilog=EXAMPLE,
 )
 
+Targets = Annotated[
+    list[str],
+    typer.Argument(
+        help="addresses of equipment, for all streams that each has now: organisation/equipment;"
+        " or of single streams: organisation/equipment/stream; with space: in front for another"
+        " space than live"
+    ),
+]
 Number = Annotated[int, typer.Argument(help="id of the grant, as `list` shows it")]
 Numbers = Annotated[
-    list[int], typer.Argument(help="ids of one or more grants, as `list` shows them")
+    list[int] | None,
+    typer.Argument(
+        help="ids of one or more grants, as `list` shows them (default: those of the options)"
+    ),
+]
+OfEquipment = Annotated[
+    str | None,
+    typer.Option(
+        "--equipment",
+        help="organisation/equipment: all grants of it that this can change (default: none)",
+    ),
+]
+OfCompany = Annotated[
+    str | None,
+    typer.Option(
+        "--company",
+        help="id of an organisation: all that it asked for or got of you (default: any)",
+    ),
 ]
 Begin = Annotated[
     str | None, typer.Option("--from", help="instant at which it begins (default: now)")
 ]
-Until = Annotated[str | None, typer.Option(help="instant at which it ends (default: never)")]
-Days = Annotated[
-    float | None,
-    typer.Option(min=0.001, help="days from now until it ends, instead of --until (default: none)"),
+Until = Annotated[
+    str | None,
+    typer.Option(help="instant at which it ends, instead of --expires-in (default: never)"),
 ]
 Reason = Annotated[
     str, typer.Option(help="reason, a sentence that the company reads (default: empty)")
@@ -42,17 +66,17 @@ def add_to(app: typer.Typer) -> None:
 
 @grant_app.command("ask", epilog=EXAMPLE)
 def ask(
-    streams: Streams,
+    targets: Targets,
     purpose: Annotated[str, typer.Option("--for", help="purpose, a sentence that the owner reads")],
     begin: Begin = None,
     until: Until = None,
-    days: Days = None,
+    expires_in: ExpiresIn = None,
     json: Json = False,
 ) -> None:
-    """Ask for streams of an equipment that is listed to you; each becomes a grant if approved."""
-    term = Term(begin=begin, until=until, days=days)
-    asked_for = run.run(grants.ask(streams, purpose, term))
-    print_json(asked_for) if json else grants.print_sentences(asked_for, out)
+    """Ask for equipment that is listed to you, or for streams of it; what waits stays as it is."""
+    term = Term(begin=begin, until=until, expires_in_s=expires_in)
+    outcome = run.run(grants.ask(targets, purpose, term))
+    print_json(outcome) if json else grants.print_outcome(outcome, out)
 
 
 @grant_app.command(
@@ -64,12 +88,12 @@ def give(
     purpose: Annotated[
         str, typer.Option(help="purpose, a sentence that the company reads (default: empty)")
     ] = "",
-    expires_in_s: ExpiresIn = None,
+    expires_in: ExpiresIn = None,
     json: Json = False,
 ) -> None:
     """Let a company read streams of yours without being asked, from now on."""
-    given = run.run(grants.give(company, streams, purpose, expires_in_s))
-    print_json(given) if json else grants.print_sentences(given, out)
+    given = run.run(grants.give(company, streams, purpose, expires_in))
+    print_json(given) if json else grants.print_sentences(given.items, out)
 
 
 @grant_app.command("list", epilog=example("testbed grant list --open"))
@@ -86,41 +110,81 @@ def list_(
 
 @grant_app.command("show", epilog=example("testbed grant show 7"))
 def show(number: Number, json: Json = False) -> None:
-    """Show a grant in a sentence: who reads which stream, in which space, until when and why."""
-    grant = run.run(api.request("GET", f"/grants/{number}"))
-    print_json(grant) if json else grants.print_sentences([grant], out)
+    """Show one grant whole: state, stream, both sides, purpose, span, decision, and its pause."""
+    grant = run.run(grants.fetch(number))
+    print_json(grant) if json else grants.print_whole(grant, out)
 
 
-@grant_app.command("approve", epilog=example("testbed grant approve 7 8 --days 30"))
+@grant_app.command(
+    "approve",
+    epilog=example(
+        "testbed grant approve 7 8 --expires-in 30d",
+        "testbed grant approve --equipment factory/pump-rig --company company",
+    ),
+)
 def approve(
-    numbers: Numbers,
+    numbers: Numbers = None,
+    equipment: OfEquipment = None,
+    company: OfCompany = None,
     begin: Begin = None,
     until: Until = None,
-    days: Days = None,
+    expires_in: ExpiresIn = None,
     json: Json = False,
 ) -> None:
-    """Approve requests; --from, --until and --days shorten the time that was asked for."""
-    term = Term(begin=begin, until=until, days=days)
-    approved = run.run(grants.post_each(numbers, "approval", term.body))
-    print_json(approved) if json else grants.print_sentences(approved, out)
+    """Approve requests, all or none; --from, --until, --expires-in shorten what was asked for."""
+    selection = Selection(numbers=numbers or (), equipment=equipment, company=company)
+    term = Term(begin=begin, until=until, expires_in_s=expires_in)
+    approved = run.run(grants.act("approval", selection, **term.body))
+    print_json(approved) if json else grants.print_sentences(approved.items, out)
 
 
-@grant_app.command("refuse", epilog=example("testbed grant refuse 7 --reason 'ask for less'"))
-def refuse(numbers: Numbers, reason: Reason = "", json: Json = False) -> None:
-    """Refuse requests."""
-    refused = run.run(grants.post_each(numbers, "refusal", {"reason": reason}))
-    print_json(refused) if json else grants.print_sentences(refused, out)
+@grant_app.command(
+    "refuse",
+    epilog=example(
+        "testbed grant refuse 7 --reason 'ask for less'", "testbed grant refuse --company company"
+    ),
+)
+def refuse(
+    numbers: Numbers = None,
+    equipment: OfEquipment = None,
+    company: OfCompany = None,
+    reason: Reason = "",
+    json: Json = False,
+) -> None:
+    """Refuse requests, all or none."""
+    selection = Selection(numbers=numbers or (), equipment=equipment, company=company)
+    refused = run.run(grants.act("refusal", selection, reason=reason))
+    print_json(refused) if json else grants.print_sentences(refused.items, out)
 
 
-@grant_app.command("withdraw", epilog=example("testbed grant withdraw 7"))
-def withdraw(numbers: Numbers, json: Json = False) -> None:
-    """Give grants back, or take back what you asked for."""
-    withdrawn = run.run(grants.post_each(numbers, "withdrawal", None))
-    print_json(withdrawn) if json else grants.print_sentences(withdrawn, out)
+@grant_app.command(
+    "withdraw",
+    epilog=example(
+        "testbed grant withdraw 7", "testbed grant withdraw --equipment factory/pump-rig"
+    ),
+)
+def withdraw(numbers: Numbers = None, equipment: OfEquipment = None, json: Json = False) -> None:
+    """Give grants back, or take back what you asked for, all or none."""
+    selection = Selection(numbers=numbers or (), equipment=equipment)
+    withdrawn = run.run(grants.act("withdrawal", selection))
+    print_json(withdrawn) if json else grants.print_sentences(withdrawn.items, out)
 
 
-@grant_app.command("revoke", epilog=example("testbed grant revoke 7"))
-def revoke(number: Number) -> None:
-    """Revoke a grant at once, and close the connections of its readers."""
-    run.run(api.request("DELETE", f"/grants/{number}"))
-    out.print(f"grant {number} is revoked")
+@grant_app.command(
+    "revoke",
+    epilog=example(
+        "testbed grant revoke 7",
+        "testbed grant revoke --company company --reason 'the trial is over'",
+    ),
+)
+def revoke(
+    numbers: Numbers = None,
+    equipment: OfEquipment = None,
+    company: OfCompany = None,
+    reason: Reason = "",
+    json: Json = False,
+) -> None:
+    """Revoke grants at once, all or none, and close the connections of their readers."""
+    selection = Selection(numbers=numbers or (), equipment=equipment, company=company)
+    revoked = run.run(grants.act("revocation", selection, reason=reason))
+    print_json(revoked) if json else grants.print_sentences(revoked.items, out)

@@ -123,6 +123,7 @@ def broker_config(
     backend: Annotated[Backend, typer.Option(help="broker to configure")] = Backend.NATS,
     user: User = "mosquitto",
     plugin: Plugin = PLUGIN,
+    json: Json = False,
 ) -> None:
     """Write the configuration of a NATS or Mosquitto broker into the folder of its secrets."""
     from broker.backends.mosquitto import config_files
@@ -143,4 +144,5 @@ def broker_config(
         )
         return [secret_files.broker_config(folder, nats, mqtt, certificate)]
 
-    out.print(f"wrote {' and '.join(map(str, run.run(go())))}")
+    files = [str(file) for file in run.run(go())]
+    print_json(files) if json else out.print(f"wrote {' and '.join(files)}")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from testbed.client import api, listings
+from testbed.client import listings
 from testbed.terminal import run
 from testbed.terminal.options import Equipment, Json, example
 from testbed.terminal.screen import out, print_json
@@ -73,5 +73,5 @@ def show(equipment: Equipment, json: Json = False) -> None:
 @listing_app.command("list", epilog=example("testbed listing list"))
 def list_(json: Json = False) -> None:
     """List the equipment that your organisation can see."""
-    fetched = run.run(api.all_items("/listings", limit=500))
+    fetched = run.run(listings.fetch_all())
     print_json(fetched) if json else listings.print_table(fetched, out)

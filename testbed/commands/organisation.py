@@ -42,12 +42,11 @@ def create(
 ) -> None:
     """Create an organisation; its first owner's token is shown only this once."""
     created = run.run(organisations.create(organisation, name=name, kind=kind, owner=owner))
-    print_json(created) if json else credentials.print_secret(created, out, notes)
+    print_json(created) if json else credentials.print_secret(created.credential, out, notes)
 
 
 @organisation_app.command("list", epilog=example("testbed organisation list"))
 def list_(json: Json = False) -> None:
     """List the organisations that you can see."""
     fetched = run.run(organisations.fetch_all())
-    columns = ("id", "name", "kind")
-    print_json(fetched) if json else organisations.print_table(fetched, columns, out)
+    print_json(fetched) if json else organisations.print_organisations(fetched, out)

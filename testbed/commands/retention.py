@@ -5,11 +5,11 @@ from typing import Annotated
 import typer
 
 from testbed.client import retention
-from testbed.terminal import run
+from testbed.terminal import durations, run
 from testbed.terminal.options import Json, Space, Stream, example
 from testbed.terminal.screen import out, print_json
 
-EXAMPLE = example("testbed retention set factory/pump-rig/rig --days 90")
+EXAMPLE = example("testbed retention set factory/pump-rig/rig --keep 90d")
 
 retention_app = typer.Typer(
     help="Set and list how long streams are kept.", no_args_is_help=True, epilog=EXAMPLE
@@ -28,15 +28,20 @@ def add_to(app: typer.Typer) -> None:
 @retention_app.command("set", epilog=EXAMPLE)
 def set_(
     stream: Stream,
-    days: Annotated[
+    keep: Annotated[
         float | None,
-        typer.Option(min=1 / 24, help="days after which samples are deleted (default: never)"),
+        typer.Option(
+            parser=durations.seconds,
+            metavar="DURATION",
+            help="time after which samples are deleted, such as 90d or 12h; at least 1h"
+            " (default: never)",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Keep a stream for some days or for ever, in every space."""
-    answer = run.run(retention.store(stream, days))
-    duration = "ever" if days is None else f"{days:g} days"
+    """Keep a stream for some time or for ever, in every space."""
+    answer = run.run(retention.store(stream, keep))
+    duration = "ever" if keep is None else durations.text_of(keep)
     print_json(answer) if json else out.print(f"{stream} is kept for {duration}")
 
 
@@ -68,10 +73,10 @@ def delete(
 ) -> None:
     """Delete a span of a stream for good, and print the proof."""
     records = run.run(retention.delete(stream, begin, end, space=space, reason=why, confirmed=yes))
-    print_json(records) if json else retention.print_deletions(records, out)
+    print_json(records) if json else retention.print_deletions(records.items, out)
 
 
 def deletions(stream: Stream, space: Space = "live", json: Json = False) -> None:
     """Print the proofs of what was deleted of a stream."""
     records = run.run(retention.fetch_deletions(stream, space))
-    print_json(records) if json else retention.print_deletions(records, out)
+    print_json(records) if json else retention.print_deletions(records.items, out)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from broker.clock import WallClock
-from testbed.terminal import run
+from testbed.terminal import durations, run
 from testbed.terminal.options import Json, example
 from testbed.terminal.screen import out, print_json
 
@@ -33,7 +33,15 @@ Wait = Annotated[
 Secure = Annotated[
     bool, typer.Option("--secure", help="sign and encrypt sessions, with an own certificate")
 ]
-Period = Annotated[float, typer.Option(min=0.001, help="seconds of the rig between two rows")]
+Period = Annotated[
+    float,
+    typer.Option(
+        parser=durations.seconds,
+        metavar="DURATION",
+        show_default="1s",
+        help="time of the rig between two rows, such as 1s or 250ms",
+    ),
+]
 Rows = Annotated[int | None, typer.Option(min=2, help="number of rows to play (default: no end)")]
 PumpRigFault = Annotated[
     list[str] | None,

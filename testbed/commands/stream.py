@@ -1,4 +1,4 @@
-"""`testbed tap`, `history` and `status`: samples of streams, live and stored, and their state."""
+"""`testbed tap`, `history` and `stream`: samples of streams, live and stored, and their gaps."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +7,16 @@ import typer
 
 from broker.clock import WallClock
 from testbed.terminal import run
-from testbed.terminal.options import Json, Space, Stream, example
+from testbed.terminal.options import AnySpace, Json, Space, Stream, example
 from testbed.terminal.screen import out, print_json
+
+EXAMPLE = example("testbed stream gaps factory/pump-rig/rig --from 2026-03-01T00:00:00Z")
+
+stream_app = typer.Typer(
+    help="List streams, and show what is missing of them and what could not be stored.",
+    no_args_is_help=True,
+    epilog=EXAMPLE,
+)
 
 Begin = Annotated[
     str | None,
@@ -22,6 +30,17 @@ End = Annotated[
     str | None,
     typer.Option("--to", help="end of the span, not included, an instant (default: now)"),
 ]
+PastBegin = Annotated[
+    str | None,
+    typer.Option(
+        "--from", help="beginning of the span, included, an instant (default: the whole past)"
+    ),
+]
+PastEnd = Annotated[
+    str | None,
+    typer.Option("--to", help="end of the span, not included, an instant (default: now)"),
+]
+Limit = Annotated[int, typer.Option(min=1, help="largest number of rows")]
 Signal = Annotated[
     list[str] | None,
     typer.Option(help="name of a signal to print; can be repeated (default: all)"),
@@ -47,7 +66,7 @@ def add_to(app: typer.Typer) -> None:
             "testbed history factory/pump-rig/rig --signal Pressure --points 100",
         )
     )(history)
-    app.command(epilog=example("testbed status --within-s 86400"))(status)
+    app.add_typer(stream_app, name="stream")
 
 
 def tap(stream: Stream, json: Json = False) -> None:
@@ -68,7 +87,7 @@ def history(
     output: Output = None,
     json: Json = False,
 ) -> None:
-    """Print the stored samples of a stream, or write them to a file with their gaps beside it."""
+    """Print a stream's stored samples, or write them to a file with their gaps beside it."""
     from testbed.client import history as client_history
 
     async def go() -> tuple[Path, ...]:
@@ -84,15 +103,55 @@ def history(
         print_json(files) if json else out.print(f"wrote {' and '.join(files)}")
 
 
-def status(
-    within_s: Annotated[
-        float,
-        typer.Option("--within-s", min=1, help="seconds over which gaps and dead letters count"),
-    ] = 3_600.0,
+@stream_app.command("list", epilog=example("testbed stream list --space run-demo"))
+def list_(space: AnySpace = None, limit: Limit = 1_000, json: Json = False) -> None:
+    """List the streams that you can see, with their freshness in the spaces that you can see."""
+    from testbed.client import streams
+
+    page = run.run(streams.fetch_all(space, limit))
+    print_json(page) if json else streams.print_streams(page, out)
+
+
+@stream_app.command("show", epilog=example("testbed stream show factory/pump-rig/rig"))
+def show(stream: Stream, json: Json = False) -> None:
+    """Show a stream: its newest spec with every signal, and its freshness."""
+    from testbed.client import streams
+
+    answer = run.run(streams.fetch(stream))
+    print_json(answer) if json else streams.print_stream(answer, out)
+
+
+@stream_app.command("gaps", epilog=EXAMPLE)
+def gaps(
+    stream: Stream,
+    begin: PastBegin = None,
+    end: PastEnd = None,
+    space: Space = "live",
+    limit: Limit = 1_000,
     json: Json = False,
 ) -> None:
-    """Print the state of all streams: freshness, alarms, gaps and dead letters."""
-    from testbed.client import status as client_status
+    """List the gaps of a stream: the spans of which samples are missing, and why."""
+    from testbed.client import streams
 
-    fetched = run.run(client_status.fetch(within_s))
-    print_json(fetched) if json else client_status.print_status(fetched, out, WallClock())
+    page = run.run(streams.fetch_gaps(stream, space=space, begin=begin, end=end, most=limit))
+    print_json(page) if json else streams.print_gaps(page, out)
+
+
+@stream_app.command(
+    "dead-letters", epilog=example("testbed stream dead-letters factory/pump-rig/rig --limit 20")
+)
+def dead_letters(
+    stream: Stream,
+    begin: PastBegin = None,
+    end: PastEnd = None,
+    space: Space = "live",
+    limit: Limit = 1_000,
+    json: Json = False,
+) -> None:
+    """List samples of a stream that arrived in a span and could not be stored, and why."""
+    from testbed.client import streams
+
+    page = run.run(
+        streams.fetch_dead_letters(stream, space=space, begin=begin, end=end, most=limit)
+    )
+    print_json(page) if json else streams.print_dead_letters(page, out)

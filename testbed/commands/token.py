@@ -10,7 +10,7 @@ from testbed.terminal import run
 from testbed.terminal.options import ExpiresIn, Json, example
 from testbed.terminal.screen import notes, out, print_json
 
-EXAMPLE = example("testbed token create notebook --expires-in-s 86400")
+EXAMPLE = example("testbed token create notebook --expires-in 30d")
 
 token_app = typer.Typer(
     help="Create, list and revoke your own tokens.", no_args_is_help=True, epilog=EXAMPLE
@@ -33,11 +33,11 @@ def create(
             help="role of yours that the token holds; can be repeated (default: all your roles)"
         ),
     ] = None,
-    expires_in_s: ExpiresIn = None,
+    expires_in: ExpiresIn = None,
     json: Json = False,
 ) -> None:
     """Create another token for yourself; it is shown only this once."""
-    created = run.run(tokens.create(label, role, expires_in_s))
+    created = run.run(tokens.create(label, role, expires_in))
     print_json(created) if json else tokens.print_secret(created, out, notes)
 
 
@@ -69,7 +69,7 @@ def sign_in(
 ) -> None:
     """Get a token that lasts twelve hours for your password."""
     created = run.run(tokens.sign_in(person, secret))
-    print_json(created) if json else credentials.print_secret(created, out, notes)
+    print_json(created) if json else credentials.print_secret(created.credential, out, notes)
 
 
 def password(

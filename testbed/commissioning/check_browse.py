@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,13 +18,14 @@ from gateway.commissioning import browse as browsing
 from gateway.commissioning import check as checking
 from gateway.commissioning import mqtt_browse
 from gateway.commissioning.findings import Severity
-from gateway.commissioning.mqtt_browse import LISTEN_S, ReceivedTopics
+from gateway.commissioning.mqtt_browse import LISTEN_S
 from gateway.links.mqtt import refusal
 from gateway.links.opcua.security import ClientCredentials
 from gateway.mapping import file as mapping_file
 from gateway.mapping.model import MqttBroker, OpcUaServer, Policy, Security, host_of
 from gateway.settings import GatewaySettings, SourceSettings
 from gateway.state import layout, source_password
+from testbed.terminal.screen import print_json
 
 SECURITY = ("none", "sign-and-encrypt")
 
@@ -100,61 +101,108 @@ async def check(path: Path, print_line: Callable[[Any], None], *, as_json: bool)
     return not any(finding.severity is Severity.ERROR for finding in findings)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrowsedSource:
+    """The nodes of an OPC UA server, or the topics of a broker with their last payloads.
+
+    lines: for people.  as_json: with the keys that scripts rely on.  propose: writes the text of a
+    first mapping of an equipment.
+    """
+
+    lines: Sequence[str]
+    as_json: Mapping[str, Any]
+    propose: Callable[[EquipmentAddress], Awaitable[str]]
+
+
 async def browse(
-    endpoint: Endpoint, write: Path | None, equipment: str, out: Console, progress: Console
+    endpoint: Endpoint,
+    write: Path | None,
+    equipment: str,
+    out: Console,
+    progress: Console,
+    *,
+    as_json: bool = False,
 ) -> None:
     """Print the nodes of a server or the topics of a broker; write a first mapping to a file.
 
-    progress: shows what is waited for.
+    progress: shows what is waited for.  as_json: print one JSON document, when all is done.
     """
     address = EquipmentAddress.parse(equipment)
     if write is not None and await asyncio.to_thread(write.exists):
         raise _taken(write)
     if endpoint.url.startswith("mqtt://"):
-        broker = _broker(endpoint)
-        received = await _browse_broker(broker, endpoint.listen_s, out, progress)
-        if write is None:
-            return
-        text = mqtt_browse.starting_mapping(broker, received, address, endpoint.listen_s)
+        source = await _browse_broker(endpoint, progress)
     else:
-        server, proof = endpoint.server, gateway_proof(endpoint.mapping or write)
-        for line in await browsing.tree(server, proof):
+        source = await _browse_server(endpoint, write, progress)
+    if not as_json:
+        for line in source.lines:
             out.print(line)
-        if write is None:
-            return
-        with _waiting(
-            progress, f"measuring {endpoint.url}", endpoint.listen_s, "signals"
-        ) as on_progress:
-            text = await browsing.starting_mapping(
-                server, address, proof, measure_s=endpoint.listen_s, on_progress=on_progress
-            )
+    if write is not None:
+        _write_new(write, await source.propose(address))
+    if as_json:
+        print_json({**source.as_json, "mapping": None if write is None else str(write)})
+    elif write is not None:
+        out.print(f"wrote {write}; edit it, then: testbed gateway check {write}")
+
+
+def _write_new(write: Path, text: str) -> None:
+    """Write a text to a new file; raises Taken."""
     try:
         with write.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as exc:
         raise _taken(write) from exc
-    out.print(f"wrote {write}; edit it, then: testbed gateway check {write}")
 
 
 def _taken(write: Path) -> Taken:
     return Taken(f"{write} is there already", hint="name a new file")
 
 
-async def _browse_broker(
-    broker: MqttBroker, listen_s: float, out: Console, progress: Console
-) -> ReceivedTopics:
-    """Print the topics that a broker publishes while listening; what was received."""
+async def _browse_server(
+    endpoint: Endpoint, write: Path | None, progress: Console
+) -> BrowsedSource:
+    """The nodes of an OPC UA server; its variables are measured for a mapping."""
+    server, proof = endpoint.server, gateway_proof(endpoint.mapping or write)
+    nodes = await browsing.nodes(server, proof)
+
+    async def propose(address: EquipmentAddress) -> str:
+        doing, measure_s = f"measuring {endpoint.url}", endpoint.listen_s
+        with _waiting(progress, doing, measure_s, "signals") as on_progress:
+            return await browsing.starting_mapping(
+                server, address, proof, measure_s=measure_s, on_progress=on_progress
+            )
+
+    return BrowsedSource(
+        lines=[browsing.line(node) for node in nodes],
+        as_json={"url": server.url, "nodes": [browsing.as_json(node) for node in nodes]},
+        propose=propose,
+    )
+
+
+async def _browse_broker(endpoint: Endpoint, progress: Console) -> BrowsedSource:
+    """The topics that a broker publishes while listening; raises Unknown if there are none."""
+    broker, listen_s = _broker(endpoint), endpoint.listen_s
     password = SourceSettings().source_password.get_secret_value()
     with _waiting(progress, f"listening to {broker.url}", listen_s, "topics") as on_progress:
         received = await mqtt_browse.listen_all(broker, password, listen_s, on_progress)
-    for line in mqtt_browse.lines(received):
-        out.print(line)
     if not received.topics:
         raise Unknown(
             f"nothing was published at {broker.url} in {listen_s:g} s",
             hint="listen longer: --listen-s 60; or the broker does not let this user read anything",
         )
-    return received
+
+    async def propose(address: EquipmentAddress) -> str:
+        return mqtt_browse.starting_mapping(broker, received, address, listen_s)
+
+    payloads = received.last_payloads
+    return BrowsedSource(
+        lines=mqtt_browse.lines(received),
+        as_json={
+            "url": broker.url,
+            "topics": {topic: mqtt_browse.quoted(payloads[topic]) for topic in sorted(payloads)},
+        },
+        propose=propose,
+    )
 
 
 def _broker(endpoint: Endpoint) -> MqttBroker:

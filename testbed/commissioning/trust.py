@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -32,6 +33,26 @@ class ServerCertificate:
     def is_pinned(self) -> bool:
         """Whether this certificate is pinned already."""
         return self.trusted.pin == self.presented.certificate
+
+    def as_json(self, file: Path) -> dict[str, Any]:
+        """The certificate with the keys that scripts rely on; file: in which it is pinned."""
+        certificate = self.presented.certificate
+        return {
+            "server": self.presented.url,
+            "application": self.presented.application_uri,
+            "subject": certificate.subject.rfc4514_string(),
+            "issuer": certificate.issuer.rfc4514_string(),
+            "hosts": list(certificate_trust.hosts_of(certificate)),
+            "valid_from": f"{certificate.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}",
+            "valid_until": f"{certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}",
+            "sha256": certificate_trust.sha256(certificate),
+            "pinned_in": str(file),
+            "own": {
+                "file": str(self.own.file),
+                "application": self.own.application_uri,
+                "sha256": certificate_trust.sha256(self.own.certificate),
+            },
+        }
 
 
 async def fetch_certificate(source: str, endpoint: Endpoint) -> ServerCertificate:
@@ -101,8 +122,8 @@ def accepted_sha256(
     raise Refused("nothing was pinned", hint="ask the server's owner for its certificate's SHA-256")
 
 
-def pin(server: ServerCertificate, accepted: str, out: Console) -> None:
-    """Pin the certificate of a server.
+def pin(server: ServerCertificate, accepted: str) -> Path:
+    """Pin the certificate of a server; the file in which it is pinned.
 
     accepted: SHA-256 of the certificate to pin.  Raises Refused if the server presents another.
     """
@@ -113,13 +134,13 @@ def pin(server: ServerCertificate, accepted: str, out: Console) -> None:
             f"and {accepted} was accepted",
             hint="nothing was pinned: ask the server's owner which is right",
         )
-    file = server.pki.pin(server.presented.url, certificate)
-    out.print(f"pinned in {file}")
+    return server.pki.pin(server.presented.url, certificate)
 
 
-def print_own(server: ServerCertificate, out: Console) -> None:
-    """Print the gateway's own certificate, which the server's owner must trust in turn."""
+def print_pinned(server: ServerCertificate, file: Path, out: Console) -> None:
+    """Print where a certificate is pinned, and the own one that the server must trust in turn."""
     own = server.own
+    out.print(f"pinned in {file}")
     out.print("The server's owner must trust the gateway in turn:")
     out.print(f"  {own.file}  ({own.application_uri})")
     out.print(f"  SHA-256 {certificate_trust.sha256(own.certificate)}")

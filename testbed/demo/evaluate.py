@@ -10,6 +10,7 @@ import orjson
 from broker import api_client, codec
 from broker.clock import ns_of
 from broker.errors import Unavailable, Unknown
+from broker.responses.streams import DeadLetterPage
 from broker.streams import StreamSpec
 from gateway.spool import spool
 from simulators import ledger
@@ -64,11 +65,12 @@ async def evaluate(stage: Stage, observer: Testbed, latencies_s: Sequence[float]
 async def _dead_letters(stage: Stage) -> list[tuple[str, int]]:
     """The samples (signal, time) that the recorder rejected with a reason."""
     async with api_client.connect(stage.api, stage.owner) as connection:
-        letters = await connection.items(f"/streams/{RIG}/dead-letters", space=SPACE, limit=1000)
+        path = f"/streams/{RIG}/dead-letters"
+        letters = await connection.whole(path, DeadLetterPage, {"space": SPACE})
     return [
-        (letter["signal"], ns_of(letter["time"]))
-        for letter in letters
-        if letter["signal"] is not None and letter["time"] is not None
+        (letter.signal, ns_of(letter.time))
+        for letter in letters.items
+        if letter.signal is not None and letter.time is not None
     ]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from broker import api_client
+from broker.responses.credentials import NewPrincipalResponse
 from testbed.demo.plan import RIG, SCORE, SPACE
 
 
@@ -39,6 +40,6 @@ async def _create_credentials(
     credentials = {}
     for principal, streams in rights.items():
         body = {"principal": principal} | dict(streams)
-        answer = await owner.request("POST", "/credentials", json=body)
-        credentials[principal] = str(answer["credential"])
+        created = await owner.send("POST", "/credentials", NewPrincipalResponse, body)
+        credentials[principal] = created.credential
     return credentials

@@ -41,7 +41,7 @@ def server(plan: DemoPlan) -> Start:
 def machine(plan: DemoPlan) -> Start:
     """Start the machine once; it plays when it is monitored, and writes what it offers."""
     if plan.data is None:
-        rig = ["--rows", str(ROWS), "--period", str(PERIOD_S), "--seed", "7", "--fault", FAULT]
+        rig = ["--rows", str(ROWS), "--period", f"{PERIOD_S}s", "--seed", "7", "--fault", FAULT]
         source = ["pump-rig", *rig]
     else:
         source = ["csv", str(plan.data), "--times", plan.times]

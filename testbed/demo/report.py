@@ -12,6 +12,7 @@ import numpy as np
 
 from broker.batch import Column, Gap, Series, Times
 from broker.clock import text_of
+from testbed.demo.plan import RIG, SPACE
 
 MAX_POINTS = 4_000
 MAX_LISTED_GAPS = 200
@@ -36,6 +37,11 @@ class Evidence:
     gaps: Sequence[Gap]
     facts: Mapping[str, str]
     clean: bool
+
+    @property
+    def gaps_command(self) -> str:
+        """The command that lists the gaps while the demo's server runs."""
+        return f"testbed stream gaps {RIG} --space {SPACE}"
 
     @property
     def colours(self) -> dict[str, str]:

@@ -128,6 +128,8 @@ everything goes on running; in another terminal:
   {invocation.export({"TESTBED_CREDENTIAL": stage.observer})}
 
   {invocation.testbed()} tap {RIG}
+  {invocation.testbed()} status
+  {invocation.testbed()} stream gaps {RIG} --space {SPACE}
   curl -H "Authorization: Bearer $TESTBED_CREDENTIAL" "{history}"
   TESTBED_INPUTS=rig={RIG} {invocation.python()} {example}
 

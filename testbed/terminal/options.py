@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from broker.errors import Invalid
-from testbed.terminal import run
+from testbed.terminal import durations, run
 
 EXAMPLE = "Example: "
 PREFIX = "TESTBED_"
@@ -22,9 +22,18 @@ Streams = Annotated[
 ]
 Equipment = Annotated[str, typer.Argument(help="address of an equipment: organisation/equipment")]
 Space = Annotated[str, typer.Option(help="space of the samples: live, or run-ID for a trial run")]
+AnySpace = Annotated[
+    str | None,
+    typer.Option("--space", help="only this space: live, or run-ID (default: every space)"),
+]
 ExpiresIn = Annotated[
     float | None,
-    typer.Option("--expires-in-s", help="seconds until it expires (default: never)"),
+    typer.Option(
+        "--expires-in",
+        parser=durations.seconds,
+        metavar="DURATION",
+        help="time from now until it ends, such as 30d, 12h or 1d12h (default: never)",
+    ),
 ]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="accept connections without TLS, on any address")

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.segment import Segment
 
+PIPED_COLUMNS = 1_000_000
+"""Width of output that no terminal shows: a program that reads it needs no line broken or cut."""
 _CONTROL_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode categories without a glyph: controls, formats, surrogates, line and paragraph ends."""
 
@@ -37,6 +39,22 @@ class Screen(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, soft_wrap=True, **options)
+        self._has_fixed_width = "width" in options
+
+    @property
+    def is_piped(self) -> bool:
+        """Whether a file or another program takes the output; false where a width was given."""
+        return not (self._has_fixed_width or self.file.isatty())
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines: of the terminal, or as many columns as a line needs."""
+        columns, lines = super().size
+        return ConsoleDimensions(PIPED_COLUMNS if self.is_piped else columns, lines)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
 
     def render(self, *args: Any, **options: Any) -> Iterator[Segment]:
         """The segments of rich's own rendering, with control characters in their text escaped."""
@@ -50,6 +68,9 @@ notes = Screen(stderr=True)
 
 
 def print_json(value: object) -> None:
-    """Print a value as one line of JSON, and flush."""
+    """Print a value as one line of JSON, and flush; an answer of the API as the API sent it."""
+    from broker.responses.base import ApiResponse
+
+    value = value.as_json() if isinstance(value, ApiResponse) else value
     sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
     sys.stdout.buffer.flush()

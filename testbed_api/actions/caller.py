@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from broker import policy
-from broker.errors import Forbidden, Unknown
+from broker.clock import text_of
+from broker.errors import Forbidden, Paused, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress, StreamTopic, Verb
-from broker.policy import Target
+from broker.policy import Decision, Target
 from broker.rights import Action, Entry, Principal, PrincipalKind, Rights
 from testbed_api.domain.tokens import Token
 from testbed_api.registry.equipment import Visibility
@@ -43,7 +44,7 @@ class Caller:
 
     def may_read(self, space: str, address: StreamAddress) -> bool:
         """Whether it may read a stream over HTTP: whether it might subscribe to its data."""
-        return self.may(Action.SUBSCRIBE, StreamTopic(space, Verb.DATA, address))
+        return self._reading(space, address).allowed
 
     def must(self, action: Action, target: Target = None) -> None:
         """Raise Unknown for what does not exist for it, Forbidden for what it sees and may not do.
@@ -61,8 +62,19 @@ class Caller:
         )
 
     def must_read(self, space: str, address: StreamAddress) -> None:
-        """Raise Unknown unless it may read the stream."""
-        if not self.may_read(space, address):
+        """Raise Unknown unless it may read the stream, and Paused where only a pause forbids it.
+
+        A caller whose grant is paused reads the stream at other times, so it knows of it.
+        """
+        decision = self._reading(space, address)
+        if decision.pause is not None:
+            owner, since = decision.pause.owner, text_of(decision.pause.span.from_ns)
+            raise Paused(
+                f"grant {decision.grant} of stream {address} in space {space} is paused by {owner}"
+                f" since {since}: nobody reads under it until {owner} resumes it",
+                hint=f"`testbed grant show {decision.grant}` shows it; ask {owner}",
+            )
+        if not decision.allowed:
             raise Unknown(f"there is no stream {address}", hint=self.narrowed)
 
     def must_hold_all_roles(self) -> None:
@@ -77,6 +89,10 @@ class Caller:
                 "tokens and passwords are looked after with a token of all your roles",
                 hint=f"{self.narrowed}: use another, or sign in",
             )
+
+    def _reading(self, space: str, address: StreamAddress) -> Decision:
+        topic = StreamTopic(space, Verb.DATA, address)
+        return policy.decide(self.rights, self.id, Action.SUBSCRIBE, topic, self.at_ns)
 
     @property
     def visible(self) -> Visibility:

@@ -1,60 +1,27 @@
 """Acts on grants: give, request, approve, refuse, withdraw and revoke."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from broker import policy
-from broker.clock import NS_PER_S, Clock, text_of
+from broker.clock import Clock
 from broker.errors import Forbidden, Invalid, Unknown
 from broker.rights import Action, Entry, GrantState, Pause, Span
 from testbed_api.actions.caller import Caller
+from testbed_api.actions.proposals import RequestOutcome, SpanProposal, WantedStreams, whole_end
 from testbed_api.broker_auth.rights_changes import RightsChanges
+from testbed_api.domain import grants as domain_grants
+from testbed_api.domain import notices as domain_notices
 from testbed_api.domain.audit import AuditContext
-from testbed_api.domain.grants import GrantRequest
+from testbed_api.domain.grants import MOST_AT_ONCE, GrantRequest, GrantSelection
+from testbed_api.notifications.notifier import Notifier
 from testbed_api.registry.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpanProposal:
-    """The span that a caller asks for, or grants: from when, and until when or for how long."""
-
-    from_ns: int | None = None
-    until_ns: int | None = None
-    lasting_s: float | None = None
-
-    def within(self, wanted: Span, now_ns: int) -> Span:
-        """The span, with the ends of `wanted` where nothing is proposed; raises Invalid.
-
-        An end that is counted from now is rounded up to a whole second: connections end at those.
-        """
-        if self.until_ns is not None and self.lasting_s is not None:
-            raise Invalid("until and expires_in_s are both given", hint="give one of them")
-        from_ns = wanted.from_ns if self.from_ns is None else self.from_ns
-        until_ns = whole_end(self.lasting_s, now_ns) or wanted.until_ns
-        if self.until_ns is not None:
-            until_ns = self.until_ns
-        if from_ns > now_ns:
-            from_ns = whole(from_ns)
-        if until_ns is not None and until_ns <= max(from_ns, now_ns):
-            raise Invalid(
-                f"until {text_of(until_ns)} is over before it begins", hint="choose a later instant"
-            )
-        return Span(max(from_ns, 0), until_ns)
-
-
-def whole(ns: int) -> int:
-    """An instant, rounded up to a whole second."""
-    return -(-ns // NS_PER_S) * NS_PER_S
-
-
-def whole_end(lasting_s: float | None, now_ns: int) -> int | None:
-    """The end of a span of `lasting_s` seconds from now, at a whole second; None for no end."""
-    return None if lasting_s is None else whole(now_ns + round(lasting_s * NS_PER_S))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class GrantActions:
-    """Changes grants, writes the audit entry of each act, and ends connections that lost rights.
+    """Changes grants, writes the audit entry of each act, queues notices to those it concerns, and
+    ends connections that lost rights.
 
     Raises Unknown for a grant that the caller's organisation has no part in, Forbidden for an act
     that is the other side's or not allowed to the caller's roles.
@@ -63,6 +30,7 @@ class GrantActions:
     registry: Registry
     rights_changes: RightsChanges
     clock: Clock
+    notifier: Notifier = field(default_factory=Notifier)
 
     async def give(
         self,
@@ -86,89 +54,223 @@ class GrantActions:
             for entry in entries
         ]
         async with self.rights_changes.of_company(context, company) as change:
-            return [await change.grants.add(each) for each in granted]
+            added = await change.grants.add_all(granted)
+            await self._tell(change, caller, _by_company(added))
+        return added
 
     async def request(
         self,
         context: AuditContext,
         caller: Caller,
-        entries: Collection[Entry],
+        wanted: WantedStreams,
         *,
         purpose: str,
         proposal: SpanProposal,
-    ) -> list[GrantRequest]:
-        """Ask the owners of streams for grants, one request a stream."""
+    ) -> RequestOutcome:
+        """Ask the owners of streams for grants, one request a stream.
+
+        A stream for which a request waits, or that is granted for as long, is not asked for again:
+        what stands answers for it, as it is.  Raises Unknown for what the caller does not see.
+        """
         now_ns = self.clock.now_ns()
-        wanted = proposal.within(Span(), now_ns)
-        requests = []
-        for entry in dict.fromkeys(entries):
-            caller.must(Action.ASK, entry.address.owner)
-            await self.registry.streams.get(entry.address)
-            requests.append(
-                GrantRequest(caller.organisation, entry, purpose, now_ns, caller.id, wanted=wanted)
-            )
+        span = proposal.within(Span(), now_ns)
+        for owner in wanted.owners:
+            caller.must(Action.ASK, owner)
         async with self.registry.change(context, self.clock) as change:
-            return [await change.grants.add(each) for each in requests]
+            entries = await _existing(change, wanted)
+            standing = {
+                each.entry: each
+                for each in await change.grants.standing(caller.organisation, wanted.owners)
+                if each.answers(span, now_ns)
+            }
+            new = [
+                GrantRequest(caller.organisation, entry, purpose, now_ns, caller.id, wanted=span)
+                for entry in entries
+                if entry not in standing
+            ]
+            change.grants.note_standing([standing[each] for each in entries if each in standing])
+            added = await change.grants.add_all(new) if new else []
+            await self._tell(change, caller, _by_owner(added))
+        grants = standing | {each.entry: each for each in added}
+        before = [standing[each] for each in entries if each in standing]
+        return RequestOutcome(
+            grants=[grants[each] for each in entries],
+            standing=frozenset(each.id for each in before),
+            notes=[domain_grants.standing_note(each, purpose, span) for each in before],
+        )
 
     async def find(self, caller: Caller, number: int) -> GrantRequest:
         """The grant with this number, if the caller's organisation owns or has it."""
-        missing = Unknown(f"there is no grant {number}")
-        try:
-            grant = await self.registry.grants.get(number)
-        except Unknown as exc:
-            raise missing from exc
-        if caller.organisation not in {grant.company, grant.entry.address.organisation}:
-            raise missing
+        (grant,) = await self._find_all(caller, (number,))
         return grant
 
     async def approve(
-        self, context: AuditContext, caller: Caller, number: int, proposal: SpanProposal
-    ) -> GrantRequest:
-        """Grant the span that was asked for, or a shorter one."""
-        request = await self._as_owner(caller, number)
+        self,
+        context: AuditContext,
+        caller: Caller,
+        selection: GrantSelection,
+        proposal: SpanProposal,
+    ) -> list[GrantRequest]:
+        """Grant the spans that were asked for, or shorter ones; all of the selection or none."""
         now_ns = self.clock.now_ns()
-        span = proposal.within(request.wanted, now_ns)
-        span = Span(max(span.from_ns, now_ns), span.until_ns)
-        return await self._update(context, request, request.granted(span, caller.id, now_ns))
+
+        def approved(request: GrantRequest) -> GrantRequest:
+            span = proposal.within(request.wanted, now_ns)
+            return request.granted(
+                Span(max(span.from_ns, now_ns), span.until_ns), caller.id, now_ns
+            )
+
+        requests = await self._as_owner(caller, selection, GrantState.ASKED)
+        if not selection.numbers:
+            requests = [each for each in requests if each.answers(each.wanted, now_ns)]
+        return await self._change(context, caller, selection, requests, approved)
 
     async def refuse(
-        self, context: AuditContext, caller: Caller, number: int, reason: str
-    ) -> GrantRequest:
-        """Refuse a request, with a reason that the company reads."""
-        request = await self._as_owner(caller, number)
-        refused = request.refused(caller.id, self.clock.now_ns(), reason)
-        return await self._update(context, request, refused)
+        self, context: AuditContext, caller: Caller, selection: GrantSelection, reason: str
+    ) -> list[GrantRequest]:
+        """Refuse requests, with a reason that the company reads; all of the selection or none."""
+        now_ns = self.clock.now_ns()
+        requests = await self._as_owner(caller, selection, GrantState.ASKED)
+        return await self._change(
+            context,
+            caller,
+            selection,
+            requests,
+            lambda each: each.refused(caller.id, now_ns, reason),
+        )
 
-    async def withdraw(self, context: AuditContext, caller: Caller, number: int) -> GrantRequest:
-        """Give a grant of the caller's organisation back, or take its request back."""
-        grant = await self.find(caller, number)
-        _must(caller, Action.WITHDRAW, grant.company)
-        return await self._update(context, grant, grant.withdrawn(caller.id, self.clock.now_ns()))
+    async def withdraw(
+        self, context: AuditContext, caller: Caller, selection: GrantSelection
+    ) -> list[GrantRequest]:
+        """Give grants of the caller's organisation back, or take its requests back."""
+        now_ns = self.clock.now_ns()
+        if selection.numbers:
+            grants = await self._find_all(caller, selection.numbers)
+            for grant in grants:
+                _must(caller, Action.WITHDRAW, grant.company)
+        else:
+            caller.must(Action.WITHDRAW, caller.organisation)
+            states = {GrantState.ASKED, GrantState.GRANTED}
+            grants = await self.registry.grants.selected(
+                selection, states, now_ns, company=caller.organisation
+            )
+        return await self._change(
+            context, caller, selection, grants, lambda each: each.withdrawn(caller.id, now_ns)
+        )
 
-    async def revoke(self, context: AuditContext, caller: Caller, number: int) -> GrantRequest:
-        """End a grant that the caller's organisation gave."""
-        grant = await self._as_owner(caller, number)
-        return await self._update(context, grant, grant.revoked(caller.id, self.clock.now_ns()))
+    async def revoke(
+        self, context: AuditContext, caller: Caller, selection: GrantSelection, reason: str = ""
+    ) -> list[GrantRequest]:
+        """End grants that the caller's organisation gave; all of the selection or none."""
+        now_ns = self.clock.now_ns()
+        grants = await self._as_owner(caller, selection, GrantState.GRANTED)
+        return await self._change(
+            context, caller, selection, grants, lambda each: each.revoked(caller.id, now_ns, reason)
+        )
 
-    async def paused(self, grants: Sequence[GrantRequest]) -> frozenset[int]:
-        """The numbers of those that a pause of their owner suspends at this moment."""
+    async def paused(self, grants: Sequence[GrantRequest]) -> Mapping[int, Pause]:
+        """The pauses of their owners that suspend grants at this moment, by number of the grant."""
         now_ns = self.clock.now_ns()
         owners = {each.entry.address.organisation for each in grants}
         pauses = await self.registry.pauses.of_owners(owners, now_ns)
-        return frozenset(each.id for each in grants if _is_paused(each, pauses))
+        suspending = {each.id: _suspending(each, pauses) for each in grants}
+        return {number: pause for number, pause in suspending.items() if pause is not None}
 
-    async def _as_owner(self, caller: Caller, number: int) -> GrantRequest:
-        """The grant with this number, if the caller may share its stream."""
-        grant = await self.find(caller, number)
-        _must(caller, Action.SHARE, grant.entry.address.organisation)
-        return grant
+    async def _find_all(self, caller: Caller, numbers: Collection[int]) -> list[GrantRequest]:
+        """The grants with these numbers, if the caller's organisation owns or has each."""
+        grants = {each.id: each for each in await self.registry.grants.numbered(numbers)}
+        for number in numbers:
+            grant = grants.get(number)
+            if grant is None or caller.organisation not in grant.sides:
+                raise Unknown(f"there is no grant {number}")
+        return list(grants.values())
 
-    async def _update(
-        self, context: AuditContext, before: GrantRequest, after: GrantRequest
-    ) -> GrantRequest:
-        async with self.rights_changes.of_company(context, before.company) as change:
-            await change.grants.update(after, before)
+    async def _as_owner(
+        self, caller: Caller, selection: GrantSelection, state: GrantState
+    ) -> list[GrantRequest]:
+        """The selected grants, if the caller may share their streams.
+
+        state: of those that an equipment or a company selects.
+        """
+        if selection.numbers:
+            grants = await self._find_all(caller, selection.numbers)
+            for grant in grants:
+                _must(caller, Action.SHARE, grant.entry.address.organisation)
+            return grants
+        caller.must(Action.SHARE, selection.equipment or caller.organisation)
+        return await self.registry.grants.selected(
+            selection, {state}, self.clock.now_ns(), owner=caller.organisation
+        )
+
+    async def _change(
+        self,
+        context: AuditContext,
+        caller: Caller,
+        selection: GrantSelection,
+        grants: Sequence[GrantRequest],
+        change_of: Callable[[GrantRequest], GrantRequest],
+    ) -> list[GrantRequest]:
+        """The next states of grants, stored in one change."""
+        if not grants:
+            raise Unknown(
+                f"none of the {selection} is in a state for this", hint="GET /grants shows them"
+            )
+        if len(grants) > MOST_AT_ONCE:
+            raise Invalid(
+                f"{selection} are more than {MOST_AT_ONCE}", hint="name one equipment, or numbers"
+            )
+        owners = sorted({each.entry.address.organisation for each in grants})
+        if len(owners) > 1:  # the audit entry of an act is seen by one owner
+            raise Invalid(
+                f"{selection} are of {' and '.join(owners)}", hint="make one act for each owner"
+            )
+        changes = [(before, change_of(before)) for before in grants]
+        companies = sorted({each.company for each in grants})
+        async with self.rights_changes.of_companies(context, companies) as change:
+            await change.grants.update_all(changes)
+            after = [after for _, after in changes]
+            withdrawn = after[0].state is GrantState.WITHDRAWN
+            await self._tell(change, caller, _by_owner(after) if withdrawn else _by_company(after))
         return after
+
+    async def _tell(
+        self, change: Registry, caller: Caller, concerned: Mapping[str, Sequence[GrantRequest]]
+    ) -> None:
+        """Queue a notice about grants to each organisation that they concern."""
+        now_ns = self.clock.now_ns()
+        for organisation, grants in concerned.items():
+            notice = domain_notices.of_grants(grants, to=organisation, by=caller.id, now_ns=now_ns)
+            await self.notifier.queue(change, notice, now_ns)
+
+
+def _by_owner(grants: Sequence[GrantRequest]) -> Mapping[str, Sequence[GrantRequest]]:
+    owners = dict.fromkeys(each.entry.address.organisation for each in grants)
+    return {
+        owner: [each for each in grants if each.entry.address.organisation == owner]
+        for owner in owners
+    }
+
+
+def _by_company(grants: Sequence[GrantRequest]) -> Mapping[str, Sequence[GrantRequest]]:
+    companies = dict.fromkeys(each.company for each in grants)
+    return {name: [each for each in grants if each.company == name] for name in companies}
+
+
+async def _existing(registry: Registry, wanted: WantedStreams) -> list[Entry]:
+    """The streams that are asked for, each once; raises Unknown if one is not registered."""
+    registered = dict.fromkeys(await registry.streams.of_equipment(wanted.owners))
+    entries = dict.fromkeys(wanted.entries)
+    for entry in entries:
+        if entry.address not in registered:
+            raise Unknown(f"there is no stream {entry.address}")
+    for space, equipment in wanted.equipment:
+        streams = [each for each in registered if each.owner == equipment]
+        if not streams:
+            raise Unknown(f"{equipment} has no stream yet", hint="ask again once it has")
+        entries |= dict.fromkeys(Entry(space, each) for each in streams)
+    if len(entries) > MOST_AT_ONCE:
+        raise Invalid(f"more than {MOST_AT_ONCE} streams are asked for", hint="ask in parts")
+    return list(entries)
 
 
 def _must(caller: Caller, action: Action, organisation: str) -> None:
@@ -178,7 +280,8 @@ def _must(caller: Caller, action: Action, organisation: str) -> None:
     caller.must(action, organisation)
 
 
-def _is_paused(grant: GrantRequest, pauses: Collection[Pause]) -> bool:
+def _suspending(grant: GrantRequest, pauses: Collection[Pause]) -> Pause | None:
+    """The first of these pauses that suspends a grant."""
     if grant.grant is None or grant.state is not GrantState.GRANTED:
-        return False
-    return any(policy.stops(pause, grant.grant) for pause in pauses)
+        return None
+    return next((each for each in pauses if policy.stops(each, grant.grant)), None)

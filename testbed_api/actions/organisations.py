@@ -1,4 +1,4 @@
-"""Acts on organisations and their members: found, add, change the roles of, and remove."""
+"""Acts on organisations and their members: found, add, change, and remove."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.broker_auth.rights_changes import RightsChanges
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.audit import AuditContext
-from testbed_api.domain.organisations import Organisation
+from testbed_api.domain.organisations import Member, NewMember, Organisation
 from testbed_api.registry.registry import Registry
 
 FIRST_TOKEN = "first token"  # noqa: S105 - a label
@@ -31,7 +31,7 @@ class OrganisationActions:
 
     async def add(
         self, context: AuditContext, caller: Caller, organisation: Organisation, owner: str
-    ) -> tuple[Principal, Credential]:
+    ) -> tuple[Member, Credential]:
         """Found an organisation with its first owner; raises Taken if one of the names is in use.
 
         Returns the owner and its first credential.
@@ -39,9 +39,10 @@ class OrganisationActions:
         caller.must(Action.FOUND)
         async with self.registry.change(context, self.clock) as change:
             await change.organisations.add(organisation)
-            member = await self._add_person(change, caller, owner, organisation.id, {Role.OWNER})
+            wanted = NewMember(person=owner, roles={Role.OWNER})
+            added = await self._add_person(change, caller, organisation.id, wanted)
         await self.connections.announce(owner)
-        return member
+        return added
 
     async def visible(self, caller: Caller) -> list[Organisation]:
         """The organisations that exist for the caller, by id."""
@@ -49,29 +50,26 @@ class OrganisationActions:
         listed = await self.registry.organisations.all()
         return [each for each in listed if caller.sees_organisation(each.id)]
 
-    async def members(self, caller: Caller, organisation: str) -> list[Principal]:
+    async def members(self, caller: Caller, organisation: str) -> list[Member]:
         """The people of an organisation, by name."""
         caller.must(Action.WATCH, organisation)
         listed = await self.registry.principals.in_organisation(organisation, caller.at_ns)
-        return [each for each in listed if each.kind is PrincipalKind.PERSON]
+        people = [each for each in listed if each.kind is PrincipalKind.PERSON]
+        emails = await self.registry.emails.of_people([each.id for each in people])
+        return [Member(each, emails.get(each.id)) for each in people]
 
     async def add_member(
-        self,
-        context: AuditContext,
-        caller: Caller,
-        organisation: str,
-        person: str,
-        roles: Collection[Role],
-    ) -> tuple[Principal, Credential]:
+        self, context: AuditContext, caller: Caller, organisation: str, wanted: NewMember
+    ) -> tuple[Member, Credential]:
         """Make a person a member of an organisation; raises Taken if the name is in use.
 
         Returns the member and its first credential.
         """
         caller.must(Action.MANAGE, organisation)
         async with self.registry.change(context, self.clock) as change:
-            member = await self._add_person(change, caller, person, organisation, roles)
-        await self.connections.announce(person)
-        return member
+            added = await self._add_person(change, caller, organisation, wanted)
+        await self.connections.announce(wanted.person)
+        return added
 
     async def change_roles(
         self,
@@ -80,13 +78,31 @@ class OrganisationActions:
         organisation: str,
         person: str,
         roles: Collection[Role],
-    ) -> Principal:
+    ) -> Member:
         """Give a member these roles instead of its former ones; raises Refused without an owner."""
         caller.must(Action.MANAGE, organisation)
         async with self.rights_changes.of_principal(context, person) as change:
             member = await self._member(change, organisation, person)
             now_ns = self.clock.now_ns()
-            return await change.principals.change_roles(member, roles, by=caller.id, now_ns=now_ns)
+            changed = await change.principals.change_roles(
+                member, roles, by=caller.id, now_ns=now_ns
+            )
+            return Member(changed, await change.emails.find(person))
+
+    async def change_email(
+        self,
+        context: AuditContext,
+        caller: Caller,
+        organisation: str,
+        person: str,
+        email: str | None,
+    ) -> Member:
+        """Send notices to a member to this address from now on; None for no mails."""
+        caller.must(Action.MANAGE, organisation)
+        async with self.registry.change(context, self.clock) as change:
+            member = await self._member(change, organisation, person)
+            await change.emails.set(person, email)
+        return Member(member, email)
 
     async def remove_member(
         self, context: AuditContext, caller: Caller, organisation: str, person: str
@@ -102,16 +118,17 @@ class OrganisationActions:
         self,
         change: Registry,
         caller: Caller,
-        name: str,
         organisation: str,
-        roles: Collection[Role],
-    ) -> tuple[Principal, Credential]:
-        now_ns = self.clock.now_ns()
-        person = organisations.person(name, organisation, roles, now_ns)
+        wanted: NewMember,
+    ) -> tuple[Member, Credential]:
+        name, now_ns = wanted.person, self.clock.now_ns()
+        person = organisations.person(name, organisation, wanted.roles, now_ns)
         credential, token = tokens.issued(name, Span(now_ns), label=FIRST_TOKEN, by=caller.id)
         await change.principals.add(person, caller.id)
         await change.tokens.add(token)
-        return person, credential
+        if wanted.email is not None:
+            await change.emails.set(name, wanted.email)
+        return Member(person, wanted.email), credential
 
     async def _member(self, change: Registry, organisation: str, name: str) -> Principal:
         member = await change.principals.find(name, self.clock.now_ns())

@@ -1,7 +1,7 @@
 """Acts on pauses: suspend all grants of a company or an equipment, and resume them."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from broker.clock import Clock
 from broker.errors import Unknown
@@ -9,7 +9,9 @@ from broker.namespace import EquipmentAddress
 from broker.rights import Action, Pause, Span
 from testbed_api.actions.caller import Caller
 from testbed_api.broker_auth.rights_changes import RightsChanges
+from testbed_api.domain import notices as domain_notices
 from testbed_api.domain.audit import AuditContext
+from testbed_api.notifications.notifier import Notifier
 from testbed_api.registry.registry import Registry
 
 
@@ -24,6 +26,7 @@ class PauseActions:
     registry: Registry
     rights_changes: RightsChanges
     clock: Clock
+    notifier: Notifier = field(default_factory=Notifier)
 
     async def pause(
         self,
@@ -41,6 +44,7 @@ class PauseActions:
         async with self.rights_changes.of_companies(context, companies) as change:
             if _about(pause) not in standing:
                 await change.pauses.add(pause, by=caller.id)
+                await self._tell(change, caller, pause, resumed=False)
         return pause
 
     async def resume(
@@ -60,7 +64,18 @@ class PauseActions:
             ended = await change.pauses.end(pause, by=caller.id, now_ns=pause.span.from_ns)
             if not ended:
                 raise Unknown("nothing is paused in these words", hint="GET /pauses shows what is")
+            await self._tell(change, caller, pause, resumed=True)
         return ended
+
+    async def _tell(self, change: Registry, caller: Caller, pause: Pause, *, resumed: bool) -> None:
+        """Queue a notice to each company that holds a grant which the pause suspends."""
+        if not self.notifier.channels:
+            return
+        now_ns = pause.span.from_ns
+        holders = await change.grants.holders(pause.owner, pause.equipment, now_ns)
+        for company in sorted(holders if pause.company is None else holders & {pause.company}):
+            notice = domain_notices.of_pause(pause, to=company, by=caller.id, resumed=resumed)
+            await self.notifier.queue(change, notice, now_ns)
 
     async def standing(self, owner: str) -> list[Pause]:
         """The pauses of an owner at this moment."""

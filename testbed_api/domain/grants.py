@@ -4,10 +4,13 @@ from dataclasses import dataclass, replace
 
 from broker.clock import text_of
 from broker.errors import Invalid, Refused
-from broker.rights import Entry, Grant, GrantState, Listing, Span
+from broker.namespace import EquipmentAddress
+from broker.rights import Entry, Grant, GrantState, Listing, Pause, Span
 from testbed_api.domain.equipment import MOST_TEXT, checked_text
 
 MOST_TERMS = 2_000
+MOST_AT_ONCE = 5_000
+"""Grants that one act may change, and that one request may ask for."""
 ALWAYS = Span()
 
 
@@ -59,6 +62,11 @@ class GrantRequest:
         span = self.span if self.ended_ns is None else self.span.ended(self.ended_ns)
         return Grant(self.id, self.company, self.entry, span)
 
+    @property
+    def sides(self) -> frozenset[str]:
+        """The organisations that see it: its company and its owner."""
+        return frozenset({self.company, self.entry.address.organisation})
+
     def granted(self, span: Span, by: str, now_ns: int) -> "GrantRequest":
         """Return the request as granted for a span within the requested one."""
         self._must_be(GrantState.ASKED)
@@ -86,6 +94,16 @@ class GrantRequest:
         self._must_be(GrantState.ASKED, GrantState.GRANTED)
         return replace(self, state=GrantState.WITHDRAWN, ended_ns=now_ns, ended_by=by)
 
+    def answers(self, wanted: Span, now_ns: int) -> bool:
+        """Whether asking for its stream over `wanted` adds nothing: an owner may still answer this
+        request, or it is granted for as long.
+        """
+        if self.state is GrantState.ASKED:
+            return self.wanted.until_ns is None or self.wanted.until_ns > now_ns
+        if self.state is not GrantState.GRANTED or self.span is None:
+            return False
+        return self.span.contains(Span(max(wanted.from_ns, now_ns), wanted.until_ns))
+
     def _must_be(self, *states: GrantState) -> None:
         if self.state not in states:
             raise Refused(
@@ -93,8 +111,53 @@ class GrantRequest:
             )
 
 
-def sentence(grant: GrantRequest, now_ns: int, *, paused: bool = False) -> str:
-    """The meaning of a grant in sentences, for people who decide on it or read it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantSelection:
+    """The grants that one act is about: by number, or those of an equipment, of a company or both.
+
+    Of an equipment or a company it selects those whose state the act can change at that moment.
+    """
+
+    numbers: tuple[int, ...] = ()
+    equipment: EquipmentAddress | None = None
+    company: str | None = None
+
+    def __post_init__(self) -> None:
+        narrowed = self.equipment is not None or self.company is not None
+        if bool(self.numbers) == narrowed:
+            raise Invalid(
+                "numbers stand beside an equipment or a company"
+                if narrowed
+                else "no grant is named",
+                hint="give numbers, or an equipment, a company or both",
+            )
+
+    def __str__(self) -> str:
+        if self.numbers:
+            return f"grants {', '.join(map(str, self.numbers))}"
+        equipment = "" if self.equipment is None else f" of {self.equipment}"
+        return f"grants{equipment}" + ("" if self.company is None else f" to {self.company}")
+
+
+def standing_note(standing: GrantRequest, purpose: str, wanted: Span) -> str:
+    """The sentence about a second request for a stream, which the first or a grant answers."""
+    if standing.span is not None:
+        left = Span(until_ns=standing.span.until_ns)
+        return f"grant {standing.id} covers it already, {lasting(left)}"
+    note = f"grant {standing.id} was asked for before and waits for an answer"
+    if (standing.purpose, standing.wanted) == (purpose, wanted):
+        return note
+    return (
+        f'{note}; it stays as it was asked, {lasting(standing.wanted)}, for "{standing.purpose}":'
+        " withdraw it to ask otherwise"
+    )
+
+
+def sentence(grant: GrantRequest, now_ns: int, *, pause: Pause | None = None) -> str:
+    """The meaning of a grant in sentences, for people who decide on it or read it.
+
+    pause: the pause of its owner that suspends it.
+    """
     address = grant.entry.address
     what = f"{address} in {grant.entry.space}"
     reading = (
@@ -117,17 +180,19 @@ def sentence(grant: GrantRequest, now_ns: int, *, paused: bool = False) -> str:
             ended = f"{grant.ended_by} of {side}"
             ending = f"{grant.state} on {moment(grant.ended_ns or 0)} by {ended}{because}"
             return f"{grant.company} does not read {what} any more: {ending}. {why}"
-    return _granted(grant, reading, why, now_ns, paused=paused)
+    return _granted(grant, reading, why, now_ns, pause)
 
 
-def _granted(grant: GrantRequest, reading: str, why: str, now_ns: int, *, paused: bool) -> str:
+def _granted(grant: GrantRequest, reading: str, why: str, now_ns: int, pause: Pause | None) -> str:
     span = grant.span or Span()
     by = f"{grant.decided_by} granted it on {moment(grant.decided_ns or 0)}."
     if span.until_ns is not None and span.until_ns <= now_ns:
         return f"{reading.format('could read')} {lasting(span)}; that is over. {why} {by}"
     text = f"{reading.format('may read')} {lasting(span)}. {why} {by}"
-    owner = grant.entry.address.organisation
-    return f"{text} {owner} has paused it: nobody reads it meanwhile." if paused else text
+    if pause is None:
+        return text
+    since = moment(pause.span.from_ns)
+    return f"{text} {pause.owner} has paused it since {since}: nobody reads it meanwhile."
 
 
 def lasting(span: Span) -> str:

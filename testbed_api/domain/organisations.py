@@ -26,6 +26,23 @@ class Organisation:
         checked_text(self.name, "name", MOST_NAME)
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A person of an organisation; email: to which notices go, None for no mails."""
+
+    principal: Principal
+    email: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewMember:
+    """A person who is to become a member; email: to which notices go, None for no mails."""
+
+    person: str
+    roles: Collection[Role]
+    email: str | None = None
+
+
 def person(id_: str, organisation: str, roles: Collection[Role], now_ns: int) -> Principal:
     """A member of an organisation from now on; raises Invalid for a name or roles that are none."""
     if not roles:

@@ -21,6 +21,7 @@ from testbed_api.http.routes import (
     enrolment,
     entry_point,
     equipment,
+    grant_acts,
     grants,
     listings,
     operations,
@@ -36,7 +37,7 @@ from testbed_api.http.routes import (
 _ROOMS = (
     *(equipment, streams, status, retention, backup),
     *(organisations, credentials, tokens, sign_in),
-    *(listings, grants, pauses, access_report, enrolment, audit),
+    *(listings, grants, grant_acts, pauses, access_report, enrolment, audit),
 )
 _DESCRIPTION = """What is shared with you, what is stored of it, and what comes in now.
 

@@ -27,6 +27,8 @@ from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.broker_auth.rights_changes import RightsChanges
 from testbed_api.limits.quotas import Quotas
 from testbed_api.limits.sign_in_attempts import SignInAttempts
+from testbed_api.notifications.delivery import NoticeDelivery
+from testbed_api.notifications.notifier import Notifier
 from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.access_log import ReadKey
@@ -74,8 +76,9 @@ class ReadLog:
 class ApiDependencies:
     """The container of all that the routes take.
 
-    registry: makes changes with an audit entry alone.  live_batches: how many wait for a slow
-    reader of live events; beyond them the oldest are dropped, and the reader is told.
+    registry: makes changes with an audit entry alone.  delivery: of notices, None for no channel.
+    live_batches: how many wait for a slow reader of live events; beyond them the oldest are
+    dropped, and the reader is told.
     """
 
     registry: Registry
@@ -93,6 +96,7 @@ class ApiDependencies:
     recorder: RecorderStatus = field(default_factory=RecorderStatus)
     quotas: Quotas = field(default_factory=Quotas)
     sign_in_attempts: SignInAttempts = field(default_factory=SignInAttempts)
+    delivery: NoticeDelivery | None = None
     live_batches: int = 200
 
     @property
@@ -143,17 +147,29 @@ class ApiDependencies:
         return EquipmentActions(registry=self.registry, clock=self.clock)
 
     @property
+    def notifier(self) -> Notifier:
+        """Queues notices for the channels that are set up."""
+        senders = {} if self.delivery is None else self.delivery.senders
+        return Notifier(channels=frozenset(senders))
+
+    @property
     def grants(self) -> GrantActions:
         """The acts on grants."""
         return GrantActions(
-            registry=self.registry, rights_changes=self.rights_changes, clock=self.clock
+            registry=self.registry,
+            rights_changes=self.rights_changes,
+            clock=self.clock,
+            notifier=self.notifier,
         )
 
     @property
     def pauses(self) -> PauseActions:
         """The acts on pauses."""
         return PauseActions(
-            registry=self.registry, rights_changes=self.rights_changes, clock=self.clock
+            registry=self.registry,
+            rights_changes=self.rights_changes,
+            clock=self.clock,
+            notifier=self.notifier,
         )
 
     @property

@@ -19,6 +19,7 @@ from broker.streams import MOST_SIGNALS, MOST_SPECS, Dtype, Signal, StreamSpec, 
 from broker.units import checked_unit
 from testbed_api.actions.tokens import TokenRequest
 from testbed_api.domain.equipment import MOST_NAME, MOST_TEXT
+from testbed_api.domain.notices import MOST_EMAIL, checked_email
 
 _Row = TypeVar("_Row")
 _AN_ID = {"pattern": "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"}
@@ -164,8 +165,8 @@ class Paged(Form):
     limit: Annotated[int, Field(ge=1, le=500, description="rows on a page")] = 100
 
 
-class Letters(InSpace):
-    """One page of a stream's dead letters."""
+class Letters(TimeSpanForm):
+    """One page of a stream's dead letters, of the span in which they arrived."""
 
     cursor: Annotated[int, Field(ge=0, lt=2**53, description="`next` of the page before")] = 0
     limit: Annotated[int, Field(ge=1, le=1_000, description="rows on a page")] = 100
@@ -186,7 +187,16 @@ class RolesForm(Form):
     roles: Annotated[set[Role], Field(min_length=1, examples=[["engineer"]])]
 
 
-class MemberForm(RolesForm):
+class EmailForm(Form):
+    """Where notices to a member go."""
+
+    email: Annotated[
+        Annotated[str, Field(max_length=MOST_EMAIL), validated_by(checked_email)] | None,
+        Field(description="null for no mails", examples=["finn@factory.example"]),
+    ] = None
+
+
+class MemberForm(RolesForm, EmailForm):
     """A new member."""
 
     person: Annotated[Id, Field(examples=["finn"])]

@@ -99,6 +99,9 @@ async def answering(
         )
         keeping = tasks.create_task(dependencies.keeper.run(), name="retention")
         heads = tasks.create_task(dependencies.anchoring.run(dependencies.bus), name="audit heads")
+        background = [following, keeping, heads]
+        if dependencies.delivery is not None:
+            background.append(tasks.create_task(dependencies.delivery.run(), name="notices"))
         tasks.create_task(server.serve(sockets=[listener]), name="api")
         while not server.started:
             await dependencies.clock.sleep(0.01)
@@ -106,9 +109,8 @@ async def answering(
             yield
         finally:
             server.should_exit = True
-            following.cancel()
-            keeping.cancel()
-            heads.cancel()
+            for task in background:
+                task.cancel()
     try:
         async with asyncio.timeout(LAST_HEAD_S):
             await dependencies.anchoring.sign(dependencies.bus)  # all that was done until now

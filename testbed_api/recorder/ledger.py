@@ -222,12 +222,17 @@ class Ledger:
         return troubles
 
     async def dead_letters(
-        self, space: str, stream: StreamAddress, after_id: int, limit: int
+        self, arrival: StreamSpan, after_id: int, limit: int
     ) -> list[DeadLetter]:
-        """Up to `limit` dead letters of a stream after an id, ascending, without payloads."""
+        """Up to `limit` dead letters that arrived in a span after an id, ascending.
+
+        They come without their payloads.
+        """
         query = (
             select(*(column for column in dead_letters.c if column.name != "payload"))
-            .filter_by(space=space, stream=str(stream))
+            .filter_by(space=arrival.space, stream=str(arrival.stream))
+            .where(dead_letters.c.received_ns >= arrival.from_ns)
+            .where(dead_letters.c.received_ns < arrival.to_ns)
             .where(dead_letters.c.id > after_id)
             .order_by(dead_letters.c.id)
             .limit(limit)

@@ -86,7 +86,7 @@ class PrincipalRepository(Repository):
         return changed
 
     async def end(self, principal: Principal, *, by: str | None, now_ns: int) -> None:
-        """End a principal at once, with its tokens and its password.
+        """End a principal at once, with its tokens, its password and its e-mail address.
 
         Raises Refused if no owner would be left who stays.
         """
@@ -99,7 +99,8 @@ class PrincipalRepository(Repository):
                 update(table).filter_by(principal=principal.id).where(table.c.ended_ns.is_(None))
             )
             await sql.execute(open_tokens.values(ended_ns=now_ns, ended_by=by))
-            await sql.execute(delete(tables.passwords).filter_by(person=principal.id))
+            for its in (tables.passwords, tables.emails):
+                await sql.execute(delete(its).filter_by(person=principal.id))
 
     async def gateways(self, equipment: EquipmentAddress) -> list[str]:
         """The machines that are gateways of an equipment, or ever were, by name."""

@@ -11,11 +11,13 @@ from testbed_api.registry import audit_chain
 from testbed_api.registry.access_log import ReadRepository, SessionRepository
 from testbed_api.registry.audit import AuditRepository
 from testbed_api.registry.base import RegistrySession
+from testbed_api.registry.emails import EmailRepository
 from testbed_api.registry.engine import transaction
 from testbed_api.registry.enrolments import EnrolmentRepository
 from testbed_api.registry.equipment import EquipmentRepository
 from testbed_api.registry.grants import GrantRepository
 from testbed_api.registry.listings import ListingRepository
+from testbed_api.registry.notices import NoticeRepository
 from testbed_api.registry.organisations import OrganisationRepository
 from testbed_api.registry.passwords import PasswordRepository
 from testbed_api.registry.pauses import PauseRepository
@@ -51,6 +53,8 @@ class Registry:
         self.principals = PrincipalRepository(session)
         self.tokens = TokenRepository(session)
         self.passwords = PasswordRepository(session)
+        self.emails = EmailRepository(session)
+        self.notices = NoticeRepository(session)
         self.enrolments = EnrolmentRepository(session)
         self.equipment = EquipmentRepository(session)
         self.streams = StreamRepository(session)

@@ -1,6 +1,6 @@
 """The registry's streams, each with its numbered specs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple
 
 from sqlalchemy import and_, func, insert, or_, select, tuple_
@@ -50,6 +50,16 @@ class StreamRepository(Repository):
         """The streams of one equipment, among those given, that have no registered spec."""
         async with self._session.transaction() as sql:
             return frozenset(addresses) - (await _newest(sql, addresses)).keys()
+
+    async def of_equipment(self, owners: Collection[EquipmentAddress]) -> list[StreamAddress]:
+        """The addresses of all registered streams of some equipment, in their order."""
+        table = tables.stream_specs
+        place = (table.c.organisation, table.c.equipment, table.c.stream)
+        query = select(*place).where(table.c.version == 1, tuple_(*place[:2]).in_(keys(owners)))
+        return [
+            StreamAddress(row.organisation, row.equipment, row.stream)
+            for row in await self._session.rows(query.order_by(*place))
+        ]
 
     async def count(self, organisation: str) -> int:
         """The number of registered streams of an organisation."""

@@ -99,6 +99,25 @@ passwords = Table(
     Column("hash", String(200), nullable=False),
     Column("set_ns", BigInteger, nullable=False),
 )
+emails = Table(
+    "emails",
+    metadata,
+    Column("person", _ID, primary_key=True),
+    Column("email", String(254), nullable=False),
+)
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("channel", String(20), nullable=False),
+    Column("organisation", _ID, nullable=False),
+    Column("person", _ID, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("queued_ns", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_ns", BigInteger, nullable=False, index=True),
+    Column("reason", String(300), nullable=False),
+)
 listings = Table(
     "listings",
     metadata,

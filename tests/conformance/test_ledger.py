@@ -9,7 +9,14 @@ from broker.errors import Taken
 from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.streams import Signal, StreamSpec
-from testbed_api.recorder.ledger import DeadLetter, FlushEntries, Ledger, SetAside, StreamEpoch
+from testbed_api.recorder.ledger import (
+    DeadLetter,
+    FlushEntries,
+    Ledger,
+    SetAside,
+    StreamEpoch,
+    StreamSpan,
+)
 from testbed_api.registry.engine import open_engine
 
 RIG = StreamAddress("factory", "pump-rig", "rig")
@@ -40,14 +47,24 @@ async def test_gaps_are_found_by_the_span_they_touch(ledger):
 @pytest.mark.parametrize("bad", ["\0", "a\0b" * 100, "long" * 500, "\U0001f6a7" * 300, ""])
 async def test_whatever_came_can_be_written_down(ledger, bad):
     letter = DeadLetter(
-        "live", str(RIG), bad, "e1", MOST, bad, -MOST, bad, b"\0\xff" + bad.encode(), MOST
+        "live", str(RIG), bad, "e1", MOST, bad, -MOST, bad, b"\0\xff" + bad.encode(), MOST - 1
     )
     gap = Gap((bad,), 0, 5, bad)
     await ledger.commit(FlushEntries(dead_letters=[letter], gaps=[(LIFE, None, gap)]))
-    (stored,) = await ledger.dead_letters("live", RIG, 0, 10)
+    (stored,) = await ledger.dead_letters(StreamSpan("live", RIG, -MOST, MOST), 0, 10)
     assert stored.value == stored.reason == bad.replace("\0", "\ufffd")
     assert bad.replace("\0", "\ufffd").startswith(stored.signal)
     assert (await ledger.gaps("live", RIG, 0, 9))[0].signals == (bad,)
+
+
+async def test_dead_letters_are_found_by_their_arrival(ledger):
+    letters = [DeadLetter("live", str(RIG), "bad", received_ns=at) for at in (0, 10, 20)]
+    await ledger.commit(FlushEntries(dead_letters=letters))
+    arrived = await ledger.dead_letters(StreamSpan("live", RIG, 10, 20), 0, 10)
+    assert [letter.received_ns for letter in arrived] == [10]
+    both = await ledger.dead_letters(StreamSpan("live", RIG, 0, 11), 0, 10)
+    after_first = await ledger.dead_letters(StreamSpan("live", RIG, 0, 11), both[0].id, 10)
+    assert after_first == both[1:] == arrived
 
 
 async def test_what_waits_is_taken_up_once_and_in_order(ledger):

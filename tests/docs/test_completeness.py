@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-import typer.main
 
 from broker import errors
 from broker.namespace import Verb
@@ -44,8 +43,7 @@ def test_every_setting_is_described_as_the_code_describes_it(kind):
 
 def test_every_command_is_listed():
     text = read("commands.md").replace("` · `", " ")
-    group = typer.main.get_command(cli.app)
-    for name, command in group.commands.items():
+    for name, command in cli.loaded_root().commands.items():
         if command.hidden:
             continue
         for sub in getattr(command, "commands", {"": None}):

@@ -27,6 +27,16 @@ def machine(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 def typed(folder: Path, *arguments, answer: str = "", code: int = 0) -> str:
     """The output of a command, standard output and standard error."""
+    return "".join(outputs(folder, *arguments, answer=answer, code=code))
+
+
+def typed_json(folder: Path, *arguments) -> str:
+    """The standard output of a command with --json."""
+    return outputs(folder, *arguments, "--json")[0]
+
+
+def outputs(folder: Path, *arguments, answer: str = "", code: int = 0) -> tuple[str, str]:
+    """Standard output and standard error of a command."""
     done = subprocess.run(
         [*TESTBED, "gateway", *map(str, arguments)],
         cwd=folder,
@@ -39,7 +49,7 @@ def typed(folder: Path, *arguments, answer: str = "", code: int = 0) -> str:
     )
     output = done.stdout + done.stderr
     assert (done.returncode, "Traceback" in output) == (code, False), output
-    return output
+    return done.stdout, done.stderr
 
 
 def test_a_server_is_read_once_its_certificate_is_trusted(tmp_path: Path, machine) -> None:
@@ -60,6 +70,12 @@ def test_a_server_is_read_once_its_certificate_is_trusted(tmp_path: Path, machin
         assert line in output
     assert str(tmp_path / "pki/own/certificate.der") in output
 
+    again = json.loads(typed_json(tmp_path, "trust", url, "--yes", sha256))
+    assert again["sha256"] == sha256
+    assert Path(again["pinned_in"]).parent == tmp_path / "pki/pinned"
+    nodes = json.loads(typed_json(tmp_path, *browse))["nodes"]
+    assert {"Pressure"} <= {node["name"] for node in nodes if node["type"] == "Double"}
+
     assert "Pressure" in typed(tmp_path, *browse, "--write", "m.yaml")
     assert yaml.safe_load((tmp_path / "m.yaml").read_text())["opcua"] == {
         "url": url,
@@ -67,6 +83,7 @@ def test_a_server_is_read_once_its_certificate_is_trusted(tmp_path: Path, machin
         "policy": "Basic256Sha256",
     }
     assert "nothing is wrong" in typed(tmp_path, "check", "m.yaml")
+    assert json.loads(typed_json(tmp_path, "check", "m.yaml")) == []
 
     next((tmp_path / "pki/pinned").iterdir()).unlink()
     assert "is not trusted" in typed(tmp_path, "check", "m.yaml", code=2)

@@ -14,18 +14,20 @@ from broker.streams import Signal, StreamSpec
 from testbed_api.actions.caller import Caller
 from testbed_api.actions.enrolment import EnrolmentActions
 from testbed_api.actions.equipment import EquipmentActions
-from testbed_api.actions.grants import GrantActions, SpanProposal
+from testbed_api.actions.grants import GrantActions
 from testbed_api.actions.listings import ListingActions
 from testbed_api.actions.machines import MachineActions
 from testbed_api.actions.organisations import OrganisationActions
 from testbed_api.actions.passwords import PasswordActions
 from testbed_api.actions.pauses import PauseActions
+from testbed_api.actions.proposals import RequestOutcome, SpanProposal, WantedStreams
 from testbed_api.actions.tokens import TokenActions, TokenChanges
 from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.broker_auth.rights_changes import RightsChanges
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.audit import AuditContext, Event
 from testbed_api.domain.equipment import Equipment
+from testbed_api.domain.grants import GrantSelection
 from testbed_api.domain.organisations import Organisation
 from testbed_api.limits.sign_in_attempts import SignInAttempts
 from testbed_api.registry.audit import EventFilter
@@ -35,6 +37,8 @@ from testbed_api.registry.registry import Registry
 T0 = 1_700_000_000 * NS_PER_S
 RIG = StreamAddress("factory", "rig", "pump")
 LIVE_RIG = Entry("live", RIG)
+TWO = StreamAddress("factory", "rig", "two")
+MILL = StreamAddress("factory", "mill", "spindle")
 ORGANISATIONS = {
     "testbed": Party.INTERMEDIARY,
     "factory": Party.PARTNER,
@@ -83,13 +87,19 @@ class Office:
         (token,) = await self.registry.tokens.valid(name, self.clock.now_ns())
         return Caller(rights.principals[0], token, rights, self.clock.now_ns())
 
-    async def requested(self) -> int:
-        """The number of a request of the company."""
-        cora = await self.caller("cora")
-        (request,) = await self.grants.request(
-            context("cora"), cora, [LIVE_RIG], purpose="to try", proposal=SpanProposal()
+    async def requested(self, entry: Entry = LIVE_RIG) -> GrantSelection:
+        """A request of the company."""
+        outcome = await self.asked("cora", WantedStreams(entries=[entry]))
+        return GrantSelection(numbers=(outcome.grants[0].id,))
+
+    async def asked(
+        self, name: str, wanted: WantedStreams, purpose: str = "to try", **span: float
+    ) -> RequestOutcome:
+        """The outcome of a request."""
+        caller, proposal = await self.caller(name), SpanProposal(**span)
+        return await self.grants.request(
+            context(name), caller, wanted, purpose=purpose, proposal=proposal
         )
-        return request.id
 
     async def events(self) -> list[Event]:
         return [link.event for link in await self.registry.audit.events(EventFilter(), 0, 1_000)]
@@ -109,9 +119,10 @@ async def office(tmp_path) -> AsyncIterator[Office]:
         await _furnish(Registry(engine))
         opened = _open(engine, SteppedClock(T0))
         fay = await opened.caller("fay")
-        await opened.listings.put(
-            context("fay"), fay, RIG.owner, ["company"], terms="", sample=None
-        )
+        for equipment in (RIG.owner, MILL.owner):
+            await opened.listings.put(
+                context("fay"), fay, equipment, ["company"], terms="", sample=None
+            )
         yield opened
 
 
@@ -122,7 +133,9 @@ async def _furnish(registry: Registry) -> None:
         for name, (organisation, role) in PEOPLE.items():
             await change.principals.add(organisations.person(name, organisation, {role}, T0))
         await change.equipment.put(Equipment(RIG.owner, "Rig", EquipmentKind.REAL))
-        await change.streams.add(StreamSpec(RIG, (Signal("p"),)))
+        await change.equipment.put(Equipment(MILL.owner, "Mill", EquipmentKind.REAL))
+        for address in (RIG, TWO, MILL):
+            await change.streams.add(StreamSpec(address, (Signal("p"),)))
 
 
 def _open(engine: AsyncEngine, clock: SteppedClock) -> Office:

@@ -10,7 +10,7 @@ import pytest
 
 from broker import codec
 from broker.batch import Gap
-from broker.clock import NS_PER_S
+from broker.clock import NS_PER_S, text_of
 from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.rights import Action, Entry
@@ -491,6 +491,9 @@ async def test_dead_letters_are_for_the_publisher_page_by_page(bed, reader, writ
     reasons = [each["reason"] for each in first["items"] + second["items"]]
     assert reasons == [f"reason {n}" for n in range(5)]
     assert second["next"] is None
+    before = {"to": text_of(START_NS)}
+    none = (await bed.ask(owner, "GET", f"{STREAM}/dead-letters", params=before)).json()
+    assert none["items"] == []
 
 
 # --- whoever runs it ------------------------------------------------------------------------------

@@ -239,7 +239,8 @@ async def test_a_request_that_makes_no_sense_is_refused(bed, cora, change, word)
 
 @pytest.mark.usefixtures("listed")
 async def test_grants_come_in_pages_on_both_sides(bed, owner, cora):
-    numbers = [(await asked(bed, cora))[0] for _ in range(5)]
+    streams = [{"space": f"run-{at}", "stream": str(RIG)} for at in range(5)]
+    numbers = await asked(bed, cora, streams=streams)
     for who in (owner, cora):
         pages, cursor = [], 0
         while cursor is not None:
@@ -269,6 +270,58 @@ async def test_recorded_data_ends_with_its_grant_in_every_space(bed, owner, rig,
     assert await reads(bed, owner, **whole)
 
 
+@pytest.mark.usefixtures("listed")
+async def test_a_whole_equipment_is_asked_for_and_answered_with_one_request_each(bed, owner, cora):
+    await bed.ask(owner, "POST", f"/streams/{RIG.owner}/two/specs", json=SPEC)
+    body = {"equipment": [{"equipment": str(RIG.owner)}], "purpose": "to find the fault"}
+    answer = await bed.ask(cora, "POST", "/requests", json=body)
+    assert answer.status_code == 201
+    numbers = [grant["id"] for grant in answer.json()["items"]]
+    assert len(numbers) == 2
+    again = await bed.ask(cora, "POST", "/requests", json=body)
+    assert again.status_code == 200
+    assert again.json()["standing"] == numbers
+    assert again.json()["notes"][0].startswith(f"grant {numbers[0]} was asked for before")
+    whole = {"equipment": str(RIG.owner), "company": "company"}
+    assert_problem(await bed.ask(cora, "POST", "/grants/approval", json=whole), 403, "forbidden")
+    approved = await bed.ask(owner, "POST", "/grants/approval", json=whole | {"expires_in_s": 60})
+    assert [grant["until"] for grant in approved.json()["items"]] == [
+        "2026-11-23T12:01:00.000000000Z"
+    ] * 2
+    assert await reads(bed, cora)
+    gone = await bed.ask(owner, "POST", "/grants/revocation", json={"numbers": numbers})
+    assert {grant["state"] for grant in gone.json()["items"]} == {"revoked"}
+    assert not await reads(bed, cora)
+
+
+@pytest.mark.usefixtures("listed")
+@pytest.mark.parametrize(
+    ("body", "status", "word"),
+    [
+        ({}, 422, "no grant is named"),
+        ({"numbers": [1], "company": "company"}, 422, "beside an equipment or a company"),
+        ({"equipment": "pump-rig"}, 422, "pump-rig"),
+        ({"equipment": "another/pump-rig"}, 404, "there is no equipment another/pump-rig"),
+        ({"equipment": str(RIG.owner)}, 404, "none of the grants of factory/pump-rig"),
+        ({"company": "nobody"}, 404, "none of the grants to nobody"),
+        ({"numbers": [77]}, 404, "there is no grant 77"),
+    ],
+)
+async def test_a_selection_of_nothing_is_refused(bed, owner, body, status, word):
+    answer = await bed.ask(owner, "POST", "/grants/approval", json=body)
+    assert_problem(answer, status, {404: "unknown", 422: "invalid"}[status], word)
+
+
+async def test_an_equipment_that_is_not_listed_is_asked_for_in_vain(bed, rig, cora):  # noqa: ARG001
+    answers = []
+    for equipment in (str(RIG.owner), "factory/no-such-rig"):
+        body = {"equipment": [{"equipment": equipment}], "purpose": "to try"}
+        answer = await bed.ask(cora, "POST", "/requests", json=body)
+        assert answer.status_code == 404
+        answers.append(answered(answer).replace("pump-rig", "no-such-rig"))
+    assert answers[0] == answers[1]
+
+
 # --- pauses ---------------------------------------------------------------------------------------
 
 
@@ -284,11 +337,19 @@ async def test_a_pause_stops_and_resumes_with_one_call_each(bed, owner, cora, ab
     bed.disconnected.clear()
     for _ in range(2):  # twice is once
         assert (await bed.ask(otto, "POST", "/pauses", json=about)).status_code == 201
-    assert not await reads(bed, cora)
+    for rest in ("/history", "/gaps", "/deletions", "/live"):
+        answer = await bed.ask(cora, "GET", STREAM + rest)
+        assert_problem(answer, 403, "paused", f"grant {number} of stream {RIG} in space live")
+        assert "is paused by factory since 2026-11-23T12:00:00" in answer.json()["detail"]
+    eve = await bed.person("eve", "testbed", Role.OWNER)
+    auditor = await bed.person("anna", "company", Role.AUDITOR)
+    for who in (eve, auditor):  # who would read nothing without the pause
+        assert_problem(await bed.ask(who, "GET", f"{STREAM}/history"), 404, "unknown")
     assert bed.disconnected == ["cora"]
     grant = (await bed.ask(cora, "GET", f"/grants/{number}")).json()
     assert grant["paused"] is True
-    assert "factory has paused it" in grant["sentence"]
+    assert grant["paused_since"] == clock.text_of(START_NS)
+    assert "factory has paused it since 2026-11-23 12:00:00 UTC" in grant["sentence"]
     assert len((await bed.ask(owner, "GET", "/pauses")).json()["items"]) == 1
     wrong = await bed.ask(otto, "DELETE", "/pauses", params={"company": "testbed"})
     assert_problem(wrong, 404, "unknown", "nothing is paused in these words")

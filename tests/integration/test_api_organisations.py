@@ -3,6 +3,7 @@
 import pytest
 
 from broker.rights import Role
+from testbed_api.domain.notices import Channel, QueuedNotice
 from testbed_api.recorder.ledger import DeadLetter, FlushEntries
 from tests.integration.api_bed import (
     EQUIPMENT,
@@ -227,3 +228,43 @@ async def test_a_gateway_registers_and_describes_its_equipment_and_no_other(bed,
     assert_problem(other, 404, "unknown")
     (seen,) = (await bed.ask(gateway, "GET", "/streams")).json()["items"]
     assert seen["stream"] == str(RIG)
+
+
+async def test_an_email_address_is_its_own_organisations_alone(bed, owner, admin):
+    body = {"person": "finn", "roles": ["engineer"], "email": "finn@factory.example"}
+    created = await bed.ask(owner, "POST", MEMBERS, json=body)
+    assert created.json()["email"] == "finn@factory.example"
+    finn = bearer(created)
+    members = (await bed.ask(finn, "GET", MEMBERS)).json()["items"]
+    assert {each["person"]: each["email"] for each in members} == {
+        "fay": None,
+        "finn": "finn@factory.example",
+    }
+    path = f"{MEMBERS}/finn/email"
+    eve = await bed.person("eve", "company", Role.OWNER)
+    for who, status in ((finn, 403), (admin, 403), (eve, 404)):
+        assert (await bed.ask(who, "GET", MEMBERS)).status_code == (200 if who is finn else status)
+        assert (await bed.ask(who, "PUT", path, json={"email": None})).status_code == status
+    for wrong in ("finn", "finn@factory", "a b@factory.example", "f@x.example\nBcc: e@x.example"):
+        answer = await bed.ask(owner, "PUT", path, json={"email": wrong})
+        assert_problem(answer, 422, "invalid", "is no e-mail address")
+    changed = await bed.ask(owner, "PUT", path, json={"email": "f@factory.example"})
+    assert changed.json()["email"] == "f@factory.example"
+    roles = await bed.ask(owner, "PUT", f"{MEMBERS}/finn", json={"roles": ["auditor"]})
+    assert roles.json()["email"] == "f@factory.example"
+    assert (await bed.ask(owner, "PUT", path, json={})).json()["email"] is None
+    missing = await bed.ask(owner, "PUT", f"{MEMBERS}/nobody/email", json={})
+    assert_problem(missing, 404, "unknown")
+
+
+async def test_a_channel_that_fails_is_in_the_status_of_who_operates_the_testbed(bed, owner, admin):
+    waiting = QueuedNotice(
+        channel=Channel.MAIL, organisation="factory", person="fay", content={}, queued_ns=START_NS
+    )
+    await bed.registry.notices.add([waiting])
+    (claimed,) = await bed.registry.notices.claim(START_NS, START_NS)
+    await bed.registry.notices.put_off(claimed, START_NS, "the mail server is away")
+    (channel,) = (await bed.ask(admin, "GET", "/status")).json()["notices"]
+    assert (channel["channel"], channel["waiting"], channel["failed"]) == ("mail", 1, 1)
+    assert channel["reason"] == "the mail server is away"
+    assert (await bed.ask(owner, "GET", "/status")).json()["notices"] == []

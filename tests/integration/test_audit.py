@@ -470,7 +470,7 @@ async def test_an_auditor_verifies_the_chain_by_command(tmp_path):
     ):
         ann = server.administrator
         code, out, _ = await command(server, ann, "list", "--action", "found", "--json")
-        assert (code, len(json.loads(out))) == (0, 2)
+        assert (code, len(json.loads(out)["items"])) == (0, 2)
         code, head, _ = await command(server, ann, "head")
         assert code == 0
         stored = tmp_path / "kept.jsonl"

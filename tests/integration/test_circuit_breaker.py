@@ -18,7 +18,7 @@ from broker.messages import Held
 from broker.namespace import MarkTopic, StreamAddress, StreamTopic, Verb
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
-from testbed_api.recorder.ledger import Ledger
+from testbed_api.recorder.ledger import Ledger, StreamSpan
 from testbed_api.recorder.recorder import Recorder, RecorderPace
 from testbed_api.registry.engine import open_engine
 from testbed_api.stores import influxdb
@@ -131,7 +131,8 @@ async def test_what_is_barred_waits_alone_and_is_stored_when_it_may(tmp_path, in
             assert await times(store, GOOD) == list(range(1, 21))
             await recorder_withheld(recorder, 2)
             assert not recorder.interrupted
-            (letter,) = await ledger.dead_letters("run-a", BARRED.address, 0, 10)
+            arrival = StreamSpan("run-a", BARRED.address, 0, 2**63 - 1)
+            (letter,) = await ledger.dead_letters(arrival, 0, 10)
             assert "takes nothing of its organisation" in letter.reason
             await bucket_of(influxd, barred, there=False)
             there = False

@@ -9,6 +9,7 @@ import pytest
 from broker import api_client
 from broker.clock import WallClock
 from broker.errors import Refused, Taken, Unknown
+from broker.responses.audit import AuditEventPage
 from testbed.server import administrator, up
 from testbed_api import persistence
 from testbed_api.registry.audit import EventFilter
@@ -127,9 +128,10 @@ async def test_an_owner_who_lost_every_credential_gets_a_new_one_and_its_organis
             body = {"person": "factory-owner", "password": "correct horse battery"}
             with pytest.raises(Refused, match="the person or the password is not right"):
                 await anybody.request("POST", "/sign-in", json=body)
-        (event,) = await fay.items("/audit", action="renew-credential")
-        assert event["owner"] == "factory"
-        assert renewed["credential"].partition(".")[2] not in orjson.dumps(event).decode()
+        params = {"action": "renew-credential"}
+        (event,) = (await fay.whole("/audit", AuditEventPage, params)).items
+        assert event.owner == "factory"
+        assert renewed["credential"].partition(".")[2] not in orjson.dumps(event.as_json()).decode()
 
 
 async def test_a_folder_without_data_is_named_and_stays_as_it_is(tmp_path):

@@ -114,7 +114,7 @@ async def test_a_first_mapping_has_the_period_and_trigger_that_were_measured() -
 
 
 async def test_the_tree_shows_each_variable_as_a_mapping_writes_it(face: opcua.OpcUaFace) -> None:
-    lines = await browse.tree(browse.server(face.url, None))
+    lines = [browse.line(node) for node in await browse.nodes(browse.server(face.url, None))]
     node = "nsu=urn:connected-testbed:simulators;s=PumpRig.Pressure"
     assert f"  Pressure  Double  {node}" in lines
     assert not any("ServerStatus" in line for line in lines)

@@ -8,8 +8,9 @@ import pytest
 
 from broker.batch import Batch, EquipmentKind, Source, Wide
 from broker.clock import NS_PER_S, WallClock, text_of
-from broker.errors import Forbidden
+from broker.errors import Forbidden, Paused
 from broker.namespace import StreamAddress
+from broker.responses.grants import GrantPage
 from broker.streams import Signal, StreamSpec
 from gateway.spool import spool
 from gateway.spool.spool import SpoolSettings
@@ -182,6 +183,34 @@ async def test_a_revoke_takes_one_stream_and_leaves_the_other_without_a_hole(
             task.cancel()
 
 
+async def test_a_paused_input_says_which_grant_is_paused_by_whom_and_since_when(
+    server, owners, tmp_path
+):
+    key = await gateway(owners)
+    specs = await described(owners, RIG)
+    (number,) = await granted(owners, RIG)
+    pattern = rf"grant {number} of stream {RIG} in space live is paused by factory since 20"
+    async with (
+        uplink(server, key, tmp_path, specs) as (up, _),
+        sending(up, [RIG], CLOCK.now_ns()),
+        company(server, owners.secrets["company"], rig=RIG) as testbed,
+        asyncio.timeout(15),
+    ):
+        with pytest.raises(Paused, match=pattern):
+            await read_and_pause(testbed, owners)
+        with pytest.raises(Paused, match=pattern):
+            await testbed.history("rig")
+
+
+async def read_and_pause(testbed, owners):
+    """Read the input until it ends; its first batch makes the owner pause the grant."""
+    is_paused = False
+    async for _ in testbed.input("rig"):
+        if not is_paused:
+            await owners.request("POST", "/pauses", json={"company": "company"})
+            is_paused = True
+
+
 async def test_who_was_connected_is_seen_by_the_owner(server, owners, tmp_path):
     key = await gateway(owners)
     specs = await described(owners, RIG)
@@ -219,5 +248,7 @@ async def test_a_command_reads_a_listing_to_its_last_page(server, owners, monkey
     await owners.request("POST", "/grants", json={"company": "company", "streams": streams})
     monkeypatch.setenv("TESTBED_API", f"http://{server.api}")
     monkeypatch.setenv("TESTBED_CREDENTIAL", owners.secret)
-    grants = await api.all_items("/grants", limit=2)
-    assert [each["space"] for each in grants] == spaces
+    async with api.connect() as connection:
+        page = await connection.whole("/grants", GrantPage, page_items=2)
+    assert [grant.space for grant in page.items] == spaces
+    assert page.next is None

@@ -20,7 +20,7 @@ from testbed_api.domain.audit import AuditContext
 from testbed_api.domain.enrolment import EnrolmentClaim
 from testbed_api.domain.equipment import Equipment
 from testbed_api.domain.errors import TooMany, Unauthenticated
-from testbed_api.domain.organisations import Organisation
+from testbed_api.domain.organisations import NewMember, Organisation
 from testbed_api.retention.deletions import Deletions, StoredSpan
 from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.stores import duckdb
@@ -52,7 +52,8 @@ async def test_an_organisation_is_founded_with_its_owner_by_the_intermediary_alo
         await office.organisations.add(context("fay"), await office.caller("fay"), firm, "fred")
     ada = await office.caller("ada")
     owner, credential = await office.organisations.add(context("ada"), ada, firm, "fred")
-    assert (owner.id, owner.organisation, owner.roles) == ("fred", "firm", {Role.OWNER})
+    fred = owner.principal
+    assert (fred.id, fred.organisation, fred.roles) == ("fred", "firm", {Role.OWNER})
     assert await counts(office, credential)
     assert office.announced == ["fred"]
     event = await office.last_event()
@@ -66,21 +67,23 @@ async def test_an_organisation_is_founded_with_its_owner_by_the_intermediary_alo
 
 async def test_a_member_is_added_changed_and_removed_by_an_owner(office):
     fay, otto = await office.caller("fay"), await office.caller("otto")
+    finn = NewMember(person="finn", roles={Role.ENGINEER}, email="finn@factory.example")
     with pytest.raises(Forbidden):
-        await office.organisations.add_member(
-            context("otto"), otto, "factory", "finn", {Role.ENGINEER}
-        )
-    _, credential = await office.organisations.add_member(
-        context("fay"), fay, "factory", "finn", {Role.ENGINEER}
-    )
+        await office.organisations.add_member(context("otto"), otto, "factory", finn)
+    _, credential = await office.organisations.add_member(context("fay"), fay, "factory", finn)
     assert (await office.last_event()).principal == "fay"
     members = await office.organisations.members(otto, "factory")
-    assert [each.id for each in members] == ["fay", "finn", "otto"]
+    assert [each.principal.id for each in members] == ["fay", "finn", "otto"]
+    assert [each.email for each in members] == [None, finn.email, None]
     await office.clock.advance(1)
     changed = await office.organisations.change_roles(
         context("fay"), fay, "factory", "finn", {Role.AUDITOR}
     )
-    assert changed.roles == {Role.AUDITOR}
+    assert (changed.principal.roles, changed.email) == ({Role.AUDITOR}, finn.email)
+    with pytest.raises(Forbidden):
+        await office.organisations.change_email(context("otto"), otto, "factory", "finn", None)
+    member = await office.organisations.change_email(context("fay"), fay, "factory", "finn", None)
+    assert member.email is None
     office.disconnected.clear()
     await office.clock.advance(1)
     await office.organisations.remove_member(context("fay"), fay, "factory", "finn")

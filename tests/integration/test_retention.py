@@ -13,7 +13,7 @@ from broker.errors import Forbidden, Unavailable
 from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.streams import Signal, StreamSpec
-from testbed_api.recorder.ledger import DeadLetter, FlushEntries, Ledger, StreamEpoch
+from testbed_api.recorder.ledger import DeadLetter, FlushEntries, Ledger, StreamEpoch, StreamSpan
 from testbed_api.registry.engine import open_engine
 from testbed_api.retention import enforcer, fingerprint
 from testbed_api.retention.deletions import Deletion, Deletions, Reason, StoredSpan
@@ -133,7 +133,7 @@ async def test_dead_letters_of_the_span_go_with_it(bed):
     await bed.ledger.commit(FlushEntries(dead_letters=letters))
     (proof,) = await bed.keeper.delete(span(6, 4), by="ada", why="")
     assert proof.dead_letters == 2
-    left = await bed.ledger.dead_letters("live", RIG, 0, 10)
+    left = await bed.ledger.dead_letters(StreamSpan("live", RIG, 0, 2**63 - 1), 0, 10)
     assert [letter.time_ns for letter in left] == [ago_ns(1)]
 
 

@@ -149,11 +149,11 @@ async def test_a_time_that_cannot_be_kept_is_refused(rig, owners, days):  # noqa
 @pytest.mark.timeout(60)  # they are processes of their own
 async def test_the_commands_say_what_is_kept_and_what_is_gone(server, owners):
     code, printed, _ = await command(
-        server, "retention", "set", RIG, "--days", "36500", secret=owners.secret
+        server, "retention", "set", RIG, "--keep", "36500d", secret=owners.secret
     )
-    assert (code, printed) == (0, f"{RIG} is kept for 36500 days\n")
+    assert (code, printed) == (0, f"{RIG} is kept for 36500d\n")
     code, printed, _ = await command(server, "retention", "list", "--json", secret=owners.secret)
-    assert orjson.loads(printed) == [{"stream": str(RIG), "keep_days": 36500.0}]
+    assert orjson.loads(printed) == {"items": [{"stream": str(RIG), "keep_days": 36500.0}]}
     code, printed, complained = await command(
         server, "delete", RIG, "--space", SPACE, secret=owners.secret
     )

@@ -14,6 +14,11 @@ from tests.integration.api_bed import RIG, STREAM, Bed
 STREAMS = {"streams": [{"stream": str(RIG)}], "purpose": "to try"}
 
 
+def spaces(*names: str) -> dict[str, object]:
+    """A request for the rig in some spaces."""
+    return STREAMS | {"streams": [{"space": name, "stream": str(RIG)} for name in names]}
+
+
 @contextmanager
 def statements(bed: Bed) -> Iterator[list[str]]:
     """All SQL statements while it is open."""
@@ -60,11 +65,8 @@ async def test_an_act_on_a_grant_takes_the_same_statements_for_1_10_and_100_peop
         await people(bed, company_people, company - 1)
         company_people = company - 1
         bed.disconnected.clear()
-        numbers = []
-        for _ in range(3):
-            answer = await bed.ask(cora, "POST", "/requests", json=STREAMS)
-            numbers.append(answer.json()["items"][0]["id"])
-        first, second, third = numbers
+        answer = await bed.ask(cora, "POST", "/requests", json=spaces("live", "run-1", "run-2"))
+        first, second, third = [grant["id"] for grant in answer.json()["items"]]
         await act("approve", owner, "POST", f"/grants/{first}/approval", json={})
         assert len(bed.disconnected) == company
         await act("pause", owner, "POST", "/pauses", json={"company": "company"})
@@ -77,6 +79,47 @@ async def test_an_act_on_a_grant_takes_the_same_statements_for_1_10_and_100_peop
         body = STREAMS | {"company": "company"}
         given = await act("give", owner, "POST", "/grants", json=body)
         await bed.ask(owner, "DELETE", f"/grants/{given.json()['items'][0]['id']}")
+    assert {name: len(counts) for name, counts in seen.items()} == dict.fromkeys(seen, 1), seen
+    assert max(seen["approve"]) <= 35
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.usefixtures("rig")
+async def test_an_act_on_an_equipment_takes_the_same_statements_for_1_10_and_100_streams(
+    bed, owner
+):
+    cora = await bed.person("cora", "company", Role.OWNER)
+    await bed.ask(owner, "PUT", f"/equipment/{RIG.owner}/listing", json={"everybody": True})
+    whole = {"equipment": str(RIG.owner)}
+    seen: dict[str, set[int]] = {}
+
+    async def act(name: str, who: dict[str, str], path: str, body: dict[str, object]) -> None:
+        with statements(bed) as listed:
+            answer = await bed.ask(who, "POST", path, json=body)
+        assert answer.status_code < 300, answer.text
+        assert len(answer.json()["items"]) == streams
+        seen.setdefault(name, set()).add(len(listed))
+
+    registered = 1
+    for streams in (1, 10, 100):
+        new = [
+            {"stream": f"s{number}", "signals": [{"name": "p"}]}
+            for number in range(registered, streams)
+        ]
+        if new:
+            await bed.ask(owner, "POST", f"/equipment/{RIG.owner}/specs", json={"streams": new})
+        registered = streams
+        request = {"equipment": [whole], "purpose": "to try"}
+        bed.disconnected.clear()
+        await act("ask", cora, "/requests", request)
+        await act("ask again", cora, "/requests", request)
+        await act("approve", owner, "/grants/approval", whole)
+        await act("revoke", owner, "/grants/revocation", {"company": "company"})
+        assert bed.disconnected == ["cora"] * 2
+        await act("ask", cora, "/requests", request)
+        await act("refuse", owner, "/grants/refusal", whole)
+        await act("ask", cora, "/requests", request)
+        await act("withdraw", cora, "/grants/withdrawal", whole)
     assert {name: len(counts) for name, counts in seen.items()} == dict.fromkeys(seen, 1), seen
     assert max(seen["approve"]) <= 35
 

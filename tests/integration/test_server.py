@@ -14,9 +14,11 @@ from broker import api_client, codec, messages
 from broker.batch import BAD, GOOD, Batch, EquipmentKind, Gap, Source, Wide
 from broker.bus import client
 from broker.clock import NS_PER_S, WallClock
-from broker.errors import Forbidden, Invalid, Taken, Unknown
+from broker.errors import Corrupt, Forbidden, Invalid, Taken, Unknown
 from broker.messages import Freshness, Health
 from broker.namespace import MarkTopic, StreamAddress, StreamTopic, Verb
+from broker.responses.equipment import StreamPage
+from broker.responses.grants import GrantResponse
 from broker.settings import BusSettings
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed_api import service
@@ -140,7 +142,14 @@ async def test_of_several_specs_only_those_that_changed_are_registered_anew(serv
         registered = await door.register_specs([first, changed, third])
         assert registered == [first.numbered(1), changed.numbered(2), third.numbered(1)]
         assert methods.count("POST") == 1
-        assert await door.items("/streams", limit=1) == await door.items("/streams")
+        by_one = await door.whole("/streams", StreamPage, page_items=1)
+        assert by_one == await door.whole("/streams", StreamPage)
+        assert len(by_one.items) == 3
+        first_two = await door.whole("/streams", StreamPage, most=2)
+        assert first_two.items == by_one.items[:2]
+        assert first_two.next == str(by_one.items[1].stream)
+        with pytest.raises(Corrupt, match="is no GrantResponse: id: Field required"):
+            await door.get("/me", GrantResponse)
 
 
 def _noting(methods: list[str]):

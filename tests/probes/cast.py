@@ -58,7 +58,8 @@ ORGANISATIONS = {
     "still": Party.COMPANY,
     "fund": Party.AGENCY,
 }
-GUESTS = ("company", "late", "cut", "still")
+PAUSED = "still"
+GUESTS = ("company", "late", "cut", PAUSED)
 """They were granted the rig: until now, until lately, until it was revoked, and now paused."""
 DAY_NS = 86_400 * NS_PER_S
 WATCHER = "watcher"

@@ -285,6 +285,14 @@ def _grants(route: Route, cast: Cast) -> Iterator[Question]:
         yield replace(question, seen=sides, twin=twin)
 
 
+def _selected(route: Route, cast: Cast) -> Iterator[Question]:
+    """A grant that the body names by its number; in every other way it is as one in the path."""
+    for question in _grants(route, cast):
+        if question.exists:
+            number = cast.grants.get(route.path.rpartition("/")[2], cast.grants[SPARE])
+            yield replace(question, body={"numbers": [number]})
+
+
 def _numbered(route: Route, about: tuple[Target, ...], number: int) -> Iterator[Question]:
     existing = Question(route, filled(route, RIG, number=number), about, route.body)
     yield existing
@@ -368,6 +376,11 @@ ABOUT: Mapping[str, About] = {
     "GET /listings": _listed,
     "PUT /equipment/{organisation}/{equipment}/listing": _to_all,
     "POST /equipment/{organisation}/{equipment}/specs": _specs,
+    "POST /requests": _bodies,
+    "POST /grants/approval": _selected,
+    "POST /grants/refusal": _selected,
+    "POST /grants/revocation": _selected,
+    "POST /grants/withdrawal": _selected,
     "POST /pauses": _own,
     "DELETE /pauses": _own,
     "DELETE /tokens/{number}": _tokens,

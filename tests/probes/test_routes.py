@@ -12,7 +12,7 @@ from broker.policy import Target
 from broker.rights import Rights
 from tests.probes import routes
 from tests.probes.backends import Processes
-from tests.probes.cast import ORGANISATIONS, SPARE, STREAMS, WATCHER, Cast, canary
+from tests.probes.cast import ORGANISATIONS, PAUSED, SPARE, STREAMS, WATCHER, Cast, canary
 from tests.probes.results import Found
 from tests.probes.routes import ROUTES, Question, Route
 
@@ -151,6 +151,9 @@ def _judge(
     findings.hold(f"{probe} ({status})", status not in refused or gone, may=allowed)
     if who not in cast.whose and status != 401:
         findings.fault(probe, f"answered {status} to nobody")
+    paused = status == 403 and answer.json().get("code") == "paused"
+    if paused and cast.rights.principal(cast.whose[who], at_ns).organisation != PAUSED:
+        findings.fault(probe, "answered that a grant is paused, and it holds none")
     by_name = "principal" in question.route.parameters  # a role is asked for first: see `_compare`
     if (
         status == 403

@@ -1,63 +1,21 @@
 """Routes: grants, from a company's request to an owner's answer and their end."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import Field
 
-from broker.clock import text_of
-from broker.responses.grants import GrantPage, GrantResponse, GrantsResponse
+from broker.responses.grants import GrantPage, GrantResponse, GrantsResponse, RequestOutcomeResponse
 from broker.rights import Action
-from testbed_api.actions.grants import GrantActions, SpanProposal
-from testbed_api.domain import grants as domain_grants
-from testbed_api.domain.grants import GrantRequest
-from testbed_api.http import openapi_examples
+from testbed_api.domain.grants import GrantSelection
+from testbed_api.http import grant_answers, openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import GrantActionsDep, RegistryDep
-from testbed_api.http.schemas import (
-    EntryForm,
-    Form,
-    GrantForm,
-    Instant,
-    Lasting,
-    Number,
-    Numbered,
-    Text,
-    split_page,
-    storable,
-)
+from testbed_api.http.grant_forms import ReasonForm, RequestForm, SpanForm
+from testbed_api.http.schemas import GrantForm, Number, Numbered, split_page
 
 router = APIRouter(tags=["sharing"])
 
-
-class SpanForm(Form):
-    """The span of a grant: its begin, and its end or its duration."""
-
-    from_: Annotated[Instant, Field(alias="from", description="now if left out")] = None
-    until: Annotated[Instant, Field(description="not included")] = None
-    expires_in_s: Lasting = None
-
-    def proposal(self) -> SpanProposal:
-        """The span that is proposed; raises Invalid for an instant that is none."""
-        return SpanProposal(
-            from_ns=None if self.from_ is None else storable(self.from_),
-            until_ns=None if self.until is None else storable(self.until),
-            lasting_s=self.expires_in_s,
-        )
-
-
-class RequestForm(SpanForm):
-    """Streams that a company asks for, with the purpose and the span."""
-
-    streams: Annotated[list[EntryForm], Field(min_length=1, max_length=1_000)]
-    purpose: Annotated[Text, Field(min_length=1, examples=["to find out why the pump stalls"])]
-
-
-class ReasonForm(Form):
-    """The reason of a refusal."""
-
-    reason: Annotated[Text, Field(description="the company reads it")] = ""
+_STANDS = "grant 5 was asked for before and waits for an answer"
 
 
 @router.post(
@@ -87,32 +45,40 @@ async def add_grants(
         lasting_s=form.expires_in_s,
     )
     now_ns = grants.clock.now_ns()
-    return GrantsResponse(items=[grant_response(each, now_ns) for each in given])
+    return GrantsResponse(items=[grant_answers.grant_response(each, now_ns) for each in given])
 
 
 @router.post(
     "/requests",
     openapi_extra=asks(Action.ASK),
     status_code=201,
-    summary="Ask for streams of an equipment that you see",
-    responses=openapi_examples.answer(GrantsResponse, status=201),
+    summary="Ask for an equipment that you see, or for streams of it",
+    responses=openapi_examples.answer(RequestOutcomeResponse, status=201)
+    | openapi_examples.answer(RequestOutcomeResponse, status=200, standing=[5], notes=[_STANDS]),
 )
 async def add_requests(
     form: RequestForm,
     grants: GrantActionsDep,
     context: ContextDep,
     caller: CallerDep,
-) -> GrantsResponse:
+    response: Response,
+) -> RequestOutcomeResponse:
     """Allowed to owners and developers of a company. Each stream is a grant of its own.
 
-    Nobody reads anything before. What you do not see answers as missing.
+    Nobody reads anything before. What you do not see answers as missing. A stream for which a
+    request waits, or that is granted for as long, is not asked for again: `standing` names what
+    answers for it, unchanged, and the status is 200 where nothing was new.
     """
-    entries = [each.entry() for each in form.streams]
-    requests = await grants.request(
-        context, caller, entries, purpose=form.purpose, proposal=form.proposal()
+    outcome = await grants.request(
+        context, caller, form.wanted(), purpose=form.purpose, proposal=form.proposal()
     )
-    now_ns = grants.clock.now_ns()
-    return GrantsResponse(items=[grant_response(each, now_ns) for each in requests])
+    if len(outcome.standing) == len(outcome.grants):
+        response.status_code = 200
+    return RequestOutcomeResponse(
+        items=await grant_answers.answers(grants, outcome.grants),
+        standing=sorted(outcome.standing),
+        notes=list(outcome.notes),
+    )
 
 
 @router.get(
@@ -135,7 +101,7 @@ async def grants(
     caller.must(Action.WATCH, mine)
     rows = await registry.grants.page(mine, query.cursor, query.limit + 1)
     page, more = split_page(rows, query.limit)
-    items = await _responses(grants, page)
+    items = await grant_answers.answers(grants, page)
     return GrantPage(items=items, next=page[-1].id if more else None)
 
 
@@ -149,7 +115,7 @@ async def grant(number: Number, grants: GrantActionsDep, caller: CallerDep) -> G
     """Allowed to the people of its owner and of its company."""
     grant = await grants.find(caller, number)
     caller.must(Action.WATCH, caller.organisation)
-    return await _response(grants, grant)
+    return await grant_answers.one_answer(grants, grant)
 
 
 @router.post(
@@ -169,8 +135,9 @@ async def approve_grant(
 
     Fewer streams are granted by refusing the others: each stream is a grant of its own.
     """
-    approved = await grants.approve(context, caller, number, form.proposal())
-    return await _response(grants, approved)
+    selection = GrantSelection(numbers=(number,))
+    (approved,) = await grants.approve(context, caller, selection, form.proposal())
+    return await grant_answers.one_answer(grants, approved)
 
 
 @router.post(
@@ -188,7 +155,9 @@ async def refuse_grant(
     caller: CallerDep,
 ) -> GrantResponse:
     """Allowed to owners and engineers of its owner. The company reads the reason."""
-    return await _response(grants, await grants.refuse(context, caller, number, form.reason))
+    selection = GrantSelection(numbers=(number,))
+    (refused,) = await grants.refuse(context, caller, selection, form.reason)
+    return await grant_answers.one_answer(grants, refused)
 
 
 @router.post(
@@ -202,7 +171,8 @@ async def withdraw_grant(
     number: Number, grants: GrantActionsDep, context: ContextDep, caller: CallerDep
 ) -> GrantResponse:
     """Allowed to owners and developers of its company. Connections that use it end at once."""
-    return await _response(grants, await grants.withdraw(context, caller, number))
+    (withdrawn,) = await grants.withdraw(context, caller, GrantSelection(numbers=(number,)))
+    return await grant_answers.one_answer(grants, withdrawn)
 
 
 @router.delete(
@@ -216,36 +186,5 @@ async def revoke_grant(
     number: Number, grants: GrantActionsDep, context: ContextDep, caller: CallerDep
 ) -> Response:
     """Allowed to owners and engineers of its owner. Connections that use it end at once."""
-    await grants.revoke(context, caller, number)
+    await grants.revoke(context, caller, GrantSelection(numbers=(number,)))
     return Response(status_code=204)
-
-
-async def _response(grants: GrantActions, grant: GrantRequest) -> GrantResponse:
-    (response,) = await _responses(grants, [grant])
-    return response
-
-
-async def _responses(grants: GrantActions, requests: Sequence[GrantRequest]) -> list[GrantResponse]:
-    """The answers about grants, each with whether it is paused now."""
-    paused, now_ns = await grants.paused(requests), grants.clock.now_ns()
-    return [grant_response(each, now_ns, paused=each.id in paused) for each in requests]
-
-
-def grant_response(grant: GrantRequest, now_ns: int, *, paused: bool = False) -> GrantResponse:
-    """The answer about one grant, with a sentence that says what it means."""
-    span = grant.wanted if grant.grant is None else grant.grant.span
-    return GrantResponse(
-        id=grant.id,
-        company=grant.company,
-        space=grant.entry.space,
-        stream=str(grant.entry.address),
-        purpose=grant.purpose,
-        state=grant.state,
-        from_=text_of(span.from_ns) if span.from_ns else None,
-        until=None if span.until_ns is None else text_of(span.until_ns),
-        asked_by=grant.asked_by,
-        decided_by=grant.decided_by,
-        reason=grant.reason,
-        paused=paused,
-        sentence=domain_grants.sentence(grant, now_ns, paused=paused),
-    )

@@ -12,12 +12,12 @@ from broker.responses.organisations import (
     OrganisationResponse,
     OrganisationsResponse,
 )
-from broker.rights import Action, Principal
-from testbed_api.domain.organisations import Organisation
+from broker.rights import Action
+from testbed_api.domain.organisations import Member, NewMember, Organisation
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import OrganisationActionsDep
-from testbed_api.http.schemas import Id, MemberForm, OrganisationForm, RolesForm
+from testbed_api.http.schemas import EmailForm, Id, MemberForm, OrganisationForm, RolesForm
 
 router = APIRouter(tags=["organisations"])
 
@@ -89,9 +89,8 @@ async def add_member(
     caller: CallerDep,
 ) -> NewMemberResponse:
     """Allowed to owners. A person is a member of one organisation."""
-    member, credential = await organisations.add_member(
-        context, caller, organisation, form.person, form.roles
-    )
+    wanted = NewMember(person=form.person, roles=form.roles, email=form.email)
+    member, credential = await organisations.add_member(context, caller, organisation, wanted)
     return _new_member(member, credential)
 
 
@@ -112,6 +111,26 @@ async def put_member(
     """Allowed to owners. What the new roles do not allow ends at once; one owner stays."""
     return _member(
         await organisations.change_roles(context, caller, organisation, person, form.roles)
+    )
+
+
+@router.put(
+    _MEMBERS + "/{person}/email",
+    openapi_extra=asks(Action.MANAGE),
+    summary="Set where notices to a member go",
+    responses=openapi_examples.answer(MemberResponse),
+)
+async def put_email(
+    organisation: Id,
+    person: Id,
+    form: EmailForm,
+    organisations: OrganisationActionsDep,
+    context: ContextDep,
+    caller: CallerDep,
+) -> MemberResponse:
+    """Allowed to owners. Only the organisation's own people see it; null ends the mails."""
+    return _member(
+        await organisations.change_email(context, caller, organisation, person, form.email)
     )
 
 
@@ -138,10 +157,15 @@ def _organisation(organisation: Organisation) -> OrganisationResponse:
     return OrganisationResponse(id=organisation.id, name=organisation.name, kind=organisation.kind)
 
 
-def _member(principal: Principal) -> MemberResponse:
-    since = text_of(principal.span.from_ns)
-    return MemberResponse(person=principal.id, roles=sorted(principal.roles), since=since)
+def _member(member: Member) -> MemberResponse:
+    principal = member.principal
+    return MemberResponse(
+        person=principal.id,
+        roles=sorted(principal.roles),
+        since=text_of(principal.span.from_ns),
+        email=member.email,
+    )
 
 
-def _new_member(principal: Principal, credential: Credential) -> NewMemberResponse:
-    return NewMemberResponse.extending(_member(principal), credential=credential.text)
+def _new_member(member: Member, credential: Credential) -> NewMemberResponse:
+    return NewMemberResponse.extending(_member(member), credential=credential.text)

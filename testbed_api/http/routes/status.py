@@ -8,14 +8,26 @@ from pydantic import Field
 from broker.clock import DAY_S, NS_PER_S, text_of
 from broker.messages import Freshness, Health
 from broker.namespace import StreamAddress
-from broker.responses.operations import StatusResponse, StreamStatusResponse
+from broker.responses.operations import (
+    NoticeChannelResponse,
+    StatusResponse,
+    StreamStatusResponse,
+)
 from broker.rights import Action, Entry
 from testbed_api.actions.caller import Caller
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, asks
-from testbed_api.http.dependencies import BusDep, ClockDep, FreshnessDep, LedgerDep, RecorderDep
+from testbed_api.http.dependencies import (
+    BusDep,
+    ClockDep,
+    FreshnessDep,
+    LedgerDep,
+    RecorderDep,
+    RegistryDep,
+)
 from testbed_api.http.schemas import Form
 from testbed_api.recorder.ledger import Trouble
+from testbed_api.registry.registry import Registry
 
 router = APIRouter(tags=["operations"])
 
@@ -43,6 +55,7 @@ async def status(
     freshness: FreshnessDep,
     clock: ClockDep,
     recorder: RecorderDep,
+    registry: RegistryDep,
     caller: CallerDep,
 ) -> StatusResponse:
     """Freshness, alarms and recent losses of your own streams and those that you may read.
@@ -69,11 +82,26 @@ async def status(
         since=text_of(since_ns),
         interrupted=recorder.interrupted() or None,
         broker=bus.is_connected,
+        notices=await _channels(registry) if caller.may(Action.OPERATE) else [],
         streams=[
             _stream(space, stream, health.get((space, stream)), trouble.get((space, stream)))
             for space, stream in visible
         ],
     )
+
+
+async def _channels(registry: Registry) -> list[NoticeChannelResponse]:
+    """The channels on which notices wait."""
+    return [
+        NoticeChannelResponse(
+            channel=each.channel,
+            waiting=each.waiting,
+            failed=each.failed,
+            since=text_of(each.oldest_ns),
+            reason=each.reason,
+        )
+        for each in await registry.notices.backlog()
+    ]
 
 
 def _is_seen(caller: Caller, space: str, address: StreamAddress) -> bool:

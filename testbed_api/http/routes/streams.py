@@ -133,10 +133,14 @@ async def dead_letters(
     ledger: LedgerDep,
     caller: CallerDep,
 ) -> DeadLetterPage:
-    """Allowed to the people of its organisation, and its publisher in that space."""
+    """Allowed to the people of its organisation, and its publisher in that space.
+
+    `from` and `to` are of their arrival; all that ever arrived if neither is named.
+    """
     caller.must(Action.WATCH, Entry(query.space, address))
     await registry.streams.get(address)
-    rows = await ledger.dead_letters(query.space, address, query.cursor, query.limit + 1)
+    arrival = StreamSpan(query.space, address, *query.between(EARLIEST_NS, LATEST_NS))
+    rows = await ledger.dead_letters(arrival, query.cursor, query.limit + 1)
     page, more = split_page(rows, query.limit)
     items = list(map(_dead_letter, page))
     return DeadLetterPage(items=items, next=page[-1].id if more else None)

@@ -24,6 +24,7 @@ def upgrade() -> None:
     _make_listings()
     _make_grants()
     _make_enrolments()
+    _make_notices()
     _make_sessions()
     _make_audit()
     _make_ledger()
@@ -118,6 +119,26 @@ def _make_tokens() -> None:
         sa.Column("hash", sa.String(200), nullable=False),
         sa.Column("set_ns", sa.BigInteger, nullable=False),
     )
+
+
+def _make_notices() -> None:
+    op.create_table(
+        "emails",
+        sa.Column("person", ID, primary_key=True),
+        sa.Column("email", sa.String(254), nullable=False),
+    )
+    op.create_table(
+        "notices",
+        _serial(),
+        sa.Column("channel", sa.String(20), nullable=False),
+        *_ids("organisation", "person"),
+        sa.Column("content", sa.Text, nullable=False),
+        sa.Column("queued_ns", sa.BigInteger, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("next_ns", sa.BigInteger, nullable=False),
+        sa.Column("reason", sa.String(300), nullable=False),
+    )
+    op.create_index("ix_notices_next_ns", "notices", ["next_ns"])
 
 
 def _make_listings() -> None:

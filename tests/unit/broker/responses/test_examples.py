@@ -8,7 +8,7 @@ import pytest
 
 from broker import messages, responses
 from broker.namespace import StreamAddress
-from broker.responses.base import ApiResponse
+from broker.responses.base import ApiResponse, PageResponse
 from broker.responses.equipment import SpecResponse
 from broker.streams import Dtype, Signal, StreamSpec, Trigger
 
@@ -26,7 +26,7 @@ def models() -> list[type[ApiResponse]]:
         if isinstance(model, type)
         and issubclass(model, ApiResponse)
         and model.__module__ == module.__name__
-        and model is not ApiResponse
+        and model not in {ApiResponse, PageResponse}
     ]
 
 

@@ -2,10 +2,10 @@
 
 import io
 
-from rich.console import Console
-
 from broker.clock import SteppedClock, ns_of
+from broker.responses.operations import StatusResponse
 from testbed.client import status
+from testbed.terminal.screen import Screen
 
 NOW = SteppedClock(ns_of("2026-11-23T12:00:00Z"))
 
@@ -23,10 +23,12 @@ def row(stream: str, **changed: object) -> dict[str, object]:
 
 
 def printed(*streams: dict[str, object], **changed: object) -> str:
-    answer = {"since": "2026-11-23T11:00:00Z", "interrupted": None, "broker": True} | changed
+    answer = {"since": "2026-11-23T11:00:00Z", "interrupted": None, "broker": True, "notices": []}
+    answer |= changed
     text = io.StringIO()
-    out = Console(file=text, width=160)
-    status.print_status(answer | {"streams": list(streams)}, out, NOW)
+    out = Screen(file=text, width=160)
+    answer["streams"] = list(streams)
+    status.print_status(StatusResponse.model_validate(answer), out, NOW)
     return text.getvalue()
 
 
@@ -51,3 +53,32 @@ def test_what_is_worst_stands_first() -> None:
 def test_a_recorder_that_waits_is_said_before_all_else() -> None:
     text = printed(row("well"), interrupted="the disk is full", broker=False)
     assert text.startswith("recording is interrupted: the disk is full\nthe API is not connected")
+
+
+def test_a_channel_whose_notices_do_not_arrive_is_named() -> None:
+    channel = {
+        "channel": "mail",
+        "waiting": 3,
+        "failed": 2,
+        "since": "2026-11-23T11:00:00.000000000Z",
+        "reason": "the mail server is away",
+    }
+    text = printed(notices=[channel, channel | {"channel": "webhook", "failed": 0}])
+    assert "notices by mail do not arrive: the mail server is away; 3 wait" in text
+    assert "webhook" not in text
+
+
+def test_an_alarm_of_115_streams_is_one_line_and_its_count_stands_with_each() -> None:
+    sentence = "opc.tcp://127.0.0.1:4840 is not read: it does not answer"
+    text = printed(*(row(f"s{number}", alarms=[sentence]) for number in range(115)))
+    assert text.count(sentence) == 1
+    assert "factory/rig (115 streams)" in text
+    assert len(text.splitlines()) < 115 + 15
+
+
+def test_counts_name_the_command_that_shows_what_is_behind_them() -> None:
+    text = printed(row("a", gaps=1), row("b", gaps=3), row("c", dead_letters=2, space="run-a"))
+    since = "--from 2026-11-23T11:00:00Z"
+    assert f"testbed stream gaps factory/rig/b --space live {since}" in text
+    assert f"testbed stream dead-letters factory/rig/c --space run-a {since}" in text
+    assert "testbed stream" not in printed(row("well"))

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from testbed import cli, commands
 from testbed.terminal.options import EXAMPLE
 
-ROOT = typer.main.get_command(cli.app)
+ROOT = cli.loaded_root()
 PASSWORD = "correct horse battery staple\n"
 MAX_LINES = 10
 
@@ -62,6 +62,36 @@ def test_an_example_with_a_wrong_word_would_be_seen():
         parse(ROOT, ["testbed", "gateway", "brows"])
 
 
+def defined():
+    """The names of the commands that the modules define, each with its module."""
+    for module in pkgutil.iter_modules(commands.__path__):
+        loaded = typer.Typer()
+        importlib.import_module(f"{commands.__name__}.{module.name}").add_to(loaded)
+        for name in typer.main.get_group(loaded).commands:
+            yield name, module.name
+
+
+def test_every_command_is_in_the_table_with_its_module_and_its_help():
+    table = [(name, *entry) for panel in cli.PANELS.values() for name, entry in panel.items()]
+    assert sorted((name, module) for name, module, _ in table) == sorted(defined())
+    for name, _, help_text in table:
+        assert ROOT.commands[name].help.split("\n\n")[0] == help_text
+
+
+def test_a_command_is_loaded_once_it_is_invoked():
+    root = typer.main.get_command(cli.app)
+    context = root.context_class(root)
+    assert not hasattr(root.commands["token"], "commands")
+    name, token, rest = root.resolve_command(context, ["token", "list"])
+    assert (name, rest) == ("token", ["list"])
+    assert sorted(token.commands) == ["create", "list", "revoke"]
+    assert root.resolve_command(context, ["token"]) == ("token", token, [])
+    assert root.commands["token"] is token
+    result = CliRunner().invoke(cli.app, ["tokne"])
+    assert result.exit_code == 2
+    assert "token" in result.output
+
+
 def test_every_command_is_in_a_panel_and_a_newcomers_five_come_first():
     panels = [name for names in cli.PANELS.values() for name in names]
     assert sorted(panels) == sorted(ROOT.commands)
@@ -94,6 +124,28 @@ def is_flag(parameter):
 
 def is_zero(parameter):
     return parameter.default == 0 and parameter.show_default
+
+
+NOTHING_TO_SHOW = {
+    "the API answers with nothing": (
+        *("credential revoke", "token revoke", "member remove"),
+        *("gateway lock-out", "password"),
+    ),
+    "prints nothing, until Ctrl-C": ("gateway run", "recorder", "reconcile"),
+    "prints JSON in any case": ("audit head", "openapi"),
+    "prints or writes a unit of systemd": ("gateway install-service",),
+}
+"""Commands without --json, by the reason."""
+
+
+def test_every_command_that_shows_something_shows_it_as_json():
+    without = {
+        " ".join(path)
+        for path, command in TREE.items()
+        if not hasattr(command, "commands")
+        and not any("--json" in parameter.opts for parameter in command.params)
+    }
+    assert without == {name for names in NOTHING_TO_SHOW.values() for name in names}
 
 
 def functions():

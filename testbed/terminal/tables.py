@@ -1,0 +1,154 @@
+"""Print rows as a table, or as a block of `field: value` each where the terminal is too narrow.
+
+Ids, names of streams, fingerprints and times are never cut or broken, since they are compared and
+copied; only cells of prose are broken into lines.  Where no terminal takes the output, a line is as
+long as its cells.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+from broker.responses.base import ApiResponse
+from testbed.terminal.screen import Screen, plain
+
+PROSE = frozenset({"description", "label", "purpose", "reason", "value"})
+"""Fields of answers that hold words for people, or JSON."""
+PROSE_COLUMNS = 24
+"""Columns that are left to a cell of prose at least, where it is longer."""
+FRAME_COLUMNS = 3
+"""Columns that a table adds to each cell: a line, and a space on both sides."""
+NOTHING = "-"
+
+_INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d*?)\.?0*Z")
+_ABSENT = re.compile(r"null (?:is|for) ([^;]+)")
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableColumn(Generic[Row]):
+    """A column of a table: its heading, and its cell of each row.
+
+    cell: one line or several.  style: rich's style of the cell.  is_prose: whether the cell may be
+    broken into lines.
+    """
+
+    heading: str
+    cell: Callable[[Row], str]
+    style: Callable[[Row], str] | None = None
+    is_prose: bool = False
+
+
+def fields(model: type[ApiResponse], *names: str) -> list[TableColumn[Any]]:
+    """A column for each of these fields of an answer."""
+    return [field(model, name) for name in names]
+
+
+def field(
+    model: type[ApiResponse], name: str, *, style: Callable[[Any], str] | None = None
+) -> TableColumn[Any]:
+    """A column of a field of an answer; null is written as the field's description names it.
+
+    Raises KeyError for a field that the answer does not have.
+    """
+    described = model.model_fields[name]
+    absent = _ABSENT.match(described.description or "")
+    text_of_null = absent[1] if absent else NOTHING
+
+    def cell(row: Any) -> str:
+        value = getattr(row, name)
+        return text_of_null if value is None else text(value)
+
+    heading = (described.alias or name).replace("_", " ")
+    return TableColumn(heading=heading, cell=cell, style=style, is_prose=name in PROSE)
+
+
+def text(value: object) -> str:
+    """A value of an answer as a cell: one line, or for a list of streams a line each."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    if isinstance(value, str):
+        return plain(instant(value)) or NOTHING
+    if isinstance(value, list | tuple):
+        between = "\n" if any(isinstance(item, ApiResponse) for item in value) else ", "
+        return between.join(map(text, value)) or NOTHING
+    return plain(str(value))
+
+
+def instant(value: str) -> str:
+    """An instant without the zeros that end its fraction of a second; other texts unchanged."""
+    if match := _INSTANT.fullmatch(value):
+        return f"{match[1].rstrip('.')}Z"
+    return value
+
+
+def print_rows(rows: Sequence[Row], columns: Sequence[TableColumn[Row]], out: Screen) -> None:
+    """Print a row of a table for each of the rows, or a block of lines each; `none` without any.
+
+    An empty line follows each block.
+    """
+    if not rows:
+        out.print("none")
+        return
+    cells = [[_cell(row, column) for column in columns] for row in rows]
+    widths = [
+        max(_width(column.heading), *(_width(line[index].plain) for line in cells))
+        for index, column in enumerate(columns)
+    ]
+    least = [
+        min(width, PROSE_COLUMNS) if column.is_prose else width
+        for column, width in zip(columns, widths, strict=True)
+    ]
+    if sum(least) + FRAME_COLUMNS * len(columns) + 1 > out.width:
+        _print_records(cells, columns, out)
+        out.print()
+        return
+    table = Table()
+    for column, width, least_width in zip(columns, widths, least, strict=True):
+        table.add_column(
+            column.heading,
+            min_width=least_width,
+            max_width=width,
+            no_wrap=not column.is_prose,
+            overflow="fold",
+        )
+    for line in cells:
+        table.add_row(*line)
+    out.print(table)
+
+
+def print_record(row: Row, columns: Sequence[TableColumn[Row]], out: Screen) -> None:
+    """Print one row as a block of `field: value`."""
+    _print_records([[_cell(row, column) for column in columns]], columns, out)
+
+
+def _print_records(
+    rows: Sequence[Sequence[Text]], columns: Sequence[TableColumn[Any]], out: Screen
+) -> None:
+    """Print a block of lines for each row, with an empty line between two."""
+    indent = max(_width(column.heading) for column in columns) + 2
+    for number, cells in enumerate(rows):
+        if number:
+            out.print()
+        for column, cell in zip(columns, cells, strict=True):
+            label = f"{column.heading}:".ljust(indent)
+            for line in cell.split("\n"):
+                out.print(Text.assemble(label, line))
+                label = " " * indent
+
+
+def _cell(row: Row, column: TableColumn[Row]) -> Text:
+    return Text(column.cell(row), style=column.style(row) if column.style else "")
+
+
+def _width(cell: str) -> int:
+    """The columns that a cell takes: those of its longest line."""
+    return max((cell_len(line) for line in cell.split("\n")), default=0)

@@ -1,0 +1,1 @@
+"""Notices to people: queued with the change that they are about, and sent until they arrive."""
