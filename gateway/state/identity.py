@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from broker import enrolment
 from broker.credential import Credential
-from broker.errors import Corrupt, Refused, Taken, Unavailable
+from broker.errors import Corrupt, Invalid, Refused, Taken, Unavailable
 from broker.namespace import EquipmentAddress
 from broker.process import files
 from broker.settings import BusSettings
@@ -68,7 +68,7 @@ def credential(folder: Path) -> Credential:
         return Credential.parse(file.read_text().strip())
     except OSError as exc:
         raise Unavailable(f"{file} cannot be read: {exc.strerror}") from exc
-    except ValueError as exc:
+    except (Invalid, UnicodeDecodeError) as exc:
         raise Corrupt(
             f"{file} holds no credential", hint="move its folder away, and enrol the gateway again"
         ) from exc

@@ -49,7 +49,7 @@ def operations() -> set[str]:
 
 async def test_the_page_shows_every_operation_and_breaks_no_rule_of_its_own(server, tmp_path):
     page = await shown(server, PAGE, tmp_path)
-    assert set(re.findall(r'id="(operations-[^"]+)"', page.dom)) == operations()
+    assert set(re.findall(r'id="(operations-(?!tag-)[^"]+)"', page.dom)) == operations()
     assert [text for text in FAILURES if text in page.dom] == []
     assert page.console == ()
 
@@ -82,7 +82,7 @@ def test_what_is_inline_or_of_another_host_is_seen_in_the_console(tmp_path):
     """Without this the empty consoles above would prove nothing."""
     path = tmp_path / "page.html"
     path.write_text(
-        """<meta http-equiv="Content-Security-Policy" content="script-src https:; style-src 'none'">
+        """<meta http-equiv="Content-Security-Policy" content="script-src 'self'; style-src 'none'">
         <style>p { color: red }</style>
         <script>document.write("inline")</script>
         <script src="https://cdn.example/viewer.js"></script>"""
@@ -91,7 +91,7 @@ def test_what_is_inline_or_of_another_host_is_seen_in_the_console(tmp_path):
     inline_style, inline_script, elsewhere = page.console
     assert "Content Security Policy" in inline_style
     assert "Content Security Policy" in inline_script
-    assert "ERR_NAME_NOT_RESOLVED" in elsewhere
+    assert "cdn.example" in elsewhere
 
 
 async def test_who_asks_for_json_at_the_root_learns_where_to_read_on(server):

@@ -53,10 +53,10 @@ def read(
         given = _plain(payload, dtype) if source.value is None else part(whole, source.value)
         if given is ABSENT:
             return None
-        if source.value is not None and isinstance(given, str):
-            given = _word(given, dtype)
         if source.time is not None:
             time_ns = _time_of(part(whole, source.time), source)
+        if source.value is not None and isinstance(given, str):
+            given = _word(given, dtype)
         return PayloadSample(time_ns, value_of(given, dtype), GOOD)
     except Unfit as exc:
         return PayloadSample(time_ns, NO_VALUE[dtype], BAD, f"{source}: {exc}")
