@@ -17,7 +17,7 @@ LOADED = re.compile(
     r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"']((?:https?:)?//[^\"']+)"
 )
 IMPORTED = re.compile(r"@import|url\([\"']?(?:https?:)?//")
-WORDS = {"spool": "The mapping file", "quality": "Topics and messages"}
+WORDS = {"spool": "A full spool drops what makes room", "quality": "Topics and messages"}
 
 
 def build(root: Path, folder: Path) -> subprocess.CompletedProcess[str]:
