@@ -165,11 +165,22 @@ class Paged(Form):
     limit: Annotated[int, Field(ge=1, le=500, description="rows on a page")] = 100
 
 
-class Letters(TimeSpanForm):
+Cursor = Annotated[int, Field(ge=0, lt=2**53, description="`next` of the page before")]
+Limit = Annotated[int, Field(ge=1, le=1_000, description="rows on a page")]
+
+
+class DeadLettersWanted(TimeSpanForm):
     """One page of a stream's dead letters, of the span in which they arrived."""
 
-    cursor: Annotated[int, Field(ge=0, lt=2**53, description="`next` of the page before")] = 0
-    limit: Annotated[int, Field(ge=1, le=1_000, description="rows on a page")] = 100
+    cursor: Cursor = 0
+    limit: Limit = 100
+
+
+class DeletionsWanted(InSpace):
+    """One page of a stream's deletions."""
+
+    cursor: Cursor = 0
+    limit: Limit = 100
 
 
 class OrganisationForm(Form):

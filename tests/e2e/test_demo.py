@@ -140,7 +140,7 @@ def test_what_keep_prints_runs_in_another_folder_with_an_empty_environment(tmp_p
         printed = [line.strip() for line in log.read_text().splitlines() if line[:2] == "  "]
         exports = [line for line in printed if line.startswith("export ")]
         commands = [line for line in printed if not line.startswith("export ")]
-        assert (len(exports), len(commands)) == (2, 3)
+        assert (len(exports), len(commands)) == (2, 5)
         for line in commands:
             assert first_output("\n".join([*exports, line]), elsewhere)
     finally:

@@ -66,7 +66,7 @@ ELSEWHERE = {
 }
 """Commands that run on, or that need a machine."""
 STEPS = [
-    ("admin", "organisation create factory --owner fay", NewOrganisationResponse),
+    ("admin", "organisation create factory --owner fay --kind partner", NewOrganisationResponse),
     ("admin", "organisation create company --owner cora --kind company", NewOrganisationResponse),
     ("admin", "organisation list", OrganisationsResponse),
     ("fay", "member add finn --role engineer", NewMemberResponse),
@@ -76,7 +76,7 @@ STEPS = [
     ("fay", f"credential create gate --writes {RIG}", NewPrincipalResponse),
     ("fay", "credential list", PrincipalsResponse),
     ("gate", None, None),
-    ("fay", "token create notebook --role auditor", NewTokenResponse),
+    ("fay", "token create notebook --role owner", NewTokenResponse),
     ("fay", "token list", TokensResponse),
     ("fay", f"password --password '{PASSWORD}'", None),
     ("fay", f"sign-in fay --password '{PASSWORD}'", NewTokenResponse),

@@ -398,7 +398,7 @@ FOR_PEOPLE = frozenset(
 # --- filling in -----------------------------------------------------------------------------------
 
 
-def filled(route: Route, stream: StreamAddress, **more: object) -> str:
+def filled(route: Route, stream: StreamAddress, /, **more: object) -> str:
     """Its path, about this stream."""
     values: dict[str, object] = {
         "organisation": stream.organisation,

@@ -17,7 +17,15 @@ from broker.rights import Action
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import ClockDep, KeeperDep, RegistryDep, RetentionActionsDep
-from testbed_api.http.schemas import Finite, Form, Letters, OfStream, Text, TimeSpanForm, split_page
+from testbed_api.http.schemas import (
+    DeletionsWanted,
+    Finite,
+    Form,
+    OfStream,
+    Text,
+    TimeSpanForm,
+    split_page,
+)
 from testbed_api.retention.deletions import Deletion, StoredSpan
 from testbed_api.retention.fingerprint import EARLIEST_NS
 
@@ -133,7 +141,7 @@ async def add_deletion(
 )
 async def deletions(
     address: OfStream,
-    query: Annotated[Letters, Query()],
+    query: Annotated[DeletionsWanted, Query()],
     registry: RegistryDep,
     keeper: KeeperDep,
     caller: CallerDep,

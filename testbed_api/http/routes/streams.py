@@ -25,11 +25,11 @@ from testbed_api.http.history_format import ReadMeter, as_csv, as_json, counted
 from testbed_api.http.schemas import (
     EARLIEST_NS,
     LATEST_NS,
+    DeadLettersWanted,
     Format,
     GapsWanted,
     HistoryParameters,
     InSpace,
-    Letters,
     OfStream,
     split_page,
 )
@@ -128,7 +128,7 @@ async def gaps(
 )
 async def dead_letters(
     address: OfStream,
-    query: Annotated[Letters, Query()],
+    query: Annotated[DeadLettersWanted, Query()],
     registry: RegistryDep,
     ledger: LedgerDep,
     caller: CallerDep,
