@@ -32,7 +32,7 @@ def answer(model: type[ApiResponse], status: int = 200, **changes: object) -> Re
     """The success of a route, with the model's example; changes: of its fields."""
     example = model.example() | changes
     content = {"application/json": {"example": example}}
-    return {status: {"description": "done", "content": content}}
+    return {status: {"description": "done", "model": model, "content": content}}
 
 
 def text(example: str, media_type: str) -> Responses:

@@ -100,6 +100,7 @@ def test_a_recording_arrives_value_for_value(tmp_path, request, store):
     verdict(done, 460)
 
 
+@pytest.mark.alone
 def test_ctrl_c_ends_a_demo_whose_processes_hang(tmp_path):
     with (tmp_path / "log").open("wb") as log:
         command = [*TESTBED, "demo", "--folder", tmp_path / "demo"]

@@ -58,7 +58,7 @@ async def test_the_page_shows_every_operation_and_breaks_no_rule_of_its_own(serv
     ("operation", "texts"),
     [
         ("streams/history", ("text/csv", "Thinning keeps least and greatest values")),
-        ("sharing/add_requests", ("to find out why the pump stalls", "factory/pump-rig/rig")),
+        ("sharing/grants", ("to find out why the pump stalls", "factory/pump-rig/rig")),
     ],
 )
 async def test_an_operation_opens_with_its_parameters_examples_and_answers(

@@ -79,7 +79,8 @@ class Question:
     @property
     def name(self) -> str:
         """For a list of failures."""
-        named = self.route.parameters or self.body is None
+        in_body = isinstance(self.body, dict) and "streams" in self.body
+        named = self.body is None or (self.route.parameters and not in_body)
         about = "" if named else f" about {self.about[0]}"
         return f"{self.route.method} {self.path.removeprefix(ROOT)}{about}"
 
