@@ -38,3 +38,8 @@ def anchors(document: Path) -> set[str]:
     headings = HEADING.findall(FENCED.sub("", document.read_text()))
     plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {heading.replace(" ", "-") for heading in plain}
+
+
+def test_every_decision_has_a_number_of_its_own() -> None:
+    names = [path.name for path in (sources.ROOT / "docs/decisions").glob("0*.md")]
+    assert len({name[:4] for name in names}) == len(names) > 40
