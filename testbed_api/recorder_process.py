@@ -16,8 +16,8 @@ from testbed_api import persistence
 from testbed_api.persistence import Persistence
 from testbed_api.recorder import metrics
 from testbed_api.recorder.recorder import Disk, Recorder, RecorderPace
+from testbed_api.security.system_secrets import RECORDER
 from testbed_api.settings import ServerSettings
-from testbed_api.system_secrets import RECORDER
 
 ALIVE_INTERVAL_S = 5.0
 """Time between two touches of the alive file."""

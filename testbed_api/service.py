@@ -20,7 +20,7 @@ from broker.clock import Clock
 from broker.credential import Credential
 from broker.errors import Invalid
 from broker.settings import Address, BusSettings
-from testbed_api import certificates, persistence
+from testbed_api import persistence
 from testbed_api.actions import administrator
 from testbed_api.audit import journal
 from testbed_api.audit.journal import Anchoring
@@ -30,7 +30,6 @@ from testbed_api.broker_auth.authorizer import Authorizer
 from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.broker_auth.mosquitto_notifier import noticing
 from testbed_api.broker_auth.sessions import Sessions
-from testbed_api.certificates import ServerCertificates
 from testbed_api.http.dependencies import ApiDependencies, ReadLog, RecorderStatus
 from testbed_api.http.server import answering, listening
 from testbed_api.limits.quotas import Quotas
@@ -41,8 +40,10 @@ from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder_process import BROKER, recording
 from testbed_api.registry.registry import Registry
 from testbed_api.retention.enforcer import RetentionEnforcer
+from testbed_api.security import certificates
+from testbed_api.security.certificates import ServerCertificates
+from testbed_api.security.system_secrets import API, RECORDER, SharedSecrets
 from testbed_api.settings import MOSQUITTO, NO_TLS, ServerSettings
-from testbed_api.system_secrets import API, RECORDER, SharedSecrets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

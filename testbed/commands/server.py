@@ -88,9 +88,9 @@ def api(
     """Run the API alone, with broker, registry, store and recorder as other services."""
     from broker.settings import BusSettings
     from testbed.server import up as server_up
+    from testbed_api.security.system_secrets import SharedSecrets
     from testbed_api.service import BrokerServices
     from testbed_api.settings import ServerSettings
-    from testbed_api.system_secrets import SharedSecrets
 
     tls = server_up.tls_setting(insecure=insecure)
     own = settings(ServerSettings, host=host, api_port=port, tls=tls)

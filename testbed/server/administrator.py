@@ -5,8 +5,8 @@ from typing import Any
 from broker.clock import Clock
 from testbed_api import persistence
 from testbed_api.actions import administrator
+from testbed_api.security.system_secrets import ADMINISTRATOR
 from testbed_api.settings import ServerSettings
-from testbed_api.system_secrets import ADMINISTRATOR
 
 __all__ = ["ADMINISTRATOR", "renew"]
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from broker.errors import Invalid, Refused, Unavailable
 from broker.process import files as private_files
 from broker.tls import Certificate
-from testbed_api import certificates
+from testbed_api.security import certificates
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 SERVERS = (certificates.API, certificates.BROKER)

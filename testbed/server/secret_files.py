@@ -15,7 +15,7 @@ from broker.errors import Invalid, Refused, Unavailable
 from broker.process import files
 from broker.settings import Address
 from broker.tls import Certificate
-from testbed_api.system_secrets import ADMINISTRATOR, API, RECONCILER, RECORDER
+from testbed_api.security.system_secrets import ADMINISTRATOR, API, RECONCILER, RECORDER
 
 BROKER_CONFIG = "nats.conf"
 BROKER_FILES = (BROKER_CONFIG, config_files.CONFIG, config_files.SEED)

@@ -19,7 +19,8 @@ from broker.errors import Invalid
 from broker.process import parent_death
 from testbed.server import pki
 from testbed.terminal import invocation, run
-from testbed_api import certificates, service
+from testbed_api import service
+from testbed_api.security import certificates
 from testbed_api.service import BrokerServices, RunningServer
 from testbed_api.settings import DEVELOPMENT, MOSQUITTO, NO_TLS, ServerSettings
 

@@ -11,7 +11,7 @@ from testbed_api.domain import organisations, tokens
 from testbed_api.domain.audit import AuditContext
 from testbed_api.domain.organisations import INTERMEDIARY, Organisation
 from testbed_api.registry.registry import Registry
-from testbed_api.system_secrets import ADMINISTRATOR
+from testbed_api.security.system_secrets import ADMINISTRATOR
 
 FIRST, RENEWED = "first token", "renewed"
 FIRST_START, SHOW, RENEW = "first-start", "show-administrator", "renew-credential"

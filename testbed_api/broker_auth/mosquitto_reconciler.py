@@ -27,8 +27,8 @@ from testbed_api.broker_auth.mosquitto_sessions import LINES, Overhearing
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 from testbed_api.registry.rights_snapshot import RightsSnapshot, Stamp
+from testbed_api.security.system_secrets import RECONCILER
 from testbed_api.settings import ServerSettings
-from testbed_api.system_secrets import RECONCILER
 
 POLL_S = 0.2
 """A change that nobody tells of is seen within this; it is silent within half a second."""

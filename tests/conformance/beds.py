@@ -23,7 +23,7 @@ from testbed_api.broker_auth.sessions import Sessions
 from testbed_api.limits.quotas import Quotas
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
-from testbed_api.system_secrets import API, RECONCILER, RECORDER
+from testbed_api.security.system_secrets import API, RECONCILER, RECORDER
 from tests import services
 from tests.services import mosquitto
 

@@ -16,7 +16,7 @@ from broker.backends.nats import server
 from broker.clock import WallClock
 from broker.credential import Credential
 from broker.settings import Address, BusSettings
-from testbed_api import certificates
+from testbed_api.security import certificates
 from tests.services import mosquitto
 
 ADA = Credential("ada", "ada-secret-of-24-letters")

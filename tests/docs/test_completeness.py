@@ -12,8 +12,8 @@ from gateway.settings import GatewaySettings, SourceSettings
 from testbed import cli
 from testbed_api.http.problems import STATUS
 from testbed_api.retention.deletions import DELETED, LOST
+from testbed_api.security.system_secrets import SharedSecrets
 from testbed_api.settings import ServerSettings
-from testbed_api.system_secrets import SharedSecrets
 from testbed_sdk import PrototypeSettings
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"

@@ -12,8 +12,8 @@ import yaml
 
 from broker.settings import PREFIX, BusSettings
 from testbed.server import secret_files
+from testbed_api.security.system_secrets import SharedSecrets
 from testbed_api.settings import ServerSettings
-from testbed_api.system_secrets import SharedSecrets
 from tests.services import influxd
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -18,7 +18,7 @@ from broker.settings import BusSettings
 from broker.streams import Signal
 from testbed.demo.child_process import start_child
 from testbed.server import pki
-from testbed_api import certificates as testbed_api_certificates
+from testbed_api.security import certificates as testbed_api_certificates
 from testbed_sdk import PrototypeSettings, connect
 from tests import services
 from tests.e2e.test_demo import run

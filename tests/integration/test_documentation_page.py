@@ -11,8 +11,9 @@ import pytest
 from broker import tls
 from broker.clock import WallClock
 from testbed.server import pki
-from testbed_api import certificates, service
+from testbed_api import service
 from testbed_api.http.app import openapi_document
+from testbed_api.security import certificates
 from testbed_api.service import RunningServer
 from testbed_api.settings import ServerSettings
 from tests.services import chromium

@@ -14,7 +14,7 @@ from broker.errors import Forbidden, Unavailable
 from broker.policy import Topics
 from broker.settings import Address, BusSettings
 from testbed.server import pki
-from testbed_api import certificates
+from testbed_api.security import certificates
 from tests import services
 from tests.services import mosquitto as product
 

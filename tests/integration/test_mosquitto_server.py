@@ -11,9 +11,9 @@ from broker.errors import Forbidden
 from broker.settings import Address, BusSettings
 from testbed_api import recorder_process, service
 from testbed_api.broker_auth import mosquitto_reconciler
+from testbed_api.security.system_secrets import API, RECONCILER, RECORDER, SharedSecrets
 from testbed_api.service import BrokerServices
 from testbed_api.settings import ServerSettings
-from testbed_api.system_secrets import API, RECONCILER, RECORDER, SharedSecrets
 from tests import services
 from tests.integration.test_server import (
     CLOCK,

@@ -17,7 +17,7 @@ from broker.errors import Forbidden, Invalid, Unavailable
 from broker.settings import Address, BusSettings
 from broker.tls import Trust
 from testbed.server import pki
-from testbed_api.certificates import certificate_in
+from testbed_api.security.certificates import certificate_in
 from tests import services
 
 ADA = Credential("ada", "ada-secret-of-24-letters")

@@ -11,8 +11,8 @@ from broker.clock import WallClock
 from broker.credential import Credential
 from broker.settings import BusSettings
 from testbed_api import persistence, recorder_process
+from testbed_api.security.system_secrets import RECORDER
 from testbed_api.settings import ServerSettings
-from testbed_api.system_secrets import RECORDER
 from tests import services
 
 SYSTEM = Credential.make(RECORDER)

@@ -18,8 +18,9 @@ from broker.namespace import StreamAddress
 from broker.settings import BusSettings
 from broker.streams import Signal
 from testbed.server import pki
-from testbed_api import certificates, service
+from testbed_api import service
 from testbed_api.registry.engine import open_engine
+from testbed_api.security import certificates
 from testbed_api.settings import ServerSettings
 from testbed_api.stores import influxdb
 from testbed_sdk import PrototypeSettings, connect

@@ -15,7 +15,7 @@ import pytest
 from broker.clock import WallClock
 from broker.credential import Credential
 from broker.settings import Address, address_of
-from testbed_api.system_secrets import ADMINISTRATOR, API, RECONCILER, RECORDER
+from testbed_api.security.system_secrets import ADMINISTRATOR, API, RECONCILER, RECORDER
 from tests import services
 from tests.faults.rig import Process, children
 from tests.services import free_port, mosquitto

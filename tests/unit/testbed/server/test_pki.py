@@ -8,7 +8,7 @@ from broker import tls
 from broker.clock import NS_PER_S
 from broker.errors import Invalid, Refused
 from testbed.server import pki
-from testbed_api import certificates
+from testbed_api.security import certificates
 
 NOW_NS = 1_800_000_000 * NS_PER_S
 DAY_NS = 86_400 * NS_PER_S

@@ -11,7 +11,7 @@ from broker.errors import Invalid, Refused, Unavailable
 from broker.settings import Address
 from broker.tls import Certificate
 from testbed.server import secret_files
-from testbed_api.system_secrets import SharedSecrets
+from testbed_api.security.system_secrets import SharedSecrets
 
 
 def shared(folder, monkeypatch):

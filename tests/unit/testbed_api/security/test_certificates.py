@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from broker.errors import Invalid
-from testbed_api import certificates
-from testbed_api.certificates import ServerCertificates
+from testbed_api.security import certificates
+from testbed_api.security.certificates import ServerCertificates
 from testbed_api.settings import ServerSettings
 
 CERT, KEY = Path("cert.pem"), Path("key.pem")
