@@ -39,12 +39,15 @@ class GrantRepository(Repository):
 
     async def add_all(self, requests: Sequence[GrantRequest]) -> list[GrantRequest]:
         """Store new requests or grants; the same with their numbers."""
-        statement = insert(tables.grants).returning(tables.grants, sort_by_parameter_order=True)
+        statement = insert(tables.grants).returning(tables.grants)
         async with self._session.transaction(write=True) as sql:
             rows = await sql.execute(statement, [_row_of(each) for each in requests])
-            stored = [request_of(row) for row in rows]
-            self._note(stored)
-        return stored
+            stored: dict[tuple[str, Entry], list[GrantRequest]] = {}
+            for each in map(request_of, rows):
+                stored.setdefault((each.company, each.entry), []).append(each)
+            ordered = [stored[each.company, each.entry].pop() for each in requests]
+            self._note(ordered)
+        return ordered
 
     async def update(self, request: GrantRequest, before: GrantRequest) -> None:
         """Store the next state of a grant; raises Taken if it has another state than `before`."""

@@ -109,10 +109,11 @@ def test_ctrl_c_ends_a_demo_whose_processes_hang(tmp_path):
     for child in processes:
         child.suspend()
     demo.send_signal(signal.SIGINT)
-    assert demo.wait(20) == 130  # four of them, 3 s each
+    assert demo.wait(30) == 130  # four of them, 3 s each, on a busy machine
     assert "Traceback" not in (tmp_path / "log").read_text()
     psutil.wait_procs(processes, timeout=5)
-    assert not [child for child in processes if child.is_running()]
+    left = [child for child in processes if child.is_running()]
+    assert [child for child in left if child.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def children_of(demo, count):

@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from pydantic import SecretStr
@@ -178,7 +179,7 @@ class Rig:
 
     async def ended(self, pid: int) -> None:
         """Wait until a process that is no child of ours has gone."""
-        await self._until(lambda: not Path(f"/proc/{pid}").exists(), 5.0, f"{pid} has ended")
+        await self._until(lambda: _has_ended(pid), 5.0, f"{pid} has ended")
 
     def _child_of_server(self, word: str) -> int:
         deadline_s = time.monotonic() + START_S
@@ -517,3 +518,11 @@ async def _started(rig: Rig) -> None:
     (rig.folder / "go").touch()
     book = rig.folder / "offered.jsonl"
     await rig._until(lambda: book.exists() and book.stat().st_size > 2_000, START_S, "samples flow")
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process runs no more; an orphan that nobody has waited for yet does not run."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

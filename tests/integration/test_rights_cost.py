@@ -90,6 +90,8 @@ async def test_an_act_on_an_equipment_takes_the_same_statements_for_1_10_and_100
 ):
     cora = await bed.person("cora", "company", Role.OWNER)
     await bed.ask(owner, "PUT", f"/equipment/{RIG.owner}/listing", json={"everybody": True})
+    for who in (cora, owner):
+        await bed.ask(who, "GET", "/me")  # the last use of its token is noted
     whole = {"equipment": str(RIG.owner)}
     seen: dict[str, set[int]] = {}
 

@@ -6,7 +6,7 @@ import pytest
 
 from broker import api_client
 from broker.clock import WallClock
-from broker.errors import Unavailable, Unknown
+from broker.errors import Paused, Unavailable
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.streams import Signal, StreamSpec
 from testbed_api import service
@@ -77,7 +77,7 @@ async def test_a_stream_is_listed_asked_for_granted_read_and_accounted_for(tmp_p
         for _ in range(2):
             await company.request("GET", f"/streams/{rig}/history")
         await factory.request("POST", "/pauses", json={"company": "company"})
-        with pytest.raises(Unknown):
+        with pytest.raises(Paused, match=r"grant 1 .* is paused by factory"):
             await company.request("GET", f"/streams/{rig}/history")
         assert (await factory.request("DELETE", "/pauses", params={"company": "company"})) == {
             "resumed": 1
