@@ -13,11 +13,11 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from broker.errors import Invalid
+from broker.process import files
 
 PREFIX = "TESTBED_"
 TLS_SCHEME = "mqtts"
 PORTS = {"mqtt": 1883, TLS_SCHEME: 8883}
-MOST_SECRET = 64 * 1024
 
 NamedFile = Annotated[Path | None, BeforeValidator(lambda text: text or None)]
 """A file, or none: an empty variable names none, not the folder we are in."""
@@ -55,12 +55,7 @@ class _SecretFiles(PydanticBaseSettingsSource):
         file = os.environ.get(name, "")
         if field.annotation is not SecretStr or not file:
             return None, field_name, False
-        try:
-            with Path(file).open("rb") as opened:
-                text = opened.read(MOST_SECRET).decode().strip()
-        except (OSError, UnicodeDecodeError) as exc:
-            why = exc.strerror if isinstance(exc, OSError) else "it is no text"
-            raise Invalid(f"{name}: the secret in {file} cannot be read: {why}") from exc
+        text = files.read_secret(Path(file), f"{name}: the secret in {file}")
         if not text:
             raise Invalid(f"{name}: the secret in {file} is empty")
         return text, field_name, False

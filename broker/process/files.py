@@ -7,15 +7,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from broker.errors import Taken
+from broker.errors import Invalid, Taken
 
 PRIVATE = 0o600
 PRIVATE_FOLDER = 0o700
+MOST_SECRET = 64 * 1024
 
 
 def create_private(file: Path) -> IO[bytes]:
     """Open a new file that only its owner may read; raises FileExistsError if there is one."""
     return _create(file, PRIVATE)
+
+
+def read_secret(file: Path, what: str, *, most: int = MOST_SECRET) -> str:
+    """Read the secret in a file, stripped of white space; raises Invalid if it cannot be read.
+
+    what: the subject of the error's sentence.  most: bytes that are read of a longer file.
+    """
+    try:
+        with file.open("rb") as opened:
+            return opened.read(most).decode().strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else "it is no text"
+        raise Invalid(f"{what} cannot be read: {why}") from exc
 
 
 def replace(file: Path, content: bytes, *, mode: int = PRIVATE) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from broker.errors import Invalid
-from broker.settings import MOST_SECRET
+from broker.process import files
 from gateway.mapping.model import Mapping, MqttBroker
 from gateway.settings import SourceSettings
 
@@ -21,12 +21,7 @@ def of_mapping(mapping: Mapping, settings: SourceSettings) -> str:
 
 
 def _read(file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            text = opened.read(MOST_SECRET).decode().strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        why = exc.strerror if isinstance(exc, OSError) else "it is no text"
-        raise Invalid(f"password_file: {file} cannot be read: {why}") from exc
+    text = files.read_secret(file, f"password_file: {file}")
     if not text:
         raise Invalid(f"password_file: {file} is empty", hint="write the password into it")
     return text

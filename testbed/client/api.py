@@ -9,6 +9,7 @@ from typing import Self
 
 from broker import api_client
 from broker.errors import Invalid
+from broker.process import files
 
 DEFAULT_API = "http://127.0.0.1:8600"
 MOST_CREDENTIAL = 1024
@@ -34,23 +35,13 @@ class ApiSettings:
         file, ca = environment.get("TESTBED_CREDENTIAL_FILE"), environment.get("TESTBED_CA")
         credential = environment.get("TESTBED_CREDENTIAL", "")
         if file and not credential:
-            credential = _secret_in(Path(file))
+            what = f"TESTBED_CREDENTIAL_FILE: the secret in {file}"
+            credential = files.read_secret(Path(file), what, most=MOST_CREDENTIAL)
         return cls(
             api=environment.get("TESTBED_API") or DEFAULT_API,
             credential=credential,
             ca=Path(ca) if ca else None,
         )
-
-
-def _secret_in(file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            return opened.read(MOST_CREDENTIAL).decode().strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        why = exc.strerror if isinstance(exc, OSError) else "it is no text"
-        raise Invalid(
-            f"TESTBED_CREDENTIAL_FILE: the secret in {file} cannot be read: {why}"
-        ) from exc
 
 
 @asynccontextmanager

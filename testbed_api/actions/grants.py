@@ -244,16 +244,20 @@ class GrantActions:
 
 
 def _by_owner(grants: Sequence[GrantRequest]) -> Mapping[str, Sequence[GrantRequest]]:
-    owners = dict.fromkeys(each.entry.address.organisation for each in grants)
-    return {
-        owner: [each for each in grants if each.entry.address.organisation == owner]
-        for owner in owners
-    }
+    return _grouped(grants, lambda each: each.entry.address.organisation)
 
 
 def _by_company(grants: Sequence[GrantRequest]) -> Mapping[str, Sequence[GrantRequest]]:
-    companies = dict.fromkeys(each.company for each in grants)
-    return {name: [each for each in grants if each.company == name] for name in companies}
+    return _grouped(grants, lambda each: each.company)
+
+
+def _grouped(
+    grants: Sequence[GrantRequest], organisation_of: Callable[[GrantRequest], str]
+) -> Mapping[str, Sequence[GrantRequest]]:
+    groups: dict[str, list[GrantRequest]] = {}
+    for grant in grants:
+        groups.setdefault(organisation_of(grant), []).append(grant)
+    return groups
 
 
 async def _existing(registry: Registry, wanted: WantedStreams) -> list[Entry]:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple
 
-from sqlalchemy import and_, func, insert, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, func, insert, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker import messages
@@ -48,8 +48,10 @@ class StreamRepository(Repository):
 
     async def missing(self, addresses: Sequence[StreamAddress]) -> frozenset[StreamAddress]:
         """The streams of one equipment, among those given, that have no registered spec."""
-        async with self._session.transaction() as sql:
-            return frozenset(addresses) - (await _newest(sql, addresses)).keys()
+        table = tables.stream_specs
+        query = select(table.c.stream).where(_of(addresses)).filter_by(version=1)
+        registered = {row.stream for row in await self._session.rows(query)}
+        return frozenset(each for each in addresses if each.stream not in registered)
 
     async def of_equipment(self, owners: Collection[EquipmentAddress]) -> list[StreamAddress]:
         """The addresses of all registered streams of some equipment, in their order."""
@@ -80,11 +82,7 @@ class StreamRepository(Repository):
         """
         table = tables.stream_specs
         place = (table.c.organisation, table.c.equipment, table.c.stream)
-        newest = (
-            select(*place, func.max(table.c.version).label("version")).group_by(*place).subquery()
-        )
-        same = and_(*(newest.c[column.name] == column for column in (*place, table.c.version)))
-        query = select(table.c.document).join(newest, same).order_by(*place).limit(limit)
+        query = _newest_documents().order_by(*place).limit(limit)
         if after is not None:
             query = query.where(tuple_(*place) > astuple(after))
         if among is not None:
@@ -123,15 +121,29 @@ async def _newest(
     sql: AsyncConnection, addresses: Sequence[StreamAddress]
 ) -> Mapping[StreamAddress, StreamSpec]:
     """The newest specs of some streams of one equipment, of those that have one."""
-    table, owner = tables.stream_specs, addresses[0].owner
-    query = (
-        select(table.c.document)
-        .filter_by(organisation=owner.organisation, equipment=owner.equipment)
-        .where(table.c.stream.in_([address.stream for address in addresses]))
-        .order_by(table.c.version)
-    )
-    specs = [messages.decode_spec(row.document.encode()) for row in await sql.execute(query)]
+    rows = await sql.execute(_newest_documents(_of(addresses)))
+    specs = [messages.decode_spec(row.document.encode()) for row in rows]
     return {spec.address: spec for spec in specs}
+
+
+def _newest_documents(*among: ColumnElement[bool]) -> Select[tuple[str]]:
+    """The query for the newest spec of each stream; among: conditions on the streams."""
+    table = tables.stream_specs
+    place = (table.c.organisation, table.c.equipment, table.c.stream)
+    versions = select(*place, func.max(table.c.version).label("version")).where(*among)
+    newest = versions.group_by(*place).subquery()
+    same = and_(*(newest.c[column.name] == column for column in (*place, table.c.version)))
+    return select(table.c.document).join(newest, same)
+
+
+def _of(addresses: Sequence[StreamAddress]) -> ColumnElement[bool]:
+    """The condition on a spec that it is of one of some streams of one equipment."""
+    table, owner = tables.stream_specs, addresses[0].owner
+    return and_(
+        table.c.organisation == owner.organisation,
+        table.c.equipment == owner.equipment,
+        table.c.stream.in_([address.stream for address in addresses]),
+    )
 
 
 def _row(spec: StreamSpec) -> dict[str, object]:
