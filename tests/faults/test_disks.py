@@ -22,10 +22,10 @@ STORE_DISK = 96 * MIB
 
 
 @pytest.mark.parametrize(
-    ("fault", "age_s", "room", "causes"),
+    ("fault", "age_s", "room", "causes", "perhaps"),
     [
-        ("spool's disk full", 5.0, MIB // 16, {"spool-full", "spool-failed"}),
-        ("spool's disk full, batches of two samples", 0.0, MIB // 2, {"spool-failed"}),
+        ("spool's disk full", 5.0, MIB // 16, {"spool-full"}, {"spool-failed"}),
+        ("spool's disk full, batches of two samples", 0.0, MIB // 2, {"spool-failed"}, set()),
     ],
 )
 async def test_a_spool_whose_disk_is_full_drops_what_its_gaps_say(  # noqa: PLR0913 - fixtures
@@ -38,7 +38,9 @@ async def test_a_spool_whose_disk_is_full_drops_what_its_gaps_say(  # noqa: PLR0
     age_s: float,
     room: int,
     causes: set[str],
+    perhaps: set[str],
 ) -> None:
+    """perhaps: causes that depend on whether what was dropped left SQLite the room for a batch."""
     monkeypatch.setenv("TESTBED_SPOOL_FREE_BYTES", str(SPOOL_FREE))
     load = replace(size.load, age_s=age_s)
     async with rigs.running(tmp_path, seed, load=load, disks={"spool": SPOOL_DISK}) as rig:
@@ -55,7 +57,7 @@ async def test_a_spool_whose_disk_is_full_drops_what_its_gaps_say(  # noqa: PLR0
         counters, offered, gaps = await rig.judged()
     record(fault, "embedded", counters, offered, recovery_s=took_s)
     assert counters.clean, counters
-    assert {gap.cause for gap in gaps} == causes
+    assert causes <= {gap.cause for gap in gaps} <= causes | perhaps
     assert least > SPOOL_STAYS
     assert took_s <= BACK_S * size.within
 
