@@ -18,9 +18,9 @@ from benchmarks import counting
 from benchmarks.latency import percentiles
 from benchmarks.load import Ints, Load, signal_name, stream_name
 from broker import api_client
-from broker.batch import EquipmentKind, Wide
+from broker.batch import Wide
 from broker.clock import DAY_S, NS_PER_S, Clock, text_of
-from broker.namespace import LIVE, EquipmentAddress, StreamAddress
+from broker.namespace import LIVE, EquipmentAddress, EquipmentKind, StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed.demo.child_process import start_child
 from testbed_api.stores import duckdb

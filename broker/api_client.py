@@ -10,12 +10,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
 import orjson
 from pydantic import ValidationError
 
 from broker import messages, tls
-from broker.batch import EquipmentKind
 from broker.credential import Credential
 from broker.errors import (
     BedError,
@@ -28,7 +26,9 @@ from broker.errors import (
     Unavailable,
     Unknown,
 )
-from broker.namespace import EquipmentAddress, StreamAddress
+from broker.http_library import httpx
+from broker.namespace import EquipmentAddress, EquipmentKind, StreamAddress
+from broker.pydantic_checks import sentence
 from broker.responses.base import ApiResponse, PageResponse
 from broker.responses.equipment import SpecResponse, SpecsResponse, StreamPage, StreamResponse
 from broker.responses.organisations import NewOrganisationResponse
@@ -263,7 +263,7 @@ def _read(answer: type[Answer], document: object, path: str) -> Answer:
         first = exc.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the whole"
         raise Corrupt(
-            f"the API's answer to {path} is no {answer.__name__}: {field}: {first['msg']}",
+            f"the API's answer to {path} is no {answer.__name__}: {field}: {sentence(first)}",
             hint="is the server of another version than this program?",
         ) from exc
 

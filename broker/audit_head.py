@@ -5,15 +5,16 @@ an anchor at its place.
 """
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import orjson
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from broker.clock import ns_of, text_of
-from broker.codec import WIRE_VERSION, json_object
 from broker.errors import Corrupt, Invalid
+from broker.wire import WIRE_VERSION, json_object
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 GENESIS = "0" * 64
 """The hash of a chain without an event."""
@@ -35,6 +36,11 @@ class Head:
     @property
     def is_signed(self) -> bool:
         """Whether the signature is valid for the key; the key itself may be anybody's."""
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - slow to load
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - likewise
+            Ed25519PublicKey,
+        )
+
         try:
             key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.key))
             key.verify(bytes.fromhex(self.signature), _signed(self))
@@ -70,7 +76,7 @@ class Head:
 class HeadSigner:
     """Signs heads with the testbed's audit key."""
 
-    def __init__(self, private: Ed25519PrivateKey) -> None:
+    def __init__(self, private: "Ed25519PrivateKey") -> None:
         """private: the audit key."""
         self._private = private
         self.key: str = private.public_key().public_bytes_raw().hex()
@@ -78,6 +84,10 @@ class HeadSigner:
     @classmethod
     def from_seed(cls, seed: str) -> Self:
         """Make the signer of a seed, 32 bytes in hex; raises Invalid, without repeating it."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - slow to load
+            Ed25519PrivateKey,
+        )
+
         try:
             return cls(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(seed.strip())))
         except ValueError as exc:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from broker.namespace import LIVE
+from broker.namespace import LIVE, EquipmentKind
 from broker.streams import Dtype
 
 GOOD, UNCERTAIN, BAD = 0, 1, 2
@@ -52,13 +52,6 @@ class Source(StrEnum):
 
     LIVE = "live"
     RECORDED = "recorded"
-    SIMULATED = "simulated"
-
-
-class EquipmentKind(StrEnum):
-    """Kind of a registered equipment."""
-
-    REAL = "real"
     SIMULATED = "simulated"
 
 

@@ -39,8 +39,8 @@ from broker.batch import (
 from broker.clock import ns_of, text_of
 from broker.errors import Corrupt, Invalid
 from broker.streams import Dtype, StreamSpec
+from broker.wire import WIRE_VERSION, json_object
 
-WIRE_VERSION = 1
 MOST_EXACT = 2**53
 MOST_NAME = 40
 FEW = 8
@@ -232,17 +232,6 @@ def parse(payload: bytes) -> Document:
         frames=tuple(frames),
         gaps=tuple(gap_from_json(gap) for gap in gaps),
     )
-
-
-def json_object(payload: bytes, what: str) -> dict[str, Any]:
-    """The JSON object in `payload`; `what` names it in the message.  Raises Corrupt."""
-    try:
-        raw = orjson.loads(payload)
-    except orjson.JSONDecodeError as exc:
-        raise Corrupt(f"{what} that is not JSON: {exc}") from exc
-    if not isinstance(raw, dict):
-        raise Corrupt(f"{what} that is a JSON {type(raw).__name__}, not an object")
-    return raw
 
 
 def _numbering(raw: Mapping[str, Any]) -> tuple[str | None, int | None]:

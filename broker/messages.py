@@ -12,10 +12,10 @@ from typing import Any, Self
 import orjson
 
 from broker.clock import ns_of, text_of
-from broker.codec import WIRE_VERSION, json_object
 from broker.errors import Corrupt, Invalid
 from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec, Trigger
+from broker.wire import WIRE_VERSION, json_object
 
 
 class Freshness(StrEnum):

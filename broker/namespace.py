@@ -19,6 +19,13 @@ RUN_PREFIX = "run-"
 _ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
 
 
+class EquipmentKind(StrEnum):
+    """Kind of a registered equipment."""
+
+    REAL = "real"
+    SIMULATED = "simulated"
+
+
 class Verb(StrEnum):
     """Kind of message that a topic carries."""
 

@@ -4,7 +4,6 @@ Scalars stay the text that was written, so that `on` and `1e3` are not what YAML
 the model that validates the document converts them.  Pure.
 """
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from broker import pydantic_checks
 from broker.errors import Invalid
 
 Path = tuple[str, ...]
@@ -57,15 +57,13 @@ class YamlDocument:
         line, field = self.line_of(path), ".".join(path)
         if details["type"] == "extra_forbidden":
             known = fields_at(path[:-1])
-            near = difflib.get_close_matches(path[-1], known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            return line, f"{field}: there is no such field; {hint}"
+            return line, f"{field}: {pydantic_checks.unknown_field(path[-1], known)}"
         if details["type"] == "missing":
             words = hints.get(field)
             return line, f"{field}: this field is missing{f'; {words}' if words else ''}"
-        reason = details["msg"].removeprefix("Value error, ")
+        reason = pydantic_checks.sentence(details)
         value = details["input"]
-        given = "" if isinstance(value, dict | BaseModel) else f" (it is {str(value)[:80]!r})"
+        given = "" if isinstance(value, dict | BaseModel) else f" (not {str(value)[:80]!r})"
         return line, f"{field}: {reason}{'' if repr(value) in reason else given}"
 
 

@@ -1,12 +1,18 @@
 """The command line `testbed`; a module of `testbed.commands` is imported once it is invoked."""
 
 import importlib
+import os
+import shutil
+import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 import typer.main
 from typer.core import TyperCommand, TyperGroup
+
+from testbed.terminal import panels
 
 PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Try it": {
@@ -142,6 +148,23 @@ class PanelGroup(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the interface has it
         """The names of the subcommands, in the order of PANELS."""
         return [name for entries in PANELS.values() for name in entries]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help, as typer does with rich; `formatter` stays empty, as there."""
+        self.format_usage(ctx, formatter)
+        self.format_help_text(ctx, formatter)
+        columns, frame = shutil.get_terminal_size().columns, panels.frame_for(sys.stdout.encoding)
+        draw = partial(panels.panel, columns=columns, frame=frame)
+        options = [parameter.get_help_record(ctx) for parameter in self.get_params(ctx)]
+        formatter.write(f"\n{draw('Options', [each for each in options if each is not None])}\n")
+        longest = max(len(name) for entries in PANELS.values() for name in entries)
+        for title, entries in PANELS.items():
+            rows = [(name, text) for name, (_, text) in entries.items()]
+            formatter.write(f"{draw(title, rows, name_columns=longest)}\n")
+        self.format_epilog(ctx, formatter)
+        text = formatter.getvalue()
+        formatter.buffer.clear()
+        typer.echo(text, color=False if "NO_COLOR" in os.environ else ctx.color)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """The command that the first word names, loaded, and the words after it."""

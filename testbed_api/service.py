@@ -25,10 +25,11 @@ from testbed_api.actions import administrator
 from testbed_api.audit import journal
 from testbed_api.audit.journal import Anchoring
 from testbed_api.backup.dump import Dumper
-from testbed_api.broker_auth import sessions
+from testbed_api.broker_auth import refusals, sessions
 from testbed_api.broker_auth.authorizer import Authorizer
 from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.broker_auth.mosquitto_notifier import noticing
+from testbed_api.broker_auth.refusals import RefusalJournal
 from testbed_api.broker_auth.sessions import Sessions
 from testbed_api.http.dependencies import ApiDependencies, ReadLog, RecorderStatus
 from testbed_api.http.server import answering, listening
@@ -182,7 +183,7 @@ async def serve_api(
         quotas = Quotas(settings.limits)
         broker: RunningBroker | None = None
         if services.inner is not None:
-            nats = _external_server(services, services.inner, clock)
+            nats = _external_server(settings, services, services.inner, clock)
             quotas = Quotas(settings.limits, nats.connection_counts)
             serving = _serving(nats, data, clock, services.secrets.system(), quotas)
             broker = await stack.enter_async_context(serving)
@@ -215,27 +216,36 @@ async def _serving(
     system: Mapping[str, Credential],
     quotas: Quotas,
 ) -> AsyncIterator[NatsBroker]:
-    """Authorize the clients of a NATS server, and log their connections, until left."""
+    """Authorize the clients of a NATS server, and log connections and refusals, until left."""
     connections = Sessions(data.registry, clock)
+    refused = RefusalJournal(registry=data.registry, journal=data.journal, clock=clock)
     authorizer = Authorizer(
         registry=data.registry,
         clock=clock,
         system=system,
         quotas=quotas,
         journal=data.journal,
+        refusals=refused,
         admitted=connections.admitted,
     )
-    async with nats.serve(authorizer.answer) as broker, sessions.noting(connections, broker):
+    async with (
+        refusals.following(nats.log_file, refused, clock),
+        nats.serve(authorizer.answer) as broker,
+        sessions.noting(connections, broker),
+    ):
         yield broker
 
 
-def _external_server(services: BrokerServices, inner: Address, clock: Clock) -> NatsServer:
+def _external_server(
+    settings: ServerSettings, services: BrokerServices, inner: Address, clock: Clock
+) -> NatsServer:
     return server.external(
         inner,
         services.bus.address,
         keys=services.secrets.keys(),
         clock=clock,
         trust=services.trust,
+        log_file=settings.broker_log,
     )
 
 

@@ -185,6 +185,12 @@ class ServerSettings(Settings):
         description="broker that runs as a service beside `testbed api`: nats, or mosquitto, whose"
         " rights `testbed reconcile` writes",
     )
+    broker_log: NamedFile = Field(
+        default=None,
+        description="log file of a NATS server that runs as a service of its own, where one process"
+        " of `testbed api` reads which publishes and subscriptions it refused; empty if that is not"
+        " to be seen",
+    )
     broker_folder: Path = Field(
         default=Path("/var/lib/testbed-mosquitto"),
         description="folder of Mosquitto's state, where `testbed reconcile` writes passwords",

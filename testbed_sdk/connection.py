@@ -9,13 +9,13 @@ import structlog
 from pydantic import ValidationError
 
 from broker import api_client, pydantic_checks
-from broker.batch import EquipmentKind, source_of
+from broker.batch import source_of
 from broker.bus import client
 from broker.clock import HOUR_S, NS_PER_S, Clock, WallClock
 from broker.credential import Credential
 from broker.errors import Invalid, Unknown
 from broker.messages import Freshness, Health
-from broker.namespace import LIVE, StreamAddress
+from broker.namespace import LIVE, EquipmentKind, StreamAddress
 from broker.responses.equipment import StreamResponse
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec, Trigger
@@ -154,7 +154,7 @@ def from_environment() -> tuple[PrototypeSettings, BusSettings]:
     try:
         return PrototypeSettings(), BusSettings()
     except ValidationError as exc:
-        wrong = pydantic_checks.sentence(exc, prefix="TESTBED_")
+        wrong = pydantic_checks.settings_sentence(exc, prefix="TESTBED_")
         raise Invalid(
             f"the environment is not right: {wrong}", hint="see docs/how-to/write-a-prototype.md"
         ) from exc

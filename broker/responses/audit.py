@@ -6,8 +6,8 @@ from pydantic import Field
 
 from broker.audit_head import Head
 from broker.clock import text_of
-from broker.codec import WIRE_VERSION
 from broker.responses.base import ApiResponse, Instant, PageResponse
+from broker.wire import WIRE_VERSION
 
 _HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"

@@ -4,10 +4,10 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
-from broker import batch, messages
+from broker import messages
 from broker.clock import text_of
-from broker.codec import WIRE_VERSION
 from broker.messages import Health
+from broker.namespace import EquipmentKind
 from broker.responses.base import (
     AT,
     LATER,
@@ -18,6 +18,7 @@ from broker.responses.base import (
     PageResponse,
 )
 from broker.streams import Dtype, Signal, StreamSpec, Trigger
+from broker.wire import WIRE_VERSION
 
 
 class EquipmentResponse(ApiResponse):
@@ -26,7 +27,7 @@ class EquipmentResponse(ApiResponse):
     organisation: Annotated[str, Field(examples=["factory"])]
     equipment: Annotated[str, Field(examples=["pump-rig"])]
     name: Annotated[str, Field(examples=["Pump rig 1"])]
-    kind: Annotated[batch.EquipmentKind, Field(examples=["simulated"])]
+    kind: Annotated[EquipmentKind, Field(examples=["simulated"])]
     site: Annotated[
         dict[str, str],
         Field(

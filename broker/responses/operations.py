@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from broker import messages
-from broker.responses.base import STREAM, ApiResponse, Instant, OptionalInstant
+from broker.responses.base import LATER, STREAM, ApiResponse, Instant, OptionalInstant
 
 
 class EntryPointResponse(ApiResponse):
@@ -61,6 +61,42 @@ class NoticeChannelResponse(ApiResponse):
     ]
 
 
+class BusRefusalResponse(ApiResponse):
+    """Connects, publishes or subscriptions of one kind that the broker refused."""
+
+    act: Annotated[
+        str, Field(description="connect, publish or subscribe", examples=["subscribe"])
+    ]
+    principal: Annotated[
+        str | None,
+        Field(
+            description="null is unknown; at a connect the name that it gave", examples=["detector"]
+        ),
+    ]
+    organisation: Annotated[
+        str | None,
+        Field(description="of the principal; null is nobody admitted", examples=["company"]),
+    ]
+    target: Annotated[
+        str,
+        Field(description="topic or filter, or the broker", examples=[f"tb1/live/data/{STREAM}"]),
+    ]
+    reason: Annotated[str, Field(examples=["its rights do not cover this topic"])]
+    source: Annotated[
+        str, Field(description="the address that it came from", examples=["10.0.0.7"])
+    ]
+    count: Annotated[int, Field(examples=[10_482])]
+    first: Annotated[Instant, Field(description="the first of them since `since`")]
+    last: Annotated[str, Field(examples=[LATER])]
+    advice: Annotated[
+        str,
+        Field(
+            description="what to do about it, for people",
+            examples=["see `testbed grant list` for what is granted"],
+        ),
+    ]
+
+
 class StatusResponse(ApiResponse):
     """The state of all streams that the caller watches."""
 
@@ -76,4 +112,11 @@ class StatusResponse(ApiResponse):
         list[NoticeChannelResponse],
         Field(description="channels where notices wait; for who operates the testbed alone"),
     ]
+    refused: Annotated[
+        list[BusRefusalResponse],
+        Field(
+            description="what the broker refused since then, of a day at most: to the caller's"
+            " organisation, of what is its, or to all for who operates the testbed"
+        ),
+    ] = []
     streams: list[StreamStatusResponse]

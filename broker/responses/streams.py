@@ -1,13 +1,14 @@
 """Answers about the samples of a stream: history, gaps and dead letters."""
 
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field
 
-from broker import codec
-from broker.batch import Gap
 from broker.clock import text_of
 from broker.responses.base import LATER, STREAM, ApiResponse, Instant, OptionalInstant, PageResponse
+
+if TYPE_CHECKING:
+    from broker.batch import Gap
 
 
 class GapResponse(ApiResponse):
@@ -21,7 +22,7 @@ class GapResponse(ApiResponse):
     cause: Annotated[str, Field(examples=["server-overflow"])]
 
     @classmethod
-    def from_gap(cls, gap: Gap) -> Self:
+    def from_gap(cls, gap: "Gap") -> Self:
         """The gap as the API answers it."""
         return cls(
             signals=list(gap.signals),
@@ -30,8 +31,10 @@ class GapResponse(ApiResponse):
             cause=gap.cause,
         )
 
-    def gap(self) -> Gap:
+    def gap(self) -> "Gap":
         """The gap that the answer describes; raises Corrupt."""
+        from broker import codec  # noqa: PLC0415 - numpy, loaded only where samples are
+
         return codec.gap_from_json(self.model_dump(by_alias=True))
 
 

@@ -13,9 +13,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from broker import yaml_document
-from broker.batch import MOST_VALUES, EquipmentKind
+from broker.batch import MOST_VALUES
 from broker.errors import Invalid, Unknown
-from broker.namespace import EquipmentAddress, StreamAddress, checked_id
+from broker.namespace import EquipmentAddress, EquipmentKind, StreamAddress, checked_id
 from broker.pydantic_checks import validated_by
 from broker.settings import address_of
 from broker.streams import Dtype, Signal, StreamSpec, Trigger, checked_signal

@@ -9,9 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from broker.batch import EquipmentKind
 from broker.errors import Invalid
-from broker.namespace import EquipmentAddress
+from broker.namespace import EquipmentAddress, EquipmentKind
 from broker.streams import StreamSpec
 from gateway.mapping.mqtt_source import MqttSource
 from gateway.mapping.node_names import NodeName

@@ -1,8 +1,8 @@
 """List audit events, and verify the whole audit chain on the machine where the command runs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from testbed.client import api
 from testbed.terminal import tables
 from testbed.terminal.screen import Screen
 from testbed.terminal.tables import TableColumn
-from testbed_api.domain.audit import ChainFault, ChainLink, Verifier
+from testbed_api.domain.audit import ChainFault, ChainLink, KeyChange, Verifier
 
 
 def _reason(event: AuditEventResponse) -> str:
@@ -44,12 +44,16 @@ _EVENT: list[TableColumn[AuditEventResponse]] = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainVerdict:
-    """The result of verifying an audit chain: how much was checked, and the first broken place."""
+    """The result of verifying an audit chain: how much was checked, and the first broken place.
+
+    key_changes: the restores since which another key signs.
+    """
 
     events: int
     heads: int
     anchors: int
     broken: ChainFault | None
+    key_changes: Sequence[KeyChange] = ()
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -62,6 +66,7 @@ class ChainVerdict:
             "anchors": self.anchors,
             "broken_at": None if broken is None else broken.number,
             "sentence": None if broken is None else broken.sentence,
+            "key_changes": [asdict(change) for change in self.key_changes],
         }
 
 
@@ -85,7 +90,8 @@ async def verify(anchor: Path | None, keys: Collection[str]) -> ChainVerdict:
     """Fetch the whole audit chain and compare it with the server's signed heads and with anchors.
 
     anchor: file of anchors that were stored elsewhere.  keys: public keys whose signatures count;
-    without any, those that signed the anchors, or else the server's own.
+    without any, those that signed the anchors, or else the server's own, and before a restore the
+    one that signed then: the verdict names it.
     Raises Refused for a caller who may not see the whole chain.
     """
     anchors = [] if anchor is None else await asyncio.to_thread(read_anchors, anchor)
@@ -95,15 +101,19 @@ async def verify(anchor: Path | None, keys: Collection[str]) -> ChainVerdict:
         # heads before events: a head that is signed meanwhile would cover more than was fetched
         signed = await connection.whole("/audit/heads", AuditHeadPage)
         heads = [Head.from_json(head.as_json()) for head in signed.items]
-        verifier, broken = Verifier([*heads, *anchors], trusted_keys), None
+        names_restores = not keys and not anchors
+        verifier = Verifier([*heads, *anchors], trusted_keys, names_restores=names_restores)
+        broken: ChainFault | None = None
         async for event in _whole_chain(connection):
             if broken := verifier.take(ChainLink.of(event.model_dump())):
                 break
+    broken = broken or verifier.end()
     return ChainVerdict(
         events=verifier.count,
         heads=len(heads),
         anchors=len(anchors),
-        broken=broken or verifier.end(),
+        broken=broken,
+        key_changes=verifier.key_changes,
     )
 
 
@@ -141,9 +151,17 @@ def print_events(events: AuditEventPage, out: Screen) -> None:
 
 
 def print_verdict(verdict: ChainVerdict, out: Screen) -> None:
-    """Print that the chain is whole, or where it is broken."""
+    """Print that the chain is whole, or where it is broken, and where its key changed."""
     checked = f"{verdict.events} events against {verdict.heads} heads and {verdict.anchors} anchors"
     if verdict.broken is None:
         out.print(f"the chain is whole: {checked}")
     else:
         out.print(f"the chain is NOT whole: {verdict.broken.sentence}")
+        return
+    for change in verdict.key_changes:
+        out.print(change.sentence)
+    if verdict.key_changes:
+        first, *_ = verdict.key_changes
+        keys = [first.before, *(change.after for change in verdict.key_changes)]
+        named = " ".join(f"--key {key}" for key in dict.fromkeys(keys))
+        out.print(f"if that was right, verify with these keys from now on: {named}")

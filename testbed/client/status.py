@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from broker.clock import DAY_S, HOUR_S, NS_PER_S, Clock, ns_of
 from broker.messages import Freshness
 from broker.responses.operations import (
+    BusRefusalResponse,
     NoticeChannelResponse,
     StatusResponse,
     StreamStatusResponse,
@@ -14,6 +15,15 @@ from testbed.terminal import tables
 from testbed.terminal.screen import Screen
 from testbed.terminal.tables import TableColumn
 
+_REFUSED: list[TableColumn[BusRefusalResponse]] = [
+    TableColumn(heading="who", cell=lambda refusal: tables.text(_party(refusal))),
+    *tables.fields(BusRefusalResponse, "act", "target", "count", "last"),
+    TableColumn(
+        heading="why, and what to do",
+        cell=lambda refusal: tables.text(f"{refusal.reason}; {refusal.advice}"),
+        is_prose=True,
+    ),
+]
 _AGES = ((DAY_S, "d"), (HOUR_S, "h"), (60.0, "min"))
 
 
@@ -39,6 +49,9 @@ def print_status(status: StatusResponse, out: Screen, clock: Clock) -> None:
     if stated := alarms.each_once(streams):
         out.print("\nalarms:", style="bold")
         alarms.print_alarms(stated, out)
+    if status.refused:
+        out.print(f"\nrefused on the bus since {tables.instant(status.since)}:", style="bold")
+        tables.print_rows(status.refused, _REFUSED, out)
     for line in _next_commands(streams, status.since):
         out.print(line, style="dim")
 
@@ -72,6 +85,14 @@ def _next_commands(streams: Sequence[StreamStatusResponse], since: str) -> list[
             arguments = f"{worst.stream} --space {worst.space} --from {tables.instant(since)}"
             commands.append(f"see the {noun}: testbed stream {command} {arguments}")
     return commands
+
+
+def _party(refusal: BusRefusalResponse) -> str:
+    """The principal with its organisation, or the address of one that was not admitted."""
+    if refusal.organisation is not None:
+        return f"{refusal.principal} of {refusal.organisation}"
+    name = f"{refusal.principal} (not admitted)" if refusal.principal else "nobody by name"
+    return f"{name} at {refusal.source}" if refusal.source else name
 
 
 def _failing(channel: NoticeChannelResponse) -> str:

@@ -72,12 +72,16 @@ def verify(
         list[str] | None,
         typer.Option(
             help="public key whose signatures count; can be repeated (default: the keys of the"
-            " anchors, or the server's)"
+            " anchors, or the server's, and before a restore the one of then)"
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Verify the whole chain on this machine; exit code 1 if it is broken."""
+    """Verify the whole chain on this machine; exit code 1 if it is broken.
+
+    A key that changed at a restore is named. Exit code 0 if nothing else is wrong; 1 if --key or
+    --anchor says which keys count, and the new one is not among them.
+    """
     verdict = run.run(audit.verify(anchor, key or ()))
     print_json(verdict.as_json) if json else audit.print_verdict(verdict, out)
     raise typer.Exit(Exit.DONE if verdict.broken is None else Exit.NEGATIVE)

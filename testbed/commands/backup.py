@@ -14,7 +14,7 @@ from testbed.terminal.screen import out, print_json
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the app."""
     app.command(epilog=example("testbed backup --to backup-1"))(backup)
-    app.command(epilog=example("testbed restore backup-1 --data new-data"))(restore)
+    app.command(epilog=example("testbed restore backup-1 --data new --audit-key key"))(restore)
 
 
 def backup(
@@ -45,7 +45,7 @@ def backup(
         stopped = settings(ServerSettings, folder=data, store=store, registry=registry)
     manifest = run.run(server_backup.backup(to, stopped, WallClock()))
     report = server_backup.as_json(manifest, to)
-    print_json(report) if json else server_backup.print_backup(manifest, to, out)
+    print_json(report) if json else server_backup.print_backup(manifest, to, stopped, out)
 
 
 def restore(
@@ -67,6 +67,13 @@ def restore(
             help="SHA-256 of the manifest, as `testbed backup` printed it (default: not checked)"
         ),
     ] = None,
+    audit_key: Annotated[
+        Path | None,
+        typer.Option(
+            help="copy of the former server's audit.key, to go on with its key (default: none is"
+            " put into the data folder)"
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Check a backup, and restore it into an empty data folder and an empty store."""
@@ -75,7 +82,7 @@ def restore(
 
     target = settings(ServerSettings, folder=data, store=store, registry=registry)
     manifest, losses = run.run(
-        server_backup.restore(folder, target, WallClock(), sha256), keeps_data=True
+        server_backup.restore(folder, target, WallClock(), sha256, audit_key), keeps_data=True
     )
     report = server_backup.as_json(manifest, folder)
-    print_json(report) if json else server_backup.print_restored(manifest, losses, out)
+    print_json(report) if json else server_backup.print_restored(manifest, losses, target, out)

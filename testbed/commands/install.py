@@ -53,6 +53,14 @@ HealthPort = Annotated[int, typer.Option(help="TCP port for health checks, on lo
 Store = Annotated[
     Path, typer.Option(help="data folder of the broker, a path on the broker's machine")
 ]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--log",
+        help="file that NATS logs into, a path on the broker's machine; `testbed api` reads there,"
+        " as TESTBED_BROKER_LOG, what the broker refused (default: standard error)",
+    ),
+]
 User = Annotated[str, typer.Option(help="user of a Mosquitto that is started as root")]
 Plugin = Annotated[
     Path, typer.Option(help="Mosquitto's dynamic security plugin, a path on its machine")
@@ -120,6 +128,7 @@ def broker_config(
     insecure: Insecure = False,
     health_port: HealthPort = 8222,
     store: Store = Path("/data"),
+    log: LogFile = None,
     backend: Annotated[Backend, typer.Option(help="broker to configure")] = Backend.NATS,
     user: User = "mosquitto",
     plugin: Plugin = PLUGIN,
@@ -140,7 +149,10 @@ def broker_config(
             )
             return secret_files.mosquitto_config(folder, mosquitto)
         nats = NatsDeployment(
-            inner=Address(host, port), store=store, health=Address(LOOPBACK, health_port)
+            inner=Address(host, port),
+            store=store,
+            log_file=log,
+            health=Address(LOOPBACK, health_port),
         )
         return [secret_files.broker_config(folder, nats, mqtt, certificate)]
 

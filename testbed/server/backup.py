@@ -14,11 +14,14 @@ from typing import Protocol
 from rich.console import Console
 
 from broker import api_client
+from broker.audit_head import HeadSigner
 from broker.clock import Clock, text_of
 from broker.errors import Corrupt, Refused, Unavailable
 from broker.namespace import StreamAddress
+from broker.process import files
 from testbed.client import api
 from testbed_api import persistence
+from testbed_api.audit import journal
 from testbed_api.backup import archive
 from testbed_api.backup import restore as backup_restore
 from testbed_api.backup.archive import TABLES, BackupFile, Manifest
@@ -32,6 +35,7 @@ from testbed_api.settings import ServerSettings
 
 TIMEOUT_S = 600.0
 """The longest wait for the next piece of a dump."""
+GIVEN_KEY = "the file of TESTBED_AUDIT_KEY_FILE"
 
 
 class DumpSource(Protocol):
@@ -88,13 +92,18 @@ async def backup(to: Path, settings: ServerSettings | None, clock: Clock) -> Man
         archive.new_folder(to)
         ledger = await archive.write(to, TABLES, dumps.tables())
         head = archive.tables_head(to, ledger)
+        streams, audit_key = await asyncio.to_thread(_contents, to, ledger)
         parts = []
-        for space, stream in await asyncio.to_thread(_streams, to, ledger):
+        for space, stream in streams:
             file = f"samples/{space}/{str(stream).replace('/', '.')}.jsonl.gz"
             part = await archive.write(to, file, dumps.samples(space, stream))
             parts.append(_of_stream(part, space, stream))
     manifest = Manifest(
-        taken=head["taken"], schema=head["schema"], tables=ledger, streams=tuple(parts)
+        taken=head["taken"],
+        schema=head["schema"],
+        tables=ledger,
+        streams=tuple(parts),
+        audit_key=audit_key,
     )
     return archive.write_manifest(to, manifest)
 
@@ -104,20 +113,36 @@ def _of_stream(part: BackupFile, space: str, stream: StreamAddress) -> BackupFil
     return replace(part, space=space, stream=str(stream))
 
 
-def _streams(folder: Path, ledger: BackupFile) -> Sequence[tuple[str, StreamAddress]]:
-    """The spaces and streams that may have samples: those whose spec the recorder has stored."""
-    rows = backup_restore.rows_of(archive.lines(folder, ledger), tables.specs)
-    keys = sorted({(row["space"], row["stream"]) for row in rows})
-    return [(space, StreamAddress.parse(stream)) for space, stream in keys]
+def _contents(
+    folder: Path, ledger: BackupFile
+) -> tuple[Sequence[tuple[str, StreamAddress]], str]:
+    """The spaces and streams that may have samples, and the key of the newest head of the audit.
+
+    These are the streams whose spec the recorder has stored.
+    """
+    keys: set[tuple[str, str]] = set()
+    newest: tuple[int, str] = (0, "")
+    for line in archive.lines(folder, ledger):
+        for row in backup_restore.rows_of([line], tables.specs):
+            keys.add((row["space"], row["stream"]))
+        for row in backup_restore.rows_of([line], tables.anchors):
+            newest = max(newest, (row["id"], row["key"]))
+    return [(space, StreamAddress.parse(stream)) for space, stream in sorted(keys)], newest[1]
 
 
 async def restore(
-    folder: Path, settings: ServerSettings, clock: Clock, sha256: str | None
+    folder: Path,
+    settings: ServerSettings,
+    clock: Clock,
+    sha256: str | None,
+    audit_key: Path | None = None,
 ) -> tuple[Manifest, Sequence[Loss]]:
     """Restore a backup into an empty data folder and an empty store; the manifest, and the losses.
 
     settings: name folder, store and registry.  sha256: expected of the manifest, None to skip the
-    check.  Raises Corrupt if a hash differs, Refused if the folder is not empty.
+    check.  audit_key: copy of the former server's `audit.key`, which goes into the data folder;
+    None for none.  Raises Corrupt if a hash differs, Refused if the folder is not empty or the key
+    is another one than that of the backup.
     """
     manifest = await asyncio.to_thread(archive.verify, folder)
     if sha256 is not None and sha256 != manifest.sha256:
@@ -126,16 +151,19 @@ async def restore(
             hint="it is another backup, or it was changed",
         )
     backup_restore.check_schema(manifest)
+    seed = None if audit_key is None else _checked_key(audit_key, settings, manifest)
     mark = settings.folder / persistence.RESTORE_MARK
     _make_empty(settings.folder, mark)
     async with persistence.open_exclusive(settings, restoring=True) as data:
         losses = await backup_restore.restore(
             folder, manifest, RestoreTarget(data.engine, data.store, clock)
         )
-        facts = audit.details({"taken": manifest.taken})
+        if seed is not None:
+            files.replace(settings.folder / journal.KEY, f"{seed}\n".encode())
+        facts = audit.details({"taken": manifest.taken, "signed_by": manifest.audit_key})
         event = Event(
             time_ns=clock.now_ns(),
-            action="restore",
+            action=audit.RESTORE,
             target=f"backup {manifest.sha256}",
             outcome=AuditOutcome.ALLOWED,
             details=facts,
@@ -143,6 +171,25 @@ async def restore(
         await data.registry.audit.append([event])
     mark.unlink()
     return manifest, losses
+
+
+def _checked_key(file: Path, settings: ServerSettings, manifest: Manifest) -> str:
+    """The seed in a file, where it is the key that signed the heads of a backup; or Refused."""
+    if journal.key_file(settings) is None:
+        raise Refused(
+            "TESTBED_AUDIT_KEY, or its file, gives the audit's key, and so does --audit-key",
+            hint="leave one of them out",
+        )
+    seed = files.read_secret(file, f"the audit's key {file}")
+    key = HeadSigner.from_seed(seed).key
+    if manifest.audit_key and key != manifest.audit_key:
+        raise Refused(
+            f"{file} is not the key of this backup: its heads are signed by {manifest.audit_key},"
+            f" and this is {key}",
+            hint="name the audit.key of the server that the backup is of; without --audit-key"
+            " `testbed up` makes a new one, and `testbed audit verify` names the change",
+        )
+    return seed
 
 
 def _make_empty(folder: Path, mark: Path) -> None:
@@ -156,23 +203,60 @@ def _make_empty(folder: Path, mark: Path) -> None:
         raise Unavailable(f"{folder} cannot be written: {exc.strerror}") from exc
 
 
-def print_backup(manifest: Manifest, folder: Path, out: Console) -> None:
-    """Print the counts, the time and the SHA-256 of a backup."""
+def print_backup(
+    manifest: Manifest, folder: Path, settings: ServerSettings | None, out: Console
+) -> None:
+    """Print the counts, the time and the SHA-256 of a backup, and what it does not hold.
+
+    settings: of a stopped server, None for a running one, whose data folder is not known here.
+    """
     rows = f"{manifest.tables.rows} rows of registry and ledger"
     out.print(f"{folder}: {rows}, {manifest.samples} samples of {len(manifest.streams)} streams")
     out.print(f"  taken   {manifest.taken}")
     out.print(f"  sha256  {manifest.sha256}")
+    if not manifest.audit_key:
+        return
+    file = None if settings is None else journal.key_file(settings)
+    place = f"audit.key in the server's data folder, or {GIVEN_KEY}"
+    if settings is not None:
+        place = GIVEN_KEY if file is None else str(file)
+    out.print(f"not in it: the key that signs the audit, {place}. Copy it to a safe place, apart")
+    out.print("from the backup: without it a restored server goes on with another key.")
 
 
-def print_restored(manifest: Manifest, losses: Sequence[Loss], out: Console) -> None:
-    """Print what was restored, and the spans that are lost."""
+def print_restored(
+    manifest: Manifest, losses: Sequence[Loss], settings: ServerSettings, out: Console
+) -> None:
+    """Print what was restored, what to do about the audit's key, and the spans that are lost."""
     out.print(f"restored: {manifest.samples} samples of {len(manifest.streams)} streams")
+    for line in _about_key(manifest, settings):
+        out.print(line)
     if losses:
         out.print(f"What was recorded after {manifest.taken} is lost but for what the gateways")
         out.print("still have; what they do not send again is a gap, lost-after-backup:")
     for loss in losses:
         span = f"{text_of(loss.span.from_ns)} to {text_of(loss.span.to_ns)}"
         out.print(f"  {loss.span.stream} in {loss.span.space}: {span}")
+
+
+def _about_key(manifest: Manifest, settings: ServerSettings) -> Sequence[str]:
+    """Say whether the key that will sign is the one that signed the heads of a backup."""
+    if not manifest.audit_key:
+        return ()
+    file = journal.key_file(settings)
+    if file is not None and not file.exists():
+        return (
+            f"The audit of this backup is signed by key {manifest.audit_key}, which is not here.",
+            f"Copy the former server's audit.key to {file} before the first start. Without it",
+            "`testbed up` makes a new key, and `testbed audit verify` names the change.",
+        )
+    if journal.signer(settings).key == manifest.audit_key:
+        return ("The audit goes on with the key that signed this backup's heads.",)
+    return (
+        f"The key in {GIVEN_KEY} is not the one that signed the audit of this backup,",
+        f"{manifest.audit_key}: `testbed audit verify` names the change at this restore. Give the",
+        "former server's key instead before the first start, if you have it.",
+    )
 
 
 def as_json(manifest: Manifest, folder: Path) -> dict[str, object]:
@@ -183,5 +267,6 @@ def as_json(manifest: Manifest, folder: Path) -> dict[str, object]:
         "rows": manifest.tables.rows,
         "samples": manifest.samples,
         "streams": len(manifest.streams),
+        "audit_key": manifest.audit_key,
         "sha256": manifest.sha256,
     }

@@ -57,7 +57,7 @@ def settings(kind: Callable[..., Any], **options: Any) -> Any:
     try:
         return kind(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as exc:
-        wrong = pydantic_checks.sentence(exc, prefix=PREFIX)
+        wrong = pydantic_checks.settings_sentence(exc, prefix=PREFIX)
         run.fail(Invalid(f"a setting is not right: {wrong}", hint="see docs/reference/settings.md"))
     except Invalid as exc:
         run.fail(exc)

@@ -88,7 +88,8 @@ def run(main: Coroutine[Any, Any, _T], *, keeps_data: bool = False) -> _T:
 
     from broker.process import tasks
 
-    log_to_stderr()
+    if "structlog" in sys.modules:  # what a command runs is loaded by now: else nothing logs
+        log_to_stderr()
     gc.set_threshold(GARBAGE_EVERY)
     if keeps_data:
         os.umask(0o077)

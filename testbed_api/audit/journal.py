@@ -8,6 +8,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +93,11 @@ class Journal:
         self._waiting += [event] if allowed else self._refusals.take(event)
         await asyncio.shield(self._write())  # whoever waits for an answer may leave meanwhile
 
+    async def record(self, event: Event) -> None:
+        """Write an event as it is, also a refusal: its caller has counted those like it."""
+        self._waiting.append(event)
+        await asyncio.shield(self._write())
+
     async def settle(self, now_ns: int) -> None:
         """Write the counted refusals and the waiting events."""
         self._waiting += self._refusals.due(now_ns)
@@ -145,6 +151,7 @@ class Anchoring:
 
     async def run(self, bus: client.Bus) -> None:
         """Sign now and every minute, until cancelled."""
+        await self._compare_key()
         signed_ns = 0
         while True:
             await self._journal.settle(self._clock.now_ns())
@@ -152,6 +159,18 @@ class Anchoring:
                 signed_ns = self._clock.now_ns()
                 await self.sign(bus)
             await self._clock.sleep(SETTLE_EVERY_S)
+
+    async def _compare_key(self) -> None:
+        """Log where another key signed before, as after a restore without the former one."""
+        with suppress(Unavailable):
+            newest = await self._registry.audit.newest_head()
+            if newest is not None and newest.key != self.key:
+                log.warning(
+                    "audit is signed by another key from now on",
+                    before=newest.key,
+                    after=self.key,
+                    hint="if you have the former audit.key, stop the server and put it back",
+                )
 
     async def sign(self, bus: client.Bus) -> None:
         """Sign the chain as it is, and publish the head; a failure is logged."""
@@ -177,6 +196,11 @@ def signer(settings: ServerSettings) -> HeadSigner:
     """
     given = settings.audit_key.get_secret_value()
     return HeadSigner.from_seed(given or _stored_key(settings.folder / KEY))
+
+
+def key_file(settings: ServerSettings) -> Path | None:
+    """The file of the key in the data folder; None where the settings give the key."""
+    return None if settings.audit_key.get_secret_value() else settings.folder / KEY
 
 
 def _stored_key(file: Path) -> str:

@@ -48,7 +48,8 @@ class BackupFile:
 class Manifest:
     """The manifest of a backup: its time, its schema and its files.
 
-    taken: time of the backup, ISO 8601.  schema: version of the tables.  sha256: of the manifest's
+    taken: time of the backup, ISO 8601.  schema: version of the tables.  audit_key: public key that
+    signed the newest head of the audit, in hex; empty without a head.  sha256: of the manifest's
     own file.
     """
 
@@ -56,6 +57,7 @@ class Manifest:
     schema: str
     tables: BackupFile
     streams: tuple[BackupFile, ...]
+    audit_key: str = ""
     sha256: str = ""
 
     @property
@@ -87,6 +89,7 @@ class Manifest:
                 schema=str(document["schema"]),
                 tables=tables,
                 streams=streams,
+                audit_key=str(document.get("audit_key", "")),
                 sha256=sha256,
             )
         except (ValueError, KeyError, TypeError, Invalid) as exc:

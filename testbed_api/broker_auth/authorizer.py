@@ -12,8 +12,10 @@ from broker.credential import Credential
 from broker.errors import Unavailable
 from broker.rights import Principal, PrincipalKind, Rights
 from testbed_api.audit.journal import Journal
-from testbed_api.domain import tokens
-from testbed_api.domain.audit import AuditContext, AuditEntry, AuditOutcome
+from testbed_api.broker_auth.refusals import RefusalJournal
+from testbed_api.domain import bus_refusals, tokens
+from testbed_api.domain.audit import AuditContext, AuditEntry
+from testbed_api.domain.bus_refusals import BusAct, BusRefusal
 from testbed_api.domain.errors import TooMany
 from testbed_api.limits.quotas import Quotas
 from testbed_api.registry import token_use
@@ -37,17 +39,19 @@ class Authorizer:
         system: Mapping[str, Credential],
         quotas: Quotas,
         journal: Journal,
+        refusals: RefusalJournal,
         admitted: Callable[[ConnectRequest, Permissions], None] = _unnoted,
     ) -> None:
         """system: credentials of the testbed's own parts by principal, made anew at each start and
         never stored.  quotas: how many connections an organisation may have.  journal: gets an
-        entry of each connection but the system's.  admitted: is called with each of these
-        connections that is let in; must not block.
+        entry of each connection but the system's.  refusals: counts those that are not admitted.
+        admitted: is called with each of these connections that is let in; must not block.
         """
         self._registry = registry
         self._clock = clock
         self._quotas = quotas
         self._journal = journal
+        self._refusals = refusals
         self._admitted = admitted
         self._system = {
             name: tokens.hashed(credential.secret) for name, credential in system.items()
@@ -56,14 +60,14 @@ class Authorizer:
     async def answer(self, request: ConnectRequest) -> Permissions | None:
         """The permissions of a connection; None refuses it, also while the registry is away."""
         if not auth_callout.is_bound(request):
-            await self._refused(request, "its client id is not its principal's")
+            self._refused(request, bus_refusals.OTHERS_CLIENT_ID)
             return None
         secret_hash = tokens.hashed(request.secret)
         if request.principal in self._system:
             part = Principal(request.principal, "", PrincipalKind.SYSTEM)
             right = self._system[request.principal] == secret_hash
             if not right:
-                await self._refused(request, "not the credential of a part of the testbed")
+                self._refused(request, bus_refusals.NO_PART)
             return self._permissions(Rights(principals=(part,)), part.id, None) if right else None
         try:
             permissions = await self._known(request, secret_hash)
@@ -83,16 +87,16 @@ class Authorizer:
             is_valid = token is not None and token.span.covers(now_ns)
             rights = await registry.rights.on_bus(principal, now_ns) if is_valid else Rights()
         if token is None or not is_valid:
-            await self._refused(request, "the credential is not right")
+            self._refused(request, bus_refusals.WRONG_CREDENTIAL)
             return None
         rights = rights.with_roles(principal, token.roles)
         permissions = self._permissions(rights, principal, token.span.until_ns)
         known = rights.principal(principal, now_ns)
         if permissions is None or known is None:
-            await self._refused(request, "nobody of that name, or none with a role of this token")
+            self._refused(request, bus_refusals.NO_ROLE)
             return None
         if not await self._is_room(known.organisation, now_ns):
-            await self._refused(request, "its organisation has too many connections")
+            self._refused(request, bus_refusals.CROWDED)
             return None
         await token_use.note(self._registry, token, now_ns)
         context = _context(request).by(known.id, known.organisation)
@@ -115,9 +119,17 @@ class Authorizer:
             return False
         return True
 
-    async def _refused(self, request: ConnectRequest, why: str) -> None:
-        now_ns = self._clock.now_ns()
-        await self._journal.tell(_context(request).event(now_ns, AuditOutcome.REFUSED, why))
+    def _refused(self, request: ConnectRequest, reason: str) -> None:
+        self._refusals.note(
+            BusRefusal(
+                act=BusAct.CONNECT,
+                principal=request.principal,
+                reason=reason,
+                time_ns=self._clock.now_ns(),
+                source=request.host,
+                facts=_facts(request),
+            )
+        )
 
     def _permissions(
         self, rights: Rights, principal: str, expires_ns: int | None
@@ -136,11 +148,14 @@ class Authorizer:
 
 def _context(request: ConnectRequest) -> AuditContext:
     """The audit context of a connection by the principal that it claims to be."""
-    facts = {"client_id": request.client_id, "connection": request.connection}
     return AuditContext(
-        action="connect",
-        target="the broker",
+        action=BusAct.CONNECT,
+        target=bus_refusals.BROKER,
         principal=request.principal,
         source=request.host,
-        entry=AuditEntry(facts),
+        entry=AuditEntry(_facts(request)),
     )
+
+
+def _facts(request: ConnectRequest) -> dict[str, object]:
+    return {"client_id": request.client_id, "connection": request.connection}

@@ -251,6 +251,7 @@ async def reconcile(registry: Registry, settings: BusSettings, folder: Path, clo
     ):
         heard = Overhearing(registry, projection, lines, folder, clock)
         tasks.create_task(heard.follow(), name="overhearing")
+        tasks.create_task(heard.refusals.run(), name="refusals")
         try:
             await Reconciler(registry, bus, projection, heard, clock).run(notices)
         finally:

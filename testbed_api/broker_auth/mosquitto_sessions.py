@@ -33,8 +33,11 @@ from broker.clock import NS_PER_S, Clock, ns_of, text_of
 from broker.errors import Forbidden, Invalid, Unavailable
 from testbed_api.audit.journal import Journal
 from testbed_api.broker_auth.mosquitto_topics import Reach
+from testbed_api.broker_auth.refusals import RefusalJournal
 from testbed_api.broker_auth.sessions import LOOK_EVERY_S, NOT_THERE, heard_streams
+from testbed_api.domain import bus_refusals
 from testbed_api.domain.audit import AuditContext, AuditEntry, AuditOutcome
+from testbed_api.domain.bus_refusals import BusAct, BusRefusal
 from testbed_api.registry import access_log
 from testbed_api.registry.registry import Registry
 
@@ -47,8 +50,6 @@ PATIENCE_S = 10.0
 FINISH_S = 2.0
 HEARD = "heard"
 TAKEN_OVER = "taken over"
-WRONG = "the credential is not right"
-NAMELESS = "it showed no credential"
 UNHEARD = "connections were not seen, nobody listened"
 DEAF = "connections are not seen, the broker tells of none"
 
@@ -71,6 +72,8 @@ class Overhearing:
         self._file = folder / HEARD
         self._clock = clock
         self._journal = Journal(registry)
+        self.refusals = RefusalJournal(registry=registry, journal=self._journal, clock=clock)
+        """Counts the connects that were refused; its `run` writes them."""
         self._pending = PendingConnections()
         self._reach = Reach()
         self._knows = asyncio.Event()
@@ -104,11 +107,12 @@ class Overhearing:
                 await self._hear(message.payload)
 
     async def finish(self) -> None:
-        """Return once all received lines are written, or after FINISH_S."""
+        """Return once all received lines are written, or after FINISH_S, and counted refusals."""
         with suppress(TimeoutError):
             async with asyncio.timeout(FINISH_S):
                 while not self._is_up_to_date():
                     await self._clock.sleep(0.01)
+        await self.refusals.finish()
 
     async def _hear(self, payload: bytes) -> None:
         self._is_busy = self._is_told = True
@@ -135,7 +139,7 @@ class Overhearing:
                 ended = partial(self._registry.sessions.end_of_principal, principal, how, at_ns)
                 await self._surely(ended)
             case UnauthenticatedClosed() as left:
-                await self._left(left, at_ns)
+                self._left(left, at_ns)
             case UnknownLine(text):
                 self._say("line of mosquitto's log was not understood", line=text[:200])
 
@@ -151,17 +155,23 @@ class Overhearing:
         await self._registry.sessions.end_of_principal(principal, TAKEN_OVER, at_ns)
         await self._registry.sessions.begin(admitted, at_ns, context.event(at_ns))
 
-    async def _left(self, left: UnauthenticatedClosed, at_ns: int) -> None:
+    def _left(self, left: UnauthenticatedClosed, at_ns: int) -> None:
         hosts = self._pending.closed()
         if not left.refused:
             return
         facts: dict[str, object] = {"client_id": left.client_id} if left.client_id else {}
         if len(hosts) > 1:
             facts["one_of"] = hosts[:20]
-        source = hosts[0] if len(hosts) == 1 else ""
-        context = _context(facts, source)
-        why = NAMELESS if left.client_id else WRONG
-        await self._journal.tell(context.event(at_ns, AuditOutcome.REFUSED, why))
+        reason = bus_refusals.NO_CREDENTIAL if left.client_id else bus_refusals.WRONG_CREDENTIAL
+        refusal = BusRefusal(
+            act=BusAct.CONNECT,
+            principal="",  # the log does not say it
+            reason=reason,
+            time_ns=at_ns,
+            source=hosts[0] if len(hosts) == 1 else "",
+            facts=facts,
+        )
+        self.refusals.note(refusal)
 
     async def _surely(self, write: Callable[[], Awaitable[None]]) -> None:
         """Repeat a write until the registry accepts it; lines wait in the inbox meanwhile."""

@@ -17,6 +17,8 @@ from broker.clock import ns_of, text_of
 from broker.errors import Corrupt, Invalid
 
 MOST_NAME, MOST_TEXT, MOST_DETAILS = 60, 300, 4_000
+RESTORE = "restore"
+"""Action of the event that a restore adds to the chain of its backup."""
 _LOST = "it was put in, taken out, moved or changed"
 
 
@@ -214,17 +216,57 @@ class ChainFault:
     sentence: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyChange:
+    """Another key signs the heads from an event on, as after a restore without the former key.
+
+    number: of the event `restore` since when it does.  backup: SHA-256 of the backup's manifest.
+    taken: time of the backup, as text.  sure: number of events that the former key's heads cover.
+    before, after: the public keys, in hex.
+    """
+
+    number: int
+    backup: str
+    taken: str
+    sure: int
+    before: str
+    after: str
+
+    @property
+    def sentence(self) -> str:
+        """The change in a sentence."""
+        of = f"of backup {self.backup}" + (f", taken {self.taken}" if self.taken else "")
+        return (
+            f"the signing key changed at the restore of event {self.number} ({of}): {self.before}"
+            f" signed the heads up to event {self.sure}, {self.after} signs from event"
+            f" {self.number} on"
+        )
+
+
 class Verifier:
     """Verifies a chain against signed heads, in one pass over its links."""
 
-    def __init__(self, heads: Iterable[Head], keys: Collection[str]) -> None:
-        """heads: the testbed's own, and anchors.  keys: public keys whose signatures count."""
+    def __init__(
+        self, heads: Iterable[Head], keys: Collection[str], *, names_restores: bool = False
+    ) -> None:
+        """heads: the testbed's own, and anchors.  keys: public keys whose signatures count.
+
+        names_restores: accept heads of another key before a restore that the chain tells of; the
+        newest head needs one of `keys` all the same.
+        """
+        self.key_changes: list[KeyChange] = []
+        """Changes of the key at restores, in their order."""
         self._heads = sorted(heads, key=lambda head: (head.count, head.time_ns))
         self._keys = frozenset(keys)
+        self._names_restores = names_restores
         self._at = 0
         self._number, self._hash = 0, GENESIS
         self._sure = 0
         """Up to here a head agrees."""
+        self._key = ""
+        """Of the last head that was accepted."""
+        self._restore: ChainLink | None = None
+        """The last restore so far."""
 
     @property
     def count(self) -> int:
@@ -245,6 +287,8 @@ class Verifier:
                 link.number, f"event {link.number} does not follow from those before: {_LOST}"
             )
         self._number, self._hash = link.number, link.hash
+        if _is_restore(link.event):
+            self._restore = link
         return None
 
     def end(self) -> ChainFault | None:
@@ -256,8 +300,13 @@ class Verifier:
             return self._wrong(self._heads[self._at]) or ChainFault(
                 self._number + 1,
                 f"the chain was cut behind event {self._number}: a signed head counts"
-                f" {head.count} events",
+                f" {head.count} events{self._lost_by_restore()}",
             )
+        if self._key and self._key not in self._keys:
+            change = self._change(next(iter(self._keys), "")) if self._names_restores else None
+            if change is None:
+                return _strange(self._sure, self._key)
+            self.key_changes.append(change)  # the new key has signed nothing as yet
         return None
 
     def _held(self) -> ChainFault | None:
@@ -270,20 +319,83 @@ class Verifier:
                 return ChainFault(
                     self._sure + 1,
                     f"events {self._sure + 1} to {head.count} were written anew: a signed head has"
-                    f" another hash of event {head.count}",
+                    f" another hash of event {head.count}{self._lost_by_restore()}",
                 )
             self._sure = head.count
+            self._key = head.key
             self._at += 1
         return None
 
     def _wrong(self, head: Head) -> ChainFault | None:
-        if head.key not in self._keys:
-            return ChainFault(
-                head.count, f"the head of {head.count} events is signed by a strange key"
-            )
+        if fault := self._key_fault(head):
+            return fault
         if not head.is_signed:
             return ChainFault(head.count, f"the head of {head.count} events has a forged signature")
         return None
+
+    def _key_fault(self, head: Head) -> ChainFault | None:
+        """Check the key of the next head, and note where it changed at a restore."""
+        if head.key == self._key:
+            return None
+        is_trusted = head.key in self._keys
+        change = self._change(head.key)
+        if change is None:
+            if not is_trusted and (self._key or not self._names_restores):
+                return _strange(head.count, head.key)
+            if self._key and self._key not in self._keys:
+                return _strange(self._sure, self._key)
+            return None
+        if is_trusted or self._names_restores:
+            self.key_changes.append(change)
+            return None
+        return ChainFault(
+            change.number,
+            f"{change.sentence}. {change.after} is not among the keys that you trust: if that"
+            f" restore was right, name both with --key {change.before} --key {change.after}",
+        )
+
+    def _change(self, key: str) -> KeyChange | None:
+        """The change to this key at a restore since the last head, None without a restore."""
+        restore = self._restore
+        if not self._key or restore is None or restore.number <= self._sure:
+            return None
+        return KeyChange(
+            number=restore.number,
+            backup=restore.event.target.removeprefix("backup "),
+            taken=_taken(restore.event),
+            sure=self._sure,
+            before=self._key,
+            after=key,
+        )
+
+    def _lost_by_restore(self) -> str:
+        """A clause on a restore that explains a head of events that are not in the chain."""
+        restore = self._restore
+        if restore is None or restore.number <= self._sure:
+            return ""
+        return (
+            f"; event {restore.number} is the restore of {restore.event.target}: heads that were"
+            " signed between that backup and its restore cannot match"
+        )
+
+
+def _strange(count: int, key: str) -> ChainFault:
+    return ChainFault(
+        count, f"the head of {count} events is signed by a strange key, {key[:64]}"
+    )
+
+
+def _is_restore(event: Event) -> bool:
+    """Whether a restore wrote it: a request to a path of that name has an id, and is refused."""
+    return event.action == RESTORE and event.outcome is AuditOutcome.ALLOWED and not event.request
+
+
+def _taken(event: Event) -> str:
+    """The time of the backup in an event of its restore; empty if it says none."""
+    try:
+        return str(orjson.loads(event.details).get("taken", ""))
+    except (orjson.JSONDecodeError, AttributeError):
+        return ""
 
 
 def verify(

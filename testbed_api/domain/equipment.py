@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from broker.batch import EquipmentKind
 from broker.errors import Invalid
-from broker.namespace import EquipmentAddress
+from broker.namespace import EquipmentAddress, EquipmentKind
 
 LEVELS = ("enterprise", "site", "area", "line")
 MOST_NAME = 200

@@ -1,15 +1,17 @@
 """Maps errors to HTTP statuses and problem documents (RFC 9457); no other place does."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from broker import pydantic_checks
 from broker.errors import (
     BedError,
     Corrupt,
@@ -44,7 +46,6 @@ _OF_STATUS = {
 }
 _MOST_TOLD = 5
 _MOST_SHOWN = 60
-_SAID_BY_PYDANTIC = "Value error, "
 
 log = structlog.get_logger()
 
@@ -122,22 +123,35 @@ def answer(exc: BedError, path: str) -> JSONResponse:
 
 async def _of_validation(request: Request, exc: Exception) -> JSONResponse:
     errors: list[Any] = list(exc.errors()) if isinstance(exc, RequestValidationError) else []
-    sentences = [_sentence(error) for error in errors[:_MOST_TOLD]]
+    sentences = [_sentence(error, request) for error in errors[:_MOST_TOLD]]
     if len(errors) > _MOST_TOLD:
         sentences.append(f"and {len(errors) - _MOST_TOLD} more")
     return problem(422, Invalid.code, "; ".join(sentences), path=request.url.path)
 
 
-def _sentence(error: Mapping[str, Any]) -> str:
-    """A sentence on invalid input: the field, its value, and the expected form."""
+def _sentence(error: Mapping[str, Any], request: Request) -> str:
+    """A sentence on invalid input: the field, its value, what is wrong, and what is accepted."""
     where, *names = error["loc"]
     if error["type"] == "json_invalid":
-        reason = error.get("ctx", {}).get("error", "")
-        return f"the body is not JSON: {reason} at character {error['loc'][-1]}"
+        return f"the body is not JSON: it goes wrong at character {error['loc'][-1]}"
     field = ".".join(map(str, names)) or f"the {where}"
+    if error["type"] == "extra_forbidden" and names:
+        known = _known_fields(request, where, names[:-1])
+        return f"{field}: {pydantic_checks.unknown_field(str(names[-1]), known)}"
     given = error.get("input")
     value = f" = {given!r:.{_MOST_SHOWN}}" if isinstance(given, str | int | float) else ""
-    return f"{field}{value}: {error['msg'].removeprefix(_SAID_BY_PYDANTIC)}"
+    return f"{field}{value}: {pydantic_checks.sentence(error)}"
+
+
+def _known_fields(request: Request, where: str, path: Sequence[str | int]) -> list[str]:
+    """The names that the route takes in the body or the query, at a path in it."""
+    dependant = getattr(request.scope.get("route"), "dependant", None)
+    fields = getattr(dependant, f"{where}_params", ())
+    if len(fields) != 1:
+        return []
+    form = fields[0].field_info.annotation
+    is_model = isinstance(form, type) and issubclass(form, BaseModel)
+    return pydantic_checks.fields_at(form, path) if is_model else []
 
 
 async def _of_http(request: Request, exc: Exception) -> JSONResponse:

@@ -9,10 +9,9 @@ from fastapi import Depends, Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from broker import namespace
-from broker.batch import EquipmentKind
 from broker.clock import DAY_S, NS_PER_S, ns_of, text_of
 from broker.errors import Invalid
-from broker.namespace import EquipmentAddress, StreamAddress
+from broker.namespace import EquipmentAddress, EquipmentKind, StreamAddress
 from broker.pydantic_checks import validated_by
 from broker.rights import Entry, Party, Role, Scope
 from broker.streams import MOST_SIGNALS, MOST_SPECS, Dtype, Signal, StreamSpec, Trigger

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from broker import codec, namespace
-from broker.batch import Batch, EquipmentKind, source_of
+from broker.batch import Batch, source_of
 from broker.errors import Corrupt
 from broker.messages import Held
-from broker.namespace import EquipmentAddress, StreamTopic
+from broker.namespace import EquipmentAddress, EquipmentKind, StreamTopic
 from broker.streams import StreamSpec
 from testbed_api.recorder import bulk_decode
 from testbed_api.recorder.flush import BlockOrigin, Flush, ReceivedMessage, SpecKey

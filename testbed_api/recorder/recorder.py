@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from broker import messages, namespace
-from broker.batch import EquipmentKind
 from broker.bus import client
 from broker.bus.inbox import Amount
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Corrupt, Forbidden, Partial, Taken, Unavailable
-from broker.namespace import EquipmentAddress, Verb
+from broker.namespace import EquipmentAddress, EquipmentKind, Verb
 from testbed_api.recorder import classify
 from testbed_api.recorder import flush as recorder_flush
 from testbed_api.recorder.circuit_breaker import CircuitBreaker

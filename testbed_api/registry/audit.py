@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import insert, or_, select
 
 from broker.audit_head import Head, HeadSigner
-from testbed_api.domain.audit import ChainLink, Event
+from testbed_api.domain.audit import AuditOutcome, ChainLink, Event
+from testbed_api.domain.bus_refusals import BusAct
 from testbed_api.registry import audit_chain, tables
 from testbed_api.registry.base import Repository
 
@@ -52,6 +53,25 @@ class AuditRepository(Repository):
             query = query.where(table.c.time_ns < looked.until_ns)
         rows = await self._session.rows(query.order_by(table.c.number).limit(limit))
         return [audit_chain.link_of(row) for row in rows]
+
+    async def bus_refusals(self, from_ns: int, concerning: str | None, most: int) -> list[Event]:
+        """Refusals of the broker since an instant, the latest first, `most` at most.
+
+        concerning: done by this organisation, or to what is its; None for all.  Refusals over HTTP
+        have the id of their request, and are left out.
+        """
+        table = tables.audit
+        query = (
+            select(table)
+            .filter_by(outcome=AuditOutcome.REFUSED, request="")
+            .where(table.c.time_ns >= from_ns, table.c.action.in_(list(BusAct)))
+        )
+        if concerning is not None:
+            query = query.where(
+                or_(table.c.organisation == concerning, table.c.owner == concerning)
+            )
+        rows = await self._session.rows(query.order_by(table.c.time_ns.desc()).limit(most))
+        return [audit_chain.link_of(row).event for row in rows]
 
     async def sign_head(self, signer: HeadSigner, now_ns: int) -> Head:
         """Sign the chain as it is, and store the head."""

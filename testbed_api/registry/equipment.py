@@ -7,9 +7,8 @@ from typing import Any
 import orjson
 from sqlalchemy import Row, insert, or_, select, tuple_, update
 
-from broker.batch import EquipmentKind
 from broker.errors import Taken, Unknown
-from broker.namespace import EquipmentAddress, StreamAddress
+from broker.namespace import EquipmentAddress, EquipmentKind, StreamAddress
 from testbed_api.domain.equipment import Equipment
 from testbed_api.registry import tables
 from testbed_api.registry.base import Repository

@@ -11,10 +11,16 @@ from tests import sources
 HEAVY = {
     *("numpy", "duckdb", "asyncua", "fastapi", "sqlalchemy", "pyarrow", "matplotlib", "pandas"),
     *("alembic", "uvicorn", "nats", "cryptography", "pydantic", "pydantic_settings"),
+    *("pygments", "markdown_it", "rich.markdown", "rich.progress", "rich.syntax", "click"),
 }
-ANSWERS = {"numpy", "pydantic"}
-"""Packages that the models of answers need."""
+ANSWERS = {"pydantic"}
+"""The models of answers are made with it."""
 NETWORK = {"httpx", "asyncio", "structlog"}
+LOGS = {"structlog"}
+HELP_TEXTS = {"pygments", "markdown_it", "rich.markdown", "rich.syntax"}
+"""typer's help of one command loads them, and so does structlog, for tracebacks in colour."""
+READERS = {"numpy", "pydantic", "pydantic_settings"} | HELP_TEXTS
+"""Samples are columns of numpy; the settings of the SDK are read with pydantic-settings."""
 RUN = """
 import json, sys
 from testbed import cli
@@ -36,6 +42,10 @@ HELP = [
 ]
 LIGHT = [
     ["status"],
+    ["alarms"],
+    ["stream", "list"],
+    ["stream", "gaps", "factory/rig/s"],
+    ["stream", "dead-letters", "factory/rig/s"],
     ["credential", "list"],
     ["credential", "create", "detector"],
     ["token", "create"],
@@ -48,8 +58,11 @@ LIGHT = [
     ["access", "factory/rig"],
     ["pause", "--company", "company"],
     ["retention", "list"],
+    ["audit", "list"],
+    ["audit", "verify"],
     ["sign-in", "fay", "--password", "correct horse battery"],
 ]
+OF_SAMPLES = [["history", "factory/rig/s"], ["tap", "factory/rig/s"]]
 
 
 def modules_after(words):
@@ -66,17 +79,24 @@ def modules_after(words):
 @pytest.mark.parametrize("words", ROOT, ids=" ".join)
 def test_the_version_and_the_list_of_commands_load_no_command(words):
     modules = modules_after(words)
-    assert modules & (HEAVY | NETWORK) == set()
+    assert modules & (HEAVY | NETWORK | {"rich"}) == set()
     assert not any(name.startswith("testbed.commands.") for name in modules)
 
 
 @pytest.mark.parametrize("words", HELP, ids=" ".join)
 def test_the_help_of_a_command_loads_nothing_that_it_runs_on(words):
-    assert modules_after(words) & (HEAVY | NETWORK - {"asyncio"}) == set()  # clocks know asyncio
+    modules = modules_after(words) - HELP_TEXTS
+    assert modules & (HEAVY | NETWORK - {"asyncio"}) == set()  # clocks know asyncio
 
 
 @pytest.mark.parametrize("words", LIGHT, ids=" ".join)
 def test_a_request_to_the_api_loads_no_server_and_no_database(words):
     modules = modules_after(words)
     assert "httpx" in modules
-    assert modules & HEAVY <= ANSWERS
+    assert modules & (HEAVY | LOGS) <= ANSWERS
+
+
+@pytest.mark.parametrize("words", OF_SAMPLES, ids=" ".join)
+def test_a_reader_of_samples_loads_no_server(words):
+    modules = modules_after(words)
+    assert modules & HEAVY - READERS == set()

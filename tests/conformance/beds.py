@@ -16,9 +16,10 @@ from broker.clock import WallClock
 from broker.credential import Credential
 from broker.settings import Address, BusSettings
 from testbed_api.audit.journal import Journal
-from testbed_api.broker_auth import mosquitto_reconciler, sessions
+from testbed_api.broker_auth import mosquitto_reconciler, refusals, sessions
 from testbed_api.broker_auth.authorizer import Authorizer
 from testbed_api.broker_auth.mosquitto_notifier import noticing
+from testbed_api.broker_auth.refusals import RefusalJournal
 from testbed_api.broker_auth.sessions import Sessions
 from testbed_api.limits.quotas import Quotas
 from testbed_api.registry.engine import open_engine
@@ -62,12 +63,15 @@ class _Nats:
         self._folder = folder
         self._system = {each: Credential.make(each) for each in (API, RECORDER)}
         self._book = Sessions(registry, CLOCK)
+        journal = Journal(registry)
+        self._refusals = RefusalJournal(registry=registry, journal=journal, clock=CLOCK)
         self._authorizer = Authorizer(
             registry=registry,
             clock=CLOCK,
             system=self._system,
             quotas=Quotas(),
-            journal=Journal(registry),
+            journal=journal,
+            refusals=self._refusals,
             admitted=self._book.admitted,
         )
         self._decides = True
@@ -81,13 +85,14 @@ class _Nats:
     async def start(self) -> None:
         """A server with a new folder on the same port, and the system on the bus."""
         self._lives += 1
-        self.broker = await self._stack.enter_async_context(
-            server.embedded(
-                self._folder / str(self._lives),
-                clock=CLOCK,
-                settings=server.NatsSettings(mqtt_port=self._port),
-            ).serve(self._answer)
+        nats = server.embedded(
+            self._folder / str(self._lives),
+            clock=CLOCK,
+            settings=server.NatsSettings(mqtt_port=self._port),
         )
+        following = refusals.following(nats.log_file, self._refusals, CLOCK)
+        await self._stack.enter_async_context(following)
+        self.broker = await self._stack.enter_async_context(nats.serve(self._answer))
         await self._stack.enter_async_context(sessions.noting(self._book, self.broker))
 
     async def join(self, stack: AsyncExitStack) -> None:

@@ -314,7 +314,7 @@ def test_the_text_of_a_setting_that_is_not_right(text_of):
     code, text = text_of("up", TESTBED_API_PORT="abc")
     assert code == 2
     assert text == (
-        "error: a setting is not right: TESTBED_API_PORT is no whole number\n"
+        "error: a setting is not right: TESTBED_API_PORT is no whole number; write one such as 12\n"
         "hint: see docs/reference/settings.md\n"
     )
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import sqlite3
 from dataclasses import replace
 
 import numpy as np
@@ -536,3 +537,91 @@ def listed(text, table):
     return [
         row for document in documents if document.get("table") == table for row in document["rows"]
     ]
+
+
+@pytest.fixture
+async def backed_up(tmp_path):
+    """A running server was backed up: the folder of its data, and its administrator's credential."""
+    folder = tmp_path / "data"
+    async with (
+        serving(folder) as server,
+        founded(f"http://{server.api}", server.administrator),
+    ):
+        code, printed, _ = await command(server, "backup", "--to", tmp_path / "backup")
+        assert code == 0
+        assert "not in it: the key that signs the audit, audit.key in the server's data" in printed
+        yield server, folder
+
+
+async def restored(server, folder, *options):
+    """What `testbed restore` of the backup prints, with its exit code."""
+    backup = folder.parent / "backup"
+    code, printed, error = await command(server, "restore", backup, "--data", folder, *options)
+    return code, printed + error
+
+
+async def verdict(folder, secret, *options):
+    """What `testbed audit verify` prints of a server on a folder, with its exit code."""
+    async with serving(folder) as server:
+        code, printed, error = await command(server, "audit", "verify", *options, secret=secret)
+        return code, printed + error
+
+
+def key_in(folder):
+    return HeadSigner.from_seed((folder / "audit.key").read_text()).key
+
+
+@pytest.mark.timeout(120)
+async def test_a_restore_with_the_former_key_goes_on_with_it(backed_up, tmp_path):
+    server, before = backed_up
+    after = tmp_path / "after"
+    code, printed = await restored(server, after, "--audit-key", before / "audit.key")
+    assert (code, "goes on with the key that signed" in printed) == (0, True)
+    assert (after / "audit.key").stat().st_mode & 0o777 == 0o600
+    code, printed = await verdict(after, server.administrator)
+    assert code == 0
+    assert printed.startswith("the chain is whole")
+    assert "changed" not in printed
+
+
+@pytest.mark.timeout(120)
+async def test_a_restore_without_the_key_is_named_and_tampering_still_found(backed_up, tmp_path):
+    server, before = backed_up
+    secret, after = server.administrator, tmp_path / "after"
+    code, printed = await restored(server, after)
+    assert code == 0
+    assert f"Copy the former server's audit.key to {after / 'audit.key'}" in printed
+    code, printed = await verdict(after, secret)
+    assert code == 0
+    former, new = key_in(before), key_in(after)
+    assert "the chain is whole" in printed
+    assert "the signing key changed at the restore of event" in printed
+    assert f"{former} signed the heads up to event" in printed
+    assert f"--key {former} --key {new}" in printed
+    code, printed = await verdict(after, secret, "--json")
+    (change,) = json.loads(printed)["key_changes"]
+    assert (code, change["before"], change["after"]) == (0, former, new)
+    code, printed = await verdict(after, secret, "--key", former)
+    assert code == 1
+    assert "not among the keys that you trust: if that restore was right, name both" in printed
+    code, _ = await verdict(after, secret, "--key", former, "--key", new)
+    assert code == 0
+    with contextlib.closing(sqlite3.connect(after / "registry.sqlite")) as tables:
+        tables.execute("DROP TRIGGER audit_no_update")
+        tables.execute("UPDATE audit SET principal = 'eve' WHERE number = 1")
+        tables.commit()
+    code, printed = await verdict(after, secret)
+    assert code == 1
+    assert "the chain is NOT whole: event 1 does not follow" in printed
+
+
+@pytest.mark.timeout(60)
+async def test_a_key_of_another_server_is_refused_before_anything_is_restored(backed_up, tmp_path):
+    server, _ = backed_up
+    key, after = tmp_path / "other.key", tmp_path / "after"
+    wrong = {"08" * 32: "is not the key of this backup", "x": "the audit's key is not one"}
+    for text, words in wrong.items():
+        key.write_text(text)
+        code, printed = await restored(server, after, "--audit-key", key)
+        assert (code, words in printed) == (2, True)
+        assert not after.exists()

@@ -12,11 +12,13 @@ from broker.backends.mosquitto import config_files
 from broker.bus import client
 from broker.clock import NS_PER_S, ns_of
 from broker.credential import Credential
+from broker.errors import Forbidden
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress
 from broker.rights import Entry, Scope, Span
 from broker.settings import Address
-from testbed_api.broker_auth import mosquitto_sessions
-from testbed_api.domain import organisations, tokens
+from testbed_api.broker_auth import mosquitto_sessions, refusals
+from testbed_api.domain import bus_refusals, organisations, tokens
+from testbed_api.domain.bus_refusals import FEW, WRONG_CREDENTIAL
 from testbed_api.domain.organisations import Organisation
 from testbed_api.registry import sqlite
 from testbed_api.registry.audit import EventFilter
@@ -236,3 +238,55 @@ async def test_a_mosquitto_that_tells_nothing_is_told_of_once_and_enforces_all_t
     assert "broker-config" in said["hint"]
     assert len(await events(registry, mosquitto_sessions.DEAF)) == 1
     assert await sessions(registry) == []
+
+
+async def of_bus(registry, wanted):
+    """The events of refusals, once there are so many."""
+    async with asyncio.timeout(WITHIN_S):
+        while len(events := await registry.audit.bus_refusals(0, None, 1_000)) < wanted:
+            await CLOCK.sleep(0.02)
+    return events
+
+
+async def test_mosquitto_tells_whom_it_did_not_admit_and_a_flood_is_counted(
+    registry, address, tmp_path
+):
+    await ada(registry)
+    tries = 20
+    async with reconciling(registry, address, tmp_path):
+        for _ in range(tries):
+            async with opened(address, Credential.make("ada")) as stranger:
+                with pytest.raises(Forbidden):
+                    await stranger.ready()
+        (event, *_) = await of_bus(registry, FEW)
+        assert (event.action, event.reason, event.source) == (
+            "connect",
+            WRONG_CREDENTIAL,
+            "127.0.0.1",
+        )
+        assert event.principal is None  # its log does not say who
+        await CLOCK.sleep(0.5)
+    events = await of_bus(registry, FEW + 1)
+    assert len(events) == FEW + 1
+    (summary,) = bus_refusals.summarised(events)
+    assert summary.count >= tries
+    assert "testbed credential" in summary.advice
+
+
+async def test_mosquitto_tells_of_no_refused_publish_or_subscription(
+    registry, address, tmp_path
+):
+    """Its log has them among its debug lines alone, which is said in docs/how-to/audit.md."""
+    who = await ada(registry)
+    foreign = "tb1/live/data/factory/mill/s"
+    async with reconciling(registry, address, tmp_path), opened(address, who) as connected:
+        await connected.connection()
+        await connected.publish(foreign, b"{}")
+        async with (
+            asyncio.timeout(WITHIN_S),
+            connected.subscribe([foreign], capacity=10, overflow="drop_oldest") as inbox,
+        ):
+            with pytest.raises(Forbidden):
+                await anext(inbox)
+        await CLOCK.sleep(2 * refusals.TICK_S)
+        assert await registry.audit.bus_refusals(0, None, 1_000) == []

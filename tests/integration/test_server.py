@@ -148,7 +148,7 @@ async def test_of_several_specs_only_those_that_changed_are_registered_anew(serv
         first_two = await door.whole("/streams", StreamPage, most=2)
         assert first_two.items == by_one.items[:2]
         assert first_two.next == str(by_one.items[1].stream)
-        with pytest.raises(Corrupt, match="is no GrantResponse: id: Field required"):
+        with pytest.raises(Corrupt, match="is no GrantResponse: id: it is missing"):
             await door.get("/me", GrantResponse)
 
 

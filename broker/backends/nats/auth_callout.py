@@ -159,6 +159,11 @@ def is_bound(request: ConnectRequest) -> bool:
     return own and request.principal != "" and "--" not in request.principal
 
 
+def principal_of(client_id: str) -> str:
+    """The principal of an admitted client, which `is_bound` demands of its client id."""
+    return client_id.partition("--")[0]
+
+
 def subjects(topic_filter: str) -> list[str]:
     """Translate an MQTT filter into NATS subjects; `a/#` covers `a` too, which takes two subjects.
 

@@ -54,6 +54,7 @@ RESTART_MOST_S = 2.0
 STEADY_S = 10.0
 """A crashed server is started again after RESTART_S; one that crashes sooner than this, later."""
 LOOPBACK = "127.0.0.1"
+LOG = "nats.log"
 
 log = structlog.get_logger()
 
@@ -119,7 +120,7 @@ class NatsServer:
     """A NATS server that does not admit clients yet: that begins with `serve`.
 
     child: its process, None for a server that runs by itself.  folder: of its data, whose disk is
-    watched.
+    watched.  log_file: where it says what it refuses, None where that is not known.
     """
 
     mqtt: Address
@@ -127,6 +128,7 @@ class NatsServer:
     child: NatsProcess | None
     folder: Path
     clock: Clock
+    log_file: Path | None = None
 
     async def connection_counts(self) -> Mapping[str, int]:
         """Count the connections of each principal; raises Unavailable, also before `serve`."""
@@ -169,29 +171,43 @@ def embedded(folder: Path, *, clock: Clock, settings: NatsSettings | None = None
     mqtt, inner = _free_listeners(settings.host, settings.mqtt_port)
     keys = Keys.make()
     deployment = NatsDeployment(
-        inner=inner, store=folder / "jetstream", log_file=folder / "nats.log"
+        inner=inner, store=folder / "jetstream", log_file=folder / LOG
     )
     settings = _with_storage_cap(folder, settings)
     file = _write_config(folder, config(deployment, mqtt, settings, keys))
     return NatsServer(
         mqtt=mqtt,
         service=AuthService(inner, keys, clock),
-        child=NatsProcess(file, folder / "nats.log", (inner, mqtt)),
+        child=NatsProcess(file, folder / LOG, (inner, mqtt)),
         folder=folder,
         clock=clock,
+        log_file=folder / LOG,
     )
 
 
 def external(
-    server: Address, mqtt: Address, *, keys: Keys, clock: Clock, trust: Trust | None = None
+    server: Address,
+    mqtt: Address,
+    *,
+    keys: Keys,
+    clock: Clock,
+    trust: Trust | None = None,
+    log_file: Path | None = None,
 ) -> NatsServer:
     """A NATS server that runs by itself.
 
     server, mqtt: addresses of its internal and its MQTT listener, as seen from here.  trust: for an
-    internal listener with TLS, None without.  Raises Invalid if a key is none.
+    internal listener with TLS, None without.  log_file: its log as seen from here, None where it is
+    not.  Raises Invalid if a key is none.
     """
-    service = AuthService(server, keys, clock, trust)
-    return NatsServer(mqtt=mqtt, service=service, child=None, folder=Path.cwd(), clock=clock)
+    return NatsServer(
+        mqtt=mqtt,
+        service=AuthService(server, keys, clock, trust),
+        child=None,
+        folder=Path.cwd(),
+        clock=clock,
+        log_file=log_file,
+    )
 
 
 def _broker(mqtt: Address, service: AuthService) -> NatsBroker:

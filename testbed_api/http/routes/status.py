@@ -1,20 +1,25 @@
 """Route: the state of all streams on one page."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from broker.clock import DAY_S, NS_PER_S, text_of
+from broker.clock import DAY_NS, DAY_S, NS_PER_S, text_of
 from broker.messages import Freshness, Health
 from broker.namespace import StreamAddress
 from broker.responses.operations import (
+    BusRefusalResponse,
     NoticeChannelResponse,
     StatusResponse,
     StreamStatusResponse,
 )
-from broker.rights import Action, Entry
+from broker.rights import Action, Entry, PrincipalKind
 from testbed_api.actions.caller import Caller
+from testbed_api.domain import bus_refusals
+from testbed_api.domain.audit import Event
+from testbed_api.domain.bus_refusals import BusAct
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, asks
 from testbed_api.http.dependencies import (
@@ -32,6 +37,9 @@ from testbed_api.registry.registry import Registry
 router = APIRouter(tags=["operations"])
 
 _LONGEST_S = 31 * DAY_S
+_MOST_REFUSALS = 2_000
+"""Events of refusals that are summed up; in a flood from everywhere the earlier are left out."""
+_MOST_KINDS = 50
 
 
 class Lately(Form):
@@ -64,7 +72,7 @@ async def status(
 
     A stream is listed in each space where its publisher says how fresh it is, or where something
     went missing; `state` is null where nobody says it. `interrupted` is why nothing is recorded
-    just now, null while all is.
+    just now, null while all is. `refused` is what the broker did not let programs do.
     """
     since_ns = clock.now_ns() - round(query.within_s * NS_PER_S)
     trouble = await ledger.trouble_since(since_ns)
@@ -83,6 +91,7 @@ async def status(
         interrupted=recorder.interrupted() or None,
         broker=bus.is_connected,
         notices=await _channels(registry) if caller.may(Action.OPERATE) else [],
+        refused=await _refused(registry, caller, max(since_ns, clock.now_ns() - DAY_NS)),
         streams=[
             _stream(space, stream, health.get((space, stream)), trouble.get((space, stream)))
             for space, stream in visible
@@ -101,6 +110,45 @@ async def _channels(registry: Registry) -> list[NoticeChannelResponse]:
             reason=each.reason,
         )
         for each in await registry.notices.backlog()
+    ]
+
+
+async def _refused(registry: Registry, caller: Caller, from_ns: int) -> list[BusRefusalResponse]:
+    """The refusals on the bus that the caller may know of, the latest kind first."""
+    concerning = None if caller.may(Action.OPERATE) else caller.organisation
+    events = await registry.audit.bus_refusals(from_ns, concerning, _MOST_REFUSALS)
+    summaries = bus_refusals.summarised(_concerning(caller, events))
+    return [
+        BusRefusalResponse(
+            act=each.act,
+            principal=each.principal,
+            organisation=each.organisation,
+            target=each.target,
+            reason=each.reason,
+            source=each.source,
+            count=each.count,
+            first=text_of(each.first_ns),
+            last=text_of(each.last_ns),
+            advice=each.advice,
+        )
+        for each in summaries[:_MOST_KINDS]
+    ]
+
+
+def _concerning(caller: Caller, events: Sequence[Event]) -> Sequence[Event]:
+    """Those that concern the caller itself.
+
+    A machine knows of its own, a person of its organisation's people and machines; of others, who
+    tried to reach what is its, only those know who may read its audit.
+    """
+    if caller.principal.kind is PrincipalKind.MACHINE:
+        return [event for event in events if event.principal == caller.id]
+    if caller.may(Action.OPERATE) or caller.may(Action.AUDIT, caller.organisation):
+        return events
+    return [
+        event
+        for event in events
+        if event.organisation == caller.organisation or event.action == BusAct.CONNECT
     ]
 
 

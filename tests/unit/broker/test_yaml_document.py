@@ -44,7 +44,7 @@ def test_the_line_of_a_missing_field_is_that_of_the_field_around_it() -> None:
 @pytest.mark.parametrize(
     ("text", "mistake"),
     [
-        ("name: p\nspeed: fast", (2, "speed: Input should be a valid number, unable to parse")),
+        ("name: p\nspeed: fast", (2, "speed: it is no number; write one such as 2.5 (not 'fast')")),
         ("name: p", (1, "speed: this field is missing; in 1/min")),
         ("name: p\nspeed: 1\nsped: 2", (3, "sped: there is no such field; did you mean 'speed'?")),
         ("name: p\nspeed: 1\nx: 2", (3, "x: there is no such field; known are name, speed")),

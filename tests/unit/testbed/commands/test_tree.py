@@ -103,6 +103,13 @@ def test_every_command_is_in_a_panel_and_a_newcomers_five_come_first():
     assert output.index(" demo ") < output.index(" simulate ") < at[1]
     for command in ROOT.commands.values():
         assert command.rich_help_panel in cli.PANELS
+    assert max(map(len, output.splitlines())) <= 100
+
+
+def test_the_list_of_commands_shows_nothing_that_an_output_cannot():
+    result = CliRunner(charset="ascii").invoke(cli.app, ["--help"])
+    assert result.exit_code == 0
+    assert "+- Try it -" in result.output
 
 
 @pytest.mark.parametrize("path", TREE, ids=named)
