@@ -1,50 +1,12 @@
-"""Turns samples of several signals into one table, and a prototype's arrays into a frame."""
+"""Turns a prototype's arrays into a frame, checked against the spec of its output."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from broker.batch import (
-    BAD,
-    GOOD,
-    MOST_VALUES,
-    NO_VALUE,
-    NUMPY,
-    Column,
-    Quality,
-    Series,
-    Times,
-    Wide,
-)
+from broker.batch import BAD, GOOD, MOST_VALUES, NO_VALUE, NUMPY, Column, Quality, Wide
 from broker.errors import Invalid
 from broker.streams import StreamSpec
-
-
-def aligned(series: Sequence[Series]) -> tuple[Times, npt.NDArray[Any]]:
-    """Align several signals in one table.
-
-    Returns (time_ns int64[n], values [n, k]): one row for each time stamp that any of them has,
-    ascending, one column a signal, in the order given.  Numbers come as float64 with NaN where a
-    signal has no good or uncertain value at that time; if any of them is text, all come as objects
-    with None there.
-    """
-    times = (
-        np.unique(np.concatenate([each.time_ns for each in series]))
-        if series
-        else np.empty(0, np.int64)
-    )
-    text = any(each.values.dtype == np.object_ for each in series)
-    table: npt.NDArray[Any] = (
-        np.full((len(times), len(series)), None, np.object_)
-        if text
-        else np.full((len(times), len(series)), np.nan)
-    )
-    for column, (time_ns, values, quality) in enumerate(series):
-        usable = quality != BAD
-        table[np.searchsorted(times, time_ns[usable]), column] = values[usable]
-    return times, table
 
 
 def frame_of(

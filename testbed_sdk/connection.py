@@ -9,6 +9,7 @@ import structlog
 from pydantic import ValidationError
 
 from broker import api_client, pydantic_checks
+from broker.aggregation import Aggregation
 from broker.batch import source_of
 from broker.bus import client
 from broker.clock import HOUR_S, NS_PER_S, Clock, WallClock
@@ -96,21 +97,33 @@ class Testbed:
         self._output_tasks.append(self._tasks.create_task(output.run(), name=f"output {name}"))
         return output
 
-    async def history(
+    async def history(  # noqa: PLR0913 - the parts of a query, by name
         self,
         name: str,
         *signals: str,
         from_ns: int | None = None,
         to_ns: int | None = None,
         points: int | None = None,
+        every: str | None = None,
+        how: str | None = None,
     ) -> History:
         """Fetch stored samples of an input or output: the last hour and all signals by default.
 
         points: thin each signal to about so many samples, keeping least and greatest values.
+        every: width of a window, such as "1s" or "15min": one value a signal and window, at the
+        time at which the window begins.  how: "mean" (the default), "last", "min" or "max" of the
+        window's samples; a bool or a text has only a last one, for others the API answers Invalid.
         """
         end_ns = self._clock.now_ns() if to_ns is None else to_ns
         start_ns = end_ns - HOUR_S * NS_PER_S if from_ns is None else from_ns
-        query = history.HistoryQuery(self._settings.space, start_ns, end_ns, signals, points)
+        query = history.HistoryQuery(
+            self._settings.space,
+            start_ns,
+            end_ns,
+            signals,
+            points,
+            aggregation=Aggregation.parse(every, how),
+        )
         bound = self._settings.inputs | self._settings.outputs
         return await history.fetch(self._api, _bound(bound, name, "input or output"), query)
 

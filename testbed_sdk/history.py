@@ -1,6 +1,6 @@
 """Fetches stored samples of a stream as columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +10,14 @@ import orjson
 from pydantic import ValidationError
 
 from broker import api_client, clock, codec
+from broker.aggregation import Aggregation
 from broker.batch import NUMPY, Gap, Series, Times
 from broker.errors import Corrupt
 from broker.namespace import StreamAddress
 from broker.responses.streams import HistoryResponse
 from broker.streams import StreamSpec
-from testbed_sdk import columns
+from testbed_sdk import table
+from testbed_sdk.table import Fill, TableColumn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Stored samples of some signals over a span, ascending in time, and the gaps that touch it."""
+    """Stored samples of some signals over a span, ascending in time, and the gaps that touch it.
+
+    spec: with the dtypes of `series`.
+    """
 
     spec: StreamSpec
     series: Mapping[str, Series]
@@ -36,20 +41,40 @@ class History:
     def gaps_of(self, signal: str) -> tuple[Gap, ...]:
         """Return the gaps of one signal; a gap without signals is of all."""
         self.spec.signal(signal)
-        return tuple(gap for gap in self.gaps if not gap.signals or signal in gap.signals)
+        return table.gaps_of(self.gaps, signal)
 
-    def numpy(self, *signals: str) -> tuple[Times, npt.NDArray[Any]]:
-        """Return (time_ns int64[n], values [n, k]) of these signals, or all: `columns.aligned`."""
-        return columns.aligned([self.series[name] for name in signals or self.series])
+    def table(self, *signals: str, fill: Fill = None) -> tuple[Times, npt.NDArray[Any]]:
+        """Return (time_ns int64[n], values [n, k]) of these signals, or all: a row a time stamp.
 
-    def pandas(self, *signals: str) -> "pd.DataFrame":
-        """Return a DataFrame with a column a signal and the index in UTC; needs pandas."""
-        import pandas as pd  # noqa: PLC0415 - the SDK works without it
+        fill: None leaves a cell empty (NaN, None for text) where its signal has no sample at the
+        time of the row; "last" carries the signal's last value of this span forward, but never over
+        a gap or a bad sample.  Bools and integers come as float64; `pandas` keeps them.
+        """
+        return table.aligned(self._columns(signals), fill=fill)
 
-        names = list(signals or self.series)
-        times, table = self.numpy(*names)
-        index = pd.to_datetime(times, unit="ns", utc=True)
-        return pd.DataFrame(table, index=index.rename("time"), columns=names)
+    def numpy(self, *signals: str, fill: Fill = None) -> tuple[Times, npt.NDArray[Any]]:
+        """Return the same as `table`."""
+        return self.table(*signals, fill=fill)
+
+    def pandas(self, *signals: str, fill: Fill = None) -> "pd.DataFrame":
+        """Return a DataFrame with a column a signal and a DatetimeIndex in UTC.
+
+        A bool stays a bool, an integer an integer, a text a text; where values are missing a column
+        is nullable (`boolean`, `Int64`, `string`).  fill: as in `table`.  Needs the extra `pandas`;
+        raises Refused without it.
+        """
+        return table.data_frame(self._columns(signals), fill=fill)
+
+    def _columns(self, signals: Sequence[str]) -> list[TableColumn]:
+        return [
+            TableColumn(
+                name,
+                self.spec.signal(name).dtype,
+                self.series[name],
+                table.gaps_of(self.gaps, name),
+            )
+            for name in signals or self.series
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +82,7 @@ class HistoryQuery:
     """A query of history from `from_ns` to before `to_ns`.
 
     signals: empty for all.  points: thin each signal to about so many samples, None for all.
+    aggregation: one value a window in place of the samples, None for the samples.
     """
 
     space: str
@@ -64,6 +90,21 @@ class HistoryQuery:
     to_ns: int
     signals: tuple[str, ...] = ()
     points: int | None = None
+    aggregation: Aggregation | None = None
+
+    def span_params(self) -> dict[str, Any]:
+        """Space and span as parameters of the API's routes."""
+        ends = {"from": clock.text_of(self.from_ns), "to": clock.text_of(self.to_ns)}
+        return {"space": self.space} | ends
+
+    def params(self) -> dict[str, Any]:
+        """The whole query as parameters of the API's route."""
+        params = self.span_params() | {"signals": list(self.signals)}
+        if self.points is not None:
+            params["points"] = self.points
+        if self.aggregation is not None:
+            params |= {"every": self.aggregation.every, "how": self.aggregation.how.value}
+        return params
 
 
 class _Columns(HistoryResponse):
@@ -74,21 +115,16 @@ class _Columns(HistoryResponse):
 
 async def fetch(api: api_client.Api, address: StreamAddress, query: HistoryQuery) -> History:
     """Fetch history through the API; raises Refused, Unavailable, or Corrupt if it breaks off."""
-    params: dict[str, Any] = {
-        "space": query.space,
-        "from": clock.text_of(query.from_ns),
-        "to": clock.text_of(query.to_ns),
-        "signals": list(query.signals),
-    }
-    if query.points is not None:
-        params["points"] = query.points
-    async with api.stream(f"/streams/{address}/history", params=params) as response:
+    path = f"/streams/{address}/history"
+    async with api.stream(path, params=query.params()) as response:
         payload = await response.aread()
     try:
         answer = _Columns.model_validate(orjson.loads(payload))
     except (orjson.JSONDecodeError, ValidationError) as exc:
         raise Corrupt(f"the history of {address} broke off", hint="ask again, or for less") from exc
     spec = await api.spec(address, answer.spec)
+    if query.aggregation is not None:
+        spec = query.aggregation.spec(spec)
     frames, _ = codec.frames_from_json(answer.frames, spec)
     parts: dict[str, list[Series]] = {name: [] for name in query.signals or spec.names}
     for frame in frames:

@@ -1,9 +1,9 @@
 """Inputs of a prototype: the batches of a stream, as they arrive."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import structlog
@@ -15,7 +15,11 @@ from broker.clock import Clock
 from broker.errors import Corrupt, Forbidden, Paused, Refused, Unavailable
 from broker.namespace import StreamAddress, StreamTopic, Verb
 from broker.streams import StreamSpec
-from testbed_sdk import columns, history
+from testbed_sdk import history, table
+from testbed_sdk.table import Fill, LastSample, LastSamples, TableColumn
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILL_AFTER_S = 1.0
 """Time for missed batches to reach the store, before they are read from there."""
@@ -40,7 +44,8 @@ class Received:
     """A batch of an input, with the batches missing before it.
 
     received_ns: instant at which it was yielded.  missed: set on the first batch after a break.
-    filled: the samples are of history, not of a message.
+    filled: the samples are of history, not of a message.  earlier: the newest samples before this
+    batch by signal, without those that something is missing after; for `table(fill="last")`.
     """
 
     batch: Batch
@@ -48,6 +53,7 @@ class Received:
     received_ns: int
     missed: Missed | None = None
     filled: bool = False
+    earlier: Mapping[str, LastSample] = field(default_factory=dict)
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
@@ -72,9 +78,36 @@ class Received:
         self.spec.signal(signal)
         return self.batch[signal]
 
-    def table(self, *signals: str) -> tuple[Times, npt.NDArray[Any]]:
-        """Return (time_ns int64[n], values [n, k]) of these signals, or all: `columns.aligned`."""
-        return columns.aligned([self[name] for name in signals or self.spec.names])
+    def table(self, *signals: str, fill: Fill = None) -> tuple[Times, npt.NDArray[Any]]:
+        """Return (time_ns int64[n], values [n, k]) of these signals, or all: a row a time stamp.
+
+        fill: None leaves a cell empty (NaN, None for text) where its signal has no sample at the
+        time of the row; "last" carries the signal's last value forward, also that of an earlier
+        batch, but never over a gap, a missed batch or a bad sample.  Bools and integers come as
+        float64; `pandas` keeps them.
+        """
+        return table.aligned(self._columns(signals), fill=fill)
+
+    def pandas(self, *signals: str, fill: Fill = None) -> "pd.DataFrame":
+        """Return a DataFrame with a column a signal and a DatetimeIndex in UTC.
+
+        A bool stays a bool, an integer an integer, a text a text; where values are missing a column
+        is nullable (`boolean`, `Int64`, `string`).  fill: as in `table`.  Needs the extra `pandas`;
+        raises Refused without it.
+        """
+        return table.data_frame(self._columns(signals), fill=fill)
+
+    def _columns(self, signals: Sequence[str]) -> list[TableColumn]:
+        return [
+            TableColumn(
+                name,
+                self.spec.signal(name).dtype,
+                self.batch[name],
+                table.gaps_of(self.gaps, name),
+                self.earlier.get(name),
+            )
+            for name in signals or self.spec.names
+        ]
 
 
 class Input:
@@ -107,6 +140,7 @@ class Input:
         self._last: tuple[str, int] | None = None
         self._fill = fill
         self._newest_ns = -(2**63)
+        self._last_samples = LastSamples()
 
     async def open(self) -> client.Inbox:
         """Subscribe now instead of at the first batch; later publications arrive."""
@@ -165,14 +199,18 @@ class Input:
                     self._specs[spec.version] = spec
                 return None
             document = codec.parse(message.payload)
+            before = self._last
             missed, repeated = self._check_number(document.epoch, document.seq)
             if repeated:
                 return None
             spec = await self._spec(document.spec_version)
             batch, misfits = codec.fit(document, spec)
         except Corrupt as exc:
+            self._last_samples.clear()
             log.warning("message was set aside", topic=message.topic, reason=str(exc))
             return None
+        if missed is not None or (before is not None and before[0] != document.epoch):
+            self._last_samples.clear()
         for misfit in misfits[:1]:
             log.warning(
                 "samples did not fit",
@@ -180,7 +218,9 @@ class Input:
                 count=len(misfits),
                 first=misfit.reason,
             )
-        return Received(batch, spec, self._clock.now_ns(), missed)
+        earlier = self._last_samples.known()
+        self._last_samples.take(batch)
+        return Received(batch, spec, self._clock.now_ns(), missed, earlier=earlier)
 
     async def _spec(self, version: int) -> StreamSpec:
         if version not in self._specs:

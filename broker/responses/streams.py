@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field
 
+from broker.aggregation import Aggregate
 from broker.clock import text_of
 from broker.responses.base import LATER, STREAM, ApiResponse, Instant, OptionalInstant, PageResponse
 
@@ -84,10 +85,18 @@ class FrameResponse(ApiResponse):
 
 
 class HistoryResponse(ApiResponse):
-    """The samples of a span, with its gaps."""
+    """The samples of a span, or the values of its windows, with its gaps."""
 
     stream: Annotated[str, Field(examples=[STREAM])]
     space: Annotated[str, Field(examples=["live"])]
     spec: Annotated[int, Field(description="version of the spec", examples=[1])]
+    every: Annotated[
+        str | None,
+        Field(description="width of a window; absent if none was asked for", examples=[None]),
+    ] = None
+    how: Annotated[
+        Aggregate | None,
+        Field(description="value of a window; absent if none was asked for", examples=[None]),
+    ] = None
     frames: list[FrameResponse]
     gaps: list[GapResponse]

@@ -9,10 +9,12 @@ import io
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from broker import api_client
+from broker.aggregation import Aggregation
 from broker.batch import Gap
 from broker.clock import NS_PER_S, Clock, ns_of, text_of
 from broker.errors import Invalid, Taken
@@ -43,6 +45,11 @@ def span(
     to_ns = clock.now_ns() if end is None else ns_of(end)
     from_ns = to_ns - 3_600 * NS_PER_S if begin is None else ns_of(begin)
     return HistoryQuery(checked_space(space), from_ns, to_ns, tuple(signals), points)
+
+
+def aggregated(wanted: HistoryQuery, every: str | None, how: str | None) -> HistoryQuery:
+    """The query with one value a window, if `every` names a width; raises Invalid."""
+    return replace(wanted, aggregation=Aggregation.parse(every, how))
 
 
 async def print_history(stream: str, wanted: HistoryQuery, *, as_json: bool) -> None:
@@ -120,11 +127,6 @@ def _new_file(path: Path) -> Iterator[IO[bytes]]:
         part.unlink(missing_ok=True)
 
 
-def _params(wanted: HistoryQuery) -> dict[str, Any]:
-    ends = {"from": text_of(wanted.from_ns), "to": text_of(wanted.to_ns)}
-    return {"space": wanted.space} | ends
-
-
 async def _copy(
     connection: api_client.Api,
     address: StreamAddress,
@@ -136,9 +138,7 @@ async def _copy(
 
     file_format: csv or json.
     """
-    params = _params(wanted) | {"format": file_format, "signals": list(wanted.signals)}
-    if wanted.points is not None:
-        params["points"] = wanted.points
+    params = wanted.params() | {"format": file_format}
     async with connection.stream(f"/streams/{address}/history", params=params) as answer:
         async for chunk in answer.aiter_bytes():
             file.write(chunk)
@@ -151,7 +151,8 @@ async def _fetch_gaps(
     connection: api_client.Api, address: StreamAddress, wanted: HistoryQuery
 ) -> list[Gap]:
     """The gaps of a span that concern its signals."""
-    page = await connection.whole(f"/streams/{address}/gaps", GapPage, _params(wanted))
+    path = f"/streams/{address}/gaps"
+    page = await connection.whole(path, GapPage, wanted.span_params())
     gaps = [item.gap() for item in page.items]
     signals = set(wanted.signals)
     return [gap for gap in gaps if not (signals and gap.signals) or signals & set(gap.signals)]

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from broker.aggregation import Aggregate
 from broker.clock import WallClock
 from testbed.terminal import run
 from testbed.terminal.options import AnySpace, Json, Space, Stream, example
@@ -49,6 +50,20 @@ Points = Annotated[
     int | None,
     typer.Option(min=2, help="largest number of samples a signal (default: all samples)"),
 ]
+Every = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WIDTH",
+        help="width of a window, such as 1s, 15min or 1d: one value a signal and window, at its"
+        " begin (default: the samples as they are)",
+    ),
+]
+How = Annotated[
+    Aggregate | None,
+    typer.Option(
+        help="value of a window of --every; only last is known of a bool or text (default: mean)"
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -64,6 +79,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=example(
             "testbed history factory/pump-rig/rig --output rig.parquet",
             "testbed history factory/pump-rig/rig --signal Pressure --points 100",
+            "testbed history factory/pump-rig/rig --every 1s --how last",
         )
     )(history)
     app.add_typer(stream_app, name="stream")
@@ -83,6 +99,8 @@ def history(
     end: End = None,
     signal: Signal = None,
     points: Points = None,
+    every: Every = None,
+    how: How = None,
     space: Space = "live",
     output: Output = None,
     json: Json = False,
@@ -94,9 +112,10 @@ def history(
         span = client_history.span(
             WallClock(), space=space, begin=begin, end=end, signals=signal or (), points=points
         )
+        query = client_history.aggregated(span, every, how)
         if output is not None:
-            return await client_history.export(stream, span, output)
-        await client_history.print_history(stream, span, as_json=json)
+            return await client_history.export(stream, query, output)
+        await client_history.print_history(stream, query, as_json=json)
         return ()
 
     if files := [str(path) for path in run.run(go())]:

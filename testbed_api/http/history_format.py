@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from broker import codec
+from broker.aggregation import Aggregation
 from broker.batch import BAD, Gap, Long
 from broker.clock import Clock, text_of
 from testbed_api.limits.quotas import Quotas
@@ -49,14 +50,22 @@ async def counted(frames: AsyncIterator[Long], meter: ReadMeter) -> AsyncIterato
 
 
 async def as_json(
-    window: Window, frames: AsyncIterator[Long], gaps: Sequence[Gap]
+    window: Window,
+    frames: AsyncIterator[Long],
+    gaps: Sequence[Gap],
+    aggregation: Aggregation | None = None,
 ) -> AsyncIterator[bytes]:
-    """Yield a history as one JSON object, in chunks; the first chunk holds the first frame."""
-    head = {
+    """Yield a history as one JSON object, in chunks; the first chunk holds the first frame.
+
+    aggregation: of the samples, None if they are as they were stored.
+    """
+    head: dict[str, Any] = {
         "stream": str(window.spec.address),
         "space": window.space,
         "spec": window.spec.version,
     }
+    if aggregation is not None:
+        head |= {"every": aggregation.every, "how": aggregation.how}
     text = codec.dumps(head)[:-1] + b',"frames":['
     between = b""
     async with aclosing(cast("AsyncGenerator[Long]", frames)):

@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from broker import namespace
+from broker import aggregation, namespace
+from broker.aggregation import Aggregate, Aggregation
 from broker.clock import DAY_S, NS_PER_S, ns_of, text_of
 from broker.errors import Invalid
 from broker.namespace import EquipmentAddress, EquipmentKind, StreamAddress
@@ -19,6 +20,7 @@ from broker.units import checked_unit
 from testbed_api.actions.tokens import TokenRequest
 from testbed_api.domain.equipment import MOST_NAME, MOST_TEXT
 from testbed_api.domain.notices import MOST_EMAIL, checked_email
+from testbed_api.stores.port import Window
 
 _Row = TypeVar("_Row")
 _AN_ID = {"pattern": "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"}
@@ -39,6 +41,12 @@ RequiredInstant = Annotated[str, Field(max_length=40)]
 Number = Annotated[int, Path(ge=1, lt=2**53)]
 """The number of a grant or a token in a path."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Width = Annotated[
+    str,
+    Field(max_length=20, json_schema_extra={"pattern": aggregation.PATTERN}),
+    validated_by(aggregation.width_ns),
+]
+"""The width of a window, such as 1s."""
 
 
 DEFAULT_SPAN_S = 3600
@@ -124,17 +132,44 @@ class GapsWanted(TimeSpanForm):
 
 
 class HistoryParameters(TimeSpanForm):
-    """Signals, number of points and format of a history."""
+    """Signals, number of points, windows and format of a history."""
 
     signals: Annotated[list[str], Field(max_length=MOST_SIGNALS, description="none means all")] = []
     points: Annotated[
         int | None, Field(ge=2, le=100_000, description="thin each signal to about so many")
     ] = None
+    every: Annotated[
+        Width | None,
+        Field(description="one value a signal for each window so long, such as 1s, 15min or 1d"),
+    ] = None
+    how: Annotated[
+        Aggregate | None, Field(description="the value of a window of `every`; mean if left out")
+    ] = None
     format: Format = Format.JSON
 
-    def names(self, spec: StreamSpec) -> tuple[str, ...]:
-        """The names of the requested signals, each once; all of the spec if none is given."""
-        return tuple(dict.fromkeys(self.signals)) or spec.names
+    def aggregation(self) -> Aggregation | None:
+        """The windows of `every`, None for the samples themselves; raises Invalid."""
+        if self.every is not None and self.points is not None:
+            raise Invalid("'every' and 'points' at once", hint="give one of them")
+        return Aggregation.parse(self.every, self.how)
+
+    def window(self, spec: StreamSpec, now_ns: int) -> Window:
+        """The part of a stream that is requested; raises Invalid."""
+        names = tuple(dict.fromkeys(self.signals)) or spec.names
+        return Window(self.space, spec, names, *self.until(now_ns))
+
+    def facts(self, window: Window) -> dict[str, Any]:
+        """The query as the audit notes it."""
+        facts = {
+            "space": window.space,
+            "signals": window.signals,
+            "points": self.points,
+            "from": text_of(window.from_ns),
+            "to": text_of(window.to_ns),
+        }
+        if (aggregation := self.aggregation()) is not None:
+            facts |= {"every": aggregation.every, "how": aggregation.how}
+        return facts
 
     def until(self, now_ns: int) -> tuple[int, int]:
         """The ends of the span in ns; the default is the last hour."""

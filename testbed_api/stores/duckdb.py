@@ -13,14 +13,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import duckdb
 import numpy as np
 
-from broker.batch import BAD, GOOD, NO_VALUE, Long, Series
+from broker.aggregation import EARLIEST_NS, Aggregate, Aggregation
+from broker.batch import BAD, GOOD, NO_VALUE, UNCERTAIN, Long, Series
 from broker.namespace import StreamAddress
 from broker.streams import Dtype
 from testbed_api.stores import duckdb_file, frames
@@ -30,6 +31,8 @@ from testbed_api.stores.port import Block, Window
 
 PAGE = 50_000
 """Rows read by one query, then split into frames."""
+MOST_PAGES = 20
+"""Pages of aggregated values that one query computes at most, of which it returns the first."""
 READERS = 2
 """Concurrent reads; each uses several cores, so more of them would only wait for one another."""
 
@@ -69,6 +72,18 @@ _BY_TIME = (
     "min(time_ns) AS t0, arg_min_null({v}, time_ns) AS v0, arg_min(quality, time_ns) AS q0,"
     " max(time_ns) AS t1, arg_max_null({v}, time_ns) AS v1, arg_max(quality, time_ns) AS q1"
 )
+_FIRST = "SELECT min(time_ns) FROM {table} WHERE {in_window}"
+_WINDOWS = """SELECT list_position($names, signal)::INTEGER AS place, {begin} AS begin_ns,
+  {quality} AS quality, {columns}
+FROM {table} WHERE {in_window} AND ({begin} > $begin OR list_position($names, signal) > $place)
+GROUP BY place, begin_ns ORDER BY begin_ns, place LIMIT $page"""
+_BEGIN = "(time_ns{wide} - ((time_ns % $every) + $every) % $every)"
+_AGGREGATES = {
+    Aggregate.MEAN: "avg({v})",
+    Aggregate.LAST: "arg_max({v}, time_ns)",
+    Aggregate.MIN: "min({v})",
+    Aggregate.MAX: "max({v})",
+}
 
 _Result = TypeVar("_Result")
 _Rows = Mapping[str, Any]
@@ -194,6 +209,45 @@ class DuckDbStore:
                     rows = cursor.execute(query, parameters | {"names": names}).fetchnumpy()
                     ends += (_end_samples(window, rows, names, column, end) for end in "01")
         return frames.thinned(window, points, ends)
+
+    async def aggregate(self, window: Window, aggregation: Aggregation) -> AsyncIterator[Long]:
+        """Aggregate with SQL, slice by slice: some whole windows that give about one page."""
+        aggregation.check(window.spec, window.signals)
+        least = max(PAGE // max(len(window.signals), 1), 1)
+        width, place = least, 0
+        at = await self._run_in(self._readers, self._first, window, window.from_ns)
+        while at is not None and at < window.to_ns:
+            end = min(aggregation.begin_ns(at) + width * aggregation.every_ns, window.to_ns)
+            part = replace(window, from_ns=at, to_ns=end)
+            page = await self._run_in(self._readers, self._window_page, part, aggregation, place)
+            for frame in frames.split(page):
+                yield frame
+            if len(page) == PAGE:
+                at, place = max(int(page.time_ns[-1]), at), _place_of_last(window, page)
+                width = max(width // 2, least)
+            elif len(page):
+                at, place = end, 0
+                width = min(width * 2, MOST_PAGES * least) if len(page) < PAGE // 4 else width
+            else:
+                at, place = await self._run_in(self._readers, self._first, window, end), 0
+
+    def _first(self, window: Window, from_ns: int) -> int | None:
+        """Time of the first sample in the window from an instant on, None if there is none."""
+        if not self._has_samples(window):
+            return None
+        parameters = _parameters(window) | {"first": from_ns}
+        [(first,)] = self._file.fetch_all(_statement(window, _FIRST), parameters)
+        return None if first is None else int(first)
+
+    def _window_page(self, part: Window, aggregation: Aggregation, place: int) -> Long:
+        """One page of aggregated samples; place: signals up to it are left out at the begin."""
+        begin_ns = max(aggregation.begin_ns(part.from_ns), EARLIEST_NS)
+        page = {"begin": begin_ns, "every": aggregation.every_ns, "place": place, "page": PAGE}
+        with self._file.cursor() as cursor:
+            query = _window_query(part, aggregation)
+            rows = cursor.execute(query, _parameters(part) | page).fetchnumpy()
+        result = replace(part, spec=aggregation.spec(part.spec))
+        return _to_long(result, rows | {"time_ns": rows["begin_ns"]}, _signals_in_order(part))
 
     async def delete(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> None:
         """Delete rows, then checkpoint, so that the file reuses their space."""
@@ -352,6 +406,34 @@ def _end_queries(window: Window, dtype: Dtype) -> Iterator[str]:
     for quality, ends in ((f"= {GOOD}", good), (f"<> {GOOD}", _BY_TIME)):
         columns = ends.format(v=_COLUMN[dtype])
         yield _statement(window, _ENDS, columns=columns, quality=quality, since=since)
+
+
+def _window_query(part: Window, aggregation: Aggregation) -> str:
+    """The query of one page of aggregated samples, with a column for each dtype of the values."""
+    early = part.from_ns < EARLIEST_NS + aggregation.every_ns
+    begin = _BEGIN.format(wide="::HUGEINT" if early else "")
+    values: dict[str, list[str]] = {}
+    for dtype in dict.fromkeys(part.spec.signal(name).dtype for name in part.signals):
+        value = _AGGREGATES[aggregation.how].format(v=_COLUMN[dtype])
+        values.setdefault(_COLUMN[aggregation.dtype(dtype)], []).append(value)
+    columns = {
+        column: ", ".join(
+            f"{each} FILTER (WHERE quality = {code})"
+            for code in (GOOD, UNCERTAIN)
+            for each in expressions
+        )
+        for column, expressions in values.items()
+    }
+    quality = "min(quality)"
+    if aggregation.how is Aggregate.MEAN:  # the sum of large values may be beyond float64
+        quality = f"CASE WHEN isfinite(coalesce({columns['f']})) THEN min(quality) ELSE {BAD} END"
+    return _statement(
+        part,
+        _WINDOWS,
+        begin=f"greatest({begin}, {EARLIEST_NS})::BIGINT" if early else begin,
+        quality=quality,
+        columns=", ".join(f"coalesce({text}) AS {column}" for column, text in columns.items()),
+    )
 
 
 def _end_samples(window: Window, rows: _Rows, names: Sequence[str], column: str, end: str) -> Long:

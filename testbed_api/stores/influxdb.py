@@ -20,6 +20,7 @@ import httpx
 import numpy as np
 
 from broker import tls
+from broker.aggregation import Aggregate, Aggregation
 from broker.batch import BAD, GOOD, NO_VALUE, UNCERTAIN, Long
 from broker.errors import BedError, Invalid, Partial, Refused, Unavailable, Unknown
 from broker.namespace import StreamAddress
@@ -142,12 +143,9 @@ class InfluxDbStore:
         if not fields:
             return
         columns = ", ".join(f'"{line_protocol.field(*signal)}"::field' for signal in fields)
-        query = (
-            f'SELECT {columns} FROM "{window.spec.address}" WHERE "space"::tag = \'{window.space}\''  # noqa: S608
-            f" AND time >= {window.from_ns} AND time < {window.to_ns}"
-        )
         chunk = max(CHUNK_CELLS // len(fields), 1)
-        async with self._client.select_chunks(bucket, query, chunk) as lines:
+        selected = self._client.select_chunks(bucket, _select(columns, window), chunk)
+        async with selected as lines:
             async for line in lines:
                 for frame in await asyncio.to_thread(_parse_chunk, line, fields, window):
                     yield frame
@@ -172,6 +170,25 @@ class InfluxDbStore:
             answer = await self._client.flux(_end_query(fields, window, bucket, points))
             ends += await asyncio.to_thread(_parse_csv, answer, fields, window)
         return await asyncio.to_thread(frames.thinned, window, points, ends)
+
+    async def aggregate(self, window: Window, aggregation: Aggregation) -> AsyncIterator[Long]:
+        """Aggregate with InfluxQL, which sends window by window; Flux would send signal by signal.
+
+        A sample that was sent again with a worse quality may still count with the better one.
+        """
+        aggregation.check(window.spec, window.signals)
+        bucket, fields = await self._fields(window)
+        if not fields:
+            return
+        columns = ", ".join(_aggregate_column(*field, aggregation.how) for field in fields)
+        query = _select(columns, window) + f" GROUP BY time({aggregation.every_ns}ns) fill(none)"
+        result = replace(window, spec=aggregation.spec(window.spec))
+        chunk = max(CHUNK_CELLS // len(fields), 1)
+        async with self._client.select_chunks(bucket, query, chunk) as lines:
+            async for line in lines:
+                parsed = await asyncio.to_thread(_parse_chunk, line, fields, result, best=True)
+                for frame in parsed:
+                    yield frame
 
     async def delete(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> None:
         """Delete by measurement and tag; the end of a span is included in InfluxDB."""
@@ -267,8 +284,29 @@ async def _initialise(buckets: Buckets) -> None:
         await buckets.write_mark()
 
 
-def _parse_chunk(line: bytes, fields: Sequence[_Field], window: Window) -> list[Long]:
-    """Parse rows [time, field, …] as frames; a sample gets the worst of its qualities."""
+def _select(columns: str, window: Window) -> str:
+    """The InfluxQL query of some columns of a window."""
+    return (
+        f'SELECT {columns} FROM "{window.spec.address}" WHERE "space"::tag = \'{window.space}\''  # noqa: S608
+        f" AND time >= {window.from_ns} AND time < {window.to_ns}"
+    )
+
+
+def _aggregate_column(name: str, quality: int, how: Aggregate) -> str:
+    """The InfluxQL of a field's value in a window; of bad samples it says that there are some."""
+    if quality == BAD:
+        how = Aggregate.LAST
+    kind = "float" if how is Aggregate.MEAN else "field"  # a sum of int64 may not fit into one
+    return f'{how}("{line_protocol.field(name, quality)}"::{kind})'
+
+
+def _parse_chunk(
+    line: bytes, fields: Sequence[_Field], window: Window, *, best: bool = False
+) -> list[Long]:
+    """Parse rows [time, field, …] as frames; fields: of each signal from best to worst quality.
+
+    A sample gets the worst of its qualities, or the best.
+    """
     rows = influxdb_http.rows(line)
     if not rows:
         return []
@@ -276,7 +314,8 @@ def _parse_chunk(line: bytes, fields: Sequence[_Field], window: Window) -> list[
     time_ns = np.array(times, np.int64)
     nothing = np.uint8(255)
     by_signal: dict[str, tuple[Any, Any]] = {}
-    for (name, code), cells in zip(fields, columns, strict=True):  # each signal: best to worst
+    ascending = list(zip(fields, columns, strict=True))
+    for (name, code), cells in ascending[::-1] if best else ascending:  # the last one stays
         values, quality = by_signal.setdefault(
             name, (np.empty(len(rows), np.object_), np.full(len(rows), nothing))
         )

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+from broker.aggregation import Aggregation
 from broker.batch import Long, Series, Wide
 from broker.errors import Invalid
 from broker.namespace import StreamAddress, checked_space
@@ -94,6 +95,17 @@ class SeriesStore(Protocol):
         and the maximum value, with their own time stamps; samples that are not GOOD are given only
         for a span without GOOD samples.  Signals without an order (bool, string) give the first and
         the last sample of each span.  Order and frames as in `read`.  points: 2 or more.
+        """
+
+    def aggregate(self, window: Window, aggregation: Aggregation) -> AsyncIterator[Long]:
+        """Stream one sample for each signal and each window of the aggregation with samples of it.
+
+        It has the time at which the aggregation's window begins, which may lie before `from_ns`:
+        at the ends of `window` only the samples inside count.  The GOOD samples make its value and
+        it is GOOD; without any the UNCERTAIN ones do; of BAD ones alone it is BAD.  No sample is
+        made up for a window without any.  Values have the dtypes of `aggregation.spec`; means may
+        differ between stores in their last digits.  Order, frames and memory as in `read`.  Raises
+        Invalid for signals that `aggregation.check` refuses.
         """
 
     async def delete(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> None:

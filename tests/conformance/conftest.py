@@ -8,6 +8,7 @@ import pytest
 from broker.clock import WallClock
 from testbed.server import pki
 from testbed_api.registry.postgresql import PostgresqlAddress
+from testbed_api.stores import duckdb, influxdb
 from tests.conformance import beds, brokers, registries
 from tests.conformance.world import World
 
@@ -26,6 +27,24 @@ async def secure_broker(request, tmp_path) -> AsyncIterator[brokers.Broker]:
     (tmp_path / "broker").mkdir()
     async with request.param(tmp_path / "broker", folder) as opened:
         yield opened
+
+
+@pytest.fixture(params=["duckdb", "influxdb"])
+def opened(request, tmp_path):
+    """Opens the store on the same data each time it is called."""
+    if request.param == "duckdb":
+        return lambda: duckdb.open(tmp_path / "samples.duckdb")
+    server = request.getfixturevalue("influxd")
+    bucket = f"bucket-{tmp_path.name}"
+    return lambda: influxdb.open(
+        server.url, token=server.token, organisation=server.organisation, bucket=bucket
+    )
+
+
+@pytest.fixture
+async def store(opened):
+    async with opened() as store:
+        yield store
 
 
 @pytest.fixture(params=["nats", "mosquitto"])

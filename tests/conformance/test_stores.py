@@ -14,7 +14,6 @@ from broker.batch import BAD, GOOD, NO_VALUE, NUMPY, UNCERTAIN, Series
 from broker.errors import Invalid
 from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
-from testbed_api.stores import duckdb, influxdb
 from testbed_api.stores.port import Block, Window
 
 SPEC = StreamSpec(
@@ -36,24 +35,6 @@ STRANGE = StreamSpec(
 )
 ALWAYS = (-(2**62), 2**62)
 NO_TWO_BY_CHANCE = itertools.count()
-
-
-@pytest.fixture(params=["duckdb", "influxdb"])
-def opened(request, tmp_path):
-    """Opens the store on the same data each time it is called."""
-    if request.param == "duckdb":
-        return lambda: duckdb.open(tmp_path / "samples.duckdb")
-    server = request.getfixturevalue("influxd")
-    bucket = f"bucket-{tmp_path.name}"
-    return lambda: influxdb.open(
-        server.url, token=server.token, organisation=server.organisation, bucket=bucket
-    )
-
-
-@pytest.fixture
-async def store(opened):
-    async with opened() as store:
-        yield store
 
 
 def series(times, values, quality=None, dtype=Dtype.FLOAT64):

@@ -378,6 +378,37 @@ async def test_thinned_history_keeps_the_greatest_value(bed, rig, reader):
     assert max(value for value in values if value is not None) == 2_999.0
 
 
+async def test_history_in_windows_has_one_value_at_the_begin_of_each(bed, rig, reader):
+    await stored(bed, rig, 25)
+    span = {"from": "2026-11-23T12:00:00Z", "to": "2026-11-23T12:00:25Z", "every": "10s"}
+    params = span | {"how": "max", "signals": ["Pressure", "Volume Flow RateRMS"]}
+    document = (await bed.ask(reader, "GET", f"{STREAM}/history", params=params)).json()
+    frames, misfits = codec.frames_from_json(document["frames"], rig)
+    assert (document["every"], document["how"], misfits) == ("10s", "max", ())
+    named = dict(frames[0].series())
+    assert ((named["Pressure"].time_ns - START_NS) // NS_PER_S).tolist() == [0, 10, 20]
+    assert named["Pressure"].values.tolist() == [9.0, 19.0, 24.0]
+    assert named["Volume Flow RateRMS"].values.tolist() == [7.5] * 3
+    params = span | {"how": "last", "format": "csv"}
+    answer = await bed.ask(reader, "GET", f"{STREAM}/history", params=params)
+    assert answer.text.splitlines() == [
+        "time,Pressure,Volume Flow RateRMS,running",
+        "2026-11-23T12:00:00.000000000Z,9.0,7.5,true",
+        "2026-11-23T12:00:10.000000000Z,19.0,7.5,",
+        "2026-11-23T12:00:20.000000000Z,24.0,7.5,",
+    ]
+
+
+async def test_a_window_of_bad_samples_has_no_value(bed, rig, reader):
+    await stored(bed, rig, 3)
+    params = {"from": "2026-11-23T12:00:00Z", "to": "2026-11-23T12:00:03Z", "every": "1s"}
+    params |= {"signals": ["Pressure"]}
+    document = (await bed.ask(reader, "GET", f"{STREAM}/history", params=params)).json()
+    (frame,) = document["frames"]
+    assert (document["how"], frame["value"]) == ("mean", [0.0, None, 2.0])
+    assert frame["quality"] == ["good", "bad", "good"]
+
+
 @pytest.mark.usefixtures("rig")
 async def test_history_of_an_empty_span_is_a_whole_answer(bed, reader):
     answer = await bed.ask(reader, "GET", f"{STREAM}/history")
@@ -395,6 +426,12 @@ async def test_history_of_an_empty_span_is_a_whole_answer(bed, reader):
         ({"signals": ["Presure"]}, ["Presure", "Volume Flow RateRMS"]),
         ({"signal": ["Pressure"]}, ["signal"]),
         ({"points": 1}, ["points = '1'"]),
+        ({"every": "1m"}, ["'1m'", "15min"]),
+        ({"every": "1000d"}, ["1ms to 366d"]),
+        ({"every": "1s", "how": "median"}, ["median", "'last'"]),
+        ({"how": "last"}, ["'every'", "every=1s"]),
+        ({"every": "1s", "points": 10}, ["'every' and 'points'"]),
+        ({"every": "1s"}, ["mean", "'running' is bool", "how=last", "Pressure, Volume Flow"]),
         ({"format": "xml"}, ["xml", "'json' or 'csv'"]),
         ({"space": "moon"}, ["moon", "run-"]),
     ],

@@ -61,6 +61,7 @@ class Endless:
             self.closed.set()
 
     thin = None
+    aggregate = None
     write = None
     ready = None
 

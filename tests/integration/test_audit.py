@@ -182,6 +182,10 @@ async def test_an_export_with_its_span_and_how_many_samples(bed, owner, rig):
             "points": None,
             "samples": 10,
         }
+    windows = params | {"every": "5000ms", "how": "max"}
+    event = await last(bed, await bed.ask(owner, "GET", f"{STREAM}/history", params=windows))
+    expected = {"every": "5s", "how": "max", "samples": 2}
+    assert {name: facts(event)[name] for name in expected} == expected
     before = len(await told(bed))
     await bed.ask(owner, "GET", "/me")
     await bed.ask(owner, "GET", STREAM)

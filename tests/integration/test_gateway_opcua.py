@@ -1,11 +1,13 @@
 """Browse, check and the link against a real OPC UA server."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 from asyncua import ua
+from rich.console import Console
 
 from broker.batch import Gap
 from broker.clock import WallClock
@@ -17,8 +19,11 @@ from gateway.links.opcua.link import OpcUaLink
 from gateway.mapping import file as mapping_file
 from gateway.mapping.model import Mapping
 from gateway.samples import Lot, StreamSamples
+from simulators import world
 from simulators.faces import opcua
 from simulators.models.pump_rig import SIGNALS, PumpRig
+from simulators.world import Playback
+from testbed.commissioning import check_browse
 from tests.integration.machines import machine, second
 
 WEAR = "Wear [\N{MICRO SIGN}m]"
@@ -111,6 +116,29 @@ async def test_a_first_mapping_has_the_period_and_trigger_that_were_measured() -
     assert "# measured in 3 s: 0.1 s between samples (0.1 to 0.1 s); values repeat" in text
     assert "# - list: an array, and only single values are supported" in text
     assert len(seen) >= 3
+
+
+async def test_browse_writes_the_measured_period_and_trigger_of_the_simulator(
+    face: opcua.OpcUaFace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "rig.yaml"
+    endpoint = check_browse.Endpoint(url=face.url, security="none", listen_s=3.0)
+    screen = Console(file=io.StringIO())
+    async with asyncio.TaskGroup() as tasks:
+        played = world.play(PumpRig(), face, WallClock(), pace=Playback(speed=10))
+        playing = tasks.create_task(played, name="simulator")
+        await check_browse.browse(endpoint, file, "factory/pump-rig", screen, screen)
+        findings: list[object] = []
+        assert await check_browse.check(file, findings.append, as_json=False), findings
+        playing.cancel()
+    text = file.read_text()
+    (stream,) = mapping_file.load(file).streams
+    assert (stream.spec.address.stream, stream.spec.period_s) == ("pumprig", 0.1)
+    repeats = "; values repeat" in text
+    assert stream.spec.trigger is (Trigger.TIMESTAMP if repeats else Trigger.VALUE)
+    assert f"    trigger: {stream.spec.trigger}\n    period_s: 0.1\n" in text
+    assert "# measured in 3 s: 0.1 s between samples (0.1 to 0.1 s)" in text
 
 
 async def test_the_tree_shows_each_variable_as_a_mapping_writes_it(face: opcua.OpcUaFace) -> None:

@@ -4,9 +4,12 @@ import asyncio
 import contextlib
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import numpy as np
+import orjson
 import pytest
 from pydantic import SecretStr
 
@@ -21,9 +24,11 @@ from broker.responses.equipment import StreamPage
 from broker.responses.grants import GrantResponse
 from broker.settings import BusSettings
 from broker.streams import Dtype, Signal, StreamSpec
+from testbed.client import history as client_history
 from testbed_api import service
 from testbed_api.settings import ServerSettings
 from testbed_sdk import PrototypeSettings, connect
+from testbed_sdk.history import HistoryQuery
 from tests.owners import founded
 
 CLOCK = WallClock()
@@ -273,6 +278,57 @@ async def test_a_prototype_reads_answers_and_finds_its_answers_in_history(server
         assert stored["word"].values.tolist() == ["low", "high"]
         assert stored["score"].quality.tolist() == [GOOD, GOOD]
         assert stored.pandas("score").index[0].value == T0
+        span = {"from_ns": T0, "to_ns": T0 + 100, "every": "1ms"}
+        mean = await testbed.history("score", "score", **span)
+        assert mean["score"].values.tolist() == [pytest.approx(0.15)]
+        assert mean["score"].time_ns.tolist() == [T0 - T0 % 1_000_000]
+        last = await testbed.history("score", **span, how="last")
+        assert last.pandas().iloc[0].tolist() == [0.2, "high"]
+        with pytest.raises(Invalid, match="'word' is string"):
+            await testbed.history("score", **span)
+
+
+async def test_a_table_goes_on_with_the_last_value_until_a_batch_is_missed(server, owners):
+    key = await credential(owners, "detector", reads=[RIG])
+    async with machine(server, owners) as out, prototype(server, key, rig=RIG) as testbed:
+        rig = testbed.input("rig")
+        await rig.open()
+        await announce(out)
+        strokes = Wide(np.array([T0 - 1]), {"strokes": np.array([41])})
+        first = batch(1, [1.0])
+        await publish(out, replace(first, frames=(*first.frames, strokes)))
+        await publish(out, batch(2, [2.0], start=T0 + 10))
+        await publish(out, batch(4, [4.0], start=T0 + 30))
+        tables = []
+        async with asyncio.timeout(10):
+            async for received in rig:
+                tables.append(received.table("Pressure", "strokes", fill="last")[1].tolist())
+                if received.missed is not None:
+                    break
+        nothing = pytest.approx(float("nan"), nan_ok=True)
+        assert tables == [[[nothing, 41.0], [1.0, 41.0]], [[2.0, 41.0]], [[4.0, nothing]]]
+
+
+async def test_windows_are_exported_to_every_kind_of_file(server, owners, tmp_path, monkeypatch):
+    key = await credential(owners, "detector", reads=[RIG])
+    async with machine(server, owners) as out:
+        await announce(out)
+        await marked(out, 1, then=lambda: publish(out, batch(1, [1.5, 2.5])))
+    monkeypatch.setenv("TESTBED_API", f"http://{server.api}")
+    monkeypatch.setenv("TESTBED_CREDENTIAL", key)
+    query = client_history.aggregated(HistoryQuery(SPACE, T0, T0 + 100), "1s", "mean")
+    files = [tmp_path / f"rig{ending}" for ending in client_history.ENDINGS]
+    for path in files:
+        await client_history.export(str(RIG), query, path)
+    as_csv, as_json, as_parquet = files
+    assert as_csv.read_text().splitlines()[1] == "2023-11-14T22:13:20.000000000Z,2.0,"
+    assert orjson.loads(as_json.read_bytes())["every"] == "1s"
+    with duckdb.connect() as sql:
+        read = sql.read_parquet(str(as_parquet))
+        assert [str(each) for each in read.types] == ["TIMESTAMP_NS", "DOUBLE", "DOUBLE"]
+        assert read.fetchall()[0][1:] == (2.0, None)
+    with pytest.raises(Invalid, match="and 'every' names no windows"):
+        client_history.aggregated(query, None, "mean")
 
 
 async def test_a_prototype_is_told_what_it_missed_and_may_have_it_from_history(server, owners):

@@ -1,10 +1,12 @@
 """Routes: stored samples, gaps and dead letters of a stream, and its live batches."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
+from broker.batch import Long
 from broker.clock import text_of
 from broker.namespace import StreamTopic, Verb
 from broker.responses.streams import DeadLetterPage, DeadLetterResponse, GapPage, GapResponse
@@ -35,7 +37,7 @@ from testbed_api.http.schemas import (
 )
 from testbed_api.http.streaming import Streamed, begun
 from testbed_api.recorder.ledger import DeadLetter, StreamSpan
-from testbed_api.stores.port import Window
+from testbed_api.stores.port import SeriesStore, Window
 
 router = APIRouter(tags=["streams"], prefix="/streams/{organisation}/{equipment}/{stream}")
 
@@ -66,31 +68,37 @@ async def history(
     """The samples of a span, streamed: as JSON in the frames of the wire, or as CSV.
 
     `from` is included, an hour before `to` if left out; `to` is not included, now if left out.
-    Thinning keeps least and greatest values at their own times.
+    Thinning keeps least and greatest values at their own times. With `every` each window has one
+    value, at its begin; windows begin at multiples of `every` since 1970.
 
     CSV has a row for each time stamp and a column for each signal. A cell is empty where the signal
     has no sample at that time, or a bad one; an uncertain value stands there like a good one. Who
-    needs quality and gaps reads JSON.
-
-    If the store fails on the way, the connection is closed before the answer's end.
+    needs quality and gaps reads JSON. If the store fails on the way, the connection is closed
+    before the answer's end.
     """
     caller.must_read(query.space, address)
-    spec = await registry.streams.get(address)
-    (from_ns, to_ns), names = query.until(clock.now_ns()), query.names(spec)
-    window = Window(query.space, spec, names, from_ns, to_ns)
-    gaps = await ledger.gaps(query.space, address, from_ns, to_ns)
+    spec, facts = await registry.streams.get(address), context.entry.facts
+    window = query.window(spec, clock.now_ns())
+    stored = _stored(store, window, query)
+    gaps = await ledger.gaps(query.space, address, window.from_ns, window.to_ns)
     quotas.reading(caller.organisation, clock.now_ns())
-    points, facts = query.points, context.entry.facts
     await reads.note(caller.id, Entry(query.space, address), "history")
-    facts |= {"space": query.space, "signals": names, "points": points}
-    facts |= {"from": text_of(from_ns), "to": text_of(to_ns)}
+    facts |= query.facts(window)
     meter = ReadMeter(organisation=caller.organisation, quotas=quotas, clock=clock, facts=facts)
-    stored = store.read(window) if points is None else store.thin(window, points)
-    frames = counted(stored, meter)
-    csv = query.format is Format.CSV
-    chunks = await begun(as_csv(window, frames) if csv else as_json(window, frames, gaps))
+    frames, csv = counted(stored, meter), query.format is Format.CSV
+    as_text = as_csv(window, frames) if csv else as_json(window, frames, gaps, query.aggregation())
     headers = {GAPS_HEADER: str(len(gaps))}
-    return Streamed(chunks, headers=headers, media_type=CSV_TYPE if csv else JSON_TYPE)
+    media_type = CSV_TYPE if csv else JSON_TYPE
+    return Streamed(await begun(as_text), headers=headers, media_type=media_type)
+
+
+def _stored(store: SeriesStore, window: Window, query: HistoryParameters) -> AsyncIterator[Long]:
+    """The samples of a window as the query asks for them; raises Invalid.  Nothing is read yet."""
+    aggregation = query.aggregation()
+    if aggregation is not None:
+        aggregation.check(window.spec, window.signals)
+        return store.aggregate(window, aggregation)
+    return store.read(window) if query.points is None else store.thin(window, query.points)
 
 
 @router.get(
