@@ -50,10 +50,12 @@ TlsKey = Annotated[
     typer.Option(help="PEM file of that certificate's key, likewise (default: no TLS)"),
 ]
 HealthPort = Annotated[int, typer.Option(help="TCP port for health checks, on loopback")]
-Store = Annotated[
+Data = Annotated[
     Path, typer.Option(help="data folder of the broker, a path on the broker's machine")
 ]
-User = Annotated[str, typer.Option(help="user of a Mosquitto that is started as root")]
+RunAs = Annotated[
+    str, typer.Option(help="user of its machine that runs a Mosquitto that is started as root")
+]
 Plugin = Annotated[
     Path, typer.Option(help="Mosquitto's dynamic security plugin, a path on its machine")
 ]
@@ -119,9 +121,9 @@ def broker_config(
     tls_key: TlsKey = None,
     insecure: Insecure = False,
     health_port: HealthPort = 8222,
-    store: Store = Path("/data"),
+    data: Data = Path("/data"),
     backend: Annotated[Backend, typer.Option(help="broker to configure")] = Backend.NATS,
-    user: User = "mosquitto",
+    run_as: RunAs = "mosquitto",
     plugin: Plugin = PLUGIN,
     json: Json = False,
 ) -> None:
@@ -136,11 +138,11 @@ def broker_config(
         certificate = secret_files.certificate_of(tls_cert, tls_key, mqtt, insecure=insecure)
         if backend is Backend.MOSQUITTO:
             mosquitto = config_files.MosquittoDeployment(
-                mqtt=mqtt, state=store, user=user, certificate=certificate, plugin=plugin
+                mqtt=mqtt, state=data, user=run_as, certificate=certificate, plugin=plugin
             )
             return secret_files.mosquitto_config(folder, mosquitto)
         nats = NatsDeployment(
-            inner=Address(host, port), store=store, health=Address(LOOPBACK, health_port)
+            inner=Address(host, port), store=data, health=Address(LOOPBACK, health_port)
         )
         return [secret_files.broker_config(folder, nats, mqtt, certificate)]
 

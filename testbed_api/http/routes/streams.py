@@ -66,6 +66,7 @@ async def history(
     """The samples of a span, streamed: as JSON in the frames of the wire, or as CSV.
 
     `from` is included, an hour before `to` if left out; `to` is not included, now if left out.
+    Both are instants, or what people write: -10m, yesterday, 2026-11-23.
     Thinning keeps least and greatest values at their own times.
 
     CSV has a row for each time stamp and a column for each signal. A cell is empty where the signal
@@ -112,7 +113,8 @@ async def gaps(
     """
     caller.must_read(query.space, address)
     await registry.streams.get(address)
-    span = StreamSpan(query.space, address, *query.between(EARLIEST_NS, LATEST_NS))
+    ends = query.between(EARLIEST_NS, LATEST_NS, now_ns=caller.at_ns)
+    span = StreamSpan(query.space, address, *ends)
     rows = await ledger.gap_page(span, query.after, query.limit + 1)
     page, more = split_page(rows, query.limit)
     following = "{}.{}".format(*page[-1][0]) if more else None
@@ -139,7 +141,8 @@ async def dead_letters(
     """
     caller.must(Action.WATCH, Entry(query.space, address))
     await registry.streams.get(address)
-    arrival = StreamSpan(query.space, address, *query.between(EARLIEST_NS, LATEST_NS))
+    ends = query.between(EARLIEST_NS, LATEST_NS, now_ns=caller.at_ns)
+    arrival = StreamSpan(query.space, address, *ends)
     rows = await ledger.dead_letters(arrival, query.cursor, query.limit + 1)
     page, more = split_page(rows, query.limit)
     items = list(map(_dead_letter, page))
