@@ -1,7 +1,7 @@
 """Run the code cells of a notebook one after the other, as a kernel does.
 
-`python -m tests.notebook_cells FILE`.  The cells share their names, run while an event loop runs, and may await.  Nothing is displayed: the
-first error ends the process with its traceback.
+`python -m tests.notebook_cells FILE`.  The cells share their names, run while an event loop runs,
+and may await.  Nothing is displayed: the first error ends the process with its traceback.
 """
 
 import ast

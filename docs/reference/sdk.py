@@ -25,12 +25,14 @@ SECTIONS = {
 }
 HEAD = """# The SDK
 
-What `testbed_sdk` exports, from its docstrings: `python docs/reference/sdk.py` writes this page, and a test holds it equal. How to use it
-stands in [write a prototype](../how-to/write-a-prototype.md), where to install it in [its first section](../how-to/write-a-prototype.md#install).
+What `testbed_sdk` exports, from its docstrings: `python docs/reference/sdk.py` writes this page,
+and a test holds it equal. [Write a prototype](../how-to/write-a-prototype.md) says how to use it, and
+[how to install it](../how-to/write-a-prototype.md#install).
 
-Instants are nanoseconds since 1970 in UTC, as int64. `Times` is an array of them; a `Series` is `time_ns`, `values` and `quality` (0 good, 1 uncertain,
-2 bad) of one signal, three arrays of one length. A `Time` is a text such as `-10m`, `yesterday`, `2026-11-23` or `2026-11-23T12:00:00Z`, or a `datetime`
-with a time zone.
+Instants are nanoseconds since 1970 in UTC, as int64. `Times` is an array of them; a `Series` is
+`time_ns`, `values` and `quality` (0 good, 1 uncertain, 2 bad) of one signal, three arrays of one
+length. A `Time` is a text such as `-10m`, `yesterday`, `2026-11-23` or `2026-11-23T12:00:00Z`, or a
+`datetime` with a time zone.
 """
 SETTINGS = "Its fields, with the variables that set them: [settings](settings.md#prototype)."
 MAGIC = ("__getitem__", "__len__", "__iter__", "__aiter__")

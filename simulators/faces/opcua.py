@@ -110,8 +110,9 @@ async def serve(
 ) -> AsyncIterator[OpcUaFace]:
     """Run a server on loopback with an object `name` and a variable a signal, `s=<name>.<signal>`.
 
-    browse_name: of the object, where it is not its name.  port: 0 takes a free one.  keys: folder of a certificate and its key, made if it has none; with
-    it every session is signed and encrypted.  Raises Taken if the port is in use.
+    browse_name: of the object, where it is not its name.  port: 0 takes a free one.  keys: folder
+    of a certificate and its key, made if it has none; with it every session is signed and
+    encrypted.  Raises Taken if the port is in use.
     """
     port = _free_port(port)
     server = Server()

@@ -208,7 +208,7 @@ def _pinned(certificate: "ServerCertificate", sha256: str | None, *, as_json: bo
     except BedError as exc:
         terminal_run.fail(exc)
     except typer.Abort:
-        unanswered = Refused("nothing was pinned: nobody answered", hint="in scripts: --sha256 SHA256")
+        unanswered = Refused("nothing was pinned: nobody answered", hint="in scripts: --sha256 HEX")
         terminal_run.fail(unanswered)
 
 

@@ -163,8 +163,8 @@ ERRORS = {
         (
             "error: 'monday' is not an instant\n"
             "hint: write -10m, -2h or -1d for so long before now (+1d after it), now, today,"
-            " yesterday, tomorrow, a date such as 2026-11-23, or 2026-11-23T12:00:00Z; days begin at"
-            " midnight UTC\n"
+            " yesterday, tomorrow, a date such as 2026-11-23, or 2026-11-23T12:00:00Z; days begin"
+            " at midnight UTC\n"
         ),
     ),
     "broker away": (

@@ -81,7 +81,10 @@ WHO = [each.id for each in RIGHTS.principals]
     ("organisation", "at_ns", "not_granted", "not_registered"),
     [
         ("firm", 15, {Entry("run-a", RIG), Entry("live", HIDDEN)}, {Entry("run-a", SCORE)}),
-        ("firm", 20, {LIVE_RIG, Entry("run-a", RIG), Entry("live", HIDDEN)}, {Entry("run-a", SCORE)}),
+        (
+            *("firm", 20, {LIVE_RIG, Entry("run-a", RIG), Entry("live", HIDDEN)}),
+            {Entry("run-a", SCORE)},
+        ),
         ("factory", 15, {LIVE_SCORE, Entry("run-a", SCORE)}, {Entry("run-a", RIG)}),
     ],
 )

@@ -62,7 +62,9 @@ def test_the_reference_says_what_each_option_of_several_commands_means():
 
 
 def test_every_option_that_takes_a_time_takes_every_form_of_one():
-    taking = {name for name, commands in USES.items() for each in commands.values() if is_time(each)}
+    taking = {
+        name for name, commands in USES.items() for each in commands.values() if is_time(each)
+    }
     assert taking == TIMES
     for name in TIMES:
         assert all(map(is_time, USES[name].values())), name
