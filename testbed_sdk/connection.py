@@ -97,7 +97,7 @@ class Testbed:
         self._output_tasks.append(self._tasks.create_task(output.run(), name=f"output {name}"))
         return output
 
-    async def history(  # noqa: PLR0913 - each end of the span in two forms
+    async def history(
         self,
         name: str,
         *signals: str,

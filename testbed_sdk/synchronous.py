@@ -25,7 +25,7 @@ from testbed_sdk.history import History, HistoryQuery
 from testbed_sdk.inputs import Input, Received
 from testbed_sdk.loop_thread import LoopThread
 from testbed_sdk.outputs import Output
-from testbed_sdk.settings import HttpSettings, PrototypeSettings
+from testbed_sdk.settings import PrototypeSettings
 
 _Async = TypeVar("_Async")
 _Params = ParamSpec("_Params")
@@ -46,9 +46,7 @@ def _blocking(
     """A method that calls an asynchronous one and waits for its result."""
 
     @functools.wraps(method)
-    def call(
-        self: _Blocking[_Async], /, *args: _Params.args, **options: _Params.kwargs
-    ) -> _Result:
+    def call(self: _Blocking[_Async], /, *args: _Params.args, **options: _Params.kwargs) -> _Result:
         return self._thread.call(method(self._async, *args, **options))
 
     return call

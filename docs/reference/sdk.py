@@ -6,6 +6,7 @@
 import ast
 import inspect
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -26,8 +27,8 @@ SECTIONS = {
 HEAD = """# The SDK
 
 What `testbed_sdk` exports, from its docstrings: `python docs/reference/sdk.py` writes this page,
-and a test holds it equal. [Write a prototype](../how-to/write-a-prototype.md) says how to use it, and
-[how to install it](../how-to/write-a-prototype.md#install).
+and a test holds it equal. [Write a prototype](../how-to/write-a-prototype.md) shows how to use it,
+and [how to install it](../how-to/write-a-prototype.md#install).
 
 Instants are nanoseconds since 1970 in UTC, as int64. `Times` is an array of them; a `Series` is
 `time_ns`, `values` and `quality` (0 good, 1 uncertain, 2 bad) of one signal, three arrays of one
@@ -35,6 +36,7 @@ length. A `Time` is a text such as `-10m`, `yesterday`, `2026-11-23` or `2026-11
 `datetime` with a time zone.
 """
 SETTINGS = "Its fields, with the variables that set them: [settings](settings.md#prototype)."
+WIDTH = 100
 MAGIC = ("__getitem__", "__len__", "__iter__", "__aiter__")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -141,7 +143,13 @@ def _signature(node: Function, *, waits: bool = False) -> str:
         type_params=[],
         lineno=1,
     )
-    return ast.unparse(ast.fix_missing_locations(bare)).rpartition(":")[0]
+    text = ast.unparse(ast.fix_missing_locations(bare)).rpartition(":")[0]
+    return "\n".join(_wrapped(line) for line in text.splitlines())
+
+
+def _wrapped(line: str) -> str:
+    """A line of code in several lines where it is too long for a page."""
+    return "\n".join(textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_long_words=False))
 
 
 def _text(node: ast.ClassDef | Function) -> str:

@@ -58,9 +58,7 @@ async def fetch(space: str | None) -> StatusResponse:
     wanted = None if space is None else checked_space(space)
     status = await api.get("/status", StatusResponse)
     streams = [
-        stream
-        for stream in status.streams
-        if stream.alarms and wanted in {None, stream.space}
+        stream for stream in status.streams if stream.alarms and wanted in {None, stream.space}
     ]
     return status.model_copy(update={"streams": streams})
 

@@ -66,7 +66,8 @@ def print_created(created: NewPrincipalResponse, out: Screen, notes: Screen) -> 
     for entry in created.not_granted:
         notes.print(
             f"{entry.stream} in {entry.space} is not granted to {created.organisation} now: it"
-            " reads nothing of it until a grant covers it", style="yellow"
+            " reads nothing of it until a grant covers it",
+            style="yellow",
         )
     if created.not_granted:
         names = " ".join(map(_target, created.not_granted))
@@ -74,7 +75,8 @@ def print_created(created: NewPrincipalResponse, out: Screen, notes: Screen) -> 
     for entry in created.not_registered:
         notes.print(
             f"{entry.stream} in {entry.space} is not registered yet: it reads nothing of it until"
-            " its gateway or program publishes it; is the name right?", style="yellow"
+            " its gateway or program publishes it; is the name right?",
+            style="yellow",
         )
 
 

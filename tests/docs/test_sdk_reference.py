@@ -26,8 +26,8 @@ def test_the_page_is_up_to_date(script):
 
 
 def test_everything_that_is_exported_is_on_the_page_once(script):
-    shown = [name for names in script.SECTIONS.values() for name in names]
-    assert sorted(shown) == sorted(testbed_sdk.__all__)
+    exported = [name for names in script.SECTIONS.values() for name in names]
+    assert sorted(exported) == sorted(testbed_sdk.__all__)
 
 
 def test_every_public_method_of_a_class_is_on_the_page(script):

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from zipfile import ZipFile
@@ -16,7 +15,7 @@ from packaging.requirements import Requirement
 
 from tests import sources
 
-pytest.importorskip("setuptools", reason="setuptools is not installed; `make wheel` installs it")
+pytest.importorskip("setuptools", minversion="77", reason="`make wheel` installs setuptools")
 
 MOST_PACKAGES = 30
 SDK = """
@@ -73,7 +72,7 @@ def wheel(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def light(wheel, tmp_path_factory) -> Iterator[Path]:
+def light(wheel, tmp_path_factory) -> Path:
     """The Python of an environment with the wheel and the core dependencies, and nothing else."""
     folder = tmp_path_factory.mktemp("light") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
@@ -87,7 +86,7 @@ def light(wheel, tmp_path_factory) -> Iterator[Path]:
                 (packages / top).symlink_to(origin)
     command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
     subprocess.run([*command, "--no-deps", "--no-index", str(wheel)], check=True)
-    yield python
+    return python
 
 
 def run(python: Path, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

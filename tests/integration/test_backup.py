@@ -399,9 +399,7 @@ async def test_a_running_server_is_backed_up_and_comes_back(tmp_path):
         secret = door.secret
         await announce(out)
         await marked(out, 1, then=lambda: publish(out, batch(1, [1.5, 2.5])))
-        code, printed, complained = await command(
-            server, "backup", tmp_path / "backup", "--json"
-        )
+        code, printed, complained = await command(server, "backup", tmp_path / "backup", "--json")
         assert code == 0, complained
         answer = json.loads(printed)
         await marked(out, 2, then=lambda: publish(out, batch(2, [9.0], start=CLOCK.now_ns())))

@@ -66,7 +66,6 @@ async def history(
     """The samples of a span, streamed: as JSON in the frames of the wire, or as CSV.
 
     `from` is included, an hour before `to` if left out; `to` is not included, now if left out.
-    Both are instants, or what people write: -10m, yesterday, 2026-11-23.
     Thinning keeps least and greatest values at their own times.
 
     CSV has a row for each time stamp and a column for each signal. A cell is empty where the signal

@@ -5,6 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+
 from broker.clock import NS_PER_S, WallClock, ns_of
 from testbed import cli
 
