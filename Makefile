@@ -12,7 +12,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
 .NOTPARALLEL:
-.PHONY: help demo test faults probes lint types docs site bench lock clean
+.PHONY: help demo test faults probes lint types docs site wheel bench lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -25,7 +25,7 @@ test: ## lint, types and every test; TEST_JOBS=3 side by side, ARGS="-k name" pa
 	tests/services/influxd/build >/dev/null & # the tests that need it wait for it
 	build=$$!
 	trap 'kill $$build 2>/dev/null && wait $$build || true' EXIT
-	$(MAKE) .venv/dev.stamp .venv/site.stamp
+	$(MAKE) .venv/dev.stamp .venv/site.stamp .venv/build.stamp
 	$(MAKE) --jobs=2 lint types
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(if $(filter true,$(CI)),--need-services) $(ARGS)
 
@@ -60,6 +60,11 @@ site: .venv/site.stamp ## the documents as a site that needs no internet, in bui
 		--doctree-dir build/doctrees . build/site
 	echo "built build/site/index.html"
 
+wheel: .venv/build.stamp ## the project as a wheel in dist: the SDK and `testbed`, few dependencies
+	@rm -rf build/lib build/bdist.* dist
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	echo "built $$(echo dist/*.whl); install it: python -m pip install $$(echo dist/*.whl)"
+
 bench: .venv/bench.stamp ## measure the data path; ARGS="--quick" in 8 minutes, ARGS="--part latency" one part
 	@tests/services/install
 	exec $(BIN)/python -m benchmarks $(ARGS)
@@ -68,6 +73,7 @@ lock: .venv/dev.stamp ## write the lock files from pyproject.toml; ARGS=--upgrad
 	@$(PIP) install uv
 	$(COMPILE) --extra dev pyproject.toml -o requirements-dev.lock
 	$(COMPILE) --extra site -c requirements-dev.lock pyproject.toml -o requirements-site.lock
+	$(COMPILE) --extra build -c requirements-dev.lock pyproject.toml -o requirements-build.lock
 	$(COMPILE) --extra bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
 	$(COMPILE) --extra demo -c requirements-dev.lock pyproject.toml -o requirements.lock
 	$(COMPILE) --extra server -c requirements-dev.lock pyproject.toml -o deploy/requirements.lock
@@ -92,6 +98,10 @@ clean: ## remove what can be made again; data folders stay
 	touch $@ .venv/dev.stamp .venv/demo.stamp # the others' locks are parts of this one
 
 .venv/site.stamp: requirements-site.lock pyproject.toml
+	@$(call install,$<)
+	touch $@
+
+.venv/build.stamp: requirements-build.lock pyproject.toml
 	@$(call install,$<)
 	touch $@
 

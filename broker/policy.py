@@ -66,6 +66,18 @@ class Topics:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadableStreams:
+    """Streams of a machine's scope that it would not read if it were made now.
+
+    not_granted: of other organisations, covered by no grant.  not_registered: of its own
+    organisation, neither registered nor published by one of its machines.
+    """
+
+    not_granted: frozenset[Entry]
+    not_registered: frozenset[Entry]
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """A rule of an action: persons with one of `roles` in the target's organisation may do it.
 
@@ -156,6 +168,22 @@ def until_ns(rights: Rights, principal: str, at_ns: int) -> int | None:
     moments += [moment for span in spans for moment in (span.from_ns, span.until_ns)]
     later = (moment for moment in moments if moment is not None and moment > at_ns)
     return min(later, default=None)
+
+
+def unreadable(
+    rights: Rights, organisation: str, reads: frozenset[Entry], at_ns: int
+) -> UnreadableStreams:
+    """List the streams that a machine of an organisation would not read at an instant.
+
+    rights: of a person of that organisation.  A paused grant counts here: its pause says itself.
+    """
+    granted = {
+        grant.entry
+        for grant in rights.grants
+        if grant.company == organisation and grant.span.covers(at_ns)
+    }
+    own = frozenset(entry for entry in reads if entry.address.organisation == organisation)
+    return UnreadableStreams(not_granted=reads - own - granted, not_registered=own - rights.known)
 
 
 # --- the bus ----------------------------------------------------------------------------------

@@ -132,6 +132,10 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
 --help`: for a newcomer first, then by who uses them."""
 
 
+OURS = frozenset({"broker", "gateway", "simulators", "testbed", "testbed_api", "testbed_sdk"})
+"""The packages of this project: one of them that is missing is a fault, not a choice."""
+
+
 class PanelGroup(TyperGroup):
     """The root command: it lists its subcommands by PANELS, and loads one once it is invoked."""
 
@@ -171,6 +175,26 @@ class PanelGroup(TyperGroup):
         if args[0] in self._module_of:
             self.load(args[0])
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the subcommand; it ends with a sentence where its packages are not installed."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as exc:
+            package = (exc.name or "").partition(".")[0]
+            if package in OURS | {""}:
+                raise
+            from broker.errors import Refused
+            from testbed.terminal import run
+
+            run.fail(
+                Refused(
+                    f"this command needs the package {package}, which is not installed",
+                    hint="install the project with the extra that has it: [gateway] beside a"
+                    " machine, [server] for a server, [demo] for both; see"
+                    " docs/how-to/write-a-prototype.md",
+                )
+            )
 
     def load(self, name: str) -> None:
         """Import the module of a command, and put the command in the place of its entry."""

@@ -18,6 +18,8 @@ from simulators.world import Playback, TimestampMode
 from testbed.terminal import invocation
 
 NAME = "PumpRig"
+BROWSE_NAME = "rig"
+"""The name that `gateway browse` gives the stream, and that the documents use."""
 SETTLE_S = 0.5
 """Wait between the first subscription and the first row, until its monitored items are created."""
 
@@ -79,7 +81,13 @@ async def simulate(
     names = [signal.name for signal in source.signals]
     ledger_file = ledger.create(options.ledger, names) if options.ledger else nullcontext(None)
     with ledger_file as entries:
-        serving = opcua.serve(NAME, source.signals, port=options.port, keys=options.keys)
+        serving = opcua.serve(
+            NAME,
+            source.signals,
+            browse_name=BROWSE_NAME,
+            port=options.port,
+            keys=options.keys,
+        )
         async with serving as face:
             on_event({"event": "ready", "url": face.url, "sha256": face.sha256})
             if options.wait:

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.errors import Invalid, Refused, Taken, Unavailable
-from broker.process import files
+from broker.process import file_lock, files
 from testbed_api.audit.journal import Journal
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.engine import open_engine
@@ -134,7 +134,7 @@ def _locked(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=files.PRIVATE_FOLDER)
-            stack.enter_context(files.locked(folder / "lock", taken))
+            stack.enter_context(file_lock.locked(folder / "lock", taken))
         except OSError as exc:
             raise Unavailable(f"the data folder {folder} cannot be used: {exc.strerror}") from exc
         yield

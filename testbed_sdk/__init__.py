@@ -5,6 +5,8 @@ from testbed_sdk import connect
 async with connect() as testbed:
     async for batch in testbed.input("rig"):
         print(batch["Pressure"].values)
+
+Without asyncio: `connect_sync` and `read_history`.
 """
 
 from broker.batch import Gap
@@ -25,6 +27,7 @@ from testbed_sdk.history import History
 from testbed_sdk.inputs import Input, Missed, Received
 from testbed_sdk.outputs import Output
 from testbed_sdk.settings import PrototypeSettings
+from testbed_sdk.synchronous import SyncInput, SyncOutput, SyncTestbed, connect_sync, read_history
 
 __all__ = [
     "BedError",
@@ -44,8 +47,13 @@ __all__ = [
     "Received",
     "Refused",
     "Signal",
+    "SyncInput",
+    "SyncOutput",
+    "SyncTestbed",
     "Testbed",
     "Unavailable",
     "Unknown",
     "connect",
+    "connect_sync",
+    "read_history",
 ]

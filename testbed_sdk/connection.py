@@ -2,8 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import structlog
 from pydantic import ValidationError
@@ -12,7 +12,7 @@ from broker import api_client, pydantic_checks
 from broker.aggregation import Aggregation
 from broker.batch import source_of
 from broker.bus import client
-from broker.clock import HOUR_S, NS_PER_S, Clock, WallClock
+from broker.clock import Clock, WallClock
 from broker.credential import Credential
 from broker.errors import Invalid, Unknown
 from broker.messages import Freshness, Health
@@ -20,11 +20,12 @@ from broker.namespace import LIVE, EquipmentKind, StreamAddress
 from broker.responses.equipment import StreamResponse
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec, Trigger
-from testbed_sdk import history
+from broker.time_expressions import Time
+from testbed_sdk import history, spans
 from testbed_sdk.history import History
 from testbed_sdk.inputs import Input
 from testbed_sdk.outputs import Output
-from testbed_sdk.settings import PrototypeSettings
+from testbed_sdk.settings import HttpSettings, PrototypeSettings
 
 _NO_HEALTH = Health(Freshness.STALE, valid_until_ns=0)
 
@@ -101,6 +102,8 @@ class Testbed:
         self,
         name: str,
         *signals: str,
+        from_: Time | None = None,
+        to: Time | None = None,
         from_ns: int | None = None,
         to_ns: int | None = None,
         points: int | None = None,
@@ -109,13 +112,16 @@ class Testbed:
     ) -> History:
         """Fetch stored samples of an input or output: the last hour and all signals by default.
 
-        points: thin each signal to about so many samples, keeping least and greatest values.
-        every: width of a window, such as "1s" or "15min": one value a signal and window, at the
-        time at which the window begins.  how: "mean" (the default), "last", "min" or "max" of the
-        window's samples; a bool or a text has only a last one, for others the API answers Invalid.
+        from_, to: times such as "-10m", "yesterday", "2026-11-23" or an aware datetime; `from_` is
+        included, `to` is not.  from_ns, to_ns: the same ends as ns since 1970 UTC.  points: thin
+        each signal to about so many samples, keeping least and greatest values.  every: width of a
+        window, such as "1s" or "15min": one value a signal and window, at the time at which the
+        window begins.  how: "mean" (the default), "last", "min" or "max" of the window's samples;
+        a bool or a text has only a last one, for others the API answers Invalid.
         """
-        end_ns = self._clock.now_ns() if to_ns is None else to_ns
-        start_ns = end_ns - HOUR_S * NS_PER_S if from_ns is None else from_ns
+        start_ns, end_ns = spans.between(
+            self._clock.now_ns(), from_=from_, to=to, from_ns=from_ns, to_ns=to_ns
+        )
         query = history.HistoryQuery(
             self._settings.space,
             start_ns,
@@ -124,12 +130,12 @@ class Testbed:
             points,
             aggregation=Aggregation.parse(every, how),
         )
-        bound = self._settings.inputs | self._settings.outputs
-        return await history.fetch(self._api, _bound(bound, name, "input or output"), query)
+        names = self._settings.inputs | self._settings.outputs
+        return await history.fetch(self._api, bound(names, name, "input or output"), query)
 
     async def freshness(self, name: str) -> Health:
         """Fetch the freshness of an input or output with its alarms; stale if none is published."""
-        address = _bound(self._settings.inputs | self._settings.outputs, name, "input or output")
+        address = bound(self._settings.inputs | self._settings.outputs, name, "input or output")
         stream = await self._api.get(f"/streams/{address}", StreamResponse)
         stated = stream.freshness.get(self._settings.space)
         return _NO_HEALTH if stated is None else stated.health()
@@ -147,12 +153,13 @@ class Testbed:
             task.cancel()
 
     def _address(self, name: str, what: str) -> StreamAddress:
-        return _bound(
+        return bound(
             self._settings.inputs if what == "input" else self._settings.outputs, name, what
         )
 
 
-def _bound(bindings: dict[str, StreamAddress], name: str, what: str) -> StreamAddress:
+def bound(bindings: dict[str, StreamAddress], name: str, what: str) -> StreamAddress:
+    """Return the stream that a name is bound to; raises Unknown, which lists the bound names."""
     if name not in bindings:
         known = ", ".join(sorted(bindings)) or "none"
         raise Unknown(
@@ -164,8 +171,21 @@ def _bound(bindings: dict[str, StreamAddress], name: str, what: str) -> StreamAd
 
 def from_environment() -> tuple[PrototypeSettings, BusSettings]:
     """Read the settings from TESTBED_…; raises Invalid with every field that is wrong."""
-    try:
+    with _wrong_fields_named():
         return PrototypeSettings(), BusSettings()
+
+
+def http_environment() -> tuple[PrototypeSettings, HttpSettings]:
+    """Read the settings of a program that needs no broker; raises Invalid likewise."""
+    with _wrong_fields_named():
+        return PrototypeSettings(), HttpSettings()
+
+
+@contextmanager
+def _wrong_fields_named() -> Iterator[None]:
+    """Raise Invalid, with the name of each wrong variable, for settings that are not valid."""
+    try:
+        yield
     except ValidationError as exc:
         wrong = pydantic_checks.settings_sentence(exc, prefix="TESTBED_")
         raise Invalid(

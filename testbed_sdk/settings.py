@@ -2,13 +2,14 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from broker import namespace
 from broker.errors import Invalid
 from broker.namespace import StreamAddress
 from broker.pydantic_checks import validated_by
+from broker.settings import CA, BusSettings, NamedFile, Settings
 
 Bindings = Annotated[dict[str, StreamAddress], NoDecode]
 
@@ -62,3 +63,12 @@ class PrototypeSettings(BaseSettings):
             except Invalid as exc:
                 raise ValueError(str(exc)) from exc
         return bindings
+
+
+class HttpSettings(Settings):
+    """Credential and authority of a program that reads over HTTP alone, with no broker to name."""
+
+    ca: NamedFile = Field(default=None, description=CA)
+    credential: SecretStr = Field(
+        default=SecretStr(""), description=BusSettings.model_fields["credential"].description
+    )

@@ -1,13 +1,10 @@
-"""Files that nobody else may read, written whole or not at all, and locks between processes."""
+"""Files that nobody else may read, written whole or not at all."""
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from broker.errors import Invalid, Taken
+from broker.errors import Invalid
 
 PRIVATE = 0o600
 PRIVATE_FOLDER = 0o700
@@ -49,20 +46,3 @@ def replace(file: Path, content: bytes, *, mode: int = PRIVATE) -> None:
 
 def _create(file: Path, mode: int) -> IO[bytes]:
     return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
-
-
-@contextmanager
-def locked(file: Path, taken: Taken) -> Iterator[None]:
-    """Hold the lock on a file, made if it is not there, until left.
-
-    Raises `taken` if another process holds it, OSError if the file cannot be opened.
-    """
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, PRIVATE)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise taken from exc
-        yield
-    finally:
-        os.close(descriptor)

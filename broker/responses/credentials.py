@@ -71,6 +71,16 @@ class NewPrincipalResponse(PrincipalResponse):
     """A new machine with its credential, which is shown this once."""
 
     credential: Annotated[str, Field(examples=["detector.pK0v…"])]
+    not_granted: Annotated[
+        list[EntryResponse],
+        Field(description="of `reads`, what no grant covers now: it reads them once one does"),
+    ]
+    not_registered: Annotated[
+        list[EntryResponse],
+        Field(
+            description="of `reads`, your own streams that nobody has registered yet", examples=[[]]
+        ),
+    ]
 
 
 class TokenResponse(ApiResponse):

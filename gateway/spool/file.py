@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from broker.errors import Corrupt, Refused, Taken, Unavailable
-from broker.process import files
+from broker.process import file_lock
 from gateway.spool import marks
 
 LAYOUT = 1
@@ -45,7 +45,7 @@ def locked(path: Path) -> Iterator[None]:
         f"another gateway is using the spool {path}",
         hint="stop it, or give this one its own folder",
     )
-    with files.locked(path.with_name(path.name + ".lock"), taken):
+    with file_lock.locked(path.with_name(path.name + ".lock"), taken):
         yield
 
 

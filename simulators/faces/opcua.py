@@ -101,12 +101,18 @@ class OpcUaFace:
 
 @asynccontextmanager
 async def serve(
-    name: str, signals: Sequence[Signal], *, port: int = 0, keys: Path | None = None
+    name: str,
+    signals: Sequence[Signal],
+    *,
+    browse_name: str = "",
+    port: int = 0,
+    keys: Path | None = None,
 ) -> AsyncIterator[OpcUaFace]:
     """Run a server on loopback with an object `name` and a variable a signal, `s=<name>.<signal>`.
 
-    port: 0 takes a free one.  keys: folder of a certificate and its key, made if it has none; with
-    it every session is signed and encrypted.  Raises Taken if the port is in use.
+    browse_name: of the object, where it is not its name.  port: 0 takes a free one.  keys: folder
+    of a certificate and its key, made if it has none; with it every session is signed and
+    encrypted.  Raises Taken if the port is in use.
     """
     port = _free_port(port)
     server = Server()
@@ -122,7 +128,7 @@ async def serve(
     index: Any = await server.register_namespace(NAMESPACE)
     identifier: Any = name
     machine = await server.nodes.objects.add_object(
-        ua.NodeId(identifier, index), ua.QualifiedName(name, index)
+        ua.NodeId(identifier, index), ua.QualifiedName(browse_name or name, index)
     )
     nodes = [await _variable(machine, index, name, signal) for signal in signals]
     try:

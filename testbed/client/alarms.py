@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from broker.namespace import StreamAddress
+from broker.namespace import StreamAddress, checked_space
 from broker.responses.operations import StatusResponse, StreamStatusResponse
 from testbed.client import api
 from testbed.terminal import tables
@@ -55,11 +55,10 @@ def each_once(streams: Iterable[StreamStatusResponse]) -> list[Alarm]:
 
 async def fetch(space: str | None) -> StatusResponse:
     """The state of the streams that have an alarm; space: None for every space."""
+    wanted = None if space is None else checked_space(space)
     status = await api.get("/status", StatusResponse)
     streams = [
-        stream
-        for stream in status.streams
-        if stream.alarms and (space is None or stream.space == space)
+        stream for stream in status.streams if stream.alarms and wanted in {None, stream.space}
     ]
     return status.model_copy(update={"streams": streams})
 

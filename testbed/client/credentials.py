@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress, checked_id, checked_space
-from broker.responses.credentials import NewPrincipalResponse, PrincipalResponse, PrincipalsResponse
+from broker.responses.credentials import (
+    EntryResponse,
+    NewPrincipalResponse,
+    PrincipalResponse,
+    PrincipalsResponse,
+)
 from testbed.client import api
 from testbed.terminal import tables
 from testbed.terminal.screen import Screen
@@ -53,6 +58,31 @@ def print_secret(credential: str, out: Screen, notes: Screen) -> None:
     """Print a new credential alone on `out`, without a style; how to use it on `notes`."""
     out.print(credential)
     notes.print("keep it: it is not shown again. Use it as TESTBED_CREDENTIAL.", style="dim")
+
+
+def print_created(created: NewPrincipalResponse, out: Screen, notes: Screen) -> None:
+    """Print a machine's new credential alone on `out`; on `notes` what it cannot read as yet."""
+    print_secret(created.credential, out, notes)
+    for entry in created.not_granted:
+        notes.print(
+            f"{entry.stream} in {entry.space} is not granted to {created.organisation} now: it"
+            " reads nothing of it until a grant covers it",
+            style="yellow",
+        )
+    if created.not_granted:
+        names = " ".join(map(_target, created.not_granted))
+        notes.print(f"  ask for it: testbed grant ask {names} --purpose '…'")
+    for entry in created.not_registered:
+        notes.print(
+            f"{entry.stream} in {entry.space} is not registered yet: it reads nothing of it until"
+            " its gateway or program publishes it; is the name right?",
+            style="yellow",
+        )
+
+
+def _target(entry: EntryResponse) -> str:
+    """A stream as `testbed grant ask` takes it."""
+    return entry.stream if entry.space == LIVE else str(entry)
 
 
 def print_table(credentials: PrincipalsResponse, out: Screen) -> None:

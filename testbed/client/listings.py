@@ -46,7 +46,7 @@ async def store(
     """List an equipment, or end its listing; the listing as it is then."""
     path = f"/equipment/{EquipmentAddress.parse(equipment)}/listing"
     if (bool(audience.organisations), audience.everybody, audience.nobody).count(True) != 1:
-        raise Invalid("to whom is not said", hint="--to ORGANISATION, --everybody or --nobody")
+        raise Invalid("to whom is not said", hint="--company ID, --everybody or --nobody")
     if audience.nobody:
         await api.request("DELETE", path)
         return await api.get(path, ListingResponse)

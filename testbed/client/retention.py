@@ -48,7 +48,8 @@ async def delete(
     body = {"space": checked_space(space), "why": reason, **ends}
     if not confirmed:
         raise Invalid(
-            f"nothing was deleted of {stream}: {begin or 'its beginning'} to {end or 'now'}",
+            f"nothing was deleted of {stream} in {space}: {begin or 'its beginning'} to"
+            f" {end or 'now'}",
             hint="say --yes if that is what you want; no backup is made",
         )
     async with api.connect(DELETION_TIMEOUT_S) as connection:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from broker.clock import DAY_S, HOUR_S, NS_PER_S, Clock, ns_of
 from broker.messages import Freshness
+from broker.namespace import checked_space
 from broker.responses.operations import (
     BusRefusalResponse,
     NoticeChannelResponse,
@@ -27,9 +28,15 @@ _REFUSED: list[TableColumn[BusRefusalResponse]] = [
 _AGES = ((DAY_S, "d"), (HOUR_S, "h"), (60.0, "min"))
 
 
-async def fetch(within_s: float) -> StatusResponse:
-    """The state of the streams that the caller may read; gaps are counted over `within_s`."""
-    return await api.get("/status", StatusResponse, {"within_s": within_s})
+async def fetch(within_s: float, space: str | None) -> StatusResponse:
+    """The state of the streams that the caller may read; gaps are counted over `within_s`.
+
+    space: None for every space.
+    """
+    wanted = None if space is None else checked_space(space)
+    status = await api.get("/status", StatusResponse, {"within_s": within_s})
+    streams = [stream for stream in status.streams if wanted in {None, stream.space}]
+    return status.model_copy(update={"streams": streams})
 
 
 def print_status(status: StatusResponse, out: Screen, clock: Clock) -> None:

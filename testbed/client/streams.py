@@ -55,10 +55,11 @@ _DEAD_LETTER = tables.fields(
 
 async def fetch_all(space: str | None, most: int) -> StreamPage:
     """The streams that the caller sees, `most` at most; space: that states a freshness there."""
-    page = await api.whole("/streams", StreamPage, most=most if space is None else None)
-    if space is None:
+    wanted = None if space is None else checked_space(space)
+    page = await api.whole("/streams", StreamPage, most=most if wanted is None else None)
+    if wanted is None:
         return page
-    items = [stream for stream in page.items if checked_space(space) in stream.freshness]
+    items = [stream for stream in page.items if wanted in stream.freshness]
     following = items[most - 1].stream if len(items) > most else None
     return page.model_copy(update={"items": items[:most], "next": following})
 

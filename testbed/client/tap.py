@@ -8,17 +8,16 @@ from rich.console import Console
 
 from broker import clock, codec
 from broker.batch import QUALITIES
-from broker.namespace import StreamAddress
+from broker.namespace import StreamAddress, checked_space
 from testbed_sdk import PrototypeSettings, Received, connect
 from testbed_sdk.connection import from_environment
 
 
-async def tap(stream: str, on_batch: Callable[[Received], None]) -> None:
+async def tap(stream: str, space: str, on_batch: Callable[[Received], None]) -> None:
     """Subscribe to a stream and call `on_batch` with every batch, until cancelled."""
+    address, space = StreamAddress.parse(stream), checked_space(space)
     own, bus = from_environment()
-    settings = PrototypeSettings(
-        api=own.api, space=own.space, inputs={"tap": StreamAddress.parse(stream)}, outputs={}
-    )
+    settings = PrototypeSettings(api=own.api, space=space, inputs={"tap": address}, outputs={})
     async with connect(settings, bus) as testbed:
         async for received in testbed.input("tap"):
             on_batch(received)

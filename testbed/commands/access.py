@@ -6,7 +6,7 @@ import typer
 
 from testbed.client import access as client_access
 from testbed.terminal import run
-from testbed.terminal.options import Equipment, Json, example
+from testbed.terminal.options import Equipment, Json, SpanEnd, example, span_begin, time
 from testbed.terminal.screen import out, print_json
 
 Company = Annotated[
@@ -27,7 +27,10 @@ def add_to(app: typer.Typer) -> None:
     app.command("resume", epilog=example("testbed resume --company company"))(resume)
     app.command(
         "access",
-        epilog=example("testbed access factory/pump-rig", "testbed access factory/pump-rig --all"),
+        epilog=example(
+            "testbed access factory/pump-rig --at yesterday",
+            "testbed access factory/pump-rig --from -30d --all",
+        ),
     )(access)
 
 
@@ -47,14 +50,11 @@ def resume(company: Company = None, equipment: OfEquipment = None, json: Json = 
 
 def access(
     equipment: Equipment,
-    at: Annotated[str | None, typer.Option(help="report of an instant (default: now)")] = None,
-    begin: Annotated[
-        str | None,
-        typer.Option("--from", help="report of a span from this instant (default: no span)"),
+    at: Annotated[
+        str | None, time("--at", "time that the report is of, in place of a span (default: now)")
     ] = None,
-    end: Annotated[
-        str | None, typer.Option("--to", help="end of the span, an instant (default: now)")
-    ] = None,
+    begin: Annotated[str | None, span_begin("no span, one instant")] = None,
+    end: SpanEnd = None,
     whole: Annotated[
         bool, typer.Option("--all", help="print each reader of your own organisation as well")
     ] = False,

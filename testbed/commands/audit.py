@@ -8,11 +8,11 @@ import typer
 from broker.clock import WallClock
 from testbed.client import audit
 from testbed.terminal import run
-from testbed.terminal.options import Json, example
+from testbed.terminal.options import Json, SpanEnd, example, span_begin
 from testbed.terminal.run import Exit
 from testbed.terminal.screen import out, print_json
 
-EXAMPLE = example("testbed audit list --action connect --from 2026-03-01T00:00:00Z")
+EXAMPLE = example("testbed audit list --action connect --from -2h")
 
 audit_app = typer.Typer(
     help="List what was done in the testbed, and verify that the record is whole.",
@@ -28,16 +28,8 @@ def add_to(app: typer.Typer) -> None:
 
 @audit_app.command("list", epilog=EXAMPLE)
 def list_(
-    begin: Annotated[
-        str | None,
-        typer.Option(
-            "--from", help="beginning of the span, included, an instant (default: a day ago)"
-        ),
-    ] = None,
-    end: Annotated[
-        str | None,
-        typer.Option("--to", help="end of the span, not included, an instant (default: now)"),
-    ] = None,
+    begin: Annotated[str | None, span_begin("a day ago")] = None,
+    end: SpanEnd = None,
     principal: Annotated[
         str | None, typer.Option(help="id of the person or machine that acted (default: all)")
     ] = None,

@@ -13,12 +13,12 @@ from testbed.terminal.screen import out, print_json
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the app."""
-    app.command(epilog=example("testbed backup --to backup-1"))(backup)
+    app.command(epilog=example("testbed backup backup-1"))(backup)
     app.command(epilog=example("testbed restore backup-1 --data new --audit-key key"))(restore)
 
 
 def backup(
-    to: Annotated[Path, typer.Option(help="new folder for the backup")],
+    folder: Annotated[Path, typer.Argument(help="new folder for the backup")],
     data: Annotated[
         Path | None,
         typer.Option(
@@ -43,9 +43,9 @@ def backup(
     stopped = None
     if data is not None:
         stopped = settings(ServerSettings, folder=data, store=store, registry=registry)
-    manifest = run.run(server_backup.backup(to, stopped, WallClock()))
-    report = server_backup.as_json(manifest, to)
-    print_json(report) if json else server_backup.print_backup(manifest, to, stopped, out)
+    manifest = run.run(server_backup.backup(folder, stopped, WallClock()))
+    report = server_backup.as_json(manifest, folder)
+    print_json(report) if json else server_backup.print_backup(manifest, folder, stopped, out)
 
 
 def restore(

@@ -45,12 +45,15 @@ def create(
     expires_in: ExpiresIn = None,
     json: Json = False,
 ) -> None:
-    """Create a machine's credential for a list of streams; it is shown only this once."""
+    """Create a machine's credential for a list of streams; it is shown only this once.
+
+    A note on standard error names each stream under --reads that no grant covers now.
+    """
     wanted = credentials.NewCredential(
         principal=principal, reads=reads or (), writes=writes or (), expires_in_s=expires_in
     )
     created = run.run(credentials.create(wanted))
-    print_json(created) if json else credentials.print_secret(created.credential, out, notes)
+    print_json(created) if json else credentials.print_created(created, out, notes)
 
 
 @credential_app.command("list", epilog=example("testbed credential list"))

@@ -10,7 +10,7 @@ from testbed.terminal import run
 from testbed.terminal.options import Json, example
 from testbed.terminal.run import Exit
 
-Data = Annotated[
+Recording = Annotated[
     Path | None,
     typer.Option(help="recording (CSV file) to play (default: the model of a pump rig)"),
 ]
@@ -48,7 +48,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(
-    data: Data = None,
+    recording: Recording = None,
     folder: Folder = None,
     speed: Speed = None,
     times: Times = "original",
@@ -64,7 +64,7 @@ def demo(
     async def go() -> bool:
         checked = checked_times(times)
         places = terminal.choose_places(folder, keep=keep)
-        plan = DemoPlan(**places, data=data, speed=speed, times=checked, store=store)
+        plan = DemoPlan(**places, data=recording, speed=speed, times=checked, store=store)
         is_temporary = folder is None and not keep
         return await terminal.run(
             plan, WallClock(), keep=keep, as_json=json, temporary=is_temporary

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from testbed.commissioning.trust import ServerCertificate
 
 EXAMPLE = example(
-    "testbed gateway browse opc.tcp://127.0.0.1:4840 --security none --write rig.yaml"
+    "testbed gateway browse opc.tcp://127.0.0.1:4840 --security none --write mapping.yaml"
 )
 
 gateway_app = typer.Typer(
@@ -70,7 +70,9 @@ def add_to(app: typer.Typer) -> None:
 
 @gateway_app.command(
     "run",
-    epilog=example("testbed gateway run rig.yaml", "testbed gateway run rig.yaml press.yaml"),
+    epilog=example(
+        "testbed gateway run mapping.yaml", "testbed gateway run mapping.yaml press.yaml"
+    ),
 )
 def run(mappings: Mappings) -> None:
     """Read the machine of each mapping and publish its samples, until Ctrl-C.
@@ -84,7 +86,7 @@ def run(mappings: Mappings) -> None:
 
 @gateway_app.command(
     "install-service",
-    epilog=example("testbed gateway install-service rig.yaml --user gateway"),
+    epilog=example("testbed gateway install-service mapping.yaml --run-as gateway"),
 )
 def install_service(
     mappings: Mappings,
@@ -92,16 +94,19 @@ def install_service(
         bool, typer.Option("--print", help="print the unit, and write nothing (default: write it)")
     ] = False,
     name: Annotated[str, typer.Option(help="name of the service")] = "testbed-gateway",
-    user: Annotated[
+    run_as: Annotated[
         str | None,
-        typer.Option(help="user that runs the gateways (default: the owner of the first mapping)"),
+        typer.Option(
+            help="user of this machine that runs the gateways (default: the owner of the first"
+            " mapping)"
+        ),
     ] = None,
 ) -> None:
     """Write a systemd unit that runs the gateways of mappings, and print the next commands."""
     from testbed.commissioning import systemd_unit
 
     try:
-        unit = systemd_unit.service(mappings, name=name, user=user)
+        unit = systemd_unit.service(mappings, name=name, user=run_as)
         if print_only:
             print(unit.unit, end="")  # noqa: T201 - a file's text, unchanged
         else:
@@ -155,7 +160,7 @@ def lock_out(equipment: Equipment) -> None:
     out.print(f"the gateway of {equipment} is locked out")
 
 
-@gateway_app.command("check", epilog=example("testbed gateway check rig.yaml"))
+@gateway_app.command("check", epilog=example("testbed gateway check mapping.yaml"))
 def check(mapping: Mapping, json: Json = False) -> None:
     """Check a mapping against the live server, and print everything that is wrong with it."""
     from testbed.commissioning import check_browse
@@ -168,7 +173,7 @@ def check(mapping: Mapping, json: Json = False) -> None:
 @gateway_app.command("trust", epilog=example("testbed gateway trust opc.tcp://machine:4840"))
 def trust(
     server: Annotated[str, typer.Argument(help="opc.tcp://host:port, or a mapping file")],
-    yes: Annotated[
+    sha256: Annotated[
         str | None,
         typer.Option(
             help="for scripts: SHA-256 of the certificate that is accepted without asking (default:"
@@ -186,24 +191,24 @@ def trust(
     endpoint = Endpoint(url=server, security="sign-and-encrypt", policy=policy, mapping=mapping)
     certificate = terminal_run.run(commissioning.fetch_certificate(server, endpoint))
     commissioning.print_certificate(certificate, Screen(stderr=True) if json else out)
-    file = _pinned(certificate, yes, as_json=json)
+    file = _pinned(certificate, sha256, as_json=json)
     report = certificate.as_json(file)
     print_json(report) if json else commissioning.print_pinned(certificate, file, out)
 
 
-def _pinned(certificate: "ServerCertificate", yes: str | None, *, as_json: bool) -> Path:
+def _pinned(certificate: "ServerCertificate", sha256: str | None, *, as_json: bool) -> Path:
     """The file in which a certificate is pinned, once it is accepted; else the command ends."""
     from testbed.commissioning import trust as commissioning
 
     confirm = functools.partial(typer.confirm, err=as_json)
     try:
         return commissioning.pin(
-            certificate, commissioning.accepted_sha256(certificate, yes, confirm)
+            certificate, commissioning.accepted_sha256(certificate, sha256, confirm)
         )
     except BedError as exc:
         terminal_run.fail(exc)
     except typer.Abort:
-        unanswered = Refused("nothing was pinned: nobody answered", hint="in scripts: --yes SHA256")
+        unanswered = Refused("nothing was pinned: nobody answered", hint="in scripts: --sha256 HEX")
         terminal_run.fail(unanswered)
 
 

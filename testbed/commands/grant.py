@@ -7,10 +7,10 @@ import typer
 from testbed.client import grants
 from testbed.client.grants import Selection, Term
 from testbed.terminal import run
-from testbed.terminal.options import ExpiresIn, Json, Streams, example
+from testbed.terminal.options import ExpiresIn, Json, Streams, example, time
 from testbed.terminal.screen import out, print_json
 
-EXAMPLE = example("testbed grant ask factory/pump-rig --for 'find leaks' --expires-in 30d")
+EXAMPLE = example("testbed grant ask factory/pump-rig --purpose 'find leaks' --expires-in 30d")
 
 grant_app = typer.Typer(
     help="Ask for, give, approve and revoke rights to read streams of other organisations.",
@@ -48,11 +48,16 @@ OfCompany = Annotated[
     ),
 ]
 Begin = Annotated[
-    str | None, typer.Option("--from", help="instant at which it begins (default: now)")
+    str | None,
+    time("--from", "time at which it begins, such as tomorrow or +2h (default: now)"),
 ]
 Until = Annotated[
     str | None,
-    typer.Option(help="instant at which it ends, instead of --expires-in (default: never)"),
+    time(
+        "--until",
+        "time at which it ends, such as 2026-12-31 or +30d, instead of --expires-in (default:"
+        " never)",
+    ),
 ]
 Reason = Annotated[
     str, typer.Option(help="reason, a sentence that the company reads (default: empty)")
@@ -67,7 +72,7 @@ def add_to(app: typer.Typer) -> None:
 @grant_app.command("ask", epilog=EXAMPLE)
 def ask(
     targets: Targets,
-    purpose: Annotated[str, typer.Option("--for", help="purpose, a sentence that the owner reads")],
+    purpose: Annotated[str, typer.Option(help="purpose, a sentence that the owner reads")],
     begin: Begin = None,
     until: Until = None,
     expires_in: ExpiresIn = None,

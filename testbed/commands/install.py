@@ -50,7 +50,7 @@ TlsKey = Annotated[
     typer.Option(help="PEM file of that certificate's key, likewise (default: no TLS)"),
 ]
 HealthPort = Annotated[int, typer.Option(help="TCP port for health checks, on loopback")]
-Store = Annotated[
+Data = Annotated[
     Path, typer.Option(help="data folder of the broker, a path on the broker's machine")
 ]
 LogFile = Annotated[
@@ -61,7 +61,9 @@ LogFile = Annotated[
         " as TESTBED_BROKER_LOG, what the broker refused (default: standard error)",
     ),
 ]
-User = Annotated[str, typer.Option(help="user of a Mosquitto that is started as root")]
+RunAs = Annotated[
+    str, typer.Option(help="user of its machine that runs a Mosquitto that is started as root")
+]
 Plugin = Annotated[
     Path, typer.Option(help="Mosquitto's dynamic security plugin, a path on its machine")
 ]
@@ -127,10 +129,10 @@ def broker_config(
     tls_key: TlsKey = None,
     insecure: Insecure = False,
     health_port: HealthPort = 8222,
-    store: Store = Path("/data"),
     log: LogFile = None,
+    data: Data = Path("/data"),
     backend: Annotated[Backend, typer.Option(help="broker to configure")] = Backend.NATS,
-    user: User = "mosquitto",
+    run_as: RunAs = "mosquitto",
     plugin: Plugin = PLUGIN,
     json: Json = False,
 ) -> None:
@@ -145,12 +147,12 @@ def broker_config(
         certificate = secret_files.certificate_of(tls_cert, tls_key, mqtt, insecure=insecure)
         if backend is Backend.MOSQUITTO:
             mosquitto = config_files.MosquittoDeployment(
-                mqtt=mqtt, state=store, user=user, certificate=certificate, plugin=plugin
+                mqtt=mqtt, state=data, user=run_as, certificate=certificate, plugin=plugin
             )
             return secret_files.mosquitto_config(folder, mosquitto)
         nats = NatsDeployment(
             inner=Address(host, port),
-            store=store,
+            store=data,
             log_file=log,
             health=Address(LOOPBACK, health_port),
         )

@@ -6,10 +6,10 @@ import typer
 
 from testbed.client import listings
 from testbed.terminal import run
-from testbed.terminal.options import Equipment, Json, example
+from testbed.terminal.options import Equipment, Json, example, time
 from testbed.terminal.screen import out, print_json
 
-EXAMPLE = example("testbed listing set factory/pump-rig --to company --terms 'Cite us.'")
+EXAMPLE = example("testbed listing set factory/pump-rig --company company --terms 'Cite us.'")
 
 listing_app = typer.Typer(
     help="Show your equipment to other organisations, so that they can ask for streams.",
@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
 @listing_app.command("set", epilog=EXAMPLE)
 def set_(
     equipment: Equipment,
-    to: Annotated[
+    company: Annotated[
         list[str] | None,
         typer.Option(
             help="id of an organisation that sees the equipment; can be repeated (default: none)"
@@ -48,16 +48,18 @@ def set_(
     ] = None,
     sample_from: Annotated[
         str | None,
-        typer.Option(help="beginning of the example, included, an instant (default: no example)"),
+        time(
+            "--sample-from", "beginning of the example, included, such as -1d (default: no example)"
+        ),
     ] = None,
     sample_to: Annotated[
         str | None,
-        typer.Option(help="end of the example, not included, an instant (default: no example)"),
+        time("--sample-to", "end of the example, not included, such as now (default: no example)"),
     ] = None,
     json: Json = False,
 ) -> None:
     """List an equipment to organisations, to everybody or to nobody; grants do not change."""
-    audience = listings.Audience(organisations=to or (), everybody=everybody, nobody=nobody)
+    audience = listings.Audience(organisations=company or (), everybody=everybody, nobody=nobody)
     span = listings.SampleSpan(stream=sample, begin=sample_from, end=sample_to)
     listing = run.run(listings.store(equipment, audience, terms, span))
     print_json(listing) if json else listings.print_listing(listing, out)

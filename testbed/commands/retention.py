@@ -6,10 +6,10 @@ import typer
 
 from testbed.client import retention
 from testbed.terminal import durations, run
-from testbed.terminal.options import Json, Space, Stream, example
+from testbed.terminal.options import Json, Space, SpanEnd, Stream, example, span_begin
 from testbed.terminal.screen import out, print_json
 
-EXAMPLE = example("testbed retention set factory/pump-rig/rig --keep 90d")
+EXAMPLE = example("testbed retention set factory/pump-rig/rig --keep-for 90d")
 
 retention_app = typer.Typer(
     help="Set and list how long streams are kept.", no_args_is_help=True, epilog=EXAMPLE
@@ -20,7 +20,10 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the app."""
     app.add_typer(retention_app, name="retention")
     app.command(
-        epilog=example("testbed delete factory/pump-rig/rig --to 2026-01-01T00:00:00Z --yes")
+        epilog=example(
+            "testbed delete factory/pump-rig/rig --from yesterday --to today",
+            "testbed delete factory/pump-rig/rig --to 2026-01-01 --reason 'wrong sensor' --yes",
+        )
     )(delete)
     app.command(epilog=example("testbed deletions factory/pump-rig/rig"))(deletions)
 
@@ -28,9 +31,10 @@ def add_to(app: typer.Typer) -> None:
 @retention_app.command("set", epilog=EXAMPLE)
 def set_(
     stream: Stream,
-    keep: Annotated[
+    keep_for: Annotated[
         float | None,
         typer.Option(
+            "--keep-for",
             parser=durations.seconds,
             metavar="DURATION",
             help="time after which samples are deleted, such as 90d or 12h; at least 1h"
@@ -40,8 +44,8 @@ def set_(
     json: Json = False,
 ) -> None:
     """Keep a stream for some time or for ever, in every space."""
-    answer = run.run(retention.store(stream, keep))
-    duration = "ever" if keep is None else durations.text_of(keep)
+    answer = run.run(retention.store(stream, keep_for))
+    duration = "ever" if keep_for is None else durations.text_of(keep_for)
     print_json(answer) if json else out.print(f"{stream} is kept for {duration}")
 
 
@@ -54,25 +58,18 @@ def list_(json: Json = False) -> None:
 
 def delete(
     stream: Stream,
-    begin: Annotated[
-        str | None,
-        typer.Option(
-            "--from", help="beginning of the span, included, an instant (default: the first sample)"
-        ),
-    ] = None,
-    end: Annotated[
-        str | None,
-        typer.Option("--to", help="end of the span, not included, an instant (default: now)"),
-    ] = None,
+    begin: Annotated[str | None, span_begin("the first sample")] = None,
+    end: SpanEnd = None,
     space: Space = "live",
-    why: Annotated[
+    reason: Annotated[
         str, typer.Option(help="reason, a sentence that the proof holds (default: empty)")
     ] = "",
     yes: Annotated[bool, typer.Option("--yes", help="confirm that the span is deleted")] = False,
     json: Json = False,
 ) -> None:
     """Delete a span of a stream for good, and print the proof."""
-    records = run.run(retention.delete(stream, begin, end, space=space, reason=why, confirmed=yes))
+    deletion = retention.delete(stream, begin, end, space=space, reason=reason, confirmed=yes)
+    records = run.run(deletion)
     print_json(records) if json else retention.print_deletions(records.items, out)
 
 

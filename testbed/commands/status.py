@@ -12,7 +12,7 @@ from testbed.terminal.screen import out, print_json
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the app."""
-    app.command(epilog=example("testbed status --within 1d"))(status)
+    app.command(epilog=example("testbed status --within 1d", "testbed status --space live"))(status)
     app.command(epilog=example("testbed alarms", "testbed alarms --space live"))(alarms)
 
 
@@ -26,12 +26,13 @@ def status(
             help="time over which gaps and dead letters count, such as 12h or 7d",
         ),
     ] = 3_600.0,
+    space: AnySpace = None,
     json: Json = False,
 ) -> None:
     """Print the state of all streams: freshness, alarms, gaps and dead letters."""
     from testbed.client import status as client_status
 
-    fetched = run.run(client_status.fetch(within))
+    fetched = run.run(client_status.fetch(within, space))
     print_json(fetched) if json else client_status.print_status(fetched, out, WallClock())
 
 

@@ -8,10 +8,18 @@ import typer
 from broker.aggregation import Aggregate
 from broker.clock import WallClock
 from testbed.terminal import run
-from testbed.terminal.options import AnySpace, Json, Space, Stream, example
+from testbed.terminal.options import (
+    AnySpace,
+    Json,
+    Space,
+    SpanEnd,
+    Stream,
+    example,
+    span_begin,
+)
 from testbed.terminal.screen import out, print_json
 
-EXAMPLE = example("testbed stream gaps factory/pump-rig/rig --from 2026-03-01T00:00:00Z")
+EXAMPLE = example("testbed stream gaps factory/pump-rig/rig --from yesterday --to today")
 
 stream_app = typer.Typer(
     help="List streams, and show what is missing of them and what could not be stored.",
@@ -19,28 +27,8 @@ stream_app = typer.Typer(
     epilog=EXAMPLE,
 )
 
-Begin = Annotated[
-    str | None,
-    typer.Option(
-        "--from",
-        help="beginning of the span, included, such as 2026-03-01T08:00:00Z (default: an hour"
-        " before --to)",
-    ),
-]
-End = Annotated[
-    str | None,
-    typer.Option("--to", help="end of the span, not included, an instant (default: now)"),
-]
-PastBegin = Annotated[
-    str | None,
-    typer.Option(
-        "--from", help="beginning of the span, included, an instant (default: the whole past)"
-    ),
-]
-PastEnd = Annotated[
-    str | None,
-    typer.Option("--to", help="end of the span, not included, an instant (default: now)"),
-]
+Begin = Annotated[str | None, span_begin("an hour before --to")]
+PastBegin = Annotated[str | None, span_begin("the whole past")]
 Limit = Annotated[int, typer.Option(min=1, help="largest number of rows")]
 Signal = Annotated[
     list[str] | None,
@@ -74,29 +62,34 @@ Output = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the app."""
-    app.command(epilog=example("testbed tap factory/pump-rig/rig"))(tap)
     app.command(
         epilog=example(
-            "testbed history factory/pump-rig/rig --output rig.parquet",
-            "testbed history factory/pump-rig/rig --signal Pressure --points 100",
+            "testbed tap factory/pump-rig/rig",
+            "testbed tap factory/pump-rig/rig --space run-demo",
+        )
+    )(tap)
+    app.command(
+        epilog=example(
+            "testbed history factory/pump-rig/rig --from -10m",
+            "testbed history factory/pump-rig/rig --from yesterday --to today --output rig.parquet",
             "testbed history factory/pump-rig/rig --every 1s --how last",
         )
     )(history)
     app.add_typer(stream_app, name="stream")
 
 
-def tap(stream: Stream, json: Json = False) -> None:
+def tap(stream: Stream, space: Space = "live", json: Json = False) -> None:
     """Print a stream as it arrives, until Ctrl-C."""
     from testbed.client import tap as client_tap
 
     printer = client_tap.json_printer(print_json) if json else client_tap.text_printer(out)
-    run.run(client_tap.tap(stream, printer))
+    run.run(client_tap.tap(stream, space, printer))
 
 
 def history(
     stream: Stream,
     begin: Begin = None,
-    end: End = None,
+    end: SpanEnd = None,
     signal: Signal = None,
     points: Points = None,
     every: Every = None,
@@ -144,7 +137,7 @@ def show(stream: Stream, json: Json = False) -> None:
 def gaps(
     stream: Stream,
     begin: PastBegin = None,
-    end: PastEnd = None,
+    end: SpanEnd = None,
     space: Space = "live",
     limit: Limit = 1_000,
     json: Json = False,
@@ -162,7 +155,7 @@ def gaps(
 def dead_letters(
     stream: Stream,
     begin: PastBegin = None,
-    end: PastEnd = None,
+    end: SpanEnd = None,
     space: Space = "live",
     limit: Limit = 1_000,
     json: Json = False,

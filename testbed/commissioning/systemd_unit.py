@@ -229,7 +229,7 @@ def _known_user(user: str) -> str:
     try:
         return pwd.getpwnam(user).pw_name
     except KeyError as exc:
-        raise Unknown(f"there is no user {user!r} here", hint="--user NAME of another one") from exc
+        raise Unknown(f"there is no user {user!r} here", hint="--run-as another one") from exc
 
 
 def _specifiers(text: str) -> str:

@@ -108,14 +108,14 @@ def print_certificate(server: ServerCertificate, out: Console) -> None:
 
 
 def accepted_sha256(
-    server: ServerCertificate, yes: str | None, confirm: Callable[[str], bool]
+    server: ServerCertificate, sha256: str | None, confirm: Callable[[str], bool]
 ) -> str:
-    """The SHA-256 that the user accepts: of `--yes`, of the pinned certificate, or by `confirm`.
+    """The SHA-256 that the user accepts: of `--sha256`, of the pinned certificate, or by `confirm`.
 
     Raises Refused if the user declines.
     """
-    if yes is not None:
-        return yes
+    if sha256 is not None:
+        return sha256
     question = "Does the server itself, or its owner, show this SHA-256?"
     if server.is_pinned or confirm(question):
         return certificate_trust.sha256(server.presented.certificate)

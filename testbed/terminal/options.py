@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from broker.errors import Invalid
-from testbed.terminal import durations, run
+from testbed.terminal import durations, instants, run
 
 EXAMPLE = "Example: "
 PREFIX = "TESTBED_"
@@ -21,10 +21,17 @@ Streams = Annotated[
     ),
 ]
 Equipment = Annotated[str, typer.Argument(help="address of an equipment: organisation/equipment")]
-Space = Annotated[str, typer.Option(help="space of the samples: live, or run-ID for a trial run")]
+Space = Annotated[
+    str,
+    typer.Option(
+        "--space",
+        envvar="TESTBED_SPACE",
+        help="space of the samples: live, or run-<id> of a trial run",
+    ),
+]
 AnySpace = Annotated[
     str | None,
-    typer.Option("--space", help="only this space: live, or run-ID (default: every space)"),
+    typer.Option("--space", help="only this space: live, or run-<id> (default: every space)"),
 ]
 ExpiresIn = Annotated[
     float | None,
@@ -37,6 +44,26 @@ ExpiresIn = Annotated[
 ]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="accept connections without TLS, on any address")
+]
+
+
+def time(name: str, meaning: str) -> Any:
+    """An option that takes a time as people write it; the command gets RFC 3339 text, in UTC.
+
+    meaning: the help, with the default.
+    """
+    return typer.Option(name, parser=instants.instant, metavar="TIME", help=meaning)
+
+
+def span_begin(default: str) -> Any:
+    """The option --from: where a span begins."""
+    forms = "such as -10m, yesterday, 2026-03-01 or 2026-03-01T08:00:00Z"
+    return time("--from", f"beginning of the span, included, {forms} (default: {default})")
+
+
+SpanEnd = Annotated[
+    str | None,
+    time("--to", "end of the span, not included, in the same forms (default: now)"),
 ]
 
 

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Mapping, MutableMapping
+from contextlib import suppress
 from enum import IntEnum
 from typing import Any, NoReturn, TextIO, TypeVar
 
@@ -117,7 +118,8 @@ async def _until_terminated(main: Coroutine[Any, Any, _T]) -> _T:
         if task is not None:
             task.cancel()
 
-    loop.add_signal_handler(signal.SIGTERM, terminate)
+    with suppress(NotImplementedError):  # Windows has no SIGTERM that a loop could handle
+        loop.add_signal_handler(signal.SIGTERM, terminate)
     try:
         return await main
     except asyncio.CancelledError:
@@ -125,7 +127,8 @@ async def _until_terminated(main: Coroutine[Any, Any, _T]) -> _T:
             sys.exit(Exit.DONE)
         raise
     finally:
-        loop.remove_signal_handler(signal.SIGTERM)
+        with suppress(NotImplementedError):
+            loop.remove_signal_handler(signal.SIGTERM)
 
 
 def fail(error: BedError) -> NoReturn:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from broker import aggregation, namespace
+from broker import aggregation, namespace, time_expressions
 from broker.aggregation import Aggregate, Aggregation
 from broker.clock import DAY_S, NS_PER_S, ns_of, text_of
 from broker.errors import Invalid
@@ -80,7 +80,10 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-_INSTANT = "RFC 3339 with an offset or Z, up to nine digits of a second; "
+_TIME = (
+    "RFC 3339 with an offset or Z, up to nine digits of a second; in a query also -10m, now, today,"
+    " yesterday or a date such as 2026-11-23, by the server's clock, in UTC; "
+)
 
 
 class InSpace(Form):
@@ -93,14 +96,17 @@ class TimeSpanForm(InSpace):
     """A span of time of a stream in a space."""
 
     from_: Annotated[
-        str | None, Field(alias="from", max_length=40, description=_INSTANT + "included")
+        str | None, Field(alias="from", max_length=40, description=_TIME + "included")
     ] = None
-    to: Annotated[str | None, Field(max_length=40, description=_INSTANT + "not included")] = None
+    to: Annotated[str | None, Field(max_length=40, description=_TIME + "not included")] = None
 
-    def between(self, from_ns: int, to_ns: int) -> tuple[int, int]:
-        """The ends of the span in ns, with defaults for ends that are not given; raises Invalid."""
-        begin_ns = from_ns if self.from_ is None else storable(self.from_)
-        end_ns = to_ns if self.to is None else storable(self.to)
+    def between(self, from_ns: int, to_ns: int, *, now_ns: int | None = None) -> tuple[int, int]:
+        """The ends of the span in ns, with defaults for ends that are not given; raises Invalid.
+
+        now_ns: of a query; without it the ends must be exact instants.
+        """
+        begin_ns = from_ns if self.from_ is None else storable(self.from_, now_ns)
+        end_ns = to_ns if self.to is None else storable(self.to, now_ns)
         if begin_ns >= end_ns:
             raise Invalid(
                 f"the span from {text_of(begin_ns)} to {text_of(end_ns)} is empty or inverted",
@@ -173,13 +179,18 @@ class HistoryParameters(TimeSpanForm):
 
     def until(self, now_ns: int) -> tuple[int, int]:
         """The ends of the span in ns; the default is the last hour."""
-        end_ns = now_ns if self.to is None else storable(self.to)
-        return self.between(max(end_ns - DEFAULT_SPAN_S * NS_PER_S, EARLIEST_NS), end_ns)
+        end_ns = now_ns if self.to is None else storable(self.to, now_ns)
+        begin_ns = max(end_ns - DEFAULT_SPAN_S * NS_PER_S, EARLIEST_NS)
+        return self.between(begin_ns, end_ns, now_ns=now_ns)
 
 
-def storable(text: str) -> int:
-    """Parse an instant to ns that fit into a database column; raises Invalid."""
-    time_ns = ns_of(text)
+def storable(text: str, now_ns: int | None = None) -> int:
+    """Parse an instant to ns that fit into a database column; raises Invalid.
+
+    now_ns: with it, the text may be any time expression, such as -10m before then; without it, for
+    what changes or deletes something, only an exact instant.
+    """
+    time_ns = ns_of(text) if now_ns is None else time_expressions.resolve(text, now_ns)
     if not EARLIEST_NS <= time_ns <= LATEST_NS:
         raise Invalid(f"{text} cannot be stored", hint="between the years 1678 and 2262")
     return time_ns
@@ -429,18 +440,18 @@ class EventsWanted(Numbered):
     """Query of a page of audit events."""
 
     from_: Annotated[
-        str | None, Field(alias="from", max_length=40, description=_INSTANT + "included")
+        str | None, Field(alias="from", max_length=40, description=_TIME + "included")
     ] = None
-    to: Annotated[str | None, Field(max_length=40, description=_INSTANT + "not included")] = None
+    to: Annotated[str | None, Field(max_length=40, description=_TIME + "not included")] = None
     principal: Annotated[Id | None, Field(description="who did it")] = None
     organisation: Annotated[Id | None, Field(description="whose people and machines")] = None
     action: Annotated[
         str | None, Field(max_length=40, description="such as share, sign-in or connect")
     ] = None
 
-    def between(self) -> tuple[int | None, int | None]:
-        """The ends of the span in ns, None for an end that is not given."""
+    def between(self, now_ns: int) -> tuple[int | None, int | None]:
+        """The ends of the span in ns, None for an end that is not given; raises Invalid."""
         return (
-            None if self.from_ is None else storable(self.from_),
-            None if self.to is None else storable(self.to),
+            None if self.from_ is None else storable(self.from_, now_ns),
+            None if self.to is None else storable(self.to, now_ns),
         )

@@ -90,6 +90,7 @@ def test_no_file_knows_somebodys_machine_or_package_registry(path: Path):
         "requirements.lock",
         "requirements-dev.lock",
         "requirements-bench.lock",
+        "requirements-build.lock",
         "requirements-site.lock",
     ],
 )

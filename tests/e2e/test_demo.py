@@ -91,7 +91,7 @@ def test_a_recording_arrives_value_for_value(tmp_path, request, store):
         "--json",
         "--folder",
         folder,
-        "--data",
+        "--recording",
         data,
         "--speed",
         "60",

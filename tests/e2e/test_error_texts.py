@@ -162,7 +162,9 @@ ERRORS = {
         2,
         (
             "error: 'monday' is not an instant\n"
-            "hint: write it as 2026-11-23T12:00:00Z, with up to nine digits of a second\n"
+            "hint: write -10m, -2h or -1d for so long before now (+1d after it), now, today,"
+            " yesterday, tomorrow, a date such as 2026-11-23, or 2026-11-23T12:00:00Z; days begin"
+            " at midnight UTC\n"
         ),
     ),
     "broker away": (
@@ -291,7 +293,7 @@ ERRORS = {
         {},
         2,
         (
-            "error: nothing was deleted of factory/rig/rig: its beginning to now\n"
+            "error: nothing was deleted of factory/rig/rig in live: its beginning to now\n"
             "hint: say --yes if that is what you want; no backup is made\n"
         ),
     ),

@@ -187,7 +187,7 @@ def nats(folder, certificate):
         "--port": inner,
         "--mqtt-port": mqtt,
         "--health-port": health,
-        "--store": folder / "jetstream",
+        "--data": folder / "jetstream",
         "--tls-cert": certificate.chain,
         "--tls-key": certificate.key,
     }

@@ -61,7 +61,7 @@ def test_a_server_is_read_once_its_certificate_is_trusted(tmp_path: Path, machin
 
     assert "nobody answered" in typed(tmp_path, "trust", url, code=2)
     assert "nothing was pinned" in typed(tmp_path, "trust", url, answer="n\n", code=2)
-    wrong = typed(tmp_path, "trust", url, "--yes", "00" * 32, code=2)
+    wrong = typed(tmp_path, "trust", url, "--sha256", "00" * 32, code=2)
     assert f"shows SHA-256 {sha256}" in wrong
     assert "is not trusted" in typed(tmp_path, *browse, code=2)
 
@@ -70,7 +70,7 @@ def test_a_server_is_read_once_its_certificate_is_trusted(tmp_path: Path, machin
         assert line in output
     assert str(tmp_path / "pki/own/certificate.der") in output
 
-    again = json.loads(typed_json(tmp_path, "trust", url, "--yes", sha256))
+    again = json.loads(typed_json(tmp_path, "trust", url, "--sha256", sha256))
     assert again["sha256"] == sha256
     assert Path(again["pinned_in"]).parent == tmp_path / "pki/pinned"
     nodes = json.loads(typed_json(tmp_path, *browse))["nodes"]
@@ -87,5 +87,5 @@ def test_a_server_is_read_once_its_certificate_is_trusted(tmp_path: Path, machin
 
     next((tmp_path / "pki/pinned").iterdir()).unlink()
     assert "is not trusted" in typed(tmp_path, "check", "m.yaml", code=2)
-    typed(tmp_path, "trust", "m.yaml", "--yes", sha256.replace(":", "").lower())
+    typed(tmp_path, "trust", "m.yaml", "--sha256", sha256.replace(":", "").lower())
     assert "nothing is wrong" in typed(tmp_path, "check", "m.yaml")

@@ -7,6 +7,7 @@ from testbed_api.domain.notices import Channel, QueuedNotice
 from testbed_api.recorder.ledger import DeadLetter, FlushEntries
 from tests.integration.api_bed import (
     EQUIPMENT,
+    OTHER,
     RIG,
     SPEC,
     START_NS,
@@ -168,10 +169,15 @@ async def test_a_granted_stream_is_read_until_it_is_revoked(bed, owner):
     box = await bed.ask(
         eve, "POST", "/credentials", json={"principal": "box", "reads": [{"stream": str(RIG)}]}
     )
+    assert box.json()["not_granted"] == [{"space": "live", "stream": str(RIG)}]
     both = (eve, bearer(box))
     for who in both:
         assert_problem(await bed.ask(who, "GET", f"{STREAM}/history"), 404, "unknown")
     created = await bed.ask(owner, "POST", "/grants", json=GRANTED | {"expires_in_s": 60})
+    body = {"principal": "later", "reads": [{"stream": str(RIG)}, {"stream": str(OTHER)}]}
+    later = (await bed.ask(eve, "POST", "/credentials", json=body)).json()
+    assert later["not_granted"] == [{"space": "live", "stream": str(OTHER)}]
+    assert later["not_registered"] == []
     (grant,) = created.json()["items"]
     assert (grant["state"], grant["decided_by"]) == ("granted", "fay")
     assert sorted(bed.disconnected) == ["box", "eve"]
@@ -189,7 +195,7 @@ async def test_a_granted_stream_is_read_until_it_is_revoked(bed, owner):
     for who in (owner, eve):
         (listed,) = (await bed.ask(who, "GET", "/grants")).json()["items"]
         assert listed["state"] == "revoked"
-    assert sorted(bed.disconnected) == ["box", "box", "eve", "eve"]
+    assert sorted(bed.disconnected) == ["box", "box", "eve", "eve", "later"]
 
 
 @pytest.mark.usefixtures("rig")

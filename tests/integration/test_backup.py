@@ -400,9 +400,7 @@ async def test_a_running_server_is_backed_up_and_comes_back(tmp_path):
         secret = door.secret
         await announce(out)
         await marked(out, 1, then=lambda: publish(out, batch(1, [1.5, 2.5])))
-        code, printed, complained = await command(
-            server, "backup", "--to", tmp_path / "backup", "--json"
-        )
+        code, printed, complained = await command(server, "backup", tmp_path / "backup", "--json")
         assert code == 0, complained
         answer = json.loads(printed)
         await marked(out, 2, then=lambda: publish(out, batch(2, [9.0], start=CLOCK.now_ns())))
@@ -458,7 +456,7 @@ async def test_a_gateway_sends_again_what_the_restored_server_lacks(tmp_path):
             await door.register_spec(SERVED_SPEC)
             async with publishing(server, key, gateway_spool) as uplink:
                 await send_batches(uplink, range(1, 4))
-                code, *_ = await command(server, "backup", "--to", tmp_path / "backup")
+                code, *_ = await command(server, "backup", tmp_path / "backup")
                 assert code == 0
                 await send_batches(uplink, range(4, 7))
         await server_backup.restore(

@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from broker.errors import Taken
-from broker.process import files
+from broker.process import file_lock, files
 
 
 def mode_of(file):
@@ -42,8 +42,8 @@ def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path):
 
 def test_a_lock_is_held_by_one_at_a_time(tmp_path):
     taken = Taken("somebody is here")
-    again = files.locked(tmp_path / "lock", taken)
-    with files.locked(tmp_path / "lock", taken), pytest.raises(Taken, match="is here"), again:
+    again = file_lock.locked(tmp_path / "lock", taken)
+    with file_lock.locked(tmp_path / "lock", taken), pytest.raises(Taken, match="is here"), again:
         pytest.fail("two hold it")
-    with files.locked(tmp_path / "lock", taken):
+    with file_lock.locked(tmp_path / "lock", taken):
         pass

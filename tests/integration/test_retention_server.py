@@ -149,7 +149,7 @@ async def test_a_time_that_cannot_be_kept_is_refused(rig, owners, days):  # noqa
 @pytest.mark.timeout(60)  # they are processes of their own
 async def test_the_commands_say_what_is_kept_and_what_is_gone(server, owners):
     code, printed, _ = await command(
-        server, "retention", "set", RIG, "--keep", "36500d", secret=owners.secret
+        server, "retention", "set", RIG, "--keep-for", "36500d", secret=owners.secret
     )
     assert (code, printed) == (0, f"{RIG} is kept for 36500d\n")
     code, printed, _ = await command(server, "retention", "list", "--json", secret=owners.secret)
@@ -161,7 +161,7 @@ async def test_the_commands_say_what_is_kept_and_what_is_gone(server, owners):
     assert "nothing was deleted" in complained
     assert "--yes" in complained
     code, printed, _ = await command(
-        server, "delete", RIG, "--space", SPACE, "--yes", "--why", "x", secret=owners.secret
+        server, "delete", RIG, "--space", SPACE, "--yes", "--reason", "x", secret=owners.secret
     )
     assert code == 0
     assert "3 samples deleted, nothing is left" in printed
@@ -196,3 +196,21 @@ async def test_a_server_deletes_at_its_start_what_was_kept_long_enough(tmp_path)
         assert (proofs[0]["samples"], proofs[0]["gaps"], proofs[0]["from"]) == (1, 1, None)
         (hole,) = (await history(door))["gaps"]
         assert hole["cause"] == "deleted"
+
+
+@pytest.mark.usefixtures("rig")
+@pytest.mark.timeout(60)  # they are processes of their own
+async def test_a_command_takes_its_space_from_the_environment_unless_it_is_told(
+    server, owners, monkeypatch
+):
+    monkeypatch.setenv("TESTBED_SPACE", SPACE)
+    whole = ("history", RIG, "--signal", "Pressure", "--from", "2020-01-01")
+    code, printed, _ = await command(server, *whole, secret=owners.secret)
+    assert (code, [row.partition(",")[2] for row in printed.split()]) == (
+        0,
+        ["Pressure", "1.0", "2.0", "3.0"],
+    )
+    code, printed, _ = await command(server, *whole, "--space", "live", secret=owners.secret)
+    assert (code, printed.split()) == (0, ["time,Pressure"])
+    _, _, complained = await command(server, "delete", RIG, secret=owners.secret)
+    assert f"nothing was deleted of {RIG} in {SPACE}" in complained

@@ -49,13 +49,13 @@ class AccessWanted(Form):
             raise Invalid("to is given without from", hint="give both, or neither")
         if self.from_ is not None:
             begin_ns, end_ns = (
-                storable(self.from_),
-                now_ns if self.to is None else storable(self.to),
+                storable(self.from_, now_ns),
+                now_ns if self.to is None else storable(self.to, now_ns),
             )
             if end_ns <= begin_ns:
                 raise Invalid("the span ends before it begins")
             return Span(begin_ns, end_ns), Span(begin_ns, end_ns)
-        at_ns = now_ns if self.at is None else storable(self.at)
+        at_ns = now_ns if self.at is None else storable(self.at, now_ns)
         after_ns = min(at_ns + 1, LATEST_NS)
         before_ns = max(at_ns - DID_DAYS * DAY_NS, EARLIEST_NS)
         return Span(after_ns - 1, after_ns), Span(before_ns, after_ns)

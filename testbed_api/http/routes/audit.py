@@ -39,7 +39,7 @@ async def events(
     everything = caller.may(Action.AUDIT)
     if not everything:
         caller.must(Action.AUDIT, caller.organisation)
-    from_ns, until_ns = query.between()
+    from_ns, until_ns = query.between(caller.at_ns)
     looked = EventFilter(
         None if everything else caller.organisation,
         query.principal,

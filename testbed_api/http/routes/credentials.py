@@ -2,7 +2,9 @@
 
 from fastapi import APIRouter, Response
 
+from broker import policy
 from broker.responses.credentials import (
+    EntryResponse,
     MeResponse,
     NewPrincipalResponse,
     NewTokenResponse,
@@ -34,13 +36,22 @@ async def add_credential(
     """Allowed to owners, engineers and developers, for their own organisation.
 
     It holds exactly the streams that are listed, whether they are registered yet or not. What it
-    writes is its organisation's; what it reads of others counts while a grant lasts.
+    writes is its organisation's; what it reads of others counts while a grant lasts: `not_granted`
+    lists those that none covers now, `not_registered` those of your own that nobody knows.
     """
+    scope = form.scope()
     machine, credential = await machines.add(
-        context, caller, form.principal, form.scope(), lasting_s=form.expires_in_s
+        context, caller, form.principal, scope, lasting_s=form.expires_in_s
     )
-    principal = PrincipalResponse.from_principal(machine)
-    return NewPrincipalResponse.extending(principal, credential=credential.text)
+    unreadable = policy.unreadable(
+        caller.rights, caller.organisation, scope.reads, machine.span.from_ns
+    )
+    return NewPrincipalResponse.extending(
+        PrincipalResponse.from_principal(machine),
+        credential=credential.text,
+        not_granted=EntryResponse.from_entries(unreadable.not_granted),
+        not_registered=EntryResponse.from_entries(unreadable.not_registered),
+    )
 
 
 @router.get(

@@ -120,7 +120,8 @@ async def gaps(
     """
     caller.must_read(query.space, address)
     await registry.streams.get(address)
-    span = StreamSpan(query.space, address, *query.between(EARLIEST_NS, LATEST_NS))
+    ends = query.between(EARLIEST_NS, LATEST_NS, now_ns=caller.at_ns)
+    span = StreamSpan(query.space, address, *ends)
     rows = await ledger.gap_page(span, query.after, query.limit + 1)
     page, more = split_page(rows, query.limit)
     following = "{}.{}".format(*page[-1][0]) if more else None
@@ -147,7 +148,8 @@ async def dead_letters(
     """
     caller.must(Action.WATCH, Entry(query.space, address))
     await registry.streams.get(address)
-    arrival = StreamSpan(query.space, address, *query.between(EARLIEST_NS, LATEST_NS))
+    ends = query.between(EARLIEST_NS, LATEST_NS, now_ns=caller.at_ns)
+    arrival = StreamSpan(query.space, address, *ends)
     rows = await ledger.dead_letters(arrival, query.cursor, query.limit + 1)
     page, more = split_page(rows, query.limit)
     items = list(map(_dead_letter, page))

@@ -77,6 +77,30 @@ RIGHTS = Rights(
 WHO = [each.id for each in RIGHTS.principals]
 
 
+@pytest.mark.parametrize(
+    ("organisation", "at_ns", "not_granted", "not_registered"),
+    [
+        ("firm", 15, {Entry("run-a", RIG), Entry("live", HIDDEN)}, {Entry("run-a", SCORE)}),
+        (
+            *("firm", 20, {LIVE_RIG, Entry("run-a", RIG), Entry("live", HIDDEN)}),
+            {Entry("run-a", SCORE)},
+        ),
+        ("factory", 15, {LIVE_SCORE, Entry("run-a", SCORE)}, {Entry("run-a", RIG)}),
+    ],
+)
+@pytest.mark.parametrize("pauses", [(), (Pause("factory"),)])
+def test_what_a_new_machine_could_not_read_is_listed_with_the_reason(
+    organisation, at_ns, not_granted, not_registered, pauses
+):
+    spaces = ("live", "run-a")
+    reads = {Entry(space, stream) for space in spaces for stream in (RIG, SCORE)}
+    reads = frozenset(reads | {Entry("live", HIDDEN)})
+    rights = replace(RIGHTS, pauses=pauses)
+    unreadable = policy.unreadable(rights, organisation, reads, at_ns)
+    assert unreadable.not_granted == not_granted
+    assert unreadable.not_registered == not_registered
+
+
 def allowed(action, target, *, at_ns=15, rights=RIGHTS):
     """Who of all may do it."""
     return {who for who in WHO if policy.decide(rights, who, action, target, at_ns).allowed}

@@ -1,0 +1,82 @@
+"""Times and durations as people write them: -10m, yesterday, 2026-11-23, 1d12h.  Pure.
+
+Days are those of UTC, as in everything that the testbed prints, so that a text means the same on a
+command line, in a program and at the API, wherever each of them runs.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from broker import clock
+from broker.clock import DAY_NS, DAY_S, HOUR_S, NS_PER_S
+from broker.errors import Invalid
+
+UNITS: Mapping[str, float] = {
+    "w": 7 * DAY_S,
+    "d": DAY_S,
+    "h": HOUR_S,
+    "min": 60.0,
+    "m": 60.0,
+    "s": 1.0,
+    "ms": 0.001,
+}
+"""Seconds of each unit of a duration."""
+DURATION_FORM = "a number with w, d, h, min or m, s or ms, such as 30d, 12h or 1d12h"
+TIME_FORMS = (
+    "write -10m, -2h or -1d for so long before now (+1d after it), now, today, yesterday, tomorrow,"
+    " a date such as 2026-11-23, or 2026-11-23T12:00:00Z; days begin at midnight UTC"
+)
+Time = str | datetime
+"""A time: a text in one of TIME_FORMS, or a datetime with a time zone."""
+
+_MOST_S = 10_000 * 366 * DAY_S
+_PART = r"(\d+(?:\.\d+)?)(ms|min|m|s|h|d|w)"
+_DURATION = re.compile(f"(?:{_PART})+", re.ASCII)
+_RELATIVE = re.compile(r"(?:now)?\s*([+-])\s*(\S+)", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_DAYS: Mapping[str, int] = {"yesterday": -1, "today": 0, "tomorrow": 1}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def seconds(text: str) -> float:
+    """Return the seconds of a duration such as 1d12h, more than 0, to a millisecond.
+
+    Raises Invalid, whose hint is the form of a duration.
+    """
+    parts = re.findall(_PART, text, re.ASCII) if _DURATION.fullmatch(text) else []
+    total_s = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if not 0 < total_s <= _MOST_S:
+        raise Invalid(f"{text[:40]!r} is no duration", hint=f"write {DURATION_FORM}")
+    return round(total_s, 3)
+
+
+def resolve(time: Time, now_ns: int) -> int:
+    """Return the instant, ns since 1970 UTC, that a time names for who writes it at `now_ns`.
+
+    Raises Invalid, whose hint lists the forms of TIME_FORMS.
+    """
+    if isinstance(time, datetime):
+        return _of_datetime(time)
+    text = time.strip()
+    word = text.lower()
+    if word == "now":
+        return now_ns
+    if word in _DAYS:
+        return now_ns // DAY_NS * DAY_NS + _DAYS[word] * DAY_NS
+    try:
+        if match := _RELATIVE.fullmatch(word):
+            sign = -1 if match[1] == "-" else 1
+            return now_ns + sign * round(seconds(match[2]) * 1_000) * (NS_PER_S // 1_000)
+        return clock.ns_of(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
+    except Invalid as exc:
+        reason = exc.message.partition(" is not an instant: ")[2]
+        why = f": {reason}" if reason else ""
+        raise Invalid(f"{text[:40]!r} is not an instant{why}", hint=TIME_FORMS) from exc
+
+
+def _of_datetime(time: datetime) -> int:
+    if time.utcoffset() is None:
+        raise Invalid(f"{time} has no time zone", hint="add tzinfo=UTC, or the zone it is meant in")
+    since = time - _EPOCH
+    return (since.days * DAY_S + since.seconds) * NS_PER_S + since.microseconds * 1_000
