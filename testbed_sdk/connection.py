@@ -1,14 +1,15 @@
 """Connects a prototype to the testbed, with its named inputs and outputs."""
 
 import asyncio
+import os
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
-from broker import api_client, pydantic_checks
+from broker import api_client, profiles, pydantic_checks
 from broker.batch import EquipmentKind, source_of
 from broker.bus import client
 from broker.clock import HOUR_S, NS_PER_S, Clock, WallClock
@@ -17,6 +18,7 @@ from broker.errors import Invalid, Unknown
 from broker.messages import Freshness, Health
 from broker.namespace import LIVE, StreamAddress
 from broker.responses.equipment import StreamResponse
+from broker.server_addresses import ServerAddresses
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec, Trigger
 from testbed_sdk import history
@@ -140,24 +142,62 @@ class Testbed:
 
 
 def _bound(bindings: dict[str, StreamAddress], name: str, what: str) -> StreamAddress:
-    if name not in bindings:
-        known = ", ".join(sorted(bindings)) or "none"
-        raise Unknown(
-            f"no {what} is called {name!r}; bound are: {known}",
-            hint=f"set TESTBED_{what.split(maxsplit=1)[0].upper()}S={name}=organisation/…/stream",
-        )
-    return bindings[name]
+    """The stream that a name is bound to; an address, organisation/equipment/stream, is its own."""
+    if name in bindings:
+        return bindings[name]
+    if "/" in name:
+        return StreamAddress.parse(name)
+    known = ", ".join(sorted(bindings)) or "none"
+    variable = f"TESTBED_{what.split(maxsplit=1)[0].upper()}S"
+    raise Unknown(
+        f"no {what} is called {name!r}; bound are: {known}",
+        hint=f"set {variable}={name}=organisation/…/stream, or write the address instead of a name",
+    )
 
 
-def from_environment() -> tuple[PrototypeSettings, BusSettings]:
-    """Read the settings from TESTBED_…; raises Invalid with every field that is wrong."""
+def from_environment(
+    settings: PrototypeSettings | None = None, clock: Clock | None = None
+) -> tuple[PrototypeSettings, BusSettings]:
+    """Read the settings from TESTBED_…, and without a credential there from the stored sign-in.
+
+    settings: those that are given already; their API, if it is set, says which sign-in is used.
+    Raises Invalid with every field that is wrong, Forbidden if the sign-in has ended.
+    """
+    environment = dict(os.environ)
+    if settings is not None and "api" in settings.model_fields_set:
+        environment["TESTBED_API"] = settings.api
+    profile = profiles.selected(environment)
+    own = settings or _prototype_settings()
     try:
-        return PrototypeSettings(), BusSettings()
+        if profile is None:
+            return own, BusSettings()
+        profile.check_expiry((clock or WallClock()).now_ns())
+        used = ServerAddresses.from_environment(environment, profile.addresses)
+        bus = BusSettings(
+            broker=used.broker,
+            broker_name=used.broker_name,
+            ca=used.ca,
+            credential=SecretStr(profile.credential.text),
+        )
     except ValidationError as exc:
-        wrong = pydantic_checks.sentence(exc, prefix="TESTBED_")
-        raise Invalid(
-            f"the environment is not right: {wrong}", hint="see docs/how-to/write-a-prototype.md"
-        ) from exc
+        raise _in_our_words(exc) from exc
+    return own.model_copy(update={"api": used.api}), bus
+
+
+def _prototype_settings() -> PrototypeSettings:
+    """The settings of the environment; raises Invalid."""
+    try:
+        return PrototypeSettings()
+    except ValidationError as exc:
+        raise _in_our_words(exc) from exc
+
+
+def _in_our_words(error: ValidationError) -> Invalid:
+    """The error that names every setting that is wrong."""
+    wrong = pydantic_checks.sentence(error, prefix="TESTBED_")
+    return Invalid(
+        f"the environment is not right: {wrong}", hint="see docs/how-to/write-a-prototype.md"
+    )
 
 
 @asynccontextmanager
@@ -168,15 +208,18 @@ async def connect(
 ) -> AsyncIterator[Testbed]:
     """Connect a prototype to the testbed until left.
 
-    Settings are read from the environment unless given.  On leaving, outputs wait up to `drain_s`
-    for the recorder.  Raises Invalid, Forbidden if the credential is wrong, Unavailable if broker
-    or API do not answer.
+    Settings are read from the environment unless given; the credential and the addresses are those
+    of the last `testbed sign-in` where the environment has no credential.  On leaving, outputs wait
+    up to `drain_s` for the recorder.  Raises Invalid, Forbidden if the credential is wrong or has
+    ended, Unavailable if broker or API do not answer.
     """
-    if settings is None or bus_settings is None:
-        default, default_bus = from_environment()
-        settings, bus_settings = settings or default, bus_settings or default_bus
     clock = clock or WallClock()
+    if bus_settings is None:
+        settings, bus_settings = from_environment(settings, clock)
+    settings = settings or _prototype_settings()
     text = bus_settings.credential.get_secret_value()
+    if not text:
+        raise profiles.no_credential(os.environ)
     client_id = f"{Credential.parse(text).principal}--{secrets.token_hex(4)}"
     failure: Exception | None = None
     async with (

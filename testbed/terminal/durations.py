@@ -1,5 +1,6 @@
 """Durations as people write them: 30d, 12h, 1d12h."""
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -30,7 +31,7 @@ def seconds(text: str | float) -> float:
         return float(text)
     parts = re.findall(_PART, text, re.ASCII) if _WHOLE.fullmatch(text) else []
     total_s = sum(float(number) * UNITS[unit] for number, unit in parts)
-    if total_s <= 0:
+    if not 0 < total_s < math.inf:
         raise typer.BadParameter(f"{text!r} is no duration: write {FORM}")
     return round(total_s, 3)
 

@@ -1,6 +1,7 @@
 """The modules that a command loads before it does anything: a help text needs no database."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -49,12 +50,14 @@ LIGHT = [
     ["pause", "--company", "company"],
     ["retention", "list"],
     ["sign-in", "fay", "--password", "correct horse battery"],
+    ["whoami"],
+    ["status", "--as", "fay"],
 ]
 
 
 def modules_after(words):
     """The modules that a process of its own has loaded after a command."""
-    environment = {"PATH": "", **AWAY}
+    environment = {"PATH": "", "XDG_CONFIG_HOME": os.environ["XDG_CONFIG_HOME"], **AWAY}
     command = [sys.executable, "-c", RUN, json.dumps(words)]
     done = subprocess.run(
         command, cwd=sources.ROOT, env=environment, capture_output=True, text=True, check=False
