@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from pydantic import ValidationError
@@ -37,6 +37,7 @@ from broker.streams import MOST_SPECS, StreamSpec
 ROOT = "/api/v1"
 PAGE_ITEMS = 500
 """Items of a listing that are asked for at once; every route returns so many."""
+_SCHEMES = ("http", "https")
 PORTION_BYTES = 512 * 1024
 """Specs of at most so many bytes go in one request; the API takes 1 MiB."""
 
@@ -59,12 +60,26 @@ Params = Mapping[str, Any]
 """Parameters of a query; those that are None are left out."""
 
 
+class SettingNames(NamedTuple):
+    """Names of the settings that an error sentence tells its reader to correct.
+
+    api: of the URL.  ca: of the file of the certificate authority.
+    """
+
+    api: str = "TESTBED_API"
+    ca: str = "TESTBED_CA"
+
+
+_VARIABLES = SettingNames()
+
+
 class Api:
     """A client of the API; its methods raise Refused with the API's sentence, or Unavailable."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
+    def __init__(self, http: httpx.AsyncClient, names: SettingNames = _VARIABLES) -> None:
         """http: with the base URL, the credential and the time-outs set; see `connect`."""
         self._http = http
+        self._names = names
 
     async def request(self, method: str, path: str, **content: Any) -> Any:
         """Send a request and return the JSON of its response.
@@ -74,10 +89,15 @@ class Api:
         try:
             response = await self._http.request(method, ROOT + path, **content)
         except httpx.TransportError as exc:
-            raise _away(self._http.base_url, exc) from exc
+            raise _away(self._http.base_url, exc, self._names) from exc
+        except UnicodeEncodeError as exc:
+            raise Invalid("a text of this request is no Unicode", hint="type it again") from exc
         if response.is_error:
             raise problem(response)
-        return response.json() if response.content else None
+        try:
+            return response.json() if response.content else None
+        except ValueError as exc:
+            raise problem(response) from exc
 
     async def send(
         self,
@@ -144,7 +164,7 @@ class Api:
                     raise problem(response)
                 yield response
         except httpx.TransportError as exc:
-            raise _away(self._http.base_url, exc) from exc
+            raise _away(self._http.base_url, exc, self._names) from exc
 
     async def create_organisation(
         self, organisation: str, *, owner: str, kind: str = "partner"
@@ -206,34 +226,50 @@ class Api:
 
 @asynccontextmanager
 async def connect(
-    url: str, credential: str, *, ca: Path | None = None, timeout_s: float = 10.0
+    url: str,
+    credential: str,
+    *,
+    ca: Path | None = None,
+    timeout_s: float = 10.0,
+    names: SettingNames = _VARIABLES,
 ) -> AsyncIterator[Api]:
     """Open an API client for `http://host:port` or `https://…`.
 
     credential: its whole text, empty for routes that need none.  ca: PEM file of the certificate
-    authority to trust, None for those that the system trusts.  Raises Invalid if the credential is
-    not of the form of one, the file is not usable, or the URL has no TLS or is none.
+    authority to trust, None for those that the system trusts.  names: for the sentences of errors.
+    Raises Invalid if the credential is not of the form of one, the file is not usable, or the URL
+    has no TLS or is none.
     """
     if credential:
         Credential.parse(credential)  # httpx would repeat a header that it refuses in its error
     if ca is not None and not url.startswith("https:"):
         raise Invalid(
-            f"TESTBED_CA is set, and {url} would be reached without TLS",
-            hint="write https:// into TESTBED_API, or take TESTBED_CA out",
+            f"{names.ca} is set, and {url} would be reached without TLS",
+            hint=f"write https:// into {names.api}, or take {names.ca} out",
         )
     headers = {"Authorization": f"Bearer {credential}"} if credential else {}
-    trust = await asyncio.to_thread(tls.client_context, ca)
+    trust = await asyncio.to_thread(tls.client_context, ca, setting=names.ca)
     try:
         http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s, verify=trust)
     except httpx.InvalidURL:
-        raise Invalid("TESTBED_API is no URL", hint="write http://host:port") from None
-    if http.base_url.userinfo:
+        raise Invalid(f"{names.api} is no URL", hint="write http://host:port") from None
+    _check_url(http.base_url, names)
+    async with http:
+        yield Api(http, names)
+
+
+def _check_url(url: httpx.URL, names: SettingNames) -> None:
+    """Raise Invalid for a URL that is not an API's, or that holds a name or a password."""
+    if url.userinfo:
         raise Invalid(
             "who asks does not stand in the address of the API",
-            hint="take the name and password out of TESTBED_API, and set TESTBED_CREDENTIAL",
+            hint=f"take the name and password out of {names.api}, and set TESTBED_CREDENTIAL",
         )
-    async with http:
-        yield Api(http)
+    if url.scheme not in _SCHEMES or not url.host:
+        raise Invalid(
+            f"{names.api} is not the address of an API: {str(url).rstrip('/')[:100]!r}",
+            hint="write http://host:port, or https://host:port with TLS",
+        )
 
 
 def problem(response: httpx.Response) -> BedError:
@@ -311,14 +347,14 @@ def reason_of(exc: Exception) -> str:
     return f"{type(exc).__name__}: the request cannot be sent" if is_local else repr(exc)
 
 
-def _away(url: httpx.URL, exc: httpx.TransportError) -> BedError:
-    endpoint = tls.TlsEndpoint(f"the API at {url}", "TESTBED_API", "TESTBED_CA")
+def _away(url: httpx.URL, exc: httpx.TransportError, names: SettingNames) -> BedError:
+    endpoint = tls.TlsEndpoint(f"the API at {url}", *names)
     if tls_error := tls.handshake_error(exc, endpoint):
         return tls_error
     closed = url.scheme == "http" and isinstance(exc, httpx.RemoteProtocolError | httpx.ReadError)
     return Unavailable(
         f"the API at {url} did not answer: {reason_of(exc)}",
-        hint="is the server up? if its listener has TLS, write https:// into TESTBED_API"
+        hint=f"is the server up? if its listener has TLS, write https:// into {names.api}"
         if closed
         else "is the server up? `testbed up` starts one",
     )

@@ -41,6 +41,11 @@ STREAM_VERBS = frozenset({Verb.DATA, Verb.LATE, Verb.SPEC, Verb.HEALTH})
 """Verbs of topics that belong to one stream."""
 
 
+def is_id(text: str) -> bool:
+    """Whether a text is a valid id: 1 to 40 of a-z, 0-9 and `-`, neither first nor last a `-`."""
+    return _ID.fullmatch(text) is not None
+
+
 def checked_id(text: str, what: str) -> str:
     """Return `text` if it is a valid id; raises Invalid, in which `what` names it."""
     if _ID.fullmatch(text) is None:

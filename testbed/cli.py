@@ -4,7 +4,7 @@ import importlib
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -14,6 +14,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from testbed.terminal import panels
 
+AS = "--as"
+"""The option that names a profile."""
 PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Try it": {
         "demo": (
@@ -44,7 +46,18 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "Create, list and revoke credentials of your organisation's machines and programs.",
         ),
         "token": ("token", "Create, list and revoke your own tokens."),
-        "sign-in": ("token", "Get a token that lasts twelve hours for your password."),
+        "sign-in": (
+            "sign_in",
+            "Sign in with a password or a credential, and store it on this computer as a profile.",
+        ),
+        "whoami": (
+            "sign_in",
+            "Show as whom commands ask: person, roles, server, where that comes from, until when.",
+        ),
+        "sign-out": (
+            "sign_in",
+            "Remove a profile, the last sign-in or that of --as, and end its token.",
+        ),
         "password": ("token", "Set the password that you sign in with."),
         "openapi": ("server", "Print the API's OpenAPI document as JSON."),
     },
@@ -149,6 +162,10 @@ class PanelGroup(TyperGroup):
                     name, help=help_text, rich_help_panel=panel, rich_markup_mode="rich"
                 )
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words after `testbed`; `--as NAME` may stand after the command too."""
+        return super().parse_args(ctx, with_profile_first(args))
+
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the interface has it
         """The names of the subcommands, in the order of PANELS."""
         return [name for entries in PANELS.values() for name in entries]
@@ -206,6 +223,29 @@ class PanelGroup(TyperGroup):
         self.commands[name] = command
 
 
+def with_profile_first(words: Sequence[str]) -> list[str]:
+    """The words of a command line with `--as NAME` before the command, wherever it stands.
+
+    What follows `--` stays as it is.
+    """
+    end = words.index("--") if "--" in words else len(words)
+    profile: list[str] = []
+    rest: list[str] = []
+    left = list(words[:end])
+    while left:
+        word = left.pop(0)
+        if word == AS:
+            profile = [word, *left[:1]]
+            del left[:1]
+        elif word.startswith(f"{AS}="):
+            profile = [word]
+        else:
+            rest.append(word)
+    if profile == [AS]:
+        return profile  # the name is missing, which click says
+    return [*profile, *rest, *words[end:]]
+
+
 app = typer.Typer(
     name="testbed",
     cls=PanelGroup,
@@ -219,6 +259,16 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def main(
+    context: typer.Context,
+    as_: Annotated[
+        str | None,
+        typer.Option(
+            AS,
+            metavar="NAME",
+            help="profile to use, as `sign-in` stored it; may stand after the command (default:"
+            " TESTBED_CREDENTIAL, TESTBED_PROFILE, or the last sign-in)",
+        ),
+    ] = None,
     version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False,
 ) -> None:
     """Read machines, share their streams, and try prototypes on them.
@@ -230,6 +280,34 @@ def main(
 
         typer.echo(installed("connected-testbed"))
         raise typer.Exit
+    if as_ is not None:
+        use_profile(as_, context)
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def use_profile(name: str, context: Any) -> None:
+    """Let a command ask by a profile alone: an option goes before the environment.
+
+    The environment is as it was once the context of the command is closed.
+    """
+    from broker import profiles
+    from broker.namespace import checked_id
+    from testbed.terminal import run
+
+    run.call(lambda: checked_id(name, "profile"))
+    names = (profiles.VARIABLE, *profiles.CREDENTIAL_VARIABLES)
+    before = {each: os.environ[each] for each in names if each in os.environ}
+
+    def restore() -> None:
+        for each in names:
+            os.environ.pop(each, None)
+        os.environ.update(before)
+
+    context.call_on_close(restore)
+    for each in profiles.CREDENTIAL_VARIABLES:
+        os.environ.pop(each, None)
+    os.environ[profiles.VARIABLE] = name
 
 
 def loaded_root() -> PanelGroup:

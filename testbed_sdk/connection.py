@@ -1,14 +1,15 @@
 """Connects a prototype to the testbed, with its named inputs and outputs."""
 
 import asyncio
+import os
 import secrets
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import structlog
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
-from broker import api_client, pydantic_checks
+from broker import api_client, profiles, pydantic_checks
 from broker.aggregation import Aggregation
 from broker.batch import source_of
 from broker.bus import client
@@ -18,6 +19,7 @@ from broker.errors import Invalid, Unknown
 from broker.messages import Freshness, Health
 from broker.namespace import LIVE, EquipmentKind, StreamAddress
 from broker.responses.equipment import StreamResponse
+from broker.server_addresses import ServerAddresses
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec, Trigger
 from broker.time_expressions import Time
@@ -159,26 +161,67 @@ class Testbed:
 
 
 def bound(bindings: dict[str, StreamAddress], name: str, what: str) -> StreamAddress:
-    """Return the stream that a name is bound to; raises Unknown, which lists the bound names."""
-    if name not in bindings:
-        known = ", ".join(sorted(bindings)) or "none"
-        raise Unknown(
-            f"no {what} is called {name!r}; bound are: {known}",
-            hint=f"set TESTBED_{what.split(maxsplit=1)[0].upper()}S={name}=organisation/…/stream",
+    """The stream that a name is bound to; an address, organisation/equipment/stream, is its own.
+
+    Raises Unknown, which lists the bound names.
+    """
+    if name in bindings:
+        return bindings[name]
+    if "/" in name:
+        return StreamAddress.parse(name)
+    known = ", ".join(sorted(bindings)) or "none"
+    variable = f"TESTBED_{what.split(maxsplit=1)[0].upper()}S"
+    raise Unknown(
+        f"no {what} is called {name!r}; bound are: {known}",
+        hint=f"set {variable}={name}=organisation/…/stream, or write the address instead of a name",
+    )
+
+
+def from_environment(
+    settings: PrototypeSettings | None = None, clock: Clock | None = None
+) -> tuple[PrototypeSettings, BusSettings]:
+    """Read the settings from TESTBED_…, and without a credential there from the stored sign-in.
+
+    settings: those that are given already; their API, if it is set, says which sign-in is used.
+    Raises Invalid with every field that is wrong, Forbidden if the sign-in has ended.
+    """
+    environment = dict(os.environ)
+    if settings is not None and "api" in settings.model_fields_set:
+        environment["TESTBED_API"] = settings.api
+    signed_in = _signed_in(environment, clock)
+    with _wrong_fields_named():
+        own = settings or PrototypeSettings()
+        if signed_in is None:
+            return own, BusSettings()
+        used, credential = signed_in
+        bus = BusSettings(
+            broker=used.broker, broker_name=used.broker_name, ca=used.ca, credential=credential
         )
-    return bindings[name]
+    return own.model_copy(update={"api": used.api}), bus
 
 
-def from_environment() -> tuple[PrototypeSettings, BusSettings]:
-    """Read the settings from TESTBED_…; raises Invalid with every field that is wrong."""
+def http_environment(clock: Clock | None = None) -> tuple[PrototypeSettings, HttpSettings]:
+    """Read the settings of a program that needs no broker; raises as `from_environment` does."""
+    signed_in = _signed_in(os.environ, clock)
     with _wrong_fields_named():
-        return PrototypeSettings(), BusSettings()
+        own = PrototypeSettings()
+        if signed_in is None:
+            return own, HttpSettings()
+        used, credential = signed_in
+        http = HttpSettings(ca=used.ca, credential=credential)
+    return own.model_copy(update={"api": used.api}), http
 
 
-def http_environment() -> tuple[PrototypeSettings, HttpSettings]:
-    """Read the settings of a program that needs no broker; raises Invalid likewise."""
-    with _wrong_fields_named():
-        return PrototypeSettings(), HttpSettings()
+def _signed_in(
+    environment: Mapping[str, str], clock: Clock | None
+) -> tuple[ServerAddresses, SecretStr] | None:
+    """Addresses and credential of the stored sign-in, None where the environment has its own."""
+    profile = profiles.selected(environment)
+    if profile is None:
+        return None
+    profile.check_expiry((clock or WallClock()).now_ns())
+    used = ServerAddresses.from_environment(environment, profile.addresses)
+    return used, SecretStr(profile.credential.text)
 
 
 @contextmanager
@@ -201,15 +244,20 @@ async def connect(
 ) -> AsyncIterator[Testbed]:
     """Connect a prototype to the testbed until left.
 
-    Settings are read from the environment unless given.  On leaving, outputs wait up to `drain_s`
-    for the recorder.  Raises Invalid, Forbidden if the credential is wrong, Unavailable if broker
-    or API do not answer.
+    Settings are read from the environment unless given; the credential and the addresses are those
+    of the last `testbed sign-in` where the environment has no credential.  On leaving, outputs wait
+    up to `drain_s` for the recorder.  Raises Invalid, Forbidden if the credential is wrong or has
+    ended, Unavailable if broker or API do not answer.
     """
-    if settings is None or bus_settings is None:
-        default, default_bus = from_environment()
-        settings, bus_settings = settings or default, bus_settings or default_bus
     clock = clock or WallClock()
+    if bus_settings is None:
+        settings, bus_settings = from_environment(settings, clock)
+    elif settings is None:
+        with _wrong_fields_named():
+            settings = PrototypeSettings()
     text = bus_settings.credential.get_secret_value()
+    if not text:
+        raise profiles.no_credential(os.environ)
     client_id = f"{Credential.parse(text).principal}--{secrets.token_hex(4)}"
     failure: Exception | None = None
     async with (

@@ -8,11 +8,13 @@ with connect_sync() as testbed:
 """
 
 import functools
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
-from broker import api_client
+from broker import api_client, profiles
+from broker.aggregation import Aggregation
 from broker.clock import WallClock
 from broker.credential import Credential
 from broker.namespace import StreamAddress, checked_space
@@ -155,6 +157,8 @@ def read_history(
     from_: Time | None = None,
     to: Time | None = None,
     points: int | None = None,
+    every: str | None = None,
+    how: str | None = None,
     space: str | None = None,
 ) -> History:
     """Fetch stored samples in one call, without asyncio and without the broker.
@@ -162,19 +166,19 @@ def read_history(
     stream: its address, organisation/equipment/stream, or a name that TESTBED_INPUTS or
     TESTBED_OUTPUTS binds.  signals: their names, all by default.  from_, to: times such as "-10m",
     "yesterday", "2026-11-23" or an aware datetime; the last hour by default.  points: thin each
-    signal to about so many samples, keeping least and greatest values.  space: TESTBED_SPACE by
-    default.  Raises Invalid for a wrong setting or time, Unknown for a stream that you cannot read,
+    signal to about so many samples, keeping least and greatest values.  every, how: one value for
+    each window of that width, such as "1s" and "mean".  space: TESTBED_SPACE by default.  Raises Invalid for a wrong setting or time, Unknown for a stream that you cannot read,
     Unavailable if the API does not answer.
     """
     settings, http = connection.http_environment()
-    if "/" in stream:
-        address = StreamAddress.parse(stream)
-    else:
-        address = connection.bound(settings.inputs | settings.outputs, stream, "input or output")
+    address = connection.bound(settings.inputs | settings.outputs, stream, "input or output")
     begin_ns, end_ns = spans.between(WallClock().now_ns(), from_=from_, to=to)
     chosen = settings.space if space is None else checked_space(space)
-    query = HistoryQuery(chosen, begin_ns, end_ns, signals, points)
+    windows = Aggregation.parse(every, how)
+    query = HistoryQuery(chosen, begin_ns, end_ns, signals, points, aggregation=windows)
     credential = http.credential.get_secret_value()
+    if not credential:
+        raise profiles.no_credential(os.environ)
     Credential.parse(credential)
     thread = LoopThread(api_client.connect(settings.api, credential, ca=http.ca))
     try:

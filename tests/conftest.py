@@ -95,6 +95,15 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.longrepr = f"--need-services: nothing may be skipped, but this was. {reason}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_profiles(tmp_path_factory) -> Iterator[None]:
+    """Keep the sign-ins of whoever runs the tests out of them, and theirs out of the home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        patch.delenv("TESTBED_PROFILE", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def mosquitto(request, tmp_path_factory) -> Iterator[mosquitto_product.Mosquitto]:
     """A Mosquitto for the whole session; its users are `tests.services.mosquitto.PASSWORDS`."""

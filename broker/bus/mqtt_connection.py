@@ -318,7 +318,7 @@ class Connection:
             self._accepted.set_exception(
                 Forbidden(
                     f"the broker at {address} refused the credential: {packet.reason}",
-                    hint="is TESTBED_CREDENTIAL right, and not revoked?",
+                    hint="is TESTBED_CREDENTIAL, or the stored sign-in, right and not revoked?",
                 )
             )
 

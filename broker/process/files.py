@@ -1,6 +1,8 @@
 """Files that nobody else may read, written whole or not at all."""
 
 import os
+import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -29,19 +31,26 @@ def read_secret(file: Path, what: str, *, most: int = MOST_SECRET) -> str:
         raise Invalid(f"{what} cannot be read: {why}") from exc
 
 
-def replace(file: Path, content: bytes, *, mode: int = PRIVATE) -> None:
+def replace(file: Path, content: bytes, *, mode: int = PRIVATE, shared: bool = False) -> None:
     """Write a file whole, synced to disk, in place of what is there; raises OSError.
 
-    mode: permissions of the file.  A crash leaves the old content or the new one.
+    mode: permissions of the file.  shared: other processes may replace it at the same moment; the
+    last one's content stays, whole.  A crash leaves the old content or the new one.
     """
-    new = file.with_name(f".{file.name}.new")
+    own = f".{secrets.token_hex(4)}" if shared else ""
+    new = file.with_name(f".{file.name}{own}.new")
     new.unlink(missing_ok=True)
-    with _create(new, mode) as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    new.chmod(mode)  # whatever the umask took away
-    new.rename(file)
+    try:
+        with _create(new, mode) as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        new.chmod(mode)  # whatever the umask took away
+        new.rename(file)
+    except OSError:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
 
 
 def _create(file: Path, mode: int) -> IO[bytes]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import orjson
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import SecretStr
@@ -12,9 +13,11 @@ from broker.credential import Credential
 from broker.errors import Corrupt, Invalid, Refused, Taken, Unavailable
 from broker.namespace import EquipmentAddress
 from broker.process import files
+from broker.server_addresses import ServerAddresses
 from broker.settings import BusSettings
 
 KEY, CREDENTIAL, EQUIPMENT = "key.pem", "credential", "equipment"
+ADDRESSES, AUTHORITY = "testbed.json", "ca.pem"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,46 @@ def store_credential(folder: Path, text: str, equipment: str) -> Path:
     _write(folder / EQUIPMENT, f"{EquipmentAddress.parse(equipment)}\n".encode())
     _write(folder / CREDENTIAL, f"{parsed.text}\n".encode())
     return folder / CREDENTIAL
+
+
+def store_addresses(folder: Path, addresses: ServerAddresses) -> None:
+    """Write the addresses of the testbed beside the credential, with a copy of its authority.
+
+    Raises Unavailable if a file cannot be written, Invalid if the authority's cannot be read.
+    """
+    if addresses.ca is not None:
+        try:
+            _write(folder / AUTHORITY, addresses.ca.read_bytes())
+        except OSError as exc:
+            raise Invalid(f"{addresses.ca} cannot be read: {exc.strerror}") from exc
+    document = {
+        "api": addresses.api,
+        "broker": addresses.broker,
+        "broker_name": addresses.broker_name,
+        "ca": None if addresses.ca is None else AUTHORITY,
+    }
+    _write(folder / ADDRESSES, orjson.dumps(document) + b"\n")
+
+
+def stored_addresses(folder: Path) -> ServerAddresses | None:
+    """The addresses that an identity was enrolled with, None without any; raises Corrupt."""
+    file = folder / ADDRESSES
+    try:
+        document = orjson.loads(file.read_bytes())
+        texts = [str(document[name]) for name in ("api", "broker", "broker_name")]
+        ca = document["ca"]
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise Unavailable(f"{file} cannot be read: {exc.strerror}") from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise Corrupt(
+            f"{file} holds no addresses of a testbed",
+            hint="remove it, and set TESTBED_API, TESTBED_BROKER and TESTBED_CA",
+        ) from exc
+    api, broker, broker_name = texts
+    authority = None if ca is None else folder / AUTHORITY
+    return ServerAddresses(api=api, broker=broker, broker_name=broker_name, ca=authority)
 
 
 def credential(folder: Path) -> Credential:

@@ -1,4 +1,4 @@
-"""Requests of the commands to the API, whose URL and credential come from the environment."""
+"""Requests of the commands to the API, as the person of the environment or of a profile."""
 
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -7,66 +7,95 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from broker import api_client
+from broker import api_client, profiles
+from broker.api_client import CredentialRefused, SettingNames
+from broker.clock import WallClock
 from broker.errors import Invalid
 from broker.process import files
+from broker.profiles import Profile
+from broker.server_addresses import ServerAddresses
 
-DEFAULT_API = "http://127.0.0.1:8600"
 MOST_CREDENTIAL = 1024
+OF_A_PROFILE = SettingNames("--api of `testbed sign-in`", "--ca of `testbed sign-in`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings:
-    """URL of the API, the caller's credential, and the PEM file of a certificate authority.
+    """Addresses of the testbed and the caller's credential; profile: that holds it, if one does.
 
     Read without pydantic-settings, which takes long to load beside a short request.
     """
 
-    api: str = DEFAULT_API
+    addresses: ServerAddresses
     credential: str = field(default="", repr=False)
-    ca: Path | None = None
+    profile: Profile | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Read TESTBED_API, TESTBED_CA and TESTBED_CREDENTIAL, or the file of the last; or Invalid.
+        """Read TESTBED_CREDENTIAL or the file of it, else the profile that is selected.
 
-        The credential wins over its file; an empty variable counts as one that is not set.
+        The credential wins over its file, and both over a profile; TESTBED_API, TESTBED_BROKER and
+        TESTBED_CA win over a profile's addresses.  An empty variable counts as one that is not set.
+        Raises Invalid or Unknown.
         """
-        file, ca = environment.get("TESTBED_CREDENTIAL_FILE"), environment.get("TESTBED_CA")
-        credential = environment.get("TESTBED_CREDENTIAL", "")
-        if file and not credential:
-            what = f"TESTBED_CREDENTIAL_FILE: the secret in {file}"
-            credential = files.read_secret(Path(file), what, most=MOST_CREDENTIAL)
-        return cls(
-            api=environment.get("TESTBED_API") or DEFAULT_API,
-            credential=credential,
-            ca=Path(ca) if ca else None,
-        )
+        profile = profiles.selected(environment)
+        if profile is not None:
+            addresses = ServerAddresses.from_environment(environment, profile.addresses)
+            return cls(addresses=addresses, credential=profile.credential.text, profile=profile)
+        addresses = ServerAddresses.from_environment(environment)
+        return cls(addresses=addresses, credential=_credential(environment))
+
+    @property
+    def names(self) -> SettingNames:
+        """Names of the settings that hold the addresses."""
+        return SettingNames() if self.profile is None else OF_A_PROFILE
+
+
+def _credential(environment: Mapping[str, str]) -> str:
+    """The credential of the environment, empty without one; raises Invalid."""
+    credential, file = (environment.get(name, "") for name in profiles.CREDENTIAL_VARIABLES)
+    if credential or not file:
+        return credential
+    what = f"TESTBED_CREDENTIAL_FILE: the secret in {file}"
+    if text := files.read_secret(Path(file), what, most=MOST_CREDENTIAL):
+        return text
+    raise Invalid(f"{what} is empty", hint="write the credential into it, principal.secret")
 
 
 @asynccontextmanager
 async def connect(timeout_s: float = 10.0) -> AsyncIterator[api_client.Api]:
-    """Open a connection to the API for several requests; raises Invalid without a credential."""
+    """Open a connection to the API for several requests.
+
+    Raises Invalid without a credential, Forbidden if the sign-in of a profile has ended.
+    """
     settings = ApiSettings.from_environment(os.environ)
+    profile = settings.profile
     if not settings.credential:
-        raise Invalid(
-            "no credential is set",
-            hint="set TESTBED_CREDENTIAL; `testbed up` shows the administrator's, and `testbed"
-            " organisation create` an owner's",
-        )
-    async with api_client.connect(
-        settings.api, settings.credential, ca=settings.ca, timeout_s=timeout_s
-    ) as connection:
-        yield connection
+        raise profiles.no_credential(os.environ)
+    if profile is not None:
+        profile.check_expiry(WallClock().now_ns())
+    try:
+        async with api_client.connect(
+            settings.addresses.api,
+            settings.credential,
+            ca=settings.addresses.ca,
+            timeout_s=timeout_s,
+            names=settings.names,
+        ) as connection:
+            yield connection
+    except CredentialRefused as exc:
+        if profile is None:
+            raise
+        raise refused_sign_in(profile) from exc
 
 
-async def send_without_credential(
-    path: str, answer: type[api_client.Answer], json: object
-) -> api_client.Answer:
-    """The answer to one POST that is open to everybody, such as signing in."""
-    settings = ApiSettings.from_environment(os.environ)
-    async with api_client.connect(settings.api, "", ca=settings.ca) as connection:
-        return await connection.send("POST", path, answer, json)
+def refused_sign_in(profile: Profile) -> CredentialRefused:
+    """The error of a stored sign-in that the server does not accept any more."""
+    return CredentialRefused(
+        f"{profile.addresses.api} does not accept the sign-in of {profile.principal} any more:"
+        f" it was revoked, or its roles are not yours now (profile {profile.name})",
+        hint=f"sign in again: {profile.renewal}",
+    )
 
 
 async def send(

@@ -1,5 +1,6 @@
 """Create, list and revoke credentials of machines through the API."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,19 @@ async def revoke(principal: str) -> None:
 def print_secret(credential: str, out: Screen, notes: Screen) -> None:
     """Print a new credential alone on `out`, without a style; how to use it on `notes`."""
     out.print(credential)
-    notes.print("keep it: it is not shown again. Use it as TESTBED_CREDENTIAL.", style="dim")
+    lead = "keep it: it is not shown again. Use it as TESTBED_CREDENTIAL, or sign in with it:"
+    notes.print(lead, style="dim")
+    notes.print(f"  testbed sign-in {credential.partition('.')[0]}")
+
+
+def print_first(credential: str, person: str, out: Screen, notes: Screen) -> None:
+    """Print the first credential of a person alone on `out`; how the person signs in on `notes`."""
+    addresses = api.ApiSettings.from_environment(os.environ).addresses
+    out.print(credential)
+    notes.print(f"keep it: it is not shown again. {person} signs in with it:", style="dim")
+    notes.print(f"  testbed sign-in {person} {addresses.options()}".rstrip())
+    if addresses.ca is not None:
+        notes.print(f"where ca.pem is {addresses.ca}; it is no secret", style="dim")
 
 
 def print_created(created: NewPrincipalResponse, out: Screen, notes: Screen) -> None:

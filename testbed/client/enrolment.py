@@ -5,17 +5,19 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker import api_client
+from broker import api_client, profiles
 from broker.namespace import EquipmentAddress
+from broker.profiles import ProfileFolder
 from broker.responses.enrolment import (
     EnrolmentCodeResponse,
     GatewayResponse,
     GatewaysResponse,
     NewGatewayResponse,
 )
+from broker.server_addresses import ServerAddresses
 from gateway.state import identity
-from testbed.client import api
-from testbed.client.api import ApiSettings
+from testbed.client import api, sign_in
+from testbed.client.sign_in import AddressOptions
 from testbed.terminal import tables
 from testbed.terminal.screen import Screen
 
@@ -49,11 +51,11 @@ async def create_code(equipment: str) -> EnrolmentCodeResponse:
     return await api.send("POST", f"{_path(equipment)}/codes", EnrolmentCodeResponse)
 
 
-async def enrol(code: str, url: str | None, folder: Path) -> ClaimedGateway:
+async def enrol(code: str, addresses: ServerAddresses, folder: Path) -> ClaimedGateway:
     """Claim a code with this machine's key, and store the credential that the API answers with.
 
-    url: of the API, TESTBED_API if None.  folder: of key and credential.  The result holds no
-    secret.
+    addresses: of the testbed, which are stored beside the credential.  folder: of key and
+    credential.  The result holds no secret.
     """
     claim = identity.claim(folder, code)
     body = {
@@ -61,15 +63,29 @@ async def enrol(code: str, url: str | None, folder: Path) -> ClaimedGateway:
         "public_key": base64.b64encode(claim.public_key).decode(),
         "signature": base64.b64encode(claim.signature).decode(),
     }
-    own = ApiSettings.from_environment(os.environ)
-    async with api_client.connect(url or own.api, "", ca=own.ca) as connection:
+    async with api_client.connect(
+        addresses.api, "", ca=addresses.ca, names=sign_in.OPTIONS
+    ) as connection:
         enrolled = await connection.send("POST", "/enrolments", NewGatewayResponse, body)
+    identity.store_addresses(folder, addresses)
     return ClaimedGateway(
         principal=enrolled.principal,
         equipment=enrolled.equipment,
         fingerprint=claim.fingerprint,
         file=identity.store_credential(folder, enrolled.credential, enrolled.equipment),
     )
+
+
+def addresses_of(options: AddressOptions) -> ServerAddresses:
+    """The addresses of the testbed that a gateway enrols at.
+
+    Those of options, else of the environment, else of the last sign-in here.  Raises Invalid.
+    """
+    folder = ProfileFolder.from_environment(os.environ)
+    name = os.environ.get(profiles.VARIABLE)
+    api_url = options.api or os.environ.get("TESTBED_API")
+    known = folder.load(name) if name else folder.newest(api_url, usable_only=True)
+    return sign_in.chosen_addresses(options, os.environ, known)
 
 
 async def fetch_gateways(equipment: str) -> GatewaysResponse:

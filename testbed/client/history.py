@@ -8,7 +8,7 @@ import csv
 import io
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -117,14 +117,22 @@ def gaps_csv(gaps: Iterable[Gap]) -> bytes:
 
 @contextmanager
 def _new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a new file that gets its name only once it is written without an error."""
+    """Open a new file that gets its name only once it is written without an error.
+
+    Raises Invalid if it cannot be written there.
+    """
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
             yield file
         part.rename(path)
+    except OSError as exc:
+        raise Invalid(
+            f"{path} cannot be written: {exc.strerror}", hint="name a file in a folder of yours"
+        ) from exc
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 async def _copy(

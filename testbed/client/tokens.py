@@ -1,4 +1,4 @@
-"""Create and list the caller's own tokens, and sign in with a password."""
+"""Create and list the caller's own tokens."""
 
 from collections.abc import Sequence
 
@@ -25,12 +25,6 @@ async def create(
 async def fetch_all() -> TokensResponse:
     """The caller's tokens, without their secrets."""
     return await api.get("/tokens", TokensResponse)
-
-
-async def sign_in(person: str, password: str) -> NewTokenResponse:
-    """Get a token that lasts twelve hours for a person's password."""
-    body = {"person": person, "password": password}
-    return await api.send_without_credential("/sign-in", NewTokenResponse, body)
 
 
 def print_secret(created: NewTokenResponse, out: Screen, notes: Screen) -> None:

@@ -9,7 +9,7 @@ import typer
 from broker.clock import WallClock
 from broker.errors import BedError, Refused
 from testbed.terminal import run as terminal_run
-from testbed.terminal.options import Equipment, Json, example
+from testbed.terminal.options import Api, Broker, Ca, Equipment, Json, example
 from testbed.terminal.run import Exit
 from testbed.terminal.screen import Screen, notes, out, print_json
 
@@ -71,16 +71,30 @@ def add_to(app: typer.Typer) -> None:
 @gateway_app.command(
     "run",
     epilog=example(
-        "testbed gateway run mapping.yaml", "testbed gateway run mapping.yaml press.yaml"
+        "testbed gateway run rig.yaml",
+        "testbed gateway run rig.yaml press.yaml",
+        "testbed gateway run rig.yaml --enrol",
     ),
 )
-def run(mappings: Mappings) -> None:
+def run(
+    mappings: Mappings,
+    enrol: Annotated[
+        bool,
+        typer.Option(
+            "--enrol",
+            help="enrol each gateway that is not enrolled yet, as the engineer who is signed in",
+        ),
+    ] = False,
+) -> None:
     """Read the machine of each mapping and publish its samples, until Ctrl-C.
 
     Ends with exit code 2 where only a person can help; what passes by itself is waited for.
     """
     from testbed.commissioning import gateway_process
 
+    if enrol:
+        for enrolled in terminal_run.run(gateway_process.enrol_new(mappings), keeps_data=True):
+            gateway_process.print_enrolled(enrolled, notes)
     terminal_run.run(gateway_process.run(mappings, WallClock()), keeps_data=True)
 
 
@@ -127,18 +141,21 @@ def code(equipment: Equipment, json: Json = False) -> None:
 @gateway_app.command("enrol", epilog=example("testbed gateway enrol AAAAA-BBBBB-CCCCC-DDDDD"))
 def enrol(
     code: Annotated[str, typer.Argument(help="one-time code, as `testbed gateway code` showed it")],
-    api: Annotated[
-        str | None, typer.Option(help="URL of the testbed's API (default: TESTBED_API)")
-    ] = None,
+    api: Api = None,
+    broker: Broker = None,
+    ca: Ca = None,
     mapping: Beside = None,
     json: Json = False,
 ) -> None:
     """On the gateway's machine: create its key, and get its credential for a one-time code."""
     from testbed.client import enrolment
+    from testbed.client.sign_in import AddressOptions
     from testbed.commissioning import gateway_process
 
+    options = AddressOptions(api=api, broker=broker, ca=ca)
     folder = terminal_run.run(gateway_process.identity_folder(mapping))
-    enrolled = terminal_run.run(enrolment.enrol(code, api, folder))
+    addresses = terminal_run.call(lambda: enrolment.addresses_of(options))
+    enrolled = terminal_run.run(enrolment.enrol(code, addresses, folder))
     print_json(enrolled.as_json()) if json else enrolment.print_enrolled(enrolled, out)
 
 

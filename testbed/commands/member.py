@@ -40,7 +40,10 @@ def add_to(app: typer.Typer) -> None:
 def add(person: Person, role: Roles, email: Email = None, json: Json = False) -> None:
     """Add a person; the first token is shown only this once."""
     created = run.run(organisations.add_member(person, role, email))
-    print_json(created) if json else credentials.print_secret(created.credential, out, notes)
+    if json:
+        print_json(created)
+    else:
+        credentials.print_first(created.credential, created.person, out, notes)
 
 
 @member_app.command("list", epilog=example("testbed member list"))

@@ -42,7 +42,10 @@ def create(
 ) -> None:
     """Create an organisation; its first owner's token is shown only this once."""
     created = run.run(organisations.create(organisation, name=name, kind=kind, owner=owner))
-    print_json(created) if json else credentials.print_secret(created.credential, out, notes)
+    if json:
+        print_json(created)
+    else:
+        credentials.print_first(created.credential, created.person, out, notes)
 
 
 @organisation_app.command("list", epilog=example("testbed organisation list"))

@@ -10,7 +10,7 @@ import typer
 from broker.clock import WallClock
 from testbed.terminal import run
 from testbed.terminal.options import Insecure, Json, example, settings
-from testbed.terminal.screen import out, print_json
+from testbed.terminal.screen import notes, out, print_json
 
 Host = Annotated[
     str | None, typer.Option(help="IP address or name to listen on (default: 127.0.0.1)")
@@ -37,6 +37,14 @@ Registry = Annotated[
         help="registry: sqlite, or postgresql://user@host:port/database (default: sqlite)"
     ),
 ]
+SignIn = Annotated[
+    bool,
+    typer.Option(
+        "--sign-in",
+        help="store the administrator's new credential as a profile on this computer, and do not"
+        " show it",
+    ),
+]
 Tls = Annotated[
     bool,
     typer.Option("--tls", help="use TLS, with certificates that are made in the data folder"),
@@ -46,7 +54,11 @@ Tls = Annotated[
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the app."""
     app.command(
-        epilog=example("testbed up", "testbed up --tls --host 0.0.0.0 --data /srv/testbed")
+        epilog=example(
+            "testbed up",
+            "testbed up --sign-in",
+            "testbed up --tls --host 0.0.0.0 --data /srv/testbed",
+        )
     )(up)
     app.command(epilog=example("testbed api --host 0.0.0.0 --insecure"))(api)
     app.command(epilog=example("testbed recorder"))(recorder)
@@ -63,6 +75,7 @@ def up(
     registry: Registry = None,
     tls: Tls = False,
     insecure: Insecure = False,
+    sign_in: SignIn = False,
     json: Json = False,
 ) -> None:
     """Run broker, recorder and API, until Ctrl-C."""
@@ -79,7 +92,8 @@ def up(
         registry=registry,
         tls=server_up.tls_setting(development=tls, insecure=insecure),
     )
-    run.run(server_up.up(own, WallClock(), _ready_printer(as_json=json)), keeps_data=True)
+    show = _ready_printer(as_json=json, sign_in=sign_in)
+    run.run(server_up.up(own, WallClock(), show), keeps_data=True)
 
 
 def api(
@@ -130,10 +144,16 @@ def openapi() -> None:
     print_json(openapi_document())
 
 
-def _ready_printer(*, as_json: bool) -> Callable[[Any], None]:
-    """A function that prints the addresses of a server once it accepts connections."""
+def _ready_printer(*, as_json: bool, sign_in: bool = False) -> Callable[[Any], None]:
+    """A function that prints the addresses of a server once it accepts connections.
+
+    sign_in: store the administrator's credential as a profile before.
+    """
     from testbed.server import up as server_up
 
+    show = functools.partial(server_up.print_ready, out)
     if as_json:
-        return functools.partial(server_up.print_ready_json, print_json)
-    return functools.partial(server_up.print_ready, out)
+        show = functools.partial(server_up.print_ready_json, print_json)
+    if sign_in:
+        return functools.partial(server_up.sign_in_and_show, show, WallClock(), notes)
+    return show

@@ -1,11 +1,11 @@
-"""`testbed token`, `password` and `sign-in`: tokens and the password of the person who calls."""
+"""`testbed token` and `password`: tokens and the password of the person who calls."""
 
 from typing import Annotated
 
 import typer
 
 from broker.rights import Role
-from testbed.client import api, credentials, tokens
+from testbed.client import api, tokens
 from testbed.terminal import run
 from testbed.terminal.options import ExpiresIn, Json, example
 from testbed.terminal.screen import notes, out, print_json
@@ -20,7 +20,6 @@ token_app = typer.Typer(
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the app."""
     app.add_typer(token_app, name="token")
-    app.command("sign-in", epilog=example("testbed sign-in fay"))(sign_in)
     app.command("password", epilog=example("testbed password"))(password)
 
 
@@ -55,21 +54,6 @@ def revoke(
     """Revoke one of your tokens at once."""
     run.run(api.request("DELETE", f"/tokens/{number}"))
     out.print(f"token {number} is revoked")
-
-
-def sign_in(
-    person: Annotated[str, typer.Argument(help="your id at the testbed")],
-    secret: Annotated[
-        str,
-        typer.Option(
-            "--password", prompt="password", hide_input=True, help="your password (default: asked)"
-        ),
-    ],
-    json: Json = False,
-) -> None:
-    """Get a token that lasts twelve hours for your password."""
-    created = run.run(tokens.sign_in(person, secret))
-    print_json(created) if json else credentials.print_secret(created.credential, out, notes)
 
 
 def password(

@@ -130,6 +130,8 @@ async def browse(
     address = EquipmentAddress.parse(equipment)
     if write is not None and await asyncio.to_thread(write.exists):
         raise _taken(write)
+    if write is not None and not await asyncio.to_thread(write.parent.is_dir):
+        raise _unwritable(write, f"there is no folder {write.parent}")
     if endpoint.url.startswith("mqtt://"):
         source = await _browse_broker(endpoint, progress)
     else:
@@ -146,12 +148,20 @@ async def browse(
 
 
 def _write_new(write: Path, text: str) -> None:
-    """Write a text to a new file; raises Taken."""
+    """Write a text to a new file; raises Taken if it is there, Invalid if it cannot be written."""
     try:
         with write.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as exc:
         raise _taken(write) from exc
+    except OSError as exc:
+        raise _unwritable(write, exc.strerror) from exc
+
+
+def _unwritable(write: Path, reason: str | None) -> Invalid:
+    return Invalid(
+        f"{write} cannot be written: {reason}", hint="name a new file in a folder of yours"
+    )
 
 
 def _taken(write: Path) -> Taken:

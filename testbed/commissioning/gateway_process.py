@@ -12,18 +12,24 @@ from pathlib import Path
 
 import structlog
 
+from broker import profiles
 from broker.clock import Backoff, Clock
 from broker.errors import BedError, Corrupt, Invalid, Refused
 from broker.process import parent_death
 from broker.process import tasks as process_tasks
+from broker.server_addresses import ServerAddresses
 from broker.settings import BusSettings
 from gateway import service
 from gateway.mapping import file as mapping_file
 from gateway.settings import GatewaySettings, SourceSettings
 from gateway.state import identity, layout
 from gateway.state.layout import StateFolders
+from testbed.client import enrolment
+from testbed.client.enrolment import ClaimedGateway
+from testbed.client.sign_in import AddressOptions
 from testbed.terminal.options import settings
 from testbed.terminal.run import Exit
+from testbed.terminal.screen import Screen
 
 FIRST_RESTART_S = 1.0
 LONGEST_RESTART_S = 30.0
@@ -74,16 +80,11 @@ async def _run_one(file: Path, clock: Clock) -> None:
     mapping = mapping_file.load(file)
     folders = _folders(file)
     try:
+        own, bus = _server_settings(folders.identity_of(mapping.equipment))
         bus_settings = identity.with_stored_credential(
-            settings(BusSettings), folders.identity_of(mapping.equipment), mapping.equipment
+            bus, folders.identity_of(mapping.equipment), mapping.equipment
         )
-        await service.run(
-            mapping,
-            folders,
-            settings=settings(GatewaySettings),
-            bus_settings=bus_settings,
-            clock=clock,
-        )
+        await service.run(mapping, folders, settings=own, bus_settings=bus_settings, clock=clock)
     except (BedError, ExceptionGroup) as exc:
         error = exc if isinstance(exc, BedError) else process_tasks.first_failure(exc)
         facts = {"equipment": str(mapping.equipment), "reason": error.message, "hint": error.hint}
@@ -91,6 +92,49 @@ async def _run_one(file: Path, clock: Clock) -> None:
         if isinstance(error, Corrupt):  # a damaged file stays damaged
             raise Refused(error.message, hint=error.hint) from exc
         raise
+
+
+def _server_settings(folder: Path) -> tuple[GatewaySettings, BusSettings]:
+    """The settings with the addresses that an identity was enrolled with, where they name none.
+
+    A credential of the environment is for the environment's addresses.
+    """
+    stored = None if _has_credential() else identity.stored_addresses(folder)
+    if stored is None:
+        return settings(GatewaySettings), settings(BusSettings)
+    used = ServerAddresses.from_environment(os.environ, stored)
+    bus = settings(BusSettings, broker=used.broker, broker_name=used.broker_name, ca=used.ca)
+    return settings(GatewaySettings, api=used.api), bus
+
+
+def _has_credential() -> bool:
+    return any(os.environ.get(name) for name in profiles.CREDENTIAL_VARIABLES)
+
+
+async def enrol_new(files: Sequence[Path]) -> list[ClaimedGateway]:
+    """Enrol the gateways of mapping files that are not enrolled yet, as the person signed in.
+
+    Raises Refused if the person may not, Taken if an equipment has a gateway elsewhere.
+    """
+    enrolled = []
+    for file in files:
+        equipment = mapping_file.load(file).equipment
+        folders = _folders(file)
+        if identity.is_enrolled(folders.identity_of(equipment)):
+            continue
+        created = await enrolment.create_code(str(equipment))
+        addresses = enrolment.addresses_of(AddressOptions())
+        folder = folders.own_identity(equipment)
+        enrolled.append(await enrolment.enrol(created.code, addresses, folder))
+    return enrolled
+
+
+def print_enrolled(enrolled: ClaimedGateway, notes: Screen) -> None:
+    """Print that a gateway was enrolled, with the fingerprint of its key."""
+    notes.print(
+        f"enrolled as {enrolled.principal}, the gateway of {enrolled.equipment}, with the key"
+        f" {enrolled.fingerprint}"
+    )
 
 
 def _children(files: Sequence[Path], own: GatewaySettings) -> list[GatewayChild]:

@@ -10,17 +10,24 @@ import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import structlog
 from rich.console import Console
 
 from broker.clock import Clock
-from broker.errors import Invalid
+from broker.credential import Credential
+from broker.errors import BedError, Invalid
 from broker.process import parent_death
+from broker.profiles import Profile
+from broker.server_addresses import ServerAddresses
+from broker.settings import Address
+from testbed.client import sign_in
 from testbed.server import pki
 from testbed.terminal import invocation, run
 from testbed_api import service
 from testbed_api.security import certificates
+from testbed_api.security.system_secrets import ADMINISTRATOR
 from testbed_api.service import BrokerServices, RunningServer
 from testbed_api.settings import DEVELOPMENT, MOSQUITTO, NO_TLS, ServerSettings
 
@@ -138,34 +145,105 @@ def _ensure_certificates(settings: ServerSettings, clock: Clock) -> None:
 
 def _hosts(address: str) -> Sequence[str]:
     """The names under which clients reach this machine if it listens on an address."""
+    return [socket.gethostname()] if _is_unspecified(address) else [address]
+
+
+def _is_unspecified(address: str) -> bool:
+    """Whether an address stands for every one of this machine."""
     try:
-        any_address = ipaddress.ip_address(address).is_unspecified
+        return ipaddress.ip_address(address).is_unspecified
     except ValueError:
-        any_address = False
-    return [socket.gethostname()] if any_address else [address]
+        return False
 
 
-def print_ready_json(print_json: Callable[[object], None], server: RunningServer) -> None:
-    """Print the addresses of API and broker as one line of JSON."""
+def client_addresses(server: RunningServer) -> ServerAddresses:
+    """The addresses by which clients on this machine reach a server."""
+    host, listeners = server.api.host, server.certificates
+    if _is_unspecified(host):
+        host = "::1" if ":" in host else "127.0.0.1"
+    if listeners.api is not None and listeners.ca is None:
+        host = server.way.broker_name  # a certificate of a public authority bears no address
+    http, mqtt = ("http", "mqtt") if listeners.api is None else ("https", "mqtts")
+    return ServerAddresses(
+        api=f"{http}://{Address(host, server.api.port)}",
+        broker=f"{mqtt}://{Address(host, server.broker.port)}",
+        ca=listeners.ca,
+    )
+
+
+def sign_in_and_show(
+    show: Callable[[RunningServer, Profile | None], None],
+    clock: Clock,
+    notes: Console,
+    server: RunningServer,
+) -> None:
+    """Store the administrator's credential as a profile, and show the server without it.
+
+    Where it cannot be stored, `notes` says why, and it is shown.
+    """
+    addresses = client_addresses(server)
+    if server.administrator is None:
+        known = sign_in.stored_of(ADMINISTRATOR, addresses.api)
+        if known is None:
+            line = "not signed in: the administrator's credential was used before; sign in with it"
+            notes.print(f"{line}, or `testbed administrator renew`", style="yellow")
+        show(server, known)
+        return
+    try:
+        credential = Credential.parse(server.administrator)
+        profile = sign_in.store_given(credential, addresses, clock.now_ns())
+    except BedError as exc:
+        notes.print(f"not signed in: {exc}", style="red")
+        show(server, None)
+    else:
+        show(replace(server, administrator=None), profile)
+
+
+def print_ready_json(
+    print_json: Callable[[object], None], server: RunningServer, profile: Profile | None = None
+) -> None:
+    """Print the addresses of API and broker as one line of JSON; profile: of who signed in."""
     ready = {"event": "ready", "api": server.api_url, "broker": server.way.broker}
     ca = None if server.certificates.ca is None else str(server.certificates.ca)
-    print_json(ready | {"ca": ca, "administrator": server.administrator})
+    signed_in = {} if profile is None else {"profile": profile.name}
+    print_json(ready | {"ca": ca, "administrator": server.administrator} | signed_in)
 
 
-def print_ready(out: Console, server: RunningServer) -> None:
-    """Print the addresses of API and broker, and a new credential of the administrator."""
+def print_ready(out: Console, server: RunningServer, profile: Profile | None = None) -> None:
+    """Print the addresses of API and broker, and a new credential of the administrator.
+
+    profile: of who signed in on this computer, for whom nothing need be set.
+    """
     out.print(f"API     {server.api_url}/api/v1/docs")
     out.print(f"broker  {server.way.broker}")
+    create = f"{invocation.testbed()} organisation create factory --kind partner --owner fay"
+    next_line = f"  {create}   # shows its owner's credential\n"
+    if profile is not None:
+        out.print(f"\nSigned in here as {profile.principal}, profile {profile.name}:", style="bold")
+        out.print(next_line)
+    else:
+        _print_variables(out, server)
+    if server.administrator is not None:
+        lead = "The administrator's credential; each start shows a new one until one was used:"
+        out.print(f"\n{lead}", style="bold")
+        out.print(f"  {invocation.export({'TESTBED_CREDENTIAL': server.administrator})}")
+        out.print(next_line)
+        out.print(f"Instead of all that, once: {_sign_in_command(server)}", style="dim")
+    out.print("Ctrl-C stops it; nothing is lost.", style="dim")
+
+
+def _sign_in_command(server: RunningServer) -> str:
+    """The command by which the administrator signs in on this computer."""
+    ca = server.certificates.ca
+    options = client_addresses(server).options(ca="" if ca is None else str(ca.absolute()))
+    return f"{invocation.testbed()} sign-in {ADMINISTRATOR} {options}".rstrip()
+
+
+def _print_variables(out: Console, server: RunningServer) -> None:
+    """Print what clients set that do not sign in."""
     out.print("\nWhat clients set:", style="bold")
     variables = {"TESTBED_API": server.api_url, "TESTBED_BROKER": server.way.broker}
     if server.certificates.ca is not None:
         variables["TESTBED_CA"] = str(server.certificates.ca.absolute())
     for name, value in variables.items():
         out.print(f"  {invocation.export({name: value})}")
-    if server.administrator is not None:
-        lead = "The administrator's credential; each start shows a new one until one was used:"
-        out.print(f"\n{lead}", style="bold")
-        out.print(f"  {invocation.export({'TESTBED_CREDENTIAL': server.administrator})}")
-        create = f"{invocation.testbed()} organisation create factory --kind partner --owner fay"
-        out.print(f"  {create}   # shows its owner's credential\n")
-    out.print("Ctrl-C stops it; nothing is lost.", style="dim")

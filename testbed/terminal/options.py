@@ -1,6 +1,7 @@
 """Options and arguments that several commands share, and the example at the end of a help text."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +41,27 @@ ExpiresIn = Annotated[
         parser=durations.seconds,
         metavar="DURATION",
         help="time from now until it ends, such as 30d, 12h or 1d12h (default: never)",
+    ),
+]
+Api = Annotated[
+    str | None,
+    typer.Option(
+        help="URL of the testbed's API, http://host:port or https://host:port (default:"
+        " TESTBED_API, or that of the last sign-in)"
+    ),
+]
+Broker = Annotated[
+    str | None,
+    typer.Option(
+        help="URL of its broker, mqtt://host:port or mqtts://host:port (default: TESTBED_BROKER, or"
+        " on the API's host port 1883, with TLS 8883)"
+    ),
+]
+Ca = Annotated[
+    Path | None,
+    typer.Option(
+        help="PEM file of the certificate authority of both (default: TESTBED_CA, or those that the"
+        " system trusts)"
     ),
 ]
 Insecure = Annotated[

@@ -10,7 +10,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Mapping, MutableMapping
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping
 from contextlib import suppress
 from enum import IntEnum
 from typing import Any, NoReturn, TextIO, TypeVar
@@ -102,6 +102,14 @@ def run(main: Coroutine[Any, Any, _T], *, keeps_data: bool = False) -> _T:
         fail(exc)
     except ExceptionGroup as group:
         fail(tasks.first_failure(group))
+
+
+def call(function: Callable[[], _T]) -> _T:
+    """Call a function that needs no event loop; a BedError ends the process as in `run`."""
+    try:
+        return function()
+    except BedError as exc:
+        fail(exc)
 
 
 async def _until_terminated(main: Coroutine[Any, Any, _T]) -> _T:

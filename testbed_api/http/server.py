@@ -1,6 +1,7 @@
 """The API's HTTP server, and the socket that it listens on."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -21,6 +22,9 @@ CONTENT_SECURITY_POLICY = (
     " img-src 'self' data:;"  # Swagger UI's style sheet draws its icons so
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_OTHER_PORT = "choose another port with --port"
+_WRONG_HOST = frozenset({errno.EADDRNOTAVAIL, socket.EAI_NONAME, socket.EAI_AGAIN})
+"""Errors of an address that is not this machine's, or of a name that no address is known of."""
 LAST_HEAD_S = 3.0
 """The longest wait at the end for the broker to take the last head of the audit."""
 HEADERS = [
@@ -46,11 +50,11 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         try:
             listener.bind((host, port))
             listener.listen(128)
-        except OSError as exc:
-            raise Taken(
-                f"cannot listen on {host}:{port}: {exc.strerror}",
-                hint="choose another port with --port",
-            ) from exc
+        except (OSError, UnicodeError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else "it is no name of a host"
+            is_host = not isinstance(exc, OSError) or exc.errno in _WRONG_HOST
+            hint = "name an address of this machine with --host" if is_host else _OTHER_PORT
+            raise Taken(f"cannot listen on {host}:{port}: {reason}", hint=hint) from exc
         yield listener
 
 

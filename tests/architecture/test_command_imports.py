@@ -1,6 +1,7 @@
 """The modules that a command loads before it does anything: a help text needs no database."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -61,13 +62,15 @@ LIGHT = [
     ["audit", "list"],
     ["audit", "verify"],
     ["sign-in", "fay", "--password", "correct horse battery"],
+    ["whoami"],
+    ["status", "--as", "fay"],
 ]
 OF_SAMPLES = [["history", "factory/rig/s"], ["tap", "factory/rig/s"]]
 
 
 def modules_after(words):
     """The modules that a process of its own has loaded after a command."""
-    environment = {"PATH": "", **AWAY}
+    environment = {"PATH": "", "XDG_CONFIG_HOME": os.environ["XDG_CONFIG_HOME"], **AWAY}
     command = [sys.executable, "-c", RUN, json.dumps(words)]
     done = subprocess.run(
         command, cwd=sources.ROOT, env=environment, capture_output=True, text=True, check=False

@@ -1,8 +1,10 @@
 """Run the commands of a document in order, as they stand.
 
-A block of `console` is run as a person, a block of `console gateway` on the gateway's machine.
-Placeholders are filled in: `…` by the credential that was shown last, a code by the code that was
-shown last, and the example's addresses by those of a server that the test started.
+A block of `console` is run as a person, a block of `console gateway` on the gateway's machine; each
+has a folder of its own for what a sign-in stores.  Placeholders are filled in: `…` by the
+credential that was shown last, a code by the code that was shown last, and the example's addresses
+by those of a server that the test started.  Who is asked for a password types it, or before there
+is one the credential that was shown for that person.
 """
 
 import os
@@ -12,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,16 +23,18 @@ API, BROKER = "https://testbed.example:8600", "mqtts://testbed.example:8883"
 CODE = re.compile(r"\b(?:[A-Z2-9]{5}-){3}[A-Z2-9]{5}\b")
 CREDENTIAL = re.compile(r"^[a-z0-9-]+\.[\w-]{43}$", re.MULTILINE)
 PASSWORD = "correct horse battery staple"
-ANSWERS = {"password": f"{PASSWORD}\n{PASSWORD}\n", "sign-in": f"{PASSWORD}\n"}
-FOREVER = ("testbed gateway run", "python ")
+FOREVER = ("testbed gateway run", "testbed up", "testbed simulate", "python ")
 """Commands that run until they are ended."""
 
 
 def commands(document: Path, step: str) -> list[tuple[str, str]]:
-    """(person or gateway, command) of the part that begins with `**step`, up to the next step."""
+    """(person or gateway, command) of the part that begins with `**step`, up to the next step.
+
+    step: empty for the whole document.
+    """
     text = document.read_text()
     begin = text.index(f"\n**{step}")
-    following = text.find("\n**", begin + 1)
+    following = text.find("\n**", begin + 1) if step else -1
     part = text[begin : following if following > 0 else None]
     steps = []
     for kind, block in re.findall(r"^```console(.*?)\n(.*?)^```", part, re.DOTALL | re.MULTILINE):
@@ -42,14 +46,20 @@ def commands(document: Path, step: str) -> list[tuple[str, str]]:
 class Walk:
     """A reader of a document, with a shell on each machine."""
 
-    def __init__(self, folder: Path, api: str, broker: str, credential: str) -> None:
+    def __init__(self, folder: Path, addresses: Mapping[str, str], credential: str = "") -> None:
+        """addresses: parts of commands, and what is typed instead."""
         self.folder = folder
         self.shown = {"credential": credential, "code": ""}
+        self.credentials = {credential.partition(".")[0]: credential}
+        self.addresses = dict(addresses)
         self.running: list[subprocess.Popen[bytes]] = []
-        self._addresses = {API: api, BROKER: broker}
+        self._has_password = False
         own = {name: value for name, value in os.environ.items() if not name.startswith("TESTBED_")}
         inherited = own | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
-        self._environment = {name: dict(inherited) for name in ("person", "gateway")}
+        self._environment = {
+            name: inherited | {"XDG_CONFIG_HOME": str(folder / f"config-{name}")}
+            for name in ("person", "gateway")
+        }
 
     def step(self, document: Path, step: str) -> str:
         """Run the commands of a step; their output."""
@@ -61,7 +71,7 @@ class Walk:
         return "\n".join(output)
 
     def _type(self, who: str, command: str) -> str:
-        for example, ours in self._addresses.items():
+        for example, ours in self.addresses.items():
             command = command.replace(example, ours)
         command = CODE.sub(self.shown["code"], command)
         if command.startswith("export "):
@@ -69,19 +79,29 @@ class Walk:
             text = self.shown["credential"] if value == "…" else value
             self._environment[who][name] = text
             return ""
+        settings, command = _before_command(command)
         words = shlex.split(command)
         program = [sys.executable, "-m", "testbed"] if words[0] == "testbed" else [sys.executable]
         if command.startswith(FOREVER):
-            self._begin(who, [*program, *words[1:]])
+            self._begin(self._environment[who] | settings, [*program, *words[1:]])
             return ""
         return self._run(who, command, [*program, *words[1:]])
+
+    def _answer(self, words: Sequence[str]) -> str:
+        """The lines that a person types after a command."""
+        if words[0] == "password":
+            self._has_password = True
+            return f"{PASSWORD}\n{PASSWORD}\n"
+        if words[0] != "sign-in":
+            return ""
+        return f"{PASSWORD if self._has_password else self.credentials[words[1]]}\n"
 
     def _run(self, who: str, command: str, line: list[str]) -> str:
         done = subprocess.run(
             line,
             cwd=self.folder,
             env=self._environment[who],
-            input=ANSWERS.get(line[3], ""),
+            input=self._answer(line[3:]),
             capture_output=True,
             text=True,
             timeout=60,
@@ -93,9 +113,11 @@ class Walk:
         for what, pattern in (("credential", CREDENTIAL), ("code", CODE)):
             if match := pattern.search(done.stdout):
                 self.shown[what] = match.group()
+        credential = self.shown["credential"]
+        self.credentials[credential.partition(".")[0]] = credential
         return output
 
-    def _begin(self, who: str, line: list[str]) -> None:
+    def _begin(self, environment: dict[str, str], line: list[str]) -> None:
         with (self.folder / f"{len(self.running)}.log").open("wb") as log:
             self.running.append(
                 subprocess.Popen(
@@ -104,7 +126,7 @@ class Walk:
                         for part in line
                     ],
                     cwd=self.folder,
-                    env=self._environment[who],
+                    env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -124,11 +146,22 @@ class Walk:
             time.sleep(0.1)  # noqa: TID251 - processes act in real time
 
 
+def _before_command(command: str) -> tuple[dict[str, str], str]:
+    """The settings that stand before a command, `NAME=value …`, and the command itself."""
+    settings = {}
+    while match := re.match(r"([A-Z_]+)=(\S*) ", command):
+        settings[match[1]] = match[2]
+        command = command[match.end() :]
+    return settings, command
+
+
 @contextmanager
-def walking(folder: Path, api: str, broker: str, credential: str) -> Iterator[Walk]:
+def walking(
+    folder: Path, addresses: Mapping[str, str], credential: str = ""
+) -> Iterator[Walk]:
     """A reader in a folder; commands that go on are ended with the context."""
     folder.mkdir()
-    walk = Walk(folder, api, broker, credential)
+    walk = Walk(folder, addresses, credential)
     try:
         yield walk
     finally:

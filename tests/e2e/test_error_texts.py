@@ -5,11 +5,13 @@ that every user sees.
 """
 
 import gc
+import http.server
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -96,8 +98,8 @@ ERRORS = {
         2,
         (
             "error: no credential is set\n"
-            "hint: set TESTBED_CREDENTIAL; `testbed up` shows the administrator's, and `testbed"
-            " organisation create` an owner's\n"
+            "hint: sign in: testbed sign-in PERSON; or set TESTBED_CREDENTIAL. `testbed up` shows"
+            " the administrator's credential, and `testbed organisation create` an owner's\n"
         ),
     ),
     "wrong credential": (
@@ -107,6 +109,82 @@ ERRORS = {
         (
             "error: the credential is not right\n"
             "hint: is it complete, not revoked or expired, and are its roles still yours?\n"
+        ),
+    ),
+    "empty file of a credential": (
+        ("status",),
+        {"TESTBED_CREDENTIAL": "", "TESTBED_CREDENTIAL_FILE": "/dev/null"},
+        2,
+        (
+            "error: TESTBED_CREDENTIAL_FILE: the secret in /dev/null is empty\n"
+            "hint: write the credential into it, principal.secret\n"
+        ),
+    ),
+    "unknown profile": (
+        ("status", "--as", "nobody"),
+        {},
+        2,
+        (
+            "error: there is no profile 'nobody'; there are: none\n"
+            "hint: make it: testbed --as nobody sign-in PERSON\n"
+        ),
+    ),
+    "address without a scheme": (
+        ("status",),
+        {"TESTBED_API": "testbed.example", "TESTBED_CA": ""},
+        2,
+        (
+            "error: TESTBED_API is not the address of an API: 'testbed.example'\n"
+            "hint: write http://host:port, or https://host:port with TLS\n"
+        ),
+    ),
+    "authority without TLS": (
+        ("status",),
+        {"TESTBED_API": "http://127.0.0.1:9"},
+        2,
+        (
+            "error: TESTBED_CA is set, and http://127.0.0.1:9 would be reached without TLS\n"
+            "hint: write https:// into TESTBED_API, or take TESTBED_CA out\n"
+        ),
+    ),
+    "folder of an export away": (
+        ("history", "factory/none/none", "--output", "nowhere/rig.csv"),
+        {},
+        2,
+        (
+            "error: nowhere/rig.csv cannot be written: No such file or directory\n"
+            "hint: name a file in a folder of yours\n"
+        ),
+    ),
+    "folder of a mapping away": (
+        (
+            *("gateway", "browse", "opc.tcp://127.0.0.1:9", "--security", "none"),
+            *("--write", "nowhere/rig.yaml"),
+        ),
+        {},
+        2,
+        (
+            "error: nowhere/rig.yaml cannot be written: there is no folder nowhere\n"
+            "hint: name a new file in a folder of yours\n"
+        ),
+    ),
+    "host of another machine": (
+        ("up", "--data", "new", "--host", "203.0.113.1", "--insecure", *FREE_PORTS),
+        NO_CA,
+        2,
+        (
+            "error: cannot listen on 203.0.113.1:0: Cannot assign requested address\n"
+            "hint: name an address of this machine with --host\n"
+        ),
+    ),
+    "new gateway of nobody": (
+        ("gateway", "run", str(MAPPING), "--enrol"),
+        {"TESTBED_CREDENTIAL": "", "TESTBED_GATEWAY_IDENTITY": "identity"},
+        2,
+        (
+            "error: no credential is set\n"
+            "hint: sign in: testbed sign-in PERSON; or set TESTBED_CREDENTIAL. `testbed up` shows"
+            " the administrator's credential, and `testbed organisation create` an owner's\n"
         ),
     ),
     "wrong password": (
@@ -384,6 +462,84 @@ def test_the_text_of_a_mapping_with_a_wrong_key(text_of, tmp_path):
         "error: 1 mistake in the mapping:\n"
         "  rig.yaml:14: streams.rig.triger: there is no such field; did you mean 'trigger'?\n"
     )
+
+
+def test_an_answer_that_is_none_of_the_api_is_said(text_of):
+    with http.server.HTTPServer(("127.0.0.1", 0), Page) as elsewhere:
+        thread = threading.Thread(target=elsewhere.handle_request)
+        thread.start()
+        api = f"http://127.0.0.1:{elsewhere.server_port}"
+        code, text = text_of("status", TESTBED_API=api, TESTBED_CA="")
+        thread.join()
+    assert (code, text) == (
+        3,
+        f"error: {api}/api/v1/status?within_s=3600.0 answered 200, and not as the API does\n"
+        "hint: is TESTBED_API right? a proxy before the API answers so while the API is away\n",
+    )
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """A web page where somebody looks for an API."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>hello</html>")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("credential", "create", "Detector"), "principal 'Detector' is not an id"),
+        (("credential", "create", "d", "--reads", "rig"), "'rig' is not the address of a stream"),
+        (("credential", "create", "d", "--reads", "lab:a/b/c"), "space 'lab' is not a space"),
+        (("credential", "create", "d", "--expires-in", "3"), "'3' is no duration"),
+        (("credential", "create", "d", "--expires-in", f"{'9' * 400}d"), "is no duration"),
+        (("credential", "create", "d", "--expires-in", "9999d"), "expires_in_s"),
+        (("member", "add", "Fay", "--role", "owner"), "person 'Fay' is not an id"),
+        (("member", "add", "fay", "--role", "king"), "'king' is not one of"),
+        (("organisation", "create", "A", "--owner", "a", "--kind", "partner"), "'A' is not an id"),
+        (("organisation", "create", "a", "--owner", "a", "--kind", "club"), "'club' is not one of"),
+        (("token", "revoke", "first"), "'first' is not a valid int"),
+        (("token", "revoke", "99999999999999999999"), "number"),
+        (("token", "create", "x" * 500), "label"),
+        (("grant", "show", "0"), "number"),
+        (("grant", "ask", "a/b/c", "--for", "\udcff"), "no Unicode"),
+        (("grant", "ask", "a/b/c", "--for", "x", "--until", "soon"), "'soon' is not an instant"),
+        (("access", "a/b", "--at", "noon"), "'noon' is not an instant"),
+        (("audit", "list", "--from", "noon"), "'noon' is not an instant"),
+        (("audit", "verify", "--anchor", "nowhere"), "anchors in nowhere cannot be read: No such"),
+        (("audit", "verify", "--anchor", "."), "anchors in . cannot be read: Is a directory"),
+        (("status", "--within", "0s"), "'0s' is no duration"),
+        (("history", "a/b/c", "--output", "x.txt"), "x.txt has no known ending"),
+        (("history", "a/b/c", "--space", "lab"), "space 'lab' is not a space"),
+        (("stream", "gaps", "a/b/c", "--from", "noon"), "'noon' is not an instant"),
+        (("gateway", "code", "rig"), "'rig' is not the address of an equipment"),
+        (("gateway", "run", "."), "mapping . cannot be read"),
+        (("gateway", "check", "/dev/null"), "mapping"),
+        (("gateway", "browse", "http://h", "--security", "none"), "http://h"),
+        (("gateway", "browse", "mqtt://h:port"), "is no URL"),
+        (("gateway", "trust", "nowhere.yaml"), "there is no mapping nowhere.yaml"),
+        (("simulate", "csv", "nowhere.csv"), "there is no recording nowhere.csv"),
+        (("simulate", "pump-rig", "--port", "99999"), "99999"),
+        (("simulate", "pump-rig", "--port", "0", "--ledger", "no/x"), "no/x"),
+        (("up", "--host", "a..b", "--insecure", *FREE_PORTS), "name an address of this machine"),
+        (("up", "--data", "/dev/null", *FREE_PORTS), "the data folder /dev/null cannot be used"),
+        (("pki", "init", "/dev/null"), "/dev/null cannot be written"),
+        (("secrets", "init", "/dev/null"), "/dev/null cannot be written"),
+        (("broker-config", "nowhere", "--insecure"), "cannot be read: No such file"),
+        (("backup", "--to", "/dev/null"), "/dev/null"),
+        (("restore", "/dev/null", "--data", "new"), "/dev/null"),
+        (("administrator", "renew", "--data", "nowhere"), "there is no data in nowhere"),
+    ],
+)
+def test_each_wrong_name_time_file_and_address_is_named(text_of, words, sentence):
+    code, text = text_of(*words, TESTBED_CA="") if words[0] == "up" else text_of(*words)
+    assert code in {2, 3}, text
+    assert sentence in " ".join(text.split()), text
 
 
 async def test_the_text_of_a_full_spool(tmp_path):

@@ -79,7 +79,8 @@ STEPS = [
     ("fay", "token create notebook --role owner", NewTokenResponse),
     ("fay", "token list", TokensResponse),
     ("fay", f"password --password '{PASSWORD}'", None),
-    ("fay", f"sign-in fay --password '{PASSWORD}'", NewTokenResponse),
+    ("fay", f"sign-in fay --password '{PASSWORD}'", None),
+    ("fay", "whoami", None),
     ("fay", "gateway code factory/pump-rig", EnrolmentCodeResponse),
     ("fay", "gateway enrol {code}", None),
     ("fay", "gateway show factory/pump-rig", GatewaysResponse),
@@ -139,6 +140,7 @@ def prints(server, tmp_path, monkeypatch):
         "TESTBED_API": server["api"],
         "TESTBED_BROKER": server["broker"],
         "TESTBED_GATEWAY_IDENTITY": str(tmp_path / "identity"),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
     }
 
     def run(credential, line):

@@ -3,17 +3,19 @@
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.docs.walking import API, ROOT, walking
+from tests.docs.walking import API, BROKER, ROOT, Walk, commands, walking
 from tests.e2e.test_demo import TESTBED, run
 
 OPEN = ROOT / "docs/how-to/open-a-machine.md"
 USE = ROOT / "docs/how-to/use-a-machine.md"
+FIRST = ROOT / "docs/how-to/first-reader.md"
 AUDIT = ROOT / "docs/how-to/audit.md"
 MAPPING = ROOT / "examples/pump-rig/mapping.yaml"
 
@@ -56,18 +58,18 @@ def founded(server: dict[str, str], organisation: str, kind: str, owner: str) ->
 
 
 def test_a_factory_opens_a_machine_and_a_company_uses_it(tmp_path, server, machine):
-    doors = (server["api"], server["broker"])
+    addresses = {API: server["api"], BROKER: server["broker"]}
     fay = founded(server, "factory", "partner", "fay")
     cora = founded(server, "company", "company", "cora")
     with (
-        walking(tmp_path / "factory", *doors, fay) as factory,
-        walking(tmp_path / "company", *doors, cora) as company,
+        walking(tmp_path / "factory", addresses, fay) as factory,
+        walking(tmp_path / "company", addresses, cora) as company,
     ):
         mapping = yaml.safe_load(MAPPING.read_text())
         mapping["opcua"]["url"] = machine["url"]
         (factory.folder / "mapping.yaml").write_text(yaml.safe_dump(mapping))
 
-        factory.step(OPEN, "1. Sign in")
+        assert "profile fay, by the last sign-in" in factory.step(OPEN, "1. Sign in")
         assert "finn" in factory.step(OPEN, "2. Add your people")
         enrolled = factory.step(OPEN, "3. Enrol")
         key = factory.folder / "testbed-data/gateway-identity/key.pem"
@@ -104,7 +106,8 @@ def test_a_factory_opens_a_machine_and_a_company_uses_it(tmp_path, server, machi
 
 def test_who_audits_gives_a_report_a_token_of_that_role_alone(tmp_path, server):
     fay = founded(server, "factory", "partner", "fay")
-    with walking(tmp_path / "report", server["api"], server["broker"], fay) as walk:
+    addresses = {API: server["api"], BROKER: server["broker"]}
+    with walking(tmp_path / "report", addresses, fay) as walk:
         for line in (
             f"export TESTBED_API={API}",
             "export TESTBED_CREDENTIAL=…",
@@ -122,6 +125,73 @@ def test_who_audits_gives_a_report_a_token_of_that_role_alone(tmp_path, server):
             assert (done.returncode, "this token holds auditor alone" in done.stderr) == (2, True)
         done = run("token", "create", "--role", "boss", environment=environment)
         assert (done.returncode, "'auditor'" in done.stderr) == (2, True)
+
+
+MOST_COMMANDS = 12
+FREE_PORTS = {
+    "testbed up": "testbed up --port 0 --mqtt-port 0",
+    "testbed simulate pump-rig": "testbed simulate pump-rig --port 0",
+}
+READY = {"testbed up": "Ctrl-C stops it", "testbed simulate": r"serving (opc\.tcp://[\d.:]+)"}
+
+
+def test_from_nothing_to_a_first_approved_reader_in_twelve_commands_and_no_setting(tmp_path):
+    typed = [command for _, command in commands(FIRST, "")]
+    assert len(typed) <= MOST_COMMANDS
+    assert not [command for command in typed if "export" in command or "TESTBED_" in command]
+    with walking(tmp_path / "here", FREE_PORTS) as walk:
+        for number, command in enumerate(typed, 1):
+            output = walk._type("person", command)
+            _wait_until_ready(walk, command)
+            if number == len(typed):
+                _read_until_there_are_samples(walk, command, output)
+        profiles = sorted(path.name for path in walk.folder.rglob("profiles/*"))
+        assert profiles == ["administrator.json", "cora.json", "fay.json"]
+        assert "paused" not in walk._type("person", "testbed grant show 1 --as cora")
+        address = "factory/pump-rig/pumprig"
+        walk._type("person", f"python {_reader_of(walk.folder, address)}")  # the last sign-in: cora
+        walk.waits_for(len(walk.running) - 1, r"^\[-?[\d. ]+\]$")
+
+
+def _wait_until_ready(walk: Walk, command: str) -> None:
+    """Wait until a command that goes on does what the next one needs."""
+    for begin, pattern in READY.items():
+        if command.startswith(begin):
+            walk.waits_for(len(walk.running) - 1, pattern)
+    if command.startswith("testbed simulate"):
+        log = walk.log(len(walk.running) - 1)
+        walk.addresses["opc.tcp://127.0.0.1:4840"] = re.search(READY["testbed simulate"], log)[1]
+    if command.startswith("testbed gateway run"):
+        walk.waits_for(len(walk.running) - 1, "enrolled as gateway-")
+        registered = walk.folder / "testbed-data/gateway/factory.pump-rig.live.sqlite"
+        wait_until(registered.exists)
+
+
+def _read_until_there_are_samples(walk: Walk, command: str, output: str) -> None:
+    outputs = [output]
+
+    def has_samples() -> bool:
+        if "\n20" not in outputs[-1]:
+            outputs.append(walk._type("person", command))
+        return "\n20" in outputs[-1]
+
+    wait_until(has_samples)
+    assert outputs[-1].startswith("time,")
+
+
+def _reader_of(folder: Path, address: str) -> Path:
+    """A program of ten lines that names its stream by the address."""
+    program = (ROOT / "examples/ten_lines.py").read_text()
+    path = folder / "reader.py"
+    path.write_text(program.replace('"rig"', f'"{address}"'))
+    return path
+
+
+def wait_until(is_so: Callable[[], bool], within_s: float = 30) -> None:
+    deadline = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)  # noqa: TID251 - processes act in real time
 
 
 def _listed(walk) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -38,6 +39,19 @@ def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path):
     files.replace(file, b"new", mode=0o644)
     assert (file.read_bytes(), mode_of(file)) == (b"new", 0o644)
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_that_several_replace_at_once_is_whole(tmp_path):
+    file, contents = tmp_path / "key", [bytes([number]) * 100_000 for number in range(4)]
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(lambda content: replaced_often(file, content), contents))
+    assert file.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def replaced_often(file, content):
+    for _ in range(20):
+        files.replace(file, content, shared=True)
 
 
 def test_a_lock_is_held_by_one_at_a_time(tmp_path):

@@ -7,8 +7,9 @@ from pydantic import SecretStr
 
 from broker import enrolment
 from broker.credential import Credential
-from broker.errors import Corrupt, Refused, Taken
+from broker.errors import Corrupt, Invalid, Refused, Taken
 from broker.namespace import EquipmentAddress
+from broker.server_addresses import ServerAddresses
 from broker.settings import BusSettings
 from gateway.state import identity
 
@@ -59,6 +60,28 @@ def test_an_identity_of_another_equipment_is_refused_before_anybody_is_asked(tmp
     identity.store_credential(tmp_path, Credential.make("gateway-1").text, "factory/press")
     with pytest.raises(Refused, match="enrolled for factory/press, and the mapping is of factory/"):
         identity.with_stored_credential(BusSettings(), tmp_path, RIG)
+
+
+def test_the_addresses_of_the_testbed_are_stored_with_a_copy_of_its_authority(tmp_path):
+    ca, folder = tmp_path / "ca.pem", tmp_path / "identity"
+    ca.write_text("an authority")
+    addresses = ServerAddresses(api="https://h:8600", broker="mqtts://h:8883", ca=ca)
+    assert identity.stored_addresses(folder) is None
+    identity.store_addresses(folder, addresses)
+    ca.unlink()
+    stored = identity.stored_addresses(folder)
+    assert (stored.api, stored.broker) == (addresses.api, addresses.broker)
+    assert stored.ca.read_text() == "an authority"
+    with pytest.raises(Invalid, match=r"ca\.pem cannot be read: No such file"):
+        identity.store_addresses(folder, addresses)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"api": "x"}'])
+def test_damaged_addresses_are_named_with_the_way_out(tmp_path, content):
+    (tmp_path / identity.ADDRESSES).write_text(content)
+    with pytest.raises(Corrupt, match=r"testbed\.json holds no addresses") as raised:
+        identity.stored_addresses(tmp_path)
+    assert "set TESTBED_API" in raised.value.hint
 
 
 @pytest.mark.parametrize("content", ["", "no key", "-----BEGIN PRIVATE KEY-----\n"])

@@ -92,6 +92,22 @@ def test_a_command_is_loaded_once_it_is_invoked():
     assert "token" in result.output
 
 
+@pytest.mark.parametrize(
+    ("words", "parsed"),
+    [
+        ("status --as fay", "--as fay status"),
+        ("--as fay status", "--as fay status"),
+        ("grant list --as=fay --open", "--as=fay grant list --open"),
+        ("status --as fay --as cora", "--as cora status"),
+        ("try -- detector --as fay", "try -- detector --as fay"),
+        ("status --as", "--as"),
+        ("", ""),
+    ],
+)
+def test_the_option_for_a_profile_may_stand_anywhere(words, parsed):
+    assert cli.with_profile_first(words.split()) == parsed.split()
+
+
 def test_every_command_is_in_a_panel_and_a_newcomers_five_come_first():
     panels = [name for names in cli.PANELS.values() for name in names]
     assert sorted(panels) == sorted(ROOT.commands)
@@ -136,7 +152,7 @@ def is_zero(parameter):
 NOTHING_TO_SHOW = {
     "the API answers with nothing": (
         *("credential revoke", "token revoke", "member remove"),
-        *("gateway lock-out", "password"),
+        *("gateway lock-out", "password", "sign-out"),
     ),
     "prints nothing, until Ctrl-C": ("gateway run", "recorder", "reconcile"),
     "prints JSON in any case": ("audit head", "openapi"),

@@ -1,0 +1,265 @@
+"""Sign in at a testbed and store it as a profile, and sign out."""
+
+import os
+import re
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from broker import api_client, profiles
+from broker.api_client import SettingNames
+from broker.clock import Clock, ns_of
+from broker.credential import Credential
+from broker.errors import BedError, Invalid, Refused, Taken
+from broker.profiles import CredentialKind, Profile, ProfileFolder
+from broker.responses.credentials import MeResponse, NewTokenResponse
+from broker.rights import PrincipalKind
+from broker.server_addresses import DEFAULT_API, ServerAddresses
+from testbed.terminal.screen import Screen
+
+OPTIONS = SettingNames("--api", "--ca")
+_MADE = re.compile(r"[a-z0-9-]+\.[\w-]{43}", re.ASCII)
+"""The form of every credential that the testbed makes; a password of that form is unlikely."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressOptions:
+    """The addresses that a command line names; None for those that it leaves out."""
+
+    api: str | None = None
+    broker: str | None = None
+    ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignIn:
+    """A sign-in that is about to be made.
+
+    person: None where a credential will say it.  profile: name to store it under, None for the
+    principal's.
+    """
+
+    person: str | None
+    profile: str | None
+    addresses: ServerAddresses
+    folder: ProfileFolder
+
+    @property
+    def label(self) -> str:
+        """The person and the server, for a question."""
+        return f"{self.person or 'yours'} at {self.addresses.api}"
+
+
+def prepare(person: str | None, options: AddressOptions, environment: Mapping[str, str]) -> SignIn:
+    """Where, as whom and under which name to sign in: of options, environment and profiles.
+
+    Raises Invalid for an address that is none, a profile of another server, or a folder where
+    nothing can be written.
+    """
+    folder = ProfileFolder.from_environment(environment)
+    folder.prepare()
+    name = environment.get(profiles.VARIABLE) or None
+    former = None if name is None else _former(folder, name)
+    api_url = options.api or environment.get("TESTBED_API")
+    if former is not None and api_url:
+        former.check_server(api_url, "--api" if options.api else "TESTBED_API")
+    known = former or folder.newest(api_url, usable_only=True)
+    return SignIn(
+        person=person or (None if former is None else former.principal),
+        profile=name,
+        addresses=chosen_addresses(options, environment, known),
+        folder=folder,
+    )
+
+
+def _former(folder: ProfileFolder, name: str) -> Profile | None:
+    """The profile that a sign-in renews, None for a new or damaged one; raises Invalid."""
+    folder.file(name)
+    return folder.find(name)
+
+
+def chosen_addresses(
+    options: AddressOptions, environment: Mapping[str, str], known: Profile | None
+) -> ServerAddresses:
+    """The addresses of options, else of the environment, else of a profile at the same server.
+
+    known: None for the usual port of the broker on the API's host.  Raises Invalid.
+    """
+    api_url = options.api or environment.get("TESTBED_API")
+    if known is not None and (not api_url or known.addresses.is_of(api_url)):
+        base = known.addresses
+    else:
+        base = ServerAddresses.beside(api_url or DEFAULT_API)
+    chosen = ServerAddresses.from_environment(environment, base)
+    broker = options.broker or chosen.broker
+    if broker != base.broker:
+        _check_broker(broker)
+    return replace(chosen, api=base.api, broker=broker, ca=options.ca or chosen.ca)
+
+
+def _check_broker(broker: str) -> None:
+    """Raise Invalid for a URL that is not a broker's."""
+    from broker.settings import address_of  # noqa: PLC0415 - it loads pydantic-settings
+
+    try:
+        address_of(broker)
+    except ValueError as exc:
+        raise Invalid(str(exc), hint="correct --broker, or TESTBED_BROKER") from exc
+
+
+async def sign_in(wanted: SignIn, secret: str, clock: Clock) -> Profile:
+    """Sign in with a password or a credential, and store the profile; returns it as stored.
+
+    Raises CredentialRefused if the server does not accept it, Invalid if it is neither.
+    """
+    credential = _credential_in(secret, wanted.person)
+    principal = wanted.person if credential is None else credential.principal
+    if principal is None:
+        raise Invalid(
+            "this is no credential, and whose password it is was not said",
+            hint="testbed sign-in PERSON; or give the whole credential, principal.secret",
+        )
+    name = wanted.profile or principal
+    former = _former(wanted.folder, name)
+    if former is not None:
+        former.check_server(wanted.addresses.api, "--api")
+    if credential is None:
+        profile = await _with_password(wanted, principal, secret, clock.now_ns())
+    else:
+        profile = await _with_credential(wanted, credential, clock.now_ns())
+    return wanted.folder.store(profile)
+
+
+def store_given(credential: Credential, addresses: ServerAddresses, now_ns: int) -> Profile:
+    """Store a person's new credential that its server has just made; returns the profile.
+
+    It is named by TESTBED_PROFILE, else after the person.  Raises Taken if that name is of another
+    server, Invalid if the profile cannot be written.
+    """
+    folder = ProfileFolder.from_environment(os.environ)
+    name = os.environ.get(profiles.VARIABLE) or credential.principal
+    former = folder.find(name)
+    if former is not None and not former.addresses.is_of(addresses.api):
+        raise Taken(
+            f"profile {name} is of {former.addresses.api}", hint="give another name: --as NAME"
+        )
+    profile = Profile(
+        name=name,
+        addresses=addresses,
+        credential=credential,
+        kind=CredentialKind.TOKEN,
+        signed_in_ns=now_ns,
+    )
+    return folder.store(profile)
+
+
+def _credential_in(secret: str, person: str | None) -> Credential | None:
+    """The credential that a person typed, None for a password; raises Invalid for another's."""
+    try:
+        credential = Credential.parse(secret)
+    except Invalid:
+        return None
+    if person in {None, credential.principal}:
+        return credential
+    if _MADE.fullmatch(secret):
+        raise Invalid(
+            f"this is the credential of another than {person}",
+            hint="name the person that it was made for, or leave the name out",
+        )
+    return None
+
+
+async def _with_password(wanted: SignIn, person: str, password: str, now_ns: int) -> Profile:
+    body = {"person": person, "password": password}
+    async with _connected(wanted, "") as connection:
+        created = await connection.send("POST", "/sign-in", NewTokenResponse, body)
+    return Profile(
+        name=wanted.profile or person,
+        addresses=wanted.addresses,
+        credential=Credential.parse(created.credential),
+        kind=CredentialKind.PASSWORD,
+        signed_in_ns=now_ns,
+        expires_ns=None if created.expires is None else ns_of(created.expires),
+        token=created.id,
+    )
+
+
+async def _with_credential(wanted: SignIn, credential: Credential, now_ns: int) -> Profile:
+    async with _connected(wanted, credential.text) as connection:
+        me = await connection.get("/me", MeResponse)
+    is_person = me.kind is PrincipalKind.PERSON
+    return Profile(
+        name=wanted.profile or credential.principal,
+        addresses=wanted.addresses,
+        credential=credential,
+        kind=CredentialKind.TOKEN if is_person else CredentialKind.MACHINE,
+        signed_in_ns=now_ns,
+        expires_ns=None if me.expires is None else ns_of(me.expires),
+    )
+
+
+def _connected(wanted: SignIn, credential: str) -> AbstractAsyncContextManager[api_client.Api]:
+    """A connection to the API of a sign-in, whose errors name the options."""
+    own = wanted.addresses
+    return api_client.connect(own.api, credential, ca=own.ca, names=OPTIONS)
+
+
+def stored() -> list[Profile]:
+    """The profiles on this computer, the last sign-in first."""
+    folder = ProfileFolder.from_environment(os.environ)
+    return sorted(folder.usable(), key=lambda profile: -profile.signed_in_ns)
+
+
+def stored_of(principal: str, api_url: str) -> Profile | None:
+    """The last sign-in of a person at a server on this computer, None without any."""
+    of_person = (profile for profile in stored() if profile.principal == principal)
+    return next((profile for profile in of_person if profile.addresses.is_of(api_url)), None)
+
+
+async def sign_out(clock: Clock) -> str:
+    """Remove the selected profile, and end the token that its sign-in made; a sentence.
+
+    Raises Refused if there is no profile to remove.
+    """
+    folder = ProfileFolder.from_environment(os.environ)
+    name = os.environ.get(profiles.VARIABLE)
+    profile = folder.find(name) if name else folder.newest(usable_only=True)
+    name = name or (None if profile is None else profile.name)
+    if name is None:
+        raise Refused("nobody is signed in here", hint="testbed sign-in PERSON")
+    folder.remove(name)
+    ended = f"profile {name} is removed" if profile is None else await _ended(profile, clock)
+    following = folder.newest(usable_only=True)
+    return ended if following is None else f"{ended}; commands use profile {following.name} now"
+
+
+async def _ended(profile: Profile, clock: Clock) -> str:
+    """End the token of a profile that was removed; a sentence."""
+    signed_out = f"{profile.principal} is signed out of {profile.addresses.api}"
+    if profile.expires_ns is not None and profile.expires_ns <= clock.now_ns():
+        return signed_out
+    if profile.token is None:
+        return f"{signed_out}, and the credential itself still counts, until it is revoked"
+    try:
+        await _end_token(profile)
+    except BedError as exc:
+        return f"{signed_out}, and its token still counts, until {profile.end}: {exc.message}"
+    return signed_out
+
+
+async def _end_token(profile: Profile) -> None:
+    """Revoke the token that a sign-in made."""
+    own = profile.addresses
+    async with api_client.connect(own.api, profile.credential.text, ca=own.ca) as connection:
+        await connection.request("DELETE", f"/tokens/{profile.token}")
+
+
+def print_signed_in(profile: Profile, out: Screen, notes: Screen) -> None:
+    """Print as whom, where and until when; on `notes` what is set and goes before it."""
+    until = "without an end" if profile.expires_ns is None else f"until {profile.end}"
+    out.print(f"signed in as {profile.principal} at {profile.addresses.api}, {until}")
+    out.print(f"profile {profile.name}; commands use it until the next sign-in, or with --as")
+    for name in profiles.CREDENTIAL_VARIABLES:
+        if os.environ.get(name):
+            notes.print(f"{name} is set, and goes before it: unset {name}", style="yellow")

@@ -1,0 +1,92 @@
+"""`testbed sign-in`, `whoami` and `sign-out`: the sign-ins that are stored on this computer."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker.clock import WallClock
+from broker.errors import Refused
+from testbed.client import sign_in as client_sign_in
+from testbed.client import whoami as client_whoami
+from testbed.client.sign_in import AddressOptions
+from testbed.terminal import run
+from testbed.terminal.options import Api, Broker, Ca, Json, example
+from testbed.terminal.screen import notes, out, print_json
+
+EXAMPLES = example(
+    "testbed sign-in fay --api https://testbed.example:8600 --ca ca.pem",
+    "testbed sign-in --as fay",
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module to the app."""
+    app.command("sign-in", epilog=EXAMPLES)(sign_in)
+    app.command("whoami", epilog=example("testbed whoami", "testbed whoami --all"))(whoami)
+    app.command("sign-out", epilog=example("testbed sign-out --as fay"))(sign_out)
+
+
+def sign_in(
+    person: Annotated[
+        str | None,
+        typer.Argument(
+            help="your id at the testbed (default: that of the profile, or of the credential)"
+        ),
+    ] = None,
+    api: Api = None,
+    broker: Broker = None,
+    ca: Ca = None,
+    secret: Annotated[
+        str | None,
+        typer.Option(
+            "--password",
+            help="your password, or the credential that you were given (default: asked, or a line"
+            " of standard input)",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Sign in with a password or a credential, and store it on this computer as a profile."""
+    options = AddressOptions(api=api, broker=broker, ca=ca)
+    wanted = run.call(lambda: client_sign_in.prepare(person, options, os.environ))
+    typed = secret or run.call(lambda: _typed(f"password or credential of {wanted.label}"))
+    profile = run.run(client_sign_in.sign_in(wanted, typed, WallClock()))
+    print_json(profile.as_json()) if json else client_sign_in.print_signed_in(profile, out, notes)
+
+
+def _typed(question: str) -> str:
+    """The secret that a person types unseen, or a line of a pipe; raises Refused without any."""
+    try:
+        piped = not sys.stdin.isatty()
+        secret = sys.stdin.readline() if piped else typer.prompt(question, hide_input=True)
+    except (typer.Abort, UnicodeDecodeError):
+        secret = ""
+    if not secret.strip():
+        raise Refused("nothing was typed", hint="in scripts: a line of a pipe, or --password")
+    return str(secret).strip()
+
+
+def whoami(
+    context: typer.Context,
+    all_: Annotated[
+        bool, typer.Option("--all", help="list the profiles on this computer, and ask no server")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show as whom commands ask: person, roles, server, where that comes from, until when."""
+    if all_:
+        stored = run.call(client_sign_in.stored)
+        document = {"items": [profile.as_json() for profile in stored]}
+        print_json(document) if json else client_whoami.print_profiles(stored, out)
+        return
+    by_option = context.find_root().params.get("as_") is not None
+    identity = run.run(client_whoami.fetch(by_option=by_option))
+    print_json(identity.as_json) if json else client_whoami.print_identity(identity, out)
+
+
+def sign_out() -> None:
+    """Remove a profile, the last sign-in or that of --as, and end its token."""
+    out.print(run.run(client_sign_in.sign_out(WallClock())))
