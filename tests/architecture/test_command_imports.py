@@ -9,7 +9,7 @@ import pytest
 from tests import sources
 
 HEAVY = {
-    *("numpy", "duckdb", "asyncua", "fastapi", "sqlalchemy", "pyarrow", "matplotlib", "pandas"),
+    *("numpy", "duckdb", "asyncua", "fastapi", "sqlalchemy", "pyarrow", "jinja2", "pandas"),
     *("alembic", "uvicorn", "nats", "cryptography", "pydantic", "pydantic_settings"),
 }
 ANSWERS = {"numpy", "pydantic"}
@@ -31,6 +31,7 @@ ROOT = [["--version"], ["--help"]]
 HELP = [
     ["up", "--help"],
     ["demo", "--help"],
+    ["try", "--help"],
     ["gateway", "run", "--help"],
     ["history", "--help"],
 ]
