@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 # The Python that makes .venv: the first of these that is 3.11 or newer; or say `make demo PYTHON=...`
 PYTHONS := python3 python3.14 python3.13 python3.12 python3.11
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .NOTPARALLEL:
 .PHONY: help demo test faults probes lint types docs site wheel bench lock clean
@@ -70,7 +70,7 @@ bench: .venv/bench.stamp ## measure the data path; ARGS="--quick" in 8 minutes, 
 	exec $(BIN)/python -m benchmarks $(ARGS)
 
 lock: .venv/dev.stamp ## write the lock files from pyproject.toml; ARGS=--upgrade takes new versions
-	@$(PIP) install uv
+	@$(PIP) install --quiet uv
 	$(COMPILE) --extra dev pyproject.toml -o requirements-dev.lock
 	$(COMPILE) --extra site -c requirements-dev.lock pyproject.toml -o requirements-site.lock
 	$(COMPILE) --extra build -c requirements-dev.lock pyproject.toml -o requirements-build.lock
@@ -86,7 +86,8 @@ clean: ## remove what can be made again; data folders stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/demo.stamp: requirements.lock pyproject.toml
-	@$(call install,$<)
+	@$(call install,$<,--no-compile) # the demo loads a third of the modules, and compiles those
+	echo "installed in $$SECONDS s; starting the demo" >&2
 	touch $@
 
 .venv/dev.stamp: requirements-dev.lock pyproject.toml
@@ -106,6 +107,7 @@ clean: ## remove what can be made again; data folders stay
 	touch $@
 
 # Install exactly what a lock file names, then the project itself; a .venv that does not start is made anew.
+# $(1): the lock file, which names every package, so that pip resolves nothing. $(2): options of pip
 define install
 	python=
 	for each in $(or $(PYTHON),$(PYTHONS)); do
@@ -126,8 +128,19 @@ define install
 		echo "making .venv with $$("$$python" --version)" >&2
 		"$$python" -m venv --clear .venv
 	fi
-	echo "installing $$(grep -c '^[a-z]' $(1)) packages of $(1) into .venv, about a minute" >&2
-	$(PIP) install --require-hashes -r $(1)
+	total=$$(grep -c '^[a-z]' $(1)) count=0 next=0
+	echo "installing up to $$total packages of $(1) into .venv" >&2
+	$(PIP) install $(2) --progress-bar off --no-deps --require-hashes -r $(1) | while read -r word name _; do
+		case $$word in
+		Collecting) count=$$((count + 1)) ;;
+		Installing) name="unpacking" next=0 ;;
+		*) continue ;;
+		esac
+		if [ $$SECONDS -ge $$next ]; then
+			echo "  $$count of $$total: $$name" >&2
+			next=$$((SECONDS + 4))
+		fi
+	done
 	echo "installing the project" >&2
-	$(PIP) install --no-deps --editable .
+	$(PIP) install --quiet --no-deps --editable .
 endef

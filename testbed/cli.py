@@ -41,6 +41,10 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "alarms": ("status", "Print the alarms of all gateways and prototypes, each once."),
     },
     "Prototypes": {
+        "try": (
+            "demo",
+            "Run your program against a simulated machine and a testbed of its own, and score it.",
+        ),
         "credential": (
             "credential",
             "Create, list and revoke credentials of your organisation's machines and programs.",

@@ -1,12 +1,30 @@
-"""A prototype: it learns what is normal from the first rows of its input, and scores the rest."""
+"""A prototype: it learns what is normal from the first rows of its input, and scores the rest.
+
+The score is Hotelling's T², the squared distance of a row from the mean of the training rows,
+measured by their covariance, over its control limit: above 1 is an alarm.
+"""
 
 import asyncio
 
-from sklearn.ensemble import IsolationForest
+import numpy as np
 
 from testbed_sdk import Dtype, Signal, connect
 
 TRAINING_ROWS = 400
+LIMIT_DEVIATIONS = 10.0
+"""Standard deviations from the mean T² of the training rows to the control limit."""
+
+
+def t_squared(rows, mean, inverse):
+    offset = rows - mean
+    return np.einsum("ij,jk,ik->i", offset, inverse, offset)
+
+
+def learned(rows):
+    """Mean and inverse covariance of normal rows, and the control limit of their T²."""
+    mean, inverse = rows.mean(axis=0), np.linalg.pinv(np.cov(rows, rowvar=False))
+    distances = t_squared(rows, mean, inverse)
+    return mean, inverse, distances.mean() + LIMIT_DEVIATIONS * distances.std()
 
 
 async def main() -> None:
@@ -14,22 +32,21 @@ async def main() -> None:
         rig = testbed.input("rig")
         await rig.open()
         score = await testbed.output("score", [Signal("score"), Signal("anomaly", Dtype.BOOL)])
-        print("listening", flush=True)
-        forest = None
-        rows = []
+        normal, training = None, []
         async for batch in rig:
             times, table = batch.table()
-            if forest is None:
-                rows.extend(table)
-                if len(rows) < TRAINING_ROWS:
-                    continue
-                forest = IsolationForest(random_state=0, contamination=0.005)
-                forest.fit(rows[:TRAINING_ROWS])
-                first = len(table) - (len(rows) - TRAINING_ROWS)
-                times, table = times[first:], table[first:]
-            if len(times):
-                odd = -forest.decision_function(table)
-                values = {"score": odd, "anomaly": odd > 0}
+            complete = np.isfinite(table).all(axis=1)
+            times, table = times[complete], table[complete]
+            if normal is None:
+                missing = TRAINING_ROWS - len(training)
+                training.extend(table[:missing])
+                times, table = times[missing:], table[missing:]
+                if len(training) == TRAINING_ROWS:
+                    normal = learned(np.array(training))
+            if normal is not None and len(times):
+                mean, inverse, limit = normal
+                odd = t_squared(table, mean, inverse) / limit
+                values = {"score": odd, "anomaly": odd > 1}
                 await score.publish(times, values, input_ns=int(times[-1]))
 
 

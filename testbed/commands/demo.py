@@ -1,4 +1,4 @@
-"""`testbed demo`: the whole testbed on this machine."""
+"""`testbed demo` and `testbed try`: the whole testbed on this machine, and a program in it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +25,7 @@ Speed = Annotated[
     float | None,
     typer.Option(
         min=0.01,
-        help="source seconds that are played in a second (default: 40 for the model; a"
+        help="source seconds that are played in a second (default: 80 for the model; a"
         " recording takes 25 s at most)",
     ),
 ]
@@ -40,11 +40,55 @@ Store = Annotated[
 Keep = Annotated[
     bool, typer.Option("--keep", help="leave everything running and print commands to try")
 ]
+Prototype = Annotated[
+    str | None,
+    typer.Option(
+        help="command that runs in the detector's place and is scored, such as 'python my.py'"
+        " (default: the demo's detector)"
+    ),
+]
+MinF1 = Annotated[
+    float | None,
+    typer.Option(
+        "--min-f1",
+        min=0.0,
+        max=1.0,
+        help="smallest F1 for exit code 0; below it the exit code is 1 (default: any)",
+    ),
+]
+Command = Annotated[
+    list[str], typer.Argument(help="command of your program, with its arguments, behind --")
+]
+TrySpeed = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        help="source seconds that are played in a second (default: 160 for the model; a recording"
+        " takes 25 s at most)",
+    ),
+]
+TryFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="folder for data, logs and report, which stays (default: a temporary one, and the"
+        " report in the present folder)"
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(epilog=example("testbed demo --keep"))(demo)
+    """Add the commands of this module to the app."""
+    app.command(
+        epilog=example("testbed demo --keep", "testbed demo --prototype 'python my_prototype.py'")
+    )(demo)
+    app.command(
+        "try",
+        epilog=example(
+            "testbed try -- python my_prototype.py",
+            "testbed try --min-f1 0.8 -- python my_prototype.py --threshold 3",
+        ),
+        context_settings={"allow_interspersed_args": False},
+    )(try_)
 
 
 def demo(
@@ -53,21 +97,65 @@ def demo(
     speed: Speed = None,
     times: Times = "original",
     store: Store = "duckdb",
+    prototype: Prototype = None,
+    min_f1: MinF1 = None,
     keep: Keep = False,
     json: Json = False,
 ) -> None:
     """Run machine, gateway, server and prototype on this machine, and check every sample."""
     from testbed.demo import terminal
     from testbed.demo.plan import DemoPlan
+    from testbed.demo.prototype import checked_command
     from testbed.simulator import checked_times
 
-    async def go() -> bool:
+    async def go() -> Exit:
+        words = checked_command([prototype]) if prototype is not None else ()
         checked = checked_times(times)
         places = terminal.choose_places(folder, keep=keep)
-        plan = DemoPlan(**places, data=recording, speed=speed, times=checked, store=store)
+        plan = DemoPlan(
+            **places,
+            data=recording,
+            speed=speed,
+            times=checked,
+            store=store,
+            prototype=words,
+            min_f1=min_f1,
+        )
         is_temporary = folder is None and not keep
         return await terminal.run(
             plan, WallClock(), keep=keep, as_json=json, temporary=is_temporary
         )
 
-    raise typer.Exit(Exit.DONE if run.run(go()) else Exit.NEGATIVE)
+    raise typer.Exit(run.run(go()))
+
+
+def try_(
+    command: Command,
+    min_f1: MinF1 = None,
+    recording: Recording = None,
+    speed: TrySpeed = None,
+    times: Times = "original",
+    folder: TryFolder = None,
+    json: Json = False,
+) -> None:
+    """Run your program against a simulated machine and a testbed of its own, and score it."""
+    from testbed.demo import terminal
+    from testbed.demo.plan import TRY_SPEED, DemoPlan
+    from testbed.demo.prototype import checked_command
+    from testbed.simulator import checked_times
+
+    async def go() -> Exit:
+        words, checked = checked_command(command), checked_times(times)
+        places = terminal.choose_places(folder, keep=False)
+        plan = DemoPlan(
+            **places,
+            data=recording,
+            speed=speed,
+            model_speed=TRY_SPEED,
+            times=checked,
+            prototype=words,
+            min_f1=min_f1,
+        )
+        return await terminal.run(plan, WallClock(), as_json=json, temporary=folder is None)
+
+    raise typer.Exit(run.run(go()))

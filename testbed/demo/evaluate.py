@@ -1,45 +1,59 @@
 """Compare ledger, spool and store after a demo, and write the report."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import orjson
 
 from broker import api_client, codec
-from broker.clock import ns_of
-from broker.errors import Unavailable, Unknown
+from broker.batch import BAD
+from broker.clock import Clock, ns_of
+from broker.errors import Unknown
+from broker.responses.audit import AuditEventPage
 from broker.responses.streams import DeadLetterPage
 from broker.streams import StreamSpec
 from gateway.spool import spool
 from simulators import ledger
 from simulators.ledger import LedgerContent
-from testbed.demo import report, verdict
-from testbed.demo.plan import RIG, SPACE, DemoPlan, Stage
-from testbed.demo.processes import LEDGER_FILE, PROTOTYPE_LOG, SPOOL
-from testbed.demo.report import Evidence
+from testbed.demo import evidence, outcome, report, verdict
+from testbed.demo.organisations import PROTOTYPE
+from testbed.demo.outcome import COMPARABLE, PrototypeOutcome, Publication
+from testbed.demo.plan import ANOMALY, RIG, SPACE, Stage
+from testbed.demo.processes import LEDGER_FILE, SPOOL
 from testbed.demo.result import DemoResult
 from testbed_sdk import History
 from testbed_sdk.connection import Testbed
 
+STORED_WITHIN_S = 5.0
+"""From the end of the prototype until its last samples are in the store."""
+POLL_S = 0.2
 
-async def evaluate(stage: Stage, observer: Testbed, latencies_s: Sequence[float]) -> DemoResult:
-    """The result of a demo whose machine has played to its end, and its report as a file.
 
-    Raises Unavailable if the prototype published nothing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Facts about a run that are neither in the ledger nor in the store.
+
+    latencies_s: of the rig's batches.  samples, labels: numbers of samples of the prototype's
+    output, and of its signal `anomaly`, that arrived.  outcome: its end and what it printed.
     """
+
+    latencies_s: Sequence[float]
+    samples: int
+    labels: int
+    outcome: PrototypeOutcome
+
+
+async def evaluate(stage: Stage, observer: Testbed, measured: Measured, clock: Clock) -> DemoResult:
+    """The result of a demo whose machine has played to its end, and its report as a file."""
     folder = stage.plan.folder
     offered = ledger.read(folder / LEDGER_FILE)
-    begin_ns, end_ns = offered.rows[0].time_ns - 10**9, offered.rows[-1].time_ns + 10**9
-    rig = await observer.history("rig", from_ns=begin_ns, to_ns=end_ns)
-    try:
-        score = await observer.history("score", from_ns=begin_ns, to_ns=end_ns)
-    except Unknown:
-        raise Unavailable(
-            f"the prototype published nothing; its log is {folder / PROTOTYPE_LOG}"
-        ) from None
-    samples = _offered_samples(offered)
+    span = (offered.rows[0].time_ns - 10**9, offered.rows[-1].time_ns + 10**9)
+    rig = await observer.history("rig", from_ns=span[0], to_ns=span[1])
+    score = await _stored_score(observer, span, measured.samples, clock)
+    samples, truth, labels = _offered_samples(offered), _truth(offered), _labels(score)
     counters = verdict.counters(
         samples,
         rig.series,
@@ -47,19 +61,76 @@ async def evaluate(stage: Stage, observer: Testbed, latencies_s: Sequence[float]
         dead=await _dead_letters(stage),
         gaps=rig.gaps,
     )
-    truth = {row.time_ns: row.anomaly for row in offered.rows if row.anomaly is not None}
-    flags = score["anomaly"]
-    detected = dict(zip(flags.time_ns.tolist(), flags.values.tolist(), strict=True))
+    published = _publication(measured, score, {time_ns for _, time_ns in samples}, labels)
+    refused = await _refused(stage)
     result = DemoResult(
         samples_offered=len(samples),
         samples_stored=sum(len(series.time_ns) for series in rig.series.values()),
         counters=counters,
-        latency_ms=_percentiles(latencies_s),
-        detection=verdict.detection(truth, detected),
+        latency_ms=_percentiles(measured.latencies_s),
+        detection=verdict.detection(truth, labels),
+        has_labels=bool(truth),
         report=stage.plan.report_file,
+        problems=outcome.problems(measured.outcome, published, refused),
+        notes=outcome.notes(measured.outcome, published),
     )
-    report.write(result.report, _evidence(stage.plan, result, rig, score, offered))
+    collected = evidence.collect(stage.plan, result, rig, score, offered)
+    report.write(result.report, collected, clock.now_ns())
     return result
+
+
+def _publication(
+    measured: Measured, score: History | None, times: Set[int], labels: Mapping[int, bool]
+) -> Publication:
+    """The numbers of what the prototype published; times: of the machine's rows."""
+    return Publication(
+        samples=measured.samples,
+        dtypes={} if score is None else {each.name: each.dtype for each in score.spec.signals},
+        labels=measured.labels,
+        matching=len(labels.keys() & times),
+        ends=max(times) in labels,
+    )
+
+
+async def _stored_score(
+    observer: Testbed, span: tuple[int, int], samples: int, clock: Clock
+) -> History | None:
+    """The prototype's stored output, None if it never registered it.
+
+    samples: number that arrived; for the last of them the store is given STORED_WITHIN_S.
+    """
+    waited_s = 0.0
+    while True:
+        try:
+            score = await observer.history("score", from_ns=span[0], to_ns=span[1])
+        except Unknown:
+            return None
+        stored = sum(len(series.time_ns) for series in score.series.values())
+        if stored >= samples or waited_s >= STORED_WITHIN_S:
+            return score
+        await clock.sleep(POLL_S)
+        waited_s += POLL_S
+
+
+def _labels(score: History | None) -> dict[int, bool]:
+    """The prototype's labels by time stamp, empty if there are none that can be compared."""
+    if score is None or ANOMALY not in score.series:
+        return {}
+    if score.spec.signal(ANOMALY).dtype not in COMPARABLE:
+        return {}
+    flags = score[ANOMALY]
+    usable = flags.quality != BAD
+    values = flags.values[usable].astype(np.bool_)
+    return dict(zip(flags.time_ns[usable].tolist(), values.tolist(), strict=True))
+
+
+async def _refused(stage: Stage) -> list[str]:
+    """The changes that the API refused the prototype, such as an output that is not its own."""
+    async with api_client.connect(stage.api, stage.company) as connection:
+        params = {"principal": PROTOTYPE}
+        events = await connection.whole("/audit", AuditEventPage, params, most=500)
+    refused = [event.target for event in events.items if event.outcome == "refused"]
+    return sorted({target for target in refused if not target.startswith("GET ")})
 
 
 async def _dead_letters(stage: Stage) -> list[tuple[str, int]]:
@@ -88,6 +159,18 @@ def _offered_samples(offered: LedgerContent) -> dict[tuple[str, int], float]:
     return samples
 
 
+def _truth(offered: LedgerContent) -> dict[int, bool]:
+    """Whether a row has a fault, by its time stamp in the store, for the rows that say so."""
+    truth: dict[int, bool] = {}
+    for row in offered.rows:
+        time_ns = row.time_ns
+        while time_ns in truth:
+            time_ns += 1
+        if row.anomaly is not None:
+            truth[time_ns] = row.anomaly
+    return truth
+
+
 async def _spooled(folder: Path, spec: StreamSpec) -> list[tuple[str, int]]:
     """The samples (signal, time) that are in the gateway's spool."""
     samples: list[tuple[str, int]] = []
@@ -106,30 +189,3 @@ def _percentiles(latencies_s: Sequence[float]) -> dict[str, float | None]:
         return {"p50": None, "p99": None}
     p50, p99 = np.percentile(np.array(latencies_s) * 1000, [50, 99]).round(2).tolist()
     return {"p50": p50, "p99": p99}
-
-
-def _fault_spans(offered: LedgerContent) -> list[tuple[int, int]]:
-    """The (from, to) spans in which consecutive rows are labelled as anomalies, in ns."""
-    spans: list[tuple[int, int]] = []
-    for before, row in zip((None, *offered.rows), offered.rows, strict=False):
-        if row.anomaly and before is not None and before.anomaly:
-            spans[-1] = (spans[-1][0], row.time_ns)
-        elif row.anomaly:
-            spans.append((row.time_ns, row.time_ns))
-    return spans
-
-
-def _evidence(
-    plan: DemoPlan, result: DemoResult, rig: History, score: History, offered: LedgerContent
-) -> Evidence:
-    return Evidence(
-        title="Testbed demo",
-        subtitle=f"{plan.data.name if plan.data else 'pump rig'}, over OPC UA, recorded in {SPACE}",
-        signals=rig.series,
-        units={signal.name: signal.unit for signal in rig.spec.signals},
-        scores={"score": score["score"], "anomaly": score["anomaly"]},
-        truth=_fault_spans(offered),
-        gaps=rig.gaps,
-        facts=result.rows(),
-        clean=result.counters.clean,
-    )

@@ -5,17 +5,22 @@ from typing import Any
 
 from broker import api_client
 from broker.responses.credentials import NewPrincipalResponse
-from testbed.demo.plan import RIG, SCORE, SPACE
+from testbed.demo.plan import RIG, SCORE, SPACE, VISITOR
+
+PROTOTYPE = "detector"
+"""The principal of the prototype, whichever program it is."""
 
 
-async def create(url: str, administrator: api_client.Api) -> tuple[str, dict[str, str]]:
+async def create(url: str, administrator: api_client.Api) -> tuple[str, str, dict[str, str]]:
     """Create a factory that grants its rig to a company.
 
     administrator: connection that may create organisations, and reads no stream of them.
-    Returns the credential of the factory's owner, and the credentials of the machines by principal,
-    each with exactly the streams that it needs.
+    Returns the credentials of the owners of factory and company, and the credentials of the
+    machines by principal, each with exactly the streams that it needs.
     """
-    rig, score = ({"space": SPACE, "stream": str(stream)} for stream in (RIG, SCORE))
+    rig, score, visitors = (
+        {"space": SPACE, "stream": str(stream)} for stream in (RIG, SCORE, VISITOR)
+    )
     factory = await administrator.create_organisation(RIG.organisation, owner="factory-owner")
     company = await administrator.create_organisation(
         SCORE.organisation, owner="company-owner", kind="company"
@@ -26,11 +31,12 @@ async def create(url: str, administrator: api_client.Api) -> tuple[str, dict[str
         credentials = await _create_credentials(owner, {"gateway": {"writes": [rig]}})
     async with api_client.connect(url, company) as owner:
         rights = {
-            "detector": {"reads": [rig], "writes": [score]},
-            "observer": {"reads": [rig, score]},
+            PROTOTYPE: {"reads": [rig], "writes": [score]},
+            "visitor": {"reads": [rig], "writes": [visitors]},
+            "observer": {"reads": [rig, score, visitors]},
         }
         credentials |= await _create_credentials(owner, rights)
-    return factory, credentials
+    return factory, company, credentials
 
 
 async def _create_credentials(

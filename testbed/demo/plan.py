@@ -1,18 +1,27 @@
-"""The plan of a demo: which machine is played, how fast and into which store, and fixed names."""
+"""The plan of a demo: which machine is played, how fast, into which store, for which prototype."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from broker.errors import Invalid
 from broker.namespace import StreamAddress
 
 SPACE = "run-demo"
 RIG = StreamAddress("factory", "pump-rig", "rig")
 SCORE = StreamAddress("company", "detector", "score")
+"""The output of the prototype, whichever program it is."""
+VISITOR = StreamAddress("company", "visitor", "score")
+"""The stream that a visitor may publish while a demo is kept running."""
+ANOMALY = "anomaly"
+"""The signal of SCORE that is compared with the truth."""
 PERIOD_S = 1.0
 ROWS = 800
+SEED = 7
 FAULT = "valve@520..660"
-MODEL_SPEED = 40.0
+MODEL_SPEED = 80.0
+TRY_SPEED = 160.0
+"""Speed of the model where nobody watches it: still far below what gateway and model can do."""
 LONGEST_RECORDING_S = 25.0
 
 
@@ -22,41 +31,53 @@ class DemoPlan:
 
     folder: for data, logs and the report.  data: recording to play, None for the model of a pump
     rig.  report: file of the report, None for one in the folder.  speed: source seconds in a
-    second, None until `with_speed` has chosen it.  times: time stamps of a recording, `original` or
-    `shifted`.  store: as for `testbed up`.
+    second, None until `prepared` has chosen it, for the model `model_speed`.  times: time stamps of
+    a recording, `original` or `shifted`.  store: as for `testbed up`.  prototype: words of a
+    visitor's command that runs in the detector's place, none for the detector.  min_f1: smallest F1
+    that counts as reached, None for any.
     """
 
     folder: Path
     data: Path | None = None
     report: Path | None = None
     speed: float | None = None
+    model_speed: float = MODEL_SPEED
     times: str = "original"
     store: str = "duckdb"
+    prototype: tuple[str, ...] = ()
+    min_f1: float | None = None
 
     @property
     def report_file(self) -> Path:
         """The file that the report is written to."""
         return self.report or self.folder / "report.html"
 
-    def with_speed(self) -> "DemoPlan":
-        """The plan with a speed: the given one, or one that plays a recording in 25 s at most."""
-        if self.speed is not None:
-            return self
+    def prepared(self) -> "DemoPlan":
+        """The plan with a speed: the given one, or one that plays a recording in 25 s at most.
+
+        Raises Unknown or Invalid for a recording that cannot be played, or that has no fault to
+        compare with where `min_f1` is set.
+        """
         if self.data is None:
-            return replace(self, speed=MODEL_SPEED)
-        from simulators import replay  # noqa: PLC0415 - read here only to know how long it is
+            return replace(self, speed=self.speed or self.model_speed)
+        from simulators import replay  # noqa: PLC0415 - the help of a command needs no numpy
 
         rows = replay.read(self.data).content
+        if self.min_f1 is not None and not any(row.anomaly for row in rows):
+            raise Invalid(
+                f"{self.data} labels no row as an anomaly, so there is no F1 to reach",
+                hint="leave --min-f1 out, or play a recording with a column anomaly",
+            )
         duration_s = (rows[-1].time_ns - rows[0].time_ns) / 1e9
-        return replace(self, speed=max(1.0, duration_s / LONGEST_RECORDING_S))
+        return replace(self, speed=self.speed or max(1.0, duration_s / LONGEST_RECORDING_S))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """The addresses and credentials of a running demo.
 
-    api, broker, machine: URLs.  owner: the factory owner's credential.  credentials: of the
-    machines, by principal.
+    api, broker, machine: URLs.  owner, company: credentials of the owners of the factory and of the
+    company.  credentials: of the machines, by principal.
     """
 
     plan: DemoPlan
@@ -64,9 +85,15 @@ class Stage:
     broker: str
     machine: str
     owner: str
+    company: str
     credentials: Mapping[str, str]
 
     @property
     def observer(self) -> str:
-        """The credential that reads both streams."""
+        """The credential that reads the rig's stream, the prototype's and the visitor's."""
         return self.credentials["observer"]
+
+    @property
+    def visitor(self) -> str:
+        """The credential that reads the rig's stream, and publishes the visitor's."""
+        return self.credentials["visitor"]

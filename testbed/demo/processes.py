@@ -1,14 +1,19 @@
 """The child processes of a demo: server, machine, gateway and prototype."""
 
 import os
+import sys
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+from broker.clock import Clock
 from broker.errors import Unknown
 from broker.settings import child_environment
-from testbed.demo import mapping
+from testbed.demo import mapping, prototype
 from testbed.demo.child_process import ChildProcess, start_child
-from testbed.demo.plan import FAULT, PERIOD_S, RIG, ROWS, SCORE, SPACE, DemoPlan, Stage
+from testbed.demo.organisations import PROTOTYPE
+from testbed.demo.plan import FAULT, PERIOD_S, RIG, ROWS, SCORE, SEED, SPACE, DemoPlan, Stage
+from testbed.demo.prototype import PrototypeProcess
 
 TESTBED = ("-m", "testbed")
 LEDGER_FILE = "offered.jsonl"
@@ -21,8 +26,9 @@ ON_LOOPBACK = {
     "TESTBED_TLS_KEY_FILE": "",
     "TESTBED_CA": "",
 }
-"""Settings that keep the demo on this machine, whatever is set for another server."""
+"""Settings that keep the demo's server on this machine, whatever is set for another one."""
 EXAMPLES = Path(__file__).parents[2] / "examples"
+DETECTOR = EXAMPLES / "detector" / "detector.py"
 
 Start = AbstractAsyncContextManager[ChildProcess]
 
@@ -41,8 +47,8 @@ def server(plan: DemoPlan) -> Start:
 def machine(plan: DemoPlan) -> Start:
     """Start the machine once; it plays when it is monitored, and writes what it offers."""
     if plan.data is None:
-        rig = ["--rows", str(ROWS), "--period", f"{PERIOD_S}s", "--seed", "7", "--fault", FAULT]
-        source = ["pump-rig", *rig]
+        rig = ["--rows", str(ROWS), "--period", f"{PERIOD_S}s", "--seed", str(SEED)]
+        source = ["pump-rig", *rig, "--fault", FAULT]
     else:
         source = ["csv", str(plan.data), "--times", plan.times]
     options = ["--speed", str(plan.speed), "--port", "0", "--json", "--wait"]
@@ -67,20 +73,39 @@ def endless_machine(stage: Stage) -> Start:
     return start_child("machine", [*TESTBED, "simulate", *source, *options], log=log)
 
 
-def detector(stage: Stage) -> Start:
-    """Start the prototype of `examples/detector`; raises Unknown outside a checkout."""
-    script = EXAMPLES / "detector" / "detector.py"
-    if not script.exists():
+def prototype_process(
+    stage: Stage, clock: Clock, show: Callable[[str], None]
+) -> AbstractAsyncContextManager[PrototypeProcess]:
+    """Start the visitor's program, or the detector of `examples/detector` if the plan has none.
+
+    show: called with each of its first lines.  Raises Unknown if the detector is not there.
+    """
+    if not stage.plan.prototype and not DETECTOR.exists():
         raise Unknown(
-            f"the example {script} is not there", hint="run the demo from a checkout of the project"
+            f"the example {DETECTOR} is not there",
+            hint="run the demo from a checkout of the project, or name a prototype of yours:"
+            " testbed try -- python my_prototype.py",
         )
-    bindings = {"TESTBED_INPUTS": f"rig={RIG}", "TESTBED_OUTPUTS": f"score={SCORE}"}
-    return start_child(
-        "prototype",
-        [str(script)],
+    return prototype.start_prototype(
+        stage.plan.prototype or (sys.executable, str(DETECTOR)),
         log=stage.plan.folder / PROTOTYPE_LOG,
-        environment=_environment(stage, "detector") | bindings,
+        environment=prototype_environment(stage),
+        clock=clock,
+        show=show,
     )
+
+
+def prototype_environment(stage: Stage) -> dict[str, str]:
+    """The environment of the prototype, whichever program it is.
+
+    Described in docs/how-to/where-your-program-runs.md.
+    """
+    return _environment(stage, PROTOTYPE) | {
+        "TESTBED_INPUTS": f"rig={RIG}",
+        "TESTBED_OUTPUTS": f"score={SCORE}",
+        "PYTHONUNBUFFERED": "1",  # so that a line is shown once it is printed
+        "PATH": prototype.search_path(os.environ),
+    }
 
 
 def gateway(stage: Stage) -> Start:
@@ -102,4 +127,4 @@ def _environment(stage: Stage, principal: str) -> dict[str, str]:
         "TESTBED_CREDENTIAL": stage.credentials[principal],
         "TESTBED_SPACE": SPACE,
     }
-    return child_environment(os.environ) | ON_LOOPBACK | own
+    return child_environment(os.environ) | own

@@ -1,4 +1,4 @@
-"""The result of a demo, as JSON and as rows of a table."""
+"""The result of a demo: as JSON, as rows of a table, as sentences, and as an exit code."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,18 +6,35 @@ from pathlib import Path
 from typing import Any
 
 from testbed.demo.verdict import Counters, Detection
+from testbed.terminal.run import Exit
+
+COUNTERS: Mapping[str, str] = {
+    "lost": "on the gateway's disk, and neither stored nor rejected with a reason",
+    "duplicated": "stored more than once",
+    "wrong": "stored with another value, time or quality",
+    "silent": "offered by the machine, and neither stored nor reported as missing",
+}
+"""Meaning of each of the four counters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
-    """The counters of a demo, its latency, and how well the prototype found the faults."""
+    """The counters of a demo, its latency, and how well the prototype found the faults.
+
+    problems: sentences about what kept the prototype from being judged as it was meant.  notes:
+    sentences that are worth knowing about it.  has_labels: whether the data say which rows have a
+    fault.
+    """
 
     samples_offered: int
     samples_stored: int
     counters: Counters
     latency_ms: Mapping[str, float | None]
     detection: Detection
+    has_labels: bool
     report: Path
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The result with the keys that scripts rely on."""
@@ -32,6 +49,8 @@ class DemoResult:
             "f1": self.detection.f1,
             "far": self.detection.far,
             "mar": self.detection.mar,
+            "problems": self.problems,
+            "notes": self.notes,
             "report": str(self.report),
         }
 
@@ -42,13 +61,84 @@ class DemoResult:
         return {
             "samples offered": f"{fields['samples_offered']:,}",
             "samples stored": f"{fields['samples_stored']:,}",
-            **{name: str(fields[name]) for name in ("lost", "duplicated", "wrong", "silent")},
-            "latency p50 / p99": " / ".join(
-                f"{latency:.1f} ms" if latency is not None else "-"
-                for latency in self.latency_ms.values()
-            ),
+            **{name: str(fields[name]) for name in COUNTERS},
+            "latency p50 / p99": self.latency,
             **{
                 name: "no labels" if fields[key] is None else f"{fields[key]:.3f}"
                 for name, key in rates.items()
             },
         }
+
+    @property
+    def latency(self) -> str:
+        """Median and 99th percentile of the latency as text, such as `3.1 ms / 7.4 ms`."""
+        return " / ".join(
+            f"{latency:.1f} ms" if latency is not None else "-"
+            for latency in self.latency_ms.values()
+        )
+
+    @property
+    def loss(self) -> str:
+        """The answer to the question whether anything was lost, in a sentence or two."""
+        offered, stored = f"{self.samples_offered:,}", f"{self.samples_stored:,}"
+        if not self.counters.clean:
+            counts = ", ".join(f"{getattr(self.counters, name)} {name}" for name in COUNTERS)
+            return (
+                f"Yes, or it was stored wrongly. Of {offered} samples that the machine offered,"
+                f" {stored} are stored: {counts}. That is a fault of the testbed."
+            )
+        if self.samples_stored < self.samples_offered:
+            return (
+                f"Not without a word. Of {offered} samples that the machine offered, {stored} are"
+                " stored, and each of the others is in a stated gap or was rejected with a reason."
+            )
+        return f"No. All {offered} samples that the machine offered are stored, once and unchanged."
+
+    @property
+    def quality(self) -> str:
+        """The answer to the question how good the prototype was, in a sentence or two."""
+        rated = self.detection
+        if not self.has_labels:
+            return "Unknown: the data do not say which rows have a fault."
+        if rated.f1 is None:
+            alarms = f"it raised {rated.false:,} false alarms"
+            return f"No F1: no row of the data has a fault, and {alarms}."
+        return (
+            f"F1 {rated.f1:.2f}. Of {rated.faulty:,} rows with a fault it flagged {rated.hits:,}"
+            f" and missed {rated.missed:,}; of its {rated.hits + rated.false:,} alarms"
+            f" {rated.false:,} were false."
+        )
+
+    @property
+    def meaning(self) -> tuple[str, ...]:
+        """Sentences that say what F1, false alarms and missed alarms are."""
+        rated = self.detection
+        if rated.f1 is None:
+            return ()
+        sentences = [
+            "F1 weighs missed faults against false alarms (the harmonic mean of precision and"
+            " recall): 1 is perfect, 0 has found nothing. An alarm that is always on has"
+            f" {rated.always_f1 or 0:.2f} on these data.",
+            f"Missed-alarm rate {rated.mar or 0:.3f}: of 100 rows with a fault it overlooked"
+            f" {100 * (rated.mar or 0):.1f}.",
+        ]
+        if rated.far is not None:
+            sentences.append(
+                f"False-alarm rate {rated.far:.3f}: of 100 rows without a fault it flagged"
+                f" {100 * rated.far:.1f}."
+            )
+        return tuple(sentences)
+
+    def exit_code(self, *, min_f1: float | None, is_visitors: bool) -> Exit:
+        """The exit code of the command.
+
+        min_f1: smallest F1 that counts as reached; it decides alone where it is set.  is_visitors:
+        whether a visitor's program was judged; then samples that are lost are the testbed's fault.
+        """
+        if not self.counters.clean:
+            return Exit.FAULT if is_visitors else Exit.NEGATIVE
+        if self.problems and not is_visitors:
+            return Exit.FAULT
+        if min_f1 is None:
+            return Exit.NEGATIVE if self.problems else Exit.DONE
+        return Exit.DONE if (self.detection.f1 or 0.0) >= min_f1 else Exit.NEGATIVE

@@ -1,4 +1,4 @@
-"""Run `testbed demo` on a terminal: progress, the result as a table, and commands to try."""
+"""Run a demo on a terminal: progress, the result in sentences and numbers, and commands to try."""
 
 import asyncio
 import os
@@ -15,11 +15,12 @@ from rich.text import Text
 
 from broker.clock import Clock
 from testbed.demo import run as demo_run
-from testbed.demo.plan import RIG, SPACE, DemoPlan, Stage
+from testbed.demo.plan import RIG, SPACE, VISITOR, DemoPlan, Stage
 from testbed.demo.processes import EXAMPLES
 from testbed.demo.result import DemoResult
 from testbed.demo.run import Progress
 from testbed.terminal import invocation
+from testbed.terminal.run import Exit
 from testbed.terminal.screen import Screen, out, print_json
 
 REFRESH_S = 0.25
@@ -51,27 +52,30 @@ def choose_places(folder: Path | None, *, keep: bool) -> Places:
     return Places(folder=created, report=beside / REPORT)
 
 
-async def run(plan: DemoPlan, clock: Clock, *, keep: bool, as_json: bool, temporary: bool) -> bool:
-    """Run the demo and print its result; True if the four counters are zero.
+async def run(
+    plan: DemoPlan, clock: Clock, *, temporary: bool, keep: bool = False, as_json: bool = False
+) -> Exit:
+    """Run the demo and print its result; the exit code of the command.
 
-    keep: go on until cancelled.  temporary: remove the folder at the end.
+    temporary: remove the folder at the end.  keep: go on until cancelled.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
-    screen, progress = Screen(stderr=True), Progress()
+    screen = Screen(stderr=True)
+    progress = Progress(say=screen.print)
     try:
         async with asyncio.TaskGroup() as tasks:
             display = tasks.create_task(_display(progress, screen, clock), name="progress")
             async with demo_run.run_demo(plan, clock, progress) as (stage, result):
                 await display
-                _print_result(result, as_json=as_json)
+                _print_result(result, plan, as_json=as_json)
                 if keep:
-                    async with demo_run.keep_running(stage):
+                    async with demo_run.keep_running(stage, clock, progress):
                         _print_commands(stage, screen)
                         await asyncio.get_running_loop().create_future()
     finally:
         if temporary:
             shutil.rmtree(plan.folder)
-    return result.counters.clean
+    return result.exit_code(min_f1=plan.min_f1, is_visitors=bool(plan.prototype))
 
 
 async def _display(progress: Progress, screen: Console, clock: Clock) -> None:
@@ -103,15 +107,25 @@ def _line(progress: Progress) -> Text:
     return Text.assemble((progress.phase, "bold"), "  ", numbers if progress.offered else "")
 
 
-def _print_result(result: DemoResult, *, as_json: bool) -> None:
+def _print_result(result: DemoResult, plan: DemoPlan, *, as_json: bool) -> None:
     if as_json:
         print_json(result.as_json())
         return
+    out.print("Was anything lost?", style="bold")
+    out.print(result.loss)
+    out.print("\nHow good was the prototype?", style="bold")
+    for sentence in (result.quality, *result.problems, *result.notes, *result.meaning):
+        out.print(sentence)
+    if plan.min_f1 is not None:
+        is_reached = (result.detection.f1 or 0.0) >= plan.min_f1
+        out.print(f"F1 of {plan.min_f1:g} {'is reached' if is_reached else 'is not reached'}.")
     table = Table(show_header=False)
     for name, value in result.rows().items():
         table.add_row(name, value)
     out.print(table)
     out.print(f"report: {result.report}")
+    if not plan.prototype:
+        out.print(f"a program of yours in its place: {invocation.testbed()} try -- python my.py")
 
 
 def _print_commands(stage: Stage, screen: Console) -> None:
@@ -119,7 +133,11 @@ def _print_commands(stage: Stage, screen: Console) -> None:
     history = f"{stage.api}/api/v1/streams/{RIG}/history?space={SPACE}&points=20&format=csv"
     addresses = {"TESTBED_API": stage.api, "TESTBED_BROKER": stage.broker}
     settings = addresses | {"TESTBED_SPACE": SPACE, "TESTBED_CA": ""}
-    example = shlex.quote(str(EXAMPLES / "ten_lines.py"))
+    reader, writer = (
+        shlex.quote(str(EXAMPLES / name)) for name in ("ten_lines.py", "low_flow.py")
+    )
+    bindings = f"TESTBED_INPUTS=rig={RIG} TESTBED_OUTPUTS=score={VISITOR}"
+    testbed, python = invocation.testbed(), invocation.python()
     screen.print(
         f"""
 everything goes on running; in another terminal:
@@ -127,11 +145,20 @@ everything goes on running; in another terminal:
   {invocation.export(settings)}
   {invocation.export({"TESTBED_CREDENTIAL": stage.observer})}
 
-  {invocation.testbed()} tap {RIG}
-  {invocation.testbed()} status
-  {invocation.testbed()} stream gaps {RIG} --space {SPACE}
+  {testbed} tap {RIG}
+  {testbed} status
+  {testbed} stream gaps {RIG} --space {SPACE}
   curl -H "Authorization: Bearer $TESTBED_CREDENTIAL" "{history}"
-  TESTBED_INPUTS=rig={RIG} {invocation.python()} {example}
+  TESTBED_INPUTS=rig={RIG} {python} {reader}
+
+to answer, with a credential that may publish {VISITOR}, and to see the answers:
+
+  TESTBED_CREDENTIAL={stage.visitor} {bindings} {python} {writer}
+  {testbed} history {VISITOR} --space {SPACE}
+
+to score a program, in the place of the demo's detector:
+
+  {testbed} try -- {python} {writer}
 
 the API's documentation: {stage.api}/api/v1/docs
 data, logs and the report stay in {stage.plan.folder}

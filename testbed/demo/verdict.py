@@ -4,6 +4,7 @@ Pure.  Sets of (signal, time) and their values are compared, not counts.  Source
 docs/reference/counters.md.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,13 +34,47 @@ class Counters:
         return not (self.lost or self.duplicated or self.wrong or self.silent)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
-    """F1, false-alarm rate and missed-alarm rate of a detector, 0 to 1; None without any truth."""
+    """Counts of labelled rows: with a fault or without, flagged by the detector or not.
 
-    f1: float | None
-    far: float | None
-    mar: float | None
+    hits: faulty and flagged.  missed: faulty, not flagged.  false: flagged without a fault.  quiet:
+    neither.
+    """
+
+    hits: int = 0
+    missed: int = 0
+    false: int = 0
+    quiet: int = 0
+
+    @property
+    def faulty(self) -> int:
+        """Number of rows with a fault."""
+        return self.hits + self.missed
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and recall, 0 to 1; None if no row has a fault."""
+        if not self.faulty:
+            return None
+        return 2 * self.hits / (2 * self.hits + self.missed + self.false)
+
+    @property
+    def far(self) -> float | None:
+        """Share of the rows without a fault that were flagged; None if there is no such row."""
+        normal = self.false + self.quiet
+        return self.false / normal if normal else None
+
+    @property
+    def mar(self) -> float | None:
+        """Share of the rows with a fault that were not flagged; None if no row has a fault."""
+        return self.missed / self.faulty if self.faulty else None
+
+    @property
+    def always_f1(self) -> float | None:
+        """The F1 of an alarm that is always on; None if no row has a fault."""
+        rows = self.faulty + self.false + self.quiet
+        return 2 * self.faulty / (self.faulty + rows) if self.faulty else None
 
 
 def counters(
@@ -81,17 +116,13 @@ def _covers(gap: Gap, key: _SampleKey) -> bool:
 
 
 def detection(truth: Mapping[int, bool], detected: Mapping[int, bool]) -> Detection:
-    """Compare labels (anomaly or not) by time stamp, where both mappings have it."""
-    pairs = [(truth[time_ns], detected[time_ns]) for time_ns in truth.keys() & detected.keys()]
-    hits = sum(actual and label for actual, label in pairs)
-    missed = sum(actual and not label for actual, label in pairs)
-    false = sum(label and not actual for actual, label in pairs)
-    true_negatives = len(pairs) - hits - missed - false
-    if not pairs or hits + missed == 0:
-        return Detection(f1=None, far=false / len(pairs) if pairs else None, mar=None)
-    negatives = false + true_negatives
+    """Compare labels (fault or not) by time stamp; a row that the detector did not label is one
+    that it did not flag.
+    """
+    pairs = Counter((actual, detected.get(time_ns, False)) for time_ns, actual in truth.items())
     return Detection(
-        f1=2 * hits / (2 * hits + missed + false),
-        far=false / negatives if negatives else None,
-        mar=missed / (hits + missed),
+        hits=pairs[True, True],
+        missed=pairs[True, False],
+        false=pairs[False, True],
+        quiet=pairs[False, False],
     )

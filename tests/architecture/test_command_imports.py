@@ -10,7 +10,7 @@ import pytest
 from tests import sources
 
 HEAVY = {
-    *("numpy", "duckdb", "asyncua", "fastapi", "sqlalchemy", "pyarrow", "matplotlib", "pandas"),
+    *("numpy", "duckdb", "asyncua", "fastapi", "sqlalchemy", "pyarrow", "jinja2", "pandas"),
     *("alembic", "uvicorn", "nats", "cryptography", "pydantic", "pydantic_settings"),
     *("pygments", "markdown_it", "rich.markdown", "rich.progress", "rich.syntax", "click"),
 }
@@ -38,6 +38,7 @@ ROOT = [["--version"], ["--help"]]
 HELP = [
     ["up", "--help"],
     ["demo", "--help"],
+    ["try", "--help"],
     ["gateway", "run", "--help"],
     ["history", "--help"],
 ]

@@ -64,8 +64,22 @@ def test_a_gap_over_what_is_stored_is_wrong():
     assert judged(WHOLE, gaps=[Gap(("q",), 5, 15, "x")]) == Counters(0, 0, 1, 0)
 
 
-def test_detection_is_judged_where_both_have_a_label():
+def test_a_row_without_a_label_counts_as_no_alarm():
     truth = {1: True, 2: True, 3: False, 4: False, 9: True}
     detected = {1: True, 2: False, 3: True, 4: False, 7: True}
-    assert verdict.detection(truth, detected) == Detection(f1=0.5, far=0.5, mar=0.5)
-    assert verdict.detection({}, detected) == Detection(None, None, None)
+    assert verdict.detection(truth, detected) == Detection(hits=1, missed=2, false=1, quiet=1)
+    assert verdict.detection(truth, {}) == Detection(missed=3, quiet=2)
+
+
+def test_rates_are_shares_of_the_rows_that_they_are_about():
+    rated = Detection(hits=1, missed=2, false=1, quiet=1)
+    assert (rated.f1, rated.far, rated.mar) == (pytest.approx(0.4), 0.5, pytest.approx(2 / 3))
+    always = Detection(hits=rated.faulty, false=2)
+    assert rated.always_f1 == always.f1
+    assert Detection(missed=3, quiet=2).f1 == 0.0
+
+
+def test_without_a_fault_there_is_no_f1():
+    rated = Detection(false=1, quiet=3)
+    assert (rated.f1, rated.mar, rated.always_f1, rated.far) == (None, None, None, 0.25)
+    assert Detection().far is None
