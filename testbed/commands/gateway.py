@@ -71,9 +71,9 @@ def add_to(app: typer.Typer) -> None:
 @gateway_app.command(
     "run",
     epilog=example(
-        "testbed gateway run rig.yaml",
-        "testbed gateway run rig.yaml press.yaml",
-        "testbed gateway run rig.yaml --enrol",
+        "testbed gateway run mapping.yaml",
+        "testbed gateway run mapping.yaml press.yaml",
+        "testbed gateway run mapping.yaml --enrol",
     ),
 )
 def run(

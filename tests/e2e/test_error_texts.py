@@ -531,7 +531,7 @@ class Page(http.server.BaseHTTPRequestHandler):
         (("pki", "init", "/dev/null"), "/dev/null cannot be written"),
         (("secrets", "init", "/dev/null"), "/dev/null cannot be written"),
         (("broker-config", "nowhere", "--insecure"), "cannot be read: No such file"),
-        (("backup", "--to", "/dev/null"), "/dev/null"),
+        (("backup", "/dev/null"), "/dev/null"),
         (("restore", "/dev/null", "--data", "new"), "/dev/null"),
         (("administrator", "renew", "--data", "nowhere"), "there is no data in nowhere"),
     ],

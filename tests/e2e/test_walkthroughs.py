@@ -148,7 +148,7 @@ def test_from_nothing_to_a_first_approved_reader_in_twelve_commands_and_no_setti
         profiles = sorted(path.name for path in walk.folder.rglob("profiles/*"))
         assert profiles == ["administrator.json", "cora.json", "fay.json"]
         assert "paused" not in walk._type("person", "testbed grant show 1 --as cora")
-        address = "factory/pump-rig/pumprig"
+        address = "factory/pump-rig/rig"
         walk._type("person", f"python {_reader_of(walk.folder, address)}")  # the last sign-in: cora
         walk.waits_for(len(walk.running) - 1, r"^\[-?[\d. ]+\]$")
 

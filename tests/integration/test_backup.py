@@ -545,7 +545,7 @@ async def backed_up(tmp_path):
         serving(folder) as server,
         founded(f"http://{server.api}", server.administrator),
     ):
-        code, printed, _ = await command(server, "backup", "--to", tmp_path / "backup")
+        code, printed, _ = await command(server, "backup", tmp_path / "backup")
         assert code == 0
         assert "not in it: the key that signs the audit, audit.key in the server's data" in printed
         yield server, folder
