@@ -31,10 +31,10 @@ async def evaluate(stage: Stage, observer: Testbed, latencies_s: Sequence[float]
     """
     folder = stage.plan.folder
     offered = ledger.read(folder / LEDGER_FILE)
-    span = {"from_ns": offered.rows[0].time_ns - 10**9, "to_ns": offered.rows[-1].time_ns + 10**9}
-    rig = await observer.history("rig", **span)
+    from_ns, to_ns = offered.rows[0].time_ns - 10**9, offered.rows[-1].time_ns + 10**9
+    rig = await observer.history("rig", from_ns=from_ns, to_ns=to_ns)
     try:
-        score = await observer.history("score", **span)
+        score = await observer.history("score", from_ns=from_ns, to_ns=to_ns)
     except Unknown:
         raise Unavailable(
             f"the prototype published nothing; its log is {folder / PROTOTYPE_LOG}"
