@@ -22,7 +22,7 @@ UNITS_NS = {
 }
 LEAST_NS, MOST_NS = UNITS_NS["ms"], 366 * UNITS_NS["d"]
 EARLIEST_NS = -(2**63) + 2
-"""Time stamp of a window that would begin before it: no store has an earlier one."""
+"""The earliest time stamp of a sample; every window begins after it."""
 FORM = "write a whole number with ms, s, min, h or d, such as 1s or 15min"
 PATTERN = r"^[0-9]{1,12}(ms|min|s|h|d)$"
 
@@ -92,8 +92,16 @@ class Aggregation:
         signals = (replace(signal, dtype=self.dtype(signal.dtype)) for signal in spec.signals)
         return replace(spec, signals=tuple(signals))
 
-    def check(self, spec: StreamSpec, names: Iterable[str]) -> None:
-        """Raise Invalid if a signal has no such value: only `last` takes a bool or a text."""
+    def check(self, spec: StreamSpec, names: Iterable[str], from_ns: int) -> None:
+        """Raise Invalid if a signal has no such value: only `last` takes a bool or a text.
+
+        from_ns: begin of the span; its window must begin after `EARLIEST_NS`.
+        """
+        if self.begin_ns(from_ns) <= EARLIEST_NS:
+            raise Invalid(
+                f"the first window of {self.every} begins before any instant that can be stored",
+                hint="from 1679 on every window can be asked for",
+            )
         if self.how is Aggregate.LAST:
             return
         signals = [spec.signal(name) for name in names]

@@ -17,7 +17,7 @@ from broker.namespace import StreamAddress
 from broker.responses.streams import HistoryResponse
 from broker.streams import StreamSpec
 from testbed_sdk import table
-from testbed_sdk.table import Fill, TableColumn
+from testbed_sdk.table import Fill, SignalColumn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,9 +65,9 @@ class History:
         """
         return table.data_frame(self._columns(signals), fill=fill)
 
-    def _columns(self, signals: Sequence[str]) -> list[TableColumn]:
+    def _columns(self, signals: Sequence[str]) -> list[SignalColumn]:
         return [
-            TableColumn(
+            SignalColumn(
                 name,
                 self.spec.signal(name).dtype,
                 self.series[name],

@@ -16,7 +16,7 @@ from broker.errors import Corrupt, Forbidden, Paused, Refused, Unavailable
 from broker.namespace import StreamAddress, StreamTopic, Verb
 from broker.streams import StreamSpec
 from testbed_sdk import history, table
-from testbed_sdk.table import Fill, LastSample, LastSamples, TableColumn
+from testbed_sdk.table import Fill, LastSample, LastSamples, SignalColumn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,9 +97,9 @@ class Received:
         """
         return table.data_frame(self._columns(signals), fill=fill)
 
-    def _columns(self, signals: Sequence[str]) -> list[TableColumn]:
+    def _columns(self, signals: Sequence[str]) -> list[SignalColumn]:
         return [
-            TableColumn(
+            SignalColumn(
                 name,
                 self.spec.signal(name).dtype,
                 self.batch[name],

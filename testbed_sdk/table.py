@@ -50,7 +50,7 @@ class LastSample(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class TableColumn:
+class SignalColumn:
     """The samples of one signal, as a column of a table.
 
     gaps: of the signal.  earlier: its newest sample before `series`; no row of the table.
@@ -69,7 +69,7 @@ def gaps_of(gaps: Sequence[Gap], signal: str) -> tuple[Gap, ...]:
 
 
 def aligned(
-    columns: Sequence[TableColumn], *, fill: Fill = None
+    columns: Sequence[SignalColumn], *, fill: Fill = None
 ) -> tuple[Times, npt.NDArray[Any]]:
     """Align several signals in one numpy table.
 
@@ -90,7 +90,7 @@ def aligned(
     return times, table
 
 
-def data_frame(columns: Sequence[TableColumn], *, fill: Fill = None) -> "pd.DataFrame":
+def data_frame(columns: Sequence[SignalColumn], *, fill: Fill = None) -> "pd.DataFrame":
     """Align several signals in a DataFrame, with the times in UTC as its index `time`.
 
     A column keeps the dtype of its signal: float64; int64 and bool, or `Int64` and `boolean` with
@@ -122,7 +122,9 @@ def _pandas() -> Any:
 def _array(pandas: Any, dtype: Dtype, values: Column, present: _Mask) -> Any:
     """A column of a DataFrame; the values that are not present are NA."""
     if dtype is Dtype.STRING:
-        return pandas.array(np.where(present, values, None), dtype="string")
+        texts = values.copy()
+        texts[~present] = None
+        return pandas.array(texts, dtype="string")
     if dtype is Dtype.FLOAT64 or present.all():
         return values
     array = pandas.array(values, dtype="boolean" if dtype is Dtype.BOOL else "Int64")
@@ -130,14 +132,14 @@ def _array(pandas: Any, dtype: Dtype, values: Column, present: _Mask) -> Any:
     return array
 
 
-def _times(columns: Sequence[TableColumn]) -> Times:
+def _times(columns: Sequence[SignalColumn]) -> Times:
     """The time stamps of the rows, ascending, each once."""
     if not columns:
         return np.empty(0, np.int64)
     return np.unique(np.concatenate([column.series.time_ns for column in columns]))
 
 
-def _cells(column: TableColumn, times: Times, fill: Fill) -> tuple[Column, _Mask]:
+def _cells(column: SignalColumn, times: Times, fill: Fill) -> tuple[Column, _Mask]:
     """The values of a signal at the times of the rows, and where it has one."""
     if fill not in {None, "last"}:
         raise Invalid(f"fill={fill!r} is not known", hint='write fill="last", or leave it out')
@@ -151,7 +153,7 @@ def _cells(column: TableColumn, times: Times, fill: Fill) -> tuple[Column, _Mask
     return values, present
 
 
-def _carry_forward(column: TableColumn, times: Times, values: Column, present: _Mask) -> None:
+def _carry_forward(column: SignalColumn, times: Times, values: Column, present: _Mask) -> None:
     """Put the last known value into each cell that has none, as `Fill` says."""
     series = _with_earlier(column)
     if not len(series.time_ns):
@@ -168,7 +170,7 @@ def _carry_forward(column: TableColumn, times: Times, values: Column, present: _
     present |= allowed
 
 
-def _with_earlier(column: TableColumn) -> Series:
+def _with_earlier(column: SignalColumn) -> Series:
     """The samples of a column with the earlier one before them, in the dtype of the signal."""
     time_ns, values, quality = column.series
     values = values.astype(NUMPY[column.dtype], copy=False)  # an empty column may have another

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import duckdb
 import numpy as np
 
-from broker.aggregation import EARLIEST_NS, Aggregate, Aggregation
+from broker.aggregation import Aggregate, Aggregation
 from broker.batch import BAD, GOOD, NO_VALUE, UNCERTAIN, Long, Series
 from broker.namespace import StreamAddress
 from broker.streams import Dtype
@@ -77,7 +77,7 @@ _WINDOWS = """SELECT list_position($names, signal)::INTEGER AS place, {begin} AS
   {quality} AS quality, {columns}
 FROM {table} WHERE {in_window} AND ({begin} > $begin OR list_position($names, signal) > $place)
 GROUP BY place, begin_ns ORDER BY begin_ns, place LIMIT $page"""
-_BEGIN = "(time_ns{wide} - ((time_ns % $every) + $every) % $every)"
+_BEGIN = "(time_ns - ((time_ns % $every) + $every) % $every)"
 _AGGREGATES = {
     Aggregate.MEAN: "avg({v})",
     Aggregate.LAST: "arg_max({v}, time_ns)",
@@ -212,7 +212,7 @@ class DuckDbStore:
 
     async def aggregate(self, window: Window, aggregation: Aggregation) -> AsyncIterator[Long]:
         """Aggregate with SQL, slice by slice: some whole windows that give about one page."""
-        aggregation.check(window.spec, window.signals)
+        aggregation.check(window.spec, window.signals, window.from_ns)
         least = max(PAGE // max(len(window.signals), 1), 1)
         width, place = least, 0
         at = await self._run_in(self._readers, self._first, window, window.from_ns)
@@ -241,8 +241,8 @@ class DuckDbStore:
 
     def _window_page(self, part: Window, aggregation: Aggregation, place: int) -> Long:
         """One page of aggregated samples; place: signals up to it are left out at the begin."""
-        begin_ns = max(aggregation.begin_ns(part.from_ns), EARLIEST_NS)
-        page = {"begin": begin_ns, "every": aggregation.every_ns, "place": place, "page": PAGE}
+        begin_ns, every_ns = aggregation.begin_ns(part.from_ns), aggregation.every_ns
+        page = {"begin": begin_ns, "every": every_ns, "place": place, "page": PAGE}
         with self._file.cursor() as cursor:
             query = _window_query(part, aggregation)
             rows = cursor.execute(query, _parameters(part) | page).fetchnumpy()
@@ -410,8 +410,6 @@ def _end_queries(window: Window, dtype: Dtype) -> Iterator[str]:
 
 def _window_query(part: Window, aggregation: Aggregation) -> str:
     """The query of one page of aggregated samples, with a column for each dtype of the values."""
-    early = part.from_ns < EARLIEST_NS + aggregation.every_ns
-    begin = _BEGIN.format(wide="::HUGEINT" if early else "")
     values: dict[str, list[str]] = {}
     for dtype in dict.fromkeys(part.spec.signal(name).dtype for name in part.signals):
         value = _AGGREGATES[aggregation.how].format(v=_COLUMN[dtype])
@@ -430,7 +428,7 @@ def _window_query(part: Window, aggregation: Aggregation) -> str:
     return _statement(
         part,
         _WINDOWS,
-        begin=f"greatest({begin}, {EARLIEST_NS})::BIGINT" if early else begin,
+        begin=_BEGIN,
         quality=quality,
         columns=", ".join(f"coalesce({text}) AS {column}" for column, text in columns.items()),
     )

@@ -176,7 +176,7 @@ class InfluxDbStore:
 
         A sample that was sent again with a worse quality may still count with the better one.
         """
-        aggregation.check(window.spec, window.signals)
+        aggregation.check(window.spec, window.signals, window.from_ns)
         bucket, fields = await self._fields(window)
         if not fields:
             return

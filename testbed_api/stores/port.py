@@ -105,7 +105,7 @@ class SeriesStore(Protocol):
         it is GOOD; without any the UNCERTAIN ones do; of BAD ones alone it is BAD.  No sample is
         made up for a window without any.  Values have the dtypes of `aggregation.spec`; means may
         differ between stores in their last digits.  Order, frames and memory as in `read`.  Raises
-        Invalid for signals that `aggregation.check` refuses.
+        Invalid for what `aggregation.check` refuses.
         """
 
     async def delete(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> None:

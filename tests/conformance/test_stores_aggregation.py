@@ -131,12 +131,15 @@ async def test_samples_far_apart_are_found_without_a_look_at_every_window(store)
     ]
 
 
-async def test_the_earliest_window_begins_at_the_earliest_instant(store):
-    first = EARLIEST_NS + 5
-    await store.write([block(("a", series([first, first + 1], [1.0, 2.0])), spec=FLOATS)])
-    span = (-(2**63) + 1, 2**63 - 1)
-    values = await windows_of(store, "last", every="366d", spec=FLOATS, span=span)
-    assert values["a"] == [(EARLIEST_NS, 2.0, GOOD)]
+async def test_the_earliest_and_the_latest_windows_are_read_and_none_before(store):
+    first, last = EARLIEST_NS + 5, 2**63 - 3
+    await store.write([block(("a", series([first, last], [1.0, 2.0])), spec=FLOATS)])
+    begin = first - first % MS + MS
+    values = await windows_of(store, "last", spec=FLOATS, span=(begin, 2**63 - 1))
+    assert values["a"] == [(last - last % MS, 2.0, GOOD)]
+    for span in ((begin - 1, 2**63 - 1), (-(2**63) + 1, 0)):
+        with pytest.raises(Invalid, match="from 1679 on"):
+            await windows_of(store, "last", spec=FLOATS, span=span)
 
 
 async def test_windows_of_other_spaces_signals_and_streams_are_left_out(store):

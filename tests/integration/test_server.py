@@ -317,7 +317,7 @@ async def test_windows_are_exported_to_every_kind_of_file(server, owners, tmp_pa
     monkeypatch.setenv("TESTBED_API", f"http://{server.api}")
     monkeypatch.setenv("TESTBED_CREDENTIAL", key)
     query = client_history.aggregated(HistoryQuery(SPACE, T0, T0 + 100), "1s", "mean")
-    files = [tmp_path / f"rig{ending}" for ending in client_history.ENDINGS]
+    files = [tmp_path / f"as-{ending[1:]}{ending}" for ending in client_history.ENDINGS]
     for path in files:
         await client_history.export(str(RIG), query, path)
     as_csv, as_json, as_parquet = files

@@ -96,7 +96,7 @@ def _stored(store: SeriesStore, window: Window, query: HistoryParameters) -> Asy
     """The samples of a window as the query asks for them; raises Invalid.  Nothing is read yet."""
     aggregation = query.aggregation()
     if aggregation is not None:
-        aggregation.check(window.spec, window.signals)
+        aggregation.check(window.spec, window.signals, window.from_ns)
         return store.aggregate(window, aggregation)
     return store.read(window) if query.points is None else store.thin(window, query.points)
 

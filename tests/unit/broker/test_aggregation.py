@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker.aggregation import LEAST_NS, MOST_NS, Aggregate, Aggregation, width_ns
+from broker.aggregation import EARLIEST_NS, LEAST_NS, MOST_NS, Aggregate, Aggregation, width_ns
 from broker.errors import Invalid
 from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
@@ -78,13 +78,21 @@ def test_a_mean_of_whole_numbers_is_a_float_and_everything_else_stays() -> None:
 
 
 def test_a_bool_or_a_text_has_only_a_last_value() -> None:
-    Aggregation(10**9, Aggregate.LAST).check(SPEC, SPEC.names)
+    Aggregation(10**9, Aggregate.LAST).check(SPEC, SPEC.names, 0)
     for how in (Aggregate.MEAN, Aggregate.MIN, Aggregate.MAX):
-        Aggregation(10**9, how).check(SPEC, ("Pressure", "strokes"))
+        Aggregation(10**9, how).check(SPEC, ("Pressure", "strokes"), 0)
         with pytest.raises(Invalid) as error:
-            Aggregation(10**9, how).check(SPEC, SPEC.names)
+            Aggregation(10**9, how).check(SPEC, SPEC.names, 0)
         assert str(error.value) == (
             f"how={how} needs numbers, and of factory/pump-rig/rig 'running' is bool, 'recipe' is"
             " string (how=last takes every signal, or name signals that are numbers: Pressure,"
             " strokes)"
         )
+
+
+def test_no_window_begins_before_the_earliest_instant() -> None:
+    day = Aggregation(width_ns("1d"))
+    first_ns = day.begin_ns(EARLIEST_NS) + day.every_ns
+    day.check(SPEC, ("Pressure",), first_ns)
+    with pytest.raises(Invalid, match="first window of 1d"):
+        day.check(SPEC, ("Pressure",), first_ns - 1)

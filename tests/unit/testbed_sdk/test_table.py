@@ -173,7 +173,7 @@ def test_a_batch_begins_with_the_last_value_of_an_earlier_one() -> None:
         batch(wide([10, 12], [1.0, 2.0])),
         SPEC,
         0,
-        earlier={"on": LastSample(4, True, GOOD), "n": LastSample(11, BIG, GOOD)},
+        earlier={"on": LastSample(4, value=True, quality=GOOD), "n": LastSample(11, BIG, GOOD)},
     )
     times, values = received.table("p", "on", "n", fill="last")
     assert times.tolist() == [10, 12]
@@ -188,7 +188,7 @@ def test_a_batch_begins_with_the_last_value_of_an_earlier_one() -> None:
 
 def test_a_gap_of_the_batch_ends_an_earlier_value() -> None:
     gap = Gap(("on",), 5, 9, "server-overflow")
-    earlier = {"on": LastSample(4, True, GOOD), "n": LastSample(4, 1, GOOD)}
+    earlier = {"on": LastSample(4, value=True, quality=GOOD), "n": LastSample(4, 1, GOOD)}
     received = Received(batch(wide([10], [1.0]), gaps=(gap,)), SPEC, 0, earlier=earlier)
     assert received.table("p", "on", "n", fill="last")[1].tolist() == [[1.0, NAN, 1.0]]
 
@@ -214,7 +214,7 @@ def test_the_newest_sample_of_each_signal_is_known_until_something_is_missing() 
     assert known == {
         "p": LastSample(9, 9.0, GOOD),
         "n": LastSample(7, 70, GOOD),
-        "on": LastSample(5, True, UNCERTAIN),
+        "on": LastSample(5, value=True, quality=UNCERTAIN),
     }
     samples.take(batch(wide([2], [0.0])))  # late: the newest stays
     assert samples.known() == known
