@@ -15,12 +15,12 @@ LIMIT_DEVIATIONS = 10.0
 """Standard deviations from the mean T² of the training rows to the control limit."""
 
 
-def t_squared(rows, mean, inverse):
+def t_squared(rows: np.ndarray, mean: np.ndarray, inverse: np.ndarray) -> np.ndarray:
     offset = rows - mean
     return np.einsum("ij,jk,ik->i", offset, inverse, offset)
 
 
-def learned(rows):
+def learned(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Mean and inverse covariance of normal rows, and the control limit of their T²."""
     mean, inverse = rows.mean(axis=0), np.linalg.pinv(np.cov(rows, rowvar=False))
     distances = t_squared(rows, mean, inverse)

@@ -1,7 +1,8 @@
 """Compare ledger, spool and store after a demo, and write the report."""
 
 import asyncio
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +81,10 @@ async def evaluate(stage: Stage, observer: Testbed, measured: Measured, clock: C
 
 
 def _publication(
-    measured: Measured, score: History | None, times: Set[int], labels: Mapping[int, bool]
+    measured: Measured,
+    score: History | None,
+    times: AbstractSet[int],
+    labels: Mapping[int, bool],
 ) -> Publication:
     """The numbers of what the prototype published; times: of the machine's rows."""
     return Publication(

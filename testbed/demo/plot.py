@@ -4,6 +4,7 @@ Written here because a plotting library takes longer to install than all else th
 """
 
 import html
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,8 @@ class ValueAxis:
     def ticks(self) -> Iterator[tuple[float, str]]:
         """Round values on the axis, each with its text."""
         step = _round_step((self.high - self.low) / VALUE_TICKS)
+        if math.floor(self.high / step) <= math.ceil(self.low / step):  # one alone has no scale
+            step = _round_step((self.high - self.low) / VALUE_TICKS / 2)
         decimals = max(0, -math.floor(math.log10(step) + 1e-9))
         for count in range(math.ceil(self.low / step), math.floor(self.high / step) + 1):
             value = count * step
@@ -115,12 +118,12 @@ def draw(
     axis = _time_axis(panels, truth)
     bottom = TOP + len(panels) * (HEIGHT + SPACING) - SPACING
     names = ", ".join(panel.name for panel in panels)
-    parts = [
+    root = (
         f'<svg viewBox="0 0 {WIDTH} {bottom + BOTTOM}" role="img" font-size="13"'
         f' font-family="system-ui, sans-serif" fill="{TEXT}"'
-        f' aria-label="{html.escape(f"plots over time: {names}")}">',
-        *_hatches(colours),
-    ]
+        f' aria-label="{html.escape(f"plots over time: {names}")}">'
+    )
+    parts = [root, *_hatches(colours)]
     for number, panel in enumerate(panels):
         parts += _panel(panel, axis, TOP + number * (HEIGHT + SPACING), truth, colours)
     parts += _time_labels(axis, bottom)
@@ -251,7 +254,7 @@ def _thinned(times: Times, values: Column) -> tuple[Times, Numbers]:
         return times, values
     chosen: set[int] = set()
     edges = np.linspace(0, len(times), MOST_POINTS // 2 + 1).astype(int).tolist()
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         finite = np.flatnonzero(np.isfinite(values[begin:end])) + begin
         if len(finite):
             chosen.add(int(finite[np.argmin(values[finite])]))

@@ -53,9 +53,7 @@ class Evidence:
     def panels(self) -> list[Panel]:
         """The plots: signals of the machine with their gaps, then those of the prototype."""
         signals = [
-            Panel(
-                name=name, unit=self.units.get(name, ""), series=series, gaps=self.gaps_of(name)
-            )
+            Panel(name=name, unit=self.units.get(name, ""), series=series, gaps=self.gaps_of(name))
             for name, series in self.signals.items()
         ]
         scores = [

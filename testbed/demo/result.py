@@ -104,9 +104,9 @@ class DemoResult:
             alarms = f"it raised {rated.false:,} false alarms"
             return f"No F1: no row of the data has a fault, and {alarms}."
         return (
-            f"F1 {rated.f1:.2f}. Of {rated.faulty:,} rows with a fault it flagged {rated.hits:,}"
+            f"F1 {rated.f1:.3f}. Of {rated.faulty:,} rows with a fault it flagged {rated.hits:,}"
             f" and missed {rated.missed:,}; of its {rated.hits + rated.false:,} alarms"
-            f" {rated.false:,} were false."
+            f" {rated.false:,} {'was' if rated.false == 1 else 'were'} false."
         )
 
     @property
@@ -115,19 +115,20 @@ class DemoResult:
         rated = self.detection
         if rated.f1 is None:
             return ()
-        sentences = [
+        f1 = (
             "F1 weighs missed faults against false alarms (the harmonic mean of precision and"
             " recall): 1 is perfect, 0 has found nothing. An alarm that is always on has"
-            f" {rated.always_f1 or 0:.2f} on these data.",
+            f" {rated.always_f1 or 0:.2f} on these data."
+        )
+        missed = (
             f"Missed-alarm rate {rated.mar or 0:.3f}: of 100 rows with a fault it overlooked"
-            f" {100 * (rated.mar or 0):.1f}.",
-        ]
-        if rated.far is not None:
-            sentences.append(
-                f"False-alarm rate {rated.far:.3f}: of 100 rows without a fault it flagged"
-                f" {100 * rated.far:.1f}."
-            )
-        return tuple(sentences)
+            f" {100 * (rated.mar or 0):.1f}."
+        )
+        false = (
+            f"False-alarm rate {rated.far or 0:.3f}: of 100 rows without a fault it flagged"
+            f" {100 * (rated.far or 0):.1f}."
+        )
+        return (f1, missed, false)
 
     def exit_code(self, *, min_f1: float | None, is_visitors: bool) -> Exit:
         """The exit code of the command.

@@ -81,7 +81,7 @@ async def run_demo(
         stage = await _stage(plan, server, machine)
         progress.phase = "starting the prototype"
         (plan.folder / mapping.FILE).write_text(mapping.text(stage.machine, plan))
-        starting = processes.prototype_process(stage, clock, _shown(plan, progress))
+        starting = processes.prototype_process(stage, clock, _show(plan, progress))
         child = await stack.enter_async_context(starting)
         await _wait_registered(stage, child, progress, clock)
         async with _observer(stage) as observer:
@@ -107,8 +107,8 @@ async def keep_running(stage: Stage, clock: Clock, progress: Progress) -> AsyncI
     async with AsyncExitStack() as stack:
         machine = await stack.enter_async_context(processes.endless_machine(stage))
         await machine.wait_for("ready")
-        shown = _shown(stage.plan, progress)
-        await stack.enter_async_context(processes.prototype_process(stage, clock, shown))
+        show = _show(stage.plan, progress)
+        await stack.enter_async_context(processes.prototype_process(stage, clock, show))
         await stack.enter_async_context(processes.gateway(stage))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         reader = tasks.create_task(_discard_output(machine), name=f"output of {machine.name}")
@@ -116,7 +116,7 @@ async def keep_running(stage: Stage, clock: Clock, progress: Progress) -> AsyncI
         reader.cancel()
 
 
-def _shown(plan: DemoPlan, progress: Progress) -> Callable[[str], None]:
+def _show(plan: DemoPlan, progress: Progress) -> Callable[[str], None]:
     """The function that shows a line of the prototype: one that does nothing for the detector."""
     if not plan.prototype:
         return lambda _: None

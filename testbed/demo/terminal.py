@@ -133,9 +133,7 @@ def _print_commands(stage: Stage, screen: Console) -> None:
     history = f"{stage.api}/api/v1/streams/{RIG}/history?space={SPACE}&points=20&format=csv"
     addresses = {"TESTBED_API": stage.api, "TESTBED_BROKER": stage.broker}
     settings = addresses | {"TESTBED_SPACE": SPACE, "TESTBED_CA": ""}
-    reader, writer = (
-        shlex.quote(str(EXAMPLES / name)) for name in ("ten_lines.py", "low_flow.py")
-    )
+    reader, writer = (shlex.quote(str(EXAMPLES / name)) for name in ("ten_lines.py", "low_flow.py"))
     bindings = f"TESTBED_INPUTS=rig={RIG} TESTBED_OUTPUTS=score={VISITOR}"
     testbed, python = invocation.testbed(), invocation.python()
     screen.print(

@@ -78,7 +78,7 @@ def test_two_questions_are_headings_and_answered_below_them(tmp_path):
     _, lost, good, following = text.split("<h2>")
     assert "No. All 3 samples that the machine offered are stored" in lost
     assert "3.0 ms / 7.0 ms" in lost
-    assert "F1 0.67. Of 2 rows with a fault it flagged 1 and missed 1" in good
+    assert "F1 0.667. Of 2 rows with a fault it flagged 1 and missed 1" in good
     assert "1 is perfect, 0 has found nothing" in good
     assert "<svg" in good
     assert "<code>testbed try -- python &#39;my &lt;file&gt;.py&#39;</code>" in following
