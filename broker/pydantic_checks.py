@@ -22,6 +22,10 @@ _SENTENCES: Mapping[str, str] = {
     "literal_error": "must be one of {expected}",
     "enum": "must be one of {expected}",
     "string_type": "is no text",
+    "string_too_long": "must have {max_length} characters at most",
+    "string_too_short": "must have {min_length} characters or more",
+    "too_long": "must have {max_length} entries or characters at most",
+    "too_short": "must have {min_length} entries or more",
     "path_type": "is no path",
     "missing": "is missing",
     "extra_forbidden": "is not known",
@@ -43,7 +47,12 @@ def sentence(error: ValidationError, *, prefix: str) -> str:
 def _reason(error: Mapping[str, Any]) -> str:
     if error["type"] == "value_error":
         return f"is not right: {error['ctx']['error']}"
-    text = _SENTENCES.get(error["type"], "is not right")
+    return words(error) or "is not right"
+
+
+def words(error: Mapping[str, Any]) -> str:
+    """Our words for one of pydantic's errors, without the value; empty for a type without any."""
+    text = _SENTENCES.get(error["type"], "")
     return text.format_map(error.get("ctx", {}))
 
 

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from broker import pydantic_checks
 from broker.errors import (
     BedError,
     Corrupt,
@@ -45,6 +46,8 @@ _OF_STATUS = {
 _MOST_TOLD = 5
 _MOST_SHOWN = 60
 _SAID_BY_PYDANTIC = "Value error, "
+_SECRET_FIELDS = frozenset({"password", "code"})
+"""Fields of bodies whose values are never repeated."""
 
 log = structlog.get_logger()
 
@@ -135,9 +138,10 @@ def _sentence(error: Mapping[str, Any]) -> str:
         reason = error.get("ctx", {}).get("error", "")
         return f"the body is not JSON: {reason} at character {error['loc'][-1]}"
     field = ".".join(map(str, names)) or f"the {where}"
-    given = error.get("input")
+    given = None if _SECRET_FIELDS.intersection(names) else error.get("input")
     value = f" = {given!r:.{_MOST_SHOWN}}" if isinstance(given, str | int | float) else ""
-    return f"{field}{value}: {error['msg'].removeprefix(_SAID_BY_PYDANTIC)}"
+    reason = pydantic_checks.words(error) or error["msg"].removeprefix(_SAID_BY_PYDANTIC)
+    return f"{field}{value}: {reason}"
 
 
 async def _of_http(request: Request, exc: Exception) -> JSONResponse:

@@ -130,7 +130,7 @@ async def test_only_its_owners_delete_and_only_readers_see_it(server, owners):
         ({"to": "2100-01-01T00:00:00Z"}, "lies in the future"),
         ({"from": "2023-01-01T00:00:00Z", "to": "2022-01-01T00:00:00Z"}, "empty or inverted"),
         ({"from": "yesterday"}, "is not an instant"),
-        ({"signals": ["Pressure"]}, "Extra inputs"),
+        ({"signals": ["Pressure"]}, "is not known"),
     ],
 )
 async def test_a_span_that_cannot_be_meant_is_refused(owners, body, sentence):
