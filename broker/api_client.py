@@ -38,6 +38,7 @@ ROOT = "/api/v1"
 PAGE_ITEMS = 500
 """Items of a listing that are asked for at once; every route returns so many."""
 _SCHEMES = ("http", "https")
+HIGHEST_PORT = 65_535
 PORTION_BYTES = 512 * 1024
 """Specs of at most so many bytes go in one request; the API takes 1 MiB."""
 
@@ -265,7 +266,7 @@ def _check_url(url: httpx.URL, names: SettingNames) -> None:
             "who asks does not stand in the address of the API",
             hint=f"take the name and password out of {names.api}, and set TESTBED_CREDENTIAL",
         )
-    if url.scheme not in _SCHEMES or not url.host:
+    if url.scheme not in _SCHEMES or not url.host or (url.port or 0) > HIGHEST_PORT:
         raise Invalid(
             f"{names.api} is not the address of an API: {str(url).rstrip('/')[:100]!r}",
             hint="write http://host:port, or https://host:port with TLS",

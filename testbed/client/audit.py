@@ -1,6 +1,7 @@
 """List audit events, and verify the whole audit chain on the machine where the command runs."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from testbed.terminal import tables
 from testbed.terminal.screen import Screen
 from testbed.terminal.tables import TableColumn
 from testbed_api.domain.audit import ChainFault, ChainLink, KeyChange, Verifier
+
+_KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
+"""An Ed25519 public key in hex, as a head shows it."""
 
 
 def _reason(event: AuditEventResponse) -> str:
@@ -94,6 +98,12 @@ async def verify(anchor: Path | None, keys: Collection[str]) -> ChainVerdict:
     one that signed then: the verdict names it.
     Raises Refused for a caller who may not see the whole chain.
     """
+    for key in keys:
+        if not _KEY.fullmatch(key):
+            raise Invalid(
+                f"--key {key[:80]!r} is no public key",
+                hint="64 hexadecimal digits",
+            )
     anchors = [] if anchor is None else await asyncio.to_thread(read_anchors, anchor)
     async with api.connect() as connection:
         server_key = (await connection.get("/audit/key", AuditKeyResponse)).key

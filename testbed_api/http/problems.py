@@ -46,6 +46,8 @@ _OF_STATUS = {
 }
 _MOST_TOLD = 5
 _MOST_SHOWN = 60
+_SECRET_FIELDS = frozenset({"password", "code"})
+"""Fields of bodies whose values are never repeated."""
 
 log = structlog.get_logger()
 
@@ -138,7 +140,7 @@ def _sentence(error: Mapping[str, Any], request: Request) -> str:
     if error["type"] == "extra_forbidden" and names:
         known = _known_fields(request, where, names[:-1])
         return f"{field}: {pydantic_checks.unknown_field(str(names[-1]), known)}"
-    given = error.get("input")
+    given = None if _SECRET_FIELDS.intersection(names) else error.get("input")
     value = f" = {given!r:.{_MOST_SHOWN}}" if isinstance(given, str | int | float) else ""
     return f"{field}{value}: {pydantic_checks.sentence(error)}"
 

@@ -156,9 +156,7 @@ def _before_command(command: str) -> tuple[dict[str, str], str]:
 
 
 @contextmanager
-def walking(
-    folder: Path, addresses: Mapping[str, str], credential: str = ""
-) -> Iterator[Walk]:
+def walking(folder: Path, addresses: Mapping[str, str], credential: str = "") -> Iterator[Walk]:
     """A reader in a folder; commands that go on are ended with the context."""
     folder.mkdir()
     walk = Walk(folder, addresses, credential)

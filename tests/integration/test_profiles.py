@@ -145,7 +145,7 @@ def test_an_authority_that_was_changed_is_not_trusted(folder, tmp_path):
     own = ServerAddresses(api=AWAY.api, broker=AWAY.broker, ca=tmp_path / "ca.pem")
     stored = folder.store(profile("fay", own))
     stored.addresses.ca.write_text("another one")
-    with pytest.raises(Invalid, match="the copy of its authority, .*, is gone or was changed"):
+    with pytest.raises(Invalid, match=r"the copy of its authority, .*, is gone or was changed"):
         folder.load("fay")
 
 
@@ -153,7 +153,9 @@ def test_a_folder_where_nothing_can_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     folder = ProfileFolder.from_environment({"XDG_CONFIG_HOME": str(tmp_path / "file")})
     for act in (folder.prepare, lambda: folder.store(profile("fay"))):
-        with pytest.raises(Invalid, match="no profile can be written in .*: Not a directory") as no:
+        with pytest.raises(
+            Invalid, match=r"no profile can be written in .*: Not a directory"
+        ) as no:
             act()
         assert "XDG_CONFIG_HOME" in no.value.hint
 
