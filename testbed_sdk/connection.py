@@ -100,7 +100,7 @@ class Testbed:
         self._output_tasks.append(self._tasks.create_task(output.run(), name=f"output {name}"))
         return output
 
-    async def history(
+    async def history(  # noqa: PLR0913 - the parts of a query, by name
         self,
         name: str,
         *signals: str,

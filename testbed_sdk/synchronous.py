@@ -151,7 +151,7 @@ def connect_sync(
     return SyncTestbed(thread.value, thread)
 
 
-def read_history(
+def read_history(  # noqa: PLR0913 - the parts of a query, by name
     stream: str,
     *signals: str,
     from_: Time | None = None,
@@ -167,8 +167,9 @@ def read_history(
     TESTBED_OUTPUTS binds.  signals: their names, all by default.  from_, to: times such as "-10m",
     "yesterday", "2026-11-23" or an aware datetime; the last hour by default.  points: thin each
     signal to about so many samples, keeping least and greatest values.  every, how: one value for
-    each window of that width, such as "1s" and "mean".  space: TESTBED_SPACE by default.  Raises Invalid for a wrong setting or time, Unknown for a stream that you cannot read,
-    Unavailable if the API does not answer.
+    each window of that width, such as "1s" and "mean".  space: TESTBED_SPACE by default.  Raises
+    Invalid for a wrong setting or time, or if there is no credential; Unknown for a stream that you
+    cannot read; Unavailable if the API does not answer.
     """
     settings, http = connection.http_environment()
     address = connection.bound(settings.inputs | settings.outputs, stream, "input or output")
