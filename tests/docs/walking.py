@@ -173,7 +173,9 @@ class Walk:
                 running.process.wait()
         self.running, ended = [], self.running
         for running in ended:
-            assert "Traceback" not in running.output, f"$ {running.command}\n{running.output}"
+            is_ours = ASSIGNMENTS.sub("", running.command).startswith("testbed ")
+            sentence = f"$ {running.command}\n{running.output}"
+            assert not is_ours or "Traceback" not in running.output, sentence
 
     def _visit_all(self, chosen: Sequence[Block]) -> str:
         followers = [*chosen[1:], None]
