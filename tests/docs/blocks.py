@@ -117,9 +117,7 @@ def commands(block: Block) -> list[Command]:
         else:
             continue
         continues = line.endswith("\\")
-    return [
-        Command(_REMARK.sub("", "\n".join(lines)), tuple(printed)) for lines, printed in typed
-    ]
+    return [Command(_REMARK.sub("", "\n".join(lines)), tuple(printed)) for lines, printed in typed]
 
 
 def first_unseen(printed: Sequence[str], output: str) -> str | None:

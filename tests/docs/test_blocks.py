@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from testbed import cli
 from tests import sources
 from tests.docs import blocks, loaders
 from tests.docs.blocks import ROOT, RUN_BY, SHELL, Block, Command
-from testbed import cli
 
 NOTES = {blocks.NOT_RUN, blocks.RUN_BY, blocks.FILE, blocks.GIVEN, blocks.BEFORE}
 INLINE = re.compile(r"(?<!`)`testbed ([^`]+)`")
@@ -63,7 +63,7 @@ def test_every_command_that_a_page_names_exists_with_its_options(page: Path) -> 
 def _wrong(root: Any, line: str) -> str:
     """The reason why a command line cannot be meant; empty if nothing is wrong."""
     joined = re.sub(r"\\?\n\s*", " ", line)
-    match = re.search(r"(?:^|[\s(])testbed (.+)", joined)
+    match = re.search(r"(?:^|\$\(|^sudo |^(?:[A-Z_]+=\S* )+)testbed (.+)", joined)
     if match is None:
         return ""
     words = match[1].partition(" | ")[0].split()

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,7 +46,7 @@ FOREVER = re.compile(
 """Commands that run until Ctrl-C."""
 READING = re.compile(
     r"testbed (?:access|alarms|history|status"
-    r"|\w+ (?:dead-letters|gaps|list|show|verify))\b|curl "
+    r"|\w+ (?:dead-letters|gaps|list|show|verify))\b|curl |head "
 )
 """Commands that change nothing: a reader who does not see yet what the page says looks again."""
 ASSIGNMENTS = re.compile(r"^(?:sudo |[A-Z_]+=\S* )+")
@@ -152,8 +152,8 @@ class Walk:
         ]
 
     def run_line(self, command: str, who: str = PERSON) -> str:
-        """Type a command that no document holds; its output."""
-        return self._type(Command(command, ()), who)
+        """Type a command that no document holds, with nothing replaced in it; its output."""
+        return self._enter(command, (), who)
 
     def waits_for(self, number: int, pattern: str, within_s: float = WITHIN_S) -> None:
         """Wait until the output of the n-th command that goes on matches a pattern."""
@@ -214,8 +214,10 @@ class Walk:
         return output
 
     def _type(self, command: Command, who: str) -> str:
-        text = self._filled(command.text)
         printed = [self._addressed(line) for line in command.printed]
+        return self._enter(self._filled(command.text), printed, who)
+
+    def _enter(self, text: str, printed: Sequence[str], who: str) -> str:
         if FOREVER.match(ASSIGNMENTS.sub("", text)):
             return self._start(text, printed, who)
         deadline_s = time.monotonic() + READ_WITHIN_S
@@ -398,9 +400,7 @@ def _is_output(block: Block | None) -> bool:
     return block is not None and block.language == "text" and block.is_run
 
 
-def _output_of(
-    command: Sequence[str], shell: Shell, answer: str, label: str
-) -> tuple[str, int]:
+def _output_of(command: Sequence[str], shell: Shell, answer: str, label: str) -> tuple[str, int]:
     """Output and exit code of a process; without a terminal, passwords are read from `answer`."""
     with subprocess.Popen(
         command,
@@ -424,7 +424,5 @@ def _output_of(
 
 def _signal(process: subprocess.Popen[bytes] | subprocess.Popen[str], number: int) -> None:
     """Send a signal to a process and all that it started."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass

@@ -82,13 +82,13 @@ class Town:
             **content,
         )
 
-    def create(self, principal: str, path: str, **fields: Any) -> Any:
+    def create(self, principal: str, path: str, /, **fields: Any) -> Any:
         """What the API answers to a POST of somebody, which it must not refuse."""
         answer = self.ask(principal, "POST", path, json=fields)
         assert answer.is_success, answer.text
         return answer.json()
 
-    def with_credential(self, name: str, creator: str, path: str, **fields: Any) -> "Town":
+    def with_credential(self, name: str, creator: str, path: str, /, **fields: Any) -> "Town":
         """The town with one credential more, which somebody creates by a POST."""
         created = self.create(creator, path, **fields)
         return replace(self, credentials={**self.credentials, name: created["credential"]})

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tests import services
 from tests.services import npm_packages
 
-VERSION = "4.1.2"
+VERSION = "4.1.15"
 
 
 def command() -> Sequence[str]:
