@@ -22,9 +22,11 @@ demo: .venv/demo.stamp ## run the main job on a simulated factory; ARGS="--keep"
 
 test: ## lint, types and every test; TEST_JOBS=3 side by side, ARGS="-k name" passes on to pytest
 	@tests/services/install --without-influxd
-	tests/services/influxd/build >/dev/null & # the tests that need it wait for it
-	build=$$!
-	trap 'kill $$build 2>/dev/null && wait $$build || true' EXIT
+	tests/services/influxd/build >/dev/null & # the tests that need them wait for them
+	builds=$$!
+	tests/services/telegraf/build >/dev/null &
+	builds="$$builds $$!"
+	trap 'kill $$builds 2>/dev/null || true; wait $$builds || true' EXIT
 	$(MAKE) .venv/dev.stamp .venv/site.stamp .venv/build.stamp
 	$(MAKE) --jobs=2 lint types
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(if $(filter true,$(CI)),--need-services) $(ARGS)

@@ -15,6 +15,7 @@ from tests.services import influxd as influxd_product
 from tests.services import mosquitto as mosquitto_product
 from tests.services import node_opcua as node_opcua_product
 from tests.services import postgresql as postgresql_product
+from tests.services import telegraf as telegraf_product
 from tests.services.tables import Tables
 
 HERE = Path(__file__).parent
@@ -62,6 +63,8 @@ def _folder(item: pytest.Item) -> str:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if side_by_side.needs_influxd(item):
         influxd_product.wait_for_build()
+    if side_by_side.needs_telegraf(item):
+        telegraf_product.wait_for_build()
     if not side_by_side.is_worker():
         return (yield)
     lock = item.config._tmp_path_factory.getbasetemp().parent / "machine.lock"

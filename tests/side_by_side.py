@@ -43,13 +43,20 @@ def needs_influxd(item: pytest.Item) -> bool:
     )
 
 
+def needs_telegraf(item: pytest.Item) -> bool:
+    """Whether a test cannot begin before Telegraf is built: known from its parameter."""
+    parameters = getattr(item, "callspec", None)
+    return parameters is not None and parameters.id == "telegraf"
+
+
 def order(item: pytest.Item, folder: str) -> tuple[bool, bool, int]:
     """A key to sort by: tests that run alone last, before them short ones, so that no worker waits
-    long for another; those that need influxd late, as it may be being built.
+    long for another; those that need influxd or Telegraf late, as these may be being built.
     """
     if folder not in {*SLOW, *PRODUCTS}:
         return runs_alone(item), True, len(SLOW)
-    return runs_alone(item), needs_influxd(item), PRODUCTS.count(folder)
+    is_late = needs_influxd(item) or needs_telegraf(item)
+    return runs_alone(item), is_late, PRODUCTS.count(folder)
 
 
 @contextlib.contextmanager

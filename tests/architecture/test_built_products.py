@@ -21,3 +21,8 @@ def test_module_build_and_test_name_one_version(name):
     assert re.search(rf"{re.escape(module)} v{re.escape(version)}\b", requirements)
     script = (SERVICES / name / "build").read_text(encoding="utf-8")
     assert re.search(rf"^version={re.escape(version)}\b", script, re.MULTILINE)
+
+
+def test_telegraf_of_other_plugins_is_another_binary():
+    script = (SERVICES / "telegraf" / "build").read_text(encoding="utf-8")
+    assert re.search(rf"^variant={telegraf.VARIANT}\b", script, re.MULTILINE)

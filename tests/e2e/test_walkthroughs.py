@@ -1,75 +1,201 @@
-"""The guides' commands are run as they stand: by the factory's engineer and by the company."""
+"""Every block of README and of the guides is typed as it stands, by the one whom it is for.
 
+A page that is not named here is read in the shared town by the factory's owner.
+"""
+
+import configparser
+import getpass
 import json
 import re
-import subprocess
+import shutil
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.docs.walking import API, BROKER, ROOT, Walk, commands, walking
-from tests.e2e.test_demo import TESTBED, run
+from broker.responses.streams import GapResponse
+from tests import services
+from tests.docs import blocks
+from tests.docs.blocks import ROOT
+from tests.docs.walking import API, Walk, walking
+from tests.e2e import town as towns
+from tests.e2e.test_demo import run
+from tests.e2e.town import MAPPING, RIG, TRIAL, Town, ready_event
+from tests.services import mqtt_js, node_red, telegraf
 
-OPEN = ROOT / "docs/how-to/open-a-machine.md"
-USE = ROOT / "docs/how-to/use-a-machine.md"
-FIRST = ROOT / "docs/how-to/first-reader.md"
-AUDIT = ROOT / "docs/how-to/audit.md"
-MAPPING = ROOT / "examples/pump-rig/mapping.yaml"
+__all__ = ["ready_event"]  # other tests start commands with it, too
+
+README = ROOT / "README.md"
+HOW_TO = ROOT / "docs/how-to"
+OPEN, USE = HOW_TO / "open-a-machine.md", HOW_TO / "use-a-machine.md"
+BACK_UP, KEEP = HOW_TO / "back-up-and-restore.md", HOW_TO / "keep-and-delete.md"
+CONNECT, ONE_SERVER = HOW_TO / "connect-a-machine.md", HOW_TO / "run-on-one-server.md"
+WITH_MOSQUITTO = HOW_TO / "run-with-mosquitto.md"
+GRAFANA = HOW_TO / "recipes/grafana.md"
+DASHBOARD = ROOT / "examples/grafana/dashboard.json"
+OWN_TEST = {README, OPEN, USE, BACK_UP, KEEP, CONNECT, ONE_SERVER, WITH_MOSQUITTO}
+"""Pages that begin without a town, or that change it."""
+PUBLISH = """
+import logging
+import sys
+import paho.mqtt.publish as publish
+logging.disable()  # it warns of its own disconnecting
+options = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+publish.single(options["-t"], options["-m"], hostname="127.0.0.1", port=int(sys.argv[1]))
+"""
+"""What `mosquitto_pub -t TOPIC -m MESSAGE` does, at the port in front of these options."""
 
 
-def ready_event(folder: Path, *arguments: str) -> Iterator[dict[str, str]]:
-    """Run a command, yield its `ready` event, and terminate it afterwards."""
-    command = [*TESTBED, *arguments, "--json"]
-    log = folder / f"{arguments[0]}.log"
-    with (
-        log.open("wb") as errors,
-        subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=errors) as process,
-    ):
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line, log.read_text()
-            yield json.loads(line)
-        finally:
-            process.terminate()
-            process.wait(30)
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """The reader of a page in the town.
+
+    person: whose credential the first shell has.  others: of other shells, by their names.
+    variables: of the first shell, beside.
+    """
+
+    person: str = "fay"
+    others: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+READERS = {
+    "audit": Reader(person="administrator"),
+    "where-your-program-runs": Reader(
+        person="cora", others={"factory": "fay"}, variables={"TESTBED_INPUTS": f"rig={RIG}"}
+    ),
+    "write-a-prototype": Reader(
+        person="trial",
+        variables={"TESTBED_INPUTS": f"rig={RIG}", "TESTBED_OUTPUTS": f"score={TRIAL}"},
+    ),
+    **dict.fromkeys(
+        ("grafana", "javascript", "node-red", "pandas", "telegraf"), Reader(person="cora")
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    """One town for all pages that leave it as it is."""
+    with towns.serve(tmp_path_factory.mktemp("town")) as running:
+        yield running
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[dict[str, str]]:
-    yield from ready_event(tmp_path, "up", "--port", "0", "--mqtt-port", "0")
+def sensors(tmp_path: Path) -> Iterator[int]:
+    """The port of a broker that lets everybody in, as sensors have it."""
+    port = services.free_port()
+    command = [services.found("mosquitto", Path("/usr/sbin/mosquitto")), "-p", str(port)]
+    with services.running(command, folder=tmp_path, ready=lambda: services.accepts(port)):
+        yield port
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[dict[str, str]]:
-    yield from ready_event(tmp_path, "simulate", "pump-rig", "--port", "0")
+@pytest.mark.parametrize(
+    "page", [page for page in blocks.guides() if page not in OWN_TEST], ids=lambda page: page.stem
+)
+def test_a_page_does_what_it_says(page: Path, tmp_path: Path, town: Town, request) -> None:
+    reader, folder = READERS.get(page.stem, Reader()), tmp_path / "reader"
+    needs = NEEDS.get(page.stem, lambda *_: ({}, {}))
+    tools, addresses = needs(folder, request)
+    _hand_over(folder, town)
+    others = {shell: town.environment(person) for shell, person in reader.others.items()}
+    own = {"person": town.environment(reader.person, **reader.variables)}
+    walk = town.walk(
+        folder, reader.person, environments=others | own, tools=tools, addresses=addresses
+    )
+    with walking(walk):
+        walk.page(page)
 
 
-def founded(server: dict[str, str], organisation: str, kind: str, owner: str) -> str:
-    """The credential of a new organisation's owner."""
-    environment = {"TESTBED_API": server["api"], "TESTBED_CREDENTIAL": server["administrator"]}
-    create = ["organisation", "create", organisation, "--owner", owner, "--kind", kind, "--json"]
-    done = run(*create, environment=environment)
-    assert done.returncode == 0, done.stderr
-    return str(json.loads(done.stdout)["credential"])
+def _hand_over(folder: Path, town: Town) -> None:
+    """Put into a reader's folder and home the files that others hand over."""
+    home = folder / "homes/person"
+    home.mkdir(parents=True)
+    (head,) = town.ask("administrator", "GET", "/audit/heads?newest=true").json()["items"]
+    anchors = folder / "factory.pump-rig.live.anchors.jsonl"  # a gateway gets one a minute
+    anchors.write_text(json.dumps(head) + "\n")
+    for place in (folder, home):
+        shutil.copy(town.ca, place / "testbed-ca.pem")
+    credential = folder / "detector-credential"
+    credential.write_text(town.credentials["trial"] + "\n")
+    credential.chmod(0o600)
 
 
-def test_a_factory_opens_a_machine_and_a_company_uses_it(tmp_path, server, machine):
-    addresses = {API: server["api"], BROKER: server["broker"]}
-    fay = founded(server, "factory", "partner", "fay")
-    cora = founded(server, "company", "company", "cora")
+Tools = Mapping[str, Sequence[str]]
+Needs = Callable[[Path, pytest.FixtureRequest], tuple[Tools, Mapping[str, str]]]
+
+
+def _sensors(_folder: Path, request: pytest.FixtureRequest) -> tuple[Tools, Mapping[str, str]]:
+    """The command that publishes, and the address of the sensors' broker."""
+    port = request.getfixturevalue("sensors")
+    publish = [sys.executable, "-c", PUBLISH, str(port)]
+    return {"mosquitto_pub": publish}, {"mqtt://127.0.0.1:1883": f"mqtt://127.0.0.1:{port}"}
+
+
+def _node_red(_folder: Path, _request: pytest.FixtureRequest) -> tuple[Tools, Mapping[str, str]]:
+    """Node-RED, on a port that is free."""
+    port = services.free_port()
+    addresses = {"--port 1880": f"--port {port}", "127.0.0.1:1880": f"127.0.0.1:{port}"}
+    return {"node-red": node_red.command()}, addresses
+
+
+def _mqtt_js(folder: Path, _request: pytest.FixtureRequest) -> tuple[Tools, Mapping[str, str]]:
+    """Node, and mqtt.js in the reader's folder."""
+    modules, node = mqtt_js.modules(), services.found("node")
+    folder.mkdir()
+    (folder / "node_modules").symlink_to(modules)
+    return {"node": [node]}, {}
+
+
+def _telegraf(_folder: Path, _request: pytest.FixtureRequest) -> tuple[Tools, Mapping[str, str]]:
+    """Telegraf."""
+    return {"telegraf": [str(telegraf.binary())]}, {}
+
+
+NEEDS: Mapping[str, Needs] = {
+    "connect-mqtt-sensors": _sensors,
+    "javascript": _mqtt_js,
+    "node-red": _node_red,
+    "telegraf": _telegraf,
+}
+"""Tools and addresses of a page that not every page has."""
+
+
+def test_readme_from_nothing_to_a_live_stream(tmp_path: Path) -> None:
+    api, mqtt = services.free_port(), services.free_port()
+    own = {
+        "TESTBED_API_PORT": str(api),
+        "TESTBED_MQTT_PORT": str(mqtt),
+        "TESTBED_API": f"http://127.0.0.1:{api}",
+        "TESTBED_BROKER": f"mqtt://127.0.0.1:{mqtt}",
+    }
+    walk = Walk(folder=tmp_path / "reader", addresses={}, environments={"person": own})
+    with walking(walk):
+        walk.page(README)
+
+
+def test_the_ten_lines_of_readme_are_the_example() -> None:
+    (program,) = [block.text for block in blocks.of(README) if block.language == "python"]
+    example = (ROOT / "examples/ten_lines.py").read_text()
+    assert example.partition('"""\n\n')[2] == program
+
+
+def test_a_factory_opens_a_machine_and_a_company_uses_it(tmp_path: Path) -> None:
     with (
-        walking(tmp_path / "factory", addresses, fay) as factory,
-        walking(tmp_path / "company", addresses, cora) as company,
+        towns.founded(tmp_path / "town", "factory", "company", secure=False) as town,
+        towns.started(tmp_path, "simulate", "pump-rig", "--port", "0") as machine,
+        walking(town.walk(tmp_path / "factory", "fay")) as factory,
+        walking(town.walk(tmp_path / "company", "cora")) as company,
     ):
         mapping = yaml.safe_load(MAPPING.read_text())
         mapping["opcua"]["url"] = machine["url"]
         (factory.folder / "mapping.yaml").write_text(yaml.safe_dump(mapping))
 
-        assert "profile fay, by the last sign-in" in factory.step(OPEN, "1. Sign in")
+        factory.step(OPEN, "1. Sign in")
         assert "finn" in factory.step(OPEN, "2. Add your people")
         enrolled = factory.step(OPEN, "3. Enrol")
         key = factory.folder / "testbed-data/gateway-identity/key.pem"
@@ -82,7 +208,7 @@ def test_a_factory_opens_a_machine_and_a_company_uses_it(tmp_path, server, machi
         assert enrolled.count(fingerprint) == 2
 
         company.step(USE, "1. Sign in")
-        assert "factory/pump-rig" not in _listed(company)
+        assert "factory/pump-rig" not in company.run_line("testbed listing list")
         listed = factory.step(OPEN, "4. List")
         assert "ask before you publish" in listed
         assert "Pressure [bar]" in company.step(USE, "2. Find")
@@ -102,97 +228,115 @@ def test_a_factory_opens_a_machine_and_a_company_uses_it(tmp_path, server, machi
         company.waits_for(0, "is paused by factory|the broker refused to subscribe")
         assert "is locked out" in factory.step(OPEN, "A gateway is lost")
         factory.waits_for(0, "broker was not reached")
+        assert factory.unvisited(OPEN) + company.unvisited(USE) == []
 
 
-def test_who_audits_gives_a_report_a_token_of_that_role_alone(tmp_path, server):
-    fay = founded(server, "factory", "partner", "fay")
-    addresses = {API: server["api"], BROKER: server["broker"]}
-    with walking(tmp_path / "report", addresses, fay) as walk:
-        for line in (
-            f"export TESTBED_API={API}",
-            "export TESTBED_CREDENTIAL=…",
-            "testbed member change fay --role owner --role auditor",
-        ):
-            walk._type("person", line)
-        output = walk.step(AUDIT, "A report that runs by itself")
-        assert "it may do what auditor may, and no more." in output
-        assert re.search(r"│ for the report +│ auditor +│", output)
-        assert re.search(r"│ first token +│ all roles of its person +│", output)
-        assert '"action":"manage"' in output
-        environment = {"TESTBED_API": server["api"], "TESTBED_CREDENTIAL": walk.shown["credential"]}
-        for arguments in (["member", "add", "finn", "--role", "owner"], ["token", "create"]):
-            done = run(*arguments, environment=environment)
-            assert (done.returncode, "this token holds auditor alone" in done.stderr) == (2, True)
-        done = run("token", "create", "--role", "boss", environment=environment)
-        assert (done.returncode, "'auditor'" in done.stderr) == (2, True)
+def test_a_machine_is_connected_and_then_one_with_security(tmp_path: Path) -> None:
+    with towns.founded(tmp_path / "town", "factory", "company") as town:
+        walk = town.walk(tmp_path / "reader", "fay")
+        with walking(walk):
+            walk.page(CONNECT)
 
 
-MOST_COMMANDS = 12
-FREE_PORTS = {
-    "testbed up": "testbed up --port 0 --mqtt-port 0",
-    "testbed simulate pump-rig": "testbed simulate pump-rig --port 0",
-}
-READY = {"testbed up": "Ctrl-C stops it", "testbed simulate": r"serving (opc\.tcp://[\d.:]+)"}
+def test_a_server_is_set_up_from_the_files_that_init_made(tmp_path: Path) -> None:
+    with towns.founded(tmp_path / "town") as town:
+        walk = town.walk(tmp_path / "reader", "administrator")
+        secrets, certificates = walk.folder / "secrets", walk.folder / "certificates"
+        secrets.mkdir()
+        certificates.mkdir()
+        (secrets / "administrator-credential").write_text(town.credentials["administrator"])
+        shutil.copy(town.ca, certificates / "ca.pem")
+        with walking(walk):
+            walk.page(ONE_SERVER)
 
 
-def test_from_nothing_to_a_first_approved_reader_in_twelve_commands_and_no_setting(tmp_path):
-    typed = [command for _, command in commands(FIRST, "")]
-    assert len(typed) <= MOST_COMMANDS
-    assert not [command for command in typed if "export" in command or "TESTBED_" in command]
-    with walking(tmp_path / "here", FREE_PORTS) as walk:
-        for number, command in enumerate(typed, 1):
-            output = walk._type("person", command)
-            _wait_until_ready(walk, command)
-            if number == len(typed):
-                _read_until_there_are_samples(walk, command, output)
-        profiles = sorted(path.name for path in walk.folder.rglob("profiles/*"))
-        assert profiles == ["administrator.json", "cora.json", "fay.json"]
-        assert "paused" not in walk._type("person", "testbed grant show 1 --as cora")
-        address = "factory/pump-rig/rig"
-        walk._type("person", f"python {_reader_of(walk.folder, address)}")  # the last sign-in: cora
-        walk.waits_for(len(walk.running) - 1, r"^\[-?[\d. ]+\]$")
+def test_samples_are_deleted_and_a_backup_is_made_and_comes_back(tmp_path: Path) -> None:
+    folder = tmp_path / "reader"
+    with towns.serve(folder, secure=False) as town:
+        with walking(town.walk(tmp_path / "owner", "fay")) as owner:
+            owner.page(KEEP)
+        ports = {
+            f"TESTBED_{name}_PORT": url.rpartition(":")[2]
+            for name, url in (("API", town.api), ("MQTT", town.broker))
+        }
+        walk = town.walk(
+            folder,
+            "administrator",
+            environments={"person": town.environment("administrator", **ports)},
+            acts={"the server is stopped": town.stop.close},
+        )
+        with walking(walk):
+            walk.page(BACK_UP)
 
 
-def _wait_until_ready(walk: Walk, command: str) -> None:
-    """Wait until a command that goes on does what the next one needs."""
-    for begin, pattern in READY.items():
-        if command.startswith(begin):
-            walk.waits_for(len(walk.running) - 1, pattern)
-    if command.startswith("testbed simulate"):
-        log = walk.log(len(walk.running) - 1)
-        walk.addresses["opc.tcp://127.0.0.1:4840"] = re.search(READY["testbed simulate"], log)[1]
-    if command.startswith("testbed gateway run"):
-        walk.waits_for(len(walk.running) - 1, "enrolled as gateway-")
-        registered = walk.folder / "testbed-data/gateway/factory.pump-rig.live.sqlite"
-        wait_until(registered.exists)
+def test_mosquitto_starts_from_the_files_and_the_unit_of_its_page(tmp_path: Path) -> None:
+    tools = {"mosquitto": [services.found("mosquitto", Path("/usr/sbin/mosquitto"))]}
+    port, folder = services.free_port(), tmp_path / "reader"
+    state = folder / "var/lib/testbed-mosquitto"
+    state.mkdir(parents=True)
+    (folder / "etc").mkdir()
+    places = {
+        "/etc/testbed": str(folder / "etc/testbed"),
+        "/var/lib/testbed-mosquitto": str(state),
+        "--mqtt-port 8883": f"--mqtt-port {port}",
+        "--user testbed": f"--user {getpass.getuser()}",
+        "User=testbed": f"User={getpass.getuser()}",
+        "--host 0.0.0.0": "--host 127.0.0.1",
+    }
+    with walking(Walk(folder=folder, addresses=places, tools=tools)) as walk:
+        walk.page(WITH_MOSQUITTO)
+        unit = configparser.RawConfigParser(strict=False, delimiters=("=",))
+        text = (folder / "mosquitto.service").read_text()
+        unit.read_string(re.sub(r"^ExecStartPre=.*\n", "", text, flags=re.MULTILINE))
+        for line in re.findall(r"^ExecStartPre=(.*)$", text, re.MULTILINE):
+            walk.run_line(line)
+        walk.run_line(unit["Service"]["ExecStart"])
+        deadline_s = time.monotonic() + 10
+        while not services.accepts(port):
+            assert time.monotonic() < deadline_s, walk.running[-1].output
+            time.sleep(0.1)  # noqa: TID251 - a broker starts in real time
 
 
-def _read_until_there_are_samples(walk: Walk, command: str, output: str) -> None:
-    outputs = [output]
+def test_grafana_gets_what_its_dashboard_asks_for(town: Town) -> None:
+    """The very requests that Infinity sends, with its header, are answered with those columns."""
+    (text,) = [block.text for block in blocks.of(GRAFANA) if block.language == "yaml"]
+    (source,) = yaml.safe_load(text.replace(API, town.api))["datasources"]
+    assert (source["url"], source["jsonData"]["auth_method"]) == (town.api, "bearerToken")
+    assert set(source["secureJsonData"]) == {"bearerToken", "tlsCACert"}
+    health = source["jsonData"]["customHealthCheckUrl"].removeprefix(f"{town.api}/api/v1")
+    assert town.ask("trial", "GET", health).status_code == 200
+    dashboard = json.loads(DASHBOARD.read_text())
+    targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
+    assert {target["type"] for target in targets} == {"csv", "json"}
+    for target in targets:
+        assert target["datasource"]["uid"] == source["uid"]
+        url = target["url"].replace("${__from:date:iso}", f"{town.begin:%Y-%m-%dT%H:%M:%S}.000Z")
+        url = url.replace("&to=${__to:date:iso}", "")
+        assert "$" not in url
+        answer = town.ask("trial", "GET", url.removeprefix("/api/v1"))
+        assert answer.status_code == 200, answer.text
+        selectors = [column["selector"] for column in target["columns"]]
+        if target["type"] == "csv":
+            head, *rows = answer.text.splitlines()
+            assert head.split(",") == selectors
+            assert rows
+            assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z,", rows[0])
+        else:
+            assert answer.json()[target["root_selector"]] == []
+            assert set(selectors) <= set(GapResponse.example())
 
-    def has_samples() -> bool:
-        if "\n20" not in outputs[-1]:
-            outputs.append(walk._type("person", command))
-        return "\n20" in outputs[-1]
 
-    wait_until(has_samples)
-    assert outputs[-1].startswith("time,")
-
-
-def _reader_of(folder: Path, address: str) -> Path:
-    """A program of ten lines that names its stream by the address."""
-    program = (ROOT / "examples/ten_lines.py").read_text()
-    path = folder / "reader.py"
-    path.write_text(program.replace('"rig"', f'"{address}"'))
-    return path
-
-
-def wait_until(is_so: Callable[[], bool], within_s: float = 30) -> None:
-    deadline = time.monotonic() + within_s
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)  # noqa: TID251 - processes act in real time
-
-
-def _listed(walk) -> str:
-    return walk._type("person", "testbed listing list")
+def test_who_audits_gives_a_report_a_token_of_that_role_alone(town: Town) -> None:
+    """The token of the page's report may do what an auditor may, and no more."""
+    organisation = town.ask("administrator", "GET", "/me").json()["organisation"]
+    members = f"/organisations/{organisation}/members"
+    bob = town.create("administrator", members, person="bob", roles=["auditor"])["credential"]
+    environment = town.environment("fay") | {"TESTBED_CREDENTIAL": bob}
+    created = run("token", "create", "--role", "auditor", "--json", environment=environment)
+    assert created.returncode == 0, created.stderr
+    environment["TESTBED_CREDENTIAL"] = json.loads(created.stdout)["credential"]
+    for arguments in (["member", "add", "finn", "--role", "owner"], ["token", "create"]):
+        done = run(*arguments, environment=environment)
+        assert (done.returncode, "this token holds auditor alone" in done.stderr) == (2, True)
+    done = run("token", "create", "--role", "boss", environment=environment)
+    assert (done.returncode, "'auditor'" in done.stderr) == (2, True)

@@ -2,9 +2,10 @@
 #
 # With `--only-if-built` nothing is built: exit code 1 where there is no binary yet.
 # The sourcing script sets `name`, `version`, `takes` (how long, in words), `limit_s` and `needs` (commands that must be
-# there), and defines `build`, which leaves the binary at "$work/$name".
+# there), and defines `build`, which leaves the binary at "$work/$name".  `variant`, if set, tells apart binaries of one
+# version that are built of other parts.
 # shellcheck shell=bash disable=SC2154
-cache="${XDG_CACHE_HOME:-$HOME/.cache}/connected-testbed/$name-$version"
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/connected-testbed/$name-$version${variant:+-$variant}"
 
 finish_if_built() {
   if [ -x "$cache/$name" ]; then
