@@ -66,14 +66,15 @@ def _wrong(root: Any, line: str) -> str:
     match = re.search(r"(?:^|\$\(|^sudo |^(?:[A-Z_]+=\S* )+)testbed (.+)", joined)
     if match is None:
         return ""
-    words = match[1].partition(" | ")[0].split()
+    words = re.split(r" \| | -- ", match[1])[0].split()  # a program behind -- has its own options
     command = root
     while words and words[0] in getattr(command, "commands", ()):
         command = command.commands[words.pop(0)]
     if hasattr(command, "commands"):
         begins = words and re.fullmatch(r"[a-z-]+", words[0])
         return f"{line!r}: there is no such command" if begins else ""
-    known = {option for parameter in command.params for option in parameter.opts}
+    parameters = [*root.params, *command.params]  # those of `testbed` may stand anywhere
+    known = {option for parameter in parameters for option in parameter.opts}
     known |= {"--help"}
     given = [word.rstrip(")") for word in words if word.startswith("--")]
     unknown = [option for option in given if option not in known]
@@ -140,4 +141,6 @@ def test_a_command_that_is_not_there_or_has_no_such_option_is_noticed() -> None:
     assert _wrong(root, "testbed dance")
     assert _wrong(root, "testbed tap --fast x")
     assert not _wrong(root, "X=$(testbed tap a/b/c --json)")
+    assert not _wrong(root, "testbed tap a/b/c --as cora")
+    assert not _wrong(root, "testbed try --speed 2 -- python x.py --fast")
     assert not _wrong(root, "testbed …")

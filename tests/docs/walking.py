@@ -1,9 +1,10 @@
 """Type the blocks of a document in order, as they stand, in real shells.
 
 A block is typed by a person; the second word of its info string names another shell: `console
-gateway` is the gateway's machine.  The example's addresses, credentials, codes and instants are
-replaced by those of the test.  What a page says that a command prints must be printed, and a block
-that prints must say what one sees.
+gateway` is the gateway's machine.  Each has a home of its own, and so its own sign-ins.  The
+example's addresses, credentials, codes and instants are replaced by those of the test.  Who is
+asked for a password types it, or before there is one the credential of that person.  What a page
+says that a command prints must be printed, and a block that prints must say what one sees.
 """
 
 import json
@@ -30,13 +31,8 @@ PERSON = "person"
 CODE = re.compile(r"\b(?:[A-Z2-9]{5}-){3}[A-Z2-9]{5}\b")
 CREDENTIAL = re.compile(r"(?:^|[=\s])([a-z0-9-]+\.[\w-]{43})$", re.MULTILINE)
 PLACEHOLDER = re.compile(r"(\bTESTBED_CREDENTIAL=)(?:([a-z0-9-]+)\.)?…")
-INSTANT = re.compile(r"(--(?:sample-)?(from|to|at) )\d{4}-\d\d-\d\d\S*Z")
+INSTANT = re.compile(r"(--(?:sample-)?(from|to|at) )\d{4}-\d\d-\d\d(?:\S*Z)?")
 PASSWORD = "correct horse battery staple"
-ANSWERS = {
-    "testbed password": f"{PASSWORD}\n{PASSWORD}\n",
-    "testbed sign-in": f"{PASSWORD}\n",
-    "testbed gateway trust": "y\n",
-}
 QUESTION = "[y/N]: "
 FOREVER = re.compile(
     r"testbed (?:up|simulate|gateway run|tap|api|recorder|reconcile)\b"
@@ -45,7 +41,7 @@ FOREVER = re.compile(
 )
 """Commands that run until Ctrl-C."""
 READING = re.compile(
-    r"testbed (?:access|alarms|history|status"
+    r"testbed (?:access|alarms|history|status|whoami"
     r"|\w+ (?:dead-letters|gaps|list|show|verify))\b|curl |head "
 )
 """Commands that change nothing: a reader who does not see yet what the page says looks again."""
@@ -105,7 +101,8 @@ class Walk:
     environments: variables of a shell by its name; a shell that is not named has none.  tools:
     executables by name, beside `testbed`, `python` and `sudo`.  acts: what a note says that
     happens before a block.  begin: since when there are samples; the example's instants are `from`
-    an hour before, and `to` and `at` this one.
+    an hour before, and `to` and `at` this one.  given: credentials that others hand over, by
+    principal, to sign in with.
     """
 
     folder: Path
@@ -114,9 +111,11 @@ class Walk:
     tools: Mapping[str, Sequence[str]] = field(default_factory=dict)
     acts: Mapping[str, Callable[[], None]] = field(default_factory=dict)
     begin: datetime = field(default_factory=lambda: datetime.now(UTC))  # noqa: TID251 - real time
+    given: Mapping[str, str] = field(default_factory=dict)
     credentials: dict[str, str] = field(default_factory=dict)
     """Those that were shown, by principal, the newest last."""
     code: str = ""
+    has_password: bool = False
     running: list[Running] = field(default_factory=list)
     _shells: dict[str, Shell] = field(default_factory=dict)
     _noted: set[str] = field(default_factory=set)
@@ -239,7 +238,7 @@ class Walk:
         shell, state = self._shell(who), self.folder / ".state"
         keep = f"{{ pwd; env -0; }} >{shlex.quote(str(state))}"
         script = f"set -o pipefail\n{text}\nstatus=$?\n{keep}\nexit $status\n"
-        answer = next((ANSWERS[begin] for begin in ANSWERS if text.startswith(begin)), "")
+        answer = self._answer(text)
         output, code = _output_of(["bash", "-c", script], shell, answer, text)
         output = output.replace(QUESTION, f"{QUESTION}{answer}")  # a terminal shows what is typed
         folder, _, variables = state.read_text().partition("\n")
@@ -247,6 +246,18 @@ class Walk:
         pairs = (each.partition("=") for each in variables.split("\0") if each)
         shell.environment = {name: value for name, _, value in pairs if name not in {"_", "SHLVL"}}
         return output, code
+
+    def _answer(self, text: str) -> str:
+        """The lines that a reader types when a command asks."""
+        if text.startswith("testbed gateway trust"):
+            return "y\n"
+        if text.startswith("testbed password"):
+            self.has_password = True
+            return f"{PASSWORD}\n{PASSWORD}\n"
+        if match := re.match(r"testbed sign-in ([a-z0-9-]+)", text):
+            known = {**self.given, **self.credentials}
+            return f"{PASSWORD if self.has_password else known[match[1]]}\n"
+        return ""
 
     def _start(self, text: str, printed: Sequence[str], who: str) -> str:
         """Start a command that goes on; its output once it has printed what the page says."""
@@ -281,11 +292,11 @@ class Walk:
     def _run_program(self, block: Block, printed: Sequence[str]) -> str:
         """Run a program, or a cell after the cells above it; a cell that goes on is ended."""
         text = self._filled(block.text)
-        if "asyncio.run(" in text:
-            (self._shell(PERSON).folder / "program.py").write_text(text)
+        given = block.notes.get(GIVEN, "")
+        if "asyncio.run(" in text or "connect_sync(" in text:
+            (self._shell(PERSON).folder / "program.py").write_text(f"{given}\n{text}")
             return self._start("python program.py", printed, PERSON)
         goes_on = "async for" in text
-        given = block.notes.get(GIVEN, "")
         self._cells.append((f"{given}\n{text}", CELL_S if goes_on else None))
         label = f"{block}, a cell"
         command = [sys.executable, "-c", CELLS]
@@ -359,7 +370,6 @@ class Walk:
                 "HOME": str(home),
                 "XDG_CONFIG_HOME": str(home / ".config"),
                 "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
-                "MPLBACKEND": "Agg",
             }
             variables = self.environments.get(who, {})
             self._shells[who] = Shell(self.folder, inherited() | own | dict(variables))

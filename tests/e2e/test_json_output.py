@@ -53,7 +53,7 @@ from broker.responses.retention import (
 from broker.responses.streams import DeadLetterPage, GapPage, HistoryResponse
 from broker.streams import Signal, StreamSpec
 from testbed import cli
-from tests.e2e.test_walkthroughs import ready_event
+from tests.e2e.town import ready_event
 
 RIG = "factory/pump-rig/rig"
 PASSWORD = "correct horse battery staple"

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from broker.profiles import ProfileFolder
 from testbed import cli
 from tests.e2e.test_error_texts import FREE_PORTS, clean
-from tests.e2e.test_walkthroughs import ready_event
+from tests.e2e.town import ready_event
 
 CONNECT = """
 import asyncio

@@ -20,24 +20,23 @@ import yaml
 from broker.responses.streams import GapResponse
 from tests import services
 from tests.docs import blocks
-from tests.docs.blocks import ROOT
+from tests.docs.blocks import ROOT, SHELL
 from tests.docs.walking import API, Walk, walking
 from tests.e2e import town as towns
 from tests.e2e.test_demo import run
-from tests.e2e.town import MAPPING, RIG, TRIAL, Town, ready_event
+from tests.e2e.town import MAPPING, RIG, TRIAL, Town
 from tests.services import mqtt_js, node_red, telegraf
-
-__all__ = ["ready_event"]  # other tests start commands with it, too
 
 README = ROOT / "README.md"
 HOW_TO = ROOT / "docs/how-to"
+FIRST = HOW_TO / "first-reader.md"
 OPEN, USE = HOW_TO / "open-a-machine.md", HOW_TO / "use-a-machine.md"
 BACK_UP, KEEP = HOW_TO / "back-up-and-restore.md", HOW_TO / "keep-and-delete.md"
 CONNECT, ONE_SERVER = HOW_TO / "connect-a-machine.md", HOW_TO / "run-on-one-server.md"
 WITH_MOSQUITTO = HOW_TO / "run-with-mosquitto.md"
 GRAFANA = HOW_TO / "recipes/grafana.md"
 DASHBOARD = ROOT / "examples/grafana/dashboard.json"
-OWN_TEST = {README, OPEN, USE, BACK_UP, KEEP, CONNECT, ONE_SERVER, WITH_MOSQUITTO}
+OWN_TEST = {README, FIRST, OPEN, USE, BACK_UP, KEEP, CONNECT, ONE_SERVER, WITH_MOSQUITTO}
 """Pages that begin without a town, or that change it."""
 PUBLISH = """
 import logging
@@ -54,8 +53,8 @@ publish.single(options["-t"], options["-m"], hostname="127.0.0.1", port=int(sys.
 class Reader:
     """The reader of a page in the town.
 
-    person: whose credential the first shell has.  others: of other shells, by their names.
-    variables: of the first shell, beside.
+    person: whose credential the first shell has, "" for none: the page says how to sign in.
+    others: of other shells, by their names.  variables: of the first shell, beside.
     """
 
     person: str = "fay"
@@ -64,9 +63,11 @@ class Reader:
 
 
 READERS = {
-    "audit": Reader(person="administrator"),
+    "audit": Reader(person="", others={"owner": "administrator"}),
     "where-your-program-runs": Reader(
-        person="cora", others={"factory": "fay"}, variables={"TESTBED_INPUTS": f"rig={RIG}"}
+        person="cora",
+        others={"factory": "fay", "laptop": ""},
+        variables={"TESTBED_INPUTS": f"rig={RIG}"},
     ),
     "write-a-prototype": Reader(
         person="trial",
@@ -165,17 +166,33 @@ NEEDS: Mapping[str, Needs] = {
 """Tools and addresses of a page that not every page has."""
 
 
+FREE_PORTS = {"testbed up": "testbed up --port 0 --mqtt-port 0"}
+MOST_COMMANDS = 12
+
+
 def test_readme_from_nothing_to_a_live_stream(tmp_path: Path) -> None:
-    api, mqtt = services.free_port(), services.free_port()
-    own = {
-        "TESTBED_API_PORT": str(api),
-        "TESTBED_MQTT_PORT": str(mqtt),
-        "TESTBED_API": f"http://127.0.0.1:{api}",
-        "TESTBED_BROKER": f"mqtt://127.0.0.1:{mqtt}",
-    }
-    walk = Walk(folder=tmp_path / "reader", addresses={}, environments={"person": own})
-    with walking(walk):
+    with walking(Walk(folder=tmp_path / "reader", addresses=dict(FREE_PORTS))) as walk:
         walk.page(README)
+
+
+def test_from_nothing_to_a_first_approved_reader_in_twelve_commands_and_no_setting(
+    tmp_path: Path,
+) -> None:
+    shells = [block for block in blocks.of(FIRST) if block.language in SHELL]
+    typed = [command.text for block in shells for command in blocks.commands(block)]
+    assert len(typed) <= MOST_COMMANDS
+    assert not [command for command in typed if "export" in command or "TESTBED_" in command]
+    with walking(Walk(folder=tmp_path / "here", addresses=dict(FREE_PORTS))) as walk:
+        walk.page(FIRST)
+        profiles = sorted(path.name for path in walk.folder.rglob("profiles/*"))
+        assert profiles == ["administrator.json", "cora.json", "fay.json"]
+        assert "paused" not in walk.run_line("testbed grant show 1 --as cora")
+        own = walk.folder / "own"
+        own.mkdir()
+        program = (ROOT / "examples/ten_lines.py").read_text()
+        (own / "ten_lines.py").write_text(program.replace('"rig"', f'"{RIG}"'))
+        walk.run_line("python own/ten_lines.py")  # as the last sign-in: cora
+        walk.waits_for(-1, r"^\[-?[\d. ]+\]$")
 
 
 def test_the_ten_lines_of_readme_are_the_example() -> None:
@@ -188,14 +205,14 @@ def test_a_factory_opens_a_machine_and_a_company_uses_it(tmp_path: Path) -> None
     with (
         towns.founded(tmp_path / "town", "factory", "company", secure=False) as town,
         towns.started(tmp_path, "simulate", "pump-rig", "--port", "0") as machine,
-        walking(town.walk(tmp_path / "factory", "fay")) as factory,
-        walking(town.walk(tmp_path / "company", "cora")) as company,
+        walking(town.walk(tmp_path / "factory", "")) as factory,
+        walking(town.walk(tmp_path / "company", "")) as company,
     ):
         mapping = yaml.safe_load(MAPPING.read_text())
         mapping["opcua"]["url"] = machine["url"]
         (factory.folder / "mapping.yaml").write_text(yaml.safe_dump(mapping))
 
-        factory.step(OPEN, "1. Sign in")
+        assert "profile fay, by the last sign-in" in factory.step(OPEN, "1. Sign in")
         assert "finn" in factory.step(OPEN, "2. Add your people")
         enrolled = factory.step(OPEN, "3. Enrol")
         key = factory.folder / "testbed-data/gateway-identity/key.pem"
@@ -233,14 +250,15 @@ def test_a_factory_opens_a_machine_and_a_company_uses_it(tmp_path: Path) -> None
 
 def test_a_machine_is_connected_and_then_one_with_security(tmp_path: Path) -> None:
     with towns.founded(tmp_path / "town", "factory", "company") as town:
-        walk = town.walk(tmp_path / "reader", "fay")
+        walk = town.walk(tmp_path / "reader", "")
+        shutil.copy(town.ca, walk.folder / "ca.pem")
         with walking(walk):
             walk.page(CONNECT)
 
 
 def test_a_server_is_set_up_from_the_files_that_init_made(tmp_path: Path) -> None:
     with towns.founded(tmp_path / "town") as town:
-        walk = town.walk(tmp_path / "reader", "administrator")
+        walk = town.walk(tmp_path / "reader", "")
         secrets, certificates = walk.folder / "secrets", walk.folder / "certificates"
         secrets.mkdir()
         certificates.mkdir()
@@ -279,7 +297,7 @@ def test_mosquitto_starts_from_the_files_and_the_unit_of_its_page(tmp_path: Path
         "/etc/testbed": str(folder / "etc/testbed"),
         "/var/lib/testbed-mosquitto": str(state),
         "--mqtt-port 8883": f"--mqtt-port {port}",
-        "--user testbed": f"--user {getpass.getuser()}",
+        "--run-as testbed": f"--run-as {getpass.getuser()}",
         "User=testbed": f"User={getpass.getuser()}",
         "--host 0.0.0.0": "--host 127.0.0.1",
     }

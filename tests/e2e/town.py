@@ -47,18 +47,21 @@ class Town:
     begin: datetime
 
     def environment(self, principal: str, **variables: str) -> dict[str, str]:
-        """The variables of a shell of somebody; others are set beside."""
+        """The variables of a shell of somebody, none for ""; others are set beside."""
+        if not principal:
+            return variables
         own = {"TESTBED_API": self.api, "TESTBED_BROKER": self.broker, **variables}
         if self.ca:
             own["TESTBED_CA"] = self.ca
         return own | {"TESTBED_CREDENTIAL": self.credentials[principal]}
 
     def walk(self, folder: Path, principal: str, **more: Any) -> Walk:
-        """A walk of somebody through documents.
+        """A walk of somebody through documents; of somebody who is not signed in yet for "".
 
         more: fields of `Walk`; `environments` are those of other shells.
         """
         ours = {walking.API: self.api, walking.BROKER: self.broker}
+        ours |= {f"{walking.API} --ca": f"{self.api} --broker {self.broker} --ca"}  # no usual port
         ours |= {"https://127.0.0.1:8600": self.api, "/etc/testbed/ca.pem": self.ca or "none.pem"}
         if self.machine:
             ours[walking.MACHINE] = self.machine
@@ -68,6 +71,7 @@ class Town:
             addresses=ours | more.pop("addresses", {}),
             environments=own | more.pop("environments", {}),
             begin=self.begin,
+            given=self.credentials,
             **more,
         )
 
