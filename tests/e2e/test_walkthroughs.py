@@ -63,6 +63,7 @@ class Reader:
 
 
 READERS = {
+    "connect-mqtt-sensors": Reader(person=""),
     "audit": Reader(person="", others={"owner": "administrator"}),
     "where-your-program-runs": Reader(
         person="cora",
@@ -119,8 +120,9 @@ def _hand_over(folder: Path, town: Town) -> None:
     (head,) = town.ask("administrator", "GET", "/audit/heads?newest=true").json()["items"]
     anchors = folder / "factory.pump-rig.live.anchors.jsonl"  # a gateway gets one a minute
     anchors.write_text(json.dumps(head) + "\n")
-    for place in (folder, home):
-        shutil.copy(town.ca, place / "testbed-ca.pem")
+    for name in ("ca.pem", "testbed-ca.pem"):
+        for place in (folder, home):
+            shutil.copy(town.ca, place / name)
     credential = folder / "detector-credential"
     credential.write_text(town.credentials["trial"] + "\n")
     credential.chmod(0o600)
