@@ -255,12 +255,12 @@ ERRORS = {
         ),
     ),
     "width of a window": (
-        ("history", "factory/none/none", "--every", "1m"),
+        ("history", "factory/none/none", "--every", "1M"),
         {},
         2,
         (
-            "error: '1m' is not the width of a window\n"
-            "hint: write a whole number with ms, s, min, h or d, such as 1s or 15min\n"
+            "error: '1M' is not the width of a window\n"
+            "hint: write a whole number with ms, s, min or m, h or d, such as 1s or 15min\n"
         ),
     ),
     "broker away": (
