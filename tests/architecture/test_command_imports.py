@@ -34,6 +34,7 @@ HELP = [
     ["demo", "--help"],
     ["gateway", "run", "--help"],
     ["history", "--help"],
+    ["sign-in", "--help"],
 ]
 LIGHT = [
     ["status"],
