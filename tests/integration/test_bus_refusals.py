@@ -130,8 +130,6 @@ async def test_a_flood_of_wrong_credentials_makes_a_few_events(tmp_path):
             with pytest.raises((Forbidden, Unavailable)):
                 await on_the_bus(server, WRONG, "detector")
     async with persistence.open_exclusive(ServerSettings(folder=tmp_path)) as data:
-        (summary,) = bus_refusals.summarised(
-            await data.registry.audit.bus_refusals(0, None, 1_000)
-        )
+        (summary,) = bus_refusals.summarised(await data.registry.audit.bus_refusals(0, None, 1_000))
         assert summary.count >= tries  # a client tries again by itself
         assert len(await data.registry.audit.bus_refusals(0, None, 1_000)) == FEW + 1

@@ -273,9 +273,7 @@ async def test_mosquitto_tells_whom_it_did_not_admit_and_a_flood_is_counted(
     assert "testbed credential" in summary.advice
 
 
-async def test_mosquitto_tells_of_no_refused_publish_or_subscription(
-    registry, address, tmp_path
-):
+async def test_mosquitto_tells_of_no_refused_publish_or_subscription(registry, address, tmp_path):
     """Its log has them among its debug lines alone, which is said in docs/how-to/audit.md."""
     who = await ada(registry)
     foreign = "tb1/live/data/factory/mill/s"
@@ -289,4 +287,5 @@ async def test_mosquitto_tells_of_no_refused_publish_or_subscription(
             with pytest.raises(Forbidden):
                 await anext(inbox)
         await CLOCK.sleep(2 * refusals.TICK_S)
-        assert await registry.audit.bus_refusals(0, None, 1_000) == []
+        refused = await registry.audit.bus_refusals(0, None, 1_000)
+        assert {each.action for each in refused} <= {"connect"}  # it came before its rights

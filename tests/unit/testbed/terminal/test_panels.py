@@ -4,7 +4,10 @@ import re
 
 from testbed.terminal import panels
 
-ROWS = [("demo", "Run all of it."), ("up", "Run broker, recorder and API, until somebody stops it.")]
+ROWS = [
+    ("demo", "Run all of it."),
+    ("up", "Run broker, recorder and API, until somebody stops it."),
+]
 
 
 def plain(text: str) -> list[str]:
