@@ -133,9 +133,9 @@ define install
 	total=$$(grep -c '^[a-z]' $(1)) count=0 next=0
 	echo "installing up to $$total packages of $(1) into .venv" >&2
 	$(PIP) install $(2) --progress-bar off --no-deps --require-hashes -r $(1) | while read -r word name _; do
-		case $$word in
-		Collecting) count=$$((count + 1)) ;;
-		Installing) name="unpacking" next=0 ;;
+		case "$$word $$name" in
+		Collecting\ *) count=$$((count + 1)) ;;
+		"Installing collected") name="unpacking" next=0 ;;
 		*) continue ;;
 		esac
 		if [ $$SECONDS -ge $$next ]; then

@@ -17,16 +17,17 @@ UNITS_NS = {
     "d": 86_400_000_000_000,
     "h": 3_600_000_000_000,
     "min": 60_000_000_000,
+    "m": 60_000_000_000,
     "s": 1_000_000_000,
     "ms": 1_000_000,
 }
 LEAST_NS, MOST_NS = UNITS_NS["ms"], 366 * UNITS_NS["d"]
 EARLIEST_NS = -(2**63) + 2
 """The earliest time stamp of a sample; every window begins after it."""
-FORM = "write a whole number with ms, s, min, h or d, such as 1s or 15min"
-PATTERN = r"^[0-9]{1,12}(ms|min|s|h|d)$"
+FORM = "write a whole number with ms, s, min or m, h or d, such as 1s or 15min"
+PATTERN = r"^[0-9]{1,12}(ms|min|m|s|h|d)$"
 
-_WIDTH = re.compile(r"(\d{1,12})(ms|min|s|h|d)", re.ASCII)
+_WIDTH = re.compile(r"(\d{1,12})(ms|min|m|s|h|d)", re.ASCII)
 _NUMBERS = frozenset({Dtype.FLOAT64, Dtype.INT64})
 _MOST_NAMED = 5
 

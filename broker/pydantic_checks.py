@@ -62,6 +62,8 @@ PREDICATES: Mapping[str, str] = {
     "set_type": _LIST,
     "frozen_set_type": _LIST,
     "iterable_type": _LIST,
+    "is_instance_of": _LIST,
+    "sequence_str": _LIST,
     "too_short": "has too few items; the least number is {min_length}",
     "too_long": "has too many items; the greatest number is {max_length}",
     "dict_type": _FIELDS,
@@ -73,7 +75,7 @@ PREDICATES: Mapping[str, str] = {
     "datetime_type": _INSTANT,
     "datetime_parsing": _INSTANT,
     "datetime_from_date_parsing": _INSTANT,
-    "timezone_naive": "is an instant without Z or an offset at its end",
+    "timezone_aware": "is an instant without Z or an offset at its end",
     "date_type": _DATE,
     "date_parsing": _DATE,
     "date_from_datetime_parsing": _DATE,
@@ -121,8 +123,11 @@ def check_sentence(error: Mapping[str, Any]) -> str:
 
 def predicate(error: Mapping[str, Any]) -> str:
     """The fault as the end of a sentence about the value: `must be 500 or less`."""
-    words = PREDICATES.get(error["type"], OTHER)
-    return words.format_map(error.get("ctx", {}))
+    bounds = {
+        name: f"{value:g}" if isinstance(value, float) else value
+        for name, value in error.get("ctx", {}).items()
+    }
+    return PREDICATES.get(error["type"], OTHER).format_map(bounds)
 
 
 def unknown_field(name: str, known: Sequence[str]) -> str:

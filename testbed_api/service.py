@@ -29,7 +29,7 @@ from testbed_api.broker_auth import refusals, sessions
 from testbed_api.broker_auth.authorizer import Authorizer
 from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.broker_auth.mosquitto_notifier import noticing
-from testbed_api.broker_auth.refusals import RefusalJournal
+from testbed_api.broker_auth.refusals import BusJournal
 from testbed_api.broker_auth.sessions import Sessions
 from testbed_api.http.dependencies import ApiDependencies, ReadLog, RecorderStatus
 from testbed_api.http.server import answering, listening
@@ -218,18 +218,17 @@ async def _serving(
 ) -> AsyncIterator[NatsBroker]:
     """Authorize the clients of a NATS server, and log connections and refusals, until left."""
     connections = Sessions(data.registry, clock)
-    refused = RefusalJournal(registry=data.registry, journal=data.journal, clock=clock)
+    bus_journal = BusJournal(registry=data.registry, journal=data.journal, clock=clock)
     authorizer = Authorizer(
         registry=data.registry,
         clock=clock,
         system=system,
         quotas=quotas,
-        journal=data.journal,
-        refusals=refused,
+        journal=bus_journal,
         admitted=connections.admitted,
     )
     async with (
-        refusals.following(nats.log_file, refused, clock),
+        refusals.following(nats.log_file, bus_journal, clock),
         nats.serve(authorizer.answer) as broker,
         sessions.noting(connections, broker),
     ):

@@ -64,9 +64,7 @@ class NoticeChannelResponse(ApiResponse):
 class BusRefusalResponse(ApiResponse):
     """Connects, publishes or subscriptions of one kind that the broker refused."""
 
-    act: Annotated[
-        str, Field(description="connect, publish or subscribe", examples=["subscribe"])
-    ]
+    act: Annotated[str, Field(description="connect, publish or subscribe", examples=["subscribe"])]
     principal: Annotated[
         str | None,
         Field(
@@ -118,5 +116,5 @@ class StatusResponse(ApiResponse):
             description="what the broker refused since then, of a day at most: to the caller's"
             " organisation, of what is its, or to all for who operates the testbed"
         ),
-    ] = []
+    ]
     streams: list[StreamStatusResponse]

@@ -37,6 +37,9 @@ pki_app = typer.Typer(
     epilog=PKI_EXAMPLE,
 )
 
+Host = Annotated[
+    str, typer.Option(help="IP address that the broker listens on; 0.0.0.0 for every one")
+]
 Port = Annotated[int, typer.Option(help="TCP port of NATS's own protocol, for the API alone")]
 TlsCert = Annotated[
     Path | None,
@@ -120,9 +123,7 @@ def secrets_init(
 
 def broker_config(
     folder: Annotated[Path, typer.Argument(help="folder of `testbed secrets init`")],
-    host: Annotated[
-        str, typer.Option(help="IP address that the broker listens on; 0.0.0.0 for every one")
-    ] = LOOPBACK,
+    host: Host = LOOPBACK,
     port: Port = 4222,
     mqtt_port: Annotated[int, typer.Option(help="TCP port for MQTT")] = 1883,
     tls_cert: TlsCert = None,

@@ -8,9 +8,6 @@ import typer
 
 from broker.clock import WallClock
 from broker.errors import Refused
-from testbed.client import sign_in as client_sign_in
-from testbed.client import whoami as client_whoami
-from testbed.client.sign_in import AddressOptions
 from testbed.terminal import run
 from testbed.terminal.options import Api, Broker, Ca, Json, example
 from testbed.terminal.screen import notes, out, print_json
@@ -49,6 +46,9 @@ def sign_in(
     json: Json = False,
 ) -> None:
     """Sign in with a password or a credential, and store it on this computer as a profile."""
+    from testbed.client import sign_in as client_sign_in
+    from testbed.client.sign_in import AddressOptions
+
     options = AddressOptions(api=api, broker=broker, ca=ca)
     wanted = run.call(lambda: client_sign_in.prepare(person, options, os.environ))
     typed = secret or run.call(lambda: _typed(f"password or credential of {wanted.label}"))
@@ -76,6 +76,9 @@ def whoami(
     json: Json = False,
 ) -> None:
     """Show as whom commands ask: person, roles, server, where that comes from, until when."""
+    from testbed.client import sign_in as client_sign_in
+    from testbed.client import whoami as client_whoami
+
     if all_:
         stored = run.call(client_sign_in.stored)
         document = {"items": [profile.as_json() for profile in stored]}
@@ -88,4 +91,6 @@ def whoami(
 
 def sign_out() -> None:
     """Remove a profile, the last sign-in or that of --as, and end its token."""
+    from testbed.client import sign_in as client_sign_in
+
     out.print(run.run(client_sign_in.sign_out(WallClock())))

@@ -113,9 +113,7 @@ def _of_stream(part: BackupFile, space: str, stream: StreamAddress) -> BackupFil
     return replace(part, space=space, stream=str(stream))
 
 
-def _contents(
-    folder: Path, ledger: BackupFile
-) -> tuple[Sequence[tuple[str, StreamAddress]], str]:
+def _contents(folder: Path, ledger: BackupFile) -> tuple[Sequence[tuple[str, StreamAddress]], str]:
     """The spaces and streams that may have samples, and the key of the newest head of the audit.
 
     These are the streams whose spec the recorder has stored.
@@ -140,9 +138,8 @@ async def restore(
     """Restore a backup into an empty data folder and an empty store; the manifest, and the losses.
 
     settings: name folder, store and registry.  sha256: expected of the manifest, None to skip the
-    check.  audit_key: copy of the former server's `audit.key`, which goes into the data folder;
-    None for none.  Raises Corrupt if a hash differs, Refused if the folder is not empty or the key
-    is another one than that of the backup.
+    check.  audit_key: copy of the former `audit.key`, to go into the data folder; None for none.
+    Raises Corrupt if a hash differs, Refused if the folder is not empty or the key another one.
     """
     manifest = await asyncio.to_thread(archive.verify, folder)
     if sha256 is not None and sha256 != manifest.sha256:

@@ -15,21 +15,21 @@ TEXT_COLUMNS = 20
 
 
 class PanelFrame(NamedTuple):
-    """The characters of a frame: its corners, and the lines between them."""
+    """The characters of a frame: its four corners, and the lines between them."""
 
-    corners: str
+    corners: tuple[str, str, str, str]
     across: str
     down: str
 
 
-ROUNDED = PanelFrame("╭╮╰╯", "─", "│")
-PLAIN = PanelFrame("++++", "-", "|")
+ROUNDED = PanelFrame(("╭", "╮", "╰", "╯"), "─", "│")
+PLAIN = PanelFrame(("+", "+", "+", "+"), "-", "|")
 
 
 def frame_for(encoding: str | None) -> PanelFrame:
     """The frame that an output of this encoding can show."""
     try:
-        "".join(ROUNDED).encode(encoding or "ascii")
+        "".join((*ROUNDED.corners, ROUNDED.across, ROUNDED.down)).encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         return PLAIN
     return ROUNDED

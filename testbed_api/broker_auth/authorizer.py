@@ -11,8 +11,7 @@ from broker.clock import Clock
 from broker.credential import Credential
 from broker.errors import Unavailable
 from broker.rights import Principal, PrincipalKind, Rights
-from testbed_api.audit.journal import Journal
-from testbed_api.broker_auth.refusals import RefusalJournal
+from testbed_api.broker_auth.refusals import BusJournal
 from testbed_api.domain import bus_refusals, tokens
 from testbed_api.domain.audit import AuditContext, AuditEntry
 from testbed_api.domain.bus_refusals import BusAct, BusRefusal
@@ -38,20 +37,18 @@ class Authorizer:
         clock: Clock,
         system: Mapping[str, Credential],
         quotas: Quotas,
-        journal: Journal,
-        refusals: RefusalJournal,
+        journal: BusJournal,
         admitted: Callable[[ConnectRequest, Permissions], None] = _unnoted,
     ) -> None:
         """system: credentials of the testbed's own parts by principal, made anew at each start and
         never stored.  quotas: how many connections an organisation may have.  journal: gets an
-        entry of each connection but the system's.  refusals: counts those that are not admitted.
+        entry of each connection but the system's, and counts those that are not admitted.
         admitted: is called with each of these connections that is let in; must not block.
         """
         self._registry = registry
         self._clock = clock
         self._quotas = quotas
         self._journal = journal
-        self._refusals = refusals
         self._admitted = admitted
         self._system = {
             name: tokens.hashed(credential.secret) for name, credential in system.items()
@@ -100,7 +97,7 @@ class Authorizer:
             return None
         await token_use.note(self._registry, token, now_ns)
         context = _context(request).by(known.id, known.organisation)
-        await self._journal.tell(context.event(now_ns))
+        await self._journal.admitted(context.event(now_ns))
         self._quotas.entered(known.organisation)
         return permissions
 
@@ -120,7 +117,7 @@ class Authorizer:
         return True
 
     def _refused(self, request: ConnectRequest, reason: str) -> None:
-        self._refusals.note(
+        self._journal.note(
             BusRefusal(
                 act=BusAct.CONNECT,
                 principal=request.principal,

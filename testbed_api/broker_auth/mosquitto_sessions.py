@@ -33,7 +33,7 @@ from broker.clock import NS_PER_S, Clock, ns_of, text_of
 from broker.errors import Forbidden, Invalid, Unavailable
 from testbed_api.audit.journal import Journal
 from testbed_api.broker_auth.mosquitto_topics import Reach
-from testbed_api.broker_auth.refusals import RefusalJournal
+from testbed_api.broker_auth.refusals import BusJournal
 from testbed_api.broker_auth.sessions import LOOK_EVERY_S, NOT_THERE, heard_streams
 from testbed_api.domain import bus_refusals
 from testbed_api.domain.audit import AuditContext, AuditEntry, AuditOutcome
@@ -72,7 +72,7 @@ class Overhearing:
         self._file = folder / HEARD
         self._clock = clock
         self._journal = Journal(registry)
-        self.refusals = RefusalJournal(registry=registry, journal=self._journal, clock=clock)
+        self.refusals = BusJournal(registry=registry, journal=self._journal, clock=clock)
         """Counts the connects that were refused; its `run` writes them."""
         self._pending = PendingConnections()
         self._reach = Reach()

@@ -38,8 +38,11 @@ UNSEEN = "name the broker's log in TESTBED_BROKER_LOG, see docs/how-to/audit.md"
 log = structlog.get_logger()
 
 
-class RefusalJournal:
-    """Counts refusals, and writes the first of each kind and one count a minute to the audit."""
+class BusJournal:
+    """Writes to the audit who was admitted to the bus, and what the broker refused.
+
+    Refusals are counted: the first of each kind are written one by one, then one count a minute.
+    """
 
     def __init__(self, *, registry: Registry, journal: Journal, clock: Clock) -> None:
         """registry: without an audit context.  journal: takes the events as they are."""
@@ -51,6 +54,10 @@ class RefusalJournal:
         self._waiting: deque[CountedRefusal] = deque()
         self._some = asyncio.Event()
         self._alone = asyncio.Lock()
+
+    async def admitted(self, event: Event) -> None:
+        """Write the event of a connection that is admitted."""
+        await self._journal.record(event)
 
     def note(self, refusal: BusRefusal) -> None:
         """Count a refusal; what is to be told of it is written a moment later."""
@@ -132,7 +139,7 @@ class RefusalJournal:
 
 
 @asynccontextmanager
-async def journalling(refusals: RefusalJournal) -> AsyncIterator[None]:
+async def journalling(refusals: BusJournal) -> AsyncIterator[None]:
     """Write refusals until left, and then what is still counted."""
     try:
         async with tasks.background({"refusals": refusals.run()}):
@@ -143,7 +150,7 @@ async def journalling(refusals: RefusalJournal) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def following(
-    log_file: Path | None, refusals: RefusalJournal, clock: Clock
+    log_file: Path | None, refusals: BusJournal, clock: Clock
 ) -> AsyncIterator[None]:
     """Count the publishes and subscriptions that NATS refuses, by its log, until left.
 

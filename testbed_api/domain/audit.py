@@ -380,9 +380,7 @@ class Verifier:
 
 
 def _strange(count: int, key: str) -> ChainFault:
-    return ChainFault(
-        count, f"the head of {count} events is signed by a strange key, {key[:64]}"
-    )
+    return ChainFault(count, f"the head of {count} events is signed by a strange key, {key[:64]}")
 
 
 def _is_restore(event: Event) -> bool:

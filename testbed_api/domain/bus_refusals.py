@@ -102,7 +102,7 @@ class CountedRefusal:
 
 
 @dataclass(slots=True)
-class _Kind:
+class _RefusalKind:
     """Refusals of one kind since `began_ns`: told one by one, and counted."""
 
     began_ns: int
@@ -118,7 +118,7 @@ class RefusalCounter:
     """Bounds what is told of refusals, whatever clients do."""
 
     def __init__(self) -> None:
-        self._kinds: dict[tuple[str, ...], _Kind] = {}
+        self._kinds: dict[tuple[str, ...], _RefusalKind] = {}
         self._of_group: Counter[tuple[str, ...]] = Counter()
         self._due_ns: int | None = None
 
@@ -162,17 +162,17 @@ class RefusalCounter:
         self._due_ns = None
         return telling
 
-    def _kind(self, refusal: BusRefusal) -> _Kind:
+    def _kind(self, refusal: BusRefusal) -> _RefusalKind:
         is_connect = refusal.act is BusAct.CONNECT
         group = (refusal.act, refusal.source if is_connect else refusal.principal)
-        key = (*group, refusal.principal, refusal.topic, refusal.reason)
+        key: tuple[str, ...] = (*group, refusal.principal, refusal.topic, refusal.reason)
         is_mixed = False
         if key not in self._kinds:
             is_mixed = self._of_group[group] >= MOST_KINDS_EACH or len(self._kinds) >= MOST_KINDS
             if is_mixed:
                 key = group if group in self._kinds or len(self._kinds) < MOST_KINDS else ()
         if key not in self._kinds:
-            self._kinds[key] = _Kind(refusal.time_ns, group, is_mixed)
+            self._kinds[key] = _RefusalKind(refusal.time_ns, group, is_mixed)
             self._of_group[group] += 1
             if self._due_ns is None:
                 self._due_ns = refusal.time_ns + MINUTE_NS
@@ -185,7 +185,7 @@ class RefusalCounter:
             del self._of_group[group]
 
 
-def _counted(kind: _Kind, last: BusRefusal) -> CountedRefusal:
+def _counted(kind: _RefusalKind, last: BusRefusal) -> CountedRefusal:
     return CountedRefusal(last, kind.counted, kind.first_ns, kind.is_mixed)
 
 

@@ -148,12 +148,11 @@ def _sentence(error: Mapping[str, Any], request: Request) -> str:
 def _known_fields(request: Request, where: str, path: Sequence[str | int]) -> list[str]:
     """The names that the route takes in the body or the query, at a path in it."""
     dependant = getattr(request.scope.get("route"), "dependant", None)
-    fields = getattr(dependant, f"{where}_params", ())
-    if len(fields) != 1:
-        return []
-    form = fields[0].field_info.annotation
-    is_model = isinstance(form, type) and issubclass(form, BaseModel)
-    return pydantic_checks.fields_at(form, path) if is_model else []
+    fields: list[Any] = getattr(dependant, f"{where}_params", [])
+    form = fields[0].field_info.annotation if len(fields) == 1 else None
+    if isinstance(form, type) and issubclass(form, BaseModel):
+        return pydantic_checks.fields_at(form, path)
+    return []
 
 
 async def _of_http(request: Request, exc: Exception) -> JSONResponse:

@@ -41,6 +41,7 @@ HELP = [
     ["try", "--help"],
     ["gateway", "run", "--help"],
     ["history", "--help"],
+    ["sign-in", "--help"],
 ]
 LIGHT = [
     ["status"],

@@ -19,7 +19,7 @@ from testbed_api.audit.journal import Journal
 from testbed_api.broker_auth import mosquitto_reconciler, refusals, sessions
 from testbed_api.broker_auth.authorizer import Authorizer
 from testbed_api.broker_auth.mosquitto_notifier import noticing
-from testbed_api.broker_auth.refusals import RefusalJournal
+from testbed_api.broker_auth.refusals import BusJournal
 from testbed_api.broker_auth.sessions import Sessions
 from testbed_api.limits.quotas import Quotas
 from testbed_api.registry.engine import open_engine
@@ -63,15 +63,13 @@ class _Nats:
         self._folder = folder
         self._system = {each: Credential.make(each) for each in (API, RECORDER)}
         self._book = Sessions(registry, CLOCK)
-        journal = Journal(registry)
-        self._refusals = RefusalJournal(registry=registry, journal=journal, clock=CLOCK)
+        self._journal = BusJournal(registry=registry, journal=Journal(registry), clock=CLOCK)
         self._authorizer = Authorizer(
             registry=registry,
             clock=CLOCK,
             system=self._system,
             quotas=Quotas(),
-            journal=journal,
-            refusals=self._refusals,
+            journal=self._journal,
             admitted=self._book.admitted,
         )
         self._decides = True
@@ -90,7 +88,7 @@ class _Nats:
             clock=CLOCK,
             settings=server.NatsSettings(mqtt_port=self._port),
         )
-        following = refusals.following(nats.log_file, self._refusals, CLOCK)
+        following = refusals.following(nats.log_file, self._journal, CLOCK)
         await self._stack.enter_async_context(following)
         self.broker = await self._stack.enter_async_context(nats.serve(self._answer))
         await self._stack.enter_async_context(sessions.noting(self._book, self.broker))

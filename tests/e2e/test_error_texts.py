@@ -254,6 +254,15 @@ ERRORS = {
             " at midnight UTC\n"
         ),
     ),
+    "width of a window": (
+        ("history", "factory/none/none", "--every", "1M"),
+        {},
+        2,
+        (
+            "error: '1M' is not the width of a window\n"
+            "hint: write a whole number with ms, s, min or m, h or d, such as 1s or 15min\n"
+        ),
+    ),
     "broker away": (
         ("tap", "factory/none/none"),
         {"TESTBED_BROKER": "mqtts://127.0.0.1:9"},

@@ -431,7 +431,7 @@ async def test_history_of_an_empty_span_is_a_whole_answer(bed, reader):
         ({"signals": ["Presure"]}, ["Presure", "Volume Flow RateRMS"]),
         ({"signal": ["Pressure"]}, ["signal"]),
         ({"points": 1}, ["points = '1'"]),
-        ({"every": "1m"}, ["'1m'", "15min"]),
+        ({"every": "1M"}, ["'1M'", "15min"]),
         ({"every": "1000d"}, ["1ms to 366d"]),
         ({"every": "1s", "how": "median"}, ["median", "'last'"]),
         ({"how": "last"}, ["'every'", "every=1s"]),

@@ -539,7 +539,7 @@ def listed(text, table):
 
 @pytest.fixture
 async def backed_up(tmp_path):
-    """A running server was backed up: the folder of its data, and its administrator's credential."""
+    """A running server that was backed up, and the folder of its data."""
     folder = tmp_path / "data"
     async with (
         serving(folder) as server,

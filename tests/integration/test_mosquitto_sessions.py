@@ -287,4 +287,5 @@ async def test_mosquitto_tells_of_no_refused_publish_or_subscription(registry, a
             with pytest.raises(Forbidden):
                 await anext(inbox)
         await CLOCK.sleep(2 * refusals.TICK_S)
-        assert await registry.audit.bus_refusals(0, None, 1_000) == []
+        refused = await registry.audit.bus_refusals(0, None, 1_000)
+        assert {each.action for each in refused} <= {"connect"}  # it came before its rights

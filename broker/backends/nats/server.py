@@ -170,9 +170,7 @@ def embedded(folder: Path, *, clock: Clock, settings: NatsSettings | None = None
     settings = settings or NatsSettings()
     mqtt, inner = _free_listeners(settings.host, settings.mqtt_port)
     keys = Keys.make()
-    deployment = NatsDeployment(
-        inner=inner, store=folder / "jetstream", log_file=folder / LOG
-    )
+    deployment = NatsDeployment(inner=inner, store=folder / "jetstream", log_file=folder / LOG)
     settings = _with_storage_cap(folder, settings)
     file = _write_config(folder, config(deployment, mqtt, settings, keys))
     return NatsServer(

@@ -66,13 +66,12 @@ async def status(
     registry: RegistryDep,
     caller: CallerDep,
 ) -> StatusResponse:
-    """Freshness, alarms and recent losses of your own streams and those that you may read.
-
-    Who operates the testbed sees it of all of them, and reads none.
+    """Freshness, alarms and recent losses of your own streams and those that you may read; for
+    who operates the testbed of all of them.
 
     A stream is listed in each space where its publisher says how fresh it is, or where something
     went missing; `state` is null where nobody says it. `interrupted` is why nothing is recorded
-    just now, null while all is. `refused` is what the broker did not let programs do.
+    just now, null while all is. `refused` is what programs tried in vain.
     """
     since_ns = clock.now_ns() - round(query.within_s * NS_PER_S)
     trouble = await ledger.trouble_since(since_ns)

@@ -35,9 +35,13 @@ def test_a_width_is_read_and_written(text: str, size_ns: int) -> None:
     assert Aggregation(size_ns).every == text
 
 
+def test_a_minute_has_two_units_and_is_written_as_min() -> None:
+    assert Aggregation(width_ns("15m")).every == "15min"
+
+
 @pytest.mark.parametrize(
     "text",
-    ["", "1", "s", "1 s", "-1s", "1.5s", "1m", "1w", "1s1ms", "\u0663s", "1s\n", "1" * 13 + "s"],
+    ["", "1", "s", "1 s", "-1s", "1.5s", "1M", "1w", "1s1ms", "\u0663s", "1s\n", "1" * 13 + "s"],
 )
 def test_what_is_no_width_is_refused_with_the_form(text: str) -> None:
     with pytest.raises(Invalid, match="such as 1s or 15min"):

@@ -25,8 +25,9 @@ def printed(**changed: object) -> tuple[str, str]:
 def test_a_credential_that_reads_all_that_it_lists_stands_without_a_word_more():
     out, notes = printed()
     assert out == f"{SECRET}\n"
-    assert notes.startswith("keep it: ")
-    assert len(notes.splitlines()) == 1
+    keep, sign_in = notes.splitlines()
+    assert keep.startswith("keep it: ")
+    assert sign_in.startswith("  testbed sign-in ")
 
 
 def test_streams_that_are_not_granted_are_named_with_the_command_that_asks_for_them():

@@ -23,8 +23,8 @@ def row(stream: str, **changed: object) -> dict[str, object]:
 
 
 def printed(*streams: dict[str, object], **changed: object) -> str:
-    answer = {"since": "2026-11-23T11:00:00Z", "interrupted": None, "broker": True, "notices": []}
-    answer |= changed
+    answer = {"since": "2026-11-23T11:00:00Z", "interrupted": None, "broker": True}
+    answer |= {"notices": [], "refused": []} | changed
     text = io.StringIO()
     out = Screen(file=text, width=160)
     answer["streams"] = list(streams)
