@@ -123,11 +123,13 @@ def check_sentence(error: Mapping[str, Any]) -> str:
 
 def predicate(error: Mapping[str, Any]) -> str:
     """The fault as the end of a sentence about the value: `must be 500 or less`."""
+    kind, context = error["type"], error.get("ctx", {})
+    if context.get("field_type") == "Value":  # a secret or a sequence: both have a length
+        kind = f"string_{kind}"
     bounds = {
-        name: f"{value:g}" if isinstance(value, float) else value
-        for name, value in error.get("ctx", {}).items()
+        name: f"{value:g}" if isinstance(value, float) else value for name, value in context.items()
     }
-    return PREDICATES.get(error["type"], OTHER).format_map(bounds)
+    return PREDICATES.get(kind, OTHER).format_map(bounds)
 
 
 def unknown_field(name: str, known: Sequence[str]) -> str:

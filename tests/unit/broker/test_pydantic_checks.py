@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 import testbed_api.http.routes.access_report
 import testbed_api.http.routes.enrolment
@@ -63,6 +63,7 @@ class Form(BaseModel):
     below: Annotated[float, Field(lt=9)] = 1
     short: Annotated[str, Field(min_length=2)] = "xx"
     long: Annotated[str, Field(max_length=3)] = ""
+    secret: Annotated[SecretStr, Field(max_length=3)] = SecretStr("")
     pattern: Annotated[str, Field(pattern=r"^\d+$")] = "1"
     mode: Mode = Mode.FAST
     word: Literal["", "none"] = ""
@@ -91,6 +92,7 @@ TABLE: Mapping[str, tuple[dict[str, Any], str]] = {
     "no text": ({"needed": 5}, "it is no text"),
     "too short": ({"short": "x"}, "it is too short; the least length is 2"),
     "too long": ({"long": "xxxx"}, "it is too long; the greatest length is 3"),
+    "a secret too long": ({"secret": "xxxx"}, "it is too long; the greatest length is 3"),
     "another pattern": ({"pattern": "x"}, r"it must match ^\d+$"),
     "none of an enumeration": ({"mode": "idle"}, "it must be one of 'fast' or 'slow'"),
     "none of some words": ({"word": "some"}, "it must be one of '' or 'none'"),
