@@ -111,6 +111,10 @@ class Journal:
             self._lost = 0
         await self._write()
 
+    async def flush(self) -> None:
+        """Return once no write goes on, also one whose caller has left, and no event waits."""
+        await self._write()
+
     async def _write(self) -> None:
         """Write all waiting events in one transaction."""
         async with self._alone:

@@ -92,6 +92,7 @@ class BusJournal:
         with suppress(TimeoutError):
             async with asyncio.timeout(FINISH_S):
                 await self.write()
+                await self._journal.flush()
 
     async def write(self) -> None:
         """Write the waiting events in their order; waits while the registry is away."""
