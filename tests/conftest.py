@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 
 from tests import leftovers, services, side_by_side
+from tests.services import built_products
 from tests.services import influxd as influxd_product
 from tests.services import mosquitto as mosquitto_product
 from tests.services import node_opcua as node_opcua_product
@@ -62,9 +63,9 @@ def _folder(item: pytest.Item) -> str:
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # around the time limit: waiting does not count
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if side_by_side.needs_influxd(item):
-        influxd_product.wait_for_build()
+        built_products.wait_for_build(influxd_product.built_binary())
     if side_by_side.needs_telegraf(item):
-        telegraf_product.wait_for_build()
+        built_products.wait_for_build(telegraf_product.built_binary())
     if not side_by_side.is_worker():
         return (yield)
     lock = item.config._tmp_path_factory.getbasetemp().parent / "machine.lock"

@@ -2,5 +2,6 @@
 
 from tests.integration.api_bed import admin, bed, owner, reader, rig, writer
 from tests.integration.office import office
+from tests.integration.server_bed import owners, server
 
-__all__ = ["admin", "bed", "office", "owner", "reader", "rig", "writer"]
+__all__ = ["admin", "bed", "office", "owner", "owners", "reader", "rig", "server", "writer"]

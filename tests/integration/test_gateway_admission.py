@@ -15,8 +15,6 @@ from gateway.settings import GatewaySettings
 from gateway.uplink.admission import LOOK_EVERY_S, Admission
 from tests.integration.test_grants_live import EQUIPMENT
 from tests.integration.test_grants_live import gateway as enrolled
-from tests.integration.test_server import serving
-from tests.owners import founded
 from tests.services import free_port
 
 CLOCK = WallClock()
@@ -30,18 +28,6 @@ streams:
     signals:
       p: {topic: rig/p}
 """
-
-
-@pytest.fixture
-async def server(tmp_path):
-    async with serving(tmp_path / "data") as running:
-        yield running
-
-
-@pytest.fixture
-async def owners(server):
-    async with founded(f"http://{server.api}", server.administrator) as organisations:
-        yield organisations
 
 
 def admission(server, credential, *, text=MAPPING, api=None, clock=CLOCK):

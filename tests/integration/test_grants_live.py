@@ -18,24 +18,11 @@ from gateway.uplink.uplink import Uplink
 from testbed.client import api
 from testbed_sdk import PrototypeSettings, connect
 from tests.integration.test_rights import RIG, on_the_bus
-from tests.integration.test_server import bus, serving
-from tests.owners import founded
+from tests.integration.test_server import bus
 
 CLOCK = WallClock()
 TWO = StreamAddress("factory", "pump-rig", "two")
 EQUIPMENT = f"/equipment/{RIG.owner}"
-
-
-@pytest.fixture
-async def server(tmp_path):
-    async with serving(tmp_path / "data") as running:
-        yield running
-
-
-@pytest.fixture
-async def owners(server):
-    async with founded(f"http://{server.api}", server.administrator) as doors:
-        yield doors
 
 
 async def gateway(owners):

@@ -31,18 +31,6 @@ KEPT = f"/streams/{RIG}/retention"
 
 
 @pytest.fixture
-async def server(tmp_path):
-    async with serving(tmp_path / "data") as running:
-        yield running
-
-
-@pytest.fixture
-async def owners(server):
-    async with founded(f"http://{server.api}", server.administrator) as doors:
-        yield doors
-
-
-@pytest.fixture
 async def rig(server, owners):
     """The bus, with three samples stored."""
     async with machine(server, owners) as out:

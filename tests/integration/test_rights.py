@@ -14,24 +14,10 @@ from broker.errors import Forbidden
 from broker.namespace import StreamAddress, StreamTopic, Verb
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
-from tests.integration.test_server import serving
-from tests.owners import founded
 
 CLOCK = WallClock()
 RIG = StreamAddress("factory", "pump-rig", "rig")
 DATA = str(StreamTopic("live", Verb.DATA, RIG))
-
-
-@pytest.fixture
-async def server(tmp_path):
-    async with serving(tmp_path / "data") as running:
-        yield running
-
-
-@pytest.fixture
-async def owners(server):
-    async with founded(f"http://{server.api}", server.administrator) as doors:
-        yield doors
 
 
 @contextlib.asynccontextmanager

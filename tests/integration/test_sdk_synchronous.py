@@ -25,9 +25,7 @@ from tests.integration.test_server import (
     machine,
     marked,
     publish,
-    serving,
 )
-from tests.owners import founded
 
 NOTEBOOK = sources.ROOT / "examples" / "read_history.ipynb"
 INTERRUPTED = """
@@ -47,18 +45,6 @@ testbed = connect_sync()
 score = testbed.output("score", [Signal("score")])
 score.publish(1_700_000_000_000_000_000, {"score": 0.5})
 """
-
-
-@pytest.fixture
-async def server(tmp_path):
-    async with serving(tmp_path / "data") as running:
-        yield running
-
-
-@pytest.fixture
-async def owners(server):
-    async with founded(f"http://{server.api}", server.administrator) as doors:
-        yield doors
 
 
 def settings(server, **bound):

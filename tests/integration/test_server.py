@@ -47,18 +47,6 @@ async def serving(folder):
         yield server
 
 
-@pytest.fixture
-async def server(tmp_path):
-    async with serving(tmp_path / "data") as running:
-        yield running
-
-
-@pytest.fixture
-async def owners(server):
-    async with founded(f"http://{server.api}", server.administrator) as doors:
-        yield doors
-
-
 async def credential(owners, principal, *, reads=(), writes=()):
     return await owners.credential(principal, reads=reads, writes=writes, space=SPACE)
 

@@ -1,9 +1,10 @@
 """npm packages that an `install` of a folder beside this file has put into the cache."""
 
-import os
 from pathlib import Path
 
 import pytest
+
+from tests.services import built_products
 
 
 def folder(name: str, version: str, marker: str) -> Path:
@@ -11,8 +12,7 @@ def folder(name: str, version: str, marker: str) -> Path:
 
     marker: what stands in `node_modules` once the install is done.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    installed = Path(base) / "connected-testbed" / f"{name}-{version}"
+    installed = built_products.cache() / f"{name}-{version}"
     if not (installed / "node_modules" / marker).exists():
         pytest.skip(
             f"{name} {version} is not on this machine; tests/services/install puts it there"

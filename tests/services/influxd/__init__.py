@@ -1,7 +1,6 @@
 """InfluxDB 2.7's server: from PATH, or as `build` beside this file made it once."""
 
 import contextlib
-import fcntl
 import os
 import ssl
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import httpx
 from broker import tls
 from broker.tls import Certificate
 from tests import services
+from tests.services import built_products
 
 VERSION = "2.7.12"
 ORGANISATION = "testbed"
@@ -42,7 +42,7 @@ def serve(
     port: 0 takes a free one.  certificate, of the authority `ca`: what it shows, None for no TLS.
     A fresh folder is set up with one organisation, bucket and token.
     """
-    command = services.found("influxd", _binary())
+    command = services.found("influxd", built_binary())
     port = port or services.free_port()
     url = f"http{'s' if certificate else ''}://{services.LOOPBACK}:{port}"
     secured = (
@@ -69,21 +69,9 @@ def serve(
         yield Influxd(url, ORGANISATION, BUCKET, TOKEN, product)
 
 
-def wait_for_build() -> None:
-    """Wait until a build that runs on this machine has ended; at once where there is none."""
-    lock = _binary().with_name("lock")
-    if not _binary().exists() and lock.exists():
-        with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH)  # `build` holds it until it ends
-
-
-def _binary() -> Path:
-    return _cache() / f"influxd-{VERSION}" / "influxd"
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "connected-testbed"
+def built_binary() -> Path:
+    """Where `build` puts the executable."""
+    return built_products.cache() / f"influxd-{VERSION}" / "influxd"
 
 
 def _is_healthy(url: str, trust: ssl.SSLContext) -> bool:

@@ -2,17 +2,14 @@
 
 import contextlib
 import json
-import os
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests import services
-from tests.services import certificates
+from tests.services import certificates, npm_packages
 from tests.services.certificates import Made
 
 VERSION = "2.186.4"
@@ -93,10 +90,4 @@ def serve(folder: Path, secured: Secured | None = None) -> Iterator[NodeOpcua]:
 
 
 def _packages() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "connected-testbed" / f"node-opcua-{VERSION}"
-    if not (folder / "node_modules/node-opcua-server").is_dir():
-        pytest.skip(
-            f"node-opcua {VERSION} is not on this machine; tests/services/install puts it there"
-        )
-    return folder
+    return npm_packages.folder("node-opcua", VERSION, "node-opcua-server")

@@ -1,12 +1,10 @@
 """openapi-typescript and the TypeScript compiler, as `install` beside this file put them."""
 
-import os
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests import services
+from tests.services import npm_packages
 
 VERSION = "7.13.0"
 
@@ -31,11 +29,4 @@ def _run(tool: str, *arguments: str) -> None:
 
 
 def _packages() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "connected-testbed" / f"openapi-typescript-{VERSION}"
-    if not folder.is_dir():
-        pytest.skip(
-            f"openapi-typescript {VERSION} is not on this machine;"
-            " tests/services/install puts it there"
-        )
-    return folder
+    return npm_packages.folder("openapi-typescript", VERSION, "openapi-typescript")

@@ -1,8 +1,6 @@
 """Telegraf 1.39, which `build` beside this file makes once: a known product that does our work."""
 
 import contextlib
-import fcntl
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import services
+from tests.services import built_products
 
 VERSION = "1.39.3"
 VARIANT = "2"
@@ -18,24 +17,16 @@ VARIANT = "2"
 
 def binary() -> Path:
     """Its executable; the test is skipped where `build` has not made it."""
-    if not _binary().exists():
+    if not built_binary().exists():
         pytest.skip(
             f"telegraf {VERSION} is not on this machine; tests/services/install puts it there"
         )
-    return _binary()
+    return built_binary()
 
 
-def wait_for_build() -> None:
-    """Wait until a build that runs on this machine has ended; at once where there is none."""
-    lock = _binary().with_name("lock")
-    if not _binary().exists() and lock.exists():
-        with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH)  # `build` holds it until it ends
-
-
-def _binary() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "connected-testbed" / f"telegraf-{VERSION}-{VARIANT}" / "telegraf"
+def built_binary() -> Path:
+    """Where `build` puts the executable."""
+    return built_products.cache() / f"telegraf-{VERSION}-{VARIANT}" / "telegraf"
 
 
 def build() -> Path:
