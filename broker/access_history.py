@@ -57,10 +57,18 @@ def _concerning(rights: Rights, id_: str, organisation: str, entry: Entry) -> Ri
 
 
 def _stretches(rights: Rights, id_: str, entry: Entry) -> Iterator[Access]:
-    """Yield the accesses of a principal to a stream; adjacent stretches are joined."""
+    """Yield the accesses of a principal to a stream, in order of time.
+
+    Each grant is told by itself, to its own end: where two overlap, one may outlast the other.
+    """
     is_own = any(each.organisation == entry.address.organisation for each in rights.principals)
-    if not is_own and not rights.grants:
-        return
+    under = [rights] if is_own else [replace(rights, grants=(each,)) for each in rights.grants]
+    accesses = [access for each in under for access in _joined(each, id_, entry)]
+    yield from sorted(accesses, key=lambda access: access.span.from_ns)
+
+
+def _joined(rights: Rights, id_: str, entry: Entry) -> Iterator[Access]:
+    """Yield the accesses under one grant, or to an own stream; adjacent stretches are joined."""
     moments = _moments(rights)
     joined: Access | None = None
     for begin_ns, end_ns in zip(moments, [*moments[1:], None], strict=True):

@@ -405,6 +405,18 @@ async def test_the_view_says_who_could_at_any_moment(bed, owner, cora):
 
 
 @pytest.mark.usefixtures("listed")
+async def test_the_view_shows_both_of_two_grants_each_to_its_own_end(bed, owner, cora):
+    numbers = []
+    for lasting in (600, None):
+        (number,) = await asked(bed, cora, expires_in_s=lasting)
+        await bed.ask(owner, "POST", f"/grants/{number}/approval", json={})
+        numbers.append(number)
+    rights = [each for each in (await view(bed, owner))["could"] if each["principal"] == "cora"]
+    ends = [(each["grant"], each["until"]) for each in rights]
+    assert ends == [(numbers[0], "2026-11-23T12:10:00.000000000Z"), (numbers[1], None)]
+
+
+@pytest.mark.usefixtures("listed")
 async def test_every_read_over_http_is_counted_by_principal_stream_and_day(bed, owner, rig, cora):
     await stored(bed, rig, 3)
     sample = {"organisations": ["company"], "sample": SAMPLE}

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from broker import access_history, policy
 from broker.namespace import StreamAddress, StreamTopic, Verb
-from broker.rights import Action, Entry, Party, Principal, PrincipalKind, Rights, Role, Span
+from broker.rights import Action, Entry, Grant, Party, Principal, PrincipalKind, Rights, Role, Span
 from tests.property import test_policy as laws
 
 
@@ -13,7 +13,6 @@ from tests.property import test_policy as laws
 def test_the_view_of_a_moment_is_what_the_policy_says_then(rights, equipment, at_ns):
     accesses = list(access_history.readers(rights, equipment, Span(at_ns, at_ns + 1)))
     pairs = {(each.principal, each.entry) for each in accesses}
-    assert len(pairs) == len(accesses)
     entries = {each.entry for each in rights.grants} | rights.known
     entries |= {each for who in rights.principals for each in who.scope.reads | who.scope.writes}
     decided = {
@@ -55,3 +54,17 @@ def test_a_name_that_changed_its_organisation_is_told_once():
     )
     (access,) = access_history.readers(rights, stream.owner, Span(0, 9))
     assert (access.organisation, access.span) == ("a", Span(3))
+
+
+def test_of_two_grants_each_is_told_to_its_own_end():
+    stream = StreamAddress("a", "a", "a")
+    entry = Entry("live", stream)
+    rights = Rights(
+        {"a": Party.PARTNER, "b": Party.COMPANY},
+        (Principal("p", "b", PrincipalKind.PERSON, frozenset({Role.DEVELOPER})),),
+        (Grant(2, "b", entry, Span(1, 7)), Grant(3, "b", entry, Span(4))),
+    )
+    now = access_history.readers(rights, stream.owner, Span(5, 6))
+    assert [(each.grant, each.span) for each in now] == [(2, Span(1, 7)), (3, Span(4))]
+    before = access_history.readers(rights, stream.owner, Span(2, 3))
+    assert [(each.grant, each.span) for each in before] == [(2, Span(1, 7))]

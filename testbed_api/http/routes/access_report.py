@@ -76,9 +76,9 @@ async def equipment_access(
 ) -> AccessResponse:
     """Allowed to the people of its organisation: now, at a moment of the past, or over a span.
 
-    `could` follows from what was agreed, each right with the whole time that it held. `did` over
-    HTTP is counted, each read before it is answered; on the bus it is an upper bound. At an instant
-    `did` tells of the thirty days before.
+    `could` follows from what was agreed, each right with the whole time that it held: of two
+    grants that overlap, each to its own end. `did` over HTTP is counted, each read before it is
+    answered; on the bus it is an upper bound. At an instant `did` tells of the thirty days before.
     """
     caller.must(Action.WATCH, address)
     await registry.equipment.get(address)
