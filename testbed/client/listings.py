@@ -41,9 +41,12 @@ class Audience:
 
 
 async def store(
-    equipment: str, audience: Audience, terms: str, sample: SampleSpan
+    equipment: str, audience: Audience, terms: str | None, sample: SampleSpan
 ) -> ListingResponse:
-    """List an equipment, or end its listing; the listing as it is then."""
+    """List an equipment, or end its listing; the listing as it is then.
+
+    terms: None for those that it has.
+    """
     path = f"/equipment/{EquipmentAddress.parse(equipment)}/listing"
     if (bool(audience.organisations), audience.everybody, audience.nobody).count(True) != 1:
         raise Invalid("to whom is not said", hint="--company ID, --everybody or --nobody")

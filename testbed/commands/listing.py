@@ -37,8 +37,12 @@ def set_(
     ] = False,
     nobody: Annotated[bool, typer.Option("--nobody", help="end the listing")] = False,
     terms: Annotated[
-        str, typer.Option(help="conditions of use, a text that others read (default: empty)")
-    ] = "",
+        str | None,
+        typer.Option(
+            help='conditions of use, a text that others read; "" removes them (default: as they'
+            " are)"
+        ),
+    ] = None,
     sample: Annotated[
         str | None,
         typer.Option(

@@ -27,13 +27,13 @@ class ListingActions:
         address: EquipmentAddress,
         organisations: Collection[str] | None,
         *,
-        terms: str,
+        terms: str | None,
         sample: Sample | None,
     ) -> Offer:
         """List an equipment in place of its former listing.
 
-        organisations: None for all.  Raises Unknown for an organisation, a stream or an equipment
-        that is not registered.
+        organisations: None for all.  terms: None for those of the former listing.  Raises Unknown
+        for an organisation, a stream or an equipment that is not registered.
         """
         caller.must(Action.SHARE, address)
         await self.registry.equipment.get(address)
@@ -41,10 +41,14 @@ class ListingActions:
         if strangers := sorted(set(organisations or ()) - known):
             raise Unknown(f"there is no organisation {strangers[0]!r}")
         to = None if organisations is None else frozenset(organisations)
-        offer = Offer(Listing(address, to, Span(self.clock.now_ns()), sample), terms)
+        listing = Listing(address, to, Span(self.clock.now_ns()), sample)
         if sample is not None:
             await self.registry.streams.get(sample.entry.address)
         async with self.registry.change(context, self.clock) as change:
+            if terms is None:
+                former = await change.listings.find(address, listing.span.from_ns)
+                terms = "" if former is None else former.terms
+            offer = Offer(listing, terms)
             await change.listings.put(offer.listing, by=caller.id, terms=offer.terms)
         return offer
 

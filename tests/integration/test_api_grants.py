@@ -82,6 +82,22 @@ async def test_a_listing_shows_all_but_samples_to_those_it_names(bed, owner, rig
     assert_problem(await bed.ask(dora, "GET", f"{EQUIPMENT}/sample"), 404, "unknown")
 
 
+async def test_terms_stay_unless_others_are_given_and_end_with_the_listing(bed, owner, rig, cora):  # noqa: ARG001
+    path, company = f"{EQUIPMENT}/listing", {"organisations": ["company"]}
+    for change, terms in (
+        ({"terms": "Cite us."}, "Cite us."),
+        ({}, "Cite us."),
+        ({"terms": None}, "Cite us."),
+        ({"terms": ""}, ""),
+        ({"terms": "Cite us."}, "Cite us."),
+    ):
+        answer = await bed.ask(owner, "PUT", path, json=company | change)
+        assert answer.json()["terms"] == terms
+        assert (await bed.ask(cora, "GET", path)).json()["terms"] == terms
+    await bed.ask(owner, "DELETE", path)
+    assert (await bed.ask(owner, "PUT", path, json=company)).json()["terms"] == ""
+
+
 async def test_a_listing_goes_to_everybody_and_ends(bed, owner, rig, cora):  # noqa: ARG001
     dora = await bed.person("dora", "testbed", Role.AUDITOR)
     path = f"{EQUIPMENT}/listing"

@@ -71,8 +71,12 @@ class ListingForm(Form):
         tuple[Id, ...], Field(max_length=500, description="or to these", examples=[["company"]])
     ] = ()
     terms: Annotated[
-        str, Field(max_length=MOST_TERMS, description="what you ask of whoever uses it")
-    ] = ""
+        str | None,
+        Field(
+            max_length=MOST_TERMS,
+            description="what you ask of whoever uses it; those of the former listing if left out",
+        ),
+    ] = None
     sample: SampleForm | None = None
 
     @model_validator(mode="after")
@@ -105,7 +109,8 @@ async def put_listing(
     context: ContextDep,
     caller: CallerDep,
 ) -> ListingResponse:
-    """Allowed to owners and engineers of its organisation. It replaces the former listing.
+    """Allowed to owners and engineers of its organisation. It replaces the former listing,
+    whose terms stay unless others are given.
 
     They see name, description, site, terms and the specs of its streams; of its samples they read
     the one that is named here, and nothing else without a grant.
