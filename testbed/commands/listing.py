@@ -18,6 +18,14 @@ listing_app = typer.Typer(
 )
 
 
+Terms = Annotated[
+    str | None,
+    typer.Option(
+        help='conditions of use, a text that others read; "" removes them (default: as they are)'
+    ),
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the app."""
     app.add_typer(listing_app, name="listing")
@@ -36,13 +44,7 @@ def set_(
         bool, typer.Option("--everybody", help="list it to all organisations")
     ] = False,
     nobody: Annotated[bool, typer.Option("--nobody", help="end the listing")] = False,
-    terms: Annotated[
-        str | None,
-        typer.Option(
-            help='conditions of use, a text that others read; "" removes them (default: as they'
-            " are)"
-        ),
-    ] = None,
+    terms: Terms = None,
     sample: Annotated[
         str | None,
         typer.Option(
