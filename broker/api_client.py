@@ -20,6 +20,7 @@ from broker.errors import (
     Corrupt,
     Forbidden,
     Invalid,
+    NotGranted,
     Paused,
     Refused,
     Taken,
@@ -50,7 +51,7 @@ class CredentialRefused(Forbidden):
 
 
 _KINDS = (
-    *(Refused, Invalid, Unknown, Forbidden, Paused, Taken, Unavailable, Corrupt),
+    *(Refused, Invalid, Unknown, Forbidden, Paused, NotGranted, Taken, Unavailable, Corrupt),
     CredentialRefused,
 )
 _BRANCH: Mapping[str, type[BedError]] = {kind.code: kind for kind in _KINDS}

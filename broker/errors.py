@@ -5,7 +5,8 @@ BedError
 │   ├── Invalid        a value, file or message is wrong in itself
 │   ├── Unknown        no such thing, or none that you may see
 │   ├── Forbidden      you may not
-│   │   └── Paused     you may, but its owner has paused your grant
+│   │   ├── Paused     you may, but its owner has paused your grant
+│   │   └── NotGranted your grant has ended, or your request is not answered
 │   └── Taken          it exists already, or somebody else holds it
 ├── Unavailable        a real system does not answer: retry with back-off
 ├── Partial            some rows are done; `rejected` and `later` say which are not
@@ -61,6 +62,12 @@ class Paused(Forbidden):
     """A grant of the caller's organisation covers this, and its owner has paused it."""
 
     code = "paused"
+
+
+class NotGranted(Forbidden):
+    """A grant or request of the caller's organisation is about this, and does not cover it now."""
+
+    code = "not_granted"
 
 
 class Taken(Refused):

@@ -12,7 +12,7 @@ from broker import api_client, codec, messages, namespace
 from broker.batch import Batch, Gap, Series, Times, Wide
 from broker.bus import client
 from broker.clock import Clock
-from broker.errors import Corrupt, Forbidden, Paused, Refused, Unavailable
+from broker.errors import Corrupt, Forbidden, NotGranted, Paused, Refused, Unavailable
 from broker.namespace import StreamAddress, StreamTopic, Verb
 from broker.streams import StreamSpec
 from testbed_sdk import history, table
@@ -155,7 +155,8 @@ class Input:
 
     async def __aiter__(self) -> AsyncIterator[Received]:
         """Yield the batches until the connection ends; raises Refused if they are not granted:
-        Paused where the owner has paused the grant, Forbidden otherwise.
+        Paused where the owner has paused the grant, NotGranted where it ended or waits, Forbidden
+        otherwise.
         """
         inbox = await self.open()
         while True:
@@ -173,19 +174,21 @@ class Input:
             inbox.ack(message)  # after the prototype has processed it
 
     async def _next(self, inbox: client.Inbox) -> client.Message:
-        """The next message; raises Forbidden if the broker refuses the stream, or Paused."""
+        """The next message; raises Forbidden if the broker refuses the stream, of the kind that the
+        API tells.
+        """
         try:
             return await anext(inbox)
         except Forbidden:
-            await self._raise_if_paused()
+            await self._raise_if_told()
             raise
 
-    async def _raise_if_paused(self) -> None:
-        """Raise Paused if the API says so: a broker can only refuse."""
+    async def _raise_if_told(self) -> None:
+        """Raise Paused or NotGranted if the API says so: a broker can only refuse."""
         params = {"space": self._space, "limit": 1}
         try:
             await self._api.request("GET", f"/streams/{self.address}/gaps", params=params)
-        except Paused:
+        except (Paused, NotGranted):
             raise
         except (Refused, Unavailable):
             return

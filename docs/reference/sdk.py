@@ -20,7 +20,7 @@ SECTIONS = {
     "Samples": ("History", "Gap", "Signal", "Dtype", "Health", "Freshness"),
     "Settings": ("PrototypeSettings",),
     "Errors": (
-        *("BedError", "Refused", "Invalid", "Unknown", "Forbidden", "Paused"),
+        *("BedError", "Refused", "Invalid", "Unknown", "Forbidden", "Paused", "NotGranted"),
         *("Unavailable", "Corrupt"),
     ),
 }

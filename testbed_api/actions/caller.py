@@ -1,13 +1,13 @@
 """The caller of an action, and the policy's answer to what it asks for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker import policy
 from broker.clock import text_of
 from broker.errors import Forbidden, Paused, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress, StreamTopic, Verb
 from broker.policy import Decision, Target
-from broker.rights import Action, Entry, Principal, PrincipalKind, Rights
+from broker.rights import Action, Entry, Grant, Principal, PrincipalKind, Rights, Span
 from testbed_api.domain.tokens import Token
 from testbed_api.registry.equipment import Visibility
 
@@ -76,6 +76,15 @@ class Caller:
             )
         if not decision.allowed:
             raise Unknown(f"there is no stream {address}", hint=self.narrowed)
+
+    def would_read(self, entry: Entry) -> bool:
+        """Whether it would read another organisation's stream if that were granted to its own."""
+        granted = Grant(0, self.organisation, entry, Span())
+        rights = replace(self.rights, grants=(granted,), pauses=())
+        topic = StreamTopic(entry.space, Verb.DATA, entry.address)
+        foreign = entry.address.organisation != self.organisation
+        decision = policy.decide(rights, self.id, Action.SUBSCRIBE, topic, self.at_ns)
+        return foreign and decision.allowed
 
     def must_hold_all_roles(self) -> None:
         """Raise Forbidden for a machine, and for a token of only some of its person's roles."""

@@ -1,5 +1,6 @@
 """Grants: the states from a company's request to its end, and the allowed transitions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from broker.clock import text_of
@@ -181,6 +182,41 @@ def sentence(grant: GrantRequest, now_ns: int, *, pause: Pause | None = None) ->
             ending = f"{grant.state} on {moment(grant.ended_ns or 0)} by {ended}{because}"
             return f"{grant.company} does not read {what} any more: {ending}. {why}"
     return _granted(grant, reading, why, now_ns, pause)
+
+
+def why_not(grants: Sequence[GrantRequest], now_ns: int) -> tuple[GrantRequest, str]:
+    """The grant of a stream that explains best why its company does not read now, with a sentence.
+
+    grants: all of the company and of that stream, at least one, of which none covers this moment.
+    """
+
+    def rank(grant: GrantRequest) -> tuple[bool, bool, int]:
+        begins = grant.state is GrantState.GRANTED and not _is_over(grant.span, now_ns)
+        waits = grant.state is GrantState.ASKED and not _is_over(grant.wanted, now_ns)
+        return begins, waits, grant.id
+
+    grant = max(grants, key=rank)
+    owner, until = grant.entry.address.organisation, (grant.span or grant.wanted).until_ns
+    because = f": {grant.reason}" if grant.reason else ""
+    ended = f"on {moment(grant.ended_ns or 0)}"
+    noun = "request" if grant.span is None else "grant"
+    begin = f"{noun} {grant.id} of stream {grant.entry.address} in space {grant.entry.space}"
+    if _is_over(grant.wanted if grant.span is None else grant.span, now_ns):
+        over = f"ended on {moment(until or 0)}"
+    elif grant.state is GrantState.ASKED:
+        over = f"waits for {owner}'s answer"
+    else:
+        over = f"begins on {moment((grant.span or grant.wanted).from_ns)}"
+    decided = {
+        GrantState.REFUSED: f"was refused by {owner}{because}",
+        GrantState.REVOKED: f"was revoked by {owner} {ended}{because}",
+        GrantState.WITHDRAWN: f"was withdrawn by {grant.company} {ended}",
+    }
+    return grant, f"{begin} {decided.get(grant.state, over)}"
+
+
+def _is_over(span: Span | None, now_ns: int) -> bool:
+    return span is not None and span.until_ns is not None and span.until_ns <= now_ns
 
 
 def _granted(grant: GrantRequest, reading: str, why: str, now_ns: int, pause: Pause | None) -> str:

@@ -148,6 +148,19 @@ class GrantRepository(Repository):
         )
         return [request_of(row) for row in await self._session.rows(query)]
 
+    async def of_stream(self, company: str, entry: Entry) -> list[GrantRequest]:
+        """All that a company ever asked for or was granted of a stream in a space, by number."""
+        table, address = tables.grants, entry.address
+        its = and_(
+            table.c.company == company,
+            table.c.owner == address.organisation,
+            table.c.equipment == address.equipment,
+            table.c.stream == address.stream,
+            table.c.space == entry.space,
+        )
+        query = select(table).where(its).order_by(table.c.id)
+        return [request_of(row) for row in await self._session.rows(query)]
+
     async def _where(self, condition: ColumnElement[bool], limit: int) -> list[GrantRequest]:
         query = select(tables.grants).where(condition).order_by(tables.grants.c.id).limit(limit)
         return [request_of(row) for row in await self._session.rows(query)]

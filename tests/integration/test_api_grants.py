@@ -39,7 +39,7 @@ async def asked(bed, who, **change):
 
 async def reads(bed, who, **params):
     answer = await bed.ask(who, "GET", f"{STREAM}/history", params=params)
-    assert answer.status_code in {200, 404}
+    assert answer.status_code in {200, 403, 404}
     return answer.status_code == 200
 
 
@@ -179,7 +179,7 @@ async def test_the_partner_grants_less_and_never_more(bed, writer, cora):
     assert "finn refused it: too near to our recipe" in grant["sentence"]
     assert await reads(bed, cora)
     answer = await bed.ask(cora, "GET", f"/streams/{two}/history")
-    assert_problem(answer, 404, "unknown")
+    assert_problem(answer, 403, "not_granted", "was refused by factory: too near to our recipe")
     await bed.clock.advance(60)
     assert not await reads(bed, cora)
 
@@ -282,7 +282,7 @@ async def test_recorded_data_ends_with_its_grant_in_every_space(bed, owner, rig,
     await bed.clock.advance(600)  # what was recorded while it held is no less the owner's
     assert [await reads(bed, cora, space=each, **whole) for each in spaces] == [False, False]
     for rest in ("/gaps", "/deletions", "/live"):
-        assert_problem(await bed.ask(cora, "GET", STREAM + rest), 404, "unknown")
+        assert_problem(await bed.ask(cora, "GET", STREAM + rest), 403, "not_granted")
     assert await reads(bed, owner, **whole)
 
 
@@ -336,6 +336,57 @@ async def test_an_equipment_that_is_not_listed_is_asked_for_in_vain(bed, rig, co
         assert answer.status_code == 404
         answers.append(answered(answer).replace("pump-rig", "no-such-rig"))
     assert answers[0] == answers[1]
+
+
+# --- why not ---
+
+
+@pytest.mark.usefixtures("listed")
+async def test_a_reader_is_told_what_became_of_its_grant_or_request(bed, owner, cora):
+    async def why(detail):
+        for rest in ("/history", "/gaps", "/deletions", "/live"):
+            answer = await bed.ask(cora, "GET", STREAM + rest)
+            assert_problem(answer, 403, "not_granted", detail)
+
+    what = f"of stream {RIG} in space live"
+    (first,) = await asked(bed, cora)
+    await why(f"request {first} {what} waits for factory's answer")
+    await bed.ask(owner, "POST", f"/grants/{first}/refusal", json={"reason": "not now"})
+    await why(f"request {first} {what} was refused by factory: not now")
+    (second,) = await asked(bed, cora)
+    await bed.ask(owner, "POST", f"/grants/{second}/approval", json={})
+    assert await reads(bed, cora)
+    await bed.clock.advance(600)
+    await why(f"grant {second} {what} ended on 2026-11-23 12:10:00 UTC")
+    (third,) = await asked(bed, cora)
+    await bed.ask(owner, "POST", f"/grants/{third}/approval", json={})
+    body = {"numbers": [third], "reason": "trial over"}
+    revoked = await bed.ask(owner, "POST", "/grants/revocation", json=body)
+    assert revoked.status_code == 200, revoked.text
+    at = "2026-11-23 12:10:00 UTC"
+    await why(f"grant {third} {what} was revoked by factory on {at}: trial over")
+    (fourth,) = await asked(bed, cora)
+    await why(f"request {fourth} {what} waits for factory's answer")
+
+
+@pytest.mark.usefixtures("listed")
+async def test_only_a_company_with_a_grant_or_request_is_told_why_it_does_not_read(
+    bed, owner, cora
+):
+    (number,) = await asked(bed, cora)
+    await bed.ask(owner, "POST", f"/grants/{number}/approval", json={})
+    await bed.ask(owner, "DELETE", f"/grants/{number}")
+    eve = await bed.person("eve", "testbed", Role.OWNER)
+    auditor = await bed.person("anna", "company", Role.AUDITOR)
+    missing = STREAM.replace("pump-rig", "no-such-rig")
+    for who in (eve, auditor):
+        for rest in ("/history", "/gaps", "/deletions", "/live", "/history?space=run-1"):
+            foreign = await bed.ask(who, "GET", STREAM + rest)
+            nothing = await bed.ask(who, "GET", missing + rest)
+            assert_problem(foreign, 404, "unknown")
+            assert answered(foreign).replace("pump-rig", "no-such-rig") == answered(nothing)
+    other = await bed.ask(cora, "GET", f"{STREAM}/history?space=run-1")
+    assert_problem(other, 404, "unknown")  # the grant is of another space
 
 
 # --- pauses ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from broker.batch import Batch, EquipmentKind, Source, Wide
 from broker.clock import NS_PER_S, WallClock, text_of
-from broker.errors import Forbidden, Paused
+from broker.errors import Forbidden, NotGranted, Paused
 from broker.namespace import StreamAddress
 from broker.responses.grants import GrantPage
 from broker.streams import Signal, StreamSpec
@@ -184,18 +184,36 @@ async def test_a_paused_input_says_which_grant_is_paused_by_whom_and_since_when(
         asyncio.timeout(15),
     ):
         with pytest.raises(Paused, match=pattern):
-            await read_and_pause(testbed, owners)
+            await read_and(testbed, owners, "/pauses", {"company": "company"})
         with pytest.raises(Paused, match=pattern):
             await testbed.history("rig")
 
 
-async def read_and_pause(testbed, owners):
-    """Read the input until it ends; its first batch makes the owner pause the grant."""
-    is_paused = False
+async def test_an_input_says_which_grant_was_revoked_by_whom_and_why(server, owners, tmp_path):
+    key = await gateway(owners)
+    specs = await described(owners, RIG)
+    (number,) = await granted(owners, RIG)
+    revocation = {"numbers": [number], "reason": "trial over"}
+    pattern = rf"grant {number} of stream {RIG} in space live was revoked by factory .*: trial over"
+    async with (
+        uplink(server, key, tmp_path, specs) as (up, _),
+        sending(up, [RIG], CLOCK.now_ns()),
+        company(server, owners.secrets["company"], rig=RIG) as testbed,
+        asyncio.timeout(15),
+    ):
+        with pytest.raises(NotGranted, match=pattern):
+            await read_and(testbed, owners, "/grants/revocation", revocation)
+        with pytest.raises(NotGranted, match=pattern):
+            await testbed.history("rig")
+
+
+async def read_and(testbed, owners, path, body):
+    """Read the input until it ends; its first batch makes the owner act on the grant."""
+    has_acted = False
     async for _ in testbed.input("rig"):
-        if not is_paused:
-            await owners.request("POST", "/pauses", json={"company": "company"})
-            is_paused = True
+        if not has_acted:
+            await owners.request("POST", path, json=body)
+            has_acted = True
 
 
 async def test_who_was_connected_is_seen_by_the_owner(server, owners, tmp_path):

@@ -52,9 +52,9 @@ HEAD = """# Who may do what
 Written by `python -m tests.probes.matrix` from the policy (`broker/policy.py`) and the OpenAPI
 document; `tests/docs` holds it against them, and `tests/probes` holds a running server against the
 same policy. Whatever stands in no column is nobody's. Paused, expired and revoked grants are as
-none (a paused one answers 403 `paused` to who would read under it); whoever is removed, or shows
-no credential that counts, is nobody. A person's token that was made for some roles stands where
-these roles stand.
+none (a paused one answers 403 `paused` to who would read under it, one that ended or waits 403
+`not_granted`); whoever is removed, or shows no credential that counts, is nobody. A person's token
+that was made for some roles stands where these roles stand.
 
 """
 NONE = "no"

@@ -12,7 +12,7 @@ from broker.policy import Target
 from broker.rights import Rights
 from tests.probes import routes
 from tests.probes.backends import Processes
-from tests.probes.cast import ORGANISATIONS, PAUSED, SPARE, STREAMS, WATCHER, Cast, canary
+from tests.probes.cast import GUESTS, ORGANISATIONS, PAUSED, SPARE, STREAMS, WATCHER, Cast, canary
 from tests.probes.results import Found
 from tests.probes.routes import ROUTES, Question, Route
 
@@ -154,10 +154,14 @@ def _judge(
     paused = status == 403 and answer.json().get("code") == "paused"
     if paused and cast.rights.principal(cast.whose[who], at_ns).organisation != PAUSED:
         findings.fault(probe, "answered that a grant is paused, and it holds none")
+    not_granted = _is_not_granted(answer)
+    if not_granted and not _is_a_guest(cast, who, at_ns):
+        findings.fault(probe, "answered that a grant has ended, and it had none")
     by_name = "principal" in question.route.parameters  # a role is asked for first: see `_compare`
     if (
         status == 403
         and who in cast.whose
+        and not not_granted
         and not (by_name or routes.sees(cast, who, question, at_ns))
     ):
         findings.fault(probe, "answered 403: so it is there")
@@ -205,6 +209,8 @@ def _compare(findings: Found, cast: Cast, who: str, question: Question, given: A
         return
     if who in cast.whose and missing.status_code != 404 and foreign.status_code == 403:
         return  # it sees this, and its roles may not do that
+    if _is_not_granted(foreign) and _is_a_guest(cast, who, at_ns):
+        return  # its own organisation had a grant of this, so it knows of it
     findings.probes += 1
     same_text = _text(missing).replace(*question.renamed) == _text(foreign)
     heads = [
@@ -219,6 +225,16 @@ def _compare(findings: Found, cast: Cast, who: str, question: Question, given: A
             f"answers {missing.status_code} {missing.text} where it is missing,"
             f" and {foreign.status_code} {foreign.text} where it is another's",
         )
+
+
+def _is_not_granted(answer: httpx.Response) -> bool:
+    return answer.status_code == 403 and answer.json().get("code") == "not_granted"
+
+
+def _is_a_guest(cast: Cast, who: str, at_ns: int) -> bool:
+    """Whether its organisation was granted the rig, now or before."""
+    principal = cast.rights.principal(cast.whose.get(who, ""), at_ns)
+    return principal is not None and principal.organisation in GUESTS
 
 
 def _text(answer: httpx.Response) -> str:

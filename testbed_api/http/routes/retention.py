@@ -14,6 +14,7 @@ from broker.responses.retention import (
     RetentionsResponse,
 )
 from broker.rights import Action
+from testbed_api.actions import reading
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import ClockDep, KeeperDep, RegistryDep, RetentionActionsDep
@@ -147,7 +148,7 @@ async def deletions(
     caller: CallerDep,
 ) -> DeletionPage:
     """Allowed to whoever reads the stream in that space. `done` is null while it is under way."""
-    caller.must_read(query.space, address)
+    await reading.must_read(registry, caller, query.space, address)
     await registry.streams.get(address)
     listed = keeper.deletions.listed
     rows = await listed(query.space, address, query.cursor, query.limit + 1)

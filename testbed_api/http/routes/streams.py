@@ -11,6 +11,7 @@ from broker.clock import text_of
 from broker.namespace import StreamTopic, Verb
 from broker.responses.streams import DeadLetterPage, DeadLetterResponse, GapPage, GapResponse
 from broker.rights import Action, Entry
+from testbed_api.actions import reading
 from testbed_api.http import live_events, openapi_examples
 from testbed_api.http.auth import AuthenticatorDep, CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import (
@@ -76,7 +77,7 @@ async def history(
     needs quality and gaps reads JSON. If the store fails on the way, the connection is closed
     before the answer's end.
     """
-    caller.must_read(query.space, address)
+    await reading.must_read(registry, caller, query.space, address)
     spec, facts = await registry.streams.get(address), context.entry.facts
     window = query.window(spec, clock.now_ns())
     stored = _stored(store, window, query)
@@ -118,7 +119,7 @@ async def gaps(
 
     A gap that names no signals is one of the whole stream.
     """
-    caller.must_read(query.space, address)
+    await reading.must_read(registry, caller, query.space, address)
     await registry.streams.get(address)
     ends = query.between(EARLIEST_NS, LATEST_NS, now_ns=caller.at_ns)
     span = StreamSpan(query.space, address, *ends)
@@ -180,7 +181,7 @@ async def live(
 
     A comment comes every ten seconds. The stream ends within a second of your right to read it.
     """
-    caller.must_read(query.space, address)
+    await reading.must_read(registry, caller, query.space, address)
     context.entry.facts["space"] = query.space
     await registry.streams.get(address)
     await reads.note(caller.id, Entry(query.space, address), "live")
