@@ -8,6 +8,7 @@ import typer
 
 from broker.clock import WallClock
 from broker.errors import BedError, Refused
+from broker.namespace import EquipmentKind
 from testbed.terminal import run as terminal_run
 from testbed.terminal.options import Api, Broker, Ca, Equipment, Json, example
 from testbed.terminal.run import Exit
@@ -238,6 +239,10 @@ def browse(
     equipment: Annotated[
         str, typer.Option(help="organisation/equipment that the mapping is for")
     ] = "factory/machine",
+    kind: Annotated[
+        EquipmentKind,
+        typer.Option(help="kind in the mapping, final once its gateway has run"),
+    ] = EquipmentKind.REAL,
     security: Annotated[
         str | None,
         typer.Option(help="security of an OPC UA server: sign-and-encrypt or none (no default)"),
@@ -264,5 +269,6 @@ def browse(
         user=user,
         mapping=mapping,
         listen_s=listen_s,
+        kind=kind,
     )
     terminal_run.run(check_browse.browse(endpoint, write, equipment, out, notes, as_json=json))
