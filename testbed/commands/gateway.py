@@ -46,6 +46,9 @@ Policy = Annotated[
     str,
     typer.Option(help="security policy of an OPC UA server: Basic256Sha256, Aes256Sha256RsaPss"),
 ]
+Kind = Annotated[
+    EquipmentKind, typer.Option(help="kind in the mapping, final once its gateway has run")
+]
 SourceUrl = Annotated[
     str,
     typer.Argument(
@@ -239,10 +242,7 @@ def browse(
     equipment: Annotated[
         str, typer.Option(help="organisation/equipment that the mapping is for")
     ] = "factory/machine",
-    kind: Annotated[
-        EquipmentKind,
-        typer.Option(help="kind in the mapping, final once its gateway has run"),
-    ] = EquipmentKind.REAL,
+    kind: Kind = EquipmentKind.REAL,
     security: Annotated[
         str | None,
         typer.Option(help="security of an OPC UA server: sign-and-encrypt or none (no default)"),
