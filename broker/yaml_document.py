@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from broker import pydantic_checks
+from broker import pydantic_checks, yaml_mistakes
 from broker.errors import Invalid
 
 Path = tuple[str, ...]
@@ -75,11 +75,9 @@ def parse(text: str, name: str, *, holds: str, example: str) -> YamlDocument:
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as exc:
-        line = exc.problem_mark.line + 1 if exc.problem_mark else 1
-        raise Invalid(f"{name}:{line}: this is not YAML: {exc.problem}") from exc
     except (yaml.YAMLError, RecursionError) as exc:
-        raise Invalid(f"{name}: this is not YAML: {exc}") from exc
+        line, sentence = yaml_mistakes.explained(text, exc)
+        raise Invalid(f"{name}:{line}: this is not YAML: {sentence}") from exc
     if not isinstance(root, yaml.MappingNode):
         raise Invalid(f"{name}:1: a {holds} holds fields", hint=f"such as {example}")
     reader = _NodeReader()

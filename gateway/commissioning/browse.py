@@ -5,7 +5,7 @@ from typing import Any
 
 from broker.clock import Clock, WallClock
 from broker.errors import Unknown
-from broker.namespace import EquipmentAddress
+from broker.namespace import EquipmentAddress, EquipmentKind
 from broker.streams import Dtype
 from gateway.commissioning import (
     mapping_text,
@@ -34,8 +34,8 @@ FEW_TEXTS = 8
 """Texts of a signal that are listed as its states; with more it is any text."""
 
 _HEAD = """\
-# A first mapping, written from the server's nodes.  Leave out what nobody needs; look at kind
-# (real or simulated), the streams' names, period_s and trigger (timestamp keeps repeated values).
+# A first mapping, written from the server's nodes.  Leave out what nobody needs; look at kind,
+# the streams' names, period_s and trigger (timestamp keeps repeated values).
 """
 
 
@@ -78,24 +78,25 @@ async def starting_mapping(
     equipment: EquipmentAddress,
     credentials: ClientCredentials | None = None,
     *,
+    kind: EquipmentKind = EquipmentKind.REAL,
     measure_s: float = 0.0,
     on_progress: OnProgress = progress.ignore,
 ) -> str:
     """The text of a mapping file with every variable that can be read, one stream a folder.
 
-    Variables that cannot be read stand at its end as comments.  measure_s: seconds for which the
-    variables are read, to write each stream's period and trigger; 0 does not.  Raises Unknown if
-    the server has no variable that can be read.
+    Variables that cannot be read stand at its end as comments.  kind: of the equipment.
+    measure_s: seconds for which the variables are read, to write each stream's period and trigger;
+    0 does not.  Raises Unknown if the server has no variable that can be read.
     """
     proposal = await _propose(source, credentials)
-    text = _text(source, equipment, proposal)
+    text = _text(source, equipment, kind, proposal)
     if not measure_s:
         return text
     mapping = mapping_file.read(text, "the first mapping")
     clock: Clock = credentials.clock if credentials is not None else WallClock()
     sink = await opcua_measure.measure(mapping, credentials, clock, measure_s, on_progress)
     _add_measured(proposal, sink, measure_s)
-    return _text(source, equipment, proposal)
+    return _text(source, equipment, kind, proposal)
 
 
 async def _propose(source: OpcUaServer, credentials: ClientCredentials | None) -> Proposal:
@@ -113,7 +114,9 @@ async def _propose(source: OpcUaServer, credentials: ClientCredentials | None) -
     return proposal
 
 
-def _text(source: OpcUaServer, equipment: EquipmentAddress, proposal: Proposal) -> str:
+def _text(
+    source: OpcUaServer, equipment: EquipmentAddress, kind: EquipmentKind, proposal: Proposal
+) -> str:
     if not proposal.streams:
         reasons = "".join(f"; {reason}" for reason in proposal.left_out[:5])
         raise Unknown(
@@ -121,7 +124,9 @@ def _text(source: OpcUaServer, equipment: EquipmentAddress, proposal: Proposal) 
             hint="a user with more rights may see more: --user NAME",
         )
     fields = {"opcua": {"url": source.url, **_security_fields(source)}}
-    return mapping_text.write(_HEAD, equipment, fields, proposal.streams, proposal.left_out)
+    return mapping_text.write(
+        _HEAD, equipment, fields, proposal.streams, proposal.left_out, kind=kind
+    )
 
 
 def _unsupported(node: BrowsedNode) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
-from broker.namespace import EquipmentAddress
+from broker.namespace import EquipmentAddress, EquipmentKind
 
 MOST_LINE = 200
+KIND_IS_FINAL = "real or simulated; final once the gateway has run for the first time"
 MOST_LEFT_OUT = 500
 """Most lines of values that are not in the mapping; a last one counts the others."""
 
@@ -33,19 +34,17 @@ def write(
     source: Mapping[str, Any],
     streams: Mapping[str, ProposedStream],
     left_out: Sequence[str],
+    *,
+    kind: EquipmentKind = EquipmentKind.REAL,
 ) -> str:
     """The text of a mapping file.
 
     head: comment at its beginning.  source: `opcua` or `mqtt` with its fields.  left_out: a
-    sentence for each value that is not in the mapping, with the reason.
+    sentence for each value that is not in the mapping, with the reason.  kind: of the equipment.
     """
-    document = {
-        "organisation": equipment.organisation,
-        "equipment": equipment.equipment,
-        "kind": "real",
-        **source,
-    }
-    parts = [head, _dumped(document), "streams:\n"]
+    address = {"organisation": equipment.organisation, "equipment": equipment.equipment}
+    kind_line = f"kind: {kind}  # {KIND_IS_FINAL}\n"
+    parts = [head, _dumped(address), kind_line, _dumped(source), "streams:\n"]
     for name, stream in streams.items():
         parts += [f"  {_comment(sentence)}" for sentence in stream.comments]
         text = _dumped({name: stream.fields | {"signals": stream.signals}})

@@ -9,7 +9,7 @@ from itertools import pairwise
 from broker.bus.inbox import Inbox, Message
 from broker.bus.mqtt_connection import Connection, Login
 from broker.errors import BedError, Unknown
-from broker.namespace import EquipmentAddress
+from broker.namespace import EquipmentAddress, EquipmentKind
 from broker.settings import BusSettings
 from gateway.commissioning import mapping_text, payload_kinds, periods, progress, signal_names
 from gateway.commissioning.mapping_text import ProposedStream
@@ -27,8 +27,7 @@ MOST_ARRIVALS = 1_000
 
 _HEAD = """\
 # A first mapping, written from the messages on the broker.  Leave out what nobody needs; look at
-# kind (real or simulated) and the streams' names; give `time` where a document has its own time
-# stamp.
+# kind and the streams' names; give `time` where a document has its own time stamp.
 """
 
 
@@ -137,11 +136,17 @@ def lines(received: ReceivedTopics) -> list[str]:
 
 
 def starting_mapping(
-    broker: MqttBroker, received: ReceivedTopics, equipment: EquipmentAddress, listened_s: float
+    broker: MqttBroker,
+    received: ReceivedTopics,
+    equipment: EquipmentAddress,
+    listened_s: float,
+    *,
+    kind: EquipmentKind = EquipmentKind.REAL,
 ) -> str:
     """The text of a mapping file with every value that was received, one stream a topic.
 
-    What is not in it stands at the end as comments.  Raises Unknown if there is nothing to read.
+    What is not in it stands at the end as comments.  kind: of the equipment.  Raises
+    Unknown if there is nothing to read.
     """
     streams: dict[str, ProposedStream] = {}
     left_out: list[str] = []
@@ -160,7 +165,7 @@ def starting_mapping(
         )
     user = {"user": broker.user} if broker.user else {}
     source = {"mqtt": {"url": broker.url} | user}
-    return mapping_text.write(_HEAD, equipment, source, streams, left_out)
+    return mapping_text.write(_HEAD, equipment, source, streams, left_out, kind=kind)
 
 
 def _stream(

@@ -8,6 +8,7 @@ import typer
 
 from broker.clock import WallClock
 from broker.errors import BedError, Refused
+from broker.namespace import EquipmentKind
 from testbed.terminal import run as terminal_run
 from testbed.terminal.options import Api, Broker, Ca, Equipment, Json, example
 from testbed.terminal.run import Exit
@@ -44,6 +45,9 @@ Beside = Annotated[
 Policy = Annotated[
     str,
     typer.Option(help="security policy of an OPC UA server: Basic256Sha256, Aes256Sha256RsaPss"),
+]
+Kind = Annotated[
+    EquipmentKind, typer.Option(help="kind in the mapping, final once its gateway has run")
 ]
 SourceUrl = Annotated[
     str,
@@ -238,6 +242,7 @@ def browse(
     equipment: Annotated[
         str, typer.Option(help="organisation/equipment that the mapping is for")
     ] = "factory/machine",
+    kind: Kind = EquipmentKind.REAL,
     security: Annotated[
         str | None,
         typer.Option(help="security of an OPC UA server: sign-and-encrypt or none (no default)"),
@@ -264,5 +269,6 @@ def browse(
         user=user,
         mapping=mapping,
         listen_s=listen_s,
+        kind=kind,
     )
     terminal_run.run(check_browse.browse(endpoint, write, equipment, out, notes, as_json=json))

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from broker.clock import WallClock
 from broker.errors import Invalid, Taken, Unknown
-from broker.namespace import EquipmentAddress
+from broker.namespace import EquipmentAddress, EquipmentKind
 from broker.settings import address_of
 from gateway.commissioning import browse as browsing
 from gateway.commissioning import check as checking
@@ -37,7 +37,7 @@ class Endpoint:
     security: `none` or `sign-and-encrypt`, None if it was not given.  policy: an OPC UA security
     policy.  user: name to sign in with, empty for anonymous.  mapping: file beside which the
     certificates are, None for the current folder.  listen_s: seconds to listen to a broker, or to
-    measure a server's variables for a mapping.
+    measure a server's variables for a mapping.  kind: of the machine, in a first mapping.
     """
 
     url: str
@@ -46,6 +46,7 @@ class Endpoint:
     user: str = ""
     mapping: Path | None = None
     listen_s: float = LISTEN_S
+    kind: EquipmentKind = EquipmentKind.REAL
 
     @property
     def server(self) -> OpcUaServer:
@@ -179,7 +180,12 @@ async def _browse_server(
         doing, measure_s = f"measuring {endpoint.url}", endpoint.listen_s
         with _waiting(progress, doing, measure_s, "signals") as on_progress:
             return await browsing.starting_mapping(
-                server, address, proof, measure_s=measure_s, on_progress=on_progress
+                server,
+                address,
+                proof,
+                kind=endpoint.kind,
+                measure_s=measure_s,
+                on_progress=on_progress,
             )
 
     return BrowsedSource(
@@ -202,7 +208,7 @@ async def _browse_broker(endpoint: Endpoint, progress: Console) -> BrowsedSource
         )
 
     async def propose(address: EquipmentAddress) -> str:
-        return mqtt_browse.starting_mapping(broker, received, address, listen_s)
+        return mqtt_browse.starting_mapping(broker, received, address, listen_s, kind=endpoint.kind)
 
     payloads = received.last_payloads
     return BrowsedSource(

@@ -53,7 +53,9 @@ class EquipmentRepository(Repository):
             elif before.kind != equipment.kind:
                 raise Taken(
                     f"{equipment.address} is registered as {before.kind}",
-                    hint="an equipment's kind never changes",
+                    hint="an equipment's kind never changes: in the mapping, put back"
+                    f" `kind: {before.kind}` if {equipment.kind} was a slip, or give the equipment"
+                    " another id",
                 )
             else:
                 await sql.execute(update(table).filter_by(**key).values(**row))

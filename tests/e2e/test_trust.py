@@ -76,7 +76,8 @@ def test_a_server_is_read_once_its_certificate_is_trusted(tmp_path: Path, machin
     nodes = json.loads(typed_json(tmp_path, *browse))["nodes"]
     assert {"Pressure"} <= {node["name"] for node in nodes if node["type"] == "Double"}
 
-    assert "Pressure" in typed(tmp_path, *browse, "--write", "m.yaml")
+    assert "Pressure" in typed(tmp_path, *browse, "--write", "m.yaml", "--kind", "simulated")
+    assert "kind: simulated  #" in (tmp_path / "m.yaml").read_text()
     assert yaml.safe_load((tmp_path / "m.yaml").read_text())["opcua"] == {
         "url": url,
         "security": "sign-and-encrypt",

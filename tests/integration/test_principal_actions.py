@@ -314,5 +314,7 @@ async def test_an_equipment_is_registered_by_its_organisation_alone(office):
     await office.equipment.put(context("fay"), fay, mill)
     assert (await office.registry.equipment.get(mill.address)).name == "Mill"
     assert (await office.last_event()).principal == "fay"
-    with pytest.raises(Taken, match="registered as real"):
+    with pytest.raises(Taken, match="registered as real") as refused:
         await office.equipment.put(context("fay"), fay, replace(mill, kind=EquipmentKind.SIMULATED))
+    assert "put back `kind: real` if simulated was a slip" in refused.value.hint
+    assert "another id" in refused.value.hint

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from broker.namespace import EquipmentAddress
+from broker.namespace import EquipmentAddress, EquipmentKind
 from broker.streams import Dtype
 from gateway.commissioning import mapping_text, payload_kinds, periods, unit_names
 from gateway.commissioning.mapping_text import ProposedStream
@@ -127,6 +127,20 @@ def test_a_period_is_what_was_measured_where_it_is_regular(
     period = periods.measured(intervals_s, 5.0)
     assert period.period_s == period_s
     assert sentence in period.sentence
+
+
+def test_the_kind_is_the_one_that_was_asked_for_and_is_called_final() -> None:
+    stream = ProposedStream({"a": {"topic": "t"}})
+    text = mapping_text.write(
+        "# head\n",
+        EquipmentAddress("factory", "press"),
+        {"mqtt": {"url": "mqtt://h:1"}},
+        {"s": stream},
+        [],
+        kind=EquipmentKind.SIMULATED,
+    )
+    assert mapping_file.read(text, "m").kind == "simulated"
+    assert "\nkind: simulated  # real or simulated; final once" in text
 
 
 def test_comments_of_others_stay_comments() -> None:
