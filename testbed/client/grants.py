@@ -149,6 +149,25 @@ def print_sentences(grants: Sequence[GrantResponse], out: Screen) -> None:
         out.print(f"{grant.id}  {grant.sentence}")
 
 
+def print_lengthened(approved: Sequence[GrantResponse], known: GrantPage, out: Screen) -> None:
+    """Print a line for each earlier grant of the same stream that an approved one outlasts."""
+    for grant in approved:
+        end = "without an end" if grant.until is None else f"until {tables.instant(grant.until)}"
+        for other in known.items:
+            if _outlasts(grant, other):
+                until = tables.instant(other.until or "")
+                line = f"{grant.id}  makes grant {other.id}, until {until}, longer: {end}"
+                out.print(line, style="yellow")
+
+
+def _outlasts(grant: GrantResponse, other: GrantResponse) -> bool:
+    """Whether a grant goes on with another of the same company and stream, and ends later."""
+    same = (grant.company, grant.space, grant.stream) == (other.company, other.space, other.stream)
+    if not same or other.id == grant.id or other.state != GrantState.GRANTED or other.until is None:
+        return False
+    return (grant.from_ or "") < other.until and (grant.until is None or grant.until > other.until)
+
+
 def print_outcome(outcome: RequestOutcomeResponse, out: Screen) -> None:
     """Print the grants that a request made, and a note for each that stood before."""
     print_sentences([each for each in outcome.items if each.id not in outcome.standing], out)

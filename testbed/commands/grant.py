@@ -140,7 +140,11 @@ def approve(
     selection = Selection(numbers=numbers or (), equipment=equipment, company=company)
     term = Term(begin=begin, until=until, expires_in_s=expires_in)
     approved = run.run(grants.act("approval", selection, **term.body))
-    print_json(approved) if json else grants.print_sentences(approved.items, out)
+    if json:
+        print_json(approved)
+        return
+    grants.print_sentences(approved.items, out)
+    grants.print_lengthened(approved.items, run.run(grants.fetch_all(open_only=False)), out)
 
 
 @grant_app.command(

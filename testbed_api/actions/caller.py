@@ -58,7 +58,7 @@ class Caller:
             raise Unknown(f"there is no {_named(target)}", hint=self.narrowed)
         raise Forbidden(
             f"{self.id} may not {action} {_named(target)}: {decision.reason}",
-            hint=self.narrowed or "GET /me says what you are",
+            hint=self.narrowed or "`testbed whoami` says what you are (GET /me)",
         )
 
     def must_read(self, space: str, address: StreamAddress) -> None:
@@ -91,7 +91,8 @@ class Caller:
         self.must(Action.ENTER)
         if self.principal.kind is not PrincipalKind.PERSON:
             raise Forbidden(
-                f"{self.id} is a machine", hint="its tokens are made under /credentials"
+                f"{self.id} is a machine",
+                hint="people make its tokens: see `testbed credential --help` (/credentials)",
             )
         if self.narrowed:
             raise Forbidden(

@@ -213,7 +213,8 @@ class GrantActions:
         """The next states of grants, stored in one change."""
         if not grants:
             raise Unknown(
-                f"none of the {selection} is in a state for this", hint="GET /grants shows them"
+                f"none of the {selection} is in a state for this",
+                hint="`testbed grant list` shows them (GET /grants)",
             )
         if len(grants) > MOST_AT_ONCE:
             raise Invalid(

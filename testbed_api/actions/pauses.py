@@ -63,7 +63,11 @@ class PauseActions:
         async with self.rights_changes.of_companies(context, companies) as change:
             ended = await change.pauses.end(pause, by=caller.id, now_ns=pause.span.from_ns)
             if not ended:
-                raise Unknown("nothing is paused in these words", hint="GET /pauses shows what is")
+                raise Unknown(
+                    f"no pause stands for exactly {_in_words(pause)}",
+                    hint="resume with the options of the pause: `testbed grant list` shows which"
+                    " grants are paused (GET /pauses)",
+                )
             await self._tell(change, caller, pause, resumed=True)
         return ended
 
@@ -92,6 +96,16 @@ class PauseActions:
         """The companies with a grant that the pause suspends."""
         companies = await self.registry.grants.companies(pause.owner)
         return companies if pause.company is None else companies & {pause.company}
+
+
+def _in_words(pause: Pause) -> str:
+    """The grants that a pause is about."""
+    if pause.company is None and pause.equipment is None:
+        return "all your grants"
+    company = "" if pause.company is None else f" to {pause.company}"
+    return f"all grants{company}" + (
+        "" if pause.equipment is None else f" of {pause.owner}/{pause.equipment}"
+    )
 
 
 def _about(pause: Pause) -> tuple[str | None, str | None]:

@@ -164,7 +164,7 @@ async def test_a_pause_stops_grants_until_it_is_resumed(office):
     assert await office.pauses.resume(context("otto"), otto, "company", None) == 1
     assert (await office.caller("cora")).may_read("live", RIG)
     assert office.disconnected == ["cora"] * 3
-    with pytest.raises(Unknown, match="nothing is paused"):
+    with pytest.raises(Unknown, match="no pause stands for exactly all grants to company"):
         await office.pauses.resume(context("otto"), otto, "company", None)
     assert len(await office.events()) == events + 3
     with pytest.raises(Forbidden):

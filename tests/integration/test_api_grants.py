@@ -419,7 +419,8 @@ async def test_a_pause_stops_and_resumes_with_one_call_each(bed, owner, cora, ab
     assert "factory has paused it since 2026-11-23 12:00:00 UTC" in grant["sentence"]
     assert len((await bed.ask(owner, "GET", "/pauses")).json()["items"]) == 1
     wrong = await bed.ask(otto, "DELETE", "/pauses", params={"company": "testbed"})
-    assert_problem(wrong, 404, "unknown", "nothing is paused in these words")
+    assert_problem(wrong, 404, "unknown", "no pause stands for exactly all grants to testbed")
+    assert "`testbed grant list` shows" in wrong.json()["hint"]
     assert (await bed.ask(otto, "DELETE", "/pauses", params=about)).json() == {"resumed": 1}
     assert await reads(bed, cora)
     assert bed.disconnected == ["cora", "cora"]

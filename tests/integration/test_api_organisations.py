@@ -191,7 +191,8 @@ async def test_a_granted_stream_is_read_until_it_is_revoked(bed, owner):
     assert (await bed.ask(owner, "DELETE", path)).status_code == 204
     assert_problem(await bed.ask(owner, "DELETE", path), 409, "refused", "revoked already")
     for who in both:
-        assert_problem(await bed.ask(who, "GET", f"{STREAM}/history"), 404, "unknown")
+        refused = await bed.ask(who, "GET", f"{STREAM}/history")
+        assert_problem(refused, 403, "not_granted", "was revoked by factory on")
     for who in (owner, eve):
         (listed,) = (await bed.ask(who, "GET", "/grants")).json()["items"]
         assert listed["state"] == "revoked"
@@ -204,7 +205,8 @@ async def test_a_grant_ends_by_itself(bed, owner):
     await bed.ask(owner, "POST", "/grants", json=GRANTED | {"expires_in_s": 60})
     assert (await bed.ask(eve, "GET", f"{STREAM}/history")).status_code == 200
     await bed.clock.advance(60)
-    assert_problem(await bed.ask(eve, "GET", f"{STREAM}/history"), 404, "unknown")
+    over = await bed.ask(eve, "GET", f"{STREAM}/history")
+    assert_problem(over, 403, "not_granted", "ended on 2026-11-23 12:01:00 UTC")
 
 
 @pytest.mark.usefixtures("rig")

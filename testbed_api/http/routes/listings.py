@@ -83,7 +83,8 @@ class ListingForm(Form):
     def _is_to_somebody(self) -> Self:
         if self.everybody == bool(self.organisations):
             raise ValueError(
-                "list it to everybody or to named organisations; DELETE lists it to nobody"
+                "list it to everybody or to named organisations;"
+                " `testbed listing set --nobody` (DELETE) ends the listing"
             )
         return self
 

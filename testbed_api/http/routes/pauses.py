@@ -62,7 +62,7 @@ async def pauses(pauses: PauseActionsDep, caller: CallerDep) -> PausesResponse:
 @router.delete(
     "/pauses",
     openapi_extra=asks(Action.PAUSE),
-    summary="Resume what was paused in the same words",
+    summary="Resume what was paused for the same company and equipment",
     responses=openapi_examples.answer(ResumedResponse),
 )
 async def end_pauses(

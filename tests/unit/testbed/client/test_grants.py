@@ -5,7 +5,7 @@ import io
 import pytest
 
 from broker.errors import Invalid
-from broker.responses.grants import GrantResponse, RequestOutcomeResponse
+from broker.responses.grants import GrantPage, GrantResponse, RequestOutcomeResponse
 from testbed.client import credentials, grants
 from testbed.client.grants import Selection
 from testbed.terminal.screen import Screen
@@ -71,3 +71,24 @@ def test_what_stood_before_is_a_note_and_no_new_request():
     text = io.StringIO()
     grants.print_outcome(RequestOutcomeResponse.model_validate(outcome), Screen(file=text))
     assert text.getvalue().splitlines() == ["6  It is asked for.", "grant 5 is granted already"]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "lines"),
+    [
+        (
+            {"until": "2026-12-07T00:00:00.000000000Z"},
+            ["5  makes grant 2, until 2026-12-07T00:00:00Z, longer: without an end"],
+        ),
+        ({"until": "2026-11-20T00:00:00.000000000Z"}, []),  # it was over before
+        ({"until": "2026-12-07T00:00:00.000000000Z", "state": "revoked"}, []),
+        ({"until": "2026-12-07T00:00:00.000000000Z", "space": "run-1"}, []),
+        ({"until": None}, []),
+    ],
+)
+def test_an_approval_says_which_earlier_grant_it_makes_longer(earlier, lines):
+    approved = GrantResponse.model_validate(GRANT)
+    known = GrantPage.model_validate({"items": [GRANT, GRANT | {"id": 2} | earlier], "next": None})
+    text = io.StringIO()
+    grants.print_lengthened([approved], known, Screen(file=text, width=100))
+    assert text.getvalue().splitlines() == lines
