@@ -151,13 +151,14 @@ async def run(
     API does not accept the credential, the equipment or a spec, or the source lets nobody in.
     """
     structlog.contextvars.bind_contextvars(equipment=str(mapping.equipment))
-    log.info("gateway was started", space=settings.space, state=_folders_text(state))
+    log.info("gateway is starting", space=settings.space, state=_folders_text(state))
     admission = Admission(
         mapping=mapping, settings=settings, bus_settings=bus_settings, clock=clock
     )
     specs = await admission.register()
     async with AsyncExitStack() as stack:
         gateway = await build_gateway(stack, admission, specs, state)
+        log.info("gateway was started", streams=len(specs))
         await gateway.run()
 
 

@@ -43,7 +43,7 @@ def locked(path: Path) -> Iterator[None]:
     """Lock the spool for this process; raises Taken if another process has it."""
     taken = Taken(
         f"another gateway is using the spool {path}",
-        hint="stop it, or give this one its own folder",
+        hint="stop it, or name a folder for this one's state: TESTBED_GATEWAY_STATE",
     )
     with file_lock.locked(path.with_name(path.name + ".lock"), taken):
         yield

@@ -246,4 +246,7 @@ def _free_port(port: int) -> int:
 
 def _in_use(port: int, exc: Exception) -> Taken:
     reason = getattr(exc, "strerror", None) or exc
-    return Taken(f"cannot listen on {LOOPBACK}:{port}: {reason}", hint="choose another port")
+    return Taken(
+        f"cannot listen on {LOOPBACK}:{port}: {reason}",
+        hint="--port with another one, 0 for a free one",
+    )

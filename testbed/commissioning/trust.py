@@ -11,6 +11,7 @@ from broker.errors import Invalid, Refused
 from gateway.links.opcua import certificate_trust, security
 from gateway.links.opcua.certificate_trust import PresentedCertificate, TrustedCertificates
 from gateway.links.opcua.pki import OwnCertificate, Pki
+from gateway.links.opcua.session import offered_modes
 from gateway.mapping import file as mapping_file
 from gateway.mapping.model import OpcUaServer
 from testbed.commissioning.check_browse import Endpoint, gateway_proof
@@ -72,7 +73,16 @@ async def fetch_certificate(source: str, endpoint: Endpoint) -> ServerCertificat
         beside = Path(source)
     proof = gateway_proof(beside)
     own = proof.pki.own()
-    presented = await security.presented_certificate(server, server.security)
+    try:
+        presented = await security.presented_certificate(server, server.security)
+    except Refused as exc:
+        if await offered_modes(server) != ["none"]:
+            raise
+        raise Refused(
+            f"{server.url} offers no security, so there is nothing to trust",
+            hint="read it with --security none (in a mapping: opcua.security: none), only on a"
+            " network of its own; or its owner switches security on",
+        ) from exc
     now_ns = proof.clock.now_ns()
     flaw = certificate_trust.flaw_of(presented, host=server.security.host, now_ns=now_ns)
     if flaw is not None:

@@ -41,7 +41,7 @@ async def test_one_gateway_that_cannot_go_on_stops_no_other(tmp_path: Path) -> N
     assert "refuses factory/press to gate" in refused["reason"]
     connected = next(line for line in lines if line["event"] == "server was connected")
     assert connected["equipment"] == "factory/pump-rig"
-    started = next(line for line in lines if line["event"] == "gateway was started")
+    started = next(line for line in lines if line["event"] == "gateway is starting")
     assert f"spool in {tmp_path}/testbed-data/gateway" in started["state"]
     assert list((tmp_path / "testbed-data" / "gateway").glob("factory.pump-rig.live.sqlite"))
 

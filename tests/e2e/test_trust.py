@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,15 @@ from tests.e2e.test_demo import TESTBED
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The `ready` event of a simulator with security."""
-    command = [*TESTBED, "simulate", "pump-rig", "--port", "0", "--secure", "--json"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+    with simulated(tmp_path, "--secure") as ready:
+        yield ready
+
+
+@contextmanager
+def simulated(folder: Path, *options: str) -> Iterator[dict[str, str]]:
+    """The `ready` event of a simulator that runs until the block ends."""
+    command = [*TESTBED, "simulate", "pump-rig", "--port", "0", *options, "--json"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             yield json.loads(process.stdout.readline())
@@ -57,7 +65,11 @@ def test_a_server_is_read_once_its_certificate_is_trusted(tmp_path: Path, machin
     browse = ["browse", url, "--security", "sign-and-encrypt"]
     refused = typed(tmp_path, *browse, code=2)
     assert f"is not trusted: SHA-256 {sha256}" in refused
-    assert "testbed gateway trust" in refused
+    assert f"`testbed gateway trust {url}`" in refused
+    unsecured = typed(tmp_path, "browse", url, "--security", "none", code=2)
+    assert "wants security: it offers sign-and-encrypt" in unsecured
+    assert "hint: --security sign-and-encrypt" in unsecured
+    assert f"`testbed gateway trust {url}`" in unsecured
 
     assert "nobody answered" in typed(tmp_path, "trust", url, code=2)
     assert "nothing was pinned" in typed(tmp_path, "trust", url, answer="n\n", code=2)
@@ -90,3 +102,24 @@ def test_a_server_is_read_once_its_certificate_is_trusted(tmp_path: Path, machin
     assert "is not trusted" in typed(tmp_path, "check", "m.yaml", code=2)
     typed(tmp_path, "trust", "m.yaml", "--sha256", sha256.replace(":", "").lower())
     assert "nothing is wrong" in typed(tmp_path, "check", "m.yaml")
+
+
+def test_a_server_without_security_has_nothing_to_trust(tmp_path: Path) -> None:
+    with simulated(tmp_path) as ready:
+        url = ready["url"]
+        refused = typed(tmp_path, "trust", url, code=2)
+        assert f"{url} offers no security, so there is nothing to trust" in refused
+        assert "--security none" in refused
+        asked = typed(tmp_path, "browse", url, "--security", "sign-and-encrypt", code=2)
+        assert "it offers none" in asked
+        assert "--security none" in asked
+
+
+def test_a_taken_port_of_a_simulator_names_the_option(tmp_path: Path) -> None:
+    with simulated(tmp_path) as ready:
+        port = ready["url"].rpartition(":")[2]
+        command = [*TESTBED, "simulate", "pump-rig", "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode != 0
+        assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+        assert "hint: --port" in done.stderr

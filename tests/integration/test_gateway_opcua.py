@@ -154,6 +154,8 @@ DISAGREEING = (
     (PRESSURE, PRESSURE.replace("Pressure", "Presure"), f"near it are {PRESSURE}"),
     (PRESSURE, "nsu=urn:x;s=P", "it has http"),
     (PRESSURE, "i=2255", "it is an array"),
+    (PRESSURE, PRESSURE.removesuffix(".Pressure"), "it is an object, not a variable (`testbed"),
+    (PRESSURE, "i=11492", "it is a method, not a variable"),
     ("unit: A", "unit: mA", "warning: rig.Current: its unit is A on the server and mA"),
     ("high: 280", "high: 281", "its range is 180 to 280 on the server"),
     (CURRENT, "dtype: bool", "write dtype: float64"),

@@ -72,7 +72,7 @@ def check(
             f"the certificate of {presented.url} is not trusted:"
             f" SHA-256 {sha256(presented.certificate)}",
             hint="hold it against what the server itself shows, then `testbed gateway trust"
-            " MAPPING`",
+            f" MAPPING`; without a mapping, `testbed gateway trust {presented.url}`",
         )
 
 

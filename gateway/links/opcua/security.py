@@ -125,10 +125,18 @@ def _presented(
             application_uri=endpoint.Server.ApplicationUri or "",
         )
     modes = ", ".join(sorted({mode_text(endpoint) for endpoint in offered})) or "nothing"
+    hint = (
+        "no session is opened with less: the server's owner must switch it on, or the mapping"
+        f" name another policy ({', '.join(Policy)})"
+    )
+    if modes == "none":
+        hint = (
+            "the server's owner must switch security on; where the server cannot, and only on a"
+            " network of its own: --security none (in a mapping: opcua.security: none)"
+        )
     raise Refused(
         f"{server.url} does not offer sign-and-encrypt with {security.policy}; it offers {modes}",
-        hint="no session is opened with less: the server's owner must switch it on, or the mapping"
-        f" name another policy ({', '.join(Policy)})",
+        hint=hint,
     )
 
 

@@ -106,7 +106,8 @@ async def _connect_error(
         if modes and "none" not in modes:
             return Invalid(
                 f"{server.url} wants security: it offers {', '.join(modes)}",
-                hint="write opcua.security: sign-and-encrypt, then `testbed gateway trust MAPPING`",
+                hint="--security sign-and-encrypt (in a mapping: opcua.security: sign-and-encrypt),"
+                f" after `testbed gateway trust {server.url}`, or of the mapping",
             )
     if isinstance(exc, UaStatusCodeError) and exc.code in security.SIGN_IN:
         return Refused(
@@ -204,6 +205,8 @@ async def _typed(
     status = answer.StatusCode
     if status is not None and not status.is_good():
         name = status.name
+        if status.value == ua.StatusCodes.BadAttributeIdInvalid:
+            return ResolvedNode(None, None, await _no_variable(client, node))
         return ResolvedNode(
             None,
             None,
@@ -224,6 +227,16 @@ async def _typed(
             f"its type {named} is not supported; {', '.join(known.name for known in DTYPES)} are",
         )
     return ResolvedNode(node, variant)
+
+
+async def _no_variable(client: Client, node: ua.NodeId) -> str:
+    """The problem of a node that has no data type."""
+    try:
+        kind = (await client.get_node(node).read_node_class()).name.lower()
+    except UaError:
+        kind = "object"
+    article = "an" if kind.startswith("o") else "a"
+    return f"it is {article} {kind}, not a variable (`testbed gateway browse` lists the variables)"
 
 
 async def built_in(client: Client, data_type: Any) -> ua.VariantType | None:
