@@ -62,6 +62,7 @@ async def run(
     plan.folder.mkdir(parents=True, exist_ok=True)
     screen = Screen(stderr=True)
     progress = Progress(say=screen.print)
+    earlier_ns = _written_ns(plan.report_file)
     try:
         async with asyncio.TaskGroup() as tasks:
             display = tasks.create_task(_display(progress, screen, clock), name="progress")
@@ -73,9 +74,16 @@ async def run(
                         _print_commands(stage, screen)
                         await asyncio.get_running_loop().create_future()
     finally:
+        if earlier_ns is not None and _written_ns(plan.report_file) == earlier_ns:
+            screen.print(f"no report; {plan.report_file} is of an earlier run")
         if temporary:
             shutil.rmtree(plan.folder)
     return result.exit_code(min_f1=plan.min_f1, is_visitors=bool(plan.prototype))
+
+
+def _written_ns(path: Path) -> int | None:
+    """The instant at which a file was last written, None if there is none."""
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 async def _display(progress: Progress, screen: Console, clock: Clock) -> None:
