@@ -23,7 +23,8 @@ class DemoResult:
 
     problems: sentences about what kept the prototype from being judged as it was meant.  notes:
     sentences that are worth knowing about it.  has_labels: whether the data say which rows have a
-    fault.
+    fault.  rows_played, rows_answered: numbers of the machine's rows, and of those that the
+    prototype labelled.
     """
 
     samples_offered: int
@@ -32,6 +33,8 @@ class DemoResult:
     latency_ms: Mapping[str, float | None]
     detection: Detection
     has_labels: bool
+    rows_played: int
+    rows_answered: int
     report: Path
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -107,6 +110,18 @@ class DemoResult:
             f"F1 {rated.f1:.3f}. Of {rated.faulty:,} rows with a fault it flagged {rated.hits:,}"
             f" and missed {rated.missed:,}; of its {rated.hits + rated.false:,} alarms"
             f" {rated.false:,} {'was' if rated.false == 1 else 'were'} false."
+        )
+
+    @property
+    def coverage(self) -> str:
+        """A sentence about rows without an answer, empty if all rows or none have one."""
+        without = self.rows_played - self.rows_answered
+        if not without or not self.rows_answered:
+            return ""
+        return (
+            f"{self.rows_answered:,} of {self.rows_played:,} rows"
+            f" {'has' if self.rows_answered == 1 else 'have'} an answer; the other {without:,}"
+            f" {'counts' if without == 1 else 'count'} as no alarm."
         )
 
     @property

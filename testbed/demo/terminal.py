@@ -122,7 +122,8 @@ def _print_result(result: DemoResult, plan: DemoPlan, *, as_json: bool) -> None:
     out.print("Was anything lost?", style="bold")
     out.print(result.loss)
     out.print("\nHow good was the prototype?", style="bold")
-    for sentence in (result.quality, *result.problems, *result.notes, *result.meaning):
+    answer = filter(None, (result.quality, result.coverage))
+    for sentence in (*answer, *result.problems, *result.notes, *result.meaning):
         out.print(sentence)
     if plan.min_f1 is not None:
         is_reached = (result.detection.f1 or 0.0) >= plan.min_f1
