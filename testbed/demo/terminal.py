@@ -134,7 +134,8 @@ def _print_result(result: DemoResult, plan: DemoPlan, *, as_json: bool) -> None:
     out.print(table)
     out.print(f"report: {result.report}")
     if not plan.prototype:
-        out.print(f"a program of yours in its place: {invocation.testbed()} try -- python my.py")
+        command = f"{invocation.testbed()} try -- {invocation.python()} my.py"
+        out.print(f"a program of yours in its place: {command}")
 
 
 def _print_commands(stage: Stage, screen: Console) -> None:
