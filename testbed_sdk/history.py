@@ -1,6 +1,7 @@
 """Fetches stored samples of a stream as columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from broker import api_client, clock, codec
 from broker.aggregation import Aggregation
 from broker.batch import NUMPY, Gap, Series, Times
-from broker.errors import Corrupt
+from broker.errors import Corrupt, Unknown
 from broker.namespace import StreamAddress
 from broker.responses.streams import HistoryResponse
 from broker.streams import StreamSpec
@@ -21,6 +22,8 @@ from testbed_sdk.table import Fill, SignalColumn
 
 if TYPE_CHECKING:
     import pandas as pd
+
+OTHER_SPACE = "TESTBED_SPACE, or --space of a command, names another space"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +119,9 @@ class _Columns(HistoryResponse):
 async def fetch(api: api_client.Api, address: StreamAddress, query: HistoryQuery) -> History:
     """Fetch history through the API; raises Refused, Unavailable, or Corrupt if it breaks off."""
     path = f"/streams/{address}/history"
-    async with api.stream(path, params=query.params()) as response:
-        payload = await response.aread()
+    with space_named(query.space):
+        async with api.stream(path, params=query.params()) as response:
+            payload = await response.aread()
     try:
         answer = _Columns.model_validate(orjson.loads(payload))
     except (orjson.JSONDecodeError, ValidationError) as exc:
@@ -132,6 +136,19 @@ async def fetch(api: api_client.Api, address: StreamAddress, query: HistoryQuery
             parts[name].append(series)
     joined = {name: _joined(pieces, spec, name) for name, pieces in parts.items()}
     return History(spec, joined, tuple(gap.gap() for gap in answer.gaps))
+
+
+@contextmanager
+def space_named(space: str) -> Iterator[None]:
+    """Add the space to the error of a stream that is not there: it may be in another one."""
+    try:
+        yield
+    except Unknown as exc:
+        if not exc.message.startswith("there is no stream"):
+            raise
+        hints = filter(None, (OTHER_SPACE, exc.hint))
+        message = f"{exc.message} in space {space} that you may read"
+        raise Unknown(message, hint="; ".join(hints)) from exc
 
 
 def _joined(parts: list[Series], spec: StreamSpec, name: str) -> Series:

@@ -147,10 +147,11 @@ async def _copy(
     file_format: csv or json.
     """
     params = wanted.params() | {"format": file_format}
-    async with connection.stream(f"/streams/{address}/history", params=params) as answer:
-        async for chunk in answer.aiter_bytes():
-            file.write(chunk)
-        gaps = int(answer.headers.get(GAPS_HEADER, 0))
+    with history.space_named(wanted.space):
+        async with connection.stream(f"/streams/{address}/history", params=params) as answer:
+            async for chunk in answer.aiter_bytes():
+                file.write(chunk)
+            gaps = int(answer.headers.get(GAPS_HEADER, 0))
     file.flush()
     return gaps
 
