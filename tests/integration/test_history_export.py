@@ -128,6 +128,6 @@ async def test_every_kind_of_file_has_its_gaps_beside_it(
 async def test_what_cannot_be_written_leaves_no_file(server: HistoryQuery, tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="no known ending"):
         await history.export(str(RIG), server, tmp_path / "rig.xlsx")
-    with pytest.raises(Unknown, match="in space .* that you may read .TESTBED_SPACE, or --space"):
+    with pytest.raises(Unknown, match=r"in space .* that you may read .TESTBED_SPACE, or --space"):
         await history.export("factory/pump-rig/none", server, tmp_path / "none.csv")
     assert os.listdir(tmp_path) == ["data"]  # noqa: PTH208 - the server's folder
