@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from broker import api_client, clock, codec
 from broker.aggregation import Aggregation
 from broker.batch import NUMPY, Gap, Series, Times
-from broker.errors import Corrupt, Unknown
+from broker.errors import Corrupt, Invalid, Unknown
 from broker.namespace import StreamAddress
 from broker.responses.streams import HistoryResponse
-from broker.streams import StreamSpec
+from broker.streams import Dtype, StreamSpec
 from testbed_sdk import table
 from testbed_sdk.table import Fill, SignalColumn
 
@@ -38,7 +38,8 @@ class History:
     gaps: tuple[Gap, ...]
 
     def __getitem__(self, signal: str) -> Series:
-        """The samples of one signal."""
+        """The samples of one signal; raises Invalid for one that was not fetched."""
+        self._dtype(signal)
         return self.series[signal]
 
     def gaps_of(self, signal: str) -> tuple[Gap, ...]:
@@ -72,12 +73,22 @@ class History:
         return [
             SignalColumn(
                 name,
-                self.spec.signal(name).dtype,
+                self._dtype(name),
                 self.series[name],
                 table.gaps_of(self.gaps, name),
             )
             for name in signals or self.series
         ]
+
+    def _dtype(self, name: str) -> Dtype:
+        """The dtype of a signal; raises Invalid if the stream has none, or it was not fetched."""
+        dtype = self.spec.signal(name).dtype
+        if name not in self.series:
+            raise Invalid(
+                f"this history of {self.spec.address} has no signal {name!r}: it was not asked for",
+                hint=f"it has {', '.join(self.series)}",
+            )
+        return dtype
 
 
 @dataclass(frozen=True, slots=True)
