@@ -74,6 +74,7 @@ async def evaluate(stage: Stage, observer: Testbed, measured: Measured, clock: C
         has_labels=bool(truth),
         rows_played=len(times),
         rows_answered=published.matching,
+        published=measured.samples,
         report=stage.plan.report_file,
         problems=outcome.problems(measured.outcome, published, refused),
         notes=outcome.notes(measured.outcome, published),

@@ -24,7 +24,7 @@ class DemoResult:
     problems: sentences about what kept the prototype from being judged as it was meant.  notes:
     sentences that are worth knowing about it.  has_labels: whether the data say which rows have a
     fault.  rows_played, rows_answered: numbers of the machine's rows, and of those that the
-    prototype labelled.
+    prototype labelled.  published: samples that it published.
     """
 
     samples_offered: int
@@ -35,6 +35,7 @@ class DemoResult:
     has_labels: bool
     rows_played: int
     rows_answered: int
+    published: int
     report: Path
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -103,6 +104,8 @@ class DemoResult:
         rated = self.detection
         if not self.has_labels:
             return "Unknown: the data do not say which rows have a fault."
+        if not self.published:
+            return "Not scored: it published nothing."
         if rated.f1 is None:
             alarms = f"it raised {rated.false:,} false alarms"
             return f"No F1: no row of the data has a fault, and {alarms}."
@@ -128,7 +131,7 @@ class DemoResult:
     def meaning(self) -> tuple[str, ...]:
         """Sentences that say what F1, false alarms and missed alarms are."""
         rated = self.detection
-        if rated.f1 is None:
+        if rated.f1 is None or not self.published:
             return ()
         f1 = (
             "F1 weighs missed faults against false alarms (the harmonic mean of precision and"

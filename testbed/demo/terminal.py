@@ -98,10 +98,14 @@ async def _display(progress: Progress, screen: Console, clock: Clock) -> None:
 
 
 async def _print_lines(progress: Progress, screen: Console, clock: Clock) -> None:
-    """Print a line for each phase as it begins, and one every LINE_EVERY_S within it."""
+    """Print a line for each phase as it begins, and one every LINE_EVERY_S within it.
+
+    While answers are waited for, which may never come, there is one line.
+    """
     phase, waited_s = "", 0.0
     while not progress.done:
-        if progress.phase != phase or waited_s >= LINE_EVERY_S:
+        is_due = waited_s >= LINE_EVERY_S and not progress.is_waiting
+        if progress.phase != phase or is_due:
             phase, waited_s = progress.phase, 0.0
             screen.print(_line(progress))
         await clock.sleep(REFRESH_S)
@@ -110,7 +114,8 @@ async def _print_lines(progress: Progress, screen: Console, clock: Clock) -> Non
 
 def _line(progress: Progress) -> Text:
     numbers = (
-        f"offered {progress.offered:,}  received {progress.received:,}  scored {progress.scored:,}"
+        f"samples offered {progress.offered:,}, received {progress.received:,}; rows scored"
+        f" {progress.scored:,}"
     )
     return Text.assemble((progress.phase, "bold"), "  ", numbers if progress.offered else "")
 

@@ -175,6 +175,10 @@ def test_a_program_that_prints_without_end_and_publishes_nothing(tmp_path):
     assert "was killed" in killed
     assert "lines, of which the first were shown" in printed
     assert done.stderr.count("prototype | nothing to say") == 200
+    waiting = [line for line in done.stderr.splitlines() if "waiting for the prototype" in line]
+    assert len(waiting) == 1, done.stderr
+    assert "answers, up to 20 s" in waiting[0]
+    assert "rows scored 0" in waiting[0]
 
 
 def test_ctrl_c_ends_a_program_and_its_children(tmp_path):

@@ -24,6 +24,7 @@ RESULT = DemoResult(
     has_labels=True,
     rows_played=3,
     rows_answered=2,
+    published=3,
     report=Path("report.html"),
 )
 ABOUT = {"version": "0.1.0", "data": "a rig & its <signals>", "seed": "7", "prototype": "my.py"}

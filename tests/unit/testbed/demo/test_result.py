@@ -18,6 +18,7 @@ GOOD = DemoResult(
     has_labels=True,
     rows_played=800,
     rows_answered=800,
+    published=1_600,
     report=Path("report.html"),
 )
 LOST = {"samples_stored": 6_399, "counters": Counters(1, 0, 0, 1)}
@@ -47,6 +48,13 @@ def test_how_good_the_prototype_was_is_said_in_numbers_of_rows():
     assert "always on has 0.30" in meaning
     assert "of 100 rows with a fault it overlooked 3.6" in meaning
     assert "of 100 rows without a fault it flagged 0.5" in meaning
+
+
+def test_a_prototype_that_published_nothing_is_not_scored():
+    silent = result(published=0, rows_answered=0, detection=Detection(missed=140, quiet=660))
+    assert silent.quality == "Not scored: it published nothing."
+    assert silent.meaning == ()
+    assert silent.as_json()["f1"] == 0.0
 
 
 def test_rows_without_an_answer_are_counted():
