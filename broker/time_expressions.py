@@ -36,6 +36,7 @@ _DURATION = re.compile(f"(?:{_PART})+", re.ASCII)
 _RELATIVE = re.compile(r"(?:now)?\s*([+-])\s*(\S+)", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _DAYS: Mapping[str, int] = {"yesterday": -1, "today": 0, "tomorrow": 1}
+_WITHOUT_ZONE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -58,12 +59,22 @@ def resolve(time: Time, now_ns: int) -> int:
     """
     if isinstance(time, datetime):
         return _of_datetime(time)
+    if not isinstance(time, str):  # a program in Python may give any object
+        raise Invalid(
+            f"{str(time)[:40]} is not an instant: it is of type {type(time).__name__}",
+            hint=f"{TIME_FORMS}; or give a datetime with a time zone",
+        )
     text = time.strip()
     word = text.lower()
     if word == "now":
         return now_ns
     if word in _DAYS:
         return now_ns // DAY_NS * DAY_NS + _DAYS[word] * DAY_NS
+    if _WITHOUT_ZONE.fullmatch(text):
+        raise Invalid(
+            f"{text[:40]!r} is not an instant: its time zone is missing",
+            hint=f"add Z for UTC, or an offset such as +01:00; {TIME_FORMS}",
+        )
     try:
         if match := _RELATIVE.fullmatch(word):
             sign = -1 if match[1] == "-" else 1

@@ -48,6 +48,11 @@ def _column(spec: StreamSpec, name: str, values: object, count: int) -> Column:
         raise Invalid(f"{name!r} of {spec.address} is not all text", hint="give strings")
     if not dtype.hasobject and not np.can_cast(column.dtype, dtype, "same_kind"):
         raise Invalid(f"{name!r} of {spec.address} is {column.dtype}", hint=f"give {dtype}")
+    if column.ndim > 1:
+        column_of = "table[:, 0]" if column.shape == (count, 1) else "one column of it"
+        raise Invalid(
+            f"{name!r} has the shape {column.shape}", hint=f"give {count} values: {column_of}"
+        )
     if column.shape != (count,):
         raise Invalid(f"{name!r} has {len(column)} values for {count} times", hint="one for each")
     return column.astype(dtype)

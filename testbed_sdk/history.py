@@ -1,6 +1,7 @@
 """Fetches stored samples of a stream as columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,17 @@ from pydantic import ValidationError
 from broker import api_client, clock, codec
 from broker.aggregation import Aggregation
 from broker.batch import NUMPY, Gap, Series, Times
-from broker.errors import Corrupt
+from broker.errors import Corrupt, Invalid, Unknown
 from broker.namespace import StreamAddress
 from broker.responses.streams import HistoryResponse
-from broker.streams import StreamSpec
+from broker.streams import Dtype, StreamSpec
 from testbed_sdk import table
 from testbed_sdk.table import Fill, SignalColumn
 
 if TYPE_CHECKING:
     import pandas as pd
+
+OTHER_SPACE = "TESTBED_SPACE, or --space of a command, names another space"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class History:
     gaps: tuple[Gap, ...]
 
     def __getitem__(self, signal: str) -> Series:
-        """The samples of one signal."""
+        """The samples of one signal; raises Invalid for one that was not fetched."""
+        self._dtype(signal)
         return self.series[signal]
 
     def gaps_of(self, signal: str) -> tuple[Gap, ...]:
@@ -69,12 +73,22 @@ class History:
         return [
             SignalColumn(
                 name,
-                self.spec.signal(name).dtype,
+                self._dtype(name),
                 self.series[name],
                 table.gaps_of(self.gaps, name),
             )
             for name in signals or self.series
         ]
+
+    def _dtype(self, name: str) -> Dtype:
+        """The dtype of a signal; raises Invalid if the stream has none, or it was not fetched."""
+        dtype = self.spec.signal(name).dtype
+        if name not in self.series:
+            raise Invalid(
+                f"this history of {self.spec.address} has no signal {name!r}: it was not asked for",
+                hint=f"it has {', '.join(self.series)}",
+            )
+        return dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +130,9 @@ class _Columns(HistoryResponse):
 async def fetch(api: api_client.Api, address: StreamAddress, query: HistoryQuery) -> History:
     """Fetch history through the API; raises Refused, Unavailable, or Corrupt if it breaks off."""
     path = f"/streams/{address}/history"
-    async with api.stream(path, params=query.params()) as response:
-        payload = await response.aread()
+    with space_named(query.space):
+        async with api.stream(path, params=query.params()) as response:
+            payload = await response.aread()
     try:
         answer = _Columns.model_validate(orjson.loads(payload))
     except (orjson.JSONDecodeError, ValidationError) as exc:
@@ -132,6 +147,19 @@ async def fetch(api: api_client.Api, address: StreamAddress, query: HistoryQuery
             parts[name].append(series)
     joined = {name: _joined(pieces, spec, name) for name, pieces in parts.items()}
     return History(spec, joined, tuple(gap.gap() for gap in answer.gaps))
+
+
+@contextmanager
+def space_named(space: str) -> Iterator[None]:
+    """Add the space to the error of a stream that is not there: it may be in another one."""
+    try:
+        yield
+    except Unknown as exc:
+        if not exc.message.startswith("there is no stream"):
+            raise
+        hints = filter(None, (OTHER_SPACE, exc.hint))
+        message = f"{exc.message} in space {space} that you may read"
+        raise Unknown(message, hint="; ".join(hints)) from exc
 
 
 def _joined(parts: list[Series], spec: StreamSpec, name: str) -> Series:

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import IO
 
 from broker import api_client
 from broker.aggregation import Aggregation
 from broker.batch import Gap
 from broker.clock import NS_PER_S, Clock, ns_of, text_of
-from broker.errors import Invalid, Taken
+from broker.errors import Invalid, Refused, Taken
 from broker.namespace import StreamAddress, checked_space
 from broker.responses.streams import GapPage
 from testbed.client import api
@@ -82,10 +83,9 @@ async def export(stream: str, wanted: HistoryQuery, path: Path) -> tuple[Path, .
             raise Taken(f"{file_path} is there already", hint="name a new file")
     async with api.connect(TIMEOUT_S) as connection:
         if path.suffix == ".parquet":
+            parquet = _parquet()
             fetched = await history.fetch(connection, address, wanted)
             with _new_file(path) as file:
-                from testbed.client import parquet  # noqa: PLC0415 - it loads DuckDB
-
                 parquet.write(Path(file.name), fetched)
             gaps: Iterable[Gap] = fetched.gaps
         else:
@@ -96,6 +96,18 @@ async def export(stream: str, wanted: HistoryQuery, path: Path) -> tuple[Path, .
         with _new_file(gaps_path) as file:
             file.write(gaps_csv(gaps))
     return paths
+
+
+def _parquet() -> ModuleType:
+    """The module that writes Parquet; raises Refused if DuckDB, which it needs, is missing."""
+    try:
+        from testbed.client import parquet  # noqa: PLC0415 - it loads DuckDB
+    except ModuleNotFoundError as exc:
+        raise Refused(
+            "a Parquet file needs duckdb, which is not installed",
+            hint="pip install duckdb; or write a .csv or .json file",
+        ) from exc
+    return parquet
 
 
 def _gaps_command(address: StreamAddress, wanted: HistoryQuery) -> str:
@@ -147,10 +159,11 @@ async def _copy(
     file_format: csv or json.
     """
     params = wanted.params() | {"format": file_format}
-    async with connection.stream(f"/streams/{address}/history", params=params) as answer:
-        async for chunk in answer.aiter_bytes():
-            file.write(chunk)
-        gaps = int(answer.headers.get(GAPS_HEADER, 0))
+    with history.space_named(wanted.space):
+        async with connection.stream(f"/streams/{address}/history", params=params) as answer:
+            async for chunk in answer.aiter_bytes():
+                file.write(chunk)
+            gaps = int(answer.headers.get(GAPS_HEADER, 0))
     file.flush()
     return gaps
 

@@ -57,7 +57,11 @@ MinF1 = Annotated[
     ),
 ]
 Command = Annotated[
-    list[str], typer.Argument(help="command of your program, with its arguments, behind --")
+    list[str],
+    typer.Argument(
+        help="command of your program, with its arguments, behind --; its Python must have the SDK,"
+        " as the one beside `testbed` has"
+    ),
 ]
 TrySpeed = Annotated[
     float | None,
@@ -84,8 +88,8 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         "try",
         epilog=example(
-            "testbed try -- python my_prototype.py",
-            "testbed try --min-f1 0.8 -- python my_prototype.py --threshold 3",
+            "testbed try -- .venv/bin/python my_prototype.py",
+            "testbed try --min-f1 0.8 -- .venv/bin/python my_prototype.py --threshold 3",
         ),
         context_settings={"allow_interspersed_args": False},
     )(try_)

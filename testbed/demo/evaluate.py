@@ -62,7 +62,8 @@ async def evaluate(stage: Stage, observer: Testbed, measured: Measured, clock: C
         dead=await _dead_letters(stage),
         gaps=rig.gaps,
     )
-    published = _publication(measured, score, {time_ns for _, time_ns in samples}, labels)
+    times = {time_ns for _, time_ns in samples}
+    published = _publication(measured, score, times, labels)
     refused = await _refused(stage)
     result = DemoResult(
         samples_offered=len(samples),
@@ -71,6 +72,9 @@ async def evaluate(stage: Stage, observer: Testbed, measured: Measured, clock: C
         latency_ms=_percentiles(measured.latencies_s),
         detection=verdict.detection(truth, labels),
         has_labels=bool(truth),
+        rows_played=len(times),
+        rows_answered=published.matching,
+        published=measured.samples,
         report=stage.plan.report_file,
         problems=outcome.problems(measured.outcome, published, refused),
         notes=outcome.notes(measured.outcome, published),

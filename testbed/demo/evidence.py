@@ -56,13 +56,29 @@ def _about(plan: DemoPlan, offered: LedgerContent) -> dict[str, str]:
         digest = hashlib.sha256(plan.data.read_bytes()).hexdigest()
         data = f"{plan.data.name}, {len(offered.rows):,} rows, SHA-256 {digest[:16]}…"
         seed = "none: a recording was played"
-    return {
+    about = {
         "version": metadata.version(invocation.PROJECT),
         "data": data,
         "seed": seed,
         "played": f"{plan.speed:g} source seconds a second, over OPC UA, recorded in {SPACE}",
+        "time stamps": time_stamps(plan),
         "prototype": shlex.join(plan.prototype) or f"examples/detector/{DETECTOR.name}",
     }
+    return {label: text for label, text in about.items() if text}
+
+
+def time_stamps(plan: DemoPlan) -> str:
+    """The pause between the time stamps of two rows where it is not that of the source, else "".
+
+    A model, and a recording with shifted times, have the time stamps at which they are played.
+    """
+    speed = plan.speed or 1.0
+    if speed == 1.0 or (plan.data is not None and plan.times == "original"):
+        return ""
+    if plan.data is not None:
+        return f"those of playing: the recording plays {speed:g} times as fast"
+    apart_ms = round(PERIOD_S / speed * 1000, 3)
+    return f"rows are {apart_ms:g} ms apart by time stamp: the rig plays {speed:g} times as fast"
 
 
 def _next_steps(plan: DemoPlan) -> Mapping[str, str]:

@@ -3,6 +3,7 @@
 A problem keeps the prototype from being judged as it was meant; a note is worth knowing.  Pure.
 """
 
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from testbed.demo.plan import ANOMALY, SCORE
 
 COMPARABLE = frozenset({Dtype.BOOL, Dtype.INT64})
 """Dtypes of `anomaly` that are compared with the truth: an integer but 0 is an alarm."""
+
+_MISSING_MODULE = re.compile(r"No module named '?(\w+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +136,13 @@ def last_lines(lines: Sequence[str]) -> str:
 def hint(lines: Sequence[str], python: str) -> str:
     """A hint for a prototype that ended at once; python: a Python that has the SDK."""
     text = "\n".join(lines)
-    if "No module named 'testbed_sdk'" in text:
-        return f"this Python does not have the SDK; {python} has it"
+    if missing := _MISSING_MODULE.search(text):
+        if missing[1] == "testbed_sdk":
+            return f"this Python does not have the SDK; {python} has it"
+        return (
+            f"this Python does not have {missing[1]}; {python} has the SDK and numpy, and what"
+            " else the program needs is installed there"
+        )
     if "broker.errors." in text:
         return f"it may read the input `rig` and publish the output `score`, which is {SCORE}"
     return "docs/how-to/where-your-program-runs.md lists its environment"

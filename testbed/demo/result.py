@@ -23,7 +23,8 @@ class DemoResult:
 
     problems: sentences about what kept the prototype from being judged as it was meant.  notes:
     sentences that are worth knowing about it.  has_labels: whether the data say which rows have a
-    fault.
+    fault.  rows_played, rows_answered: numbers of the machine's rows, and of those that the
+    prototype labelled.  published: samples that it published.
     """
 
     samples_offered: int
@@ -32,6 +33,9 @@ class DemoResult:
     latency_ms: Mapping[str, float | None]
     detection: Detection
     has_labels: bool
+    rows_played: int
+    rows_answered: int
+    published: int
     report: Path
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -100,6 +104,8 @@ class DemoResult:
         rated = self.detection
         if not self.has_labels:
             return "Unknown: the data do not say which rows have a fault."
+        if not self.published:
+            return "Not scored: it published nothing."
         if rated.f1 is None:
             alarms = f"it raised {rated.false:,} false alarms"
             return f"No F1: no row of the data has a fault, and {alarms}."
@@ -110,10 +116,22 @@ class DemoResult:
         )
 
     @property
+    def coverage(self) -> str:
+        """A sentence about rows without an answer, empty if all rows or none have one."""
+        without = self.rows_played - self.rows_answered
+        if not without or not self.rows_answered:
+            return ""
+        return (
+            f"{self.rows_answered:,} of {self.rows_played:,} rows"
+            f" {'has' if self.rows_answered == 1 else 'have'} an answer; the other {without:,}"
+            f" {'counts' if without == 1 else 'count'} as no alarm."
+        )
+
+    @property
     def meaning(self) -> tuple[str, ...]:
         """Sentences that say what F1, false alarms and missed alarms are."""
         rated = self.detection
-        if rated.f1 is None:
+        if rated.f1 is None or not self.published:
             return ()
         f1 = (
             "F1 weighs missed faults against false alarms (the harmonic mean of precision and"

@@ -42,7 +42,9 @@ POLL_S = 0.05
 class Progress:
     """Phase and sample counts of a running demo, to be displayed.
 
-    say: called with each line that is to be printed beside the progress.
+    say: called with each line that is to be printed beside the progress.  offered, received:
+    samples of the machine.  scored: rows with an answer.  is_waiting: whether only
+    answers are still to come.
     """
 
     say: Callable[[str], None]
@@ -51,6 +53,7 @@ class Progress:
     received: int = 0
     scored: int = 0
     latencies_s: list[float] = field(default_factory=list)
+    is_waiting: bool = False
     done: bool = False
 
 
@@ -88,7 +91,7 @@ async def run_demo(
             async with processes.gateway(stage):
                 progress.phase = "running"
                 arrivals = await _follow(observer, machine, child, progress, clock)
-            progress.phase = "checking every sample"
+            progress.phase, progress.is_waiting = "checking every sample", False
             measured = evaluate.Measured(
                 latencies_s=progress.latencies_s,
                 samples=arrivals.samples,
@@ -201,7 +204,7 @@ async def _follow(
         ]
         played = await machine.wait_for("played", on_other=count_rows)
         progress.offered = played["rows"] * len(SIGNALS)
-        await _wait_answered(arrivals, played["last_ns"], child, clock)
+        await _wait_answered(arrivals, played["last_ns"], child, progress, clock)
         for follower in followers:
             follower.cancel()
     await child.stop()
@@ -236,7 +239,7 @@ async def _tell_end(child: PrototypeProcess, progress: Progress, clock: Clock) -
 
 
 async def _wait_answered(
-    arrivals: _Arrivals, last_ns: int, child: PrototypeProcess, clock: Clock
+    arrivals: _Arrivals, last_ns: int, child: PrototypeProcess, progress: Progress, clock: Clock
 ) -> None:
     """Wait until the last row has arrived and has its score, or the prototype has gone quiet."""
     began_ns = clock.now_ns()
@@ -245,6 +248,10 @@ async def _wait_answered(
         if arrivals.rig_ns < last_ns:
             is_over = now_ns - began_ns > LAST_ROW_TIMEOUT_S * NS_PER_S
         else:
+            if arrivals.score_ns < last_ns:
+                most_s = _patience_s(arrivals, child)
+                progress.phase = f"waiting for the prototype's answers, up to {most_s:g} s"
+                progress.is_waiting = True
             quiet_s = (now_ns - max(began_ns, arrivals.scored_ns)) / NS_PER_S
             is_over = arrivals.score_ns >= last_ns or quiet_s > _patience_s(arrivals, child)
         if is_over:

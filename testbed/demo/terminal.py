@@ -62,6 +62,7 @@ async def run(
     plan.folder.mkdir(parents=True, exist_ok=True)
     screen = Screen(stderr=True)
     progress = Progress(say=screen.print)
+    earlier_ns = _written_ns(plan.report_file)
     try:
         async with asyncio.TaskGroup() as tasks:
             display = tasks.create_task(_display(progress, screen, clock), name="progress")
@@ -73,9 +74,16 @@ async def run(
                         _print_commands(stage, screen)
                         await asyncio.get_running_loop().create_future()
     finally:
+        if earlier_ns is not None and _written_ns(plan.report_file) == earlier_ns:
+            screen.print(f"no report; {plan.report_file} is of an earlier run")
         if temporary:
             shutil.rmtree(plan.folder)
     return result.exit_code(min_f1=plan.min_f1, is_visitors=bool(plan.prototype))
+
+
+def _written_ns(path: Path) -> int | None:
+    """The instant at which a file was last written, None if there is none."""
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 async def _display(progress: Progress, screen: Console, clock: Clock) -> None:
@@ -90,10 +98,14 @@ async def _display(progress: Progress, screen: Console, clock: Clock) -> None:
 
 
 async def _print_lines(progress: Progress, screen: Console, clock: Clock) -> None:
-    """Print a line for each phase as it begins, and one every LINE_EVERY_S within it."""
+    """Print a line for each phase as it begins, and one every LINE_EVERY_S within it.
+
+    While answers are waited for, which may never come, there is one line.
+    """
     phase, waited_s = "", 0.0
     while not progress.done:
-        if progress.phase != phase or waited_s >= LINE_EVERY_S:
+        is_due = waited_s >= LINE_EVERY_S and not progress.is_waiting
+        if progress.phase != phase or is_due:
             phase, waited_s = progress.phase, 0.0
             screen.print(_line(progress))
         await clock.sleep(REFRESH_S)
@@ -102,7 +114,8 @@ async def _print_lines(progress: Progress, screen: Console, clock: Clock) -> Non
 
 def _line(progress: Progress) -> Text:
     numbers = (
-        f"offered {progress.offered:,}  received {progress.received:,}  scored {progress.scored:,}"
+        f"samples offered {progress.offered:,}, received {progress.received:,}; rows scored"
+        f" {progress.scored:,}"
     )
     return Text.assemble((progress.phase, "bold"), "  ", numbers if progress.offered else "")
 
@@ -114,7 +127,8 @@ def _print_result(result: DemoResult, plan: DemoPlan, *, as_json: bool) -> None:
     out.print("Was anything lost?", style="bold")
     out.print(result.loss)
     out.print("\nHow good was the prototype?", style="bold")
-    for sentence in (result.quality, *result.problems, *result.notes, *result.meaning):
+    answer = filter(None, (result.quality, result.coverage))
+    for sentence in (*answer, *result.problems, *result.notes, *result.meaning):
         out.print(sentence)
     if plan.min_f1 is not None:
         is_reached = (result.detection.f1 or 0.0) >= plan.min_f1
@@ -125,7 +139,8 @@ def _print_result(result: DemoResult, plan: DemoPlan, *, as_json: bool) -> None:
     out.print(table)
     out.print(f"report: {result.report}")
     if not plan.prototype:
-        out.print(f"a program of yours in its place: {invocation.testbed()} try -- python my.py")
+        command = f"{invocation.testbed()} try -- {invocation.python()} my.py"
+        out.print(f"a program of yours in its place: {command}")
 
 
 def _print_commands(stage: Stage, screen: Console) -> None:

@@ -194,6 +194,7 @@ def test_without_a_terminal_the_demo_says_at_once_what_it_does_and_cleans_up(tmp
     assert demo.returncode == 0, errors
     assert "checking every sample" in errors
     assert str(work / "testbed-demo.html") in output
+    assert f" try -- {sys.executable} my.py" in output
     assert [path.name for path in work.iterdir()] == ["testbed-demo.html"]
     assert list(tmp_path.iterdir()) == [work]
 

@@ -235,7 +235,10 @@ ERRORS = {
         ("history", "factory/none/none"),
         {},
         2,
-        "error: there is no stream factory/none/none\n",
+        (
+            "error: there is no stream factory/none/none in space live that you may read\n"
+            "hint: TESTBED_SPACE, or --space of a command, names another space\n"
+        ),
     ),
     "address of a stream": (
         ("tap", "rig"),

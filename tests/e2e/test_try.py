@@ -64,7 +64,7 @@ def tried(folder, *arguments):
     """Try a program with temporary files in a folder of their own, which must be empty then."""
     temporary, work = folder / "tmp", folder / "work"
     temporary.mkdir()
-    work.mkdir()
+    work.mkdir(exist_ok=True)
     done = subprocess.run(
         [*TESTBED, "try", *map(str, arguments)],
         cwd=work,
@@ -134,6 +134,16 @@ def test_a_program_that_ends_at_once_is_shown_with_its_last_lines(tmp_path, body
     assert list(work.iterdir()) == []
 
 
+def test_the_report_of_an_earlier_run_is_not_taken_for_one_of_this_run(tmp_path):
+    report = tmp_path / "work" / "testbed-demo.html"
+    report.parent.mkdir()
+    report.write_text("earlier")
+    done, _ = tried(tmp_path, "--", sys.executable, program(tmp_path, "print('good bye')"))
+    assert done.returncode == 2, done.stderr
+    assert f"no report; {report} is of an earlier run" in done.stderr
+    assert report.read_text() == "earlier"
+
+
 def test_a_command_that_does_not_exist_starts_nothing(tmp_path):
     done, _ = tried(tmp_path, "--", "pyhton", "my_prototype.py")
     assert done.returncode == 2
@@ -165,6 +175,10 @@ def test_a_program_that_prints_without_end_and_publishes_nothing(tmp_path):
     assert "was killed" in killed
     assert "lines, of which the first were shown" in printed
     assert done.stderr.count("prototype | nothing to say") == 200
+    waiting = [line for line in done.stderr.splitlines() if "waiting for the prototype" in line]
+    assert len(waiting) == 1, done.stderr
+    assert "answers, up to 20 s" in waiting[0]
+    assert "rows scored 0" in waiting[0]
 
 
 def test_ctrl_c_ends_a_program_and_its_children(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from broker.batch import BAD, GOOD, EquipmentKind, Gap, Series
 from broker.clock import NS_PER_S, WallClock, ns_of, text_of
-from broker.errors import Invalid, Taken, Unknown
+from broker.errors import Invalid, Refused, Taken, Unknown
 from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed.client import history, parquet
@@ -125,9 +126,20 @@ async def test_every_kind_of_file_has_its_gaps_beside_it(
         await history.export(str(RIG), server, path)
 
 
+async def test_without_duckdb_a_parquet_file_is_refused_with_what_to_install(
+    server: HistoryQuery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    monkeypatch.delitem(sys.modules, "testbed.client.parquet")
+    monkeypatch.delattr("testbed.client.parquet")
+    with pytest.raises(Refused, match="pip install duckdb"):
+        await history.export(str(RIG), server, tmp_path / "rig.parquet")
+    assert os.listdir(tmp_path) == ["data"]  # noqa: PTH208 - the server's folder
+
+
 async def test_what_cannot_be_written_leaves_no_file(server: HistoryQuery, tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="no known ending"):
         await history.export(str(RIG), server, tmp_path / "rig.xlsx")
-    with pytest.raises(Unknown):
+    with pytest.raises(Unknown, match=r"in space .* that you may read .TESTBED_SPACE, or --space"):
         await history.export("factory/pump-rig/none", server, tmp_path / "none.csv")
     assert os.listdir(tmp_path) == ["data"]  # noqa: PTH208 - the server's folder

@@ -22,6 +22,9 @@ RESULT = DemoResult(
     latency_ms={"p50": 3.0, "p99": 7.0},
     detection=Detection(hits=1, missed=1, false=0, quiet=1),
     has_labels=True,
+    rows_played=3,
+    rows_answered=2,
+    published=3,
     report=Path("report.html"),
 )
 ABOUT = {"version": "0.1.0", "data": "a rig & its <signals>", "seed": "7", "prototype": "my.py"}
@@ -53,6 +56,11 @@ def written(path, **changed):
     """The text of a report with this evidence."""
     report.write(path, evidence(**changed), NOW_NS)
     return path.read_text()
+
+
+def test_the_report_says_how_many_rows_have_an_answer(tmp_path):
+    text = written(tmp_path / "report.html")
+    assert "2 of 3 rows have an answer; the other 1 counts as no alarm." in text
 
 
 def shown(path, folder):

@@ -124,7 +124,7 @@ async def test_history_is_read_in_one_call_without_a_broker(server, owners, monk
         (["rig"], {"space": "moon"}, Invalid, "'moon' is not a space"),
         (["rgi"], {}, Unknown, "bound are: rig"),
         (["factory/pump-rig/none"], {}, Unknown, "there is no stream"),
-        (["rig"], {"space": "live"}, Unknown, "there is no stream"),
+        (["rig"], {"space": "live"}, Unknown, "in space live that you may read .TESTBED_SPACE"),
     ):
         with pytest.raises(error, match=sentence):
             await asyncio.to_thread(read_history, *arguments, **options)

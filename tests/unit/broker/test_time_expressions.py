@@ -2,11 +2,13 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 
+import numpy as np
 import pytest
 
 from broker import time_expressions
 from broker.clock import NS_PER_S, ns_of
 from broker.errors import Invalid
+from broker.time_expressions import TIME_FORMS
 
 NOW = ns_of("2026-11-23T12:34:56.789Z")
 
@@ -79,3 +81,19 @@ def test_a_text_that_is_no_duration_is_refused_with_the_form(text):
     with pytest.raises(Invalid, match="is no duration") as refused:
         time_expressions.seconds(text)
     assert "30d, 12h or 1d12h" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-11-23T12:00:00", "2026-11-23 12:00", "2026-11-23T12:00:00.5"]
+)
+def test_a_text_without_a_time_zone_says_that_it_is_missing(text):
+    with pytest.raises(Invalid, match="its time zone is missing") as refused:
+        time_expressions.resolve(text, NOW)
+    assert "add Z for UTC" in refused.value.hint
+
+
+@pytest.mark.parametrize("value", [12345.6, 5, np.datetime64("2026-11-23")])
+def test_what_is_neither_a_text_nor_a_datetime_is_refused_with_the_forms(value):
+    with pytest.raises(Invalid, match="is not an instant: it is of type") as refused:
+        time_expressions.resolve(value, NOW)
+    assert TIME_FORMS in refused.value.hint

@@ -69,6 +69,15 @@ def test_the_last_value_is_carried_forward_and_never_back() -> None:
     assert np.array_equal(stored.numpy("p", "n")[1], values, equal_nan=True)
 
 
+def test_a_signal_that_a_history_does_not_have_is_named() -> None:
+    stored = History(SPEC, {"p": series("p", [(1, 1.0, GOOD)])}, ())
+    for read in (stored.__getitem__, stored.table, stored.numpy, stored.pandas):
+        with pytest.raises(Invalid, match=r"no signal 'n': it was not asked for \(it has p\)"):
+            read("n")
+        with pytest.raises(Invalid, match="factory/press/plc has no signal 'none'"):
+            read("none")
+
+
 def test_nothing_is_carried_over_a_bad_sample() -> None:
     stored = history(
         p=[(1, 1.0, GOOD), (3, 0, BAD), (5, 5.0, GOOD)], n=[(at, at, GOOD) for at in range(7)]

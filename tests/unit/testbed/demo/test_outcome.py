@@ -82,6 +82,9 @@ def test_what_is_only_worth_knowing_is_a_note():
     ("line", "words"),
     [
         ("ModuleNotFoundError: No module named 'testbed_sdk'", "/opt/python has it"),
+        ("ModuleNotFoundError: No module named 'numpy'", "not have numpy; /opt/python has the SDK"),
+        ("ModuleNotFoundError: No module named 'torch.nn'", "Python does not have torch; "),
+        ("/usr/bin/python: No module named detector", "Python does not have detector; "),
         ("broker.errors.Unknown: there is no company/detector/x", "the output `score`"),
         ("SyntaxError: invalid syntax", "where-your-program-runs.md"),
     ],

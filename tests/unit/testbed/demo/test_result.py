@@ -16,6 +16,9 @@ GOOD = DemoResult(
     latency_ms={"p50": 3.14, "p99": 7.4},
     detection=Detection(hits=135, missed=5, false=3, quiet=657),
     has_labels=True,
+    rows_played=800,
+    rows_answered=800,
+    published=1_600,
     report=Path("report.html"),
 )
 LOST = {"samples_stored": 6_399, "counters": Counters(1, 0, 0, 1)}
@@ -45,6 +48,21 @@ def test_how_good_the_prototype_was_is_said_in_numbers_of_rows():
     assert "always on has 0.30" in meaning
     assert "of 100 rows with a fault it overlooked 3.6" in meaning
     assert "of 100 rows without a fault it flagged 0.5" in meaning
+
+
+def test_a_prototype_that_published_nothing_is_not_scored():
+    silent = result(published=0, rows_answered=0, detection=Detection(missed=140, quiet=660))
+    assert silent.quality == "Not scored: it published nothing."
+    assert silent.meaning == ()
+    assert silent.as_json()["f1"] == 0.0
+
+
+def test_rows_without_an_answer_are_counted():
+    assert GOOD.coverage == ""
+    assert result(rows_answered=0).coverage == ""
+    few = "27 of 800 rows have an answer; the other 773 count as no alarm."
+    assert result(rows_answered=27).coverage == few
+    assert result(rows_answered=799).coverage.endswith("the other 1 counts as no alarm.")
 
 
 def test_data_without_faults_have_no_f1_and_say_so():
