@@ -90,7 +90,10 @@ def whoami(
 
 
 def sign_out() -> None:
-    """Remove a profile, the last sign-in or that of --as, and end its token."""
+    """Remove a profile, the one in use or that of --as, and end its token.
+
+    After the one in use nobody is signed in, until the next sign-in.
+    """
     from testbed.client import sign_in as client_sign_in
 
     out.print(run.run(client_sign_in.sign_out(WallClock())))

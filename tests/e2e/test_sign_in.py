@@ -147,6 +147,32 @@ def test_a_password_gives_twelve_hours_and_signing_out_ends_them(
     )
 
 
+def test_after_a_sign_out_no_other_profile_takes_its_place(computer, addresses, fay, server):
+    person = fay.partition(".")[0]
+    computer(f"sign-in administrator {addresses} --as other", server["administrator"])
+    computer(f"sign-in {addresses}", fay)
+    code, output, _ = computer("sign-out")
+    assert code == 0
+    lines = (
+        "nobody is signed in now; the profiles here: other",
+        "use one by its name: testbed --as other ...; or sign in: testbed sign-in PERSON",
+    )
+    assert tuple(output.splitlines()[1:]) == lines
+    for words in ("whoami", "member list"):
+        code, _, errors = computer(words)
+        sentence = "error: nobody is signed in since the last sign-out; the profiles here: other"
+        assert (code, errors.splitlines()[0]) == (2, sentence)
+        assert "hint: use one by its name: testbed --as other ..." in errors
+    code, _, errors = computer("sign-out")
+    assert (code, "testbed sign-out --as other" in errors) == (2, True)
+    assert json.loads(computer("whoami --json --as other")[1])["principal"] == "administrator"
+    assert computer(f"sign-in {addresses}", fay)[0] == 0
+    assert json.loads(computer("whoami --json")[1])["principal"] == person
+    code, output, _ = computer("sign-out --as other")
+    assert output.splitlines()[-1] == f"commands use profile {person}, as before"
+    assert json.loads(computer("whoami --json")[1])["principal"] == person
+
+
 def test_the_option_goes_before_the_environment_and_that_before_the_last_sign_in(
     computer, addresses, fay, server
 ):

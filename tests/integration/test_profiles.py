@@ -73,6 +73,18 @@ def test_the_last_sign_in_is_used_unless_something_names_another(folder, environ
     assert used(TESTBED_PROFILE="", TESTBED_API="") == "cora"
 
 
+def test_after_a_sign_out_no_profile_is_used_unless_it_is_named(folder, environment):
+    folder.store(profile("fay"))
+    folder.sign_out()
+    assert profiles.selected(environment) is None
+    named = profiles.selected(environment | {"TESTBED_PROFILE": "fay"})
+    assert named == folder.load("fay")
+    error = profiles.no_credential(environment)
+    assert error.message.endswith("since the last sign-out; the profiles here: fay")
+    folder.store(profile("cora", at_s=1))
+    assert profiles.selected(environment) == folder.load("cora")
+
+
 def test_a_profile_is_shown_to_no_other_server(folder, environment):
     folder.store(profile("fay"))
     settings = environment | {"TESTBED_PROFILE": "fay", "TESTBED_API": AWAY.api}
