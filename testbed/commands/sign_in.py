@@ -76,12 +76,11 @@ def whoami(
     json: Json = False,
 ) -> None:
     """Show as whom commands ask: person, roles, server, where that comes from, until when."""
-    from testbed.client import sign_in as client_sign_in
     from testbed.client import whoami as client_whoami
 
     if all_:
-        stored = run.call(client_sign_in.stored)
-        document = {"items": [profile.as_json() for profile in stored]}
+        stored = run.call(lambda: client_whoami.stored(WallClock()))
+        document = {"items": [profile.as_json for profile in stored]}
         print_json(document) if json else client_whoami.print_profiles(stored, out)
         return
     by_option = context.find_root().params.get("as_") is not None

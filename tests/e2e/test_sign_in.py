@@ -248,6 +248,36 @@ def test_a_sign_in_that_has_ended_or_was_revoked_says_how_to_renew_it(
     assert (code, output) == (0, f"{person} is signed out of {server['api']}\n")
 
 
+def test_all_profiles_are_listed_with_the_active_one_and_what_is_wrong_with_others(
+    computer, addresses, fay, tmp_path
+):
+    for name in ("open", "old", "now"):
+        computer(f"sign-in {addresses} --as {name}", fay)
+    folder = ProfileFolder(tmp_path / "config/connected-testbed")
+    folder.store(dataclasses.replace(folder.load("old"), expires_ns=1))
+
+    def marks(**settings):
+        listed = json.loads(computer("whoami --all --json", **settings)[1])["items"]
+        return [(each["profile"], each["active"], each["ended"]) for each in listed]
+
+    assert marks() == [("now", True, False), ("old", False, True), ("open", False, False)]
+    assert marks(TESTBED_PROFILE="open")[2] == ("open", True, False)
+    assert [active for _, active, _ in marks(TESTBED_CREDENTIAL=fay)] == [False] * 3
+    folder.file("open").chmod(0o644)
+    settings = {"TESTBED_PROFILE": "now"}
+    assert marks(**settings)[2] == ("open", False, False)
+    listed = json.loads(computer("whoami --all --json")[1])["items"][2]
+    sentence = f"the profile {folder.file('open')} may be read by others: its mode is 644"
+    assert (set(listed), listed["problem"].startswith(sentence)) == (
+        {"profile", "active", "ended", "problem"},
+        True,
+    )
+    text = computer("whoami --all", **settings)[1]
+    assert sentence in text
+    assert "it has ended: testbed sign-in --as old" in text
+    assert re.search(r"now .* active", text)
+
+
 def test_no_command_prints_the_secret_of_a_profile(computer, addresses, fay, tmp_path):
     person, _, secret = fay.partition(".")
     lines = (
