@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -319,6 +320,40 @@ def test_the_administrator_is_signed_in_where_the_server_starts(computer, tmp_pa
     for ready in ready_event(tmp_path, *words):  # another port is another server
         assert (ready["administrator"], "profile" in ready) == (None, False)
     assert "the administrator's credential was used before" in (tmp_path / "up.log").read_text()
+
+
+def test_a_server_proposes_no_organisation_that_exists_and_says_where_its_data_lies(
+    computer, tmp_path
+):
+    def started_and_stopped(act=lambda: None):
+        command = [sys.executable, "-m", "testbed", "up", "--sign-in"]
+        ports = ["--port", "0", "--mqtt-port", "0"]
+        environment = clean() | {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+        with (
+            (tmp_path / "notes").open("w") as notes,
+            subprocess.Popen(
+                [*command, *ports],
+                cwd=tmp_path,
+                env=environment | {"PYTHONUNBUFFERED": "1"},
+                stdout=subprocess.PIPE,
+                stderr=notes,
+                text=True,
+            ) as server,
+        ):
+            lines = []
+            while not lines or not lines[-1].startswith("Ctrl-C"):
+                lines.append(server.stdout.readline())
+                assert lines[-1], (tmp_path / "notes").read_text()
+            act()
+            server.send_signal(signal.SIGINT)
+            assert server.wait(30) == 130
+        last = (tmp_path / "notes").read_text().splitlines()[-1]
+        assert last == f"stopped; the data lies in {tmp_path / 'testbed-data'}"
+        return "".join(lines)
+
+    create = "organisation create factory --kind partner --owner fay"
+    assert create in started_and_stopped(lambda: computer(create))
+    assert create not in started_and_stopped()
 
 
 @pytest.mark.parametrize(
