@@ -77,13 +77,27 @@ class Profile:
         """The command that signs in again under this name."""
         return f"testbed sign-in --as {self.name}"
 
+    @property
+    def renewal_hint(self) -> str:
+        """What helps where the credential counts no more, by its kind."""
+        again = f"sign in again: {self.renewal}"
+        if self.kind is CredentialKind.PASSWORD:
+            return again
+        if self.kind is CredentialKind.MACHINE:
+            return f"{again}, with a new credential: testbed credential create"
+        return (
+            f"{again}, with your password or another credential; without one, an owner of your"
+            f" organisation makes a new one: testbed member remove {self.principal}, then testbed"
+            f" member add {self.principal} --role ROLE"
+        )
+
     def check_expiry(self, now_ns: int) -> None:
         """Raise Forbidden if the credential has ended."""
         if self.expires_ns is not None and self.expires_ns <= now_ns:
             raise Forbidden(
                 f"the sign-in of {self.principal} at {self.addresses.api} ended at {self.end}"
                 f" (profile {self.name})",
-                hint=f"sign in again: {self.renewal}",
+                hint=self.renewal_hint,
             )
 
     def check_server(self, api: str, setting: str) -> None:

@@ -123,6 +123,17 @@ def test_a_first_credential_signs_in_and_commands_ask_as_its_person(
     assert [each["principal"] for each in document["items"]] == [person]
 
 
+def test_a_password_that_is_not_there_is_answered_with_who_helps(computer, addresses, fay):
+    person = fay.partition(".")[0]
+    code, _, errors = computer(f"sign-in {person} {addresses}", "no such password")
+    assert (code, errors.splitlines()[0]) == (2, "error: the person or the password is not right")
+    assert "sign in with the credential that you were given" in errors
+    assert "an owner of your organisation makes a new one: `testbed member remove" in errors
+    computer(f"sign-in {addresses}", fay)
+    question = "new password, 12 to 200 characters:"
+    assert computer("password", "x" * 12 + "\n" + "x" * 12 + "\n")[1].startswith(question)
+
+
 def test_a_password_gives_twelve_hours_and_signing_out_ends_them(
     computer, addresses, fay, tmp_path
 ):
@@ -220,7 +231,10 @@ def test_a_program_reads_as_who_is_signed_in(computer, addresses, fay, tmp_path)
     person = fay.partition(".")[0]
     folder = ProfileFolder(tmp_path / "config/connected-testbed")
     folder.store(dataclasses.replace(folder.load(person), expires_ns=1))
-    assert f"(profile {person}) (sign in again: testbed sign-in --as {person})" in program().stderr
+    assert (
+        f"(profile {person}) (sign in again: testbed sign-in --as {person}, with"
+        in program().stderr
+    )
 
 
 def test_a_sign_in_that_has_ended_or_was_revoked_says_how_to_renew_it(
@@ -231,17 +245,22 @@ def test_a_sign_in_that_has_ended_or_was_revoked_says_how_to_renew_it(
     assert computer("token create other")[0] == 0
     number = json.loads(computer("token list --json")[1])["items"][0]["id"]
     assert computer(f"token revoke {number}")[0] == 0
+    again = (
+        f"sign in again: testbed sign-in --as {person}, with your password or another credential;"
+        " without one, an owner of your organisation makes a new one: testbed member remove"
+        f" {person}, then testbed member add {person} --role ROLE"
+    )
     revoked = (
         f"error: {server['api']} does not accept the sign-in of {person} any more: it was revoked,"
         f" or its roles are not yours now (profile {person})\n"
-        f"hint: sign in again: testbed sign-in --as {person}\n"
+        f"hint: {again}\n"
     )
     assert computer("member list")[::2] == (2, revoked)
     folder = ProfileFolder(tmp_path / "config/connected-testbed")
     folder.store(dataclasses.replace(folder.load(person), expires_ns=1))
     ended = (
         f"error: the sign-in of {person} at {server['api']} ended at 1970-01-01T00:00:00Z"
-        f" (profile {person})\nhint: sign in again: testbed sign-in --as {person}\n"
+        f" (profile {person})\nhint: {again}\n"
     )
     for words in ("member list", "tap a/b/c", "whoami"):
         assert computer(words)[::2] == (2, ended)

@@ -1,5 +1,6 @@
 """Profiles on a real disk: whose they are, which one is used, and what is wrong with one."""
 
+import dataclasses
 import json
 import threading
 from pathlib import Path
@@ -177,7 +178,13 @@ def test_a_sign_in_that_has_ended_says_so_and_how_to_renew_it():
     ended.check_expiry(4 * NS_PER_S)
     with pytest.raises(Forbidden, match="ended at 1970-01-01T00:00:05Z") as refused:
         ended.check_expiry(5 * NS_PER_S)
-    assert refused.value.hint == "sign in again: testbed sign-in --as fay"
+    again = "sign in again: testbed sign-in --as fay"
+    assert refused.value.hint.startswith(f"{again}, with your password or another credential;")
+    assert "testbed member add fay" in refused.value.hint
+    password = dataclasses.replace(ended, kind=CredentialKind.PASSWORD)
+    assert password.renewal_hint == again
+    machine = dataclasses.replace(ended, kind=CredentialKind.MACHINE)
+    assert "testbed credential create" in machine.renewal_hint
     profile("fay").check_expiry(2**62)
 
 
