@@ -48,6 +48,8 @@ def print_status(status: StatusResponse, out: Screen, clock: Clock) -> None:
     stale = sum(stream.state is Freshness.STALE for stream in streams)
     since = f"gaps and dead letters since {tables.instant(status.since)}"
     out.print(f"{len(streams)} streams, {stale} stale; {since}")
+    for line in _silences(streams):
+        out.print(line, style="yellow")
     if stated := alarms.each_once(streams):
         out.print("\nalarms:", style="bold")
         alarms.print_alarms(stated, out)
@@ -86,6 +88,23 @@ def _next_commands(streams: Sequence[StreamStatusResponse], since: str) -> list[
             arguments = f"{worst.stream} --space {worst.space} --from {tables.instant(since)}"
             commands.append(f"see the {noun}: testbed stream {command} {arguments}")
     return commands
+
+
+def _silences(streams: Sequence[StreamStatusResponse]) -> list[str]:
+    """A sentence for each equipment with stale streams: since when, and what to look at."""
+    stale: dict[str, list[StreamStatusResponse]] = {}
+    for stream in streams:
+        if stream.state is Freshness.STALE:
+            stale.setdefault(stream.stream.rpartition("/")[0], []).append(stream)
+    sentences = []
+    for equipment, silent in sorted(stale.items()):
+        newest = max((stream.last for stream in silent if stream.last), default=None)
+        since = "so far" if newest is None else f"since {tables.instant(newest)}"
+        sentences.append(
+            f"{equipment}: nothing came {since}; look whether its gateway or program runs (its log"
+            f" says why not), and whether it is let in: testbed gateway show {equipment}"
+        )
+    return sentences
 
 
 def _print_refused(status: StatusResponse, out: Screen) -> None:

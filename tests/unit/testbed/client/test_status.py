@@ -123,3 +123,11 @@ def test_a_refusal_of_ones_own_program_says_what_to_do() -> None:
     assert "mine of company: subscribe factory/rig/a, once, last" in text
     assert "\n  see `testbed grant list`\n" in text
     assert "audit list" not in text
+
+
+def test_a_stale_equipment_says_since_when_nothing_came_and_what_to_look_at() -> None:
+    stale = {"state": "stale", "last": "2026-11-23T09:00:00Z"}
+    text = printed(row("a", **stale), row("b", **stale), row("well"))
+    assert text.count("factory/rig: nothing came since 2026-11-23T09:00:00Z; look whether") == 1
+    assert "testbed gateway show factory/rig" in text
+    assert "nothing came" not in printed(row("well"))
