@@ -2,7 +2,9 @@
 
 A profile holds a credential with the addresses of the server that it is for; it is shown to no
 other server.  In the folder `connected-testbed` of the user's configuration (XDG) lie
-`profiles/NAME.json`, and copies of the certificate authorities in `authorities`.
+`profiles/NAME.json`, and copies of the certificate authorities in `authorities`.  The file
+`signed-out` lies there after a sign-out, until the next sign-in: no profile is then used unless it
+is named.
 """
 
 import hashlib
@@ -33,6 +35,7 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 _FOLDER = "connected-testbed"
 _ENDING = ".json"
+_SIGNED_OUT = "signed-out"
 
 
 class CredentialKind(StrEnum):
@@ -74,13 +77,27 @@ class Profile:
         """The command that signs in again under this name."""
         return f"testbed sign-in --as {self.name}"
 
+    @property
+    def renewal_hint(self) -> str:
+        """What helps where the credential counts no more, by its kind."""
+        again = f"sign in again: {self.renewal}"
+        if self.kind is CredentialKind.PASSWORD:
+            return again
+        if self.kind is CredentialKind.MACHINE:
+            return f"{again}, with a new credential: testbed credential create"
+        return (
+            f"{again}, with your password or another credential; without one, an owner of your"
+            f" organisation makes a new one: testbed member remove {self.principal}, then testbed"
+            f" member add {self.principal} --role ROLE"
+        )
+
     def check_expiry(self, now_ns: int) -> None:
         """Raise Forbidden if the credential has ended."""
         if self.expires_ns is not None and self.expires_ns <= now_ns:
             raise Forbidden(
                 f"the sign-in of {self.principal} at {self.addresses.api} ended at {self.end}"
                 f" (profile {self.name})",
-                hint=f"sign in again: {self.renewal}",
+                hint=self.renewal_hint,
             )
 
     def check_server(self, api: str, setting: str) -> None:
@@ -193,6 +210,18 @@ class ProfileFolder:
         profiles = (self.find(name) for name in self.names())
         return [profile for profile in profiles if profile is not None]
 
+    @property
+    def is_signed_out(self) -> bool:
+        """Whether nobody signed in here since the profile in use was signed out."""
+        return (self.path / _SIGNED_OUT).exists()
+
+    def sign_out(self) -> None:
+        """Use no profile that is not named, until one is stored; raises Invalid."""
+        try:
+            files.replace(self.path / _SIGNED_OUT, b"", shared=True)
+        except OSError as exc:
+            raise self._unwritable(exc) from exc
+
     def prepare(self) -> None:
         """Create the folders; raises Invalid if a profile could not be written there."""
         try:
@@ -220,6 +249,7 @@ class ProfileFolder:
         }
         try:
             files.replace(self.file(profile.name), orjson.dumps(document) + b"\n", shared=True)
+            (self.path / _SIGNED_OUT).unlink(missing_ok=True)
         except OSError as exc:
             raise self._unwritable(exc) from exc
         if sha256 is None:
@@ -306,14 +336,15 @@ def selected(environment: Mapping[str, str]) -> Profile | None:
     """The profile by which a process asks; None if it has a credential, or nobody signed in.
 
     TESTBED_PROFILE names it; otherwise it is the last sign-in, at the server of TESTBED_API if that
-    is set.  Raises Invalid or Unknown if it cannot be used, or is of another server.
+    is set, and none after a sign-out.  Raises Invalid or Unknown if it cannot be used, or is of
+    another server.
     """
     if any(environment.get(name) for name in CREDENTIAL_VARIABLES):
         return None
     folder = ProfileFolder.from_environment(environment)
     api, name = environment.get("TESTBED_API"), environment.get(VARIABLE)
     if not name:
-        return folder.newest(api)
+        return None if folder.is_signed_out else folder.newest(api)
     profile = folder.load(name)
     if api:
         profile.check_server(api, "TESTBED_API")
@@ -323,7 +354,14 @@ def selected(environment: Mapping[str, str]) -> Profile | None:
 def no_credential(environment: Mapping[str, str]) -> Invalid:
     """The error of a process that has neither a credential nor a profile."""
     api, others = environment.get("TESTBED_API"), ""
-    names = ProfileFolder.from_environment(environment).names()
+    folder = ProfileFolder.from_environment(environment)
+    names = folder.names()
+    if folder.is_signed_out and names:
+        return Invalid(
+            f"nobody is signed in since the last sign-out; the profiles here: {', '.join(names)}",
+            hint=f"use one by its name: testbed --as {names[0]} ... (in programs: set {VARIABLE});"
+            " or sign in: testbed sign-in PERSON",
+        )
     if api and names:
         others = f" for {api}; the profiles here are of other servers: {', '.join(names)}"
     return Invalid(

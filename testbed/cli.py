@@ -60,7 +60,7 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         ),
         "sign-out": (
             "sign_in",
-            "Remove a profile, the last sign-in or that of --as, and end its token.",
+            "Remove a profile, the one in use or that of --as, and end its token.",
         ),
         "password": ("token", "Set the password that you sign in with."),
         "openapi": ("server", "Print the API's OpenAPI document as JSON."),

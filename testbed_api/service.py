@@ -53,7 +53,8 @@ class RunningServer:
 
     administrator: a new credential of the administrator, None once one of them was used.  recorder:
     what a recorder in a process of its own connects with, None where it is not ours to start.  way:
-    how that reaches the broker, and what it believes there.
+    how that reaches the broker, and what it believes there.  has_partners: whether it has an
+    organisation beside the intermediary.
     """
 
     api: Address
@@ -62,6 +63,7 @@ class RunningServer:
     recorder: str | None
     way: BusSettings
     certificates: ServerCertificates
+    has_partners: bool = False
 
     @property
     def api_url(self) -> str:
@@ -162,6 +164,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
             recorder=None if settings.influxdb is None else system[RECORDER].text,
             way=way,
             certificates=listeners,
+            has_partners=len(await data.registry.organisations.all()) > 1,
         )
 
 

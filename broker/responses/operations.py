@@ -93,6 +93,14 @@ class BusRefusalResponse(ApiResponse):
             examples=["see `testbed grant list` for what is granted"],
         ),
     ]
+    own: Annotated[
+        bool,
+        Field(
+            description="whether it is of the caller's organisation, or for who operates the"
+            " testbed of nobody known",
+            examples=[True],
+        ),
+    ]
 
 
 class StatusResponse(ApiResponse):

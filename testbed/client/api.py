@@ -94,7 +94,7 @@ def refused_sign_in(profile: Profile) -> CredentialRefused:
     return CredentialRefused(
         f"{profile.addresses.api} does not accept the sign-in of {profile.principal} any more:"
         f" it was revoked, or its roles are not yours now (profile {profile.name})",
-        hint=f"sign in again: {profile.renewal}",
+        hint=profile.renewal_hint,
     )
 
 

@@ -218,20 +218,53 @@ def stored_of(principal: str, api_url: str) -> Profile | None:
 
 
 async def sign_out(clock: Clock) -> str:
-    """Remove the selected profile, and end the token that its sign-in made; a sentence.
+    """Remove the selected profile, and end the token that its sign-in made; sentences.
 
-    Raises Refused if there is no profile to remove.
+    After the profile in use nobody is signed in, until the next sign-in.  Raises Refused if there
+    is no profile to remove.
     """
     folder = ProfileFolder.from_environment(os.environ)
     name = os.environ.get(profiles.VARIABLE)
-    profile = folder.find(name) if name else folder.newest(usable_only=True)
+    in_use = _in_use(folder)
+    profile = folder.find(name) if name else in_use
     name = name or (None if profile is None else profile.name)
     if name is None:
-        raise Refused("nobody is signed in here", hint="testbed sign-in PERSON")
+        raise _nobody(folder)
     folder.remove(name)
+    if profile is None or profile == in_use:  # no command could use another beside a damaged one
+        folder.sign_out()
     ended = f"profile {name} is removed" if profile is None else await _ended(profile, clock)
-    following = folder.newest(usable_only=True)
-    return ended if following is None else f"{ended}; commands use profile {following.name} now"
+    return f"{ended}{_remaining(folder)}"
+
+
+def _in_use(folder: ProfileFolder) -> Profile | None:
+    """The profile by which commands ask without `--as`, None after a sign-out."""
+    if folder.is_signed_out:
+        return None
+    return folder.newest(os.environ.get("TESTBED_API"), usable_only=True)
+
+
+def _nobody(folder: ProfileFolder) -> Refused:
+    """The error of a sign-out where nobody is signed in."""
+    if names := folder.names():
+        return Refused(
+            f"nobody is signed in here; the profiles here: {', '.join(names)}",
+            hint=f"name the profile to remove: testbed sign-out --as {names[0]}",
+        )
+    return Refused("nobody is signed in here", hint="testbed sign-in PERSON")
+
+
+def _remaining(folder: ProfileFolder) -> str:
+    """What commands use after a sign-out, a line that follows another; empty without profiles."""
+    names = folder.names()
+    if not names:
+        return ""
+    if in_use := _in_use(folder):
+        return f"\ncommands use profile {in_use.name}, as before"
+    return (
+        f"\nnobody is signed in now; the profiles here: {', '.join(names)}"
+        f"\nuse one by its name: testbed --as {names[0]} ...; or sign in: testbed sign-in PERSON"
+    )
 
 
 async def _ended(profile: Profile, clock: Clock) -> str:

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from broker import namespace
 from broker.clock import DAY_S, HOUR_S, NS_PER_S, Clock, ns_of
+from broker.errors import Invalid
 from broker.messages import Freshness
-from broker.namespace import checked_space
+from broker.namespace import LIVE, StreamTopic, checked_space
 from broker.responses.operations import (
     BusRefusalResponse,
     NoticeChannelResponse,
@@ -13,18 +15,11 @@ from broker.responses.operations import (
 )
 from testbed.client import alarms, api
 from testbed.terminal import tables
-from testbed.terminal.screen import Screen
+from testbed.terminal.screen import Screen, plain
 from testbed.terminal.tables import TableColumn
 
-_REFUSED: list[TableColumn[BusRefusalResponse]] = [
-    TableColumn(heading="who", cell=lambda refusal: tables.text(_party(refusal))),
-    *tables.fields(BusRefusalResponse, "act", "target", "count", "last"),
-    TableColumn(
-        heading="why, and what to do",
-        cell=lambda refusal: tables.text(f"{refusal.reason}; {refusal.advice}"),
-        is_prose=True,
-    ),
-]
+MOST_OTHERS = 5
+"""Lines about refusals of other organisations' programs; the rest is counted."""
 _AGES = ((DAY_S, "d"), (HOUR_S, "h"), (60.0, "min"))
 
 
@@ -53,12 +48,13 @@ def print_status(status: StatusResponse, out: Screen, clock: Clock) -> None:
     stale = sum(stream.state is Freshness.STALE for stream in streams)
     since = f"gaps and dead letters since {tables.instant(status.since)}"
     out.print(f"{len(streams)} streams, {stale} stale; {since}")
+    for line in _silences(streams):
+        out.print(line, style="yellow")
     if stated := alarms.each_once(streams):
         out.print("\nalarms:", style="bold")
         alarms.print_alarms(stated, out)
     if status.refused:
-        out.print(f"\nrefused on the bus since {tables.instant(status.since)}:", style="bold")
-        tables.print_rows(status.refused, _REFUSED, out)
+        _print_refused(status, out)
     for line in _next_commands(streams, status.since):
         out.print(line, style="dim")
 
@@ -92,6 +88,78 @@ def _next_commands(streams: Sequence[StreamStatusResponse], since: str) -> list[
             arguments = f"{worst.stream} --space {worst.space} --from {tables.instant(since)}"
             commands.append(f"see the {noun}: testbed stream {command} {arguments}")
     return commands
+
+
+def _silences(streams: Sequence[StreamStatusResponse]) -> list[str]:
+    """A sentence for each equipment with stale streams: since when, and what to look at."""
+    stale: dict[str, list[StreamStatusResponse]] = {}
+    for stream in streams:
+        if stream.state is Freshness.STALE:
+            stale.setdefault(stream.stream.rpartition("/")[0], []).append(stream)
+    sentences = []
+    for equipment, silent in sorted(stale.items()):
+        newest = max((stream.last for stream in silent if stream.last), default=None)
+        since = "so far" if newest is None else f"since {tables.instant(newest)}"
+        sentences.append(
+            f"{equipment}: nothing came {since}; look whether its gateway or program runs (its log"
+            f" says why not), and whether it is let in: testbed gateway show {equipment}"
+        )
+    return sentences
+
+
+def _print_refused(status: StatusResponse, out: Screen) -> None:
+    """Print the refusals of one's own programs with what to do, and of others a line for each."""
+    out.print(f"\nrefused on the bus since {tables.instant(status.since)}:", style="bold")
+    own = _alike([each for each in status.refused if each.own], with_advice=True)
+    others = _alike([each for each in status.refused if not each.own], with_advice=False)
+    for alike in own:
+        out.print(f"{_sentence(alike)}\n  {plain(alike[0].advice)}")
+    for alike in others[:MOST_OTHERS]:
+        out.print(_sentence(alike))
+    if others:
+        rest = sum(each.count for alike in others[MOST_OTHERS:] for each in alike)
+        acts = sorted({each.act for alike in others for each in alike})
+        begin = f"{status.since[:19]}Z"
+        commands = (f"testbed audit list --action {act} --from {begin}" for act in acts)
+        lead = f"{rest} more of other organisations; all" if rest else "those of others"
+        out.print(f"{lead}: {', '.join(commands)}", style="dim")
+
+
+def _alike(
+    refusals: Sequence[BusRefusalResponse], *, with_advice: bool
+) -> list[list[BusRefusalResponse]]:
+    """Refusals of one party on one stream together, the latest first.
+
+    with_advice: apart where what to do is another.
+    """
+    groups: dict[tuple[str, ...], list[BusRefusalResponse]] = {}
+    for each in refusals:
+        party = _party(each) if with_advice or each.organisation is None else each.organisation
+        key = (party, each.act, _target(each), each.reason, each.advice if with_advice else "")
+        groups.setdefault(key, []).append(each)
+    return list(groups.values())
+
+
+def _sentence(alike: Sequence[BusRefusalResponse]) -> str:
+    """Who was refused what, how often, when last and why."""
+    newest = alike[0]
+    parties = dict.fromkeys(map(_party, alike))
+    who = next(iter(parties)) if len(parties) == 1 else f"{len(parties)} of {newest.organisation}"
+    count = sum(each.count for each in alike)
+    last = tables.instant(max(each.last for each in alike))
+    times = "once" if count == 1 else f"{count} times"
+    return plain(f"{who}: {newest.act} {_target(newest)}, {times}, last {last}: {newest.reason}")
+
+
+def _target(refusal: BusRefusalResponse) -> str:
+    """The stream of a topic, with its space unless that is live; else the topic as it is."""
+    try:
+        topic = namespace.parse(refusal.target)
+    except Invalid:
+        return refusal.target
+    if not isinstance(topic, StreamTopic):
+        return refusal.target
+    return str(topic.address) if topic.space == LIVE else f"{topic.space}:{topic.address}"
 
 
 def _party(refusal: BusRefusalResponse) -> str:

@@ -1,12 +1,14 @@
 """Say as whom commands ask, and list the sign-ins that are stored on this computer."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from broker import profiles
-from broker.profiles import Profile
+from broker.clock import Clock
+from broker.errors import BedError
+from broker.profiles import Profile, ProfileFolder
 from broker.responses.credentials import MeResponse
 from testbed.client import api
 from testbed.client.api import ApiSettings
@@ -35,6 +37,69 @@ class Identity:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredProfile:
+    """A profile as it lies on this computer.
+
+    profile: None for one that cannot be used.  problem: why it cannot, or that it has ended, with
+    what to do; empty for none.  active: whether commands use it without `--as`.
+    """
+
+    name: str
+    profile: Profile | None
+    problem: str
+    active: bool
+
+    @property
+    def ended(self) -> bool:
+        """Whether its credential has ended."""
+        return self.profile is not None and bool(self.problem)
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """The profile for scripts, without its secret; of one that cannot be used only its name."""
+        own = {"profile": self.name} if self.profile is None else self.profile.as_json()
+        marks = {"active": self.active, "ended": self.ended, "problem": self.problem or None}
+        return own | marks
+
+    @property
+    def state(self) -> str:
+        """Its marks in words, empty without any."""
+        words = ["active"] if self.active else []
+        return ", ".join([*words, self.problem] if self.problem else words)
+
+
+def stored(clock: Clock) -> list[StoredProfile]:
+    """All profiles on this computer, the last sign-in first, and those that cannot be used last."""
+    folder = ProfileFolder.from_environment(os.environ)
+    active = _active_name()
+    listed = [
+        _stored(folder, name, clock.now_ns(), active=active == name) for name in folder.names()
+    ]
+    return sorted(listed, key=lambda each: -each.profile.signed_in_ns if each.profile else 0)
+
+
+def _stored(folder: ProfileFolder, name: str, now_ns: int, *, active: bool) -> StoredProfile:
+    """A profile of the folder, with what is wrong with it."""
+    profile, problem = None, ""
+    try:
+        profile = folder.load(name)
+        profile.check_expiry(now_ns)
+    except BedError as exc:
+        ended = None if profile is None else f"it has ended: {profile.renewal}"
+        problem = ended or f"{exc.message} ({exc.hint})"
+    return StoredProfile(name=name, profile=profile, problem=problem, active=active)
+
+
+def _active_name() -> str | None:
+    """The name of the profile that commands use, None if they use none."""
+    try:
+        profile = profiles.selected(os.environ)
+    except BedError:
+        return None
+    return None if profile is None else profile.name
+
+
 async def fetch(*, by_option: bool) -> Identity:
     """The caller as the API knows it; by_option: whether `--as` named the profile."""
     settings = ApiSettings.from_environment(os.environ)
@@ -59,7 +124,7 @@ def print_identity(identity: Identity, out: Screen) -> None:
     tables.print_record(identity, _IDENTITY, out)
 
 
-def print_profiles(stored_profiles: Sequence[Profile], out: Screen) -> None:
+def print_profiles(stored_profiles: Sequence[StoredProfile], out: Screen) -> None:
     """Print a row for each profile."""
     tables.print_rows(stored_profiles, _PROFILES, out)
 
@@ -76,10 +141,21 @@ _IDENTITY: list[TableColumn[Identity]] = [
         heading="until", cell=lambda identity: tables.text(identity.me.expires or "no end")
     ),
 ]
-_PROFILES: list[TableColumn[Profile]] = [
-    TableColumn(heading="profile", cell=lambda profile: profile.name),
-    TableColumn(heading="principal", cell=lambda profile: profile.principal),
-    TableColumn(heading="kind", cell=lambda profile: str(profile.kind)),
-    TableColumn(heading="server", cell=lambda profile: profile.addresses.api),
-    TableColumn(heading="until", cell=lambda profile: profile.end),
+
+
+def _of_profile(heading: str, cell: Callable[[Profile], str]) -> TableColumn[StoredProfile]:
+    """A column of what a profile says, `-` for one that cannot be used."""
+    return TableColumn(
+        heading=heading,
+        cell=lambda each: tables.NOTHING if each.profile is None else cell(each.profile),
+    )
+
+
+_PROFILES: list[TableColumn[StoredProfile]] = [
+    TableColumn(heading="profile", cell=lambda each: each.name),
+    _of_profile("principal", lambda profile: profile.principal),
+    _of_profile("kind", lambda profile: str(profile.kind)),
+    _of_profile("server", lambda profile: profile.addresses.api),
+    _of_profile("until", lambda profile: profile.end),
+    TableColumn(heading="state", cell=lambda each: tables.text(each.state), is_prose=True),
 ]

@@ -93,7 +93,8 @@ def up(
         tls=server_up.tls_setting(development=tls, insecure=insecure),
     )
     show = _ready_printer(as_json=json, sign_in=sign_in)
-    run.run(server_up.up(own, WallClock(), show), keeps_data=True)
+    serving = server_up.up(own, WallClock(), show)
+    run.run(server_up.until_stopped(serving, own.folder.absolute(), notes), keeps_data=True)
 
 
 def api(

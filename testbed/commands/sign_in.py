@@ -76,12 +76,11 @@ def whoami(
     json: Json = False,
 ) -> None:
     """Show as whom commands ask: person, roles, server, where that comes from, until when."""
-    from testbed.client import sign_in as client_sign_in
     from testbed.client import whoami as client_whoami
 
     if all_:
-        stored = run.call(client_sign_in.stored)
-        document = {"items": [profile.as_json() for profile in stored]}
+        stored = run.call(lambda: client_whoami.stored(WallClock()))
+        document = {"items": [profile.as_json for profile in stored]}
         print_json(document) if json else client_whoami.print_profiles(stored, out)
         return
     by_option = context.find_root().params.get("as_") is not None
@@ -90,7 +89,10 @@ def whoami(
 
 
 def sign_out() -> None:
-    """Remove a profile, the last sign-in or that of --as, and end its token."""
+    """Remove a profile, the one in use or that of --as, and end its token.
+
+    After the one in use nobody is signed in, until the next sign-in.
+    """
     from testbed.client import sign_in as client_sign_in
 
     out.print(run.run(client_sign_in.sign_out(WallClock())))

@@ -61,7 +61,7 @@ def password(
         str,
         typer.Option(
             "--password",
-            prompt="new password",
+            prompt="new password, 12 to 200 characters",
             confirmation_prompt=True,
             hide_input=True,
             help="the new password, 12 to 200 characters (default: asked)",

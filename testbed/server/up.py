@@ -9,8 +9,9 @@ import os
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import structlog
 from rich.console import Console
@@ -65,6 +66,17 @@ async def up(
             )
         on_ready(server)
         await asyncio.get_running_loop().create_future()
+
+
+async def until_stopped(
+    main: Coroutine[object, object, None], folder: Path, notes: Console
+) -> None:
+    """Await a server to its end; where it is stopped, `notes` says where its data lies."""
+    try:
+        await main
+    except asyncio.CancelledError:
+        notes.print(f"stopped; the data lies in {folder}")
+        raise
 
 
 async def api(
@@ -216,8 +228,11 @@ def print_ready(out: Console, server: RunningServer, profile: Profile | None = N
     """
     out.print(f"API     {server.api_url}/api/v1/docs")
     out.print(f"broker  {server.way.broker}")
-    create = f"{invocation.testbed()} organisation create factory --kind partner --owner fay"
-    next_line = f"  {create}   # shows its owner's credential\n"
+    create = (
+        "organisation create factory --kind partner --owner fay   # shows its owner's credential"
+    )
+    next_words = "status" if server.has_partners else create
+    next_line = f"  {invocation.testbed()} {next_words}\n"
     if profile is not None:
         out.print(f"\nSigned in here as {profile.principal}, profile {profile.name}:", style="bold")
         out.print(next_line)

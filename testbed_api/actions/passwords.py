@@ -16,6 +16,12 @@ from testbed_api.registry.registry import Registry
 
 SIGNED_IN_S = 12 * 3_600
 """How long the token of a sign-in lasts."""
+SIGN_IN_HINT = (
+    "there is a password once you set one with `testbed password`; until then sign in with the"
+    " credential that you were given, NAME.SECRET. If it is lost, an owner of your organisation"
+    " makes a new one: `testbed member remove NAME`, then `testbed member add NAME --role ROLE`"
+)
+"""What helps somebody whose password is not right; the same whether the person exists or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +56,7 @@ class PasswordActions:
         is_right = await asyncio.to_thread(passwords.is_right, password, stored_hash)
         principal = await self.registry.principals.find(person, now_ns)
         if not is_right or principal is None or principal.kind is not PrincipalKind.PERSON:
-            raise Unauthenticated("the person or the password is not right")
+            raise Unauthenticated("the person or the password is not right", hint=SIGN_IN_HINT)
         self.attempts.succeeded(keys)
         return principal
 

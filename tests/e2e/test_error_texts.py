@@ -24,6 +24,7 @@ from broker.errors import Unavailable
 from gateway.spool import spool
 from gateway.spool.spool import SpoolSettings
 from testbed import cli
+from testbed_api.actions.passwords import SIGN_IN_HINT
 
 MAPPING = Path(__file__).parents[2] / "examples/pump-rig/mapping.yaml"
 FREE_PORTS = ("--port", "0", "--mqtt-port", "0")
@@ -200,7 +201,7 @@ ERRORS = {
         ("sign-in", "fay", "--password", "wrong wrong wrong"),
         {},
         2,
-        "error: the person or the password is not right\n",
+        f"error: the person or the password is not right\nhint: {SIGN_IN_HINT}\n",
     ),
     "server away": (
         ("status",),

@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,17 @@ def test_a_first_credential_signs_in_and_commands_ask_as_its_person(
     assert [each["principal"] for each in document["items"]] == [person]
 
 
+def test_a_password_that_is_not_there_is_answered_with_who_helps(computer, addresses, fay):
+    person = fay.partition(".")[0]
+    code, _, errors = computer(f"sign-in {person} {addresses}", "no such password")
+    assert (code, errors.splitlines()[0]) == (2, "error: the person or the password is not right")
+    assert "sign in with the credential that you were given" in errors
+    assert "an owner of your organisation makes a new one: `testbed member remove" in errors
+    computer(f"sign-in {addresses}", fay)
+    question = "new password, 12 to 200 characters:"
+    assert computer("password", "x" * 12 + "\n" + "x" * 12 + "\n")[1].startswith(question)
+
+
 def test_a_password_gives_twelve_hours_and_signing_out_ends_them(
     computer, addresses, fay, tmp_path
 ):
@@ -145,6 +157,32 @@ def test_a_password_gives_twelve_hours_and_signing_out_ends_them(
         2,
         "error: nobody is signed in here\nhint: testbed sign-in PERSON\n",
     )
+
+
+def test_after_a_sign_out_no_other_profile_takes_its_place(computer, addresses, fay, server):
+    person = fay.partition(".")[0]
+    computer(f"sign-in administrator {addresses} --as other", server["administrator"])
+    computer(f"sign-in {addresses}", fay)
+    code, output, _ = computer("sign-out")
+    assert code == 0
+    lines = (
+        "nobody is signed in now; the profiles here: other",
+        "use one by its name: testbed --as other ...; or sign in: testbed sign-in PERSON",
+    )
+    assert tuple(output.splitlines()[1:]) == lines
+    for words in ("whoami", "member list"):
+        code, _, errors = computer(words)
+        sentence = "error: nobody is signed in since the last sign-out; the profiles here: other"
+        assert (code, errors.splitlines()[0]) == (2, sentence)
+        assert "hint: use one by its name: testbed --as other ..." in errors
+    code, _, errors = computer("sign-out")
+    assert (code, "testbed sign-out --as other" in errors) == (2, True)
+    assert json.loads(computer("whoami --json --as other")[1])["principal"] == "administrator"
+    assert computer(f"sign-in {addresses}", fay)[0] == 0
+    assert json.loads(computer("whoami --json")[1])["principal"] == person
+    code, output, _ = computer("sign-out --as other")
+    assert output.splitlines()[-1] == f"commands use profile {person}, as before"
+    assert json.loads(computer("whoami --json")[1])["principal"] == person
 
 
 def test_the_option_goes_before_the_environment_and_that_before_the_last_sign_in(
@@ -193,7 +231,10 @@ def test_a_program_reads_as_who_is_signed_in(computer, addresses, fay, tmp_path)
     person = fay.partition(".")[0]
     folder = ProfileFolder(tmp_path / "config/connected-testbed")
     folder.store(dataclasses.replace(folder.load(person), expires_ns=1))
-    assert f"(profile {person}) (sign in again: testbed sign-in --as {person})" in program().stderr
+    assert (
+        f"(profile {person}) (sign in again: testbed sign-in --as {person}, with"
+        in program().stderr
+    )
 
 
 def test_a_sign_in_that_has_ended_or_was_revoked_says_how_to_renew_it(
@@ -204,22 +245,57 @@ def test_a_sign_in_that_has_ended_or_was_revoked_says_how_to_renew_it(
     assert computer("token create other")[0] == 0
     number = json.loads(computer("token list --json")[1])["items"][0]["id"]
     assert computer(f"token revoke {number}")[0] == 0
+    again = (
+        f"sign in again: testbed sign-in --as {person}, with your password or another credential;"
+        " without one, an owner of your organisation makes a new one: testbed member remove"
+        f" {person}, then testbed member add {person} --role ROLE"
+    )
     revoked = (
         f"error: {server['api']} does not accept the sign-in of {person} any more: it was revoked,"
         f" or its roles are not yours now (profile {person})\n"
-        f"hint: sign in again: testbed sign-in --as {person}\n"
+        f"hint: {again}\n"
     )
     assert computer("member list")[::2] == (2, revoked)
     folder = ProfileFolder(tmp_path / "config/connected-testbed")
     folder.store(dataclasses.replace(folder.load(person), expires_ns=1))
     ended = (
         f"error: the sign-in of {person} at {server['api']} ended at 1970-01-01T00:00:00Z"
-        f" (profile {person})\nhint: sign in again: testbed sign-in --as {person}\n"
+        f" (profile {person})\nhint: {again}\n"
     )
     for words in ("member list", "tap a/b/c", "whoami"):
         assert computer(words)[::2] == (2, ended)
     code, output, _ = computer("sign-out")
     assert (code, output) == (0, f"{person} is signed out of {server['api']}\n")
+
+
+def test_all_profiles_are_listed_with_the_active_one_and_what_is_wrong_with_others(
+    computer, addresses, fay, tmp_path
+):
+    for name in ("open", "old", "now"):
+        computer(f"sign-in {addresses} --as {name}", fay)
+    folder = ProfileFolder(tmp_path / "config/connected-testbed")
+    folder.store(dataclasses.replace(folder.load("old"), expires_ns=1))
+
+    def marks(**settings):
+        listed = json.loads(computer("whoami --all --json", **settings)[1])["items"]
+        return [(each["profile"], each["active"], each["ended"]) for each in listed]
+
+    assert marks() == [("now", True, False), ("old", False, True), ("open", False, False)]
+    assert marks(TESTBED_PROFILE="open")[2] == ("open", True, False)
+    assert [active for _, active, _ in marks(TESTBED_CREDENTIAL=fay)] == [False] * 3
+    folder.file("open").chmod(0o644)
+    settings = {"TESTBED_PROFILE": "now"}
+    assert marks(**settings)[2] == ("open", False, False)
+    listed = json.loads(computer("whoami --all --json")[1])["items"][2]
+    sentence = f"the profile {folder.file('open')} may be read by others: its mode is 644"
+    assert (set(listed), listed["problem"].startswith(sentence)) == (
+        {"profile", "active", "ended", "problem"},
+        True,
+    )
+    text = computer("whoami --all", **settings)[1]
+    assert sentence in text
+    assert "it has ended: testbed sign-in --as old" in text
+    assert re.search(r"now .* active", text)
 
 
 def test_no_command_prints_the_secret_of_a_profile(computer, addresses, fay, tmp_path):
@@ -263,6 +339,40 @@ def test_the_administrator_is_signed_in_where_the_server_starts(computer, tmp_pa
     for ready in ready_event(tmp_path, *words):  # another port is another server
         assert (ready["administrator"], "profile" in ready) == (None, False)
     assert "the administrator's credential was used before" in (tmp_path / "up.log").read_text()
+
+
+def test_a_server_proposes_no_organisation_that_exists_and_says_where_its_data_lies(
+    computer, tmp_path
+):
+    def started_and_stopped(act=lambda: None):
+        command = [sys.executable, "-m", "testbed", "up", "--sign-in"]
+        ports = ["--port", "0", "--mqtt-port", "0"]
+        environment = clean() | {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+        with (
+            (tmp_path / "notes").open("w") as notes,
+            subprocess.Popen(
+                [*command, *ports],
+                cwd=tmp_path,
+                env=environment | {"PYTHONUNBUFFERED": "1"},
+                stdout=subprocess.PIPE,
+                stderr=notes,
+                text=True,
+            ) as server,
+        ):
+            lines = []
+            while not lines or not lines[-1].startswith("Ctrl-C"):
+                lines.append(server.stdout.readline())
+                assert lines[-1], (tmp_path / "notes").read_text()
+            act()
+            server.send_signal(signal.SIGINT)
+            assert server.wait(30) == 130
+        last = (tmp_path / "notes").read_text().splitlines()[-1]
+        assert last == f"stopped; the data lies in {tmp_path / 'testbed-data'}"
+        return "".join(lines)
+
+    create = "organisation create factory --kind partner --owner fay"
+    assert create in started_and_stopped(lambda: computer(create))
+    assert create not in started_and_stopped()
 
 
 @pytest.mark.parametrize(

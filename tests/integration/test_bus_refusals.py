@@ -88,7 +88,13 @@ async def test_what_nats_refuses_is_in_the_audit_and_in_the_status(tmp_path):
         code, printed, _ = await command(server, "status")
         assert code == 0
         assert "refused on the bus" in printed
-        assert TOPIC in printed
+        assert f"detector of company: subscribe {RIG}, once, last " in printed
+        for act in refused:
+            assert f"testbed audit list --action {act} --from" in printed
+        own = await counted_refusals(owners.doors["company"], 3)
+        assert {each["own"] for each in own.values()} == {True}
+        others = await counted_refusals(owners.doors["factory"], 2)
+        assert {each["own"] for each in others.values()} == {False}
 
 
 @pytest.mark.timeout(60)

@@ -1,5 +1,6 @@
 """Profiles on a real disk: whose they are, which one is used, and what is wrong with one."""
 
+import dataclasses
 import json
 import threading
 from pathlib import Path
@@ -71,6 +72,18 @@ def test_the_last_sign_in_is_used_unless_something_names_another(folder, environ
     assert used(TESTBED_PROFILE="fay", TESTBED_CREDENTIAL="x") is None
     assert used(TESTBED_CREDENTIAL_FILE="x", TESTBED_CREDENTIAL="") is None
     assert used(TESTBED_PROFILE="", TESTBED_API="") == "cora"
+
+
+def test_after_a_sign_out_no_profile_is_used_unless_it_is_named(folder, environment):
+    folder.store(profile("fay"))
+    folder.sign_out()
+    assert profiles.selected(environment) is None
+    named = profiles.selected(environment | {"TESTBED_PROFILE": "fay"})
+    assert named == folder.load("fay")
+    error = profiles.no_credential(environment)
+    assert error.message.endswith("since the last sign-out; the profiles here: fay")
+    folder.store(profile("cora", at_s=1))
+    assert profiles.selected(environment) == folder.load("cora")
 
 
 def test_a_profile_is_shown_to_no_other_server(folder, environment):
@@ -165,7 +178,13 @@ def test_a_sign_in_that_has_ended_says_so_and_how_to_renew_it():
     ended.check_expiry(4 * NS_PER_S)
     with pytest.raises(Forbidden, match="ended at 1970-01-01T00:00:05Z") as refused:
         ended.check_expiry(5 * NS_PER_S)
-    assert refused.value.hint == "sign in again: testbed sign-in --as fay"
+    again = "sign in again: testbed sign-in --as fay"
+    assert refused.value.hint.startswith(f"{again}, with your password or another credential;")
+    assert "testbed member add fay" in refused.value.hint
+    password = dataclasses.replace(ended, kind=CredentialKind.PASSWORD)
+    assert password.renewal_hint == again
+    machine = dataclasses.replace(ended, kind=CredentialKind.MACHINE)
+    assert "testbed credential create" in machine.renewal_hint
     profile("fay").check_expiry(2**62)
 
 

@@ -19,7 +19,7 @@ from broker.rights import Action, Entry, PrincipalKind
 from testbed_api.actions.caller import Caller
 from testbed_api.domain import bus_refusals
 from testbed_api.domain.audit import Event
-from testbed_api.domain.bus_refusals import BusAct
+from testbed_api.domain.bus_refusals import BusAct, RefusalSummary
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, asks
 from testbed_api.http.dependencies import (
@@ -129,6 +129,7 @@ async def _refused(registry: Registry, caller: Caller, from_ns: int) -> list[Bus
             first=text_of(each.first_ns),
             last=text_of(each.last_ns),
             advice=each.advice,
+            own=_is_own(caller, each),
         )
         for each in summaries[:_MOST_KINDS]
     ]
@@ -149,6 +150,12 @@ def _concerning(caller: Caller, events: Sequence[Event]) -> Sequence[Event]:
         for event in events
         if event.organisation == caller.organisation or event.action == BusAct.CONNECT
     ]
+
+
+def _is_own(caller: Caller, summary: RefusalSummary) -> bool:
+    """Whether the caller's organisation can mend what was refused; a connect's has no party yet."""
+    party = summary.owner if summary.act is BusAct.CONNECT else summary.organisation
+    return party == caller.organisation or (party is None and caller.may(Action.OPERATE))
 
 
 def _is_seen(caller: Caller, space: str, address: StreamAddress) -> bool:

@@ -82,3 +82,52 @@ def test_counts_name_the_command_that_shows_what_is_behind_them() -> None:
     assert f"testbed stream gaps factory/rig/b --space live {since}" in text
     assert f"testbed stream dead-letters factory/rig/c --space run-a {since}" in text
     assert "testbed stream" not in printed(row("well"))
+
+
+def refusal(stream: str, **changed: object) -> dict[str, object]:
+    return {
+        "act": "subscribe",
+        "principal": "detector",
+        "organisation": "company",
+        "target": f"tb1/live/data/factory/rig/{stream}",
+        "reason": "its rights do not cover this topic",
+        "source": "10.0.0.7",
+        "count": 2,
+        "first": "2026-11-23T11:00:00Z",
+        "last": "2026-11-23T11:30:00Z",
+        "advice": "see `testbed grant list`",
+        "own": False,
+    } | changed
+
+
+def test_others_refusals_are_a_line_for_each_stream_and_the_rest_is_counted() -> None:
+    topics = ("data", "health")
+    text = printed(
+        row("well"),
+        refused=[
+            refusal("s", target=f"tb1/live/{verb}/factory/rig/s{number}")
+            for number in range(7)
+            for verb in topics
+        ],
+    )
+    line = "detector of company: subscribe factory/rig/s0, 4 times, last 2026-11-23T11:30:00Z: "
+    assert text.count(line) == 1
+    assert "see `testbed grant list`" not in text
+    assert "s5" not in text
+    command = "testbed audit list --action subscribe --from 2026-11-23T11:00:00Z"
+    assert f"8 more of other organisations; all: {command}\n" in text
+
+
+def test_a_refusal_of_ones_own_program_says_what_to_do() -> None:
+    text = printed(row("well"), refused=[refusal("a", own=True, principal="mine", count=1)])
+    assert "mine of company: subscribe factory/rig/a, once, last" in text
+    assert "\n  see `testbed grant list`\n" in text
+    assert "audit list" not in text
+
+
+def test_a_stale_equipment_says_since_when_nothing_came_and_what_to_look_at() -> None:
+    stale = {"state": "stale", "last": "2026-11-23T09:00:00Z"}
+    text = printed(row("a", **stale), row("b", **stale), row("well"))
+    assert text.count("factory/rig: nothing came since 2026-11-23T09:00:00Z; look whether") == 1
+    assert "testbed gateway show factory/rig" in text
+    assert "nothing came" not in printed(row("well"))
