@@ -24,6 +24,7 @@ from gateway.spool import spool
 from gateway.spool.spool import SpoolSettings
 from gateway.uplink.uplink import Uplink
 from testbed.server import backup as server_backup
+from testbed.server import pki
 from testbed_api import persistence
 from testbed_api.backup import archive
 from testbed_api.domain import organisations, tokens
@@ -548,6 +549,7 @@ async def backed_up(tmp_path):
         code, printed, _ = await command(server, "backup", tmp_path / "backup")
         assert code == 0
         assert "not in it: the key that signs the audit, audit.key in the server's data" in printed
+        assert "after `testbed up --tls`, the authority that clients trust, the" in printed
         yield server, folder
 
 
@@ -611,6 +613,20 @@ async def test_a_restore_without_the_key_is_named_and_tampering_still_found(back
     code, printed = await verdict(after, secret)
     assert code == 1
     assert "the chain is NOT whole: event 1 does not follow" in printed
+
+
+@pytest.mark.timeout(60)
+async def test_the_authority_that_clients_trust_is_said_to_be_missing(backed_up, tmp_path):
+    server, before = backed_up
+    after = tmp_path / "after"
+    code, printed = await restored(server, after, "--audit-key", before / "audit.key")
+    assert (code, str(after / "pki") in printed.replace("\n", " ")) == (0, True)
+    backup, authority = ("backup", tmp_path / "next", "--data", after), "authority that clients"
+    code, printed, _ = await command(server, *backup)
+    assert (code, authority in printed) == (0, False)
+    pki.init(after / "pki", [], CLOCK.now_ns())
+    code, printed, _ = await command(server, "backup", tmp_path / "third", "--data", after)
+    assert (code, authority in printed, str(after / "pki") in printed) == (0, True, True)
 
 
 @pytest.mark.timeout(60)
