@@ -87,18 +87,24 @@ async def _dumps(settings: ServerSettings | None, clock: Clock) -> AsyncIterator
 async def backup(to: Path, settings: ServerSettings | None, clock: Clock) -> Manifest:
     """Write a backup into a new folder, and return its manifest.
 
-    settings: of a stopped server; None backs up the running server that TESTBED_API names.
+    settings: of a stopped server; None backs up the running server that TESTBED_API names.  What a
+    run that fails has written is removed.
     """
     async with _dumps(settings, clock) as dumps:
-        archive.new_folder(to)
-        ledger = await archive.write(to, TABLES, dumps.tables())
-        head = archive.tables_head(to, ledger)
-        streams, audit_key = await asyncio.to_thread(_contents, to, ledger)
-        parts = []
-        for space, stream in streams:
-            file = f"samples/{space}/{str(stream).replace('/', '.')}.jsonl.gz"
-            part = await archive.write(to, file, dumps.samples(space, stream))
-            parts.append(_of_stream(part, space, stream))
+        with archive.new_folder(to):
+            return await _written(to, dumps)
+
+
+async def _written(to: Path, dumps: DumpSource) -> Manifest:
+    """Write the dumps and then the manifest into an empty folder."""
+    ledger = await archive.write(to, TABLES, dumps.tables())
+    head = archive.tables_head(to, ledger)
+    streams, audit_key = await asyncio.to_thread(_contents, to, ledger)
+    parts = []
+    for space, stream in streams:
+        file = f"samples/{space}/{str(stream).replace('/', '.')}.jsonl.gz"
+        part = await archive.write(to, file, dumps.samples(space, stream))
+        parts.append(_of_stream(part, space, stream))
     manifest = Manifest(
         taken=head["taken"],
         schema=head["schema"],

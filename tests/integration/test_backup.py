@@ -352,6 +352,22 @@ async def test_a_backup_never_goes_over_another(written_backup, tmp_path):
         )
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_a_backup_that_is_refused_leaves_nothing_behind(tmp_path, is_there):
+    async with (
+        serving(tmp_path / "data") as server,
+        founded(f"http://{server.api}", server.administrator) as owners,
+    ):
+        if is_there:
+            (tmp_path / "backup").mkdir()
+        words = ("backup", tmp_path / "backup")
+        code, _, error = await command(server, *words, secret=owners.secret)
+        assert (code, "Traceback" in error) == (2, False)
+        assert list(tmp_path.glob("backup*")) == [tmp_path / "backup"] * is_there
+        code, _, error = await command(server, *words)
+        assert (code, error) == (0, "")
+
+
 async def test_a_folder_that_a_server_has_is_not_opened(tmp_path):
     async with persistence.open_exclusive(ServerSettings(folder=tmp_path / "before")):
         with pytest.raises(Taken, match="a server is running"):
