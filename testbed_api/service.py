@@ -119,8 +119,9 @@ class BrokerAccess:
     seats: Mapping[str, BusSettings]
 
 
-def check_ports(settings: ServerSettings) -> None:
-    """Raise Taken if the API or the broker of `serve` cannot listen where the settings say."""
+def check_start(settings: ServerSettings) -> None:
+    """Raise Taken if a server runs on the data folder, or `serve` could not listen on its ports."""
+    persistence.check_unlocked(settings.folder)
     with listening(settings.host, settings.api_port):
         server.check_port(settings.host, settings.mqtt_port)
 
@@ -132,6 +133,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
     Raises Taken if a port or the folder is in use, before anything is stored; Refused if the folder
     is of another version, Unavailable if a part does not start.
     """
+    persistence.check_unlocked(settings.folder)  # its ports are taken, too: not the cause
     system = {name: Credential.make(name) for name in (API, RECORDER)}
     listeners = certificates.check(certificates.from_settings(settings), settings, clock.now_ns())
     async with AsyncExitStack() as stack:

@@ -56,7 +56,7 @@ async def up(
             hint="run `testbed api`, `testbed reconcile` and `testbed recorder` beside it",
         )
     if settings.tls == DEVELOPMENT:
-        service.check_ports(settings)  # a start that fails leaves nothing behind
+        service.check_start(settings)  # a start that fails leaves nothing behind
         _ensure_certificates(settings, clock)
     async with service.serve(settings, clock) as server, asyncio.TaskGroup() as tasks:
         if server.recorder is not None:

@@ -51,6 +51,20 @@ async def test_a_start_on_a_taken_port_makes_nothing(tmp_path, taken_port, tls, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("tls", ["", DEVELOPMENT])
+async def test_a_second_start_on_the_same_ports_and_folder_names_the_folder(
+    tmp_path, taken_port, tls
+):
+    settings = ServerSettings(
+        folder=tmp_path / "data", tls=tls, api_port=taken_port, mqtt_port=taken_port
+    )
+    async with persistence.open_exclusive(settings):
+        with pytest.raises(Taken, match=f"a server is running on {settings.folder}") as raised:
+            await up.up(settings, CLOCK, print)
+    assert "--data" in raised.value.hint
+    assert not (settings.folder / "pki").exists()
+
+
 async def test_each_start_shows_a_new_credential_until_one_was_used(tmp_path):
     folder = tmp_path / "data"
     credentials = []
