@@ -123,7 +123,7 @@ def check_start(settings: ServerSettings) -> None:
     """Raise Taken if a server runs on the data folder, or `serve` could not listen on its ports."""
     persistence.check_unlocked(settings.folder)
     with listening(settings.host, settings.api_port):
-        server.check_port(settings.host, settings.mqtt_port)
+        server.check_port(settings.host, settings.mqtt_listener_port)
 
 
 @asynccontextmanager
@@ -138,7 +138,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
     listeners = certificates.check(certificates.from_settings(settings), settings, clock.now_ns())
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
-        server.check_port(settings.host, settings.mqtt_port)
+        server.check_port(settings.host, settings.mqtt_listener_port)
         data = await stack.enter_async_context(persistence.open_exclusive(settings))
         credential = await administrator.credential_to_show(data.registry, clock)
         nats = server.embedded(
@@ -253,7 +253,7 @@ def _external_server(
 def _nats_settings(settings: ServerSettings, listeners: ServerCertificates) -> NatsSettings:
     return NatsSettings(
         host=settings.host,
-        mqtt_port=settings.mqtt_port,
+        mqtt_port=settings.mqtt_listener_port,
         storage_bytes=settings.broker_bytes,
         certificate=listeners.broker,
     )
