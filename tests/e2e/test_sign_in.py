@@ -352,3 +352,15 @@ def test_a_name_that_is_stored_signs_in_at_its_own_server_whatever_the_last_sign
         2,
         f"error: profile administrator is of {own}, and TESTBED_API is {other.api}",
     )
+
+
+def test_a_password_is_set_through_a_pipe_and_typed_once(computer, addresses, server):
+    credential = server["administrator"]
+    assert computer(f"sign-in {addresses}", credential)[0] == 0
+    code, output, errors = computer("password", "correct horse battery staple\n")
+    assert (code, output, errors) == (0, "the password is set\n", "")
+    code, output, errors = computer("password", "")
+    assert (code, output) == (2, "")
+    assert errors.startswith("error: nothing was typed\nhint: in scripts: a line of a pipe")
+    code, output, _ = computer("sign-in administrator", "correct horse battery staple\n")
+    assert (code, "signed in as administrator" in output) == (0, True)
