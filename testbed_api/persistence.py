@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.errors import Invalid, Refused, Taken, Unavailable
+from broker.errors import Invalid, Refused, Taken
 from broker.process import file_lock, files
 from testbed_api.audit.journal import Journal
 from testbed_api.recorder.ledger import Ledger
@@ -150,7 +150,7 @@ def _locked(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True, mode=files.PRIVATE_FOLDER)
             stack.enter_context(file_lock.locked(folder / _LOCK, _taken(folder)))
         except OSError as exc:
-            raise Unavailable(f"the data folder {folder} cannot be used: {exc.strerror}") from exc
+            raise files.unwritable(folder, "the data folder", exc, "--data") from exc
         yield
 
 
@@ -162,7 +162,10 @@ def _check_layout(folder: Path, *, restoring: bool) -> None:
         )
     file = folder / "layout"
     if not file.exists():
-        file.write_text(LAYOUT)
+        try:
+            files.replace(file, LAYOUT.encode())
+        except OSError as exc:
+            raise files.unwritable(folder, "the data folder", exc, "--data") from exc
     version = file.read_text(errors="replace").strip()
     if version != LAYOUT:
         raise Refused(

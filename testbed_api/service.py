@@ -135,7 +135,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
     """
     persistence.check_unlocked(settings.folder)  # its ports are taken, too: not the cause
     system = {name: Credential.make(name) for name in (API, RECORDER)}
-    listeners = certificates.check(certificates.from_settings(settings), settings, clock.now_ns())
+    listeners = certificates.check(certificates.from_settings(settings), clock.now_ns())
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         server.check_port(settings.host, settings.mqtt_listener_port)
@@ -157,6 +157,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
         )
         api = answering(dependencies, listener, listeners.api, within_s=settings.request_s)
         await stack.enter_async_context(api)
+        certificates.log_listeners(listeners, settings)
         yield RunningServer(
             api=Address(*listener.getsockname()[:2]),
             broker=broker.mqtt,
@@ -176,7 +177,7 @@ async def serve_api(
     Any number may run on one set of them.  Raises as `serve`, and Invalid if a secret is missing.
     """
     seats = _seats(services.bus, services.secrets.system())
-    listeners = certificates.check(certificates.from_settings(settings), settings, clock.now_ns())
+    listeners = certificates.check(certificates.from_settings(settings), clock.now_ns())
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         data = await stack.enter_async_context(persistence.open_for_api(settings))
@@ -200,6 +201,7 @@ async def serve_api(
         await stack.enter_async_context(
             answering(dependencies, listener, listeners.api, within_s=settings.request_s)
         )
+        certificates.log_listeners(listeners, settings)
         yield RunningServer(
             api=Address(*listener.getsockname()[:2]),
             broker=services.bus.address,
