@@ -1,13 +1,13 @@
 """Opens the persistent data of a server: registry, ledger, store, and the data folder."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
+from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from broker.errors import Invalid, Refused, Taken, Unavailable
+from broker.errors import Invalid, Refused, Taken
 from broker.process import file_lock, files
 from testbed_api.audit.journal import Journal
 from testbed_api.recorder.ledger import Ledger
@@ -22,6 +22,8 @@ LAYOUT = "1"
 """Version of the data folder's layout, stored in its file `layout`."""
 RESTORE_MARK = "restoring"
 """File in a data folder while a backup is restored into it; remains after an interruption."""
+_LOCK = "lock"
+"""File in a data folder that the server that runs on it has locked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,18 +127,30 @@ async def open_store(settings: ServerSettings) -> AsyncIterator[SeriesStore]:
         yield remote
 
 
+def check_unlocked(folder: Path) -> None:
+    """Raise Taken if a server runs on a data folder, which need not exist and is not changed."""
+    file = folder / _LOCK
+    with suppress(OSError):  # whoever opens the folder next says what is wrong with it
+        if file.exists():
+            with file_lock.locked(file, _taken(folder)):
+                pass
+
+
+def _taken(folder: Path) -> Taken:
+    return Taken(
+        f"a server is running on {folder}", hint="stop it, or choose another folder with --data"
+    )
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Create the folder if it does not exist, and lock it; raises Taken if it is locked."""
-    taken = Taken(
-        f"a server is running on {folder}", hint="stop it, or choose another folder with --data"
-    )
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=files.PRIVATE_FOLDER)
-            stack.enter_context(file_lock.locked(folder / "lock", taken))
+            stack.enter_context(file_lock.locked(folder / _LOCK, _taken(folder)))
         except OSError as exc:
-            raise Unavailable(f"the data folder {folder} cannot be used: {exc.strerror}") from exc
+            raise files.unwritable(folder, "the data folder", exc, "--data") from exc
         yield
 
 
@@ -148,7 +162,10 @@ def _check_layout(folder: Path, *, restoring: bool) -> None:
         )
     file = folder / "layout"
     if not file.exists():
-        file.write_text(LAYOUT)
+        try:
+            files.replace(file, LAYOUT.encode())
+        except OSError as exc:
+            raise files.unwritable(folder, "the data folder", exc, "--data") from exc
     version = file.read_text(errors="replace").strip()
     if version != LAYOUT:
         raise Refused(

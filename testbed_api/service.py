@@ -121,10 +121,11 @@ class BrokerAccess:
     seats: Mapping[str, BusSettings]
 
 
-def check_ports(settings: ServerSettings) -> None:
-    """Raise Taken if the API or the broker of `serve` cannot listen where the settings say."""
+def check_start(settings: ServerSettings) -> None:
+    """Raise Taken if a server runs on the data folder, or `serve` could not listen on its ports."""
+    persistence.check_unlocked(settings.folder)
     with listening(settings.host, settings.api_port):
-        server.check_port(settings.host, settings.mqtt_port)
+        server.check_port(settings.host, settings.mqtt_listener_port)
 
 
 @asynccontextmanager
@@ -134,11 +135,12 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
     Raises Taken if a port or the folder is in use, before anything is stored; Refused if the folder
     is of another version, Unavailable if a part does not start.
     """
+    persistence.check_unlocked(settings.folder)  # its ports are taken, too: not the cause
     system = {name: Credential.make(name) for name in (API, RECORDER)}
-    listeners = certificates.check(certificates.from_settings(settings), settings, clock.now_ns())
+    listeners = certificates.check(certificates.from_settings(settings), clock.now_ns())
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
-        server.check_port(settings.host, settings.mqtt_port)
+        server.check_port(settings.host, settings.mqtt_listener_port)
         data = await stack.enter_async_context(persistence.open_exclusive(settings))
         credential = await administrator.credential_to_show(data.registry, clock)
         nats = server.embedded(
@@ -157,6 +159,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
         )
         api = answering(dependencies, listener, listeners.api, within_s=settings.request_s)
         await stack.enter_async_context(api)
+        certificates.log_listeners(listeners, settings)
         yield RunningServer(
             api=Address(*listener.getsockname()[:2]),
             broker=broker.mqtt,
@@ -177,7 +180,7 @@ async def serve_api(
     Any number may run on one set of them.  Raises as `serve`, and Invalid if a secret is missing.
     """
     seats = _seats(services.bus, services.secrets.system())
-    listeners = certificates.check(certificates.from_settings(settings), settings, clock.now_ns())
+    listeners = certificates.check(certificates.from_settings(settings), clock.now_ns())
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         data = await stack.enter_async_context(persistence.open_for_api(settings))
@@ -201,6 +204,7 @@ async def serve_api(
         await stack.enter_async_context(
             answering(dependencies, listener, listeners.api, within_s=settings.request_s)
         )
+        certificates.log_listeners(listeners, settings)
         yield RunningServer(
             api=Address(*listener.getsockname()[:2]),
             broker=services.bus.address,
@@ -254,7 +258,7 @@ def _external_server(
 def _nats_settings(settings: ServerSettings, listeners: ServerCertificates) -> NatsSettings:
     return NatsSettings(
         host=settings.host,
-        mqtt_port=settings.mqtt_port,
+        mqtt_port=settings.mqtt_listener_port,
         storage_bytes=settings.broker_bytes,
         certificate=listeners.broker,
     )

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from broker.settings import PREFIX, Address, NamedFile, Settings
+from broker.settings import PORTS, PREFIX, TLS_SCHEME, Address, NamedFile, Settings
 from testbed_api.limits.quotas import QuotaSettings
 from testbed_api.registry import postgresql
 from testbed_api.registry.postgresql import PostgresqlAddress
@@ -45,11 +45,12 @@ class ServerSettings(Settings):
     api_port: int = Field(
         default=8600, ge=0, le=65_535, description="port of the API; 0 takes a free one"
     )
-    mqtt_port: int = Field(
-        default=1883,
+    mqtt_port: int | None = Field(
+        default=None,
         ge=0,
         le=65_535,
-        description="port of the broker's MQTT listener; 0 takes a free one",
+        description="port of the broker's MQTT listener; 0 takes a free one; if left out, 1883, and"
+        " 8883 with TLS",
     )
     tls: Literal["", "none", "development"] = Field(
         default="",
@@ -228,6 +229,14 @@ class ServerSettings(Settings):
         description="file that `testbed recorder` touches every 5 s while it records, for health"
         " checks",
     )
+
+    @property
+    def mqtt_listener_port(self) -> int:
+        """Port of the broker's MQTT listener: the one that is set, else MQTT's usual one."""
+        if self.mqtt_port is not None:
+            return self.mqtt_port
+        has_tls = self.tls == DEVELOPMENT or self.tls_cert_file is not None
+        return PORTS[TLS_SCHEME if has_tls else "mqtt"]
 
     @field_validator("broker_server")
     @classmethod

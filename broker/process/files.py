@@ -1,16 +1,20 @@
 """Files that nobody else may read, written whole or not at all."""
 
+import errno
 import os
 import secrets
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from broker.errors import Invalid
+from broker.errors import Invalid, Unavailable
 
 PRIVATE = 0o600
 PRIVATE_FOLDER = 0o700
 MOST_SECRET = 64 * 1024
+LEAST_FREE = 64 * 1024
+"""Bytes that are free on a disk below which an error of writing is taken as that of a full disk."""
 
 
 def create_private(file: Path) -> IO[bytes]:
@@ -51,6 +55,31 @@ def replace(file: Path, content: bytes, *, mode: int = PRIVATE, shared: bool = F
         with suppress(OSError):
             new.unlink(missing_ok=True)
         raise
+
+
+def unwritable(folder: Path, what: str, exc: Exception, option: str) -> Unavailable:
+    """The error of a folder that cannot be written: that its disk is full, or else what it says.
+
+    what: the subject of the error's sentence.  exc: OSError, or one of sqlite3.  option: by which
+    another folder is named.
+    """
+    try:
+        free: int | None = shutil.disk_usage(folder).free
+    except OSError:
+        free = None
+    is_full = isinstance(exc, OSError) and exc.errno in {errno.ENOSPC, errno.EDQUOT}
+    is_full |= getattr(exc, "sqlite_errorname", "") == "SQLITE_FULL"
+    if free is not None and (is_full or free < LEAST_FREE):
+        return Unavailable(
+            f"the disk of {folder} is full: {free:,} bytes are free",
+            hint=f"make room there, or choose another folder with {option}",
+        )
+    reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+    if isinstance(exc, FileExistsError | NotADirectoryError):
+        reason = "it is a file, or below one"
+    return Unavailable(
+        f"{what} {folder} cannot be used: {reason}", hint=f"choose another folder with {option}"
+    )
 
 
 def _create(file: Path, mode: int) -> IO[bytes]:

@@ -37,13 +37,14 @@ class SignIn:
     """A sign-in that is about to be made.
 
     person: None where a credential will say it.  profile: name to store it under, None for the
-    principal's.
+    principal's.  setting: that names the server, None where a profile or the default does.
     """
 
     person: str | None
     profile: str | None
     addresses: ServerAddresses
     folder: ProfileFolder
+    setting: str | None = None
 
     @property
     def label(self) -> str:
@@ -62,14 +63,19 @@ def prepare(person: str | None, options: AddressOptions, environment: Mapping[st
     name = environment.get(profiles.VARIABLE) or None
     former = None if name is None else _former(folder, name)
     api_url = options.api or environment.get("TESTBED_API")
-    if former is not None and api_url:
-        former.check_server(api_url, "--api" if options.api else "TESTBED_API")
-    known = former or folder.newest(api_url, usable_only=True)
+    setting = "--api" if options.api else "TESTBED_API" if api_url else None
+    if former is not None and api_url and setting:
+        former.check_server(api_url, setting)
+    known = former
+    if known is None and name is None and person is not None and not api_url:
+        known = _former(folder, person)
+    known = known or folder.newest(api_url, usable_only=True)
     return SignIn(
         person=person or (None if former is None else former.principal),
         profile=name,
         addresses=chosen_addresses(options, environment, known),
         folder=folder,
+        setting=setting,
     )
 
 
@@ -123,12 +129,24 @@ async def sign_in(wanted: SignIn, secret: str, clock: Clock) -> Profile:
     name = wanted.profile or principal
     former = _former(wanted.folder, name)
     if former is not None:
-        former.check_server(wanted.addresses.api, "--api")
+        _check_former(former, wanted)
     if credential is None:
         profile = await _with_password(wanted, principal, secret, clock.now_ns())
     else:
         profile = await _with_credential(wanted, credential, clock.now_ns())
     return wanted.folder.store(profile)
+
+
+def _check_former(former: Profile, wanted: SignIn) -> None:
+    """Raise Invalid if a sign-in would replace a profile by one of another server."""
+    if wanted.setting is not None:
+        former.check_server(wanted.addresses.api, wanted.setting)
+    elif not former.addresses.is_of(wanted.addresses.api):
+        raise Invalid(
+            f"profile {former.name} is of {former.addresses.api}, and the last sign-in was at"
+            f" {wanted.addresses.api}",
+            hint=f"name the person: testbed sign-in {former.name}; or the server, with --api",
+        )
 
 
 def store_given(credential: Credential, addresses: ServerAddresses, now_ns: int) -> Profile:

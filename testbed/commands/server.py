@@ -23,7 +23,7 @@ Data = Annotated[
 ]
 MqttPort = Annotated[
     int | None,
-    typer.Option(help="TCP port of the broker; 0 takes a free one (default: 1883)"),
+    typer.Option(help="TCP port of the broker; 0 takes a free one (default: 1883, with TLS 8883)"),
 ]
 Store = Annotated[
     str | None,

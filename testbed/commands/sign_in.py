@@ -1,14 +1,12 @@
 """`testbed sign-in`, `whoami` and `sign-out`: the sign-ins that are stored on this computer."""
 
 import os
-import sys
 from typing import Annotated
 
 import typer
 
 from broker.clock import WallClock
-from broker.errors import Refused
-from testbed.terminal import run
+from testbed.terminal import prompt, run
 from testbed.terminal.options import Api, Broker, Ca, Json, example
 from testbed.terminal.screen import notes, out, print_json
 
@@ -51,21 +49,9 @@ def sign_in(
 
     options = AddressOptions(api=api, broker=broker, ca=ca)
     wanted = run.call(lambda: client_sign_in.prepare(person, options, os.environ))
-    typed = secret or run.call(lambda: _typed(f"password or credential of {wanted.label}"))
+    typed = secret or run.call(lambda: prompt.secret(f"password or credential of {wanted.label}"))
     profile = run.run(client_sign_in.sign_in(wanted, typed, WallClock()))
     print_json(profile.as_json()) if json else client_sign_in.print_signed_in(profile, out, notes)
-
-
-def _typed(question: str) -> str:
-    """The secret that a person types unseen, or a line of a pipe; raises Refused without any."""
-    try:
-        piped = not sys.stdin.isatty()
-        secret = sys.stdin.readline() if piped else typer.prompt(question, hide_input=True)
-    except (typer.Abort, UnicodeDecodeError):
-        secret = ""
-    if not secret.strip():
-        raise Refused("nothing was typed", hint="in scripts: a line of a pipe, or --password")
-    return str(secret).strip()
 
 
 def whoami(

@@ -6,7 +6,7 @@ import typer
 
 from broker.rights import Role
 from testbed.client import api, tokens
-from testbed.terminal import run
+from testbed.terminal import prompt, run
 from testbed.terminal.options import ExpiresIn, Json, example
 from testbed.terminal.screen import notes, out, print_json
 
@@ -58,16 +58,15 @@ def revoke(
 
 def password(
     secret: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--password",
-            prompt="new password, 12 to 200 characters",
-            confirmation_prompt=True,
-            hide_input=True,
-            help="the new password, 12 to 200 characters (default: asked)",
+            help="the new password, 12 to 200 characters (default: asked twice, or a line of"
+            " standard input)",
         ),
-    ],
+    ] = None,
 ) -> None:
     """Set the password that you sign in with."""
-    run.run(api.request("PUT", "/me/password", json={"password": secret}))
+    typed = secret or run.call(lambda: prompt.secret("new password, 12 to 200 characters", twice=True))
+    run.run(api.request("PUT", "/me/password", json={"password": typed}))
     out.print("the password is set")

@@ -31,6 +31,7 @@ from testbed_api.domain import audit
 from testbed_api.domain.audit import AuditOutcome, Event
 from testbed_api.registry import tables
 from testbed_api.retention.deletions import Loss
+from testbed_api.security import certificates
 from testbed_api.settings import ServerSettings
 
 TIMEOUT_S = 600.0
@@ -86,18 +87,24 @@ async def _dumps(settings: ServerSettings | None, clock: Clock) -> AsyncIterator
 async def backup(to: Path, settings: ServerSettings | None, clock: Clock) -> Manifest:
     """Write a backup into a new folder, and return its manifest.
 
-    settings: of a stopped server; None backs up the running server that TESTBED_API names.
+    settings: of a stopped server; None backs up the running server that TESTBED_API names.  What a
+    run that fails has written is removed.
     """
     async with _dumps(settings, clock) as dumps:
-        archive.new_folder(to)
-        ledger = await archive.write(to, TABLES, dumps.tables())
-        head = archive.tables_head(to, ledger)
-        streams, audit_key = await asyncio.to_thread(_contents, to, ledger)
-        parts = []
-        for space, stream in streams:
-            file = f"samples/{space}/{str(stream).replace('/', '.')}.jsonl.gz"
-            part = await archive.write(to, file, dumps.samples(space, stream))
-            parts.append(_of_stream(part, space, stream))
+        with archive.new_folder(to):
+            return await _written(to, dumps)
+
+
+async def _written(to: Path, dumps: DumpSource) -> Manifest:
+    """Write the dumps and then the manifest into an empty folder."""
+    ledger = await archive.write(to, TABLES, dumps.tables())
+    head = archive.tables_head(to, ledger)
+    streams, audit_key = await asyncio.to_thread(_contents, to, ledger)
+    parts = []
+    for space, stream in streams:
+        file = f"samples/{space}/{str(stream).replace('/', '.')}.jsonl.gz"
+        part = await archive.write(to, file, dumps.samples(space, stream))
+        parts.append(_of_stream(part, space, stream))
     manifest = Manifest(
         taken=head["taken"],
         schema=head["schema"],
@@ -211,6 +218,21 @@ def print_backup(
     out.print(f"{folder}: {rows}, {manifest.samples} samples of {len(manifest.streams)} streams")
     out.print(f"  taken   {manifest.taken}")
     out.print(f"  sha256  {manifest.sha256}")
+    _print_missing_key(manifest, settings, out)
+    if settings is None:
+        out.print(
+            "not in it: after `testbed up --tls`, the authority that clients trust, the folder"
+        )
+        out.print("pki beside audit.key: copy it, too, or clients do not trust a restored server.")
+        return
+    authority = certificates.development_folder(settings.folder)
+    if (authority / certificates.AUTHORITY).exists():
+        out.print(f"not in it: the authority that clients trust, the folder {authority}: copy it,")
+        out.print("too, or no client trusts a restored server.")
+
+
+def _print_missing_key(manifest: Manifest, settings: ServerSettings | None, out: Console) -> None:
+    """Print where the audit's key is, which a backup does not hold, unless nothing is signed."""
     if not manifest.audit_key:
         return
     file = None if settings is None else journal.key_file(settings)
@@ -226,7 +248,7 @@ def print_restored(
 ) -> None:
     """Print what was restored, what to do about the audit's key, and the spans that are lost."""
     out.print(f"restored: {manifest.samples} samples of {len(manifest.streams)} streams")
-    for line in _about_key(manifest, settings):
+    for line in (*_about_key(manifest, settings), *_about_authority(settings)):
         out.print(line)
     if losses:
         out.print(f"What was recorded after {manifest.taken} is lost but for what the gateways")
@@ -253,6 +275,17 @@ def _about_key(manifest: Manifest, settings: ServerSettings) -> Sequence[str]:
         f"The key in {GIVEN_KEY} is not the one that signed the audit of this backup,",
         f"{manifest.audit_key}: `testbed audit verify` names the change at this restore. Give the",
         "former server's key instead before the first start, if you have it.",
+    )
+
+
+def _about_authority(settings: ServerSettings) -> Sequence[str]:
+    """Say where the former server's own authority belongs, unless certificates are named."""
+    if settings.tls_cert_file is not None:
+        return ()
+    return (
+        "If the former server ran with --tls, copy the folder pki of its data folder to",
+        f"{certificates.development_folder(settings.folder)} before the first start. Without it",
+        "`testbed up --tls` makes a new authority, which no profile and no gateway trusts.",
     )
 
 

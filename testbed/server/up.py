@@ -18,8 +18,8 @@ from rich.console import Console
 
 from broker.clock import Clock
 from broker.credential import Credential
-from broker.errors import BedError, Invalid
-from broker.process import parent_death
+from broker.errors import BedError, Invalid, Unavailable
+from broker.process import files, parent_death
 from broker.profiles import Profile
 from broker.server_addresses import ServerAddresses
 from broker.settings import Address
@@ -57,7 +57,7 @@ async def up(
             hint="run `testbed api`, `testbed reconcile` and `testbed recorder` beside it",
         )
     if settings.tls == DEVELOPMENT:
-        service.check_ports(settings)  # a start that fails leaves nothing behind
+        service.check_start(settings)  # a start that fails leaves nothing behind
         _ensure_certificates(settings, clock)
     async with service.serve(settings, clock) as server, asyncio.TaskGroup() as tasks:
         if server.recorder is not None:
@@ -149,7 +149,14 @@ def tls_setting(*, development: bool = False, insecure: bool = False) -> str | N
 def _ensure_certificates(settings: ServerSettings, clock: Clock) -> None:
     """Create the development authority and certificates in the data folder if there are none."""
     folder = certificates.development_folder(settings.folder)
-    for certificate in pki.init(folder, _hosts(settings.host), clock.now_ns()):
+    try:
+        created = pki.init(folder, _hosts(settings.host), clock.now_ns())
+    except Unavailable as exc:
+        if isinstance(exc.__cause__, OSError):
+            cause = exc.__cause__
+            raise files.unwritable(settings.folder, "the data folder", cause, "--data") from exc
+        raise
+    for certificate in created:
         if certificate.created:
             expires = f"{certificate.expires:%Y-%m-%d}"
             log.info("certificate was created", file=str(certificate.file), expires=expires)

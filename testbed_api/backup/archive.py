@@ -7,8 +7,10 @@ import asyncio
 import gzip
 import hashlib
 import os
+import shutil
 import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -96,8 +98,26 @@ class Manifest:
             raise Corrupt(f"the manifest lacks sense: {exc}", hint="use another backup") from exc
 
 
-def new_folder(path: Path) -> None:
-    """Create the folder of a new backup; raises Taken if it is not empty."""
+@contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Create the folder of a new backup, and remove what is in it if the context fails.
+
+    A folder that was there before stays, empty.  Raises Taken if it is not empty.
+    """
+    is_new = not path.exists()
+    _create_empty(path)
+    try:
+        yield
+    except BaseException:
+        for entry in path.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        if is_new:
+            path.rmdir()
+        raise
+
+
+def _create_empty(path: Path) -> None:
+    """Create a folder if it does not exist; raises Taken if it is not empty."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         if any(path.iterdir()):

@@ -18,6 +18,7 @@ from sqlalchemy import exc as sql_errors
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.errors import Refused, Unavailable
+from broker.process import files
 from testbed_api.registry import postgresql, sqlite
 from testbed_api.registry.postgresql import PostgresqlAddress
 
@@ -64,8 +65,13 @@ async def migrate(engine: AsyncEngine, where: Path | PostgresqlAddress) -> None:
             await connection.run_sync(upgrade)
     except AWAY as exc:
         if isinstance(where, Path):
-            raise Unavailable(f"the registry in {where} cannot be opened: {exc}") from exc
+            raise _error_of(exc, where) from exc
         raise postgresql.error_of(exc, where) from exc
+
+
+def _error_of(exc: Exception, folder: Path) -> Unavailable:
+    """The error of tables in a folder that cannot be opened, without SQL and URL."""
+    return files.unwritable(folder, "the registry in", getattr(exc, "orig", exc), "--data")
 
 
 def check_schema(version: str, what: str) -> None:

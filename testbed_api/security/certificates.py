@@ -79,7 +79,7 @@ def from_settings(settings: ServerSettings) -> ServerCertificates:
     return ServerCertificates()
 
 
-def check(chosen: ServerCertificates, settings: ServerSettings, now_ns: int) -> ServerCertificates:
+def check(chosen: ServerCertificates, now_ns: int) -> ServerCertificates:
     """Check the files and validity of the certificates, log both, and return the certificates.
 
     Raises Invalid if a file cannot be used or a certificate has expired.
@@ -95,10 +95,14 @@ def check(chosen: ServerCertificates, settings: ServerSettings, now_ns: int) -> 
             )
         write = log.warning if until - now < EXPIRES_SOON else log.info
         write("certificate was loaded", file=str(certificate.chain), until=f"{until:%Y-%m-%d}")
+    return chosen
+
+
+def log_listeners(chosen: ServerCertificates, settings: ServerSettings) -> None:
+    """Log that API and broker listen without TLS, where they do."""
     if chosen.api is None:
         write = log.warning if settings.tls == NO_TLS else log.info
         write("listeners were opened without TLS", host=settings.host)
-    return chosen
 
 
 def bus_settings(broker: Address, certificate: Certificate | None) -> BusSettings:

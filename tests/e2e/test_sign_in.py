@@ -14,7 +14,9 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
+from broker.credential import Credential
 from broker.profiles import ProfileFolder
+from broker.server_addresses import ServerAddresses
 from testbed import cli
 from tests.e2e.test_error_texts import FREE_PORTS, clean
 from tests.e2e.town import ready_event
@@ -427,3 +429,48 @@ def test_an_authority_that_is_not_named_and_a_name_of_another_server_are_said(
         2,
         f"error: no credential is set for {other}; the profiles here are of other servers: first",
     )
+
+
+def test_a_name_that_is_stored_signs_in_at_its_own_server_whatever_the_last_sign_in_was(
+    computer, addresses, server, tmp_path
+):
+    credential, own = server["administrator"], server["api"]
+    assert computer(f"sign-in {addresses}", credential)[0] == 0
+    other = ServerAddresses.beside("https://127.0.0.1:9")
+    folder = ProfileFolder(tmp_path / "config" / "connected-testbed")
+    fay = dataclasses.replace(
+        folder.load("administrator"),
+        name="fay",
+        credential=Credential.make("fay"),
+        addresses=other,
+        signed_in_ns=2**62,
+    )
+    folder.store(fay)
+    code, output, _ = computer("sign-in administrator", credential)
+    assert (code, f"signed in as administrator at {own}" in output) == (0, True)
+    folder.store(fay)
+    code, _, errors = computer("sign-in", credential)
+    assert (code, errors.splitlines()) == (
+        2,
+        [
+            f"error: profile administrator is of {own}, and the last sign-in was at {other.api}",
+            "hint: name the person: testbed sign-in administrator; or the server, with --api",
+        ],
+    )
+    code, _, errors = computer("sign-in administrator", credential, TESTBED_API=other.api)
+    assert (code, errors.splitlines()[0]) == (
+        2,
+        f"error: profile administrator is of {own}, and TESTBED_API is {other.api}",
+    )
+
+
+def test_a_password_is_set_through_a_pipe_and_typed_once(computer, addresses, server):
+    credential = server["administrator"]
+    assert computer(f"sign-in {addresses}", credential)[0] == 0
+    code, output, errors = computer("password", "correct horse battery staple\n")
+    assert (code, output, errors) == (0, "the password is set\n", "")
+    code, output, errors = computer("password", "")
+    assert (code, output) == (2, "")
+    assert errors.startswith("error: nothing was typed\nhint: in scripts: a line of a pipe")
+    code, output, _ = computer("sign-in administrator", "correct horse battery staple\n")
+    assert (code, "signed in as administrator" in output) == (0, True)

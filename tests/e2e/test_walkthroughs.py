@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from broker.clock import WallClock
 from broker.responses.streams import GapResponse
+from testbed.server import pki
 from tests import services
 from tests.docs import blocks
 from tests.docs.blocks import ROOT, SHELL
@@ -288,10 +290,16 @@ def test_samples_are_deleted_and_a_backup_is_made_and_comes_back(tmp_path: Path)
             folder,
             "administrator",
             environments={"person": town.environment("administrator", **ports)},
-            acts={"the server is stopped": town.stop.close},
+            acts={"the server is stopped": lambda: _stop_after_tls(town, folder)},
         )
         with walking(walk):
             walk.page(BACK_UP)
+
+
+def _stop_after_tls(town: Town, folder: Path) -> None:
+    """Stop the server, and leave the authority that an earlier start with --tls would have made."""
+    town.stop.close()
+    pki.init(folder / "testbed-data" / "pki", [], WallClock().now_ns())
 
 
 def test_mosquitto_starts_from_the_files_and_the_unit_of_its_page(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from gateway.spool import spool
 from gateway.spool.spool import SpoolSettings
 from gateway.uplink.uplink import Uplink
 from testbed.server import backup as server_backup
+from testbed.server import pki
 from testbed_api import persistence
 from testbed_api.backup import archive
 from testbed_api.domain import organisations, tokens
@@ -351,6 +352,22 @@ async def test_a_backup_never_goes_over_another(written_backup, tmp_path):
         )
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_a_backup_that_is_refused_leaves_nothing_behind(tmp_path, is_there):
+    async with (
+        serving(tmp_path / "data") as server,
+        founded(f"http://{server.api}", server.administrator) as owners,
+    ):
+        if is_there:
+            (tmp_path / "backup").mkdir()
+        words = ("backup", tmp_path / "backup")
+        code, _, error = await command(server, *words, secret=owners.secret)
+        assert (code, "Traceback" in error) == (2, False)
+        assert list(tmp_path.glob("backup*")) == [tmp_path / "backup"] * is_there
+        code, _, error = await command(server, *words)
+        assert (code, error) == (0, "")
+
+
 async def test_a_folder_that_a_server_has_is_not_opened(tmp_path):
     async with persistence.open_exclusive(ServerSettings(folder=tmp_path / "before")):
         with pytest.raises(Taken, match="a server is running"):
@@ -548,6 +565,7 @@ async def backed_up(tmp_path):
         code, printed, _ = await command(server, "backup", tmp_path / "backup")
         assert code == 0
         assert "not in it: the key that signs the audit, audit.key in the server's data" in printed
+        assert "after `testbed up --tls`, the authority that clients trust, the" in printed
         yield server, folder
 
 
@@ -611,6 +629,20 @@ async def test_a_restore_without_the_key_is_named_and_tampering_still_found(back
     code, printed = await verdict(after, secret)
     assert code == 1
     assert "the chain is NOT whole: event 1 does not follow" in printed
+
+
+@pytest.mark.timeout(60)
+async def test_the_authority_that_clients_trust_is_said_to_be_missing(backed_up, tmp_path):
+    server, before = backed_up
+    after = tmp_path / "after"
+    code, printed = await restored(server, after, "--audit-key", before / "audit.key")
+    assert (code, str(after / "pki") in printed.replace("\n", " ")) == (0, True)
+    backup, authority = ("backup", tmp_path / "next", "--data", after), "authority that clients"
+    code, printed, _ = await command(server, *backup)
+    assert (code, authority in printed) == (0, False)
+    pki.init(after / "pki", [], CLOCK.now_ns())
+    code, printed, _ = await command(server, "backup", tmp_path / "third", "--data", after)
+    assert (code, authority in printed, str(after / "pki") in printed) == (0, True, True)
 
 
 @pytest.mark.timeout(60)

@@ -1,14 +1,16 @@
 """The first starts of a server, of which some fail, and credentials that were lost."""
 
+import re
 import socket
 from pathlib import Path
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from broker import api_client
 from broker.clock import WallClock
-from broker.errors import Refused, Taken, Unknown
+from broker.errors import Refused, Taken, Unavailable, Unknown
 from broker.responses.audit import AuditEventPage
 from testbed.server import administrator, up
 from testbed_api import persistence
@@ -16,6 +18,7 @@ from testbed_api.registry.audit import EventFilter
 from testbed_api.settings import DEVELOPMENT, ServerSettings
 from tests.integration.test_server import serving
 from tests.owners import founded
+from tests.services import disk
 
 CLOCK = WallClock()
 
@@ -49,6 +52,47 @@ async def test_a_start_on_a_taken_port_makes_nothing(tmp_path, taken_port, tls, 
     option = {"api_port": "--port", "mqtt_port": "--mqtt-port"}[port]
     assert raised.value.hint.endswith(f"choose another port with {option}")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("tls", ["", DEVELOPMENT])
+async def test_a_second_start_on_the_same_ports_and_folder_names_the_folder(
+    tmp_path, taken_port, tls
+):
+    settings = ServerSettings(
+        folder=tmp_path / "data", tls=tls, api_port=taken_port, mqtt_port=taken_port
+    )
+    async with persistence.open_exclusive(settings):
+        with pytest.raises(Taken, match=f"a server is running on {settings.folder}") as raised:
+            await up.up(settings, CLOCK, print)
+    assert "--data" in raised.value.hint
+    assert not (settings.folder / "pki").exists()
+
+
+@pytest.mark.parametrize("tls", ["", DEVELOPMENT])
+async def test_a_data_folder_that_is_a_file_is_said_and_nothing_listened(tmp_path, tls):
+    file = tmp_path / "data"
+    file.write_text("")
+    settings = ServerSettings(folder=file, tls=tls, api_port=0, mqtt_port=0)
+    with capture_logs() as logged, pytest.raises(Unavailable) as raised:
+        await up.up(settings, CLOCK, print)
+    reason = "it is a file, or below one"
+    assert raised.value.message == f"the data folder {file} cannot be used: {reason}"
+    assert raised.value.hint == "choose another folder with --data"
+    assert logged == []
+
+
+@pytest.mark.parametrize("tls", ["", DEVELOPMENT])
+@pytest.mark.parametrize("room", [0, 8_192, 65_536])
+async def test_a_first_start_on_a_full_disk_says_so(tmp_path, tls, room):
+    with disk.small(tmp_path / "disk", 1024**2) as small:
+        disk.fill(small / "filling", leave=room)
+        settings = ServerSettings(folder=small / "data", tls=tls, api_port=0, mqtt_port=0)
+        with pytest.raises(Unavailable) as raised:
+            await up.up(settings, CLOCK, print)
+        sentence = rf"the disk of {settings.folder} is full: [\d,]+ bytes are free"
+        assert re.fullmatch(sentence, raised.value.message)
+        assert "--data" in raised.value.hint
+        (small / "filling").unlink()
 
 
 async def test_each_start_shows_a_new_credential_until_one_was_used(tmp_path):

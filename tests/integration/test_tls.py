@@ -289,7 +289,7 @@ async def test_one_that_expires_soon_is_a_warning(tmp_path):
     certificate = certificates.certificate_in(authority(tmp_path / "pki", age_ns=soon_ns), "api")
     settings = ServerSettings(tls_cert_file=certificate.chain, tls_key_file=certificate.key)
     with capture_logs() as said:
-        certificates.check(certificates.from_settings(settings), settings, CLOCK.now_ns())
+        certificates.check(certificates.from_settings(settings), CLOCK.now_ns())
     assert [each["log_level"] for each in said] == ["warning"]
 
 
