@@ -79,7 +79,7 @@ class Profile:
 
     @property
     def renewal_hint(self) -> str:
-        """What helps where the credential counts no more, by its kind."""
+        """The next step where the credential counts no more, by its kind."""
         again = f"sign in again: {self.renewal}"
         if self.kind is CredentialKind.PASSWORD:
             return again

@@ -273,7 +273,7 @@ def _nobody(folder: ProfileFolder) -> Refused:
 
 
 def _remaining(folder: ProfileFolder) -> str:
-    """What commands use after a sign-out, a line that follows another; empty without profiles."""
+    """The profile that commands use after a sign-out, as further lines; empty without any."""
     names = folder.names()
     if not names:
         return ""

@@ -141,7 +141,7 @@ def _alike(
 
 
 def _sentence(alike: Sequence[BusRefusalResponse]) -> str:
-    """Who was refused what, how often, when last and why."""
+    """A line with the party, the act, how often, when last and why."""
     newest = alike[0]
     parties = dict.fromkeys(map(_party, alike))
     who = next(iter(parties)) if len(parties) == 1 else f"{len(parties)} of {newest.organisation}"

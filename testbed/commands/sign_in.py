@@ -20,7 +20,9 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the app."""
     app.command("sign-in", epilog=EXAMPLES)(sign_in)
     app.command("whoami", epilog=example("testbed whoami", "testbed whoami --all"))(whoami)
-    app.command("sign-out", epilog=example("testbed sign-out --as fay"))(sign_out)
+    app.command("sign-out", epilog=example("testbed sign-out", "testbed sign-out --as fay"))(
+        sign_out
+    )
 
 
 def sign_in(
@@ -57,7 +59,11 @@ def sign_in(
 def whoami(
     context: typer.Context,
     all_: Annotated[
-        bool, typer.Option("--all", help="list the profiles on this computer, and ask no server")
+        bool,
+        typer.Option(
+            "--all",
+            help="list the profiles on this computer, with the one in use, and ask no server",
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -77,7 +83,7 @@ def whoami(
 def sign_out() -> None:
     """Remove a profile, the one in use or that of --as, and end its token.
 
-    After the one in use nobody is signed in, until the next sign-in.
+    When the one in use is removed, nobody is signed in until the next sign-in.
     """
     from testbed.client import sign_in as client_sign_in
 

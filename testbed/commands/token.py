@@ -67,6 +67,8 @@ def password(
     ] = None,
 ) -> None:
     """Set the password that you sign in with."""
-    typed = secret or run.call(lambda: prompt.secret("new password, 12 to 200 characters", twice=True))
+    typed = secret or run.call(
+        lambda: prompt.secret("new password, 12 to 200 characters", twice=True)
+    )
     run.run(api.request("PUT", "/me/password", json={"password": typed}))
     out.print("the password is set")

@@ -21,7 +21,7 @@ SIGN_IN_HINT = (
     " credential that you were given, NAME.SECRET. If it is lost, an owner of your organisation"
     " makes a new one: `testbed member remove NAME`, then `testbed member add NAME --role ROLE`"
 )
-"""What helps somebody whose password is not right; the same whether the person exists or not."""
+"""The next step where a password is not right; the same whether the person exists or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

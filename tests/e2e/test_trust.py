@@ -110,9 +110,9 @@ def test_a_server_without_security_has_nothing_to_trust(tmp_path: Path) -> None:
         refused = typed(tmp_path, "trust", url, code=2)
         assert f"{url} offers no security, so there is nothing to trust" in refused
         assert "--security none" in refused
-        asked = typed(tmp_path, "browse", url, "--security", "sign-and-encrypt", code=2)
-        assert "it offers none" in asked
-        assert "--security none" in asked
+        no_mapping = typed(tmp_path, "browse", url, "--security", "sign-and-encrypt", code=2)
+        assert "it offers none" in no_mapping
+        assert "--security none" in no_mapping
 
 
 def test_a_taken_port_of_a_simulator_names_the_option(tmp_path: Path) -> None:
