@@ -33,14 +33,18 @@ def _reason(event: AuditEventResponse) -> str:
     return tables.text(event.reason or event.details)
 
 
+def _who(event: AuditEventResponse) -> str:
+    """The principal and its organisation, else the address of a client that is not signed in."""
+    name = event.principal or event.source
+    if not name:
+        return tables.NOTHING
+    is_known = event.organisation is not None
+    return tables.text(f"{name} of {event.organisation}" if is_known else f"{name}, not signed in")
+
+
 _EVENT: list[TableColumn[AuditEventResponse]] = [
     *tables.fields(AuditEventResponse, "number", "time"),
-    TableColumn(
-        heading="who",
-        cell=lambda event: tables.text(
-            f"{event.principal or event.source} of {event.organisation or 'nobody'}"
-        ),
-    ),
+    TableColumn(heading="who", cell=_who),
     *tables.fields(AuditEventResponse, "action", "target", "outcome"),
     TableColumn(heading="details", cell=_reason, is_prose=True),
 ]

@@ -32,13 +32,9 @@ class PrincipalRepository(Repository):
                 raise Unknown(f"there is no organisation {principal.organisation!r}")
             query = select(table).filter_by(principal=principal.id)
             before = [principal_of(row) for row in await sql.execute(query)]
-            if any(
-                former.span.until_ns is None or former.span.until_ns > now_ns for former in before
-            ):
-                raise Taken(
-                    f"principal {principal.id!r} exists already",
-                    hint="delete it first, or choose another id",
-                )
+            for former in before:
+                if former.span.until_ns is None or former.span.until_ns > now_ns:
+                    raise _taken(former, principal)
             if any(_identity(former) != _identity(principal) for former in before):
                 raise Taken(f"principal {principal.id!r} was somebody else", hint="choose another")
             await sql.execute(insert(table).values(**_row_of(principal), made_by=by))
@@ -186,3 +182,13 @@ def _row_of(principal: Principal) -> dict[str, Any]:
         "from_ns": principal.span.from_ns,
         "until_ns": principal.span.until_ns,
     }
+
+
+def _taken(former: Principal, wanted: Principal) -> Taken:
+    """The error of an id that is in use; how its owner is removed is said to its organisation."""
+    hint = "choose another id"
+    if former.organisation == wanted.organisation and former.kind is PrincipalKind.PERSON:
+        hint = f"remove the member first: testbed member remove {former.id}; or {hint}"
+    elif former.organisation == wanted.organisation and former.kind is PrincipalKind.MACHINE:
+        hint = f"revoke its credential first: testbed credential revoke {former.id}; or {hint}"
+    return Taken(f"principal {wanted.id!r} exists already", hint=hint)

@@ -158,6 +158,10 @@ async def test_what_is_there_already_is_taken(where):
             await registry.principals.add(
                 organisations.person("factory-owner", "firm", {Role.OWNER}, 5)
             )
+        with pytest.raises(Taken, match="testbed member remove factory-owner"):
+            await registry.principals.add(
+                organisations.person("factory-owner", "factory", {Role.OWNER}, 5)
+            )
         with pytest.raises(Unknown, match="no organisation 'nowhere'"):
             await registry.principals.add(organisations.person("eve", "nowhere", {Role.OWNER}, 5))
         kinds = [(each.id, each.kind) for each in await registry.organisations.all()]
