@@ -184,8 +184,7 @@ async def serve_api(
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         data = await stack.enter_async_context(persistence.open_for_api(settings))
-        own = services.secrets.administrator()
-        await administrator.first_start(data.registry, own, clock)
+        await administrator.first_start(data.registry, services.secrets.administrator(), clock)
         quotas = Quotas(settings.limits)
         broker: RunningBroker | None = None
         if services.inner is not None:
