@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -131,9 +132,26 @@ def test_a_password_that_is_not_there_is_answered_with_who_helps(computer, addre
     assert (code, errors.splitlines()[0]) == (2, "error: the person or the password is not right")
     assert "sign in with the credential that you were given" in errors
     assert "an owner of your organisation makes a new one: `testbed member remove" in errors
-    computer(f"sign-in {addresses}", fay)
-    question = "new password, 12 to 200 characters:"
-    assert computer("password", "x" * 12 + "\n" + "x" * 12 + "\n")[1].startswith(question)
+
+
+def test_a_terminal_says_the_rule_of_a_password_before_it_is_typed(computer, addresses, fay):
+    assert computer(f"sign-in {addresses}", fay)[0] == 0
+    screen, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "testbed", "password"],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    screen_text = b""
+    while b": " not in screen_text:
+        screen_text += os.read(screen, 1024)
+    process.kill()
+    process.wait()
+    os.close(screen)
+    assert screen_text.decode().strip() == "new password, 12 to 200 characters:"
 
 
 def test_a_password_gives_twelve_hours_and_signing_out_ends_them(

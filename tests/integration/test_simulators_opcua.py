@@ -165,7 +165,7 @@ async def test_nobody_may_do_more_than_read(face):
 
 async def test_a_port_in_use_is_told(face):
     port = int(face.url.rpartition(":")[2])
-    with pytest.raises(Taken, match="choose another port"):
+    with pytest.raises(Taken, match="--port with another one"):
         async with opcua.serve("PumpRig", SIGNALS, port=port):
             pass
 
