@@ -10,16 +10,15 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Self
 
+from broker import time_expressions
+from broker.clock import NS_PER_S
 from broker.errors import Invalid
 from broker.streams import Dtype, StreamSpec
 
 UNITS_NS = {
-    "d": 86_400_000_000_000,
-    "h": 3_600_000_000_000,
-    "min": 60_000_000_000,
-    "m": 60_000_000_000,
-    "s": 1_000_000_000,
-    "ms": 1_000_000,
+    unit: round(size_s * NS_PER_S)
+    for unit, size_s in time_expressions.UNITS.items()
+    if unit != "w"  # windows are counted from 1970-01-01, a Thursday: no week begins then
 }
 LEAST_NS, MOST_NS = UNITS_NS["ms"], 366 * UNITS_NS["d"]
 EARLIEST_NS = -(2**63) + 2
@@ -27,7 +26,7 @@ EARLIEST_NS = -(2**63) + 2
 FORM = "write a whole number with ms, s, min or m, h or d, such as 1s or 15min"
 PATTERN = r"^[0-9]{1,12}(ms|min|m|s|h|d)$"
 
-_WIDTH = re.compile(r"(\d{1,12})(ms|min|m|s|h|d)", re.ASCII)
+_WIDTH = re.compile(PATTERN, re.ASCII)
 _NUMBERS = frozenset({Dtype.FLOAT64, Dtype.INT64})
 _MOST_NAMED = 5
 
@@ -123,7 +122,7 @@ def width_ns(text: str) -> int:
     match = _WIDTH.fullmatch(text)
     if match is None:
         raise Invalid(f"{text[:40]!r} is not the width of a window", hint=FORM)
-    size_ns = int(match[1]) * UNITS_NS[match[2]]
+    size_ns = int(text.removesuffix(match[1])) * UNITS_NS[match[1]]
     if not LEAST_NS <= size_ns <= MOST_NS:
         raise Invalid(f"a window of {text}", hint="from 1ms to 366d")
     return size_ns
