@@ -67,7 +67,7 @@ wheel: .venv/build.stamp ## the project as a wheel in dist: the SDK and `testbed
 	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
 	echo "built $$(echo dist/*.whl); install it: python -m pip install $$(echo dist/*.whl)"
 
-bench: .venv/bench.stamp ## measure the data path; ARGS="--quick" in 8 minutes, ARGS="--part latency" one part
+bench: .venv/bench.stamp ## measure the data path; ARGS="--quick" in small, ARGS="--part latency" one part
 	@tests/services/install
 	exec $(BIN)/python -m benchmarks $(ARGS)
 

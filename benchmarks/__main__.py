@@ -1,7 +1,7 @@
 """`make bench`: measure the data path, part by part, and write the results.
 
-make bench                                  all of it, about 35 minutes on two idle cores
-make bench ARGS="--quick"                   all of it in small, 8 minutes; into testbed-data/
+make bench                                  all of it, about 45 minutes on two idle cores
+make bench ARGS="--quick"                   all of it in small; into testbed-data/
 make bench ARGS="--part latency"            one part again; the others' results stay
 
 The parts of COMPARISONS hold libraries against our own code; their results are `libraries.json`.

@@ -16,6 +16,8 @@ from broker.clock import Clock
 PARTS = ("gateway", "recorder")
 SAMPLES_PER_S = 100
 SHOWN = 25
+WAITS = ("EpollSelector.select", "_worker", "_connection_worker_thread")
+"""Functions in which a thread waits for work; py-spy takes some of that for running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,14 @@ async def _watched(spy: Path, setup: Setup, part: str, seconds: float) -> str:
 
 
 def summed(lines: Iterable[str]) -> Spent:
-    """Sum up stacks of the form `outer;inner count`."""
+    """Sum up stacks of the form `outer;inner count`, without those that end in one of WAITS."""
     alone: Counter[str] = Counter()
     together: Counter[str] = Counter()
     for line in lines:
         stack, _, count = line.rpartition(" ")
         frames = stack.split(";")
+        if frames[-1].partition(" (")[0] in WAITS:
+            continue
         alone[frames[-1]] += int(count)
         together.update(dict.fromkeys(set(frames), int(count)))
     total = max(alone.total(), 1)

@@ -54,6 +54,11 @@ def test_a_profile_counts_a_function_once_a_stack():
     assert spent.together == {"main": 1.0, "work": 0.75, "wait": 0.25}
 
 
+def test_a_profile_leaves_out_threads_that_wait():
+    spent = profiling.summed(["main;_worker (thread.py:69) 3", "main;work 1"])
+    assert spent.alone == {"work": 1.0}
+
+
 def test_only_the_comparisons_that_were_measured_are_in_the_table_of_libraries():
     document = {
         "mqtt_clients": {
