@@ -1,14 +1,19 @@
 """Faults of a model: their kinds, spans and severity."""
 
+import functools
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from broker.errors import Invalid
 
 _NUMBER = r"\d+(?:\.\d+)?"
+LEAST_EVERY_S = 60.0
+"""A fault lasts for a tenth of it at least, of which its rise and its fall take 4 s."""
 _TEXT = re.compile(
     rf"(?P<kind>[a-z]+)@(?P<start>{_NUMBER})\.\.(?P<end>{_NUMBER})(?:x(?P<severity>{_NUMBER}))?",
     re.ASCII,
@@ -78,6 +83,39 @@ class Fault:
             float(match["end"]),
             float(match["severity"] or 1.0),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class RecurringFaults:
+    """One fault in each `every_s` of the model's time, without an end.
+
+    Its kind, its beginning between 40 and 60 % of that time, and its duration of 10 to 20 % are
+    random; equal seeds give equal faults.  The model is healthy for 40 % of the time before the
+    first fault, and for at least 60 % between two.
+    """
+
+    seed: int
+    every_s: float
+
+    def __post_init__(self) -> None:
+        if not LEAST_EVERY_S <= self.every_s < math.inf:
+            raise Invalid(
+                f"a fault every {self.every_s:g} s",
+                hint=f"{LEAST_EVERY_S:g} s or more, so that a fault has time to come and go",
+            )
+
+    def at(self, time_s: float) -> Fault:
+        """The fault of the part of `every_s` that a time is in, begun or not."""
+        return _recurring(self.seed, self.every_s, int(time_s // self.every_s))
+
+
+@functools.lru_cache(maxsize=1)
+def _recurring(seed: int, every_s: float, number: int) -> Fault:
+    """The fault of one part, which is asked for at every row of it."""
+    random = np.random.default_rng([seed, number])
+    kind = list(FaultKind)[random.integers(len(FaultKind))]
+    start_s = every_s * (number + random.uniform(0.4, 0.6))
+    return Fault(kind, start_s, start_s + every_s * random.uniform(0.1, 0.2))
 
 
 def level(faults: Sequence[Fault], kind: FaultKind, time_s: float) -> float:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import BinaryIO
 
 import orjson
 
@@ -73,25 +74,38 @@ def create(path: Path, signals: Sequence[str]) -> Iterator[SourceLedger]:
         yield SourceLedger(file, signals)
 
 
-def read(path: Path) -> LedgerContent:
+def read(path: Path, from_ns: int | None = None, to_ns: int | None = None) -> LedgerContent:
     """Read a ledger, without a last line that was cut short: that row was never offered.
 
-    Raises Unknown if there is no such file, Corrupt if it is no ledger, Refused if its version is
-    unknown.
+    from_ns, to_ns: span of the rows that are wanted, the first included and the second not; all
+    rows where they are None.  Raises Unknown if there is no such file, Corrupt if it is no ledger,
+    Refused if its version is unknown.
     """
     try:
-        head, *lines = path.read_bytes().split(b"\n")
+        with path.open("rb") as file:
+            return _content(path, file, from_ns, to_ns)
     except OSError as exc:
         raise Unknown(f"the ledger {path} cannot be read: {exc.strerror}") from exc
+
+
+def _content(path: Path, file: BinaryIO, from_ns: int | None, to_ns: int | None) -> LedgerContent:
+    """The content of an open ledger; a long one is not in memory as a whole."""
     try:
-        offered = orjson.loads(head)
+        offered = orjson.loads(file.readline())
         if offered["v"] != VERSION:
             raise Refused(
                 f"the ledger {path} has version {offered['v']!r}, this version reads {VERSION}",
                 hint="use the version that wrote it",
             )
         signals = tuple(offered["signals"])
-        return LedgerContent(signals, tuple(_row(line, len(signals)) for line in lines[:-1]))
+        rows = (_row(line, len(signals)) for line in file if line.endswith(b"\n"))
+        wanted = (
+            row
+            for row in rows
+            if (from_ns is None or row.time_ns >= from_ns)
+            and (to_ns is None or row.time_ns < to_ns)
+        )
+        return LedgerContent(signals, tuple(wanted))
     except (KeyError, TypeError, ValueError) as exc:
         raise Corrupt(f"{path} is no ledger: {exc}") from exc
 

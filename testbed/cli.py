@@ -45,6 +45,10 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "demo",
             "Run your program against a simulated machine and a testbed of its own, and score it.",
         ),
+        "score": (
+            "demo",
+            "Score the alarms that a program published against the ledger of a simulated machine.",
+        ),
         "credential": (
             "credential",
             "Create, list and revoke credentials of your organisation's machines and programs.",
@@ -99,6 +103,10 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "Run the testbed": {
         "up": ("server", "Run broker, recorder and API, until Ctrl-C."),
+        "install-service": (
+            "server",
+            "Write a systemd unit that runs a server as `up` does, and print the next commands.",
+        ),
         "administrator": (
             "administrator",
             "Renew lost credentials, with access to the server's disk.",

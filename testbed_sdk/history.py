@@ -56,10 +56,6 @@ class History:
         """
         return table.aligned(self._columns(signals), fill=fill)
 
-    def numpy(self, *signals: str, fill: Fill = None) -> tuple[Times, npt.NDArray[Any]]:
-        """Return the same as `table`."""
-        return self.table(*signals, fill=fill)
-
     def pandas(self, *signals: str, fill: Fill = None) -> "pd.DataFrame":
         """Return a DataFrame with a column a signal and a DatetimeIndex in UTC.
 

@@ -86,7 +86,7 @@ class Received:
         batch, but never over a gap, a missed batch or a bad sample.  Bools and integers come as
         float64; `pandas` keeps them.
         """
-        return table.aligned(self._columns(signals), fill=fill)
+        return table.aligned(self._columns(signals, fill), fill=fill)
 
     def pandas(self, *signals: str, fill: Fill = None) -> "pd.DataFrame":
         """Return a DataFrame with a column a signal and a DatetimeIndex in UTC.
@@ -95,16 +95,17 @@ class Received:
         is nullable (`boolean`, `Int64`, `string`).  fill: as in `table`.  Needs the extra `pandas`;
         raises Refused without it.
         """
-        return table.data_frame(self._columns(signals), fill=fill)
+        return table.data_frame(self._columns(signals, fill), fill=fill)
 
-    def _columns(self, signals: Sequence[str]) -> list[SignalColumn]:
+    def _columns(self, signals: Sequence[str], fill: Fill) -> list[SignalColumn]:
+        earlier: Mapping[str, LastSample] = {} if fill is None else self.earlier
         return [
             SignalColumn(
                 name,
                 self.spec.signal(name).dtype,
                 self.batch[name],
                 table.gaps_of(self.gaps, name),
-                self.earlier.get(name),
+                earlier.get(name),
             )
             for name in signals or self.spec.names
         ]

@@ -5,8 +5,9 @@ has time stamps of its own, most cells of a row are empty.  `fill="last"` puts t
 of the signal there; see `Fill`.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -185,45 +186,105 @@ def _with_earlier(column: SignalColumn) -> Series:
     )
 
 
+class _Row(NamedTuple):
+    """A row of a frame, which holds the newest sample of a signal."""
+
+    frame: Wide | Long
+    at: int
+    time_ns: int
+
+
+class EarlierSamples(Mapping[str, LastSample]):
+    """The newest samples before a batch by signal; each is read from its frame when asked for."""
+
+    def __init__(self, rows: Mapping[str, _Row]) -> None:
+        """rows: where each signal's newest sample is; not changed afterwards."""
+        self._rows = rows
+
+    def __getitem__(self, name: str) -> LastSample:
+        frame, at, time_ns = self._rows[name]
+        if isinstance(frame, Long):
+            return LastSample(time_ns, frame.values[at], int(frame.quality[at]))
+        code = int(frame.quality[name][at]) if name in frame.quality else GOOD
+        return LastSample(time_ns, frame.values[name][at], code)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
 class LastSamples:
-    """The newest sample of each signal of an input, to be carried into the next batch's table."""
+    """The newest sample of each signal of an input, to be carried into the next batch's table.
+
+    A batch costs a look at the time stamps of its frames: no value is read before a table asks.
+    """
 
     def __init__(self) -> None:
         """Without any."""
-        self._samples: dict[str, LastSample] = {}
+        self._rows: dict[str, _Row] = {}
+        self._latest_ns = -(2**63)
 
-    def known(self) -> Mapping[str, LastSample]:
+    def known(self) -> EarlierSamples:
         """The newest samples so far, by signal."""
-        return dict(self._samples)
+        return EarlierSamples(self._rows)
 
     def clear(self) -> None:
         """Forget them: samples may be missing after them."""
-        self._samples.clear()
+        self._rows = {}
 
     def take(self, batch: Batch) -> None:
         """Note the newest samples of a batch; those that a gap follows are forgotten."""
+        rows = dict(self._rows)  # a batch that was yielded has the former ones
         for frame in batch.frames:
-            for name, sample in _newest(frame) if len(frame) else ():
-                before = self._samples.get(name)
-                if before is None or sample.time_ns >= before.time_ns:
-                    self._samples[name] = sample
+            if len(frame):
+                self._note(rows, _newest(frame))
         for gap in batch.gaps:
-            for name in gap.signals or tuple(self._samples):
-                if name in self._samples and self._samples[name].time_ns < gap.to_ns:
-                    del self._samples[name]
+            for name in gap.signals or tuple(rows):
+                if name in rows and rows[name].time_ns < gap.to_ns:
+                    del rows[name]
+        self._rows = rows
+
+    def _note(self, rows: dict[str, _Row], newest: "_Newest") -> None:
+        """Put a frame's newest rows in the place of those that are not newer."""
+        if newest.from_ns >= self._latest_ns:  # as nearly always: nothing is late
+            rows.update(newest.rows)
+        else:
+            for name, row in newest.rows.items():
+                if name not in rows or row.time_ns >= rows[name].time_ns:
+                    rows[name] = row
+        self._latest_ns = max(self._latest_ns, newest.to_ns)
 
 
-def _newest(frame: Wide | Long) -> Iterator[tuple[str, LastSample]]:
-    """The newest sample of each signal of a frame."""
+class _Newest(NamedTuple):
+    """The row of each signal's newest sample in a frame.
+
+    from_ns, to_ns: the first and the last of their time stamps.
+    """
+
+    rows: Mapping[str, _Row]
+    from_ns: int
+    to_ns: int
+
+
+def _newest(frame: Wide | Long) -> _Newest:
+    """The newest rows of a frame that has samples; of several at one time the last."""
     if isinstance(frame, Wide):
         at = len(frame.time_ns) - 1 - int(np.argmax(frame.time_ns[::-1]))
         time_ns = int(frame.time_ns[at])
-        for name, values in frame.values.items():
-            code = int(frame.quality[name][at]) if name in frame.quality else GOOD
-            yield name, LastSample(time_ns, values[at], code)
-        return
+        return _Newest(dict.fromkeys(frame.values, _Row(frame, at, time_ns)), time_ns, time_ns)
     order = np.argsort(frame.time_ns, kind="stable")[::-1]
     signals, first = np.unique(frame.signal[order], return_index=True)
-    for signal, at in zip(signals.tolist(), order[first].tolist(), strict=True):
-        sample = LastSample(int(frame.time_ns[at]), frame.values[at], int(frame.quality[at]))
-        yield frame.names[signal], sample
+    chosen = order[first]
+    newest = replace(  # alone: a signal that is silent from now on keeps no whole frame in memory
+        frame,
+        time_ns=frame.time_ns[chosen],
+        signal=signals,
+        values=frame.values[chosen],
+        quality=frame.quality[chosen],
+    )
+    times = newest.time_ns.tolist()
+    names = [frame.names[signal] for signal in signals.tolist()]
+    rows = map(_Row, itertools.repeat(newest), range(len(times)), times)
+    return _Newest(dict(zip(names, rows, strict=True)), min(times), max(times))

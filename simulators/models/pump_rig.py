@@ -26,7 +26,7 @@ import numpy as np
 from broker.errors import Invalid
 from broker.streams import Signal
 from simulators import faults
-from simulators.faults import Fault, FaultKind
+from simulators.faults import Fault, FaultKind, RecurringFaults
 from simulators.model import SourceRow
 
 SIGNALS = (
@@ -143,10 +143,12 @@ class PumpRig:
         period_s: float = 1.0,
         count: int = 800,
         faults: Sequence[Fault] = (),
+        fault_every_s: float | None = None,
         rig: Rig | None = None,
     ) -> None:
         """seed: of all noise, 0 or more.  faults: in seconds of the rig's time; a row within a
-        fault is an anomaly.  Raises Invalid.
+        fault is an anomaly.  fault_every_s: time in which one random fault comes beside them, None
+        for none.  Raises Invalid.
         """
         if seed < 0:
             raise Invalid(f"seed {seed}", hint="0 or more")
@@ -158,6 +160,7 @@ class PumpRig:
         self._period_s = period_s
         self._count = count
         self._faults = tuple(faults)
+        self._recurring = None if fault_every_s is None else RecurringFaults(seed, fault_every_s)
         self._rig = rig or Rig()
 
     def rows(self) -> Iterator[SourceRow]:
@@ -166,7 +169,8 @@ class PumpRig:
         state = _settled(self._rig)
         for at in range(self._count):
             time_s = at * self._period_s
-            levels = {kind: faults.level(self._faults, kind, time_s) for kind in FaultKind}
+            active = self._active(time_s)
+            levels = {kind: faults.level(active, kind, time_s) for kind in FaultKind}
             causes = [kind for kind, level in levels.items() if level > 0]
             state = _stepped(self._rig, state, self._period_s, levels)
             yield SourceRow(
@@ -175,6 +179,12 @@ class PumpRig:
                 anomaly=bool(causes),
                 cause="+".join(causes),
             )
+
+    def _active(self, time_s: float) -> Sequence[Fault]:
+        """The faults that may be there at a time."""
+        if self._recurring is None:
+            return self._faults
+        return (*self._faults, self._recurring.at(time_s))
 
 
 def _settled(rig: Rig) -> _State:

@@ -1,4 +1,4 @@
-"""`testbed demo` and `testbed try`: the whole testbed on this machine, and a program in it."""
+"""`testbed demo`, `try` and `score`: the whole testbed on this machine, and a program in it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +7,9 @@ import typer
 
 from broker.clock import WallClock
 from testbed.terminal import run
-from testbed.terminal.options import Json, example
+from testbed.terminal.options import Json, Space, SpanEnd, Stream, example, span_begin
 from testbed.terminal.run import Exit
+from testbed.terminal.screen import out, print_json
 
 Recording = Annotated[
     Path | None,
@@ -79,6 +80,15 @@ TryFolder = Annotated[
     ),
 ]
 
+Ledger = Annotated[
+    Path,
+    typer.Option(
+        help="ledger of the simulated machine, as `testbed simulate --ledger FILE` and"
+        " `testbed demo --keep` write it"
+    ),
+]
+Begin = Annotated[str | None, span_begin("an hour before --to")]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the app."""
@@ -93,6 +103,12 @@ def add_to(app: typer.Typer) -> None:
         ),
         context_settings={"allow_interspersed_args": False},
     )(try_)
+    app.command(
+        epilog=example(
+            "testbed score company/visitor/score --ledger offered.jsonl",
+            "testbed score company/visitor/score --ledger offered.jsonl --from -10m --min-f1 0.8",
+        )
+    )(score)
 
 
 def demo(
@@ -163,3 +179,28 @@ def try_(
         return await terminal.run(plan, WallClock(), as_json=json, temporary=folder is None)
 
     raise typer.Exit(run.run(go()))
+
+
+def score(
+    stream: Stream,
+    ledger: Ledger,
+    begin: Begin = None,
+    end: SpanEnd = None,
+    space: Space = "live",
+    min_f1: MinF1 = None,
+    json: Json = False,
+) -> None:
+    """Score the alarms that a program published against the ledger of a simulated machine."""
+    from testbed.client import history
+    from testbed.demo import score as demo_score
+    from testbed.demo.plan import ANOMALY
+
+    async def go() -> demo_score.Score:
+        query = history.span(
+            WallClock(), space=space, begin=begin, end=end, signals=(ANOMALY,), points=None
+        )
+        return await demo_score.score(stream, query, ledger)
+
+    scored = run.run(go())
+    print_json(scored.as_json()) if json else demo_score.print_score(scored, min_f1, out)
+    raise typer.Exit(scored.exit_code(min_f1))

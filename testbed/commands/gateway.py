@@ -10,7 +10,7 @@ from broker.clock import WallClock
 from broker.errors import BedError, Refused
 from broker.namespace import EquipmentKind
 from testbed.terminal import run as terminal_run
-from testbed.terminal.options import Api, Broker, Ca, Equipment, Json, example
+from testbed.terminal.options import Api, Broker, Ca, Equipment, Json, PrintUnit, example
 from testbed.terminal.run import Exit
 from testbed.terminal.screen import Screen, notes, out, print_json
 
@@ -108,9 +108,7 @@ def run(
 )
 def install_service(
     mappings: Mappings,
-    print_only: Annotated[
-        bool, typer.Option("--print", help="print the unit, and write nothing (default: write it)")
-    ] = False,
+    print_only: PrintUnit = False,
     name: Annotated[str, typer.Option(help="name of the service")] = "testbed-gateway",
     run_as: Annotated[
         str | None,
@@ -121,14 +119,15 @@ def install_service(
     ] = None,
 ) -> None:
     """Write a systemd unit that runs the gateways of mappings, and print the next commands."""
+    from testbed import systemd
     from testbed.commissioning import systemd_unit
 
     try:
-        unit = systemd_unit.service(mappings, name=name, user=run_as)
+        service = systemd_unit.service(mappings, name=name, user=run_as)
         if print_only:
-            print(unit.unit, end="")  # noqa: T201 - a file's text, unchanged
+            print(service.unit, end="")  # noqa: T201 - a file's text, unchanged
         else:
-            systemd_unit.install(unit, out)
+            systemd.install(service, out)
     except BedError as exc:
         terminal_run.fail(exc)
 

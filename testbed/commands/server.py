@@ -1,4 +1,4 @@
-"""`testbed up`, `api`, `recorder`, `reconcile` and `openapi`: the processes of a server."""
+"""`testbed up`, `install-service`, `api`, `recorder`, `reconcile`: the processes of a server."""
 
 import functools
 from collections.abc import Callable
@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from broker.clock import WallClock
+from broker.errors import BedError
 from testbed.terminal import run
-from testbed.terminal.options import Insecure, Json, example, settings
+from testbed.terminal.options import Insecure, Json, PrintUnit, example, settings
 from testbed.terminal.screen import notes, out, print_json
 
 Host = Annotated[
@@ -60,6 +61,10 @@ def add_to(app: typer.Typer) -> None:
             "testbed up --tls --host 0.0.0.0 --data /srv/testbed",
         )
     )(up)
+    app.command(
+        "install-service",
+        epilog=example("testbed install-service --data /srv/testbed --run-as testbed --tls"),
+    )(install_service)
     app.command(epilog=example("testbed api --host 0.0.0.0 --insecure"))(api)
     app.command(epilog=example("testbed recorder"))(recorder)
     app.command(epilog=example("testbed reconcile"))(reconcile)
@@ -95,6 +100,39 @@ def up(
     show = _ready_printer(as_json=json, sign_in=sign_in)
     serving = server_up.up(own, WallClock(), show)
     run.run(server_up.until_stopped(serving, own.folder.absolute(), notes), keeps_data=True)
+
+
+def install_service(
+    data: Annotated[Path, typer.Option(help="data folder of the server")],
+    host: Host = None,
+    port: Port = None,
+    mqtt_port: MqttPort = None,
+    tls: Tls = False,
+    name: Annotated[str, typer.Option(help="name of the service")] = "testbed-server",
+    run_as: Annotated[
+        str | None,
+        typer.Option(
+            help="user of this machine that runs the server (default: the owner of the data folder)"
+        ),
+    ] = None,
+    print_only: PrintUnit = False,
+) -> None:
+    """Write a systemd unit that runs a server as `up` does, and print the next commands."""
+    from testbed import systemd
+    from testbed.server import systemd_unit
+    from testbed.server import up as server_up
+    from testbed_api.settings import ServerSettings
+
+    chosen = {"folder": data, "host": host, "api_port": port, "mqtt_port": mqtt_port}
+    own = settings(ServerSettings, **chosen, tls=server_up.tls_setting(development=tls))
+    try:
+        service = systemd_unit.service(own, name=name, user=run_as)
+        if print_only:
+            print(service.unit, end="")  # noqa: T201 - a file's text, unchanged
+        else:
+            systemd.install(service, out)
+    except BedError as exc:
+        run.fail(exc)
 
 
 def api(

@@ -50,6 +50,15 @@ PumpRigFault = Annotated[
         " bearing; can be repeated (default: none)"
     ),
 ]
+FaultEvery = Annotated[
+    float | None,
+    typer.Option(
+        parser=durations.seconds,
+        metavar="DURATION",
+        help="time of the rig in which one fault of a random kind comes, again and again, such as"
+        " 20m; at least 1m (default: none)",
+    ),
+]
 File = Annotated[
     Path, typer.Argument(help="recording, a CSV file in the form of the Skoltech benchmark")
 ]
@@ -70,6 +79,7 @@ def pump_rig(
     rows: Rows = None,
     speed: Speed = 1.0,
     fault: PumpRigFault = None,
+    fault_every: FaultEvery = None,
     ledger: LedgerFile = None,
     wait: Wait = False,
     secure: Secure = False,
@@ -83,7 +93,13 @@ def pump_rig(
 
     async def go() -> None:
         faults = [Fault.parse(text) for text in fault or []]
-        rig = PumpRig(seed=seed, period_s=period, count=rows or 10**9, faults=faults)
+        rig = PumpRig(
+            seed=seed,
+            period_s=period,
+            count=rows or 10**9,
+            faults=faults,
+            fault_every_s=fault_every,
+        )
         options = simulator.SimulatorOptions(
             port=port,
             playback=Playback(speed),

@@ -10,7 +10,6 @@ import numpy as np
 import orjson
 
 from broker import api_client, codec
-from broker.batch import BAD
 from broker.clock import Clock, ns_of
 from broker.errors import Unknown
 from broker.responses.audit import AuditEventPage
@@ -19,12 +18,14 @@ from broker.streams import StreamSpec
 from gateway.spool import spool
 from simulators import ledger
 from simulators.ledger import LedgerContent
-from testbed.demo import evidence, outcome, report, verdict
+from testbed.demo import evidence, labels, outcome, report, verdict
 from testbed.demo.organisations import PROTOTYPE
-from testbed.demo.outcome import COMPARABLE, PrototypeOutcome, Publication
-from testbed.demo.plan import ANOMALY, RIG, SPACE, Stage
+from testbed.demo.outcome import PrototypeOutcome, Publication
+from testbed.demo.plan import RIG, SPACE, Stage
 from testbed.demo.processes import LEDGER_FILE, SPOOL
+from testbed.demo.rating import Rating
 from testbed.demo.result import DemoResult
+from testbed.demo.verdict import Counters
 from testbed_sdk import History
 from testbed_sdk.connection import Testbed
 
@@ -49,34 +50,29 @@ class Measured:
 
 async def evaluate(stage: Stage, observer: Testbed, measured: Measured, clock: Clock) -> DemoResult:
     """The result of a demo whose machine has played to its end, and its report as a file."""
-    folder = stage.plan.folder
-    offered = ledger.read(folder / LEDGER_FILE)
+    offered = ledger.read(stage.plan.folder / LEDGER_FILE)
     span = (offered.rows[0].time_ns - 10**9, offered.rows[-1].time_ns + 10**9)
     rig = await observer.history("rig", from_ns=span[0], to_ns=span[1])
     score = await _stored_score(observer, span, measured.samples, clock)
-    samples, truth, labels = _offered_samples(offered), _truth(offered), _labels(score)
-    counters = verdict.counters(
-        samples,
-        rig.series,
-        await _spooled(folder / SPOOL, rig.spec),
-        dead=await _dead_letters(stage),
-        gaps=rig.gaps,
-    )
+    samples, truth = _offered_samples(offered), labels.of_rows(offered)
+    labelled = {} if score is None else labels.of_output(score)
     times = {time_ns for _, time_ns in samples}
-    published = _publication(measured, score, times, labels)
-    refused = await _refused(stage)
+    published = _publication(measured, score, times, labelled)
     result = DemoResult(
         samples_offered=len(samples),
         samples_stored=sum(len(series.time_ns) for series in rig.series.values()),
-        counters=counters,
+        counters=await _counters(stage, samples, rig),
         latency_ms=_percentiles(measured.latencies_s),
-        detection=verdict.detection(truth, labels),
-        has_labels=bool(truth),
-        rows_played=len(times),
-        rows_answered=published.matching,
-        published=measured.samples,
+        rating=Rating(
+            detection=verdict.detection(truth, labelled),
+            has_labels=bool(truth),
+            rows_played=len(times),
+            rows_answered=published.matching,
+            published=measured.samples,
+            learns_rows=stage.plan.learns_rows,
+        ),
         report=stage.plan.report_file,
-        problems=outcome.problems(measured.outcome, published, refused),
+        problems=outcome.problems(measured.outcome, published, await _refused(stage)),
         notes=outcome.notes(measured.outcome, published),
     )
     collected = evidence.collect(stage.plan, result, rig, score, offered)
@@ -84,19 +80,35 @@ async def evaluate(stage: Stage, observer: Testbed, measured: Measured, clock: C
     return result
 
 
+async def _counters(
+    stage: Stage, samples: Mapping[tuple[str, int], float], rig: History
+) -> Counters:
+    """Compare the offered samples with those in the store and in the gateway's spool."""
+    return verdict.counters(
+        samples,
+        rig.series,
+        await _spooled(stage.plan.folder / SPOOL, rig.spec),
+        dead=await _dead_letters(stage),
+        gaps=rig.gaps,
+    )
+
+
 def _publication(
     measured: Measured,
     score: History | None,
     times: AbstractSet[int],
-    labels: Mapping[int, bool],
+    labelled: Mapping[int, bool],
 ) -> Publication:
-    """The numbers of what the prototype published; times: of the machine's rows."""
+    """The numbers of what the prototype published.
+
+    times: of the machine's rows.  labelled: the labels by time stamp.
+    """
     return Publication(
         samples=measured.samples,
         dtypes={} if score is None else {each.name: each.dtype for each in score.spec.signals},
         labels=measured.labels,
-        matching=len(labels.keys() & times),
-        ends=max(times) in labels,
+        matching=len(labelled.keys() & times),
+        ends=max(times) in labelled,
     )
 
 
@@ -118,18 +130,6 @@ async def _stored_score(
             return score
         await clock.sleep(POLL_S)
         waited_s += POLL_S
-
-
-def _labels(score: History | None) -> dict[int, bool]:
-    """The prototype's labels by time stamp, empty if there are none that can be compared."""
-    if score is None or ANOMALY not in score.series:
-        return {}
-    if score.spec.signal(ANOMALY).dtype not in COMPARABLE:
-        return {}
-    flags = score[ANOMALY]
-    usable = flags.quality != BAD
-    values = flags.values[usable].astype(np.bool_)
-    return dict(zip(flags.time_ns[usable].tolist(), values.tolist(), strict=True))
 
 
 async def _refused(stage: Stage) -> list[str]:
@@ -165,18 +165,6 @@ def _offered_samples(offered: LedgerContent) -> dict[tuple[str, int], float]:
                 time_ns += 1
             samples[name, time_ns] = value
     return samples
-
-
-def _truth(offered: LedgerContent) -> dict[int, bool]:
-    """Whether a row has a fault, by its time stamp in the store, for the rows that say so."""
-    truth: dict[int, bool] = {}
-    for row in offered.rows:
-        time_ns = row.time_ns
-        while time_ns in truth:
-            time_ns += 1
-        if row.anomaly is not None:
-            truth[time_ns] = row.anomaly
-    return truth
 
 
 async def _spooled(folder: Path, spec: StreamSpec) -> list[tuple[str, int]]:

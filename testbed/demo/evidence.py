@@ -6,12 +6,24 @@ from collections.abc import Mapping
 from importlib import metadata
 
 from simulators.ledger import LedgerContent
-from testbed.demo.plan import FAULT, PERIOD_S, ROWS, SEED, SPACE, DemoPlan
+from testbed.demo.plan import (
+    DETECTOR_LEARNS_ROWS,
+    FAULT,
+    PERIOD_S,
+    ROWS,
+    SEED,
+    SPACE,
+    DemoPlan,
+)
 from testbed.demo.processes import DETECTOR, EXAMPLES
 from testbed.demo.report import Evidence
 from testbed.demo.result import DemoResult
 from testbed.terminal import invocation
 from testbed_sdk import History
+
+OWN_DETECTOR = (
+    f"examples/detector/{DETECTOR.name}, which learns from the first {DETECTOR_LEARNS_ROWS} rows"
+)
 
 
 def collect(
@@ -62,7 +74,7 @@ def _about(plan: DemoPlan, offered: LedgerContent) -> dict[str, str]:
         "seed": seed,
         "played": f"{plan.speed:g} source seconds a second, over OPC UA, recorded in {SPACE}",
         "time stamps": time_stamps(plan),
-        "prototype": shlex.join(plan.prototype) or f"examples/detector/{DETECTOR.name}",
+        "prototype": shlex.join(plan.prototype) or OWN_DETECTOR,
     }
     return {label: text for label, text in about.items() if text}
 

@@ -23,6 +23,12 @@ MODEL_SPEED = 80.0
 TRY_SPEED = 160.0
 """Speed of the model where nobody watches it: still far below what gateway and model can do."""
 LONGEST_RECORDING_S = 25.0
+DETECTOR_LEARNS_ROWS = 400
+"""Rows that the example detector learns from, without an answer for them."""
+FAULT_EVERY_S = 30.0
+"""Seconds in which the model that is kept running has one fault."""
+LEAST_FAULT_EVERY_S = 1_200.0
+"""The same in the rig's time, at least: a detector learns from healthy rows before the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +52,16 @@ class DemoPlan:
     store: str = "duckdb"
     prototype: tuple[str, ...] = ()
     min_f1: float | None = None
+
+    @property
+    def learns_rows(self) -> int:
+        """Number of first rows that the prototype is known to give no answer for."""
+        return 0 if self.prototype else DETECTOR_LEARNS_ROWS
+
+    @property
+    def fault_every_s(self) -> float:
+        """Time of the rig in which the model that is kept running has one fault."""
+        return max(FAULT_EVERY_S * (self.speed or self.model_speed), LEAST_FAULT_EVERY_S)
 
     @property
     def report_file(self) -> Path:

@@ -27,8 +27,9 @@ MOST_POINTS = 2_000
 """Points of a line, two for each pixel of its width."""
 MOST_TIME_TICKS = 8
 VALUE_TICKS = 3
-SIGNAL_COLOUR, SCORE_COLOUR, TRUTH_COLOUR = "#1d4e6b", "#7a2048", "#f2b8a0"
-TEXT, MUTED, GRID = "#1b2a33", "#51626d", "#dfe5e8"
+SIGNAL_COLOUR, SCORE_COLOUR, TRUTH_COLOUR = "var(--signal)", "var(--score)", "var(--truth)"
+TEXT, MUTED, GRID = "var(--text)", "var(--muted)", "var(--grid)"
+"""Colours that the page defines, for a light and a dark screen."""
 UNITS: Mapping[str, str] = {"1": "", "Cel": "°C", "[g]": "g", "K": "K", "deg": "°"}
 """Texts of UCUM codes that are not read as they are written."""
 TIME_STEPS_S = (
@@ -111,7 +112,7 @@ class ValueAxis:
 def draw(
     panels: Sequence[Panel], *, truth: Sequence[tuple[int, int]], colours: Mapping[str, str]
 ) -> str:
-    """Plot panels one below the other, as an `<svg>` for an HTML page.
+    """Plot panels one below the other, as an `<svg>` for an HTML page that defines its colours.
 
     truth: (from, to) spans of known faults in ns, which are shaded.  colours: of gaps, by cause.
     """
@@ -153,7 +154,7 @@ def _panel(
     scale = ValueAxis(-0.15, 1.15, top) if is_bool else _value_axis(values, top)
     yield from _frame(panel, axis, scale, is_bool=is_bool)
     for from_ns, to_ns in truth:
-        yield _span(axis, (from_ns, to_ns), top, f'fill="{TRUTH_COLOUR}" opacity="0.6"')
+        yield _span(axis, (from_ns, to_ns), top, f'fill="{TRUTH_COLOUR}"')
     for gap in panel.gaps:
         hatch = f"url(#hatch-{list(colours).index(gap.cause)})"
         span = _span(axis, (gap.from_ns, gap.to_ns), top, f'fill="{hatch}"')

@@ -17,6 +17,8 @@ from testbed.demo.prototype import PrototypeProcess
 
 TESTBED = ("-m", "testbed")
 LEDGER_FILE = "offered.jsonl"
+KEPT_LEDGER_FILE = "offered-kept.jsonl"
+"""What the machine offers that is kept running after the demo's result."""
 PROTOTYPE_LOG = "prototype.log"
 SPOOL = "spool"
 ON_LOOPBACK = {
@@ -62,13 +64,14 @@ def machine(plan: DemoPlan) -> Start:
 
 
 def endless_machine(stage: Stage) -> Start:
-    """Start the machine again on its port, without an end."""
+    """Start the machine again on its port, without an end; a model has a fault now and then."""
     plan = stage.plan
-    source = ["pump-rig"]
+    source = ["pump-rig", "--seed", str(SEED), "--fault-every", f"{plan.fault_every_s:.3f}s"]
     if plan.data is not None:
         source = ["csv", str(plan.data), "--times", "shifted", "--repeat"]
     port = stage.machine.rpartition(":")[2]
-    options = ["--speed", str(plan.speed), "--port", port, "--json"]
+    ledger_file = str(plan.folder / KEPT_LEDGER_FILE)
+    options = ["--speed", str(plan.speed), "--port", port, "--json", "--ledger", ledger_file]
     log = plan.folder / "machine.log"
     return start_child("machine", [*TESTBED, "simulate", *source, *options], log=log)
 

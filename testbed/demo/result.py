@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.demo.verdict import Counters, Detection
+from testbed.demo.rating import Rating
+from testbed.demo.verdict import Counters
 from testbed.terminal.run import Exit
 
 COUNTERS: Mapping[str, str] = {
@@ -22,20 +23,14 @@ class DemoResult:
     """The counters of a demo, its latency, and how well the prototype found the faults.
 
     problems: sentences about what kept the prototype from being judged as it was meant.  notes:
-    sentences that are worth knowing about it.  has_labels: whether the data say which rows have a
-    fault.  rows_played, rows_answered: numbers of the machine's rows, and of those that the
-    prototype labelled.  published: samples that it published.
+    sentences that are worth knowing about it.
     """
 
     samples_offered: int
     samples_stored: int
     counters: Counters
     latency_ms: Mapping[str, float | None]
-    detection: Detection
-    has_labels: bool
-    rows_played: int
-    rows_answered: int
-    published: int
+    rating: Rating
     report: Path
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -50,9 +45,7 @@ class DemoResult:
             "wrong": self.counters.wrong,
             "silent": self.counters.silent,
             "latency_ms": self.latency_ms,
-            "f1": self.detection.f1,
-            "far": self.detection.far,
-            "mar": self.detection.mar,
+            **self.rating.as_json(),
             "problems": self.problems,
             "notes": self.notes,
             "report": str(self.report),
@@ -98,56 +91,6 @@ class DemoResult:
             )
         return f"No. All {offered} samples that the machine offered are stored, once and unchanged."
 
-    @property
-    def quality(self) -> str:
-        """The answer to the question how good the prototype was, in a sentence or two."""
-        rated = self.detection
-        if not self.has_labels:
-            return "Unknown: the data do not say which rows have a fault."
-        if not self.published:
-            return "Not scored: it published nothing."
-        if rated.f1 is None:
-            alarms = f"it raised {rated.false:,} false alarms"
-            return f"No F1: no row of the data has a fault, and {alarms}."
-        return (
-            f"F1 {rated.f1:.3f}. Of {rated.faulty:,} rows with a fault it flagged {rated.hits:,}"
-            f" and missed {rated.missed:,}; of its {rated.hits + rated.false:,} alarms"
-            f" {rated.false:,} {'was' if rated.false == 1 else 'were'} false."
-        )
-
-    @property
-    def coverage(self) -> str:
-        """A sentence about rows without an answer, empty if all rows or none have one."""
-        without = self.rows_played - self.rows_answered
-        if not without or not self.rows_answered:
-            return ""
-        return (
-            f"{self.rows_answered:,} of {self.rows_played:,} rows"
-            f" {'has' if self.rows_answered == 1 else 'have'} an answer; the other {without:,}"
-            f" {'counts' if without == 1 else 'count'} as no alarm."
-        )
-
-    @property
-    def meaning(self) -> tuple[str, ...]:
-        """Sentences that say what F1, false alarms and missed alarms are."""
-        rated = self.detection
-        if rated.f1 is None or not self.published:
-            return ()
-        f1 = (
-            "F1 weighs missed faults against false alarms (the harmonic mean of precision and"
-            " recall): 1 is perfect, 0 has found nothing. An alarm that is always on has"
-            f" {rated.always_f1 or 0:.2f} on these data."
-        )
-        missed = (
-            f"Missed-alarm rate {rated.mar or 0:.3f}: of 100 rows with a fault it overlooked"
-            f" {100 * (rated.mar or 0):.1f}."
-        )
-        false = (
-            f"False-alarm rate {rated.far or 0:.3f}: of 100 rows without a fault it flagged"
-            f" {100 * (rated.far or 0):.1f}."
-        )
-        return (f1, missed, false)
-
     def exit_code(self, *, min_f1: float | None, is_visitors: bool) -> Exit:
         """The exit code of the command.
 
@@ -160,4 +103,4 @@ class DemoResult:
             return Exit.FAULT
         if min_f1 is None:
             return Exit.NEGATIVE if self.problems else Exit.DONE
-        return Exit.DONE if (self.detection.f1 or 0.0) >= min_f1 else Exit.NEGATIVE
+        return Exit.DONE if self.rating.reaches(min_f1) else Exit.NEGATIVE

@@ -16,7 +16,7 @@ from rich.text import Text
 from broker.clock import Clock
 from testbed.demo import run as demo_run
 from testbed.demo.plan import RIG, SPACE, VISITOR, DemoPlan, Stage
-from testbed.demo.processes import EXAMPLES
+from testbed.demo.processes import EXAMPLES, KEPT_LEDGER_FILE
 from testbed.demo.result import DemoResult
 from testbed.demo.run import Progress
 from testbed.terminal import invocation
@@ -127,12 +127,12 @@ def _print_result(result: DemoResult, plan: DemoPlan, *, as_json: bool) -> None:
     out.print("Was anything lost?", style="bold")
     out.print(result.loss)
     out.print("\nHow good was the prototype?", style="bold")
-    answer = filter(None, (result.quality, result.coverage))
-    for sentence in (*answer, *result.problems, *result.notes, *result.meaning):
+    rating = result.rating
+    answer = filter(None, (rating.quality, rating.coverage))
+    for sentence in (*answer, *result.problems, *result.notes, *rating.meaning):
         out.print(sentence)
     if plan.min_f1 is not None:
-        is_reached = (result.detection.f1 or 0.0) >= plan.min_f1
-        out.print(f"F1 of {plan.min_f1:g} {'is reached' if is_reached else 'is not reached'}.")
+        out.print(rating.sentence_about(plan.min_f1))
     table = Table(show_header=False)
     for name, value in result.rows().items():
         table.add_row(name, value)
@@ -151,6 +151,8 @@ def _print_commands(stage: Stage, screen: Console) -> None:
     reader, writer = (shlex.quote(str(EXAMPLES / name)) for name in ("ten_lines.py", "low_flow.py"))
     bindings = f"TESTBED_INPUTS=rig={RIG} TESTBED_OUTPUTS=score={VISITOR}"
     testbed, python = invocation.testbed(), invocation.python()
+    ledger = shlex.quote(str(stage.plan.folder.absolute() / KEPT_LEDGER_FILE))
+    faults = _faults(stage.plan)
     screen.print(
         f"""
 everything goes on running; in another terminal:
@@ -169,7 +171,11 @@ to answer, with a credential that may publish {VISITOR}, and to see the answers:
   TESTBED_CREDENTIAL={stage.visitor} {bindings} {python} {writer}
   {testbed} history {VISITOR} --space {SPACE}
 
-to score a program, in the place of the demo's detector:
+to score these answers{faults}:
+
+  {testbed} score {VISITOR} --ledger {ledger}
+
+to score a program from a beginning to an end, in the place of the demo's detector:
 
   {testbed} try -- {python} {writer}
 
@@ -177,3 +183,10 @@ the API's documentation: {stage.api}/api/v1/docs
 data, logs and the report stay in {stage.plan.folder}
 Ctrl-C stops it all."""
     )
+
+
+def _faults(plan: DemoPlan) -> str:
+    """The words that say how often the model has a fault, empty for a recording."""
+    if plan.data is not None:
+        return ""
+    return f", as the rig has a fault about every {plan.fault_every_s / (plan.speed or 1.0):.0f} s"

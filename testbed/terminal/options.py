@@ -64,6 +64,9 @@ Ca = Annotated[
         " system trusts)"
     ),
 ]
+PrintUnit = Annotated[
+    bool, typer.Option("--print", help="print the unit, and write nothing (default: write it)")
+]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="accept connections without TLS, on any address")
 ]

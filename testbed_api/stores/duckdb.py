@@ -62,6 +62,8 @@ _EXTENT = "SELECT count(*), min(time_ns), max(time_ns) FROM {table} WHERE {in_wi
 _PAGE = """SELECT list_position($names, signal)::INTEGER AS place, time_ns, quality, {columns}
 FROM {table} WHERE {in_window} AND (time_ns > $first OR list_position($names, signal) > $place)
 ORDER BY time_ns, place LIMIT $page"""
+_BOUNDS = """SELECT min(time_ns), max(time_ns) FROM {table}
+WHERE time_ns >= $first AND time_ns < $end"""
 _ENDS = """SELECT list_position($names, signal)::INTEGER AS place, {columns}
 FROM {table} WHERE {in_window} AND quality {quality} GROUP BY place, {since} // $span"""
 _BY_VALUE = (
@@ -191,12 +193,15 @@ class DuckDbStore:
             yield frame
 
     async def _thinned(self, window: Window, points: int) -> Long:
-        return await self._run_in(self._readers, self._read_ends, window, points)
+        return await self._run_in(self._readers, self._read_thinned, window, points)
 
-    def _read_ends(self, window: Window, points: int) -> Long:
+    def _read_thinned(self, window: Window, points: int) -> Long:
+        occupied = self._occupied(window)
+        ends = [] if occupied is None else self._read_ends(occupied, points)
+        return frames.thinned(occupied or window, points, ends)
+
+    def _read_ends(self, window: Window, points: int) -> list[Long]:
         ends: list[Long] = []
-        if not self._has_samples(window):
-            return frames.merged(window, ends)
         parameters = _parameters(window) | {"span": frames.span_ns(window, points)}
         with self._file.cursor() as cursor:
             for dtype, column in _COLUMN.items():
@@ -208,7 +213,15 @@ class DuckDbStore:
                 for query in _end_queries(window, dtype) if names else ():
                     rows = cursor.execute(query, parameters | {"names": names}).fetchnumpy()
                     ends += (_end_samples(window, rows, names, column, end) for end in "01")
-        return frames.thinned(window, points, ends)
+        return ends
+
+    def _occupied(self, window: Window) -> Window | None:
+        """The window from the first to the last sample of the stream in it, None without any."""
+        if not self._has_samples(window):
+            return None
+        ends = {"first": window.from_ns, "end": window.to_ns}
+        [(first, last)] = self._file.fetch_all(_statement(window, _BOUNDS), ends)
+        return None if first is None else frames.occupied(window, first, last)
 
     async def aggregate(self, window: Window, aggregation: Aggregation) -> AsyncIterator[Long]:
         """Aggregate with SQL, slice by slice: some whole windows that give about one page."""

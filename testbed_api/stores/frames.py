@@ -4,6 +4,7 @@ Pure; the contract is `testbed_api.stores.port`.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,11 @@ def split(whole: Long) -> Iterator[Long]:
 def span_ns(window: Window, points: int) -> int:
     """Length in ns of each of the points / 2 equal spans of the window, rounded up."""
     return -(-(window.to_ns - window.from_ns) // max(points // 2, 1))
+
+
+def occupied(window: Window, first_ns: int, last_ns: int) -> Window:
+    """The part of a window from its first to its last sample, both included."""
+    return replace(window, from_ns=first_ns, to_ns=last_ns + 1)
 
 
 def thinned(window: Window, points: int, ends: Sequence[Long]) -> Long:

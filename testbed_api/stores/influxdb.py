@@ -160,16 +160,33 @@ class InfluxDbStore:
 
     async def _thinned(self, window: Window, points: int) -> Long:
         """Query a thinned window; strings are thinned here, because Flux drops empty ones."""
+        bucket, fields = await self._fields(window)
+        occupied = await self._occupied(window, bucket) if fields else None
+        ends = [] if occupied is None else await self._ends(occupied, points, bucket, fields)
+        return await asyncio.to_thread(frames.thinned, occupied or window, points, ends)
+
+    async def _ends(
+        self, window: Window, points: int, bucket: str, fields: Sequence[_Field]
+    ) -> list[Long]:
+        """The samples at the ends of each span; of texts the thinned ones."""
         spec = window.spec
         texts = [name for name in window.signals if spec.signal(name).dtype is Dtype.STRING]
         ends: list[Long] = []
         async for frame in self.read(replace(window, signals=tuple(texts))):
             ends = [frames.thinned(window, points, [*ends, frame])]
-        bucket, every = await self._fields(window)
-        if fields := [field for field in every if field[0] not in texts]:
-            answer = await self._client.flux(_end_query(fields, window, bucket, points))
-            ends += await asyncio.to_thread(_parse_csv, answer, fields, window)
-        return await asyncio.to_thread(frames.thinned, window, points, ends)
+        if others := [field for field in fields if field[0] not in texts]:
+            answer = await self._client.flux(_end_query(others, window, bucket, points))
+            ends += await asyncio.to_thread(_parse_csv, answer, others, window)
+        return ends
+
+    async def _occupied(self, window: Window, bucket: str) -> Window | None:
+        """The window from the first to the last sample of the stream in it, None without any."""
+        every_column = _select("*", window)
+        ends: list[int] = []
+        for order in ("ASC", "DESC"):
+            query = f"{every_column} ORDER BY time {order} LIMIT 1"
+            ends += [row[0] for row in await self._client.select(bucket, query)]
+        return frames.occupied(window, min(ends), max(ends)) if ends else None
 
     async def aggregate(self, window: Window, aggregation: Aggregation) -> AsyncIterator[Long]:
         """Aggregate with InfluxQL, which sends window by window; Flux would send signal by signal.

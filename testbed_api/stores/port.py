@@ -91,10 +91,12 @@ class SeriesStore(Protocol):
     def thin(self, window: Window, points: int) -> AsyncIterator[Long]:
         """Stream about `points` samples a signal, at most, chosen so that a plot looks the same.
 
-        The window is divided into points / 2 equal spans.  Each gives the samples with the minimum
-        and the maximum value, with their own time stamps; samples that are not GOOD are given only
-        for a span without GOOD samples.  Signals without an order (bool, string) give the first and
-        the last sample of each span.  Order and frames as in `read`.  points: 2 or more.
+        The span from the first to the last sample of the stream in the window, of whatever signal,
+        is divided into points / 2 equal parts: none is spent on the time before and after.  Each
+        part gives the samples with the minimum and the maximum value, with their own time stamps;
+        samples that are not GOOD are given only for a part without GOOD samples.  Signals without
+        an order (bool, string) give the first and the last sample of each part.  Order and frames
+        as in `read`.  points: 2 or more.
         """
 
     def aggregate(self, window: Window, aggregation: Aggregation) -> AsyncIterator[Long]:

@@ -364,6 +364,32 @@ async def thin_of(store, window, points):
     ]
 
 
+async def test_time_without_samples_at_the_ends_of_a_window_takes_no_points(store):
+    times = 10**15 + np.arange(5_000)
+    await store.write([block(("a", series(times, np.sin(times / 7))), spec=FLOATS)])
+    tight = await thin_of(store, Window("live", FLOATS, ("a",), 10**15, 10**15 + 5_000), 100)
+    assert len(tight) == 100
+    assert await thin_of(store, Window("live", FLOATS, ("a",), 0, 10**17), 100) == tight
+    assert await thin_of(store, Window("live", FLOATS, ("a",), 0, 10**15), 100) == []
+
+
+async def test_signals_of_a_stream_are_thinned_over_the_same_spans_whoever_asks(store):
+    named = [("a", series(range(1_000), range(1_000))), ("b", series([9_999], [2.0]))]
+    await store.write([block(*named, spec=FLOATS)])
+    alone = await thin_of(store, Window("live", FLOATS, ("a",), 0, 10**6), 100)
+    both = await thin_of(store, Window("live", FLOATS, ("a", "b"), 0, 10**6), 100)
+    assert len(alone) == 10  # of 50 spans of 200 ns, the first five have samples of it
+    assert [sample for sample in both if sample[1] == "a"] == alone
+
+
+async def test_samples_of_all_of_time_are_thinned(store):
+    far = [-(2**62), -(2**62) + 1, 0, 2**62 - 1, 2**62]
+    await store.write([block(("a", series(far, [3.0, 1.0, 2.0, 5.0, 4.0])), spec=FLOATS)])
+    window = Window("live", FLOATS, ("a",), -(2**63) + 2, 2**63 - 2)
+    thin = await thin_of(store, window, 4)
+    assert [time for time, *_ in thin] == [far[0], far[1], far[3], far[4]]
+
+
 async def test_readers_at_once_see_what_each_would_see_alone(store):
     times = np.arange(0, 20_000, 10)
     quality = np.where(times % 700, GOOD, UNCERTAIN)
@@ -559,7 +585,8 @@ async def test_any_samples_come_back_as_they_were_sent(store, chosen, again, poi
 
 async def check_thinned(store, window, points, whole):
     """Hold the contract of `thin` against all samples of the window."""
-    width = -(-(window.to_ns - window.from_ns) // (points // 2))
+    times = [time for every in whole.values() for time, *_ in every] or [window.from_ns]
+    begin_ns, width = min(times), -(-(max(times) + 1 - min(times)) // (points // 2))
     thin, order = {name: [] for name in whole}, []
     async for frame in store.thin(window, points):
         for name, columns in frame.series():
@@ -569,11 +596,9 @@ async def check_thinned(store, window, points, whole):
     for name, every in whole.items():
         thinned_spans = {
             span: list(members)
-            for span, members in itertools.groupby(
-                thin[name], lambda s: (s[0] - window.from_ns) // width
-            )
+            for span, members in itertools.groupby(thin[name], lambda s: (s[0] - begin_ns) // width)
         }
-        for span, members in itertools.groupby(every, lambda s: (s[0] - window.from_ns) // width):
+        for span, members in itertools.groupby(every, lambda s: (s[0] - begin_ns) // width):
             check_span(window.spec.signal(name).dtype, list(members), thinned_spans.pop(span))
         assert not thinned_spans
 

@@ -63,7 +63,7 @@ def test_every_command_that_a_page_names_exists_with_its_options(page: Path) -> 
 def _wrong(root: Any, line: str) -> str:
     """The reason why a command line cannot be meant; empty if nothing is wrong."""
     joined = re.sub(r"\\?\n\s*", " ", line)
-    match = re.search(r"(?:^|\$\(|^sudo |^(?:[A-Z_]+=\S* )+)testbed (.+)", joined)
+    match = re.search(r"(?:^|\$\(|^sudo (?:-u \S+ )?|^(?:[A-Z_]+=\S* )+)testbed (.+)", joined)
     if match is None:
         return ""
     words = re.split(r" \| | -- ", match[1])[0].split()  # a program behind -- has its own options

@@ -45,7 +45,9 @@ READING = re.compile(
     r"|\w+ (?:dead-letters|gaps|list|show|verify))\b|curl |head "
 )
 """Commands that change nothing: a reader who does not see yet what the page says looks again."""
-ASSIGNMENTS = re.compile(r"^(?:sudo |[A-Z_]+=\S* )+")
+ASSIGNMENTS = re.compile(r"^(?:sudo (?:-u \S+ )?|[A-Z_]+=\S* )+")
+SUDO = 'if [ "$1" = -u ]; then shift 2; fi\nexec'
+"""The command in front of others: the reader of a test is already whom it names."""
 WITHIN_S = 60.0
 READ_WITHIN_S = 20.0
 STOPPED_WITHIN_S = 30.0
@@ -381,9 +383,10 @@ class Walk:
         own = {"testbed": (*python, "-m", "testbed"), "python": python, "python3": python}
         folder = self.folder / "bin"
         folder.mkdir(parents=True)
-        for name, command in {**own, "sudo": (), **self.tools}.items():
+        tools = {name: f"exec {shlex.join(each)}" for name, each in {**own, **self.tools}.items()}
+        for name, line in {"sudo": SUDO, **tools}.items():
             file = folder / name
-            file.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+            file.write_text(f'#!/bin/sh\n{line} "$@"\n')
             file.chmod(0o755)
         (self.folder / "examples").symlink_to(ROOT / "examples")
         (self.folder / ".venv").mkdir()

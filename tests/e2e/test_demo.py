@@ -148,9 +148,13 @@ def test_what_keep_prints_runs_in_another_folder_with_an_empty_environment(tmp_p
         printed = [line.strip() for line in log.read_text().splitlines() if line[:2] == "  "]
         exports = [line for line in printed if line.startswith("export ")]
         commands = [line for line in printed if not line.startswith("export ")]
-        assert (len(exports), len(commands)) == (2, 8)
+        assert (len(exports), len(commands)) == (2, 9)
         for line in commands:
             assert first_output("\n".join([*exports, line]), elsewhere)
+        (writer,) = [line for line in commands if line.startswith("TESTBED_CREDENTIAL=")]
+        (score,) = [line for line in commands if " score " in line]
+        with shell("\n".join([*exports, writer]), elsewhere, output=subprocess.DEVNULL):
+            wait_for_a_fault("\n".join([*exports, f"{score} --from -1m --json"]), elsewhere)
     finally:
         demo.send_signal(signal.SIGINT)
         assert demo.wait(20) == 130
@@ -158,18 +162,43 @@ def test_what_keep_prints_runs_in_another_folder_with_an_empty_environment(tmp_p
 
 def first_output(script, folder):
     """The first line that a script prints in a shell without an environment."""
-    shell = ["env", "-i", "bash", "--noprofile", "--norc", "-c", script]
+    with shell(script, folder) as process:
+        readable, _, _ = select.select([process.stdout], [], [], 100)
+        line = process.stdout.readline() if readable else b""
+        end(process)
+        assert line, process.stderr.read().decode()
+    return line
+
+
+@contextlib.contextmanager
+def shell(script, folder, output=subprocess.PIPE):
+    """A shell without an environment that runs a script, until left."""
+    command = ["env", "-i", "bash", "--noprofile", "--norc", "-c", script]
     with subprocess.Popen(
-        shell, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        command, cwd=folder, stdout=output, stderr=output, start_new_session=True
     ) as process:
         try:
-            readable, _, _ = select.select([process.stdout], [], [], 100)
-            line = process.stdout.readline() if readable else b""
+            yield process
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-        assert line, process.stderr.read().decode()
-        return line
+            end(process)
+
+
+def end(process):
+    """Terminate a shell and what it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+
+
+def wait_for_a_fault(score, folder):
+    """Score again and again, until the rig has had a fault since the program is there."""
+    deadline = time.monotonic() + 75
+    while True:
+        with shell(score, folder) as process:
+            output, errors = process.communicate(timeout=60)
+        if process.returncode == 0 and json.loads(output)["f1"] is not None:
+            return
+        assert time.monotonic() < deadline, output + errors
+        time.sleep(1)  # noqa: TID251 - the rig plays in real time
 
 
 def test_without_a_terminal_the_demo_says_at_once_what_it_does_and_cleans_up(tmp_path):

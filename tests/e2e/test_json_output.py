@@ -61,6 +61,7 @@ ELSEWHERE = {
     **dict.fromkeys(("up", "api", "simulate pump-rig", "simulate csv", "tap"), "a line an event"),
     "demo": "tests/e2e/test_demo.py",
     "try": "tests/e2e/test_try.py",
+    "score": "tests/e2e/test_demo.py",
     **dict.fromkeys(
         ("gateway browse", "gateway check", "gateway trust"), "tests/e2e/test_trust.py"
     ),

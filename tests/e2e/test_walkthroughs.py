@@ -4,26 +4,29 @@ A page that is not named here is read in the shared town by the factory's owner.
 """
 
 import configparser
+import functools
 import getpass
 import json
 import re
+import shlex
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import yaml
 
-from broker.clock import WallClock
+from broker.clock import WallClock, ns_of
 from broker.responses.streams import GapResponse
 from testbed.server import pki
 from tests import services
 from tests.docs import blocks
 from tests.docs.blocks import ROOT, SHELL
-from tests.docs.walking import API, Walk, walking
+from tests.docs.walking import API, Walk, inherited, walking
 from tests.e2e import town as towns
 from tests.e2e.test_demo import run
 from tests.e2e.town import MAPPING, RIG, TRIAL, Town
@@ -38,6 +41,13 @@ CONNECT, ONE_SERVER = HOW_TO / "connect-a-machine.md", HOW_TO / "run-on-one-serv
 WITH_MOSQUITTO = HOW_TO / "run-with-mosquitto.md"
 GRAFANA = HOW_TO / "recipes/grafana.md"
 DASHBOARD = ROOT / "examples/grafana/dashboard.json"
+KEEPING = ("Keep a stream", "Delete a span", "The proof")
+WITH_DOCKER = ("1. Create secrets", "2. Start", "3. Create", "4. The owner", "Buckets")
+WITHOUT_DOCKER = (
+    *("Install", "First start", "Use the credential", "As a service", "Firewall"),
+    *("Back up", "Upgrade"),
+)
+"""The steps of the page about one server, in its two ways."""
 OWN_TEST = {README, FIRST, OPEN, USE, BACK_UP, KEEP, CONNECT, ONE_SERVER, WITH_MOSQUITTO}
 """Pages that begin without a town, or that change it."""
 PUBLISH = """
@@ -274,14 +284,66 @@ def test_a_server_is_set_up_from_the_files_that_init_made(tmp_path: Path) -> Non
         (secrets / "administrator-credential").write_text(town.credentials["administrator"])
         shutil.copy(town.ca, certificates / "ca.pem")
         with walking(walk):
-            walk.page(ONE_SERVER)
+            for step in WITH_DOCKER:
+                walk.step(ONE_SERVER, step)
+
+
+def test_a_server_without_docker_is_set_up_and_its_unit_runs_it(tmp_path: Path) -> None:
+    api, mqtt = services.free_port(), services.free_port()
+    options = f"--tls --host 127.0.0.1 --port {api} --mqtt-port {mqtt}"
+    address, data = f"https://localhost:{api}", tmp_path / "reader/srv/testbed"
+    with ExitStack() as service:
+        walk = Walk(
+            folder=tmp_path / "reader",
+            addresses={
+                "/srv/testbed": str(data),
+                "--tls --host 0.0.0.0": options,
+                "0.0.0.0": "127.0.0.1",  # noqa: S104 - of the page
+                f"{API} --ca": f"{address} --broker mqtts://localhost:{mqtt} --ca",
+                API: address,
+            },
+            acts={
+                "the first start is ended with Ctrl-C": lambda: walk.end(),  # noqa: PLW0108 - it is made here
+                "the service runs": lambda: service.enter_context(
+                    _unit_runs(walk, f"--data {data} {options}", api)
+                ),
+            },
+        )
+        data.mkdir(parents=True)
+        with walking(walk):
+            for step in WITHOUT_DOCKER:
+                walk.step(ONE_SERVER, step)
+        assert (walk.folder / "safe-place/audit.key").exists()
+
+
+def test_every_block_about_one_server_is_typed_by_one_of_two_readers() -> None:
+    sections = {block.section for block in blocks.of(ONE_SERVER)}
+    steps = (*WITH_DOCKER, *WITHOUT_DOCKER)
+    assert [section for section in sections if not section.startswith(steps)] == []
+
+
+@contextmanager
+def _unit_runs(walk: Walk, options: str, port: int) -> Iterator[None]:
+    """Run the command of the unit that `install-service` prints, until the API accepts."""
+    unit = configparser.RawConfigParser(strict=False, delimiters=("=",))
+    unit.read_string(walk.run_line(f"testbed install-service {options} --print"))
+    ready = functools.partial(services.accepts, port)
+    with services.running(
+        shlex.split(unit["Service"]["ExecStart"]),
+        folder=walk.folder,
+        ready=ready,
+        environment=inherited(),
+    ):
+        yield
 
 
 def test_samples_are_deleted_and_a_backup_is_made_and_comes_back(tmp_path: Path) -> None:
     folder = tmp_path / "reader"
     with towns.serve(folder, secure=False) as town:
         with walking(town.walk(tmp_path / "owner", "fay")) as owner:
-            owner.page(KEEP)
+            output = "".join(owner.step(KEEP, step) for step in KEEPING)
+            assert owner.unvisited(KEEP) == []
+            assert _gap_of(output) == _samples_of(output)
         ports = {
             f"TESTBED_{name}_PORT": url.rpartition(":")[2]
             for name, url in (("API", town.api), ("MQTT", town.broker))
@@ -294,6 +356,23 @@ def test_samples_are_deleted_and_a_backup_is_made_and_comes_back(tmp_path: Path)
         )
         with walking(walk):
             walk.page(BACK_UP)
+
+
+def test_a_page_about_deleting_shows_the_gap_where_its_samples_were() -> None:
+    page = KEEP.read_text()
+    assert _gap_of(page) == _samples_of(page)
+
+
+def _samples_of(text: str) -> tuple[int, ...]:
+    """The first and the last sample that were deleted, as a proof names them."""
+    (ends,) = set(re.findall(r"^  samples (\S+) to (\S+)$", text, re.MULTILINE))
+    return tuple(map(ns_of, ends))
+
+
+def _gap_of(text: str) -> tuple[int, ...]:
+    """The ends of the gap that a table shows as deleted."""
+    (ends,) = re.findall(r"^│ (\S+) │ (\S+) │ deleted", text, re.MULTILINE)
+    return tuple(map(ns_of, ends))
 
 
 def _stop_after_tls(town: Town, folder: Path) -> None:

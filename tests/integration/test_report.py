@@ -9,6 +9,7 @@ import numpy as np
 from broker.batch import Gap, Series
 from broker.clock import ns_of
 from testbed.demo import report
+from testbed.demo.rating import Rating
 from testbed.demo.report import Evidence
 from testbed.demo.result import DemoResult
 from testbed.demo.verdict import Counters, Detection
@@ -20,11 +21,13 @@ RESULT = DemoResult(
     samples_stored=3,
     counters=Counters(0, 0, 0, 0),
     latency_ms={"p50": 3.0, "p99": 7.0},
-    detection=Detection(hits=1, missed=1, false=0, quiet=1),
-    has_labels=True,
-    rows_played=3,
-    rows_answered=2,
-    published=3,
+    rating=Rating(
+        detection=Detection(hits=1, missed=1, false=0, quiet=1),
+        has_labels=True,
+        rows_played=3,
+        rows_answered=2,
+        published=3,
+    ),
     report=Path("report.html"),
 )
 ABOUT = {"version": "0.1.0", "data": "a rig & its <signals>", "seed": "7", "prototype": "my.py"}

@@ -37,6 +37,14 @@ def test_rows_are_on_the_disk_as_soon_as_they_are_entered(path):
         assert ledger.read(path).rows == ROWS
 
 
+def test_of_a_long_ledger_the_rows_of_a_span_are_read(path):
+    with ledger.create(path, NAMES) as book:
+        book.append(ROWS)
+    first_ns, second_ns = ROWS[0].time_ns, ROWS[1].time_ns
+    assert ledger.read(path, from_ns=second_ns).rows == ROWS[1:]
+    assert ledger.read(path, from_ns=first_ns, to_ns=second_ns).rows == ROWS[:1]
+
+
 def test_a_line_that_was_cut_short_was_never_offered(path):
     with ledger.create(path, NAMES) as book:
         book.append(ROWS)

@@ -1,6 +1,6 @@
 """The pump rig: the same again for the same seed, physical, and like the recorded one."""
 
-from itertools import islice
+from itertools import groupby, islice
 
 import numpy as np
 import pytest
@@ -141,6 +141,32 @@ def test_the_truth_names_every_fault_that_is_there():
     assert [row.anomaly for row in rows] == [10 < at < 40 for at in range(50)]
 
 
+def spans_of_faults(rows):
+    """Cause, first and last row of each fault."""
+    groups = groupby(enumerate(rows), key=lambda pair: pair[1].cause)
+    numbers = [(cause, [at for at, _ in members]) for cause, members in groups if cause]
+    return [(cause, each[0], each[-1]) for cause, each in numbers]
+
+
+def test_random_faults_come_again_and_again_and_are_those_of_the_seed():
+    _, rows = columns(seed=7, count=20_000, fault_every_s=1_000)
+    spans = spans_of_faults(rows)
+    assert len(spans) == 20
+    assert {cause for cause, _, _ in spans} == set(FaultKind)
+    for number, (_, first, last) in enumerate(spans):
+        assert 400 <= first - 1_000 * number <= 601
+        assert 98 <= last - first <= 200
+    assert columns(seed=7, count=2_000, fault_every_s=1_000)[1] == rows[:2_000]
+    assert spans_of_faults(columns(seed=8, count=20_000, fault_every_s=1_000)[1]) != spans
+
+
+def test_faults_that_are_named_come_beside_random_ones():
+    named = [Fault(FaultKind.VALVE, 10, 30)]
+    _, rows = columns(seed=7, count=1_000, faults=named, fault_every_s=1_000)
+    spans = spans_of_faults(rows)
+    assert (len(spans), spans[0][1]) == (2, 11)
+
+
 def test_every_unit_is_a_unit_and_every_name_is_the_recordings():
     assert list(RECORDED) == NAMES
     for signal in SIGNALS:
@@ -155,6 +181,8 @@ def test_every_unit_is_a_unit_and_every_name_is_the_recordings():
         ({"period_s": float("nan")}, "period nan s"),
         ({"period_s": 1e-9}, "a microsecond at least"),
         ({"count": 0}, "0 rows"),
+        ({"fault_every_s": 5}, "a fault every 5 s"),
+        ({"fault_every_s": float("nan")}, "a fault every nan s"),
     ],
 )
 def test_what_cannot_be_played_is_refused(settings, said):

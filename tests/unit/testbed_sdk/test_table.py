@@ -66,12 +66,11 @@ def test_the_last_value_is_carried_forward_and_never_back() -> None:
     times, values = stored.table("p", "n")
     assert times.tolist() == [1, 2, 4, 6]
     assert values.tolist() == [[NAN, 7], [1.5, NAN], [NAN, 8], [2.5, NAN]]
-    assert np.array_equal(stored.numpy("p", "n")[1], values, equal_nan=True)
 
 
 def test_a_signal_that_a_history_does_not_have_is_named() -> None:
     stored = History(SPEC, {"p": series("p", [(1, 1.0, GOOD)])}, ())
-    for read in (stored.__getitem__, stored.table, stored.numpy, stored.pandas):
+    for read in (stored.__getitem__, stored.table, stored.pandas):
         with pytest.raises(Invalid, match=r"no signal 'n': it was not asked for \(it has p\)"):
             read("n")
         with pytest.raises(Invalid, match="factory/press/plc has no signal 'none'"):
@@ -232,4 +231,37 @@ def test_the_newest_sample_of_each_signal_is_known_until_something_is_missing() 
     samples.take(batch(gaps=(Gap(("n",), 1, 7, "lost"), Gap(("on",), 5, 6, "lost"))))
     assert set(samples.known()) == {"p", "n"}
     samples.take(batch(gaps=(Gap((), 20, 30, "gateway-down"),)))
+    assert samples.known() == {}
+
+
+class Columns(dict[str, Any]):
+    """Columns of a frame that note which of them were read."""
+
+    def __init__(self, **columns: Any) -> None:
+        super().__init__(columns)
+        self.read: list[str] = []
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.append(name)
+        return super().__getitem__(name)
+
+
+def test_a_batch_costs_no_look_at_a_value_until_a_table_asks() -> None:
+    columns = Columns(p=np.array([1.0, 2.0]), on=np.array([True, False]))
+    samples = LastSamples()
+    samples.take(Batch(1, (Wide(np.array([1, 2], np.int64), columns),), Source.LIVE))
+    received = Received(batch(wide([10], [9.0])), SPEC, 0, earlier=samples.known())
+    received.table("p", "on")
+    assert columns.read == []
+    assert received.table("p", "on", fill="last")[1].tolist() == [[9.0, 0.0]]
+    assert columns.read == ["p", "on"]
+
+
+def test_a_batch_keeps_what_was_known_before_it_while_later_ones_come() -> None:
+    samples = LastSamples()
+    samples.take(batch(wide([1], [1.0])))
+    before = samples.known()
+    samples.take(batch(wide([2], [2.0])))
+    samples.clear()
+    assert before == {"p": LastSample(1, 1.0, GOOD)}
     assert samples.known() == {}

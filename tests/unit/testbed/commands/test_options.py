@@ -11,9 +11,9 @@ from testbed import cli
 
 REFERENCE = Path(__file__).parents[4] / "docs" / "reference" / "commands.md"
 TIMES = {"--from", "--to", "--at", "--until", "--sample-from", "--sample-to"}
-DURATIONS = {"--expires-in", "--keep-for", "--within", "--period"}
+DURATIONS = {"--expires-in", "--keep-for", "--within", "--period", "--fault-every"}
 OF_ONE_STREAM = {
-    *("tap", "history", "stream gaps", "stream dead-letters", "delete", "deletions"),
+    *("tap", "history", "stream gaps", "stream dead-letters", "delete", "deletions", "score"),
 }
 OF_ALL_SPACES = {"status", "alarms", "stream list"}
 

@@ -156,7 +156,7 @@ NOTHING_TO_SHOW = {
     ),
     "prints nothing, until Ctrl-C": ("gateway run", "recorder", "reconcile"),
     "prints JSON in any case": ("audit head", "openapi"),
-    "prints or writes a unit of systemd": ("gateway install-service",),
+    "prints or writes a unit of systemd": ("gateway install-service", "install-service"),
 }
 """Commands without --json, by the reason."""
 

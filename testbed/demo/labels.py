@@ -1,0 +1,31 @@
+"""Labels of rows by time stamp, of a machine's ledger and of a prototype's output.  Pure."""
+
+import numpy as np
+
+from broker.batch import BAD
+from simulators.ledger import LedgerContent
+from testbed.demo.outcome import COMPARABLE
+from testbed.demo.plan import ANOMALY
+from testbed_sdk import History
+
+
+def of_rows(offered: LedgerContent) -> dict[int, bool]:
+    """Whether a row has a fault, by its time stamp in the store, for the rows that say so."""
+    truth: dict[int, bool] = {}
+    for row in offered.rows:
+        time_ns = row.time_ns
+        while time_ns in truth:  # as the gateway stores a second row of one time
+            time_ns += 1
+        if row.anomaly is not None:
+            truth[time_ns] = row.anomaly
+    return truth
+
+
+def of_output(output: History) -> dict[int, bool]:
+    """Whether a prototype alarmed, by time stamp, empty without labels that can be compared."""
+    if ANOMALY not in output.series or output.spec.signal(ANOMALY).dtype not in COMPARABLE:
+        return {}
+    flags = output[ANOMALY]
+    usable = flags.quality != BAD
+    values = flags.values[usable].astype(np.bool_)
+    return dict(zip(flags.time_ns[usable].tolist(), values.tolist(), strict=True))
