@@ -132,7 +132,9 @@ async def _server(
         specs = [*ALONE, TOGETHER]
         entries = [{"space": LIVE, "stream": str(spec.address)} for spec in specs]
         async with api_client.connect(said["api"], said["administrator"]) as door:
-            owner = await door.create_organisation(machine.organisation, owner="bench-owner")
+            owner = await door.create_organisation(
+                machine.organisation, owner="bench-owner", kind="partner"
+            )
         async with api_client.connect(said["api"], owner) as door:
             body = {"principal": "bench", "reads": entries, "writes": entries}
             key = (await door.request("POST", "/credentials", json=body))["credential"]

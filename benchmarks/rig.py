@@ -102,7 +102,9 @@ async def running(setup: Setup) -> AsyncIterator[Rig]:
         said = await server.wait_for("ready")
         url = (await source.wait_for("ready"))["url"]
         async with api_client.connect(said["api"], said["administrator"]) as door:
-            owner = await door.create_organisation(ORGANISATION, owner="bench-owner")
+            owner = await door.create_organisation(
+                ORGANISATION, owner="bench-owner", kind="partner"
+            )
         known = (said["api"], said["broker"], said["administrator"], owner)
         rig = Rig(setup, store, *known, source)
         async with api_client.connect(rig.api, rig.owner) as door:

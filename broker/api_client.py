@@ -168,10 +168,11 @@ class Api:
         except httpx.TransportError as exc:
             raise _away(self._http.base_url, exc, self._names) from exc
 
-    async def create_organisation(
-        self, organisation: str, *, owner: str, kind: str = "partner"
-    ) -> str:
-        """Create an organisation with its first owner; returns the owner's credential."""
+    async def create_organisation(self, organisation: str, *, owner: str, kind: str) -> str:
+        """Create an organisation with its first owner; returns the owner's credential.
+
+        kind: partner, company, intermediary or agency.
+        """
         body = {"id": organisation, "name": organisation, "kind": kind, "owner": owner}
         created = await self.send("POST", "/organisations", NewOrganisationResponse, body)
         return created.credential

@@ -1,8 +1,6 @@
 """A prototype in ten lines that answers: an alarm for each row whose flow is below a limit."""
 
-import asyncio
-
-from testbed_sdk import Dtype, Signal, connect
+from testbed_sdk import Dtype, Signal, connect, run
 
 LIMIT = 29.5  # L/min
 
@@ -18,4 +16,4 @@ async def main() -> None:
                 print(len(alarms), "rows,", alarms.sum(), "alarms", flush=True)
 
 
-asyncio.run(main())
+run(main())

@@ -8,6 +8,7 @@ import json
 import os
 import time
 import urllib.request
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
@@ -61,4 +62,5 @@ client.on_message = on_message
 client.connect(BROKER.hostname, BROKER.port)
 publish(client, "spec", spec, retain=True)
 client.subscribe(f"tb1/{SPACE}/data/{INPUT}", qos=1)
-client.loop_forever()
+with suppress(KeyboardInterrupt):  # Ctrl-C ends it
+    client.loop_forever()

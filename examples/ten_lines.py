@@ -1,8 +1,6 @@
 """The smallest prototype: it prints the rig's pressures as they arrive."""
 
-import asyncio
-
-from testbed_sdk import connect
+from testbed_sdk import connect, run
 
 
 async def main() -> None:
@@ -11,4 +9,4 @@ async def main() -> None:
             print(batch["Pressure"].values)
 
 
-asyncio.run(main())
+run(main())

@@ -86,8 +86,13 @@ def _recorder(
         kind_of=data.registry.equipment.kind,
         clock=clock,
         pace=pace,
-        disk=Disk(settings.folder, settings.free_bytes + _broker_bytes(settings)),
+        disk=disk_of(settings),
     )
+
+
+def disk_of(settings: ServerSettings) -> Disk:
+    """The disk of the data folder, with the bytes below which recording waits."""
+    return Disk(settings.folder, settings.free_bytes + _broker_bytes(settings))
 
 
 def _broker_bytes(settings: ServerSettings) -> int:

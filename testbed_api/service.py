@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -19,7 +20,8 @@ from broker.bus import client
 from broker.clock import Clock
 from broker.credential import Credential
 from broker.errors import Invalid
-from broker.settings import Address, BusSettings
+from broker.responses.operations import BrokerListenerResponse
+from broker.settings import TLS_SCHEME, Address, BusSettings, address_of
 from testbed_api import persistence
 from testbed_api.actions import administrator
 from testbed_api.audit import journal
@@ -297,11 +299,21 @@ async def build_dependencies(
         journal=data.journal,
         anchoring=_anchoring(settings, data, clock),
         reads=ReadLog(registry=registry, clock=clock),
+        broker_listener=_broker_listener(settings, seats[API]),
         recorder=status,
         quotas=quotas,
         delivery=_delivery(settings, data, clock),
         live_batches=settings.live_batches,
     )
+
+
+def _broker_listener(settings: ServerSettings, seat: BusSettings) -> BrokerListenerResponse:
+    """The listener of the broker as clients are told: as it is set, else as the API reaches it."""
+    if settings.broker_advertised:
+        address = address_of(settings.broker_advertised)
+        has_tls = urlsplit(settings.broker_advertised).scheme == TLS_SCHEME
+        return BrokerListenerResponse(host=address.host, port=address.port, tls=has_tls)
+    return BrokerListenerResponse(host=None, port=seat.address.port, tls=seat.secure)
 
 
 async def _recorder_status(

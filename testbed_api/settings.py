@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from broker.settings import PORTS, PREFIX, TLS_SCHEME, Address, NamedFile, Settings
+from broker.settings import PORTS, PREFIX, TLS_SCHEME, Address, NamedFile, Settings, address_of
 from testbed_api.limits.quotas import QuotaSettings
 from testbed_api.registry import postgresql
 from testbed_api.registry.postgresql import PostgresqlAddress
@@ -181,6 +181,11 @@ class ServerSettings(Settings):
         description="nats://host:port of the internal listener of a NATS server that runs as a"
         " service of its own, tls:// if it has TLS; for `testbed api` only",
     )
+    broker_advertised: str = Field(
+        default="",
+        description="URL of the broker that the API tells clients at a sign-in, mqtts://host:port;"
+        " if left out, the host of the API and the port of the broker as the API reaches it",
+    )
     broker_backend: Literal["nats", "mosquitto"] = Field(
         default="nats",
         description="broker that runs as a service beside `testbed api`: nats, or mosquitto, whose"
@@ -243,6 +248,13 @@ class ServerSettings(Settings):
     def _check_broker_server(cls, text: str) -> str:
         if text:
             internal_listener_of(text)
+        return text
+
+    @field_validator("broker_advertised")
+    @classmethod
+    def _check_broker_advertised(cls, text: str) -> str:
+        if text:
+            address_of(text)
         return text
 
     @property

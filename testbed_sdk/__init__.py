@@ -1,10 +1,13 @@
 """SDK of prototypes: connect to the testbed, read inputs, publish outputs, fetch history.
 
-from testbed_sdk import connect
+from testbed_sdk import connect, run
 
-async with connect() as testbed:
-    async for batch in testbed.input("rig"):
-        print(batch["Pressure"].values)
+async def main():
+    async with connect() as testbed:
+        async for batch in testbed.input("rig"):
+            print(batch["Pressure"].values)
+
+run(main())
 
 Without asyncio: `connect_sync` and `read_history`.
 """
@@ -27,6 +30,7 @@ from testbed_sdk.connection import Testbed, connect
 from testbed_sdk.history import History
 from testbed_sdk.inputs import Input, Missed, Received
 from testbed_sdk.outputs import Output
+from testbed_sdk.program import run
 from testbed_sdk.settings import PrototypeSettings
 from testbed_sdk.synchronous import SyncInput, SyncOutput, SyncTestbed, connect_sync, read_history
 
@@ -58,4 +62,5 @@ __all__ = [
     "connect",
     "connect_sync",
     "read_history",
+    "run",
 ]

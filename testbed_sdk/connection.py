@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, TypeVar
 
 import structlog
 from pydantic import SecretStr, ValidationError
@@ -16,6 +17,7 @@ from broker.bus import client
 from broker.clock import Clock, WallClock
 from broker.credential import Credential
 from broker.errors import Invalid, Unknown
+from broker.history_query import HistoryQuery
 from broker.messages import Freshness, Health
 from broker.namespace import LIVE, EquipmentKind, StreamAddress
 from broker.responses.equipment import StreamResponse
@@ -28,6 +30,8 @@ from testbed_sdk.history import History
 from testbed_sdk.inputs import Input
 from testbed_sdk.outputs import Output
 from testbed_sdk.settings import HttpSettings, PrototypeSettings
+
+_Connection = TypeVar("_Connection", BusSettings, HttpSettings)
 
 _NO_HEALTH = Health(Freshness.STALE, valid_until_ns=0)
 
@@ -124,7 +128,7 @@ class Testbed:
         start_ns, end_ns = spans.between(
             self._clock.now_ns(), from_=from_, to=to, from_ns=from_ns, to_ns=to_ns
         )
-        query = history.HistoryQuery(
+        query = HistoryQuery(
             self._settings.space,
             start_ns,
             end_ns,
@@ -178,12 +182,15 @@ def bound(bindings: dict[str, StreamAddress], name: str, what: str) -> StreamAdd
 
 
 def from_environment(
-    settings: PrototypeSettings | None = None, clock: Clock | None = None
-) -> tuple[PrototypeSettings, BusSettings]:
+    kind: type[_Connection],
+    settings: PrototypeSettings | None = None,
+    clock: Clock | None = None,
+) -> tuple[PrototypeSettings, _Connection]:
     """Read the settings from TESTBED_…, and without a credential there from the stored sign-in.
 
-    settings: those that are given already; their API, if it is set, says which sign-in is used.
-    Raises Invalid with every field that is wrong, Forbidden if the sign-in has ended.
+    kind: BusSettings, or HttpSettings for a program that needs no broker.  settings: those that are
+    given already; their API, if it is set, says which sign-in is used.  Raises Invalid with every
+    field that is wrong, Forbidden if the sign-in has ended.
     """
     environment = dict(os.environ)
     if settings is not None and "api" in settings.model_fields_set:
@@ -192,24 +199,12 @@ def from_environment(
     with _wrong_fields_named():
         own = settings or PrototypeSettings()
         if signed_in is None:
-            return own, BusSettings()
+            return own, kind()
         used, credential = signed_in
-        bus = BusSettings(
-            broker=used.broker, broker_name=used.broker_name, ca=used.ca, credential=credential
-        )
-    return own.model_copy(update={"api": used.api}), bus
-
-
-def http_environment(clock: Clock | None = None) -> tuple[PrototypeSettings, HttpSettings]:
-    """Read the settings of a program that needs no broker; raises as `from_environment` does."""
-    signed_in = _signed_in(os.environ, clock)
-    with _wrong_fields_named():
-        own = PrototypeSettings()
-        if signed_in is None:
-            return own, HttpSettings()
-        used, credential = signed_in
-        http = HttpSettings(ca=used.ca, credential=credential)
-    return own.model_copy(update={"api": used.api}), http
+        known: dict[str, Any] = {"broker": used.broker, "broker_name": used.broker_name}
+        known |= {"ca": used.ca, "credential": credential}
+        connection = kind(**{name: known[name] for name in known if name in kind.model_fields})
+    return own.model_copy(update={"api": used.api}), connection
 
 
 def _signed_in(
@@ -251,7 +246,7 @@ async def connect(
     """
     clock = clock or WallClock()
     if bus_settings is None:
-        settings, bus_settings = from_environment(settings, clock)
+        settings, bus_settings = from_environment(BusSettings, settings, clock)
     elif settings is None:
         with _wrong_fields_named():
             settings = PrototypeSettings()

@@ -1,25 +1,21 @@
 """Inputs of a prototype: the batches of a stream, as they arrive."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
 import structlog
 
 from broker import api_client, codec, messages, namespace
-from broker.batch import Batch, Gap, Series, Times, Wide
+from broker.batch import Batch, Gap, Series, Wide
 from broker.bus import client
 from broker.clock import Clock
 from broker.errors import Corrupt, Forbidden, NotGranted, Paused, Refused, Unavailable
+from broker.history_query import HistoryQuery
 from broker.namespace import StreamAddress, StreamTopic, Verb
 from broker.streams import StreamSpec
 from testbed_sdk import history, table
-from testbed_sdk.table import Fill, LastSample, LastSamples, SignalColumn
-
-if TYPE_CHECKING:
-    import pandas as pd
+from testbed_sdk.table import LastSample, LastSamples, SignalColumn, Tabular
 
 FILL_AFTER_S = 1.0
 """Time for missed batches to reach the store, before they are read from there."""
@@ -40,7 +36,7 @@ class Missed:
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class Received(Tabular):
     """A batch of an input, with the batches missing before it.
 
     received_ns: instant at which it was yielded.  missed: set on the first batch after a break.
@@ -78,37 +74,15 @@ class Received:
         self.spec.signal(signal)
         return self.batch[signal]
 
-    def table(self, *signals: str, fill: Fill = None) -> tuple[Times, npt.NDArray[Any]]:
-        """Return (time_ns int64[n], values [n, k]) of these signals, or all: a row a time stamp.
+    def _names(self) -> Iterable[str]:
+        return self.spec.names
 
-        fill: None leaves a cell empty (NaN, None for text) where its signal has no sample at the
-        time of the row; "last" carries the signal's last value forward, also that of an earlier
-        batch, but never over a gap, a missed batch or a bad sample.  Bools and integers come as
-        float64; `pandas` keeps them.
-        """
-        return table.aligned(self._columns(signals, fill), fill=fill)
+    def _column(self, name: str) -> SignalColumn:
+        dtype, gaps = self.spec.signal(name).dtype, table.gaps_of(self.gaps, name)
+        return SignalColumn(name, dtype, self.batch[name], gaps)
 
-    def pandas(self, *signals: str, fill: Fill = None) -> "pd.DataFrame":
-        """Return a DataFrame with a column a signal and a DatetimeIndex in UTC.
-
-        A bool stays a bool, an integer an integer, a text a text; where values are missing a column
-        is nullable (`boolean`, `Int64`, `string`).  fill: as in `table`.  Needs the extra `pandas`;
-        raises Refused without it.
-        """
-        return table.data_frame(self._columns(signals, fill), fill=fill)
-
-    def _columns(self, signals: Sequence[str], fill: Fill) -> list[SignalColumn]:
-        earlier: Mapping[str, LastSample] = {} if fill is None else self.earlier
-        return [
-            SignalColumn(
-                name,
-                self.spec.signal(name).dtype,
-                self.batch[name],
-                table.gaps_of(self.gaps, name),
-                earlier.get(name),
-            )
-            for name in signals or self.spec.names
-        ]
+    def _earlier(self) -> Mapping[str, LastSample]:
+        return self.earlier
 
 
 class Input:
@@ -247,7 +221,7 @@ class Input:
     async def _filled(self, received: Received) -> Received:
         """Return the history between the newest sample yielded and `received`."""
         await self._clock.sleep(FILL_AFTER_S)
-        query = history.HistoryQuery(self._space, self._newest_ns + 1, _first_ns(received.batch))
+        query = HistoryQuery(self._space, self._newest_ns + 1, _first_ns(received.batch))
         stored = await history.fetch(self._api, self.address, query)
         frames = tuple(
             Wide(series.time_ns, {name: series.values}, {name: series.quality})

@@ -17,17 +17,18 @@ from broker import api_client, profiles
 from broker.aggregation import Aggregation
 from broker.clock import WallClock
 from broker.credential import Credential
+from broker.history_query import HistoryQuery
 from broker.namespace import StreamAddress, checked_space
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
 from broker.time_expressions import Time
 from testbed_sdk import connection, history, spans
 from testbed_sdk.connection import Testbed
-from testbed_sdk.history import History, HistoryQuery
+from testbed_sdk.history import History
 from testbed_sdk.inputs import Input, Received
 from testbed_sdk.loop_thread import LoopThread
 from testbed_sdk.outputs import Output
-from testbed_sdk.settings import PrototypeSettings
+from testbed_sdk.settings import HttpSettings, PrototypeSettings
 
 _Async = TypeVar("_Async")
 _Params = ParamSpec("_Params")
@@ -171,7 +172,7 @@ def read_history(  # noqa: PLR0913 - the parts of a query, by name
     Invalid for a wrong setting or time, or if there is no credential; Unknown for a stream that you
     cannot read; Unavailable if the API does not answer.
     """
-    settings, http = connection.http_environment()
+    settings, http = connection.from_environment(HttpSettings)
     address = connection.bound(settings.inputs | settings.outputs, stream, "input or output")
     begin_ns, end_ns = spans.between(WallClock().now_ns(), from_=from_, to=to)
     chosen = settings.space if space is None else checked_space(space)

@@ -6,7 +6,8 @@ of the signal there; see `Fill`.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -62,6 +63,50 @@ class SignalColumn:
     series: Series
     gaps: Sequence[Gap] = ()
     earlier: LastSample | None = None
+
+
+class Tabular(ABC):
+    """Samples of several signals that are read as one table: a history, or a batch."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _names(self) -> Iterable[str]:
+        """The signals of the whole table, in their order."""
+
+    @abstractmethod
+    def _column(self, name: str) -> SignalColumn:
+        """The samples of one signal; raises Invalid for one that is not here."""
+
+    def table(self, *signals: str, fill: Fill = None) -> tuple[Times, npt.NDArray[Any]]:
+        """Return (time_ns int64[n], values [n, k]) of these signals, or all: a row a time stamp.
+
+        fill: None leaves a cell empty (NaN, None for text) where its signal has no sample at the
+        time of the row; "last" carries the signal's last value forward, in a batch also that of an
+        earlier one, but never over a gap, a missed batch or a bad sample.  Bools and integers come
+        as float64; `pandas` keeps them.
+        """
+        return aligned(self._columns(signals, fill), fill=fill)
+
+    def pandas(self, *signals: str, fill: Fill = None) -> "pd.DataFrame":
+        """Return a DataFrame with a column a signal and a DatetimeIndex in UTC.
+
+        A bool stays a bool, an integer an integer, a text a text; where values are missing a column
+        is nullable (`boolean`, `Int64`, `string`).  fill: as in `table`.  Needs the extra `pandas`;
+        raises Refused without it.
+        """
+        return data_frame(self._columns(signals, fill), fill=fill)
+
+    def _earlier(self) -> Mapping[str, LastSample]:
+        """The newest sample of each signal before those of the table."""
+        return {}
+
+    def _columns(self, signals: Sequence[str], fill: Fill) -> list[SignalColumn]:
+        columns = [self._column(name) for name in signals or self._names()]
+        if fill is None:
+            return columns
+        earlier = self._earlier()
+        return [replace(column, earlier=earlier.get(column.name)) for column in columns]
 
 
 def gaps_of(gaps: Sequence[Gap], signal: str) -> tuple[Gap, ...]:

@@ -60,7 +60,7 @@ async def founded(
     async with AsyncExitStack() as stack:
         door = await stack.enter_async_context(api_client.connect(url, administrator))
         secrets = {
-            each: await door.create_organisation(each, owner=f"{each}-owner")
+            each: await door.create_organisation(each, owner=f"{each}-owner", kind="partner")
             for each in organisations
         }
         doors = {

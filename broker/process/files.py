@@ -13,8 +13,9 @@ from broker.errors import Invalid, Unavailable
 PRIVATE = 0o600
 PRIVATE_FOLDER = 0o700
 MOST_SECRET = 64 * 1024
-LEAST_FREE = 64 * 1024
-"""Bytes that are free on a disk below which an error of writing is taken as that of a full disk."""
+LEAST_FREE = 512 * 1024
+"""Bytes that are free on a disk below which an error of writing is taken as that of a full disk;
+DuckDB writes half as many at once."""
 
 
 def create_private(file: Path) -> IO[bytes]:
@@ -57,23 +58,33 @@ def replace(file: Path, content: bytes, *, mode: int = PRIVATE, shared: bool = F
         raise
 
 
+def full_disk(folder: Path, exc: Exception, option: str) -> Unavailable | None:
+    """The error of a folder whose disk is full, None if the cause of `exc` is another.
+
+    exc: OSError, or one of sqlite3 or DuckDB.  option: by which another folder is named.
+    """
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return None
+    is_full = isinstance(exc, OSError) and exc.errno in {errno.ENOSPC, errno.EDQUOT}
+    is_full |= getattr(exc, "sqlite_errorname", "") == "SQLITE_FULL"
+    if not is_full and free >= LEAST_FREE:
+        return None
+    return Unavailable(
+        f"the disk of {folder} is full: {free:,} bytes are free",
+        hint=f"make room there, or choose another folder with {option}",
+    )
+
+
 def unwritable(folder: Path, what: str, exc: Exception, option: str) -> Unavailable:
     """The error of a folder that cannot be written: that its disk is full, or else what it says.
 
-    what: the subject of the error's sentence.  exc: OSError, or one of sqlite3.  option: by which
+    what: the subject of the error's sentence.  exc: as `full_disk` takes it.  option: by which
     another folder is named.
     """
-    try:
-        free: int | None = shutil.disk_usage(folder).free
-    except OSError:
-        free = None
-    is_full = isinstance(exc, OSError) and exc.errno in {errno.ENOSPC, errno.EDQUOT}
-    is_full |= getattr(exc, "sqlite_errorname", "") == "SQLITE_FULL"
-    if free is not None and (is_full or free < LEAST_FREE):
-        return Unavailable(
-            f"the disk of {folder} is full: {free:,} bytes are free",
-            hint=f"make room there, or choose another folder with {option}",
-        )
+    if full := full_disk(folder, exc, option):
+        return full
     reason = exc.strerror if isinstance(exc, OSError) else str(exc)
     if isinstance(exc, FileExistsError | NotADirectoryError):
         reason = "it is a file, or below one"

@@ -1,6 +1,7 @@
 """Answers about the testbed itself: alive, ready, and the state of its streams."""
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -8,8 +9,22 @@ from broker import messages
 from broker.responses.base import LATER, STREAM, ApiResponse, Instant, OptionalInstant
 
 
+class BrokerListenerResponse(ApiResponse):
+    """The listener of the broker for MQTT clients."""
+
+    host: Annotated[str | None, Field(description="null is the host of this API", examples=[None])]
+    port: Annotated[int, Field(examples=[1883])]
+    tls: Annotated[bool, Field(examples=[False])]
+
+    def url(self, api: str) -> str:
+        """The URL of the broker for a client that reaches the API at the URL `api`."""
+        host = self.host or urlsplit(api).hostname or ""
+        name = f"[{host}]" if ":" in host else host
+        return f"mqtt{'s' if self.tls else ''}://{name}:{self.port}"
+
+
 class EntryPointResponse(ApiResponse):
-    """The service that answers here, and the paths that need no credential."""
+    """The service that answers here, the paths that need no credential, and the broker."""
 
     name: Annotated[str, Field(examples=["connected-testbed"])]
     version: Annotated[str, Field(examples=["0.1.0"])]
@@ -18,6 +33,7 @@ class EntryPointResponse(ApiResponse):
     ]
     openapi: Annotated[str, Field(examples=["/api/v1/openapi.json"])]
     health: Annotated[str, Field(examples=["/api/v1/health"])]
+    broker: BrokerListenerResponse
 
 
 class HealthResponse(ApiResponse):
@@ -103,6 +119,14 @@ class BusRefusalResponse(ApiResponse):
     ]
 
 
+class SilentGatewayResponse(ApiResponse):
+    """A gateway that states no health of its streams any more: it ended, or it is cut off."""
+
+    equipment: Annotated[str, Field(examples=["factory/pump-rig"])]
+    space: Annotated[str, Field(examples=["live"])]
+    since: Annotated[Instant, Field(description="end of its last valid health")]
+
+
 class StatusResponse(ApiResponse):
     """The state of all streams that the caller watches."""
 
@@ -124,5 +148,8 @@ class StatusResponse(ApiResponse):
             description="what the broker refused since then, of a day at most: to the caller's"
             " organisation, of what is its, or to all for who operates the testbed"
         ),
+    ]
+    silent: Annotated[
+        list[SilentGatewayResponse], Field(description="gateways that state no health any more")
     ]
     streams: list[StreamStatusResponse]

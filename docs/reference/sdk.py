@@ -15,7 +15,7 @@ from typing import Any
 import testbed_sdk
 
 SECTIONS = {
-    "The connection": ("connect", "Testbed", "Input", "Received", "Missed", "Output"),
+    "The connection": ("connect", "run", "Testbed", "Input", "Received", "Missed", "Output"),
     "Without asyncio": ("read_history", "connect_sync", "SyncTestbed", "SyncInput", "SyncOutput"),
     "Samples": ("History", "Gap", "Signal", "Dtype", "Health", "Freshness"),
     "Settings": ("PrototypeSettings",),
@@ -65,7 +65,7 @@ def _exported(name: str, thing: Any) -> Iterator[str]:
 
 
 def _members(kind: type, node: ast.ClassDef) -> Iterator[str]:
-    """Fields in one list, then each public method and property."""
+    """Fields in one list, then each public method and property, also those of a base within."""
     if issubclass(kind, testbed_sdk.PrototypeSettings):
         yield SETTINGS + "\n"
         return
@@ -77,6 +77,9 @@ def _members(kind: type, node: ast.ClassDef) -> Iterator[str]:
             yield _text(part)
         elif isinstance(part, ast.Assign) and _is_blocking(part.value):
             yield from _blocking(part)
+    for base in kind.__bases__:
+        if base.__module__.startswith("testbed_sdk.") and base.__name__ not in testbed_sdk.__all__:
+            yield from _members(base, _definition(_module(base), base.__name__))
 
 
 def _fields(node: ast.ClassDef) -> Iterator[str]:

@@ -4,11 +4,9 @@ The score is Hotelling's T², the squared distance of a row from the mean of the
 measured by their covariance, over its control limit: above 1 is an alarm.
 """
 
-import asyncio
-
 import numpy as np
 
-from testbed_sdk import Dtype, Signal, connect
+from testbed_sdk import Dtype, Signal, connect, run
 
 TRAINING_ROWS = 400
 LIMIT_DEVIATIONS = 10.0
@@ -50,4 +48,4 @@ async def main() -> None:
                 await score.publish(times, values, input_ns=int(times[-1]))
 
 
-asyncio.run(main())
+run(main())

@@ -5,15 +5,16 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """An error keeps samples from arriving; a warning does not."""
+    """An error keeps samples from arriving, a warning does not; a note is of the check itself."""
 
     ERROR = "error"
     WARNING = "warning"
+    NOTE = "note"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One problem of a mapping, with the way to solve it."""
+    """One problem of a mapping, with the way to solve it, or a note."""
 
     severity: Severity
     sentence: str
@@ -30,3 +31,8 @@ def error(sentence: str) -> Finding:
 def warning(sentence: str) -> Finding:
     """A finding that the gateway can run with."""
     return Finding(Severity.WARNING, sentence)
+
+
+def note(sentence: str) -> Finding:
+    """A finding about what could not be checked."""
+    return Finding(Severity.NOTE, sentence)

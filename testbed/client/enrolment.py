@@ -14,10 +14,9 @@ from broker.responses.enrolment import (
     GatewaysResponse,
     NewGatewayResponse,
 )
-from broker.server_addresses import ServerAddresses
 from gateway.state import identity
-from testbed.client import api, sign_in
-from testbed.client.sign_in import AddressOptions
+from testbed.client import addresses, api, sign_in
+from testbed.client.addresses import AddressOptions, ChosenAddresses
 from testbed.terminal import tables
 from testbed.terminal.screen import Screen
 
@@ -29,12 +28,14 @@ class ClaimedGateway:
     """A gateway that was enrolled on this machine; its credential is in `file`.
 
     fingerprint: of the key that this machine holds, in the form that `testbed gateway show` prints.
+    note: a sentence about the broker's address, or empty.
     """
 
     principal: str
     equipment: str
     fingerprint: str
     file: Path
+    note: str = ""
 
     def as_json(self) -> dict[str, str]:
         """The gateway with the keys that scripts rely on; without its credential."""
@@ -51,10 +52,10 @@ async def create_code(equipment: str) -> EnrolmentCodeResponse:
     return await api.send("POST", f"{_path(equipment)}/codes", EnrolmentCodeResponse)
 
 
-async def enrol(code: str, addresses: ServerAddresses, folder: Path) -> ClaimedGateway:
+async def enrol(code: str, chosen: ChosenAddresses, folder: Path) -> ClaimedGateway:
     """Claim a code with this machine's key, and store the credential that the API answers with.
 
-    addresses: of the testbed, which are stored beside the credential.  folder: of key and
+    chosen: addresses of the testbed, which are stored beside the credential.  folder: of key and
     credential.  The result holds no secret.
     """
     claim = identity.claim(folder, code)
@@ -63,20 +64,21 @@ async def enrol(code: str, addresses: ServerAddresses, folder: Path) -> ClaimedG
         "public_key": base64.b64encode(claim.public_key).decode(),
         "signature": base64.b64encode(claim.signature).decode(),
     }
-    async with api_client.connect(
-        addresses.api, "", ca=addresses.ca, names=sign_in.OPTIONS
-    ) as connection:
+    own = chosen.addresses
+    async with api_client.connect(own.api, "", ca=own.ca, names=sign_in.OPTIONS) as connection:
         enrolled = await connection.send("POST", "/enrolments", NewGatewayResponse, body)
-    identity.store_addresses(folder, addresses)
+        chosen = await chosen.asked(connection)
+    identity.store_addresses(folder, chosen.addresses)
     return ClaimedGateway(
         principal=enrolled.principal,
         equipment=enrolled.equipment,
         fingerprint=claim.fingerprint,
         file=identity.store_credential(folder, enrolled.credential, enrolled.equipment),
+        note=chosen.note,
     )
 
 
-def addresses_of(options: AddressOptions) -> ServerAddresses:
+def addresses_of(options: AddressOptions) -> ChosenAddresses:
     """The addresses of the testbed that a gateway enrols at.
 
     Those of options, else of the environment, else of the last sign-in here.  Raises Invalid.
@@ -85,7 +87,7 @@ def addresses_of(options: AddressOptions) -> ServerAddresses:
     name = os.environ.get(profiles.VARIABLE)
     api_url = options.api or os.environ.get("TESTBED_API")
     known = folder.load(name) if name else folder.newest(api_url, usable_only=True)
-    return sign_in.chosen_addresses(options, os.environ, known)
+    return addresses.choose(options, os.environ, known)
 
 
 async def fetch_gateways(equipment: str) -> GatewaysResponse:
@@ -107,11 +109,13 @@ def print_code(created: EnrolmentCodeResponse, equipment: str, out: Screen, note
     notes.print(f"then compare the fingerprint: testbed gateway show {equipment}")
 
 
-def print_enrolled(enrolled: ClaimedGateway, out: Screen) -> None:
+def print_enrolled(enrolled: ClaimedGateway, out: Screen, notes: Screen) -> None:
     """Print the gateway's principal, the fingerprint of its key and the credential's file."""
     out.print(f"enrolled as {enrolled.principal}, the gateway of {enrolled.equipment}")
     out.print(f"fingerprint {enrolled.fingerprint}")
     out.print(f"credential  {enrolled.file}")
+    if enrolled.note:
+        notes.print(enrolled.note, style="yellow")
 
 
 def print_gateways(gateways: GatewaysResponse, out: Screen) -> None:

@@ -16,16 +16,14 @@ from typing import IO
 
 from broker import api_client
 from broker.aggregation import Aggregation
-from broker.batch import Gap
 from broker.clock import NS_PER_S, Clock, ns_of, text_of
 from broker.errors import Invalid, Refused, Taken
+from broker.history_query import HistoryQuery
 from broker.namespace import StreamAddress, checked_space
-from broker.responses.streams import GapPage
+from broker.responses.streams import GapPage, GapResponse
 from testbed.client import api
 from testbed.terminal import tables
 from testbed.terminal.screen import Screen
-from testbed_sdk import history
-from testbed_sdk.history import HistoryQuery
 
 ENDINGS = (".csv", ".json", ".parquet")
 TIMEOUT_S = 60.0
@@ -84,10 +82,8 @@ async def export(stream: str, wanted: HistoryQuery, path: Path) -> tuple[Path, .
     async with api.connect(TIMEOUT_S) as connection:
         if path.suffix == ".parquet":
             parquet = _parquet()
-            fetched = await history.fetch(connection, address, wanted)
             with _new_file(path) as file:
-                parquet.write(Path(file.name), fetched)
-            gaps: Iterable[Gap] = fetched.gaps
+                gaps = await parquet.export(connection, address, wanted, Path(file.name))
         else:
             with _new_file(path) as file:
                 await _copy(connection, address, wanted, path.suffix[1:], file)
@@ -101,7 +97,7 @@ async def export(stream: str, wanted: HistoryQuery, path: Path) -> tuple[Path, .
 def _parquet() -> ModuleType:
     """The module that writes Parquet; raises Refused if DuckDB, which it needs, is missing."""
     try:
-        from testbed.client import parquet  # noqa: PLC0415 - it loads DuckDB
+        from testbed.client import parquet  # noqa: PLC0415 - it loads DuckDB and numpy
     except ModuleNotFoundError as exc:
         raise Refused(
             "a Parquet file needs duckdb, which is not installed",
@@ -116,14 +112,14 @@ def _gaps_command(address: StreamAddress, wanted: HistoryQuery) -> str:
     return f"testbed stream gaps {address} --space {wanted.space} --from {begin} --to {end}"
 
 
-def gaps_csv(gaps: Iterable[Gap]) -> bytes:
+def gaps_csv(gaps: Iterable[GapResponse]) -> bytes:
     """Gaps as CSV: a row for each signal of a gap; an empty signal means all signals."""
     text = io.StringIO()
     rows = csv.writer(text)
     rows.writerow(["from", "to", "cause", "signal"])
     for gap in gaps:
         for name in gap.signals or ("",):
-            rows.writerow([text_of(gap.from_ns), text_of(gap.to_ns), gap.cause, name])
+            rows.writerow([gap.from_, gap.to, gap.cause, name])
     return text.getvalue().encode()
 
 
@@ -159,21 +155,19 @@ async def _copy(
     file_format: csv or json.
     """
     params = wanted.params() | {"format": file_format}
-    with history.space_named(wanted.space):
-        async with connection.stream(f"/streams/{address}/history", params=params) as answer:
-            async for chunk in answer.aiter_bytes():
-                file.write(chunk)
-            gaps = int(answer.headers.get(GAPS_HEADER, 0))
+    async with connection.stream(f"/streams/{address}/history", params=params) as answer:
+        async for chunk in answer.aiter_bytes():
+            file.write(chunk)
+        gaps = int(answer.headers.get(GAPS_HEADER, 0))
     file.flush()
     return gaps
 
 
 async def _fetch_gaps(
     connection: api_client.Api, address: StreamAddress, wanted: HistoryQuery
-) -> list[Gap]:
+) -> list[GapResponse]:
     """The gaps of a span that concern its signals."""
     path = f"/streams/{address}/gaps"
     page = await connection.whole(path, GapPage, wanted.span_params())
-    gaps = [item.gap() for item in page.items]
-    signals = set(wanted.signals)
-    return [gap for gap in gaps if not (signals and gap.signals) or signals & set(gap.signals)]
+    named, gaps = set(wanted.signals), page.items
+    return [gap for gap in gaps if not (named and gap.signals) or named & set(gap.signals)]

@@ -1,4 +1,4 @@
-"""Write a history as a Parquet file."""
+"""Fetch a history and write it as a Parquet file."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,22 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from broker import api_client
 from broker.batch import BAD, NO_VALUE, NUMPY, Series
+from broker.history_query import HistoryQuery
+from broker.namespace import StreamAddress
+from broker.responses.streams import GapResponse
 from testbed_sdk import History
+from testbed_sdk import history as sdk_history
+
+
+async def export(
+    connection: api_client.Api, address: StreamAddress, query: HistoryQuery, path: Path
+) -> list[GapResponse]:
+    """Fetch a history and write it; its gaps, which the file does not hold."""
+    fetched = await sdk_history.fetch(connection, address, query)
+    write(path, fetched)
+    return [GapResponse.from_gap(gap) for gap in fetched.gaps]
 
 
 def write(path: Path, history: History) -> None:

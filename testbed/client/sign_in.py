@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from broker import api_client, profiles
 from broker.api_client import SettingNames
@@ -15,21 +14,14 @@ from broker.errors import BedError, Invalid, Refused, Taken
 from broker.profiles import CredentialKind, Profile, ProfileFolder
 from broker.responses.credentials import MeResponse, NewTokenResponse
 from broker.rights import PrincipalKind
-from broker.server_addresses import DEFAULT_API, ServerAddresses
+from broker.server_addresses import ServerAddresses
+from testbed.client import addresses as client_addresses
+from testbed.client.addresses import AddressOptions, ChosenAddresses
 from testbed.terminal.screen import Screen
 
 OPTIONS = SettingNames("--api", "--ca")
 _MADE = re.compile(r"[a-z0-9-]+\.[\w-]{43}", re.ASCII)
 """The form of every credential that the testbed makes; a password of that form is unlikely."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddressOptions:
-    """The addresses that a command line names; None for those that it leaves out."""
-
-    api: str | None = None
-    broker: str | None = None
-    ca: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +34,27 @@ class SignIn:
 
     person: str | None
     profile: str | None
-    addresses: ServerAddresses
+    chosen: ChosenAddresses
     folder: ProfileFolder
     setting: str | None = None
+
+    @property
+    def addresses(self) -> ServerAddresses:
+        """The addresses before the API was asked."""
+        return self.chosen.addresses
 
     @property
     def label(self) -> str:
         """The person and the server, for a question."""
         return f"{self.person or 'yours'} at {self.addresses.api}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedIn:
+    """A sign-in that was made: its profile, and a sentence about the broker's address, or none."""
+
+    profile: Profile
+    note: str
 
 
 def prepare(person: str | None, options: AddressOptions, environment: Mapping[str, str]) -> SignIn:
@@ -73,7 +78,7 @@ def prepare(person: str | None, options: AddressOptions, environment: Mapping[st
     return SignIn(
         person=person or (None if former is None else former.principal),
         profile=name,
-        addresses=chosen_addresses(options, environment, known),
+        chosen=client_addresses.choose(options, environment, known),
         folder=folder,
         setting=setting,
     )
@@ -85,36 +90,7 @@ def _former(folder: ProfileFolder, name: str) -> Profile | None:
     return folder.find(name)
 
 
-def chosen_addresses(
-    options: AddressOptions, environment: Mapping[str, str], known: Profile | None
-) -> ServerAddresses:
-    """The addresses of options, else of the environment, else of a profile at the same server.
-
-    known: None for the usual port of the broker on the API's host.  Raises Invalid.
-    """
-    api_url = options.api or environment.get("TESTBED_API")
-    if known is not None and (not api_url or known.addresses.is_of(api_url)):
-        base = known.addresses
-    else:
-        base = ServerAddresses.beside(api_url or DEFAULT_API)
-    chosen = ServerAddresses.from_environment(environment, base)
-    broker = options.broker or chosen.broker
-    if broker != base.broker:
-        _check_broker(broker)
-    return replace(chosen, api=base.api, broker=broker, ca=options.ca or chosen.ca)
-
-
-def _check_broker(broker: str) -> None:
-    """Raise Invalid for a URL that is not a broker's."""
-    from broker.settings import address_of  # noqa: PLC0415 - it loads pydantic-settings
-
-    try:
-        address_of(broker)
-    except ValueError as exc:
-        raise Invalid(str(exc), hint="correct --broker, or TESTBED_BROKER") from exc
-
-
-async def sign_in(wanted: SignIn, secret: str, clock: Clock) -> Profile:
+async def sign_in(wanted: SignIn, secret: str, clock: Clock) -> SignedIn:
     """Sign in with a password or a credential, and store the profile; returns it as stored.
 
     Raises CredentialRefused if the server does not accept it, Invalid if it is neither.
@@ -131,10 +107,10 @@ async def sign_in(wanted: SignIn, secret: str, clock: Clock) -> Profile:
     if former is not None:
         _check_former(former, wanted)
     if credential is None:
-        profile = await _with_password(wanted, principal, secret, clock.now_ns())
+        signed_in = await _with_password(wanted, principal, secret, clock.now_ns())
     else:
-        profile = await _with_credential(wanted, credential, clock.now_ns())
-    return wanted.folder.store(profile)
+        signed_in = await _with_credential(wanted, credential, clock.now_ns())
+    return replace(signed_in, profile=wanted.folder.store(signed_in.profile))
 
 
 def _check_former(former: Profile, wanted: SignIn) -> None:
@@ -188,33 +164,37 @@ def _credential_in(secret: str, person: str | None) -> Credential | None:
     return None
 
 
-async def _with_password(wanted: SignIn, person: str, password: str, now_ns: int) -> Profile:
+async def _with_password(wanted: SignIn, person: str, password: str, now_ns: int) -> SignedIn:
     body = {"person": person, "password": password}
     async with _connected(wanted, "") as connection:
         created = await connection.send("POST", "/sign-in", NewTokenResponse, body)
-    return Profile(
+        chosen = await wanted.chosen.asked(connection)
+    profile = Profile(
         name=wanted.profile or person,
-        addresses=wanted.addresses,
+        addresses=chosen.addresses,
         credential=Credential.parse(created.credential),
         kind=CredentialKind.PASSWORD,
         signed_in_ns=now_ns,
         expires_ns=None if created.expires is None else ns_of(created.expires),
         token=created.id,
     )
+    return SignedIn(profile=profile, note=chosen.note)
 
 
-async def _with_credential(wanted: SignIn, credential: Credential, now_ns: int) -> Profile:
+async def _with_credential(wanted: SignIn, credential: Credential, now_ns: int) -> SignedIn:
     async with _connected(wanted, credential.text) as connection:
         me = await connection.get("/me", MeResponse)
+        chosen = await wanted.chosen.asked(connection)
     is_person = me.kind is PrincipalKind.PERSON
-    return Profile(
+    profile = Profile(
         name=wanted.profile or credential.principal,
-        addresses=wanted.addresses,
+        addresses=chosen.addresses,
         credential=credential,
         kind=CredentialKind.TOKEN if is_person else CredentialKind.MACHINE,
         signed_in_ns=now_ns,
         expires_ns=None if me.expires is None else ns_of(me.expires),
     )
+    return SignedIn(profile=profile, note=chosen.note)
 
 
 def _connected(wanted: SignIn, credential: str) -> AbstractAsyncContextManager[api_client.Api]:

@@ -28,10 +28,8 @@ async def fetch(within_s: float, space: str | None) -> StatusResponse:
 
     space: None for every space.
     """
-    wanted = None if space is None else checked_space(space)
-    status = await api.get("/status", StatusResponse, {"within_s": within_s})
-    streams = [stream for stream in status.streams if wanted in {None, stream.space}]
-    return status.model_copy(update={"streams": streams})
+    chosen = None if space is None else checked_space(space)
+    return await api.get("/status", StatusResponse, {"within_s": within_s, "space": chosen})
 
 
 def print_status(status: StatusResponse, out: Screen, clock: Clock) -> None:
@@ -48,9 +46,9 @@ def print_status(status: StatusResponse, out: Screen, clock: Clock) -> None:
     stale = sum(stream.state is Freshness.STALE for stream in streams)
     since = f"gaps and dead letters since {tables.instant(status.since)}"
     out.print(f"{len(streams)} streams, {stale} stale; {since}")
-    for line in _silences(streams):
+    for line in _silences(status):
         out.print(line, style="yellow")
-    if stated := alarms.each_once(streams):
+    if stated := alarms.of_status(status):
         out.print("\nalarms:", style="bold")
         alarms.print_alarms(stated, out)
     if status.refused:
@@ -90,19 +88,24 @@ def _next_commands(streams: Sequence[StreamStatusResponse], since: str) -> list[
     return commands
 
 
-def _silences(streams: Sequence[StreamStatusResponse]) -> list[str]:
-    """A sentence for each equipment with stale streams: since when, and what to look at."""
+def _silences(status: StatusResponse) -> list[str]:
+    """A sentence for each equipment with stale streams whose gateway goes on: since when.
+
+    A silent gateway is an alarm.
+    """
+    silent = {(each.space, each.equipment) for each in status.silent}
     stale: dict[str, list[StreamStatusResponse]] = {}
-    for stream in streams:
-        if stream.state is Freshness.STALE:
-            stale.setdefault(stream.stream.rpartition("/")[0], []).append(stream)
+    for stream in status.streams:
+        equipment = stream.stream.rpartition("/")[0]
+        if stream.state is Freshness.STALE and (stream.space, equipment) not in silent:
+            stale.setdefault(equipment, []).append(stream)
     sentences = []
-    for equipment, silent in sorted(stale.items()):
-        newest = max((stream.last for stream in silent if stream.last), default=None)
+    for equipment, streams in sorted(stale.items()):
+        newest = max((stream.last for stream in streams if stream.last), default=None)
         since = "so far" if newest is None else f"since {tables.instant(newest)}"
         sentences.append(
-            f"{equipment}: nothing came {since}; look whether its gateway or program runs (its log"
-            f" says why not), and whether it is let in: testbed gateway show {equipment}"
+            f"{equipment}: nothing came {since}; its gateway runs, so look at the machine, and at"
+            " what the gateway's log says of it"
         )
     return sentences
 

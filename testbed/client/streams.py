@@ -49,7 +49,7 @@ _GAP: list[TableColumn[GapResponse]] = [
     ),
 ]
 _DEAD_LETTER = tables.fields(
-    DeadLetterResponse, "id", "received", "signal", "time", "value", "reason", "epoch", "seq"
+    DeadLetterResponse, "id", "received", "epoch", "seq", "signal", "time", "value", "reason"
 )
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from broker import clock, codec
 from broker.batch import QUALITIES
 from broker.namespace import StreamAddress, checked_space
+from broker.settings import BusSettings
 from testbed_sdk import PrototypeSettings, Received, connect
 from testbed_sdk.connection import from_environment
 
@@ -16,7 +17,7 @@ from testbed_sdk.connection import from_environment
 async def tap(stream: str, space: str, on_batch: Callable[[Received], None]) -> None:
     """Subscribe to a stream and call `on_batch` with every batch, until cancelled."""
     address, space = StreamAddress.parse(stream), checked_space(space)
-    own, bus = from_environment()
+    own, bus = from_environment(BusSettings)
     settings = PrototypeSettings(api=own.api, space=space, inputs={"tap": address}, outputs={})
     async with connect(settings, bus) as testbed:
         async for received in testbed.input("tap"):

@@ -1,7 +1,9 @@
 """`testbed demo`, `try` and `score`: the whole testbed on this machine, and a program in it."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -10,6 +12,9 @@ from testbed.terminal import run
 from testbed.terminal.options import Json, Space, SpanEnd, Stream, example, span_begin
 from testbed.terminal.run import Exit
 from testbed.terminal.screen import out, print_json
+
+if TYPE_CHECKING:
+    from testbed.demo.plan import DemoPlan
 
 Recording = Annotated[
     Path | None,
@@ -123,30 +128,11 @@ def demo(
     json: Json = False,
 ) -> None:
     """Run machine, gateway, server and prototype on this machine, and check every sample."""
-    from testbed.demo import terminal
     from testbed.demo.plan import DemoPlan
-    from testbed.demo.prototype import checked_command
-    from testbed.simulator import checked_times
 
-    async def go() -> Exit:
-        words = checked_command([prototype]) if prototype is not None else ()
-        checked = checked_times(times)
-        places = terminal.choose_places(folder, keep=keep)
-        plan = DemoPlan(
-            **places,
-            data=recording,
-            speed=speed,
-            times=checked,
-            store=store,
-            prototype=words,
-            min_f1=min_f1,
-        )
-        is_temporary = folder is None and not keep
-        return await terminal.run(
-            plan, WallClock(), keep=keep, as_json=json, temporary=is_temporary
-        )
-
-    raise typer.Exit(run.run(go()))
+    command = [] if prototype is None else [prototype]
+    plan = partial(DemoPlan, data=recording, speed=speed, store=store, min_f1=min_f1)
+    _run(plan, command, times, folder, keep=keep, as_json=json)
 
 
 def try_(
@@ -159,24 +145,36 @@ def try_(
     json: Json = False,
 ) -> None:
     """Run your program against a simulated machine and a testbed of its own, and score it."""
-    from testbed.demo import terminal
     from testbed.demo.plan import TRY_SPEED, DemoPlan
+
+    plan = partial(DemoPlan, data=recording, speed=speed, model_speed=TRY_SPEED, min_f1=min_f1)
+    _run(plan, command, times, folder, keep=False, as_json=json)
+
+
+def _run(
+    plan: "partial[DemoPlan]",
+    command: Sequence[str],
+    times: str,
+    folder: Path | None,
+    *,
+    keep: bool,
+    as_json: bool,
+) -> NoReturn:
+    """Run a demo, and end with its exit code; command: empty for the demo's own detector."""
+    from testbed.demo import terminal
     from testbed.demo.prototype import checked_command
     from testbed.simulator import checked_times
 
     async def go() -> Exit:
-        words, checked = checked_command(command), checked_times(times)
-        places = terminal.choose_places(folder, keep=False)
-        plan = DemoPlan(
-            **places,
-            data=recording,
-            speed=speed,
-            model_speed=TRY_SPEED,
-            times=checked,
-            prototype=words,
-            min_f1=min_f1,
+        words, checked = checked_command(command) if command else (), checked_times(times)
+        places = terminal.choose_places(folder, keep=keep)
+        return await terminal.run(
+            plan(**places, times=checked, prototype=words),
+            WallClock(),
+            temporary=folder is None and not keep,
+            keep=keep,
+            as_json=as_json,
         )
-        return await terminal.run(plan, WallClock(), as_json=json, temporary=folder is None)
 
     raise typer.Exit(run.run(go()))
 

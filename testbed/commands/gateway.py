@@ -152,14 +152,14 @@ def enrol(
 ) -> None:
     """On the gateway's machine: create its key, and get its credential for a one-time code."""
     from testbed.client import enrolment
-    from testbed.client.sign_in import AddressOptions
+    from testbed.client.addresses import AddressOptions
     from testbed.commissioning import gateway_process
 
     options = AddressOptions(api=api, broker=broker, ca=ca)
     folder = terminal_run.run(gateway_process.identity_folder(mapping))
-    addresses = terminal_run.call(lambda: enrolment.addresses_of(options))
-    enrolled = terminal_run.run(enrolment.enrol(code, addresses, folder))
-    print_json(enrolled.as_json()) if json else enrolment.print_enrolled(enrolled, out)
+    chosen = terminal_run.call(lambda: enrolment.addresses_of(options))
+    enrolled = terminal_run.run(enrolment.enrol(code, chosen, folder))
+    print_json(enrolled.as_json()) if json else enrolment.print_enrolled(enrolled, out, notes)
 
 
 @gateway_app.command("show", epilog=example("testbed gateway show factory/pump-rig"))
@@ -182,7 +182,10 @@ def lock_out(equipment: Equipment) -> None:
 
 @gateway_app.command("check", epilog=example("testbed gateway check mapping.yaml"))
 def check(mapping: Mapping, json: Json = False) -> None:
-    """Check a mapping against the live server, and print everything that is wrong with it."""
+    """Check a mapping against the live server and the testbed, and print what is wrong with it.
+
+    The testbed is asked if somebody is signed in, or the gateway is enrolled.
+    """
     from testbed.commissioning import check_browse
 
     printer = print_json if json else out.print

@@ -98,7 +98,13 @@ def up(
         tls=server_up.tls_setting(development=tls, insecure=insecure),
     )
     show = _ready_printer(as_json=json, sign_in=sign_in)
-    serving = server_up.up(own, WallClock(), show)
+
+    def on_ready(server: Any) -> None:
+        show(server)
+        if warning := server_up.disk_warning(own):
+            notes.print(warning, style="yellow")
+
+    serving = server_up.up(own, WallClock(), on_ready)
     run.run(server_up.until_stopped(serving, own.folder.absolute(), notes), keeps_data=True)
 
 

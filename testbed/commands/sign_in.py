@@ -47,13 +47,18 @@ def sign_in(
 ) -> None:
     """Sign in with a password or a credential, and store it on this computer as a profile."""
     from testbed.client import sign_in as client_sign_in
-    from testbed.client.sign_in import AddressOptions
+    from testbed.client.addresses import AddressOptions
 
     options = AddressOptions(api=api, broker=broker, ca=ca)
     wanted = run.call(lambda: client_sign_in.prepare(person, options, os.environ))
     typed = secret or run.call(lambda: prompt.secret(f"password or credential of {wanted.label}"))
-    profile = run.run(client_sign_in.sign_in(wanted, typed, WallClock()))
-    print_json(profile.as_json()) if json else client_sign_in.print_signed_in(profile, out, notes)
+    signed_in = run.run(client_sign_in.sign_in(wanted, typed, WallClock()))
+    if json:
+        print_json(signed_in.profile.as_json())
+    else:
+        client_sign_in.print_signed_in(signed_in.profile, out, notes)
+    if signed_in.note:
+        notes.print(signed_in.note, style="yellow")
 
 
 def whoami(

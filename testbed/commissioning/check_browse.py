@@ -25,6 +25,7 @@ from gateway.mapping import file as mapping_file
 from gateway.mapping.model import MqttBroker, OpcUaServer, Policy, Security, host_of
 from gateway.settings import GatewaySettings, SourceSettings
 from gateway.state import layout, source_password
+from testbed.commissioning import registration
 from testbed.terminal.screen import print_json
 
 SECURITY = ("none", "sign-and-encrypt")
@@ -87,19 +88,22 @@ def gateway_proof(mapping: Path | None = None) -> ClientCredentials:
 
 
 async def check(path: Path, print_line: Callable[[Any], None], *, as_json: bool) -> bool:
-    """Check a mapping file against its server, print the findings; True if none is an error."""
+    """Check a mapping file against its server and the testbed; True if no finding is an error."""
     mapping = mapping_file.load(path)
     proof = gateway_proof(path)
     password = source_password.of_mapping(mapping, SourceSettings())
     findings = await checking.check(mapping, dataclasses.replace(proof, password=password))
+    folders = layout.folders(GatewaySettings(), SourceSettings(), mapping=path)
+    findings += await registration.check(mapping, folders.identity_of(mapping.equipment))
+    severities = {finding.severity for finding in findings}
     if as_json:
         print_line([asdict(finding) for finding in findings])
-    elif not findings:
-        print_line(f"{path}: nothing is wrong")
     else:
         for finding in findings:
             print_line(str(finding))
-    return not any(finding.severity is Severity.ERROR for finding in findings)
+        if severities <= {Severity.NOTE}:
+            print_line(f"{path}: nothing is wrong")
+    return Severity.ERROR not in severities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,8 +25,8 @@ from gateway.settings import GatewaySettings, SourceSettings
 from gateway.state import identity, layout
 from gateway.state.layout import StateFolders
 from testbed.client import enrolment
+from testbed.client.addresses import AddressOptions
 from testbed.client.enrolment import ClaimedGateway
-from testbed.client.sign_in import AddressOptions
 from testbed.terminal.options import settings
 from testbed.terminal.run import Exit
 from testbed.terminal.screen import Screen
@@ -123,9 +123,9 @@ async def enrol_new(files: Sequence[Path]) -> list[ClaimedGateway]:
         if identity.is_enrolled(folders.identity_of(equipment)):
             continue
         created = await enrolment.create_code(str(equipment))
-        addresses = enrolment.addresses_of(AddressOptions())
+        chosen = enrolment.addresses_of(AddressOptions())
         folder = folders.own_identity(equipment)
-        enrolled.append(await enrolment.enrol(created.code, addresses, folder))
+        enrolled.append(await enrolment.enrol(created.code, chosen, folder))
     return enrolled
 
 
@@ -135,6 +135,8 @@ def print_enrolled(enrolled: ClaimedGateway, notes: Screen) -> None:
         f"enrolled as {enrolled.principal}, the gateway of {enrolled.equipment}, with the key"
         f" {enrolled.fingerprint}"
     )
+    if enrolled.note:
+        notes.print(enrolled.note, style="yellow")
 
 
 def _children(files: Sequence[Path], own: GatewaySettings) -> list[GatewayChild]:

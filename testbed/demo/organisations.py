@@ -21,7 +21,9 @@ async def create(url: str, administrator: api_client.Api) -> tuple[str, str, dic
     rig, score, visitors = (
         {"space": SPACE, "stream": str(stream)} for stream in (RIG, SCORE, VISITOR)
     )
-    factory = await administrator.create_organisation(RIG.organisation, owner="factory-owner")
+    factory = await administrator.create_organisation(
+        RIG.organisation, owner="factory-owner", kind="partner"
+    )
     company = await administrator.create_organisation(
         SCORE.organisation, owner="company-owner", kind="company"
     )

@@ -16,7 +16,7 @@ from rich.console import Console
 from broker import api_client
 from broker.audit_head import HeadSigner
 from broker.clock import Clock, text_of
-from broker.errors import Corrupt, Refused, Unavailable
+from broker.errors import Refused, Unavailable
 from broker.namespace import StreamAddress
 from broker.process import files
 from testbed.client import api
@@ -146,14 +146,10 @@ async def restore(
 
     settings: name folder, store and registry.  sha256: expected of the manifest, None to skip the
     check.  audit_key: copy of the former `audit.key`, to go into the data folder; None for none.
-    Raises Corrupt if a hash differs, Refused if the folder is not empty or the key another one.
+    Raises Corrupt if a hash differs, the manifest's first; Refused if the folder is not empty or
+    the key another one.
     """
-    manifest = await asyncio.to_thread(archive.verify, folder)
-    if sha256 is not None and sha256 != manifest.sha256:
-        raise Corrupt(
-            f"the manifest's SHA-256 is {manifest.sha256}, not {sha256}",
-            hint="it is another backup, or it was changed",
-        )
+    manifest = await asyncio.to_thread(archive.verify, folder, sha256)
     backup_restore.check_schema(manifest)
     seed = None if audit_key is None else _checked_key(audit_key, settings, manifest)
     mark = settings.folder / persistence.RESTORE_MARK
@@ -167,7 +163,7 @@ async def restore(
         facts = audit.details({"taken": manifest.taken, "signed_by": manifest.audit_key})
         event = Event(
             time_ns=clock.now_ns(),
-            action=audit.RESTORE,
+            action=audit.OtherAction.RESTORE,
             target=f"backup {manifest.sha256}",
             outcome=AuditOutcome.ALLOWED,
             details=facts,

@@ -26,7 +26,7 @@ from broker.settings import Address
 from testbed.client import sign_in
 from testbed.server import pki
 from testbed.terminal import invocation, run
-from testbed_api import service
+from testbed_api import recorder_process, service
 from testbed_api.security import certificates
 from testbed_api.security.system_secrets import ADMINISTRATOR
 from testbed_api.service import BrokerServices, RunningServer
@@ -35,6 +35,7 @@ from testbed_api.settings import DEVELOPMENT, MOSQUITTO, NO_TLS, ServerSettings
 RESTART_S = 1.0
 RECORDER_STOP_S = 5.0
 """What a recorder has not acknowledged by then comes again from the broker."""
+MIB = 1024**2
 
 log = structlog.get_logger()
 
@@ -216,6 +217,23 @@ def sign_in_and_show(
         show(server, None)
     else:
         show(replace(server, administrator=None), profile)
+
+
+def disk_warning(settings: ServerSettings) -> str:
+    """A sentence where the disk of the data folder is nearly full: how full, and what stops when.
+
+    Empty while twice as much is free as recording leaves free.
+    """
+    disk = recorder_process.disk_of(settings)
+    left, least = disk.left(), disk.free_bytes
+    if left >= 2 * least:
+        return ""
+    when = "now, until more than" if left < least else "once less than"
+    return (
+        f"the disk of {settings.folder.absolute()} is nearly full: {left / MIB:,.0f} MiB are free."
+        f" Recording waits {when} {least / MIB:,.0f} MiB are free, and gateways keep what they read"
+        " on their own disks meanwhile; with nothing free, sign-ins and changes are refused as well"
+    )
 
 
 def print_ready_json(

@@ -54,7 +54,7 @@ Broker = Annotated[
     str | None,
     typer.Option(
         help="URL of its broker, mqtt://host:port or mqtts://host:port (default: TESTBED_BROKER, or"
-        " on the API's host port 1883, with TLS 8883)"
+        " the one that the API names)"
     ),
 ]
 Ca = Annotated[

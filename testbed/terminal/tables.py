@@ -1,13 +1,15 @@
-"""Print rows as a table, or as a block of `field: value` each where the terminal is too narrow.
+"""Print rows as a framed table on a terminal, as blocks of `field: value` on a narrow one.
 
-Ids, names of streams, fingerprints and times are never cut or broken, since they are compared and
-copied; only cells of prose are broken into lines.  Where no terminal takes the output, a line is as
-long as its cells.
+Where no terminal takes the output, it is plain columns, as other tools print them into a pipe: a
+line for each row, with nothing cut or broken.  On a terminal ids, names of streams, fingerprints
+and times are never cut or broken either, since they are compared and copied; only cells of prose
+are broken into lines.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Generic, TypeVar
 
 from rich.cells import cell_len
@@ -91,9 +93,10 @@ def instant(value: str) -> str:
 
 
 def print_rows(rows: Sequence[Row], columns: Sequence[TableColumn[Row]], out: Screen) -> None:
-    """Print a row of a table for each of the rows, or a block of lines each; `none` without any.
+    """Print the rows as a table, as plain columns or as blocks of lines; `none` without any.
 
-    An empty line follows each block.
+    Plain columns are for a pipe, blocks for a terminal that is too narrow; an empty line follows
+    each block.
     """
     if not rows:
         out.print("none")
@@ -103,6 +106,9 @@ def print_rows(rows: Sequence[Row], columns: Sequence[TableColumn[Row]], out: Sc
         max(_width(column.heading), *(_width(line[index].plain) for line in cells))
         for index, column in enumerate(columns)
     ]
+    if out.is_piped:
+        _print_plain([column.heading for column in columns], cells, widths, out)
+        return
     least = [
         min(width, PROSE_COLUMNS) if column.is_prose else width
         for column, width in zip(columns, widths, strict=True)
@@ -128,6 +134,22 @@ def print_rows(rows: Sequence[Row], columns: Sequence[TableColumn[Row]], out: Sc
 def print_record(row: Row, columns: Sequence[TableColumn[Row]], out: Screen) -> None:
     """Print one row as a block of `field: value`."""
     _print_records([[_cell(row, column) for column in columns]], columns, out)
+
+
+def _print_plain(
+    headings: Sequence[str], rows: Sequence[Sequence[Text]], widths: Sequence[int], out: Screen
+) -> None:
+    """Print a line of headings and a line for each row, in columns with two spaces between.
+
+    The last column is not filled up, so that a long sentence there makes its own line long alone.
+    """
+    for cells in [headings, *([cell.plain for cell in row] for row in rows)]:
+        for parts in zip_longest(*(cell.split("\n") for cell in cells), fillvalue=""):
+            padded = [
+                part + " " * (width - cell_len(part))
+                for part, width in zip(parts, widths, strict=True)
+            ]
+            out.print("  ".join(padded).rstrip())
 
 
 def _print_records(

@@ -8,14 +8,13 @@ from broker.credential import Credential
 from broker.errors import Refused, Taken, Unknown
 from broker.rights import Party, Principal, PrincipalKind, Role, Span
 from testbed_api.domain import organisations, tokens
-from testbed_api.domain.audit import AuditContext
+from testbed_api.domain.audit import AuditContext, OtherAction
 from testbed_api.domain.organisations import INTERMEDIARY, Organisation
 from testbed_api.registry.registry import Registry
 from testbed_api.security.system_secrets import ADMINISTRATOR
 
 FIRST, RENEWED = "first token", "renewed"
-FIRST_START, SHOW, RENEW = "first-start", "show-administrator", "renew-credential"
-"""Actions in the audit."""
+"""Labels of the tokens."""
 
 
 async def credential_to_show(registry: Registry, clock: Clock) -> Credential | None:
@@ -32,7 +31,11 @@ async def credential_to_show(registry: Registry, clock: Clock) -> Credential | N
         was_used = await snapshot.tokens.any_used(ADMINISTRATOR)
     if was_used or administrator is None or administrator.organisation != INTERMEDIARY:
         return None
-    context = AuditContext(action=SHOW, target=f"credential of {ADMINISTRATOR}", owner=INTERMEDIARY)
+    context = AuditContext(
+        action=OtherAction.SHOW_ADMINISTRATOR,
+        target=f"credential of {ADMINISTRATOR}",
+        owner=INTERMEDIARY,
+    )
     async with registry.change(context, clock) as change:
         await _replace(change, credential, FIRST, clock)
     return credential
@@ -54,7 +57,7 @@ async def first_start(registry: Registry, credential: Credential, clock: Clock) 
     now_ns = clock.now_ns()
     owner = organisations.person(credential.principal, INTERMEDIARY, {Role.OWNER}, now_ns)
     context = AuditContext(
-        action=FIRST_START, target=f"organisation {INTERMEDIARY}", owner=INTERMEDIARY
+        action=OtherAction.FIRST_START, target=f"organisation {INTERMEDIARY}", owner=INTERMEDIARY
     )
     try:
         async with registry.change(context, clock) as change:
@@ -81,7 +84,7 @@ async def renew(registry: Registry, person: str, clock: Clock) -> Credential:
     credential = Credential.make(person)
     if person == ADMINISTRATOR and await first_start(registry, credential, clock):
         return credential
-    context = AuditContext(action=RENEW, target=f"credential of {person}")
+    context = AuditContext(action=OtherAction.RENEW_CREDENTIAL, target=f"credential of {person}")
     async with registry.change(context, clock) as change:
         principal = await change.principals.find(person, clock.now_ns())
         if person == ADMINISTRATOR:

@@ -11,6 +11,9 @@ from broker.rights import Action, Entry, Grant, Principal, PrincipalKind, Rights
 from testbed_api.domain.tokens import Token
 from testbed_api.registry.equipment import Visibility
 
+OTHER_SPACE = "TESTBED_SPACE, --space of a command or `space` over HTTP names another space"
+"""The hint about a stream that is not there: it may be in another space."""
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -75,7 +78,8 @@ class Caller:
                 hint=f"`testbed grant show {decision.grant}` shows it; ask {owner}",
             )
         if not decision.allowed:
-            raise Unknown(f"there is no stream {address}", hint=self.narrowed)
+            sentence = f"there is no stream {address} in space {space} that you may read"
+            raise Unknown(sentence, hint="; ".join(filter(None, (OTHER_SPACE, self.narrowed))))
 
     def would_read(self, entry: Entry) -> bool:
         """Whether it would read another organisation's stream if that were granted to its own."""

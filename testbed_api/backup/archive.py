@@ -7,6 +7,7 @@ import asyncio
 import gzip
 import hashlib
 import os
+import re
 import shutil
 import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -27,6 +28,7 @@ MANIFEST = "manifest.json"
 TABLES = "tables.jsonl.gz"
 _COMPRESSION_LEVEL = 1
 _CHUNK = 1024 * 1024
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,10 +175,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     return Manifest.parse(text)
 
 
-def verify(folder: Path) -> Manifest:
+def verify(folder: Path, sha256: str | None = None) -> Manifest:
     """Verify the hash of every file of a backup, and return the manifest.
 
-    Raises Unknown if there is no backup, Corrupt with the name of the first damaged file.
+    sha256: expected of the manifest, None for any; looked at before all else.  Raises Unknown if
+    there is no backup, Corrupt for another manifest, or with the name of the first damaged file.
     """
     try:
         text = (folder / MANIFEST).read_bytes()
@@ -184,6 +187,8 @@ def verify(folder: Path) -> Manifest:
         raise Unknown(
             f"there is no backup in {folder}", hint="it has a manifest.json, written last"
         ) from exc
+    if sha256 is not None:
+        _check_manifest(text, sha256)
     manifest = Manifest.parse(text)
     for listed in (manifest.tables, *manifest.streams):
         path = folder / listed.file
@@ -193,6 +198,21 @@ def verify(folder: Path) -> Manifest:
                 hint="nothing was restored; use another copy of the backup",
             )
     return manifest
+
+
+def _check_manifest(text: bytes, sha256: str) -> None:
+    """Raise Corrupt if a manifest has another SHA-256, Invalid if that is none."""
+    if not _SHA256.fullmatch(sha256):
+        raise Invalid(
+            f"{sha256[:80]!r} is no SHA-256",
+            hint="64 hexadecimal digits, as `testbed backup` printed them",
+        )
+    own = hashlib.sha256(text).hexdigest()
+    if own != sha256.lower():
+        raise Corrupt(
+            f"the manifest's SHA-256 is {own}, not {sha256}",
+            hint="nothing was restored: it is another backup, or it was changed",
+        )
 
 
 def tables_head(folder: Path, dumped: BackupFile) -> Mapping[str, Any]:

@@ -318,7 +318,7 @@ class Overhearing:
 
 def _context(facts: Mapping[str, object], source: str = "") -> AuditContext:
     return AuditContext(
-        action="connect", target="the broker", source=source, entry=AuditEntry(dict(facts))
+        action=BusAct.CONNECT, target="the broker", source=source, entry=AuditEntry(dict(facts))
     )
 
 

@@ -15,11 +15,44 @@ import orjson
 from broker.audit_head import GENESIS, Head
 from broker.clock import ns_of, text_of
 from broker.errors import Corrupt, Invalid
+from broker.rights import Action
 
 MOST_NAME, MOST_TEXT, MOST_DETAILS = 60, 300, 4_000
-RESTORE = "restore"
-"""Action of the event that a restore adds to the chain of its backup."""
 _LOST = "it was put in, taken out, moved or changed"
+
+
+class OtherAction(StrEnum):
+    """An action that the audit names and the policy does not: nobody has a right to it."""
+
+    CONNECT = "connect"
+    DISCONNECT = "disconnect"
+    SIGN_IN = "sign-in"
+    ENROLMENTS = "enrolments"
+    """A gateway claims a one-time code."""
+    NOTIFY = "notify"
+    RESTORE = "restore"
+    """Added to the chain of a backup by the restore of it."""
+    FIRST_START = "first-start"
+    SHOW_ADMINISTRATOR = "show-administrator"
+    RENEW_CREDENTIAL = "renew-credential"
+    HEALTH = "health"
+    DOCS = "docs"
+    OPENAPI = "openapi.json"
+    ENTRY_POINT = "entry-point"
+    """The path of the API itself."""
+    UNKNOWN_ROUTE = "unknown-route"
+    """A path that is no route of the API."""
+
+
+ACTIONS = tuple(sorted({*map(str, Action), *map(str, OtherAction)}))
+"""Every action that an event can have."""
+
+
+def checked_action(text: str) -> str:
+    """Return `text` if it is an action that an event can have; raises Invalid."""
+    if text in ACTIONS:
+        return text
+    raise Invalid(f"no event has the action {text[:40]!r}", hint=f"one of {', '.join(ACTIONS)}")
 
 
 class AuditOutcome(StrEnum):
@@ -385,7 +418,11 @@ def _strange(count: int, key: str) -> ChainFault:
 
 def _is_restore(event: Event) -> bool:
     """Whether a restore wrote it: a request to a path of that name has an id, and is refused."""
-    return event.action == RESTORE and event.outcome is AuditOutcome.ALLOWED and not event.request
+    return (
+        event.action == OtherAction.RESTORE
+        and event.outcome is AuditOutcome.ALLOWED
+        and not event.request
+    )
 
 
 def _taken(event: Event) -> str:

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from broker.bus import client
 from broker.clock import Clock
+from broker.responses.operations import BrokerListenerResponse
 from broker.rights import Entry
 from testbed_api.actions.enrolment import EnrolmentActions
 from testbed_api.actions.equipment import EquipmentActions
@@ -77,8 +78,8 @@ class ApiDependencies:
     """The container of all that the routes take.
 
     registry: makes changes with an audit entry alone.  delivery: of notices, None for no channel.
-    live_batches: how many wait for a slow reader of live events; beyond them the oldest are
-    dropped, and the reader is told.
+    broker_listener: of the broker, as clients are told.  live_batches: how many wait for a slow
+    reader of live events; beyond them the oldest are dropped, and the reader is told.
     """
 
     registry: Registry
@@ -93,6 +94,7 @@ class ApiDependencies:
     journal: Journal
     anchoring: Anchoring
     reads: ReadLog
+    broker_listener: BrokerListenerResponse
     recorder: RecorderStatus = field(default_factory=RecorderStatus)
     quotas: Quotas = field(default_factory=Quotas)
     sign_in_attempts: SignInAttempts = field(default_factory=SignInAttempts)
@@ -211,6 +213,7 @@ def _capability(name: str) -> Any:
     return Depends(get)
 
 
+BrokerListenerDep = Annotated[BrokerListenerResponse, _capability("broker_listener")]
 RegistryDep = Annotated[Registry, _capability("registry")]
 LedgerDep = Annotated[Ledger, _capability("ledger")]
 StoreDep = Annotated[SeriesStore, _capability("store")]

@@ -9,15 +9,24 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any
 
-from testbed_api.domain.audit import AuditContext
+from testbed_api.domain.audit import AuditContext, OtherAction
 
 ACTION = "x-action"
 """The field of a route's OpenAPI description that names the action of the policy."""
 OPEN = "open"
 """The action of a route that takes no credential."""
-ENTRY_POINT = "entry-point"
-"""The action that the audit names where the path of an open route has no word below the root."""
 ROOT = "/api/v1"
+_OPEN_PATHS = frozenset(
+    {
+        OtherAction.DOCS,
+        OtherAction.ENROLMENTS,
+        OtherAction.ENTRY_POINT,
+        OtherAction.HEALTH,
+        OtherAction.OPENAPI,
+        OtherAction.SIGN_IN,
+    }
+)
+"""First words of the paths that take no credential, by which the audit names them."""
 _CONTEXT = "testbed.context"
 
 
@@ -36,10 +45,16 @@ def current(scope: Mapping[str, Any]) -> AuditContext:
     action = (getattr(route, "openapi_extra", None) or {}).get(ACTION, OPEN)
     return replace(
         context,
-        action=path.strip("/").partition("/")[0] or ENTRY_POINT if action == OPEN else action,
+        action=open_action(path) if action == OPEN else action,
         target=f"{scope['method']} {path}",
         owner=scope.get("path_params", {}).get("organisation"),
     )
+
+
+def open_action(path: str) -> str:
+    """The action in the audit of a request below the root that needs no right, or has no route."""
+    word = path.strip("/").partition("/")[0] or OtherAction.ENTRY_POINT
+    return word if word in _OPEN_PATHS else OtherAction.UNKNOWN_ROUTE
 
 
 def identify(

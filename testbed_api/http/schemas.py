@@ -18,6 +18,7 @@ from broker.rights import Entry, Party, Role, Scope
 from broker.streams import MOST_SIGNALS, MOST_SPECS, Dtype, Signal, StreamSpec, Trigger
 from broker.units import checked_unit
 from testbed_api.actions.tokens import TokenRequest
+from testbed_api.domain import audit
 from testbed_api.domain.equipment import MOST_NAME, MOST_TEXT
 from testbed_api.domain.notices import MOST_EMAIL, checked_email
 from testbed_api.stores.port import Window
@@ -233,7 +234,7 @@ class OrganisationForm(Form):
 
     id: Annotated[Id, Field(examples=["factory"])]
     name: Annotated[Name, Field(examples=["The Factory Ltd"])]
-    kind: Annotated[Party, Field(examples=["partner"])] = Party.PARTNER
+    kind: Annotated[Party, Field(examples=["partner"])]
     owner: Annotated[Id, Field(description="its first owner, a new person", examples=["fay"])]
 
 
@@ -446,7 +447,8 @@ class EventsWanted(Numbered):
     principal: Annotated[Id | None, Field(description="who did it")] = None
     organisation: Annotated[Id | None, Field(description="whose people and machines")] = None
     action: Annotated[
-        str | None, Field(max_length=40, description="such as share, sign-in or connect")
+        Annotated[str, Field(max_length=40), validated_by(audit.checked_action)] | None,
+        Field(description="such as share, sign-in or connect"),
     ] = None
 
     def between(self, now_ns: int) -> tuple[int | None, int | None]:

@@ -10,7 +10,7 @@ from broker.errors import Unavailable
 from testbed_api.audit.journal import Journal
 from testbed_api.domain import audit
 from testbed_api.domain import notices as domain_notices
-from testbed_api.domain.audit import AuditOutcome, Event
+from testbed_api.domain.audit import AuditOutcome, Event, OtherAction
 from testbed_api.domain.notices import Channel, QueuedNotice
 from testbed_api.notifications.port import NoticeSender
 from testbed_api.registry.registry import Registry
@@ -87,7 +87,7 @@ class NoticeDelivery:
         await self.journal.tell(
             Event(
                 self.clock.now_ns(),
-                "notify",
+                OtherAction.NOTIFY,
                 audit.printable(f"{notice.channel} to {to}"),
                 outcome,
                 owner=notice.organisation,

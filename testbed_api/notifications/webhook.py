@@ -4,11 +4,11 @@ import hashlib
 import hmac
 import ssl
 
-import httpx
 import orjson
 
 from broker.clock import NS_PER_S, Clock, text_of
 from broker.errors import Unavailable
+from broker.http_library import httpx
 from testbed_api.domain.notices import QueuedNotice
 
 VERSION = 1

@@ -10,7 +10,7 @@ from broker.bus import client
 from broker.clock import Clock
 from broker.errors import Corrupt, Invalid
 from broker.messages import Freshness, Health
-from broker.namespace import StreamAddress, StreamTopic, Verb
+from broker.namespace import EquipmentAddress, StreamAddress, StreamTopic, Verb
 
 FILTER = f"{namespace.ROOT}/+/{Verb.HEALTH}/+/+/+"
 
@@ -52,3 +52,16 @@ class FreshnessTracker:
             space: (Freshness.STALE if health.valid_until_ns < now_ns else health.state, health)
             for space, health in self._healths.get(address, {}).items()
         }
+
+    def silent_gateways(self) -> Mapping[tuple[str, EquipmentAddress], int]:
+        """The gateways none of whose healths is valid any more, by space and equipment.
+
+        The value is the instant until which the last of them was valid, ns since 1970.
+        """
+        ends: dict[tuple[str, EquipmentAddress], int] = {}
+        for address, spaces in self._healths.items():
+            for space, health in spaces.items():
+                gateway = (space, address.owner)
+                ends[gateway] = max(health.valid_until_ns, ends.get(gateway, health.valid_until_ns))
+        now_ns = self._clock.now_ns()
+        return {gateway: until_ns for gateway, until_ns in ends.items() if until_ns < now_ns}

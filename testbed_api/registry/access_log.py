@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.clock import DAY_NS, NS_PER_S
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.rights import Entry
-from testbed_api.domain.audit import AuditContext, AuditEntry, Event
+from testbed_api.domain.audit import AuditContext, AuditEntry, Event, OtherAction
 from testbed_api.registry import audit_chain, tables
 from testbed_api.registry.base import Repository
 
@@ -267,7 +267,7 @@ def _departure(row: Any, owners: Mapping[str, str], how: str, at_ns: int) -> Eve
     """The audit event of the end of a connection."""
     facts = {"client_id": row.client_id, "connection": row.connection}
     context = AuditContext(
-        action="disconnect",
+        action=OtherAction.DISCONNECT,
         target="the broker",
         principal=row.principal,
         organisation=owners.get(row.principal, ""),

@@ -15,6 +15,7 @@ import duckdb
 
 from broker.errors import BedError, Corrupt, Invalid, Refused, Taken, Unavailable, Unknown
 from broker.namespace import StreamAddress
+from broker.process import files
 
 LAYOUT = 1
 """Version of the schemas and tables that hold samples; stored in the table `layout`."""
@@ -82,7 +83,10 @@ class DuckDbFile:
             return cursor.execute(query, values).fetchall()
 
     def initialise(self) -> None:
-        """Store the layout version in a new file; raises Refused if it is an unknown version."""
+        """Store the layout version in a new file.
+
+        Raises Refused if it is an unknown version, Unavailable if the disk is full.
+        """
         try:
             with self.transaction() as cursor:
                 cursor.execute("CREATE TABLE IF NOT EXISTS layout (version INTEGER)")
@@ -95,6 +99,11 @@ class DuckDbFile:
                         f"{self._path} has layout {version}, this version reads {LAYOUT}",
                         hint="use the version that wrote it",
                     )
+        except duckdb.Error as exc:
+            self.close()
+            if full := files.full_disk(self._path.parent, exc, "--data"):
+                raise full from exc
+            raise
         except BaseException:
             self.close()
             raise

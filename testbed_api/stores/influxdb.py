@@ -16,13 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 
 from broker import tls
 from broker.aggregation import Aggregate, Aggregation
 from broker.batch import BAD, GOOD, NO_VALUE, UNCERTAIN, Long
 from broker.errors import BedError, Invalid, Partial, Refused, Unavailable, Unknown
+from broker.http_library import httpx
 from broker.namespace import StreamAddress
 from broker.streams import Dtype
 from testbed_api.stores import frames, influxdb_http, line_protocol

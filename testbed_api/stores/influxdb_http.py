@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-import httpx
 import orjson
 
 from broker import api_client, clock, tls
 from broker.errors import BedError, Forbidden, Invalid, Unavailable, Unknown
+from broker.http_library import httpx
 
 EARLIEST_NS, LATEST_NS = -(2**63) + 2, 2**63 - 2
 """The first and the last time stamp that InfluxDB accepts."""

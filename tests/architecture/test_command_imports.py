@@ -49,6 +49,7 @@ LIGHT = [
     ["stream", "list"],
     ["stream", "gaps", "factory/rig/s"],
     ["stream", "dead-letters", "factory/rig/s"],
+    ["history", "factory/rig/s"],
     ["credential", "list"],
     ["credential", "create", "detector"],
     ["token", "create"],
@@ -67,7 +68,7 @@ LIGHT = [
     ["whoami"],
     ["status", "--as", "fay"],
 ]
-OF_SAMPLES = [["history", "factory/rig/s"], ["tap", "factory/rig/s"]]
+OF_SAMPLES = [["tap", "factory/rig/s"]]
 
 
 def modules_after(words):

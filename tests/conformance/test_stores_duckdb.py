@@ -17,6 +17,7 @@ from broker.namespace import StreamAddress
 from broker.streams import Signal, StreamSpec
 from testbed_api.stores import duckdb, duckdb_file
 from testbed_api.stores.port import Block, Window
+from tests.services import disk
 
 SPEC = StreamSpec(StreamAddress("factory", "pump-rig", "rig"), (Signal("a"),))
 
@@ -184,6 +185,15 @@ async def test_a_full_disk_stops_writing_and_heals_by_itself(path, full_disk, ro
         assert await times(store) == list(range(written))
         await store.write([block(written, written + rows)])
         assert await times(store) == list(range(written + rows))
+
+
+@pytest.mark.parametrize("room", [0, 65_536, 300_000])
+async def test_a_store_on_a_full_disk_says_so_in_our_words(tmp_path, room):
+    with disk.small(tmp_path / "disk", 2 * 1024**2) as small:
+        disk.fill(small / "filling", leave=room)
+        with pytest.raises(Unavailable, match=r"^the disk of .* is full: [\d,]+ bytes are free"):
+            async with duckdb.open(small / "samples.duckdb"):
+                pass
 
 
 async def test_of_a_write_that_fails_nothing_is_kept(path, full_disk):

@@ -123,7 +123,8 @@ def commands(block: Block) -> list[Command]:
 def first_unseen(printed: Sequence[str], output: str) -> str | None:
     """The first line of `printed` that an output lacks; None if it has all, in this order.
 
-    Numbers, instants, hashes and one-time codes may differ, and spaces and rules of tables too.
+    Numbers, instants, hashes and one-time codes may differ, and spaces too.  A page shows a table
+    as a terminal does; in a pipe it has no frame.
     """
     lines = iter([shape(line) for line in output.splitlines()])
     for line in printed:
@@ -135,7 +136,6 @@ def first_unseen(printed: Sequence[str], output: str) -> str | None:
 
 
 def shape(line: str) -> str:
-    """A line with `#` for what differs at each run: numbers, instants, hashes, codes."""
-    text = re.sub(r"[─━]+", "─", _VARIABLE.sub("#", line))
-    text = re.sub(r"\s+", " ", text).strip()
+    """A line without the frame of a table, with `#` for numbers, instants, hashes and codes."""
+    text = re.sub(r"[\s│┃─━]+", " ", _VARIABLE.sub("#", line)).strip()
     return re.sub(r"#(?:[ ,]+#)+", "#", text)

@@ -108,6 +108,8 @@ def test_a_plain_block_is_a_command_a_line(tmp_path: Path) -> None:
         (["fay.…", "keep it"], "fay.abc_-9\nnoise\nkeep it\n", None),
         (["a", "b"], "b\na\n", "b"),
         (["│ rig │ fresh │"], "┏━━━┓\n│ rig   │ fresh   │\n", None),
+        (["┃ stream …┃ state ┃", "│ rig │ fresh │"], "stream  space  state\nrig  fresh\n", None),
+        (["│ rig │ fresh │"], "rig  stale\n", "│ rig │ fresh │"),
         (["SHA-256 F8:0A:7A:A5:…"], "SHA-256 00:11:22:33:44:55\n", None),
         (["a", "…", "c"], "a\nb\nc\n", None),
         (["stale"], "fresh\n", "stale"),

@@ -40,6 +40,8 @@ FOREVER = re.compile(
     r"|while |curl -N|mosquitto -c|node-red|node \S+\.mjs|telegraf --config"
 )
 """Commands that run until Ctrl-C."""
+OURS = re.compile(r"testbed |(?:\S*/)?python \S*(?:ten_lines|low_flow|plain_mqtt|detector)\.py")
+"""Commands of ours, which print no traceback at Ctrl-C."""
 READING = re.compile(
     r"testbed (?:access|alarms|history|status|whoami"
     r"|\w+ (?:dead-letters|gaps|list|show|verify))\b|curl |head "
@@ -174,7 +176,7 @@ class Walk:
                 running.process.wait()
         self.running, ended = [], self.running
         for running in ended:
-            is_ours = ASSIGNMENTS.sub("", running.command).startswith("testbed ")
+            is_ours = OURS.match(ASSIGNMENTS.sub("", running.command))
             sentence = f"$ {running.command}\n{running.output}"
             assert not is_ours or "Traceback" not in running.output, sentence
 
@@ -295,7 +297,7 @@ class Walk:
         """Run a program, or a cell after the cells above it; a cell that goes on is ended."""
         text = self._filled(block.text)
         given = block.notes.get(GIVEN, "")
-        if "asyncio.run(" in text or "connect_sync(" in text:
+        if "\nrun(" in text or "connect_sync(" in text:
             (self._shell(PERSON).folder / "program.py").write_text(f"{given}\n{text}")
             return self._start("python program.py", printed, PERSON)
         goes_on = "async for" in text

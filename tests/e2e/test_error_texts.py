@@ -238,7 +238,7 @@ ERRORS = {
         2,
         (
             "error: there is no stream factory/none/none in space live that you may read\n"
-            "hint: TESTBED_SPACE, or --space of a command, names another space\n"
+            "hint: TESTBED_SPACE, --space of a command or `space` over HTTP names another space\n"
         ),
     ),
     "address of a stream": (

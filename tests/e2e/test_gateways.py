@@ -53,7 +53,7 @@ async def enrolled(folder: Path, ready, url: str) -> str:
     (folder / "rig.yaml").write_text(yaml.safe_dump(mapping))
     (folder / "press.yaml").write_text(yaml.safe_dump(mapping | {"equipment": "press"}))
     async with api_client.connect(ready["api"], ready["administrator"]) as door:
-        owner = await door.create_organisation("factory", owner="fay")
+        owner = await door.create_organisation("factory", owner="fay", kind="partner")
     created = await asyncio.to_thread(
         run,
         *("credential", "create", "gate", "--json", "--writes", "factory/pump-rig/rig"),

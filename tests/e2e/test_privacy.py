@@ -52,7 +52,9 @@ async def test_whatever_the_folder_nobody_else_reads_what_is_kept(careless: Path
         async with api_client.connect(
             ready["api"], ready["administrator"], ca=Path(ready["ca"])
         ) as door:
-            owner = await door.create_organisation(mapping["organisation"], owner="fay")
+            owner = await door.create_organisation(
+                mapping["organisation"], owner="fay", kind="partner"
+            )
         settings = {name: ready[name] for name in ("api", "broker", "ca")}
         (stream,) = mapping["streams"]
         created = await asyncio.to_thread(

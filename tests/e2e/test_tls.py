@@ -68,7 +68,9 @@ async def test_a_gateway_and_the_command_line_come_in_with_the_authoritys_file_a
         async with api_client.connect(
             ready["api"], ready["administrator"], ca=Path(ready["ca"])
         ) as door:
-            owner = await door.create_organisation(mapping["organisation"], owner="fay")
+            owner = await door.create_organisation(
+                mapping["organisation"], owner="fay", kind="partner"
+            )
         settings = {
             "api": ready["api"],
             "broker": ready["broker"],

@@ -61,7 +61,6 @@ class Town:
         more: fields of `Walk`; `environments` are those of other shells.
         """
         ours = {walking.API: self.api, walking.BROKER: self.broker}
-        ours |= {f"{walking.API} --ca": f"{self.api} --broker {self.broker} --ca"}  # no usual port
         ours |= {"https://127.0.0.1:8600": self.api, "/etc/testbed/ca.pem": self.ca or "none.pem"}
         if self.machine:
             ours[walking.MACHINE] = self.machine

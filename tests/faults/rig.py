@@ -25,6 +25,7 @@ from broker import api_client, codec
 from broker.batch import Gap
 from broker.clock import WallClock, ns_of
 from broker.errors import BedError
+from broker.history_query import HistoryQuery
 from broker.messages import Health
 from broker.namespace import StreamAddress
 from broker.process import parent_death
@@ -34,7 +35,7 @@ from simulators import ledger
 from testbed.demo.verdict import Counters
 from testbed_sdk import history
 from testbed_sdk.connection import Testbed, connect
-from testbed_sdk.history import History, HistoryQuery
+from testbed_sdk.history import History
 from testbed_sdk.settings import PrototypeSettings
 from tests.faults import checker, mqtt_source
 from tests.faults.checker import Evidence
@@ -492,7 +493,7 @@ async def _started(rig: Rig) -> None:
     rig.administrator = str(rig.server.said("ready")["administrator"])
     streams = [{"space": "live", "stream": str(address(at))} for at in range(rig.load.signals)]
     async with api_client.connect(rig.api_url, rig.administrator) as door:
-        rig.owner = await door.create_organisation(ORGANISATION, owner="owner")
+        rig.owner = await door.create_organisation(ORGANISATION, owner="owner", kind="partner")
     async with api_client.connect(rig.api_url, rig.owner) as door:
         credentials = {}
         for name, holds in {"gateway": {"writes": streams}, "observer": {"reads": streams}}.items():

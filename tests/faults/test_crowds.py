@@ -77,7 +77,9 @@ async def overload(rig: Rig, streams: int) -> AsyncIterator[load_rigs.Rig]:
         url = (await source.wait_for("ready"))["url"]
         broker = f"mqtt://127.0.0.1:{rig.wires['broker'].port}"
         async with api_client.connect(rig.api_url, rig.administrator) as door:
-            owner = await door.create_organisation(load_rigs.ORGANISATION, owner="bench-owner")
+            owner = await door.create_organisation(
+                load_rigs.ORGANISATION, owner="bench-owner", kind="partner"
+            )
         known = (rig.api_url, broker, rig.administrator, owner)
         chain = load_rigs.Rig(setup, rig.store.running, *known, source)
         async with api_client.connect(rig.api_url, owner) as door:

@@ -15,6 +15,7 @@ from broker.bus import client
 from broker.clock import NS_PER_S, SteppedClock, WallClock
 from broker.credential import Credential
 from broker.namespace import StreamAddress
+from broker.responses.operations import BrokerListenerResponse
 from broker.rights import Entry, Party, Principal, Role, Scope, Span
 from broker.settings import BusSettings
 from broker.streams import StreamSpec
@@ -120,6 +121,7 @@ async def bed(tmp_path, tables) -> AsyncIterator[Bed]:
             journal=journal,
             anchoring=Anchoring(registry, journal, HeadSigner.from_seed("5" * 64), time),
             reads=ReadLog(registry=audited, clock=time),
+            broker_listener=BrokerListenerResponse(host=None, port=1883, tls=False),
             recorder=RecorderStatus(counts=lambda: recorded),
         )
         door = httpx.ASGITransport(create_app(api), raise_app_exceptions=False)

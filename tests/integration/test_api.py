@@ -149,7 +149,7 @@ async def test_a_credential_that_makes_no_sense_is_refused_by_field_and_value(
 @pytest.mark.usefixtures("rig")
 async def test_a_reader_may_not_do_what_is_not_its_business(bed, reader, method, path):
     bodies = {
-        "/organisations": {"id": "x", "name": "X", "owner": "xi"},
+        "/organisations": {"id": "x", "name": "X", "kind": "company", "owner": "xi"},
         "/organisations/factory/members": {"person": "x", "roles": ["owner"]},
         "/credentials": {"principal": "x"},
         "/tokens": {},
@@ -198,6 +198,12 @@ async def test_an_organisation_is_made_once(bed, admin, reader):
     assert_problem(await bed.ask(admin, "POST", "/organisations", json=body), 409, "taken")
     seen = (await bed.ask(reader, "GET", "/organisations")).json()
     assert [each["id"] for each in seen["items"]] == ["factory"]
+
+
+async def test_an_organisation_has_a_kind_that_somebody_chose(bed, admin):
+    body = {"id": "firm", "name": "The Firm", "owner": "eve"}
+    answer = await bed.ask(admin, "POST", "/organisations", json=body)
+    assert_problem(answer, 422, "invalid", "kind", "missing")
 
 
 @pytest.mark.usefixtures("rig")

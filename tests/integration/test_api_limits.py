@@ -133,7 +133,7 @@ async def test_the_broker_lets_in_no_more_than_an_organisation_may_have(tmp_path
         api_client.connect(f"http://{server.api}", server.administrator) as door,
     ):
         keys = {
-            name: await door.create_organisation(name, owner=f"{name}-o")
+            name: await door.create_organisation(name, owner=f"{name}-o", kind="partner")
             for name in ("factory", "company")
         }
 

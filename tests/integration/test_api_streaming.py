@@ -18,6 +18,7 @@ from broker.clock import SteppedClock, WallClock
 from broker.credential import Credential
 from broker.errors import Unavailable
 from broker.namespace import StreamAddress
+from broker.responses.operations import BrokerListenerResponse
 from broker.rights import Role
 from broker.settings import BusSettings
 from broker.streams import Dtype, Signal, StreamSpec
@@ -97,6 +98,7 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
             journal=journal,
             anchoring=Anchoring(registry, journal, HeadSigner.from_seed("5" * 64), clock),
             reads=ReadLog(registry=registry, clock=clock),
+            broker_listener=BrokerListenerResponse(host=None, port=1883, tls=False),
         )
         config = uvicorn.Config(create_app(api), port=0, log_config=None, lifespan="off")
         server = uvicorn.Server(config)

@@ -25,7 +25,10 @@ from testbed.client import audit as room
 from testbed_api import persistence
 from testbed_api.audit.journal import KEY, Journal
 from testbed_api.domain import audit
-from testbed_api.domain.audit import AuditOutcome, ChainLink, Event
+from testbed_api.domain.audit import AuditOutcome, ChainLink, Event, OtherAction
+from testbed_api.domain.bus_refusals import BusAct
+from testbed_api.http import request_context
+from testbed_api.http.app import create_app
 from testbed_api.registry import sqlite
 from testbed_api.registry.audit import EventFilter
 from testbed_api.registry.engine import open_engine
@@ -158,7 +161,7 @@ async def test_every_refusal(bed, owner, reader):
     claimed = await bed.ask(wrong, "GET", "/streams")
     assert said(await last(bed, claimed))[2:] == ("refused", ("fay", None, None))
     nowhere = await bed.ask(owner, "GET", "/nowhere")
-    assert said(await last(bed, nowhere))[:3] == ("nowhere", "GET /nowhere", "refused")
+    assert said(await last(bed, nowhere))[:3] == ("unknown-route", "GET /nowhere", "refused")
     # what is wrong in itself may hold a secret
     long = {"person": "fay", "password": "s3cret" * 50}
     invalid = await bed.ask({}, "POST", "/sign-in", json=long)
@@ -304,6 +307,8 @@ async def test_who_sees_which_events_and_that_nobody_changes_them(bed, owner, au
     params = {"principal": "eve", "action": "subscribe", "from": "2026-01-01T00:00:00Z"}
     (event,) = (await bed.ask(auditor, "GET", "/audit", params=params)).json()["items"]
     assert event["target"] == f"GET {STREAM}/history"
+    nonsense = await bed.ask(auditor, "GET", "/audit", params={"action": "nonsense"})
+    assert_problem(nonsense, 422, "invalid", "no event has the action 'nonsense'", "sign-in")
     first = (await bed.ask(auditor, "GET", "/audit", params={"limit": 1})).json()
     assert (len(first["items"]), first["next"]) == (1, 1)
     for method in ("POST", "PUT", "PATCH", "DELETE"):
@@ -312,7 +317,7 @@ async def test_who_sees_which_events_and_that_nobody_changes_them(bed, owner, au
     for method, path, body in (
         ("POST", "/grants", GRANTED),
         ("PUT", f"/equipment/{RIG.owner}", EQUIPMENT),
-        ("POST", "/organisations", {"id": "x", "name": "x", "owner": "y"}),
+        ("POST", "/organisations", {"id": "x", "name": "x", "kind": "company", "owner": "y"}),
         ("GET", f"{STREAM}/history", None),
     ):
         assert (await bed.ask(auditor, method, path, json=body)).status_code in {403, 404}
@@ -489,3 +494,13 @@ async def test_an_auditor_verifies_the_chain_by_command(tmp_path):
         code, _, err = await command(server, owners.secret, "verify")
         assert code == 2
         assert "not the whole chain" in err
+
+
+def test_every_action_of_a_route_is_one_that_events_can_be_asked_for():
+    for path, methods in create_app(None).openapi()["paths"].items():
+        for route in methods.values():
+            action = route[request_context.ACTION]
+            if action == request_context.OPEN:
+                action = request_context.open_action(path.removeprefix(request_context.ROOT))
+            assert action in set(audit.ACTIONS) - {OtherAction.UNKNOWN_ROUTE}, path
+    assert set(BusAct) <= set(audit.ACTIONS)

@@ -15,7 +15,7 @@ from broker.audit_head import HeadSigner
 from broker.batch import BAD, NO_VALUE, NUMPY, EquipmentKind, Gap, Series
 from broker.bus import client
 from broker.clock import NS_PER_S, WallClock
-from broker.errors import Corrupt, Forbidden, Refused, Taken, Unavailable, Unknown
+from broker.errors import Corrupt, Forbidden, Invalid, Refused, Taken, Unavailable, Unknown
 from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.rights import Entry, Listing, Pause, Role, Scope, Span
@@ -266,6 +266,19 @@ async def test_a_manifest_that_was_changed_is_noticed_by_its_own_hash(written_ba
         await server_backup.restore(
             folder, ServerSettings(folder=tmp_path / "after"), CLOCK, manifest.sha256
         )
+
+
+async def test_the_hash_of_the_manifest_is_looked_at_before_all_else(written_backup, tmp_path):
+    folder, manifest, _ = written_backup
+    (folder / archive.MANIFEST).write_text("no manifest at all")
+    for part in (manifest.tables, *manifest.streams):
+        (folder / part.file).unlink()
+    after = ServerSettings(folder=tmp_path / "after")
+    with pytest.raises(Corrupt, match=f"not {manifest.sha256}"):
+        await server_backup.restore(folder, after, CLOCK, manifest.sha256)
+    with pytest.raises(Invalid, match="'9f86d081' is no SHA-256"):
+        await server_backup.restore(folder, after, CLOCK, "9f86d081")
+    assert not (tmp_path / "after").exists()
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ async def test_what_nats_refuses_is_in_the_audit_and_in_the_status(tmp_path):
         # who asked in vain sees it, as does whose stream it is, and nobody else
         assert set(await counted_refusals(owners.doors["company"], 3)) == set(refused)
         assert set(await counted_refusals(owners.doors["factory"], 2)) == {"publish", "subscribe"}
-        other = await operator.create_organisation("other", owner="otto")
+        other = await operator.create_organisation("other", owner="otto", kind="partner")
         async with api_client.connect(f"http://{server.api}", other) as door:
             assert (await door.request("GET", "/status"))["refused"] == []
         code, printed, _ = await command(server, "status")

@@ -95,6 +95,23 @@ async def test_a_first_start_on_a_full_disk_says_so(tmp_path, tls, room):
         (small / "filling").unlink()
 
 
+@pytest.mark.parametrize(
+    ("least_mib", "words"),
+    [
+        (1, []),
+        (5, ["is nearly full: 8 MiB are free", "waits once less than 5 MiB are free"]),
+        (16, ["is nearly full: 8 MiB are free", "waits now, until more than 16 MiB are free"]),
+    ],
+)
+def test_a_disk_that_is_nearly_full_is_said_with_what_stops(tmp_path, least_mib, words):
+    with disk.small(tmp_path / "disk", 8 * 1024**2) as small:
+        settings = ServerSettings(folder=small, free_bytes=least_mib * 1024**2)
+        warning = up.disk_warning(settings)
+        assert bool(warning) is bool(words)
+        for each in words:
+            assert each in warning
+
+
 async def test_each_start_shows_a_new_credential_until_one_was_used(tmp_path):
     folder = tmp_path / "data"
     credentials = []
@@ -142,7 +159,7 @@ async def test_an_administrator_who_was_removed_comes_back(tmp_path):
         serving(settings.folder) as server,
         api_client.connect(f"http://{server.api}", renewed["credential"]) as connection,
     ):
-        await connection.create_organisation("factory", owner="fay")
+        await connection.create_organisation("factory", owner="fay", kind="partner")
 
 
 async def test_an_owner_who_lost_every_credential_gets_a_new_one_and_its_organisation_sees_it(

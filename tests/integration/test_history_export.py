@@ -14,7 +14,9 @@ import pytest
 from broker.batch import BAD, GOOD, EquipmentKind, Gap, Series
 from broker.clock import NS_PER_S, WallClock, ns_of, text_of
 from broker.errors import Invalid, Refused, Taken, Unknown
+from broker.history_query import HistoryQuery
 from broker.namespace import StreamAddress
+from broker.responses.streams import GapResponse
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed.client import history, parquet
 from testbed_api import service
@@ -22,7 +24,6 @@ from testbed_api.recorder.ledger import FlushEntries, Ledger, StreamEpoch
 from testbed_api.registry.engine import open_engine
 from testbed_api.settings import ServerSettings
 from testbed_sdk import History
-from testbed_sdk.history import HistoryQuery
 from tests.owners import founded
 
 RIG = StreamAddress("factory", "pump-rig", "rig")
@@ -82,7 +83,8 @@ def test_a_parquet_file_keeps_dtypes_nanoseconds_and_what_is_not_there(tmp_path:
 
 def test_gaps_are_a_table_with_a_row_a_signal() -> None:
     gaps = [Gap(("a", "b, c"), T0, T0 + 1, "server-overflow"), Gap((), T0, T0, "gateway-down")]
-    rows = list(csv.reader(history.gaps_csv(gaps).decode().splitlines()))
+    text = history.gaps_csv(map(GapResponse.from_gap, gaps)).decode()
+    rows = list(csv.reader(text.splitlines()))
     assert rows == [
         ["from", "to", "cause", "signal"],
         [text_of(T0), text_of(T0 + 1), "server-overflow", "a"],
@@ -140,6 +142,6 @@ async def test_without_duckdb_a_parquet_file_is_refused_with_what_to_install(
 async def test_what_cannot_be_written_leaves_no_file(server: HistoryQuery, tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="no known ending"):
         await history.export(str(RIG), server, tmp_path / "rig.xlsx")
-    with pytest.raises(Unknown, match=r"in space .* that you may read .TESTBED_SPACE, or --space"):
+    with pytest.raises(Unknown, match="there is no stream factory/pump-rig/none"):
         await history.export("factory/pump-rig/none", server, tmp_path / "none.csv")
     assert os.listdir(tmp_path) == ["data"]  # noqa: PTH208 - the server's folder

@@ -18,6 +18,7 @@ from broker.batch import BAD, GOOD, Batch, EquipmentKind, Gap, Source, Wide
 from broker.bus import client
 from broker.clock import NS_PER_S, WallClock
 from broker.errors import Corrupt, Forbidden, Invalid, Taken, Unknown
+from broker.history_query import HistoryQuery
 from broker.messages import Freshness, Health
 from broker.namespace import MarkTopic, StreamAddress, StreamTopic, Verb
 from broker.responses.equipment import StreamPage
@@ -28,7 +29,6 @@ from testbed.client import history as client_history
 from testbed_api import service
 from testbed_api.settings import ServerSettings
 from testbed_sdk import PrototypeSettings, connect
-from testbed_sdk.history import HistoryQuery
 from tests.owners import founded
 
 CLOCK = WallClock()

@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse
 from broker.responses.operations import EntryPointResponse
 from testbed_api.http import documentation, openapi_examples
 from testbed_api.http.auth import asks
+from testbed_api.http.dependencies import BrokerListenerDep
 from testbed_api.http.request_context import ROOT
 
 router = APIRouter(tags=["operations"])
@@ -26,9 +27,11 @@ _VARY = {"Vary": "Accept"}
     | openapi_examples.problems(429),
 )
 async def entry_point(
-    request: Request, response: Response
+    request: Request, response: Response, broker: BrokerListenerDep
 ) -> EntryPointResponse | RedirectResponse:
-    """Where the documentation is; a browser is led there. Open to everybody, at `/` too."""
+    """Where the documentation and the broker are; a browser is led to the documentation. Open to
+    everybody, at `/` too.
+    """
     if "text/html" in request.headers.get("accept", ""):
         return RedirectResponse(documentation.PAGE, 303, _VARY)
     response.headers.update(_VARY)
@@ -38,6 +41,7 @@ async def entry_point(
         documentation=documentation.PAGE,
         openapi=f"{ROOT}/openapi.json",
         health=f"{ROOT}/health",
+        broker=broker,
     )
 
 

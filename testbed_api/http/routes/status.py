@@ -12,6 +12,7 @@ from broker.namespace import StreamAddress
 from broker.responses.operations import (
     BusRefusalResponse,
     NoticeChannelResponse,
+    SilentGatewayResponse,
     StatusResponse,
     StreamStatusResponse,
 )
@@ -30,7 +31,8 @@ from testbed_api.http.dependencies import (
     RecorderDep,
     RegistryDep,
 )
-from testbed_api.http.schemas import Form
+from testbed_api.http.schemas import Form, Space
+from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Trouble
 from testbed_api.registry.registry import Registry
 
@@ -43,11 +45,18 @@ _MOST_KINDS = 50
 
 
 class Lately(Form):
-    """Query of the status: how many past seconds to count gaps and dead letters over."""
+    """Query of the status: the span over which gaps and dead letters count, and the space."""
 
     within_s: Annotated[
         float, Field(gt=0, le=_LONGEST_S, description="seconds in which gaps and letters count")
     ] = 3_600.0
+    space: Annotated[
+        Space | None, Field(description="only streams of this space; every space if left out")
+    ] = None
+
+    def has(self, space: str) -> bool:
+        """Whether streams of a space are asked for."""
+        return self.space in {None, space}
 
 
 @router.get(
@@ -71,7 +80,8 @@ async def status(
 
     A stream is listed in each space where its publisher says how fresh it is, or where something
     went missing; `state` is null where nobody says it. `interrupted` is why nothing is recorded
-    just now, null while all is. `refused` is what programs tried in vain.
+    just now, null while all is. `refused` is what programs tried in vain. `silent` lists
+    gateways that state no health any more: they have ended, or are cut off from the broker.
     """
     since_ns = clock.now_ns() - round(query.within_s * NS_PER_S)
     trouble = await ledger.trouble_since(since_ns)
@@ -83,7 +93,7 @@ async def status(
     visible = [
         (space, stream)
         for space, stream in sorted({*health, *trouble})
-        if _is_seen(caller, space, StreamAddress.parse(stream))
+        if query.has(space) and _is_seen(caller, space, StreamAddress.parse(stream))
     ]
     return StatusResponse(
         since=text_of(since_ns),
@@ -91,11 +101,24 @@ async def status(
         broker=bus.is_connected,
         notices=await _channels(registry) if caller.may(Action.OPERATE) else [],
         refused=await _refused(registry, caller, max(since_ns, clock.now_ns() - DAY_NS)),
+        silent=_silent(freshness, visible),
         streams=[
             _stream(space, stream, health.get((space, stream)), trouble.get((space, stream)))
             for space, stream in visible
         ],
     )
+
+
+def _silent(
+    freshness: FreshnessTracker, visible: Sequence[tuple[str, str]]
+) -> list[SilentGatewayResponse]:
+    """The gateways without a valid health, of the streams that the caller sees."""
+    gateways = {(space, StreamAddress.parse(stream).owner) for space, stream in visible}
+    return [
+        SilentGatewayResponse(equipment=str(equipment), space=space, since=text_of(until_ns))
+        for (space, equipment), until_ns in sorted(freshness.silent_gateways().items())
+        if (space, equipment) in gateways
+    ]
 
 
 async def _channels(registry: Registry) -> list[NoticeChannelResponse]:

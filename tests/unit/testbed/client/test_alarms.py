@@ -1,6 +1,6 @@
 """An alarm of a server is one row, although each of its streams carries it."""
 
-from broker.responses.operations import StreamStatusResponse
+from broker.responses.operations import StatusResponse, StreamStatusResponse
 from testbed.client import alarms
 
 AWAY = "opc.tcp://127.0.0.1:4840 is not read: it does not answer"
@@ -36,3 +36,24 @@ def test_alarms_of_other_equipment_spaces_and_streams_stay_apart():
         ("factory/rig/a", "live", "Pressure is gone"),
         ("factory/rig/b", "run-a", AWAY),
     ]
+
+
+def test_a_silent_gateway_has_one_alarm_before_those_that_it_stated_until_then():
+    silent = [{"equipment": "factory/rig", "space": "live", "since": "2026-11-23T12:00:00Z"}]
+    streams = [
+        stream("factory/rig/a", AWAY),
+        stream("factory/rig/b", AWAY),
+        stream("factory/rig/a", AWAY, space="run-a"),
+        stream("factory/press/a", AWAY),
+    ]
+    example = StatusResponse.example() | {"silent": silent, "streams": streams}
+    listed = alarms.of_status(StatusResponse.model_validate(example))
+    assert [(alarm.subject, alarm.space) for alarm in listed] == [
+        ("factory/press/a", "live"),
+        ("factory/rig", "live"),
+        ("factory/rig (2 streams)", "live"),
+        ("factory/rig/a", "run-a"),
+    ]
+    sentences = [alarm.sentence for alarm in listed]
+    assert sentences[1].startswith("its gateway has said nothing since 2026-11-23T12:00:00Z: ")
+    assert [sentences[0], *sentences[2:]] == [AWAY, f"{AWAY} (stated before)", AWAY]

@@ -24,7 +24,7 @@ def row(stream: str, **changed: object) -> dict[str, object]:
 
 def printed(*streams: dict[str, object], **changed: object) -> str:
     answer = {"since": "2026-11-23T11:00:00Z", "interrupted": None, "broker": True}
-    answer |= {"notices": [], "refused": []} | changed
+    answer |= {"notices": [], "refused": [], "silent": []} | changed
     text = io.StringIO()
     out = Screen(file=text, width=160)
     answer["streams"] = list(streams)
@@ -125,9 +125,21 @@ def test_a_refusal_of_ones_own_program_says_what_to_do() -> None:
     assert "audit list" not in text
 
 
+STALE = {"state": "stale", "last": "2026-11-23T09:00:00Z"}
+
+
 def test_a_stale_equipment_says_since_when_nothing_came_and_what_to_look_at() -> None:
-    stale = {"state": "stale", "last": "2026-11-23T09:00:00Z"}
-    text = printed(row("a", **stale), row("b", **stale), row("well"))
-    assert text.count("factory/rig: nothing came since 2026-11-23T09:00:00Z; look whether") == 1
-    assert "testbed gateway show factory/rig" in text
+    text = printed(row("a", **STALE), row("b", **STALE), row("well"))
+    assert text.count("factory/rig: nothing came since 2026-11-23T09:00:00Z; its gateway runs") == 1
     assert "nothing came" not in printed(row("well"))
+
+
+def test_a_gateway_that_says_nothing_any_more_is_one_alarm_with_since_when() -> None:
+    silent = {"equipment": "factory/rig", "space": "live", "since": "2026-11-23T11:30:00Z"}
+    streams = [row(f"s{number}", **STALE, alarms=["its disk is full"]) for number in range(12)]
+    text = " ".join(printed(*streams, silent=[silent]).replace("│", " ").split())
+    assert text.count("its gateway has said nothing since 2026-11-23T11:30:00Z") == 1
+    assert "testbed gateway show factory/rig" in text
+    assert text.count("its disk is full (stated before)") == 1
+    assert "nothing came" not in text
+    assert "12 streams, 12 stale" in text

@@ -63,9 +63,19 @@ def test_a_terminal_that_is_too_narrow_gets_a_block_of_fields_for_each_row():
 def test_without_a_terminal_each_row_is_one_line_whatever_columns_say(monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     purpose = "to find out why the pump stalls, " * 20
-    text = printed(grants(purpose=purpose), COLUMNS)
-    (line,) = [line for line in text.splitlines() if STREAM in line]
-    assert purpose.strip() in line
+    heading, first, second = printed(
+        grants(purpose=purpose) + grants(stream="a/b/c"), COLUMNS
+    ).splitlines()
+    assert heading.split() == ["id", "company", "stream", "space", "from", "until", "purpose"]
+    assert first.endswith(purpose.strip())
+    assert first.index(STREAM) == second.index("a/b/c") == heading.index("stream")
+    assert len(second) < len(STREAM) + 130 < len(first)
+
+
+def test_without_a_terminal_a_cell_of_several_lines_stays_in_its_column():
+    streams = tables.TableColumn(heading="stream", cell="\n".join)
+    count = tables.TableColumn(heading="at", cell=lambda row: str(len(row)))
+    assert printed([["a", "b"]], [streams, count]) == "stream  at\na       2\nb\n"
 
 
 def test_only_prose_is_broken_into_lines():

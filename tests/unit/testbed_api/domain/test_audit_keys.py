@@ -4,12 +4,19 @@ from collections.abc import Sequence
 
 from broker.audit_head import Head, HeadSigner
 from testbed_api.domain import audit
-from testbed_api.domain.audit import AuditOutcome, ChainFault, ChainLink, Event, Verifier
+from testbed_api.domain.audit import (
+    AuditOutcome,
+    ChainFault,
+    ChainLink,
+    Event,
+    OtherAction,
+    Verifier,
+)
 
 FORMER, NEW, OTHER = (HeadSigner.from_seed(f"0{number}" * 32) for number in (7, 8, 9))
 RESTORE = Event(
     5,
-    audit.RESTORE,
+    OtherAction.RESTORE,
     "backup 9f86",
     AuditOutcome.ALLOWED,
     details=audit.details({"taken": "2026-11-23T12:00:00Z"}),
@@ -100,7 +107,7 @@ def test_the_newest_head_needs_the_servers_key() -> None:
 
 
 def test_a_request_to_a_path_named_restore_is_no_restore() -> None:
-    events = [event(at, audit.RESTORE if at == 6 else "share") for at in range(1, 10)]
+    events = [event(at, OtherAction.RESTORE if at == 6 else "share") for at in range(1, 10)]
     links = audit.linked(events)
     fault, _ = judged(links, [head(FORMER, links, 5), head(NEW, links, 9)], [NEW])
     assert fault is not None
