@@ -5,6 +5,7 @@ are the models of `broker.responses`.
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import orjson
 from pydantic import ValidationError
 
 from broker import messages, tls
+from broker.clock import WallClock
 from broker.credential import Credential
 from broker.errors import (
     BedError,
@@ -30,7 +32,7 @@ from broker.errors import (
 from broker.http_library import httpx
 from broker.namespace import EquipmentAddress, EquipmentKind, StreamAddress
 from broker.pydantic_checks import sentence
-from broker.responses.base import ApiResponse, PageResponse
+from broker.responses.base import IDEMPOTENCY_KEY, ApiResponse, PageResponse
 from broker.responses.equipment import SpecResponse, SpecsResponse, StreamPage, StreamResponse
 from broker.responses.organisations import NewOrganisationResponse
 from broker.streams import MOST_SPECS, StreamSpec
@@ -40,6 +42,10 @@ PAGE_ITEMS = 500
 """Items of a listing that are asked for at once; every route returns so many."""
 _SCHEMES = ("http", "https")
 HIGHEST_PORT = 65_535
+AGAIN_AFTER_S = (0.5, 1.0, 2.0, 4.0)
+"""Pauses before a POST whose answer did not come is sent again, with the same key."""
+AGAIN_WITHIN_S = 10.0
+"""No further try begins so long after the first one."""
 PORTION_BYTES = 512 * 1024
 """Specs of at most so many bytes go in one request; the API takes 1 MiB."""
 
@@ -60,6 +66,17 @@ Answer = TypeVar("Answer", bound=ApiResponse)
 Page = TypeVar("Page", bound=PageResponse)
 Params = Mapping[str, Any]
 """Parameters of a query; those that are None are left out."""
+
+
+_NOT_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.LocalProtocolError,
+    httpx.UnsupportedProtocol,
+)
+"""Errors of a request of which nothing reached the API."""
 
 
 class SettingNames(NamedTuple):
@@ -86,10 +103,14 @@ class Api:
     async def request(self, method: str, path: str, **content: Any) -> Any:
         """Send a request and return the JSON of its response.
 
-        path: below `/api/v1`.  content: `json`, `params` and others, as httpx takes them.
+        path: below `/api/v1`.  content: `json`, `params` and others, as httpx takes them.  A POST
+        whose answer is lost on the way is sent again for some seconds, and carried out once.
         """
         try:
-            response = await self._http.request(method, ROOT + path, **content)
+            if method == "POST" and "Authorization" in self._http.headers:
+                response = await self._post(path, content)
+            else:
+                response = await self._http.request(method, ROOT + path, **content)
         except httpx.TransportError as exc:
             raise _away(self._http.base_url, exc, self._names) from exc
         except UnicodeEncodeError as exc:
@@ -100,6 +121,26 @@ class Api:
             return response.json() if response.content else None
         except ValueError as exc:
             raise problem(response) from exc
+
+    async def _post(self, path: str, content: Params) -> httpx.Response:
+        """Send a POST with a key of its own, again while its answer is lost on the way.
+
+        Raises Unavailable if no answer came in the end, so that it may have been carried out.
+        """
+        loop, pauses = asyncio.get_running_loop(), iter(AGAIN_AFTER_S)
+        began_s, was_sent = loop.time(), False
+        headers = {**content.get("headers", {}), IDEMPOTENCY_KEY: secrets.token_hex(16)}
+        while True:
+            try:
+                return await self._http.post(ROOT + path, **{**content, "headers": headers})
+            except httpx.TransportError as exc:
+                was_sent = was_sent or not isinstance(exc, _NOT_SENT)
+                pause_s = next(pauses, None)
+                if not was_sent:
+                    raise
+                if pause_s is None or loop.time() - began_s > AGAIN_WITHIN_S:
+                    raise _unanswered(self._http.base_url, exc, self._names) from exc
+            await WallClock().sleep(pause_s)
 
     async def send(
         self,
@@ -360,4 +401,13 @@ def _away(url: httpx.URL, exc: httpx.TransportError, names: SettingNames) -> Bed
         hint=f"is the server up? if its listener has TLS, write https:// into {names.api}"
         if closed
         else "is the server up? `testbed up` starts one",
+    )
+
+
+def _unanswered(url: httpx.URL, exc: httpx.TransportError, names: SettingNames) -> BedError:
+    """The error of a request that may have been carried out, though no answer came."""
+    away = _away(url, exc, names)
+    return Unavailable(
+        f"{away.message}; the request may have been carried out",
+        hint=f"{away.hint}; look at what is there before you send it once more",
     )

@@ -3,6 +3,7 @@
 A handshake error becomes one sentence that names the setting to look at.
 """
 
+import asyncio
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from broker.errors import BedError, Forbidden, Invalid, Unavailable
 _TOO_EARLY, _EXPIRED = 9, 10
 _OTHER_NAME = frozenset({62, 64})
 """Numbers of OpenSSL's `x509_vfy.h`; 62 is a host's name, 64 an IP address."""
+_SHOWN_S = 2.0
 _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
 
 
@@ -72,6 +74,11 @@ def server_context(certificate: Certificate) -> ssl.SSLContext:
     """Make the TLS context of a server; raises Invalid if the files are not usable for it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load(context, certificate)
+    return context
+
+
+def _load(context: ssl.SSLContext, certificate: Certificate) -> None:
     try:
         context.load_cert_chain(certificate.chain, certificate.key, password=_no_password)
     except (OSError, _Locked) as exc:
@@ -82,7 +89,36 @@ def server_context(certificate: Certificate) -> ssl.SSLContext:
             hint="set TESTBED_TLS_CERT_FILE and TESTBED_TLS_KEY_FILE to PEM files that belong"
             " together and that this user may read",
         ) from exc
-    return context
+
+
+def renew(context: ssl.SSLContext, certificate: Certificate) -> None:
+    """Show what the files of a certificate hold now at new connections of a running server.
+
+    Raises Invalid if the files are not usable; then the former certificate stays.
+    """
+    server_context(certificate)  # a context that failed to load them would have no key
+    _load(context, certificate)
+
+
+async def is_shown(certificate: Certificate, host: str, port: int) -> bool:
+    """Whether a listener shows the certificate that the file holds; False if it does not answer."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is compared instead
+    try:
+        async with asyncio.timeout(_SHOWN_S):
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
+        presented = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.transport.abort()
+        return bool(presented == _own_der(certificate.chain))
+    except (OSError, ValueError):
+        return False
+
+
+def _own_der(chain: Path) -> bytes:
+    """The first certificate of a PEM file."""
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    text = chain.read_text()
+    return ssl.PEM_cert_to_DER_cert(text[text.index(begin) : text.index(end) + len(end)])
 
 
 def handshake_error(exc: BaseException, endpoint: TlsEndpoint) -> BedError | None:

@@ -5,9 +5,10 @@ recorder runs in one of its own; with a broker that is a service, the API is all
 """
 
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -43,7 +44,7 @@ from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder_process import BROKER, recording
 from testbed_api.registry.registry import Registry
 from testbed_api.retention.enforcer import RetentionEnforcer
-from testbed_api.security import certificates
+from testbed_api.security import certificate_watch, certificates
 from testbed_api.security.certificates import ServerCertificates
 from testbed_api.security.system_secrets import API, RECORDER, SharedSecrets
 from testbed_api.settings import MOSQUITTO, NO_TLS, ServerSettings
@@ -159,7 +160,10 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
             clock=clock,
             quotas=quotas,
         )
-        api = answering(dependencies, listener, listeners.api, within_s=settings.request_s)
+        context = _context(listeners)
+        watch = certificate_watch.of_listeners(listeners, context, nats.take_up_certificate)
+        dependencies = replace(dependencies, certificates=watch)
+        api = answering(dependencies, listener, context, within_s=settings.request_s)
         await stack.enter_async_context(api)
         certificates.log_listeners(listeners, settings)
         yield RunningServer(
@@ -202,8 +206,11 @@ async def serve_api(
             clock=clock,
             quotas=quotas,
         )
+        context = _context(listeners)
+        watch = certificate_watch.of_listeners(listeners, context)
+        dependencies = replace(dependencies, certificates=watch)
         await stack.enter_async_context(
-            answering(dependencies, listener, listeners.api, within_s=settings.request_s)
+            answering(dependencies, listener, context, within_s=settings.request_s)
         )
         certificates.log_listeners(listeners, settings)
         yield RunningServer(
@@ -254,6 +261,11 @@ def _external_server(
         trust=services.trust,
         log_file=settings.broker_log,
     )
+
+
+def _context(listeners: ServerCertificates) -> ssl.SSLContext | None:
+    """The TLS context of the API's listener, None without TLS."""
+    return None if listeners.api is None else tls.server_context(listeners.api)
 
 
 def _nats_settings(settings: ServerSettings, listeners: ServerCertificates) -> NatsSettings:

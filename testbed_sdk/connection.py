@@ -4,7 +4,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 import structlog
@@ -16,7 +16,7 @@ from broker.batch import source_of
 from broker.bus import client
 from broker.clock import Clock, WallClock
 from broker.credential import Credential
-from broker.errors import Invalid, Unknown
+from broker.errors import Invalid, Unavailable, Unknown
 from broker.history_query import HistoryQuery
 from broker.messages import Freshness, Health
 from broker.namespace import LIVE, EquipmentKind, StreamAddress
@@ -26,6 +26,7 @@ from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec, Trigger
 from broker.time_expressions import Time
 from testbed_sdk import history, spans
+from testbed_sdk.former_run import FormerRun
 from testbed_sdk.history import History
 from testbed_sdk.inputs import Input
 from testbed_sdk.outputs import Output
@@ -91,6 +92,7 @@ class Testbed:
         spec = await self._api.register_spec(
             StreamSpec(address, tuple(signals), trigger=Trigger.TIMESTAMP, description=description)
         )
+        former_run = FormerRun(api=self._api, space=self._settings.space, address=address)
         output = Output(
             self._settings.space,
             spec,
@@ -98,6 +100,7 @@ class Testbed:
             clock=self._clock,
             source=source_of(kind, self._settings.space),
             ring_bytes=self._settings.ring_bytes,
+            newest_before=former_run.newest_before,
         )
         await output.publish_spec()
         self.outputs.append(output)
@@ -146,17 +149,30 @@ class Testbed:
         stated = stream.freshness.get(self._settings.space)
         return _NO_HEALTH if stated is None else stated.health()
 
-    async def close(self) -> None:
-        """Wait for the recorder's last marks, then stop the outputs; called by `connect`."""
-        try:
+    async def close(self) -> Unavailable | None:
+        """Wait for the recorder's last marks, then stop the outputs; called by `connect`.
+
+        Returns the error of batches that were not confirmed within `drain_s`.
+        """
+        for output in self.outputs:
+            output.begin_closing()
+        with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_s):
                 for output in self.outputs:
-                    await output.wait_drained()
-        except TimeoutError:
-            unconfirmed = {str(output.spec.address): output.unmarked for output in self.outputs}
-            log.warning("outputs were left unconfirmed", batches=unconfirmed)
+                    await output.wait_closed()
         for task in self._output_tasks:
             task.cancel()
+        unconfirmed = [output.unmarked_sentence for output in self.outputs if output.unmarked]
+        if not unconfirmed:
+            return None
+        error = Unavailable(
+            f"the recorder did not confirm in {self._settings.drain_s:g} s:"
+            f" {'; '.join(unconfirmed)}",
+            hint="they may be lost; the next run states a gap from what is stored to its first"
+            " sample. TESTBED_DRAIN_S waits longer",
+        )
+        log.warning("outputs were left unconfirmed", reason=str(error))
+        return error
 
     def _address(self, name: str, what: str) -> StreamAddress:
         return bound(
@@ -241,8 +257,9 @@ async def connect(
 
     Settings are read from the environment unless given; the credential and the addresses are those
     of the last `testbed sign-in` where the environment has no credential.  On leaving, outputs wait
-    up to `drain_s` for the recorder.  Raises Invalid, Forbidden if the credential is wrong or has
-    ended, Unavailable if broker or API do not answer.
+    up to `drain_s` for the recorder, and Unavailable is raised for samples that it did not confirm.
+    Raises Invalid, Forbidden if the credential is wrong or has ended, Unavailable if broker or API
+    do not answer.
     """
     clock = clock or WallClock()
     if bus_settings is None:
@@ -266,6 +283,6 @@ async def connect(
                 yield testbed
             except Exception as exc:  # noqa: BLE001 - the prototype's own, given back as it was
                 failure = exc
-            await testbed.close()
-    if failure is not None:
-        raise failure
+            unconfirmed = await testbed.close()
+    if (error := failure or unconfirmed) is not None:
+        raise error

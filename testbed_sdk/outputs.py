@@ -2,7 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,10 @@ import numpy.typing as npt
 import structlog
 
 from broker import codec, messages
-from broker.batch import MOST_BYTES, Batch, Source, Wide
+from broker.batch import MOST_BYTES, Batch, Gap, Source, Wide
 from broker.bus import client
-from broker.clock import NS_PER_S, Clock
-from broker.errors import Corrupt, Invalid, Unavailable
+from broker.clock import NS_PER_S, Clock, text_of
+from broker.errors import Corrupt, Invalid, Refused, Unavailable
 from broker.messages import Held
 from broker.namespace import MarkTopic, StreamTopic, Verb
 from broker.streams import StreamSpec
@@ -21,8 +22,18 @@ from testbed_sdk import columns
 
 RESEND_AFTER_S = 10.0
 RESEND_MOST_S = 60.0
-RESEND_CHECK_S = 1.0
+RESEND_CLOSING_S = 2.0
+"""While the output is closed, a batch is sent again after this time without a mark."""
+RESEND_CHECK_S = 0.2
+RESEND_AT_ONCE = 1_000
+STORE_AGAIN_S = 1.0
+"""The pause before the store is asked again for the end of the former run."""
 STAMP_BYTES = 100
+DOWN = "prototype-down"
+"""The cause of the gap between the last stored sample of a former run and the first of this one."""
+
+NewestBefore = Callable[[int], Awaitable[int | None]]
+"""Finds the time stamp of the newest stored sample before an instant."""
 
 log = structlog.get_logger()
 
@@ -31,11 +42,14 @@ log = structlog.get_logger()
 class _Unmarked:
     """A batch that the recorder has not marked yet.
 
-    due_ns: instant of its next sending.
+    span_ns: time stamps of its first and last sample.  sent_ns: when it was last sent, over the
+    connection of that number; 0 if there was none.  wait_s: time for a mark before it goes again.
     """
 
     body: bytes
-    due_ns: int
+    span_ns: tuple[int, int]
+    sent_ns: int = 0
+    connection: int = 0
     wait_s: float = RESEND_AFTER_S
 
 
@@ -44,10 +58,11 @@ class Output:
 
     A published batch stays in a ring, bounded in bytes, until the recorder marks it; while the ring
     is full `publish` waits.  The four counters of the delivery contract hold while the prototype's
-    process lives.
+    process lives.  What a process did not get confirmed before its end lies in a gap, which the
+    next run of the output states: from the newest stored sample to the first of its own.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that an output is made of, by name
         self,
         space: str,
         spec: StreamSpec,
@@ -56,6 +71,7 @@ class Output:
         clock: Clock,
         source: Source,
         ring_bytes: int,
+        newest_before: NewestBefore,
     ) -> None:
         """spec: as registered.  source: stated by every batch.  ring_bytes: bound of the ring."""
         self.spec = spec
@@ -64,11 +80,17 @@ class Output:
         self._clock = clock
         self._source = source
         self._ring_bytes = ring_bytes
+        self._newest_before = newest_before
         self._epoch = secrets.token_hex(13)
         self._seq = 0
+        self._first_ns: int | None = None
         self._ring: dict[int, _Unmarked] = {}
         self._ring_used = 0
         self._room = asyncio.Condition()
+        self._confirmed = asyncio.Event()
+        """The recorder has marked a batch, so it has stored what came before."""
+        self._is_former_gap_stated = asyncio.Event()
+        self._is_closing = False
 
     async def publish(
         self,
@@ -84,26 +106,47 @@ class Output:
         dtype.  input_ns: time of the input data that this answers.  quality: signal -> n codes,
         where not all is good.  Raises Invalid if the samples do not fit the spec; returns once the
         batch is in the ring and, if the broker is there, sent.
+
+        A batch in the ring is sent again until the recorder confirms that it is stored: at each new
+        connection, after 10 s and then up to 60 s, and when the output is closed.  `wait_drained`
+        returns once all are confirmed.  If the process ends before, the samples may be lost, and
+        the next run of the output states a gap over them.
         """
         frame = columns.frame_of(self.spec, time_ns, values, quality or {})
-        body = self._numbered(frame, input_ns)
+        if len(frame.time_ns) and self._first_ns is None:
+            self._first_ns = int(frame.time_ns.min())
+        await self._put((frame,), _span_of(frame), input_ns=input_ns)
+
+    async def _put(
+        self,
+        frames: tuple[Wide, ...],
+        span_ns: tuple[int, int],
+        *,
+        gaps: tuple[Gap, ...] = (),
+        input_ns: int | None = None,
+    ) -> None:
+        """Put the next batch into the ring, and send it."""
+        body = self._numbered(frames, gaps, input_ns)
+        batch, seq = _Unmarked(body, span_ns), self._seq
         async with self._room:
             await self._room.wait_for(
                 lambda: self._ring_used + len(body) <= self._ring_bytes or not self._ring
             )
-            due_ns = self._clock.now_ns() + round(RESEND_AFTER_S * NS_PER_S)
-            self._ring[self._seq] = _Unmarked(body, due_ns)
+            self._ring[seq] = batch
             self._ring_used += len(body)
-        await self._send(Verb.DATA, body)
+        await self._send(batch)
 
-    def _numbered(self, frame: Wide, input_ns: int | None) -> bytes:
+    def _numbered(
+        self, frames: tuple[Wide, ...], gaps: tuple[Gap, ...], input_ns: int | None
+    ) -> bytes:
         """Encode the next batch; its sequence number is used only if it fits a message."""
         batch = Batch(
             self.spec.version,
-            (frame,),
+            frames,
             self._source,
             epoch=self._epoch,
             seq=self._seq + 1,
+            gaps=gaps,
             input_ns=input_ns,
         )
         body = codec.body(batch)
@@ -128,6 +171,7 @@ class Output:
             asyncio.TaskGroup() as tasks,
         ):
             tasks.create_task(self._resend(), name=f"output {self.spec.address} re-sends")
+            tasks.create_task(self._state_former_gap(), name=f"output {self.spec.address} gap")
             async for message in marks:
                 try:
                     await self._remove_marked(messages.decode_mark(message.payload))
@@ -140,33 +184,91 @@ class Output:
         async with self._room:
             await self._room.wait_for(lambda: not self._ring)
 
+    def begin_closing(self) -> None:
+        """Send what is not marked again soon: its process is about to end."""
+        self._is_closing = True
+
+    async def wait_closed(self) -> None:
+        """Return once the recorder has marked everything, a gap since a former run as well."""
+        if self._first_ns is not None:
+            await self._is_former_gap_stated.wait()
+        await self.wait_drained()
+
     @property
     def unmarked(self) -> int:
         """Batches that the recorder has not confirmed yet."""
         return len(self._ring)
 
+    @property
+    def unmarked_sentence(self) -> str:
+        """The batches that the recorder has not confirmed, with their span; empty without any."""
+        spans = [batch.span_ns for batch in self._ring.values()]
+        if not spans:
+            return ""
+        begin_ns, end_ns = min(begin for begin, _ in spans), max(end for _, end in spans)
+        span = f"{text_of(begin_ns)} to {text_of(end_ns)}"
+        return f"{len(spans)} batches of {self.spec.address} with samples from {span}"
+
     async def _remove_marked(self, mark: messages.Mark) -> None:
         held = mark.streams.get(self.spec.address.stream, {}).get(self._epoch, Held(0))
         async with self._room:
-            for seq in [seq for seq in self._ring if seq in held]:
+            marked = [seq for seq in self._ring if seq in held]
+            for seq in marked:
                 self._ring_used -= len(self._ring.pop(seq).body)
             self._room.notify_all()
+        if marked:
+            self._confirmed.set()
 
     async def _resend(self) -> None:
+        topic = str(StreamTopic(self._space, Verb.LATE, self.spec.address))
         while True:
             await self._clock.sleep(RESEND_CHECK_S)
-            now_ns = self._clock.now_ns()
-            for batch in [batch for batch in self._ring.values() if batch.due_ns <= now_ns]:
+            if not self._bus.is_connected:
+                continue
+            now_ns, connection = self._clock.now_ns(), self._bus.connection_number
+            due = [batch for batch in self._ring.values() if self._is_due(batch, now_ns)]
+            sent = [(topic, codec.stamped(each.body, now_ns)) for each in due[:RESEND_AT_ONCE]]
+            for batch in due[: self._bus.offer(sent)]:
+                batch.sent_ns, batch.connection = now_ns, connection
                 batch.wait_s = min(batch.wait_s * 2, RESEND_MOST_S)
-                batch.due_ns = now_ns + round(batch.wait_s * NS_PER_S)
-                if not await self._send(Verb.LATE, batch.body):
-                    break
 
-    async def _send(self, verb: Verb, body: bytes) -> bool:
-        """Send a batch; returns whether the broker acknowledged it."""
-        topic = StreamTopic(self._space, verb, self.spec.address)
-        try:
-            await self._bus.publish(str(topic), codec.stamped(body, self._clock.now_ns()))
-        except Unavailable:
-            return False
-        return True
+    def _is_due(self, batch: _Unmarked, now_ns: int) -> bool:
+        """Whether a batch is to be sent again: over a new connection, or after its time."""
+        wait_s = min(batch.wait_s, RESEND_CLOSING_S) if self._is_closing else batch.wait_s
+        is_new = self._bus.connection_number > batch.connection
+        return is_new or now_ns - batch.sent_ns >= round(wait_s * NS_PER_S)
+
+    async def _send(self, batch: _Unmarked) -> None:
+        """Send a new batch, if the broker is there."""
+        topic = StreamTopic(self._space, Verb.DATA, self.spec.address)
+        batch.sent_ns, batch.connection = self._clock.now_ns(), self._bus.connection_number
+        with suppress(Unavailable):
+            await self._bus.publish(str(topic), codec.stamped(batch.body, batch.sent_ns))
+
+    async def _state_former_gap(self) -> None:
+        """State the gap from the newest sample of a former run to the first of this one.
+
+        Once the recorder has marked a batch of this run: what was sent before is stored by then.
+        """
+        await self._confirmed.wait()
+        first_ns = self._first_ns
+        while first_ns is not None:
+            try:
+                last_ns = await self._newest_before(first_ns)
+            except (Unavailable, Corrupt):
+                await self._clock.sleep(STORE_AGAIN_S)
+            except Refused as exc:
+                log.warning("gap since the former run was not stated", reason=str(exc))
+                break
+            else:
+                if last_ns is not None and first_ns - last_ns > 1:
+                    gap = Gap((), last_ns + 1, first_ns - 1, DOWN)
+                    await self._put((), (first_ns, first_ns), gaps=(gap,))
+                break
+        self._is_former_gap_stated.set()
+
+
+def _span_of(frame: Wide) -> tuple[int, int]:
+    """Time stamps of the first and last sample of a frame; of none if it is empty."""
+    times = frame.time_ns
+    return (int(times.min()), int(times.max())) if len(times) else (0, 0)

@@ -11,6 +11,8 @@ AT = "2026-11-23T12:00:00.000000000Z"
 LATER = "2026-11-23T12:00:05.000000000Z"
 STREAM = "factory/pump-rig/rig"
 PURPOSE = "to find out why the pump stalls"
+IDEMPOTENCY_KEY = "Idempotency-Key"
+"""Header with which a POST is carried out once, however often it is sent."""
 
 _INSTANT = "RFC 3339 in UTC, with nanoseconds"
 Instant = Annotated[str, Field(description=_INSTANT, examples=[AT])]

@@ -138,6 +138,14 @@ class StatusResponse(ApiResponse):
     broker: Annotated[
         bool, Field(description="whether the API is connected to the broker", examples=[True])
     ]
+    alarms: Annotated[
+        list[str],
+        Field(
+            description="what is wrong with the testbed itself, such as a certificate that ends;"
+            " for who operates it alone",
+            examples=[[]],
+        ),
+    ]
     notices: Annotated[
         list[NoticeChannelResponse],
         Field(description="channels where notices wait; for who operates the testbed alone"),

@@ -19,6 +19,12 @@ class Unfit(Exception):
     """A value that cannot be converted to the signal's dtype; the text is the reason."""
 
 
+class Instant(int):
+    """Nanoseconds since 1970 that a source sent as a date: no quantity, so no float64."""
+
+    __slots__ = ()
+
+
 def instant_of(moment: datetime) -> int:
     """Convert a datetime to nanoseconds since 1970; without a zone it is UTC."""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -28,15 +34,15 @@ def instant_of(moment: datetime) -> int:
 def value_of(value: Any, dtype: Dtype) -> Any:
     """Convert a value to a signal's dtype; raises Unfit with the reason."""
     plain = _plain(value)
+    if isinstance(plain, Instant):
+        return _instant_as(plain, dtype)
     kind = type(plain)
     if dtype is Dtype.FLOAT64 and kind in {float, int}:
         if not math.isfinite(plain):
             raise Unfit("it is no finite number")
         return float(plain)
     if dtype is Dtype.INT64 and kind is int:
-        if plain not in _INT64:
-            raise Unfit("it is beyond int64")
-        return plain
+        return _int64(plain)
     if dtype is Dtype.BOOL and kind is bool:
         return plain
     if dtype is Dtype.STRING and kind is str:
@@ -48,11 +54,24 @@ def value_of(value: Any, dtype: Dtype) -> Any:
     raise Unfit(f"a {type(value).__name__} is no {dtype}")
 
 
+def _instant_as(instant: Instant, dtype: Dtype) -> int:
+    """The instant as int64; raises Unfit for another dtype."""
+    if dtype is not Dtype.INT64:
+        raise Unfit(f"a date is no {dtype}")
+    return _int64(int(instant))  # of a subclass of int a range would look at each number
+
+
+def _int64(number: int) -> int:
+    if number not in _INT64:
+        raise Unfit("it is beyond int64")
+    return number
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
-        return instant_of(value)
+        return Instant(instant_of(value))
     if isinstance(value, UUID):
         return str(value)
-    if isinstance(value, bool | float | str):
+    if isinstance(value, bool | float | str | Instant):
         return value
     return int(value) if isinstance(value, int) else value

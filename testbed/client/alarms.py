@@ -18,9 +18,10 @@ from testbed.terminal.tables import TableColumn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
-    """A sentence about an equipment, one of its streams, or several.
+    """A sentence about an equipment, one of its streams, several, or the testbed itself.
 
-    streams: addresses, ascending; empty for one of the equipment's gateway.
+    equipment: its address, or the testbed.  streams: addresses, ascending; empty for one of the
+    equipment's gateway, or of the testbed.
     """
 
     space: str
@@ -46,7 +47,7 @@ _ALARM: list[TableColumn[Alarm]] = [
 
 
 def of_status(status: StatusResponse) -> list[Alarm]:
-    """The alarms of a status, by equipment.
+    """The alarms of a status: those of the testbed itself, then by equipment.
 
     A silent gateway has one of its own, before those that it stated of its streams until then.
     """
@@ -57,7 +58,7 @@ def of_status(status: StatusResponse) -> list[Alarm]:
         else alarm
         for alarm in each_once(status.streams)
     ]
-    return sorted([*silences.values(), *stated], key=_place)
+    return [*of_testbed(status), *sorted([*silences.values(), *stated], key=_place)]
 
 
 def each_once(streams: Iterable[StreamStatusResponse]) -> list[Alarm]:
@@ -87,6 +88,14 @@ def _silence(gateway: SilentGatewayResponse) -> Alarm:
         " ended, or is cut off; look whether it runs (its log says why not), and whether it is let"
         f" in: testbed gateway show {gateway.equipment}",
     )
+
+
+def of_testbed(status: StatusResponse) -> list[Alarm]:
+    """The alarms of the testbed itself, which belong to no stream."""
+    return [
+        Alarm(space="", equipment="the testbed", sentence=sentence, streams=())
+        for sentence in status.alarms
+    ]
 
 
 async def fetch(space: str | None) -> StatusResponse:

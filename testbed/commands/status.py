@@ -37,7 +37,7 @@ def status(
 
 
 def alarms(space: AnySpace = None, json: Json = False) -> None:
-    """Print the alarms of all gateways and prototypes, each once."""
+    """Print the alarms of the testbed, and of all gateways and prototypes, each once."""
     from testbed.client import alarms as client_alarms
 
     fetched = run.run(client_alarms.fetch(space))

@@ -6,6 +6,7 @@ from typing import Any
 
 from broker.clock import text_of
 from broker.errors import Invalid, Unknown
+from broker.history_query import HistoryQuery
 from broker.namespace import StreamAddress
 from simulators import ledger
 from testbed.client import api
@@ -17,7 +18,7 @@ from testbed.demo.rating import Rating
 from testbed.terminal.run import Exit
 from testbed.terminal.screen import Screen
 from testbed_sdk import history
-from testbed_sdk.history import History, HistoryQuery
+from testbed_sdk.history import History
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

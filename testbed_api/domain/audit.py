@@ -16,6 +16,7 @@ from broker.audit_head import GENESIS, Head
 from broker.clock import ns_of, text_of
 from broker.errors import Corrupt, Invalid
 from broker.rights import Action
+from testbed_api.domain.request_keys import RequestKey
 
 MOST_NAME, MOST_TEXT, MOST_DETAILS = 60, 300, 4_000
 _LOST = "it was put in, taken out, moved or changed"
@@ -199,7 +200,8 @@ class AuditContext:
 
     principal: known, or claimed by a caller who is not known.  organisation: of a known caller.
     owner: the organisation that owns the target, the caller's if None.  request: the id that answer
-    and log carry.  source: the address that the caller came from.
+    and log carry.  source: the address that the caller came from.  key: makes the act happen once,
+    however often its request is sent; None without one.
     """
 
     action: str = ""
@@ -209,6 +211,7 @@ class AuditContext:
     owner: str | None = None
     request: str = ""
     source: str = ""
+    key: RequestKey | None = None
     entry: AuditEntry = field(default_factory=AuditEntry)
 
     def by(self, principal: str, organisation: str | None) -> Self:

@@ -7,12 +7,13 @@ from typing import Any
 from fastapi import FastAPI
 
 from broker.responses.problems import ProblemResponse
-from testbed_api.http import documentation, openapi_examples, problems
+from testbed_api.http import documentation, idempotency, openapi_examples, problems
 from testbed_api.http.dependencies import ApiDependencies
 from testbed_api.http.middleware.audit import AuditMiddleware
 from testbed_api.http.middleware.body_limit import BodyLimitMiddleware
+from testbed_api.http.middleware.idempotency import IdempotencyMiddleware
 from testbed_api.http.middleware.rate_limit import RateLimitMiddleware
-from testbed_api.http.request_context import ROOT
+from testbed_api.http.request_context import ACTION, OPEN, ROOT
 from testbed_api.http.routes import (
     access_report,
     audit,
@@ -64,14 +65,27 @@ _TAGS = [
 
 
 class ApiApp(FastAPI):
-    """The app, whose document describes problems as a model: FastAPI knows none for their type."""
+    """The app, whose document describes problems as a model, and the key that each POST takes.
+
+    FastAPI knows no model for the type of problems, and middleware reads the key.
+    """
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
         document = super().openapi()
         schemas = document["components"]["schemas"]
         schemas.setdefault(ProblemResponse.__name__, ProblemResponse.model_json_schema())
+        for path in document["paths"].values():
+            _add_key(path.get("post"))
         return document
+
+
+def _add_key(post: dict[str, Any] | None) -> None:
+    """Describe the idempotency key of a POST that takes a credential; once, as FastAPI keeps it."""
+    if post is not None and post.get(ACTION, OPEN) != OPEN:
+        parameters = post.setdefault("parameters", [])
+        if idempotency.PARAMETER not in parameters:
+            parameters.append(idempotency.PARAMETER)
 
 
 def create_app(dependencies: ApiDependencies | None) -> FastAPI:
@@ -89,9 +103,12 @@ def create_app(dependencies: ApiDependencies | None) -> FastAPI:
     )
     app.state.dependencies = dependencies
     problems.install(app)
-    quotas, journal, clock = None, None, None
+    idempotency.install(app)
+    quotas, journal, registry, clock = None, None, None, None
     if dependencies is not None:
-        quotas, journal, clock = dependencies.quotas, dependencies.journal, dependencies.clock
+        quotas, journal = dependencies.quotas, dependencies.journal
+        registry, clock = dependencies.registry, dependencies.clock
+    app.add_middleware(IdempotencyMiddleware, registry=registry, clock=clock)
     app.add_middleware(BodyLimitMiddleware)
     app.add_middleware(RateLimitMiddleware, root=ROOT, quotas=quotas, clock=clock)
     # the last one is the outermost: it sees what the others refuse

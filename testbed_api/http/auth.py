@@ -1,6 +1,6 @@
 """Authentication of requests by bearer credentials, and the action that a route asks for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -15,8 +15,9 @@ from testbed_api.actions.caller import Caller
 from testbed_api.domain import tokens
 from testbed_api.domain.audit import AuditContext
 from testbed_api.domain.errors import Unauthenticated
-from testbed_api.http import request_context
+from testbed_api.http import idempotency, request_context
 from testbed_api.http.dependencies import ClockDep, QuotasDep, RegistryDep
+from testbed_api.http.idempotency import Replay
 from testbed_api.http.middleware import rate_limit
 from testbed_api.http.request_context import ACTION, OPEN
 from testbed_api.registry import token_use
@@ -130,8 +131,23 @@ CallerDep = Annotated[Caller, Depends(_caller)]
 """The authenticated caller of a route."""
 
 
-async def _context(_caller: CallerDep, request: Request) -> AuditContext:
-    return request_context.current(request.scope)
+async def _context(
+    _caller: CallerDep,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+    registry: RegistryDep,
+    clock: ClockDep,
+    request: Request,
+) -> AuditContext:
+    context = request_context.current(request.scope)
+    if bearer is None or not idempotency.is_sent(request):
+        return context
+    secret = Credential.parse(bearer.credentials).secret
+    try:
+        key = await idempotency.accepted(request, secret, registry, clock)
+    except Replay as replay:
+        context.entry.facts["repeats"] = replay.request
+        raise
+    return replace(context, key=key)
 
 
 ContextDep = Annotated[AuditContext, Depends(_context)]

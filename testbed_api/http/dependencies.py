@@ -35,6 +35,7 @@ from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.access_log import ReadKey
 from testbed_api.registry.registry import Registry
 from testbed_api.retention.enforcer import RetentionEnforcer
+from testbed_api.security.certificate_watch import CertificateWatch
 from testbed_api.stores.port import SeriesStore
 
 
@@ -99,6 +100,7 @@ class ApiDependencies:
     quotas: Quotas = field(default_factory=Quotas)
     sign_in_attempts: SignInAttempts = field(default_factory=SignInAttempts)
     delivery: NoticeDelivery | None = None
+    certificates: CertificateWatch = field(default_factory=CertificateWatch)
     live_batches: int = 200
 
     @property
@@ -222,6 +224,7 @@ DumperDep = Annotated[Dumper, _capability("dumper")]
 BusDep = Annotated[client.Bus, _capability("bus")]
 FreshnessDep = Annotated[FreshnessTracker, _capability("freshness")]
 ClockDep = Annotated[Clock, _capability("clock")]
+CertificatesDep = Annotated[CertificateWatch, _capability("certificates")]
 AnchoringDep = Annotated[Anchoring, _capability("anchoring")]
 ReadsDep = Annotated[ReadLog, _capability("reads")]
 RecorderDep = Annotated[RecorderStatus, _capability("recorder")]

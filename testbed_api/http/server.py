@@ -3,15 +3,14 @@
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator, Iterator
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import structlog
 import uvicorn
 
-from broker import tls
 from broker.errors import Taken
-from broker.tls import Certificate
 from testbed_api.http import request_deadline
 from testbed_api.http.app import create_app
 from testbed_api.http.dependencies import ApiDependencies
@@ -67,13 +66,12 @@ class _Uvicorn(uvicorn.Server):
 
 
 def _config(
-    dependencies: ApiDependencies, certificate: Certificate | None, within_s: float
+    dependencies: ApiDependencies, context: ssl.SSLContext | None, within_s: float
 ) -> uvicorn.Config:
-    secured = (lambda *_: tls.server_context(certificate)) if certificate else None
     return uvicorn.Config(
         create_app(dependencies),
         http=request_deadline.within(within_s),
-        ssl_context_factory=secured,
+        ssl_context_factory=None if context is None else _showing(context),
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -84,26 +82,34 @@ def _config(
     )
 
 
+def _showing(context: ssl.SSLContext) -> Callable[..., ssl.SSLContext]:
+    return lambda *_: context
+
+
 @asynccontextmanager
 async def answering(
     dependencies: ApiDependencies,
     listener: socket.socket,
-    certificate: Certificate | None = None,
+    context: ssl.SSLContext | None = None,
     *,
     within_s: float,
 ) -> AsyncIterator[None]:
     """Run the API until left; requests under way get a moment to end.
 
-    certificate: what it shows, None for no TLS.  within_s: a request has come whole, or is cut off.
+    context: with the certificate that it shows, None for no TLS.  within_s: a request has come
+    whole, or is cut off.
     """
-    server = _Uvicorn(_config(dependencies, certificate, within_s))
+    server = _Uvicorn(_config(dependencies, context, within_s))
     async with asyncio.TaskGroup() as tasks:
         following = tasks.create_task(
             dependencies.freshness.follow(dependencies.bus), name="freshness"
         )
         keeping = tasks.create_task(dependencies.keeper.run(), name="retention")
         heads = tasks.create_task(dependencies.anchoring.run(dependencies.bus), name="audit heads")
-        background = [following, keeping, heads]
+        certificates = tasks.create_task(
+            dependencies.certificates.run(dependencies.clock), name="certificates"
+        )
+        background = [following, keeping, heads, certificates]
         if dependencies.delivery is not None:
             background.append(tasks.create_task(dependencies.delivery.run(), name="notices"))
         tasks.create_task(server.serve(sockets=[listener]), name="api")

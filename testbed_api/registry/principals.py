@@ -1,6 +1,7 @@
 """The registry's people and machines over time."""
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import orjson
@@ -11,6 +12,7 @@ from broker.errors import Refused, Taken, Unknown
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.rights import Entry, Principal, PrincipalKind, Role, Scope
 from testbed_api.domain import organisations as domain_organisations
+from testbed_api.domain.publishers import MachineAccess
 from testbed_api.registry import tables
 from testbed_api.registry.base import Repository, going_on, span_of
 
@@ -107,6 +109,43 @@ class PrincipalRepository(Repository):
             .filter_by(organisation=equipment.organisation, equipment=equipment.equipment)
         )
         return sorted(row.principal for row in await self._session.rows(query))
+
+    async def machine_access(self, organisation: str, at_ns: int) -> list[MachineAccess]:
+        """All machines that an organisation has or had, with the end of their access by then."""
+        table, tokens = tables.principals, tables.tokens
+        machines = select(table).filter_by(organisation=organisation, kind=PrincipalKind.MACHINE)
+        names = select(table.c.principal).filter_by(
+            organisation=organisation, kind=PrincipalKind.MACHINE
+        )
+        newest = {
+            row.principal: row for row in await self._session.rows(machines.order_by(table.c.id))
+        }
+        ends: dict[str, list[_End]] = {name: [] for name in newest}
+        for row in await self._session.rows(
+            select(tokens).where(tokens.c.principal.in_(names)).order_by(tokens.c.id)
+        ):
+            ends[row.principal].append(_end_of(row))
+        return [_access(row, ends[name], at_ns) for name, row in newest.items()]
+
+
+_End = tuple[float, str | None]
+"""When access ends, in ns, infinite for never; and who ended it, None if its time is over."""
+
+
+def _end_of(row: Row[Any]) -> _End:
+    until_ns = math.inf if row.until_ns is None else row.until_ns
+    if row.ended_ns is not None and row.ended_ns < until_ns:
+        return row.ended_ns, row.ended_by
+    return until_ns, None
+
+
+def _access(row: Row[Any], tokens: Sequence[_End], at_ns: int) -> MachineAccess:
+    """The access of a machine: until it ends itself, or its last token."""
+    last_token = max(tokens, key=lambda end: end[0], default=(row.from_ns, None))
+    ended_ns, by = min(_end_of(row), last_token, key=lambda end: end[0])
+    if ended_ns > at_ns:
+        return MachineAccess(machine=principal_of(row), ended_ns=None, ended_by=None)
+    return MachineAccess(machine=principal_of(row), ended_ns=int(ended_ns), ended_by=by)
 
 
 async def _end(sql: AsyncConnection, id_: str, by: str | None, now_ns: int) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from broker.clock import Clock
 from testbed_api.domain.audit import AuditContext, AuditEntry
-from testbed_api.registry import audit_chain
+from testbed_api.registry import audit_chain, request_keys
 from testbed_api.registry.access_log import ReadRepository, SessionRepository
 from testbed_api.registry.audit import AuditRepository
 from testbed_api.registry.base import RegistrySession
@@ -22,6 +22,7 @@ from testbed_api.registry.organisations import OrganisationRepository
 from testbed_api.registry.passwords import PasswordRepository
 from testbed_api.registry.pauses import PauseRepository
 from testbed_api.registry.principals import PrincipalRepository
+from testbed_api.registry.request_keys import RequestKeyRepository
 from testbed_api.registry.rights import RightsRepository
 from testbed_api.registry.rights_snapshot import RightsSnapshotRepository
 from testbed_api.registry.streams import StreamRepository
@@ -65,6 +66,7 @@ class Registry:
         self.rights_snapshot = RightsSnapshotRepository(session)
         self.sessions = SessionRepository(session)
         self.reads = ReadRepository(session)
+        self.request_keys = RequestKeyRepository(session)
         self.audit = AuditRepository(session)
 
     @asynccontextmanager
@@ -73,10 +75,13 @@ class Registry:
         all that is done with it happens and is in the audit, or nothing of it.
 
         No other process writes meanwhile, so what is read there stays true to the end.  A second
-        change of the same act adds no second entry.
+        change of the same act adds no second entry.  Raises Taken if the idempotency key of
+        `context` was claimed by an earlier request.
         """
         entry = context.entry
         async with transaction(self._engine, write=True) as sql:
+            if context.key is not None and not entry.is_written:
+                await request_keys.claim(sql, context.key, context.request, clock.now_ns())
             yield Registry(self._engine, sql, entry)
             if not entry.is_written:
                 await audit_chain.append(sql, [context.event(clock.now_ns())])

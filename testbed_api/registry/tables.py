@@ -202,6 +202,15 @@ anchors = Table(
     Column("key", String(64), nullable=False),
     Column("signature", String(128), nullable=False),
 )
+request_keys = Table(
+    "request_keys",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("content", String(64), nullable=False),
+    Column("request", String(40), nullable=False),
+    Column("at_ns", BigInteger, nullable=False, index=True),
+    Column("sealed", LargeBinary),
+)
 sessions = Table(
     "sessions",
     metadata,

@@ -118,11 +118,25 @@ def bus_settings(broker: Address, certificate: Certificate | None) -> BusSetting
 
 def read(file: Path) -> x509.Certificate:
     """Read the first certificate of a PEM file; raises Invalid."""
+    return _read_all(file)[0]
+
+
+def _read_all(file: Path) -> list[x509.Certificate]:
+    """Read the certificates of a PEM file, one or more; raises Invalid."""
     try:
-        return x509.load_pem_x509_certificate(file.read_bytes())
+        return x509.load_pem_x509_certificates(file.read_bytes())
     except (OSError, ValueError) as exc:
         why = exc.strerror if isinstance(exc, OSError) else "it is no certificate"
         raise Invalid(f"the certificate {file} cannot be read: {why}") from exc
+
+
+def end_ns(file: Path) -> int:
+    """The end of a PEM file's certificates: of the one that ends first, an issuer's as well.
+
+    Raises Invalid.
+    """
+    ends = [each.not_valid_after_utc for each in _read_all(file)]
+    return round(min(ends).timestamp()) * NS_PER_S
 
 
 def host_names(certificate: x509.Certificate) -> list[str]:

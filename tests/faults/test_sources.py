@@ -1,6 +1,8 @@
 """What a machine may do: start again, change its address space, lose a node, tell samples late."""
 
 import asyncio
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -11,13 +13,16 @@ from simulators import ledger
 from tests.faults import checker
 from tests.faults import rig as rigs
 from tests.faults.conftest import Record, Size
-from tests.faults.rig import CLOCK, Rig
+from tests.faults.rig import CLOCK, Load, Rig
 from tests.faults.source import DAY_NS
 
 BACK_S = 10.0
 ALARM_S = 15.0
 STALE_S = 5.0 + 2.0
 MOST_GAP_RATIO = 1.1
+QUEUED_HZ = 50.0
+HELD_UP_S = 8.0
+"""At that rate the server's queues, of 100 values each, hold what comes in 2 s."""
 
 
 @pytest.mark.parametrize("options", [(), ("--renumbered",)], ids=["restarted", "renumbered"])
@@ -130,3 +135,21 @@ async def test_sensors_that_publish_over_mqtt_keep_the_same_contract(
     assert {gap.cause for gap in gaps} <= {"gateway-down", "source-unreachable"}
     assert ratio <= MOST_GAP_RATIO * size.within
     assert max(killed_s, took_s) <= BACK_S * size.within
+
+
+async def test_what_a_server_drops_unseen_while_the_gateway_is_held_up_is_a_gap(
+    tmp_path: Path, size: Size, seed: int, record: Record
+) -> None:
+    load = Load(size.load.signals, QUEUED_HZ)
+    async with rigs.running(tmp_path, seed, load=load) as rig:
+        await rig.sleep(2.0, 4.0)
+        os.kill(rig.gateway.pid, signal.SIGSTOP)
+        await CLOCK.sleep(HELD_UP_S)
+        os.kill(rig.gateway.pid, signal.SIGCONT)
+        took_s = await rig.recovered()
+        await rig.settled()
+        counters, offered, gaps = await rig.judged()
+    record("gateway held up, server drops unseen", "embedded", counters, offered, recovery_s=took_s)
+    assert counters.clean, counters
+    assert {gap.cause for gap in gaps} == {"server-overflow"}
+    assert took_s <= BACK_S * size.within

@@ -99,6 +99,19 @@ async def test_a_retained_message_is_news_only_with_a_time_of_its_own(tmp_path):
     assert sorted(sink.samples) == [("bar", 7, 2.0, GOOD), ("ok", 7, True, GOOD)]
 
 
+async def test_retained_garbage_is_an_alarm_and_at_no_connection_a_sample(tmp_path):
+    with mosquitto.serve(tmp_path) as server:
+        async with sensor(server.port) as put:
+            await put("press/state", b"garbage", retain=True)
+        for _ in range(2):
+            async with reading(server.port) as (link, sink), sensor(server.port) as put:
+                await sink.until(lambda link=link: link.counts.unfit == 2)
+                await put("press/warm", b"1")
+                await sink.until(lambda sink=sink: len(sink.samples) == 1)
+            assert sink.samples[0][0] == "warm"
+            assert "a retained message is no sample: press/state#/bar" in sink.alarms["0/bar"]
+
+
 async def test_what_a_break_took_is_a_gap_between_two_samples(tmp_path):
     port = free_port()
     ts = CLOCK.now_ns()

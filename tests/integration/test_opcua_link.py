@@ -180,6 +180,61 @@ async def test_a_full_sink_holds_the_server_back_and_is_not_its_silence() -> Non
         assert not any("not read" in text for text in sink.said)
 
 
+async def held_up(server: Machine, sink: RecordingSink, rows: int) -> None:
+    """Let nothing leave the link while so many rows are written, one a second."""
+    sink.room.clear()
+    for number in range(1, rows + 1):
+        await server.write(second(number), a=float(number), b=float(number))
+        if number < 9:  # the requests that wait at the server are answered first
+            await CLOCK.sleep(0.1)
+    sink.room.set()
+    await sink.until(lambda: float(rows) in sink.values_of("b"))
+
+
+def missing(sink: RecordingSink, name: str, rows: int) -> list[float]:
+    """The values of rows that came not, each of which must lie in a gap."""
+    absent = sorted({float(number) for number in range(rows)} - set(sink.values_of(name)))
+    for number in absent:
+        assert any(
+            gap.from_ns <= second(number) <= gap.to_ns and gap.cause == "server-overflow"
+            for gap in sink.gaps
+            if gap.signals == (name,)
+        ), (number, sink.gaps)
+    return absent
+
+
+@pytest.mark.parametrize("size", [100, 1])
+async def test_what_a_server_drops_unseen_while_we_are_held_up_is_a_gap(monkeypatch, size) -> None:
+    monkeypatch.setattr(MonitoredItemService, "_revise_queue_size", lambda *_: size)
+    async with a_and_b(period_s=1.0) as (server, sink):
+        await held_up(server, sink, 150)
+        for name in ("a", "b"):
+            absent = missing(sink, name, 150)
+            assert len(absent) >= 150 - size - 20
+            assert absent == [float(at) for at in range(int(absent[0]), int(absent[-1]) + 1)]
+            (gap,) = (gap for gap in sink.gaps if gap.signals == (name,))
+            assert (gap.from_ns, gap.to_ns) == (
+                second(absent[0] - 1) + 1,
+                second(absent[-1] + 1) - 1,
+            )
+
+
+async def test_a_queue_that_was_just_filled_lost_nothing_and_is_no_gap(monkeypatch) -> None:
+    monkeypatch.setattr(MonitoredItemService, "_revise_queue_size", lambda *_: 30)
+    async with a_and_b(period_s=1.0, interval_s=0.2) as (server, sink):
+        for number in range(1, 31):
+            await server.write(second(number), a=float(number))
+        await sink.until(lambda: 30.0 in sink.values_of("a"))
+        assert sink.values_of("a") == [float(number) for number in range(31)]
+        assert sink.gaps == []
+
+
+async def test_a_queue_of_one_without_a_period_is_an_alarm(monkeypatch) -> None:
+    monkeypatch.setattr(MonitoredItemService, "_revise_queue_size", lambda *_: 1)
+    async with a_and_b(period_s=0.0) as (_, sink):
+        assert "keeps one value of 'a' between publishes" in sink.alarms["queues"]
+
+
 class Capped(InternalSubscription):
     """A server that puts at most so many notifications into a publish, and says there are more."""
 

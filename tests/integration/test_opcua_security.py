@@ -103,6 +103,33 @@ async def test_a_server_of_a_trusted_authority_is_read(credentials: ClientCreden
         assert await samples(server, credentials) == [1.0, 2.0]
 
 
+async def test_certificates_that_end_soon_are_an_alarm_while_the_server_is_read(
+    credentials: ClientCredentials,
+) -> None:
+    authority = make(uri="urn:test:ca", is_authority=True, days=(-1, 20))
+    believe(credentials, authority)
+    async with machine(["a"], secured=Secured(make(issuer=authority, days=(-1, 6)))) as server:
+        read = mapped(server.url, ["a"], opcua=SAFE)
+        async with linked(read, credentials) as (link, sink):
+            await sink.until(lambda: link.counts.connects == 1)
+            await sink.until(lambda: server.url in sink.alarms.get("certificates", ""))
+    own, *others = sink.alarms["certificates"].split("; ")
+    assert own.startswith(f"the certificate of {server.url} ends within 7 days, on ")
+    assert "the certificate of the authority CN=urn:test:ca ends within 30" in " ".join(others)
+
+
+async def test_a_pinned_certificate_that_has_ended_is_an_alarm_beside_the_refusal(
+    credentials: ClientCredentials,
+) -> None:
+    over = make(days=(-30, -1))
+    async with machine(["a"], secured=Secured(over)) as server:
+        credentials.pki.pin(server.url, over.certificate)
+        async with linked(mapped(server.url, ["a"], opcua=SAFE), credentials) as (_, sink):
+            sink._last_ns[0] = 1  # read before, so that the link goes on asking
+            await sink.until(lambda: "server" in sink.alarms)
+    assert sink.alarms["certificates"].startswith(f"the certificate of {server.url} ended on ")
+
+
 async def test_a_user_signs_in_with_a_password(credentials: ClientCredentials) -> None:
     identity = make()
     async with machine(["a"], secured=Secured(identity, users={"rig": "Grüße"})) as server:

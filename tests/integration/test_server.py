@@ -353,6 +353,26 @@ async def test_a_silent_stream_is_stale_for_prototypes_and_operators(server, own
             assert (row["space"], row["state"], tuple(row["alarms"])) == (SPACE, state, alarms)
 
 
+async def test_a_publisher_that_was_revoked_is_an_alarm_to_the_people_of_its_owner(server, owners):
+    detector = await credential(owners, "detector", reads=[RIG])
+    async with machine(server, owners) as out:
+        health = Health(Freshness.STALE, CLOCK.now_ns() + 60 * NS_PER_S, T0)
+        topic = str(StreamTopic(SPACE, Verb.HEALTH, RIG))
+        await out.publish(topic, messages.encode_health(health), retain=True)
+        async with asyncio.timeout(2):
+            while not (rows := (await owners.request("GET", "/status"))["streams"]):
+                pass
+        assert rows[0]["alarms"] == []
+        await owners.request("DELETE", "/credentials/machine")
+    (row,) = (await owners.request("GET", "/status"))["streams"]
+    (alarm,) = row["alarms"]
+    assert alarm.startswith(f"machine, the last that published {RIG.owner}, is let in no more: its")
+    assert "was revoked by" in alarm
+    async with api_client.connect(f"http://{server.api}", detector) as door:
+        (row,) = (await door.request("GET", "/status"))["streams"]
+    assert row["alarms"] == []
+
+
 @pytest.mark.parametrize(
     "wrong", ["detector.AAAAAAAAAAAAAAAAAAAAAAAAAAAA", "nobody.AAAAAAAAAAAAAAAAAAAAAAAA"]
 )

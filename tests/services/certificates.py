@@ -44,7 +44,7 @@ def make(  # noqa: PLR0913 - each may be what is wrong
     *,
     uri: str = URI,
     host: str = services.LOOPBACK,
-    days: tuple[float, float] = (-1, 30),
+    days: tuple[float, float] = (-1, 90),
     issuer: Made | None = None,
     is_authority: bool = False,
     may_sign: bool | None = None,

@@ -76,6 +76,11 @@ class NatsProcess:
         except OSError:
             return "it wrote no log"
 
+    def reload(self) -> None:
+        """Let the server read its configuration and certificates again; nothing if it has ended."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGHUP)
+
     async def stop(self) -> None:
         """Terminate the server, and kill it if it still runs after STOP_S."""
         if self._process is None or self._process.returncode is not None:

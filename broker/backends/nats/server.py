@@ -24,6 +24,7 @@ from typing import Any
 import orjson
 import structlog
 
+from broker import tls
 from broker.backends.nats import auth_callout, storage_limits
 from broker.backends.nats.auth_callout import ConnectRequest, Permissions
 from broker.backends.nats.auth_service import Authorize, AuthService, Keys, OnDisconnect
@@ -53,6 +54,8 @@ RESTART_S = 0.2
 RESTART_MOST_S = 2.0
 STEADY_S = 10.0
 """A crashed server is started again after RESTART_S; one that crashes sooner than this, later."""
+RELOAD_S, RELOAD_LOOKS = 5.0, 25
+"""A server takes up a new certificate within this time; so often it is looked at."""
 LOOPBACK = "127.0.0.1"
 LOG = "nats.log"
 
@@ -120,7 +123,8 @@ class NatsServer:
     """A NATS server that does not admit clients yet: that begins with `serve`.
 
     child: its process, None for a server that runs by itself.  folder: of its data, whose disk is
-    watched.  log_file: where it says what it refuses, None where that is not known.
+    watched.  log_file: where it says what it refuses, None where that is not known.  certificate:
+    of its MQTT listener, None without TLS or if the server runs by itself.
     """
 
     mqtt: Address
@@ -129,10 +133,31 @@ class NatsServer:
     folder: Path
     clock: Clock
     log_file: Path | None = None
+    certificate: Certificate | None = None
 
     async def connection_counts(self) -> Mapping[str, int]:
         """Count the connections of each principal; raises Unavailable, also before `serve`."""
         return await self.service.connection_counts()
+
+    async def take_up_certificate(self) -> None:
+        """Show the certificate that its files hold now; every client then connects again once.
+
+        A server that reads its configuration again ends what its auth service let in.  Raises
+        Invalid if the files are not usable, Unavailable if it still shows another certificate.
+        """
+        if self.certificate is None or self.child is None:
+            return
+        await asyncio.to_thread(tls.server_context, self.certificate)
+        self.child.reload()
+        for _ in range(RELOAD_LOOKS):
+            await self.clock.sleep(RELOAD_S / RELOAD_LOOKS)
+            if await tls.is_shown(self.certificate, self.mqtt.host, self.mqtt.port):
+                return
+        raise Unavailable(
+            f"the broker shows its former certificate {RELOAD_S:g} s after it was to take up"
+            f" {self.certificate.chain}",
+            hint=f"{self.log_file} may say why; a restart takes it up",
+        )
 
     @asynccontextmanager
     async def serve(self, authorize: Authorize) -> AsyncIterator[NatsBroker]:
@@ -177,6 +202,7 @@ def embedded(folder: Path, *, clock: Clock, settings: NatsSettings | None = None
         mqtt=mqtt,
         service=AuthService(inner, keys, clock),
         child=NatsProcess(file, folder / LOG, (inner, mqtt)),
+        certificate=settings.certificate,
         folder=folder,
         clock=clock,
         log_file=folder / LOG,

@@ -2,7 +2,7 @@
 
 Its session is clean: a message published while the link is disconnected is lost, and is a gap that
 the next sample of the signal ends.  A retained message is the last message again: it is a sample if
-its payload has a time stamp, and ignored otherwise.
+its payload has a time stamp, and no sample otherwise: its arrival at a new connection says nothing.
 """
 
 import asyncio
@@ -142,6 +142,8 @@ class MqttLink:
         for message in messages:
             for stream, signal, sample in self._samples_of(message, now_ns):
                 self._note_unfit(stream, signal, sample, now_ns)
+                if sample.time_ns is None:
+                    continue
                 fresh = (stream, signal) in self._fresh
                 if fresh:
                     self._fresh.discard((stream, signal))
@@ -163,6 +165,7 @@ class MqttLink:
         self, message: Message, now_ns: int
     ) -> Iterator[tuple[int, int, PayloadSample]]:
         """The samples of a message: (stream, signal, sample) for each signal of its topic."""
+        arrived_ns = None if message.retained else now_ns
         signals = self._signals.get(message.topic, ())
         whole = payloads.ABSENT
         if any(source.value is not None or source.time is not None for _, _, source in signals):
@@ -172,7 +175,7 @@ class MqttLink:
             if message.retained and source.time is None:
                 continue
             dtype = self._streams[stream].spec.dtypes[signal]
-            sample = payloads.read(message.payload, source, dtype, now_ns, whole)
+            sample = payloads.read(message.payload, source, dtype, arrived_ns, whole)
             if sample is not None:
                 yield stream, signal, sample
 
@@ -193,7 +196,9 @@ class MqttLink:
         if sample.reason:
             self.counts.unfit += 1
             self._unfit_ns[subject] = now_ns
-            self._sink.alarm(subject, f"a value is stored as bad: {sample.reason}")
+            is_kept = sample.time_ns is not None
+            noun = "a value is stored as bad" if is_kept else "a retained message is no sample"
+            self._sink.alarm(subject, f"{noun}: {sample.reason}")
         elif now_ns - self._unfit_ns.get(subject, now_ns) > UNFIT_ALARM_NS:
             del self._unfit_ns[subject]
             self._sink.alarm(subject, None)

@@ -22,9 +22,13 @@ _YEARS_NS = range(2**63)
 
 
 class PayloadSample(NamedTuple):
-    """One sample read from a payload.  reason: why its quality is BAD; empty for GOOD."""
+    """One sample read from a payload.
 
-    time_ns: int
+    time_ns: None for a BAD sample of a retained message, in which no time can be read.  reason: why
+    its quality is BAD; empty for GOOD.
+    """
+
+    time_ns: int | None
     value: Any
     quality: int
     reason: str = ""
@@ -39,12 +43,17 @@ def document(payload: bytes) -> Any:
 
 
 def read(
-    payload: bytes, source: MqttSource, dtype: Dtype, arrived_ns: int, whole: Any = ABSENT
+    payload: bytes,
+    source: MqttSource,
+    dtype: Dtype,
+    arrived_ns: int | None,
+    whole: Any = ABSENT,
 ) -> PayloadSample | None:
     """Read a signal's sample from a payload; None if the payload has no value for the signal.
 
-    whole: the payload parsed as JSON, if that was done before.  A value that does not fit becomes
-    a BAD sample with the reason, at its time stamp if that can be read, else at `arrived_ns`.
+    arrived_ns: None for a retained message: it is as old as it says itself.  whole: the payload
+    parsed as JSON, if that was done before.  A value that does not fit becomes a BAD sample with
+    the reason, at its time stamp if that can be read, else at `arrived_ns`.
     """
     time_ns = arrived_ns
     try:
@@ -89,6 +98,8 @@ def _word(text: str, dtype: Dtype) -> Any:
         return text
     word = text.strip()
     try:
+        if "_" in word:  # Python reads 1_000 as a number, and no sensor writes one so
+            raise ValueError(word)
         if dtype is Dtype.BOOL:
             return BOOLEANS[word.lower()]
         return int(word) if dtype is Dtype.INT64 else float(word)

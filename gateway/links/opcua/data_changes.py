@@ -11,7 +11,7 @@ Source: OPC UA Part 6, 5.2.2.16 (Variant) and 5.2.2.17 (DataValue).
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -22,12 +22,15 @@ from asyncua.common.utils import Buffer
 from asyncua.ua.ua_binary import variant_from_binary
 
 from broker.errors import Corrupt
+from gateway.links.values import Instant
 
 NO_TIME = -1
 """Stands for a time stamp that is missing, before 1970 or beyond int64."""
-NOTHING, FLOAT, INT, BOOL, OTHER = range(5)
+NOTHING, FLOAT, INT, BOOL, TIME, OTHER = range(6)
 """Kinds of values, which name the column of `DataChanges` with the value."""
 
+_INFO_BITS, _OVERFLOW_BITS = np.uint32(0x0C80), np.uint32(0x0480)
+"""The bits of a data value's information, and `Overflow` among them; Part 4, 7.39.1."""
 _EPOCH_TICKS = 116_444_736_000_000_000
 """1970 in steps of 100 ns since 1601."""
 _TICK_NS = 100
@@ -50,8 +53,10 @@ _NUMPY: dict[int, tuple[str, int]] = {
     ua.VariantType.UInt64.value: ("<u8", INT),
     ua.VariantType.Float.value: ("<f4", FLOAT),
     ua.VariantType.Double.value: ("<f8", FLOAT),
-    ua.VariantType.DateTime.value: ("<i8", INT),
+    ua.VariantType.DateTime.value: ("<i8", TIME),
 }
+_OF_INTS: dict[int, Callable[[Any], Any]] = {INT: int, BOOL: bool, TIME: Instant}
+"""Kinds in the column of integers, with the type of such a value as a Python object."""
 _COUNT = struct.Struct("<i")
 _NO_FLOATS = np.empty(0, np.float64)
 _NO_INTS = np.empty(0, np.int64)
@@ -64,7 +69,7 @@ class DataChanges:
 
     handle: uint32[n], client handles.  time_ns: int64[n], the source time stamp, else the server's,
     else NO_TIME.  status: uint32[n], 0 for none.  kind: uint8[n], the column of the value: floats:
-    float64[n].  ints: int64[n], 0 or 1 for BOOL, ns since 1970 for a DateTime.  others: object[n],
+    float64[n].  ints: int64[n], 0 or 1 for BOOL, ns since 1970 for TIME.  others: object[n],
     texts, integers beyond int64 and values that asyncua decoded.  A column that no item needs is
     empty; rows of other kinds are undefined.
     """
@@ -92,13 +97,19 @@ class DataChanges:
             others=self.others[rows] if len(self.others) else self.others,
         )
 
+    @property
+    def overflowed(self) -> npt.NDArray[np.bool_]:
+        """The items before which the server's queue dropped others, as its Overflow bit says."""
+        overflowed: npt.NDArray[np.bool_] = (self.status & _INFO_BITS) == _OVERFLOW_BITS
+        return overflowed
+
     def value(self, row: int) -> Any:
         """The value of one item as a Python object; None if it has none."""
         kind = self.kind[row]
         if kind == FLOAT:
             return float(self.floats[row])
-        if kind in {INT, BOOL}:
-            return int(self.ints[row]) if kind == INT else bool(self.ints[row])
+        if kind in _OF_INTS:
+            return _OF_INTS[kind](self.ints[row])
         return self.others[row] if kind == OTHER else None
 
 
@@ -128,7 +139,6 @@ class _Form:
 
     view: np.dtype[Any]
     kind: int
-    is_time: bool
 
 
 def _form(parts: int, variant: int) -> _Form:
@@ -140,7 +150,7 @@ def _form(parts: int, variant: int) -> _Form:
         if code:
             fields.append(("value", code))
     fields += _tail(parts)
-    return _Form(np.dtype(fields), kind, variant == ua.VariantType.DateTime.value)
+    return _Form(np.dtype(fields), kind)
 
 
 def _tail(parts: int) -> list[tuple[str, str]]:
@@ -167,7 +177,7 @@ def _forms() -> dict[int, _Form]:
 _FORMS = _forms()
 """Forms by parts << 8 | type."""
 _SIZES = {code: form.view.itemsize for code, form in _FORMS.items()}
-_TAILS = [_Form(np.dtype(_tail(parts)), NOTHING, is_time=False) for parts in range(_PARTS)]
+_TAILS = [_Form(np.dtype(_tail(parts)), NOTHING) for parts in range(_PARTS)]
 _HANDLE = np.dtype([("handle", "<u4")])
 
 
@@ -201,11 +211,12 @@ class _ColumnBuilder:
             return
         if not len(self.ints):
             self.ints = np.zeros(len(self.kind), np.int64)
-        if form.is_time:
+        if form.kind == TIME:
             limit = _INT64_MAX // _TICK_NS
             fits = (values >= _EPOCH_TICKS - limit) & (values <= _LAST_TICKS)
             self.ints[rows] = np.where(fits, (values - _EPOCH_TICKS) * _TICK_NS, 0)
-            self._put_beyond(rows, ~fits, [instant_of(ticks) for ticks in values[~fits].tolist()])
+            instants = [Instant(instant_of(ticks)) for ticks in values[~fits].tolist()]
+            self._put_beyond(rows, ~fits, instants)
         elif form.kind == BOOL:
             self.ints[rows] = values != 0
         else:
@@ -214,7 +225,7 @@ class _ColumnBuilder:
                 beyond = values > _INT64_MAX
                 self._put_beyond(rows, beyond, values[beyond].tolist())
 
-    def _put_beyond(self, rows: Any, chosen: npt.NDArray[np.bool_], values: list[int]) -> None:
+    def _put_beyond(self, rows: Any, chosen: npt.NDArray[np.bool_], values: Sequence[int]) -> None:
         """Store integers beyond int64 as Python objects."""
         if values:
             places = np.arange(len(self.kind))[rows][chosen]

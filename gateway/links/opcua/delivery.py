@@ -7,6 +7,7 @@ from broker.clock import NS_PER_S, Clock
 from gateway.links.counts import UNFIT_ALARM_NS, LinkCounts
 from gateway.links.opcua.data_changes import DataChanges
 from gateway.links.opcua.demultiplexed import OVERFLOW, Demultiplexed, PossibleGap
+from gateway.links.opcua.full_queues import Hole
 from gateway.links.opcua.subscription import Subscription
 from gateway.links.port import Sink
 from gateway.mapping.model import StreamMapping
@@ -44,6 +45,19 @@ class NotificationDelivery:
         """State a gap until now for a signal without a node: no sample will end its gap."""
         until_ns = self._clock.now_ns()
         await self._state(PossibleGap(stream=stream, signal=signal, until_ns=until_ns))
+
+    async def state_holes(self, subscription: Subscription, holes: Sequence[Hole]) -> None:
+        """State the gaps of full queues that the server did not report."""
+        for handle, after_ns, until_ns in holes:
+            for stream, signal in subscription.items[handle].feeds:
+                gap = PossibleGap(
+                    stream=stream,
+                    signal=signal,
+                    after_ns=after_ns,
+                    until_ns=until_ns,
+                    cause=OVERFLOW,
+                )
+                await self._state(gap)
 
     async def _state(self, possible: PossibleGap) -> None:
         """State a gap if samples can be missing.

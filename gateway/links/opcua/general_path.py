@@ -13,7 +13,7 @@ from asyncua import ua
 
 from broker.batch import BAD, GOOD, NO_VALUE, NUMPY, UNCERTAIN, Column, column_dtype
 from broker.streams import Dtype
-from gateway.links.opcua.data_changes import BOOL, FLOAT, INT, NO_TIME, OTHER, DataChanges
+from gateway.links.opcua.data_changes import BOOL, FLOAT, INT, NO_TIME, OTHER, TIME, DataChanges
 from gateway.links.opcua.demultiplexed import LOST, OVERFLOW, Demultiplexed, PossibleGap
 from gateway.links.opcua.item_columns import DTYPES, ItemColumns, Mask, Rows
 from gateway.links.opcua.types import value_of
@@ -22,8 +22,6 @@ from gateway.samples import Samples, StreamSamples, runs
 
 _QUALITY = np.array([GOOD, UNCERTAIN, BAD, BAD], np.uint8)
 """Quality by severity, the two highest bits of a status code; OPC UA Part 4, 7.39.1."""
-_INFO_BITS, _OVERFLOW_BITS = np.uint32(0x0C80), np.uint32(0x0480)
-"""The bits of a data value's information, and `Overflow` among them; Part 4, 7.39.1."""
 _WAITING = np.uint32(ua.StatusCodes.BadWaitingForInitialData)
 _GONE = np.array([ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadNodeIdInvalid], np.uint32)
 
@@ -87,7 +85,7 @@ class GeneralPath:
     ) -> Mask | None:
         """Add the possible gaps; returns the rows that are first samples, None if there is none."""
         items, handle = self._items, changes.handle
-        overflowed = (changes.status & _INFO_BITS) == _OVERFLOW_BITS
+        overflowed = changes.overflowed
         marked = items.fresh | items.lost
         if not marked[handle].any():
             if overflowed.any():
@@ -249,7 +247,7 @@ def _column(changes: DataChanges, dtype: Dtype) -> tuple[Column, Mask]:
         column[is_float] = changes.floats[is_float] if len(changes.floats) else 0.0
         return column, (is_float & np.isfinite(column)) | (kind == INT)
     if dtype is Dtype.INT64:
-        return _or_zeros(changes.ints, kind).copy(), kind == INT
+        return _or_zeros(changes.ints, kind).copy(), (kind == INT) | (kind == TIME)
     if dtype is Dtype.BOOL:
         return _or_zeros(changes.ints, kind) != 0, kind == BOOL
     return np.full(len(kind), "", NUMPY[dtype]), np.zeros(len(kind), np.bool_)

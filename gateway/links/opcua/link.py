@@ -14,9 +14,10 @@ import structlog
 from asyncua import Client, ua
 from asyncua.ua.uaerrors import UaError
 
-from broker.clock import Backoff, Clock
+from broker.clock import HOUR_S, Backoff, Clock
 from broker.errors import BedError, Refused
 from gateway.links.counts import LinkCounts
+from gateway.links.opcua import certificate_alarms
 from gateway.links.opcua.delivery import NotificationDelivery
 from gateway.links.opcua.security import ClientCredentials
 from gateway.links.opcua.sequence import PublishLoop
@@ -38,6 +39,8 @@ LONGEST_PAUSE_S = 5.0
 """Full jitter up to a pause that doubles: a server is reached within 5 s and one time-out."""
 REFUSED_PAUSE_S = 30.0
 """The pause after a refusal by either side: a server may count wrong passwords."""
+CERTIFICATES_S = float(HOUR_S)
+"""The ends of certificates are looked at so often, and at each connection."""
 STEADY_S = 5.0
 """After a connection that lasted this long, the next pause is short again."""
 
@@ -74,6 +77,7 @@ class OpcUaLink:
         refusals = SourceRefusals(self._sink, [len(each.items) for each in self._mapping.streams])
         while True:
             since_s = asyncio.get_running_loop().time()
+            await self._check_certificates()
             try:
                 async with connected(self._mapping.server, self._credentials) as client:
                     self.counts.connects += 1
@@ -122,10 +126,23 @@ class OpcUaLink:
             tasks.create_task(watchdog.check_server(publish_loop), name="opcua heartbeat")
             tasks.create_task(watchdog.read_silent(delivery), name="opcua silence")
             tasks.create_task(watchdog.resolve_missing(names, nodes), name="opcua missing nodes")
+            tasks.create_task(self._watch_certificates(client), name="opcua certificates")
             # Wait inside the group.  A group that fails while it is left counts its task as
             # cancelled from then on, and before Python 3.11.4 a time-out there, such as that of the
             # disconnect, becomes a cancellation: the link would end without an error.
             await asyncio.get_running_loop().create_future()
+
+    async def _watch_certificates(self, client: Client) -> None:
+        """Check the certificates of an open session until cancelled."""
+        while True:
+            await self._check_certificates(client)
+            await self._clock.sleep(CERTIFICATES_S)
+
+    async def _check_certificates(self, client: Client | None = None) -> None:
+        """Raise the alarm of certificates that end soon, or clear it."""
+        server, credentials = self._mapping.server, self._credentials
+        sentence = await asyncio.to_thread(certificate_alarms.alarm, server, credentials, client)
+        self._sink.alarm("certificates", sentence)
 
     def _grouped(self, nodes: Sequence[ResolvedNode]) -> dict[float, list[MonitoredItem]]:
         """The items of each publishing interval, one a node; unreadable nodes raise alarms."""
@@ -186,9 +203,16 @@ class OpcUaLink:
             interval_s = subscription.interval_s
             for item in subscription.items.values():
                 due = samples_a_publish(streams, item, interval_s)
-                if not due or item.refused:
+                if item.refused:
                     continue
                 name = streams[item.feeds[0][0]].spec.names[item.feeds[0][1]]
+                if not due:
+                    if item.queue <= 1:
+                        short = short or (
+                            f"the server keeps one value of {name!r} between publishes: if it"
+                            " changes twice meanwhile, the first is lost unseen; state a period_s"
+                        )
+                    continue
                 if item.queue < due:
                     short = short or (
                         f"the server keeps {item.queue} samples of {name!r} between publishes, and"

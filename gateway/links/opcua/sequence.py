@@ -99,7 +99,7 @@ class PublishLoop:
         if message.is_keep_alive:  # it carries the next number, and uses none
             subscription.next_sequence = message.sequence
             return
-        await self._deliver(subscription, message)
+        await self._deliver(subscription, message, more=response.more)
         subscription.next_sequence = _after(message.sequence)
         self._requests.acknowledge(subscription.id, message.sequence)
 
@@ -110,15 +110,21 @@ class PublishLoop:
             message = await publish_requests.republish(self._client, subscription.id, number)
         if message is not None:
             self._counts.republished += 1
-            await self._deliver(subscription, message)
+            await self._deliver(subscription, message, more=True)
             self._requests.acknowledge(subscription.id, message.sequence)
         else:
             self._counts.lost += 1
             subscription.demultiplexer.items.lost[:] = True
             log.warning("publish was lost", subscription=subscription.id, sequence=number)
 
-    async def _deliver(self, subscription: Subscription, message: NotificationMessage) -> None:
-        for changes in message.changes:
+    async def _deliver(
+        self, subscription: Subscription, message: NotificationMessage, *, more: bool
+    ) -> None:
+        """Deliver a message; more: the server had more to publish when it sent it."""
+        for number, changes in enumerate(message.changes, start=1):
+            more_to_come = more or number < len(message.changes)
+            if holes := subscription.full_queues.take(changes, more=more_to_come):
+                await self._delivery.state_holes(subscription, holes)
             await self._delivery.deliver(subscription, changes)
         if message.status is not None:
             status = ua.StatusCode(ua.UInt32(message.status))

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from asyncua import Client, ua
 from asyncua.ua.ua_binary import struct_from_binary
 
+from broker.clock import NS_PER_S
 from broker.streams import Trigger
 from gateway.links.opcua.demultiplex import Demultiplexer
+from gateway.links.opcua.full_queues import UNKNOWN, FullQueues
 from gateway.links.opcua.session import ResolvedNode, chunks
 from gateway.mapping.model import StreamMapping
 
@@ -18,6 +20,8 @@ KEEP_ALIVES = 3
 LIFETIMES = 30
 LEAST_SILENCE_S = 5.0
 QUEUE_SPARE = 4
+MOST_PERIODS = 1.5
+"""Two values that are no further apart have none between them."""
 QUEUE_LEAST = 100
 """The smallest queue asked for: a signal whose samples come in bursts needs it."""
 
@@ -48,7 +52,8 @@ class Subscription:
 
     items: by client handle, from 1.  streams: that they feed.  timeout_s: silence after which the
     connection is given up.  next_sequence: number of its next message.  answered_at_s: when its
-    last message came, by the loop's clock.
+    last message came, by the loop's clock.  full_queues: knows the size that the server gave each
+    queue, so it is there once the items are monitored.
     """
 
     id: int
@@ -59,6 +64,7 @@ class Subscription:
     demultiplexer: Demultiplexer
     answered_at_s: float
     next_sequence: int = 1
+    full_queues: FullQueues = field(init=False)
 
 
 async def subscribe(
@@ -114,6 +120,22 @@ async def _monitor(
             item.refused = "" if answer.StatusCode.is_good() else answer.StatusCode.name
             item.queue = answer.RevisedQueueSize
             item.sampling_s = answer.RevisedSamplingInterval / 1000
+    subscription.full_queues = _full_queues(streams, list(subscription.items.values()))
+
+
+def _full_queues(streams: Sequence[StreamMapping], items: Sequence[MonitoredItem]) -> FullQueues:
+    """The sizes of the queues of items, and how far apart neighbouring values are.
+
+    A queue of one value is full with each value, so that only a period tells whether some are
+    missing; without one it is not judged.
+    """
+    sizes, neighbours_ns = [], []
+    for item in items:
+        periods_s = [streams[stream].spec.period_s for stream, _ in item.feeds]
+        period_s = min(filter(None, periods_s), default=0.0)
+        sizes.append(max(item.queue, 1) if item.queue > 1 or period_s else UNKNOWN)
+        neighbours_ns.append(round(MOST_PERIODS * period_s * NS_PER_S))
+    return FullQueues(sizes, neighbours_ns)
 
 
 def _item_request(

@@ -26,9 +26,13 @@ DTYPES: dict[ua.VariantType, Dtype] = {
 
 
 def fits(variant: ua.VariantType, dtype: Dtype) -> bool:
-    """Whether a dtype stores values of an OPC UA type: its own dtype, or float64 for integers."""
+    """Whether a dtype stores values of an OPC UA type: its own dtype, or float64 for integers.
+
+    A date is no quantity, so it fits int64 alone.
+    """
     own = DTYPES[variant]
-    return own is dtype or (own is Dtype.INT64 and dtype is Dtype.FLOAT64)
+    is_integer = own is Dtype.INT64 and variant is not ua.VariantType.DateTime
+    return own is dtype or (is_integer and dtype is Dtype.FLOAT64)
 
 
 def value_of(value: Any, dtype: Dtype) -> Any:

@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from broker.bus import client
+from broker.clock import NS_PER_S
 from broker.errors import Unavailable
 from broker.process import metrics_server
 from broker.responses.operations import HealthResponse, ReadinessResponse
@@ -16,6 +17,8 @@ from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, asks
 from testbed_api.http.dependencies import (
     BusDep,
+    CertificatesDep,
+    ClockDep,
     LedgerDep,
     QuotasDep,
     RecorderDep,
@@ -66,12 +69,21 @@ async def ready(
     | openapi_examples.problems(401, 403, 429),
 )
 async def metrics(
-    recorder: RecorderDep, quotas: QuotasDep, bus: BusDep, ledger: LedgerDep, caller: CallerDep
+    recorder: RecorderDep,
+    quotas: QuotasDep,
+    bus: BusDep,
+    ledger: LedgerDep,
+    certificates: CertificatesDep,
+    clock: ClockDep,
+    caller: CallerDep,
 ) -> Response:
-    """Counters of the recorder and the ledger, for operators of the testbed."""
+    """Counters of the recorder and the ledger, and the time that certificates have left, for
+    operators of the testbed.
+    """
     caller.must(Action.OPERATE)
     collectors = CollectorRegistry(auto_describe=False)
     collectors.register(_Counts(recorder, quotas, bus, await ledger.counts()))
+    collectors.register(_CertificateTimes(certificates.left_ns(clock.now_ns())))
     return Response(generate_latest(collectors), media_type=metrics_server.TEXT)
 
 
@@ -109,4 +121,22 @@ class _Counts(Collector):
         family = CounterMetricFamily("testbed_limited", meaning, labels=labels)
         for labelled, count in sorted(self._quotas.refused.items()):
             family.add_metric(labelled, count)
+        yield family
+
+
+class _CertificateTimes(Collector):
+    """The time that the certificates of the listeners have left."""
+
+    def __init__(self, left_ns: Mapping[str, int]) -> None:
+        self._left_ns = left_ns
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield one metric family, with a sample for each certificate."""
+        family = GaugeMetricFamily(
+            "testbed_certificate_left_seconds",
+            "time until the certificate ends, negative after its end",
+            labels=["certificate"],
+        )
+        for label, left_ns in self._left_ns.items():
+            family.add_metric([label], left_ns / NS_PER_S)
         yield family

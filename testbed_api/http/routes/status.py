@@ -1,6 +1,6 @@
 """Route: the state of all streams on one page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -18,13 +18,14 @@ from broker.responses.operations import (
 )
 from broker.rights import Action, Entry, PrincipalKind
 from testbed_api.actions.caller import Caller
-from testbed_api.domain import bus_refusals
+from testbed_api.domain import bus_refusals, publishers
 from testbed_api.domain.audit import Event
 from testbed_api.domain.bus_refusals import BusAct, RefusalSummary
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, asks
 from testbed_api.http.dependencies import (
     BusDep,
+    CertificatesDep,
     ClockDep,
     FreshnessDep,
     LedgerDep,
@@ -37,6 +38,10 @@ from testbed_api.recorder.ledger import Trouble
 from testbed_api.registry.registry import Registry
 
 router = APIRouter(tags=["operations"])
+
+StreamKey = tuple[str, str]
+"""(space, address of the stream)"""
+StatedHealth = tuple[Freshness, Health]
 
 _LONGEST_S = 31 * DAY_S
 _MOST_REFUSALS = 2_000
@@ -73,6 +78,7 @@ async def status(
     clock: ClockDep,
     recorder: RecorderDep,
     registry: RegistryDep,
+    certificates: CertificatesDep,
     caller: CallerDep,
 ) -> StatusResponse:
     """Freshness, alarms and recent losses of your own streams and those that you may read; for
@@ -95,15 +101,22 @@ async def status(
         for space, stream in sorted({*health, *trouble})
         if query.has(space) and _is_seen(caller, space, StreamAddress.parse(stream))
     ]
+    silent = await _unpublished(registry, caller, health, clock.now_ns())
     return StatusResponse(
         since=text_of(since_ns),
         interrupted=recorder.interrupted() or None,
         broker=bus.is_connected,
+        alarms=certificates.alarms(clock.now_ns()) if caller.may(Action.OPERATE) else [],
         notices=await _channels(registry) if caller.may(Action.OPERATE) else [],
         refused=await _refused(registry, caller, max(since_ns, clock.now_ns() - DAY_NS)),
         silent=_silent(freshness, visible),
         streams=[
-            _stream(space, stream, health.get((space, stream)), trouble.get((space, stream)))
+            _stream(
+                (space, stream),
+                health.get((space, stream)),
+                trouble.get((space, stream)),
+                silent.get((space, stream)),
+            )
             for space, stream in visible
         ],
     )
@@ -187,10 +200,36 @@ def _is_seen(caller: Caller, space: str, address: StreamAddress) -> bool:
     return caller.may(Action.WATCH, Entry(space, address))
 
 
+async def _unpublished(
+    registry: Registry, caller: Caller, health: Mapping[StreamKey, StatedHealth], now_ns: int
+) -> dict[StreamKey, str]:
+    """The alarm of each stale stream of the caller's organisation that nobody may publish.
+
+    For its people: a publisher that was revoked can say nothing itself.
+    """
+    if caller.principal.kind is not PrincipalKind.PERSON:
+        return {}
+    stale = {
+        key: Entry(key[0], address)
+        for key, (state, _) in health.items()
+        if state is Freshness.STALE
+        and (address := StreamAddress.parse(key[1])).organisation == caller.organisation
+    }
+    if not stale:
+        return {}
+    machines = await registry.principals.machine_access(caller.organisation, now_ns)
+    alarms = {key: publishers.alarm(entry, machines, now_ns) for key, entry in stale.items()}
+    return {key: alarm for key, alarm in alarms.items() if alarm is not None}
+
+
 def _stream(
-    space: str, stream: str, fresh: tuple[Freshness, Health] | None, trouble: Trouble | None
+    key: StreamKey, fresh: StatedHealth | None, trouble: Trouble | None, unpublished: str | None
 ) -> StreamStatusResponse:
-    """The status of one stream; fresh: None where no publisher states its health."""
+    """The status of one stream.
+
+    fresh: None where no publisher states its health.  unpublished: the alarm that none may.
+    """
+    space, stream = key
     state, health = fresh or (None, None)
     last_ns = None if health is None else health.last_ns
     counts = trouble or Trouble()
@@ -199,7 +238,7 @@ def _stream(
         space=space,
         state=state,
         last=None if last_ns is None else text_of(last_ns),
-        alarms=[] if health is None else list(health.alarms),
+        alarms=[*filter(None, [unpublished]), *(health.alarms if health else ())],
         gaps=counts.gaps,
         dead_letters=counts.dead_letters,
     )

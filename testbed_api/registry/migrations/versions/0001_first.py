@@ -27,6 +27,7 @@ def upgrade() -> None:
     _make_notices()
     _make_sessions()
     _make_audit()
+    _make_request_keys()
     _make_ledger()
     _make_gaps()
     _make_dead_letters()
@@ -267,6 +268,18 @@ def _make_audit() -> None:
         _close_sqlite()
     else:
         _close_postgresql()
+
+
+def _make_request_keys() -> None:
+    op.create_table(
+        "request_keys",
+        sa.Column("id", sa.String(64), primary_key=True),
+        sa.Column("content", sa.String(64), nullable=False),
+        sa.Column("request", sa.String(40), nullable=False),
+        sa.Column("at_ns", sa.BigInteger, nullable=False),
+        sa.Column("sealed", sa.LargeBinary),
+    )
+    op.create_index("ix_request_keys_at_ns", "request_keys", ["at_ns"])
 
 
 def _close_sqlite() -> None:

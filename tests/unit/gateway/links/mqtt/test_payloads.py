@@ -45,6 +45,8 @@ def test_a_plain_payload_is_the_value(payload: bytes, dtype: Dtype, value: objec
     [
         (b"warm", Dtype.FLOAT64, {}),
         (b"nan", Dtype.FLOAT64, {}),
+        (b"1_000", Dtype.FLOAT64, {}),
+        (b"1_000", Dtype.INT64, {}),
         (b"1e999", Dtype.FLOAT64, {}),
         (b"7.5", Dtype.INT64, {}),
         (b"9223372036854775808", Dtype.INT64, {}),
@@ -71,6 +73,17 @@ def test_what_is_no_value_is_a_bad_sample_with_its_reason(
     assert (sample.time_ns, sample.quality) == (NOW, BAD)
     assert repr(sample.value) == repr(NO_VALUE[dtype])
     assert sample.reason.startswith("t")
+
+
+@pytest.mark.parametrize("payload", [b"garbage", b'{"a": 1.5, "t": "soon"}', b'{"a": "warm"}'])
+def test_a_retained_message_without_a_readable_time_has_none(payload: bytes) -> None:
+    where = MqttSource(topic="t", value=("a",), time=("t",))
+    sample = payloads.read(payload, where, Dtype.FLOAT64, None)
+    assert isinstance(sample, payloads.PayloadSample)
+    assert (sample.time_ns, sample.quality) == (None, BAD)
+    late = payloads.read(b'{"a": "warm", "t": "1970-01-01T00:00:05Z"}', where, Dtype.FLOAT64, None)
+    assert isinstance(late, payloads.PayloadSample)
+    assert (late.time_ns, late.quality) == (5 * S, BAD)
 
 
 @pytest.mark.parametrize(

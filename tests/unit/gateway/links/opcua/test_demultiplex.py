@@ -1,6 +1,8 @@
 """Demultiplexing: the stream and the dtype of each value, and the gaps that it ends."""
 
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -8,12 +10,21 @@ from asyncua import ua
 
 from broker.batch import BAD, GOOD, UNCERTAIN
 from broker.streams import Dtype
-from gateway.links.opcua.data_changes import FLOAT, INT, NO_TIME, NOTHING, OTHER, DataChanges
+from gateway.links.opcua.data_changes import (
+    FLOAT,
+    INT,
+    NO_TIME,
+    NOTHING,
+    OTHER,
+    TIME,
+    DataChanges,
+)
 from gateway.links.opcua.demultiplex import Demultiplexer
 from gateway.links.opcua.demultiplexed import LOST, OVERFLOW, Demultiplexed, PossibleGap
 from gateway.links.opcua.general_path import GeneralPath
 from gateway.links.opcua.plain_path import PlainLotPath
 from gateway.links.opcua.publish_requests import MOST_IN_FLIGHT, in_flight
+from gateway.links.values import Instant
 
 FLOATS = (Dtype.FLOAT64, Dtype.FLOAT64)
 MIXED = (Dtype.FLOAT64, Dtype.INT64, Dtype.STRING, Dtype.BOOL)
@@ -35,9 +46,7 @@ def changes(*rows: tuple[int, int, Any, int]) -> DataChanges:
         status=np.array([row[3] for row in rows], np.uint32),
         kind=np.array(kinds, np.uint8),
         floats=np.array([value if isinstance(value, float) else 0.0 for value in values]),
-        ints=np.array(
-            [value if type(value) is int and value < 2**63 else 0 for value in values], np.int64
-        ),
+        ints=np.array([value if _kind(value) in {INT, TIME} else 0 for value in values], np.int64),
         others=others,
     )
 
@@ -45,6 +54,8 @@ def changes(*rows: tuple[int, int, Any, int]) -> DataChanges:
 def _kind(value: Any) -> int:
     if value is None:
         return NOTHING
+    if isinstance(value, Instant) and -(2**63) <= value < 2**63:
+        return TIME
     if isinstance(value, float):
         return FLOAT
     return INT if type(value) is int and value < 2**63 else OTHER
@@ -134,6 +145,20 @@ FITTING: list[tuple[Dtype, Any, int, Any, int, str]] = [
     (Dtype.STRING, "\udc80", 0, "", BAD, "no UTF-8"),
     (Dtype.STRING, None, 0x80000000, "", BAD, ""),
     (Dtype.BOOL, 1, 0, False, BAD, "a int is no bool"),
+    (Dtype.FLOAT64, Instant(5), 0, None, BAD, "a date is no float64"),
+    (Dtype.FLOAT64, Instant(-(2**64)), 0, None, BAD, "a date is no float64"),
+    (Dtype.INT64, Instant(5), 0, 5, GOOD, ""),
+    (Dtype.INT64, Instant(-(2**64)), 0, 0, BAD, "beyond int64"),
+    (Dtype.FLOAT64, datetime(2026, 11, 23, tzinfo=UTC), 0, None, BAD, "a date is no float64"),
+    (Dtype.FLOAT64, True, 0, None, BAD, "a bool is no float64"),
+    (Dtype.INT64, True, 0, 0, BAD, "a bool is no int64"),
+    (Dtype.FLOAT64, UUID(int=5), 0, None, BAD, "a UUID is no float64"),
+    (Dtype.STRING, UUID(int=5), 0, str(UUID(int=5)), GOOD, ""),
+    (Dtype.FLOAT64, b"5", 0, None, BAD, "a bytes is no float64"),
+    (Dtype.STRING, b"5", 0, "", BAD, "a bytes is no string"),
+    (Dtype.FLOAT64, [1.0, 2.0], 0, None, BAD, "a list is no float64"),
+    (Dtype.FLOAT64, ua.LocalizedText("5"), 0, None, BAD, "a LocalizedText is no float64"),
+    (Dtype.FLOAT64, ua.ServerState.Running, 0, 0.0, GOOD, ""),
 ]
 
 
