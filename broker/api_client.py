@@ -33,7 +33,15 @@ from broker.http_library import httpx
 from broker.namespace import EquipmentAddress, EquipmentKind, StreamAddress
 from broker.pydantic_checks import sentence
 from broker.responses.base import IDEMPOTENCY_KEY, ApiResponse, PageResponse
-from broker.responses.equipment import SpecResponse, SpecsResponse, StreamPage, StreamResponse
+from broker.responses.enrolment import GatewayProcessesResponse, GatewayProcessResponse
+from broker.responses.equipment import (
+    HeldPage,
+    HeldResponse,
+    SpecResponse,
+    SpecsResponse,
+    StreamPage,
+    StreamResponse,
+)
 from broker.responses.organisations import NewOrganisationResponse
 from broker.streams import MOST_SPECS, StreamSpec
 
@@ -259,6 +267,16 @@ class Api:
             for spec, answer in zip(portion, answers, strict=True):
                 newest[spec.address] = spec.numbered(answer.version)
         return [newest[spec.address] for spec in specs]
+
+    async def held(self, equipment: EquipmentAddress, space: str) -> list[HeldResponse]:
+        """Fetch what the ledger holds of an equipment's streams in a space."""
+        path = f"/equipment/{equipment}/held"
+        return list((await self.whole(path, HeldPage, {"space": space})).items)
+
+    async def gateway_processes(self, equipment: EquipmentAddress) -> list[GatewayProcessResponse]:
+        """Fetch the processes that are connected as gateways of an equipment."""
+        path = f"/equipment/{equipment}/gateway/processes"
+        return (await self.get(path, GatewayProcessesResponse)).items
 
     async def spec(self, address: StreamAddress, version: int | None = None) -> StreamSpec:
         """Fetch the spec of a stream, the newest if no version is given."""

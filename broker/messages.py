@@ -53,6 +53,11 @@ class Held:
         return seq <= self.upto or any(first <= seq <= last for first, last in self.beyond)
 
     @property
+    def greatest(self) -> int:
+        """The greatest held number; 0 for none."""
+        return self.beyond[-1][1] if self.beyond else self.upto
+
+    @property
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """All held sequence numbers as (first, last) pairs."""
         return ((1, self.upto), *self.beyond) if self.upto else self.beyond

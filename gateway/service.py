@@ -13,27 +13,35 @@ import structlog
 from broker.batch import Batch
 from broker.bus import client
 from broker.clock import Clock
-from broker.credential import Credential
 from broker.errors import Unavailable
 from broker.namespace import StreamAddress
+from broker.process import tasks as process_tasks
 from broker.settings import BusSettings
-from broker.streams import StreamSpec
 from gateway.links.port import SourceLink
 from gateway.mapping.model import Mapping, MqttBroker
-from gateway.monitoring import health, prometheus, stats
+from gateway.monitoring import health, prometheus, spool_file, stats
 from gateway.monitoring.stats import StatsSources
 from gateway.pipeline.pipeline import Pipeline
 from gateway.settings import GatewaySettings, SourceSettings
-from gateway.spool import spool
+from gateway.spool import file, spool
+from gateway.spool.file import SpoolUnusable
 from gateway.spool.spool import Spool, SpoolSettings
-from gateway.state import source_password
+from gateway.state import place, source_password
 from gateway.state.layout import StateFolders
 from gateway.uplink import audit_anchors
+from gateway.uplink import start as gateway_start
 from gateway.uplink.admission import Admission
+from gateway.uplink.start import GatewayStart
 from gateway.uplink.uplink import Uplink
 
 SPOOL_RETRY_S = 0.5
 """The pause after the spool refused batches; meanwhile samples wait in the pipeline's bound."""
+SPOOL, SPECS, ANCHORS = ".sqlite", ".specs.jsonl", ".anchors.jsonl"
+"""Endings of a gateway's files in the spool's folder."""
+LAST_MARKS_S = 2.0
+"""The longest wait for marks while the machine is not read any more."""
+REOPEN_S = 1.0
+"""The pause before a spool that cannot be used any further is opened again."""
 
 log = structlog.get_logger()
 
@@ -47,7 +55,7 @@ class Gateway:
     state: StateFolders
     settings: GatewaySettings
     clock: Clock
-    specs: Sequence[StreamSpec]
+    start: GatewayStart
     spool: Spool
     bus: client.Bus
     uplink: Uplink
@@ -63,7 +71,7 @@ class Gateway:
             link=self.link.counts,
             spool=self.spool,
             bus=self.bus,
-            specs=self.specs,
+            specs=self.start.specs,
             clock=self.clock,
             spool_limit_bytes=self.settings.spool_bytes,
         )
@@ -75,7 +83,7 @@ class Gateway:
         """
         async with self._background():
             try:
-                await self._read()
+                await self._read_until_stopped()
             finally:
                 drained = await asyncio.shield(self._drain())
                 facts = {"equipment": str(self.mapping.equipment), "drained": drained}
@@ -85,14 +93,17 @@ class Gateway:
     async def _background(self) -> AsyncIterator[None]:
         """Run the uplink, the anchors and the statistics until the block ends."""
         mapping, settings, sources = self.mapping, self.settings, self.stats_sources
-        anchors_path = _file_of(mapping, self.state, settings.space, ".anchors.jsonl")
+        anchors_path = _file_of(mapping, self.state, settings.space, ANCHORS)
         store_anchors = partial(audit_anchors.store, self.bus, mapping.equipment, anchors_path)
         work = {
             "uplink": self.admission.retried(self.uplink.run),
             "anchors": self.admission.retried(store_anchors),
             "admission": self.admission.check_refusals(self.bus),
             "stats": stats.log_regularly(sources, settings.log_every_s),
+            "spool file": spool_file.watch(self.spool, self.pipeline, self.clock),
         }
+        if not self.start.is_registered:
+            work["registration"] = self._register()
         if port := settings.gateway_metrics_port:
             work["metrics"] = prometheus.serve(port, partial(stats.collect, sources))
         async with asyncio.TaskGroup() as tasks:
@@ -102,6 +113,32 @@ class Gateway:
             finally:
                 for task in running:
                     task.cancel()
+
+    async def _register(self) -> None:
+        """Register once the API is back."""
+        specs_file = _file_of(self.mapping, self.state, self.settings.space, SPECS)
+        alarm = await gateway_start.complete(self.admission, self.spool, specs_file)
+        self.pipeline.alarm(spool_file.CONTENT, alarm or None)
+
+    async def _read_until_stopped(self) -> None:
+        """Read until cancelled, and on until all that was spooled by then is marked.
+
+        That takes `drain_s` at most, and nothing while the broker is away: the next process sends
+        what is spooled, and what nobody reads is a gap.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(self._read(), name="reading")
+            try:
+                await asyncio.wait([reading])
+            except asyncio.CancelledError:
+                if self.bus.is_connected and not reading.done():
+                    patience_s, now_ns = self.settings.drain_s, self.clock.now_ns()
+                    marks = self.uplink.drained(patience_s, until_ns=now_ns)
+                    waiting = tasks.create_task(marks, name="marks")
+                    await asyncio.wait([waiting, reading], return_when=asyncio.FIRST_COMPLETED)
+                raise
+            finally:
+                reading.cancel()
 
     async def _read(self) -> None:
         """Read the machine, batch its samples and spool the batches until cancelled."""
@@ -128,11 +165,13 @@ class Gateway:
             self.pipeline.alarm("spool", None)
 
     async def _drain(self) -> bool:
-        """Spool and send the rest; True if the recorder marked all of it in `drain_s`."""
+        """Spool and send the rest; True if the recorder marks all of it soon."""
         try:
             await self.uplink.send(self.pipeline.remaining())
-            return await self.uplink.drained(self.settings.drain_s)
-        except Unavailable as exc:
+            if not self.bus.is_connected:
+                return False  # the next process sends it
+            return await self.uplink.drained(min(self.settings.drain_s, LAST_MARKS_S))
+        except (Unavailable, SpoolUnusable) as exc:
             log.error("last batches were not spooled", reason=str(exc))  # noqa: TRY400 - the reason says it
             return False
 
@@ -144,21 +183,62 @@ async def run(
     settings: GatewaySettings,
     bus_settings: BusSettings,
     clock: Clock,
+    takes_over: bool = False,
 ) -> None:
     """Run a gateway until cancelled; then spool what is left and wait for its marks.
 
-    Every line that it logs names the equipment.  Raises Refused where only a person can help: the
-    API does not accept the credential, the equipment or a spec, or the source lets nobody in.
+    Every line that it logs names the equipment.  takes_over: whether a process elsewhere that is
+    this gateway loses its connection.  Raises Refused where only a person can help: the API does
+    not accept the credential, the equipment or a spec, the source lets nobody in, or this gateway
+    runs elsewhere.
     """
     structlog.contextvars.bind_contextvars(equipment=str(mapping.equipment))
     log.info("gateway is starting", space=settings.space, state=_folders_text(state))
-    admission = Admission(
-        mapping=mapping, settings=settings, bus_settings=bus_settings, clock=clock
-    )
-    specs = await admission.register()
+    path = _file_of(mapping, state, settings.space, SPOOL)
+
+    async def live(damage: str) -> None:
+        async with _open_spool(path, settings, damage) as store:
+            process = place.process_identity(file.lock_of(path), clock, takes_over=takes_over)
+            admission = Admission(
+                mapping=mapping,
+                settings=settings,
+                bus_settings=bus_settings,
+                clock=clock,
+                process=process,
+            )
+            await _run_on(store, admission, state)
+
+    unusable = await _unusable(live(""))
+    while unusable is not None:
+        log.error("spool is opened anew", reason=unusable.message)
+        await clock.sleep(REOPEN_S)
+        unusable = await _unusable(live(unusable.message if unusable.is_damaged else ""))
+
+
+async def _unusable(life: Coroutine[None, None, None]) -> SpoolUnusable | None:
+    """Await a life of a gateway; returns the error if it ended for its spool alone, else None."""
+    try:
+        await life
+    except SpoolUnusable as exc:
+        return exc
+    except ExceptionGroup as group:
+        unusable, others = group.split(SpoolUnusable)
+        task = asyncio.current_task()
+        is_stopped = task is not None and task.cancelling() > 0
+        if unusable is None or others is not None or is_stopped:
+            raise
+        first = process_tasks.first_failure(unusable)
+        return first if isinstance(first, SpoolUnusable) else None
+    return None
+
+
+async def _run_on(store: Spool, admission: Admission, state: StateFolders) -> None:
+    """Run a gateway on an open spool until cancelled."""
+    specs_file = _file_of(admission.mapping, state, admission.settings.space, SPECS)
+    start = await gateway_start.begin(admission, store, specs_file)
     async with AsyncExitStack() as stack:
-        gateway = await build_gateway(stack, admission, specs, state)
-        log.info("gateway was started", streams=len(specs))
+        gateway = await build_gateway(stack, admission, store, start, state)
+        log.info("gateway was started", streams=len(start.specs), registered=start.is_registered)
         await gateway.run()
 
 
@@ -170,18 +250,17 @@ def _folders_text(state: StateFolders) -> str:
 async def build_gateway(
     stack: AsyncExitStack,
     admission: Admission,
-    specs: Sequence[StreamSpec],
+    store: Spool,
+    start: GatewayStart,
     state: StateFolders,
 ) -> Gateway:
-    """Open the spool and the bus, and connect the parts of a gateway.
-
-    stack: closes what is opened here.  specs: of the mapping's streams, as registered.
-    """
+    """Open the bus, and connect the parts of a gateway.  stack: closes what is opened here."""
     mapping, settings, clock = admission.mapping, admission.settings, admission.clock
-    store = await stack.enter_async_context(_open_spool(mapping, state, settings))
     bus = await stack.enter_async_context(_open_bus(admission))
-    space, fresh_batches = settings.space, settings.fresh_batches
-    uplink = Uplink(bus, store, clock, space=space, specs=specs, fresh_batches=fresh_batches)
+    space, specs = settings.space, start.specs
+    uplink = Uplink(
+        bus, store, clock, space=space, specs=specs, fresh_batches=settings.fresh_batches
+    )
     pipeline = Pipeline(
         mapping,
         specs,
@@ -190,13 +269,15 @@ async def build_gateway(
         most_waiting=settings.waiting_samples,
         last_ns=[await store.last_ns(str(spec.address)) for spec in specs],
     )
+    pipeline.lost = {at for at, spec in enumerate(specs) if str(spec.address) in start.lost}
+    pipeline.alarm(spool_file.CONTENT, start.alarm or None)
     return Gateway(
         mapping=mapping,
         admission=admission,
         state=state,
         settings=settings,
         clock=clock,
-        specs=specs,
+        start=start,
         spool=store,
         bus=bus,
         uplink=uplink,
@@ -208,23 +289,20 @@ async def build_gateway(
 
 
 def _open_bus(admission: Admission) -> AbstractAsyncContextManager[client.Bus]:
-    """The connection of a gateway, under an id of its own: several may share a credential."""
-    settings, equipment = admission.bus_settings, admission.mapping.equipment
-    principal = Credential.parse(settings.credential.get_secret_value()).principal
-    client_id = f"{principal}--gateway-{equipment.organisation}-{equipment.equipment}"
-    return client.open(settings, admission.clock, client_id=client_id)
+    """The connection of a gateway, under the client id of this process."""
+    client_id = admission.process.client_id(admission.role)
+    return client.open(admission.bus_settings, admission.clock, client_id=client_id)
 
 
 def _open_spool(
-    mapping: Mapping, state: StateFolders, settings: GatewaySettings
+    path: Path, settings: GatewaySettings, damage: str
 ) -> AbstractAsyncContextManager[Spool]:
     limits = SpoolSettings(
         most_bytes=settings.spool_bytes,
         keep_marked_s=settings.spool_keep_s,
         least_free_bytes=settings.spool_free_bytes,
     )
-    path = _file_of(mapping, state, settings.space, ".sqlite")
-    return spool.open(path, epoch=secrets.token_hex(13), settings=limits)
+    return spool.open(path, epoch=secrets.token_hex(13), settings=limits, damage=damage)
 
 
 def _file_of(mapping: Mapping, state: StateFolders, space: str, suffix: str) -> Path:

@@ -63,7 +63,10 @@ class GatewaySettings(BaseSettings):
         " folder of TESTBED_GATEWAY_STATE)",
     )
     drain_s: float = Field(
-        default=10.0, ge=0, description="seconds to wait for the last marks when the gateway stops"
+        default=10.0,
+        ge=0,
+        description="most seconds that a gateway which is stopped reads on, until what it has read"
+        " is marked; it does not while the broker is away",
     )
     log_every_s: float = Field(
         default=60.0, ge=1, description="seconds between two lines of statistics in the log"

@@ -1,16 +1,25 @@
 """Opens the persistent data of a server: registry, ledger, store, and the data folder."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import (
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from broker.clock import Clock
 from broker.errors import Invalid, Refused, Taken
 from broker.process import file_lock, files
 from testbed_api.audit.journal import Journal
 from testbed_api.recorder.ledger import Ledger
+from testbed_api.registry import recorder_lock
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 from testbed_api.retention.deletions import Deletions
@@ -57,8 +66,8 @@ async def open_exclusive(
 async def open_for_api(settings: ServerSettings) -> AsyncIterator[Persistence]:
     """Open the data for an API whose broker, recorder and store are services.
 
-    With SQLite the data folder is locked: only one API can use it.  A recorder uses `open_shared`.
-    Raises Invalid if the store is DuckDB.
+    With SQLite the data folder is locked: only one API can use it.  A recorder opens it with
+    `open_for_recorder`.  Raises Invalid if the store is DuckDB.
     """
     if settings.influxdb is None:
         raise Invalid(
@@ -69,6 +78,23 @@ async def open_for_api(settings: ServerSettings) -> AsyncIterator[Persistence]:
     with folder:
         async with open_shared(settings) as data:
             yield data
+
+
+@asynccontextmanager
+async def open_for_recorder(settings: ServerSettings, clock: Clock) -> AsyncIterator[Persistence]:
+    """Open the data for a recorder in a process of its own.
+
+    Raises Taken if another one records on the same registry and ledger.
+    """
+    async with AsyncExitStack() as stack:
+        if settings.registry == SQLITE:
+            folder = settings.folder
+            folder.mkdir(parents=True, exist_ok=True, mode=files.PRIVATE_FOLDER)
+            await stack.enter_async_context(recorder_lock.in_folder(folder, clock))
+        data = await stack.enter_async_context(open_shared(settings))
+        if settings.registry != SQLITE:
+            await stack.enter_async_context(recorder_lock.in_postgresql(data.engine, clock))
+        yield data
 
 
 @asynccontextmanager

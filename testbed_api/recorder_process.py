@@ -47,7 +47,7 @@ async def recording(
 async def record(settings: ServerSettings, bus_settings: BusSettings, clock: Clock) -> None:
     """Run a recorder in a process of its own until cancelled."""
     async with (
-        persistence.open_shared(settings) as data,
+        persistence.open_for_recorder(settings, clock) as data,
         client.open(bus_settings, clock, client_id=RECORDER, durable=True) as bus,
     ):
         recorder = _recorder(settings, bus, data, clock)

@@ -32,6 +32,7 @@ from testbed_api.broker_auth import refusals, sessions
 from testbed_api.broker_auth.authorizer import Authorizer
 from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.broker_auth.mosquitto_notifier import noticing
+from testbed_api.broker_auth.process_admission import ProcessAdmission
 from testbed_api.broker_auth.refusals import BusJournal
 from testbed_api.broker_auth.sessions import Sessions
 from testbed_api.http.dependencies import ApiDependencies, ReadLog, RecorderStatus
@@ -120,7 +121,7 @@ class BrokerAccess:
     changes over the bus.  seats: how each part of the server connects to the bus, by its principal.
     """
 
-    broker: RunningBroker | None
+    broker: NatsBroker | None
     seats: Mapping[str, BusSettings]
 
 
@@ -192,7 +193,7 @@ async def serve_api(
         data = await stack.enter_async_context(persistence.open_for_api(settings))
         await administrator.first_start(data.registry, services.secrets.administrator(), clock)
         quotas = Quotas(settings.limits)
-        broker: RunningBroker | None = None
+        broker: NatsBroker | None = None
         if services.inner is not None:
             nats = _external_server(settings, services, services.inner, clock)
             quotas = Quotas(settings.limits, nats.connection_counts)
@@ -241,6 +242,7 @@ async def _serving(
         quotas=quotas,
         journal=bus_journal,
         admitted=connections.admitted,
+        processes=ProcessAdmission(nats.service.connections_of, nats.service.end, clock),
     )
     async with (
         refusals.following(nats.log_file, bus_journal, clock),
@@ -290,7 +292,8 @@ async def build_dependencies(
 
     That includes a connection to the bus, and the recorder unless it runs in its own process.
     """
-    seats, broker = access.seats, access.broker
+    seats = access.seats
+    broker: RunningBroker | None = access.broker
     own = f"{API}--{secrets.token_hex(4)}"  # another API is not to lose its connection to us
     bus = await stack.enter_async_context(client.open(seats[API], clock, client_id=own))
     await bus.ready()
@@ -307,7 +310,7 @@ async def build_dependencies(
         bus=bus,
         freshness=FreshnessTracker(clock),
         clock=clock,
-        connections=BrokerConnections(disconnect=broker.disconnect, announce=broker.announce),
+        connections=_connections(broker, access.broker),
         journal=data.journal,
         anchoring=_anchoring(settings, data, clock),
         reads=ReadLog(registry=registry, clock=clock),
@@ -326,6 +329,12 @@ def _broker_listener(settings: ServerSettings, seat: BusSettings) -> BrokerListe
         has_tls = urlsplit(settings.broker_advertised).scheme == TLS_SCHEME
         return BrokerListenerResponse(host=address.host, port=address.port, tls=has_tls)
     return BrokerListenerResponse(host=None, port=seat.address.port, tls=seat.secure)
+
+
+def _connections(broker: RunningBroker, nats: NatsBroker | None) -> BrokerConnections:
+    """The calls of the API to a broker.  nats: the same, None for one that lists no connections."""
+    calls = BrokerConnections(disconnect=broker.disconnect, announce=broker.announce)
+    return calls if nats is None else replace(calls, of=nats.connections_of)
 
 
 async def _recorder_status(

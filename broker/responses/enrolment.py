@@ -40,3 +40,27 @@ class GatewaysResponse(ApiResponse):
     """The gateways of an equipment: one, or none."""
 
     items: list[GatewayResponse]
+
+
+class GatewayProcessResponse(ApiResponse):
+    """A process that is connected to the broker as the gateway of an equipment."""
+
+    principal: Annotated[str, Field(examples=["gateway-5f0c9a1b2c3d"])]
+    client_id: Annotated[
+        str,
+        Field(
+            description="names the process",
+            examples=[
+                "gateway-5f0c9a1b2c3d--gateway-factory-pump-rig--press-pc-0f3a9c11d2e4-19ab03c5d10"
+            ],
+        ),
+    ]
+    host: Annotated[str, Field(description="name of its machine", examples=["press-pc"])]
+    address: Annotated[str, Field(description="as the broker sees it", examples=["10.0.0.7"])]
+    since: Instant
+
+
+class GatewayProcessesResponse(ApiResponse):
+    """The processes that are connected as gateways of an equipment: one, or none."""
+
+    items: list[GatewayProcessResponse]

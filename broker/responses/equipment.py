@@ -156,3 +156,25 @@ class StreamPage(PageResponse):
 
     items: list[StreamResponse]
     next: Annotated[str | None, Field(description="`cursor` of the next page", examples=[STREAM])]
+
+
+class HeldResponse(ApiResponse):
+    """The newest life of a stream's publisher of which the ledger holds batches."""
+
+    stream: Annotated[str, Field(examples=[STREAM])]
+    epoch: Annotated[str, Field(description="of that life", examples=["01JD"])]
+    seq: Annotated[int, Field(description="the greatest number it holds", examples=[4711])]
+    until: Annotated[
+        str | None,
+        Field(
+            description="time stamp up to which it lacks no batch, as far as it knows",
+            examples=[AT],
+        ),
+    ]
+
+
+class HeldPage(PageResponse):
+    """A page of what the ledger holds of an equipment's streams, by stream."""
+
+    items: list[HeldResponse]
+    next: Annotated[str | None, Field(description="`cursor` of the next page", examples=[STREAM])]

@@ -5,8 +5,8 @@ The number of samples that are not spooled is bounded; a full pipeline makes the
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -24,6 +24,10 @@ from gateway.samples import Layout, Lot, Samples, StreamSamples
 from gateway.spool import dropped_gaps
 
 TICK_S = 0.02
+GATEWAY_DOWN = "gateway-down"
+"""The cause of the gaps before the first samples of a process."""
+SPOOL_LOST = "spool-lost"
+"""The cause of such a gap where the spool did not come to its end."""
 
 log = structlog.get_logger()
 
@@ -45,7 +49,7 @@ class Pipeline:
     """The sink of a link and the source of the uplink's batches.
 
     alarms: subject -> sentence.  gap_counts: cause -> gaps stated, counted for each signal.
-    activity: of each stream.
+    activity: of each stream.  lost: streams that lost batches with their spool.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Pipeline:
         """
         self.alarms: dict[str, str] = {}
         self.gap_counts: Counter[str] = Counter()
+        self.lost: Collection[int] = ()
         self.activity = [StreamActivity() for _ in mapping.streams]
         self.sample_filter = SampleFilter(mapping.streams)
         source = source_of(mapping.kind, space)
@@ -152,7 +157,9 @@ class Pipeline:
             self._ages.set()
 
     async def gap(self, stream: int, gap: Gap) -> None:
-        """Take a gap from the link."""
+        """Take a gap from the link; of a stream that lost its spool, the first one says so."""
+        if gap.cause == GATEWAY_DOWN and stream in self.lost:
+            gap = replace(gap, cause=SPOOL_LOST)
         self.gap_counts[gap.cause] += len(gap.signals or self._specs[stream].names)
         self._state(stream, [gap])
 

@@ -41,7 +41,7 @@ def number(held: Held) -> int:
 
 def clipped(held: Held, seq: int) -> Held:
     """The held numbers up to `seq`: a batch that was never sent cannot be held."""
-    if max(held.upto, held.beyond[-1][1] if held.beyond else 0) <= seq:
+    if held.greatest <= seq:
         return held
     return Held.from_ranges((first, min(last, seq)) for first, last in held.ranges if first <= seq)
 

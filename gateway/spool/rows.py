@@ -14,6 +14,8 @@ from broker import codec
 from broker.batch import Batch
 from broker.messages import Held
 from gateway.spool import dropped_gaps, marks
+from gateway.spool.file import SpoolFile, SpoolUnusable
+from gateway.spool.lives import Lives, LivesSnapshot, StreamLife, StreamPosition
 
 FULL = "spool-full"
 """The cause of a gap that replaces the samples of a dropped batch."""
@@ -26,6 +28,7 @@ class SpooledBatch(NamedTuple):
 
     id: int
     stream: str
+    epoch: str
     seq: int
     body: bytes
 
@@ -46,34 +49,22 @@ class SpoolCounts(NamedTuple):
     emptied: int
 
 
-class _StreamPosition(NamedTuple):
-    """The position of a stream.
-
-    seq: its last sequence number.  last_ns: its newest time stamp ever.  gone: sequence numbers
-    that are no longer in the file.
-    """
-
-    seq: int = 0
-    last_ns: int | None = None
-    gone: Held = marks.NOTHING
-
-
 class NumberedBatches(NamedTuple):
     """Batches with ids and sequence numbers, not inserted yet.
 
-    positions: of their streams, once they are inserted.
+    positions: of their streams' present lives, once they are inserted.
     """
 
     spooled: list[SpooledBatch]
     batches: Sequence[Batch]
-    positions: Mapping[int, _StreamPosition]
+    positions: Mapping[int, StreamPosition]
 
 
 class BatchRow(NamedTuple):
-    """A row of the table `batches` without its body."""
+    """A row of the table `batches` without its body.  life: id of its stream's life."""
 
     id: int
-    stream: int
+    life: int
     seq: int
     committed_ns: int
     size: int
@@ -83,56 +74,47 @@ class RowsSnapshot(NamedTuple):
     """The counters that a rolled-back transaction restores."""
 
     counts: SpoolCounts
-    positions: dict[int, _StreamPosition]
     undroppable: int
-    changed: set[int]
+    lives: LivesSnapshot
 
 
 class Rows:
-    """The batches in a file, the positions of their streams and the marks of the recorder.
+    """The batches in a file, numbered within the lives of their streams."""
 
-    held: id of a stream -> sequence numbers that the recorder holds.
-    """
-
-    def __init__(self, sql: sqlite3.Connection) -> None:
-        """sql: of `gateway.spool.file.connect`."""
-        self._sql = sql
-        self.epoch: str
-        self.epoch, size = sql.execute("SELECT epoch, bytes FROM spool").fetchone()
-        self.held: dict[int, Held] = {}
-        self._changed: set[int] = set()
-        """Streams whose marks in memory differ from those in the file; replaced, never shrunk."""
-        self._ids: dict[str, int] = {}
-        self._streams: dict[int, str] = {}
-        self._positions: dict[int, _StreamPosition] = {}
-        for id_, stream, seq, last_ns, held, gone in sql.execute("SELECT * FROM streams"):
-            self._ids[stream], self._streams[id_] = id_, stream
-            self._positions[id_] = _StreamPosition(seq, last_ns, marks.parsed(gone))
-            self.held[id_] = marks.parsed(held)
-        (last,) = sql.execute("SELECT coalesce(max(id), 0) FROM batches").fetchone()
-        positions = self._positions.items()
+    def __init__(self, spool_file: SpoolFile, epoch: str) -> None:
+        """epoch: of the present life, never used before."""
+        self._file = spool_file
+        self.lives = Lives(spool_file, epoch)
+        (size,) = self._sql.execute("SELECT bytes FROM spool").fetchone()
+        (last,) = self._sql.execute("SELECT coalesce(max(id), 0) FROM batches").fetchone()
+        positions = self.lives.positions
         self.counts = SpoolCounts(
             bytes=size,
-            stored=sum(position.seq - marks.number(position.gone) for _, position in positions),
+            stored=sum(position.stored for position in positions.values()),
             unmarked=sum(
-                position.seq - self._settled(id_, self.held[id_]) for id_, position in positions
+                position.seq - self.lives.settled(id_, self.lives.held[id_])
+                for id_, position in positions.items()
             ),
             dropped=0,
             last=last,
             emptied=0,
         )
-        self._named = set(sql.execute("SELECT stream, spec FROM names"))
+        self._named = set(self._sql.execute("SELECT stream, spec FROM names"))
         self._undroppable = 0
         """Up to this id no batch is worth dropping."""
 
+    @property
+    def _sql(self) -> sqlite3.Connection:
+        return self._file.sql
+
     def snapshot(self) -> RowsSnapshot:
         """Copy the counters, for a transaction that may be rolled back."""
-        positions = dict(self._positions)
-        return RowsSnapshot(self.counts, positions, self._undroppable, self._changed)
+        return RowsSnapshot(self.counts, self._undroppable, self.lives.snapshot())
 
     def restore(self, snapshot: RowsSnapshot) -> None:
         """Restore the counters after a roll-back."""
-        self.counts, self._positions, self._undroppable, self._changed = snapshot
+        self.counts, self._undroppable, lives = snapshot
+        self.lives.restore(lives)
         self._named.clear()
 
     # --- in ---------------------------------------------------------------------------------------
@@ -140,44 +122,31 @@ class Rows:
     def number(self, batches: Sequence[tuple[str, Batch]]) -> NumberedBatches:
         """Give batches the next ids, and each the next sequence number of its stream."""
         spooled: list[SpooledBatch] = []
-        positions: dict[int, _StreamPosition] = {}
+        positions: dict[int, StreamPosition] = {}
+        epoch = self.lives.epoch
         for row_id, (stream, batch) in enumerate(batches, self.counts.last + 1):
-            id_ = self._ids.get(stream) or self._new_stream(stream)
-            position = positions.get(id_) or self._positions.get(id_) or _StreamPosition()
-            seq, last_ns, gone = position
+            id_ = self.lives.present(stream)
+            position = positions.get(id_) or self.lives.position(id_)
             newest_ns = [int(frame.time_ns.max()) for frame in batch.frames if len(frame)]
-            if last_ns is not None:
-                newest_ns.append(last_ns)
-            positions[id_] = _StreamPosition(seq + 1, max(newest_ns, default=None), gone)
-            body = codec.body(batch, self.epoch, seq + 1)
-            spooled.append(SpooledBatch(row_id, stream, seq + 1, body))
+            if position.last_ns is not None:
+                newest_ns.append(position.last_ns)
+            seq = position.seq + 1
+            positions[id_] = position._replace(seq=seq, last_ns=max(newest_ns, default=None))
+            body = codec.body(batch, epoch, seq)
+            spooled.append(SpooledBatch(row_id, stream, epoch, seq, body))
         return NumberedBatches(spooled, [batch for _, batch in batches], positions)
-
-    def _new_stream(self, stream: str) -> int:
-        """Give a new stream an id; its row is written with its first batch."""
-        id_ = self._ids[stream] = max(self._streams, default=0) + 1
-        self._streams[id_] = stream
-        self.held[id_] = marks.NOTHING
-        return id_
 
     def insert(self, numbered: NumberedBatches, now_ns: int) -> None:
         """Insert the batches that were numbered last."""
         rows = []
         for spooled, batch in zip(numbered.spooled, numbered.batches, strict=True):
             self._store_names(spooled.stream, batch)
-            id_, size = self._ids[spooled.stream], len(spooled.body)
+            id_, size = self.lives.present(spooled.stream), len(spooled.body)
             rows.append((spooled.id, id_, spooled.seq, len(batch), now_ns, size, spooled.body))
         self._sql.executemany("INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         self._count(size=sum(row[5] for row in rows), stored=len(rows), unmarked=len(rows))
         self.counts = self.counts._replace(last=self.counts.last + len(rows))
-        for id_, (seq, last_ns, _) in numbered.positions.items():  # `gone` may be larger by now
-            position = self._positions.get(id_) or _StreamPosition()
-            self._positions[id_] = position._replace(seq=seq, last_ns=last_ns)
-        self._sql.executemany(
-            "INSERT INTO streams (id, stream, seq, last_ns) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, last_ns = excluded.last_ns",
-            [(id_, self._streams[id_], *self._positions[id_][:2]) for id_ in numbered.positions],
-        )
+        self.lives.advance(numbered.positions)
 
     def _store_names(self, stream: str, batch: Batch) -> None:
         """Store the signal names of a long frame, for the gaps that may replace its samples."""
@@ -201,50 +170,56 @@ class Rows:
 
     # --- marks ------------------------------------------------------------------------------------
 
-    def mark(self, received: Mapping[str, Held]) -> int:
-        """Replace the marks of streams; returns the number of batches that lost their mark."""
-        unmarked = 0
-        for stream, ranges in received.items():
-            id_ = self._ids.get(stream)
-            if id_ is None or id_ not in self._positions:
-                continue
-            before, now = self.held[id_], marks.clipped(ranges, self._positions[id_].seq)
-            if now == before:
-                continue
-            settled = self._settled(id_, now)
-            self._count(unmarked=self._settled(id_, before) - settled)
-            if not marks.within(before, now):
-                unmarked += self._settled(id_, marks.together(before, now)) - settled
-            self.held[id_] = now
-            self._changed.add(id_)
+    def mark(self, received: Mapping[StreamLife, Held]) -> int:
+        """Replace the marks of streams; returns the number of batches that lost their mark.
+
+        With the first that does, former lives lose all their marks: a recorder that was restored to
+        a moment before them says nothing of them.  Raises SpoolUnusable if the recorder holds
+        numbers of the present life that were not given yet.
+        """
+        unmarked, lives = 0, self.lives
+        marked = {lives.id_of(life): held for life, held in received.items()}
+        for id_, held in marked.items():
+            if id_ is not None:
+                self._check(id_, held)
+                unmarked += self._replace_mark(id_, marks.clipped(held, lives.positions[id_].seq))
+        if unmarked:
+            for id_ in lives.positions.keys() - marked.keys():
+                if lives.life(id_).epoch != lives.epoch:
+                    unmarked += self._replace_mark(id_, marks.NOTHING)
         return unmarked
 
-    def _settled(self, id_: int, held: Held) -> int:
-        """The number of a stream's batches that wait for no mark if `held` is its mark."""
-        return marks.number(marks.together(held, self._positions[id_].gone))
+    def _check(self, id_: int, held: Held) -> None:
+        """Raise SpoolUnusable if this process is a copy of another that went on in the same life.
 
-    def waits(self, id_: int, seq: int) -> bool:
-        """Whether a batch of a stream waits for its mark."""
-        held = self.held[id_]
-        return seq > held.upto and seq not in held and seq not in self._positions[id_].gone
+        A virtual machine that was taken back to a snapshot goes on as such a copy.
+        """
+        life, seq, greatest = self.lives.life(id_), self.lives.positions[id_].seq, held.greatest
+        if life.epoch == self.lives.epoch and greatest > seq:
+            raise SpoolUnusable(
+                f"the recorder holds batch {greatest} of {life.stream}, and this process has sent"
+                f" {seq} in this life: it was taken back to an earlier moment",
+                is_damaged=False,
+            )
 
-    @property
-    def has_unwritten_marks(self) -> bool:
-        """Whether marks in memory differ from those in the file."""
-        return bool(self._changed)
-
-    def write_marks(self) -> None:
-        """Write the marks that differ to the file."""
-        changed, self._changed = self._changed, set()
-        rows = [(marks.text_of(self.held[id_]), id_) for id_ in changed]
-        self._sql.executemany("UPDATE streams SET held = ? WHERE id = ?", rows)
+    def _replace_mark(self, id_: int, now: Held) -> int:
+        """Replace the mark of a life; returns the number of batches that lost theirs."""
+        lives, before = self.lives, self.lives.held[id_]
+        if now == before:
+            return 0
+        settled, lost = lives.settled(id_, now), 0
+        self._count(unmarked=lives.settled(id_, before) - settled)
+        if not marks.within(before, now):
+            lost = lives.settled(id_, marks.together(before, now)) - settled
+        lives.replace_mark(id_, now)
+        return lost
 
     # --- room -------------------------------------------------------------------------------------
 
     def after(self, id_: int, limit: int) -> list[BatchRow]:
         """The next rows after an id."""
         rows = self._sql.execute(
-            "SELECT id, stream, seq, committed_ns, size FROM batches WHERE id > ? ORDER BY id"
+            "SELECT id, life, seq, committed_ns, size FROM batches WHERE id > ? ORDER BY id"
             " LIMIT ?",
             (id_, limit),
         )
@@ -261,20 +236,14 @@ class Rows:
         )
         seqs: dict[int, list[int]] = {}
         for row in rows:
-            seqs.setdefault(row.stream, []).append(row.seq)
-        for id_, gone in seqs.items():
-            position = self._positions[id_]
-            self._positions[id_] = position._replace(gone=marks.including(position.gone, gone))
-        self._sql.executemany(
-            "UPDATE streams SET gone = ? WHERE id = ?",
-            [(marks.text_of(self._positions[id_].gone), id_) for id_ in seqs],
-        )
+            seqs.setdefault(row.life, []).append(row.seq)
+        self.lives.add_gone(seqs)
         self._count(size=-sum(row.size for row in rows), stored=-len(rows))
 
     def droppable(self, limit: int) -> list[BatchRow]:
         """The oldest batches that take fewer bytes as gaps."""
         rows = self._sql.execute(
-            "SELECT id, stream, seq, committed_ns, size FROM batches"
+            "SELECT id, life, seq, committed_ns, size FROM batches"
             " WHERE id > ? AND samples > 0 AND size > ? ORDER BY id LIMIT ?",
             (self._undroppable, SMALL, limit),
         ).fetchall()
@@ -303,7 +272,7 @@ class Rows:
         ((body,),) = self._sql.execute("SELECT body FROM batches WHERE id = ?", row[:1])
         names = self._sql.execute(
             "SELECT names FROM names WHERE stream = ? AND spec = ?",
-            (self._streams[row.stream], orjson.loads(body)["spec"]),
+            (self.lives.life(row.life).stream, orjson.loads(body)["spec"]),
         ).fetchone()
         return dropped_gaps.emptied(body, orjson.loads(names[0]) if names else (), FULL)
 
@@ -314,9 +283,9 @@ class Rows:
     # --- out --------------------------------------------------------------------------------------
 
     def between(self, after: int, upto: int, limit: int) -> sqlite3.Cursor:
-        """Rows of (id, stream, seq, committed_ns); the caller closes the cursor."""
+        """Rows of (id, life, seq, committed_ns); the caller closes the cursor."""
         return self._sql.execute(
-            "SELECT id, stream, seq, committed_ns FROM batches WHERE id > ? AND id <= ?"
+            "SELECT id, life, seq, committed_ns FROM batches WHERE id > ? AND id <= ?"
             " ORDER BY id LIMIT ?",
             (after, upto, limit),
         )
@@ -326,18 +295,15 @@ class Rows:
         batches = []
         for row_id in ids:
             ((id_, seq, body),) = self._sql.execute(
-                "SELECT stream, seq, body FROM batches WHERE id = ?", (row_id,)
+                "SELECT life, seq, body FROM batches WHERE id = ?", (row_id,)
             )
-            batches.append(SpooledBatch(row_id, self._streams[id_], seq, body))
+            batches.append(SpooledBatch(row_id, *self.lives.life(id_), seq, body))
         return batches
 
     def bodies(self) -> list[SpooledBatch]:
         """All batches, marked or not."""
-        rows = self._sql.execute("SELECT id, stream, seq, body FROM batches ORDER BY id")
+        rows = self._sql.execute("SELECT id, life, seq, body FROM batches ORDER BY id")
         return [
-            SpooledBatch(row_id, self._streams[id_], seq, body) for row_id, id_, seq, body in rows
+            SpooledBatch(row_id, *self.lives.life(id_), seq, body)
+            for row_id, id_, seq, body in rows
         ]
-
-    def last_ns(self, stream: str) -> int | None:
-        """The newest time stamp that a stream ever had."""
-        return self._positions.get(self._ids.get(stream, 0), _StreamPosition()).last_ns

@@ -1,10 +1,10 @@
 """The spool: stores every batch on disk before it is sent, until the recorder has marked it.
 
 One SQLite file, with one connection in one thread that both writes and checkpoints (SQLite before
-3.51.3 can corrupt a WAL otherwise).  An epoch is one life of the file; sequence numbers of a stream
-continue over restarts.
+3.51.3 can corrupt a WAL otherwise).  Each opening begins a life with an epoch of its own, in which
+the batches of a stream are numbered from 1; those of former lives keep their numbers (`lives`).
 
-A batch is one row, written once.  Marks are ranges of sequence numbers by stream (`marks`), and are
+A batch is one row, written once.  Marks are ranges of sequence numbers by life (`marks`), and are
 written with a later commit: the recorder repeats a mark that a crash takes, at worst a batch is
 sent twice.  Batches to be sent again are found by passes over the rows (`resend_schedule`).
 """
@@ -13,7 +13,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -24,9 +24,11 @@ import structlog
 
 from broker.batch import Batch
 from broker.clock import NS_PER_S
-from broker.errors import Corrupt, Unavailable
+from broker.errors import Unavailable
 from broker.messages import Held
 from gateway.spool import file, marks
+from gateway.spool.file import SetAsideFile, SpoolFile, SpoolUnusable
+from gateway.spool.lives import LastHeld, StreamLife
 from gateway.spool.resend_schedule import Pass, ResendSchedule
 from gateway.spool.rows import NumberedBatches, Rows, RowsSnapshot, SpooledBatch
 from gateway.spool.transaction import Transaction
@@ -86,19 +88,20 @@ class _AgedScan(NamedTuple):
 
 
 class Spool:
-    """An open spool; every method is one transaction at most, or raises Unavailable."""
+    """An open spool; every method is one transaction at most, or raises Unavailable.
+
+    Each may raise SpoolUnusable too: then the spool has to be opened again, see `open`.
+    """
 
     def __init__(
-        self, sql: sqlite3.Connection, settings: SpoolSettings, thread: ThreadPoolExecutor
+        self, spool_file: SpoolFile, epoch: str, settings: SpoolSettings, thread: ThreadPoolExecutor
     ) -> None:
         """Called by `open`."""
-        self._sql = sql
+        self._file = spool_file
         self._settings = settings
         self._thread = thread
-        self._path = Path(sql.execute("PRAGMA database_list").fetchone()[2])
-        self._rows = Rows(sql)
-        self.epoch = self._rows.epoch
-        self._received: dict[str, Held] = {}
+        self._rows = Rows(spool_file, epoch)
+        self._received: dict[StreamLife, Held] = {}
         self._received_lock = Lock()
         self._marks_written_ns = 0
         self._resending = ResendSchedule()
@@ -119,7 +122,7 @@ class Spool:
         self._take_marks()
         rows = self._rows
         try:
-            with Transaction(self._sql, rows) as transaction:
+            with Transaction(self._file.sql, rows) as transaction:
                 numbered = rows.number(batches)
                 size = sum(len(batch.body) + PAGE for batch in numbered.spooled)
                 most_bytes = self._most_bytes(size, now_ns)
@@ -173,14 +176,15 @@ class Spool:
             return self._settings.most_bytes
         is_recent = 0 <= now_ns - self._disk_read_ns < LOOK_AT_DISK_NS
         if not is_recent or self._room < AMPLE + size:
-            self._room = file.room(self._sql, self._path, least)
+            room = file.room(self._file.sql, self._file.path, least)
+            self._room = self._room if room is None else room
             self._disk_read_ns = now_ns
         return min(self._settings.most_bytes, self._rows.counts.bytes + self._room)
 
     # --- marks ------------------------------------------------------------------------------------
 
-    def mark(self, held: Mapping[str, Held]) -> None:
-        """Note that the recorder holds these sequence numbers of streams; never waits."""
+    def mark(self, held: Mapping[StreamLife, Held]) -> None:
+        """Note that the recorder holds these sequence numbers of lives; never waits."""
         with self._received_lock:
             self._received.update(held)
 
@@ -203,18 +207,18 @@ class Spool:
         """Write changed marks to the file if the last time is `after_ns` ago."""
         if self._are_marks_due(now_ns, after_ns):
             self._marks_written_ns = now_ns
-            self._rows.write_marks()
+            self._rows.lives.write_marks()
 
     def _are_marks_due(self, now_ns: int, after_ns: int) -> bool:
         is_recent = 0 <= now_ns - self._marks_written_ns < after_ns
-        return self._rows.has_unwritten_marks and not is_recent
+        return self._rows.lives.has_unwritten_marks and not is_recent
 
     def _write_marks_alone(self, now_ns: int, after_ns: int) -> None:
         """Write changed marks while nothing is committed; a full disk is logged and ignored."""
         if not self._are_marks_due(now_ns, after_ns):
             return
         try:
-            with Transaction(self._sql, self._rows):
+            with Transaction(self._file.sql, self._rows):
                 self._write_marks(now_ns, after_ns)
         except sqlite3.OperationalError as exc:
             log.warning("marks were not written", reason=str(exc))
@@ -223,7 +227,7 @@ class Spool:
 
     def _delete_aged(self, now_ns: int, limit: int) -> None:
         """Delete some batches that were marked long ago, in the transaction of an insert."""
-        self._ages.note(now_ns, self._rows.counts.last, self._rows.held)
+        self._ages.note(now_ns, self._rows.counts.last, self._rows.lives.held)
         if self._aged_scan is None:
             if (aged := self._ages.aged(now_ns)) is None:
                 return
@@ -231,7 +235,7 @@ class Spool:
         aged, after = self._aged_scan
         rows = self._rows.after(after, limit)
         self._rows.delete(
-            [row for row in rows if row.seq in aged.held.get(row.stream, marks.NOTHING)]
+            [row for row in rows if row.seq in aged.held.get(row.life, marks.NOTHING)]
         )
         more = len(rows) == limit and rows[-1].id < aged.last
         self._aged_scan = _AgedScan(aged, rows[-1].id) if more else None
@@ -265,7 +269,7 @@ class Spool:
             if excess <= 0:
                 break
             self._marked_scan = row.id
-            if not self._rows.waits(row.stream, row.seq):
+            if not self._rows.lives.waits(row.life, row.seq):
                 marked.append(row)
                 excess -= row.size
         self._rows.delete(marked)
@@ -301,11 +305,11 @@ class Spool:
         ids: list[int] = []
         scanned, at = 0, pass_.after
         with closing(self._rows.between(pass_.after, pass_.upto, ROWS_A_TURN)) as rows:
-            for row_id, stream, seq, committed_ns in rows:
+            for row_id, life, seq, committed_ns in rows:
                 if pass_.is_young(committed_ns):
                     return ids, at, True
                 scanned, at = scanned + 1, row_id
-                if self._rows.waits(stream, seq):
+                if self._rows.lives.waits(life, seq):
                     ids.append(row_id)
                     if len(ids) == limit:
                         break
@@ -317,7 +321,7 @@ class Spool:
 
     async def last_ns(self, stream: str) -> int | None:
         """The newest time stamp that was ever spooled of a stream."""
-        return await self._run(lambda: self._rows.last_ns(stream))
+        return await self._run(lambda: self._rows.lives.last_ns(stream))
 
     async def depth(self) -> Depth:
         """The fill level."""
@@ -340,7 +344,7 @@ class Spool:
             bytes=counts.bytes,
             oldest_ns=oldest_ns,
             dropped=counts.dropped,
-            disk_free=file.disk_free(self._path),
+            disk_free=file.disk_free(self._file.path),
         )
 
     def _oldest_ns(self) -> int | None:
@@ -348,21 +352,70 @@ class Spool:
         last = self._rows.counts.last
         next_rows = self._rows.between(self._resending.floor - 1, last, ROWS_A_TURN)
         with closing(next_rows) as rows:
-            for row_id, stream, seq, committed_ns in rows:
+            for row_id, life, seq, committed_ns in rows:
                 self._resending.floor = row_id
-                if self._rows.waits(stream, seq):
+                if self._rows.lives.waits(life, seq):
                     return int(committed_ns)
         self._resending.floor += 1
         return None
+
+    # --- the file ---------------------------------------------------------------------------------
+
+    @property
+    def aside(self) -> SetAsideFile | None:
+        """The file that was set aside for this one, None for none."""
+        return self._file.aside
+
+    async def keep_in_place(self) -> str | None:
+        """Write the file anew if its path does not lead to it any more; returns what was wrong.
+
+        Nothing is lost then.  None while all is well.  Raises Taken if another gateway uses the
+        path meanwhile.
+        """
+        return await self._run(self._keep_in_place)
+
+    def _keep_in_place(self) -> str | None:
+        absence = self._file.absence()
+        self._file.keep_lock()
+        if absence is not None:
+            self._take_marks()
+            self._file.put_back()
+            self._disk_read_ns = 0
+        return absence
+
+    # --- the ledger -------------------------------------------------------------------------------
+
+    async def compare(self, held: Sequence[LastHeld], streams: Sequence[str]) -> set[str]:
+        """Compare with the ledger, and note which batches the recorder holds and this file lacks.
+
+        held: of those of the streams of which the recorder holds anything.  Returns the streams of
+        which the file lacks some: in `last_ns` they stand where the ledger is complete.
+        """
+        return await self._run(lambda: self._compare(held, streams))
+
+    def _compare(self, held: Sequence[LastHeld], streams: Sequence[str]) -> set[str]:
+        with Transaction(self._file.sql, self._rows):
+            return self._rows.lives.adopt(held, streams)
+
+    async def lost(self) -> set[str]:
+        """The streams that go on where the ledger is complete: the file lacks later batches."""
+        return await self._run(self._rows.lives.lost)
+
+    async def has_compared(self, streams: Sequence[str]) -> bool:
+        """Whether each of these streams was compared with the ledger since the file was created."""
+        return await self._run(lambda: self._rows.lives.has_all(streams))
 
     async def bodies(self) -> list[SpooledBatch]:
         """All batches in the file, marked or not; for checks of what became of them."""
         return await self._run(self._rows.bodies)
 
     def end(self) -> None:
-        """Write the last marks; called in the spool's thread."""
-        self._take_marks()
-        self._write_marks_alone(self._marks_written_ns, 0)
+        """Write the last marks, unless the file is damaged; called in the spool's thread."""
+        try:
+            self._take_marks()
+            self._write_marks_alone(self._marks_written_ns, 0)
+        except (sqlite3.DatabaseError, SpoolUnusable) as exc:
+            log.warning("last marks were not written", reason=str(exc))
 
     async def _run(self, call: Callable[[], _T]) -> _T:
         """Call a function in the spool's thread; a cancelled caller waits until it has ended."""
@@ -379,31 +432,44 @@ class Spool:
                 f"the spool did not take it: {exc}", hint="is the disk full?"
             ) from exc
         except sqlite3.DatabaseError as exc:
-            raise Corrupt(
-                f"the spool is damaged: {exc}",
-                hint="set the file aside; its unmarked batches are in it",
-            ) from exc
+            raise SpoolUnusable(f"the spool {self._file.path} is damaged: {exc}") from exc
 
 
 @asynccontextmanager
 async def open(  # noqa: A001 - `spool.open` says what it does
-    path: Path, *, epoch: str, settings: SpoolSettings | None = None
+    path: Path, *, epoch: str, settings: SpoolSettings | None = None, damage: str = ""
 ) -> AsyncIterator[Spool]:
-    """Open the spool in a file; a new file is created under this epoch.
+    """Open the spool in a file, created if need be, and begin a life with this epoch.
 
-    Raises Taken if another gateway uses it, Refused if its layout is unknown.
+    damage: that was found in the file before; it is set aside then, as is a file that turns out to
+    be damaged now.  Raises Taken if another gateway uses it, Refused if its layout is unknown,
+    SpoolUnusable for damage that shows when the counters are read.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(1, thread_name_prefix="spool") as thread, file.locked(path):
+    with ThreadPoolExecutor(1, thread_name_prefix="spool") as thread, ExitStack() as locks:
+        locks.enter_context(file.locked(path))
         loop = asyncio.get_running_loop()
-        sql = await loop.run_in_executor(thread, file.connect, path, epoch)
+        spool_file = await loop.run_in_executor(
+            thread, lambda: file.opened(path, locks, damage=damage)
+        )
         try:
             spool = await loop.run_in_executor(
-                thread, Spool, sql, settings or SpoolSettings(), thread
+                thread, _loaded, spool_file, epoch, settings or SpoolSettings(), thread
             )
             try:
                 yield spool
             finally:
                 await loop.run_in_executor(thread, spool.end)
         finally:
-            await loop.run_in_executor(thread, sql.close)
+            await loop.run_in_executor(thread, spool_file.sql.close)
+
+
+def _loaded(
+    spool_file: SpoolFile, epoch: str, settings: SpoolSettings, thread: ThreadPoolExecutor
+) -> Spool:
+    """A spool with the counters of its file; raises SpoolUnusable if they cannot be read."""
+    try:
+        return Spool(spool_file, epoch, settings, thread)
+    except sqlite3.OperationalError as exc:
+        raise Unavailable(f"the spool {spool_file.path} cannot be opened: {exc}") from exc
+    except (sqlite3.DatabaseError, ValueError) as exc:
+        raise SpoolUnusable(f"the spool {spool_file.path} is damaged: {exc}") from exc

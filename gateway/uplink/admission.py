@@ -2,54 +2,89 @@
 
 A broker refuses credentials and subscriptions for a moment while it or its auth service starts,
 and for good when a credential was revoked, has expired or was locked out.  Only the API tells them
-apart: what it refuses too ends the gateway, and everything else is waited for.
+apart: what it refuses too ends the gateway, and everything else is waited for.  The API also says
+where another process runs as this gateway.
 """
 
-from collections.abc import Callable, Coroutine
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import structlog
 
 from broker import api_client
-from broker.api_client import CredentialRefused
+from broker.api_client import Api, CredentialRefused
 from broker.bus import client
-from broker.clock import Clock
+from broker.clock import Clock, ns_of
 from broker.credential import Credential
-from broker.errors import BedError, Forbidden, Refused, Unavailable, Unknown
+from broker.errors import BedError, Forbidden, Refused, Taken, Unavailable, Unknown
 from broker.process import tasks as process_tasks
+from broker.process_identity import ProcessIdentity, RunningProcess, gateway_role
+from broker.responses.enrolment import GatewayProcessResponse
 from broker.settings import BusSettings
 from broker.streams import StreamSpec
 from gateway.mapping.model import Mapping
 from gateway.settings import GatewaySettings
+from gateway.spool.lives import LastHeld
 
 REGISTER_RETRY_S = 2.0
+ASK_S = 3.0
+"""The longest that a gateway which knows its specs waits for the API before it reads."""
 LOOK_EVERY_S = 5.0
 REFUSALS = 3
 """Looks in a row at which broker and API refuse, before the gateway ends: 15 s."""
 ASK_EVERY_S = 60.0
 """The pause before the API is asked again after it accepted what the broker refuses."""
+UNNOTICED = 1.5
+"""Keep-alives after which the broker has noticed that a connection is dead, and a moment more."""
+UNNOTICED_MORE_S = 5.0
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """A gateway as the testbed registered it.
+
+    specs: of the mapping's streams, under their versions.  held: the newest life of each stream of
+    which the ledger holds batches.
+    """
+
+    specs: Sequence[StreamSpec]
+    held: Sequence[LastHeld]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """Asks the testbed's API whether it accepts this gateway, its equipment and its streams."""
+    """Asks the testbed's API whether it accepts this gateway, its equipment and its streams.
+
+    process: this process, for which another one may be taken.
+    """
 
     mapping: Mapping
     settings: GatewaySettings
     bus_settings: BusSettings
     clock: Clock
+    process: ProcessIdentity
 
-    async def register(self) -> list[StreamSpec]:
+    @property
+    def role(self) -> str:
+        """The role that one process has at a time: of this gateway, in its space."""
+        return gateway_role(self._principal, self.mapping.equipment, self.settings.space)
+
+    async def register(self) -> Registration:
         """Register the equipment and its specs at the API; repeats while the API is unavailable.
 
-        Returns the specs under their versions.  Raises Refused where the API refuses them.
+        Raises Refused where the API refuses them, Taken while another process is this gateway.
         """
         reason = ""
         while True:
             try:
-                return await self._register_once()
+                async with self._connected() as api:
+                    registration = await self._register_once(api)
+                    await self._wait_alone(api)
+                    return registration
             except Unavailable as exc:
                 if str(exc) != reason:
                     reason = str(exc)
@@ -58,10 +93,24 @@ class Admission:
                     )
                 await self.clock.sleep(REGISTER_RETRY_S)
 
+    async def register_soon(self) -> Registration | None:
+        """Register unless the API is unavailable now; raises as `register` does."""
+        try:
+            async with self._connected() as api:
+                async with asyncio.timeout(ASK_S):
+                    registration = await self._register_once(api)
+                await self._wait_alone(api)
+                return registration
+        except (Unavailable, TimeoutError) as exc:
+            reason = str(exc) or f"it did not answer in {ASK_S:g} s"
+            log.warning("gateway starts without the API", api=self.settings.api, reason=reason)
+            return None
+
     async def check_refusals(self, bus: client.Bus) -> None:
         """Watch the bus until cancelled; raises Refused once broker and API refuse the credential.
 
-        A refusal that the API does not share is logged once, and waited for.
+        Raises Taken once another process is this gateway for as long.  A refusal that the API does
+        not share is logged once, and waited for.
         """
         refusals, pause_s = 0, LOOK_EVERY_S
         while True:
@@ -72,7 +121,9 @@ class Admission:
                 refusals = 0
                 continue
             try:
-                await self._register_once()
+                async with self._connected() as api:
+                    await self._register_once(api)
+                    await self._check_alone(api)
             except Unavailable:
                 refusals = 0
             except Refused:
@@ -104,29 +155,101 @@ class Admission:
                 await self.register()
             await self.clock.sleep(LOOK_EVERY_S)
 
-    async def _register_once(self) -> list[StreamSpec]:
-        mapping, credential = self.mapping, self.bus_settings.credential.get_secret_value()
-        async with api_client.connect(
-            self.settings.api, credential, ca=self.bus_settings.ca
-        ) as api:
-            try:
-                await api.register_equipment(
-                    mapping.equipment,
-                    name=mapping.name,
-                    kind=mapping.kind,
-                    site=mapping.site,
-                    description=mapping.description,
+    # --- the API ----------------------------------------------------------------------------------
+
+    @property
+    def _principal(self) -> str:
+        return Credential.parse(self.bus_settings.credential.get_secret_value()).principal
+
+    def _connected(self) -> AbstractAsyncContextManager[Api]:
+        credential = self.bus_settings.credential.get_secret_value()
+        return api_client.connect(self.settings.api, credential, ca=self.bus_settings.ca)
+
+    async def _register_once(self, api: Api) -> Registration:
+        mapping = self.mapping
+        try:
+            await api.register_equipment(
+                mapping.equipment,
+                name=mapping.name,
+                kind=mapping.kind,
+                site=mapping.site,
+                description=mapping.description,
+            )
+            specs = await api.register_specs([stream.spec for stream in mapping.streams])
+            held = await api.held(mapping.equipment, self.settings.space)
+        except (Forbidden, Unknown) as exc:
+            raise self._explained(exc) from exc
+        own = {str(spec.address) for spec in specs}
+        return Registration(
+            specs=specs,
+            held=[
+                LastHeld(each.stream, each.epoch, each.seq, _optional_ns(each.until))
+                for each in held
+                if each.stream in own
+            ],
+        )
+
+    async def _wait_alone(self, api: Api) -> None:
+        """Return once no other process is this gateway; raises Taken if one stays connected.
+
+        A process whose machine died is connected until the broker notices it.
+        """
+        if self.process.takes_over:
+            return
+        unnoticed_s = UNNOTICED * self.bus_settings.keepalive_s + UNNOTICED_MORE_S
+        for look in range(round(unnoticed_s / REGISTER_RETRY_S)):
+            other = await self._other(api)
+            if other is None:
+                return
+            if not look:
+                log.warning(
+                    "another process is this gateway",
+                    host=other.host,
+                    address=other.address,
+                    since=other.since,
+                    waits_s=unnoticed_s,
                 )
-                return await api.register_specs([stream.spec for stream in mapping.streams])
-            except (Forbidden, Unknown) as exc:
-                raise self._explained(exc) from exc
+            await self.clock.sleep(REGISTER_RETRY_S)
+        await self._check_alone(api)
+
+    async def _check_alone(self, api: Api) -> None:
+        """Raise Taken if another process is this gateway."""
+        other = await self._other(api)
+        if other is None:
+            return
+        raise Taken(
+            f"the gateway of {self.mapping.equipment} runs already: on {other.host}, connected from"
+            f" {other.address} since {other.since}",
+            hint="stop that one; or let this one take its place: testbed gateway run --take-over",
+        )
+
+    async def _other(self, api: Api) -> GatewayProcessResponse | None:
+        """The process that has this gateway's role and keeps this one from it; None without one.
+
+        None too while the broker does not say who is connected: then it has to refuse this process.
+        """
+        try:
+            processes = await api.gateway_processes(self.mapping.equipment)
+        except Unavailable:
+            return None
+        for process in processes:
+            running = RunningProcess.of_connection(
+                process.client_id,
+                address=process.address,
+                since_ns=ns_of(process.since),
+                connection=process.client_id,
+            )
+            if running is None or running.role != self.role:
+                continue
+            if not self.process.replaces(running.identity):
+                return process
+        return None
 
     def _explained(self, exc: Refused) -> Refused:
         """The API's refusal with the gateway's equipment, and what a person can do."""
-        equipment = self.mapping.equipment
+        equipment, principal = self.mapping.equipment, self._principal
         if not isinstance(exc, CredentialRefused) and exc.__cause__ is not None:
             return exc  # of the connection, before the API answered
-        principal = Credential.parse(self.bus_settings.credential.get_secret_value()).principal
         renew = (
             f"have a new code made, `testbed gateway code {equipment}`, move the old identity away,"
             " and enrol again; or set another TESTBED_CREDENTIAL"
@@ -141,3 +264,7 @@ class Admission:
             f"the testbed refuses {equipment} to {principal}: {exc.message}",
             hint=f"is this the mapping of the equipment that {principal} is for? if so, {renew}",
         )
+
+
+def _optional_ns(text: str | None) -> int | None:
+    return None if text is None else ns_of(text)

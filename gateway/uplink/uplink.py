@@ -21,8 +21,9 @@ from broker.errors import Corrupt, Unavailable
 from broker.messages import Held
 from broker.namespace import EquipmentAddress, MarkTopic, StreamAddress, StreamTopic, Verb
 from broker.streams import StreamSpec
+from gateway.spool.lives import StreamLife
 from gateway.spool.rows import SpooledBatch
-from gateway.spool.spool import Spool
+from gateway.spool.spool import Depth, Spool
 
 LOOK_EVERY_S = 1.0
 DRAIN_LOOK_S = 0.05
@@ -83,7 +84,7 @@ class Uplink:
         self._is_held_up = False
         self._announced = 0
         """The connection on which the specs were announced; 0 for none."""
-        self._held: dict[str, Held] = {}
+        self._held: dict[StreamLife, Held] = {}
         self._progress_ns = clock.now_ns()
         """The time of the last mark that held something new, or of the last connect."""
         self._topics: dict[tuple[Verb, str], str] = {}
@@ -138,18 +139,26 @@ class Uplink:
             tasks.create_task(self._send_backlog(), name="uplink backlog")
             await self._take_marks(marks, publisher)
 
-    async def drained(self, timeout_s: float) -> bool:
+    async def drained(self, timeout_s: float, *, until_ns: int | None = None) -> bool:
         """Wait until every batch is marked; False if that takes longer than `timeout_s`.
 
-        Real time, the spool's answers too: on a busy disk each takes longer than the pause.
+        until_ns: batches committed later do not count.  Real time, the spool's answers too: on a
+        busy disk each takes longer than the pause.
         """
         try:
             async with asyncio.timeout(timeout_s):
-                while (await self._spool.depth()).unmarked:
+                while self._waits(await self._spool.depth(), until_ns):
                     await self._clock.sleep(DRAIN_LOOK_S)
         except TimeoutError:
             return False
         return True
+
+    @staticmethod
+    def _waits(depth: Depth, until_ns: int | None) -> bool:
+        """Whether a batch that was committed up to an instant waits for its mark."""
+        if depth.oldest_ns is None or until_ns is None:
+            return depth.unmarked > 0
+        return depth.oldest_ns <= until_ns
 
     async def _announce(self) -> None:
         """Publish the specs, retained, on every new connection, then let the backlog go."""
@@ -174,7 +183,7 @@ class Uplink:
     async def _take_marks(self, marks: client.Inbox, publisher: EquipmentAddress) -> None:
         async for message in marks:
             try:
-                held = self._own_epoch(messages.decode_mark(message.payload), publisher)
+                held = _by_life(messages.decode_mark(message.payload), publisher)
                 self._spool.mark(held)
                 self._note_progress(held)
                 self.counts.marks += 1
@@ -182,19 +191,11 @@ class Uplink:
                 log.warning("mark was refused", reason=str(exc))
             marks.ack(message)
 
-    def _note_progress(self, held: Mapping[str, Held]) -> None:
+    def _note_progress(self, held: Mapping[StreamLife, Held]) -> None:
         """Note the time if a mark holds anything new: a recorder is storing our batches."""
-        if any(self._held.get(stream) != ranges for stream, ranges in held.items()):
+        if any(self._held.get(life) != ranges for life, ranges in held.items()):
             self._held.update(held)
             self._progress_ns = self._clock.now_ns()
-
-    def _own_epoch(self, mark: messages.Mark, publisher: EquipmentAddress) -> Mapping[str, Held]:
-        """The ranges of a mark that belong to the spool's present epoch, by stream."""
-        return {
-            f"{publisher}/{stream}": epochs[self._spool.epoch]
-            for stream, epochs in mark.streams.items()
-            if self._spool.epoch in epochs
-        }
 
     async def _send_fresh(self) -> None:
         """Publish the batches that the broker did not take when they were committed."""
@@ -274,6 +275,15 @@ class Uplink:
         if key not in self._topics:
             self._topics[key] = str(StreamTopic(self._space, verb, StreamAddress.parse(stream)))
         return self._topics[key]
+
+
+def _by_life(mark: messages.Mark, publisher: EquipmentAddress) -> Mapping[StreamLife, Held]:
+    """The ranges of a mark, by life of a stream."""
+    return {
+        StreamLife(f"{publisher}/{stream}", epoch): held
+        for stream, epochs in mark.streams.items()
+        for epoch, held in epochs.items()
+    }
 
 
 def _ignore_failure(sent: asyncio.Future[None]) -> None:

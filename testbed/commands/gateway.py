@@ -78,6 +78,7 @@ def add_to(app: typer.Typer) -> None:
         "testbed gateway run mapping.yaml",
         "testbed gateway run mapping.yaml press.yaml",
         "testbed gateway run mapping.yaml --enrol",
+        "testbed gateway run mapping.yaml --take-over",
     ),
 )
 def run(
@@ -87,6 +88,14 @@ def run(
         typer.Option(
             "--enrol",
             help="enrol each gateway that is not enrolled yet, as the engineer who is signed in",
+        ),
+    ] = False,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over",
+            help="disconnect a process elsewhere that runs as the same gateway (default: end with"
+            " an error that names it)",
         ),
     ] = False,
 ) -> None:
@@ -99,7 +108,8 @@ def run(
     if enrol:
         for enrolled in terminal_run.run(gateway_process.enrol_new(mappings), keeps_data=True):
             gateway_process.print_enrolled(enrolled, notes)
-    terminal_run.run(gateway_process.run(mappings, WallClock()), keeps_data=True)
+    running = gateway_process.run(mappings, WallClock(), takes_over=take_over)
+    terminal_run.run(running, keeps_data=True)
 
 
 @gateway_app.command(

@@ -7,7 +7,7 @@ from asyncio.subprocess import Process
 from collections import Counter
 from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -35,6 +35,7 @@ FIRST_RESTART_S = 1.0
 LONGEST_RESTART_S = 30.0
 STOP_S = 5.0
 """Seconds that a child process may take to end, beyond the wait for its last marks."""
+TAKE_OVER = "--take-over"
 
 log = structlog.get_logger()
 
@@ -43,24 +44,28 @@ log = structlog.get_logger()
 class GatewayChild:
     """A gateway that runs in a child process.
 
-    equipment: its address, empty if the mapping cannot be read.  environment: of the process.
+    options: of its command.  equipment: its address, empty if the mapping cannot be read.
+    environment: of the process.
     """
 
     file: Path
+    options: Sequence[str]
     equipment: str
     environment: AnyMapping[str, str]
     stop_s: float
 
 
-async def run(files: Sequence[Path], clock: Clock) -> None:
+async def run(files: Sequence[Path], clock: Clock, *, takes_over: bool = False) -> None:
     """Run the gateways of one mapping file or more until cancelled, or until all have ended.
 
+    takes_over: whether processes elsewhere that are the same gateways lose their connections.
     Raises Refused if a person must help before a gateway can go on.
     """
     if len(files) == 1:
-        await _run_one(files[0], clock)
+        await _run_one(files[0], clock, takes_over=takes_over)
         return
-    children = _children(files, settings(GatewaySettings))
+    options = [TAKE_OVER] if takes_over else []
+    children = _children(files, settings(GatewaySettings), options)
     async with asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(_supervise(child, clock), name=f"gateway {child.file}")
@@ -75,7 +80,7 @@ async def run(files: Sequence[Path], clock: Clock) -> None:
         )
 
 
-async def _run_one(file: Path, clock: Clock) -> None:
+async def _run_one(file: Path, clock: Clock, *, takes_over: bool) -> None:
     """Run the gateway of a mapping file in this process until cancelled."""
     mapping = mapping_file.load(file)
     folders = _folders(file)
@@ -84,7 +89,14 @@ async def _run_one(file: Path, clock: Clock) -> None:
         bus_settings = identity.with_stored_credential(
             bus, folders.identity_of(mapping.equipment), mapping.equipment
         )
-        await service.run(mapping, folders, settings=own, bus_settings=bus_settings, clock=clock)
+        await service.run(
+            mapping,
+            folders,
+            settings=own,
+            bus_settings=bus_settings,
+            clock=clock,
+            takes_over=takes_over,
+        )
     except (BedError, ExceptionGroup) as exc:
         error = exc if isinstance(exc, BedError) else process_tasks.first_failure(exc)
         facts = {"equipment": str(mapping.equipment), "reason": error.message, "hint": error.hint}
@@ -139,7 +151,9 @@ def print_enrolled(enrolled: ClaimedGateway, notes: Screen) -> None:
         notes.print(enrolled.note, style="yellow")
 
 
-def _children(files: Sequence[Path], own: GatewaySettings) -> list[GatewayChild]:
+def _children(
+    files: Sequence[Path], own: GatewaySettings, options: Sequence[str]
+) -> list[GatewayChild]:
     """The child processes for mapping files; raises Invalid if two are of one equipment."""
     children = []
     for number, file in enumerate(files):
@@ -152,6 +166,7 @@ def _children(files: Sequence[Path], own: GatewaySettings) -> list[GatewayChild]
         children.append(
             GatewayChild(
                 file=file,
+                options=options,
                 equipment=equipment,
                 environment=environment,
                 stop_s=own.drain_s + STOP_S,
@@ -178,6 +193,7 @@ async def _supervise(child: GatewayChild, clock: Clock) -> bool:
     while True:
         since_s = loop.time()
         code = await _run_child(child)
+        child = replace(child, options=())  # of the first start alone
         if code == Exit.INPUT:
             log.error("gateway waits for a person", **facts, exit_code=code)
         if code in {Exit.DONE, Exit.INPUT}:
@@ -193,7 +209,7 @@ async def _run_child(child: GatewayChild) -> int:
     """Run a child process to its end; its exit code."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "testbed", "gateway", "run", str(child.file)),
+        *("-m", "testbed", "gateway", "run", str(child.file), *child.options),
         stdin=asyncio.subprocess.DEVNULL,
         env=child.environment,
         start_new_session=True,  # Ctrl-C is for this process, which ends its children in order

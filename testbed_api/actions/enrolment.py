@@ -8,8 +8,10 @@ from broker.clock import Clock
 from broker.credential import Credential
 from broker.errors import Refused, Taken, Unknown
 from broker.namespace import EquipmentAddress
-from broker.rights import Action, Principal, Scope, Span
+from broker.process_identity import RunningProcess
+from broker.rights import Action, Principal, PrincipalKind, Scope, Span
 from testbed_api.actions.caller import Caller
+from testbed_api.broker_auth import process_admission
 from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.domain import enrolment as enrolling
 from testbed_api.domain import organisations, tokens
@@ -108,6 +110,28 @@ class EnrolmentActions:
             if each.scope.equipment == address
         ]
 
+    async def processes(
+        self, caller: Caller, address: EquipmentAddress
+    ) -> list[tuple[str, RunningProcess]]:
+        """The connected processes of the machines that publish an equipment, each with its machine.
+
+        A machine is told of its own alone.  Raises Unavailable if the broker does not list them.
+        """
+        caller.must(Action.WATCH, address)
+        if caller.principal.kind is PrincipalKind.MACHINE:
+            machines = [caller.principal]
+        else:
+            everybody = await self.registry.principals.in_organisation(
+                address.organisation, caller.at_ns
+            )
+            machines = [each for each in everybody if _publishes(each.scope, address)]
+        return [
+            (machine.id, process)
+            for machine in machines
+            for process in process_admission.running(await self.connections.of(machine.id))
+            if process.is_gateway_of(machine.id, address)
+        ]
+
     async def lock_out(
         self, context: AuditContext, caller: Caller, address: EquipmentAddress
     ) -> None:
@@ -128,6 +152,13 @@ class EnrolmentActions:
             await change.enrolments.end(address, by=caller.id, now_ns=now_ns)
         for name in names:  # also those that are gone: the broker may have been away at the time
             await self.connections.disconnect(name)
+
+
+def _publishes(scope: Scope, address: EquipmentAddress) -> bool:
+    """Whether a machine of this scope publishes streams of an equipment."""
+    return scope.equipment == address or any(
+        entry.address.owner == address for entry in scope.writes
+    )
 
 
 def _used(before: Enrolment | None, public_key: bytes, now_ns: int) -> Enrolment | None:

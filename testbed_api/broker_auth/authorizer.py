@@ -7,10 +7,12 @@ import structlog
 from broker import policy
 from broker.backends.nats import auth_callout
 from broker.backends.nats.auth_callout import ConnectRequest, Permissions
-from broker.clock import Clock
+from broker.clock import Clock, text_of
 from broker.credential import Credential
 from broker.errors import Unavailable
+from broker.process_identity import RunningProcess
 from broker.rights import Principal, PrincipalKind, Rights
+from testbed_api.broker_auth.process_admission import ProcessAdmission, ProcessVerdict
 from testbed_api.broker_auth.refusals import BusJournal
 from testbed_api.domain import bus_refusals, tokens
 from testbed_api.domain.audit import AuditContext, AuditEntry
@@ -30,7 +32,7 @@ def _unnoted(_request: ConnectRequest, _permissions: Permissions) -> None:
 class Authorizer:
     """Answers the auth callout of the broker."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its collaborators
         self,
         *,
         registry: Registry,
@@ -39,17 +41,20 @@ class Authorizer:
         quotas: Quotas,
         journal: BusJournal,
         admitted: Callable[[ConnectRequest, Permissions], None] = _unnoted,
+        processes: ProcessAdmission | None = None,
     ) -> None:
         """system: credentials of the testbed's own parts by principal, made anew at each start and
         never stored.  quotas: how many connections an organisation may have.  journal: gets an
         entry of each connection but the system's, and counts those that are not admitted.
         admitted: is called with each of these connections that is let in; must not block.
+        processes: decides where one process at a time has a role; None where all are admitted.
         """
         self._registry = registry
         self._clock = clock
         self._quotas = quotas
         self._journal = journal
         self._admitted = admitted
+        self._processes = processes
         self._system = {
             name: tokens.hashed(credential.secret) for name, credential in system.items()
         }
@@ -95,8 +100,15 @@ class Authorizer:
         if not await self._is_room(known.organisation, now_ns):
             self._refused(request, bus_refusals.CROWDED)
             return None
+        verdict = await self._judge_process(request)
+        if verdict.excluded_by is not None:
+            facts = {"runs": _process_facts(verdict.excluded_by)}
+            self._refused(request, bus_refusals.RUNS_ELSEWHERE, **facts)
+            return None
         await token_use.note(self._registry, token, now_ns)
         context = _context(request).by(known.id, known.organisation)
+        if verdict.replaced:
+            context.entry.facts["replaced"] = [_process_facts(each) for each in verdict.replaced]
         await self._journal.admitted(context.event(now_ns))
         self._quotas.entered(known.organisation)
         return permissions
@@ -116,7 +128,12 @@ class Authorizer:
             return False
         return True
 
-    def _refused(self, request: ConnectRequest, reason: str) -> None:
+    async def _judge_process(self, request: ConnectRequest) -> ProcessVerdict:
+        if self._processes is None:
+            return ProcessVerdict()
+        return await self._processes.admit(request)
+
+    def _refused(self, request: ConnectRequest, reason: str, **facts: object) -> None:
         self._journal.note(
             BusRefusal(
                 act=BusAct.CONNECT,
@@ -124,7 +141,7 @@ class Authorizer:
                 reason=reason,
                 time_ns=self._clock.now_ns(),
                 source=request.host,
-                facts=_facts(request),
+                facts=_facts(request) | facts,
             )
         )
 
@@ -156,3 +173,11 @@ def _context(request: ConnectRequest) -> AuditContext:
 
 def _facts(request: ConnectRequest) -> dict[str, object]:
     return {"client_id": request.client_id, "connection": request.connection}
+
+
+def _process_facts(process: RunningProcess) -> dict[str, object]:
+    return {
+        "host": process.identity.host,
+        "address": process.address,
+        "since": text_of(process.since_ns),
+    }

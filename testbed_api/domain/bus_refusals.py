@@ -31,6 +31,7 @@ OTHERS_CLIENT_ID = "its client id is not its principal's"
 NO_PART = "not the credential of a part of the testbed"
 NO_ROLE = "nobody of that name, or none with a role of this token"
 CROWDED = "its organisation has too many connections"
+RUNS_ELSEWHERE = "it runs already, elsewhere"
 NOT_COVERED = "its rights do not cover this topic"
 
 _RENEW = (
@@ -44,6 +45,7 @@ _ADVICE: Mapping[str, str] = {
     OTHERS_CLIENT_ID: "set the client id to the principal's name, or to NAME--ANYTHING",
     NO_PART: "restart this part of the testbed with the secrets of `testbed secrets init`",
     CROWDED: "end connections that are not needed, or raise TESTBED_LIMIT_CONNECTIONS",
+    RUNS_ELSEWHERE: "stop one of the two; `testbed gateway run --take-over` replaces the first",
 }
 
 

@@ -211,6 +211,15 @@ class Paged(Form):
     limit: Annotated[int, Field(ge=1, le=500, description="rows on a page")] = 100
 
 
+class HeldWanted(InSpace):
+    """One page of what the ledger holds of the streams of an equipment in a space."""
+
+    cursor: Annotated[
+        str | None, Field(max_length=122, description="`next` of the page before")
+    ] = None
+    limit: Annotated[int, Field(ge=1, le=500, description="rows on a page")] = 100
+
+
 Cursor = Annotated[int, Field(ge=0, lt=2**53, description="`next` of the page before")]
 Limit = Annotated[int, Field(ge=1, le=1_000, description="rows on a page")]
 

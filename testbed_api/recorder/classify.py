@@ -13,9 +13,10 @@ from broker.errors import Corrupt
 from broker.messages import Held
 from broker.namespace import EquipmentAddress, EquipmentKind, StreamTopic
 from broker.streams import StreamSpec
-from testbed_api.recorder import bulk_decode
+from testbed_api.recorder import bulk_decode, lost_gaps
 from testbed_api.recorder.flush import BlockOrigin, Flush, ReceivedMessage, SpecKey
 from testbed_api.recorder.ledger import DeadLetter, SetAside, StreamEpoch
+from testbed_api.recorder.lost_gaps import LostGap
 from testbed_api.stores.port import Block
 
 
@@ -106,7 +107,7 @@ def _classify_message(
         and (seq in topic_group.seqs or seq in topic_group.held)
     ):
         flush.repeated += 1
-        flush.mark_requests.add((topic_group.life.space, topic_group.life.stream.owner))
+        flush.mark_requests.add(topic_group.life)
     elif topic_group.spec is None or topic_group.kind is None:
         if message.set_aside is not None or _waits(flush, message, limits):
             return
@@ -172,7 +173,7 @@ def _read(flush: Flush, topic_groups: Iterable[_TopicGroup]) -> None:
             flush.blocks.append(Block(topic_group.life.space, group.spec, (frame,)))
             flush.origins.append(BlockOrigin(topic_group.life, tuple(sizes)))
             flush.batches += len(documents)
-            _add_gaps(flush, topic_group.life, documents)
+            _add_gaps(flush, topic_group.life, documents, group.spec)
         for at in decoded.apart:
             try:
                 _read_apart(flush, topic_group.life, group.documents[at], group.spec)
@@ -188,14 +189,19 @@ def _read_apart(
         flush.blocks.append(Block(life.space, spec, batch.frames))
         flush.origins.append(BlockOrigin(life, ((batch.seq, len(batch)),)))
     flush.batches += 1
-    _add_gaps(flush, life, [document])
+    _add_gaps(flush, life, [document], spec)
     flush.entries.dead_letters += _dead_letters(flush, life, batch, misfits)
 
 
-def _add_gaps(flush: Flush, life: StreamEpoch, documents: Iterable[codec.Document]) -> None:
-    flush.entries.gaps += [
-        (life, document.seq, gap) for document in documents for gap in document.gaps
-    ]
+def _add_gaps(
+    flush: Flush, life: StreamEpoch, documents: Iterable[codec.Document], spec: StreamSpec
+) -> None:
+    for document in documents:
+        for gap in document.gaps:
+            if gap.cause == lost_gaps.CAUSE:
+                flush.lost.append(LostGap(life, document.seq, spec, gap))
+            else:
+                flush.entries.gaps.append((life, document.seq, gap))
 
 
 def _dead_letters(

@@ -1,16 +1,21 @@
 """One flush: received messages, and the blocks, gaps and dead letters made of them.  Pure."""
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
 
+import numpy as np
+
 from broker import codec, namespace
+from broker.batch import Times
 from broker.bus.inbox import Message
 from broker.errors import Corrupt, Invalid
-from broker.namespace import EquipmentAddress, StreamAddress, StreamTopic
+from broker.namespace import StreamAddress, StreamTopic
 from testbed_api.recorder import bulk_decode
 from testbed_api.recorder.ledger import DeadLetter, FlushEntries, StreamEpoch
+from testbed_api.recorder.lost_gaps import LostGap
 from testbed_api.stores.port import Block
 
 SpecKey = tuple[str, StreamAddress, int]
@@ -100,13 +105,27 @@ class Flush:
     """The origin of each block, in the order of `blocks`."""
     seqs: dict[StreamEpoch, set[int]] = field(default_factory=lambda: defaultdict(set))
     entries: FlushEntries = field(default_factory=FlushEntries)
-    mark_requests: set[tuple[str, EquipmentAddress]] = field(default_factory=set)
-    """Publishers that sent a held batch again and need a mark."""
+    lost: list[LostGap] = field(default_factory=list)
+    """Gaps that are cut around what is stored before they go into `entries`."""
+    mark_requests: set[StreamEpoch] = field(default_factory=set)
+    """Lives of which a held batch was sent again, whose publishers need a mark."""
     done: list[Message] = field(default_factory=list)
     waiting: list[ReceivedMessage] = field(default_factory=list)
     batches: int = 0
     repeated: int = 0
     withheld: int = 0
+
+    def ends_ns(self) -> dict[StreamEpoch, dict[int, int]]:
+        """The time stamp of the last sample of each batch, by life and number.
+
+        None is later than the flush: a stamp from the future would hide what is missing.
+        """
+        ends: dict[StreamEpoch, dict[int, int]] = defaultdict(dict)
+        for block, (life, documents) in zip(self.blocks, self.origins, strict=True):
+            for frame in block.frames:
+                for seq, end_ns in _ends_of(frame.time_ns, documents):
+                    ends[life][seq] = min(end_ns, self.now_ns)
+        return ends
 
     def samples(self) -> int:
         """Number of samples to be stored."""
@@ -179,6 +198,21 @@ class Flush:
             for name, series in block.series()
             for time_ns, value in zip(series.time_ns.tolist(), series.values.tolist(), strict=True)
         ]
+
+
+def _ends_of(
+    time_ns: Times, documents: Sequence[tuple[int | None, int]]
+) -> Iterator[tuple[int, int]]:
+    """(seq, last time stamp) of the numbered documents of one frame.
+
+    documents: (seq, number of time stamps), in the order of the frame; the size of a single one
+    does not matter.
+    """
+    sizes = [len(time_ns)] if len(documents) == 1 else [size for _, size in documents]
+    last = np.cumsum(sizes) - 1
+    for (seq, _), size, end_ns in zip(documents, sizes, time_ns[last].tolist(), strict=True):
+        if seq is not None and size:
+            yield seq, end_ns
 
 
 def _space_and_stream(topic: str) -> tuple[str, str]:

@@ -10,19 +10,25 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
-from sqlalchemy import Row, and_, bindparam, delete, func, insert, select, tuple_
+from sqlalchemy import Row, and_, bindparam, delete, func, insert, select, tuple_, update
 
 from broker import messages
 from broker.batch import Gap
 from broker.errors import Taken
 from broker.messages import Held
-from broker.namespace import StreamAddress
+from broker.namespace import EquipmentAddress, StreamAddress
 from broker.streams import StreamSpec
 from testbed_api.registry.engine import transaction
 from testbed_api.registry.tables import dead_letters, gaps, ranges, set_aside, specs
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+MOST_LIVES = 64
+"""Lives of a stream in a space whose ranges are kept; of earlier ones only a count is."""
+EARLIER = "(earlier)"
+"""The epoch of the row that counts the batches of earlier lives; no publisher can have it."""
+_CHUNK = 500
 
 
 class StreamEpoch(NamedTuple):
@@ -31,6 +37,19 @@ class StreamEpoch(NamedTuple):
     space: str
     stream: StreamAddress
     epoch: str
+
+
+class NewestLife(NamedTuple):
+    """The life of a stream of which a batch came last.
+
+    seq: the greatest number held.  until_ns: time stamp up to which no batch is missing, as far as
+    is known, also of the lives before; None for no stamp.
+    """
+
+    stream: str
+    epoch: str
+    seq: int
+    until_ns: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +101,16 @@ class Trouble:
 
 @dataclass(slots=True)
 class FlushEntries:
-    """Everything that one flush writes into the ledger."""
+    """Everything that one flush writes into the ledger.
+
+    until_ns: of each life in `held`, the time stamp up to which no batch is missing, if it is
+    known.  begun: lives of which nothing was held before.  at_ns: the instant of the flush.
+    """
 
     held: dict[StreamEpoch, Held] = field(default_factory=dict)
+    until_ns: dict[StreamEpoch, int] = field(default_factory=dict)
+    begun: list[StreamEpoch] = field(default_factory=list)
+    at_ns: int = 0
     gaps: list[tuple[StreamEpoch, int | None, Gap]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     set_aside: list[SetAside] = field(default_factory=list)
@@ -101,11 +127,14 @@ class Ledger:
     def __init__(self, engine: "AsyncEngine") -> None:
         """engine: from `testbed_api.registry.registry`, with the `recorder` schema migrated."""
         self._engine = engine
+        self._renewed_ns: int | None = None
+        """The instant of the last commit; it never goes back, whatever the clock does."""
 
     async def commit(self, entries: FlushEntries) -> None:
         """Write the entries of a flush in one transaction."""
         async with transaction(self._engine, write=True) as sql:
-            await _renew_ranges(sql, entries.held)
+            await _renew_ranges(sql, entries, await self._next_ns(sql, entries.at_ns))
+            await _forget_earlier(sql, entries.begun)
             await _insert_all(sql, gaps, [_gap_row(*gap) for gap in entries.gaps])
             letters = [_letter_row(letter) for letter in entries.dead_letters]
             await _insert_all(sql, dead_letters, letters)
@@ -132,6 +161,50 @@ class Ledger:
             space=life.space, stream=str(life.stream), epoch=life.epoch
         )
         return Held.from_ranges((row.first, row.last) for row in await self._rows(query))
+
+    async def _next_ns(self, sql: "AsyncConnection", at_ns: int) -> int:
+        """An instant later than that of every commit before."""
+        if self._renewed_ns is None:
+            newest = await sql.execute(select(func.coalesce(func.max(ranges.c.renewed_ns), 0)))
+            self._renewed_ns = int(newest.scalar_one())
+        self._renewed_ns = max(at_ns, self._renewed_ns + 1)
+        return self._renewed_ns
+
+    async def until_ns(self, life: StreamEpoch) -> int | None:
+        """The time stamp up to which no batch of a life is missing; None if it is not known."""
+        query = select(ranges.c.until_ns).filter_by(
+            space=life.space, stream=str(life.stream), epoch=life.epoch
+        )
+        return next((row.until_ns for row in await self._rows(query)), None)
+
+    async def newest_lives(
+        self, space: str, equipment: EquipmentAddress, after: str | None, limit: int
+    ) -> list[NewestLife]:
+        """The newest lives of up to `limit` streams of an equipment, by stream, after `after`."""
+        of_equipment = ranges.c.stream.startswith(f"{equipment}/", autoescape=True)
+        listed = select(ranges.c.stream).distinct().where(ranges.c.space == space, of_equipment)
+        if after is not None:
+            listed = listed.where(ranges.c.stream > after)
+        page = await self._rows(listed.order_by(ranges.c.stream).limit(limit))
+        streams = [row.stream for row in page]
+        grouped = (
+            select(
+                *(ranges.c.stream, ranges.c.epoch),
+                func.max(ranges.c.last).label("seq"),
+                func.max(ranges.c.until_ns).label("until_ns"),
+            )
+            .where(ranges.c.space == space, ranges.c.stream.in_(streams))
+            .where(ranges.c.epoch != EARLIER)
+            .group_by(ranges.c.stream, ranges.c.epoch)
+            .order_by(ranges.c.stream, func.max(ranges.c.renewed_ns).desc())
+        )
+        rows = await self._rows(grouped) if streams else []
+        newest: dict[str, NewestLife] = {}
+        for row in rows:
+            life = newest.setdefault(row.stream, NewestLife._make(row))
+            if life.until_ns is None:
+                newest[row.stream] = life._replace(until_ns=row.until_ns)
+        return list(newest.values())
 
     async def keep_spec(self, space: str, spec: StreamSpec, received_ns: int) -> None:
         """Store a spec for good; raises Taken if its version has another spec already."""
@@ -252,8 +325,9 @@ class Ledger:
             return (await sql.execute(query)).all()
 
 
-async def _renew_ranges(sql: "AsyncConnection", held: Mapping[StreamEpoch, Held]) -> None:
+async def _renew_ranges(sql: "AsyncConnection", entries: FlushEntries, renewed_ns: int) -> None:
     """Replace the ranges of these epochs, in two statements for any number of streams."""
+    held = entries.held
     if not held:
         return
     columns = ("space", "stream", "epoch")
@@ -261,12 +335,53 @@ async def _renew_ranges(sql: "AsyncConnection", held: Mapping[StreamEpoch, Held]
     same = and_(*(ranges.c[name] == bindparam(f"the_{name}") for name in columns))
     named = [{f"the_{name}": part for name, part in zip(columns, key, strict=True)} for key in keys]
     await sql.execute(delete(ranges).where(same), named)
-    rows = [
-        dict(zip(columns, key, strict=True)) | {"first": first, "last": last}
-        for key, ranges_held in zip(keys, held.values(), strict=True)
+    rows: list[dict[str, Any]] = [
+        dict(zip(columns, key, strict=True))
+        | {"first": first, "last": last}
+        | {"until_ns": entries.until_ns.get(life), "renewed_ns": renewed_ns}
+        for key, (life, ranges_held) in zip(keys, held.items(), strict=True)
         for first, last in ranges_held.ranges
     ]
     await _insert_all(sql, ranges, rows)
+
+
+async def _forget_earlier(sql: "AsyncConnection", begun: Sequence[StreamEpoch]) -> None:
+    """Forget the ranges of all but the newest lives of the streams that have a new one.
+
+    A batch of a life that was forgotten is stored again if it comes again, under the same identity.
+    """
+    streams = sorted({str(life.stream) for life in begun})
+    for at in range(0, len(streams), _CHUNK):
+        counted = (
+            select(ranges.c.space, ranges.c.stream)
+            .where(ranges.c.stream.in_(streams[at : at + _CHUNK]))
+            .group_by(ranges.c.space, ranges.c.stream)
+            .having(func.count(ranges.c.epoch.distinct()) > MOST_LIVES + 1)
+        )
+        for space, stream in (await sql.execute(counted)).all():
+            await _forget_of_stream(sql, space, stream)
+
+
+async def _forget_of_stream(sql: "AsyncConnection", space: str, stream: str) -> None:
+    """Add the ranges of a stream's earlier lives to the row that counts them."""
+    mine = and_(ranges.c.space == space, ranges.c.stream == stream)
+    counted = func.sum(ranges.c.last - ranges.c.first + 1)
+    lives = (
+        select(ranges.c.epoch, counted.label("batches"))
+        .where(mine, ranges.c.epoch != EARLIER)
+        .group_by(ranges.c.epoch)
+        .order_by(func.max(ranges.c.renewed_ns).desc())
+        .offset(MOST_LIVES)
+    )
+    earlier = (await sql.execute(lives)).all()
+    batches = int(sum(row.batches for row in earlier))
+    names = [row.epoch for row in earlier]
+    await sql.execute(delete(ranges).where(mine, ranges.c.epoch.in_(names)))
+    more = update(ranges).where(mine, ranges.c.epoch == EARLIER)
+    done = await sql.execute(more.values(last=ranges.c.last + batches))
+    if done.rowcount == 0:
+        row = {"space": space, "stream": stream, "epoch": EARLIER, "first": 1, "last": batches}
+        await sql.execute(insert(ranges), [row | {"renewed_ns": 0}])
 
 
 async def _insert_all(

@@ -1,4 +1,7 @@
-"""Sends marks to publishers: after a change, on request, and regularly; never from the flush."""
+"""Sends marks to publishers: after a change, where one was lost, and regularly.
+
+Never from the flush, which does not wait for the bus.
+"""
 
 import asyncio
 from collections import defaultdict
@@ -36,16 +39,17 @@ class MarkPublisher:
         self._changed = asyncio.Event()
 
     def update(self, life: StreamEpoch, held: Held) -> None:
-        """Send the held ranges of an epoch soon."""
+        """Send the held ranges of an epoch soon: they changed, or a held batch was sent again."""
         publisher = (life.space, life.stream.owner)
         self._held[publisher][life] = held
         self._changes.setdefault(publisher, set()).add(life)
         self._changed.set()
 
-    def request(self, publisher: Publisher) -> None:
-        """Send a publisher all its ranges soon: it sent a batch again that is held already."""
-        self._changes.setdefault(publisher, set()).update(self._held[publisher])
-        self._changed.set()
+    def forget(self, life: StreamEpoch) -> None:
+        """Send no more marks of an epoch, until it is updated again."""
+        publisher = (life.space, life.stream.owner)
+        self._held[publisher].pop(life, None)
+        self._changes.get(publisher, set()).discard(life)
 
     async def run(self) -> None:
         """Send marks until cancelled."""

@@ -7,7 +7,8 @@ that is written twice has one identity in the store.
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,18 +22,20 @@ from broker.bus.inbox import Amount
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Corrupt, Forbidden, Partial, Taken, Unavailable
 from broker.namespace import EquipmentAddress, EquipmentKind, Verb
-from testbed_api.recorder import classify
+from testbed_api.recorder import classify, lost_gaps
 from testbed_api.recorder import flush as recorder_flush
 from testbed_api.recorder.circuit_breaker import CircuitBreaker
 from testbed_api.recorder.classify import Lookups, WaitLimits
 from testbed_api.recorder.flush import Flush, ReceivedMessage, SpecKey
 from testbed_api.recorder.ledger import Ledger, StreamEpoch
+from testbed_api.recorder.life_ends import LifeEnds
 from testbed_api.recorder.marks import MarkPublisher
 from testbed_api.stores import bisect_write
 from testbed_api.stores.port import SeriesStore
 
 if TYPE_CHECKING:
     from broker.messages import Held
+    from broker.namespace import StreamAddress
     from broker.streams import StreamSpec
 
 KindOf = Callable[[EquipmentAddress], Awaitable[EquipmentKind | None]]
@@ -42,6 +45,8 @@ TOPICS = tuple(f"{namespace.ROOT}/+/{verb}/+/+/+" for verb in (Verb.SPEC, Verb.D
 65,535 unacknowledged messages.
 """
 
+MOST_LIVES = 8
+"""Lives of a stream whose ranges are in memory, and whose marks are sent regularly."""
 LOOK_AGAIN_NS = NS_PER_S
 """Pause before a lookup that found nothing is made again."""
 
@@ -144,6 +149,9 @@ class Recorder:
         self._kinds: dict[EquipmentAddress, EquipmentKind] = {}
         self._specs: dict[SpecKey, StreamSpec] = {}
         self._held: dict[StreamEpoch, Held] = {}
+        self._lives: dict[tuple[str, StreamAddress], list[StreamEpoch]] = defaultdict(list)
+        """The lives of each stream in `_held`, in the order in which they came."""
+        self._ends = LifeEnds()
         self._looked_up_ns: dict[object, int] = {}
         self._waiting: list[ReceivedMessage] = []
         self._breaker = CircuitBreaker()
@@ -202,8 +210,9 @@ class Recorder:
             inbox.ack(message)
         for life in flush.seqs:
             self._mark_publisher.update(life, self._held[life])
-        for publisher in flush.mark_requests:
-            self._mark_publisher.request(publisher)
+        for life in flush.mark_requests:
+            self._mark_publisher.update(life, self._held[life])
+        self._forget_lives({*flush.seqs, *flush.mark_requests})
         self._count(flush, asyncio.get_running_loop().time() - began_s)
 
     def _interrupt(self, reason: str, messages: int) -> None:
@@ -288,6 +297,8 @@ class Recorder:
                 continue
             if life not in self._held:
                 self._held[life] = await self._ledger.held(life)
+                self._ends.load(life, await self._ledger.until_ns(life))
+                self._lives[life.space, life.stream].append(life)
             if key not in self._specs and self._may_look_up(key):
                 spec = await self._ledger.spec(*key)
                 if spec is not None:
@@ -315,10 +326,32 @@ class Recorder:
             self._disk.check()
         if flush.blocks:
             await self._store_blocks(flush)
+        entries, ends_ns = flush.entries, flush.ends_ns()
         for life, seqs in flush.seqs.items():
-            flush.entries.held[life] = self._held[life].including(seqs)
-        await self._ledger.commit(flush.entries)
-        self._held |= flush.entries.held
+            held = entries.held[life] = self._held[life].including(seqs)
+            until_ns = self._ends.settle(life, held, ends_ns.get(life, {}))
+            if until_ns is not None:
+                entries.until_ns[life] = until_ns
+            if not self._held[life].greatest:
+                entries.begun.append(life)
+        if flush.lost:
+            entries.gaps += await lost_gaps.cut(self._store, flush.lost)
+        entries.at_ns = flush.now_ns
+        await self._ledger.commit(entries)
+        self._held |= entries.held
+
+    def _forget_lives(self, newest: Iterable[StreamEpoch]) -> None:
+        """Forget former lives of streams, whose publishers have been started again since.
+
+        They are looked up again where a batch of them comes.
+        """
+        for life in newest:
+            lives = self._lives[life.space, life.stream]
+            while len(lives) > MOST_LIVES:
+                former = lives.pop(0)
+                del self._held[former]
+                self._ends.forget(former)
+                self._mark_publisher.forget(former)
 
     async def _store_blocks(self, flush: Flush) -> None:
         """Write the blocks; refused ones go again per document, then in ever smaller parts.

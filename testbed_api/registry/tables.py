@@ -267,6 +267,8 @@ ranges = Table(
     Column("epoch", _ID, primary_key=True),
     Column("first", BigInteger, primary_key=True),
     Column("last", BigInteger, nullable=False),
+    Column("until_ns", BigInteger),
+    Column("renewed_ns", BigInteger, nullable=False),
     schema=RECORDER,
 )
 gaps = Table(

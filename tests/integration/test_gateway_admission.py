@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from broker.bus import client
 from broker.clock import SteppedClock, WallClock
 from broker.errors import Forbidden, Refused
+from broker.process_identity import ProcessIdentity
 from broker.settings import BusSettings
 from gateway.mapping import file as mapping_file
 from gateway.settings import GatewaySettings
@@ -32,6 +33,7 @@ streams:
 
 def admission(server, credential, *, text=MAPPING, api=None, clock=CLOCK):
     return Admission(
+        process=ProcessIdentity(host="here", place="0" * 12, started_ms=1),
         mapping=mapping_file.read(text, "m.yaml"),
         settings=GatewaySettings(api=api or f"http://{server.api}"),
         bus_settings=BusSettings(

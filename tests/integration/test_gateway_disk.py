@@ -85,7 +85,7 @@ async def test_the_spool_stops_growing_before_its_disk_is_full(disk: Path) -> No
         assert (whole + stated, stated) == (300, depth.dropped)
         assert whole > 30
         assert depth.disk_free > LEAST_FREE * 0.9
-        disk_spool.mark({stream: Held(150) for stream in STREAMS})
+        disk_spool.mark({(stream, "one"): Held(150) for stream in STREAMS})
         await commit(disk_spool, range(150, 170))
         whole, stated = accounted(
             [spooled for spooled in await disk_spool.bodies() if spooled.seq > 150], range(150, 170)
@@ -124,7 +124,7 @@ async def test_batches_whose_gaps_are_as_large_as_they_are_stop_before_the_disk_
         assert depth.unmarked > 10_000
         assert depth.dropped == 0
         assert depth.disk_free > LEAST_FREE * 0.9
-        disk_spool.mark({"o/e/s": Held(depth.unmarked)})
+        disk_spool.mark({("o/e/s", "one"): Held(depth.unmarked)})
         taken = await disk_spool.commit(ones(0), 0)
         assert taken[0].seq == depth.unmarked + 1  # what was refused took no number
 

@@ -7,7 +7,7 @@ Any number of processes may answer for one server: each connect request comes to
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -21,8 +21,8 @@ from nats.aio.msg import Msg
 from broker import tls
 from broker.backends.nats import auth_callout, mqtt_sessions
 from broker.backends.nats.auth_callout import ConnectRequest, Permissions
-from broker.clock import Clock
-from broker.errors import Corrupt, Unavailable
+from broker.clock import Clock, ns_of
+from broker.errors import Corrupt, Invalid, Unavailable
 from broker.settings import Address
 
 Authorize = Callable[[ConnectRequest], Awaitable[Permissions | None]]
@@ -33,6 +33,8 @@ START_S = 10.0
 CONNECT_S = 5
 DISCONNECT_S = 2.0
 REQUEST_S = 5.0
+LIST_S = 1.0
+"""The same for questions in the course of an authorization, which NATS waits 2 s for."""
 PAGE = 1_000
 """Connections in one page of the server's list."""
 MOST_DISCONNECTED = 10_000
@@ -56,6 +58,19 @@ class Keys:
     def make(cls) -> Self:
         """Generate new secrets of 256 random bits each."""
         return cls(secrets.token_urlsafe(32), secrets.token_urlsafe(32), auth_callout.new_seed())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenConnection:
+    """A connection of a client that was admitted.
+
+    name: as in its ConnectRequest.  address: that it comes from.  since_ns: its begin.
+    """
+
+    name: str
+    client_id: str
+    address: str
+    since_ns: int
 
 
 class AuthService:
@@ -155,15 +170,43 @@ class AuthService:
         return await self._query(self._account, subject, body)
 
     async def _query(
-        self, connection: Client, subject: str, body: Mapping[str, Any]
+        self,
+        connection: Client,
+        subject: str,
+        body: Mapping[str, Any],
+        timeout_s: float = REQUEST_S,
     ) -> dict[str, Any]:
         if not self._ready.is_set():
             raise Unavailable(f"nats-server at {self.address} is not connected")
         try:
-            response = await query(connection, subject, body, REQUEST_S)
+            response = await query(connection, subject, body, timeout_s)
             return dict(orjson.loads(response.data))
         except (TimeoutError, nats.errors.Error, ValueError) as exc:
             raise Unavailable(f"nats-server did not answer {subject}: {_text_of(exc)}") from exc
+
+    async def connections_of(self, principal: str) -> Sequence[OpenConnection]:
+        """List the open connections of a principal; raises Unavailable."""
+        body = {"auth": True, "user": principal, "limit": MOST_DISCONNECTED}
+        response = await self._query(self._system, _CONNECTIONS, body, LIST_S)
+        try:
+            server_id, connections = response["server"]["id"], response["data"]["connections"]
+            return [
+                OpenConnection(
+                    name=auth_callout.connection_of(server_id, each["cid"]),
+                    client_id=str(each.get("mqtt_client", "")),
+                    address=str(each.get("ip", "")),
+                    since_ns=ns_of(each["start"]),
+                )
+                for each in connections
+            ]
+        except (KeyError, TypeError, Invalid) as exc:
+            raise Unavailable(f"nats-server listed connections in another form: {exc}") from exc
+
+    async def end(self, connection: str) -> None:
+        """End one connection, by its name; raises Unavailable.  One that is gone is ignored."""
+        server_id, _, number = connection.rpartition("/")
+        subject = f"$SYS.REQ.SERVER.{server_id}.KICK"
+        await self._query(self._system, subject, {"cid": int(number)}, LIST_S)
 
     async def connection_counts(self) -> Mapping[str, int]:
         """Count the admitted connections of each principal; raises Unavailable."""

@@ -15,6 +15,7 @@ from collections.abc import (
     Coroutine,
     Iterator,
     Mapping,
+    Sequence,
 )
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -27,7 +28,13 @@ import structlog
 from broker import tls
 from broker.backends.nats import auth_callout, storage_limits
 from broker.backends.nats.auth_callout import ConnectRequest, Permissions
-from broker.backends.nats.auth_service import Authorize, AuthService, Keys, OnDisconnect
+from broker.backends.nats.auth_service import (
+    Authorize,
+    AuthService,
+    Keys,
+    OnDisconnect,
+    OpenConnection,
+)
 from broker.backends.nats.child_process import NatsProcess
 from broker.clock import Backoff, Clock
 from broker.errors import Taken, Unavailable
@@ -87,13 +94,15 @@ class NatsBroker:
 
     A client that was disconnected may connect again, and is authorized anew.  on_disconnect:
     registers a callback for the end of each connection, named as in its ConnectRequest; some ends
-    may be missed, so `open_connections` lists the connections that stand.
+    may be missed, so `open_connections` lists the connections that stand, and `connections_of`
+    those of a principal.
     """
 
     mqtt: Address
     disconnector: Callable[[str], Awaitable[None]]
     on_disconnect: Callable[[OnDisconnect], None]
     open_connections: Callable[[], Awaitable[Collection[str]]]
+    connections_of: Callable[[str], Awaitable[Sequence[OpenConnection]]]
 
     async def disconnect(self, principal: str) -> None:
         """End every connection of a principal; raises Unavailable."""
@@ -240,6 +249,7 @@ def _broker(mqtt: Address, service: AuthService) -> NatsBroker:
         disconnector=service.disconnect,
         on_disconnect=service.on_disconnect,
         open_connections=service.open_connections,
+        connections_of=service.connections_of,
     )
 
 

@@ -6,8 +6,11 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from broker.clock import text_of
+from broker.process_identity import RunningProcess
 from broker.responses.enrolment import (
     EnrolmentCodeResponse,
+    GatewayProcessesResponse,
+    GatewayProcessResponse,
     GatewayResponse,
     GatewaysResponse,
     NewGatewayResponse,
@@ -102,6 +105,22 @@ async def gateway(
     return GatewaysResponse(items=list(map(_gateway, gateways)))
 
 
+@router.get(
+    _GATEWAY + "/processes",
+    openapi_extra=asks(Action.WATCH),
+    summary="The running gateway of an equipment",
+    responses=openapi_examples.answer(GatewayProcessesResponse),
+)
+async def gateway_processes(
+    address: OfEquipment, enrolments: EnrolmentActionsDep, caller: CallerDep
+) -> GatewayProcessesResponse:
+    """Allowed to the people of its organisation, and to the machine that publishes it, which is
+    told of its own processes. Empty without one, and with Mosquitto, which lists no connections.
+    """
+    processes = await enrolments.processes(caller, address)
+    return GatewayProcessesResponse(items=[_process(*each) for each in processes])
+
+
 @router.delete(
     _GATEWAY,
     openapi_extra=asks(Action.SHARE),
@@ -125,4 +144,14 @@ def _gateway(gateway: AdmittedGateway) -> GatewayResponse:
         since=text_of(principal.span.from_ns),
         fingerprint=used.fingerprint if used else None,
         code_made_by=used.by if used else None,
+    )
+
+
+def _process(principal: str, process: RunningProcess) -> GatewayProcessResponse:
+    return GatewayProcessResponse(
+        principal=principal,
+        client_id=process.client_id,
+        host=process.identity.host,
+        address=process.address,
+        since=text_of(process.since_ns),
     )

@@ -5,10 +5,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
+from broker.clock import text_of
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.responses.equipment import (
     EquipmentPage,
     EquipmentResponse,
+    HeldPage,
+    HeldResponse,
     SpecResponse,
     SpecsResponse,
     StreamFreshnessResponse,
@@ -24,12 +27,14 @@ from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import (
     EquipmentActionsDep,
     FreshnessDep,
+    LedgerDep,
     RegistryDep,
     StreamActionsDep,
 )
 from testbed_api.http.documents import equipment_response
 from testbed_api.http.schemas import (
     EquipmentForm,
+    HeldWanted,
     OfEquipment,
     OfStream,
     Paged,
@@ -82,6 +87,39 @@ async def equipment(
     """An equipment that you see; missing and foreign ones answer alike."""
     caller.must(Action.SEE, address)
     return equipment_response(await registry.equipment.get(address))
+
+
+@router.get(
+    _ONE_EQUIPMENT + "/held",
+    openapi_extra=asks(Action.WATCH),
+    summary="What the ledger holds of an equipment's streams",
+    responses=openapi_examples.answer(HeldPage),
+)
+async def held(
+    address: OfEquipment,
+    query: Annotated[HeldWanted, Query()],
+    ledger: LedgerDep,
+    caller: CallerDep,
+) -> HeldPage:
+    """For a gateway that starts: which batch of each stream came last, and since when something may
+    be missing. Streams without a batch are left out.
+
+    Allowed to the people of its organisation, and to the machine that publishes the streams.
+    """
+    caller.must(Action.WATCH, address)
+    rows = await ledger.newest_lives(query.space, address, query.cursor, query.limit + 1)
+    page, more = split_page(rows, query.limit)
+    items = [
+        HeldResponse(
+            stream=life.stream,
+            epoch=life.epoch,
+            seq=life.seq,
+            until=None if life.until_ns is None else text_of(life.until_ns),
+        )
+        for life in page
+        if caller.may(Action.WATCH, Entry(query.space, StreamAddress.parse(life.stream)))
+    ]
+    return HeldPage(items=items, next=page[-1].stream if more else None)
 
 
 @router.get(

@@ -320,6 +320,8 @@ def _make_ledger() -> None:
         sa.Column("epoch", ID, primary_key=True),
         sa.Column("first", sa.BigInteger, primary_key=True),
         sa.Column("last", sa.BigInteger, nullable=False),
+        sa.Column("until_ns", sa.BigInteger),
+        sa.Column("renewed_ns", sa.BigInteger, nullable=False),
         schema=RECORDER,
     )
 

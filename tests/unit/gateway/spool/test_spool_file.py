@@ -14,20 +14,23 @@ from gateway.spool.file import LAYOUT
 from gateway.spool.spool import SpoolSettings
 
 TABLES = (
-    "CREATE TABLE spool (layout INTEGER, epoch TEXT NOT NULL, bytes INTEGER NOT NULL DEFAULT 0)",
+    "CREATE TABLE spool (layout INTEGER, bytes INTEGER NOT NULL DEFAULT 0)",
+    "CREATE TABLE lives (id INTEGER PRIMARY KEY, epoch TEXT UNIQUE NOT NULL)",
     (
-        "CREATE TABLE streams (id INTEGER PRIMARY KEY, stream TEXT UNIQUE NOT NULL,"
-        " seq INTEGER NOT NULL, last_ns INTEGER, held TEXT NOT NULL DEFAULT '[]',"
-        " gone TEXT NOT NULL DEFAULT '[]')"
+        "CREATE TABLE streams (id INTEGER PRIMARY KEY, stream TEXT NOT NULL, epoch TEXT NOT NULL,"
+        " seq INTEGER NOT NULL, last_ns INTEGER, lost INTEGER NOT NULL DEFAULT 0,"
+        " held TEXT NOT NULL DEFAULT '[]', gone TEXT NOT NULL DEFAULT '[]',"
+        " UNIQUE (stream, epoch))"
     ),
     (
-        "CREATE TABLE batches (id INTEGER PRIMARY KEY, stream INTEGER NOT NULL,"
+        "CREATE TABLE batches (id INTEGER PRIMARY KEY, life INTEGER NOT NULL,"
         " seq INTEGER NOT NULL, samples INTEGER NOT NULL, committed_ns INTEGER NOT NULL,"
         " size INTEGER NOT NULL, body BLOB NOT NULL)"
     ),
     "CREATE TABLE names (stream TEXT, spec INTEGER, names TEXT, PRIMARY KEY (stream, spec))",
-    "INSERT INTO spool VALUES (:layout, 'old', 0)",
-    "INSERT INTO streams VALUES (7, 's', 3, 30, '[[1,1]]', '[]')",
+    "INSERT INTO spool VALUES (:layout, 0)",
+    "INSERT INTO lives VALUES (4, 'old')",
+    "INSERT INTO streams VALUES (7, 's', 'old', 3, 30, 0, '[[1,1]]', '[]')",
 )
 BATCH = (
     "INSERT INTO batches VALUES (:seq, 7, :seq, 0, 10, length(:body), :body)",
@@ -69,13 +72,13 @@ async def test_what_waits_in_a_spool_of_the_first_layout_is_sent_and_marked(
     path = written(tmp_path / "s.sqlite", 1)
     async with spool.open(path, epoch="new") as disk_spool:
         due = await disk_spool.due(10**12, 10)
-        assert [(batch.stream, batch.seq, bytes(batch.body)) for batch in due] == [
-            ("s", 2, body(2)),
-            ("s", 3, body(3)),
+        assert [(*batch[1:4], bytes(batch.body)) for batch in due] == [
+            ("s", "old", 2, body(2)),
+            ("s", "old", 3, body(3)),
         ]
-        assert (disk_spool.epoch, await disk_spool.last_ns("s")) == ("old", 30)
+        assert await disk_spool.last_ns("s") == 30
         assert spool_file.unmarked(path) == 2
-        disk_spool.mark({"s": Held(3)})
+        disk_spool.mark({("s", "old"): Held(3)})
         depth = await disk_spool.depth()
         assert (depth.unmarked, depth.bytes) == (
             0,
@@ -113,4 +116,4 @@ async def test_a_spool_whose_creation_fails_is_created_whole_the_next_time(
             pass
     monkeypatch.undo()
     async with spool.open(path, epoch="new") as disk_spool:
-        assert (disk_spool.epoch, await disk_spool.bodies()) == ("new", [])
+        assert (disk_spool.aside, await disk_spool.bodies()) == (None, [])

@@ -81,7 +81,7 @@ def test_what_is_held_or_comes_twice_asks_for_a_mark_and_is_stored_once() -> Non
     held = Lookups(EVERYTHING.specs, EVERYTHING.kinds, {LIFE: Held(1)})
     flush = sift(arrived(1), arrived(2), arrived(2), known=held)
     assert (flush.samples(), flush.repeated, len(flush.done)) == (1, 2, 3)
-    assert flush.mark_requests == {("live", STREAM.owner)}
+    assert flush.mark_requests == {LIFE}
 
 
 def test_without_a_spec_a_message_waits_and_then_is_set_aside() -> None:
