@@ -14,7 +14,7 @@ import orjson
 from broker.clock import ns_of, text_of
 from broker.errors import Corrupt, Invalid
 from broker.namespace import StreamAddress
-from broker.streams import Dtype, Signal, StreamSpec, Trigger
+from broker.streams import FUTURE_LIMIT_S, PAST_LIMIT_S, Dtype, Signal, StreamSpec, Trigger
 from broker.wire import WIRE_VERSION, json_object
 
 
@@ -25,14 +25,17 @@ class Freshness(StrEnum):
     STALE = "stale"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """Freshness of a stream as its publisher states it; stale after `valid_until_ns` in any case.
+    """Freshness of a stream as its publisher states it, and for how long.
 
-    last_ns: time stamp of the newest sample, None before the first.  alarms: sentences for a human.
+    at_ns, valid_until_ns: from when and until when it is valid, by the publisher's clock; the time
+    between them counts from its arrival, by the clock of who receives it.  last_ns: time stamp of
+    the newest sample, None before the first.  alarms: sentences for a human.
     """
 
     state: Freshness
+    at_ns: int
     valid_until_ns: int
     last_ns: int | None = None
     alarms: tuple[str, ...] = ()
@@ -91,6 +94,7 @@ def encode_health(health: Health) -> bytes:
         {
             "v": WIRE_VERSION,
             "state": health.state,
+            "at": text_of(health.at_ns),
             "valid_until": text_of(health.valid_until_ns),
             "last": None if health.last_ns is None else text_of(health.last_ns),
             "alarms": health.alarms,
@@ -109,6 +113,7 @@ def health_from_json(raw: Mapping[str, Any]) -> Health:
         last = raw.get("last")
         return Health(
             state=Freshness(raw["state"]),
+            at_ns=ns_of(raw["at"]),
             valid_until_ns=ns_of(raw["valid_until"]),
             last_ns=None if last is None else ns_of(last),
             alarms=tuple(str(alarm) for alarm in raw.get("alarms", [])),
@@ -159,6 +164,8 @@ def spec_to_json(spec: StreamSpec) -> dict[str, Any]:
         "trigger": spec.trigger,
         "period_s": spec.period_s,
         "max_silence_s": spec.max_silence_s,
+        "past_limit_s": spec.past_limit_s,
+        "future_limit_s": spec.future_limit_s,
         "description": spec.description,
         "signals": [
             {
@@ -197,6 +204,8 @@ def spec_from_json(raw: Mapping[str, Any]) -> StreamSpec:
             trigger=Trigger(raw["trigger"]),
             period_s=float(raw.get("period_s", 0.0)),
             max_silence_s=float(raw.get("max_silence_s", 10.0)),
+            past_limit_s=float(raw.get("past_limit_s", PAST_LIMIT_S)),
+            future_limit_s=float(raw.get("future_limit_s", FUTURE_LIMIT_S)),
             description=str(raw.get("description", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, Invalid) as exc:

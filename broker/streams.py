@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
+from broker.clock import DAY_S
 from broker.errors import Invalid
 from broker.namespace import StreamAddress
 
@@ -17,6 +18,11 @@ MOST_SIGNALS = 1_000
 MOST_SPECS = 500
 """Most specs that are registered at once."""
 MOST_TEXT = 400
+PAST_LIMIT_S = 30.0 * DAY_S
+FUTURE_LIMIT_S = 1.0 * DAY_S
+"""Usual limits of how far from its arrival a sample may lie."""
+MOST_LIMIT_S = 10.0 * 366 * DAY_S
+"""Greatest such limit: stores keep a file for each week in which samples lie."""
 
 
 class Dtype(StrEnum):
@@ -108,7 +114,8 @@ class StreamSpec:
 
     version: from 1 up, given by the registry.  signals: their order is the order of indexes in long
     frames. period_s: the usual time between samples; 0 where there is none.  max_silence_s: with
-    trigger `value`, how long the source may say nothing before it is asked.
+    trigger `value`, how long the source may say nothing before it is asked.  past_limit_s,
+    future_limit_s: how far before and after its arrival a sample may lie to be stored.
     """
 
     address: StreamAddress
@@ -118,6 +125,8 @@ class StreamSpec:
     period_s: float = 0.0
     max_silence_s: float = 10.0
     description: str = ""
+    past_limit_s: float = PAST_LIMIT_S
+    future_limit_s: float = FUTURE_LIMIT_S
     names: tuple[str, ...] = field(init=False, repr=False, compare=False)
     """The signals' names, in the order of the spec."""
     dtypes: tuple[Dtype, ...] = field(init=False, repr=False, compare=False)
@@ -146,6 +155,13 @@ class StreamSpec:
             raise Invalid(
                 f"max_silence of {self.address} is {self.max_silence_s} s", hint="above 0"
             )
+        for name in ("past_limit_s", "future_limit_s"):
+            limit_s = getattr(self, name)
+            if not 0 < limit_s <= MOST_LIMIT_S:
+                raise Invalid(
+                    f"{name} of {self.address} is {limit_s:g} s",
+                    hint=f"above 0 and at most {MOST_LIMIT_S:,.0f}, ten years",
+                )
         if len(self.description) > MOST_TEXT:
             raise Invalid(f"description of {self.address} is longer than {MOST_TEXT} characters")
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import structlog
 
-from broker.clock import NS_PER_S, Clock
+from broker.clock import NS_PER_S, Clock, SteadyTime
 from broker.errors import Invalid
 from simulators.ledger import SourceLedger
 from simulators.model import RowSource, SourceRow
@@ -71,8 +71,8 @@ async def play(
     A slow ledger or face delays rows, which are then caught up; no row is left out.  on_rows: gets
     the number of rows offered so far.  Raises Unavailable as soon as the ledger takes no more.
     """
-    start_ns = _whole_microseconds(clock.now_ns())
-    count = last_ns = 0
+    time, count, last_ns = SteadyTime(clock), 0, 0
+    start_ns = _whole_microseconds(time.now_ns())
     waiting: list[SourceRow] = []
 
     async def offer() -> None:
@@ -86,10 +86,10 @@ async def play(
         await clock.sleep(0)  # lets the face's own tasks run, however far behind this is
 
     for due_ns, row in _timed(source, pace, start_ns):
-        if waiting and (due_ns > clock.now_ns() or len(waiting) == MOST_ROWS_AT_ONCE):
+        if waiting and (due_ns > time.now_ns() or len(waiting) == MOST_ROWS_AT_ONCE):
             await offer()
-        while due_ns > clock.now_ns():
-            await clock.sleep((due_ns - clock.now_ns()) / NS_PER_S)
+        while due_ns > time.now_ns():
+            await clock.sleep((due_ns - time.now_ns()) / NS_PER_S)
         waiting.append(row)
         last_ns = row.time_ns
     if waiting:

@@ -18,7 +18,7 @@ from broker.backends.nats import server
 from broker.backends.nats.server import NatsBroker, NatsServer, NatsSettings
 from broker.backends.port import RunningBroker
 from broker.bus import client
-from broker.clock import Clock
+from broker.clock import Clock, ForwardClock
 from broker.credential import Credential
 from broker.errors import Invalid
 from broker.responses.operations import BrokerListenerResponse
@@ -26,6 +26,7 @@ from broker.settings import TLS_SCHEME, Address, BusSettings, address_of
 from testbed_api import persistence
 from testbed_api.actions import administrator
 from testbed_api.audit import journal
+from testbed_api.audit.clock_watch import ClockWatch
 from testbed_api.audit.journal import Anchoring
 from testbed_api.backup.dump import Dumper
 from testbed_api.broker_auth import refusals, sessions
@@ -38,6 +39,7 @@ from testbed_api.broker_auth.sessions import Sessions
 from testbed_api.http.dependencies import ApiDependencies, ReadLog, RecorderStatus
 from testbed_api.http.server import answering, listening
 from testbed_api.limits.quotas import Quotas
+from testbed_api.limits.sign_in_attempts import SignInAttempts
 from testbed_api.notifications import channels
 from testbed_api.notifications.delivery import NoticeDelivery
 from testbed_api.persistence import Persistence
@@ -146,19 +148,18 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         server.check_port(settings.host, settings.mqtt_listener_port)
         data = await stack.enter_async_context(persistence.open_exclusive(settings))
-        credential = await administrator.credential_to_show(data.registry, clock)
-        nats = server.embedded(
-            settings.folder / BROKER, clock=clock, settings=_nats_settings(settings, listeners)
-        )
-        quotas = Quotas(settings.limits, nats.connection_counts)
-        broker = await stack.enter_async_context(_serving(nats, data, clock, system, quotas))
+        server_time = await _server_time(data, clock)
+        credential = await administrator.credential_to_show(data.registry, server_time)
+        nats = _embedded_server(settings, listeners, clock)
+        quotas = Quotas(clock, settings.limits, nats.connection_counts)
+        broker = await stack.enter_async_context(_serving(nats, data, server_time, system, quotas))
         way = certificates.bus_settings(broker.mqtt, listeners.broker)
         dependencies = await build_dependencies(
             stack,
             settings=settings,
             data=data,
             access=BrokerAccess(broker=broker, seats=_seats(way, system)),
-            clock=clock,
+            server_time=server_time,
             quotas=quotas,
         )
         context = _context(listeners)
@@ -186,33 +187,33 @@ async def serve_api(
 
     Any number may run on one set of them.  Raises as `serve`, and Invalid if a secret is missing.
     """
-    seats = _seats(services.bus, services.secrets.system())
+    keys, seats = services.secrets, _seats(services.bus, services.secrets.system())
     listeners = certificates.check(certificates.from_settings(settings), clock.now_ns())
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         data = await stack.enter_async_context(persistence.open_for_api(settings))
-        await administrator.first_start(data.registry, services.secrets.administrator(), clock)
-        quotas = Quotas(settings.limits)
+        server_time = await _server_time(data, clock)
+        await administrator.first_start(data.registry, keys.administrator(), server_time)
+        quotas = Quotas(clock, settings.limits)
         broker: NatsBroker | None = None
         if services.inner is not None:
             nats = _external_server(settings, services, services.inner, clock)
-            quotas = Quotas(settings.limits, nats.connection_counts)
-            serving = _serving(nats, data, clock, services.secrets.system(), quotas)
+            quotas = Quotas(clock, settings.limits, nats.connection_counts)
+            serving = _serving(nats, data, server_time, keys.system(), quotas)
             broker = await stack.enter_async_context(serving)
         dependencies = await build_dependencies(
             stack,
             settings=settings,
             data=data,
             access=BrokerAccess(broker=broker, seats=seats),
-            clock=clock,
+            server_time=server_time,
             quotas=quotas,
         )
         context = _context(listeners)
         watch = certificate_watch.of_listeners(listeners, context)
         dependencies = replace(dependencies, certificates=watch)
-        await stack.enter_async_context(
-            answering(dependencies, listener, context, within_s=settings.request_s)
-        )
+        api = answering(dependencies, listener, context, within_s=settings.request_s)
+        await stack.enter_async_context(api)
         certificates.log_listeners(listeners, settings)
         yield RunningServer(
             api=Address(*listener.getsockname()[:2]),
@@ -228,7 +229,7 @@ async def serve_api(
 async def _serving(
     nats: NatsServer,
     data: Persistence,
-    clock: Clock,
+    clock: ForwardClock,
     system: Mapping[str, Credential],
     quotas: Quotas,
 ) -> AsyncIterator[NatsBroker]:
@@ -270,13 +271,16 @@ def _context(listeners: ServerCertificates) -> ssl.SSLContext | None:
     return None if listeners.api is None else tls.server_context(listeners.api)
 
 
-def _nats_settings(settings: ServerSettings, listeners: ServerCertificates) -> NatsSettings:
-    return NatsSettings(
+def _embedded_server(
+    settings: ServerSettings, listeners: ServerCertificates, clock: Clock
+) -> NatsServer:
+    nats_settings = NatsSettings(
         host=settings.host,
         mqtt_port=settings.mqtt_listener_port,
         storage_bytes=settings.broker_bytes,
         certificate=listeners.broker,
     )
+    return server.embedded(settings.folder / BROKER, clock=clock, settings=nats_settings)
 
 
 async def build_dependencies(
@@ -285,39 +289,40 @@ async def build_dependencies(
     settings: ServerSettings,
     data: Persistence,
     access: BrokerAccess,
-    clock: Clock,
+    server_time: ForwardClock,
     quotas: Quotas,
 ) -> ApiDependencies:
     """Build all that the routes take; `stack` closes it.
 
     That includes a connection to the bus, and the recorder unless it runs in its own process.
     """
-    seats = access.seats
+    seats, machine = access.seats, server_time.machine
     broker: RunningBroker | None = access.broker
     own = f"{API}--{secrets.token_hex(4)}"  # another API is not to lose its connection to us
-    bus = await stack.enter_async_context(client.open(seats[API], clock, client_id=own))
+    bus = await stack.enter_async_context(client.open(seats[API], machine, client_id=own))
     await bus.ready()
     if broker is None:
         broker = await stack.enter_async_context(noticing(bus, seats[API].address))
-    status = await _recorder_status(stack, settings, data, seats[RECORDER], clock)
     registry = Registry(data.engine, is_audited=True)
     return ApiDependencies(
         registry=registry,
         ledger=data.ledger,
         store=data.store,
-        keeper=RetentionEnforcer(data.store, data.deletions, clock),
-        dumper=Dumper(data.engine, data.store, data.deletions, clock),
+        keeper=RetentionEnforcer(data.store, data.deletions, server_time),
+        dumper=Dumper(data.engine, data.store, data.deletions, server_time),
         bus=bus,
-        freshness=FreshnessTracker(clock),
-        clock=clock,
+        freshness=FreshnessTracker(machine, alarm_s=settings.clock_alarm_s),
+        clock=server_time,
+        clock_watch=ClockWatch(server_time, data.journal),
         connections=_connections(broker, access.broker),
         journal=data.journal,
-        anchoring=_anchoring(settings, data, clock),
-        reads=ReadLog(registry=registry, clock=clock),
+        anchoring=_anchoring(settings, data, server_time),
+        reads=ReadLog(registry=registry, clock=server_time),
         broker_listener=_broker_listener(settings, seats[API]),
-        recorder=status,
+        recorder=await _recorder_status(stack, settings, data, seats[RECORDER], machine),
         quotas=quotas,
-        delivery=_delivery(settings, data, clock),
+        sign_in_attempts=SignInAttempts(machine),
+        delivery=_delivery(settings, data, server_time),
         live_batches=settings.live_batches,
     )
 
@@ -335,6 +340,11 @@ def _connections(broker: RunningBroker, nats: NatsBroker | None) -> BrokerConnec
     """The calls of the API to a broker.  nats: the same, None for one that lists no connections."""
     calls = BrokerConnections(disconnect=broker.disconnect, announce=broker.announce)
     return calls if nats is None else replace(calls, of=nats.connections_of)
+
+
+async def _server_time(data: Persistence, clock: Clock) -> ForwardClock:
+    """The time of a server: not before the newest event of its audit, and never back."""
+    return ForwardClock(clock, await data.registry.audit.newest_ns())
 
 
 async def _recorder_status(

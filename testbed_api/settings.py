@@ -122,6 +122,12 @@ class ServerSettings(Settings):
         description="port on loopback where `testbed recorder` serves metrics for Prometheus, at"
         " /metrics; 0 turns it off",
     )
+    clock_alarm_s: float = Field(
+        default=5.0,
+        gt=0,
+        description="seconds that a gateway's clock may differ from the server's before each of its"
+        " streams has an alarm",
+    )
     duckdb_bytes: int = Field(
         default=1024**3, ge=64 * 1024**2, description="maximum memory of DuckDB in bytes"
     )

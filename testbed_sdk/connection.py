@@ -23,7 +23,7 @@ from broker.namespace import LIVE, EquipmentKind, StreamAddress
 from broker.responses.equipment import StreamResponse
 from broker.server_addresses import ServerAddresses
 from broker.settings import BusSettings
-from broker.streams import Signal, StreamSpec, Trigger
+from broker.streams import FUTURE_LIMIT_S, PAST_LIMIT_S, Signal, StreamSpec, Trigger
 from broker.time_expressions import Time
 from testbed_sdk import history, spans
 from testbed_sdk.former_run import FormerRun
@@ -34,7 +34,7 @@ from testbed_sdk.settings import HttpSettings, PrototypeSettings
 
 _Connection = TypeVar("_Connection", BusSettings, HttpSettings)
 
-_NO_HEALTH = Health(Freshness.STALE, valid_until_ns=0)
+_NO_HEALTH = Health(state=Freshness.STALE, at_ns=0, valid_until_ns=0)
 
 log = structlog.get_logger()
 
@@ -81,24 +81,43 @@ class Testbed:
         )
 
     async def output(
-        self, name: str, signals: Sequence[Signal], *, description: str = ""
+        self,
+        name: str,
+        signals: Sequence[Signal],
+        *,
+        description: str = "",
+        past_limit_s: float = PAST_LIMIT_S,
+        future_limit_s: float = FUTURE_LIMIT_S,
     ) -> Output:
-        """Register an output with its signals, and open it."""
-        address = self._address(name, "output")
-        kind = EquipmentKind.REAL if self._settings.space == LIVE else EquipmentKind.SIMULATED
+        """Register an output with its signals, and open it.
+
+        past_limit_s, future_limit_s: how far before and after its arrival a sample may lie; others
+        are dead letters.  To import history, or to publish a forecast, set them further.
+        """
+        proposal = StreamSpec(
+            self._address(name, "output"),
+            tuple(signals),
+            trigger=Trigger.TIMESTAMP,
+            past_limit_s=past_limit_s,
+            future_limit_s=future_limit_s,
+            description=description,
+        )
+        return await self._open_output(name, proposal)
+
+    async def _open_output(self, name: str, proposal: StreamSpec) -> Output:
+        """Register an output with its equipment, and let its batches go."""
+        owner, space = proposal.address.owner, self._settings.space
+        kind = EquipmentKind.REAL if space == LIVE else EquipmentKind.SIMULATED
         await self._api.register_equipment(
-            address.owner, name=address.equipment, kind=kind, description="a prototype"
+            owner, name=owner.equipment, kind=kind, description="a prototype"
         )
-        spec = await self._api.register_spec(
-            StreamSpec(address, tuple(signals), trigger=Trigger.TIMESTAMP, description=description)
-        )
-        former_run = FormerRun(api=self._api, space=self._settings.space, address=address)
+        former_run = FormerRun(api=self._api, space=space, address=proposal.address)
         output = Output(
-            self._settings.space,
-            spec,
+            space,
+            await self._api.register_spec(proposal),
             bus=self._bus,
             clock=self._clock,
-            source=source_of(kind, self._settings.space),
+            source=source_of(kind, space),
             ring_bytes=self._settings.ring_bytes,
             newest_before=former_run.newest_before,
         )

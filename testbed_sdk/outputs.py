@@ -42,8 +42,9 @@ log = structlog.get_logger()
 class _Unmarked:
     """A batch that the recorder has not marked yet.
 
-    span_ns: time stamps of its first and last sample.  sent_ns: when it was last sent, over the
-    connection of that number; 0 if there was none.  wait_s: time for a mark before it goes again.
+    span_ns: time stamps of its first and last sample.  sent_ns: monotonic time at which it was last
+    sent, over the connection of that number; 0 if there was none.  wait_s: time for a mark before
+    it goes again.
     """
 
     body: bytes
@@ -225,25 +226,26 @@ class Output:
             await self._clock.sleep(RESEND_CHECK_S)
             if not self._bus.is_connected:
                 continue
-            now_ns, connection = self._clock.now_ns(), self._bus.connection_number
-            due = [batch for batch in self._ring.values() if self._is_due(batch, now_ns)]
-            sent = [(topic, codec.stamped(each.body, now_ns)) for each in due[:RESEND_AT_ONCE]]
+            monotonic_ns, connection = self._clock.monotonic_ns(), self._bus.connection_number
+            due = [batch for batch in self._ring.values() if self._is_due(batch, monotonic_ns)]
+            stamp_ns = self._clock.now_ns()
+            sent = [(topic, codec.stamped(each.body, stamp_ns)) for each in due[:RESEND_AT_ONCE]]
             for batch in due[: self._bus.offer(sent)]:
-                batch.sent_ns, batch.connection = now_ns, connection
+                batch.sent_ns, batch.connection = monotonic_ns, connection
                 batch.wait_s = min(batch.wait_s * 2, RESEND_MOST_S)
 
-    def _is_due(self, batch: _Unmarked, now_ns: int) -> bool:
+    def _is_due(self, batch: _Unmarked, monotonic_ns: int) -> bool:
         """Whether a batch is to be sent again: over a new connection, or after its time."""
         wait_s = min(batch.wait_s, RESEND_CLOSING_S) if self._is_closing else batch.wait_s
         is_new = self._bus.connection_number > batch.connection
-        return is_new or now_ns - batch.sent_ns >= round(wait_s * NS_PER_S)
+        return is_new or monotonic_ns - batch.sent_ns >= round(wait_s * NS_PER_S)
 
     async def _send(self, batch: _Unmarked) -> None:
         """Send a new batch, if the broker is there."""
         topic = StreamTopic(self._space, Verb.DATA, self.spec.address)
-        batch.sent_ns, batch.connection = self._clock.now_ns(), self._bus.connection_number
+        batch.sent_ns, batch.connection = self._clock.monotonic_ns(), self._bus.connection_number
         with suppress(Unavailable):
-            await self._bus.publish(str(topic), codec.stamped(batch.body, batch.sent_ns))
+            await self._bus.publish(str(topic), codec.stamped(batch.body, self._clock.now_ns()))
 
     async def _state_former_gap(self) -> None:
         """State the gap from the newest sample of a former run to the first of this one.

@@ -20,7 +20,7 @@ from broker.credential import Credential
 from broker.history_query import HistoryQuery
 from broker.namespace import StreamAddress, checked_space
 from broker.settings import BusSettings
-from broker.streams import Signal, StreamSpec
+from broker.streams import FUTURE_LIMIT_S, PAST_LIMIT_S, Signal, StreamSpec
 from broker.time_expressions import Time
 from testbed_sdk import connection, history, spans
 from testbed_sdk.connection import Testbed
@@ -112,9 +112,23 @@ class SyncTestbed(_Blocking[Testbed]):
         """
         return SyncInput(self._async.input(name, fill=fill), self._thread)
 
-    def output(self, name: str, signals: Sequence[Signal], *, description: str = "") -> SyncOutput:
-        """Register an output with its signals, and open it."""
-        registered = self._async.output(name, signals, description=description)
+    def output(
+        self,
+        name: str,
+        signals: Sequence[Signal],
+        *,
+        description: str = "",
+        past_limit_s: float = PAST_LIMIT_S,
+        future_limit_s: float = FUTURE_LIMIT_S,
+    ) -> SyncOutput:
+        """Register an output with its signals, and open it; its limits as in `Testbed.output`."""
+        registered = self._async.output(
+            name,
+            signals,
+            description=description,
+            past_limit_s=past_limit_s,
+            future_limit_s=future_limit_s,
+        )
         return SyncOutput(self._thread.call(registered), self._thread)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from broker.responses.base import (
     OptionalInstant,
     PageResponse,
 )
-from broker.streams import Dtype, Signal, StreamSpec, Trigger
+from broker.streams import FUTURE_LIMIT_S, PAST_LIMIT_S, Dtype, Signal, StreamSpec, Trigger
 from broker.wire import WIRE_VERSION
 
 
@@ -86,6 +86,17 @@ class SpecResponse(ApiResponse):
     trigger: Annotated[Trigger, Field(examples=["timestamp"])]
     period_s: Annotated[float, Field(examples=[1.0])]
     max_silence_s: Annotated[float, Field(examples=[10.0])]
+    past_limit_s: Annotated[
+        float,
+        Field(
+            description="most seconds that a sample lies before its arrival",
+            examples=[PAST_LIMIT_S],
+        ),
+    ]
+    future_limit_s: Annotated[
+        float,
+        Field(description="most seconds that it lies after its arrival", examples=[FUTURE_LIMIT_S]),
+    ]
     description: Annotated[str, Field(examples=[""])]
     signals: list[SignalResponse]
 
@@ -99,6 +110,8 @@ class SpecResponse(ApiResponse):
             trigger=spec.trigger,
             period_s=spec.period_s,
             max_silence_s=spec.max_silence_s,
+            past_limit_s=spec.past_limit_s,
+            future_limit_s=spec.future_limit_s,
             description=spec.description,
             signals=[SignalResponse.from_signal(signal) for signal in spec.signals],
         )
@@ -119,7 +132,8 @@ class StreamFreshnessResponse(ApiResponse):
 
     state: Annotated[messages.Freshness, Field(examples=["fresh"])]
     last: OptionalInstant
-    valid_until: Instant
+    at: Annotated[Instant, Field(description="when the publisher said it, by its own clock")]
+    valid_until: Annotated[str, Field(description="likewise", examples=[LATER])]
     alarms: Annotated[list[str], Field(examples=[[]])]
 
     @classmethod
@@ -128,6 +142,7 @@ class StreamFreshnessResponse(ApiResponse):
         return cls(
             state=state,
             last=None if health.last_ns is None else text_of(health.last_ns),
+            at=text_of(health.at_ns),
             valid_until=text_of(health.valid_until_ns),
             alarms=list(health.alarms),
         )
@@ -146,7 +161,17 @@ class StreamResponse(ApiResponse):
         dict[str, StreamFreshnessResponse],
         Field(
             description="by space",
-            examples=[{"live": {"state": "fresh", "last": AT, "valid_until": LATER, "alarms": []}}],
+            examples=[
+                {
+                    "live": {
+                        "state": "fresh",
+                        "last": AT,
+                        "at": AT,
+                        "valid_until": LATER,
+                        "alarms": [],
+                    }
+                }
+            ],
         ),
     ]
 

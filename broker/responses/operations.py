@@ -141,8 +141,8 @@ class StatusResponse(ApiResponse):
     alarms: Annotated[
         list[str],
         Field(
-            description="what is wrong with the testbed itself, such as a certificate that ends;"
-            " for who operates it alone",
+            description="what is wrong with the testbed itself, such as a certificate that ends or"
+            " a clock that was set; for who operates it alone",
             examples=[[]],
         ),
     ]

@@ -18,7 +18,16 @@ from broker.errors import Invalid, Unknown
 from broker.namespace import EquipmentAddress, EquipmentKind, StreamAddress, checked_id
 from broker.pydantic_checks import validated_by
 from broker.settings import address_of
-from broker.streams import Dtype, Signal, StreamSpec, Trigger, checked_signal
+from broker.streams import (
+    FUTURE_LIMIT_S,
+    MOST_LIMIT_S,
+    PAST_LIMIT_S,
+    Dtype,
+    Signal,
+    StreamSpec,
+    Trigger,
+    checked_signal,
+)
 from broker.units import checked_unit
 from gateway.mapping import mqtt_source, node_names
 from gateway.mapping.model import (
@@ -85,6 +94,7 @@ _Pointer = Annotated[str, validated_by(mqtt_source.pointer)]
 _Number = Annotated[float, validated_by(_finite)]
 _FileName = Annotated[str, Field(max_length=1_000)]
 _Seconds = Annotated[float, Field(gt=0, le=86_400), validated_by(_finite)]
+_Limit = Annotated[float, Field(gt=0, le=MOST_LIMIT_S)]
 
 
 class _Strict(BaseModel):
@@ -132,6 +142,8 @@ class _Stream(_Strict):
     period_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
     publishing_interval_s: _Seconds = 0.5
     max_silence_s: _Seconds = 10.0
+    past_limit_s: _Limit = PAST_LIMIT_S
+    future_limit_s: _Limit = FUTURE_LIMIT_S
     batch: _Batch = _Batch()
     description: Annotated[str, Field(max_length=400)] = ""
 
@@ -315,6 +327,8 @@ def _stream(
         trigger=form.trigger or default_trigger,
         period_s=form.period_s,
         max_silence_s=form.max_silence_s,
+        past_limit_s=form.past_limit_s,
+        future_limit_s=form.future_limit_s,
         description=form.description,
     )
     return StreamMapping(

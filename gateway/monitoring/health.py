@@ -23,36 +23,38 @@ def patience_s(spec: StreamSpec) -> float:
     return max(3 * spec.period_s, LEAST_FRESH_S)
 
 
-def is_fresh(spec: StreamSpec, activity: StreamActivity, now_ns: int) -> bool:
+def is_fresh(spec: StreamSpec, activity: StreamActivity, monotonic_ns: int) -> bool:
     """Whether a stream had a sample in time; with trigger `value` a keep-alive counts as well."""
     by_time = spec.trigger is Trigger.TIMESTAMP
     last_ns = activity.sample_ns if by_time else activity.alive_ns
-    return now_ns - last_ns <= round(patience_s(spec) * NS_PER_S)
+    patience_ns = round(patience_s(spec) * NS_PER_S)
+    return last_ns is not None and monotonic_ns - last_ns <= patience_ns
 
 
 async def publish(
     mapping: Mapping, pipeline: Pipeline, uplink: Uplink, bus: client.Bus, clock: Clock, space: str
 ) -> None:
     """Publish the health of each stream, retained, until cancelled."""
-    published: dict[int, Health] = {}
+    published: dict[int, tuple[Health, int]] = {}
     while True:
         for index, stream in enumerate(mapping.streams):
             health = _health(mapping, pipeline, uplink, index, clock)
-            if index in published and not _is_due(health, published[index]):
+            monotonic_ns = clock.monotonic_ns()
+            if index in published and not _is_due(health, monotonic_ns, *published[index]):
                 continue
             topic = str(StreamTopic(space, Verb.HEALTH, stream.spec.address))
             try:
                 await bus.submit(topic, messages.encode_health(health), retain=True)
             except Unavailable:
                 break  # the bus logs it; readers see that valid_until has passed
-            published[index] = health
+            published[index] = (health, monotonic_ns)
         await clock.sleep(LOOK_S)
 
 
-def _is_due(health: Health, published: Health) -> bool:
+def _is_due(health: Health, monotonic_ns: int, published: Health, published_ns: int) -> bool:
     """Whether state or alarms changed since the last publication, or that one expires soon."""
     changed = (health.state, health.alarms) != (published.state, published.alarms)
-    return changed or health.valid_until_ns - published.valid_until_ns >= PUBLISH_EVERY_NS
+    return changed or monotonic_ns - published_ns >= PUBLISH_EVERY_NS
 
 
 def _health(
@@ -66,9 +68,10 @@ def _health(
         general.append(
             "batches were not accepted by the recorder for ten minutes: look at the dead letters"
         )
-    fresh = is_fresh(mapping.streams[index].spec, activity, now_ns)
+    fresh = is_fresh(mapping.streams[index].spec, activity, clock.monotonic_ns())
     return Health(
-        Freshness.FRESH if fresh else Freshness.STALE,
+        state=Freshness.FRESH if fresh else Freshness.STALE,
+        at_ns=now_ns,
         valid_until_ns=now_ns + round(VALID_S * NS_PER_S),
         last_ns=activity.newest_ns,
         alarms=(*general, *own),

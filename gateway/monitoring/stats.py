@@ -91,14 +91,14 @@ class GatewayStats:
 
 async def collect(sources: StatsSources) -> GatewayStats:
     """Collect the statistics of this moment; raises Unavailable if the spool does not answer."""
-    depth, now_ns = await sources.spool.depth(), sources.clock.now_ns()
+    depth, monotonic_ns = await sources.spool.depth(), sources.clock.monotonic_ns()
     uplink, link, pipeline = sources.uplink.counts, sources.link, sources.pipeline
     filtered = pipeline.sample_filter.counts
     return GatewayStats(
         spool_batches=depth.unmarked,
         spool_bytes=depth.bytes,
         spool_limit_bytes=sources.spool_limit_bytes,
-        mark_lag_s=0.0 if depth.oldest_ns is None else (now_ns - depth.oldest_ns) / NS_PER_S,
+        mark_lag_s=sources.uplink.mark_lag_s(depth),
         dropped_batches=depth.dropped,
         disk_free_bytes=depth.disk_free,
         commits=uplink.commits,
@@ -118,16 +118,17 @@ async def collect(sources: StatsSources) -> GatewayStats:
         repeated_samples=sum(counts.repeated for counts in filtered),
         alarms=len(pipeline.alarms),
         gaps=dict(pipeline.gap_counts),
-        streams=tuple(_stream(sources, index, now_ns) for index in range(len(sources.specs))),
+        streams=tuple(_stream(sources, index, monotonic_ns) for index in range(len(sources.specs))),
     )
 
 
-def _stream(sources: StatsSources, index: int, now_ns: int) -> StreamStats:
+def _stream(sources: StatsSources, index: int, monotonic_ns: int) -> StreamStats:
     spec, activity = sources.specs[index], sources.pipeline.activity[index]
+    sample_ns = activity.sample_ns
     return StreamStats(
         stream=str(spec.address),
-        fresh=health.is_fresh(spec, activity, now_ns),
-        silent_s=(now_ns - activity.sample_ns) / NS_PER_S if activity.sample_ns else None,
+        fresh=health.is_fresh(spec, activity, monotonic_ns),
+        silent_s=None if sample_ns is None else (monotonic_ns - sample_ns) / NS_PER_S,
     )
 
 

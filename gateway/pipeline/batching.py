@@ -55,10 +55,10 @@ class Batcher:
         size = count * SAMPLE_BYTES + self._most_signals
         return count <= self.mapping.batch_values and size <= ROUGH_BYTES and not self._texts
 
-    def add(self, rest: Samples, now_ns: int) -> Iterator[Batch]:
+    def add(self, rest: Samples, monotonic_ns: int) -> Iterator[Batch]:
         """Add samples to those that wait, and cut whenever a batch is full."""
         if not self._count:
-            self._since_ns = now_ns
+            self._since_ns = monotonic_ns
         while len(rest):
             room = self._room(rest)
             if room:
@@ -96,9 +96,9 @@ class Batcher:
         signals = gap.signals or self.mapping.spec.names
         self._gaps.setdefault((gap.from_ns, gap.to_ns, gap.cause), set()).update(signals)
 
-    def due(self, now_ns: int) -> Iterator[Batch]:
+    def due(self, monotonic_ns: int) -> Iterator[Batch]:
         """Cut if there are gaps, or if samples have waited for the batch age."""
-        old = now_ns - self._since_ns >= round(self.mapping.batch_age_s * NS_PER_S)
+        old = monotonic_ns - self._since_ns >= round(self.mapping.batch_age_s * NS_PER_S)
         if self._gaps or (self._count and old):
             yield from self.cut()
 

@@ -34,14 +34,14 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class StreamActivity:
-    """Times of a stream's last samples, by the gateway's clock; 0 stands for never.
+    """Times of a stream's last samples; None stands for never.
 
-    sample_ns: when a sample came.  alive_ns: when a sample or a keep-alive came.  newest_ns: the
-    greatest time stamp of a sample.
+    sample_ns: when a sample came, in monotonic time.  alive_ns: when a sample or a keep-alive came,
+    likewise.  newest_ns: the greatest time stamp of a sample.
     """
 
-    sample_ns: int = 0
-    alive_ns: int = 0
+    sample_ns: int | None = None
+    alive_ns: int | None = None
     newest_ns: int | None = None
 
 
@@ -88,20 +88,20 @@ class Pipeline:
     async def take(self, parts: Sequence[StreamSamples]) -> None:
         """Take samples from the link; waits while too many are not spooled yet."""
         await self._has_room()
-        now_ns = self._clock.now_ns()
+        monotonic_ns = self._clock.monotonic_ns()
         for part in parts:
-            self._note(part.stream, now_ns, int(part.samples.time_ns.max()))
-        self._filter(parts, now_ns)
+            self._note(part.stream, monotonic_ns, int(part.samples.time_ns.max()))
+        self._filter(parts, monotonic_ns)
 
     async def take_lot(self, lot: Lot) -> None:
         """Take plain samples from the link; waits as `take` does."""
         await self._has_room()
-        now_ns, layout = self._clock.now_ns(), lot.layout
+        monotonic_ns, layout = self._clock.monotonic_ns(), lot.layout
         newest_ns = np.maximum.reduceat(lot.time_ns, layout.starts).tolist()
         for stream, newest in zip(layout.streams, newest_ns, strict=True):
-            self._note(stream, now_ns, newest)
+            self._note(stream, monotonic_ns, newest)
         if not self.sample_filter.takes_whole(lot):
-            self._filter(lot.parts(), now_ns)
+            self._filter(lot.parts(), monotonic_ns)
             return
         frame_layouts = self._frame_layouts_of(layout)
         for stream, frame_layout, (begin, end) in zip(
@@ -116,7 +116,7 @@ class Pipeline:
                 self._waiting += end - begin
             else:
                 good = np.zeros(end - begin, np.uint8)
-                self._add(stream, Samples(frame_layout.signal, times, values, good), now_ns)
+                self._add(stream, Samples(frame_layout.signal, times, values, good), monotonic_ns)
         if self._ready:
             self._came.set()
 
@@ -137,20 +137,20 @@ class Pipeline:
             self._room.clear()
             await self._room.wait()
 
-    def _note(self, stream: int, now_ns: int, newest_ns: int) -> None:
+    def _note(self, stream: int, monotonic_ns: int, newest_ns: int) -> None:
         activity = self.activity[stream]
-        activity.sample_ns = now_ns
+        activity.sample_ns = monotonic_ns
         activity.newest_ns = max(newest_ns, activity.newest_ns or newest_ns)
 
-    def _filter(self, parts: Sequence[StreamSamples], now_ns: int) -> None:
+    def _filter(self, parts: Sequence[StreamSamples], monotonic_ns: int) -> None:
         for stream, samples, _ in self.sample_filter.take(parts):
-            self._add(stream, samples, now_ns)
+            self._add(stream, samples, monotonic_ns)
         if self._ready:
             self._came.set()
 
-    def _add(self, stream: int, samples: Samples, now_ns: int) -> None:
+    def _add(self, stream: int, samples: Samples, monotonic_ns: int) -> None:
         batcher = self._batchers[stream]
-        for batch in (*batcher.add(samples, now_ns), *batcher.due(now_ns)):
+        for batch in (*batcher.add(samples, monotonic_ns), *batcher.due(monotonic_ns)):
             self._put(stream, batch)
         if batcher.waits:
             self._aging.add(stream)
@@ -184,9 +184,9 @@ class Pipeline:
 
     def alive(self, streams: Sequence[int]) -> None:
         """Note that the source answers for these streams."""
-        now_ns = self._clock.now_ns()
+        monotonic_ns = self._clock.monotonic_ns()
         for stream in streams:
-            self.activity[stream].alive_ns = now_ns
+            self.activity[stream].alive_ns = monotonic_ns
 
     def alarm(self, subject: str, sentence: str | None) -> None:
         """Raise the alarm of a subject, or clear it with None; each change is logged once."""
@@ -223,7 +223,7 @@ class Pipeline:
             await self._clock.sleep(TICK_S)
             for stream in list(self._aging):
                 batcher = self._batchers[stream]
-                for batch in batcher.due(self._clock.now_ns()):
+                for batch in batcher.due(self._clock.monotonic_ns()):
                     self._put(stream, batch)
                 if not batcher.waits:
                     self._aging.discard(stream)

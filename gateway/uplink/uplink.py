@@ -16,7 +16,7 @@ import structlog
 from broker import codec, messages
 from broker.batch import Batch
 from broker.bus import client
-from broker.clock import NS_PER_S, Clock
+from broker.clock import NS_PER_S, Clock, SteadyTime
 from broker.errors import Corrupt, Unavailable
 from broker.messages import Held
 from broker.namespace import EquipmentAddress, MarkTopic, StreamAddress, StreamTopic, Verb
@@ -78,6 +78,8 @@ class Uplink:
         self._bus = bus
         self._spool = spool
         self._clock = clock
+        self._spool_time = SteadyTime(clock)
+        """The time of the spool: how long its batches wait does not change with the wall time."""
         self._space = space
         self._specs = {str(spec.address): spec for spec in specs}
         self._fresh: asyncio.Queue[SpooledBatch] = asyncio.Queue(fresh_batches)
@@ -85,8 +87,8 @@ class Uplink:
         self._announced = 0
         """The connection on which the specs were announced; 0 for none."""
         self._held: dict[StreamLife, Held] = {}
-        self._progress_ns = clock.now_ns()
-        """The time of the last mark that held something new, or of the last connect."""
+        self._progress_ns = clock.monotonic_ns()
+        """The monotonic time of the last mark that held something new, or of the last connect."""
         self._topics: dict[tuple[Verb, str], str] = {}
 
     async def send(self, batches: Sequence[tuple[StreamAddress, Batch]]) -> None:
@@ -95,10 +97,10 @@ class Uplink:
         Raises Unavailable if the spool does not take them.
         """
         named = [(str(address), batch) for address, batch in batches]
-        since_ns = self._clock.now_ns()
-        committed = await self._spool.commit(named, since_ns)
+        since_ns = self._clock.monotonic_ns()
+        committed = await self._spool.commit(named, self._spool_time.now_ns())
         self.counts.commits += 1
-        self.counts.commit_ns += self._clock.now_ns() - since_ns
+        self.counts.commit_ns += self._clock.monotonic_ns() - since_ns
         for batch in committed[self._offer(committed) :]:
             self._queue(batch)
 
@@ -125,6 +127,12 @@ class Uplink:
             self._fresh.put_nowait(batch)
         except asyncio.QueueFull:
             self.counts.put_off += 1
+
+    def mark_lag_s(self, depth: Depth) -> float:
+        """How long the oldest batch of the spool has waited for its mark; 0 without one."""
+        if depth.oldest_ns is None:
+            return 0.0
+        return max(self._spool_time.now_ns() - depth.oldest_ns, 0) / NS_PER_S
 
     async def run(self) -> None:
         """Announce specs, take marks and send the backlog, until cancelled."""
@@ -171,7 +179,7 @@ class Uplink:
                     await self._bus.publish(topic, messages.encode_spec(spec), retain=True)
                 while not self._fresh.empty():
                     self._fresh.get_nowait()  # it is in the spool, and all that is there is due now
-                self._announced, self._progress_ns = standing, self._clock.now_ns()
+                self._announced, self._progress_ns = standing, self._clock.monotonic_ns()
                 await self._spool.all_due()
             except Unavailable as exc:
                 log.warning("specs were not announced", reason=str(exc))
@@ -195,7 +203,7 @@ class Uplink:
         """Note the time if a mark holds anything new: a recorder is storing our batches."""
         if any(self._held.get(life) != ranges for life, ranges in held.items()):
             self._held.update(held)
-            self._progress_ns = self._clock.now_ns()
+            self._progress_ns = self._clock.monotonic_ns()
 
     async def _send_fresh(self) -> None:
         """Publish the batches that the broker did not take when they were committed."""
@@ -219,7 +227,7 @@ class Uplink:
             await self._pause(probed=probed)
 
     def _is_unmarked(self) -> bool:
-        return self._clock.now_ns() - self._progress_ns > round(UNMARKED_S * NS_PER_S)
+        return self._clock.monotonic_ns() - self._progress_ns > round(UNMARKED_S * NS_PER_S)
 
     async def _pause(self, *, probed: bool) -> None:
         """Sleep before the next look; after a probe, until a mark comes or a probe is due again."""
@@ -231,7 +239,7 @@ class Uplink:
 
     async def _send_due(self) -> bool:
         """Publish one portion of the backlog; True if there may be more to publish now."""
-        due = await self._spool.due(self._clock.now_ns(), BACKLOG_AT_ONCE)
+        due = await self._spool.due(self._spool_time.now_ns(), BACKLOG_AT_ONCE)
         for batch in due:
             if not await self._publish(Verb.LATE, batch):
                 return False
@@ -244,10 +252,7 @@ class Uplink:
 
     async def _check_accepted(self) -> None:
         """Set `not_accepted` if the oldest batch has been sent in vain for ten minutes."""
-        oldest_ns = (await self._spool.depth()).oldest_ns
-        late = oldest_ns is not None and self._clock.now_ns() - oldest_ns > round(
-            NOT_ACCEPTED_S * NS_PER_S
-        )
+        late = self.mark_lag_s(await self._spool.depth()) > NOT_ACCEPTED_S
         if late and not self.not_accepted:
             log.error(
                 "batches were not accepted",

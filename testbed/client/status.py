@@ -38,6 +38,8 @@ def print_status(status: StatusResponse, out: Screen, clock: Clock) -> None:
         out.print(f"recording is interrupted: {status.interrupted}", style="red")
     if not status.broker:
         out.print("the API is not connected to the broker", style="red")
+    for alarm in status.alarms:
+        out.print(plain(alarm), style="red")
     for channel in status.notices:
         if channel.failed:
             out.print(_failing(channel), style="red")

@@ -34,6 +34,10 @@ _DETAILS: list[TableColumn[StreamResponse]] = [
         heading="max silence s", cell=lambda stream: tables.text(stream.spec.max_silence_s)
     ),
     TableColumn(
+        heading="past, future limit s",
+        cell=lambda stream: f"{stream.spec.past_limit_s:g}, {stream.spec.future_limit_s:g}",
+    ),
+    TableColumn(
         heading="description",
         cell=lambda stream: tables.text(stream.spec.description),
         is_prose=True,

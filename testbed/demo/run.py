@@ -61,7 +61,7 @@ class Progress:
 class _Arrivals:
     """Newest time stamps of the rig and of the score that the observer has received.
 
-    scored_ns: instant at which the last batch of the score arrived, 0 before the first.  samples:
+    scored_ns: when the last batch of the score arrived, in monotonic time; 0 before.  samples:
     number of samples of the score.
     """
 
@@ -155,8 +155,8 @@ async def _wait_registered(
     Raises Invalid if a visitor's program ends before, Unavailable if the detector does.
     """
     async with api_client.connect(stage.api, stage.observer) as api:
-        until_ns = clock.now_ns() + round(REGISTERED_WITHIN_S * NS_PER_S)
-        while clock.now_ns() < until_ns:
+        until_ns = clock.monotonic_ns() + round(REGISTERED_WITHIN_S * NS_PER_S)
+        while clock.monotonic_ns() < until_ns:
             if child.exit_code is not None:
                 raise await _ended_too_early(stage, child)
             streams = await api.whole("/streams", StreamPage)  # asking for one would be audited
@@ -224,7 +224,7 @@ async def _receive_scores(
     try:
         async for received in observer.input("score"):
             arrivals.score_ns = max(arrivals.score_ns, _newest_ns(received.batch))
-            arrivals.scored_ns = clock.now_ns()
+            arrivals.scored_ns = clock.monotonic_ns()
             arrivals.samples += len(received.batch)
             progress.scored += len(received.batch[ANOMALY].time_ns)
     except Refused as exc:  # batches of a spec that was never registered
@@ -242,17 +242,17 @@ async def _wait_answered(
     arrivals: _Arrivals, last_ns: int, child: PrototypeProcess, progress: Progress, clock: Clock
 ) -> None:
     """Wait until the last row has arrived and has its score, or the prototype has gone quiet."""
-    began_ns = clock.now_ns()
+    began_ns = clock.monotonic_ns()
     while True:
-        now_ns = clock.now_ns()
+        monotonic_ns = clock.monotonic_ns()
         if arrivals.rig_ns < last_ns:
-            is_over = now_ns - began_ns > LAST_ROW_TIMEOUT_S * NS_PER_S
+            is_over = monotonic_ns - began_ns > LAST_ROW_TIMEOUT_S * NS_PER_S
         else:
             if arrivals.score_ns < last_ns:
                 most_s = _patience_s(arrivals, child)
                 progress.phase = f"waiting for the prototype's answers, up to {most_s:g} s"
                 progress.is_waiting = True
-            quiet_s = (now_ns - max(began_ns, arrivals.scored_ns)) / NS_PER_S
+            quiet_s = (monotonic_ns - max(began_ns, arrivals.scored_ns)) / NS_PER_S
             is_over = arrivals.score_ns >= last_ns or quiet_s > _patience_s(arrivals, child)
         if is_over:
             return  # the counters say what is missing

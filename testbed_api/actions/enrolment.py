@@ -74,7 +74,7 @@ class EnrolmentActions:
         """
         now_ns = self.clock.now_ns()
         keys = (f"enrolling from {place_of(context.source)}",)
-        self.attempts.begin(keys, now_ns)
+        self.attempts.begin(keys)
         public_key = await asyncio.to_thread(claim.checked_key)
         async with self.registry.change(context, self.clock) as change:
             before = await change.enrolments.find(enrolling.hashed(claim.code))

@@ -51,7 +51,7 @@ class PasswordActions:
         """
         now_ns = self.clock.now_ns()
         keys = (f"person {person}", f"address {place_of(source)}")
-        self.attempts.begin(keys, now_ns)
+        self.attempts.begin(keys)
         stored_hash = await self.registry.passwords.find(person)
         is_right = await asyncio.to_thread(passwords.is_right, password, stored_hash)
         principal = await self.registry.principals.find(person, now_ns)

@@ -37,5 +37,5 @@ class StreamActions:
         async with self.rights_changes.of_streams(context, addresses) as (change, new):
             if new:
                 count = await change.streams.count(organisation) + len(new)
-                self.quotas.registering(organisation, count, caller.at_ns)
+                self.quotas.registering(organisation, count)
             return await change.streams.add_all(proposals)

@@ -156,11 +156,11 @@ class Anchoring:
     async def run(self, bus: client.Bus) -> None:
         """Sign now and every minute, until cancelled."""
         await self._compare_key()
-        signed_ns = 0
+        due_ns = self._clock.monotonic_ns()
         while True:
             await self._journal.settle(self._clock.now_ns())
-            if self._clock.now_ns() - signed_ns >= round(SIGN_EVERY_S * NS_PER_S):
-                signed_ns = self._clock.now_ns()
+            if self._clock.monotonic_ns() >= due_ns:
+                due_ns = self._clock.monotonic_ns() + round(SIGN_EVERY_S * NS_PER_S)
                 await self.sign(bus)
             await self._clock.sleep(SETTLE_EVERY_S)
 

@@ -7,7 +7,7 @@ import structlog
 from broker import policy
 from broker.backends.nats import auth_callout
 from broker.backends.nats.auth_callout import ConnectRequest, Permissions
-from broker.clock import Clock, text_of
+from broker.clock import ForwardClock, text_of
 from broker.credential import Credential
 from broker.errors import Unavailable
 from broker.process_identity import RunningProcess
@@ -36,7 +36,7 @@ class Authorizer:
         self,
         *,
         registry: Registry,
-        clock: Clock,
+        clock: ForwardClock,
         system: Mapping[str, Credential],
         quotas: Quotas,
         journal: BusJournal,
@@ -123,7 +123,7 @@ class Authorizer:
             ]
 
         try:
-            await self._quotas.make_room(organisation, principals, now_ns)
+            await self._quotas.make_room(organisation, principals)
         except TooMany:  # said and counted once there
             return False
         return True
@@ -148,13 +148,18 @@ class Authorizer:
     def _permissions(
         self, rights: Rights, principal: str, expires_ns: int | None
     ) -> Permissions | None:
-        """The topics of a principal, until the first of its rights or its token ends."""
+        """The topics of a principal, until the first of its rights or its token ends.
+
+        The broker ends the connection by the machine's clock.
+        """
         now_ns = self._clock.now_ns()
         who = rights.principal(principal, now_ns)
         if who is None:
             return None
         ends = (expires_ns, policy.until_ns(rights, principal, now_ns))
         until_ns = min((end for end in ends if end is not None), default=None)
+        if until_ns is not None:
+            until_ns -= self._clock.ahead_ns()
         topics = policy.topics(rights, principal, now_ns)
         durable = who.kind is PrincipalKind.SYSTEM
         return Permissions(topics.publish, topics.subscribe, until_ns, durable)

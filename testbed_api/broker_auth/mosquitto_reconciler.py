@@ -18,7 +18,7 @@ from broker.backends.mosquitto import dynamic_security, log_parser
 from broker.backends.mosquitto.dynamic_security import ClientAccess, Projection
 from broker.bus import client
 from broker.bus.inbox import Inbox
-from broker.clock import NS_PER_S, Clock
+from broker.clock import NS_PER_S, Clock, ForwardClock
 from broker.errors import Corrupt, Unavailable
 from broker.rights import Entry, Grant, Pause, Rights, Span
 from broker.settings import BusSettings
@@ -166,16 +166,16 @@ class Reconciler:
         decided = await self._look()
         if held != decided.admitted:
             log.info("rights are written anew", held=len(held), wanted=len(decided.admitted))
-        seen_ns = self._clock.now_ns()
+        seen_ns = self._clock.monotonic_ns()
         held = await self._write(held, decided.admitted)
         while self._bus.connection_number == ordinal:
             payloads = await _notices(notices)
             changed = await self._changed()
-            now_ns = self._clock.now_ns()
-            due = decided.next_ns is not None and now_ns >= decided.next_ns
-            if changed or due or now_ns - seen_ns >= AFRESH_S * NS_PER_S or now_ns < seen_ns:
+            due = decided.next_ns is not None and self._clock.now_ns() >= decided.next_ns
+            monotonic_ns = self._clock.monotonic_ns()
+            if changed or due or monotonic_ns - seen_ns >= AFRESH_S * NS_PER_S:
                 decided = await self._look()
-                seen_ns = now_ns
+                seen_ns = monotonic_ns
                 held = await self._write(held, decided.admitted)
             for payload in payloads:
                 await self._bus.publish(APPLIED, payload)
@@ -249,10 +249,11 @@ async def reconcile(registry: Registry, settings: BusSettings, folder: Path, clo
         bus.subscribe(log_parser.TOPICS, capacity=LINES, overflow="drop_oldest") as lines,
         asyncio.TaskGroup() as tasks,
     ):
-        heard = Overhearing(registry, projection, lines, folder, clock)
+        server_time = ForwardClock(clock, await registry.audit.newest_ns())
+        heard = Overhearing(registry, projection, lines, folder, server_time)
         tasks.create_task(heard.follow(), name="overhearing")
         tasks.create_task(heard.refusals.run(), name="refusals")
         try:
-            await Reconciler(registry, bus, projection, heard, clock).run(notices)
+            await Reconciler(registry, bus, projection, heard, server_time).run(notices)
         finally:
             await heard.finish()

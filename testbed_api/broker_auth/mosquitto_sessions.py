@@ -86,6 +86,8 @@ class Overhearing:
         self._kept_ns = 0
         self._dropped = 0
         self._missed_until_ns: int | None = None
+        self._missed_since_ns = 0
+        """The monotonic time of `_missed_until_ns`."""
         self._look_s = 0.0
 
     # --- what is said -----------------------------------------------------------------------------
@@ -210,7 +212,11 @@ class Overhearing:
         """Note a new connection to Mosquitto: lines logged before it were missed."""
         self._is_told = False
         self._knows.clear()
+        self._note_missed()
+
+    def _note_missed(self) -> None:
         self._missed_until_ns = self._clock.now_ns()
+        self._missed_since_ns = self._clock.monotonic_ns()
 
     async def resume(self, held: Mapping[str, ClientAccess]) -> None:
         """Start from the rights that Mosquitto holds, as read from it; raises as `look`."""
@@ -230,7 +236,7 @@ class Overhearing:
         now_ns, now_s = self._clock.now_ns(), asyncio.get_running_loop().time()
         if self._inbox.dropped != self._dropped:
             self._dropped = self._inbox.dropped
-            self._missed_until_ns = now_ns
+            self._note_missed()
             self._look_s = now_s
         if now_s >= self._look_s:
             self._look_s = now_s + LOOK_EVERY_S
@@ -263,16 +269,16 @@ class Overhearing:
         self, held: Mapping[str, ClientAccess], standing: set[str] | None, until_ns: int
     ) -> None:
         """Disconnect principals whose connection was missed, and write the gap to the audit."""
-        now_ns = self._clock.now_ns()
         if not self._tells():
             await self._tell_deaf()
             return
-        waited = now_ns - until_ns >= PATIENCE_S * NS_PER_S  # a flood does not put it off for ever
+        waited_ns = self._clock.monotonic_ns() - self._missed_since_ns
+        waited = waited_ns >= PATIENCE_S * NS_PER_S  # a flood does not put it off for ever
         if standing is None or not (self._is_up_to_date() or waited):
             self._look_s = 0.0  # what was said first may say who came
             return
         if self._is_deaf:
-            self._is_deaf, until_ns = False, now_ns
+            self._is_deaf, until_ns = False, self._clock.now_ns()
             log.warning("mosquitto tells of connections")
         if held.keys() - standing:
             await self._projection.disconnect_others(held, standing)

@@ -81,6 +81,20 @@ class RightsChanges:
             if not {Entry(LIVE, address) for address in new} <= gateway.scope.writes:
                 await self._disconnect(gateway.id)
 
+    async def passed_over(self, from_ns: int, to_ns: int) -> None:
+        """Disconnect the principals of whom a right or a token began or ended between two instants.
+
+        The broker ends a connection by a timer, which a clock that is set ahead does not move.
+        """
+        rights = await self._registry.rights.of_everybody(from_ns)
+        concerned = await self._registry.tokens.expiring(from_ns, to_ns)
+        for principal in rights.principals:
+            next_ns = policy.until_ns(rights.of(principal), principal.id, from_ns)
+            if next_ns is not None and next_ns <= to_ns:
+                concerned.add(principal.id)
+        for name in sorted(concerned):
+            await self._disconnect(name)
+
     async def _topics(self, loading: Awaitable[BusRights]) -> Mapping[str, TokenTopics]:
         return _topics(await loading, self._now())
 

@@ -110,7 +110,7 @@ def create_app(dependencies: ApiDependencies | None) -> FastAPI:
         registry, clock = dependencies.registry, dependencies.clock
     app.add_middleware(IdempotencyMiddleware, registry=registry, clock=clock)
     app.add_middleware(BodyLimitMiddleware)
-    app.add_middleware(RateLimitMiddleware, root=ROOT, quotas=quotas, clock=clock)
+    app.add_middleware(RateLimitMiddleware, root=ROOT, quotas=quotas)
     # the last one is the outermost: it sees what the others refuse
     app.add_middleware(AuditMiddleware, journal=journal, clock=clock)
     app.include_router(entry_point.router, prefix=ROOT)

@@ -81,9 +81,9 @@ async def _caller(
     except Unauthenticated:
         if rate_limit.has_credential(request.headers.get("authorization", "")):
             address = rate_limit.address_of(request.client)
-            quotas.anonymous(address, authenticator.clock.now_ns())
+            quotas.anonymous(address)
         raise  # without a credential the middleware has counted it
-    quotas.request(caller.organisation, caller.at_ns)
+    quotas.request(caller.organisation)
     await token_use.note(authenticator.registry, caller.token, caller.at_ns)
     return caller
 

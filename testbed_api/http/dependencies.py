@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from broker.bus import client
-from broker.clock import Clock
+from broker.clock import Clock, ForwardClock
 from broker.responses.operations import BrokerListenerResponse
 from broker.rights import Entry
 from testbed_api.actions.enrolment import EnrolmentActions
@@ -21,6 +21,7 @@ from testbed_api.actions.pauses import PauseActions
 from testbed_api.actions.retention import RetentionActions
 from testbed_api.actions.streams import StreamActions
 from testbed_api.actions.tokens import TokenActions, TokenChanges
+from testbed_api.audit.clock_watch import ClockWatch
 from testbed_api.audit.journal import Anchoring, Journal
 from testbed_api.audit.read_counter import ReadCounter
 from testbed_api.backup.dump import Dumper
@@ -78,9 +79,10 @@ class ReadLog:
 class ApiDependencies:
     """The container of all that the routes take.
 
-    registry: makes changes with an audit entry alone.  delivery: of notices, None for no channel.
-    broker_listener: of the broker, as clients are told.  live_batches: how many wait for a slow
-    reader of live events; beyond them the oldest are dropped, and the reader is told.
+    registry: makes changes with an audit entry alone.  clock: the server's.  delivery: of notices,
+    None for no channel.  broker_listener: of the broker, as clients are told.  live_batches: how
+    many wait for a slow reader of live events; beyond them the oldest are dropped, and the reader
+    is told.
     """
 
     registry: Registry
@@ -90,15 +92,16 @@ class ApiDependencies:
     dumper: Dumper
     bus: client.Bus
     freshness: FreshnessTracker
-    clock: Clock
+    clock: ForwardClock
+    clock_watch: ClockWatch
     connections: BrokerConnections
     journal: Journal
     anchoring: Anchoring
     reads: ReadLog
     broker_listener: BrokerListenerResponse
+    quotas: Quotas
+    sign_in_attempts: SignInAttempts
     recorder: RecorderStatus = field(default_factory=RecorderStatus)
-    quotas: Quotas = field(default_factory=Quotas)
-    sign_in_attempts: SignInAttempts = field(default_factory=SignInAttempts)
     delivery: NoticeDelivery | None = None
     certificates: CertificateWatch = field(default_factory=CertificateWatch)
     live_batches: int = 200
@@ -223,7 +226,8 @@ KeeperDep = Annotated[RetentionEnforcer, _capability("keeper")]
 DumperDep = Annotated[Dumper, _capability("dumper")]
 BusDep = Annotated[client.Bus, _capability("bus")]
 FreshnessDep = Annotated[FreshnessTracker, _capability("freshness")]
-ClockDep = Annotated[Clock, _capability("clock")]
+ClockDep = Annotated[ForwardClock, _capability("clock")]
+ClockWatchDep = Annotated[ClockWatch, _capability("clock_watch")]
 CertificatesDep = Annotated[CertificateWatch, _capability("certificates")]
 AnchoringDep = Annotated[Anchoring, _capability("anchoring")]
 ReadsDep = Annotated[ReadLog, _capability("reads")]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from broker import codec
 from broker.aggregation import Aggregation
 from broker.batch import BAD, Gap, Long
-from broker.clock import Clock, text_of
+from broker.clock import text_of
 from testbed_api.limits.quotas import Quotas
 from testbed_api.stores.port import Window
 
@@ -31,12 +31,11 @@ class ReadMeter:
 
     organisation: str
     quotas: Quotas
-    clock: Clock
     facts: dict[str, Any]
 
     def count(self, samples: int) -> None:
         """Add samples that are about to be sent."""
-        self.quotas.read(self.organisation, samples, self.clock.now_ns())
+        self.quotas.read(self.organisation, samples)
         self.facts["samples"] = self.facts.get("samples", 0) + samples
 
 

@@ -45,7 +45,7 @@ class LiveEvents:
         Raises TooMany first, if the caller's organisation has too many connections open.
         """
         organisation = self.caller.organisation
-        await self.quotas.make_room(organisation, self._principals, self.clock.now_ns())
+        await self.quotas.make_room(organisation, self._principals)
         with self.quotas.following(organisation):
             async with aclosing(cast("AsyncGenerator[bytes]", self._events())) as events:
                 async for text in events:
@@ -62,7 +62,7 @@ class LiveEvents:
     async def _events(self) -> AsyncIterator[bytes]:
         missed = 0
         self.facts["batches"] = 0
-        beat_ns = self.clock.now_ns()
+        beat_ns = self.clock.monotonic_ns()
         async with self.bus.subscribe(
             [str(self.topic)], capacity=self.capacity, overflow="drop_oldest"
         ) as inbox:
@@ -75,9 +75,9 @@ class LiveEvents:
                 async for message in _for_a_while(inbox):
                     self.facts["batches"] += 1
                     yield event(message.payload)
-                now_ns = self.clock.now_ns()
-                if now_ns - beat_ns >= round(BEAT_EVERY_S * NS_PER_S):
-                    beat_ns = now_ns
+                monotonic_ns = self.clock.monotonic_ns()
+                if monotonic_ns - beat_ns >= round(BEAT_EVERY_S * NS_PER_S):
+                    beat_ns = monotonic_ns
                     yield b": beat\n\n"
 
     async def _may_still_read(self) -> bool:

@@ -15,7 +15,17 @@ from broker.errors import Invalid
 from broker.namespace import EquipmentAddress, EquipmentKind, StreamAddress
 from broker.pydantic_checks import validated_by
 from broker.rights import Entry, Party, Role, Scope
-from broker.streams import MOST_SIGNALS, MOST_SPECS, Dtype, Signal, StreamSpec, Trigger
+from broker.streams import (
+    FUTURE_LIMIT_S,
+    MOST_LIMIT_S,
+    MOST_SIGNALS,
+    MOST_SPECS,
+    PAST_LIMIT_S,
+    Dtype,
+    Signal,
+    StreamSpec,
+    Trigger,
+)
 from broker.units import checked_unit
 from testbed_api.actions.tokens import TokenRequest
 from testbed_api.domain import audit
@@ -315,6 +325,8 @@ class SpecForm(Form):
     trigger: Trigger = Trigger.VALUE
     period_s: Annotated[Finite, Field(ge=0)] = 0.0
     max_silence_s: Annotated[Finite, Field(gt=0)] = 10.0
+    past_limit_s: Annotated[Finite, Field(gt=0, le=MOST_LIMIT_S)] = PAST_LIMIT_S
+    future_limit_s: Annotated[Finite, Field(gt=0, le=MOST_LIMIT_S)] = FUTURE_LIMIT_S
     description: Text = ""
 
     def spec(self, address: StreamAddress) -> StreamSpec:
@@ -325,6 +337,8 @@ class SpecForm(Form):
             trigger=self.trigger,
             period_s=self.period_s,
             max_silence_s=self.max_silence_s,
+            past_limit_s=self.past_limit_s,
+            future_limit_s=self.future_limit_s,
             description=self.description,
         )
 

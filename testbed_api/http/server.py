@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager, contextmanager
 import structlog
 import uvicorn
 
-from broker.errors import Taken
+from broker.errors import Taken, Unavailable
+from testbed_api.audit.clock_watch import ClockStep
 from testbed_api.http import request_deadline
 from testbed_api.http.app import create_app
 from testbed_api.http.dependencies import ApiDependencies
@@ -105,11 +106,12 @@ async def answering(
             dependencies.freshness.follow(dependencies.bus), name="freshness"
         )
         keeping = tasks.create_task(dependencies.keeper.run(), name="retention")
+        watching = tasks.create_task(_watch_clock(dependencies), name="clock")
         heads = tasks.create_task(dependencies.anchoring.run(dependencies.bus), name="audit heads")
         certificates = tasks.create_task(
             dependencies.certificates.run(dependencies.clock), name="certificates"
         )
-        background = [following, keeping, heads, certificates]
+        background = [following, keeping, watching, heads, certificates]
         if dependencies.delivery is not None:
             background.append(tasks.create_task(dependencies.delivery.run(), name="notices"))
         tasks.create_task(server.serve(sockets=[listener]), name="api")
@@ -126,3 +128,20 @@ async def answering(
             await dependencies.anchoring.sign(dependencies.bus)  # all that was done until now
     except TimeoutError:
         log.warning("last head of the audit was not handed out", waited_s=LAST_HEAD_S)
+
+
+async def _watch_clock(dependencies: ApiDependencies) -> None:
+    """Watch the machine's clock until cancelled: after a step the audit is signed at once.
+
+    One ahead passes over instants at which rights end; connections that lived by them are ended.
+    """
+
+    async def follow(step: ClockStep) -> None:
+        await dependencies.anchoring.sign(dependencies.bus)
+        if step.by_ns > 0:
+            try:
+                await dependencies.rights_changes.passed_over(step.from_ns, step.to_ns)
+            except Unavailable as exc:
+                log.error("connections were not ended after a step of the clock", reason=str(exc))  # noqa: TRY400 - the reason says it
+
+    await dependencies.clock_watch.run(follow)

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import structlog
 
-from broker.clock import NS_PER_S
+from broker.clock import NS_PER_S, Clock
 from testbed_api.domain.errors import TooMany
 
 BURST_S = 10
@@ -60,27 +60,28 @@ class Bucket:
     """A token bucket: fills with `rate_per_s` up to BURST_S seconds' worth; may go below 0."""
 
     rate_per_s: int
+    clock: Clock
     level: float = 0.0
-    at_ns: int | None = None
+    filled_ns: int | None = None
 
-    def wait_s(self, now_ns: int) -> int:
+    def wait_s(self) -> int:
         """Whole seconds until something may be taken, 0 if at once."""
-        self._fill(now_ns)
+        self._fill()
         return 0 if self.level >= 1 else math.ceil((1 - self.level) / self.rate_per_s)
 
-    def take(self, amount: float, now_ns: int) -> None:
+    def take(self, amount: float) -> None:
         """Take an amount, even if the level falls below 0."""
-        self._fill(now_ns)
+        self._fill()
         self.level -= amount
 
-    def _fill(self, now_ns: int) -> None:
-        most = float(self.rate_per_s * BURST_S)
-        if self.at_ns is None:
+    def _fill(self) -> None:
+        most, monotonic_ns = float(self.rate_per_s * BURST_S), self.clock.monotonic_ns()
+        if self.filled_ns is None:
             self.level = most
-        elif now_ns > self.at_ns:
-            passed_s = (now_ns - self.at_ns) / NS_PER_S
+        else:
+            passed_s = (monotonic_ns - self.filled_ns) / NS_PER_S
             self.level = min(self.level + passed_s * self.rate_per_s, most)
-        self.at_ns = now_ns if self.at_ns is None else max(now_ns, self.at_ns)
+        self.filled_ns = monotonic_ns
 
 
 class Quotas:
@@ -91,6 +92,7 @@ class Quotas:
 
     def __init__(
         self,
+        clock: Clock,
         most: QuotaSettings | None = None,
         connection_counts: ConnectionCounts = _no_connections,
     ) -> None:
@@ -98,6 +100,7 @@ class Quotas:
         self.most = most or QuotaSettings()
         self.refused: Counter[tuple[str, QuotaKind]] = Counter()
         """How often each organisation was refused; addresses all under the empty name."""
+        self._clock = clock
         self._connection_counts = connection_counts
         self._requests: dict[str, Bucket] = {}
         self._points: dict[str, Bucket] = {}
@@ -107,45 +110,45 @@ class Quotas:
         self._counted_ns: int | None = None
         self._refused_ns: dict[tuple[str, QuotaKind], int] = {}
 
-    def request(self, organisation: str, now_ns: int) -> None:
+    def request(self, organisation: str) -> None:
         """Count one request of an organisation."""
         rate = self.most.requests_per_s
-        bucket = self._requests.setdefault(organisation, Bucket(rate))
-        if wait_s := bucket.wait_s(now_ns):
-            self._refuse(organisation, QuotaKind.REQUESTS, now_ns, f"{rate} requests/s", wait_s)
-        bucket.take(1, now_ns)
+        bucket = self._requests.setdefault(organisation, Bucket(rate, self._clock))
+        if wait_s := bucket.wait_s():
+            self._refuse(organisation, QuotaKind.REQUESTS, f"{rate} requests/s", wait_s)
+        bucket.take(1)
 
-    def anonymous(self, address: str, now_ns: int) -> None:
+    def anonymous(self, address: str) -> None:
         """Count one request of an address without a credential, or with a wrong one."""
         rate = self.most.anonymous_per_s
-        bucket = self._addresses[address] = self._addresses.pop(address, Bucket(rate))
+        bucket = self._addresses[address] = self._addresses.pop(address, Bucket(rate, self._clock))
         if len(self._addresses) > MOST_ADDRESSES:
             del self._addresses[next(iter(self._addresses))]
-        if wait_s := bucket.wait_s(now_ns):
-            self._refuse(
-                "", QuotaKind.ANONYMOUS, now_ns, f"{rate} requests/s of one address", wait_s
-            )
-        bucket.take(1, now_ns)
+        if wait_s := bucket.wait_s():
+            limit = f"{rate} requests/s of one address"
+            self._refuse("", QuotaKind.ANONYMOUS, limit, wait_s)
+        bucket.take(1)
 
-    def reading(self, organisation: str, now_ns: int) -> None:
+    def reading(self, organisation: str) -> None:
         """Allow a read of history, unless the organisation has read more than its rate."""
         rate = self.most.points_per_s
-        bucket = self._points.setdefault(organisation, Bucket(rate))
-        if wait_s := bucket.wait_s(now_ns):
-            self._refuse(organisation, QuotaKind.POINTS, now_ns, f"{rate} samples/s read", wait_s)
+        bucket = self._points.setdefault(organisation, Bucket(rate, self._clock))
+        if wait_s := bucket.wait_s():
+            self._refuse(organisation, QuotaKind.POINTS, f"{rate} samples/s read", wait_s)
 
-    def read(self, organisation: str, points: int, now_ns: int) -> None:
+    def read(self, organisation: str, points: int) -> None:
         """Count samples that were sent; never refuses, so that no answer is cut off."""
         rate = self.most.points_per_s
-        self._points.setdefault(organisation, Bucket(rate)).take(points, now_ns)
+        bucket = self._points.setdefault(organisation, Bucket(rate, self._clock))
+        bucket.take(points)
 
-    def registering(self, organisation: str, streams: int, now_ns: int) -> None:
+    def registering(self, organisation: str, streams: int) -> None:
         """Check the number of streams that an organisation is about to have."""
         if streams > self.most.streams:
-            self._refuse(organisation, QuotaKind.STREAMS, now_ns, f"{self.most.streams} streams")
+            self._refuse(organisation, QuotaKind.STREAMS, f"{self.most.streams} streams")
 
     async def make_room(
-        self, organisation: str, principals: Callable[[], Awaitable[Collection[str]]], now_ns: int
+        self, organisation: str, principals: Callable[[], Awaitable[Collection[str]]]
     ) -> None:
         """Check that an organisation may open one more live connection.
 
@@ -153,13 +156,13 @@ class Quotas:
 
         principals: the organisation's.
         """
-        if self._open(organisation) >= self.most.connections and self._may_count(now_ns):
+        if self._open(organisation) >= self.most.connections and self._may_count():
             mine = await principals()
             counts = await self._connection_counts()
             self._on_bus[organisation] = sum(counts.get(principal, 0) for principal in mine)
         if self._open(organisation) >= self.most.connections:
             limit = f"{self.most.connections} live connections"
-            self._refuse(organisation, QuotaKind.CONNECTIONS, now_ns, limit)
+            self._refuse(organisation, QuotaKind.CONNECTIONS, limit)
 
     def entered(self, organisation: str) -> None:
         """Count a new connection to the broker; its end is found by the next count alone."""
@@ -177,20 +180,21 @@ class Quotas:
     def _open(self, organisation: str) -> int:
         return self._over_http[organisation] + self._on_bus[organisation]
 
-    def _may_count(self, now_ns: int) -> bool:
+    def _may_count(self) -> bool:
         """Whether broker and registry may be asked for a count: at most once a second."""
-        if self._counted_ns is not None and now_ns - self._counted_ns < NS_PER_S:
+        monotonic_ns = self._clock.monotonic_ns()
+        if self._counted_ns is not None and monotonic_ns - self._counted_ns < NS_PER_S:
             return False
-        self._counted_ns = now_ns
+        self._counted_ns = monotonic_ns
         return True
 
     def _refuse(
-        self, organisation: str, what: QuotaKind, now_ns: int, limit: str, wait_s: int = AGAIN_S
+        self, organisation: str, what: QuotaKind, limit: str, wait_s: int = AGAIN_S
     ) -> None:
-        key = (organisation, what)
+        key, monotonic_ns = (organisation, what), self._clock.monotonic_ns()
         before_ns = self._refused_ns.get(key)
-        if before_ns is None or now_ns - before_ns > QUIET_S * NS_PER_S:
+        if before_ns is None or monotonic_ns - before_ns > QUIET_S * NS_PER_S:
             log.warning("limit was reached", organisation=organisation, what=what, limit=limit)
-        self._refused_ns[key] = now_ns
+        self._refused_ns[key] = monotonic_ns
         self.refused[key] += 1
         raise TooMany(f"more than {limit}", wait_s=wait_s)

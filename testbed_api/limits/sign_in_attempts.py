@@ -4,7 +4,7 @@ import ipaddress
 from collections import deque
 from collections.abc import Collection
 
-from broker.clock import NS_PER_S
+from broker.clock import NS_PER_S, Clock
 from testbed_api.domain.errors import TooMany
 
 MOST_FAILURES = 10
@@ -32,24 +32,26 @@ class SignInAttempts:
     Each process counts for itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._at_ns: dict[str, deque[int]] = {}
 
-    def begin(self, keys: Collection[str], now_ns: int) -> None:
+    def begin(self, keys: Collection[str]) -> None:
         """Count an attempt before the password is checked, so that concurrent attempts count.
 
         Raises TooMany, and counts nothing, if there were too many lately under one of the keys.
         """
+        monotonic_ns = self._clock.monotonic_ns()
         for key in keys:
             times = self._at_ns.get(key, deque())
-            while times and times[0] <= now_ns - WITHIN_S * NS_PER_S:
+            while times and times[0] <= monotonic_ns - WITHIN_S * NS_PER_S:
                 times.popleft()
             if len(times) >= MOST_FAILURES:
-                wait_s = (times[0] - now_ns) // NS_PER_S + WITHIN_S + 1
+                wait_s = (times[0] - monotonic_ns) // NS_PER_S + WITHIN_S + 1
                 raise TooMany("signing in failed too often lately", wait_s=wait_s)
         for key in keys:
             self._at_ns[key] = self._at_ns.pop(key, deque())
-            self._at_ns[key].append(now_ns)
+            self._at_ns[key].append(monotonic_ns)
         while len(self._at_ns) > MOST_KEYS:
             del self._at_ns[next(iter(self._at_ns))]
 

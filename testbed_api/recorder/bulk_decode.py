@@ -98,18 +98,17 @@ def decode(groups: Sequence[Group]) -> list[DecodedGroup]:
     return results
 
 
-def slice_frame(frame: Wide | Long, start: int, size: int) -> Wide | Long:
-    """A part of a decoded frame: `size` time stamps from `start` on."""
-    part = slice(start, start + size)
+def select(frame: Wide | Long, rows: slice | npt.NDArray[np.bool_]) -> Wide | Long:
+    """The part of a frame with some of its time stamps."""
     if isinstance(frame, Wide):
-        columns = {name: column[part] for name, column in frame.values.items()}
-        quality = {name: codes[part] for name, codes in frame.quality.items()}
-        return Wide(frame.time_ns[part], columns, quality)
+        columns = {name: column[rows] for name, column in frame.values.items()}
+        quality = {name: codes[rows] for name, codes in frame.quality.items()}
+        return Wide(frame.time_ns[rows], columns, quality)
     return Long(
-        frame.time_ns[part],
-        frame.signal[part],
-        frame.values[part],
-        frame.quality[part],
+        frame.time_ns[rows],
+        frame.signal[rows],
+        frame.values[rows],
+        frame.quality[rows],
         frame.names,
         frame.dtypes,
     )

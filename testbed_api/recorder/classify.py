@@ -14,7 +14,7 @@ from broker.messages import Held
 from broker.namespace import EquipmentAddress, EquipmentKind, StreamTopic
 from broker.streams import StreamSpec
 from testbed_api.recorder import bulk_decode, lost_gaps
-from testbed_api.recorder.flush import BlockOrigin, Flush, ReceivedMessage, SpecKey
+from testbed_api.recorder.flush import BlockOrigin, Flush, FlushTime, ReceivedMessage, SpecKey
 from testbed_api.recorder.ledger import DeadLetter, SetAside, StreamEpoch
 from testbed_api.recorder.lost_gaps import LostGap
 from testbed_api.stores.port import Block
@@ -53,10 +53,10 @@ class _TopicGroup:
 
 
 def classify(
-    candidates: Iterable[ReceivedMessage], lookups: Lookups, *, now_ns: int, limits: WaitLimits
+    candidates: Iterable[ReceivedMessage], lookups: Lookups, *, time: FlushTime, limits: WaitLimits
 ) -> Flush:
     """Sort messages into a flush; those without spec or registered equipment wait on."""
-    flush = Flush(now_ns)
+    flush = Flush(time)
     topic_groups: dict[tuple[str, str | None, int], _TopicGroup] = {}
     for message in candidates:
         topic, document = message.topic, message.document
@@ -111,7 +111,9 @@ def _classify_message(
     elif topic_group.spec is None or topic_group.kind is None:
         if message.set_aside is not None or _waits(flush, message, limits):
             return
-        waiting_message = SetAside(message.message.topic, message.message.payload, flush.now_ns)
+        waiting_message = SetAside(
+            message.message.topic, message.message.payload, flush.time.now_ns
+        )
         flush.entries.set_aside.append(waiting_message)
         _count_as_held(topic_group, document)
     else:
@@ -147,7 +149,8 @@ def _finish(flush: Flush, message: ReceivedMessage) -> None:
 
 def _waits(flush: Flush, message: ReceivedMessage, limits: WaitLimits) -> bool:
     """Let a message wait unacknowledged; False if it waited too long or too many wait."""
-    waits = flush.now_ns - message.since_ns < limits.wait_ns and len(flush.waiting) < limits.most
+    waited_ns = flush.time.monotonic_ns - message.since_ns
+    waits = waited_ns < limits.wait_ns and len(flush.waiting) < limits.most
     if waits:
         flush.waiting.append(message)
     return waits
@@ -167,27 +170,24 @@ def _read(flush: Flush, topic_groups: Iterable[_TopicGroup]) -> None:
     for (topic_group, group), decoded in zip(groups, every, strict=True):
         for frame, pieces in decoded.frames:
             documents = [group.documents[piece.at] for piece in pieces]
-            sizes = [
-                (document.seq, size) for document, (_, size) in zip(documents, pieces, strict=True)
-            ]
+            sizes = [(topic_group.accepted[at][0], size) for at, size in pieces]
             flush.blocks.append(Block(topic_group.life.space, group.spec, (frame,)))
             flush.origins.append(BlockOrigin(topic_group.life, tuple(sizes)))
             flush.batches += len(documents)
             _add_gaps(flush, topic_group.life, documents, group.spec)
         for at in decoded.apart:
             try:
-                _read_apart(flush, topic_group.life, group.documents[at], group.spec)
+                _read_apart(flush, topic_group, at, group.spec)
             except Corrupt as exc:
                 flush.dead_letter(topic_group.accepted[at][0], str(exc))
 
 
-def _read_apart(
-    flush: Flush, life: StreamEpoch, document: codec.Document, spec: StreamSpec
-) -> None:
+def _read_apart(flush: Flush, topic_group: _TopicGroup, at: int, spec: StreamSpec) -> None:
+    life, (message, document) = topic_group.life, topic_group.accepted[at]
     batch, misfits = codec.fit(document, spec)
     if batch.frames:
         flush.blocks.append(Block(life.space, spec, batch.frames))
-        flush.origins.append(BlockOrigin(life, ((batch.seq, len(batch)),)))
+        flush.origins.append(BlockOrigin(life, ((message, len(batch)),)))
     flush.batches += 1
     _add_gaps(flush, life, [document], spec)
     flush.entries.dead_letters += _dead_letters(flush, life, batch, misfits)
@@ -217,7 +217,7 @@ def _dead_letters(
             signal=misfit.signal,
             time_ns=misfit.time_ns,
             value=misfit.value,
-            received_ns=flush.now_ns,
+            received_ns=flush.time.now_ns,
         )
         for misfit in misfits
     ]

@@ -25,8 +25,8 @@ SpecKey = tuple[str, StreamAddress, int]
 class ReceivedMessage:
     """A message, parsed as far as possible without its spec.
 
-    since_ns: time of arrival.  topic, document: None where they cannot be parsed, for `reason`.
-    set_aside: its id in the ledger if it was set aside before, else None.
+    since_ns: monotonic time of arrival.  topic, document: None where they cannot be parsed, for
+    `reason`.  set_aside: its id in the ledger if it was set aside before, else None.
     """
 
     message: Message
@@ -77,29 +77,42 @@ def read(message: Message, since_ns: int, *, set_aside: int | None = None) -> Re
 
 
 class BlockOrigin(NamedTuple):
-    """The documents that a block was decoded from.
+    """The messages that a block was decoded from.
 
-    documents: (seq, size) of each, in the order of its samples; size: number of time stamps of the
+    messages: with the size of each, in the order of its samples; size: number of time stamps of its
     document within the block.
     """
 
     life: StreamEpoch
-    documents: tuple[tuple[int | None, int], ...]
+    messages: tuple[tuple[ReceivedMessage, int], ...]
 
 
 class DocumentBlock(NamedTuple):
-    """The part of a block that comes from one document."""
+    """The part of a block that comes from one message."""
 
     life: StreamEpoch
-    seq: int | None
+    message: ReceivedMessage
     block: Block
+
+
+@dataclass(frozen=True, slots=True)
+class FlushTime:
+    """The time of a flush.
+
+    now_ns: wall time.  steady_ns: what that would be if nobody had set the clock since the start.
+    monotonic_ns: for durations.
+    """
+
+    now_ns: int
+    steady_ns: int
+    monotonic_ns: int
 
 
 @dataclass(slots=True)
 class Flush:
     """Everything that one flush stores, acknowledges and keeps waiting."""
 
-    now_ns: int
+    time: FlushTime
     blocks: list[Block] = field(default_factory=list)
     origins: list[BlockOrigin] = field(default_factory=list)
     """The origin of each block, in the order of `blocks`."""
@@ -124,7 +137,7 @@ class Flush:
         for block, (life, documents) in zip(self.blocks, self.origins, strict=True):
             for frame in block.frames:
                 for seq, end_ns in _ends_of(frame.time_ns, documents):
-                    ends[life][seq] = min(end_ns, self.now_ns)
+                    ends[life][seq] = min(end_ns, self.time.now_ns)
         return ends
 
     def samples(self) -> int:
@@ -143,7 +156,7 @@ class Flush:
                 epoch=document.epoch if document else None,
                 seq=document.seq if document else None,
                 payload=message.message.payload,
-                received_ns=self.now_ns,
+                received_ns=self.time.now_ns,
             )
         )
 
@@ -152,7 +165,7 @@ class Flush:
         return {block.spec.address.organisation for block in self.blocks}
 
     def withhold(self, message: ReceivedMessage, reason: str) -> None:
-        """Leave out a message whose organisation the store refuses at present.
+        """Leave out a message that the store does not take for now.
 
         A numbered batch will be sent again; one without a number becomes a dead letter; one that
         was set aside stays set aside.
@@ -160,7 +173,9 @@ class Flush:
         if message.set_aside is not None:
             return
         if message.document is None or message.document.seq is None or not message.document.epoch:
-            self.dead_letter(message, f"the store takes nothing of its organisation: {reason}")
+            self.dead_letter(
+                message, f"the store does not take it for now, and it has no number: {reason}"
+            )
         self.withheld += 1
         self.done.append(message.message)
 
@@ -172,28 +187,29 @@ class Flush:
         (frame,) = block.frames
         ends = accumulate(size for _, size in sizes)
         frames = [
-            bulk_decode.slice_frame(frame, end - size, size)
+            bulk_decode.select(frame, slice(end - size, end))
             for (_, size), end in zip(sizes, ends, strict=True)
         ]
         return [
-            DocumentBlock(life, seq, Block(block.space, block.spec, (document_frame,)))
-            for (seq, _), document_frame in zip(sizes, frames, strict=True)
+            DocumentBlock(life, message, Block(block.space, block.spec, (document_frame,)))
+            for (message, _), document_frame in zip(sizes, frames, strict=True)
         ]
 
-    def dead_letter_part(self, block_of_document: DocumentBlock, reason: str) -> None:
-        """Add each sample as a dead letter: the store will never take it."""
-        life, seq, block = block_of_document
+    def dead_letter_part(self, part: DocumentBlock, reason: str) -> None:
+        """Add each sample of a part as a dead letter."""
+        life, message, block = part
+        document = message.document
         self.entries.dead_letters += [
             DeadLetter(
                 space=life.space,
                 stream=str(life.stream),
-                reason=f"the store refused it: {reason}",
+                reason=reason,
                 epoch=life.epoch or None,
-                seq=seq,
+                seq=document.seq if document else None,
                 signal=name,
                 time_ns=time_ns,
                 value=repr(value)[:200],
-                received_ns=self.now_ns,
+                received_ns=self.time.now_ns,
             )
             for name, series in block.series()
             for time_ns, value in zip(series.time_ns.tolist(), series.values.tolist(), strict=True)
@@ -201,18 +217,19 @@ class Flush:
 
 
 def _ends_of(
-    time_ns: Times, documents: Sequence[tuple[int | None, int]]
+    time_ns: Times, documents: Sequence[tuple[ReceivedMessage, int]]
 ) -> Iterator[tuple[int, int]]:
     """(seq, last time stamp) of the numbered documents of one frame.
 
-    documents: (seq, number of time stamps), in the order of the frame; the size of a single one
-    does not matter.
+    documents: (message, number of time stamps), in the order of the frame; the size of a single
+    one does not matter.
     """
     sizes = [len(time_ns)] if len(documents) == 1 else [size for _, size in documents]
     last = np.cumsum(sizes) - 1
-    for (seq, _), size, end_ns in zip(documents, sizes, time_ns[last].tolist(), strict=True):
-        if seq is not None and size:
-            yield seq, end_ns
+    for (message, _), size, end_ns in zip(documents, sizes, time_ns[last].tolist(), strict=True):
+        document = message.document
+        if document is not None and document.seq is not None and size:
+            yield document.seq, end_ns
 
 
 def _space_and_stream(topic: str) -> tuple[str, str]:

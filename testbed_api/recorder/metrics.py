@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-_GAUGES = frozenset({"waiting", "disk_free_bytes", "interrupted"})
+_GAUGES = frozenset({"waiting", "quarantined", "disk_free_bytes", "interrupted"})
 
 
 def families(counts: Mapping[str, int]) -> Iterator[Metric]:

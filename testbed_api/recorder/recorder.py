@@ -8,7 +8,7 @@ that is written twice has one identity in the store.
 import asyncio
 import shutil
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,24 +19,26 @@ import structlog
 from broker import messages, namespace
 from broker.bus import client
 from broker.bus.inbox import Amount
-from broker.clock import NS_PER_S, Clock
+from broker.clock import NS_PER_S, Clock, SteadyTime
 from broker.errors import Corrupt, Forbidden, Partial, Taken, Unavailable
 from broker.namespace import EquipmentAddress, EquipmentKind, Verb
-from testbed_api.recorder import classify, lost_gaps
+from testbed_api.recorder import classify, lost_gaps, narrowing, time_limits
 from testbed_api.recorder import flush as recorder_flush
-from testbed_api.recorder.circuit_breaker import CircuitBreaker
 from testbed_api.recorder.classify import Lookups, WaitLimits
-from testbed_api.recorder.flush import Flush, ReceivedMessage, SpecKey
+from testbed_api.recorder.flush import Flush, FlushTime, ReceivedMessage, SpecKey
 from testbed_api.recorder.ledger import Ledger, StreamEpoch
 from testbed_api.recorder.life_ends import LifeEnds
 from testbed_api.recorder.marks import MarkPublisher
-from testbed_api.stores import bisect_write
+from testbed_api.recorder.narrowing import MessageScope, Settlement
+from testbed_api.recorder.quarantine import Quarantine
+from testbed_api.stores import bisect_write, side_by_side
 from testbed_api.stores.port import SeriesStore
 
 if TYPE_CHECKING:
     from broker.messages import Held
     from broker.namespace import StreamAddress
     from broker.streams import StreamSpec
+    from testbed_api.recorder.time_limits import RunWeeks
 
 KindOf = Callable[[EquipmentAddress], Awaitable[EquipmentKind | None]]
 
@@ -49,6 +51,10 @@ MOST_LIVES = 8
 """Lives of a stream whose ranges are in memory, and whose marks are sent regularly."""
 LOOK_AGAIN_NS = NS_PER_S
 """Pause before a lookup that found nothing is made again."""
+NARROW_EVERY = 3
+"""After so many failures of one flush in a row it is narrowed down whose messages make it fail."""
+READY_S = 5.0
+"""The longest wait for the store to say that it is there, before a flush is narrowed down."""
 
 log = structlog.get_logger()
 
@@ -71,6 +77,8 @@ class RecorderPace:
     """Batches that wait for their spec; one more is set aside at once."""
     retry_s: float = 1.0
     """Pause before a flush that the store or the ledger did not take is tried again."""
+    apart_s: float = 10.0
+    """The longest write of messages that are settled apart."""
     log_every_s: float = 60.0
     """The line with the counts."""
 
@@ -113,7 +121,9 @@ class RecorderCounts:
     marks: int = 0
     interruptions: int = 0
     withheld: int = 0
-    """Batches not stored because the store takes nothing of their organisation for now."""
+    """Batches not stored for now, as the store does not take them; their publishers have them."""
+    quarantined: int = 0
+    """Organisations with samples that are stored apart, as the store refuses them or is slow."""
     waiting: int = 0
     disk_free_bytes: int = 0
 
@@ -154,7 +164,10 @@ class Recorder:
         self._ends = LifeEnds()
         self._looked_up_ns: dict[object, int] = {}
         self._waiting: list[ReceivedMessage] = []
-        self._breaker = CircuitBreaker()
+        self._steady_time = SteadyTime(clock)
+        self._run_weeks: RunWeeks = defaultdict(set)
+        self._quarantine = Quarantine(self._settle_apart, self._withhold, clock)
+        self._in_ledger = asyncio.Lock()
 
     async def run(self) -> None:
         """Record until cancelled."""
@@ -164,8 +177,9 @@ class Recorder:
         ):
             tasks.create_task(self._mark_publisher.run(), name="recorder marks")
             tasks.create_task(self._log_counts(), name="recorder counts")
+            tasks.create_task(self._quarantine.run(), name="recorder quarantine")
             while True:
-                await self._flush(inbox, await self._gather(inbox))
+                await self._flush(await self._gather(inbox))
 
     async def _log_counts(self) -> None:
         while True:
@@ -184,42 +198,132 @@ class Recorder:
                 await inbox.wait_for(enough)
         return inbox.take(enough)
 
-    async def _flush(self, inbox: client.Inbox, gathered: Sequence[client.Message]) -> None:
+    async def _flush(self, gathered: Sequence[client.Message]) -> None:
         """Settle the gathered messages; tries again while the store or the ledger is away."""
-        began_s = asyncio.get_running_loop().time()
-        now_ns = self._clock.now_ns()
+        since_ns = self._clock.monotonic_ns()
         arrived = await asyncio.to_thread(
-            lambda: [recorder_flush.read(message, now_ns) for message in gathered]
+            lambda: [recorder_flush.read(message, since_ns) for message in gathered]
         )
-        candidates = [*self._waiting, *arrived]
+        candidates, self._waiting = [*self._waiting, *arrived], []
+        failures = 0
         while True:
+            candidates = await self._without_quarantined(candidates)
             try:
-                flush = await self._classified(candidates)
-                await self._settle(flush)
+                await self._settle_all(candidates)
                 break
-            except Partial:  # some organisations are withheld from now on: the others go at once
+            except Partial:  # some are in quarantine from now on: the others go at once
                 continue
             except (Unavailable, Forbidden) as exc:  # a right that was taken may be given back
+                failures += 1
                 self._interrupt(str(exc), len(candidates))
+                if failures % NARROW_EVERY == 0 and await self._narrow(candidates, str(exc)):
+                    break
                 await self._clock.sleep(self._pace.retry_s)
         if self.interrupted:
             log.warning("recording was resumed", messages=len(candidates))
             self.interrupted = ""
-        self._waiting = flush.waiting
+
+    async def _settle_all(
+        self, candidates: Sequence[ReceivedMessage], *, apart: bool = False
+    ) -> Settlement:
+        """Classify, store and acknowledge messages, and mark them soon.
+
+        apart: they are those of the quarantine.  Raises the errors of store and ledger, Partial
+        after some were put into quarantine.
+        """
+        began_ns = self._clock.monotonic_ns()
+        flush = await self._classified(candidates)
+        store_s = await self._settle(flush, apart=apart)
+        self._finish(flush)
+        self.counts.flush_ms += (self._clock.monotonic_ns() - began_ns) // 1_000_000
+        return Settlement(is_slow=store_s > side_by_side.patience_s(flush.samples()))
+
+    def _finish(self, flush: Flush) -> None:
+        """Acknowledge what a flush has settled, and mark it soon."""
+        self._waiting += flush.waiting
         for message in flush.done:
-            inbox.ack(message)
+            if message.delivery is not None:
+                message.delivery.done()
         for life in flush.seqs:
             self._mark_publisher.update(life, self._held[life])
         for life in flush.mark_requests:
             self._mark_publisher.update(life, self._held[life])
         self._forget_lives({*flush.seqs, *flush.mark_requests})
-        self._count(flush, asyncio.get_running_loop().time() - began_s)
+        self._count(flush)
 
     def _interrupt(self, reason: str, messages: int) -> None:
         if not self.interrupted:
             self.counts.interruptions += 1
             log.warning("recording was interrupted", reason=reason, messages=messages)
         self.interrupted = reason
+
+    # --- those that fail --------------------------------------------------------------------------
+
+    async def _narrow(self, candidates: Sequence[ReceivedMessage], failure: str) -> bool:
+        """Settle what can be of messages that fail together, and quarantine the rest.
+
+        False if the store does not answer, or nothing can be settled: then nobody's messages are
+        the cause.
+        """
+        try:
+            async with asyncio.timeout(READY_S):
+                await self._store.ready()
+        except (TimeoutError, Unavailable):
+            return False
+        samples = [message for message in candidates if message.samples_of is not None]
+        narrowed = await narrowing.narrow(samples, self._settle_apart, failure=failure)
+        if not narrowed.settled:
+            return False
+        self._quarantine.begin(narrowed.failed)
+        await self._withhold(narrowed.left)
+        self._waiting += [message for message in candidates if message.samples_of is None]
+        return True
+
+    async def _settle_apart(self, messages: Sequence[ReceivedMessage]) -> Settlement:
+        """Settle all of some messages, or none; says why they are not settled."""
+        try:
+            return await self._settle_all(messages, apart=True)
+        except (Partial, Unavailable, Forbidden) as exc:
+            return Settlement(exc.message)
+
+    async def _withhold(self, left: Sequence[tuple[ReceivedMessage, str]]) -> None:
+        """Acknowledge messages that are not stored for now; their publishers send them again."""
+        if not left:
+            return
+        flush = Flush(self._flush_time())
+        for message, reason in left:
+            flush.withhold(message, reason)
+        while True:
+            try:
+                await self._settle(flush)
+                break
+            except Unavailable as exc:
+                self._interrupt(str(exc), len(left))
+                await self._clock.sleep(self._pace.retry_s)
+        self._finish(flush)
+
+    def _flush_time(self) -> FlushTime:
+        clock = self._clock
+        return FlushTime(clock.now_ns(), self._steady_time.now_ns(), clock.monotonic_ns())
+
+    async def _without_quarantined(
+        self, candidates: Sequence[ReceivedMessage]
+    ) -> list[ReceivedMessage]:
+        """Hand the messages that are in quarantine over to it, and return the others."""
+        if not len(self._quarantine):
+            return list(candidates)
+        others: list[ReceivedMessage] = []
+        left: list[tuple[ReceivedMessage, str]] = []
+        for message in candidates:
+            reason = self._quarantine.reason(message)
+            if reason is None:
+                others.append(message)
+            elif not self._quarantine.take(message):
+                left.append((message, reason))
+        await self._withhold(left)
+        return others
+
+    # --- lookups ----------------------------------------------------------------------------------
 
     async def _classified(self, candidates: Sequence[ReceivedMessage]) -> Flush:
         """Classify the candidates, after the lookups that they need."""
@@ -235,35 +339,22 @@ class Recorder:
                     set_aside += await self._take_spec(message)
                 except (Corrupt, Taken) as exc:
                     unusable.append((message, str(exc)))
-        every, withheld = self._offered([*candidates, *set_aside])
+        quarantined = self._quarantine.reason
+        every = [*candidates, *(each for each in set_aside if quarantined(each) is None)]
         await self._look_up(every)
         lookups = Lookups(self._specs, self._kinds, self._held)
         limits = WaitLimits(round(self._pace.spec_wait_s * NS_PER_S), self._pace.most_waiting)
-        now_ns = self._clock.now_ns()
-        flush = await asyncio.to_thread(
-            lambda: classify.classify(every, lookups, now_ns=now_ns, limits=limits)
-        )
+        time = self._flush_time()
+
+        def classified() -> Flush:
+            flush = classify.classify(every, lookups, time=time, limits=limits)
+            time_limits.enforce(flush, self._run_weeks)
+            return flush
+
+        flush = await asyncio.to_thread(classified)
         for message, reason in unusable:
             flush.dead_letter(message, reason)
-        for message, reason in withheld:
-            flush.withhold(message, reason)
         return flush
-
-    def _offered(
-        self, candidates: Sequence[ReceivedMessage]
-    ) -> tuple[list[ReceivedMessage], list[tuple[ReceivedMessage, str]]]:
-        """Messages to write, and messages that the open breakers withhold, with the reason."""
-        offered: list[ReceivedMessage] = []
-        withheld: list[tuple[ReceivedMessage, str]] = []
-        now_ns = self._clock.now_ns()
-        for message in candidates:
-            whose = message.samples_of
-            reason = None if whose is None else self._breaker.reason(whose, now_ns)
-            if reason is None:
-                offered.append(message)
-            else:
-                withheld.append((message, reason))
-        return offered, withheld
 
     async def _take_spec(self, message: ReceivedMessage) -> list[ReceivedMessage]:
         """Store a spec; returns the messages set aside that waited for it.
@@ -310,22 +401,36 @@ class Recorder:
                     self._kinds[owner] = kind
 
     def _may_look_up(self, key: object) -> bool:
-        now_ns = self._clock.now_ns()
-        if now_ns - self._looked_up_ns.get(key, -LOOK_AGAIN_NS) < LOOK_AGAIN_NS:
+        monotonic_ns = self._clock.monotonic_ns()
+        before_ns = self._looked_up_ns.get(key)
+        if before_ns is not None and monotonic_ns - before_ns < LOOK_AGAIN_NS:
             return False
         if len(self._looked_up_ns) > self._pace.most_waiting:
             self._looked_up_ns.clear()
-        self._looked_up_ns[key] = now_ns
+        self._looked_up_ns[key] = monotonic_ns
         return True
 
     # --- storing ----------------------------------------------------------------------------------
 
-    async def _settle(self, flush: Flush) -> None:
-        """Write samples, then the ledger; the memory of held ranges follows both."""
+    async def _settle(self, flush: Flush, *, apart: bool = False) -> float:
+        """Write samples, then the ledger; the memory of held ranges follows both.
+
+        apart: they are those of the quarantine.  Returns how long the store took, in s.
+        """
         if self._disk is not None:
             self._disk.check()
+        began_ns = self._clock.monotonic_ns()
         if flush.blocks:
-            await self._store_blocks(flush)
+            await self._store_blocks(flush, apart=apart)
+        took_ns = self._clock.monotonic_ns() - began_ns
+        if flush.lost:
+            flush.entries.gaps += await lost_gaps.cut(self._store, flush.lost)
+        async with self._in_ledger:  # the quarantine may settle others of the same epoch
+            await self._settle_in_ledger(flush)
+        return took_ns / NS_PER_S
+
+    async def _settle_in_ledger(self, flush: Flush) -> None:
+        """Write the entries of a flush whose samples are stored."""
         entries, ends_ns = flush.entries, flush.ends_ns()
         for life, seqs in flush.seqs.items():
             held = entries.held[life] = self._held[life].including(seqs)
@@ -334,9 +439,7 @@ class Recorder:
                 entries.until_ns[life] = until_ns
             if not self._held[life].greatest:
                 entries.begun.append(life)
-        if flush.lost:
-            entries.gaps += await lost_gaps.cut(self._store, flush.lost)
-        entries.at_ns = flush.now_ns
+        entries.at_ns = flush.time.now_ns
         await self._ledger.commit(entries)
         self._held |= entries.held
 
@@ -353,40 +456,35 @@ class Recorder:
                 self._ends.forget(former)
                 self._mark_publisher.forget(former)
 
-    async def _store_blocks(self, flush: Flush) -> None:
+    async def _store_blocks(self, flush: Flush, *, apart: bool) -> None:
         """Write the blocks; refused ones go again per document, then in ever smaller parts.
 
-        Raises Partial after opening the breakers of organisations that the store takes nothing of.
+        Raises Partial where the store does not take the samples of some organisations for now;
+        they are in quarantine then.
         """
+        most_s = self._pace.apart_s if apart else None
         try:
-            await self._store.write(flush.blocks)
+            async with asyncio.timeout(most_s):
+                await self._store.write(flush.blocks)
+        except TimeoutError as exc:
+            raise Unavailable(f"the store took longer than {self._pace.apart_s:g} s") from exc
         except Partial as exc:
-            self._withhold(
-                {flush.blocks[at].spec.address.organisation: why for at, why in exc.later}
-            )
             if exc.later:
+                later = {flush.blocks[at].spec.address.organisation: why for at, why in exc.later}
+                if not apart:
+                    self._quarantine.begin({MessageScope(name): why for name, why in later.items()})
                 raise
             parts = [part for at, _ in exc.rejected for part in flush.split_by_document(at)]
             for at, block, reason in await bisect_write.write(
                 self._store, [message.block for message in parts]
             ):
-                flush.dead_letter_part(parts[at]._replace(block=block), reason)
-        except (Unavailable, Forbidden) as exc:
-            organisations = flush.organisations()
-            if not self._breaker.is_open_for_all(organisations):
-                raise
-            self._withhold(dict.fromkeys(organisations, str(exc)))
-            raise Partial(str(exc), rejected=()) from exc
-        self._breaker.record_success(flush.organisations())
+                part = parts[at]._replace(block=block)
+                flush.dead_letter_part(part, f"the store refused it: {reason}")
 
-    def _withhold(self, reasons: Mapping[str, str]) -> None:
-        for organisation, reason in reasons.items():
-            self._breaker.record_refusal(organisation, reason, self._clock.now_ns())
-
-    def _count(self, flush: Flush, took_s: float) -> None:
+    def _count(self, flush: Flush) -> None:
         counts = self.counts
         counts.flushes += 1
-        counts.flush_ms += round(took_s * 1000)
+        counts.quarantined = len(self._quarantine)
         counts.batches += flush.batches
         counts.samples += flush.samples()
         counts.repeated += flush.repeated
@@ -394,7 +492,7 @@ class Recorder:
         counts.gaps += len(flush.entries.gaps)
         counts.dead_letters += len(flush.entries.dead_letters)
         counts.set_aside += len(flush.entries.set_aside)
-        counts.waiting = len(flush.waiting)
+        counts.waiting = len(self._waiting)
         counts.marks = self._mark_publisher.marks
         if self._disk is not None:
             counts.disk_free_bytes = self._disk.left()

@@ -86,6 +86,13 @@ class AuditRepository(Repository):
         query = select(table).where(table.c.id > after).order_by(table.c.id).limit(limit)
         return [(row.id, audit_chain.head_of(row)) for row in await self._session.rows(query)]
 
+    async def newest_ns(self) -> int:
+        """The time of the event that was added last; 0 without one."""
+        table = tables.audit
+        query = select(table.c.time_ns).order_by(table.c.number.desc()).limit(1)
+        rows = await self._session.rows(query)
+        return int(rows[0].time_ns) if rows else 0
+
     async def newest_head(self) -> Head | None:
         """The head that was signed last."""
         query = select(tables.anchors).order_by(tables.anchors.c.id.desc()).limit(1)

@@ -116,6 +116,10 @@ class RightsRepository(Repository):
         table = tables.principals
         return await self._bus_rights(table.c.principal.in_(sorted(principals)), since_ns)
 
+    async def of_everybody(self, since_ns: int) -> BusRights:
+        """The rights on the bus of all principals, without the testbed's own parts."""
+        return await self._bus_rights(true(), since_ns)
+
     async def _bus_rights(self, condition: ColumnElement[bool], since_ns: int) -> BusRights:
         table, tokens = tables.principals, tables.tokens
         lasting = and_(condition, going_on(table, since_ns))

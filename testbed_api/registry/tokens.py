@@ -71,6 +71,13 @@ class TokenRepository(Repository):
             ended = await sql.execute(rows.values(ended_ns=now_ns, ended_by=by))
             self._session.note(ended_tokens=ended.rowcount)
 
+    async def expiring(self, from_ns: int, to_ns: int) -> set[str]:
+        """The principals with a token that expires after `from_ns`, at `to_ns` at the latest."""
+        table = tables.tokens
+        query = select(table.c.principal).where(table.c.ended_ns.is_(None))
+        within = (table.c.until_ns > from_ns, table.c.until_ns <= to_ns)
+        return {row.principal for row in await self._session.rows(query.where(*within))}
+
     async def any_used(self, principal: str) -> bool:
         """Whether one of a principal was ever used, also one that has ended."""
         table = tables.tokens

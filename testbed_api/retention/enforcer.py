@@ -13,7 +13,7 @@ from dataclasses import replace
 import structlog
 
 from broker.batch import Long
-from broker.clock import DAY_S, HOUR_S, NS_PER_S, Clock
+from broker.clock import DAY_S, HOUR_S, NS_PER_S, Clock, SteadyTime
 from broker.errors import BedError, Unavailable
 from testbed_api.retention import fingerprint, restore_gaps
 from testbed_api.retention.deletions import Deletion, Deletions, Reason, StoredSpan
@@ -38,6 +38,7 @@ class RetentionEnforcer:
         self.deletions = deletions
         self._store = store
         self._clock = clock
+        self._steady_time = SteadyTime(clock)
         self._lock = asyncio.Lock()
 
     async def run(self) -> None:
@@ -57,8 +58,11 @@ class RetentionEnforcer:
             await self._delete(deletion, [deletion])
 
     async def enforce(self) -> None:
-        """Delete the samples that are older than the retention of their stream."""
-        now_ns = self._clock.now_ns()
+        """Delete the samples that are older than the retention of their stream.
+
+        What a clock that was set ahead passed over is not taken for age: a deletion is for good.
+        """
+        now_ns = min(self._clock.now_ns(), self._steady_time.now_ns())
         for stream, keep_s in (await self.deletions.retentions()).items():
             end_ns = expired_ns(now_ns, keep_s)
             for space in await self.deletions.spaces(stream):

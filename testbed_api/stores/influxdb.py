@@ -13,6 +13,7 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ from broker.errors import BedError, Invalid, Partial, Refused, Unavailable, Unkn
 from broker.http_library import httpx
 from broker.namespace import StreamAddress
 from broker.streams import Dtype
-from testbed_api.stores import frames, influxdb_http, line_protocol
+from testbed_api.stores import frames, influxdb_http, line_protocol, side_by_side
 from testbed_api.stores.coalescing import ThinQueryCoalescer
 from testbed_api.stores.influxdb_buckets import LAYOUT, Buckets
 from testbed_api.stores.influxdb_http import EARLIEST_NS, LATEST_NS, flux_string
 from testbed_api.stores.port import Block, Window
+from testbed_api.stores.side_by_side import SideWrite
 
 CHUNK_CELLS = 50_000
 """Approximate number of values in one chunk of an answer."""
@@ -67,22 +69,21 @@ class InfluxDbStore:
         """Write all lines, in few requests per organisation.
 
         If writing fails for an organisation while the mark of the base bucket can be written, the
-        cause is that organisation's bucket and not the store.
+        cause is that organisation's bucket or samples, and not the store.
         """
         by_organisation: dict[str, list[_IndexedBlock]] = {}
         for indexed in enumerate(blocks):
             by_organisation.setdefault(indexed[1].spec.address.organisation, []).append(indexed)
         rejected, failed = await self._write_each(by_organisation)
         if failed:
-            if len(failed) == len(by_organisation) and all(
-                isinstance(exc, Unavailable) for exc in failed.values()
-            ):
-                raise next(iter(failed.values()))
             await self._buckets.write_mark()
-            rejected_again, failed = await self._write_each(
-                {name: by_organisation[name] for name in failed}
+            deleted = [name for name, exc in failed.items() if isinstance(exc, Unknown)]
+            rejected_again, failed_again = await self._write_each(
+                {name: by_organisation[name] for name in deleted}
             )
             rejected += rejected_again
+            others = {name: exc for name, exc in failed.items() if name not in deleted}
+            failed = others | failed_again
         if rejected or failed:
             later = [
                 (at, str(exc)) for name, exc in failed.items() for at, _ in by_organisation[name]
@@ -101,24 +102,28 @@ class InfluxDbStore:
         """
         rejected: _RejectedBlocks = []
         failed: dict[str, BedError] = {}
-        semaphore = asyncio.Semaphore(PARALLEL_WRITES)
 
-        async def write(organisation: str) -> None:
+        async def write(organisation: str) -> bool:
             try:
-                async with semaphore:
-                    bucket = await self._buckets.get_or_create(organisation)
-                    refused = self._write(bucket, by_organisation[organisation])
-                    rejected.extend([pair async for pair in refused])
+                bucket = await self._buckets.get_or_create(organisation)
+                refused = self._write(bucket, by_organisation[organisation])
+                rejected.extend([pair async for pair in refused])
             except Unknown as exc:  # the bucket was deleted: the next write creates it again
                 self._buckets.forget(organisation)
                 failed[organisation] = exc
             except (Unavailable, Refused) as exc:
                 failed[organisation] = exc
+            return organisation not in failed
 
-        async with asyncio.TaskGroup() as tasks:
-            for organisation in by_organisation:
-                tasks.create_task(write(organisation), name=f"write {organisation}")
-        return rejected, failed
+        writes = {
+            organisation: SideWrite(
+                partial(write, organisation),
+                side_by_side.patience_s(sum(len(block) for _, block in indexed)),
+            )
+            for organisation, indexed in by_organisation.items()
+        }
+        given_up = await side_by_side.write_all(writes, parallel=PARALLEL_WRITES)
+        return rejected, failed | dict(given_up)
 
     async def _write(
         self, bucket: str, blocks: Sequence[_IndexedBlock]

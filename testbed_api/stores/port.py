@@ -78,7 +78,7 @@ class SeriesStore(Protocol):
 
         Raises Partial if only some blocks were stored: `rejected` has the indexes of blocks that
         the store will never accept, `later` those of organisations that it accepts nothing of for
-        now.  All other blocks were stored.
+        now, or not while others wait.  All other blocks were stored.
         """
 
     def read(self, window: Window) -> AsyncIterator[Long]:

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from broker.backends.nats import server
 from broker.backends.port import RunningBroker
 from broker.bus import client
-from broker.clock import WallClock
+from broker.clock import ForwardClock, WallClock
 from broker.credential import Credential
 from broker.settings import Address, BusSettings
 from testbed_api.audit.journal import Journal
@@ -66,9 +66,9 @@ class _Nats:
         self._journal = BusJournal(registry=registry, journal=Journal(registry), clock=CLOCK)
         self._authorizer = Authorizer(
             registry=registry,
-            clock=CLOCK,
+            clock=ForwardClock(CLOCK),
             system=self._system,
-            quotas=Quotas(),
+            quotas=Quotas(CLOCK),
             journal=self._journal,
             admitted=self._book.admitted,
         )

@@ -45,6 +45,10 @@ class Size:
     overload_s: float
     frozen_s: float
     full_disk_s: float
+    weeks: int
+    """Over which the samples of one publisher are spread."""
+    settle_s: float
+    """Until all of these are stored, or dead letters."""
 
 
 def _held_streams() -> int:
@@ -65,6 +69,8 @@ CI = Size(
     overload_s=10.0,
     frozen_s=6.0,
     full_disk_s=15.0,
+    weeks=1_000,
+    settle_s=60.0,
 )
 FULL = Size(
     "full",
@@ -78,6 +84,8 @@ FULL = Size(
     overload_s=120.0,
     frozen_s=600.0,
     full_disk_s=120.0,
+    weeks=10_000,
+    settle_s=600.0,
 )
 
 

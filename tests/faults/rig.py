@@ -42,6 +42,7 @@ from tests.faults.checker import Evidence
 from tests.faults.proxy import Wire, wire
 from tests.services import disk, free_port, mosquitto
 from tests.services import influxd as influxd_product
+from tests.services.clock_offset import OffsetClock
 
 ORGANISATION, EQUIPMENT = "factory", "source"
 START_S = 40.0
@@ -70,7 +71,7 @@ class Process:
         self.log = folder / f"{name}.log"
         self.out = folder / f"{name}.out"
         self._command = [sys.executable, *command]
-        self._environment = os.environ | more
+        self.environment = os.environ | more
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -85,7 +86,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=log,
-                env=self._environment,
+                env=self.environment,
                 start_new_session=True,
                 preexec_fn=parent_death.end_with_parent(os.getpid()),  # noqa: PLW1509 - as the broker's
             )
@@ -165,6 +166,8 @@ class Rig:
     owner: str = ""
     observer: str = ""
     store: "Store | None" = None
+    clocks: Mapping[str, OffsetClock] = field(default_factory=dict)
+    """The wall clocks of `server` and `gateway`, where the test sets them."""
     began_ns: int = 0
     books: list[Path] = field(default_factory=list)
 
@@ -403,12 +406,14 @@ async def running(  # noqa: PLR0913 - each by its name
     influxdb: bool = False,
     source: Sequence[str] = (),
     sensors: bool = False,
+    clocks: bool = False,
     disks: Mapping[str, int] | None = None,
 ) -> AsyncIterator[Rig]:
     """The whole chain, samples flowing.
 
     source: options of the machine.  sensors: it publishes to a Mosquitto of its own instead.
-    disks: bytes of a small disk for `data`, `spool` or `influxd`.
+    clocks: server and gateway have wall clocks of their own.  disks: bytes of a small disk for
+    `data`, `spool` or `influxd`.
     """
     load = load or Load()
     with ExitStack() as stack:
@@ -417,6 +422,8 @@ async def running(  # noqa: PLR0913 - each by its name
         rig = _made(folder, seed, load, stack, *source, influxdb=influxdb)
         if sensors:
             _let_sensors_publish(rig, stack)
+        if clocks:
+            _give_clocks(rig)
         try:
             await _started(rig)
             yield rig
@@ -481,6 +488,12 @@ def _let_sensors_publish(rig: Rig, stack: ExitStack) -> None:
     rig.source = Process("source", command, rig.folder)
 
 
+def _give_clocks(rig: Rig) -> None:
+    """Start server and gateway with wall clocks of their own."""
+    rig.clocks = {name: OffsetClock(rig.folder, name) for name in ("server", "gateway")}
+    rig.server.environment |= rig.clocks["server"].environment
+
+
 def _source(folder: Path, book: Path, port: int, signals: int, *options: str, hz: float) -> Process:
     command = ["-m", "tests.faults.source", str(port), str(book), str(signals), str(hz)]
     return Process("source", [*command, str(folder / "stop"), *options], folder)
@@ -512,6 +525,8 @@ async def _started(rig: Rig) -> None:
         TESTBED_SPOOL=str(rig.folder / "spool"),
         TESTBED_SOURCE_PASSWORD=mosquitto.PASSWORDS["ada"],
     )
+    if rig.clocks:
+        rig.gateway.environment |= rig.clocks["gateway"].environment
     rig.began_ns = CLOCK.now_ns()
     rig.gateway.start()
     reads = '"connects": 1'

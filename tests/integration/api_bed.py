@@ -12,13 +12,14 @@ from broker import clock, messages
 from broker.audit_head import HeadSigner
 from broker.batch import BAD, GOOD, Series
 from broker.bus import client
-from broker.clock import NS_PER_S, SteppedClock, WallClock
+from broker.clock import NS_PER_S, ForwardClock, SteppedClock, WallClock
 from broker.credential import Credential
 from broker.namespace import StreamAddress
 from broker.responses.operations import BrokerListenerResponse
 from broker.rights import Entry, Party, Principal, Role, Scope, Span
 from broker.settings import BusSettings
 from broker.streams import StreamSpec
+from testbed_api.audit.clock_watch import ClockWatch
 from testbed_api.audit.journal import Anchoring, Journal
 from testbed_api.backup.dump import Dumper
 from testbed_api.broker_auth.connections import BrokerConnections
@@ -26,6 +27,8 @@ from testbed_api.domain import organisations, tokens
 from testbed_api.domain.organisations import Organisation
 from testbed_api.http.app import create_app
 from testbed_api.http.dependencies import ApiDependencies, ReadLog, RecorderStatus
+from testbed_api.limits.quotas import Quotas
+from testbed_api.limits.sign_in_attempts import SignInAttempts
 from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.engine import open_engine
@@ -91,7 +94,8 @@ async def bed(tmp_path, tables) -> AsyncIterator[Bed]:
     nowhere = BusSettings(
         broker="mqtt://127.0.0.1:9", credential=SecretStr(Credential.make("api").text)
     )
-    time = SteppedClock(START_NS)
+    machine = SteppedClock(START_NS)
+    time = ForwardClock(machine)
     disconnected: list[str] = []
 
     async def disconnect(principal: str) -> None:
@@ -115,18 +119,21 @@ async def bed(tmp_path, tables) -> AsyncIterator[Bed]:
             keeper=RetentionEnforcer(store, Deletions(engine), time),
             dumper=Dumper(engine, store, Deletions(engine), time),
             bus=bus,
-            freshness=FreshnessTracker(time),
+            freshness=FreshnessTracker(machine),
             clock=time,
+            clock_watch=ClockWatch(time, journal),
             connections=BrokerConnections(disconnect=disconnect),
             journal=journal,
             anchoring=Anchoring(registry, journal, HeadSigner.from_seed("5" * 64), time),
             reads=ReadLog(registry=audited, clock=time),
             broker_listener=BrokerListenerResponse(host=None, port=1883, tls=False),
             recorder=RecorderStatus(counts=lambda: recorded),
+            quotas=Quotas(machine),
+            sign_in_attempts=SignInAttempts(machine),
         )
         door = httpx.ASGITransport(create_app(api), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=door, base_url="http://api/api/v1") as http:
-            yield Bed(api, registry, time, http, disconnected, recorded)
+            yield Bed(api, registry, machine, http, disconnected, recorded)
 
 
 @pytest.fixture

@@ -157,8 +157,10 @@ def _open(engine: AsyncEngine, clock: SteppedClock) -> Office:
         organisations=OrganisationActions(rights_changes=changes, connections=connections, **basis),
         machines=MachineActions(connections=connections, tokens=token_changes, **basis),
         tokens=TokenActions(registry=registry, changes=token_changes),
-        passwords=PasswordActions(attempts=SignInAttempts(), **basis),
-        enrolments=EnrolmentActions(connections=connections, attempts=SignInAttempts(), **basis),
+        passwords=PasswordActions(attempts=SignInAttempts(clock), **basis),
+        enrolments=EnrolmentActions(
+            connections=connections, attempts=SignInAttempts(clock), **basis
+        ),
         equipment=EquipmentActions(**basis),
         grants=GrantActions(rights_changes=changes, **basis),
         pauses=PauseActions(rights_changes=changes, **basis),

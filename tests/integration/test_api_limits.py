@@ -26,7 +26,7 @@ HISTORY = f"{STREAM}/history?from={BEGIN}&to={END}"
 
 def limited(bed, **most):
     """The same bed with other limits."""
-    api = replace(bed.api, quotas=Quotas(QuotaSettings(**most)))
+    api = replace(bed.api, quotas=Quotas(bed.clock, QuotaSettings(**most)))
     door = httpx.ASGITransport(create_app(api), raise_app_exceptions=False)
     return replace(bed, api=api, http=httpx.AsyncClient(transport=door, base_url=ROOT_URL))
 
@@ -120,7 +120,7 @@ async def test_a_client_of_ours_takes_it_for_later(bed, owner):
 
 
 def test_the_defaults_are_those_of_the_settings():
-    assert ServerSettings().limits == QuotaSettings() == Quotas().most
+    assert ServerSettings().limits == QuotaSettings() == Quotas(WallClock()).most
 
 
 async def test_the_broker_lets_in_no_more_than_an_organisation_may_have(tmp_path):

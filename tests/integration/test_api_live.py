@@ -135,9 +135,12 @@ async def test_a_reader_whose_credential_expires_gets_no_more(server):
 
 async def test_freshness_follows_the_publisher_until_its_word_runs_out(server, publisher):
     now_ns = WallClock().now_ns()
-    for valid_until_ns, state in ((now_ns + 60 * NS_PER_S, "fresh"), (now_ns, "stale")):
-        health = messages.encode_health(Health(Freshness.FRESH, valid_until_ns, now_ns))
-        await publisher.publish(f"tb1/live/health/{RIG}", health, retain=True)
+    for valid_ns, state in ((60 * NS_PER_S, "fresh"), (0, "stale")):
+        health = Health(
+            state=Freshness.FRESH, at_ns=now_ns, valid_until_ns=now_ns + valid_ns, last_ns=now_ns
+        )
+        payload = messages.encode_health(health)
+        await publisher.publish(f"tb1/live/health/{RIG}", payload, retain=True)
         async with asyncio.timeout(5):
             while True:
                 freshness = (await server.http.get(STREAM)).json()["freshness"].get("live", {})

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from broker.audit_head import HeadSigner
 from broker.batch import EquipmentKind, Long
 from broker.bus import client
-from broker.clock import SteppedClock, WallClock
+from broker.clock import ForwardClock, SteppedClock, WallClock
 from broker.credential import Credential
 from broker.errors import Unavailable
 from broker.namespace import StreamAddress
@@ -22,6 +22,7 @@ from broker.responses.operations import BrokerListenerResponse
 from broker.rights import Role
 from broker.settings import BusSettings
 from broker.streams import Dtype, Signal, StreamSpec
+from testbed_api.audit.clock_watch import ClockWatch
 from testbed_api.audit.journal import Anchoring, Journal
 from testbed_api.backup.dump import Dumper
 from testbed_api.broker_auth.connections import BrokerConnections
@@ -29,6 +30,8 @@ from testbed_api.domain import organisations, tokens
 from testbed_api.domain.equipment import Equipment
 from testbed_api.http.app import create_app
 from testbed_api.http.dependencies import ApiDependencies, ReadLog
+from testbed_api.limits.quotas import Quotas
+from testbed_api.limits.sign_in_attempts import SignInAttempts
 from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.audit import EventFilter
@@ -74,7 +77,7 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
     )
     ada = organisations.person("ada", "factory", {Role.OWNER}, 0)
     credential, token = tokens.issued("ada", ada.span)
-    clock = SteppedClock(0)
+    clock = ForwardClock(SteppedClock(0))
     async with (
         open_engine(folder) as engine,
         client.open(nowhere, WallClock(), client_id="api") as bus,
@@ -94,11 +97,14 @@ async def served(folder, store: Endless) -> AsyncIterator[httpx.AsyncClient]:
             bus=bus,
             freshness=FreshnessTracker(clock),
             clock=clock,
+            clock_watch=ClockWatch(clock, journal),
             connections=BrokerConnections(disconnect=None),
             journal=journal,
             anchoring=Anchoring(registry, journal, HeadSigner.from_seed("5" * 64), clock),
             reads=ReadLog(registry=registry, clock=clock),
             broker_listener=BrokerListenerResponse(host=None, port=1883, tls=False),
+            quotas=Quotas(clock),
+            sign_in_attempts=SignInAttempts(clock),
         )
         config = uvicorn.Config(create_app(api), port=0, log_config=None, lifespan="off")
         server = uvicorn.Server(config)

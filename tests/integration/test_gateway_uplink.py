@@ -104,12 +104,12 @@ async def test_what_the_window_holds_up_goes_in_the_order_of_its_numbers(tmp_pat
 
 
 class Ahead(WallClock):
-    """A wall clock that can be put forward."""
+    """A wall clock on which time can pass at once."""
 
     ahead_ns = 0
 
-    def now_ns(self) -> int:
-        return super().now_ns() + self.ahead_ns
+    def monotonic_ns(self) -> int:
+        return super().monotonic_ns() + self.ahead_ns
 
 
 async def test_where_nobody_marks_a_portion_asks_and_news_brings_the_rest(tmp_path: Path) -> None:

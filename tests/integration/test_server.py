@@ -343,7 +343,11 @@ async def test_a_silent_stream_is_stale_for_prototypes_and_operators(server, own
     async with machine(server, owners) as out, prototype(server, key, rig=RIG) as testbed:
         assert (await testbed.freshness("rig")).state is Freshness.STALE
         for state, alarms in ((Freshness.FRESH, ()), (Freshness.STALE, ("node i=5 is missing",))):
-            health = Health(state, CLOCK.now_ns() + 60 * NS_PER_S, T0, alarms)
+            now_ns = CLOCK.now_ns()
+            until_ns = now_ns + 60 * NS_PER_S
+            health = Health(
+                state=state, at_ns=now_ns, valid_until_ns=until_ns, last_ns=T0, alarms=alarms
+            )
             topic = str(StreamTopic(SPACE, Verb.HEALTH, RIG))
             await out.publish(topic, messages.encode_health(health), retain=True)
             async with asyncio.timeout(2):

@@ -37,7 +37,10 @@ BATCH = (
     b'"to":"2026-11-23T12:00:01Z","cause":"server-overflow"}]}'
 )
 STATES = (
-    b'{"v":1,"state":"fresh","valid_until":"2026-11-23T12:00:00Z","last":null,"alarms":["a"]}',
+    (
+        b'{"v":1,"state":"fresh","at":"2026-11-23T12:00:00Z","valid_until":"2026-11-23T12:00:05Z",'
+        b'"last":null,"alarms":["a"]}'
+    ),
     b'{"v":1,"streams":{"rig":{"e":{"upto":3,"beyond":[[5,7]]}}}}',
     messages.encode_spec(SPEC),
 )

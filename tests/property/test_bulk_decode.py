@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from broker import codec
 from broker.batch import EquipmentKind
 from broker.bus.inbox import Message
+from broker.clock import ns_of
 from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
 from testbed_api.recorder import bulk_decode, classify
 from testbed_api.recorder import flush as recorder_flush
 from testbed_api.recorder.classify import Lookups, WaitLimits
-from testbed_api.recorder.flush import Flush
+from testbed_api.recorder.flush import Flush, FlushTime
 from testbed_api.stores import line_protocol
 
 COUNT = 3
@@ -31,6 +32,8 @@ SPECS = [
 KNOWN = {("live", spec.address, 1): spec for spec in SPECS}
 KINDS = {SPECS[0].address.owner: EquipmentKind.SIMULATED}
 PATIENCE = WaitLimits(wait_ns=100, most=2)
+NOW_NS = ns_of("2026-11-23T12:00:00Z")
+TIME = FlushTime(NOW_NS, NOW_NS, monotonic_ns=1)
 
 plain = st.floats(-1e6, 1e6).map(lambda value: value + 0.5)
 odd = st.sampled_from([7, 2**63, -(2**70), True, None, "x", [], {}, "INFINITE", -0.0, 5e-324])
@@ -144,14 +147,15 @@ def topic(number: int) -> str:
 def flush_of(payloads, held) -> Flush:
     arrived = [recorder_flush.read(Message(topic(number), each), 0) for number, each in payloads]
     known = Lookups(KNOWN, KINDS, held)
-    return classify.classify(arrived, known, now_ns=1, limits=PATIENCE)
+    return classify.classify(arrived, known, time=TIME, limits=PATIENCE)
 
 
 def samples(flush: Flush) -> Counter[object]:
     """Every sample with the stream, epoch and seq it is said to be of."""
     counts: Counter[object] = Counter()
     for at in range(len(flush.blocks)):
-        for life, seq, block in flush.split_by_document(at):
+        for life, message, block in flush.split_by_document(at):
+            seq = message.document.seq
             for name, series in block.series():
                 dtype = series.values.dtype
                 columns = (series.time_ns, series.values, series.quality)
@@ -179,7 +183,7 @@ def test_what_is_read_together_is_what_the_codec_reads_of_each(payloads) -> None
                 start, end = end, end + size
                 batch, misfits = codec.fit(group.documents[at], group.spec)
                 assert misfits == ()
-                assert batch.frames == (bulk_decode.slice_frame(frame, start, size),)
+                assert batch.frames == (bulk_decode.select(frame, slice(start, end)),)
                 seen.append(at)
             assert end == len(frame.time_ns)
             assert all(each < other for each, other in pairwise(at for at, _ in pieces))

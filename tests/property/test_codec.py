@@ -169,15 +169,21 @@ def test_what_is_held_is_the_set_of_what_was_included(pairs):
     assert messages.decode_mark(messages.encode_mark(mark)) == mark
 
 
-@given(INSTANTS, st.none() | INSTANTS, st.lists(TEXT, max_size=2))
-def test_a_health_comes_back_as_it_was_told(valid_until_ns, last_ns, alarms):
-    health = Health(Freshness.STALE, valid_until_ns, last_ns, tuple(alarms))
+@given(INSTANTS, INSTANTS, st.none() | INSTANTS, st.lists(TEXT, max_size=2))
+def test_a_health_comes_back_as_it_was_told(at_ns, valid_until_ns, last_ns, alarms):
+    health = Health(
+        state=Freshness.STALE,
+        at_ns=at_ns,
+        valid_until_ns=valid_until_ns,
+        last_ns=last_ns,
+        alarms=tuple(alarms),
+    )
     assert messages.decode_health(messages.encode_health(health)) == health
 
 
 @given(st.sampled_from(list(Trigger)), st.floats(0, 1e6), TEXT)
 def test_a_spec_comes_back_as_it_was_registered(trigger, period_s, description):
-    spec = StreamSpec(ADDRESS, SPEC.signals, 7, trigger, period_s, 2.5, description)
+    spec = StreamSpec(ADDRESS, SPEC.signals, 7, trigger, period_s, 2.5, description, 60.0, 7.5)
     assert messages.decode_spec(messages.encode_spec(spec)) == spec
 
 

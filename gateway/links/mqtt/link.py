@@ -141,7 +141,7 @@ class MqttLink:
         rows: dict[tuple[int, bool], list[tuple[int, int, object, int]]] = defaultdict(list)
         for message in messages:
             for stream, signal, sample in self._samples_of(message, now_ns):
-                self._note_unfit(stream, signal, sample, now_ns)
+                self._note_unfit(stream, signal, sample)
                 if sample.time_ns is None:
                     continue
                 fresh = (stream, signal) in self._fresh
@@ -190,16 +190,17 @@ class MqttLink:
         gap = Gap((spec.names[signal],), last_ns + 1, until_ns - 1, cause)
         await self._sink.gap(stream, gap)
 
-    def _note_unfit(self, stream: int, signal: int, sample: PayloadSample, now_ns: int) -> None:
+    def _note_unfit(self, stream: int, signal: int, sample: PayloadSample) -> None:
         """Raise an alarm for a value that does not fit, and clear it when the last one is old."""
         subject = f"{stream}/{self._streams[stream].spec.names[signal]}"
+        monotonic_ns = self._clock.monotonic_ns()
         if sample.reason:
             self.counts.unfit += 1
-            self._unfit_ns[subject] = now_ns
+            self._unfit_ns[subject] = monotonic_ns
             is_kept = sample.time_ns is not None
             noun = "a value is stored as bad" if is_kept else "a retained message is no sample"
             self._sink.alarm(subject, f"{noun}: {sample.reason}")
-        elif now_ns - self._unfit_ns.get(subject, now_ns) > UNFIT_ALARM_NS:
+        elif monotonic_ns - self._unfit_ns.get(subject, monotonic_ns) > UNFIT_ALARM_NS:
             del self._unfit_ns[subject]
             self._sink.alarm(subject, None)
 

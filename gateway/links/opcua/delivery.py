@@ -29,7 +29,8 @@ class NotificationDelivery:
 
     async def deliver(self, subscription: Subscription, changes: DataChanges) -> None:
         """Deliver one notification of a subscription; waits while the sink is full."""
-        now_ns = self._clock.now_ns()
+        now_ns, monotonic_ns = self._clock.now_ns(), self._clock.monotonic_ns()
+        subscription.demultiplexer.items.note_answers(changes.handle, monotonic_ns)
         result = subscription.demultiplexer.demultiplex(changes, now_ns)
         if result.lot is not None:
             await self._sink.take_lot(result.lot)
@@ -39,7 +40,7 @@ class NotificationDelivery:
             if parts:
                 await self._sink.take(parts)
         if result.unfit or result.gone or result.back or self._unfit_ns:
-            self._raise_alarms(subscription, result, now_ns)
+            self._raise_alarms(subscription, result, monotonic_ns)
 
     async def state_unread(self, stream: int, signal: int) -> None:
         """State a gap until now for a signal without a node: no sample will end its gap."""
@@ -77,14 +78,16 @@ class NotificationDelivery:
         gap = Gap(names, last_ns + 1, possible.until_ns - 1, cause)
         await self._sink.gap(possible.stream, gap)
 
-    def _raise_alarms(self, subscription: Subscription, result: Demultiplexed, now_ns: int) -> None:
+    def _raise_alarms(
+        self, subscription: Subscription, result: Demultiplexed, monotonic_ns: int
+    ) -> None:
         self._counts.unfit += result.unfit
         for stream, signal, reason in result.reasons:
             subject, name = self._named(stream, signal)
-            self._unfit_ns[subject] = now_ns
+            self._unfit_ns[subject] = monotonic_ns
             self._sink.alarm(subject, f"a value of {name} is stored as bad: {reason}")
         for subject, since_ns in list(self._unfit_ns.items()):
-            if now_ns - since_ns > UNFIT_ALARM_NS:
+            if monotonic_ns - since_ns > UNFIT_ALARM_NS:
                 del self._unfit_ns[subject]
                 self._sink.alarm(subject, None)
         for handle in result.gone:

@@ -39,7 +39,6 @@ class GeneralPath:
         known = items.are_known(changes.handle)
         if not known.all():
             changes = changes[known]
-        items.answered_ns[changes.handle] = now_ns
         waiting = changes.status == _WAITING  # there is no value yet, so there is no sample
         if waiting.any():
             changes = changes[~waiting]

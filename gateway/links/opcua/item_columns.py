@@ -23,7 +23,7 @@ class ItemColumns:
 
     By handle: counts, starts: number of its feeds, and the first of them.  fresh: no sample came
     yet.  lost: a message that may hold its samples was lost.  gone: its node is not on the server.
-    answered_ns: when its last sample came, or it was read.
+    answered_ns: when its last sample came, or it was read, in monotonic time.
     By feed: stream, signal, dtype.  present: the dtypes that occur.  stream_dtypes: of each stream.
     """
 
@@ -51,6 +51,10 @@ class ItemColumns:
         """The handles that belong to an item."""
         known: Mask = (handle > 0) & (handle < len(self.counts))
         return known
+
+    def note_answers(self, handle: npt.NDArray[np.uint32], monotonic_ns: int) -> None:
+        """Note when samples of items came; unknown handles are ignored."""
+        self.answered_ns[handle[handle < len(self.counts)]] = monotonic_ns
 
     def is_plain(self, stream: int) -> bool:
         """Whether all signals of a stream are float64."""

@@ -186,7 +186,7 @@ class OpcUaLink:
         subscription = await subscribe(
             client, self._mapping.streams, items, interval_s=interval_s, per_call=per_call
         )
-        subscription.demultiplexer.items.answered_ns[:] = self._clock.now_ns()
+        subscription.demultiplexer.items.answered_ns[:] = self._clock.monotonic_ns()
         for item in items:
             for stream, signal in item.feeds if item.refused else ():
                 name = self._mapping.streams[stream].spec.names[signal]

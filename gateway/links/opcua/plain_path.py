@@ -30,7 +30,6 @@ class PlainLotPath:
     def demultiplex(self, changes: DataChanges, now_ns: int) -> Demultiplexed:
         """Demultiplex one notification; an item without a time stamp gets `now_ns`."""
         if (lot := self._lot(changes)) is not None:
-            self._items.answered_ns[changes.handle] = now_ns
             return Demultiplexed(lot)
         return self._general.demultiplex(changes, now_ns)
 

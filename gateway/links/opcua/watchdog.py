@@ -101,14 +101,11 @@ class Watchdog:
         while True:
             await self._clock.sleep(CHECK_EVERY_S)
             for subscription, silence_ns in zip(self._subscriptions, self._silence_ns, strict=True):
-                now_ns, answered_ns = (
-                    self._clock.now_ns(),
-                    subscription.demultiplexer.items.answered_ns,
-                )
-                silent = (now_ns - answered_ns >= silence_ns).nonzero()[0]
+                answered_ns = subscription.demultiplexer.items.answered_ns
+                silent = (self._clock.monotonic_ns() - answered_ns >= silence_ns).nonzero()[0]
                 for handles in chunks(silent.tolist(), self._per_call):
                     answers = await self._read([subscription.items[handle] for handle in handles])
-                    answered_ns[handles] = self._clock.now_ns()
+                    answered_ns[handles] = self._clock.monotonic_ns()
                     used = [
                         (handle, answer)
                         for handle, answer in zip(handles, answers, strict=True)

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 
-from broker.clock import Clock
 from testbed_api.domain.errors import TooMany
 from testbed_api.http import problems
 from testbed_api.limits import sign_in_attempts
@@ -33,27 +32,24 @@ class RateLimitMiddleware:
     A request with a credential is counted for the organisation of its principal instead.
     """
 
-    def __init__(
-        self, app: "ASGIApp", root: str, quotas: Quotas | None, clock: Clock | None
-    ) -> None:
-        """root: of all paths; the open routes are below it.  quotas, clock: None for an app that
-        only describes itself, and answers nobody.
+    def __init__(self, app: "ASGIApp", root: str, quotas: Quotas | None) -> None:
+        """root: of all paths; the open routes are below it.  quotas: None for an app that only
+        describes itself, and answers nobody.
         """
         self._app = app
         self._open = tuple(root + path for path in _OPEN)
         self._entry_points = ("/", root, f"{root}/")
         self._quotas = quotas
-        self._clock = clock
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Pass on the requests within the limit."""
-        if scope["type"] == "http" and self._quotas is not None and self._clock is not None:
+        if scope["type"] == "http" and self._quotas is not None:
             has_one = has_credential(Headers(scope=scope).get("authorization", ""))
             path = scope["path"]
             if not has_one or path in self._entry_points or path.startswith(self._open):
                 address = address_of(scope.get("client"))
                 try:
-                    self._quotas.anonymous(address, self._clock.now_ns())
+                    self._quotas.anonymous(address)
                 except TooMany as exc:
                     await problems.answer(exc, path)(scope, receive, send)
                     return

@@ -21,7 +21,6 @@ from testbed_api.domain.grants import MOST_TERMS, Offer
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import (
-    ClockDep,
     LedgerDep,
     ListingActionsDep,
     QuotasDep,
@@ -194,7 +193,6 @@ async def sample(
     store: StoreDep,
     reads: ReadsDep,
     quotas: QuotasDep,
-    clock: ClockDep,
     context: ContextDep,
     caller: CallerDep,
 ) -> StreamingResponse:
@@ -209,12 +207,10 @@ async def sample(
     spec = await registry.streams.get(entry.address)
     window = Window(entry.space, spec, spec.names, from_ns, to_ns)
     gaps = await ledger.gaps(entry.space, entry.address, from_ns, to_ns)
-    quotas.reading(caller.organisation, clock.now_ns())
+    quotas.reading(caller.organisation)
     context.entry.facts |= SampleResponse.from_sample(sample).model_dump(by_alias=True)
     await reads.note(caller.id, entry, "sample")
-    meter = ReadMeter(
-        organisation=caller.organisation, quotas=quotas, clock=clock, facts=context.entry.facts
-    )
+    meter = ReadMeter(organisation=caller.organisation, quotas=quotas, facts=context.entry.facts)
     frames = counted(store.read(window), meter)
     csv = query.format is Format.CSV
     chunks = await begun(as_csv(window, frames) if csv else as_json(window, frames, gaps))

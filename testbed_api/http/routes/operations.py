@@ -13,12 +13,15 @@ from broker.errors import Unavailable
 from broker.process import metrics_server
 from broker.responses.operations import HealthResponse, ReadinessResponse
 from broker.rights import Action
+from testbed_api.audit.clock_watch import ClockWatch
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, asks
 from testbed_api.http.dependencies import (
     BusDep,
     CertificatesDep,
     ClockDep,
+    ClockWatchDep,
+    FreshnessDep,
     LedgerDep,
     QuotasDep,
     RecorderDep,
@@ -27,6 +30,7 @@ from testbed_api.http.dependencies import (
 )
 from testbed_api.limits.quotas import Quotas
 from testbed_api.recorder import metrics as recorder_metrics
+from testbed_api.recorder.freshness import FreshnessTracker
 
 router = APIRouter(tags=["operations"])
 
@@ -75,15 +79,18 @@ async def metrics(
     ledger: LedgerDep,
     certificates: CertificatesDep,
     clock: ClockDep,
+    freshness: FreshnessDep,
+    clock_watch: ClockWatchDep,
     caller: CallerDep,
 ) -> Response:
-    """Counters of the recorder and the ledger, and the time that certificates have left, for
-    operators of the testbed.
+    """Counters of recorder, ledger and limits, the state of clocks, and the time that certificates
+    have left, for operators.
     """
     caller.must(Action.OPERATE)
     collectors = CollectorRegistry(auto_describe=False)
     collectors.register(_Counts(recorder, quotas, bus, await ledger.counts()))
     collectors.register(_CertificateTimes(certificates.left_ns(clock.now_ns())))
+    collectors.register(_Clocks(freshness, clock_watch))
     return Response(generate_latest(collectors), media_type=metrics_server.TEXT)
 
 
@@ -140,3 +147,32 @@ class _CertificateTimes(Collector):
         for label, left_ns in self._left_ns.items():
             family.add_metric([label], left_ns / NS_PER_S)
         yield family
+
+
+class _Clocks(Collector):
+    """The machine's clock, and those of the publishers against it."""
+
+    def __init__(self, freshness: FreshnessTracker, clock_watch: ClockWatch) -> None:
+        self._freshness = freshness
+        self._clock_watch = clock_watch
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the steps of the clock, and how far others are ahead of it."""
+        yield CounterMetricFamily(
+            "testbed_clock_steps",
+            "steps of this machine's clock, since the start",
+            value=self._clock_watch.steps,
+        )
+        yield GaugeMetricFamily(
+            "testbed_clock_ahead_seconds",
+            "seconds that the server's time is ahead of this machine's clock, after a step back",
+            value=self._clock_watch.ahead_s,
+        )
+        offsets = GaugeMetricFamily(
+            "testbed_publisher_clock_ahead_seconds",
+            "seconds that a publisher's clock is ahead of this machine's",
+            labels=("space", "publisher"),
+        )
+        for (space, publisher), ahead_s in self._freshness.clock_offsets():
+            offsets.add_metric((space, str(publisher)), ahead_s)
+        yield offsets

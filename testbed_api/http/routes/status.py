@@ -27,6 +27,7 @@ from testbed_api.http.dependencies import (
     BusDep,
     CertificatesDep,
     ClockDep,
+    ClockWatchDep,
     FreshnessDep,
     LedgerDep,
     RecorderDep,
@@ -76,6 +77,7 @@ async def status(
     bus: BusDep,
     freshness: FreshnessDep,
     clock: ClockDep,
+    clock_watch: ClockWatchDep,
     recorder: RecorderDep,
     registry: RegistryDep,
     certificates: CertificatesDep,
@@ -86,10 +88,12 @@ async def status(
 
     A stream is listed in each space where its publisher says how fresh it is, or where something
     went missing; `state` is null where nobody says it. `interrupted` is why nothing is recorded
-    just now, null while all is. `refused` is what programs tried in vain. `silent` lists
-    gateways that state no health any more: they have ended, or are cut off from the broker.
+    just now, null while all is. `alarms` are of the server itself, for who operates it. `refused`
+    is what programs tried in vain. `silent` lists gateways that state no health any more: they have
+    ended, or are cut off from the broker.
     """
-    since_ns = clock.now_ns() - round(query.within_s * NS_PER_S)
+    within_ns = round(query.within_s * NS_PER_S)
+    since_ns = clock.machine.now_ns() - within_ns
     trouble = await ledger.trouble_since(since_ns)
     health = {
         (space, str(address)): fresh
@@ -101,23 +105,19 @@ async def status(
         for space, stream in sorted({*health, *trouble})
         if query.has(space) and _is_seen(caller, space, StreamAddress.parse(stream))
     ]
-    silent = await _unpublished(registry, caller, health, clock.now_ns())
+    unpublished = await _unpublished(registry, caller, health, clock.now_ns())
+    operates = caller.may(Action.OPERATE)
+    own_alarms = [*clock_watch.alarms(), *certificates.alarms(clock.now_ns())]
     return StatusResponse(
         since=text_of(since_ns),
         interrupted=recorder.interrupted() or None,
         broker=bus.is_connected,
-        alarms=certificates.alarms(clock.now_ns()) if caller.may(Action.OPERATE) else [],
-        notices=await _channels(registry) if caller.may(Action.OPERATE) else [],
-        refused=await _refused(registry, caller, max(since_ns, clock.now_ns() - DAY_NS)),
+        alarms=own_alarms if operates else [],
+        notices=await _channels(registry) if operates else [],
+        refused=await _refused(registry, caller, clock.now_ns() - min(within_ns, DAY_NS)),
         silent=_silent(freshness, visible),
         streams=[
-            _stream(
-                (space, stream),
-                health.get((space, stream)),
-                trouble.get((space, stream)),
-                silent.get((space, stream)),
-            )
-            for space, stream in visible
+            _stream(key, health.get(key), trouble.get(key), unpublished.get(key)) for key in visible
         ],
     )
 

@@ -82,10 +82,10 @@ async def history(
     window = query.window(spec, clock.now_ns())
     stored = _stored(store, window, query)
     gaps = await ledger.gaps(query.space, address, window.from_ns, window.to_ns)
-    quotas.reading(caller.organisation, clock.now_ns())
+    quotas.reading(caller.organisation)
     await reads.note(caller.id, Entry(query.space, address), "history")
     facts |= query.facts(window)
-    meter = ReadMeter(organisation=caller.organisation, quotas=quotas, clock=clock, facts=facts)
+    meter = ReadMeter(organisation=caller.organisation, quotas=quotas, facts=facts)
     frames, csv = counted(stored, meter), query.format is Format.CSV
     as_text = as_csv(window, frames) if csv else as_json(window, frames, gaps, query.aggregation())
     headers = {GAPS_HEADER: str(len(gaps))}

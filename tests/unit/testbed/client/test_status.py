@@ -24,7 +24,7 @@ def row(stream: str, **changed: object) -> dict[str, object]:
 
 def printed(*streams: dict[str, object], **changed: object) -> str:
     answer = {"since": "2026-11-23T11:00:00Z", "interrupted": None, "broker": True}
-    answer |= {"notices": [], "refused": [], "silent": []} | changed
+    answer |= {"alarms": [], "notices": [], "refused": [], "silent": []} | changed
     text = io.StringIO()
     out = Screen(file=text, width=160)
     answer["streams"] = list(streams)
@@ -53,6 +53,11 @@ def test_what_is_worst_stands_first() -> None:
 def test_a_recorder_that_waits_is_said_before_all_else() -> None:
     text = printed(row("well"), interrupted="the disk is full", broker=False)
     assert text.startswith("recording is interrupted: the disk is full\nthe API is not connected")
+
+
+def test_an_alarm_of_the_server_itself_is_a_line() -> None:
+    text = printed(row("well"), alarms=["the clock of the server was set back by 3,600.0 s"])
+    assert text.startswith("the clock of the server was set back by 3,600.0 s\n")
 
 
 def test_a_channel_whose_notices_do_not_arrive_is_named() -> None:

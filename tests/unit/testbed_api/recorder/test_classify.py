@@ -15,7 +15,7 @@ from broker.streams import Signal, StreamSpec
 from testbed_api.recorder import classify
 from testbed_api.recorder import flush as recorder_flush
 from testbed_api.recorder.classify import Lookups, WaitLimits
-from testbed_api.recorder.flush import Flush, ReceivedMessage
+from testbed_api.recorder.flush import Flush, FlushTime, ReceivedMessage
 from testbed_api.recorder.ledger import StreamEpoch
 from testbed_api.stores import bisect_write
 from testbed_api.stores.port import Block
@@ -37,15 +37,20 @@ def arrived(
     return recorder_flush.read(message, 0, set_aside=set_aside)
 
 
-def sift(*candidates: ReceivedMessage, known: Lookups = EVERYTHING, now_ns: int = 10) -> Flush:
-    return classify.classify(candidates, known, now_ns=now_ns, limits=PATIENCE)
+def sift(
+    *candidates: ReceivedMessage, known: Lookups = EVERYTHING, passed_ns: int = 10, now_ns: int = 10
+) -> Flush:
+    time = FlushTime(now_ns, steady_ns=10, monotonic_ns=passed_ns)
+    return classify.classify(candidates, known, time=time, limits=PATIENCE)
 
 
 def test_what_is_known_is_taken_and_counted_under_its_life() -> None:
     flush = sift(arrived(1), arrived(2))
     assert (flush.samples(), flush.batches, len(flush.done)) == (2, 2, 2)
     assert flush.seqs == {LIFE: {1, 2}}
-    assert flush.origins == [(LIFE, ((1, 1), (2, 1)))]
+    ((life, messages),) = flush.origins
+    assert life == LIFE
+    assert [(each.document.seq, size) for each, size in messages] == [(1, 1), (2, 1)]
     assert [len(each) for each in (part.block for part in flush.split_by_document(0))] == [1, 1]
 
 
@@ -88,7 +93,7 @@ def test_without_a_spec_a_message_waits_and_then_is_set_aside() -> None:
     flush = sift(arrived(1), arrived(2), arrived(3), known=NOTHING)
     assert [each.document.seq for each in flush.waiting if each.document] == [1, 2]
     assert len(flush.entries.set_aside) == len(flush.done) == 1  # the third is one too many
-    late = sift(*flush.waiting, known=NOTHING, now_ns=100)
+    late = sift(*flush.waiting, known=NOTHING, passed_ns=100)
     assert not late.waiting
     assert len(late.entries.set_aside) == 2
     assert late.seqs == {LIFE: {1, 2}}  # the recorder answers for it

@@ -133,7 +133,7 @@ async def test_what_is_barred_waits_alone_and_is_stored_when_it_may(tmp_path, in
             assert not recorder.interrupted
             arrival = StreamSpan("run-a", BARRED.address, 0, 2**63 - 1)
             (letter,) = await ledger.dead_letters(arrival, 0, 10)
-            assert "takes nothing of its organisation" in letter.reason
+            assert "does not take it for now" in letter.reason
             await bucket_of(influxd, barred, there=False)
             there = False
             async with asyncio.timeout(15):  # as a spool does, until it is marked

@@ -1,0 +1,135 @@
+"""Narrows a flush that fails down to whose messages make it fail.
+
+The messages are settled again in ever smaller parts: those of each organisation, then of each of
+its streams, then one by one.  So what fails holds up nothing beside it, whatever the error is.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from testbed_api.recorder.flush import ReceivedMessage
+
+IN_VAIN = 3
+"""After so many parts that fail, and none that does not, the others are not tried."""
+
+
+class MessageScope(NamedTuple):
+    """The messages of an organisation, of one of its streams, or one message.
+
+    stream: with its space; empty for all.  message: epoch and number; empty for all of the stream.
+    """
+
+    organisation: str
+    stream: str = ""
+    message: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.stream or self.organisation, self.message)))
+
+
+class Settlement(NamedTuple):
+    """The result of settling messages.
+
+    failure: why they are not settled, empty if they are.  is_slow: the store took so long for them
+    that others would have waited.
+    """
+
+    failure: str = ""
+    is_slow: bool = False
+
+
+Settle = Callable[[Sequence[ReceivedMessage]], Awaitable[Settlement]]
+
+
+@dataclass(slots=True)
+class Narrowed:
+    """The result of narrowing.
+
+    settled: number of messages.  failed: the narrowest scopes that fail, with the reasons.  left:
+    their messages, likewise.  is_slow: whether any part was settled slowly.
+    """
+
+    settled: int = 0
+    failed: dict[MessageScope, str] = field(default_factory=dict)
+    left: list[tuple[ReceivedMessage, str]] = field(default_factory=list)
+    is_slow: bool = False
+
+    def add(self, other: "Narrowed") -> None:
+        """Add the result of other messages."""
+        self.settled += other.settled
+        self.failed |= other.failed
+        self.left += other.left
+        self.is_slow |= other.is_slow
+
+
+def scopes_of(message: ReceivedMessage) -> tuple[MessageScope, MessageScope, MessageScope]:
+    """The scopes that a message with samples belongs to, the widest first."""
+    topic, document = message.topic, message.document
+    assert topic is not None  # noqa: S101 - for the types: it has samples
+    assert document is not None  # noqa: S101 - likewise
+    organisation, stream = topic.address.organisation, f"{topic.space}:{topic.address}"
+    number = f"{document.epoch}/{document.seq}" if is_numbered(message) else f"at {id(message)}"
+    return (
+        MessageScope(organisation),
+        MessageScope(organisation, stream),
+        MessageScope(organisation, stream, number),
+    )
+
+
+def is_numbered(message: ReceivedMessage) -> bool:
+    """Whether the publisher sends a message again until it is marked."""
+    document = message.document
+    return document is not None and bool(document.epoch) and document.seq is not None
+
+
+async def narrow(
+    messages: Sequence[ReceivedMessage], settle: Settle, *, failure: str = "", depth: int = 0
+) -> Narrowed:
+    """Settle messages with samples in parts; those that fail are left over.
+
+    settle: settles all of some messages, or none.  failure: why all together are not settled, if
+    that was tried.  depth: of the scopes to begin with, 0 for organisations.
+    """
+    result = Narrowed()
+    if not messages:
+        return result
+    failing: list[tuple[MessageScope, Sequence[ReceivedMessage], str]] = []
+    parts = _parts(messages, depth)
+    for scope, part in parts.items():
+        if not result.settled and len(failing) >= IN_VAIN:
+            failing.append((scope, part, failing[-1][2]))
+            continue
+        if failure and len(parts) == 1:
+            failing.append((scope, part, failure))
+            continue
+        part_failure, is_slow = await settle(part)
+        if part_failure:
+            failing.append((scope, part, part_failure))
+        else:
+            result.settled += len(part)
+            result.is_slow |= is_slow
+    is_among_others = bool(result.settled) or len(parts) == 1
+    for scope, part, why in failing:
+        narrower = Narrowed()
+        if is_among_others and not scope.message:
+            narrower = await narrow(part, settle, failure=why, depth=depth + 1)
+        if narrower.settled:
+            result.add(narrower)
+            continue
+        result.left += [(message, why) for message in part]
+        if not scope.message or is_numbered(part[0]):  # else it does not come again
+            result.failed[scope] = why
+    return result
+
+
+def _parts(
+    messages: Sequence[ReceivedMessage], depth: int
+) -> Mapping[MessageScope, Sequence[ReceivedMessage]]:
+    """The messages by scope; first those of both ends and the middle: not all may be tried."""
+    parts: dict[MessageScope, list[ReceivedMessage]] = {}
+    for message in messages:
+        parts.setdefault(scopes_of(message)[depth], []).append(message)
+    scopes = list(parts)
+    spread = (scopes[0], scopes[-1], scopes[len(scopes) // 2], *scopes)
+    return {scope: parts[scope] for scope in spread}

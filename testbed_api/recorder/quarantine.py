@@ -1,0 +1,142 @@
+"""Quarantine: settles messages apart whose samples the store refuses for now, or takes slowly.
+
+Each organisation with such messages has a lane of its own, which runs beside the flushes of all
+others and narrows down which of its streams or messages it is about.  A lane holds few messages:
+what finds no room, or fails again, is acknowledged and not kept.  It is not lost: a broker's
+acknowledgement frees no spool, and publishers send every numbered batch again until it is marked.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from broker.clock import Clock
+from testbed_api.recorder import narrowing
+from testbed_api.recorder.flush import ReceivedMessage
+from testbed_api.recorder.narrowing import MessageScope, Settle, scopes_of
+
+FIRST_S = 1.0
+LONGEST_S = 30.0
+"""Longest pause before the messages of a lane are tried again; each pause doubles."""
+FORGET_S = 600.0
+"""A lane ends when none of its messages came for so long: they are not sent again."""
+MOST_MESSAGES = 5_000
+MOST_BYTES = 8 * 1024 * 1024
+"""Messages, and bytes of payloads, that wait in a lane; the publishers have the others."""
+
+Withhold = Callable[[Sequence[tuple[ReceivedMessage, str]]], Awaitable[None]]
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The messages of one organisation that are apart; suspects: whose, with the reasons."""
+
+    suspects: dict[MessageScope, str] = field(default_factory=dict)
+    waiting: list[ReceivedMessage] = field(default_factory=list)
+    waiting_bytes: int = 0
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    pause_s: float = FIRST_S
+
+    def add(self, message: ReceivedMessage) -> bool:
+        """Let a message wait; False if there is no room."""
+        size = len(message.message.payload)
+        if len(self.waiting) >= MOST_MESSAGES or self.waiting_bytes + size > MOST_BYTES:
+            return False
+        self.waiting.append(message)
+        self.waiting_bytes += size
+        self.arrived.set()
+        return True
+
+    def take(self) -> list[ReceivedMessage]:
+        """Remove and return the messages that wait."""
+        messages, self.waiting, self.waiting_bytes = self.waiting, [], 0
+        self.arrived.clear()
+        return messages
+
+
+class Quarantine:
+    """The lanes of all organisations."""
+
+    def __init__(self, settle: Settle, withhold: Withhold, clock: Clock) -> None:
+        """settle: settles some messages, all or none.  withhold: gives up those that fail."""
+        self._settle = settle
+        self._withhold = withhold
+        self._clock = clock
+        self._lanes: dict[str, _Lane] = {}
+        self._new: asyncio.Queue[str] = asyncio.Queue()
+
+    def __len__(self) -> int:
+        """Number of organisations with a lane."""
+        return len(self._lanes)
+
+    async def run(self) -> None:
+        """Run the lanes until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                organisation = await self._new.get()
+                tasks.create_task(self._run_lane(organisation), name=f"quarantine {organisation}")
+
+    def begin(self, failed: Mapping[MessageScope, str]) -> None:
+        """Take messages of these scopes apart from now on."""
+        for scope, reason in failed.items():
+            if scope.organisation not in self._lanes:
+                self._lanes[scope.organisation] = _Lane()
+                self._new.put_nowait(scope.organisation)
+            self._lanes[scope.organisation].suspects[scope] = reason
+            log.warning("samples are stored apart", whose=str(scope), reason=reason)
+
+    def reason(self, message: ReceivedMessage) -> str | None:
+        """The reason why a message is to be settled apart; None if it is not."""
+        if not self._lanes or message.samples_of is None:  # asked for each message
+            return None
+        lane = self._lanes.get(message.samples_of)
+        if lane is None:
+            return None
+        reasons = (lane.suspects.get(scope) for scope in scopes_of(message))
+        return next((reason for reason in reasons if reason is not None), None)
+
+    def take(self, message: ReceivedMessage) -> bool:
+        """Settle a message apart, soon; False if too many wait there."""
+        assert message.samples_of is not None  # noqa: S101 - for the types: it has a reason
+        return self._lanes[message.samples_of].add(message)
+
+    async def _run_lane(self, organisation: str) -> None:
+        """Try the messages of a lane again and again, until nothing of it fails or is slow."""
+        lane = self._lanes[organisation]
+        while lane.suspects or lane.waiting:
+            await self._clock.sleep(lane.pause_s)
+            if not lane.waiting and not await _within(FORGET_S, lane.arrived):
+                break
+            await self._try(organisation, lane)
+        del self._lanes[organisation]
+        log.warning("samples are stored with the others again", organisation=organisation)
+
+    async def _try(self, organisation: str, lane: _Lane) -> None:
+        messages, before = lane.take(), frozenset(lane.suspects)
+        narrowed = await narrowing.narrow(messages, self._settle)
+        await self._withhold(narrowed.left)
+        suspects = dict(lane.suspects)  # with those that a flush has added meanwhile
+        if narrowed.settled:
+            tried = before & {scope for message in messages for scope in scopes_of(message)}
+            suspects = {scope: why for scope, why in suspects.items() if scope not in tried}
+            suspects |= narrowed.failed
+        if narrowed.is_slow:
+            suspects[MessageScope(organisation)] = "the store takes its samples slowly"
+        for scope in suspects.keys() - lane.suspects.keys():
+            log.warning("samples are stored apart", whose=str(scope), reason=suspects[scope])
+        lane.suspects = suspects
+        lane.pause_s = min(2 * lane.pause_s, LONGEST_S) if narrowed.failed else FIRST_S
+
+
+async def _within(duration_s: float, event: asyncio.Event) -> bool:
+    """Wait for an event; False if it does not come in time."""
+    try:
+        async with asyncio.timeout(duration_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,121 @@
+"""Takes samples out of a flush that lie where a store does not want them.  Pure.
+
+A store keeps a file, and memory, for each week in which samples of an organisation lie.  So one
+publisher whose time stamps are spread over centuries would take both from all others.  In `live` a
+stream takes samples near their arrival, as its spec says.  The space of a run has a time of its
+own, which may be any: there the number of weeks is bounded.
+"""
+
+from collections import defaultdict
+
+import numpy as np
+import numpy.typing as npt
+
+from broker.batch import Times
+from broker.clock import DAY_NS, DAY_S, NS_PER_S
+from broker.namespace import LIVE
+from broker.streams import StreamSpec
+from testbed_api.recorder import bulk_decode
+from testbed_api.recorder.flush import BlockOrigin, DocumentBlock, Flush, FlushTime
+from testbed_api.stores.port import Block
+
+MOST_LETTERS = 20
+"""Samples of a message that become a dead letter each; of more, the message is one as a whole."""
+WEEK_NS = 7 * DAY_NS
+MOST_WEEKS = 530
+"""Weeks in which an organisation may have samples of runs, counted since the recorder's start."""
+
+RunWeeks = defaultdict[str, set[int]]
+"""The weeks since 1970 in which an organisation has samples of runs."""
+
+
+def enforce(flush: Flush, run_weeks: RunWeeks) -> None:
+    """Turn the samples that are not wanted into dead letters; new weeks of runs are noted."""
+    unwanted = [
+        at
+        for at, block in enumerate(flush.blocks)
+        if not all(
+            _are_wanted(block, frame.time_ns, flush.time, run_weeks) for frame in block.frames
+        )
+    ]
+    for at in reversed(unwanted):
+        parts = flush.split_by_document(at)
+        del flush.blocks[at], flush.origins[at]
+        for part in parts:
+            _divide(flush, part, run_weeks)
+
+
+def span(spec: StreamSpec, time: FlushTime) -> tuple[int, int]:
+    """The first and the last instant that a stream takes samples of.
+
+    They are counted from the clock as it is, and from the clock as it was before it was set: a
+    wrong one makes no good sample a dead letter.
+    """
+    first_ns = min(time.now_ns, time.steady_ns) - round(spec.past_limit_s * NS_PER_S)
+    last_ns = max(time.now_ns, time.steady_ns) + round(spec.future_limit_s * NS_PER_S)
+    return first_ns, last_ns
+
+
+def _are_wanted(block: Block, times: Times, time: FlushTime, run_weeks: RunWeeks) -> bool:
+    """Whether all samples of a frame are wanted, found out by the first and the last of them.
+
+    False also where each of them must be looked at.
+    """
+    if not len(times):
+        return True
+    earliest_ns, latest_ns = int(times.min()), int(times.max())
+    if block.space == LIVE:
+        first_ns, last_ns = span(block.spec, time)
+        return first_ns <= earliest_ns and latest_ns <= last_ns
+    first, last = earliest_ns // WEEK_NS, latest_ns // WEEK_NS
+    known = run_weeks[block.spec.address.organisation]
+    new = {first, last} - known
+    if last - first > 1 or len(known) + len(new) > MOST_WEEKS:
+        return False
+    known |= new
+    return True
+
+
+def _wanted(
+    block: Block, times: Times, time: FlushTime, run_weeks: RunWeeks
+) -> npt.NDArray[np.bool_]:
+    """A mask of the samples of a frame that are wanted."""
+    if block.space == LIVE:
+        first_ns, last_ns = span(block.spec, time)
+        return (first_ns <= times) & (times <= last_ns)
+    weeks, known = times // WEEK_NS, run_weeks[block.spec.address.organisation]
+    new = sorted(set(weeks.tolist()) - known)
+    known |= set(new[: MOST_WEEKS - len(known)])
+    return np.isin(weeks, list(known))
+
+
+def _divide(flush: Flush, part: DocumentBlock, run_weeks: RunWeeks) -> None:
+    """Put back the samples of a message that are wanted; the others become dead letters."""
+    life, message, block = part
+    masked = [
+        (frame, _wanted(block, frame.time_ns, flush.time, run_weeks)) for frame in block.frames
+    ]
+    near = tuple(bulk_decode.select(frame, mask) for frame, mask in masked if mask.any())
+    far = tuple(bulk_decode.select(frame, ~mask) for frame, mask in masked if not mask.all())
+    if near:
+        size = sum(len(frame.time_ns) for frame in near)
+        flush.blocks.append(Block(block.space, block.spec, near))
+        flush.origins.append(BlockOrigin(life, ((message, size),)))
+    beyond = part._replace(block=Block(block.space, block.spec, far))
+    reason = _reason(block)
+    if len(beyond.block) > MOST_LETTERS:
+        count = f"{len(beyond.block)} of its {len(block)} samples are not stored"
+        flush.dead_letter(message, f"{count}: {reason}")
+    elif far:
+        flush.dead_letter_part(beyond, reason)
+
+
+def _reason(block: Block) -> str:
+    if block.space != LIVE:
+        return f"its organisation has samples of runs in {MOST_WEEKS} weeks already"
+    limits_s = (block.spec.past_limit_s, block.spec.future_limit_s)
+    past, future = (f"{limit_s / DAY_S:g}" for limit_s in limits_s)
+    return (
+        f"its time is too far from its arrival: the stream takes {past} days before and {future}"
+        " days after (past_limit_s and future_limit_s of its spec)"
+    )

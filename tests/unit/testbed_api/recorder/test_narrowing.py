@@ -1,0 +1,97 @@
+"""A write that fails is narrowed down to the organisation, the stream or the message."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from broker import codec
+from broker.batch import Batch, Source, Wide
+from broker.bus.inbox import Message
+from broker.namespace import StreamAddress
+from testbed_api.recorder import flush as recorder_flush
+from testbed_api.recorder import narrowing
+from testbed_api.recorder.flush import ReceivedMessage
+from testbed_api.recorder.narrowing import IN_VAIN, MessageScope, Settlement
+
+
+def message(name: str, seq: int | None = 1) -> ReceivedMessage:
+    """A message of the stream `organisation/stream`."""
+    organisation, stream = name.split("/")
+    address = StreamAddress(organisation, "e", stream)
+    frame = Wide(np.array([seq or 0], np.int64), {"a": np.array([1.0])})
+    payload = codec.encode(Batch(1, (frame,), Source.LIVE, epoch="x" if seq else None, seq=seq))
+    return recorder_flush.read(Message(f"tb1/live/data/{address}", payload), 0)
+
+
+class Store:
+    """Settles messages unless some of them are bad; counts the tries."""
+
+    def __init__(self, *bad: ReceivedMessage) -> None:
+        self.bad = [id(each) for each in bad]
+        self.settled: list[ReceivedMessage] = []
+        self.tries = 0
+
+    async def settle(self, messages: Sequence[ReceivedMessage]) -> Settlement:
+        self.tries += 1
+        if any(id(each) in self.bad for each in messages):
+            return Settlement("it is too much")
+        self.settled += messages
+        return Settlement()
+
+
+A, B = MessageScope("a"), MessageScope("b")
+
+
+async def test_an_organisation_that_fails_alone_is_named_and_the_others_are_settled() -> None:
+    bad = [message("a/s", seq) for seq in range(1, 4)] + [message("a/t")]
+    good = [message("b/s"), message("c/s")]
+    store = Store(*bad)
+    narrowed = await narrowing.narrow([*bad, *good], store.settle, failure="all of it")
+    assert narrowed.failed == {A: "it is too much"}
+    assert [each for each, _ in narrowed.left] == bad
+    assert narrowed.settled == len(store.settled) == 2
+
+
+async def test_a_stream_that_fails_alone_is_named_and_its_neighbours_are_settled() -> None:
+    bad = [message("a/s", seq) for seq in range(1, 4)]
+    good = [message("a/t"), message("b/s")]
+    store = Store(*bad)
+    narrowed = await narrowing.narrow([*bad, *good], store.settle)
+    assert narrowed.failed.keys() == {MessageScope("a", "live:a/e/s")}
+    assert sorted(map(id, store.settled)) == sorted(map(id, good))
+
+
+@pytest.mark.parametrize("at", [0, 4, 9])
+async def test_a_message_that_fails_alone_is_named_and_its_stream_goes_on(at: int) -> None:
+    messages = [message("a/s", seq) for seq in range(1, 11)]
+    store = Store(messages[at])
+    narrowed = await narrowing.narrow(messages, store.settle)
+    assert narrowed.failed.keys() == {MessageScope("a", "live:a/e/s", f"x/{at + 1}")}
+    assert [each for each, _ in narrowed.left] == [messages[at]]
+    assert narrowed.settled == 9
+
+
+async def test_a_message_without_a_number_is_left_over_and_not_remembered() -> None:
+    bad = message("a/s", None)
+    store = Store(bad)
+    narrowed = await narrowing.narrow([bad, message("a/s")], store.settle)
+    assert narrowed.left == [(bad, "it is too much")]
+    assert narrowed.failed == {}
+
+
+async def test_where_nothing_is_settled_not_everything_is_tried() -> None:
+    messages = [message(f"{organisation}/s", seq) for organisation in "abcdef" for seq in (1, 2)]
+    store = Store(*messages)
+    narrowed = await narrowing.narrow(messages, store.settle, failure="all of it")
+    assert (narrowed.settled, store.tries) == (0, IN_VAIN)
+    assert narrowed.failed.keys() == {MessageScope(each) for each in "abcdef"}
+    assert len(narrowed.left) == len(messages)
+
+
+async def test_nothing_is_tried_twice_in_the_same_company() -> None:
+    bad = message("a/s")
+    store = Store(bad)
+    narrowed = await narrowing.narrow([bad], store.settle)
+    assert store.tries == 1
+    assert narrowed.failed == {A: "it is too much"}
