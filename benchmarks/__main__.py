@@ -5,6 +5,7 @@ make bench ARGS="--quick"                   all of it in small; into testbed-dat
 make bench ARGS="--part latency"            one part again; the others' results stay
 
 The parts of COMPARISONS hold libraries against our own code; their results are `libraries.json`.
+Those of `crowds`, clients and readers that come all at once, are `crowds.json`.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import orjson
 from benchmarks import (
     chain,
     comparison,
+    crowds,
     history,
     latency,
     library_table,
@@ -50,8 +52,10 @@ MANY_SIGNALS = 5
 TUTORIAL_STREAMS = 5
 COMPARISONS = frozenset({"influxdb-client", "mqtt-clients", "metrics-server"})
 """Parts that hold a library against our own code, and have no goals."""
-LIBRARIES = "libraries.json"
+LIBRARIES = "libraries"
 """Their results, beside the others'."""
+CROWDS = "crowds"
+"""The part of crowds of clients and readers, whose results are in a file of that name."""
 SCRAPES = 100
 """For each read of history that a plan has."""
 
@@ -178,6 +182,13 @@ async def past(plan: Plan, clock: Clock) -> dict[str, Any]:
     return {"history_ms": times}
 
 
+async def crowd(plan: Plan, clock: Clock) -> dict[str, Any]:
+    """Clients that come back at once, and live readers."""
+    figures = await crowds.run(plan.fresh("crowds"), clock, quick=plan.attempts == 1)
+    say(f"crowds: {figures}")
+    return figures
+
+
 async def profile(plan: Plan, clock: Clock) -> dict[str, Any]:
     """Where gateway and recorder spend their time at 50,000 values/s, own stamps, ten values."""
     load = Load(COST_STREAMS, STREAM_SIGNALS, own=True)
@@ -219,9 +230,18 @@ PARTS: Mapping[str, Callable[[Plan, Clock], Any]] = {
     "latency": delay,
     "history": past,
     "profile": profile,
+    CROWDS: crowd,
     "influxdb-client": influxdb_client,
     "mqtt-clients": mqtt_clients,
     "metrics-server": metrics_server,
+}
+
+
+FILES: Mapping[str, str] = dict.fromkeys(COMPARISONS, LIBRARIES) | {CROWDS: CROWDS}
+"""Parts whose results are in a file of their own, and its name."""
+TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    LIBRARIES: library_table.of,
+    CROWDS: crowds.table,
 }
 
 
@@ -262,7 +282,7 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
     path.write_bytes(orjson.dumps(document, option=options) + b"\n")
-    text = library_table.of(document) if path.name == LIBRARIES else table.of(document)
+    text = TABLES.get(path.stem, table.of)(document)
     path.with_suffix(".md").write_text(text, encoding="utf-8")
 
 
@@ -299,13 +319,15 @@ def main() -> None:
             "loop_ms": machine.loop_ms(),
         }
         measured = asyncio.run(PARTS[part](plan, clock))
-        results = out.with_name(LIBRARIES) if part in COMPARISONS else out
+        results = out.with_name(f"{FILES[part]}.json") if part in FILES else out
         _write(results, merged(results, part, measured, conditions))
-    for results, page in ((out, "performance.md"), (out.with_name(LIBRARIES), "libraries.md")):
+    libraries, crowd_results = (out.with_name(f"{name}.json") for name in (LIBRARIES, CROWDS))
+    pages = {out: "performance.md", libraries: "libraries.md", crowd_results: ""}
+    for results, page in pages.items():
         if results.exists():
             text = results.with_suffix(".md").read_text(encoding="utf-8")
             sys.stdout.write(text)
-            if out == RESULTS:
+            if out == RESULTS and page:
                 table.put_text_into(machine.ROOT / "docs" / page, text)
 
 

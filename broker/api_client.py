@@ -207,14 +207,21 @@ class Api:
 
     @asynccontextmanager
     async def stream(self, path: str, **content: Any) -> AsyncIterator[httpx.Response]:
-        """Send a GET whose response is read as it arrives."""
+        """Send a GET whose response is read as it arrives; raises Unavailable if it breaks off."""
+        has_begun = False
         try:
             async with self._http.stream("GET", ROOT + path, **content) as response:
                 if response.is_error:
                     await response.aread()
                     raise problem(response)
+                has_begun = True
                 yield response
         except httpx.TransportError as exc:
+            if has_begun:
+                raise Unavailable(
+                    f"the answer of the API at {self._http.base_url} broke off: {reason_of(exc)}",
+                    hint="ask again: if you may have it no more, the API says so then",
+                ) from exc
             raise _away(self._http.base_url, exc, self._names) from exc
 
     async def create_organisation(self, organisation: str, *, owner: str, kind: str) -> str:

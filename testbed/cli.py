@@ -38,7 +38,10 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "stream",
             "List streams, and show what is missing of them and what could not be stored.",
         ),
-        "alarms": ("status", "Print the alarms of all gateways and prototypes, each once."),
+        "alarms": (
+            "status",
+            "Print the alarms of the testbed, and of all gateways and prototypes, each once.",
+        ),
     },
     "Prototypes": {
         "try": (

@@ -5,9 +5,9 @@ recorder runs in one of its own; with a broker that is a service, the API is all
 """
 
 import secrets
-import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from urllib.parse import urlsplit
 
@@ -16,7 +16,6 @@ from pydantic import SecretStr
 from broker import tls
 from broker.backends.nats import server
 from broker.backends.nats.server import NatsBroker, NatsServer, NatsSettings
-from broker.backends.port import RunningBroker
 from broker.bus import client
 from broker.clock import Clock, ForwardClock
 from broker.credential import Credential
@@ -37,6 +36,8 @@ from testbed_api.broker_auth.process_admission import ProcessAdmission
 from testbed_api.broker_auth.refusals import BusJournal
 from testbed_api.broker_auth.sessions import Sessions
 from testbed_api.http.dependencies import ApiDependencies, ReadLog, RecorderStatus
+from testbed_api.http.live_feeds import LiveFeeds
+from testbed_api.http.rights_watch import RightsWatch
 from testbed_api.http.server import answering, listening
 from testbed_api.limits.quotas import Quotas
 from testbed_api.limits.sign_in_attempts import SignInAttempts
@@ -46,6 +47,8 @@ from testbed_api.persistence import Persistence
 from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder_process import BROKER, recording
 from testbed_api.registry.registry import Registry
+from testbed_api.registry.rights_cache import RightsCache
+from testbed_api.registry.token_use import TokenUses
 from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.security import certificate_watch, certificates
 from testbed_api.security.certificates import ServerCertificates
@@ -115,16 +118,23 @@ class BrokerServices:
         return cls(inner=inner, bus=bus, secrets=shared, trust=trust)
 
 
+def _none() -> int:
+    """Count nothing: Mosquitto admits clients by itself."""
+    return 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerAccess:
     """The ways in which a server reaches its broker.
 
     broker: ends connections; None where a reconciler writes the rights, which gets notices of
     changes over the bus.  seats: how each part of the server connects to the bus, by its principal.
+    late_connects: counts connect requests that were too late to be answered.
     """
 
     broker: NatsBroker | None
     seats: Mapping[str, BusSettings]
+    late_connects: Callable[[], int] = _none
 
 
 def check_start(settings: ServerSettings) -> None:
@@ -158,14 +168,11 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
             stack,
             settings=settings,
             data=data,
-            access=BrokerAccess(broker=broker, seats=_seats(way, system)),
+            access=_access(broker, _seats(way, system)),
             server_time=server_time,
             quotas=quotas,
         )
-        context = _context(listeners)
-        watch = certificate_watch.of_listeners(listeners, context, nats.take_up_certificate)
-        dependencies = replace(dependencies, certificates=watch)
-        api = answering(dependencies, listener, context, within_s=settings.request_s)
+        api = _api(dependencies, listener, settings, listeners, nats.take_up_certificate)
         await stack.enter_async_context(api)
         certificates.log_listeners(listeners, settings)
         yield RunningServer(
@@ -195,25 +202,22 @@ async def serve_api(
         server_time = await _server_time(data, clock)
         await administrator.first_start(data.registry, keys.administrator(), server_time)
         quotas = Quotas(clock, settings.limits)
-        broker: NatsBroker | None = None
+        access = BrokerAccess(broker=None, seats=seats)
         if services.inner is not None:
             nats = _external_server(settings, services, services.inner, clock)
             quotas = Quotas(clock, settings.limits, nats.connection_counts)
             serving = _serving(nats, data, server_time, keys.system(), quotas)
             broker = await stack.enter_async_context(serving)
+            access = _access(broker, seats)
         dependencies = await build_dependencies(
             stack,
             settings=settings,
             data=data,
-            access=BrokerAccess(broker=broker, seats=seats),
+            access=access,
             server_time=server_time,
             quotas=quotas,
         )
-        context = _context(listeners)
-        watch = certificate_watch.of_listeners(listeners, context)
-        dependencies = replace(dependencies, certificates=watch)
-        api = answering(dependencies, listener, context, within_s=settings.request_s)
-        await stack.enter_async_context(api)
+        await stack.enter_async_context(_api(dependencies, listener, settings, listeners))
         certificates.log_listeners(listeners, settings)
         yield RunningServer(
             api=Address(*listener.getsockname()[:2]),
@@ -236,8 +240,11 @@ async def _serving(
     """Authorize the clients of a NATS server, and log connections and refusals, until left."""
     connections = Sessions(data.registry, clock)
     bus_journal = BusJournal(registry=data.registry, journal=data.journal, clock=clock)
+    rights = RightsCache(data.registry, clock)
+    await rights.load_publishers()
     authorizer = Authorizer(
         registry=data.registry,
+        rights=rights,
         clock=clock,
         system=system,
         quotas=quotas,
@@ -247,7 +254,7 @@ async def _serving(
     )
     async with (
         refusals.following(nats.log_file, bus_journal, clock),
-        nats.serve(authorizer.answer) as broker,
+        nats.serve(authorizer.answer, authorizer.rank) as broker,
         sessions.noting(connections, broker),
     ):
         yield broker
@@ -266,9 +273,25 @@ def _external_server(
     )
 
 
-def _context(listeners: ServerCertificates) -> ssl.SSLContext | None:
-    """The TLS context of the API's listener, None without TLS."""
-    return None if listeners.api is None else tls.server_context(listeners.api)
+def _access(broker: NatsBroker, seats: Mapping[str, BusSettings]) -> BrokerAccess:
+    return BrokerAccess(broker=broker, seats=seats, late_connects=broker.late_connects)
+
+
+def _api(
+    dependencies: ApiDependencies,
+    listener: socket.socket,
+    settings: ServerSettings,
+    listeners: ServerCertificates,
+    take_up: Callable[[], Awaitable[None]] | None = None,
+) -> AbstractAsyncContextManager[None]:
+    """The API on its listener, with a watch over the certificates.
+
+    take_up: has the broker take up a renewed certificate, None where it is not ours.
+    """
+    context = None if listeners.api is None else tls.server_context(listeners.api)
+    watch = certificate_watch.of_listeners(listeners, context, take_up)
+    watched = replace(dependencies, certificates=watch)
+    return answering(watched, listener, context, within_s=settings.request_s)
 
 
 def _embedded_server(
@@ -297,12 +320,7 @@ async def build_dependencies(
     That includes a connection to the bus, and the recorder unless it runs in its own process.
     """
     seats, machine = access.seats, server_time.machine
-    broker: RunningBroker | None = access.broker
-    own = f"{API}--{secrets.token_hex(4)}"  # another API is not to lose its connection to us
-    bus = await stack.enter_async_context(client.open(seats[API], machine, client_id=own))
-    await bus.ready()
-    if broker is None:
-        broker = await stack.enter_async_context(noticing(bus, seats[API].address))
+    bus = await _bus(stack, seats[API], machine)
     registry = Registry(data.engine, is_audited=True)
     return ApiDependencies(
         registry=registry,
@@ -314,7 +332,7 @@ async def build_dependencies(
         freshness=FreshnessTracker(machine, alarm_s=settings.clock_alarm_s),
         clock=server_time,
         clock_watch=ClockWatch(server_time, data.journal),
-        connections=_connections(broker, access.broker),
+        connections=await _connections(stack, bus, access),
         journal=data.journal,
         anchoring=_anchoring(settings, data, server_time),
         reads=ReadLog(registry=registry, clock=server_time),
@@ -323,7 +341,10 @@ async def build_dependencies(
         quotas=quotas,
         sign_in_attempts=SignInAttempts(machine),
         delivery=_delivery(settings, data, server_time),
-        live_batches=settings.live_batches,
+        rights_watch=RightsWatch(RightsCache(data.registry, server_time), server_time),
+        live_feeds=LiveFeeds(bus, machine, capacity=settings.live_batches),
+        token_uses=TokenUses(data.registry),
+        late_connects=access.late_connects,
     )
 
 
@@ -336,10 +357,25 @@ def _broker_listener(settings: ServerSettings, seat: BusSettings) -> BrokerListe
     return BrokerListenerResponse(host=None, port=seat.address.port, tls=seat.secure)
 
 
-def _connections(broker: RunningBroker, nats: NatsBroker | None) -> BrokerConnections:
-    """The calls of the API to a broker.  nats: the same, None for one that lists no connections."""
-    calls = BrokerConnections(disconnect=broker.disconnect, announce=broker.announce)
-    return calls if nats is None else replace(calls, of=nats.connections_of)
+async def _bus(stack: AsyncExitStack, seat: BusSettings, machine: Clock) -> client.Bus:
+    """Connect to the bus under a client id of its own: no other API takes the connection away."""
+    own = f"{API}--{secrets.token_hex(4)}"
+    bus = await stack.enter_async_context(client.open(seat, machine, client_id=own))
+    await bus.ready()
+    return bus
+
+
+async def _connections(
+    stack: AsyncExitStack, bus: client.Bus, access: BrokerAccess
+) -> BrokerConnections:
+    """The calls of the API to the broker; to a reconciler they are notices, which list none."""
+    nats = access.broker
+    if nats is None:
+        notifier = await stack.enter_async_context(noticing(bus, access.seats[API].address))
+        return BrokerConnections(disconnect=notifier.disconnect, announce=notifier.announce)
+    return BrokerConnections(
+        disconnect=nats.disconnect, announce=nats.announce, of=nats.connections_of
+    )
 
 
 async def _server_time(data: Persistence, clock: Clock) -> ForwardClock:

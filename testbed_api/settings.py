@@ -146,8 +146,8 @@ class ServerSettings(Settings):
     live_batches: int = Field(
         default=200,
         ge=10,
-        description="maximum number of batches that wait for a slow reader of live events; then the"
-        " oldest are dropped, and the reader gets an event that says so",
+        description="maximum number of batches of a stream that are kept for slow readers of its"
+        " live events; a reader that missed some gets an event that says so",
     )
     limit_requests_per_s: int = Field(
         default=1_000,

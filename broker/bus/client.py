@@ -24,10 +24,12 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 3.0
 """Full jitter between 0 and a pause that doubles up to this: after a long absence of the broker the
 next try comes within 3 s of its return, and its own time-out is the settings' `timeout_s`; on
-loopback a client is back within 4 s. The pauses begin anew after a connection that lasted longer
-than this: two clients that take one client id from each other do not do so ten times a second."""
-REFUSED_PAUSE_S = 3.0
-"""Pause after a refusal: rights may be rebuilt meanwhile."""
+loopback a client is back within 4 s. The pauses begin anew after a connection that lasted twice
+this: two clients that take one client id from each other do not do so ten times a second."""
+FIRST_REFUSED_PAUSE_S = 1.0
+LONGEST_REFUSED_PAUSE_S = 8.0
+"""The same after a second refusal in a row: rights may be rebuilt meanwhile, or so many clients ask
+at once that a broker refuses those whom nobody has answered for in time.  They come again apart."""
 
 __all__ = ["Bus", "Inbox", "Message", "Overflow", "open"]
 
@@ -162,19 +164,22 @@ class Bus:
         """Connect, and connect again after every break, until cancelled."""
         await self._first_inbox.wait()
         loop = asyncio.get_running_loop()
-        backoff = Backoff(self._clock, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S)
+        away = Backoff(self._clock, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S)
+        refused = Backoff(
+            self._clock, first_s=FIRST_REFUSED_PAUSE_S, longest_s=LONGEST_REFUSED_PAUSE_S
+        )
         previous: BedError | None = None
         while True:
             began_s = loop.time()
             error = await self._connect_once()
             await self._disconnected(error)
-            pause_s = backoff.next_s()
-            # a broker that has just started refuses clients until its auth service runs
-            refused = isinstance(error, Forbidden) and isinstance(previous, Forbidden)
-            await self._clock.sleep(REFUSED_PAUSE_S if refused else pause_s)
-            previous = error
             if loop.time() - began_s > 2 * LONGEST_PAUSE_S:
-                backoff.reset()
+                away.reset()
+                refused.reset()
+            # a broker that has just started refuses clients until its auth service runs
+            again = isinstance(error, Forbidden) and isinstance(previous, Forbidden)
+            await (refused if again else away).pause()
+            previous = error
 
     async def _connect_once(self) -> Unavailable | Forbidden:
         """Make one connection, and return the error that ended it."""

@@ -23,6 +23,12 @@ TESTBED_BROKER=mqtts://testbed.example:8883
 #TESTBED_SOURCE_PASSWORD=
 """
 
+_MORE = (
+    "# only a person can help: see the log",
+    f"RestartPreventExitStatus={int(Exit.INPUT)}",
+)
+_ADVICE = (f"after exit code {int(Exit.INPUT)}: mend what the log says, then",)
+
 
 def service(
     mappings: Sequence[Path],
@@ -54,14 +60,8 @@ def service(
         state=tuple(sorted(folders)),
         settings=_SETTINGS,
         first_step="set the addresses of the testbed there",
-        more=(
-            "# only a person can help: see the log",
-            f"RestartPreventExitStatus={int(Exit.INPUT)}",
-        ),
-        advice=(
-            f"after exit code {int(Exit.INPUT)}: mend what the log says, then",
-            f"  sudo systemctl restart {name}",
-        ),
+        more=_MORE,
+        advice=(*_ADVICE, f"  sudo systemctl restart {name}"),
         units=units.absolute(),
         environments=environments.absolute(),
     )

@@ -92,7 +92,7 @@ async def _dump_tables(engine: "AsyncEngine", sink: IO[bytes], taken: str) -> No
         schema = (await sql.execute(text("SELECT version_num FROM alembic_version"))).scalar_one()
         sink.write(_line({"v": VERSION, "schema": schema, "taken": taken}))
         count = 0
-        for table in tables.metadata.sorted_tables:
+        for table in tables.backed_up():
             result = await sql.stream(select(table).order_by(*table.primary_key.columns))
             async for rows in result.partitions(ROWS):
                 count += len(rows)

@@ -85,7 +85,7 @@ async def _check_empty(
     target: RestoreTarget, manifest: Manifest, specs: Mapping[_StreamKey, Sequence[StreamSpec]]
 ) -> None:
     async with transaction(target.engine) as sql:
-        for table in tables.metadata.sorted_tables:
+        for table in tables.backed_up():
             if (await sql.execute(select(func.count()).select_from(table))).scalar_one():
                 raise Taken(
                     f"the testbed has data already: {table} is not empty",
@@ -174,7 +174,7 @@ def _blocks(
 
 async def _restore_tables(sql: "AsyncConnection", lines: Iterator[Mapping[str, Any]]) -> int:
     """Insert all rows and return their number; a column missing in the backup gets its default."""
-    tables_by_name = {str(table): table for table in tables.metadata.sorted_tables}
+    tables_by_name = {str(table): table for table in tables.backed_up()}
     count = 0
     for document in lines:
         if "table" not in document:

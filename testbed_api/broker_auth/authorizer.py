@@ -1,4 +1,8 @@
-"""Authorization of connections to NATS: principals of the registry, and parts of the testbed."""
+"""Authorization of connections to NATS: principals of the registry, and parts of the testbed.
+
+Requests are answered from rights in memory that are never older than the request, many at a time.
+What follows from an admission, its audit entry and the use of its token, is written beside.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -14,18 +18,22 @@ from broker.process_identity import RunningProcess
 from broker.rights import Principal, PrincipalKind, Rights
 from testbed_api.broker_auth.process_admission import ProcessAdmission, ProcessVerdict
 from testbed_api.broker_auth.refusals import BusJournal
+from testbed_api.broker_auth.sessions import ConnectAdmission
 from testbed_api.domain import bus_refusals, tokens
 from testbed_api.domain.audit import AuditContext, AuditEntry
 from testbed_api.domain.bus_refusals import BusAct, BusRefusal
 from testbed_api.domain.errors import TooMany
 from testbed_api.limits.quotas import Quotas
-from testbed_api.registry import token_use
 from testbed_api.registry.registry import Registry
+from testbed_api.registry.rights_cache import RightsCache
+
+SYSTEM, PUBLISHER, OTHER = 0, 1, 2
+"""Places of those who wait for an answer: parts of the testbed, then gateways, then all others."""
 
 log = structlog.get_logger()
 
 
-def _unnoted(_request: ConnectRequest, _permissions: Permissions) -> None:
+def _unnoted(_admission: ConnectAdmission) -> None:
     """Do nothing: no access log is kept."""
 
 
@@ -36,20 +44,22 @@ class Authorizer:
         self,
         *,
         registry: Registry,
+        rights: RightsCache,
         clock: ForwardClock,
         system: Mapping[str, Credential],
         quotas: Quotas,
         journal: BusJournal,
-        admitted: Callable[[ConnectRequest, Permissions], None] = _unnoted,
+        admitted: Callable[[ConnectAdmission], None] = _unnoted,
         processes: ProcessAdmission | None = None,
     ) -> None:
         """system: credentials of the testbed's own parts by principal, made anew at each start and
-        never stored.  quotas: how many connections an organisation may have.  journal: gets an
-        entry of each connection but the system's, and counts those that are not admitted.
-        admitted: is called with each of these connections that is let in; must not block.
-        processes: decides where one process at a time has a role; None where all are admitted.
+        never stored.  quotas: how many connections an organisation may have.  journal: counts the
+        connections that are not admitted.  admitted: is called with each that is let in, but those
+        of the system; must not block.  processes: decides where one process at a time has a role;
+        None where all are admitted.
         """
         self._registry = registry
+        self._rights = rights
         self._clock = clock
         self._quotas = quotas
         self._journal = journal
@@ -58,6 +68,12 @@ class Authorizer:
         self._system = {
             name: tokens.hashed(credential.secret) for name, credential in system.items()
         }
+
+    def rank(self, request: ConnectRequest) -> int:
+        """The place of a request among those that wait, by the name that it gives: no right."""
+        if request.principal in self._system:
+            return SYSTEM
+        return PUBLISHER if self._rights.is_publisher(request.principal) else OTHER
 
     async def answer(self, request: ConnectRequest) -> Permissions | None:
         """The permissions of a connection; None refuses it, also while the registry is away."""
@@ -72,26 +88,26 @@ class Authorizer:
                 self._refused(request, bus_refusals.NO_PART)
             return self._permissions(Rights(principals=(part,)), part.id, None) if right else None
         try:
-            permissions = await self._known(request, secret_hash)
+            admission = await self._known(request, secret_hash)
         except Unavailable as exc:
-            log.exception(
+            log.warning(
                 "connection could not be judged", principal=request.principal[:60], reason=str(exc)
             )
             return None
-        if permissions is not None:
-            self._admitted(request, permissions)
-        return permissions
+        if admission is None:
+            return None
+        self._admitted(admission)
+        return admission.permissions
 
-    async def _known(self, request: ConnectRequest, secret_hash: str) -> Permissions | None:
-        principal, now_ns = request.principal, self._clock.now_ns()
-        async with self._registry.snapshot() as registry:
-            token = await registry.tokens.find(principal, secret_hash)
-            is_valid = token is not None and token.span.covers(now_ns)
-            rights = await registry.rights.on_bus(principal, now_ns) if is_valid else Rights()
-        if token is None or not is_valid:
+    async def _known(self, request: ConnectRequest, secret_hash: str) -> ConnectAdmission | None:
+        principal = request.principal
+        current = await self._rights.current({principal})
+        now_ns = self._clock.now_ns()
+        held = current[principal].under(secret_hash, now_ns) if principal in current else None
+        if held is None:
             self._refused(request, bus_refusals.WRONG_CREDENTIAL)
             return None
-        rights = rights.with_roles(principal, token.roles)
+        token, rights = held
         permissions = self._permissions(rights, principal, token.span.until_ns)
         known = rights.principal(principal, now_ns)
         if permissions is None or known is None:
@@ -105,13 +121,16 @@ class Authorizer:
             facts = {"runs": _process_facts(verdict.excluded_by)}
             self._refused(request, bus_refusals.RUNS_ELSEWHERE, **facts)
             return None
-        await token_use.note(self._registry, token, now_ns)
+        self._quotas.entered(known.organisation)
         context = _context(request).by(known.id, known.organisation)
         if verdict.replaced:
             context.entry.facts["replaced"] = [_process_facts(each) for each in verdict.replaced]
-        await self._journal.admitted(context.event(now_ns))
-        self._quotas.entered(known.organisation)
-        return permissions
+        return ConnectAdmission(
+            request=request,
+            permissions=permissions,
+            arrival=context.event(now_ns),
+            token=token.id,
+        )
 
     async def _is_room(self, organisation: str, now_ns: int) -> bool:
         async def principals() -> list[str]:

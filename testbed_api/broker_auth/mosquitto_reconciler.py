@@ -26,7 +26,7 @@ from testbed_api.broker_auth.mosquitto_notifier import APPLIED, CHANGED
 from testbed_api.broker_auth.mosquitto_sessions import LINES, Overhearing
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
-from testbed_api.registry.rights_snapshot import RightsSnapshot, Stamp
+from testbed_api.registry.rights_snapshot import RightsSnapshot
 from testbed_api.security.system_secrets import RECONCILER
 from testbed_api.settings import ServerSettings
 
@@ -142,7 +142,7 @@ class Reconciler:
         self._projection = projection
         self._heard = heard
         self._clock = clock
-        self._known: tuple[Stamp, RightsSnapshot] | None = None
+        self._known: tuple[int, RightsSnapshot] | None = None
 
     async def run(self, notices: Inbox) -> None:
         """Reconcile until cancelled; broker and registry may be away meanwhile.
@@ -193,10 +193,10 @@ class Reconciler:
     async def _changed(self) -> bool:
         """Whether the registry has changed since the last look; False while it is away."""
         try:
-            stamp = await self._registry.rights_snapshot.stamp()
+            version = await self._registry.rights_snapshot.version()
         except Unavailable:
             return False
-        return self._known is None or stamp != self._known[0]
+        return self._known is None or version != self._known[0]
 
     async def _look(self) -> Decided:
         """Decide over the registry's rights, while it is away over those read last.
@@ -205,10 +205,9 @@ class Reconciler:
         """
         now_ns = self._clock.now_ns()
         try:
-            stamp = (
-                await self._registry.rights_snapshot.stamp()
-            )  # before the rest: a change between is seen again
-            self._known = (stamp, await self._registry.rights_snapshot.load(now_ns))
+            # before the rest: a change between is seen again
+            version = await self._registry.rights_snapshot.version()
+            self._known = (version, await self._registry.rights_snapshot.load(now_ns))
         except Unavailable:
             if self._known is None:
                 raise

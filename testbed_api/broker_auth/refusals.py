@@ -39,7 +39,7 @@ log = structlog.get_logger()
 
 
 class BusJournal:
-    """Writes to the audit who was admitted to the bus, and what the broker refused.
+    """Writes to the audit what the broker refused.
 
     Refusals are counted: the first of each kind are written one by one, then one count a minute.
     """
@@ -54,10 +54,6 @@ class BusJournal:
         self._waiting: deque[CountedRefusal] = deque()
         self._some = asyncio.Event()
         self._alone = asyncio.Lock()
-
-    async def admitted(self, event: Event) -> None:
-        """Write the event of a connection that is admitted."""
-        await self._journal.record(event)
 
     def note(self, refusal: BusRefusal) -> None:
         """Count a refusal; what is to be told of it is written a moment later."""

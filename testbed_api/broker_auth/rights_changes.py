@@ -4,17 +4,22 @@ A connection keeps the topics that it was let in with.  So the connections of a 
 topics a change alters are ended, and get its new topics when they come back.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from broker import policy
 from broker.clock import Clock
+from broker.errors import Unavailable
 from broker.namespace import LIVE, StreamAddress
 from broker.policy import Topics
 from broker.rights import Entry, Principal, Role
 from testbed_api.domain.audit import AuditContext
 from testbed_api.registry.registry import Registry
 from testbed_api.registry.rights import BusRights
+
+AT_ONCE = 32
+"""Principals of one change whose connections are being ended at a time."""
 
 TokenTopics = Mapping[frozenset[Role] | None, Topics]
 """The topics of a principal with each kind of its tokens: whole, or of some roles."""
@@ -101,9 +106,21 @@ class RightsChanges:
     async def _disconnect_changed(
         self, before: Mapping[str, TokenTopics], after: Mapping[str, TokenTopics]
     ) -> None:
-        for principal in sorted(before):
-            if after.get(principal) != before[principal]:
-                await self._disconnect(principal)
+        changed = [each for each in sorted(before) if after.get(each) != before[each]]
+        gate, failures = asyncio.Semaphore(AT_ONCE), list[Unavailable]()
+
+        async def disconnect(principal: str) -> None:
+            async with gate:
+                try:
+                    await self._disconnect(principal)
+                except Unavailable as exc:  # the others are to be silent all the same
+                    failures.append(exc)
+
+        async with asyncio.TaskGroup() as tasks:
+            for principal in changed:
+                tasks.create_task(disconnect(principal), name=f"disconnect {principal}")
+        if failures:
+            raise failures[0]
 
     def _now(self) -> int:
         return self._clock.now_ns()
@@ -117,7 +134,8 @@ def _topics(rights: BusRights, at_ns: int) -> dict[str, TokenTopics]:
         if not principal.span.covers(at_ns):
             continue
         by_roles: dict[frozenset[Role] | None, Topics] = {}
-        for roles in rights.token_roles.get(principal.id, frozenset()) | {None}:
+        tokens = rights.tokens.get(principal.id, ())
+        for roles in {token.roles for token in tokens} | {None}:
             key = _alike(principal, roles)
             if key not in equals:
                 with_roles = rights.of(principal).with_roles(principal.id, roles)

@@ -1,10 +1,13 @@
 """The log of connections to the broker: the streams of each, its beginning and its end.
 
-A beginning is known from the answer to the connect request, an end from an event of the broker;
-ends whose event was missed are found by comparing with its open connections at intervals.
+A connection that is admitted begins once the broker says so: a client that was answered too late
+never came in, and is in no log.  An end is known from an event of the broker.  Beginnings and ends
+whose event was missed are found by comparing with its open connections at intervals.  What happened
+is written beside, many connections in one transaction, with the audit events.
 """
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -20,58 +23,82 @@ from broker.errors import Invalid, Unavailable
 from broker.namespace import StreamTopic, Verb
 from broker.process import tasks
 from broker.rights import Entry
-from testbed_api.registry.access_log import AdmittedConnection
+from testbed_api.domain.audit import Event
+from testbed_api.registry.access_log import AdmittedConnection, Beginning, Ending
 from testbed_api.registry.registry import Registry
 
 LOOK_EVERY_S = 30.0
 AGAIN_S = 1.0
+GATHER_S = 0.1
+"""So long a beginning or an end waits for others."""
+AT_ONCE = 200
+"""Beginnings and ends that are written in one transaction."""
 MOST_WAITING = 10_000
 """Beginnings and ends that wait for the registry; beyond them the oldest go, and are counted."""
+FINISH_S = 5.0
 NOT_THERE = "found gone"
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """The end of a connection, with the reason that the broker gave."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectAdmission:
+    """An answer that admits a connection: its audit event, and the number of the token shown."""
 
-    connection: str
-    how: str
-    at_ns: int
+    request: ConnectRequest
+    permissions: Permissions
+    arrival: Event
+    token: int
+
+    @property
+    def beginning(self) -> Beginning:
+        """The begin of the connection, for the log."""
+        entries = frozenset(heard_streams(self.permissions.subscribe))
+        request = self.request
+        connection = AdmittedConnection(
+            request.principal, request.connection, request.client_id[:100], entries
+        )
+        return Beginning(connection, self.arrival.time_ns, self.arrival, self.token)
 
 
 class Sessions:
-    """Stores beginnings and ends of connections in the access log."""
+    """Stores beginnings and ends of connections in the access log and in the audit."""
 
     def __init__(self, registry: Registry, clock: Clock) -> None:
         self.dropped = 0
         self._registry = registry
         self._clock = clock
-        self._waiting: deque[tuple[AdmittedConnection, int] | Ending] = deque()
+        self._admitted: dict[str, tuple[ConnectAdmission, float]] = {}
+        """Admissions that the broker has not confirmed, each with the loop's time of the answer."""
+        self._waiting: deque[Beginning | Ending] = deque()
         self._some = asyncio.Event()
+        self._alone = asyncio.Lock()
         self._heard: list[Callable[[Ending], None]] = []
 
     def on_end(self, heard: Callable[[Ending], None]) -> None:
         """Call back at the end of each connection; the callback must not block."""
         self._heard.append(heard)
 
-    def admitted(self, request: ConnectRequest, permissions: Permissions) -> None:
-        """Note a connection that is admitted."""
-        entries = frozenset(heard_streams(permissions.subscribe))
-        admitted = AdmittedConnection(
-            request.principal, request.connection, request.client_id[:100], entries
-        )
-        self._put((admitted, self._clock.now_ns()))
+    def admitted(self, admission: ConnectAdmission) -> None:
+        """Note that a connection was admitted; it begins once the broker confirms it."""
+        now_s = asyncio.get_running_loop().time()
+        self._admitted[admission.request.connection] = admission, now_s
+
+    def began(self, connection: str) -> None:
+        """Note the begin of a connection; one that another process admitted is that one's."""
+        if connection in self._admitted:
+            admission, _ = self._admitted.pop(connection)
+            self._put(admission.beginning)
 
     def ended(self, connection: str, how: str) -> None:
         """Note the end of a connection."""
+        self.began(connection)  # if its event was missed
         ending = Ending(connection, how, self._clock.now_ns())
         self._put(ending)
         for heard in self._heard:
             heard(ending)
 
-    def _put(self, what: "tuple[AdmittedConnection, int] | Ending") -> None:
+    def _put(self, what: Beginning | Ending) -> None:
         if len(self._waiting) >= MOST_WAITING:
             self._waiting.popleft()
             self.dropped += 1
@@ -80,7 +107,8 @@ class Sessions:
         self._some.set()
 
     async def run(self, broker: NatsBroker) -> None:
-        """Store beginnings and ends until cancelled; find missed ends every LOOK_EVERY_S."""
+        """Store beginnings and ends until cancelled; find missed ones every LOOK_EVERY_S."""
+        broker.on_connect(self.began)
         broker.on_disconnect(self.ended)
         loop = asyncio.get_running_loop()
         look_s = loop.time()
@@ -91,32 +119,41 @@ class Sessions:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(look_s):
                     await self._some.wait()
+                    await self._clock.sleep(GATHER_S)
             await self.write()
 
     async def write(self) -> None:
-        """Store all waiting beginnings and ends, in the order in which they happened."""
+        """Store all waiting beginnings and ends; waits while the registry is away."""
         self._some.clear()
         while self._waiting:
-            what = self._waiting[0]
             try:
-                await self._write(what)
+                await asyncio.shield(self._write_lot())  # a transaction is not cut off half-way
             except Unavailable as exc:
                 log.warning("connections wait to be noted", reason=str(exc))
                 await self._clock.sleep(AGAIN_S)
-                continue
-            if self._waiting and self._waiting[0] is what:
+
+    async def _write_lot(self) -> None:
+        """Store the oldest in one transaction."""
+        async with self._alone:
+            lot = list(itertools.islice(self._waiting, AT_ONCE))
+            dropped = self.dropped
+            beginnings = [each for each in lot if isinstance(each, Beginning)]
+            endings = [each for each in lot if isinstance(each, Ending)]
+            await self._registry.sessions.write(beginnings, endings)
+            for _ in range(len(lot) - (self.dropped - dropped)):  # those dropped meanwhile are gone
                 self._waiting.popleft()
 
-    async def _write(self, what: "tuple[AdmittedConnection, int] | Ending") -> None:
-        if isinstance(what, Ending):
-            await self._registry.sessions.end(what.connection, what.how, what.at_ns)
-        else:
-            await self._registry.sessions.begin(*what)
+    async def finish(self) -> None:
+        """Store what waits, for FINISH_S at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FINISH_S):
+                await self.write()
 
     async def _look(self, broker: NatsBroker) -> None:
-        at_ns = self._clock.now_ns()
+        at_ns, at_s = self._clock.now_ns(), asyncio.get_running_loop().time()
         try:
-            standing = await broker.open_connections()
+            standing = frozenset(await broker.open_connections())
+            self._compare(standing, at_s)
             gone = await self._registry.sessions.end_others(standing, NOT_THERE, at_ns)
         except Unavailable as exc:
             log.info("it was not seen who is connected", reason=str(exc))
@@ -124,12 +161,25 @@ class Sessions:
             if gone:
                 log.info("connections were found gone", count=gone)
 
+    def _compare(self, standing: frozenset[str], at_s: float) -> None:
+        """Note the admitted connections that stand, and forget those that never came in."""
+        for connection in self._admitted.keys() & standing:
+            self.began(connection)
+        late = [name for name, (_, was_s) in self._admitted.items() if at_s - was_s > LOOK_EVERY_S]
+        for connection in late:
+            del self._admitted[connection]
+        if late:
+            log.info("clients that were admitted did not come in", count=len(late))
+
 
 @asynccontextmanager
 async def noting(sessions: Sessions, broker: NatsBroker) -> AsyncIterator[None]:
-    """Store connections and their ends until left."""
-    async with tasks.background({"sessions": sessions.run(broker)}):
-        yield
+    """Store connections and their ends until left, and then what still waits."""
+    try:
+        async with tasks.background({"sessions": sessions.run(broker)}):
+            yield
+    finally:
+        await sessions.finish()
 
 
 def heard_streams(filters: frozenset[str]) -> "list[Entry]":

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from broker import credential
+from broker.clock import NS_PER_S
 from broker.credential import Credential
 from broker.errors import Forbidden, Invalid
 from broker.rights import Principal, PrincipalKind, Role, Span
@@ -40,6 +41,11 @@ class Token:
         checked_text(self.label, "label", MOST_NAME)
         if self.roles is not None and not self.roles:
             raise Invalid("the token holds no role", hint=f"name some of {', '.join(Role)}")
+
+    def is_use_due(self, now_ns: int) -> bool:
+        """Whether a use now is to be stored: the last one was not within USE_EVERY_S."""
+        used_ns = self.last_used_ns
+        return used_ns is None or now_ns - used_ns >= round(USE_EVERY_S * NS_PER_S)
 
     def narrowed(self, roles: Collection[Role], whose: Principal) -> "Token":
         """Return the token limited to some roles of its person.

@@ -16,11 +16,10 @@ from testbed_api.domain import tokens
 from testbed_api.domain.audit import AuditContext
 from testbed_api.domain.errors import Unauthenticated
 from testbed_api.http import idempotency, request_context
-from testbed_api.http.dependencies import ClockDep, QuotasDep, RegistryDep
+from testbed_api.http.dependencies import ClockDep, QuotasDep, RegistryDep, TokenUsesDep
 from testbed_api.http.idempotency import Replay
 from testbed_api.http.middleware import rate_limit
 from testbed_api.http.request_context import ACTION, OPEN
-from testbed_api.registry import token_use
 from testbed_api.registry.registry import Registry
 from testbed_api.registry.rights import About
 
@@ -58,10 +57,6 @@ class Authenticator:
         known = rights.principal(principal, at_ns)
         return None if known is None else Caller(known, token, rights, at_ns)
 
-    async def again(self, caller: Caller, about: StreamAddress) -> Caller | None:
-        """The same caller with its rights over a stream now; None once its token counts no more."""
-        return await self.find(caller.id, caller.token.secret_hash, about)
-
 
 async def _authenticator(registry: RegistryDep, clock: ClockDep) -> Authenticator:
     return Authenticator(registry=registry, clock=clock)
@@ -74,6 +69,7 @@ async def _caller(
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
     authenticator: AuthenticatorDep,
     quotas: QuotasDep,
+    token_uses: TokenUsesDep,
     request: Request,
 ) -> Caller:
     try:
@@ -84,7 +80,7 @@ async def _caller(
             quotas.anonymous(address)
         raise  # without a credential the middleware has counted it
     quotas.request(caller.organisation)
-    await token_use.note(authenticator.registry, caller.token, caller.at_ns)
+    await token_uses.note(caller.token, caller.at_ns)
     return caller
 
 

@@ -27,6 +27,8 @@ from testbed_api.audit.read_counter import ReadCounter
 from testbed_api.backup.dump import Dumper
 from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.broker_auth.rights_changes import RightsChanges
+from testbed_api.http.live_feeds import LiveFeeds
+from testbed_api.http.rights_watch import RightsWatch
 from testbed_api.limits.quotas import Quotas
 from testbed_api.limits.sign_in_attempts import SignInAttempts
 from testbed_api.notifications.delivery import NoticeDelivery
@@ -35,6 +37,7 @@ from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.access_log import ReadKey
 from testbed_api.registry.registry import Registry
+from testbed_api.registry.token_use import TokenUses
 from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.security.certificate_watch import CertificateWatch
 from testbed_api.stores.port import SeriesStore
@@ -46,6 +49,10 @@ def _nothing_recorded() -> Mapping[str, int]:
 
 def _not_interrupted() -> str:
     return ""
+
+
+def _no_connects() -> int:
+    return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +87,8 @@ class ApiDependencies:
     """The container of all that the routes take.
 
     registry: makes changes with an audit entry alone.  clock: the server's.  delivery: of notices,
-    None for no channel.  broker_listener: of the broker, as clients are told.  live_batches: how
-    many wait for a slow reader of live events; beyond them the oldest are dropped, and the reader
-    is told.
+    None for no channel.  broker_listener: of the broker, as clients are told.  late_connects:
+    counts connect requests that were too late to be answered.
     """
 
     registry: Registry
@@ -101,10 +107,13 @@ class ApiDependencies:
     broker_listener: BrokerListenerResponse
     quotas: Quotas
     sign_in_attempts: SignInAttempts
+    rights_watch: RightsWatch
+    live_feeds: LiveFeeds
+    token_uses: TokenUses
     recorder: RecorderStatus = field(default_factory=RecorderStatus)
     delivery: NoticeDelivery | None = None
     certificates: CertificateWatch = field(default_factory=CertificateWatch)
-    live_batches: int = 200
+    late_connects: Callable[[], int] = _no_connects
 
     @property
     def rights_changes(self) -> RightsChanges:
@@ -233,7 +242,10 @@ AnchoringDep = Annotated[Anchoring, _capability("anchoring")]
 ReadsDep = Annotated[ReadLog, _capability("reads")]
 RecorderDep = Annotated[RecorderStatus, _capability("recorder")]
 QuotasDep = Annotated[Quotas, _capability("quotas")]
-LiveBatchesDep = Annotated[int, _capability("live_batches")]
+RightsWatchDep = Annotated[RightsWatch, _capability("rights_watch")]
+LiveFeedsDep = Annotated[LiveFeeds, _capability("live_feeds")]
+TokenUsesDep = Annotated[TokenUses, _capability("token_uses")]
+LateConnectsDep = Annotated[Callable[[], int], _capability("late_connects")]
 OrganisationActionsDep = Annotated[OrganisationActions, _capability("organisations")]
 MachineActionsDep = Annotated[MachineActions, _capability("machines")]
 EnrolmentActionsDep = Annotated[EnrolmentActions, _capability("enrolments")]

@@ -1,4 +1,4 @@
-"""Live batches as server-sent events, for as long as the caller may read them."""
+"""Live batches as server-sent events for one caller, and how many of them it missed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,41 +6,39 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from broker.bus import client
-from broker.clock import NS_PER_S, Clock
+from broker.clock import Clock
 from broker.namespace import StreamTopic
 from testbed_api.actions.caller import Caller
-from testbed_api.http.auth import Authenticator
+from testbed_api.http.live_feeds import FeedReader, LiveFeeds, Portion
 from testbed_api.limits.quotas import Quotas
 from testbed_api.registry.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-LOOK_EVERY_S = 0.5
 BEAT_EVERY_S = 10.0
+BEAT = b": beat\n\n"
+FAREWELL = b"event: ended\ndata: your right to read this stream has ended\n\n"
+"""The last event of whoever may read no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveEvents:
     """The batches of one stream for one caller, as server-sent events.
 
-    capacity: batches that wait for a slow caller; beyond them the oldest are dropped.  facts: of
-    the audit entry of the request.
+    facts: of the audit entry of the request.
     """
 
     caller: Caller
     topic: StreamTopic
-    authenticator: Authenticator
     registry: Registry
-    bus: client.Bus
+    feeds: LiveFeeds
     clock: Clock
     quotas: Quotas
-    capacity: int
     facts: dict[str, Any]
 
     async def events(self) -> AsyncIterator[bytes]:
-        """Yield an event per batch, and a comment every ten seconds, while the caller may read.
+        """Yield events as batches come, and a comment every ten seconds.
 
         Raises TooMany first, if the caller's organisation has too many connections open.
         """
@@ -60,46 +58,28 @@ class LiveEvents:
         return [each.id for each in principals]
 
     async def _events(self) -> AsyncIterator[bytes]:
-        missed = 0
         self.facts["batches"] = 0
-        beat_ns = self.clock.monotonic_ns()
-        async with self.bus.subscribe(
-            [str(self.topic)], capacity=self.capacity, overflow="drop_oldest"
-        ) as inbox:
+        async with self.feeds.reading(str(self.topic)) as reader:
             yield b": following\n\n"
-            # shielded: SQLite's lock would stay with a query that is cut off in the middle
-            while await asyncio.shield(self._may_still_read()):
-                if inbox.dropped > missed:
-                    yield b"event: missed\ndata: %d\n\n" % (inbox.dropped - missed)
-                    missed = inbox.dropped
-                async for message in _for_a_while(inbox):
-                    self.facts["batches"] += 1
-                    yield event(message.payload)
-                monotonic_ns = self.clock.monotonic_ns()
-                if monotonic_ns - beat_ns >= round(BEAT_EVERY_S * NS_PER_S):
-                    beat_ns = monotonic_ns
-                    yield b": beat\n\n"
-
-    async def _may_still_read(self) -> bool:
-        caller = await self.authenticator.again(self.caller, self.topic.address)
-        return caller is not None and caller.may_read(self.topic.space, self.topic.address)
+            beat_s = asyncio.get_running_loop().time() + BEAT_EVERY_S
+            while True:
+                portion = await _portion(reader, beat_s)
+                if portion is None:
+                    beat_s += BEAT_EVERY_S
+                    yield BEAT
+                    continue
+                self.feeds.rest(reader)
+                self.facts["batches"] += portion.batches
+                if portion.missed:
+                    yield b"event: missed\ndata: %d\n\n" % portion.missed + portion.events
+                elif portion.batches:
+                    yield portion.events
 
 
-def event(payload: bytes) -> bytes:
-    """A batch as one event, in which a line break of the payload begins no line of its own."""
-    lines = payload.splitlines() or [b""]
-    return b"event: batch\n" + b"".join(b"data: " + line + b"\n" for line in lines) + b"\n"
-
-
-async def _for_a_while(inbox: client.Inbox) -> AsyncIterator[client.Message]:
-    """The messages that arrive until the rights must be checked again."""
-    loop = asyncio.get_running_loop()
-    until_s = loop.time() + LOOK_EVERY_S
-    while loop.time() < until_s:
-        try:
-            async with asyncio.timeout_at(until_s):
-                message = await anext(inbox)
-        except TimeoutError:
-            return
-        inbox.ack(message)
-        yield message
+async def _portion(reader: FeedReader, until_s: float) -> Portion | None:
+    """The next events, None if the reader was not woken until that instant of the loop."""
+    try:
+        async with asyncio.timeout_at(until_s):
+            return await reader.read()
+    except TimeoutError:
+        return None

@@ -4,8 +4,9 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import structlog
 import uvicorn
@@ -17,6 +18,10 @@ from testbed_api.http.app import create_app
 from testbed_api.http.dependencies import ApiDependencies
 
 SHUTDOWN_S = 2
+BACKLOG = 1_024
+"""Connections that wait to be taken: all readers may come back at once."""
+UNSENT_BYTES = 256 * 1024
+"""Bytes of an answer that the kernel takes before the network does, which no revoke reaches."""
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
     " img-src 'self' data:;"  # Swagger UI's style sheet draws its icons so
@@ -47,9 +52,11 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         # asyncio sees to it for its own sockets alone: head and body of an answer leave apart, and
         # the second would wait 40 ms for the caller's acknowledgement of the first
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # Linux, macOS
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         try:
             listener.bind((host, port))
-            listener.listen(128)
+            listener.listen(BACKLOG)
         except (OSError, UnicodeError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else "it is no name of a host"
             is_host = not isinstance(exc, OSError) or exc.errno in _WRONG_HOST
@@ -87,6 +94,10 @@ def _showing(context: ssl.SSLContext) -> Callable[..., ssl.SSLContext]:
     return lambda *_: context
 
 
+def _cancel(task: asyncio.Task[None], _ended: asyncio.Task[None]) -> None:
+    task.cancel()
+
+
 @asynccontextmanager
 async def answering(
     dependencies: ApiDependencies,
@@ -102,19 +113,14 @@ async def answering(
     """
     server = _Uvicorn(_config(dependencies, context, within_s))
     async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(
-            dependencies.freshness.follow(dependencies.bus), name="freshness"
-        )
-        keeping = tasks.create_task(dependencies.keeper.run(), name="retention")
-        watching = tasks.create_task(_watch_clock(dependencies), name="clock")
-        heads = tasks.create_task(dependencies.anchoring.run(dependencies.bus), name="audit heads")
-        certificates = tasks.create_task(
-            dependencies.certificates.run(dependencies.clock), name="certificates"
-        )
-        background = [following, keeping, watching, heads, certificates]
-        if dependencies.delivery is not None:
-            background.append(tasks.create_task(dependencies.delivery.run(), name="notices"))
-        tasks.create_task(server.serve(sockets=[listener]), name="api")
+        feeds = tasks.create_task(dependencies.live_feeds.run(), name="live feeds")
+        watch = tasks.create_task(dependencies.rights_watch.run(), name="rights watch")
+        background = [
+            tasks.create_task(work, name=name) for name, work in _upkeep(dependencies).items()
+        ]
+        api = tasks.create_task(server.serve(sockets=[listener]), name="api")
+        for serving in (feeds, watch):  # to the end of the last answer
+            api.add_done_callback(partial(_cancel, serving))
         while not server.started:
             await dependencies.clock.sleep(0.01)
         try:
@@ -128,6 +134,20 @@ async def answering(
             await dependencies.anchoring.sign(dependencies.bus)  # all that was done until now
     except TimeoutError:
         log.warning("last head of the audit was not handed out", waited_s=LAST_HEAD_S)
+
+
+def _upkeep(dependencies: ApiDependencies) -> dict[str, Coroutine[None, None, None]]:
+    """The work beside the requests, by name; it ends when the API is left."""
+    work = {
+        "freshness": dependencies.freshness.follow(dependencies.bus),
+        "retention": dependencies.keeper.run(),
+        "clock": _watch_clock(dependencies),
+        "audit heads": dependencies.anchoring.run(dependencies.bus),
+        "certificates": dependencies.certificates.run(dependencies.clock),
+    }
+    if dependencies.delivery is not None:
+        work["notices"] = dependencies.delivery.run()
+    return work
 
 
 async def _watch_clock(dependencies: ApiDependencies) -> None:

@@ -3,6 +3,7 @@
 Generous: what honest work asks stays far below.  Each process counts for itself.
 """
 
+import asyncio
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
@@ -108,6 +109,7 @@ class Quotas:
         self._over_http: Counter[str] = Counter()
         self._on_bus: Counter[str] = Counter()
         self._counted_ns: int | None = None
+        self._counting = asyncio.Lock()
         self._refused_ns: dict[tuple[str, QuotaKind], int] = {}
 
     def request(self, organisation: str) -> None:
@@ -156,10 +158,12 @@ class Quotas:
 
         principals: the organisation's.
         """
-        if self._open(organisation) >= self.most.connections and self._may_count():
-            mine = await principals()
-            counts = await self._connection_counts()
-            self._on_bus[organisation] = sum(counts.get(principal, 0) for principal in mine)
+        if self._open(organisation) >= self.most.connections:
+            async with self._counting:  # those who come meanwhile wait for what it finds
+                if self._open(organisation) >= self.most.connections and self._may_count():
+                    mine = await principals()
+                    counts = await self._connection_counts()
+                    self._on_bus[organisation] = sum(counts.get(each, 0) for each in mine)
         if self._open(organisation) >= self.most.connections:
             limit = f"{self.most.connections} live connections"
             self._refuse(organisation, QuotaKind.CONNECTIONS, limit)

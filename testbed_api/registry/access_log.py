@@ -1,17 +1,17 @@
 """The registry's access log: reads over HTTP, counted, and connections to the broker."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.clock import DAY_NS, NS_PER_S
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.rights import Entry
 from testbed_api.domain.audit import AuditContext, AuditEntry, Event, OtherAction
-from testbed_api.registry import audit_chain, tables
+from testbed_api.registry import audit_chain, tables, tokens
 from testbed_api.registry.base import Repository
 
 _CHUNK = 1_000
@@ -73,6 +73,29 @@ class AdmittedConnection:
     entries: frozenset[Entry]
 
 
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """The begin of a connection.
+
+    arrival: its audit event, None if that is written already.  token: number of the token that was
+    shown, None where the broker does not say it.
+    """
+
+    connection: AdmittedConnection
+    at_ns: int
+    arrival: Event | None = None
+    token: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of a connection, with the reason that the broker gave."""
+
+    connection: str
+    how: str
+    at_ns: int
+
+
 class ReadRepository(Repository):
     """Counts of reads by principal, stream, way and day."""
 
@@ -126,34 +149,29 @@ class SessionRepository(Repository):
         self, connection: AdmittedConnection, at_ns: int, arrival: Event | None = None
     ) -> None:
         """Store a connection that was let in.  arrival: its audit event, if not written yet."""
-        row = {
-            "principal": connection.principal,
-            "connection": connection.connection,
-            "client_id": connection.client_id,
-        }
-        listed = sorted(connection.entries)
-        async with self._session.transaction(write=True) as sql:
-            table = tables.sessions
-            inserted = await sql.execute(insert(table).values(**row, from_ns=at_ns))
-            (number,) = inserted.inserted_primary_key or (0,)
-            counted = await _batches(sql, listed)
-            streams = [
-                {
-                    "session": number,
-                    "space": connection.space,
-                    "stream": str(connection.address),
-                    "batches_before": counted.get(connection, 0),
-                }
-                for connection in listed
-            ]
-            if streams:
-                await sql.execute(insert(tables.session_streams), streams)
-            if arrival is not None:
-                await audit_chain.append(sql, [arrival])
+        await self.write([Beginning(connection, at_ns, arrival)], [])
 
     async def end(self, connection: str, how: str, at_ns: int) -> None:
         """End a connection; one that is not known or ended before is ignored."""
-        await self._end(tables.sessions.c.connection == connection, how, at_ns)
+        await self.write([], [Ending(connection, how, at_ns)])
+
+    async def write(self, beginnings: Sequence[Beginning], endings: Sequence[Ending]) -> None:
+        """Store connections that began and then ends of connections, with the audit events of both
+        and the uses of tokens, all or nothing; an end of none that is open is ignored.
+        """
+        ends = {each.connection: each for each in reversed(endings)}
+        arrivals = [each.arrival for each in beginnings if each.arrival is not None]
+        uses = {each.token: each.at_ns for each in beginnings if each.token is not None}
+        async with self._session.transaction(write=True) as sql:
+            if beginnings:
+                await _begin(sql, beginnings)
+            departures: Sequence[Event] = []
+            if ends:
+                which = tables.sessions.c.connection.in_(sorted(ends))
+                departures = await _end(sql, which, lambda connection: ends[connection])
+            await tokens.note_uses(sql, uses)
+            events = sorted([*arrivals, *departures], key=lambda event: event.time_ns)
+            await audit_chain.append(sql, events)
 
     async def end_of_principal(self, principal: str, how: str, at_ns: int) -> None:
         """End all open connections of a principal: Mosquitto's log names no other key of an end."""
@@ -178,20 +196,8 @@ class SessionRepository(Repository):
         return len(gone)
 
     async def _end(self, which: ColumnElement[bool], how: str, at_ns: int) -> None:
-        table, streams = tables.sessions, tables.session_streams
-        mine = and_(which, table.c.until_ns.is_(None))
         async with self._session.transaction(write=True) as sql:
-            rows = (await sql.execute(select(table).where(mine).order_by(table.c.id))).all()
-            ids = [row.id for row in rows]
-            if not ids:
-                return
-            ended = update(table).where(table.c.id.in_(ids))
-            await sql.execute(ended.values(until_ns=at_ns, ended_how=how[:100]))
-            total = _total(streams.c.space, streams.c.stream)
-            counted = update(streams).where(streams.c.session.in_(ids))
-            await sql.execute(counted.values(batches_after=total))
-            owners = await _organisations_of(sql, {row.principal for row in rows})
-            departures = [_departure(row, owners, how, at_ns) for row in rows]
+            departures = await _end(sql, which, lambda name: Ending(name, how, at_ns))
             await audit_chain.append(sql, departures)
 
     async def between(
@@ -225,6 +231,66 @@ class SessionRepository(Repository):
             )
             for row in rows
         ]
+
+
+async def _begin(sql: AsyncConnection, beginnings: Sequence[Beginning]) -> None:
+    """Insert connections with the streams that they may receive."""
+    table = tables.sessions
+    rows = [
+        {
+            "principal": each.connection.principal,
+            "connection": each.connection.connection,
+            "client_id": each.connection.client_id,
+            "from_ns": each.at_ns,
+        }
+        for each in beginnings
+    ]
+    inserted = await sql.execute(insert(table).returning(table.c.id, table.c.connection), rows)
+    numbers = {row.connection: row.id for row in inserted}
+    entries = {entry for each in beginnings for entry in each.connection.entries}
+    counted = await _batches(sql, entries)
+    streams = [
+        {
+            "session": numbers[each.connection.connection],
+            "space": entry.space,
+            "stream": str(entry.address),
+            "batches_before": counted.get(entry, 0),
+        }
+        for each in beginnings
+        for entry in sorted(each.connection.entries)
+    ]
+    if streams:
+        await sql.execute(insert(tables.session_streams), streams)
+
+
+async def _end(
+    sql: AsyncConnection, which: ColumnElement[bool], ending: Callable[[str], Ending]
+) -> Sequence[Event]:
+    """End the open connections that meet a condition, and return the audit events of that.
+
+    ending: of a connection by its name.
+    """
+    table, streams = tables.sessions, tables.session_streams
+    mine = and_(which, table.c.until_ns.is_(None))
+    rows = (await sql.execute(select(table).where(mine).order_by(table.c.id))).all()
+    if not rows:
+        return []
+    endings = [ending(row.connection) for row in rows]
+    ended = update(table).where(table.c.id == bindparam("number"))
+    ended = ended.values(until_ns=bindparam("at_ns"), ended_how=bindparam("how"))
+    values = [
+        {"number": row.id, "at_ns": each.at_ns, "how": each.how[:100]}
+        for row, each in zip(rows, endings, strict=True)
+    ]
+    await sql.execute(ended, values)
+    counted = update(streams).where(streams.c.session.in_([row.id for row in rows]))
+    total = _total(streams.c.space, streams.c.stream)
+    await sql.execute(counted.values(batches_after=total))
+    owners = await _organisations_of(sql, {row.principal for row in rows})
+    return [
+        _departure(row, owners, each.how, each.at_ns)
+        for row, each in zip(rows, endings, strict=True)
+    ]
 
 
 def _total(space: Any, stream: Any) -> Any:

@@ -70,6 +70,17 @@ class PrincipalRepository(Repository):
         principals = [principal_of(row) for row in await self._session.rows(query)]
         return next((each for each in principals if each.span.covers(at_ns)), None)
 
+    async def publishers(self, at_ns: int) -> set[str]:
+        """The names of the machines that publish streams at this instant."""
+        table = tables.principals
+        query = select(table.c.principal, table.c.entries, table.c.equipment)
+        machines = query.filter_by(kind=PrincipalKind.MACHINE).where(going_on(table, at_ns))
+        return {
+            row.principal
+            for row in await self._session.rows(machines)
+            if row.equipment or entries_in(row.entries, "writes")
+        }
+
     async def change_roles(
         self, principal: Principal, roles: Collection[Role], *, by: str | None, now_ns: int
     ) -> Principal:

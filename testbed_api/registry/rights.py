@@ -1,7 +1,9 @@
 """The rights that the policy decides over: of one principal, of several, or over one equipment."""
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, false, or_, select, true
@@ -17,15 +19,15 @@ from broker.rights import (
     Principal,
     PrincipalKind,
     Rights,
-    Role,
 )
+from testbed_api.domain.tokens import Token
 from testbed_api.registry import tables
 from testbed_api.registry.base import Repository, going_on
 from testbed_api.registry.grants import request_of
 from testbed_api.registry.listings import listing_of
 from testbed_api.registry.pauses import pause_of
 from testbed_api.registry.principals import entries_in, principal_of
-from testbed_api.registry.tokens import roles_of
+from testbed_api.registry.tokens import token_of
 
 About = EquipmentAddress | StreamAddress | None
 """The equipment or the stream that rights are asked about; None for all."""
@@ -35,12 +37,11 @@ About = EquipmentAddress | StreamAddress | None
 class BusRights:
     """The rights on the bus of several principals, from one moment on.
 
-    token_roles: for each principal the roles of each of its tokens, None for a whole token.  known:
-    the streams of each organisation.
+    tokens: of each principal, the oldest first.  known: the streams of each organisation.
     """
 
     principals: Sequence[Principal]
-    token_roles: Mapping[str, frozenset[frozenset[Role] | None]]
+    tokens: Mapping[str, Sequence[Token]]
     grants: Sequence[Grant]
     pauses: Sequence[Pause]
     known: Mapping[str, frozenset[Entry]]
@@ -51,17 +52,35 @@ class BusRights:
             principals=(principal,),
             grants=tuple(each for each in self.grants if each.company == principal.organisation),
             pauses=tuple(self.pauses),
-            known=self._known(principal),
+            known=self.known_to(principal),
         )
 
-    def _known(self, principal: Principal) -> frozenset[Entry]:
+    def known_to(self, principal: Principal) -> frozenset[Entry]:
+        """The known streams of a person's organisation, or of a gateway's equipment."""
         known = self.known.get(principal.organisation, frozenset())
         if principal.kind is PrincipalKind.PERSON:
             return known
         gateway_of = principal.scope.equipment
+        if gateway_of is None:
+            return frozenset()
         return frozenset(
             each for each in known if each.space == LIVE and each.address.owner == gateway_of
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PrincipalRights:
+    """The rights of one principal from one moment on, and its tokens."""
+
+    rights: Rights
+    tokens: Sequence[Token]
+
+    def under(self, secret_hash: str, at_ns: int) -> tuple[Token, Rights] | None:
+        """The token with this hash of its secret and the rights under it; None without one."""
+        for token in self.tokens:
+            if token.secret_hash == secret_hash and token.span.covers(at_ns):
+                return token, self.rights.with_roles(token.principal, token.roles)
+        return None
 
 
 class RightsRepository(Repository):
@@ -84,7 +103,7 @@ class RightsRepository(Repository):
                 stretches,
                 grants,
                 await _pauses(sql, grants, since_ns),
-                await _listings(sql, holder.organisation, since_ns, about),
+                await _listings(sql, [holder.organisation], since_ns, about),
                 await _known(sql, holder, about),
             )
 
@@ -109,39 +128,34 @@ class RightsRepository(Repository):
         In a number of statements that does not depend on how many they are.
         """
         table = tables.principals
-        return await self._bus_rights(table.c.organisation.in_(sorted(organisations)), since_ns)
+        async with self._session.transaction() as sql:
+            condition = table.c.organisation.in_(sorted(organisations))
+            return await _bus_rights(sql, condition, since_ns)
 
     async def of_principals(self, principals: Collection[str], since_ns: int) -> BusRights:
         """The rights on the bus of principals by name."""
-        table = tables.principals
-        return await self._bus_rights(table.c.principal.in_(sorted(principals)), since_ns)
+        async with self._session.transaction() as sql:
+            return await _bus_rights(sql, _named(principals), since_ns)
 
     async def of_everybody(self, since_ns: int) -> BusRights:
         """The rights on the bus of all principals, without the testbed's own parts."""
-        return await self._bus_rights(true(), since_ns)
-
-    async def _bus_rights(self, condition: ColumnElement[bool], since_ns: int) -> BusRights:
-        table, tokens = tables.principals, tables.tokens
-        lasting = and_(condition, going_on(table, since_ns))
         async with self._session.transaction() as sql:
-            principals = tuple(map(principal_of, await _rows(sql, table, lasting)))
-            organisations = sorted({each.organisation for each in principals})
-            names = select(table.c.principal).where(lasting)
-            valid = and_(tokens.c.principal.in_(names), going_on(tokens, since_ns))
-            roles: dict[str, set[frozenset[Role] | None]] = {}
-            for row in await _rows(sql, tokens, valid):
-                roles.setdefault(row.principal, set()).add(roles_of(row))
-            given = and_(
-                tables.grants.c.company.in_(organisations), _lasts(tables.grants, since_ns)
-            )
-            grants = await _grants(sql, given)
-            return BusRights(
-                principals=principals,
-                token_roles={name: frozenset(each) for name, each in roles.items()},
-                grants=grants,
-                pauses=await _pauses(sql, grants, since_ns),
-                known=await _entries(sql, organisations),
-            )
+            return await _bus_rights(sql, true(), since_ns)
+
+    async def of_each(
+        self, principals: Collection[str], since_ns: int
+    ) -> dict[str, PrincipalRights]:
+        """All rights of each of several principals from `since_ns` on, with its tokens, by name.
+
+        In a number of statements that does not depend on how many they are.  A machine gets the
+        grants of streams in its scope alone, as no other counts for it.
+        """
+        async with self._session.transaction() as sql:
+            holders = await _bus_rights(sql, _named(principals), since_ns)
+            organisations = sorted({each.organisation for each in holders.principals})
+            parties = await _organisations(sql, organisations)
+            listings = await _listings(sql, organisations, since_ns)
+        return _of_each(holders, parties, listings)
 
     async def of_equipment(self, equipment: EquipmentAddress) -> Rights:
         """All rights, past ones too, that decide over access to one equipment."""
@@ -163,6 +177,71 @@ class RightsRepository(Repository):
                 tuple(map(listing_of, await _rows(sql, listings, listed))),
                 (await _entries(sql, [owner], equipment))[owner],
             )
+
+
+async def _bus_rights(
+    sql: AsyncConnection, condition: ColumnElement[bool], since_ns: int
+) -> BusRights:
+    """The rights on the bus of the principals that meet a condition."""
+    table, tokens = tables.principals, tables.tokens
+    lasting = and_(condition, going_on(table, since_ns))
+    principals = tuple(map(principal_of, await _rows(sql, table, lasting)))
+    organisations = sorted({each.organisation for each in principals})
+    names = select(table.c.principal).where(lasting)
+    valid = and_(tokens.c.principal.in_(names), going_on(tokens, since_ns))
+    issued: dict[str, list[Token]] = defaultdict(list)
+    for token in map(token_of, await _rows(sql, tokens, valid)):
+        issued[token.principal].append(token)
+    given = and_(tables.grants.c.company.in_(organisations), _lasts(tables.grants, since_ns))
+    grants = await _grants(sql, given)
+    return BusRights(
+        principals=principals,
+        tokens=issued,
+        grants=grants,
+        pauses=await _pauses(sql, grants, since_ns),
+        known=await _entries(sql, organisations),
+    )
+
+
+def _of_each(
+    holders: BusRights, parties: Mapping[str, Party], listings: Sequence[Listing]
+) -> dict[str, PrincipalRights]:
+    """The rights of each holder; people of one organisation share what they have in common."""
+    spans: dict[str, list[Principal]] = defaultdict(list)
+    for principal in holders.principals:
+        spans[principal.id].append(principal)
+    granted: dict[str, dict[Entry, list[Grant]]] = {each: defaultdict(list) for each in parties}
+    for grant in holders.grants:
+        granted[grant.company][grant.entry].append(grant)
+    whole = {each: tuple(chain.from_iterable(its.values())) for each, its in granted.items()}
+    listed = {each: _listed_to(each, listings) for each in parties}
+    pauses = tuple(holders.pauses)
+
+    def rights(its: Sequence[Principal]) -> Rights:
+        organisation, grants = its[0].organisation, whole[its[0].organisation]
+        if its[0].kind is PrincipalKind.MACHINE:
+            reads = {entry for each in its for entry in each.scope.reads}
+            of_entry = granted[organisation]
+            grants = tuple(grant for entry in reads for grant in of_entry.get(entry, ()))
+        known = holders.known_to(its[0])
+        return Rights(parties, tuple(its), grants, pauses, listed[organisation], known)
+
+    return {
+        name: PrincipalRights(rights(its), holders.tokens.get(name, ()))
+        for name, its in spans.items()
+    }
+
+
+def _listed_to(organisation: str, listings: Sequence[Listing]) -> tuple[Listing, ...]:
+    return tuple(
+        each
+        for each in listings
+        if each.organisations is None or organisation in each.organisations
+    )
+
+
+def _named(principals: Collection[str]) -> ColumnElement[bool]:
+    return tables.principals.c.principal.in_(sorted(principals))
 
 
 def _lasts(table: Any, since_ns: int) -> ColumnElement[bool]:
@@ -220,13 +299,15 @@ async def _pauses(
 
 
 async def _listings(
-    sql: AsyncConnection, organisation: str, since_ns: int, about: About
+    sql: AsyncConnection, organisations: Collection[str], since_ns: int, about: About = None
 ) -> tuple[Listing, ...]:
-    """The listings to an organisation, or to everybody."""
+    """The listings to some organisations, or to everybody."""
     table = tables.listings
-    to_it = table.c.organisations.contains(f'"{organisation}"', autoescape=True)
+    to_them = [
+        table.c.organisations.contains(f'"{each}"', autoescape=True) for each in organisations
+    ]
     where = and_(
-        or_(table.c.organisations.is_(None), to_it),
+        or_(table.c.organisations.is_(None), *to_them),
         going_on(table, since_ns),
         _of_equipment(table, table.c.organisation, about),
     )

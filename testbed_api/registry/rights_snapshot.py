@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Table, and_, func, select
+from sqlalchemy import Table, and_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.namespace import LIVE, StreamAddress
@@ -15,8 +15,6 @@ from testbed_api.registry.grants import request_of
 from testbed_api.registry.pauses import pause_of
 from testbed_api.registry.principals import entries_in, principal_of
 from testbed_api.registry.tokens import roles_of
-
-Stamp = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +35,14 @@ class RightsSnapshot:
 
 
 class RightsSnapshotRepository(Repository):
-    """The rights of all principals, and a stamp that changes with them."""
+    """The rights of all principals, and a version that changes with them."""
 
-    async def stamp(self) -> Stamp:
-        """A value that changes with each change of rights.
-
-        Rows are added, begun and ended once, and none goes: how many of each there are tells.
+    async def version(self) -> int:
+        """A number that each change of principals, tokens, grants, pauses, listings or streams
+        raises, whoever makes it: triggers of the tables count.
         """
-        counted = (tables.principals, tables.tokens, tables.grants, tables.pauses)
-        async with self._session.transaction() as sql:
-            values: list[object] = []
-            for table in counted:
-                row = (await sql.execute(select(*_counts(table)))).one()
-                values.extend(row)
-            specs = tables.stream_specs
-            values.extend((await sql.execute(select(func.count()).select_from(specs))).one())
-            return tuple(values)
+        rows = await self._session.rows(select(tables.rights_version.c.number))
+        return int(rows[0].number) if rows else 0
 
     async def load(self, since_ns: int) -> RightsSnapshot:
         """The rights on the bus of all principals from `since_ns` on, with their tokens."""
@@ -72,15 +62,6 @@ class RightsSnapshotRepository(Repository):
                     token = BusToken(span_of(row), row.verifier, roles_of(row))
                     tokens_.setdefault(row.principal, []).append(token)
             return RightsSnapshot(rights, tokens_)
-
-
-def _counts(table: Table) -> list[Any]:
-    return [
-        func.count(),
-        func.max(table.c.id),
-        *(func.count(table.c[column]) for column in ("from_ns", "until_ns", "ended_ns")),
-        func.max(table.c.ended_ns),
-    ]
 
 
 async def _going_on(sql: AsyncConnection, table: Table, since_ns: int, *more: Any) -> Sequence[Any]:

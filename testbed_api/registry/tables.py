@@ -1,5 +1,6 @@
 """All tables: the registry's, and those of the recorder in a schema of their own."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -248,6 +249,12 @@ retentions = Table(
     Column("stream", _STREAM, primary_key=True),
     Column("keep_s", BigInteger, nullable=False),
 )
+rights_version = Table(
+    "rights_version",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
+)
 
 specs = Table(
     "specs",
@@ -346,3 +353,8 @@ restores = Table(
     Column("taken_ns", BigInteger, nullable=False),
     schema=RECORDER,
 )
+
+
+def backed_up() -> Sequence[Table]:
+    """All tables of a backup, parents first: the version of the rights is this database's own."""
+    return [table for table in metadata.sorted_tables if table is not rights_version]

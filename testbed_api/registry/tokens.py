@@ -1,14 +1,15 @@
 """The registry's tokens."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, bindparam, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.clock import NS_PER_S
 from broker.errors import Unknown
 from broker.rights import Role
-from testbed_api.domain.tokens import USE_EVERY_S, Token
+from testbed_api.domain.tokens import Token
 from testbed_api.registry import tables
 from testbed_api.registry.base import Repository, going_on, span_of
 
@@ -40,7 +41,7 @@ class TokenRepository(Repository):
         """The token with this hash of a secret, whether it still counts or not."""
         query = select(tables.tokens).filter_by(principal=principal, secret_hash=secret_hash)
         for row in await self._session.rows(query):
-            return _token(row)
+            return token_of(row)
         return None
 
     async def valid(self, principal: str, at_ns: int) -> list[Token]:
@@ -48,7 +49,7 @@ class TokenRepository(Repository):
         table = tables.tokens
         query = select(table).filter_by(principal=principal).order_by(table.c.id)
         return [
-            _token(row) for row in await self._session.rows(query.where(going_on(table, at_ns)))
+            token_of(row) for row in await self._session.rows(query.where(going_on(table, at_ns)))
         ]
 
     async def revoke(self, principal: str, number: int, *, by: str, now_ns: int) -> None:
@@ -84,17 +85,22 @@ class TokenRepository(Repository):
         query = select(table.c.id).filter_by(principal=principal)
         return bool(await self._session.rows(query.where(table.c.last_used_ns.is_not(None))))
 
-    async def note_use(self, token: Token, now_ns: int) -> None:
-        """Store that a token was used, at most once a minute."""
-        before_ns = token.last_used_ns
-        if before_ns is not None and now_ns - before_ns < round(USE_EVERY_S * NS_PER_S):
-            return
-        row = update(tables.tokens).filter_by(id=token.id)
+    async def note_uses(self, uses: Mapping[int, int]) -> None:
+        """Store when tokens were used last; uses: instants, ns, by the number of the token."""
         async with self._session.separate_transaction() as sql:
-            await sql.execute(row.values(last_used_ns=now_ns))
+            await note_uses(sql, uses)
 
 
-def _token(row: Row[Any]) -> Token:
+async def note_uses(sql: AsyncConnection, uses: Mapping[int, int]) -> None:
+    """Store when tokens were used last, inside a transaction."""
+    if uses:
+        row = update(tables.tokens).where(tables.tokens.c.id == bindparam("number"))
+        values = [{"number": number, "at_ns": at_ns} for number, at_ns in sorted(uses.items())]
+        await sql.execute(row.values(last_used_ns=bindparam("at_ns")), values)
+
+
+def token_of(row: Row[Any]) -> Token:
+    """The token of a row."""
     return Token(
         row.principal,
         row.secret_hash,

@@ -24,6 +24,7 @@ from testbed_api.broker_auth.sessions import Sessions
 from testbed_api.limits.quotas import Quotas
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
+from testbed_api.registry.rights_cache import RightsCache
 from testbed_api.security.system_secrets import API, RECONCILER, RECORDER
 from tests import services
 from tests.services import mosquitto
@@ -66,6 +67,7 @@ class _Nats:
         self._journal = BusJournal(registry=registry, journal=Journal(registry), clock=CLOCK)
         self._authorizer = Authorizer(
             registry=registry,
+            rights=RightsCache(registry, CLOCK),
             clock=ForwardClock(CLOCK),
             system=self._system,
             quotas=Quotas(CLOCK),

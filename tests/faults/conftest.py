@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import machine
+from benchmarks import crowds, machine
 from broker.clock import WallClock, text_of
 from testbed.demo.verdict import Counters
 from tests.faults import table
@@ -29,7 +29,8 @@ class Size:
     """kills: of each part.  cut_s, stopped_s: how long a wire is cut, the broker stopped.
 
     blackholes: tries.  overload, overload_s: of the load that is too much.  frozen_s: how long a
-    subscriber is stopped.
+    subscriber is stopped.  clients: of the crowds that come back.  readers: of the crowds that read
+    live, each for reading_s.
     """
 
     name: str
@@ -49,6 +50,9 @@ class Size:
     """Over which the samples of one publisher are spread."""
     settle_s: float
     """Until all of these are stored, or dead letters."""
+    clients: tuple[int, ...]
+    readers: tuple[int, ...]
+    reading_s: float
 
 
 def _held_streams() -> int:
@@ -71,6 +75,9 @@ CI = Size(
     full_disk_s=15.0,
     weeks=1_000,
     settle_s=60.0,
+    clients=(60,),
+    readers=(40,),
+    reading_s=5.0,
 )
 FULL = Size(
     "full",
@@ -86,6 +93,9 @@ FULL = Size(
     full_disk_s=120.0,
     weeks=10_000,
     settle_s=600.0,
+    clients=crowds.CLIENTS,
+    readers=crowds.READERS,
+    reading_s=crowds.MEASURED_S,
 )
 
 

@@ -56,11 +56,14 @@ CLOCK = WallClock()
 
 @dataclass(frozen=True)
 class Load:
-    """signals: one stream each.  hz: samples a second of each.  age_s: of a batch."""
+    """signals: one stream each.  hz: samples a second of each.  age_s: of a batch.  publishing_s:
+    time between two publishes of the machine.
+    """
 
     signals: int = 20
     hz: float = 10.0
     age_s: float = 0.0
+    publishing_s: float = 0.2
 
 
 class Process:
@@ -386,7 +389,7 @@ def _mapping(url: str, load: Load) -> str:
         f"s{at}": {
             "trigger": "timestamp",
             "period_s": 1 / load.hz,
-            "publishing_interval_s": 0.2,
+            "publishing_interval_s": load.publishing_s,
             "batch": {"age_s": load.age_s},
             "signals": {f"s{at}": {"node": f"nsu=urn:connected-testbed:simulators;s=Source.s{at}"}},
         }

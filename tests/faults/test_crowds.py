@@ -1,4 +1,4 @@
-"""One who sends too much, and one who does not listen: the others hardly notice."""
+"""Crowds, one who sends too much, and one who does not listen: the others hardly notice."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import counting, meter
+from benchmarks import counting, crowds, meter
 from benchmarks import load as loads
 from benchmarks import rig as load_rigs
 from broker import api_client
@@ -33,6 +33,11 @@ DRAIN_S = 240.0
 KEPT_S = 600.0
 """The sender has room for what is too much, as its spool would: nothing but we may lose it."""
 OVERLOAD_FACTOR, FROZEN_FACTOR = 2.0, 1.2
+CLIENTS_BACK_S = {60: 10.0, 300: 20.0, 1_000: 30.0}
+GATEWAY_BACK_S = 10.0
+READERS_API_S, READERS_LAG_S, READERS_REVOKE_S = 0.25, 1.0, 1.0
+READERS_RSS = 768 * MIB
+"""Of the whole server, with recorder and DuckDB."""
 
 
 def p99_s(ages_s: Sequence[float]) -> float:
@@ -184,3 +189,43 @@ def _subscriber(rig: Rig) -> Process:
         TESTBED_CREDENTIAL=rig.observer,
         TESTBED_INPUTS=f"in={rigs.address(0)}",
     )
+
+
+async def test_clients_that_all_come_back_at_once_are_let_in(
+    tmp_path: Path, size: Size, seed: int, record: Record
+) -> None:
+    async with rigs.running(tmp_path, seed, load=size.load) as rig:
+        back = {count: await crowds.clients_back(rig, count, CLOCK) for count in size.clients}
+        await rig.settled()
+        counters, offered, _ = await rig.judged()
+    sys.stdout.write(f"{back}\n")
+    largest = max(back)
+    fault = f"broker killed, {', '.join(map(str, back))} clients come back"
+    record(fault, "embedded", counters, offered, recovery_s=back[largest].gateway_s)
+    assert counters.clean, counters
+    for count, crowd in back.items():
+        assert crowd.clients_s <= CLIENTS_BACK_S[count] * size.within, back
+        assert crowd.gateway_s <= GATEWAY_BACK_S * size.within, back
+        assert crowd.accepted <= crowd.audited <= crowd.accepted * 1.1, back
+
+
+async def test_live_readers_slow_neither_recorder_nor_api_and_all_end_with_their_right(
+    tmp_path: Path, size: Size, seed: int, record: Record
+) -> None:
+    async with rigs.running(tmp_path, seed, load=size.load) as rig:
+        costs = {
+            count: await crowds.readers_cost(rig, count, CLOCK, size.reading_s)
+            for count in size.readers
+        }
+        await rig.settled()
+        counters, offered, _ = await rig.judged()
+    sys.stdout.write(f"{costs}\n")
+    record(f"{', '.join(map(str, costs))} live readers", "embedded", counters, offered)
+    assert counters.clean, counters
+    for count, cost in costs.items():
+        assert cost.ended == count, costs
+        assert cost.missed == 0, costs
+        assert cost.api_p99_ms / 1e3 <= READERS_API_S * size.within, costs
+        assert cost.recording_lag_p99_s <= READERS_LAG_S * size.within, costs
+        assert cost.revoke_s <= READERS_REVOKE_S * size.within, costs
+        assert cost.rss_mib * MIB <= READERS_RSS, costs

@@ -15,6 +15,7 @@ from broker.bus import client
 from broker.clock import NS_PER_S, ForwardClock, SteppedClock, WallClock
 from broker.credential import Credential
 from broker.namespace import StreamAddress
+from broker.process import tasks
 from broker.responses.operations import BrokerListenerResponse
 from broker.rights import Entry, Party, Principal, Role, Scope, Span
 from broker.settings import BusSettings
@@ -27,12 +28,16 @@ from testbed_api.domain import organisations, tokens
 from testbed_api.domain.organisations import Organisation
 from testbed_api.http.app import create_app
 from testbed_api.http.dependencies import ApiDependencies, ReadLog, RecorderStatus
+from testbed_api.http.live_feeds import LiveFeeds
+from testbed_api.http.rights_watch import RightsWatch
 from testbed_api.limits.quotas import Quotas
 from testbed_api.limits.sign_in_attempts import SignInAttempts
 from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
+from testbed_api.registry.rights_cache import RightsCache
+from testbed_api.registry.token_use import TokenUses
 from testbed_api.retention.deletions import Deletions
 from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.stores import duckdb
@@ -127,12 +132,18 @@ async def bed(tmp_path, tables) -> AsyncIterator[Bed]:
             anchoring=Anchoring(registry, journal, HeadSigner.from_seed("5" * 64), time),
             reads=ReadLog(registry=audited, clock=time),
             broker_listener=BrokerListenerResponse(host=None, port=1883, tls=False),
+            rights_watch=RightsWatch(RightsCache(registry, time), time),
+            live_feeds=LiveFeeds(bus, time, capacity=200),
+            token_uses=TokenUses(registry),
             recorder=RecorderStatus(counts=lambda: recorded),
             quotas=Quotas(machine),
             sign_in_attempts=SignInAttempts(machine),
         )
         door = httpx.ASGITransport(create_app(api), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=door, base_url="http://api/api/v1") as http:
+        async with (
+            tasks.background({"rights watch": api.rights_watch.run()}),
+            httpx.AsyncClient(transport=door, base_url="http://api/api/v1") as http,
+        ):
             yield Bed(api, registry, machine, http, disconnected, recorded)
 
 

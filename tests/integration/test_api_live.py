@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 
 import httpx
@@ -24,6 +24,7 @@ from tests.owners import founded
 RIG = StreamAddress("factory", "pump-rig", "rig")
 STREAM = f"/streams/{RIG}"
 DATA = f"tb1/live/data/{RIG}"
+MIB = 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ async def test_a_revoked_reader_gets_no_more_after_a_second(server, publisher):
         gone = await server.http.delete("/credentials/guest")
         assert gone.status_code == 204
         async with asyncio.timeout(1.0):
-            assert [each async for each in received] == []
+            assert [kind async for kind, _ in received] == ["ended"]
     again = await server.http.get(f"{STREAM}", headers=headers)
     assert again.status_code == 401
     await publisher.publish(DATA, batch(1))
@@ -130,7 +131,79 @@ async def test_a_reader_whose_credential_expires_gets_no_more(server):
         server.http.stream("GET", f"{STREAM}/live", headers=headers) as answer,
         asyncio.timeout(2.5),
     ):
-        assert [each async for each in events(answer)] == [("", "following")]
+        assert [kind async for kind, _ in events(answer)] == ["", "ended"]
+
+
+async def followed(server, stack, count, headers=None):
+    """So many readers of the stream, each following by now."""
+    readers = []
+    for _ in range(count):
+        answer = await stack.enter_async_context(
+            server.http.stream("GET", f"{STREAM}/live", headers=headers)
+        )
+        received = await stack.enter_async_context(aclosing(events(answer)))
+        assert await anext(received) == ("", "following")
+        readers.append(received)
+    return readers
+
+
+async def test_all_readers_of_a_stream_share_one_subscription(server, publisher, monkeypatch):
+    subscribed = []
+    subscribe = client.Bus.subscribe
+
+    def noted(bus, filters, **bounds):
+        subscribed.extend(filters)
+        return subscribe(bus, filters, **bounds)
+
+    monkeypatch.setattr(client.Bus, "subscribe", noted)
+    async with AsyncExitStack() as stack:
+        readers = await followed(server, stack, 5)
+        assert subscribed == [DATA]
+        sent = batch(1)
+        await publisher.publish(DATA, sent)
+        for received in readers:
+            assert await anext(received) == ("batch", sent.decode())
+    async with AsyncExitStack() as stack:  # the next reader begins anew
+        (received,) = await followed(server, stack, 1)
+        assert subscribed == [DATA, DATA]
+        await publisher.publish(DATA, sent)
+        assert await anext(received) == ("batch", sent.decode())
+
+
+async def test_a_slow_reader_is_told_what_it_missed_and_the_others_miss_nothing(
+    server, publisher, monkeypatch
+):
+    monkeypatch.setattr("testbed_api.http.live_feeds.FEED_BYTES", 4 * MIB)
+    large = b'{"v":1,"x":"' + b"x" * (MIB // 2) + b'"}'
+    count = 60
+    async with AsyncExitStack() as stack:
+        slow, quick = await followed(server, stack, 2)
+        for number in range(count):
+            await publisher.publish(DATA, large)
+            kind, data = await anext(quick)
+            assert (kind, len(data)) == ("batch", len(large)), number
+        missed = batches = 0
+        async with asyncio.timeout(10):
+            while missed + batches < count:
+                kind, data = await anext(slow)
+                missed += int(data) if kind == "missed" else 0
+                batches += kind == "batch"
+        assert missed > 0
+        assert missed + batches == count
+
+
+async def test_all_who_are_revoked_hear_no_more_after_a_second_and_others_go_on(server, publisher):
+    text = await server.made("guest", reads=[{"stream": str(RIG)}])
+    async with AsyncExitStack() as stack:
+        guests = await followed(server, stack, 20, {"Authorization": f"Bearer {text}"})
+        (owner,) = await followed(server, stack, 1)
+        await server.http.delete("/credentials/guest")
+        async with asyncio.timeout(1.0):
+            for received in guests:
+                assert [kind async for kind, _ in received] == ["ended"]
+        sent = batch(1)
+        await publisher.publish(DATA, sent)
+        assert await anext(owner) == ("batch", sent.decode())
 
 
 async def test_freshness_follows_the_publisher_until_its_word_runs_out(server, publisher):

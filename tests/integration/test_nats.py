@@ -6,7 +6,7 @@ import signal
 import stat
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import orjson
@@ -19,6 +19,7 @@ from broker.bus import client
 from broker.clock import NS_PER_S, WallClock
 from broker.credential import Credential
 from broker.errors import Forbidden, Invalid, Refused, Taken, Unavailable
+from broker.process import tasks
 from broker.settings import BusSettings
 from tests import services
 
@@ -40,9 +41,11 @@ class Porter:
         self.asked = asyncio.Event()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.takes_s = 0.0
 
     async def answer(self, request: nats_server.ConnectRequest) -> nats_server.Permissions | None:
         self.requests.append(request)
+        await WallClock().sleep(self.takes_s)
         entry = self.entries.get(request.principal)
         self.asked.set()
         await self.may_answer.wait()
@@ -162,6 +165,70 @@ async def test_one_refusal_is_not_the_last_word(nats, porter):
         async with asyncio.timeout(1):
             while not bus.is_connected:
                 await WallClock().sleep(0.02)
+
+
+async def test_the_broker_says_who_came_in_and_who_left(nats, porter):
+    began, ended = [], []
+    nats.on_connect(began.append)
+    nats.on_disconnect(lambda connection, _how: ended.append(connection))
+    async with opened(nats, Credential("carol", ADA.secret)) as bus:
+        with pytest.raises(Forbidden):
+            await bus.ready()
+    async with opened(nats, ADA) as bus:
+        await bus.ready()
+        (request,) = [each for each in porter.requests if each.principal == "ada"]
+        async with asyncio.timeout(2):
+            while not began:
+                await WallClock().sleep(0.01)
+    async with asyncio.timeout(2):
+        while not ended:
+            await WallClock().sleep(0.01)
+    assert (began, ended) == ([request.connection], [request.connection])
+
+
+async def test_many_are_let_in_side_by_side(nats, porter):
+    porter.takes_s, began_s = 0.2, asyncio.get_running_loop().time()
+    async with AsyncExitStack() as stack:
+        buses = [
+            await stack.enter_async_context(opened(nats, ADA, f"ada--{number}"))
+            for number in range(60)
+        ]
+        for bus in buses:
+            await bus.ready()
+        took_s = asyncio.get_running_loop().time() - began_s
+    assert took_s < 60 * porter.takes_s / 2
+
+
+async def test_who_is_refused_again_and_again_asks_ever_more_seldom(nats):
+    clock = Hasty()
+    bus = client.Bus(
+        BusSettings(
+            broker=f"mqtt://{nats.mqtt}",
+            credential=SecretStr(Credential("carol", ADA.secret).text),
+        ),
+        clock,
+        client_id="carol",
+        durable=False,
+    )
+    async with tasks.background({"bus": bus.run()}), asyncio.timeout(10):
+        while len(clock.pauses_s) < 30:
+            await WallClock().sleep(0.02)
+    first, *others = clock.pauses_s
+    assert first <= client.FIRST_PAUSE_S
+    for at, pause_s in enumerate(others):
+        assert pause_s <= min(client.FIRST_REFUSED_PAUSE_S * 2**at, client.LONGEST_REFUSED_PAUSE_S)
+    assert max(others) > client.LONGEST_REFUSED_PAUSE_S / 2
+
+
+class Hasty(WallClock):
+    """A clock that notes its pauses, and makes none."""
+
+    def __init__(self) -> None:
+        self.pauses_s: list[float] = []
+
+    async def sleep(self, duration_s: float) -> None:
+        self.pauses_s.append(duration_s)
+        await super().sleep(0)
 
 
 # --- to what --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from broker.backends.nats import connect_requests
 from broker.backends.nats.auth_service import AuthService
 from broker.backends.nats.server import Keys
 from broker.clock import WallClock
@@ -33,7 +34,9 @@ async def test_the_door_opens_after_the_server_knows_who_answers() -> None:
     address = Address(LOOPBACK, server.sockets[0].getsockname()[1])
     service = AuthService(address, Keys.make(), WallClock())
     async with server, asyncio.TaskGroup() as tasks:
-        attending = tasks.create_task(service.run(answer), name="reception")
+        attending = tasks.create_task(
+            service.run(answer, connect_requests.no_rank), name="reception"
+        )
         await service.ready()
         (account,) = [
             connection

@@ -7,9 +7,10 @@ Any number of processes may answer for one server: each connect request comes to
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 import nats.errors
@@ -20,12 +21,15 @@ from nats.aio.msg import Msg
 
 from broker import tls
 from broker.backends.nats import auth_callout, mqtt_sessions
-from broker.backends.nats.auth_callout import ConnectRequest, Permissions
+from broker.backends.nats.auth_callout import CalloutRequest, ConnectRequest, Permissions
+from broker.backends.nats.connect_requests import ANSWER_S, Authorize, ConnectRequests, Rank
 from broker.clock import Clock, ns_of
 from broker.errors import Corrupt, Invalid, Unavailable
+from broker.process import tasks
 from broker.settings import Address
 
-Authorize = Callable[[ConnectRequest], Awaitable[Permissions | None]]
+OnConnect = Callable[[str], None]
+"""Gets the name of a connection that the server has admitted."""
 OnDisconnect = Callable[[str, str], None]
 """Gets the name of a connection that ended, and the server's reason."""
 
@@ -41,7 +45,8 @@ MOST_DISCONNECTED = 10_000
 """Connections of one principal that `disconnect` ends."""
 RESPONDERS = "testbed"
 _CONNECTIONS = "$SYS.REQ.SERVER.PING.CONNZ"
-_ENDED = f"$SYS.ACCOUNT.{auth_callout.ACCOUNT}.DISCONNECT"
+_EVENTS = f"$SYS.ACCOUNT.{auth_callout.ACCOUNT}"
+_BEGUN, _ENDED = f"{_EVENTS}.CONNECT", f"{_EVENTS}.DISCONNECT"
 
 log = structlog.get_logger()
 
@@ -96,21 +101,27 @@ class AuthService:
         self._clock = clock
         self._system = Client()
         self._account = Client()
-        self._callbacks: list[OnDisconnect] = []
+        self._on_connect: list[OnConnect] = []
+        self._on_disconnect: list[OnDisconnect] = []
+        self._dropped = 0
+        self._requests: ConnectRequests | None = None
 
-    async def run(self, authorize: Authorize) -> None:
+    async def run(self, authorize: Authorize, rank: Rank) -> None:
         """Answer connect requests until the server is gone; raises Unavailable."""
         gone = asyncio.Event()
+        requests = self._requests = ConnectRequests(partial(self._decide, authorize), rank)
 
-        async def answer(message: Msg) -> None:
-            await self._answer(message, authorize)
+        async def receive(message: Msg) -> None:
+            self._receive(requests, message)
 
         async with (
             self._connected("callout", gone) as account,
             self._connected("system", gone) as system,
+            tasks.background({"connect requests": requests.run()}),
         ):
-            await account.subscribe("$SYS.REQ.USER.AUTH", queue=RESPONDERS, cb=answer)
-            await system.subscribe(_ENDED, cb=self._disconnected)
+            await account.subscribe("$SYS.REQ.USER.AUTH", queue=RESPONDERS, cb=receive)
+            await system.subscribe(_BEGUN, cb=self._connect_event)
+            await system.subscribe(_ENDED, cb=self._disconnect_event)
             await system.flush()
             for _ in range(2):  # the library's first ping overtakes what it has still to write
                 await account.flush()
@@ -120,6 +131,8 @@ class AuthService:
                 await gone.wait()
             finally:
                 self._ready.clear()
+                self._dropped += requests.dropped
+                self._requests = None
 
     async def ready(self) -> None:
         """Return once connect requests are answered; raises Unavailable after START_S."""
@@ -138,9 +151,18 @@ class AuthService:
         """
         return await self._query(self._system, f"$SYS.REQ.SERVER.PING.{endpoint}", {})
 
+    @property
+    def dropped(self) -> int:
+        """Connect requests that were not answered because they were too late."""
+        return self._dropped + (0 if self._requests is None else self._requests.dropped)
+
+    def on_connect(self, callback: OnConnect) -> None:
+        """Call back at each connection that the server admits, while we are connected ourselves."""
+        self._on_connect.append(callback)
+
     def on_disconnect(self, callback: OnDisconnect) -> None:
         """Call back at each end of a connection from now on, while we are connected ourselves."""
-        self._callbacks.append(callback)
+        self._on_disconnect.append(callback)
 
     async def open_connections(self) -> Collection[str]:
         """Return the names of all open connections; raises Unavailable if the server is away."""
@@ -153,17 +175,15 @@ class AuthService:
             if len(connections) < MOST_DISCONNECTED:
                 return names
 
-    async def _disconnected(self, message: Msg) -> None:
-        try:
-            event = orjson.loads(message.data)
-            connection = auth_callout.connection_of(
-                event["server"]["id"], int(event["client"]["id"])
-            )
-        except (KeyError, TypeError, ValueError) as exc:
-            log.warning("disconnect event was not understood", reason=_text_of(exc))
-            return
-        for callback in self._callbacks:
-            callback(connection, str(event.get("reason", "")))
+    async def _connect_event(self, message: Msg) -> None:
+        connection, _ = _read_event(message)
+        for callback in self._on_connect if connection else ():
+            callback(connection)
+
+    async def _disconnect_event(self, message: Msg) -> None:
+        connection, reason = _read_event(message)
+        for callback in self._on_disconnect if connection else ():
+            callback(connection, reason)
 
     async def request(self, subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send a request within the account of the MQTT clients; raises Unavailable."""
@@ -244,38 +264,45 @@ class AuthService:
         for connection in listing["data"]["connections"]:
             await query(system, subject, {"cid": connection["cid"]}, DISCONNECT_S)
 
-    async def _answer(self, message: Msg, authorize: Authorize) -> None:
+    def _receive(self, requests: ConnectRequests, message: Msg) -> None:
         try:
             callout = auth_callout.read(message.data)
         except Corrupt as exc:
             log.warning("connect request was not understood", reason=str(exc))
             return
-        request = callout.connect
+        requests.put(callout.connect, partial(self._respond, message, callout))
+
+    async def _decide(self, authorize: Authorize, request: ConnectRequest) -> Permissions | None:
         permissions = await authorize(request)
-        if not auth_callout.is_bound(request):  # whatever the authorizer says
-            permissions = None
-        if (
-            permissions is not None
-            and not permissions.durable
-            and not await self._forget_session(request.client_id)
-        ):
-            permissions = None
-        if permissions is None:
-            log.info(
-                "connection was refused",
-                principal=request.principal[:60],
-                client_id=request.client_id[:60],
-            )
-            await message.respond(self._signer.refuse(callout, self._clock.now_ns()))
-        else:
-            await message.respond(self._signer.admit(callout, permissions, self._clock.now_ns()))
+        if permissions is None or not auth_callout.is_bound(request):  # whatever was authorized
+            return None
+        if permissions.durable or await self._forget_session(request.client_id):
+            return permissions
+        return None
+
+    async def _respond(
+        self, message: Msg, callout: CalloutRequest, permissions: Permissions | None
+    ) -> None:
+        now_ns = self._clock.now_ns()
+        if permissions is not None:
+            await message.respond(self._signer.admit(callout, permissions, now_ns))
+            return
+        log.info(
+            "connection was refused",
+            principal=callout.connect.principal[:60],
+            client_id=callout.connect.client_id[:60],
+        )
+        await message.respond(self._signer.refuse(callout, now_ns))
 
     async def _forget_session(self, client_id: str) -> bool:
         """Delete what the server kept for a client id; returns whether it did."""
         try:
-            await mqtt_sessions.forget(self.request, client_id)
-        except Unavailable as exc:
-            log.warning("mqtt session was not deleted", client_id=client_id[:60], reason=str(exc))
+            async with asyncio.timeout(ANSWER_S):
+                await mqtt_sessions.forget(self.request, client_id)
+        except (TimeoutError, Unavailable) as exc:
+            log.warning(
+                "mqtt session was not deleted", client_id=client_id[:60], reason=_text_of(exc)
+            )
             return False
         return True
 
@@ -331,6 +358,17 @@ class AuthService:
             self._tls_error = Unavailable(tls_error.message, hint=tls_error.hint)
             return self._tls_error
         return Unavailable(f"{party} did not answer: {_text_of(exc)}")
+
+
+def _read_event(message: Msg) -> tuple[str, str]:
+    """Read the connection and the reason of an event; the connection is empty if it has none."""
+    try:
+        event = orjson.loads(message.data)
+        connection = auth_callout.connection_of(event["server"]["id"], int(event["client"]["id"]))
+    except (KeyError, TypeError, ValueError) as exc:
+        log.warning("event of the broker was not understood", reason=_text_of(exc))
+        return "", ""
+    return connection, str(event.get("reason", ""))
 
 
 def _text_of(exc: Exception) -> str:

@@ -19,6 +19,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ from broker import tls
 from broker.backends.nats import auth_callout, storage_limits
 from broker.backends.nats.auth_callout import ConnectRequest, Permissions
 from broker.backends.nats.auth_service import (
-    Authorize,
     AuthService,
     Keys,
+    OnConnect,
     OnDisconnect,
     OpenConnection,
 )
 from broker.backends.nats.child_process import NatsProcess
+from broker.backends.nats.connect_requests import ANSWER_S, Authorize, Rank, no_rank
 from broker.clock import Backoff, Clock
 from broker.errors import Taken, Unavailable
 from broker.process import files, tasks
@@ -50,12 +52,12 @@ __all__ = [
     "NatsDeployment",
     "NatsServer",
     "NatsSettings",
+    "OnConnect",
     "OnDisconnect",
     "Permissions",
+    "Rank",
 ]
 
-ANSWER_S = 2
-"""A connect request that no auth service answers, as after a crash, is refused after this."""
 HANDSHAKE_S = 5
 RESTART_S = 0.2
 RESTART_MOST_S = 2.0
@@ -92,14 +94,17 @@ class NatsSettings:
 class NatsBroker:
     """A running NATS server as the port `broker.backends.port.RunningBroker` describes it.
 
-    A client that was disconnected may connect again, and is authorized anew.  on_disconnect:
-    registers a callback for the end of each connection, named as in its ConnectRequest; some ends
-    may be missed, so `open_connections` lists the connections that stand, and `connections_of`
-    those of a principal.
+    A client that was disconnected may connect again, and is authorized anew.  on_connect,
+    on_disconnect: register a callback for the begin and the end of each connection, named as in its
+    ConnectRequest; some may be missed, so `open_connections` lists the connections that stand, and
+    `connections_of` those of a principal.  late_connects: counts connect requests that were too
+    late to be answered.
     """
 
     mqtt: Address
     disconnector: Callable[[str], Awaitable[None]]
+    late_connects: Callable[[], int]
+    on_connect: Callable[[OnConnect], None]
     on_disconnect: Callable[[OnDisconnect], None]
     open_connections: Callable[[], Awaitable[Collection[str]]]
     connections_of: Callable[[str], Awaitable[Sequence[OpenConnection]]]
@@ -169,29 +174,30 @@ class NatsServer:
         )
 
     @asynccontextmanager
-    async def serve(self, authorize: Authorize) -> AsyncIterator[NatsBroker]:
+    async def serve(self, authorize: Authorize, rank: Rank = no_rank) -> AsyncIterator[NatsBroker]:
         """Run the auth service, and the server if it is a child of this process, until left.
 
         A child that crashes is started again on the same ports; a server that runs by itself may
         come and go later, and have auth services beside this one.
-        authorize: returns the permissions of a connect request, None to refuse it; called at each.
+        authorize: called at each connect request, for many at a time.  rank: of those that wait,
+        the lowest are answered first.
         Raises Unavailable if the server does not start, or is not reached at first.
         """
         try:
             if self.child is not None:
                 await self.child.start()
-            async with tasks.background(self._running(authorize)):
+            async with tasks.background(self._running(authorize, rank)):
                 await self.service.ready()
                 yield _broker(self.mqtt, self.service)
         finally:
             if self.child is not None:
                 await self.child.stop()
 
-    def _running(self, authorize: Authorize) -> dict[str, Coroutine[Any, Any, None]]:
+    def _running(self, authorize: Authorize, rank: Rank) -> dict[str, Coroutine[Any, Any, None]]:
         """The auth service, and the watch over the server's storage."""
         watching = storage_limits.watch(self.service, self.child, self.folder, self.clock)
         return {
-            "nats-server": _run(self.child, self.service, authorize, self.clock),
+            "nats-server": _run(self.child, partial(self.service.run, authorize, rank), self.clock),
             "nats storage": watching,
         }
 
@@ -247,6 +253,8 @@ def _broker(mqtt: Address, service: AuthService) -> NatsBroker:
     return NatsBroker(
         mqtt=mqtt,
         disconnector=service.disconnect,
+        late_connects=lambda: service.dropped,
+        on_connect=service.on_connect,
         on_disconnect=service.on_disconnect,
         open_connections=service.open_connections,
         connections_of=service.connections_of,
@@ -254,7 +262,7 @@ def _broker(mqtt: Address, service: AuthService) -> NatsBroker:
 
 
 async def _run(
-    child: NatsProcess | None, service: AuthService, authorize: Authorize, clock: Clock
+    child: NatsProcess | None, serve: Callable[[], Awaitable[None]], clock: Clock
 ) -> None:
     """Run the auth service, and start the server again whenever it ends, until cancelled."""
     loop = asyncio.get_running_loop()
@@ -265,7 +273,7 @@ async def _run(
             if child is not None and not child.alive:
                 log.warning("broker ended and is started again", exit_code=child.exit_code)
                 await child.start()
-            await service.run(authorize)
+            await serve()
         except Unavailable as exc:
             log.warning("auth service did not reach the broker", reason=str(exc))
         # a server of its own refuses all clients until an auth service is back: no longer pauses

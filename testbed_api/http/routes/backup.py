@@ -6,7 +6,7 @@ from fastapi.responses import StreamingResponse
 from broker.rights import Action, Entry
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, asks
-from testbed_api.http.dependencies import DumperDep, ReadsDep
+from testbed_api.http.dependencies import DumperDep, ReadsDep, RightsWatchDep
 from testbed_api.http.schemas import OfStream, Space
 from testbed_api.http.streaming import Streamed, begun
 
@@ -23,13 +23,16 @@ LINES = "application/x-ndjson"
     response_class=StreamingResponse,
     responses=openapi_examples.text('{"v":1,"schema":"0001","taken":"…"}\n…\n', LINES),
 )
-async def tables(dumper: DumperDep, caller: CallerDep) -> StreamingResponse:
+async def tables(
+    dumper: DumperDep, rights_watch: RightsWatchDep, caller: CallerDep
+) -> StreamingResponse:
     """Allowed to operators; `testbed backup` fetches this first, then the samples.
 
     Lines of JSON, the last with `end`. The hashes of credentials are in it.
     """
     caller.must(Action.OPERATE)
-    return Streamed(await begun(dumper.tables()), media_type=LINES)
+    right = rights_watch.watching(caller, Action.OPERATE, None)
+    return Streamed(await begun(dumper.tables()), right=right, media_type=LINES)
 
 
 @router.get(
@@ -40,7 +43,12 @@ async def tables(dumper: DumperDep, caller: CallerDep) -> StreamingResponse:
     responses=openapi_examples.text('{"spec":1}\n{"t0":"…","dt":[0],…}\n…\n', LINES),
 )
 async def samples(
-    space: Space, address: OfStream, dumper: DumperDep, reads: ReadsDep, caller: CallerDep
+    space: Space,
+    address: OfStream,
+    dumper: DumperDep,
+    reads: ReadsDep,
+    rights_watch: RightsWatchDep,
+    caller: CallerDep,
 ) -> StreamingResponse:
     """Allowed to operators; the owner sees the read in the access report of its equipment.
 
@@ -48,4 +56,5 @@ async def samples(
     """
     caller.must(Action.OPERATE)
     await reads.note(caller.id, Entry(space, address), "backup")
-    return Streamed(await begun(dumper.samples(space, address)), media_type=LINES)
+    right = rights_watch.watching(caller, Action.OPERATE, None)
+    return Streamed(await begun(dumper.samples(space, address)), right=right, media_type=LINES)

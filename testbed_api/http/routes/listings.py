@@ -26,6 +26,7 @@ from testbed_api.http.dependencies import (
     QuotasDep,
     ReadsDep,
     RegistryDep,
+    RightsWatchDep,
     StoreDep,
 )
 from testbed_api.http.documents import equipment_response
@@ -193,6 +194,7 @@ async def sample(
     store: StoreDep,
     reads: ReadsDep,
     quotas: QuotasDep,
+    rights_watch: RightsWatchDep,
     context: ContextDep,
     caller: CallerDep,
 ) -> StreamingResponse:
@@ -214,7 +216,11 @@ async def sample(
     frames = counted(store.read(window), meter)
     csv = query.format is Format.CSV
     chunks = await begun(as_csv(window, frames) if csv else as_json(window, frames, gaps))
-    return Streamed(chunks, media_type="text/csv; charset=utf-8" if csv else "application/json")
+    return Streamed(
+        chunks,
+        right=rights_watch.watching(caller, Action.SAMPLE, address),
+        media_type="text/csv; charset=utf-8" if csv else "application/json",
+    )
 
 
 async def _response(

@@ -22,6 +22,7 @@ from testbed_api.http.dependencies import (
     ClockDep,
     ClockWatchDep,
     FreshnessDep,
+    LateConnectsDep,
     LedgerDep,
     QuotasDep,
     RecorderDep,
@@ -81,6 +82,7 @@ async def metrics(
     clock: ClockDep,
     freshness: FreshnessDep,
     clock_watch: ClockWatchDep,
+    late_connects: LateConnectsDep,
     caller: CallerDep,
 ) -> Response:
     """Counters of recorder, ledger and limits, the state of clocks, and the time that certificates
@@ -88,7 +90,7 @@ async def metrics(
     """
     caller.must(Action.OPERATE)
     collectors = CollectorRegistry(auto_describe=False)
-    collectors.register(_Counts(recorder, quotas, bus, await ledger.counts()))
+    collectors.register(_Counts(recorder, quotas, bus, await ledger.counts(), late_connects()))
     collectors.register(_CertificateTimes(certificates.left_ns(clock.now_ns())))
     collectors.register(_Clocks(freshness, clock_watch))
     return Response(generate_latest(collectors), media_type=metrics_server.TEXT)
@@ -103,11 +105,13 @@ class _Counts(Collector):
         quotas: Quotas,
         bus: client.Bus,
         ledger: Mapping[str, int],
+        late_connects: int,
     ) -> None:
         self._recorder = recorder
         self._quotas = quotas
         self._bus = bus
         self._ledger = ledger
+        self._late_connects = late_connects
 
     def collect(self) -> Iterator[Metric]:
         """Yield one metric family per counter."""
@@ -118,6 +122,11 @@ class _Counts(Collector):
         connected = float(self._bus.is_connected)
         yield GaugeMetricFamily(
             "testbed_broker_connected", "whether the API is on the bus", value=connected
+        )
+        yield CounterMetricFamily(
+            "testbed_broker_late_connects",
+            "connect requests that were too late to be answered; their clients ask again",
+            value=self._late_connects,
         )
 
     def _refused(self) -> Iterator[Metric]:

@@ -1,6 +1,6 @@
 """Route: the state of all streams on one page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -95,24 +95,15 @@ async def status(
     within_ns = round(query.within_s * NS_PER_S)
     since_ns = clock.machine.now_ns() - within_ns
     trouble = await ledger.trouble_since(since_ns)
-    health = {
-        (space, str(address)): fresh
-        for address, spaces in freshness.everything()
-        for space, fresh in spaces.items()
-    }
-    visible = [
-        (space, stream)
-        for space, stream in sorted({*health, *trouble})
-        if query.has(space) and _is_seen(caller, space, StreamAddress.parse(stream))
-    ]
+    health = _healths(freshness)
+    visible = [key for key in _visible(caller, {*health, *trouble}) if query.has(key[0])]
     unpublished = await _unpublished(registry, caller, health, clock.now_ns())
     operates = caller.may(Action.OPERATE)
-    own_alarms = [*clock_watch.alarms(), *certificates.alarms(clock.now_ns())]
     return StatusResponse(
         since=text_of(since_ns),
         interrupted=recorder.interrupted() or None,
         broker=bus.is_connected,
-        alarms=own_alarms if operates else [],
+        alarms=[*clock_watch.alarms(), *certificates.alarms(clock.now_ns())] if operates else [],
         notices=await _channels(registry) if operates else [],
         refused=await _refused(registry, caller, clock.now_ns() - min(within_ns, DAY_NS)),
         silent=_silent(freshness, visible),
@@ -120,6 +111,23 @@ async def status(
             _stream(key, health.get(key), trouble.get(key), unpublished.get(key)) for key in visible
         ],
     )
+
+
+def _visible(caller: Caller, keys: Collection[StreamKey]) -> list[StreamKey]:
+    """The streams among these that the caller sees."""
+    return [
+        (space, stream)
+        for space, stream in sorted(keys)
+        if _is_seen(caller, space, StreamAddress.parse(stream))
+    ]
+
+
+def _healths(freshness: FreshnessTracker) -> dict[StreamKey, StatedHealth]:
+    return {
+        (space, str(address)): fresh
+        for address, spaces in freshness.everything()
+        for space, fresh in spaces.items()
+    }
 
 
 def _silent(

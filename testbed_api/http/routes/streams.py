@@ -13,15 +13,15 @@ from broker.responses.streams import DeadLetterPage, DeadLetterResponse, GapPage
 from broker.rights import Action, Entry
 from testbed_api.actions import reading
 from testbed_api.http import live_events, openapi_examples
-from testbed_api.http.auth import AuthenticatorDep, CallerDep, ContextDep, asks
+from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import (
-    BusDep,
     ClockDep,
     LedgerDep,
-    LiveBatchesDep,
+    LiveFeedsDep,
     QuotasDep,
     ReadsDep,
     RegistryDep,
+    RightsWatchDep,
     StoreDep,
 )
 from testbed_api.http.history_format import ReadMeter, as_csv, as_json, counted
@@ -63,6 +63,7 @@ async def history(
     clock: ClockDep,
     reads: ReadsDep,
     quotas: QuotasDep,
+    rights_watch: RightsWatchDep,
     context: ContextDep,
     caller: CallerDep,
 ) -> StreamingResponse:
@@ -74,8 +75,8 @@ async def history(
 
     CSV has a row for each time stamp and a column for each signal. A cell is empty where the signal
     has no sample at that time, or a bad one; an uncertain value stands there like a good one. Who
-    needs quality and gaps reads JSON. If the store fails on the way, the connection is closed
-    before the answer's end.
+    needs quality and gaps reads JSON. If the store fails on the way, or your right to read ends,
+    the connection is closed before the answer's end.
     """
     await reading.must_read(registry, caller, query.space, address)
     spec, facts = await registry.streams.get(address), context.entry.facts
@@ -90,7 +91,9 @@ async def history(
     as_text = as_csv(window, frames) if csv else as_json(window, frames, gaps, query.aggregation())
     headers = {GAPS_HEADER: str(len(gaps))}
     media_type = CSV_TYPE if csv else JSON_TYPE
-    return Streamed(await begun(as_text), headers=headers, media_type=media_type)
+    topic = StreamTopic(query.space, Verb.DATA, address)
+    right = rights_watch.watching(caller, Action.SUBSCRIBE, topic)
+    return Streamed(await begun(as_text), right=right, headers=headers, media_type=media_type)
 
 
 def _stored(store: SeriesStore, window: Window, query: HistoryParameters) -> AsyncIterator[Long]:
@@ -169,37 +172,41 @@ async def live(
     query: Annotated[InSpace, Query()],
     registry: RegistryDep,
     reads: ReadsDep,
-    authenticator: AuthenticatorDep,
-    bus: BusDep,
+    live_feeds: LiveFeedsDep,
     clock: ClockDep,
     quotas: QuotasDep,
-    live_batches: LiveBatchesDep,
+    rights_watch: RightsWatchDep,
     context: ContextDep,
     caller: CallerDep,
 ) -> StreamingResponse:
     """Server-sent events: `batch` with the JSON of the wire, `missed` with a count if you are slow.
 
-    A comment comes every ten seconds. The stream ends within a second of your right to read it.
+    A comment comes every ten seconds. The stream ends within a second of your right to read it,
+    with an event `ended`.
     """
     await reading.must_read(registry, caller, query.space, address)
     context.entry.facts["space"] = query.space
     await registry.streams.get(address)
     await reads.note(caller.id, Entry(query.space, address), "live")
+    topic = StreamTopic(query.space, Verb.DATA, address)
     events = await begun(
         live_events.LiveEvents(
             caller=caller,
-            topic=StreamTopic(query.space, Verb.DATA, address),
-            authenticator=authenticator,
+            topic=topic,
             registry=registry,
-            bus=bus,
+            feeds=live_feeds,
             clock=clock,
             quotas=quotas,
-            capacity=live_batches,
             facts=context.entry.facts,
         ).events()
     )
-    headers = {"Cache-Control": "no-store"}
-    return Streamed(events, headers=headers, media_type="text/event-stream")
+    return Streamed(
+        events,
+        right=rights_watch.watching(caller, Action.SUBSCRIBE, topic),
+        farewell=live_events.FAREWELL,
+        headers={"Cache-Control": "no-store"},
+        media_type="text/event-stream",
+    )
 
 
 def _dead_letter(letter: DeadLetter) -> DeadLetterResponse:

@@ -14,6 +14,15 @@ STREAM = sa.String(122)
 SERIAL = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 CHAINED = ("audit", "anchors")
 REFUSAL = "the audit is only ever added to"
+RIGHTS = {
+    **dict.fromkeys(("principals", "grants", "pauses", "listings", "stream_specs"), ""),
+    "tokens": " OF secret_hash, verifier, roles, from_ns, until_ns, ended_ns",  # not the last use
+}
+"""Tables of the rights, each with the columns of its updates that count; empty for all."""
+NEXT_VERSION = (
+    "INSERT INTO rights_version (id, number) VALUES (1, 1)"
+    " ON CONFLICT (id) DO UPDATE SET number = rights_version.number + 1"
+)
 
 
 def upgrade() -> None:
@@ -32,6 +41,7 @@ def upgrade() -> None:
     _make_gaps()
     _make_dead_letters()
     _make_retention()
+    _make_rights_version()
 
 
 def _serial() -> sa.Column[int]:
@@ -414,3 +424,37 @@ def _make_retention() -> None:
         sa.Column("taken_ns", sa.BigInteger, nullable=False),
         schema=RECORDER,
     )
+
+
+def _make_rights_version() -> None:
+    """Make the number that each change of rights raises, whoever makes it."""
+    op.create_table(
+        "rights_version",
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("number", sa.BigInteger, nullable=False),
+    )
+    if op.get_bind().dialect.name == "sqlite":
+        _count_on_sqlite()
+    else:
+        _count_on_postgresql()
+
+
+def _count_on_sqlite() -> None:
+    for table, columns in RIGHTS.items():
+        for verb in ("INSERT", f"UPDATE{columns}", "DELETE"):
+            op.execute(
+                f"CREATE TRIGGER {table}_{verb.split()[0].lower()}_counts AFTER {verb} ON {table}"
+                f" BEGIN {NEXT_VERSION}; END"
+            )
+
+
+def _count_on_postgresql() -> None:
+    op.execute(
+        "CREATE OR REPLACE FUNCTION count_rights() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" {NEXT_VERSION}; RETURN NULL; END $$"
+    )
+    for table, columns in RIGHTS.items():
+        op.execute(
+            f"CREATE TRIGGER {table}_count AFTER INSERT OR UPDATE{columns} OR DELETE ON {table}"
+            " FOR EACH STATEMENT EXECUTE FUNCTION count_rights()"
+        )

@@ -1,10 +1,8 @@
 """A gateway is silent once none of the healths that it published is valid any more."""
 
-from broker import messages
-from broker.bus.inbox import Message
 from broker.clock import NS_PER_S, SteppedClock, ns_of
 from broker.messages import Freshness, Health
-from broker.namespace import EquipmentAddress
+from broker.namespace import EquipmentAddress, StreamAddress
 from testbed_api.recorder.freshness import FreshnessTracker
 
 NOON_NS = ns_of("2026-11-23T12:00:00Z")
@@ -15,9 +13,11 @@ def tracker_of(clock, *healths):
     """A tracker that has received these (space, equipment, stream, seconds that it is valid)."""
     tracker = FreshnessTracker(clock)
     for space, equipment, stream, valid_s in healths:
-        health = Health(Freshness.FRESH, NOON_NS + valid_s * NS_PER_S)
-        topic = f"tb1/{space}/health/{equipment}/{stream}"
-        tracker._take(Message(topic, messages.encode_health(health)))
+        until_ns = NOON_NS + valid_s * NS_PER_S
+        health = Health(state=Freshness.FRESH, at_ns=NOON_NS, valid_until_ns=until_ns)
+        tracker.take(
+            space, StreamAddress(equipment.organisation, equipment.equipment, stream), health
+        )
     return tracker
 
 
