@@ -26,8 +26,6 @@ KEEPALIVE_S = 60
 PING_EVERY_S = 20.0
 CONNECT_S = 10.0
 COUNT_EVERY_S = 1.0
-CONNACK_BYTES = 4
-SUBACK = 0x90
 OPENED_AT_ONCE = 50
 """At the start; afterwards all come back at once."""
 
@@ -44,7 +42,7 @@ class CrowdClient(asyncio.Protocol):
         self._connect = connect
         self._subscribe = subscribe
         self._subscribed = subscribed
-        self._received = b""
+        self._packets = mqtt_packets.Reader()
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -53,22 +51,26 @@ class CrowdClient(asyncio.Protocol):
         self.transport.write(self._connect)
 
     def data_received(self, data: bytes) -> None:
-        """Read CONNACK and SUBACK, and nothing after them."""
-        if self.is_subscribed or self.transport is None:
+        """Read what comes until the SUBACK, and nothing after it."""
+        if self.is_subscribed:
             return
-        self._received += data
-        if not self.is_accepted and len(self._received) >= CONNACK_BYTES:
-            if self._received[3]:
-                self.is_refused = True
-                self.transport.close()
-                return
-            self.is_accepted = True
-            self._received = self._received[CONNACK_BYTES:]
-            self.transport.write(self._subscribe)
-        if self.is_accepted and self._received[:1] == bytes([SUBACK]):
-            self.is_subscribed = True
-            self._received = b""
-            self._subscribed()
+        self._packets.feed(data)
+        while (packet := self._packets.next()) is not None:
+            self._take(packet)
+
+    def _take(self, packet: mqtt_packets.Packet) -> None:
+        if self.transport is None:
+            return
+        match packet:
+            case mqtt_packets.Connected(code):
+                self.is_accepted, self.is_refused = code == 0, code != 0
+                if self.is_refused:
+                    self.transport.close()
+                else:
+                    self.transport.write(self._subscribe)
+            case mqtt_packets.Subscribed():
+                self.is_subscribed = True
+                self._subscribed()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End `lost`."""

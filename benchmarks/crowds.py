@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import psutil
 from broker import api_client
 from broker.api_client import Api
 from broker.clock import NS_PER_S, Clock, ns_of, text_of
+from broker.errors import Unavailable
 from broker.namespace import LIVE, StreamTopic, Verb
 from testbed.demo.child_process import ChildProcess, start_child
 from tests.faults import rig as rigs
@@ -29,7 +30,7 @@ READERS = (100, 500)
 LOAD = rigs.Load(signals=20, hz=10.0, publishing_s=0.1)
 SEED = 1
 PATIENCE_S = 180.0
-ASKED_AT_ONCE = 8
+ASKED_AT_ONCE = 2
 """Requests that make the credentials of a crowd."""
 REQUEST_EVERY_S = 0.1
 MEASURED_S, WARM_S = 30.0, 3.0
@@ -263,7 +264,10 @@ async def _company(rig: Rig, organisation: str, count: int) -> AsyncIterator[tup
         async def machine(number: int) -> str:
             body = {"principal": f"{organisation}-{number}", "reads": [stream]}
             async with gate:
-                return str((await api.request("POST", "/credentials", json=body))["credential"])
+                while True:
+                    with suppress(Unavailable):  # the registry is busy, or was
+                        created = await api.request("POST", "/credentials", json=body)
+                        return str(created["credential"])
 
         async with asyncio.TaskGroup() as tasks:
             creating = [tasks.create_task(machine(at), name=f"{at}") for at in range(count)]

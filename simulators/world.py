@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, Self
 
 import structlog
 
@@ -28,6 +28,14 @@ class TimestampMode(StrEnum):
     """The source's own, exactly."""
     SHIFTED = "shifted"
     """The instant of playing: the spacing is the source's divided by the speed."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `original` or `shifted`; raises Invalid for anything else."""
+        try:
+            return cls(text)
+        except ValueError as exc:
+            raise Invalid(f"times {text!r} are not known", hint=f"one of {', '.join(cls)}") from exc
 
 
 class Face(Protocol):

@@ -10,11 +10,10 @@ from typing import Any
 from rich.console import Console
 
 from broker.clock import NS_PER_S, Clock
-from broker.errors import Invalid
 from simulators import ledger, world
 from simulators.faces import opcua
 from simulators.model import RowSource, SourceRow
-from simulators.world import Playback, TimestampMode
+from simulators.world import Playback
 from testbed.terminal import invocation
 
 NAME = "PumpRig"
@@ -38,13 +37,6 @@ class SimulatorOptions:
     wait: bool = False
     ledger: Path | None = None
     keys: Path | None = None
-
-
-def checked_times(text: str) -> str:
-    """Return `original` or `shifted` unchanged; raises Invalid for anything else."""
-    if text not in set(TimestampMode):
-        raise Invalid(f"times {text!r} are not known", hint=f"one of {', '.join(TimestampMode)}")
-    return text
 
 
 class RepeatedSource:

@@ -136,6 +136,11 @@ class BrokerAccess:
     seats: Mapping[str, BusSettings]
     late_connects: Callable[[], int] = _none
 
+    @classmethod
+    def of_nats(cls, broker: NatsBroker, seats: Mapping[str, BusSettings]) -> "BrokerAccess":
+        """The ways to a NATS server whose clients this process authorizes."""
+        return cls(broker=broker, seats=seats, late_connects=broker.late_connects)
+
 
 def check_start(settings: ServerSettings) -> None:
     """Raise Taken if a server runs on the data folder, or `serve` could not listen on its ports."""
@@ -168,7 +173,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
             stack,
             settings=settings,
             data=data,
-            access=_access(broker, _seats(way, system)),
+            access=BrokerAccess.of_nats(broker, _seats(way, system)),
             server_time=server_time,
             quotas=quotas,
         )
@@ -207,8 +212,7 @@ async def serve_api(
             nats = _external_server(settings, services, services.inner, clock)
             quotas = Quotas(clock, settings.limits, nats.connection_counts)
             serving = _serving(nats, data, server_time, keys.system(), quotas)
-            broker = await stack.enter_async_context(serving)
-            access = _access(broker, seats)
+            access = BrokerAccess.of_nats(await stack.enter_async_context(serving), seats)
         dependencies = await build_dependencies(
             stack,
             settings=settings,
@@ -242,6 +246,8 @@ async def _serving(
     bus_journal = BusJournal(registry=data.registry, journal=data.journal, clock=clock)
     rights = RightsCache(data.registry, clock)
     await rights.load_publishers()
+    processes = ProcessAdmission(nats.service.connections_of, nats.service.end, clock)
+    nats.service.on_disconnect(processes.ended)
     authorizer = Authorizer(
         registry=data.registry,
         rights=rights,
@@ -250,7 +256,7 @@ async def _serving(
         quotas=quotas,
         journal=bus_journal,
         admitted=connections.admitted,
-        processes=ProcessAdmission(nats.service.connections_of, nats.service.end, clock),
+        processes=processes,
     )
     async with (
         refusals.following(nats.log_file, bus_journal, clock),
@@ -271,10 +277,6 @@ def _external_server(
         trust=services.trust,
         log_file=settings.broker_log,
     )
-
-
-def _access(broker: NatsBroker, seats: Mapping[str, BusSettings]) -> BrokerAccess:
-    return BrokerAccess(broker=broker, seats=seats, late_connects=broker.late_connects)
 
 
 def _api(

@@ -319,9 +319,11 @@ def _newest(frame: Wide | Long) -> _Newest:
         at = len(frame.time_ns) - 1 - int(np.argmax(frame.time_ns[::-1]))
         time_ns = int(frame.time_ns[at])
         return _Newest(dict.fromkeys(frame.values, _Row(frame, at, time_ns)), time_ns, time_ns)
-    order = np.argsort(frame.time_ns, kind="stable")[::-1]
-    signals, first = np.unique(frame.signal[order], return_index=True)
-    chosen = order[first]
+    order = np.argsort(frame.time_ns, kind="stable")
+    newest_of = np.full(len(frame.names), -1)
+    newest_of[frame.signal[order]] = order  # of several assignments to a place the last stays
+    signals = np.flatnonzero(newest_of >= 0).astype(np.int32)
+    chosen = newest_of[signals]
     newest = replace(  # alone: a signal that is silent from now on keeps no whole frame in memory
         frame,
         time_ns=frame.time_ns[chosen],

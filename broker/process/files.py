@@ -13,9 +13,8 @@ from broker.errors import Invalid, Unavailable
 PRIVATE = 0o600
 PRIVATE_FOLDER = 0o700
 MOST_SECRET = 64 * 1024
-LEAST_FREE = 512 * 1024
-"""Bytes that are free on a disk below which an error of writing is taken as that of a full disk;
-DuckDB writes half as many at once."""
+LEAST_FREE = 64 * 1024
+"""Bytes that are free on a disk below which an error of writing is taken as that of a full disk."""
 
 
 def create_private(file: Path) -> IO[bytes]:

@@ -75,9 +75,9 @@ class FrameResponse(ApiResponse):
     t0: Instant
     dt: Annotated[list[int], Field(description="ns after t0", examples=[[0, 1_000_000_000]])]
     signal: Annotated[
-        list[int], Field(description="place of the signal in the spec", examples=[[0, 0]])
+        list[int], Field(description="place of the signal in the spec", examples=[[3, 3]])
     ]
-    value: Annotated[list[float | int | bool | str | None], Field(examples=[[3.02, 3.01]])]
+    value: Annotated[list[float | int | bool | str | None], Field(examples=[[0.054711, 0.382638]])]
     quality: Annotated[
         list[int] | None,
         Field(description="0 good, 1 uncertain, 2 bad; absent if all are good", examples=[None]),

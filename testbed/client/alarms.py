@@ -47,7 +47,7 @@ _ALARM: list[TableColumn[Alarm]] = [
 
 
 def of_status(status: StatusResponse) -> list[Alarm]:
-    """The alarms of a status: those of the testbed itself, then by equipment.
+    """The alarms of a status, by equipment; `of_testbed` has those of the testbed itself.
 
     A silent gateway has one of its own, before those that it stated of its streams until then.
     """
@@ -58,7 +58,7 @@ def of_status(status: StatusResponse) -> list[Alarm]:
         else alarm
         for alarm in each_once(status.streams)
     ]
-    return [*of_testbed(status), *sorted([*silences.values(), *stated], key=_place)]
+    return sorted([*silences.values(), *stated], key=_place)
 
 
 def each_once(streams: Iterable[StreamStatusResponse]) -> list[Alarm]:

@@ -37,12 +37,13 @@ def backup(
     json: Json = False,
 ) -> None:
     """Back up registry, ledger and store, with the SHA-256 of every file."""
-    from testbed.server import backup as server_backup
     from testbed_api.settings import ServerSettings
 
     stopped = None
     if data is not None:
         stopped = settings(ServerSettings, folder=data, store=store, registry=registry)
+    from testbed.server import backup as server_backup
+
     manifest = run.run(server_backup.backup(folder, stopped, WallClock()))
     report = server_backup.as_json(manifest, folder)
     print_json(report) if json else server_backup.print_backup(manifest, folder, stopped, out)
@@ -77,10 +78,11 @@ def restore(
     json: Json = False,
 ) -> None:
     """Check a backup, and restore it into an empty data folder and an empty store."""
-    from testbed.server import backup as server_backup
     from testbed_api.settings import ServerSettings
 
     target = settings(ServerSettings, folder=data, store=store, registry=registry)
+    from testbed.server import backup as server_backup
+
     manifest, losses = run.run(
         server_backup.restore(folder, target, WallClock(), sha256, audit_key), keeps_data=True
     )

@@ -161,12 +161,13 @@ def _run(
     as_json: bool,
 ) -> NoReturn:
     """Run a demo, and end with its exit code; command: empty for the demo's own detector."""
+    from simulators.world import TimestampMode
     from testbed.demo import terminal
     from testbed.demo.prototype import checked_command
-    from testbed.simulator import checked_times
 
     async def go() -> Exit:
-        words, checked = checked_command(command) if command else (), checked_times(times)
+        words = checked_command(command) if command else ()
+        checked = TimestampMode.parse(times)
         places = terminal.choose_places(folder, keep=keep)
         return await terminal.run(
             plan(**places, times=checked, prototype=words),

@@ -1,4 +1,7 @@
-"""`testbed up`, `install-service`, `api`, `recorder`, `reconcile`: the processes of a server."""
+"""`testbed up`, `install-service`, `api`, `recorder`, `reconcile`: the processes of a server.
+
+A command reads its settings before it loads the server, so that a wrong one is said at once.
+"""
 
 import functools
 from collections.abc import Callable
@@ -8,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from broker.clock import WallClock
-from broker.errors import BedError
+from broker.errors import BedError, Invalid
 from testbed.terminal import run
 from testbed.terminal.options import Insecure, Json, PrintUnit, example, settings
 from testbed.terminal.screen import notes, out, print_json
@@ -84,7 +87,6 @@ def up(
     json: Json = False,
 ) -> None:
     """Run broker, recorder and API, until Ctrl-C."""
-    from testbed.server import up as server_up
     from testbed_api.settings import ServerSettings
 
     own = settings(
@@ -95,8 +97,12 @@ def up(
         mqtt_port=mqtt_port,
         store=store,
         registry=registry,
-        tls=server_up.tls_setting(development=tls, insecure=insecure),
+        tls=_tls_setting(development=tls, insecure=insecure),
     )
+    if notes.is_terminal:
+        notes.print("starting broker, recorder and API …", style="dim")
+    from testbed.server import up as server_up
+
     show = _ready_printer(as_json=json, sign_in=sign_in)
 
     def on_ready(server: Any) -> None:
@@ -126,11 +132,10 @@ def install_service(
     """Write a systemd unit that runs a server as `up` does, and print the next commands."""
     from testbed import systemd
     from testbed.server import systemd_unit
-    from testbed.server import up as server_up
     from testbed_api.settings import ServerSettings
 
     chosen = {"folder": data, "host": host, "api_port": port, "mqtt_port": mqtt_port}
-    own = settings(ServerSettings, **chosen, tls=server_up.tls_setting(development=tls))
+    own = settings(ServerSettings, **chosen, tls=_tls_setting(development=tls))
     try:
         service = systemd_unit.service(own, name=name, user=run_as)
         if print_only:
@@ -146,17 +151,18 @@ def api(
 ) -> None:
     """Run the API alone, with broker, registry, store and recorder as other services."""
     from broker.settings import BusSettings
+    from testbed_api.settings import ServerSettings
+
+    tls = _tls_setting(insecure=insecure)
+    own, bus = settings(ServerSettings, host=host, api_port=port, tls=tls), settings(BusSettings)
     from testbed.server import up as server_up
     from testbed_api.security.system_secrets import SharedSecrets
     from testbed_api.service import BrokerServices
-    from testbed_api.settings import ServerSettings
 
-    tls = server_up.tls_setting(insecure=insecure)
-    own = settings(ServerSettings, host=host, api_port=port, tls=tls)
-    all_settings = (own, settings(BusSettings), settings(SharedSecrets))
+    secrets = settings(SharedSecrets)
 
     async def go() -> None:
-        services = BrokerServices.from_settings(*all_settings)
+        services = BrokerServices.from_settings(own, bus, secrets)
         await server_up.api(own, services, WallClock(), _ready_printer(as_json=json))
 
     run.run(go(), keeps_data=True)
@@ -165,20 +171,22 @@ def api(
 def recorder() -> None:
     """Run the recorder as a process of its own, with InfluxDB; `up` starts one by itself."""
     from broker.settings import BusSettings
-    from testbed_api import recorder_process
     from testbed_api.settings import ServerSettings
 
     own, bus = settings(ServerSettings), settings(BusSettings, window=10_000)
+    from testbed_api import recorder_process
+
     run.run(recorder_process.record(own, bus, WallClock()), keeps_data=True)
 
 
 def reconcile() -> None:
     """Keep the rights in a Mosquitto broker equal to the registry's, until Ctrl-C."""
     from broker.settings import BusSettings
-    from testbed_api.broker_auth import mosquitto_reconciler
     from testbed_api.settings import ServerSettings
 
     own, bus = settings(ServerSettings), settings(BusSettings)
+    from testbed_api.broker_auth import mosquitto_reconciler
+
     run.run(mosquitto_reconciler.run(own, bus, WallClock()))
 
 
@@ -187,6 +195,15 @@ def openapi() -> None:
     from testbed_api.http.app import openapi_document
 
     print_json(openapi_document())
+
+
+def _tls_setting(*, development: bool = False, insecure: bool = False) -> str | None:
+    """The TESTBED_TLS of `--tls` and `--insecure`, None for neither; both end the command."""
+    from testbed_api.settings import DEVELOPMENT, NO_TLS
+
+    if development and insecure:
+        run.fail(Invalid("--tls and --insecure contradict each other", hint="give one"))
+    return DEVELOPMENT if development else NO_TLS if insecure else None
 
 
 def _ready_printer(*, as_json: bool, sign_in: bool = False) -> Callable[[Any], None]:

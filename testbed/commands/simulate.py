@@ -133,7 +133,7 @@ def csv(
     async def go() -> None:
         recording = replay.read(file)
         source = simulator.RepeatedSource(recording) if repeat else recording
-        playback = Playback(speed, TimestampMode(simulator.checked_times(times)))
+        playback = Playback(speed, TimestampMode.parse(times))
         options = simulator.SimulatorOptions(
             port=port, playback=playback, wait=wait, ledger=ledger, keys=KEYS if secure else None
         )

@@ -41,5 +41,5 @@ def alarms(space: AnySpace = None, json: Json = False) -> None:
     from testbed.client import alarms as client_alarms
 
     fetched = run.run(client_alarms.fetch(space))
-    stated = client_alarms.of_status(fetched)
+    stated = [*client_alarms.of_testbed(fetched), *client_alarms.of_status(fetched)]
     print_json(fetched) if json else client_alarms.print_alarms(stated, out)

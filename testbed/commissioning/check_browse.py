@@ -1,4 +1,7 @@
-"""Browse an OPC UA server or an MQTT broker, and check a mapping against it, before it is used."""
+"""Browse an OPC UA server or an MQTT broker, and check a mapping against it, before it is used.
+
+The code of OPC UA is imported only for an OPC UA server.
+"""
 
 import asyncio
 import dataclasses
@@ -6,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -14,19 +17,20 @@ from broker.clock import WallClock
 from broker.errors import Invalid, Taken, Unknown
 from broker.namespace import EquipmentAddress, EquipmentKind
 from broker.settings import address_of
-from gateway.commissioning import browse as browsing
 from gateway.commissioning import check as checking
 from gateway.commissioning import mqtt_browse
 from gateway.commissioning.findings import Severity
 from gateway.commissioning.mqtt_browse import LISTEN_S
 from gateway.links.mqtt import refusal
-from gateway.links.opcua.security import ClientCredentials
 from gateway.mapping import file as mapping_file
 from gateway.mapping.model import MqttBroker, OpcUaServer, Policy, Security, host_of
 from gateway.settings import GatewaySettings, SourceSettings
 from gateway.state import layout, source_password
 from testbed.commissioning import registration
 from testbed.terminal.screen import print_json
+
+if TYPE_CHECKING:
+    from gateway.links.opcua.security import ClientCredentials
 
 SECURITY = ("none", "sign-and-encrypt")
 
@@ -52,6 +56,8 @@ class Endpoint:
     @property
     def server(self) -> OpcUaServer:
         """The OPC UA server with its security, which must be given; raises Invalid."""
+        from gateway.commissioning import browse as browsing  # noqa: PLC0415 - see above
+
         host = host_of(self.url)
         if self.security not in SECURITY:
             given = (
@@ -76,11 +82,13 @@ class Endpoint:
         )
 
 
-def gateway_proof(mapping: Path | None = None) -> ClientCredentials:
+def gateway_proof(mapping: Path | None = None) -> "ClientCredentials":
     """The certificate and the password with which the gateway of a mapping file signs in.
 
     mapping: None before there is one; then the certificates are those below the current folder.
     """
+    from gateway.links.opcua.security import ClientCredentials  # noqa: PLC0415 - see above
+
     source = SourceSettings()
     folders = layout.folders(GatewaySettings(), source, mapping=mapping)
     password = source.source_password.get_secret_value()
@@ -90,9 +98,11 @@ def gateway_proof(mapping: Path | None = None) -> ClientCredentials:
 async def check(path: Path, print_line: Callable[[Any], None], *, as_json: bool) -> bool:
     """Check a mapping file against its server and the testbed; True if no finding is an error."""
     mapping = mapping_file.load(path)
-    proof = gateway_proof(path)
-    password = source_password.of_mapping(mapping, SourceSettings())
-    findings = await checking.check(mapping, dataclasses.replace(proof, password=password))
+    credentials = None
+    if isinstance(mapping.source, OpcUaServer):
+        password = source_password.of_mapping(mapping, SourceSettings())
+        credentials = dataclasses.replace(gateway_proof(path), password=password)
+    findings = await checking.check(mapping, credentials)
     folders = layout.folders(GatewaySettings(), SourceSettings(), mapping=path)
     findings += await registration.check(mapping, folders.identity_of(mapping.equipment))
     severities = {finding.severity for finding in findings}
@@ -177,6 +187,8 @@ async def _browse_server(
     endpoint: Endpoint, write: Path | None, progress: Console
 ) -> BrowsedSource:
     """The nodes of an OPC UA server; its variables are measured for a mapping."""
+    from gateway.commissioning import browse as browsing  # noqa: PLC0415 - see above
+
     server, proof = endpoint.server, gateway_proof(endpoint.mapping or write)
     nodes = await browsing.nodes(server, proof)
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-from asyncio.subprocess import Process
 from collections import Counter
 from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import structlog
 from broker import profiles
 from broker.clock import Backoff, Clock
 from broker.errors import BedError, Corrupt, Invalid, Refused
-from broker.process import parent_death
+from broker.process import parent_death, termination
 from broker.process import tasks as process_tasks
 from broker.server_addresses import ServerAddresses
 from broker.settings import BusSettings
@@ -218,20 +217,7 @@ async def _run_child(child: GatewayChild) -> int:
     try:
         return await process.wait()
     finally:
-        await asyncio.shield(_terminate(process, child.stop_s))
-
-
-async def _terminate(process: Process, within_s: float) -> None:
-    """Send SIGTERM to a child process, and SIGKILL if it has not ended in time."""
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        async with asyncio.timeout(within_s):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+        await asyncio.shield(termination.terminate(process, child.stop_s))
 
 
 async def identity_folder(file: Path | None) -> Path:

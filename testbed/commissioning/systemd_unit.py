@@ -45,11 +45,6 @@ def service(
     `SystemdService` raises.
     """
     equipment = [str(mapping_file.load(file).equipment) for file in mappings]
-    own, source = settings(GatewaySettings), settings(SourceSettings)
-    folders: set[Path] = set()
-    for file in mappings:
-        stored_in = layout.folders(own, source, mapping=file)
-        folders |= {stored_in.spool, stored_in.identity, stored_in.pki}
     paths = tuple(file.absolute() for file in mappings)
     return SystemdService(
         name=name,
@@ -57,7 +52,7 @@ def service(
         user=user or paths[0].owner(),
         folder=paths[0].parent,
         command=("gateway", "run", *map(str, paths)),
-        state=tuple(sorted(folders)),
+        state=_state(mappings),
         settings=_SETTINGS,
         first_step="set the addresses of the testbed there",
         more=_MORE,
@@ -65,3 +60,13 @@ def service(
         units=units.absolute(),
         environments=environments.absolute(),
     )
+
+
+def _state(mappings: Sequence[Path]) -> tuple[Path, ...]:
+    """The folders that these gateways write to."""
+    own, source = settings(GatewaySettings), settings(SourceSettings)
+    folders: set[Path] = set()
+    for file in mappings:
+        state = layout.folders(own, source, mapping=file)
+        folders |= {state.spool, state.identity, state.pki}
+    return tuple(sorted(folders))

@@ -12,8 +12,7 @@ from typing import Any
 import orjson
 
 from broker.errors import Unavailable
-from broker.process import parent_death
-from testbed.server.up import terminate
+from broker.process import parent_death, termination
 
 LOG_TAIL_LINES = 12
 STOP_S = 15.0
@@ -57,7 +56,7 @@ class ChildProcess:
 
     async def stop(self) -> None:
         """Terminate the process, and wait until it has ended."""
-        await terminate(self._process, STOP_S)
+        await termination.terminate(self._process, STOP_S)
 
 
 @asynccontextmanager
@@ -83,4 +82,4 @@ async def start_child(
         stop_s = INTERRUPTED_STOP_S
         raise
     finally:
-        await asyncio.shield(terminate(process, stop_s))
+        await asyncio.shield(termination.terminate(process, stop_s))

@@ -62,7 +62,10 @@ def _fault_spans(offered: LedgerContent) -> list[tuple[int, int]]:
 def _about(plan: DemoPlan, offered: LedgerContent) -> dict[str, str]:
     """The facts that are needed to repeat a run, by their labels."""
     if plan.data is None:
-        data = f"model of a pump rig, {ROWS} rows, one every {PERIOD_S:g} s; its fault: {FAULT}"
+        data = (
+            f"model of a pump rig, {ROWS} rows, one every {PERIOD_S:g} s; its fault, in seconds of"
+            f" the rig's time: {FAULT}"
+        )
         seed = str(SEED)
     else:
         digest = hashlib.sha256(plan.data.read_bytes()).hexdigest()

@@ -34,9 +34,10 @@ class Rating:
         if rated.f1 is None:
             alarms = f"it raised {rated.false:,} false alarms"
             return f"No F1: no row of the data has a fault, and {alarms}."
+        alarms = rated.hits + rated.false
         return (
             f"F1 {rated.f1:.3f}. Of {rated.faulty:,} rows with a fault it flagged {rated.hits:,}"
-            f" and missed {rated.missed:,}; of its {rated.hits + rated.false:,} alarms"
+            f" and missed {rated.missed:,}; of its {alarms:,} alarm{'' if alarms == 1 else 's'}"
             f" {rated.false:,} {'was' if rated.false == 1 else 'were'} false."
         )
 

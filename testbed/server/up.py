@@ -8,7 +8,6 @@ import ipaddress
 import os
 import socket
 import sys
-from asyncio.subprocess import Process
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,18 +18,18 @@ from rich.console import Console
 from broker.clock import Clock
 from broker.credential import Credential
 from broker.errors import BedError, Invalid, Unavailable
-from broker.process import files, parent_death
+from broker.process import files, parent_death, termination
 from broker.profiles import Profile
 from broker.server_addresses import ServerAddresses
 from broker.settings import Address
 from testbed.client import sign_in
 from testbed.server import pki
-from testbed.terminal import invocation, run
+from testbed.terminal import invocation
 from testbed_api import recorder_process, service
 from testbed_api.security import certificates
 from testbed_api.security.system_secrets import ADMINISTRATOR
 from testbed_api.service import BrokerServices, RunningServer
-from testbed_api.settings import DEVELOPMENT, MOSQUITTO, NO_TLS, ServerSettings
+from testbed_api.settings import DEVELOPMENT, MOSQUITTO, ServerSettings
 
 RESTART_S = 1.0
 RECORDER_STOP_S = 5.0
@@ -122,29 +121,9 @@ async def _recorder(
         try:
             code = await child.wait()
         finally:
-            await terminate(child, RECORDER_STOP_S)
+            await termination.terminate(child, RECORDER_STOP_S)
         log.error("recorder process ended", exit_code=code, restart_s=RESTART_S)
         await clock.sleep(RESTART_S)
-
-
-async def terminate(child: Process, within_s: float) -> None:
-    """Send SIGTERM to a child process, and SIGKILL if it has not ended after `within_s`."""
-    if child.returncode is not None:
-        return
-    child.terminate()
-    try:
-        async with asyncio.timeout(within_s):
-            await child.wait()
-    except TimeoutError:
-        child.kill()
-        await child.wait()
-
-
-def tls_setting(*, development: bool = False, insecure: bool = False) -> str | None:
-    """The TESTBED_TLS of `--tls` and `--insecure`, None for neither; both end the command."""
-    if development and insecure:
-        run.fail(Invalid("--tls and --insecure contradict each other", hint="give one"))
-    return DEVELOPMENT if development else NO_TLS if insecure else None
 
 
 def _ensure_certificates(settings: ServerSettings, clock: Clock) -> None:
@@ -183,6 +162,28 @@ def client_addresses(server: RunningServer) -> ServerAddresses:
         host = "::1" if ":" in host else "127.0.0.1"
     if listeners.api is not None and listeners.ca is None:
         host = server.way.broker_name  # a certificate of a public authority bears no address
+    return _addresses(server, host)
+
+
+def public_addresses(server: RunningServer) -> ServerAddresses:
+    """The addresses by which clients on other machines reach a server.
+
+    One that listens on every address is named as its certificate names it, without TLS as this
+    machine is called.
+    """
+    listeners = server.certificates
+    if not _is_unspecified(server.api.host):
+        return ServerAddresses(api=server.api_url, broker=server.way.broker, ca=listeners.ca)
+    names = []
+    if listeners.api is not None:
+        names = certificates.host_names(certificates.read(listeners.api.chain))
+    public = [name for name in names if name not in pki.LOCAL_HOSTS and "*" not in name]
+    return _addresses(server, next(iter(public), socket.gethostname()))
+
+
+def _addresses(server: RunningServer, host: str) -> ServerAddresses:
+    """The addresses of a server under one name of its machine."""
+    listeners = server.certificates
     http, mqtt = ("http", "mqtt") if listeners.api is None else ("https", "mqtts")
     return ServerAddresses(
         api=f"{http}://{Address(host, server.api.port)}",
@@ -251,8 +252,9 @@ def print_ready(out: Console, server: RunningServer, profile: Profile | None = N
 
     profile: of who signed in on this computer, for whom nothing need be set.
     """
-    out.print(f"API     {server.api_url}/api/v1/docs")
-    out.print(f"broker  {server.way.broker}")
+    addresses = public_addresses(server)
+    out.print(f"API     {addresses.api}/api/v1/docs")
+    out.print(f"broker  {addresses.broker}")
     create = (
         "organisation create factory --kind partner --owner fay   # shows its owner's credential"
     )
@@ -262,7 +264,7 @@ def print_ready(out: Console, server: RunningServer, profile: Profile | None = N
         out.print(f"\nSigned in here as {profile.principal}, profile {profile.name}:", style="bold")
         out.print(next_line)
     else:
-        _print_variables(out, server)
+        _print_variables(out, addresses)
     if server.administrator is not None:
         lead = "The administrator's credential; each start shows a new one until one was used:"
         out.print(f"\n{lead}", style="bold")
@@ -279,11 +281,11 @@ def _sign_in_command(server: RunningServer) -> str:
     return f"{invocation.testbed()} sign-in {ADMINISTRATOR} {options}".rstrip()
 
 
-def _print_variables(out: Console, server: RunningServer) -> None:
+def _print_variables(out: Console, addresses: ServerAddresses) -> None:
     """Print what clients set that do not sign in."""
     out.print("\nWhat clients set:", style="bold")
-    variables = {"TESTBED_API": server.api_url, "TESTBED_BROKER": server.way.broker}
-    if server.certificates.ca is not None:
-        variables["TESTBED_CA"] = str(server.certificates.ca.absolute())
+    variables = {"TESTBED_API": addresses.api, "TESTBED_BROKER": addresses.broker}
+    if addresses.ca is not None:
+        variables["TESTBED_CA"] = str(addresses.ca.absolute())
     for name, value in variables.items():
         out.print(f"  {invocation.export({name: value})}")

@@ -118,13 +118,13 @@ class Authorizer:
             return None
         verdict = await self._judge_process(request)
         if verdict.excluded_by is not None:
-            facts = {"runs": _process_facts(verdict.excluded_by)}
-            self._refused(request, bus_refusals.RUNS_ELSEWHERE, **facts)
+            runs = _sentence_part(verdict.excluded_by)
+            self._refused(request, bus_refusals.RUNS_ELSEWHERE, runs=runs)
             return None
         self._quotas.entered(known.organisation)
         context = _context(request).by(known.id, known.organisation)
         if verdict.replaced:
-            context.entry.facts["replaced"] = [_process_facts(each) for each in verdict.replaced]
+            context.entry.facts["replaced"] = "; ".join(map(_sentence_part, verdict.replaced))
         return ConnectAdmission(
             request=request,
             permissions=permissions,
@@ -199,9 +199,6 @@ def _facts(request: ConnectRequest) -> dict[str, object]:
     return {"client_id": request.client_id, "connection": request.connection}
 
 
-def _process_facts(process: RunningProcess) -> dict[str, object]:
-    return {
-        "host": process.identity.host,
-        "address": process.address,
-        "since": text_of(process.since_ns),
-    }
+def _sentence_part(process: RunningProcess) -> str:
+    since = text_of(process.since_ns)
+    return f"on {process.identity.host}, from {process.address}, since {since}"

@@ -99,6 +99,12 @@ class ProcessAdmission:
         self._admitted[process.role] = process, asyncio.get_running_loop().time()
         return ProcessVerdict(replaced=others)
 
+    def ended(self, connection: str, _reason: str) -> None:
+        """Note that a connection ended: it keeps nobody from its role any more."""
+        for role, (process, _) in list(self._admitted.items()):
+            if process.connection == connection:
+                del self._admitted[role]
+
     async def _others(self, process: RunningProcess, principal: str) -> list[RunningProcess]:
         """The other connections in a process's role."""
         processes = running(await self._connections_of(principal))

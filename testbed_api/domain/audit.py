@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
@@ -16,7 +16,9 @@ from broker.audit_head import GENESIS, Head
 from broker.clock import ns_of, text_of
 from broker.errors import Corrupt, Invalid
 from broker.rights import Action
-from testbed_api.domain.request_keys import RequestKey
+
+if TYPE_CHECKING:
+    from testbed_api.domain.request_keys import RequestKey
 
 MOST_NAME, MOST_TEXT, MOST_DETAILS = 60, 300, 4_000
 _LOST = "it was put in, taken out, moved or changed"
@@ -211,7 +213,7 @@ class AuditContext:
     owner: str | None = None
     request: str = ""
     source: str = ""
-    key: RequestKey | None = None
+    key: "RequestKey | None" = None
     entry: AuditEntry = field(default_factory=AuditEntry)
 
     def by(self, principal: str, organisation: str | None) -> Self:

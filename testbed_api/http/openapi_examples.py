@@ -10,7 +10,7 @@ from testbed_api.http.problems import MEDIA_TYPE
 Responses = dict[int | str, dict[str, Any]]
 """The `responses` of a route, by status."""
 
-CSV = f"time,Pressure\r\n{AT},3.02\r\n"
+CSV = f"time,Pressure\r\n{AT},0.054711\r\n"
 PROBLEM_REFERENCE = {"$ref": f"#/components/schemas/{ProblemResponse.__name__}"}
 EVENTS = 'event: batch\ndata: {"v":1,"pub":"…","spec":1,…}\n\nevent: missed\ndata: 3\n\n'
 METRICS = "# TYPE testbed_broker_connected gauge\ntestbed_broker_connected 1.0\n"

@@ -108,6 +108,9 @@ def _classify_message(
     ):
         flush.repeated += 1
         flush.mark_requests.add(topic_group.life)
+    elif document.gaps and _is_early(flush, message, document, limits):
+        flush.waiting.append(message)
+        return
     elif topic_group.spec is None or topic_group.kind is None:
         if message.set_aside is not None or _waits(flush, message, limits):
             return
@@ -145,6 +148,16 @@ def _finish(flush: Flush, message: ReceivedMessage) -> None:
         flush.done.append(message.message)
     else:
         flush.entries.taken_up.append(message.set_aside)
+
+
+def _is_early(
+    flush: Flush, message: ReceivedMessage, document: codec.Document, limits: WaitLimits
+) -> bool:
+    """Whether a gap of a lost spool came so lately that samples within it may be on their way."""
+    is_new = flush.now_ns - message.since_ns < lost_gaps.SETTLED_NS
+    is_lost = any(gap.cause == lost_gaps.CAUSE for gap in document.gaps)
+    is_room = len(flush.waiting) < limits.most
+    return is_lost and is_new and is_room and message.set_aside is None
 
 
 def _waits(flush: Flush, message: ReceivedMessage, limits: WaitLimits) -> bool:

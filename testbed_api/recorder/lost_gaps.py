@@ -1,7 +1,8 @@
 """Cuts the gaps of a lost spool around the samples that are stored.
 
 A gateway states such a gap from the time stamp up to which the ledger lacks no batch until its
-first new sample.  Batches that were on their way, or that had overtaken others, lie between.
+first new sample.  Batches that were on their way, or that had overtaken others, lie between.  The
+batch with the gap waits a moment for them.
 """
 
 import asyncio
@@ -19,6 +20,8 @@ from testbed_api.recorder.ledger import StreamEpoch
 from testbed_api.stores.port import SeriesStore, Window
 
 CAUSE = "spool-lost"
+SETTLED_NS = 5 * NS_PER_S
+"""Time after which what was on its way to the recorder has come, on `data` and on `late`."""
 MOST_READ = 1_000_000
 """Samples that one flush reads for this; beyond them a gap stays as it was stated."""
 AT_ONCE = 8

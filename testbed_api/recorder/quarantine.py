@@ -33,9 +33,15 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Lane:
-    """The messages of one organisation that are apart; suspects: whose, with the reasons."""
+    """The messages of one organisation that are apart.
+
+    suspects: whose, with the reasons.  streams: of the messages that wait.  tried: streams of those
+    that are being tried.
+    """
 
     suspects: dict[MessageScope, str] = field(default_factory=dict)
+    streams: set[MessageScope] = field(default_factory=set)
+    tried: set[MessageScope] = field(default_factory=set)
     waiting: list[ReceivedMessage] = field(default_factory=list)
     waiting_bytes: int = 0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
@@ -48,12 +54,23 @@ class _Lane:
             return False
         self.waiting.append(message)
         self.waiting_bytes += size
+        self.streams.add(scopes_of(message)[1])
         self.arrived.set()
         return True
 
+    def reason(self, message: ReceivedMessage) -> str | None:
+        """Why a message belongs here: it is suspected, or others of its stream are here."""
+        scopes = scopes_of(message)
+        for scope in scopes:
+            if scope in self.suspects:
+                return self.suspects[scope]
+        is_beside = scopes[1] in self.tried or scopes[1] in self.streams
+        return "others of its stream are stored apart" if is_beside else None
+
     def take(self) -> list[ReceivedMessage]:
-        """Remove and return the messages that wait."""
+        """Remove and return the messages that wait, to be tried."""
         messages, self.waiting, self.waiting_bytes = self.waiting, [], 0
+        self.streams, self.tried = set(), self.streams
         self.arrived.clear()
         return messages
 
@@ -94,10 +111,7 @@ class Quarantine:
         if not self._lanes or message.samples_of is None:  # asked for each message
             return None
         lane = self._lanes.get(message.samples_of)
-        if lane is None:
-            return None
-        reasons = (lane.suspects.get(scope) for scope in scopes_of(message))
-        return next((reason for reason in reasons if reason is not None), None)
+        return None if lane is None else lane.reason(message)
 
     def take(self, message: ReceivedMessage) -> bool:
         """Settle a message apart, soon; False if too many wait there."""
@@ -108,7 +122,7 @@ class Quarantine:
         """Try the messages of a lane again and again, until nothing of it fails or is slow."""
         lane = self._lanes[organisation]
         while lane.suspects or lane.waiting:
-            await self._clock.sleep(lane.pause_s)
+            await self._clock.sleep(lane.pause_s if lane.suspects else 0)
             if not lane.waiting and not await _within(FORGET_S, lane.arrived):
                 break
             await self._try(organisation, lane)
@@ -128,7 +142,7 @@ class Quarantine:
             suspects[MessageScope(organisation)] = "the store takes its samples slowly"
         for scope in suspects.keys() - lane.suspects.keys():
             log.warning("samples are stored apart", whose=str(scope), reason=suspects[scope])
-        lane.suspects = suspects
+        lane.suspects, lane.tried = suspects, set()
         lane.pause_s = min(2 * lane.pause_s, LONGEST_S) if narrowed.failed else FIRST_S
 
 

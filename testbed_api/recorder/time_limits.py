@@ -7,6 +7,7 @@ own, which may be any: there the number of weeks is bounded.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -39,10 +40,7 @@ def enforce(flush: Flush, run_weeks: RunWeeks) -> None:
         )
     ]
     for at in reversed(unwanted):
-        parts = flush.split_by_document(at)
-        del flush.blocks[at], flush.origins[at]
-        for part in parts:
-            _divide(flush, part, run_weeks)
+        _divide(flush, at, run_weeks)
 
 
 def span(spec: StreamSpec, time: FlushTime) -> tuple[int, int]:
@@ -89,24 +87,37 @@ def _wanted(
     return np.isin(weeks, list(known))
 
 
-def _divide(flush: Flush, part: DocumentBlock, run_weeks: RunWeeks) -> None:
-    """Put back the samples of a message that are wanted; the others become dead letters."""
-    life, message, block = part
-    masked = [
-        (frame, _wanted(block, frame.time_ns, flush.time, run_weeks)) for frame in block.frames
-    ]
-    near = tuple(bulk_decode.select(frame, mask) for frame, mask in masked if mask.any())
-    far = tuple(bulk_decode.select(frame, ~mask) for frame, mask in masked if not mask.all())
-    if near:
-        size = sum(len(frame.time_ns) for frame in near)
-        flush.blocks.append(Block(block.space, block.spec, near))
-        flush.origins.append(BlockOrigin(life, ((message, size),)))
+def _divide(flush: Flush, at: int, run_weeks: RunWeeks) -> None:
+    """Leave in a block the samples that are wanted; the others become dead letters.
+
+    at: index of the block.
+    """
+    block, origin = flush.blocks[at], flush.origins[at]
+    masks = [_wanted(block, frame.time_ns, flush.time, run_weeks) for frame in block.frames]
+    sizes, start = [], 0
+    for part, (message, size) in zip(flush.split_by_document(at), origin.messages, strict=True):
+        own = masks if len(origin.messages) == 1 else [masks[0][start : start + size]]
+        if not all(mask.all() for mask in own):
+            _bury(flush, part, own)
+        sizes.append((message, int(sum(mask.sum() for mask in own))))
+        start += size
+    frames = zip(block.frames, masks, strict=True)
+    near = tuple(bulk_decode.select(frame, mask) for frame, mask in frames if mask.any())
+    flush.blocks[at : at + 1] = [Block(block.space, block.spec, near)] if near else []
+    wanted = tuple((message, size) for message, size in sizes if size)
+    flush.origins[at : at + 1] = [BlockOrigin(origin.life, wanted)] if near else []
+
+
+def _bury(flush: Flush, part: DocumentBlock, masks: Sequence[npt.NDArray[np.bool_]]) -> None:
+    """Make dead letters of the samples of a message that are not wanted."""
+    block, frames = part.block, zip(part.block.frames, masks, strict=True)
+    far = tuple(bulk_decode.select(frame, ~mask) for frame, mask in frames if not mask.all())
     beyond = part._replace(block=Block(block.space, block.spec, far))
     reason = _reason(block)
     if len(beyond.block) > MOST_LETTERS:
         count = f"{len(beyond.block)} of its {len(block)} samples are not stored"
-        flush.dead_letter(message, f"{count}: {reason}")
-    elif far:
+        flush.dead_letter(part.message, f"{count}: {reason}")
+    else:
         flush.dead_letter_part(beyond, reason)
 
 

@@ -186,12 +186,10 @@ class InfluxDbStore:
 
     async def _occupied(self, window: Window, bucket: str) -> Window | None:
         """The window from the first to the last sample of the stream in it, None without any."""
-        every_column = _select("*", window)
-        ends: list[int] = []
-        for order in ("ASC", "DESC"):
-            query = f"{every_column} ORDER BY time {order} LIMIT 1"
-            ends += [row[0] for row in await self._client.select(bucket, query)]
-        return frames.occupied(window, min(ends), max(ends)) if ends else None
+        rows = _select("*", window)
+        ends = "; ".join(f"{rows} ORDER BY time {order} LIMIT 1" for order in ("ASC", "DESC"))
+        times = [time_ns for time_ns, *_ in await self._client.select(bucket, ends)]
+        return frames.occupied(window, min(times), max(times)) if times else None
 
     async def aggregate(self, window: Window, aggregation: Aggregation) -> AsyncIterator[Long]:
         """Aggregate with InfluxQL, which sends window by window; Flux would send signal by signal.

@@ -14,6 +14,8 @@ from broker.http_library import httpx
 EARLIEST_NS, LATEST_NS = -(2**63) + 2, 2**63 - 2
 """The first and the last time stamp that InfluxDB accepts."""
 
+_NO_NUMBER = b"json: unsupported value"
+"""Of an answer with an infinite value: a sum beyond float64, for no stored sample is infinite."""
 _INVALID_STATUSES = frozenset({400, 413, 422})
 
 
@@ -153,10 +155,17 @@ async def _lines(answer: httpx.Response) -> AsyncIterator[bytes]:
 def rows(body: bytes) -> list[list[Any]]:
     """Parse the rows of an InfluxQL answer, or of one chunk of it.
 
-    Raises Unknown if the bucket does not exist, Unavailable for any other error in the answer.
+    Raises Unknown if the bucket does not exist, Invalid for a mean that is no number, Unavailable
+    for any other error in the answer.
     """
     if not body:
         return []
+    if body.startswith(b"json: ") and _NO_NUMBER in body:  # no JSON: Go could not write it
+        raise Invalid(
+            "there is no mean: InfluxDB adds the samples of a window up, and that sum is beyond"
+            " float64",
+            hint="ask for how=last, min or max, or without the signals whose values are so large",
+        )
     if b"-0," in body or b"-0]" in body:  # negative zero of a float, parsed as an integer
         document = json.loads(body, parse_int=lambda text: -0.0 if text == "-0" else int(text))
     else:

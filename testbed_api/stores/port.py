@@ -107,7 +107,8 @@ class SeriesStore(Protocol):
         it is GOOD; without any the UNCERTAIN ones do; of BAD ones alone it is BAD.  No sample is
         made up for a window without any.  Values have the dtypes of `aggregation.spec`; means may
         differ between stores in their last digits.  Order, frames and memory as in `read`.  Raises
-        Invalid for what `aggregation.check` refuses.
+        Invalid for what `aggregation.check` refuses.  Where the sum of a window is beyond float64,
+        its mean is BAD, or the product has none and Invalid is raised.
         """
 
     async def delete(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> None:

@@ -69,6 +69,20 @@ LIGHT = [
     ["status", "--as", "fay"],
 ]
 OF_SAMPLES = [["tap", "factory/rig/s"]]
+WRONG_SETTING = [
+    ["up", "--port", "99999"],
+    ["up", "--tls", "--insecure"],
+    ["api", "--port", "99999"],
+    ["backup", "new", "--data", "here", "--store", "nonsense"],
+    ["restore", "here", "--store", "nonsense"],
+]
+SETTINGS = {"pydantic", "pydantic_settings"}
+SERVER = {"alembic", "duckdb", "fastapi", "nats", "sqlalchemy", "uvicorn"}
+WITHOUT_OPC_UA = [
+    ["demo", "--prototype", "no-such-program"],
+    ["try", "--", "no-such-program"],
+    ["gateway", "browse", "mqtt://127.0.0.1:9", "--listen-s", "1"],
+]
 
 
 def modules_after(words):
@@ -106,3 +120,14 @@ def test_a_request_to_the_api_loads_no_server_and_no_database(words):
 def test_a_reader_of_samples_loads_no_server(words):
     modules = modules_after(words)
     assert modules & HEAVY - READERS == set()
+
+
+@pytest.mark.parametrize("words", WRONG_SETTING, ids=" ".join)
+def test_a_wrong_setting_is_said_before_the_server_is_loaded(words):
+    modules = modules_after(words)
+    assert modules & HEAVY - SETTINGS - HELP_TEXTS == set()
+
+
+@pytest.mark.parametrize("words", WITHOUT_OPC_UA, ids=" ".join)
+def test_what_starts_the_server_elsewhere_or_reads_mqtt_loads_neither_server_nor_opc_ua(words):
+    assert modules_after(words) & (SERVER | {"asyncua"}) == set()

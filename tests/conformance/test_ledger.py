@@ -10,6 +10,8 @@ from broker.messages import Held
 from broker.namespace import StreamAddress
 from broker.streams import Signal, StreamSpec
 from testbed_api.recorder.ledger import (
+    EARLIER,
+    MOST_LIVES,
     DeadLetter,
     FlushEntries,
     Ledger,
@@ -102,3 +104,53 @@ async def test_readers_do_not_wait_for_the_recorder(ledger):
             held = Held.from_ranges([(1, at)])
             tasks.create_task(ledger.commit(FlushEntries(held={LIFE: held})), name=f"write {at}")
             tasks.create_task(ledger.held(LIFE), name=f"read {at}")
+
+
+def lives(epoch, seq, until_ns=None, *, stream=RIG, space="live", beyond=()):
+    life = StreamEpoch(space, stream, epoch)
+    until = {} if until_ns is None else {life: until_ns}
+    return FlushEntries(held={life: Held(seq, beyond)}, until_ns=until, begun=[life])
+
+
+async def test_the_newest_life_of_each_stream_is_known_with_its_end(ledger):
+    other = StreamAddress("factory", "pump-rig", "a")
+    foreign = StreamAddress("factory", "pump-rig-2", "rig")
+    await ledger.commit(lives("e1", 9, 90))
+    await ledger.commit(lives("e2", 3, 30, beyond=((5, 7),)))
+    await ledger.commit(lives("e1", 10, 100))
+    await ledger.commit(lives("e2", 4, 40, beyond=((6, 8),)))
+    await ledger.commit(lives("e1", 1, 10, stream=other))
+    await ledger.commit(lives("e1", 1, 10, stream=foreign))
+    await ledger.commit(lives("e1", 1, 10, space="run-1"))
+    first, second = await ledger.newest_lives("live", RIG.owner, None, 10)
+    assert first == (str(other), "e1", 1, 10)
+    assert second == (str(RIG), "e2", 8, 40)
+    assert await ledger.newest_lives("live", RIG.owner, first.stream, 10) == [second]
+    assert await ledger.newest_lives("live", RIG.owner, None, 1) == [first]
+    assert await ledger.until_ns(StreamEpoch("live", RIG, "e1")) == 100
+    assert await ledger.until_ns(StreamEpoch("live", RIG, "e3")) is None
+
+
+async def test_a_life_without_its_first_batch_is_complete_up_to_the_end_of_the_one_before(ledger):
+    await ledger.commit(lives("e1", 9, 90))
+    await ledger.commit(lives("e2", 0, beyond=((2, 2),)))
+    assert await ledger.newest_lives("live", RIG.owner, None, 10) == [(str(RIG), "e2", 2, 90)]
+
+
+async def test_the_order_of_lives_does_not_follow_a_clock_that_is_set_back(ledger):
+    for epoch, at_ns in (("e1", 9_000), ("e2", 5)):
+        entries = lives(epoch, 1, 10)
+        entries.at_ns = at_ns
+        await ledger.commit(entries)
+    (newest,) = await ledger.newest_lives("live", RIG.owner, None, 10)
+    assert newest.epoch == "e2"
+
+
+async def test_of_many_lives_the_newest_are_kept_and_the_others_are_counted(ledger):
+    for at in range(MOST_LIVES + 10):
+        await ledger.commit(lives(f"e{at}", 3))
+    assert await ledger.held(StreamEpoch("live", RIG, "e0")) == Held(0)
+    assert await ledger.held(StreamEpoch("live", RIG, "e10")) == Held(3)
+    assert await ledger.held(StreamEpoch("live", RIG, EARLIER)) == Held(30)
+    (newest,) = await ledger.newest_lives("live", RIG.owner, None, 10)
+    assert newest.epoch == f"e{MOST_LIVES + 9}"

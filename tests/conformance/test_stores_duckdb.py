@@ -11,7 +11,8 @@ import duckdb as library
 import numpy as np
 import pytest
 
-from broker.batch import Series
+from broker.aggregation import Aggregation
+from broker.batch import BAD, Series
 from broker.errors import Corrupt, Invalid, Refused, Taken, Unavailable, Unknown
 from broker.namespace import StreamAddress
 from broker.streams import Signal, StreamSpec
@@ -187,13 +188,22 @@ async def test_a_full_disk_stops_writing_and_heals_by_itself(path, full_disk, ro
         assert await times(store) == list(range(written + rows))
 
 
-@pytest.mark.parametrize("room", [0, 65_536, 300_000])
+@pytest.mark.parametrize("room", [0, 8_192])
 async def test_a_store_on_a_full_disk_says_so_in_our_words(tmp_path, room):
     with disk.small(tmp_path / "disk", 2 * 1024**2) as small:
         disk.fill(small / "filling", leave=room)
         with pytest.raises(Unavailable, match=r"^the disk of .* is full: [\d,]+ bytes are free"):
             async with duckdb.open(small / "samples.duckdb"):
                 pass
+
+
+async def test_a_mean_whose_sum_is_beyond_float64_is_bad(path):
+    series = Series(np.array([0, 1]), np.full(2, 1.7e308), np.zeros(2, np.uint8))
+    async with duckdb.open(path) as store:
+        await store.write([Block.of_series("live", SPEC, [("a", series)])])
+        window = Window("live", SPEC, ("a",), 0, 2**62)
+        [frame] = [each async for each in store.aggregate(window, Aggregation.parse("1s", "mean"))]
+    assert frame.quality.tolist() == [BAD]
 
 
 async def test_of_a_write_that_fails_nothing_is_kept(path, full_disk):

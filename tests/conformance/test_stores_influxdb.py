@@ -8,6 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
+from broker.aggregation import Aggregation
 from broker.batch import NUMPY, Series
 from broker.errors import BedError, Forbidden, Invalid, Partial, Refused, Unavailable, Unknown
 from broker.namespace import StreamAddress
@@ -278,3 +279,13 @@ def test_httpx_has_no_other_errors_of_requests():
         *("HTTPError", "InvalidURL", "HTTPStatusError", "CookieConflict"),
         *("StreamError", "StreamConsumed", "StreamClosed", "ResponseNotRead", "RequestNotRead"),
     }
+
+
+async def test_a_mean_whose_sum_is_beyond_float64_is_refused_in_a_sentence(influxd):
+    async with opened(influxd, bucket="beyond") as store:
+        await store.write([block([0, 1, 2 * 10**9], [1.7e308, 1.7e308, 1.0])])
+        window = Window("live", spec(), ("a",), 0, 2**62)
+        with pytest.raises(Invalid, match="that sum is beyond float64"):
+            [each async for each in store.aggregate(window, Aggregation.parse("1s", "mean"))]
+        frames = [each async for each in store.aggregate(window, Aggregation.parse("1s", "max"))]
+        assert [value for frame in frames for value in frame.values.tolist()] == [1.7e308, 1.0]

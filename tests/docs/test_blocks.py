@@ -104,7 +104,7 @@ def test_a_plain_block_is_a_command_a_line(tmp_path: Path) -> None:
     ("printed", "output", "unseen"),
     [
         (["3 samples of 2026-11-23T12:00:00Z"], "4 samples of 2027-01-01T00:00:00.5Z\n", None),
-        (["[3.02 3.01 …]"], "[2.9]\n", None),
+        (["[0.054711 0.382638 …]"], "[-0.273216]\n", None),
         (["fay.…", "keep it"], "fay.abc_-9\nnoise\nkeep it\n", None),
         (["a", "b"], "b\na\n", "b"),
         (["│ rig │ fresh │"], "┏━━━┓\n│ rig   │ fresh   │\n", None),

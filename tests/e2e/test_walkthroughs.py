@@ -26,7 +26,7 @@ from testbed.server import pki
 from tests import services
 from tests.docs import blocks
 from tests.docs.blocks import ROOT, SHELL
-from tests.docs.walking import API, Walk, inherited, walking
+from tests.docs.walking import API, BROKER, Walk, inherited, walking
 from tests.e2e import town as towns
 from tests.e2e.test_demo import run
 from tests.e2e.town import MAPPING, RIG, TRIAL, Town
@@ -42,7 +42,7 @@ WITH_MOSQUITTO = HOW_TO / "run-with-mosquitto.md"
 GRAFANA = HOW_TO / "recipes/grafana.md"
 DASHBOARD = ROOT / "examples/grafana/dashboard.json"
 KEEPING = ("Keep a stream", "Delete a span", "The proof")
-WITH_DOCKER = ("1. Create secrets", "2. Start", "3. Create", "4. The owner", "Buckets")
+WITH_DOCKER = ("1. Create secrets", "2. Start", "3. Create", "4. The owner", "all buckets")
 WITHOUT_DOCKER = (
     *("Install", "First start", "Use the credential", "As a service", "Firewall"),
     *("Back up", "Upgrade"),
@@ -290,17 +290,17 @@ def test_a_server_is_set_up_from_the_files_that_init_made(tmp_path: Path) -> Non
 
 def test_a_server_without_docker_is_set_up_and_its_unit_runs_it(tmp_path: Path) -> None:
     api, mqtt = services.free_port(), services.free_port()
-    options = f"--tls --host 127.0.0.1 --port {api} --mqtt-port {mqtt}"
-    address, data = f"https://localhost:{api}", tmp_path / "reader/srv/testbed"
+    options = f"--tls --host localhost --port {api} --mqtt-port {mqtt}"
+    address, data = f"https://127.0.0.1:{api}", tmp_path / "reader/srv/testbed"
     with ExitStack() as service:
         walk = Walk(
             folder=tmp_path / "reader",
             addresses={
                 "/srv/testbed": str(data),
                 "--tls --host 0.0.0.0": options,
-                "0.0.0.0": "127.0.0.1",  # noqa: S104 - of the page
-                f"{API} --ca": f"{address} --broker mqtts://localhost:{mqtt} --ca",
+                f"{API} --ca": f"{address} --broker mqtts://127.0.0.1:{mqtt} --ca",
                 API: address,
+                BROKER: f"mqtts://localhost:{mqtt}",
             },
             acts={
                 "the first start is ended with Ctrl-C": lambda: walk.end(),  # noqa: PLW0108 - it is made here

@@ -36,6 +36,7 @@ class Size:
     name: str
     load: Load
     kills: int
+    damages: int
     cut_s: float
     stopped_s: float
     within: float
@@ -65,6 +66,7 @@ CI = Size(
     "ci",
     Load(20, 10.0),
     kills=1,
+    damages=1,
     cut_s=8.0,
     stopped_s=25.0,
     within=4.0,
@@ -74,7 +76,7 @@ CI = Size(
     frozen_s=6.0,
     full_disk_s=15.0,
     weeks=1_000,
-    settle_s=60.0,
+    settle_s=120.0,
     clients=(60,),
     readers=(40,),
     reading_s=5.0,
@@ -83,6 +85,7 @@ FULL = Size(
     "full",
     Load(100, 10.0),
     kills=20,
+    damages=5,
     cut_s=600.0,
     stopped_s=120.0,
     within=1.0,

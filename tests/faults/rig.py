@@ -168,6 +168,7 @@ class Rig:
     administrator: str = ""
     owner: str = ""
     observer: str = ""
+    key: str = ""
     store: "Store | None" = None
     clocks: Mapping[str, OffsetClock] = field(default_factory=dict)
     """The wall clocks of `server` and `gateway`, where the test sets them."""
@@ -224,6 +225,25 @@ class Rig:
         )
         return time.monotonic() - since_s
 
+    def another_gateway(self, name: str, spool_folder: str, *options: str) -> Process:
+        """A process of the gateway, with its credential and a folder for its state."""
+        mapping = str(self.folder / "mapping.yaml")
+        return Process(
+            name,
+            ["-m", "testbed", "gateway", "run", mapping, *options],
+            self.folder,
+            TESTBED_API=f"http://127.0.0.1:{self.wires['api'].port}",
+            TESTBED_BROKER=f"mqtt://127.0.0.1:{self.wires['broker'].port}",
+            TESTBED_CREDENTIAL=self.key,
+            TESTBED_SPOOL=str(self.folder / spool_folder),
+            TESTBED_SOURCE_PASSWORD=mosquitto.PASSWORDS["ada"],
+        )
+
+    @property
+    def spool_file(self) -> Path:
+        """The file of the gateway's spool."""
+        return self.folder / "spool" / f"{ORGANISATION}.{EQUIPMENT}.live.sqlite"
+
     def restart_source(self, *options: str, signals: int | None = None) -> None:
         """Kill the machine and start it again, with a ledger of its own."""
         self.source.kill()
@@ -257,8 +277,7 @@ class Rig:
 
     def unmarked(self) -> int:
         """Batches in the spool that wait for their mark."""
-        (path,) = (self.folder / "spool").glob("*.sqlite")
-        return file.unmarked(path)
+        return file.unmarked(self.spool_file)
 
     async def judged(self) -> tuple[Counters, int, list[Gap]]:
         """The four counters, how many samples were offered, and the gaps of one stream."""
@@ -317,8 +336,7 @@ class Rig:
     async def _spooled(self) -> dict[str, list[tuple[str, int]]]:
         """What the gateway had committed, by signal."""
         samples: dict[str, list[tuple[str, int]]] = {}
-        (path,) = (self.folder / "spool").glob("*.sqlite")
-        async with spool.open(path, epoch="unused") as opened:
+        async with spool.open(self.spool_file, epoch="unused") as opened:
             bodies = await opened.bodies()
         for batch in bodies:
             name = batch.stream.rpartition("/")[2]
@@ -445,6 +463,7 @@ def _made(
     wires = {
         "source": stack.enter_context(wire(source_port)),
         "broker": stack.enter_context(wire(mqtt_port)),
+        "api": stack.enter_context(wire(api_port)),
     }
     up = ["-m", "testbed", "up", "--json", "--data", str(folder / "data")]
     if influxdb:
@@ -518,16 +537,8 @@ async def _started(rig: Rig) -> None:
                 "credential"
             ]
     rig.observer = credentials["observer"]
-    rig.gateway = Process(
-        "gateway",
-        ["-m", "testbed", "gateway", "run", str(rig.folder / "mapping.yaml")],
-        rig.folder,
-        TESTBED_API=rig.api_url,
-        TESTBED_BROKER=f"mqtt://127.0.0.1:{rig.wires['broker'].port}",
-        TESTBED_CREDENTIAL=credentials["gateway"],
-        TESTBED_SPOOL=str(rig.folder / "spool"),
-        TESTBED_SOURCE_PASSWORD=mosquitto.PASSWORDS["ada"],
-    )
+    rig.key = credentials["gateway"]
+    rig.gateway = rig.another_gateway("gateway", "spool")
     if rig.clocks:
         rig.gateway.environment |= rig.clocks["gateway"].environment
     rig.began_ns = CLOCK.now_ns()

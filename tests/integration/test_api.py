@@ -572,7 +572,7 @@ async def test_metrics_count_what_was_recorded(bed, admin):
         (b"[]", 422, "body"),
         (b'"\\ud800"', 422, "body"),
         (b'{"id":"\\ud800","name":"x"}', 422, "id"),
-        (b'{"id":"x","owner":"y","name":"\\u0000"}', 422, "printable"),
+        (b'{"id":"x","owner":"y","kind":"company","name":"\\u0000"}', 422, "printable"),
         (b'{"id":"\xff"}', 400, "body"),
         (b"[" * 100_000, 400, "body"),
         (b"x" * (MOST_BODY + 1), 413, str(MOST_BODY)),
@@ -632,3 +632,27 @@ def test_every_route_is_documented_with_an_example():
             answers = [each for status, each in route["responses"].items() if status < "204"]
             for answer in answers:
                 assert all("example" in kind for kind in answer["content"].values()), path
+
+
+# --- what a gateway that starts asks for ----------------------------------------------------------
+
+
+@pytest.mark.usefixtures("rig")
+async def test_a_gateway_learns_what_the_ledger_holds_of_its_streams(bed, owner, writer):
+    other = StreamAddress("factory", "pump-rig", "a")
+    for stream, epoch, seq in ((RIG, "e1", 9), (RIG, "e2", 4), (other, "e1", 1)):
+        life = StreamEpoch("live", stream, epoch)
+        until_ns = {life: START_NS + seq}
+        await bed.api.ledger.commit(
+            FlushEntries(held={life: Held(seq)}, until_ns=until_ns, begun=[life])
+        )
+    path = f"/equipment/{RIG.owner}/held"
+    first = (await bed.ask(owner, "GET", path, params={"limit": 1})).json()
+    assert [each["stream"] for each in first["items"]] == [str(other)]
+    params = {"limit": 1, "cursor": first["next"]}
+    answer = (await bed.ask(owner, "GET", path, params=params)).json()
+    until = "2026-11-23T12:00:00.000000004Z"
+    held = {"stream": str(RIG), "epoch": "e2", "seq": 4, "until": until}
+    assert answer == {"items": [held], "next": None}
+    assert (await bed.ask(writer, "GET", path)).json()["items"] == [held]  # of its own streams
+    assert (await bed.ask(owner, "GET", path, params={"space": "run-1"})).json()["items"] == []

@@ -82,6 +82,16 @@ def test_the_report_needs_nothing_but_itself(tmp_path):
     assert "://" not in page
 
 
+def test_every_colour_is_one_of_a_light_screen_and_of_a_dark_one(tmp_path):
+    text = written(tmp_path / "report.html")
+    schemes = re.findall(r":root {(.*?)}", text, re.DOTALL)
+    assert len(schemes) == 2
+    used = set(re.findall(r"var\((--[\w-]+)\)", text))
+    assert {"--text", "--signal", "--score", "--truth", "--grid"} <= used
+    for scheme in schemes:
+        assert used == set(re.findall(r"(--[\w-]+):", scheme))
+
+
 def test_two_questions_are_headings_and_answered_below_them(tmp_path):
     text = written(tmp_path / "report.html")
     headings = [re.sub(r"\s*<span.*", "", each) for each in re.findall("<h2>(.*)</h2>", text)]

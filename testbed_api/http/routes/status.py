@@ -1,6 +1,6 @@
 """Route: the state of all streams on one page."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -96,8 +96,9 @@ async def status(
     since_ns = clock.machine.now_ns() - within_ns
     trouble = await ledger.trouble_since(since_ns)
     health = _healths(freshness)
-    visible = [key for key in _visible(caller, {*health, *trouble}) if query.has(key[0])]
-    unpublished = await _unpublished(registry, caller, health, clock.now_ns())
+    visible = [
+        key for key in sorted({*health, *trouble}) if query.has(key[0]) and _is_seen(caller, *key)
+    ]
     operates = caller.may(Action.OPERATE)
     return StatusResponse(
         since=text_of(since_ns),
@@ -107,22 +108,27 @@ async def status(
         notices=await _channels(registry) if operates else [],
         refused=await _refused(registry, caller, clock.now_ns() - min(within_ns, DAY_NS)),
         silent=_silent(freshness, visible),
-        streams=[
-            _stream(key, health.get(key), trouble.get(key), unpublished.get(key)) for key in visible
-        ],
+        streams=await _streams(registry, caller, clock.now_ns(), visible, health, trouble),
     )
 
 
-def _visible(caller: Caller, keys: Collection[StreamKey]) -> list[StreamKey]:
-    """The streams among these that the caller sees."""
+async def _streams(
+    registry: Registry,
+    caller: Caller,
+    now_ns: int,
+    visible: Sequence[StreamKey],
+    health: Mapping[StreamKey, StatedHealth],
+    trouble: Mapping[StreamKey, Trouble],
+) -> list[StreamStatusResponse]:
+    """The status of the streams that the caller sees, in their order."""
+    unpublished = await _unpublished(registry, caller, health, now_ns)
     return [
-        (space, stream)
-        for space, stream in sorted(keys)
-        if _is_seen(caller, space, StreamAddress.parse(stream))
+        _stream(key, health.get(key), trouble.get(key), unpublished.get(key)) for key in visible
     ]
 
 
 def _healths(freshness: FreshnessTracker) -> dict[StreamKey, StatedHealth]:
+    """The state and health of each stream that has one, by space and address."""
     return {
         (space, str(address)): fresh
         for address, spaces in freshness.everything()
@@ -202,7 +208,8 @@ def _is_own(caller: Caller, summary: RefusalSummary) -> bool:
     return party == caller.organisation or (party is None and caller.may(Action.OPERATE))
 
 
-def _is_seen(caller: Caller, space: str, address: StreamAddress) -> bool:
+def _is_seen(caller: Caller, space: str, stream: str) -> bool:
+    address = StreamAddress.parse(stream)
     if caller.may(Action.OPERATE) or caller.may_read(space, address):
         return True
     return caller.may(Action.WATCH, Entry(space, address))

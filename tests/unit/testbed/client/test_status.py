@@ -4,7 +4,7 @@ import io
 
 from broker.clock import SteppedClock, ns_of
 from broker.responses.operations import StatusResponse
-from testbed.client import status
+from testbed.client import alarms, status
 from testbed.terminal.screen import Screen
 
 NOW = SteppedClock(ns_of("2026-11-23T12:00:00Z"))
@@ -55,9 +55,14 @@ def test_a_recorder_that_waits_is_said_before_all_else() -> None:
     assert text.startswith("recording is interrupted: the disk is full\nthe API is not connected")
 
 
-def test_an_alarm_of_the_server_itself_is_a_line() -> None:
-    text = printed(row("well"), alarms=["the clock of the server was set back by 3,600.0 s"])
-    assert text.startswith("the clock of the server was set back by 3,600.0 s\n")
+def test_what_is_wrong_with_the_testbed_itself_stands_above_the_streams() -> None:
+    sentence = "the certificate of the API, api.pem, ends within 7 days, on 2026-11-30 12:00 UTC: …"
+    text = printed(row("well"), alarms=[sentence])
+    assert text.startswith(sentence)
+    assert text.count(sentence) == 1
+    answer = StatusResponse.model_construct(alarms=[sentence])
+    (alarm,) = alarms.of_testbed(answer)
+    assert (alarm.subject, alarm.sentence) == ("the testbed", sentence)
 
 
 def test_a_channel_whose_notices_do_not_arrive_is_named() -> None:

@@ -25,6 +25,8 @@ def test_how_good_the_prototype_was_is_said_in_numbers_of_rows():
     )
     alone = rating(detection=Detection(hits=1, false=1, quiet=1)).quality
     assert alone.endswith("of its 2 alarms 1 was false.")
+    single = rating(detection=Detection(hits=1, quiet=1)).quality
+    assert single.endswith("of its 1 alarm 0 were false.")
     meaning = " ".join(GOOD.meaning)
     assert "1 is perfect, 0 has found nothing" in meaning
     assert "always on has 0.30" in meaning

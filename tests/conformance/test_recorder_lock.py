@@ -1,0 +1,63 @@
+"""One recorder at a time, over SQLite and PostgreSQL."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from broker.clock import WallClock
+from broker.errors import Taken
+from testbed_api.registry import recorder_lock
+from testbed_api.registry.engine import open_engine
+
+CLOCK = WallClock()
+
+
+@pytest.fixture
+async def lock(where):
+    """Makes the lock of a recorder, as another process would."""
+    if isinstance(where, Path):
+        yield lambda: recorder_lock.in_folder(where, CLOCK)
+        return
+    async with open_engine(where) as first, open_engine(where) as second:
+        engines = [first, second]
+        yield lambda: recorder_lock.in_postgresql(engines.pop(), CLOCK)
+
+
+async def test_the_second_recorder_is_told_who_the_first_is(lock):
+    async with lock():
+        with pytest.raises(Taken, match=r"a recorder is running already on .*: .*since 20\d\d"):
+            async with lock():
+                pass
+
+
+async def test_the_lock_ends_with_who_holds_it(lock):
+    async with lock():
+        pass
+    async with lock():
+        pass
+
+
+async def test_a_lock_that_postgresql_lost_is_taken_again(where, monkeypatch):
+    if isinstance(where, Path):
+        pytest.skip("a file's lock is not lost")
+    monkeypatch.setattr(recorder_lock, "LOOK_S", 0.05)
+    async with (
+        asyncio.timeout(15),
+        open_engine(where) as first,
+        open_engine(where) as second,
+        recorder_lock.in_postgresql(first, CLOCK),
+    ):
+        async with second.connect() as sql:
+            await sql.execute(
+                recorder_lock.text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+                )
+            )
+        while True:
+            try:
+                async with recorder_lock.in_postgresql(second, CLOCK):
+                    pass
+            except Taken:
+                break
+            await CLOCK.sleep(0.01)

@@ -1,0 +1,93 @@
+"""Gaps of a lost spool, cut around what a real store holds."""
+
+import numpy as np
+import pytest
+
+from broker.batch import GOOD, Gap, Series
+from broker.clock import NS_PER_S
+from broker.namespace import StreamAddress
+from broker.streams import Signal, StreamSpec
+from testbed_api.recorder import lost_gaps
+from testbed_api.recorder.ledger import StreamEpoch
+from testbed_api.recorder.lost_gaps import CAUSE, LostGap
+from testbed_api.stores import duckdb
+from testbed_api.stores.port import Block
+
+ADDRESS = StreamAddress("factory", "pump-rig", "rig")
+LIFE = StreamEpoch("live", ADDRESS, "two")
+SPEC = StreamSpec(ADDRESS, (Signal("a"), Signal("b")), period_s=1.0)
+ON_CHANGE = StreamSpec(ADDRESS, (Signal("a"), Signal("b")), max_silence_s=10.0)
+WHOLE = Gap((), 1 * NS_PER_S, 100 * NS_PER_S, CAUSE)
+
+
+@pytest.fixture
+async def store(tmp_path):
+    async with duckdb.open(tmp_path / "samples.duckdb") as opened:
+        yield opened
+
+
+async def write(store, spec, signal, *seconds):
+    times = np.array([second * NS_PER_S for second in seconds], np.int64)
+    series = Series(times, np.zeros(len(times)), np.full(len(times), GOOD, np.uint8))
+    await store.write([Block.of_series("live", spec, [(signal, series)])])
+
+
+async def cut(store, gap=WHOLE, spec=SPEC):
+    """The parts in seconds, by their signals: what is missing between two stored samples."""
+    parts = await lost_gaps.cut(store, [LostGap(LIFE, 7, spec, gap)])
+    assert all((life, seq, part.cause) == (LIFE, 7, CAUSE) for life, seq, part in parts)
+    return [
+        (part.signals, (part.from_ns - 1) / NS_PER_S, (part.to_ns + 1) / NS_PER_S)
+        for _, _, part in parts
+    ]
+
+
+async def test_where_nothing_is_stored_the_gap_stays_as_it_is(store):
+    (part,) = await lost_gaps.cut(store, [LostGap(LIFE, None, SPEC, WHOLE)])
+    assert part == (LIFE, None, WHOLE)
+
+
+async def test_what_is_stored_is_left_out_for_each_signal(store):
+    for signal in ("a", "b"):
+        await write(store, SPEC, signal, *range(1, 31))
+    await write(store, SPEC, "a", *range(60, 71))
+    assert sorted(await cut(store, Gap((), NS_PER_S + 1, 100 * NS_PER_S - 1, CAUSE))) == [
+        (("a",), 30.0, 60.0),
+        (("a",), 70.0, 100.0),
+        (("b",), 30.0, 100.0),
+    ]
+
+
+async def test_what_is_stored_up_to_the_end_leaves_no_gap(store):
+    await write(store, SPEC, "a", *range(1, 101))
+    assert await cut(store, Gap(("a",), NS_PER_S + 1, 101 * NS_PER_S - 1, CAUSE)) == []
+
+
+async def test_a_signal_that_is_sent_on_change_is_silent_by_itself(store):
+    await write(store, ON_CHANGE, "a", 3, 8, 40, 95)
+    gap = Gap(("a",), NS_PER_S + 1, 100 * NS_PER_S - 1, CAUSE)
+    assert await cut(store, gap, ON_CHANGE) == [
+        (("a",), 8.0, 40.0),
+        (("a",), 40.0, 95.0),
+        (("a",), 95.0, 100.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    "gap",
+    [
+        Gap(("nobody",), 1, 5, CAUSE),
+        Gap((), 2**63 - 1, 2**63 - 1, CAUSE),
+    ],
+)
+async def test_a_gap_that_cannot_be_looked_up_stays_as_it_is(store, gap):
+    assert await lost_gaps.cut(store, [LostGap(LIFE, 1, SPEC, gap)]) == [(LIFE, 1, gap)]
+
+
+async def test_a_flush_reads_no_more_than_it_may(store, monkeypatch):
+    monkeypatch.setattr(lost_gaps, "MOST_READ", 5)
+    await write(store, SPEC, "a", *range(1, 31))
+    gap = Gap(("a",), WHOLE.from_ns, WHOLE.to_ns, CAUSE)
+    lost = [LostGap(LIFE, seq, SPEC, gap) for seq in (1, 2)]
+    first, second = await lost_gaps.cut(store, lost)
+    assert first[2].to_ns == second[2].to_ns == WHOLE.to_ns
