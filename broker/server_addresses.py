@@ -62,13 +62,13 @@ class ServerAddresses:
         return server_of(self.api) == server_of(api)
 
     def options(self, *, ca: str = "ca.pem") -> str:
-        """The options of a command that name these addresses; without those that are usual.
+        """The options of a sign-in at this server, without those that are usual.
 
-        ca: place of the authority's file for whoever types the command.
+        The server itself names its broker.  ca: place of the authority's file for whoever types
+        the command.
         """
         options = {
             "--api": "" if self.is_of(DEFAULT_API) else self.api,
-            "--broker": "" if self.broker == self.beside(self.api).broker else self.broker,
             "--ca": "" if self.ca is None else ca,
         }
         return " ".join(f"{name} {shlex.quote(text)}" for name, text in options.items() if text)

@@ -40,6 +40,8 @@ class LoopThread(Generic[_Value]):
         self._entered: futures.Future[_Value] = futures.Future()
         self._failure: BaseException | None = None
         self._closed = False
+        self._has_ended = False
+        """The context was left: its loop takes no more calls while it ends."""
         self._thread = threading.Thread(target=self._run, name="testbed", daemon=True)
         self._thread.start()
         atexit.register(self.close)
@@ -55,6 +57,9 @@ class LoopThread(Generic[_Value]):
         Raises what the coroutine raises, Invalid after `close`, and otherwise the error that ended
         the context.
         """
+        if self._has_ended:
+            coroutine.close()
+            raise self._over()
         try:
             future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         except RuntimeError:  # the loop has ended
@@ -137,6 +142,8 @@ class LoopThread(Generic[_Value]):
                 self._failure = _first(exc)
             else:
                 self._entered.set_exception(_first(exc))
+        finally:
+            self._has_ended = True
 
 
 def _first(exc: BaseException) -> BaseException:

@@ -143,7 +143,7 @@ class SpoolFile:
             with closing(sqlite3.connect(new)) as copy:
                 self.sql.backup(copy)
             self.sql.close()
-            new.replace(self.path)
+            _put(new, self.path)
             self.sql = _connected(self.path)
             self._identity, self._size = _identity_of(self.path), 0
         except sqlite3.Error as exc:
@@ -186,6 +186,8 @@ def opened(path: Path, locks: ExitStack, *, damage: str = "") -> SpoolFile:
     locks: holds the lock of the path.  damage: that was found in the file before, empty for none.
     Raises Refused if its layout is unknown, Unavailable if it cannot be opened or created.
     """
+    if not damage and not path.exists() and Path(f"{path}{_BESIDE[1]}").exists():
+        damage = f"{path} is gone, and its WAL is not"
     aside = set_aside(path, "damaged", damage) if damage else None
     try:
         if not path.exists():
@@ -209,8 +211,9 @@ def set_aside(path: Path, why: str, reason: str) -> SetAsideFile:
     why: a word for that name.
     """
     number = 1
-    while (aside := path.with_name(f"{path.name}.{why}-{number}")).exists():
+    while any(path.parent.glob(f"{path.name}.{why}-{number}*")):
         number += 1
+    aside = path.with_name(f"{path.name}.{why}-{number}")
     try:
         for ending in _BESIDE:
             part = Path(f"{path}{ending}")
@@ -275,6 +278,13 @@ def _create(path: Path) -> None:
         for statement in _SCHEMA:
             sql.execute(statement)
         sql.execute("INSERT INTO spool VALUES (?, 0)", (LAYOUT,))
+    _put(new, path)
+
+
+def _put(new: Path, path: Path) -> None:
+    """Give a new file its name; a WAL that another one left there would be applied to it."""
+    for ending in _BESIDE[1:]:
+        Path(f"{path}{ending}").unlink(missing_ok=True)
     new.replace(path)
 
 

@@ -84,6 +84,8 @@ class Lives:
         """Lives whose marks in memory differ from those in the file; replaced, never shrunk."""
         self._ids: dict[StreamLife, int] = {}
         self._lives: dict[int, StreamLife] = {}
+        self._least = self._greatest = 0
+        """The least and the greatest id; none is 0."""
         self._former: dict[str, int] = {}
         """Stream -> id of its newest life before the present one; replaced by a transaction."""
         epochs = self._sql.execute("SELECT epoch FROM lives ORDER BY id").fetchall()
@@ -133,10 +135,11 @@ class Lives:
     def present(self, stream: str) -> int:
         """The id of a stream's present life; a new one has its row once it has a position."""
         life = StreamLife(stream, self.epoch)
-        return self._ids.get(life) or self._name(max(self._lives, default=0) + 1, life)
+        return self._ids.get(life) or self._name(self._greatest + 1, life)
 
     def _name(self, id_: int, life: StreamLife) -> int:
         self._ids[life], self._lives[id_] = id_, life
+        self._least, self._greatest = min(id_, self._least), max(id_, self._greatest)
         self.held[id_] = marks.NOTHING
         return id_
 
@@ -268,8 +271,7 @@ class Lives:
         has_begun = self.id_of(StreamLife(last.stream, self.epoch)) is not None
         id_ = self.id_of(life)
         if id_ is None:
-            first, following = min(self._lives, default=0) - 1, max(self._lives, default=0) + 1
-            id_ = self._name(min(first, -1) if has_begun else following, life)
+            id_ = self._name(self._least - 1 if has_begun else self._greatest + 1, life)
             self._sql.execute(
                 "INSERT OR IGNORE INTO lives SELECT min(coalesce(min(id), 0), 0) - 1, ? FROM lives",
                 (last.epoch,),

@@ -32,8 +32,8 @@ class Rating:
         if not self.published:
             return "Not scored: it published nothing."
         if rated.f1 is None:
-            alarms = f"it raised {rated.false:,} false alarms"
-            return f"No F1: no row of the data has a fault, and {alarms}."
+            raised = f"it raised {rated.false:,} false alarms"
+            return f"No F1: no row of the data has a fault, and {raised}."
         alarms = rated.hits + rated.false
         return (
             f"F1 {rated.f1:.3f}. Of {rated.faulty:,} rows with a fault it flagged {rated.hits:,}"

@@ -15,8 +15,7 @@ from broker.namespace import EquipmentAddress, EquipmentKind, StreamTopic
 from broker.streams import StreamSpec
 from testbed_api.recorder import bulk_decode, lost_gaps
 from testbed_api.recorder.flush import BlockOrigin, Flush, FlushTime, ReceivedMessage, SpecKey
-from testbed_api.recorder.ledger import DeadLetter, SetAside, StreamEpoch
-from testbed_api.recorder.lost_gaps import LostGap
+from testbed_api.recorder.ledger import DeadLetter, SetAside, StatedGap, StreamEpoch
 from testbed_api.stores.port import Block
 
 
@@ -108,9 +107,6 @@ def _classify_message(
     ):
         flush.repeated += 1
         flush.mark_requests.add(topic_group.life)
-    elif document.gaps and _is_early(flush, message, document, limits):
-        flush.waiting.append(message)
-        return
     elif topic_group.spec is None or topic_group.kind is None:
         if message.set_aside is not None or _waits(flush, message, limits):
             return
@@ -148,16 +144,6 @@ def _finish(flush: Flush, message: ReceivedMessage) -> None:
         flush.done.append(message.message)
     else:
         flush.entries.taken_up.append(message.set_aside)
-
-
-def _is_early(
-    flush: Flush, message: ReceivedMessage, document: codec.Document, limits: WaitLimits
-) -> bool:
-    """Whether a gap of a lost spool came so lately that samples within it may be on their way."""
-    is_new = flush.now_ns - message.since_ns < lost_gaps.SETTLED_NS
-    is_lost = any(gap.cause == lost_gaps.CAUSE for gap in document.gaps)
-    is_room = len(flush.waiting) < limits.most
-    return is_lost and is_new and is_room and message.set_aside is None
 
 
 def _waits(flush: Flush, message: ReceivedMessage, limits: WaitLimits) -> bool:
@@ -211,10 +197,11 @@ def _add_gaps(
 ) -> None:
     for document in documents:
         for gap in document.gaps:
+            stated = StatedGap(life, document.seq, gap)
             if gap.cause == lost_gaps.CAUSE:
-                flush.lost.append(LostGap(life, document.seq, spec, gap))
+                flush.lost.append((spec, stated))
             else:
-                flush.entries.gaps.append((life, document.seq, gap))
+                flush.entries.gaps.append(stated)
 
 
 def _dead_letters(

@@ -13,9 +13,9 @@ from broker.batch import Times
 from broker.bus.inbox import Message
 from broker.errors import Corrupt, Invalid
 from broker.namespace import StreamAddress, StreamTopic
+from broker.streams import StreamSpec
 from testbed_api.recorder import bulk_decode
-from testbed_api.recorder.ledger import DeadLetter, FlushEntries, StreamEpoch
-from testbed_api.recorder.lost_gaps import LostGap
+from testbed_api.recorder.ledger import DeadLetter, FlushEntries, StatedGap, StreamEpoch
 from testbed_api.stores.port import Block
 
 SpecKey = tuple[str, StreamAddress, int]
@@ -118,8 +118,8 @@ class Flush:
     """The origin of each block, in the order of `blocks`."""
     seqs: dict[StreamEpoch, set[int]] = field(default_factory=lambda: defaultdict(set))
     entries: FlushEntries = field(default_factory=FlushEntries)
-    lost: list[LostGap] = field(default_factory=list)
-    """Gaps that are cut around what is stored before they go into `entries`."""
+    lost: list[tuple[StreamSpec, StatedGap]] = field(default_factory=list)
+    """Gaps that are cut around what is stored before they go into `entries`, with their specs."""
     mark_requests: set[StreamEpoch] = field(default_factory=set)
     """Lives of which a held batch was sent again, whose publishers need a mark."""
     done: list[Message] = field(default_factory=list)

@@ -39,6 +39,14 @@ class StreamEpoch(NamedTuple):
     epoch: str
 
 
+class StatedGap(NamedTuple):
+    """A gap as a batch stated it.  seq: of the batch, None without a number."""
+
+    life: StreamEpoch
+    seq: int | None
+    gap: Gap
+
+
 class NewestLife(NamedTuple):
     """The life of a stream of which a batch came last.
 
@@ -111,7 +119,9 @@ class FlushEntries:
     until_ns: dict[StreamEpoch, int] = field(default_factory=dict)
     begun: list[StreamEpoch] = field(default_factory=list)
     at_ns: int = 0
-    gaps: list[tuple[StreamEpoch, int | None, Gap]] = field(default_factory=list)
+    gaps: list[StatedGap] = field(default_factory=list)
+    replaced_gaps: list[StatedGap] = field(default_factory=list)
+    """Gaps of the ledger that go, as others in `gaps` take their place."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
     set_aside: list[SetAside] = field(default_factory=list)
     taken_up: list[int] = field(default_factory=list)
@@ -135,6 +145,7 @@ class Ledger:
         async with transaction(self._engine, write=True) as sql:
             await _renew_ranges(sql, entries, await self._next_ns(sql, entries.at_ns))
             await _forget_earlier(sql, entries.begun)
+            await _delete_gaps(sql, entries.replaced_gaps)
             await _insert_all(sql, gaps, [_gap_row(*gap) for gap in entries.gaps])
             letters = [_letter_row(letter) for letter in entries.dead_letters]
             await _insert_all(sql, dead_letters, letters)
@@ -246,6 +257,18 @@ class Ledger:
         )
         return [
             Gap(tuple(orjson.loads(row.signals)), row.from_ns, row.to_ns, row.cause)
+            for row in await self._rows(query)
+        ]
+
+    async def gaps_of_cause(self, cause: str, limit: int) -> list[StatedGap]:
+        """The newest gaps with a cause, of all streams."""
+        query = select(gaps).where(gaps.c.cause == cause).order_by(gaps.c.id.desc()).limit(limit)
+        return [
+            StatedGap(
+                StreamEpoch(row.space, StreamAddress.parse(row.stream), row.epoch or ""),
+                row.seq,
+                Gap(tuple(orjson.loads(row.signals)), row.from_ns, row.to_ns, row.cause),
+            )
             for row in await self._rows(query)
         ]
 
@@ -390,6 +413,16 @@ async def _insert_all(
     listed = list(rows)
     if listed:
         await sql.execute(insert(table), listed)
+
+
+async def _delete_gaps(sql: "AsyncConnection", replaced: Sequence[StatedGap]) -> None:
+    """Delete gaps by what they say."""
+    if not replaced:
+        return
+    rows = [{f"the_{name}": part for name, part in _gap_row(*each).items()} for each in replaced]
+    names = ("space", "stream", "signals", "from_ns", "to_ns", "cause")
+    same = and_(*(gaps.c[name] == bindparam(f"the_{name}") for name in names))
+    await sql.execute(delete(gaps).where(same), rows)
 
 
 def _gap_row(life: StreamEpoch, seq: int | None, gap: Gap) -> dict[str, Any]:

@@ -1,12 +1,13 @@
-"""Cuts the gaps of a lost spool around the samples that are stored.
+"""Keeps the gaps of lost spools around the samples that are stored, and never over them.
 
 A gateway states such a gap from the time stamp up to which the ledger lacks no batch until its
-first new sample.  Batches that were on their way, or that had overtaken others, lie between.  The
-batch with the gap waits a moment for them.
+first new sample.  Batches that had overtaken others lie between, and are cut out when the gap
+comes; batches that come later, for instance from the spool of another process, cut it again.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import NamedTuple, cast
 
@@ -14,14 +15,13 @@ import numpy as np
 
 from broker.batch import Gap, Long, Times
 from broker.clock import NS_PER_S
+from broker.namespace import StreamAddress
 from broker.process import tasks as process_tasks
 from broker.streams import StreamSpec
-from testbed_api.recorder.ledger import StreamEpoch
-from testbed_api.stores.port import SeriesStore, Window
+from testbed_api.recorder.ledger import StatedGap, StreamEpoch
+from testbed_api.stores.port import Block, SeriesStore, Window
 
 CAUSE = "spool-lost"
-SETTLED_NS = 5 * NS_PER_S
-"""Time after which what was on its way to the recorder has come, on `data` and on `late`."""
 MOST_READ = 1_000_000
 """Samples that one flush reads for this; beyond them a gap stays as it was stated."""
 AT_ONCE = 8
@@ -32,31 +32,103 @@ _LATEST_NS = 2**63 - 1
 
 Span = tuple[int, int]
 """First and last ns."""
+_StreamKey = tuple[str, StreamAddress]
 
 
-class LostGap(NamedTuple):
-    """A gap of a lost spool, as a batch states it.  spec: that the batch was encoded with."""
+class GapChange(NamedTuple):
+    """A gap of the ledger, and the parts that take its place."""
 
-    life: StreamEpoch
-    seq: int | None
-    spec: StreamSpec
-    gap: Gap
+    before: StatedGap
+    parts: Sequence[StatedGap]
 
 
-async def cut(
-    store: SeriesStore, lost: Sequence[LostGap]
-) -> list[tuple[StreamEpoch, int | None, Gap]]:
-    """The parts of gaps in which nothing is stored; raises Unavailable if the store is away."""
+class LostGaps:
+    """The gaps of lost spools that the ledger holds, by stream."""
+
+    def __init__(self, known: Iterable[StatedGap]) -> None:
+        """known: those of the ledger."""
+        self._gaps: dict[_StreamKey, list[StatedGap]] = defaultdict(list)
+        self.add(known)
+
+    def add(self, gaps: Iterable[StatedGap]) -> None:
+        """Note gaps that were committed; those of other causes are passed over."""
+        for stated in gaps:
+            if stated.gap.cause == CAUSE:
+                self._gaps[_key(stated.life)].append(stated)
+
+    def apply(self, changes: Iterable[GapChange]) -> None:
+        """Note changes that were committed."""
+        for before, parts in changes:
+            key = _key(before.life)
+            self._gaps[key].remove(before)
+            self._gaps[key] += parts
+            if not self._gaps[key]:
+                del self._gaps[key]
+
+    def changes(self, blocks: Iterable[Block]) -> list[GapChange]:
+        """The changes that samples make which were just stored."""
+        arrived: dict[_StreamKey, list[Block]] = defaultdict(list)
+        for block in blocks if self._gaps else ():
+            key = (block.space, block.spec.address)
+            if key in self._gaps:
+                arrived[key].append(block)
+        return [
+            change
+            for key, of_stream in arrived.items()
+            for stated in self._within(key, of_stream)
+            if (change := _changed(stated, of_stream)) is not None
+        ]
+
+    def _within(self, key: _StreamKey, blocks: Sequence[Block]) -> list[StatedGap]:
+        """The gaps of a stream in whose spans samples may have come."""
+        frames = [frame for block in blocks for frame in block.frames if len(frame)]
+        begin_ns = min((int(frame.time_ns.min()) for frame in frames), default=0)
+        end_ns = max((int(frame.time_ns.max()) for frame in frames), default=-1)
+        return [
+            stated
+            for stated in self._gaps[key]
+            if stated.gap.to_ns >= begin_ns and stated.gap.from_ns <= end_ns
+        ]
+
+
+def _key(life: StreamEpoch) -> _StreamKey:
+    return life.space, life.stream
+
+
+def _changed(stated: StatedGap, blocks: Sequence[Block]) -> GapChange | None:
+    """The parts of a gap without the samples in blocks; None if no sample lies in it."""
+    gap, spec = stated.gap, blocks[0].spec
+    times: dict[str, list[Times]] = defaultdict(list)
+    for name, series in (named for block in blocks for named in block.series()):
+        inside = series.time_ns[(series.time_ns >= gap.from_ns) & (series.time_ns <= gap.to_ns)]
+        if len(inside) and (not gap.signals or name in gap.signals):
+            times[name].append(inside)
+    if not times:
+        return None
+    silences = {name: _Silence(spec, gap) for name in gap.signals or spec.names}
+    for name in times.keys() & silences.keys():
+        silences[name].end(np.unique(np.concatenate(times[name])))
+    return GapChange(stated, [stated._replace(gap=part) for part in _parts(spec, gap, silences)])
+
+
+# --- a gap that comes -----------------------------------------------------------------------------
+
+
+async def cut(store: SeriesStore, lost: Sequence[tuple[StreamSpec, StatedGap]]) -> list[StatedGap]:
+    """The parts of gaps in which nothing is stored; raises Unavailable if the store is away.
+
+    lost: each with the spec that its batch was encoded with.
+    """
     cutter = _Cutter(store)
     try:
         async with asyncio.TaskGroup() as tasks:
-            cutting = [tasks.create_task(cutter.parts(each), name="lost gap") for each in lost]
+            cutting = [tasks.create_task(cutter.parts(*each), name="lost gap") for each in lost]
     except ExceptionGroup as group:
         raise process_tasks.first_failure(group) from group
     return [
-        (each.life, each.seq, gap)
-        for each, task in zip(lost, cutting, strict=True)
-        for gap in task.result()
+        stated._replace(gap=part)
+        for (_, stated), task in zip(lost, cutting, strict=True)
+        for part in task.result()
     ]
 
 
@@ -68,27 +140,19 @@ class _Cutter:
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._left = MOST_READ
 
-    async def parts(self, lost: LostGap) -> list[Gap]:
-        """The parts of one gap; signals that have the same share one."""
-        spec, gap = lost.spec, lost.gap
+    async def parts(self, spec: StreamSpec, stated: StatedGap) -> list[Gap]:
+        """The parts of one gap."""
+        gap, end_ns = stated.gap, min(stated.gap.to_ns + 1, _LATEST_NS)
         names = tuple(name for name in spec.names if not gap.signals or name in gap.signals)
-        end_ns = min(gap.to_ns + 1, _LATEST_NS)
         if not names or gap.from_ns >= end_ns:
             return [gap]
         silences = {name: _Silence(spec, gap) for name in names}
-        window = Window(lost.life.space, spec, names, gap.from_ns, end_ns)
+        window = Window(stated.life.space, spec, names, gap.from_ns, end_ns)
         async with self._turns:
             await self._pass_over(window, silences)
-        shared: dict[Span, list[str]] = {}
-        for name, silence in silences.items():
-            for span in silence.spans():
-                shared.setdefault(span, []).append(name)
-        return [
-            Gap(() if len(signals) == len(spec.names) else tuple(signals), *span, gap.cause)
-            for span, signals in shared.items()
-        ]
+        return _parts(spec, gap, silences)
 
-    async def _pass_over(self, window: Window, silences: dict[str, "_Silence"]) -> None:
+    async def _pass_over(self, window: Window, silences: Mapping[str, "_Silence"]) -> None:
         """Note the stored samples of a window, as long as this flush may read more."""
         frames = cast("AsyncGenerator[Long]", self._store.read(window))
         async with aclosing(frames):
@@ -99,6 +163,9 @@ class _Cutter:
                 self._left -= len(frame)
                 if self._left <= 0:
                     return
+
+
+# --- what is silent -------------------------------------------------------------------------------
 
 
 class _Silence:
@@ -127,3 +194,15 @@ class _Silence:
         yield from self._spans
         if self._to_ns + 1 - self._before_ns > max(self._period_ns, 1):
             yield self._before_ns + 1, self._to_ns
+
+
+def _parts(spec: StreamSpec, gap: Gap, silences: Mapping[str, _Silence]) -> list[Gap]:
+    """The silent parts of a gap; signals that have the same share one."""
+    shared: dict[Span, list[str]] = defaultdict(list)
+    for name, silence in silences.items():
+        for span in silence.spans():
+            shared[span].append(name)
+    return [
+        Gap(() if len(signals) == len(spec.names) else tuple(signals), *span, gap.cause)
+        for span, signals in shared.items()
+    ]

@@ -28,6 +28,7 @@ from testbed_api.recorder.classify import Lookups, WaitLimits
 from testbed_api.recorder.flush import Flush, FlushTime, ReceivedMessage, SpecKey
 from testbed_api.recorder.ledger import Ledger, StreamEpoch
 from testbed_api.recorder.life_ends import LifeEnds
+from testbed_api.recorder.lost_gaps import LostGaps
 from testbed_api.recorder.marks import MarkPublisher
 from testbed_api.recorder.narrowing import MessageScope, Settlement
 from testbed_api.recorder.quarantine import Quarantine
@@ -47,6 +48,8 @@ TOPICS = tuple(f"{namespace.ROOT}/+/{verb}/+/+/+" for verb in (Verb.SPEC, Verb.D
 65,535 unacknowledged messages.
 """
 
+MOST_LOST_GAPS = 10_000
+"""Gaps of lost spools that samples which come later may still cut: the newest ones."""
 MOST_LIVES = 8
 """Lives of a stream whose ranges are in memory, and whose marks are sent regularly."""
 LOOK_AGAIN_NS = NS_PER_S
@@ -162,6 +165,7 @@ class Recorder:
         self._lives: dict[tuple[str, StreamAddress], list[StreamEpoch]] = defaultdict(list)
         """The lives of each stream in `_held`, in the order in which they came."""
         self._ends = LifeEnds()
+        self._lost_gaps: LostGaps | None = None
         self._looked_up_ns: dict[object, int] = {}
         self._waiting: list[ReceivedMessage] = []
         self._steady_time = SteadyTime(clock)
@@ -423,8 +427,6 @@ class Recorder:
         if flush.blocks:
             await self._store_blocks(flush, apart=apart)
         took_ns = self._clock.monotonic_ns() - began_ns
-        if flush.lost:
-            flush.entries.gaps += await lost_gaps.cut(self._store, flush.lost)
         async with self._in_ledger:  # the quarantine may settle others of the same epoch
             await self._settle_in_ledger(flush)
         return took_ns / NS_PER_S
@@ -439,9 +441,25 @@ class Recorder:
                 entries.until_ns[life] = until_ns
             if not self._held[life].greatest:
                 entries.begun.append(life)
+        lost = await self._known_lost_gaps()
+        changes = lost.changes(flush.blocks)
+        for before, parts in changes:
+            entries.replaced_gaps.append(before)
+            entries.gaps += parts
+        cut = await lost_gaps.cut(self._store, flush.lost) if flush.lost else []
+        entries.gaps += cut
         entries.at_ns = flush.time.now_ns
         await self._ledger.commit(entries)
         self._held |= entries.held
+        lost.apply(changes)
+        lost.add(cut)
+
+    async def _known_lost_gaps(self) -> LostGaps:
+        """The gaps of lost spools, from the ledger at first."""
+        if self._lost_gaps is None:
+            known = await self._ledger.gaps_of_cause(lost_gaps.CAUSE, MOST_LOST_GAPS)
+            self._lost_gaps = LostGaps(known)
+        return self._lost_gaps
 
     def _forget_lives(self, newest: Iterable[StreamEpoch]) -> None:
         """Forget former lives of streams, whose publishers have been started again since.

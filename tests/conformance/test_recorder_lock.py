@@ -38,9 +38,8 @@ async def test_the_lock_ends_with_who_holds_it(lock):
         pass
 
 
+@pytest.mark.parametrize("where", ["postgresql"], indirect=True)
 async def test_a_lock_that_postgresql_lost_is_taken_again(where, monkeypatch):
-    if isinstance(where, Path):
-        pytest.skip("a file's lock is not lost")
     monkeypatch.setattr(recorder_lock, "LOOK_S", 0.05)
     async with (
         asyncio.timeout(15),

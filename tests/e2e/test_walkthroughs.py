@@ -371,7 +371,7 @@ def _samples_of(text: str) -> tuple[int, ...]:
 
 def _gap_of(text: str) -> tuple[int, ...]:
     """The ends of the gap that a table shows as deleted."""
-    (ends,) = re.findall(r"^│ (\S+) │ (\S+) │ deleted", text, re.MULTILINE)
+    (ends,) = re.findall(r"^[│ ]*(\S+Z)[│ ]+(\S+Z)[│ ]+deleted", text, re.MULTILINE)
     return tuple(map(ns_of, ends))
 
 

@@ -148,7 +148,9 @@ class Strewn:
 
     async def register(self) -> None:
         async with api_client.connect(self.rig.api_url, self.rig.administrator) as api:
-            owner = await api.create_organisation(STREWN.organisation, owner="strewn-owner")
+            owner = await api.create_organisation(
+                STREWN.organisation, owner="strewn-owner", kind="partner"
+            )
         both = [{"space": "live", "stream": str(STREWN)}]
         async with api_client.connect(self.rig.api_url, owner) as api:
             body = {"principal": "strewn-writer", "writes": both, "reads": both}

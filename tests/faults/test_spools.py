@@ -59,18 +59,23 @@ async def test_an_older_image_of_a_gateways_disk_costs_what_it_lacks_and_no_more
     assert took_s <= BACK_S * size.within
 
 
+def _remove_log(rig: Rig) -> None:
+    """SQLite's log is all that is needed to bring back a young file."""
+    for ending in ("-wal", "-shm"):
+        rig.spool_file.with_name(rig.spool_file.name + ending).unlink(missing_ok=True)
+
+
 def _removed(rig: Rig) -> None:
     shutil.rmtree(rig.folder / "spool")
 
 
 def _cut_to_half(rig: Rig) -> None:
-    """Half of the file, and nothing of what SQLite had still to take into it."""
-    for ending in ("-wal", "-shm"):
-        rig.spool_file.with_name(rig.spool_file.name + ending).unlink(missing_ok=True)
+    _remove_log(rig)
     os.truncate(rig.spool_file, rig.spool_file.stat().st_size // 2)
 
 
 def _replaced(rig: Rig) -> None:
+    _remove_log(rig)
     rig.spool_file.write_bytes(os.urandom(200_000))
 
 
@@ -181,6 +186,7 @@ async def test_a_gateway_that_starts_without_the_testbed_reads_what_it_knows(
         await asyncio.to_thread(rig.gateway.stop)
         stopped_s = time.monotonic() - began_s
         rig.gateway.start()
+        await rig.noticed("gateway starts without the API", 2, TOLD_S)
         await rig.sleep(size.cut_s / 4, size.cut_s / 2)
         since_ns = CLOCK.now_ns()
         rig.wires["broker"].heal()

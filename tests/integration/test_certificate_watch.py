@@ -86,7 +86,7 @@ async def test_a_certificate_that_ends_soon_is_an_alarm_to_who_operates_the_test
     async with service.serve(settings(tmp_path), CLOCK) as server:
         async with api_client.connect(server.api_url, server.administrator, ca=ca) as api:
             alarms = (await api.request("GET", "/status"))["alarms"]
-            owner = await api.create_organisation("factory", owner="fay")
+            owner = await api.create_organisation("factory", owner="fay", kind="partner")
             async with api.stream("/metrics") as response:
                 metrics = (await response.aread()).decode()
         async with api_client.connect(server.api_url, owner, ca=ca) as api:

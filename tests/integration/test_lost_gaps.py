@@ -8,8 +8,8 @@ from broker.clock import NS_PER_S
 from broker.namespace import StreamAddress
 from broker.streams import Signal, StreamSpec
 from testbed_api.recorder import lost_gaps
-from testbed_api.recorder.ledger import StreamEpoch
-from testbed_api.recorder.lost_gaps import CAUSE, LostGap
+from testbed_api.recorder.ledger import StatedGap, StreamEpoch
+from testbed_api.recorder.lost_gaps import CAUSE, LostGaps
 from testbed_api.stores import duckdb
 from testbed_api.stores.port import Block
 
@@ -34,24 +34,27 @@ async def write(store, spec, signal, *seconds):
 
 async def cut(store, gap=WHOLE, spec=SPEC):
     """The parts in seconds, by their signals: what is missing between two stored samples."""
-    parts = await lost_gaps.cut(store, [LostGap(LIFE, 7, spec, gap)])
+    return in_seconds(await lost_gaps.cut(store, [(spec, StatedGap(LIFE, 7, gap))]))
+
+
+def in_seconds(parts):
     assert all((life, seq, part.cause) == (LIFE, 7, CAUSE) for life, seq, part in parts)
-    return [
+    return sorted(
         (part.signals, (part.from_ns - 1) / NS_PER_S, (part.to_ns + 1) / NS_PER_S)
         for _, _, part in parts
-    ]
+    )
 
 
 async def test_where_nothing_is_stored_the_gap_stays_as_it_is(store):
-    (part,) = await lost_gaps.cut(store, [LostGap(LIFE, None, SPEC, WHOLE)])
-    assert part == (LIFE, None, WHOLE)
+    stated = StatedGap(LIFE, None, WHOLE)
+    assert await lost_gaps.cut(store, [(SPEC, stated)]) == [stated]
 
 
 async def test_what_is_stored_is_left_out_for_each_signal(store):
     for signal in ("a", "b"):
         await write(store, SPEC, signal, *range(1, 31))
     await write(store, SPEC, "a", *range(60, 71))
-    assert sorted(await cut(store, Gap((), NS_PER_S + 1, 100 * NS_PER_S - 1, CAUSE))) == [
+    assert await cut(store, Gap((), NS_PER_S + 1, 100 * NS_PER_S - 1, CAUSE)) == [
         (("a",), 30.0, 60.0),
         (("a",), 70.0, 100.0),
         (("b",), 30.0, 100.0),
@@ -81,13 +84,42 @@ async def test_a_signal_that_is_sent_on_change_is_silent_by_itself(store):
     ],
 )
 async def test_a_gap_that_cannot_be_looked_up_stays_as_it_is(store, gap):
-    assert await lost_gaps.cut(store, [LostGap(LIFE, 1, SPEC, gap)]) == [(LIFE, 1, gap)]
+    stated = StatedGap(LIFE, 1, gap)
+    assert await lost_gaps.cut(store, [(SPEC, stated)]) == [stated]
 
 
 async def test_a_flush_reads_no_more_than_it_may(store, monkeypatch):
     monkeypatch.setattr(lost_gaps, "MOST_READ", 5)
     await write(store, SPEC, "a", *range(1, 31))
     gap = Gap(("a",), WHOLE.from_ns, WHOLE.to_ns, CAUSE)
-    lost = [LostGap(LIFE, seq, SPEC, gap) for seq in (1, 2)]
+    lost = [(SPEC, StatedGap(LIFE, seq, gap)) for seq in (1, 2)]
     first, second = await lost_gaps.cut(store, lost)
     assert first[2].to_ns == second[2].to_ns == WHOLE.to_ns
+
+
+def block(spec, signal, *seconds, space="live"):
+    times = np.array([second * NS_PER_S for second in seconds], np.int64)
+    series = Series(times, np.zeros(len(times)), np.zeros(len(times), np.uint8))
+    return Block.of_series(space, spec, [(signal, series)])
+
+
+def test_what_comes_later_cuts_a_gap_again_without_a_look_at_the_store():
+    gap = StatedGap(LIFE, 7, Gap((), NS_PER_S + 1, 100 * NS_PER_S - 1, CAUSE))
+    known = LostGaps([gap, StatedGap(LIFE, 8, Gap((), 1, 10**15, "gateway-down"))])
+    assert known.changes([block(SPEC, "a", 100, 101), block(SPEC, "b", 1)]) == []
+    assert known.changes([block(SPEC, "a", 50, space="run-1")]) == []
+    changes = known.changes([block(SPEC, "a", *range(60, 71)), block(SPEC, "a", 71)])
+    assert [change.before for change in changes] == [gap]
+    assert in_seconds(changes[0].parts) == [
+        (("a",), 1.0, 60.0),
+        (("a",), 71.0, 100.0),
+        (("b",), 1.0, 100.0),
+    ]
+    assert known.changes([block(SPEC, "a", 50)])[0].before == gap  # it was not committed
+    known.apply(changes)
+    changes = known.changes([block(SPEC, "b", *range(2, 100))])
+    assert [change.parts for change in changes] == [[]]
+    known.apply(changes)
+    changes = known.changes([block(SPEC, "a", *range(2, 60)), block(SPEC, "a", *range(72, 99))])
+    known.apply(changes)
+    assert known.changes([block(SPEC, "a", 98)]) == []

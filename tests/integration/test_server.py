@@ -360,7 +360,9 @@ async def test_a_silent_stream_is_stale_for_prototypes_and_operators(server, own
 async def test_a_publisher_that_was_revoked_is_an_alarm_to_the_people_of_its_owner(server, owners):
     detector = await credential(owners, "detector", reads=[RIG])
     async with machine(server, owners) as out:
-        health = Health(Freshness.STALE, CLOCK.now_ns() + 60 * NS_PER_S, T0)
+        now_ns = CLOCK.now_ns()
+        until_ns = now_ns + 60 * NS_PER_S
+        health = Health(state=Freshness.STALE, at_ns=now_ns, valid_until_ns=until_ns, last_ns=T0)
         topic = str(StreamTopic(SPACE, Verb.HEALTH, RIG))
         await out.publish(topic, messages.encode_health(health), retain=True)
         async with asyncio.timeout(2):

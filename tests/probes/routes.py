@@ -439,11 +439,11 @@ def example(  # noqa: PLR0911 - a kind each
 
 
 def _reading_the_bus() -> Iterator[str]:
-    """Names of the routes that take the bus, or the freshness that comes over it."""
+    """Names of the routes that take the bus, or the freshness or batches that come over it."""
     for module in pkgutil.iter_modules(rooms.__path__, f"{rooms.__name__}."):
         for route in importlib.import_module(module.name).router.routes:
             arguments = {dependency.name for dependency in route.dependant.dependencies}
-            if arguments & {"bus", "freshness"}:
+            if arguments & {"bus", "freshness", "live_feeds"}:
                 yield from (f"{method} {route.path}" for method in route.methods)
 
 

@@ -61,4 +61,4 @@ def test_the_options_name_what_is_not_usual():
     elsewhere = ServerAddresses(api="https://h:8600", broker="mqtts://h:8883", ca=Path("x"))
     assert elsewhere.options() == "--api https://h:8600 --ca ca.pem"
     other_port = ServerAddresses(broker="mqtt://127.0.0.1:1884")
-    assert other_port.options() == "--broker mqtt://127.0.0.1:1884"
+    assert other_port.options() == ""  # the API names its broker

@@ -381,6 +381,23 @@ async def test_a_folder_that_disappears_is_made_again_with_everything_in_it(
         assert [each.seq for each in await disk_spool.bodies()] == [1, 2, 3]
 
 
+async def test_a_file_that_is_removed_alone_does_not_meet_its_old_log(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    async with opened(tmp_path) as disk_spool:
+        for at in range(20):
+            await disk_spool.commit([("s", batch(at * 10))], at)
+        path.unlink()
+        assert await disk_spool.keep_in_place() == "is gone"
+        assert len(await disk_spool.bodies()) == 20
+        shutil.copytree(tmp_path, tmp_path / "killed")
+    (tmp_path / "killed" / "s.sqlite").unlink()
+    (tmp_path / "killed" / "s.sqlite-wal").write_bytes(b"what is left of another")
+    async with opened(tmp_path / "killed", epoch="two") as disk_spool:
+        assert disk_spool.aside is not None
+        assert "its WAL is not" in disk_spool.aside.reason
+        assert await disk_spool.bodies() == []
+
+
 async def test_a_file_that_is_replaced_is_set_aside_and_ours_is_written_again(
     tmp_path: Path,
 ) -> None:

@@ -1,5 +1,6 @@
 """What an organisation may ask for, and when it must wait."""
 
+import asyncio
 from collections.abc import Mapping
 
 import pytest
@@ -118,6 +119,30 @@ async def test_connections_are_counted_anew_before_one_is_refused() -> None:
     await clock.advance(1)
     await limits.make_room("factory", principals)
     assert limits.refused == {("factory", QuotaKind.CONNECTIONS): 1}
+
+
+async def test_who_comes_in_while_connections_are_counted_waits_for_the_count(
+    clock: SteppedClock,
+) -> None:
+    counted = asyncio.Event()
+
+    async def principals() -> list[str]:
+        return ["gateway"]
+
+    async def connection_counts() -> dict[str, int]:
+        await counted.wait()
+        return {}  # all are gone, as after a broker's restart
+
+    limits = Quotas(clock, MOST, connection_counts)
+    for _ in range(MOST.connections):
+        limits.entered("factory")
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(MOST.connections):
+            coming = limits.make_room("factory", principals)
+            tasks.create_task(coming, name=f"client {number}")
+        await clock.sleep(0)
+        counted.set()
+    assert not limits.refused
 
 
 async def test_a_burst_of_refusals_is_one_line_and_every_one_is_counted(

@@ -135,18 +135,14 @@ def test_what_cannot_be_read_is_buried_with_its_reason(
     assert len(flush.done) == 1
 
 
-def test_a_gap_of_a_lost_spool_waits_for_what_is_on_its_way() -> None:
+def test_a_gap_of_a_lost_spool_is_cut_before_it_is_written() -> None:
     frame = Wide(np.array([9], np.int64), {"a": np.array([1.0])})
     gap = Gap(("a",), 1, 8, lost_gaps.CAUSE)
     batch = Batch(1, (frame,), Source.LIVE, epoch="epoch", seq=1, gaps=(gap,))
     message = Message(f"tb1/live/late/{STREAM}", codec.encode(batch))
-    lost = recorder_flush.read(message, 0)
-    early = sift(lost, arrived(2))
-    assert (early.waiting, early.seqs) == ([lost], {LIFE: {2}})
-    settled = sift(lost, now_ns=lost_gaps.SETTLED_NS)
-    assert (settled.waiting, settled.seqs, settled.samples()) == ([], {LIFE: {1}}, 1)
-    assert [(each.life, each.seq, each.gap) for each in settled.lost] == [(LIFE, 1, gap)]
-    assert settled.entries.gaps == []
+    flush = sift(recorder_flush.read(message, 0))
+    assert flush.lost == [(SPEC, (LIFE, 1, gap))]
+    assert (flush.samples(), flush.entries.gaps) == (1, [])
 
 
 def test_the_end_of_each_batch_is_its_last_time_stamp_but_no_later_than_it_came() -> None:
