@@ -11,6 +11,8 @@ from testbed_api.registry import recorder_lock
 from testbed_api.registry.engine import open_engine
 
 CLOCK = WallClock()
+HOLDERS = recorder_lock.text("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted")
+"""The connections that hold a lock, by their processes."""
 
 
 @pytest.fixture
@@ -48,15 +50,14 @@ async def test_a_lock_that_postgresql_lost_is_taken_again(where, monkeypatch):
         recorder_lock.in_postgresql(first, CLOCK),
     ):
         async with second.connect() as sql:
+            lost = (await sql.execute(HOLDERS)).scalars().one()
             await sql.execute(
-                recorder_lock.text(
-                    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
-                )
+                recorder_lock.text("SELECT pg_terminate_backend(:pid)"), {"pid": lost}
             )
-        while True:
-            try:
-                async with recorder_lock.in_postgresql(second, CLOCK):
-                    pass
-            except Taken:
-                break
-            await CLOCK.sleep(0.01)
+            await sql.commit()
+            while set((await sql.execute(HOLDERS)).scalars()) <= {lost}:
+                await sql.commit()
+                await CLOCK.sleep(0.01)
+        with pytest.raises(Taken, match="a recorder is running already"):
+            async with recorder_lock.in_postgresql(second, CLOCK):
+                pass

@@ -353,7 +353,7 @@ def test_the_administrator_is_signed_in_where_the_server_starts(computer, tmp_pa
         create = "organisation create factory --kind partner --owner fay"
         code, output, notes = computer(create)
         assert (code, re.fullmatch(r"fay\.[\w-]{43}\n", output) is None) == (0, False)
-        assert f"  testbed sign-in fay --api {ready['api']} --broker {ready['broker']}\n" in notes
+        assert f"  testbed sign-in fay --api {ready['api']}\n" in notes
     again = ("up", "--sign-in", "--port", port, "--mqtt-port", "0")
     for ready in ready_event(tmp_path, *again):
         assert (ready["administrator"], ready["profile"]) == (None, "administrator")

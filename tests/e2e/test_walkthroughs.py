@@ -48,7 +48,8 @@ WITHOUT_DOCKER = (
     *("Back up", "Upgrade"),
 )
 """The steps of the page about one server, in its two ways."""
-OWN_TEST = {README, FIRST, OPEN, USE, BACK_UP, KEEP, CONNECT, ONE_SERVER, WITH_MOSQUITTO}
+WATCH = HOW_TO / "watch-it-run.md"
+OWN_TEST = {README, FIRST, OPEN, USE, BACK_UP, KEEP, CONNECT, ONE_SERVER, WITH_MOSQUITTO, WATCH}
 """Pages that begin without a town, or that change it."""
 PUBLISH = """
 import logging
@@ -112,6 +113,18 @@ def sensors(tmp_path: Path) -> Iterator[int]:
     "page", [page for page in blocks.guides() if page not in OWN_TEST], ids=lambda page: page.stem
 )
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path, town: Town, request) -> None:
+    _read_in(town, page, tmp_path, request)
+
+
+def test_who_watches_a_town_that_nobody_else_has_been_in_sees_no_alarm(
+    tmp_path: Path, request
+) -> None:
+    with towns.serve(tmp_path / "town") as town:
+        _read_in(town, WATCH, tmp_path, request)
+
+
+def _read_in(town: Town, page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Type every block of a page in a town, as its reader."""
     reader, folder = READERS.get(page.stem, Reader()), tmp_path / "reader"
     needs = NEEDS.get(page.stem, lambda *_: ({}, {}))
     tools, addresses = needs(folder, request)
@@ -298,7 +311,6 @@ def test_a_server_without_docker_is_set_up_and_its_unit_runs_it(tmp_path: Path) 
             addresses={
                 "/srv/testbed": str(data),
                 "--tls --host 0.0.0.0": options,
-                f"{API} --ca": f"{address} --broker mqtts://127.0.0.1:{mqtt} --ca",
                 API: address,
                 BROKER: f"mqtts://localhost:{mqtt}",
             },
