@@ -47,6 +47,7 @@ FEW = 8
 """Below this many columns, encoding them together saves nothing."""
 
 _INT64 = range(-(2**63), 2**63)
+_BEYOND = "beyond the years 1678 to 2262"
 _DECIMAL = re.compile(r"-?\d{1,19}", re.ASCII)
 _EPOCH_NAME = re.compile(r"[0-9A-Za-z-]{1,40}", re.ASCII)
 _CODE = {name: code for code, name in enumerate(QUALITIES)}
@@ -283,6 +284,8 @@ def gap_from_json(raw: object) -> Gap:
     gap = Gap(
         tuple(signals), _instant(raw.get("from"), "from"), _instant(raw.get("to"), "to"), cause
     )
+    if gap.from_ns not in _INT64 or gap.to_ns not in _INT64:
+        raise Corrupt(f"a gap from {raw['from']} to {raw['to']}: {_BEYOND}")
     if gap.from_ns > gap.to_ns:
         raise Corrupt(
             f"a gap from {raw['from']} to {raw['to']}", hint="it must not end before it begins"
@@ -456,7 +459,7 @@ def _times_in(raw: Mapping[str, Any]) -> Times:
         offsets = [_integer_in(dt, "dt") for dt in offsets]
     least, most = (min(offsets), max(offsets)) if offsets else (0, 0)
     if not all(ns in _INT64 for ns in (start_ns, least, most, start_ns + least, start_ns + most)):
-        raise _Unfit("a time stamp beyond the years 1678 to 2262")
+        raise _Unfit(f"a time stamp {_BEYOND}")
     return np.array(offsets, np.int64) + start_ns
 
 

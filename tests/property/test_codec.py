@@ -208,3 +208,24 @@ def test_a_frame_that_begins_beyond_int64_is_set_apart(start, dt):
     frames, (misfit,) = codec.frames_from_json([frame], SPEC)
     assert frames == ()
     assert "beyond the years 1678 to 2262" in misfit.reason
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("2026-11-23T12:00:00Z", "9999-12-31T23:59:59Z"),
+        ("0001-01-01T00:00:00Z", "2026-11-23T12:00:00Z"),
+    ],
+)
+def test_a_batch_with_a_gap_beyond_int64_is_refused(begin, end):
+    gap = {"signals": [], "from": begin, "to": end, "cause": "c"}
+    document = {
+        "v": 1,
+        "pub": "2026-11-23T12:00:00Z",
+        "spec": 3,
+        "source": "live",
+        "frames": [],
+        "gaps": [gap],
+    }
+    with pytest.raises(Corrupt, match="beyond the years 1678 to 2262"):
+        codec.parse(orjson.dumps(document))
