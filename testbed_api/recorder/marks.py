@@ -63,7 +63,8 @@ class MarkPublisher:
             self._changed.clear()
             changes, self._changes = self._changes, {}
             for publisher, lives in changes.items():
-                await self._send(publisher, {life: self._held[publisher][life] for life in lives})
+                held = self._held[publisher]  # without those forgotten while others were sent
+                await self._send(publisher, {life: held[life] for life in lives & held.keys()})
             await self._clock.sleep(LEAST_PAUSE_S)
 
     async def _send_all(self) -> None:
