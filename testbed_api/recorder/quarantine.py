@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from broker.bus.inbox import Amount
 from broker.clock import Clock
 from testbed_api.recorder import narrowing
 from testbed_api.recorder.flush import ReceivedMessage
@@ -22,13 +23,40 @@ LONGEST_S = 30.0
 """Longest pause before the messages of a lane are tried again; each pause doubles."""
 FORGET_S = 600.0
 """A lane ends when none of its messages came for so long: they are not sent again."""
-MOST_MESSAGES = 5_000
-MOST_BYTES = 8 * 1024 * 1024
-"""Messages, and bytes of payloads, that wait in a lane; the publishers have the others."""
+MOST_OF_LANE = Amount(2_000, 8 * 1024 * 1024)
+"""Messages, and bytes of payloads, that one lane holds; the publishers have the others."""
+MOST_OF_ALL = Amount(4_000, 32 * 1024 * 1024)
+"""The same of all lanes together.  None of them is acknowledged, and a broker that waits for the
+acknowledgement of 10,000 messages of one filter delivers no more of it, whosesoever they are.
+"""
 
 Withhold = Callable[[Sequence[tuple[ReceivedMessage, str]]], Awaitable[None]]
 
 log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Load:
+    """The messages that are held, with those that are being tried.  most: its limit."""
+
+    most: Amount
+    messages: int = 0
+    bytes: int = 0
+
+    def has_room(self, message: ReceivedMessage) -> bool:
+        """Whether one more message may be held."""
+        size = len(message.message.payload)
+        return self.messages < self.most.messages and self.bytes + size <= self.most.bytes
+
+    def add(self, message: ReceivedMessage) -> None:
+        """Count a message that is held from now on."""
+        self.messages += 1
+        self.bytes += len(message.message.payload)
+
+    def remove(self, messages: Sequence[ReceivedMessage]) -> None:
+        """Count messages that were settled or given up."""
+        self.messages -= len(messages)
+        self.bytes -= sum(len(message.message.payload) for message in messages)
 
 
 @dataclass(slots=True)
@@ -39,24 +67,19 @@ class _Lane:
     that are being tried.
     """
 
+    load: _Load = field(default_factory=lambda: _Load(MOST_OF_LANE))
     suspects: dict[MessageScope, str] = field(default_factory=dict)
     streams: set[MessageScope] = field(default_factory=set)
     tried: set[MessageScope] = field(default_factory=set)
     waiting: list[ReceivedMessage] = field(default_factory=list)
-    waiting_bytes: int = 0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     pause_s: float = FIRST_S
 
-    def add(self, message: ReceivedMessage) -> bool:
-        """Let a message wait; False if there is no room."""
-        size = len(message.message.payload)
-        if len(self.waiting) >= MOST_MESSAGES or self.waiting_bytes + size > MOST_BYTES:
-            return False
+    def add(self, message: ReceivedMessage) -> None:
+        """Let a message wait."""
         self.waiting.append(message)
-        self.waiting_bytes += size
         self.streams.add(scopes_of(message)[1])
         self.arrived.set()
-        return True
 
     def reason(self, message: ReceivedMessage) -> str | None:
         """Why a message belongs here: it is suspected, or others of its stream are here."""
@@ -69,7 +92,7 @@ class _Lane:
 
     def take(self) -> list[ReceivedMessage]:
         """Remove and return the messages that wait, to be tried."""
-        messages, self.waiting, self.waiting_bytes = self.waiting, [], 0
+        messages, self.waiting = self.waiting, []
         self.streams, self.tried = set(), self.streams
         self.arrived.clear()
         return messages
@@ -84,6 +107,7 @@ class Quarantine:
         self._withhold = withhold
         self._clock = clock
         self._lanes: dict[str, _Lane] = {}
+        self._load = _Load(MOST_OF_ALL)
         self._new: asyncio.Queue[str] = asyncio.Queue()
 
     def __len__(self) -> int:
@@ -114,9 +138,16 @@ class Quarantine:
         return None if lane is None else lane.reason(message)
 
     def take(self, message: ReceivedMessage) -> bool:
-        """Settle a message apart, soon; False if too many wait there."""
+        """Settle a message apart, soon; False if too many are apart already."""
         assert message.samples_of is not None  # noqa: S101 - for the types: it has a reason
-        return self._lanes[message.samples_of].add(message)
+        lane = self._lanes[message.samples_of]
+        loads = (lane.load, self._load)
+        if not all(load.has_room(message) for load in loads):
+            return False
+        lane.add(message)
+        for load in loads:
+            load.add(message)
+        return True
 
     async def _run_lane(self, organisation: str) -> None:
         """Try the messages of a lane again and again, until nothing of it fails or is slow."""
@@ -124,6 +155,8 @@ class Quarantine:
         while lane.suspects or lane.waiting:
             await self._clock.sleep(lane.pause_s if lane.suspects else 0)
             if not lane.waiting and not await _within(FORGET_S, lane.arrived):
+                if lane.waiting:  # one came at the last moment
+                    continue
                 break
             await self._try(organisation, lane)
         del self._lanes[organisation]
@@ -133,6 +166,8 @@ class Quarantine:
         messages, before = lane.take(), frozenset(lane.suspects)
         narrowed = await narrowing.narrow(messages, self._settle)
         await self._withhold(narrowed.left)
+        for load in (lane.load, self._load):
+            load.remove(messages)
         suspects = dict(lane.suspects)  # with those that a flush has added meanwhile
         if narrowed.settled:
             tried = before & {scope for message in messages for scope in scopes_of(message)}

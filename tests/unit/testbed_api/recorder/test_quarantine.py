@@ -34,11 +34,14 @@ class Room:
         self.clock = SteppedClock()
         self.bad: set[str] = set()
         self.is_slow = False
+        self.store_answers = asyncio.Event()
+        self.store_answers.set()
         self.settled: list[ReceivedMessage] = []
         self.withheld: list[ReceivedMessage] = []
         self.quarantine = Quarantine(self._settle, self._withhold, self.clock)
 
     async def _settle(self, messages: Sequence[ReceivedMessage]) -> Settlement:
+        await self.store_answers.wait()
         if any(each.topic and each.topic.address.stream in self.bad for each in messages):
             return Settlement("it is too much")
         self.settled += messages
@@ -119,9 +122,30 @@ async def test_an_organisation_that_is_stored_slowly_stays_apart_and_is_stored()
         assert room.withheld == []
 
 
-async def test_a_lane_holds_no_more_than_it_may() -> None:
+async def test_a_lane_holds_no_more_than_it_may_with_what_is_being_tried() -> None:
     async with opened() as room:
         room.quarantine.begin(WHOLE)
         sent = message("s")
-        assert all(room.quarantine.take(sent) for _ in range(quarantine.MOST_MESSAGES))
+        most = quarantine.MOST_OF_LANE.messages
+        room.store_answers.clear()
+        assert all(room.quarantine.take(sent) for _ in range(most))
         assert not room.quarantine.take(sent)
+        await room.clock.advance(quarantine.FIRST_S)
+        assert not room.quarantine.take(sent)  # the store has not answered
+        room.store_answers.set()
+        await room.clock.advance(0)
+        assert len(room.settled) == most
+        room.quarantine.begin(WHOLE)
+        assert room.quarantine.take(sent)
+
+
+async def test_all_lanes_together_leave_room_for_the_messages_of_others() -> None:
+    async with opened() as room:
+        organisations = [f"o{number}" for number in range(20)]
+        room.quarantine.begin({MessageScope(name): "it is too much" for name in organisations})
+        held = [
+            room.quarantine.take(message("s", seq, name))
+            for name in organisations
+            for seq in range(1, quarantine.MOST_OF_ALL.messages // 10 + 1)
+        ]
+        assert sum(held) == quarantine.MOST_OF_ALL.messages
