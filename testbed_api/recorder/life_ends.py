@@ -6,6 +6,7 @@ missing.  A stamp that is too early costs nothing, see `lost_gaps`.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from broker.messages import Held
 from testbed_api.recorder.ledger import StreamEpoch
@@ -14,34 +15,54 @@ MOST_BEYOND = 10_000
 """Batches of a life behind a missing one, whose stamps are remembered."""
 
 
+class LifeEnd(NamedTuple):
+    """The end of a life.
+
+    until_ns: None before one is known.  beyond: stamps of batches behind a missing one, by sequence
+    number.
+    """
+
+    until_ns: int | None = None
+    beyond: Mapping[int, int] = {}
+
+
 class LifeEnds:
     """The ends of the lives that this process has received batches of."""
 
     def __init__(self) -> None:
-        self._until_ns: dict[StreamEpoch, int] = {}
-        self._beyond: dict[StreamEpoch, Mapping[int, int]] = {}
-        """Stamps of batches behind a missing one, by sequence number."""
+        self._ends: dict[StreamEpoch, LifeEnd] = {}
 
     def load(self, life: StreamEpoch, until_ns: int | None) -> None:
         """Take up a life as the ledger has it."""
-        if until_ns is not None:
-            self._until_ns[life] = until_ns
+        self._ends[life] = LifeEnd(until_ns)
 
-    def settle(self, life: StreamEpoch, held: Held, ends: Mapping[int, int]) -> int | None:
-        """The end of a life with its new batches; None before one is known.
+    def after(
+        self,
+        held: Mapping[StreamEpoch, Held],
+        stamps_ns: Mapping[StreamEpoch, Mapping[int, int]],
+    ) -> Mapping[StreamEpoch, LifeEnd]:
+        """The ends of lives with their new batches, for `apply` once these are in the ledger.
 
-        held: with the new batches.  ends: their stamps, by sequence number.
+        held: with the new batches.  stamps_ns: of the new batches, by sequence number.
         """
-        known = {**self._beyond.pop(life, {}), **ends}
+        return {
+            life: self._after(life, ranges, stamps_ns.get(life, {}))
+            for life, ranges in held.items()
+        }
+
+    def _after(self, life: StreamEpoch, held: Held, stamps_ns: Mapping[int, int]) -> LifeEnd:
+        until_ns, before = self._ends.get(life, LifeEnd())
+        known = {**before, **stamps_ns}
         complete = [seq for seq in known if seq <= held.upto]
         if complete:
-            self._until_ns[life] = known[max(complete)]
+            until_ns = known[max(complete)]
         beyond = {seq: end_ns for seq, end_ns in known.items() if seq > held.upto}
-        if beyond and len(beyond) <= MOST_BEYOND:
-            self._beyond[life] = beyond
-        return self._until_ns.get(life)
+        return LifeEnd(until_ns, beyond if len(beyond) <= MOST_BEYOND else {})
+
+    def apply(self, ends: Mapping[StreamEpoch, LifeEnd]) -> None:
+        """Take up the ends of lives whose batches are in the ledger."""
+        self._ends |= ends
 
     def forget(self, life: StreamEpoch) -> None:
         """Forget a life; it is loaded again if another batch of it comes."""
-        self._until_ns.pop(life, None)
-        self._beyond.pop(life, None)
+        self._ends.pop(life, None)

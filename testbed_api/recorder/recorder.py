@@ -433,14 +433,15 @@ class Recorder:
 
     async def _settle_in_ledger(self, flush: Flush) -> None:
         """Write the entries of a flush whose samples are stored."""
-        entries, ends_ns = flush.entries, flush.ends_ns()
+        entries = flush.entries
         for life, seqs in flush.seqs.items():
-            held = entries.held[life] = self._held[life].including(seqs)
-            until_ns = self._ends.settle(life, held, ends_ns.get(life, {}))
-            if until_ns is not None:
-                entries.until_ns[life] = until_ns
+            entries.held[life] = self._held[life].including(seqs)
             if not self._held[life].greatest:
                 entries.begun.append(life)
+        ends = self._ends.after(entries.held, flush.ends_ns())
+        entries.until_ns = {
+            life: end.until_ns for life, end in ends.items() if end.until_ns is not None
+        }
         lost = await self._known_lost_gaps()
         changes = lost.changes(flush.blocks)
         for before, parts in changes:
@@ -451,6 +452,7 @@ class Recorder:
         entries.at_ns = flush.time.now_ns
         await self._ledger.commit(entries)
         self._held |= entries.held
+        self._ends.apply(ends)
         lost.apply(changes)
         lost.add(cut)
 
