@@ -24,6 +24,8 @@ from testbed_api.stores.port import Block, SeriesStore, Window
 CAUSE = "spool-lost"
 MOST_READ = 1_000_000
 """Samples that one flush reads for this; beyond them a gap stays as it was stated."""
+MOST_PARTS = 1_000
+"""Parts of one gap: a signal of which every second sample is stored has as many as samples."""
 AT_ONCE = 8
 """Reads of the store that run at the same time."""
 JITTER = 1.5
@@ -197,11 +199,16 @@ class _Silence:
 
 
 def _parts(spec: StreamSpec, gap: Gap, silences: Mapping[str, _Silence]) -> list[Gap]:
-    """The silent parts of a gap; signals that have the same share one."""
+    """The silent parts of a gap; signals that have the same share one.
+
+    A gap that would have too many stays as it was stated.
+    """
     shared: dict[Span, list[str]] = defaultdict(list)
     for name, silence in silences.items():
         for span in silence.spans():
             shared[span].append(name)
+    if len(shared) > MOST_PARTS:
+        return [gap]
     return [
         Gap(() if len(signals) == len(spec.names) else tuple(signals), *span, gap.cause)
         for span, signals in shared.items()

@@ -83,7 +83,7 @@ def _wanted(
         return (first_ns <= times) & (times <= last_ns)
     weeks, known = times // WEEK_NS, run_weeks[block.spec.address.organisation]
     new = sorted(set(weeks.tolist()) - known)
-    known |= set(new[: MOST_WEEKS - len(known)])
+    known |= set(new[: max(MOST_WEEKS - len(known), 0)])
     return np.isin(weeks, list(known))
 
 

@@ -97,6 +97,14 @@ async def test_a_flush_reads_no_more_than_it_may(store, monkeypatch):
     assert first[2].to_ns == second[2].to_ns == WHOLE.to_ns
 
 
+async def test_a_gap_of_too_many_parts_stays_as_it_was_stated(store, monkeypatch):
+    monkeypatch.setattr(lost_gaps, "MOST_PARTS", 10)
+    await write(store, SPEC, "a", *range(1, 24, 2))
+    gap = Gap(("a",), NS_PER_S + 1, 23 * NS_PER_S - 1, CAUSE)
+    assert await cut(store, gap) == [(("a",), 1.0, 23.0)]
+    assert len(await cut(store, Gap(("a",), NS_PER_S + 1, 21 * NS_PER_S - 1, CAUSE))) == 10
+
+
 def block(spec, signal, *seconds, space="live"):
     times = np.array([second * NS_PER_S for second in seconds], np.int64)
     series = Series(times, np.zeros(len(times)), np.zeros(len(times), np.uint8))

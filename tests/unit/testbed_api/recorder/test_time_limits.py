@@ -114,3 +114,11 @@ def test_a_run_has_a_time_of_its_own_and_a_number_of_weeks() -> None:
     assert "runs in 530 weeks already" in letter.reason
     again = flushed(message(3, old, RUN), run_weeks=run_weeks)
     assert stored(again) == old
+
+
+def test_an_organisation_with_too_many_weeks_of_runs_gets_no_more() -> None:
+    # two flushes at one moment may note a week too many between them
+    run_weeks: RunWeeks = defaultdict(set, {"o": set(range(MOST_WEEKS + 2))})
+    flush = flushed(message(1, [-at * WEEK_NS for at in range(1, 9)], RUN), run_weeks=run_weeks)
+    assert stored(flush) == []
+    assert len(run_weeks["o"]) == MOST_WEEKS + 2
