@@ -7,6 +7,7 @@ where another process runs as this gateway.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -109,8 +110,9 @@ class Admission:
     async def check_refusals(self, bus: client.Bus) -> None:
         """Watch the bus until cancelled; raises Refused once broker and API refuse the credential.
 
-        Raises Taken once another process is this gateway for as long.  A refusal that the API does
-        not share is logged once, and waited for.
+        Raises Taken once another process is this gateway for so long that the broker has noticed
+        each dead connection: one of this process counts too, if its address has changed.  A refusal
+        that the API does not share is logged once, and waited for.
         """
         refusals, pause_s = 0, LOOK_EVERY_S
         while True:
@@ -126,9 +128,9 @@ class Admission:
                     await self._check_alone(api)
             except Unavailable:
                 refusals = 0
-            except Refused:
+            except Refused as exc:
                 refusals += 1
-                if refusals == REFUSALS:
+                if refusals >= (self._looks_for_other if isinstance(exc, Taken) else REFUSALS):
                     raise
             else:
                 refusals, pause_s = 0, ASK_EVERY_S
@@ -160,6 +162,16 @@ class Admission:
     @property
     def _principal(self) -> str:
         return Credential.parse(self.bus_settings.credential.get_secret_value()).principal
+
+    @property
+    def _unnoticed_s(self) -> float:
+        """The longest time for which the broker lists a connection that is dead."""
+        return UNNOTICED * self.bus_settings.keepalive_s + UNNOTICED_MORE_S
+
+    @property
+    def _looks_for_other(self) -> int:
+        """The looks in a row at which another process is this gateway, before this one ends."""
+        return max(REFUSALS, 1 + math.ceil(self._unnoticed_s / LOOK_EVERY_S))
 
     def _connected(self) -> AbstractAsyncContextManager[Api]:
         credential = self.bus_settings.credential.get_secret_value()
@@ -196,8 +208,7 @@ class Admission:
         """
         if self.process.takes_over:
             return
-        unnoticed_s = UNNOTICED * self.bus_settings.keepalive_s + UNNOTICED_MORE_S
-        for look in range(round(unnoticed_s / REGISTER_RETRY_S)):
+        for look in range(round(self._unnoticed_s / REGISTER_RETRY_S)):
             other = await self._other(api)
             if other is None:
                 return
@@ -207,7 +218,7 @@ class Admission:
                     host=other.host,
                     address=other.address,
                     since=other.since,
-                    waits_s=unnoticed_s,
+                    waits_s=self._unnoticed_s,
                 )
             await self.clock.sleep(REGISTER_RETRY_S)
         await self._check_alone(api)

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 from pydantic import SecretStr
 
 from broker import api_client
 from broker.bus import client
-from broker.clock import WallClock
+from broker.clock import SteppedClock, WallClock
 from broker.errors import Forbidden, Taken
 from broker.namespace import EquipmentAddress
 from broker.process_identity import ProcessIdentity
@@ -104,7 +105,8 @@ async def processes_of(server, secret):
 async def test_a_process_that_takes_over_replaces_the_first_and_is_in_the_audit(
     owners, admitted, monkeypatch
 ):
-    monkeypatch.setattr(admission, "LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(admission, "LOOK_EVERY_S", 0.5)
+    monkeypatch.setattr(admission, "UNNOTICED_MORE_S", 0.0)
     first = admitted(FIRST)
     await first.register()
     async with connected(first) as bus, asyncio.TaskGroup() as tasks:
@@ -119,6 +121,48 @@ async def test_a_process_that_takes_over_replaces_the_first_and_is_in_the_audit(
     events = (await owners.request("GET", "/audit", params={"action": "connect"}))["items"]
     replaced = [json.loads(each["details"]).get("replaced") for each in events]
     assert [each.split(",")[0] for each in replaced if each] == ["on first-pc"]
+
+
+class LookClock(SteppedClock):
+    """A clock by which somebody looks again and again, and sleeps between two looks."""
+
+    def __init__(self):
+        super().__init__()
+        self._sleeps = 0
+
+    async def sleep(self, duration_s):
+        self._sleeps += 1
+        await super().sleep(duration_s)
+
+    async def let_look(self, watching):
+        """Let time pass until the next look is over, or the task that looks has ended."""
+        await self.advance(0)
+        sleeps = self._sleeps
+        await self.advance(admission.LOOK_EVERY_S)
+        while self._sleeps == sleeps and not watching.done():
+            await CLOCK.sleep(0.02)
+
+
+async def test_a_gateway_waits_until_the_broker_notices_its_own_dead_connection(admitted):
+    clock, first, bound = LookClock(), admitted(FIRST), admitted(SECOND)
+    await first.register()
+    settings = bound.bus_settings.model_copy(update={"keepalive_s": 20})  # noticed in 35 s
+    moved = replace(bound, clock=clock, bus_settings=settings)
+    client_id = moved.process.client_id(moved.role)
+    async with connected(first), client.open(settings, CLOCK, client_id=client_id) as bus:
+
+        async def is_refused():
+            return isinstance(bus.last_error, Forbidden)
+
+        await until(is_refused)
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(outcome(moved.check_refusals(bus)), name="refusals")
+            for _ in range(admission.REFUSALS + 2):
+                await clock.let_look(watching)
+            assert not watching.done()
+            while not watching.done():
+                await clock.let_look(watching)
+            assert isinstance(await watching, Taken)
 
 
 async def outcome(work):
