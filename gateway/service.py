@@ -132,8 +132,7 @@ class Gateway:
                 await asyncio.wait([reading])
             except asyncio.CancelledError:
                 if self.bus.is_connected and not reading.done():
-                    patience_s, now_ns = self.settings.drain_s, self.clock.now_ns()
-                    marks = self.uplink.drained(patience_s, until_ns=now_ns)
+                    marks = self.uplink.drained(self.settings.drain_s, with_later=False)
                     waiting = tasks.create_task(marks, name="marks")
                     await asyncio.wait([waiting, reading], return_when=asyncio.FIRST_COMPLETED)
                 raise

@@ -147,12 +147,13 @@ class Uplink:
             tasks.create_task(self._send_backlog(), name="uplink backlog")
             await self._take_marks(marks, publisher)
 
-    async def drained(self, timeout_s: float, *, until_ns: int | None = None) -> bool:
+    async def drained(self, timeout_s: float, *, with_later: bool = True) -> bool:
         """Wait until every batch is marked; False if that takes longer than `timeout_s`.
 
-        until_ns: batches committed later do not count.  Real time, the spool's answers too: on a
-        busy disk each takes longer than the pause.
+        with_later: whether batches count that are committed from now on.  Real time, the spool's
+        answers too: on a busy disk each takes longer than the pause.
         """
+        until_ns = None if with_later else self._spool_time.now_ns()
         try:
             async with asyncio.timeout(timeout_s):
                 while self._waits(await self._spool.depth(), until_ns):

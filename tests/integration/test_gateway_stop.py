@@ -4,16 +4,16 @@ import asyncio
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pydantic import SecretStr
 
 from broker.bus import client
-from broker.clock import NS_PER_S, WallClock
+from broker.clock import HOUR_S, NS_PER_S, Clock, WallClock
 from broker.process_identity import ProcessIdentity
 from broker.settings import BusSettings
 from gateway.links.counts import LinkCounts
 from gateway.links.port import Sink
 from gateway.mapping import file as mapping_file
-from gateway.mapping.model import Mapping
 from gateway.pipeline.pipeline import Pipeline
 from gateway.samples import Samples, StreamSamples
 from gateway.service import Gateway
@@ -26,6 +26,17 @@ from gateway.uplink.uplink import Uplink
 from tests.integration.test_gateway_uplink import opened
 
 CLOCK = WallClock()
+
+
+class SetClock(WallClock):
+    """A machine's clock whose wall time can be set.  ahead_s: of the real one."""
+
+    ahead_s = 0
+
+    def now_ns(self) -> int:
+        return super().now_ns() + self.ahead_s * NS_PER_S
+
+
 MAPPING = mapping_file.read(
     """\
 organisation: o
@@ -58,48 +69,56 @@ class TickingLink:
 
 
 def running(
-    mapping: Mapping, folder: Path, disk_spool: Spool, bus: client.Bus, drain_s: float
+    folder: Path, disk_spool: Spool, bus: client.Bus, drain_s: float, clock: Clock = CLOCK
 ) -> Gateway:
     """A gateway on a real spool and bus."""
     settings = GatewaySettings(drain_s=drain_s)
-    specs = [stream.spec.numbered(1) for stream in mapping.streams]
-    pipeline = Pipeline(mapping, specs, clock=CLOCK, space="live", most_waiting=10_000)
+    specs = [stream.spec.numbered(1) for stream in MAPPING.streams]
+    pipeline = Pipeline(MAPPING, specs, clock=clock, space="live", most_waiting=10_000)
     return Gateway(
-        mapping=mapping,
+        mapping=MAPPING,
         admission=Admission(
-            mapping=mapping,
+            mapping=MAPPING,
             settings=settings,
             bus_settings=BusSettings(credential=SecretStr("ada.x")),
-            clock=CLOCK,
+            clock=clock,
             process=ProcessIdentity(host="here", place="0" * 12, started_ms=1),
         ),
         state=StateFolders(spool=folder, identity=folder, pki=folder),
         settings=settings,
-        clock=CLOCK,
+        clock=clock,
         start=GatewayStart(specs=specs, lost=(), is_registered=True),
         spool=disk_spool,
         bus=bus,
-        uplink=Uplink(bus, disk_spool, CLOCK, space="live", specs=specs),
+        uplink=Uplink(bus, disk_spool, clock, space="live", specs=specs),
         pipeline=pipeline,
         link=TickingLink(pipeline),
     )
 
 
-async def stopped(gateway: Gateway, *, after_s: float) -> tuple[int, float]:
-    """Run a gateway, and stop it: (instant of the stop, how long it took in s)."""
+async def stopped(gateway: Gateway, *, after_s: float, step_s: int = 0) -> tuple[int, float]:
+    """Run a gateway, and stop it: (instant of the stop, how long it took in s).
+
+    step_s: by which its clock is set before.
+    """
     async with asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(gateway.run(), name="gateway")
         await CLOCK.sleep(after_s)
+        if isinstance(gateway.clock, SetClock):
+            gateway.clock.ahead_s = step_s
         since_ns = CLOCK.now_ns()
         reading.cancel()
     return since_ns, (CLOCK.now_ns() - since_ns) / NS_PER_S
 
 
-async def test_a_gateway_that_is_stopped_reads_on_while_it_waits_for_marks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step_s", [0, -HOUR_S])
+async def test_a_gateway_that_is_stopped_reads_on_while_it_waits_for_marks(
+    tmp_path: Path, step_s: int
+) -> None:
     async with asyncio.timeout(15), opened(tmp_path) as (bus, disk_spool, _):
         await bus.ready()
-        gateway = running(MAPPING, tmp_path, disk_spool, bus, drain_s=1.0)
-        since_ns, took_s = await stopped(gateway, after_s=0.5)
+        gateway = running(tmp_path, disk_spool, bus, drain_s=1.0, clock=SetClock())
+        since_ns, took_s = await stopped(gateway, after_s=0.5, step_s=step_s)
         assert 1.0 <= took_s < 5.0  # nobody marks anything here
         last_ns = await disk_spool.last_ns("o/e/s")
         assert last_ns is not None
@@ -110,7 +129,7 @@ async def test_a_gateway_whose_broker_is_away_stops_at_once(tmp_path: Path) -> N
     async with asyncio.timeout(15), opened(tmp_path) as (_, disk_spool, _):
         nowhere = BusSettings(broker="mqtt://127.0.0.1:9", credential=SecretStr(f"ada.{'A' * 43}"))
         async with client.open(nowhere, CLOCK, client_id="ada") as bus:
-            gateway = running(MAPPING, tmp_path, disk_spool, bus, drain_s=10.0)
+            gateway = running(tmp_path, disk_spool, bus, drain_s=10.0)
             since_ns, took_s = await stopped(gateway, after_s=0.5)
         assert took_s < 5.0
         last_ns = await disk_spool.last_ns("o/e/s")
