@@ -7,7 +7,7 @@ aside it keeps its content under another name, beside the new file.
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,6 +137,9 @@ class SpoolFile:
         new = _new(self.path)
         self.aside = None
         if self.path.exists():
+            # the WAL beside it is ours: with pages in it, it would be applied to the other file
+            with suppress(sqlite3.OperationalError):  # a full disk shows below
+                self.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self.aside = set_aside(self.path, "replaced", "it is not the file of this gateway")
         try:
             new.unlink(missing_ok=True)

@@ -414,6 +414,22 @@ async def test_a_file_that_is_replaced_is_set_aside_and_ours_is_written_again(
         assert lives(await disk_spool.bodies()) == [("s", "one", 1), ("s", "one", 2)]
 
 
+async def test_a_file_that_is_set_aside_keeps_its_own_content(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    async with opened(tmp_path) as disk_spool:
+        await disk_spool.commit([("s", batch(1))], 0)
+    image = tmp_path / "image.sqlite"
+    shutil.copy(path, image)
+    async with opened(tmp_path, epoch="two") as disk_spool:
+        await disk_spool.commit([("s", batch(at)) for at in (11, 21, 31)], 0)
+        shutil.move(image, path)  # somebody brings an older one back
+        await disk_spool.keep_in_place()
+        assert disk_spool.aside is not None
+        aside = disk_spool.aside.path
+    with closing(sqlite3.connect(aside)) as sql:
+        assert sql.execute("SELECT count(*) FROM batches").fetchone() == (1,)
+
+
 async def test_a_folder_that_cannot_be_made_again_is_told_and_tried_again(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     async with opened(folder) as disk_spool:
