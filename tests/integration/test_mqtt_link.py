@@ -35,11 +35,11 @@ streams:
 
 
 @contextlib.asynccontextmanager
-async def reading(port, password=mosquitto.PASSWORDS["ada"]):
-    """A link and what it gives."""
+async def reading(port, password=mosquitto.PASSWORDS["ada"], sink=None):
+    """A link and what it gives.  sink: of a former link, None for a new one."""
     mapping = mapping_file.read(TEXT.replace("PORT", str(port)), "m")
     assert isinstance(mapping.source, MqttBroker)
-    sink = RecordingSink(names=mapping.streams[0].spec.names)
+    sink = sink or RecordingSink(names=mapping.streams[0].spec.names)
     link = MqttLink(mapping, mapping.source, password, sink, CLOCK)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(link.run(), name="link")
@@ -135,6 +135,24 @@ async def test_what_a_break_took_is_a_gap_between_two_samples(tmp_path):
         (("bar",), 1, 3 * NS_PER_S - 1, "source-unreachable"),
         (("ok",), 1, 3 * NS_PER_S - 1, "source-unreachable"),
     }
+
+
+async def test_a_retained_message_hides_nothing_that_was_missed_after_it(tmp_path):
+    ts = CLOCK.now_ns()
+    with mosquitto.serve(tmp_path) as server:
+        async with sensor(server.port) as put:
+            await put("press/state", document(b"1", b"true", ts), retain=True)
+            async with reading(server.port) as (_, sink):
+                await sink.until(lambda: len(sink.samples) == 2)
+            await put("press/state", document(b"2", b"true", ts + NS_PER_S))  # nobody reads it
+            async with reading(server.port, sink=sink):
+                await sink.until(lambda: len(sink.samples) == 4)  # what is retained, again
+                await put("press/state", document(b"3", b"true", ts + 3 * NS_PER_S))
+                await sink.until(lambda: len(sink.samples) == 6)
+                await put("press/state", document(b"4", b"true", ts + 6 * NS_PER_S))
+                await sink.until(lambda: len(sink.samples) == 8)
+    ends = {(gap.signals, gap.from_ns - ts, gap.to_ns - ts) for gap in sink.gaps}
+    assert ends == {((name,), 1, 3 * NS_PER_S - 1) for name in ("bar", "ok")}
 
 
 @pytest.mark.parametrize("password", ["wrong", ""])

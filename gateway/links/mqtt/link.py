@@ -73,7 +73,7 @@ class MqttLink:
         self._clock = clock
         self._signals = signals_by_topic(mapping)
         self._fresh: set[tuple[int, int]] = set()
-        """Signals without a sample on this connection."""
+        """Signals of which no message came on this connection but a retained one."""
         self._unfit_ns: dict[str, int] = {}
 
     async def run(self) -> None:
@@ -146,7 +146,8 @@ class MqttLink:
                     continue
                 fresh = (stream, signal) in self._fresh
                 if fresh:
-                    self._fresh.discard((stream, signal))
+                    if not message.retained:  # it may be older than what was missed
+                        self._fresh.discard((stream, signal))
                     await self._end_gap(stream, signal, sample.time_ns)
                 row = (signal, sample.time_ns, sample.value, sample.quality)
                 rows[stream, fresh].append(row)
@@ -180,7 +181,7 @@ class MqttLink:
                 yield stream, signal, sample
 
     async def _end_gap(self, stream: int, signal: int, until_ns: int) -> None:
-        """State the gap before the first sample of a connection, if it is longer than a period."""
+        """State the gap before a first sample on a connection, if it is longer than a period."""
         last_ns = self._sink.last_ns(stream, signal)
         spec = self._streams[stream].spec
         least_ns = max(round(spec.period_s * NS_PER_S), 1)
