@@ -5,7 +5,7 @@ the broker notices it, so a process that was started again in the same place rep
 """
 
 import asyncio
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +22,8 @@ LISTED_S = 5.0
 """Time after which the broker lists a connection that was admitted, at the latest."""
 REPLACED = 16
 """Processes of a role that are remembered after they were replaced."""
+MOST_ROLES = 10_000
+"""Roles of which such processes are remembered; a client names its role itself."""
 
 log = structlog.get_logger()
 
@@ -64,9 +66,7 @@ class ProcessAdmission:
         self._clock = clock
         self._admitted: dict[str, tuple[RunningProcess, float]] = {}
         """Role -> the process admitted last, and when: the broker may not list it yet."""
-        self._replaced: dict[str, deque[ProcessIdentity]] = defaultdict(
-            lambda: deque(maxlen=REPLACED)
-        )
+        self._replaced: dict[str, deque[ProcessIdentity]] = {}
 
     async def admit(self, request: ConnectRequest) -> ProcessVerdict:
         """Decide on a connection; those that it replaces are ended.
@@ -87,17 +87,38 @@ class ProcessAdmission:
         except Unavailable as exc:
             log.warning("gateways were not compared", role=process.role, reason=str(exc))
             return ProcessVerdict()
-        replaced = self._replaced[process.role]
+        replaced = self._replaced.get(process.role, ())
         takes_over = process.identity.takes_over and process.identity not in replaced
         for other in others:
             if not (takes_over or other.is_replaced_by(process)):
                 return ProcessVerdict(excluded_by=other)
+        # at once: whoever asks while the others are being ended is not admitted beside it
+        self._note_admitted(process)
+        self._note_replaced(process.role, others)
         for other in others:
-            replaced.append(other.identity)
             with suppress(Unavailable):
                 await self._end(other.connection)
-        self._admitted[process.role] = process, asyncio.get_running_loop().time()
         return ProcessVerdict(replaced=others)
+
+    def _note_admitted(self, process: RunningProcess) -> None:
+        """Remember a process until the broker lists it."""
+        now_s = asyncio.get_running_loop().time()
+        self._admitted.pop(process.role, None)
+        self._admitted[process.role] = process, now_s
+        for role, (_, since_s) in list(self._admitted.items()):
+            if now_s - since_s < LISTED_S:
+                break
+            del self._admitted[role]
+
+    def _note_replaced(self, role: str, others: Sequence[RunningProcess]) -> None:
+        """Remember the processes of a role that were replaced, of the roles that were so last."""
+        if not others:
+            return
+        replaced = self._replaced.pop(role, deque(maxlen=REPLACED))
+        self._replaced[role] = replaced
+        replaced.extend(other.identity for other in others)
+        if len(self._replaced) > MOST_ROLES:
+            del self._replaced[next(iter(self._replaced))]
 
     def ended(self, connection: str, _reason: str) -> None:
         """Note that a connection ended: it keeps nobody from its role any more."""
