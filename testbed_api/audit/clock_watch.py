@@ -18,6 +18,10 @@ LEAST_S = 2.0
 ALARM_NS = DAY_NS
 """An alarm stands for so long after the step."""
 
+NOT_FOLLOWED = (
+    "the server does not follow a jump of more than a year; if that time is right, restart it"
+)
+
 log = structlog.get_logger()
 
 
@@ -58,7 +62,10 @@ class ClockWatch:
 
     @property
     def ahead_s(self) -> float:
-        """Seconds that the server's time is ahead of the machine's, 0 but after a step back."""
+        """Seconds that the server's time is ahead of the machine's, 0 but after a step.
+
+        Negative after a jump of more than a year ahead, which it does not follow.
+        """
         return round(self._clock.ahead_ns() / NS_PER_S, 3)
 
     def alarms(self) -> list[str]:
@@ -82,7 +89,10 @@ class ClockWatch:
         step = ClockStep(by_ns, self._seen_ns, self._clock.now_ns())
         machine = text_of(self._clock.machine.now_ns())
         self.steps += 1
-        self._alarm = (f"{step.sentence}, to {machine}", self._clock.monotonic_ns())
+        sentence = f"{step.sentence}, to {machine}"
+        if self._clock.ahead_ns() < -LEAST_S * NS_PER_S:
+            sentence += f": {NOT_FOLLOWED}"
+        self._alarm = (sentence, self._clock.monotonic_ns())
         log.error("clock was set", by_s=by_ns / NS_PER_S, to=machine, ahead_s=self.ahead_s)
         facts = {"by_s": by_ns / NS_PER_S, "to": machine, "ahead_s": self.ahead_s}
         event = Event(

@@ -82,9 +82,10 @@ class RightsChanges:
                 owner = addresses[0].owner
                 gateways = await change.principals.of_equipment(owner, self._now())
             yield change, new
-        for gateway in gateways:
-            if not {Entry(LIVE, address) for address in new} <= gateway.scope.writes:
-                await self._disconnect(gateway.id)
+        entries = {Entry(LIVE, address) for address in new}
+        await self._disconnect_all(
+            [gateway.id for gateway in gateways if not entries <= gateway.scope.writes]
+        )
 
     async def passed_over(self, from_ns: int, to_ns: int) -> None:
         """Disconnect the principals of whom a right or a token began or ended between two instants.
@@ -97,8 +98,7 @@ class RightsChanges:
             next_ns = policy.until_ns(rights.of(principal), principal.id, from_ns)
             if next_ns is not None and next_ns <= to_ns:
                 concerned.add(principal.id)
-        for name in sorted(concerned):
-            await self._disconnect(name)
+        await self._disconnect_all(sorted(concerned))
 
     async def _topics(self, loading: Awaitable[BusRights]) -> Mapping[str, TokenTopics]:
         return _topics(await loading, self._now())
@@ -107,6 +107,10 @@ class RightsChanges:
         self, before: Mapping[str, TokenTopics], after: Mapping[str, TokenTopics]
     ) -> None:
         changed = [each for each in sorted(before) if after.get(each) != before[each]]
+        await self._disconnect_all(changed)
+
+    async def _disconnect_all(self, principals: Collection[str]) -> None:
+        """End the connections of principals, AT_ONCE at a time; raises Unavailable after all."""
         gate, failures = asyncio.Semaphore(AT_ONCE), list[Unavailable]()
 
         async def disconnect(principal: str) -> None:
@@ -117,7 +121,7 @@ class RightsChanges:
                     failures.append(exc)
 
         async with asyncio.TaskGroup() as tasks:
-            for principal in changed:
+            for principal in principals:
                 tasks.create_task(disconnect(principal), name=f"disconnect {principal}")
         if failures:
             raise failures[0]

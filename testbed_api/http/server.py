@@ -30,6 +30,8 @@ CONTENT_SECURITY_POLICY = (
 _OTHER_PORT = "choose another port with --port"
 _WRONG_HOST = frozenset({errno.EADDRNOTAVAIL, socket.EAI_NONAME, socket.EAI_AGAIN})
 """Errors of an address that is not this machine's, or of a name that no address is known of."""
+PASSED_OVER_AGAIN_S = 5.0
+"""The pause before connections whose right has ended are ended again."""
 LAST_HEAD_S = 3.0
 """The longest wait at the end for the broker to take the last head of the audit."""
 HEADERS = [
@@ -159,9 +161,18 @@ async def _watch_clock(dependencies: ApiDependencies) -> None:
     async def follow(step: ClockStep) -> None:
         await dependencies.anchoring.sign(dependencies.bus)
         if step.by_ns > 0:
-            try:
-                await dependencies.rights_changes.passed_over(step.from_ns, step.to_ns)
-            except Unavailable as exc:
-                log.error("connections were not ended after a step of the clock", reason=str(exc))  # noqa: TRY400 - the reason says it
+            await end_passed_over(dependencies, step)
 
     await dependencies.clock_watch.run(follow)
+
+
+async def end_passed_over(dependencies: ApiDependencies, step: ClockStep) -> None:
+    """End the connections whose right a step passed over; again until the broker confirms it."""
+    while True:
+        try:
+            await dependencies.rights_changes.passed_over(step.from_ns, step.to_ns)
+        except Unavailable as exc:
+            log.error("connections were not ended after a step of the clock", reason=str(exc))  # noqa: TRY400 - the reason says it
+            await dependencies.clock.sleep(PASSED_OVER_AGAIN_S)
+        else:
+            return

@@ -2,12 +2,16 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from broker.clock import HOUR_S, NS_PER_S, ForwardClock, SteppedClock, WallClock
+from broker.errors import Unavailable
 from testbed_api.audit import clock_watch
 from testbed_api.audit.clock_watch import ClockStep, ClockWatch
+from testbed_api.broker_auth.connections import BrokerConnections
+from testbed_api.http import server
 from testbed_api.limits.quotas import BURST_S
 from testbed_api.registry.audit import EventFilter
 from tests.integration.api_bed import START_NS, STREAM, assert_problem
@@ -68,6 +72,20 @@ async def test_a_step_is_an_event_and_an_alarm_for_who_operates(bed, owner, admi
     assert (await bed.ask(admin, "GET", "/status")).json()["alarms"] == []
 
 
+async def test_a_jump_that_the_server_does_not_follow_says_what_to_do(bed, admin):
+    async with watched(bed.api.clock_watch) as steps:
+        bed.clock.set_wall(10 * 366 * 24 * HOUR_S)
+        await bed.clock.advance(2)
+
+        async def is_told():
+            return bool(steps)
+
+        await until(is_told)
+    (alarm,) = (await bed.ask(admin, "GET", "/status")).json()["alarms"]
+    assert alarm.endswith(clock_watch.NOT_FOLLOWED)
+    assert bed.api.clock_watch.ahead_s < -9 * 365 * 24 * HOUR_S
+
+
 async def test_a_server_that_starts_before_its_newest_event_has_a_step_to_tell_of(bed):
     server_time = ForwardClock(SteppedClock(START_NS), START_NS + HOUR_S * NS_PER_S)
     async with watched(ClockWatch(server_time, bed.api.journal)) as steps:
@@ -116,6 +134,36 @@ async def test_what_expires_meanwhile_has_expired_after_a_step_ahead(bed, owner,
     assert (await bed.ask(guest_key, "GET", STREAM)).status_code == 401
     await bed.api.rights_changes.passed_over(before_ns, bed.api.clock.now_ns())
     assert bed.disconnected == ["guest"]
+
+
+async def test_connections_that_a_step_passed_over_are_ended_until_the_broker_confirms_it(
+    bed, owner, rig
+):
+    for name in ("first", "second"):
+        wanted = {"principal": name, "reads": [{"stream": str(rig.address)}], "expires_in_s": 600}
+        assert (await bed.ask(owner, "POST", "/credentials", json=wanted)).status_code == 201
+    before_ns = bed.api.clock.now_ns()
+    bed.clock.set_wall(HOUR_S)
+    disconnected = []
+
+    async def disconnect(principal):
+        disconnected.append(principal)
+        if disconnected == ["first"]:
+            raise Unavailable("the broker does not answer")
+
+    async def both_were_asked():
+        return disconnected == ["first", "second"]
+
+    api = replace(bed.api, connections=BrokerConnections(disconnect=disconnect))
+    step = ClockStep(HOUR_S * NS_PER_S, before_ns, bed.api.clock.now_ns())
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        ending = tasks.create_task(server.end_passed_over(api, step), name="ending")
+        await until(both_were_asked)
+        await WallClock().sleep(0.05)
+        assert not ending.done()
+        await bed.clock.advance(server.PASSED_OVER_AGAIN_S)
+        await ending
+    assert disconnected == ["first", "second", "first", "second"]
 
 
 async def test_a_century_ahead_ends_nobodys_rights(bed, owner, rig):
