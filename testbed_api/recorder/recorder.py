@@ -56,6 +56,8 @@ LOOK_AGAIN_NS = NS_PER_S
 """Pause before a lookup that found nothing is made again."""
 NARROW_EVERY = 3
 """After so many failures of one flush in a row it is narrowed down whose messages make it fail."""
+MOST_ALONE = 4
+"""So many flushes' bytes of one organisation are gathered, until others' show whose it is."""
 READY_S = 5.0
 """The longest wait for the store to say that it is there, before a flush is narrowed down."""
 
@@ -172,6 +174,8 @@ class Recorder:
         self._run_weeks: RunWeeks = defaultdict(set)
         self._quarantine = Quarantine(self._settle_apart, self._withhold, clock)
         self._in_ledger = asyncio.Lock()
+        self._enough = Amount(max(self._pace.inbox // 2, 1), self._pace.gather_bytes)
+        """The most that one flush gathers."""
 
     async def run(self) -> None:
         """Record until cancelled."""
@@ -183,7 +187,7 @@ class Recorder:
             tasks.create_task(self._log_counts(), name="recorder counts")
             tasks.create_task(self._quarantine.run(), name="recorder quarantine")
             while True:
-                await self._flush(await self._gather(inbox))
+                await self._flush(inbox)
 
     async def _log_counts(self) -> None:
         while True:
@@ -192,22 +196,25 @@ class Recorder:
 
     # --- taking in --------------------------------------------------------------------------------
 
-    async def _gather(self, inbox: client.Inbox) -> list[client.Message]:
+    async def _gather(self, inbox: client.Inbox) -> list[ReceivedMessage]:
         """The next messages: at least one unless some wait, at most what one flush may hold."""
-        enough = Amount(max(self._pace.inbox // 2, 1), self._pace.gather_bytes)
         if not self._waiting:
             await inbox.wait_for()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._pace.gather_s):
-                await inbox.wait_for(enough)
-        return inbox.take(enough)
+                await inbox.wait_for(self._enough)
+        return await self._take(inbox)
 
-    async def _flush(self, gathered: Sequence[client.Message]) -> None:
-        """Settle the gathered messages; tries again while the store or the ledger is away."""
-        since_ns = self._clock.monotonic_ns()
-        arrived = await asyncio.to_thread(
-            lambda: [recorder_flush.read(message, since_ns) for message in gathered]
+    async def _take(self, inbox: client.Inbox) -> list[ReceivedMessage]:
+        """Take what has arrived, at most what one flush may hold, and parse it."""
+        since_ns, taken = self._clock.monotonic_ns(), inbox.take(self._enough)
+        return await asyncio.to_thread(
+            lambda: [recorder_flush.read(message, since_ns) for message in taken]
         )
+
+    async def _flush(self, inbox: client.Inbox) -> None:
+        """Settle the next messages; tries again while the store or the ledger is away."""
+        arrived = await self._gather(inbox)
         candidates, self._waiting = [*self._waiting, *arrived], []
         failures = 0
         while True:
@@ -220,8 +227,10 @@ class Recorder:
             except (Unavailable, Forbidden) as exc:  # a right that was taken may be given back
                 failures += 1
                 self._interrupt(str(exc), len(candidates))
-                if failures % NARROW_EVERY == 0 and await self._narrow(candidates, str(exc)):
-                    break
+                if failures % NARROW_EVERY == 0 and await self._is_store_ready():
+                    candidates += await self._others(candidates, inbox)
+                    if await self._narrow(candidates, str(exc)):
+                        break
                 await self._clock.sleep(self._pace.retry_s)
         if self.interrupted:
             log.warning("recording was resumed", messages=len(candidates))
@@ -263,17 +272,32 @@ class Recorder:
 
     # --- those that fail --------------------------------------------------------------------------
 
-    async def _narrow(self, candidates: Sequence[ReceivedMessage], failure: str) -> bool:
-        """Settle what can be of messages that fail together, and quarantine the rest.
+    async def _others(
+        self, candidates: Sequence[ReceivedMessage], inbox: client.Inbox
+    ) -> list[ReceivedMessage]:
+        """Take what came behind messages that fail, if those are of one organisation alone.
 
-        False if the store does not answer, or nothing can be settled: then nobody's messages are
-        the cause.
+        Only others' messages show whether the store takes any.
         """
+        organisations = {message.samples_of for message in candidates} - {None}
+        size = sum(len(message.message.payload) for message in candidates)
+        if len(organisations) > 1 or size > MOST_ALONE * self._pace.gather_bytes:
+            return []
+        return await self._without_quarantined(await self._take(inbox))
+
+    async def _is_store_ready(self) -> bool:
         try:
             async with asyncio.timeout(READY_S):
                 await self._store.ready()
         except (TimeoutError, Unavailable):
             return False
+        return True
+
+    async def _narrow(self, candidates: Sequence[ReceivedMessage], failure: str) -> bool:
+        """Settle what can be of messages that fail together, and quarantine the rest.
+
+        False if nothing can be settled: then nobody's messages are the cause.
+        """
         samples = [message for message in candidates if message.samples_of is not None]
         narrowed = await narrowing.narrow(samples, self._settle_apart, failure=failure)
         if not narrowed.settled:

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from broker.clock import DAY_S
 from broker.credential import Credential
-from broker.errors import Taken
+from broker.errors import Corrupt, Taken
 from broker.responses.base import IDEMPOTENCY_KEY
 from broker.rights import Entry
 from testbed_api.domain import request_keys, tokens
@@ -115,6 +115,9 @@ async def test_a_new_credential_is_answered_again_and_not_stored_in_clear(bed, o
     stored = f"{row.id} {row.content} {row.request}".encode() + row.sealed
     for clear in (secret, secret_of(owner), KEY):
         assert clear.encode() not in stored
+    somebody = RequestKey(id=row.id, content=row.content, secret="of whoever has the registry")
+    with pytest.raises(Corrupt):
+        somebody.opened(row.sealed)
 
 
 @pytest.mark.usefixtures("rig")

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import pytest
 from pydantic import SecretStr
 
 from broker import messages
 from broker.backends.nats import server
 from broker.batch import Batch, Source, Wide
 from broker.bus import client
-from broker.clock import NS_PER_S, WallClock
+from broker.clock import HOUR_S, NS_PER_S, WallClock
 from broker.credential import Credential
 from broker.messages import Held, Mark
 from broker.namespace import StreamAddress, parse
@@ -104,12 +105,15 @@ async def test_what_the_window_holds_up_goes_in_the_order_of_its_numbers(tmp_pat
 
 
 class Ahead(WallClock):
-    """A wall clock on which time can pass at once."""
+    """A clock on which time can pass at once, and whose wall time can be set."""
 
-    ahead_ns = 0
+    ahead_ns = set_ns = 0
 
     def monotonic_ns(self) -> int:
         return super().monotonic_ns() + self.ahead_ns
+
+    def now_ns(self) -> int:
+        return super().now_ns() + self.set_ns
 
 
 async def test_where_nobody_marks_a_portion_asks_and_news_brings_the_rest(tmp_path: Path) -> None:
@@ -148,6 +152,19 @@ async def test_spooling_does_not_wait_for_the_broker(tmp_path: Path) -> None:
         await uplink.send([(SPEC.address, batch(at)) for at in range(15)])
         assert (await disk_spool.depth()).unmarked == 15
         assert uplink.counts.put_off == 5
+
+
+@pytest.mark.parametrize("step_s", [-HOUR_S, HOUR_S])
+async def test_a_batch_has_waited_as_long_as_it_has_whoever_sets_the_clock(
+    tmp_path: Path, step_s: int
+) -> None:
+    clock, passed_s = Ahead(), 5
+    async with spool.open(tmp_path / "s.sqlite", epoch="one") as disk_spool:
+        uplink = Uplink(Silent(), disk_spool, clock, space="live", specs=[SPEC])  # type: ignore[arg-type]
+        await uplink.send([(SPEC.address, batch(1))])
+        clock.set_ns = step_s * NS_PER_S
+        clock.ahead_ns = passed_s * NS_PER_S
+        assert passed_s <= uplink.mark_lag_s(await disk_spool.depth()) < HOUR_S / 2
 
 
 async def test_a_commit_that_is_cancelled_is_done_nevertheless(tmp_path: Path) -> None:

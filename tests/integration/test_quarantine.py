@@ -1,4 +1,4 @@
-"""A bucket that the store does not give holds up its own organisation and no other."""
+"""What the store does not take holds up its own organisation and no other."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -14,14 +14,16 @@ from broker.batch import Batch, EquipmentKind, Source, Wide
 from broker.bus import client
 from broker.clock import WallClock
 from broker.credential import Credential
+from broker.errors import Unavailable
 from broker.messages import Held
 from broker.namespace import MarkTopic, StreamAddress, StreamTopic, Verb
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
 from testbed_api.recorder.ledger import Ledger, StreamSpan
 from testbed_api.recorder.recorder import Recorder, RecorderPace
+from testbed_api.recorder.time_limits import MOST_WEEKS, WEEK_NS
 from testbed_api.registry.engine import open_engine
-from testbed_api.stores import influxdb
+from testbed_api.stores import duckdb, influxdb
 from testbed_api.stores.port import Window
 
 CLOCK = WallClock()
@@ -38,14 +40,15 @@ async def answer(_request):
 
 
 @asynccontextmanager
-async def recording(folder, influxd):
-    """A recorder over InfluxDB, and somebody who publishes: (bus, store, ledger, recorder)."""
+async def recording(folder, opening):
+    """A recorder over a store, and somebody who publishes: (bus, store, ledger, recorder).
+
+    opening: of the store.
+    """
     async with (
         server.embedded(folder / "broker", clock=CLOCK).serve(answer) as nats,
         open_engine(folder) as engine,
-        influxdb.open(
-            influxd.url, token=influxd.token, organisation=influxd.organisation, bucket=BUCKET
-        ) as store,
+        opening as store,
     ):
         settings = BusSettings(broker=f"mqtt://{nats.mqtt}", credential=SecretStr(PARTY.text))
         async with (
@@ -69,6 +72,13 @@ async def recording(folder, influxd):
                 await out.publish(str(topic), messages.encode_spec(spec), retain=True)
             yield out, store, Ledger(engine), recorder
             running.cancel()
+
+
+def in_buckets(influxd):
+    """InfluxDB as a store."""
+    return influxdb.open(
+        influxd.url, token=influxd.token, organisation=influxd.organisation, bucket=BUCKET
+    )
 
 
 async def simulated(_equipment):
@@ -116,7 +126,7 @@ async def test_what_is_barred_waits_alone_and_is_stored_when_it_may(tmp_path, in
     barred = f"{BUCKET}-{BARRED.address.organisation}"
     await bucket_of(influxd, barred, there=True)
     try:
-        async with recording(tmp_path, influxd) as (out, store, ledger, recorder):
+        async with recording(tmp_path, in_buckets(influxd)) as (out, store, ledger, recorder):
             topics = [str(MarkTopic("run-a", GOOD.address.owner))]
             async with out.subscribe(topics, capacity=100, overflow="drop_oldest") as marks:
                 await publish(out, BARRED, 1)
@@ -146,6 +156,76 @@ async def test_what_is_barred_waits_alone_and_is_stored_when_it_may(tmp_path, in
 
 
 async def recorder_withheld(recorder, count):
+    await until(lambda: recorder.counts.withheld >= count)
+
+
+async def until(is_so):
     async with asyncio.timeout(10):
-        while recorder.counts.withheld < count:
+        while not is_so():
             await CLOCK.sleep(0.02)
+
+
+# --- a store that does not say whose samples it refuses -------------------------------------------
+
+
+class Choosy:
+    """A store in which every write fails that holds samples of one organisation."""
+
+    def __init__(self, store):
+        self.barred = BARRED.address.organisation
+        self._store = store
+
+    async def write(self, blocks):
+        if any(block.spec.address.organisation == self.barred for block in blocks):
+            raise Unavailable("it is too much")
+        await self._store.write(blocks)
+
+    def read(self, window):
+        return self._store.read(window)
+
+    async def ready(self):
+        await self._store.ready()
+
+
+@asynccontextmanager
+async def choosing(folder):
+    async with duckdb.open(folder / "samples.duckdb") as store:
+        yield Choosy(store)
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["with others", "before the others"])
+async def test_a_flush_that_fails_is_narrowed_down_and_the_others_are_stored(tmp_path, together):
+    async with recording(tmp_path, choosing(tmp_path)) as (out, store, _, recorder):
+        topics = [str(MarkTopic("run-a", GOOD.address.owner))]
+        async with out.subscribe(topics, capacity=100, overflow="drop_oldest") as marks:
+            await publish(out, BARRED, 1)
+            if not together:
+                await until(lambda: recorder.interrupted)
+            for seq in range(1, 6):
+                await publish(out, GOOD, seq)
+            await marked(marks, 5)
+        assert await times(store, GOOD) == list(range(1, 6))
+        await until(lambda: not recorder.interrupted)
+        assert recorder.counts.withheld == 1
+        store.barred = ""
+        async with asyncio.timeout(10):
+            while await times(store, BARRED) != [1]:
+                await publish(out, BARRED, 1)
+                await CLOCK.sleep(0.3)
+
+
+async def test_samples_of_too_many_weeks_are_dead_letters_and_marked(tmp_path):
+    weeks = np.arange(MOST_WEEKS + 10, dtype=np.int64) * WEEK_NS
+    frame = Wide(weeks, {"a": weeks * 0.5})
+    payload = codec.encode(Batch(1, (frame,), Source.SIMULATED, CLOCK.now_ns(), "e1", 1))
+    opening = duckdb.open(tmp_path / "samples.duckdb")
+    async with recording(tmp_path, opening) as (out, store, ledger, _):
+        topics = [str(MarkTopic("run-a", GOOD.address.owner))]
+        async with out.subscribe(topics, capacity=100, overflow="drop_oldest") as marks:
+            await out.publish(str(StreamTopic("run-a", Verb.DATA, GOOD.address)), payload)
+            await marked(marks, 1)
+        assert len(await times(store, GOOD)) == MOST_WEEKS
+        span = StreamSpan("run-a", GOOD.address, 0, 2**63 - 1)
+        letters = await ledger.dead_letters(span, 0, 100)
+        assert {letter.seq for letter in letters} == {1}
+        assert sum(letter.time_ns is not None for letter in letters) == 10

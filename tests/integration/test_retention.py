@@ -178,6 +178,15 @@ async def test_retention_has_nothing_to_say_until_there_is_more(bed):
     assert (gap.from_ns, gap.to_ns) == (ago_ns(240), ago_ns(1))
 
 
+@pytest.mark.parametrize("step_s", [-300 * DAY_S, 300 * DAY_S])
+async def test_a_clock_that_is_set_makes_no_sample_too_old(bed, step_s):
+    await bed.keeper.deletions.set_retention(RIG, 20 * DAY_S)
+    bed.clock.set_wall(step_s)
+    await bed.keeper.enforce()
+    assert len((await bed.times())["Pressure"]) == 240
+    assert await bed.proofs() == []
+
+
 async def test_a_stream_is_kept_for_ever_unless_somebody_says_otherwise(bed):
     await bed.keeper.deletions.set_retention(RIG, HOUR_S)
     await bed.keeper.deletions.set_retention(RIG, 2 * HOUR_S)

@@ -5,12 +5,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from broker.clock import SteppedClock
+from broker.backends.nats.auth_callout import ConnectRequest
+from broker.clock import ForwardClock, SteppedClock
+from broker.credential import Credential
 from broker.errors import Unavailable
 from broker.namespace import StreamAddress
 from broker.rights import Entry, Party, Role, Scope, Span
+from testbed_api.audit.journal import Journal
+from testbed_api.broker_auth.authorizer import Authorizer
+from testbed_api.broker_auth.refusals import BusJournal
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.organisations import Organisation
+from testbed_api.limits.quotas import Quotas
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 from testbed_api.registry.rights_cache import RightsCache
@@ -93,3 +99,25 @@ async def test_while_the_registry_is_away_nothing_is_answered_from_memory(regist
         await sql.exec_driver_sql("DROP TABLE rights_version")
     with pytest.raises(Unavailable):
         await cache.current(["m-1"])
+
+
+async def test_parts_of_the_testbed_are_ranked_before_who_publishes_and_these_before_others(
+    registry,
+):
+    cache, journal = RightsCache(registry, CLOCK), Journal(registry)
+    await cache.load_publishers()
+    authorizer = Authorizer(
+        registry=registry,
+        rights=cache,
+        clock=ForwardClock(CLOCK),
+        system={"recorder": Credential.make("recorder")},
+        quotas=Quotas(CLOCK),
+        journal=BusJournal(registry=registry, journal=journal, clock=CLOCK),
+    )
+    ranks = [
+        authorizer.rank(ConnectRequest(principal=name, secret="s", client_id=name))
+        for name in ("recorder", "m-0", "m-1", "nobody")
+    ]
+    assert ranks == sorted(ranks)
+    assert len(set(ranks[:3])) == 3
+    assert ranks[2] == ranks[3]

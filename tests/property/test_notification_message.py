@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from broker.errors import Corrupt
 from gateway.links.opcua import notification_message
 from gateway.links.opcua.data_changes import NO_TIME, OTHER, DataChanges
-from gateway.links.values import instant_of
+from gateway.links.values import Instant, instant_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOMENTS = st.integers(0, 9 * 10**15).map(lambda us: EPOCH + timedelta(microseconds=us))
@@ -103,16 +103,17 @@ def encoded(rows: list[ua.MonitoredItemNotification]) -> bytes:
     return struct_to_binary(answer)
 
 
-def of(decoded: DataChanges, row: int) -> tuple[int, int, int, str]:
+def of(decoded: DataChanges, row: int) -> tuple[int, int, int, str, bool]:
     return (
         int(decoded.handle[row]),
         int(decoded.status[row]),
         int(decoded.time_ns[row]),
         repr(decoded.value(row)),
+        isinstance(decoded.value(row), Instant),
     )
 
 
-def expected(row: ua.MonitoredItemNotification) -> tuple[int, int, int, str]:
+def expected(row: ua.MonitoredItemNotification) -> tuple[int, int, int, str, bool]:
     """What asyncua makes of it."""
     data_value = row.Value
     moment = data_value.SourceTimestamp or data_value.ServerTimestamp
@@ -122,6 +123,7 @@ def expected(row: ua.MonitoredItemNotification) -> tuple[int, int, int, str]:
         data_value.StatusCode.value if data_value.StatusCode is not None else 0,
         NO_TIME if moment is None else instant_of(moment),
         repr(instant_of(value) if isinstance(value, datetime) else value),
+        isinstance(value, datetime),
     )
 
 

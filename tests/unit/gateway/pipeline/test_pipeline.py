@@ -9,7 +9,7 @@ from broker.clock import NS_PER_S, SteppedClock
 from broker.streams import StreamSpec, Trigger
 from gateway.mapping import file as mapping_file
 from gateway.monitoring import health
-from gateway.pipeline.pipeline import Pipeline, StreamActivity
+from gateway.pipeline.pipeline import GATEWAY_DOWN, SPOOL_LOST, Pipeline, StreamActivity
 from gateway.samples import Samples, StreamSamples
 from gateway.spool.dropped_gaps import FAILED
 
@@ -44,6 +44,19 @@ async def test_what_the_spool_refused_again_and_again_is_one_gap_until_it_takes_
     )
     assert pipeline.gap_counts == {"server-overflow": 1, FAILED: 50}
     assert pipeline.remaining() == []
+
+
+@pytest.mark.parametrize(("lost", "cause"), [(set(), GATEWAY_DOWN), ({0}, SPOOL_LOST)])
+async def test_the_gap_before_the_first_sample_says_where_the_spool_was_lost(
+    lost: set[int], cause: str
+) -> None:
+    pipeline = built(SteppedClock(100 * S))
+    pipeline.lost = lost
+    signal, other = SPEC.names[0], "source-unreachable"
+    await pipeline.gap(0, Gap((signal,), 1, 2, GATEWAY_DOWN))
+    await pipeline.gap(0, Gap((signal,), 5, 6, other))
+    ((_, batch),) = pipeline.remaining()
+    assert batch.gaps == (Gap((signal,), 1, 2, cause), Gap((signal,), 5, 6, other))
 
 
 @pytest.mark.parametrize(("period_s", "patience_s"), [(0.1, 5.0), (1.0, 5.0), (10.0, 30.0)])
