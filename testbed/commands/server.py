@@ -99,6 +99,9 @@ def up(
         registry=registry,
         tls=_tls_setting(development=tls, insecure=insecure),
     )
+    from testbed_api import start_check
+
+    run.call(lambda: start_check.check(own))
     if notes.is_terminal:
         notes.print("starting broker, recorder and API …", style="dim")
     from testbed.server import up as server_up
