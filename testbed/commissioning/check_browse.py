@@ -56,8 +56,6 @@ class Endpoint:
     @property
     def server(self) -> OpcUaServer:
         """The OPC UA server with its security, which must be given; raises Invalid."""
-        from gateway.commissioning import browse as browsing  # noqa: PLC0415 - see above
-
         host = host_of(self.url)
         if self.security not in SECURITY:
             given = (
@@ -72,9 +70,11 @@ class Endpoint:
             raise Invalid(
                 f"policy {self.policy!r} is not known", hint=f"one of {', '.join(Policy)}"
             )
+        if self.security == "none" and self.user:
+            raise Invalid("a user needs --security sign-and-encrypt: a password is no secret")
+        from gateway.commissioning import browse as browsing  # noqa: PLC0415 - see above
+
         if self.security == "none":
-            if self.user:
-                raise Invalid("a user needs --security sign-and-encrypt: a password is no secret")
             return browsing.server(self.url, None)
         policy = Policy(self.policy)
         return browsing.server(
@@ -187,9 +187,9 @@ async def _browse_server(
     endpoint: Endpoint, write: Path | None, progress: Console
 ) -> BrowsedSource:
     """The nodes of an OPC UA server; its variables are measured for a mapping."""
+    server, proof = endpoint.server, gateway_proof(endpoint.mapping or write)
     from gateway.commissioning import browse as browsing  # noqa: PLC0415 - see above
 
-    server, proof = endpoint.server, gateway_proof(endpoint.mapping or write)
     nodes = await browsing.nodes(server, proof)
 
     async def propose(address: EquipmentAddress) -> str:

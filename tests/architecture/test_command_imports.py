@@ -69,6 +69,9 @@ LIGHT = [
     ["sign-in", "fay", "--password", "correct horse battery"],
     ["whoami"],
     ["status", "--as", "fay"],
+    ["gateway", "code", "factory/rig"],
+    ["gateway", "show", "factory/rig"],
+    ["gateway", "lock-out", "factory/rig"],
 ]
 OF_SAMPLES = [["tap", "factory/rig/s"]]
 WRONG_SETTING = [
@@ -90,6 +93,16 @@ REFUSED_STARTS = [
     ("", {"TESTBED_BROKER_BACKEND": "mosquitto"}),
 ]
 SERVER = {"alembic", "duckdb", "fastapi", "nats", "sqlalchemy", "uvicorn"}
+GATEWAY = {"asyncua", "gateway.service", "prometheus_client"}
+WRONG_MACHINE = [
+    ["gateway", "run", "no-such.yaml"],
+    ["gateway", "check", "no-such.yaml"],
+    ["gateway", "browse", "opc.tcp://127.0.0.1:9"],
+    ["gateway", "browse", "opc.tcp://127.0.0.1:9", "--security", "none", "--user", "fay"],
+    ["simulate", "pump-rig", "--fault", "leak@1..2"],
+    ["simulate", "csv", "no-such.csv"],
+    ["demo", "--times", "never"],
+]
 WITHOUT_OPC_UA = [
     ["demo", "--prototype", "no-such-program"],
     ["try", "--", "no-such-program"],
@@ -139,6 +152,11 @@ def test_a_reader_of_samples_loads_no_server(words):
 def test_a_wrong_setting_is_said_before_the_server_is_loaded(words):
     modules = modules_after(words)
     assert modules & HEAVY - SETTINGS - HELP_TEXTS == set()
+
+
+@pytest.mark.parametrize("words", WRONG_MACHINE, ids=" ".join)
+def test_a_wrong_machine_is_said_before_gateway_or_simulator_are_loaded(words):
+    assert modules_after(words) & (SERVER | GATEWAY) == set()
 
 
 @pytest.fixture
