@@ -77,6 +77,7 @@ OF_SAMPLES = [["tap", "factory/rig/s"]]
 WRONG_SETTING = [
     ["up", "--port", "99999"],
     ["up", "--tls", "--insecure"],
+    ["up", "--registry", "mysql://x"],
     ["api", "--port", "99999"],
     ["backup", "new", "--data", "here", "--store", "nonsense"],
     ["restore", "here", "--store", "nonsense"],
