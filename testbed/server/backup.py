@@ -78,8 +78,7 @@ async def _dumps(settings: ServerSettings | None, clock: Clock) -> AsyncIterator
         async with api.connect(TIMEOUT_S) as connection:
             yield _ApiDumps(connection)
         return
-    if not (settings.folder / "layout").exists():
-        raise Refused(f"there is no data in {settings.folder}", hint="name the folder of a server")
+    data_folder.check_exists(settings.folder)
     async with persistence.open_exclusive(settings) as data:
         yield Dumper(data.engine, data.store, data.deletions, clock)
 

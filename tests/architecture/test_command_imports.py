@@ -81,6 +81,7 @@ WRONG_SETTING = [
     ["api", "--port", "99999"],
     ["backup", "new", "--data", "here", "--store", "nonsense"],
     ["restore", "here", "--store", "nonsense"],
+    ["backup", "new", "--data", "no-such-folder"],
 ]
 SETTINGS = {"pydantic", "pydantic_settings"}
 CERTIFICATES = {"cryptography"}
