@@ -1,4 +1,4 @@
-"""Refuses a start of a server that cannot succeed, before the server is loaded or makes anything."""
+"""Refuses a start of a server that cannot succeed, before the server is loaded."""
 
 from broker.backends.nats import listening_ports
 from broker.errors import Invalid

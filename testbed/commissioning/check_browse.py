@@ -1,6 +1,6 @@
 """Browse an OPC UA server or an MQTT broker, and check a mapping against it, before it is used.
 
-The code of OPC UA is imported only for an OPC UA server.
+Only the code of the source's protocol is imported.
 """
 
 import asyncio
@@ -18,9 +18,8 @@ from broker.errors import Invalid, Taken, Unknown
 from broker.namespace import EquipmentAddress, EquipmentKind
 from broker.settings import address_of
 from gateway.commissioning import check as checking
-from gateway.commissioning import mqtt_browse
 from gateway.commissioning.findings import Severity
-from gateway.commissioning.mqtt_browse import LISTEN_S
+from gateway.commissioning.progress import LISTEN_S
 from gateway.links.mqtt import refusal
 from gateway.mapping import file as mapping_file
 from gateway.mapping.model import MqttBroker, OpcUaServer, Policy, Security, host_of
@@ -213,6 +212,8 @@ async def _browse_server(
 
 async def _browse_broker(endpoint: Endpoint, progress: Console) -> BrowsedSource:
     """The topics that a broker publishes while listening; raises Unknown if there are none."""
+    from gateway.commissioning import mqtt_browse  # noqa: PLC0415 - see above
+
     broker, listen_s = _broker(endpoint), endpoint.listen_s
     password = SourceSettings().source_password.get_secret_value()
     with _waiting(progress, f"listening to {broker.url}", listen_s, "topics") as on_progress:

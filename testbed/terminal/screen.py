@@ -77,6 +77,6 @@ def print_json(value: object) -> None:
 
 
 def announce(text: str) -> None:
-    """Print on standard error what takes a while, for who looks at a terminal; nothing in a pipe."""
+    """Print on standard error what takes a while, where a person looks at a terminal."""
     if notes.is_terminal:
         notes.print(f"{text} …", style="dim")

@@ -82,6 +82,7 @@ WRONG_SETTING = [
     ["backup", "new", "--data", "here", "--store", "nonsense"],
     ["restore", "here", "--store", "nonsense"],
     ["backup", "new", "--data", "no-such-folder"],
+    ["administrator", "renew", "--data", "no-such-folder"],
 ]
 SETTINGS = {"pydantic", "pydantic_settings"}
 CERTIFICATES = {"cryptography"}
@@ -96,11 +97,13 @@ REFUSED_STARTS = [
 ]
 SERVER = {"alembic", "duckdb", "fastapi", "nats", "sqlalchemy", "uvicorn"}
 GATEWAY = {"asyncua", "gateway.service", "prometheus_client"}
-WRONG_MACHINE = [
+WRONG_SOURCE = [
     ["gateway", "run", "no-such.yaml"],
     ["gateway", "check", "no-such.yaml"],
     ["gateway", "browse", "opc.tcp://127.0.0.1:9"],
     ["gateway", "browse", "opc.tcp://127.0.0.1:9", "--security", "none", "--user", "fay"],
+]
+WRONG_MACHINE = [
     ["simulate", "pump-rig", "--fault", "leak@1..2"],
     ["simulate", "csv", "no-such.csv"],
     ["demo", "--times", "never"],
@@ -156,8 +159,13 @@ def test_a_wrong_setting_is_said_before_the_server_is_loaded(words):
     assert modules & HEAVY - SETTINGS - HELP_TEXTS == set()
 
 
+@pytest.mark.parametrize("words", WRONG_SOURCE, ids=" ".join)
+def test_a_mapping_or_source_that_is_wrong_is_said_before_the_gateway_is_loaded(words):
+    assert modules_after(words) & (SERVER | GATEWAY | {"numpy"}) == set()
+
+
 @pytest.mark.parametrize("words", WRONG_MACHINE, ids=" ".join)
-def test_a_wrong_machine_is_said_before_gateway_or_simulator_are_loaded(words):
+def test_a_wrong_machine_is_said_before_the_simulator_is_loaded(words):
     assert modules_after(words) & (SERVER | GATEWAY) == set()
 
 
