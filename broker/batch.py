@@ -19,7 +19,6 @@ from broker.streams import Dtype
 GOOD, UNCERTAIN, BAD = 0, 1, 2
 QUALITIES = ("good", "uncertain", "bad")
 
-MOST_VALUES = 10_000
 MOST_BYTES = 256 * 1024
 
 Times = npt.NDArray[np.int64]

@@ -21,7 +21,6 @@ from broker.batch import (
     BAD,
     GOOD,
     MOST_BYTES,
-    MOST_VALUES,
     NO_VALUE,
     NUMPY,
     QUALITIES,
@@ -38,7 +37,7 @@ from broker.batch import (
 )
 from broker.clock import ns_of, text_of
 from broker.errors import Corrupt, Invalid
-from broker.streams import Dtype, StreamSpec
+from broker.streams import MOST_VALUES, Dtype, StreamSpec
 from broker.wire import WIRE_VERSION, json_object
 
 MOST_EXACT = 2**53

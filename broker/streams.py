@@ -17,6 +17,8 @@ _SIGNAL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 _.-]{0,62}[A-Za-z0-9])?", r
 MOST_SIGNALS = 1_000
 MOST_SPECS = 500
 """Most specs that are registered at once."""
+MOST_VALUES = 10_000
+"""Most values of a batch."""
 MOST_TEXT = 400
 PAST_LIMIT_S = 30.0 * DAY_S
 FUTURE_LIMIT_S = 1.0 * DAY_S

@@ -14,6 +14,8 @@ from broker.errors import Invalid
 _NUMBER = r"\d+(?:\.\d+)?"
 LEAST_EVERY_S = 60.0
 """A fault lasts for a tenth of it at least, of which its rise and its fall take 4 s."""
+_BAG = 1
+"""Tells the random numbers of an order of kinds from those of a fault with the same number."""
 _TEXT = re.compile(
     rf"(?P<kind>[a-z]+)@(?P<start>{_NUMBER})\.\.(?P<end>{_NUMBER})(?:x(?P<severity>{_NUMBER}))?",
     re.ASCII,
@@ -89,9 +91,10 @@ class Fault:
 class RecurringFaults:
     """One fault in each `every_s` of the model's time, without an end.
 
-    Its kind, its beginning between 40 and 60 % of that time, and its duration of 10 to 20 % are
-    random; equal seeds give equal faults.  The model is healthy for 40 % of the time before the
-    first fault, and for at least 60 % between two.
+    Of each three, counted from the first, every kind is one, in random order.  A fault's beginning
+    between 40 and 60 % of that time, and its duration of 10 to 20 %, are random too; equal seeds
+    give equal faults.  The model is healthy for 40 % of the time before the first fault, and for at
+    least 60 % between two.
     """
 
     seed: int
@@ -112,8 +115,10 @@ class RecurringFaults:
 @functools.lru_cache(maxsize=1)
 def _recurring(seed: int, every_s: float, number: int) -> Fault:
     """The fault of one part, which is asked for at every row of it."""
+    kinds = list(FaultKind)
+    bag, place = divmod(number, len(kinds))
+    kind = kinds[np.random.default_rng([seed, bag, _BAG]).permutation(len(kinds))[place]]
     random = np.random.default_rng([seed, number])
-    kind = list(FaultKind)[random.integers(len(FaultKind))]
     start_s = every_s * (number + random.uniform(0.4, 0.6))
     return Fault(kind, start_s, start_s + every_s * random.uniform(0.1, 0.2))
 

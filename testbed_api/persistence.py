@@ -1,22 +1,15 @@
 """Opens the persistent data of a server: registry, ledger, store, and the data folder."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import (
-    AsyncExitStack,
-    ExitStack,
-    asynccontextmanager,
-    contextmanager,
-    nullcontext,
-    suppress,
-)
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.clock import Clock
-from broker.errors import Invalid, Refused, Taken
-from broker.process import file_lock, files
+from broker.errors import Invalid
+from broker.process import files
+from testbed_api import data_folder
 from testbed_api.audit.journal import Journal
 from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry import recorder_lock
@@ -24,15 +17,7 @@ from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 from testbed_api.retention.deletions import Deletions
 from testbed_api.settings import SQLITE, ServerSettings
-from testbed_api.stores import duckdb, influxdb
 from testbed_api.stores.port import SeriesStore
-
-LAYOUT = "1"
-"""Version of the data folder's layout, stored in its file `layout`."""
-RESTORE_MARK = "restoring"
-"""File in a data folder while a backup is restored into it; remains after an interruption."""
-_LOCK = "lock"
-"""File in a data folder that the server that runs on it has locked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +41,8 @@ async def open_exclusive(
     restoring: accept a folder into which a backup is being restored.  Raises Taken if a server runs
     on the folder, Refused if its layout is unknown or a restore was interrupted.
     """
-    with _locked(settings.folder):
-        _check_layout(settings.folder, restoring=restoring)
+    with data_folder.locked(settings.folder):
+        data_folder.check_layout(settings.folder, restoring=restoring)
         async with open_shared(settings) as data:
             yield data
 
@@ -74,7 +59,7 @@ async def open_for_api(settings: ServerSettings) -> AsyncIterator[Persistence]:
             "the samples are in DuckDB, which belongs to one process",
             hint="set TESTBED_STORE to an InfluxDB, or run `testbed up`",
         )
-    folder = _locked(settings.folder) if settings.registry == SQLITE else nullcontext()
+    folder = data_folder.locked(settings.folder) if settings.registry == SQLITE else nullcontext()
     with folder:
         async with open_shared(settings) as data:
             yield data
@@ -106,11 +91,11 @@ async def open_registry(settings: ServerSettings) -> AsyncIterator[Registry]:
     """
     folder = settings.folder
     is_embedded = settings.registry == SQLITE
-    if is_embedded and not (folder / "layout").exists():
-        raise Refused(f"there is no data in {folder}", hint="name the folder of a server")
-    with _locked(folder) if is_embedded else nullcontext():
+    if is_embedded:
+        data_folder.check_exists(folder)
+    with data_folder.locked(folder) if is_embedded else nullcontext():
         if is_embedded:
-            _check_layout(folder, restoring=False)
+            data_folder.check_layout(folder)
         async with open_engine(settings.tables) as engine:
             yield Registry(engine, is_audited=True)
 
@@ -132,9 +117,11 @@ async def open_shared(settings: ServerSettings) -> AsyncIterator[Persistence]:
 
 @asynccontextmanager
 async def open_store(settings: ServerSettings) -> AsyncIterator[SeriesStore]:
-    """Open the store named in the settings."""
+    """Open the store named in the settings; the library of that one alone is loaded."""
     address = settings.influxdb
     if address is None:
+        from testbed_api.stores import duckdb  # noqa: PLC0415 - see above
+
         async with duckdb.open(
             settings.folder / "samples.duckdb", most_bytes=settings.duckdb_bytes
         ) as embedded:
@@ -143,6 +130,8 @@ async def open_store(settings: ServerSettings) -> AsyncIterator[SeriesStore]:
     token = settings.store_token.get_secret_value()
     if not token:
         raise Invalid("there is no token for InfluxDB", hint="set TESTBED_STORE_TOKEN")
+    from testbed_api.stores import influxdb  # noqa: PLC0415 - see above
+
     async with influxdb.open(
         address.url,
         token=token,
@@ -151,50 +140,3 @@ async def open_store(settings: ServerSettings) -> AsyncIterator[SeriesStore]:
         ca=settings.store_ca,
     ) as remote:
         yield remote
-
-
-def check_unlocked(folder: Path) -> None:
-    """Raise Taken if a server runs on a data folder, which need not exist and is not changed."""
-    file = folder / _LOCK
-    with suppress(OSError):  # whoever opens the folder next says what is wrong with it
-        if file.exists():
-            with file_lock.locked(file, _taken(folder)):
-                pass
-
-
-def _taken(folder: Path) -> Taken:
-    return Taken(
-        f"a server is running on {folder}", hint="stop it, or choose another folder with --data"
-    )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Create the folder if it does not exist, and lock it; raises Taken if it is locked."""
-    with ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=files.PRIVATE_FOLDER)
-            stack.enter_context(file_lock.locked(folder / _LOCK, _taken(folder)))
-        except OSError as exc:
-            raise files.unwritable(folder, "the data folder", exc, "--data") from exc
-        yield
-
-
-def _check_layout(folder: Path, *, restoring: bool) -> None:
-    if (folder / RESTORE_MARK).exists() and not restoring:
-        raise Refused(
-            f"a restore into {folder} did not come to its end",
-            hint="restore into an empty folder, once more",
-        )
-    file = folder / "layout"
-    if not file.exists():
-        try:
-            files.replace(file, LAYOUT.encode())
-        except OSError as exc:
-            raise files.unwritable(folder, "the data folder", exc, "--data") from exc
-    version = file.read_text(errors="replace").strip()
-    if version != LAYOUT:
-        raise Refused(
-            f"the data folder {folder} has layout {version[:20]!r}, this version reads {LAYOUT}",
-            hint="use the version that wrote it",
-        )

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from broker import tls
-from broker.backends.nats import server
+from broker.backends.nats import listening_ports, server
 from broker.backends.nats.server import NatsBroker, NatsServer, NatsSettings
 from broker.bus import client
 from broker.clock import Clock, ForwardClock
@@ -22,7 +22,7 @@ from broker.credential import Credential
 from broker.errors import Invalid
 from broker.responses.operations import BrokerListenerResponse
 from broker.settings import TLS_SCHEME, Address, BusSettings, address_of
-from testbed_api import persistence
+from testbed_api import data_folder, persistence
 from testbed_api.actions import administrator
 from testbed_api.audit import journal
 from testbed_api.audit.clock_watch import ClockWatch
@@ -36,9 +36,10 @@ from testbed_api.broker_auth.process_admission import ProcessAdmission
 from testbed_api.broker_auth.refusals import BusJournal
 from testbed_api.broker_auth.sessions import Sessions
 from testbed_api.http.dependencies import ApiDependencies, ReadLog, RecorderStatus
+from testbed_api.http.listener import listening
 from testbed_api.http.live_feeds import LiveFeeds
 from testbed_api.http.rights_watch import RightsWatch
-from testbed_api.http.server import answering, listening
+from testbed_api.http.server import answering
 from testbed_api.limits.quotas import Quotas
 from testbed_api.limits.sign_in_attempts import SignInAttempts
 from testbed_api.notifications import channels
@@ -142,13 +143,6 @@ class BrokerAccess:
         return cls(broker=broker, seats=seats, late_connects=broker.late_connects)
 
 
-def check_start(settings: ServerSettings) -> None:
-    """Raise Taken if a server runs on the data folder, or `serve` could not listen on its ports."""
-    persistence.check_unlocked(settings.folder)
-    with listening(settings.host, settings.api_port):
-        server.check_port(settings.host, settings.mqtt_listener_port)
-
-
 @asynccontextmanager
 async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[RunningServer]:
     """Run a server on its data folder until left.
@@ -156,12 +150,12 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
     Raises Taken if a port or the folder is in use, before anything is stored; Refused if the folder
     is of another version, Unavailable if a part does not start.
     """
-    persistence.check_unlocked(settings.folder)  # its ports are taken, too: not the cause
+    data_folder.check_unlocked(settings.folder)  # its ports are taken, too: not the cause
     system = {name: Credential.make(name) for name in (API, RECORDER)}
     listeners = certificates.check(certificates.from_settings(settings), clock.now_ns())
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
-        server.check_port(settings.host, settings.mqtt_listener_port)
+        listening_ports.check(settings.host, settings.mqtt_listener_port)
         data = await stack.enter_async_context(persistence.open_exclusive(settings))
         server_time = await _server_time(data, clock)
         credential = await administrator.credential_to_show(data.registry, server_time)

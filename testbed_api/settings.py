@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
@@ -10,9 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from broker.settings import PORTS, PREFIX, TLS_SCHEME, Address, NamedFile, Settings, address_of
 from testbed_api.limits.quotas import QuotaSettings
-
-if TYPE_CHECKING:
-    from testbed_api.registry.postgresql import PostgresqlAddress
+from testbed_api.registry.postgresql_address import PostgresqlAddress
 
 EMBEDDED = "duckdb"
 NO_TLS = "none"
@@ -285,9 +283,7 @@ class ServerSettings(Settings):
     @classmethod
     def _check_registry(cls, text: str) -> str:
         if text != SQLITE:
-            from testbed_api.registry import postgresql  # noqa: PLC0415 - it loads SQLAlchemy
-
-            postgresql.address_of(text)
+            PostgresqlAddress.parse(text)
         return text
 
     @property
@@ -302,13 +298,11 @@ class ServerSettings(Settings):
         )
 
     @property
-    def tables(self) -> "Path | PostgresqlAddress":
+    def tables(self) -> Path | PostgresqlAddress:
         """The folder of the SQLite tables of registry and ledger, or the PostgreSQL address."""
         if self.registry == SQLITE:
             return self.folder
-        from testbed_api.registry import postgresql  # noqa: PLC0415 - it loads SQLAlchemy
-
-        return postgresql.address_of(
+        return PostgresqlAddress.parse(
             self.registry, self.registry_password.get_secret_value(), self.registry_ca
         )
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from broker.batch import BAD, GOOD, MOST_VALUES, NO_VALUE, NUMPY, Column, Quality, Wide
+from broker.batch import BAD, GOOD, NO_VALUE, NUMPY, Column, Quality, Wide
 from broker.errors import Invalid
-from broker.streams import StreamSpec
+from broker.streams import MOST_VALUES, StreamSpec
 
 
 def frame_of(

@@ -10,7 +10,7 @@ from broker import api_client, codec, messages, namespace
 from broker.batch import Batch, Gap, Series, Wide
 from broker.bus import client
 from broker.clock import Clock
-from broker.errors import Corrupt, Forbidden, NotGranted, Paused, Refused, Unavailable
+from broker.errors import Corrupt, Forbidden, Refused, Unavailable, Unknown
 from broker.history_query import HistoryQuery
 from broker.namespace import StreamAddress, StreamTopic, Verb
 from broker.streams import StreamSpec
@@ -19,6 +19,10 @@ from testbed_sdk.table import LastSample, LastSamples, SignalColumn, Tabular
 
 FILL_AFTER_S = 1.0
 """Time for missed batches to reach the store, before they are read from there."""
+MOST_RENEWALS = 5
+"""New connections for a stream that the API lets us read and the broker refuses: a connection that
+was made before the stream was registered, or granted, has no right to it.
+"""
 
 log = structlog.get_logger()
 
@@ -130,8 +134,8 @@ class Input:
 
     async def __aiter__(self) -> AsyncIterator[Received]:
         """Yield the batches until the connection ends; raises Refused if they are not granted:
-        Paused where the owner has paused the grant, NotGranted where it ended or waits, Forbidden
-        otherwise.
+        Paused where the owner has paused the grant, NotGranted where it ended or waits, Unknown
+        where there is no such stream that you may read.
         """
         inbox = await self.open()
         while True:
@@ -149,24 +153,38 @@ class Input:
             inbox.ack(message)  # after the prototype has processed it
 
     async def _next(self, inbox: client.Inbox) -> client.Message:
-        """The next message; raises Forbidden if the broker refuses the stream, of the kind that the
-        API tells.
-        """
-        try:
-            return await anext(inbox)
-        except Forbidden:
-            await self._raise_if_told()
-            raise
+        """The next message, over a new connection where the API has a right that ours lacks.
 
-    async def _raise_if_told(self) -> None:
-        """Raise Paused or NotGranted if the API says so: a broker can only refuse."""
+        Raises the API's reason if the stream cannot be read, Unavailable if the broker goes on to
+        refuse what the API does not.
+        """
+        renewals = 0
+        while True:
+            try:
+                return await anext(inbox)
+            except Forbidden as refusal:
+                await self._check_readable(refusal)
+                if renewals == MOST_RENEWALS:
+                    raise Unavailable(
+                        f"{refusal.message}, which the API lets you read",
+                        hint="the broker may not know of that right yet: try again in a moment",
+                    ) from refusal
+            renewals += 1
+            if inbox.is_refused:  # not yet renewed for another input
+                await self._bus.renew()
+
+    async def _check_readable(self, refusal: Forbidden) -> None:
+        """Raise the API's reason if the stream cannot be read: a broker can only refuse.
+
+        Raises `refusal`, the broker's, if the API does not answer.
+        """
         params = {"space": self._space, "limit": 1}
         try:
             await self._api.request("GET", f"/streams/{self.address}/gaps", params=params)
-        except (Paused, NotGranted):
+        except (Forbidden, Unknown):
             raise
         except (Refused, Unavailable):
-            return
+            raise refusal from None
 
     async def _read(self, message: client.Message) -> Received | None:
         topic = namespace.parse(message.topic)

@@ -42,6 +42,8 @@ class LoopThread(Generic[_Value]):
         self._closed = False
         self._has_ended = False
         """The context was left: its loop takes no more calls while it ends."""
+        self._handing = threading.Lock()
+        """Held while a coroutine is handed to the loop, so that none comes after `_has_ended`."""
         self._thread = threading.Thread(target=self._run, name="testbed", daemon=True)
         self._thread.start()
         atexit.register(self.close)
@@ -57,14 +59,11 @@ class LoopThread(Generic[_Value]):
         Raises what the coroutine raises, Invalid after `close`, and otherwise the error that ended
         the context.
         """
-        if self._has_ended:
-            coroutine.close()
-            raise self._over()
-        try:
+        with self._handing:
+            if self._has_ended:
+                coroutine.close()
+                raise self._over()
             future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        except RuntimeError:  # the loop has ended
-            coroutine.close()
-            raise self._over() from None
         try:
             return self._wait(future)
         except futures.CancelledError:
@@ -143,7 +142,8 @@ class LoopThread(Generic[_Value]):
             else:
                 self._entered.set_exception(_first(exc))
         finally:
-            self._has_ended = True
+            with self._handing:  # what was handed over is a task by the time that all are cancelled
+                self._has_ended = True
 
 
 def _first(exc: BaseException) -> BaseException:

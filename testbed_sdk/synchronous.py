@@ -71,7 +71,7 @@ class SyncInput(_Blocking[Input]):
         """Yield the batches until the connection ends, and wait for each; Ctrl-C ends the wait.
 
         Raises Refused if they are not granted: Paused where the owner has paused the grant,
-        NotGranted where it ended or waits, Forbidden otherwise.
+        NotGranted where it ended or waits, Unknown where there is no such stream that you may read.
         """
         batches = aiter(self._async)
         while (received := self._thread.call(_following(batches))) is not None:

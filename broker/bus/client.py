@@ -9,6 +9,7 @@ delivered again to a durable session.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import structlog
 
@@ -55,6 +56,8 @@ class Bus:
         if not durable:
             self._first_inbox.set()
         self._connection: Connection | None = None
+        self._renewal: asyncio.Future[None] | None = None
+        """Ends once the connection is to be replaced."""
         self._count = 0
         self._changed = asyncio.Condition()
         self._room = asyncio.Semaphore(settings.window)
@@ -74,6 +77,16 @@ class Bus:
         async with self._changed:
             await self._changed.wait_for(lambda: self.is_connected and self._count > after)
             return self._count
+
+    async def renew(self) -> None:
+        """Replace the connection, and return once a new one stands, which has the rights of now.
+
+        A broker decides on the rights that a principal had when it connected.
+        """
+        number = self.connection_number
+        if number and self._renewal is not None and not self._renewal.done():
+            self._renewal.set_result(None)
+        await self.connection(after=number)
 
     async def ready(self) -> None:
         """Return once connected; raises Forbidden if refused, Unavailable after `timeout_s`."""
@@ -172,7 +185,8 @@ class Bus:
         while True:
             began_s = loop.time()
             error = await self._connect_once()
-            await self._disconnected(error)
+            if error is not None:
+                await self._disconnected(error)
             if loop.time() - began_s > 2 * LONGEST_PAUSE_S:
                 away.reset()
                 refused.reset()
@@ -181,15 +195,20 @@ class Bus:
             await (refused if again else away).pause()
             previous = error
 
-    async def _connect_once(self) -> Unavailable | Forbidden:
-        """Make one connection, and return the error that ended it."""
+    async def _connect_once(self) -> Unavailable | Forbidden | None:
+        """Make one connection, and return the error that ended it, None if it is to be renewed."""
         connection = Connection(
             self._client_id, self._login, self._settings, self._inboxes, durable=self._durable
         )
+        self._renewal = renewal = asyncio.get_running_loop().create_future()
         try:
             await connection.open()
             await self._connected(connection)
-            reason = await asyncio.shield(connection.lost)  # cancelling us must not cancel it
+            ends: list[asyncio.Future[Any]] = [connection.lost, renewal]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if not connection.lost.done():
+                return None
+            reason = connection.lost.result()
         except (Unavailable, Forbidden) as exc:
             return exc
         else:

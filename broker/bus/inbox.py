@@ -145,6 +145,11 @@ class Inbox:
         return 1 if self._overflow == "block" else 0
 
     @property
+    def is_refused(self) -> bool:
+        """Whether the broker refused the subscription of the connection of now."""
+        return self._refused is not None
+
+    @property
     def full(self) -> bool:
         """Whether no more message fits."""
         return len(self._waiting) >= self._capacity or self._bytes >= self._most_bytes

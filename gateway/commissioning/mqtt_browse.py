@@ -17,7 +17,6 @@ from gateway.commissioning.progress import OnProgress
 from gateway.links.mqtt import refusal
 from gateway.mapping.model import MqttBroker
 
-LISTEN_S = 5.0
 MOST_TOPICS = 1_000
 MOST_QUOTED = 100
 MOST_PAYLOADS = 20

@@ -6,7 +6,7 @@ from collections.abc import Mapping as AnyMapping
 from broker.batch import BAD
 from broker.clock import WallClock
 from broker.errors import Forbidden, Unavailable
-from gateway.commissioning import findings, mqtt_browse
+from gateway.commissioning import findings, mqtt_browse, progress
 from gateway.commissioning.findings import Finding
 from gateway.links.mqtt import payloads
 from gateway.links.mqtt.link import signals_by_topic
@@ -19,7 +19,7 @@ async def check(mapping: Mapping, broker: MqttBroker, password: str) -> list[Fin
     """Listen to the topics of a mapping for three periods, and read each signal's value."""
     topics = tuple(signals_by_topic(mapping))
     period_s = max(stream.spec.period_s for stream in mapping.streams)
-    seconds = min(max(mqtt_browse.LISTEN_S, 3 * period_s), MOST_LISTEN_S)
+    seconds = min(max(progress.LISTEN_S, 3 * period_s), MOST_LISTEN_S)
     try:
         received = await mqtt_browse.listen(broker, password, topics, seconds)
     except (Unavailable, Forbidden) as exc:

@@ -8,6 +8,8 @@ from broker.clock import WallClock
 from broker.process import tasks as process_tasks
 
 EVERY_S = 1.0
+LISTEN_S = 5.0
+"""Seconds to listen or to measure where nobody says how many."""
 
 OnProgress = Callable[[float, int], None]
 """Is called with the seconds that have passed, and the number of what has come."""

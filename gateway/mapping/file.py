@@ -13,7 +13,6 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from broker import yaml_document
-from broker.batch import MOST_VALUES
 from broker.errors import Invalid, Unknown
 from broker.namespace import EquipmentAddress, EquipmentKind, StreamAddress, checked_id
 from broker.pydantic_checks import validated_by
@@ -21,6 +20,7 @@ from broker.settings import address_of
 from broker.streams import (
     FUTURE_LIMIT_S,
     MOST_LIMIT_S,
+    MOST_VALUES,
     PAST_LIMIT_S,
     Dtype,
     Signal,

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import SecretStr
 
 from broker import enrolment
@@ -14,7 +13,11 @@ from broker.errors import Corrupt, Invalid, Refused, Taken, Unavailable
 from broker.namespace import EquipmentAddress
 from broker.process import files
 from broker.server_addresses import ServerAddresses
-from broker.settings import BusSettings
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from broker.settings import BusSettings
 
 KEY, CREDENTIAL, EQUIPMENT = "key.pem", "credential", "equipment"
 ADDRESSES, AUTHORITY = "testbed.json", "ca.pem"
@@ -118,8 +121,8 @@ def credential(folder: Path) -> Credential:
 
 
 def with_stored_credential(
-    bus: BusSettings, folder: Path, equipment: EquipmentAddress
-) -> BusSettings:
+    bus: "BusSettings", folder: Path, equipment: EquipmentAddress
+) -> "BusSettings":
     """Bus settings that use the stored credential unless the environment sets one.
 
     equipment: that the credential must be for.  Raises Refused if there is no credential, or if it
@@ -153,7 +156,13 @@ def _equipment(folder: Path) -> str:
         return ""
 
 
-def _key(folder: Path) -> Ed25519PrivateKey:
+def _key(folder: Path) -> "Ed25519PrivateKey":
+    """The key in a folder, made if there is none; the library of keys is loaded to enrol alone."""
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - see above
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - see above
+        Ed25519PrivateKey,
+    )
+
     file = folder / KEY
     if not file.exists():
         pem = Ed25519PrivateKey.generate().private_bytes(

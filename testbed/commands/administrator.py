@@ -51,10 +51,14 @@ def renew(
     """Create a new credential for the administrator or an owner; all earlier ones end."""
     from broker.clock import WallClock
     from testbed.client import credentials
-    from testbed.server import administrator
-    from testbed_api.settings import ServerSettings
+    from testbed_api import data_folder
+    from testbed_api.settings import SQLITE, ServerSettings
 
     own = settings(ServerSettings, folder=data, registry=registry)
+    if own.registry == SQLITE:
+        run.call(lambda: data_folder.check_exists(own.folder))
+    from testbed.server import administrator
+
     renewing = administrator.renew(own, owner or administrator.ADMINISTRATOR, WallClock())
     created = run.run(renewing, keeps_data=True)
     print_json(created) if json else credentials.print_secret(created["credential"], out, notes)

@@ -1,5 +1,6 @@
 """`testbed backup` and `restore`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +42,10 @@ def backup(
 
     stopped = None
     if data is not None:
+        from testbed_api import data_folder
+
         stopped = settings(ServerSettings, folder=data, store=store, registry=registry)
+        run.call(partial(data_folder.check_exists, data))
     from testbed.server import backup as server_backup
 
     manifest = run.run(server_backup.backup(folder, stopped, WallClock()))

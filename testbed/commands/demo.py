@@ -11,7 +11,7 @@ from broker.clock import WallClock
 from testbed.terminal import run
 from testbed.terminal.options import Json, Space, SpanEnd, Stream, example, span_begin
 from testbed.terminal.run import Exit
-from testbed.terminal.screen import out, print_json
+from testbed.terminal.screen import announce, out, print_json
 
 if TYPE_CHECKING:
     from testbed.demo.plan import DemoPlan
@@ -162,15 +162,17 @@ def _run(
 ) -> NoReturn:
     """Run a demo, and end with its exit code; command: empty for the demo's own detector."""
     from simulators.world import TimestampMode
-    from testbed.demo import terminal
     from testbed.demo.prototype import checked_command
 
+    words = run.call(lambda: checked_command(command) if command else ())
+    mode = run.call(lambda: TimestampMode.parse(times))
+    announce("starting the demo")
+    from testbed.demo import terminal
+
     async def go() -> Exit:
-        words = checked_command(command) if command else ()
-        checked = TimestampMode.parse(times)
         places = terminal.choose_places(folder, keep=keep)
         return await terminal.run(
-            plan(**places, times=checked, prototype=words),
+            plan(**places, times=mode, prototype=words),
             WallClock(),
             temporary=folder is None and not keep,
             keep=keep,

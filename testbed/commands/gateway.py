@@ -12,7 +12,7 @@ from broker.namespace import EquipmentKind
 from testbed.terminal import run as terminal_run
 from testbed.terminal.options import Api, Broker, Ca, Equipment, Json, PrintUnit, example
 from testbed.terminal.run import Exit
-from testbed.terminal.screen import Screen, notes, out, print_json
+from testbed.terminal.screen import Screen, announce, notes, out, print_json
 
 if TYPE_CHECKING:
     from testbed.commissioning.trust import ServerCertificate
@@ -196,6 +196,7 @@ def check(mapping: Mapping, json: Json = False) -> None:
 
     The testbed is asked if somebody is signed in, or the gateway is enrolled.
     """
+    announce(f"checking {mapping}")
     from testbed.commissioning import check_browse
 
     printer = print_json if json else out.print
@@ -218,6 +219,7 @@ def trust(
     json: Json = False,
 ) -> None:
     """Show an OPC UA server's certificate, and trust it if you confirm its SHA-256."""
+    announce(f"asking {server}")
     from testbed.commissioning import trust as commissioning
     from testbed.commissioning.check_browse import Endpoint
 
@@ -272,6 +274,7 @@ def browse(
     json: Json = False,
 ) -> None:
     """List a server's nodes or a broker's topics, and write a first mapping of them."""
+    announce(f"browsing {url}")
     from testbed.commissioning import check_browse
 
     endpoint = check_browse.Endpoint(

@@ -14,7 +14,7 @@ from broker.clock import WallClock
 from broker.errors import BedError, Invalid
 from testbed.terminal import run
 from testbed.terminal.options import Insecure, Json, PrintUnit, example, settings
-from testbed.terminal.screen import notes, out, print_json
+from testbed.terminal.screen import announce, notes, out, print_json
 
 Host = Annotated[
     str | None, typer.Option(help="IP address or name to listen on (default: 127.0.0.1)")
@@ -99,8 +99,10 @@ def up(
         registry=registry,
         tls=_tls_setting(development=tls, insecure=insecure),
     )
-    if notes.is_terminal:
-        notes.print("starting broker, recorder and API …", style="dim")
+    from testbed_api import start_check
+
+    run.call(lambda: start_check.check(own))
+    announce("starting broker, recorder and API")
     from testbed.server import up as server_up
 
     show = _ready_printer(as_json=json, sign_in=sign_in)

@@ -1,4 +1,7 @@
-"""`testbed simulate`: a simulated machine behind an OPC UA server."""
+"""`testbed simulate`: a simulated machine behind an OPC UA server.
+
+A command checks its options before it loads the OPC UA server, so that a wrong one is said at once.
+"""
 
 import functools
 from pathlib import Path
@@ -9,7 +12,7 @@ import typer
 from broker.clock import WallClock
 from testbed.terminal import durations, run
 from testbed.terminal.options import Json, example
-from testbed.terminal.screen import out, print_json
+from testbed.terminal.screen import announce, out, print_json
 
 EXAMPLE = example("testbed simulate pump-rig --fault valve@60..120")
 KEYS = Path("testbed-data/simulator-pki")
@@ -89,9 +92,8 @@ def pump_rig(
     from simulators.faults import Fault
     from simulators.models.pump_rig import PumpRig
     from simulators.world import Playback
-    from testbed import simulator
 
-    async def go() -> None:
+    def checked() -> tuple[PumpRig, Playback]:
         faults = [Fault.parse(text) for text in fault or []]
         rig = PumpRig(
             seed=seed,
@@ -100,17 +102,17 @@ def pump_rig(
             faults=faults,
             fault_every_s=fault_every,
         )
-        options = simulator.SimulatorOptions(
-            port=port,
-            playback=Playback(speed),
-            wait=wait,
-            ledger=ledger,
-            keys=KEYS if secure else None,
-        )
-        on_event = print_json if json else functools.partial(simulator.print_event, out=out)
-        await simulator.simulate(rig, options, WallClock(), on_event)
+        return rig, Playback(speed)
 
-    run.run(go())
+    rig, playback = run.call(checked)
+    announce("starting the OPC UA server")
+    from testbed import simulator
+
+    options = simulator.SimulatorOptions(
+        port=port, playback=playback, wait=wait, ledger=ledger, keys=KEYS if secure else None
+    )
+    on_event = print_json if json else functools.partial(simulator.print_event, out=out)
+    run.run(simulator.simulate(rig, options, WallClock(), on_event))
 
 
 @simulate_app.command("csv", epilog=example("testbed simulate csv rig.csv --times shifted"))
@@ -128,16 +130,17 @@ def csv(
     """Play a recording as if it were the machine."""
     from simulators import replay
     from simulators.world import Playback, TimestampMode
+
+    def checked() -> tuple[replay.Recording, Playback]:
+        return replay.read(file), Playback(speed, TimestampMode.parse(times))
+
+    recording, playback = run.call(checked)
+    announce("starting the OPC UA server")
     from testbed import simulator
 
-    async def go() -> None:
-        recording = replay.read(file)
-        source = simulator.RepeatedSource(recording) if repeat else recording
-        playback = Playback(speed, TimestampMode.parse(times))
-        options = simulator.SimulatorOptions(
-            port=port, playback=playback, wait=wait, ledger=ledger, keys=KEYS if secure else None
-        )
-        on_event = print_json if json else functools.partial(simulator.print_event, out=out)
-        await simulator.simulate(source, options, WallClock(), on_event)
-
-    run.run(go())
+    source = simulator.RepeatedSource(recording) if repeat else recording
+    options = simulator.SimulatorOptions(
+        port=port, playback=playback, wait=wait, ledger=ledger, keys=KEYS if secure else None
+    )
+    on_event = print_json if json else functools.partial(simulator.print_event, out=out)
+    run.run(simulator.simulate(source, options, WallClock(), on_event))

@@ -1,6 +1,6 @@
 """Browse an OPC UA server or an MQTT broker, and check a mapping against it, before it is used.
 
-The code of OPC UA is imported only for an OPC UA server.
+Only the code of the source's protocol is imported.
 """
 
 import asyncio
@@ -18,9 +18,8 @@ from broker.errors import Invalid, Taken, Unknown
 from broker.namespace import EquipmentAddress, EquipmentKind
 from broker.settings import address_of
 from gateway.commissioning import check as checking
-from gateway.commissioning import mqtt_browse
 from gateway.commissioning.findings import Severity
-from gateway.commissioning.mqtt_browse import LISTEN_S
+from gateway.commissioning.progress import LISTEN_S
 from gateway.links.mqtt import refusal
 from gateway.mapping import file as mapping_file
 from gateway.mapping.model import MqttBroker, OpcUaServer, Policy, Security, host_of
@@ -56,8 +55,6 @@ class Endpoint:
     @property
     def server(self) -> OpcUaServer:
         """The OPC UA server with its security, which must be given; raises Invalid."""
-        from gateway.commissioning import browse as browsing  # noqa: PLC0415 - see above
-
         host = host_of(self.url)
         if self.security not in SECURITY:
             given = (
@@ -72,9 +69,11 @@ class Endpoint:
             raise Invalid(
                 f"policy {self.policy!r} is not known", hint=f"one of {', '.join(Policy)}"
             )
+        if self.security == "none" and self.user:
+            raise Invalid("a user needs --security sign-and-encrypt: a password is no secret")
+        from gateway.commissioning import browse as browsing  # noqa: PLC0415 - see above
+
         if self.security == "none":
-            if self.user:
-                raise Invalid("a user needs --security sign-and-encrypt: a password is no secret")
             return browsing.server(self.url, None)
         policy = Policy(self.policy)
         return browsing.server(
@@ -187,9 +186,9 @@ async def _browse_server(
     endpoint: Endpoint, write: Path | None, progress: Console
 ) -> BrowsedSource:
     """The nodes of an OPC UA server; its variables are measured for a mapping."""
+    server, proof = endpoint.server, gateway_proof(endpoint.mapping or write)
     from gateway.commissioning import browse as browsing  # noqa: PLC0415 - see above
 
-    server, proof = endpoint.server, gateway_proof(endpoint.mapping or write)
     nodes = await browsing.nodes(server, proof)
 
     async def propose(address: EquipmentAddress) -> str:
@@ -213,6 +212,8 @@ async def _browse_server(
 
 async def _browse_broker(endpoint: Endpoint, progress: Console) -> BrowsedSource:
     """The topics that a broker publishes while listening; raises Unknown if there are none."""
+    from gateway.commissioning import mqtt_browse  # noqa: PLC0415 - see above
+
     broker, listen_s = _broker(endpoint), endpoint.listen_s
     password = SourceSettings().source_password.get_secret_value()
     with _waiting(progress, f"listening to {broker.url}", listen_s, "topics") as on_progress:

@@ -18,7 +18,6 @@ from broker.process import parent_death, termination
 from broker.process import tasks as process_tasks
 from broker.server_addresses import ServerAddresses
 from broker.settings import BusSettings
-from gateway import service
 from gateway.mapping import file as mapping_file
 from gateway.settings import GatewaySettings, SourceSettings
 from gateway.state import identity, layout
@@ -80,7 +79,10 @@ async def run(files: Sequence[Path], clock: Clock, *, takes_over: bool = False) 
 
 
 async def _run_one(file: Path, clock: Clock, *, takes_over: bool) -> None:
-    """Run the gateway of a mapping file in this process until cancelled."""
+    """Run the gateway of a mapping file in this process until cancelled.
+
+    The gateway is loaded once its mapping and its credential are known to be there.
+    """
     mapping = mapping_file.load(file)
     folders = _folders(file)
     try:
@@ -88,6 +90,8 @@ async def _run_one(file: Path, clock: Clock, *, takes_over: bool) -> None:
         bus_settings = identity.with_stored_credential(
             bus, folders.identity_of(mapping.equipment), mapping.equipment
         )
+        from gateway import service  # noqa: PLC0415 - see above
+
         await service.run(
             mapping,
             folders,

@@ -20,7 +20,7 @@ from broker.errors import Refused, Unavailable
 from broker.namespace import StreamAddress
 from broker.process import files
 from testbed.client import api
-from testbed_api import persistence
+from testbed_api import data_folder, persistence
 from testbed_api.audit import journal
 from testbed_api.backup import archive
 from testbed_api.backup import restore as backup_restore
@@ -78,8 +78,7 @@ async def _dumps(settings: ServerSettings | None, clock: Clock) -> AsyncIterator
         async with api.connect(TIMEOUT_S) as connection:
             yield _ApiDumps(connection)
         return
-    if not (settings.folder / "layout").exists():
-        raise Refused(f"there is no data in {settings.folder}", hint="name the folder of a server")
+    data_folder.check_exists(settings.folder)
     async with persistence.open_exclusive(settings) as data:
         yield Dumper(data.engine, data.store, data.deletions, clock)
 
@@ -152,7 +151,7 @@ async def restore(
     manifest = await asyncio.to_thread(archive.verify, folder, sha256)
     backup_restore.check_schema(manifest)
     seed = None if audit_key is None else _checked_key(audit_key, settings, manifest)
-    mark = settings.folder / persistence.RESTORE_MARK
+    mark = settings.folder / data_folder.RESTORE_MARK
     _make_empty(settings.folder, mark)
     async with persistence.open_exclusive(settings, restoring=True) as data:
         losses = await backup_restore.restore(

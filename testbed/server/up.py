@@ -17,7 +17,7 @@ from rich.console import Console
 
 from broker.clock import Clock
 from broker.credential import Credential
-from broker.errors import BedError, Invalid, Unavailable
+from broker.errors import BedError, Unavailable
 from broker.process import files, parent_death, termination
 from broker.profiles import Profile
 from broker.server_addresses import ServerAddresses
@@ -25,11 +25,11 @@ from broker.settings import Address
 from testbed.client import sign_in
 from testbed.server import pki
 from testbed.terminal import invocation
-from testbed_api import recorder_process, service
+from testbed_api import recorder_process, service, start_check
 from testbed_api.security import certificates
 from testbed_api.security.system_secrets import ADMINISTRATOR
 from testbed_api.service import BrokerServices, RunningServer
-from testbed_api.settings import DEVELOPMENT, MOSQUITTO, ServerSettings
+from testbed_api.settings import DEVELOPMENT, ServerSettings
 
 RESTART_S = 1.0
 RECORDER_STOP_S = 5.0
@@ -44,20 +44,10 @@ async def up(
 ) -> None:
     """Run broker, recorder and API until cancelled; `on_ready` is called once they accept clients.
 
-    Raises Invalid if the settings name a broker that runs by itself, Taken if a port is in use.
+    Raises Refused where `start_check` does; such a start leaves nothing behind.
     """
-    if settings.internal_listener is not None:
-        raise Invalid(
-            "TESTBED_BROKER_SERVER names a broker that runs by itself",
-            hint="run `testbed api` and `testbed recorder` beside it, or take that setting out",
-        )
-    if settings.broker_backend == MOSQUITTO:
-        raise Invalid(
-            "TESTBED_BROKER_BACKEND names a Mosquitto, which runs by itself",
-            hint="run `testbed api`, `testbed reconcile` and `testbed recorder` beside it",
-        )
+    start_check.check(settings)
     if settings.tls == DEVELOPMENT:
-        service.check_start(settings)  # a start that fails leaves nothing behind
         _ensure_certificates(settings, clock)
     async with service.serve(settings, clock) as server, asyncio.TaskGroup() as tasks:
         if server.recorder is not None:

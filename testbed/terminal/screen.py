@@ -74,3 +74,9 @@ def print_json(value: object) -> None:
     value = value.as_json() if isinstance(value, ApiResponse) else value
     sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
     sys.stdout.buffer.flush()
+
+
+def announce(text: str) -> None:
+    """Print on standard error what takes a while, where a person looks at a terminal."""
+    if notes.is_terminal:
+        notes.print(f"{text} …", style="dim")

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from broker import clock
-from broker.batch import MOST_VALUES, ColumnArray, Long, Wide
+from broker.batch import ColumnArray, Long, Wide
 from broker.codec import Document
 from broker.errors import Invalid
-from broker.streams import Dtype, StreamSpec
+from broker.streams import MOST_VALUES, Dtype, StreamSpec
 
 MOST_NS = 2**62
 """Instants and offsets up to here can be added in int64."""

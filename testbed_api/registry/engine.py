@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from broker.errors import Refused, Unavailable
 from broker.process import files
 from testbed_api.registry import postgresql, sqlite
-from testbed_api.registry.postgresql import PostgresqlAddress
+from testbed_api.registry.postgresql_address import PostgresqlAddress
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

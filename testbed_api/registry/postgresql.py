@@ -1,9 +1,7 @@
 """The tables in PostgreSQL: one database, the recorder's in a schema of their own."""
 
 import ssl
-from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg
 from sqlalchemy import URL, Connection
@@ -11,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from broker import tls
 from broker.errors import BedError, Forbidden, Unavailable, Unknown
+from testbed_api.registry.postgresql_address import PostgresqlAddress
 from testbed_api.registry.tables import RECORDER
 
 CONNECT_S = 5
@@ -18,59 +17,9 @@ ANSWER_S = 20
 """A statement that takes longer has failed, also one that waits for another's lock."""
 WRITING = 0x7E57BED
 """The advisory lock of whoever reads before writing; every process of ours takes the same one."""
-PORT = 5432
-TLS = ("prefer", "require", "verify-ca", "verify-full")
 
 ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 """Errors of connecting, which SQLAlchemy passes on unchanged."""
-
-
-@dataclass(frozen=True, slots=True)
-class PostgresqlAddress:
-    """The address of a PostgreSQL server, with user, database and TLS mode.
-
-    tls: as libpq's sslmode.  ca: whose certificates are believed, where it is not libpq that says.
-    """
-
-    user: str
-    host: str
-    port: int
-    database: str
-    password: str = field(repr=False, default="")
-    tls: str = "prefer"
-    ca: Path | None = None
-
-    def __str__(self) -> str:
-        return f"postgresql://{self.user}@{self.host}:{self.port}/{self.database}"
-
-
-def address_of(text: str, password: str = "", ca: Path | None = None) -> PostgresqlAddress:
-    """Read `postgresql://user@host:port/database?sslmode=…`; raises ValueError.
-
-    ca: asks for verify-full, unless the address asks for verify-ca.
-    """
-    try:
-        parts = urlsplit(text)
-        port = parts.port or PORT
-    except ValueError as exc:
-        raise ValueError(f"the registry's address is no URL: {exc}") from exc
-    if parts.password is not None:
-        raise ValueError(
-            "the password does not stand in the registry's address: set TESTBED_REGISTRY_PASSWORD"
-        )
-    database = unquote(parts.path.removeprefix("/"))
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    mode = query.pop("sslmode", "prefer")
-    whole = parts.scheme == "postgresql" and parts.username and parts.hostname and database
-    if not whole or "/" in database or query or mode not in TLS:
-        raise ValueError(
-            f"{text!r} is no registry: write sqlite, or postgresql://user@host:port/database,"
-            f" with ?sslmode={'|'.join(TLS[1:])} where wanted"
-        )
-    user, host = unquote(parts.username or ""), parts.hostname or ""
-    if ca is not None and mode != "verify-ca":
-        mode = "verify-full"
-    return PostgresqlAddress(user, host, port, database, password, mode, ca)
 
 
 def _trusting(ca: Path, mode: str) -> ssl.SSLContext:

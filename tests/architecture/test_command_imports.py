@@ -2,11 +2,13 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
+from testbed_api import data_folder
 from tests import sources
 
 HEAVY = {
@@ -67,17 +69,45 @@ LIGHT = [
     ["sign-in", "fay", "--password", "correct horse battery"],
     ["whoami"],
     ["status", "--as", "fay"],
+    ["gateway", "code", "factory/rig"],
+    ["gateway", "show", "factory/rig"],
+    ["gateway", "lock-out", "factory/rig"],
 ]
 OF_SAMPLES = [["tap", "factory/rig/s"]]
 WRONG_SETTING = [
     ["up", "--port", "99999"],
     ["up", "--tls", "--insecure"],
+    ["up", "--registry", "mysql://x"],
     ["api", "--port", "99999"],
     ["backup", "new", "--data", "here", "--store", "nonsense"],
     ["restore", "here", "--store", "nonsense"],
+    ["backup", "new", "--data", "no-such-folder"],
+    ["administrator", "renew", "--data", "no-such-folder"],
 ]
 SETTINGS = {"pydantic", "pydantic_settings"}
+CERTIFICATES = {"cryptography"}
+REFUSED_STARTS = [
+    ("--port {port}", {}),
+    ("--mqtt-port {port}", {}),
+    ("--tls --mqtt-port {port}", {}),
+    ("--data {folder}", {}),
+    ("--host 0.0.0.0", {}),
+    ("", {"TESTBED_BROKER_SERVER": "nats://127.0.0.1:4222"}),
+    ("", {"TESTBED_BROKER_BACKEND": "mosquitto"}),
+]
 SERVER = {"alembic", "duckdb", "fastapi", "nats", "sqlalchemy", "uvicorn"}
+GATEWAY = {"asyncua", "gateway.service", "prometheus_client"}
+WRONG_SOURCE = [
+    ["gateway", "run", "no-such.yaml"],
+    ["gateway", "check", "no-such.yaml"],
+    ["gateway", "browse", "opc.tcp://127.0.0.1:9"],
+    ["gateway", "browse", "opc.tcp://127.0.0.1:9", "--security", "none", "--user", "fay"],
+]
+WRONG_MACHINE = [
+    ["simulate", "pump-rig", "--fault", "leak@1..2"],
+    ["simulate", "csv", "no-such.csv"],
+    ["demo", "--times", "never"],
+]
 WITHOUT_OPC_UA = [
     ["demo", "--prototype", "no-such-program"],
     ["try", "--", "no-such-program"],
@@ -85,9 +115,10 @@ WITHOUT_OPC_UA = [
 ]
 
 
-def modules_after(words):
+def modules_after(words, **variables):
     """The modules that a process of its own has loaded after a command."""
-    environment = {"PATH": "", "XDG_CONFIG_HOME": os.environ["XDG_CONFIG_HOME"], **AWAY}
+    own = {"PATH": "", "XDG_CONFIG_HOME": os.environ["XDG_CONFIG_HOME"], **AWAY}
+    environment = own | variables
     command = [sys.executable, "-c", RUN, json.dumps(words)]
     done = subprocess.run(
         command, cwd=sources.ROOT, env=environment, capture_output=True, text=True, check=False
@@ -126,6 +157,35 @@ def test_a_reader_of_samples_loads_no_server(words):
 def test_a_wrong_setting_is_said_before_the_server_is_loaded(words):
     modules = modules_after(words)
     assert modules & HEAVY - SETTINGS - HELP_TEXTS == set()
+
+
+@pytest.mark.parametrize("words", WRONG_SOURCE, ids=" ".join)
+def test_a_mapping_or_source_that_is_wrong_is_said_before_the_gateway_is_loaded(words):
+    assert modules_after(words) & (SERVER | GATEWAY | {"numpy"}) == set()
+
+
+@pytest.mark.parametrize("words", WRONG_MACHINE, ids=" ".join)
+def test_a_wrong_machine_is_said_before_the_simulator_is_loaded(words):
+    assert modules_after(words) & (SERVER | GATEWAY) == set()
+
+
+@pytest.fixture
+def taken(tmp_path):
+    """A port that is listened on, and a data folder that a server has locked."""
+    with socket.socket() as listener, data_folder.locked(tmp_path / "taken"):
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield {"port": listener.getsockname()[1], "folder": tmp_path / "taken"}
+
+
+@pytest.mark.parametrize(("options", "variables"), REFUSED_STARTS)
+def test_a_start_that_cannot_succeed_is_refused_before_the_server_is_loaded(
+    tmp_path, taken, options, variables
+):
+    words = ["up", "--data", str(tmp_path / "new"), *options.format(**taken).split()]
+    modules = modules_after(words, **variables)
+    assert modules & HEAVY - SETTINGS - HELP_TEXTS - CERTIFICATES == set()
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("words", WITHOUT_OPC_UA, ids=" ".join)

@@ -7,7 +7,7 @@ import pytest
 
 from broker.clock import WallClock
 from testbed.server import pki
-from testbed_api.registry.postgresql import PostgresqlAddress
+from testbed_api.registry.postgresql_address import PostgresqlAddress
 from testbed_api.stores import duckdb, influxdb
 from tests.conformance import beds, brokers, registries
 from tests.conformance.world import World

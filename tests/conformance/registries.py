@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed_api.registry import postgresql
-from testbed_api.registry.postgresql import PostgresqlAddress
+from testbed_api.registry.postgresql_address import PostgresqlAddress
 from tests.services import postgresql as product
 
 
@@ -18,4 +17,4 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | PostgresqlAd
 
 def database(server: product.Postgresql, tmp_path: Path) -> PostgresqlAddress:
     """An empty database, named after the test's folder."""
-    return postgresql.address_of(server.new_database(tmp_path.name), product.PASSWORD)
+    return PostgresqlAddress.parse(server.new_database(tmp_path.name), product.PASSWORD)

@@ -296,14 +296,14 @@ ADDING = """
 import asyncio, sys
 from pathlib import Path
 from testbed_api.domain.audit import Event, AuditOutcome
-from testbed_api.registry import postgresql
 from testbed_api.registry.engine import open_engine
+from testbed_api.registry.postgresql_address import PostgresqlAddress
 from testbed_api.registry.registry import Registry
 
 async def add(place, name):
     where = Path(place)
     if "://" in place:
-        where = postgresql.address_of(place, sys.argv[3])
+        where = PostgresqlAddress.parse(place, sys.argv[3])
     async with open_engine(where) as engine:
         for at in range(20):
             event = Event(at, "share", f"{name} {at}", AuditOutcome.ALLOWED)

@@ -16,6 +16,7 @@ from testbed_api.recorder.ledger import Ledger
 from testbed_api.registry import engine as ways
 from testbed_api.registry import postgresql
 from testbed_api.registry.engine import open_engine, transaction
+from testbed_api.registry.postgresql_address import PostgresqlAddress
 from testbed_api.registry.registry import Registry
 from tests import services
 from tests.conformance import registries
@@ -29,7 +30,7 @@ def address(postgresql, tmp_path):
 
 async def test_a_registry_that_restarts_is_away_and_comes_back_by_itself():
     with product.data_folder() as folder, product.serve(folder) as server:
-        address = postgresql.address_of(server.new_database("restarted"), product.PASSWORD)
+        address = PostgresqlAddress.parse(server.new_database("restarted"), product.PASSWORD)
         async with open_engine(address) as engine:
             registry, ledger = Registry(engine), Ledger(engine)
             await registry.organisations.add(Organisation("factory", "The factory"))
@@ -50,7 +51,7 @@ async def test_a_registry_that_restarts_is_away_and_comes_back_by_itself():
 
 async def test_a_crash_in_a_transaction_undoes_it_whole():
     with product.data_folder() as folder, product.serve(folder) as server:
-        address = postgresql.address_of(server.new_database("crashed"), product.PASSWORD)
+        address = PostgresqlAddress.parse(server.new_database("crashed"), product.PASSWORD)
         async with open_engine(address) as engine:
 
             async def write() -> None:
@@ -71,7 +72,7 @@ async def test_a_crash_in_a_transaction_undoes_it_whole():
 
 async def test_one_that_is_not_there_is_unavailable():
     port = services.free_port()
-    address = postgresql.address_of(f"postgresql://testbed@127.0.0.1:{port}/testbed")
+    address = PostgresqlAddress.parse(f"postgresql://testbed@127.0.0.1:{port}/testbed")
     with pytest.raises(Unavailable, match=f"testbed@127.0.0.1:{port}/testbed did not answer"):
         async with open_engine(address):
             pass
@@ -81,7 +82,7 @@ async def test_one_that_is_silent_is_unavailable_in_time(monkeypatch):
     monkeypatch.setattr(postgresql, "CONNECT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        address = postgresql.address_of(f"postgresql://testbed@127.0.0.1:{port}/testbed")
+        address = PostgresqlAddress.parse(f"postgresql://testbed@127.0.0.1:{port}/testbed")
         with pytest.raises(Unavailable, match="did not answer: TimeoutError"):
             async with open_engine(address):
                 pass
@@ -97,7 +98,7 @@ async def test_one_that_is_silent_is_unavailable_in_time(monkeypatch):
 )
 async def test_who_may_not_enter_is_told_why(postgresql, user, password, database, error, sentence):
     host = f"{postgresql.host}:{postgresql.port}"
-    address = ways.postgresql.address_of(f"postgresql://{user}@{host}/{database}", password)
+    address = PostgresqlAddress.parse(f"postgresql://{user}@{host}/{database}", password)
     with pytest.raises(error) as raised:
         async with open_engine(address):
             pass
@@ -110,7 +111,7 @@ async def test_who_may_not_make_tables_is_told_so(address):
         await sql.exec_driver_sql("CREATE ROLE guest LOGIN PASSWORD 'guests-password'")
     guest = f"postgresql://guest@{address.host}:{address.port}/postgres"
     with pytest.raises(Forbidden, match="make guest the owner"):
-        async with open_engine(postgresql.address_of(guest, "guests-password")):
+        async with open_engine(PostgresqlAddress.parse(guest, "guests-password")):
             pass
 
 
@@ -131,7 +132,7 @@ FOREIGN = errors_of(asyncpg.PostgresError) | errors_of(asyncpg.InterfaceError)
 
 @pytest.mark.parametrize("kind", sorted(FOREIGN, key=lambda each: each.__name__))
 async def test_every_error_of_connecting_is_translated(kind):
-    address = postgresql.address_of("postgresql://testbed@127.0.0.1/testbed")
+    address = PostgresqlAddress.parse("postgresql://testbed@127.0.0.1/testbed")
     assert issubclass(kind, ways.AWAY)
     assert isinstance(postgresql.error_of(kind("what happened"), address), BedError)
 
@@ -158,12 +159,12 @@ def test_every_error_of_a_statement_is_one_of_the_known():
 )
 def test_what_is_no_address_is_told(text, sentence):
     with pytest.raises(ValueError, match=sentence) as raised:
-        postgresql.address_of(text)
+        PostgresqlAddress.parse(text)
     assert "secret@" not in str(raised.value)
 
 
 def test_an_address_is_read_whole():
-    address = postgresql.address_of("postgresql://me@host/mine?sslmode=verify-full", "secret")
+    address = PostgresqlAddress.parse("postgresql://me@host/mine?sslmode=verify-full", "secret")
     assert (address.user, address.host, address.port, address.database) == (
         "me",
         "host",

@@ -273,13 +273,13 @@ ERRORS = {
         3,
         f"error: the broker at 127.0.0.1:9 did not answer: {REFUSED}\nhint: is it running?\n",
     ),
-    "stream that is not granted": (
+    "stream that is not granted, or not there": (
         ("tap", "factory/none/none"),
         {},
         2,
         (
-            "error: the broker refused to subscribe tb1/live/spec/factory/none/none\n"
-            "hint: the credential does not cover it\n"
+            "error: there is no stream factory/none/none in space live that you may read\n"
+            "hint: TESTBED_SPACE, --space of a command or `space` over HTTP names another space\n"
         ),
     ),
     "port of the API taken": (

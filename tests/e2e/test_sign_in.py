@@ -20,7 +20,8 @@ from broker.profiles import ProfileFolder
 from broker.server_addresses import ServerAddresses
 from testbed import cli
 from tests.e2e.test_error_texts import FREE_PORTS, clean
-from tests.e2e.town import ready_event
+from tests.e2e.town import started
+from tests.services import free_port
 
 CONNECT = """
 import asyncio
@@ -38,7 +39,7 @@ asyncio.run(main())
 def server(tmp_path_factory):
     """A server with TLS; its `ready` event, with the absolute path of its authority."""
     folder = tmp_path_factory.mktemp("server")
-    for ready in ready_event(folder, "up", "--tls", *FREE_PORTS):
+    with started(folder, "up", "--tls", *FREE_PORTS) as ready:
         yield ready | {"ca": str(folder / ready["ca"])}
 
 
@@ -344,20 +345,20 @@ def test_no_command_prints_the_secret_of_a_profile(computer, addresses, fay, tmp
 
 
 def test_the_administrator_is_signed_in_where_the_server_starts(computer, tmp_path):
-    words = ("up", "--sign-in", *FREE_PORTS)
-    for ready in ready_event(tmp_path, *words):
+    port = str(free_port())
+    words = ("up", "--sign-in", "--port", port, "--mqtt-port", "0")
+    with started(tmp_path, *words) as ready:
         assert (ready["administrator"], ready["profile"]) == (None, "administrator")
         document = json.loads(computer("whoami --json")[1])
         assert (document["principal"], document["api"]) == ("administrator", ready["api"])
-        port = ready["api"].rpartition(":")[2]
         create = "organisation create factory --kind partner --owner fay"
         code, output, notes = computer(create)
         assert (code, re.fullmatch(r"fay\.[\w-]{43}\n", output) is None) == (0, False)
         assert f"  testbed sign-in fay --api {ready['api']}\n" in notes
-    again = ("up", "--sign-in", "--port", port, "--mqtt-port", "0")
-    for ready in ready_event(tmp_path, *again):
+    with started(tmp_path, *words) as ready:
         assert (ready["administrator"], ready["profile"]) == (None, "administrator")
-    for ready in ready_event(tmp_path, *words):  # another port is another server
+    another = ("up", "--sign-in", "--port", str(free_port()), "--mqtt-port", "0")
+    with started(tmp_path, *another) as ready:  # another port is another server
         assert (ready["administrator"], "profile" in ready) == (None, False)
     assert "the administrator's credential was used before" in (tmp_path / "up.log").read_text()
 
@@ -380,13 +381,16 @@ def test_a_server_proposes_no_organisation_that_exists_and_says_where_its_data_l
                 text=True,
             ) as server,
         ):
-            lines = []
-            while not lines or not lines[-1].startswith("Ctrl-C"):
-                lines.append(server.stdout.readline())
-                assert lines[-1], (tmp_path / "notes").read_text()
-            act()
-            server.send_signal(signal.SIGINT)
-            assert server.wait(30) == 130
+            try:
+                lines = []
+                while not lines or not lines[-1].startswith("Ctrl-C"):
+                    lines.append(server.stdout.readline())
+                    assert lines[-1], (tmp_path / "notes").read_text()
+                act()
+                server.send_signal(signal.SIGINT)
+                assert server.wait(30) == 130
+            finally:
+                server.kill()
         last = (tmp_path / "notes").read_text().splitlines()[-1]
         assert last == f"stopped; the data lies in {tmp_path / 'testbed-data'}"
         return "".join(lines)

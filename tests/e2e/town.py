@@ -21,6 +21,7 @@ from tests.docs import walking
 from tests.docs.blocks import ROOT
 from tests.docs.walking import Walk
 from tests.e2e.test_demo import TESTBED
+from tests.services import free_port
 
 MAPPING = ROOT / "examples/pump-rig/mapping.yaml"
 RIG, TRIAL = "factory/pump-rig/rig", "company/trial/score"
@@ -102,10 +103,9 @@ def founded(folder: Path, *organisations: str, secure: bool = True) -> Iterator[
     """Run a server with its data in `folder`; `factory` has the owner fay, `company` has cora."""
     folder.mkdir(parents=True, exist_ok=True)
     encrypted = ["--tls"] if secure else []
+    ports = ("--port", str(free_port()), "--mqtt-port", str(free_port()))  # for a second start too
     with ExitStack() as stop:
-        ready = stop.enter_context(
-            started(folder, "up", *encrypted, "--port", "0", "--mqtt-port", "0")
-        )
+        ready = stop.enter_context(started(folder, "up", *encrypted, *ports))
         town = Town(
             folder=folder,
             api=ready["api"],

@@ -180,11 +180,11 @@ async def test_connections_that_a_step_passed_over_are_ended_until_the_broker_co
     api = replace(bed.api, connections=BrokerConnections(disconnect=disconnect))
     step = ClockStep(HOUR_S * NS_PER_S, before_ns, bed.api.clock.now_ns())
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        ending = tasks.create_task(server.end_passed_over(api, step), name="ending")
+        ending = tasks.create_task(api_server.end_passed_over(api, step), name="ending")
         await until(both_were_asked)
         await WallClock().sleep(0.05)
         assert not ending.done()
-        await bed.clock.advance(server.PASSED_OVER_AGAIN_S)
+        await bed.clock.advance(api_server.PASSED_OVER_AGAIN_S)
         await ending
     assert disconnected == ["first", "second", "first", "second"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from broker.batch import Batch, EquipmentKind, Source, Wide
 from broker.clock import NS_PER_S, WallClock, text_of
-from broker.errors import Forbidden, NotGranted, Paused
+from broker.errors import Forbidden, NotGranted, Paused, Unavailable, Unknown
 from broker.namespace import StreamAddress
 from broker.responses.grants import GrantPage
 from broker.streams import Signal, StreamSpec
@@ -17,6 +17,7 @@ from gateway.spool.spool import SpoolSettings
 from gateway.uplink.uplink import Uplink
 from testbed.client import api
 from testbed_sdk import PrototypeSettings, connect
+from testbed_sdk.inputs import MOST_RENEWALS, Input
 from tests.integration.test_rights import RIG, on_the_bus
 from tests.integration.test_server import bus
 
@@ -214,6 +215,61 @@ async def read_and(testbed, owners, path, body):
         if not has_acted:
             await owners.request("POST", path, json=body)
             has_acted = True
+
+
+async def first_batch(stream_input):
+    """The first batch that an input yields."""
+    async with contextlib.aclosing(aiter(stream_input)) as batches:
+        return await anext(batches)
+
+
+async def test_inputs_that_were_connected_before_their_streams_were_registered_read_them(
+    server, owners, tmp_path
+):
+    key = await gateway(owners)
+    async with company(server, owners.secrets["factory"], rig=RIG, two=TWO) as testbed:
+        specs = await described(owners, RIG, TWO)
+        async with (
+            uplink(server, key, tmp_path, specs) as (up, _),
+            sending(up, [RIG, TWO], CLOCK.now_ns()),
+            asyncio.timeout(15),
+            asyncio.TaskGroup() as tasks,
+        ):
+            for name in ("rig", "two"):
+                tasks.create_task(first_batch(testbed.input(name)), name=name)
+        assert testbed._bus.connection_number == 2  # one renewal for both
+
+
+async def test_an_input_of_a_stream_that_is_not_there_says_so(server, owners):
+    async with (
+        company(server, owners.secrets["factory"], rig=RIG) as testbed,
+        asyncio.timeout(15),
+    ):
+        with pytest.raises(Unknown, match=f"there is no stream {RIG} in space live"):
+            await first_batch(testbed.input("rig"))
+
+
+async def test_what_the_broker_goes_on_to_refuse_is_not_asked_for_ever(server, owners):
+    await gateway(owners)
+    await described(owners, RIG)
+    stranger = await owners.credential("stranger")
+    async with (
+        on_the_bus(server, stranger) as bus_of_stranger,
+        contextlib.AsyncExitStack() as stack,
+        asyncio.timeout(15),
+    ):
+        mixed = Input(
+            "live",
+            RIG,
+            bus=bus_of_stranger,
+            api=owners.doors["factory"],
+            clock=CLOCK,
+            stack=stack,
+            capacity=10,
+        )
+        with pytest.raises(Unavailable, match=r"refused to subscribe .*, which the API lets you"):
+            await first_batch(mixed)
+        assert bus_of_stranger.connection_number == 1 + MOST_RENEWALS
 
 
 async def test_who_was_connected_is_seen_by_the_owner(server, owners, tmp_path):

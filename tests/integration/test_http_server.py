@@ -13,7 +13,8 @@ from broker.clock import WallClock
 from testbed_api import service
 from testbed_api.http import request_deadline
 from testbed_api.http.app import create_app
-from testbed_api.http.server import HEADERS, _Uvicorn, listening
+from testbed_api.http.listener import listening
+from testbed_api.http.server import HEADERS, _Uvicorn
 from testbed_api.settings import ServerSettings
 
 MARK = "evil"

@@ -18,8 +18,8 @@ from testbed_api.broker_auth import mosquitto_reconciler
 from testbed_api.broker_auth.mosquitto_notifier import noticing
 from testbed_api.domain import organisations, tokens
 from testbed_api.domain.organisations import Organisation
-from testbed_api.registry import postgresql
 from testbed_api.registry.engine import open_engine
+from testbed_api.registry.postgresql_address import PostgresqlAddress
 from testbed_api.registry.registry import Registry
 from tests import services
 from tests.services import mosquitto
@@ -142,7 +142,7 @@ async def test_who_tells_of_a_change_learns_that_no_reconciler_is_there(address)
 
 async def test_rights_expire_while_the_registry_is_away(address, tmp_path):
     with database.data_folder() as folder, database.serve(folder) as server:
-        where = postgresql.address_of(server.new_database("testbed"), database.PASSWORD)
+        where = PostgresqlAddress.parse(server.new_database("testbed"), database.PASSWORD)
         async with open_engine(where) as engine, asyncio.TaskGroup() as tasks:
             registry = Registry(engine)
             until_ns = CLOCK.now_ns() + 3 * NS_PER_S

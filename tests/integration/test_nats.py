@@ -437,7 +437,7 @@ async def test_a_port_in_use_is_taken(nats, tmp_path):
 
 def test_the_two_doors_of_a_server_have_two_ports():
     for _ in range(50_000):  # asked for one after the other they were the same once in 14,000
-        mqtt, inner = nats_server._free_listeners("127.0.0.1", 0)
+        mqtt, inner = nats_server.listening_ports.choose("127.0.0.1", 0)
         assert mqtt.port != inner.port
 
 

@@ -3,9 +3,8 @@
 import shutil
 from pathlib import Path
 
-from testbed_api.registry import postgresql
 from testbed_api.registry.engine import open_engine
-from testbed_api.registry.postgresql import PostgresqlAddress
+from testbed_api.registry.postgresql_address import PostgresqlAddress
 from tests.services.postgresql import PASSWORD, Postgresql
 
 FILES = ("registry.sqlite", "recorder.sqlite")
@@ -37,4 +36,4 @@ class Tables:
 
 
 def _address(url: str) -> PostgresqlAddress:
-    return postgresql.address_of(url, PASSWORD)
+    return PostgresqlAddress.parse(url, PASSWORD)

@@ -6,18 +6,16 @@ callout service, the internal listener admits only holders of the keys.
 """
 
 import asyncio
-import socket
 from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
     Collection,
     Coroutine,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +25,7 @@ import orjson
 import structlog
 
 from broker import tls
-from broker.backends.nats import auth_callout, storage_limits
+from broker.backends.nats import auth_callout, listening_ports, storage_limits
 from broker.backends.nats.auth_callout import ConnectRequest, Permissions
 from broker.backends.nats.auth_service import (
     AuthService,
@@ -39,7 +37,7 @@ from broker.backends.nats.auth_service import (
 from broker.backends.nats.child_process import NatsProcess
 from broker.backends.nats.connect_requests import ANSWER_S, Authorize, Rank, no_rank
 from broker.clock import Backoff, Clock
-from broker.errors import Taken, Unavailable
+from broker.errors import Unavailable
 from broker.process import files, tasks
 from broker.settings import Address
 from broker.tls import Certificate, Trust
@@ -65,7 +63,6 @@ STEADY_S = 10.0
 """A crashed server is started again after RESTART_S; one that crashes sooner than this, later."""
 RELOAD_S, RELOAD_LOOKS = 5.0, 25
 """A server takes up a new certificate within this time; so often it is looked at."""
-LOOPBACK = "127.0.0.1"
 LOG = "nats.log"
 
 log = structlog.get_logger()
@@ -208,7 +205,7 @@ def embedded(folder: Path, *, clock: Clock, settings: NatsSettings | None = None
     Raises Taken if the port is in use.
     """
     settings = settings or NatsSettings()
-    mqtt, inner = _free_listeners(settings.host, settings.mqtt_port)
+    mqtt, inner = listening_ports.choose(settings.host, settings.mqtt_port)
     keys = Keys.make()
     deployment = NatsDeployment(inner=inner, store=folder / "jetstream", log_file=folder / LOG)
     settings = _with_storage_cap(folder, settings)
@@ -352,34 +349,3 @@ def _authorization(keys: Keys) -> dict[str, object]:
             "auth_users": ["callout", "system"],
         },
     }
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise Taken if an MQTT listener cannot be opened on a port; 0 can always be."""
-    with _bound(host, port):
-        pass
-
-
-@contextmanager
-def _bound(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket bound to an address, for as long as the context; raises Taken if it is in use."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, port != 0)
-        try:
-            bound.bind((host, port))
-        except OSError as exc:
-            raise Taken(
-                f"the broker cannot listen on {Address(host, port)}: {exc.strerror}",
-                hint="is another broker running there? choose another port with --mqtt-port",
-            ) from exc
-        yield bound
-
-
-def _free_listeners(host: str, port: int) -> tuple[Address, Address]:
-    """Choose an MQTT port, free if `port` is 0, and an internal one; raises Taken if one is in use.
-
-    Both are held until both are known: a port that is let go at once may be given again.
-    """
-    with _bound(host, port) as mqtt, socket.socket() as inner:
-        inner.bind((LOOPBACK, 0))
-        return Address(host, mqtt.getsockname()[1]), Address(LOOPBACK, inner.getsockname()[1])

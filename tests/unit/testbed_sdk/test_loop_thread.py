@@ -113,3 +113,26 @@ def test_several_threads_may_call_at_once():
     finally:
         thread.close()
     assert sorted(answers) == [2 * number for number in range(8)]
+
+
+def test_a_call_that_comes_while_the_context_ends_gets_its_result_or_the_error():
+    answers, errors = [], []
+
+    def call_on(thread):
+        try:
+            while True:
+                answers.append(thread.call(doubled(1)))
+        except Invalid as exc:
+            errors.append(str(exc))
+
+    for _ in range(30):
+        thread = LoopThread(recording([]))
+        callers = [threading.Thread(target=call_on, args=(thread,)) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        thread.close()
+        for caller in callers:
+            caller.join()
+    assert set(answers) <= {2}
+    assert len(errors) == 120
+    assert all("the connection is closed" in each for each in errors)
