@@ -3,17 +3,16 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-
-from sqlalchemy.ext.asyncio import AsyncEngine
+from pathlib import Path
 
 from broker.clock import Clock
-from broker.errors import Invalid
+from broker.errors import Invalid, Refused
 from broker.process import files
 from testbed_api import data_folder
 from testbed_api.audit.journal import Journal
 from testbed_api.recorder.ledger import Ledger
-from testbed_api.registry import recorder_lock
-from testbed_api.registry.engine import open_engine
+from testbed_api.registry import recorder_lock, sqlite
+from testbed_api.registry.engine import SqlEngine, open_engine
 from testbed_api.registry.registry import Registry
 from testbed_api.retention.deletions import Deletions
 from testbed_api.settings import SQLITE, ServerSettings
@@ -24,7 +23,7 @@ from testbed_api.stores.port import SeriesStore
 class Persistence:
     """The open registry, ledger, store, deletion records and audit journal of a server."""
 
-    engine: AsyncEngine
+    engine: SqlEngine
     registry: Registry
     ledger: Ledger
     store: SeriesStore
@@ -43,6 +42,7 @@ async def open_exclusive(
     """
     with data_folder.locked(settings.folder):
         data_folder.check_layout(settings.folder, restoring=restoring)
+        _check_registry(settings.folder)
         async with open_shared(settings) as data:
             yield data
 
@@ -78,7 +78,7 @@ async def open_for_recorder(settings: ServerSettings, clock: Clock) -> AsyncIter
             await stack.enter_async_context(recorder_lock.in_folder(folder, clock))
         data = await stack.enter_async_context(open_shared(settings))
         if settings.registry != SQLITE:
-            await stack.enter_async_context(recorder_lock.in_postgresql(data.engine, clock))
+            await stack.enter_async_context(recorder_lock.in_postgresql(data.engine.ledger, clock))
         yield data
 
 
@@ -96,6 +96,7 @@ async def open_registry(settings: ServerSettings) -> AsyncIterator[Registry]:
     with data_folder.locked(folder) if is_embedded else nullcontext():
         if is_embedded:
             data_folder.check_layout(folder)
+            _check_registry(folder)
         async with open_engine(settings.tables) as engine:
             yield Registry(engine, is_audited=True)
 
@@ -140,3 +141,12 @@ async def open_store(settings: ServerSettings) -> AsyncIterator[SeriesStore]:
         ca=settings.store_ca,
     ) as remote:
         yield remote
+
+
+def _check_registry(folder: Path) -> None:
+    """Raise Refused if the registry of a data folder is gone, and the ledger is not."""
+    if (folder / sqlite.LEDGER).exists() and not (folder / sqlite.REGISTRY).exists():
+        raise Refused(
+            f"{folder / sqlite.REGISTRY} is gone, with all rights, and the ledger beside it is not",
+            hint="put it back, or restore a backup into a new folder",
+        )

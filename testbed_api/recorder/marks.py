@@ -51,8 +51,14 @@ class MarkPublisher:
         self._held[publisher].pop(life, None)
         self._changes.get(publisher, set()).discard(life)
 
+    def forget_all(self) -> None:
+        """Forget all ranges: the ledger holds others than were sent."""
+        self._held.clear()
+        self._changes.clear()
+
     async def run(self) -> None:
         """Send marks until cancelled."""
+        await self._bus.connection()  # marks of a start would be lost before
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._send_changes(), name="marks of changes")
             tasks.create_task(self._send_all(), name="marks of everything")

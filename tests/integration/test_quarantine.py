@@ -62,6 +62,7 @@ async def recording(folder, opening):
                 store=store,
                 ledger=Ledger(engine),
                 kind_of=simulated,
+                organisations=organisations,
                 clock=CLOCK,
                 pace=RecorderPace(gather_s=0.05),
             )
@@ -79,6 +80,10 @@ def in_buckets(influxd):
     return influxdb.open(
         influxd.url, token=influxd.token, organisation=influxd.organisation, bucket=BUCKET
     )
+
+
+async def organisations():
+    return [spec.address.organisation for spec in (GOOD, BARRED)]
 
 
 async def simulated(_equipment):
