@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import inspect
+import signal
 import time
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
 from pathlib import Path
@@ -40,6 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[SHARED_PRODUCTS] = []
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests interrupt inherits it
     side_by_side.configure(config)
     if side_by_side.is_worker():  # how long an example takes says nothing on a busy machine
         hypothesis.settings.register_profile("side by side", hypothesis.settings(), deadline=None)
