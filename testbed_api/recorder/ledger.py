@@ -140,6 +140,11 @@ class Ledger:
         self._renewed_ns: int | None = None
         """The instant of the last commit; it never goes back, whatever the clock does."""
 
+    @property
+    def engine(self) -> "AsyncEngine":
+        """The SQL engine of the ledger, for the tables that are read and written elsewhere."""
+        return self._engine
+
     async def commit(self, entries: FlushEntries) -> None:
         """Write the entries of a flush in one transaction."""
         async with transaction(self._engine, write=True) as sql:

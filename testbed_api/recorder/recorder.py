@@ -1,8 +1,9 @@
 """The recorder: stores the batches that the bus carries, and sends their publishers marks.
 
-It keeps this order: samples into the store, entries into the ledger, acknowledgement to the broker,
-marks to the publishers.  A crash in between makes it do work twice and nothing else, since a sample
-that is written twice has one identity in the store.
+It keeps this order: the time stamps of doubtful samples into the ledger, samples into the store,
+entries into the ledger, acknowledgement to the broker, marks to the publishers.  A crash in between
+makes it do work twice and nothing else, since a sample that is written twice has one identity in
+the store.
 """
 
 import asyncio
@@ -31,6 +32,8 @@ from testbed_api.recorder.life_ends import LifeEnds
 from testbed_api.recorder.lost_gaps import LostGaps
 from testbed_api.recorder.marks import MarkPublisher
 from testbed_api.recorder.narrowing import MessageScope, Settlement
+from testbed_api.recorder.placement import Placer
+from testbed_api.recorder.placement_ledger import PlacementLedger
 from testbed_api.recorder.quarantine import Quarantine
 from testbed_api.stores import bisect_write, side_by_side
 from testbed_api.stores.port import SeriesStore
@@ -127,6 +130,10 @@ class RecorderCounts:
     """Batches not stored for now, as the store does not take them; their publishers have them."""
     quarantined: int = 0
     """Organisations with samples that are stored apart, as the store refuses them or is slow."""
+    checked: int = 0
+    """Batches whose samples were looked up in the store, as their time stamps might be taken."""
+    moved: int = 0
+    """Samples of these that got another time stamp, because theirs was taken."""
     waiting: int = 0
     disk_free_bytes: int = 0
 
@@ -170,6 +177,7 @@ class Recorder:
         self._waiting: list[ReceivedMessage] = []
         self._steady_time = SteadyTime(clock)
         self._run_weeks: RunWeeks = defaultdict(set)
+        self._placer = Placer(store, PlacementLedger(ledger.engine))
         self._quarantine = Quarantine(self._settle_apart, self._withhold, clock)
         self._in_ledger = asyncio.Lock()
 
@@ -348,10 +356,13 @@ class Recorder:
         await self._look_up(every)
         lookups = Lookups(self._specs, self._kinds, self._held)
         limits = WaitLimits(round(self._pace.spec_wait_s * NS_PER_S), self._pace.most_waiting)
+        placements = await self._placer.placements()
         time = self._flush_time()
 
         def classified() -> Flush:
-            flush = classify.classify(every, lookups, time=time, limits=limits)
+            flush = classify.classify(
+                every, lookups, placements=placements, time=time, limits=limits
+            )
             time_limits.enforce(flush, self._run_weeks)
             return flush
 
@@ -451,6 +462,7 @@ class Recorder:
         entries.at_ns = flush.time.now_ns
         await self._ledger.commit(entries)
         self._held |= entries.held
+        await self._placer.settle(flush)
         lost.apply(changes)
         lost.add(cut)
 
@@ -475,7 +487,7 @@ class Recorder:
                 self._mark_publisher.forget(former)
 
     async def _store_blocks(self, flush: Flush, *, apart: bool) -> None:
-        """Write the blocks; refused ones go again per document, then in ever smaller parts.
+        """Place and write the blocks; refused ones go again per document, then in smaller parts.
 
         Raises Partial where the store does not take the samples of some organisations for now;
         they are in quarantine then.
@@ -483,6 +495,7 @@ class Recorder:
         most_s = self._pace.apart_s if apart else None
         try:
             async with asyncio.timeout(most_s):
+                await self._placer.place(flush)
                 await self._store.write(flush.blocks)
         except TimeoutError as exc:
             raise Unavailable(f"the store took longer than {self._pace.apart_s:g} s") from exc
@@ -510,6 +523,7 @@ class Recorder:
         counts.gaps += len(flush.entries.gaps)
         counts.dead_letters += len(flush.entries.dead_letters)
         counts.set_aside += len(flush.entries.set_aside)
+        counts.checked, counts.moved = self._placer.checked, self._placer.moved
         counts.waiting = len(self._waiting)
         counts.marks = self._mark_publisher.marks
         if self._disk is not None:
