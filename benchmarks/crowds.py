@@ -1,4 +1,5 @@
-"""How soon crowds of clients are back after the broker is killed, and what live readers cost.
+"""How soon crowds of clients are back after the broker is killed, what live readers cost, and how
+long many registrations take.
 
 The server is embedded, so that all of it shares one event loop; a gateway feeds it from a machine
 of 20 signals at 10 Hz.  The crowds are processes of their own (`crowd_clients`, `crowd_readers`).
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+from benchmarks import registrations
+from benchmarks.registrations import RegistrationTarget
 from broker import api_client
 from broker.api_client import Api
 from broker.clock import NS_PER_S, Clock, ns_of, text_of
@@ -27,6 +30,8 @@ from tests.faults.rig import Rig
 
 CLIENTS = (60, 300, 1_000)
 READERS = (100, 500)
+REGISTERED = (500, 5_000)
+"""Streams that are registered at once: if quick, and else."""
 LOAD = rigs.Load(signals=20, hz=10.0, publishing_s=0.1)
 SEED = 1
 PATIENCE_S = 180.0
@@ -75,10 +80,12 @@ async def run(folder: Path, clock: Clock, *, quick: bool) -> dict[str, Any]:
     """The results of all crowds, of the smallest alone if quick."""
     clients = CLIENTS[:1] if quick else CLIENTS
     readers = READERS[:1] if quick else READERS
+    streams = REGISTERED[0] if quick else REGISTERED[1]
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     async with rigs.running(folder, SEED, load=LOAD) as rig:
         back = {count: await clients_back(rig, count, clock) for count in clients}
         costs = {count: await readers_cost(rig, count, clock, MEASURED_S) for count in readers}
+        registered = await _registrations(rig, streams, clock)
     return {
         "clients_back_s": {str(count): round(each.clients_s, 2) for count, each in back.items()},
         "gateways_back_s": round(max(each.gateway_s for each in back.values()), 2),
@@ -87,7 +94,15 @@ async def run(folder: Path, clock: Clock, *, quick: bool) -> dict[str, Any]:
             for count, each in back.items()
         },
         "readers": {str(count): asdict(each) for count, each in costs.items()},
+        "registrations": registered,
     }
+
+
+async def _registrations(rig: Rig, streams: int, clock: Clock) -> dict[str, Any]:
+    """Register so many streams at once: see `registrations.run`."""
+    broker = str(rig.server.said("ready")["broker"])
+    target = RegistrationTarget(rig.api_url, broker, rig.administrator)
+    return await registrations.run(target, streams, clock)
 
 
 # --- clients that come back -----------------------------------------------------------------------
@@ -286,6 +301,8 @@ GOALS: Mapping[str, float] = {
     "api_p99_ms": 250,
     "revoke_s": 1,
     "recording_lag_p99_s": 1,
+    "registrations_s": 60,
+    "longest_pause_s": 2,
 }
 
 
@@ -305,6 +322,13 @@ def table(document: Mapping[str, Any]) -> str:
         revoke_s = cost["revoke_s"]
         lines.append(_row(f"{who}: revoke to silence of all, s", GOALS["revoke_s"], revoke_s))
         lines.append(f"| {who}: memory of the server, MiB | | {cost['rss_mib']:g} | |")
+    registered = document["registrations"]
+    who = f"{registered['streams']:,} streams registered at once"
+    lines.append(
+        _row(f"{who}: samples of all stored, s", GOALS["registrations_s"], registered["s"])
+    )
+    pause_s = registered["longest_pause_s"]
+    lines.append(_row(f"{who}: longest pause in storing, s", GOALS["longest_pause_s"], pause_s))
     return "\n".join(lines) + "\n"
 
 

@@ -12,15 +12,13 @@ from contextlib import (
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from broker.clock import Clock
 from broker.errors import Invalid, Refused, Taken
 from broker.process import file_lock, files
 from testbed_api.audit.journal import Journal
 from testbed_api.recorder.ledger import Ledger
-from testbed_api.registry import recorder_lock
-from testbed_api.registry.engine import open_engine
+from testbed_api.registry import recorder_lock, sqlite
+from testbed_api.registry.engine import SqlEngine, open_engine
 from testbed_api.registry.registry import Registry
 from testbed_api.retention.deletions import Deletions
 from testbed_api.settings import SQLITE, ServerSettings
@@ -39,7 +37,7 @@ _LOCK = "lock"
 class Persistence:
     """The open registry, ledger, store, deletion records and audit journal of a server."""
 
-    engine: AsyncEngine
+    engine: SqlEngine
     registry: Registry
     ledger: Ledger
     store: SeriesStore
@@ -93,7 +91,7 @@ async def open_for_recorder(settings: ServerSettings, clock: Clock) -> AsyncIter
             await stack.enter_async_context(recorder_lock.in_folder(folder, clock))
         data = await stack.enter_async_context(open_shared(settings))
         if settings.registry != SQLITE:
-            await stack.enter_async_context(recorder_lock.in_postgresql(data.engine, clock))
+            await stack.enter_async_context(recorder_lock.in_postgresql(data.engine.ledger, clock))
         yield data
 
 
@@ -185,6 +183,11 @@ def _check_layout(folder: Path, *, restoring: bool) -> None:
         raise Refused(
             f"a restore into {folder} did not come to its end",
             hint="restore into an empty folder, once more",
+        )
+    if (folder / sqlite.LEDGER).exists() and not (folder / sqlite.REGISTRY).exists():
+        raise Refused(
+            f"{folder / sqlite.REGISTRY} is gone, with all rights, and the ledger beside it is not",
+            hint="put it back, or restore a backup into a new folder",
         )
     file = folder / "layout"
     if not file.exists():

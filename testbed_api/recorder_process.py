@@ -84,6 +84,7 @@ def _recorder(
         store=data.store,
         ledger=data.ledger,
         kind_of=data.registry.equipment.kind,
+        organisations=partial(_organisations, data),
         clock=clock,
         pace=pace,
         disk=disk_of(settings),
@@ -93,6 +94,10 @@ def _recorder(
 def disk_of(settings: ServerSettings) -> Disk:
     """The disk of the data folder, with the bytes below which recording waits."""
     return Disk(settings.folder, settings.free_bytes + _broker_bytes(settings))
+
+
+async def _organisations(data: Persistence) -> list[str]:
+    return [organisation.id for organisation in await data.registry.organisations.all()]
 
 
 def _broker_bytes(settings: ServerSettings) -> int:

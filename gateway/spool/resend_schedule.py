@@ -9,6 +9,8 @@ length: each pass moves from the oldest to the newest batch and skips those mark
   10 s after the end of the last, then 20, 40 and 60 s, while laps find anything; so no batch is
   sent twice within 10 s.
 - *first*: batches committed 10 s ago are sent again for the first time.
+
+Where marks come later than usual, both wait for longer, see `patience_ns`.
 """
 
 from enum import Enum
@@ -33,17 +35,19 @@ class Pass(NamedTuple):
     """A range of ids to be searched in order: those greater than `after`, up to `upto`.
 
     kind: of the pass.  ripe_ns: the pass ends at a batch committed later than this; None for all.
+    patience_ns: how long ago that is.
     """
 
     kind: PassKind
     after: int
     upto: int
     ripe_ns: int | None = None
+    patience_ns: int = _FIRST_NS
 
     def is_young(self, committed_ns: int) -> bool:
         """Whether a batch is not due yet; a batch of the future is, as the clock was set back."""
         ripe_ns = self.ripe_ns
-        return ripe_ns is not None and ripe_ns < committed_ns <= ripe_ns + 2 * _FIRST_NS
+        return ripe_ns is not None and ripe_ns < committed_ns <= ripe_ns + 2 * self.patience_ns
 
 
 class ResendSchedule:
@@ -76,13 +80,18 @@ class ResendSchedule:
         """Note that batches from this id on become gaps; those before it are sent first."""
         self.emptied = min(oldest - 1, self._first)
 
-    def passes(self, now_ns: int, *, emptied: int, last: int) -> list[Pass]:
+    def passes(
+        self, now_ns: int, *, emptied: int, last: int, patience_ns: int = _FIRST_NS
+    ) -> list[Pass]:
         """The passes to search now, in this order.
 
         emptied: id of the newest batch that was replaced with gaps.  last: id of the newest batch.
+        patience_ns: how long a mark may be on its way; 10 s at least.
         """
-        self._note(now_ns)
-        if self._lap[0] >= self._lap[1] and now_ns >= self._lap_ns:
+        patience_ns = max(patience_ns, _FIRST_NS)
+        self._note(now_ns, patience_ns)
+        is_lap_due = now_ns >= self._lap_ns + patience_ns - _FIRST_NS
+        if self._lap[0] >= self._lap[1] and is_lap_due:
             if self.floor <= self._long_ago:
                 self._lap = (self.floor - 1, self._long_ago)
             else:
@@ -93,16 +102,16 @@ class ResendSchedule:
             for pass_ in (
                 Pass(PassKind.EMPTIED, self.emptied, emptied),
                 Pass(PassKind.LAP, *self._lap),
-                Pass(PassKind.FIRST, first, last, now_ns - _FIRST_NS),
+                Pass(PassKind.FIRST, first, last, now_ns - patience_ns, patience_ns),
             )
             if pass_.after < pass_.upto
         ]
 
-    def _note(self, now_ns: int) -> None:
+    def _note(self, now_ns: int, patience_ns: int) -> None:
         if now_ns < self._noted[0]:  # the clock was set back
             self._noted = (now_ns, self._first)
             self._lap_ns = min(self._lap_ns, now_ns + _FIRST_NS)
-        elif now_ns - self._noted[0] >= _FIRST_NS:
+        elif now_ns - self._noted[0] >= patience_ns:
             self._long_ago = max(self._long_ago, self._noted[1])
             self._noted = (now_ns, self._first)
 

@@ -283,18 +283,24 @@ class Spool:
 
     # --- out --------------------------------------------------------------------------------------
 
-    async def due(self, now_ns: int, limit: int) -> list[SpooledBatch]:
-        """Batches that are due to be sent again, oldest first; each at most once in 10 s."""
-        while (due := await self._run(lambda: self._due(now_ns, limit))) is None:
+    async def due(self, now_ns: int, limit: int, patience_ns: int = 0) -> list[SpooledBatch]:
+        """Batches that are due to be sent again, oldest first; each at most once in 10 s.
+
+        patience_ns: how long a mark may be on its way, where that is longer.
+        """
+        while (due := await self._run(lambda: self._due(now_ns, limit, patience_ns))) is None:
             pass
         return due
 
-    def _due(self, now_ns: int, limit: int) -> list[SpooledBatch] | None:
+    def _due(self, now_ns: int, limit: int, patience_ns: int) -> list[SpooledBatch] | None:
         """Batches due, or None if the search continues in another call."""
         self._take_marks()
         self._write_marks_alone(now_ns, 2 * MARKS_WRITTEN_NS)
         counts = self._rows.counts
-        for pass_ in self._resending.passes(now_ns, emptied=counts.emptied, last=counts.last):
+        passes = self._resending.passes(
+            now_ns, emptied=counts.emptied, last=counts.last, patience_ns=patience_ns
+        )
+        for pass_ in passes:
             ids, at, ended = self._scan(pass_, limit)
             self._resending.advance(pass_, at, now_ns, ended=ended)
             if ids:

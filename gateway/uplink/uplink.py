@@ -2,9 +2,10 @@
 
 Fresh batches are published on `data` in the order of their sequence numbers.  A batch that is not
 marked in time is published again on `late`, as is everything unmarked after a reconnect, behind the
-fresh batches.  While no marks come, for instance because the store is down, one portion of the
-backlog now and then is enough to learn whether they come again: the broker holds every batch
-already, and what it carries twice delays what is fresh.
+fresh batches.  The broker holds most of these already, and what it carries twice delays what is
+fresh.  So the time allowed follows how late marks come (`mark_lag`), and the backlog goes in
+portions: the next one when marks of the one before have come, and larger then.  While no marks
+come, for instance because the store is down, one small portion now and then asks whether they do.
 """
 
 import asyncio
@@ -24,17 +25,20 @@ from broker.streams import StreamSpec
 from gateway.spool.lives import StreamLife
 from gateway.spool.rows import SpooledBatch
 from gateway.spool.spool import Depth, Spool
+from gateway.uplink.mark_lag import MarkLag
 
 LOOK_EVERY_S = 1.0
 DRAIN_LOOK_S = 0.05
-BACKLOG_AT_ONCE = 50
+BACKLOG_AT_ONCE, MOST_AT_ONCE = 50, 5_000
+"""Batches of a portion of the backlog: of the first, and at most."""
 BACKLOG_PAUSE_S = 0.01
-"""Between portions of the backlog, so that fresh batches keep flowing: at most 5,000 a second."""
+"""After so many batches as the first portion has, so that fresh batches keep flowing."""
 NOT_ACCEPTED_S = 600.0
-UNMARKED_S = 10.0
-"""After so long without a new mark, no recorder is running, or it does not store our batches."""
-PROBE_EVERY_S = 10.0
-"""The pause between two portions of the backlog while no marks come."""
+MARK_WAIT_S = 10.0
+"""The longest wait for the marks of a portion, before a small one goes."""
+MARK_LOOK_S = 0.05
+MOST_PATIENCE_S = 300.0
+"""The longest time that a mark may be on its way, however late marks come."""
 
 log = structlog.get_logger()
 
@@ -87,8 +91,9 @@ class Uplink:
         self._announced = 0
         """The connection on which the specs were announced; 0 for none."""
         self._held: dict[StreamLife, Held] = {}
-        self._progress_ns = clock.monotonic_ns()
-        """The monotonic time of the last mark that held something new, or of the last connect."""
+        self._lag = MarkLag()
+        self._portion = BACKLOG_AT_ONCE
+        """Batches that the next portion of the backlog has."""
         self._topics: dict[tuple[Verb, str], str] = {}
 
     async def send(self, batches: Sequence[tuple[StreamAddress, Batch]]) -> None:
@@ -120,6 +125,8 @@ class Uplink:
             ]
         )
         self.counts.batches += count
+        if count:
+            self._lag.sent(committed[0], self._clock.monotonic_ns())
         return count
 
     def _queue(self, batch: SpooledBatch) -> None:
@@ -179,7 +186,8 @@ class Uplink:
                     await self._bus.publish(topic, messages.encode_spec(spec), retain=True)
                 while not self._fresh.empty():
                     self._fresh.get_nowait()  # it is in the spool, and all that is there is due now
-                self._announced, self._progress_ns = standing, self._clock.monotonic_ns()
+                self._announced = standing
+                self._lag.forget()
                 await self._spool.all_due()
             except Unavailable as exc:
                 log.warning("specs were not announced", reason=str(exc))
@@ -193,17 +201,12 @@ class Uplink:
             try:
                 held = _by_life(messages.decode_mark(message.payload), publisher)
                 self._spool.mark(held)
-                self._note_progress(held)
+                self._held.update(held)
+                self._lag.marked(held, self._clock.monotonic_ns())
                 self.counts.marks += 1
             except Corrupt as exc:
                 log.warning("mark was refused", reason=str(exc))
             marks.ack(message)
-
-    def _note_progress(self, held: Mapping[StreamLife, Held]) -> None:
-        """Note the time if a mark holds anything new: a recorder is storing our batches."""
-        if any(self._held.get(life) != ranges for life, ranges in held.items()):
-            self._held.update(held)
-            self._progress_ns = self._clock.monotonic_ns()
 
     async def _send_fresh(self) -> None:
         """Publish the batches that the broker did not take when they were committed."""
@@ -214,37 +217,57 @@ class Uplink:
             self._is_held_up = False
 
     async def _send_backlog(self) -> None:
-        """Publish batches that are due again: all of them, or one portion while no marks come."""
+        """Publish batches that are due again, portion by portion, as fast as marks come."""
         while True:
-            probed = False
+            portion: list[SpooledBatch] = []
             try:
-                while not probed and await self._may_send() and await self._send_due():
-                    probed = self._is_unmarked()
-                    await self._clock.sleep(BACKLOG_PAUSE_S)
-                await self._check_accepted()
+                portion = await self._send_portion()
+                if portion and await self._wait_for_marks(portion):
+                    self._portion = min(2 * self._portion, MOST_AT_ONCE)
+                else:
+                    self._portion = BACKLOG_AT_ONCE
+                    await self._check_accepted()
             except Unavailable as exc:
                 log.warning("backlog was not read", reason=str(exc))
-            await self._pause(probed=probed)
+            if not portion:
+                await self._clock.sleep(LOOK_EVERY_S)
 
-    def _is_unmarked(self) -> bool:
-        return self._clock.monotonic_ns() - self._progress_ns > round(UNMARKED_S * NS_PER_S)
+    async def _send_portion(self) -> list[SpooledBatch]:
+        """Publish a portion of the batches that are due; returns those that were published."""
+        sent: list[SpooledBatch] = []
+        while (room := self._portion - len(sent)) > 0 and await self._may_send():
+            lag_ns = self._lag.at(self._clock.monotonic_ns())
+            patience_ns = min(2 * lag_ns, round(MOST_PATIENCE_S * NS_PER_S))
+            now_ns, most = self._spool_time.now_ns(), min(room, BACKLOG_AT_ONCE)
+            due = await self._spool.due(now_ns, most, patience_ns)
+            for batch in due:
+                if not await self._publish(Verb.LATE, batch):
+                    return sent
+                self.counts.resent += 1
+                sent.append(batch)
+            if not due:
+                break
+            await self._clock.sleep(BACKLOG_PAUSE_S)
+        return sent
 
-    async def _pause(self, *, probed: bool) -> None:
-        """Sleep before the next look; after a probe, until a mark comes or a probe is due again."""
-        await self._clock.sleep(LOOK_EVERY_S)
-        waited_s = LOOK_EVERY_S
-        while probed and self._is_unmarked() and waited_s < PROBE_EVERY_S:
-            await self._clock.sleep(LOOK_EVERY_S)
-            waited_s += LOOK_EVERY_S
+    async def _wait_for_marks(self, portion: Sequence[SpooledBatch]) -> bool:
+        """Wait until half of a portion is marked; False if that takes too long.
 
-    async def _send_due(self) -> bool:
-        """Publish one portion of the backlog; True if there may be more to publish now."""
-        due = await self._spool.due(self._spool_time.now_ns(), BACKLOG_AT_ONCE)
-        for batch in due:
-            if not await self._publish(Verb.LATE, batch):
+        Half of it, as a single batch may never be: one that lacks a spec holds up no other.
+        """
+        waited_s, unmarked = 0.0, list(portion)
+        while unmarked := [batch for batch in unmarked if not self._is_marked(batch)]:
+            if 2 * len(unmarked) <= len(portion):
+                break
+            if waited_s >= MARK_WAIT_S or self._bus.connection_number != self._announced:
                 return False
-            self.counts.resent += 1
-        return bool(due)
+            await self._clock.sleep(MARK_LOOK_S)
+            waited_s += MARK_LOOK_S
+        return True
+
+    def _is_marked(self, batch: SpooledBatch) -> bool:
+        held = self._held.get(StreamLife(batch.stream, batch.epoch))
+        return held is not None and batch.seq in held
 
     async def _may_send(self) -> bool:
         """Whether the specs were announced on this connection; waits for a connection."""
@@ -272,6 +295,8 @@ class Uplink:
             return False
         sent.add_done_callback(_ignore_failure)
         self.counts.batches += 1
+        if verb is Verb.DATA:
+            self._lag.sent(batch, self._clock.monotonic_ns())
         return True
 
     def _topic(self, verb: Verb, stream: str) -> str:

@@ -22,7 +22,7 @@ from testbed.client import api
 from testbed.terminal import tables
 from testbed.terminal.screen import Screen
 from testbed.terminal.tables import TableColumn
-from testbed_api.domain.audit import ChainFault, ChainLink, KeyChange, Verifier
+from testbed_api.domain.audit import ChainFault, ChainLink, ChainRestore, KeyChange, Verifier
 
 _KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 """An Ed25519 public key in hex, as a head shows it."""
@@ -54,7 +54,7 @@ _EVENT: list[TableColumn[AuditEventResponse]] = [
 class ChainVerdict:
     """The result of verifying an audit chain: how much was checked, and the first broken place.
 
-    key_changes: the restores since which another key signs.
+    key_changes: the restores since which another key signs.  restores: all that the chain tells of.
     """
 
     events: int
@@ -62,6 +62,7 @@ class ChainVerdict:
     anchors: int
     broken: ChainFault | None
     key_changes: Sequence[KeyChange] = ()
+    restores: Sequence[ChainRestore] = ()
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -75,6 +76,7 @@ class ChainVerdict:
             "broken_at": None if broken is None else broken.number,
             "sentence": None if broken is None else broken.sentence,
             "key_changes": [asdict(change) for change in self.key_changes],
+            "restores": [asdict(restore) for restore in self.restores],
         }
 
 
@@ -94,12 +96,14 @@ async def fetch_newest_head() -> AuditHeadResponse:
     return page.items[0]
 
 
-async def verify(anchor: Path | None, keys: Collection[str]) -> ChainVerdict:
+async def verify(
+    anchor: Path | None, keys: Collection[str], restores: Collection[str]
+) -> ChainVerdict:
     """Fetch the whole audit chain and compare it with the server's signed heads and with anchors.
 
     anchor: file of anchors that were stored elsewhere.  keys: public keys whose signatures count;
     without any, those that signed the anchors, or else the server's own, and before a restore the
-    one that signed then: the verdict names it.
+    one of then: the verdict names it.  restores: SHA-256 of backups whose restores were right.
     Raises Refused for a caller who may not see the whole chain.
     """
     for key in keys:
@@ -116,7 +120,9 @@ async def verify(anchor: Path | None, keys: Collection[str]) -> ChainVerdict:
         signed = await connection.whole("/audit/heads", AuditHeadPage)
         heads = [Head.from_json(head.as_json()) for head in signed.items]
         names_restores = not keys and not anchors
-        verifier = Verifier([*heads, *anchors], trusted_keys, names_restores=names_restores)
+        verifier = Verifier(
+            [*heads, *anchors], trusted_keys, names_restores=names_restores, restores=restores
+        )
         broken: ChainFault | None = None
         async for event in _whole_chain(connection):
             if broken := verifier.take(ChainLink.of(event.model_dump())):
@@ -128,6 +134,7 @@ async def verify(anchor: Path | None, keys: Collection[str]) -> ChainVerdict:
         anchors=len(anchors),
         broken=broken,
         key_changes=verifier.key_changes,
+        restores=verifier.restores,
     )
 
 
@@ -165,13 +172,15 @@ def print_events(events: AuditEventPage, out: Screen) -> None:
 
 
 def print_verdict(verdict: ChainVerdict, out: Screen) -> None:
-    """Print that the chain is whole, or where it is broken, and where its key changed."""
+    """Print that the chain is whole, with its restores and new keys, or where it is broken."""
     checked = f"{verdict.events} events against {verdict.heads} heads and {verdict.anchors} anchors"
     if verdict.broken is None:
         out.print(f"the chain is whole: {checked}")
     else:
         out.print(f"the chain is NOT whole: {verdict.broken.sentence}")
         return
+    for restore in verdict.restores:
+        out.print(restore.sentence)
     for change in verdict.key_changes:
         out.print(change.sentence)
     if verdict.key_changes:

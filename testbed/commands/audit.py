@@ -67,14 +67,22 @@ def verify(
             " anchors, or the server's, and before a restore the one of then)"
         ),
     ] = None,
+    restore: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SHA-256 of the manifest of a backup whose restore was right: signed heads of the"
+            " events after that backup are no fault; can be repeated (default: none)"
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Verify the whole chain on this machine; exit code 1 if it is broken.
 
     A key that changed at a restore is named. Exit code 0 if nothing else is wrong; 1 if --key or
-    --anchor says which keys count, and the new one is not among them.
+    --anchor says which keys count, and the new one is not among them. Restores are named, and of an
+    anchor that one explains it is asked whether that was right.
     """
-    verdict = run.run(audit.verify(anchor, key or ()))
+    verdict = run.run(audit.verify(anchor, key or (), restore or ()))
     print_json(verdict.as_json) if json else audit.print_verdict(verdict, out)
     raise typer.Exit(Exit.DONE if verdict.broken is None else Exit.NEGATIVE)
 

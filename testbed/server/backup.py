@@ -5,9 +5,9 @@ under its lock.  Both ways write the same dumps.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -24,13 +24,14 @@ from testbed_api import persistence
 from testbed_api.audit import journal
 from testbed_api.backup import archive
 from testbed_api.backup import restore as backup_restore
+from testbed_api.backup import rights as backup_rights
 from testbed_api.backup.archive import TABLES, BackupFile, Manifest
 from testbed_api.backup.dump import Dumper
-from testbed_api.backup.restore import RestoreTarget
+from testbed_api.backup.restore import Restored, RestoredRights, RestoreTarget
+from testbed_api.backup.rights import BackupRight, RightName
 from testbed_api.domain import audit
 from testbed_api.domain.audit import AuditOutcome, Event
 from testbed_api.registry import tables
-from testbed_api.retention.deletions import Loss
 from testbed_api.security import certificates
 from testbed_api.settings import ServerSettings
 
@@ -135,42 +136,84 @@ def _contents(folder: Path, ledger: BackupFile) -> tuple[Sequence[tuple[str, Str
     return [(space, StreamAddress.parse(stream)) for space, stream in sorted(keys)], newest[1]
 
 
+Approve = Callable[[Sequence[BackupRight]], None]
+"""Asks whether the rights of a backup are to hold again; raises Refused if not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreOptions:
+    """The choices of a restore beside its backup and its place.
+
+    sha256: expected of the manifest, None to skip the check.  audit_key: copy of the former
+    `audit.key`, to go into the data folder; None for none.  former: data folder of the former
+    server, whose registry is taken in place of the backup's; None without one.  ended: rights of
+    the backup that are not to hold any more.
+    """
+
+    sha256: str | None = None
+    audit_key: Path | None = None
+    former: Path | None = None
+    ended: Collection[RightName] = ()
+
+
 async def restore(
     folder: Path,
     settings: ServerSettings,
     clock: Clock,
-    sha256: str | None,
-    audit_key: Path | None = None,
-) -> tuple[Manifest, Sequence[Loss]]:
-    """Restore a backup into an empty data folder and an empty store; the manifest, and the losses.
+    options: RestoreOptions,
+    approve: Approve,
+) -> tuple[Manifest, Restored]:
+    """Restore a backup into an empty data folder and an empty store.
 
-    settings: name folder, store and registry.  sha256: expected of the manifest, None to skip the
-    check.  audit_key: copy of the former `audit.key`, to go into the data folder; None for none.
-    Raises Corrupt if a hash differs, the manifest's first; Refused if the folder is not empty or
-    the key another one.
+    settings: name folder, store and registry.  approve: called with the rights that will hold
+    again before anything is written, unless the registry is a former server's.
+    Raises Corrupt if a hash differs, the manifest's first; Refused if the folder is not empty, the
+    key another one, or the rights are not approved.
     """
-    manifest = await asyncio.to_thread(archive.verify, folder, sha256)
+    manifest = await asyncio.to_thread(archive.verify, folder, options.sha256)
     backup_restore.check_schema(manifest)
-    seed = None if audit_key is None else _checked_key(audit_key, settings, manifest)
+    key = options.audit_key
+    seed = None if key is None else _checked_key(key, settings, manifest)
+    rights = await asyncio.to_thread(backup_rights.rights_in, folder, manifest, clock.now_ns())
+    backup_rights.checked(rights, options.ended)
+    if options.former is None:
+        approve([right for right in rights if right.name not in options.ended])
+    else:
+        persistence.check_unlocked(options.former)
+        await backup_restore.check_former(folder, manifest, options.former)
     mark = settings.folder / persistence.RESTORE_MARK
     _make_empty(settings.folder, mark)
     async with persistence.open_exclusive(settings, restoring=True) as data:
-        losses = await backup_restore.restore(
-            folder, manifest, RestoreTarget(data.engine, data.store, clock)
+        restored = await backup_restore.restore(
+            folder,
+            manifest,
+            RestoreTarget(data.engine, data.store, clock),
+            RestoredRights(options.former, options.ended),
         )
         if seed is not None:
             files.replace(settings.folder / journal.KEY, f"{seed}\n".encode())
-        facts = audit.details({"taken": manifest.taken, "signed_by": manifest.audit_key})
-        event = Event(
-            time_ns=clock.now_ns(),
-            action=audit.OtherAction.RESTORE,
-            target=f"backup {manifest.sha256}",
-            outcome=AuditOutcome.ALLOWED,
-            details=facts,
-        )
-        await data.registry.audit.append([event])
+        await data.registry.audit.append([_restore_event(manifest, restored, options, clock)])
     mark.unlink()
-    return manifest, losses
+    return manifest, restored
+
+
+def _restore_event(
+    manifest: Manifest, restored: Restored, options: RestoreOptions, clock: Clock
+) -> Event:
+    """The audit event of a restore: which backup it is of, and which rights hold after it."""
+    facts: dict[str, object] = {"taken": manifest.taken, "signed_by": manifest.audit_key}
+    facts["rights"] = "of the backup" if options.former is None else "of the former server"
+    if restored.events_after:
+        facts["events_after_backup"] = restored.events_after
+    if options.ended:
+        facts["ended"] = sorted(map(str, options.ended))
+    return Event(
+        time_ns=clock.now_ns(),
+        action=audit.OtherAction.RESTORE,
+        target=f"backup {manifest.sha256}",
+        outcome=AuditOutcome.ALLOWED,
+        details=audit.details(facts),
+    )
 
 
 def _checked_key(file: Path, settings: ServerSettings, manifest: Manifest) -> str:
@@ -201,6 +244,20 @@ def _make_empty(folder: Path, mark: Path) -> None:
         mark.touch()
     except OSError as exc:
         raise Unavailable(f"{folder} cannot be written: {exc.strerror}") from exc
+
+
+def print_rights(rights: Sequence[BackupRight], folder: Path, notes: Console) -> None:
+    """Print the rights that hold again after a restore, and what to do about the others."""
+    notes.print(f"rights in {folder}, which hold again once it is restored:")
+    for right in rights:
+        notes.print(f"  {right}")
+    notes.print(
+        "Of what was revoked, removed or paused after the backup it knows nothing. Name what has"
+    )
+    notes.print(
+        "ended since then with --end; or give the former server's data folder with --former, if"
+    )
+    notes.print("its registry can be read: then its rights hold, and none of these comes back.")
 
 
 def print_backup(
@@ -240,18 +297,20 @@ def _print_missing_key(manifest: Manifest, settings: ServerSettings | None, out:
 
 
 def print_restored(
-    manifest: Manifest, losses: Sequence[Loss], settings: ServerSettings, out: Console
+    manifest: Manifest, restored: Restored, settings: ServerSettings, out: Console
 ) -> None:
     """Print what was restored, what to do about the audit's key, and the spans that are lost."""
     out.print(f"restored: {manifest.samples} samples of {len(manifest.streams)} streams")
+    if restored.events_after:
+        out.print(f"The registry is the former server's, {restored.events_after} events newer.")
     for line in (*_about_key(manifest, settings), *_about_authority(settings)):
         out.print(line)
-    if losses:
+    if restored.losses:
         out.print(f"What was recorded after {manifest.taken} is lost but for what the gateways")
         out.print("still have; what they do not send again is a gap, lost-after-backup:")
-    for loss in losses:
-        span = f"{text_of(loss.span.from_ns)} to {text_of(loss.span.to_ns)}"
-        out.print(f"  {loss.span.stream} in {loss.span.space}: {span}")
+    for loss in restored.losses:
+        span = f"{text_of(loss.from_ns)} to {text_of(loss.to_ns)}"
+        out.print(f"  {loss.stream} in {loss.space}: {span}")
 
 
 def _about_key(manifest: Manifest, settings: ServerSettings) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""Ask a person for a secret, or read it from a pipe."""
+"""Ask a person for a secret, which a pipe may hold, or for a yes."""
 
 import sys
 
@@ -22,3 +22,16 @@ def secret(question: str, *, twice: bool = False) -> str:
     if not typed.strip():
         raise Refused("nothing was typed", hint="in scripts: a line of a pipe, or --password")
     return str(typed).strip()
+
+
+def must_confirm(question: str, *, confirmed: bool, hint: str) -> None:
+    """Return if a person at a terminal says yes, or has said so before; raises Refused if not.
+
+    confirmed: by an option of the command.  hint: how to say so without a terminal.
+    """
+    try:
+        is_yes = confirmed or (sys.stdin.isatty() and typer.confirm(question, err=True))
+    except typer.Abort:
+        is_yes = False
+    if not is_yes:
+        raise Refused(f"not confirmed: {question}", hint=hint)

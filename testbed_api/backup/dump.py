@@ -24,7 +24,7 @@ from broker.clock import Clock, text_of
 from broker.errors import Unavailable
 from broker.namespace import StreamAddress
 from testbed_api.registry import tables
-from testbed_api.registry.engine import transaction
+from testbed_api.registry.engine import SqlEngine, transaction
 from testbed_api.retention.deletions import Deletions
 from testbed_api.retention.fingerprint import (
     EARLIEST_NS,
@@ -52,10 +52,10 @@ class Dumper:
     """Dumps all data of a server while it runs."""
 
     def __init__(
-        self, engine: "AsyncEngine", store: SeriesStore, deletions: Deletions, clock: Clock
+        self, engine: SqlEngine, store: SeriesStore, deletions: Deletions, clock: Clock
     ) -> None:
         """engine: from `testbed_api.registry.engine`, migrated.  deletions: of the same engine."""
-        self._engine = engine
+        self._engine = engine.both
         self._store = store
         self._deletions = deletions
         self._clock = clock
@@ -85,7 +85,7 @@ class Dumper:
 
 
 async def _dump_tables(engine: "AsyncEngine", sink: IO[bytes], taken: str) -> None:
-    is_sqlite = engine.dialect.name == "sqlite"  # of its two files a writer could lock one
+    is_sqlite = engine.dialect.name == "sqlite"  # its two files are of one moment without writers
     async with transaction(engine, write=is_sqlite) as sql:
         if not is_sqlite:
             await sql.exec_driver_sql(_SNAPSHOT)

@@ -281,19 +281,83 @@ class KeyChange:
         )
 
 
+@dataclass(slots=True, kw_only=True)
+class ChainRestore:
+    """A restore that the chain tells of, after which it goes on from a backup.
+
+    number: of its event.  backup: SHA-256 of the manifest.  taken: time of the backup, as text.
+    lost_upto: number of the last event after that backup which a signed head knows, and which is
+    not in the chain any more; 0 if no head knows one.
+    """
+
+    number: int
+    time_ns: int
+    backup: str
+    taken: str
+    lost_upto: int = 0
+
+    @classmethod
+    def of(cls, link: ChainLink) -> Self:
+        """Read from the event of a restore."""
+        return cls(
+            number=link.number,
+            time_ns=link.event.time_ns,
+            backup=link.event.target.removeprefix("backup "),
+            taken=_taken(link.event),
+        )
+
+    def explains(self, head: Head) -> bool:
+        """Whether a head was signed between the backup and its restore, of events that are gone."""
+        try:
+            taken_ns = ns_of(self.taken)
+        except Invalid:
+            return False
+        return head.count >= self.number and taken_ns < head.time_ns <= self.time_ns
+
+    @property
+    def sentence(self) -> str:
+        """The restore in a sentence."""
+        restored = f"event {self.number} is the restore of backup {self.backup}"
+        restored += f", taken {self.taken}" if self.taken else ""
+        if not self.lost_upto:
+            return restored
+        return (
+            f"{restored}: events after that backup, up to event {self.lost_upto} of the former"
+            " chain, are gone with it, as a signed head shows"
+        )
+
+    @property
+    def doubt(self) -> ChainFault:
+        """The fault that asks whether the restore was right."""
+        return ChainFault(
+            self.number,
+            f"{self.sentence}. If that restore was right, say so with --restore {self.backup}; if"
+            " nobody restored then, the chain was cut",
+        )
+
+
 class Verifier:
     """Verifies a chain against signed heads, in one pass over its links."""
 
     def __init__(
-        self, heads: Iterable[Head], keys: Collection[str], *, names_restores: bool = False
+        self,
+        heads: Iterable[Head],
+        keys: Collection[str],
+        *,
+        names_restores: bool = False,
+        restores: Collection[str] = (),
     ) -> None:
         """heads: the testbed's own, and anchors.  keys: public keys whose signatures count.
 
         names_restores: accept heads of another key before a restore that the chain tells of; the
-        newest head needs one of `keys` all the same.
+        newest head needs one of `keys` all the same.  restores: backups whose restores were right,
+        by SHA-256: heads of the events that are gone with them are no fault.
         """
         self.key_changes: list[KeyChange] = []
         """Changes of the key at restores, in their order."""
+        self.restores: list[ChainRestore] = []
+        """The restores that the chain tells of, in their order."""
+        self._right_restores = frozenset(restores)
         self._heads = sorted(heads, key=lambda head: (head.count, head.time_ns))
         self._keys = frozenset(keys)
         self._names_restores = names_restores
@@ -303,8 +367,6 @@ class Verifier:
         """Up to here a head agrees."""
         self._key = ""
         """Of the last head that was accepted."""
-        self._restore: ChainLink | None = None
-        """The last restore so far."""
 
     @property
     def count(self) -> int:
@@ -326,20 +388,27 @@ class Verifier:
             )
         self._number, self._hash = link.number, link.hash
         if _is_restore(link.event):
-            self._restore = link
+            self.restores.append(ChainRestore.of(link))
         return None
 
     def end(self) -> ChainFault | None:
         """Verify the end of the chain; returns the first fault of it all, None without one."""
         if broken := self._held():
             return broken
-        if self._at < len(self._heads):
-            head = self._heads[-1]
-            return self._wrong(self._heads[self._at]) or ChainFault(
-                self._number + 1,
-                f"the chain was cut behind event {self._number}: a signed head counts"
-                f" {head.count} events{self._lost_by_restore()}",
-            )
+        while self._at < len(self._heads):
+            head = self._heads[self._at]
+            if wrong := self._wrong(head):
+                return wrong
+            restore = self._restore_of(head)
+            if restore is None:
+                return ChainFault(
+                    self._number + 1,
+                    f"the chain was cut behind event {self._number}: a signed head counts"
+                    f" {self._heads[-1].count} events",
+                )
+            if restore.backup not in self._right_restores:
+                return restore.doubt
+            self._at += 1
         if self._key and self._key not in self._keys:
             change = self._change(next(iter(self._keys), "")) if self._names_restores else None
             if change is None:
@@ -354,11 +423,17 @@ class Verifier:
             if wrong := self._wrong(head):
                 return wrong
             if head.hash != self._hash:
-                return ChainFault(
-                    self._sure + 1,
-                    f"events {self._sure + 1} to {head.count} were written anew: a signed head has"
-                    f" another hash of event {head.count}{self._lost_by_restore()}",
-                )
+                restore = self._restore_of(head)
+                if restore is None:
+                    return ChainFault(
+                        self._sure + 1,
+                        f"events {self._sure + 1} to {head.count} were written anew: a signed head"
+                        f" has another hash of event {head.count}",
+                    )
+                if restore.backup not in self._right_restores:
+                    return restore.doubt
+                self._at += 1
+                continue
             self._sure = head.count
             self._key = head.key
             self._at += 1
@@ -394,27 +469,27 @@ class Verifier:
 
     def _change(self, key: str) -> KeyChange | None:
         """The change to this key at a restore since the last head, None without a restore."""
-        restore = self._restore
+        restore = self.restores[-1] if self.restores else None
         if not self._key or restore is None or restore.number <= self._sure:
             return None
         return KeyChange(
             number=restore.number,
-            backup=restore.event.target.removeprefix("backup "),
-            taken=_taken(restore.event),
+            backup=restore.backup,
+            taken=restore.taken,
             sure=self._sure,
             before=self._key,
             after=key,
         )
 
-    def _lost_by_restore(self) -> str:
-        """A clause on a restore that explains a head of events that are not in the chain."""
-        restore = self._restore
-        if restore is None or restore.number <= self._sure:
-            return ""
-        return (
-            f"; event {restore.number} is the restore of {restore.event.target}: heads that were"
-            " signed between that backup and its restore cannot match"
-        )
+    def _restore_of(self, head: Head) -> ChainRestore | None:
+        """The restore that explains why a head does not match, None if none does."""
+        for restore in self.restores:
+            if restore.explains(head):
+                restore.lost_upto = max(
+                    each.count for each in self._heads if restore.explains(each)
+                )
+                return restore
+        return None
 
 
 def _strange(count: int, key: str) -> ChainFault:

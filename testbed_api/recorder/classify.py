@@ -14,9 +14,10 @@ from broker.messages import Held
 from broker.namespace import EquipmentAddress, EquipmentKind, StreamTopic
 from broker.streams import StreamSpec
 from testbed_api.recorder import bulk_decode, lost_gaps
-from testbed_api.recorder.flush import BlockOrigin, Flush, FlushTime, ReceivedMessage, SpecKey
+from testbed_api.recorder.flush import BlockOrigin, Flush, FlushTime, ReceivedMessage
 from testbed_api.recorder.ledger import DeadLetter, SetAside, StatedGap, StreamEpoch
 from testbed_api.recorder.placement_ledger import BatchNumber, Placements
+from testbed_api.recorder.spec_versions import SpecKey
 from testbed_api.stores.port import Block
 
 
@@ -250,7 +251,7 @@ def _add_gaps(
     for document in documents:
         for gap in document.gaps:
             stated = StatedGap(life, document.seq, gap)
-            if gap.cause == lost_gaps.CAUSE:
+            if gap.cause == lost_gaps.SPOOL_LOST:
                 flush.lost.append((spec, stated))
             else:
                 flush.entries.gaps.append(stated)

@@ -12,14 +12,13 @@ from broker import codec, namespace
 from broker.batch import MayRepeat, Times
 from broker.bus.inbox import Message
 from broker.errors import Corrupt, Invalid
-from broker.namespace import StreamAddress, StreamTopic
+from broker.namespace import StreamTopic
 from broker.streams import StreamSpec
 from testbed_api.recorder import bulk_decode
 from testbed_api.recorder.ledger import DeadLetter, FlushEntries, StatedGap, StreamEpoch
 from testbed_api.recorder.placement_ledger import BatchNumber
+from testbed_api.recorder.spec_versions import SpecKey
 from testbed_api.stores.port import Block
-
-SpecKey = tuple[str, StreamAddress, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,12 @@ class ReceivedMessage:
     document: codec.Document | None = None
     reason: str = ""
     set_aside: int | None = None
+
+    @property
+    def is_spec(self) -> bool:
+        """Whether it carries a spec, which is not parsed yet."""
+        is_about_spec = self.topic is not None and self.topic.verb is namespace.Verb.SPEC
+        return is_about_spec and bool(self.message.payload)
 
     @property
     def life(self) -> StreamEpoch | None:
@@ -114,6 +119,8 @@ class Flush:
     """Everything that one flush stores, acknowledges and keeps waiting."""
 
     time: FlushTime
+    generation: int = 0
+    """Of what the recorder knows of its ledger: each repair begins a new one."""
     blocks: list[Block] = field(default_factory=list)
     origins: list[BlockOrigin] = field(default_factory=list)
     """The origin of each block, in the order of `blocks`."""

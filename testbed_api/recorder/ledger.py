@@ -1,16 +1,18 @@
 """The recorder's ledger: held sequence numbers, gaps, dead letters, specs, messages set aside.
 
-The tables live in the `recorder` schema beside the registry, with any store.  Everything that one
-flush settles is one transaction, so a batch is either in the ranges with its gaps and dead letters,
-or it was never seen.
+Its tables are a database of their own beside the registry's, with any store: a file of its own in
+SQLite, a schema of its own in PostgreSQL.  Everything that one flush settles is one transaction, so
+a batch is either in the ranges with its gaps and dead letters, or it was never seen.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import secrets
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import orjson
-from sqlalchemy import Row, and_, bindparam, delete, func, insert, select, tuple_, update
+from sqlalchemy import Row, and_, bindparam, delete, func, insert, select, tuple_
 
 from broker import messages
 from broker.batch import Gap
@@ -18,17 +20,26 @@ from broker.errors import Taken
 from broker.messages import Held
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.streams import StreamSpec
-from testbed_api.registry.engine import transaction
-from testbed_api.registry.tables import dead_letters, gaps, ranges, set_aside, specs
+from testbed_api.recorder import held_ranges, lineage, spec_versions
+from testbed_api.recorder.held_ranges import EARLIER, NewestLife
+from testbed_api.recorder.lineage import FirstSample, Lineage, UnsearchedSpan
+from testbed_api.recorder.spec_versions import SpecKey
+from testbed_api.registry.engine import SqlEngine, in_chunks, transaction
+from testbed_api.registry.tables import (
+    dead_letters,
+    first_samples,
+    gaps,
+    ranges,
+    set_aside,
+    specs,
+)
+from testbed_api.stores.port import Position
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-MOST_LIVES = 64
-"""Lives of a stream in a space whose ranges are kept; of earlier ones only a count is."""
-EARLIER = "(earlier)"
-"""The epoch of the row that counts the batches of earlier lives; no publisher can have it."""
-_CHUNK = 500
+StreamKey = tuple[str, StreamAddress]
+"""A space, and a stream in it."""
 
 
 class StreamEpoch(NamedTuple):
@@ -40,24 +51,31 @@ class StreamEpoch(NamedTuple):
 
 
 class StatedGap(NamedTuple):
-    """A gap as a batch stated it.  seq: of the batch, None without a number."""
+    """A gap as a batch stated it, or the server.
+
+    life: with an empty epoch where no batch stated it.  seq: of the batch, None without a number.
+    """
 
     life: StreamEpoch
     seq: int | None
     gap: Gap
 
+    @classmethod
+    def of_stream(cls, key: StreamKey, gap: Gap) -> Self:
+        """A gap that the server states."""
+        return cls(StreamEpoch(*key, ""), None, gap)
 
-class NewestLife(NamedTuple):
-    """The life of a stream of which a batch came last.
+    @property
+    def key(self) -> StreamKey:
+        """Its space and its stream."""
+        return self.life.space, self.life.stream
 
-    seq: the greatest number held.  until_ns: time stamp up to which no batch is missing, as far as
-    is known, also of the lives before; None for no stamp.
-    """
 
-    stream: str
-    epoch: str
-    seq: int
-    until_ns: int | None
+class GapChange(NamedTuple):
+    """A gap of the ledger, and the parts that take its place."""
+
+    before: StatedGap
+    parts: Sequence[StatedGap]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +126,19 @@ class Trouble:
 
 
 @dataclass(slots=True)
+class Repair:
+    """The notes of a ledger that does not belong to its store, see `testbed_api.recorder.pairing`.
+
+    lineage: from now on.  taken_back: organisations whose batches are not in the store any more.
+    """
+
+    lineage: Lineage
+    taken_back: list[str] = field(default_factory=list)
+    gaps: list[StatedGap] = field(default_factory=list)
+    unsearched: list[UnsearchedSpan] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class FlushEntries:
     """Everything that one flush writes into the ledger.
 
@@ -120,12 +151,17 @@ class FlushEntries:
     begun: list[StreamEpoch] = field(default_factory=list)
     at_ns: int = 0
     gaps: list[StatedGap] = field(default_factory=list)
-    replaced_gaps: list[StatedGap] = field(default_factory=list)
-    """Gaps of the ledger that go, as others in `gaps` take their place."""
+    gap_changes: Sequence[GapChange] = ()
     dead_letters: list[DeadLetter] = field(default_factory=list)
     set_aside: list[SetAside] = field(default_factory=list)
     taken_up: list[int] = field(default_factory=list)
     """Ids of messages set aside that this flush settles."""
+    first_samples: Sequence[FirstSample] = ()
+    """Streams of which an earlier sample than ever was stored."""
+    position: Position | None = None
+    """That was written to the store with samples; None without any."""
+    organisations: Collection[str] = ()
+    """Those whose position it is from now on."""
 
 
 class Ledger:
@@ -134,9 +170,9 @@ class Ledger:
     Raises Unavailable if SQL is away.
     """
 
-    def __init__(self, engine: "AsyncEngine") -> None:
-        """engine: from `testbed_api.registry.registry`, with the `recorder` schema migrated."""
-        self._engine = engine
+    def __init__(self, engine: SqlEngine) -> None:
+        """engine: from `testbed_api.registry.engine`, migrated."""
+        self._engine = engine.ledger
         self._renewed_ns: int | None = None
         """The instant of the last commit; it never goes back, whatever the clock does."""
 
@@ -148,109 +184,110 @@ class Ledger:
     async def commit(self, entries: FlushEntries) -> None:
         """Write the entries of a flush in one transaction."""
         async with transaction(self._engine, write=True) as sql:
-            await _renew_ranges(sql, entries, await self._next_ns(sql, entries.at_ns))
-            await _forget_earlier(sql, entries.begun)
-            await _delete_gaps(sql, entries.replaced_gaps)
-            await _insert_all(sql, gaps, [_gap_row(*gap) for gap in entries.gaps])
-            letters = [_letter_row(letter) for letter in entries.dead_letters]
-            await _insert_all(sql, dead_letters, letters)
-            await _insert_all(
-                sql,
-                set_aside,
-                [
-                    {
-                        "topic": message.topic,
-                        "payload": message.payload,
-                        "received_ns": message.received_ns,
-                    }
-                    for message in entries.set_aside
-                ],
-            )
+            renewed_ns = await self._next_ns(sql, entries.at_ns)
+            await held_ranges.renew(sql, entries.held, entries.until_ns, renewed_ns)
+            await held_ranges.forget_earlier(sql, entries.begun)
+            for change in entries.gap_changes:
+                await _change_gap(sql, change)
+            await _insert_all(sql, gaps, map(gap_row, entries.gaps))
+            await _insert_all(sql, dead_letters, map(_letter_row, entries.dead_letters))
+            await _insert_all(sql, set_aside, map(_set_aside_row, entries.set_aside))
             if entries.taken_up:
                 # one by one: an IN of them all would be more parameters than a statement may have
                 removal = delete(set_aside).where(set_aside.c.id == bindparam("taken_up"))
                 await sql.execute(removal, [{"taken_up": id_} for id_ in entries.taken_up])
+            if entries.first_samples:
+                await lineage.write_first_samples(sql, entries.first_samples)
+            if entries.position is not None:
+                await lineage.advance(sql, entries.position, entries.organisations)
 
-    async def held(self, life: StreamEpoch) -> Held:
-        """The held sequence numbers of one epoch of a stream."""
-        query = select(ranges.c.first, ranges.c.last).filter_by(
-            space=life.space, stream=str(life.stream), epoch=life.epoch
-        )
-        return Held.from_ranges((row.first, row.last) for row in await self._rows(query))
+    async def held(self, lives: Collection[StreamEpoch]) -> dict[StreamEpoch, Held]:
+        """The held sequence numbers of epochs of streams."""
+        pairs: dict[StreamEpoch, list[tuple[int, int]]] = {life: [] for life in lives}
+        for row in await self._rows_of(lives):
+            pairs[_life(row)].append((row.first, row.last))
+        return {life: Held.from_ranges(each) for life, each in pairs.items()}
+
+    async def until_ns(self, lives: Collection[StreamEpoch]) -> dict[StreamEpoch, int]:
+        """The time stamp up to which no batch of a life is missing, where it is known."""
+        rows = await self._rows_of(lives)
+        return {_life(row): row.until_ns for row in rows if row.until_ns is not None}
+
+    async def _rows_of(self, lives: Collection[StreamEpoch]) -> list[Row[Any]]:
+        """The rows of ranges of epochs of streams."""
+        place = tuple_(ranges.c.space, ranges.c.stream, ranges.c.epoch)
+        rows: list[Row[Any]] = []
+        for chunk in in_chunks(lives):
+            keys = [(life.space, str(life.stream), life.epoch) for life in chunk]
+            rows += await self._rows(select(ranges).where(place.in_(keys)))
+        return rows
 
     async def _next_ns(self, sql: "AsyncConnection", at_ns: int) -> int:
         """An instant later than that of every commit before."""
         if self._renewed_ns is None:
-            newest = await sql.execute(select(func.coalesce(func.max(ranges.c.renewed_ns), 0)))
-            self._renewed_ns = int(newest.scalar_one())
+            self._renewed_ns = await held_ranges.newest_ns(sql)
         self._renewed_ns = max(at_ns, self._renewed_ns + 1)
         return self._renewed_ns
-
-    async def until_ns(self, life: StreamEpoch) -> int | None:
-        """The time stamp up to which no batch of a life is missing; None if it is not known."""
-        query = select(ranges.c.until_ns).filter_by(
-            space=life.space, stream=str(life.stream), epoch=life.epoch
-        )
-        return next((row.until_ns for row in await self._rows(query)), None)
 
     async def newest_lives(
         self, space: str, equipment: EquipmentAddress, after: str | None, limit: int
     ) -> list[NewestLife]:
         """The newest lives of up to `limit` streams of an equipment, by stream, after `after`."""
-        of_equipment = ranges.c.stream.startswith(f"{equipment}/", autoescape=True)
-        listed = select(ranges.c.stream).distinct().where(ranges.c.space == space, of_equipment)
-        if after is not None:
-            listed = listed.where(ranges.c.stream > after)
-        page = await self._rows(listed.order_by(ranges.c.stream).limit(limit))
-        streams = [row.stream for row in page]
-        grouped = (
-            select(
-                *(ranges.c.stream, ranges.c.epoch),
-                func.max(ranges.c.last).label("seq"),
-                func.max(ranges.c.until_ns).label("until_ns"),
-            )
-            .where(ranges.c.space == space, ranges.c.stream.in_(streams))
-            .where(ranges.c.epoch != EARLIER)
-            .group_by(ranges.c.stream, ranges.c.epoch)
-            .order_by(ranges.c.stream, func.max(ranges.c.renewed_ns).desc())
-        )
-        rows = await self._rows(grouped) if streams else []
-        newest: dict[str, NewestLife] = {}
-        for row in rows:
-            life = newest.setdefault(row.stream, NewestLife._make(row))
-            if life.until_ns is None:
-                newest[row.stream] = life._replace(until_ns=row.until_ns)
-        return list(newest.values())
+        async with transaction(self._engine) as sql:
+            return await held_ranges.newest_lives(sql, space, equipment, after, limit)
 
-    async def keep_spec(self, space: str, spec: StreamSpec, received_ns: int) -> None:
-        """Store a spec for good; raises Taken if its version has another spec already."""
-        key = {"space": space, "stream": str(spec.address), "version": spec.version}
+    async def epochs(self, streams: Collection[StreamKey]) -> list[StreamEpoch]:
+        """The epochs that are known of streams."""
+        place = tuple_(ranges.c.space, ranges.c.stream)
+        columns = (ranges.c.space, ranges.c.stream, ranges.c.epoch)
+        query = select(*columns).distinct().where(ranges.c.epoch != EARLIER)
+        epochs: list[StreamEpoch] = []
+        for chunk in in_chunks(streams):
+            keys = [(space, str(stream)) for space, stream in chunk]
+            epochs += map(_life, await self._rows(query.where(place.in_(keys))))
+        return epochs
+
+    async def first_samples(self, streams: Collection[StreamKey]) -> dict[StreamKey, int]:
+        """The time of the earliest sample ever stored of streams, of those that have one."""
+        table = first_samples
+        place = tuple_(table.c.space, table.c.stream)
+        times: dict[StreamKey, int] = {}
+        for chunk in in_chunks(streams):
+            keys = [(space, str(stream)) for space, stream in chunk]
+            for row in await self._rows(select(table).where(place.in_(keys))):
+                times[row.space, StreamAddress.parse(row.stream)] = row.time_ns
+        return times
+
+    async def keep_specs(
+        self, received: Sequence[tuple[str, StreamSpec]], received_ns: int
+    ) -> list[Taken | None]:
+        """Store specs of streams in their spaces for good, in one transaction.
+
+        Returns for each why it was refused, None if it was not: a version has one spec for ever.
+        """
         async with transaction(self._engine, write=True) as sql:
-            stored = (await sql.execute(select(specs.c.document).filter_by(**key))).first()
-            if stored is None:
-                document = messages.encode_spec(spec).decode()
-                row = key | {"document": document, "received_ns": received_ns}
-                await sql.execute(insert(specs), [row])
-            elif messages.decode_spec(stored.document.encode()) != spec:
-                raise Taken(
-                    f"spec {spec.version} of {spec.address} differs from the one that is kept",
-                    hint="a spec never changes: register a new version",
-                )
+            return await spec_versions.add(sql, received, received_ns)
 
-    async def spec(self, space: str, stream: StreamAddress, version: int) -> StreamSpec | None:
-        """One version of a stream's spec; None if it has not arrived."""
-        query = select(specs.c.document).filter_by(space=space, stream=str(stream), version=version)
-        rows = await self._rows(query)
-        return messages.decode_spec(rows[0].document.encode()) if rows else None
+    async def specs(self, keys: Collection[SpecKey]) -> dict[SpecKey, StreamSpec]:
+        """Versions of the specs of streams in their spaces, of those that have arrived."""
+        if not keys:
+            return {}
+        async with transaction(self._engine) as sql:
+            return await spec_versions.read(sql, keys)
 
-    async def waiting(self, space: str, stream: StreamAddress) -> list[SetAside]:
-        """The messages of a stream that are set aside, oldest first."""
-        ends = [f"tb1/{space}/{verb}/{stream}" for verb in ("data", "late")]
-        query = select(set_aside).where(set_aside.c.topic.in_(ends)).order_by(set_aside.c.id)
-        return [
-            SetAside(row.topic, row.payload, row.received_ns, row.id)
-            for row in await self._rows(query)
+    async def waiting(self, streams: Collection[StreamKey]) -> list[SetAside]:
+        """The messages of streams that are set aside, oldest first."""
+        topics = [
+            f"tb1/{space}/{verb}/{stream}" for space, stream in streams for verb in ("data", "late")
         ]
+        waiting: list[SetAside] = []
+        for chunk in in_chunks(topics):
+            query = select(set_aside).where(set_aside.c.topic.in_(chunk)).order_by(set_aside.c.id)
+            waiting += [
+                SetAside(row.topic, row.payload, row.received_ns, row.id)
+                for row in await self._rows(query)
+            ]
+        return sorted(waiting, key=attrgetter("id"))
 
     async def gaps(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> list[Gap]:
         """The gaps that touch a span (`to_ns` excluded), in the order of their beginning."""
@@ -260,22 +297,13 @@ class Ledger:
             .where(gaps.c.to_ns >= from_ns, gaps.c.from_ns < to_ns)
             .order_by(gaps.c.from_ns, gaps.c.id)
         )
-        return [
-            Gap(tuple(orjson.loads(row.signals)), row.from_ns, row.to_ns, row.cause)
-            for row in await self._rows(query)
-        ]
+        return [_gap(row) for row in await self._rows(query)]
 
-    async def gaps_of_cause(self, cause: str, limit: int) -> list[StatedGap]:
-        """The newest gaps with a cause, of all streams."""
-        query = select(gaps).where(gaps.c.cause == cause).order_by(gaps.c.id.desc()).limit(limit)
-        return [
-            StatedGap(
-                StreamEpoch(row.space, StreamAddress.parse(row.stream), row.epoch or ""),
-                row.seq,
-                Gap(tuple(orjson.loads(row.signals)), row.from_ns, row.to_ns, row.cause),
-            )
-            for row in await self._rows(query)
-        ]
+    async def gaps_of_causes(self, causes: Collection[str], limit: int) -> list[StatedGap]:
+        """The newest gaps with these causes, of all streams."""
+        query = select(gaps).where(gaps.c.cause.in_(sorted(causes)))
+        rows = await self._rows(query.order_by(gaps.c.id.desc()).limit(limit))
+        return [StatedGap(_life(row), row.seq, _gap(row)) for row in rows]
 
     async def gap_page(
         self, window: StreamSpan, after: tuple[int, int] | None, limit: int
@@ -294,13 +322,7 @@ class Ledger:
         )
         if after is not None:
             query = query.where(place > after)
-        return [
-            (
-                (row.from_ns, row.id),
-                Gap(tuple(orjson.loads(row.signals)), row.from_ns, row.to_ns, row.cause),
-            )
-            for row in await self._rows(query)
-        ]
+        return [((row.from_ns, row.id), _gap(row)) for row in await self._rows(query)]
 
     async def trouble_since(self, since_ns: int) -> Mapping[tuple[str, str], Trouble]:
         """Gaps and dead letters since an instant, by (space, stream); only where there are any."""
@@ -348,68 +370,56 @@ class Ledger:
             for name, table in tables.items()
         }
 
+    # --- which store it belongs to ----------------------------------------------------------------
+
+    async def lineage(self) -> Lineage:
+        """Which ledger it is, and how far it came; a new one gets its id."""
+        async with transaction(self._engine, write=True) as sql:
+            whole = await lineage.read(sql)
+            if whole is None:
+                whole = Lineage(secrets.token_hex(8), 0, {})
+                await lineage.write(sql, whole)
+            return whole
+
+    async def samples_begin(self, organisation: str) -> list[FirstSample]:
+        """The first sample of each stream of an organisation that its retention did not delete."""
+        async with transaction(self._engine) as sql:
+            return await lineage.samples_begin(sql, organisation)
+
+    async def streams(self, organisation: str) -> list[StreamKey]:
+        """The streams of an organisation of which a spec has arrived, in their spaces."""
+        its = specs.c.stream.startswith(f"{organisation}/", autoescape=True)
+        rows = await self._rows(select(specs.c.space, specs.c.stream).where(its).distinct())
+        return [(row.space, StreamAddress.parse(row.stream)) for row in rows]
+
+    async def repair(self, repair: Repair) -> None:
+        """Note what follows from a store that it does not belong to, in one transaction."""
+        async with transaction(self._engine, write=True) as sql:
+            await lineage.write(sql, repair.lineage)
+            for organisation in repair.taken_back:
+                await held_ranges.take_back(sql, organisation)
+            await _insert_all(sql, gaps, map(gap_row, repair.gaps))
+            await lineage.add_unsearched(sql, repair.unsearched)
+
+    async def next_unsearched(self) -> tuple[UnsearchedSpan, StreamSpec] | None:
+        """A span in which gaps are to be searched, with the stream's newest spec."""
+        async with transaction(self._engine) as sql:
+            span = await lineage.next_unsearched(sql)
+        if span is None:
+            return None
+        query = select(specs.c.document).filter_by(space=span.space, stream=str(span.stream))
+        [row] = await self._rows(query.order_by(specs.c.version.desc()).limit(1))
+        return span, messages.decode_spec(row.document.encode())
+
+    async def searched(self, span: UnsearchedSpan, gaps_in_it: Sequence[StatedGap]) -> None:
+        """Store the gaps of a span that was searched."""
+        async with transaction(self._engine, write=True) as sql:
+            await _insert_all(sql, gaps, map(gap_row, gaps_in_it))
+            await lineage.remove_unsearched(sql, span)
+
     async def _rows(self, query: Any) -> Sequence[Row[Any]]:
         async with transaction(self._engine) as sql:
             return (await sql.execute(query)).all()
-
-
-async def _renew_ranges(sql: "AsyncConnection", entries: FlushEntries, renewed_ns: int) -> None:
-    """Replace the ranges of these epochs, in two statements for any number of streams."""
-    held = entries.held
-    if not held:
-        return
-    columns = ("space", "stream", "epoch")
-    keys = [(life.space, str(life.stream), life.epoch) for life in held]
-    same = and_(*(ranges.c[name] == bindparam(f"the_{name}") for name in columns))
-    named = [{f"the_{name}": part for name, part in zip(columns, key, strict=True)} for key in keys]
-    await sql.execute(delete(ranges).where(same), named)
-    rows: list[dict[str, Any]] = [
-        dict(zip(columns, key, strict=True))
-        | {"first": first, "last": last}
-        | {"until_ns": entries.until_ns.get(life), "renewed_ns": renewed_ns}
-        for key, (life, ranges_held) in zip(keys, held.items(), strict=True)
-        for first, last in ranges_held.ranges
-    ]
-    await _insert_all(sql, ranges, rows)
-
-
-async def _forget_earlier(sql: "AsyncConnection", begun: Sequence[StreamEpoch]) -> None:
-    """Forget the ranges of all but the newest lives of the streams that have a new one.
-
-    A batch of a life that was forgotten is stored again if it comes again, under the same identity.
-    """
-    streams = sorted({str(life.stream) for life in begun})
-    for at in range(0, len(streams), _CHUNK):
-        counted = (
-            select(ranges.c.space, ranges.c.stream)
-            .where(ranges.c.stream.in_(streams[at : at + _CHUNK]))
-            .group_by(ranges.c.space, ranges.c.stream)
-            .having(func.count(ranges.c.epoch.distinct()) > MOST_LIVES + 1)
-        )
-        for space, stream in (await sql.execute(counted)).all():
-            await _forget_of_stream(sql, space, stream)
-
-
-async def _forget_of_stream(sql: "AsyncConnection", space: str, stream: str) -> None:
-    """Add the ranges of a stream's earlier lives to the row that counts them."""
-    mine = and_(ranges.c.space == space, ranges.c.stream == stream)
-    counted = func.sum(ranges.c.last - ranges.c.first + 1)
-    lives = (
-        select(ranges.c.epoch, counted.label("batches"))
-        .where(mine, ranges.c.epoch != EARLIER)
-        .group_by(ranges.c.epoch)
-        .order_by(func.max(ranges.c.renewed_ns).desc())
-        .offset(MOST_LIVES)
-    )
-    earlier = (await sql.execute(lives)).all()
-    batches = int(sum(row.batches for row in earlier))
-    names = [row.epoch for row in earlier]
-    await sql.execute(delete(ranges).where(mine, ranges.c.epoch.in_(names)))
-    more = update(ranges).where(mine, ranges.c.epoch == EARLIER)
-    done = await sql.execute(more.values(last=ranges.c.last + batches))
-    if done.rowcount == 0:
-        row = {"space": space, "stream": stream, "epoch": EARLIER, "first": 1, "last": batches}
-        await sql.execute(insert(ranges), [row | {"renewed_ns": 0}])
 
 
 async def _insert_all(
@@ -420,17 +430,26 @@ async def _insert_all(
         await sql.execute(insert(table), listed)
 
 
-async def _delete_gaps(sql: "AsyncConnection", replaced: Sequence[StatedGap]) -> None:
-    """Delete gaps by what they say."""
-    if not replaced:
-        return
-    rows = [{f"the_{name}": part for name, part in _gap_row(*each).items()} for each in replaced]
+async def _change_gap(sql: "AsyncConnection", change: GapChange) -> None:
+    """Replace a gap by its parts, unless it has gone meanwhile, as by a deletion."""
+    row = gap_row(change.before)
     names = ("space", "stream", "signals", "from_ns", "to_ns", "cause")
-    same = and_(*(gaps.c[name] == bindparam(f"the_{name}") for name in names))
-    await sql.execute(delete(gaps).where(same), rows)
+    same = and_(*(gaps.c[name] == row[name] for name in names))
+    if (await sql.execute(delete(gaps).where(same))).rowcount:
+        await _insert_all(sql, gaps, map(gap_row, change.parts))
 
 
-def _gap_row(life: StreamEpoch, seq: int | None, gap: Gap) -> dict[str, Any]:
+def _life(row: Row[Any]) -> StreamEpoch:
+    return StreamEpoch(row.space, StreamAddress.parse(row.stream), row.epoch or "")
+
+
+def _gap(row: Row[Any]) -> Gap:
+    return Gap(tuple(orjson.loads(row.signals)), row.from_ns, row.to_ns, row.cause)
+
+
+def gap_row(stated: StatedGap) -> dict[str, Any]:
+    """The row of a gap."""
+    life, seq, gap = stated
     return {
         "space": life.space,
         "stream": str(life.stream),
@@ -440,6 +459,14 @@ def _gap_row(life: StreamEpoch, seq: int | None, gap: Gap) -> dict[str, Any]:
         "from_ns": gap.from_ns,
         "to_ns": gap.to_ns,
         "cause": _text(gap.cause, 40),
+    }
+
+
+def _set_aside_row(message: SetAside) -> dict[str, Any]:
+    return {
+        "topic": message.topic,
+        "payload": message.payload,
+        "received_ns": message.received_ns,
     }
 
 

@@ -1,27 +1,40 @@
-"""Keeps the gaps of lost spools around the samples that are stored, and never over them.
+"""Keeps lost gaps around the samples that are stored, and never over them.
 
-A gateway states such a gap from the time stamp up to which the ledger lacks no batch until its
-first new sample.  Batches that had overtaken others lie between, and are cut out when the gap
-comes; batches that come later, for instance from the spool of another process, cut it again.
+A gateway whose spool was lost states a gap from the time stamp up to which the ledger lacks no
+batch until its first new sample.  Batches that had overtaken others lie between, and are cut out
+when the gap comes.  The server states gaps where its store or its ledger was lost, up to that
+moment.  What comes later cuts all of them again, in the transaction that lists it as held.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import NamedTuple, cast
+from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
 from broker.batch import Gap, Long, Times
 from broker.clock import NS_PER_S
-from broker.namespace import StreamAddress
+from broker.messages import Held
 from broker.process import tasks as process_tasks
 from broker.streams import StreamSpec
-from testbed_api.recorder.ledger import StatedGap, StreamEpoch
+from testbed_api.recorder import resent_batches
+from testbed_api.recorder.flush import BlockOrigin, Flush
+from testbed_api.recorder.ledger import GapChange, StatedGap, StreamEpoch, StreamKey
+from testbed_api.recorder.resent_batches import EndsByNumber, StoredBatch
 from testbed_api.stores.port import Block, SeriesStore, Window
 
-CAUSE = "spool-lost"
+SPOOL_LOST = "spool-lost"
+"""Cause: the spool of a gateway was lost, replaced or an older one."""
+AFTER_BACKUP = "lost-after-backup"
+"""Cause: recorded after the backup that was restored."""
+STORE_LOST = "store-lost"
+"""Cause: the store was emptied, replaced or restored alone."""
+LEDGER_LOST = "ledger-lost"
+"""Cause: a silence in the store, of which the ledger that was lost may have known more."""
+CAUSES = frozenset({SPOOL_LOST, AFTER_BACKUP, STORE_LOST, LEDGER_LOST})
 MOST_READ = 1_000_000
 """Samples that one flush reads for this; beyond them a gap stays as it was stated."""
 AT_ONCE = 8
@@ -32,67 +45,107 @@ _LATEST_NS = 2**63 - 1
 
 Span = tuple[int, int]
 """First and last ns."""
-_StreamKey = tuple[str, StreamAddress]
+_Arrived = list[tuple[Block, BlockOrigin]]
 
 
-class GapChange(NamedTuple):
-    """A gap of the ledger, and the parts that take its place."""
+@dataclass(frozen=True, slots=True)
+class LostGapChanges:
+    """The changes of a flush.  ends: of the batches in it, by life."""
 
-    before: StatedGap
-    parts: Sequence[StatedGap]
+    gaps: Sequence[GapChange] = ()
+    ends: Mapping[StreamEpoch, EndsByNumber] = field(default_factory=dict)
 
 
 class LostGaps:
-    """The gaps of lost spools that the ledger holds, by stream."""
+    """The lost gaps that the ledger holds, by stream."""
 
-    def __init__(self, known: Iterable[StatedGap]) -> None:
-        """known: those of the ledger."""
-        self._gaps: dict[_StreamKey, list[StatedGap]] = defaultdict(list)
+    def __init__(self) -> None:
+        """None are known yet."""
+        self._gaps: dict[StreamKey, list[StatedGap]] = defaultdict(list)
+        self._ends: dict[StreamEpoch, EndsByNumber] = {}
+
+    def reset(self, known: Iterable[StatedGap]) -> None:
+        """Take the gaps of the ledger in place of those known."""
+        self._gaps.clear()
+        self._ends.clear()
         self.add(known)
 
     def add(self, gaps: Iterable[StatedGap]) -> None:
         """Note gaps that were committed; those of other causes are passed over."""
         for stated in gaps:
-            if stated.gap.cause == CAUSE:
-                self._gaps[_key(stated.life)].append(stated)
+            if stated.gap.cause in CAUSES:
+                self._gaps[stated.key].append(stated)
 
-    def apply(self, changes: Iterable[GapChange]) -> None:
+    def streams(self) -> list[StreamKey]:
+        """The streams whose gateways may have what the server lost."""
+        return [
+            key
+            for key, gaps in self._gaps.items()
+            if any(stated.gap.cause != SPOOL_LOST for stated in gaps)
+        ]
+
+    def apply(self, changes: LostGapChanges) -> None:
         """Note changes that were committed."""
-        for before, parts in changes:
-            key = _key(before.life)
-            self._gaps[key].remove(before)
-            self._gaps[key] += parts
-            if not self._gaps[key]:
-                del self._gaps[key]
+        for before, parts in changes.gaps:
+            gaps = self._gaps[before.key]
+            gaps.remove(before)
+            gaps += parts
+            if not gaps:
+                del self._gaps[before.key]
+        for life, ends in changes.ends.items():
+            if (life.space, life.stream) in self._gaps:
+                self._ends.setdefault(life, {}).update(ends)
+            else:
+                self._ends.pop(life, None)
 
-    def changes(self, blocks: Iterable[Block]) -> list[GapChange]:
-        """The changes that samples make which were just stored."""
-        arrived: dict[_StreamKey, list[Block]] = defaultdict(list)
-        for block in blocks if self._gaps else ():
+    def changes(self, flush: Flush, held: Mapping[StreamEpoch, Held]) -> LostGapChanges:
+        """The changes that samples make which were just stored.
+
+        held: the ranges of the flush's lives, with its batches.
+        """
+        arrived: dict[StreamKey, _Arrived] = defaultdict(list)
+        for block, origin in zip(flush.blocks, flush.origins, strict=True) if self._gaps else ():
             key = (block.space, block.spec.address)
-            if key in self._gaps:
-                arrived[key].append(block)
-        return [
-            change
-            for key, of_stream in arrived.items()
-            for stated in self._within(key, of_stream)
-            if (change := _changed(stated, of_stream)) is not None
-        ]
+            if key in self._gaps and len(block):
+                arrived[key].append((block, origin))
+        changes: list[GapChange] = []
+        ends: dict[StreamEpoch, EndsByNumber] = {}
+        for key, of_stream in arrived.items():
+            longest_ns = resent_batches.max_silence_ns(of_stream[0][0].spec)
+            near = self._near(key, of_stream, longest_ns)
+            of_spools = [stated for stated in near if stated.gap.cause == SPOOL_LOST]
+            changes += _without_samples(of_spools, [block for block, _ in of_stream])
+            others = [stated for stated in near if stated.gap.cause != SPOOL_LOST]
+            if others:
+                batches, its_ends = resent_batches.batches(of_stream, held, self._ends, longest_ns)
+                ends |= its_ends
+                changes += _without_batches(others, batches, longest_ns)
+        return LostGapChanges(changes, ends)
 
-    def _within(self, key: _StreamKey, blocks: Sequence[Block]) -> list[StatedGap]:
-        """The gaps of a stream in whose spans samples may have come."""
-        frames = [frame for block in blocks for frame in block.frames if len(frame)]
-        begin_ns = min((int(frame.time_ns.min()) for frame in frames), default=0)
-        end_ns = max((int(frame.time_ns.max()) for frame in frames), default=-1)
-        return [
-            stated
-            for stated in self._gaps[key]
-            if stated.gap.to_ns >= begin_ns and stated.gap.from_ns <= end_ns
-        ]
+    def _near(self, key: StreamKey, arrived: _Arrived, longest_ns: int) -> list[StatedGap]:
+        """The gaps of a stream that samples may change: not if they are all later."""
+        begin_ns = min(
+            int(frame.time_ns.min()) for block, _ in arrived for frame in block.frames if len(frame)
+        )
+        return [stated for stated in self._gaps[key] if stated.gap.to_ns + longest_ns >= begin_ns]
 
 
-def _key(life: StreamEpoch) -> _StreamKey:
-    return life.space, life.stream
+def _without_batches(
+    gaps: Iterable[StatedGap], batches: Sequence[StoredBatch], longest_ns: int
+) -> Iterator[GapChange]:
+    """The changes that batches make: what lies between consecutive ones is not lost either."""
+    for stated in gaps:
+        parts = resent_batches.cut(stated.gap, batches, longest_ns)
+        if parts != [stated.gap]:
+            yield GapChange(stated, [stated._replace(gap=part) for part in parts])
+
+
+def _without_samples(gaps: Iterable[StatedGap], blocks: Sequence[Block]) -> Iterator[GapChange]:
+    """The changes that samples make, whatever the numbers of their batches: signal by signal."""
+    for stated in gaps:
+        change = _changed(stated, blocks)
+        if change is not None:
+            yield change
 
 
 def _changed(stated: StatedGap, blocks: Sequence[Block]) -> GapChange | None:

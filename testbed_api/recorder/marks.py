@@ -51,8 +51,14 @@ class MarkPublisher:
         self._held[publisher].pop(life, None)
         self._changes.get(publisher, set()).discard(life)
 
+    def forget_all(self) -> None:
+        """Forget all ranges: the ledger holds others than were sent."""
+        self._held.clear()
+        self._changes.clear()
+
     async def run(self) -> None:
         """Send marks until cancelled."""
+        await self._bus.connection()  # marks of a start would be lost before
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._send_changes(), name="marks of changes")
             tasks.create_task(self._send_all(), name="marks of everything")
@@ -63,7 +69,8 @@ class MarkPublisher:
             self._changed.clear()
             changes, self._changes = self._changes, {}
             for publisher, lives in changes.items():
-                await self._send(publisher, {life: self._held[publisher][life] for life in lives})
+                held = self._held[publisher]  # some may have been forgotten meanwhile
+                await self._send(publisher, {life: held[life] for life in lives & held.keys()})
             await self._clock.sleep(LEAST_PAUSE_S)
 
     async def _send_all(self) -> None:

@@ -3,13 +3,13 @@
 It keeps this order: the time stamps of doubtful samples into the ledger, samples into the store,
 entries into the ledger, acknowledgement to the broker, marks to the publishers.  A crash in between
 makes it do work twice and nothing else, since a sample that is written twice has one identity in
-the store.
+the store.  At its start it compares store and ledger, see `testbed_api.recorder.pairing`.
 """
 
 import asyncio
 import shutil
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,46 +17,43 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from broker import messages, namespace
+from broker import namespace
 from broker.bus import client
 from broker.bus.inbox import Amount
 from broker.clock import NS_PER_S, Clock, SteadyTime
-from broker.errors import Corrupt, Forbidden, Partial, Taken, Unavailable
-from broker.namespace import EquipmentAddress, EquipmentKind, Verb
+from broker.errors import Forbidden, Partial, Refused, Unavailable
+from broker.namespace import Verb
 from testbed_api.recorder import classify, lost_gaps, narrowing, time_limits
 from testbed_api.recorder import flush as recorder_flush
-from testbed_api.recorder.classify import Lookups, WaitLimits
-from testbed_api.recorder.flush import Flush, FlushTime, ReceivedMessage, SpecKey
-from testbed_api.recorder.ledger import Ledger, StreamEpoch
-from testbed_api.recorder.life_ends import LifeEnds
+from testbed_api.recorder.classify import WaitLimits
+from testbed_api.recorder.flush import Flush, FlushTime, ReceivedMessage
+from testbed_api.recorder.gap_search import GapSearch
+from testbed_api.recorder.ledger import Ledger
+from testbed_api.recorder.ledger_memory import KindOf, LedgerMemory
 from testbed_api.recorder.lost_gaps import LostGaps
 from testbed_api.recorder.marks import MarkPublisher
 from testbed_api.recorder.narrowing import MessageScope, Settlement
+from testbed_api.recorder.pairing import Pairing
 from testbed_api.recorder.placement import Placer
 from testbed_api.recorder.placement_ledger import PlacementLedger
 from testbed_api.recorder.quarantine import Quarantine
 from testbed_api.stores import bisect_write, side_by_side
-from testbed_api.stores.port import SeriesStore
+from testbed_api.stores.port import Position, SeriesStore
 
 if TYPE_CHECKING:
-    from broker.messages import Held
-    from broker.namespace import StreamAddress
-    from broker.streams import StreamSpec
     from testbed_api.recorder.time_limits import RunWeeks
 
-KindOf = Callable[[EquipmentAddress], Awaitable[EquipmentKind | None]]
+Organisations = Callable[[], Awaitable[Collection[str]]]
 
 TOPICS = tuple(f"{namespace.ROOT}/+/{verb}/+/+/+" for verb in (Verb.SPEC, Verb.DATA, Verb.LATE))
 """Filters without `#`: NATS makes two consumers of it, and all consumers of a session share its
 65,535 unacknowledged messages.
 """
 
-MOST_LOST_GAPS = 10_000
-"""Gaps of lost spools that samples which come later may still cut: the newest ones."""
-MOST_LIVES = 8
-"""Lives of a stream whose ranges are in memory, and whose marks are sent regularly."""
-LOOK_AGAIN_NS = NS_PER_S
-"""Pause before a lookup that found nothing is made again."""
+MOST_LOST_GAPS = 50_000
+"""Lost gaps that samples which come later may still cut: the newest ones."""
+MOST_SPECS = 500
+"""Specs that one flush stores, so that thousands at once do not hold up samples: the rest waits."""
 NARROW_EVERY = 3
 """After so many failures of one flush in a row it is narrowed down whose messages make it fail."""
 READY_S = 5.0
@@ -134,6 +131,8 @@ class RecorderCounts:
     """Batches whose samples were looked up in the store, as their time stamps might be taken."""
     moved: int = 0
     """Samples of these that got another time stamp, because theirs was taken."""
+    mismatches: int = 0
+    """Organisations in which store and ledger were found not to belong together."""
     waiting: int = 0
     disk_free_bytes: int = 0
 
@@ -148,41 +147,39 @@ class Recorder:
         store: SeriesStore,
         ledger: Ledger,
         kind_of: KindOf,
+        organisations: Organisations,
         clock: Clock,
         pace: RecorderPace | None = None,
         disk: Disk | None = None,
     ) -> None:
         """kind_of: the registered kind of an equipment, None if it is not registered.
 
-        disk: None for no check of free space.
+        organisations: all that are registered.  disk: None for no check of free space.
         """
         self.counts = RecorderCounts()
         self.interrupted = ""
         self._bus = bus
         self._store = store
         self._ledger = ledger
-        self._kind_of = kind_of
+        self._organisations = organisations
         self._clock = clock
         self._pace = pace or RecorderPace()
         self._disk = disk
         self._mark_publisher = MarkPublisher(bus, clock, every_s=self._pace.mark_every_s)
-        self._kinds: dict[EquipmentAddress, EquipmentKind] = {}
-        self._specs: dict[SpecKey, StreamSpec] = {}
-        self._held: dict[StreamEpoch, Held] = {}
-        self._lives: dict[tuple[str, StreamAddress], list[StreamEpoch]] = defaultdict(list)
-        """The lives of each stream in `_held`, in the order in which they came."""
-        self._ends = LifeEnds()
-        self._lost_gaps: LostGaps | None = None
-        self._looked_up_ns: dict[object, int] = {}
+        self._memory = LedgerMemory(ledger, kind_of, clock, most_missing=self._pace.most_waiting)
+        self._pairing = Pairing(ledger, store, clock)
+        self._lost_gaps = LostGaps()
         self._waiting: list[ReceivedMessage] = []
         self._steady_time = SteadyTime(clock)
         self._run_weeks: RunWeeks = defaultdict(set)
         self._placer = Placer(store, PlacementLedger(ledger.engine))
         self._quarantine = Quarantine(self._settle_apart, self._withhold, clock)
         self._in_ledger = asyncio.Lock()
+        """Held by whoever changes the ledger, but for specs: a flush, a repair, a gap search."""
 
     async def run(self) -> None:
-        """Record until cancelled."""
+        """Record until cancelled; raises Refused if the store belongs to another ledger."""
+        await self._begin()
         async with (
             self._bus.subscribe(TOPICS, capacity=self._pace.inbox, overflow="block") as inbox,
             asyncio.TaskGroup() as tasks,
@@ -190,8 +187,39 @@ class Recorder:
             tasks.create_task(self._mark_publisher.run(), name="recorder marks")
             tasks.create_task(self._log_counts(), name="recorder counts")
             tasks.create_task(self._quarantine.run(), name="recorder quarantine")
+            search = GapSearch(
+                self._ledger,
+                self._store,
+                self._clock,
+                lost=self._lost_gaps,
+                settling=self._in_ledger,
+            )
+            tasks.create_task(search.run(), name="recorder gap search")
             while True:
                 await self._flush(await self._gather(inbox))
+
+    async def _begin(self) -> None:
+        """Compare store and ledger, waiting while one is away."""
+        while True:
+            try:
+                await self._pairing.begin(await self._organisations())
+                await self._read_lost_gaps()
+            except (Unavailable, Forbidden) as exc:
+                self._interrupt(str(exc), 0)
+                await self._clock.sleep(self._pace.retry_s)
+            else:
+                self.interrupted = ""
+                return
+
+    async def _read_lost_gaps(self) -> None:
+        """Read the lost gaps, and mark their streams, whose publishers may have what is missing."""
+        self._lost_gaps.reset(await self._ledger.gaps_of_causes(lost_gaps.CAUSES, MOST_LOST_GAPS))
+        self._memory.forget()
+        self._mark_publisher.forget_all()
+        self.counts.mismatches = self._pairing.mismatches
+        epochs = await self._ledger.epochs(self._lost_gaps.streams())
+        for life, held in (await self._ledger.held(epochs)).items():
+            self._mark_publisher.update(life, held)
 
     async def _log_counts(self) -> None:
         while True:
@@ -216,7 +244,7 @@ class Recorder:
         arrived = await asyncio.to_thread(
             lambda: [recorder_flush.read(message, since_ns) for message in gathered]
         )
-        candidates, self._waiting = [*self._waiting, *arrived], []
+        candidates, self._waiting = _portion([*self._waiting, *arrived])
         failures = 0
         while True:
             candidates = await self._without_quarantined(candidates)
@@ -256,11 +284,11 @@ class Recorder:
         for message in flush.done:
             if message.delivery is not None:
                 message.delivery.done()
-        for life in flush.seqs:
-            self._mark_publisher.update(life, self._held[life])
-        for life in flush.mark_requests:
-            self._mark_publisher.update(life, self._held[life])
-        self._forget_lives({*flush.seqs, *flush.mark_requests})
+        lives = {*flush.seqs, *flush.mark_requests} & self._memory.held.keys()
+        for life in lives:
+            self._mark_publisher.update(life, self._memory.held[life])
+        for former in self._memory.forget_former(lives):
+            self._mark_publisher.forget(former)
         self._count(flush)
 
     def _interrupt(self, reason: str, messages: int) -> None:
@@ -335,29 +363,19 @@ class Recorder:
         await self._withhold(left)
         return others
 
-    # --- lookups ----------------------------------------------------------------------------------
+    # --- classifying ------------------------------------------------------------------------------
 
     async def _classified(self, candidates: Sequence[ReceivedMessage]) -> Flush:
         """Classify the candidates, after the lookups that they need."""
-        unusable: list[tuple[ReceivedMessage, str]] = []
-        set_aside: list[ReceivedMessage] = []
-        for message in candidates:
-            if (
-                message.topic is not None
-                and message.topic.verb is Verb.SPEC
-                and message.message.payload
-            ):
-                try:
-                    set_aside += await self._take_spec(message)
-                except (Corrupt, Taken) as exc:
-                    unusable.append((message, str(exc)))
+        specs = [message for message in candidates if message.is_spec]
+        set_aside, unusable = await self._memory.take_specs(specs)
         quarantined = self._quarantine.reason
         every = [*candidates, *(each for each in set_aside if quarantined(each) is None)]
-        await self._look_up(every)
-        lookups = Lookups(self._specs, self._kinds, self._held)
+        generation = self._memory.generation
+        await self._memory.look_up(every)
+        lookups, time = self._memory.lookups, self._flush_time()
         limits = WaitLimits(round(self._pace.spec_wait_s * NS_PER_S), self._pace.most_waiting)
         placements = await self._placer.placements()
-        time = self._flush_time()
 
         def classified() -> Flush:
             flush = classify.classify(
@@ -367,126 +385,79 @@ class Recorder:
             return flush
 
         flush = await asyncio.to_thread(classified)
+        flush.generation = generation
         for message, reason in unusable:
             flush.dead_letter(message, reason)
         return flush
 
-    async def _take_spec(self, message: ReceivedMessage) -> list[ReceivedMessage]:
-        """Store a spec; returns the messages set aside that waited for it.
-
-        Raises Corrupt or Taken.
-        """
-        spec = messages.decode_spec(message.message.payload)
-        if message.topic is None or spec.address != message.topic.address:
-            raise Corrupt(f"a spec of {spec.address} on {message.message.topic}")
-        await self._ledger.keep_spec(message.topic.space, spec, self._clock.now_ns())
-        self._specs[message.topic.space, spec.address, spec.version] = spec
-        return [
-            recorder_flush.read(
-                client.Message(waiting.topic, waiting.payload),
-                message.since_ns,
-                set_aside=waiting.id,
-            )
-            for waiting in await self._ledger.waiting(message.topic.space, spec.address)
-        ]
-
-    async def _look_up(self, candidates: Sequence[ReceivedMessage]) -> None:
-        """Look up ranges, specs and kinds that are not known yet, each at most once a second."""
-        alike = {
-            (message.message.topic, message.document.epoch, message.document.spec_version): message
-            for message in candidates
-            if message.document is not None
-        }
-        for message in alike.values():
-            key, life = message.spec_key, message.life
-            if key is None or life is None or message.topic is None:
-                continue
-            if life not in self._held:
-                self._held[life] = await self._ledger.held(life)
-                self._ends.load(life, await self._ledger.until_ns(life))
-                self._lives[life.space, life.stream].append(life)
-            if key not in self._specs and self._may_look_up(key):
-                spec = await self._ledger.spec(*key)
-                if spec is not None:
-                    self._specs[key] = spec
-            owner = message.topic.address.owner
-            if owner not in self._kinds and self._may_look_up(owner):
-                kind = await self._kind_of(owner)
-                if kind is not None:
-                    self._kinds[owner] = kind
-
-    def _may_look_up(self, key: object) -> bool:
-        monotonic_ns = self._clock.monotonic_ns()
-        before_ns = self._looked_up_ns.get(key)
-        if before_ns is not None and monotonic_ns - before_ns < LOOK_AGAIN_NS:
-            return False
-        if len(self._looked_up_ns) > self._pace.most_waiting:
-            self._looked_up_ns.clear()
-        self._looked_up_ns[key] = monotonic_ns
-        return True
-
     # --- storing ----------------------------------------------------------------------------------
 
     async def _settle(self, flush: Flush, *, apart: bool = False) -> float:
-        """Write samples, then the ledger; the memory of held ranges follows both.
+        """Write samples, then the ledger; what is known of the ledger follows both.
 
         apart: they are those of the quarantine.  Returns how long the store took, in s.
         """
         if self._disk is not None:
             self._disk.check()
-        began_ns = self._clock.monotonic_ns()
+        position = None
         if flush.blocks:
-            await self._store_blocks(flush, apart=apart)
+            await self._compare(flush.organisations())
+            position = self._pairing.next(is_apart=apart)
+        began_ns = self._clock.monotonic_ns()
+        if position is not None:
+            await self._store_blocks(flush, position, apart=apart)
         took_ns = self._clock.monotonic_ns() - began_ns
         async with self._in_ledger:  # the quarantine may settle others of the same epoch
-            await self._settle_in_ledger(flush)
+            await self._settle_in_ledger(flush, position)
         return took_ns / NS_PER_S
 
-    async def _settle_in_ledger(self, flush: Flush) -> None:
-        """Write the entries of a flush whose samples are stored."""
-        entries, ends_ns = flush.entries, flush.ends_ns()
-        for life, seqs in flush.seqs.items():
-            held = entries.held[life] = self._held[life].including(seqs)
-            until_ns = self._ends.settle(life, held, ends_ns.get(life, {}))
-            if until_ns is not None:
-                entries.until_ns[life] = until_ns
-            if not self._held[life].greatest:
-                entries.begun.append(life)
-        lost = await self._known_lost_gaps()
-        changes = lost.changes(flush.blocks)
-        for before, parts in changes:
-            entries.replaced_gaps.append(before)
-            entries.gaps += parts
+    async def _compare(self, organisations: Collection[str]) -> None:
+        """Compare store and ledger for organisations whose samples come for the first time.
+
+        Raises Partial after a difference, since what is held is no longer what it was.
+        """
+        for organisation in organisations:
+            try:
+                if not await self._pairing.suspects([organisation]):
+                    continue
+                async with self._in_ledger:
+                    repaired = await self._pairing.check([organisation])
+                    if repaired:
+                        await self._read_lost_gaps()
+            except Forbidden:  # of the whole store
+                raise
+            except Refused as exc:
+                self._quarantine.begin({MessageScope(organisation): str(exc)})
+                raise Partial(str(exc), rejected=()) from exc
+            if repaired:
+                raise Partial(f"the ledger of {organisation} was repaired", rejected=())
+
+    async def _settle_in_ledger(self, flush: Flush, position: Position | None) -> None:
+        """Write the entries of a flush whose samples are stored.
+
+        Raises Partial where the ledger was repaired since the flush was classified.
+        """
+        entries = flush.entries
+        if (flush.seqs or position is not None) and not self._memory.knows(flush):
+            raise Partial("what the ledger holds was read again meanwhile", rejected=())
+        self._memory.complete(flush)
+        changes = self._lost_gaps.changes(flush, entries.held)
         cut = await lost_gaps.cut(self._store, flush.lost) if flush.lost else []
+        entries.gap_changes = changes.gaps
         entries.gaps += cut
         entries.at_ns = flush.time.now_ns
+        if position is not None:
+            entries.position = position
+            entries.organisations = self._pairing.advancing(position, flush.organisations())
         await self._ledger.commit(entries)
-        self._held |= entries.held
+        self._memory.committed(entries)
+        self._lost_gaps.apply(changes)
+        self._lost_gaps.add(cut)
+        if position is not None:
+            self._pairing.committed(position, entries.organisations)
         await self._placer.settle(flush)
-        lost.apply(changes)
-        lost.add(cut)
 
-    async def _known_lost_gaps(self) -> LostGaps:
-        """The gaps of lost spools, from the ledger at first."""
-        if self._lost_gaps is None:
-            known = await self._ledger.gaps_of_cause(lost_gaps.CAUSE, MOST_LOST_GAPS)
-            self._lost_gaps = LostGaps(known)
-        return self._lost_gaps
-
-    def _forget_lives(self, newest: Iterable[StreamEpoch]) -> None:
-        """Forget former lives of streams, whose publishers have been started again since.
-
-        They are looked up again where a batch of them comes.
-        """
-        for life in newest:
-            lives = self._lives[life.space, life.stream]
-            while len(lives) > MOST_LIVES:
-                former = lives.pop(0)
-                del self._held[former]
-                self._ends.forget(former)
-                self._mark_publisher.forget(former)
-
-    async def _store_blocks(self, flush: Flush, *, apart: bool) -> None:
+    async def _store_blocks(self, flush: Flush, position: Position, *, apart: bool) -> None:
         """Place and write the blocks; refused ones go again per document, then in smaller parts.
 
         Raises Partial where the store does not take the samples of some organisations for now;
@@ -496,12 +467,17 @@ class Recorder:
         try:
             async with asyncio.timeout(most_s):
                 await self._placer.place(flush)
-                await self._store.write(flush.blocks)
+                await self._store.write(flush.blocks, position)
         except TimeoutError as exc:
+            self._pairing.doubt(flush.organisations())
             raise Unavailable(f"the store took longer than {self._pace.apart_s:g} s") from exc
+        except (Unavailable, Forbidden):
+            self._pairing.doubt(flush.organisations() if apart else None)
+            raise
         except Partial as exc:
             if exc.later:
                 later = {flush.blocks[at].spec.address.organisation: why for at, why in exc.later}
+                self._pairing.doubt(later)
                 if not apart:
                     self._quarantine.begin({MessageScope(name): why for name, why in later.items()})
                 raise
@@ -528,3 +504,16 @@ class Recorder:
         counts.marks = self._mark_publisher.marks
         if self._disk is not None:
             counts.disk_free_bytes = self._disk.left()
+
+
+def _portion(
+    candidates: Sequence[ReceivedMessage],
+) -> tuple[list[ReceivedMessage], list[ReceivedMessage]]:
+    """The messages of one flush, and the specs beyond `MOST_SPECS`, which are for the next."""
+    taken: list[ReceivedMessage] = []
+    postponed: list[ReceivedMessage] = []
+    specs = 0
+    for message in candidates:
+        specs += message.is_spec
+        (postponed if message.is_spec and specs > MOST_SPECS else taken).append(message)
+    return taken, postponed

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.clock import DAY_NS, NS_PER_S
@@ -162,13 +162,16 @@ class SessionRepository(Repository):
         ends = {each.connection: each for each in reversed(endings)}
         arrivals = [each.arrival for each in beginnings if each.arrival is not None]
         uses = {each.token: each.at_ns for each in beginnings if each.token is not None}
+        counted = await self._batches(
+            {entry for each in beginnings for entry in each.connection.entries}
+        )
         async with self._session.transaction(write=True) as sql:
             if beginnings:
-                await _begin(sql, beginnings)
+                await _begin(sql, beginnings, counted)
             departures: Sequence[Event] = []
             if ends:
                 which = tables.sessions.c.connection.in_(sorted(ends))
-                departures = await _end(sql, which, lambda connection: ends[connection])
+                departures = await self._end_each(sql, which, lambda connection: ends[connection])
             await tokens.note_uses(sql, uses)
             events = sorted([*arrivals, *departures], key=lambda event: event.time_ns)
             await audit_chain.append(sql, events)
@@ -197,7 +200,7 @@ class SessionRepository(Repository):
 
     async def _end(self, which: ColumnElement[bool], how: str, at_ns: int) -> None:
         async with self._session.transaction(write=True) as sql:
-            departures = await _end(sql, which, lambda name: Ending(name, how, at_ns))
+            departures = await self._end_each(sql, which, lambda name: Ending(name, how, at_ns))
             await audit_chain.append(sql, departures)
 
     async def between(
@@ -205,9 +208,8 @@ class SessionRepository(Repository):
     ) -> list[BrokerSession]:
         """The connections to an equipment's streams that were open in a span, by beginning."""
         table, streams = tables.sessions, tables.session_streams
-        after = func.coalesce(streams.c.batches_after, _total(streams.c.space, streams.c.stream))
         query = (
-            select(table, streams, (after - streams.c.batches_before).label("batches"))
+            select(table, streams)
             .join(streams, streams.c.session == table.c.id)
             .where(
                 streams.c.stream.startswith(f"{equipment}/", autoescape=True),
@@ -219,22 +221,96 @@ class SessionRepository(Repository):
         async with self._session.transaction() as sql:
             rows = (await sql.execute(query)).all()
             owners = await _organisations_of(sql, {row.principal for row in rows})
+        now = await self._batches([_entry(row) for row in rows if row.batches_after is None])
         return [
             BrokerSession(
                 row.principal,
                 owners.get(row.principal, ""),
-                Entry(row.space, StreamAddress.parse(row.stream)),
+                _entry(row),
                 row.from_ns,
                 row.until_ns,
-                row.batches,
+                _batches_of(row, now),
                 row.ended_how,
             )
             for row in rows
         ]
 
+    async def _end_each(
+        self, sql: AsyncConnection, which: ColumnElement[bool], ending: Callable[[str], Ending]
+    ) -> Sequence[Event]:
+        """End the open connections that meet a condition, and return the audit events of that.
 
-async def _begin(sql: AsyncConnection, beginnings: Sequence[Beginning]) -> None:
-    """Insert connections with the streams that they may receive."""
+        ending: of a connection by its name.
+        """
+        table, streams = tables.sessions, tables.session_streams
+        mine = and_(which, table.c.until_ns.is_(None))
+        rows = (await sql.execute(select(table).where(mine).order_by(table.c.id))).all()
+        if not rows:
+            return []
+        endings = [ending(row.connection) for row in rows]
+        ended = update(table).where(table.c.id == bindparam("number"))
+        ended = ended.values(until_ns=bindparam("at_ns"), ended_how=bindparam("how"))
+        values = [
+            {"number": row.id, "at_ns": each.at_ns, "how": each.how[:100]}
+            for row, each in zip(rows, endings, strict=True)
+        ]
+        await sql.execute(ended, values)
+        heard = select(streams).where(streams.c.session.in_([row.id for row in rows]))
+        await self._count_batches(sql, (await sql.execute(heard)).all())
+        owners = await _organisations_of(sql, {row.principal for row in rows})
+        return [
+            _departure(row, owners, each.how, each.at_ns)
+            for row, each in zip(rows, endings, strict=True)
+        ]
+
+    async def _count_batches(self, sql: AsyncConnection, heard: Sequence[Row[Any]]) -> None:
+        """Store how many batches there are now of the streams of sessions that end."""
+        counted = await self._batches([_entry(row) for row in heard])
+        streams = tables.session_streams
+        same = and_(
+            streams.c.session == bindparam("of_session"),
+            streams.c.space == bindparam("in_space"),
+            streams.c.stream == bindparam("of_stream"),
+        )
+        values = [
+            {
+                "of_session": row.session,
+                "in_space": row.space,
+                "of_stream": row.stream,
+                "batches_after": counted.get(_entry(row), 0),
+            }
+            for row in heard
+        ]
+        if values:
+            await sql.execute(update(streams).where(same), values)
+
+    async def _batches(self, entries: Collection[Entry]) -> Mapping[Entry, int]:
+        """Number of batches that the recorder holds of each of several streams."""
+        ranges = tables.ranges
+        counted = func.sum(ranges.c.last - ranges.c.first + 1).label("batches")
+        batches: dict[Entry, int] = {}
+        names = sorted({str(entry.address) for entry in entries})
+        if not names:
+            return batches
+        async with self._session.ledger() as ledger:
+            for at in range(0, len(names), _CHUNK):
+                query = (
+                    select(ranges.c.space, ranges.c.stream, counted)
+                    .where(ranges.c.stream.in_(names[at : at + _CHUNK]))
+                    .group_by(ranges.c.space, ranges.c.stream)
+                )
+                for row in await ledger.execute(query):
+                    batches[_entry(row)] = int(row.batches)
+        return batches
+
+
+async def _begin(
+    sql: AsyncConnection, beginnings: Sequence[Beginning], counted: Mapping[Entry, int]
+) -> None:
+    """Insert connections with the streams that they may receive.
+
+    counted: batches that the recorder holds of each of these streams.
+    """
     table = tables.sessions
     rows = [
         {
@@ -247,8 +323,6 @@ async def _begin(sql: AsyncConnection, beginnings: Sequence[Beginning]) -> None:
     ]
     inserted = await sql.execute(insert(table).returning(table.c.id, table.c.connection), rows)
     numbers = {row.connection: row.id for row in inserted}
-    entries = {entry for each in beginnings for entry in each.connection.entries}
-    counted = await _batches(sql, entries)
     streams = [
         {
             "session": numbers[each.connection.connection],
@@ -263,59 +337,15 @@ async def _begin(sql: AsyncConnection, beginnings: Sequence[Beginning]) -> None:
         await sql.execute(insert(tables.session_streams), streams)
 
 
-async def _end(
-    sql: AsyncConnection, which: ColumnElement[bool], ending: Callable[[str], Ending]
-) -> Sequence[Event]:
-    """End the open connections that meet a condition, and return the audit events of that.
-
-    ending: of a connection by its name.
-    """
-    table, streams = tables.sessions, tables.session_streams
-    mine = and_(which, table.c.until_ns.is_(None))
-    rows = (await sql.execute(select(table).where(mine).order_by(table.c.id))).all()
-    if not rows:
-        return []
-    endings = [ending(row.connection) for row in rows]
-    ended = update(table).where(table.c.id == bindparam("number"))
-    ended = ended.values(until_ns=bindparam("at_ns"), ended_how=bindparam("how"))
-    values = [
-        {"number": row.id, "at_ns": each.at_ns, "how": each.how[:100]}
-        for row, each in zip(rows, endings, strict=True)
-    ]
-    await sql.execute(ended, values)
-    counted = update(streams).where(streams.c.session.in_([row.id for row in rows]))
-    total = _total(streams.c.space, streams.c.stream)
-    await sql.execute(counted.values(batches_after=total))
-    owners = await _organisations_of(sql, {row.principal for row in rows})
-    return [
-        _departure(row, owners, each.how, each.at_ns)
-        for row, each in zip(rows, endings, strict=True)
-    ]
+def _entry(row: Any) -> Entry:
+    """The stream of a row, in its space."""
+    return Entry(row.space, StreamAddress.parse(row.stream))
 
 
-def _total(space: Any, stream: Any) -> Any:
-    """A scalar subquery: number of batches of a stream that the recorder has processed."""
-    ranges = tables.ranges
-    counted = func.coalesce(func.sum(ranges.c.last - ranges.c.first + 1), 0)
-    mine = and_(ranges.c.space == space, ranges.c.stream == stream)
-    return select(counted).where(mine).scalar_subquery()
-
-
-async def _batches(sql: AsyncConnection, entries: Collection[Entry]) -> Mapping[Entry, int]:
-    """Number of processed batches of each of several streams, in one query."""
-    ranges = tables.ranges
-    counted = func.sum(ranges.c.last - ranges.c.first + 1).label("batches")
-    batches: dict[Entry, int] = {}
-    names = sorted({str(entry.address) for entry in entries})
-    for at in range(0, len(names), _CHUNK):
-        query = (
-            select(ranges.c.space, ranges.c.stream, counted)
-            .where(ranges.c.stream.in_(names[at : at + _CHUNK]))
-            .group_by(ranges.c.space, ranges.c.stream)
-        )
-        for row in await sql.execute(query):
-            batches[Entry(row.space, StreamAddress.parse(row.stream))] = int(row.batches)
-    return batches
+def _batches_of(row: Row[Any], now: Mapping[Entry, int]) -> int:
+    """Batches recorded while a session stood; none where the recorder has lost some since."""
+    after = now.get(_entry(row), 0) if row.batches_after is None else row.batches_after
+    return int(max(after - row.batches_before, 0))
 
 
 async def _organisations_of(sql: AsyncConnection, names: Collection[str]) -> Mapping[str, str]:

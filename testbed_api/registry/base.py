@@ -5,22 +5,22 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Table, and_, or_, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.rights import Span
 from testbed_api.domain.audit import AuditEntry
-from testbed_api.registry.engine import transaction
+from testbed_api.registry.engine import SqlEngine, transaction
 
 
 class RegistrySession:
-    """The engine, or one open transaction on it, that all repositories of a registry share.
+    """The engine, or one open transaction, that all repositories of a registry share.
 
     Raises Unavailable where SQL is away.
     """
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        engine: SqlEngine,
         sql: AsyncConnection | None = None,
         entry: AuditEntry | None = None,
         *,
@@ -31,7 +31,7 @@ class RegistrySession:
         entry: the audit entry of the change that the transaction makes.  is_audited: a change
         outside a transaction with an audit entry is a bug.
         """
-        self.engine = engine
+        self._engine = engine
         self.is_audited = is_audited
         self._sql = sql
         self._entry = entry
@@ -47,13 +47,19 @@ class RegistrySession:
             return
         if write and self.is_audited:
             raise RuntimeError("a change without an audit entry: use registry.change(context, …)")
-        async with transaction(self.engine, write=write) as sql:
+        async with transaction(self._engine.registry, write=write) as sql:
             yield sql
 
     @asynccontextmanager
     async def separate_transaction(self) -> AsyncIterator[AsyncConnection]:
         """A writing transaction that belongs to no change and has no audit entry of a change."""
-        async with transaction(self.engine, write=True) as sql:
+        async with transaction(self._engine.registry, write=True) as sql:
+            yield sql
+
+    @asynccontextmanager
+    async def ledger(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that reads the ledger, which is of another moment than the registry."""
+        async with transaction(self._engine.ledger) as sql:
             yield sql
 
     def note(self, **facts: object) -> None:

@@ -1,14 +1,15 @@
-"""Opens the tables, migrates them to this version, and runs transactions on them.
+"""Opens registry and ledger, migrates them to this version, and runs transactions on them.
 
 The same promises on SQLite and PostgreSQL: a migration is made once and whole, however many
 processes start; whoever reads before writing is alone; what is away is Unavailable.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alembic import command
 from alembic.config import Config
@@ -21,6 +22,7 @@ from broker.errors import Refused, Unavailable
 from broker.process import files
 from testbed_api.registry import postgresql, sqlite
 from testbed_api.registry.postgresql import PostgresqlAddress
+from testbed_api.registry.tables import RECORDER
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -28,25 +30,49 @@ if TYPE_CHECKING:
 MIGRATIONS = Path(__file__).parent / "migrations"
 AWAY = (sql_errors.DBAPIError, sql_errors.TimeoutError, OSError, *postgresql.ERRORS)
 """All that says that SQL is away; a connection's time-out is an OSError, a pool's is not."""
+_CHUNK = 300
+
+
+@dataclass(frozen=True, slots=True)
+class SqlEngine:
+    """The databases of a server: registry and ledger, each with connections and a lock of its own.
+
+    registry, ledger: a writer to one never waits for a writer to the other, who may be long.
+    both: for the few transactions over both (migration, backup, restore), which lock out the
+    writers of both.
+    """
+
+    registry: AsyncEngine
+    ledger: AsyncEngine
+    both: AsyncEngine
 
 
 @asynccontextmanager
-async def open_engine(where: Path | PostgresqlAddress) -> AsyncIterator[AsyncEngine]:
-    """Open the tables in a data folder or in PostgreSQL, migrated to this version.
+async def open_engine(where: Path | PostgresqlAddress) -> AsyncIterator[SqlEngine]:
+    """Open registry and ledger in a data folder or in PostgreSQL, migrated to this version.
 
     Raises Refused if their schema is an unknown version, Forbidden or Unknown if PostgreSQL does
     not let us in, Unavailable if it is away or the disk does not take them.
     """
-    engine = sqlite.engine(where) if isinstance(where, Path) else postgresql.engine(where)
+    if isinstance(where, Path):
+        engine = SqlEngine(sqlite.registry(where), sqlite.ledger(where), sqlite.both(where))
+    else:
+        engine = SqlEngine(
+            postgresql.registry(where), postgresql.ledger(where), postgresql.both(where)
+        )
     try:
-        await migrate(engine, where)
+        await migrate(engine.both, where)
         yield engine
     finally:
-        await engine.dispose()
+        await engine.ledger.dispose()
+        await engine.registry.dispose()
 
 
 async def migrate(engine: AsyncEngine, where: Path | PostgresqlAddress) -> None:
-    """Bring the schema to this version, all or nothing and one process after the other."""
+    """Bring both schemas to this version, all or nothing and one process after the other.
+
+    engine: of both.  Each schema has its own version: a ledger that was lost is made anew.
+    """
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
 
@@ -55,10 +81,14 @@ async def migrate(engine: AsyncEngine, where: Path | PostgresqlAddress) -> None:
         product = _product(engine)
         product.alone(connection)
         product.prepare(connection)
-        stored = MigrationContext.configure(connection).get_current_revision()
-        if stored is not None:
-            check_schema(stored, f"the data in {where}")
-        command.upgrade(config, "head")
+        for schema in (None, RECORDER):
+            config.attributes["schema"] = schema
+            options = {"version_table_schema": schema}
+            context = MigrationContext.configure(connection, opts=options)
+            stored = context.get_current_revision()
+            if stored is not None:
+                check_schema(stored, f"the data in {where}")
+            command.upgrade(config, "head")
 
     try:
         async with engine.begin() as connection:
@@ -108,6 +138,13 @@ async def transaction(
             f"the registry did not answer: {getattr(exc, 'orig', exc) or type(exc).__name__}",
             hint="is the disk full, or PostgreSQL away?",
         ) from exc
+
+
+def in_chunks(keys: Iterable[Any]) -> Iterator[list[Any]]:
+    """Distinct keys, as many at a time as one statement may name."""
+    listed = list(dict.fromkeys(keys))
+    for at in range(0, len(listed), _CHUNK):
+        yield listed[at : at + _CHUNK]
 
 
 def _product(engine: AsyncEngine) -> ModuleType:

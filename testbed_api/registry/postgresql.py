@@ -3,10 +3,11 @@
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg
-from sqlalchemy import URL, Connection
+from sqlalchemy import URL, Connection, NullPool
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from broker import tls
@@ -16,8 +17,12 @@ from testbed_api.registry.tables import RECORDER
 CONNECT_S = 5
 ANSWER_S = 20
 """A statement that takes longer has failed, also one that waits for another's lock."""
-WRITING = 0x7E57BED
-"""The advisory lock of whoever reads before writing; every process of ours takes the same one."""
+REGISTRY_LOCK, LEDGER_LOCK = 0x7E57BED, 0x7E57BEE
+"""The advisory locks of those who read before writing; every process of ours takes the same."""
+RECORDER_LOCK = 0x7E57BEF
+"""The advisory lock that a recorder holds as long as it runs, see `recorder_lock`."""
+_LOCKS = "locks"
+"""The option of an engine with the locks of its writers."""
 PORT = 5432
 TLS = ("prefer", "require", "verify-ca", "verify-full")
 
@@ -79,8 +84,26 @@ def _trusting(ca: Path, mode: str) -> ssl.SSLContext:
     return context
 
 
-def engine(address: PostgresqlAddress) -> AsyncEngine:
-    """Make the engine without connecting; connections that PostgreSQL ended are replaced."""
+def registry(address: PostgresqlAddress) -> AsyncEngine:
+    """Make the engine of the registry, without connecting."""
+    return _engine(address, REGISTRY_LOCK)
+
+
+def ledger(address: PostgresqlAddress) -> AsyncEngine:
+    """Make the engine of the ledger, with connections of its own."""
+    return _engine(address, LEDGER_LOCK)
+
+
+def both(address: PostgresqlAddress) -> AsyncEngine:
+    """Make the engine of both schemas, whose writers lock out those of each."""
+    return _engine(address, REGISTRY_LOCK, LEDGER_LOCK, poolclass=NullPool)
+
+
+def _engine(address: PostgresqlAddress, *locks: int, **options: Any) -> AsyncEngine:
+    """locks: of its writers, in the order in which everybody takes them.
+
+    Connections that PostgreSQL ended are replaced.
+    """
     url = URL.create(
         "postgresql+asyncpg",
         username=address.user,
@@ -95,12 +118,19 @@ def engine(address: PostgresqlAddress) -> AsyncEngine:
         "ssl": address.tls if address.ca is None else _trusting(address.ca, address.tls),
         "server_settings": {"application_name": "testbed"},
     }
-    return create_async_engine(url, pool_pre_ping=True, connect_args=arguments)
+    return create_async_engine(
+        url,
+        pool_pre_ping=True,
+        connect_args=arguments,
+        execution_options={_LOCKS: locks},
+        **options,
+    )
 
 
 def alone(connection: Connection) -> None:
     """Lock out other writers that call this too, until the transaction ends."""
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITING})")
+    for lock in connection.get_execution_options()[_LOCKS]:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({lock})")
 
 
 def prepare(connection: Connection) -> None:

@@ -19,6 +19,7 @@ from broker.clock import Clock, text_of
 from broker.errors import Taken, Unavailable
 from broker.process import file_lock, tasks
 from testbed_api.registry.engine import AWAY
+from testbed_api.registry.postgresql import RECORDER_LOCK
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 LOOK_S = 5.0
 """Time between two looks at the connection that holds the lock in PostgreSQL."""
 _FILE = "recorder.lock"
-_NUMBER = 0x7E57BEE
-"""The advisory lock in PostgreSQL."""
 _KEEPALIVES = (
     "tcp_keepalives_idle = 10",
     "tcp_keepalives_interval = 5",
@@ -98,7 +97,7 @@ class _DatabaseLock:
             for setting in _KEEPALIVES:
                 await connection.execute(text(f"SET {setting}"))
             query = text("SELECT pg_try_advisory_lock(:number)")
-            is_taken = (await connection.execute(query, {"number": _NUMBER})).scalar_one()
+            is_taken = (await connection.execute(query, {"number": RECORDER_LOCK})).scalar_one()
             holder = "" if is_taken else await _holder_of(connection)
         except AWAY as exc:
             await self.release()
@@ -136,5 +135,5 @@ class _DatabaseLock:
 
 async def _holder_of(connection: "AsyncConnection") -> str:
     """The part of a sentence that names the connection that holds the lock."""
-    row = (await connection.execute(text(_HOLDER), {"number": _NUMBER})).first()
+    row = (await connection.execute(text(_HOLDER), {"number": RECORDER_LOCK})).first()
     return "" if row is None else f": connected from {row.address}, since {row.since}"

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.clock import Clock
 from testbed_api.domain.audit import AuditContext, AuditEntry
@@ -12,7 +12,7 @@ from testbed_api.registry.access_log import ReadRepository, SessionRepository
 from testbed_api.registry.audit import AuditRepository
 from testbed_api.registry.base import RegistrySession
 from testbed_api.registry.emails import EmailRepository
-from testbed_api.registry.engine import transaction
+from testbed_api.registry.engine import SqlEngine, transaction
 from testbed_api.registry.enrolments import EnrolmentRepository
 from testbed_api.registry.equipment import EquipmentRepository
 from testbed_api.registry.grants import GrantRepository
@@ -37,7 +37,7 @@ class Registry:
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        engine: SqlEngine,
         sql: AsyncConnection | None = None,
         entry: AuditEntry | None = None,
         *,
@@ -79,7 +79,7 @@ class Registry:
         `context` was claimed by an earlier request.
         """
         entry = context.entry
-        async with transaction(self._engine, write=True) as sql:
+        async with transaction(self._engine.registry, write=True) as sql:
             if context.key is not None and not entry.is_written:
                 await request_keys.claim(sql, context.key, context.request, clock.now_ns())
             yield Registry(self._engine, sql, entry)
@@ -90,11 +90,11 @@ class Registry:
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["Registry"]:
         """Open a read-only transaction: all that is read in it was true at one moment."""
-        async with transaction(self._engine) as sql:
+        async with transaction(self._engine.registry) as sql:
             yield Registry(self._engine, sql)
 
     @asynccontextmanager
     async def unaudited_change(self) -> AsyncIterator["Registry"]:
         """Open a transaction without an audit entry, for the first start."""
-        async with transaction(self._engine, write=True) as sql:
+        async with transaction(self._engine.registry, write=True) as sql:
             yield Registry(self._engine, sql)

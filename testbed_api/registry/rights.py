@@ -22,7 +22,7 @@ from broker.rights import (
 )
 from testbed_api.domain.tokens import Token
 from testbed_api.registry import tables
-from testbed_api.registry.base import Repository, going_on
+from testbed_api.registry.base import RegistrySession, Repository, going_on
 from testbed_api.registry.grants import request_of
 from testbed_api.registry.listings import listing_of
 from testbed_api.registry.pauses import pause_of
@@ -104,7 +104,7 @@ class RightsRepository(Repository):
                 grants,
                 await _pauses(sql, grants, since_ns),
                 await _listings(sql, [holder.organisation], since_ns, about),
-                await _known(sql, holder, about),
+                await _known(self._session, sql, holder, about),
             )
 
     async def on_bus(self, principal: str, since_ns: int) -> Rights:
@@ -119,7 +119,7 @@ class RightsRepository(Repository):
                 principals=stretches,
                 grants=grants,
                 pauses=await _pauses(sql, grants, since_ns),
-                known=await _known(sql, holder, None),
+                known=await _known(self._session, sql, holder, None),
             )
 
     async def of_companies(self, organisations: Collection[str], since_ns: int) -> BusRights:
@@ -130,17 +130,17 @@ class RightsRepository(Repository):
         table = tables.principals
         async with self._session.transaction() as sql:
             condition = table.c.organisation.in_(sorted(organisations))
-            return await _bus_rights(sql, condition, since_ns)
+            return await _bus_rights(self._session, sql, condition, since_ns)
 
     async def of_principals(self, principals: Collection[str], since_ns: int) -> BusRights:
         """The rights on the bus of principals by name."""
         async with self._session.transaction() as sql:
-            return await _bus_rights(sql, _named(principals), since_ns)
+            return await _bus_rights(self._session, sql, _named(principals), since_ns)
 
     async def of_everybody(self, since_ns: int) -> BusRights:
         """The rights on the bus of all principals, without the testbed's own parts."""
         async with self._session.transaction() as sql:
-            return await _bus_rights(sql, true(), since_ns)
+            return await _bus_rights(self._session, sql, true(), since_ns)
 
     async def of_each(
         self, principals: Collection[str], since_ns: int
@@ -151,7 +151,7 @@ class RightsRepository(Repository):
         grants of streams in its scope alone, as no other counts for it.
         """
         async with self._session.transaction() as sql:
-            holders = await _bus_rights(sql, _named(principals), since_ns)
+            holders = await _bus_rights(self._session, sql, _named(principals), since_ns)
             organisations = sorted({each.organisation for each in holders.principals})
             parties = await _organisations(sql, organisations)
             listings = await _listings(sql, organisations, since_ns)
@@ -175,12 +175,12 @@ class RightsRepository(Repository):
                 given,
                 tuple(map(pause_of, await _rows(sql, tables.pauses, about))),
                 tuple(map(listing_of, await _rows(sql, listings, listed))),
-                (await _entries(sql, [owner], equipment))[owner],
+                (await _entries(self._session, sql, [owner], equipment))[owner],
             )
 
 
 async def _bus_rights(
-    sql: AsyncConnection, condition: ColumnElement[bool], since_ns: int
+    session: RegistrySession, sql: AsyncConnection, condition: ColumnElement[bool], since_ns: int
 ) -> BusRights:
     """The rights on the bus of the principals that meet a condition."""
     table, tokens = tables.principals, tables.tokens
@@ -199,7 +199,7 @@ async def _bus_rights(
         tokens=issued,
         grants=grants,
         pauses=await _pauses(sql, grants, since_ns),
-        known=await _entries(sql, organisations),
+        known=await _entries(session, sql, organisations),
     )
 
 
@@ -314,13 +314,15 @@ async def _listings(
     return tuple(map(listing_of, await _rows(sql, table, where)))
 
 
-async def _known(sql: AsyncConnection, principal: Principal, about: About) -> frozenset[Entry]:
+async def _known(
+    session: RegistrySession, sql: AsyncConnection, principal: Principal, about: About
+) -> frozenset[Entry]:
     """The known streams of a person's organisation, or of a gateway's equipment."""
     organisation, gateway_of = principal.organisation, principal.scope.equipment
     if about is not None and about.organisation != organisation:
         return frozenset()
     if principal.kind is PrincipalKind.PERSON:
-        return (await _entries(sql, [organisation], about))[organisation]
+        return (await _entries(session, sql, [organisation], about))[organisation]
     if gateway_of is None:
         return frozenset()
     if about is None:
@@ -331,12 +333,15 @@ async def _known(sql: AsyncConnection, principal: Principal, about: About) -> fr
 
 
 async def _entries(
-    sql: AsyncConnection, organisations: Collection[str], about: About = None
+    session: RegistrySession,
+    sql: AsyncConnection,
+    organisations: Collection[str],
+    about: About = None,
 ) -> dict[str, frozenset[Entry]]:
     """The streams of organisations: in `live` those that are registered; in any other space those
     that a machine of it could ever write, or that something is stored of.
     """
-    machines, specs = tables.principals, tables.specs
+    machines = tables.principals
     registered = await _registered(sql, organisations, about)
     entries = {each: set(its) for each, its in registered.items()}
     prefixes = [f"{each}/" for each in organisations]
@@ -349,16 +354,24 @@ async def _entries(
         query = query.where(machines.c.entries.contains(prefixes[0], autoescape=True))
     for row in await sql.execute(query):
         entries[row.organisation] |= entries_in(row.entries, "writes")
-    begins = or_(false(), *(specs.c.stream.startswith(each, autoescape=True) for each in prefixes))
-    for row in await sql.execute(select(specs.c.space, specs.c.stream).where(begins).distinct()):
-        address = StreamAddress.parse(row.stream)
-        entries[address.organisation].add(Entry(row.space, address))
+    for entry in await _recorded(session, prefixes):
+        entries[entry.address.organisation].add(entry)
     if about is None:
         return {each: frozenset(its) for each, its in entries.items()}
     return {
         each: frozenset(entry for entry in its if about in {entry.address, entry.address.owner})
         for each, its in entries.items()
     }
+
+
+async def _recorded(session: RegistrySession, prefixes: Collection[str]) -> Collection[Entry]:
+    """The streams in any space that something is stored of; they only ever become more."""
+    specs = tables.specs
+    begins = or_(false(), *(specs.c.stream.startswith(each, autoescape=True) for each in prefixes))
+    query = select(specs.c.space, specs.c.stream).where(begins).distinct()
+    async with session.ledger() as ledger:
+        rows = (await ledger.execute(query)).all()
+    return [Entry(row.space, StreamAddress.parse(row.stream)) for row in rows]
 
 
 async def _registered(

@@ -1,33 +1,55 @@
-"""The tables in SQLite: each schema a file in the data folder."""
+"""The tables in SQLite: registry and ledger, each a file of its own in the data folder."""
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, NullPool, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from testbed_api.registry.tables import RECORDER
+
+REGISTRY, LEDGER = "registry.sqlite", "recorder.sqlite"
 BUSY_S = 5
 FIRST = 1_000
 """Rows that come with the answer to a statement."""
 
 
-def engine(folder: Path) -> AsyncEngine:
-    """Make the engine for the two SQLite files of a folder, without opening them."""
-    file = folder / "registry.sqlite"
-    created = create_async_engine(
-        f"sqlite+aiosqlite:///{file}", async_creator=partial(_opened, file)
+def registry(folder: Path) -> AsyncEngine:
+    """Make the engine of the registry's file, without opening it."""
+    return _engine(folder / REGISTRY, {})
+
+
+def ledger(folder: Path) -> AsyncEngine:
+    """Make the engine of the ledger's file, whose tables need no schema there."""
+    return _engine(
+        folder / LEDGER, {}, execution_options={"schema_translate_map": {RECORDER: None}}
     )
-    recorder = str(folder / "recorder.sqlite")
+
+
+def both(folder: Path) -> AsyncEngine:
+    """Make the engine of both files: the ledger's is attached as the schema of its tables.
+
+    A transaction on it locks out the writers of both, and is committed in both files or in none.
+    """
+    return _engine(folder / REGISTRY, {RECORDER: folder / LEDGER}, poolclass=NullPool)
+
+
+def _engine(file: Path, attached: Mapping[str, Path], **options: Any) -> AsyncEngine:
+    """attached: further files, by the schema under which statements name their tables."""
+    created = create_async_engine(
+        f"sqlite+aiosqlite:///{file}", async_creator=partial(_opened, file), **options
+    )
 
     @event.listens_for(created.sync_engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
-        cursor.execute("ATTACH DATABASE ? AS recorder", (recorder,))
-        for schema in ("main", "recorder"):
+        for schema, other in attached.items():
+            cursor.execute(f"ATTACH DATABASE ? AS {schema}", (str(other),))
+        for schema in ("main", *attached):
             cursor.execute(f"PRAGMA {schema}.journal_mode = TRUNCATE")
             cursor.execute(f"PRAGMA {schema}.synchronous = FULL")
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_S * 1000}")

@@ -354,19 +354,46 @@ deletions = Table(
     Index(None, "space", "stream", "id"),
     schema=RECORDER,
 )
-restores = Table(
-    "restores",
+first_samples = Table(
+    "first_samples",
     metadata,
-    Column("id", _SERIAL, primary_key=True),
-    Column("space", _ID, nullable=False),
-    Column("stream", _STREAM, nullable=False),
-    Column("from_ns", BigInteger, nullable=False),
+    Column("space", _ID, primary_key=True),
+    Column("stream", _STREAM, primary_key=True),
+    Column("time_ns", BigInteger, nullable=False),
+    schema=RECORDER,
+)
+unsearched = Table(
+    "unsearched",
+    metadata,
+    Column("space", _ID, primary_key=True),
+    Column("stream", _STREAM, primary_key=True),
+    Column("from_ns", BigInteger),
     Column("to_ns", BigInteger, nullable=False),
-    Column("taken_ns", BigInteger, nullable=False),
+    schema=RECORDER,
+)
+lineage = Table(
+    "lineage",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("flushes", BigInteger, nullable=False),
+    Column("lost_ns", BigInteger),
+    schema=RECORDER,
+)
+positions = Table(
+    "positions",
+    metadata,
+    Column("organisation", _ID, primary_key=True),
+    Column("flush", BigInteger, nullable=False),
+    Column("time_ns", BigInteger, nullable=False),
     schema=RECORDER,
 )
 
 
 def backed_up() -> Sequence[Table]:
-    """All tables of a backup, parents first: the version of the rights is this database's own."""
-    return [table for table in metadata.sorted_tables if table is not rights_version]
+    """All tables of a backup, parents first.
+
+    It lacks the version of the rights, which is this database's own, and what tells which store a
+    ledger belongs to: it fits any store.
+    """
+    own = (rights_version, lineage, positions)
+    return [table for table in metadata.sorted_tables if table not in own]

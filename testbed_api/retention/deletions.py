@@ -1,7 +1,8 @@
-"""Stores the records of deletions, the retention of streams, and the losses of restores in SQL.
+"""Stores the records of deletions and the retention of streams in SQL.
 
 A deletion record is the proof: the deleted span, the number of samples, their fingerprint, and the
-time at which the span was empty.  The tables are those of the recorder and of the registry.
+time at which the span was empty.  It is in the ledger, beside what was deleted; retentions are in
+the registry.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,10 @@ import orjson
 from sqlalchemy import Row, and_, delete, func, insert, select, update
 
 from broker import messages
-from broker.batch import Gap
 from broker.namespace import StreamAddress
 from broker.streams import StreamSpec
-from testbed_api.registry.engine import transaction
-from testbed_api.registry.tables import dead_letters, deletions, gaps, restores, retentions, specs
+from testbed_api.registry.engine import SqlEngine, transaction
+from testbed_api.registry.tables import dead_letters, deletions, gaps, retentions, specs
 from testbed_api.retention.fingerprint import Fingerprint
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 DELETED = "deleted"
 """Cause of the gap that a deletion leaves."""
-LOST = "lost-after-backup"
-"""Cause of a gap that a restore leaves."""
 
 
 class Reason(StrEnum):
@@ -82,39 +80,29 @@ class Deletion:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """A span between a backup and its restore, whose samples may be lost.
-
-    taken_ns: time of the backup.
-    """
-
-    span: StoredSpan
-    taken_ns: int
-
-
 class Deletions:
-    """The tables of deletions, retentions and losses.
+    """The tables of deletions and retentions.
 
     Records of deletions are never removed.  All methods raise Unavailable if the database is away.
     """
 
-    def __init__(self, engine: "AsyncEngine") -> None:
+    def __init__(self, engine: SqlEngine) -> None:
         """engine: from `testbed_api.registry.engine`, migrated."""
-        self._engine = engine
+        self._registry = engine.registry
+        self._ledger = engine.ledger
 
     # --- retention of streams -----------------------------------------------------------------
 
     async def set_retention(self, stream: StreamAddress, keep_s: int | None) -> None:
         """Set the retention of a stream in seconds; None keeps its samples for ever."""
-        async with transaction(self._engine, write=True) as sql:
+        async with transaction(self._registry, write=True) as sql:
             await sql.execute(delete(retentions).filter_by(stream=str(stream)))
             if keep_s is not None:
                 await sql.execute(insert(retentions).values(stream=str(stream), keep_s=keep_s))
 
     async def retentions(self) -> Mapping[StreamAddress, int]:
         """The retention in seconds of each stream that has one, ordered by stream."""
-        rows = await self._rows(select(retentions).order_by(retentions.c.stream))
+        rows = await self._rows(select(retentions).order_by(retentions.c.stream), self._registry)
         return {StreamAddress.parse(row.stream): row.keep_s for row in rows}
 
     # --- contents of a stream -----------------------------------------------------------------
@@ -138,7 +126,7 @@ class Deletions:
 
     async def begin(self, deletion: Deletion) -> Deletion:
         """Insert the record of a deletion, before its samples are deleted, and return its copy."""
-        async with transaction(self._engine, write=True) as sql:
+        async with transaction(self._ledger, write=True) as sql:
             result = await sql.execute(insert(deletions).values(**_row_from_deletion(deletion)))
             (number,) = result.inserted_primary_key or (0,)
         return replace(deletion, id=number)
@@ -150,7 +138,7 @@ class Deletions:
         `deleted`, from the first to the last deleted sample or gap.
         """
         span = rounds[0].span
-        async with transaction(self._engine, write=True) as sql:
+        async with transaction(self._ledger, write=True) as sql:
             deleted = await sql.execute(delete(dead_letters).where(_dead_letters_of(span)))
             letter_count, gap_count = deleted.rowcount, await _merge_gaps(sql, span, rounds)
             ids = [deletion.id for deletion in rounds]
@@ -181,53 +169,8 @@ class Deletions:
         )
         return [_deletion_from_row(row) for row in await self._rows(query)]
 
-    # --- losses of restores -------------------------------------------------------------------
-
-    async def add_losses(self, losses: Sequence[Loss]) -> None:
-        """Insert the losses of a restore; their gaps are recomputed while gateways send again."""
-        rows = [
-            {
-                "space": loss.span.space,
-                "stream": str(loss.span.stream),
-                "from_ns": loss.span.from_ns,
-                "to_ns": loss.span.to_ns,
-                "taken_ns": loss.taken_ns,
-            }
-            for loss in losses
-        ]
-        if rows:
-            async with transaction(self._engine, write=True) as sql:
-                await sql.execute(insert(restores), rows)
-
-    async def losses(self, since_ns: int) -> Sequence[Loss]:
-        """The losses of restores since `since_ns`, ordered by id."""
-        query = select(restores).where(restores.c.to_ns >= since_ns).order_by(restores.c.id)
-        return [
-            Loss(
-                StoredSpan(row.space, StreamAddress.parse(row.stream), row.from_ns, row.to_ns),
-                row.taken_ns,
-            )
-            for row in await self._rows(query)
-        ]
-
-    async def replace_lost_gaps(self, loss: Loss, lost_gaps: Sequence[Gap]) -> None:
-        """Replace the gaps of a loss, all with cause `lost-after-backup`."""
-        stream_key = {"space": loss.span.space, "stream": str(loss.span.stream)}
-        inside = gaps.c.from_ns.between(loss.span.from_ns, loss.span.to_ns)
-        async with transaction(self._engine, write=True) as sql:
-            await sql.execute(
-                delete(gaps).filter_by(**stream_key).where(inside, gaps.c.cause == LOST)
-            )
-            rows = [
-                stream_key
-                | {"signals": "[]", "from_ns": gap.from_ns, "to_ns": gap.to_ns, "cause": LOST}
-                for gap in lost_gaps
-            ]
-            if rows:
-                await sql.execute(insert(gaps), rows)
-
-    async def _rows(self, query: Any) -> Sequence[Row[Any]]:
-        async with transaction(self._engine) as sql:
+    async def _rows(self, query: Any, engine: "AsyncEngine | None" = None) -> Sequence[Row[Any]]:
+        async with transaction(engine or self._ledger) as sql:
             return (await sql.execute(query)).all()
 
 

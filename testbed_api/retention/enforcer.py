@@ -15,7 +15,7 @@ import structlog
 from broker.batch import Long
 from broker.clock import DAY_S, HOUR_S, NS_PER_S, Clock, SteadyTime
 from broker.errors import BedError, Unavailable
-from testbed_api.retention import fingerprint, restore_gaps
+from testbed_api.retention import fingerprint
 from testbed_api.retention.deletions import Deletion, Deletions, Reason, StoredSpan
 from testbed_api.retention.fingerprint import EARLIEST_NS, Fingerprint
 from testbed_api.stores.port import SeriesStore
@@ -42,12 +42,11 @@ class RetentionEnforcer:
         self._lock = asyncio.Lock()
 
     async def run(self) -> None:
-        """Enforce retention and recompute gaps of restores every ten minutes, until cancelled."""
+        """Enforce retention every ten minutes, until cancelled."""
         while True:
             try:
                 await self.resume()
                 await self.enforce()
-                await restore_gaps.recompute(self.deletions, self._store, self._clock)
             except BedError as exc:  # for example a revoked token: the API keeps running
                 log.warning("retention was postponed", reason=str(exc), again_in_s=INTERVAL_S)
             await self._clock.sleep(INTERVAL_S)

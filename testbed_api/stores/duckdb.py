@@ -10,7 +10,7 @@ Statements contain table names and the columns below as text; all values are bou
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ from broker.streams import Dtype
 from testbed_api.stores import duckdb_file, frames
 from testbed_api.stores.coalescing import ThinQueryCoalescer
 from testbed_api.stores.duckdb_file import SampleTable
-from testbed_api.stores.port import Block, Window
+from testbed_api.stores.port import Block, Position, Window
 
 PAGE = 50_000
 """Rows read by one query, then split into frames."""
@@ -104,11 +104,12 @@ class DuckDbStore:
         self._latest: dict[tuple[SampleTable, str], int] = {}
         """Latest time in ns of each (table, signal) queried so far; used by the writer only."""
 
-    async def write(self, blocks: Sequence[Block]) -> None:
-        """Write all blocks in one transaction."""
-        await self._run_in(self._writer, self._write, blocks)
+    async def write(self, blocks: Sequence[Block], position: Position | None = None) -> None:
+        """Write all blocks, and the position, in one transaction."""
+        await self._run_in(self._writer, self._write, blocks, position)
 
-    def _write(self, blocks: Sequence[Block]) -> None:
+    def _write(self, blocks: Sequence[Block], position: Position | None) -> None:
+        organisations = sorted({block.spec.address.organisation for block in blocks})
         by_table: dict[SampleTable, list[_SignalRun]] = {}
         for block in blocks:
             for name, series in block.series():
@@ -125,6 +126,8 @@ class DuckDbStore:
                 _stage(cursor, inserts)
                 for at, insert in enumerate(inserts):
                     insert.execute(cursor, at)
+                if position is not None:
+                    self._file.write_position(cursor, organisations, position)
         except duckdb.Error:
             self._latest.clear()  # the transaction may or may not be committed: query again
             raise
@@ -278,6 +281,22 @@ class DuckDbStore:
             duckdb.TransactionException
         ):  # a read is running: a later checkpoint will do it
             self._file.fetch_all("CHECKPOINT")
+
+    async def positions(self, organisations: Collection[str]) -> Mapping[str, Position]:
+        """Read the table of positions."""
+        return await self._run_in(self._readers, self._file.positions, organisations)
+
+    async def extent(self, space: str, stream: StreamAddress) -> tuple[int, int] | None:
+        """Read the least and the greatest time of the table."""
+        table = SampleTable.for_stream(space, stream)
+        return await self._run_in(self._readers, self._ends, table)
+
+    def _ends(self, table: SampleTable) -> tuple[int, int] | None:
+        if not self._table_exists(table):
+            return None
+        query = f"SELECT min(time_ns), max(time_ns) FROM {table}"  # noqa: S608 - ids in quotes
+        [(first, last)] = self._file.fetch_all(query)
+        return None if first is None else (first, last)
 
     async def ready(self) -> None:
         """Execute a trivial query."""

@@ -1,4 +1,4 @@
-"""Opens the DuckDB file, checks its layout, and names the schemas and tables of samples in it.
+"""Opens the DuckDB file, checks its layout, names its schemas and tables, and keeps positions.
 
 Each organisation has a schema of its own.  The names of schemas and tables are ids of the testbed
 with a slash: no catalog and no schema that DuckDB makes has one, so an organisation may be called
@@ -6,7 +6,7 @@ with a slash: no catalog and no schema that DuckDB makes has one, so an organisa
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -16,9 +16,24 @@ import duckdb
 from broker.errors import BedError, Corrupt, Invalid, Refused, Taken, Unavailable, Unknown
 from broker.namespace import StreamAddress
 from broker.process import files
+from testbed_api.stores.port import Position
 
 LAYOUT = 1
 """Version of the schemas and tables that hold samples; stored in the table `layout`."""
+
+_POSITIONS = """CREATE TABLE IF NOT EXISTS positions
+  (organisation VARCHAR, ledger VARCHAR, flush BIGINT, time_ns BIGINT)"""
+_ADD_POSITIONS = """INSERT INTO positions
+SELECT organisation, '', 0, 0 FROM (SELECT unnest($organisations) AS organisation)
+WHERE organisation NOT IN (SELECT organisation FROM positions)"""
+_SET_POSITIONS = """UPDATE positions SET ledger = $ledger, flush = $flush, time_ns = $time_ns
+WHERE list_contains($organisations, organisation) AND flush < $flush"""
+
+_WITHOUT_IT = (
+    "restore a backup into a new folder with `testbed restore`; or move the file away: the next"
+    " start takes again what gateways still have of the last 15 minutes, and states what is gone as"
+    " gaps, store-lost"
+)
 
 
 class SampleTable(NamedTuple):
@@ -89,6 +104,7 @@ class DuckDbFile:
         """
         try:
             with self.transaction() as cursor:
+                cursor.execute(_POSITIONS)
                 cursor.execute("CREATE TABLE IF NOT EXISTS layout (version INTEGER)")
                 cursor.execute(
                     "INSERT INTO layout SELECT ? WHERE NOT EXISTS (FROM layout)", [LAYOUT]
@@ -107,6 +123,26 @@ class DuckDbFile:
         except BaseException:
             self.close()
             raise
+
+    @staticmethod
+    def write_position(
+        cursor: duckdb.DuckDBPyConnection, organisations: Collection[str], position: Position
+    ) -> None:
+        """Set the position of organisations, unless a greater one is there.
+
+        cursor: in the transaction of the samples.
+        """
+        concerned = {"organisations": list(organisations)}
+        if organisations:
+            cursor.execute(_ADD_POSITIONS, concerned)
+            ledger, flush, time_ns = position.ledger, position.flush, position.time_ns
+            own = {"ledger": ledger, "flush": flush, "time_ns": time_ns}
+            cursor.execute(_SET_POSITIONS, {**own, **concerned})
+
+    def positions(self, organisations: Collection[str]) -> Mapping[str, Position]:
+        """The position of each of these organisations that has one."""
+        rows = self.fetch_all("FROM positions")
+        return {name: Position(*values) for name, *values in rows if name in organisations}
 
     def close(self) -> None:
         """Close the file; the next cursor opens it again."""
@@ -134,9 +170,7 @@ def _connect(path: Path, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
                 f"{path} is open in another process", hint="one process owns the file: ask its API"
             ) from exc
         if "not a valid DuckDB" in text:
-            raise Corrupt(
-                f"{path} is not a DuckDB file", hint="move it away, or name another"
-            ) from exc
+            raise Corrupt(f"{path} is not a DuckDB file", hint=_WITHOUT_IT) from exc
         if "version number" in text:
             raise Refused(
                 f"{path} was written by another DuckDB: {text}",
@@ -161,7 +195,7 @@ def translate_error(exc: duckdb.Error) -> BedError | None:
     """The error for the caller in place of one of DuckDB; None if that can only be a bug here."""
     text = str(exc)
     if "orrupt" in text or "Could not read enough bytes" in text or isinstance(exc, _DAMAGED):
-        return Corrupt(f"the DuckDB file is damaged: {text}", hint="restore it from a backup")
+        return Corrupt(f"the DuckDB file is damaged: {text}", hint=_WITHOUT_IT)
     if isinstance(exc, _UNAVAILABLE):
         return Unavailable(f"DuckDB could not use its file: {text}", hint="is the disk full?")
     return None

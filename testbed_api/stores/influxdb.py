@@ -10,7 +10,7 @@ quote and no backslash, so they cannot break out of a quoted string in a query.
 import asyncio
 import csv
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,15 +22,15 @@ import numpy as np
 from broker import tls
 from broker.aggregation import Aggregate, Aggregation
 from broker.batch import BAD, GOOD, NO_VALUE, UNCERTAIN, Long
-from broker.errors import BedError, Invalid, Partial, Refused, Unavailable, Unknown
+from broker.errors import BedError, Forbidden, Invalid, Partial, Refused, Unavailable, Unknown
 from broker.http_library import httpx
 from broker.namespace import StreamAddress
 from broker.streams import Dtype
 from testbed_api.stores import frames, influxdb_http, line_protocol, side_by_side
 from testbed_api.stores.coalescing import ThinQueryCoalescer
-from testbed_api.stores.influxdb_buckets import LAYOUT, Buckets
+from testbed_api.stores.influxdb_buckets import LAYOUT, Buckets, position_line
 from testbed_api.stores.influxdb_http import EARLIEST_NS, LATEST_NS, flux_string
-from testbed_api.stores.port import Block, Window
+from testbed_api.stores.port import Block, Position, Window
 from testbed_api.stores.side_by_side import SideWrite
 
 CHUNK_CELLS = 50_000
@@ -65,8 +65,8 @@ class InfluxDbStore:
         self._buckets = buckets
         self._coalescer = ThinQueryCoalescer(self._thinned)
 
-    async def write(self, blocks: Sequence[Block]) -> None:
-        """Write all lines, in few requests per organisation.
+    async def write(self, blocks: Sequence[Block], position: Position | None = None) -> None:
+        """Write all lines, in few requests per organisation; the position is the last of its lines.
 
         If writing fails for an organisation while the mark of the base bucket can be written, the
         cause is that organisation's bucket or samples, and not the store.
@@ -74,16 +74,9 @@ class InfluxDbStore:
         by_organisation: dict[str, list[_IndexedBlock]] = {}
         for indexed in enumerate(blocks):
             by_organisation.setdefault(indexed[1].spec.address.organisation, []).append(indexed)
-        rejected, failed = await self._write_each(by_organisation)
+        rejected, failed = await self._write_each(by_organisation, position)
         if failed:
             await self._buckets.write_mark()
-            deleted = [name for name, exc in failed.items() if isinstance(exc, Unknown)]
-            rejected_again, failed_again = await self._write_each(
-                {name: by_organisation[name] for name in deleted}
-            )
-            rejected += rejected_again
-            others = {name: exc for name, exc in failed.items() if name not in deleted}
-            failed = others | failed_again
         if rejected or failed:
             later = [
                 (at, str(exc)) for name, exc in failed.items() for at, _ in by_organisation[name]
@@ -94,7 +87,7 @@ class InfluxDbStore:
             raise Partial(message, rejected=sorted(rejected), later=sorted(later))
 
     async def _write_each(
-        self, by_organisation: Mapping[str, Sequence[_IndexedBlock]]
+        self, by_organisation: Mapping[str, Sequence[_IndexedBlock]], position: Position | None
     ) -> tuple[_RejectedBlocks, dict[str, BedError]]:
         """Write the blocks of each organisation.
 
@@ -106,9 +99,12 @@ class InfluxDbStore:
         async def write(organisation: str) -> bool:
             try:
                 bucket = await self._buckets.get_or_create(organisation)
-                refused = self._write(bucket, by_organisation[organisation])
-                rejected.extend([pair async for pair in refused])
-            except Unknown as exc:  # the bucket was deleted: the next write creates it again
+                writing = self._write(bucket, by_organisation[organisation], position)
+                refused = [pair async for pair in writing]
+                if refused and position is not None:  # its line may be refused with theirs
+                    await self._client.write(bucket, position_line(position))
+                rejected.extend(refused)
+            except Unknown as exc:  # the bucket was deleted: it is looked at before it is made anew
                 self._buckets.forget(organisation)
                 failed[organisation] = exc
             except (Unavailable, Refused) as exc:
@@ -126,12 +122,14 @@ class InfluxDbStore:
         return rejected, failed | dict(given_up)
 
     async def _write(
-        self, bucket: str, blocks: Sequence[_IndexedBlock]
+        self, bucket: str, blocks: Sequence[_IndexedBlock], position: Position | None
     ) -> AsyncIterator[tuple[int, str]]:
         """Write blocks to one bucket, and yield those that InfluxDB refuses, found by bisection."""
         lines = [block for _, block in blocks]
+        end = b"" if position is None else position_line(position)
         try:
-            for body in await asyncio.to_thread(lambda: list(line_protocol.bodies(lines))):
+            bodies = await asyncio.to_thread(lambda: list(line_protocol.bodies(lines)))
+            for body in [*bodies[:-1], bodies[-1] + end] if bodies else ():
                 await self._client.write(bucket, body)
         except Invalid as exc:
             if len(blocks) == 1:
@@ -139,7 +137,7 @@ class InfluxDbStore:
                 return
             half = len(blocks) // 2
             for part in (blocks[:half], blocks[half:]):
-                async for refused in self._write(bucket, part):
+                async for refused in self._write(bucket, part, position):
                     yield refused
 
     async def read(self, window: Window) -> AsyncIterator[Long]:
@@ -220,6 +218,32 @@ class InfluxDbStore:
                 await self._client.delete(bucket, predicate, (first_ns, last_ns))
             except Unknown:  # the bucket was deleted
                 self._buckets.forget(stream.organisation)
+
+    async def positions(self, organisations: Collection[str]) -> Mapping[str, Position]:
+        """Read the position in the bucket of each organisation."""
+        positions = {}
+        for name in organisations:
+            try:
+                position = await self._buckets.position(name)
+            except Forbidden:  # whether there is one, nobody knows
+                raise
+            except Refused:  # it is another testbed's bucket: a write will say so
+                continue
+            if position is not None:
+                positions[name] = position
+        return positions
+
+    async def extent(self, space: str, stream: StreamAddress) -> tuple[int, int] | None:
+        """Read the first and the last row of the measurement."""
+        bucket = await self._buckets.find(stream.organisation)
+        rows = f'SELECT * FROM "{stream}" WHERE "space"::tag = \'{space}\' ORDER BY time'  # noqa: S608
+        query = f"{rows} ASC LIMIT 1; {rows} DESC LIMIT 1"
+        try:
+            ends = [] if bucket is None else await self._client.select(bucket, query)
+        except Unknown:  # the bucket was deleted
+            self._buckets.forget(stream.organisation)
+            return None
+        return (ends[0][0], ends[-1][0]) if ends else None
 
     async def ready(self) -> None:
         """Request the health of influxd."""

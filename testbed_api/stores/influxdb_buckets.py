@@ -9,11 +9,15 @@ base: two testbeds in one InfluxDB may derive the same name (`lab` with `two-a`,
 import asyncio
 from typing import NamedTuple
 
+from broker.clock import NS_PER_S
 from broker.errors import Forbidden, Invalid, Refused, Unknown
 from testbed_api.stores import influxdb_http
+from testbed_api.stores.port import Position
 
 LAYOUT = 1
 """Version of the layout of samples in buckets; stored in the measurement `layout`."""
+POSITION_EVERY_NS = 600 * NS_PER_S
+"""The time of a position is rounded down to this, so that a bucket has 144 points of them a day."""
 _RIGHTS_HINT = (
     "give TESTBED_STORE_TOKEN the right to read and write all buckets, or make the bucket yourself"
 )
@@ -124,6 +128,22 @@ class Buckets:
         """Write the mark of the base bucket.  If that fails, the whole store is unavailable."""
         await self._client.write(self.base, f"layout version={LAYOUT}i".encode())
 
+    async def position(self, organisation: str) -> Position | None:
+        """The greatest position that was written to an organisation's bucket; None without one.
+
+        Raises Refused if the bucket belongs to another testbed.
+        """
+        bucket = await self.find(organisation)
+        query = 'SELECT max("flush"), "ledger", "time_ns" FROM "position"'
+        try:
+            rows = [] if bucket is None else await self._client.select(bucket, query)
+        except Unknown:  # the bucket was deleted
+            self.forget(organisation)
+            return None
+        for _, flush, ledger, time_ns in rows:
+            return Position(ledger, flush, time_ns)
+        return None
+
     async def _claim(self, name: str) -> bool:
         """Check whether a bucket exists and belongs to this testbed; mark it if it is empty.
 
@@ -147,3 +167,13 @@ class Buckets:
         return {
             bucket["name"]: bucket["id"] for bucket in await self._client.list_resources("orgs")
         }
+
+
+def position_line(position: Position) -> bytes:
+    """The line that sets the position in a bucket, with the line feed before it.
+
+    One that is written apart is a point of its own: it replaces no greater one.
+    """
+    at_ns = position.time_ns // POSITION_EVERY_NS * POSITION_EVERY_NS + position.is_apart
+    fields = f'ledger="{position.ledger}",flush={position.flush}i,time_ns={position.time_ns}i'
+    return f"\nposition {fields} {at_ns}".encode()

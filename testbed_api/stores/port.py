@@ -1,6 +1,6 @@
 """The port of time-series stores: `SeriesStore`, with the blocks and windows it takes."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -64,6 +64,20 @@ class Window:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The last flush of a recorder that wrote samples of an organisation.
+
+    ledger: id of the recorder's ledger.  flush: its number, ascending.  time_ns: of the flush.
+    is_apart: whether it is written beside others, and may come after greater ones.
+    """
+
+    ledger: str
+    flush: int
+    time_ns: int
+    is_apart: bool = False
+
+
 class SeriesStore(Protocol):
     """A store of samples with the identity (space, stream, signal, time).
 
@@ -73,9 +87,11 @@ class SeriesStore(Protocol):
     or it does not answer in time; no error of the product's library leaves the adapter.
     """
 
-    async def write(self, blocks: Sequence[Block]) -> None:
+    async def write(self, blocks: Sequence[Block], position: Position | None = None) -> None:
         """Store all samples; of two with the same identity one remains, the first or the later.
 
+        position: stored with them, as that of each organisation in the blocks, unless a
+        greater one is there.
         Raises Partial if only some blocks were stored: `rejected` has the indexes of blocks that
         the store will never accept, `later` those of organisations that it accepts nothing of for
         now, or not while others wait.  All other blocks were stored.
@@ -117,6 +133,12 @@ class SeriesStore(Protocol):
         Afterwards no read sees them, not even after a crash.  Samples written meanwhile may be
         deleted or not; those written later are not.  Deleting an empty span is no error.
         """
+
+    async def positions(self, organisations: Collection[str]) -> Mapping[str, Position]:
+        """The stored position of each of these organisations that has one."""
+
+    async def extent(self, space: str, stream: StreamAddress) -> tuple[int, int] | None:
+        """Times of the first and of the last sample of a stream in a space; None without any."""
 
     async def ready(self) -> None:
         """Check that the store answers; raises Unavailable with the reason if not."""

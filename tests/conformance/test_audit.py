@@ -69,8 +69,8 @@ async def bed(where):
             await registry.audit.sign_head(SIGNER, T0 + at)
             await registry.audit.append([event(at + more) for more in range(EVERY)])
         await registry.audit.sign_head(SIGNER, T0 + EVENTS)
-        async with opened.begin() as sql:
-            for name in _triggers(opened.dialect.name):
+        async with opened.registry.begin() as sql:
+            for name in _triggers(opened.registry.dialect.name):
                 await sql.exec_driver_sql(name)
         yield opened
 
@@ -168,8 +168,8 @@ async def _signed_anew(sql, links, signer):
 
 async def rolled_back(opened, chance, tamper, **judging):
     """What is found when somebody did that; afterwards it is undone."""
-    async with opened.connect() as sql:
-        await sql.run_sync(engine._product(opened).alone)
+    async with opened.registry.connect() as sql:
+        await sql.run_sync(engine._product(opened.registry).alone)
         await tamper(sql, chance)
         try:
             return await judged(opened, sql, **judging)
@@ -178,7 +178,7 @@ async def rolled_back(opened, chance, tamper, **judging):
 
 
 async def test_a_chain_that_nobody_touched_is_whole(bed):
-    async with bed.connect() as sql:
+    async with bed.registry.connect() as sql:
         assert await judged(bed, sql) is None
         heads = await Registry(bed, sql).audit.heads(0, 100)
         assert [each.count for _, each in heads] == list(range(0, EVENTS + 1, EVERY))
@@ -190,7 +190,7 @@ async def test_tampering_is_found_out(bed, tamper):
     faults = [await rolled_back(bed, chanced(seed), tamper) for seed in range(TRIES)]
     assert sum(each is not None for each in faults) == TRIES
     assert all(0 <= each.number <= EVENTS + 1 for each in faults)
-    async with bed.connect() as sql:
+    async with bed.registry.connect() as sql:
         assert await judged(bed, sql) is None
 
 
@@ -253,7 +253,7 @@ async def test_the_tables_refuse_every_change(where, table, change):
         await registry.audit.append([event(1)])
         await registry.audit.sign_head(SIGNER, T0)
         with pytest.raises(IntegrityError, match="only ever added to"):
-            async with engine.transaction(opened, write=True) as sql:
+            async with engine.transaction(opened.registry, write=True) as sql:
                 await sql.execute(text(change.format(table)))
         assert len(await registry.audit.events(EventFilter(), 0, 10)) == 1
         assert len(await registry.audit.heads(0, 10)) == 1

@@ -37,7 +37,7 @@ Rows = Sequence[tuple[int, float]]
 async def ledger(tmp_path, tables):
     await tables.put_into(tmp_path)
     async with open_engine(tmp_path) as engine:
-        yield PlacementLedger(engine)
+        yield PlacementLedger(engine.ledger)
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ async def test_long_frames_are_placed_signal_by_signal(placer, store):
 async def test_of_each_life_the_last_number_stays(where):
     placement = [PlacedSeries("a", [1, 2], [3, None])]
     async with open_engine(where) as engine:
-        ledger = PlacementLedger(engine)
+        ledger = PlacementLedger(engine.ledger)
         for seq in (1, 2, 3):
             await ledger.place({BatchNumber(LIFE, seq): placement})
             if seq < 3:

@@ -109,7 +109,7 @@ async def test_a_session_is_kept_with_what_was_recorded_meanwhile(where):
 async def test_who_joins_a_lot_that_is_not_written_is_not_counted_either(where):
     async with open_engine(where) as engine:
         registry, book = Registry(engine), ReadCounter()
-        async with engine.begin() as sql:
+        async with engine.registry.begin() as sql:
             await sql.exec_driver_sql("DROP TABLE reads")
         key = ReadKey.at("cora", LIVE_RIG, "history", 5)
         errors = []

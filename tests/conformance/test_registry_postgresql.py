@@ -54,7 +54,7 @@ async def test_a_crash_in_a_transaction_undoes_it_whole():
         async with open_engine(address) as engine:
 
             async def write() -> None:
-                async with transaction(engine, write=True) as sql:
+                async with transaction(engine.registry, write=True) as sql:
                     await sql.exec_driver_sql(
                         "INSERT INTO organisations VALUES ('a', 'A', 'partner')"
                     )
@@ -106,7 +106,7 @@ async def test_who_may_not_enter_is_told_why(postgresql, user, password, databas
 
 
 async def test_who_may_not_make_tables_is_told_so(address):
-    async with open_engine(address) as engine, engine.begin() as sql:
+    async with open_engine(address) as engine, engine.registry.begin() as sql:
         await sql.exec_driver_sql("CREATE ROLE guest LOGIN PASSWORD 'guests-password'")
     guest = f"postgresql://guest@{address.host}:{address.port}/postgres"
     with pytest.raises(Forbidden, match="make guest the owner"):

@@ -14,7 +14,7 @@ from broker.batch import BAD, GOOD, NO_VALUE, NUMPY, UNCERTAIN, Series
 from broker.errors import Invalid
 from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
-from testbed_api.stores.port import Block, Window
+from testbed_api.stores.port import Block, Position, Window
 
 SPEC = StreamSpec(
     StreamAddress("factory", "pump-rig", "rig"),
@@ -617,3 +617,34 @@ def check_span(dtype, every, thinned):
     else:
         times = [time for time, _, _ in good or every]
         assert {min(times), max(times)} == {time for time, _, _ in thinned}
+
+
+async def test_the_position_of_each_organisation_is_that_of_its_last_write(store):
+    other = StreamSpec(StreamAddress(f"company-{next(NO_TWO_BY_CHANCE)}", "e", "s"), (Signal("a"),))
+    mine = StreamSpec(StreamAddress(f"factory-{next(NO_TWO_BY_CHANCE)}", "e", "s"), (Signal("a"),))
+    names = [spec.address.organisation for spec in (mine, other)]
+    assert await store.positions(names) == {}
+    both, later = Position("ledger", 1, 5), Position("ledger", 2, 2**62)
+    blocks = [block(("a", series([1], [1.0])), spec=spec) for spec in (mine, other)]
+    await store.write(blocks, both)
+    await store.write(blocks[:1], later)
+    await store.write(blocks)
+    await store.write(blocks[:1], Position("ledger", 1, 2**62, is_apart=True))  # it took longer
+    assert await store.positions(names) == {names[0]: later, names[1]: both}
+    assert await store.positions(names[1:]) == {names[1]: both}
+    assert await store.positions([]) == {}
+
+
+async def test_the_extent_of_a_stream_is_from_its_first_to_its_last_sample(store):
+    spec = StreamSpec(
+        StreamAddress("factory", "pump-rig", f"x{next(NO_TWO_BY_CHANCE)}"),
+        (Signal("a"), Signal("b", Dtype.STRING)),
+    )
+    assert await store.extent("live", spec.address) is None
+    times = [5, -(2**60), 2**60]
+    await store.write([block(("a", series(times, [1, 2, 3])), spec=spec)])
+    text = series([2**61], ["late"], dtype=Dtype.STRING)
+    await store.write([block(("b", text), spec=spec, space="run-demo")])
+    assert await store.extent("live", spec.address) == (-(2**60), 2**60)
+    assert await store.extent("run-demo", spec.address) == (2**61, 2**61)
+    assert await store.extent("run-other", spec.address) is None

@@ -11,7 +11,8 @@ from broker.settings import BusSettings
 from gateway.settings import GatewaySettings, SourceSettings
 from testbed import cli
 from testbed_api.http.problems import STATUS
-from testbed_api.retention.deletions import DELETED, LOST
+from testbed_api.recorder import lost_gaps
+from testbed_api.retention.deletions import DELETED
 from testbed_api.security.system_secrets import SharedSecrets
 from testbed_api.settings import ServerSettings
 from testbed_sdk import PrototypeSettings
@@ -71,5 +72,5 @@ def test_every_cause_of_a_gap_is_told():
     source = "\n".join(path.read_text() for path in modules)
     causes = set(re.findall(r'"((?:source|gateway|server|lost|spool)-[a-z]+)"', source))
     assert causes
-    for cause in causes | {DELETED, LOST}:
+    for cause in causes | {DELETED, *lost_gaps.CAUSES}:
         assert f"`{cause}`" in text

@@ -54,6 +54,8 @@ class Size:
     clients: tuple[int, ...]
     readers: tuple[int, ...]
     reading_s: float
+    registrations: int
+    """Streams that are registered at once."""
 
 
 def _held_streams() -> int:
@@ -80,6 +82,7 @@ CI = Size(
     clients=(60,),
     readers=(40,),
     reading_s=5.0,
+    registrations=500,
 )
 FULL = Size(
     "full",
@@ -99,6 +102,7 @@ FULL = Size(
     clients=crowds.CLIENTS,
     readers=crowds.READERS,
     reading_s=crowds.MEASURED_S,
+    registrations=5_000,
 )
 
 

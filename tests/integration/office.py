@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.batch import EquipmentKind
 from broker.clock import NS_PER_S, SteppedClock
@@ -31,7 +30,7 @@ from testbed_api.domain.grants import GrantSelection
 from testbed_api.domain.organisations import Organisation
 from testbed_api.limits.sign_in_attempts import SignInAttempts
 from testbed_api.registry.audit import EventFilter
-from testbed_api.registry.engine import open_engine
+from testbed_api.registry.engine import SqlEngine, open_engine
 from testbed_api.registry.registry import Registry
 
 T0 = 1_700_000_000 * NS_PER_S
@@ -57,7 +56,7 @@ PEOPLE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Office:
-    engine: AsyncEngine
+    engine: SqlEngine
     registry: Registry
     clock: SteppedClock
     organisations: OrganisationActions
@@ -138,7 +137,7 @@ async def _furnish(registry: Registry) -> None:
             await change.streams.add(StreamSpec(address, (Signal("p"),)))
 
 
-def _open(engine: AsyncEngine, clock: SteppedClock) -> Office:
+def _open(engine: SqlEngine, clock: SteppedClock) -> Office:
     registry = Registry(engine, is_audited=True)
     disconnected: list[str] = []
     announced: list[str] = []

@@ -208,7 +208,7 @@ async def test_an_example_that_somebody_looks_at(bed, owner, rig):
 
 async def test_what_administrators_and_owners_do_to_data(bed, admin, owner, rig):
     await stored(bed, rig, 5)
-    await bed.api.ledger.keep_spec("live", rig, 1)
+    await bed.api.ledger.keep_specs([("live", rig)], 1)
     answer = await bed.ask(owner, "PUT", f"{STREAM}/retention", json={"keep_days": 30})
     event = await last(bed, answer)
     assert (event.action, facts(event)) == ("share", {"keep_s": 30 * 86_400})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from broker import api_client, clock
+from broker import api_client, audit_head, clock
 from broker.audit_head import HeadSigner
 from broker.batch import BAD, NO_VALUE, NUMPY, EquipmentKind, Gap, Series
 from broker.bus import client
@@ -18,7 +18,7 @@ from broker.clock import NS_PER_S, WallClock
 from broker.errors import Corrupt, Forbidden, Invalid, Refused, Taken, Unavailable, Unknown
 from broker.messages import Held
 from broker.namespace import StreamAddress
-from broker.rights import Entry, Listing, Pause, Role, Scope, Span
+from broker.rights import Entry, GrantState, Listing, Pause, Role, Scope, Span
 from broker.streams import Dtype, Signal, StreamSpec
 from gateway.spool import spool
 from gateway.spool.spool import SpoolSettings
@@ -27,17 +27,20 @@ from testbed.server import backup as server_backup
 from testbed.server import pki
 from testbed_api import persistence
 from testbed_api.backup import archive
-from testbed_api.domain import organisations, tokens
+from testbed_api.backup import rights as backup_rights
+from testbed_api.backup.rights import RightName
+from testbed_api.domain import audit, organisations, tokens
 from testbed_api.domain.audit import AuditOutcome, Event
 from testbed_api.domain.equipment import Equipment
 from testbed_api.domain.grants import GrantRequest
 from testbed_api.domain.organisations import Organisation
 from testbed_api.recorder.ledger import DeadLetter, FlushEntries, SetAside, StreamEpoch
+from testbed_api.recorder.lost_gaps import AFTER_BACKUP
+from testbed_api.registry.audit import EventFilter
 from testbed_api.retention import fingerprint
-from testbed_api.retention.deletions import LOST, StoredSpan
+from testbed_api.retention.deletions import StoredSpan
 from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.retention.fingerprint import EARLIEST_NS, LATEST_NS
-from testbed_api.retention.restore_gaps import recompute
 from testbed_api.settings import ServerSettings
 from testbed_api.stores.port import Block
 from tests.integration.test_retention_server import command
@@ -119,7 +122,7 @@ async def fill(opened):
     for spec in SPECS:
         await opened.registry.streams.add(spec)
         for space in ("live", "run-1"):
-            await opened.ledger.keep_spec(space, spec, 7)
+            await opened.ledger.keep_specs([(space, spec)], 7)
     scope = Scope(frozenset({Entry("live", RIG)}))
     await opened.registry.principals.add(
         organisations.machine("detector", "factory", scope, Span(3))
@@ -160,7 +163,9 @@ async def content(opened):
         document = json.loads(line)
         if document["table"] == "audit":
             document["rows"] = [row for row in document["rows"] if "restore" not in row]
-        if document["table"] != "recorder.restores":
+        if document["table"] == "recorder.gaps":
+            document["rows"] = [row for row in document["rows"] if AFTER_BACKUP not in row]
+        if document["table"] != "recorder.first_samples":
             tables.setdefault(document["table"], []).extend(document["rows"])
     sums = {}
     for space in ("live", "run-1"):
@@ -169,6 +174,12 @@ async def content(opened):
         )
         sums[space] = (await fingerprint.fingerprint(samples)).sha256
     return tables, sums
+
+
+async def restore(folder, settings, **options):
+    """Restore a backup; its rights hold again."""
+    chosen = server_backup.RestoreOptions(**options)
+    return await server_backup.restore(folder, settings, CLOCK, chosen, lambda _: None)
 
 
 async def _whole(dumper):
@@ -215,9 +226,7 @@ async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
         await fill(opened)
         before = await content(opened)
     manifest = await server_backup.backup(tmp_path / "backup", settings_for("before"), CLOCK)
-    restored, _ = await server_backup.restore(
-        tmp_path / "backup", settings_for("after"), CLOCK, manifest.sha256
-    )
+    restored, _ = await restore(tmp_path / "backup", settings_for("after"), sha256=manifest.sha256)
     assert (restored, restored.samples) == (manifest, 20_019)
     async with persistence.open_exclusive(settings_for("after")) as opened:
         assert await content(opened) == before
@@ -229,7 +238,7 @@ async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
 @pytest.mark.parametrize("settings_for", ["influxdb", "postgresql"], indirect=True)
 async def test_what_one_product_held_comes_back_in_another(settings_for, written_backup):
     folder, _, before = written_backup
-    await server_backup.restore(folder, settings_for("after"), CLOCK, None)
+    await restore(folder, settings_for("after"))
     async with persistence.open_exclusive(settings_for("after")) as opened:
         assert await content(opened) == before
 
@@ -251,9 +260,7 @@ async def test_any_damage_is_named_and_nothing_is_restored(written_backup, tmp_p
             if bad is not None:
                 path.write_bytes(bad)
             with pytest.raises(Corrupt, match=f"{path} is damaged"):
-                await server_backup.restore(
-                    folder, ServerSettings(folder=tmp_path / "after"), CLOCK, None
-                )
+                await restore(folder, ServerSettings(folder=tmp_path / "after"))
             path.write_bytes(good)
     assert not (tmp_path / "after").exists()
 
@@ -263,9 +270,7 @@ async def test_a_manifest_that_was_changed_is_noticed_by_its_own_hash(written_ba
     path = folder / archive.MANIFEST
     path.write_text(path.read_text().replace('"rows": ', '"rows":  ', 1))
     with pytest.raises(Corrupt, match=f"not {manifest.sha256}"):
-        await server_backup.restore(
-            folder, ServerSettings(folder=tmp_path / "after"), CLOCK, manifest.sha256
-        )
+        await restore(folder, ServerSettings(folder=tmp_path / "after"), sha256=manifest.sha256)
 
 
 async def test_the_hash_of_the_manifest_is_looked_at_before_all_else(written_backup, tmp_path):
@@ -275,9 +280,9 @@ async def test_the_hash_of_the_manifest_is_looked_at_before_all_else(written_bac
         (folder / part.file).unlink()
     after = ServerSettings(folder=tmp_path / "after")
     with pytest.raises(Corrupt, match=f"not {manifest.sha256}"):
-        await server_backup.restore(folder, after, CLOCK, manifest.sha256)
+        await restore(folder, after, sha256=manifest.sha256)
     with pytest.raises(Invalid, match="'9f86d081' is no SHA-256"):
-        await server_backup.restore(folder, after, CLOCK, "9f86d081")
+        await restore(folder, after, sha256="9f86d081")
     assert not (tmp_path / "after").exists()
 
 
@@ -296,31 +301,27 @@ async def test_a_manifest_that_cannot_be_meant_is_refused(
     path = written_backup[0] / archive.MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(error, match=sentence):
-        await server_backup.restore(
-            written_backup[0], ServerSettings(folder=tmp_path / "after"), CLOCK, None
-        )
+        await restore(written_backup[0], ServerSettings(folder=tmp_path / "after"))
     assert not (tmp_path / "after").exists()
 
 
 async def test_a_folder_without_a_manifest_is_no_backup(written_backup, tmp_path):
     (written_backup[0] / archive.MANIFEST).unlink()
     with pytest.raises(Unknown, match="there is no backup"):
-        await server_backup.restore(
-            written_backup[0], ServerSettings(folder=tmp_path / "after"), CLOCK, None
-        )
+        await restore(written_backup[0], ServerSettings(folder=tmp_path / "after"))
 
 
 @pytest.mark.parametrize("settings_for", ["influxdb", "postgresql"], indirect=True)
 async def test_a_restore_goes_only_where_nothing_is(written_backup, settings_for, tmp_path):
     folder, _, _ = written_backup
     with pytest.raises(Refused, match="is not empty"):
-        await server_backup.restore(folder, ServerSettings(folder=tmp_path / "before"), CLOCK, None)
+        await restore(folder, ServerSettings(folder=tmp_path / "before"))
     first = settings_for("after")
-    await server_backup.restore(folder, first, CLOCK, None)
+    await restore(folder, first)
     again = first.model_copy(update={"folder": tmp_path / "again"})
     sentence = "has samples of factory" if first.influxdb else "data already: \\w+ is not empty"
     with pytest.raises(Taken, match=sentence):
-        await server_backup.restore(folder, again, CLOCK, None)
+        await restore(folder, again)
 
 
 async def test_a_restore_that_broke_off_is_not_served(written_backup, tmp_path, monkeypatch):
@@ -333,12 +334,12 @@ async def test_a_restore_that_broke_off_is_not_served(written_backup, tmp_path, 
     with monkeypatch.context() as away:
         away.setattr(server_backup.backup_restore, "restore", broken)
         with pytest.raises(Corrupt, match="power"):
-            await server_backup.restore(folder, after, CLOCK, None)
+            await restore(folder, after)
     with pytest.raises(Refused, match="did not come to its end"):
         async with persistence.open_exclusive(after):
             pass
     with pytest.raises(Refused, match="is not empty"):
-        await server_backup.restore(folder, after, CLOCK, None)
+        await restore(folder, after)
 
 
 async def test_a_dump_that_broke_off_is_no_backup(tmp_path):
@@ -396,28 +397,19 @@ async def test_a_folder_without_data_is_said_so(tmp_path):
         )
 
 
-async def test_what_is_not_sent_again_becomes_a_gap(written_backup, tmp_path):
+async def test_what_was_recorded_after_the_backup_is_a_gap_at_once(written_backup, tmp_path):
     folder, _, _ = written_backup
     after = ServerSettings(folder=tmp_path / "after")
-    _, losses = await server_backup.restore(folder, after, CLOCK, None)
+    _, restored = await restore(folder, after)
     async with persistence.open_exclusive(after) as opened:
-        lost = next(loss for loss in losses if loss.span.space == "run-1").span
-        await recompute(opened.deletions, opened.store, CLOCK)
-        stream = ("run-1", RIG, EARLIEST_NS, LATEST_NS)
-        lost_gaps = [gap for gap in await opened.ledger.gaps(*stream) if gap.cause == LOST]
-        assert [(gap.signals, gap.from_ns, gap.to_ns) for gap in lost_gaps] == [
-            ((), lost.from_ns, lost.to_ns)
+        (lost,) = [loss for loss in restored.losses if loss.space == "run-1"]
+        gaps = await opened.ledger.gaps("run-1", RIG, EARLIEST_NS, LATEST_NS)
+        assert [gap for gap in gaps if gap.cause == AFTER_BACKUP] == [
+            Gap((), lost.from_ns, lost.to_ns, AFTER_BACKUP)
         ]
-        again = lost.to_ns - 30 * NS_PER_S + np.arange(16) * 2 * NS_PER_S
-        await opened.store.write(
-            [Block.of_series("run-1", SPECS[1], (("p", series(again, again / 7, Dtype.FLOAT64)),))]
-        )
-        for _ in range(2):  # drawing it anew changes nothing
-            await recompute(opened.deletions, opened.store, CLOCK)
-            lost_gaps = [gap for gap in await opened.ledger.gaps(*stream) if gap.cause == LOST]
-            assert [(gap.from_ns, gap.to_ns) for gap in lost_gaps] == [
-                (lost.from_ns, int(again[0]) - 1)
-            ]
+        assert lost.from_ns == 2  # one sample of it was left
+        lineage = await opened.ledger.lineage()
+        assert await opened.store.positions(["factory"]) == lineage.positions
 
 
 @pytest.mark.timeout(60)  # commands are processes of their own
@@ -437,6 +429,7 @@ async def test_a_running_server_is_backed_up_and_comes_back(tmp_path):
     code, printed, complained = await command(
         server,
         *("restore", tmp_path / "backup", "--data", tmp_path / "new", "--sha256", answer["sha256"]),
+        "--confirm-rights",
     )
     assert code == 0, complained
     assert "restored: 2 samples of 1 streams" in printed
@@ -448,7 +441,7 @@ async def test_a_running_server_is_backed_up_and_comes_back(tmp_path):
             while not stored["gaps"]:
                 stored = await history(door)
             assert stored["frames"][0]["value"] == [1.5, 2.5]
-            assert [gap["cause"] for gap in stored["gaps"]] == [LOST]
+            assert [gap["cause"] for gap in stored["gaps"]] == [AFTER_BACKUP]
 
 
 @contextlib.asynccontextmanager
@@ -489,9 +482,7 @@ async def test_a_gateway_sends_again_what_the_restored_server_lacks(tmp_path):
                 code, *_ = await command(server, "backup", tmp_path / "backup")
                 assert code == 0
                 await send_batches(uplink, range(4, 7))
-        await server_backup.restore(
-            tmp_path / "backup", ServerSettings(folder=tmp_path / "new"), CLOCK, None
-        )
+        await restore(tmp_path / "backup", ServerSettings(folder=tmp_path / "new"))
         async with (
             serving(tmp_path / "new") as again,
             api_client.connect(f"http://{again.api}", owners.secret) as door,
@@ -524,7 +515,7 @@ async def test_nobody_waits_for_a_slow_reader_of_a_backup(tmp_path):
         first = await anext(dump)
         await opened.ledger.commit(FlushEntries(held={LIFE: Held(99)}))
         rest = [chunk async for chunk in dump]
-        assert (await opened.ledger.held(LIFE)).upto == 99
+        assert (await opened.ledger.held([LIFE]))[LIFE].upto == 99
     assert [row[3:5] for row in listed(b"".join([first, *rest]), "recorder.ranges")] == [
         [1, 7],
         [9, 12],
@@ -585,7 +576,8 @@ async def backed_up(tmp_path):
 async def restored(server, folder, *options):
     """What `testbed restore` of the backup prints, with its exit code."""
     backup = folder.parent / "backup"
-    code, printed, error = await command(server, "restore", backup, "--data", folder, *options)
+    words = ("restore", backup, "--data", folder, "--confirm-rights", *options)
+    code, printed, error = await command(server, *words)
     return code, printed + error
 
 
@@ -668,3 +660,153 @@ async def test_a_key_of_another_server_is_refused_before_anything_is_restored(ba
         code, printed = await restored(server, after, "--audit-key", key)
         assert (code, words in printed) == (2, True)
         assert not after.exists()
+
+
+def rights_of(folder, manifest):
+    return {
+        str(right.name): right.what
+        for right in backup_rights.rights_in(folder, manifest, CLOCK.now_ns())
+    }
+
+
+async def test_every_right_that_a_backup_gives_again_is_listed(written_backup):
+    folder, manifest, _ = written_backup
+    rights = rights_of(folder, manifest)
+    assert rights["machine:detector"] == "reads 1, of factory"
+    assert rights["token:2"] == "for the report, auditor, owner, of fay"  # the first has ended
+    assert rights["listing:1"] == "factory/pump-rig is seen by everybody"
+    assert rights["grant:1"] == f"firm reads {RIG} in live"
+    assert len(rights) == 4
+
+
+async def test_nothing_is_restored_before_its_rights_are_approved(written_backup, tmp_path):
+    folder, _, _ = written_backup
+    after = ServerSettings(folder=tmp_path / "after")
+    seen = []
+
+    def refuse(rights):
+        seen.extend(rights)
+        raise Refused("no")
+
+    ended = {RightName.parse("token:2")}
+    options = server_backup.RestoreOptions(ended=ended)
+    with pytest.raises(Refused, match="no"):
+        await server_backup.restore(folder, after, CLOCK, options, refuse)
+    assert not after.folder.exists()
+    assert [str(right.name) for right in seen] == ["machine:detector", "listing:1", "grant:1"]
+    with pytest.raises(Unknown, match="the backup gives no right grant:7"):
+        await restore(folder, after, ended={RightName.parse("grant:7")})
+    assert not after.folder.exists()
+
+
+async def test_a_right_that_is_ended_at_a_restore_never_holds(written_backup, tmp_path):
+    folder, _, _ = written_backup
+    after = ServerSettings(folder=tmp_path / "after")
+    names = ("machine:detector", "token:2", "listing:1", "grant:1")
+    await restore(folder, after, ended={RightName.parse(name) for name in names})
+    async with persistence.open_exclusive(after) as opened:
+        now_ns = CLOCK.now_ns()
+        assert await opened.registry.principals.find("detector", now_ns) is None
+        assert await opened.registry.tokens.valid("fay", now_ns) == []
+        assert await opened.registry.listings.find(RIG.owner, now_ns) is None
+        grant = await opened.registry.grants.get(1)
+        assert (grant.state, grant.grant.span.covers(now_ns)) == (GrantState.REVOKED, False)
+        *_, last = await opened.registry.audit.events(EventFilter(), 0, 100)
+        assert json.loads(last.event.details)["ended"] == sorted(names)
+
+
+@pytest.fixture
+async def former(written_backup, tmp_path):  # noqa: ARG001 - it is made first
+    """The server that was backed up, after which rights and samples were taken away."""
+    settings = ServerSettings(folder=tmp_path / "before")
+    async with persistence.open_exclusive(settings) as opened:
+        now_ns = CLOCK.now_ns()
+        await opened.registry.tokens.revoke("fay", 2, by="ada", now_ns=now_ns)
+        detector = await opened.registry.principals.find("detector", now_ns)
+        await opened.registry.principals.end(detector, by="ada", now_ns=now_ns)
+        await opened.registry.passwords.set("fay", "another", now_ns)
+        await opened.registry.pauses.add(Pause("factory", None, None, Span(now_ns)), by="ada")
+        event = Event(now_ns, "manage", "fay", AuditOutcome.ALLOWED, "ada", "testbed")
+        await opened.registry.audit.append([event])
+        await opened.registry.audit.sign_head(HeadSigner.from_seed("5" * 64), now_ns)
+        keeper = RetentionEnforcer(opened.store, opened.deletions, CLOCK)
+        await keeper.delete(StoredSpan("run-1", RIG, 1, 2), by="ada", why="it was asked for")
+    return settings.folder
+
+
+@pytest.mark.parametrize("settings_for", ["duckdb", "postgresql"], indirect=True)
+async def test_the_registry_of_a_former_server_outlives_the_restore(
+    written_backup, former, settings_for
+):
+    folder, _, _ = written_backup
+    after = settings_for("after")
+    _, restored = await restore(folder, after, former=former)
+    assert restored.events_after == 1
+    async with persistence.open_exclusive(after) as opened:
+        now_ns = CLOCK.now_ns()
+        assert await opened.registry.tokens.valid("fay", now_ns) == []
+        assert await opened.registry.principals.find("detector", now_ns) is None
+        assert await opened.registry.passwords.find("fay") == "another"
+        assert len(await opened.registry.pauses.of_owners(["factory"], now_ns)) == 2
+        links = await opened.registry.audit.events(EventFilter(), 0, 100)
+        heads = [head for _, head in await opened.registry.audit.heads(0, 100)]
+        key = HeadSigner.from_seed("5" * 64).key
+        assert audit.verify(links, heads, [key]) is None
+        assert [link.event.action for link in links] == ["connect", "manage", "restore"]
+        (again,) = await opened.deletions.unfinished()
+        assert (again.span.from_ns, again.why) == (1, "it was asked for")
+        keeper = RetentionEnforcer(opened.store, opened.deletions, CLOCK)
+        await keeper.resume()
+        assert await opened.deletions.unfinished() == []
+        assert await opened.store.extent("run-1", RIG) is None
+
+
+async def test_a_registry_that_is_no_later_one_is_refused(written_backup, tmp_path):
+    folder, _, _ = written_backup
+    after = ServerSettings(folder=tmp_path / "after")
+    other = ServerSettings(folder=tmp_path / "other")
+    async with persistence.open_exclusive(other):
+        with pytest.raises(Taken, match="a server is running"):
+            await restore(folder, after, former=other.folder)
+    with pytest.raises(Refused, match="is no later state of the backup's"):
+        await restore(folder, after, former=other.folder)
+    (other.folder / "registry.sqlite").write_bytes(b"no database, but long enough to be looked at")
+    with pytest.raises(Refused, match="cannot be read"):
+        await restore(folder, after, former=other.folder)
+    with pytest.raises(Unknown, match="there is no registry"):
+        await restore(folder, after, former=tmp_path)
+    assert not after.folder.exists()
+
+
+@pytest.mark.timeout(60)
+async def test_a_restore_without_a_word_about_rights_restores_nothing(backed_up, tmp_path):
+    server, _ = backed_up
+    after, backup = tmp_path / "after", tmp_path / "backup"
+    code, printed, error = await command(server, "restore", backup, "--data", after)
+    assert (code, printed, after.exists()) == (2, "", False)
+    assert "person:factory-owner  owner, of factory" in error
+    assert "not confirmed: do these rights hold again?" in error
+    words = ("--end", "person:factory-owner", "--confirm-rights")
+    code, _, error = await command(server, "restore", backup, "--data", after, *words)
+    assert (code, "person:factory-owner" in error) == (0, False)
+
+
+@pytest.mark.timeout(120)
+async def test_a_restore_is_told_from_tampering(backed_up, tmp_path):
+    server, before = backed_up
+    secret, after, anchors = server.administrator, tmp_path / "after", tmp_path / "anchors.jsonl"
+    async with founded(f"http://{server.api}", secret, ["later"]):
+        with contextlib.closing(sqlite3.connect(before / "registry.sqlite")) as tables:
+            newest = "SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1"
+            number, hash_ = tables.execute(newest).fetchone()
+    signer = HeadSigner.from_seed((before / "audit.key").read_text())
+    anchors.write_bytes(audit_head.encode(signer.sign(number, hash_, CLOCK.now_ns())))
+    code, printed = await restored(server, after, "--audit-key", before / "audit.key")
+    assert code == 0
+    code, printed = await verdict(after, secret, "--anchor", anchors)
+    assert code == 1
+    assert "is the restore of backup" in printed
+    assert "if nobody restored then, the chain was cut" in printed
+    sha256 = printed.partition("--restore ")[2].partition(";")[0]
+    code, printed = await verdict(after, secret, "--anchor", anchors, "--restore", sha256)
+    assert (code, "are gone with it, as a signed head shows" in printed) == (0, True)

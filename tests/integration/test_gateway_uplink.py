@@ -14,14 +14,14 @@ from broker import messages
 from broker.backends.nats import server
 from broker.batch import Batch, Source, Wide
 from broker.bus import client
-from broker.clock import NS_PER_S, WallClock
+from broker.clock import WallClock
 from broker.credential import Credential
 from broker.messages import Held, Mark
 from broker.namespace import StreamAddress, parse
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
 from gateway.spool import spool
-from gateway.uplink.uplink import BACKLOG_AT_ONCE, UNMARKED_S, Uplink
+from gateway.uplink.uplink import BACKLOG_AT_ONCE, Uplink
 
 SPEC = StreamSpec(StreamAddress("o", "e", "s"), (Signal("a"),))
 CLOCK = WallClock()
@@ -103,36 +103,29 @@ async def test_what_the_window_holds_up_goes_in_the_order_of_its_numbers(tmp_pat
             running.cancel()
 
 
-class Ahead(WallClock):
-    """A wall clock on which time can pass at once."""
-
-    ahead_ns = 0
-
-    def monotonic_ns(self) -> int:
-        return super().monotonic_ns() + self.ahead_ns
-
-
-async def test_where_nobody_marks_a_portion_asks_and_news_brings_the_rest(tmp_path: Path) -> None:
-    clock, count = Ahead(), 6 * BACKLOG_AT_ONCE
+async def test_each_portion_waits_for_marks_of_the_one_before_and_grows_with_them(
+    tmp_path: Path,
+) -> None:
+    count = 5 * BACKLOG_AT_ONCE
     async with asyncio.timeout(15), opened(tmp_path) as (bus, disk_spool, recorder):
-        uplink = Uplink(bus, disk_spool, clock, space="live", specs=[SPEC])
+        uplink = Uplink(bus, disk_spool, CLOCK, space="live", specs=[SPEC])
+        await disk_spool.commit([("o/e/s", batch(at)) for at in range(count)], now_ns=0)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(uplink.run(), name="uplink")
-            while not uplink.counts.connects:
-                await CLOCK.sleep(0.01)
-            clock.ahead_ns = round(UNMARKED_S + 5) * NS_PER_S  # it is no news that it connected
-            batches = [(SPEC.address, batch(at)) for at in range(count)]
-            await disk_spool.commit(
-                [(str(address), waiting) for address, waiting in batches], now_ns=0
-            )
-            await disk_spool.all_due()
-            await CLOCK.sleep(2.5)
-            assert uplink.counts.resent == BACKLOG_AT_ONCE
-            mark = messages.encode_mark(Mark({"s": {"one": Held(1)}}))
-            await recorder.publish("tb1/live/mark/o/e", mark)
-            while uplink.counts.resent < count:
-                await CLOCK.sleep(0.05)
+            await resent(uplink, BACKLOG_AT_ONCE)
+            for upto, then in ((10, 1), (BACKLOG_AT_ONCE // 2, 3), (2 * BACKLOG_AT_ONCE, 5)):
+                mark = messages.encode_mark(Mark({"s": {"one": Held(upto)}}))
+                await recorder.publish("tb1/live/mark/o/e", mark)
+                await resent(uplink, then * BACKLOG_AT_ONCE)
             running.cancel()
+
+
+async def resent(uplink: Uplink, count: int) -> None:
+    """Until so many batches were sent again, and no more for a while."""
+    while uplink.counts.resent < count:
+        await CLOCK.sleep(0.02)
+    await CLOCK.sleep(0.5)
+    assert uplink.counts.resent == count
 
 
 class Silent:

@@ -8,8 +8,9 @@ from broker.clock import NS_PER_S
 from broker.namespace import StreamAddress
 from broker.streams import Signal, StreamSpec
 from testbed_api.recorder import lost_gaps
+from testbed_api.recorder.flush import BlockOrigin, Flush, FlushTime
 from testbed_api.recorder.ledger import StatedGap, StreamEpoch
-from testbed_api.recorder.lost_gaps import CAUSE, LostGaps
+from testbed_api.recorder.lost_gaps import SPOOL_LOST, LostGaps
 from testbed_api.stores import duckdb
 from testbed_api.stores.port import Block
 
@@ -17,7 +18,7 @@ ADDRESS = StreamAddress("factory", "pump-rig", "rig")
 LIFE = StreamEpoch("live", ADDRESS, "two")
 SPEC = StreamSpec(ADDRESS, (Signal("a"), Signal("b")), period_s=1.0)
 ON_CHANGE = StreamSpec(ADDRESS, (Signal("a"), Signal("b")), max_silence_s=10.0)
-WHOLE = Gap((), 1 * NS_PER_S, 100 * NS_PER_S, CAUSE)
+WHOLE = Gap((), 1 * NS_PER_S, 100 * NS_PER_S, SPOOL_LOST)
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ async def cut(store, gap=WHOLE, spec=SPEC):
 
 
 def in_seconds(parts):
-    assert all((life, seq, part.cause) == (LIFE, 7, CAUSE) for life, seq, part in parts)
+    assert all((life, seq, part.cause) == (LIFE, 7, SPOOL_LOST) for life, seq, part in parts)
     return sorted(
         (part.signals, (part.from_ns - 1) / NS_PER_S, (part.to_ns + 1) / NS_PER_S)
         for _, _, part in parts
@@ -54,7 +55,7 @@ async def test_what_is_stored_is_left_out_for_each_signal(store):
     for signal in ("a", "b"):
         await write(store, SPEC, signal, *range(1, 31))
     await write(store, SPEC, "a", *range(60, 71))
-    assert await cut(store, Gap((), NS_PER_S + 1, 100 * NS_PER_S - 1, CAUSE)) == [
+    assert await cut(store, Gap((), NS_PER_S + 1, 100 * NS_PER_S - 1, SPOOL_LOST)) == [
         (("a",), 30.0, 60.0),
         (("a",), 70.0, 100.0),
         (("b",), 30.0, 100.0),
@@ -63,12 +64,12 @@ async def test_what_is_stored_is_left_out_for_each_signal(store):
 
 async def test_what_is_stored_up_to_the_end_leaves_no_gap(store):
     await write(store, SPEC, "a", *range(1, 101))
-    assert await cut(store, Gap(("a",), NS_PER_S + 1, 101 * NS_PER_S - 1, CAUSE)) == []
+    assert await cut(store, Gap(("a",), NS_PER_S + 1, 101 * NS_PER_S - 1, SPOOL_LOST)) == []
 
 
 async def test_a_signal_that_is_sent_on_change_is_silent_by_itself(store):
     await write(store, ON_CHANGE, "a", 3, 8, 40, 95)
-    gap = Gap(("a",), NS_PER_S + 1, 100 * NS_PER_S - 1, CAUSE)
+    gap = Gap(("a",), NS_PER_S + 1, 100 * NS_PER_S - 1, SPOOL_LOST)
     assert await cut(store, gap, ON_CHANGE) == [
         (("a",), 8.0, 40.0),
         (("a",), 40.0, 95.0),
@@ -79,8 +80,8 @@ async def test_a_signal_that_is_sent_on_change_is_silent_by_itself(store):
 @pytest.mark.parametrize(
     "gap",
     [
-        Gap(("nobody",), 1, 5, CAUSE),
-        Gap((), 2**63 - 1, 2**63 - 1, CAUSE),
+        Gap(("nobody",), 1, 5, SPOOL_LOST),
+        Gap((), 2**63 - 1, 2**63 - 1, SPOOL_LOST),
     ],
 )
 async def test_a_gap_that_cannot_be_looked_up_stays_as_it_is(store, gap):
@@ -91,7 +92,7 @@ async def test_a_gap_that_cannot_be_looked_up_stays_as_it_is(store, gap):
 async def test_a_flush_reads_no_more_than_it_may(store, monkeypatch):
     monkeypatch.setattr(lost_gaps, "MOST_READ", 5)
     await write(store, SPEC, "a", *range(1, 31))
-    gap = Gap(("a",), WHOLE.from_ns, WHOLE.to_ns, CAUSE)
+    gap = Gap(("a",), WHOLE.from_ns, WHOLE.to_ns, SPOOL_LOST)
     lost = [(SPEC, StatedGap(LIFE, seq, gap)) for seq in (1, 2)]
     first, second = await lost_gaps.cut(store, lost)
     assert first[2].to_ns == second[2].to_ns == WHOLE.to_ns
@@ -103,23 +104,30 @@ def block(spec, signal, *seconds, space="live"):
     return Block.of_series(space, spec, [(signal, series)])
 
 
+def changes_by(known, *blocks):
+    """The changes that samples make, whose batches have no numbers."""
+    origins = [BlockOrigin(LIFE, ()) for _ in blocks]
+    return known.changes(Flush(FlushTime(0, 0, 0), blocks=list(blocks), origins=origins), {})
+
+
 def test_what_comes_later_cuts_a_gap_again_without_a_look_at_the_store():
-    gap = StatedGap(LIFE, 7, Gap((), NS_PER_S + 1, 100 * NS_PER_S - 1, CAUSE))
-    known = LostGaps([gap, StatedGap(LIFE, 8, Gap((), 1, 10**15, "gateway-down"))])
-    assert known.changes([block(SPEC, "a", 100, 101), block(SPEC, "b", 1)]) == []
-    assert known.changes([block(SPEC, "a", 50, space="run-1")]) == []
-    changes = known.changes([block(SPEC, "a", *range(60, 71)), block(SPEC, "a", 71)])
-    assert [change.before for change in changes] == [gap]
-    assert in_seconds(changes[0].parts) == [
+    gap = StatedGap(LIFE, 7, Gap((), NS_PER_S + 1, 100 * NS_PER_S - 1, SPOOL_LOST))
+    known = LostGaps()
+    known.reset([gap, StatedGap(LIFE, 8, Gap((), 1, 10**15, "gateway-down"))])
+    assert changes_by(known, block(SPEC, "a", 100, 101), block(SPEC, "b", 1)).gaps == []
+    assert changes_by(known, block(SPEC, "a", 50, space="run-1")).gaps == []
+    changes = changes_by(known, block(SPEC, "a", *range(60, 71)), block(SPEC, "a", 71))
+    assert [change.before for change in changes.gaps] == [gap]
+    assert in_seconds(changes.gaps[0].parts) == [
         (("a",), 1.0, 60.0),
         (("a",), 71.0, 100.0),
         (("b",), 1.0, 100.0),
     ]
-    assert known.changes([block(SPEC, "a", 50)])[0].before == gap  # it was not committed
+    assert changes_by(known, block(SPEC, "a", 50)).gaps[0].before == gap  # it was not committed
     known.apply(changes)
-    changes = known.changes([block(SPEC, "b", *range(2, 100))])
-    assert [change.parts for change in changes] == [[]]
+    changes = changes_by(known, block(SPEC, "b", *range(2, 100)))
+    assert [change.parts for change in changes.gaps] == [[]]
     known.apply(changes)
-    changes = known.changes([block(SPEC, "a", *range(2, 60)), block(SPEC, "a", *range(72, 99))])
+    changes = changes_by(known, block(SPEC, "a", *range(2, 60)), block(SPEC, "a", *range(72, 99)))
     known.apply(changes)
-    assert known.changes([block(SPEC, "a", 98)]) == []
+    assert changes_by(known, block(SPEC, "a", 98)).gaps == []

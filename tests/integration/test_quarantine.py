@@ -59,6 +59,7 @@ async def recording(folder, influxd):
                 store=store,
                 ledger=Ledger(engine),
                 kind_of=simulated,
+                organisations=organisations,
                 clock=CLOCK,
                 pace=RecorderPace(gather_s=0.05),
             )
@@ -69,6 +70,10 @@ async def recording(folder, influxd):
                 await out.publish(str(topic), messages.encode_spec(spec), retain=True)
             yield out, store, Ledger(engine), recorder
             running.cancel()
+
+
+async def organisations():
+    return [spec.address.organisation for spec in (GOOD, BARRED)]
 
 
 async def simulated(_equipment):

@@ -70,7 +70,7 @@ async def bed(opened, tmp_path):
         ledger, time = Ledger(engine), SteppedClock(NOW_NS)
         for space in ("live", "run-1"):
             for spec in (FIRST, SPEC):
-                await ledger.keep_spec(space, spec, 0)
+                await ledger.keep_specs([(space, spec)], 0)
             await write(store, space, FIRST, "Current", 10 * 24, 9 * 24)
             await write(store, space, SPEC, "Pressure", 10 * 24, 0)
         yield Bed(store, ledger, RetentionEnforcer(store, Deletions(engine), time), time)
@@ -140,7 +140,7 @@ async def test_dead_letters_of_the_span_go_with_it(bed):
 async def test_what_is_held_stays_held(bed):
     await bed.ledger.commit(FlushEntries(held={LIFE: Held(7)}))
     await bed.keeper.delete(span(240, 0), by="ada", why="")
-    assert await bed.ledger.held(LIFE) == Held(7)
+    assert await bed.ledger.held([LIFE]) == {LIFE: Held(7)}
 
 
 async def test_deleting_nothing_is_recorded_and_leaves_no_gap(bed):

@@ -89,7 +89,7 @@ async def test_no_more_than_so_many_are_kept(registry, monkeypatch):
 async def test_while_the_registry_is_away_nothing_is_answered_from_memory(registry):
     cache = RightsCache(registry, CLOCK)
     await cache.current(["m-1"])
-    async with registry._engine.begin() as sql:
+    async with registry._engine.registry.begin() as sql:
         await sql.exec_driver_sql("DROP TABLE rights_version")
     with pytest.raises(Unavailable):
         await cache.current(["m-1"])

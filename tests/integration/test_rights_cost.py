@@ -23,7 +23,7 @@ def spaces(*names: str) -> dict[str, object]:
 def statements(bed: Bed) -> Iterator[list[str]]:
     """All SQL statements while it is open."""
     listed: list[str] = []
-    engine = bed.registry._engine.sync_engine
+    engine = bed.registry._engine.registry.sync_engine
 
     def note(_connection, _cursor, statement, *_more) -> None:
         listed.append(statement)

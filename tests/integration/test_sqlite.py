@@ -19,7 +19,7 @@ NUMBERS = text(
 @pytest.fixture
 async def engine(tmp_path):
     async with open_engine(tmp_path) as opened:
-        yield opened
+        yield opened.registry
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
     include_schemas=True,
+    version_table_schema=context.config.attributes["schema"],
     transactional_ddl=True,
 )
 with context.begin_transaction():

@@ -1,4 +1,4 @@
-"""All tables of the registry and the recorder, their indexes, and what closes the audit chain."""
+"""All tables of registry and ledger, their indexes, and what closes the audit chain."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -26,22 +26,26 @@ NEXT_VERSION = (
 
 
 def upgrade() -> None:
-    """Make all tables."""
-    _make_equipment()
-    _make_principals()
-    _make_tokens()
-    _make_listings()
-    _make_grants()
-    _make_enrolments()
-    _make_notices()
-    _make_sessions()
-    _make_audit()
-    _make_request_keys()
-    _make_ledger()
-    _make_gaps()
-    _make_dead_letters()
-    _make_retention()
-    _make_rights_version()
+    """Make the tables of the schema that is migrated: the registry's, or the ledger's."""
+    if op.get_context().version_table_schema == RECORDER:
+        _make_ledger()
+        _make_gaps()
+        _make_dead_letters()
+        _make_deletions()
+        _make_pairing()
+    else:
+        _make_equipment()
+        _make_principals()
+        _make_tokens()
+        _make_listings()
+        _make_grants()
+        _make_enrolments()
+        _make_notices()
+        _make_sessions()
+        _make_audit()
+        _make_request_keys()
+        _make_retention()
+        _make_rights_version()
 
 
 def _serial() -> sa.Column[int]:
@@ -407,6 +411,9 @@ def _make_retention() -> None:
         sa.Column("stream", STREAM, primary_key=True),
         sa.Column("keep_s", sa.BigInteger, nullable=False),
     )
+
+
+def _make_deletions() -> None:
     op.create_table(
         "deletions",
         _serial(),
@@ -430,13 +437,36 @@ def _make_retention() -> None:
     op.create_index(
         "ix_deletions_space_stream_id", "deletions", ["space", "stream", "id"], schema=RECORDER
     )
+
+
+def _make_pairing() -> None:
     op.create_table(
-        "restores",
-        _serial(),
-        *_of_a_stream(),
-        sa.Column("from_ns", sa.BigInteger, nullable=False),
+        "first_samples",
+        sa.Column("space", ID, primary_key=True),
+        sa.Column("stream", STREAM, primary_key=True),
+        sa.Column("time_ns", sa.BigInteger, nullable=False),
+        schema=RECORDER,
+    )
+    op.create_table(
+        "unsearched",
+        sa.Column("space", ID, primary_key=True),
+        sa.Column("stream", STREAM, primary_key=True),
+        sa.Column("from_ns", sa.BigInteger),
         sa.Column("to_ns", sa.BigInteger, nullable=False),
-        sa.Column("taken_ns", sa.BigInteger, nullable=False),
+        schema=RECORDER,
+    )
+    op.create_table(
+        "lineage",
+        sa.Column("id", ID, primary_key=True),
+        sa.Column("flushes", sa.BigInteger, nullable=False),
+        sa.Column("lost_ns", sa.BigInteger),
+        schema=RECORDER,
+    )
+    op.create_table(
+        "positions",
+        sa.Column("organisation", ID, primary_key=True),
+        sa.Column("flush", sa.BigInteger, nullable=False),
+        sa.Column("time_ns", sa.BigInteger, nullable=False),
         schema=RECORDER,
     )
 

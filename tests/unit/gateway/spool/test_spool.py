@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from broker.batch import Batch, Long, Source, Wide
+from broker.clock import NS_PER_S
 from broker.errors import Taken, Unavailable
 from broker.messages import Held
 from broker.streams import Dtype
@@ -425,3 +426,15 @@ async def test_a_folder_that_cannot_be_made_again_is_told_and_tried_again(tmp_pa
         folder.unlink()
         assert await disk_spool.keep_in_place() == "is gone"
         assert [each.seq for each in await disk_spool.bodies()] == [1]
+
+
+async def test_where_marks_come_late_nothing_is_sent_again_before_they_may(tmp_path: Path) -> None:
+    late_ns = 100 * NS_PER_S
+    async with opened(tmp_path) as disk_spool:
+        await disk_spool.commit([("s", batch(at)) for at in range(3)], 0)
+        assert await disk_spool.due(late_ns - 1, 10, late_ns) == []
+        assert len(await disk_spool.due(late_ns, 10, late_ns)) == 3
+        assert await disk_spool.due(late_ns + 60 * NS_PER_S, 10, late_ns) == []
+        for after_ns in (2 * late_ns, 3 * late_ns):
+            await disk_spool.due(after_ns, 10, late_ns)
+        assert len(await disk_spool.due(5 * late_ns, 10)) == 3

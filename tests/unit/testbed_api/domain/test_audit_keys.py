@@ -1,8 +1,12 @@
-"""A key that changes at a restore is named; one that changes otherwise is a fault."""
+"""A key that changes at a restore, and events that go with it, are named; others are a fault."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
 
 from broker.audit_head import Head, HeadSigner
+from broker.clock import HOUR_S, NS_PER_S, ns_of
 from testbed_api.domain import audit
 from testbed_api.domain.audit import (
     AuditOutcome,
@@ -21,6 +25,8 @@ RESTORE = Event(
     AuditOutcome.ALLOWED,
     details=audit.details({"taken": "2026-11-23T12:00:00Z"}),
 )
+TAKEN_NS = ns_of("2026-11-23T12:00:00Z")
+HOUR_NS = HOUR_S * NS_PER_S
 
 
 def event(at: int, action: str = "share", request: str = "id") -> Event:
@@ -137,10 +143,47 @@ def test_tampering_is_a_fault_with_a_restore_as_without() -> None:
         assert f"event {number + 1} does not follow" in fault.sentence
 
 
-def test_an_anchor_of_events_that_a_restore_lost_does_not_match_and_says_why() -> None:
-    links, lost = chain(6), chain(count=8)
-    anchor = head(FORMER, lost, 8)
-    fault, _ = judged(links, [head(FORMER, links, 5), anchor], [FORMER], names_restores=False)
-    assert fault is not None
-    assert "events 6 to 8 were written anew" in fault.sentence
-    assert "event 6 is the restore of backup 9f86" in fault.sentence
+def restored(links: Sequence[ChainLink], *anchors: Head, right: str = "") -> tuple[str, int]:
+    """The fault of a chain with anchors, and how far the events that are gone with it reach."""
+    heads = [head(FORMER, links, 5), *anchors]
+    verifier = Verifier(heads, [FORMER.key], restores={right} - {""})
+    fault = None
+    for link in links:
+        fault = fault or verifier.take(link)
+    fault = fault or verifier.end()
+    upto = max((restore.lost_upto for restore in verifier.restores), default=0)
+    return "" if fault is None else fault.sentence, upto
+
+
+def chain_restored() -> list[ChainLink]:
+    """A chain of nine events whose sixth is a restore, an hour after its backup."""
+    restore = replace(RESTORE, time_ns=TAKEN_NS + HOUR_NS)
+    return audit.linked([restore if at == 6 else event(at) for at in range(1, 10)])
+
+
+def anchored(count: int, time_ns: int) -> Head:
+    """A head of events that are not in the chain any more."""
+    return FORMER.sign(count, "ab" * 32, time_ns)
+
+
+def test_an_anchor_of_events_that_a_restore_lost_asks_whether_it_was_right() -> None:
+    anchors = [anchored(count, TAKEN_NS + 1) for count in (8, 20)]
+    sentence, upto = restored(chain_restored(), *anchors)
+    assert "event 6 is the restore of backup 9f86, taken 2026-11-23T12:00:00Z" in sentence
+    assert "events after that backup, up to event 20 of the former chain, are gone" in sentence
+    assert "say so with --restore 9f86; if nobody restored then, the chain was cut" in sentence
+    assert upto == 20
+    assert restored(chain_restored(), *anchors, right="9f86") == ("", 20)
+    assert restored(chain_restored(), *anchors, right="another")[0] == sentence
+
+
+@pytest.mark.parametrize(
+    ("count", "time_ns"),
+    [(8, TAKEN_NS - 1), (20, TAKEN_NS), (8, TAKEN_NS + HOUR_NS + 1), (4, TAKEN_NS + 1)],
+    ids=["before the backup", "far before it", "after the restore", "of what the backup holds"],
+)
+def test_a_restore_explains_no_other_anchor(count: int, time_ns: int) -> None:
+    sentence, upto = restored(chain_restored(), anchored(count, time_ns), right="9f86")
+    assert "were written anew" in sentence or "was cut" in sentence
+    assert "--restore" not in sentence
+    assert upto == 0

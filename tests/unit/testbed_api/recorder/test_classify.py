@@ -138,7 +138,7 @@ def test_what_cannot_be_read_is_buried_with_its_reason(
 
 def test_a_gap_of_a_lost_spool_is_cut_before_it_is_written() -> None:
     frame = Wide(np.array([9], np.int64), {"a": np.array([1.0])})
-    gap = Gap(("a",), 1, 8, lost_gaps.CAUSE)
+    gap = Gap(("a",), 1, 8, lost_gaps.SPOOL_LOST)
     batch = Batch(1, (frame,), Source.LIVE, epoch="epoch", seq=1, gaps=(gap,))
     message = Message(f"tb1/live/late/{STREAM}", codec.encode(batch))
     flush = sift(recorder_flush.read(message, 0))
