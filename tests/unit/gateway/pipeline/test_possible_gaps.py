@@ -88,8 +88,8 @@ def test_what_a_subscription_repeats_is_no_gap_unless_the_clock_stands() -> None
 
 def test_a_loss_that_the_server_tells_of_is_a_gap_of_any_length() -> None:
     possible = gaps()
-    told = first(110 * S + 5, after_ns=110 * S, cause="server-overflow")
-    assert possible.gap(told, CAUSE, LAST, NOW) == between(110 * S + 1, 110 * S + 4)
+    reported = first(110 * S + 5, after_ns=110 * S, cause="server-overflow")
+    assert possible.gap(reported, CAUSE, LAST, NOW) == between(110 * S + 1, 110 * S + 4)
     back = first(90 * S, after_ns=110 * S, cause="server-overflow")
     assert possible.gap(back, CAUSE, LAST, NOW) == between(RESERVED_NS, RESERVED_NS)
 
