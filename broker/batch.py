@@ -64,6 +64,18 @@ def source_of(kind: EquipmentKind, space: str) -> Source:
     return Source.LIVE if space == LIVE else Source.RECORDED
 
 
+class MayRepeat(StrEnum):
+    """Repetition of earlier samples of the stream that a batch may hold.
+
+    TIMES: time stamps of it may have been used by their signal; such samples are new ones, and the
+    recorder gives each the next free nanosecond.  SAMPLES: besides, a sample that equals a stored
+    one in time, value and quality is that one, as the first of a subscription may be.
+    """
+
+    TIMES = "times"
+    SAMPLES = "samples"
+
+
 class Series(NamedTuple):
     """The samples of one signal: three columns of equal length."""
 
@@ -200,7 +212,8 @@ class Batch:
     """The content of one message of a stream, whose address is in the topic.
 
     epoch, seq: the publisher's numbering; both None for a plain client, which is then at-most-once.
-    input_ns: for a prototype's output, the time of the input data it answers.
+    input_ns: for a prototype's output, the time of the input data it answers.  may_repeat: None if
+    no earlier sample of the same signal has one of these time stamps.
     """
 
     spec_version: int
@@ -211,6 +224,7 @@ class Batch:
     seq: int | None = None
     gaps: tuple[Gap, ...] = ()
     input_ns: int | None = None
+    may_repeat: MayRepeat | None = None
 
     def __len__(self) -> int:
         """The number of samples."""

@@ -29,6 +29,7 @@ from broker.batch import (
     ColumnArray,
     Gap,
     Long,
+    MayRepeat,
     Quality,
     Source,
     Times,
@@ -72,6 +73,8 @@ def body(batch: Batch, epoch: str | None = None, seq: int | None = None) -> byte
     document["source"] = batch.source
     if batch.input_ns is not None:
         document["input_t"] = text_of(batch.input_ns)
+    if batch.may_repeat is not None:
+        document["may_repeat"] = batch.may_repeat
     document["frames"] = [frame_to_json(frame) for frame in batch.frames]
     if batch.gaps:
         document["gaps"] = [gap_to_json(gap) for gap in batch.gaps]
@@ -206,6 +209,7 @@ class Document:
     input_ns: int | None
     frames: tuple[Any, ...]
     gaps: tuple[Gap, ...]
+    may_repeat: MayRepeat | None = None
 
 
 def parse(payload: bytes) -> Document:
@@ -231,6 +235,7 @@ def parse(payload: bytes) -> Document:
         input_ns=_instant(raw["input_t"], "input_t") if "input_t" in raw else None,
         frames=tuple(frames),
         gaps=tuple(gap_from_json(gap) for gap in gaps),
+        may_repeat=_may_repeat(raw.get("may_repeat")),
     )
 
 
@@ -267,6 +272,15 @@ def _source(value: object) -> Source:
         return Source(value)  # type: ignore[arg-type]  # any JSON value may stand here, and is refused
     except ValueError as exc:
         raise Corrupt(f"source {str(value)[:60]!r}", hint=f"one of {', '.join(Source)}") from exc
+
+
+def _may_repeat(value: object) -> MayRepeat | None:
+    try:
+        return None if value is None else MayRepeat(value)  # type: ignore[arg-type]  # as above
+    except ValueError as exc:
+        raise Corrupt(
+            f"may_repeat {str(value)[:60]!r}", hint=f"one of {', '.join(MayRepeat)}, or left out"
+        ) from exc
 
 
 def gap_from_json(raw: object) -> Gap:
@@ -336,6 +350,7 @@ def fit(document: Document, spec: StreamSpec) -> tuple[Batch, tuple[Misfit, ...]
         seq=document.seq,
         gaps=document.gaps,
         input_ns=document.input_ns,
+        may_repeat=document.may_repeat,
     )
     return batch, misfits
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from broker.batch import Column, Quality, Times, column_dtype
+from broker.batch import Column, MayRepeat, Quality, Times, column_dtype
 from broker.streams import Dtype
 
 
@@ -62,16 +62,25 @@ class Samples:
         )
 
 
+class Arrival(NamedTuple):
+    """The instant at which samples come.  now_ns: wall time.  monotonic_ns: for durations."""
+
+    now_ns: int
+    monotonic_ns: int
+
+
 class StreamSamples(NamedTuple):
     """One sample or more of one stream.
 
     stream: index into the streams of the mapping.  fresh: these are the first samples of a new
-    subscription, where the server sends the last value again.
+    subscription, where the server sends the last value again.  may_repeat: see `Batch`; known after
+    the sample filter.
     """
 
     stream: int
     samples: Samples
     fresh: bool = False
+    may_repeat: MayRepeat | None = None
 
 
 class Layout:

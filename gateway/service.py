@@ -12,7 +12,7 @@ import structlog
 
 from broker.batch import Batch
 from broker.bus import client
-from broker.clock import Clock
+from broker.clock import NS_PER_S, Clock
 from broker.errors import Unavailable
 from broker.namespace import StreamAddress
 from broker.process import tasks as process_tasks
@@ -196,7 +196,7 @@ async def run(
     path = _file_of(mapping, state, settings.space, SPOOL)
 
     async def live(damage: str) -> None:
-        async with _open_spool(path, settings, damage) as store:
+        async with _open_spool(path, settings, mapping, damage) as store:
             process = place.process_identity(file.lock_of(path), clock, takes_over=takes_over)
             admission = Admission(
                 mapping=mapping,
@@ -266,7 +266,7 @@ async def build_gateway(
         clock=clock,
         space=space,
         most_waiting=settings.waiting_samples,
-        last_ns=[await store.last_ns(str(spec.address)) for spec in specs],
+        stamps=[await store.stamps(str(spec.address)) for spec in specs],
     )
     pipeline.lost = {at for at, spec in enumerate(specs) if str(spec.address) in start.lost}
     pipeline.alarm(spool_file.CONTENT, start.alarm or None)
@@ -294,12 +294,13 @@ def _open_bus(admission: Admission) -> AbstractAsyncContextManager[client.Bus]:
 
 
 def _open_spool(
-    path: Path, settings: GatewaySettings, damage: str
+    path: Path, settings: GatewaySettings, mapping: Mapping, damage: str
 ) -> AbstractAsyncContextManager[Spool]:
     limits = SpoolSettings(
         most_bytes=settings.spool_bytes,
         keep_marked_s=settings.spool_keep_s,
         least_free_bytes=settings.spool_free_bytes,
+        ahead_ns=round(mapping.time_stamps.ahead_s * NS_PER_S),
     )
     return spool.open(path, epoch=secrets.token_hex(13), settings=limits, damage=damage)
 

@@ -7,13 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from broker.batch import Gap
 from broker.clock import NS_PER_S, Clock
 from broker.streams import Trigger
 from gateway.commissioning import progress
 from gateway.commissioning.progress import OnProgress
 from gateway.links.opcua.link import OpcUaLink
 from gateway.links.opcua.security import ClientCredentials
+from gateway.links.port import PossibleGap
 from gateway.mapping.model import Mapping
 from gateway.samples import Lot, StreamSamples
 
@@ -53,24 +53,24 @@ class SignalActivity:
 class MeasuringSink:
     """The sink of a link that only measures; see `gateway.links.port`."""
 
-    # ruff: noqa: ARG002 - the port names what this sink does not look at
-
     def __init__(self) -> None:
         self.signals: dict[tuple[int, int], SignalActivity] = defaultdict(SignalActivity)
         self.alarms: dict[str, str] = {}
 
     async def take(self, parts: Sequence[StreamSamples]) -> None:
         """Note samples."""
-        for stream, samples, fresh in parts:
+        for part in parts:
+            samples = part.samples
             rows = zip(samples.signal, samples.time_ns, samples.values.tolist(), strict=True)
             for signal, time_ns, value in rows:
-                self.signals[stream, int(signal)].add(int(time_ns), value, fresh=fresh)
+                activity = self.signals[part.stream, int(signal)]
+                activity.add(int(time_ns), value, fresh=part.fresh)
 
     async def take_lot(self, lot: Lot) -> None:
         """Note plain samples."""
         await self.take(lot.parts())
 
-    async def gap(self, stream: int, gap: Gap) -> None:
+    async def possible_gap(self, possible: PossibleGap, cause: str) -> None:
         """Ignore a gap: nothing is stored."""
 
     def alive(self, streams: Sequence[int]) -> None:
@@ -82,9 +82,9 @@ class MeasuringSink:
         if sentence is not None:
             self.alarms[subject] = sentence
 
-    def last_ns(self, stream: int, signal: int) -> int | None:
+    def was_read(self) -> bool:
         """Nothing was read before."""
-        return None
+        return False
 
     @property
     def unreadable(self) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """The two sides of a link: `Link` reads a machine, `Sink` takes its samples."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from broker.batch import Gap
 from gateway.links.counts import LinkCounts
 from gateway.samples import Lot, StreamSamples
 
@@ -17,6 +17,24 @@ class SourceLink(Protocol):
         """Read the source until cancelled; reconnects after every break."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PossibleGap:
+    """A place before a sample of a signal where samples may be missing.
+
+    after_ns: time stamp of the sample before it in the same publish; None if that came earlier.
+    until_ns: time stamp of the sample; now if `is_unread`: there is none, and none will come.
+    cause: why samples are missing for certain; None before the first sample of a connection, where
+    none may be missing, and whose cause the link knows.
+    """
+
+    stream: int
+    signal: int
+    after_ns: int | None = None
+    until_ns: int
+    cause: str | None = None
+    is_unread: bool = False
+
+
 class Sink(Protocol):
     """The consumer of a link's samples.  Its methods are called from one task at a time."""
 
@@ -26,8 +44,8 @@ class Sink(Protocol):
     async def take_lot(self, lot: Lot) -> None:
         """Take a publish of plain samples, one or more; waits as `take` does."""
 
-    async def gap(self, stream: int, gap: Gap) -> None:
-        """Take a gap of a stream."""
+    async def possible_gap(self, possible: PossibleGap, cause: str) -> None:
+        """State a gap if samples are missing.  cause: of the gap; called before the sample."""
 
     def alive(self, streams: Sequence[int]) -> None:
         """Note that the source answers for these streams, by samples or a keep-alive."""
@@ -35,5 +53,5 @@ class Sink(Protocol):
     def alarm(self, subject: str, sentence: str | None) -> None:
         """Raise the alarm of a subject, or clear it with None."""
 
-    def last_ns(self, stream: int, signal: int) -> int | None:
-        """The newest time stamp of a signal, before a restart too; None if there is none."""
+    def was_read(self) -> bool:
+        """Whether the source has ever given a sample, before a restart too."""

@@ -21,10 +21,9 @@ class SourceUnconfigured(Invalid):
 class SourceRefusals:
     """Counts the refusals of a source in a row, and raises the one that ends the gateway."""
 
-    def __init__(self, sink: Sink, signals_by_stream: list[int]) -> None:
-        """sink: knows what was read before.  signals_by_stream: number of signals of each."""
+    def __init__(self, sink: Sink) -> None:
+        """sink: knows whether the source was read before."""
         self._sink = sink
-        self._signals_by_stream = signals_by_stream
         self._in_a_row = 0
 
     def check(self, error: Refused, *, pause_s: float) -> float:
@@ -34,7 +33,7 @@ class SourceRefusals:
         """
         if isinstance(error, SourceUnconfigured):
             raise error
-        if self._was_read():
+        if self._sink.was_read():
             return pause_s
         self._in_a_row += 1
         if self._in_a_row >= LAST:
@@ -44,10 +43,3 @@ class SourceRefusals:
     def reset(self) -> None:
         """Begin again: the source did not refuse."""
         self._in_a_row = 0
-
-    def _was_read(self) -> bool:
-        return any(
-            self._sink.last_ns(stream, signal) is not None
-            for stream, signals in enumerate(self._signals_by_stream)
-            for signal in range(signals)
-        )

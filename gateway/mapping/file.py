@@ -38,10 +38,13 @@ from gateway.mapping.model import (
     Policy,
     Security,
     StreamMapping,
+    TimeStampLimits,
     host_of,
 )
 from gateway.mapping.mqtt_source import MqttSource, TimeForm
 from gateway.mapping.node_names import NodeName
+
+_DEFAULT_LIMITS = TimeStampLimits()
 
 
 def load(path: Path) -> Mapping:
@@ -182,6 +185,12 @@ class _Mqtt(_Strict):
     keepalive_s: Annotated[int, Field(ge=2, le=300)] = 4
 
 
+class _TimeStamps(_Strict):
+    ahead_s: _Limit = _DEFAULT_LIMITS.ahead_s
+    behind_s: _Limit = _DEFAULT_LIMITS.behind_s
+    stalled_s: _Seconds = _DEFAULT_LIMITS.stalled_s
+
+
 class _File(_Strict):
     organisation: _Id
     equipment: _Id
@@ -189,6 +198,7 @@ class _File(_Strict):
     opcua: _OpcUa | None = None
     mqtt: _Mqtt | None = None
     streams: Annotated[dict[_Id, _Stream], Field(min_length=1)]
+    time_stamps: _TimeStamps = _TimeStamps()
     name: Annotated[str, Field(max_length=200)] = ""
     site: _Site = _Site()
     description: Annotated[str, Field(max_length=400)] = ""
@@ -245,6 +255,7 @@ def _fields_at(path: yaml_document.Path) -> list[str]:
         "mqtt": _Mqtt,
         "site": _Site,
         "batch": _Batch,
+        "time_stamps": _TimeStamps,
     }
     form = by_name.get(path[-1]) if path and path[-1] in by_name else by_depth.get(len(path))
     return sorted(form.model_fields) if form else []
@@ -266,6 +277,7 @@ def _mapping(form: _File, folder: Path) -> Mapping:
         streams=tuple(
             _stream(equipment, name, stream, trigger) for name, stream in form.streams.items()
         ),
+        time_stamps=TimeStampLimits(**form.time_stamps.model_dump()),
     )
 
 

@@ -4,11 +4,12 @@
 """
 
 from collections.abc import Mapping as AnyMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from broker.clock import DAY_S
 from broker.errors import Invalid
 from broker.namespace import EquipmentAddress, EquipmentKind
 from broker.streams import StreamSpec
@@ -64,6 +65,19 @@ class Security:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TimeStampLimits:
+    """Limits on the time stamps of a source, held against the gateway's clock, in s.
+
+    ahead_s, behind_s: a sample whose time stamp lies further from its arrival is uncertain and an
+    alarm.  stalled_s: so long may samples come without a newer time stamp before that is an alarm.
+    """
+
+    ahead_s: float = 600.0
+    behind_s: float = 30.0 * DAY_S
+    stalled_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpcUaServer:
     """The OPC UA server that a mapping reads, and the limits of requests to it.
 
@@ -107,6 +121,7 @@ class Mapping:
     description: str
     source: OpcUaServer | MqttBroker
     streams: tuple[StreamMapping, ...]
+    time_stamps: TimeStampLimits = field(default_factory=TimeStampLimits)
 
     @property
     def server(self) -> OpcUaServer:

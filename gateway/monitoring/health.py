@@ -37,6 +37,7 @@ async def publish(
     """Publish the health of each stream, retained, until cancelled."""
     published: dict[int, tuple[Health, int]] = {}
     while True:
+        pipeline.check_source_clock()
         for index, stream in enumerate(mapping.streams):
             health = _health(mapping, pipeline, uplink, index, clock)
             monotonic_ns = clock.monotonic_ns()

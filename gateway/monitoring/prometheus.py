@@ -37,7 +37,9 @@ _COUNTERS = {
     "unfit_samples": "samples whose value did not fit their signal's dtype",
     "offered_samples": "samples that the source offered",
     "dead_banded_samples": "samples dropped by the dead band",
-    "moved_samples": "samples moved by 1 ns, because their time stamp was used already",
+    "moved_samples": "samples moved by some ns, because their time stamp was used already",
+    "doubtful_samples": "samples whose time stamp may have been used, which the recorder checks",
+    "far_samples": "samples whose time stamp was far from now, stored as uncertain",
     "repeated_samples": "samples that a new subscription sent again",
 }
 _FIELDS = {"mark_lag_seconds": "mark_lag_s"}

@@ -72,6 +72,8 @@ class GatewayStats:
     offered_samples: int
     dead_banded_samples: int
     moved_samples: int
+    doubtful_samples: int
+    far_samples: int
     repeated_samples: int
     alarms: int
     gaps: Mapping[str, int]
@@ -115,6 +117,8 @@ async def collect(sources: StatsSources) -> GatewayStats:
         offered_samples=sum(counts.offered for counts in filtered),
         dead_banded_samples=sum(counts.dead_banded for counts in filtered),
         moved_samples=sum(counts.moved for counts in filtered),
+        doubtful_samples=sum(counts.doubtful for counts in filtered),
+        far_samples=sum(counts.far.samples for counts in filtered),
         repeated_samples=sum(counts.repeated for counts in filtered),
         alarms=len(pipeline.alarms),
         gaps=dict(pipeline.gap_counts),

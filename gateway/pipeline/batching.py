@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from broker.batch import Batch, Gap, Source
+from broker.batch import Batch, Gap, MayRepeat, Source
 from broker.clock import NS_PER_S
 from broker.streams import Dtype
 from gateway.mapping.model import StreamMapping
@@ -39,6 +39,7 @@ class Batcher:
         """Forget the samples, after they were cut."""
         self._parts: list[Samples] = []
         self._count = self._samples = 0
+        self._may_repeat: MayRepeat | None = None
 
     @property
     def waits(self) -> bool:
@@ -55,14 +56,23 @@ class Batcher:
         size = count * SAMPLE_BYTES + self._most_signals
         return count <= self.mapping.batch_values and size <= ROUGH_BYTES and not self._texts
 
-    def add(self, rest: Samples, monotonic_ns: int) -> Iterator[Batch]:
-        """Add samples to those that wait, and cut whenever a batch is full."""
+    def add(
+        self, rest: Samples, monotonic_ns: int, may_repeat: MayRepeat | None = None
+    ) -> Iterator[Batch]:
+        """Add samples to those that wait, and cut whenever a batch is full.
+
+        Samples that may be stored already have a batch of their own.
+        """
+        kinds = {may_repeat, self._may_repeat}
+        if self._count and len(kinds) == 2 and MayRepeat.SAMPLES in kinds:
+            yield from self.cut()
         if not self._count:
             self._since_ns = monotonic_ns
         while len(rest):
             room = self._room(rest)
             if room:
                 self._append(rest[:room] if room < len(rest) else rest)
+                self._may_repeat = may_repeat or self._may_repeat
                 rest = rest[room:]
             if len(rest) or self._count >= self.mapping.batch_values:
                 yield from self.cut()
@@ -107,17 +117,20 @@ class Batcher:
         spec = self.mapping.spec
         framed = tuple(frames(Samples.joined(self._parts), spec)) if self._parts else ()
         size = self._samples + self._most_signals if framed else 0
+        may_repeat = self._may_repeat
         gaps: list[Gap] = []
         for gap in self._shared_gaps():
             cost = GAP_BYTES + sum(len(name) + 3 for name in gap.signals)
             if size + cost > ROUGH_BYTES:
-                yield Batch(spec.version, framed, self.source, gaps=tuple(gaps))
-                framed, gaps, size = (), [], 0
+                yield Batch(
+                    spec.version, framed, self.source, gaps=tuple(gaps), may_repeat=may_repeat
+                )
+                framed, may_repeat, gaps, size = (), None, [], 0
             gaps.append(gap)
             size += cost
         self._gaps.clear()
         self._clear()
-        yield Batch(spec.version, framed, self.source, gaps=tuple(gaps))
+        yield Batch(spec.version, framed, self.source, gaps=tuple(gaps), may_repeat=may_repeat)
 
     def _shared_gaps(self) -> Iterable[Gap]:
         """The gaps that wait; a gap of all signals names none."""

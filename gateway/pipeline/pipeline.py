@@ -6,22 +6,28 @@ The number of samples that are not spooled is bounded; a full pipeline makes the
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import structlog
 
-from broker.batch import Batch, Gap, source_of
+from broker.batch import Batch, Gap, MayRepeat, source_of
 from broker.clock import Clock
 from broker.namespace import StreamAddress
 from broker.streams import StreamSpec
+from gateway.links.port import PossibleGap
 from gateway.mapping.model import Mapping
+from gateway.pipeline import source_clock
 from gateway.pipeline.batching import Batcher
 from gateway.pipeline.framing import FrameLayout, plain_frames
-from gateway.pipeline.sample_filter import MOST_LAYOUTS, SampleFilter
-from gateway.samples import Layout, Lot, Samples, StreamSamples
+from gateway.pipeline.possible_gaps import PossibleGaps
+from gateway.pipeline.sample_filter import SampleFilter
+from gateway.pipeline.source_clock import FarStamps, StampLimits
+from gateway.pipeline.stream_group import MOST_LAYOUTS, EarlierStamps
+from gateway.samples import Arrival, Layout, Lot, Samples, StreamSamples
 from gateway.spool import dropped_gaps
+from gateway.spool.stamps import StreamStamps
 
 TICK_S = 0.02
 GATEWAY_DOWN = "gateway-down"
@@ -37,7 +43,7 @@ class StreamActivity:
     """Times of a stream's last samples; None stands for never.
 
     sample_ns: when a sample came, in monotonic time.  alive_ns: when a sample or a keep-alive came,
-    likewise.  newest_ns: the greatest time stamp of a sample.
+    likewise.  newest_ns: the greatest time stamp of the samples that came last.
     """
 
     sample_ns: int | None = None
@@ -60,23 +66,30 @@ class Pipeline:
         clock: Clock,
         space: str,
         most_waiting: int,
-        last_ns: Sequence[int | None] | None = None,
+        stamps: Sequence[StreamStamps] | None = None,
     ) -> None:
         """specs: of the mapping's streams, as registered.  most_waiting: samples not yet spooled.
-        last_ns: newest time stamp of each stream before this process started; None for no stream.
+        stamps: time stamps of each stream before this process started; None for no stream.
         """
         self.alarms: dict[str, str] = {}
         self.gap_counts: Counter[str] = Counter()
         self.lost: Collection[int] = ()
         self.activity = [StreamActivity() for _ in mapping.streams]
-        self.sample_filter = SampleFilter(mapping.streams)
+        before = stamps or [StreamStamps()] * len(mapping.streams)
+        self.sample_filter = SampleFilter(
+            mapping.streams,
+            StampLimits.from_mapping(mapping.time_stamps, space),
+            EarlierStamps(stamps=before, began=Arrival(clock.now_ns(), clock.monotonic_ns())),
+        )
+        self._possible_gaps = PossibleGaps(specs, self.sample_filter.reserve)
+        self._was_read = any(each.last_ns is not None for each in before)
+        self._stalled_streams: set[int] = set()
         source = source_of(mapping.kind, space)
         self._batchers = [Batcher(stream, source) for stream in mapping.streams]
         self._mapping = mapping
         self._specs = specs
         self._clock = clock
         self._most_waiting = most_waiting
-        self._last_ns = last_ns or [None] * len(mapping.streams)
         self._waiting = 0
         self._aging: set[int] = set()
         self._ready: list[tuple[StreamAddress, Batch]] = []
@@ -88,20 +101,23 @@ class Pipeline:
     async def take(self, parts: Sequence[StreamSamples]) -> None:
         """Take samples from the link; waits while too many are not spooled yet."""
         await self._has_room()
-        monotonic_ns = self._clock.monotonic_ns()
+        arrival = self._arrival()
         for part in parts:
-            self._note(part.stream, monotonic_ns, int(part.samples.time_ns.max()))
-        self._filter(parts, monotonic_ns)
+            self._note(part.stream, arrival.monotonic_ns, int(part.samples.time_ns.max()))
+        self._decide_gaps(parts, arrival.monotonic_ns)
+        self._filter(parts, arrival)
 
     async def take_lot(self, lot: Lot) -> None:
         """Take plain samples from the link; waits as `take` does."""
         await self._has_room()
-        monotonic_ns, layout = self._clock.monotonic_ns(), lot.layout
+        arrival, layout = self._arrival(), lot.layout
         newest_ns = np.maximum.reduceat(lot.time_ns, layout.starts).tolist()
         for stream, newest in zip(layout.streams, newest_ns, strict=True):
-            self._note(stream, monotonic_ns, newest)
-        if not self.sample_filter.takes_whole(lot):
-            self._filter(lot.parts(), monotonic_ns)
+            self._note(stream, arrival.monotonic_ns, newest)
+        if self._possible_gaps.are_open:
+            self._decide_gaps(lot.parts(), arrival.monotonic_ns)
+        if not self.sample_filter.takes_whole(lot, arrival):
+            self._filter(lot.parts(), arrival)
             return
         frame_layouts = self._frame_layouts_of(layout)
         for stream, frame_layout, (begin, end) in zip(
@@ -116,7 +132,8 @@ class Pipeline:
                 self._waiting += end - begin
             else:
                 good = np.zeros(end - begin, np.uint8)
-                self._add(stream, Samples(frame_layout.signal, times, values, good), monotonic_ns)
+                samples = Samples(frame_layout.signal, times, values, good)
+                self._add(stream, samples, arrival.monotonic_ns)
         if self._ready:
             self._came.set()
 
@@ -140,26 +157,51 @@ class Pipeline:
     def _note(self, stream: int, monotonic_ns: int, newest_ns: int) -> None:
         activity = self.activity[stream]
         activity.sample_ns = monotonic_ns
-        activity.newest_ns = max(newest_ns, activity.newest_ns or newest_ns)
+        activity.newest_ns = newest_ns
+        self._was_read = True
 
-    def _filter(self, parts: Sequence[StreamSamples], monotonic_ns: int) -> None:
-        for stream, samples, _ in self.sample_filter.take(parts):
-            self._add(stream, samples, monotonic_ns)
+    def _arrival(self) -> Arrival:
+        return Arrival(self._clock.now_ns(), self._clock.monotonic_ns())
+
+    def _filter(self, parts: Sequence[StreamSamples], arrival: Arrival) -> None:
+        for part in self.sample_filter.take(parts, arrival):
+            self._add(part.stream, part.samples, arrival.monotonic_ns, part.may_repeat)
         if self._ready:
             self._came.set()
 
-    def _add(self, stream: int, samples: Samples, monotonic_ns: int) -> None:
+    def _add(
+        self,
+        stream: int,
+        samples: Samples,
+        monotonic_ns: int,
+        may_repeat: MayRepeat | None = None,
+    ) -> None:
         batcher = self._batchers[stream]
-        for batch in (*batcher.add(samples, monotonic_ns), *batcher.due(monotonic_ns)):
+        added = batcher.add(samples, monotonic_ns, may_repeat)
+        for batch in (*added, *batcher.due(monotonic_ns)):
             self._put(stream, batch)
         if batcher.waits:
             self._aging.add(stream)
             self._ages.set()
 
-    async def gap(self, stream: int, gap: Gap) -> None:
-        """Take a gap from the link; of a stream that lost its spool, the first one says so."""
-        if gap.cause == GATEWAY_DOWN and stream in self.lost:
-            gap = replace(gap, cause=SPOOL_LOST)
+    async def possible_gap(self, possible: PossibleGap, cause: str) -> None:
+        """State a gap if samples are missing; the first one after a lost spool says so."""
+        last = self.sample_filter.last(possible.stream, possible.signal)
+        if last is None:
+            return
+        if cause == GATEWAY_DOWN and possible.stream in self.lost:
+            cause = SPOOL_LOST
+        gap = self._possible_gaps.gap(possible, cause, last, self._arrival())
+        if gap is not None:
+            self.gap(possible.stream, gap)
+
+    def _decide_gaps(self, parts: Sequence[StreamSamples], monotonic_ns: int) -> None:
+        if self._possible_gaps.are_open:
+            for stream, gap in self._possible_gaps.decide(parts, monotonic_ns):
+                self.gap(stream, gap)
+
+    def gap(self, stream: int, gap: Gap) -> None:
+        """State a gap."""
         self.gap_counts[gap.cause] += len(gap.signals or self._specs[stream].names)
         self._state(stream, [gap])
 
@@ -200,10 +242,38 @@ class Pipeline:
                 reason=sentence or before,
             )
 
-    def last_ns(self, stream: int, signal: int) -> int | None:
-        """The newest time stamp of a signal; before its first sample here, that of its stream."""
-        newest_ns = self.sample_filter.last_ns(stream, signal)
-        return self._last_ns[stream] if newest_ns is None else newest_ns
+    def was_read(self) -> bool:
+        """Whether the source has ever given a sample, before a restart too."""
+        return self._was_read
+
+    # --- the source's clock ----------------------------------------------------------------------
+
+    def check_source_clock(self) -> None:
+        """Raise and clear the alarms about time stamps that do not move on, or lie far from now."""
+        monotonic_ns = self._clock.monotonic_ns()
+        stalled = {
+            stream: source_clock.stalled_sentence(self._names(stream, signals), newest_ns)
+            for stream, signals, newest_ns in self.sample_filter.stalled()
+        }
+        for stream in self._stalled_streams | stalled.keys():
+            self.alarm(f"{stream}/:stalled", stalled.get(stream))
+        self._stalled_streams = set(stalled)
+        for stream, counts in enumerate(self.sample_filter.counts):
+            if counts.far.signals:
+                self._check_far(stream, counts.far, monotonic_ns)
+
+    def _check_far(self, stream: int, far: FarStamps, monotonic_ns: int) -> None:
+        """Raise the alarm about time stamps far from now, or clear it; its words stay."""
+        subject = f"{stream}/:far"
+        if monotonic_ns - far.arrived_ns > source_clock.FAR_ALARM_NS:
+            far.signals.clear()
+            self.alarm(subject, None)
+        elif subject not in self.alarms:
+            names = self._names(stream, sorted(far.signals))
+            self.alarm(subject, source_clock.far_sentence(names, far.away_ns))
+
+    def _names(self, stream: int, signals: Sequence[int]) -> list[str]:
+        return [self._specs[stream].names[signal] for signal in signals]
 
     # --- out: batches for the uplink -------------------------------------------------------------
 
@@ -234,6 +304,8 @@ class Pipeline:
 
     def remaining(self) -> list[tuple[StreamAddress, Batch]]:
         """Cut everything that waits, and return all batches; for the end of the process."""
+        for stream, gap in self._possible_gaps.close():
+            self.gap(stream, gap)
         for stream, batcher in enumerate(self._batchers):
             if batcher.waits:
                 for batch in batcher.cut():
@@ -250,7 +322,9 @@ class Pipeline:
             signals = sum(len(gap.signals or spec.names) for gap in gaps)
             causes = sorted({gap.cause for gap in gaps})
             log.warning("gaps were found", stream=str(spec.address), signals=signals, causes=causes)
-        registered = Batch(spec.version, batch.frames, batch.source, gaps=batch.gaps)
+        registered = Batch(
+            spec.version, batch.frames, batch.source, gaps=batch.gaps, may_repeat=batch.may_repeat
+        )
         self._ready.append((spec.address, registered))
         self._waiting += len(batch)
 

@@ -31,7 +31,9 @@ _STREAMS = (
     # a row for each life of a stream.  lost: 1 where this file lacks batches of that life which the
     # recorder holds
     "CREATE TABLE streams (id INTEGER PRIMARY KEY, stream TEXT NOT NULL, epoch TEXT NOT NULL,"
-    " seq INTEGER NOT NULL, last_ns INTEGER, lost INTEGER NOT NULL DEFAULT 0,"
+    " seq INTEGER NOT NULL, lost INTEGER NOT NULL DEFAULT 0,"
+    # its time stamps, see `gateway.spool.stamps`
+    " last_ns INTEGER, committed_ns INTEGER NOT NULL, greatest_ns INTEGER, ahead TEXT NOT NULL,"
     # ranges of sequence numbers: marked, and deleted from this file
     " held TEXT NOT NULL DEFAULT '[]', gone TEXT NOT NULL DEFAULT '[]', UNIQUE (stream, epoch))"
 )

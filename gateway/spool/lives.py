@@ -14,9 +14,16 @@ from typing import NamedTuple
 from broker.messages import Held
 from gateway.spool import marks
 from gateway.spool.file import SpoolFile
+from gateway.spool.stamps import StreamStamps
 
 MOST_LIVES = 10_000
 """Lives whose epochs the file keeps."""
+_ADVANCE = (
+    "INSERT INTO streams (id, stream, epoch, seq, last_ns, committed_ns, greatest_ns, ahead)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET seq = excluded.seq,"
+    " last_ns = excluded.last_ns, committed_ns = excluded.committed_ns,"
+    " greatest_ns = excluded.greatest_ns, ahead = excluded.ahead"
+)
 
 
 class StreamLife(NamedTuple):
@@ -42,13 +49,13 @@ class LastHeld(NamedTuple):
 class StreamPosition(NamedTuple):
     """The position of a stream in one of its lives.
 
-    seq: its last sequence number.  last_ns: its newest time stamp ever.  gone: sequence numbers
-    that are not in the file any more, or never were.  lost: whether the recorder holds some that
-    never were.
+    seq: its last sequence number.  stamps: the time stamps of its stream, of former lives too.
+    gone: sequence numbers that are not in the file any more, or never were.  lost: whether the
+    recorder holds some that never were.
     """
 
     seq: int = 0
-    last_ns: int | None = None
+    stamps: StreamStamps = StreamStamps()
     gone: Held = marks.NOTHING
     lost: bool = False
 
@@ -104,10 +111,11 @@ class Lives:
         The last batch of each counts as unmarked.  Sent again it asks for the mark of its life: a
         recorder that was restored meanwhile may hold less than the file says.
         """
-        query = "SELECT id, stream, epoch, seq, last_ns, lost, held, gone FROM streams ORDER BY id"
-        for id_, stream, epoch, seq, last_ns, lost, held, gone in self._sql.execute(query):
+        query = "SELECT * FROM streams ORDER BY id"
+        for id_, stream, epoch, seq, lost, *stamps_row, held, gone in self._sql.execute(query):
             self._name(id_, StreamLife(stream, epoch))
-            position = StreamPosition(seq, last_ns, marks.parsed(gone), bool(lost))
+            stamps = StreamStamps.from_row(stamps_row)
+            position = StreamPosition(seq, stamps, marks.parsed(gone), bool(lost))
             self.positions[id_], self.held[id_] = position, marks.parsed(held)
             if seq not in position.gone:
                 self.held[id_] = marks.clipped(self.held[id_], seq - 1)
@@ -148,7 +156,7 @@ class Lives:
     def position(self, id_: int) -> StreamPosition:
         """The position of the present life of a stream; a new one goes on where the stream was."""
         known = self.positions.get(id_)
-        return known or StreamPosition(last_ns=self.last_ns(self._lives[id_].stream))
+        return known or StreamPosition(stamps=self.stamps(self._lives[id_].stream))
 
     def advance(self, positions: Mapping[int, StreamPosition]) -> None:
         """Store the last numbers and time stamps of present lives, with new rows for new lives."""
@@ -156,11 +164,12 @@ class Lives:
         for id_, new in positions.items():  # `gone` may be larger by now
             gone = self.position(id_).gone
             self.positions[id_] = new._replace(gone=gone)
-        self._sql.executemany(
-            "INSERT INTO streams (id, stream, epoch, seq, last_ns) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, last_ns = excluded.last_ns",
-            [(id_, *self._lives[id_], *self.positions[id_][:2]) for id_ in positions],
-        )
+        self._sql.executemany(_ADVANCE, map(self._advanced_row, positions))
+
+    def _advanced_row(self, id_: int) -> tuple[object, ...]:
+        """The values of `_ADVANCE` for a life."""
+        seq, stamps, _, _ = self.positions[id_]
+        return (id_, *self._lives[id_], seq, *stamps.row())
 
     def add_gone(self, seqs: Mapping[int, list[int]]) -> None:
         """Store that batches were deleted.  seqs: id -> ascending numbers."""
@@ -172,10 +181,10 @@ class Lives:
             [(marks.text_of(self.positions[id_].gone), id_) for id_ in seqs],
         )
 
-    def last_ns(self, stream: str) -> int | None:
-        """The newest time stamp that a stream ever had."""
+    def stamps(self, stream: str) -> StreamStamps:
+        """The time stamps that a stream ever had."""
         position = self._newest(stream)
-        return None if position is None else position.last_ns
+        return StreamStamps() if position is None else position.stamps
 
     def _newest(self, stream: str) -> StreamPosition | None:
         """The position of a stream in the present life, or else in the newest before it."""
@@ -279,8 +288,8 @@ class Lives:
         position = self.positions.get(id_, StreamPosition())
         gone = Held.from_ranges([*position.gone.ranges, (position.seq + 1, last.seq)])
         if not has_begun:
-            stamps = [ns for ns in (self.last_ns(last.stream), last.until_ns) if ns is not None]
-            position = position._replace(last_ns=max(stamps, default=None), lost=True)
+            stamps = self.stamps(last.stream).lacking(last.until_ns)
+            position = position._replace(stamps=stamps, lost=True)
         self._write(id_, position._replace(seq=last.seq, gone=gone))
         return None if has_begun else id_
 
@@ -288,8 +297,8 @@ class Lives:
         """Write the whole row of a life."""
         self.positions[id_] = position
         ranges = marks.text_of(self.held[id_]), marks.text_of(position.gone)
-        seq, last_ns, _, lost = position
+        seq, stamps, _, lost = position
         self._sql.execute(
-            "INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (id_, *self._lives[id_], seq, last_ns, int(lost), *ranges),
+            "INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (id_, *self._lives[id_], seq, int(lost), *stamps.row(), *ranges),
         )

@@ -81,9 +81,10 @@ class RowsSnapshot(NamedTuple):
 class Rows:
     """The batches in a file, numbered within the lives of their streams."""
 
-    def __init__(self, spool_file: SpoolFile, epoch: str) -> None:
-        """epoch: of the present life, never used before."""
+    def __init__(self, spool_file: SpoolFile, epoch: str, ahead_ns: int) -> None:
+        """epoch: of the present life, never used before.  ahead_ns: see `StreamStamps`."""
         self._file = spool_file
+        self._ahead_ns = ahead_ns
         self.lives = Lives(spool_file, epoch)
         (size,) = self._sql.execute("SELECT bytes FROM spool").fetchone()
         (last,) = self._sql.execute("SELECT coalesce(max(id), 0) FROM batches").fetchone()
@@ -119,7 +120,7 @@ class Rows:
 
     # --- in ---------------------------------------------------------------------------------------
 
-    def number(self, batches: Sequence[tuple[str, Batch]]) -> NumberedBatches:
+    def number(self, batches: Sequence[tuple[str, Batch]], now_ns: int) -> NumberedBatches:
         """Give batches the next ids, and each the next sequence number of its stream."""
         spooled: list[SpooledBatch] = []
         positions: dict[int, StreamPosition] = {}
@@ -127,11 +128,9 @@ class Rows:
         for row_id, (stream, batch) in enumerate(batches, self.counts.last + 1):
             id_ = self.lives.present(stream)
             position = positions.get(id_) or self.lives.position(id_)
-            newest_ns = [int(frame.time_ns.max()) for frame in batch.frames if len(frame)]
-            if position.last_ns is not None:
-                newest_ns.append(position.last_ns)
             seq = position.seq + 1
-            positions[id_] = position._replace(seq=seq, last_ns=max(newest_ns, default=None))
+            stamps = position.stamps.including(batch, now_ns, self._ahead_ns)
+            positions[id_] = position._replace(seq=seq, stamps=stamps)
             body = codec.body(batch, epoch, seq)
             spooled.append(SpooledBatch(row_id, stream, epoch, seq, body))
         return NumberedBatches(spooled, [batch for _, batch in batches], positions)

@@ -31,6 +31,7 @@ from gateway.spool.file import SetAsideFile, SpoolFile, SpoolUnusable
 from gateway.spool.lives import LastHeld, StreamLife
 from gateway.spool.resend_schedule import Pass, ResendSchedule
 from gateway.spool.rows import NumberedBatches, Rows, RowsSnapshot, SpooledBatch
+from gateway.spool.stamps import StreamStamps
 from gateway.spool.transaction import Transaction
 
 ROWS_A_TURN = 1_000
@@ -56,12 +57,14 @@ class SpoolSettings:
     """Limits of a spool.
 
     most_bytes: of bodies.  keep_marked_s: time that a batch stays after its mark.
-    least_free_bytes: with less free on the disk the file does not grow; 0 does not look.
+    least_free_bytes: with less free on the disk the file does not grow; 0 does not look.  ahead_ns:
+    a time stamp further ahead of its time does not count as the stream's greatest.
     """
 
     most_bytes: int = 2 * 1024**3
     keep_marked_s: float = 900.0
     least_free_bytes: int = 64 * 1024**2
+    ahead_ns: int = 600 * NS_PER_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +103,7 @@ class Spool:
         self._file = spool_file
         self._settings = settings
         self._thread = thread
-        self._rows = Rows(spool_file, epoch)
+        self._rows = Rows(spool_file, epoch, settings.ahead_ns)
         self._received: dict[StreamLife, Held] = {}
         self._received_lock = Lock()
         self._marks_written_ns = 0
@@ -123,7 +126,7 @@ class Spool:
         rows = self._rows
         try:
             with Transaction(self._file.sql, rows) as transaction:
-                numbered = rows.number(batches)
+                numbered = rows.number(batches, now_ns)
                 size = sum(len(batch.body) + PAGE for batch in numbered.spooled)
                 most_bytes = self._most_bytes(size, now_ns)
                 self._write_marks(now_ns, MARKS_WRITTEN_NS)
@@ -325,9 +328,9 @@ class Spool:
         """Make every unmarked batch due now, after a reconnect."""
         await self._run(lambda: self._resending.everything(self._rows.counts.last))
 
-    async def last_ns(self, stream: str) -> int | None:
-        """The newest time stamp that was ever spooled of a stream."""
-        return await self._run(lambda: self._rows.lives.last_ns(stream))
+    async def stamps(self, stream: str) -> StreamStamps:
+        """The time stamps that were ever spooled of a stream."""
+        return await self._run(lambda: self._rows.lives.stamps(stream))
 
     async def depth(self) -> Depth:
         """The fill level."""
@@ -395,7 +398,7 @@ class Spool:
         """Compare with the ledger, and note which batches the recorder holds and this file lacks.
 
         held: of those of the streams of which the recorder holds anything.  Returns the streams of
-        which the file lacks some: in `last_ns` they stand where the ledger is complete.
+        which the file lacks some: in `stamps` they stand where the ledger is complete.
         """
         return await self._run(lambda: self._compare(held, streams))
 

@@ -4,11 +4,11 @@ The lookups that a message needs (its spec, the kind of its equipment, the range
 made before; a message whose lookups found nothing yet waits.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from broker import codec, namespace
-from broker.batch import Batch, source_of
+from broker.batch import Batch, MayRepeat, source_of
 from broker.errors import Corrupt
 from broker.messages import Held
 from broker.namespace import EquipmentAddress, EquipmentKind, StreamTopic
@@ -16,6 +16,7 @@ from broker.streams import StreamSpec
 from testbed_api.recorder import bulk_decode, lost_gaps
 from testbed_api.recorder.flush import BlockOrigin, Flush, FlushTime, ReceivedMessage
 from testbed_api.recorder.ledger import DeadLetter, SetAside, StatedGap, StreamEpoch
+from testbed_api.recorder.placement_ledger import BatchNumber, Placements
 from testbed_api.recorder.spec_versions import SpecKey
 from testbed_api.stores.port import Block
 
@@ -41,7 +42,8 @@ class WaitLimits:
 class _TopicGroup:
     """The messages of one topic, epoch and spec, with their lookups.
 
-    seqs: the sequence numbers that this flush settles.  accepted: messages to be decoded.
+    seqs: the sequence numbers that this flush settles.  accepted: messages to be decoded; doubtful:
+    those of which time stamps may be taken.
     """
 
     life: StreamEpoch
@@ -49,11 +51,18 @@ class _TopicGroup:
     kind: EquipmentKind | None
     held: Held
     seqs: set[int]
+    placements: Placements
     accepted: list[tuple[ReceivedMessage, codec.Document]] = field(default_factory=list)
+    doubtful: list[tuple[ReceivedMessage, codec.Document, MayRepeat]] = field(default_factory=list)
 
 
 def classify(
-    candidates: Iterable[ReceivedMessage], lookups: Lookups, *, time: FlushTime, limits: WaitLimits
+    candidates: Iterable[ReceivedMessage],
+    lookups: Lookups,
+    *,
+    placements: Placements,
+    time: FlushTime,
+    limits: WaitLimits,
 ) -> Flush:
     """Sort messages into a flush; those without spec or registered equipment wait on."""
     flush = Flush(time)
@@ -69,7 +78,8 @@ def classify(
             key = (message.message.topic, document.epoch, document.spec_version)
             topic_group = topic_groups.get(key)
             if topic_group is None:
-                topic_group = topic_groups[key] = _topic_group_of(flush, topic, document, lookups)
+                topic_group = _topic_group_of(flush, topic, document, lookups, placements)
+                topic_groups[key] = topic_group
             _classify_message(flush, topic_group, message, document, limits)
     _read(flush, topic_groups.values())
     flush.seqs = {life: seqs for life, seqs in flush.seqs.items() if seqs}
@@ -77,7 +87,11 @@ def classify(
 
 
 def _topic_group_of(
-    flush: Flush, topic: StreamTopic, document: codec.Document, lookups: Lookups
+    flush: Flush,
+    topic: StreamTopic,
+    document: codec.Document,
+    lookups: Lookups,
+    placements: Placements,
 ) -> _TopicGroup:
     life = StreamEpoch(topic.space, topic.address, document.epoch or "")
     return _TopicGroup(
@@ -86,6 +100,7 @@ def _topic_group_of(
         kind=lookups.kinds.get(topic.address.owner),
         held=lookups.held.get(life, Held(0)),
         seqs=flush.seqs[life],
+        placements=placements,
     )
 
 
@@ -129,7 +144,11 @@ def _accept(
     assert topic_group.kind is not None  # noqa: S101 - for the types: it was looked at
     expected = source_of(topic_group.kind, topic_group.life.space)
     if document.source == expected:
-        topic_group.accepted.append((message, document))
+        may_repeat = _may_repeat(topic_group, document)
+        if may_repeat is None:
+            topic_group.accepted.append((message, document))
+        else:
+            topic_group.doubtful.append((message, document, may_repeat))
         return
     mismatch = Corrupt(
         f"source {document.source} from a {topic_group.kind} equipment"
@@ -137,6 +156,19 @@ def _accept(
         hint=f"it must say {expected}",
     )
     flush.dead_letter(message, str(mismatch))
+
+
+def _may_repeat(topic_group: _TopicGroup, document: codec.Document) -> MayRepeat | None:
+    """How a batch may repeat time stamps of stored samples.
+
+    Its publisher states it, who knows what it sent before, but not what was placed meanwhile.
+    """
+    if not document.epoch or document.seq is None or not document.frames:
+        return None
+    number = BatchNumber(topic_group.life, document.seq)
+    if document.may_repeat is None and topic_group.placements.is_overtaken(number):
+        return MayRepeat.TIMES
+    return document.may_repeat
 
 
 def _finish(flush: Flush, message: ReceivedMessage) -> None:
@@ -156,7 +188,7 @@ def _waits(flush: Flush, message: ReceivedMessage, limits: WaitLimits) -> bool:
     return waits
 
 
-def _read(flush: Flush, topic_groups: Iterable[_TopicGroup]) -> None:
+def _read(flush: Flush, topic_groups: Collection[_TopicGroup]) -> None:
     """Decode the accepted messages: plain ones in bulk, the others one by one."""
     groups = [
         (
@@ -177,13 +209,33 @@ def _read(flush: Flush, topic_groups: Iterable[_TopicGroup]) -> None:
             _add_gaps(flush, topic_group.life, documents, group.spec)
         for at in decoded.apart:
             try:
-                _read_apart(flush, topic_group, at, group.spec)
+                _read_apart(flush, topic_group.life, *topic_group.accepted[at], group.spec)
             except Corrupt as exc:
                 flush.dead_letter(topic_group.accepted[at][0], str(exc))
+    for topic_group in topic_groups:
+        if topic_group.spec is not None:
+            _read_doubtful(flush, topic_group, topic_group.spec)
 
 
-def _read_apart(flush: Flush, topic_group: _TopicGroup, at: int, spec: StreamSpec) -> None:
-    life, (message, document) = topic_group.life, topic_group.accepted[at]
+def _read_doubtful(flush: Flush, topic_group: _TopicGroup, spec: StreamSpec) -> None:
+    """Decode the messages of which time stamps may be taken, each into a block of its own."""
+    for message, document, may_repeat in topic_group.doubtful:
+        try:
+            _read_apart(flush, topic_group.life, message, document, spec)
+        except Corrupt as exc:
+            flush.dead_letter(message, str(exc))
+        else:
+            assert document.seq is not None  # noqa: S101 - for the types: it was looked at
+            flush.doubtful[BatchNumber(topic_group.life, document.seq)] = may_repeat
+
+
+def _read_apart(
+    flush: Flush,
+    life: StreamEpoch,
+    message: ReceivedMessage,
+    document: codec.Document,
+    spec: StreamSpec,
+) -> None:
     batch, misfits = codec.fit(document, spec)
     if batch.frames:
         flush.blocks.append(Block(life.space, spec, batch.frames))

@@ -9,13 +9,14 @@ from typing import NamedTuple
 import numpy as np
 
 from broker import codec, namespace
-from broker.batch import Times
+from broker.batch import MayRepeat, Times
 from broker.bus.inbox import Message
 from broker.errors import Corrupt, Invalid
 from broker.namespace import StreamTopic
 from broker.streams import StreamSpec
 from testbed_api.recorder import bulk_decode
 from testbed_api.recorder.ledger import DeadLetter, FlushEntries, StatedGap, StreamEpoch
+from testbed_api.recorder.placement_ledger import BatchNumber
 from testbed_api.recorder.spec_versions import SpecKey
 from testbed_api.stores.port import Block
 
@@ -123,6 +124,8 @@ class Flush:
     blocks: list[Block] = field(default_factory=list)
     origins: list[BlockOrigin] = field(default_factory=list)
     """The origin of each block, in the order of `blocks`."""
+    doubtful: dict[BatchNumber, MayRepeat] = field(default_factory=dict)
+    """The batches whose time stamps may be taken, until they are placed; each is one block."""
     seqs: dict[StreamEpoch, set[int]] = field(default_factory=lambda: defaultdict(set))
     entries: FlushEntries = field(default_factory=FlushEntries)
     lost: list[tuple[StreamSpec, StatedGap]] = field(default_factory=list)

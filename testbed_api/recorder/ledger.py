@@ -36,7 +36,7 @@ from testbed_api.registry.tables import (
 from testbed_api.stores.port import Position
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 StreamKey = tuple[str, StreamAddress]
 """A space, and a stream in it."""
@@ -175,6 +175,11 @@ class Ledger:
         self._engine = engine.ledger
         self._renewed_ns: int | None = None
         """The instant of the last commit; it never goes back, whatever the clock does."""
+
+    @property
+    def engine(self) -> "AsyncEngine":
+        """The SQL engine of the ledger, for the tables that are read and written elsewhere."""
+        return self._engine
 
     async def commit(self, entries: FlushEntries) -> None:
         """Write the entries of a flush in one transaction."""

@@ -1,9 +1,9 @@
 """The recorder: stores the batches that the bus carries, and sends their publishers marks.
 
-It keeps this order: samples into the store, entries into the ledger, acknowledgement to the broker,
-marks to the publishers.  A crash in between makes it do work twice and nothing else, since a sample
-that is written twice has one identity in the store.  At its start it compares store and ledger, see
-`testbed_api.recorder.pairing`.
+It keeps this order: the time stamps of doubtful samples into the ledger, samples into the store,
+entries into the ledger, acknowledgement to the broker, marks to the publishers.  A crash in between
+makes it do work twice and nothing else, since a sample that is written twice has one identity in
+the store.  At its start it compares store and ledger, see `testbed_api.recorder.pairing`.
 """
 
 import asyncio
@@ -34,6 +34,8 @@ from testbed_api.recorder.lost_gaps import LostGaps
 from testbed_api.recorder.marks import MarkPublisher
 from testbed_api.recorder.narrowing import MessageScope, Settlement
 from testbed_api.recorder.pairing import Pairing
+from testbed_api.recorder.placement import Placer
+from testbed_api.recorder.placement_ledger import PlacementLedger
 from testbed_api.recorder.quarantine import Quarantine
 from testbed_api.stores import bisect_write, side_by_side
 from testbed_api.stores.port import Position, SeriesStore
@@ -127,6 +129,10 @@ class RecorderCounts:
     """Batches not stored for now, as the store does not take them; their publishers have them."""
     quarantined: int = 0
     """Organisations with samples that are stored apart, as the store refuses them or is slow."""
+    checked: int = 0
+    """Batches whose samples were looked up in the store, as their time stamps might be taken."""
+    moved: int = 0
+    """Samples of these that got another time stamp, because theirs was taken."""
     mismatches: int = 0
     """Organisations in which store and ledger were found not to belong together."""
     waiting: int = 0
@@ -168,6 +174,7 @@ class Recorder:
         self._waiting: list[ReceivedMessage] = []
         self._steady_time = SteadyTime(clock)
         self._run_weeks: RunWeeks = defaultdict(set)
+        self._placer = Placer(store, PlacementLedger(ledger.engine))
         self._quarantine = Quarantine(self._settle_apart, self._withhold, clock)
         self._in_ledger = asyncio.Lock()
         """Held by whoever changes the ledger, but for specs: a flush, a repair, a gap search."""
@@ -392,9 +399,12 @@ class Recorder:
         await self._memory.look_up(every)
         lookups, time = self._memory.lookups, self._flush_time()
         limits = WaitLimits(round(self._pace.spec_wait_s * NS_PER_S), self._pace.most_waiting)
+        placements = await self._placer.placements()
 
         def classified() -> Flush:
-            flush = classify.classify(every, lookups, time=time, limits=limits)
+            flush = classify.classify(
+                every, lookups, placements=placements, time=time, limits=limits
+            )
             time_limits.enforce(flush, self._run_weeks)
             return flush
 
@@ -469,9 +479,10 @@ class Recorder:
         self._lost_gaps.add(cut)
         if position is not None:
             self._pairing.committed(position, entries.organisations)
+        await self._placer.settle(flush)
 
     async def _store_blocks(self, flush: Flush, position: Position, *, apart: bool) -> None:
-        """Write the blocks; refused ones go again per document, then in ever smaller parts.
+        """Place and write the blocks; refused ones go again per document, then in smaller parts.
 
         Raises Partial where the store does not take the samples of some organisations for now;
         they are in quarantine then.
@@ -479,6 +490,7 @@ class Recorder:
         most_s = self._pace.apart_s if apart else None
         try:
             async with asyncio.timeout(most_s):
+                await self._placer.place(flush)
                 await self._store.write(flush.blocks, position)
         except TimeoutError as exc:
             self._pairing.doubt(flush.organisations())
@@ -511,6 +523,7 @@ class Recorder:
         counts.gaps += len(flush.entries.gaps)
         counts.dead_letters += len(flush.entries.dead_letters)
         counts.set_aside += len(flush.entries.set_aside)
+        counts.checked, counts.moved = self._placer.checked, self._placer.moved
         counts.waiting = len(self._waiting)
         counts.marks = self._mark_publisher.marks
         if self._disk is not None:

@@ -319,6 +319,18 @@ set_aside = Table(
     Column("received_ns", BigInteger, nullable=False),
     schema=RECORDER,
 )
+placements = Table(
+    "placements",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("space", _ID, nullable=False),
+    Column("stream", _STREAM, nullable=False),
+    Column("epoch", _ID, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("samples", Text, nullable=False),
+    Index(None, "space", "stream", "epoch", "seq"),
+    schema=RECORDER,
+)
 deletions = Table(
     "deletions",
     metadata,

@@ -1,8 +1,8 @@
 """Sensors under test: the machine of `tests.faults.source`, publishing to a broker of its own.
 
-`python -m tests.faults.mqtt_source PORT LEDGER SIGNALS HZ STOP` publishes a JSON document a row,
-with its time in ns, from when a file `go` is beside it until the file STOP is there.  Whatever it
-publishes stands in LEDGER first.
+`python -m tests.faults.mqtt_source PORT LEDGER SIGNALS HZ STOP [CLOCK]` publishes a JSON document a
+row, with its time in ns, from when a file `go` is beside it until the file STOP is there.  Whatever
+it publishes stands in LEDGER first.  CLOCK: see `source_clock`.
 """
 
 import asyncio
@@ -18,7 +18,8 @@ from broker.settings import BusSettings
 from simulators import ledger, world
 from simulators.model import SourceRow
 from simulators.world import Playback
-from tests.faults.source import Numbered, signals
+from tests.faults.source import Numbered, play_stamped, signals
+from tests.faults.source_clock import SourceClock
 from tests.services.mosquitto import PASSWORDS
 
 TOPIC = "machine/state"
@@ -57,17 +58,21 @@ class Sensors:
         return connection
 
 
-async def main(port: int, book: Path, count: int, hz: float, stop: Path) -> None:
+async def main(port: int, book: Path, source: Numbered, clock: Path | None) -> None:
     """Publish until stopped."""
-    source = Numbered(signals(count), hz, stop)
     names = [each.name for each in source.signals]
     with ledger.create(book, names) as entries:
-        while not stop.with_name("go").exists():  # a broker does not say who has subscribed
+        while not source.stop.with_name("go").exists():  # a broker does not say who has subscribed
             await CLOCK.sleep(0.05)
-        await world.play(source, Sensors(port, names), CLOCK, pace=Playback(), ledger=entries)
+        sensors = Sensors(port, names)
+        if clock is None:
+            await world.play(source, sensors, CLOCK, pace=Playback(), ledger=entries)
+        else:
+            await play_stamped(source, sensors, CLOCK, entries, SourceClock(clock).stamp)
         await asyncio.get_running_loop().create_future()
 
 
 if __name__ == "__main__":
-    port, book, count, hz, stop = sys.argv[1:]
-    asyncio.run(main(int(port), Path(book), int(count), float(hz), Path(stop)))
+    port, book, count, hz, stop, *clocks = sys.argv[1:]
+    played = Numbered(signals(int(count)), float(hz), Path(stop))
+    asyncio.run(main(int(port), Path(book), played, Path(clocks[0]) if clocks else None))

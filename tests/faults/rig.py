@@ -23,7 +23,7 @@ from pydantic import SecretStr
 
 from broker import api_client, codec
 from broker.batch import Gap
-from broker.clock import WallClock, ns_of
+from broker.clock import NS_PER_S, WallClock, ns_of
 from broker.errors import BedError
 from broker.history_query import HistoryQuery
 from broker.messages import Health
@@ -51,19 +51,22 @@ SETTLE_S = 150.0
 batches that wait, SETTLE_MORE_S more: a backlog of minutes is not brought up in seconds.
 """
 SETTLE_MORE_S = 10.0
+SOON_NS = 600 * NS_PER_S
+"""A sample that is stored that far ahead was not offered since."""
 CLOCK = WallClock()
 
 
 @dataclass(frozen=True)
 class Load:
     """signals: one stream each.  hz: samples a second of each.  age_s: of a batch.  publishing_s:
-    time between two publishes of the machine.
+    time between two publishes of the machine.  stalled_s: so long its clock may stand unnoticed.
     """
 
     signals: int = 20
     hz: float = 10.0
     age_s: float = 0.0
     publishing_s: float = 0.2
+    stalled_s: float = 10.0
 
 
 class Process:
@@ -210,7 +213,9 @@ class Rig:
             with contextlib.suppress(BedError):
                 async with self.observing(0) as bed:
                     while time.monotonic() - since_s < patience_s:
-                        history = await bed.history("in", from_ns=since_ns, to_ns=2**62)
+                        history = await bed.history(
+                            "in", from_ns=since_ns, to_ns=since_ns + SOON_NS
+                        )
                         if len(history["s0"].time_ns):
                             return time.monotonic() - since_s
                         await CLOCK.sleep(0.1)
@@ -282,14 +287,14 @@ class Rig:
     async def judged(self) -> tuple[Counters, int, list[Gap]]:
         """The four counters, how many samples were offered, and the gaps of one stream."""
         offered = [ledger.read(book) for book in self.books]
-        spooled = await self._spooled()
+        spooled = await self.spooled()
         down = [
             (before.rows[-1].time_ns + 1, after.rows[0].time_ns - 1)
             for before, after in pairwise(offered)
         ]
         names = offered[0].signals
-        stored = await self._stored(len(names))
-        dead = await self._dead(len(names))
+        stored = await self.stored(len(names))
+        dead = await self.dead(len(names))
         evidence = [
             Evidence(
                 offered={
@@ -310,13 +315,13 @@ class Rig:
         samples = sum(len(stream.offered) for stream in evidence)
         return counters, samples, list(evidence[0].gaps)
 
-    async def _stored(self, streams: int) -> list[History]:
+    async def stored(self, streams: int) -> list[History]:
         """The history of so many streams, over one connection: each new one costs the server."""
         query = HistoryQuery("live", self.began_ns, 2**62)
         async with api_client.connect(self.api_url, self.observer) as api:
             return [await history.fetch(api, address(at), query) for at in range(streams)]
 
-    async def _dead(self, streams: int) -> list[list[tuple[str, int]]]:
+    async def dead(self, streams: int) -> list[list[tuple[str, int]]]:
         """Signal and time of the dead letters of so many streams."""
         params = {"space": "live", "limit": 1000}
         async with api_client.connect(self.api_url, self.owner) as api:
@@ -333,7 +338,7 @@ class Rig:
             for page in pages
         ]
 
-    async def _spooled(self) -> dict[str, list[tuple[str, int]]]:
+    async def spooled(self) -> dict[str, list[tuple[str, int]]]:
         """What the gateway had committed, by signal."""
         samples: dict[str, list[tuple[str, int]]] = {}
         async with spool.open(self.spool_file, epoch="unused") as opened:
@@ -345,6 +350,19 @@ class Rig:
                 since_ns = ns_of(frame["t0"])
                 samples.setdefault(name, []).extend((name, since_ns + dt) for dt in frame["dt"])
         return samples
+
+    async def spooled_values(self) -> dict[str, list[float]]:
+        """The values that the gateway had committed, by signal."""
+        values: dict[str, list[float]] = {}
+        async with spool.open(self.spool_file, epoch="unused") as opened:
+            bodies = await opened.bodies()
+        for batch in bodies:
+            name = batch.stream.rpartition("/")[2]
+            for frame in codec.parse(codec.stamped(batch.body, 0)).frames:
+                values.setdefault(name, []).extend(
+                    frame["value"] if "value" in frame else frame["values"][name]
+                )
+        return values
 
     # --- how --------------------------------------------------------------------------------------
 
@@ -398,8 +416,16 @@ def _sensors(url: str, load: Load) -> str:
         for at in range(load.signals)
     }
     mqtt = {"url": url, "user": "ada", "keepalive_s": 2}
-    head = {"organisation": ORGANISATION, "equipment": EQUIPMENT, "kind": "real", "mqtt": mqtt}
-    return yaml.safe_dump(head | {"streams": streams})
+    return yaml.safe_dump(_head(load) | {"mqtt": mqtt, "streams": streams})
+
+
+def _head(load: Load) -> dict[str, Any]:
+    return {
+        "organisation": ORGANISATION,
+        "equipment": EQUIPMENT,
+        "kind": "real",
+        "time_stamps": {"stalled_s": load.stalled_s},
+    }
 
 
 def _mapping(url: str, load: Load) -> str:
@@ -414,8 +440,7 @@ def _mapping(url: str, load: Load) -> str:
         for at in range(load.signals)
     }
     opcua = {"url": url, "security": "none"}
-    head = {"organisation": ORGANISATION, "equipment": EQUIPMENT, "kind": "real", "opcua": opcua}
-    return yaml.safe_dump(head | {"streams": streams})
+    return yaml.safe_dump(_head(load) | {"opcua": opcua, "streams": streams})
 
 
 @contextlib.asynccontextmanager
@@ -432,7 +457,8 @@ async def running(  # noqa: PLR0913 - each by its name
 ) -> AsyncIterator[Rig]:
     """The whole chain, samples flowing.
 
-    source: options of the machine.  sensors: it publishes to a Mosquitto of its own instead.
+    source: options of the machine.  sensors: it publishes to a Mosquitto of its own instead, with
+    these arguments.
     clocks: server and gateway have wall clocks of their own.  disks: bytes of a small disk for
     `data`, `spool` or `influxd`.
     """
@@ -442,7 +468,7 @@ async def running(  # noqa: PLR0913 - each by its name
             stack.enter_context(disk.small(folder / name, size))
         rig = _made(folder, seed, load, stack, *source, influxdb=influxdb)
         if sensors:
-            _let_sensors_publish(rig, stack)
+            _let_sensors_publish(rig, stack, source)
         if clocks:
             _give_clocks(rig)
         try:
@@ -498,7 +524,7 @@ def _made(
     )
 
 
-def _let_sensors_publish(rig: Rig, stack: ExitStack) -> None:
+def _let_sensors_publish(rig: Rig, stack: ExitStack, more: Sequence[str]) -> None:
     """Put sensors and their broker in the place of the OPC UA server."""
     folder = rig.folder / "mosquitto"
     folder.mkdir()
@@ -507,6 +533,7 @@ def _let_sensors_publish(rig: Rig, stack: ExitStack) -> None:
     (rig.folder / "mapping.yaml").write_text(_sensors(url, rig.load))
     size = [str(rig.load.signals), str(rig.load.hz), str(rig.folder / "stop")]
     command = ["-m", "tests.faults.mqtt_source", str(rig.source_port), str(rig.books[0]), *size]
+    command += more
     rig.source = Process("source", command, rig.folder)
 
 

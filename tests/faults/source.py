@@ -3,13 +3,13 @@
 `python -m tests.faults.source PORT LEDGER SIGNALS HZ STOP` serves OPC UA on that port, waits until
 every variable is monitored, then offers a row at that rate until the file STOP is there.  Whatever
 it offers stands in LEDGER first, synced.  `--renumbered` gives its namespace another index,
-`--late SEED` every fifth row a time stamp up to a day old.
+`--late SEED` one row of five a time stamp up to a day old; `--clock FILE` see `source_clock`.
 """
 
 import argparse
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from broker.clock import NS_PER_S, Clock, WallClock
 from simulators import ledger, world
 from simulators.faces import opcua
 from simulators.model import Signal, SourceRow
-from simulators.world import Playback
+from simulators.world import Face, Playback
+from tests.faults.source_clock import SourceClock
 
 NAME = "Source"
 MOST = 1_000_000
@@ -74,30 +75,39 @@ async def main(given: argparse.Namespace) -> None:
             await face.wait_watched(clock)
             await clock.sleep(0.5)
             if given.late is not None:
-                await _play_late(source, face, clock, entries, random.Random(given.late))  # noqa: S311 - no secret
+                dice = random.Random(given.late)  # noqa: S311 - no secret
+                await play_stamped(source, face, clock, entries, lambda ns: _late(ns, dice))
+            elif given.clock is not None:
+                stamp = SourceClock(given.clock).stamp
+                await play_stamped(source, face, clock, entries, stamp)
             else:
                 await world.play(source, face, clock, pace=Playback(), ledger=entries)
             await asyncio.get_running_loop().create_future()
 
 
-async def _play_late(
+async def play_stamped(
     source: Numbered,
-    face: opcua.OpcUaFace,
+    face: Face,
     clock: Clock,
     entries: ledger.SourceLedger,
-    dice: random.Random,
+    stamp: Callable[[int], int],
 ) -> None:
-    """Every fifth row is late, and so out of its order: half of them by a second at most."""
+    """Offer each row when it is due, under a time stamp that follows from that instant."""
     start_ns = clock.now_ns()
-    for at, row in enumerate(source.rows()):
+    for row in source.rows():
         due_ns = start_ns + row.time_ns
         while due_ns > clock.now_ns():
             await clock.sleep((due_ns - clock.now_ns()) / NS_PER_S)
-        if at % 5 == 4:
-            due_ns -= dice.randrange(NS_PER_S if dice.random() < 0.5 else DAY_NS)
-        late_row = replace(row, time_ns=due_ns // 1_000 * 1_000)
-        await asyncio.to_thread(entries.append, [late_row])
-        await face.offer([late_row])
+        stamped_row = replace(row, time_ns=stamp(due_ns) // 1_000 * 1_000)
+        await asyncio.to_thread(entries.append, [stamped_row])
+        await face.offer([stamped_row])
+
+
+def _late(now_ns: int, dice: random.Random) -> int:
+    """One row of five is late, and so out of its order: half of them by a second at most."""
+    if dice.randrange(5):
+        return now_ns
+    return now_ns - dice.randrange(NS_PER_S if dice.random() < 0.5 else DAY_NS)
 
 
 def _given() -> argparse.Namespace:
@@ -109,6 +119,7 @@ def _given() -> argparse.Namespace:
     parser.add_argument("stop", type=Path)
     parser.add_argument("--renumbered", action="store_true")
     parser.add_argument("--late", type=int)
+    parser.add_argument("--clock", type=Path)
     return parser.parse_args()
 
 

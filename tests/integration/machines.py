@@ -17,6 +17,7 @@ from broker.batch import Gap
 from broker.clock import NS_PER_S, WallClock
 from gateway.links.opcua.link import OpcUaLink
 from gateway.links.opcua.security import ClientCredentials
+from gateway.links.port import PossibleGap
 from gateway.mapping import file as mapping_file
 from gateway.mapping.model import Mapping
 from gateway.samples import Lot, Samples, StreamSamples
@@ -202,9 +203,14 @@ class RecordingSink:
             self.samples.append((self.names[signal], time_ns, value, quality))
             self._last_ns[signal] = max(time_ns, self._last_ns.get(signal, 0))
 
-    async def gap(self, stream: int, gap: Gap) -> None:  # noqa: ARG002
-        self.gaps.append(gap)
-        self._changed.set()
+    async def possible_gap(self, possible: PossibleGap, cause: str) -> None:
+        since_ns = possible.after_ns
+        if since_ns is None:
+            since_ns = self._last_ns.get(possible.signal)
+        if since_ns is not None and possible.until_ns - since_ns > 1:
+            names = (self.names[possible.signal],)
+            self.gaps.append(Gap(names, since_ns + 1, possible.until_ns - 1, cause))
+            self._changed.set()
 
     def alive(self, streams: Sequence[int]) -> None:
         pass
@@ -216,8 +222,8 @@ class RecordingSink:
             self.said.append(sentence)
         self._changed.set()
 
-    def last_ns(self, stream: int, signal: int) -> int | None:  # noqa: ARG002
-        return self._last_ns.get(signal)
+    def was_read(self) -> bool:
+        return bool(self._last_ns)
 
     async def until(self, is_so: Callable[[], bool], *, within_s: float = 10.0) -> None:
         """Wait for what the link brings."""

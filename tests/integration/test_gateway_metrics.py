@@ -33,6 +33,8 @@ STATS = GatewayStats(
     unfit_samples=0,
     offered_samples=100,
     dead_banded_samples=0,
+    doubtful_samples=3,
+    far_samples=2,
     moved_samples=0,
     repeated_samples=0,
     alarms=1,
@@ -78,7 +80,7 @@ async def test_every_figure_is_a_metric() -> None:
         assert samples["stream_silent_seconds", "o/e/s"] == 0.5
         assert ("stream_silent_seconds", "o/e/t") not in samples
         assert samples["commit_seconds_sum",] / samples["commit_seconds_count",] == 0.05
-        assert len(samples) == 7 + 13 + 2 + 1 + 2 + 1
+        assert len(samples) == 7 + 15 + 2 + 1 + 2 + 1
         assert (await door.get("/")).status_code == 404
         assert (await door.post("/metrics")).status_code == 405
 

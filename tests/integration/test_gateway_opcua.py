@@ -9,13 +9,13 @@ import pytest
 from asyncua import ua
 from rich.console import Console
 
-from broker.batch import Gap
 from broker.clock import WallClock
 from broker.namespace import EquipmentAddress
 from broker.streams import Trigger
 from gateway.commissioning import browse
 from gateway.commissioning.check import check
 from gateway.links.opcua.link import OpcUaLink
+from gateway.links.port import PossibleGap
 from gateway.mapping import file as mapping_file
 from gateway.mapping.model import Mapping
 from gateway.samples import Lot, StreamSamples
@@ -58,12 +58,13 @@ class RowSink:
         await self.take(lot.parts())
 
     async def take(self, parts: Sequence[StreamSamples]) -> None:
-        for _, samples, _ in parts:
+        for part in parts:
+            samples = part.samples
             self.rows += zip(samples.signal, samples.time_ns, samples.values, strict=True)
         self.changed.set()
 
-    async def gap(self, stream: int, gap: Gap) -> None:
-        raise AssertionError(f"there is no gap: {gap}")
+    async def possible_gap(self, possible: PossibleGap, cause: str) -> None:
+        pass
 
     def alive(self, streams: Sequence[int]) -> None:
         pass
@@ -72,8 +73,8 @@ class RowSink:
         if sentence:
             self.alarms.append(sentence)
 
-    def last_ns(self, stream: int, signal: int) -> int | None:
-        return None
+    def was_read(self) -> bool:
+        return False
 
 
 async def test_the_example_and_the_starting_mapping_are_right(face: opcua.OpcUaFace) -> None:

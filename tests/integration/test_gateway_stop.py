@@ -120,7 +120,7 @@ async def test_a_gateway_that_is_stopped_reads_on_while_it_waits_for_marks(
         gateway = running(tmp_path, disk_spool, bus, drain_s=1.0, clock=SetClock())
         since_ns, took_s = await stopped(gateway, after_s=0.5, step_s=step_s)
         assert 1.0 <= took_s < 5.0  # nobody marks anything here
-        last_ns = await disk_spool.last_ns("o/e/s")
+        last_ns = (await disk_spool.stamps("o/e/s")).last_ns
         assert last_ns is not None
         assert last_ns > since_ns + 0.8 * NS_PER_S
 
@@ -132,6 +132,6 @@ async def test_a_gateway_whose_broker_is_away_stops_at_once(tmp_path: Path) -> N
             gateway = running(tmp_path, disk_spool, bus, drain_s=10.0)
             since_ns, took_s = await stopped(gateway, after_s=0.5)
         assert took_s < 5.0
-        last_ns = await disk_spool.last_ns("o/e/s")
+        last_ns = (await disk_spool.stamps("o/e/s")).last_ns
         assert last_ns is not None
         assert abs(last_ns - since_ns) < NS_PER_S

@@ -18,6 +18,7 @@ from testbed_api.recorder import bulk_decode, classify
 from testbed_api.recorder import flush as recorder_flush
 from testbed_api.recorder.classify import Lookups, WaitLimits
 from testbed_api.recorder.flush import Flush, FlushTime
+from testbed_api.recorder.placement_ledger import Placements
 from testbed_api.stores import line_protocol
 
 COUNT = 3
@@ -147,7 +148,7 @@ def topic(number: int) -> str:
 def flush_of(payloads, held) -> Flush:
     arrived = [recorder_flush.read(Message(topic(number), each), 0) for number, each in payloads]
     known = Lookups(KNOWN, KINDS, held)
-    return classify.classify(arrived, known, time=TIME, limits=PATIENCE)
+    return classify.classify(arrived, known, placements=Placements(), time=TIME, limits=PATIENCE)
 
 
 def samples(flush: Flush) -> Counter[object]:

@@ -9,7 +9,6 @@ from broker.namespace import StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
 from gateway.pipeline.deadband import DeadBand
 from gateway.pipeline.framing import frames
-from gateway.pipeline.unique_timestamps import MOST_RECENT, UniqueTimestamps
 from gateway.samples import Samples
 
 SIGNALS = 3
@@ -34,36 +33,6 @@ def samples(draw: st.DrawFn, dtypes: list[Dtype], most_time: int = 12) -> Sample
         value = NO_VALUE[dtypes[signal]] if quality == BAD else draw(VALUES[dtypes[signal]])
         rows.append((signal, draw(st.integers(0, most_time)), value, quality))
     return Samples.from_rows(dtypes, rows)
-
-
-@given(st.data(), st.lists(st.just([Dtype.FLOAT64] * SIGNALS), min_size=1, max_size=6))
-def test_every_sample_gets_the_next_free_time_of_its_signal(
-    data: st.DataObject, publishes: list[list[Dtype]]
-) -> None:
-    timestamps = UniqueTimestamps(SIGNALS)
-    used: list[set[int]] = [set() for _ in range(SIGNALS)]
-    for dtypes in publishes:
-        drawn = data.draw(samples(dtypes))
-        placed = timestamps.place(drawn.signal, drawn.time_ns)
-        for signal in range(SIGNALS):
-            own = drawn.signal == signal
-            for source_ns, placed_ns in zip(drawn.time_ns[own], placed[own], strict=True):
-                free = int(source_ns)
-                while free in used[signal]:
-                    free += 1
-                used[signal].add(free)
-                assert placed_ns == free
-            if used[signal]:
-                assert timestamps.newest_ns[signal] == max(used[signal])
-
-
-def test_of_each_signal_the_last_times_are_remembered() -> None:
-    timestamps = UniqueTimestamps(2)
-    times = np.arange(MOST_RECENT + 50)
-    for at in range(0, len(times), 50):
-        timestamps.place(np.zeros(len(times[at : at + 50]), np.int32), times[at : at + 50])
-    again = timestamps.place(np.zeros(2, np.int32), np.array([0, 50]))
-    assert again.tolist() == [0, len(times)]
 
 
 @given(st.data(), st.lists(st.sampled_from([0.0, 1.0, 4.0]), min_size=SIGNALS, max_size=SIGNALS))

@@ -12,17 +12,16 @@ from contextlib import suppress
 
 import structlog
 
-from broker.batch import Gap
 from broker.bus.inbox import Inbox, Message
 from broker.bus.mqtt_connection import Connection, Login
-from broker.clock import NS_PER_S, Backoff, Clock
+from broker.clock import Backoff, Clock
 from broker.errors import BedError, Refused, Unavailable
 from broker.process import tasks as process_tasks
 from broker.settings import BusSettings
 from gateway.links.counts import UNFIT_ALARM_NS, LinkCounts
 from gateway.links.mqtt import payloads, refusal
 from gateway.links.mqtt.payloads import PayloadSample
-from gateway.links.port import Sink
+from gateway.links.port import PossibleGap, Sink
 from gateway.links.refusals import SourceRefusals
 from gateway.links.values import Unfit
 from gateway.mapping.model import Mapping, MqttBroker
@@ -82,7 +81,7 @@ class MqttLink:
         Raises Refused where only a person can help, see `gateway.links.refusals`.
         """
         backoff = Backoff(self._clock, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S)
-        refusals = SourceRefusals(self._sink, [len(each.items) for each in self._streams])
+        refusals = SourceRefusals(self._sink)
         while True:
             error, connected = await self._connect_and_read()
             error = refusal.explained(error, self._broker, self._login.password)
@@ -148,7 +147,7 @@ class MqttLink:
                 if fresh:
                     if not message.retained:  # it may be older than what was missed
                         self._fresh.discard((stream, signal))
-                    await self._end_gap(stream, signal, sample.time_ns)
+                    await self._end_break(stream, signal, sample.time_ns)
                 row = (signal, sample.time_ns, sample.value, sample.quality)
                 rows[stream, fresh].append(row)
         parts = [
@@ -180,16 +179,11 @@ class MqttLink:
             if sample is not None:
                 yield stream, signal, sample
 
-    async def _end_gap(self, stream: int, signal: int, until_ns: int) -> None:
-        """State the gap before a first sample on a connection, if it is longer than a period."""
-        last_ns = self._sink.last_ns(stream, signal)
-        spec = self._streams[stream].spec
-        least_ns = max(round(spec.period_s * NS_PER_S), 1)
-        if last_ns is None or until_ns - last_ns <= least_ns:
-            return
+    async def _end_break(self, stream: int, signal: int, until_ns: int) -> None:
+        """Tell the sink of a first sample on a connection: some may be missing before it."""
         cause = "gateway-down" if self.counts.connects == 1 else "source-unreachable"
-        gap = Gap((spec.names[signal],), last_ns + 1, until_ns - 1, cause)
-        await self._sink.gap(stream, gap)
+        possible = PossibleGap(stream=stream, signal=signal, until_ns=until_ns)
+        await self._sink.possible_gap(possible, cause)
 
     def _note_unfit(self, stream: int, signal: int, sample: PayloadSample) -> None:
         """Raise an alarm for a value that does not fit, and clear it when the last one is old."""

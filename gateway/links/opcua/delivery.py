@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-from broker.batch import Gap
-from broker.clock import NS_PER_S, Clock
+from broker.clock import Clock
 from gateway.links.counts import UNFIT_ALARM_NS, LinkCounts
 from gateway.links.opcua.data_changes import DataChanges
-from gateway.links.opcua.demultiplexed import OVERFLOW, Demultiplexed, PossibleGap
+from gateway.links.opcua.demultiplexed import OVERFLOW, Demultiplexed
 from gateway.links.opcua.full_queues import Hole
 from gateway.links.opcua.subscription import Subscription
-from gateway.links.port import Sink
+from gateway.links.port import PossibleGap, Sink
 from gateway.mapping.model import StreamMapping
 
 
@@ -45,7 +44,9 @@ class NotificationDelivery:
     async def state_unread(self, stream: int, signal: int) -> None:
         """State a gap until now for a signal without a node: no sample will end its gap."""
         until_ns = self._clock.now_ns()
-        await self._state(PossibleGap(stream=stream, signal=signal, until_ns=until_ns))
+        await self._state(
+            PossibleGap(stream=stream, signal=signal, until_ns=until_ns, is_unread=True)
+        )
 
     async def state_holes(self, subscription: Subscription, holes: Sequence[Hole]) -> None:
         """State the gaps of full queues that the server did not report."""
@@ -61,22 +62,8 @@ class NotificationDelivery:
                 await self._state(gap)
 
     async def _state(self, possible: PossibleGap) -> None:
-        """State a gap if samples can be missing.
-
-        After a reconnect that needs more than a period between the time stamps; where the server
-        reported a loss, any time.
-        """
         self._counts.overflows += possible.cause == OVERFLOW
-        last_ns = possible.after_ns
-        if last_ns is None:
-            last_ns = self._sink.last_ns(possible.stream, possible.signal)
-        spec = self._streams[possible.stream].spec
-        least_ns = 1 if possible.cause else max(round(spec.period_s * NS_PER_S), 1)
-        if last_ns is None or possible.until_ns - last_ns <= least_ns:
-            return
-        names, cause = (spec.names[possible.signal],), possible.cause or self._break
-        gap = Gap(names, last_ns + 1, possible.until_ns - 1, cause)
-        await self._sink.gap(possible.stream, gap)
+        await self._sink.possible_gap(possible, possible.cause or self._break)
 
     def _raise_alarms(
         self, subscription: Subscription, result: Demultiplexed, monotonic_ns: int

@@ -2,27 +2,13 @@
 
 from dataclasses import dataclass, field
 
+from gateway.links.port import PossibleGap
 from gateway.samples import Lot, StreamSamples
 
 OVERFLOW = "server-overflow"
 """The cause of a gap where the server's queue dropped samples."""
 LOST = "lost-notification"
 """The cause of a gap where the server could not republish a message."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PossibleGap:
-    """A place before a sample of a signal where samples may be missing.
-
-    after_ns: time stamp of the sample before it in the same publish; None if that came earlier.
-    cause: None before the first sample of a subscription, whose cause the link knows.
-    """
-
-    stream: int
-    signal: int
-    after_ns: int | None = None
-    until_ns: int
-    cause: str | None = None
 
 
 @dataclass(slots=True)

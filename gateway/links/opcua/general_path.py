@@ -14,9 +14,10 @@ from asyncua import ua
 from broker.batch import BAD, GOOD, NO_VALUE, NUMPY, UNCERTAIN, Column, column_dtype
 from broker.streams import Dtype
 from gateway.links.opcua.data_changes import BOOL, FLOAT, INT, NO_TIME, OTHER, TIME, DataChanges
-from gateway.links.opcua.demultiplexed import LOST, OVERFLOW, Demultiplexed, PossibleGap
+from gateway.links.opcua.demultiplexed import LOST, OVERFLOW, Demultiplexed
 from gateway.links.opcua.item_columns import DTYPES, ItemColumns, Mask, Rows
 from gateway.links.opcua.types import value_of
+from gateway.links.port import PossibleGap
 from gateway.links.values import Unfit
 from gateway.samples import Samples, StreamSamples, runs
 

@@ -74,7 +74,7 @@ class OpcUaLink:
         """
         url = self._mapping.server.url
         backoff = Backoff(self._clock, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S)
-        refusals = SourceRefusals(self._sink, [len(each.items) for each in self._mapping.streams])
+        refusals = SourceRefusals(self._sink)
         while True:
             since_s = asyncio.get_running_loop().time()
             await self._check_certificates()

@@ -338,6 +338,21 @@ def _make_ledger() -> None:
         sa.Column("renewed_ns", sa.BigInteger, nullable=False),
         schema=RECORDER,
     )
+    op.create_table(
+        "placements",
+        _serial(),
+        *_of_a_stream(),
+        sa.Column("epoch", ID, nullable=False),
+        sa.Column("seq", sa.BigInteger, nullable=False),
+        sa.Column("samples", sa.Text, nullable=False),
+        schema=RECORDER,
+    )
+    op.create_index(
+        "ix_placements_space_stream_epoch_seq",
+        "placements",
+        ["space", "stream", "epoch", "seq"],
+        schema=RECORDER,
+    )
 
 
 def _make_gaps() -> None:

@@ -13,7 +13,7 @@ WRONG = Refused("the password is wrong")
 
 def refusals(*, read_before: bool) -> SourceRefusals:
     sink = RecordingSink(_last_ns={1: 5} if read_before else {})
-    return SourceRefusals(sink, [2])
+    return SourceRefusals(sink)
 
 
 def test_a_source_that_was_never_read_is_asked_twice() -> None:

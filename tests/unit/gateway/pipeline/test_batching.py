@@ -9,7 +9,10 @@ from gateway.mapping import file as mapping_file
 from gateway.mapping.model import StreamMapping
 from gateway.pipeline.batching import Batcher
 from gateway.pipeline.sample_filter import SampleFilter
-from gateway.samples import Samples, StreamSamples
+from gateway.pipeline.source_clock import StampLimits
+from gateway.pipeline.stream_group import EarlierStamps
+from gateway.samples import Arrival, Samples, StreamSamples
+from gateway.spool.stamps import StreamStamps
 
 HEAD = """
 organisation: o
@@ -20,6 +23,14 @@ streams:
   s:
     signals:
 """
+
+NOW = Arrival(1_000, 1_000)
+
+
+def filtering(*streams: StreamMapping, past: StreamStamps | None = None) -> SampleFilter:
+    """A filter without limits.  past: time stamps of each stream before."""
+    earlier = EarlierStamps(stamps=[past or StreamStamps()] * len(streams), began=NOW)
+    return SampleFilter(streams, StampLimits(2**62, 2**62, 10), earlier)
 
 
 def stream(*signals: str) -> StreamMapping:
@@ -37,8 +48,8 @@ def taken(filter_: SampleFilter, *rows: tuple[int, object, int], fresh: bool = F
     samples = Samples.from_rows([Dtype.FLOAT64], [(0, *row) for row in rows])
     return [
         time
-        for _, filtered, _ in filter_.take([StreamSamples(0, samples, fresh)])
-        for time in filtered.time_ns.tolist()
+        for part in filter_.take([StreamSamples(0, samples, fresh)], NOW)
+        for time in part.samples.time_ns.tolist()
     ]
 
 
@@ -46,15 +57,13 @@ def taken(filter_: SampleFilter, *rows: tuple[int, object, int], fresh: bool = F
     ("sent", "stored"),
     [
         ([10, 10, 10, 10], [10, 11, 12, 13]),
-        ([10, 20, 10], [10, 20, 11]),
-        ([10, 11, 10, 11], [10, 11, 12, 13]),
         ([10] * 1000, list(range(10, 1010))),
     ],
 )
 def test_of_samples_at_one_time_the_later_ones_move_to_a_free_one(
     sent: list[int], stored: list[int]
 ) -> None:
-    filter_ = SampleFilter([stream("a: {}")])
+    filter_ = filtering(stream("a: {}"))
     assert taken(filter_, *((time, 1.0, GOOD) for time in sent)) == stored
     assert filter_.counts[0].moved == len(
         [1 for was, now in zip(sent, stored, strict=True) if was != now]
@@ -62,13 +71,15 @@ def test_of_samples_at_one_time_the_later_ones_move_to_a_free_one(
 
 
 def test_late_data_do_not_turn_back_where_the_next_gap_begins() -> None:
-    filter_ = SampleFilter([stream("a: {}")])
+    filter_ = filtering(stream("a: {}"))
     taken(filter_, (100, 1.0, GOOD), (50, 2.0, GOOD))
-    assert filter_.last_ns(0, 0) == 100
+    last = filter_.last(0, 0)
+    assert last is not None
+    assert (last.time_ns, last.newest_ns) == (50, 101)  # one was in doubt
 
 
 def test_what_the_server_repeats_at_a_new_subscription_is_no_sample() -> None:
-    filter_ = SampleFilter([stream("a: {}")])
+    filter_ = filtering(stream("a: {}"))
     assert taken(filter_, (10, 1.0, GOOD), (10, 2.0, GOOD)) == [10, 11]
     assert taken(filter_, (10, 2.0, GOOD), fresh=True) == []
     assert taken(filter_, (10, 2.0, GOOD), (20, 2.0, GOOD), fresh=True) == [20]
@@ -76,7 +87,7 @@ def test_what_the_server_repeats_at_a_new_subscription_is_no_sample() -> None:
 
 
 def test_a_change_of_quality_leaves_the_dead_band() -> None:
-    filter_ = SampleFilter([stream("a: {deadband: 1}")])
+    filter_ = filtering(stream("a: {deadband: 1}"))
     counted = taken(
         filter_,
         (1, 5.0, GOOD),
@@ -93,13 +104,13 @@ def test_streams_that_come_together_do_not_mix() -> None:
     """Two of floats, one of both kinds, and one that has nothing this time."""
     kinds = (["a: {deadband: 1}"], ["a: {}", "b: {dtype: string}"], ["a: {}"], ["a: {}"])
     streams = [stream(*signals) for signals in kinds]
-    filter_ = SampleFilter(streams)
+    filter_ = filtering(*streams)
     rows = [[(0, 5, 1.0, GOOD), (0, 6, 1.5, GOOD)], [(1, 5, "x", GOOD), (0, 5, 2.0, GOOD)]]
     parts = [
         StreamSamples(at, Samples.from_rows(streams[at].spec.dtypes, row))
         for at, row in ((0, rows[0]), (1, rows[1]), (2, [(0, 5, 3.0, GOOD), (0, 5, 4.0, GOOD)]))
     ]
-    counted = {at: samples for at, samples, _ in filter_.take(parts)}
+    counted = {part.stream: part.samples for part in filter_.take(parts, NOW)}
     assert {at: samples.time_ns.tolist() for at, samples in counted.items()} == {
         0: [5],
         1: [5, 5],
@@ -114,7 +125,8 @@ def test_streams_that_come_together_do_not_mix() -> None:
         (2, 0, 1),
         (0, 0, 0),
     ]
-    assert [filter_.last_ns(at, 0) for at in range(4)] == [6, 5, 6, None]
+    lasts = [filter_.last(at, 0) for at in range(4)]
+    assert [None if last is None else last.newest_ns for last in lasts] == [6, 5, 6, None]
 
 
 def test_signals_with_the_same_gap_share_one() -> None:

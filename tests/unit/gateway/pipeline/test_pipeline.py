@@ -32,7 +32,7 @@ async def test_what_the_spool_refused_again_and_again_is_one_gap_until_it_takes_
     clock = SteppedClock(100 * S)
     pipeline = built(clock)
     signal = SPEC.names[0]
-    await pipeline.gap(0, Gap((signal,), 1, 2, "server-overflow"))
+    pipeline.gap(0, Gap((signal,), 1, 2, "server-overflow"))
     for second in range(50):
         await pipeline.take([StreamSamples(0, samples(second * S, second * S + 5))])
         pipeline.state_unspooled(pipeline.remaining())

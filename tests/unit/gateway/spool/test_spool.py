@@ -50,8 +50,8 @@ async def test_a_start_begins_a_life_and_sends_what_waited_under_its_old_number(
     async with opened(tmp_path, epoch="two") as disk_spool:
         (again,) = await disk_spool.commit([("s", batch(9))], 0)
         assert (again.epoch, again.seq) == ("two", 1)
-        assert await disk_spool.last_ns("s") == 11
-        assert await disk_spool.last_ns("t") == 3
+        assert (await disk_spool.stamps("s")).last_ns == 11
+        assert (await disk_spool.stamps("t")).last_ns == 3
         assert lives(await disk_spool.due(10**12, 10)) == [
             ("s", "one", 1),
             ("t", "one", 1),
@@ -140,7 +140,7 @@ async def test_a_file_that_knows_what_the_ledger_holds_lacks_nothing(tmp_path: P
         assert await disk_spool.has_compared(["s", "t"])
         assert await disk_spool.compare([LastHeld("s", "one", 5, 6)], ["s", "t"]) == set()
         assert await disk_spool.lost() == set()
-        assert await disk_spool.last_ns("s") == 6
+        assert (await disk_spool.stamps("s")).last_ns == 6
 
 
 @pytest.mark.parametrize(
@@ -157,17 +157,17 @@ async def test_a_file_that_lacks_what_the_ledger_holds_goes_on_from_there(
         await disk_spool.commit([("s", batch(at)) for at in range(5)], 0)
     async with opened(tmp_path, epoch="two") as disk_spool:
         assert await disk_spool.compare([held], ["s"]) == {"s"}
-        assert (await disk_spool.lost(), await disk_spool.last_ns("s")) == ({"s"}, 70)
+        assert (await disk_spool.lost(), (await disk_spool.stamps("s")).last_ns) == ({"s"}, 70)
     async with opened(tmp_path, epoch="three") as disk_spool:  # before a first sample
         assert await disk_spool.compare([held], ["s"]) == set()
-        assert (await disk_spool.lost(), await disk_spool.last_ns("s")) == ({"s"}, 70)
+        assert (await disk_spool.lost(), (await disk_spool.stamps("s")).last_ns) == ({"s"}, 70)
         await disk_spool.commit([("s", batch(100))], 0)
         assert await disk_spool.lost() == set()
         waiting = [each for each in await disk_spool.due(10**12, 99) if each.epoch == "one"]
         assert [each.seq for each in waiting] == [1, 2, 3, 4, 5]
     async with opened(tmp_path, epoch="four") as disk_spool:
         assert await disk_spool.compare([held], ["s"]) == set()
-        assert (await disk_spool.lost(), await disk_spool.last_ns("s")) == (set(), 102)
+        assert (await disk_spool.lost(), (await disk_spool.stamps("s")).last_ns) == (set(), 102)
 
 
 async def test_a_life_whose_batches_have_all_gone_is_known_by_its_name(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ async def test_what_is_compared_late_does_not_move_a_stream_that_goes_on(tmp_pat
         assert await disk_spool.compare([LastHeld("s", "other", 3, 500)], ["s"]) == {"s"}
         assert await disk_spool.lost() == set()
     async with opened(tmp_path, epoch="three") as disk_spool:
-        assert await disk_spool.last_ns("s") == 1_002
+        assert (await disk_spool.stamps("s")).last_ns == 1_002
         assert await disk_spool.compare([LastHeld("s", "other", 3, 500)], ["s"]) == set()
 
 

@@ -18,7 +18,8 @@ TABLES = (
     "CREATE TABLE lives (id INTEGER PRIMARY KEY, epoch TEXT UNIQUE NOT NULL)",
     (
         "CREATE TABLE streams (id INTEGER PRIMARY KEY, stream TEXT NOT NULL, epoch TEXT NOT NULL,"
-        " seq INTEGER NOT NULL, last_ns INTEGER, lost INTEGER NOT NULL DEFAULT 0,"
+        " seq INTEGER NOT NULL, lost INTEGER NOT NULL DEFAULT 0,"
+        " last_ns INTEGER, committed_ns INTEGER NOT NULL, greatest_ns INTEGER, ahead TEXT NOT NULL,"
         " held TEXT NOT NULL DEFAULT '[]', gone TEXT NOT NULL DEFAULT '[]',"
         " UNIQUE (stream, epoch))"
     ),
@@ -30,7 +31,7 @@ TABLES = (
     "CREATE TABLE names (stream TEXT, spec INTEGER, names TEXT, PRIMARY KEY (stream, spec))",
     "INSERT INTO spool VALUES (:layout, 0)",
     "INSERT INTO lives VALUES (4, 'old')",
-    "INSERT INTO streams VALUES (7, 's', 'old', 3, 30, 0, '[[1,1]]', '[]')",
+    "INSERT INTO streams VALUES (7, 's', 'old', 3, 0, 30, 10, 30, '[]', '[[1,1]]', '[]')",
 )
 BATCH = (
     "INSERT INTO batches VALUES (:seq, 7, :seq, 0, 10, length(:body), :body)",
@@ -76,7 +77,7 @@ async def test_what_waits_in_a_spool_of_the_first_layout_is_sent_and_marked(
             ("s", "old", 2, body(2)),
             ("s", "old", 3, body(3)),
         ]
-        assert await disk_spool.last_ns("s") == 30
+        assert (await disk_spool.stamps("s")).last_ns == 30
         assert spool_file.unmarked(path) == 2
         disk_spool.mark({("s", "old"): Held(3)})
         depth = await disk_spool.depth()

@@ -17,6 +17,7 @@ from testbed_api.recorder import flush as recorder_flush
 from testbed_api.recorder.classify import Lookups, WaitLimits
 from testbed_api.recorder.flush import Flush, FlushTime, ReceivedMessage
 from testbed_api.recorder.ledger import StreamEpoch
+from testbed_api.recorder.placement_ledger import Placements
 from testbed_api.stores import bisect_write
 from testbed_api.stores.port import Block
 
@@ -41,7 +42,7 @@ def sift(
     *candidates: ReceivedMessage, known: Lookups = EVERYTHING, passed_ns: int = 10, now_ns: int = 10
 ) -> Flush:
     time = FlushTime(now_ns, steady_ns=10, monotonic_ns=passed_ns)
-    return classify.classify(candidates, known, time=time, limits=PATIENCE)
+    return classify.classify(candidates, known, placements=Placements(), time=time, limits=PATIENCE)
 
 
 def test_what_is_known_is_taken_and_counted_under_its_life() -> None:

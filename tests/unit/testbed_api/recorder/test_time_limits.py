@@ -16,6 +16,7 @@ from testbed_api.recorder import classify, time_limits
 from testbed_api.recorder import flush as recorder_flush
 from testbed_api.recorder.classify import Lookups, WaitLimits
 from testbed_api.recorder.flush import Flush, FlushTime, ReceivedMessage
+from testbed_api.recorder.placement_ledger import Placements
 from testbed_api.recorder.time_limits import MOST_WEEKS, WEEK_NS, RunWeeks
 
 STREAM = StreamAddress("o", "e", "s")
@@ -43,7 +44,9 @@ def flushed(
     specs = {(space, STREAM, 1): spec for space in ("live", RUN)}
     lookups = Lookups(specs, {STREAM.owner: EquipmentKind.REAL}, {})
     time = FlushTime(now_ns, steady_ns, monotonic_ns=0)
-    flush = classify.classify(messages, lookups, time=time, limits=WaitLimits(100, 2))
+    flush = classify.classify(
+        messages, lookups, placements=Placements(), time=time, limits=WaitLimits(100, 2)
+    )
     time_limits.enforce(flush, defaultdict(set) if run_weeks is None else run_weeks)
     return flush
 

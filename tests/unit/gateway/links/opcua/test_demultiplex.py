@@ -20,10 +20,11 @@ from gateway.links.opcua.data_changes import (
     DataChanges,
 )
 from gateway.links.opcua.demultiplex import Demultiplexer
-from gateway.links.opcua.demultiplexed import LOST, OVERFLOW, Demultiplexed, PossibleGap
+from gateway.links.opcua.demultiplexed import LOST, OVERFLOW, Demultiplexed
 from gateway.links.opcua.general_path import GeneralPath
 from gateway.links.opcua.plain_path import PlainLotPath
 from gateway.links.opcua.publish_requests import MOST_IN_FLIGHT, in_flight
+from gateway.links.port import PossibleGap
 from gateway.links.values import Instant
 
 FLOATS = (Dtype.FLOAT64, Dtype.FLOAT64)
@@ -86,7 +87,7 @@ def rows_of(result: Demultiplexed) -> list[tuple[int, bool, list[tuple[Any, ...]
                 )
             ),
         )
-        for stream, samples, fresh in (*plain, *result.first, *result.parts)
+        for stream, samples, fresh, _ in (*plain, *result.first, *result.parts)
     ]
 
 
