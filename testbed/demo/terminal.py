@@ -149,7 +149,7 @@ def _print_commands(stage: Stage, screen: Console) -> None:
     addresses = {"TESTBED_API": stage.api, "TESTBED_BROKER": stage.broker}
     settings = addresses | {"TESTBED_SPACE": SPACE, "TESTBED_CA": ""}
     reader, writer = (shlex.quote(str(EXAMPLES / name)) for name in ("ten_lines.py", "low_flow.py"))
-    bindings = f"TESTBED_INPUTS=rig={RIG} TESTBED_OUTPUTS=score={VISITOR}"
+    bindings = {"TESTBED_INPUTS": f"rig={RIG}", "TESTBED_OUTPUTS": f"score={VISITOR}"}
     testbed, python = invocation.testbed(), invocation.python()
     ledger = shlex.quote(str(stage.plan.folder.absolute() / KEPT_LEDGER_FILE))
     faults = _faults(stage.plan)
@@ -166,9 +166,11 @@ everything goes on running; in another terminal:
   curl -H "Authorization: Bearer $TESTBED_CREDENTIAL" "{history}"
   TESTBED_INPUTS=rig={RIG} {python} {reader}
 
-to answer, with a credential that may publish {VISITOR}, and to see the answers:
+to answer, as any program of yours does, with a credential that may publish {VISITOR}, and to see
+the answers:
 
-  TESTBED_CREDENTIAL={stage.visitor} {bindings} {python} {writer}
+  {invocation.export({"TESTBED_CREDENTIAL": stage.visitor} | bindings)}
+  {python} {writer}
   {testbed} history {VISITOR} --space {SPACE}
 
 to score these answers{faults}:
