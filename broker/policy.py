@@ -369,7 +369,8 @@ def _decide_by_rule(rights: Rights, who: Principal, action: Action, target: Targ
         allowed = _organisation_of(target) == who.organisation
     if allowed and who.kind is PrincipalKind.MACHINE:
         allowed = rule.writer and _writes_of(rights, who, target)
-        return Decision(allowed, "it publishes it" if allowed else f"no machine's to {action}")
+        refusal = f"a machine may {action} what it publishes, and nothing else"
+        return Decision(allowed, "it publishes it" if allowed else refusal)
     if not allowed:
         return Decision(allowed=False, reason="another organisation's")
     allowed = bool(who.roles & rule.roles)

@@ -6,9 +6,11 @@ It needs one package, `pip install paho-mqtt`, and nothing of the testbed's own.
 
 import json
 import os
+import sys
 import time
 import urllib.request
 from contextlib import suppress
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
@@ -21,12 +23,17 @@ INPUT, OUTPUT = "factory/pump-rig/rig", "company/plain/mean"
 
 
 def ask(method: str, path: str, body: dict) -> dict:
-    """Send a request to the API and return its response."""
+    """Send a request to the API and return its response; its error ends the program."""
     request = urllib.request.Request(API + path, json.dumps(body).encode(), method=method)
     request.add_header("Authorization", f"Bearer {PRINCIPAL}.{SECRET}")
     request.add_header("Content-Type", "application/json")
-    with urllib.request.urlopen(request) as response:
-        return json.load(response)
+    try:
+        with urllib.request.urlopen(request) as response:
+            return json.load(response)
+    except HTTPError as error:
+        sys.exit(f"error: {json.load(error)['detail']}")
+    except URLError as error:
+        sys.exit(f"error: {API} did not answer: {error.reason}")
 
 
 def on_message(client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:

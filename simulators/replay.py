@@ -22,6 +22,8 @@ from simulators.models.pump_rig import SIGNALS
 TIME = "datetime"
 ANOMALY = "anomaly"
 LABELS = (ANOMALY, "changepoint")
+LABELLED = "labelled"
+"""The cause of a row whose recording says that it has a fault, and not of which kind."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _END = datetime(2262, 1, 1, tzinfo=UTC)  # an int64 of ns ends in April of that year
@@ -122,7 +124,7 @@ def _row(cells: Mapping[str, str], where: str) -> SourceRow:
         _time_ns(cells[TIME], where),
         tuple(_number(cells[signal.name], signal.name, where) for signal in SIGNALS),
         anomaly=anomaly,
-        cause="labelled" if anomaly else "",
+        cause=LABELLED if anomaly else "",
     )
 
 

@@ -4,9 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from broker.batch import BAD, GOOD, NO_VALUE, NUMPY, Column, Quality, Wide
+from broker.batch import BAD, GOOD, NO_VALUE, NUMPY, Column, Quality, Times, Wide
+from broker.clock import text_of
 from broker.errors import Invalid
 from broker.streams import MOST_VALUES, StreamSpec
+
+EARLIEST_NS = 946_684_800 * 10**9
+"""The year 2000: an earlier time was given in seconds, ms or us, and not in ns."""
 
 
 def frame_of(
@@ -17,14 +21,10 @@ def frame_of(
 ) -> Wide:
     """Make a frame of samples that share their time stamps, checked against their spec.
 
-    time_ns: one instant or n of them.  values: signal -> one value or n.  quality: signal -> n
-    codes.  A NaN or an infinity is a bad sample without a value.
+    time_ns: one instant or n of them.  values: signal -> one value or n; one is that of all n.
+    quality: signal -> n codes.  A NaN or an infinity is a bad sample without a value.
     """
-    times = np.atleast_1d(np.asarray(time_ns))
-    if times.dtype.kind not in "iu" or times.ndim != 1:
-        raise Invalid(
-            f"times of {spec.address} are {times.dtype}", hint="ns since 1970 as whole numbers"
-        )
+    times = _times(spec, time_ns)
     columns = {name: _column(spec, name, column, len(times)) for name, column in values.items()}
     if len(times) * len(columns) > MOST_VALUES:
         raise Invalid(f"{len(times) * len(columns)} values at once", hint=f"at most {MOST_VALUES}")
@@ -37,13 +37,44 @@ def frame_of(
         codes[name] = np.where(lacking, np.uint8(BAD), stated)
         column[codes[name] == BAD] = NO_VALUE[spec.signal(name).dtype]
     not_good = {name: code for name, code in codes.items() if code.any()}
-    return Wide(times.astype(np.int64), columns, not_good)
+    return Wide(times, columns, not_good)
+
+
+def _times(spec: StreamSpec, time_ns: object) -> Times:
+    """Convert time stamps to ns since 1970; raises Invalid for what cannot be meant as that."""
+    times = np.atleast_1d(np.asarray(time_ns))
+    if not times.size:
+        return np.empty(0, np.int64)
+    if times.ndim != 1:
+        raise Invalid(f"times of {spec.address} have the shape {times.shape}", hint="give n times")
+    if times.dtype.kind not in "iu" and times.dtype != np.dtype("datetime64[ns]"):
+        raise Invalid(
+            f"times of {spec.address} are {times.dtype}",
+            hint="give ns since 1970 as whole numbers, such as time.time_ns(), or datetime64[ns];"
+            ' of the index of a DataFrame: index.as_unit("ns").asi8',
+        )
+    times = times.astype(np.int64)
+    earliest_ns = int(times.min())
+    if earliest_ns < EARLIEST_NS:
+        raise Invalid(
+            f"a time of {spec.address} is {earliest_ns}, which in ns is {text_of(earliest_ns)}",
+            hint="times are ns since 1970, and not before 2000: were seconds or ms given?"
+            " time.time_ns() is now",
+        )
+    return times
 
 
 def _column(spec: StreamSpec, name: str, values: object, count: int) -> Column:
-    """Convert a signal's values to its dtype, as a copy; raises Invalid."""
+    """Convert a signal's values to its dtype, as a copy; raises Invalid.
+
+    count: number of samples, which one value alone is repeated for.
+    """
     dtype = NUMPY[spec.signal(name).dtype]
-    column = np.atleast_1d(np.asarray(values, np.object_ if dtype.hasobject else None))
+    column = np.asarray(values, np.object_ if dtype.hasobject else None)
+    if not column.ndim:
+        column = np.full(count, column[()], column.dtype)
+    if not column.size:
+        column = column.astype(dtype)  # an empty list is float64
     if dtype.hasobject and not all(isinstance(text, str) for text in column.tolist()):
         raise Invalid(f"{name!r} of {spec.address} is not all text", hint="give strings")
     if not dtype.hasobject and not np.can_cast(column.dtype, dtype, "same_kind"):

@@ -16,7 +16,7 @@ from broker.batch import source_of
 from broker.bus import client
 from broker.clock import Clock, WallClock
 from broker.credential import Credential
-from broker.errors import Invalid, Unavailable, Unknown
+from broker.errors import Forbidden, Invalid, Unavailable, Unknown
 from broker.history_query import HistoryQuery
 from broker.messages import Freshness, Health
 from broker.namespace import LIVE, EquipmentKind, StreamAddress
@@ -91,9 +91,19 @@ class Testbed:
     ) -> Output:
         """Register an output with its signals, and open it.
 
-        past_limit_s, future_limit_s: how far before and after its arrival a sample may lie; others
-        are dead letters.  To import history, or to publish a forecast, set them further.
+        signals: such as `[Signal("score"), Signal("anomaly", Dtype.BOOL)]`.  past_limit_s,
+        future_limit_s: how far before and after its arrival a sample may lie in the space `live`,
+        30 days and 1 day by default; others are dead letters.  To import history, or to publish a
+        forecast, set them further, up to ten years.  A space `run-<id>` has a time of its own, and
+        takes any.  Raises Invalid for signals that are none, Forbidden for a stream that the
+        credential may not publish.
         """
+        for signal in signals:
+            if not isinstance(signal, Signal):
+                raise Invalid(
+                    f"{signal!r} is not a signal of the output {name!r}",
+                    hint='give a list of signals, such as [Signal("score")]',
+                )
         proposal = StreamSpec(
             self._address(name, "output"),
             tuple(signals),
@@ -108,13 +118,21 @@ class Testbed:
         """Register an output with its equipment, and let its batches go."""
         owner, space = proposal.address.owner, self._settings.space
         kind = EquipmentKind.REAL if space == LIVE else EquipmentKind.SIMULATED
-        await self._api.register_equipment(
-            owner, name=owner.equipment, kind=kind, description="a prototype"
-        )
+        try:
+            await self._api.register_equipment(
+                owner, name=owner.equipment, kind=kind, description="a prototype"
+            )
+            spec = await self._api.register_spec(proposal)
+        except Unknown as exc:  # as the API answers for what a machine does not publish
+            raise Forbidden(
+                f"the credential does not let it publish {proposal.address}",
+                hint="`testbed whoami` lists what it may write; TESTBED_OUTPUTS binds the output's"
+                " name to one of these streams",
+            ) from exc
         former_run = FormerRun(api=self._api, space=space, address=proposal.address)
         output = Output(
             space,
-            await self._api.register_spec(proposal),
+            spec,
             bus=self._bus,
             clock=self._clock,
             source=source_of(kind, space),

@@ -95,7 +95,7 @@ class Output:
 
     async def publish(
         self,
-        time_ns: int | Sequence[int] | npt.NDArray[np.int64],
+        time_ns: int | Sequence[int] | npt.NDArray[np.int64] | npt.NDArray[np.datetime64],
         values: Mapping[str, object],
         *,
         input_ns: int | None = None,
@@ -103,10 +103,12 @@ class Output:
     ) -> None:
         """Publish samples that share their time stamps.
 
-        time_ns: one instant or n of them.  values: signal -> one value or n of them, in the spec's
-        dtype.  input_ns: time of the input data that this answers.  quality: signal -> n codes,
-        where not all is good.  Raises Invalid if the samples do not fit the spec; returns once the
-        batch is in the ring and, if the broker is there, sent.
+        time_ns: one instant or n of them, in ns since 1970, or as datetime64[ns].  values: signal
+        -> one value for all of them, or n, in the spec's dtype.  input_ns: time of the input data
+        that this answers.  quality: signal -> n codes, where not all is good.  Without a time
+        nothing is published.  Raises Invalid if the samples do not fit the spec, and for a time
+        before 2000, which was given in seconds or ms; returns once the batch is in the ring and,
+        if the broker is there, sent.
 
         A batch in the ring is sent again until the recorder confirms that it is stored: at each new
         connection, after 10 s and then up to 60 s, and when the output is closed.  `wait_drained`
@@ -114,7 +116,9 @@ class Output:
         the next run of the output states a gap over them.
         """
         frame = columns.frame_of(self.spec, time_ns, values, quality or {})
-        if len(frame.time_ns) and self._first_ns is None:
+        if not len(frame.time_ns):
+            return
+        if self._first_ns is None:
             self._first_ns = int(frame.time_ns.min())
         await self._put((frame,), _span_of(frame), input_ns=input_ns)
 
@@ -271,6 +275,5 @@ class Output:
 
 
 def _span_of(frame: Wide) -> tuple[int, int]:
-    """Time stamps of the first and last sample of a frame; of none if it is empty."""
-    times = frame.time_ns
-    return (int(times.min()), int(times.max())) if len(times) else (0, 0)
+    """Time stamps of the first and last sample of a frame, which has some."""
+    return int(frame.time_ns.min()), int(frame.time_ns.max())

@@ -1,10 +1,13 @@
 """The SDK for programs without asyncio: the same connection, whose calls wait for their result.
 
-from testbed_sdk import connect_sync
+from testbed_sdk import connect_sync, run
 
-with connect_sync() as testbed:
-    for batch in testbed.input("rig"):
-        print(batch["Pressure"].values)
+def main():
+    with connect_sync() as testbed:
+        for batch in testbed.input("rig"):
+            print(batch["Pressure"].values)
+
+run(main)
 """
 
 import functools

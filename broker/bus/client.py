@@ -90,8 +90,12 @@ class Bus:
 
     async def ready(self) -> None:
         """Return once connected; raises Forbidden if refused, Unavailable after `timeout_s`."""
+        within_s = self._settings.timeout_s
         try:
-            async with asyncio.timeout(self._settings.timeout_s), self._changed:
+            async with asyncio.timeout(within_s), self._changed:
+                await self._changed.wait_for(lambda: self.is_connected or self.last_error)
+                if isinstance(self.last_error, Unavailable):
+                    log.warning("broker is tried again", within_s=within_s)
                 await self._changed.wait_for(
                     lambda: self.is_connected or isinstance(self.last_error, Forbidden)
                 )

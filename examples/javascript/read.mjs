@@ -6,14 +6,24 @@ import mqtt from "mqtt";
 const STREAM = "factory/pump-rig/rig";
 const SIGNAL = "Pressure";
 const { TESTBED_API, TESTBED_BROKER, TESTBED_CREDENTIAL } = process.env;
+const SPACE = process.env.TESTBED_SPACE ?? "live";
 const [principal, secret] = TESTBED_CREDENTIAL.split(".");
 
-/** The JSON that the API answers with; an error holds its sentence. */
+/** End with a sentence. */
+function fail(sentence) {
+  console.error(`error: ${sentence}`);
+  process.exit(1);
+}
+
+/** The JSON that the API answers with; its error ends the program with its sentence. */
 async function ask(path) {
   const headers = { Authorization: `Bearer ${TESTBED_CREDENTIAL}` };
-  const response = await fetch(`${TESTBED_API}/api/v1/streams/${STREAM}${path}`, { headers });
+  const url = `${TESTBED_API}/api/v1/streams/${STREAM}${path}`;
+  const response = await fetch(url, { headers }).catch((error) => {
+    fail(`${TESTBED_API} did not answer: ${error.cause?.message ?? error.message}`);
+  });
   const answer = await response.json();
-  if (!response.ok) throw new Error(`${response.status}: ${answer.detail} ${answer.hint ?? ""}`);
+  if (!response.ok) fail(`${response.status}: ${answer.detail} ${answer.hint ?? ""}`);
   return answer;
 }
 
@@ -28,7 +38,7 @@ function valuesOf(frame, names) {
 const { spec } = await ask("");
 const names = spec.signals.map((signal) => signal.name);
 const from = new Date(Date.now() - 60_000).toISOString();
-const history = await ask(`/history?signals=${SIGNAL}&from=${from}`);
+const history = await ask(`/history?space=${SPACE}&signals=${SIGNAL}&from=${from}`);
 const stored = history.frames.flatMap((frame) => valuesOf(frame, names));
 console.log(`${stored.length} samples in the last minute, ${history.gaps.length} gaps`);
 
@@ -38,11 +48,8 @@ const client = mqtt.connect(TESTBED_BROKER, {
   password: secret,
   protocolVersion: 4,
 });
-client.on("connect", () => client.subscribe(`tb1/live/data/${STREAM}`, { qos: 1 }));
-client.on("error", (error) => {
-  console.error(`the broker: ${error.message}`);
-  process.exit(1);
-});
+client.on("connect", () => client.subscribe(`tb1/${SPACE}/data/${STREAM}`, { qos: 1 }));
+client.on("error", (error) => fail(`the broker: ${error.message}`));
 client.on("message", (_topic, payload) => {
   const batch = JSON.parse(payload);
   for (const value of batch.frames.flatMap((frame) => valuesOf(frame, names))) {

@@ -63,7 +63,7 @@ def _columns(now_ns: int) -> list[TableColumn[StreamStatusResponse]]:
     return [
         *tables.fields(StreamStatusResponse, "stream", "space"),
         tables.field(StreamStatusResponse, "state", style=_state_style),
-        TableColumn(heading="newest", cell=lambda stream: _age(stream.last, now_ns)),
+        TableColumn(heading="newest", cell=lambda stream: _age(stream, now_ns)),
         tables.field(StreamStatusResponse, "gaps", style=lambda stream: _count_style(stream.gaps)),
         tables.field(
             StreamStatusResponse,
@@ -201,11 +201,14 @@ def _count_style(number: int) -> str:
     return "yellow" if number else ""
 
 
-def _age(last: str | None, now_ns: int) -> str:
-    """The time since an instant, in the largest unit that gives a number of 1 or more."""
-    if last is None:
-        return "never"
-    seconds = (now_ns - ns_of(last)) / NS_PER_S
+def _age(stream: StreamStatusResponse, now_ns: int) -> str:
+    """The time since the newest sample, in the largest unit that gives a number of 1 or more.
+
+    Nobody states it for the output of a prototype, which has no state.
+    """
+    if stream.last is None:
+        return tables.NOTHING if stream.state is None else "never"
+    seconds = (now_ns - ns_of(stream.last)) / NS_PER_S
     for size, unit in _AGES:
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"

@@ -68,9 +68,14 @@ async def fetch_all(space: str | None, most: int) -> StreamPage:
     return page.model_copy(update={"items": items[:most], "next": following})
 
 
-async def fetch(stream: str) -> StreamResponse:
-    """A stream with its newest spec."""
-    return await api.get(f"/streams/{StreamAddress.parse(stream)}", StreamResponse)
+async def fetch(stream: str, space: str | None = None) -> StreamResponse:
+    """A stream with its newest spec; space: the only one whose freshness is wanted."""
+    wanted = None if space is None else checked_space(space)
+    answer = await api.get(f"/streams/{StreamAddress.parse(stream)}", StreamResponse)
+    if wanted is None:
+        return answer
+    stated = {each: fresh for each, fresh in answer.freshness.items() if each == wanted}
+    return answer.model_copy(update={"freshness": stated})
 
 
 async def fetch_gaps(

@@ -62,6 +62,16 @@ MinF1 = Annotated[
         help="smallest F1 for exit code 0; below it the exit code is 1 (default: any)",
     ),
 ]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0, help="seed of the model: another has other noise, and its fault at another time"
+    ),
+]
+Fault = Annotated[
+    str,
+    typer.Option(metavar="KIND", help="the model's fault: valve, cavitation or bearing"),
+]
 Command = Annotated[
     list[str],
     typer.Argument(
@@ -105,6 +115,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=example(
             "testbed try -- .venv/bin/python my_prototype.py",
             "testbed try --min-f1 0.8 -- .venv/bin/python my_prototype.py --threshold 3",
+            "testbed try --seed 8 --fault bearing -- .venv/bin/python my_prototype.py",
         ),
         context_settings={"allow_interspersed_args": False},
     )(try_)
@@ -124,6 +135,8 @@ def demo(
     store: Store = "duckdb",
     prototype: Prototype = None,
     min_f1: MinF1 = None,
+    seed: Seed = 7,
+    fault: Fault = "valve",
     keep: Keep = False,
     json: Json = False,
 ) -> None:
@@ -131,7 +144,8 @@ def demo(
     from testbed.demo.plan import DemoPlan
 
     command = [] if prototype is None else [prototype]
-    plan = partial(DemoPlan, data=recording, speed=speed, store=store, min_f1=min_f1)
+    chosen = partial(DemoPlan, data=recording, speed=speed, store=store, min_f1=min_f1)
+    plan = partial(chosen, seed=seed, fault_kind=fault)
     _run(plan, command, times, folder, keep=keep, as_json=json)
 
 
@@ -141,13 +155,16 @@ def try_(
     recording: Recording = None,
     speed: TrySpeed = None,
     times: Times = "original",
+    seed: Seed = 7,
+    fault: Fault = "valve",
     folder: TryFolder = None,
     json: Json = False,
 ) -> None:
     """Run your program against a simulated machine and a testbed of its own, and score it."""
     from testbed.demo.plan import TRY_SPEED, DemoPlan
 
-    plan = partial(DemoPlan, data=recording, speed=speed, model_speed=TRY_SPEED, min_f1=min_f1)
+    chosen = partial(DemoPlan, data=recording, speed=speed, model_speed=TRY_SPEED, min_f1=min_f1)
+    plan = partial(chosen, seed=seed, fault_kind=fault)
     _run(plan, command, times, folder, keep=False, as_json=json)
 
 

@@ -125,11 +125,11 @@ def list_(space: AnySpace = None, limit: Limit = 1_000, json: Json = False) -> N
 
 
 @stream_app.command("show", epilog=example("testbed stream show factory/pump-rig/rig"))
-def show(stream: Stream, json: Json = False) -> None:
+def show(stream: Stream, space: AnySpace = None, json: Json = False) -> None:
     """Show a stream: its newest spec with every signal, and its freshness."""
     from testbed.client import streams
 
-    answer = run.run(streams.fetch(stream))
+    answer = run.run(streams.fetch(stream, space))
     print_json(answer) if json else streams.print_stream(answer, out)
 
 

@@ -8,10 +8,8 @@ from importlib import metadata
 from simulators.ledger import LedgerContent
 from testbed.demo.plan import (
     DETECTOR_LEARNS_ROWS,
-    FAULT,
     PERIOD_S,
     ROWS,
-    SEED,
     SPACE,
     DemoPlan,
 )
@@ -64,9 +62,9 @@ def _about(plan: DemoPlan, offered: LedgerContent) -> dict[str, str]:
     if plan.data is None:
         data = (
             f"model of a pump rig, {ROWS} rows, one every {PERIOD_S:g} s; its fault, in seconds of"
-            f" the rig's time: {FAULT}"
+            f" the rig's time: {plan.fault}"
         )
-        seed = str(SEED)
+        seed = str(plan.seed)
     else:
         digest = hashlib.sha256(plan.data.read_bytes()).hexdigest()
         data = f"{plan.data.name}, {len(offered.rows):,} rows, SHA-256 {digest[:16]}…"

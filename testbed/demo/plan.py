@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 
 from broker.errors import Invalid
 from broker.namespace import StreamAddress
@@ -18,7 +19,9 @@ ANOMALY = "anomaly"
 PERIOD_S = 1.0
 ROWS = 800
 SEED = 7
-FAULT = "valve@520..660"
+FAULT_KIND = "valve"
+FAULT_SPAN_S = (520, 660)
+"""The fault of the model with the seed SEED, in s; another seed has it at another time."""
 MODEL_SPEED = 80.0
 TRY_SPEED = 160.0
 """Speed of the model where nobody watches it: still far below what gateway and model can do."""
@@ -40,7 +43,8 @@ class DemoPlan:
     second, None until `prepared` has chosen it, for the model `model_speed`.  times: time stamps of
     a recording, `original` or `shifted`.  store: as for `testbed up`.  prototype: words of a
     visitor's command that runs in the detector's place, none for the detector.  min_f1: smallest F1
-    that counts as reached, None for any.
+    that counts as reached, None for any.  seed: of the model's noise, and of the time of its fault.
+    fault_kind: `valve`, `cavitation` or `bearing`.
     """
 
     folder: Path
@@ -52,6 +56,18 @@ class DemoPlan:
     store: str = "duckdb"
     prototype: tuple[str, ...] = ()
     min_f1: float | None = None
+    seed: int = SEED
+    fault_kind: str = FAULT_KIND
+
+    @property
+    def fault(self) -> str:
+        """The fault of the model, as `testbed simulate --fault` takes it."""
+        begin_s, end_s = FAULT_SPAN_S
+        if self.seed != SEED:
+            random = Random(self.seed)  # noqa: S311 - where a fault lies is no secret
+            begin_s = random.randrange(DETECTOR_LEARNS_ROWS + 20, 620)
+            end_s = begin_s + random.randrange(60, 160)
+        return f"{self.fault_kind}@{begin_s}..{end_s}"
 
     @property
     def learns_rows(self) -> int:
@@ -72,10 +88,19 @@ class DemoPlan:
         """The plan with a speed: the given one, or one that plays a recording in 25 s at most.
 
         Raises Unknown or Invalid for a recording that cannot be played, or that has no fault to
-        compare with where `min_f1` is set.
+        compare with where `min_f1` is set; Invalid for a fault that is none, and for a seed or
+        fault beside a recording.
         """
         if self.data is None:
+            from simulators.faults import Fault  # noqa: PLC0415 - as below
+
+            Fault.parse(self.fault)
             return replace(self, speed=self.speed or self.model_speed)
+        if (self.seed, self.fault_kind) != (SEED, FAULT_KIND):
+            raise Invalid(
+                f"{self.data} has rows and faults of its own",
+                hint="leave --seed and --fault out, which are of the model of a pump rig",
+            )
         from simulators import replay  # noqa: PLC0415 - the help of a command needs no numpy
 
         rows = replay.read(self.data).content

@@ -12,7 +12,7 @@ from broker.settings import child_environment
 from testbed.demo import mapping, prototype
 from testbed.demo.child_process import ChildProcess, start_child
 from testbed.demo.organisations import PROTOTYPE
-from testbed.demo.plan import FAULT, PERIOD_S, RIG, ROWS, SCORE, SEED, SPACE, DemoPlan, Stage
+from testbed.demo.plan import PERIOD_S, RIG, ROWS, SCORE, SPACE, DemoPlan, Stage
 from testbed.demo.prototype import PrototypeProcess
 
 TESTBED = ("-m", "testbed")
@@ -49,8 +49,8 @@ def server(plan: DemoPlan) -> Start:
 def machine(plan: DemoPlan) -> Start:
     """Start the machine once; it plays when it is monitored, and writes what it offers."""
     if plan.data is None:
-        rig = ["--rows", str(ROWS), "--period", f"{PERIOD_S}s", "--seed", str(SEED)]
-        source = ["pump-rig", *rig, "--fault", FAULT]
+        rig = ["--rows", str(ROWS), "--period", f"{PERIOD_S}s", "--seed", str(plan.seed)]
+        source = ["pump-rig", *rig, "--fault", plan.fault]
     else:
         source = ["csv", str(plan.data), "--times", plan.times]
     options = ["--speed", str(plan.speed), "--port", "0", "--json", "--wait"]
@@ -66,7 +66,7 @@ def machine(plan: DemoPlan) -> Start:
 def endless_machine(stage: Stage) -> Start:
     """Start the machine again on its port, without an end; a model has a fault now and then."""
     plan = stage.plan
-    source = ["pump-rig", "--seed", str(SEED), "--fault-every", f"{plan.fault_every_s:.3f}s"]
+    source = ["pump-rig", "--seed", str(plan.seed), "--fault-every", f"{plan.fault_every_s:.3f}s"]
     if plan.data is not None:
         source = ["csv", str(plan.data), "--times", "shifted", "--repeat"]
     port = stage.machine.rpartition(":")[2]

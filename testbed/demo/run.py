@@ -90,7 +90,7 @@ async def run_demo(
         async with _observer(stage) as observer:
             async with processes.gateway(stage):
                 progress.phase = "running"
-                arrivals = await _follow(observer, machine, child, progress, clock)
+                arrivals = await _follow(stage, observer, machine, child, progress, clock)
             progress.phase, progress.is_waiting = "checking every sample", False
             measured = evaluate.Measured(
                 latencies_s=progress.latencies_s,
@@ -158,7 +158,7 @@ async def _wait_registered(
         until_ns = clock.monotonic_ns() + round(REGISTERED_WITHIN_S * NS_PER_S)
         while clock.monotonic_ns() < until_ns:
             if child.exit_code is not None:
-                raise await _ended_too_early(stage, child)
+                raise await _ended_too_early(stage, child, "before the machine's first row")
             streams = await api.whole("/streams", StreamPage)  # asking for one would be audited
             if any(listed.stream == str(SCORE) for listed in streams.items):
                 return
@@ -169,25 +169,34 @@ async def _wait_registered(
     )
 
 
-async def _ended_too_early(stage: Stage, child: PrototypeProcess) -> BedError:
-    """The error of a prototype that ended before the machine's first row."""
+async def _ended_too_early(stage: Stage, child: PrototypeProcess, when: str) -> BedError:
+    """The error of a prototype that ended before there was anything to judge.
+
+    when: of its end, in words.  Its last lines are left out where they were shown.
+    """
     await child.stop()
     end = child.outcome
-    text = outcome.last_lines(end.last_lines)
-    sentence = f"the prototype {outcome.ending(end.exit_code or 0)} before the machine's first row."
+    is_shown = stage.plan.prototype and end.last_lines and not end.is_cut
+    text = "What it printed is above." if is_shown else outcome.last_lines(end.last_lines)
+    sentence = f"the prototype {outcome.ending(end.exit_code or 0)} {when}."
     kind = Invalid if stage.plan.prototype else Unavailable
     hint = outcome.hint(end.last_lines, invocation.python())
     return kind(f"{sentence} {text}", hint=hint)
 
 
 async def _follow(
+    stage: Stage,
     observer: Testbed,
     machine: ChildProcess,
     child: PrototypeProcess,
     progress: Progress,
     clock: Clock,
 ) -> _Arrivals:
-    """Update `progress` until the last row and its score have arrived, and stop the prototype."""
+    """Update `progress` until the last row and its score have arrived, and stop the prototype.
+
+    Raises Invalid once a visitor's program has ended and published nothing, Unavailable for the
+    detector.
+    """
     arrivals = _Arrivals()
 
     def count_rows(event: Mapping[str, Any]) -> None:
@@ -199,7 +208,7 @@ async def _follow(
             for name, work in {
                 "observer of the rig": _receive_rig(observer, arrivals, progress),
                 "observer of the score": _receive_scores(observer, arrivals, progress, clock),
-                "end of the prototype": _tell_end(child, progress, clock),
+                "end of the prototype": _watch_end(stage, child, arrivals, progress, clock),
             }.items()
         ]
         played = await machine.wait_for("played", on_other=count_rows)
@@ -231,11 +240,16 @@ async def _receive_scores(
         progress.say(f"the prototype's samples cannot be read: {exc}")
 
 
-async def _tell_end(child: PrototypeProcess, progress: Progress, clock: Clock) -> None:
-    """Say so when the prototype ends by itself."""
+async def _watch_end(
+    stage: Stage, child: PrototypeProcess, arrivals: _Arrivals, progress: Progress, clock: Clock
+) -> None:
+    """Say so when the prototype ends by itself; raises an error if nothing of it arrives then."""
     while child.exit_code is None:
         await clock.sleep(POLL_S)
     progress.say(f"the prototype {outcome.ending(child.exit_code)} while the machine was playing")
+    await clock.sleep(ENDED_S)
+    if not arrivals.samples:
+        raise await _ended_too_early(stage, child, "and had published nothing")
 
 
 async def _wait_answered(

@@ -1,5 +1,6 @@
 """Score the labels that a program published against the ledger of a simulated machine."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from broker.errors import Invalid, Unknown
 from broker.history_query import HistoryQuery
 from broker.namespace import StreamAddress
 from simulators import ledger
+from simulators.faults import FaultKind
 from testbed.client import api
 from testbed.client.history import TIMEOUT_S
 from testbed.demo import labels, verdict
@@ -25,7 +27,8 @@ from testbed_sdk.history import History
 class Score:
     """The rating of a stream's labels, for the machine's rows from the first label to the last.
 
-    from_ns, to_ns: instants of these two labels.
+    from_ns, to_ns: instants of these two labels.  kinds: kind of fault -> number of its rows that
+    were flagged, and of all of them; empty where the ledger names no kind.
     """
 
     stream: StreamAddress
@@ -33,6 +36,17 @@ class Score:
     from_ns: int
     to_ns: int
     rating: Rating
+    kinds: Mapping[str, tuple[int, int]]
+
+    @property
+    def by_kind(self) -> str:
+        """A sentence with the rows of each kind of fault, empty where no kind is known."""
+        if not self.kinds:
+            return ""
+        counts = [f"{kind} {flagged:,} of {rows:,}" for kind, (flagged, rows) in self.kinds.items()]
+        sentence = f"Rows flagged by kind of fault: {', '.join(counts)}."
+        others = sorted(set(FaultKind) - self.kinds.keys())
+        return f"{sentence} None so far: {', '.join(others)}." if others else sentence
 
     def as_json(self) -> dict[str, Any]:
         """The keys that scripts rely on."""
@@ -44,6 +58,10 @@ class Score:
             "rows": self.rating.rows_played,
             "answered": self.rating.rows_answered,
             **self.rating.as_json(),
+            "kinds": {
+                kind: {"flagged": flagged, "rows": rows}
+                for kind, (flagged, rows) in self.kinds.items()
+            },
         }
 
     def exit_code(self, min_f1: float | None) -> Exit:
@@ -81,7 +99,14 @@ async def score(stream: str, wanted: HistoryQuery, file: Path) -> Score:
         rows_answered=answered,
         published=len(labelled),
     )
-    return Score(stream=address, space=wanted.space, from_ns=from_ns, to_ns=to_ns, rating=rating)
+    return Score(
+        stream=address,
+        space=wanted.space,
+        from_ns=from_ns,
+        to_ns=to_ns,
+        rating=rating,
+        kinds=verdict.flagged_by_kind(labels.kinds_of_rows(offered), labelled),
+    )
 
 
 def _labelled(output: History, wanted: HistoryQuery) -> dict[int, bool]:
@@ -107,7 +132,7 @@ def print_score(score: Score, min_f1: float | None, out: Screen) -> None:
     span = f"from {text_of(score.from_ns)} to {text_of(score.to_ns)}"
     out.print(f"How good was {score.stream} in {score.space}, {span}?", style="bold")
     rating = score.rating
-    for sentence in filter(None, (rating.quality, rating.coverage, *rating.meaning)):
+    for sentence in filter(None, (rating.quality, score.by_kind, rating.coverage, *rating.meaning)):
         out.print(sentence)
     if min_f1 is not None:
         out.print(rating.sentence_about(min_f1))

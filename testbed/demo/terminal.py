@@ -146,16 +146,15 @@ def _print_result(result: DemoResult, plan: DemoPlan, *, as_json: bool) -> None:
 def _print_commands(stage: Stage, screen: Console) -> None:
     """Print commands to copy into another terminal."""
     history = f"{stage.api}/api/v1/streams/{RIG}/history?space={SPACE}&points=20&format=csv"
-    addresses = {"TESTBED_API": stage.api, "TESTBED_BROKER": stage.broker}
-    settings = addresses | {"TESTBED_SPACE": SPACE, "TESTBED_CA": ""}
+    settings = _settings(stage)
     reader, writer = (shlex.quote(str(EXAMPLES / name)) for name in ("ten_lines.py", "low_flow.py"))
-    bindings = f"TESTBED_INPUTS=rig={RIG} TESTBED_OUTPUTS=score={VISITOR}"
+    bindings = {"TESTBED_INPUTS": f"rig={RIG}", "TESTBED_OUTPUTS": f"score={VISITOR}"}
     testbed, python = invocation.testbed(), invocation.python()
     ledger = shlex.quote(str(stage.plan.folder.absolute() / KEPT_LEDGER_FILE))
     faults = _faults(stage.plan)
     screen.print(
         f"""
-everything goes on running; in another terminal:
+everything goes on; the rig has started anew, which is the gap of its stream. In another terminal:
 
   {invocation.export(settings)}
   {invocation.export({"TESTBED_CREDENTIAL": stage.observer})}
@@ -168,7 +167,8 @@ everything goes on running; in another terminal:
 
 to answer, with a credential that may publish {VISITOR}, and to see the answers:
 
-  TESTBED_CREDENTIAL={stage.visitor} {bindings} {python} {writer}
+  {invocation.export({"TESTBED_CREDENTIAL": stage.visitor} | bindings)}
+  {python} {writer}
   {testbed} history {VISITOR} --space {SPACE}
 
 to score these answers{faults}:
@@ -183,6 +183,12 @@ the API's documentation: {stage.api}/api/v1/docs
 data, logs and the report stay in {stage.plan.folder}
 Ctrl-C stops it all."""
     )
+
+
+def _settings(stage: Stage) -> dict[str, str]:
+    """The variables of every program that reads here."""
+    addresses = {"TESTBED_API": stage.api, "TESTBED_BROKER": stage.broker}
+    return addresses | {"TESTBED_SPACE": SPACE, "TESTBED_CA": ""}
 
 
 def _faults(plan: DemoPlan) -> str:

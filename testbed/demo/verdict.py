@@ -126,3 +126,17 @@ def detection(truth: Mapping[int, bool], detected: Mapping[int, bool]) -> Detect
         false=pairs[False, True],
         quiet=pairs[False, False],
     )
+
+
+def flagged_by_kind(
+    kinds: Mapping[int, Sequence[str]], detected: Mapping[int, bool]
+) -> dict[str, tuple[int, int]]:
+    """Count, for each kind of fault, the rows that were flagged, and all rows with it.
+
+    kinds: those of the rows with a fault, by time stamp.
+    """
+    rows = Counter(kind for each in kinds.values() for kind in each)
+    flagged = Counter(
+        kind for time_ns, each in kinds.items() if detected.get(time_ns, False) for kind in each
+    )
+    return {kind: (flagged[kind], count) for kind, count in sorted(rows.items())}

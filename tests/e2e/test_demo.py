@@ -148,10 +148,14 @@ def test_what_keep_prints_runs_in_another_folder_with_an_empty_environment(tmp_p
         printed = [line.strip() for line in log.read_text().splitlines() if line[:2] == "  "]
         exports = [line for line in printed if line.startswith("export ")]
         commands = [line for line in printed if not line.startswith("export ")]
-        assert (len(exports), len(commands)) == (2, 9)
-        for line in commands:
-            assert first_output("\n".join([*exports, line]), elsewhere)
-        (writer,) = [line for line in commands if line.startswith("TESTBED_CREDENTIAL=")]
+        assert (len(exports), len(commands)) == (3, 9)
+        for at, line in enumerate(printed):  # each after the exports that were printed above it
+            if line in commands:
+                script = [each for each in printed[:at] if each in exports]
+                assert first_output("\n".join([*script, line]), elsewhere)
+        (writer,) = [
+            line for line in commands if line.endswith("low_flow.py") and " -- " not in line
+        ]
         (score,) = [line for line in commands if " score " in line]
         with shell("\n".join([*exports, writer]), elsewhere, output=subprocess.DEVNULL):
             wait_for_a_fault("\n".join([*exports, f"{score} --from -1m --json"]), elsewhere)

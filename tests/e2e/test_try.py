@@ -38,6 +38,11 @@ DIES = """
                 await score.wait_drained()
                 os._exit(3)
 """
+DIES_AT_ONCE = """
+        await testbed.output("score", FLAG)
+        async for batch in rig:
+            sys.exit("no such signal here")
+"""
 SILENT = """
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         await testbed.output("score", FLAG)
@@ -162,6 +167,16 @@ def test_a_program_that_dies_is_scored_with_what_it_published(tmp_path):
     assert "  labelled at " in died
     assert "has the time stamp of a row" in wrong
     assert "the prototype ended with exit code 3 while the machine was playing" in done.stderr
+
+
+def test_a_program_that_dies_at_its_first_row_ends_the_try(tmp_path):
+    """Its lines are shown once, and nobody waits for the machine's last row."""
+    program_file = program(tmp_path, DIES_AT_ONCE)
+    done, work = tried(tmp_path, "--speed", "2", "--", sys.executable, program_file)
+    assert done.returncode == 2, done.stderr
+    assert "ended with exit code 1 and had published nothing" in done.stderr
+    assert done.stderr.count("no such signal here") == 1
+    assert list(work.iterdir()) == []
 
 
 def test_a_program_that_prints_without_end_and_publishes_nothing(tmp_path):

@@ -63,7 +63,10 @@ def time_of(row: int) -> int:
 def offered(folder: Path, faulty: Sequence[bool | None]) -> Path:
     """The ledger of a machine that offered these rows."""
     path = folder / "offered.jsonl"
-    rows = [SourceRow(time_of(at), (1.0,), anomaly=flag) for at, flag in enumerate(faulty)]
+    rows = [
+        SourceRow(time_of(at), (1.0,), anomaly=flag, cause="valve" if flag else "")
+        for at, flag in enumerate(faulty)
+    ]
     with ledger.create(path, ["a"]) as entries:
         entries.append(rows)
     return path
@@ -86,7 +89,11 @@ async def test_a_program_that_came_late_is_scored_for_the_rows_from_its_first_la
         "f1": pytest.approx(8 / 9),
         "far": 0.0,
         "mar": 0.2,
+        "kinds": {"valve": {"flagged": 4, "rows": 5}},
     }
+    assert result.by_kind == (
+        "Rows flagged by kind of fault: valve 4 of 5. None so far: bearing, cavitation."
+    )
     assert result.rating.quality.startswith("F1 0.889. Of 5 rows with a fault it flagged 4")
     assert result.exit_code(None) is result.exit_code(0.8) is Exit.DONE
     assert result.exit_code(0.9) is Exit.NEGATIVE

@@ -22,15 +22,25 @@ async def main():
 
 run(main())
 """
+PLAIN = """
+import time
+from testbed_sdk import Forbidden, Unavailable, run
+
+def main():
+    print("ready", flush=True)
+    {body}
+
+run(main)
+"""
 GROUP = "async with asyncio.TaskGroup() as tasks: tasks.create_task(work({error}))"
 AWAY = 'Unavailable("the broker is away", hint="is it running?")'
 REFUSED = 'Forbidden("you may not")'
 
 
-async def ended(body: str, *, interrupt: bool = False) -> tuple[int, str]:
+async def ended(body: str, *, program: str = PROGRAM, interrupt: bool = False) -> tuple[int, str]:
     """Exit code and standard error of a program."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", PROGRAM.format(body=body)),
+        *(sys.executable, "-c", program.format(body=body)),
         cwd=sources.ROOT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -61,8 +71,15 @@ async def test_a_bug_of_the_program_keeps_its_traceback(form):
     assert "KeyError: 'rig'" in error
 
 
+async def test_a_plain_function_ends_as_quietly():
+    assert await ended("time.sleep(60)", program=PLAIN, interrupt=True) == (130, "")
+    assert await ended(f"raise {REFUSED}", program=PLAIN) == (2, "error: you may not\n")
+    code, error = await ended('raise KeyError("rig")', program=PLAIN)
+    assert (code, "Traceback" in error) == (1, True)
+
+
 def test_the_result_of_the_program_is_returned():
     async def main() -> int:
         return 7
 
-    assert run(main()) == 7
+    assert run(main()) == run(main) == run(lambda: 7) == 7

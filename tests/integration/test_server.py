@@ -402,9 +402,9 @@ async def test_an_unbound_name_says_what_is_bound(server, owners):
     ("times", "values", "sentence"),
     [
         ([1.5], {"score": [0.1]}, "ns since 1970"),
-        ([1, 2], {"score": [0.1]}, "1 values for 2 times"),
-        ([1], {"speed": [0.1]}, "no signal 'speed'"),
-        ([1], {"score": ["high"]}, "give float64"),
+        ([T0, T0 + 1], {"score": [0.1]}, "1 values for 2 times"),
+        ([T0], {"speed": [0.1]}, "no signal 'speed'"),
+        ([T0], {"score": ["high"]}, "give float64"),
     ],
 )
 async def test_an_output_that_does_not_fit_is_refused(server, owners, times, values, sentence):

@@ -38,15 +38,16 @@ def test_what_is_worst_stands_first() -> None:
         row("holed", gaps=3),
         row("alarmed", alarms=["node i=5 is [missing]"]),
         row("silent", state="stale", last="2026-11-23T09:00:00Z"),
-        row("new", state=None, last=None),
+        row("new", last=None),
+        row("output", state=None, last=None),
     )
     order = [text.index(name) for name in ("rig/silent", "rig/alarmed", "rig/holed", "rig/new")]
     assert order == sorted(order)
     assert "node i=5 is [missing]" in text
     assert "3.0 h" in text
     assert "2.0 s" in text
-    assert "never" in text
-    assert "5 streams, 1 stale" in text
+    assert text.count("never") == 1  # of an output nobody states its newest sample
+    assert "6 streams, 1 stale" in text
     assert "\x1b" not in text  # colour is for terminals
 
 

@@ -15,7 +15,7 @@ DURATIONS = {"--expires-in", "--keep-for", "--within", "--period", "--fault-ever
 OF_ONE_STREAM = {
     *("tap", "history", "stream gaps", "stream dead-letters", "delete", "deletions", "score"),
 }
-OF_ALL_SPACES = {"status", "alarms", "stream list"}
+OF_ALL_SPACES = {"status", "alarms", "stream list", "stream show"}
 
 
 def leaves(command, path=()):

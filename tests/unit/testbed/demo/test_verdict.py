@@ -83,3 +83,10 @@ def test_without_a_fault_there_is_no_f1():
     rated = Detection(false=1, quiet=3)
     assert (rated.f1, rated.mar, rated.always_f1, rated.far) == (None, None, None, 0.25)
     assert Detection().far is None
+
+
+def test_flagged_rows_are_counted_by_kind_of_fault():
+    kinds = {1: ("valve",), 2: ("valve", "bearing"), 3: ("bearing",)}
+    flagged = verdict.flagged_by_kind(kinds, {1: True, 2: True, 3: False, 4: True})
+    assert flagged == {"bearing": (1, 2), "valve": (2, 2)}
+    assert verdict.flagged_by_kind({}, {1: True}) == {}
