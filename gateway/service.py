@@ -36,7 +36,7 @@ from gateway.uplink.uplink import Uplink
 
 SPOOL_RETRY_S = 0.5
 """The pause after the spool refused batches; meanwhile samples wait in the pipeline's bound."""
-SPOOL, SPECS, ANCHORS = ".sqlite", ".specs.jsonl", ".anchors.jsonl"
+SPOOL, SPECS, ANCHORS, UNREAD = ".sqlite", ".specs.jsonl", ".anchors.jsonl", ".unread.json"
 """Endings of a gateway's files in the spool's folder."""
 LAST_MARKS_S = 2.0
 """The longest wait for marks while the machine is not read any more."""
@@ -258,6 +258,7 @@ async def build_gateway(
     mapping, settings, clock = admission.mapping, admission.settings, admission.clock
     bus = await stack.enter_async_context(_open_bus(admission))
     space, specs = settings.space, start.specs
+    unread_file = _file_of(mapping, state, space, UNREAD)
     uplink = Uplink(
         bus, store, clock, space=space, specs=specs, fresh_batches=settings.fresh_batches
     )
@@ -283,7 +284,12 @@ async def build_gateway(
         uplink=uplink,
         pipeline=pipeline,
         link=build_link(
-            mapping, pipeline, clock, state.pki, waiting_messages=settings.waiting_messages
+            mapping,
+            pipeline,
+            clock,
+            state.pki,
+            waiting_messages=settings.waiting_messages,
+            unread_file=unread_file,
         ),
     )
 
@@ -312,11 +318,17 @@ def _file_of(mapping: Mapping, state: StateFolders, space: str, suffix: str) -> 
 
 
 def build_link(
-    mapping: Mapping, pipeline: Pipeline, clock: Clock, pki: Path, *, waiting_messages: int
+    mapping: Mapping,
+    pipeline: Pipeline,
+    clock: Clock,
+    pki: Path,
+    *,
+    waiting_messages: int,
+    unread_file: Path | None = None,
 ) -> SourceLink:
     """Build the link that a mapping's source needs; only that protocol's code is imported.
 
-    pki: folder of OPC UA certificates.
+    pki: folder of OPC UA certificates.  unread_file: keeps OPC UA signals that could not be read.
     """
     password = source_password.of_mapping(mapping, SourceSettings())
     if isinstance(mapping.source, MqttBroker):
@@ -330,7 +342,8 @@ def build_link(
 
     if mapping.source.security is None:
         log.warning("server is read without security", url=mapping.source.url, asked_by="mapping")
-    return OpcUaLink(mapping, pipeline, clock, ClientCredentials.from_folder(pki, password, clock))
+    credentials = ClientCredentials.from_folder(pki, password, clock)
+    return OpcUaLink(mapping, pipeline, clock, credentials, unread_file)
 
 
 async def without_end(work: Coroutine[None, None, None], name: str) -> None:

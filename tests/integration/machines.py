@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from asyncua import Server, ua
@@ -233,11 +234,13 @@ class RecordingSink:
 
 @contextlib.asynccontextmanager
 async def linked(
-    read: Mapping, credentials: ClientCredentials | None = None
+    read: Mapping,
+    credentials: ClientCredentials | None = None,
+    unread_file: Path | None = None,
 ) -> AsyncIterator[tuple[OpcUaLink, RecordingSink]]:
     """A link that runs, and what it hands over."""
     sink = RecordingSink(names=read.streams[0].spec.names)
-    link = OpcUaLink(read, sink, WallClock(), credentials)
+    link = OpcUaLink(read, sink, WallClock(), credentials, unread_file)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(link.run(), name="link")
         try:

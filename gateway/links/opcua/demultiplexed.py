@@ -8,19 +8,24 @@ OVERFLOW = "server-overflow"
 """The cause of a gap where the server's queue dropped samples."""
 LOST = "lost-notification"
 """The cause of a gap where the server could not republish a message."""
+UNREADABLE = "node-unreadable"
+"""The cause of a gap while the server has no node for a signal, or refuses to monitor it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PossibleGap:
     """A place before a sample of a signal where samples may be missing.
 
-    after_ns: time stamp of the sample before it in the same publish; None if that came earlier.
+    after_ns: time stamp of the sample before it in the same publish, or of the end of the gap that
+    was stated last; None if that came earlier.  since_ns: start of the gap of a signal that never
+    had a sample; None if that is no gap.
     cause: None before the first sample of a subscription, whose cause the link knows.
     """
 
     stream: int
     signal: int
     after_ns: int | None = None
+    since_ns: int | None = None
     until_ns: int
     cause: str | None = None
 
