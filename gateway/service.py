@@ -258,7 +258,6 @@ async def build_gateway(
     mapping, settings, clock = admission.mapping, admission.settings, admission.clock
     bus = await stack.enter_async_context(_open_bus(admission))
     space, specs = settings.space, start.specs
-    unread_file = _file_of(mapping, state, space, UNREAD)
     uplink = Uplink(
         bus, store, clock, space=space, specs=specs, fresh_batches=settings.fresh_batches
     )
@@ -283,14 +282,7 @@ async def build_gateway(
         bus=bus,
         uplink=uplink,
         pipeline=pipeline,
-        link=build_link(
-            mapping,
-            pipeline,
-            clock,
-            state.pki,
-            waiting_messages=settings.waiting_messages,
-            unread_file=unread_file,
-        ),
+        link=_link_of(admission, pipeline, state),
     )
 
 
@@ -315,6 +307,19 @@ def _file_of(mapping: Mapping, state: StateFolders, space: str, suffix: str) -> 
     """A file of this gateway in the spool's folder."""
     machine = mapping.equipment
     return state.spool / f"{machine.organisation}.{machine.equipment}.{space}{suffix}"
+
+
+def _link_of(admission: Admission, pipeline: Pipeline, state: StateFolders) -> SourceLink:
+    """The link of a gateway to its source."""
+    mapping, settings = admission.mapping, admission.settings
+    return build_link(
+        mapping,
+        pipeline,
+        admission.clock,
+        state.pki,
+        waiting_messages=settings.waiting_messages,
+        unread_file=_file_of(mapping, state, settings.space, UNREAD),
+    )
 
 
 def build_link(
