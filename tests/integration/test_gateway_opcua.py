@@ -152,10 +152,12 @@ async def test_the_tree_shows_each_variable_as_a_mapping_writes_it(face: opcua.O
 
 
 PRESSURE = "nsu=urn:connected-testbed:simulators;s=PumpRig.Pressure"
+CURRENT_NODE = PRESSURE.replace("Pressure", "Current")
 CURRENT = "unit: A\n        low: 0\n        high: 4\n        resolution: 1e-05"
 DISAGREEING = (
     (PRESSURE, PRESSURE.replace("Pressure", "Presure"), f"near it are {PRESSURE}"),
     (PRESSURE, "nsu=urn:x;s=P", "it has http"),
+    (PRESSURE, CURRENT_NODE, "warning: rig.Pressure: it has the same node as rig.Current"),
     (PRESSURE, "i=2255", "it is an array"),
     (PRESSURE, PRESSURE.removesuffix(".Pressure"), "it is an object, not a variable (`testbed"),
     (PRESSURE, "i=11492", "it is a method, not a variable"),
