@@ -37,7 +37,7 @@ class StreamActivity:
     """Times of a stream's last samples; None stands for never.
 
     sample_ns: when a sample came, in monotonic time.  alive_ns: when a sample or a keep-alive came,
-    likewise.  newest_ns: the greatest time stamp of a sample.
+    likewise.  newest_ns: the greatest time stamp of a sample, of an earlier process too.
     """
 
     sample_ns: int | None = None
@@ -68,7 +68,8 @@ class Pipeline:
         self.alarms: dict[str, str] = {}
         self.gap_counts: Counter[str] = Counter()
         self.lost: Collection[int] = ()
-        self.activity = [StreamActivity() for _ in mapping.streams]
+        before_ns = last_ns or [None] * len(mapping.streams)
+        self.activity = [StreamActivity(newest_ns=each) for each in before_ns]
         self.sample_filter = SampleFilter(mapping.streams)
         source = source_of(mapping.kind, space)
         self._batchers = [Batcher(stream, source) for stream in mapping.streams]
@@ -76,7 +77,7 @@ class Pipeline:
         self._specs = specs
         self._clock = clock
         self._most_waiting = most_waiting
-        self._last_ns = last_ns or [None] * len(mapping.streams)
+        self._last_ns = before_ns
         self._waiting = 0
         self._aging: set[int] = set()
         self._ready: list[tuple[StreamAddress, Batch]] = []
