@@ -36,7 +36,7 @@ from gateway.uplink.uplink import Uplink
 
 SPOOL_RETRY_S = 0.5
 """The pause after the spool refused batches; meanwhile samples wait in the pipeline's bound."""
-SPOOL, SPECS, ANCHORS = ".sqlite", ".specs.jsonl", ".anchors.jsonl"
+SPOOL, SPECS, ANCHORS, UNREAD = ".sqlite", ".specs.jsonl", ".anchors.jsonl", ".unread.json"
 """Endings of a gateway's files in the spool's folder."""
 LAST_MARKS_S = 2.0
 """The longest wait for marks while the machine is not read any more."""
@@ -281,9 +281,7 @@ async def build_gateway(
         bus=bus,
         uplink=uplink,
         pipeline=pipeline,
-        link=build_link(
-            mapping, pipeline, clock, state.pki, waiting_messages=settings.waiting_messages
-        ),
+        link=_link_of(admission, pipeline, state),
     )
 
 
@@ -311,12 +309,31 @@ def _file_of(mapping: Mapping, state: StateFolders, space: str, suffix: str) -> 
     return state.spool / f"{machine.organisation}.{machine.equipment}.{space}{suffix}"
 
 
+def _link_of(admission: Admission, pipeline: Pipeline, state: StateFolders) -> SourceLink:
+    """The link of a gateway to its source."""
+    mapping, settings = admission.mapping, admission.settings
+    return build_link(
+        mapping,
+        pipeline,
+        admission.clock,
+        state.pki,
+        waiting_messages=settings.waiting_messages,
+        unread_file=_file_of(mapping, state, settings.space, UNREAD),
+    )
+
+
 def build_link(
-    mapping: Mapping, pipeline: Pipeline, clock: Clock, pki: Path, *, waiting_messages: int
+    mapping: Mapping,
+    pipeline: Pipeline,
+    clock: Clock,
+    pki: Path,
+    *,
+    waiting_messages: int,
+    unread_file: Path | None = None,
 ) -> SourceLink:
     """Build the link that a mapping's source needs; only that protocol's code is imported.
 
-    pki: folder of OPC UA certificates.
+    pki: folder of OPC UA certificates.  unread_file: keeps OPC UA signals that could not be read.
     """
     password = source_password.of_mapping(mapping, SourceSettings())
     if isinstance(mapping.source, MqttBroker):
@@ -330,7 +347,8 @@ def build_link(
 
     if mapping.source.security is None:
         log.warning("server is read without security", url=mapping.source.url, asked_by="mapping")
-    return OpcUaLink(mapping, pipeline, clock, ClientCredentials.from_folder(pki, password, clock))
+    credentials = ClientCredentials.from_folder(pki, password, clock)
+    return OpcUaLink(mapping, pipeline, clock, credentials, unread_file)
 
 
 async def without_end(work: Coroutine[None, None, None], name: str) -> None:

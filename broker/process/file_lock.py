@@ -9,6 +9,21 @@ from pathlib import Path
 from broker.errors import Taken
 from broker.process import files
 
+LOCKS = Path("/proc/locks")
+"""The locks of all processes of this machine, where the kernel is Linux."""
+
+
+def holder(file: Path) -> int | None:
+    """The id of the process that holds the lock on a file; None if nothing says it."""
+    try:
+        inode, lines = file.stat().st_ino, LOCKS.read_text().splitlines()
+    except OSError:
+        return None
+    rows = [line.split() for line in lines]
+    flocks = [row for row in rows if len(row) > 5 and row[1] == "FLOCK"]
+    pids = [int(row[4]) for row in flocks if row[5].endswith(f":{inode}")]
+    return pids[0] if pids and pids[0] > 0 else None
+
 
 @contextmanager
 def locked(file: Path, taken: Taken) -> Iterator[None]:

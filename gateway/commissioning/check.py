@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from gateway.commissioning import findings
 from gateway.commissioning.findings import Finding
-from gateway.mapping.model import Mapping, MqttBroker
+from gateway.mapping.model import Item, Mapping, MqttBroker
+from gateway.mapping.mqtt_source import MqttSource
 from gateway.settings import SourceSettings
 from gateway.state import source_password
 
@@ -17,6 +19,35 @@ async def check(mapping: Mapping, credentials: "ClientCredentials | None" = None
     credentials: for an OPC UA server with security.  Only the code of the mapping's protocol is
     imported.
     """
+    return _shared_sources(mapping) + await _live_findings(mapping, credentials)
+
+
+def _shared_sources(mapping: Mapping) -> list[Finding]:
+    """Warnings about signals that are read from the same node, or the same part of a message."""
+    first: dict[object, str] = {}
+    results = []
+    for stream in mapping.streams:
+        for name, item in zip(stream.spec.names, stream.items, strict=True):
+            place, noun = _place(item)
+            signal = f"{stream.spec.address.stream}.{name}"
+            other = first.setdefault(place, signal)
+            if other != signal:
+                results.append(findings.warning(f"{signal}: it has the same {noun} as {other}"))
+    return results
+
+
+def _place(item: Item) -> tuple[object, str]:
+    """The place that a signal's values are read from, and the noun for it."""
+    source = item.source
+    if isinstance(source, MqttSource):
+        return (source.topic, source.value), "topic and value"
+    return source, "node"
+
+
+async def _live_findings(
+    mapping: Mapping, credentials: "ClientCredentials | None"
+) -> list[Finding]:
+    """Compare a mapping with its server or broker."""
     if isinstance(mapping.source, MqttBroker):
         from gateway.commissioning import mqtt_check  # noqa: PLC0415 - see the docstring
 

@@ -73,6 +73,11 @@ class ReceivedTopics:
         elif len(seen.arrivals_s) < MOST_ARRIVALS:
             seen.arrivals_s.append(now_s)
 
+    def are_live(self, topics: Sequence[str]) -> bool:
+        """Whether each of these topics has a message that was not retained."""
+        seen = (self.topics.get(topic) for topic in topics)
+        return all(messages is not None and messages.arrivals_s for messages in seen)
+
     @property
     def last_payloads(self) -> dict[str, bytes]:
         """The newest payload of each topic."""
@@ -88,9 +93,9 @@ async def listen(
 ) -> ReceivedTopics:
     """Listen to topics, and return what was received.
 
-    Returns early when each of `filters` has a message.  received: is filled as messages come, for
-    callers that show progress.  Raises Unavailable, or Forbidden where the broker refuses the user
-    or the subscription.
+    Returns early when each of `filters` has a message that is not retained.  received: is filled
+    as messages come, for callers that show progress.  Raises Unavailable, or Forbidden where the
+    broker refuses the user or the subscription.
     """
     settings = BusSettings(
         broker=broker.url,
@@ -108,7 +113,7 @@ async def listen(
         async with asyncio.timeout(seconds):
             async for message in inbox:
                 received.add(message, loop.time())
-                if received.topics.keys() >= set(filters):
+                if received.are_live(filters):
                     break
     except TimeoutError:
         pass  # the time to listen is over

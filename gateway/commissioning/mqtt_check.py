@@ -1,13 +1,13 @@
 """Checks a mapping of MQTT sensors against the messages on its topics."""
 
 from collections.abc import Iterator
-from collections.abc import Mapping as AnyMapping
 
 from broker.batch import BAD
 from broker.clock import WallClock
 from broker.errors import Forbidden, Unavailable
 from gateway.commissioning import findings, mqtt_browse, progress
 from gateway.commissioning.findings import Finding
+from gateway.commissioning.mqtt_browse import ReceivedTopics
 from gateway.links.mqtt import payloads
 from gateway.links.mqtt.link import signals_by_topic
 from gateway.mapping.model import Mapping, MqttBroker
@@ -24,23 +24,26 @@ async def check(mapping: Mapping, broker: MqttBroker, password: str) -> list[Fin
         received = await mqtt_browse.listen(broker, password, topics, seconds)
     except (Unavailable, Forbidden) as exc:
         return [findings.error(str(exc))]
-    return list(_findings(mapping, received.last_payloads, seconds))
+    return list(_findings(mapping, received, seconds))
 
 
-def _findings(
-    mapping: Mapping, received: AnyMapping[str, bytes], seconds: float
-) -> Iterator[Finding]:
+def _findings(mapping: Mapping, received: ReceivedTopics, seconds: float) -> Iterator[Finding]:
     now_ns = WallClock().now_ns()
     for topic, signals in signals_by_topic(mapping).items():
-        if topic not in received:
+        if topic not in received.topics:
             yield findings.warning(
                 f"{topic}: it said nothing in {seconds:g} s; is it the right topic?"
             )
             continue
-        payload = received[topic]
+        payload, is_live = received.last_payloads[topic], received.are_live([topic])
         for stream, signal, source in signals:
             spec = mapping.streams[stream].spec
             name = f"{spec.address.stream}.{spec.names[signal]}"
+            if not is_live and source.time is None:
+                yield findings.warning(
+                    f"{name}: only a retained message without a time came in {seconds:g} s: no"
+                    " sample, until another one is published"
+                )
             sample = payloads.read(payload, source, spec.dtypes[signal], now_ns)
             if sample is None:
                 quoted = mqtt_browse.quoted(payload)

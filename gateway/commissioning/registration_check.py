@@ -53,7 +53,7 @@ def _organisation(
     elif is_operator:
         yield findings.note(
             f"what the testbed has registered of {equipment} was not compared: {me.principal} is of"
-            f" {me.organisation}, and sees nothing of {organisation}"
+            f" {me.organisation}, which sees no specs of {organisation}'s streams"
         )
     else:
         yield findings.error(

@@ -17,11 +17,17 @@ class SourceLink(Protocol):
         """Read the source until cancelled; reconnects after every break."""
 
 
+UNREADABLE = "node-unreadable"
+"""The cause of a gap while the server has no node for a signal, or refuses to monitor it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PossibleGap:
     """A place before a sample of a signal where samples may be missing.
 
-    after_ns: time stamp of the sample before it in the same publish; None if that came earlier.
+    after_ns: time stamp of the sample before it in the same publish, or of the end of the gap that
+    was stated last; None if that came earlier.  since_ns: start of the gap of a signal that never
+    had a sample; None if that is no gap.
     until_ns: time stamp of the sample; now if `is_unread`: there is none, and none will come.
     cause: why samples are missing for certain; None before the first sample of a connection, where
     none may be missing, and whose cause the link knows.
@@ -30,6 +36,7 @@ class PossibleGap:
     stream: int
     signal: int
     after_ns: int | None = None
+    since_ns: int | None = None
     until_ns: int
     cause: str | None = None
     is_unread: bool = False

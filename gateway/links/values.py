@@ -51,7 +51,8 @@ def value_of(value: Any, dtype: Dtype) -> Any:
         if not plain.isascii() and any("\ud800" <= sign <= "\udfff" for sign in plain):
             raise Unfit("it is no UTF-8")
         return plain
-    raise Unfit(f"a {type(value).__name__} is no {dtype}")
+    name = type(value).__name__
+    raise Unfit(f"{'an' if name[0] in 'aeiou' else 'a'} {name} is no {dtype}")
 
 
 def _instant_as(instant: Instant, dtype: Dtype) -> int:

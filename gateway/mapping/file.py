@@ -165,7 +165,7 @@ def _is_opcua_address(url: str) -> None:
 
 
 class _OpcUa(_Strict):
-    url: Annotated[str, Field(pattern=r"^opc\.tcp://[^/\s]+"), validated_by(_is_opcua_address)]
+    url: Annotated[str, validated_by(_is_opcua_address)]
     security: Literal["none", "sign-and-encrypt"]
     policy: Policy = Policy.BASIC256_SHA256
     user: Annotated[str, Field(max_length=200)] = ""

@@ -43,7 +43,8 @@ class StreamActivity:
     """Times of a stream's last samples; None stands for never.
 
     sample_ns: when a sample came, in monotonic time.  alive_ns: when a sample or a keep-alive came,
-    likewise.  newest_ns: the greatest time stamp of the samples that came last.
+    likewise.  newest_ns: the greatest time stamp of the samples that came last, in an earlier
+    process too.
     """
 
     sample_ns: int | None = None
@@ -74,8 +75,8 @@ class Pipeline:
         self.alarms: dict[str, str] = {}
         self.gap_counts: Counter[str] = Counter()
         self.lost: Collection[int] = ()
-        self.activity = [StreamActivity() for _ in mapping.streams]
         before = stamps or [StreamStamps()] * len(mapping.streams)
+        self.activity = [StreamActivity(newest_ns=each.last_ns) for each in before]
         self.sample_filter = SampleFilter(
             mapping.streams,
             StampLimits.from_mapping(mapping.time_stamps, space),
@@ -187,11 +188,12 @@ class Pipeline:
     async def possible_gap(self, possible: PossibleGap, cause: str) -> None:
         """State a gap if samples are missing; the first one after a lost spool says so."""
         last = self.sample_filter.last(possible.stream, possible.signal)
-        if last is None:
-            return
         if cause == GATEWAY_DOWN and possible.stream in self.lost:
             cause = SPOOL_LOST
-        gap = self._possible_gaps.gap(possible, cause, last, self._arrival())
+        if last is None:
+            gap = self._possible_gaps.before_any_sample(possible, cause)
+        else:
+            gap = self._possible_gaps.gap(possible, cause, last, self._arrival())
         if gap is not None:
             self.gap(possible.stream, gap)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from broker.batch import Gap, Times
 from broker.clock import NS_PER_S
 from broker.streams import StreamSpec, Trigger
-from gateway.links.port import PossibleGap
+from gateway.links.port import UNREADABLE, PossibleGap
 from gateway.pipeline.latest_samples import LatestSample
 from gateway.samples import Arrival, StreamSamples
 
@@ -87,6 +87,16 @@ class PossibleGaps:
                 is_repeat=is_in_run or until_ns == last.time_ns,
             )
         return None
+
+    def before_any_sample(self, possible: PossibleGap, cause: str) -> Gap | None:
+        """The gap of a signal that has had no sample: a part of the time in which it is not read."""
+        after_ns = possible.after_ns
+        if after_ns is None:
+            after_ns, cause = possible.since_ns, UNREADABLE
+        if after_ns is None:
+            return None
+        key = (possible.stream, possible.signal)
+        return self._between(key, (after_ns, possible.until_ns), 1, cause)
 
     def decide(
         self, parts: Sequence[StreamSamples], monotonic_ns: int

@@ -167,9 +167,11 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises Taken if another process has it, Unavailable if the folder cannot be used.
     """
+    pid = file_lock.holder(lock_of(path))
+    process = "" if pid is None else f", as process {pid}"
     taken = Taken(
-        f"another gateway is using the spool {path}",
-        hint="stop it, or name a folder for this one's state: TESTBED_GATEWAY_STATE",
+        f"this gateway runs already{process}: its spool {path} is in use",
+        hint="leave it running, or stop it first: one gateway reads a machine",
     )
     with ExitStack() as stack:
         try:

@@ -1,5 +1,6 @@
 """A gateway's identity: its key pair, which never leaves its machine, and its credential."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from pydantic import SecretStr
 
 from broker import enrolment
 from broker.credential import Credential
-from broker.errors import Corrupt, Invalid, Refused, Taken, Unavailable
+from broker.errors import Corrupt, Invalid, Refused, Unavailable
 from broker.namespace import EquipmentAddress
 from broker.process import files
 from broker.server_addresses import ServerAddresses
@@ -39,13 +40,8 @@ class Claim:
 def claim(folder: Path, code: str) -> Claim:
     """Sign an enrolment code with the key in a folder; the key is made when there is none.
 
-    Raises Taken if the folder holds a credential already, Unavailable if it cannot be written.
+    Raises Unavailable if the folder cannot be written.
     """
-    if is_enrolled(folder):
-        raise Taken(
-            f"the gateway in {folder} is enrolled as {credential(folder).principal}",
-            hint="to enrol anew, move that folder away",
-        )
     key = _key(folder)
     public = key.public_key().public_bytes_raw()
     return Claim(public, key.sign(enrolment.statement(code, public)))
@@ -54,6 +50,28 @@ def claim(folder: Path, code: str) -> Claim:
 def is_enrolled(folder: Path) -> bool:
     """Whether a folder holds a credential."""
     return (folder / CREDENTIAL).exists()
+
+
+def is_for(folder: Path, equipment: EquipmentAddress) -> bool:
+    """Whether a folder holds a credential that was not enrolled for another equipment."""
+    return is_enrolled(folder) and _equipment(folder) in {"", str(equipment)}
+
+
+def take_place(new: Path, folder: Path) -> Path | None:
+    """Move a new identity to the folder of its equipment.
+
+    Returns where the former identity was moved to, None if there was none.  Raises Unavailable.
+    """
+    former = None
+    try:
+        if folder.exists():
+            names = (folder.with_name(f"{folder.name}.former-{n}") for n in itertools.count(1))
+            former = next(name for name in names if not name.exists())
+            folder.rename(former)
+        new.rename(folder)
+    except OSError as exc:
+        raise Unavailable(f"{new} cannot be moved to {folder}: {exc.strerror}") from exc
+    return former
 
 
 def store_credential(folder: Path, text: str, equipment: str) -> Path:

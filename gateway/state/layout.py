@@ -28,13 +28,20 @@ class StateFolders:
     pki: Path
 
     def identity_of(self, equipment: EquipmentAddress) -> Path:
-        """The identity that was enrolled for an equipment, else the one that all here share."""
+        """The folder of an equipment's identity: its own, or the root if that is for it."""
         own = self.own_identity(equipment)
-        return own if identity.is_enrolled(own) else self.identity
+        if identity.is_enrolled(own) or not identity.is_for(self.identity, equipment):
+            return own
+        return self.identity
 
     def own_identity(self, equipment: EquipmentAddress) -> Path:
         """The folder of an identity beside those of other equipment, enrolled or not."""
         return self.identity / f"{equipment.organisation}.{equipment.equipment}"
+
+    @property
+    def new_identity(self) -> Path:
+        """The folder of an identity whose equipment is not known before its code is claimed."""
+        return self.identity / "new"
 
 
 def folders(

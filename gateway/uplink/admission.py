@@ -262,8 +262,9 @@ class Admission:
         if not isinstance(exc, CredentialRefused) and exc.__cause__ is not None:
             return exc  # of the connection, before the API answered
         renew = (
-            f"have a new code made, `testbed gateway code {equipment}`, move the old identity away,"
-            " and enrol again; or set another TESTBED_CREDENTIAL"
+            f"have a new code made, `testbed gateway code {equipment}`; then here, in the mapping's"
+            " folder: testbed gateway enrol CODE, which moves the old identity aside; or set"
+            " another TESTBED_CREDENTIAL"
         )
         if isinstance(exc, CredentialRefused):
             return Refused(

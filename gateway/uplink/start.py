@@ -48,6 +48,8 @@ async def begin(admission: Admission, spool: Spool, specs_file: Path) -> Gateway
         if registration is None:
             return GatewayStart(specs=known, lost=await spool.lost(), is_registered=False)
     else:
+        reason = "its spool is new" if known is not None else "its specs are new"
+        log.info("gateway reads once it is registered", reason=reason)
         registration = await admission.register()
     alarm = await _compare(registration, spool, specs_file)
     return GatewayStart(

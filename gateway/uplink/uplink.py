@@ -90,6 +90,8 @@ class Uplink:
         self._is_held_up = False
         self._announced = 0
         """The connection on which the specs were announced; 0 for none."""
+        self._watched, self._watched_ns = 0, clock.monotonic_ns()
+        """The connection on which batches are watched to be accepted, and since when."""
         self._held: dict[StreamLife, Held] = {}
         self._lag = MarkLag()
         self._portion = BACKLOG_AT_ONCE
@@ -275,8 +277,12 @@ class Uplink:
         return await self._bus.connection() == self._announced
 
     async def _check_accepted(self) -> None:
-        """Set `not_accepted` if the oldest batch has been sent in vain for ten minutes."""
-        late = self.mark_lag_s(await self._spool.depth()) > NOT_ACCEPTED_S
+        """Set `not_accepted` if batches were sent in vain for ten minutes of one connection."""
+        now_ns = self._clock.monotonic_ns()
+        if self._watched != self._announced:
+            self._watched, self._watched_ns = self._announced, now_ns
+        lag_s = self.mark_lag_s(await self._spool.depth())
+        late = min(lag_s, (now_ns - self._watched_ns) / NS_PER_S) > NOT_ACCEPTED_S
         if late and not self.not_accepted:
             log.error(
                 "batches were not accepted",

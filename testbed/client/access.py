@@ -22,13 +22,21 @@ _Read = TypeVar("_Read", bound=ReaderResponse)
 
 _WHO = ("organisation", "principal")
 _COULD = tables.fields(
-    PossibleReadResponse, *_WHO, "kind", "stream", "space", "from_", "until", "grant", "purpose"
+    PossibleReadResponse,
+    *(*_WHO, "kind", "stream", "space", "from_", "until", "grant", "purpose"),
+    whole_seconds=True,
 )
 _OVER_HTTP = tables.fields(
-    HttpReadsResponse, *_WHO, "stream", "space", "day", "way", "times", "last"
+    HttpReadsResponse,
+    *(*_WHO, "stream", "space", "day", "way", "times", "last"),
+    whole_seconds=True,
 )
 _ON_THE_BUS: list[TableColumn[MqttSessionResponse]] = [
-    *tables.fields(MqttSessionResponse, *_WHO, "stream", "space", "from_", "until", "minutes"),
+    *tables.fields(
+        MqttSessionResponse,
+        *(*_WHO, "stream", "space", "from_", "until", "minutes"),
+        whole_seconds=True,
+    ),
     TableColumn(heading="batches at most", cell=lambda read: str(read.batches)),
 ]
 

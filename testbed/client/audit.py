@@ -43,7 +43,7 @@ def _who(event: AuditEventResponse) -> str:
 
 
 _EVENT: list[TableColumn[AuditEventResponse]] = [
-    *tables.fields(AuditEventResponse, "number", "time"),
+    *tables.fields(AuditEventResponse, "number", "time", whole_seconds=True),
     TableColumn(heading="who", cell=_who),
     *tables.fields(AuditEventResponse, "action", "target", "outcome"),
     TableColumn(heading="details", cell=_reason, is_prose=True),

@@ -15,6 +15,7 @@ from broker.responses.enrolment import (
     NewGatewayResponse,
 )
 from gateway.state import identity
+from gateway.state.layout import StateFolders
 from testbed.client import addresses, api, sign_in
 from testbed.client.addresses import AddressOptions, ChosenAddresses
 from testbed.terminal import tables
@@ -28,7 +29,8 @@ class ClaimedGateway:
     """A gateway that was enrolled on this machine; its credential is in `file`.
 
     fingerprint: of the key that this machine holds, in the form that `testbed gateway show` prints.
-    note: a sentence about the broker's address, or empty.
+    note: a sentence about the broker's address, or empty.  former: folder to which the equipment's
+    former identity was moved.
     """
 
     principal: str
@@ -36,6 +38,7 @@ class ClaimedGateway:
     fingerprint: str
     file: Path
     note: str = ""
+    former: Path | None = None
 
     def as_json(self) -> dict[str, str]:
         """The gateway with the keys that scripts rely on; without its credential."""
@@ -52,13 +55,16 @@ async def create_code(equipment: str) -> EnrolmentCodeResponse:
     return await api.send("POST", f"{_path(equipment)}/codes", EnrolmentCodeResponse)
 
 
-async def enrol(code: str, chosen: ChosenAddresses, folder: Path) -> ClaimedGateway:
-    """Claim a code with this machine's key, and store the credential that the API answers with.
+async def enrol(code: str, chosen: ChosenAddresses, state: StateFolders) -> ClaimedGateway:
+    """Claim a code with a new key, and store the credential that the API answers with.
 
-    chosen: addresses of the testbed, which are stored beside the credential.  folder: of key and
-    credential.  The result holds no secret.
+    Key and credential go to the folder of the equipment that the code is for.  An identity that
+    was there counts no more, as a code is for an equipment without a gateway: it is moved aside.
+    chosen: addresses of the testbed, which are stored beside the credential.  The result holds no
+    secret.
     """
-    claim = identity.claim(folder, code)
+    new = state.new_identity
+    claim = identity.claim(new, code)
     body = {
         "code": code,
         "public_key": base64.b64encode(claim.public_key).decode(),
@@ -68,13 +74,17 @@ async def enrol(code: str, chosen: ChosenAddresses, folder: Path) -> ClaimedGate
     async with api_client.connect(own.api, "", ca=own.ca, names=sign_in.OPTIONS) as connection:
         enrolled = await connection.send("POST", "/enrolments", NewGatewayResponse, body)
         chosen = await chosen.asked(connection)
-    identity.store_addresses(folder, chosen.addresses)
+    identity.store_addresses(new, chosen.addresses)
+    identity.store_credential(new, enrolled.credential, enrolled.equipment)
+    folder = state.own_identity(EquipmentAddress.parse(enrolled.equipment))
+    former = identity.take_place(new, folder)
     return ClaimedGateway(
         principal=enrolled.principal,
         equipment=enrolled.equipment,
         fingerprint=claim.fingerprint,
-        file=identity.store_credential(folder, enrolled.credential, enrolled.equipment),
+        file=folder / identity.CREDENTIAL,
         note=chosen.note,
+        former=former,
     )
 
 
@@ -114,6 +124,13 @@ def print_enrolled(enrolled: ClaimedGateway, out: Screen, notes: Screen) -> None
     out.print(f"enrolled as {enrolled.principal}, the gateway of {enrolled.equipment}")
     out.print(f"fingerprint {enrolled.fingerprint}")
     out.print(f"credential  {enrolled.file}")
+    print_notes(enrolled, notes)
+
+
+def print_notes(enrolled: ClaimedGateway, notes: Screen) -> None:
+    """Print where a former identity is now, and the sentence about the broker's address."""
+    if enrolled.former is not None:
+        notes.print(f"the former identity was moved to {enrolled.former}")
     if enrolled.note:
         notes.print(enrolled.note, style="yellow")
 

@@ -60,6 +60,8 @@ async def print_history(stream: str, wanted: HistoryQuery, *, as_json: bool) -> 
     async with api.connect(TIMEOUT_S) as connection:
         file_format = "json" if as_json else "csv"
         gaps = await _copy(connection, address, wanted, file_format, sys.stdout.buffer)
+        if gaps and wanted.signals:
+            gaps = len(await _fetch_gaps(connection, address, wanted))
     if gaps and not as_json:
         command = _gaps_command(address, wanted)
         Screen(stderr=True).print(f"gaps in this span: {gaps}; see {command}")

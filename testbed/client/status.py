@@ -47,7 +47,8 @@ def print_status(status: StatusResponse, out: Screen, clock: Clock) -> None:
     tables.print_rows(streams, _columns(clock.now_ns()), out)
     stale = sum(stream.state is Freshness.STALE for stream in streams)
     since = f"gaps and dead letters since {tables.instant(status.since)}"
-    out.print(f"{len(streams)} streams, {stale} stale; {since}")
+    noun = "stream" if len(streams) == 1 else "streams"
+    out.print(f"{len(streams)} {noun}, {stale} stale; {since}")
     for line in _silences(status):
         out.print(line, style="yellow")
     if stated := alarms.of_status(status):

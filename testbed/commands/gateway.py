@@ -166,9 +166,9 @@ def enrol(
     from testbed.commissioning import gateway_process
 
     options = AddressOptions(api=api, broker=broker, ca=ca)
-    folder = terminal_run.run(gateway_process.identity_folder(mapping))
+    state = terminal_run.call(lambda: gateway_process.state_folders(mapping))
     chosen = terminal_run.call(lambda: enrolment.addresses_of(options))
-    enrolled = terminal_run.run(enrolment.enrol(code, chosen, folder))
+    enrolled = terminal_run.run(enrolment.enrol(code, chosen, state))
     print_json(enrolled.as_json()) if json else enrolment.print_enrolled(enrolled, out, notes)
 
 

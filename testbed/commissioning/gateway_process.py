@@ -139,8 +139,7 @@ async def enrol_new(files: Sequence[Path]) -> list[ClaimedGateway]:
             continue
         created = await enrolment.create_code(str(equipment))
         chosen = enrolment.addresses_of(AddressOptions())
-        folder = folders.own_identity(equipment)
-        enrolled.append(await enrolment.enrol(created.code, chosen, folder))
+        enrolled.append(await enrolment.enrol(created.code, chosen, folders))
     return enrolled
 
 
@@ -150,8 +149,7 @@ def print_enrolled(enrolled: ClaimedGateway, notes: Screen) -> None:
         f"enrolled as {enrolled.principal}, the gateway of {enrolled.equipment}, with the key"
         f" {enrolled.fingerprint}"
     )
-    if enrolled.note:
-        notes.print(enrolled.note, style="yellow")
+    enrolment.print_notes(enrolled, notes)
 
 
 def _children(
@@ -224,14 +222,14 @@ async def _run_child(child: GatewayChild) -> int:
         await asyncio.shield(termination.terminate(process, child.stop_s))
 
 
-async def identity_folder(file: Path | None) -> Path:
-    """The folder where a new identity goes: of a mapping file's equipment, or of all here.
+def state_folders(file: Path | None) -> StateFolders:
+    """The folders of the state beside a mapping file, or below the current folder for None.
 
-    file: mapping file, None for the identity below the current folder.
+    Raises Refused if the mapping cannot be read.
     """
-    if file is None:
-        return _folders(None).identity
-    return _folders(file).own_identity(mapping_file.load(file).equipment)
+    if file is not None:
+        mapping_file.load(file)
+    return _folders(file)
 
 
 def _folders(file: Path | None) -> StateFolders:

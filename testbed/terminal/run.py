@@ -39,10 +39,7 @@ class Exit(IntEnum):
 
 def log_to_stderr(*, verbose: bool = True) -> None:
     """Log to standard error: in colour on a terminal, as JSON elsewhere; stdout is for data."""
-    import logging
-
     log_to(sys.stderr, verbose=verbose)
-    logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # it also raises what it logs
 
 
 def log_to(file: TextIO, *, verbose: bool = True) -> None:
@@ -86,9 +83,11 @@ def run(main: Coroutine[Any, Any, _T], *, keeps_data: bool = False) -> _T:
     alone (umask 077).
     """
     import asyncio
+    import logging
 
     from broker.process import tasks
 
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # it also raises what it logs
     if "structlog" in sys.modules:  # what a command runs is loaded by now: else nothing logs
         log_to_stderr()
     gc.set_threshold(GARBAGE_EVERY)

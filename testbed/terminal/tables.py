@@ -28,6 +28,7 @@ FRAME_COLUMNS = 3
 NOTHING = "-"
 
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d*?)\.?0*Z")
+_FRACTION = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+Z$")
 _ABSENT = re.compile(r"null (?:is|for) ([^;]+)")
 
 Row = TypeVar("Row")
@@ -47,17 +48,27 @@ class TableColumn(Generic[Row]):
     is_prose: bool = False
 
 
-def fields(model: type[ApiResponse], *names: str) -> list[TableColumn[Any]]:
-    """A column for each of these fields of an answer."""
-    return [field(model, name) for name in names]
+def fields(
+    model: type[ApiResponse], *names: str, whole_seconds: bool = False
+) -> list[TableColumn[Any]]:
+    """A column for each of these fields of an answer.
+
+    whole_seconds: whether instants are cut to the second, where no more than that is compared.
+    """
+    return [field(model, name, whole_seconds=whole_seconds) for name in names]
 
 
 def field(
-    model: type[ApiResponse], name: str, *, style: Callable[[Any], str] | None = None
+    model: type[ApiResponse],
+    name: str,
+    *,
+    style: Callable[[Any], str] | None = None,
+    whole_seconds: bool = False,
 ) -> TableColumn[Any]:
     """A column of a field of an answer; null is written as the field's description names it.
 
-    Raises KeyError for a field that the answer does not have.
+    whole_seconds: whether an instant is cut to the second.  Raises KeyError for a field
+    that the answer does not have.
     """
     described = model.model_fields[name]
     absent = _ABSENT.match(described.description or "")
@@ -65,6 +76,8 @@ def field(
 
     def cell(row: Any) -> str:
         value = getattr(row, name)
+        if whole_seconds and isinstance(value, str):
+            value = _FRACTION.sub(r"\1Z", value)
         return text_of_null if value is None else text(value)
 
     heading = (described.alias or name).replace("_", " ")

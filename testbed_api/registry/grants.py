@@ -78,7 +78,7 @@ class GrantRepository(Repository):
             return
         entry.owner = requests[-1].entry.address.organisation
         streams = [f"{each.entry.space}:{each.entry.address}" for each in requests]
-        ends = [None if each.span is None else each.span.until_ns for each in requests]
+        ends = [(each.span or each.wanted).until_ns for each in requests]
         self._session.note(
             company=_same([each.company for each in requests]),
             state=requests[0].state,

@@ -344,7 +344,7 @@ ERRORS = {
         2,
         (
             "error: the gateway of factory/pump-rig is not enrolled: there is no credential in"
-            " /nowhere, and TESTBED_CREDENTIAL is not set\n"
+            " /nowhere/factory.pump-rig, and TESTBED_CREDENTIAL is not set\n"
             "hint: have a code made: testbed gateway code factory/pump-rig; then here: testbed"
             " gateway enrol CODE --mapping FILE\n"
         ),
@@ -356,8 +356,9 @@ ERRORS = {
         (
             "error: the testbed does not accept the credential of gate for factory/pump-rig: it was"
             " revoked, has expired, was locked out, or is not complete\n"
-            "hint: have a new code made, `testbed gateway code factory/pump-rig`, move the old"
-            " identity away, and enrol again; or set another TESTBED_CREDENTIAL\n"
+            "hint: have a new code made, `testbed gateway code factory/pump-rig`; then here, in the"
+            " mapping's folder: testbed gateway enrol CODE, which moves the old identity aside; or"
+            " set another TESTBED_CREDENTIAL\n"
         ),
     ),
     "machine away": (

@@ -247,7 +247,7 @@ def test_a_factory_opens_a_machine_and_a_company_uses_it(tmp_path: Path) -> None
         assert "profile fay, by the last sign-in" in factory.step(OPEN, "1. Sign in")
         assert "finn" in factory.step(OPEN, "2. Add your people")
         enrolled = factory.step(OPEN, "3. Enrol")
-        key = factory.folder / "testbed-data/gateway-identity/key.pem"
+        key = factory.folder / "testbed-data/gateway-identity/factory.pump-rig/key.pem"
         assert key.stat().st_mode & 0o777 == 0o600
         (fingerprint,) = [
             line.removeprefix("fingerprint ")

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from asyncua import Server, ua
@@ -17,7 +18,7 @@ from broker.batch import Gap
 from broker.clock import NS_PER_S, WallClock
 from gateway.links.opcua.link import OpcUaLink
 from gateway.links.opcua.security import ClientCredentials
-from gateway.links.port import PossibleGap
+from gateway.links.port import UNREADABLE, PossibleGap
 from gateway.mapping import file as mapping_file
 from gateway.mapping.model import Mapping
 from gateway.samples import Lot, Samples, StreamSamples
@@ -207,6 +208,8 @@ class RecordingSink:
         since_ns = possible.after_ns
         if since_ns is None:
             since_ns = self._last_ns.get(possible.signal)
+        if since_ns is None and possible.since_ns is not None:
+            since_ns, cause = possible.since_ns, UNREADABLE
         if since_ns is not None and possible.until_ns - since_ns > 1:
             names = (self.names[possible.signal],)
             self.gaps.append(Gap(names, since_ns + 1, possible.until_ns - 1, cause))
@@ -239,11 +242,13 @@ class RecordingSink:
 
 @contextlib.asynccontextmanager
 async def linked(
-    read: Mapping, credentials: ClientCredentials | None = None
+    read: Mapping,
+    credentials: ClientCredentials | None = None,
+    unread_file: Path | None = None,
 ) -> AsyncIterator[tuple[OpcUaLink, RecordingSink]]:
     """A link that runs, and what it hands over."""
     sink = RecordingSink(names=read.streams[0].spec.names)
-    link = OpcUaLink(read, sink, WallClock(), credentials)
+    link = OpcUaLink(read, sink, WallClock(), credentials, unread_file)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(link.run(), name="link")
         try:

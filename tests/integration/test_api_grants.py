@@ -1,10 +1,13 @@
 """What partners and companies do with each other over HTTP: listings, grants, pauses, the view."""
 
+import json
+
 import pytest
 
 from broker import clock
 from broker.namespace import StreamAddress
 from broker.rights import Role
+from testbed_api.registry.audit import EventFilter
 from tests.integration.api_bed import RIG, SPEC, START_NS, STREAM, answered, assert_problem, stored
 
 EQUIPMENT = f"/equipment/{RIG.owner}"
@@ -47,6 +50,13 @@ async def reads(bed, who, **params):
 
 
 PATHS = [EQUIPMENT, f"{EQUIPMENT}/listing", f"{EQUIPMENT}/sample", STREAM, f"{STREAM}/specs/1"]
+
+
+async def test_the_audit_of_a_request_has_the_end_that_was_asked_for(bed, owner, listed, cora):  # noqa: ARG001
+    await asked(bed, cora)
+    event = [each.event for each in await bed.registry.audit.events(EventFilter(), 0, 10_000)][-1]
+    until_ns = bed.clock.now_ns() + 600 * clock.NS_PER_S
+    assert json.loads(event.details)["until_ns"] == until_ns
 
 
 async def test_what_is_not_listed_answers_like_what_is_not_there(bed, owner, rig, cora):  # noqa: ARG001

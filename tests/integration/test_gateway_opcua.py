@@ -45,13 +45,14 @@ def mapped(url: str, *changes: tuple[str, str]) -> Mapping:
 
 
 class RowSink:
-    """A sink that records rows, and refuses gaps."""
+    """A sink that records rows and unread signals."""
 
     # ruff: noqa: ARG002 - the port names what this sink does not look at
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, int, object]] = []
         self.alarms: list[str] = []
+        self.unread: set[int] = set()
         self.changed = asyncio.Event()
 
     async def take_lot(self, lot: Lot) -> None:
@@ -64,7 +65,8 @@ class RowSink:
         self.changed.set()
 
     async def possible_gap(self, possible: PossibleGap, cause: str) -> None:
-        pass
+        if possible.is_unread:
+            self.unread.add(possible.signal)
 
     def alive(self, streams: Sequence[int]) -> None:
         pass
@@ -150,10 +152,12 @@ async def test_the_tree_shows_each_variable_as_a_mapping_writes_it(face: opcua.O
 
 
 PRESSURE = "nsu=urn:connected-testbed:simulators;s=PumpRig.Pressure"
+CURRENT_NODE = PRESSURE.replace("Pressure", "Current")
 CURRENT = "unit: A\n        low: 0\n        high: 4\n        resolution: 1e-05"
 DISAGREEING = (
     (PRESSURE, PRESSURE.replace("Pressure", "Presure"), f"near it are {PRESSURE}"),
     (PRESSURE, "nsu=urn:x;s=P", "it has http"),
+    (PRESSURE, CURRENT_NODE, "warning: rig.Pressure: it has the same node as rig.Current"),
     (PRESSURE, "i=2255", "it is an array"),
     (PRESSURE, PRESSURE.removesuffix(".Pressure"), "it is an object, not a variable (`testbed"),
     (PRESSURE, "i=11492", "it is a method, not a variable"),
@@ -200,3 +204,4 @@ async def test_every_value_arrives_with_its_time_while_one_node_is_missing(
     assert set(sink.rows) == wanted
     assert len(sink.rows) == len(wanted)
     assert any("Pressure" in text for text in sink.alarms)
+    assert sink.unread == {3}

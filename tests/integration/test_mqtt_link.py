@@ -96,7 +96,13 @@ async def test_a_retained_message_is_news_only_with_a_time_of_its_own(tmp_path):
         async with reading(server.port) as (_, sink):
             await sink.until(lambda: len(sink.samples) == 2)
             await CLOCK.sleep(0.2)
-    assert sorted(sink.samples) == [("bar", 7, 2.0, GOOD), ("ok", 7, True, GOOD)]
+            alarm = "'warm': only a retained message without a time: no sample"
+            assert sink.alarms["0/warm"] == alarm
+            assert sorted(sink.samples) == [("bar", 7, 2.0, GOOD), ("ok", 7, True, GOOD)]
+            async with sensor(server.port) as put:
+                await put("press/warm", b"2", retain=True)
+                await sink.until(lambda: "0/warm" not in sink.alarms)
+                await sink.until(lambda: len(sink.samples) == 3)
 
 
 async def test_retained_garbage_is_an_alarm_and_at_no_connection_a_sample(tmp_path):

@@ -15,7 +15,7 @@ from asyncua.server.internal_subscription import InternalSubscription
 from asyncua.server.monitored_item_service import MonitoredItemService
 
 from broker.batch import BAD, Gap
-from broker.clock import WallClock
+from broker.clock import NS_PER_S, WallClock
 from gateway.links.opcua import session
 from gateway.links.opcua.publish_requests import LEAST_IN_FLIGHT
 from tests import services
@@ -108,6 +108,65 @@ async def test_a_restart_with_other_namespace_indexes_is_a_gap_and_no_more() -> 
             await stack.aclose()
     cause = "source-unreachable"
     assert sink.gaps == [Gap((name,), second(0) + 1, second(9) - 1, cause) for name in names]
+
+
+def covered(gaps: list[Gap], from_ns: int, to_ns: int) -> bool:
+    """Whether gaps cover a span without a hole."""
+    until_ns = from_ns - 1
+    for gap in sorted(gaps, key=lambda gap: gap.from_ns):
+        if gap.from_ns <= until_ns + 1:
+            until_ns = max(until_ns, gap.to_ns)
+    return until_ns >= to_ns
+
+
+async def test_a_signal_without_a_node_is_a_gap_from_the_start_to_its_first_sample(
+    tmp_path,
+) -> None:
+    file, port, gaps = tmp_path / "unread.json", services.free_port(), []
+    from_ns = CLOCK.now_ns()
+    async with machine(["a"], port=port) as server:
+        wrong = mapped(server.url, ["a", "b"])
+        async with linked(wrong, unread_file=file) as (_, sink):
+            await sink.until(lambda: bool(sink.gaps))
+            until_ns = CLOCK.now_ns() + NS_PER_S
+            await CLOCK.sleep(1.2)
+        gaps += sink.gaps
+        assert {gap.cause for gap in gaps} == {"node-unreadable"}
+        assert {gap.signals for gap in gaps} == {("b",)}
+        assert covered(gaps, min(gap.from_ns for gap in gaps), until_ns)
+        assert min(gap.from_ns for gap in gaps) - from_ns < 20 * NS_PER_S
+    async with machine(["a", "b"], port=port) as server:
+        async with linked(mapped(server.url, ["a", "b"]), unread_file=file) as (_, sink):
+            while not server.subscriptions:
+                await CLOCK.sleep(0.02)
+            sample_ns = CLOCK.now_ns() // 1000 * 1000
+            await server.write(sample_ns, a=1.0, b=1.0)
+            await sink.until(lambda: sink.values_of("b") == [1.0])
+        assert [gap.cause for gap in sink.gaps] == ["gateway-down"]
+        gaps += sink.gaps
+        assert covered(gaps, min(gap.from_ns for gap in gaps), sample_ns - 1)
+        async with linked(mapped(server.url, ["a", "b"]), unread_file=file) as (_, sink):
+            await sink.until(lambda: sink.values_of("b") == [1.0])
+        assert sink.gaps == []
+
+
+async def test_a_signal_that_the_server_refuses_is_a_gap(monkeypatch) -> None:
+    real = MonitoredItemService.create_monitored_items
+
+    async def refused(self, params):
+        answers = await real(self, params)
+        answers[1].StatusCode = ua.StatusCode(ua.StatusCodes.BadMonitoredItemFilterUnsupported)
+        return answers
+
+    monkeypatch.setattr(MonitoredItemService, "create_monitored_items", refused)
+    async with machine(["a", "b"]) as server:
+        async with linked(mapped(server.url, ["a", "b"])) as (_, sink):
+            await sink.until(lambda: bool(sink.gaps))
+            until_ns = CLOCK.now_ns() + NS_PER_S // 2
+            await CLOCK.sleep(0.6)
+        assert "cannot be monitored" in sink.alarms["0/b"]
+        assert {(gap.signals, gap.cause) for gap in sink.gaps} == {(("b",), "node-unreadable")}
+        assert covered(sink.gaps, sink.gaps[0].from_ns, until_ns)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -74,6 +74,10 @@ class MqttLink:
         self._fresh: set[tuple[int, int]] = set()
         """Signals of which no message came on this connection but a retained one."""
         self._unfit_ns: dict[str, int] = {}
+        self._unheard = {
+            (stream, signal) for each in self._signals.values() for stream, signal, _ in each
+        }
+        """Signals of which nothing came that could be a sample."""
 
     async def run(self) -> None:
         """Read the broker until cancelled; reconnects after every break.
@@ -173,6 +177,7 @@ class MqttLink:
                 whole = payloads.document(message.payload)
         for stream, signal, source in signals:
             if message.retained and source.time is None:
+                self._note_retained(stream, signal)
                 continue
             dtype = self._streams[stream].spec.dtypes[signal]
             sample = payloads.read(message.payload, source, dtype, arrived_ns, whole)
@@ -185,10 +190,21 @@ class MqttLink:
         possible = PossibleGap(stream=stream, signal=signal, until_ns=until_ns)
         await self._sink.possible_gap(possible, cause)
 
+    def _note_retained(self, stream: int, signal: int) -> None:
+        """Raise an alarm for a signal of which only a retained message came, without a time."""
+        if (stream, signal) in self._unheard:
+            name = self._streams[stream].spec.names[signal]
+            self._sink.alarm(
+                f"{stream}/{name}", f"{name!r}: only a retained message without a time: no sample"
+            )
+
     def _note_unfit(self, stream: int, signal: int, sample: PayloadSample) -> None:
         """Raise an alarm for a value that does not fit, and clear it when the last one is old."""
         subject = f"{stream}/{self._streams[stream].spec.names[signal]}"
         monotonic_ns = self._clock.monotonic_ns()
+        if (stream, signal) in self._unheard:
+            self._unheard.discard((stream, signal))
+            self._sink.alarm(subject, None)
         if sample.reason:
             self.counts.unfit += 1
             self._unfit_ns[subject] = monotonic_ns

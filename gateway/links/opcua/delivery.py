@@ -2,27 +2,38 @@
 
 from collections.abc import Sequence
 
-from broker.clock import Clock
+from broker.clock import Backoff, Clock
 from gateway.links.counts import UNFIT_ALARM_NS, LinkCounts
 from gateway.links.opcua.data_changes import DataChanges
 from gateway.links.opcua.demultiplexed import OVERFLOW, Demultiplexed
 from gateway.links.opcua.full_queues import Hole
 from gateway.links.opcua.subscription import Subscription
-from gateway.links.port import PossibleGap, Sink
+from gateway.links.opcua.unread_signals import Signal, UnreadSignals
+from gateway.links.port import UNREADABLE, PossibleGap, Sink
 from gateway.mapping.model import StreamMapping
+
+PIECE_S, LONGEST_PIECE_S = 10.0, 600.0
+"""The gap of a signal that is not read is stated in pieces: their length doubles up to the longest,
+so that a wrong node in a mapping costs the ledger a few rows an hour."""
 
 
 class NotificationDelivery:
     """The delivery of one connection's notifications."""
 
     def __init__(
-        self, streams: Sequence[StreamMapping], sink: Sink, clock: Clock, counts: LinkCounts
+        self,
+        streams: Sequence[StreamMapping],
+        sink: Sink,
+        clock: Clock,
+        counts: LinkCounts,
+        unread: UnreadSignals,
     ) -> None:
-        """counts: `connects` already counts this connection."""
+        """counts: `connects` already counts this connection.  unread: of all connections."""
         self._streams = streams
         self._sink = sink
         self._clock = clock
         self._counts = counts
+        self._unread = unread
         self._break = "gateway-down" if counts.connects == 1 else "source-unreachable"
         self._unfit_ns: dict[str, int] = {}
 
@@ -34,19 +45,32 @@ class NotificationDelivery:
         if result.lot is not None:
             await self._sink.take_lot(result.lot)
         for gap in result.gaps:
-            await self._state(gap)
+            await self._state(self._unread.ended(gap))
         for parts in (result.first, result.parts):
             if parts:
                 await self._sink.take(parts)
         if result.unfit or result.gone or result.back or self._unfit_ns:
             self._raise_alarms(subscription, result, monotonic_ns)
 
-    async def state_unread(self, stream: int, signal: int) -> None:
-        """State a gap until now for a signal without a node: no sample will end its gap."""
-        until_ns = self._clock.now_ns()
-        await self._state(
-            PossibleGap(stream=stream, signal=signal, until_ns=until_ns, is_unread=True)
-        )
+    async def state_unread(self, signals: Sequence[Signal]) -> None:
+        """State gaps of signals that no item feeds until cancelled: now, in intervals, at the end.
+
+        No sample ends such a gap.
+        """
+        await self._state_unread(signals, None)
+        pauses = Backoff(self._clock, first_s=PIECE_S, longest_s=LONGEST_PIECE_S, jitter=False)
+        try:
+            while True:
+                await pauses.pause()
+                await self._state_unread(signals, UNREADABLE)
+        finally:
+            await self._state_unread(signals, UNREADABLE)
+
+    async def _state_unread(self, signals: Sequence[Signal], cause: str | None) -> None:
+        """State a gap until now for each signal.  cause: None for the break before the connect."""
+        for gap in self._unread.next_gaps(signals, cause):
+            await self._state(gap)
+        await self._unread.store()
 
     async def state_holes(self, subscription: Subscription, holes: Sequence[Hole]) -> None:
         """State the gaps of full queues that the server did not report."""

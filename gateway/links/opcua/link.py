@@ -9,6 +9,7 @@ first sample ends a gap.  Source: OPC UA Part 4, 5.13 (MonitoredItem) and 5.14
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import structlog
 from asyncua import Client, ua
@@ -29,6 +30,7 @@ from gateway.links.opcua.subscription import (
     subscribe,
 )
 from gateway.links.opcua.types import DTYPES, fits
+from gateway.links.opcua.unread_signals import Signal, UnreadSignals
 from gateway.links.opcua.watchdog import Watchdog
 from gateway.links.port import Sink
 from gateway.links.refusals import SourceRefusals
@@ -59,13 +61,17 @@ class OpcUaLink:
         sink: Sink,
         clock: Clock,
         credentials: ClientCredentials | None = None,
+        unread_file: Path | None = None,
     ) -> None:
-        """sink: takes samples in the order of the server.  credentials: where it has security."""
+        """sink: takes samples in the order of the server.  credentials: where it has security.
+        unread_file: keeps the signals that could not be read over restarts.
+        """
         self.counts = LinkCounts()
         self._mapping = mapping
         self._sink = sink
         self._clock = clock
         self._credentials = credentials
+        self._unread = UnreadSignals(mapping, clock, unread_file)
 
     async def run(self) -> None:
         """Read the server until cancelled; reconnects after every break.
@@ -105,9 +111,10 @@ class OpcUaLink:
             for interval_s, items in self._grouped(nodes).items()
         ]
         self._check_revised(subscriptions)
-        delivery = NotificationDelivery(self._mapping.streams, self._sink, self._clock, self.counts)
-        for stream, signal in self._unread(subscriptions):
-            await delivery.state_unread(stream, signal)
+        delivery = NotificationDelivery(
+            self._mapping.streams, self._sink, self._clock, self.counts, self._unread
+        )
+        unfed = list(self._unfed(subscriptions))
         publish_loop = PublishLoop(
             client,
             subscriptions,
@@ -126,6 +133,7 @@ class OpcUaLink:
             tasks.create_task(watchdog.check_server(publish_loop), name="opcua heartbeat")
             tasks.create_task(watchdog.read_silent(delivery), name="opcua silence")
             tasks.create_task(watchdog.resolve_missing(names, nodes), name="opcua missing nodes")
+            tasks.create_task(delivery.state_unread(unfed), name="opcua unread signals")
             tasks.create_task(self._watch_certificates(client), name="opcua certificates")
             # Wait inside the group.  A group that fails while it is left counts its task as
             # cancelled from then on, and before Python 3.11.4 a time-out there, such as that of the
@@ -159,7 +167,7 @@ class OpcUaLink:
                 group.setdefault(key, MonitoredItem(node, [])).feeds.append((index, signal))
         return {interval: list(group.values()) for interval, group in groups.items()}
 
-    def _unread(self, subscriptions: Sequence[Subscription]) -> Iterator[tuple[int, int]]:
+    def _unfed(self, subscriptions: Sequence[Subscription]) -> Iterator[Signal]:
         """Every (stream, signal) that no item feeds."""
         monitored = [item for sub in subscriptions for item in sub.items.values()]
         fed = {feed for item in monitored if not item.refused for feed in item.feeds}

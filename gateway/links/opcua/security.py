@@ -45,6 +45,7 @@ SIGN_IN = (
     ua.StatusCodes.BadIdentityTokenRejected,
     ua.StatusCodes.BadUserSignatureInvalid,
 )
+_TOKEN_REJECTED = ua.StatusCodes.BadIdentityTokenRejected
 _OWN_REFUSED = (
     ua.StatusCodes.BadSecurityChecksFailed,
     ua.StatusCodes.BadCertificateUntrusted,
@@ -222,7 +223,7 @@ def session_error(
     if code in SIGN_IN:
         return Refused(
             f"{server.url} did not let {_user_text(security)} in ({_name(exc)})",
-            hint=_sign_in_hint(security),
+            hint=_sign_in_hint(security, takes_users=code != _TOKEN_REJECTED),
         )
     if code in _OWN_REFUSED:
         return Refused(
@@ -252,7 +253,16 @@ def _user_text(security: Security) -> str:
     return "the gateway's certificate" if security.as_certificate else "an anonymous session"
 
 
-def _sign_in_hint(security: Security) -> str:
+def _sign_in_hint(security: Security, *, takes_users: bool) -> str:
+    """The way out of a sign-in that was refused.
+
+    takes_users: False where the server may have refused the kind of sign-in.
+    """
+    if security.user and not takes_users:
+        return (
+            "either the server takes no user names: leave out opcua.user (browse: --user); or"
+            " TESTBED_SOURCE_PASSWORD is not that user's password"
+        )
     if security.user:
         return "is TESTBED_SOURCE_PASSWORD that user's password?"
     if security.as_certificate:

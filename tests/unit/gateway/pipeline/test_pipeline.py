@@ -28,6 +28,17 @@ def samples(*times_ns: int) -> Samples:
     return Samples.from_rows(SPEC.dtypes, [(0, time_ns, 1.0, GOOD) for time_ns in times_ns])
 
 
+async def test_the_newest_sample_of_an_earlier_process_counts_until_there_is_another() -> None:
+    clock = SteppedClock(100 * S)
+    pipeline = Pipeline(
+        EXAMPLE, [SPEC], clock=clock, space="live", most_waiting=1_000, last_ns=[7 * S]
+    )
+    assert pipeline.activity[0].newest_ns == 7 * S
+    assert not health.is_fresh(SPEC, pipeline.activity[0], clock.monotonic_ns())
+    await pipeline.take([StreamSamples(0, samples(9 * S))])
+    assert pipeline.activity[0].newest_ns == 9 * S
+
+
 async def test_what_the_spool_refused_again_and_again_is_one_gap_until_it_takes_it() -> None:
     clock = SteppedClock(100 * S)
     pipeline = built(clock)

@@ -1,5 +1,6 @@
-"""One gateway uses a spool, and another one is told how to have its own."""
+"""One gateway uses a spool, and a second start is told which process that is."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,12 @@ from broker.errors import Taken
 from gateway.spool import file
 
 
-def test_a_second_gateway_is_told_which_setting_names_another_folder(tmp_path: Path) -> None:
+def test_a_second_start_is_told_which_process_runs(tmp_path: Path) -> None:
     path = tmp_path / "spool.sqlite"
     with (
         file.locked(path),
-        pytest.raises(Taken, match="another gateway is using") as refused,
+        pytest.raises(Taken, match=f"runs already, as process {os.getpid()}: its spool") as refused,
         file.locked(path),
     ):
         pass
-    assert "TESTBED_GATEWAY_STATE" in refused.value.hint
+    assert "leave it running, or stop it" in refused.value.hint

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from broker import enrolment
 from broker.credential import Credential
-from broker.errors import Corrupt, Invalid, Refused, Taken
+from broker.errors import Corrupt, Invalid, Refused
 from broker.namespace import EquipmentAddress
 from broker.server_addresses import ServerAddresses
 from broker.settings import BusSettings
@@ -46,8 +46,17 @@ def test_a_kept_credential_is_used_unless_the_environment_tells_one(tmp_path):
     assert used.credential.get_secret_value() == stored.text
     own = BusSettings(credential=SecretStr(other.text))
     assert identity.with_stored_credential(own, tmp_path, RIG) is own
-    with pytest.raises(Taken, match="is enrolled as gateway-1"):
-        identity.claim(tmp_path, CODE)
+
+
+def test_a_new_identity_takes_its_place_and_the_former_ones_are_set_aside(tmp_path):
+    new, folder, places = tmp_path / "new", tmp_path / "factory.press", []
+    for name in ("gateway-1", "gateway-2", "gateway-3"):
+        identity.store_credential(new, Credential.make(name).text, str(PRESS))
+        places.append(identity.take_place(new, folder))
+        assert identity.credential(folder).principal == name
+    assert places == [None, *(tmp_path / f"factory.press.former-{n}" for n in (1, 2))]
+    assert identity.credential(places[2]).principal == "gateway-2"
+    assert identity.claim(new, CODE).public_key
 
 
 def test_a_gateway_that_is_not_enrolled_says_what_to_type(tmp_path):

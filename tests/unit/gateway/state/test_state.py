@@ -38,7 +38,15 @@ def test_settings_say_otherwise(tmp_path):
 
 def test_an_identity_of_its_own_goes_before_the_shared_one(tmp_path):
     beside = folders(tmp_path / "press.yaml")
-    assert beside.identity_of(PRESS) == beside.identity
     own = beside.own_identity(PRESS)
+    assert beside.identity_of(PRESS) == own
+    identity.store_credential(beside.identity, Credential.make("gateway-1").text, str(PRESS))
+    assert beside.identity_of(PRESS) == beside.identity
     identity.store_credential(own, Credential.make("gateway-2").text, str(PRESS))
     assert beside.identity_of(PRESS) == own
+
+
+def test_the_shared_identity_of_another_equipment_does_not_count(tmp_path):
+    beside = folders(tmp_path / "press.yaml")
+    identity.store_credential(beside.identity, Credential.make("gateway-1").text, "factory/rig")
+    assert beside.identity_of(PRESS) == beside.own_identity(PRESS)

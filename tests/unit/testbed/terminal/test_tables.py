@@ -60,6 +60,14 @@ def test_a_terminal_that_is_too_narrow_gets_a_block_of_fields_for_each_row():
     assert "until:   2026-12-01T00:00:00Z" in second.splitlines()
 
 
+def test_instants_are_cut_to_the_second_where_a_table_says_so():
+    (column,) = tables.fields(GrantResponse, "from_", whole_seconds=True)
+    (exact,) = tables.fields(GrantResponse, "from_")
+    grant = GrantResponse.model_validate(GRANT)
+    assert column.cell(grant) == "2026-11-23T12:00:00Z"
+    assert exact.cell(grant) == "2026-11-23T12:00:00.123456789Z"
+
+
 def test_without_a_terminal_each_row_is_one_line_whatever_columns_say(monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     purpose = "to find out why the pump stalls, " * 20

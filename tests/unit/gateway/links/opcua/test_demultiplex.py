@@ -145,7 +145,7 @@ FITTING: list[tuple[Dtype, Any, int, Any, int, str]] = [
     (Dtype.STRING, ua.LocalizedText("text"), 0, "text", GOOD, ""),
     (Dtype.STRING, "\udc80", 0, "", BAD, "no UTF-8"),
     (Dtype.STRING, None, 0x80000000, "", BAD, ""),
-    (Dtype.BOOL, 1, 0, False, BAD, "a int is no bool"),
+    (Dtype.BOOL, 1, 0, False, BAD, "an int is no bool"),
     (Dtype.FLOAT64, Instant(5), 0, None, BAD, "a date is no float64"),
     (Dtype.FLOAT64, Instant(-(2**64)), 0, None, BAD, "a date is no float64"),
     (Dtype.INT64, Instant(5), 0, 5, GOOD, ""),
