@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from broker.clock import HOUR_S, NS_PER_S, ForwardClock, SteppedClock, WallClock
-from testbed_api.audit import clock_watch
 from testbed_api.audit.clock_watch import ClockStep, ClockWatch
+from testbed_api.domain.audit import OtherAction
 from testbed_api.limits.quotas import BURST_S
 from testbed_api.registry.audit import EventFilter
 from tests.integration.api_bed import START_NS, STREAM, assert_problem
@@ -30,7 +30,7 @@ async def watched(watch: ClockWatch):
 
 
 async def events(bed):
-    filter_ = EventFilter(action=clock_watch.ACTION)
+    filter_ = EventFilter(action=OtherAction.CLOCK)
     return [link.event for link in await bed.registry.audit.events(filter_, 0, 10)]
 
 
