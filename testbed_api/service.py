@@ -8,7 +8,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -158,7 +158,8 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
     """
     persistence.check_unlocked(settings.folder)  # its ports are taken, too: not the cause
     system = {name: Credential.make(name) for name in (API, RECORDER)}
-    listeners = certificates.check(certificates.from_settings(settings), clock.now_ns())
+    listeners = certificates.from_settings(settings)
+    certificates.check(listeners, clock.now_ns(), settings.host)
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         server.check_port(settings.host, settings.mqtt_listener_port)
@@ -181,7 +182,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
         await stack.enter_async_context(api)
         certificates.log_listeners(listeners, settings)
         yield RunningServer(
-            api=Address(*listener.getsockname()[:2]),
+            api=Address(settings.host, listener.getsockname()[1]),
             broker=broker.mqtt,
             administrator=None if credential is None else credential.text,
             recorder=None if settings.influxdb is None else system[RECORDER].text,
@@ -200,7 +201,8 @@ async def serve_api(
     Any number may run on one set of them.  Raises as `serve`, and Invalid if a secret is missing.
     """
     keys, seats = services.secrets, _seats(services.bus, services.secrets.system())
-    listeners = certificates.check(certificates.from_settings(settings), clock.now_ns())
+    listeners = certificates.from_settings(settings)
+    certificates.check(listeners, clock.now_ns(), settings.host)
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         data = await stack.enter_async_context(persistence.open_for_api(settings))
@@ -224,7 +226,7 @@ async def serve_api(
         await stack.enter_async_context(_api(dependencies, listener, settings, listeners))
         certificates.log_listeners(listeners, settings)
         yield RunningServer(
-            api=Address(*listener.getsockname()[:2]),
+            api=Address(settings.host, listener.getsockname()[1]),
             broker=services.bus.address,
             administrator=None,
             recorder=None,
@@ -396,9 +398,7 @@ async def _recorder_status(
     if settings.influxdb is not None:
         return RecorderStatus()
     recorder = await stack.enter_async_context(recording(settings, data, seat, clock))
-    return RecorderStatus(
-        counts=lambda: asdict(recorder.counts), interrupted=lambda: recorder.interrupted
-    )
+    return RecorderStatus(counts=lambda: recorder.figures, interrupted=lambda: recorder.interrupted)
 
 
 def _anchoring(settings: ServerSettings, data: Persistence, clock: Clock) -> Anchoring:

@@ -8,7 +8,7 @@ that is written twice has one identity in the store.
 import asyncio
 import shutil
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -128,7 +128,6 @@ class RecorderCounts:
     quarantined: int = 0
     """Organisations with samples that are stored apart, as the store refuses them or is slow."""
     waiting: int = 0
-    disk_free_bytes: int = 0
 
 
 class Recorder:
@@ -150,7 +149,7 @@ class Recorder:
         disk: None for no check of free space.
         """
         self.counts = RecorderCounts()
-        self.interrupted = ""
+        self._interrupted = ""
         self._bus = bus
         self._store = store
         self._ledger = ledger
@@ -173,6 +172,25 @@ class Recorder:
         self._quarantine = Quarantine(self._settle_apart, self._withhold, clock)
         self._in_ledger = asyncio.Lock()
 
+    @property
+    def interrupted(self) -> str:
+        """Why nothing is recorded, or would be if a batch came; empty while there is no reason."""
+        if self._interrupted or self._disk is None:
+            return self._interrupted
+        try:
+            self._disk.check()
+        except Unavailable as exc:
+            return str(exc)
+        return ""
+
+    @property
+    def figures(self) -> Mapping[str, int]:
+        """The counts, whether recording is interrupted, and the bytes that are free on the disk."""
+        counts = asdict(self.counts) | {"interrupted": int(bool(self.interrupted))}
+        if self._disk is not None:
+            counts["disk_free_bytes"] = self._disk.left()
+        return counts
+
     async def run(self) -> None:
         """Record until cancelled."""
         async with (
@@ -188,7 +206,7 @@ class Recorder:
     async def _log_counts(self) -> None:
         while True:
             await self._clock.sleep(self._pace.log_every_s)
-            log.info("recorder figures", interrupted=bool(self.interrupted), **asdict(self.counts))
+            log.info("recorder figures", **self.figures)
 
     # --- taking in --------------------------------------------------------------------------------
 
@@ -223,9 +241,9 @@ class Recorder:
                 if failures % NARROW_EVERY == 0 and await self._narrow(candidates, str(exc)):
                     break
                 await self._clock.sleep(self._pace.retry_s)
-        if self.interrupted:
+        if self._interrupted:
             log.warning("recording was resumed", messages=len(candidates))
-            self.interrupted = ""
+            self._interrupted = ""
 
     async def _settle_all(
         self, candidates: Sequence[ReceivedMessage], *, apart: bool = False
@@ -256,10 +274,10 @@ class Recorder:
         self._count(flush)
 
     def _interrupt(self, reason: str, messages: int) -> None:
-        if not self.interrupted:
+        if not self._interrupted:
             self.counts.interruptions += 1
             log.warning("recording was interrupted", reason=reason, messages=messages)
-        self.interrupted = reason
+        self._interrupted = reason
 
     # --- those that fail --------------------------------------------------------------------------
 
@@ -512,5 +530,3 @@ class Recorder:
         counts.set_aside += len(flush.entries.set_aside)
         counts.waiting = len(self._waiting)
         counts.marks = self._mark_publisher.marks
-        if self._disk is not None:
-            counts.disk_free_bytes = self._disk.left()
