@@ -1,4 +1,4 @@
-"""The actions of audit events: those that code writes and docs name can be asked for."""
+"""The actions of audit events: those that code writes and docs name can be actions for."""
 
 import ast
 import re
@@ -47,7 +47,7 @@ def actions_of(tree: ast.Module) -> Iterator[str]:
 
 def test_every_action_that_the_docs_ask_for_can_be_asked_for():
     pages = [page.read_text() for page in (ROOT / "docs").rglob("*.md")]
-    asked = {each for page in pages for each in re.findall(r"--action ([a-z.-]+)", page)}
-    assert {"clock", "notify"} <= asked
-    for action in asked:
+    actions = {each for page in pages for each in re.findall(r"--action ([a-z.-]+)", page)}
+    assert {"clock", "notify"} <= actions
+    for action in actions:
         assert checked_action(action) == action
