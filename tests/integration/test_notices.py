@@ -173,6 +173,7 @@ async def test_what_fails_holds_up_nobody_and_arrives_once_the_other_side_is_bac
         (Channel.WEBHOOK, 1, 1),
     ]
     assert all(each.reason for each in backlog)
+    assert backlog[1].reason == "the webhook did not answer: All connection attempts failed"
     again = replace(post.delivery, journal=Journal(post.delivery.registry))  # after a restart
     async with smtp_server(post.smtp_port) as mailbox, http_listener(post.http_port) as posts:
         await again.deliver_due()
