@@ -3,14 +3,10 @@
 import errno
 import os
 import secrets
-import shlex
 import shutil
-import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
-
-import structlog
 
 from broker.errors import Invalid, Unavailable
 
@@ -19,8 +15,6 @@ PRIVATE_FOLDER = 0o700
 MOST_SECRET = 64 * 1024
 LEAST_FREE = 64 * 1024
 """Bytes that are free on a disk below which an error of writing is taken as that of a full disk."""
-
-log = structlog.get_logger()
 
 
 def create_private(file: Path) -> IO[bytes]:
@@ -39,14 +33,6 @@ def read_secret(file: Path, what: str, *, most: int = MOST_SECRET) -> str:
     except (OSError, UnicodeDecodeError) as exc:
         why = exc.strerror if isinstance(exc, OSError) else "it is no text"
         raise Invalid(f"{what} cannot be read: {why}") from exc
-
-
-def warn_if_open(file: Path) -> None:
-    """Log a warning if everybody on this machine may read or write a file that holds a key."""
-    mode = stat.S_IMODE(file.stat().st_mode)
-    if mode & stat.S_IRWXO:
-        advice = f"chmod 600 {shlex.quote(str(file))}"
-        log.warning("key may be read by others", file=str(file), mode=f"{mode:o}", advice=advice)
 
 
 def replace(file: Path, content: bytes, *, mode: int = PRIVATE, shared: bool = False) -> None:

@@ -20,10 +20,10 @@ from broker.bus import client
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Unavailable
 from broker.namespace import AnchorTopic
-from broker.process import files
 from testbed_api.domain import audit
 from testbed_api.domain.audit import AuditOutcome, Event
 from testbed_api.registry.registry import Registry
+from testbed_api.security import key_files
 from testbed_api.settings import ServerSettings
 
 KEY = "audit.key"
@@ -214,7 +214,7 @@ def _stored_key(file: Path) -> str:
         try:
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            files.warn_if_open(file)
+            key_files.warn_if_open(file)
             return file.read_text()
         seed = secrets.token_hex(32)
         with os.fdopen(descriptor, "w") as opened:

@@ -14,9 +14,9 @@ from cryptography import x509
 from broker import tls
 from broker.clock import NS_PER_S
 from broker.errors import Invalid
-from broker.process import files
 from broker.settings import Address, BusSettings
 from broker.tls import Certificate
+from testbed_api.security import key_files
 from testbed_api.settings import DEVELOPMENT, NO_TLS, ServerSettings
 
 API, BROKER = "api", "broker"
@@ -90,7 +90,7 @@ def check(chosen: ServerCertificates, now_ns: int, host: str = "") -> None:
     now = datetime_of(now_ns)
     for certificate in dict.fromkeys(filter(None, (chosen.api, chosen.broker))):
         tls.server_context(certificate)
-        files.warn_if_open(certificate.key)
+        key_files.warn_if_open(certificate.key)
         own = read(certificate.chain)
         until = own.not_valid_after_utc
         if own.not_valid_before_utc > now:
