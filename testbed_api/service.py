@@ -50,7 +50,7 @@ from testbed_api.registry.registry import Registry
 from testbed_api.registry.rights_cache import RightsCache
 from testbed_api.registry.token_use import TokenUses
 from testbed_api.retention.enforcer import RetentionEnforcer
-from testbed_api.security import certificate_watch, certificates
+from testbed_api.security import certificate_watch, certificates, key_files
 from testbed_api.security.certificates import ServerCertificates
 from testbed_api.security.system_secrets import API, RECORDER, SharedSecrets
 from testbed_api.settings import MOSQUITTO, NO_TLS, ServerSettings
@@ -402,7 +402,10 @@ async def _recorder_status(
 
 
 def _anchoring(settings: ServerSettings, data: Persistence, clock: Clock) -> Anchoring:
-    return Anchoring(data.registry, data.journal, journal.signer(settings), clock)
+    signer, file = journal.signer(settings), journal.key_file(settings)
+    if file is not None:
+        key_files.warn_if_open(file)
+    return Anchoring(data.registry, data.journal, signer, clock)
 
 
 def _delivery(settings: ServerSettings, data: Persistence, clock: Clock) -> NoticeDelivery | None:

@@ -23,7 +23,6 @@ from broker.namespace import AnchorTopic
 from testbed_api.domain import audit
 from testbed_api.domain.audit import AuditOutcome, Event
 from testbed_api.registry.registry import Registry
-from testbed_api.security import key_files
 from testbed_api.settings import ServerSettings
 
 KEY = "audit.key"
@@ -214,7 +213,6 @@ def _stored_key(file: Path) -> str:
         try:
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            key_files.warn_if_open(file)
             return file.read_text()
         seed = secrets.token_hex(32)
         with os.fdopen(descriptor, "w") as opened:
