@@ -29,6 +29,8 @@ from broker.server_addresses import ServerAddresses
 VARIABLE = "TESTBED_PROFILE"
 CREDENTIAL_VARIABLES = ("TESTBED_CREDENTIAL", "TESTBED_CREDENTIAL_FILE")
 VERSION = 1
+ADMINISTRATOR = "administrator"
+"""The first person of a testbed: only its server has a way back for one without a credential."""
 MOST_BYTES = 64 * 1024
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 """Permissions that a profile must not have."""
@@ -85,6 +87,11 @@ class Profile:
             return again
         if self.kind is CredentialKind.MACHINE:
             return f"{again}, with a new credential: testbed credential create"
+        if self.principal == ADMINISTRATOR:
+            return (
+                f"{again}, with your password or another credential; without one, on the server"
+                " itself: testbed administrator renew --data DIR"
+            )
         return (
             f"{again}, with your password or another credential; without one, an owner of your"
             f" organisation makes a new one: testbed member remove {self.principal}, then testbed"

@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from broker import pydantic_checks
 from broker.errors import Invalid
 from broker.process import files
 
@@ -74,6 +82,16 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
     )
+
+    def __init__(self, **values: Any) -> None:
+        """Read the settings; raises Invalid, with the name of each variable that is wrong."""
+        try:
+            super().__init__(**values)
+        except ValidationError as exc:
+            wrong = pydantic_checks.settings_sentence(exc, prefix=PREFIX)
+            raise Invalid(
+                f"a setting is not right: {wrong}", hint="see docs/reference/settings.md"
+            ) from exc
 
     @classmethod
     def settings_customise_sources(

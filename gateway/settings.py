@@ -3,14 +3,14 @@
 from typing import Annotated
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from broker import namespace
 from broker.pydantic_checks import validated_by
 from broker.settings import NamedFile, Settings
 
 
-class GatewaySettings(BaseSettings):
+class GatewaySettings(Settings):
     """Settings of the gateway beside `BusSettings`: API, space, spool, limits and statistics."""
 
     model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)

@@ -1,5 +1,8 @@
 """The data folder of a server: its lock, and the version of its layout."""
 
+import os
+import pwd
+import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -17,7 +20,11 @@ _LOCK = "lock"
 
 
 def check_unlocked(folder: Path) -> None:
-    """Raise Taken if a server runs on a data folder, which need not exist and is not changed."""
+    """Raise Taken if a server runs on a data folder, which need not exist and is not changed.
+
+    Raises Refused if a file in it is another user's.
+    """
+    check_owner(folder, os.geteuid())
     file = folder / _LOCK
     with suppress(OSError):  # whoever opens the folder next says what is wrong with it
         if file.exists():
@@ -34,6 +41,7 @@ def check_exists(folder: Path) -> None:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Create the folder if it does not exist, and lock it; raises Taken if it is locked."""
+    check_owner(folder, os.geteuid())
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=files.PRIVATE_FOLDER)
@@ -65,6 +73,40 @@ def check_layout(folder: Path, *, restoring: bool = False) -> None:
             f"the data folder {folder} has layout {version[:20]!r}, this version reads {LAYOUT}",
             hint="use the version that wrote it",
         )
+
+
+def check_owner(folder: Path, uid: int) -> None:
+    """Raise Refused if a file of a data folder is another user's, as after a restore by root.
+
+    uid: of the user of this process; root may do as it likes.  The authority in `pki` need only be
+    readable, and its key need not even be that.
+    """
+    if uid == 0 or not folder.exists():
+        return
+    from testbed_api.security import certificates  # noqa: PLC0415 - it loads cryptography
+
+    pki = certificates.development_folder(folder)
+    for file in (folder, *folder.rglob("*")):
+        with suppress(FileNotFoundError):  # removed meanwhile
+            owner = file.lstat().st_uid
+            if owner == uid or (file.is_relative_to(pki) and _is_enough(file)):
+                continue
+            user = shlex.quote(_user_name(uid))
+            raise Refused(
+                f"{file} belongs to {_user_name(owner)}, and the server runs as {user}",
+                hint=f"sudo chown -R {user}: {shlex.quote(str(folder.absolute()))}",
+            )
+
+
+def _is_enough(file: Path) -> bool:
+    return file.name == "ca-key.pem" or os.access(file, os.R_OK)
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _taken(folder: Path) -> Taken:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -63,8 +62,7 @@ async def record(settings: ServerSettings, bus_settings: BusSettings, clock: Clo
 
 
 async def _metrics_page(recorder: Recorder) -> bytes:
-    counts = asdict(recorder.counts) | {"interrupted": int(bool(recorder.interrupted))}
-    return metrics.page(counts)
+    return metrics.page(recorder.figures)
 
 
 def _recorder(

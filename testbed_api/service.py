@@ -8,7 +8,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -51,7 +51,7 @@ from testbed_api.registry.registry import Registry
 from testbed_api.registry.rights_cache import RightsCache
 from testbed_api.registry.token_use import TokenUses
 from testbed_api.retention.enforcer import RetentionEnforcer
-from testbed_api.security import certificate_watch, certificates
+from testbed_api.security import certificate_watch, certificates, key_files
 from testbed_api.security.certificates import ServerCertificates
 from testbed_api.security.system_secrets import API, RECORDER, SharedSecrets
 from testbed_api.settings import MOSQUITTO, NO_TLS, ServerSettings
@@ -152,7 +152,8 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
     """
     data_folder.check_unlocked(settings.folder)  # its ports are taken, too: not the cause
     system = {name: Credential.make(name) for name in (API, RECORDER)}
-    listeners = certificates.check(certificates.from_settings(settings), clock.now_ns())
+    listeners = certificates.from_settings(settings)
+    certificates.check(listeners, clock.now_ns(), settings.host)
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         listening_ports.check(settings.host, settings.mqtt_listener_port)
@@ -175,7 +176,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
         await stack.enter_async_context(api)
         certificates.log_listeners(listeners, settings)
         yield RunningServer(
-            api=Address(*listener.getsockname()[:2]),
+            api=Address(settings.host, listener.getsockname()[1]),
             broker=broker.mqtt,
             administrator=None if credential is None else credential.text,
             recorder=None if settings.influxdb is None else system[RECORDER].text,
@@ -194,7 +195,8 @@ async def serve_api(
     Any number may run on one set of them.  Raises as `serve`, and Invalid if a secret is missing.
     """
     keys, seats = services.secrets, _seats(services.bus, services.secrets.system())
-    listeners = certificates.check(certificates.from_settings(settings), clock.now_ns())
+    listeners = certificates.from_settings(settings)
+    certificates.check(listeners, clock.now_ns(), settings.host)
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         data = await stack.enter_async_context(persistence.open_for_api(settings))
@@ -218,7 +220,7 @@ async def serve_api(
         await stack.enter_async_context(_api(dependencies, listener, settings, listeners))
         certificates.log_listeners(listeners, settings)
         yield RunningServer(
-            api=Address(*listener.getsockname()[:2]),
+            api=Address(settings.host, listener.getsockname()[1]),
             broker=services.bus.address,
             administrator=None,
             recorder=None,
@@ -390,13 +392,14 @@ async def _recorder_status(
     if settings.influxdb is not None:
         return RecorderStatus()
     recorder = await stack.enter_async_context(recording(settings, data, seat, clock))
-    return RecorderStatus(
-        counts=lambda: asdict(recorder.counts), interrupted=lambda: recorder.interrupted
-    )
+    return RecorderStatus(counts=lambda: recorder.figures, interrupted=lambda: recorder.interrupted)
 
 
 def _anchoring(settings: ServerSettings, data: Persistence, clock: Clock) -> Anchoring:
-    return Anchoring(data.registry, data.journal, journal.signer(settings), clock)
+    signer, file = journal.signer(settings), journal.key_file(settings)
+    if file is not None:
+        key_files.warn_if_open(file)
+    return Anchoring(data.registry, data.journal, signer, clock)
 
 
 def _delivery(settings: ServerSettings, data: Persistence, clock: Clock) -> NoticeDelivery | None:

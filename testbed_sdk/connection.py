@@ -3,14 +3,14 @@
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import structlog
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
-from broker import api_client, profiles, pydantic_checks
+from broker import api_client, profiles
 from broker.aggregation import Aggregation
 from broker.batch import source_of
 from broker.bus import client
@@ -249,14 +249,13 @@ def from_environment(
     if settings is not None and "api" in settings.model_fields_set:
         environment["TESTBED_API"] = settings.api
     signed_in = _signed_in(environment, clock)
-    with _wrong_fields_named():
-        own = settings or PrototypeSettings()
-        if signed_in is None:
-            return own, kind()
-        used, credential = signed_in
-        known: dict[str, Any] = {"broker": used.broker, "broker_name": used.broker_name}
-        known |= {"ca": used.ca, "credential": credential}
-        connection = kind(**{name: known[name] for name in known if name in kind.model_fields})
+    own = settings or PrototypeSettings()
+    if signed_in is None:
+        return own, kind()
+    used, credential = signed_in
+    known: dict[str, Any] = {"broker": used.broker, "broker_name": used.broker_name}
+    known |= {"ca": used.ca, "credential": credential}
+    connection = kind(**{name: known[name] for name in known if name in kind.model_fields})
     return own.model_copy(update={"api": used.api}), connection
 
 
@@ -270,18 +269,6 @@ def _signed_in(
     profile.check_expiry((clock or WallClock()).now_ns())
     used = ServerAddresses.from_environment(environment, profile.addresses)
     return used, SecretStr(profile.credential.text)
-
-
-@contextmanager
-def _wrong_fields_named() -> Iterator[None]:
-    """Raise Invalid, with the name of each wrong variable, for settings that are not valid."""
-    try:
-        yield
-    except ValidationError as exc:
-        wrong = pydantic_checks.settings_sentence(exc, prefix="TESTBED_")
-        raise Invalid(
-            f"the environment is not right: {wrong}", hint="see docs/how-to/write-a-prototype.md"
-        ) from exc
 
 
 @asynccontextmanager
@@ -302,8 +289,7 @@ async def connect(
     if bus_settings is None:
         settings, bus_settings = from_environment(BusSettings, settings, clock)
     elif settings is None:
-        with _wrong_fields_named():
-            settings = PrototypeSettings()
+        settings = PrototypeSettings()
     text = bus_settings.credential.get_secret_value()
     if not text:
         raise profiles.no_credential(os.environ)

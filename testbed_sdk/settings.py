@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from broker import namespace
 from broker.errors import Invalid
@@ -14,7 +14,7 @@ from broker.settings import CA, BusSettings, NamedFile, Settings
 Bindings = Annotated[dict[str, StreamAddress], NoDecode]
 
 
-class PrototypeSettings(BaseSettings):
+class PrototypeSettings(Settings):
     """Settings of one deployment; broker and credential are in `BusSettings`."""
 
     model_config = SettingsConfigDict(env_prefix="TESTBED_", extra="ignore", frozen=True)

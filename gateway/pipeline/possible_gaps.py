@@ -89,7 +89,7 @@ class PossibleGaps:
         return None
 
     def before_any_sample(self, possible: PossibleGap, cause: str) -> Gap | None:
-        """The gap of a signal that has had no sample: a part of the time in which it is not read."""
+        """The gap of a signal that has had no sample: some of the time in which it is not read."""
         after_ns = possible.after_ns
         if after_ns is None:
             after_ns, cause = possible.since_ns, UNREADABLE

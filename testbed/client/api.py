@@ -16,6 +16,7 @@ from broker.profiles import Profile
 from broker.server_addresses import ServerAddresses
 
 MOST_CREDENTIAL = 1024
+VARIABLES = SettingNames()
 OF_A_PROFILE = SettingNames("--api of `testbed sign-in`", "--ca of `testbed sign-in`")
 
 
@@ -23,12 +24,14 @@ OF_A_PROFILE = SettingNames("--api of `testbed sign-in`", "--ca of `testbed sign
 class ApiSettings:
     """Addresses of the testbed and the caller's credential; profile: that holds it, if one does.
 
-    Read without pydantic-settings, which takes long to load beside a short request.
+    names: of the settings that hold the addresses.  Read without pydantic-settings, which takes
+    long to load beside a short request.
     """
 
     addresses: ServerAddresses
     credential: str = field(default="", repr=False)
     profile: Profile | None = None
+    names: SettingNames = VARIABLES
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -41,14 +44,17 @@ class ApiSettings:
         profile = profiles.selected(environment)
         if profile is not None:
             addresses = ServerAddresses.from_environment(environment, profile.addresses)
-            return cls(addresses=addresses, credential=profile.credential.text, profile=profile)
+            names = _names(environment)
+            credential = profile.credential.text
+            return cls(addresses=addresses, credential=credential, profile=profile, names=names)
         addresses = ServerAddresses.from_environment(environment)
         return cls(addresses=addresses, credential=_credential(environment))
 
-    @property
-    def names(self) -> SettingNames:
-        """Names of the settings that hold the addresses."""
-        return SettingNames() if self.profile is None else OF_A_PROFILE
+
+def _names(environment: Mapping[str, str]) -> SettingNames:
+    """The settings that hold the addresses beside a profile: a variable that is set goes first."""
+    pairs = zip(VARIABLES, OF_A_PROFILE, strict=True)
+    return SettingNames(*(name if environment.get(name) else option for name, option in pairs))
 
 
 def _credential(environment: Mapping[str, str]) -> str:

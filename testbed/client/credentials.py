@@ -12,6 +12,7 @@ from broker.responses.credentials import (
     PrincipalResponse,
     PrincipalsResponse,
 )
+from broker.server_addresses import ServerAddresses
 from testbed.client import api
 from testbed.terminal import tables
 from testbed.terminal.screen import Screen
@@ -63,9 +64,18 @@ def print_secret(credential: str, out: Screen, notes: Screen) -> None:
     notes.print(f"  testbed sign-in {credential.partition('.')[0]}")
 
 
-def print_first(credential: str, person: str, out: Screen, notes: Screen) -> None:
-    """Print the first credential of a person alone on `out`; how the person signs in on `notes`."""
-    addresses = api.ApiSettings.from_environment(os.environ).addresses
+def print_first(
+    credential: str,
+    person: str,
+    out: Screen,
+    notes: Screen,
+    addresses: ServerAddresses | None = None,
+) -> None:
+    """Print the first credential of a person alone on `out`; how the person signs in on `notes`.
+
+    addresses: of the testbed, None for those by which this command asked.
+    """
+    addresses = addresses or api.ApiSettings.from_environment(os.environ).addresses
     out.print(credential)
     notes.print(f"keep it: it is not shown again. {person} signs in with it:", style="dim")
     notes.print(f"  testbed sign-in {person} {addresses.options()}".rstrip())

@@ -61,12 +61,14 @@ def prepare(person: str | None, options: AddressOptions, environment: Mapping[st
     """Where, as whom and under which name to sign in: of options, environment and profiles.
 
     Raises Invalid for an address that is none, a profile of another server, or a folder where
-    nothing can be written.
+    nothing can be written; Taken if the profile that is named is another person's.
     """
     folder = ProfileFolder.from_environment(environment)
     folder.prepare()
     name = environment.get(profiles.VARIABLE) or None
     former = None if name is None else _former(folder, name)
+    if former is not None and person is not None:
+        _check_principal(former, person)
     api_url = options.api or environment.get("TESTBED_API")
     setting = "--api" if options.api else "TESTBED_API" if api_url else None
     if former is not None and api_url and setting:
@@ -93,7 +95,8 @@ def _former(folder: ProfileFolder, name: str) -> Profile | None:
 async def sign_in(wanted: SignIn, secret: str, clock: Clock) -> SignedIn:
     """Sign in with a password or a credential, and store the profile; returns it as stored.
 
-    Raises CredentialRefused if the server does not accept it, Invalid if it is neither.
+    Raises CredentialRefused if the server does not accept it, Invalid if it is neither, Taken if
+    the profile is another person's.
     """
     credential = _credential_in(secret, wanted.person)
     principal = wanted.person if credential is None else credential.principal
@@ -105,12 +108,24 @@ async def sign_in(wanted: SignIn, secret: str, clock: Clock) -> SignedIn:
     name = wanted.profile or principal
     former = _former(wanted.folder, name)
     if former is not None:
+        _check_principal(former, principal)
         _check_former(former, wanted)
     if credential is None:
         signed_in = await _with_password(wanted, principal, secret, clock.now_ns())
     else:
         signed_in = await _with_credential(wanted, credential, clock.now_ns())
     return replace(signed_in, profile=wanted.folder.store(signed_in.profile))
+
+
+def _check_principal(former: Profile, principal: str) -> None:
+    """Raise Taken if a sign-in would replace a profile by one of another principal."""
+    if former.principal != principal:
+        raise Taken(
+            f"profile {former.name} is of {former.principal}, and a sign-in of {principal} would"
+            " replace it",
+            hint=f"store it under a name of its own: testbed sign-in {principal} --as {principal};"
+            f" --as goes before {profiles.VARIABLE}",
+        )
 
 
 def _check_former(former: Profile, wanted: SignIn) -> None:
@@ -129,11 +144,13 @@ def store_given(credential: Credential, addresses: ServerAddresses, now_ns: int)
     """Store a person's new credential that its server has just made; returns the profile.
 
     It is named by TESTBED_PROFILE, else after the person.  Raises Taken if that name is of another
-    server, Invalid if the profile cannot be written.
+    server or person, Invalid if the profile cannot be written.
     """
     folder = ProfileFolder.from_environment(os.environ)
     name = os.environ.get(profiles.VARIABLE) or credential.principal
     former = folder.find(name)
+    if former is not None:
+        _check_principal(former, credential.principal)
     if former is not None and not former.addresses.is_of(addresses.api):
         raise Taken(
             f"profile {name} is of {former.addresses.api}", hint="give another name: --as NAME"

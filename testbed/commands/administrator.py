@@ -59,6 +59,10 @@ def renew(
         run.call(lambda: data_folder.check_exists(own.folder))
     from testbed.server import administrator
 
-    renewing = administrator.renew(own, owner or administrator.ADMINISTRATOR, WallClock())
-    created = run.run(renewing, keeps_data=True)
-    print_json(created) if json else credentials.print_secret(created["credential"], out, notes)
+    person = owner or administrator.ADMINISTRATOR
+    addresses = run.call(lambda: administrator.addresses(own))
+    created = run.run(administrator.renew(own, person, WallClock()), keeps_data=True)
+    if json:
+        print_json(created)
+    else:
+        credentials.print_first(created["credential"], person, out, notes, addresses)

@@ -198,6 +198,15 @@ def _check(folder: Path, file: Path, hosts: Sequence[x509.GeneralName]) -> None:
         raise Refused(f"{file} is not for {', '.join(lacking)}", hint=again)
 
 
+def public_name(certificate: x509.Certificate) -> str:
+    """The first name or address in a certificate by which other machines reach this one, or none.
+
+    Raises Invalid for a certificate of no host.
+    """
+    names = certificates.host_names(certificate)
+    return next((name for name in names if name not in LOCAL_HOSTS and "*" not in name), "")
+
+
 def _host(text: str) -> x509.GeneralName:
     """A host as it is written in a certificate; raises Invalid."""
     try:

@@ -1,5 +1,6 @@
 """`testbed install-service`: the systemd service of a whole server."""
 
+import shlex
 from pathlib import Path
 
 from broker.errors import Invalid
@@ -40,6 +41,12 @@ def service(
     """
     certificates.from_settings(own)
     folder = own.folder.absolute()
+    advice = [f"its data, certificates and keys are in {folder}"]
+    if user is None and _owner(folder) == "root":
+        advice.append(
+            f"it runs as root, who owns {folder}: give the folder to a user of its own, sudo chown"
+            f" -R USER: {shlex.quote(str(folder))}, and repeat this"
+        )
     return SystemdService(
         name=name,
         description="Server of the connected testbed",
@@ -53,7 +60,7 @@ def service(
             "# its first lines hold the administrator's credential until one was used",
             "StandardOutput=null",
         ),
-        advice=(f"its data, certificates and keys are in {folder}",),
+        advice=tuple(advice),
         units=units.absolute(),
         environments=environments.absolute(),
     )

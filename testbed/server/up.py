@@ -23,7 +23,7 @@ from broker.profiles import Profile
 from broker.server_addresses import ServerAddresses
 from broker.settings import Address
 from testbed.client import sign_in
-from testbed.server import pki
+from testbed.server import pki, unused_settings
 from testbed.terminal import invocation
 from testbed_api import recorder_process, service, start_check
 from testbed_api.security import certificates
@@ -35,6 +35,7 @@ RESTART_S = 1.0
 RECORDER_STOP_S = 5.0
 """What a recorder has not acknowledged by then comes again from the broker."""
 MIB = 1024**2
+_ANY = Address("127.0.0.1", 1883)
 
 log = structlog.get_logger()
 
@@ -47,6 +48,8 @@ async def up(
     Raises Refused where `start_check` does; such a start leaves nothing behind.
     """
     start_check.check(settings)
+    unused_settings.warn(settings, os.environ)
+    certificates.bus_settings(_ANY, None)  # a setting that is wrong is said before all else
     if settings.tls == DEVELOPMENT:
         _ensure_certificates(settings, clock)
     async with service.serve(settings, clock) as server, asyncio.TaskGroup() as tasks:
@@ -76,6 +79,7 @@ async def api(
     on_ready: Callable[[RunningServer], None],
 ) -> None:
     """Run the API alone until cancelled; broker, registry and store are services of their own."""
+    unused_settings.warn(settings, os.environ)
     async with service.serve_api(settings, services, clock) as server:
         on_ready(server)
         await asyncio.get_running_loop().create_future()
@@ -164,11 +168,8 @@ def public_addresses(server: RunningServer) -> ServerAddresses:
     listeners = server.certificates
     if not _is_unspecified(server.api.host):
         return ServerAddresses(api=server.api_url, broker=server.way.broker, ca=listeners.ca)
-    names = []
-    if listeners.api is not None:
-        names = certificates.host_names(certificates.read(listeners.api.chain))
-    public = [name for name in names if name not in pki.LOCAL_HOSTS and "*" not in name]
-    return _addresses(server, next(iter(public), socket.gethostname()))
+    name = "" if listeners.api is None else pki.public_name(certificates.read(listeners.api.chain))
+    return _addresses(server, name or socket.gethostname())
 
 
 def _addresses(server: RunningServer, host: str) -> ServerAddresses:
@@ -265,9 +266,12 @@ def print_ready(out: Console, server: RunningServer, profile: Profile | None = N
 
 
 def _sign_in_command(server: RunningServer) -> str:
-    """The command by which the administrator signs in on this computer."""
+    """The command by which the administrator signs in, at the addresses that are shown above it.
+
+    A profile repeats them in every line that it prints for others.
+    """
     ca = server.certificates.ca
-    options = client_addresses(server).options(ca="" if ca is None else str(ca.absolute()))
+    options = public_addresses(server).options(ca="" if ca is None else str(ca.absolute()))
     return f"{invocation.testbed()} sign-in {ADMINISTRATOR} {options}".rstrip()
 
 

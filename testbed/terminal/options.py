@@ -10,7 +10,6 @@ from broker.errors import Invalid
 from testbed.terminal import durations, instants, run
 
 EXAMPLE = "Example: "
-PREFIX = "TESTBED_"
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text, for scripts")]
 Stream = Annotated[str, typer.Argument(help="address of a stream: organisation/equipment/stream")]
@@ -102,14 +101,7 @@ def settings(kind: Callable[..., Any], **options: Any) -> Any:
 
     A value that is not valid ends the command with a sentence that names the setting.
     """
-    from pydantic import ValidationError
-
-    from broker import pydantic_checks
-
     try:
         return kind(**{name: value for name, value in options.items() if value is not None})
-    except ValidationError as exc:
-        wrong = pydantic_checks.settings_sentence(exc, prefix=PREFIX)
-        run.fail(Invalid(f"a setting is not right: {wrong}", hint="see docs/reference/settings.md"))
     except Invalid as exc:
         run.fail(exc)

@@ -8,9 +8,8 @@ import structlog
 from broker.clock import DAY_NS, NS_PER_S, ForwardClock, StepDetector, text_of
 from testbed_api.audit.journal import Journal
 from testbed_api.domain import audit
-from testbed_api.domain.audit import AuditOutcome, Event
+from testbed_api.domain.audit import AuditOutcome, Event, OtherAction
 
-ACTION = "clock"
 TARGET = "the server's clock"
 LOOK_EVERY_S = 1.0
 LEAST_S = 2.0
@@ -97,7 +96,7 @@ class ClockWatch:
         facts = {"by_s": by_ns / NS_PER_S, "to": machine, "ahead_s": self.ahead_s}
         event = Event(
             step.to_ns,
-            ACTION,
+            OtherAction.CLOCK,
             TARGET,
             AuditOutcome.FAILED,
             reason=step.sentence,

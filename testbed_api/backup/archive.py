@@ -12,7 +12,7 @@ import shutil
 import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -96,8 +96,17 @@ class Manifest:
                 audit_key=str(document.get("audit_key", "")),
                 sha256=sha256,
             )
-        except (ValueError, KeyError, TypeError, Invalid) as exc:
-            raise Corrupt(f"the manifest lacks sense: {exc}", hint="use another backup") from exc
+        except KeyError as exc:
+            raise _senseless(f"it lacks {exc}") from exc
+        except TypeError as exc:
+            names = ", ".join(field.name for field in fields(BackupFile))
+            raise _senseless(f"an entry of it has other fields than {names}") from exc
+        except (ValueError, Invalid) as exc:
+            raise _senseless(str(exc)) from exc
+
+
+def _senseless(why: str) -> Corrupt:
+    return Corrupt(f"the manifest lacks sense: {why}", hint="use another backup")
 
 
 @contextmanager

@@ -33,6 +33,8 @@ class OtherAction(StrEnum):
     ENROLMENTS = "enrolments"
     """A gateway claims a one-time code."""
     NOTIFY = "notify"
+    CLOCK = "clock"
+    """Somebody set the clock of the server's machine."""
     RESTORE = "restore"
     """Added to the chain of a backup by the restore of it."""
     FIRST_START = "first-start"

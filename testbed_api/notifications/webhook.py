@@ -43,8 +43,11 @@ class WebhookSender:
         try:
             async with httpx.AsyncClient(verify=self._trust, timeout=TIMEOUT_S) as http:
                 response = await http.post(self._url, content=body, headers=headers)
+        except httpx.TimeoutException as exc:
+            raise Unavailable(f"the webhook did not answer within {TIMEOUT_S:g} s") from exc
         except httpx.HTTPError as exc:
-            raise Unavailable(f"the webhook did not answer: {type(exc).__name__}") from exc
+            why = str(exc) or "it ended the connection"
+            raise Unavailable(f"the webhook did not answer: {why}") from exc
         if not response.is_success:
             raise Unavailable(f"the webhook answered {response.status_code}")
 

@@ -9,7 +9,7 @@ the store.  At its start it compares store and ledger, see `testbed_api.recorder
 import asyncio
 import shutil
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -136,7 +136,6 @@ class RecorderCounts:
     mismatches: int = 0
     """Organisations in which store and ledger were found not to belong together."""
     waiting: int = 0
-    disk_free_bytes: int = 0
 
 
 class Recorder:
@@ -159,7 +158,7 @@ class Recorder:
         organisations: all that are registered.  disk: None for no check of free space.
         """
         self.counts = RecorderCounts()
-        self.interrupted = ""
+        self._interrupted = ""
         self._bus = bus
         self._store = store
         self._ledger = ledger
@@ -180,6 +179,25 @@ class Recorder:
         """Held by whoever changes the ledger, but for specs: a flush, a repair, a gap search."""
         self._enough = Amount(max(self._pace.inbox // 2, 1), self._pace.gather_bytes)
         """The most that one flush gathers."""
+
+    @property
+    def interrupted(self) -> str:
+        """Why nothing is recorded, or would be if a batch came; empty while there is no reason."""
+        if self._interrupted or self._disk is None:
+            return self._interrupted
+        try:
+            self._disk.check()
+        except Unavailable as exc:
+            return str(exc)
+        return ""
+
+    @property
+    def figures(self) -> Mapping[str, int]:
+        """The counts, whether recording is interrupted, and the bytes that are free on the disk."""
+        counts = asdict(self.counts) | {"interrupted": int(bool(self.interrupted))}
+        if self._disk is not None:
+            counts["disk_free_bytes"] = self._disk.left()
+        return counts
 
     async def run(self) -> None:
         """Record until cancelled; raises Refused if the store belongs to another ledger."""
@@ -212,7 +230,7 @@ class Recorder:
                 self._interrupt(str(exc), 0)
                 await self._clock.sleep(self._pace.retry_s)
             else:
-                self.interrupted = ""
+                self._interrupted = ""
                 return
 
     async def _read_lost_gaps(self) -> None:
@@ -228,7 +246,7 @@ class Recorder:
     async def _log_counts(self) -> None:
         while True:
             await self._clock.sleep(self._pace.log_every_s)
-            log.info("recorder figures", interrupted=bool(self.interrupted), **asdict(self.counts))
+            log.info("recorder figures", **self.figures)
 
     # --- taking in --------------------------------------------------------------------------------
 
@@ -268,9 +286,9 @@ class Recorder:
                     if await self._narrow(candidates, str(exc)):
                         break
                 await self._clock.sleep(self._pace.retry_s)
-        if self.interrupted:
+        if self._interrupted:
             log.warning("recording was resumed", messages=len(candidates))
-            self.interrupted = ""
+            self._interrupted = ""
 
     async def _settle_all(
         self, candidates: Sequence[ReceivedMessage], *, apart: bool = False
@@ -301,10 +319,10 @@ class Recorder:
         self._count(flush)
 
     def _interrupt(self, reason: str, messages: int) -> None:
-        if not self.interrupted:
+        if not self._interrupted:
             self.counts.interruptions += 1
             log.warning("recording was interrupted", reason=reason, messages=messages)
-        self.interrupted = reason
+        self._interrupted = reason
 
     # --- those that fail --------------------------------------------------------------------------
 
@@ -526,8 +544,6 @@ class Recorder:
         counts.checked, counts.moved = self._placer.checked, self._placer.moved
         counts.waiting = len(self._waiting)
         counts.marks = self._mark_publisher.marks
-        if self._disk is not None:
-            counts.disk_free_bytes = self._disk.left()
 
 
 def _portion(

@@ -118,6 +118,7 @@ notices = Table(
     Column("attempts", Integer, nullable=False),
     Column("next_ns", BigInteger, nullable=False, index=True),
     Column("reason", String(300), nullable=False),
+    sqlite_autoincrement=True,  # listeners know a notice by its id, after its row is gone
 )
 listings = Table(
     "listings",
@@ -309,6 +310,7 @@ dead_letters = Table(
     Column("received_ns", BigInteger, nullable=False),
     Index(None, "space", "stream", "id"),
     schema=RECORDER,
+    sqlite_autoincrement=True,  # readers go on after the id that they had last
 )
 set_aside = Table(
     "set_aside",

@@ -3,6 +3,7 @@
 Without TLS they listen on loopback only, unless the settings allow more.
 """
 
+import ipaddress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from broker.clock import NS_PER_S
 from broker.errors import Invalid
 from broker.settings import Address, BusSettings
 from broker.tls import Certificate
+from testbed_api.security import key_files
 from testbed_api.settings import DEVELOPMENT, NO_TLS, ServerSettings
 
 API, BROKER = "api", "broker"
@@ -79,15 +81,29 @@ def from_settings(settings: ServerSettings) -> ServerCertificates:
     return ServerCertificates()
 
 
-def check(chosen: ServerCertificates, now_ns: int) -> ServerCertificates:
-    """Check the files and validity of the certificates, log both, and return the certificates.
+def check(chosen: ServerCertificates, now_ns: int, host: str = "") -> None:
+    """Check the files and validity of the certificates, and log both.
 
-    Raises Invalid if a file cannot be used or a certificate has expired.
+    host: that the server listens on; empty for every address of the machine.  Raises Invalid if a
+    file cannot be used, or a certificate has expired, is not valid yet, or is for another host.
     """
     now = datetime_of(now_ns)
     for certificate in dict.fromkeys(filter(None, (chosen.api, chosen.broker))):
         tls.server_context(certificate)
-        until = read(certificate.chain).not_valid_after_utc
+        key_files.warn_if_open(certificate.key)
+        own = read(certificate.chain)
+        until = own.not_valid_after_utc
+        if own.not_valid_before_utc > now:
+            raise Invalid(
+                f"the certificate {certificate.chain} is not valid before"
+                f" {own.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}",
+                hint="look at the clock of this machine; or put one there that is valid",
+            )
+        if host and not is_for(own, host):
+            raise Invalid(
+                f"{certificate.chain} is not for {host}, but for {', '.join(host_names(own))}",
+                hint="have one issued for the name that clients use, or name that with --host",
+            )
         if until <= now:
             raise Invalid(
                 f"the certificate {certificate.chain} expired on {until:%Y-%m-%d}",
@@ -95,7 +111,6 @@ def check(chosen: ServerCertificates, now_ns: int) -> ServerCertificates:
             )
         write = log.warning if until - now < EXPIRES_SOON else log.info
         write("certificate was loaded", file=str(certificate.chain), until=f"{until:%Y-%m-%d}")
-    return chosen
 
 
 def log_listeners(chosen: ServerCertificates, settings: ServerSettings) -> None:
@@ -150,6 +165,27 @@ def host_names(certificate: x509.Certificate) -> list[str]:
         ) from exc
     addresses = [str(address) for address in hosts.get_values_for_type(x509.IPAddress)]
     return [*hosts.get_values_for_type(x509.DNSName), *addresses]
+
+
+def is_for(certificate: x509.Certificate, host: str) -> bool:
+    """Whether clients that know a host by a name find it in its certificate; raises Invalid.
+
+    An address may stand for several names, so one is not looked for; nor are those of one machine.
+    """
+    if is_address(host) or host == "localhost":
+        return True
+    names = host_names(certificate)
+    wildcard = f"*.{host.lower().partition('.')[2]}"
+    return not {host.lower(), wildcard}.isdisjoint(name.lower() for name in names)
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is an IP address, and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def datetime_of(ns: int) -> datetime:

@@ -43,6 +43,16 @@ async def test_a_notice_waits_until_it_is_claimed_put_off_and_removed(registry):
     assert await registry.notices.backlog() == []
 
 
+async def test_the_id_of_a_notice_that_is_removed_is_not_used_again(registry):
+    ids = []
+    for second in (1, 2):
+        await registry.notices.add([notice("fay", second)])
+        (claimed,) = await registry.notices.claim(second, 5)
+        await registry.notices.remove(claimed)
+        ids.append(claimed.id)
+    assert ids[0] < ids[1]
+
+
 async def test_owners_and_named_people_with_an_address_are_the_recipients(registry):
     await registry.organisations.add(Organisation("factory", "F"))
     people = {"fay": Role.OWNER, "finn": Role.ENGINEER, "otto": Role.OPERATOR, "olga": Role.OWNER}

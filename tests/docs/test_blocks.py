@@ -71,7 +71,7 @@ def _wrong(root: Any, line: str) -> str:
     while words and words[0] in getattr(command, "commands", ()):
         command = command.commands[words.pop(0)]
     if hasattr(command, "commands"):
-        begins = words and re.fullmatch(r"[a-z-]+", words[0])
+        begins = words and re.fullmatch(r"[a-z][a-z-]*", words[0])
         return f"{line!r}: there is no such command" if begins else ""
     parameters = [*root.params, *command.params]  # those of `testbed` may stand anywhere
     known = {option for parameter in parameters for option in parameter.opts}

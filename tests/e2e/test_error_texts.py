@@ -429,6 +429,8 @@ def test_the_text_of_a_setting_that_is_not_right(text_of):
         ("TESTBED_TLS", "some", "TESTBED_TLS must be one of '', 'none' or 'development'"),
         ("TESTBED_REQUEST_S", "soon", "TESTBED_REQUEST_S is no number"),
         ("TESTBED_STORE", "influxdb://a:secret@b/c/d", "set TESTBED_STORE_TOKEN"),
+        ("TESTBED_TIMEOUT_S", "soon", "a setting is not right: TESTBED_TIMEOUT_S is no number"),
+        ("TESTBED_KEEPALIVE_S", "1", "a setting is not right: TESTBED_KEEPALIVE_S must be 2 or"),
     ],
 )
 def test_a_setting_that_is_not_right_is_told_in_our_words_without_its_value(

@@ -487,6 +487,28 @@ def test_a_name_that_is_stored_signs_in_at_its_own_server_whatever_the_last_sign
     )
 
 
+def test_an_authority_of_the_environment_is_named_as_such(computer, addresses, server, tmp_path):
+    assert computer(f"sign-in {addresses}", server["administrator"])[0] == 0
+    none = tmp_path / "none.pem"
+    code, _, errors = computer("status", TESTBED_CA=str(none))
+    assert (code, errors.startswith(f"error: TESTBED_CA: {none} cannot be used")) == (2, True)
+
+
+def test_a_sign_in_does_not_replace_the_profile_of_another_person(computer, addresses, fay, server):
+    person = fay.partition(".")[0]
+    computer(f"sign-in {addresses}", server["administrator"])
+    named = {"TESTBED_PROFILE": "administrator"}
+    code, _, errors = computer(f"sign-in {person} {addresses}", fay, **named)
+    sentence = f"profile administrator is of administrator, and a sign-in of {person} would replace"
+    assert (code, errors.splitlines()[0]) == (2, f"error: {sentence} it")
+    assert f"testbed sign-in {person} --as {person}" in errors
+    assert computer(f"sign-in {addresses}", fay, **named)[0] == 2
+    hinted = f"sign-in {person} --as {person} {addresses}"
+    assert computer(hinted, fay, TESTBED_PROFILE="administrator")[0] == 0
+    identity = computer("whoami --json", TESTBED_PROFILE="administrator")[1]
+    assert json.loads(identity)["principal"] == "administrator"
+
+
 def test_a_password_is_set_through_a_pipe_and_typed_once(computer, addresses, server):
     credential = server["administrator"]
     assert computer(f"sign-in {addresses}", credential)[0] == 0

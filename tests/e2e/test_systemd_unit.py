@@ -131,3 +131,12 @@ def test_what_systemd_does_not_take_is_refused(tmp_path: Path) -> None:
         gateway_unit.service([MAPPING], user="nobody-of-that-name")
     with pytest.raises(Unknown, match="there is no mapping"):
         gateway_unit.service([tmp_path / "no.yaml"])
+
+
+def test_a_server_that_would_run_as_root_is_told_how_it_would_not(tmp_path: Path) -> None:
+    own = ServerSettings(folder=tmp_path)
+    by_owner = server_unit.service(own).advice[-1]
+    assert by_owner.startswith(f"it runs as root, who owns {tmp_path}: ") is (
+        getpass.getuser() == "root"
+    )
+    assert "as root" not in server_unit.service(own, user=getpass.getuser()).advice[-1]

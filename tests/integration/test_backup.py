@@ -291,7 +291,8 @@ async def test_the_hash_of_the_manifest_is_looked_at_before_all_else(written_bac
     [
         ({"v": 2}, Refused, "version 2, this one reads 1"),
         ({"schema": "9999"}, Refused, "has schema '9999', this version reads '0001'"),
-        ({"streams": [{"file": "x"}]}, Corrupt, "lacks sense"),
+        ({"streams": [{"file": "x"}]}, Corrupt, "lacks sense: an entry of it has other fields"),
+        ({"streams": [{"rowz": 1}]}, Corrupt, "other fields than file, sha256, bytes, rows, space"),
         ({"tables": {"file": "../x", "sha256": "", "bytes": 0, "rows": 0}}, Corrupt, "lacks sense"),
     ],
 )

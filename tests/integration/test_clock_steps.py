@@ -14,7 +14,7 @@ from testbed_api import service
 from testbed_api.audit import clock_watch
 from testbed_api.audit.clock_watch import ClockStep, ClockWatch
 from testbed_api.broker_auth.connections import BrokerConnections
-from testbed_api.domain.audit import AuditOutcome, Event
+from testbed_api.domain.audit import AuditOutcome, Event, OtherAction
 from testbed_api.http import server as api_server
 from testbed_api.limits.quotas import BURST_S
 from testbed_api.registry.audit import EventFilter
@@ -38,7 +38,7 @@ async def watched(watch: ClockWatch):
 
 
 async def events(bed):
-    filter_ = EventFilter(action=clock_watch.ACTION)
+    filter_ = EventFilter(action=OtherAction.CLOCK)
     return [link.event for link in await bed.registry.audit.events(filter_, 0, 10)]
 
 

@@ -122,6 +122,21 @@ async def test_a_request_is_told_to_the_owners_by_mail_and_signed_to_the_webhook
     ]
 
 
+async def test_the_webhook_gets_an_id_for_each_notice_also_after_the_others_are_delivered(post):
+    cora, fay = await post.office.caller("cora"), await post.office.caller("fay")
+    async with smtp_server(post.smtp_port), http_listener(post.http_port) as posts:
+        numbers = await post.ask()
+        await post.delivery.deliver_due()
+        await post.grants.approve(context("fay"), fay, numbers, SpanProposal())
+        await post.delivery.deliver_due()
+        await post.grants.withdraw(context("cora"), cora, numbers)
+        await post.delivery.deliver_due()
+    kinds = [orjson.loads(body)["kind"] for _, body in posts.taken]
+    ids = [orjson.loads(body)["id"] for _, body in posts.taken]
+    assert kinds == ["asked", "granted", "withdrawn"]
+    assert len(set(ids)) == 3
+
+
 async def test_a_decision_an_end_and_a_pause_are_told_to_who_asked_and_the_owners(post):
     fay, cora = await post.office.caller("fay"), await post.office.caller("cora")
     async with smtp_server(post.smtp_port) as mailbox, http_listener(post.http_port):
@@ -158,6 +173,7 @@ async def test_what_fails_holds_up_nobody_and_arrives_once_the_other_side_is_bac
         (Channel.WEBHOOK, 1, 1),
     ]
     assert all(each.reason for each in backlog)
+    assert backlog[1].reason == "the webhook did not answer: All connection attempts failed"
     again = replace(post.delivery, journal=Journal(post.delivery.registry))  # after a restart
     async with smtp_server(post.smtp_port) as mailbox, http_listener(post.http_port) as posts:
         await again.deliver_due()

@@ -137,6 +137,17 @@ async def test_dead_letters_of_the_span_go_with_it(bed):
     assert [letter.time_ns for letter in left] == [ago_ns(1)]
 
 
+async def test_the_id_of_a_deleted_dead_letter_is_not_used_again(bed):
+    everything, ids = StreamSpan("live", RIG, 0, 2**63 - 1), []
+    for _ in range(2):
+        letter = DeadLetter("live", str(RIG), "bad", signal="Pressure", time_ns=ago_ns(5))
+        await bed.ledger.commit(FlushEntries(dead_letters=[letter]))
+        (stored,) = await bed.ledger.dead_letters(everything, 0, 10)
+        await bed.keeper.delete(span(6, 4), by="ada", why="")
+        ids.append(stored.id)
+    assert ids[0] < ids[1]
+
+
 async def test_what_is_held_stays_held(bed):
     await bed.ledger.commit(FlushEntries(held={LIFE: Held(7)}))
     await bed.keeper.delete(span(240, 0), by="ada", why="")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import httpx
 import numpy as np
 import orjson
 import pytest
@@ -226,6 +227,23 @@ async def test_a_second_server_on_the_same_folder_is_refused(server, tmp_path): 
     with pytest.raises(Taken, match="a server is running"):
         async with serving(tmp_path / "data"):
             pass
+
+
+async def test_a_disk_that_is_nearly_full_is_said_before_a_batch_comes(tmp_path):
+    settings = ServerSettings(folder=tmp_path, api_port=0, mqtt_port=0, free_bytes=2**62)
+    async with (
+        service.serve(settings, CLOCK) as server,
+        api_client.connect(f"http://{server.api}", server.administrator) as api,
+    ):
+        assert (
+            f"bytes are free on the disk of {tmp_path}"
+            in (await api.request("GET", "/status"))["interrupted"]
+        )
+        async with httpx.AsyncClient(base_url=f"http://{server.api}") as http:
+            headers = {"Authorization": f"Bearer {server.administrator}"}
+            page = (await http.get("/api/v1/metrics", headers=headers)).text
+    assert "\ntestbed_recorder_interrupted 1.0\n" in page
+    assert "\ntestbed_recorder_disk_free_bytes " in page
 
 
 async def test_a_folder_of_another_layout_is_refused(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from broker import api_client
 from broker.clock import WallClock
 from broker.credential import Credential
+from broker.errors import Invalid
 from broker.profiles import CredentialKind, Profile
 from broker.server_addresses import ServerAddresses
 from testbed.client import addresses
@@ -61,7 +62,7 @@ async def test_the_api_names_a_broker_elsewhere_as_its_operator_set_it(tmp_path)
 
 
 def test_what_is_no_address_of_a_broker_is_not_advertised(tmp_path):
-    with pytest.raises(ValueError, match="is not the address of a broker"):
+    with pytest.raises(Invalid, match="is not the address of a broker"):
         ServerSettings(folder=tmp_path, broker_advertised="https://b.example")
 
 

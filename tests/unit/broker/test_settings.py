@@ -4,7 +4,6 @@ import traceback
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from broker.credential import Credential
 from broker.errors import Invalid
@@ -102,7 +101,7 @@ def test_the_address_of_a_broker_may_be_ipv6():
     ],
 )
 def test_a_wrong_address_is_refused_with_what_would_be_right(url):
-    with pytest.raises(ValidationError, match="mqtt://host:port"):
+    with pytest.raises(Invalid, match="mqtt://host:port"):
         BusSettings(broker=url)
 
 
@@ -115,7 +114,7 @@ def test_an_address_says_whether_there_is_tls():
 def test_who_trusts_an_authority_is_not_sent_on_a_way_without_tls(monkeypatch):
     monkeypatch.setenv("TESTBED_CA", "ca.pem")
     assert BusSettings(broker="mqtts://testbed").ca == Path("ca.pem")
-    with pytest.raises(ValidationError, match="write mqtts:// into TESTBED_BROKER"):
+    with pytest.raises(Invalid, match="write mqtts:// into TESTBED_BROKER"):
         BusSettings(broker="mqtt://testbed")
     monkeypatch.setenv("TESTBED_CA", "")
     assert BusSettings(broker="mqtt://testbed").ca is None
@@ -130,7 +129,7 @@ def test_an_address_knows_whether_only_this_machine_reaches_it(host, is_loopback
 
 
 def test_a_password_in_the_address_is_refused_and_not_repeated():
-    with pytest.raises(ValidationError, match="TESTBED_CREDENTIAL") as refused:
+    with pytest.raises(Invalid, match="TESTBED_CREDENTIAL") as refused:
         BusSettings(broker="mqtt://ada:hush@127.0.0.1")
     assert "hush" not in str(refused.value)
 
@@ -139,12 +138,12 @@ def test_a_password_in_the_address_is_refused_and_not_repeated():
     ("name", "value"), [("timeout_s", 0), ("keepalive_s", 1), ("window", 0), ("window", 65_000)]
 )
 def test_a_number_out_of_bounds_is_refused(name, value):
-    with pytest.raises(ValidationError, match=name):
+    with pytest.raises(Invalid, match=f"TESTBED_{name.upper()}"):
         BusSettings(**{name: value})
 
 
 def test_an_unknown_setting_is_refused():
-    with pytest.raises(ValidationError, match="time_out"):
+    with pytest.raises(Invalid, match="TESTBED_TIME_OUT"):
         BusSettings(time_out=3)
 
 

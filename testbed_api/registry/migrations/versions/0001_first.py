@@ -152,6 +152,7 @@ def _make_notices() -> None:
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("next_ns", sa.BigInteger, nullable=False),
         sa.Column("reason", sa.String(300), nullable=False),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_notices_next_ns", "notices", ["next_ns"])
 
@@ -387,6 +388,7 @@ def _make_dead_letters() -> None:
         sa.Column("payload", sa.LargeBinary),
         sa.Column("received_ns", sa.BigInteger, nullable=False),
         schema=RECORDER,
+        sqlite_autoincrement=True,
     )
     op.create_index(
         "ix_dead_letters_space_stream_id",

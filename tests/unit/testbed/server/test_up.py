@@ -1,8 +1,11 @@
 """Settings that `testbed up` refuses before anything starts, and the addresses that it shows."""
 
+import io
 import socket
+from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from broker.clock import WallClock
 from broker.errors import Invalid
@@ -58,6 +61,20 @@ def test_a_server_on_every_address_is_shown_by_the_name_in_its_certificate(tmp_p
     assert plain.api == f"http://{socket.gethostname()}:8600"
     alone = up.public_addresses(listening("10.0.0.5", secured))
     assert (alone.api, alone.ca) == ("https://10.0.0.5:8600", tmp_path / "ca.pem")
+
+
+def test_the_sign_in_that_is_shown_is_at_the_address_that_is_shown(tmp_path):
+    pki.init(tmp_path, ["testbed.example"], WallClock().now_ns())
+    own = {name: certificates.certificate_in(tmp_path, name) for name in pki.SERVERS}
+    secured = ServerCertificates(**own, ca=tmp_path / "ca.pem")
+    for host in (EVERY, "testbed.example"):
+        server = replace(listening(host, secured), administrator="administrator.secret")
+        printed = io.StringIO()
+        up.print_ready(Console(file=printed, width=500), server)
+        lines = printed.getvalue().splitlines()
+        assert lines[0] == "API     https://testbed.example:8600/api/v1/docs"
+        (sign_in,) = (line for line in lines if " sign-in administrator " in line)
+        assert "--api https://testbed.example:8600 " in sign_in
 
 
 def listening(host, own):

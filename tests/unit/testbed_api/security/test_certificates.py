@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from broker.clock import NS_PER_S, WallClock
 from broker.errors import Invalid
+from testbed.server import pki
 from testbed_api.security import certificates
 from testbed_api.security.certificates import ServerCertificates
 from testbed_api.settings import ServerSettings
@@ -61,3 +63,18 @@ def test_our_own_authority_has_one_a_door():
 def test_what_contradicts_itself_is_refused(options):
     with pytest.raises(Invalid, match=r"TESTBED_TLS_CERT_FILE|belong together"):
         chosen(**options)
+
+
+def test_a_certificate_for_another_host_or_of_another_time_is_refused_at_the_start(tmp_path):
+    now_ns = WallClock().now_ns()
+    pki.init(tmp_path, ["testbed.example"], now_ns)
+    own = certificates.certificate_in(tmp_path, "api")
+    used = ServerCertificates(api=own, broker=own)
+    for host in ("testbed.example", "Testbed.example", "localhost", "0.0.0.0", ""):  # noqa: S104
+        certificates.check(used, now_ns, host)
+    with pytest.raises(
+        Invalid, match=r"api\.pem is not for other\.example, but for localhost, test"
+    ):
+        certificates.check(used, now_ns, "other.example")
+    with pytest.raises(Invalid, match=r"api\.pem is not valid before 20"):
+        certificates.check(used, now_ns - 86_400 * NS_PER_S)

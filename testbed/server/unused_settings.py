@@ -1,0 +1,74 @@
+"""Warns of TESTBED_… variables that no process reads, and of settings without an effect."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+
+import structlog
+from pydantic import SecretStr
+
+from broker import profiles
+from broker.settings import PREFIX, BusSettings, Settings
+from gateway.settings import GatewaySettings, SourceSettings
+from testbed_api.security.system_secrets import SharedSecrets
+from testbed_api.settings import ServerSettings
+from testbed_sdk.settings import PrototypeSettings
+
+KINDS: tuple[type[Settings], ...] = (
+    BusSettings,
+    ServerSettings,
+    SharedSecrets,
+    GatewaySettings,
+    SourceSettings,
+    PrototypeSettings,
+)
+NEEDED: Mapping[str, str] = {
+    "notify_webhook_secret": "notify_webhook",
+    "notify_smtp_from": "notify_smtp",
+    "notify_smtp_user": "notify_smtp",
+    "notify_smtp_password": "notify_smtp",
+    "store_token": "store",
+    "store_ca": "store",
+    "registry_password": "registry",
+    "registry_ca": "registry",
+}
+"""Settings that have no effect while another has its default."""
+
+log = structlog.get_logger()
+
+
+def warn(own: ServerSettings, environment: Mapping[str, str]) -> None:
+    """Log a warning for each variable that nobody reads, and for each setting without effect."""
+    for name, nearest in unread(environment):
+        log.warning("variable is read by nobody", variable=name, did_you_mean=nearest)
+    for name, needed in without_effect(own):
+        log.warning("setting has no effect", setting=name, it_needs=needed)
+
+
+def unread(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The TESTBED_… variables that are of no setting, each with the nearest one, or none."""
+    known = set(_known())
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known:
+            nearest = difflib.get_close_matches(name, sorted(known), 1, cutoff=0.8)
+            yield name, "".join(nearest)
+
+
+def without_effect(own: ServerSettings) -> Iterator[tuple[str, str]]:
+    """The variables of settings that are set in vain, each with the one that they need."""
+    fields = ServerSettings.model_fields
+    for name, needed in NEEDED.items():
+        value = getattr(own, name)
+        is_set = bool(value.get_secret_value() if isinstance(value, SecretStr) else value)
+        if is_set and getattr(own, needed) == fields[needed].default:
+            yield f"{PREFIX}{name.upper()}", f"{PREFIX}{needed.upper()}"
+
+
+def _known() -> Iterator[str]:
+    """Every variable that a process of the testbed reads."""
+    yield profiles.VARIABLE
+    yield from profiles.CREDENTIAL_VARIABLES
+    for kind in KINDS:
+        for name, field in kind.model_fields.items():
+            yield f"{PREFIX}{name.upper()}"
+            if field.annotation is SecretStr:
+                yield f"{PREFIX}{name.upper()}_FILE"
