@@ -14,6 +14,8 @@ LAYOUT = "1"
 """Version of the data folder's layout, stored in its file `layout`."""
 RESTORE_MARK = "restoring"
 """File in a data folder while a backup is restored into it; remains after an interruption."""
+PKI = "pki"
+"""Folder in a data folder with the server's own authority and certificates."""
 _LAYOUT_FILE = "layout"
 _LOCK = "lock"
 """File in a data folder that the server that runs on it has locked."""
@@ -83,9 +85,7 @@ def check_owner(folder: Path, uid: int) -> None:
     """
     if uid == 0 or not folder.exists():
         return
-    from testbed_api.security import certificates  # noqa: PLC0415 - it loads cryptography
-
-    pki = certificates.development_folder(folder)
+    pki = folder / PKI
     for file in (folder, *folder.rglob("*")):
         with suppress(FileNotFoundError):  # removed meanwhile
             owner = file.lstat().st_uid

@@ -16,6 +16,7 @@ from broker.clock import NS_PER_S
 from broker.errors import Invalid
 from broker.settings import Address, BusSettings
 from broker.tls import Certificate
+from testbed_api import data_folder
 from testbed_api.security import key_files
 from testbed_api.settings import DEVELOPMENT, NO_TLS, ServerSettings
 
@@ -42,7 +43,7 @@ class ServerCertificates:
 
 def development_folder(folder: Path) -> Path:
     """The folder of a data folder's own authority."""
-    return folder / "pki"
+    return folder / data_folder.PKI
 
 
 def certificate_in(folder: Path, name: str) -> Certificate:

@@ -180,10 +180,13 @@ class Choosy:
         self.barred = BARRED.address.organisation
         self._store = store
 
-    async def write(self, blocks):
+    async def write(self, blocks, position=None):
         if any(block.spec.address.organisation == self.barred for block in blocks):
             raise Unavailable("it is too much")
-        await self._store.write(blocks)
+        await self._store.write(blocks, position)
+
+    async def positions(self, organisations):
+        return await self._store.positions(organisations)
 
     def read(self, window):
         return self._store.read(window)
