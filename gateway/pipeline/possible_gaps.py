@@ -64,6 +64,8 @@ class PossibleGaps:
         key, until_ns = (possible.stream, possible.signal), possible.until_ns
         elapsed_ns = arrival.monotonic_ns - last.arrived_ns
         since_ns, is_known = last.newest_ns, False
+        if last.time_ns > since_ns and _passes(last.time_ns, until_ns, elapsed_ns):
+            since_ns = last.time_ns  # far ahead, and it goes on there: the clock behind is ours
         if possible.after_ns is not None:  # both ends came together, after a pause of ours
             since_ns = possible.after_ns
             is_known = since_ns < until_ns <= arrival.now_ns + SLACK_NS

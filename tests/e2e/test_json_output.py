@@ -116,7 +116,7 @@ STEPS = [
     ("fay", "audit list --from -1h", AuditEventPage),
     ("admin", "audit verify", None),
     ("admin", "backup backup", None),
-    ("admin", "restore backup --data restored", None),
+    ("admin", "restore backup --data restored --confirm-rights", None),
     ("admin", "administrator renew --data restored", None),
     ("admin", "pki init pki", None),
     ("admin", "secrets init secrets", None),

@@ -304,7 +304,7 @@ def test_a_server_is_set_up_from_the_files_that_init_made(tmp_path: Path) -> Non
 def test_a_server_without_docker_is_set_up_and_its_unit_runs_it(tmp_path: Path) -> None:
     api, mqtt = services.free_port(), services.free_port()
     options = f"--tls --host localhost --port {api} --mqtt-port {mqtt}"
-    address, data = f"https://127.0.0.1:{api}", tmp_path / "reader/srv/testbed"
+    address, data = f"https://localhost:{api}", tmp_path / "reader/srv/testbed"
     with ExitStack() as service:
         walk = Walk(
             folder=tmp_path / "reader",

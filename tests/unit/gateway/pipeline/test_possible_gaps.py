@@ -57,6 +57,12 @@ def test_a_stamp_far_ahead_before_the_break_hides_nothing() -> None:
     assert gap == between(100 * S + 1, 130 * S - 1)
 
 
+def test_where_our_clock_is_behind_a_gap_begins_at_the_last_stamp() -> None:
+    far = LAST._replace(time_ns=10_000 * S)
+    gap = gaps().gap(first(10_020 * S), CAUSE, far, NOW)
+    assert gap == between(10_000 * S + 1, 10_020 * S - 1)
+
+
 def test_after_a_jump_ahead_the_samples_that_follow_decide_or_the_break_itself() -> None:
     for later_ns, at_ns, gap in (
         (131 * S, 31 * S, between(100 * S + 1, 131 * S - 1)),  # it was one stamp
