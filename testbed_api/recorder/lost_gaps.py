@@ -135,9 +135,15 @@ class LostGaps:
 def _without_batches(
     gaps: Iterable[StatedGap], batches: Sequence[StoredBatch], longest_ns: int
 ) -> Iterator[GapChange]:
-    """The changes that batches make: what lies between consecutive ones is not lost either."""
+    """The changes that batches make: what lies between consecutive ones is not lost either.
+
+    A gap of a lost ledger is a silence between stored samples: what remains of it is none where it
+    is no longer than a silence that tells nothing.
+    """
     for stated in gaps:
         parts = resent_batches.cut(stated.gap, batches, longest_ns)
+        if stated.gap.cause == LEDGER_LOST:
+            parts = [part for part in parts if part.to_ns - part.from_ns >= longest_ns]
         if parts != [stated.gap]:
             yield GapChange(stated, [stated._replace(gap=part) for part in parts])
 
