@@ -352,21 +352,30 @@ class Recorder:
 
         False if nothing can be settled: then nobody's messages are the cause.
         """
+        try:
+            set_aside, _ = await self._take_specs(candidates)
+        except Unavailable:  # the ledger went away meanwhile
+            return False
         samples = [message for message in candidates if message.samples_of is not None]
-        narrowed = await narrowing.narrow(samples, self._settle_apart, failure=failure)
+        narrowed = await narrowing.separate(
+            [*samples, *set_aside], self._settle_apart, failure=failure
+        )
         if not narrowed.settled:
             return False
         self._quarantine.begin(narrowed.failed)
-        await self._withhold(narrowed.left)
+        others = await self._without_quarantined([message for message, _ in narrowed.left])
+        await self._withhold([(message, failure) for message in others])
         self._waiting += [message for message in candidates if message.samples_of is None]
         return True
 
     async def _settle_apart(self, messages: Sequence[ReceivedMessage]) -> Settlement:
         """Settle all of some messages, or none; says why they are not settled."""
+        began_ns = self._clock.monotonic_ns()
         try:
             return await self._settle_all(messages, apart=True)
         except (Partial, Unavailable, Forbidden) as exc:
-            return Settlement(exc.message)
+            took_s = (self._clock.monotonic_ns() - began_ns) / NS_PER_S
+            return Settlement(exc.message, is_slow=took_s > side_by_side.LEAST_S)
 
     async def _withhold(self, left: Sequence[tuple[ReceivedMessage, str]]) -> None:
         """Acknowledge messages that are not stored for now; their publishers send them again."""
@@ -407,12 +416,22 @@ class Recorder:
 
     # --- classifying ------------------------------------------------------------------------------
 
-    async def _classified(self, candidates: Sequence[ReceivedMessage]) -> Flush:
-        """Classify the candidates, after the lookups that they need."""
+    async def _take_specs(
+        self, candidates: Sequence[ReceivedMessage]
+    ) -> tuple[list[ReceivedMessage], list[tuple[ReceivedMessage, str]]]:
+        """Store the specs among the candidates.
+
+        Returns the messages set aside that waited for them, but for those that are in quarantine,
+        and the specs that are refused, with the reason.
+        """
         specs = [message for message in candidates if message.is_spec]
         set_aside, unusable = await self._memory.take_specs(specs)
-        quarantined = self._quarantine.reason
-        every = [*candidates, *(each for each in set_aside if quarantined(each) is None)]
+        return await self._without_quarantined(set_aside), unusable
+
+    async def _classified(self, candidates: Sequence[ReceivedMessage]) -> Flush:
+        """Classify the candidates, after the lookups that they need."""
+        set_aside, unusable = await self._take_specs(candidates)
+        every = [*candidates, *set_aside]
         generation = self._memory.generation
         await self._memory.look_up(every)
         lookups, time = self._memory.lookups, self._flush_time()
@@ -500,7 +519,7 @@ class Recorder:
         await self._placer.settle(flush)
 
     async def _store_blocks(self, flush: Flush, position: Position, *, apart: bool) -> None:
-        """Place and write the blocks; refused ones go again per document, then in smaller parts.
+        """Place and write the blocks; samples that are refused become dead letters.
 
         Raises Partial where the store does not take the samples of some organisations for now;
         they are in quarantine then.
@@ -509,7 +528,7 @@ class Recorder:
         try:
             async with asyncio.timeout(most_s):
                 await self._placer.place(flush)
-                await self._store.write(flush.blocks, position)
+                await self._write(flush, position)
         except TimeoutError as exc:
             self._pairing.doubt(flush.organisations())
             raise Unavailable(f"the store took longer than {self._pace.apart_s:g} s") from exc
@@ -517,18 +536,33 @@ class Recorder:
             self._pairing.doubt(flush.organisations() if apart else None)
             raise
         except Partial as exc:
+            later = {flush.blocks[at].spec.address.organisation: why for at, why in exc.later}
+            self._pairing.doubt(later)
+            if not apart:
+                self._quarantine.begin({MessageScope(name): why for name, why in later.items()})
+            raise
+
+    async def _write(self, flush: Flush, position: Position) -> None:
+        """Write the blocks; refused ones go again per document, then in smaller parts.
+
+        Raises Partial for blocks that the store may take later, with their indices in the flush.
+        """
+        try:
+            await self._store.write(flush.blocks, position)
+        except Partial as exc:
             if exc.later:
-                later = {flush.blocks[at].spec.address.organisation: why for at, why in exc.later}
-                self._pairing.doubt(later)
-                if not apart:
-                    self._quarantine.begin({MessageScope(name): why for name, why in later.items()})
                 raise
-            parts = [part for at, _ in exc.rejected for part in flush.split_by_document(at)]
-            for at, block, reason in await bisect_write.write(
-                self._store, [message.block for message in parts]
-            ):
-                part = parts[at]._replace(block=block)
-                flush.dead_letter_part(part, f"the store refused it: {reason}")
+            parts = [(at, part) for at, _ in exc.rejected for part in flush.split_by_document(at)]
+        else:
+            return
+        try:
+            refused = await bisect_write.write(self._store, [part.block for _, part in parts])
+        except Partial as exc:
+            later = sorted({parts[at][0]: why for at, why in exc.later}.items())
+            raise Partial(exc.message, rejected=(), later=later) from exc
+        for at, block, reason in refused:
+            part = parts[at][1]._replace(block=block)
+            flush.dead_letter_part(part, f"the store refused it: {reason}")
 
     def _count(self, flush: Flush) -> None:
         counts = self.counts

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -14,7 +15,7 @@ from broker.batch import Batch, EquipmentKind, Source, Wide
 from broker.bus import client
 from broker.clock import WallClock
 from broker.credential import Credential
-from broker.errors import Unavailable
+from broker.errors import Partial, Unavailable
 from broker.messages import Held
 from broker.namespace import MarkTopic, StreamAddress, StreamTopic, Verb
 from broker.settings import BusSettings
@@ -32,6 +33,7 @@ GOOD, BARRED = (
 )
 PARTY = Credential("party", "a-secret-that-is-long-enough")
 BUCKET = "withholding"
+PACE = RecorderPace(gather_s=0.05)
 
 
 async def answer(_request):
@@ -40,7 +42,7 @@ async def answer(_request):
 
 
 @asynccontextmanager
-async def recording(folder, opening):
+async def recording(folder, opening, pace=PACE):
     """A recorder over a store, and somebody who publishes: (bus, store, ledger, recorder).
 
     opening: of the store.
@@ -64,7 +66,7 @@ async def recording(folder, opening):
                 kind_of=simulated,
                 organisations=organisations,
                 clock=CLOCK,
-                pace=RecorderPace(gather_s=0.05),
+                pace=pace,
             )
             running = tasks.create_task(recorder.run(), name="recorder")
             await bus.ready()
@@ -178,10 +180,25 @@ class Choosy:
 
     def __init__(self, store):
         self.barred = BARRED.address.organisation
+        self.puts_off = False
+        """Whether it first refuses such blocks, and says of their parts that it may take them."""
+        self.writes = 0
         self._store = store
 
     async def write(self, blocks, position=None):
-        if any(block.spec.address.organisation == self.barred for block in blocks):
+        self.writes += 1
+        barred = [
+            (at, "no")
+            for at, block in enumerate(blocks)
+            if block.spec.address.organisation == self.barred
+        ]
+        if barred and self.puts_off:
+            good = [block for at, block in enumerate(blocks) if (at, "no") not in barred]
+            await self._store.write(good, position)
+            if position is None:
+                raise Partial("not all", rejected=(), later=barred)
+            raise Partial("not all", rejected=barred)
+        if barred:
             raise Unavailable("it is too much")
         await self._store.write(blocks, position)
 
@@ -214,12 +231,53 @@ async def test_a_flush_that_fails_is_narrowed_down_and_the_others_are_stored(tmp
             await marked(marks, 5)
         assert await times(store, GOOD) == list(range(1, 6))
         await until(lambda: not recorder.interrupted)
-        assert recorder.counts.withheld == 1
+        await recorder_withheld(recorder, 1)
         store.barred = ""
         async with asyncio.timeout(10):
             while await times(store, BARRED) != [1]:
                 await publish(out, BARRED, 1)
                 await CLOCK.sleep(0.3)
+
+
+async def test_what_was_set_aside_and_fails_holds_up_nobody_and_is_stored_when_it_may(tmp_path):
+    address = StreamAddress(BARRED.address.organisation, "pump", "late")
+    late = StreamSpec(address, BARRED.signals)
+    pace = replace(PACE, spec_wait_s=0.1, retry_s=0.2)
+    async with recording(tmp_path, choosing(tmp_path), pace) as (out, store, ledger, recorder):
+        topics = [str(MarkTopic("run-a", GOOD.address.owner))]
+        async with out.subscribe(topics, capacity=100, overflow="drop_oldest") as marks:
+            await publish(out, late, 1)
+            await until(lambda: recorder.counts.set_aside)
+            spec = str(StreamTopic("run-a", Verb.SPEC, address)), messages.encode_spec(late)
+            await out.publish(*spec)
+            await until(lambda: recorder.interrupted)
+            await publish(out, GOOD, 1)
+            await marked(marks, 1)
+            assert await times(store, GOOD) == [1]
+            await until(lambda: not recorder.interrupted)
+            await out.publish(*spec)  # as every start of a publisher does
+            await publish(out, GOOD, 2)
+            await marked(marks, 2)
+        assert recorder.counts.interruptions == 1
+        assert (await ledger.counts())["set_aside"] == 1
+        store.barred = ""
+        async with asyncio.timeout(10):
+            while await times(store, late) != [1]:
+                await CLOCK.sleep(0.1)
+            while (await ledger.counts())["set_aside"]:
+                await CLOCK.sleep(0.1)
+
+
+async def test_what_is_refused_and_then_put_off_goes_into_quarantine(tmp_path):
+    async with recording(tmp_path, choosing(tmp_path)) as (out, store, _, recorder):
+        store.puts_off = True
+        topics = [str(MarkTopic("run-a", GOOD.address.owner))]
+        async with out.subscribe(topics, capacity=100, overflow="drop_oldest") as marks:
+            await publish(out, BARRED, 1)
+            await publish(out, GOOD, 1)
+            await marked(marks, 1)
+        await until(lambda: recorder.counts.withheld == 1)
+        assert store.writes < 10
 
 
 async def test_samples_of_too_many_weeks_are_dead_letters_and_marked(tmp_path):
