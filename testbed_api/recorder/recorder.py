@@ -28,7 +28,7 @@ from testbed_api.recorder import flush as recorder_flush
 from testbed_api.recorder.classify import WaitLimits
 from testbed_api.recorder.flush import Flush, FlushTime, ReceivedMessage
 from testbed_api.recorder.gap_search import GapSearch
-from testbed_api.recorder.ledger import Ledger
+from testbed_api.recorder.ledger import Ledger, StatedGap
 from testbed_api.recorder.ledger_memory import KindOf, LedgerMemory
 from testbed_api.recorder.lost_gaps import LostGaps
 from testbed_api.recorder.marks import MarkPublisher
@@ -468,8 +468,10 @@ class Recorder:
         if position is not None:
             await self._store_blocks(flush, position, apart=apart)
         took_ns = self._clock.monotonic_ns() - began_ns
+        # before the ledger is taken: nobody stores samples of these streams at the same time
+        cut = await lost_gaps.cut(self._store, flush.lost) if flush.lost else []
         async with self._in_ledger:  # the quarantine may settle others of the same epoch
-            await self._settle_in_ledger(flush, position)
+            await self._settle_in_ledger(flush, position, cut)
         return took_ns / NS_PER_S
 
     async def _compare(self, organisations: Collection[str]) -> None:
@@ -493,17 +495,19 @@ class Recorder:
             if repaired:
                 raise Partial(f"the ledger of {organisation} was repaired", rejected=())
 
-    async def _settle_in_ledger(self, flush: Flush, position: Position | None) -> None:
+    async def _settle_in_ledger(
+        self, flush: Flush, position: Position | None, cut: Sequence[StatedGap]
+    ) -> None:
         """Write the entries of a flush whose samples are stored.
 
-        Raises Partial where the ledger was repaired since the flush was classified.
+        cut: its lost gaps, around the samples that are stored.  Raises Partial where the ledger
+        was repaired since the flush was classified.
         """
         entries = flush.entries
         if (flush.seqs or position is not None) and not self._memory.knows(flush):
             raise Partial("what the ledger holds was read again meanwhile", rejected=())
         ends = self._memory.complete(flush)
         changes = self._lost_gaps.changes(flush, entries.held)
-        cut = await lost_gaps.cut(self._store, flush.lost) if flush.lost else []
         entries.gap_changes = changes.gaps
         entries.gaps += cut
         entries.at_ns = flush.time.now_ns

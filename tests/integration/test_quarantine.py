@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from broker import codec, messages, namespace
 from broker.backends.nats import server
-from broker.batch import Batch, EquipmentKind, Source, Wide
+from broker.batch import Batch, EquipmentKind, Gap, Source, Wide
 from broker.bus import client
 from broker.clock import WallClock
 from broker.credential import Credential
@@ -20,7 +20,8 @@ from broker.messages import Held
 from broker.namespace import MarkTopic, StreamAddress, StreamTopic, Verb
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
-from testbed_api.recorder.ledger import Ledger, StreamSpan
+from testbed_api.recorder import lost_gaps
+from testbed_api.recorder.ledger import Ledger, StreamEpoch, StreamSpan
 from testbed_api.recorder.recorder import Recorder, RecorderPace
 from testbed_api.recorder.time_limits import MOST_WEEKS, WEEK_NS
 from testbed_api.registry.engine import open_engine
@@ -92,9 +93,10 @@ async def simulated(_equipment):
     return EquipmentKind.SIMULATED
 
 
-async def publish(out, spec, seq, epoch="e1"):
+async def publish(out, spec, seq, epoch="e1", gaps=()):
     frame = Wide(np.array([seq or 0], np.int64), {"a": np.array([1.0])})
-    batch = Batch(1, (frame,), Source.SIMULATED, CLOCK.now_ns(), epoch if seq else None, seq)
+    epoch = epoch if seq else None
+    batch = Batch(1, (frame,), Source.SIMULATED, CLOCK.now_ns(), epoch, seq, gaps)
     await out.publish(str(StreamTopic("run-a", Verb.DATA, spec.address)), codec.encode(batch))
 
 
@@ -183,6 +185,8 @@ class Choosy:
         self.puts_off = False
         """Whether it first refuses such blocks, and says of their parts that it may take them."""
         self.writes = 0
+        self.is_reading, self.answers_reads = asyncio.Event(), asyncio.Event()
+        self.answers_reads.set()
         self._store = store
 
     async def write(self, blocks, position=None):
@@ -205,8 +209,11 @@ class Choosy:
     async def positions(self, organisations):
         return await self._store.positions(organisations)
 
-    def read(self, window):
-        return self._store.read(window)
+    async def read(self, window):
+        self.is_reading.set()
+        await self.answers_reads.wait()
+        async for frame in self._store.read(window):
+            yield frame
 
     async def ready(self):
         await self._store.ready()
@@ -278,6 +285,28 @@ async def test_what_is_refused_and_then_put_off_goes_into_quarantine(tmp_path):
             await marked(marks, 1)
         await until(lambda: recorder.counts.withheld == 1)
         assert store.writes < 10
+
+
+async def test_reading_around_a_lost_gap_holds_up_nobody_who_is_stored_apart(tmp_path):
+    async with recording(tmp_path, choosing(tmp_path)) as (out, store, ledger, recorder):
+        await publish(out, BARRED, 1)
+        await publish(out, GOOD, 1)
+        await recorder_withheld(recorder, 1)
+        store.barred = ""
+        store.is_reading.clear()
+        store.answers_reads.clear()
+        await publish(out, BARRED, 1)
+        await publish(out, GOOD, 2, gaps=[Gap((), 1, 2, lost_gaps.SPOOL_LOST)])
+        await store.is_reading.wait()
+        lives = {spec: StreamEpoch("run-a", spec.address, "e1") for spec in (GOOD, BARRED)}
+        async with asyncio.timeout(10):
+            while (await ledger.held([lives[BARRED]]))[lives[BARRED]] != Held(1):
+                await CLOCK.sleep(0.05)
+        assert (await ledger.held([lives[GOOD]]))[lives[GOOD]] == Held(1)
+        store.answers_reads.set()
+        async with asyncio.timeout(10):
+            while (await ledger.held([lives[GOOD]]))[lives[GOOD]] != Held(2):
+                await CLOCK.sleep(0.05)
 
 
 async def test_samples_of_too_many_weeks_are_dead_letters_and_marked(tmp_path):
