@@ -80,6 +80,10 @@ class RecorderPace:
     """How long a batch waits for its spec, unacknowledged, before it is set aside."""
     most_waiting: int = 5_000
     """Batches that wait for their spec; one more is set aside at once."""
+    most_waiting_bytes: int = 64 * 1024 * 1024
+    """Their payload bytes, likewise."""
+    most_set_aside_bytes: int = 64 * 1024 * 1024
+    """Payload bytes of one organisation that are set aside; the publishers keep the others."""
     retry_s: float = 1.0
     """Pause before a flush that the store or the ledger did not take is tried again."""
     apart_s: float = 10.0
@@ -435,7 +439,13 @@ class Recorder:
         generation = self._memory.generation
         await self._memory.look_up(every)
         lookups, time = self._memory.lookups, self._flush_time()
-        limits = WaitLimits(round(self._pace.spec_wait_s * NS_PER_S), self._pace.most_waiting)
+        pace = self._pace
+        limits = WaitLimits(
+            wait_ns=round(pace.spec_wait_s * NS_PER_S),
+            most=pace.most_waiting,
+            most_bytes=pace.most_waiting_bytes,
+            most_set_aside=pace.most_set_aside_bytes,
+        )
         placements = await self._placer.placements()
 
         def classified() -> Flush:

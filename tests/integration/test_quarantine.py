@@ -309,6 +309,30 @@ async def test_reading_around_a_lost_gap_holds_up_nobody_who_is_stored_apart(tmp
                 await CLOCK.sleep(0.05)
 
 
+async def test_what_is_too_much_to_be_set_aside_is_left_to_its_publisher(tmp_path):
+    late = StreamSpec(StreamAddress(GOOD.address.organisation, "pump", "late"), GOOD.signals)
+    pace = replace(PACE, spec_wait_s=0.0, most_set_aside_bytes=500)
+    opening = duckdb.open(tmp_path / "samples.duckdb")
+    async with recording(tmp_path, opening, pace) as (out, store, ledger, recorder):
+        for seq in range(1, 11):  # not within one flush
+            await publish(out, late, seq)
+            await until(lambda seq=seq: recorder.counts.set_aside + recorder.counts.withheld == seq)
+            await CLOCK.sleep(0.15)
+        sizes = await ledger.set_aside_bytes()
+        assert 250 < sizes.pop(GOOD.address.organisation) <= 500
+        assert not sizes
+        assert 2 <= recorder.counts.set_aside <= 8
+        await out.publish(
+            str(StreamTopic("run-a", Verb.SPEC, late.address)), messages.encode_spec(late)
+        )
+        for seq in range(1, 11):  # as a spool does, of those that were not marked
+            await publish(out, late, seq)
+        async with asyncio.timeout(10):
+            while await times(store, late) != list(range(1, 11)):
+                await CLOCK.sleep(0.1)
+        assert await ledger.set_aside_bytes() == {}
+
+
 async def test_samples_of_too_many_weeks_are_dead_letters_and_marked(tmp_path):
     weeks = np.arange(MOST_WEEKS + 10, dtype=np.int64) * WEEK_NS
     frame = Wide(weeks, {"a": weeks * 0.5})

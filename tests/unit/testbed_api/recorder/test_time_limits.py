@@ -45,7 +45,11 @@ def flushed(
     lookups = Lookups(specs, {STREAM.owner: EquipmentKind.REAL}, {})
     time = FlushTime(now_ns, steady_ns, monotonic_ns=0)
     flush = classify.classify(
-        messages, lookups, placements=Placements(), time=time, limits=WaitLimits(100, 2)
+        messages,
+        lookups,
+        placements=Placements(),
+        time=time,
+        limits=WaitLimits(100, 2, 10**6, 10**6),
     )
     time_limits.enforce(flush, defaultdict(set) if run_weeks is None else run_weeks)
     return flush
