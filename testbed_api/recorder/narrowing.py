@@ -93,20 +93,21 @@ def is_numbered(message: ReceivedMessage) -> bool:
 
 
 async def separate(
-    messages: Sequence[ReceivedMessage], settle: Settle, *, failure: str
+    messages: Sequence[ReceivedMessage], settle: Settle, *, failure: str, turn: int = 0
 ) -> Narrowed:
     """Settle messages with samples that fail together, and leave over the widest parts that fail.
 
     The parts are organisations, or where there is only one its streams, or the messages of its only
     stream.  Parts that fail are not narrowed any further, so that nobody waits for that: once one
-    fails slowly, and another does not, the rest is left over without a try.
+    fails slowly, and another does not, the rest is left over without a try.  turn: counts the tries
+    in vain before; each begins with other parts.
     """
     result = Narrowed()
     if not messages:
         return result
     depth = next((each for each in range(_MESSAGES) if len(_parts(messages, each)) > 1), _MESSAGES)
     failing = await _settle_parts(
-        _parts(messages, depth), settle, result, failure=failure, gives_up=True
+        _parts(messages, depth, turn), settle, result, failure=failure, gives_up=True
     )
     for scope, part, why in failing:
         result.leave(scope, part, why)
@@ -172,12 +173,14 @@ async def _settle_parts(
 
 
 def _parts(
-    messages: Sequence[ReceivedMessage], depth: int
+    messages: Sequence[ReceivedMessage], depth: int, turn: int = 0
 ) -> Mapping[MessageScope, Sequence[ReceivedMessage]]:
     """The messages by scope; first those of both ends and the middle: not all may be tried."""
     parts: dict[MessageScope, list[ReceivedMessage]] = {}
     for message in messages:
         parts.setdefault(scopes_of(message)[depth], []).append(message)
     scopes = list(parts)
+    begin = 2 * turn % len(scopes)  # two of those of the ends are new in each turn
+    scopes = scopes[begin:] + scopes[:begin]
     spread = (scopes[0], scopes[-1], scopes[len(scopes) // 2], *scopes)
     return {scope: parts[scope] for scope in spread}

@@ -287,7 +287,7 @@ class Recorder:
                 self._interrupt(str(exc), len(candidates))
                 if failures % NARROW_EVERY == 0 and await self._is_store_ready():
                     candidates += await self._others(candidates, inbox)
-                    if await self._narrow(candidates, str(exc)):
+                    if await self._narrow(candidates, str(exc), failures // NARROW_EVERY - 1):
                         break
                 await self._clock.sleep(self._pace.retry_s)
         if self._interrupted:
@@ -351,10 +351,11 @@ class Recorder:
             return False
         return True
 
-    async def _narrow(self, candidates: Sequence[ReceivedMessage], failure: str) -> bool:
+    async def _narrow(self, candidates: Sequence[ReceivedMessage], failure: str, turn: int) -> bool:
         """Settle what can be of messages that fail together, and quarantine the rest.
 
-        False if nothing can be settled: then nobody's messages are the cause.
+        turn: counts the tries before.  False if nothing could be settled: then nobody's messages
+        are the cause, as far as is known.
         """
         try:
             set_aside, _ = await self._take_specs(candidates)
@@ -362,7 +363,7 @@ class Recorder:
             return False
         samples = [message for message in candidates if message.samples_of is not None]
         narrowed = await narrowing.separate(
-            [*samples, *set_aside], self._settle_apart, failure=failure
+            [*samples, *set_aside], self._settle_apart, failure=failure, turn=turn
         )
         if not narrowed.settled:
             return False

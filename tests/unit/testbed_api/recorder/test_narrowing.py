@@ -120,6 +120,19 @@ async def test_after_one_that_fails_slowly_the_flush_of_all_leaves_over_the_rest
     assert len(separated.failed) == len(separated.left) == 50
 
 
+async def test_of_many_that_fail_each_turn_tries_others_until_one_is_settled() -> None:
+    bad, good = [message(f"o{number}/s") for number in range(50)], message("z/s")
+    messages = [*bad[:13], good, *bad[13:]]
+    for turn in range(25):
+        store = Store(*bad)
+        separated = await narrowing.separate(messages, store.settle, failure="all", turn=turn)
+        assert store.tries <= IN_VAIN or store.settled
+        if separated.settled:
+            break
+    assert store.settled == [good]
+    assert turn > 0
+
+
 async def test_one_organisation_alone_is_parted_by_stream_and_one_stream_by_message() -> None:
     bad, good = message("a/s"), message("a/t")
     separated = await narrowing.separate([bad, good], Store(bad).settle, failure="all of it")
