@@ -147,10 +147,7 @@ class SpoolFile:
             new.unlink(missing_ok=True)
             with closing(sqlite3.connect(new)) as copy:
                 self.sql.backup(copy)
-            self.sql.close()
             _put(new, self.path)
-            self.sql = _connected(self.path)
-            self._identity, self._size = _identity_of(self.path), 0
         except sqlite3.Error as exc:
             if getattr(exc, "sqlite_errorname", "") in _OF_THE_NEW_FILE:
                 raise Unavailable(f"the spool {self.path} cannot be written again: {exc}") from exc
@@ -159,6 +156,23 @@ class SpoolFile:
             ) from exc
         except OSError as exc:
             raise _unwritable(self.path, exc) from exc
+        self._open_again()
+
+    def _open_again(self) -> None:
+        """Open the file that was written anew in place of the one that is open.
+
+        That stays open until then: if its copy could not be written, it is all that there is.
+        Closed after its successor was opened, it would remove the WAL of that.
+        """
+        self.sql.close()
+        try:
+            self.sql = _connected(self.path)
+            self._identity, self._size = _identity_of(self.path), 0
+        except (sqlite3.Error, OSError, BedError) as exc:
+            raise SpoolUnusable(
+                f"the spool {self.path} was written again and cannot be opened: {exc}",
+                is_damaged=False,
+            ) from exc
 
 
 @contextmanager

@@ -23,19 +23,28 @@ from testbed_api.stores.port import Block
 
 @dataclass(frozen=True, slots=True)
 class Lookups:
-    """Specs, kinds of equipment and held ranges that were found so far."""
+    """Specs, kinds of equipment and held ranges that were found so far.
+
+    set_aside: bytes of the messages that the ledger holds of each organisation without a spec.
+    """
 
     specs: Mapping[SpecKey, StreamSpec]
     kinds: Mapping[EquipmentAddress, EquipmentKind]
     held: Mapping[StreamEpoch, Held]
+    set_aside: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class WaitLimits:
-    """Limits of waiting for a spec: time in ns, and number of messages."""
+    """Limits of waiting for a spec: time in ns, messages, and bytes of their payloads.
+
+    most_set_aside: bytes of one organisation that are set aside after that.
+    """
 
     wait_ns: int
     most: int
+    most_bytes: int
+    most_set_aside: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,7 @@ def classify(
 ) -> Flush:
     """Sort messages into a flush; those without spec or registered equipment wait on."""
     flush = Flush(time)
+    flush.set_aside_bytes.update(lookups.set_aside)
     topic_groups: dict[tuple[str, str | None, int], _TopicGroup] = {}
     for message in candidates:
         topic, document = message.topic, message.document
@@ -113,7 +123,8 @@ def _classify_message(
 ) -> None:
     """Accept one message, let it wait, or skip it because it is held already.
 
-    A message that was set aside counts as held though it is not stored yet.
+    A message that was set aside counts as held though it is not stored yet; one that finds no room
+    there is left to its publisher.
     """
     seq = document.seq
     if (
@@ -126,6 +137,11 @@ def _classify_message(
     elif topic_group.spec is None or topic_group.kind is None:
         if message.set_aside is not None or _waits(flush, message, limits):
             return
+        organisation, size = topic_group.life.stream.organisation, len(message.message.payload)
+        if flush.set_aside_bytes[organisation] + size > limits.most_set_aside:
+            flush.withhold(message, "too much of its organisation waits for specs")
+            return
+        flush.set_aside_bytes[organisation] += size
         waiting_message = SetAside(
             message.message.topic, message.message.payload, flush.time.now_ns
         )
@@ -180,11 +196,14 @@ def _finish(flush: Flush, message: ReceivedMessage) -> None:
 
 
 def _waits(flush: Flush, message: ReceivedMessage, limits: WaitLimits) -> bool:
-    """Let a message wait unacknowledged; False if it waited too long or too many wait."""
+    """Let a message wait unacknowledged; False if it waited too long or too much waits."""
     waited_ns = flush.time.monotonic_ns - message.since_ns
-    waits = waited_ns < limits.wait_ns and len(flush.waiting) < limits.most
+    size = flush.waiting_bytes + len(message.message.payload)
+    has_room = len(flush.waiting) < limits.most and size <= limits.most_bytes
+    waits = waited_ns < limits.wait_ns and has_room
     if waits:
         flush.waiting.append(message)
+        flush.waiting_bytes = size
     return waits
 
 

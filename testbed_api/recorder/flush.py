@@ -1,6 +1,6 @@
 """One flush: received messages, and the blocks, gaps and dead letters made of them.  Pure."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -134,6 +134,9 @@ class Flush:
     """Lives of which a held batch was sent again, whose publishers need a mark."""
     done: list[Message] = field(default_factory=list)
     waiting: list[ReceivedMessage] = field(default_factory=list)
+    waiting_bytes: int = 0
+    set_aside_bytes: Counter[str] = field(default_factory=Counter)
+    """Of each organisation, with what the ledger holds already."""
     batches: int = 0
     repeated: int = 0
     withheld: int = 0
@@ -175,7 +178,7 @@ class Flush:
         return {block.spec.address.organisation for block in self.blocks}
 
     def withhold(self, message: ReceivedMessage, reason: str) -> None:
-        """Leave out a message that the store does not take for now.
+        """Leave out a message that is not taken for now.
 
         A numbered batch will be sent again; one without a number becomes a dead letter; one that
         was set aside stays set aside.
@@ -184,7 +187,7 @@ class Flush:
             return
         if message.document is None or message.document.seq is None or not message.document.epoch:
             self.dead_letter(
-                message, f"the store does not take it for now, and it has no number: {reason}"
+                message, f"the recorder does not take it for now, and it has no number: {reason}"
             )
         self.withheld += 1
         self.done.append(message.message)

@@ -6,6 +6,7 @@ a batch is either in the ranges with its gaps and dead letters, or it was never 
 """
 
 import secrets
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
@@ -106,6 +107,11 @@ class SetAside:
     payload: bytes
     received_ns: int
     id: int = 0
+
+    @property
+    def organisation(self) -> str:
+        """The organisation whose samples it carries."""
+        return _organisation_of(self.topic)
 
 
 class StreamSpan(NamedTuple):
@@ -289,6 +295,14 @@ class Ledger:
             ]
         return sorted(waiting, key=attrgetter("id"))
 
+    async def set_aside_bytes(self) -> Mapping[str, int]:
+        """Bytes of the messages set aside, of each organisation that has any."""
+        size = func.sum(func.length(set_aside.c.payload)).label("size")
+        sizes: Counter[str] = Counter()
+        for row in await self._rows(select(set_aside.c.topic, size).group_by(set_aside.c.topic)):
+            sizes[_organisation_of(row.topic)] += int(row.size)
+        return sizes
+
     async def gaps(self, space: str, stream: StreamAddress, from_ns: int, to_ns: int) -> list[Gap]:
         """The gaps that touch a span (`to_ns` excluded), in the order of their beginning."""
         query = (
@@ -437,6 +451,11 @@ async def _change_gap(sql: "AsyncConnection", change: GapChange) -> None:
     same = and_(*(gaps.c[name] == row[name] for name in names))
     if (await sql.execute(delete(gaps).where(same))).rowcount:
         await _insert_all(sql, gaps, map(gap_row, change.parts))
+
+
+def _organisation_of(topic: str) -> str:
+    """The organisation of a topic of samples."""
+    return topic.split("/")[3]
 
 
 def _life(row: Row[Any]) -> StreamEpoch:

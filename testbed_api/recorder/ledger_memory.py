@@ -5,7 +5,7 @@ what the recorder itself commits from then on.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -56,12 +56,14 @@ class LedgerMemory:
         self._ends = LifeEnds()
         self._first_ns: dict[StreamKey, int] = {}
         """The earliest sample ever stored of each stream."""
+        self._set_aside: Counter[str] = Counter()
+        """Bytes set aside of each organisation."""
         self._looked_up_ns: dict[object, int] = {}
 
     @property
     def lookups(self) -> Lookups:
         """All that is known now."""
-        return Lookups(self._specs, self._kinds, self.held)
+        return Lookups(self._specs, self._kinds, self.held, dict(self._set_aside))
 
     # --- lookups ----------------------------------------------------------------------------------
 
@@ -109,6 +111,9 @@ class LedgerMemory:
                 kind = await self._kind_of(owner)
                 if kind is not None:
                     self._kinds[owner] = kind
+        is_complete = keys <= self._specs.keys() and owners <= self._kinds.keys()
+        if not is_complete and self._may_look_up("set aside"):
+            self._set_aside = Counter(await self._ledger.set_aside_bytes())
 
     async def _look_up_lives(self, lives: set[StreamEpoch]) -> None:
         unknown = lives - self.held.keys()
@@ -162,6 +167,8 @@ class LedgerMemory:
     def committed(self, entries: FlushEntries, ends: Mapping[StreamEpoch, LifeEnd]) -> None:
         """Follow what the ledger has committed.  ends: of lives, as `complete` gave them."""
         self.held |= entries.held
+        for each in entries.set_aside:
+            self._set_aside[each.organisation] += len(each.payload)
         self._ends.apply(ends)
         self._first_ns |= {each[:2]: each.time_ns for each in entries.first_samples}
 

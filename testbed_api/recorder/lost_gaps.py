@@ -35,8 +35,10 @@ STORE_LOST = "store-lost"
 LEDGER_LOST = "ledger-lost"
 """Cause: a silence in the store, of which the ledger that was lost may have known more."""
 CAUSES = frozenset({SPOOL_LOST, AFTER_BACKUP, STORE_LOST, LEDGER_LOST})
-MOST_READ = 1_000_000
-"""Samples that one flush reads for this; beyond them a gap stays as it was stated."""
+MOST_READ = 200_000
+"""Samples that one flush reads for the gaps of an organisation; beyond them, a gap stays as it was
+stated.
+"""
 MOST_PARTS = 1_000
 """Parts of one gap: a signal of which every second sample is stored has as many as samples."""
 AT_ONCE = 8
@@ -199,7 +201,8 @@ class _Cutter:
     def __init__(self, store: SeriesStore) -> None:
         self._store = store
         self._turns = asyncio.Semaphore(AT_ONCE)
-        self._left = MOST_READ
+        self._left: dict[str, int] = defaultdict(lambda: MOST_READ)
+        """Samples that may still be read, by organisation."""
 
     async def parts(self, spec: StreamSpec, stated: StatedGap) -> list[Gap]:
         """The parts of one gap."""
@@ -215,14 +218,17 @@ class _Cutter:
 
     async def _pass_over(self, window: Window, silences: Mapping[str, "_Silence"]) -> None:
         """Note the stored samples of a window, as long as this flush may read more."""
+        organisation = window.spec.address.organisation
+        if self._left[organisation] <= 0:
+            return
         frames = cast("AsyncGenerator[Long]", self._store.read(window))
         async with aclosing(frames):
             async for frame in frames:
                 for signal in np.unique(frame.signal).tolist():
                     silence = silences[frame.names[signal]]
                     silence.end(frame.time_ns[frame.signal == signal])
-                self._left -= len(frame)
-                if self._left <= 0:
+                self._left[organisation] -= len(frame)
+                if self._left[organisation] <= 0:
                     return
 
 

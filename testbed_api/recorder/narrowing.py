@@ -1,7 +1,8 @@
 """Narrows a flush that fails down to whose messages make it fail.
 
 The messages are settled again in ever smaller parts: those of each organisation, then of each of
-its streams, then one by one.  So what fails holds up nothing beside it, whatever the error is.
+its streams, then one by one.  So what fails holds up nothing beside it, whatever the error is.  The
+flush of all takes the first of these steps, and the quarantine of each organisation the others.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,6 +13,8 @@ from testbed_api.recorder.flush import ReceivedMessage
 
 IN_VAIN = 3
 """After so many parts that fail, and none that does not, the others are not tried."""
+_MESSAGES = 2
+"""Depth of the narrowest scopes, of one message each; 0 is that of organisations."""
 
 
 class MessageScope(NamedTuple):
@@ -31,8 +34,8 @@ class MessageScope(NamedTuple):
 class Settlement(NamedTuple):
     """The result of settling messages.
 
-    failure: why they are not settled, empty if they are.  is_slow: the store took so long for them
-    that others would have waited.
+    failure: why they are not settled, empty if they are.  is_slow: they took so long that others
+    would have waited.
     """
 
     failure: str = ""
@@ -62,6 +65,12 @@ class Narrowed:
         self.left += other.left
         self.is_slow |= other.is_slow
 
+    def leave(self, scope: MessageScope, part: Sequence[ReceivedMessage], why: str) -> None:
+        """Add the messages of a scope that fail."""
+        self.left += [(message, why) for message in part]
+        if not scope.message or is_numbered(part[0]):  # else it does not come again
+            self.failed[scope] = why
+
 
 def scopes_of(message: ReceivedMessage) -> tuple[MessageScope, MessageScope, MessageScope]:
     """The scopes that a message with samples belongs to, the widest first."""
@@ -83,6 +92,28 @@ def is_numbered(message: ReceivedMessage) -> bool:
     return document is not None and bool(document.epoch) and document.seq is not None
 
 
+async def separate(
+    messages: Sequence[ReceivedMessage], settle: Settle, *, failure: str, turn: int = 0
+) -> Narrowed:
+    """Settle messages with samples that fail together, and leave over the widest parts that fail.
+
+    The parts are organisations, or where there is only one its streams, or the messages of its only
+    stream.  Parts that fail are not narrowed any further, so that nobody waits for that: once one
+    fails slowly, and another does not, the rest is left over without a try.  turn: counts the tries
+    in vain before; each begins with other parts.
+    """
+    result = Narrowed()
+    if not messages:
+        return result
+    depth = next((each for each in range(_MESSAGES) if len(_parts(messages, each)) > 1), _MESSAGES)
+    failing = await _settle_parts(
+        _parts(messages, depth, turn), settle, result, failure=failure, gives_up=True
+    )
+    for scope, part, why in failing:
+        result.leave(scope, part, why)
+    return result
+
+
 async def narrow(
     messages: Sequence[ReceivedMessage], settle: Settle, *, failure: str = "", depth: int = 0
 ) -> Narrowed:
@@ -94,10 +125,38 @@ async def narrow(
     result = Narrowed()
     if not messages:
         return result
-    failing: list[tuple[MessageScope, Sequence[ReceivedMessage], str]] = []
     parts = _parts(messages, depth)
+    failing = await _settle_parts(parts, settle, result, failure=failure)
+    is_among_others = bool(result.settled) or len(parts) == 1
+    for scope, part, why in failing:
+        narrower = Narrowed()
+        if is_among_others and depth < _MESSAGES:
+            narrower = await narrow(part, settle, failure=why, depth=depth + 1)
+        if narrower.settled:
+            result.add(narrower)
+        else:
+            result.leave(scope, part, why)
+    return result
+
+
+async def _settle_parts(
+    parts: Mapping[MessageScope, Sequence[ReceivedMessage]],
+    settle: Settle,
+    result: Narrowed,
+    *,
+    failure: str,
+    gives_up: bool = False,
+) -> list[tuple[MessageScope, Sequence[ReceivedMessage], str]]:
+    """Settle parts one after the other, and return those that fail, with the reasons.
+
+    result: gets those that are settled.  gives_up: whether the rest counts as failing once one part
+    failed slowly and another was settled.
+    """
+    failing: list[tuple[MessageScope, Sequence[ReceivedMessage], str]] = []
+    has_waited = False
     for scope, part in parts.items():
-        if not result.settled and len(failing) >= IN_VAIN:
+        is_in_vain = len(failing) >= IN_VAIN and not result.settled
+        if is_in_vain or (gives_up and has_waited and result.settled):
             failing.append((scope, part, failing[-1][2]))
             continue
         if failure and len(parts) == 1:
@@ -106,30 +165,22 @@ async def narrow(
         part_failure, is_slow = await settle(part)
         if part_failure:
             failing.append((scope, part, part_failure))
+            has_waited |= is_slow
         else:
             result.settled += len(part)
             result.is_slow |= is_slow
-    is_among_others = bool(result.settled) or len(parts) == 1
-    for scope, part, why in failing:
-        narrower = Narrowed()
-        if is_among_others and not scope.message:
-            narrower = await narrow(part, settle, failure=why, depth=depth + 1)
-        if narrower.settled:
-            result.add(narrower)
-            continue
-        result.left += [(message, why) for message in part]
-        if not scope.message or is_numbered(part[0]):  # else it does not come again
-            result.failed[scope] = why
-    return result
+    return failing
 
 
 def _parts(
-    messages: Sequence[ReceivedMessage], depth: int
+    messages: Sequence[ReceivedMessage], depth: int, turn: int = 0
 ) -> Mapping[MessageScope, Sequence[ReceivedMessage]]:
     """The messages by scope; first those of both ends and the middle: not all may be tried."""
     parts: dict[MessageScope, list[ReceivedMessage]] = {}
     for message in messages:
         parts.setdefault(scopes_of(message)[depth], []).append(message)
     scopes = list(parts)
+    begin = 2 * turn % len(scopes)  # two of those of the ends are new in each turn
+    scopes = scopes[begin:] + scopes[:begin]
     spread = (scopes[0], scopes[-1], scopes[len(scopes) // 2], *scopes)
     return {scope: parts[scope] for scope in spread}

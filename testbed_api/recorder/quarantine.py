@@ -4,6 +4,7 @@ Each organisation with such messages has a lane of its own, which runs beside th
 others and narrows down which of its streams or messages it is about.  A lane holds few messages:
 what finds no room, or fails again, is acknowledged and not kept.  It is not lost: a broker's
 acknowledgement frees no spool, and publishers send every numbered batch again until it is marked.
+Messages that were set aside have no publisher any more: those that fail stay in the lane.
 """
 
 import asyncio
@@ -64,13 +65,14 @@ class _Lane:
     """The messages of one organisation that are apart.
 
     suspects: whose, with the reasons.  streams: of the messages that wait.  tried: streams of those
-    that are being tried.
+    that are being tried.  set_aside: ids of those of both that were set aside.
     """
 
     load: _Load = field(default_factory=lambda: _Load(MOST_OF_LANE))
     suspects: dict[MessageScope, str] = field(default_factory=dict)
     streams: set[MessageScope] = field(default_factory=set)
     tried: set[MessageScope] = field(default_factory=set)
+    set_aside: set[int] = field(default_factory=set)
     waiting: list[ReceivedMessage] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     pause_s: float = FIRST_S
@@ -79,6 +81,8 @@ class _Lane:
         """Let a message wait."""
         self.waiting.append(message)
         self.streams.add(scopes_of(message)[1])
+        if message.set_aside is not None:
+            self.set_aside.add(message.set_aside)
         self.arrived.set()
 
     def reason(self, message: ReceivedMessage) -> str | None:
@@ -141,6 +145,8 @@ class Quarantine:
         """Settle a message apart, soon; False if too many are apart already."""
         assert message.samples_of is not None  # noqa: S101 - for the types: it has a reason
         lane = self._lanes[message.samples_of]
+        if message.set_aside in lane.set_aside:  # as when a spec is sent again
+            return True
         loads = (lane.load, self._load)
         if not all(load.has_room(message) for load in loads):
             return False
@@ -165,9 +171,12 @@ class Quarantine:
     async def _try(self, organisation: str, lane: _Lane) -> None:
         messages, before = lane.take(), frozenset(lane.suspects)
         narrowed = await narrowing.narrow(messages, self._settle)
-        await self._withhold(narrowed.left)
+        again = {id(each) for each, _ in narrowed.left if each.set_aside is not None}
+        await self._withhold([left for left in narrowed.left if id(left[0]) not in again])
+        gone = [message for message in messages if id(message) not in again]
         for load in (lane.load, self._load):
-            load.remove(messages)
+            load.remove(gone)
+        lane.set_aside -= {each.set_aside for each in gone if each.set_aside is not None}
         suspects = dict(lane.suspects)  # with those that a flush has added meanwhile
         if narrowed.settled:
             tried = before & {scope for message in messages for scope in scopes_of(message)}
@@ -178,6 +187,9 @@ class Quarantine:
         for scope in suspects.keys() - lane.suspects.keys():
             log.warning("samples are stored apart", whose=str(scope), reason=suspects[scope])
         lane.suspects, lane.tried = suspects, set()
+        for message in messages:
+            if id(message) in again:
+                lane.add(message)
         lane.pause_s = min(2 * lane.pause_s, LONGEST_S) if narrowed.failed else FIRST_S
 
 

@@ -28,7 +28,7 @@ from testbed_api.recorder import flush as recorder_flush
 from testbed_api.recorder.classify import WaitLimits
 from testbed_api.recorder.flush import Flush, FlushTime, ReceivedMessage
 from testbed_api.recorder.gap_search import GapSearch
-from testbed_api.recorder.ledger import Ledger
+from testbed_api.recorder.ledger import Ledger, StatedGap
 from testbed_api.recorder.ledger_memory import KindOf, LedgerMemory
 from testbed_api.recorder.lost_gaps import LostGaps
 from testbed_api.recorder.marks import MarkPublisher
@@ -80,6 +80,10 @@ class RecorderPace:
     """How long a batch waits for its spec, unacknowledged, before it is set aside."""
     most_waiting: int = 5_000
     """Batches that wait for their spec; one more is set aside at once."""
+    most_waiting_bytes: int = 64 * 1024 * 1024
+    """Their payload bytes, likewise."""
+    most_set_aside_bytes: int = 64 * 1024 * 1024
+    """Payload bytes of one organisation that are set aside; the publishers keep the others."""
     retry_s: float = 1.0
     """Pause before a flush that the store or the ledger did not take is tried again."""
     apart_s: float = 10.0
@@ -283,7 +287,7 @@ class Recorder:
                 self._interrupt(str(exc), len(candidates))
                 if failures % NARROW_EVERY == 0 and await self._is_store_ready():
                     candidates += await self._others(candidates, inbox)
-                    if await self._narrow(candidates, str(exc)):
+                    if await self._narrow(candidates, str(exc), failures // NARROW_EVERY - 1):
                         break
                 await self._clock.sleep(self._pace.retry_s)
         if self._interrupted:
@@ -347,26 +351,36 @@ class Recorder:
             return False
         return True
 
-    async def _narrow(self, candidates: Sequence[ReceivedMessage], failure: str) -> bool:
+    async def _narrow(self, candidates: Sequence[ReceivedMessage], failure: str, turn: int) -> bool:
         """Settle what can be of messages that fail together, and quarantine the rest.
 
-        False if nothing can be settled: then nobody's messages are the cause.
+        turn: counts the tries before.  False if nothing could be settled: then nobody's messages
+        are the cause, as far as is known.
         """
+        try:
+            set_aside, _ = await self._take_specs(candidates)
+        except Unavailable:  # the ledger went away meanwhile
+            return False
         samples = [message for message in candidates if message.samples_of is not None]
-        narrowed = await narrowing.narrow(samples, self._settle_apart, failure=failure)
+        narrowed = await narrowing.separate(
+            [*samples, *set_aside], self._settle_apart, failure=failure, turn=turn
+        )
         if not narrowed.settled:
             return False
         self._quarantine.begin(narrowed.failed)
-        await self._withhold(narrowed.left)
+        others = await self._without_quarantined([message for message, _ in narrowed.left])
+        await self._withhold([(message, failure) for message in others])
         self._waiting += [message for message in candidates if message.samples_of is None]
         return True
 
     async def _settle_apart(self, messages: Sequence[ReceivedMessage]) -> Settlement:
         """Settle all of some messages, or none; says why they are not settled."""
+        began_ns = self._clock.monotonic_ns()
         try:
             return await self._settle_all(messages, apart=True)
         except (Partial, Unavailable, Forbidden) as exc:
-            return Settlement(exc.message)
+            took_s = (self._clock.monotonic_ns() - began_ns) / NS_PER_S
+            return Settlement(exc.message, is_slow=took_s > side_by_side.LEAST_S)
 
     async def _withhold(self, left: Sequence[tuple[ReceivedMessage, str]]) -> None:
         """Acknowledge messages that are not stored for now; their publishers send them again."""
@@ -407,16 +421,32 @@ class Recorder:
 
     # --- classifying ------------------------------------------------------------------------------
 
-    async def _classified(self, candidates: Sequence[ReceivedMessage]) -> Flush:
-        """Classify the candidates, after the lookups that they need."""
+    async def _take_specs(
+        self, candidates: Sequence[ReceivedMessage]
+    ) -> tuple[list[ReceivedMessage], list[tuple[ReceivedMessage, str]]]:
+        """Store the specs among the candidates.
+
+        Returns the messages set aside that waited for them, but for those that are in quarantine,
+        and the specs that are refused, with the reason.
+        """
         specs = [message for message in candidates if message.is_spec]
         set_aside, unusable = await self._memory.take_specs(specs)
-        quarantined = self._quarantine.reason
-        every = [*candidates, *(each for each in set_aside if quarantined(each) is None)]
+        return await self._without_quarantined(set_aside), unusable
+
+    async def _classified(self, candidates: Sequence[ReceivedMessage]) -> Flush:
+        """Classify the candidates, after the lookups that they need."""
+        set_aside, unusable = await self._take_specs(candidates)
+        every = [*candidates, *set_aside]
         generation = self._memory.generation
         await self._memory.look_up(every)
         lookups, time = self._memory.lookups, self._flush_time()
-        limits = WaitLimits(round(self._pace.spec_wait_s * NS_PER_S), self._pace.most_waiting)
+        pace = self._pace
+        limits = WaitLimits(
+            wait_ns=round(pace.spec_wait_s * NS_PER_S),
+            most=pace.most_waiting,
+            most_bytes=pace.most_waiting_bytes,
+            most_set_aside=pace.most_set_aside_bytes,
+        )
         placements = await self._placer.placements()
 
         def classified() -> Flush:
@@ -449,8 +479,10 @@ class Recorder:
         if position is not None:
             await self._store_blocks(flush, position, apart=apart)
         took_ns = self._clock.monotonic_ns() - began_ns
+        # before the ledger is taken: nobody stores samples of these streams at the same time
+        cut = await lost_gaps.cut(self._store, flush.lost) if flush.lost else []
         async with self._in_ledger:  # the quarantine may settle others of the same epoch
-            await self._settle_in_ledger(flush, position)
+            await self._settle_in_ledger(flush, position, cut)
         return took_ns / NS_PER_S
 
     async def _compare(self, organisations: Collection[str]) -> None:
@@ -474,17 +506,19 @@ class Recorder:
             if repaired:
                 raise Partial(f"the ledger of {organisation} was repaired", rejected=())
 
-    async def _settle_in_ledger(self, flush: Flush, position: Position | None) -> None:
+    async def _settle_in_ledger(
+        self, flush: Flush, position: Position | None, cut: Sequence[StatedGap]
+    ) -> None:
         """Write the entries of a flush whose samples are stored.
 
-        Raises Partial where the ledger was repaired since the flush was classified.
+        cut: its lost gaps, around the samples that are stored.  Raises Partial where the ledger
+        was repaired since the flush was classified.
         """
         entries = flush.entries
         if (flush.seqs or position is not None) and not self._memory.knows(flush):
             raise Partial("what the ledger holds was read again meanwhile", rejected=())
         ends = self._memory.complete(flush)
         changes = self._lost_gaps.changes(flush, entries.held)
-        cut = await lost_gaps.cut(self._store, flush.lost) if flush.lost else []
         entries.gap_changes = changes.gaps
         entries.gaps += cut
         entries.at_ns = flush.time.now_ns
@@ -500,7 +534,7 @@ class Recorder:
         await self._placer.settle(flush)
 
     async def _store_blocks(self, flush: Flush, position: Position, *, apart: bool) -> None:
-        """Place and write the blocks; refused ones go again per document, then in smaller parts.
+        """Place and write the blocks; samples that are refused become dead letters.
 
         Raises Partial where the store does not take the samples of some organisations for now;
         they are in quarantine then.
@@ -509,7 +543,7 @@ class Recorder:
         try:
             async with asyncio.timeout(most_s):
                 await self._placer.place(flush)
-                await self._store.write(flush.blocks, position)
+                await self._write(flush, position)
         except TimeoutError as exc:
             self._pairing.doubt(flush.organisations())
             raise Unavailable(f"the store took longer than {self._pace.apart_s:g} s") from exc
@@ -517,18 +551,33 @@ class Recorder:
             self._pairing.doubt(flush.organisations() if apart else None)
             raise
         except Partial as exc:
+            later = {flush.blocks[at].spec.address.organisation: why for at, why in exc.later}
+            self._pairing.doubt(later)
+            if not apart:
+                self._quarantine.begin({MessageScope(name): why for name, why in later.items()})
+            raise
+
+    async def _write(self, flush: Flush, position: Position) -> None:
+        """Write the blocks; refused ones go again per document, then in smaller parts.
+
+        Raises Partial for blocks that the store may take later, with their indices in the flush.
+        """
+        try:
+            await self._store.write(flush.blocks, position)
+        except Partial as exc:
             if exc.later:
-                later = {flush.blocks[at].spec.address.organisation: why for at, why in exc.later}
-                self._pairing.doubt(later)
-                if not apart:
-                    self._quarantine.begin({MessageScope(name): why for name, why in later.items()})
                 raise
-            parts = [part for at, _ in exc.rejected for part in flush.split_by_document(at)]
-            for at, block, reason in await bisect_write.write(
-                self._store, [message.block for message in parts]
-            ):
-                part = parts[at]._replace(block=block)
-                flush.dead_letter_part(part, f"the store refused it: {reason}")
+            parts = [(at, part) for at, _ in exc.rejected for part in flush.split_by_document(at)]
+        else:
+            return
+        try:
+            refused = await bisect_write.write(self._store, [part.block for _, part in parts])
+        except Partial as exc:
+            later = sorted({parts[at][0]: why for at, why in exc.later}.items())
+            raise Partial(exc.message, rejected=(), later=later) from exc
+        for at, block, reason in refused:
+            part = parts[at][1]._replace(block=block)
+            flush.dead_letter_part(part, f"the store refused it: {reason}")
 
     def _count(self, flush: Flush) -> None:
         counts = self.counts

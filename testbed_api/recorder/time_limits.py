@@ -43,15 +43,16 @@ def enforce(flush: Flush, run_weeks: RunWeeks) -> None:
         _divide(flush, at, run_weeks)
 
 
-def span(spec: StreamSpec, time: FlushTime) -> tuple[int, int]:
-    """The first and the last instant that a stream takes samples of.
+def spans(spec: StreamSpec, time: FlushTime) -> list[tuple[int, int]]:
+    """The spans that a stream takes samples of, with the first and the last instant of each.
 
-    They are counted from the clock as it is, and from the clock as it was before it was set: a
-    wrong one makes no good sample a dead letter.
+    One is around the clock as it is, one around the clock as it was before it was set: a wrong one
+    makes no good sample a dead letter, and what lies between them is not wanted.
     """
-    first_ns = min(time.now_ns, time.steady_ns) - round(spec.past_limit_s * NS_PER_S)
-    last_ns = max(time.now_ns, time.steady_ns) + round(spec.future_limit_s * NS_PER_S)
-    return first_ns, last_ns
+    past_ns, future_ns = (
+        round(limit_s * NS_PER_S) for limit_s in (spec.past_limit_s, spec.future_limit_s)
+    )
+    return [(now_ns - past_ns, now_ns + future_ns) for now_ns in (time.now_ns, time.steady_ns)]
 
 
 def _are_wanted(block: Block, times: Times, time: FlushTime, run_weeks: RunWeeks) -> bool:
@@ -63,8 +64,10 @@ def _are_wanted(block: Block, times: Times, time: FlushTime, run_weeks: RunWeeks
         return True
     earliest_ns, latest_ns = int(times.min()), int(times.max())
     if block.space == LIVE:
-        first_ns, last_ns = span(block.spec, time)
-        return first_ns <= earliest_ns and latest_ns <= last_ns
+        return any(
+            first_ns <= earliest_ns and latest_ns <= last_ns
+            for first_ns, last_ns in spans(block.spec, time)
+        )
     first, last = earliest_ns // WEEK_NS, latest_ns // WEEK_NS
     known = run_weeks[block.spec.address.organisation]
     new = {first, last} - known
@@ -79,8 +82,11 @@ def _wanted(
 ) -> npt.NDArray[np.bool_]:
     """A mask of the samples of a frame that are wanted."""
     if block.space == LIVE:
-        first_ns, last_ns = span(block.spec, time)
-        return (first_ns <= times) & (times <= last_ns)
+        now, steady = (
+            (first_ns <= times) & (times <= last_ns)
+            for first_ns, last_ns in spans(block.spec, time)
+        )
+        return now | steady
     weeks, known = times // WEEK_NS, run_weeks[block.spec.address.organisation]
     new = sorted(set(weeks.tolist()) - known)
     known |= set(new[: max(MOST_WEEKS - len(known), 0)])

@@ -88,6 +88,13 @@ async def test_what_waits_is_taken_up_once_and_in_order(ledger):
     assert await ledger.counts() == {"gaps": 0, "dead_letters": 0, "set_aside": 2}
 
 
+async def test_the_bytes_that_wait_are_counted_for_each_organisation(ledger):
+    topics = [f"tb1/{space}/data/{name}/e/s" for space in ("live", "run-a") for name in "ab"]
+    messages = [SetAside(topic, b"x" * at, 1) for at, topic in enumerate(topics, 1)]
+    await ledger.commit(FlushEntries(set_aside=messages))
+    assert await ledger.set_aside_bytes() == {"a": 1 + 3, "b": 2 + 4}
+
+
 async def test_many_taken_up_at_once_are_one_transaction(ledger):
     topic = f"tb1/live/data/{RIG}"
     await ledger.commit(FlushEntries(set_aside=[SetAside(topic, b"x", 1) for _ in range(40_000)]))

@@ -62,7 +62,7 @@ async def flushed(placer: Placer, *batches: tuple[int, Rows, MayRepeat | None]) 
         LOOKUPS,
         placements=await placer.placements(),
         time=FlushTime(T, T, 0),
-        limits=WaitLimits(100, 2),
+        limits=WaitLimits(100, 2, 10**6, 10**6),
     )
     await placer.place(flush)
     return flush
@@ -166,7 +166,7 @@ async def test_long_frames_are_placed_signal_by_signal(placer, store):
         LOOKUPS,
         placements=await placer.placements(),
         time=FlushTime(T, T, 0),
-        limits=WaitLimits(100, 2),
+        limits=WaitLimits(100, 2, 10**6, 10**6),
     )
     await placer.place(flush)
     placed = {name: series.time_ns - T for block in flush.blocks for name, series in block.series()}

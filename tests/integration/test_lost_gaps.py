@@ -1,5 +1,7 @@
 """Gaps of a lost spool, cut around what a real store holds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -96,6 +98,20 @@ async def test_a_flush_reads_no_more_than_it_may(store, monkeypatch):
     lost = [(SPEC, StatedGap(LIFE, seq, gap)) for seq in (1, 2)]
     first, second = await lost_gaps.cut(store, lost)
     assert first[2].to_ns == second[2].to_ns == WHOLE.to_ns
+
+
+async def test_who_reads_too_much_leaves_others_what_they_may_read(store, monkeypatch):
+    monkeypatch.setattr(lost_gaps, "MOST_READ", 29)
+    monkeypatch.setattr(lost_gaps, "AT_ONCE", 1)
+    other = StreamAddress("other", "pump-rig", "rig")
+    for spec in (SPEC, replace(SPEC, address=other)):
+        await write(store, spec, "a", *range(1, 31))
+    gap = Gap(("a",), WHOLE.from_ns + 1, WHOLE.to_ns, SPOOL_LOST)
+    lost = [(SPEC, StatedGap(LIFE, seq, gap)) for seq in range(1, 4)]
+    theirs = replace(SPEC, address=other), StatedGap(LIFE._replace(stream=other), 1, gap)
+    *greedy, last = await lost_gaps.cut(store, [*lost, theirs])
+    assert [stated.gap.from_ns for stated in greedy] == [30 * NS_PER_S + 1] + 2 * [gap.from_ns]
+    assert last.gap.from_ns == 30 * NS_PER_S + 1
 
 
 async def test_a_gap_of_too_many_parts_stays_as_it_was_stated(store, monkeypatch):

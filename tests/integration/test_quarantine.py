@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -10,16 +11,17 @@ from pydantic import SecretStr
 
 from broker import codec, messages, namespace
 from broker.backends.nats import server
-from broker.batch import Batch, EquipmentKind, Source, Wide
+from broker.batch import Batch, EquipmentKind, Gap, Source, Wide
 from broker.bus import client
 from broker.clock import WallClock
 from broker.credential import Credential
-from broker.errors import Unavailable
+from broker.errors import Partial, Unavailable
 from broker.messages import Held
 from broker.namespace import MarkTopic, StreamAddress, StreamTopic, Verb
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
-from testbed_api.recorder.ledger import Ledger, StreamSpan
+from testbed_api.recorder import lost_gaps
+from testbed_api.recorder.ledger import Ledger, StreamEpoch, StreamSpan
 from testbed_api.recorder.recorder import Recorder, RecorderPace
 from testbed_api.recorder.time_limits import MOST_WEEKS, WEEK_NS
 from testbed_api.registry.engine import open_engine
@@ -32,6 +34,7 @@ GOOD, BARRED = (
 )
 PARTY = Credential("party", "a-secret-that-is-long-enough")
 BUCKET = "withholding"
+PACE = RecorderPace(gather_s=0.05)
 
 
 async def answer(_request):
@@ -40,7 +43,7 @@ async def answer(_request):
 
 
 @asynccontextmanager
-async def recording(folder, opening):
+async def recording(folder, opening, pace=PACE):
     """A recorder over a store, and somebody who publishes: (bus, store, ledger, recorder).
 
     opening: of the store.
@@ -64,7 +67,7 @@ async def recording(folder, opening):
                 kind_of=simulated,
                 organisations=organisations,
                 clock=CLOCK,
-                pace=RecorderPace(gather_s=0.05),
+                pace=pace,
             )
             running = tasks.create_task(recorder.run(), name="recorder")
             await bus.ready()
@@ -90,9 +93,10 @@ async def simulated(_equipment):
     return EquipmentKind.SIMULATED
 
 
-async def publish(out, spec, seq, epoch="e1"):
+async def publish(out, spec, seq, epoch="e1", gaps=()):
     frame = Wide(np.array([seq or 0], np.int64), {"a": np.array([1.0])})
-    batch = Batch(1, (frame,), Source.SIMULATED, CLOCK.now_ns(), epoch if seq else None, seq)
+    epoch = epoch if seq else None
+    batch = Batch(1, (frame,), Source.SIMULATED, CLOCK.now_ns(), epoch, seq, gaps)
     await out.publish(str(StreamTopic("run-a", Verb.DATA, spec.address)), codec.encode(batch))
 
 
@@ -178,18 +182,38 @@ class Choosy:
 
     def __init__(self, store):
         self.barred = BARRED.address.organisation
+        self.puts_off = False
+        """Whether it first refuses such blocks, and says of their parts that it may take them."""
+        self.writes = 0
+        self.is_reading, self.answers_reads = asyncio.Event(), asyncio.Event()
+        self.answers_reads.set()
         self._store = store
 
     async def write(self, blocks, position=None):
-        if any(block.spec.address.organisation == self.barred for block in blocks):
+        self.writes += 1
+        barred = [
+            (at, "no")
+            for at, block in enumerate(blocks)
+            if block.spec.address.organisation == self.barred
+        ]
+        if barred and self.puts_off:
+            good = [block for at, block in enumerate(blocks) if (at, "no") not in barred]
+            await self._store.write(good, position)
+            if position is None:
+                raise Partial("not all", rejected=(), later=barred)
+            raise Partial("not all", rejected=barred)
+        if barred:
             raise Unavailable("it is too much")
         await self._store.write(blocks, position)
 
     async def positions(self, organisations):
         return await self._store.positions(organisations)
 
-    def read(self, window):
-        return self._store.read(window)
+    async def read(self, window):
+        self.is_reading.set()
+        await self.answers_reads.wait()
+        async for frame in self._store.read(window):
+            yield frame
 
     async def ready(self):
         await self._store.ready()
@@ -214,12 +238,99 @@ async def test_a_flush_that_fails_is_narrowed_down_and_the_others_are_stored(tmp
             await marked(marks, 5)
         assert await times(store, GOOD) == list(range(1, 6))
         await until(lambda: not recorder.interrupted)
-        assert recorder.counts.withheld == 1
+        await recorder_withheld(recorder, 1)
         store.barred = ""
         async with asyncio.timeout(10):
             while await times(store, BARRED) != [1]:
                 await publish(out, BARRED, 1)
                 await CLOCK.sleep(0.3)
+
+
+async def test_what_was_set_aside_and_fails_holds_up_nobody_and_is_stored_when_it_may(tmp_path):
+    address = StreamAddress(BARRED.address.organisation, "pump", "late")
+    late = StreamSpec(address, BARRED.signals)
+    pace = replace(PACE, spec_wait_s=0.1, retry_s=0.2)
+    async with recording(tmp_path, choosing(tmp_path), pace) as (out, store, ledger, recorder):
+        topics = [str(MarkTopic("run-a", GOOD.address.owner))]
+        async with out.subscribe(topics, capacity=100, overflow="drop_oldest") as marks:
+            await publish(out, late, 1)
+            await until(lambda: recorder.counts.set_aside)
+            spec = str(StreamTopic("run-a", Verb.SPEC, address)), messages.encode_spec(late)
+            await out.publish(*spec)
+            await until(lambda: recorder.interrupted)
+            await publish(out, GOOD, 1)
+            await marked(marks, 1)
+            assert await times(store, GOOD) == [1]
+            await until(lambda: not recorder.interrupted)
+            await out.publish(*spec)  # as every start of a publisher does
+            await publish(out, GOOD, 2)
+            await marked(marks, 2)
+        assert recorder.counts.interruptions == 1
+        assert (await ledger.counts())["set_aside"] == 1
+        store.barred = ""
+        async with asyncio.timeout(10):
+            while await times(store, late) != [1]:
+                await CLOCK.sleep(0.1)
+            while (await ledger.counts())["set_aside"]:
+                await CLOCK.sleep(0.1)
+
+
+async def test_what_is_refused_and_then_put_off_goes_into_quarantine(tmp_path):
+    async with recording(tmp_path, choosing(tmp_path)) as (out, store, _, recorder):
+        store.puts_off = True
+        topics = [str(MarkTopic("run-a", GOOD.address.owner))]
+        async with out.subscribe(topics, capacity=100, overflow="drop_oldest") as marks:
+            await publish(out, BARRED, 1)
+            await publish(out, GOOD, 1)
+            await marked(marks, 1)
+        await until(lambda: recorder.counts.withheld == 1)
+        assert store.writes < 10
+
+
+async def test_reading_around_a_lost_gap_holds_up_nobody_who_is_stored_apart(tmp_path):
+    async with recording(tmp_path, choosing(tmp_path)) as (out, store, ledger, recorder):
+        await publish(out, BARRED, 1)
+        await publish(out, GOOD, 1)
+        await recorder_withheld(recorder, 1)
+        store.barred = ""
+        store.is_reading.clear()
+        store.answers_reads.clear()
+        await publish(out, BARRED, 1)
+        await publish(out, GOOD, 2, gaps=[Gap((), 1, 2, lost_gaps.SPOOL_LOST)])
+        await store.is_reading.wait()
+        lives = {spec: StreamEpoch("run-a", spec.address, "e1") for spec in (GOOD, BARRED)}
+        async with asyncio.timeout(10):
+            while (await ledger.held([lives[BARRED]]))[lives[BARRED]] != Held(1):
+                await CLOCK.sleep(0.05)
+        assert (await ledger.held([lives[GOOD]]))[lives[GOOD]] == Held(1)
+        store.answers_reads.set()
+        async with asyncio.timeout(10):
+            while (await ledger.held([lives[GOOD]]))[lives[GOOD]] != Held(2):
+                await CLOCK.sleep(0.05)
+
+
+async def test_what_is_too_much_to_be_set_aside_is_left_to_its_publisher(tmp_path):
+    late = StreamSpec(StreamAddress(GOOD.address.organisation, "pump", "late"), GOOD.signals)
+    pace = replace(PACE, spec_wait_s=0.0, most_set_aside_bytes=500)
+    opening = duckdb.open(tmp_path / "samples.duckdb")
+    async with recording(tmp_path, opening, pace) as (out, store, ledger, recorder):
+        for seq in range(1, 11):  # not within one flush
+            await publish(out, late, seq)
+            await until(lambda seq=seq: recorder.counts.set_aside + recorder.counts.withheld == seq)
+            await CLOCK.sleep(0.15)
+        sizes = await ledger.set_aside_bytes()
+        assert 250 < sizes.pop(GOOD.address.organisation) <= 500
+        assert not sizes
+        assert 2 <= recorder.counts.set_aside <= 8
+        await out.publish(
+            str(StreamTopic("run-a", Verb.SPEC, late.address)), messages.encode_spec(late)
+        )
+        for seq in range(1, 11):  # as a spool does, of those that were not marked
+            await publish(out, late, seq)
+        async with asyncio.timeout(10):
+            while await times(store, late) != list(range(1, 11)):
+                await CLOCK.sleep(0.1)
+        assert await ledger.set_aside_bytes() == {}
 
 
 async def test_samples_of_too_many_weeks_are_dead_letters_and_marked(tmp_path):

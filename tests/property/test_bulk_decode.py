@@ -32,7 +32,7 @@ SPECS = [
 ]
 KNOWN = {("live", spec.address, 1): spec for spec in SPECS}
 KINDS = {SPECS[0].address.owner: EquipmentKind.SIMULATED}
-PATIENCE = WaitLimits(wait_ns=100, most=2)
+PATIENCE = WaitLimits(wait_ns=100, most=2, most_bytes=10**6, most_set_aside=10**6)
 NOW_NS = ns_of("2026-11-23T12:00:00Z")
 TIME = FlushTime(NOW_NS, NOW_NS, monotonic_ns=1)
 

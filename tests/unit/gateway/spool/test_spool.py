@@ -399,6 +399,41 @@ async def test_a_file_that_is_removed_alone_does_not_meet_its_old_log(tmp_path: 
         assert await disk_spool.bodies() == []
 
 
+async def test_a_file_that_cannot_be_put_back_is_put_back_later(tmp_path: Path) -> None:
+    path, obstacle = tmp_path / "s.sqlite", tmp_path / "s.sqlite-wal"
+    async with opened(tmp_path) as disk_spool:
+        await disk_spool.commit([("s", batch(1)), ("s", batch(11))], 0)
+        path.unlink()
+        obstacle.unlink()
+        obstacle.mkdir()
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await disk_spool.keep_in_place()
+        assert len(await disk_spool.bodies()) == 2
+        obstacle.rmdir()
+        assert await disk_spool.keep_in_place() == "is gone"
+        assert len(await disk_spool.bodies()) == 2
+    async with opened(tmp_path, epoch="two") as disk_spool:
+        assert lives(await disk_spool.bodies()) == [("s", "one", 1), ("s", "one", 2)]
+
+
+async def test_a_file_that_is_put_back_and_not_opened_is_whole_and_not_damaged(
+    tmp_path: Path,
+) -> None:
+    path, obstacle = tmp_path / "s.sqlite", tmp_path / "s.sqlite-journal"
+    async with opened(tmp_path) as disk_spool:
+        await disk_spool.commit([("s", batch(1))], 0)
+        path.unlink()
+        obstacle.mkdir()
+        with pytest.raises(SpoolUnusable) as unusable:
+            await disk_spool.keep_in_place()
+        assert not unusable.value.is_damaged
+    obstacle.rmdir()
+    async with opened(tmp_path, epoch="two") as disk_spool:
+        assert disk_spool.aside is None
+        assert lives(await disk_spool.bodies()) == [("s", "one", 1)]
+
+
 async def test_a_file_that_is_replaced_is_set_aside_and_ours_is_written_again(
     tmp_path: Path,
 ) -> None:

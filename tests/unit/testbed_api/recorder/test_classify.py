@@ -1,6 +1,7 @@
 """What becomes of messages: taken, repeated, waiting, set aside or buried."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ SPEC = StreamSpec(STREAM, (Signal("a"),))
 LIFE = StreamEpoch("live", STREAM, "epoch")
 EVERYTHING = Lookups({("live", STREAM, 1): SPEC}, {STREAM.owner: EquipmentKind.REAL}, {})
 NOTHING = Lookups({}, {}, {})
-PATIENCE = WaitLimits(wait_ns=100, most=2)
+PATIENCE = WaitLimits(wait_ns=100, most=2, most_bytes=10**6, most_set_aside=10**6)
 
 
 def arrived(
@@ -39,10 +40,14 @@ def arrived(
 
 
 def sift(
-    *candidates: ReceivedMessage, known: Lookups = EVERYTHING, passed_ns: int = 10, now_ns: int = 10
+    *candidates: ReceivedMessage,
+    known: Lookups = EVERYTHING,
+    passed_ns: int = 10,
+    now_ns: int = 10,
+    limits: WaitLimits = PATIENCE,
 ) -> Flush:
     time = FlushTime(now_ns, steady_ns=10, monotonic_ns=passed_ns)
-    return classify.classify(candidates, known, placements=Placements(), time=time, limits=PATIENCE)
+    return classify.classify(candidates, known, placements=Placements(), time=time, limits=limits)
 
 
 def test_what_is_known_is_taken_and_counted_under_its_life() -> None:
@@ -98,6 +103,24 @@ def test_without_a_spec_a_message_waits_and_then_is_set_aside() -> None:
     assert not late.waiting
     assert len(late.entries.set_aside) == 2
     assert late.seqs == {LIFE: {1, 2}}  # the recorder answers for it
+
+
+def test_no_more_bytes_wait_for_a_spec_than_may() -> None:
+    size = len(arrived(1).message.payload)
+    limits = replace(PATIENCE, most=100, most_bytes=2 * size)
+    flush = sift(*(arrived(seq) for seq in range(1, 6)), known=NOTHING, limits=limits)
+    assert len(flush.waiting) == 2
+    assert len(flush.entries.set_aside) == 3
+
+
+def test_of_an_organisation_no_more_bytes_are_set_aside_than_may() -> None:
+    size = len(arrived(1).message.payload)
+    limits = replace(PATIENCE, wait_ns=0, most_set_aside=3 * size)
+    known = Lookups({}, {}, {}, {"o": size, "other": 3 * size})
+    flush = sift(*(arrived(seq) for seq in range(1, 6)), known=known, limits=limits)
+    assert len(flush.entries.set_aside) == 2
+    assert flush.seqs == {LIFE: {1, 2}}  # the publisher keeps the others
+    assert (flush.withheld, len(flush.done), flush.entries.dead_letters) == (3, 5, [])
 
 
 def test_what_was_set_aside_is_taken_up_once_its_spec_is_known() -> None:

@@ -31,11 +31,12 @@ class Store:
         self.bad = [id(each) for each in bad]
         self.settled: list[ReceivedMessage] = []
         self.tries = 0
+        self.is_slow = False
 
     async def settle(self, messages: Sequence[ReceivedMessage]) -> Settlement:
         self.tries += 1
         if any(id(each) in self.bad for each in messages):
-            return Settlement("it is too much")
+            return Settlement("it is too much", self.is_slow)
         self.settled += messages
         return Settlement()
 
@@ -95,3 +96,48 @@ async def test_nothing_is_tried_twice_in_the_same_company() -> None:
     narrowed = await narrowing.narrow([bad], store.settle)
     assert store.tries == 1
     assert narrowed.failed == {A: "it is too much"}
+
+
+async def test_the_flush_of_all_leaves_an_organisation_that_fails_to_its_quarantine() -> None:
+    bad = [message(f"{organisation}/s", seq) for organisation in "abcde" for seq in (1, 2, 3)]
+    beside = [message(f"{organisation}/t") for organisation in "abcde"]
+    good = [message("f/s"), message("g/s")]
+    store = Store(*bad)
+    separated = await narrowing.separate([*bad, *good, *beside], store.settle, failure="all of it")
+    assert separated.failed.keys() == {MessageScope(name) for name in "abcde"}
+    assert sorted(map(id, store.settled)) == sorted(map(id, good))
+    assert sorted(id(each) for each, _ in separated.left) == sorted(map(id, [*bad, *beside]))
+    assert store.tries == 7
+
+
+async def test_after_one_that_fails_slowly_the_flush_of_all_leaves_over_the_rest_untried() -> None:
+    bad = [message(f"o{number}/s") for number in range(50)]
+    good = message("z/s")
+    store = Store(*bad)
+    store.is_slow = True
+    separated = await narrowing.separate([*bad, good], store.settle, failure="all of it")
+    assert (store.settled, store.tries) == ([good], 2)
+    assert len(separated.failed) == len(separated.left) == 50
+
+
+async def test_of_many_that_fail_each_turn_tries_others_until_one_is_settled() -> None:
+    bad, good = [message(f"o{number}/s") for number in range(50)], message("z/s")
+    messages = [*bad[:13], good, *bad[13:]]
+    for turn in range(25):
+        store = Store(*bad)
+        separated = await narrowing.separate(messages, store.settle, failure="all", turn=turn)
+        assert store.tries <= IN_VAIN or store.settled
+        if separated.settled:
+            break
+    assert store.settled == [good]
+    assert turn > 0
+
+
+async def test_one_organisation_alone_is_parted_by_stream_and_one_stream_by_message() -> None:
+    bad, good = message("a/s"), message("a/t")
+    separated = await narrowing.separate([bad, good], Store(bad).settle, failure="all of it")
+    assert separated.failed.keys() == {MessageScope("a", "live:a/e/s")}
+    bad, good = message("a/s", 1), message("a/s", 2)
+    separated = await narrowing.separate([bad, good], Store(bad).settle, failure="all of it")
+    assert separated.failed.keys() == {MessageScope("a", "live:a/e/s", "x/1")}
+    assert separated.settled == 1

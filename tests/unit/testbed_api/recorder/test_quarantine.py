@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 
@@ -89,6 +90,21 @@ async def test_what_fails_again_is_withheld_and_the_rest_goes_with_the_others() 
         await room.clock.advance(2 * quarantine.FIRST_S)
         assert room.settled == [good, bad]
         assert room.quarantine.reason(bad) is None
+        assert len(room.quarantine) == 0
+
+
+async def test_what_was_set_aside_is_tried_until_it_is_stored_and_not_taken_twice() -> None:
+    async with opened() as room:
+        bad = replace(message("bad"), set_aside=7)
+        room.quarantine.begin(WHOLE)
+        room.bad = {"bad"}
+        assert room.quarantine.take(bad)
+        await room.clock.advance(quarantine.FIRST_S)
+        assert room.quarantine.take(replace(bad))  # its spec was sent again
+        assert (room.settled, room.withheld) == ([], [])
+        room.bad = set()
+        await room.clock.advance(2 * quarantine.FIRST_S)
+        assert room.settled == [bad]
         assert len(room.quarantine) == 0
 
 

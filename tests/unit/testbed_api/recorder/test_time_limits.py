@@ -45,7 +45,11 @@ def flushed(
     lookups = Lookups(specs, {STREAM.owner: EquipmentKind.REAL}, {})
     time = FlushTime(now_ns, steady_ns, monotonic_ns=0)
     flush = classify.classify(
-        messages, lookups, placements=Placements(), time=time, limits=WaitLimits(100, 2)
+        messages,
+        lookups,
+        placements=Placements(),
+        time=time,
+        limits=WaitLimits(100, 2, 10**6, 10**6),
     )
     time_limits.enforce(flush, defaultdict(set) if run_weeks is None else run_weeks)
     return flush
@@ -103,6 +107,16 @@ def test_a_clock_of_the_server_that_is_set_makes_no_good_sample_a_dead_letter(st
         flush = flushed(message(1, [NOW_NS - DAY_NS, NOW_NS]), **clocks)
         assert stored(flush) == [NOW_NS - DAY_NS, NOW_NS]
         assert not flush.entries.dead_letters
+
+
+def test_what_lies_between_a_clock_and_what_it_was_set_from_is_not_wanted() -> None:
+    """A computer without a battery starts in 1970, and its clock is set a little later."""
+    times = [20 * DAY_NS, NOW_NS - CENTURY_NS // 4, NOW_NS]
+    flush = flushed(message(1, times), steady_ns=60 * NS_PER_S)
+    assert stored(flush) == [NOW_NS]
+    assert {letter.time_ns for letter in flush.entries.dead_letters} == set(times[:-1])
+    both = [0, NOW_NS]  # in one message, each near one of the two
+    assert stored(flushed(message(1, both), steady_ns=60 * NS_PER_S)) == both
 
 
 def test_a_run_has_a_time_of_its_own_and_a_number_of_weeks() -> None:
