@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from broker import api_client, codec, messages
 from broker.batch import BAD, GOOD, Batch, EquipmentKind, Gap, Source, Wide
 from broker.bus import client
-from broker.clock import NS_PER_S, WallClock
+from broker.clock import NS_PER_S, WallClock, text_of
 from broker.errors import Corrupt, Forbidden, Invalid, Taken, Unknown
 from broker.history_query import HistoryQuery
 from broker.messages import Freshness, Health
@@ -445,6 +445,25 @@ async def test_a_bad_sample_is_stored_as_bad(server, owners):
         whole = {"space": SPACE, "from": "2020-01-01T00:00:00Z"}
         (frame,) = (await door.request("GET", f"/streams/{SCORE}/history", params=whole))["frames"]
         assert (frame["value"], frame["quality"]) == ([None], ["bad"])
+
+
+async def test_the_status_has_the_newest_sample_of_an_output_for_its_own_machine_too(
+    server, owners
+):
+    key = await credential(owners, "detector", writes=[SCORE])
+    other = await credential(owners, "other", writes=[StreamAddress("company", "other", "score")])
+    async with prototype(server, key) as testbed:
+        score = await testbed.output("score", [Signal("score")])
+        await score.publish([T0], {"score": [0.5]})
+        async with asyncio.timeout(10):
+            await score.wait_drained()
+    expected = {"stream": str(SCORE), "space": SPACE, "state": None, "last": text_of(T0)}
+    async with api_client.connect(f"http://{server.api}", key) as door:
+        for asker in (owners.doors[SCORE.organisation], door):
+            (row,) = (await asker.request("GET", "/status"))["streams"]
+            assert {name: row[name] for name in expected} == expected
+    async with api_client.connect(f"http://{server.api}", other) as door:
+        assert (await door.request("GET", "/status"))["streams"] == []
 
 
 async def test_any_mqtt_client_can_take_part(server, owners):
