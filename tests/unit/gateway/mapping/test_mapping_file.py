@@ -135,8 +135,7 @@ def test_a_mapping_over_mqtt_says_where_each_signal_is_found() -> None:
         (
             "url: mqtt:",
             "url: http:",
-            "m:5: mqtt.url: 'http://127.0.0.1:1883' is not the address of a broker: write"
-            " mqtt://host:port",
+            "'http://127.0.0.1:1883' is not the address of a broker: write mqtt://host:port",
         ),
         (
             "127.0.0.1:1883",
