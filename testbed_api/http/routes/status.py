@@ -98,13 +98,9 @@ async def status(
     trouble = await ledger.trouble_since(since_ns)
     stored = await ledger.newest_since(since_ns)
     health = _healths(freshness)
-    visible = [
-        key
-        for key in sorted({*health, *trouble, *stored})
-        if query.has(key[0]) and _is_seen(caller, *key)
-    ]
+    keys = sorted(key for key in {*health, *trouble, *stored} if query.has(key[0]))
+    visible = [key for key in keys if _is_seen(caller, *key)]
     operates = caller.may(Action.OPERATE)
-    unpublished = await _unpublished(registry, caller, health, clock.now_ns())
     return StatusResponse(
         since=text_of(since_ns),
         interrupted=recorder.interrupted() or None,
@@ -113,11 +109,25 @@ async def status(
         notices=await _channels(registry) if operates else [],
         refused=await _refused(registry, caller, clock.now_ns() - min(within_ns, DAY_NS)),
         silent=_silent(freshness, visible),
-        streams=[
-            _stream(key, health.get(key), stored.get(key), trouble.get(key), unpublished.get(key))
-            for key in visible
-        ],
+        streams=await _streams(registry, caller, clock.now_ns(), visible, health, stored, trouble),
     )
+
+
+async def _streams(
+    registry: Registry,
+    caller: Caller,
+    now_ns: int,
+    visible: Sequence[StreamKey],
+    health: Mapping[StreamKey, StatedHealth],
+    stored: Mapping[StreamKey, int | None],
+    trouble: Mapping[StreamKey, Trouble],
+) -> list[StreamStatusResponse]:
+    """The status of the streams that the caller sees, in their order."""
+    unpublished = await _unpublished(registry, caller, health, now_ns)
+    return [
+        _stream(key, health.get(key), stored.get(key), trouble.get(key), unpublished.get(key))
+        for key in visible
+    ]
 
 
 def _healths(freshness: FreshnessTracker) -> dict[StreamKey, StatedHealth]:
