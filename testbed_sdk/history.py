@@ -19,7 +19,7 @@ from testbed_sdk import table
 from testbed_sdk.table import SignalColumn, Tabular
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class History(Tabular):
     """Stored samples of some signals over a span, ascending in time, and the gaps that touch it.
 
@@ -39,6 +39,9 @@ class History(Tabular):
         """Return the gaps of one signal; a gap without signals is of all."""
         self.spec.signal(signal)
         return table.gaps_of(self.gaps, signal)
+
+    def _stream(self) -> StreamAddress:
+        return self.spec.address
 
     def _names(self) -> Iterable[str]:
         return self.series

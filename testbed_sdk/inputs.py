@@ -39,7 +39,7 @@ class Missed:
         return self.last - self.first + 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Received(Tabular):
     """A batch of an input, with the batches missing before it.
 
@@ -77,6 +77,9 @@ class Received(Tabular):
         """Samples of one signal: time_ns, values, quality."""
         self.spec.signal(signal)
         return self.batch[signal]
+
+    def _stream(self) -> StreamAddress:
+        return self.spec.address
 
     def _names(self) -> Iterable[str]:
         return self.spec.names

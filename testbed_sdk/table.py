@@ -27,7 +27,9 @@ from broker.batch import (
     Times,
     Wide,
 )
+from broker.clock import text_of
 from broker.errors import Invalid, Refused
+from broker.namespace import StreamAddress
 from broker.streams import Dtype
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ None leaves it empty.  `last` carries the signal's last value forward until its 
 over a gap of the signal, never over a bad sample, and never to a row before its first value.
 """
 
+MOST_NAMES = 5
+"""Signals that the text of a table names; the rest is counted."""
 _Mask = npt.NDArray[np.bool_]
 
 
@@ -77,6 +81,22 @@ class Tabular(ABC):
     @abstractmethod
     def _column(self, name: str) -> SignalColumn:
         """The samples of one signal; raises Invalid for one that is not here."""
+
+    @abstractmethod
+    def _stream(self) -> StreamAddress:
+        """The stream that the samples are of."""
+
+    def __repr__(self) -> str:
+        """One line with stream, span, rows and signals; the samples themselves are in `table()`."""
+        columns = self._columns((), None)
+        times = _times(columns)
+        span = f", {text_of(int(times[0]))} to {text_of(int(times[-1]))}" if len(times) else ""
+        rows = "1 row" if len(times) == 1 else f"{len(times)} rows"
+        names = [column.name for column in columns]
+        more = len(names) - MOST_NAMES
+        rest = f" and {more} more" if more > 0 else ""
+        signals = f"{', '.join(names[:MOST_NAMES])}{rest}"
+        return f"<{type(self).__name__} of {self._stream()}{span}, {rows}: {signals}>"
 
     def table(self, *signals: str, fill: Fill = None) -> tuple[Times, npt.NDArray[Any]]:
         """Return (time_ns int64[n], values [n, k]) of these signals, or all: a row a time stamp.

@@ -59,6 +59,8 @@ class Bus:
         self._renewal: asyncio.Future[None] | None = None
         """Ends once the connection is to be replaced."""
         self._count = 0
+        self._is_reported = False
+        """Whether `ready` is awaited, which raises the error that connections end with."""
         self._changed = asyncio.Condition()
         self._room = asyncio.Semaphore(settings.window)
 
@@ -91,16 +93,20 @@ class Bus:
     async def ready(self) -> None:
         """Return once connected; raises Forbidden if refused, Unavailable after `timeout_s`."""
         within_s = self._settings.timeout_s
+        self._is_reported = True
         try:
             async with asyncio.timeout(within_s), self._changed:
                 await self._changed.wait_for(lambda: self.is_connected or self.last_error)
                 if isinstance(self.last_error, Unavailable):
-                    log.warning("broker is tried again", within_s=within_s)
+                    broker = str(self._settings.address)
+                    log.warning("broker is tried again", broker=broker, within_s=within_s)
                 await self._changed.wait_for(
                     lambda: self.is_connected or isinstance(self.last_error, Forbidden)
                 )
         except TimeoutError:
             pass
+        finally:
+            self._is_reported = False
         if not self.is_connected:
             raise self.last_error or Unavailable(
                 f"the broker at {self._settings.address} did not answer"
@@ -236,7 +242,8 @@ class Bus:
     async def _disconnected(self, error: BedError) -> None:
         async with self._changed:
             self._connection = None
-            if self.last_error is None or type(self.last_error) is not type(error):
+            is_new = type(self.last_error) is not type(error)
+            if is_new and not self._is_reported:
                 log.warning("broker was not reached", reason=str(error))
             self.last_error = error
             self._changed.notify_all()

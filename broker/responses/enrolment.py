@@ -36,10 +36,25 @@ class GatewayResponse(ApiResponse):
     code_made_by: Annotated[str | None, Field(examples=["fay"])]
 
 
+class FormerGatewayResponse(ApiResponse):
+    """A gateway that is let in no more."""
+
+    principal: Annotated[str, Field(examples=["gateway-5f0c9a1b2c3d"])]
+    until: Instant
+    ended_by: Annotated[
+        str | None,
+        Field(description="who locked it out; null where its time was over", examples=["fay"]),
+    ]
+
+
 class GatewaysResponse(ApiResponse):
     """The gateways of an equipment: one, or none."""
 
     items: list[GatewayResponse]
+    former: Annotated[
+        FormerGatewayResponse | None,
+        Field(description="the last that is let in no more; null while one is, or none ever was"),
+    ]
 
 
 class GatewayProcessResponse(ApiResponse):

@@ -164,6 +164,14 @@ def _is_opcua_address(url: str) -> None:
     host_of(url)
 
 
+def _is_mqtt_address(url: str) -> None:
+    if "@" in url:
+        raise Invalid("the user name does not belong in the address: write mqtt.user")
+    if not url.startswith("mqtt://"):
+        raise Invalid(f"{url!r} is not the address of a broker: write mqtt://host:port")
+    address_of(url)
+
+
 class _OpcUa(_Strict):
     url: Annotated[str, validated_by(_is_opcua_address)]
     security: Literal["none", "sign-and-encrypt"]
@@ -178,7 +186,7 @@ class _OpcUa(_Strict):
 
 
 class _Mqtt(_Strict):
-    url: Annotated[str, Field(pattern=r"^mqtt://[^/@\s]+$"), validated_by(address_of)]
+    url: Annotated[str, validated_by(_is_mqtt_address)]
     user: Annotated[str, Field(max_length=200)] = ""
     password_file: _FileName = ""
     timeout_s: _Seconds = 10.0

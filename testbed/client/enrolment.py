@@ -135,9 +135,13 @@ def print_notes(enrolled: ClaimedGateway, notes: Screen) -> None:
         notes.print(enrolled.note, style="yellow")
 
 
-def print_gateways(gateways: GatewaysResponse, out: Screen) -> None:
-    """Print a row for each gateway."""
+def print_gateways(gateways: GatewaysResponse, equipment: str, out: Screen) -> None:
+    """Print a row for each gateway; without one, since when, and the command that lets one in."""
     tables.print_rows(gateways.items, _GATEWAY, out)
+    if (former := gateways.former) is not None:
+        by = f"was locked out by {former.ended_by}" if former.ended_by else "expired"
+        out.print(f"{former.principal} {by} at {tables.instant(former.until)};")
+        out.print(f"a code for another: testbed gateway code {equipment}")
 
 
 def _path(equipment: str) -> str:

@@ -205,7 +205,7 @@ def _count_style(number: int) -> str:
 def _age(stream: StreamStatusResponse, now_ns: int) -> str:
     """The time since the newest sample, in the largest unit that gives a number of 1 or more.
 
-    Nobody states it for the output of a prototype, which has no state.
+    A stream without a state, such as the output of a prototype, has none where nothing was stored.
     """
     if stream.last is None:
         return tables.NOTHING if stream.state is None else "never"

@@ -178,7 +178,7 @@ def show(equipment: Equipment, json: Json = False) -> None:
     from testbed.client import enrolment
 
     gateways = terminal_run.run(enrolment.fetch_gateways(equipment))
-    print_json(gateways) if json else enrolment.print_gateways(gateways, out)
+    print_json(gateways) if json else enrolment.print_gateways(gateways, equipment, out)
 
 
 @gateway_app.command("lock-out", epilog=example("testbed gateway lock-out factory/pump-rig"))

@@ -4,6 +4,7 @@ A command reads its settings before it loads the server, so that a wrong one is 
 """
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -176,9 +177,14 @@ def recorder() -> None:
     from testbed_api.settings import ServerSettings
 
     own, bus = settings(ServerSettings), settings(BusSettings, window=10_000)
+    from testbed.server import unused_settings
     from testbed_api import recorder_process
 
-    run.run(recorder_process.record(own, bus, WallClock()), keeps_data=True)
+    async def go() -> None:
+        unused_settings.warn(own, os.environ)
+        await recorder_process.record(own, bus, WallClock())
+
+    run.run(go(), keeps_data=True)
 
 
 def reconcile() -> None:
@@ -187,9 +193,14 @@ def reconcile() -> None:
     from testbed_api.settings import ServerSettings
 
     own, bus = settings(ServerSettings), settings(BusSettings)
+    from testbed.server import unused_settings
     from testbed_api.broker_auth import mosquitto_reconciler
 
-    run.run(mosquitto_reconciler.run(own, bus, WallClock()))
+    async def go() -> None:
+        unused_settings.warn(own, os.environ)
+        await mosquitto_reconciler.run(own, bus, WallClock())
+
+    run.run(go())
 
 
 def openapi() -> None:

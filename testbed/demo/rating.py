@@ -24,6 +24,11 @@ class Rating:
     learns_rows: int = 0
 
     @property
+    def is_scored(self) -> bool:
+        """Whether there are labels to compare, of the data and of the prototype."""
+        return self.has_labels and bool(self.published and self.rows_answered)
+
+    @property
     def quality(self) -> str:
         """The answer to the question how good the prototype was, in a sentence or two."""
         rated = self.detection
@@ -31,6 +36,8 @@ class Rating:
             return "Unknown: the data do not say which rows have a fault."
         if not self.published:
             return "Not scored: it published nothing."
+        if not self.rows_answered:
+            return "Not scored: it labelled no row."
         if rated.f1 is None:
             raised = f"it raised {rated.false:,} false alarms"
             return f"No F1: no row of the data has a fault, and {raised}."
@@ -66,7 +73,7 @@ class Rating:
     def meaning(self) -> tuple[str, ...]:
         """Sentences that say what F1, false alarms and missed alarms are."""
         rated = self.detection
-        if rated.f1 is None or not self.published:
+        if rated.f1 is None or not self.is_scored:
             return ()
         f1 = (
             "F1 weighs missed faults against false alarms (the harmonic mean of precision and"
@@ -84,7 +91,7 @@ class Rating:
         return (f1, missed, false)
 
     def as_json(self) -> Mapping[str, float | None]:
-        """The rates with the keys that scripts rely on."""
+        """The rates with the keys that scripts rely on; a row without a label is no alarm."""
         return {"f1": self.detection.f1, "far": self.detection.far, "mar": self.detection.mar}
 
     def reaches(self, min_f1: float) -> bool:

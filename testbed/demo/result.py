@@ -54,6 +54,8 @@ class DemoResult:
     def rows(self) -> dict[str, str]:
         """The result as labels and texts, in the order of a table."""
         fields = self.as_json()
+        without = "not scored" if self.rating.has_labels else "no labels"
+        scored = self.rating.as_json() if self.rating.is_scored else {}
         rates = {"F1": "f1", "false-alarm rate": "far", "missed-alarm rate": "mar"}
         return {
             "samples offered": f"{fields['samples_offered']:,}",
@@ -61,7 +63,7 @@ class DemoResult:
             **{name: str(fields[name]) for name in COUNTERS},
             "latency p50 / p99": self.latency,
             **{
-                name: "no labels" if fields[key] is None else f"{fields[key]:.3f}"
+                name: without if (rate := scored.get(key)) is None else f"{rate:.3f}"
                 for name, key in rates.items()
             },
         }

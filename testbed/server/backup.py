@@ -267,7 +267,7 @@ def print_backup(
     settings: of a stopped server, None for a running one, whose data folder is not known here.
     """
     rows = f"{manifest.tables.rows} rows of registry and ledger"
-    out.print(f"{folder}: {rows}, {manifest.samples} samples of {len(manifest.streams)} streams")
+    out.print(f"{folder}: {rows}, {_content(manifest)}")
     out.print(f"  taken   {manifest.taken}")
     out.print(f"  sha256  {manifest.sha256}")
     _print_missing_key(manifest, settings, out)
@@ -281,6 +281,12 @@ def print_backup(
     if (authority / certificates.AUTHORITY).exists():
         out.print(f"not in it: the authority that clients trust, the folder {authority}: copy it,")
         out.print("too, or no client trusts a restored server.")
+
+
+def _content(manifest: Manifest) -> str:
+    """The number of samples and streams in a backup."""
+    noun = "stream" if len(manifest.streams) == 1 else "streams"
+    return f"{manifest.samples} samples of {len(manifest.streams)} {noun}"
 
 
 def _print_missing_key(manifest: Manifest, settings: ServerSettings | None, out: Console) -> None:
@@ -299,7 +305,7 @@ def print_restored(
     manifest: Manifest, restored: Restored, settings: ServerSettings, out: Console
 ) -> None:
     """Print what was restored, what to do about the audit's key, and the spans that are lost."""
-    out.print(f"restored: {manifest.samples} samples of {len(manifest.streams)} streams")
+    out.print(f"restored: {_content(manifest)}")
     if restored.events_after:
         out.print(f"The registry is the former server's, {restored.events_after} events newer.")
     for line in (*_about_key(manifest, settings), *_about_authority(settings)):

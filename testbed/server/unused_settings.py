@@ -44,6 +44,16 @@ def warn(own: ServerSettings, environment: Mapping[str, str]) -> None:
         log.warning("setting has no effect", setting=name, it_needs=needed)
 
 
+def without_unused(own: ServerSettings, environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what `warn` names, for a child process, which would repeat it."""
+    unused = {*dict(unread(environment)), *dict(without_effect(own))}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.removesuffix("_FILE") not in unused and name not in unused
+    }
+
+
 def unread(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """The TESTBED_… variables that are of no setting, each with the nearest one, or none."""
     known = set(_known())

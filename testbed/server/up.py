@@ -89,7 +89,7 @@ async def _recorder(
     settings: ServerSettings, server: RunningServer, credential: str, clock: Clock
 ) -> None:
     """Run the recorder in a child process, and start it again whenever it ends."""
-    environment = os.environ | {
+    environment = unused_settings.without_unused(settings, os.environ) | {
         "TESTBED_FOLDER": str(settings.folder),
         "TESTBED_STORE": settings.store,
         "TESTBED_STORE_TOKEN": settings.store_token.get_secret_value(),

@@ -18,6 +18,7 @@ from testbed_api.domain import organisations, tokens
 from testbed_api.domain.audit import AuditContext
 from testbed_api.domain.enrolment import Enrolment, EnrolmentClaim
 from testbed_api.domain.errors import Unauthenticated
+from testbed_api.domain.publishers import MachineAccess
 from testbed_api.domain.tokens import Token
 from testbed_api.limits.sign_in_attempts import SignInAttempts, place_of
 from testbed_api.registry.registry import Registry
@@ -109,6 +110,18 @@ class EnrolmentActions:
             for each in principals
             if each.scope.equipment == address
         ]
+
+    async def former(self, caller: Caller, address: EquipmentAddress) -> MachineAccess | None:
+        """The gateway of an equipment that was let in last.
+
+        None while one is let in, and if it never had one.
+        """
+        caller.must(Action.WATCH, address)
+        machines = await self.registry.principals.machine_access(address.organisation, caller.at_ns)
+        gateways = [each for each in machines if each.machine.scope.equipment == address]
+        if any(each.ended_ns is None for each in gateways):
+            return None
+        return max(gateways, key=lambda each: each.ended_ns or 0, default=None)
 
     async def processes(
         self, caller: Caller, address: EquipmentAddress

@@ -122,6 +122,20 @@ async def newest_lives(
     return list(newest.values())
 
 
+async def newest_since(sql: "AsyncConnection", since_ns: int) -> dict[tuple[str, str], int | None]:
+    """The streams, as (space, stream), of which the ledger took a batch since an instant.
+
+    The value is the time stamp up to which no batch is missing, None for no stamp.
+    """
+    key = (ranges.c.space, ranges.c.stream)
+    grouped = (
+        select(*key, func.max(ranges.c.until_ns).label("until_ns"))
+        .where(ranges.c.renewed_ns >= since_ns, ranges.c.epoch != EARLIER)
+        .group_by(*key)
+    )
+    return {(row.space, row.stream): row.until_ns for row in await sql.execute(grouped)}
+
+
 async def forget_earlier(sql: "AsyncConnection", begun: Sequence[_LifeKey]) -> None:
     """Forget the ranges of all but the newest lives of the streams that have a new one.
 

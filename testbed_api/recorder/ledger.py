@@ -242,6 +242,14 @@ class Ledger:
         async with transaction(self._engine) as sql:
             return await held_ranges.newest_lives(sql, space, equipment, after, limit)
 
+    async def newest_since(self, since_ns: int) -> Mapping[tuple[str, str], int | None]:
+        """The newest sample of each stream of which a batch was stored since an instant.
+
+        By (space, stream); None where the ledger has no time stamp.
+        """
+        async with transaction(self._engine) as sql:
+            return await held_ranges.newest_since(sql, since_ns)
+
     async def epochs(self, streams: Collection[StreamKey]) -> list[StreamEpoch]:
         """The epochs that are known of streams."""
         place = tuple_(ranges.c.space, ranges.c.stream)

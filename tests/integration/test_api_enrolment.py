@@ -6,6 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker import enrolment
+from broker.clock import text_of
 from broker.rights import Role
 from testbed_api.domain import enrolment as enrolling
 from tests.integration.api_bed import EQUIPMENT, RIG, SPEC, STREAM, assert_problem
@@ -113,10 +114,13 @@ async def test_a_lost_gateway_is_locked_out_in_one_step(bed, owner):
     assert (await bed.ask(owner, "DELETE", GATEWAY)).status_code == 204
     assert bed.disconnected == [lost["principal"]]
     assert (await bed.ask(gateway, "GET", "/me")).status_code == 401
-    assert (await bed.ask(owner, "GET", GATEWAY)).json()["items"] == []
+    expected = {"until": text_of(bed.clock.now_ns()), "ended_by": "fay"}
+    after = {"items": [], "former": {"principal": lost["principal"], **expected}}
+    assert (await bed.ask(owner, "GET", GATEWAY)).json() == after
     assert (await bed.ask(owner, "DELETE", GATEWAY)).status_code == 204  # disconnected once more
     assert bed.disconnected == [lost["principal"]] * 2
     await enrolled(bed, await code_of(bed, owner), Ed25519PrivateKey.generate())
+    assert (await bed.ask(owner, "GET", GATEWAY)).json()["former"] is None
 
 
 async def test_a_lock_out_ends_open_codes_too(bed, owner):

@@ -13,12 +13,13 @@ import numpy as np
 import orjson
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from broker import api_client, codec, messages
 from broker.batch import BAD, GOOD, Batch, EquipmentKind, Gap, Source, Wide
 from broker.bus import client
-from broker.clock import NS_PER_S, WallClock
-from broker.errors import Corrupt, Forbidden, Invalid, Taken, Unknown
+from broker.clock import NS_PER_S, WallClock, text_of
+from broker.errors import Corrupt, Forbidden, Invalid, Taken, Unavailable, Unknown
 from broker.history_query import HistoryQuery
 from broker.messages import Freshness, Health
 from broker.namespace import MarkTopic, StreamAddress, StreamTopic, Verb
@@ -31,6 +32,7 @@ from testbed_api import service
 from testbed_api.settings import ServerSettings
 from testbed_sdk import PrototypeSettings, connect
 from tests.owners import founded
+from tests.services import free_port
 
 CLOCK = WallClock()
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plain_mqtt.py"
@@ -409,6 +411,22 @@ async def test_a_wrong_credential_is_forbidden_everywhere(server, wrong):
             await door.request("GET", "/me")
 
 
+async def test_a_refused_credential_and_a_broker_that_is_away_are_each_told_once(server):
+    wrong = bus(server, "nobody.AAAAAAAAAAAAAAAAAAAAAAAA")
+    url = f"mqtt://127.0.0.1:{free_port()}"
+    away = BusSettings(broker=url, credential=wrong.credential, timeout_s=0.5)
+    for seat, error, warnings in (
+        (wrong, Forbidden, []),
+        (away, Unavailable, ["broker is tried again"]),
+    ):
+        with capture_logs() as logs:
+            async with client.open(seat, CLOCK, client_id="nobody--1") as refused:
+                with pytest.raises(error):
+                    await refused.ready()
+        events = [each["event"] for each in logs if each["log_level"] == "warning"]
+        assert [each for each in events if each.startswith("broker")] == warnings
+
+
 async def test_an_unbound_name_says_what_is_bound(server, owners):
     key = await credential(owners, "detector", reads=[RIG])
     async with prototype(server, key, rig=RIG) as testbed:
@@ -445,6 +463,25 @@ async def test_a_bad_sample_is_stored_as_bad(server, owners):
         whole = {"space": SPACE, "from": "2020-01-01T00:00:00Z"}
         (frame,) = (await door.request("GET", f"/streams/{SCORE}/history", params=whole))["frames"]
         assert (frame["value"], frame["quality"]) == ([None], ["bad"])
+
+
+async def test_the_status_has_the_newest_sample_of_an_output_for_its_own_machine_too(
+    server, owners
+):
+    key = await credential(owners, "detector", writes=[SCORE])
+    other = await credential(owners, "other", writes=[StreamAddress("company", "other", "score")])
+    async with prototype(server, key) as testbed:
+        score = await testbed.output("score", [Signal("score")])
+        await score.publish([T0], {"score": [0.5]})
+        async with asyncio.timeout(10):
+            await score.wait_drained()
+    expected = {"stream": str(SCORE), "space": SPACE, "state": None, "last": text_of(T0)}
+    async with api_client.connect(f"http://{server.api}", key) as door:
+        for asker in (owners.doors[SCORE.organisation], door):
+            (row,) = (await asker.request("GET", "/status"))["streams"]
+            assert {name: row[name] for name in expected} == expected
+    async with api_client.connect(f"http://{server.api}", other) as door:
+        assert (await door.request("GET", "/status"))["streams"] == []
 
 
 async def test_any_mqtt_client_can_take_part(server, owners):

@@ -9,6 +9,7 @@ from broker.clock import text_of
 from broker.process_identity import RunningProcess
 from broker.responses.enrolment import (
     EnrolmentCodeResponse,
+    FormerGatewayResponse,
     GatewayProcessesResponse,
     GatewayProcessResponse,
     GatewayResponse,
@@ -18,6 +19,7 @@ from broker.responses.enrolment import (
 from broker.rights import Action
 from testbed_api.actions.enrolment import AdmittedGateway
 from testbed_api.domain.enrolment import EnrolmentClaim
+from testbed_api.domain.publishers import MachineAccess
 from testbed_api.http import openapi_examples, request_context
 from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import EnrolmentActionsDep
@@ -99,10 +101,14 @@ async def gateway(
     address: OfEquipment, enrolments: EnrolmentActionsDep, caller: CallerDep
 ) -> GatewaysResponse:
     """Allowed to the people of its organisation; empty without a gateway. The fingerprint is the
-    one that `testbed gateway enrol` printed on the machine.
+    one that `testbed gateway enrol` printed on the machine. `former` is the last one that was
+    locked out, until it has a new one.
     """
     gateways = await enrolments.gateways(caller, address)
-    return GatewaysResponse(items=list(map(_gateway, gateways)))
+    former = await enrolments.former(caller, address)
+    return GatewaysResponse(
+        items=list(map(_gateway, gateways)), former=None if former is None else _former(former)
+    )
 
 
 @router.get(
@@ -144,6 +150,14 @@ def _gateway(gateway: AdmittedGateway) -> GatewayResponse:
         since=text_of(principal.span.from_ns),
         fingerprint=used.fingerprint if used else None,
         code_made_by=used.by if used else None,
+    )
+
+
+def _former(gateway: MachineAccess) -> FormerGatewayResponse:
+    return FormerGatewayResponse(
+        principal=gateway.machine.id,
+        until=text_of(gateway.ended_ns or 0),
+        ended_by=gateway.ended_by,
     )
 
 

@@ -86,19 +86,20 @@ async def status(
     """Freshness, alarms and recent losses of your own streams and those that you may read; for
     who operates the testbed of all of them.
 
-    A stream is listed in each space where its publisher says how fresh it is, or where something
-    went missing; `state` is null where nobody says it. `interrupted` is why nothing is recorded
-    just now, null while all is. `alarms` are of the server itself, for who operates it. `refused`
-    is what programs tried in vain. `silent` lists gateways that state no health any more: they have
-    ended, or are cut off from the broker.
+    A stream is listed in each space where its publisher says how fresh it is, or where samples were
+    stored or something went missing in that time; `state` is null where nobody says it. `last` is
+    the newest sample that the publisher states, else the newest of those that were stored in that
+    time. `interrupted` is why nothing is recorded just now, null while all is. `alarms` are of the
+    server itself, for who operates it. `refused` is what programs tried in vain. `silent` lists
+    gateways that state no health any more: they have ended, or are cut off from the broker.
     """
     within_ns = round(query.within_s * NS_PER_S)
     since_ns = clock.machine.now_ns() - within_ns
     trouble = await ledger.trouble_since(since_ns)
+    stored = await ledger.newest_since(since_ns)
     health = _healths(freshness)
-    visible = [
-        key for key in sorted({*health, *trouble}) if query.has(key[0]) and _is_seen(caller, *key)
-    ]
+    keys = sorted(key for key in {*health, *trouble, *stored} if query.has(key[0]))
+    visible = [key for key in keys if _is_seen(caller, *key)]
     operates = caller.may(Action.OPERATE)
     return StatusResponse(
         since=text_of(since_ns),
@@ -108,7 +109,7 @@ async def status(
         notices=await _channels(registry) if operates else [],
         refused=await _refused(registry, caller, clock.now_ns() - min(within_ns, DAY_NS)),
         silent=_silent(freshness, visible),
-        streams=await _streams(registry, caller, clock.now_ns(), visible, health, trouble),
+        streams=await _streams(registry, caller, clock.now_ns(), visible, health, stored, trouble),
     )
 
 
@@ -118,12 +119,14 @@ async def _streams(
     now_ns: int,
     visible: Sequence[StreamKey],
     health: Mapping[StreamKey, StatedHealth],
+    stored: Mapping[StreamKey, int | None],
     trouble: Mapping[StreamKey, Trouble],
 ) -> list[StreamStatusResponse]:
     """The status of the streams that the caller sees, in their order."""
     unpublished = await _unpublished(registry, caller, health, now_ns)
     return [
-        _stream(key, health.get(key), trouble.get(key), unpublished.get(key)) for key in visible
+        _stream(key, health.get(key), stored.get(key), trouble.get(key), unpublished.get(key))
+        for key in visible
     ]
 
 
@@ -238,15 +241,20 @@ async def _unpublished(
 
 
 def _stream(
-    key: StreamKey, fresh: StatedHealth | None, trouble: Trouble | None, unpublished: str | None
+    key: StreamKey,
+    fresh: StatedHealth | None,
+    stored_ns: int | None,
+    trouble: Trouble | None,
+    unpublished: str | None,
 ) -> StreamStatusResponse:
     """The status of one stream.
 
-    fresh: None where no publisher states its health.  unpublished: the alarm that none may.
+    fresh: None where no publisher states its health.  stored_ns: the newest sample stored, where
+    that is known.  unpublished: the alarm that none may.
     """
     space, stream = key
     state, health = fresh or (None, None)
-    last_ns = None if health is None else health.last_ns
+    last_ns = stored_ns if health is None or health.last_ns is None else health.last_ns
     counts = trouble or Trouble()
     return StreamStatusResponse(
         stream=stream,

@@ -42,3 +42,16 @@ def test_a_history_tells_the_gaps_of_one_signal() -> None:
     assert (history.gaps_of("a"), history.gaps_of("b")) == ((GAP, whole), (whole,))
     with pytest.raises(Invalid):
         history.gaps_of("c")
+
+
+def test_the_text_of_samples_is_one_line_without_their_values() -> None:
+    batch = Batch(1, (FRAME,), Source.LIVE)
+    assert repr(Received(batch, SPEC, 10)) == (
+        "<Received of o/e/s, 1970-01-01T00:00:00.000000005Z to 1970-01-01T00:00:00.000000005Z,"
+        " 1 row: a, b>"
+    )
+    empty = Series(np.empty(0, np.int64), np.empty(0), np.empty(0, np.uint8))
+    names = [f"n{number}" for number in range(7)]
+    spec = StreamSpec(SPEC.address, tuple(map(Signal, names)))
+    history = History(spec, dict.fromkeys(names, empty), ())
+    assert str(history) == "<History of o/e/s, 0 rows: n0, n1, n2, n3, n4 and 2 more>"

@@ -132,8 +132,16 @@ def test_a_mapping_over_mqtt_says_where_each_signal_is_found() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("url: mqtt:", "url: http:", "m:5: mqtt.url: "),
-        ("127.0.0.1:1883", "me:secret@127.0.0.1", "m:5: mqtt.url: "),
+        (
+            "url: mqtt:",
+            "url: http:",
+            "'http://127.0.0.1:1883' is not the address of a broker: write mqtt://host:port",
+        ),
+        (
+            "127.0.0.1:1883",
+            "me:secret@127.0.0.1",
+            "m:5: mqtt.url: the user name does not belong in the address: write mqtt.user",
+        ),
         ("press/a}", "press/+}", "m:9: streams.s.signals.a.topic: topic 'press/+' is not one"),
         ("value: /b", "value: b", "m:10: streams.s.signals.b.value: 'b' is no JSON Pointer"),
         ("topic: press/a", "node: i=1", "m:9: streams.s.signals.a.topic: this field is missing"),

@@ -63,3 +63,13 @@ def test_the_table_has_every_number():
     assert rows["latency p50 / p99"] == "3.1 ms / 7.4 ms"
     assert (rows["F1"], rows["lost"]) == ("0.971", "0")
     assert result(latency_ms={"p50": None, "p99": None}).latency == "- / -"
+
+
+@pytest.mark.parametrize("published", [0, 12])
+def test_the_table_has_no_rates_where_no_row_was_labelled(published):
+    silent = Detection(missed=140, quiet=660)
+    changed = {"detection": silent, "published": published, "rows_answered": 0}
+    unscored = result(rating=dataclasses.replace(GOOD.rating, **changed))
+    assert unscored.rating.quality.startswith("Not scored: ")
+    rates = ("F1", "false-alarm rate", "missed-alarm rate")
+    assert {unscored.rows()[name] for name in rates} == {"not scored"}

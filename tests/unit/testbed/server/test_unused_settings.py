@@ -33,3 +33,10 @@ def test_a_setting_that_needs_another_one_is_named_with_it():
         update={"notify_webhook": "https://h.example", "notify_smtp": "smtp://h"}
     )
     assert list(unused_settings.without_effect(together)) == []
+
+
+def test_a_child_process_does_not_get_what_was_warned_of():
+    own = ServerSettings(notify_smtp_user="fay")
+    used = {"TESTBED_LIMIT_STREAMS": "1", "LANG": "C"}
+    unused = {"TESTBED_LIMTI_STREAMS": "1", "TESTBED_NOTIFY_SMTP_USER": "fay"}
+    assert unused_settings.without_unused(own, used | unused) == used
