@@ -6,10 +6,13 @@ state whatever folder it is started from.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from broker.namespace import EquipmentAddress
-from gateway.settings import GatewaySettings, SourceSettings
 from gateway.state import identity
+
+if TYPE_CHECKING:
+    from gateway.settings import GatewaySettings, SourceSettings
 
 FOLDER = "testbed-data"
 """The folder of the state beside a mapping file."""
@@ -45,7 +48,7 @@ class StateFolders:
 
 
 def folders(
-    settings: GatewaySettings, source: SourceSettings, *, mapping: Path | None = None
+    settings: "GatewaySettings", source: "SourceSettings", *, mapping: Path | None = None
 ) -> StateFolders:
     """The folders that the settings name, else those beside a mapping file.
 
