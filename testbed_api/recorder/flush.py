@@ -20,6 +20,9 @@ from testbed_api.recorder.placement_ledger import BatchNumber
 from testbed_api.recorder.spec_versions import SpecKey
 from testbed_api.stores.port import Block
 
+MOST_SPECS = 500
+"""Specs that one flush stores, so that thousands at once do not hold up samples: the rest waits."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
@@ -249,3 +252,16 @@ def _space_and_stream(topic: str) -> tuple[str, str]:
     """Space and stream of a topic, empty where it has too few levels."""
     levels = topic.split("/")
     return (levels[1] if len(levels) > 1 else "", "/".join(levels[3:6]))
+
+
+def portion(
+    candidates: Sequence[ReceivedMessage],
+) -> tuple[list[ReceivedMessage], list[ReceivedMessage]]:
+    """The messages of one flush, and the specs beyond `MOST_SPECS`, which are for the next."""
+    taken: list[ReceivedMessage] = []
+    postponed: list[ReceivedMessage] = []
+    specs = 0
+    for message in candidates:
+        specs += message.is_spec
+        (postponed if message.is_spec and specs > MOST_SPECS else taken).append(message)
+    return taken, postponed

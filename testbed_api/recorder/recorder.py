@@ -52,8 +52,6 @@ TOPICS = tuple(f"{namespace.ROOT}/+/{verb}/+/+/+" for verb in (Verb.SPEC, Verb.D
 
 MOST_LOST_GAPS = 50_000
 """Lost gaps that samples which come later may still cut: the newest ones."""
-MOST_SPECS = 500
-"""Specs that one flush stores, so that thousands at once do not hold up samples: the rest waits."""
 NARROW_EVERY = 3
 """After so many failures of one flush in a row it is narrowed down whose messages make it fail."""
 MOST_ALONE = 4
@@ -273,7 +271,7 @@ class Recorder:
     async def _flush(self, inbox: client.Inbox) -> None:
         """Settle the next messages; tries again while the store or the ledger is away."""
         arrived = await self._gather(inbox)
-        candidates, self._waiting = _portion([*self._waiting, *arrived])
+        candidates, self._waiting = recorder_flush.portion([*self._waiting, *arrived])
         failures = 0
         while True:
             candidates = await self._without_quarantined(candidates)
@@ -593,16 +591,3 @@ class Recorder:
         counts.checked, counts.moved = self._placer.checked, self._placer.moved
         counts.waiting = len(self._waiting)
         counts.marks = self._mark_publisher.marks
-
-
-def _portion(
-    candidates: Sequence[ReceivedMessage],
-) -> tuple[list[ReceivedMessage], list[ReceivedMessage]]:
-    """The messages of one flush, and the specs beyond `MOST_SPECS`, which are for the next."""
-    taken: list[ReceivedMessage] = []
-    postponed: list[ReceivedMessage] = []
-    specs = 0
-    for message in candidates:
-        specs += message.is_spec
-        (postponed if message.is_spec and specs > MOST_SPECS else taken).append(message)
-    return taken, postponed

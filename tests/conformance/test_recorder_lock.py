@@ -23,7 +23,7 @@ async def lock(where):
         return
     async with open_engine(where) as first, open_engine(where) as second:
         engines = [first, second]
-        yield lambda: recorder_lock.in_postgresql(engines.pop(), CLOCK)
+        yield lambda: recorder_lock.in_postgresql(engines.pop().ledger, CLOCK)
 
 
 async def test_the_second_recorder_is_told_who_the_first_is(lock):
@@ -47,9 +47,9 @@ async def test_a_lock_that_postgresql_lost_is_taken_again(where, monkeypatch):
         asyncio.timeout(15),
         open_engine(where) as first,
         open_engine(where) as second,
-        recorder_lock.in_postgresql(first, CLOCK),
+        recorder_lock.in_postgresql(first.ledger, CLOCK),
     ):
-        async with second.connect() as sql:
+        async with second.ledger.connect() as sql:
             lost = (await sql.execute(HOLDERS)).scalars().one()
             await sql.execute(
                 recorder_lock.text("SELECT pg_terminate_backend(:pid)"), {"pid": lost}
@@ -59,5 +59,5 @@ async def test_a_lock_that_postgresql_lost_is_taken_again(where, monkeypatch):
                 await sql.commit()
                 await CLOCK.sleep(0.01)
         with pytest.raises(Taken, match="a recorder is running already"):
-            async with recorder_lock.in_postgresql(second, CLOCK):
+            async with recorder_lock.in_postgresql(second.ledger, CLOCK):
                 pass

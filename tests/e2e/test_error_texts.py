@@ -455,8 +455,9 @@ NOT_CREDENTIALS = (
 
 @pytest.mark.parametrize("text", NOT_CREDENTIALS, ids=range(len(NOT_CREDENTIALS)))
 @pytest.mark.parametrize("words", [("status",), ("tap", "a/b/c"), ("gateway", "run", str(MAPPING))])
-def test_no_error_repeats_a_credential_that_is_none(text_of, words, text):
-    code, output = text_of(*words, TESTBED_CREDENTIAL=text)
+def test_no_error_repeats_a_credential_that_is_none(text_of, tmp_path, words, text):
+    state = {"TESTBED_GATEWAY_STATE": str(tmp_path)}  # another test may run this gateway
+    code, output = text_of(*words, TESTBED_CREDENTIAL=text, **state)
     assert code == 2
     assert "the credential is not one" in output
     assert SECRET not in output

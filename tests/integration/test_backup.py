@@ -433,7 +433,7 @@ async def test_a_running_server_is_backed_up_and_comes_back(tmp_path):
         "--confirm-rights",
     )
     assert code == 0, complained
-    assert "restored: 2 samples of 1 streams" in printed
+    assert "restored: 2 samples of 1 stream" in printed
     assert "lost-after-backup" in printed
     async with serving(tmp_path / "new") as again:
         assert again.administrator is None

@@ -23,6 +23,7 @@ from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
 from testbed_sdk.outputs import DOWN, RESEND_AFTER_S, Output
 
+NOW_NS = 1_800_000_000 * NS_PER_S
 SPEC = StreamSpec(StreamAddress("o", "e", "s"), (Signal("a"),))
 SOON_S = RESEND_AFTER_S / 2
 """Before a batch goes again for its age alone."""
@@ -109,7 +110,7 @@ async def connected(
 
 async def test_what_is_not_marked_goes_again_over_a_new_connection(tmp_path: Path) -> None:
     async with running(tmp_path) as bed:
-        await bed.output.publish(10, {"a": 1.0})
+        await bed.output.publish(NOW_NS + 10, {"a": 1.0})
         verb, document = await bed.received()
         assert (verb, document["seq"]) == ("data", 1)
         await bed.broker.disconnect("prototype")
@@ -123,7 +124,7 @@ async def test_what_is_not_marked_goes_again_soon_once_its_output_is_closed(
 ) -> None:
     """Also where the wall time was set back meanwhile."""
     async with running(tmp_path) as bed:
-        await bed.output.publish(10, {"a": 1.0})
+        await bed.output.publish(NOW_NS + 10, {"a": 1.0})
         assert (await bed.received())[0] == "data"
         bed.clock.ahead_ns = step_s * NS_PER_S
         bed.output.begin_closing()
@@ -137,8 +138,8 @@ async def test_what_is_not_marked_goes_again_soon_once_its_output_is_closed(
 async def test_the_end_of_a_former_run_is_a_gap_once_a_batch_of_this_one_is_stored(
     tmp_path: Path,
 ) -> None:
-    async with running(tmp_path, newest_ns=4) as bed:
-        for time_ns in (10, 20):
+    async with running(tmp_path, newest_ns=NOW_NS + 4) as bed:
+        for time_ns in (NOW_NS + 10, NOW_NS + 20):
             await bed.output.publish(time_ns, {"a": 1.0})
         documents = [(await bed.received())[1] for _ in range(2)]
         assert [document.get("gaps", []) for document in documents] == [[], []]
@@ -146,7 +147,9 @@ async def test_the_end_of_a_former_run_is_a_gap_once_a_batch_of_this_one_is_stor
             await bed.received(within_s=0.5)
         await bed.mark(documents[0], 1)
         _, stating = await bed.received()
-        assert list(map(codec.gap_from_json, stating["gaps"])) == [Gap((), 5, 9, DOWN)]
+        assert list(map(codec.gap_from_json, stating["gaps"])) == [
+            Gap((), NOW_NS + 5, NOW_NS + 9, DOWN)
+        ]
         await bed.mark(stating, 3)
         async with asyncio.timeout(SOON_S):
             await bed.output.wait_closed()

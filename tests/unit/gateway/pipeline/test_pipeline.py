@@ -7,11 +7,13 @@ import pytest
 from broker.batch import GOOD, Gap
 from broker.clock import NS_PER_S, SteppedClock
 from broker.streams import StreamSpec, Trigger
+from gateway.links.port import PossibleGap
 from gateway.mapping import file as mapping_file
 from gateway.monitoring import health
 from gateway.pipeline.pipeline import GATEWAY_DOWN, SPOOL_LOST, Pipeline, StreamActivity
 from gateway.samples import Samples, StreamSamples
 from gateway.spool.dropped_gaps import FAILED
+from gateway.spool.stamps import StreamStamps
 
 EXAMPLE = mapping_file.read(
     (Path(__file__).parents[4] / "examples/pump-rig/mapping.yaml").read_text(), "m"
@@ -31,7 +33,12 @@ def samples(*times_ns: int) -> Samples:
 async def test_the_newest_sample_of_an_earlier_process_counts_until_there_is_another() -> None:
     clock = SteppedClock(100 * S)
     pipeline = Pipeline(
-        EXAMPLE, [SPEC], clock=clock, space="live", most_waiting=1_000, last_ns=[7 * S]
+        EXAMPLE,
+        [SPEC],
+        clock=clock,
+        space="live",
+        most_waiting=1_000,
+        stamps=[StreamStamps(last_ns=7 * S, greatest_ns=7 * S)],
     )
     assert pipeline.activity[0].newest_ns == 7 * S
     assert not health.is_fresh(SPEC, pipeline.activity[0], clock.monotonic_ns())
@@ -64,8 +71,9 @@ async def test_the_gap_before_the_first_sample_says_where_the_spool_was_lost(
     pipeline = built(SteppedClock(100 * S))
     pipeline.lost = lost
     signal, other = SPEC.names[0], "source-unreachable"
-    await pipeline.gap(0, Gap((signal,), 1, 2, GATEWAY_DOWN))
-    await pipeline.gap(0, Gap((signal,), 5, 6, other))
+    for after_ns, of_break in ((0, GATEWAY_DOWN), (4, other)):
+        possible = PossibleGap(stream=0, signal=0, after_ns=after_ns, until_ns=after_ns + 3)
+        await pipeline.possible_gap(possible, of_break)
     ((_, batch),) = pipeline.remaining()
     assert batch.gaps == (Gap((signal,), 1, 2, cause), Gap((signal,), 5, 6, other))
 
