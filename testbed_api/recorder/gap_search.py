@@ -8,9 +8,9 @@ import numpy as np
 import structlog
 
 from broker.batch import Gap, Times
-from broker.clock import NS_PER_S, Clock
+from broker.clock import Clock
 from broker.errors import BedError
-from broker.streams import StreamSpec, Trigger
+from broker.streams import StreamSpec
 from testbed_api.recorder import resent_batches
 from testbed_api.recorder.ledger import Ledger, StatedGap
 from testbed_api.recorder.lineage import UnsearchedSpan
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from broker.batch import Long
 
 LOOK_EVERY_S = 2.0
-MOST_PERIODS = 10
-"""Periods of silence of a stream with a sample each period that tell of a gap."""
 
 log = structlog.get_logger()
 
@@ -81,7 +79,7 @@ class GapSearch:
         """The silences of a stream in a span, both ends included, that are too long."""
         if from_ns > to_ns:
             return []
-        longest_ns, before_ns = telling_silence_ns(spec), from_ns - 1
+        longest_ns, before_ns = resent_batches.telling_silence_ns(spec), from_ns - 1
         gaps: list[Gap] = []
         frames = self._store.read(Window(space, spec, spec.names, from_ns, to_ns + 1))
         async with aclosing(cast("AsyncGenerator[Long]", frames)):
@@ -93,17 +91,6 @@ class GapSearch:
 
 def _covers(known: Gap, gap: Gap) -> bool:
     return known.from_ns <= gap.from_ns and gap.to_ns <= known.to_ns
-
-
-def telling_silence_ns(spec: StreamSpec) -> int:
-    """The longest silence of a stream, in ns, where it alone may tell of a gap.
-
-    A stream that has a sample each period, whether its value changes or not, is silent for ten of
-    them only where something is missing.
-    """
-    if spec.trigger is Trigger.TIMESTAMP and spec.period_s > 0:
-        return round(MOST_PERIODS * spec.period_s * NS_PER_S)
-    return resent_batches.max_silence_ns(spec)
 
 
 def silences(before_ns: int, times: Times, longest_ns: int) -> list[Gap]:

@@ -123,7 +123,7 @@ class LostGaps:
             if others:
                 batches, its_ends = resent_batches.batches(of_stream, held, self._ends, longest_ns)
                 ends |= its_ends
-                changes += _without_batches(others, batches, longest_ns)
+                changes += _without_batches(others, batches, of_stream[0][0].spec)
         return LostGapChanges(changes, ends)
 
     def _near(self, key: StreamKey, arrived: _Arrived, longest_ns: int) -> list[StatedGap]:
@@ -135,7 +135,7 @@ class LostGaps:
 
 
 def _without_batches(
-    gaps: Iterable[StatedGap], batches: Sequence[StoredBatch], longest_ns: int
+    gaps: Iterable[StatedGap], batches: Sequence[StoredBatch], spec: StreamSpec
 ) -> Iterator[GapChange]:
     """The changes that batches make: what lies between consecutive ones is not lost either.
 
@@ -143,9 +143,10 @@ def _without_batches(
     is no longer than a silence that tells nothing.
     """
     for stated in gaps:
-        parts = resent_batches.cut(stated.gap, batches, longest_ns)
+        parts = resent_batches.cut(stated.gap, batches, resent_batches.max_silence_ns(spec))
         if stated.gap.cause == LEDGER_LOST:
-            parts = [part for part in parts if part.to_ns - part.from_ns >= longest_ns]
+            least_ns = resent_batches.telling_silence_ns(spec)
+            parts = [part for part in parts if part.to_ns - part.from_ns >= least_ns]
         if parts != [stated.gap]:
             yield GapChange(stated, [stated._replace(gap=part) for part in parts])
 

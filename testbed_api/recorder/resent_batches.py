@@ -15,13 +15,15 @@ import numpy as np
 from broker.batch import Gap, Times
 from broker.clock import NS_PER_S
 from broker.messages import Held
-from broker.streams import StreamSpec
+from broker.streams import StreamSpec, Trigger
 from testbed_api.recorder.flush import BlockOrigin
 from testbed_api.recorder.ledger import StreamEpoch
 from testbed_api.stores.port import Block
 
 MOST_PERIODS = 3
 """Periods of silence that are no sign of a loss."""
+TELLING_PERIODS = 10
+"""Periods of silence of a stream with a sample each period that tell of a gap."""
 
 
 class StoredBatch(NamedTuple):
@@ -53,6 +55,17 @@ EndsByNumber = dict[int, BatchEnds]
 def max_silence_ns(spec: StreamSpec) -> int:
     """The longest silence of a stream, in ns, that is no sign of a loss."""
     return round(max(MOST_PERIODS * spec.period_s, spec.max_silence_s) * NS_PER_S)
+
+
+def telling_silence_ns(spec: StreamSpec) -> int:
+    """The longest silence of a stream, in ns, where it alone may tell of a gap.
+
+    A stream that has a sample each period, whether its value changes or not, is silent for ten of
+    them only where something is missing.
+    """
+    if spec.trigger is Trigger.TIMESTAMP and spec.period_s > 0:
+        return round(TELLING_PERIODS * spec.period_s * NS_PER_S)
+    return max_silence_ns(spec)
 
 
 def batches(

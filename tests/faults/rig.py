@@ -315,7 +315,10 @@ class Rig:
                 dead=dead[at],
                 gaps=stored[at].gaps,
                 period_ns=round(1e9 / self.load.hz),
-                down=down,
+                down=[
+                    *down,
+                    *((book.rows[0].time_ns, 2**62) for book in offered if at >= len(book.signals)),
+                ],
             )
             for at, name in enumerate(names)
         ]

@@ -156,4 +156,4 @@ def test_a_stream_with_a_sample_each_period_tells_by_its_silence(
     trigger: Trigger, period_s: float, longest_s: int
 ) -> None:
     spec = replace(SPEC, trigger=trigger, period_s=period_s, max_silence_s=8.0)
-    assert gap_search.telling_silence_ns(spec) == longest_s * NS_PER_S
+    assert resent_batches.telling_silence_ns(spec) == longest_s * NS_PER_S
