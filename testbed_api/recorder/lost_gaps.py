@@ -142,10 +142,11 @@ def _without_batches(
     A gap of a lost ledger is a silence between stored samples: what remains of it is none where it
     is no longer than a silence that tells nothing.
     """
+    longest_ns = resent_batches.max_silence_ns(spec)
+    least_ns = resent_batches.telling_silence_ns(spec)
     for stated in gaps:
-        parts = resent_batches.cut(stated.gap, batches, resent_batches.max_silence_ns(spec))
+        parts = resent_batches.cut(stated.gap, batches, longest_ns)
         if stated.gap.cause == LEDGER_LOST:
-            least_ns = resent_batches.telling_silence_ns(spec)
             parts = [part for part in parts if part.to_ns - part.from_ns >= least_ns]
         if parts != [stated.gap]:
             yield GapChange(stated, [stated._replace(gap=part) for part in parts])

@@ -83,18 +83,23 @@ async def delete_bucket(rig: Rig) -> None:
         (await http.delete(f"/api/v2/buckets/{bucket['id']}")).raise_for_status()
 
 
+async def restored_alone(rig: Rig, file: str, then_s: tuple[float, float]) -> None:
+    """Copy a file of the server, and put it back some seconds (`then_s`) after the next start."""
+    older = rig.folder / "older"
+    await rig.sleep(1.0, 2.0)
+    await asyncio.to_thread(rig.server.stop)
+    shutil.copy(rig.folder / "data" / file, older)
+    rig.server.start()
+    await rig.recovered()
+    await rig.sleep(*then_s)
+    await restarted(rig, lambda folder: shutil.copy(older, folder / file))
+
+
 async def test_a_store_that_is_restored_alone(
     tmp_path: Path, size: Size, seed: int, record: Record
 ) -> None:
-    older = tmp_path / "older"
     async with rigs.running(tmp_path, seed, load=size.load) as rig:
-        await rig.sleep(1.0, 2.0)
-        await asyncio.to_thread(rig.server.stop)
-        shutil.copy(rig.folder / "data" / STORE, older)
-        rig.server.start()
-        await rig.recovered()
-        await rig.sleep(4.0, 5.0)
-        await restarted(rig, lambda folder: shutil.copy(older, folder / STORE))
+        await restored_alone(rig, STORE, (4.0, 5.0))
         gaps = await judged(rig, record, "store restored alone", "embedded")
     assert [gap.cause for gap in gaps] == [lost_gaps.STORE_LOST]
 
@@ -125,15 +130,8 @@ async def test_a_ledger_that_is_lost_alone(
 async def test_a_ledger_that_is_restored_alone(
     tmp_path: Path, size: Size, seed: int, record: Record
 ) -> None:
-    older = tmp_path / "older"
     async with rigs.running(tmp_path, seed, load=size.load) as rig:
-        await rig.sleep(1.0, 2.0)
-        await asyncio.to_thread(rig.server.stop)
-        shutil.copy(rig.folder / "data" / LEDGER, older)
-        rig.server.start()
-        await rig.recovered()
-        await rig.sleep(3.0, 4.0)
-        await restarted(rig, lambda folder: shutil.copy(older, folder / LEDGER))
+        await restored_alone(rig, LEDGER, (3.0, 4.0))
         gaps = await judged(rig, record, "ledger restored alone", "embedded")
     assert gaps == []
 
