@@ -138,6 +138,14 @@ class SystemdService:
         )
 
 
+def print_or_install(service: SystemdService, out: Console, *, print_only: bool) -> None:
+    """Print the unit on standard output, or install it; raises Refused as `install` does."""
+    if print_only:
+        print(service.unit, end="")  # noqa: T201 - a file's text, unchanged
+    else:
+        install(service, out)
+
+
 def install(service: SystemdService, out: Console) -> None:
     """Write the unit, its settings if there are none, and its state's folders; say what is next.
 

@@ -134,10 +134,7 @@ def install_service(
 
     try:
         service = systemd_unit.service(mappings, name=name, user=run_as)
-        if print_only:
-            print(service.unit, end="")  # noqa: T201 - a file's text, unchanged
-        else:
-            systemd.install(service, out)
+        systemd.print_or_install(service, out, print_only=print_only)
     except BedError as exc:
         terminal_run.fail(exc)
 

@@ -141,10 +141,7 @@ def install_service(
     own = settings(ServerSettings, **chosen, tls=_tls_setting(development=tls))
     try:
         service = systemd_unit.service(own, name=name, user=run_as)
-        if print_only:
-            print(service.unit, end="")  # noqa: T201 - a file's text, unchanged
-        else:
-            systemd.install(service, out)
+        systemd.print_or_install(service, out, print_only=print_only)
     except BedError as exc:
         run.fail(exc)
 
