@@ -68,6 +68,11 @@ class StalledSignals:
         lasts = arrived_ns - self._since_ns >= least_ns
         return np.flatnonzero((self._newest_ns == newest_ns) & lasts)
 
+    def is_stalled(self, signal: int, newest_ns: int, arrived_ns: int, least_ns: int) -> bool:
+        """Whether `stalled` would name a signal, without looking at the others."""
+        lasts = arrived_ns - int(self._since_ns[signal]) >= least_ns
+        return lasts and int(self._newest_ns[signal]) == newest_ns
+
 
 @dataclass(slots=True)
 class FarStamps:

@@ -268,7 +268,7 @@ class StreamGroup:
             return LatestSample(time_ns, arrived_ns, time_ns, time_ns + 1)
         newest_ns = int(self._timestamps.newest_ns[at])
         run_first_ns = int(self._timestamps.run_first(own)[0])
-        stands = at in self._stalled_signals()
+        stands = self._stalled.is_stalled(at, newest_ns, arrived_ns, self._limits.stalled_ns)
         return LatestSample(time_ns, arrived_ns, newest_ns, run_first_ns, stands)
 
     def reserve(self, stream: int, signal: int) -> int:
