@@ -105,6 +105,13 @@ class ModelInfo:
             fault_every_s=fault_every_s,
             inputs=dict(inputs or {}),
         )
+        for name, value in self.limited(settings.inputs).items():
+            if value != settings.inputs[name]:
+                low, high = limits_of(next(each for each in self.inputs if each.name == name))
+                raise Invalid(
+                    f"input {name} of {self.name} is {settings.inputs[name]:g}",
+                    hint=f"{low:g} to {high:g}",
+                )
         constants = constants_with(self.constants, parameters or {}, self.name)
         return SteppedModel(self, constants, settings)
 
