@@ -54,6 +54,8 @@ class Feed:
         self._arrived: deque[Arrival] = deque()
         self._newest: dict[str, int] = {}
         """The greatest number that arrived, by epoch."""
+        self._lost: dict[str, int] = {}
+        """The last number that was left out, by epoch."""
         self._named: dict[str, int] = {}
         """The last number that a tick has named, by epoch."""
         self._readable: deque[Arrival] = deque()
@@ -62,18 +64,26 @@ class Feed:
         """Add a batch that arrived; it waits for its tick."""
         self._arrived.append(arrival)
         if arrival.epoch is not None and arrival.seq is not None:
-            self._newest[arrival.epoch] = max(arrival.seq, self._newest.get(arrival.epoch, 0))
+            newest = self._newest.get(arrival.epoch, arrival.seq - 1)
+            if arrival.seq > newest + 1:
+                self._lost[arrival.epoch] = arrival.seq - 1
+            self._newest[arrival.epoch] = max(arrival.seq, newest)
 
     def name(self, last: Positions) -> bool:
         """Note the last batches of a quantum, and return whether there are any for this input."""
         self._named |= last.get(self.address, {})
         return self.address in last
 
-    def missing(self) -> dict[str, int]:
-        """The named batches that have not arrived: epoch -> the last of them."""
+    def awaited(self) -> dict[str, int]:
+        """The named batches that may arrive still: epoch -> the last of them."""
         return {
             epoch: seq for epoch, seq in self._named.items() if self._newest.get(epoch, 0) < seq
         }
+
+    def missing(self) -> dict[str, int]:
+        """The batches that did not arrive, once nobody waits for them any more."""
+        lost, self._lost = self._lost, {}
+        return lost | self.awaited()
 
     def due(self) -> Iterator[Arrival]:
         """Take the batches that arrived and were named, in order; those without a number too."""

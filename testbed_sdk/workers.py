@@ -40,6 +40,14 @@ def is_runnable(task: asyncio.Task[Any]) -> bool:
     return not task.done() and (waited is None or waited.done())
 
 
+def runnable_beside() -> asyncio.Task[Any] | None:
+    """Another task of the loop that will go on in a turn of it, None if all wait."""
+    own = asyncio.current_task()
+    return next(
+        (task for task in asyncio.all_tasks() if task is not own and is_runnable(task)), None
+    )
+
+
 def has_work(worker: Worker, waiting: Iterable[Worker]) -> bool:
     """Whether a task or thread works, or waits for something outside of the program's tasks.
 
