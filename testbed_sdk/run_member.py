@@ -18,7 +18,7 @@ from broker.errors import Corrupt, Invalid, Unavailable
 from broker.namespace import EquipmentAddress, RunTopic, StreamAddress, Verb
 from broker.run_clock import JOIN, Positions, Ready, Tick
 from testbed_sdk import workers
-from testbed_sdk.feed import Arrival, Feed, Waiter
+from testbed_sdk.feed import ArrivedBatch, Feed, Waiter
 from testbed_sdk.workers import Worker
 
 ASK_AGAIN_S = 0.5
@@ -174,7 +174,7 @@ class RunMember:
         """Run what fills a feed, until the connection ends."""
         self._tasks.create_task(pump, name=name)
 
-    def arrive(self, feed: Feed, arrival: Arrival) -> None:
+    def arrive(self, feed: Feed, arrival: ArrivedBatch) -> None:
         """Add a batch that arrived to a feed."""
         feed.arrive(arrival)
         self._changed.set()
@@ -183,7 +183,7 @@ class RunMember:
         """End a feed with an error, which its reader gets."""
         self._wake(feed.fail(failure))
 
-    async def read(self, feed: Feed) -> Arrival:
+    async def read(self, feed: Feed) -> ArrivedBatch:
         """The next batch of a feed, once the time has reached it; raises the feed's error."""
         while (arrival := feed.take()) is None:
             with self._waits() as waiter:
@@ -287,7 +287,7 @@ class RunMember:
                 self.newest_ns[feed.address] = max(before_ns, newest_ns)
             self._put(time_ns, self._releasing(feed, arrival), is_batch=True)
 
-    def _releasing(self, feed: Feed, arrival: Arrival) -> Callable[[], None]:
+    def _releasing(self, feed: Feed, arrival: ArrivedBatch) -> Callable[[], None]:
         return lambda: self._wake(feed.release(arrival))
 
     def _at(self, duration_s: float, happen: Callable[[], None]) -> _Due:
