@@ -63,7 +63,7 @@ def has_work(worker: Worker, waiting: Iterable[Worker]) -> bool:
     if waited is None or waited.done():
         return True
     others = list(_tasks_in(waited))
-    frames = [frame for frame in _frames(worker) if frame is not None]
+    frames = list(_frames(worker))
     if not others and frames and frames[-1].f_code.co_filename.startswith(_ASYNCIO):
         if frames[-1].f_code.co_filename in _AMONG_TASKS:
             return False
