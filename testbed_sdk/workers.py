@@ -80,8 +80,8 @@ def place_of(worker: Worker) -> str:
     where = ""
     if own:
         file = Path(own[-1].f_code.co_filename).name
-        where = f" at {file}:{own[-1].f_lineno}, in {own[-1].f_code.co_name}"
-    return f"its {kind} {name!r}{where}"
+        where = f", at {file}:{own[-1].f_lineno}, in {own[-1].f_code.co_name}"
+    return f"its {kind} {name!r} is at work{where}"
 
 
 def _tasks_in(value: object) -> Iterator[asyncio.Task[Any]]:
