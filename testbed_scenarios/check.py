@@ -7,7 +7,7 @@ are known only once it runs: of its outputs the stream alone is checked.
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
-from testbed_scenarios import matrix, quantities, timeline_check
+from testbed_scenarios import expectation_check, matrix, quantities, timeline_check
 from testbed_scenarios.catalogue import Catalogue, EquipmentFacts, Path
 from testbed_scenarios.findings import Finding, of_range, unknown
 from testbed_scenarios.model import (
@@ -63,6 +63,7 @@ def _of_scenario(scenario: Scenario, catalogue: Catalogue) -> Iterator[Finding]:
     yield from _of_size(scenario, facts)
     yield from timeline_check.findings(scenario, facts)
     yield from _of_prototypes(scenario, streams)
+    yield from expectation_check.findings(scenario, streams)
 
 
 def facts_of(scenario: Scenario, catalogue: Catalogue) -> Mapping[str, EquipmentFacts]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import get_args
+from functools import partial
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -11,6 +12,7 @@ from broker.errors import Invalid
 from broker.yaml_document import YamlDocument
 from testbed_scenarios import check
 from testbed_scenarios.catalogue import Catalogue, Path
+from testbed_scenarios.expectations.model import KINDS
 from testbed_scenarios.findings import Finding
 from testbed_scenarios.model import Equipment, Prototype, Scenario
 from testbed_scenarios.timeline_model import TimelineEntry
@@ -57,7 +59,7 @@ def read(text: str, name: str) -> ScenarioFile:
     try:
         scenario = Scenario.model_validate(document.value)
     except ValidationError as exc:
-        mistakes += document.mistakes_of(exc, _fields_at, _HINTS)
+        mistakes += document.mistakes_of(exc, partial(_fields_at, document.value), _HINTS)
     if mistakes:
         raise yaml_document.listed(name, mistakes, document="scenario")
     return ScenarioFile(name, scenario, document)
@@ -86,8 +88,12 @@ def _tagged() -> dict[str, type[BaseModel]]:
     return {f"<{member.__name__}>": member for member in members}
 
 
-def _fields_at(path: Path) -> list[str]:
-    """Names of the fields that may stand at a path of a scenario file."""
+def _fields_at(fields: Any, path: Path) -> list[str]:
+    """Names of the fields that may stand at a path of a scenario file with these fields."""
+    if path[0:1] == ("expectations",):
+        entry = fields["expectations"][int(path[1])]
+        kind = next(KINDS[word] for word in KINDS if word in entry)
+        return pydantic_checks.fields_at(kind, path[2:])
     tags = _tagged()
     tagged = [index for index, step in enumerate(path) if step in tags]
     if not tagged:

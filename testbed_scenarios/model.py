@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema,
 from broker import clock
 from broker.clock import NS_PER_S
 from broker.errors import Invalid
+from testbed_scenarios.expectations.model import Expectation
 from testbed_scenarios.quantities import (
     RANGE_SIGN,
     DurationNs,
@@ -132,7 +133,7 @@ def _has_one(tags: dict[str, str], noun: str) -> BeforeValidator:
         if isinstance(value, ScenarioPart):
             return value
         if not isinstance(value, dict):
-            raise ValueError(f"it holds fields: {names}, …")
+            raise ValueError(f"it holds fields: {names}, …")  # noqa: TRY004 - pydantic wants it
         given = [name for name in tags if name in value]
         if not given:
             raise ValueError(f"say which {noun} this is: {names}")
@@ -299,7 +300,7 @@ class Scenario(ScenarioPart):
     prototypes: dict[Id, Prototype] = Field(
         default_factory=dict, max_length=MOST_EQUIPMENT, description="programs under test, by name"
     )
-    expectations: tuple[dict[str, Any], ...] = Field(
+    expectations: tuple[Expectation, ...] = Field(
         default=(), max_length=MOST_ENTRIES, description="what must hold for the run to pass"
     )
     sweep: dict[str, list[SweepValue]] = Field(
