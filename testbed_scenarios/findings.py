@@ -33,7 +33,9 @@ def unknown(sentence: str, name: str, known: Collection[str]) -> str:
 
 def of_unit(path: Path, amount: Amount, unit: str, what: str) -> Iterator[Finding]:
     """The finding about an amount whose unit is not the one that it is taken in."""
-    if amount.unit not in {"", unit}:
+    if unit == "1" and amount.unit not in {"", "1"}:
+        yield Finding(path, f"{what} has no unit; leave {amount.unit} out")
+    elif amount.unit not in {"", unit}:
         yield Finding(path, f"{what} is in {unit}, not in {amount.unit}; convert the number")
 
 
@@ -44,6 +46,7 @@ def of_range(path: Path, amount: Amount, facts: ParameterFacts, name: str) -> It
     yield from of_unit(path, amount, facts.unit, name)
     too_low = facts.low is not None and amount.number < facts.low
     if too_low or (facts.high is not None and amount.number > facts.high):
+        unit = "" if facts.unit == "1" else f" {facts.unit}"
         low = "…" if facts.low is None else f"{facts.low:g}"
         high = "…" if facts.high is None else f"{facts.high:g}"
-        yield Finding(path, f"{amount.number:g} is outside {low} to {high} {facts.unit}")
+        yield Finding(path, f"{amount.number:g} is outside {low} to {high}{unit}")

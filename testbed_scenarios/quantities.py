@@ -21,7 +21,7 @@ RANGE_SIGN = ".."
 _ID = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
 _SIGNAL = r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}"
 _DURATION_FORM = f"a duration: {time_expressions.DURATION_FORM}"
-_INSTANT_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$"
+INSTANT_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$"
 _AMOUNT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?:\s+(\S+))?", re.ASCII)
 
 
@@ -112,7 +112,7 @@ InstantNs = Annotated[
     int,
     reading(clock.ns_of),
     PlainSerializer(instant_text, return_type=str),
-    _duration_schema(_INSTANT_PATTERN, "an instant, RFC 3339", "2026-01-01T00:00:00Z"),
+    _duration_schema(INSTANT_PATTERN, "an instant, RFC 3339", "2026-01-01T00:00:00Z"),
 ]
 """An instant, in ns since 1970 UTC."""
 
