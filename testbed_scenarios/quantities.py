@@ -202,6 +202,23 @@ Quantity = Annotated[
 """A number, with its unit where one is written."""
 
 
+def _factor(text: str) -> float:
+    amount = Amount.parse(text)
+    if amount.unit or amount.number == 0:
+        raise Invalid(f"{text[:40]!r} is no factor", hint="write a number such as 1000, not 0")
+    return amount.number
+
+
+Factor = Annotated[float, reading(_factor, float, int), WithJsonSchema({"type": "number"})]
+"""A finite number, not 0 where it is written."""
+UnitCode = Annotated[
+    str,
+    reading(units.checked_unit),
+    WithJsonSchema({"type": "string", "examples": ["mbar"], "maxLength": units.MOST_LENGTH}),
+]
+"""A unit, as a UCUM code."""
+
+
 def _share(text: str) -> float:
     number, _, sign = text.partition("%")
     try:

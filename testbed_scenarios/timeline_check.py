@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from broker.streams import Dtype
 from testbed_scenarios import quantities
 from testbed_scenarios.catalogue import EquipmentFacts, Path
 from testbed_scenarios.findings import Finding, of_range, of_unit, unknown
 from testbed_scenarios.model import FmuEquipment, ModelEquipment, Scenario
-from testbed_scenarios.quantities import Amount
 from testbed_scenarios.timeline_model import (
+    OF_NUMBERS,
     FaultDraw,
     InputStep,
     LinkFault,
@@ -32,7 +33,7 @@ def findings(scenario: Scenario, facts: Facts) -> Iterator[Finding]:
                 yield from _of_model_fault(scenario, facts, path, entry.on, entry.fault)
             case SignalFault():
                 yield from _of_signal(scenario, facts, (*path, "on"), entry.on)
-                yield from _of_amount(facts, path, entry.on, entry.by)
+                yield from _of_options(facts, path, entry, {(*path, "fault"): entry.fault})
             case LinkFault():
                 yield from _of_target(scenario, (*path, "on"), entry.on)
             case FaultDraw():
@@ -94,19 +95,25 @@ def _of_signal(scenario: Scenario, facts: Facts, path: Path, on: str) -> Iterato
             yield Finding(path, unknown(f"{stream} has no signal {name!r}", name, signals))
 
 
-def _of_amount(facts: Facts, path: Path, on: str, amount: Amount | None) -> Iterator[Finding]:
-    stream, name = quantities.signal_parts(on)
-    if amount is None or stream not in facts:
-        return
-    for signal in facts[stream].signals:
-        if signal.name == name:
-            yield from of_unit((*path, "by"), amount, signal.unit, name)
+def _of_options(
+    facts: Facts, path: Path, entry: SignalFault | FaultDraw, kinds: Mapping[Path, str]
+) -> Iterator[Finding]:
+    """Findings about faults that the signal cannot have.  kinds: path of each -> the kind."""
+    stream, name = quantities.signal_parts(entry.on)
+    signals = facts[stream].signals if stream in facts else ()
+    for signal in (each for each in signals if each.name == name):
+        if entry.by is not None:
+            yield from of_unit((*path, "by"), entry.by, signal.unit, name)
+        for at, kind in kinds.items():
+            if kind in OF_NUMBERS and signal.dtype not in {Dtype.FLOAT64, Dtype.INT64}:
+                yield Finding(at, f"{name} is a {signal.dtype} and cannot have a {kind}")
 
 
 def _of_draw(scenario: Scenario, facts: Facts, path: Path, entry: FaultDraw) -> Iterator[Finding]:
     if "/" in entry.on:
         yield from _of_signal(scenario, facts, (*path, "on"), entry.on)
-        yield from _of_amount(facts, path, entry.on, entry.by)
+        kinds = {(*path, "draw", str(at)): kind for at, kind in enumerate(entry.draw)}
+        yield from _of_options(facts, path, entry, kinds)
     else:
         for index, fault in enumerate(entry.draw):
             field = ("draw", str(index))

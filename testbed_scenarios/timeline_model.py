@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 from testbed_scenarios.quantities import (
     DurationNs,
     DurationSpan,
+    Factor,
     Id,
     MomentNs,
     Quantity,
@@ -16,6 +17,7 @@ from testbed_scenarios.quantities import (
     SignalReference,
     SignedDurationNs,
     Target,
+    UnitCode,
 )
 
 
@@ -39,7 +41,7 @@ class SignalFaultKind(StrEnum):
     SPIKE = "spike"
     """A `share` of the samples is off by `by`, up or down at random."""
     WRONG_UNIT = "wrong-unit"
-    """Values are multiplied by `factor`, as by a sensor that was set to another unit."""
+    """Values are in `unit` and not in the signal's, or are multiplied by `factor`."""
     BAD_QUALITY = "bad-quality"
     """Samples have the quality `quality`."""
 
@@ -60,7 +62,6 @@ NEEDED: Mapping[str, tuple[str, str]] = {
     SignalFaultKind.DRIFT: ("by", "the offset at its end, in the signal's unit, such as by: 0.5"),
     SignalFaultKind.NOISE: ("by", "the standard deviation, in the signal's unit, such as by: 0.1"),
     SignalFaultKind.SPIKE: ("by", "the height, in the signal's unit, such as by: 2"),
-    SignalFaultKind.WRONG_UNIT: ("factor", "such as factor: 1000, for mbar instead of bar"),
     LinkFaultKind.DELAY: ("by", "how much later, such as by: 5s"),
     LinkFaultKind.CLOCK_SKEW: ("by", "how far the clock is ahead, such as by: 2s or by: -2s"),
 }
@@ -71,13 +72,24 @@ KNOWN: Mapping[str, frozenset[str]] = {
     SignalFaultKind.DRIFT: frozenset({"by"}),
     SignalFaultKind.NOISE: frozenset({"by"}),
     SignalFaultKind.SPIKE: frozenset({"by", "share"}),
-    SignalFaultKind.WRONG_UNIT: frozenset({"factor"}),
+    SignalFaultKind.WRONG_UNIT: frozenset({"unit", "factor"}),
     SignalFaultKind.BAD_QUALITY: frozenset({"quality"}),
     LinkFaultKind.DELAY: frozenset({"by"}),
     LinkFaultKind.CUT: frozenset(),
     LinkFaultKind.CLOCK_SKEW: frozenset({"by"}),
 }
 """Fields of `SignalFault` and `LinkFault` that have an effect on a kind of fault."""
+DRAWN = frozenset({"by", "share", "unit", "factor"})
+"""Those that a draw has too."""
+OF_NUMBERS = frozenset(
+    {
+        *(SignalFaultKind.DRIFT, SignalFaultKind.NOISE),
+        *(SignalFaultKind.SPIKE, SignalFaultKind.WRONG_UNIT),
+    }
+)
+"""Kinds of faults that only a signal of numbers can have."""
+SPIKE_SHARE = 0.05
+"""Share of the samples of a spike where the scenario does not say it."""
 
 
 class FaultQuality(StrEnum):
@@ -119,9 +131,16 @@ def _checked_options(part: Any, kind: SignalFaultKind | LinkFaultKind) -> None:
     options = part.model_fields_set - {"fault", "on", "from_ns", "to_ns"}
     if foreign := sorted(options - KNOWN[kind]):
         raise ValueError(f"a {kind} has no `{foreign[0]}`; leave it out")
+    _check_needed(part, kind)
+
+
+def _check_needed(part: Any, kind: str) -> None:
+    """Refuse a kind of fault without the option that it needs."""
     if kind in NEEDED and getattr(part, NEEDED[kind][0]) is None:
         field, words = NEEDED[kind]
         raise ValueError(f"a {kind} needs `{field}`: {words}")
+    if kind == SignalFaultKind.WRONG_UNIT and (part.unit is None) == (part.factor is None):
+        raise ValueError("a wrong-unit needs either `unit`, such as unit: mbar, or `factor`")
 
 
 class SignalFault(Interval):
@@ -137,13 +156,23 @@ class SignalFault(Interval):
         description="of dropout and spike: share of the samples (default: all of a dropout, 5 % of"
         " a spike)",
     )
-    factor: float | None = Field(default=None, description="of wrong-unit: what values come to")
+    unit: UnitCode | None = Field(
+        default=None, description="of wrong-unit: the unit that the sensor was set to, such as mbar"
+    )
+    factor: Factor | None = Field(
+        default=None, description="of wrong-unit, instead of `unit`: what values are multiplied by"
+    )
     quality: FaultQuality = Field(default=FaultQuality.BAD, description="of bad-quality")
 
     @model_validator(mode="after")
     def _has_its_options(self) -> Self:
         _checked_options(self, self.fault)
         return self
+
+    @property
+    def faulty_share(self) -> float:
+        """The share of the samples that have the fault, above 0, to 1."""
+        return self.share or (SPIKE_SHARE if self.fault is SignalFaultKind.SPIKE else 1.0)
 
 
 class LinkFault(Interval):
@@ -190,7 +219,8 @@ class FaultDraw(ScenarioPart):
         default=None, description="of drift, noise and spike: how far, in the signal's unit"
     )
     share: Share | None = Field(default=None, description="of dropout and spike")
-    factor: float | None = Field(default=None, description="of wrong-unit")
+    unit: UnitCode | None = Field(default=None, description="of wrong-unit")
+    factor: Factor | None = Field(default=None, description="of wrong-unit, instead of `unit`")
 
     @model_validator(mode="after")
     def _fits_its_time(self) -> Self:
@@ -208,14 +238,13 @@ class FaultDraw(ScenarioPart):
                 raise ValueError(
                     f"{name!r} is no fault of a signal; write {one_of(SignalFaultKind)}"
                 )
-            if is_sensor and name in NEEDED and getattr(self, NEEDED[name][0]) is None:
-                field, words = NEEDED[name]
-                raise ValueError(f"a {name} needs `{field}`: {words}")
+            if is_sensor:
+                _check_needed(self, name)
         for name in () if is_sensor else self.draw:
             if name in {LinkFaultKind.DELAY, LinkFaultKind.CLOCK_SKEW}:
                 raise ValueError(f"a {name} cannot be drawn; write it as an entry of its own")
         useful = {field for name in self.draw for field in KNOWN.get(name, ()) if is_sensor}
-        given = self.model_fields_set & {"by", "share", "factor"}
+        given = self.model_fields_set & DRAWN
         if foreign := sorted(given - useful):
             raise ValueError(f"none of these faults has a `{foreign[0]}`; leave it out")
         return self
@@ -224,7 +253,7 @@ class FaultDraw(ScenarioPart):
         """The fault that a draw has come to, as if the file had it."""
         span = {"from": from_ns, "to": to_ns, "on": self.on}
         if "/" in self.on:
-            useful = KNOWN[kind] & {"by", "share", "factor"}
+            useful = KNOWN[kind] & DRAWN
             options = {name: getattr(self, name) for name in useful}
             return SignalFault.model_construct(fault=SignalFaultKind(kind), **options, **span)
         if kind in set(LinkFaultKind):
