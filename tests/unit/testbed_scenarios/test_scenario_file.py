@@ -7,7 +7,7 @@ from broker.streams import Dtype, Signal
 from testbed_scenarios import file
 from testbed_scenarios.catalogue import Catalogue, EquipmentFacts, ParameterFacts
 from testbed_scenarios.model import CommandPrototype, CsvEquipment, ModelEquipment, Scenario
-from testbed_scenarios.quantities import Amount
+from testbed_scenarios.quantities import PhysicalValue
 from testbed_scenarios.timeline_model import LinkFault, ModelFault, SignalFault
 
 GOOD = """\
@@ -102,7 +102,7 @@ def test_a_scenario_is_what_its_file_says():
     assert isinstance(drift, SignalFault)
     assert isinstance(delay, LinkFault)
     assert (valve.from_ns, valve.to_ns, valve.severity) == (60 * 10**9, 120 * 10**9, 0.8)
-    assert (drift.by, delay.by) == (Amount(0.5, "bar"), 5 * 10**9)
+    assert (drift.by, delay.by) == (PhysicalValue(0.5, "bar"), 5 * 10**9)
     assert scenario.seeds == tuple(range(1, 11))
 
 
