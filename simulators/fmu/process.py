@@ -5,6 +5,7 @@ was in and the time of the model.
 """
 
 import json
+import math
 import mmap
 import os
 import select
@@ -116,7 +117,7 @@ class FmuProcess:
             if in_order:
                 with suppress(BrokenPipeError):
                     requests.write(wire.HEADER.pack(Kind.CLOSE, 0))
-                    select.select([answers], [], [], CLOSES_WITHIN_S)  # it ends, and closes it
+                    _readable(CLOSES_WITHIN_S, answers.fileno())  # it ends, and closes it
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)  # nobody has waited: the id is still its own
             child.wait()
@@ -212,7 +213,7 @@ class FmuProcess:
         """The bytes that come next; raises Invalid if there are none before the deadline."""
         answers = _pipes(self._running())[1].fileno()
         left_s = max(0.0, deadline_s - time.monotonic())
-        ready, _, _ = select.select([answers, self._wake], [], [], left_s)
+        ready = _readable(left_s, answers, self._wake)
         if not ready:
             self._fail(f"did not answer within {within_s:g} s", self._peak())
         # what was answered before the end comes first: the end makes both readable
@@ -228,8 +229,7 @@ class FmuProcess:
         """Raise the error about a child that crashed, or that ended by itself."""
         child = self._running()
         peak = self._peak()
-        ready, _, _ = select.select([self._wake], [], [], 0)
-        crash = os.read(self._wake, 1) if ready else b""
+        crash = os.read(self._wake, 1) if _readable(0, self._wake) else b""
         os.killpg(child.pid, signal.SIGKILL)  # a crash waits for it; what has ended, it changes not
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
@@ -281,6 +281,14 @@ def _pipes(child: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
     assert child.stdin is not None  # noqa: S101 - for mypy: both are pipes
     assert child.stdout is not None  # noqa: S101 - likewise
     return child.stdin, child.stdout
+
+
+def _readable(within_s: float, *descriptors: int) -> set[int]:
+    """Those that can be read, or that have ended, as soon as there is one; none after the time."""
+    waiting = select.poll()  # `select` takes no descriptor above 1,023
+    for each in descriptors:
+        waiting.register(each, select.POLLIN)
+    return {each for each, _ in waiting.poll(math.ceil(within_s * 1000))}
 
 
 def _is_wanted(fmu: FmuDescription) -> Callable[[str], bool]:

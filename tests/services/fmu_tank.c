@@ -90,7 +90,7 @@ static int go_wrong(tank *me) {
     me->values[LEVEL] = sendto(end, "x", 1, 0, &address, sizeof address);
     break;
   }
-  case READS: me->values[LEVEL] = fopen(me->note, "r+") != NULL; break;
+  case READS: me->values[LEVEL] = (fopen(me->note, "r") != NULL) + (fopen(me->note, "a") != NULL); break;
   case NOT_A_NUMBER: me->values[LEVEL] = NAN; break;
   case FAILS: say(me, ERROR); return ERROR;
   default: return overflow(0);
