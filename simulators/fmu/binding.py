@@ -292,7 +292,8 @@ class Instance3(Instance):
         self._step = self._function("DoStep", c_void_p, c_double, c_double, c_bool, *flags, last)
         self._events, self._ended, self._early = c_bool(), c_bool(), c_bool()
         self._last_s = c_double()
-        self._out = tuple(map(byref, (self._events, self._ended, self._early, self._last_s)))
+        out = (self._events, self._ended, self._early, self._last_s)
+        self._out = tuple([byref(each) for each in out])
         self._step_size_s = period_s
 
     def step(self, time_s: float) -> None:

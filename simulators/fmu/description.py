@@ -33,7 +33,7 @@ SETTABLE = NUMBERS | {"String"}
 TRUE = frozenset({"true", "1"})
 MOST_DEPTH = 64
 MOST_ELEMENTS = 500_000
-_PLATFORMS = {
+_PLATFORMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "2": {"x86_64": ("linux64", "x86_64-linux"), "i686": ("linux32", "x86-linux")},
     "3": {"x86_64": ("x86_64-linux",), "i686": ("x86-linux",)},
 }

@@ -4,16 +4,21 @@ import contextlib
 import itertools
 import math
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 from broker.errors import Invalid
 from simulators.fmu import description, model
 from simulators.fmu.model import FmuModel
 from simulators.fmu.process import MIB, FmuLimits
+from tests import sources
 from tests.services import fmu_tank
 
 pytestmark = pytest.mark.skipif(
@@ -196,6 +201,32 @@ def test_an_fmu_that_is_killed_is_said_to_be(tank):
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(Invalid, match=r"the FMU tank\.fmu was killed in getOutput at t=0\.2 s"):
             fmu.advance(1, {})
+
+
+OWNER = """
+import sys
+from pathlib import Path
+from simulators.fmu import model
+
+number = sys.argv[2]
+fmu = model.load(Path(sys.argv[1]), parameters={"fault": number, "at": 0.1})
+fmu.advance(1, {})
+print(fmu._process._child.pid, fmu._process._folder, flush=True)
+fmu.advance(2, {})
+"""
+
+
+def test_an_fmu_that_hangs_ends_with_a_testbed_that_is_killed(tank):
+    command = [sys.executable, "-c", OWNER, tank.path, str(fmu_tank.FAULTS.index("sleeps"))]
+    with subprocess.Popen(  # noqa: S603 - our own interpreter
+        command, cwd=sources.ROOT, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        pid, folder = owner.stdout.readline().split()
+        owner.kill()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(int(pid)).wait(10)
+    assert not psutil.pid_exists(int(pid))
+    shutil.rmtree(folder)  # of a process that was killed
 
 
 def test_a_library_that_does_not_load_says_why(version, tmp_path, monkeypatch):
