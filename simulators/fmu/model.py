@@ -16,8 +16,9 @@ from simulators.fmu.wire import MOST_ROWS
 from simulators.model import SourceRow
 from simulators.parameters import unknown
 
-BLOCK = 256
-"""Rows of one exchange where they are read one after the other."""
+AHEAD_S = 1.0
+MOST_AHEAD = 256
+"""Time, and number of rows, that an FMU is ahead of the row that is read where all are read."""
 MICROSECOND_S = 1e-6
 LONGEST_PERIOD_S = 86_400.0
 _TRUTH = {"true": 1.0, "false": 0.0}
@@ -78,11 +79,12 @@ class FmuModel:
         raises Invalid as `advance` does.
         """
         process = FmuProcess(self.fmu, self._start, self._limits)
+        ahead = max(1, min(MOST_AHEAD, round(AHEAD_S / self.period_s)))
         try:
             first = 0
             while True:
-                yield from self._computed(process, first, BLOCK, {})
-                first += BLOCK
+                yield from self._computed(process, first, ahead, {})
+                first += ahead
         finally:
             process.close()
 
