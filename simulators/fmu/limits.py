@@ -148,6 +148,7 @@ def report_crashes(wake: int) -> None:
     same, and so does a crash for want of stack.
     """
     os.set_blocking(wake, False)
+    os.set_inheritable(wake, False)  # a program that the FMU starts does not keep it open
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     for number in CRASHES:
         signal.signal(number, lambda *_: None)
