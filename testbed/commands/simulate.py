@@ -113,6 +113,7 @@ FaultEvery = Annotated[
 File = Annotated[
     Path, typer.Argument(help="recording, a CSV file in the form of the Skoltech benchmark")
 ]
+FmuFile = Annotated[Path, typer.Argument(help="FMU for co-simulation, of FMI 2.0 or 3.0")]
 Times = Annotated[str, typer.Option(help="time stamps: original, or shifted to now")]
 Repeat = Annotated[bool, typer.Option("--repeat", help="start again at the end, for shifted times")]
 
@@ -201,6 +202,43 @@ def csv(
             port=port,
             playback=Playback(speed, TimestampMode.parse(times)),
             broker=machine.broker_of(mqtt, topic or "simulated/rig"),
+            wait=wait,
+            ledger=ledger,
+            keys=KEYS if secure else None,
+            mapping=write,
+        )
+
+    _serve(checked, json=json)
+
+
+@simulate_app.command("fmu", epilog=example("testbed simulate fmu tank.fmu --set gain=1.5"))
+def fmu(
+    file: FmuFile,
+    port: Port = 4840,
+    period: Period = None,
+    speed: Speed = 1.0,
+    assignments: Assignments = None,
+    mqtt: Mqtt = None,
+    topic: Topic = None,
+    write: WriteMapping = None,
+    ledger: LedgerFile = None,
+    wait: Wait = False,
+    secure: Secure = False,
+    json: Json = False,
+) -> None:
+    """Run an FMU for co-simulation, in a child process with limits."""
+    from simulators.world import Playback
+    from testbed.simulator import machine
+
+    def checked() -> "tuple[RowSource, SimulatorOptions]":
+        source = machine.fmu(file, assignments or [], period)
+        object_name, stream = machine.names_of(source.fmu)
+        return source, machine.SimulatorOptions(
+            object_name=object_name,
+            stream=stream,
+            port=port,
+            playback=Playback(speed),
+            broker=machine.broker_of(mqtt, topic or f"simulated/{stream}"),
             wait=wait,
             ledger=ledger,
             keys=KEYS if secure else None,

@@ -9,6 +9,7 @@ from broker.errors import Unavailable, Unknown
 from broker.streams import Signal
 from simulators.faces.mqtt import TIME
 from simulators.faces.opcua import NAMESPACE
+from simulators.fmu.model import FmuModel
 from simulators.model import RowSource
 from simulators.stepped import SteppedModel
 from testbed.simulator.machine import SimulatorOptions
@@ -19,7 +20,7 @@ ORGANISATION = "factory"
 def write(options: SimulatorOptions, source: RowSource, url: str) -> None:
     """Write the mapping file, if one is wanted; raises Unknown or Unavailable."""
     if options.mapping is not None:
-        period_s = source.period_s if isinstance(source, SteppedModel) else 0.0
+        period_s = source.period_s if isinstance(source, SteppedModel | FmuModel) else 0.0
         text = mapping_text(options, source.signals, url, period_s / options.playback.speed)
         _write(options.mapping, text)
 

@@ -1,4 +1,4 @@
-"""The machine of a command line: a model with parameters, inputs and faults, or a recording.
+"""The machine of a command line: a model with what is set of it, a recording, or an FMU.
 
 It loads no server, so that a wrong option is said at once.
 """
@@ -12,6 +12,9 @@ from broker.errors import Invalid
 from broker.settings import address_of
 from simulators import catalogue, replay
 from simulators.faults import Fault
+from simulators.fmu import description
+from simulators.fmu.description import FmuDescription
+from simulators.fmu.model import FmuModel
 from simulators.model import RowSource
 from simulators.parameters import unknown
 from simulators.stepped import ModelInfo, SteppedModel
@@ -19,6 +22,8 @@ from simulators.world import Playback
 from testbed.simulator.repeated import RepeatedSource
 
 MQTT = "mqtt://"
+MOST_ID = 40
+_NO_ID = re.compile(r"[^a-z0-9]+")
 _HOST_PORT = re.compile(r"(?:(?P<user>[^@/]+)@)?(?P<address>[^@/]+:\d+)/?")
 
 
@@ -99,6 +104,38 @@ def recording(file: Path, *, repeat: bool) -> RowSource:
     """A recording, from the beginning again at its end if `repeat`; raises Invalid or Unknown."""
     content = replay.read(file)
     return RepeatedSource(content) if repeat else content
+
+
+def fmu(file: Path, assignments: Sequence[str], period_s: float | None) -> FmuModel:
+    """An FMU with what was set of it, of which nothing runs yet; raises Invalid or Unknown."""
+    read = description.read(file)
+    inputs = {signal.name for signal in read.input_signals}
+    known = [*inputs, *(each.name for each in read.parameters)]
+    values: dict[str, str] = {}
+    for text in assignments:
+        name, sign, value = text.partition("=")
+        if name not in known or not sign:
+            raise unknown(f"{read.name} has no parameter or input {text[:200]!r}", name, known)
+        values[name] = value
+    return FmuModel(
+        read,
+        period_s=period_s,
+        parameters={name: values[name] for name in values if name not in inputs},
+        inputs={name: _number(name, values[name]) for name in inputs & values.keys()},
+    )
+
+
+def names_of(fmu: FmuDescription) -> tuple[str, str]:
+    """Names of an FMU's machine as a server's object, and of its stream."""
+    stream = _NO_ID.sub("-", fmu.identifier.lower()).strip("-")[:MOST_ID].strip("-") or "fmu"
+    return "".join(part.capitalize() for part in stream.split("-")), stream
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as exc:
+        raise Invalid(f"--set {name}={text} is no number", hint=f"write {name}=0.5") from exc
 
 
 def broker_of(text: str | None, topic: str) -> SensorsBroker | None:

@@ -59,7 +59,7 @@ from tests.e2e.town import ready_event
 RIG = "factory/pump-rig/rig"
 PASSWORD = "correct horse battery staple"
 ELSEWHERE = {
-    **dict.fromkeys(("up", "api", "simulate csv", "tap"), "a line an event"),
+    **dict.fromkeys(("up", "api", "simulate csv", "simulate fmu", "tap"), "a line an event"),
     **dict.fromkeys([f"simulate {name}" for name in simulate.MODELS], "a line an event"),
     "simulate list": "tests/unit/testbed/simulator/test_machine.py",
     "demo": "tests/e2e/test_demo.py",

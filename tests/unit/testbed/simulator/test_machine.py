@@ -1,5 +1,6 @@
 """Options of `testbed simulate`: what they choose, and what is said of wrong ones."""
 
+import zipfile
 from io import StringIO
 
 import pytest
@@ -12,6 +13,7 @@ from simulators.world import Playback
 from testbed.commands import simulate
 from testbed.simulator import first_mapping, listing, machine
 from testbed.terminal.screen import Screen
+from tests.services import fmu_tank
 
 URL = {"opcua": "opc.tcp://127.0.0.1:4840", "mqtt": "mqtt://127.0.0.1:1883"}
 
@@ -98,3 +100,39 @@ def test_a_list_has_every_input_fault_and_parameter():
         assert [each["kind"] for each in item["faults"]] == list(info.faults)
         for name in (*info.faults, *info.input_defaults, *(each.name for each in info.parameters)):
             assert f"\n    {name} " in text.getvalue()
+
+
+@pytest.fixture
+def tank(tmp_path):
+    """An FMU whose binary is never loaded."""
+    path = tmp_path / "tank.fmu"
+    with zipfile.ZipFile(path, "w") as fmu:
+        fmu.writestr("modelDescription.xml", fmu_tank.description("3"))
+        fmu.writestr(fmu_tank.library_path("3"), b"no code")
+    return path
+
+
+def test_an_fmu_is_chosen_with_its_parameters_and_inputs(tank):
+    source = machine.fmu(tank, ["gain=2", "inflow_1=1.5", "note=a=b"], 0.5)
+    assert (source.period_s, machine.names_of(source.fmu)) == (0.5, ("Tank", "tank"))
+    assert source._start.parameters == [("Float64", 2, 2.0), ("String", 8, "a=b")]
+    assert source._start.inputs == ((0, 1.5),)
+    text = first_mapping.mapping_text(
+        options(object_name="Tank"), source.signals, URL["opcua"], 0.5
+    )
+    assert "level" in text
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("gian=2", "did you mean 'gain'"),
+        ("gain", "no parameter or input 'gain'"),
+        ("inflow_1=much", "--set inflow_1=much is no number"),
+        ("gain=much", "a number, as its type is Float64"),
+    ],
+)
+def test_what_an_fmu_does_not_take_is_said(tank, assignment, sentence):
+    with pytest.raises(Invalid) as error:
+        machine.fmu(tank, [assignment], None)
+    assert sentence in str(error.value)
