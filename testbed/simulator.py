@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from broker.clock import NS_PER_S, Clock
 from simulators import ledger, world
 from simulators.faces import opcua
-from simulators.model import RowSource, SourceRow
+from simulators.model import ObjectNode, RowSource, SourceRow
 from simulators.world import Playback
 from testbed.terminal import invocation
 
@@ -29,7 +29,8 @@ class SimulatorOptions:
 
     port: of its OPC UA server, 0 for a free one.  wait: play only once every variable is monitored.
     ledger: file for the rows that were offered.  keys: folder of its certificate, None for no
-    security.
+    security.  objects: of the server, each with its own signals in the order of the source's; one
+    with all signals if there are none.
     """
 
     port: int
@@ -37,6 +38,7 @@ class SimulatorOptions:
     wait: bool = False
     ledger: Path | None = None
     keys: Path | None = None
+    objects: tuple[ObjectNode, ...] = ()
 
 
 class RepeatedSource:
@@ -56,7 +58,7 @@ class RepeatedSource:
             for row in self._source.rows():
                 first_ns = row.time_ns if first_ns is None else first_ns
                 period_ns, last_ns = row.time_ns - last_ns, row.time_ns
-                yield SourceRow(row.time_ns + shift_ns, row.values, row.anomaly, row.cause)
+                yield replace(row, time_ns=row.time_ns + shift_ns)
             shift_ns += last_ns - (first_ns or 0) + (period_ns or NS_PER_S)
 
 
@@ -70,16 +72,11 @@ async def simulate(
 
     on_event: called with the events `ready`, `progress` and `played`, as dictionaries.
     """
-    names = [signal.name for signal in source.signals]
+    objects = options.objects or (ObjectNode(BROWSE_NAME, source.signals),)
+    names = [name for each in objects for name in each.signal_names(len(objects))]
     ledger_file = ledger.create(options.ledger, names) if options.ledger else nullcontext(None)
     with ledger_file as entries:
-        serving = opcua.serve(
-            NAME,
-            source.signals,
-            browse_name=BROWSE_NAME,
-            port=options.port,
-            keys=options.keys,
-        )
+        serving = opcua.serve_objects(NAME, objects, port=options.port, keys=options.keys)
         async with serving as face:
             on_event({"event": "ready", "url": face.url, "sha256": face.sha256})
             if options.wait:
