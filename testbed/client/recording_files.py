@@ -7,7 +7,7 @@ from typing import Any
 
 from broker.errors import BedError, Invalid, Unknown
 from broker.namespace import StreamAddress
-from broker.recordings import archive, bundle, joined_table
+from broker.recordings import archive, bundle, joined_table, layout
 from broker.recordings.bundle import OpenRecording
 from broker.recordings.checksums import FileDifference
 from broker.recordings.manifest import RecordedStream
@@ -136,8 +136,8 @@ def verified(path: Path, sha256: str | None) -> list[FileDifference]:
     if not differences and sha256 is not None:
         own = bundle.peek(path).sha256
         if own != sha256.lower():
-            problem = f"the hash of this recording is {own}, and {sha256} was expected"
-            return [FileDifference(str(path), problem)]
+            problem = f"its hash, that of the recording, is {own}; {sha256} was expected"
+            return [FileDifference(layout.CHECKSUMS, problem)]
     return differences
 
 
